@@ -1,0 +1,1 @@
+//! `kbackup` backs up the files of a running KurrentDB / `EventStoreDB` node and brings them back.

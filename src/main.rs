@@ -1,0 +1,3 @@
+//! The `kbackup` executable: parse, run, exit code; nothing else.
+
+fn main() {}

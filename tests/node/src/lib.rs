@@ -1,0 +1,1 @@
+//! A test node: replays a recording of a real node and serves its admin API.

@@ -1,0 +1,3 @@
+//! The test node's executable.
+
+fn main() {}
