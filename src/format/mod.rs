@@ -5,68 +5,19 @@
 //!
 //! Facts about the formats come from the specification of the on-disk format; sections are named as "disk-format §3.5" and observations of real nodes as "O16".
 
+mod epoch;
+mod md5;
 mod position;
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
+use crate::error::{self, Kind};
+pub use crate::fs::ReadAt;
+pub use epoch::{Epoch, Lineage};
+pub use md5::Md5Hash;
 pub use position::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, LogPosition, WriterPosition};
-
-/// Random access to the bytes of one file, wherever they are kept.
-pub trait ReadAt: Send + Sync {
-    /// Length in bytes.
-    fn size(&self) -> u64;
-
-    /// Reads at most `buffer.len()` bytes from byte `offset`; 0 only at or beyond the end.
-    ///
-    /// # Errors
-    /// What the storage reports.
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
-
-    /// Fills `buffer` from byte `offset`.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] where the file ends earlier, else what the storage reports.
-    fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
-        while !buffer.is_empty() {
-            match self.read_at(offset, buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    offset += count as u64;
-                    buffer = buffer.get_mut(count..).unwrap_or_default();
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-impl ReadAt for [u8] {
-    fn size(&self) -> u64 {
-        self.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(offset).ok().and_then(|start| self.get(start..)).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        if let (Some(into), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
-            into.copy_from_slice(from);
-        }
-        Ok(count)
-    }
-}
-
-impl ReadAt for Vec<u8> {
-    fn size(&self) -> u64 {
-        self.as_slice().size()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.as_slice().read_at(offset, buffer)
-    }
-}
 
 /// Why bytes are not what the server writes.
 #[derive(Debug, thiserror::Error)]
@@ -107,3 +58,38 @@ impl fmt::Display for Malformed {
 
 /// What every parser returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Gives a format error its place and its meaning: whose bytes these were.
+pub trait InContext<T> {
+    /// The bytes are the node's own (exit code 21).
+    ///
+    /// # Errors
+    /// The format error, with the file's path.
+    fn in_source(self, path: &Path) -> error::Result<T>;
+
+    /// The bytes are a backup's (exit code 20).
+    ///
+    /// # Errors
+    /// The format error, with the backup and the file in it.
+    fn in_repository(self, label: &dyn fmt::Display, path: &dyn fmt::Display) -> error::Result<T>;
+}
+
+impl<T> InContext<T> for Result<T> {
+    fn in_source(self, path: &Path) -> error::Result<T> {
+        self.map_err(|error| from_format(error, Kind::SourceCorrupt, path.display().to_string()))
+    }
+
+    fn in_repository(self, label: &dyn fmt::Display, path: &dyn fmt::Display) -> error::Result<T> {
+        self.map_err(|error| from_format(error, Kind::StoredCorrupt, format!("{label}: {path}")))
+    }
+}
+
+fn from_format(failure: Error, kind: Kind, place: String) -> error::Error {
+    match failure {
+        Error::Malformed(malformed) => error::Error::new(kind, "the file is not what the server writes").on(place).because(malformed),
+        Error::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            error::Error::new(kind, "the file ends too early").on(place).because(error)
+        }
+        Error::Read(error) => error::Error::new(Kind::Failed, "cannot read").on(place).because(error),
+    }
+}

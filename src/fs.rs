@@ -1,0 +1,630 @@
+//! The one door to the file system: every error carries what was tried and on which path, every durable step is an explicit call.
+
+#![expect(clippy::disallowed_methods, reason = "this is the door")]
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+/// What was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the name of a system call's purpose")]
+pub enum Operation {
+    Open,
+    Create,
+    Read,
+    Write,
+    Truncate,
+    Sync,
+    Rename,
+    Link,
+    Remove,
+    List,
+    Inspect,
+    SetMode,
+    SetOwner,
+    SetTime,
+    Lock,
+    Clone,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Truncate => "set the length of",
+            Self::Sync => "sync",
+            Self::Rename => "rename",
+            Self::Link => "link",
+            Self::Remove => "remove",
+            Self::List => "list",
+            Self::Inspect => "inspect",
+            Self::SetMode => "set the mode of",
+            Self::SetOwner => "set the owner of",
+            Self::SetTime => "set the time of",
+            Self::Lock => "lock",
+            Self::Clone => "clone",
+        })
+    }
+}
+
+/// A failed operation on a path.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} `{}`", path.display())]
+pub struct IoError {
+    /// What was tried.
+    pub operation: Operation,
+    /// On what.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+impl IoError {
+    /// The path, or a part of it, does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// What this module's functions return.
+pub type Result<T> = std::result::Result<T, IoError>;
+
+fn attempt<T>(operation: Operation, path: &Path, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    faults::gate(operation, path).and_then(|()| run()).map_err(|source| IoError { operation, path: path.to_owned(), source })
+}
+
+/// Random access to the bytes of one file, wherever they are kept.
+pub trait ReadAt: Send + Sync {
+    /// Length in bytes.
+    fn size(&self) -> u64;
+
+    /// Reads at most `buffer.len()` bytes from byte `offset`; 0 only at or beyond the end.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Fills `buffer` from byte `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] where the file ends earlier, else what the storage reports.
+    fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match self.read_at(offset, buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    offset += count as u64;
+                    buffer = buffer.get_mut(count..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ReadAt for [u8] {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|start| self.get(start..)).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        if let (Some(into), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+            into.copy_from_slice(from);
+        }
+        Ok(count)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.as_slice().size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.as_slice().read_at(offset, buffer)
+    }
+}
+
+/// An open file that knows its path.
+#[derive(Debug, Clone)]
+pub struct File {
+    inner: Arc<std::fs::File>,
+    path: Arc<Path>,
+    /// Length in bytes when it was opened; a live file may have changed since.
+    size: u64,
+}
+
+impl File {
+    fn new(inner: std::fs::File, path: &Path) -> Result<Self> {
+        let size = attempt(Operation::Inspect, path, || inner.metadata())?.len();
+        Ok(Self { inner: Arc::new(inner), path: path.into(), size })
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its state now.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn status(&self) -> Result<Status> {
+        attempt(Operation::Inspect, &self.path, || self.inner.metadata()).map(|metadata| Status::from(&metadata))
+    }
+
+    /// Fills `buffer` from byte `offset`.
+    ///
+    /// # Errors
+    /// Also where the file ends earlier.
+    pub fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        attempt(Operation::Read, &self.path, || FileExt::read_exact_at(&*self.inner, buffer, offset))
+    }
+
+    /// Reads at most `buffer.len()` bytes from byte `offset`; 0 only at the end.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        attempt(Operation::Read, &self.path, || {
+            loop {
+                match FileExt::read_at(&*self.inner, buffer, offset) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => return result,
+                }
+            }
+        })
+    }
+
+    /// Writes all of `bytes` at byte `offset`.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        attempt(Operation::Write, &self.path, || self.inner.write_all_at(bytes, offset))
+    }
+
+    /// Sets the length; what is added is a hole.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn set_size(&self, size: u64) -> Result<()> {
+        attempt(Operation::Truncate, &self.path, || self.inner.set_len(size))
+    }
+
+    /// Makes content and length durable. A failure is final: never retry it into success.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn sync(&self) -> Result<()> {
+        attempt(Operation::Sync, &self.path, || self.inner.sync_all())
+    }
+
+    /// Sets the permission bits.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        attempt(Operation::SetMode, &self.path, || self.inner.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777)))
+    }
+
+    /// Sets the time of the last modification.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn set_modified(&self, modified: std::time::SystemTime) -> Result<()> {
+        attempt(Operation::SetTime, &self.path, || self.inner.set_modified(modified))
+    }
+
+    /// Sets owner and group by number.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn set_owner(&self, user: u32, group: u32) -> Result<()> {
+        attempt(Operation::SetOwner, &self.path, || std::os::unix::fs::fchown(&*self.inner, Some(user), Some(group)))
+    }
+
+    /// Tries a system call on the open file, in the name of `operation`.
+    ///
+    /// # Errors
+    /// What the call reports.
+    pub fn system<T>(&self, operation: Operation, call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> Result<T> {
+        attempt(operation, &self.path, || call(self.inner.as_fd()).map_err(io::Error::from))
+    }
+
+    /// Takes an exclusive lock that ends with this process; false where somebody else holds one.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn try_lock(&self) -> Result<bool> {
+        attempt(Operation::Lock, &self.path, || match self.inner.try_lock() {
+            Ok(()) => Ok(true),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        })
+    }
+
+    /// Gives a lock back.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn unlock(&self) -> Result<()> {
+        attempt(Operation::Lock, &self.path, || self.inner.unlock())
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl ReadAt for File {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::read_at(self, offset, buffer).map_err(|error| error.source)
+    }
+}
+
+/// What kind of thing a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, never followed.
+    Link,
+    /// A socket, device or pipe.
+    Special,
+}
+
+/// What the file system says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// What it is.
+    pub kind: FileKind,
+    /// Length in bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Time of the last modification.
+    pub modified: std::time::SystemTime,
+    /// Device that holds it.
+    pub device: u64,
+    /// Number of the inode on that device.
+    pub inode: u64,
+    /// How many names the inode has.
+    pub links: u64,
+    /// Numeric owner.
+    pub user: u32,
+    /// Numeric group.
+    pub group: u32,
+}
+
+impl From<&std::fs::Metadata> for Status {
+    fn from(metadata: &std::fs::Metadata) -> Self {
+        let kind = match metadata.file_type() {
+            kind if kind.is_file() => FileKind::File,
+            kind if kind.is_dir() => FileKind::Directory,
+            kind if kind.is_symlink() => FileKind::Link,
+            _ => FileKind::Special,
+        };
+        Self {
+            kind,
+            size: metadata.len(),
+            mode: metadata.mode() & 0o7777,
+            modified: metadata.modified().unwrap_or(std::time::UNIX_EPOCH),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            links: metadata.nlink(),
+            user: metadata.uid(),
+            group: metadata.gid(),
+        }
+    }
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name, which need not be UTF-8.
+    pub name: OsString,
+    /// What it is.
+    pub status: Status,
+}
+
+/// Opens a regular file of the node for reading: never through a link, without moving its access time where that is permitted.
+///
+/// # Errors
+/// Also where the path is a link or no regular file.
+pub fn open_source(path: &Path) -> Result<File> {
+    let open = |extra: OFlags| {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | extra;
+        std::fs::OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or_default()).open(path)
+    };
+    let file = attempt(Operation::Open, path, || match open(OFlags::NOATIME) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) => open(OFlags::empty()),
+        result => result,
+    })?;
+    let file = File::new(file, path)?;
+    if file.status()?.kind != FileKind::File {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(IoError { operation: Operation::Open, path: path.to_owned(), source });
+    }
+    Ok(file)
+}
+
+/// Opens a file of ours for reading, never through a link.
+///
+/// # Errors
+/// What the file system reports.
+pub fn open(path: &Path) -> Result<File> {
+    open_source(path)
+}
+
+/// Opens a file of ours for reading and writing, never through a link.
+///
+/// # Errors
+/// What the file system reports.
+pub fn open_for_writing(path: &Path) -> Result<File> {
+    open_with(path, Operation::Open, std::fs::OpenOptions::new().read(true).write(true))
+}
+
+/// Creates a file that must not exist yet.
+///
+/// # Errors
+/// Also where the path exists.
+pub fn create_new(path: &Path, mode: u32) -> Result<File> {
+    open_with(path, Operation::Create, std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(mode))
+}
+
+/// Opens a file for reading and writing, and creates it where there is none.
+///
+/// # Errors
+/// What the file system reports.
+pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
+    open_with(path, Operation::Create, std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode))
+}
+
+fn open_with(path: &Path, operation: Operation, options: &mut std::fs::OpenOptions) -> Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let options = options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
+    let file = attempt(operation, path, || options.open(path))?;
+    File::new(file, path)
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// Also where it is longer than `limit` bytes.
+pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = open_source(path)?;
+    attempt(Operation::Read, path, || {
+        let mut bytes = Vec::new();
+        (&*file.inner).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
+        }
+        Ok(bytes)
+    })
+}
+
+/// Puts `bytes` under `path` by a durable, atomic rename: a reader sees the old file or the whole new one.
+///
+/// # Errors
+/// What the file system reports; the old file then still stands.
+pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let directory = parent(path);
+    let staged = attempt(Operation::Create, path, || {
+        tempfile::Builder::new().prefix(".").suffix(".tmp").permissions(std::fs::Permissions::from_mode(mode)).tempfile_in(directory)
+    })?;
+    attempt(Operation::Write, path, || staged.as_file().write_all(bytes))?;
+    attempt(Operation::Sync, path, || staged.as_file().sync_all())?;
+    attempt(Operation::Rename, path, || staged.persist(path).map_err(|error| error.error))?;
+    sync_directory(directory)
+}
+
+/// The directory that holds `path`.
+#[must_use]
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// What the file system reports.
+pub fn sync_directory(path: &Path) -> Result<()> {
+    attempt(Operation::Sync, path, || std::fs::File::open(path)?.sync_all())
+}
+
+/// What the file system says of `path`, links not followed; none where nothing has that name.
+///
+/// # Errors
+/// What the file system reports, except that nothing is there.
+pub fn status(path: &Path) -> Result<Option<Status>> {
+    match attempt(Operation::Inspect, path, || std::fs::symlink_metadata(path)) {
+        Ok(metadata) => Ok(Some(Status::from(&metadata))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The absolute path without links. Used for directories the operator names, which may be links themselves.
+///
+/// # Errors
+/// Also where it does not exist.
+pub fn canonical(path: &Path) -> Result<PathBuf> {
+    attempt(Operation::Inspect, path, || std::fs::canonicalize(path))
+}
+
+/// The names in one directory, sorted. A name that vanishes meanwhile is left out.
+///
+/// # Errors
+/// What the file system reports.
+pub fn list(path: &Path) -> Result<Vec<Entry>> {
+    let names = attempt(Operation::List, path, || std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>())?;
+    let mut entries = Vec::with_capacity(names.len());
+    for name in names {
+        if let Some(status) = status(&name.path())? {
+            entries.push(Entry { name: name.file_name(), status });
+        }
+    }
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
+}
+
+/// Creates a directory and those above it that are missing.
+///
+/// # Errors
+/// What the file system reports.
+pub fn create_directory(path: &Path, mode: u32) -> Result<()> {
+    attempt(Operation::Create, path, || std::fs::DirBuilder::new().recursive(true).mode(mode).create(path))
+}
+
+/// Gives `from` the name `to`, replacing what has it.
+///
+/// # Errors
+/// What the file system reports.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    attempt(Operation::Rename, to, || std::fs::rename(from, to))
+}
+
+/// Gives the file `from` a second name.
+///
+/// # Errors
+/// What the file system reports.
+pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
+    attempt(Operation::Link, to, || std::fs::hard_link(from, to))
+}
+
+/// Removes a file; that it is gone already is no error.
+///
+/// # Errors
+/// What the file system reports.
+pub fn remove_file(path: &Path) -> Result<()> {
+    gone_is_fine(attempt(Operation::Remove, path, || std::fs::remove_file(path)))
+}
+
+/// Removes a directory and all below it, links not followed; that it is gone already is no error.
+///
+/// # Errors
+/// What the file system reports.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    gone_is_fine(attempt(Operation::Remove, path, || std::fs::remove_dir_all(path)))
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
+}
+
+/// Sets owner and group of a directory by number.
+///
+/// # Errors
+/// What the file system reports.
+pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
+    attempt(Operation::SetOwner, path, || std::os::unix::fs::lchown(path, Some(user), Some(group)))
+}
+
+/// Sets the permission bits of a directory.
+///
+/// # Errors
+/// What the file system reports.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    attempt(Operation::SetMode, path, || std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777)))
+}
+
+/// Bytes that may still be written to the file system of `path`.
+///
+/// # Errors
+/// What the file system reports.
+pub fn free_space(path: &Path) -> Result<u64> {
+    let statistics = attempt(Operation::Inspect, path, || Ok(rustix::fs::statvfs(path)?))?;
+    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+}
+
+/// Faults for tests: operations that fail, or end the process, at a chosen moment.
+#[cfg(feature = "faults")]
+mod faults {
+    use std::io;
+    use std::path::Path;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Operation;
+
+    struct Fault {
+        operation: Option<String>,
+        path: String,
+        from: u64,
+        effect: Effect,
+    }
+
+    enum Effect {
+        Abort,
+        Errno(i32),
+    }
+
+    /// `KBACKUP_FAULT=operation:path part:n:effect`: the n-th such operation, and for an error number every one after it, fails.
+    /// An empty operation or path part stands for all; the effect is `abort` or an error number.
+    fn fault() -> Option<&'static Fault> {
+        static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
+        FAULT
+            .get_or_init(|| {
+                let text = std::env::var("KBACKUP_FAULT").ok()?;
+                let mut parts = text.splitn(4, ':');
+                let operation = parts.next().filter(|name| !name.is_empty()).map(str::to_owned);
+                let path = parts.next()?.to_owned();
+                let from = parts.next()?.parse().ok()?;
+                let effect = match parts.next()? {
+                    "abort" => Effect::Abort,
+                    number => Effect::Errno(number.parse().ok()?),
+                };
+                Some(Fault { operation, path, from, effect })
+            })
+            .as_ref()
+    }
+
+    pub(super) fn gate(operation: Operation, path: &Path) -> io::Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let Some(fault) = fault() else { return Ok(()) };
+        let fits = fault.operation.as_ref().is_none_or(|name| *name == format!("{operation:?}").to_lowercase());
+        if !fits || !path.to_string_lossy().contains(&fault.path) || COUNT.fetch_add(1, Ordering::SeqCst) + 1 < fault.from {
+            return Ok(());
+        }
+        match fault.effect {
+            Effect::Abort => std::process::abort(),
+            Effect::Errno(number) => Err(io::Error::from_raw_os_error(number)),
+        }
+    }
+}
+
+#[cfg(not(feature = "faults"))]
+mod faults {
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as with faults")]
+    pub(super) fn gate(_: super::Operation, _: &std::path::Path) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// How a backup came to its bytes. Both kinds are complete: each can be restored and deleted alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupKind {
+    /// Every byte was read again.
+    Full,
+    /// What was proven unchanged was taken from the newest backup of the branch.
+    Diff,
+}
+
+impl fmt::Display for BackupKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Diff => "diff",
+        })
+    }
+}
+
+/// The name of a backup: `20261121T060000Z-diff`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Label(String);
+
+impl Label {
+    /// The label for a backup of this kind; `time` in whole seconds.
+    #[must_use]
+    pub fn new(time: Timestamp, kind: BackupKind) -> Self {
+        Self(format!("{}-{kind}", time.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let valid = text.split_once('-').is_some_and(|(time, kind)| {
+            time.len() == 16 && jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).is_ok() && (kind == "full" || kind == "diff")
+        });
+        if valid { Ok(Self(text.to_owned())) } else { Err(format!("{text:?} is no label such as `20261121T060000Z-diff`")) }
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> Self {
+        label.0
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_read_back() {
+        let label = Label::new("2026-11-21T06:00:00Z".parse().unwrap(), BackupKind::Diff);
+        assert_eq!(label.as_str(), "20261121T060000Z-diff");
+        assert_eq!(label.as_str().parse::<Label>().unwrap(), label);
+    }
+
+    #[test]
+    fn other_names_are_no_labels() {
+        for text in ["", "latest", "../x", "20261121T060000Z", "20261121T060000Z-", "20261121T060000Z-diff/..", "20261321T060000Z-full"] {
+            assert!(text.parse::<Label>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The commit record of a backup: what it holds, where it came from, what was proven. `docs/manifest.md` explains every field.
+
+mod file_set;
+mod hash;
+mod label;
+mod path;
+mod record;
+
+pub use file_set::{Directories, FileEntry, FileSet};
+pub use hash::Blake3Hash;
+pub use label::{BackupKind, Label};
+pub use path::{InvalidPath, RelativePath, Root};
+pub use record::*;

@@ -1,0 +1,355 @@
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{BackupKind, Blake3Hash, Label, RelativePath};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::format::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, Lineage, LogPosition, Md5Hash, WriterPosition};
+
+/// The version of the manifest format that this program writes.
+pub const FORMAT: u32 = 1;
+
+/// A manifest may describe 400 000 chunks and more than that in bytes of JSON; beyond this it is not read.
+pub const MAX_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Everything known of one backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub format: u32,
+    /// The backup's name.
+    pub label: Label,
+    /// Order of the backups in their repository; `latest` and parents follow it, not the clock.
+    pub sequence: u64,
+    /// How it came to its bytes.
+    pub kind: BackupKind,
+    /// The backup that a diff took its unchanged files from.
+    pub parent: Option<Label>,
+    /// Number of the branch in this repository: 1 for the first, one more for each `--new-branch`.
+    pub branch: u32,
+    /// Which program wrote it: "kbackup 0.1.0".
+    pub tool: String,
+    /// When the run began.
+    pub started: Timestamp,
+    /// When everything was proven.
+    pub finished: Timestamp,
+    /// Where it was taken.
+    pub source: Source,
+    /// The state of the log in it.
+    pub log: Log,
+    /// What was done about scavenging.
+    pub scavenging: Scavenging,
+    /// What is, and what is not, inside.
+    pub contents: Contents,
+    /// What it cost.
+    pub cost: Cost,
+    /// Every file, in the order of their paths.
+    pub files: Vec<Row>,
+}
+
+/// The node, and how it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The server's version, where a node was asked or the operator named it.
+    pub server_version: Option<String>,
+    /// Whose files these are.
+    pub identity: Identity,
+    /// The server process; new at each of its starts.
+    pub instance: Option<Uuid>,
+    /// `leader`, `follower`, …
+    pub state: Option<String>,
+    /// The db directory, as text for people.
+    pub db: String,
+    /// The index directory, as text for people.
+    pub index: String,
+    /// Who owned the files.
+    pub owner: Option<Owner>,
+    /// A running node (true), or a stopped one or a snapshot (false).
+    pub online: bool,
+    /// The restore that this directory came from, if kbackup made it.
+    pub restored: Option<RestoredFrom>,
+    /// Bytes by which the leader was ahead when a member that does not lead was copied, as far as they are missing here.
+    pub missing_bytes: Option<u64>,
+}
+
+/// What tells one node's data from another's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Id of the first epoch: the database (disk-format §4.5).
+    pub database: Uuid,
+    /// The advertised `host:port`: the member. Unknown where no node was asked.
+    pub endpoint: Option<String>,
+}
+
+impl Identity {
+    /// Whether both can be the same node: the same database, and no two different endpoints.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        let endpoints_agree = match (&self.endpoint, &other.endpoint) {
+            (Some(one), Some(two)) => one == two,
+            _ => true,
+        };
+        self.database == other.database && endpoints_agree
+    }
+}
+
+/// Owner of the server's files, by number; the names are for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// User id.
+    pub user: u32,
+    /// Group id.
+    pub group: u32,
+    /// Name of the user on the node's machine.
+    pub user_name: Option<String>,
+    /// Name of the group on the node's machine.
+    pub group_name: Option<String>,
+}
+
+/// A restore that left its mark in the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredFrom {
+    /// The repository's id.
+    pub repository: Uuid,
+    /// The backup.
+    pub label: Label,
+    /// When the restore ended.
+    pub at: Timestamp,
+}
+
+/// The log that a restore brings back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Bytes of log per chunk number.
+    pub chunk_size: ChunkSize,
+    /// P: the log ends here, between two appends.
+    pub position: Boundary,
+    /// The epochs before P.
+    pub lineage: Lineage,
+    /// The checkpoints as they were read.
+    pub read: ReadCheckpoints,
+    /// The checkpoints as they are stored.
+    pub stored: StoredCheckpoints,
+    /// Up to where the stored index reaches; none where no index is carried or it is empty.
+    pub index_commit: Option<LogPosition>,
+}
+
+/// Raw values, as the node had them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadCheckpoints {
+    /// `writer.chk`.
+    pub writer: WriterPosition,
+    /// `chaser.chk`.
+    pub chaser: LogPosition,
+    /// `epoch.chk`; none for −1.
+    pub epoch: Option<LogPosition>,
+    /// `proposal.chk`, a number; none for −1 or where there is no such file.
+    pub proposal: Option<i64>,
+}
+
+/// What a restore writes; `writer.chk` and `chaser.chk` are both P, `truncate.chk` is −1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredCheckpoints {
+    /// `epoch.chk`: the last epoch before P; none for −1.
+    pub epoch: Option<LogPosition>,
+    /// `proposal.chk`; none for −1.
+    pub proposal: Option<i64>,
+}
+
+/// How scavenging was kept away from the copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scavenging {
+    /// How sure it is that none ran.
+    pub quiet: Quiet,
+    /// The scavenge that was stopped for this backup.
+    pub stopped: Option<String>,
+    /// Auto-scavenge was paused for this backup: the log in it says so, and a restored cluster comes up paused.
+    pub auto_paused: bool,
+}
+
+/// How sure it is that no scavenge ran during the copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quiet {
+    /// The node said so, before and after.
+    Confirmed,
+    /// The node cannot say; its log of scavenges and its files did not show one.
+    Inferred,
+    /// The operator gave up asking with `--no-quiesce`.
+    NotAsked,
+    /// No node was running.
+    Offline,
+}
+
+/// What is, and what is not, in the backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The index came along; else the node rebuilds it.
+    pub index: bool,
+    /// `kurrent.ddb`: what became of it.
+    pub secondary_index: SecondaryIndex,
+    /// Chunks below the first local one lie in an archive, and are needed for a start.
+    pub archive: bool,
+    /// Chunks that fail their own MD5, taken with `--accept-damaged`.
+    pub damaged: Vec<RelativePath>,
+}
+
+/// What became of `kurrent.ddb`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecondaryIndex {
+    /// The node has none.
+    Absent,
+    /// It is in the backup (a stopped node's).
+    Included,
+    /// It was left out, because it changes in place under a running node; the server rebuilds it, perhaps without the schema registry.
+    LeftOut,
+}
+
+/// What a backup cost.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Bytes read from the source.
+    pub bytes_read: u64,
+    /// Bytes newly written to the repository.
+    pub bytes_stored: u64,
+    /// Files copied, in whole or in part.
+    pub files_copied: u64,
+    /// Files taken over from an earlier backup.
+    pub files_linked: u64,
+    /// How often the procedure had to go back.
+    pub retries: u32,
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// A chunk.
+    Chunk,
+    /// A checkpoint file.
+    Checkpoint,
+    /// `indexmap`.
+    IndexMap,
+    /// An index table.
+    Table,
+    /// The bloom filter of a table.
+    TableFilter,
+    /// The stream-existence filter's checkpoint.
+    StreamFilterCheckpoint,
+    /// The stream-existence filter.
+    StreamFilter,
+    /// `scavenging.db`.
+    ScavengeState,
+    /// `kurrent.ddb` and its write-ahead log.
+    SecondaryIndex,
+}
+
+/// One file of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Where a restore puts it.
+    pub path: RelativePath,
+    /// What it is for.
+    pub role: Role,
+    /// Length in bytes.
+    pub size: u64,
+    /// Permission bits on the node.
+    pub mode: u32,
+    /// Last modification on the node, to the nanosecond: a changed file shows by it.
+    pub modified: Timestamp,
+    /// When its bytes were read from the node.
+    pub captured: Timestamp,
+    /// Hash of all `size` stored bytes, holes read as zeros.
+    pub blake3: Blake3Hash,
+    /// For chunks: what the header and footer say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chunk: Option<ChunkRow>,
+    /// For tables: the MD5 in the last 16 bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub table_md5: Option<Md5Hash>,
+}
+
+/// The identity of a chunk file; a chunk is held already only when all of it, and the size, agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRow {
+    /// First chunk number in it.
+    pub start: ChunkNumber,
+    /// Last chunk number in it.
+    pub end: ChunkNumber,
+    /// Version in the file's name.
+    pub version: ChunkVersion,
+    /// The header's random id of this file.
+    pub id: Uuid,
+    /// The footer's MD5; none for the active chunk.
+    pub md5: Option<Md5Hash>,
+    /// Compacted by a scavenge.
+    pub scavenged: bool,
+    /// The header's transform type; 0 is none.
+    pub transform: u8,
+}
+
+impl Manifest {
+    /// The row of a path.
+    #[must_use]
+    pub fn row(&self, path: &RelativePath) -> Option<&Row> {
+        self.files.iter().find(|row| row.path == *path)
+    }
+
+    /// Bytes that a restore writes, holes included.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|row| row.size).fold(0, u64::saturating_add)
+    }
+
+    /// Whether the backup may be `latest` by itself.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.contents.damaged.is_empty()
+    }
+
+    /// The text of `manifest.json`, which ends in a checksum over all the rest.
+    ///
+    /// # Errors
+    /// Never in practice: every field can be written as JSON.
+    pub fn encode(&self) -> Result<String> {
+        let text =
+            serde_json::to_string_pretty(self).map_err(|error| Error::new(Kind::Failed, "cannot write the manifest").because(error))?;
+        let body = text.strip_suffix("\n}").unwrap_or(&text);
+        Ok(format!("{body}{SEAL}{}\"\n}}\n", Blake3Hash::of(body.as_bytes())))
+    }
+
+    /// Reads what [`Self::encode`] wrote, by this version of the program or a later one of the same format.
+    ///
+    /// # Errors
+    /// [`Kind::StoredCorrupt`] where the bytes are not a manifest or not what was written, [`Kind::Refused`] for a newer format.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let corrupt = |why: String| Error::new(Kind::StoredCorrupt, "the manifest is damaged").because(why);
+        let text = std::str::from_utf8(bytes).map_err(|error| corrupt(error.to_string()))?;
+        let version: Version = serde_json::from_str(text).map_err(|error| corrupt(error.to_string()))?;
+        if version.format > FORMAT {
+            return Err(Error::new(Kind::Refused, format!("the manifest has format {}, this program knows {FORMAT}", version.format))
+                .hint("use the newer kbackup that wrote it"));
+        }
+        let (body, seal) = text.rsplit_once(SEAL).ok_or_else(|| corrupt("it has no checksum".to_owned()))?;
+        let written = seal.get(..64).and_then(|digits| digits.parse::<Blake3Hash>().ok());
+        if written != Some(Blake3Hash::of(body.as_bytes())) {
+            return Err(corrupt("its checksum does not fit".to_owned()));
+        }
+        let manifest: Self = serde_json::from_str(text).map_err(|error| corrupt(error.to_string()))?;
+        let mut seen = HashSet::new();
+        // Two names that differ only in case would be one file on some file systems.
+        if let Some(row) = manifest.files.iter().find(|row| !seen.insert(row.path.to_string().to_lowercase())) {
+            return Err(corrupt(format!("two rows for {}", row.path)));
+        }
+        Ok(manifest)
+    }
+}
+
+const SEAL: &str = ",\n  \"checksum\": \"";

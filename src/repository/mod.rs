@@ -1,0 +1,138 @@
+//! Where backups are kept. The trait speaks of intent, so that plain directories and object stores can both fit it.
+
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::event::Run;
+use crate::format::{Md5Hash, ReadAt};
+use crate::fs;
+use crate::manifest::{Blake3Hash, FileSet, Label, Manifest, RelativePath, Row};
+
+/// A place that holds backups of one node.
+pub trait Repository: Sync {
+    /// The repository's own id, made when it was created.
+    fn id(&self) -> Uuid;
+
+    /// How to name it to an operator.
+    fn place(&self) -> String;
+
+    /// Every committed backup, oldest first by sequence. A backup whose manifest cannot be read is listed with its error.
+    ///
+    /// # Errors
+    /// What the storage reports for the repository as a whole.
+    fn list(&self) -> Result<Vec<Listed>>;
+
+    /// One manifest.
+    ///
+    /// # Errors
+    /// `NotFound` where no such backup is listed, `StoredCorrupt` where its manifest is damaged.
+    fn manifest(&self, label: &Label) -> Result<Manifest>;
+
+    /// The files of a backup, as they are stored now.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn files(&self, label: &Label) -> Result<Box<dyn FileSet + '_>>;
+
+    /// Opens one stored file for reading.
+    ///
+    /// # Errors
+    /// `StoredCorrupt` where the file is gone, or has another length than its row says.
+    fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>>;
+
+    /// Takes the repository's only writer's place and begins a backup, which may take over files of `parent`.
+    /// What an earlier run left unfinished is thrown away.
+    ///
+    /// # Errors
+    /// `Locked` where another run writes.
+    fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>>;
+}
+
+/// A backup that is listed.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its name.
+    pub label: Label,
+    /// Its manifest, or why it cannot be read.
+    pub manifest: Result<Manifest>,
+}
+
+/// A stored file, as far as storing it tells: the caller makes a row of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Length in bytes, holes included.
+    pub size: u64,
+    /// Hash of all bytes that are stored, holes read as zeros.
+    pub blake3: Blake3Hash,
+    /// MD5 of all but the last 16 bytes, where the [`Ingest`] asked for it.
+    pub md5: Option<Md5Hash>,
+    /// When the reading began.
+    pub captured: Timestamp,
+}
+
+/// What to take from an open file of the source.
+#[derive(Debug)]
+pub struct Ingest<'a> {
+    /// The file.
+    pub source: &'a fs::File,
+    /// How many bytes from its start to take.
+    pub length: u64,
+    /// Length of the stored file; beyond `length` it is a hole. Never smaller than `length`.
+    pub full_length: u64,
+    /// The server has an MD5 over all but the last 16 bytes: compute it too.
+    pub md5: bool,
+    /// The file still grows: never share its blocks, not even where the kernel could.
+    pub live: bool,
+    /// Permission bits to keep.
+    pub mode: u32,
+}
+
+/// A backup in the making: a set of files that nobody lists. Dropping it throws it away.
+pub trait Incoming: FileSet {
+    /// Takes a file of the parent as it is.
+    ///
+    /// # Errors
+    /// `StoredCorrupt` where the parent's file is gone or has another length.
+    fn adopt(&mut self, row: &Row) -> Result<()>;
+
+    /// Copies a file of the source in. Replaces an earlier file of this path.
+    ///
+    /// # Errors
+    /// The source's errors (a file that ends before `length` is one of them) and the storage's.
+    fn ingest(&mut self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored>;
+
+    /// Copies a file in whose first `prefix` bytes the parent holds already (as `held`): those come from there, and only the rest is read from
+    /// the source.
+    ///
+    /// # Errors
+    /// As for [`Incoming::ingest`] and [`Incoming::adopt`].
+    fn extend(&mut self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored>;
+
+    /// Stores bytes at hand.
+    ///
+    /// # Errors
+    /// The storage's.
+    fn write(&mut self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored>;
+
+    /// Cuts an ingested file after `length` bytes and makes the rest, up to `full_length`, a hole.
+    ///
+    /// # Errors
+    /// The storage's.
+    fn cut(&mut self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored>;
+
+    /// Drops a file again; that there is none is no error.
+    ///
+    /// # Errors
+    /// The storage's.
+    fn remove(&mut self, path: &RelativePath) -> Result<()>;
+
+    /// Makes everything durable, then visible under the manifest's label, in one step. After an error nothing is listed.
+    ///
+    /// # Errors
+    /// The storage's; also where the files are not those of the manifest's rows.
+    fn commit(self: Box<Self>, manifest: &crate::proof::Proven<Manifest>) -> Result<()>;
+
+    /// Bytes written so far.
+    fn bytes_stored(&self) -> u64;
+}
