@@ -1,1 +1,27 @@
-//! A test node: replays a recording of a real node and serves its admin API.
+//! A test node for kbackup: it replays the recording of a real node into a directory, step by step or at a chosen speed, and
+//! serves that version's admin API over real HTTP. It does not use kbackup: what it knows of the server's formats was written
+//! a second time, so that the two can prove each other.
+//!
+//! ```no_run
+//! use kbackup_testnode::{Mark, Node, Recording, Speed};
+//! # fn main() -> anyhow::Result<()> {
+//! let node = Node::start(Recording::named("26.1-append")?, "/tmp/node")?;
+//! node.advance_to_mark(Mark::Ready)?;
+//! // let server = node.serve()?;
+//! // println!("{} {}", server.url(), node.db().display());
+//! node.run(Speed::Times(2.0));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod api;
+pub mod log;
+pub mod node;
+pub mod quirks;
+pub mod recording;
+mod replay;
+
+pub use api::Request;
+pub use node::{Node, Outcome, Phase, Speed};
+pub use quirks::{AutoScavenge, AutoScavengeState, Credentials, Member, Quirks};
+pub use recording::{Acknowledged, Action, Checkpoint, Mark, Recording, Step, Version, fixtures};

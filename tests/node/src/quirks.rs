@@ -1,0 +1,197 @@
+//! Ways in which a node, or what stands between it and its client, can be difficult.
+
+use std::time::Duration;
+
+/// How the node behaves beyond what its recording says. Everything is off by default; change it at any time with
+/// [`Node::change_quirks`](crate::Node::change_quirks).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quirks {
+    /// A DELETE of a scavenge stops it but never answers (O41).
+    pub drop_delete_answers: bool,
+    /// A DELETE of a scavenge stops it but answers 408 (http-api §1.5).
+    pub delete_answers_408: bool,
+    /// From the answer to a DELETE until the scavenge has cleaned up and `current` is empty (O40).
+    pub cancel_delay: Duration,
+    /// How long a scavenge lasts that a client starts and that is not in the recording.
+    pub scavenge_duration: Duration,
+    /// After each `GET /admin/scavenge/current` no scavenge of the recording begins for so long. Zero: it begins when the recording says.
+    pub quiet_interval: Duration,
+    /// Every request answers 408 after a while, as a node does that is still `Initializing`.
+    pub answer_408: bool,
+    /// `DisableAdminUi`: every `/admin/*` answers 404.
+    pub admin_ui_disabled: bool,
+    /// What `/auto-scavenge/*` is like.
+    pub auto_scavenge: AutoScavenge,
+    /// From `Pausing` to `Paused`.
+    pub pausing_for: Duration,
+    /// The node is not the leader and passes auto-scavenge calls on: pause and resume answer 202 (http-api §2.4).
+    pub auto_scavenge_proxied: bool,
+    /// The credentials that the node wants. None: insecure, everybody is `system` (O45).
+    pub credentials: Option<Credentials>,
+    /// The credentials cannot be checked yet: 503 with `Retry-After: 5` (http-api §0.2).
+    pub user_store_unavailable: bool,
+    /// Every answer is a redirect to this base URL.
+    pub redirect_to: Option<String>,
+    /// A load balancer: every n-th answer comes from another node, with another InstanceId (n ≥ 1).
+    pub other_node_every: Option<usize>,
+    /// The node's role, such as `Follower` or `CatchingUp`, in place of `Leader`.
+    pub state: Option<String>,
+    /// Other members in the gossip.
+    pub members: Vec<Member>,
+    /// `/gossip` never answers, as on a 20.10 node at first (fixtures/http/20.10.json).
+    pub gossip_never_answers: bool,
+    /// The `Db` option, in place of the true directory.
+    pub db_option: Option<String>,
+    /// The `Index` option, in place of the true directory.
+    pub index_option: Option<String>,
+    /// No request is ever answered.
+    pub never_answer: bool,
+    /// Every body is this text, with the right status and content type.
+    pub body: Option<String>,
+    /// Every body is followed by so many blanks (bytes).
+    pub padding: usize,
+    /// Every answer takes so much longer.
+    pub delay: Duration,
+    /// Every answer has this status.
+    pub status: Option<u16>,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self {
+            drop_delete_answers: false,
+            delete_answers_408: false,
+            cancel_delay: Duration::from_millis(60),
+            scavenge_duration: Duration::from_millis(200),
+            quiet_interval: Duration::ZERO,
+            answer_408: false,
+            admin_ui_disabled: false,
+            auto_scavenge: AutoScavenge::AsVersion,
+            pausing_for: Duration::from_millis(200),
+            auto_scavenge_proxied: false,
+            credentials: None,
+            user_store_unavailable: false,
+            redirect_to: None,
+            other_node_every: None,
+            state: None,
+            members: Vec::new(),
+            gossip_never_answers: false,
+            db_option: None,
+            index_option: None,
+            never_answer: false,
+            body: None,
+            padding: 0,
+            delay: Duration::ZERO,
+            status: None,
+        }
+    }
+}
+
+/// A user that the node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The login name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+    /// Has the role `$ops`. Without it the admin endpoints answer 401 (http-api §0.2).
+    pub operator: bool,
+}
+
+impl Credentials {
+    /// An operator's credentials.
+    #[must_use]
+    pub fn operator(user: &str, password: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            password: password.to_owned(),
+            operator: true,
+        }
+    }
+}
+
+/// The auto-scavenge plugin (http-api §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoScavenge {
+    /// As the recording's version without a licence: 404, from 26.1 unlicensed (O44).
+    AsVersion,
+    /// Not installed or switched off: 404.
+    Absent,
+    /// No licence: `{"enabled":false}` and 503.
+    Unlicensed,
+    /// Licensed, in this state.
+    Licensed(AutoScavengeState),
+    /// Licensed, but stopped because of an error: 500.
+    Broken,
+}
+
+/// The state that `GET /auto-scavenge/status` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoScavengeState {
+    /// No schedule.
+    NotConfigured,
+    /// A schedule, and no scavenge now.
+    Waiting,
+    /// A scavenge runs on some node.
+    InProgress,
+    /// Paused by somebody, and a scavenge has still to stop.
+    Pausing,
+    /// Paused.
+    Paused,
+}
+
+impl AutoScavengeState {
+    /// Its name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotConfigured => "NotConfigured",
+            Self::Waiting => "Waiting",
+            Self::InProgress => "InProgress",
+            Self::Pausing => "Pausing",
+            Self::Paused => "Paused",
+        }
+    }
+}
+
+/// Another member of the cluster in the gossip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Such as `Leader`, `Follower`, `ReadOnlyReplica`; `Manager` is a seed not yet contacted.
+    pub state: String,
+    /// Answers the gossip.
+    pub alive: bool,
+    /// Its address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Its writer checkpoint; None: as this node's.
+    pub writer: Option<i64>,
+    /// Its last epoch's number; None: as this node's.
+    pub epoch_number: Option<i32>,
+    /// Its last epoch's id; None: as this node's.
+    pub epoch_id: Option<uuid::Uuid>,
+}
+
+impl Member {
+    /// A living member that stands where this node stands.
+    #[must_use]
+    pub fn new(state: &str, host: &str, port: u16) -> Self {
+        Self {
+            state: state.to_owned(),
+            alive: true,
+            host: host.to_owned(),
+            port,
+            writer: None,
+            epoch_number: None,
+            epoch_id: None,
+        }
+    }
+
+    /// With its own writer checkpoint.
+    #[must_use]
+    pub fn with_writer(mut self, position: i64) -> Self {
+        self.writer = Some(position);
+        self
+    }
+}
