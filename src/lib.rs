@@ -10,3 +10,4 @@ pub mod fs;
 pub mod manifest;
 pub mod proof;
 pub mod repository;
+pub mod settings;

@@ -56,11 +56,7 @@ impl ChunkHeader {
 
     /// Reads the 128 bytes.
     pub fn decode(bytes: &[u8; 128]) -> Result<Self> {
-        ensure!(
-            bytes[0] == 2,
-            "the first byte is {}, not that of a chunk",
-            bytes[0]
-        );
+        ensure!(bytes[0] == 2, "the first byte is {}, not that of a chunk", bytes[0]);
         Ok(Self {
             min_version: bytes[1],
             version: if bytes[34] == 0 { bytes[1] } else { bytes[34] },
@@ -146,27 +142,17 @@ impl ChunkFile {
     /// Reads header and footer.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let (_, version) =
-            chunk_name(&name).with_context(|| format!("{name} is no chunk's name"))?;
+        let (_, version) = chunk_name(&name).with_context(|| format!("{name} is no chunk's name"))?;
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        ensure!(
-            length >= 2 * HEADER,
-            "{name} is only {length} bytes in size"
-        );
+        ensure!(length >= 2 * HEADER, "{name} is only {length} bytes in size");
         let mut bytes = [0; 128];
         file.read_exact_at(&mut bytes, 0)?;
         let header = ChunkHeader::decode(&bytes)?;
         file.read_exact_at(&mut bytes, length - HEADER)?;
         // In an active chunk of full length the last bytes are zeros.
         let footer = ChunkFooter::decode(&bytes);
-        Ok(Self {
-            path: path.to_owned(),
-            version,
-            header,
-            footer,
-            length,
-        })
+        Ok(Self { path: path.to_owned(), version, header, footer, length })
     }
 
     /// Is the MD5 at the end that of all bytes before it (disk-format §3.5)?
@@ -234,9 +220,7 @@ pub fn chunks(db: &Path) -> Result<Vec<ChunkFile>> {
     let mut found = Vec::new();
     let mut expected = 0;
     for (index, ((start, _), name)) in names.iter().enumerate() {
-        let superseded = names
-            .get(index + 1)
-            .is_some_and(|((next, _), _)| next == start);
+        let superseded = names.get(index + 1).is_some_and(|((next, _), _)| next == start);
         if *start < expected || superseded {
             continue;
         }
@@ -302,9 +286,7 @@ impl Record {
     #[must_use]
     pub fn is_boundary(&self) -> bool {
         match &self.kind {
-            Kind::Prepare { flags, .. } => {
-                flags & IS_COMMITTED == 0 || flags & TRANSACTION_END != 0
-            }
+            Kind::Prepare { flags, .. } => flags & IS_COMMITTED == 0 || flags & TRANSACTION_END != 0,
             Kind::Commit | Kind::Epoch(_) => true,
         }
     }
@@ -317,10 +299,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
-        let slice = self
-            .bytes
-            .get(self.at..self.at.saturating_add(length))
-            .context("the record ends too early")?;
+        let slice = self.bytes.get(self.at..self.at.saturating_add(length)).context("the record ends too early")?;
         self.at += length;
         Ok(slice)
     }
@@ -364,11 +343,7 @@ fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> 
             let flags = u16::from_le_bytes(body.array()?);
             let transaction = i64::from_le_bytes(body.array()?);
             let _offset: [u8; 4] = body.array()?;
-            let expected = if version == 0 {
-                i64::from(i32::from_le_bytes(body.array()?))
-            } else {
-                i64::from_le_bytes(body.array()?)
-            };
+            let expected = if version == 0 { i64::from(i32::from_le_bytes(body.array()?)) } else { i64::from_le_bytes(body.array()?) };
             let stream = body.text()?;
             let event = Uuid::from_bytes_le(body.array()?);
             let _correlation: [u8; 16] = body.array()?;
@@ -377,16 +352,7 @@ fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> 
             let data = body.blob()?;
             let _metadata = body.blob()?;
             ensure!(body.at == length, "bytes are left over in the record");
-            Kind::Prepare {
-                flags,
-                transaction,
-                stream,
-                number: expected + 1,
-                event,
-                event_type,
-                data,
-                ticks,
-            }
+            Kind::Prepare { flags, transaction, stream, number: expected + 1, event, event_type, data, ticks }
         }
         (1, _) => Kind::Commit,
         (2, 0) => {
@@ -397,11 +363,7 @@ fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> 
         }
         (kind, version) => bail!("a record of type {kind}, version {version}"),
     };
-    let record = Record {
-        position,
-        end: position + length as u64 + 8,
-        kind,
-    };
+    let record = Record { position, end: position + length as u64 + 8, kind };
     Ok((record, length + 8))
 }
 
@@ -432,11 +394,7 @@ pub fn epoch_at(db: &Path, position: u64) -> Result<Epoch> {
             continue;
         }
         let local = position - chunk.header.start_position();
-        let place = if chunk.header.scavenged {
-            actual_position(&chunk, local)?
-        } else {
-            local
-        };
+        let place = if chunk.header.scavenged { actual_position(&chunk, local)? } else { local };
         let file = File::open(&chunk.path)?;
         let mut prefix = [0; 4];
         file.read_exact_at(&mut prefix, HEADER + place)?;
@@ -473,10 +431,7 @@ pub fn lineage(db: &Path, latest: i64) -> Result<Vec<Epoch>> {
     let mut position = latest;
     while let Ok(place) = u64::try_from(position) {
         let epoch = epoch_at(db, place)?;
-        ensure!(
-            epoch.previous < position,
-            "the chain of epochs does not go backwards"
-        );
+        ensure!(epoch.previous < position, "the chain of epochs does not go backwards");
         position = epoch.previous;
         epochs.push(epoch);
     }

@@ -12,9 +12,7 @@ use uuid::Uuid;
 
 use crate::api::Request;
 use crate::quirks::{AutoScavenge, AutoScavengeState, Quirks};
-use crate::recording::{
-    Acknowledged, Action, Checkpoint, Lock, Mark, RecordedScavenge, Recording, Version, number,
-};
+use crate::recording::{Acknowledged, Action, Checkpoint, Lock, Mark, RecordedScavenge, Recording, Version, number};
 use crate::replay::Target;
 
 /// How fast the recording goes on in the background.
@@ -139,33 +137,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Node {
     /// A node at step 0 of a recording. Its data directory is `DIRECTORY/db`; the directory is made, and must be empty.
-    pub fn start(
-        recording: impl Into<Arc<Recording>>,
-        directory: impl AsRef<Path>,
-    ) -> Result<Self> {
+    pub fn start(recording: impl Into<Arc<Recording>>, directory: impl AsRef<Path>) -> Result<Self> {
         let root = directory.as_ref();
         std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
         let root = root.canonicalize()?;
-        ensure!(
-            root.read_dir()?.next().is_none(),
-            "{} is not empty",
-            root.display()
-        );
+        ensure!(root.read_dir()?.next().is_none(), "{} is not empty", root.display());
         std::fs::create_dir(root.join("db"))?;
         Ok(Self::new(recording.into(), root, Phase::Starting))
     }
 
     /// A running, ready node over a data directory that is there already and does not change: `DIRECTORY/db`.
     pub fn still(version: Version, directory: impl AsRef<Path>) -> Result<Self> {
-        let root = directory
-            .as_ref()
-            .canonicalize()
-            .with_context(|| format!("cannot find {}", directory.as_ref().display()))?;
-        ensure!(
-            root.join("db").is_dir(),
-            "there is no db in {}",
-            root.display()
-        );
+        let root = directory.as_ref().canonicalize().with_context(|| format!("cannot find {}", directory.as_ref().display()))?;
+        ensure!(root.join("db").is_dir(), "there is no db in {}", root.display());
         let node = Self::new(Arc::new(Recording::empty(version)), root, Phase::Ready);
         node.state().target.lock_as_running()?;
         Ok(node)
@@ -284,23 +268,12 @@ impl Node {
     /// Does the steps up to `step`, without any pause and also while the node is held. Fails where a scavenge must not begin
     /// because the node is quiet, and if the node is beyond `step`.
     pub fn advance_to(&self, step: usize) -> Result<()> {
-        ensure!(
-            step <= self.len(),
-            "the recording has {} steps, not {step}",
-            self.len()
-        );
+        ensure!(step <= self.len(), "the recording has {} steps, not {step}", self.len());
         let mut state = self.state();
-        ensure!(
-            state.step <= step,
-            "the node is at step {}, beyond {step}",
-            state.step
-        );
+        ensure!(state.step <= step, "the node is at step {}, beyond {step}", state.step);
         while state.step < step {
             if self.must_wait(&state) {
-                bail!(
-                    "a scavenge would begin at step {}, and the node is held quiet",
-                    state.step
-                );
+                bail!("a scavenge would begin at step {}, and the node is held quiet", state.step);
             }
             self.next(&mut state)?;
         }
@@ -309,11 +282,7 @@ impl Node {
 
     /// Does the steps up to and including the next mark of this kind. Returns the number of steps done.
     pub fn advance_to_mark(&self, mark: Mark) -> Result<usize> {
-        let found = self
-            .shared
-            .recording
-            .find_mark(mark, self.step())
-            .with_context(|| format!("no mark {mark:?} follows"))?;
+        let found = self.shared.recording.find_mark(mark, self.step()).with_context(|| format!("no mark {mark:?} follows"))?;
         self.advance_to(found + 1)?;
         Ok(found + 1)
     }
@@ -352,19 +321,13 @@ impl Node {
             self.shared.changed.notify_all();
             return false;
         }
-        if state.held || state.hold_at.is_some_and(|at| state.step >= at) || self.must_wait(&state)
-        {
+        if state.held || state.hold_at.is_some_and(|at| state.step >= at) || self.must_wait(&state) {
             *clock = None;
             self.shared.changed.notify_all();
-            let _unused = self
-                .shared
-                .changed
-                .wait_timeout(state, Duration::from_millis(5));
+            let _unused = self.shared.changed.wait_timeout(state, Duration::from_millis(5));
             return true;
         }
-        if let (Speed::Times(factor), Some(step)) =
-            (speed, self.shared.recording.steps.get(state.step))
-        {
+        if let (Speed::Times(factor), Some(step)) = (speed, self.shared.recording.steps.get(state.step)) {
             let (begun, from) = *clock.get_or_insert((Instant::now(), step.time));
             let due = begun + Duration::from_secs_f64(((step.time - from) / factor).max(0.0));
             let now = Instant::now();
@@ -415,11 +378,7 @@ impl Node {
             if state.step >= step {
                 return Ok(());
             }
-            ensure!(
-                begun.elapsed() < patience,
-                "the node is at step {} after {patience:?}, not at {step}",
-                state.step
-            );
+            ensure!(begun.elapsed() < patience, "the node is at step {} after {patience:?}, not at {step}", state.step);
             state = self
                 .shared
                 .changed
@@ -525,38 +484,24 @@ impl Node {
         state.quiet
             || state.stopped_by_client
             || quirks.auto_scavenge == AutoScavenge::Licensed(AutoScavengeState::Paused)
-            || state
-                .asked_for_current
-                .is_some_and(|asked| asked.elapsed() < quirks.quiet_interval)
+            || state.asked_for_current.is_some_and(|asked| asked.elapsed() < quirks.quiet_interval)
     }
 
     fn must_wait(&self, state: &State) -> bool {
-        self.scavenge_at(state.step).is_some()
-            && state.released != Some(state.step)
-            && self.is_quiet(state)
+        self.scavenge_at(state.step).is_some() && state.released != Some(state.step) && self.is_quiet(state)
     }
 
     fn scavenge_at(&self, step: usize) -> Option<&RecordedScavenge> {
-        self.shared
-            .recording
-            .scavenges
-            .iter()
-            .find(|scavenge| scavenge.begin == step)
+        self.shared.recording.scavenges.iter().find(|scavenge| scavenge.begin == step)
     }
 
     /// Does one step.
     fn next(&self, state: &mut State) -> Result<()> {
         let recording = Arc::clone(&self.shared.recording);
-        let step = recording
-            .steps
-            .get(state.step)
-            .context("the recording is at its end")?;
+        let step = recording.steps.get(state.step).context("the recording is at its end")?;
         settle(state);
         if let Some(scavenge) = self.scavenge_at(state.step) {
-            state.scavenge = Some(Scavenge {
-                id: scavenge.id,
-                ends: Ends::Recorded(scavenge.end),
-            });
+            state.scavenge = Some(Scavenge { id: scavenge.id, ends: Ends::Recorded(scavenge.end) });
             state.last = Some((scavenge.id, Outcome::InProgress));
         }
         self.before(state, &step.action);
@@ -573,25 +518,12 @@ impl Node {
                 Mark::ScavengeFinished => {}
             }
         }
-        if let Some(Scavenge {
-            id,
-            ends: Ends::Recorded(end),
-        }) = state.scavenge
+        if let Some(Scavenge { id, ends: Ends::Recorded(end) }) = state.scavenge
             && state.step >= end
         {
-            let stopped = recording
-                .scavenges
-                .iter()
-                .any(|scavenge| scavenge.id == id && scavenge.stopped);
+            let stopped = recording.scavenges.iter().any(|scavenge| scavenge.id == id && scavenge.stopped);
             state.scavenge = None;
-            state.last = Some((
-                id,
-                if stopped {
-                    Outcome::Stopped
-                } else {
-                    Outcome::Success
-                },
-            ));
+            state.last = Some((id, if stopped { Outcome::Stopped } else { Outcome::Success }));
         }
         self.shared.changed.notify_all();
         Ok(())
@@ -599,11 +531,9 @@ impl Node {
 
     /// A new process shows itself by its first step, at the latest by the lock it takes on `writer.chk`.
     fn before(&self, state: &mut State, action: &Action) {
-        let locks_again = state.target.holds_locks()
-            && matches!(action, Action::Flock { path, how: Lock::Shared } if path == "db/writer.chk");
-        let begins = state.phase == Phase::Down
-            && action.path().is_some()
-            && !matches!(action, Action::Operator { .. });
+        let locks_again =
+            state.target.holds_locks() && matches!(action, Action::Flock { path, how: Lock::Shared } if path == "db/writer.chk");
+        let begins = state.phase == Phase::Down && action.path().is_some() && !matches!(action, Action::Operator { .. });
         if !begins && !locks_again {
             return;
         }
@@ -656,17 +586,11 @@ impl Node {
         if matches!(running.ends, Ends::Cleaned(_)) {
             return Ok(running.id);
         }
-        state.scavenge = Some(Scavenge {
-            id: running.id,
-            ends: Ends::Cleaned(Instant::now() + delay),
-        });
+        state.scavenge = Some(Scavenge { id: running.id, ends: Ends::Cleaned(Instant::now() + delay) });
         state.last = Some((running.id, Outcome::Stopped));
         if let Ends::Recorded(end) = running.ends {
             // `current` stays until the rest has been done, however long that takes.
-            state.scavenge = Some(Scavenge {
-                id: running.id,
-                ends: Ends::Never,
-            });
+            state.scavenge = Some(Scavenge { id: running.id, ends: Ends::Never });
             self.fast_forward(&mut state, end.saturating_sub(STEPS_AFTER_DELETE));
             drop(state);
             let shared = Arc::downgrade(&self.shared);
@@ -706,9 +630,7 @@ impl Node {
                 AutoScavengeState::Pausing
             }
             AutoScavengeState::Pausing => AutoScavengeState::Pausing,
-            AutoScavengeState::NotConfigured
-            | AutoScavengeState::Waiting
-            | AutoScavengeState::Paused => AutoScavengeState::Paused,
+            AutoScavengeState::NotConfigured | AutoScavengeState::Waiting | AutoScavengeState::Paused => AutoScavengeState::Paused,
         };
         quirks.auto_scavenge = AutoScavenge::Licensed(after);
         Some(after)
@@ -733,10 +655,7 @@ impl Node {
 
 fn begin_scavenge(state: &mut State, lasts: Option<Duration>) -> Uuid {
     let id = Uuid::new_v4();
-    state.scavenge = Some(Scavenge {
-        id,
-        ends: lasts.map_or(Ends::Never, |lasts| Ends::At(Instant::now() + lasts)),
-    });
+    state.scavenge = Some(Scavenge { id, ends: lasts.map_or(Ends::Never, |lasts| Ends::At(Instant::now() + lasts)) });
     state.last = Some((id, Outcome::InProgress));
     id
 }
@@ -758,9 +677,7 @@ fn settle(state: &mut State) {
 /// `Pausing` becomes `Paused` when its time has come; a `Pausing` that a test has set gets its time now.
 fn settle_pausing(state: &mut State, quirks: &mut Quirks) {
     if quirks.auto_scavenge == AutoScavenge::Licensed(AutoScavengeState::Pausing) {
-        let due = *state
-            .paused_at
-            .get_or_insert_with(|| Instant::now() + quirks.pausing_for);
+        let due = *state.paused_at.get_or_insert_with(|| Instant::now() + quirks.pausing_for);
         if Instant::now() >= due {
             quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Paused);
             state.paused_at = None;

@@ -102,11 +102,7 @@ impl Credentials {
     /// An operator's credentials.
     #[must_use]
     pub fn operator(user: &str, password: &str) -> Self {
-        Self {
-            user: user.to_owned(),
-            password: password.to_owned(),
-            operator: true,
-        }
+        Self { user: user.to_owned(), password: password.to_owned(), operator: true }
     }
 }
 
@@ -177,15 +173,7 @@ impl Member {
     /// A living member that stands where this node stands.
     #[must_use]
     pub fn new(state: &str, host: &str, port: u16) -> Self {
-        Self {
-            state: state.to_owned(),
-            alive: true,
-            host: host.to_owned(),
-            port,
-            writer: None,
-            epoch_number: None,
-            epoch_id: None,
-        }
+        Self { state: state.to_owned(), alive: true, host: host.to_owned(), port, writer: None, epoch_number: None, epoch_id: None }
     }
 
     /// With its own writer checkpoint.

@@ -36,9 +36,7 @@ impl std::str::FromStr for Version {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (major, minor) = text
-            .split_once('.')
-            .with_context(|| format!("`{text}` is not a version such as 26.1"))?;
+        let (major, minor) = text.split_once('.').with_context(|| format!("`{text}` is not a version such as 26.1"))?;
         Ok(Self::new(major.parse()?, minor.parse()?))
     }
 }
@@ -138,13 +136,7 @@ pub enum Action {
     /// The node had acknowledged these events to a client.
     Acked { stream: String, ids: Vec<Uuid> },
     /// An admin call made to the node, from `sent` to the step's time.
-    Http {
-        method: String,
-        path: String,
-        status: u16,
-        sent: f64,
-        body: String,
-    },
+    Http { method: String, path: String, status: u16, sent: f64, body: String },
     /// A turn in the node's life.
     Mark { what: Mark },
     /// A checkpoint written by hand between two runs.
@@ -206,9 +198,7 @@ impl std::str::FromStr for Mark {
             "killed" => Self::Killed,
             "exited" => Self::Exited,
             "scavenge finished" => Self::ScavengeFinished,
-            _ => bail!(
-                "`{text}` is no mark; there are ready, stopped, killed, exited and scavenge finished"
-            ),
+            _ => bail!("`{text}` is no mark; there are ready, stopped, killed, exited and scavenge finished"),
         })
     }
 }
@@ -243,13 +233,7 @@ pub enum Checkpoint {
 
 impl Checkpoint {
     /// All five.
-    pub const ALL: [Self; 5] = [
-        Self::Writer,
-        Self::Chaser,
-        Self::Epoch,
-        Self::Proposal,
-        Self::Truncate,
-    ];
+    pub const ALL: [Self; 5] = [Self::Writer, Self::Chaser, Self::Epoch, Self::Proposal, Self::Truncate];
 
     /// The file's name, such as `writer.chk`.
     #[must_use]
@@ -284,13 +268,7 @@ pub struct Recording {
 #[must_use]
 pub fn fixtures() -> PathBuf {
     std::env::var_os("KBACKUP_FIXTURES").map_or_else(
-        || {
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .ancestors()
-                .nth(2)
-                .unwrap_or_else(|| Path::new("."))
-                .join("fixtures")
-        },
+        || Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or_else(|| Path::new(".")).join("fixtures"),
         PathBuf::from,
     )
 }
@@ -305,10 +283,7 @@ impl Recording {
     pub fn names() -> Result<Vec<String>> {
         let directory = fixtures().join("recordings");
         let mut names = Vec::new();
-        for entry in directory
-            .read_dir()
-            .with_context(|| format!("cannot list {}", directory.display()))?
-        {
+        for entry in directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort();
@@ -317,14 +292,8 @@ impl Recording {
 
     /// Loads a recording from its directory, whose name is `VERSION-SCENARIO`.
     pub fn load(directory: &Path) -> Result<Self> {
-        let name = directory
-            .file_name()
-            .context("a recording is a directory")?
-            .to_string_lossy()
-            .into_owned();
-        let (version, scenario) = name
-            .split_once('-')
-            .with_context(|| format!("`{name}` is not VERSION-SCENARIO"))?;
+        let name = directory.file_name().context("a recording is a directory")?.to_string_lossy().into_owned();
+        let (version, scenario) = name.split_once('-').with_context(|| format!("`{name}` is not VERSION-SCENARIO"))?;
 
         let mut data = Vec::new();
         decompressed(&directory.join("data.bin.zst"))?.read_to_end(&mut data)?;
@@ -332,18 +301,10 @@ impl Recording {
         let path = directory.join("ops.jsonl.zst");
         let mut steps: Vec<Step> = Vec::new();
         for (number, line) in BufReader::new(decompressed(&path)?).lines().enumerate() {
-            let step: Step = serde_json::from_str(&line?)
-                .with_context(|| format!("{}, line {}", path.display(), number + 1))?;
-            if let Action::Write {
-                length,
-                data: Some(start),
-                ..
-            } = step.action
-            {
+            let step: Step = serde_json::from_str(&line?).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
+            if let Action::Write { length, data: Some(start), .. } = step.action {
                 ensure!(
-                    start
-                        .checked_add(length)
-                        .is_some_and(|end| end <= data.len() as u64),
+                    start.checked_add(length).is_some_and(|end| end <= data.len() as u64),
                     "{}, line {}: beyond the recorded data",
                     path.display(),
                     number + 1
@@ -353,14 +314,7 @@ impl Recording {
         }
         tell_exits(&mut steps);
         let scavenges = find_scavenges(&steps, &data)?;
-        Ok(Self {
-            version: version.parse()?,
-            scenario: scenario.to_owned(),
-            name,
-            steps,
-            scavenges,
-            data,
-        })
+        Ok(Self { version: version.parse()?, scenario: scenario.to_owned(), name, steps, scavenges, data })
     }
 
     /// A recording without any step: a node over a directory that does not change.
@@ -381,9 +335,7 @@ impl Recording {
     pub fn bytes(&self, start: u64, length: u64) -> &[u8] {
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        self.data
-            .get(start..start.saturating_add(length))
-            .unwrap_or(&[])
+        self.data.get(start..start.saturating_add(length)).unwrap_or(&[])
     }
 
     /// Every value that a checkpoint takes, with the number of steps done when it is on disk (the step that writes it, plus one).
@@ -393,19 +345,11 @@ impl Recording {
         let mut values = Vec::new();
         for (index, step) in self.steps.iter().enumerate() {
             match &step.action {
-                Action::Write {
-                    path: written,
-                    data,
-                    length: 8,
-                    offset: 0,
-                } if *written == path => {
+                Action::Write { path: written, data, length: 8, offset: 0 } if *written == path => {
                     let value = data.map_or(0, |start| number(self.bytes(start, 8)));
                     values.push((index + 1, value));
                 }
-                Action::Operator {
-                    path: written,
-                    value,
-                } if *written == path => values.push((index + 1, *value)),
+                Action::Operator { path: written, value } if *written == path => values.push((index + 1, *value)),
                 _ => {}
             }
         }
@@ -420,11 +364,7 @@ impl Recording {
             .take(steps)
             .enumerate()
             .filter_map(|(step, entry)| match &entry.action {
-                Action::Acked { stream, ids } => Some(Acknowledged {
-                    step,
-                    stream: stream.clone(),
-                    ids: ids.clone(),
-                }),
+                Action::Acked { stream, ids } => Some(Acknowledged { step, stream: stream.clone(), ids: ids.clone() }),
                 _ => None,
             })
             .collect()
@@ -474,9 +414,7 @@ fn lock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lock, D::Error> {
         "LOCK_SH" => Ok(Lock::Shared),
         "LOCK_EX" => Ok(Lock::Exclusive),
         "LOCK_UN" => Ok(Lock::Release),
-        _ => Err(serde::de::Error::custom(format!(
-            "`{text}` is no way to lock"
-        ))),
+        _ => Err(serde::de::Error::custom(format!("`{text}` is no way to lock"))),
     }
 }
 
@@ -487,13 +425,8 @@ fn tell_exits(steps: &mut [Step]) {
     for (index, step) in steps.iter().enumerate() {
         match &step.action {
             Action::Mark { what: Mark::Ready } => ready = Some(index),
-            Action::Mark {
-                what: Mark::Stopped | Mark::Killed,
-            } => ready = None,
-            Action::Flock {
-                path,
-                how: Lock::Shared,
-            } if path == "db/writer.chk" => exits.extend(ready.take()),
+            Action::Mark { what: Mark::Stopped | Mark::Killed } => ready = None,
+            Action::Flock { path, how: Lock::Shared } if path == "db/writer.chk" => exits.extend(ready.take()),
             _ => {}
         }
     }
@@ -514,14 +447,7 @@ struct Started {
 fn find_scavenges(steps: &[Step], data: &[u8]) -> Result<Vec<RecordedScavenge>> {
     let mut found = Vec::new();
     for (index, step) in steps.iter().enumerate() {
-        let Action::Http {
-            method,
-            path,
-            status: 200,
-            sent,
-            body,
-        } = &step.action
-        else {
+        let Action::Http { method, path, status: 200, sent, body } = &step.action else {
             continue;
         };
         if method != "POST" || !path.starts_with("/admin/scavenge") {
@@ -529,14 +455,9 @@ fn find_scavenges(steps: &[Step], data: &[u8]) -> Result<Vec<RecordedScavenge>> 
         }
         let id = serde_json::from_str::<Started>(body)?.scavenge_id;
         let begin = steps.partition_point(|earlier| earlier.time < *sent);
-        let (end, stopped) = find_end(steps, data, index, id)
-            .with_context(|| format!("the end of scavenge {id} is not in the recording"))?;
-        found.push(RecordedScavenge {
-            id,
-            begin,
-            end,
-            stopped,
-        });
+        let (end, stopped) =
+            find_end(steps, data, index, id).with_context(|| format!("the end of scavenge {id} is not in the recording"))?;
+        found.push(RecordedScavenge { id, begin, end, stopped });
     }
     Ok(found)
 }
@@ -547,40 +468,27 @@ fn find_end(steps: &[Step], data: &[u8], posted: usize, id: Uuid) -> Option<(usi
     let mut completed = false;
     for (index, step) in steps.iter().enumerate().skip(posted + 1) {
         match &step.action {
-            Action::Http {
-                method,
-                path,
-                status: 200,
-                body,
-                ..
-            } => {
+            Action::Http { method, path, status: 200, body, .. } => {
                 stopped |= method == "DELETE";
                 if path == "/admin/scavenge/current" && !body.contains(&id.to_string()) {
                     return Some((index + 1, stopped));
                 }
             }
-            Action::Write {
-                path,
-                length,
-                data: Some(start),
-                ..
-            } if path.starts_with("db/chunk-") && !path.ends_with(".tmp") => {
+            Action::Write { path, length, data: Some(start), .. } if path.starts_with("db/chunk-") && !path.ends_with(".tmp") => {
                 let start = usize::try_from(*start).ok()?;
                 let bytes = data.get(start..start + usize::try_from(*length).ok()?)?;
-                completed |= contains(bytes, b"$scavengeCompleted")
-                    && contains(bytes, id.to_string().as_bytes());
+                completed |= contains(bytes, b"$scavengeCompleted") && contains(bytes, id.to_string().as_bytes());
             }
             Action::Write { path, .. } if completed && path == "db/writer.chk" => {
-                let currents_follow = steps.iter().skip(index).any(|later| {
-                    matches!(&later.action, Action::Http { path, status: 200, .. } if path == "/admin/scavenge/current")
-                });
+                let currents_follow = steps
+                    .iter()
+                    .skip(index)
+                    .any(|later| matches!(&later.action, Action::Http { path, status: 200, .. } if path == "/admin/scavenge/current"));
                 if !currents_follow {
                     return Some((index + 1, stopped));
                 }
             }
-            Action::Mark {
-                what: Mark::Stopped | Mark::Killed,
-            } => return None,
+            Action::Mark { what: Mark::Stopped | Mark::Killed } => return None,
             _ => {}
         }
     }

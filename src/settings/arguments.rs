@@ -1,0 +1,328 @@
+//! Every verb and every option, declared once.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Backs up a running KurrentDB / `EventStoreDB` node, and brings it back.
+#[derive(Debug, Parser)]
+#[command(name = "kbackup", version, max_term_width = 120, disable_help_subcommand = true, subcommand_required = true)]
+#[command(
+    after_help = "Every option can also be set as an environment variable (KBACKUP_REPO for --repo, …) or as a key of the TOML file that --config names; \
+    a flag wins over the environment, the environment over the file. Passwords and tokens never go into arguments: see --password-file, KBACKUP_PASSWORD, \
+    --token-file, KBACKUP_TOKEN."
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// What every verb understands.
+    #[command(flatten)]
+    pub general: General,
+}
+
+/// What every verb understands.
+#[derive(Debug, Args)]
+pub struct General {
+    /// TOML file with options; a table such as `[restore]` holds those of one verb
+    #[arg(long, global = true, env = "KBACKUP_CONFIG", value_name = "FILE", help_heading = "General")]
+    pub config: Option<PathBuf>,
+    /// Print the answer as JSON
+    #[arg(long, global = true, env = "KBACKUP_JSON", help_heading = "General")]
+    pub json: bool,
+    /// What the log on standard error says
+    #[arg(long, global = true, env = "KBACKUP_LOG", value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL", help_heading = "General")]
+    pub log: LogLevel,
+    /// How the log is written
+    #[arg(long, global = true, env = "KBACKUP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", help_heading = "General")]
+    pub log_format: LogFormat,
+    /// Where kbackup remembers what it owes a node [default: /var/lib/kbackup for root, else ~/.local/state/kbackup]
+    #[arg(long, global = true, env = "KBACKUP_STATE_DIR", value_name = "DIR", help_heading = "General")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And every file.
+    Debug,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Take a backup that reads every byte of the node's files again
+    Full(Backup),
+    /// Take a backup that reads only what changed since the newest one
+    Diff(Backup),
+    /// Write a backup into an empty directory that a server then starts from
+    Restore(Restore),
+    /// Prove that stored backups are intact and would start
+    Verify(Verify),
+    /// Tell whether a server would start from a data directory, and what it would lose, rebuild or refuse
+    Check(Check),
+    /// List the backups of a repository
+    List(List),
+    /// Show one backup
+    Show(Show),
+    /// Give back to a node what a killed backup still owes it
+    Release(Release),
+}
+
+/// Where backups are kept.
+#[derive(Debug, Args)]
+pub struct Repository {
+    /// Directory of the repository
+    #[arg(long, env = "KBACKUP_REPO", value_name = "DIR")]
+    pub repo: PathBuf,
+}
+
+/// How to reach the node's admin API.
+#[derive(Debug, Args)]
+pub struct Node {
+    /// The node's address, such as https://node1.example:2113
+    #[arg(long, env = "KBACKUP_NODE", value_name = "URL", help_heading = "Node")]
+    pub node: Option<String>,
+    /// Reach the node through its unix socket (kurrent.sock, eventstore.sock)
+    #[arg(long, env = "KBACKUP_NODE_SOCKET", value_name = "PATH", help_heading = "Node")]
+    pub node_socket: Option<PathBuf>,
+    /// PEM file with the certificate authorities to trust, and only those; may be repeated
+    #[arg(long, env = "KBACKUP_CA_FILE", value_name = "FILE", value_delimiter = ',', help_heading = "Node")]
+    pub ca_file: Vec<PathBuf>,
+    /// PEM file with a client certificate
+    #[arg(long, env = "KBACKUP_CERTIFICATE_FILE", value_name = "FILE", help_heading = "Node")]
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with the client certificate's private key
+    #[arg(long, env = "KBACKUP_KEY_FILE", value_name = "FILE", help_heading = "Node")]
+    pub key_file: Option<PathBuf>,
+    /// Name of a user in $ops or $admins; its password comes from --password-file or KBACKUP_PASSWORD
+    #[arg(long, env = "KBACKUP_USER", value_name = "NAME", help_heading = "Node")]
+    pub user: Option<String>,
+    /// File with the user's password
+    #[arg(long, env = "KBACKUP_PASSWORD_FILE", value_name = "FILE", help_heading = "Node")]
+    pub password_file: Option<PathBuf>,
+    /// File with a bearer token (or KBACKUP_TOKEN)
+    #[arg(long, env = "KBACKUP_TOKEN_FILE", value_name = "FILE", conflicts_with = "user", help_heading = "Node")]
+    pub token_file: Option<PathBuf>,
+    /// How long a single answer of the node may take
+    #[arg(long, env = "KBACKUP_NODE_TIMEOUT", value_name = "TIME", default_value = "15s", help_heading = "Node")]
+    pub node_timeout: Span,
+}
+
+/// `kbackup full` and `kbackup diff`.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The repository.
+    #[command(flatten)]
+    pub repository: Repository,
+    /// The node.
+    #[command(flatten)]
+    pub node: Node,
+    /// The node is stopped, or the directories are a mounted snapshot: ask no node
+    #[arg(long, env = "KBACKUP_OFFLINE", conflicts_with_all = ["node", "node_socket"], help_heading = "Source")]
+    pub offline: bool,
+    /// The node's db directory, as it is seen here [default: what the node says]
+    #[arg(long, env = "KBACKUP_DB", value_name = "DIR", help_heading = "Source")]
+    pub db: Option<PathBuf>,
+    /// The node's index directory, as it is seen here [default: what the node says, or DB/index]
+    #[arg(long, env = "KBACKUP_INDEX", value_name = "DIR", help_heading = "Source")]
+    pub index: Option<PathBuf>,
+    /// The server's version, where no node can be asked
+    #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION", help_heading = "Source")]
+    pub server_version: Option<String>,
+    /// The node keeps old chunks in an archive: their absence here is right
+    #[arg(long, env = "KBACKUP_ARCHIVED", help_heading = "Source")]
+    pub archived: bool,
+    /// Back up a node that is not up to date and connected
+    #[arg(long, env = "KBACKUP_ALLOW_UNFIT", help_heading = "Source")]
+    pub allow_unfit: bool,
+    /// How long to wait for the node to become fit
+    #[arg(long, env = "KBACKUP_WAIT", value_name = "TIME", default_value = "1m", help_heading = "Source")]
+    pub wait: Span,
+    /// Do not stop scavenges; only where something else is known to keep them away
+    #[arg(long, env = "KBACKUP_NO_QUIESCE", help_heading = "Scavenging")]
+    pub no_quiesce: bool,
+    /// How long auto-scavenge may take to pause, and a scavenge to stop
+    #[arg(long, env = "KBACKUP_QUIESCE_WAIT", value_name = "TIME", default_value = "5m", help_heading = "Scavenging")]
+    pub quiesce_wait: Span,
+    /// Threads of a scavenge that is given back; the node does not tell how many it had
+    #[arg(long, env = "KBACKUP_SCAVENGE_THREADS", value_name = "N", help_heading = "Scavenging")]
+    pub scavenge_threads: Option<u32>,
+    /// Throttle percentage of a scavenge that is given back
+    #[arg(long, env = "KBACKUP_SCAVENGE_THROTTLE", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100), help_heading = "Scavenging")]
+    pub scavenge_throttle: Option<u32>,
+    /// The node's log went another way since the newest backup (it was restored, or truncated): go on beside it
+    #[arg(long, env = "KBACKUP_NEW_BRANCH")]
+    pub new_branch: bool,
+    /// Keep a backup whose chunks fail their own MD5, marked as damaged
+    #[arg(long, env = "KBACKUP_ACCEPT_DAMAGED")]
+    pub accept_damaged: bool,
+    /// How often the procedure may start over when the source changes underfoot
+    #[arg(long, env = "KBACKUP_ATTEMPTS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub attempts: u32,
+    /// A diff reads the stream-existence filter again when the stored one is older
+    #[arg(long, env = "KBACKUP_FILTER_MAX_AGE", value_name = "TIME", default_value = "24h")]
+    pub filter_max_age: Span,
+    /// Tell what would be copied, and copy nothing
+    #[arg(long, env = "KBACKUP_DRY_RUN")]
+    pub dry_run: bool,
+}
+
+/// `kbackup restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Which backup
+    #[arg(value_name = "LABEL", default_value = "latest")]
+    pub label: String,
+    /// The repository.
+    #[command(flatten)]
+    pub repository: Repository,
+    /// Empty directory for the db; repeat it to restore several members of a cluster in one run
+    #[arg(long, env = "KBACKUP_TO", value_name = "DIR", required = true, value_delimiter = ',')]
+    pub to: Vec<PathBuf>,
+    /// Empty directory for the index [default: TO/index]; as many as --to, in the same order
+    #[arg(long, env = "KBACKUP_INDEX_TO", value_name = "DIR", value_delimiter = ',')]
+    pub index_to: Vec<PathBuf>,
+    /// Leave truncate.chk at -1: the server is up at its first start
+    #[arg(long, env = "KBACKUP_READY")]
+    pub ready: bool,
+    /// User and group of the restored files [default: those of the target directory or of the backup]
+    #[arg(long, env = "KBACKUP_OWNER", value_name = "USER:GROUP")]
+    pub owner: Option<String>,
+    /// Version of the server that will start there
+    #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION")]
+    pub server_version: Option<String>,
+    /// Restore a backup of an archived node: the server needs the same archive
+    #[arg(long, env = "KBACKUP_ARCHIVED")]
+    pub archived: bool,
+    /// Restore although something that would refuse cannot be probed (network file systems)
+    #[arg(long, env = "KBACKUP_CONFIRM")]
+    pub confirm: bool,
+    /// Show the plan, and write nothing
+    #[arg(long, env = "KBACKUP_DRY_RUN")]
+    pub dry_run: bool,
+}
+
+/// `kbackup verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Which backups [default: the newest]
+    #[arg(value_name = "LABEL", conflicts_with = "all")]
+    pub labels: Vec<String>,
+    /// The repository.
+    #[command(flatten)]
+    pub repository: Repository,
+    /// All backups
+    #[arg(long, env = "KBACKUP_ALL")]
+    pub all: bool,
+    /// Structure and sizes only; no byte is hashed
+    #[arg(long, env = "KBACKUP_QUICK", conflicts_with = "deep")]
+    pub quick: bool,
+    /// Also every entry of every index table against the log
+    #[arg(long, env = "KBACKUP_DEEP")]
+    pub deep: bool,
+}
+
+/// `kbackup check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The db directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The index directory [default: DIR/index]
+    #[arg(long, env = "KBACKUP_INDEX", value_name = "DIR")]
+    pub index: Option<PathBuf>,
+    /// Version of the server that would start there [default: all known ones]
+    #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION")]
+    pub server_version: Option<String>,
+    /// Structure only; no chunk or table is hashed
+    #[arg(long, env = "KBACKUP_QUICK")]
+    pub quick: bool,
+}
+
+/// `kbackup list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// The repository.
+    #[command(flatten)]
+    pub repository: Repository,
+}
+
+/// `kbackup show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Which backup
+    #[arg(value_name = "LABEL", default_value = "latest")]
+    pub label: String,
+    /// The repository.
+    #[command(flatten)]
+    pub repository: Repository,
+    /// Every file, too
+    #[arg(long)]
+    pub files: bool,
+}
+
+/// `kbackup release`.
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The node; without it, every node that is owed something.
+    #[command(flatten)]
+    pub node: Node,
+    /// Tell what is owed, and give nothing back
+    #[arg(long, env = "KBACKUP_DRY_RUN")]
+    pub dry_run: bool,
+}
+
+/// A length of time as people write it: `90s`, `15m`, `24h`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is no length of time such as 90s, 15m, 24h or 7d");
+        let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let seconds = match text.strip_prefix(digits).unwrap_or_default() {
+            "s" | "" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86400,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(seconds).map(Duration::from_secs).map(Self).ok_or_else(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        assert_eq!("90s".parse(), Ok(Span(Duration::from_secs(90))));
+        assert_eq!("90".parse(), Ok(Span(Duration::from_secs(90))));
+        assert_eq!("7d".parse(), Ok(Span(Duration::from_secs(604_800))));
+        for text in ["", "s", "-1s", "1w", "1.5h", "99999999999999999999s", "9999999999999999999d"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
+}
