@@ -5,9 +5,15 @@
 //!
 //! Facts about the formats come from the specification of the on-disk format; sections are named as "disk-format §3.5" and observations of real nodes as "O16".
 
+pub mod bloom;
 mod epoch;
+mod field;
+pub mod hash;
+pub mod indexmap;
 mod md5;
+pub mod names;
 mod position;
+pub mod ptable;
 
 use std::fmt;
 use std::io;
