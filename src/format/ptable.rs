@@ -1,7 +1,7 @@
 //! Index tables ("PTables"): sorted lists of where each event of each stream lies in the log (disk-format §5.2).
 //!
-//! A table never changes once `indexmap` names it. While the server writes one it stands already under its final name, at its final length, with zeros where
-//! its MD5 will be (O1, O2): only the MD5 tells a whole table from a torn one.
+//! A table never changes once `indexmap` names it. But it stands under its final name already while the server writes it, and its MD5 comes last (O1, O2):
+//! no name and no length, only the MD5 tells a whole table from a torn one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
