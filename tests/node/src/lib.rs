@@ -7,8 +7,8 @@
 //! # fn main() -> anyhow::Result<()> {
 //! let node = Node::start(Recording::named("26.1-append")?, "/tmp/node")?;
 //! node.advance_to_mark(Mark::Ready)?;
-//! // let server = node.serve()?;
-//! // println!("{} {}", server.url(), node.db().display());
+//! let server = node.serve()?;
+//! println!("{} {}", server.url(), node.db().display());
 //! node.run(Speed::Times(2.0));
 //! # Ok(())
 //! # }
@@ -20,8 +20,10 @@ pub mod node;
 pub mod quirks;
 pub mod recording;
 mod replay;
+mod streams;
+mod templates;
 
-pub use api::Request;
+pub use api::{Listen, Request, Server};
 pub use node::{Node, Outcome, Phase, Speed};
 pub use quirks::{AutoScavenge, AutoScavengeState, Credentials, Member, Quirks};
 pub use recording::{Acknowledged, Action, Checkpoint, Mark, Recording, Step, Version, fixtures};

@@ -425,6 +425,24 @@ fn actual_position(chunk: &ChunkFile, local: u64) -> Result<u64> {
     bail!("{local} is not in the map of {}", chunk.path.display())
 }
 
+/// The log position of the record that ends at `end`; None at the start of a chunk and in scavenged ones.
+#[must_use]
+pub fn last_record(db: &Path, end: i64) -> Option<i64> {
+    let end = u64::try_from(end).ok()?;
+    let chunk = chunks(db).ok()?.into_iter().find(|chunk| {
+        let size = u64::from(chunk.header.chunk_size);
+        chunk.header.start_position() < end && end <= (u64::from(chunk.header.end) + 1) * size
+    })?;
+    if chunk.header.scavenged {
+        return None;
+    }
+    let mut suffix = [0; 4];
+    let place = end - chunk.header.start_position() + HEADER;
+    File::open(&chunk.path).ok()?.read_exact_at(&mut suffix, place.checked_sub(4)?).ok()?;
+    let start = end.checked_sub(u64::from(u32::from_le_bytes(suffix)) + 8)?;
+    i64::try_from(start).ok()
+}
+
 /// All epochs, oldest first, by the chain from the one at `latest`.
 pub fn lineage(db: &Path, latest: i64) -> Result<Vec<Epoch>> {
     let mut epochs = Vec::new();

@@ -1,19 +1,19 @@
 //! The node itself: a recording that is replayed step by step, with a scavenge's state machine on top.
 
-#![expect(dead_code, reason = "the admin API follows")]
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::api::Request;
 use crate::quirks::{AutoScavenge, AutoScavengeState, Quirks};
 use crate::recording::{Acknowledged, Action, Checkpoint, Lock, Mark, RecordedScavenge, Recording, Version, number};
 use crate::replay::Target;
+use crate::streams::Event;
 
 /// How fast the recording goes on in the background.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,8 +104,15 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     quirks: Mutex<Quirks>,
-    pub(crate) requests: Mutex<Vec<Request>>,
+    requests: Mutex<Requests>,
     pub(crate) reachable: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Requests {
+    /// With the number that its answer refers to.
+    received: Vec<(u64, Request)>,
+    next: u64,
 }
 
 struct State {
@@ -126,6 +133,14 @@ struct State {
     scavenge: Option<Scavenge>,
     last: Option<(Uuid, Outcome)>,
     paused_at: Option<Instant>,
+    /// Scavenges that are not in the log, because no recorded step wrote them there.
+    unrecorded: Vec<Unrecorded>,
+}
+
+struct Unrecorded {
+    id: Uuid,
+    started: SystemTime,
+    ended: Option<(SystemTime, Outcome)>,
 }
 
 /// The last steps of a stopped scavenge happen only after the DELETE was answered: files may still change then (http-api §1.6).
@@ -156,6 +171,7 @@ impl Node {
     }
 
     fn new(recording: Arc<Recording>, root: PathBuf, phase: Phase) -> Self {
+        let quirks = Quirks { gossip_never_answers: recording.version < Version::new(21, 0), ..Quirks::default() };
         let state = State {
             step: 0,
             target: Target::new(root.clone()),
@@ -174,6 +190,7 @@ impl Node {
             scavenge: None,
             last: None,
             paused_at: None,
+            unrecorded: Vec::new(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -181,8 +198,8 @@ impl Node {
                 root,
                 state: Mutex::new(state),
                 changed: Condvar::new(),
-                quirks: Mutex::new(Quirks::default()),
-                requests: Mutex::new(Vec::new()),
+                quirks: Mutex::new(quirks),
+                requests: Mutex::new(Requests::default()),
                 reachable: Arc::new(AtomicBool::new(true)),
             }),
         }
@@ -465,12 +482,61 @@ impl Node {
     /// The requests received so far, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
-        locked(&self.shared.requests).clone()
+        locked(&self.shared.requests).received.iter().map(|(_, request)| request.clone()).collect()
     }
 
     /// Empties the list of received requests.
     pub fn forget_requests(&self) {
-        locked(&self.shared.requests).clear();
+        locked(&self.shared.requests).received.clear();
+    }
+
+    pub(crate) fn note_request(&self, request: Request) -> u64 {
+        let mut requests = locked(&self.shared.requests);
+        let number = requests.next;
+        requests.next += 1;
+        requests.received.push((number, request));
+        number
+    }
+
+    pub(crate) fn note_answer(&self, number: u64, status: u16) {
+        for (other, request) in &mut locked(&self.shared.requests).received {
+            if *other == number {
+                request.status = Some(status);
+            }
+        }
+    }
+
+    /// The events about the scavenges that the log does not hold.
+    pub(crate) fn scavenge_events(&self) -> Vec<Event> {
+        let mut state = self.state();
+        settle(&mut state);
+        let mut events = Vec::new();
+        for scavenge in &state.unrecorded {
+            let stream = format!("$scavenges-{}", scavenge.id);
+            events.push(Event {
+                stream: stream.clone(),
+                number: 0,
+                id: Uuid::new_v4(),
+                kind: "$scavengeStarted".to_owned(),
+                data: json!({ "scavengeId": scavenge.id, "nodeEndpoint": "" }).to_string(),
+                time: scavenge.started,
+            });
+            if let Some((time, outcome)) = scavenge.ended {
+                events.push(Event {
+                    stream,
+                    number: 1,
+                    id: Uuid::new_v4(),
+                    kind: "$scavengeCompleted".to_owned(),
+                    data: json!({
+                        "scavengeId": scavenge.id, "nodeEndpoint": "", "result": outcome.name(),
+                        "error": null, "timeTaken": "00:00:00.2000000", "spaceSaved": 0,
+                    })
+                    .to_string(),
+                    time,
+                });
+            }
+        }
+        events
     }
 
     /// Runs `read` while no step is being done, so that what it reads belongs together.
@@ -483,7 +549,7 @@ impl Node {
         let quirks = locked(&self.shared.quirks);
         state.quiet
             || state.stopped_by_client
-            || quirks.auto_scavenge == AutoScavenge::Licensed(AutoScavengeState::Paused)
+            || matches!(quirks.auto_scavenge, AutoScavenge::Licensed(AutoScavengeState::Paused | AutoScavengeState::Pausing))
             || state.asked_for_current.is_some_and(|asked| asked.elapsed() < quirks.quiet_interval)
     }
 
@@ -587,7 +653,7 @@ impl Node {
             return Ok(running.id);
         }
         state.scavenge = Some(Scavenge { id: running.id, ends: Ends::Cleaned(Instant::now() + delay) });
-        state.last = Some((running.id, Outcome::Stopped));
+        end_scavenge(&mut state, running.id, Outcome::Stopped);
         if let Ends::Recorded(end) = running.ends {
             // `current` stays until the rest has been done, however long that takes.
             state.scavenge = Some(Scavenge { id: running.id, ends: Ends::Never });
@@ -657,7 +723,18 @@ fn begin_scavenge(state: &mut State, lasts: Option<Duration>) -> Uuid {
     let id = Uuid::new_v4();
     state.scavenge = Some(Scavenge { id, ends: lasts.map_or(Ends::Never, |lasts| Ends::At(Instant::now() + lasts)) });
     state.last = Some((id, Outcome::InProgress));
+    state.unrecorded.push(Unrecorded { id, started: SystemTime::now(), ended: None });
     id
+}
+
+/// The scavenge has ended, but `current` may still name it.
+fn end_scavenge(state: &mut State, id: Uuid, outcome: Outcome) {
+    state.last = Some((id, outcome));
+    for scavenge in &mut state.unrecorded {
+        if scavenge.id == id && scavenge.ended.is_none() {
+            scavenge.ended = Some((SystemTime::now(), outcome));
+        }
+    }
 }
 
 /// Lets a scavenge end whose time has come.
@@ -665,7 +742,7 @@ fn settle(state: &mut State) {
     if let Some(scavenge) = state.scavenge {
         match scavenge.ends {
             Ends::At(moment) if Instant::now() >= moment => {
-                state.last = Some((scavenge.id, Outcome::Success));
+                end_scavenge(state, scavenge.id, Outcome::Success);
                 state.scavenge = None;
             }
             Ends::Cleaned(moment) if Instant::now() >= moment => state.scavenge = None,

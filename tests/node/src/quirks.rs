@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How the node behaves beyond what its recording says. Everything is off by default; change it at any time with
+/// How the node behaves beyond what its recording says. Everything is off at first
+/// (but `gossip_never_answers` on 20.10); change it at any time with
 /// [`Node::change_quirks`](crate::Node::change_quirks).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quirks {
@@ -38,7 +39,7 @@ pub struct Quirks {
     pub state: Option<String>,
     /// Other members in the gossip.
     pub members: Vec<Member>,
-    /// `/gossip` never answers, as on a 20.10 node at first (fixtures/http/20.10.json).
+    /// `/gossip` never answers, as on a single 20.10 node (fixtures/http/20.10.json), where this is on from the start.
     pub gossip_never_answers: bool,
     /// The `Db` option, in place of the true directory.
     pub db_option: Option<String>,
@@ -94,6 +95,8 @@ pub struct Credentials {
     pub user: String,
     /// The password.
     pub password: String,
+    /// A bearer token that is accepted as well.
+    pub token: Option<String>,
     /// Has the role `$ops`. Without it the admin endpoints answer 401 (http-api §0.2).
     pub operator: bool,
 }
@@ -102,7 +105,7 @@ impl Credentials {
     /// An operator's credentials.
     #[must_use]
     pub fn operator(user: &str, password: &str) -> Self {
-        Self { user: user.to_owned(), password: password.to_owned(), operator: true }
+        Self { user: user.to_owned(), password: password.to_owned(), token: None, operator: true }
     }
 }
 
