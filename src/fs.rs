@@ -95,6 +95,11 @@ pub trait ReadAt: Send + Sync {
     /// What the storage reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// The plain file behind it, if that is all there is: its bytes can then be copied by the kernel.
+    fn file(&self) -> Option<&File> {
+        None
+    }
+
     /// Fills `buffer` from byte `offset`.
     ///
     /// # Errors
@@ -282,6 +287,10 @@ impl ReadAt for File {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         Self::read_at(self, offset, buffer).map_err(|error| error.source)
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(self)
     }
 }
 

@@ -11,3 +11,4 @@ pub mod manifest;
 pub mod proof;
 pub mod repository;
 pub mod settings;
+pub mod transfer;

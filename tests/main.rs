@@ -2,5 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk past the door")]
 
+#[cfg(feature = "faults")]
+mod conformance;
 mod fixtures;
 mod format_index;

@@ -11,3 +11,11 @@ impl<T> std::ops::Deref for Proven<T> {
         &self.0
     }
 }
+
+#[cfg(any(test, feature = "faults"))]
+impl<T> Proven<T> {
+    /// A value that nobody proved, for tests of the rooms below the proof. Never part of a release.
+    pub fn unproven(value: T) -> Self {
+        Self(value)
+    }
+}

@@ -1,5 +1,10 @@
 //! Where backups are kept. The trait speaks of intent, so that plain directories and object stores can both fit it.
 
+mod directory;
+mod lock;
+
+pub use directory::DirectoryRepository;
+
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -47,6 +52,31 @@ pub trait Repository: Sync {
     /// # Errors
     /// `Locked` where another run writes.
     fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>>;
+
+    /// A small value that is kept beside the backups and may be lost with no harm to them: the result of a verification, a copy of a debt.
+    /// Keys are 1 to 100 ASCII letters, digits, `-`, `_` and `.`, and do not begin with `.`; `lock` and `readers` are taken.
+    ///
+    /// # Errors
+    /// What the storage reports; also where the key is none.
+    fn state(&self, key: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Keeps a value under `key`, or drops it. The change is atomic and durable.
+    ///
+    /// # Errors
+    /// As for [`Self::state`].
+    fn set_state(&self, key: &str, value: Option<&[u8]>) -> Result<()>;
+
+    /// Bytes that may still be stored; none where there is no known limit.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn free_space(&self) -> Result<Option<u64>>;
+
+    /// The device of this machine that holds the backups, to compare with [`fs::Status::device`]; none where they are kept elsewhere.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn device(&self) -> Result<Option<u64>>;
 }
 
 /// A backup that is listed.
@@ -99,7 +129,8 @@ pub trait Incoming: FileSet {
     /// Copies a file of the source in. Replaces an earlier file of this path.
     ///
     /// # Errors
-    /// The source's errors (a file that ends before `length` is one of them) and the storage's.
+    /// `Unstable` where the source ends before `length` or vanished: the procedure goes back and tries again. Else what the source and the
+    /// storage report.
     fn ingest(&mut self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored>;
 
     /// Copies a file in whose first `prefix` bytes the parent holds already (as `held`): those come from there, and only the rest is read from
@@ -115,7 +146,7 @@ pub trait Incoming: FileSet {
     /// The storage's.
     fn write(&mut self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored>;
 
-    /// Cuts an ingested file after `length` bytes and makes the rest, up to `full_length`, a hole.
+    /// Cuts a file of this set after `length` bytes and makes the rest, up to `full_length`, a hole. The file it was adopted from stays whole.
     ///
     /// # Errors
     /// The storage's.
@@ -130,7 +161,8 @@ pub trait Incoming: FileSet {
     /// Makes everything durable, then visible under the manifest's label, in one step. After an error nothing is listed.
     ///
     /// # Errors
-    /// The storage's; also where the files are not those of the manifest's rows.
+    /// The storage's; also where the files are not those of the manifest's rows, and where another run committed since the manifest's sequence
+    /// number was chosen.
     fn commit(self: Box<Self>, manifest: &crate::proof::Proven<Manifest>) -> Result<()>;
 
     /// Bytes written so far.

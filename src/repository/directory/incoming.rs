@@ -1,0 +1,295 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use rustix::fs::Advice;
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::layout::{FILE_MODE, MANIFEST, is_directory, make_directory};
+use super::stored::Files;
+use super::{DirectoryRepository, Lock};
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::event::Run;
+use crate::format::ReadAt;
+use crate::fs::{self, IoError};
+use crate::manifest::{Blake3Hash, FileEntry, FileSet, Label, Manifest, RelativePath, Row};
+use crate::proof::Proven;
+use crate::repository::{Incoming, Ingest, Repository, Stored};
+use crate::transfer::{self, Failure, Segment};
+
+/// A backup in the making: `incoming/<id>/`, which becomes `backups/LABEL/` by one rename.
+///
+/// Every file but an adopted one is a new inode, synced when it is finished; what is adopted shares its inode with the parent and is never written to.
+pub(super) struct DirectoryIncoming<'a> {
+    repository: &'a DirectoryRepository,
+    parent: Option<(&'a Label, Files)>,
+    run: &'a Run,
+    files: Files,
+    /// Files whose inode is this backup's own.
+    own: BTreeSet<RelativePath>,
+    bytes_stored: u64,
+    committed: bool,
+    /// Given back last.
+    _lock: Lock,
+}
+
+impl<'a> DirectoryIncoming<'a> {
+    pub(super) fn new(repository: &'a DirectoryRepository, parent: Option<&'a Manifest>, run: &'a Run, lock: Lock) -> Result<Self> {
+        let parent = parent.map(|manifest| Ok::<_, Error>((&manifest.label, repository.backup(&manifest.label)?))).transpose()?;
+        let files = Files::new(repository.layout.incoming().join(Uuid::now_v7().to_string()));
+        make_directory(files.top())?;
+        Ok(Self { repository, parent, run, files, own: BTreeSet::new(), bytes_stored: 0, committed: false, _lock: lock })
+    }
+
+    fn held(&self, row: &Row) -> Result<fs::File> {
+        match &self.parent {
+            Some((_, files)) => files.open_row(row),
+            None => Err(Error::new(Kind::Failed, "there is no earlier backup to take a file from").on(&row.path)),
+        }
+    }
+
+    /// Makes room for a file: its directories are there, its name is free.
+    fn place(&mut self, path: &RelativePath) -> Result<PathBuf> {
+        let place = self.files.path_of(path);
+        let below = place.strip_prefix(self.files.top()).unwrap_or(&place);
+        let mut directory = self.files.top().to_owned();
+        for part in fs::parent(below) {
+            directory.push(part);
+            make_directory(&directory)?;
+        }
+        self.remove(path)?;
+        Ok(place)
+    }
+
+    fn create(&mut self, path: &RelativePath) -> Result<fs::File> {
+        let place = self.place(path)?;
+        let file = fs::create_new(&place, FILE_MODE)?;
+        self.own.insert(path.clone());
+        Ok(file)
+    }
+
+    fn copy(&mut self, file: &fs::File, plan: &transfer::Copy<'_>, mode: u32) -> Result<Stored, Failure> {
+        let captured = clock::now();
+        let copied = transfer::copy(plan, file, self.run)?;
+        file.set_mode(stored_mode(mode))?;
+        file.sync()?;
+        self.bytes_stored += copied.written;
+        let transfer::Digest { size, blake3, md5 } = copied.digest;
+        Ok(Stored { size, blake3, md5, captured })
+    }
+
+    /// A file of the repository as the first bytes of a new one: shared where the file system can, else copied.
+    fn copy_from_repository(&mut self, path: &RelativePath, from: &fs::File, rest: &Rest<'_>) -> Result<Stored> {
+        let file = self.create(path)?;
+        let kept = if transfer::clone(from, rest.prefix, &file)? { rest.prefix } else { 0 };
+        let place = from.path().display().to_string();
+        let prefix = Segment { source: from, place: &place, end: rest.prefix, live: false };
+        let segments: Vec<Segment<'_>> = std::iter::once(prefix).chain(rest.segment).collect();
+        let plan = transfer::Copy { kept, segments: &segments, full_length: rest.full_length, md5: rest.md5 };
+        self.copy(&file, &plan, rest.mode).map_err(|failure| {
+            let stored = failure.source_place() == Some(place.as_str());
+            let error = Error::from(failure);
+            if stored { error.with_kind(Kind::StoredCorrupt) } else { error }
+        })
+    }
+
+    /// What was adopted can be as large as the parent: only names and lengths are compared.
+    fn check_rows(&self, manifest: &Manifest) -> Result<()> {
+        let found: BTreeMap<RelativePath, u64> = self.files.files()?.into_iter().map(|entry| (entry.path, entry.size)).collect();
+        let wrong = |path: &RelativePath, why: String| {
+            Err(Error::new(Kind::Failed, "the files are not those of the manifest").on(self.files.place_of(path)).because(why))
+        };
+        for row in &manifest.files {
+            match found.get(&row.path) {
+                None => return wrong(&row.path, "the file is missing".to_owned()),
+                Some(size) if *size != row.size => return wrong(&row.path, format!("it has {size} bytes, its row says {}", row.size)),
+                Some(_) => {}
+            }
+        }
+        let rows: BTreeSet<&RelativePath> = manifest.files.iter().map(|row| &row.path).collect();
+        match found.keys().find(|path| !rows.contains(path)) {
+            Some(path) => wrong(path, "it has no row".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// Nobody committed between the choice of the sequence number and `begin`.
+    fn check_sequence(&self, manifest: &Manifest) -> Result<()> {
+        let label = &manifest.label;
+        if fs::status(&self.repository.layout.backup(label))?.is_some() {
+            return Err(Error::new(Kind::Failed, "there is a backup of this name already").on(label));
+        }
+        for newest in self.repository.labels()?.iter().rev() {
+            match self.repository.manifest(newest) {
+                Ok(newest) if newest.sequence >= manifest.sequence => {
+                    return Err(Error::new(Kind::Locked, "another run has committed a backup meanwhile").on(newest.label).hint("run it again"));
+                }
+                Ok(_) => return Ok(()),
+                // A damaged one does not tell.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Modes and times as on the node, so that a plain copy looks like it.
+    fn finish_files(&self, manifest: &Manifest) -> Result<()> {
+        for row in manifest.files.iter().filter(|row| self.own.contains(&row.path)) {
+            self.run.check()?;
+            let file = fs::open(&self.files.path_of(&row.path))?;
+            file.set_mode(stored_mode(row.mode))?;
+            file.set_modified(row.modified.into())?;
+            file.sync()?;
+            // The proof has read it; nobody else will soon. Advice, and so never an error.
+            let _ = file.system(fs::Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, Advice::DontNeed));
+        }
+        Ok(())
+    }
+
+    fn sync_directories(&self, manifest: &Manifest) -> Result<()> {
+        let mut directories = BTreeSet::new();
+        for row in &manifest.files {
+            let place = self.files.path_of(&row.path);
+            directories.extend(place.ancestors().skip(1).take_while(|above| above.starts_with(self.files.top())).map(PathBuf::from));
+        }
+        for directory in &directories {
+            fs::sync_directory(directory)?;
+        }
+        Ok(())
+    }
+}
+
+/// What follows the bytes that the repository has.
+struct Rest<'a> {
+    /// Bytes from the start that come from the repository.
+    prefix: u64,
+    segment: Option<Segment<'a>>,
+    full_length: u64,
+    md5: bool,
+    mode: u32,
+}
+
+/// The server's bits for owner, group and others; the owner can always read what is stored.
+fn stored_mode(mode: u32) -> u32 {
+    mode & 0o777 | 0o400
+}
+
+/// The file system has no hard links, or no more for this file, or none across this border.
+fn cannot_link(error: &IoError) -> bool {
+    let reasons = [Errno::MLINK, Errno::PERM, Errno::XDEV, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::ACCESS];
+    Errno::from_io_error(&error.source).is_some_and(|errno| reasons.contains(&errno))
+}
+
+impl FileSet for DirectoryIncoming<'_> {
+    fn files(&self) -> Result<Vec<FileEntry>> {
+        self.files.files()
+    }
+
+    fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
+        self.files.open(path)
+    }
+
+    fn place_of(&self, path: &RelativePath) -> String {
+        self.files.place_of(path)
+    }
+}
+
+impl Incoming for DirectoryIncoming<'_> {
+    fn adopt(&mut self, row: &Row) -> Result<()> {
+        let held = self.held(row)?;
+        let place = self.place(&row.path)?;
+        match fs::hard_link(held.path(), &place) {
+            Ok(()) => return Ok(()),
+            Err(error) if cannot_link(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let rest = Rest { prefix: row.size, segment: None, full_length: row.size, md5: false, mode: row.mode };
+        let stored = self.copy_from_repository(&row.path, &held, &rest)?;
+        if stored.blake3 != row.blake3 {
+            return Err(Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
+                .at(held.path())
+                .because(format!("its bytes hash to {}, its row says {}", stored.blake3, row.blake3))
+                .hint("`kbackup full` reads everything from the node again"));
+        }
+        Ok(())
+    }
+
+    fn ingest(&mut self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored> {
+        let file = self.create(path)?;
+        let place = ingest.source.path().display().to_string();
+        let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live };
+        let plan = transfer::Copy { kept: 0, segments: &[segment], full_length: ingest.full_length.max(ingest.length), md5: ingest.md5 };
+        Ok(self.copy(&file, &plan, ingest.mode)?)
+    }
+
+    /// The parent's file plays the part of the `.old` file of the vendor's procedure: it is read where it lies, and stays.
+    fn extend(&mut self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored> {
+        let from = self.held(held)?;
+        if prefix > held.size || prefix > ingest.length {
+            let why = format!("{prefix} bytes of a file of {}, for one of {}", held.size, ingest.length);
+            return Err(Error::new(Kind::Failed, "cannot extend a file beyond its end").on(path).because(why));
+        }
+        let place = ingest.source.path().display().to_string();
+        let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live };
+        let full_length = ingest.full_length.max(ingest.length);
+        self.copy_from_repository(path, &from, &Rest { prefix, segment: Some(segment), full_length, md5: ingest.md5, mode: ingest.mode })
+    }
+
+    fn write(&mut self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored> {
+        let captured = clock::now();
+        let file = self.create(path)?;
+        file.write_all_at(0, bytes)?;
+        file.set_mode(stored_mode(mode))?;
+        file.sync()?;
+        self.bytes_stored += bytes.len() as u64;
+        Ok(Stored { size: bytes.len() as u64, blake3: Blake3Hash::of(bytes), md5: None, captured })
+    }
+
+    fn cut(&mut self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored> {
+        let whole = fs::open(&self.files.path_of(path))?;
+        if length > whole.size() || length > full_length {
+            let why = format!("{length} bytes of a file of {}, for one of {full_length}", whole.size());
+            return Err(Error::new(Kind::Failed, "cannot cut a file beyond its end").on(path).because(why));
+        }
+        // Always a new inode: the old one may be the parent's too.
+        self.copy_from_repository(path, &whole, &Rest { prefix: length, segment: None, full_length, md5: false, mode })
+    }
+
+    fn remove(&mut self, path: &RelativePath) -> Result<()> {
+        self.own.remove(path);
+        Ok(fs::remove_file(&self.files.path_of(path))?)
+    }
+
+    fn commit(mut self: Box<Self>, manifest: &Proven<Manifest>) -> Result<()> {
+        self.check_sequence(manifest)?;
+        self.check_rows(manifest)?;
+        self.finish_files(manifest)?;
+        self.sync_directories(manifest)?;
+        fs::write_durably(&self.files.top().join(MANIFEST), manifest.encode()?.as_bytes(), FILE_MODE)?;
+        self.run.check()?;
+        let layout = &self.repository.layout;
+        let backup = layout.backup(&manifest.label);
+        fs::rename(self.files.top(), &backup)?;
+        if let Err(error) = fs::sync_directory(&layout.backups()).and_then(|()| fs::sync_directory(&layout.incoming())) {
+            // Not known to be durable, and so not to be listed.
+            fs::rename(&backup, self.files.top())?;
+            return Err(error.into());
+        }
+        self.committed = true;
+        Ok(())
+    }
+
+    fn bytes_stored(&self) -> u64 {
+        self.bytes_stored
+    }
+}
+
+impl Drop for DirectoryIncoming<'_> {
+    fn drop(&mut self) {
+        // The next run removes what cannot be removed now.
+        if !self.committed && is_directory(self.files.top()).is_ok_and(|there| there) {
+            let _ = fs::remove_tree(self.files.top());
+        }
+    }
+}

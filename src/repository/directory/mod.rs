@@ -1,0 +1,234 @@
+//! A repository in a plain directory: every backup is a complete data directory, restorable with `cp`. Unchanged files are hard links to the backup before.
+
+mod incoming;
+mod layout;
+mod stored;
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use self::incoming::DirectoryIncoming;
+use self::layout::{DIRECTORY_MODE, FILE_MODE, Layout, MANIFEST, MAX_BYTES, Marker, is_directory};
+use self::stored::Files;
+use super::lock::Lock;
+use super::{Incoming, Listed, Repository};
+use crate::error::{Error, Kind, Result};
+use crate::event::Run;
+use crate::format::ReadAt;
+use crate::fs;
+use crate::manifest::{self, FileSet, Label, Manifest, Row};
+
+/// Backups in a directory of this machine.
+#[derive(Debug)]
+pub struct DirectoryRepository {
+    layout: Layout,
+    id: Uuid,
+}
+
+impl DirectoryRepository {
+    /// Makes a repository in a directory that is new or empty.
+    ///
+    /// # Errors
+    /// `Refused` where the directory holds something else, or a repository already.
+    pub fn create(path: &Path) -> Result<Self> {
+        fs::create_directory(path, DIRECTORY_MODE)?;
+        let layout = Layout::new(fs::canonical(path)?);
+        let ours = ["backups", "incoming", "state", "lost+found"];
+        if let Some(entry) = fs::list(layout.root())?.into_iter().find(|entry| !ours.iter().any(|name| entry.name == *name)) {
+            return Err(Error::new(Kind::Refused, "the directory for a new repository is not empty")
+                .at(&layout.root().join(entry.name))
+                .hint("name an empty or a new directory with `--repo`"));
+        }
+        layout.make_directories()?;
+        // Two runs may find the same empty directory.
+        let _lock = Lock::take(&layout.lock())?;
+        if let Some(repository) = Self::open_if_there(path)? {
+            return Err(Error::new(Kind::Refused, "another run has just made a repository").on(repository.place()));
+        }
+        let marker = Marker::new();
+        fs::write_durably(&layout.marker(), marker.encode()?.as_bytes(), FILE_MODE)?;
+        fs::sync_directory(fs::parent(layout.root()))?;
+        Ok(Self { layout, id: marker.id })
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none, `Refused` where a newer program made it, `StoredCorrupt` where its description is damaged.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_if_there(path)?.ok_or_else(|| {
+            let error = Error::new(Kind::NotFound, "there is no repository").at(path).hint("check `--repo`; `kbackup full` makes a new repository");
+            let is_empty = fs::list(path).is_ok_and(|entries| entries.iter().all(|entry| entry.name == "lost+found"));
+            if is_empty { error.hint("the directory is empty: is its disk mounted?") } else { error }
+        })
+    }
+
+    /// Opens a repository, or makes one where the directory is new or empty.
+    ///
+    /// # Errors
+    /// As for [`Self::open`] and [`Self::create`].
+    pub fn open_or_create(path: &Path) -> Result<Self> {
+        match Self::open_if_there(path)? {
+            Some(repository) => Ok(repository),
+            None => Self::create(path),
+        }
+    }
+
+    fn open_if_there(path: &Path) -> Result<Option<Self>> {
+        let root = match fs::canonical(path) {
+            Ok(root) => root,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let layout = Layout::new(root);
+        let marker = layout.marker();
+        match fs::read_small(&marker, MAX_BYTES) {
+            Ok(bytes) => Ok(Some(Self { id: Marker::decode(&bytes, &marker)?.id, layout })),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Names in `backups/` that are no backups; they are left alone.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn foreign_names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        if is_directory(&self.layout.backups())? {
+            for entry in fs::list(&self.layout.backups())? {
+                if label_of(&entry).is_none() {
+                    names.push(entry.name.to_string_lossy().into_owned());
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    fn labels(&self) -> Result<Vec<Label>> {
+        if !is_directory(&self.layout.backups())? {
+            return Ok(Vec::new());
+        }
+        let mut labels: Vec<Label> = fs::list(&self.layout.backups())?.iter().filter_map(label_of).collect();
+        labels.sort();
+        Ok(labels)
+    }
+
+    fn is_listed(&self, label: &Label) -> Result<bool> {
+        Ok(is_directory(&self.layout.backups())? && is_directory(&self.layout.backup(label))?)
+    }
+
+    fn backup(&self, label: &Label) -> Result<Files> {
+        if self.is_listed(label)? {
+            Ok(Files::new(self.layout.backup(label)))
+        } else {
+            Err(Error::new(Kind::NotFound, "there is no such backup").on(label).hint("`kbackup list` shows what there is"))
+        }
+    }
+}
+
+fn label_of(entry: &fs::Entry) -> Option<Label> {
+    let name = entry.name.to_str().filter(|_| entry.status.kind == fs::FileKind::Directory)?;
+    name.parse().ok()
+}
+
+impl Repository for DirectoryRepository {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn place(&self) -> String {
+        self.layout.root().display().to_string()
+    }
+
+    fn list(&self) -> Result<Vec<Listed>> {
+        let mut listed: Vec<Listed> = Vec::new();
+        let mut damaged = Vec::new();
+        for label in self.labels()? {
+            match self.manifest(&label) {
+                Ok(manifest) => listed.push(Listed { label, manifest: Ok(manifest) }),
+                // Deleted since it was listed.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => damaged.push(Listed { label, manifest: Err(error) }),
+            }
+        }
+        listed.sort_by_key(|listed| listed.manifest.as_ref().map_or(0, |manifest| manifest.sequence));
+        // A damaged one does not tell its sequence; labels grow with it.
+        for one in damaged {
+            let place = listed.iter().position(|other| other.label > one.label).unwrap_or(listed.len());
+            listed.insert(place, one);
+        }
+        Ok(listed)
+    }
+
+    fn manifest(&self, label: &Label) -> Result<Manifest> {
+        let path = self.backup(label)?.top().join(MANIFEST);
+        let corrupt = |why: &str| Error::new(Kind::StoredCorrupt, "the manifest is damaged").at(&path).because(why);
+        let bytes = match fs::read_small(&path, manifest::MAX_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Err(corrupt("it is gone")),
+            Err(error) => return Err(error.into()),
+        };
+        let manifest = Manifest::decode(&bytes).map_err(|error| error.at(&path))?;
+        if manifest.label != *label {
+            return Err(corrupt(&format!("it is that of {}", manifest.label)));
+        }
+        Ok(manifest)
+    }
+
+    fn files(&self, label: &Label) -> Result<Box<dyn FileSet + '_>> {
+        Ok(Box::new(self.backup(label)?))
+    }
+
+    fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>> {
+        Ok(Box::new(self.backup(label)?.open_row(row)?))
+    }
+
+    fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>> {
+        self.layout.make_directories()?;
+        let lock = Lock::take(&self.layout.lock())?;
+        for name in self.foreign_names()? {
+            run.note(format!("`{name}` in `{}` is no backup and is left alone", self.layout.backups().display()));
+        }
+        for leftover in fs::list(&self.layout.incoming())? {
+            let path = self.layout.incoming().join(leftover.name);
+            run.note(format!("removing what an earlier run left: `{}`", path.display()));
+            if leftover.status.kind == fs::FileKind::Directory { fs::remove_tree(&path)? } else { fs::remove_file(&path)? }
+        }
+        Ok(Box::new(DirectoryIncoming::new(self, parent, run, lock)?))
+    }
+
+    fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.layout.value(key)?;
+        if !is_directory(&self.layout.state())? {
+            return Ok(None);
+        }
+        match fs::read_small(&path, MAX_BYTES) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn set_state(&self, key: &str, value: Option<&[u8]>) -> Result<()> {
+        let path = self.layout.value(key)?;
+        layout::make_directory(&self.layout.state())?;
+        match value {
+            Some(value) => fs::write_durably(&path, value, FILE_MODE)?,
+            None => {
+                fs::remove_file(&path)?;
+                fs::sync_directory(&self.layout.state())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn free_space(&self) -> Result<Option<u64>> {
+        Ok(Some(fs::free_space(self.layout.root())?))
+    }
+
+    fn device(&self) -> Result<Option<u64>> {
+        Ok(fs::status(self.layout.root())?.map(|status| status.device))
+    }
+}

@@ -1,0 +1,76 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, Timestamp};
+use crate::error::{Error, Kind, Result};
+use crate::fs;
+
+/// The place of a repository's only writer. The kernel takes it from a dead process; dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: fs::File,
+}
+
+/// Who writes, for the one who has to wait.
+#[derive(Debug, Serialize, Deserialize)]
+struct Holder {
+    pid: u32,
+    host: String,
+    user: String,
+    command: String,
+    since: Timestamp,
+}
+
+const MAX_BYTES: u64 = 64 * 1024;
+
+impl Lock {
+    /// Takes the place, or says who has it.
+    ///
+    /// # Errors
+    /// `Locked`, and what the file system reports.
+    pub(super) fn take(path: &Path) -> Result<Self> {
+        let file = fs::open_or_create(path, 0o600)?;
+        if !file.try_lock()? {
+            return Err(Error::new(Kind::Locked, "another run writes to this repository")
+                .at(path)
+                .because(describe(path))
+                .hint("wait until it has ended; a lock never outlives its process"));
+        }
+        let lock = Self { file };
+        let text = serde_json::to_string(&Holder::this_process()).map_err(|error| Error::new(Kind::Failed, "cannot write the lock").because(error))?;
+        lock.file.set_size(0)?;
+        lock.file.write_all_at(0, text.as_bytes())?;
+        Ok(lock)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The words only; the lock itself ends when the file is closed.
+        let _ = self.file.set_size(0);
+    }
+}
+
+impl Holder {
+    fn this_process() -> Self {
+        let host = fs::read_small(Path::new("/proc/sys/kernel/hostname"), MAX_BYTES).unwrap_or_default();
+        let user = uzers::get_current_username().map(|name| name.to_string_lossy().into_owned());
+        Self {
+            pid: std::process::id(),
+            host: String::from_utf8_lossy(&host).trim().to_owned(),
+            user: user.unwrap_or_else(|| uzers::get_current_uid().to_string()),
+            // The verb only: what follows may be long, and is nobody's business.
+            command: std::env::args().nth(1).unwrap_or_default(),
+            since: clock::now(),
+        }
+    }
+}
+
+fn describe(path: &Path) -> String {
+    let holder = fs::read_small(path, MAX_BYTES).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+    match holder {
+        Some(Holder { pid, host, user, command, since }) => format!("`{command}` by {user} on {host}, process {pid}, since {since}"),
+        None => "it has not said who it is".to_owned(),
+    }
+}

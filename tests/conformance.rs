@@ -1,0 +1,490 @@
+//! What every repository must do, whatever keeps it. A new kind of store passes [`conformance`] with a factory of its own.
+
+use std::path::{Path, PathBuf};
+
+use kbackup::clock::Timestamp;
+use kbackup::error::Kind;
+use kbackup::event::{Run, Silent};
+use kbackup::format::{Boundary, ChunkSize, LogPosition, WriterPosition};
+use kbackup::fs;
+use kbackup::manifest::*;
+use kbackup::proof::Proven;
+use kbackup::repository::{DirectoryRepository, Incoming, Ingest, Repository, Stored};
+
+/// Makes repositories for the tests, and harms them.
+pub trait Factory {
+    /// What it makes.
+    type Repository: Repository;
+
+    /// An empty repository.
+    fn create(&self) -> Self::Repository;
+
+    /// The same repository, as another process would open it.
+    fn reopen(&self, repository: &Self::Repository) -> Self::Repository;
+
+    /// Cuts a stored file in half.
+    fn shorten(&self, repository: &Self::Repository, label: &Label, path: &RelativePath);
+
+    /// Makes a stored file vanish.
+    fn lose(&self, repository: &Self::Repository, label: &Label, path: &RelativePath);
+
+    /// Flips a bit of a stored manifest.
+    fn damage_manifest(&self, repository: &Self::Repository, label: &Label);
+
+    /// Removes a backup as an operator would.
+    fn delete(&self, repository: &Self::Repository, label: &Label);
+}
+
+/// The whole suite.
+pub fn conformance(factory: &impl Factory) {
+    a_new_repository_is_empty(factory);
+    a_backup_shows_when_it_is_committed(factory);
+    what_is_dropped_leaves_nothing(factory);
+    a_second_writer_is_locked_out(factory);
+    files_are_read_as_they_were_stored(factory);
+    a_diff_takes_over_extends_and_cuts(factory);
+    a_parent_can_be_deleted_alone(factory);
+    backups_are_listed_by_sequence(factory);
+    a_damaged_manifest_is_listed_with_its_error(factory);
+    lost_and_short_files_are_stored_corrupt(factory);
+    rows_and_files_must_agree(factory);
+    a_label_or_sequence_is_used_once(factory);
+    a_short_source_is_unstable(factory);
+    an_interrupted_run_commits_nothing(factory);
+    state_is_kept(factory);
+}
+
+/// A source directory, and rows for what was stored from it.
+struct Source {
+    directory: tempfile::TempDir,
+    rows: Vec<Row>,
+}
+
+impl Source {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), rows: Vec::new() }
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> fs::File {
+        let path = self.directory.path().join(name);
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, bytes).unwrap();
+        fs::open_source(&path).unwrap()
+    }
+
+    fn keep(&mut self, path: &str, stored: Stored) -> Row {
+        let row = row(path, stored);
+        self.rows.retain(|other| other.path != row.path);
+        self.rows.push(row.clone());
+        self.rows.sort_by(|one, other| one.path.cmp(&other.path));
+        row
+    }
+
+    fn ingest(&mut self, incoming: &mut (impl Incoming + ?Sized), path: &str, bytes: &[u8]) -> Row {
+        let source = self.file("source", bytes);
+        let stored = incoming.ingest(&at(path), &whole(&source)).unwrap();
+        self.keep(path, stored)
+    }
+}
+
+fn whole(source: &fs::File) -> Ingest<'_> {
+    let length = source.status().unwrap().size;
+    Ingest { source, length, full_length: length, md5: false, live: false, mode: 0o644 }
+}
+
+fn at(path: &str) -> RelativePath {
+    path.parse().unwrap()
+}
+
+fn run() -> Run {
+    Run::new(Silent)
+}
+
+fn row(path: &str, stored: Stored) -> Row {
+    Row {
+        path: at(path),
+        role: Role::Chunk,
+        size: stored.size,
+        mode: 0o444,
+        modified: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+        captured: stored.captured,
+        blake3: stored.blake3,
+        chunk: None,
+        table_md5: None,
+    }
+}
+
+/// The manifest number `sequence`, one second after the one before.
+fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) -> Proven<Manifest> {
+    let first: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
+    let time = first + std::time::Duration::from_secs(sequence);
+    let kind = if parent.is_some() { BackupKind::Diff } else { BackupKind::Full };
+    Proven::unproven(Manifest {
+        format: FORMAT,
+        label: Label::new(time, kind),
+        sequence,
+        kind,
+        parent: parent.map(|parent| parent.label.clone()),
+        branch: 1,
+        tool: "conformance".to_owned(),
+        started: time,
+        finished: time,
+        source: kbackup::manifest::Source {
+            server_version: None,
+            identity: Identity { database: uuid::Uuid::nil(), endpoint: None },
+            instance: None,
+            state: None,
+            db: String::new(),
+            index: String::new(),
+            owner: None,
+            online: false,
+            restored: None,
+            missing_bytes: None,
+        },
+        log: Log {
+            chunk_size: ChunkSize::new(256 * 1024 * 1024).unwrap(),
+            position: Boundary::ZERO,
+            lineage: kbackup::format::Lineage::default(),
+            read: ReadCheckpoints { writer: WriterPosition(LogPosition::ZERO), chaser: LogPosition::ZERO, epoch: None, proposal: None },
+            stored: StoredCheckpoints { epoch: None, proposal: None },
+            index_commit: None,
+        },
+        scavenging: Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
+        contents: Contents { index: false, secondary_index: SecondaryIndex::Absent, archive: false, damaged: Vec::new() },
+        cost: Cost::default(),
+        files: files.to_vec(),
+    })
+}
+
+fn labels(repository: &impl Repository) -> Vec<Label> {
+    repository.list().unwrap().into_iter().map(|listed| listed.label).collect()
+}
+
+fn content(repository: &impl Repository, label: &Label, row: &Row) -> Vec<u8> {
+    let file = repository.open(label, row).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
+    file.read_exact_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// Commits a backup with one file.
+fn commit_one(repository: &impl Repository, sequence: u64, bytes: &[u8]) -> Manifest {
+    let run = run();
+    let mut source = Source::new();
+    let mut incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&mut *incoming, "db/chunk-000000.000000", bytes);
+    let manifest = manifest(sequence, None, &source.rows);
+    incoming.commit(&manifest).unwrap();
+    Manifest::clone(&manifest)
+}
+
+fn a_new_repository_is_empty(factory: &impl Factory) {
+    let repository = factory.create();
+    assert!(labels(&repository).is_empty());
+    assert_eq!(factory.reopen(&repository).id(), repository.id());
+    assert_ne!(factory.create().id(), repository.id());
+    let label = "20261121T060000Z-full".parse().unwrap();
+    assert_eq!(repository.manifest(&label).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(repository.files(&label).err().unwrap().kind(), Kind::NotFound);
+}
+
+fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
+    let repository = factory.create();
+    let (run, mut source) = (run(), Source::new());
+    let mut incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+    source.ingest(&mut *incoming, "index/stream-existence/streamExistenceFilter.dat", b"filter");
+    assert!(labels(&repository).is_empty(), "not before the commit");
+    assert_eq!(incoming.files().unwrap().len(), 2);
+    assert!(incoming.bytes_stored() >= 12);
+    let manifest = manifest(1, None, &source.rows);
+    incoming.commit(&manifest).unwrap();
+
+    let repository = factory.reopen(&repository);
+    assert_eq!(labels(&repository), [manifest.label.clone()]);
+    assert_eq!(repository.manifest(&manifest.label).unwrap(), *manifest);
+    let names: Vec<_> = repository.files(&manifest.label).unwrap().files().unwrap().into_iter().map(|entry| entry.path).collect();
+    assert_eq!(names, manifest.files.iter().map(|row| row.path.clone()).collect::<Vec<_>>());
+    assert_eq!(content(&repository, &manifest.label, &manifest.files[0]), b"events");
+}
+
+fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
+    let repository = factory.create();
+    let (run, mut source) = (run(), Source::new());
+    let mut incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+    drop(incoming);
+    assert!(labels(&repository).is_empty());
+    let incoming = repository.begin(None, &run).unwrap();
+    assert!(incoming.files().unwrap().is_empty(), "a new run begins with nothing");
+}
+
+fn a_second_writer_is_locked_out(factory: &impl Factory) {
+    let repository = factory.create();
+    let other = factory.reopen(&repository);
+    let run = run();
+    let first = repository.begin(None, &run).unwrap();
+    let error = other.begin(None, &run).err().unwrap();
+    assert_eq!(error.kind(), Kind::Locked);
+    assert!(error.causes().concat().contains(&std::process::id().to_string()), "it says who: {:?}", error.causes());
+    assert!(other.list().is_ok(), "readers do not wait");
+    drop(first);
+    other.begin(None, &run).unwrap();
+}
+
+fn files_are_read_as_they_were_stored(factory: &impl Factory) {
+    let repository = factory.create();
+    let (run, mut source) = (run(), Source::new());
+    let mut incoming = repository.begin(None, &run).unwrap();
+
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let file = source.file("chunk", &bytes);
+    let ingest = Ingest { length: 2_000_000, full_length: 2_500_000, md5: true, ..whole(&file) };
+    let stored = incoming.ingest(&at("db/chunk-000000.000000"), &ingest).unwrap();
+    let mut expected = bytes[..2_000_000].to_vec();
+    expected.resize(2_500_000, 0);
+    assert_eq!(stored.size, 2_500_000);
+    assert_eq!(stored.blake3, Blake3Hash::of(&expected));
+    let md5 = <md5::Md5 as md5::Digest>::digest(&expected[..2_500_000 - 16]);
+    assert_eq!(stored.md5.unwrap().0, <[u8; 16]>::from(md5));
+    let chunk = source.keep("db/chunk-000000.000000", stored);
+
+    let stored = incoming.write(&at("db/writer.chk"), b"12345678", 0o644).unwrap();
+    assert_eq!((stored.size, stored.blake3), (8, Blake3Hash::of(b"12345678")));
+    let checkpoint = source.keep("db/writer.chk", stored);
+
+    // What is ingested twice is there once; what is removed is gone.
+    source.ingest(&mut *incoming, "index/indexmap", b"old");
+    let map = source.ingest(&mut *incoming, "index/indexmap", b"newer");
+    incoming.write(&at("index/other"), b"x", 0o644).unwrap();
+    incoming.remove(&at("index/other")).unwrap();
+    incoming.remove(&at("index/other")).unwrap();
+
+    let manifest = manifest(1, None, &source.rows);
+    incoming.commit(&manifest).unwrap();
+    assert_eq!(content(&repository, &manifest.label, &chunk), expected);
+    assert_eq!(content(&repository, &manifest.label, &checkpoint), b"12345678");
+    assert_eq!(content(&repository, &manifest.label, &map), b"newer");
+    assert!(repository.files(&manifest.label).unwrap().open(&at("index/other")).unwrap().is_none());
+}
+
+fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
+    let repository = factory.create();
+    let run = run();
+    let mut full_source = Source::new();
+    let mut incoming = repository.begin(None, &run).unwrap();
+    let done: Vec<u8> = (0..700_000_u32).map(|number| (number % 241) as u8).collect();
+    let completed = full_source.ingest(&mut *incoming, "db/chunk-000000.000000", &done);
+    let old = [vec![1; 100_000], vec![0; 900_000]].concat();
+    let file = full_source.file("active", &old);
+    let stored = incoming.ingest(&at("db/chunk-000001.000000"), &Ingest { length: 100_000, full_length: 1_000_000, live: true, ..whole(&file) });
+    let active = full_source.keep("db/chunk-000001.000000", stored.unwrap());
+    let full = manifest(1, None, &full_source.rows);
+    incoming.commit(&full).unwrap();
+
+    let mut source = Source::new();
+    let mut incoming = repository.begin(Some(&full), &run).unwrap();
+    incoming.adopt(&completed).unwrap();
+    source.rows.push(completed.clone());
+    // The first bytes must come from the parent: those of this source differ.
+    let grown = [vec![9; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
+    let file = source.file("active", &grown);
+    let before = incoming.bytes_stored();
+    let ingest = Ingest { length: 300_000, full_length: 1_000_000, live: true, ..whole(&file) };
+    let stored = incoming.extend(&at("db/chunk-000001.000000"), &active, 100_000, &ingest).unwrap();
+    let extended = [vec![1; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
+    assert_eq!((stored.size, stored.blake3), (1_000_000, Blake3Hash::of(&extended)));
+    assert!(incoming.bytes_stored() > before);
+    source.keep("db/chunk-000001.000000", stored);
+    let mut beyond = |prefix| incoming.extend(&at("db/x"), &active, prefix, &ingest).unwrap_err().kind();
+    assert_eq!(beyond(300_001), Kind::Failed);
+    assert_eq!(beyond(1_000_001), Kind::Failed);
+
+    // What is adopted and then cut is cut here only.
+    let stored = incoming.cut(&at("db/chunk-000000.000000"), 300_000, 500_000, 0o644).unwrap();
+    let cut = [done[..300_000].to_vec(), vec![0; 200_000]].concat();
+    assert_eq!((stored.size, stored.blake3), (500_000, Blake3Hash::of(&cut)));
+    source.keep("db/chunk-000000.000000", stored);
+    let diff = manifest(2, Some(&full), &source.rows);
+    incoming.commit(&diff).unwrap();
+
+    assert_eq!(content(&repository, &full.label, &full.files[0]), done);
+    assert_eq!(content(&repository, &full.label, &full.files[1]), old);
+    assert_eq!(content(&repository, &diff.label, &diff.files[0]), cut);
+    assert_eq!(content(&repository, &diff.label, &diff.files[1]), extended);
+}
+
+fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
+    let repository = factory.create();
+    let full = commit_one(&repository, 1, b"events");
+    let run = run();
+    let mut incoming = repository.begin(Some(&full), &run).unwrap();
+    incoming.adopt(&full.files[0]).unwrap();
+    let diff = manifest(2, Some(&full), &full.files);
+    incoming.commit(&diff).unwrap();
+    factory.delete(&repository, &full.label);
+    assert_eq!(labels(&repository), [diff.label.clone()]);
+    assert_eq!(content(&repository, &diff.label, &diff.files[0]), b"events");
+    assert_eq!(repository.begin(Some(&full), &run).err().unwrap().kind(), Kind::NotFound, "the parent is gone");
+}
+
+fn backups_are_listed_by_sequence(factory: &impl Factory) {
+    let repository = factory.create();
+    let made: Vec<Label> = [1, 2, 10, 11].map(|sequence| commit_one(&repository, sequence, b"events").label).to_vec();
+    assert_eq!(labels(&repository), made);
+}
+
+fn a_damaged_manifest_is_listed_with_its_error(factory: &impl Factory) {
+    let repository = factory.create();
+    let made = [1, 2, 3].map(|sequence| commit_one(&repository, sequence, b"events").label);
+    factory.damage_manifest(&repository, &made[1]);
+    let listed = repository.list().unwrap();
+    assert_eq!(listed.iter().map(|one| one.label.clone()).collect::<Vec<_>>(), made);
+    assert_eq!(listed[1].manifest.as_ref().unwrap_err().kind(), Kind::StoredCorrupt);
+    assert_eq!(repository.manifest(&made[1]).unwrap_err().kind(), Kind::StoredCorrupt);
+    assert!(listed[0].manifest.is_ok() && listed[2].manifest.is_ok());
+}
+
+fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
+    for harm in [Factory::lose, Factory::shorten] {
+        let repository = factory.create();
+        let full = commit_one(&repository, 1, b"events");
+        harm(factory, &repository, &full.label, &full.files[0].path);
+        assert_eq!(repository.open(&full.label, &full.files[0]).err().unwrap().kind(), Kind::StoredCorrupt);
+        let run = run();
+        let mut incoming = repository.begin(Some(&full), &run).unwrap();
+        assert_eq!(incoming.adopt(&full.files[0]).unwrap_err().kind(), Kind::StoredCorrupt);
+        let source = Source::new();
+        let file = source.file("active", b"events and more");
+        let extended = incoming.extend(&at("db/chunk-000000.000000"), &full.files[0], 6, &whole(&file));
+        assert_eq!(extended.unwrap_err().kind(), Kind::StoredCorrupt);
+    }
+}
+
+fn rows_and_files_must_agree(factory: &impl Factory) {
+    let repository = factory.create();
+    let run = run();
+    let wrongs: [fn(&mut Vec<Row>); 3] = [
+        |rows| rows.clear(),
+        |rows| rows[0].size += 1,
+        |rows| {
+            let other = Row { path: at("db/chunk-000009.000000"), ..rows[0].clone() };
+            rows.push(other);
+        },
+    ];
+    for wrong in wrongs {
+        let mut source = Source::new();
+        let mut incoming = repository.begin(None, &run).unwrap();
+        source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+        wrong(&mut source.rows);
+        assert!(incoming.commit(&manifest(1, None, &source.rows)).is_err());
+        assert!(labels(&repository).is_empty());
+    }
+}
+
+fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
+    let repository = factory.create();
+    let first = commit_one(&repository, 5, b"events");
+    let run = run();
+    let same_label = manifest(5, None, &first.files);
+    let mut same_sequence = Manifest::clone(&manifest(6, None, &first.files));
+    same_sequence.sequence = 5;
+    for again in [same_label, Proven::unproven(same_sequence)] {
+        let mut source = Source::new();
+        let mut incoming = repository.begin(None, &run).unwrap();
+        source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+        assert!(incoming.commit(&again).is_err());
+        assert_eq!(labels(&repository), [first.label.clone()]);
+        assert_eq!(repository.manifest(&first.label).unwrap(), first);
+    }
+}
+
+fn a_short_source_is_unstable(factory: &impl Factory) {
+    let repository = factory.create();
+    let (run, source) = (run(), Source::new());
+    let mut incoming = repository.begin(None, &run).unwrap();
+    let file = source.file("chunk", &[7; 5000]);
+    for live in [false, true] {
+        let ingest = Ingest { length: 5001, full_length: 8192, live, ..whole(&file) };
+        let error = incoming.ingest(&at("db/chunk-000000.000000"), &ingest).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unstable);
+        assert_eq!(error.place(), file.path().to_str());
+    }
+}
+
+fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
+    let repository = factory.create();
+    let (run, mut source) = (run(), Source::new());
+    let mut incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+    run.interrupt(kbackup::error::Signal::Terminate);
+    let file = source.file("more", b"more");
+    let error = incoming.ingest(&at("db/chunk-000001.000000"), &whole(&file)).unwrap_err();
+    assert_eq!(error.kind().exit_code(), 143);
+    incoming.remove(&at("db/chunk-000001.000000")).unwrap();
+    let error = incoming.commit(&manifest(1, None, &source.rows)).unwrap_err();
+    assert_eq!(error.kind().exit_code(), 143);
+    assert!(labels(&repository).is_empty());
+}
+
+fn state_is_kept(factory: &impl Factory) {
+    let repository = factory.create();
+    assert_eq!(repository.state("debt").unwrap(), None);
+    repository.set_state("debt", Some(b"one")).unwrap();
+    repository.set_state("debt", Some(b"two")).unwrap();
+    repository.set_state("verified-20261121T060000Z-full.json", Some(b"{}")).unwrap();
+    assert_eq!(factory.reopen(&repository).state("debt").unwrap().unwrap(), b"two");
+    repository.set_state("debt", None).unwrap();
+    repository.set_state("debt", None).unwrap();
+    assert_eq!(repository.state("debt").unwrap(), None);
+    for key in ["", "..", ".hidden", "a/b", "../x", "lock", "readers", "a b", &"x".repeat(101)] {
+        assert!(repository.state(key).is_err() && repository.set_state(key, Some(b"x")).is_err(), "{key}");
+    }
+}
+
+struct Directories {
+    root: tempfile::TempDir,
+}
+
+impl Directories {
+    fn path(&self, repository: &DirectoryRepository, label: &Label) -> PathBuf {
+        Path::new(&repository.place()).join("backups").join(label.as_str())
+    }
+}
+
+impl Factory for Directories {
+    type Repository = DirectoryRepository;
+
+    fn create(&self) -> DirectoryRepository {
+        DirectoryRepository::create(&self.root.path().join(uuid::Uuid::new_v4().to_string())).unwrap()
+    }
+
+    fn reopen(&self, repository: &DirectoryRepository) -> DirectoryRepository {
+        DirectoryRepository::open(Path::new(&repository.place())).unwrap()
+    }
+
+    fn shorten(&self, repository: &DirectoryRepository, label: &Label, path: &RelativePath) {
+        let path = path.under(&self.path(repository, label));
+        let size = std::fs::metadata(&path).unwrap().len();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size / 2).unwrap();
+    }
+
+    fn lose(&self, repository: &DirectoryRepository, label: &Label, path: &RelativePath) {
+        std::fs::remove_file(path.under(&self.path(repository, label))).unwrap();
+    }
+
+    fn damage_manifest(&self, repository: &DirectoryRepository, label: &Label) {
+        let path = self.path(repository, label).join("manifest.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"conformance\"", "\"conformancf\"")).unwrap();
+    }
+
+    fn delete(&self, repository: &DirectoryRepository, label: &Label) {
+        std::fs::remove_dir_all(self.path(repository, label)).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_repository_conforms() {
+    conformance(&Directories { root: tempfile::tempdir().unwrap() });
+}
