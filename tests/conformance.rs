@@ -1,5 +1,7 @@
 //! What every repository must do, whatever keeps it. A new kind of store passes [`conformance`] with a factory of its own.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+
 use std::path::{Path, PathBuf};
 
 use kbackup::clock::Timestamp;
@@ -12,7 +14,7 @@ use kbackup::proof::Proven;
 use kbackup::repository::{DirectoryRepository, Incoming, Ingest, Repository, Stored};
 
 /// Makes repositories for the tests, and harms them.
-pub trait Factory {
+pub(crate) trait Factory {
     /// What it makes.
     type Repository: Repository;
 
@@ -36,7 +38,7 @@ pub trait Factory {
 }
 
 /// The whole suite.
-pub fn conformance(factory: &impl Factory) {
+pub(crate) fn conformance(factory: &impl Factory) {
     a_new_repository_is_empty(factory);
     a_backup_shows_when_it_is_committed(factory);
     what_is_dropped_leaves_nothing(factory);
@@ -201,7 +203,7 @@ fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
     incoming.commit(&manifest).unwrap();
 
     let repository = factory.reopen(&repository);
-    assert_eq!(labels(&repository), [manifest.label.clone()]);
+    assert_eq!(labels(&repository), std::slice::from_ref(&manifest.label));
     assert_eq!(repository.manifest(&manifest.label).unwrap(), *manifest);
     let names: Vec<_> = repository.files(&manifest.label).unwrap().files().unwrap().into_iter().map(|entry| entry.path).collect();
     assert_eq!(names, manifest.files.iter().map(|row| row.path.clone()).collect::<Vec<_>>());
@@ -277,7 +279,8 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let completed = full_source.ingest(&mut *incoming, "db/chunk-000000.000000", &done);
     let old = [vec![1; 100_000], vec![0; 900_000]].concat();
     let file = full_source.file("active", &old);
-    let stored = incoming.ingest(&at("db/chunk-000001.000000"), &Ingest { length: 100_000, full_length: 1_000_000, live: true, ..whole(&file) });
+    let stored =
+        incoming.ingest(&at("db/chunk-000001.000000"), &Ingest { length: 100_000, full_length: 1_000_000, live: true, ..whole(&file) });
     let active = full_source.keep("db/chunk-000001.000000", stored.unwrap());
     let full = manifest(1, None, &full_source.rows);
     incoming.commit(&full).unwrap();
@@ -323,7 +326,7 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     let diff = manifest(2, Some(&full), &full.files);
     incoming.commit(&diff).unwrap();
     factory.delete(&repository, &full.label);
-    assert_eq!(labels(&repository), [diff.label.clone()]);
+    assert_eq!(labels(&repository), std::slice::from_ref(&diff.label));
     assert_eq!(content(&repository, &diff.label, &diff.files[0]), b"events");
     assert_eq!(repository.begin(Some(&full), &run).err().unwrap().kind(), Kind::NotFound, "the parent is gone");
 }
@@ -394,7 +397,7 @@ fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
         let mut incoming = repository.begin(None, &run).unwrap();
         source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
         assert!(incoming.commit(&again).is_err());
-        assert_eq!(labels(&repository), [first.label.clone()]);
+        assert_eq!(labels(&repository), std::slice::from_ref(&first.label));
         assert_eq!(repository.manifest(&first.label).unwrap(), first);
     }
 }

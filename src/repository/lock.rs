@@ -38,7 +38,8 @@ impl Lock {
                 .hint("wait until it has ended; a lock never outlives its process"));
         }
         let lock = Self { file };
-        let text = serde_json::to_string(&Holder::this_process()).map_err(|error| Error::new(Kind::Failed, "cannot write the lock").because(error))?;
+        let text = serde_json::to_string(&Holder::this_process())
+            .map_err(|error| Error::new(Kind::Failed, "cannot write the lock").because(error))?;
         lock.file.set_size(0)?;
         lock.file.write_all_at(0, text.as_bytes())?;
         Ok(lock)

@@ -108,9 +108,7 @@ impl From<Failure> for Error {
             Failure::Source { place, source } if Errno::from_io_error(&source) == Some(Errno::STALE) => {
                 Self::new(Kind::Unstable, "the file vanished while it was copied").on(place).because(source)
             }
-            Failure::Source { place, source } => {
-                Self::from(IoError { operation: Operation::Read, path: PathBuf::from(place), source })
-            }
+            Failure::Source { place, source } => Self::from(IoError { operation: Operation::Read, path: PathBuf::from(place), source }),
             Failure::Target(error) => error.into(),
             Failure::Stopped(error) => error,
         }

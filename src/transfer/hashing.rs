@@ -217,13 +217,7 @@ fn feed(parts: &Receiver<Part>, stored: &(impl ReadAt + ?Sized), back: &Sender<B
     outcome
 }
 
-fn read(
-    stored: &(impl ReadAt + ?Sized),
-    mut start: u64,
-    end: u64,
-    buffer: &mut Buffer,
-    absorb: &mut dyn FnMut(&[u8]),
-) -> io::Result<()> {
+fn read(stored: &(impl ReadAt + ?Sized), mut start: u64, end: u64, buffer: &mut Buffer, absorb: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     /// Stays in the processor's cache.
     const AT_ONCE: u64 = 256 * 1024;
     while start < end {

@@ -123,7 +123,9 @@ impl<'a> DirectoryIncoming<'a> {
         for newest in self.repository.labels()?.iter().rev() {
             match self.repository.manifest(newest) {
                 Ok(newest) if newest.sequence >= manifest.sequence => {
-                    return Err(Error::new(Kind::Locked, "another run has committed a backup meanwhile").on(newest.label).hint("run it again"));
+                    return Err(Error::new(Kind::Locked, "another run has committed a backup meanwhile")
+                        .on(newest.label)
+                        .hint("run it again"));
                 }
                 Ok(_) => return Ok(()),
                 // A damaged one does not tell.

@@ -48,9 +48,8 @@ impl Marker {
         struct Version {
             format: u32,
         }
-        let corrupt = |error: serde_json::Error| {
-            Error::new(Kind::StoredCorrupt, "the repository's description is damaged").at(path).because(error)
-        };
+        let corrupt =
+            |error: serde_json::Error| Error::new(Kind::StoredCorrupt, "the repository's description is damaged").at(path).because(error);
         let version: Version = serde_json::from_slice(bytes).map_err(corrupt)?;
         if version.format > FORMAT {
             let what = format!("the repository has format {}, this program knows {FORMAT}", version.format);
@@ -99,7 +98,8 @@ impl Layout {
     /// Where the key breaks the rules of [`super::super::Repository::state`].
     pub(super) fn value(&self, key: &str) -> Result<PathBuf> {
         let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let valid = (1..=100).contains(&key.len()) && key.bytes().all(letters) && !key.starts_with('.') && key != "lock" && key != "readers";
+        let valid =
+            (1..=100).contains(&key.len()) && key.bytes().all(letters) && !key.starts_with('.') && key != "lock" && key != "readers";
         if valid { Ok(self.state().join(key)) } else { Err(Error::new(Kind::Failed, "no key of a repository's state").on(key)) }
     }
 
@@ -125,9 +125,9 @@ pub(super) fn is_directory(path: &Path) -> Result<bool> {
     match fs::status(path)?.map(|status| status.kind) {
         None => Ok(false),
         Some(FileKind::Directory) => Ok(true),
-        Some(_) => Err(Error::new(Kind::Refused, "something that is no directory stands in the repository").at(path).hint(
-            "kbackup follows no links inside of a repository; to keep backups elsewhere, mount or link the repository as a whole",
-        )),
+        Some(_) => Err(Error::new(Kind::Refused, "something that is no directory stands in the repository")
+            .at(path)
+            .hint("kbackup follows no links inside of a repository; to keep backups elsewhere, mount or link the repository as a whole")),
     }
 }
 

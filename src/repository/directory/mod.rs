@@ -58,7 +58,8 @@ impl DirectoryRepository {
     /// `NotFound` where there is none, `Refused` where a newer program made it, `StoredCorrupt` where its description is damaged.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_if_there(path)?.ok_or_else(|| {
-            let error = Error::new(Kind::NotFound, "there is no repository").at(path).hint("check `--repo`; `kbackup full` makes a new repository");
+            let error =
+                Error::new(Kind::NotFound, "there is no repository").at(path).hint("check `--repo`; `kbackup full` makes a new repository");
             let is_empty = fs::list(path).is_ok_and(|entries| entries.iter().all(|entry| entry.name == "lost+found"));
             if is_empty { error.hint("the directory is empty: is its disk mounted?") } else { error }
         })
