@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use kbackup::format::indexmap::IndexMap;
 use kbackup::format::names::TableId;
 use kbackup::format::ptable::{self, Entry, Table, TableVersion};
-use kbackup::format::{Error, LogPosition, bloom, hash};
+use kbackup::format::{Error, LogPosition, bloom, duckdb, hash, sqlite};
 use kbackup_testnode::log::{self, Kind};
 
 use crate::fixtures::{DataDirectory, read};
@@ -248,6 +248,51 @@ fn a_table_cut_anywhere_is_refused() -> Result<()> {
     for length in (0..bytes.len()).rev().take(2000).chain(0..300) {
         let cut = bytes[..length].to_vec();
         assert!(ptable::inspect(&cut).is_err() || Table::open(&cut)?.check_md5().is_err(), "{length}");
+    }
+    Ok(())
+}
+
+#[test]
+fn databases_beside_the_log_are_whole() -> Result<()> {
+    let (mut secondary, mut scavenging) = (0, 0);
+    for directory in DataDirectory::all()? {
+        let directory = directory?;
+        let path = directory.db().join("kurrent.ddb");
+        if path.exists() {
+            let header = duckdb::inspect(&read(&path)?).with_context(|| directory.name.clone())?;
+            // A node that was killed had not made its first checkpoint: all it knew is in the log beside the file.
+            let made = if directory.name.ends_with("-killed") { 0 } else { 1 };
+            assert_eq!((header.version, header.iteration, header.blocks), (64, made, 3 * made), "{}", directory.name);
+            secondary += 1;
+        }
+        let path = directory.index().join("scavenging/scavenging.db");
+        if path.exists() {
+            let header = sqlite::inspect(&read(&path)?).with_context(|| directory.name.clone())?;
+            assert_eq!(header, sqlite::Header { page_size: 16_384, pages: 17 }, "{}", directory.name);
+            scavenging += 1;
+        }
+    }
+    assert_eq!((secondary, scavenging), (4, 4));
+    Ok(())
+}
+
+#[test]
+fn a_torn_or_broken_database_is_found() -> Result<()> {
+    let directory = DataDirectory::unpack("26.1-scavenge")?;
+    let ddb = read(&directory.db().join("kurrent.ddb"))?;
+    // Its catalogue begins in the first block.
+    for length in [0, 100, 4096, 12_287, 12_288, 100_000, 12_288 + 262_143] {
+        assert!(duckdb::inspect(&ddb[..length].to_vec()).is_err(), "{length}");
+    }
+    for place in [0, 8, 12, 4095, 4096, 8191, 8192, 12_287, 12_288, 200_000] {
+        let mut changed = ddb.clone();
+        changed[place] ^= 1;
+        assert!(duckdb::inspect(&changed).is_err(), "{place}");
+    }
+
+    let scavenging = read(&directory.index().join("scavenging/scavenging.db"))?;
+    for length in [0, 99, 100, 16_384, scavenging.len() - 16_384, scavenging.len() - 1] {
+        assert!(sqlite::inspect(&scavenging[..length].to_vec()).is_err(), "{length}");
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ impl Lines {
 /// Reads the header (16 bytes) and compares it with the size.
 ///
 /// # Errors
-/// [`Malformed`](super::Malformed) where the server would refuse the filter without looking at its lines; what the storage reports.
+/// [`Malformed`] where the server would refuse the filter without looking at its lines; what the storage reports.
 pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
     let size = source.size();
     if size < HEADER_SIZE {
@@ -189,4 +189,136 @@ fn lacks_one_bit(mut data: [u8; 60], stated: u32) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEADER: Header = Header { corruption_rebuilds: 2, logical_size: 10_000 };
+
+    fn empty(header: Header) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(header.file_size()).unwrap()];
+        bytes[0] = 1;
+        bytes[4..8].copy_from_slice(&header.corruption_rebuilds.to_le_bytes());
+        bytes[8..16].copy_from_slice(&(header.logical_size * 8).to_le_bytes());
+        bytes
+    }
+
+    fn line(bytes: &mut [u8], number: usize) -> &mut [u8; 64] {
+        bytes[number * 64..][..64].as_mut_array().unwrap()
+    }
+
+    fn sign(line: &mut [u8; 64]) {
+        let hash = line_hash(line.first_chunk().unwrap());
+        line[60..].copy_from_slice(&hash.to_le_bytes());
+    }
+
+    /// As the server adds a member: bit by bit, with the line's hash.
+    fn add(bytes: &mut [u8], stream_hash: u64) {
+        let member = stream_hash.to_le_bytes();
+        let [start, step] = MEMBER_SEEDS.map(|seed| filter_hash(seed, &member));
+        for times in 1..=6 {
+            let bit = (start.wrapping_add(step.wrapping_mul(times)) & (u64::MAX >> 1)) % (HEADER.logical_size * 8);
+            let offset = usize::try_from(file_offset(bit / 8)).unwrap();
+            bytes[offset] |= 0x80 >> (bit % 8);
+            sign(line(bytes, offset / 64));
+        }
+    }
+
+    fn bad(bytes: &Vec<u8>) -> u64 {
+        inspect(bytes).unwrap().check_lines().unwrap().bad
+    }
+
+    #[test]
+    fn sizes_are_the_servers() {
+        // The size in the fixtures, and the default of 256 MB.
+        assert_eq!(HEADER.file_size(), 10_752);
+        assert_eq!(Header { corruption_rebuilds: 0, logical_size: 256_000_000 }.file_size(), 273_066_752);
+        // The last byte of the filter stands in the last line at the latest.
+        for logical_size in 10_000..10_200 {
+            let size = Header { corruption_rebuilds: 0, logical_size }.file_size();
+            assert!(file_offset(logical_size - 1) < size && size - file_offset(logical_size - 1) <= 128, "{logical_size}");
+        }
+    }
+
+    #[test]
+    fn the_header_has_to_fit_the_file() {
+        let bytes = empty(HEADER);
+        assert_eq!(inspect(&bytes).unwrap().header(), HEADER);
+        assert!(inspect(&bytes[..bytes.len() - 64].to_vec()).is_err());
+        assert!(inspect(&bytes[..10].to_vec()).is_err());
+        for (place, value) in [(0, 2), (8, 1), (9, 0), (15, 0x80)] {
+            let mut bytes = bytes.clone();
+            bytes[place] = value;
+            assert!(inspect(&bytes).is_err(), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_line_may_lack_one_bit() {
+        let mut bytes = empty(HEADER);
+        line(&mut bytes, 5)[..3].copy_from_slice(&[0x11, 0x20, 0x80]);
+        sign(line(&mut bytes, 5));
+        assert_eq!(bad(&bytes), 0);
+        line(&mut bytes, 5)[17] ^= 0x40;
+        assert_eq!(bad(&bytes), 0);
+        // Two bits too many, one too few, or a bit in a line that was never hashed, cannot be explained.
+        line(&mut bytes, 5)[18] ^= 0x40;
+        assert_eq!(bad(&bytes), 1);
+        line(&mut bytes, 5)[17..19].fill(0);
+        line(&mut bytes, 5)[0] = 0x10;
+        assert_eq!(bad(&bytes), 1);
+        line(&mut bytes, 9)[30] = 1;
+        assert_eq!(bad(&bytes), 2);
+        line(&mut bytes, 10).fill(0xff);
+        assert_eq!(bad(&bytes), 3);
+    }
+
+    #[test]
+    fn up_to_one_line_in_twenty_may_be_bad() {
+        let mut bytes = empty(HEADER);
+        for number in 1..=8 {
+            line(&mut bytes, number).fill(0xff);
+        }
+        let lines = inspect(&bytes).unwrap().check_lines().unwrap();
+        assert_eq!((lines, lines.accepted()), (Lines { total: 168, bad: 8 }, true));
+        bytes[64..].fill(0xff);
+        let lines = inspect(&bytes).unwrap().check_lines().unwrap();
+        assert_eq!((lines, lines.accepted()), (Lines { total: 168, bad: 9 }, false));
+    }
+
+    #[test]
+    fn bad_lines_hold_everything() {
+        let mut bytes = empty(HEADER);
+        assert!(!inspect(&bytes).unwrap().might_contain(7).unwrap());
+        bytes[64..].fill(0xa5);
+        assert!(inspect(&bytes).unwrap().might_contain(7).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn members_are_found(members in prop::collection::vec(any::<u64>(), 0..200)) {
+            let mut bytes = empty(HEADER);
+            for member in &members {
+                add(&mut bytes, *member);
+            }
+            let filter = inspect(&bytes).unwrap();
+            prop_assert_eq!(filter.check_lines().unwrap().bad, 0);
+            for member in &members {
+                prop_assert!(filter.might_contain(*member).unwrap());
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(start in prop::collection::vec(any::<u8>(), 0..20), rest in prop::collection::vec(any::<u8>(), 10_752)) {
+            let _ = inspect(&start);
+            let mut bytes = empty(HEADER);
+            bytes[64..].copy_from_slice(&rest[64..]);
+            let filter = inspect(&bytes).unwrap();
+            prop_assert!(!filter.check_lines().unwrap().accepted());
+        }
+    }
 }

@@ -116,3 +116,29 @@ fn murmur3a(seed: u32, bytes: &[u8]) -> u32 {
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The verification of the `SMHasher` suite: a hash of the hashes of 0 to 255 bytes under as many seeds.
+    fn verification(hash: impl Fn(u32, &[u8]) -> u32) -> u32 {
+        let key: Vec<u8> = (0..=255).collect();
+        let hashes: Vec<u8> = (0..256).flat_map(|length: u32| hash(256 - length, &key[..length as usize]).to_le_bytes()).collect();
+        hash(0, &hashes)
+    }
+
+    #[test]
+    fn both_hashes_are_those_the_server_is_tested_for() {
+        assert_eq!(verification(xxhash), 0x56d2_49b1);
+        assert_eq!(verification(murmur3a), 0xb0f5_7ee3);
+    }
+
+    #[test]
+    fn names_are_hashed_in_utf_16() {
+        assert_ne!(stream_hash("a"), stream_hash("ä"));
+        // Four bytes in UTF-8 and in UTF-16, as a pair.
+        let pair = [0x3d, 0xd8, 0x00, 0xde];
+        assert_eq!(stream_hash("\u{1f600}"), join(xxhash(INDEX_SEED, &pair), murmur3a(INDEX_SEED, &pair)));
+    }
+}

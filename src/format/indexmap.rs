@@ -213,3 +213,137 @@ fn check_places(offset: u64, tables: &[TableRow]) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const TABLES: [&str; 2] = ["397bb182-1562-4c5c-900a-e1b37bd3d1fc", "768ef3e4-f7a9-45a1-add0-d9e280ce01b5"];
+
+    fn signed(body: &str) -> Vec<u8> {
+        format!("{}{body}", hash_line(body.as_bytes())).into_bytes()
+    }
+
+    fn parse(body: &str) -> Result<IndexMap> {
+        IndexMap::parse(&signed(body))
+    }
+
+    /// The offset and the expectation of the complaint.
+    fn refusal(body: &str) -> (u64, String) {
+        match parse(body) {
+            Err(super::super::Error::Malformed(malformed)) => (malformed.offset, malformed.expected),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_index_without_tables() {
+        let map = parse("\n2\n-1/-1\n2147483647\n").unwrap();
+        assert_eq!(map, IndexMap { prepare: None, commit: None, max_merge_level: Some(i32::MAX), tables: Vec::new() });
+    }
+
+    #[test]
+    fn version_1_has_no_merge_level() {
+        let map = parse(&format!("\n1\n10/20\n0,0,{}\n", TABLES[0])).unwrap();
+        assert_eq!((map.version(), map.max_merge_level, map.tables.len()), (1, None, 1));
+        assert_eq!((map.prepare, map.commit), (LogPosition::new(10), LogPosition::new(20)));
+    }
+
+    #[test]
+    fn line_ends_of_windows() {
+        let unix = format!("\n2\n10/20\n3\n0,0,{}\n1,0,{}\n", TABLES[0], TABLES[1]);
+        assert_eq!(parse(&unix.replace('\n', "\r\n")).unwrap(), parse(&unix).unwrap());
+    }
+
+    #[test]
+    fn levels_may_be_empty_but_have_no_gaps() {
+        let [first, second] = TABLES;
+        assert_eq!(parse(&format!("\n2\n1/1\n9\n3,0,{first}\n")).unwrap().tables[0].level, 3);
+        assert!(parse(&format!("\n2\n1/1\n9\n0,1,{first}\n0,0,{second}\n")).is_ok());
+        let (offset, wanted) = refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,2,{second}\n"));
+        assert_eq!((offset, wanted.as_str()), (41, "a table at level 0, position 1"));
+        assert_eq!(refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,0,{second}\n")).1, "a table at level 0, position 1");
+        assert_eq!(refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n1,1,{second}\n")).1, "a table at level 1, position 0");
+        assert_eq!(refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,1,{first}\n")).1, "each table once");
+    }
+
+    #[test]
+    fn tables_need_checkpoints() {
+        for checkpoints in ["-1/5", "5/-1", "-1/-1"] {
+            assert_eq!(refusal(&format!("\n2\n{checkpoints}\n9\n0,0,{}\n", TABLES[0])).1, "no tables, as the checkpoints are -1");
+        }
+    }
+
+    #[test]
+    fn other_text_is_refused_where_it_stands() {
+        let table = TABLES[0];
+        let cases = [
+            (String::new(), 32),
+            ("2\n".to_owned(), 32),
+            ("\n3\n".to_owned(), 33),
+            ("\n2\n12\n9\n".to_owned(), 35),
+            ("\n2\n-2/1\n9\n".to_owned(), 35),
+            ("\n2\n1/9223372036854775808\n9\n".to_owned(), 35),
+            ("\n2\n1/1\n".to_owned(), 39),
+            ("\n2\n1/1\nnine\n".to_owned(), 39),
+            ("\n2\n1/1\n9\n\n".to_owned(), 41),
+            (format!("\n2\n1/1\n9\n-1,0,{table}\n"), 41),
+            (format!("\n2\n1/1\n9\n0,{table}\n"), 41),
+            (format!("\n2\n1/1\n9\n0,0,{table},0\n"), 41),
+            (format!("\n2\n1/1\n9\n0,0,../{table}\n"), 41),
+            (format!("\n2\n1/1\n9\n0,0,{}\n", table.to_uppercase()), 41),
+            (format!("\n2\n1/1\n9\n0,0,{table}"), 41),
+        ];
+        for (body, offset) in cases {
+            assert_eq!(refusal(&body).0, offset, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_in_small_letters_is_refused() {
+        let bytes = signed("\n2\n-1/-1\n9\n").to_ascii_lowercase();
+        assert!(bytes[..32].iter().any(u8::is_ascii_lowercase));
+        assert!(IndexMap::parse(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_huge_file_is_refused() {
+        assert!(parse(&format!("\n2\n-1/-1\n9\n{}", "\n".repeat(1 << 20))).is_err());
+    }
+
+    prop_compose! {
+        fn maps()(levels in prop::collection::vec(0_u32..4, 0..6), max_merge_level in any::<Option<i32>>(),
+                  prepare in 0..i64::MAX, commit in 0..i64::MAX, seed in any::<u64>()) -> IndexMap {
+            let mut tables = Vec::new();
+            for (level, count) in (0..).zip(levels) {
+                for position in 0..count {
+                    let id = Uuid::from_u64_pair(seed, tables.len() as u64);
+                    tables.push(TableRow { level, position, table: TableId(id) });
+                }
+            }
+            IndexMap { prepare: LogPosition::from_signed(prepare), commit: LogPosition::from_signed(commit), max_merge_level, tables }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_read_back(map in maps()) {
+            prop_assert_eq!(IndexMap::parse(&map.encode()).unwrap(), map);
+        }
+
+        #[test]
+        fn a_file_cut_short_is_refused(map in maps(), at in any::<prop::sample::Index>()) {
+            let bytes = map.encode();
+            prop_assert!(IndexMap::parse(&bytes[..at.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(body in "\\PC*|(\n|,|/|-|[0-9])*") {
+            let _ = parse(&body);
+            let _ = IndexMap::parse(body.as_bytes());
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! Facts about the formats come from the specification of the on-disk format; sections are named as "disk-format §3.5" and observations of real nodes as "O16".
 
 pub mod bloom;
+pub mod duckdb;
 mod epoch;
 mod field;
 pub mod hash;
@@ -14,6 +15,7 @@ mod md5;
 pub mod names;
 mod position;
 pub mod ptable;
+pub mod sqlite;
 
 use std::fmt;
 use std::io;
