@@ -8,6 +8,7 @@ pub mod event;
 pub mod format;
 pub mod fs;
 pub mod manifest;
+pub mod node;
 pub mod proof;
 pub mod repository;
 pub mod settings;

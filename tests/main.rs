@@ -6,3 +6,5 @@
 mod conformance;
 mod fixtures;
 mod format_index;
+mod http_server;
+mod node_client;

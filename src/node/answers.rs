@@ -1,0 +1,378 @@
+//! What the node's admin API answers, as far as kbackup reads it (http-api §1–§3).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::ServerVersion;
+use crate::format::LogPosition;
+
+/// The part a member plays in its cluster (http-api §3.1).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum NodeState {
+    /// Takes the writes.
+    Leader,
+    /// Holds a live subscription to the leader.
+    Follower,
+    /// As a follower, but does not vote.
+    ReadOnlyReplica,
+    /// Any other: on its way to one of the three, or leaving it.
+    Other(String),
+}
+
+impl NodeState {
+    /// The state's name in small letters, as `/info` writes it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.to_string().to_lowercase()
+    }
+
+    /// One of the three in which a node may be backed up (http-api §3.3).
+    #[must_use]
+    pub const fn is_stable(&self) -> bool {
+        !matches!(self, Self::Other(_))
+    }
+}
+
+impl From<String> for NodeState {
+    fn from(name: String) -> Self {
+        match name.to_lowercase().as_str() {
+            "leader" => Self::Leader,
+            "follower" => Self::Follower,
+            "readonlyreplica" => Self::ReadOnlyReplica,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "Leader",
+            Self::Follower => "Follower",
+            Self::ReadOnlyReplica => "ReadOnlyReplica",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// `GET /info`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Info {
+    db_version: Option<String>,
+    es_version: Option<String>,
+    /// The part it plays.
+    pub state: NodeState,
+    #[serde(default)]
+    authentication: Authentication,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+struct Authentication {
+    #[serde(rename = "type", default)]
+    kind: String,
+}
+
+impl Info {
+    /// The server's version; none where it is no version at all.
+    #[must_use]
+    pub fn version(&self) -> Option<ServerVersion> {
+        self.db_version.as_deref().or(self.es_version.as_deref()).and_then(ServerVersion::parse)
+    }
+
+    /// The node asks nobody for a password (http-api §0.3).
+    #[must_use]
+    pub fn is_insecure(&self) -> bool {
+        self.authentication.kind == "insecure"
+    }
+}
+
+/// `GET /gossip`: the cluster as the answering member sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gossip {
+    /// The members known to it, itself among them.
+    pub members: Vec<Member>,
+    server_ip: String,
+    server_port: u16,
+}
+
+impl Gossip {
+    /// The member that answered.
+    #[must_use]
+    pub fn me(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.http_end_point_ip == self.server_ip && member.http_end_point_port == self.server_port)
+    }
+
+    /// The advertised `host:port` of the member that answered.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        endpoint(&self.server_ip, self.server_port)
+    }
+}
+
+/// One member, in the eyes of another or its own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// The server process; new at each of its starts. All zeros for a seed that was never reached.
+    pub instance_id: Uuid,
+    /// The part it plays.
+    pub state: NodeState,
+    /// It was heard of lately.
+    pub is_alive: bool,
+    http_end_point_ip: String,
+    http_end_point_port: u16,
+    last_commit_position: i64,
+    writer_checkpoint: i64,
+    chaser_checkpoint: i64,
+    epoch_position: i64,
+    /// Number of the last election it knows.
+    pub epoch_number: i32,
+    /// Random id of the last election it knows.
+    pub epoch_id: Uuid,
+}
+
+impl Member {
+    /// The advertised `host:port` of its HTTP side.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        endpoint(&self.http_end_point_ip, self.http_end_point_port)
+    }
+
+    /// End of the log in its memory, not yet flushed (http-api §3.2); none while it is not known.
+    #[must_use]
+    pub fn writer(&self) -> Option<LogPosition> {
+        LogPosition::from_signed(self.writer_checkpoint)
+    }
+
+    /// Up to where its log was processed.
+    #[must_use]
+    pub fn chaser(&self) -> Option<LogPosition> {
+        LogPosition::from_signed(self.chaser_checkpoint)
+    }
+
+    /// Position of the last indexed record.
+    #[must_use]
+    pub fn indexed(&self) -> Option<LogPosition> {
+        LogPosition::from_signed(self.last_commit_position)
+    }
+
+    /// Position of the record of the last election.
+    #[must_use]
+    pub fn epoch_position(&self) -> Option<LogPosition> {
+        LogPosition::from_signed(self.epoch_position)
+    }
+}
+
+fn endpoint(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// `GET /info/options`: the node's configuration, by option name without regard to case. Plugins' options are not in it (http-api §3.6).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options(BTreeMap<String, String>);
+
+#[derive(Deserialize)]
+pub(super) struct OptionRow {
+    name: String,
+    value: Option<String>,
+}
+
+impl Options {
+    pub(super) fn from_rows(rows: Vec<OptionRow>) -> Self {
+        Self(rows.into_iter().map(|row| (row.name.to_lowercase(), row.value.unwrap_or_default())).collect())
+    }
+
+    /// The value of an option; none where the server has no such option, or it is empty.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(&name.to_lowercase()).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether a switch is on.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        self.value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// How many members the cluster should have.
+    #[must_use]
+    pub fn cluster_size(&self) -> Option<u32> {
+        self.value("ClusterSize").and_then(|value| value.parse().ok())
+    }
+}
+
+/// `GET /stats/proc`: the server process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// When it was started, as the server writes it.
+    pub start_time: String,
+    /// Its number, in its own namespace of processes.
+    pub id: i64,
+}
+
+/// A scavenge that the server names, or that none runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Current {
+    /// None runs, and the last one is cleaned up (http-api §1.6).
+    Idle,
+    /// This one runs, stops, or is being cleaned up.
+    Running(String),
+    /// The server cannot be asked (before 22.10.1).
+    NotSupported,
+    /// `DisableAdminUi` took all of `/admin` away (http-api §0.4).
+    AdminDisabled,
+}
+
+/// `GET /admin/scavenge/last` (24.10 and later).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastScavenge {
+    /// Its id; all zeros where none ran since the process started.
+    pub scavenge_id: String,
+    /// How it ended: `Unknown`, `InProgress`, `Success`, `Stopped`, `Errored`.
+    pub scavenge_result: String,
+}
+
+/// What became of a wish to stop a scavenge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// The server says that it ended.
+    Stopped,
+    /// No scavenge of this id runs; servers up to 22.10 name the one that does.
+    NotRunning(Option<String>),
+    /// No answer within the limit, which is normal and says nothing (O41).
+    NoAnswer,
+}
+
+/// What became of a wish to start a scavenge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// It runs, under this id.
+    Started(String),
+    /// Another one runs; servers up to 22.10 name it.
+    AlreadyRunning(Option<String>),
+    /// The node will not, and says why.
+    Refused(String),
+    /// No answer within the limit: it may run or not.
+    NoAnswer,
+}
+
+/// How much of a scavenge to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Only what an earlier one left unfinished. Servers before 22.10 must never be asked for this (O43).
+    Unfinished,
+    /// Everything.
+    Whole,
+}
+
+/// `$scavenges`: one entry, newest first (http-api §1.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScavengeEvent {
+    /// Id of the scavenge.
+    pub scavenge: String,
+    /// Advertised `host:port` of the node that runs it.
+    pub endpoint: String,
+    /// How it ended; none for its start.
+    pub result: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Feed {
+    #[serde(default)]
+    pub(super) entries: Vec<FeedEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FeedEntry {
+    #[serde(default)]
+    event_type: String,
+    #[serde(default)]
+    data: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ScavengeData {
+    scavenge_id: String,
+    #[serde(default)]
+    node_endpoint: String,
+    #[serde(default)]
+    result: Option<String>,
+}
+
+impl FeedEntry {
+    /// The event, unless it is of another kind or cannot be read.
+    pub(super) fn scavenge_event(&self) -> Option<ScavengeEvent> {
+        let data: ScavengeData = serde_json::from_str(self.data.as_deref()?).ok()?;
+        let result = match self.event_type.as_str() {
+            "$scavengeStarted" => None,
+            "$scavengeCompleted" => Some(data.result.unwrap_or_default()),
+            _ => return None,
+        };
+        Some(ScavengeEvent { scavenge: data.scavenge_id, endpoint: data.node_endpoint, result })
+    }
+}
+
+/// Where auto-scavenge stands (http-api §2.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AutoScavenge {
+    /// Not installed, switched off or without a licence: it never runs a scavenge (http-api §2.1).
+    Absent,
+    /// No schedule is set.
+    NotConfigured,
+    /// Between two cycles.
+    Waiting,
+    /// A cycle runs.
+    InProgress,
+    /// Asked to pause; it still stops a scavenge.
+    Pausing,
+    /// Paused, by whomever.
+    Paused,
+    /// A state that kbackup does not know.
+    Other(String),
+}
+
+impl AutoScavenge {
+    pub(super) fn from_state(state: &str) -> Self {
+        match state {
+            "NotConfigured" => Self::NotConfigured,
+            "Waiting" => Self::Waiting,
+            "InProgress" => Self::InProgress,
+            "Pausing" => Self::Pausing,
+            "Paused" => Self::Paused,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for AutoScavenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "absent",
+            Self::NotConfigured => "NotConfigured",
+            Self::Waiting => "Waiting",
+            Self::InProgress => "InProgress",
+            Self::Pausing => "Pausing",
+            Self::Paused => "Paused",
+            Self::Other(state) => state,
+        })
+    }
+}
+
+/// What became of a wish to resume auto-scavenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// Taken; the status says whether it holds.
+    Accepted,
+    /// It is still pausing: ask again (http-api §2.3).
+    StillPausing,
+}

@@ -1,0 +1,146 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+use secrecy::SecretString;
+
+use crate::error::{Error, Kind, Result};
+
+/// How to reach a node, and as whom.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// `http://host:port` or `https://host:port` of one node, never of a load balancer.
+    pub url: String,
+    /// PEM files of the authorities to trust; where any is named, only these.
+    pub ca_files: Vec<PathBuf>,
+    /// A certificate to show to the node.
+    pub client_certificate: Option<ClientCertificate>,
+    /// The DNS name to expect in the node's certificate, where it is not the one in the URL.
+    pub server_name: Option<String>,
+    /// Believe any certificate. For tests only: whoever stands in between can read the password.
+    pub insecure_skip_verify: bool,
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+    /// The node's unix socket, used instead of the URL's host; every caller there is the system account (http-api §4).
+    pub unix_socket: Option<PathBuf>,
+    /// How long to wait.
+    pub limits: TimeLimits,
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// A secret that lets kbackup in. Never shown.
+#[derive(Clone)]
+pub enum Credentials {
+    /// A user of the database; `ops` may do all that kbackup needs (http-api §0.5).
+    Basic {
+        /// The user's name.
+        user: String,
+        /// The user's password.
+        password: SecretString,
+    },
+    /// A token of the OAuth plugin.
+    Bearer(SecretString),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Basic { user, .. } => write!(f, "Basic {{ user: {user:?}, password: *** }}"),
+            Self::Bearer(_) => f.write_str("Bearer(***)"),
+        }
+    }
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// From the question to the end of the answer; the node itself gives up after 10 s (http-api §0.2).
+    pub answer: Duration,
+    /// For all attempts of one question together.
+    pub patience: Duration,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), answer: Duration::from_secs(15), patience: Duration::from_secs(30) }
+    }
+}
+
+impl Connection {
+    /// To `url`, without credentials, with the usual authorities and limits.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            ca_files: Vec::new(),
+            client_certificate: None,
+            server_name: None,
+            insecure_skip_verify: false,
+            credentials: None,
+            unix_socket: None,
+            limits: TimeLimits::default(),
+        }
+    }
+
+    /// The URL without path, query and password.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where it is no such URL, or holds a user or a password.
+    pub(super) fn base(&self) -> Result<Url> {
+        let usage = |what: &str| Error::new(Kind::Usage, what).hint("write it as `https://host:2113`");
+        let url = Url::parse(&self.url).map_err(|error| usage("the node's URL cannot be read").because(error))?;
+        // The text of the URL may hold a password: no error here may repeat it.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(usage("the node's URL holds a user or a password")
+                .hint("give the user by `--user` and the password by `KBACKUP_PASSWORD` or a file; a URL is shown in logs"));
+        }
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(usage("the node's URL is neither `http://` nor `https://` with a host"));
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(usage("the node's URL has a path or a query"));
+        }
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_plain_urls_only() {
+        for good in ["http://127.0.0.1:2113", "https://node.example", "http://[::1]:2113/"] {
+            assert!(Connection::new(good).base().is_ok(), "{good}");
+        }
+        for bad in ["", "node:2113", "ftp://node", "http://node/admin", "http://node/?a=b", "esdb://node:2113"] {
+            let error = Connection::new(bad).base().unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn never_shows_a_secret() {
+        for url in ["http://admin:hunter2@node:2113", "http://:hunter2@node", "http://admin:hunter2@ node"] {
+            let error = Connection::new(url).base().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+        let mut connection = Connection::new("http://node:2113");
+        for credentials in
+            [Credentials::Basic { user: "ops".to_owned(), password: "hunter2".into() }, Credentials::Bearer("hunter2".into())]
+        {
+            connection.credentials = Some(credentials);
+            assert!(!format!("{connection:?}").contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The node: asking it, judging it, keeping its scavenges away and giving them back, and seeing whether one runs on a directory.
+//!
+//! What the server answers and means is specified in "http-api"; sections are named as "http-api §3.3", observations of real nodes as "O41".
+
+mod answers;
+mod client;
+mod connection;
+mod session;
+mod version;
+
+pub use answers::{
+    AutoScavenge, Current, Extent, Gossip, Info, LastScavenge, Member, NodeState, Options, Process, Resume, ScavengeEvent, Start, Stop,
+};
+pub use client::{Client, Patience};
+pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
+pub use session::{Session, Whereabouts};
+pub use version::ServerVersion;
