@@ -82,7 +82,7 @@ impl Source {
         row
     }
 
-    fn ingest(&mut self, incoming: &mut (impl Incoming + ?Sized), path: &str, bytes: &[u8]) -> Row {
+    fn ingest(&mut self, incoming: &(impl Incoming + ?Sized), path: &str, bytes: &[u8]) -> Row {
         let source = self.file("source", bytes);
         let stored = incoming.ingest(&at(path), &whole(&source)).unwrap();
         self.keep(path, stored)
@@ -173,8 +173,8 @@ fn content(repository: &impl Repository, label: &Label, row: &Row) -> Vec<u8> {
 fn commit_one(repository: &impl Repository, sequence: u64, bytes: &[u8]) -> Manifest {
     let run = run();
     let mut source = Source::new();
-    let mut incoming = repository.begin(None, &run).unwrap();
-    source.ingest(&mut *incoming, "db/chunk-000000.000000", bytes);
+    let incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&*incoming, "db/chunk-000000.000000", bytes);
     let manifest = manifest(sequence, None, &source.rows);
     incoming.commit(&manifest).unwrap();
     Manifest::clone(&manifest)
@@ -193,9 +193,9 @@ fn a_new_repository_is_empty(factory: &impl Factory) {
 fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let mut incoming = repository.begin(None, &run).unwrap();
-    source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
-    source.ingest(&mut *incoming, "index/stream-existence/streamExistenceFilter.dat", b"filter");
+    let incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
+    source.ingest(&*incoming, "index/stream-existence/streamExistenceFilter.dat", b"filter");
     assert!(labels(&repository).is_empty(), "not before the commit");
     assert_eq!(incoming.files().unwrap().len(), 2);
     assert!(incoming.bytes_stored() >= 12);
@@ -213,8 +213,8 @@ fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
 fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let mut incoming = repository.begin(None, &run).unwrap();
-    source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+    let incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     drop(incoming);
     assert!(labels(&repository).is_empty());
     let incoming = repository.begin(None, &run).unwrap();
@@ -237,7 +237,7 @@ fn a_second_writer_is_locked_out(factory: &impl Factory) {
 fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let mut incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository.begin(None, &run).unwrap();
 
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let file = source.file("chunk", &bytes);
@@ -256,8 +256,8 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     let checkpoint = source.keep("db/writer.chk", stored);
 
     // What is ingested twice is there once; what is removed is gone.
-    source.ingest(&mut *incoming, "index/indexmap", b"old");
-    let map = source.ingest(&mut *incoming, "index/indexmap", b"newer");
+    source.ingest(&*incoming, "index/indexmap", b"old");
+    let map = source.ingest(&*incoming, "index/indexmap", b"newer");
     incoming.write(&at("index/other"), b"x", 0o644).unwrap();
     incoming.remove(&at("index/other")).unwrap();
     incoming.remove(&at("index/other")).unwrap();
@@ -274,9 +274,9 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let repository = factory.create();
     let run = run();
     let mut full_source = Source::new();
-    let mut incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository.begin(None, &run).unwrap();
     let done: Vec<u8> = (0..700_000_u32).map(|number| (number % 241) as u8).collect();
-    let completed = full_source.ingest(&mut *incoming, "db/chunk-000000.000000", &done);
+    let completed = full_source.ingest(&*incoming, "db/chunk-000000.000000", &done);
     let old = [vec![1; 100_000], vec![0; 900_000]].concat();
     let file = full_source.file("active", &old);
     let stored =
@@ -286,7 +286,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     incoming.commit(&full).unwrap();
 
     let mut source = Source::new();
-    let mut incoming = repository.begin(Some(&full), &run).unwrap();
+    let incoming = repository.begin(Some(&full), &run).unwrap();
     incoming.adopt(&completed).unwrap();
     source.rows.push(completed.clone());
     // The first bytes must come from the parent: those of this source differ.
@@ -299,7 +299,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     assert_eq!((stored.size, stored.blake3), (1_000_000, Blake3Hash::of(&extended)));
     assert!(incoming.bytes_stored() > before);
     source.keep("db/chunk-000001.000000", stored);
-    let mut beyond = |prefix| incoming.extend(&at("db/x"), &active, prefix, &ingest).unwrap_err().kind();
+    let beyond = |prefix| incoming.extend(&at("db/x"), &active, prefix, &ingest).unwrap_err().kind();
     assert_eq!(beyond(300_001), Kind::Failed);
     assert_eq!(beyond(1_000_001), Kind::Failed);
 
@@ -321,7 +321,7 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     let repository = factory.create();
     let full = commit_one(&repository, 1, b"events");
     let run = run();
-    let mut incoming = repository.begin(Some(&full), &run).unwrap();
+    let incoming = repository.begin(Some(&full), &run).unwrap();
     incoming.adopt(&full.files[0]).unwrap();
     let diff = manifest(2, Some(&full), &full.files);
     incoming.commit(&diff).unwrap();
@@ -355,7 +355,7 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
         harm(factory, &repository, &full.label, &full.files[0].path);
         assert_eq!(repository.open(&full.label, &full.files[0]).err().unwrap().kind(), Kind::StoredCorrupt);
         let run = run();
-        let mut incoming = repository.begin(Some(&full), &run).unwrap();
+        let incoming = repository.begin(Some(&full), &run).unwrap();
         assert_eq!(incoming.adopt(&full.files[0]).unwrap_err().kind(), Kind::StoredCorrupt);
         let source = Source::new();
         let file = source.file("active", b"events and more");
@@ -377,8 +377,8 @@ fn rows_and_files_must_agree(factory: &impl Factory) {
     ];
     for wrong in wrongs {
         let mut source = Source::new();
-        let mut incoming = repository.begin(None, &run).unwrap();
-        source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+        let incoming = repository.begin(None, &run).unwrap();
+        source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
         wrong(&mut source.rows);
         assert!(incoming.commit(&manifest(1, None, &source.rows)).is_err());
         assert!(labels(&repository).is_empty());
@@ -394,8 +394,8 @@ fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
     same_sequence.sequence = 5;
     for again in [same_label, Proven::unproven(same_sequence)] {
         let mut source = Source::new();
-        let mut incoming = repository.begin(None, &run).unwrap();
-        source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+        let incoming = repository.begin(None, &run).unwrap();
+        source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
         assert!(incoming.commit(&again).is_err());
         assert_eq!(labels(&repository), std::slice::from_ref(&first.label));
         assert_eq!(repository.manifest(&first.label).unwrap(), first);
@@ -405,7 +405,7 @@ fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
 fn a_short_source_is_unstable(factory: &impl Factory) {
     let repository = factory.create();
     let (run, source) = (run(), Source::new());
-    let mut incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository.begin(None, &run).unwrap();
     let file = source.file("chunk", &[7; 5000]);
     for live in [false, true] {
         let ingest = Ingest { length: 5001, full_length: 8192, live, ..whole(&file) };
@@ -418,8 +418,8 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
 fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let mut incoming = repository.begin(None, &run).unwrap();
-    source.ingest(&mut *incoming, "db/chunk-000000.000000", b"events");
+    let incoming = repository.begin(None, &run).unwrap();
+    source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     run.interrupt(kbackup::error::Signal::Terminate);
     let file = source.file("more", b"more");
     let error = incoming.ingest(&at("db/chunk-000001.000000"), &whole(&file)).unwrap_err();

@@ -119,44 +119,46 @@ pub struct Ingest<'a> {
 }
 
 /// A backup in the making: a set of files that nobody lists. Dropping it throws it away.
-pub trait Incoming: FileSet {
+///
+/// Several threads may put files in at once, each under a path of its own: a chunk is the unit of parallel work.
+pub trait Incoming: FileSet + Sync {
     /// Takes a file of the parent as it is.
     ///
     /// # Errors
     /// `StoredCorrupt` where the parent's file is gone or has another length.
-    fn adopt(&mut self, row: &Row) -> Result<()>;
+    fn adopt(&self, row: &Row) -> Result<()>;
 
     /// Copies a file of the source in. Replaces an earlier file of this path.
     ///
     /// # Errors
     /// `Unstable` where the source ends before `length` or vanished: the procedure goes back and tries again. Else what the source and the
     /// storage report.
-    fn ingest(&mut self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored>;
+    fn ingest(&self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored>;
 
     /// Copies a file in whose first `prefix` bytes the parent holds already (as `held`): those come from there, and only the rest is read from
     /// the source.
     ///
     /// # Errors
     /// As for [`Incoming::ingest`] and [`Incoming::adopt`].
-    fn extend(&mut self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored>;
+    fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored>;
 
     /// Stores bytes at hand.
     ///
     /// # Errors
     /// The storage's.
-    fn write(&mut self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored>;
+    fn write(&self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored>;
 
     /// Cuts a file of this set after `length` bytes and makes the rest, up to `full_length`, a hole. The file it was adopted from stays whole.
     ///
     /// # Errors
     /// The storage's.
-    fn cut(&mut self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored>;
+    fn cut(&self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored>;
 
     /// Drops a file again; that there is none is no error.
     ///
     /// # Errors
     /// The storage's.
-    fn remove(&mut self, path: &RelativePath) -> Result<()>;
+    fn remove(&self, path: &RelativePath) -> Result<()>;
 
     /// Makes everything durable, then visible under the manifest's label, in one step. After an error nothing is listed.
     ///

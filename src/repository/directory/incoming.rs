@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Advice;
 use rustix::io::Errno;
@@ -27,8 +29,8 @@ pub(super) struct DirectoryIncoming<'a> {
     run: &'a Run,
     files: Files,
     /// Files whose inode is this backup's own.
-    own: BTreeSet<RelativePath>,
-    bytes_stored: u64,
+    own: Mutex<BTreeSet<RelativePath>>,
+    bytes_stored: AtomicU64,
     committed: bool,
     /// Given back last.
     _lock: Lock,
@@ -39,7 +41,12 @@ impl<'a> DirectoryIncoming<'a> {
         let parent = parent.map(|manifest| Ok::<_, Error>((&manifest.label, repository.backup(&manifest.label)?))).transpose()?;
         let files = Files::new(repository.layout.incoming().join(Uuid::now_v7().to_string()));
         make_directory(files.top())?;
-        Ok(Self { repository, parent, run, files, own: BTreeSet::new(), bytes_stored: 0, committed: false, _lock: lock })
+        Ok(Self { repository, parent, run, files, own: Mutex::default(), bytes_stored: AtomicU64::new(0), committed: false, _lock: lock })
+    }
+
+    fn own(&self) -> MutexGuard<'_, BTreeSet<RelativePath>> {
+        // A set is whole after every call, also where a thread ended early beside it.
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self, row: &Row) -> Result<fs::File> {
@@ -50,7 +57,7 @@ impl<'a> DirectoryIncoming<'a> {
     }
 
     /// Makes room for a file: its directories are there, its name is free.
-    fn place(&mut self, path: &RelativePath) -> Result<PathBuf> {
+    fn place(&self, path: &RelativePath) -> Result<PathBuf> {
         let place = self.files.path_of(path);
         let below = place.strip_prefix(self.files.top()).unwrap_or(&place);
         let mut directory = self.files.top().to_owned();
@@ -62,25 +69,25 @@ impl<'a> DirectoryIncoming<'a> {
         Ok(place)
     }
 
-    fn create(&mut self, path: &RelativePath) -> Result<fs::File> {
+    fn create(&self, path: &RelativePath) -> Result<fs::File> {
         let place = self.place(path)?;
         let file = fs::create_new(&place, FILE_MODE)?;
-        self.own.insert(path.clone());
+        self.own().insert(path.clone());
         Ok(file)
     }
 
-    fn copy(&mut self, file: &fs::File, plan: &transfer::Copy<'_>, mode: u32) -> Result<Stored, Failure> {
+    fn copy(&self, file: &fs::File, plan: &transfer::Copy<'_>, mode: u32) -> Result<Stored, Failure> {
         let captured = clock::now();
         let copied = transfer::copy(plan, file, self.run)?;
         file.set_mode(stored_mode(mode))?;
         file.sync()?;
-        self.bytes_stored += copied.written;
+        self.bytes_stored.fetch_add(copied.written, Ordering::Relaxed);
         let transfer::Digest { size, blake3, md5 } = copied.digest;
         Ok(Stored { size, blake3, md5, captured })
     }
 
     /// A file of the repository as the first bytes of a new one: shared where the file system can, else copied.
-    fn copy_from_repository(&mut self, path: &RelativePath, from: &fs::File, rest: &Rest<'_>) -> Result<Stored> {
+    fn copy_from_repository(&self, path: &RelativePath, from: &fs::File, rest: &Rest<'_>) -> Result<Stored> {
         let file = self.create(path)?;
         let kept = if transfer::clone(from, rest.prefix, &file)? { rest.prefix } else { 0 };
         let place = from.path().display().to_string();
@@ -137,7 +144,8 @@ impl<'a> DirectoryIncoming<'a> {
 
     /// Modes and times as on the node, so that a plain copy looks like it.
     fn finish_files(&self, manifest: &Manifest) -> Result<()> {
-        for row in manifest.files.iter().filter(|row| self.own.contains(&row.path)) {
+        let own = self.own();
+        for row in manifest.files.iter().filter(|row| own.contains(&row.path)) {
             self.run.check()?;
             let file = fs::open(&self.files.path_of(&row.path))?;
             file.set_mode(stored_mode(row.mode))?;
@@ -198,7 +206,7 @@ impl FileSet for DirectoryIncoming<'_> {
 }
 
 impl Incoming for DirectoryIncoming<'_> {
-    fn adopt(&mut self, row: &Row) -> Result<()> {
+    fn adopt(&self, row: &Row) -> Result<()> {
         let held = self.held(row)?;
         let place = self.place(&row.path)?;
         match fs::hard_link(held.path(), &place) {
@@ -217,7 +225,7 @@ impl Incoming for DirectoryIncoming<'_> {
         Ok(())
     }
 
-    fn ingest(&mut self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored> {
+    fn ingest(&self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored> {
         let file = self.create(path)?;
         let place = ingest.source.path().display().to_string();
         let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live };
@@ -226,7 +234,7 @@ impl Incoming for DirectoryIncoming<'_> {
     }
 
     /// The parent's file plays the part of the `.old` file of the vendor's procedure: it is read where it lies, and stays.
-    fn extend(&mut self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored> {
+    fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored> {
         let from = self.held(held)?;
         if prefix > held.size || prefix > ingest.length {
             let why = format!("{prefix} bytes of a file of {}, for one of {}", held.size, ingest.length);
@@ -238,17 +246,17 @@ impl Incoming for DirectoryIncoming<'_> {
         self.copy_from_repository(path, &from, &Rest { prefix, segment: Some(segment), full_length, md5: ingest.md5, mode: ingest.mode })
     }
 
-    fn write(&mut self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored> {
+    fn write(&self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored> {
         let captured = clock::now();
         let file = self.create(path)?;
         file.write_all_at(0, bytes)?;
         file.set_mode(stored_mode(mode))?;
         file.sync()?;
-        self.bytes_stored += bytes.len() as u64;
+        self.bytes_stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Stored { size: bytes.len() as u64, blake3: Blake3Hash::of(bytes), md5: None, captured })
     }
 
-    fn cut(&mut self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored> {
+    fn cut(&self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored> {
         let whole = fs::open(&self.files.path_of(path))?;
         if length > whole.size() || length > full_length {
             let why = format!("{length} bytes of a file of {}, for one of {full_length}", whole.size());
@@ -258,8 +266,8 @@ impl Incoming for DirectoryIncoming<'_> {
         self.copy_from_repository(path, &whole, &Rest { prefix: length, segment: None, full_length, md5: false, mode })
     }
 
-    fn remove(&mut self, path: &RelativePath) -> Result<()> {
-        self.own.remove(path);
+    fn remove(&self, path: &RelativePath) -> Result<()> {
+        self.own().remove(path);
         Ok(fs::remove_file(&self.files.path_of(path))?)
     }
 
@@ -283,7 +291,7 @@ impl Incoming for DirectoryIncoming<'_> {
     }
 
     fn bytes_stored(&self) -> u64 {
-        self.bytes_stored
+        self.bytes_stored.load(Ordering::Relaxed)
     }
 }
 
