@@ -15,15 +15,18 @@
 //! ```
 
 pub mod api;
+pub mod index;
 pub mod log;
 pub mod node;
 pub mod quirks;
 pub mod recording;
 mod replay;
 mod streams;
+pub mod synthetic;
 mod templates;
 
 pub use api::{Listen, Request, Server};
 pub use node::{Node, Outcome, Phase, Speed};
 pub use quirks::{AutoScavenge, AutoScavengeState, Credentials, Member, Quirks};
 pub use recording::{Acknowledged, Action, Checkpoint, Mark, Recording, Step, Version, fixtures};
+pub use synthetic::{Made, Synthetic};

@@ -1,3 +1,285 @@
 //! The test node's executable.
 
-fn main() {}
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use kbackup_testnode::{Checkpoint, Listen, Mark, Node, Recording, Server, Speed, Synthetic, Version};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Replays recordings of real nodes, serves their admin API, and makes synthetic data directories
+#[derive(Parser)]
+#[command(name = "kbackup-testnode")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Replay a recording as a live node with its admin API, until SIGTERM
+    ///
+    /// Prints one line of JSON with the URL and the directories when it listens. The node stays alive at the end of the recording
+    /// unless --exit-at-end or --hold-at says otherwise.
+    Run {
+        /// Such as 26.1-append
+        #[arg(long)]
+        recording: String,
+        /// An empty or new directory; the data directory is `db` in it
+        #[arg(long)]
+        dir: PathBuf,
+        /// Times the speed of the recording, or `fastest`
+        #[arg(long, default_value = "1")]
+        speed: SpeedArgument,
+        /// Where the admin API listens
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// A unix socket for the admin API as well
+        #[arg(long)]
+        socket: Option<PathBuf>,
+        /// Do these steps before listening: a number, or a mark such as `ready`
+        #[arg(long, default_value = "ready")]
+        from_step: Place,
+        /// Go on until this step and stay there
+        #[arg(long)]
+        hold_at: Option<Place>,
+        /// Replay the node's stop as well and exit
+        #[arg(long)]
+        exit_at_end: bool,
+    },
+    /// Replay a recording into a directory, without an API
+    Replay {
+        /// Such as 26.1-append
+        #[arg(long)]
+        recording: String,
+        /// An empty or new directory; the data directory is `db` in it
+        #[arg(long)]
+        dir: PathBuf,
+        /// Do only the steps before this one: a number, or up to a mark such as `killed`
+        #[arg(long)]
+        until: Option<Place>,
+    },
+    /// Serve the admin API over a data directory that does not change, until SIGTERM
+    Still {
+        /// The data directory is `db` in it
+        #[arg(long)]
+        dir: PathBuf,
+        /// The version that answers
+        #[arg(long, default_value = "26.1")]
+        version: Version,
+        /// Where the admin API listens
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
+    /// Make a synthetic data directory
+    Make {
+        /// The data directory will be `db` in it
+        #[arg(long)]
+        dir: PathBuf,
+        /// Bytes of log, such as 8GiB
+        #[arg(long)]
+        size: Size,
+        /// Bytes of a chunk
+        #[arg(long, default_value = "256MiB")]
+        chunk_size: Size,
+        /// Bytes of an event's payload
+        #[arg(long, default_value = "4000")]
+        event_size: Size,
+        /// Bytes of the stream-existence filter (sparse)
+        #[arg(long, default_value = "256000000")]
+        filter_size: Size,
+        /// Entries of an index table
+        #[arg(long, default_value_t = 100_000)]
+        table_entries: usize,
+        /// Make the first so many chunks one scavenged and merged file
+        #[arg(long, default_value_t = 0)]
+        merged_chunks: u32,
+        /// Other data for another seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Append events to a synthetic data directory, as a node would
+    Append {
+        /// The data directory is `db` in it
+        #[arg(long)]
+        dir: PathBuf,
+        /// At least so many bytes of log
+        #[arg(long)]
+        bytes: Size,
+    },
+    /// List the recordings
+    List,
+}
+
+#[derive(Clone)]
+struct SpeedArgument(Speed);
+
+impl FromStr for SpeedArgument {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "fastest" {
+            return Ok(Self(Speed::Fastest));
+        }
+        let factor: f64 = text.parse().context("not a number")?;
+        if !factor.is_finite() || factor <= 0.0 {
+            bail!("a speed is more than 0");
+        }
+        Ok(Self(Speed::Times(factor)))
+    }
+}
+
+/// A place in a recording.
+#[derive(Clone)]
+enum Place {
+    Step(usize),
+    After(Mark),
+}
+
+impl FromStr for Place {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.parse() {
+            Ok(step) => Ok(Self::Step(step)),
+            Err(_) => Ok(Self::After(text.parse()?)),
+        }
+    }
+}
+
+impl Place {
+    fn find(&self, recording: &Recording) -> Result<usize> {
+        match self {
+            Self::Step(step) => Ok(*step),
+            Self::After(mark) => {
+                recording.find_mark(*mark, 0).map(|found| found + 1).with_context(|| format!("{} has no mark {mark:?}", recording.name))
+            }
+        }
+    }
+}
+
+/// A number of bytes, such as `262144`, `256KiB`, `8GiB` or `1GB`.
+#[derive(Clone, Copy)]
+struct Size(u64);
+
+impl FromStr for Size {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+        let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kib" | "k" => 1 << 10,
+            "mib" | "m" => 1 << 20,
+            "gib" | "g" => 1 << 30,
+            "kb" => 1000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            unit => bail!("`{unit}` is no unit of size"),
+        };
+        let count: u64 = digits.trim().parse().context("not a size")?;
+        Ok(Self(count.checked_mul(factor).context("too large")?))
+    }
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Run { recording, dir, speed, listen, socket, from_step, hold_at, exit_at_end } => {
+            let node = Node::start(Recording::named(&recording)?, &dir)?;
+            node.advance_to(from_step.find(node.recording())?)?;
+            match &hold_at {
+                Some(place) => node.hold_at(place.find(node.recording())?),
+                None if exit_at_end => {}
+                None => node.hold_at(node.recording().live_end()),
+            }
+            let server = node.serve_on(&Listen { address: listen, unix_socket: socket })?;
+            announce(&node, &server)?;
+            node.run(speed.0);
+            wait(&node, exit_at_end)
+        }
+        Command::Replay { recording, dir, until } => {
+            let node = Node::start(Recording::named(&recording)?, &dir)?;
+            let until = until.map_or(Ok(node.len()), |place| place.find(node.recording()))?;
+            node.advance_to(until)?;
+            print(&json!({
+                "recording": recording, "step": node.step(), "steps": node.len(), "db": node.db(), "index": node.index(),
+                "writer": node.checkpoint(Checkpoint::Writer),
+            }))
+        }
+        Command::Still { dir, version, listen } => {
+            let node = Node::still(version, &dir)?;
+            let server = node.serve_on(&Listen { address: listen, unix_socket: None })?;
+            announce(&node, &server)?;
+            wait(&node, false)
+        }
+        Command::Make { dir, size, chunk_size, event_size, filter_size, table_entries, merged_chunks, seed } => {
+            let synthetic = Synthetic {
+                event_bytes: u32::try_from(event_size.0)?,
+                filter_bytes: filter_size.0,
+                table_entries,
+                merged_chunks,
+                seed,
+                ..Synthetic::of_size(size.0, u32::try_from(chunk_size.0)?)
+            };
+            let made = synthetic.make(&dir)?;
+            print(&json!({
+                "db": made.db, "index": made.index, "writer": made.writer, "events": made.events, "indexed": made.indexed,
+            }))
+        }
+        Command::Append { dir, bytes } => print(&json!({ "writer": Synthetic::append(&dir, bytes.0)? })),
+        Command::List => {
+            for name in Recording::names()? {
+                let recording = Recording::named(&name)?;
+                print(&json!({
+                    "recording": name,
+                    "steps": recording.steps.len(),
+                    "seconds": recording.steps.last().map(|step| step.time),
+                    "scavenges": recording.scavenges.len(),
+                }))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn print(line: &serde_json::Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+fn announce(node: &Node, server: &Server) -> Result<()> {
+    print(&json!({
+        "url": server.url(), "socket": server.unix_socket(), "db": node.db(), "index": node.index(),
+        "version": node.recording().version.to_string(), "recording": node.recording().name, "step": node.step(), "steps": node.len(),
+        "pid": std::process::id(),
+    }))
+}
+
+/// Until SIGTERM or SIGINT, a step that cannot be done, or the end where that is wanted.
+fn wait(node: &Node, exit_at_end: bool) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        loop {
+            tokio::select! {
+                _ = terminated.recv() => return Ok(()),
+                _ = interrupted.recv() => return Ok(()),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+            if let Some(failure) = node.failure() {
+                bail!("{failure}");
+            }
+            if exit_at_end && node.step() == node.len() {
+                return Ok(());
+            }
+        }
+    })
+}

@@ -370,6 +370,17 @@ impl Recording {
             .collect()
     }
 
+    /// The last step at which the node is surely alive before the recording ends: what follows may belong to its stop.
+    #[must_use]
+    pub fn live_end(&self) -> usize {
+        self.steps
+            .iter()
+            .rposition(|step| {
+                matches!(step.action, Action::Acked { .. } | Action::Http { .. } | Action::Mark { what: Mark::ScavengeFinished })
+            })
+            .map_or(self.steps.len(), |last| last + 1)
+    }
+
     /// The first step at or after `from` that is this mark.
     #[must_use]
     pub fn find_mark(&self, mark: Mark, from: usize) -> Option<usize> {
