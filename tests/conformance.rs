@@ -57,24 +57,24 @@ pub(crate) fn conformance(factory: &impl Factory) {
 }
 
 /// A source directory, and rows for what was stored from it.
-struct Source {
+pub(crate) struct Source {
     directory: tempfile::TempDir,
-    rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
 impl Source {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), rows: Vec::new() }
     }
 
-    fn file(&self, name: &str, bytes: &[u8]) -> fs::File {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> fs::File {
         let path = self.directory.path().join(name);
         let _ = std::fs::remove_file(&path);
         std::fs::write(&path, bytes).unwrap();
         fs::open_source(&path).unwrap()
     }
 
-    fn keep(&mut self, path: &str, stored: Stored) -> Row {
+    pub(crate) fn keep(&mut self, path: &str, stored: Stored) -> Row {
         let row = row(path, stored);
         self.rows.retain(|other| other.path != row.path);
         self.rows.push(row.clone());
@@ -82,27 +82,27 @@ impl Source {
         row
     }
 
-    fn ingest(&mut self, incoming: &(impl Incoming + ?Sized), path: &str, bytes: &[u8]) -> Row {
+    pub(crate) fn ingest(&mut self, incoming: &(impl Incoming + ?Sized), path: &str, bytes: &[u8]) -> Row {
         let source = self.file("source", bytes);
         let stored = incoming.ingest(&at(path), &whole(&source)).unwrap();
         self.keep(path, stored)
     }
 }
 
-fn whole(source: &fs::File) -> Ingest<'_> {
+pub(crate) fn whole(source: &fs::File) -> Ingest<'_> {
     let length = source.status().unwrap().size;
     Ingest { source, length, full_length: length, md5: false, live: false, mode: 0o644 }
 }
 
-fn at(path: &str) -> RelativePath {
+pub(crate) fn at(path: &str) -> RelativePath {
     path.parse().unwrap()
 }
 
-fn run() -> Run {
+pub(crate) fn run() -> Run {
     Run::new(Silent)
 }
 
-fn row(path: &str, stored: Stored) -> Row {
+pub(crate) fn row(path: &str, stored: Stored) -> Row {
     Row {
         path: at(path),
         role: Role::Chunk,
@@ -117,7 +117,7 @@ fn row(path: &str, stored: Stored) -> Row {
 }
 
 /// The manifest number `sequence`, one second after the one before.
-fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) -> Proven<Manifest> {
+pub(crate) fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) -> Proven<Manifest> {
     let first: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
     let time = first + std::time::Duration::from_secs(sequence);
     let kind = if parent.is_some() { BackupKind::Diff } else { BackupKind::Full };
@@ -158,11 +158,11 @@ fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) -> Proven<M
     })
 }
 
-fn labels(repository: &impl Repository) -> Vec<Label> {
+pub(crate) fn labels(repository: &impl Repository) -> Vec<Label> {
     repository.list().unwrap().into_iter().map(|listed| listed.label).collect()
 }
 
-fn content(repository: &impl Repository, label: &Label, row: &Row) -> Vec<u8> {
+pub(crate) fn content(repository: &impl Repository, label: &Label, row: &Row) -> Vec<u8> {
     let file = repository.open(label, row).unwrap();
     let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
     file.read_exact_at(0, &mut bytes).unwrap();
@@ -170,7 +170,7 @@ fn content(repository: &impl Repository, label: &Label, row: &Row) -> Vec<u8> {
 }
 
 /// Commits a backup with one file.
-fn commit_one(repository: &impl Repository, sequence: u64, bytes: &[u8]) -> Manifest {
+pub(crate) fn commit_one(repository: &impl Repository, sequence: u64, bytes: &[u8]) -> Manifest {
     let run = run();
     let mut source = Source::new();
     let incoming = repository.begin(None, &run).unwrap();

@@ -4,7 +4,10 @@
 
 #[cfg(feature = "faults")]
 mod conformance;
+#[cfg(feature = "faults")]
+mod directory_repository;
 mod fixtures;
 mod format_index;
 mod http_server;
 mod node_client;
+mod transfer;

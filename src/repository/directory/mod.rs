@@ -47,7 +47,11 @@ impl DirectoryRepository {
             return Err(Error::new(Kind::Refused, "another run has just made a repository").on(repository.place()));
         }
         let marker = Marker::new();
-        fs::write_durably(&layout.marker(), marker.encode()?.as_bytes(), FILE_MODE)?;
+        // Not written where it will stand: what an interrupted run leaves must not look like somebody else's file.
+        let staged = layout.state().join("new");
+        fs::write_durably(&staged, marker.encode()?.as_bytes(), FILE_MODE)?;
+        fs::rename(&staged, &layout.marker())?;
+        fs::sync_directory(layout.root())?;
         fs::sync_directory(fs::parent(layout.root()))?;
         Ok(Self { layout, id: marker.id })
     }

@@ -1,0 +1,288 @@
+//! What is copied is what was there, holes and hashes included, whichever way the bytes went.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use kbackup::error::{Error, Kind, Signal};
+use kbackup::event::{Event, Observer, Run, Silent};
+use kbackup::fs::{self, ReadAt};
+use kbackup::manifest::Blake3Hash;
+use kbackup::transfer::{self, Copied, Copy, Digest, Failure, Segment};
+use proptest::prelude::*;
+
+const KIB: usize = 1024;
+
+/// A file as it is made: what it reads as, and which ranges were written.
+#[derive(Debug, Clone)]
+struct Sparse {
+    bytes: Vec<u8>,
+    written: Vec<std::ops::Range<usize>>,
+}
+
+impl Sparse {
+    fn store(&self, path: &Path) {
+        let file = std::fs::File::create(path).unwrap();
+        file.set_len(self.bytes.len() as u64).unwrap();
+        for range in &self.written {
+            file.write_all_at(&self.bytes[range.clone()], range.start as u64).unwrap();
+        }
+    }
+}
+
+/// Runs of data, of written zeros, and of holes, at lengths that fit no block and some that do.
+fn sparse() -> impl Strategy<Value = Sparse> {
+    let length = prop_oneof![1..9000_usize, (1..5_usize).prop_map(|blocks| blocks * 64 * KIB), Just(1024 * KIB), 1..400 * KIB];
+    proptest::collection::vec((0..3_u8, length, any::<u8>()), 0..8).prop_map(|runs| {
+        let mut made = Sparse { bytes: Vec::new(), written: Vec::new() };
+        for (kind, length, seed) in runs {
+            let start = made.bytes.len();
+            let byte = |index: usize| if kind == 0 { u8::try_from(index % 251).unwrap().wrapping_add(seed) | 1 } else { 0 };
+            made.bytes.extend((0..length).map(byte));
+            if kind < 2 {
+                made.written.push(start..start + length);
+            }
+        }
+        made
+    })
+}
+
+fn silent() -> Run {
+    Run::new(Silent)
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    let md5 = <md5::Md5 as md5::Digest>::digest(&bytes[..bytes.len().saturating_sub(16)]);
+    Digest { size: bytes.len() as u64, blake3: Blake3Hash::of(bytes), md5: Some(kbackup::format::Md5Hash(md5.into())) }
+}
+
+/// Directories on one file system, and where there is one, on another.
+fn targets() -> Vec<tempfile::TempDir> {
+    let mut targets = vec![tempfile::tempdir().unwrap()];
+    targets.extend(tempfile::tempdir_in("/dev/shm"));
+    targets
+}
+
+fn copy_whole(source: &dyn ReadAt, length: u64, full_length: u64, live: bool, target: &fs::File) -> Result<Copied, Failure> {
+    let segments = [Segment { source, place: "source", end: length, live }];
+    transfer::copy(&Copy { kept: 0, segments: &segments, full_length, md5: true }, target, &silent())
+}
+
+/// Bytes that are not in a hole.
+fn allocated(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().blocks() * 512
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_copy_is_its_source(sparse in sparse(), cut: proptest::sample::Index, more in 0..300_000_usize, live: bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("source");
+        sparse.store(&path);
+        let length = cut.index(sparse.bytes.len() + 1);
+        let full = (length + more) as u64;
+        let mut expected = sparse.bytes[..length].to_vec();
+        expected.resize(length + more, 0);
+        for place in targets() {
+            let copy = place.path().join("copy");
+            let target = fs::create_new(&copy, 0o600).unwrap();
+            let source = fs::open_source(&path).unwrap();
+            let copied = copy_whole(&source, length as u64, full, live, &target).unwrap();
+            prop_assert!(std::fs::read(&copy).unwrap() == expected);
+            prop_assert_eq!(copied.digest, digest(&expected));
+            prop_assert!(copied.written <= copied.read && copied.read <= length as u64);
+            prop_assert!(allocated(&copy) <= length as u64 + 8 * 1024);
+        }
+        prop_assert!(std::fs::read(&path).unwrap() == sparse.bytes, "the source is as it was");
+    }
+
+    #[test]
+    fn a_file_that_is_no_plain_file_is_copied_too(sparse in sparse()) {
+        let directory = tempfile::tempdir().unwrap();
+        let copy = directory.path().join("copy");
+        let target = fs::create_new(&copy, 0o600).unwrap();
+        let size = sparse.bytes.len() as u64;
+        let copied = copy_whole(&sparse.bytes, size, size, false, &target).unwrap();
+        prop_assert!(std::fs::read(&copy).unwrap() == sparse.bytes);
+        prop_assert_eq!(copied.digest, digest(&sparse.bytes));
+        prop_assert_eq!(copied.read, size);
+    }
+
+    #[test]
+    fn an_extended_file_is_a_whole_copy(sparse in sparse(), cut: proptest::sample::Index, longer in 0..200_000_usize, kept: bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let (held, whole, copy) = ["held", "whole", "copy"].map(|name| directory.path().join(name)).into();
+        sparse.store(&whole);
+        let prefix = cut.index(sparse.bytes.len() + 1);
+        let mut old = sparse.bytes[..prefix].to_vec();
+        old.resize(prefix + longer, 7);
+        std::fs::write(&held, &old).unwrap();
+        let (held, whole) = (fs::open(&held).unwrap(), fs::open_source(&whole).unwrap());
+        let target = fs::create_new(&copy, 0o600).unwrap();
+        let size = sparse.bytes.len() as u64;
+        let kept = if kept && transfer::clone(&held, prefix as u64, &target).unwrap() { prefix as u64 } else { 0 };
+        let segments = [
+            Segment { source: &held, place: "held", end: prefix as u64, live: false },
+            Segment { source: &whole, place: "whole", end: size, live: true },
+        ];
+        let copied = transfer::copy(&Copy { kept, segments: &segments, full_length: size, md5: true }, &target, &silent()).unwrap();
+        prop_assert!(std::fs::read(&copy).unwrap() == sparse.bytes);
+        prop_assert_eq!(copied.digest, digest(&sparse.bytes));
+    }
+
+    #[test]
+    fn a_file_hashes_to_what_its_bytes_hash_to(sparse in sparse()) {
+        prop_assert_eq!(transfer::hash_file(&sparse.bytes, true, &silent()).unwrap(), digest(&sparse.bytes));
+        let plain = transfer::hash_file(&sparse.bytes, false, &silent()).unwrap();
+        prop_assert_eq!(plain, Digest { md5: None, ..digest(&sparse.bytes) });
+    }
+}
+
+#[test]
+fn holes_stay_holes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("source");
+    let mut made = Sparse { bytes: vec![0; 16 * KIB * KIB], written: vec![0..70 * KIB, 8 * KIB * KIB..8 * KIB * KIB + 100] };
+    for range in made.written.clone() {
+        made.bytes[range].fill(3);
+    }
+    made.store(&path);
+    for place in targets() {
+        for live in [false, true] {
+            let copy = place.path().join(format!("copy-{live}"));
+            let source = fs::open_source(&path).unwrap();
+            let copied = copy_whole(&source, source.size(), 20 << 20, live, &fs::create_new(&copy, 0o600).unwrap()).unwrap();
+            assert!(allocated(&copy) < 1024 * 1024, "{live}: {}", allocated(&copy));
+            assert!(live || copied.read < 1024 * 1024, "holes are not read: {}", copied.read);
+            assert_eq!(copied.digest.size, 20 << 20);
+        }
+    }
+}
+
+/// A file of a store that fails or ends too early.
+struct Failing {
+    size: u64,
+    good: u64,
+    error: Option<i32>,
+}
+
+impl ReadAt for Failing {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = usize::try_from(self.good.saturating_sub(offset)).unwrap().min(buffer.len());
+        buffer[..count].fill(1);
+        match self.error {
+            Some(error) if count == 0 => Err(std::io::Error::from_raw_os_error(error)),
+            _ => Ok(count),
+        }
+    }
+}
+
+#[test]
+fn trouble_with_the_source_is_told_from_trouble_with_the_target() {
+    let directory = tempfile::tempdir().unwrap();
+    let fail = |source: &Failing, name: &str| {
+        let target = fs::create_new(&directory.path().join(name), 0o600).unwrap();
+        copy_whole(source, source.size, source.size, false, &target).unwrap_err()
+    };
+    let short = fail(&Failing { size: 5_000_000, good: 3_000_000, error: None }, "short");
+    assert!(matches!(&short, Failure::Short { wanted: 5_000_000, found: 3_000_000, place } if place == "source"), "{short:?}");
+    assert_eq!(Error::from(short).kind(), Kind::Unstable);
+    let broken = fail(&Failing { size: 5_000_000, good: 3_000_000, error: Some(5) }, "broken");
+    assert_eq!(broken.source_place(), Some("source"));
+    assert_eq!(Error::from(broken).kind(), Kind::Failed);
+    let stale = fail(&Failing { size: 5_000_000, good: 3_000_000, error: Some(116) }, "stale");
+    assert_eq!(Error::from(stale).kind(), Kind::Unstable);
+
+    let full = fs::open_for_writing(Path::new("/dev/full")).unwrap();
+    let source = vec![1; 100];
+    assert!(matches!(copy_whole(&source, 100, 100, false, &full).unwrap_err(), Failure::Target(_)));
+}
+
+#[test]
+fn a_source_that_was_cut_is_short_also_in_its_holes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("source");
+    Sparse { bytes: vec![0; 3 * KIB * KIB], written: Vec::new() }.store(&path);
+    for live in [false, true] {
+        let source = fs::open_source(&path).unwrap();
+        let target = fs::create_new(&directory.path().join(format!("{live}")), 0o600).unwrap();
+        let failure = copy_whole(&source, 4 << 20, 4 << 20, live, &target).unwrap_err();
+        assert!(matches!(failure, Failure::Short { found, .. } if found == 3 << 20), "{failure:?}");
+    }
+}
+
+#[derive(Default)]
+struct Counting {
+    bytes: AtomicU64,
+    stop_at: Option<u64>,
+    run: Mutex<Option<Arc<Run>>>,
+}
+
+struct Shared(Arc<Counting>);
+
+impl Observer for Shared {
+    fn observe(&self, event: &Event) {
+        let Event::Progress { bytes } = event else { return };
+        let sum = self.0.bytes.fetch_add(*bytes, Ordering::SeqCst) + bytes;
+        if self.0.stop_at.is_some_and(|stop| sum >= stop) {
+            self.0.run.lock().unwrap().as_ref().unwrap().interrupt(Signal::Interrupt);
+        }
+    }
+}
+
+fn counting(stop_at: Option<u64>) -> (Arc<Run>, Arc<Counting>) {
+    let counting = Arc::new(Counting { stop_at, ..Counting::default() });
+    let run = Arc::new(Run::new(Shared(counting.clone())));
+    *counting.run.lock().unwrap() = Some(run.clone());
+    (run, counting)
+}
+
+#[test]
+fn progress_adds_up_and_an_interruption_ends_soon() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("source");
+    std::fs::write(&path, vec![5; 20_000_000]).unwrap();
+    let source = fs::open_source(&path).unwrap();
+    for live in [false, true] {
+        let segments = [Segment { source: &source, place: "source", end: 20_000_000, live }];
+        let plan = Copy { kept: 0, segments: &segments, full_length: 20_000_000, md5: true };
+        let target = |name: &str| fs::create_new(&directory.path().join(format!("{name}-{live}")), 0o600).unwrap();
+
+        let (run, count) = counting(None);
+        transfer::copy(&plan, &target("all"), &run).unwrap();
+        assert_eq!(count.bytes.load(Ordering::SeqCst), 20_000_000);
+
+        let (run, count) = counting(Some(8_000_000));
+        let failure = transfer::copy(&plan, &target("part"), &run).unwrap_err();
+        assert_eq!(Error::from(failure).kind().exit_code(), 130);
+        assert!(count.bytes.load(Ordering::SeqCst) < 16_000_000);
+    }
+    let (run, count) = counting(None);
+    transfer::hash_file(&source, true, &run).unwrap();
+    assert_eq!(count.bytes.load(Ordering::SeqCst), 20_000_000);
+}
+
+#[test]
+fn a_clone_does_not_change_with_its_source() {
+    let directory = tempfile::tempdir().unwrap();
+    let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+    std::fs::write(&from, vec![1; 300_000]).unwrap();
+    let source = fs::open_for_writing(&from).unwrap();
+    let target = fs::create_new(&to, 0o600).unwrap();
+    // Only some file systems share blocks; run the tests with TMPDIR on one of them.
+    if transfer::clone(&source, 100_001, &target).unwrap() {
+        source.write_all_at(0, &[2; 300_000]).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), vec![1; 100_001]);
+    } else {
+        assert_eq!(std::fs::metadata(&to).unwrap().len(), 0);
+    }
+}
