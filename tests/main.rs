@@ -10,4 +10,5 @@ mod fixtures;
 mod format_index;
 mod http_server;
 mod node_client;
+mod quiesce;
 mod transfer;

@@ -5,6 +5,8 @@
 mod answers;
 mod client;
 mod connection;
+mod debt;
+mod quiesce;
 mod session;
 mod version;
 
@@ -13,5 +15,7 @@ pub use answers::{
 };
 pub use client::{Client, Patience};
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
+pub use debt::{Claim, Debt, DebtNode, Ledger, OwedResume, OwedScavenge, Record};
+pub use quiesce::{OnlineQuiet, PlannedRelease, QuietSettings, ReleasePlan, Stillness, plan_release, quiesce};
 pub use session::{Session, Whereabouts};
 pub use version::ServerVersion;

@@ -1,0 +1,523 @@
+//! Keeping scavenges away from a copy, and giving them back (design §3; http-api §1, §2; O40–O44).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::debt::{Claim, Debt, Ledger, Record};
+use super::{AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session, Start, Stop};
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Run};
+use crate::fs;
+use crate::manifest::{Quiet, Scavenging};
+
+/// Pause between two looks at the node.
+const POLL: Duration = Duration::from_millis(100);
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+/// A leader that stops its own scavenge after a pause needs a moment to clean up; only what lasts longer was started by hand.
+const AUTO_CLEAN_UP: Duration = Duration::from_secs(3);
+/// A DELETE often has no answer (O41), and `current` tells all.
+const DELETE_LIMIT: Duration = Duration::from_secs(2);
+/// Giving back after a success or a failure may take its time; after an interruption somebody waits.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(60);
+const HASTY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How far quiescing goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuietSettings {
+    /// False: leave scavenges alone, and say so in the manifest (`--no-quiesce`).
+    pub quiesce: bool,
+    /// How long auto-scavenge may take to pause; its leader stops a running scavenge first.
+    pub pausing: Duration,
+    /// How long a scavenge may take to stop; completing a chunk cannot be interrupted.
+    pub stopping: Duration,
+    /// Threads of a scavenge that is given back.
+    pub threads: u32,
+    /// Throttle of a scavenge that is given back, in percent; only one thread can be throttled.
+    pub throttle_percent: u32,
+}
+
+impl Default for QuietSettings {
+    fn default() -> Self {
+        Self { quiesce: true, pausing: Duration::from_secs(600), stopping: Duration::from_secs(300), threads: 1, throttle_percent: 100 }
+    }
+}
+
+/// Whether the copy can be believed so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stillness {
+    /// No scavenge ran since the node was made quiet.
+    Quiet,
+    /// One did, or may have; what happened.
+    Disturbed(String),
+}
+
+/// A node that scavenges nothing until this is released. Dropping it releases it too, as well as it can.
+pub struct OnlineQuiet<'a> {
+    session: &'a Session,
+    run: &'a Run,
+    settings: QuietSettings,
+    db: Option<PathBuf>,
+    /// None where nothing is asked of the node.
+    claim: Option<Claim>,
+    quiet: Quiet,
+    before: Before,
+    stopped: Option<String>,
+    auto_paused: bool,
+    released: bool,
+}
+
+/// What the node said of scavenges when it had become quiet.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Before {
+    last: Option<LastScavenge>,
+    newest: Option<String>,
+}
+
+/// Pauses auto-scavenge, stops a running scavenge, and waits until the node is at rest. What is taken stands in `ledger` before it is taken.
+///
+/// `db` is the db directory, where it can be read: servers before 22.10.1 show a scavenge by the files it writes there.
+///
+/// # Errors
+/// [`Kind::Refused`] where the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while another run keeps this node quiet, [`Kind::Unstable`] where the
+/// node does not come to rest within the limits. What was taken until then is given back.
+pub fn quiesce<'a>(
+    session: &'a Session,
+    ledger: &Ledger,
+    db: Option<&Path>,
+    settings: QuietSettings,
+    run: &'a Run,
+) -> Result<OnlineQuiet<'a>> {
+    let mut quiet = OnlineQuiet {
+        session,
+        run,
+        db: db.map(Path::to_owned),
+        claim: None,
+        quiet: Quiet::NotAsked,
+        before: Before::default(),
+        stopped: None,
+        auto_paused: false,
+        released: false,
+        settings,
+    };
+    if !quiet.settings.quiesce {
+        return Ok(quiet);
+    }
+    let patience = Patience::of(run);
+    session.check(patience)?;
+    if session.client().current_scavenge(patience)? == Current::AdminDisabled {
+        return Err(Error::new(
+            Kind::Refused,
+            "the node has no admin API (`DisableAdminUi`): its scavenges can neither be seen nor stopped",
+        )
+        .on(session.client().place())
+        .hint("switch it on, or make sure yourself that no scavenge runs during the backup, and pass `--no-quiesce`"));
+    }
+    let claim = ledger.claim(session)?;
+    if !claim.debt().is_settled() {
+        run.note(format!(
+            "{}: an earlier run ended without giving back what it took; it is given back with the end of this one",
+            claim.debt().node
+        ));
+    }
+    quiet.claim = Some(claim);
+    quiet.settle_down()?;
+    Ok(quiet)
+}
+
+impl OnlineQuiet<'_> {
+    /// Makes the node quiet again after [`Stillness::Disturbed`].
+    ///
+    /// # Errors
+    /// As [`quiesce`].
+    pub fn settle_again(&mut self) -> Result<()> {
+        if self.claim.is_none() {
+            return self.session.check(Patience::of(self.run));
+        }
+        self.session.check(Patience::of(self.run))?;
+        self.settle_down()
+    }
+
+    /// Whether no scavenge has run since the node became quiet (http-api §1.9).
+    ///
+    /// # Errors
+    /// Where the node cannot be asked, and [`Kind::Refused`] where another node answers.
+    pub fn still_quiet(&self) -> Result<Stillness> {
+        let patience = Patience::of(self.run);
+        match self.session.check(patience) {
+            Err(error) if error.kind() == Kind::Unstable => return Ok(Stillness::Disturbed(error.what().to_owned())),
+            result => result?,
+        }
+        if self.claim.is_none() {
+            return Ok(Stillness::Quiet);
+        }
+        if let Current::Running(scavenge) = current(self.session.client(), patience)? {
+            return Ok(Stillness::Disturbed(format!("somebody started scavenge {scavenge}")));
+        }
+        if self.look(patience)? != self.before {
+            return Ok(Stillness::Disturbed("a scavenge ran meanwhile".to_owned()));
+        }
+        if let Some(file) = self.scavenge_output()? {
+            return Ok(Stillness::Disturbed(format!("a scavenge seems to run: there is {}", file.display())));
+        }
+        if self.auto_paused {
+            let state = self.session.client().auto_scavenge(patience)?;
+            if state != AutoScavenge::Paused {
+                return Ok(Stillness::Disturbed(format!("somebody resumed auto-scavenge (it is {state})")));
+            }
+        }
+        Ok(Stillness::Quiet)
+    }
+
+    /// What a manifest says about it.
+    #[must_use]
+    pub fn scavenging(&self) -> Scavenging {
+        Scavenging { quiet: self.quiet, stopped: self.stopped.clone(), auto_paused: self.auto_paused }
+    }
+
+    /// What the node is owed, for a copy of the record in the repository.
+    #[must_use]
+    pub fn debt(&self) -> Option<&Debt> {
+        self.claim.as_ref().map(Claim::debt).filter(|debt| !debt.is_settled())
+    }
+
+    /// Gives back what was taken, also when the run was interrupted; then it only takes less time about it.
+    ///
+    /// # Errors
+    /// Where something is still owed; it stays on record.
+    pub fn release(mut self) -> Result<()> {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Result<()> {
+        self.released = true;
+        let Some(claim) = &mut self.claim else { return Ok(()) };
+        let limit = if self.run.cancelled().is_cancelled() { HASTY_LIMIT } else { GIVE_BACK_LIMIT };
+        give_back(self.session.client(), self.session.version(), claim, limit, self.run)
+    }
+
+    fn settle_down(&mut self) -> Result<()> {
+        let patience = Patience::of(self.run);
+        let auto_was_at_work = self.pause_auto_scavenge(patience)?;
+        self.quiet =
+            if self.session.client().current_scavenge(patience)? == Current::NotSupported { Quiet::Inferred } else { Quiet::Confirmed };
+        self.stop_scavenges(patience, auto_was_at_work)?;
+        self.before = self.look(patience)?;
+        Ok(())
+    }
+
+    /// True where auto-scavenge may have had a scavenge on this node.
+    fn pause_auto_scavenge(&mut self, patience: Patience<'_>) -> Result<bool> {
+        let Some(claim) = &mut self.claim else { return Ok(false) };
+        let client = self.session.client();
+        let mut state = client.auto_scavenge(patience)?;
+        let owed = claim.debt().auto_scavenge.is_some();
+        self.auto_paused = owed && state == AutoScavenge::Paused;
+        if matches!(state, AutoScavenge::Absent | AutoScavenge::NotConfigured | AutoScavenge::Paused) {
+            return Ok(false);
+        }
+        let at_work = state != AutoScavenge::Waiting;
+        // Never resume what another pauses.
+        let ours = owed || state != AutoScavenge::Pausing;
+        if ours && !owed {
+            claim.owe_resume()?;
+        }
+        self.run.note(format!("auto-scavenge is {state}; waiting until it is paused"));
+        let (end, mut poll) = (Instant::now() + self.settings.pausing, POLL);
+        loop {
+            // A cluster between two leaders answers by errors for a while (http-api §2.3).
+            let step = if ours && state != AutoScavenge::Pausing { client.pause_auto_scavenge(patience) } else { Ok(()) };
+            let seen = step.and_then(|()| client.auto_scavenge(patience));
+            match seen {
+                Ok(AutoScavenge::Paused) => break,
+                Err(error) if error.kind() != Kind::Failed || Instant::now() > end => return Err(error),
+                Ok(_) if Instant::now() > end => {
+                    return Err(Error::new(Kind::Unstable, "auto-scavenge does not pause in time")
+                        .on(client.place())
+                        .because(format!("it is {state} after {} s", self.settings.pausing.as_secs()))
+                        .hint("a running scavenge has to stop first; allow it more time, or run the backup at another hour"));
+                }
+                Ok(now) => state = now,
+                Err(_) => {}
+            }
+            patience.pause(poll)?;
+            poll = (poll * 2).min(LONGEST_POLL);
+        }
+        if ours {
+            self.auto_paused = true;
+            self.run.emit(Event::AutoScavengePaused);
+        }
+        Ok(at_work)
+    }
+
+    fn stop_scavenges(&mut self, patience: Patience<'_>, auto_was_at_work: bool) -> Result<()> {
+        let Some(claim) = &mut self.claim else { return Ok(()) };
+        let client = self.session.client();
+        let clean = Instant::now() + if auto_was_at_work { AUTO_CLEAN_UP } else { Duration::ZERO };
+        let mut end = clean + self.settings.stopping;
+        let mut poll = POLL;
+        let mut stopping: Option<String> = None;
+        loop {
+            let Current::Running(scavenge) = current(client, patience)? else { break };
+            if stopping.as_ref() != Some(&scavenge) && Instant::now() >= clean {
+                claim.owe_scavenge(&scavenge, self.settings.threads, self.settings.throttle_percent)?;
+                self.run.note(format!("stopping scavenge {scavenge}"));
+                // Whatever it answers, `current` says when it has ended (http-api §1.6).
+                let _: Stop = client.stop_scavenge(&scavenge, patience.within(DELETE_LIMIT))?;
+                stopping = Some(scavenge);
+                (poll, end) = (POLL, Instant::now() + self.settings.stopping);
+                continue;
+            }
+            if Instant::now() > end {
+                return Err(Error::new(Kind::Unstable, format!("scavenge {scavenge} does not stop in time"))
+                    .on(client.place())
+                    .hint("completing a large chunk takes a while; allow it more time, or run the backup at another hour"));
+            }
+            patience.pause(poll)?;
+            poll = (poll * 2).min(LONGEST_POLL);
+        }
+        if let Some(scavenge) = stopping {
+            if has_succeeded(client, &scavenge, patience)? {
+                // It had done its work before it was asked to stop.
+                claim.settle_scavenge()?;
+            } else {
+                self.run.emit(Event::ScavengeStopped { scavenge: scavenge.clone() });
+                self.stopped = Some(scavenge);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the node says of scavenges that have ended.
+    fn look(&self, patience: Patience<'_>) -> Result<Before> {
+        let client = self.session.client();
+        let last = client.last_scavenge(patience)?;
+        let newest = if last.is_some() {
+            None
+        } else {
+            // Best effort: these servers tell it only by their log, and a leaderless cluster writes none.
+            let here = self.session.whereabouts().endpoint.as_deref();
+            let events =
+                client.scavenge_events(patience).or_else(|error| if error.kind() == Kind::Failed { Ok(Vec::new()) } else { Err(error) })?;
+            events
+                .into_iter()
+                .find(|event| event.result.is_none() && here.is_none_or(|here| event.endpoint == here))
+                .map(|event| event.scavenge)
+        };
+        Ok(Before { last, newest })
+    }
+
+    /// A file that only a running scavenge writes (http-api §1.6), on servers that cannot be asked.
+    fn scavenge_output(&self) -> Result<Option<PathBuf>> {
+        let (Quiet::Inferred, Some(db)) = (self.quiet, &self.db) else { return Ok(None) };
+        let recent = |status: &fs::Status| status.modified.elapsed().is_ok_and(|age| age < Duration::from_secs(60));
+        let found =
+            fs::list(db)?.into_iter().find(|entry| entry.name.to_string_lossy().ends_with(".scavenge.tmp") && recent(&entry.status));
+        Ok(found.map(|entry| db.join(entry.name)))
+    }
+}
+
+impl Drop for OnlineQuiet<'_> {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        if let Err(error) = self.give_back() {
+            let causes = error.causes().join(": ");
+            self.run.warn(format!("the node was not given back what was taken: {error}: {causes}; run `kbackup release`"));
+        }
+    }
+}
+
+/// The scavenge that runs, on a server of any age.
+fn current(client: &Client, patience: Patience<'_>) -> Result<Current> {
+    match client.current_scavenge(patience)? {
+        Current::NotSupported => client.current_scavenge_of_old_server(patience),
+        current => Ok(current),
+    }
+}
+
+/// Whether a scavenge came to its own end, as far as the node tells.
+fn has_succeeded(client: &Client, scavenge: &str, patience: Patience<'_>) -> Result<bool> {
+    if let Some(last) = client.last_scavenge(patience)? {
+        return Ok(last.scavenge_id == scavenge && last.scavenge_result == "Success");
+    }
+    let events = client.scavenge_events(patience).unwrap_or_default();
+    Ok(events.iter().any(|event| event.scavenge == scavenge && event.result.as_deref() == Some("Success")))
+}
+
+/// Gives back all that stands on record, and settles it. Doing it twice is harmless: what already runs is not started, and what is not paused is not resumed.
+///
+/// A stopped scavenge goes on first: a resumed auto-scavenge could be taken for it.
+fn give_back(client: &Client, version: &ServerVersion, claim: &mut Claim, limit: Duration, run: &Run) -> Result<()> {
+    if claim.debt().is_settled() {
+        return Ok(());
+    }
+    let end = Instant::now() + limit;
+    is_same_node(client, claim.debt(), rest(end))?;
+    let scavenge = give_back_scavenge(client, version, claim, end, run);
+    let auto = give_back_auto_scavenge(client, claim, end, run);
+    scavenge.and(auto)
+}
+
+fn rest<'a>(end: Instant) -> Patience<'a> {
+    Patience::regardless(end.saturating_duration_since(Instant::now()).max(POLL))
+}
+
+/// The node may have been restarted meanwhile, but it must be that node and not its neighbour.
+fn is_same_node(client: &Client, debt: &Debt, patience: Patience<'_>) -> Result<()> {
+    let Some(endpoint) = &debt.node.endpoint else { return Ok(()) };
+    match client.gossip(patience)? {
+        Some(gossip) if gossip.endpoint() != *endpoint => {
+            Err(Error::new(Kind::Refused, format!("another node answers: {} is owed, {} answers", endpoint, gossip.endpoint()))
+                .on(client.place())
+                .hint("give that node's own address"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Claim, end: Instant, run: &Run) -> Result<()> {
+    let Some(owed) = claim.debt().scavenge.clone() else { return Ok(()) };
+    let mut poll = POLL;
+    loop {
+        let old_server = client.current_scavenge(rest(end))? == Current::NotSupported;
+        if matches!(current(client, rest(end))?, Current::Running(_)) || has_succeeded(client, &owed.id, rest(end))? {
+            break;
+        }
+        // A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what it was running (O43, http-api §1.4).
+        let extent =
+            if version.resumes_scavenges() && !(old_server && version.is_development()) { Extent::Unfinished } else { Extent::Whole };
+        let why = match client.start_scavenge(extent, owed.threads, owed.throttle_percent, rest(end))? {
+            Start::Started(id) => {
+                run.note(match extent {
+                    Extent::Unfinished => format!("scavenge {} goes on as {id}", owed.id),
+                    Extent::Whole => format!("scavenge {} starts over as {id}: this server cannot go on where it was stopped", owed.id),
+                });
+                break;
+            }
+            Start::AlreadyRunning(_) => break,
+            Start::Refused(why) => why,
+            // It may run: look again before asking again.
+            Start::NoAnswer => "the node does not answer".to_owned(),
+        };
+        if Instant::now() + poll >= end {
+            return Err(Error::new(Kind::Failed, format!("scavenge {} could not be given back", owed.id))
+                .on(client.place())
+                .because(why)
+                .hint("it stays on record: run `kbackup release` later"));
+        }
+        std::thread::sleep(poll);
+        poll = (poll * 2).min(LONGEST_POLL);
+    }
+    claim.settle_scavenge()?;
+    run.emit(Event::GivenBack { what: "scavenge" });
+    Ok(())
+}
+
+fn give_back_auto_scavenge(client: &Client, claim: &mut Claim, end: Instant, run: &Run) -> Result<()> {
+    if claim.debt().auto_scavenge.is_none() {
+        return Ok(());
+    }
+    let mut poll = POLL;
+    loop {
+        let mut state = client.auto_scavenge(rest(end))?;
+        let mut problem = None;
+        if state == AutoScavenge::Paused {
+            match client.resume_auto_scavenge(rest(end)) {
+                Ok(Resume::Accepted) => state = client.auto_scavenge(rest(end))?,
+                Ok(Resume::StillPausing) => state = AutoScavenge::Pausing,
+                // Between two leaders (http-api §2.3).
+                Err(error) if error.kind() == Kind::Failed => problem = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if !matches!(state, AutoScavenge::Paused | AutoScavenge::Pausing | AutoScavenge::Absent) {
+            break;
+        }
+        if state == AutoScavenge::Absent || Instant::now() + poll >= end {
+            let error = Error::new(Kind::Failed, format!("auto-scavenge could not be resumed (it is {state})"))
+                .on(client.place())
+                .hint("it stays on record: run `kbackup release` later, or `POST /auto-scavenge/resume`");
+            return Err(match problem {
+                Some(problem) => error.because(problem),
+                None => error,
+            });
+        }
+        std::thread::sleep(poll);
+        poll = (poll * 2).min(LONGEST_POLL);
+    }
+    claim.settle_resume()?;
+    run.emit(Event::GivenBack { what: "auto-scavenge" });
+    Ok(())
+}
+
+/// What `kbackup release` is going to do.
+#[derive(Debug, Clone)]
+pub struct ReleasePlan {
+    records: Vec<Record>,
+}
+
+/// One node in a [`ReleasePlan`], for people and for JSON.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PlannedRelease {
+    /// The node's URL or socket.
+    pub node: String,
+    /// The advertised `host:port`.
+    pub endpoint: Option<String>,
+    /// Id of the scavenge that is to go on.
+    pub scavenge: Option<String>,
+    /// Auto-scavenge is to be resumed.
+    pub auto_scavenge: bool,
+    /// A run is at work and gives back by itself; left alone.
+    pub in_use: bool,
+}
+
+/// What is owed to all nodes, or to the one that `node` names (URL, socket or advertised endpoint).
+///
+/// # Errors
+/// What the state directory reports; [`Kind::NotFound`] never: nothing owed is an empty plan.
+pub fn plan_release(ledger: &Ledger, node: Option<&str>) -> Result<ReleasePlan> {
+    let mut records = ledger.records()?;
+    records.retain(|record| node.is_none_or(|node| record.debt.is_of(node)));
+    Ok(ReleasePlan { records })
+}
+
+impl ReleasePlan {
+    /// The nodes, in the order in which they are served.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<PlannedRelease> {
+        let planned = |record: &Record| PlannedRelease {
+            node: record.debt.node.to_string(),
+            endpoint: record.debt.node.endpoint.clone(),
+            scavenge: record.debt.scavenge.as_ref().map(|owed| owed.id.clone()),
+            auto_scavenge: record.debt.auto_scavenge.is_some(),
+            in_use: record.in_use,
+        };
+        self.records.iter().map(planned).collect()
+    }
+
+    /// Gives back to each node that is not in use. `connect` finds a node again; the record holds no credentials.
+    ///
+    /// # Errors
+    /// The first error; the other nodes are served nevertheless, and what could not be given back stays on record.
+    pub fn execute(&self, ledger: &Ledger, connect: impl Fn(&Debt) -> Result<Client>, run: &Run) -> Result<()> {
+        let mut first = Ok(());
+        for record in self.records.iter().filter(|record| !record.in_use) {
+            run.check()?;
+            let served = ledger.take(record).and_then(|claim| {
+                let Some(mut claim) = claim else { return Ok(()) };
+                let client = connect(claim.debt())?;
+                let session = Session::open(client, run)?;
+                give_back(session.client(), session.version(), &mut claim, GIVE_BACK_LIMIT, run)
+            });
+            if let Err(error) = served {
+                if first.is_ok() {
+                    first = Err(error);
+                } else {
+                    run.warn(error.to_string());
+                }
+            }
+        }
+        first
+    }
+}

@@ -1,0 +1,466 @@
+//! Scavenges are kept away, and given back whatever happens.
+
+#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kbackup::error::{Kind, Signal};
+use kbackup::event::{Run, Silent};
+use kbackup::manifest::Quiet;
+use kbackup::node::{
+    Client, Connection, Current, Ledger, OnlineQuiet, Patience, QuietSettings, Session, Stillness, TimeLimits, plan_release, quiesce,
+};
+use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Node, Recording, Server};
+
+/// One recording per version that ends in a running node for these tests.
+const RECORDINGS: [&str; 6] = ["20.10-append", "21.10-append", "22.10-append", "23.10-append", "24.10-append", "26.1-append"];
+
+struct Setting {
+    node: Node,
+    server: Server,
+    ledger: Ledger,
+    run: Run,
+    directory: tempfile::TempDir,
+}
+
+impl Setting {
+    fn new(recording: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::start(Recording::named(recording).unwrap(), directory.path().join("node")).unwrap();
+        node.advance_to_mark(Mark::Ready).unwrap();
+        let server = node.serve().unwrap();
+        let ledger = Ledger::open(&directory.path().join("state")).unwrap();
+        Self { node, server, ledger, run: Run::new(Silent), directory }
+    }
+
+    fn licensed(recording: &str, state: AutoScavengeState) -> Self {
+        let setting = Self::new(recording);
+        setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(state));
+        setting
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&Connection { limits: limits(), ..Connection::new(self.server.url()) }).unwrap()
+    }
+
+    fn session(&self) -> Session {
+        Session::open(self.client(), &self.run).unwrap()
+    }
+
+    fn quiesce<'a>(&'a self, session: &'a Session) -> kbackup::error::Result<OnlineQuiet<'a>> {
+        quiesce(session, &self.ledger, Some(&self.node.db()), settings(), &self.run)
+    }
+
+    fn posts(&self, part: &str) -> Vec<String> {
+        let requests = self.node.requests();
+        requests.into_iter().filter(|request| request.method == "POST" && request.path.contains(part)).map(|request| request.path).collect()
+    }
+
+    fn records(&self) -> usize {
+        self.ledger.records().unwrap().len()
+    }
+
+    /// The state directory as a crash leaves it: the records without the locks.
+    fn after_crash(&self) -> Ledger {
+        let (from, to) = (self.directory.path().join("state"), self.directory.path().join("crashed"));
+        std::fs::create_dir(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_str().unwrap().ends_with(".json") {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+        Ledger::open(&to).unwrap()
+    }
+
+    fn release(&self, ledger: &Ledger) -> kbackup::error::Result<()> {
+        plan_release(ledger, None).unwrap().execute(ledger, |_| Ok(self.client()), &self.run)
+    }
+}
+
+fn limits() -> TimeLimits {
+    TimeLimits { connect: Duration::from_secs(2), answer: Duration::from_secs(2), patience: Duration::from_secs(3) }
+}
+
+fn settings() -> QuietSettings {
+    QuietSettings { pausing: Duration::from_secs(5), stopping: Duration::from_secs(5), ..QuietSettings::default() }
+}
+
+#[test]
+fn leaves_an_idle_node_alone() {
+    for recording in RECORDINGS {
+        let setting = Setting::new(recording);
+        let session = setting.session();
+        let quiet = setting.quiesce(&session).unwrap();
+        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet, "{recording}");
+        let scavenging = quiet.scavenging();
+        let old = recording.starts_with("20.10") || recording.starts_with("21.10");
+        assert_eq!(scavenging.quiet, if old { Quiet::Inferred } else { Quiet::Confirmed }, "{recording}");
+        assert_eq!((scavenging.stopped, scavenging.auto_paused), (None, false), "{recording}");
+        quiet.release().unwrap();
+        assert!(setting.posts("").is_empty(), "{recording}: {:?}", setting.posts(""));
+        assert_eq!(setting.records(), 0, "{recording}");
+    }
+}
+
+#[test]
+fn stops_a_scavenge_and_gives_it_back() {
+    for recording in RECORDINGS {
+        let setting = Setting::new(recording);
+        let session = setting.session();
+        let scavenge = setting.node.start_scavenge(None).unwrap().to_string();
+        let quiet = setting.quiesce(&session).unwrap();
+        assert_eq!(setting.node.current_scavenge(), None, "{recording}");
+        assert_eq!(quiet.scavenging().stopped.as_deref(), Some(scavenge.as_str()), "{recording}");
+        assert_eq!(quiet.debt().unwrap().scavenge.as_ref().unwrap().id, scavenge, "{recording}");
+        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet, "{recording}");
+        assert_eq!(setting.records(), 1, "{recording}");
+        quiet.release().unwrap();
+        assert!(!setting.node.owes_scavenge(), "{recording}");
+        let old = recording.starts_with("20.10") || recording.starts_with("21.10");
+        let expected = if old { "/admin/scavenge?threads=1" } else { "/admin/scavenge?syncOnly=true&threads=1&throttlePercent=100" };
+        assert_eq!(setting.posts("/admin/scavenge"), [expected], "{recording}");
+        assert_eq!(setting.records(), 0, "{recording}");
+    }
+}
+
+#[test]
+fn needs_no_answer_to_a_delete() {
+    for (recording, answers_408) in
+        RECORDINGS.into_iter().map(|recording| (recording, true)).chain([("22.10-append", false), ("26.1-append", false)])
+    {
+        let setting = Setting::new(recording);
+        setting.node.change_quirks(|quirks| {
+            quirks.drop_delete_answers = !answers_408;
+            quirks.delete_answers_408 = answers_408;
+            quirks.cancel_delay = Duration::from_millis(400);
+        });
+        let session = setting.session();
+        setting.node.start_scavenge(None).unwrap();
+        let quiet = setting.quiesce(&session).unwrap();
+        assert_eq!(setting.node.current_scavenge(), None, "{recording}: `current` was not awaited");
+        quiet.release().unwrap();
+        assert!(!setting.node.owes_scavenge(), "{recording}");
+    }
+}
+
+#[test]
+fn does_not_restart_what_came_to_its_own_end() {
+    let setting = Setting::new("24.10-append");
+    let session = setting.session();
+    let scavenge = setting.node.start_scavenge(Some(Duration::from_millis(500))).unwrap();
+    let quiet = setting.quiesce(&session).unwrap();
+    assert_eq!(quiet.scavenging().stopped, Some(scavenge.to_string()));
+    std::mem::forget(quiet);
+    // It was stopped after all, and somebody else let it finish.
+    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
+    let ledger = setting.after_crash();
+    let running = setting.node.start_scavenge(None).unwrap();
+    setting.release(&ledger).unwrap();
+    assert!(setting.posts("/admin/scavenge").is_empty(), "one runs already");
+    assert_eq!(setting.node.current_scavenge(), Some(running));
+    assert!(ledger.records().unwrap().is_empty());
+}
+
+#[test]
+fn pauses_auto_scavenge_first_and_resumes_it_last() {
+    for (state, proxied) in
+        [(AutoScavengeState::Waiting, false), (AutoScavengeState::InProgress, false), (AutoScavengeState::Waiting, true)]
+    {
+        let setting = Setting::licensed("26.1-append", state);
+        setting.node.change_quirks(|quirks| quirks.auto_scavenge_proxied = proxied);
+        let session = setting.session();
+        let scavenge = setting.node.start_scavenge(None).unwrap();
+        let quiet = setting.quiesce(&session).unwrap();
+        assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Paused));
+        assert!(quiet.scavenging().auto_paused);
+        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
+        quiet.release().unwrap();
+        assert_ne!(setting.node.auto_scavenge(), Some(AutoScavengeState::Paused));
+        let asked: Vec<String> =
+            setting.node.requests().into_iter().filter(|request| request.method != "GET").map(|request| request.path).collect();
+        let delete = format!("/admin/scavenge/{scavenge}");
+        let paused = asked.iter().position(|path| path == "/auto-scavenge/pause").unwrap();
+        let stopped = asked.iter().position(|path| *path == delete).unwrap();
+        let given = asked.iter().position(|path| path.starts_with("/admin/scavenge?")).unwrap();
+        let resumed = asked.iter().position(|path| path == "/auto-scavenge/resume").unwrap();
+        assert!(paused < stopped && stopped < given && given < resumed, "{asked:?}");
+        assert_eq!(setting.records(), 0);
+    }
+}
+
+#[test]
+fn never_resumes_what_another_paused() {
+    for state in [AutoScavengeState::Paused, AutoScavengeState::Pausing, AutoScavengeState::NotConfigured] {
+        let setting = Setting::licensed("26.1-append", state);
+        let session = setting.session();
+        let quiet = setting.quiesce(&session).unwrap();
+        assert!(!quiet.scavenging().auto_paused);
+        quiet.release().unwrap();
+        assert!(setting.posts("/auto-scavenge").is_empty(), "{state:?}");
+    }
+}
+
+#[test]
+fn notices_what_disturbs() {
+    for recording in RECORDINGS {
+        let setting = Setting::new(recording);
+        let session = setting.session();
+        let mut quiet = setting.quiesce(&session).unwrap();
+        setting.node.start_scavenge(None).unwrap();
+        let disturbed = |quiet: &OnlineQuiet<'_>| matches!(quiet.still_quiet().unwrap(), Stillness::Disturbed(_));
+        assert!(disturbed(&quiet), "{recording}: it runs");
+        quiet.settle_again().unwrap();
+        assert!(!disturbed(&quiet), "{recording}");
+        setting.node.start_scavenge(Some(Duration::from_millis(10))).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(disturbed(&quiet), "{recording}: it ran from beginning to end between two looks");
+        quiet.release().unwrap();
+    }
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let session = setting.session();
+    let quiet = setting.quiesce(&session).unwrap();
+    setting.client().resume_auto_scavenge(Patience::of(&setting.run)).unwrap();
+    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else { panic!("somebody resumed it") };
+    assert!(why.contains("resumed"), "{why}");
+}
+
+#[test]
+fn notices_a_restart() {
+    let setting = Setting::new("26.1-kill");
+    let session = setting.session();
+    let quiet = setting.quiesce(&session).unwrap();
+    setting.node.advance_to_mark(Mark::Killed).unwrap();
+    setting.node.advance_to_mark(Mark::Ready).unwrap();
+    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else { panic!("the node was restarted") };
+    assert!(why.contains("restarted"), "{why}");
+    quiet.release().unwrap();
+}
+
+#[test]
+fn a_crash_is_repaired_from_the_record_alone() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let session = setting.session();
+    let scavenge = setting.node.start_scavenge(None).unwrap();
+    std::mem::forget(setting.quiesce(&session).unwrap());
+    let ledger = setting.after_crash();
+    let plan = plan_release(&ledger, None).unwrap();
+    let nodes = plan.nodes();
+    assert_eq!(nodes.len(), 1);
+    assert_eq!(nodes[0].scavenge, Some(scavenge.to_string()));
+    assert!(nodes[0].auto_scavenge && !nodes[0].in_use);
+    assert_eq!(nodes[0].node, setting.server.url());
+    assert!(plan_release(&ledger, Some("http://other:2113")).unwrap().nodes().is_empty());
+    assert_eq!(plan_release(&ledger, Some(&setting.server.address().to_string())).unwrap().nodes().len(), 1);
+
+    setting.release(&ledger).unwrap();
+    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+    assert!(!setting.node.owes_scavenge());
+    assert!(ledger.records().unwrap().is_empty());
+
+    // Twice, also by an old copy of the record: nothing happens.
+    setting.node.forget_requests();
+    setting.release(&ledger).unwrap();
+    setting.release(&Ledger::open(&setting.directory.path().join("crashed")).unwrap()).unwrap();
+    assert!(setting.posts("").is_empty());
+}
+
+#[test]
+fn giving_back_twice_is_harmless() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
+    let session = setting.session();
+    setting.node.start_scavenge(None).unwrap();
+    let quiet = setting.quiesce(&session).unwrap();
+    let copy = setting.after_crash();
+    quiet.release().unwrap();
+    let running = setting.node.current_scavenge();
+    assert!(running.is_some());
+    setting.node.forget_requests();
+    setting.release(&copy).unwrap();
+    assert!(setting.posts("").is_empty(), "{:?}", setting.posts(""));
+    assert_eq!(setting.node.current_scavenge(), running);
+    assert!(copy.records().unwrap().is_empty());
+}
+
+#[test]
+fn the_next_run_gives_back_what_a_crash_left() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let session = setting.session();
+    setting.node.start_scavenge(None).unwrap();
+    std::mem::forget(setting.quiesce(&session).unwrap());
+    let ledger = setting.after_crash();
+    let quiet = quiesce(&session, &ledger, None, settings(), &setting.run).unwrap();
+    assert!(quiet.scavenging().auto_paused, "the log of this backup says paused as well");
+    quiet.release().unwrap();
+    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+    assert!(!setting.node.owes_scavenge());
+}
+
+#[test]
+fn a_restarted_node_is_still_owed() {
+    let setting = Setting::new("26.1-kill");
+    let session = setting.session();
+    setting.node.start_scavenge(None).unwrap();
+    let quiet = setting.quiesce(&session).unwrap();
+    setting.node.advance_to_mark(Mark::Killed).unwrap();
+    setting.node.advance_to_mark(Mark::Ready).unwrap();
+    quiet.release().unwrap();
+    assert_eq!(setting.posts("/admin/scavenge").len(), 1);
+}
+
+#[test]
+fn another_node_is_never_given_anything() {
+    let (one, other) = (Setting::new("26.1-append"), Setting::new("26.1-append"));
+    let session = one.session();
+    one.node.start_scavenge(None).unwrap();
+    std::mem::forget(one.quiesce(&session).unwrap());
+    let ledger = one.after_crash();
+    let error = plan_release(&ledger, None).unwrap().execute(&ledger, |_| Ok(other.client()), &one.run).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(other.posts("").is_empty());
+    assert_eq!(ledger.records().unwrap().len(), 1, "it is still owed");
+}
+
+#[test]
+fn one_run_at_a_time_keeps_a_node_quiet() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let session = setting.session();
+    let quiet = setting.quiesce(&session).unwrap();
+    let error = setting.quiesce(&session).map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Locked);
+    assert!(plan_release(&setting.ledger, None).unwrap().nodes()[0].in_use);
+    setting.release(&setting.ledger).unwrap();
+    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Paused), "a run at work is left alone");
+    quiet.release().unwrap();
+    setting.quiesce(&session).unwrap().release().unwrap();
+}
+
+#[test]
+fn gives_back_after_errors_panics_and_interruptions() {
+    let setting = Arc::new(Setting::licensed("26.1-append", AutoScavengeState::Waiting));
+    let session = setting.session();
+
+    setting.node.start_scavenge(None).unwrap();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _quiet = setting.quiesce(&session).unwrap();
+        panic!("on purpose");
+    }));
+    assert!(outcome.is_err());
+    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+    assert_eq!(setting.posts("/admin/scavenge").len(), 1);
+
+    // An interruption while it waits for the scavenge to stop.
+    std::thread::sleep(setting.node.quirks().scavenge_duration);
+    setting.node.change_quirks(|quirks| quirks.cancel_delay = Duration::from_millis(1500));
+    setting.node.start_scavenge(None).unwrap();
+    let interrupted = Arc::clone(&setting);
+    let waker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        interrupted.run.interrupt(Signal::Interrupt);
+        Instant::now()
+    });
+    let error = setting.quiesce(&session).map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted(Signal::Interrupt));
+    assert!(waker.join().unwrap().elapsed() < Duration::from_secs(2));
+    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+}
+
+#[test]
+fn keeps_the_record_where_the_node_is_gone() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let session = setting.session();
+    let quiet = setting.quiesce(&session).unwrap();
+    setting.node.change_quirks(|quirks| quirks.never_answer = true);
+    setting.run.interrupt(Signal::Terminate);
+    let begun = Instant::now();
+    let error = quiet.release().unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable, "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert_eq!(setting.records(), 1);
+    setting.node.change_quirks(|quirks| quirks.never_answer = false);
+    let run = Run::new(Silent);
+    plan_release(&setting.ledger, None).unwrap().execute(&setting.ledger, |_| Ok(setting.client()), &run).unwrap();
+    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+}
+
+#[test]
+fn refuses_a_node_without_admin_api() {
+    for recording in RECORDINGS {
+        let setting = Setting::new(recording);
+        setting.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
+        let session = setting.session();
+        let error = setting.quiesce(&session).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "{recording}");
+        assert!(error.hints()[0].contains("--no-quiesce"));
+        let quiet = quiesce(&session, &setting.ledger, None, QuietSettings { quiesce: false, ..settings() }, &setting.run).unwrap();
+        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
+        assert_eq!(quiet.scavenging().quiet, Quiet::NotAsked);
+        quiet.release().unwrap();
+    }
+}
+
+#[test]
+fn gives_up_on_what_does_not_come_to_rest() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::InProgress);
+    setting.node.change_quirks(|quirks| quirks.pausing_for = Duration::from_secs(2));
+    let session = setting.session();
+    let short = QuietSettings { pausing: Duration::from_millis(300), ..settings() };
+    let error = quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unstable);
+    assert!(!setting.posts("/auto-scavenge/resume").is_empty(), "it was resumed once it had paused");
+    assert_eq!(setting.records(), 0);
+
+    let setting = Setting::new("26.1-append");
+    setting.node.change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(60));
+    setting.node.start_scavenge(None).unwrap();
+    let session = setting.session();
+    let short = QuietSettings { stopping: Duration::from_millis(500), ..settings() };
+    let error = quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unstable);
+}
+
+#[test]
+fn the_record_is_private_and_holds_no_secret() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let credentials = kbackup::node::Credentials::Basic { user: "ops".to_owned(), password: "hunter2".into() };
+    let connection = Connection { limits: limits(), credentials: Some(credentials), ..Connection::new(setting.server.url()) };
+    let session = Session::open(Client::new(&connection).unwrap(), &setting.run).unwrap();
+    let quiet = setting.quiesce(&session).unwrap();
+    let state = setting.directory.path().join("state");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    for entry in std::fs::read_dir(&state).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{path:?}");
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("hunter2"));
+    }
+    assert!(!format!("{session:?}").contains("hunter2"));
+    quiet.release().unwrap();
+}
+
+#[test]
+fn tells_a_record_that_cannot_be_read() {
+    let setting = Setting::new("26.1-append");
+    let path = setting.directory.path().join("state").join("x.json");
+    for (text, kind) in [("", Kind::StoredCorrupt), ("{\"format\": 1}", Kind::StoredCorrupt), ("{\"format\": 99}", Kind::Refused)] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(setting.ledger.records().unwrap_err().kind(), kind, "{text}");
+    }
+}
+
+#[test]
+fn asks_old_servers_without_stopping_anything() {
+    for recording in ["20.10-append", "21.10-append"] {
+        let setting = Setting::new(recording);
+        let client = setting.client();
+        let patience = Patience::of(&setting.run);
+        assert_eq!(client.current_scavenge_of_old_server(patience).unwrap(), Current::Idle);
+        let scavenge = setting.node.start_scavenge(None).unwrap();
+        assert_eq!(client.current_scavenge_of_old_server(patience).unwrap(), Current::Running(scavenge.to_string()));
+        assert_eq!(setting.node.current_scavenge(), Some(scavenge), "it still runs");
+    }
+}
