@@ -231,6 +231,49 @@ pub fn chunks(db: &Path) -> Result<Vec<ChunkFile>> {
     Ok(found)
 }
 
+/// A whole log, as a node would see it that starts from the directory.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The writer checkpoint.
+    pub writer: u64,
+    /// Every record before it, in order.
+    pub records: Vec<Record>,
+}
+
+impl Log {
+    /// Reads all chunks up to `writer.chk`. Fails where a frame, a position or a header is wrong.
+    pub fn read(db: &Path) -> Result<Self> {
+        let writer = fs::read(db.join("writer.chk")).context("cannot read writer.chk")?;
+        let writer = u64::try_from(crate::recording::number(&writer))?;
+        let mut records = Vec::new();
+        for chunk in chunks(db)? {
+            records.extend(chunk.records(writer)?);
+        }
+        ensure!(records.windows(2).all(|pair| pair[0].end <= pair[1].position), "the log's positions do not ascend");
+        Ok(Self { writer, records })
+    }
+
+    /// The ids of all events that a reader would see, in order.
+    pub fn event_ids(&self) -> impl Iterator<Item = Uuid> {
+        self.records.iter().filter_map(|record| match &record.kind {
+            Kind::Prepare { event, .. } => Some(*event),
+            Kind::Commit | Kind::Epoch(_) => None,
+        })
+    }
+
+    /// The last position at or before the writer checkpoint where a log may end: after a whole append. 0 in an empty log.
+    #[must_use]
+    pub fn last_boundary(&self) -> u64 {
+        self.records.iter().rfind(|record| record.is_boundary()).map_or(0, |record| record.end)
+    }
+
+    /// Does the log end after a whole append?
+    #[must_use]
+    pub fn ends_at_boundary(&self) -> bool {
+        self.records.last().is_none_or(Record::is_boundary)
+    }
+}
+
 /// What a record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {

@@ -463,7 +463,10 @@ impl Node {
 
     /// Changes the quirks, also while the node runs.
     pub fn change_quirks(&self, change: impl FnOnce(&mut Quirks)) {
-        change(&mut locked(&self.shared.quirks));
+        // Not under the lock, so that `change` may ask the node.
+        let mut quirks = self.quirks();
+        change(&mut quirks);
+        *locked(&self.shared.quirks) = quirks;
         self.shared.changed.notify_all();
     }
 
@@ -682,7 +685,7 @@ impl Node {
         }
     }
 
-    /// A client's `POST /auto-scavenge/pause` on a licensed node. The state afterwards.
+    /// A client's `POST /auto-scavenge/pause` on a licensed node, which stops a running scavenge. The state afterwards.
     pub(crate) fn pause_auto_scavenge(&self) -> Option<AutoScavengeState> {
         let mut state = self.state();
         let mut quirks = locked(&self.shared.quirks);
@@ -699,6 +702,13 @@ impl Node {
             AutoScavengeState::NotConfigured | AutoScavengeState::Waiting | AutoScavengeState::Paused => AutoScavengeState::Paused,
         };
         quirks.auto_scavenge = AutoScavenge::Licensed(after);
+        drop(quirks);
+        drop(state);
+        if before == AutoScavengeState::InProgress {
+            // The leader stops the scavenge that it had started (http-api §2.5); nobody owes it.
+            let _none_runs = self.delete_scavenge(None);
+            self.state().stopped_by_client = false;
+        }
         Some(after)
     }
 

@@ -356,6 +356,32 @@ impl Recording {
         values
     }
 
+    /// The numbers of steps at which `writer.chk` stands in the middle of an append (O38), found by replaying into `scratch`, which
+    /// must be empty. Each is the first step of such a span.
+    pub fn steps_inside_appends(self: &std::sync::Arc<Self>, scratch: &Path) -> Result<Vec<usize>> {
+        let node = crate::Node::start(std::sync::Arc::clone(self), scratch)?;
+        let mut found = Vec::new();
+        let mut ends: std::collections::BTreeMap<u64, bool> = std::collections::BTreeMap::new();
+        let mut before = 0;
+        for (steps, value) in self.values_of(Checkpoint::Writer) {
+            node.advance_to(steps)?;
+            let Ok(writer) = u64::try_from(value) else { continue };
+            if writer < before {
+                ends.clear();
+            }
+            before = writer;
+            if ends.last_key_value().is_none_or(|(end, _)| *end < writer) {
+                for chunk in crate::log::chunks(&node.db())? {
+                    ends.extend(chunk.records(writer)?.iter().map(|record| (record.end, record.is_boundary())));
+                }
+            }
+            if ends.range(..=writer).next_back().is_some_and(|(_, is_boundary)| !is_boundary) {
+                found.push(steps);
+            }
+        }
+        Ok(found)
+    }
+
     /// The events acknowledged when `steps` steps have been done.
     #[must_use]
     pub fn acknowledged_before(&self, steps: usize) -> Vec<Acknowledged> {

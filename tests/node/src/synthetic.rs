@@ -303,50 +303,26 @@ impl Stream {
     }
 }
 
-/// Random bytes that do not compress, cheaply: a pool of them, with another key each time.
+/// Random bytes that do not compress. BLAKE3's output stream, because it is quick without optimisation as well.
 struct Generator {
-    state: u64,
-    pool: Vec<u8>,
+    stream: blake3::OutputReader,
 }
-
-const POOL: usize = 4 << 20;
 
 impl Generator {
     fn new(seed: u64) -> Self {
-        let mut generator = Self { state: seed.wrapping_mul(2) | 1, pool: Vec::with_capacity(POOL) };
-        while generator.pool.len() < POOL {
-            let word = generator.next();
-            generator.pool.extend_from_slice(&word.to_le_bytes());
-        }
-        generator
-    }
-
-    /// xorshift64*.
-    fn next(&mut self) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        Self { stream: blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof() }
     }
 
     fn uuid(&mut self) -> Uuid {
-        Uuid::from_u64_pair(self.next(), self.next())
+        let mut bytes = [0; 16];
+        self.stream.fill(&mut bytes);
+        Uuid::from_bytes(bytes)
     }
 
     fn fill(&mut self, into: &mut Vec<u8>, length: usize) {
-        let key = self.next();
-        let mut at = (self.next() as usize % (POOL - 8)) & !7;
-        let end = into.len() + length;
-        into.reserve(length + 8);
-        while into.len() < end {
-            let part = (end - into.len()).next_multiple_of(8).min(POOL - at);
-            for word in self.pool[at..at + part].chunks_exact(8) {
-                let word = u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
-                into.extend_from_slice(&(word ^ key).to_le_bytes());
-            }
-            at = 0;
-        }
-        into.truncate(end);
+        let start = into.len();
+        into.resize(start + length, 0);
+        self.stream.fill(&mut into[start..]);
     }
 }
 

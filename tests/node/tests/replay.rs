@@ -282,3 +282,22 @@ fn a_lock_of_another_process_is_noticed() {
     releasing.join().unwrap();
     assert_eq!(node.lock_conflicts(), ["db/writer.chk"]);
 }
+
+#[test]
+fn the_writer_checkpoint_stands_inside_appends_up_to_22_10() {
+    // O38.
+    for (name, some) in [("21.10-append", true), ("22.10-append", true), ("23.10-append", false), ("26.1-append", false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let recording = std::sync::Arc::new(Recording::named(name).unwrap());
+        let steps = recording.steps_inside_appends(directory.path()).unwrap();
+        assert_eq!(!steps.is_empty(), some, "{name}: {steps:?}");
+        let again = tempfile::tempdir().unwrap();
+        let node = Node::start(recording, again.path()).unwrap();
+        for step in steps {
+            node.advance_to(step).unwrap();
+            let log = log::Log::read(&node.db()).unwrap();
+            assert!(!log.ends_at_boundary());
+            assert!(log.last_boundary() < log.writer);
+        }
+    }
+}
