@@ -1,6 +1,5 @@
 //! The node's admin API over real HTTP, as its version answers (http-api.md; `fixtures/http`).
 
-use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -258,6 +257,8 @@ struct Answer {
     headers: Vec<(&'static str, String)>,
     body: String,
     never: bool,
+    /// Before it is sent.
+    delay: Duration,
 }
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -319,7 +320,7 @@ async fn receive(State(service): State<Arc<Service>>, method: Method, uri: Uri, 
     if answer.never {
         return std::future::pending().await;
     }
-    wait(delay).await;
+    tokio::time::sleep(delay + answer.delay).await;
     node.note_answer(number, answer.status);
     let mut response = Response::builder().status(answer.status).header("Server", "Kestrel");
     if let Some(content_type) = answer.content_type {
@@ -331,9 +332,8 @@ async fn receive(State(service): State<Arc<Service>>, method: Method, uri: Uri, 
     response.body(Body::from(answer.body)).unwrap_or_else(|_| Response::new(Body::empty()))
 }
 
-fn wait(delay: Duration) -> impl Future<Output = ()> {
-    tokio::time::sleep(delay)
-}
+/// A handler that has not replied by then makes the node answer 408 (http-api §0.2).
+const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The ways in which a legacy endpoint can encode its answer (http-api §0.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -757,7 +757,8 @@ impl Service {
         match self.node.delete_scavenge(wanted) {
             Ok(_) if asked.quirks.drop_delete_answers => Answer { never: true, ..Answer::default() },
             Ok(_) if asked.quirks.delete_answers_408 => Answer::empty(408),
-            Ok(id) => encode(codec, &json!(id), || id.to_string()),
+            Ok(_) if asked.quirks.delete_takes > HTTP_TIMEOUT => Answer { delay: HTTP_TIMEOUT, ..Answer::empty(408) },
+            Ok(id) => Answer { delay: asked.quirks.delete_takes, ..encode(codec, &json!(id), || id.to_string()) },
             Err(_) if self.from(23, 6) => Answer::text(404, TEXT, "Scavenge Id does not exist"),
             Err(None) => Answer::text(404, TEXT, ""),
             Err(Some(running)) => Answer::text(404, TEXT, json!(running).to_string()),
@@ -803,6 +804,7 @@ impl Service {
         }
         match kind {
             AutoScavenge::Unlicensed => Answer::problem(503, "Service Unavailable", "AutoScavenge is not enabled"),
+            AutoScavenge::NoLeader => Answer::problem(500, "Internal Server Error", "No leader node was found in the cluster"),
             AutoScavenge::Broken => Answer::problem(500, "Internal Server Error", "AutoScavenge is no longer running"),
             _ => self.licensed(asked),
         }

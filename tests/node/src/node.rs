@@ -82,6 +82,10 @@ struct Scavenge {
 /// Steps are counted from 0; the node *is at* step `n` when `n` steps have been done. A handle is cheap to clone, and all
 /// clones are the same node. All methods may be called from any thread.
 ///
+/// # Locks
+/// While the process of the recording runs, its `flock`s are held, so that a probe says busy (O6). `kurrent.ddb` is locked with `fcntl`,
+/// which only *other processes* can see, and which goes when any descriptor of that file is closed in this one.
+///
 /// # Scavenges
 /// A scavenge of the recording runs from the moment it was asked for until `current` became empty, while appends go on.
 /// While the node is *quiet*, a scavenge of the recording does not begin: the replay waits at that step, and the appends

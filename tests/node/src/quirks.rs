@@ -11,6 +11,9 @@ pub struct Quirks {
     pub drop_delete_answers: bool,
     /// A DELETE of a scavenge stops it but answers 408 (http-api §1.5).
     pub delete_answers_408: bool,
+    /// A DELETE of a scavenge answers only after this time; after 10 s it answers 408 instead, and stops the scavenge all the same
+    /// (http-api §1.5).
+    pub delete_takes: Duration,
     /// From the answer to a DELETE until the scavenge has cleaned up and `current` is empty (O40).
     pub cancel_delay: Duration,
     /// How long a scavenge lasts that a client starts and that is not in the recording.
@@ -62,6 +65,7 @@ impl Default for Quirks {
         Self {
             drop_delete_answers: false,
             delete_answers_408: false,
+            delete_takes: Duration::ZERO,
             cancel_delay: Duration::from_millis(60),
             scavenge_duration: Duration::from_millis(200),
             quiet_interval: Duration::ZERO,
@@ -122,6 +126,8 @@ pub enum AutoScavenge {
     Licensed(AutoScavengeState),
     /// Licensed, but stopped because of an error: 500.
     Broken,
+    /// Licensed, while the cluster has no leader: 500.
+    NoLeader,
 }
 
 /// The state that `GET /auto-scavenge/status` tells.

@@ -444,3 +444,34 @@ fn the_unix_socket_needs_no_credentials() {
     drop(server);
     assert!(!path.exists());
 }
+
+#[test]
+fn pausing_auto_scavenge_stops_its_scavenge_and_keeps_the_next_one_waiting() {
+    let (_directory, node, server) = ready("26.1-scavenge");
+    let [first, second] = &node.recording().scavenges[..] else { panic!("two scavenges") };
+    node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::InProgress));
+    node.advance_to(first.begin + 10).unwrap();
+    assert_eq!(ask(&server, "POST", "/auto-scavenge/pause").status, 202);
+    until("Paused", || node.auto_scavenge() == Some(AutoScavengeState::Paused));
+    until("an empty current", || node.current_scavenge().is_none());
+    assert!(!node.owes_scavenge());
+    node.run(Speed::Fastest);
+    node.wait_for_step(second.begin, Duration::from_secs(10)).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(node.step(), second.begin);
+    node.hold_at(second.begin + 1);
+    assert_eq!(ask(&server, "POST", "/auto-scavenge/resume").status, 200);
+    node.wait_for_step(second.begin + 1, Duration::from_secs(10)).unwrap();
+    node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
+    assert_eq!(ask(&server, "POST", "/auto-scavenge/pause").status, 500);
+}
+
+#[test]
+fn a_delete_can_be_slow() {
+    let (_directory, node, server) = ready("26.1-append");
+    node.change_quirks(|quirks| quirks.delete_takes = Duration::from_millis(200));
+    node.start_scavenge(None).unwrap();
+    let begun = Instant::now();
+    assert_eq!(ask(&server, "DELETE", "/admin/scavenge/current").status, 200);
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+}
