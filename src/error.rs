@@ -198,6 +198,9 @@ impl From<IoError> for Error {
             ErrorKind::PermissionDenied => Some("run as the user that owns these files, or as root"),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("free space there; nothing that is listed was harmed"),
             ErrorKind::ReadOnlyFilesystem => Some("the file system is mounted read-only"),
+            _ if rustix::io::Errno::from_io_error(&error.source) == Some(rustix::io::Errno::IO) => {
+                Some("the disk below it reports a fault: see the kernel's log, and do not trust that disk with the only copy")
+            }
             _ => None,
         };
         let result = Self::new(kind, format!("cannot {}", error.operation)).at(&error.path).because(error.source);

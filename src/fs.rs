@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// What was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -371,7 +372,7 @@ pub fn open_source(path: &Path) -> Result<File> {
         std::fs::OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or_default()).open(path)
     };
     let file = attempt(Operation::Open, path, || match open(OFlags::NOATIME) {
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) => open(OFlags::empty()),
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => open(OFlags::empty()),
         result => result,
     })?;
     let file = File::new(file, path)?;
@@ -458,12 +459,15 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the names in a directory durable.
+/// Makes the names in a directory durable, as far as its file system knows how: some network file systems do not.
 ///
 /// # Errors
 /// What the file system reports.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    attempt(Operation::Sync, path, || std::fs::File::open(path)?.sync_all())
+    attempt(Operation::Sync, path, || match std::fs::File::open(path)?.sync_all() {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::OPNOTSUPP)) => Ok(()),
+        result => result,
+    })
 }
 
 /// What the file system says of `path`, links not followed; none where nothing has that name.

@@ -45,6 +45,7 @@ pub(crate) fn conformance(factory: &impl Factory) {
     a_second_writer_is_locked_out(factory);
     files_are_read_as_they_were_stored(factory);
     a_diff_takes_over_extends_and_cuts(factory);
+    several_threads_put_files_in_at_once(factory);
     a_parent_can_be_deleted_alone(factory);
     backups_are_listed_by_sequence(factory);
     a_damaged_manifest_is_listed_with_its_error(factory);
@@ -317,6 +318,33 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     assert_eq!(content(&repository, &diff.label, &diff.files[1]), extended);
 }
 
+fn several_threads_put_files_in_at_once(factory: &impl Factory) {
+    let repository = factory.create();
+    let run = run();
+    let full = commit_one(&repository, 1, &[8; 3_000_000]);
+    let mut source = Source::new();
+    let files: Vec<(String, fs::File)> = (0..8_u8)
+        .map(|number| (format!("db/chunk-00001{number}.000000"), source.file(&format!("{number}"), &vec![number; 2_500_000])))
+        .collect();
+    let incoming = repository.begin(Some(&full), &run).unwrap();
+    let stored: Vec<Stored> = std::thread::scope(|scope| {
+        let put = |(path, file)| incoming.ingest(&at(path), &Ingest { md5: true, ..whole(file) }).unwrap();
+        let threads: Vec<_> = files.iter().map(|(path, file)| scope.spawn(move || put((path, file)))).collect();
+        incoming.adopt(&full.files[0]).unwrap();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    source.rows.push(full.files[0].clone());
+    for ((path, _), stored) in files.iter().zip(stored) {
+        source.keep(path, stored);
+    }
+    let diff = manifest(2, Some(&full), &source.rows);
+    assert!(incoming.bytes_stored() > 0);
+    incoming.commit(&diff).unwrap();
+    for row in &diff.files {
+        assert_eq!(Blake3Hash::of(&content(&repository, &diff.label, row)), row.blake3);
+    }
+}
+
 fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     let repository = factory.create();
     let full = commit_one(&repository, 1, b"events");
@@ -490,4 +518,12 @@ impl Factory for Directories {
 #[test]
 fn a_directory_repository_conforms() {
     conformance(&Directories { root: tempfile::tempdir().unwrap() });
+}
+
+/// The usual case: the repository lies on another file system than the node.
+#[test]
+fn a_directory_repository_on_another_file_system_conforms() {
+    if let Ok(root) = tempfile::tempdir_in("/dev/shm") {
+        conformance(&Directories { root });
+    }
 }

@@ -31,7 +31,8 @@ impl Lock {
     /// `Locked`, and what the file system reports.
     pub(super) fn take(path: &Path) -> Result<Self> {
         let file = fs::open_or_create(path, 0o600)?;
-        if !file.try_lock()? {
+        let taken = file.try_lock().map_err(|error| Error::from(error).hint("a repository needs a file system with locks (`flock`)"))?;
+        if !taken {
             return Err(Error::new(Kind::Locked, "another run writes to this repository")
                 .at(path)
                 .because(describe(path))

@@ -79,7 +79,7 @@ impl<'a> DirectoryIncoming<'a> {
     fn copy(&self, file: &fs::File, plan: &transfer::Copy<'_>, mode: u32) -> Result<Stored, Failure> {
         let captured = clock::now();
         let copied = transfer::copy(plan, file, self.run)?;
-        file.set_mode(stored_mode(mode))?;
+        set_mode(file, mode)?;
         file.sync()?;
         self.bytes_stored.fetch_add(copied.written, Ordering::Relaxed);
         let transfer::Digest { size, blake3, md5 } = copied.digest;
@@ -148,8 +148,8 @@ impl<'a> DirectoryIncoming<'a> {
         for row in manifest.files.iter().filter(|row| own.contains(&row.path)) {
             self.run.check()?;
             let file = fs::open(&self.files.path_of(&row.path))?;
-            file.set_mode(stored_mode(row.mode))?;
-            file.set_modified(row.modified.into())?;
+            set_mode(&file, row.mode)?;
+            where_known(file.set_modified(row.modified.into()))?;
             file.sync()?;
             // The proof has read it; nobody else will soon. Advice, and so never an error.
             let _ = file.system(fs::Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, Advice::DontNeed));
@@ -181,8 +181,16 @@ struct Rest<'a> {
 }
 
 /// The server's bits for owner, group and others; the owner can always read what is stored.
-fn stored_mode(mode: u32) -> u32 {
-    mode & 0o777 | 0o400
+fn set_mode(file: &fs::File, mode: u32) -> Result<(), IoError> {
+    where_known(file.set_mode(mode & 0o777 | 0o400))
+}
+
+/// Not every file system keeps modes and times; the rows do.
+fn where_known(result: Result<(), IoError>) -> Result<(), IoError> {
+    match result {
+        Err(error) if matches!(Errno::from_io_error(&error.source), Some(Errno::PERM | Errno::OPNOTSUPP)) => Ok(()),
+        result => result,
+    }
 }
 
 /// The file system has no hard links, or no more for this file, or none across this border.
@@ -250,7 +258,7 @@ impl Incoming for DirectoryIncoming<'_> {
         let captured = clock::now();
         let file = self.create(path)?;
         file.write_all_at(0, bytes)?;
-        file.set_mode(stored_mode(mode))?;
+        set_mode(&file, mode)?;
         file.sync()?;
         self.bytes_stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Stored { size: bytes.len() as u64, blake3: Blake3Hash::of(bytes), md5: None, captured })

@@ -1,4 +1,16 @@
 //! A repository in a plain directory: every backup is a complete data directory, restorable with `cp`. Unchanged files are hard links to the backup before.
+//!
+//! ```text
+//! REPO/kbackup.json                   format of this layout, the repository's id
+//! REPO/backups/LABEL/manifest.json    the commit record
+//! REPO/backups/LABEL/db/… index/…     the files
+//! REPO/incoming/ID/…                  a backup in the making
+//! REPO/state/…                        the lock, and small values that may be lost
+//! ```
+//!
+//! A backup is durable in `incoming/`, its manifest written last, before one rename makes it visible: a crash at any moment leaves it whole or not at all.
+//! What a dead run leaves in `incoming/` the next one removes. A file in `backups/` is never written to again, as its inode may be in several backups; only
+//! names are made and removed. Links that somebody plants in a repository are never followed.
 
 mod incoming;
 mod layout;
