@@ -385,7 +385,7 @@ mod tls {
         for client in [with(Vec::new()), with(vec![other.file()])] {
             let error = client.info(Patience::of(&run())).unwrap_err();
             assert_eq!(error.kind(), Kind::Unreachable);
-            assert!(error.hints()[0].contains("--ca"), "{error:?}");
+            assert!(error.hints()[0].contains("--ca-file"), "{error:?}");
         }
         Client::new(&Connection { insecure_skip_verify: true, ..brief(&server.url) }).unwrap().info(Patience::of(&run())).unwrap();
     }
@@ -396,7 +396,7 @@ mod tls {
         let server = authority.serve("node.internal", None);
         let connection = Connection { ca_files: vec![authority.file()], ..brief(&server.url) };
         let error = Client::new(&connection).unwrap().info(Patience::of(&run())).unwrap_err();
-        assert!(error.hints()[0].contains("--server-name"), "{error:?}");
+        assert!(error.hints()[0].contains("name that its certificate holds"), "{error:?}");
         let connection = Connection { server_name: Some("node.internal".to_owned()), ..connection };
         Client::new(&connection).unwrap().info(Patience::of(&run())).unwrap();
         assert_eq!(server.heard()[0].header("Host").unwrap().split(':').next(), Some("node.internal"));

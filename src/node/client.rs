@@ -186,6 +186,22 @@ impl Client {
         Ok(Self { http, runtime: Arc::new(Background(Some(runtime))), base: target, connection: Arc::new(connection.clone()) })
     }
 
+    /// The same node's neighbour at an endpoint that gossip named. It is asked without credentials: they are meant for this node alone.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn neighbour(&self, endpoint: &str) -> Result<Self> {
+        let scheme = if self.connection.unix_socket.is_some() { "http" } else { self.base.scheme() };
+        let connection = Connection {
+            url: format!("{scheme}://{endpoint}"),
+            credentials: None,
+            unix_socket: None,
+            server_name: None,
+            ..(*self.connection).clone()
+        };
+        Self::new(&connection)
+    }
+
     /// The node's URL, or its socket: a place for messages.
     #[must_use]
     pub fn place(&self) -> String {
@@ -553,7 +569,7 @@ impl Client {
                 .hint("is the node overloaded, or something else behind this URL?"),
             Silence::Connect(error) | Silence::Broken(error) => {
                 let hint = if is_about_certificates(&error) {
-                    "name the file of the authority that signed the node's certificate (`--ca`), and its name there if it is not the URL's (`--server-name`)"
+                    "name the file of the authority that signed the node's certificate (`--ca-file`); the URL must call the node by a name that its certificate holds"
                 } else if self.base.scheme() == "https" && self.connection.unix_socket.is_none() {
                     "does the node run, and does it speak TLS? A node with `Insecure: true` is reached by `http://`"
                 } else {

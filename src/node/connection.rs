@@ -102,7 +102,7 @@ impl Connection {
         // The text of the URL may hold a password: no error here may repeat it.
         if !url.username().is_empty() || url.password().is_some() {
             return Err(usage("the node's URL holds a user or a password")
-                .hint("give the user by `--user` and the password by `KBACKUP_PASSWORD` or a file; a URL is shown in logs"));
+                .hint("give the user by `--user` and the password by `--password-file`; a URL is shown in logs"));
         }
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(usage("the node's URL is neither `http://` nor `https://` with a host"));

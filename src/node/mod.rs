@@ -6,6 +6,7 @@ mod answers;
 mod client;
 mod connection;
 mod debt;
+mod fitness;
 mod quiesce;
 mod session;
 mod version;
@@ -16,6 +17,7 @@ pub use answers::{
 pub use client::{Client, Patience};
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
 pub use debt::{Claim, Debt, DebtNode, Ledger, OwedResume, OwedScavenge, Record};
+pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use quiesce::{OnlineQuiet, PlannedRelease, QuietSettings, ReleasePlan, Stillness, plan_release, quiesce};
 pub use session::{Session, Whereabouts};
 pub use version::ServerVersion;
