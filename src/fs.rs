@@ -482,6 +482,26 @@ pub fn status(path: &Path) -> Result<Option<Status>> {
     }
 }
 
+/// What the file system says of what `path` leads to, links followed; none where nothing is there.
+///
+/// # Errors
+/// What the file system reports, except that nothing is there.
+pub fn status_of_target(path: &Path) -> Result<Option<Status>> {
+    match attempt(Operation::Inspect, path, || std::fs::metadata(path)) {
+        Ok(metadata) => Ok(Some(Status::from(&metadata))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a link points.
+///
+/// # Errors
+/// Also where `path` is no link.
+pub fn link_target(path: &Path) -> Result<PathBuf> {
+    attempt(Operation::Inspect, path, || std::fs::read_link(path))
+}
+
 /// The absolute path without links. Used for directories the operator names, which may be links themselves.
 ///
 /// # Errors
@@ -576,6 +596,28 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
 pub fn free_space(path: &Path) -> Result<u64> {
     let statistics = attempt(Operation::Inspect, path, || Ok(rustix::fs::statvfs(path)?))?;
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+}
+
+/// The kind of the network file system that holds `path`, where it is one: other machines may use the same files, and locks may not be seen.
+///
+/// # Errors
+/// What the file system reports.
+pub fn network_file_system(path: &Path) -> Result<Option<&'static str>> {
+    let statistics = attempt(Operation::Inspect, path, || Ok(rustix::fs::statfs(path)?))?;
+    // The numbers are those of statfs(2); they may be signed or not.
+    Ok(match u32::try_from(statistics.f_type).unwrap_or_default() {
+        0x6969 => Some("NFS"),
+        0x517b => Some("SMB"),
+        0xff53_4d42 => Some("CIFS"),
+        0xfe53_4d42 => Some("SMB2"),
+        0x6573_5546 => Some("FUSE"),
+        0x0102_1997 => Some("9p"),
+        0x00c3_6400 => Some("Ceph"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        0x0116_1970 => Some("GFS2"),
+        0x7461_636f => Some("OCFS2"),
+        _ => None,
+    })
 }
 
 /// Faults for tests: operations that fail, or end the process, at a chosen moment.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::debt::{Claim, Debt, Ledger, Record};
-use super::{AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session, Start, Stop};
+use super::{AutoScavenge, Client, Current, Extent, LastScavenge, OfflineQuiet, Patience, Resume, ServerVersion, Session, Start, Stop};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::fs;
@@ -49,6 +49,58 @@ pub enum Stillness {
     Quiet,
     /// One did, or may have; what happened.
     Disturbed(String),
+}
+
+/// Data that no scavenge touches: what a copy may be taken from.
+pub enum Quiesced<'a> {
+    /// A running node that was made quiet.
+    Online(OnlineQuiet<'a>),
+    /// No node runs.
+    Offline(OfflineQuiet<'a>),
+}
+
+impl Quiesced<'_> {
+    /// Whether the copy can be believed so far.
+    ///
+    /// # Errors
+    /// As [`OnlineQuiet::still_quiet`] and [`OfflineQuiet::still_quiet`].
+    pub fn still_quiet(&self) -> Result<Stillness> {
+        match self {
+            Self::Online(online) => online.still_quiet(),
+            Self::Offline(offline) => offline.still_quiet(),
+        }
+    }
+
+    /// Makes it quiet again after [`Stillness::Disturbed`].
+    ///
+    /// # Errors
+    /// As [`quiesce`]. Directories that a server runs on cannot be made quiet: [`Kind::Refused`].
+    pub fn settle_again(&mut self) -> Result<()> {
+        match self {
+            Self::Online(online) => online.settle_again(),
+            Self::Offline(offline) => offline.begin_again(),
+        }
+    }
+
+    /// What a manifest says about it.
+    #[must_use]
+    pub fn scavenging(&self) -> Scavenging {
+        match self {
+            Self::Online(online) => online.scavenging(),
+            Self::Offline(_) => Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
+        }
+    }
+
+    /// Gives back what was taken.
+    ///
+    /// # Errors
+    /// As [`OnlineQuiet::release`].
+    pub fn release(self) -> Result<()> {
+        match self {
+            Self::Online(online) => online.release(),
+            Self::Offline(_) => Ok(()),
+        }
+    }
 }
 
 /// A node that scavenges nothing until this is released. Dropping it releases it too, as well as it can.

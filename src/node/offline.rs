@@ -1,0 +1,78 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::running::probe;
+use super::{Findings, Stillness};
+use crate::error::Result;
+use crate::event::Run;
+use crate::fs;
+use crate::manifest::Directories;
+
+/// Files by which a start of the server shows, even one that is over again.
+const TRACES: [&str; 5] = ["writer.chk", "chaser.chk", "epoch.chk", "proposal.chk", "truncate.chk"];
+
+/// Directories on which no server runs: a stopped node's, or a mounted snapshot.
+pub struct OfflineQuiet<'a> {
+    directories: Directories,
+    run: &'a Run,
+    traces: BTreeMap<PathBuf, Trace>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Trace {
+    modified: SystemTime,
+    inode: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> OfflineQuiet<'a> {
+    /// Looks whether a server runs here. What cannot be found out is told and does not stop the backup: it is checked again at its end.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Refused`] where a server runs; what the file system reports.
+    pub fn begin(directories: &Directories, run: &'a Run) -> Result<Self> {
+        let findings = probe(directories, None)?;
+        findings.refuse("cannot back up these directories offline", &directories.db, true)?;
+        for doubt in &findings.doubts {
+            run.note(doubt.to_string());
+        }
+        Ok(Self { directories: directories.clone(), run, traces: traces(directories)? })
+    }
+
+    /// Looks anew, for a copy that starts over.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_again(&mut self) -> Result<()> {
+        *self = Self::begin(&self.directories, self.run)?;
+        Ok(())
+    }
+
+    /// Whether no server ran here since [`Self::begin`].
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn still_quiet(&self) -> Result<Stillness> {
+        self.run.check()?;
+        let Findings { signs, .. } = probe(&self.directories, None)?;
+        if let Some(sign) = signs.first() {
+            return Ok(Stillness::Disturbed(format!("a server was started on these directories: {sign}")));
+        }
+        if traces(&self.directories)? != self.traces {
+            return Ok(Stillness::Disturbed("the checkpoints changed: a server ran on these directories".to_owned()));
+        }
+        Ok(Stillness::Quiet)
+    }
+}
+
+fn traces(directories: &Directories) -> Result<BTreeMap<PathBuf, Trace>> {
+    let mut traces = BTreeMap::new();
+    for path in TRACES.iter().map(|name| directories.db.join(name)) {
+        if let Some(status) = fs::status(&path)? {
+            let bytes = fs::read_small(&path, 4096)?;
+            traces.insert(path, Trace { modified: status.modified, inode: status.inode, bytes });
+        }
+    }
+    Ok(traces)
+}
