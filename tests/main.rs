@@ -11,4 +11,5 @@ mod format_index;
 mod http_server;
 mod node_client;
 mod quiesce;
+mod running;
 mod transfer;
