@@ -6,6 +6,9 @@
 //! Facts about the formats come from the specification of the on-disk format; sections are named as "disk-format §3.5" and observations of real nodes as "O16".
 
 pub mod bloom;
+pub mod boundary;
+pub mod checkpoint;
+pub mod chunk;
 pub mod duckdb;
 mod epoch;
 mod field;
@@ -14,8 +17,11 @@ pub mod indexmap;
 mod md5;
 pub mod names;
 mod position;
+pub mod position_map;
 pub mod ptable;
+pub mod record;
 pub mod sqlite;
+mod window;
 
 use std::fmt;
 use std::io;
@@ -23,7 +29,7 @@ use std::path::Path;
 
 use crate::error::{self, Kind};
 pub use crate::fs::ReadAt;
-pub use epoch::{Epoch, Lineage};
+pub use epoch::{Chain, Epoch, EpochRecord, Lineage, Relation};
 pub use md5::Md5Hash;
 pub use position::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, LogPosition, WriterPosition};
 

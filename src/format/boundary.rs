@@ -1,0 +1,251 @@
+//! Where a log may end (disk-format §2.7 C1–C3, §4.6).
+//!
+//! The server shows half an append as readily as a whole one (O32), so a log may only be cut where none is open. This module is the only one that makes a
+//! [`Boundary`] out of a position; it does so from records seen in their order.
+
+use super::chunk::Header;
+use super::record::{Flags, Frame, Record};
+use super::{Boundary, LogPosition};
+
+/// Knows the last boundary of the records that were added to it.
+///
+/// * Behind a system or commit record, and behind a prepare, there is a boundary, unless the prepare counts at once (`IsCommitted`) and its append goes on (no `TransactionEnd`).
+/// * An append that was begun and never ended, as logs written before 23.10 hold them, ends where a record of another transaction begins (§4.6).
+/// * Directly behind an epoch there is none (C3): since 20.10.5 the leader writes an event `$epoch-information` there, and would number it wrongly if the epoch stood
+///   alone. That event closes the epoch as any other record does. Servers before 20.10.5 write no such event; there the next ordinary record closes it.
+#[derive(Debug, Clone)]
+pub struct Boundaries {
+    last: Boundary,
+    /// The log position behind everything that was added.
+    end: LogPosition,
+    open: Open,
+    /// What counts if the end of a scavenged chunk turns out to lie inside an append.
+    fallback: Option<Boundary>,
+}
+
+/// What keeps the end from being a boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Nothing,
+    /// The append whose transaction position this is.
+    Append(LogPosition),
+    /// An epoch was the last record.
+    Epoch,
+}
+
+impl Boundaries {
+    /// Goes on from a boundary that was proven before; [`Boundary::ZERO`] for a whole log.
+    #[must_use]
+    pub const fn starting_at(start: Boundary) -> Self {
+        Self { last: start, end: start.position(), open: Open::Nothing, fallback: None }
+    }
+
+    /// Begins at the first chunk of a directory whose older chunks are in the archive (disk-format §10): what ends there is not the directory's to cut.
+    #[must_use]
+    pub fn behind_archive(first: &Header) -> Self {
+        Self::starting_at(Boundary::proven_at(first.start_position()))
+    }
+
+    /// Adds the next record of the log.
+    pub fn add(&mut self, frame: &Frame<'_>) {
+        let continues = |open| matches!(&frame.record, Record::Prepare(prepare) if prepare.transaction == open);
+        match self.open {
+            Open::Append(transaction) if continues(transaction) => {
+                if let Some(fallback) = self.fallback {
+                    self.last = fallback;
+                }
+            }
+            // The append before was never ended.
+            Open::Append(_) => self.last = Boundary::proven_at(self.end),
+            Open::Nothing | Open::Epoch => {}
+        }
+        self.fallback = None;
+        self.end = frame.end();
+        self.open = match &frame.record {
+            Record::Prepare(prepare) if prepare.flags.contains(Flags::IS_COMMITTED) && !prepare.flags.contains(Flags::TRANSACTION_END) => {
+                Open::Append(prepare.transaction)
+            }
+            Record::System(system) if system.is_epoch() => Open::Epoch,
+            Record::Prepare(_) | Record::Commit(_) | Record::System(_) => Open::Nothing,
+        };
+        self.settle();
+    }
+
+    /// The chunk whose records were added is completed, and the log goes on at its end, which lies behind its last record (disk-format §3.3).
+    ///
+    /// A scavenge may have removed the last event of an append, so behind a scavenged chunk an open append is taken as ended, until a record shows the contrary.
+    pub fn chunk_completed(&mut self, header: &Header) {
+        self.end = header.end_position();
+        if header.scavenged && self.open != Open::Nothing {
+            self.fallback = Some(self.last);
+            self.last = Boundary::proven_at(self.end);
+        } else {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        if self.open == Open::Nothing {
+            self.last = Boundary::proven_at(self.end);
+        }
+    }
+
+    /// The last boundary: at most [`Self::end`].
+    #[must_use]
+    pub const fn last(&self) -> Boundary {
+        self.last
+    }
+
+    /// The log position behind everything that was added.
+    #[must_use]
+    pub const fn end(&self) -> LogPosition {
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::chunk::Transform;
+    use super::super::record::{Commit, Prepare, Span, System, Ticks};
+    use super::super::{ChunkNumber, ChunkSize};
+    use super::*;
+
+    const APPENDED: u16 = Flags::DATA.0 | Flags::IS_COMMITTED.0;
+    const FIRST: u16 = APPENDED | Flags::TRANSACTION_BEGIN.0;
+    const LAST: u16 = APPENDED | Flags::TRANSACTION_END.0;
+    const ONLY: u16 = FIRST | LAST;
+
+    fn position(bytes: u64) -> LogPosition {
+        LogPosition::new(bytes).unwrap()
+    }
+
+    /// A frame of 100 bytes.
+    fn frame(at: u64, record: Record<'static>) -> Frame<'static> {
+        Frame { position: position(at), offset: 128 + at, length: 100, record }
+    }
+
+    fn prepare(at: u64, flags: u16, transaction: u64) -> Frame<'static> {
+        let nothing = Span { offset: 0, length: 0 };
+        let prepare = Prepare {
+            flags: Flags(flags),
+            transaction: position(transaction),
+            transaction_offset: 0,
+            expected_version: -1,
+            stream: b"stream",
+            event_id: Uuid::nil(),
+            correlation_id: Uuid::nil(),
+            timestamp: Ticks::MAX,
+            event_type: b"type",
+            data: nothing,
+            metadata: nothing,
+        };
+        frame(at, Record::Prepare(prepare))
+    }
+
+    fn epoch(at: u64) -> Frame<'static> {
+        let system = System { timestamp: Ticks::MAX, subtype: System::EPOCH, serialization: System::JSON, data: b"" };
+        frame(at, Record::System(system))
+    }
+
+    fn commit(at: u64) -> Frame<'static> {
+        let commit = Commit { transaction: position(0), first_event_number: 0, correlation_id: Uuid::nil(), timestamp: Ticks::MAX };
+        frame(at, Record::Commit(commit))
+    }
+
+    fn header(scavenged: bool) -> Header {
+        Header {
+            min_compatible: 3,
+            version: 3,
+            chunk_size: ChunkSize::new(1000).unwrap(),
+            start: ChunkNumber(0),
+            end: ChunkNumber(0),
+            scavenged,
+            id: Uuid::nil(),
+            transform: Transform::Identity,
+        }
+    }
+
+    /// The last boundary after each record.
+    fn boundaries(frames: &[Frame<'_>]) -> Vec<u64> {
+        let mut boundaries = Boundaries::starting_at(Boundary::ZERO);
+        let last = |frame: &Frame<'_>| {
+            boundaries.add(frame);
+            boundaries.last().position().get()
+        };
+        frames.iter().map(last).collect()
+    }
+
+    #[test]
+    fn an_append_is_never_cut() {
+        let frames = [prepare(0, ONLY, 0), prepare(100, FIRST, 100), prepare(200, APPENDED, 100), prepare(300, LAST, 100), prepare(400, FIRST, 400)];
+        assert_eq!(boundaries(&frames), [100, 100, 100, 400, 400]);
+    }
+
+    #[test]
+    fn explicit_transactions_may_be_cut_anywhere() {
+        let begin = Flags::TRANSACTION_BEGIN.0;
+        let frames = [prepare(0, begin, 0), prepare(100, Flags::DATA.0, 0), prepare(200, Flags::TRANSACTION_END.0, 0), commit(300)];
+        assert_eq!(boundaries(&frames), [100, 200, 300, 400]);
+    }
+
+    #[test]
+    fn a_torn_append_ends_where_another_transaction_begins() {
+        let frames = [prepare(0, FIRST, 0), prepare(100, APPENDED, 0), prepare(200, FIRST, 200), prepare(300, LAST, 200)];
+        assert_eq!(boundaries(&frames), [0, 0, 200, 400]);
+        assert_eq!(boundaries(&[prepare(0, FIRST, 0), epoch(100), prepare(200, ONLY, 200)]), [0, 100, 300]);
+    }
+
+    #[test]
+    fn an_epoch_needs_a_record_behind_it() {
+        assert_eq!(boundaries(&[epoch(0), prepare(100, ONLY, 100), epoch(200), epoch(300), prepare(400, FIRST, 400), prepare(500, LAST, 400)]), [
+            0, 200, 200, 200, 200, 600
+        ]);
+    }
+
+    #[test]
+    fn the_end_of_a_chunk_is_a_boundary_unless_an_append_goes_on() {
+        let mut whole = Boundaries::starting_at(Boundary::ZERO);
+        whole.add(&prepare(0, ONLY, 0));
+        whole.chunk_completed(&header(false));
+        assert_eq!(whole.last().position(), position(1000));
+
+        let mut spanning = Boundaries::starting_at(Boundary::ZERO);
+        spanning.add(&prepare(800, ONLY, 800));
+        spanning.add(&prepare(900, FIRST, 900));
+        spanning.chunk_completed(&header(false));
+        assert_eq!((spanning.last().position(), spanning.end()), (position(900), position(1000)));
+        spanning.add(&prepare(1000, LAST, 900));
+        assert_eq!(spanning.last().position(), position(1100));
+    }
+
+    #[test]
+    fn behind_a_scavenged_chunk_an_append_counts_as_ended_until_it_goes_on() {
+        let mut scavenged = Boundaries::starting_at(Boundary::ZERO);
+        scavenged.add(&prepare(0, ONLY, 0));
+        scavenged.add(&prepare(500, FIRST, 500));
+        scavenged.chunk_completed(&header(true));
+        assert_eq!(scavenged.last().position(), position(1000));
+
+        let mut goes_on = scavenged.clone();
+        goes_on.add(&prepare(1000, APPENDED, 500));
+        assert_eq!(goes_on.last().position(), position(100));
+
+        scavenged.add(&prepare(1000, FIRST, 1000));
+        assert_eq!(scavenged.last().position(), position(1000));
+    }
+
+    #[test]
+    fn goes_on_from_any_boundary() {
+        let frames = [epoch(0), prepare(100, ONLY, 100), prepare(200, FIRST, 200), prepare(300, LAST, 200), epoch(400), prepare(500, ONLY, 500)];
+        let mut whole = Boundaries::starting_at(Boundary::ZERO);
+        for (index, frame) in frames.iter().enumerate() {
+            whole.add(frame);
+            let mut resumed = Boundaries::starting_at(whole.last());
+            let rest = frames.iter().filter(|frame| frame.position >= whole.last().position());
+            rest.for_each(|frame| resumed.add(frame));
+            assert_eq!(resumed.last().position(), position(600), "after record {index}");
+        }
+    }
+}

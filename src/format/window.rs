@@ -1,0 +1,92 @@
+//! A bounded piece of a file that a scan looks through.
+
+use super::{ReadAt, Result};
+
+/// The part of a file that is in memory. It moves forwards or backwards, never holds more than asked for, and reads nothing twice on its way.
+pub(super) struct Window<'s> {
+    source: &'s dyn ReadAt,
+    buffer: Vec<u8>,
+    /// File offset of the buffer's first byte.
+    start: u64,
+    /// Bytes of the buffer that hold the file's.
+    filled: usize,
+    /// Bytes to read at once.
+    reach: usize,
+}
+
+impl<'s> Window<'s> {
+    pub(super) fn new(source: &'s dyn ReadAt, reach: usize) -> Self {
+        Self { source, buffer: Vec::new(), start: 0, filled: 0, reach }
+    }
+
+    /// Bytes that are read at once where the file has them.
+    pub(super) const fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// The `length` bytes from `offset`, as far as they are in the window.
+    pub(super) fn get(&self, offset: u64, length: usize) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        let to = from.checked_add(length).filter(|to| *to <= self.filled)?;
+        self.buffer.get(from..to)
+    }
+
+    /// Everything from `offset` on that is in the window.
+    pub(super) fn tail(&self, offset: u64) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        self.buffer.get(from..self.filled)
+    }
+
+    /// Brings the `length` bytes from `offset` into the window, and what follows them up to `end`. The caller has bounded `length`.
+    pub(super) fn forwards(&mut self, offset: u64, length: usize, end: u64) -> Result<()> {
+        if self.get(offset, length).is_some() {
+            return Ok(());
+        }
+        let rest = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = length.max(self.reach.min(rest));
+        let kept = self.keep(offset);
+        self.read(offset, kept, wanted)
+    }
+
+    /// Brings the `length` bytes before `end` into the window, and what stands before them from `start` on. The caller has bounded `length`.
+    pub(super) fn backwards(&mut self, end: u64, length: usize, start: u64) -> Result<()> {
+        if end.checked_sub(length as u64).is_some_and(|offset| self.get(offset, length).is_some()) {
+            return Ok(());
+        }
+        let rest = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+        let wanted = length.max(self.reach.min(rest));
+        self.read(end.saturating_sub(wanted as u64), 0, wanted)
+    }
+
+    /// Reads a few bytes past the window.
+    pub(super) fn beside<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.source.read_exact_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Moves what the window holds from `offset` on to the front of the buffer; how many bytes that are.
+    fn keep(&mut self, offset: u64) -> usize {
+        let from = offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let Some(from) = from.filter(|from| *from < self.filled) else { return 0 };
+        self.buffer.copy_within(from..self.filled, 0);
+        self.filled - from
+    }
+
+    fn read(&mut self, start: u64, kept: usize, wanted: usize) -> Result<()> {
+        // Nothing is held while a read may fail.
+        self.filled = 0;
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        self.source.read_exact_at(start + kept as u64, self.buffer.get_mut(kept..wanted).unwrap_or_default())?;
+        (self.start, self.filled) = (start, wanted);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Window<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Window").field("start", &self.start).field("filled", &self.filled).finish_non_exhaustive()
+    }
+}
