@@ -8,6 +8,7 @@ mod conformance;
 mod directory_repository;
 mod fixtures;
 mod format_index;
+mod format_log;
 mod http_server;
 mod node_client;
 mod quiesce;

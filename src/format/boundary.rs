@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn an_append_is_never_cut() {
-        let frames = [prepare(0, ONLY, 0), prepare(100, FIRST, 100), prepare(200, APPENDED, 100), prepare(300, LAST, 100), prepare(400, FIRST, 400)];
+        let frames =
+            [prepare(0, ONLY, 0), prepare(100, FIRST, 100), prepare(200, APPENDED, 100), prepare(300, LAST, 100), prepare(400, FIRST, 400)];
         assert_eq!(boundaries(&frames), [100, 100, 100, 400, 400]);
     }
 
@@ -199,9 +200,10 @@ mod tests {
 
     #[test]
     fn an_epoch_needs_a_record_behind_it() {
-        assert_eq!(boundaries(&[epoch(0), prepare(100, ONLY, 100), epoch(200), epoch(300), prepare(400, FIRST, 400), prepare(500, LAST, 400)]), [
-            0, 200, 200, 200, 200, 600
-        ]);
+        assert_eq!(
+            boundaries(&[epoch(0), prepare(100, ONLY, 100), epoch(200), epoch(300), prepare(400, FIRST, 400), prepare(500, LAST, 400)]),
+            [0, 200, 200, 200, 200, 600]
+        );
     }
 
     #[test]
@@ -238,7 +240,8 @@ mod tests {
 
     #[test]
     fn goes_on_from_any_boundary() {
-        let frames = [epoch(0), prepare(100, ONLY, 100), prepare(200, FIRST, 200), prepare(300, LAST, 200), epoch(400), prepare(500, ONLY, 500)];
+        let frames =
+            [epoch(0), prepare(100, ONLY, 100), prepare(200, FIRST, 200), prepare(300, LAST, 200), epoch(400), prepare(500, ONLY, 500)];
         let mut whole = Boundaries::starting_at(Boundary::ZERO);
         for (index, frame) in frames.iter().enumerate() {
             whole.add(frame);

@@ -452,7 +452,9 @@ impl ChunkFile {
             return Err(Malformed::new("chunk header", 6, expected, found).into());
         };
         if end > self.length {
-            return Err(Malformed::new("chunk file", self.length, format!("{end} bytes, to hold the log up to {writer}"), self.length).into());
+            return Err(
+                Malformed::new("chunk file", self.length, format!("{end} bytes, to hold the log up to {writer}"), self.length).into()
+            );
         }
         Ok(HEADER_LENGTH..end)
     }

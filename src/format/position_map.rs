@@ -115,7 +115,8 @@ impl<'s> PositionMap<'s> {
             MapEntries::Wide => i64_at(bytes, 4).unwrap_or(-1),
         };
         let offset = u64::try_from(actual).ok().map(|actual| HEADER_LENGTH + actual).filter(|offset| *offset < self.start);
-        let position = u64::try_from(logical).ok().filter(|logical| *logical < self.logical).and_then(|logical| self.origin.checked_add(logical));
+        let position =
+            u64::try_from(logical).ok().filter(|logical| *logical < self.logical).and_then(|logical| self.origin.checked_add(logical));
         match (offset, position) {
             (Some(offset), Some(position)) => Ok(MapEntry { position, offset }),
             _ => {

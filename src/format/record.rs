@@ -369,7 +369,13 @@ impl<'s> Backwards<'s> {
         let length = load(&mut self.window, offset, self.at)?;
         if offset + length != self.at {
             let suffix = self.at - offset - FRAME;
-            return Err(Malformed::new("log record", offset, format!("a length of {suffix} bytes, as at the record's end"), length - FRAME).into());
+            return Err(Malformed::new(
+                "log record",
+                offset,
+                format!("a length of {suffix} bytes, as at the record's end"),
+                length - FRAME,
+            )
+            .into());
         }
         let frame = parse(&self.window, offset, length, &self.layout)?;
         if let Some(following) = self.following.replace(frame.position) {
@@ -434,7 +440,13 @@ impl<'s> Lookup<'s> {
         let length = load(&mut self.window, offset, self.data.end)?;
         let frame = parse(&self.window, offset, length, &self.layout)?;
         if frame.position != position {
-            return Err(Malformed::new("log record", offset + 6, format!("the log position {position}, as in the position map"), frame.position).into());
+            return Err(Malformed::new(
+                "log record",
+                offset + 6,
+                format!("the log position {position}, as in the position map"),
+                frame.position,
+            )
+            .into());
         }
         Ok(Some(frame))
     }
@@ -616,7 +628,19 @@ fn prepare<'a>(fields: &mut Fields<'a>, version: u8) -> Result<Prepare<'a>, Stop
     let data = Span { offset: fields.end(), length };
     // Stands behind the data: the caller finds it.
     let metadata = Span { offset: data.offset, length: 0 };
-    Ok(Prepare { flags, transaction, transaction_offset, expected_version, stream, event_id, correlation_id, timestamp, event_type, data, metadata })
+    Ok(Prepare {
+        flags,
+        transaction,
+        transaction_offset,
+        expected_version,
+        stream,
+        event_id,
+        correlation_id,
+        timestamp,
+        event_type,
+        data,
+        metadata,
+    })
 }
 
 fn commit(fields: &mut Fields<'_>, version: u8) -> Result<Commit, Stop> {
@@ -687,7 +711,13 @@ fn parse<'w>(window: &'w Window<'_>, offset: u64, length: u64, layout: &Layout) 
         end = metadata_at + 4 + length;
     }
     if end != body_end {
-        return Err(Malformed::new("log record", offset, format!("fields that end at byte {body_end}"), format!("fields that end at {end}")).into());
+        return Err(Malformed::new(
+            "log record",
+            offset,
+            format!("fields that end at byte {body_end}"),
+            format!("fields that end at {end}"),
+        )
+        .into());
     }
     layout.check(offset, length, position)?;
     Ok(Frame { position, offset, length, record })
