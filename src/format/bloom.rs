@@ -228,8 +228,8 @@ mod tests {
         }
     }
 
-    fn bad(bytes: &Vec<u8>) -> u64 {
-        inspect(bytes).unwrap().check_lines().unwrap().bad
+    fn bad(bytes: &[u8]) -> u64 {
+        inspect(&bytes.to_vec()).unwrap().check_lines().unwrap().bad
     }
 
     #[test]
