@@ -167,10 +167,8 @@ fn does_not_restart_what_came_to_its_own_end() {
 
 #[test]
 fn pauses_auto_scavenge_first_and_resumes_it_last() {
-    for (state, proxied) in
-        [(AutoScavengeState::Waiting, false), (AutoScavengeState::InProgress, false), (AutoScavengeState::Waiting, true)]
-    {
-        let setting = Setting::licensed("26.1-append", state);
+    for proxied in [false, true] {
+        let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
         setting.node.change_quirks(|quirks| quirks.auto_scavenge_proxied = proxied);
         let session = setting.session();
         let scavenge = setting.node.start_scavenge(None).unwrap();
@@ -190,6 +188,43 @@ fn pauses_auto_scavenge_first_and_resumes_it_last() {
         assert!(paused < stopped && stopped < given && given < resumed, "{asked:?}");
         assert_eq!(setting.records(), 0);
     }
+}
+
+#[test]
+fn leaves_its_own_scavenge_to_auto_scavenge() {
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::InProgress);
+    let session = setting.session();
+    setting.node.start_scavenge(None).unwrap();
+    let quiet = setting.quiesce(&session).unwrap();
+    assert_eq!(setting.node.current_scavenge(), None);
+    assert_eq!(quiet.scavenging().stopped, None, "the pause stopped it, and the resume starts it again");
+    quiet.release().unwrap();
+    let asked: Vec<String> =
+        setting.node.requests().into_iter().filter(|request| request.method != "GET").map(|request| request.path).collect();
+    assert_eq!(asked, ["/auto-scavenge/pause", "/auto-scavenge/resume"]);
+}
+
+#[test]
+fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
+    let setting = Setting::new("26.1-append");
+    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
+    let session = setting.session();
+    let node = setting.node.clone();
+    let election = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting));
+    });
+    let quiet = setting.quiesce(&session).unwrap();
+    election.join().unwrap();
+    assert!(quiet.scavenging().auto_paused);
+    quiet.release().unwrap();
+    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Broken);
+    let quiet = setting.quiesce(&session).unwrap();
+    assert!(!quiet.scavenging().auto_paused);
+    quiet.release().unwrap();
+    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
+    let short = QuietSettings { pausing: Duration::from_millis(300), ..settings() };
+    assert_eq!(quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err().kind(), Kind::Failed);
 }
 
 #[test]

@@ -37,7 +37,7 @@ struct Holder(Child);
 
 impl Holder {
     fn start(what: &str, path: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "running::holder", "--ignored", "--nocapture"])
             .env("KBACKUP_TEST_HOLD", what)
             .env("KBACKUP_TEST_PATH", path)
@@ -45,13 +45,10 @@ impl Holder {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        for line in lines {
-            if line.unwrap().contains("holding") {
-                return Self(child);
-            }
-        }
-        panic!("the other process holds nothing");
+        let mut holder = Self(child);
+        let mut lines = BufReader::new(holder.0.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("holding")), "the other process holds nothing");
+        holder
     }
 }
 

@@ -325,7 +325,7 @@ impl FeedEntry {
 /// Where auto-scavenge stands (http-api §2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AutoScavenge {
-    /// Not installed, switched off or without a licence: it never runs a scavenge (http-api §2.1).
+    /// Not installed, switched off, without a licence, or crashed: it runs no scavenge (http-api §2.1).
     Absent,
     /// No schedule is set.
     NotConfigured,

@@ -418,7 +418,10 @@ impl Client {
         }
         let question = Question { answers: &[StatusCode::SERVICE_UNAVAILABLE], ..Question::get("/auto-scavenge/status") };
         let reply = self.ask(&question, patience)?;
-        if matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE) {
+        // A plugin that crashed says so by these words (http-api §2.1); other errors pass.
+        let crashed = reply.status == StatusCode::INTERNAL_SERVER_ERROR
+            && ["no longer running", "errored"].iter().any(|words| reply.detail().contains(words));
+        if crashed || matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE) {
             return Ok(AutoScavenge::Absent);
         }
         self.success(&reply)?;

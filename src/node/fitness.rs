@@ -251,13 +251,16 @@ mod tests {
 
     const LAG: u64 = 1000;
 
+    /// Name, members, cluster size, reasons.
+    type Case = (&'static str, Vec<Value>, Option<u32>, Vec<Unfit>);
+
     #[test]
     fn judges_by_the_table() {
         let leader = || member(2001, "Leader", 50_000);
         let follower = |writer| member(2002, "Follower", writer);
         let replica = |writer| member(2003, "ReadOnlyReplica", writer);
         let seed = || with(with(member(2009, "Manager", -1), "instanceId", "00000000-0000-0000-0000-000000000000"), "isAlive", true);
-        let cases: Vec<(&str, Vec<Value>, Option<u32>, Vec<Unfit>)> = vec![
+        let cases: Vec<Case> = vec![
             ("single", vec![leader()], Some(1), vec![]),
             ("leader of three", vec![leader(), follower(50_000), member(2004, "Follower", 40_000)], Some(3), vec![]),
             ("seeds are ignored", vec![leader(), follower(50_000), seed()], Some(3), vec![]),

@@ -54,7 +54,7 @@ pub enum Stillness {
 /// Data that no scavenge touches: what a copy may be taken from.
 pub enum Quiesced<'a> {
     /// A running node that was made quiet.
-    Online(OnlineQuiet<'a>),
+    Online(Box<OnlineQuiet<'a>>),
     /// No node runs.
     Offline(OfflineQuiet<'a>),
 }
@@ -261,7 +261,14 @@ impl OnlineQuiet<'_> {
     fn pause_auto_scavenge(&mut self, patience: Patience<'_>) -> Result<bool> {
         let Some(claim) = &mut self.claim else { return Ok(false) };
         let client = self.session.client();
-        let mut state = client.auto_scavenge(patience)?;
+        let end = Instant::now() + self.settings.pausing;
+        // A cluster between two leaders answers by errors for a while (http-api §2.3).
+        let mut state = loop {
+            match client.auto_scavenge(patience) {
+                Err(error) if error.kind() == Kind::Failed && Instant::now() + LONGEST_POLL < end => patience.pause(LONGEST_POLL)?,
+                result => break result?,
+            }
+        };
         let owed = claim.debt().auto_scavenge.is_some();
         self.auto_paused = owed && state == AutoScavenge::Paused;
         if matches!(state, AutoScavenge::Absent | AutoScavenge::NotConfigured | AutoScavenge::Paused) {
@@ -274,9 +281,8 @@ impl OnlineQuiet<'_> {
             claim.owe_resume()?;
         }
         self.run.note(format!("auto-scavenge is {state}; waiting until it is paused"));
-        let (end, mut poll) = (Instant::now() + self.settings.pausing, POLL);
+        let mut poll = POLL;
         loop {
-            // A cluster between two leaders answers by errors for a while (http-api §2.3).
             let step = if ours && state != AutoScavenge::Pausing { client.pause_auto_scavenge(patience) } else { Ok(()) };
             let seen = step.and_then(|()| client.auto_scavenge(patience));
             match seen {

@@ -56,9 +56,8 @@ pub enum Sign {
 impl fmt::Display for Sign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Locked(path) => write!(f, "`{}` is locked", path.display()),
+            Self::Locked(path) | Self::DatabaseLocked { path, process: None } => write!(f, "`{}` is locked", path.display()),
             Self::DatabaseLocked { path, process: Some(process) } => write!(f, "`{}` is locked by process {process}", path.display()),
-            Self::DatabaseLocked { path, process: None } => write!(f, "`{}` is locked", path.display()),
             Self::Listens(path) => write!(f, "somebody listens on `{}`", path.display()),
             Self::Open { path, process, name } => write!(f, "process {process} ({name}) has `{}` open for writing", path.display()),
             Self::Mutex(path) => write!(f, "the server's mutex for this directory is held (`{}`)", path.display()),
