@@ -1,6 +1,6 @@
 //! Whether a server runs on a directory.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end in a panic")]
+#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
