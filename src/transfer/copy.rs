@@ -5,7 +5,7 @@ use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use super::extents::{Extent, extent_at};
-use super::hashing::{Buffer, Digest, Hashing, PIECE, ZEROS};
+use super::hashing::{Digest, Hashing, PIECE, ZEROS};
 use crate::error::{Error, Kind};
 use crate::event::{Event, Run};
 use crate::fs::{File, IoError, Operation, ReadAt};
@@ -160,14 +160,18 @@ struct Copying<'a, 'scope> {
 
 impl Copying<'_, '_> {
     fn segment(&mut self, segment: &Segment<'_>) -> Result<(), Failure> {
-        // Of a live file every byte is read: below the writer's position there are no holes.
-        let Some(file) = segment.source.file().filter(|_| !segment.live) else {
-            if let Some(file) = segment.source.file() {
-                advise(file);
-            }
-            return self.by_reading(segment, segment.end);
-        };
-        advise(file);
+        let file = segment.source.file();
+        if let Some(file) = file {
+            advise(file);
+        }
+        match file {
+            Some(file) if !segment.live => self.by_extents(file, segment),
+            // Of a live file every byte is read: below the writer's position there are no holes.
+            _ => self.by_reading(segment, segment.end),
+        }
+    }
+
+    fn by_extents(&mut self, file: &File, segment: &Segment<'_>) -> Result<(), Failure> {
         let mut kernel = true;
         while self.offset < segment.end {
             self.run.check()?;
@@ -221,7 +225,7 @@ impl Copying<'_, '_> {
             // Up to the next multiple of a piece, so that blocks of zeros are found at their places.
             let piece = PIECE as u64 - self.offset % PIECE as u64;
             let wanted = usize::try_from((end - self.offset).min(piece)).unwrap_or(PIECE);
-            let mut buffer: Buffer = self.hashing.buffer();
+            let mut buffer = self.hashing.buffer();
             let count = buffer.fill(segment.source, self.offset, wanted).map_err(|error| source_failure(segment, error))?;
             if count < wanted {
                 return Err(short(segment, self.offset + count as u64));
