@@ -11,5 +11,6 @@ pub mod manifest;
 pub mod node;
 pub mod proof;
 pub mod repository;
+pub mod restore;
 pub mod settings;
 pub mod transfer;

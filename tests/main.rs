@@ -12,5 +12,7 @@ mod format_log;
 mod http_server;
 mod node_client;
 mod quiesce;
+#[cfg(feature = "faults")]
+mod restore;
 mod running;
 mod transfer;

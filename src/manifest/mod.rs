@@ -5,9 +5,11 @@ mod hash;
 mod label;
 mod path;
 mod record;
+mod restored;
 
 pub use file_set::{Directories, FileEntry, FileSet};
 pub use hash::Blake3Hash;
 pub use label::{BackupKind, Label};
 pub use path::{InvalidPath, RelativePath, Root};
 pub use record::*;
+pub use restored::{RestoreMark, RestoreState};

@@ -1,0 +1,130 @@
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Label, RestoredFrom};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::fs;
+
+/// What a restore leaves in the db directory, as `kbackup-restore.json`: first that it is under way, then what it brought back.
+///
+/// It is a note for people, for the next restore and for the next backup. That no server starts from half a restore is the start guard's work, not this file's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreMark {
+    /// Version of this format.
+    pub format: u32,
+    /// How far the restore came.
+    pub state: RestoreState,
+    /// The repository's id.
+    pub repository: Uuid,
+    /// The backup.
+    pub label: Label,
+    /// Which program restores: "kbackup 0.1.0".
+    pub tool: String,
+    /// When the restore began.
+    pub since: Timestamp,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub finished: Option<Timestamp>,
+}
+
+/// How far a restore came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreState {
+    /// Files are being placed.
+    InProgress,
+    /// Everything was placed and proven; only the checkpoints may still be the start guard's.
+    Finished,
+}
+
+impl RestoreMark {
+    /// Its name in the db directory. No server looks at it.
+    pub const NAME: &'static str = "kbackup-restore.json";
+
+    const FORMAT: u32 = 1;
+    const MAX_BYTES: u64 = 64 * 1024;
+
+    /// The mark of a restore that begins.
+    #[must_use]
+    pub fn begin(repository: Uuid, label: Label, since: Timestamp) -> Self {
+        let tool = concat!("kbackup ", env!("CARGO_PKG_VERSION")).to_owned();
+        Self { format: Self::FORMAT, state: RestoreState::InProgress, repository, label, tool, since, finished: None }
+    }
+
+    /// The same mark once everything is in place.
+    #[must_use]
+    pub fn finish(self, at: Timestamp) -> Self {
+        Self { state: RestoreState::Finished, finished: Some(at), ..self }
+    }
+
+    /// Its place.
+    #[must_use]
+    pub fn path(db: &Path) -> PathBuf {
+        db.join(Self::NAME)
+    }
+
+    /// The mark in a db directory; none where no restore left one.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] where it cannot be read, or is no such mark.
+    pub fn read(db: &Path) -> Result<Option<Self>> {
+        let path = Self::path(db);
+        let bytes = match fs::read_small(&path, Self::MAX_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Error::new(Kind::Failed, "the record of a restore is damaged").at(&path).because(error))
+    }
+
+    /// Puts it into a db directory, durably.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn write(&self, db: &Path) -> Result<()> {
+        let mut text =
+            serde_json::to_string_pretty(self).map_err(|error| Error::new(Kind::Failed, "cannot write the record").because(error))?;
+        text.push('\n');
+        fs::write_durably(&Self::path(db), text.as_bytes(), 0o644)?;
+        Ok(())
+    }
+
+    /// What a later backup of the directory says of its origin; none while the restore is under way.
+    #[must_use]
+    pub fn restored_from(&self) -> Option<RestoredFrom> {
+        let at = self.finished.filter(|_| self.state == RestoreState::Finished)?;
+        Some(RestoredFrom { repository: self.repository, label: self.label.clone(), at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_finished_restore_is_an_origin() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(RestoreMark::read(directory.path()).unwrap(), None);
+        let at = "2026-11-21T07:00:00Z".parse().unwrap();
+        let mark = RestoreMark::begin(Uuid::nil(), "20261121T060000Z-full".parse().unwrap(), at);
+        mark.write(directory.path()).unwrap();
+        let read = RestoreMark::read(directory.path()).unwrap().unwrap();
+        assert_eq!(read, mark);
+        assert_eq!(read.restored_from(), None);
+        mark.finish(at).write(directory.path()).unwrap();
+        let read = RestoreMark::read(directory.path()).unwrap().unwrap();
+        assert_eq!(read.restored_from().unwrap().at, at);
+    }
+
+    #[test]
+    fn a_damaged_mark_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write_durably(&RestoreMark::path(directory.path()), b"{", 0o644).unwrap();
+        assert!(RestoreMark::read(directory.path()).is_err());
+    }
+}
