@@ -244,3 +244,156 @@ impl TryFrom<Vec<Epoch>> for Lineage {
         if epochs.windows(2).all(rises) { Ok(Self(epochs)) } else { Err("the positions and numbers of epochs rise from each to the next") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn position(bytes: u64) -> LogPosition {
+        LogPosition::new(bytes).unwrap()
+    }
+
+    fn parse(at: u64, json: &str) -> Result<EpochRecord> {
+        let system = System { timestamp: Ticks::MAX, subtype: System::EPOCH, serialization: System::JSON, data: json.as_bytes() };
+        EpochRecord::parse(&Frame { position: position(at), offset: 128 + at, length: 100, record: Record::System(system) })
+    }
+
+    /// A lineage of epochs, each given by its position and an id.
+    fn lineage(epochs: &[(u64, u128)]) -> Lineage {
+        let epochs = (0..).zip(epochs).map(|(number, (at, id))| Epoch { position: position(*at), number, id: Uuid::from_u128(*id) });
+        Lineage::try_from(epochs.collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn members_that_are_zero_are_left_out() {
+        let first = parse(0, r#"{"epochId": "a6e83e25-5906-4b9d-8c00-34188a430bfa", "prevEpochPosition": -1}"#).unwrap();
+        assert_eq!((first.epoch.position, first.epoch.number, first.previous, first.leader_instance), (LogPosition::ZERO, 0, None, None));
+        let second =
+            parse(569_439, r#"{"epochPosition": 569439, "epochNumber": 1, "epochId": "46a934ab-6809-4119-8cb3-9a810a88611a"}"#).unwrap();
+        assert_eq!((second.epoch.number, second.previous), (1, Some(LogPosition::ZERO)));
+    }
+
+    #[test]
+    fn epochs_that_cannot_be_are_refused() {
+        let id = r#""epochId": "46a934ab-6809-4119-8cb3-9a810a88611a""#;
+        let deep = format!(r#"{{"anything": {}"#, "[".repeat(60_000));
+        let cases = [
+            (0, format!("{{{id}}}"), "expected a previous epoch before this one, or -1 for none, found 0"),
+            (500, format!(r#"{{{id}, "epochPosition": 501}}"#), "expected an epoch that says where its record stands, found 501 at 500"),
+            (500, format!(r#"{{{id}, "epochPosition": 500, "prevEpochPosition": 500}}"#), "expected a previous epoch before this one"),
+            (500, format!(r#"{{{id}, "epochPosition": 500, "prevEpochPosition": -2}}"#), "expected a previous epoch before this one"),
+            (500, format!(r#"{{{id}, "epochPosition": 500, "epochNumber": -1}}"#), "expected an epoch number, found -1"),
+            (500, format!(r#"{{{id}, "epochPosition": 1e99}}"#), "expected an epoch as JSON"),
+            (500, r#"{"epochPosition": 500}"#.to_owned(), "expected an epoch as JSON, found missing field `epochId`"),
+            (500, deep, "expected an epoch as JSON, found EOF while parsing a list"),
+            (500, String::new(), "expected an epoch as JSON"),
+        ];
+        for (at, json, message) in cases {
+            let error = parse(at, &json).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("epoch record at byte {}: {message}", 128 + at)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_chain_only_leads_down() {
+        let id = r#""epochId": "46a934ab-6809-4119-8cb3-9a810a88611a""#;
+        let at = |at: u64, number: i32, previous: i64| {
+            parse(at, &format!(r#"{{{id}, "epochPosition": {at}, "epochNumber": {number}, "prevEpochPosition": {previous}}}"#)).unwrap()
+        };
+        let mut chain = Chain::starting_at(Some(position(900)));
+        chain.add(&at(900, 7, 400)).unwrap();
+        assert_eq!(chain.wanted(), Some(position(400)));
+        assert!(chain.add(&at(300, 5, 0)).is_err(), "not the one that is wanted");
+        assert!(chain.add(&at(400, 7, 0)).is_err(), "numbers rise");
+        chain.add(&at(400, 5, -1)).unwrap();
+        assert_eq!(chain.wanted(), None);
+        assert!(chain.add(&at(400, 4, -1)).is_err(), "no more");
+        assert_eq!(chain.finish().epochs().iter().map(|epoch| epoch.number).collect::<Vec<_>>(), [5, 7]);
+        assert_eq!(Chain::starting_at(None).finish(), Lineage::default());
+    }
+
+    #[test]
+    fn cut_at_a_position() {
+        let whole = lineage(&[(0, 1), (500, 2), (900, 3)]);
+        assert_eq!(whole.at(position(900)), lineage(&[(0, 1), (500, 2)]));
+        assert_eq!(whole.at(position(901)), whole);
+        assert_eq!(whole.last_before(position(500)).map(|epoch| epoch.position), Some(position(0)));
+        assert_eq!(whole.last_before(LogPosition::ZERO), None);
+    }
+
+    #[test]
+    fn logs_of_one_branch_continue_each_other() {
+        let (old, new) = (lineage(&[(0, 1), (500, 2)]), lineage(&[(0, 1), (500, 2), (900, 3)]));
+        let same = |shared| Relation::Same { shared: position(shared) };
+        assert_eq!(old.relation(position(900), &new, position(1000)), same(900));
+        assert_eq!(new.relation(position(1000), &old, position(800)), same(800));
+        assert_eq!(old.relation(position(700), &old, position(600)), same(600));
+        assert_eq!(Lineage::default().relation(position(0), &new, position(1000)), same(0));
+        // What lies beyond an end is not part of the log.
+        assert_eq!(new.relation(position(500), &new, position(1000)), same(500));
+    }
+
+    #[test]
+    fn logs_that_went_different_ways_have_a_trunk() {
+        let (old, new) = (lineage(&[(0, 1), (500, 2)]), lineage(&[(0, 1), (500, 2), (900, 3)]));
+        let fork = |at| Relation::Fork { at: position(at) };
+        // The old log went beyond the place where the new one had its next election.
+        assert_eq!(old.relation(position(901), &new, position(1000)), fork(900));
+        assert_eq!(new.relation(position(1000), &old, position(950)), fork(900));
+        // Two restores of one backup, each with an election of its own.
+        let other = lineage(&[(0, 1), (500, 2), (700, 4), (950, 5)]);
+        assert_eq!(new.relation(position(1000), &other, position(2000)), fork(700));
+        // Same place and number, another id.
+        assert_eq!(new.relation(position(1000), &lineage(&[(0, 1), (500, 9)]), position(600)), fork(500));
+    }
+
+    #[test]
+    fn nothing_in_common() {
+        let (one, two) = (lineage(&[(0, 1), (500, 2)]), lineage(&[(0, 9), (500, 2)]));
+        assert_eq!(one.relation(position(600), &two, position(600)), Relation::Unrelated);
+        assert_eq!(Lineage::default().relation(position(600), &Lineage::default(), position(600)), Relation::Unrelated);
+    }
+
+    #[test]
+    fn a_manifest_cannot_hold_a_lineage_out_of_order() {
+        let text = serde_json::to_string(&lineage(&[(0, 1), (500, 2)])).unwrap();
+        assert!(text.starts_with(r#"[{"position":0,"number":0,"id":"#), "{text}");
+        assert_eq!(serde_json::from_str::<Lineage>(&text).unwrap(), lineage(&[(0, 1), (500, 2)]));
+        assert!(serde_json::from_str::<Lineage>(&text.replace("500", "0")).is_err());
+    }
+
+    prop_compose! {
+        /// A log that goes on from a trunk: epochs, and an end behind them.
+        fn any_log()(steps in proptest::collection::vec((1_u64..50, 0_u128..3), 0..6), rest in 1_u64..50) -> (Lineage, LogPosition) {
+            let mut at = 0;
+            let mut epochs = vec![(0, 0)];
+            for (step, id) in steps {
+                at += step;
+                epochs.push((at, id));
+            }
+            (lineage(&epochs), position(at + rest))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn relations_are_symmetric_and_cuts_stay_on_the_branch((one, one_end) in any_log(), (two, two_end) in any_log(), cut in 0_u64..300) {
+            let relation = one.relation(one_end, &two, two_end);
+            prop_assert_eq!(relation, two.relation(two_end, &one, one_end));
+            let cut = position(cut).min(one_end);
+            prop_assert_eq!(one.at(cut).relation(cut, &one, one_end), Relation::Same { shared: cut });
+            if let Relation::Fork { at } = relation {
+                // At the fork they are still one log, one byte further no longer.
+                prop_assert_eq!(one.relation(at, &two, at), Relation::Same { shared: at });
+                prop_assert!(at < one_end && at < two_end);
+            }
+        }
+
+        #[test]
+        fn no_json_makes_it_panic(json in "\\PC*|\\{(\"(epoch|prevEpoch)(Position|Number|Id)\": *-?[0-9\"]{1,20},?){0,6}\\}") {
+            let _ = parse(500, &json);
+        }
+    }
+}

@@ -722,3 +722,6 @@ fn parse<'w>(window: &'w Window<'_>, offset: u64, length: u64, layout: &Layout) 
     layout.check(offset, length, position)?;
     Ok(Frame { position, offset, length, record })
 }
+
+#[cfg(test)]
+mod tests;
