@@ -6,6 +6,7 @@
 mod conformance;
 #[cfg(feature = "faults")]
 mod directory_repository;
+mod discovery;
 mod fixtures;
 mod format_index;
 mod format_log;
