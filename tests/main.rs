@@ -12,6 +12,7 @@ mod format_index;
 mod format_log;
 mod http_server;
 mod node_client;
+mod proof_log;
 mod quiesce;
 #[cfg(feature = "faults")]
 mod restore;

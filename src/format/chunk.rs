@@ -45,7 +45,9 @@ impl Transform {
         }
     }
 
-    const fn byte(self) -> u8 {
+    /// The header's byte for it.
+    #[must_use]
+    pub const fn byte(self) -> u8 {
         match self {
             Self::Identity => 0,
             Self::AesGcm => 1,

@@ -1,5 +1,17 @@
 //! Would a node start from these files? Evidence, over any set of files: a capture in progress, a stored backup, a directory on a disk.
 
+mod backup;
+mod chunks;
+mod index;
+mod line;
+mod log;
+
+pub use backup::{Evidence as BackupEvidence, Fault, prove_backup, structure};
+pub use chunks::{ChunkSet, LogFile};
+pub use index::{Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index};
+pub use line::ServerLine;
+pub use log::{LogEnd, LogProof, Stretch, last_epoch, lineage, scan};
+
 /// A value that was proven; only this room makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven<T>(T);

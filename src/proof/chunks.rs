@@ -1,0 +1,268 @@
+use std::ops::RangeInclusive;
+
+use super::line::ServerLine;
+use crate::error::{Error, Kind, Result};
+use crate::format::chunk::{self, ChunkFile};
+use crate::format::names::ChunkName;
+use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, Malformed, ReadAt};
+use crate::manifest::{FileSet, RelativePath, Root};
+
+/// One chunk file of a set, known from its name, header and footer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Where it lies in the set.
+    pub path: RelativePath,
+    /// What its name says.
+    pub name: ChunkName,
+    /// Permission bits.
+    pub mode: u32,
+    /// What header, footer and length say.
+    pub file: ChunkFile,
+}
+
+impl LogFile {
+    /// First chunk number in it.
+    #[must_use]
+    pub fn start(&self) -> ChunkNumber {
+        self.file.header.start
+    }
+
+    /// Last chunk number in it.
+    #[must_use]
+    pub fn end(&self) -> ChunkNumber {
+        self.file.header.end
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Kind::Unstable`] where it vanished since the set was read; what the storage reports.
+    pub fn open(&self, files: &dyn FileSet) -> Result<Box<dyn ReadAt>> {
+        open(files, &self.path)
+    }
+}
+
+/// Opens a file that the set had a moment ago.
+pub(super) fn open(files: &dyn FileSet, path: &RelativePath) -> Result<Box<dyn ReadAt>> {
+    files.open(path)?.ok_or_else(|| Error::new(Kind::Unstable, "the file vanished while it was looked at").on(files.place_of(path)))
+}
+
+/// Gives what a parser says the file's name.
+pub(super) fn named<T>(files: &dyn FileSet, path: &RelativePath, parsed: crate::format::Result<T>) -> Result<T> {
+    parsed.in_source(files.place_of(path).as_ref())
+}
+
+/// The chunk files that a server would use, as it finds them by their names and headers (disk-format §3.8). No file stays open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkSet {
+    chunk_size: ChunkSize,
+    used: Vec<LogFile>,
+    superseded: Vec<RelativePath>,
+    missing: Vec<RangeInclusive<ChunkNumber>>,
+}
+
+impl ChunkSet {
+    /// Lists the chunk files of a set and reads 256 bytes of each that a server (21.10.2 or later) would use, one file after the other.
+    ///
+    /// # Errors
+    /// [`Kind::SourceCorrupt`] where there is no chunk, or a used file has no good header, a header that contradicts its name, or another chunk size than the others;
+    /// [`Kind::Unstable`] where a file vanishes meanwhile; what the storage reports.
+    pub fn read(files: &dyn FileSet) -> Result<Self> {
+        let names = names(files)?;
+        let mut inspected = Vec::with_capacity(names.len());
+        let selection = select(&names, ServerLine::V26_1, |listed| {
+            let source = open(files, &listed.path)?;
+            let file = named(files, &listed.path, chunk::inspect(&*source))?;
+            let end = file.header.end;
+            inspected.push(LogFile { path: listed.path.clone(), name: listed.name, mode: listed.mode, file });
+            Ok(end)
+        })?;
+        let superseded = selection.superseded.into_iter().filter_map(|index| names.get(index)).map(|listed| listed.path.clone()).collect();
+        let chunk_size = inspected.first().map(|first| first.file.header.chunk_size).ok_or_else(|| {
+            Error::new(Kind::SourceCorrupt, "there is no chunk in the db directory").hint("is this the node's db directory?")
+        })?;
+        let set = Self { chunk_size, used: inspected, superseded, missing: selection.missing };
+        for file in &set.used {
+            named(files, &file.path, set.agrees(file))?;
+        }
+        Ok(set)
+    }
+
+    fn agrees(&self, file: &LogFile) -> crate::format::Result<()> {
+        let header = &file.file.header;
+        if header.start != file.name.start {
+            let wanted = format!("the first chunk number {}, as in the name", file.name.start);
+            return Err(Malformed::new("chunk header", 6, wanted, header.start).into());
+        }
+        if header.chunk_size != self.chunk_size {
+            let wanted = format!("the chunk size {}, which the first chunk has", self.chunk_size.get());
+            return Err(Malformed::new("chunk header", 2, wanted, header.chunk_size.get()).into());
+        }
+        Ok(())
+    }
+
+    /// Bytes of log per chunk number.
+    #[must_use]
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size
+    }
+
+    /// The files a server would use, in the order of the log.
+    #[must_use]
+    pub fn in_use(&self) -> &[LogFile] {
+        &self.used
+    }
+
+    /// Files that are covered by another one: a server deletes them at its start.
+    #[must_use]
+    pub fn superseded(&self) -> &[RelativePath] {
+        &self.superseded
+    }
+
+    /// Chunk numbers below the last used file's that no file covers.
+    #[must_use]
+    pub fn missing(&self) -> &[RangeInclusive<ChunkNumber>] {
+        &self.missing
+    }
+
+    /// The used file that holds a chunk number.
+    #[must_use]
+    pub fn covering(&self, number: ChunkNumber) -> Option<&LogFile> {
+        let after = self.used.partition_point(|file| file.start() <= number);
+        self.used.get(after.checked_sub(1)?).filter(|file| file.end() >= number)
+    }
+
+    /// The used file whose range of the log holds a position.
+    #[must_use]
+    pub fn holding(&self, position: LogPosition) -> Option<&LogFile> {
+        self.covering(self.chunk_size.chunk_of(position)?)
+    }
+
+    /// The used file of a path.
+    #[must_use]
+    pub fn file(&self, path: &RelativePath) -> Option<&LogFile> {
+        let name: ChunkName = path.file_name().parse().ok()?;
+        self.covering(name.start).filter(|file| file.path == *path)
+    }
+}
+
+/// A chunk file's name in a set.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    pub(super) path: RelativePath,
+    pub(super) name: ChunkName,
+    pub(super) mode: u32,
+}
+
+/// The chunk files of a set in the server's order: by number, then version.
+pub(super) fn names(files: &dyn FileSet) -> Result<Vec<Listed>> {
+    let mut names: Vec<Listed> = files
+        .files()?
+        .into_iter()
+        .filter(|entry| entry.path.root() == Root::Db)
+        .filter_map(|entry| {
+            let name = entry.path.below_root().parse().ok()?;
+            Some(Listed { path: entry.path, name, mode: entry.mode })
+        })
+        .collect();
+    names.sort_by_key(|listed| listed.name);
+    Ok(names)
+}
+
+/// Which of the sorted names a server uses (disk-format §3.8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// Indices of the files used.
+    pub(super) used: Vec<usize>,
+    /// Indices of files that others cover.
+    pub(super) superseded: Vec<usize>,
+    /// Numbers that nothing covers, below the last used file.
+    pub(super) missing: Vec<RangeInclusive<ChunkNumber>>,
+}
+
+/// Walks the sorted names as servers of `line` do. `end_of` tells the last chunk number in a file's header; it is asked once for each file used.
+pub(super) fn select(names: &[Listed], line: ServerLine, mut end_of: impl FnMut(&Listed) -> Result<ChunkNumber>) -> Result<Selection> {
+    let mut selection = Selection { used: Vec::new(), superseded: Vec::new(), missing: Vec::new() };
+    let mut expected = 0;
+    let mut rest = names.iter().enumerate().peekable();
+    while let Some((index, listed)) = rest.next() {
+        let start = listed.name.start.0;
+        let replaced = rest.peek().is_some_and(|(_, next)| next.name.start == listed.name.start);
+        if start < expected || replaced {
+            selection.superseded.push(index);
+            continue;
+        }
+        if start > expected {
+            selection.missing.push(ChunkNumber(expected)..=ChunkNumber(start - 1));
+        }
+        selection.used.push(index);
+        let end = end_of(listed)?.0.max(start);
+        let last = if line.trusts_version_zero() && listed.name.version.0 == 0 { start } else { end };
+        expected = last.saturating_add(1);
+    }
+    Ok(selection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(name: &str) -> Listed {
+        Listed { path: RelativePath::new(Root::Db, name).unwrap(), name: name.parse().unwrap(), mode: 0o444 }
+    }
+
+    /// Files with the last chunk number of their headers.
+    fn selected(files: &[(&str, u32)], line: ServerLine) -> (Vec<String>, Vec<String>, Vec<RangeInclusive<u32>>) {
+        let names: Vec<Listed> = files.iter().map(|(name, _)| listed(name)).collect();
+        let end_of = |listed: &Listed| Ok(ChunkNumber(files.iter().find(|(name, _)| *name == listed.path.below_root()).unwrap().1));
+        let selection = select(&names, line, end_of).unwrap();
+        let text = |indices: Vec<usize>| indices.into_iter().map(|index| files[index].0.to_owned()).collect();
+        let missing = selection.missing.into_iter().map(|range| range.start().0..=range.end().0).collect();
+        (text(selection.used), text(selection.superseded), missing)
+    }
+
+    #[test]
+    fn the_highest_version_wins_and_merged_files_cover_their_range() {
+        let files = [
+            ("chunk-000000.000001", 0),
+            ("chunk-000000.000002", 2),
+            ("chunk-000001.000000", 1),
+            ("chunk-000002.000001", 2),
+            ("chunk-000003.000000", 3),
+            ("chunk-000006.000000", 6),
+        ];
+        let (used, superseded, missing) = selected(&files, ServerLine::V26_1);
+        assert_eq!(used, ["chunk-000000.000002", "chunk-000003.000000", "chunk-000006.000000"]);
+        assert_eq!(superseded, ["chunk-000000.000001", "chunk-000001.000000", "chunk-000002.000001"]);
+        assert_eq!(missing, [4..=5]);
+    }
+
+    #[test]
+    fn a_merged_file_of_version_zero_counts_once_from_21_10_on() {
+        let files = [("chunk-000000.000000", 2), ("chunk-000003.000000", 3)];
+        assert_eq!(selected(&files, ServerLine::V20_10).2, []);
+        assert_eq!(selected(&files, ServerLine::V21_10).2, [1..=2]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_number_is_covered_once_or_missing(files in proptest::collection::btree_map(0_u32..20, (0_u32..4, 0_u32..3), 1..12)) {
+            let text: Vec<(String, u32)> = files
+                .iter()
+                .map(|(start, (length, version))| (format!("chunk-{start:06}.{version:06}"), start + if *version == 0 { 0 } else { *length }))
+                .collect();
+            let borrowed: Vec<(&str, u32)> = text.iter().map(|(name, end)| (name.as_str(), *end)).collect();
+            let (used, superseded, missing) = selected(&borrowed, ServerLine::V26_1);
+            assert_eq!(used.len() + superseded.len(), files.len());
+            let mut numbers: Vec<u32> = missing.into_iter().flatten().collect();
+            for name in &used {
+                let start: u32 = name.get(6..12).unwrap().parse().unwrap();
+                let end = borrowed.iter().find(|(other, _)| other == name).unwrap().1;
+                numbers.extend(start..=end);
+            }
+            numbers.sort_unstable();
+            let last = *numbers.last().unwrap();
+            assert_eq!(numbers, (0..=last).collect::<Vec<_>>());
+        }
+    }
+}
