@@ -1,5 +1,7 @@
 //! Checkpoint files: one signed number in 8 bytes (disk-format §2.1).
 
+use std::path::{Path, PathBuf};
+
 use super::field::i64_at;
 use super::{LogPosition, Malformed, Result};
 
@@ -38,6 +40,12 @@ impl Checkpoint {
             Self::Proposal => "proposal.chk",
             Self::Truncate => "truncate.chk",
         }
+    }
+
+    /// Its file in a db directory.
+    #[must_use]
+    pub fn under(self, db: &Path) -> PathBuf {
+        db.join(self.file_name())
     }
 
     /// The checkpoint that is kept in a file of this name.

@@ -1,8 +1,10 @@
 use super::Placement;
-use super::guard::{CHASER, EPOCH, PROPOSAL, TRUNCATE, write_in_place};
+use super::guard::write_in_place;
 use super::place::Placed;
 use crate::clock;
 use crate::error::Result;
+use crate::format::LogPosition;
+use crate::format::checkpoint::{Checkpoint, NONE};
 use crate::fs;
 use crate::manifest::Log;
 
@@ -26,14 +28,14 @@ impl Placed<'_> {
         let Self { site, writer, mark, placement } = self;
         let steps = Steps::new(&site.plan.manifest.log, site.plan.truncation.value());
         // While the guard of before stands: these two are read only behind it.
-        site.checkpoint(EPOCH, steps.epoch)?;
-        site.checkpoint(PROPOSAL, steps.proposal)?;
+        site.checkpoint((Checkpoint::Epoch, steps.epoch))?;
+        site.checkpoint((Checkpoint::Proposal, steps.proposal))?;
         // The mark says "finished" before the writer is written: once a server can start it may change the database, and then nothing may look like an
         // interrupted restore, which would be taken up again. Until then the guard, and not the mark, tells that the restore is not done.
         site.mark(&mark.finish(clock::now()))?;
         write_in_place(&writer, steps.writer_below)?;
-        site.checkpoint(TRUNCATE, steps.truncate)?;
-        site.checkpoint(CHASER, steps.position)?;
+        site.checkpoint((Checkpoint::Truncate, steps.truncate))?;
+        site.checkpoint((Checkpoint::Chaser, steps.position))?;
         write_in_place(&writer, steps.position)?;
         fs::sync_directory(&site.directories.db)?;
         // The lock on `writer.chk` ends here, with the file.
@@ -63,13 +65,13 @@ struct Steps {
 }
 
 impl Steps {
-    fn new(log: &Log, truncate: Option<crate::format::LogPosition>) -> Self {
+    fn new(log: &Log, truncate: Option<LogPosition>) -> Self {
         let position = log.position.position().to_signed();
         Self {
-            epoch: log.stored.epoch.map_or(-1, crate::format::LogPosition::to_signed),
-            proposal: log.stored.proposal.unwrap_or(-1),
+            epoch: log.stored.epoch.map_or(NONE, LogPosition::to_signed),
+            proposal: log.stored.proposal.unwrap_or(NONE),
             writer_below: position.saturating_sub(1).max(0),
-            truncate: truncate.map_or(-1, crate::format::LogPosition::to_signed),
+            truncate: truncate.map_or(NONE, LogPosition::to_signed),
             position,
         }
     }

@@ -1,23 +1,14 @@
 use std::path::{Path, PathBuf};
 
-use super::plan::{Plan, PlannedTarget};
+use super::plan::{Accept, Plan, PlannedTarget};
 use super::target::{self, Found};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
+use crate::format::checkpoint::{self, Checkpoint, START_GUARD};
 use crate::fs::{self, File};
-use crate::manifest::{Directories, RestoreMark};
-
-pub(super) const WRITER: &str = "writer.chk";
-pub(super) const CHASER: &str = "chaser.chk";
-pub(super) const EPOCH: &str = "epoch.chk";
-pub(super) const PROPOSAL: &str = "proposal.chk";
-pub(super) const TRUNCATE: &str = "truncate.chk";
-
-/// The guard's values (O15): a chaser ahead of the writer stops every server before it touches a file. The writer is as high as can be, because a node with
-/// an archive fetches what its writer lacks before it compares the two (disk-format §10).
-pub(super) const GUARD_CHASER: i64 = i64::MAX;
-pub(super) const GUARD_WRITER: i64 = i64::MAX - 1;
+use crate::manifest::{Directories, Manifest, RestoreMark};
+use crate::node;
 
 const CHECKPOINT_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o750;
@@ -33,6 +24,7 @@ pub(super) struct Site<'a> {
 pub(super) struct Empty<'a> {
     site: Site<'a>,
     found: Found,
+    run: &'a Run,
 }
 
 /// A target that no server starts from. `writer.chk` is held with an exclusive lock, so that a server that is started meanwhile fails at once.
@@ -46,30 +38,36 @@ pub(super) struct Guarded<'a> {
 
 impl<'a> Empty<'a> {
     /// Looks again: time may have passed since the plan.
-    pub(super) fn prove(plan: &'a Plan, target: &'a PlannedTarget, _run: &Run) -> Result<Self> {
+    pub(super) fn prove(plan: &'a Plan, target: &'a PlannedTarget, run: &'a Run) -> Result<Self> {
         let directories = Directories { db: target.db.clone(), index: target.index.clone() };
-        let found = target::find(&directories, &plan.manifest, plan.repository_id)?;
-        Ok(Self { site: Site { plan, target, directories }, found })
+        let found = find_unused(&directories, plan.repository_id, &plan.manifest, plan.accept, run)?;
+        Ok(Self { site: Site { plan, target, directories }, found, run })
     }
 
     /// Raises the start guard, and then leaves the mark of a restore in progress.
     ///
     /// Whatever an earlier restore left behind, each state on the way is one that no server starts from, or one in which there is nothing to lose:
-    /// first the chaser goes above every writer, then a truncation that was asked for is withdrawn, and the writer comes last.
+    /// first the chaser goes above every writer, then a truncation that was asked for is withdrawn, and the writer comes last. The guard's writer is as high
+    /// as can be, because a node with an archive fetches what its writer lacks before it compares the two (disk-format §10).
     pub(super) fn guard(self) -> Result<Guarded<'a>> {
-        let Self { site, found } = self;
+        let Self { site, found, run } = self;
         let db = &site.directories.db;
         for directory in [db, &site.directories.index] {
             site.create_directory(directory)?;
         }
-        let writer = fs::open_or_create(&db.join(WRITER), CHECKPOINT_MODE)?;
-        if !writer.try_lock()? {
-            return Err(in_use(db));
+        let path = Checkpoint::Writer.under(db);
+        let writer = fs::open_or_create(&path, CHECKPOINT_MODE)?;
+        match writer.try_lock() {
+            Ok(true) => {}
+            Ok(false) => return Err(in_use(db)),
+            // A file system without locks: the guard alone has to do.
+            Err(error) => run.note(format!("`{}` cannot be locked: {}", path.display(), error.source)),
         }
-        site.checkpoint(CHASER, GUARD_CHASER)?;
-        site.checkpoint(TRUNCATE, -1)?;
-        write_in_place(&writer, GUARD_WRITER)?;
-        site.own(&db.join(WRITER))?;
+        let [chaser, high_writer, truncate] = START_GUARD;
+        site.checkpoint(chaser)?;
+        site.checkpoint(truncate)?;
+        write_in_place(&writer, high_writer.1)?;
+        site.own(&path)?;
         fs::sync_directory(db)?;
         let since = match &found {
             Found::Interrupted(interrupted) => interrupted.since,
@@ -84,12 +82,12 @@ impl<'a> Empty<'a> {
 impl Site<'_> {
     /// Sets a checkpoint, durably. A file that is there is changed in place, as the server does; a new one appears with its content, because an empty
     /// checkpoint reads as 0 (O13).
-    pub(super) fn checkpoint(&self, name: &str, value: i64) -> Result<()> {
-        let path = self.directories.db.join(name);
+    pub(super) fn checkpoint(&self, (checkpoint, value): (Checkpoint, i64)) -> Result<()> {
+        let path = checkpoint.under(&self.directories.db);
         if read_checkpoint(&path)?.is_some() {
             write_in_place(&fs::open_for_writing(&path)?, value)?;
         } else {
-            fs::write_durably(&path, &value.to_le_bytes(), CHECKPOINT_MODE)?;
+            fs::write_durably(&path, &checkpoint::encode(value), CHECKPOINT_MODE)?;
         }
         self.own(&path)
     }
@@ -132,8 +130,8 @@ impl Site<'_> {
 
 /// Sets the eight bytes of a checkpoint whose file is open, durably.
 pub(super) fn write_in_place(file: &File, value: i64) -> Result<()> {
-    file.write_all_at(0, &value.to_le_bytes())?;
-    file.set_size(8)?;
+    file.write_all_at(0, &checkpoint::encode(value))?;
+    file.set_size(checkpoint::LENGTH as u64)?;
     file.sync()?;
     Ok(())
 }
@@ -141,17 +139,44 @@ pub(super) fn write_in_place(file: &File, value: i64) -> Result<()> {
 /// A checkpoint's value; none where there is no such file, or it has not 8 bytes.
 pub(super) fn read_checkpoint(path: &Path) -> Result<Option<i64>> {
     match fs::status(path)? {
-        Some(status) if status.kind == fs::FileKind::File && status.size == 8 => {}
+        Some(status) if status.kind == fs::FileKind::File && status.size == checkpoint::LENGTH as u64 => {}
         Some(_) | None => return Ok(None),
     }
-    let bytes = fs::read_small(path, 8)?;
-    Ok(<[u8; 8]>::try_from(bytes.as_slice()).ok().map(i64::from_le_bytes))
+    Ok(checkpoint::decode(&fs::read_small(path, checkpoint::LENGTH as u64)?).ok())
 }
 
-/// Whether the chaser stands above the writer, so that every server refuses to start (O14, O15). A writer that is missing or empty reads as 0.
-pub(super) fn stands_guarded(db: &Path) -> Result<bool> {
-    let writer = read_checkpoint(&db.join(WRITER))?.unwrap_or(0);
-    Ok(read_checkpoint(&db.join(CHASER))?.is_some_and(|chaser| chaser > writer))
+/// Whether a restore's guard stands: the chaser above every writer, or, between the last two writes, one byte above the writer. No server ever leaves either
+/// behind, as its chaser follows its writer. A writer that is missing or empty reads as 0.
+pub(super) fn stands(db: &Path) -> Result<bool> {
+    // The chaser first: of a server that runs unseen it is then the older value.
+    let Some(chaser) = read_checkpoint(&Checkpoint::Chaser.under(db))? else { return Ok(false) };
+    let writer = read_checkpoint(&Checkpoint::Writer.under(db))?.unwrap_or(0);
+    Ok(chaser > writer && (chaser == i64::MAX || chaser == writer.saturating_add(1)))
+}
+
+/// Proves that no server uses a target, and that nothing in it can be lost.
+///
+/// # Errors
+/// [`Kind::Refused`] else.
+pub(super) fn find_unused(
+    directories: &Directories,
+    repository: uuid::Uuid,
+    manifest: &Manifest,
+    accept: Accept,
+    run: &Run,
+) -> Result<Found> {
+    let findings = node::probe(directories, None)?;
+    let refuse = |confirmed| findings.refuse("cannot restore into this directory", &directories.db, confirmed);
+    // Signs of a server first: they explain why the directory is not empty.
+    refuse(true)?;
+    let found = target::find(directories, manifest, repository)?;
+    // A server that runs unseen, on another machine perhaps, has files there.
+    let nothing_there = matches!(found, Found::Absent | Found::Empty);
+    refuse(nothing_there || accept.unsure_whether_in_use)?;
+    for doubt in &findings.doubts {
+        run.note(doubt.to_string());
+    }
+    Ok(found)
 }
 
 fn in_use(db: &Path) -> Error {

@@ -11,6 +11,10 @@ mod place;
 mod plan;
 mod target;
 
+use std::fmt;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
 use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
@@ -46,13 +50,37 @@ impl Report {
     }
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for target in &self.targets {
+            write!(f, "{}: ", target.db.display())?;
+            match &target.outcome {
+                Outcome::Restored(placement) => {
+                    write!(f, "restored {}, {} files, {}", self.label, placement.files_written, ByteSize(placement.bytes_written))?;
+                    if placement.files_kept > 0 {
+                        write!(f, "; {} more were there already, and are right", placement.files_kept)?;
+                    }
+                    writeln!(f)?;
+                }
+                Outcome::Failed(error) => writeln!(f, "failed, {error}")?,
+                Outcome::NotBegun => writeln!(f, "not begun")?,
+            }
+        }
+        if self.targets.iter().any(|target| matches!(target.outcome, Outcome::Restored(_))) {
+            writeln!(f, "position: {}", self.position)?;
+            write!(f, "{}", self.closing)?;
+        }
+        Ok(())
+    }
+}
+
 /// One target of a restore.
 #[derive(Debug, Serialize)]
 pub struct Restored {
     /// Its db directory.
-    pub db: std::path::PathBuf,
+    pub db: PathBuf,
     /// Its index directory.
-    pub index: std::path::PathBuf,
+    pub index: PathBuf,
     /// How it ended.
     pub outcome: Outcome,
 }

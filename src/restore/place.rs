@@ -173,7 +173,10 @@ impl Work<'_> {
     fn not_copied(&self, row: &Row, failure: Failure) -> Error {
         match failure {
             Failure::Short { wanted, found, .. } => self.corrupt(row, format!("it ends at byte {found}, not at {wanted}")),
-            Failure::Source { place, source } => Error::new(Kind::Failed, "cannot read a stored file").on(place).because(source),
+            Failure::Source { place, source } => Error::new(Kind::Failed, "cannot read a stored file")
+                .on(place)
+                .because(source)
+                .hint("look after the disk or the mount that holds the repository"),
             Failure::Target(error) => error.into(),
             Failure::Stopped(error) => error,
         }

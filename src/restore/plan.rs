@@ -7,14 +7,17 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::closing::Closing;
+use super::guard;
 use super::place::{is_active, is_placed};
 use super::target::{self, Found, Ownership};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
+use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::chunk::HEADER_LENGTH;
 use crate::format::{Boundary, LogPosition};
 use crate::fs;
-use crate::manifest::{BackupKind, Blake3Hash, Directories, Label, Manifest, Role, Row, SecondaryIndex};
+use crate::manifest::{BackupKind, Blake3Hash, Directories, Label, Manifest, Role, Root, Row, SecondaryIndex};
 use crate::node::ServerVersion;
 use crate::repository::Repository;
 
@@ -78,6 +81,8 @@ pub struct Plan {
     pub closing: Closing,
     /// What the operator should know before.
     pub warnings: Vec<String>,
+    #[serde(skip)]
+    pub(super) accept: Accept,
     #[serde(skip)]
     pub(super) manifest: Manifest,
 }
@@ -215,7 +220,7 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
             "`truncate.chk` is left at -1, as with `--ready`: `{chunk}` is scavenged, and a truncation there would lose events (O33)"
         ));
     }
-    let targets = targets(repository, request, &manifest, &mut warnings)?;
+    let targets = targets(repository, request, &manifest, &mut warnings, run)?;
     enough_space(&manifest, &targets)?;
     Ok(Plan {
         repository: repository.place(),
@@ -234,6 +239,7 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
         truncation,
         targets,
         warnings,
+        accept: request.accept,
         manifest,
     })
 }
@@ -289,22 +295,21 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
         let label = &manifest.label;
         Error::new(Kind::StoredCorrupt, what).on(label).hint(format!("`kbackup verify {label}` tells more; restore another backup"))
     };
-    let position = log.position.position().to_signed();
     for row in &manifest.files {
-        let value = match row.path.to_string().as_str() {
-            "db/writer.chk" | "db/chaser.chk" => position,
-            "db/epoch.chk" => log.stored.epoch.map_or(-1, LogPosition::to_signed),
-            "db/proposal.chk" => log.stored.proposal.unwrap_or(-1),
-            "db/truncate.chk" => -1,
-            _ => {
-                // O16: none of the later chunks may be there.
-                if row.chunk.is_some_and(|chunk| log.chunk_size.start_of(chunk.start) > log.position.position()) {
-                    return Err(corrupt(format!("the backup holds `{}`, which lies behind the end of its log", row.path)));
-                }
-                continue;
+        let checkpoint = Checkpoint::of_file(row.path.below_root()).filter(|_| row.path.root() == Root::Db);
+        let value = match checkpoint {
+            Some(Checkpoint::Writer | Checkpoint::Chaser) => Some(log.position.position()),
+            Some(Checkpoint::Epoch) => log.stored.epoch,
+            Some(Checkpoint::Truncate) => None,
+            Some(Checkpoint::Proposal) => log.stored.proposal.and_then(LogPosition::from_signed),
+            None if row.chunk.is_some_and(|chunk| log.chunk_size.start_of(chunk.start) > log.position.position()) => {
+                // O16: with it no server starts.
+                return Err(corrupt(format!("the backup holds `{}`, which lies behind the end of its log", row.path)));
             }
+            None => continue,
         };
-        if row.blake3 != Blake3Hash::of(&value.to_le_bytes()) {
+        let bytes = checkpoint::encode(value.map_or(checkpoint::NONE, LogPosition::to_signed));
+        if row.blake3 != Blake3Hash::of(&bytes) {
             return Err(corrupt(format!("`{}` is not what the rest of the manifest says", row.path)));
         }
     }
@@ -337,7 +342,13 @@ fn server_version(request: &Request, manifest: &Manifest) -> Result<Option<Serve
     Ok(wanted.or(source))
 }
 
-fn targets(repository: &dyn Repository, request: &Request, manifest: &Manifest, warnings: &mut Vec<String>) -> Result<Vec<PlannedTarget>> {
+fn targets(
+    repository: &dyn Repository,
+    request: &Request,
+    manifest: &Manifest,
+    warnings: &mut Vec<String>,
+    run: &Run,
+) -> Result<Vec<PlannedTarget>> {
     if request.targets.is_empty() {
         return Err(Error::new(Kind::Usage, "no directory to restore to").hint("name one with `--to`"));
     }
@@ -355,7 +366,7 @@ fn targets(repository: &dyn Repository, request: &Request, manifest: &Manifest, 
     apart(repository, &resolved)?;
     let mut planned = Vec::with_capacity(resolved.len());
     for directories in resolved {
-        let found = target::find(&directories, manifest, repository.id())?;
+        let found = guard::find_unused(&directories, repository.id(), manifest, request.accept, run)?;
         let (owner, warning) = target::ownership(request.owner, &directories.db, manifest.source.owner.as_ref())?;
         warnings.extend(warning);
         let bytes_needed = rows(manifest).map(|row| needed(row, manifest, &found)).fold(0, u64::saturating_add);
@@ -400,15 +411,13 @@ fn existing_directory(place: &str) -> Result<Option<PathBuf>> {
 
 /// Bytes that one file takes on the disk, if it is written; holes do not count where the manifest tells of them.
 fn needed(row: &Row, manifest: &Manifest, found: &Found) -> u64 {
-    /// Bytes of a chunk file before its log (disk-format §3.3).
-    const CHUNK_HEADER: u64 = 128;
     const BLOCK: u64 = 4096;
     if matches!(found, Found::Interrupted(interrupted) if interrupted.present.contains(&row.path)) {
         return 0;
     }
     let log = &manifest.log;
     let bytes = if is_active(row, log) && row.chunk.is_some_and(|chunk| chunk.transform == 0) {
-        row.size.min(CHUNK_HEADER + log.chunk_size.local(log.position.position()))
+        row.size.min(HEADER_LENGTH + log.chunk_size.local(log.position.position()))
     } else {
         row.size
     };
@@ -417,7 +426,6 @@ fn needed(row: &Row, manifest: &Manifest, found: &Found) -> u64 {
 
 /// Targets may share a file system, and an index may lie on one of its own.
 fn enough_space(manifest: &Manifest, targets: &[PlannedTarget]) -> Result<()> {
-    use crate::manifest::Root;
     let mut devices: BTreeMap<u64, (&Path, u64)> = BTreeMap::new();
     for target in targets {
         for (root, directory) in [(Root::Db, &target.db), (Root::Index, &target.index)] {

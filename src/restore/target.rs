@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
+use crate::format::checkpoint::{Checkpoint, START_GUARD};
 use crate::fs::{self, FileKind};
 use crate::manifest::{Directories, Manifest, Owner, RelativePath, RestoreMark, Role, Root};
 
-use super::guard::{CHASER, EPOCH, GUARD_CHASER, GUARD_WRITER, PROPOSAL, TRUNCATE, WRITER, read_checkpoint, stands_guarded};
+use super::guard::{read_checkpoint, stands};
 
 /// What a target holds before the restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -96,7 +97,7 @@ pub(super) fn find(target: &Directories, manifest: &Manifest, repository: uuid::
             Ok(Found::Interrupted(Interrupted { since: None, files: 0, present: HashSet::new(), leftovers }))
         }
         None => Err(not_empty(content.first())),
-        Some(_) if !stands_guarded(&target.db)? => Err(Error::new(Kind::Refused, "a restored database stands there already")
+        Some(_) if !stands(&target.db)? => Err(Error::new(Kind::Refused, "a restored database stands there already")
             .at(&target.db)
             .hint("restore into an empty directory; to replace this database, stop its server and move the directory away")),
         Some(mark) if mark.repository != repository || mark.label != manifest.label => {
@@ -172,14 +173,14 @@ impl Content {
             return Ok(false);
         }
         for file in &self.files {
-            let name = file.path.strip_prefix(db).ok().and_then(Path::to_str);
-            let ours = match name {
+            let checkpoint = file.path.strip_prefix(db).ok().and_then(Path::to_str).and_then(Checkpoint::of_file);
+            let guard = START_GUARD.iter().find(|(guarding, _)| Some(*guarding) == checkpoint);
+            let ours = match guard {
                 _ if !file.regular => false,
-                Some(WRITER) => file.size == 0 || read_checkpoint(&file.path)? == Some(GUARD_WRITER),
-                Some(CHASER) => read_checkpoint(&file.path)? == Some(GUARD_CHASER),
-                Some(TRUNCATE) => read_checkpoint(&file.path)? == Some(-1),
-                Some(_) => is_staging(&file.path),
-                None => false,
+                // Created empty, to be locked, before the others.
+                Some((Checkpoint::Writer, _)) if file.size == 0 => true,
+                Some((_, value)) => read_checkpoint(&file.path)? == Some(*value),
+                None => is_staging(&file.path),
             };
             if !ours {
                 return Ok(false);
@@ -220,7 +221,7 @@ impl Content {
 }
 
 fn is_ours(name: &str) -> bool {
-    matches!(name, RestoreMark::NAME | WRITER | CHASER | TRUNCATE | EPOCH | PROPOSAL)
+    name == RestoreMark::NAME || Checkpoint::of_file(name).is_some()
 }
 
 /// Files that a server makes before it sees the guard and exits (O15); it had no log to fill them from.
@@ -250,39 +251,87 @@ fn not_empty(content: &Path) -> Error {
 /// # Errors
 /// [`Kind::Refused`] where the process cannot give files to the owner that was asked for.
 pub(super) fn ownership(wanted: Option<(u32, u32)>, db: &Path, source: Option<&Owner>) -> Result<(Ownership, Option<String>)> {
-    const CONSEQUENCE: &str = "a server that does not own its chunks does not start (25.0 and later)";
-    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let process = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let existing = fs::status(db)?.map(|status| (status.user, status.group));
-    if user == 0 {
-        let source_owner = source.map(|owner| (owner.user, owner.group));
-        let chosen = wanted.or(existing.filter(|(user, _)| *user != 0)).or(source_owner);
-        let (user, group) = chosen.unwrap_or((0, 0));
-        let warning = match chosen {
-            None => Some(format!(
-                "nothing tells who runs the server, so the files of {} will belong to root: {CONSEQUENCE}; see `--owner`",
-                db.display()
-            )),
-            Some(_) => None,
-        };
-        return Ok((Ownership { user, group, set: true }, warning));
+    let source = source.map(|owner| (owner.user, owner.group));
+    let (owner, warning) = decide(process, wanted, existing, source).map_err(|error| error.at(db))?;
+    Ok((owner, warning.map(|warning| format!("{}: {warning}", db.display()))))
+}
+
+type Ids = (u32, u32);
+
+fn decide(process: Ids, wanted: Option<Ids>, existing: Option<Ids>, source: Option<Ids>) -> Result<(Ownership, Option<String>)> {
+    const ROOT: u32 = 0;
+    const CONSEQUENCE: &str = "a server that does not own its chunks does not start (25.0 and later)";
+    let set = |(user, group)| Ownership { user, group, set: true };
+    if process.0 == ROOT {
+        // A directory that somebody prepared for the server tells more than where the backup came from.
+        return Ok(match wanted.or(existing.filter(|(user, _)| *user != ROOT)).or(source) {
+            Some(owner) => (set(owner), None),
+            None => (
+                set(process),
+                Some(format!("nothing tells who runs the server, so the files will belong to root: {CONSEQUENCE}; see `--owner`")),
+            ),
+        });
     }
     match wanted {
-        Some((wanted_user, _)) if wanted_user != user => {
-            Err(Error::new(Kind::Refused, format!("this process runs as user {user} and cannot give files to user {wanted_user}"))
-                .at(db)
-                .hint("run the restore as root, or as the user that runs the server, without `--owner`"))
+        Some((user, _)) if user != process.0 => {
+            Err(Error::new(Kind::Refused, format!("this process runs as user {} and cannot give files to user {user}", process.0))
+                .hint("run the restore as root, or without `--owner` as the user that runs the server"))
         }
-        Some((_, wanted_group)) => Ok((Ownership { user, group: wanted_group, set: wanted_group != group }, None)),
+        Some(owner) => Ok((Ownership { set: owner != process, ..set(owner) }, None)),
         None => {
-            let expected = existing.map(|(owner, _)| owner).filter(|owner| *owner != user);
-            let expected = expected.or_else(|| source.map(|owner| owner.user).filter(|owner| existing.is_none() && *owner != user));
-            let warning = expected.map(|owner| {
+            let server = existing.or(source).map(|(user, _)| user).filter(|user| *user != process.0);
+            let warning = server.map(|server| {
                 format!(
-                    "the files of {} will belong to user {user}, but the server seems to run as user {owner}: {CONSEQUENCE}; run the restore as that user or as root",
-                    db.display()
+                    "the files will belong to user {}, but the server seems to run as user {server}: {CONSEQUENCE}; run the restore as that user, or as root",
+                    process.0
                 )
             });
-            Ok((Ownership { user, group, set: false }, warning))
+            Ok((Ownership { set: false, ..set(process) }, warning))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: Ids = (0, 0);
+    const SERVER: Ids = (1001, 1001);
+    const OTHER: Ids = (1000, 1000);
+
+    fn owner(process: Ids, wanted: Option<Ids>, existing: Option<Ids>, source: Option<Ids>) -> (Ids, bool, bool) {
+        let (owner, warning) = decide(process, wanted, existing, source).unwrap();
+        ((owner.user, owner.group), owner.set, warning.is_some())
+    }
+
+    #[test]
+    fn root_gives_the_files_to_whom_the_server_runs_as() {
+        assert_eq!(owner(ROOT, Some(OTHER), Some(SERVER), Some(SERVER)), (OTHER, true, false), "as it was told");
+        assert_eq!(owner(ROOT, None, Some(OTHER), Some(SERVER)), (OTHER, true, false), "the directory's owner");
+        assert_eq!(owner(ROOT, None, Some(ROOT), Some(SERVER)), (SERVER, true, false), "the backup's, as root owns only the mount point");
+        assert_eq!(owner(ROOT, None, None, Some(SERVER)), (SERVER, true, false));
+        assert_eq!(owner(ROOT, None, None, Some(ROOT)), (ROOT, true, false), "the server ran as root");
+    }
+
+    #[test]
+    fn a_wrong_owner_is_never_silent() {
+        assert_eq!(owner(ROOT, None, None, None), (ROOT, true, true));
+        assert_eq!(owner(OTHER, None, None, Some(SERVER)), (OTHER, false, true));
+        assert_eq!(
+            owner(OTHER, None, Some(SERVER), Some(OTHER)),
+            (OTHER, false, true),
+            "the group may write there, but the server is another user"
+        );
+        assert_eq!(owner(SERVER, None, Some(SERVER), Some(OTHER)), (SERVER, false, false));
+        assert_eq!(owner(SERVER, None, None, None), (SERVER, false, false));
+    }
+
+    #[test]
+    fn others_than_root_give_files_to_nobody_else() {
+        assert_eq!(decide(OTHER, Some(SERVER), None, None).unwrap_err().kind(), Kind::Refused);
+        assert_eq!(owner(SERVER, Some((1001, 50)), None, None), ((1001, 50), true, false), "a group of theirs, perhaps");
+        assert_eq!(owner(SERVER, Some(SERVER), None, None), (SERVER, false, false));
     }
 }

@@ -1,0 +1,163 @@
+//! Restores that were interrupted, and what is made of what they left.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Weak};
+
+use kbackup::error::{Kind, Signal};
+use kbackup::event::{Event, Observer, Run};
+use kbackup::manifest::{RestoreMark, Role};
+use kbackup::repository::Repository;
+use kbackup::restore::{Accept, Found, Outcome, Report, Request, execute};
+
+use super::stage::{Stage, Start, assert_restored, back_up, contents, request, run, start};
+
+/// Makes a finished restore look like one that was interrupted.
+fn interrupt(stage: &Stage) {
+    let db = stage.target("target");
+    assert!(stage.restore(&stage.request()).failure().is_none());
+    std::fs::write(db.join("chaser.chk"), i64::MAX.to_le_bytes()).unwrap();
+    std::fs::write(db.join("writer.chk"), (i64::MAX - 1).to_le_bytes()).unwrap();
+    std::fs::write(db.join("truncate.chk"), (-1_i64).to_le_bytes()).unwrap();
+    RestoreMark::begin(stage.repository.id(), stage.manifest.label.clone(), stage.manifest.finished).write(&db).unwrap();
+    assert_eq!(start(&db, &stage.manifest), Start::Refused);
+}
+
+fn end(stage: &Stage) -> i64 {
+    stage.manifest.log.position.position().to_signed()
+}
+
+fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_is_right_is_kept_and_what_is_not_is_written_again() {
+    let stage = Stage::new("20.10-append");
+    interrupt(&stage);
+    let db = stage.target("target");
+    overwrite(&db.join("chunk-000000.000000"), |bytes| bytes[5000] ^= 1);
+    overwrite(&db.join("chunk-000001.000000"), |bytes| bytes.truncate(5000));
+    std::fs::remove_file(db.join("index/indexmap")).unwrap();
+    // What a server that was started meanwhile leaves, and we ourselves.
+    std::fs::create_dir(db.join("index/stream-existence")).unwrap();
+    std::fs::write(db.join("index/stream-existence/streamExistenceFilter.chk"), (-1_i64).to_le_bytes()).unwrap();
+    std::fs::write(db.join("kurrent.ddb"), "new").unwrap();
+    std::fs::write(db.join(".abc.tmp"), "").unwrap();
+
+    let plan = stage.plan(&stage.request()).unwrap();
+    let Found::Interrupted(found) = &plan.targets[0].found else { panic!("{:?}", plan.targets[0].found) };
+    assert_eq!((found.since, found.files), (Some(stage.manifest.finished), plan.files - 2));
+    let report = execute(&stage.repository, &plan, &run()).unwrap();
+    let Outcome::Restored(placement) = &report.targets[0].outcome else { panic!("{:?}", report.failure()) };
+    assert_eq!((placement.files_written, placement.files_kept), (3, plan.files - 3));
+    std::fs::remove_dir(db.join("index/stream-existence")).unwrap();
+    assert_restored(&stage, &db, end(&stage));
+}
+
+#[test]
+fn a_foreign_file_stops_the_taking_up() {
+    for name in ["notes.txt", "chunk-000099.000000", "index/5f9ab8f0-4a1c-4a6e-9f0e-7a6f1f3e2d11", "archive.chk"] {
+        let stage = Stage::new("20.10-append");
+        interrupt(&stage);
+        std::fs::write(stage.target("target").join(name), "mine").unwrap();
+        assert!(stage.refused(&stage.request()).contains("not the backup's"), "{name}");
+    }
+    let stage = Stage::new("20.10-append");
+    interrupt(&stage);
+    let chunk = stage.target("target").join("chunk-000000.000000");
+    std::fs::remove_file(&chunk).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &chunk).unwrap();
+    assert!(stage.refused(&stage.request()).contains("not the backup's"));
+}
+
+#[test]
+fn only_the_same_backup_takes_up() {
+    let stage = Stage::new("20.10-append");
+    interrupt(&stage);
+    let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
+    assert!(stage.refused(&Request { label: Some(other.label), ..stage.request() }).contains(stage.manifest.label.as_str()));
+    stage.plan(&Request { label: Some(stage.manifest.label.clone()), ..stage.request() }).unwrap();
+    RestoreMark::begin(uuid::Uuid::nil(), stage.manifest.label.clone(), stage.manifest.finished).write(&stage.target("target")).unwrap();
+    assert!(stage.refused(&Request { label: Some(stage.manifest.label.clone()), ..stage.request() }).contains("another backup"));
+}
+
+#[test]
+fn a_target_that_a_server_holds_is_refused() {
+    let stage = Stage::new("20.10-append");
+    interrupt(&stage);
+    let held = std::fs::File::open(stage.target("target").join("epoch.chk")).unwrap();
+    held.lock_shared().unwrap();
+    assert!(stage.refused(&stage.request()).contains("a server runs on it"));
+    let confirmed = Accept { unsure_whether_in_use: true, ..Accept::default() };
+    stage.refused(&Request { accept: confirmed, ..stage.request() });
+    drop(held);
+    stage.plan(&stage.request()).unwrap();
+}
+
+/// Ends the run at the first bytes.
+struct Impatient(Weak<Run>);
+
+impl Observer for Impatient {
+    fn observe(&self, event: &Event) {
+        if let (Event::Progress { .. }, Some(run)) = (event, self.0.upgrade()) {
+            run.interrupt(Signal::Terminate);
+        }
+    }
+}
+
+#[test]
+fn a_signal_leaves_what_can_be_taken_up() {
+    let stage = Stage::new("26.1-append");
+    let (one, two) = (stage.target("one"), stage.target("two"));
+    let both = request(&[&one, &two]);
+    let impatient = Arc::new_cyclic(|run| Run::new(Impatient(run.clone())));
+    let report: Report = execute(&stage.repository, &stage.plan(&both).unwrap(), &impatient).unwrap();
+    assert_eq!(report.failure().unwrap().kind(), Kind::Interrupted(Signal::Terminate));
+    assert!(matches!(report.targets[1].outcome, Outcome::NotBegun));
+    assert_eq!(start(&one, &stage.manifest), Start::Refused);
+    assert!(!two.exists());
+    assert!(stage.restore(&both).failure().is_none());
+    assert_restored(&stage, &one, end(&stage));
+    assert_restored(&stage, &two, end(&stage));
+}
+
+#[test]
+fn a_full_disk_leaves_what_can_be_taken_up() {
+    const NO_SPACE: i32 = 28;
+    let stage = Stage::new("26.1-append");
+    let target = stage.target("target");
+    for part in ["chunk-000003", "index/indexmap", "proposal.chk", "kbackup-restore.json", "writer.chk"] {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["restore::crash::restores_in_a_process_of_its_own", "--exact", "--ignored", "--test-threads=1"])
+            .env("KBACKUP_FAULT", format!("write:{}/{part}:1:{NO_SPACE}", target.display()))
+            .env("KBACKUP_TEST_REPOSITORY", stage.repository.place())
+            .env("KBACKUP_TEST_TARGET", &target)
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && told.contains("cannot write"), "{part}: {told}");
+        let nothing = contents(&target).keys().all(|name| name == "writer.chk" || name == "chaser.chk");
+        assert!(nothing || start(&target, &stage.manifest) == Start::Refused, "{part}");
+        assert!(stage.restore(&stage.request()).failure().is_none(), "{part}");
+        assert_restored(&stage, &target, end(&stage));
+        std::fs::remove_dir_all(&target).unwrap();
+    }
+}
+
+#[test]
+fn the_bytes_of_a_kept_file_are_the_servers_too() {
+    // The manifest's hash fits, the server's does not: kept or written, it must not come through.
+    let stage = Stage::with("20.10-append", |manifest| {
+        let row = manifest.files.iter_mut().find(|row| row.role == Role::Table).unwrap();
+        row.table_md5 = Some(kbackup::format::Md5Hash([7; 16]));
+    });
+    for _ in 0..2 {
+        let report = stage.restore(&stage.request());
+        assert_eq!(report.failure().unwrap().kind(), Kind::StoredCorrupt);
+        assert_eq!(start(&stage.target("target"), &stage.manifest), Start::Refused);
+    }
+}

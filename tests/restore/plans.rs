@@ -1,0 +1,96 @@
+use kbackup::restore::{Behaviour, Plan, Report, Request};
+
+use super::stage::{Stage, contents};
+
+#[test]
+fn planning_writes_nothing() {
+    let stage = Stage::new("26.1-append");
+    let before = contents(stage.place.path());
+    let plan = stage.plan(&stage.request()).unwrap();
+    assert!(plan.to_string().contains("26.1"), "{plan}");
+    assert_eq!(contents(stage.place.path()), before);
+    assert!(!stage.target("target").exists());
+}
+
+#[test]
+fn the_plan_tells_what_the_first_start_does() {
+    let stage = Stage::new("24.10-append");
+    let behaviour = |request: &Request| stage.plan(request).unwrap().closing.first_start.behaviour;
+    assert_eq!(behaviour(&stage.request()), Behaviour::ExitsOnce);
+    assert_eq!(behaviour(&Request { ready: true, ..stage.request() }), Behaviour::Starts);
+    assert_eq!(behaviour(&Request { server_version: Some("26.1".to_owned()), ..stage.request() }), Behaviour::ExitsOnce);
+    let stage = Stage::new("23.10-append");
+    assert_eq!(stage.plan(&stage.request()).unwrap().closing.first_start.behaviour, Behaviour::TruncatesAndStarts);
+}
+
+/// What differs from run to run, and from machine to machine.
+fn settings(stage: &Stage) -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    let place = std::fs::canonicalize(stage.place.path()).unwrap();
+    settings.add_filter(&place.display().to_string(), "[place]");
+    settings.add_filter("[0-9a-f]{8}-[0-9a-f-]{27}", "[uuid]");
+    settings.add_filter(r"[0-9.]+ [A-Z]iB free", "[space] free");
+    settings.add_filter(r#""bytes_free": \d+"#, r#""bytes_free": "[space]""#);
+    settings.add_filter(r"owner: \d+:\d+", "owner: [user]:[group]");
+    settings.add_filter(r#""(user|group)": \d+"#, r#""$1": "[id]""#);
+    settings.add_filter(r#""set": (true|false)"#, r#""set": "[bool]""#);
+    settings.remove_snapshot_suffix();
+    settings
+}
+
+/// Of a root process the owner is no matter of warnings; of others it may be.
+fn without_owner_warnings(mut plan: Plan) -> Plan {
+    plan.warnings.retain(|warning| !warning.contains("will belong to"));
+    plan
+}
+
+#[test]
+fn a_plan_reads_well() {
+    let stage = Stage::with("26.1-scavenge", |manifest| {
+        manifest.scavenging.auto_paused = true;
+        manifest.source.missing_bytes = Some(512);
+    });
+    std::fs::create_dir(stage.target("there")).unwrap();
+    let request = super::stage::request(&[&stage.target("target"), &stage.target("there")]);
+    let plan = without_owner_warnings(stage.plan(&request).unwrap());
+    settings(&stage).bind(|| {
+        insta::assert_snapshot!("plan", plan.to_string());
+        insta::assert_snapshot!("plan_json", serde_json::to_string_pretty(&plan).unwrap());
+    });
+}
+
+#[test]
+fn a_report_reads_well() {
+    let stage = Stage::with("23.10-append", |manifest| manifest.contents.index = false);
+    let plan = stage.plan(&super::stage::request(&[&stage.target("target"), &stage.target("other")])).unwrap();
+    std::fs::create_dir(stage.target("other")).unwrap();
+    std::fs::write(stage.target("other").join("precious"), "").unwrap();
+    let report: Report = kbackup::restore::execute(&stage.repository, &plan, &super::stage::run()).unwrap();
+    settings(&stage).bind(|| {
+        insta::assert_snapshot!("report", report.to_string());
+        insta::assert_snapshot!("report_json", serde_json::to_string_pretty(&report).unwrap());
+    });
+}
+
+#[test]
+fn the_operator_is_told_what_the_backup_knows() {
+    let topics = |change: fn(&mut kbackup::manifest::Manifest)| {
+        let stage = Stage::with("24.10-append", change);
+        let accept = kbackup::restore::Accept { archive: true, ..Default::default() };
+        let closing = stage.plan(&Request { accept, ..stage.request() }).unwrap().closing;
+        closing.not_inside.iter().chain(&closing.to_do).map(|note| note.topic).collect::<Vec<_>>()
+    };
+    let usual = topics(|_| ());
+    for topic in
+        ["configuration", "certificates", "master-keys", "licence", "start-again", "other-members", "consumers", "test-copy", "full-backup"]
+    {
+        assert!(usual.contains(&topic), "{topic}");
+    }
+    for topic in ["resume-auto-scavenge", "index-rebuild", "archive", "secondary-index"] {
+        assert!(!usual.contains(&topic), "{topic}");
+    }
+    assert!(topics(|manifest| manifest.scavenging.auto_paused = true).contains(&"resume-auto-scavenge"));
+    assert!(topics(|manifest| manifest.contents.index = false).contains(&"index-rebuild"));
+    assert!(topics(|manifest| manifest.contents.archive = true).contains(&"archive"));
+    assert!(topics(|manifest| manifest.contents.secondary_index = kbackup::manifest::SecondaryIndex::LeftOut).contains(&"secondary-index"));
+}

@@ -1,0 +1,192 @@
+use std::path::{Path, PathBuf};
+
+use kbackup::error::{Kind, Result};
+use kbackup::event::Run;
+use kbackup::format::{LogPosition, ReadAt};
+use kbackup::manifest::{FileSet, Label, Manifest, RestoreMark, Role, Row};
+use kbackup::repository::{Incoming, Listed, Repository};
+use kbackup::restore::{Accept, Request, Target, plan};
+
+use super::stage::{Stage, back_up, contents, request, run};
+
+#[test]
+fn a_target_that_holds_anything_is_refused() {
+    let stage = Stage::new("26.1-append");
+    let target = stage.target("target");
+    std::fs::create_dir(&target).unwrap();
+    std::fs::create_dir(target.join("lost+found")).unwrap();
+    stage.plan(&stage.request()).unwrap();
+    std::fs::write(target.join(".hidden"), "").unwrap();
+    assert!(stage.refused(&stage.request()).contains("not empty"));
+    std::fs::remove_file(target.join(".hidden")).unwrap();
+    std::fs::create_dir_all(target.join("index")).unwrap();
+    stage.plan(&stage.request()).unwrap();
+    std::fs::write(target.join("index/indexmap"), "").unwrap();
+    assert!(stage.refused(&stage.request()).contains("not empty"));
+    std::fs::remove_dir_all(&target).unwrap();
+    std::fs::write(&target, "").unwrap();
+    assert!(stage.refused(&stage.request()).contains("not a directory"));
+}
+
+#[test]
+fn a_database_that_was_restored_and_used_is_never_taken_up() {
+    let stage = Stage::new("26.1-append");
+    stage.restore(&stage.request());
+    let before = contents(&stage.target("target"));
+    assert!(stage.refused(&stage.request()).contains("restored database"));
+    // Not even if the mark says that the restore is under way.
+    RestoreMark::begin(stage.repository.id(), stage.manifest.label.clone(), stage.manifest.finished)
+        .write(&stage.target("target"))
+        .unwrap();
+    assert!(stage.refused(&stage.request()).contains("restored database"));
+    let mut after = contents(&stage.target("target"));
+    after.insert(RestoreMark::NAME.to_owned(), before[RestoreMark::NAME].clone());
+    assert_eq!(after, before);
+}
+
+#[test]
+fn directories_must_not_overlap() {
+    let stage = Stage::new("26.1-append");
+    let inside = |place: &Path| stage.refused(&request(&[place]));
+    assert!(inside(&Path::new(&stage.repository.place()).join("incoming/x")).contains("the repository"));
+    assert!(inside(stage.place.path()).contains("the repository"));
+    let link = stage.target("link");
+    std::os::unix::fs::symlink(stage.repository.place(), &link).unwrap();
+    assert!(inside(&link).contains("the repository"));
+    std::os::unix::fs::symlink(stage.target("nowhere"), stage.target("dangling")).unwrap();
+    assert!(inside(&stage.target("dangling")).contains("leads nowhere"));
+    let target = stage.target("target");
+    assert!(stage.refused(&request(&[&target, &target])).contains("another target"));
+    assert!(stage.refused(&request(&[&target, &target.join("below")])).contains("another target"));
+    let with_index = |index: Option<PathBuf>| Target { db: target.clone(), index };
+    let some = Request { targets: vec![with_index(Some(stage.target("index"))), with_index(None)], ..Request::default() };
+    assert!(stage.refused(&some).contains("for some"));
+    let same = Request { targets: vec![with_index(Some(target.clone()))], ..Request::default() };
+    assert!(stage.refused(&same).contains("overlap"));
+}
+
+#[test]
+fn an_index_directory_of_its_own_gets_the_index() {
+    let stage = Stage::new("26.1-append");
+    let (db, index) = (stage.target("db"), stage.target("index"));
+    let request = Request { targets: vec![Target { db: db.clone(), index: Some(index.clone()) }], ..Request::default() };
+    assert!(stage.restore(&request).failure().is_none());
+    assert_eq!(contents(&index), contents(&stage.data.index()));
+    assert!(!db.join("index").exists());
+}
+
+#[test]
+fn an_older_server_is_refused_where_it_is_known() {
+    let stage = Stage::new("24.10-append");
+    let older = Request { server_version: Some("23.10.8".to_owned()), ..stage.request() };
+    assert!(stage.refused(&older).contains("older"));
+    stage.plan(&Request { accept: Accept { older_server: true, ..Accept::default() }, ..older }).unwrap();
+    stage.plan(&Request { server_version: Some("24.10.0".to_owned()), ..stage.request() }).unwrap();
+    let nonsense = Request { server_version: Some("new".to_owned()), ..stage.request() };
+    assert_eq!(stage.plan(&nonsense).unwrap_err().kind(), Kind::Usage);
+}
+
+#[test]
+fn a_backup_beside_an_archive_wants_an_acknowledgement() {
+    let stage = Stage::with("26.1-append", |manifest| manifest.contents.archive = true);
+    assert!(stage.refused(&stage.request()).contains("archive"));
+    let plan = stage.plan(&Request { accept: Accept { archive: true, ..Accept::default() }, ..stage.request() }).unwrap();
+    assert!(plan.closing.to_do.iter().any(|note| note.topic == "archive"));
+}
+
+#[test]
+fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
+    let stage = Stage::new("26.1-append");
+    let damaged = back_up(&stage.repository, &stage.data, 2, None, |manifest| {
+        manifest.contents.damaged = vec!["db/chunk-000000.000000".parse().unwrap()];
+    });
+    let plan = stage.plan(&stage.request()).unwrap();
+    assert_eq!(plan.backup.label, stage.manifest.label);
+    assert!(plan.warnings.iter().any(|warning| warning.contains(damaged.label.as_str())), "{:?}", plan.warnings);
+    let named = Request { label: Some(damaged.label.clone()), ..stage.request() };
+    assert_eq!(stage.plan(&named).unwrap().backup.label, damaged.label);
+
+    let newest = back_up(&stage.repository, &stage.data, 3, None, |_| ());
+    assert_eq!(stage.plan(&stage.request()).unwrap().backup.label, newest.label);
+    let path = Path::new(&stage.repository.place()).join("backups").join(newest.label.as_str()).join("manifest.json");
+    std::fs::write(path, "{").unwrap();
+    let error = stage.plan(&stage.request()).unwrap_err();
+    assert_eq!(error.kind(), Kind::StoredCorrupt);
+    assert!(error.hints().iter().any(|hint| hint.contains(stage.manifest.label.as_str())), "{:?}", error.hints());
+}
+
+/// A repository that tells of a larger file than it holds.
+struct Boasting<'a>(&'a dyn Repository);
+
+impl Repository for Boasting<'_> {
+    fn id(&self) -> uuid::Uuid {
+        self.0.id()
+    }
+
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn list(&self) -> Result<Vec<Listed>> {
+        let mut listed = self.0.list()?;
+        for one in &mut listed {
+            one.manifest.as_mut().unwrap().files.iter_mut().find(|row| row.role == Role::Chunk).unwrap().size = 1 << 60;
+        }
+        Ok(listed)
+    }
+
+    fn manifest(&self, label: &Label) -> Result<Manifest> {
+        self.0.manifest(label)
+    }
+
+    fn files(&self, label: &Label) -> Result<Box<dyn FileSet + '_>> {
+        self.0.files(label)
+    }
+
+    fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>> {
+        self.0.open(label, row)
+    }
+
+    fn begin<'b>(&'b self, parent: Option<&'b Manifest>, run: &'b Run) -> Result<Box<dyn Incoming + 'b>> {
+        self.0.begin(parent, run)
+    }
+
+    fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.0.state(key)
+    }
+
+    fn set_state(&self, key: &str, value: Option<&[u8]>) -> Result<()> {
+        self.0.set_state(key, value)
+    }
+
+    fn free_space(&self) -> Result<Option<u64>> {
+        self.0.free_space()
+    }
+
+    fn device(&self) -> Result<Option<u64>> {
+        self.0.device()
+    }
+}
+
+#[test]
+fn too_little_space_is_refused_before_anything_is_written() {
+    let stage = Stage::new("20.10-append");
+    let error = plan(&Boasting(&stage.repository), &stage.request(), &run()).unwrap_err();
+    assert_eq!((error.kind(), error.what()), (Kind::Refused, "there is not enough space"));
+    assert!(error.causes()[0].contains("1.0 EiB"), "{:?}", error.causes());
+    assert!(!stage.target("target").exists());
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused() {
+    let stage = Stage::with("20.10-append", |manifest| manifest.log.stored.epoch = LogPosition::new(77));
+    let error = stage.plan(&stage.request()).unwrap_err();
+    assert_eq!(error.kind(), Kind::StoredCorrupt);
+    assert!(error.to_string().contains("epoch.chk"), "{error}");
+
+    let stage = Stage::with("20.10-append", |manifest| {
+        let last = manifest.files.iter_mut().filter_map(|row| row.chunk.as_mut()).next_back().unwrap();
+        last.start = last.start.next().unwrap();
+    });
+    assert!(stage.plan(&stage.request()).unwrap_err().to_string().contains("behind the end"));
+}

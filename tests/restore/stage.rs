@@ -1,0 +1,302 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use kbackup::clock::Timestamp;
+use kbackup::error::Kind;
+use kbackup::event::{Run, Silent};
+use kbackup::format::{ChunkSize, Lineage, LogPosition, Md5Hash, WriterPosition};
+use kbackup::fs;
+use kbackup::manifest::*;
+use kbackup::proof::Proven;
+use kbackup::repository::{DirectoryRepository, Ingest, Repository};
+use kbackup::restore::{Plan, Report, Request, Target, execute, plan};
+
+use crate::fixtures::DataDirectory;
+
+/// A repository with one backup of a real node's directory, and a place for targets.
+pub(crate) struct Stage {
+    pub(crate) data: DataDirectory,
+    pub(crate) repository: DirectoryRepository,
+    pub(crate) manifest: Manifest,
+    pub(crate) place: tempfile::TempDir,
+}
+
+impl Stage {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, |_| ())
+    }
+
+    /// `change` has the last word about the manifest.
+    pub(crate) fn with(name: &str, change: impl FnOnce(&mut Manifest)) -> Self {
+        Self::at(name, tempfile::tempdir().unwrap(), None, change)
+    }
+
+    pub(crate) fn at(name: &str, place: tempfile::TempDir, end: Option<i64>, change: impl FnOnce(&mut Manifest)) -> Self {
+        let data = DataDirectory::unpack(name).unwrap();
+        let repository = DirectoryRepository::create(&place.path().join("repository")).unwrap();
+        let manifest = back_up(&repository, &data, 1, end, change);
+        Self { data, repository, manifest, place }
+    }
+
+    pub(crate) fn target(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    pub(crate) fn request(&self) -> Request {
+        request(&[&self.target("target")])
+    }
+
+    pub(crate) fn plan(&self, request: &Request) -> kbackup::error::Result<Plan> {
+        plan(&self.repository, request, &run())
+    }
+
+    pub(crate) fn restore(&self, request: &Request) -> Report {
+        execute(&self.repository, &self.plan(request).unwrap(), &run()).unwrap()
+    }
+
+    pub(crate) fn refused(&self, request: &Request) -> String {
+        let error = self.plan(request).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+        assert!(!error.hints().is_empty(), "{error}");
+        error.to_string()
+    }
+
+    pub(crate) fn stored(&self, row: &Row) -> PathBuf {
+        row.path.under(&Path::new(&self.repository.place()).join("backups").join(self.manifest.label.as_str()))
+    }
+
+    /// Flips a bit in the middle of a stored file. Its inode is the backup's alone.
+    pub(crate) fn damage(&self, row: &Row) {
+        let path = self.stored(row);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+
+    pub(crate) fn row(&self, role: Role) -> &Row {
+        self.manifest.files.iter().find(|row| row.role == role).unwrap()
+    }
+}
+
+pub(crate) fn run() -> Run {
+    Run::new(Silent)
+}
+
+pub(crate) fn request(targets: &[&Path]) -> Request {
+    let targets = targets.iter().map(|db| Target { db: db.to_path_buf(), index: None }).collect();
+    Request { targets, ..Request::default() }
+}
+
+pub(crate) fn position(bytes: i64) -> LogPosition {
+    LogPosition::from_signed(bytes).unwrap()
+}
+
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+/// What a backup of a stopped node does, without proof: every file, the checkpoints normalised. `end`: the log ends there, at the start of a chunk.
+pub(crate) fn back_up(
+    repository: &dyn Repository,
+    data: &DataDirectory,
+    sequence: u64,
+    end: Option<i64>,
+    change: impl FnOnce(&mut Manifest),
+) -> Manifest {
+    let run = run();
+    let incoming = repository.begin(None, &run).unwrap();
+    let chunk_size = ChunkSize::new(data.facts["chunk_size"].as_u64().unwrap().try_into().unwrap()).unwrap();
+    let writer = end.unwrap_or_else(|| data.checkpoint("writer").unwrap());
+    let source = Directories::new(data.db(), None);
+    let mut files = Vec::new();
+    for entry in source.files().unwrap() {
+        let name = entry.path.file_name().to_owned();
+        let file = fs::open_source(&source.path_of(&entry.path)).unwrap();
+        let mut row = Row {
+            path: entry.path.clone(),
+            role: Role::Chunk,
+            size: entry.size,
+            mode: 0o444,
+            modified: Timestamp::UNIX_EPOCH,
+            captured: Timestamp::UNIX_EPOCH,
+            blake3: Blake3Hash::of(b""),
+            chunk: None,
+            table_md5: None,
+        };
+        let mut ingest = Ingest { source: &file, length: entry.size, full_length: entry.size, md5: false, live: false, mode: 0o644 };
+        row.role = match name.as_str() {
+            "kurrent.ddb" | "kurrent.ddb.wal" => Role::SecondaryIndex,
+            "streamExistenceFilter.chk" => Role::StreamFilterCheckpoint,
+            "streamExistenceFilter.dat" => Role::StreamFilter,
+            "scavenging.db" => Role::ScavengeState,
+            "indexmap" => Role::IndexMap,
+            name if name.ends_with(".chk") => Role::Checkpoint,
+            name if name.ends_with(".bloomfilter") => Role::TableFilter,
+            name if name.starts_with("chunk-") => Role::Chunk,
+            name if uuid::Uuid::parse_str(name).is_ok() => Role::Table,
+            name => panic!("what is {name}?"),
+        };
+        if row.role == Role::Chunk {
+            let facts = data.facts["chunks"].as_array().unwrap().iter().find(|chunk| chunk["name"] == name.as_str()).unwrap();
+            if facts["start"].as_i64().unwrap() * i64::try_from(chunk_size.get()).unwrap() >= writer {
+                continue;
+            }
+            let completed = facts["completed"].as_bool().unwrap();
+            let scavenged = facts["scavenged"].as_bool().unwrap();
+            row.chunk = Some(from_json(serde_json::json!({
+                "start": facts["start"], "end": facts["end"], "version": 0, "id": facts["id"],
+                "md5": completed.then(|| last_16(&file, entry.size)), "scavenged": scavenged, "transform": 0,
+            })));
+            if !completed {
+                row.mode = 0o644;
+                ingest.length = 128 + chunk_size.local(position(writer));
+            }
+        }
+        if row.role == Role::Table {
+            row.table_md5 = Some(last_16(&file, entry.size));
+        }
+        let stored = match name.as_str() {
+            "writer.chk" | "chaser.chk" => incoming.write(&entry.path, &writer.to_le_bytes(), 0o644),
+            "truncate.chk" => incoming.write(&entry.path, &(-1_i64).to_le_bytes(), 0o644),
+            _ => incoming.ingest(&entry.path, &ingest),
+        };
+        row.blake3 = stored.unwrap().blake3;
+        files.push(row);
+    }
+    let epoch = data.checkpoint("epoch").and_then(LogPosition::from_signed);
+    let proposal = data.checkpoint("proposal").filter(|number| *number >= 0);
+    let finished = "2026-11-21T06:00:00Z".parse::<Timestamp>().unwrap() + std::time::Duration::from_secs(sequence);
+    let (major, minor) = data.server();
+    let secondary_index = match files.iter().any(|row| row.role == Role::SecondaryIndex) {
+        true => SecondaryIndex::Included,
+        false => SecondaryIndex::Absent,
+    };
+    let mut manifest = Manifest {
+        format: FORMAT,
+        label: Label::new(finished, BackupKind::Full),
+        sequence,
+        kind: BackupKind::Full,
+        parent: None,
+        branch: 1,
+        tool: "kbackup".to_owned(),
+        started: finished,
+        finished,
+        source: Source {
+            server_version: Some(format!("{major}.{minor}.0")),
+            identity: Identity { database: uuid::Uuid::nil(), endpoint: None },
+            instance: None,
+            state: None,
+            db: data.db().display().to_string(),
+            index: data.index().display().to_string(),
+            owner: Some(Owner { user: 1001, group: 1002, user_name: None, group_name: None }),
+            online: false,
+            restored: None,
+            missing_bytes: None,
+        },
+        log: Log {
+            chunk_size,
+            position: from_json(writer.into()),
+            lineage: Lineage::default(),
+            read: ReadCheckpoints { writer: WriterPosition(position(writer)), chaser: position(writer), epoch, proposal },
+            stored: StoredCheckpoints { epoch, proposal },
+            index_commit: None,
+        },
+        scavenging: Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
+        contents: Contents { index: true, secondary_index, archive: false, damaged: Vec::new() },
+        cost: Cost::default(),
+        files,
+    };
+    change(&mut manifest);
+    let proven = Proven::unproven(manifest);
+    incoming.commit(&proven).unwrap();
+    (*proven).clone()
+}
+
+fn last_16(file: &fs::File, size: u64) -> Md5Hash {
+    let mut md5 = [0; 16];
+    file.read_exact_at(size - 16, &mut md5).unwrap();
+    Md5Hash(md5)
+}
+
+/// Every file below a directory with its bytes.
+pub(crate) fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(directory).into_iter().skip(if directory.exists() { 0 } else { 1 }) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            let name = entry.path().strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+            found.insert(name, std::fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+/// A checkpoint as the server reads it: a short file is extended with zeros (disk-format §2.1).
+pub(crate) fn checkpoint(db: &Path, name: &str, missing: i64) -> i64 {
+    match std::fs::read(db.join(name)) {
+        Ok(mut bytes) => {
+            bytes.resize(8, 0);
+            i64::from_le_bytes(bytes.try_into().unwrap())
+        }
+        Err(_) => missing,
+    }
+}
+
+/// What a server does first in a directory, by disk-format §2.3, §2.4 and §6, with its `MaxTruncation` switched off.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Refused,
+    Opened { writer: i64, chaser: i64 },
+}
+
+pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
+    let (mut writer, mut chaser) = (checkpoint(db, "writer.chk", 0), checkpoint(db, "chaser.chk", 0));
+    let (mut epoch, truncate) = (checkpoint(db, "epoch.chk", -1), checkpoint(db, "truncate.chk", -1));
+    let size = i64::try_from(manifest.log.chunk_size.get()).unwrap();
+    let rows: Vec<ChunkRow> = manifest.files.iter().filter_map(|row| row.chunk).collect();
+    if truncate != -1 {
+        // The number is a 32-bit one in the server, and overflows.
+        #[expect(clippy::cast_possible_truncation, reason = "as in the server")]
+        let next = ((writer / size) as i32).wrapping_add(1);
+        if rows.iter().any(|chunk| i32::try_from(chunk.start.0).unwrap() == next) {
+            return Start::Refused;
+        }
+        assert_eq!(truncate, manifest.log.position.position().to_signed(), "a truncation to anywhere else loses events");
+        let covering =
+            rows.iter().find(|chunk| i64::from(chunk.start.0) * size <= truncate && truncate < (i64::from(chunk.end.0) + 1) * size);
+        assert!(covering.is_none_or(|chunk| !chunk.scavenged), "O33: it would go back to the start of a scavenged chunk");
+        epoch = if epoch >= truncate { -1 } else { epoch };
+        (writer, chaser) = (writer.min(truncate), chaser.min(truncate));
+    }
+    if chaser > writer || epoch > writer { Start::Refused } else { Start::Opened { writer, chaser } }
+}
+
+/// What a finished restore looks like.
+pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
+    let end = stage.manifest.log.position.position().to_signed();
+    let mut expected = contents(&stage.data.db());
+    expected.retain(|name, _| stage.manifest.files.iter().any(|row| row.path.below_root() == name.trim_start_matches("index/")));
+    for row in &stage.manifest.files {
+        if row.chunk.is_some_and(|chunk| chunk.md5.is_none()) {
+            let local = usize::try_from(128 + stage.manifest.log.chunk_size.local(position(end))).unwrap();
+            expected.get_mut(row.path.below_root()).unwrap()[local..].fill(0);
+        }
+    }
+    let number = |value: i64| value.to_le_bytes().to_vec();
+    expected.extend([("writer.chk".to_owned(), number(end)), ("chaser.chk".to_owned(), number(end))]);
+    expected.insert("truncate.chk".to_owned(), number(truncate));
+    expected.insert("epoch.chk".to_owned(), number(stage.data.checkpoint("epoch").unwrap_or(-1)));
+    expected.insert("proposal.chk".to_owned(), number(stage.data.checkpoint("proposal").unwrap_or(-1)));
+    let mut found = contents(db);
+    found.remove(RestoreMark::NAME).unwrap();
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, bytes) in expected {
+        assert!(found[&name] == bytes, "{name} differs");
+    }
+    assert_eq!(start(db, &stage.manifest), Start::Opened { writer: end, chaser: end });
+    let origin = RestoreMark::read(db).unwrap().unwrap().restored_from().unwrap();
+    assert_eq!((origin.repository, origin.label), (stage.repository.id(), stage.manifest.label.clone()));
+}
