@@ -1,7 +1,8 @@
 //! The logs of real nodes of six versions, read by the parsers of `kbackup::format`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use kbackup::format::boundary::Boundaries;
@@ -11,7 +12,7 @@ use kbackup::format::names::{ChunkName, DbFile, IndexFile};
 use kbackup::format::position_map::PositionMap;
 use kbackup::format::record::{Backwards, Forwards, Lookup, Record};
 use kbackup::format::{Boundary, Chain, EpochRecord, Lineage, LogPosition};
-use kbackup_testnode::log;
+use kbackup_testnode::{Checkpoint as Recorded, Node, Recording, log};
 use md5::{Digest, Md5};
 use serde_json::Value;
 
@@ -31,14 +32,18 @@ struct Log {
 }
 
 impl Log {
-    fn read(directory: &DataDirectory) -> Result<Self> {
+    /// The log of a directory without superseded chunks.
+    fn read(db: &Path) -> Result<Self> {
+        let writer = checkpoint_position(db, Checkpoint::Writer)?.context("no writer checkpoint")?;
         let mut chunks = Vec::new();
-        for name in chunk_names(directory)? {
-            let bytes = read(&directory.db().join(name.to_string()))?;
-            let file = chunk::inspect(&bytes).with_context(|| format!("{} {name}", directory.name))?;
-            chunks.push(Chunk { name, bytes, file });
+        for name in chunk_names(db)? {
+            let bytes = read(&db.join(name.to_string()))?;
+            let file = chunk::inspect(&bytes).with_context(|| format!("{} {name}", db.display()))?;
+            // One that was created ahead of W is no part of the log yet (O16).
+            if file.header.start_position() <= writer {
+                chunks.push(Chunk { name, bytes, file });
+            }
         }
-        let writer = checkpoint_position(directory, Checkpoint::Writer)?.context("no writer checkpoint")?;
         Ok(Self { writer, chunks })
     }
 
@@ -82,9 +87,9 @@ impl Log {
     }
 }
 
-fn chunk_names(directory: &DataDirectory) -> Result<Vec<ChunkName>> {
+fn chunk_names(db: &Path) -> Result<Vec<ChunkName>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory.db())? {
+    for entry in std::fs::read_dir(db)? {
         if let DbFile::Chunk(name) = DbFile::of(&entry?.file_name().to_string_lossy()) {
             names.push(name);
         }
@@ -93,12 +98,8 @@ fn chunk_names(directory: &DataDirectory) -> Result<Vec<ChunkName>> {
     Ok(names)
 }
 
-fn checkpoint_file(directory: &DataDirectory, checkpoint: Checkpoint) -> PathBuf {
-    directory.db().join(checkpoint.file_name())
-}
-
-fn checkpoint_position(directory: &DataDirectory, checkpoint: Checkpoint) -> Result<Option<LogPosition>> {
-    Ok(checkpoint::position(&read(&checkpoint_file(directory, checkpoint))?)?)
+fn checkpoint_position(db: &Path, checkpoint: Checkpoint) -> Result<Option<LogPosition>> {
+    Ok(checkpoint::position(&read(&db.join(checkpoint.file_name()))?)?)
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn checkpoints_say_what_the_checker_found() -> Result<()> {
         let directory = directory?;
         for checkpoint in Checkpoint::ALL {
             let fact = directory.checkpoint(checkpoint.file_name().trim_end_matches(".chk"));
-            let file = checkpoint_file(&directory, checkpoint);
+            let file = directory.db().join(checkpoint.file_name());
             let found = if file.is_file() { Some(checkpoint::decode(&read(&file)?)?) } else { None };
             assert_eq!(found, fact, "{} {checkpoint:?}", directory.name);
         }
@@ -120,7 +121,7 @@ fn chunks_say_what_the_checker_found() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let mut rows = Vec::new();
-        for Chunk { name, bytes, file } in Log::read(&directory)?.chunks {
+        for Chunk { name, bytes, file } in Log::read(&directory.db())?.chunks {
             let header = file.header;
             let mut row = serde_json::json!({
                 "name": name.to_string(),
@@ -157,7 +158,7 @@ fn chunks_say_what_the_checker_found() -> Result<()> {
 fn records_are_those_that_the_checker_found() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
-        let log = Log::read(&directory)?;
+        let log = Log::read(&directory.db())?;
         let (mut records, mut events, mut epochs) = (0_u64, 0_u64, 0_u64);
         let mut streams = BTreeSet::new();
         let mut last_timestamp = 0;
@@ -192,7 +193,7 @@ fn records_are_those_that_the_checker_found() -> Result<()> {
 fn an_independent_reader_finds_the_same_records() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
-        let log = Log::read(&directory)?;
+        let log = Log::read(&directory.db())?;
         let mut theirs = BTreeMap::new();
         for chunk in log::chunks(&directory.db())? {
             for record in chunk.records(log.writer.get())? {
@@ -226,7 +227,7 @@ fn an_independent_reader_finds_the_same_records() -> Result<()> {
 fn backwards_and_by_position_are_the_same_records() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
-        let log = Log::read(&directory)?;
+        let log = Log::read(&directory.db())?;
         for chunk in &log.chunks {
             let header = &chunk.file.header;
             let data = log.data(chunk)?;
@@ -253,7 +254,7 @@ fn a_position_map_names_every_record_that_a_scavenge_left() -> Result<()> {
     let mut scavenged = 0;
     for directory in DataDirectory::all()? {
         let directory = directory?;
-        let log = Log::read(&directory)?;
+        let log = Log::read(&directory.db())?;
         for chunk in log.chunks.iter().filter(|chunk| chunk.file.header.scavenged) {
             scavenged += 1;
             let mut map = PositionMap::new(&chunk.bytes, &chunk.file)?;
@@ -277,8 +278,8 @@ fn a_position_map_names_every_record_that_a_scavenge_left() -> Result<()> {
 fn lineages_lead_back_to_the_first_epoch() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
-        let log = Log::read(&directory)?;
-        let last = checkpoint_position(&directory, Checkpoint::Epoch)?;
+        let log = Log::read(&directory.db())?;
+        let last = checkpoint_position(&directory.db(), Checkpoint::Epoch)?;
         let lineage = log.lineage(last)?;
         assert_eq!(Some(lineage.epochs().len() as u64), directory.facts["epochs"].as_u64(), "{}", directory.name);
         assert_eq!(lineage.last().map(|epoch| epoch.position), last);
@@ -299,18 +300,67 @@ fn lineages_lead_back_to_the_first_epoch() -> Result<()> {
 fn a_scan_from_any_boundary_ends_at_the_same_one() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
-        let log = Log::read(&directory)?;
+        let log = Log::read(&directory.db())?;
         let last = log.boundary(Boundary::ZERO)?;
         if directory.facts["half"].is_null() {
             assert_eq!(last.position(), log.writer, "{} ends between two appends", directory.name);
         }
         assert_eq!(log.boundary(last)?, last);
         // The chaser's position may lie inside an append, but a log cut there still ends at a boundary at or before it.
-        let cut =
-            Log { writer: checkpoint_position(&directory, Checkpoint::Chaser)?.context("no chaser checkpoint")?, ..Log::read(&directory)? };
+        let cut = Log {
+            writer: checkpoint_position(&directory.db(), Checkpoint::Chaser)?.context("no chaser checkpoint")?,
+            ..Log::read(&directory.db())?
+        };
         let middle = cut.boundary(Boundary::ZERO)?;
         assert!(middle.position() <= cut.writer, "{}", directory.name);
         assert_eq!(log.boundary(middle)?, last, "{}", directory.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
+    // O38: up to 22.10 W may stand inside an append, and at a chunk's end the last boundary then lies in the chunk before.
+    for (name, inside, chunk_before) in
+        [("20.10-append", true, true), ("22.10-append", true, true), ("23.10-append", false, false), ("26.1-kill", false, false)]
+    {
+        let scratch = tempfile::tempdir()?;
+        let recording = Arc::new(Recording::named(name)?);
+        let node = Node::start(Arc::clone(&recording), scratch.path())?;
+        let mut last = Boundary::ZERO;
+        let (mut found_inside, mut found_before) = (false, false);
+        for (step, value) in recording.values_of(Recorded::Writer) {
+            node.advance_to(step)?;
+            let Some(writer) = LogPosition::from_signed(value).filter(|writer| *writer > LogPosition::ZERO) else { continue };
+            let log = Log::read(&node.db())?;
+            assert_eq!(log.writer, writer, "{name}: step {step}");
+            let chunk_size = log.chunks[0].file.header.chunk_size;
+            let boundary = log.boundary(last)?;
+            assert!(last <= boundary && boundary.position() <= writer, "{name}: step {step}");
+            let inside = boundary.position() < writer;
+            found_inside |= inside;
+            if inside && chunk_size.chunk_of(boundary.position()) != chunk_size.chunk_of(writer) {
+                found_before = true;
+                assert_eq!(chunk_size.local(writer), 0, "{name}: step {step}");
+            }
+            last = boundary;
+        }
+        assert_eq!((found_inside, found_before), (inside, chunk_before), "{name}");
+        assert_eq!(Log::read(&node.db())?.boundary(Boundary::ZERO)?, last, "{name}: a scan in pieces ends where a whole one does");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_boundary_in_the_chunk_before_w() -> Result<()> {
+    // The very places that O38 names, which counts steps from 0: each is to be done.
+    let scratch = tempfile::tempdir()?;
+    let recording = Arc::new(Recording::named("22.10-append")?);
+    let node = Node::start(Arc::clone(&recording), scratch.path())?;
+    for step in [906, 914] {
+        node.advance_to(step + 1)?;
+        let log = Log::read(&node.db())?;
+        assert_eq!((log.writer.get(), log.boundary(Boundary::ZERO)?.position().get()), (262_144, 253_636), "step {step}");
     }
     Ok(())
 }
@@ -342,7 +392,7 @@ fn every_name_in_a_data_directory_is_known() -> Result<()> {
 #[test]
 fn a_cut_or_damaged_chunk_is_an_error_and_never_other_records() -> Result<()> {
     let directory = DataDirectory::unpack("26.1-append")?;
-    let log = Log::read(&directory)?;
+    let log = Log::read(&directory.db())?;
     let chunk = &log.chunks[1];
     let data = chunk.file.completed_data()?;
     let count = |bytes: &Vec<u8>| -> kbackup::format::Result<usize> {
