@@ -211,7 +211,8 @@ fn waits_for_a_pending_truncation() {
     let done = copy.join("truncate.chk");
     let server = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
-        std::fs::write(done, checkpoint::encode(-1)).unwrap();
+        // In place, as a server does it.
+        std::fs::OpenOptions::new().write(true).open(done).unwrap().write_all(&checkpoint::encode(-1)).unwrap();
     });
     wait_for_truncation(&directories, Some(Duration::from_secs(5)), &setting.run).unwrap();
     server.join().unwrap();

@@ -271,6 +271,18 @@ fn tries_again_while_a_node_comes_up() {
 }
 
 #[test]
+fn silence_of_an_old_server_is_not_idleness() {
+    for answer in [Answer::Never, Answer::status(408), Answer::Raw(Vec::new())] {
+        let server = Server::start(move |_| answer.clone());
+        let run = run();
+        let error = client(&server).current_scavenge_of_old_server(Patience::of(&run)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable);
+    }
+    let server = Server::start(|_| Answer::json("\"an id\""));
+    assert_eq!(client(&server).current_scavenge_of_old_server(Patience::of(&run())).unwrap_err().kind(), Kind::Failed);
+}
+
+#[test]
 fn never_repeats_the_wish_to_start_a_scavenge() {
     for answer in [Answer::Raw(Vec::new()), Answer::Never, Answer::status(408)] {
         let server = Server::start(move |_| answer.clone());

@@ -136,7 +136,7 @@ fn needs_no_answer_to_a_delete() {
         setting.node.change_quirks(|quirks| {
             quirks.drop_delete_answers = !answers_408;
             quirks.delete_answers_408 = answers_408;
-            quirks.cancel_delay = Duration::from_millis(400);
+            quirks.cancel_delay = Duration::from_millis(150);
         });
         let session = setting.session();
         setting.node.start_scavenge(None).unwrap();

@@ -313,11 +313,14 @@ impl Client {
     /// # Errors
     /// As [`Self::gossip`].
     pub fn current_scavenge_of_old_server(&self, patience: Patience<'_>) -> Result<Current> {
-        match self.stop_scavenge(NO_SCAVENGE, patience)? {
-            Stop::NotRunning(None) => Ok(Current::Idle),
-            Stop::NotRunning(Some(scavenge)) => Ok(Current::Running(scavenge)),
-            Stop::Stopped | Stop::NoAnswer => Ok(Current::NotSupported),
+        let path = format!("/admin/scavenge/{NO_SCAVENGE}");
+        // It stops nothing, so that it can be asked again.
+        let reply = self.ask(&Question { repeatable: true, ..Question::once(Method::DELETE, &path) }, patience)?;
+        if reply.status != StatusCode::NOT_FOUND {
+            self.success(&reply)?;
+            return Err(reply.nonsense("it stopped a scavenge that does not exist"));
         }
+        Ok(reply.named_scavenge().map_or(Current::Idle, Current::Running))
     }
 
     /// The last scavenge since the process started; none where the server cannot be asked (before 24.10).
@@ -382,10 +385,7 @@ impl Client {
         let Some(reply) = self.ask_once(&question, patience)? else { return Ok(Stop::NoAnswer) };
         match reply.status {
             StatusCode::REQUEST_TIMEOUT => Ok(Stop::NoAnswer),
-            StatusCode::NOT_FOUND => {
-                let running = serde_json::from_slice::<Option<String>>(&reply.body).ok().flatten();
-                Ok(Stop::NotRunning(running.filter(|id| !id.is_empty())))
-            }
+            StatusCode::NOT_FOUND => Ok(Stop::NotRunning(reply.named_scavenge())),
             _ => self.success(&reply).map(|()| Stop::Stopped),
         }
     }
@@ -640,6 +640,11 @@ impl Reply {
             .on(&self.place)
             .because(why.into())
             .hint("is this URL the HTTP side of a KurrentDB or EventStoreDB node?")
+    }
+
+    /// The id in the answer to a DELETE, a JSON string; none where it is empty, or another text (http-api §1.5).
+    fn named_scavenge(&self) -> Option<String> {
+        serde_json::from_slice::<Option<String>>(&self.body).ok().flatten().filter(|id| !id.is_empty())
     }
 
     fn text(&self) -> String {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,6 +19,9 @@ use crate::manifest::Blake3Hash;
 /// The version of the record that this program writes.
 const FORMAT: u32 = 1;
 const MAX_RECORD: u64 = 64 * 1024;
+/// Whoever lists the records holds each lock for a moment.
+const LOCK_ATTEMPTS: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything that one node is owed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,17 +152,10 @@ impl Ledger {
             instance: here.instance,
         };
         let name = file_name(here.endpoint.as_deref().unwrap_or(&session.client().place()));
-        let claim = self.claim_name(&name)?;
-        let debt = match claim {
-            (lock, Some(left)) => {
-                Claim { ledger: self.clone(), name, debt: Debt { node, process: std::process::id(), ..left }, _lock: lock }
-            }
-            (lock, None) => {
-                let debt = Debt { format: FORMAT, node, scavenge: None, auto_scavenge: None, process: std::process::id() };
-                Claim { ledger: self.clone(), name, debt, _lock: lock }
-            }
-        };
-        Ok(debt)
+        let (lock, left) = self.claim_name(&name)?;
+        let (scavenge, auto_scavenge) = left.map(|left| (left.scavenge, left.auto_scavenge)).unwrap_or_default();
+        let debt = Debt { format: FORMAT, node, scavenge, auto_scavenge, process: std::process::id() };
+        Ok(Claim { ledger: self.clone(), name, debt, _lock: lock })
     }
 
     /// Takes a record to settle it.
@@ -171,7 +168,14 @@ impl Ledger {
     }
 
     fn claim_name(&self, name: &str) -> Result<(fs::File, Option<Debt>)> {
-        let lock = self.lock(name)?;
+        let mut lock = self.lock(name)?;
+        for _ in 0..LOCK_ATTEMPTS {
+            if lock.is_some() {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            lock = self.lock(name)?;
+        }
         let debt = self.read(name)?;
         let Some(lock) = lock else {
             let who = debt.map_or_else(String::new, |debt| format!(" (process {})", debt.process));

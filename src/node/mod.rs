@@ -23,7 +23,7 @@ pub use debt::{Claim, Debt, DebtNode, Ledger, OwedResume, OwedScavenge, Record};
 pub use discovery::{Agreement, Traits, agree, locate, pending_truncation, plausible, wait_for_truncation};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use offline::OfflineQuiet;
-pub use quiesce::{OnlineQuiet, PlannedRelease, Quiesced, QuietSettings, ReleasePlan, Stillness, plan_release, quiesce};
+pub use quiesce::{OnlineQuiet, PlannedRelease, QuietSettings, ReleasePlan, Stillness, plan_release, quiesce};
 pub use running::{Doubt, Findings, Sign, probe};
 pub use session::{Session, Whereabouts};
 pub use version::ServerVersion;

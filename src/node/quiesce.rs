@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::debt::{Claim, Debt, Ledger, Record};
-use super::{AutoScavenge, Client, Current, Extent, LastScavenge, OfflineQuiet, Patience, Resume, ServerVersion, Session, Start, Stop};
+use super::{AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session, Start, Stop};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::fs;
@@ -18,7 +18,7 @@ const AUTO_CLEAN_UP: Duration = Duration::from_secs(3);
 /// A DELETE often has no answer (O41), and `current` tells all.
 const DELETE_LIMIT: Duration = Duration::from_secs(2);
 /// Giving back after a success or a failure may take its time; after an interruption somebody waits.
-const GIVE_BACK_LIMIT: Duration = Duration::from_secs(60);
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 const HASTY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How far quiescing goes.
@@ -51,58 +51,6 @@ pub enum Stillness {
     Disturbed(String),
 }
 
-/// Data that no scavenge touches: what a copy may be taken from.
-pub enum Quiesced<'a> {
-    /// A running node that was made quiet.
-    Online(Box<OnlineQuiet<'a>>),
-    /// No node runs.
-    Offline(OfflineQuiet<'a>),
-}
-
-impl Quiesced<'_> {
-    /// Whether the copy can be believed so far.
-    ///
-    /// # Errors
-    /// As [`OnlineQuiet::still_quiet`] and [`OfflineQuiet::still_quiet`].
-    pub fn still_quiet(&self) -> Result<Stillness> {
-        match self {
-            Self::Online(online) => online.still_quiet(),
-            Self::Offline(offline) => offline.still_quiet(),
-        }
-    }
-
-    /// Makes it quiet again after [`Stillness::Disturbed`].
-    ///
-    /// # Errors
-    /// As [`quiesce`]. Directories that a server runs on cannot be made quiet: [`Kind::Refused`].
-    pub fn settle_again(&mut self) -> Result<()> {
-        match self {
-            Self::Online(online) => online.settle_again(),
-            Self::Offline(offline) => offline.begin_again(),
-        }
-    }
-
-    /// What a manifest says about it.
-    #[must_use]
-    pub fn scavenging(&self) -> Scavenging {
-        match self {
-            Self::Online(online) => online.scavenging(),
-            Self::Offline(_) => Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
-        }
-    }
-
-    /// Gives back what was taken.
-    ///
-    /// # Errors
-    /// As [`OnlineQuiet::release`].
-    pub fn release(self) -> Result<()> {
-        match self {
-            Self::Online(online) => online.release(),
-            Self::Offline(_) => Ok(()),
-        }
-    }
-}
-
 /// A node that scavenges nothing until this is released. Dropping it releases it too, as well as it can.
 pub struct OnlineQuiet<'a> {
     session: &'a Session,
@@ -119,7 +67,7 @@ pub struct OnlineQuiet<'a> {
 }
 
 /// What the node said of scavenges when it had become quiet.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Before {
     last: Option<LastScavenge>,
     newest: Option<String>,
@@ -205,7 +153,9 @@ impl OnlineQuiet<'_> {
         if let Current::Running(scavenge) = current(self.session.client(), patience)? {
             return Ok(Stillness::Disturbed(format!("somebody started scavenge {scavenge}")));
         }
-        if self.look(patience)? != self.before {
+        let now = self.look(patience)?;
+        // The newest one of this node can fall off the first page of the log's list; only another one says something.
+        if now.last != self.before.last || (now.newest.is_some() && now.newest != self.before.newest) {
             return Ok(Stillness::Disturbed("a scavenge ran meanwhile".to_owned()));
         }
         if let Some(file) = self.scavenge_output()? {
@@ -354,8 +304,10 @@ impl OnlineQuiet<'_> {
         } else {
             // Best effort: these servers tell it only by their log, and a leaderless cluster writes none.
             let here = self.session.whereabouts().endpoint.as_deref();
-            let events =
-                client.scavenge_events(patience).or_else(|error| if error.kind() == Kind::Failed { Ok(Vec::new()) } else { Err(error) })?;
+            let events = match client.scavenge_events(patience) {
+                Err(error) if matches!(error.kind(), Kind::Failed | Kind::Denied) => Vec::new(),
+                result => result?,
+            };
             events
                 .into_iter()
                 .find(|event| event.result.is_none() && here.is_none_or(|here| event.endpoint == here))

@@ -120,4 +120,13 @@ mod tests {
         assert!(version("0.0.0.0") > version("26.1.0"));
         assert!(version("20.10.5.0") < version("21.10.11.0"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn never_stumbles_over_a_version(text in "\\PC{0,30}") {
+            if let Some(version) = ServerVersion::parse(&text) {
+                proptest::prop_assert_eq!(version.as_str(), text.trim());
+            }
+        }
+    }
 }
