@@ -14,12 +14,17 @@ use kbackup::error::Kind;
 use kbackup::manifest::*;
 use kbackup::restore::{Outcome, Request, execute};
 
+use crate::fixtures::DataDirectory;
 use stage::{Stage, Start, assert_restored, contents, request, run, start};
 
 #[test]
 fn brings_back_every_directory_of_a_real_node() {
-    for name in ["20.10-append", "21.10-truncate", "22.10-scavenge", "23.10-append", "24.10-scavenge", "26.1-append", "26.1-truncate"] {
-        let stage = Stage::new(name);
+    let stopped = DataDirectory::all().unwrap().map(|data| data.unwrap().name).filter(|name| {
+        // Of a node that was killed, the writer's position is not known to be a boundary.
+        !name.ends_with("killed") && !name.ends_with("bad-index")
+    });
+    for name in stopped {
+        let stage = Stage::new(&name);
         let report = stage.restore(&stage.request());
         assert!(report.failure().is_none(), "{name}: {:?}", report.failure());
         assert_restored(&stage, &stage.target("target"), stage.data.checkpoint("writer").unwrap());

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use kbackup::clock::Timestamp;
 use kbackup::error::Kind;
 use kbackup::event::{Run, Silent};
-use kbackup::format::{ChunkSize, Lineage, LogPosition, Md5Hash, WriterPosition};
+use kbackup::format::{ChunkSize, LogPosition, Md5Hash, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
-use kbackup::proof::Proven;
+use kbackup::proof::{ChunkSet, Fault, Proven, lineage, structure};
 use kbackup::repository::{DirectoryRepository, Ingest, Repository};
 use kbackup::restore::{Plan, Report, Request, Target, execute, plan};
 
@@ -112,8 +112,14 @@ pub(crate) fn back_up(
     let writer = end.unwrap_or_else(|| data.checkpoint("writer").unwrap());
     let source = Directories::new(data.db(), None);
     let mut files = Vec::new();
+    let unlisted: Vec<String> = from_json(data.facts["index"]["unlisted"].clone());
     for entry in source.files().unwrap() {
         let name = entry.path.file_name().to_owned();
+        let is_index_backup = entry.path.root() == Root::Db && entry.path.below_root().contains('/');
+        let is_stray = is_index_backup || unlisted.iter().any(|table| name.starts_with(table.as_str()));
+        if is_stray || end.is_some() && entry.path.root() == Root::Index {
+            continue;
+        }
         let file = fs::open_source(&source.path_of(&entry.path)).unwrap();
         let mut row = Row {
             path: entry.path.clone(),
@@ -147,7 +153,7 @@ pub(crate) fn back_up(
             let completed = facts["completed"].as_bool().unwrap();
             let scavenged = facts["scavenged"].as_bool().unwrap();
             row.chunk = Some(from_json(serde_json::json!({
-                "start": facts["start"], "end": facts["end"], "version": 0, "id": facts["id"],
+                "start": facts["start"], "end": facts["end"], "version": name.split('.').nth(1).unwrap().parse::<u32>().unwrap(), "id": facts["id"],
                 "md5": completed.then(|| last_16(&file, entry.size)), "scavenged": scavenged, "transform": 0,
             })));
             if !completed {
@@ -199,16 +205,17 @@ pub(crate) fn back_up(
         log: Log {
             chunk_size,
             position: from_json(writer.into()),
-            lineage: Lineage::default(),
+            lineage: epoch.map(|epoch| lineage(&source, &ChunkSet::read(&source).unwrap(), epoch).unwrap()).unwrap_or_default(),
             read: ReadCheckpoints { writer: WriterPosition(position(writer)), chaser: position(writer), epoch, proposal },
             stored: StoredCheckpoints { epoch, proposal },
-            index_commit: None,
+            index_commit: data.facts["index"]["commit"].as_i64().filter(|_| end.is_none()).and_then(LogPosition::from_signed),
         },
         scavenging: Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
-        contents: Contents { index: true, secondary_index, archive: false, damaged: Vec::new() },
+        contents: Contents { index: end.is_none(), secondary_index, archive: false, damaged: Vec::new() },
         cost: Cost::default(),
         files,
     };
+    assert_eq!(structure(&*incoming, &manifest, &run).unwrap(), [], "it is one that could be committed");
     change(&mut manifest);
     let proven = Proven::unproven(manifest);
     incoming.commit(&proven).unwrap();
@@ -297,6 +304,13 @@ pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
         assert!(found[&name] == bytes, "{name} differs");
     }
     assert_eq!(start(db, &stage.manifest), Start::Opened { writer: end, chaser: end });
+    let mut faults = structure(&Directories::new(db, None), &stage.manifest, &run()).unwrap();
+    faults.retain(|fault: &Fault| {
+        let name = fault.path.as_ref().map(RelativePath::file_name);
+        name != Some(RestoreMark::NAME) && (name != Some("truncate.chk") || truncate == -1)
+    });
+    let stored = stage.repository.files(&stage.manifest.label).unwrap();
+    assert_eq!(faults, structure(&*stored, &stage.manifest, &run()).unwrap());
     let origin = RestoreMark::read(db).unwrap().unwrap().restored_from().unwrap();
     assert_eq!((origin.repository, origin.label), (stage.repository.id(), stage.manifest.label.clone()));
 }
