@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use super::line::ServerLine;
@@ -5,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, Malformed, ReadAt};
-use crate::manifest::{FileSet, RelativePath, Root};
+use crate::manifest::{FileEntry, FileSet, RelativePath, Root};
 
 /// One chunk file of a set, known from its name, header and footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl ChunkSet {
     /// [`Kind::SourceCorrupt`] where there is no chunk, or a used file has no good header, a header that contradicts its name, or another chunk size than the others;
     /// [`Kind::Unstable`] where a file vanishes meanwhile; what the storage reports.
     pub fn read(files: &dyn FileSet) -> Result<Self> {
-        let names = names(files)?;
+        let names = names_of(&files.files()?);
         let mut inspected = Vec::with_capacity(names.len());
         let selection = select(&names, ServerLine::V26_1, |listed| {
             let source = open(files, &listed.path)?;
@@ -86,6 +87,26 @@ impl ChunkSet {
             named(files, &file.path, set.agrees(file))?;
         }
         Ok(set)
+    }
+
+    /// The set of the files that could be read, in the order of their names; none without any. Files of another chunk size than the first are left out.
+    pub(super) fn of_readable(files: Vec<LogFile>) -> Option<Self> {
+        let chunk_size = files.first()?.file.header.chunk_size;
+        let files: Vec<LogFile> = files.into_iter().filter(|file| file.file.header.chunk_size == chunk_size).collect();
+        let names: Vec<Listed> = files.iter().map(|file| Listed { path: file.path.clone(), name: file.name, mode: file.mode }).collect();
+        let ends: HashMap<ChunkName, ChunkNumber> = files.iter().map(|file| (file.name, file.end())).collect();
+        let selection =
+            select(&names, ServerLine::V26_1, |listed| Ok(ends.get(&listed.name).copied().unwrap_or(listed.name.start))).ok()?;
+        let mut used = Vec::with_capacity(selection.used.len());
+        let mut superseded = Vec::new();
+        for (index, file) in files.into_iter().enumerate() {
+            if selection.used.binary_search(&index).is_ok() {
+                used.push(file);
+            } else {
+                superseded.push(file.path);
+            }
+        }
+        Some(Self { chunk_size, used, superseded, missing: selection.missing })
     }
 
     fn agrees(&self, file: &LogFile) -> crate::format::Result<()> {
@@ -155,18 +176,17 @@ pub(super) struct Listed {
 }
 
 /// The chunk files of a set in the server's order: by number, then version.
-pub(super) fn names(files: &dyn FileSet) -> Result<Vec<Listed>> {
-    let mut names: Vec<Listed> = files
-        .files()?
-        .into_iter()
+pub(super) fn names_of(entries: &[FileEntry]) -> Vec<Listed> {
+    let mut names: Vec<Listed> = entries
+        .iter()
         .filter(|entry| entry.path.root() == Root::Db)
         .filter_map(|entry| {
             let name = entry.path.below_root().parse().ok()?;
-            Some(Listed { path: entry.path, name, mode: entry.mode })
+            Some(Listed { path: entry.path.clone(), name, mode: entry.mode })
         })
         .collect();
     names.sort_by_key(|listed| listed.name);
-    Ok(names)
+    names
 }
 
 /// Which of the sorted names a server uses (disk-format §3.8).

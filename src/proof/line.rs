@@ -71,6 +71,22 @@ impl ServerLine {
     pub(super) fn trusts_version_zero(self) -> bool {
         self >= Self::V21_10
     }
+
+    /// From 24.6 on: chunks of format 4, one chunk beyond the writer's is deleted instead of refused (O16), the process ends after a truncation (O10), a truncation
+    /// to a chunk's start leaves no file for it.
+    pub(super) fn is_modern(self) -> bool {
+        self >= Self::V24_10
+    }
+
+    /// Table and stream filters (disk-format §1).
+    pub(super) fn has_filters(self) -> bool {
+        self >= Self::V21_10
+    }
+
+    /// `kurrent.ddb` (disk-format §1).
+    pub(super) fn has_secondary_index(self) -> bool {
+        self >= Self::V25_1
+    }
 }
 
 impl fmt::Display for ServerLine {

@@ -2,15 +2,19 @@
 
 mod backup;
 mod chunks;
+mod finding;
 mod index;
 mod line;
 mod log;
+mod start;
 
 pub use backup::{Evidence as BackupEvidence, Fault, prove_backup, structure};
 pub use chunks::{ChunkSet, LogFile};
+pub use finding::{Consequence, Effect, Evidence, Finding, Severity};
 pub use index::{Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index};
 pub use line::ServerLine;
 pub use log::{LogEnd, LogProof, Stretch, last_epoch, lineage, scan};
+pub use start::{Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine};
 
 /// A value that was proven; only this room makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,143 @@
+use serde::Serialize;
+
+use super::line::ServerLine;
+
+/// What a server does about a finding, from harmless to fatal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// Nothing.
+    Ignores,
+    /// It works, but something takes longer.
+    Slows,
+    /// It deletes the file, and loses nothing by it.
+    Deletes,
+    /// It builds what is missing from the log.
+    Rebuilds,
+    /// It copies the whole index aside (disk space!) and builds it from the log's start (O18).
+    SetsIndexAside,
+    /// It cuts the log, ends with exit code 0 and has to be started again (O10).
+    StartsAgain,
+    /// Events that the log holds may not be found (O39).
+    MayHideEvents,
+    /// Clients see a part of an append (O32).
+    ShowsHalfAppend,
+    /// Events are gone, or can no longer be read.
+    LosesEvents,
+    /// It comes up, and ends itself within seconds, at every start (O17).
+    Dies,
+    /// It does not start.
+    Refuses,
+}
+
+impl Effect {
+    /// The effect as the end of "the server …".
+    #[must_use]
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Self::Ignores => "does not mind",
+            Self::Slows => "is slower",
+            Self::Deletes => "deletes it",
+            Self::Rebuilds => "rebuilds it",
+            Self::SetsIndexAside => "copies the index aside and rebuilds it from the log's start",
+            Self::StartsAgain => "cuts the log, exits with 0 and must be started again",
+            Self::MayHideEvents => "may hide events",
+            Self::ShowsHalfAppend => "shows half of an append",
+            Self::LosesEvents => "loses events",
+            Self::Dies => "comes up and then ends itself",
+            Self::Refuses => "does not start",
+        }
+    }
+
+    /// Whether the server's answer is short of events that it should have.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::ShowsHalfAppend | Self::LosesEvents)
+    }
+}
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// The server copes, at a price.
+    Warning,
+    /// Damage, loss, or no start.
+    Error,
+}
+
+/// Where the knowledge of an effect comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// Every version that was run did so (a letter of observed.md).
+    Seen(&'static str),
+    /// Some of the versions that were run did so.
+    SeenOn(&'static str, &'static [ServerLine]),
+    /// Read in the server's source (a section of disk-format), seen nowhere.
+    Read(&'static str),
+}
+
+impl Evidence {
+    /// The letter or section.
+    #[must_use]
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Seen(source) | Self::SeenOn(source, _) | Self::Read(source) => source,
+        }
+    }
+
+    /// Whether a real server of this line was seen to do it.
+    #[must_use]
+    pub fn proves(self, line: ServerLine) -> bool {
+        match self {
+            Self::Seen(_) => line.was_run(),
+            Self::SeenOn(_, lines) => lines.contains(&line),
+            Self::Read(_) => false,
+        }
+    }
+}
+
+/// What one version line does about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Consequence {
+    /// The version line.
+    pub version: ServerLine,
+    /// What its servers do.
+    pub effect: Effect,
+    /// No real server of this line was seen to do it: it was read in the source.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
+}
+
+/// Something about a directory that a server, or its operator, will notice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// A stable name: "index-table-damaged".
+    pub code: &'static str,
+    /// The file, as an operator would name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// What was found.
+    pub what: String,
+    /// What servers do about it, oldest line first. None where it concerns no server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub consequences: Vec<Consequence>,
+    /// A letter of observed.md or a section of disk-format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<&'static str>,
+    /// What helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// The worst that any of the versions does.
+    #[must_use]
+    pub fn worst(&self) -> Option<Effect> {
+        self.consequences.iter().map(|consequence| consequence.effect).max()
+    }
+}
