@@ -14,3 +14,4 @@ pub mod repository;
 pub mod restore;
 pub mod settings;
 pub mod transfer;
+pub mod verify;

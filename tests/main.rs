@@ -19,3 +19,5 @@ mod quiesce;
 mod restore;
 mod running;
 mod transfer;
+#[cfg(feature = "faults")]
+mod verify;

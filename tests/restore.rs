@@ -6,7 +6,7 @@ mod again;
 mod crash;
 mod plans;
 mod refusals;
-mod stage;
+pub(crate) mod stage;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::chunks::{ChunkSet, LogFile, named, open};
 use super::log::lookup;
@@ -28,7 +28,7 @@ const SAMPLES: usize = 1000;
 const SAMPLES_OF_CHUNK: usize = 16;
 
 /// How much is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
     /// Structure and sizes: headers, footers, checkpoints, `indexmap`.

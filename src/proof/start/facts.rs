@@ -13,17 +13,17 @@ use crate::format::chunk::{self, HEADER_LENGTH, Transform};
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
 use crate::format::record::Forwards;
 use crate::format::{self, Boundary, ChunkSize, LogPosition, WriterPosition, duckdb, sqlite};
-use crate::manifest::{FileEntry, FileSet, RelativePath, Root};
+use crate::manifest::{FileEntry, FileSet, RelativePath, RestoreMark, RestoreState, Root};
 use crate::proof::backup::in_words;
 use crate::proof::chunks::{ChunkSet, Listed, LogFile, named, names_of, open};
 use crate::proof::finding::{Finding, Severity};
-use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index};
+use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index, read_small};
 use crate::proof::line::ServerLine;
 use crate::proof::log::{LogEnd, LogProof, Stop, Stretch, lineage, scan_or_damage};
 use crate::transfer::hash_file;
 
-/// The mark that a restore by this program leaves in the db directory.
-const RESTORE_MARK: &str = "kbackup-restore.json";
+/// Bytes of a restore's mark that are read.
+const LONGEST_MARK: u64 = 64 * 1024;
 
 /// Everything that was found.
 pub(super) struct Gathered {
@@ -394,6 +394,22 @@ impl Gathering<'_> {
         if proof.has_stream_filter { StreamFilterFact::Whole } else { StreamFilterFact::Absent }
     }
 
+    /// What a restore by this program says of itself.
+    fn restore_mark(&mut self, path: &RelativePath) -> Result<()> {
+        let source = open(self.files, path)?;
+        let bytes = self.judge(path, read_small(&*source, LONGEST_MARK))?.unwrap_or_default();
+        let (severity, what) = match serde_json::from_slice::<RestoreMark>(&bytes) {
+            Ok(mark) if mark.state == RestoreState::InProgress => {
+                (Severity::Error, format!("the restore of {} did not come to its end", mark.label))
+            }
+            Ok(mark) => (Severity::Info, format!("kbackup restored {} here", mark.label)),
+            Err(_) => (Severity::Info, "kbackup restored this directory".to_owned()),
+        };
+        let place = self.place(path);
+        self.tell(severity, "restored", Some(place), what);
+        Ok(())
+    }
+
     /// Files beside log and index. Returns what is wrong with `kurrent.ddb`.
     fn others(&mut self, entries: &[FileEntry]) -> Result<Option<(String, String)>> {
         let mut bad = None;
@@ -408,10 +424,7 @@ impl Gathering<'_> {
                         bad = inspected.err().map(|why| (place(), why));
                     }
                     DbFile::Temporary => leftovers.push(&entry.path),
-                    _ if entry.path.below_root() == RESTORE_MARK => {
-                        let place = place();
-                        self.tell(Severity::Info, "restored", Some(place), "kbackup restored this directory");
-                    }
+                    _ if entry.path.below_root() == RestoreMark::NAME => self.restore_mark(&entry.path)?,
                     _ => {}
                 },
                 Root::Index => match IndexFile::of(entry.path.below_root()) {

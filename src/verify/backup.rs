@@ -1,0 +1,280 @@
+//! One backup.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{BackupReport, Finding, in_words};
+use crate::error::{Error, Kind, Result};
+use crate::event::Run;
+use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
+use crate::manifest::{FileSet, Manifest, RelativePath, Role, Row};
+use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
+use crate::repository::Repository;
+use crate::transfer::{Digest, hash_file};
+
+/// Files that are hashed at once; each hash has a thread of its own besides.
+const WORKERS: usize = 2;
+
+/// What was learnt of stored files, for all backups that share them.
+pub(super) struct Shared {
+    /// What a file hashes to, or why it cannot be read.
+    pub(super) hashed: HashMap<Inode, Hashed>,
+    /// Records of a chunk whose records are all right.
+    pub(super) scanned: HashMap<Inode, u64>,
+    pub(super) bytes_hashed: u64,
+}
+
+/// Where bytes are stored: device and inode.
+pub(super) type Inode = (u64, u64);
+type Hashed = std::result::Result<Digest, String>;
+
+/// Verifies the files of one manifest.
+pub(super) fn verify(
+    repository: &dyn Repository,
+    manifest: &Manifest,
+    depth: Depth,
+    shared: &mut Shared,
+    run: &Run,
+) -> Result<BackupReport> {
+    let stored = repository.files(&manifest.label)?;
+    let mut verification = Verification { repository, manifest, files: &*stored, run, findings: Vec::new(), records: 0, entries: 0 };
+    for fault in proof::structure(&*stored, manifest, run)? {
+        verification.tell(fault.path, fault.what);
+    }
+    if depth > Depth::Quick {
+        verification.hash(shared)?;
+    }
+    match ChunkSet::read(&*stored) {
+        Ok(chunks) => {
+            verification.lineage(&chunks)?;
+            if depth > Depth::Quick {
+                verification.tail(&chunks)?;
+                verification.index(&chunks, depth)?;
+            }
+            if depth == Depth::Deep {
+                verification.all_records(&chunks, shared)?;
+            }
+        }
+        // Told with the structure.
+        Err(error) if is_damage(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let Verification { findings, records, entries, .. } = verification;
+    Ok(BackupReport {
+        label: manifest.label.clone(),
+        files: manifest.files.len() as u64,
+        records,
+        entries,
+        findings,
+        damaged_at_source: manifest.contents.damaged.clone(),
+    })
+}
+
+/// What the proof calls the source is a backup here.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), Kind::SourceCorrupt | Kind::StoredCorrupt | Kind::Unstable)
+}
+
+struct Verification<'a> {
+    repository: &'a dyn Repository,
+    manifest: &'a Manifest,
+    files: &'a dyn FileSet,
+    run: &'a Run,
+    findings: Vec<Finding>,
+    records: u64,
+    entries: u64,
+}
+
+impl Verification<'_> {
+    fn tell(&mut self, path: Option<RelativePath>, what: impl Into<String>) {
+        let finding = Finding { path, what: what.into() };
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Turns damage into a finding; what else the storage reports stays an error.
+    fn found<T>(&mut self, path: Option<&RelativePath>, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_damage(&error) => {
+                self.tell(path.cloned(), in_words(&error));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The hashes of all files, against their rows and the server's own.
+    fn hash(&mut self, shared: &mut Shared) -> Result<()> {
+        let rows = &self.manifest.files;
+        let next = AtomicUsize::new(0);
+        let known = Mutex::new(&mut *shared);
+        let results: Mutex<Vec<(usize, Hashed)>> = Mutex::new(Vec::with_capacity(rows.len()));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS)
+                .map(|_| {
+                    scope.spawn(|| -> Result<()> {
+                        while let Some((index, row)) = next_of(&next, rows) {
+                            self.run.check()?;
+                            let hashed = hash_row(self.repository, self.manifest, row, &known, self.run)?;
+                            if let Ok(mut results) = results.lock() {
+                                results.push((index, hashed));
+                            }
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "a thread that verifies has died"))))
+        })?;
+        let mut results = results.into_inner().unwrap_or_default();
+        results.sort_by_key(|(index, _)| *index);
+        for (index, hashed) in results {
+            if let Some(row) = rows.get(index) {
+                for what in wrong_with(self.manifest, row, &hashed) {
+                    self.tell(Some(row.path.clone()), what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The epochs in the log are those of the manifest.
+    fn lineage(&mut self, chunks: &ChunkSet) -> Result<()> {
+        let log = &self.manifest.log;
+        let found = match log.stored.epoch {
+            Some(epoch) => self.found(None, proof::lineage(self.files, chunks, epoch))?,
+            None => Some(Lineage::default()),
+        };
+        if found.is_some_and(|lineage| lineage != log.lineage) {
+            self.tell(None, "the epochs in the log are not those of the manifest");
+        }
+        Ok(())
+    }
+
+    /// Every record of the chunk that the log ends in.
+    fn tail(&mut self, chunks: &ChunkSet) -> Result<()> {
+        let end = self.manifest.log.position.position();
+        let last = chunks.in_use().iter().rev().find(|file| file.file.header.start_position() < end);
+        let Some(last) = last else { return Ok(()) };
+        let proof = self.scan(chunks, last, end)?;
+        if let Some(proof) = proof
+            && proof.end != LogEnd::Whole
+        {
+            self.tell(Some(last.path.clone()), format!("the log's end at {end} is inside of an append"));
+        }
+        Ok(())
+    }
+
+    /// Every record of every other chunk; of those that backups share, once.
+    fn all_records(&mut self, chunks: &ChunkSet, shared: &mut Shared) -> Result<()> {
+        let end = self.manifest.log.position.position();
+        for file in chunks.in_use().iter().filter(|file| file.file.header.end_position() < end) {
+            self.run.check()?;
+            let key = match file.open(self.files)?.file() {
+                Some(stored) => Some(inode(&stored.status()?)),
+                None => None,
+            };
+            if key.is_some_and(|key| shared.scanned.contains_key(&key)) {
+                continue;
+            }
+            if let Some(proof) = self.scan(chunks, file, file.file.header.end_position())?
+                && let Some(key) = key
+            {
+                shared.scanned.insert(key, proof.records);
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, chunks: &ChunkSet, file: &LogFile, end: LogPosition) -> Result<Option<proof::LogProof>> {
+        let stretch = Stretch { path: file.path.clone(), from: file.file.header.start_position() };
+        let scanned = proof::scan(self.files, chunks, &[stretch], Boundary::ZERO, WriterPosition(end), self.run);
+        let proof = self.found(Some(&file.path), scanned)?;
+        self.records += proof.as_ref().map_or(0, |proof| proof.records);
+        Ok(proof)
+    }
+
+    /// The tables, their filters, and their entries against the log. Their MD5s were computed with the other hashes.
+    fn index(&mut self, chunks: &ChunkSet, depth: Depth) -> Result<()> {
+        let writer = WriterPosition(self.manifest.log.position.position());
+        let scope = IndexScope { chunks: Some(chunks), writer, depth, hash_tables: false };
+        let examined = proof::examine_index(self.files, &scope, self.run);
+        let Some(proof) = self.found(None, examined)? else { return Ok(()) };
+        self.entries += proof.entries;
+        for problem in proof.problems {
+            self.tell(Some(problem.path), problem.what);
+        }
+        if let Some(hidden) = proof.hidden.filter(|hidden| !hidden.explained) {
+            let what = format!(
+                "{} of {} events that the log holds are not in the index, the first at {}: a restored server would not show them (O39)",
+                hidden.missing, hidden.sampled, hidden.first
+            );
+            self.tell(None, what);
+        }
+        Ok(())
+    }
+}
+
+fn next_of<'a>(next: &AtomicUsize, rows: &'a [Row]) -> Option<(usize, &'a Row)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    rows.get(index).map(|row| (index, row))
+}
+
+fn inode(status: &crate::fs::Status) -> Inode {
+    (status.device, status.inode)
+}
+
+/// What a stored file hashes to. Damage, an unreadable block among it, is no error.
+fn hash_row(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared: &Mutex<&mut Shared>, run: &Run) -> Result<Hashed> {
+    let source = match repository.open(&manifest.label, row) {
+        Ok(source) => source,
+        Err(error) if is_damage(&error) => return Ok(Err(in_words(&error))),
+        Err(error) => return Err(error),
+    };
+    let key = match source.file() {
+        Some(file) => Some(inode(&file.status()?)),
+        None => None,
+    };
+    if let Some(key) = key
+        && let Ok(shared) = shared.lock()
+        && let Some(known) = shared.hashed.get(&key)
+    {
+        return Ok(known.clone());
+    }
+    let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
+    let hashed = match hash_file(&*source, has_md5, run) {
+        Ok(digest) => Ok(digest),
+        Err(error) if error.kind() == Kind::Failed => Err(in_words(&error)),
+        Err(error) => return Err(error),
+    };
+    if let Ok(mut shared) = shared.lock() {
+        shared.bytes_hashed = shared.bytes_hashed.saturating_add(row.size);
+        if let Some(key) = key {
+            shared.hashed.insert(key, hashed.clone());
+        }
+    }
+    Ok(hashed)
+}
+
+/// What a file's hashes contradict.
+fn wrong_with(manifest: &Manifest, row: &Row, hashed: &Hashed) -> Vec<String> {
+    let digest = match hashed {
+        Ok(digest) => digest,
+        Err(why) => return vec![why.clone()],
+    };
+    let mut wrong = Vec::new();
+    if digest.size != row.size || digest.blake3 != row.blake3 {
+        wrong.push("its bytes are not those that were stored: the BLAKE3 differs".to_owned());
+    }
+    let servers = row.table_md5.or_else(|| row.chunk.and_then(|chunk| chunk.md5));
+    let known = manifest.contents.damaged.contains(&row.path);
+    if !known && servers.is_some() && servers != digest.md5 {
+        wrong.push("it fails the server's own MD5".to_owned());
+    }
+    wrong
+}

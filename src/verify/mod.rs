@@ -1,0 +1,139 @@
+//! Reads stored backups again: are the bytes those that were stored, and would a server still start from them? Nothing in a backup is ever changed.
+
+mod backup;
+mod remembered;
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use self::backup::Shared;
+pub use self::remembered::{Remembered, remembered};
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Run, Step};
+use crate::manifest::{Label, Manifest, RelativePath};
+use crate::proof::Depth;
+use crate::repository::Repository;
+
+/// Which backups to verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The one with the highest sequence number.
+    Newest,
+    /// These.
+    Named(Vec<Label>),
+    /// Every one that is listed.
+    All,
+}
+
+/// Something that is wrong with a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The file, where it is one file's.
+    pub path: Option<RelativePath>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What was found of one backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackupReport {
+    /// Its name.
+    pub label: Label,
+    /// Files that were looked at.
+    pub files: u64,
+    /// Records of the log that were read.
+    pub records: u64,
+    /// Index entries that were compared with the log.
+    pub entries: u64,
+    /// All that is wrong; empty for an intact backup.
+    pub findings: Vec<Finding>,
+    /// Chunks that failed their own MD5 at the source already, and were taken all the same: no findings.
+    pub damaged_at_source: Vec<RelativePath>,
+}
+
+/// What was found of all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// How much was read.
+    pub depth: Depth,
+    /// Each backup, oldest first.
+    pub backups: Vec<BackupReport>,
+    /// Bytes that were hashed; a file that several backups share, once.
+    pub bytes_hashed: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong with any of them.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.backups.iter().all(|backup| backup.findings.is_empty())
+    }
+}
+
+/// Verifies backups, and remembers the result of each in the repository.
+///
+/// * Quick: manifests, names, sizes, headers, footers, checkpoints, `indexmap`, the chain of epochs.
+/// * Normal: also the BLAKE3 of every stored file, the server's MD5s, every record of the chunk that the log ends in, and the tables with their last
+///   1 000 entries against the log.
+/// * Deep: also every record of every chunk, and every entry of every table.
+///
+/// A file that several backups share as hard links is hashed once; memory is in proportion to the number of files, never to their size.
+///
+/// # Errors
+/// [`Kind::NotFound`] where there is no such backup; what the storage reports for more than one file; an interruption. Damage is in the report.
+pub fn verify(repository: &dyn Repository, which: &Which, depth: Depth, run: &Run) -> Result<Report> {
+    run.emit(Event::Step(Step::Verify));
+    let chosen = choose(repository, which)?;
+    if depth > Depth::Quick {
+        let manifests = chosen.iter().filter_map(|(_, manifest)| manifest.as_ref().ok());
+        let (files, bytes) = manifests
+            .fold((0, 0_u64), |(files, bytes), manifest| (files + manifest.files.len() as u64, bytes.saturating_add(manifest.size())));
+        run.emit(Event::Expected { files, bytes });
+    }
+    let mut shared = Shared { hashed: HashMap::new(), scanned: HashMap::new(), bytes_hashed: 0 };
+    let mut backups = Vec::with_capacity(chosen.len());
+    for (label, manifest) in chosen {
+        run.check()?;
+        let report = match manifest {
+            Ok(manifest) => backup::verify(repository, &manifest, depth, &mut shared, run)?,
+            Err(error) if error.kind() == Kind::StoredCorrupt => unreadable(label, &error),
+            Err(error) => return Err(error),
+        };
+        let result = Remembered { at: clock::now(), depth, findings: report.findings.len() as u64 };
+        if let Err(error) = remembered::remember(repository, &report.label, &result) {
+            run.warn(format!("the result of the verification cannot be kept: {error}"));
+        }
+        backups.push(report);
+    }
+    Ok(Report { depth, backups, bytes_hashed: shared.bytes_hashed })
+}
+
+fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<(Label, Result<Manifest>)>> {
+    let listed = || Ok::<_, Error>(repository.list()?.into_iter().map(|listed| (listed.label, listed.manifest)));
+    match which {
+        Which::All => Ok(listed()?.collect()),
+        Which::Newest => match listed()?.next_back() {
+            Some(newest) => Ok(vec![newest]),
+            None => Err(Error::new(Kind::NotFound, "there is no backup").on(repository.place()).hint("`kbackup full` makes one")),
+        },
+        Which::Named(labels) => labels
+            .iter()
+            .map(|label| match repository.manifest(label) {
+                Err(error) if error.kind() == Kind::NotFound => Err(error),
+                manifest => Ok((label.clone(), manifest)),
+            })
+            .collect(),
+    }
+}
+
+fn unreadable(label: Label, error: &Error) -> BackupReport {
+    let findings = vec![Finding { path: None, what: in_words(error) }];
+    BackupReport { label, files: 0, records: 0, entries: 0, findings, damaged_at_source: Vec::new() }
+}
+
+/// An error with its causes, in one line.
+fn in_words(error: &Error) -> String {
+    std::iter::once(error.to_string()).chain(error.causes()).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,206 @@
+//! Verifying stored backups: what is intact is said to be, and any flipped byte is named.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+
+use std::os::unix::fs::PermissionsExt;
+
+use kbackup::error::Kind;
+use kbackup::event::{Event, Observer, Run, Silent};
+use kbackup::format::LogPosition;
+use kbackup::manifest::{BackupKind, Label, Manifest, Role, Row};
+use kbackup::proof::{Depth, Proven};
+use kbackup::repository::Repository;
+use kbackup::verify::{Report, Which, remembered, verify};
+use proptest::prelude::*;
+
+use crate::fixtures::DataDirectory;
+use crate::restore::stage::Stage;
+
+fn check(stage: &Stage, which: &Which, depth: Depth) -> Report {
+    verify(&stage.repository, which, depth, &Run::new(Silent)).unwrap()
+}
+
+/// A backup after the stage's, with the same files.
+fn second(stage: &Stage) -> Manifest {
+    let run = Run::new(Silent);
+    let parent = &stage.manifest;
+    let incoming = stage.repository.begin(Some(parent), &run).unwrap();
+    for row in &parent.files {
+        incoming.adopt(row).unwrap();
+    }
+    let mut manifest = parent.clone();
+    let finished = parent.finished + std::time::Duration::from_secs(60);
+    (manifest.sequence, manifest.kind, manifest.finished) = (parent.sequence + 1, BackupKind::Diff, finished);
+    (manifest.label, manifest.parent) = (Label::new(finished, BackupKind::Diff), Some(parent.label.clone()));
+    let proven = Proven::unproven(manifest);
+    incoming.commit(&proven).unwrap();
+    (*proven).clone()
+}
+
+fn bytes_of(manifest: &Manifest) -> u64 {
+    manifest.files.iter().map(|row| row.size).sum()
+}
+
+#[test]
+fn backups_of_every_real_node_are_intact() {
+    let names = DataDirectory::all().unwrap().map(|data| data.unwrap().name);
+    for name in names.filter(|name| !name.ends_with("killed") && !name.ends_with("bad-index")) {
+        let stage = Stage::new(&name);
+        for depth in [Depth::Quick, Depth::Normal, Depth::Deep] {
+            let report = check(&stage, &Which::Newest, depth);
+            assert!(report.is_sound(), "{name} {depth:?} {report:#?}");
+            let backup = &report.backups[0];
+            assert_eq!((backup.label.clone(), backup.files), (stage.manifest.label.clone(), stage.manifest.files.len() as u64));
+            let hashed = if depth == Depth::Quick { 0 } else { bytes_of(&stage.manifest) };
+            assert_eq!(report.bytes_hashed, hashed, "{name} {depth:?}");
+            if depth == Depth::Deep {
+                assert_eq!(Some(backup.records), stage.data.facts["records"].as_u64(), "{name}");
+                assert!(backup.entries > 1000, "{name}");
+            }
+            let known = remembered(&stage.repository, &backup.label).unwrap().unwrap();
+            assert_eq!((known.depth, known.findings), (depth, 0));
+        }
+    }
+}
+
+#[test]
+fn what_backups_share_is_hashed_once() {
+    let stage = Stage::new("26.1-scavenge");
+    let diff = second(&stage);
+    let report = check(&stage, &Which::All, Depth::Deep);
+    assert!(report.is_sound(), "{report:#?}");
+    assert_eq!(report.backups.len(), 2);
+    assert_eq!(report.bytes_hashed, bytes_of(&stage.manifest));
+    // One flipped bit is in every backup that links the file.
+    let row = stage.row(Role::Chunk);
+    stage.damage(row);
+    let report = check(&stage, &Which::All, Depth::Normal);
+    for (backup, label) in report.backups.iter().zip([&stage.manifest.label, &diff.label]) {
+        assert_eq!(&backup.label, label);
+        assert!(backup.findings.iter().any(|finding| finding.path.as_ref() == Some(&row.path)), "{backup:#?}");
+    }
+    let one = check(&stage, &Which::Named(vec![stage.manifest.label.clone()]), Depth::Normal);
+    assert_eq!(one.backups.len(), 1);
+}
+
+#[test]
+fn a_shallow_look_does_not_hide_what_is_known() {
+    let stage = Stage::new("24.10-append");
+    let label = &stage.manifest.label;
+    assert_eq!(remembered(&stage.repository, label).unwrap(), None);
+    check(&stage, &Which::All, Depth::Normal);
+    check(&stage, &Which::All, Depth::Quick);
+    assert_eq!(remembered(&stage.repository, label).unwrap().unwrap().depth, Depth::Normal);
+
+    stage.damage(stage.row(Role::Chunk));
+    assert!(check(&stage, &Which::All, Depth::Quick).is_sound(), "nobody looked at the byte");
+    check(&stage, &Which::All, Depth::Normal);
+    let known = remembered(&stage.repository, label).unwrap().unwrap();
+    assert!(known.findings > 0 && known.to_string().ends_with("DAMAGED"), "{known}");
+    check(&stage, &Which::All, Depth::Quick);
+    assert_eq!(remembered(&stage.repository, label).unwrap().unwrap(), known);
+}
+
+#[test]
+fn what_a_manifest_says_and_the_log_does_not_is_found() {
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Change, &str); 5] = [
+        ("epoch", |manifest| manifest.log.lineage = serde_json::from_str("[]").unwrap(), "epoch"),
+        ("index commit", |manifest| manifest.log.index_commit = LogPosition::new(5), "another position"),
+        ("a lost row", |manifest| drop(manifest.files.remove(manifest.files.len() / 2)), "does not know this file"),
+        ("the chunk's id", |manifest| chunk(manifest).id = uuid::Uuid::nil(), "header and footer"),
+        ("the position", |manifest| manifest.log.position = serde_json::from_str("1200000").unwrap(), "should hold"),
+    ];
+    for (what, change, wanted) in changes {
+        // The conformance of rows and files is the repository's to see; here it is let through.
+        let stage = Stage::new("26.1-append");
+        let mut manifest = stage.manifest.clone();
+        change(&mut manifest);
+        let place = std::path::Path::new(&stage.repository.place()).join("backups").join(manifest.label.as_str()).join("manifest.json");
+        std::fs::write(place, manifest.encode().unwrap()).unwrap();
+        let report = check(&stage, &Which::Newest, Depth::Quick);
+        assert!(report.backups[0].findings.iter().any(|finding| finding.what.contains(wanted)), "{what}: {report:#?}");
+    }
+}
+
+fn chunk(manifest: &mut Manifest) -> &mut kbackup::manifest::ChunkRow {
+    manifest.files.iter_mut().find_map(|row| row.chunk.as_mut()).unwrap()
+}
+
+#[test]
+fn a_damaged_manifest_is_a_finding_and_no_backup_an_error() {
+    let stage = Stage::new("23.10-append");
+    second(&stage);
+    let place = std::path::Path::new(&stage.repository.place()).join("backups").join(stage.manifest.label.as_str()).join("manifest.json");
+    let mut bytes = std::fs::read(&place).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&place, bytes).unwrap();
+    let report = check(&stage, &Which::All, Depth::Normal);
+    assert_eq!(report.backups.iter().map(|backup| backup.findings.len()).collect::<Vec<_>>(), [1, 0], "{report:#?}");
+
+    let unknown: Label = "20200101T000000Z-full".parse().unwrap();
+    let error = verify(&stage.repository, &Which::Named(vec![unknown]), Depth::Quick, &Run::new(Silent)).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+#[test]
+fn a_lost_file_is_named() {
+    for role in [Role::Chunk, Role::Checkpoint, Role::Table, Role::IndexMap] {
+        let stage = Stage::new("22.10-append");
+        let row = stage.row(role);
+        std::fs::remove_file(stage.stored(row)).unwrap();
+        let report = check(&stage, &Which::Newest, Depth::Normal);
+        assert!(report.backups[0].findings.iter().any(|finding| finding.path.as_ref() == Some(&row.path)), "{role:?} {report:#?}");
+    }
+}
+
+#[test]
+fn an_interruption_ends_it() {
+    /// Asks for the end as soon as something was read.
+    struct Ending(std::sync::mpsc::Sender<()>);
+    impl Observer for Ending {
+        fn observe(&self, event: &Event) {
+            if matches!(event, Event::Progress { .. }) {
+                let _ = self.0.send(());
+            }
+        }
+    }
+    let stage = Stage::new("26.1-append");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let run = Run::new(Ending(sender));
+    let error = std::thread::scope(|scope| {
+        let interrupted = &run;
+        scope.spawn(move || {
+            receiver.recv().unwrap();
+            interrupted.interrupt(kbackup::error::Signal::Terminate);
+        });
+        // So often that the signal comes in one of them.
+        (0..1000).find_map(|_| verify(&stage.repository, &Which::All, Depth::Deep, &run).err())
+    });
+    assert_eq!(error.unwrap().kind().exit_code(), 143);
+}
+
+/// Flips one bit of a stored file.
+fn flip(stage: &Stage, row: &Row, at: u64, bit: u32) {
+    let path = stage.stored(row);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[usize::try_from(at).unwrap()] ^= 1 << bit;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_named(which in 0_usize..4, file in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(), bit in 0_u32..8) {
+        let stage = Stage::new(["20.10-append", "22.10-scavenge", "24.10-truncate", "26.1-scavenge"][which]);
+        let files: Vec<&Row> = stage.manifest.files.iter().filter(|row| row.size > 0).collect();
+        let row = file.get(&files);
+        flip(&stage, row, place.index(usize::try_from(row.size).unwrap()) as u64, bit);
+        let report = check(&stage, &Which::Newest, Depth::Normal);
+        let named = report.backups[0].findings.iter().any(|finding| finding.path.as_ref() == Some(&row.path) && finding.what.contains("BLAKE3"));
+        prop_assert!(named, "{} {:#?}", row.path, report);
+    }
+}
