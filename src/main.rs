@@ -1,3 +1,7 @@
 //! The `kbackup` executable: parse, run, exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(kbackup::cli::run(std::env::args_os()))
+}

@@ -147,6 +147,7 @@ pub(crate) fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) 
         log: Log {
             chunk_size: ChunkSize::new(256 * 1024 * 1024).unwrap(),
             position: Boundary::ZERO,
+            last_event: None,
             lineage: kbackup::format::Lineage::default(),
             read: ReadCheckpoints { writer: WriterPosition(LogPosition::ZERO), chaser: LogPosition::ZERO, epoch: None, proposal: None },
             stored: StoredCheckpoints { epoch: None, proposal: None },

@@ -45,9 +45,7 @@ impl Transform {
         }
     }
 
-    /// The header's byte for it.
-    #[must_use]
-    pub const fn byte(self) -> u8 {
+    const fn byte(self) -> u8 {
         match self {
             Self::Identity => 0,
             Self::AesGcm => 1,

@@ -36,6 +36,15 @@ impl Label {
         Self(format!("{}-{kind}", time.strftime("%Y%m%dT%H%M%SZ")))
     }
 
+    /// The time in it.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        let time = self.0.split_once('-').map_or(self.0.as_str(), |(time, _)| time);
+        jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time)
+            .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC))
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.timestamp())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

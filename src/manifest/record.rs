@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{BackupKind, Blake3Hash, Label, RelativePath};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
+use crate::format::chunk::Transform;
 use crate::format::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, Lineage, LogPosition, Md5Hash, WriterPosition};
 
 /// The version of the manifest format that this program writes.
@@ -126,6 +127,8 @@ pub struct Log {
     pub chunk_size: ChunkSize,
     /// P: the log ends here, between two appends.
     pub position: Boundary,
+    /// When the last event before P was written, by the clock of its leader; none where no event was seen.
+    pub last_event: Option<Timestamp>,
     /// The epochs before P.
     pub lineage: Lineage,
     /// The checkpoints as they were read.
@@ -287,8 +290,8 @@ pub struct ChunkRow {
     pub md5: Option<Md5Hash>,
     /// Compacted by a scavenge.
     pub scavenged: bool,
-    /// The header's transform type; 0 is none.
-    pub transform: u8,
+    /// What the header says of encryption.
+    pub transform: Transform,
 }
 
 impl Manifest {

@@ -262,7 +262,7 @@ fn identity(file: &LogFile) -> ChunkRow {
         id: identity.chunk_id,
         md5: identity.md5,
         scavenged: file.file.header.scavenged,
-        transform: file.file.header.transform.byte(),
+        transform: file.file.header.transform,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::chunk::HEADER_LENGTH;
+use crate::format::chunk::{HEADER_LENGTH, Transform};
 use crate::format::{Boundary, LogPosition};
 use crate::fs;
 use crate::manifest::{BackupKind, Blake3Hash, Directories, Label, Manifest, Role, Root, Row, SecondaryIndex};
@@ -416,7 +416,7 @@ fn needed(row: &Row, manifest: &Manifest, found: &Found) -> u64 {
         return 0;
     }
     let log = &manifest.log;
-    let bytes = if is_active(row, log) && row.chunk.is_some_and(|chunk| chunk.transform == 0) {
+    let bytes = if is_active(row, log) && row.chunk.is_some_and(|chunk| chunk.transform == Transform::Identity) {
         row.size.min(HEADER_LENGTH + log.chunk_size.local(log.position.position()))
     } else {
         row.size

@@ -95,9 +95,9 @@ pub struct Repository {
 }
 
 /// How to reach the node's admin API.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Node {
-    /// The node's address, such as https://node1.example:2113
+    /// The node's address, such as `https://node1.example:2113`
     #[arg(long, env = "KBACKUP_NODE", value_name = "URL", help_heading = "Node")]
     pub node: Option<String>,
     /// Reach the node through its unix socket (kurrent.sock, eventstore.sock)
@@ -212,6 +212,9 @@ pub struct Restore {
     /// Restore a backup of an archived node: the server needs the same archive
     #[arg(long, env = "KBACKUP_ARCHIVED")]
     pub archived: bool,
+    /// Restore for a server that is older than the one the backup was taken from
+    #[arg(long, env = "KBACKUP_OLDER_SERVER")]
+    pub older_server: bool,
     /// Restore although something that would refuse cannot be probed (network file systems)
     #[arg(long, env = "KBACKUP_CONFIRM")]
     pub confirm: bool,
@@ -253,8 +256,11 @@ pub struct Check {
     #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION")]
     pub server_version: Option<String>,
     /// Structure only; no chunk or table is hashed
-    #[arg(long, env = "KBACKUP_QUICK")]
+    #[arg(long, env = "KBACKUP_QUICK", conflicts_with = "deep")]
     pub quick: bool,
+    /// Also every record of the log, and every entry of the index against it
+    #[arg(long, env = "KBACKUP_DEEP")]
+    pub deep: bool,
 }
 
 /// `kbackup list`.

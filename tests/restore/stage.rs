@@ -154,7 +154,7 @@ pub(crate) fn back_up(
             let scavenged = facts["scavenged"].as_bool().unwrap();
             row.chunk = Some(from_json(serde_json::json!({
                 "start": facts["start"], "end": facts["end"], "version": name.split('.').nth(1).unwrap().parse::<u32>().unwrap(), "id": facts["id"],
-                "md5": completed.then(|| last_16(&file, entry.size)), "scavenged": scavenged, "transform": 0,
+                "md5": completed.then(|| last_16(&file, entry.size)), "scavenged": scavenged, "transform": "identity",
             })));
             if !completed {
                 row.mode = 0o644;
@@ -205,6 +205,7 @@ pub(crate) fn back_up(
         log: Log {
             chunk_size,
             position: from_json(writer.into()),
+            last_event: None,
             lineage: epoch.map(|epoch| lineage(&source, &ChunkSet::read(&source).unwrap(), epoch).unwrap()).unwrap_or_default(),
             read: ReadCheckpoints { writer: WriterPosition(position(writer)), chaser: position(writer), epoch, proposal },
             stored: StoredCheckpoints { epoch, proposal },

@@ -1,0 +1,107 @@
+//! Which of a repository's backups is this one's predecessor? One repository holds one node, and the branches of its log are never mixed.
+
+use crate::error::{Error, Kind, Result};
+use crate::event::Run;
+use crate::format::{Lineage, LogPosition, Relation};
+use crate::manifest::{BackupKind, Identity, Manifest, RestoredFrom};
+
+/// The source, as far as it tells whose log it is.
+#[derive(Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) lineage: &'a Lineage,
+    /// End of the log now.
+    pub(super) end: LogPosition,
+    pub(super) restored: Option<&'a RestoredFrom>,
+}
+
+/// The place of a new backup among those that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place<'a> {
+    pub(super) branch: u32,
+    pub(super) sequence: u64,
+    pub(super) kind: BackupKind,
+    /// The newest sound backup of the branch.
+    pub(super) parent: Option<&'a Manifest>,
+    /// The newest backup of all.
+    pub(super) previous: Option<&'a Manifest>,
+}
+
+/// Finds the place. `manifests` are all that can be read, oldest first.
+///
+/// # Errors
+/// `Refused` where the repository belongs to another node, or the log went another way and the operator has not said that this is meant.
+pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: BackupKind, new_branch: bool, run: &Run) -> Result<Place<'a>> {
+    if let Some(other) = manifests.iter().find(|manifest| !manifest.source.identity.may_be(seen.identity)) {
+        return Err(of_another_node(&other.source.identity, seen.identity));
+    }
+    let previous = manifests.last();
+    let sequence = previous.map_or(1, |manifest| manifest.sequence.saturating_add(1));
+    let Some(newest) = previous else {
+        if wanted == BackupKind::Diff {
+            run.note("there is no backup yet, so this diff is a full");
+        }
+        return Ok(Place { branch: 1, sequence, kind: BackupKind::Full, parent: None, previous });
+    };
+    let heads = heads(manifests);
+    let Some(head) = heads.iter().rev().find(|head| goes_on(head, seen)) else {
+        if !new_branch {
+            return Err(other_branch(newest, seen));
+        }
+        run.note("the log went another way: a new branch begins, and everything is read");
+        let branch = heads.iter().map(|head| head.branch).max().unwrap_or(0).saturating_add(1);
+        return Ok(Place { branch, sequence, kind: BackupKind::Full, parent: None, previous });
+    };
+    let parent = manifests.iter().rev().find(|manifest| manifest.branch == head.branch && manifest.is_sound() && goes_on(manifest, seen));
+    let kind = match (wanted, parent) {
+        (BackupKind::Diff, Some(parent)) if parent.source.restored.as_ref() == seen.restored => BackupKind::Diff,
+        (BackupKind::Diff, Some(_)) => {
+            run.note("the directory was restored since the last backup, so this diff is a full: everything is proven again");
+            BackupKind::Full
+        }
+        (BackupKind::Diff, None) => {
+            run.note("the branch has no sound backup, so this diff is a full");
+            BackupKind::Full
+        }
+        (BackupKind::Full, _) => BackupKind::Full,
+    };
+    if let Some(parent) = parent.filter(|parent| parent.log.position.position() > seen.end) {
+        run.warn(format!(
+            "the log ends at {}, before the end of {} at {}: is this an older copy of the node?",
+            seen.end, parent.label, parent.log.position
+        ));
+    }
+    Ok(Place { branch: head.branch, sequence, kind, parent, previous })
+}
+
+/// The newest backup of each branch, oldest first.
+fn heads(manifests: &[Manifest]) -> Vec<&Manifest> {
+    let is_head = |index: usize, branch: u32| manifests.iter().skip(index + 1).all(|later| later.branch != branch);
+    manifests.iter().enumerate().filter(|(index, manifest)| is_head(*index, manifest.branch)).map(|(_, manifest)| manifest).collect()
+}
+
+fn goes_on(manifest: &Manifest, seen: &Seen<'_>) -> bool {
+    matches!(relation(manifest, seen), Relation::Same { .. })
+}
+
+fn relation(manifest: &Manifest, seen: &Seen<'_>) -> Relation {
+    manifest.log.lineage.relation(manifest.log.position.position(), seen.lineage, seen.end)
+}
+
+fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
+    let name = |identity: &Identity| {
+        format!("{} (database {})", identity.endpoint.as_deref().unwrap_or("a node that was not asked"), identity.database)
+    };
+    Error::new(Kind::Refused, format!("the repository holds backups of {}, this is {}", name(theirs), name(ours)))
+        .hint("each node needs a repository of its own: choose another `--repo`")
+}
+
+fn other_branch(newest: &Manifest, seen: &Seen<'_>) -> Error {
+    let fork = match relation(newest, seen) {
+        Relation::Fork { at } => format!("they part at log position {at}"),
+        Relation::Same { .. } | Relation::Unrelated => "they have no epoch in common".to_owned(),
+    };
+    Error::new(Kind::Refused, format!("the node's log is not the one that the newest backup holds: {fork}")).on(&newest.label).hint(
+        "if the node was restored to an earlier point or truncated on purpose, say `--new-branch`: the backups so far stay as they are",
+    )
+}

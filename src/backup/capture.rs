@@ -1,0 +1,305 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Run};
+use crate::format::{LogPosition, ReadAt};
+use crate::fs;
+use crate::manifest::{BackupKind, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
+use crate::proof::Stretch;
+use crate::repository::{Incoming, Ingest, Stored};
+
+/// The working copy of one run: what the incoming backup holds, and what its parent could give.
+///
+/// It outlives the attempts of a run: what one attempt has captured is held already in the next.
+pub(super) struct Capture<'a> {
+    pub(super) incoming: Box<dyn Incoming + 'a>,
+    pub(super) source: &'a Directories,
+    pub(super) run: &'a Run,
+    pub(super) cost: Cost,
+    parent: Option<&'a Manifest>,
+    /// Rows of the parent; empty where everything has to be read again.
+    lent: HashMap<&'a RelativePath, &'a Row>,
+    here: BTreeMap<RelativePath, Held>,
+    /// What the attempt under way has found to belong into the backup.
+    wanted: BTreeSet<RelativePath>,
+}
+
+struct Held {
+    row: Row,
+    adopted: bool,
+    /// For chunks that this run has read: from where on in the log its frames have to be parsed, by this attempt or the next.
+    unproven_from: Option<LogPosition>,
+}
+
+/// What to take from an open source file, and what is known of it.
+pub(super) struct Take<'a> {
+    pub(super) role: Role,
+    pub(super) file: &'a fs::File,
+    /// Bytes from the start to take; the stored file is as long as `full_length`.
+    pub(super) length: u64,
+    pub(super) full_length: u64,
+    /// The last 16 bytes are an MD5 of all others.
+    pub(super) has_md5: bool,
+    /// It may be written to at this moment.
+    pub(super) live: bool,
+    pub(super) mode: Mode,
+    pub(super) chunk: Option<ChunkRow>,
+}
+
+/// The stored file's permission bits.
+#[derive(Clone, Copy)]
+pub(super) enum Mode {
+    /// As on the node.
+    AsFound,
+    /// The server has to write to it.
+    Writable,
+}
+
+impl<'a> Take<'a> {
+    /// The whole file as it is now.
+    pub(super) fn whole(role: Role, file: &'a fs::File) -> Self {
+        Self { role, file, length: file.size(), full_length: file.size(), has_md5: false, live: false, mode: Mode::AsFound, chunk: None }
+    }
+}
+
+impl<'a> Capture<'a> {
+    pub(super) fn new(
+        incoming: Box<dyn Incoming + 'a>,
+        source: &'a Directories,
+        parent: Option<&'a Manifest>,
+        kind: BackupKind,
+        run: &'a Run,
+    ) -> Self {
+        let lent = match (kind, parent) {
+            (BackupKind::Diff, Some(parent)) => parent.files.iter().map(|row| (&row.path, row)).collect(),
+            _ => HashMap::new(),
+        };
+        let parent = parent.filter(|_| kind == BackupKind::Diff);
+        Self { incoming, source, run, cost: Cost::default(), parent, lent, here: BTreeMap::new(), wanted: BTreeSet::new() }
+    }
+
+    /// The backup whose files may be taken over.
+    pub(super) fn parent(&self) -> Option<&'a Manifest> {
+        self.parent
+    }
+
+    /// A new attempt: everything has to be found again, nothing has to be copied again.
+    pub(super) fn start_over(&mut self) {
+        self.wanted.clear();
+    }
+
+    /// Everything of these roles has to be found again.
+    pub(super) fn look_again_for(&mut self, roles: &[Role]) {
+        let here = &self.here;
+        self.wanted.retain(|path| here.get(path).is_none_or(|held| !roles.contains(&held.row.role)));
+    }
+
+    /// The row under which a path is held already, here or in the parent.
+    pub(super) fn held(&self, path: &RelativePath) -> Option<&Row> {
+        self.here.get(path).map(|held| &held.row).or_else(|| self.lent(path))
+    }
+
+    /// The parent's row of a path.
+    pub(super) fn lent(&self, path: &RelativePath) -> Option<&'a Row> {
+        self.lent.get(path).copied()
+    }
+
+    /// Takes a held file into the backup as it is.
+    pub(super) fn keep(&mut self, path: &RelativePath) -> Result<()> {
+        if !self.here.contains_key(path)
+            && let Some(row) = self.lent(path)
+        {
+            self.incoming.adopt(row)?;
+            self.run.emit(Event::Adopted { path: path.to_string() });
+            self.here.insert(path.clone(), Held { row: row.clone(), adopted: true, unproven_from: None });
+        }
+        self.wanted.insert(path.clone());
+        Ok(())
+    }
+
+    /// Copies a source file in, and returns how it was stored.
+    pub(super) fn take(&mut self, path: &RelativePath, take: &Take<'_>) -> Result<Stored> {
+        let stored = self.incoming.ingest(path, &take.ingest()?)?;
+        self.copied(path, take, stored, take.length)?;
+        Ok(stored)
+    }
+
+    /// Copies a source file in whose first `prefix` bytes the parent's file `held` has already.
+    pub(super) fn extend(&mut self, path: &RelativePath, held: &Row, prefix: u64, take: &Take<'_>) -> Result<Stored> {
+        let stored = self.incoming.extend(path, held, prefix, &take.ingest()?)?;
+        self.copied(path, take, stored, take.length.saturating_sub(prefix))?;
+        Ok(stored)
+    }
+
+    /// Stores bytes that were read, or made, here.
+    pub(super) fn write(&mut self, path: &RelativePath, role: Role, bytes: &[u8], modified: Timestamp) -> Result<()> {
+        let stored = self.incoming.write(path, bytes, 0o644)?;
+        let row = row(path, role, stored, 0o644, modified);
+        self.insert(row);
+        Ok(())
+    }
+
+    /// Makes what lies beyond `length` a hole.
+    pub(super) fn cut(&mut self, path: &RelativePath, length: u64, full_length: u64) -> Result<()> {
+        let Some(held) = self.here.get(path) else {
+            return Err(Error::new(Kind::Failed, "nothing to cut is held").on(path));
+        };
+        let (mut row, mode) = (held.row.clone(), held.row.mode | 0o200);
+        let stored = self.incoming.cut(path, length, full_length, mode)?;
+        (row.size, row.blake3, row.mode) = (stored.size, stored.blake3, mode);
+        row.chunk = row.chunk.map(|chunk| ChunkRow { md5: None, ..chunk });
+        self.insert(row);
+        Ok(())
+    }
+
+    /// Drops a file that turned out wrong, so that nothing takes it for held.
+    pub(super) fn forget(&mut self, path: &RelativePath) -> Result<()> {
+        self.here.remove(path);
+        self.wanted.remove(path);
+        self.incoming.remove(path)
+    }
+
+    /// Remembers that the frames of a captured chunk are to be parsed from `position` on.
+    pub(super) fn parse_from(&mut self, path: &RelativePath, position: LogPosition) {
+        if let Some(held) = self.here.get_mut(path) {
+            held.unproven_from = Some(position);
+        }
+    }
+
+    /// The stretches of the log that this run has read: whole chunks, or from the parent's end on, as all before that was proven there.
+    pub(super) fn newly_read(&self) -> Vec<Stretch> {
+        let stretch = |(path, held): (&RelativePath, &Held)| Some(Stretch { path: path.clone(), from: held.unproven_from? });
+        self.here.iter().filter(|(path, _)| self.wanted.contains(path)).filter_map(stretch).collect()
+    }
+
+    /// Step D6 and D17: removes what this attempt did not find at the source.
+    pub(super) fn drop_unwanted(&mut self) -> Result<()> {
+        let unwanted: Vec<RelativePath> = self.here.keys().filter(|path| !self.wanted.contains(path)).cloned().collect();
+        unwanted.iter().try_for_each(|path| self.forget(path))
+    }
+
+    /// The rows of everything that belongs into the backup, in the order of their paths.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        self.here.values().map(|held| held.row.clone()).collect()
+    }
+
+    /// The captured files, under the names they have at the source: what is wrong with them is wrong there.
+    pub(super) fn files(&self) -> AsSource<'_> {
+        AsSource { files: &*self.incoming, source: self.source }
+    }
+
+    /// The files whose bytes this run has read, and compared with the server's MD5 where there is one.
+    pub(super) fn newly_copied(&self) -> HashSet<RelativePath> {
+        self.here.values().filter(|held| !held.adopted).map(|held| held.row.path.clone()).collect()
+    }
+
+    pub(super) fn into_incoming(self) -> Box<dyn Incoming + 'a> {
+        self.incoming
+    }
+
+    /// What the run has cost so far.
+    pub(super) fn cost(&self) -> Cost {
+        let adopted = self.here.values().filter(|held| held.adopted).count() as u64;
+        Cost {
+            bytes_stored: self.incoming.bytes_stored(),
+            files_linked: adopted,
+            files_copied: (self.here.len() as u64).saturating_sub(adopted),
+            ..self.cost.clone()
+        }
+    }
+
+    fn copied(&mut self, path: &RelativePath, take: &Take<'_>, stored: Stored, bytes: u64) -> Result<()> {
+        self.cost.bytes_read += bytes;
+        self.run.emit(Event::Copied { path: path.to_string(), bytes });
+        let status = take.file.status()?;
+        let mut row = row(path, take.role, stored, take.mode(status.mode), timestamp(status.modified));
+        row.chunk = take.chunk;
+        if take.role == Role::Table {
+            row.table_md5 = stored.md5;
+        }
+        self.insert(row);
+        Ok(())
+    }
+
+    fn insert(&mut self, row: Row) {
+        self.wanted.insert(row.path.clone());
+        self.here.insert(row.path.clone(), Held { row, adopted: false, unproven_from: None });
+    }
+}
+
+/// Captured files that are named as at the source.
+pub(super) struct AsSource<'a> {
+    files: &'a dyn FileSet,
+    source: &'a Directories,
+}
+
+impl FileSet for AsSource<'_> {
+    fn files(&self) -> Result<Vec<FileEntry>> {
+        self.files.files()
+    }
+
+    fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
+        self.files.open(path)
+    }
+
+    fn place_of(&self, path: &RelativePath) -> String {
+        self.source.place_of(path)
+    }
+}
+
+impl Take<'_> {
+    fn ingest(&self) -> Result<Ingest<'_>> {
+        let mode = self.mode(self.file.status()?.mode);
+        Ok(Ingest { source: self.file, length: self.length, full_length: self.full_length, md5: self.has_md5, live: self.live, mode })
+    }
+
+    fn mode(&self, found: u32) -> u32 {
+        match self.mode {
+            Mode::AsFound => found & 0o777,
+            Mode::Writable => found & 0o777 | 0o200,
+        }
+    }
+}
+
+fn row(path: &RelativePath, role: Role, stored: Stored, mode: u32, modified: Timestamp) -> Row {
+    let Stored { size, blake3, captured, .. } = stored;
+    Row { path: path.clone(), role, size, mode, modified, captured, blake3, chunk: None, table_md5: None }
+}
+
+/// The time a file was changed, as a row has it.
+pub(super) fn timestamp(time: std::time::SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Opens a file of the node. One that is not there any more means that the directory changed underfoot.
+///
+/// # Errors
+/// [`Kind::Unstable`] where it vanished, else what the file system reports.
+pub(super) fn open(source: &Directories, path: &RelativePath) -> Result<fs::File> {
+    let place = source.path_of(path);
+    fs::open_source(&place).map_err(|error| if error.is_not_found() { changed("a file vanished").at(&place) } else { error.into() })
+}
+
+/// The source is not what it was a moment ago: worth another attempt.
+pub(super) fn changed(what: impl Into<String>) -> Error {
+    Error::new(Kind::Unstable, what)
+}
+
+/// Reads a small file whole; none where it does not exist.
+pub(super) fn read_small(source: &Directories, path: &RelativePath, limit: u64) -> Result<Option<(Vec<u8>, Timestamp)>> {
+    let place = source.path_of(path);
+    match fs::open_source(&place) {
+        Ok(file) => {
+            let modified = timestamp(file.status()?.modified);
+            Ok(Some((fs::read_small(&place, limit)?, modified)))
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A path that this program spells out itself.
+pub(super) fn known(path: &str) -> Result<RelativePath> {
+    path.parse().map_err(|error| Error::new(Kind::Failed, "not a path of a backup").because(error))
+}

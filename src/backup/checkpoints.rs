@@ -1,0 +1,66 @@
+//! Steps D11–D14: chaser, epoch, writer, proposal, in this order. Any other could give a chaser or an epoch ahead of the writer.
+
+use super::capture::{changed, read_small};
+use crate::error::{Kind, Result};
+use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::{InContext, LogPosition, WriterPosition};
+use crate::manifest::{Directories, ReadCheckpoints, RelativePath, Root};
+
+/// How often a checkpoint is read before two readings in a row agree. A node writes all eight bytes at once.
+const READINGS: u32 = 100;
+
+/// Four checkpoints and `truncate.chk`, each at least twice.
+pub(super) const BYTES_READ: u64 = 5 * 2 * 8;
+
+/// Reads the checkpoints, in the procedure's order.
+///
+/// # Errors
+/// `SourceCorrupt` where one has another length than 8 bytes (O13) or a value that cannot be, `Unstable` where it never comes to rest.
+pub(super) fn read(source: &Directories) -> Result<ReadCheckpoints> {
+    let chaser = required(source, Checkpoint::Chaser)?;
+    let epoch = position(source, Checkpoint::Epoch)?;
+    let writer = WriterPosition(required(source, Checkpoint::Writer)?);
+    let proposal = value(source, Checkpoint::Proposal)?.filter(|number| *number >= 0);
+    Ok(ReadCheckpoints { writer, chaser, epoch, proposal })
+}
+
+/// The position in `truncate.chk`: none while no truncation is pending.
+///
+/// # Errors
+/// As for [`read`].
+pub(super) fn pending_truncation(source: &Directories) -> Result<Option<LogPosition>> {
+    position(source, Checkpoint::Truncate)
+}
+
+fn required(source: &Directories, which: Checkpoint) -> Result<LogPosition> {
+    let place = source.db.join(which.file_name());
+    position(source, which)?.ok_or_else(|| {
+        let missing = "the checkpoint is missing or negative";
+        changed(missing).with_kind(Kind::SourceCorrupt).at(&place).hint("is this the node's db directory? see --db")
+    })
+}
+
+fn position(source: &Directories, which: Checkpoint) -> Result<Option<LogPosition>> {
+    Ok(value(source, which)?.and_then(LogPosition::from_signed))
+}
+
+fn value(source: &Directories, which: Checkpoint) -> Result<Option<i64>> {
+    let path = path_of(which)?;
+    let mut last = None;
+    for _ in 0..READINGS {
+        let reading = match read_small(source, &path, 64)? {
+            Some((bytes, _)) => Some(checkpoint::decode(&bytes).in_source(&source.path_of(&path))?),
+            None => None,
+        };
+        if last == Some(reading) {
+            return Ok(reading);
+        }
+        last = Some(reading);
+    }
+    Err(changed("a checkpoint never came to rest").at(&source.path_of(&path)))
+}
+
+/// Where a checkpoint lies in a backup.
+pub(super) fn path_of(which: Checkpoint) -> Result<RelativePath> {
+    super::capture::known(&format!("{}/{}", Root::Db.name(), which.file_name()))
+}

@@ -1,0 +1,255 @@
+//! Steps D10 and D15–D17: the chunks. What is held already is known by its identity, never by its name (O7); the active chunk costs what was appended.
+
+use super::capture::{Capture, Mode, Take, changed, open};
+use crate::error::{Error, Kind, Result};
+use crate::format::chunk::{self, ChunkFile};
+use crate::format::names::ChunkName;
+use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, ReadAt, WriterPosition};
+use crate::fs;
+use crate::manifest::{ChunkRow, Manifest, RelativePath, Role, Row};
+use crate::proof::ChunkSet;
+use crate::repository::Repository;
+
+/// Bytes before the parent's end of the log that have to be the same in the source, before the parent's active chunk is built upon.
+pub(super) const PREFIX_PROOF_BYTES: u64 = 64 * 1024;
+/// Header and footer: what is read of each chunk, held or not.
+pub(super) const IDENTITY_BYTES: u64 = 256;
+
+/// What the operator allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// Chunks that fail their own MD5.
+    pub(super) damaged: bool,
+    /// A gap below the first local chunk.
+    pub(super) archived: bool,
+}
+
+/// The captured chunks.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    pub(super) chunk_size: ChunkSize,
+    /// Where the first local chunk begins; beyond 0 the node has an archive.
+    pub(super) first: LogPosition,
+    /// Chunks that fail their own MD5.
+    pub(super) damaged: Vec<RelativePath>,
+}
+
+/// Copies every chunk that a server would use for the log up to `writer`.
+///
+/// # Errors
+/// `Unstable` where the directory changed underfoot, `SourceCorrupt` where a chunk is bad at the source, `Refused` for encrypted chunks and unknown gaps.
+pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, writer: WriterPosition, allowed: Allowed) -> Result<Chunks> {
+    let set = ChunkSet::read(capture.source)?;
+    let chunk_size = set.chunk_size();
+    let end = chunk_size
+        .chunk_of(writer.0)
+        .ok_or_else(|| Error::new(Kind::SourceCorrupt, format!("writer.chk is beyond every chunk: {writer}")))?;
+    let mut chunks = Chunks { chunk_size, first: LogPosition::ZERO, damaged: Vec::new() };
+    let mut next = ChunkNumber(0);
+    for found in set.in_use() {
+        let start = found.file.header.start;
+        if start > end {
+            // Created after the writer checkpoint was read (O16).
+            break;
+        }
+        capture.run.check()?;
+        if start != next {
+            gap(capture, &mut chunks, next, start, allowed)?;
+        }
+        let file = open(capture.source, &found.path)?;
+        let state = inspect(capture, &file)?;
+        next = state.header.end.next().unwrap_or(state.header.end);
+        if state.header.end >= end {
+            active(capture, repository, &mut chunks, &found.path, &file, &state, writer)?;
+        } else {
+            completed(capture, repository, &mut chunks, &found.path, &file, &state, allowed)?;
+        }
+    }
+    // A log that ends where a chunk ends needs no file for what follows.
+    if next <= end && chunk_size.start_of(next) < writer.0 {
+        return Err(changed(format!("chunk {next} is missing, and the log goes on to {writer}"))
+            .at(&capture.source.db)
+            .with_kind(Kind::Unstable));
+    }
+    Ok(chunks)
+}
+
+fn gap(capture: &Capture<'_>, chunks: &mut Chunks, missing: ChunkNumber, found: ChunkNumber, allowed: Allowed) -> Result<()> {
+    let what = format!("chunk {missing} is missing, the next one there is {found}");
+    if missing != ChunkNumber(0) {
+        return Err(changed(what).at(&capture.source.db));
+    }
+    if !allowed.archived {
+        return Err(Error::new(Kind::Refused, what)
+            .at(&capture.source.db)
+            .hint("if the node keeps its old chunks in an archive, say `--archived`: a restore then needs the same archive"));
+    }
+    chunks.first = chunks.chunk_size.start_of(found);
+    Ok(())
+}
+
+fn inspect(capture: &mut Capture<'_>, file: &fs::File) -> Result<ChunkFile> {
+    let state = chunk::inspect(file).in_source(file.path())?;
+    capture.cost.bytes_read += IDENTITY_BYTES;
+    if state.header.transform != chunk::Transform::Identity {
+        return Err(Error::new(Kind::Refused, "the chunk is encrypted, and kbackup cannot prove encrypted chunks yet")
+            .at(file.path())
+            .hint("take volume snapshots of this node"));
+    }
+    Ok(state)
+}
+
+/// A chunk below the end of the log.
+fn completed(
+    capture: &mut Capture<'_>,
+    repository: &dyn Repository,
+    chunks: &mut Chunks,
+    path: &RelativePath,
+    file: &fs::File,
+    state: &ChunkFile,
+    allowed: Allowed,
+) -> Result<()> {
+    let Some(footer) = state.footer() else {
+        return Err(Error::new(Kind::SourceCorrupt, "the chunk should be completed, but is not").at(file.path()));
+    };
+    let row = chunk_row(path, state, file)?;
+    if capture.held(path).is_some_and(|held| held.chunk == Some(row) && held.size == file.size()) {
+        return capture.keep(path);
+    }
+    let take = Take { has_md5: true, chunk: Some(row), ..Take::whole(Role::Chunk, file) };
+    if let Some((held, from)) = prefix(capture, repository, chunks.chunk_size, path, file, state)? {
+        let stored = capture.extend(path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)?;
+        if stored.md5 == Some(footer.md5) {
+            capture.parse_from(path, from);
+            return Ok(());
+        }
+        // The stored part may be what is wrong: read it whole before anyone is told.
+        capture.run.note(format!("{path} does not fit to what is stored of it; reading it whole"));
+    }
+    let stored = capture.take(path, &take)?;
+    if stored.md5 == Some(footer.md5) {
+        capture.parse_from(path, chunks.chunk_size.start_of(state.header.start));
+        return Ok(());
+    }
+    if allowed.damaged {
+        capture.run.warn(format!("{path} fails its own MD5; the backup is marked as damaged"));
+        chunks.damaged.push(path.clone());
+        return Ok(());
+    }
+    capture.forget(path)?;
+    Err(Error::new(Kind::SourceCorrupt, "the chunk fails its own MD5")
+        .at(file.path())
+        .hint("the node has a damaged chunk: restore this member, or take the backup from another one")
+        .hint("`--accept-damaged` keeps a backup all the same, marked as damaged"))
+}
+
+/// The chunk that the log ends in: bytes up to the writer checkpoint, and a hole behind them.
+fn active(
+    capture: &mut Capture<'_>,
+    repository: &dyn Repository,
+    chunks: &mut Chunks,
+    path: &RelativePath,
+    file: &fs::File,
+    state: &ChunkFile,
+    writer: WriterPosition,
+) -> Result<()> {
+    if state.header.scavenged || state.header.start != state.header.end {
+        return Err(changed("the chunk that the log ends in has been scavenged").at(file.path()));
+    }
+    let length = chunk::HEADER_LENGTH + chunks.chunk_size.local(writer.0);
+    let row = ChunkRow { md5: None, ..chunk_row(path, state, file)? };
+    let take = Take {
+        role: Role::Chunk,
+        file,
+        length,
+        full_length: full_length(chunks.chunk_size)?,
+        has_md5: false,
+        live: true,
+        mode: Mode::Writable,
+        chunk: Some(row),
+    };
+    let held = prefix(capture, repository, chunks.chunk_size, path, file, state)?.filter(|(_, from)| *from <= writer.0);
+    let from = match held {
+        Some((held, from)) => {
+            capture.extend(path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)?;
+            from
+        }
+        None => {
+            capture.take(path, &take)?;
+            chunks.chunk_size.start_of(state.header.start)
+        }
+    };
+    capture.parse_from(path, from);
+    Ok(())
+}
+
+/// The parent's active chunk, and where its log ended, if this is the same chunk and has only grown since.
+///
+/// The branch is the same (the caller knows), so nothing before the parent's end was truncated; the id says that it is the same file, and the last
+/// bytes before the end are compared.
+fn prefix<'a>(
+    capture: &mut Capture<'a>,
+    repository: &dyn Repository,
+    chunk_size: ChunkSize,
+    path: &RelativePath,
+    file: &fs::File,
+    state: &ChunkFile,
+) -> Result<Option<(&'a Row, LogPosition)>> {
+    let (Some(parent), Some(held)) = (capture.parent(), capture.lent(path)) else { return Ok(None) };
+    let end = parent.log.position.position();
+    let same_file = held.chunk.is_some_and(|chunk| chunk.md5.is_none() && chunk.id == state.header.id) && !state.header.scavenged;
+    if !same_file || chunk_size.chunk_of(end) != Some(state.header.start) {
+        return Ok(None);
+    }
+    let length = chunk::HEADER_LENGTH + chunk_size.local(end);
+    if length > file.size() || length > held.size {
+        return Ok(None);
+    }
+    let proof = length.min(PREFIX_PROOF_BYTES);
+    let agrees = same_tail(capture, repository, parent, held, file, length, proof)?;
+    if !agrees {
+        capture.run.note(format!("{path} is not what it was at the last backup; reading it whole"));
+    }
+    Ok(agrees.then_some((held, end)))
+}
+
+fn same_tail(
+    capture: &mut Capture<'_>,
+    repository: &dyn Repository,
+    parent: &Manifest,
+    held: &Row,
+    file: &fs::File,
+    length: u64,
+    proof: u64,
+) -> Result<bool> {
+    let stored = repository.open(&parent.label, held)?;
+    let size = usize::try_from(proof).map_err(|error| Error::new(Kind::Failed, "a proof too large").because(error))?;
+    let (mut ours, mut theirs) = (vec![0; size], vec![0; size]);
+    file.read_exact_at(length - proof, &mut theirs)?;
+    capture.cost.bytes_read += proof;
+    stored
+        .read_exact_at(length - proof, &mut ours)
+        .map_err(|error| Error::new(Kind::Failed, "cannot read").on(&held.path).because(error))?;
+    Ok(ours == theirs)
+}
+
+/// What identifies a chunk file.
+fn chunk_row(path: &RelativePath, state: &ChunkFile, file: &fs::File) -> Result<ChunkRow> {
+    let name: ChunkName =
+        path.file_name().parse().map_err(|why| Error::new(Kind::SourceCorrupt, "not a chunk's name").at(file.path()).because(why))?;
+    Ok(ChunkRow {
+        start: state.header.start,
+        end: state.header.end,
+        version: name.version,
+        id: state.header.id,
+        md5: state.footer().map(|footer| footer.md5),
+        scavenged: state.header.scavenged,
+        transform: state.header.transform,
+    })
+}
+
+/// Length of an active chunk's file.
+pub(super) fn full_length(chunk_size: ChunkSize) -> Result<u64> {
+    chunk::full_length(chunk_size, chunk::Transform::Identity)
+        .ok_or_else(|| Error::new(Kind::SourceCorrupt, "the chunk size is beyond any server's"))
+}

@@ -1,0 +1,234 @@
+//! Steps D1–D9: the index, copied until `indexmap` holds still. Only tables that `indexmap` names are copied, and each is proven by its own MD5 (O2).
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::capture::{Capture, Take, changed, known, open, read_small, timestamp};
+use crate::clock::{self, Timestamp};
+use crate::error::{Error, Kind, Result};
+use crate::format::checkpoint;
+use crate::format::indexmap::IndexMap;
+use crate::format::names::TableId;
+use crate::format::{InContext, LogPosition, ReadAt, ptable};
+use crate::fs;
+use crate::manifest::{RelativePath, Role, Row};
+
+const INDEX_MAP: &str = "index/indexmap";
+const FILTER_CHECKPOINT: &str = "index/stream-existence/streamExistenceFilter.chk";
+const FILTER: &str = "index/stream-existence/streamExistenceFilter.dat";
+const SCAVENGE_STATE: &str = "index/scavenging/scavenging.db";
+
+/// What makes up the index, filters of streams aside.
+const INDEX: [Role; 3] = [Role::IndexMap, Role::Table, Role::TableFilter];
+
+/// How often the index is read again before the backup goes on without it.
+const ROUNDS: u32 = 20;
+/// A node needs some milliseconds between deleting `indexmap` and renaming the new one into its place.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
+/// Header, footer and MD5: what is read of a table that is held already.
+const TABLE_IDENTITY_BYTES: u64 = 272;
+
+/// The index that was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    /// The node has no tables yet.
+    Empty,
+    /// `indexmap` and every table it names.
+    Captured {
+        /// Up to where the tables reach in the log.
+        commit: Option<LogPosition>,
+    },
+    /// It could not be had; the server rebuilds it.
+    LeftOut,
+}
+
+/// What to do about the stream-existence filter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FilterPolicy {
+    /// A held pair that was read earlier than this is read again.
+    pub(super) read_since: Timestamp,
+}
+
+/// Copies the index.
+///
+/// # Errors
+/// `Unstable` where the source changed in a way that another attempt may mend; what source and repository report.
+pub(super) fn copy(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<Index> {
+    let index = tables(capture)?;
+    stream_filter(capture, policy)?;
+    scavenge_state(capture)?;
+    Ok(index)
+}
+
+/// Steps D1–D6.
+fn tables(capture: &mut Capture<'_>) -> Result<Index> {
+    let mut unproven = None;
+    for round in 0..ROUNDS {
+        if round > 0 {
+            capture.run.pause(BETWEEN_ROUNDS)?;
+            capture.look_again_for(&INDEX);
+        }
+        let Some(before) = index_map(capture)? else {
+            if has_tables(&capture.source.index)? {
+                continue;
+            }
+            return Ok(Index::Empty);
+        };
+        // The file is replaced as a whole; one that does not parse is bad at the source, or it was caught in the middle of a copy by other tools.
+        let map = match IndexMap::parse(&before.0).in_source(&capture.source.index) {
+            Ok(map) => map,
+            Err(error) => {
+                unproven = Some(error);
+                continue;
+            }
+        };
+        match map.tables.iter().try_for_each(|row| table(capture, row.table)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::Unstable => continue,
+            Err(error) if error.kind() == Kind::SourceCorrupt => {
+                unproven = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        if index_map(capture)?.is_some_and(|after| after.0 == before.0) {
+            let path = known(INDEX_MAP)?;
+            capture.write(&path, Role::IndexMap, &before.0, before.1)?;
+            return Ok(Index::Captured { commit: map.commit });
+        }
+    }
+    let why = unproven.map_or_else(|| "it never came to rest".to_owned(), |error| describe(&error));
+    leave_out(capture, &format!("{why}; the server will rebuild it from the log"))?;
+    Ok(Index::LeftOut)
+}
+
+/// Drops the index again: the server rebuilds it from the log (O18).
+pub(super) fn leave_out(capture: &mut Capture<'_>, why: &str) -> Result<()> {
+    capture.run.warn(format!("this backup carries no index: {why}"));
+    let index: Vec<RelativePath> = capture.rows().into_iter().filter(|row| INDEX.contains(&row.role)).map(|row| row.path).collect();
+    index.iter().try_for_each(|path| capture.forget(path))
+}
+
+fn describe(error: &Error) -> String {
+    let causes = error.causes();
+    if causes.is_empty() { error.to_string() } else { format!("{error}, {}", causes.join(", ")) }
+}
+
+fn index_map(capture: &mut Capture<'_>) -> Result<Option<(Vec<u8>, Timestamp)>> {
+    let read = read_small(capture.source, &known(INDEX_MAP)?, IndexMap::MAXIMUM_SIZE)?;
+    capture.cost.bytes_read += read.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64);
+    Ok(read)
+}
+
+/// Whether there are files named like tables: then `indexmap` is only gone for a moment.
+fn has_tables(index: &Path) -> Result<bool> {
+    if fs::status(index)?.is_none() {
+        return Ok(false);
+    }
+    let entries = fs::list(index)?;
+    Ok(entries.iter().any(|entry| entry.name.to_str().is_some_and(|name| name.parse::<TableId>().is_ok())))
+}
+
+/// One table that `indexmap` names, and its filter.
+fn table(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
+    let path = known(&format!("index/{table}"))?;
+    let file = open(capture.source, &path)?;
+    let layout = ptable::inspect(&file).in_source(file.path())?;
+    capture.cost.bytes_read += TABLE_IDENTITY_BYTES;
+    let held = capture.held(&path).is_some_and(|row| row.size == layout.size && row.table_md5 == Some(layout.md5));
+    if held {
+        capture.keep(&path)?;
+    } else {
+        let stored = capture.take(&path, &Take { has_md5: true, ..Take::whole(Role::Table, &file) })?;
+        if stored.md5 != Some(layout.md5) {
+            capture.forget(&path)?;
+            return Err(Error::new(Kind::SourceCorrupt, "the index table fails its own MD5").at(file.path()));
+        }
+    }
+    table_filter(capture, table, held)
+}
+
+/// A filter is written once, before `indexmap` names its table; it has no checksum that the server would miss, so it is held only beside its held table.
+fn table_filter(capture: &mut Capture<'_>, table: TableId, table_held: bool) -> Result<()> {
+    let path = known(&format!("index/{table}.bloomfilter"))?;
+    let file = match open(capture.source, &path) {
+        Ok(file) => file,
+        // Servers before 21.10 write none, and a start without one is only slower.
+        Err(error) if error.kind() == Kind::Unstable => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if table_held && capture.held(&path).is_some_and(|row| row.size == file.size()) {
+        return capture.keep(&path);
+    }
+    capture.take(&path, &Take::whole(Role::TableFilter, &file)).map(drop)
+}
+
+/// Steps D7 and D8: the checkpoint first, because the filter is always ahead of it. An older pair of the same log is as good: the server catches it up (O21).
+fn stream_filter(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()> {
+    let (checkpoint_path, filter_path) = (known(FILTER_CHECKPOINT)?, known(FILTER)?);
+    let fresh = |row: &Row| row.captured >= policy.read_since;
+    if capture.held(&checkpoint_path).is_some() && capture.held(&filter_path).is_some_and(fresh) {
+        capture.keep(&checkpoint_path)?;
+        return capture.keep(&filter_path);
+    }
+    let Some((bytes, modified)) = read_small(capture.source, &checkpoint_path, 64)? else { return Ok(()) };
+    checkpoint::decode(&bytes).in_source(&capture.source.path_of(&checkpoint_path))?;
+    let filter = match open(capture.source, &filter_path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == Kind::Unstable => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    capture.cost.bytes_read += bytes.len() as u64;
+    capture.write(&checkpoint_path, Role::StreamFilterCheckpoint, &bytes, modified)?;
+    capture.take(&filter_path, &Take { live: true, ..Take::whole(Role::StreamFilter, &filter) }).map(drop)
+}
+
+/// Step D9: only a database that no scavenge has open. One with a journal beside it is left out; the next scavenge starts from the beginning (disk-format §7).
+fn scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
+    let path = known(SCAVENGE_STATE)?;
+    let file = match open(capture.source, &path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == Kind::Unstable => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let place = file.path().to_owned();
+    for journal in ["-wal", "-journal", "-shm"] {
+        let mut name = place.clone().into_os_string();
+        name.push(journal);
+        if fs::status(Path::new(&name))?.is_some() {
+            capture.run.note(format!("scavenging.db is left out, because `{}` lies beside it", Path::new(&name).display()));
+            return Ok(());
+        }
+    }
+    let modified = timestamp(file.status()?.modified);
+    if capture.held(&path).is_some_and(|row| row.size == file.size() && row.modified == modified) {
+        return capture.keep(&path);
+    }
+    capture.take(&path, &Take { live: true, ..Take::whole(Role::ScavengeState, &file) })?;
+    let now = fs::open_source(&place).map_err(Error::from).and_then(|file| Ok(file.status()?))?;
+    if now.size != file.size() || timestamp(now.modified) != modified {
+        capture.forget(&path)?;
+        return Err(changed("scavenging.db was written to").at(&place));
+    }
+    Ok(())
+}
+
+/// The filter may be ahead of the log that a restore brings back, never its checkpoint.
+pub(super) fn hold_filter_back(capture: &mut Capture<'_>, end: LogPosition) -> Result<()> {
+    let path = known(FILTER_CHECKPOINT)?;
+    let Some(held) = capture.held(&path).cloned() else { return Ok(()) };
+    let Some(file) = capture.incoming.open(&path)? else { return Ok(()) };
+    let mut bytes = [0; 8];
+    file.read_exact_at(0, &mut bytes).map_err(|error| Error::new(Kind::Failed, "cannot read").on(&path).because(error))?;
+    if i64::from_le_bytes(bytes) > end.to_signed() {
+        capture.write(&path, Role::StreamFilterCheckpoint, &checkpoint::encode(end.to_signed()), held.modified)?;
+    }
+    Ok(())
+}
+
+/// The policy for a kind of backup: a diff keeps a pair for `age`.
+pub(super) fn filter_policy(age: Duration) -> FilterPolicy {
+    let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    let since = clock::now().as_second().saturating_sub(seconds);
+    FilterPolicy { read_since: Timestamp::from_second(since).unwrap_or(Timestamp::MIN) }
+}

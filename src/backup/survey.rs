@@ -1,0 +1,152 @@
+//! The preflight: whose files are these, where does their log end, and is there room for them?
+
+use super::branch::{Place, Seen};
+use super::capture::changed;
+use super::checkpoints;
+use super::source::Source;
+use crate::error::{Error, Kind, Result};
+use crate::event::Run;
+use crate::format::names::{ChunkName, TableId};
+use crate::format::{ChunkSize, Lineage, LogPosition};
+use crate::fs;
+use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Manifest, Owner, RestoreMark, RestoredFrom};
+use crate::proof::{self, ChunkSet};
+use crate::repository::Repository;
+
+/// What the preflight has found.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) identity: Identity,
+    pub(super) lineage: Lineage,
+    pub(super) chunk_size: ChunkSize,
+    /// End of the log at that time.
+    pub(super) end: LogPosition,
+    pub(super) owner: Option<Owner>,
+    pub(super) restored: Option<RestoredFrom>,
+}
+
+impl Ground {
+    pub(super) fn seen(&self) -> Seen<'_> {
+        Seen { identity: &self.identity, lineage: &self.lineage, end: self.end, restored: self.restored.as_ref() }
+    }
+}
+
+/// Looks at the source without touching the node.
+///
+/// # Errors
+/// `Refused` or `Unstable` while a truncation is pending, `SourceCorrupt` where the directories are no node's.
+pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
+    let directories = &source.directories;
+    no_truncation(source)?;
+    let read = checkpoints::read(directories)?;
+    let chunks = ChunkSet::read(directories)?;
+    let end = read.writer.0;
+    let epoch = match read.epoch {
+        Some(epoch) => Some(epoch),
+        // A server without epoch.chk finds it like this, too (O12).
+        None => proof::last_epoch(directories, &chunks, end, run)?,
+    };
+    let lineage = epoch.map_or_else(|| Ok(Lineage::default()), |epoch| proof::lineage(directories, &chunks, epoch))?;
+    let database = lineage.first().map(|epoch| epoch.id).ok_or_else(|| {
+        Error::new(Kind::Refused, "the log has no epoch yet: nothing tells whose it is")
+            .at(&directories.db)
+            .hint("start the node once, and let it become leader")
+    })?;
+    let identity = Identity { database, endpoint: source.endpoint() };
+    let restored = RestoreMark::read(&directories.db)?.and_then(|mark| mark.restored_from());
+    Ok(Ground { identity, lineage, chunk_size: chunks.chunk_size(), end, owner: owner(source)?, restored })
+}
+
+fn no_truncation(source: &Source<'_>) -> Result<()> {
+    let Some(position) = checkpoints::pending_truncation(&source.directories)? else { return Ok(()) };
+    let error = changed(format!("a truncation to {position} is pending: truncate.chk is set")).at(&source.directories.db);
+    if source.is_running() {
+        return Err(error.hint("the node restarts to truncate its log; try again when it is back"));
+    }
+    Err(error.with_kind(Kind::Refused).hint("start the node and stop it again: it truncates its log at the start"))
+}
+
+fn owner(source: &Source<'_>) -> Result<Option<Owner>> {
+    let writer = source.directories.db.join(crate::format::checkpoint::Checkpoint::Writer.file_name());
+    let Some(status) = fs::status(&writer)? else { return Ok(None) };
+    let name = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
+    Ok(Some(Owner {
+        user: status.user,
+        group: status.group,
+        user_name: uzers::get_user_by_uid(status.user).map(|user| name(user.name())),
+        group_name: uzers::get_group_by_gid(status.group).map(|group| name(group.name())),
+    }))
+}
+
+/// Every manifest that can be read, oldest first.
+pub(super) fn manifests(repository: &dyn Repository, run: &Run) -> Result<Vec<Manifest>> {
+    let mut manifests = Vec::new();
+    for listed in repository.list()? {
+        match listed.manifest {
+            Ok(manifest) => manifests.push(manifest),
+            Err(error) => run.warn(format!("{}: {error}; it is left alone", listed.label)),
+        }
+    }
+    Ok(manifests)
+}
+
+/// An estimate of what a backup would copy, by names and lengths: the files are known for sure only while the node holds still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Estimate {
+    /// Files to copy.
+    pub files: u64,
+    /// Bytes to copy.
+    pub bytes: u64,
+    /// Files that are held already.
+    pub held: u64,
+}
+
+/// Estimates what will be copied.
+pub(super) fn estimate(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimate> {
+    let parent = place.parent.filter(|_| place.kind == BackupKind::Diff);
+    let held: std::collections::HashMap<_, _> = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
+    let mut estimate = Estimate { files: 0, bytes: 0, held: 0 };
+    for entry in source.directories.files()?.iter().filter(|entry| belongs(entry)) {
+        match held.get(&entry.path) {
+            Some(row) if row.size == entry.size && row.chunk.is_none_or(|chunk| chunk.md5.is_some()) => estimate.held += 1,
+            Some(row) if row.chunk.is_some() => {
+                estimate.files += 1;
+                let known = parent.map_or(0, |parent| parent.log.position.position().get());
+                estimate.bytes += ground.end.get().saturating_sub(known).min(entry.size);
+            }
+            _ => {
+                estimate.files += 1;
+                estimate.bytes += entry.size;
+            }
+        }
+    }
+    Ok(estimate)
+}
+
+fn belongs(entry: &FileEntry) -> bool {
+    let name = entry.path.file_name();
+    let table = name.strip_suffix(".bloomfilter").unwrap_or(name);
+    name.parse::<ChunkName>().is_ok()
+        || table.parse::<TableId>().is_ok()
+        || name.starts_with("streamExistenceFilter")
+        || name == "scavenging.db"
+}
+
+/// Refuses a backup that cannot fit, and warns where the repository would be lost together with the node.
+pub(super) fn room_for(source: &Source<'_>, ground: &Ground, place: &Place<'_>, repository: &dyn Repository, run: &Run) -> Result<()> {
+    let estimate = estimate(source, ground, place)?;
+    // The active chunk is stored anew where it cannot be cloned.
+    let needed = estimate.bytes.saturating_add(ground.chunk_size.get());
+    if let Some(free) = repository.free_space()?
+        && free < needed
+    {
+        return Err(Error::new(Kind::Failed, format!("the repository has {free} bytes of free space, this backup needs about {needed}"))
+            .on(repository.place())
+            .hint("free space there, or choose another `--repo`"));
+    }
+    let source_device = fs::status(&source.directories.db)?.map(|status| status.device);
+    if source_device.is_some() && repository.device()? == source_device {
+        run.note("the repository lies on the node's own disk, and would be lost with it");
+    }
+    Ok(())
+}

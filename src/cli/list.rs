@@ -1,0 +1,121 @@
+use serde::Serialize;
+
+use super::Session;
+use super::output::{size, table};
+use crate::clock::{self, Timestamp};
+use crate::error::{Kind, Result};
+use crate::manifest::{BackupKind, Label, Manifest};
+use crate::repository::{DirectoryRepository, Listed, Repository};
+use crate::settings::arguments;
+use crate::verify;
+
+#[derive(Serialize)]
+struct Answer {
+    repository: String,
+    backups: Vec<Line>,
+}
+
+/// One backup, as `list` shows it.
+#[derive(Serialize)]
+struct Line {
+    label: Label,
+    #[serde(flatten)]
+    state: State,
+    verified: Option<verify::Remembered>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum State {
+    Readable {
+        kind: BackupKind,
+        sequence: u64,
+        branch: u32,
+        parent: Option<Label>,
+        finished: Timestamp,
+        position: u64,
+        bytes: u64,
+        bytes_stored: u64,
+        damaged: bool,
+        index: bool,
+    },
+    Damaged {
+        error: String,
+    },
+}
+
+pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
+    let repository = DirectoryRepository::open(&options.repository.repo)?;
+    let listed = repository.list()?;
+    let any_damaged = listed.iter().any(|backup| backup.manifest.is_err());
+    let backups = listed.into_iter().map(|backup| line(&repository, backup)).collect::<Result<Vec<_>>>()?;
+    let text = text(&repository, &backups);
+    session.output.answer("kbackup.list/1", &Answer { repository: repository.place(), backups }, &text);
+    Ok(if any_damaged { Kind::StoredCorrupt.exit_code() } else { 0 })
+}
+
+fn line(repository: &dyn Repository, backup: Listed) -> Result<Line> {
+    let verified = verify::remembered(repository, &backup.label)?;
+    let state = match backup.manifest {
+        Ok(manifest) => readable(&manifest),
+        Err(error) => State::Damaged { error: error.to_string() },
+    };
+    Ok(Line { label: backup.label, state, verified })
+}
+
+fn readable(manifest: &Manifest) -> State {
+    State::Readable {
+        kind: manifest.kind,
+        sequence: manifest.sequence,
+        branch: manifest.branch,
+        parent: manifest.parent.clone(),
+        finished: manifest.finished,
+        position: manifest.log.position.position().get(),
+        bytes: manifest.size(),
+        bytes_stored: manifest.cost.bytes_stored,
+        damaged: !manifest.is_sound(),
+        index: manifest.contents.index,
+    }
+}
+
+fn text(repository: &dyn Repository, backups: &[Line]) -> String {
+    if backups.is_empty() {
+        return format!("no backups in `{}`\n", repository.place());
+    }
+    let rows = backups.iter().map(|backup| {
+        let verified = backup.verified.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string);
+        match &backup.state {
+            State::Readable { branch, finished, position, bytes, bytes_stored, damaged, index, .. } => vec![
+                backup.label.to_string(),
+                age(*finished),
+                branch.to_string(),
+                position.to_string(),
+                size(*bytes),
+                size(*bytes_stored),
+                verified,
+                [(*damaged, "damaged at the source"), (!*index, "no index")]
+                    .iter()
+                    .filter(|(is, _)| *is)
+                    .map(|(_, note)| *note)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ],
+            State::Damaged { error } => {
+                let dash = || "-".to_owned();
+                vec![backup.label.to_string(), dash(), dash(), dash(), dash(), dash(), verified, format!("UNREADABLE: {error}")]
+            }
+        }
+    });
+    table(&["LABEL", "AGE", "BRANCH", "POSITION", "SIZE", "NEW", "VERIFIED", "NOTES"], rows.collect())
+}
+
+/// How long ago, in the largest unit that fits.
+pub(super) fn age(then: Timestamp) -> String {
+    let seconds = clock::now().as_second().saturating_sub(then.as_second()).max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}

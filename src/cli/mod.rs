@@ -1,0 +1,111 @@
+//! The command line: one file per verb, and the only place that prints.
+
+mod backup;
+mod check;
+mod list;
+mod node;
+mod output;
+mod progress;
+mod release;
+mod restore;
+mod show;
+mod verify;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::output::Output;
+use crate::error::{Error, Kind, Result, Signal};
+use crate::event::Run;
+use crate::manifest::{BackupKind, Label};
+use crate::settings::arguments::{General, Verb};
+use crate::settings::{self, Settings};
+
+/// The exit code of a run that did what it was asked, with warnings.
+const WITH_WARNINGS: u8 = 3;
+
+/// What a verb needs beside its own settings.
+struct Session {
+    run: Arc<Run>,
+    output: Output,
+    general: General,
+}
+
+impl Session {
+    /// The exit code of a run that did what it was asked.
+    fn done(&self) -> u8 {
+        if self.run.warnings().is_empty() { 0 } else { WITH_WARNINGS }
+    }
+
+    /// An answer, and the warnings that go with it.
+    fn with_warnings(&self, answer: &impl Serialize) -> Result<serde_json::Value> {
+        let mut value = serde_json::to_value(answer).map_err(|error| Error::new(Kind::Failed, "cannot write the answer").because(error))?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("warnings".to_owned(), self.run.warnings().into());
+        }
+        Ok(value)
+    }
+}
+
+/// A backup's label; none for `latest`.
+fn label(text: &str) -> Result<Option<Label>> {
+    if text == "latest" {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|why: String| Error::new(Kind::Usage, "no such label").because(why).hint("`kbackup list` shows the labels"))
+}
+
+/// Runs the command line and returns the process's exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let Settings { arguments, origins } = match settings::resolve(arguments) {
+        Ok(settings) => settings,
+        Err(Ok(message)) => return output::print_usage(&message),
+        Err(Err(error)) => return Output::new(false).error(&error),
+    };
+    let output = Output::new(arguments.general.json);
+    let observer = progress::start(&arguments.general);
+    tracing::debug!(?origins, "settings");
+    let session = Session { run: Arc::new(Run::new(observer)), output, general: arguments.general };
+    match listen_for_signals(&session.run).and_then(|_runtime| dispatch(arguments.verb, &session)) {
+        Ok(code) => code,
+        Err(error) => session.output.error(&error),
+    }
+}
+
+/// The exit code of a verb that did what it was asked: 0, 3 with warnings, or what an examination found.
+fn dispatch(verb: Verb, session: &Session) -> Result<u8> {
+    match verb {
+        Verb::Full(options) => backup::run(BackupKind::Full, &options, session),
+        Verb::Diff(options) => backup::run(BackupKind::Diff, &options, session),
+        Verb::Restore(options) => restore::run(&options, session),
+        Verb::List(options) => list::run(&options, session),
+        Verb::Show(options) => show::run(&options, session),
+        Verb::Release(options) => release::run(&options, session),
+        Verb::Verify(options) => verify::run(&options, session),
+        Verb::Check(options) => check::run(&options, session),
+    }
+}
+
+/// The first SIGINT or SIGTERM asks for a clean end. The runtime has to live as long as the run.
+fn listen_for_signals(run: &Arc<Run>) -> Result<tokio::runtime::Runtime> {
+    let failed = |error: std::io::Error| Error::new(Kind::Failed, "cannot listen for signals").because(error);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
+    let context = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    drop(context);
+    let run = Arc::clone(run);
+    runtime.spawn(async move {
+        let received = tokio::select! {
+            _ = interrupt.recv() => Signal::Interrupt,
+            _ = terminate.recv() => Signal::Terminate,
+        };
+        run.interrupt(received);
+    });
+    Ok(runtime)
+}

@@ -1,0 +1,98 @@
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing::{debug, info, warn};
+
+use super::output::size;
+use crate::event::{Event, Observer, Step};
+use crate::settings::arguments::{General, LogFormat, LogLevel};
+
+/// Where there is no terminal, a line of progress comes this often.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Starts the log on standard error, and returns what turns events into log lines and progress.
+pub(super) fn start(general: &General) -> Progress {
+    let level = match general.log {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(format!("off,kbackup={level}"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let started = match general.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    drop(started);
+    let terminal = std::io::stderr().is_terminal() && general.log_format == LogFormat::Text && general.log != LogLevel::Error;
+    let bar = ProgressBar::with_draw_target(Some(0), if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+    if let Ok(style) = ProgressStyle::with_template("{msg:12} {bytes:>11} of {total_bytes} {bytes_per_sec} {eta}") {
+        bar.set_style(style);
+    }
+    Progress { bar, state: Mutex::new(State { step: Step::Preflight, done: 0, expected: 0, told: Instant::now() }) }
+}
+
+/// Turns events into log lines and a progress bar.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    state: Mutex<State>,
+}
+
+struct State {
+    step: Step,
+    done: u64,
+    expected: u64,
+    told: Instant,
+}
+
+impl Observer for Progress {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::Step(step) => {
+                if let Ok(mut state) = self.state.lock() {
+                    *state = State { step: *step, done: 0, expected: 0, told: Instant::now() };
+                }
+                self.bar.reset();
+                self.bar.set_length(0);
+                self.bar.set_message(step.name());
+                debug!("{}", step.name());
+            }
+            Event::Expected { files, bytes } => {
+                if let Ok(mut state) = self.state.lock() {
+                    state.expected = *bytes;
+                }
+                self.bar.set_length(*bytes);
+                debug!(files, bytes, "expected");
+            }
+            Event::Progress { bytes } => self.advance(*bytes),
+            Event::Copied { path, bytes } => debug!(path, bytes, "copied"),
+            Event::Adopted { path } => debug!(path, "adopted"),
+            Event::Retry { attempt, of, reason } => self.above_bar(|| info!(attempt, of, "starting over: {reason}")),
+            Event::AutoScavengePaused => self.above_bar(|| info!("auto-scavenge paused")),
+            Event::ScavengeStopped { scavenge } => self.above_bar(|| info!(scavenge, "scavenge stopped")),
+            Event::GivenBack { what } => self.above_bar(|| info!("{what} given back")),
+            Event::Committed { label, position } => self.above_bar(|| info!(label, position, "committed")),
+            Event::Warning(text) => self.above_bar(|| warn!("{text}")),
+            Event::Note(text) => self.above_bar(|| info!("{text}")),
+        }
+    }
+}
+
+impl Progress {
+    fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+        let Ok(mut state) = self.state.lock() else { return };
+        state.done += bytes;
+        if self.bar.is_hidden() && state.told.elapsed() >= LINE_EVERY {
+            state.told = Instant::now();
+            info!("{}: {} of {}", state.step.name(), size(state.done), size(state.expected));
+        }
+    }
+
+    fn above_bar(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+}

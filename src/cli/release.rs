@@ -1,0 +1,61 @@
+//! `kbackup release`: gives back what a killed run still owes. Needs no repository.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::{Session, node};
+use crate::error::{Error, Kind, Result};
+use crate::node::{Client, Connection, Ledger, PlannedRelease, plan_release};
+use crate::settings::arguments;
+
+#[derive(Serialize)]
+struct Answer {
+    released: bool,
+    nodes: Vec<PlannedRelease>,
+}
+
+pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8> {
+    let ledger = Ledger::open(&node::state_directory(&session.general)?)?;
+    let connection = node::connection(&options.node)?;
+    let plan = plan_release(&ledger, connection.as_ref().map(|connection| connection.url.as_str()))?;
+    let nodes = plan.nodes();
+    let text = text(&nodes, options.dry_run);
+    if !options.dry_run {
+        plan.execute(&ledger, |debt| connect(&options.node, connection.as_ref(), &debt.node.url), &session.run)?;
+    }
+    session.output.answer("kbackup.release/1", &Answer { released: !options.dry_run, nodes }, &text);
+    Ok(session.done())
+}
+
+/// The record holds an address and no credentials: those are given as for a backup.
+fn connect(options: &arguments::Node, named: Option<&Connection>, url: &str) -> Result<Client> {
+    let connection = match named {
+        Some(connection) => connection.clone(),
+        None => node::connection(&arguments::Node { node: Some(url.to_owned()), ..options.clone() })?
+            .ok_or_else(|| Error::new(Kind::Usage, "no node is named").hint("name it with `--node`"))?,
+    };
+    Client::new(&connection)
+}
+
+fn text(nodes: &[PlannedRelease], dry_run: bool) -> String {
+    if nodes.is_empty() {
+        return "nothing is owed\n".to_owned();
+    }
+    nodes.iter().fold(String::new(), |mut text, owed| {
+        let mut what = Vec::new();
+        if let Some(scavenge) = &owed.scavenge {
+            what.push(format!("scavenge {scavenge}"));
+        }
+        if owed.auto_scavenge {
+            what.push("auto-scavenge".to_owned());
+        }
+        let state = match (owed.in_use, dry_run) {
+            (true, _) => "a backup is under way, and gives it back itself",
+            (false, true) => "owed",
+            (false, false) => "given back",
+        };
+        let _ = writeln!(text, "{}: {}: {state}", owed.node, what.join(" and "));
+        text
+    })
+}

@@ -1,0 +1,54 @@
+//! `kbackup restore`.
+
+use super::{Session, label};
+use crate::error::{Error, Kind, Result};
+use crate::repository::DirectoryRepository;
+use crate::restore::{self, Accept, Request, Target};
+use crate::settings::arguments;
+
+pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8> {
+    let run = &*session.run;
+    let repository = DirectoryRepository::open(&options.repository.repo)?;
+    let request = Request {
+        label: label(&options.label)?,
+        targets: targets(options)?,
+        ready: options.ready,
+        owner: options.owner.as_deref().map(owner).transpose()?,
+        server_version: options.server_version.clone(),
+        accept: Accept { archive: options.archived, older_server: options.older_server, unsure_whether_in_use: options.confirm },
+    };
+    let plan = restore::plan(&repository, &request, run)?;
+    if options.dry_run {
+        for warning in &plan.warnings {
+            run.warn(warning.as_str());
+        }
+        session.output.answer("kbackup.restore-plan/1", &plan, &plan.to_string());
+        return Ok(session.done());
+    }
+    let report = restore::execute(&repository, &plan, run)?;
+    session.output.answer("kbackup.restore/1", &session.with_warnings(&report)?, &report.to_string());
+    // The answer holds the failure already.
+    Ok(report.failure().map_or_else(|| session.done(), |error| session.output.complain(error)))
+}
+
+fn targets(options: &arguments::Restore) -> Result<Vec<Target>> {
+    if !options.index_to.is_empty() && options.index_to.len() != options.to.len() {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{} times `--to`, and {} times `--index-to`", options.to.len(), options.index_to.len()),
+        )
+        .hint("name an index directory for every target, or for none"));
+    }
+    let mut index = options.index_to.iter();
+    Ok(options.to.iter().map(|db| Target { db: db.clone(), index: index.next().cloned() }).collect())
+}
+
+/// `user:group`, by name or number.
+fn owner(text: &str) -> Result<(u32, u32)> {
+    let wrong = |what: &str| Error::new(Kind::Usage, what).on(text).hint("write it as `user:group`, by name or by number");
+    let (user, group) = text.split_once(':').ok_or_else(|| wrong("an owner is a user and a group"))?;
+    let user = user.parse().ok().or_else(|| uzers::get_user_by_name(user).map(|user| user.uid())).ok_or_else(|| wrong("no such user"))?;
+    let group =
+        group.parse().ok().or_else(|| uzers::get_group_by_name(group).map(|group| group.gid())).ok_or_else(|| wrong("no such group"))?;
+    Ok((user, group))
+}

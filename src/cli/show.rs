@@ -1,0 +1,83 @@
+use std::fmt::Write;
+
+use super::output::{size, table};
+use super::{Session, label};
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{Manifest, Quiet, SecondaryIndex};
+use crate::repository::{DirectoryRepository, Repository};
+use crate::settings::arguments;
+
+pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
+    let repository = DirectoryRepository::open(&options.repository.repo)?;
+    let manifest = match label(&options.label)? {
+        Some(label) => repository.manifest(&label)?,
+        None => newest(&repository)?,
+    };
+    let mut text = text(&manifest);
+    if options.files {
+        let rows = manifest
+            .files
+            .iter()
+            .map(|row| vec![row.path.to_string(), row.size.to_string(), format!("{:04o}", row.mode), row.blake3.to_string()]);
+        text.push('\n');
+        text.push_str(&table(&["PATH", "BYTES", "MODE", "BLAKE3"], rows.collect()));
+    }
+    session.output.answer("kbackup.backup/1", &manifest, &text);
+    Ok(0)
+}
+
+fn newest(repository: &DirectoryRepository) -> Result<Manifest> {
+    let newest =
+        repository.list()?.pop().ok_or_else(|| Error::new(Kind::NotFound, "the repository has no backup").on(repository.place()))?;
+    newest.manifest
+}
+
+fn text(manifest: &Manifest) -> String {
+    let yes = |it: bool| if it { "yes" } else { "no" };
+    let source = &manifest.source;
+    let lines = [
+        ("label", manifest.label.to_string()),
+        ("kind", format!("{}{}", manifest.kind, manifest.parent.as_ref().map_or_else(String::new, |parent| format!(" on {parent}")))),
+        ("sequence", format!("{}, branch {}", manifest.sequence, manifest.branch)),
+        ("finished", manifest.finished.to_string()),
+        ("position", format!("{} (writer checkpoint {})", manifest.log.position, manifest.log.read.writer)),
+        ("epochs", manifest.log.lineage.epochs().len().to_string()),
+        ("server", source.server_version.clone().unwrap_or_else(|| "unknown".to_owned())),
+        ("node", source.identity.endpoint.clone().unwrap_or_else(|| "not asked".to_owned())),
+        ("database", source.identity.database.to_string()),
+        ("taken from", format!("{} ({})", source.db, if source.online { "running node" } else { "offline" })),
+        ("files", format!("{}, {}", manifest.files.len(), size(manifest.size()))),
+        ("read from the node", size(manifest.cost.bytes_read)),
+        ("new in the repository", size(manifest.cost.bytes_stored)),
+        (
+            "index",
+            manifest.log.index_commit.map_or_else(|| yes(manifest.contents.index).to_owned(), |commit| format!("yes, up to {commit}")),
+        ),
+        ("scavenging", scavenging(manifest)),
+        (
+            "kurrent.ddb",
+            match manifest.contents.secondary_index {
+                SecondaryIndex::Absent => "the node has none",
+                SecondaryIndex::Included => "included",
+                SecondaryIndex::LeftOut => "left out; the server rebuilds it, perhaps without the schema registry",
+            }
+            .to_owned(),
+        ),
+        ("damaged chunks", manifest.contents.damaged.len().to_string()),
+    ];
+    lines.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name:<22} {value}");
+        text
+    })
+}
+
+fn scavenging(manifest: &Manifest) -> String {
+    let quiet = match manifest.scavenging.quiet {
+        Quiet::Confirmed => "none ran, says the node",
+        Quiet::Inferred => "none was seen; this version of the node cannot say",
+        Quiet::NotAsked => "not asked (--no-quiesce)",
+        Quiet::Offline => "no node was running",
+    };
+    let paused = if manifest.scavenging.auto_paused { "; auto-scavenge is paused in this backup" } else { "" };
+    format!("{quiet}{paused}")
+}

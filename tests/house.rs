@@ -1,0 +1,59 @@
+//! Who may use whom: the table of `docs/architecture.md`, held against the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Each room, and the rooms it may use. A room that is not listed may not exist.
+const HOUSE: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("fs", &[]),
+    ("error", &["fs"]),
+    ("event", &["error"]),
+    ("format", &["error", "fs"]),
+    ("transfer", &["error", "event", "format", "fs", "clock", "manifest"]),
+    ("manifest", &["clock", "error", "format", "fs"]),
+    ("proof", &["clock", "error", "event", "format", "fs", "manifest", "transfer"]),
+    ("repository", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof"]),
+    ("node", &["clock", "error", "event", "format", "fs", "manifest"]),
+    ("verify", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository"]),
+    ("restore", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
+    ("backup", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
+    ("settings", &["error", "fs"]),
+    (
+        "cli",
+        &["clock", "error", "event", "fs", "format", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "settings"],
+    ),
+];
+
+#[test]
+fn nothing_points_upwards() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let rooms: BTreeMap<&str, BTreeSet<&str>> = HOUSE.iter().map(|(room, below)| (*room, below.iter().copied().collect())).collect();
+    let mut wrong = Vec::new();
+    for entry in walkdir::WalkDir::new(&source).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file()) {
+        let path = entry.path().strip_prefix(&source).unwrap();
+        let room = path.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        let Some(below) = rooms.get(room) else {
+            wrong.push(format!("{}: the house has no room `{room}`", path.display()));
+            continue;
+        };
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for used in code.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(rooms_named) {
+            if used != room && !below.contains(used) {
+                wrong.push(format!("{}: `{room}` uses `{used}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn rooms_named(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::")
+        .skip(1)
+        .filter_map(|rest| rest.split(|character: char| !character.is_ascii_lowercase()).next())
+        .filter(|name| !name.is_empty())
+}

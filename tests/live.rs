@@ -1,0 +1,258 @@
+//! Backups of recorded live nodes, one chain of a full and many diffs per recording: whatever the moment, each backup holds every event that was acknowledged
+//! before it began, nothing by half, nothing of another history, and restores to a directory that a server starts from.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end in a panic")]
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kbackup::backup::{self, Node as SourceNode, Request, Running, Source, Summary};
+use kbackup::error::{Error, Kind};
+use kbackup::event::{Run, Silent};
+use kbackup::manifest::{BackupKind, Directories};
+use kbackup::node::{Client, Connection, Ledger, QuietSettings, Session, TimeLimits};
+use kbackup::proof::{self, Depth, ServerLine};
+use kbackup::repository::{DirectoryRepository, Repository};
+use kbackup::restore;
+use kbackup::verify::{self, Which};
+use kbackup_testnode::log::Log;
+use kbackup_testnode::{Checkpoint, Mark, Node, Phase, Recording, Server};
+use uuid::Uuid;
+
+/// A place for many small backups: memory where there is some, because every backup syncs every file.
+fn workplace() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+struct Bench {
+    node: Node,
+    server: Server,
+    repository: DirectoryRepository,
+    place: tempfile::TempDir,
+    line: ServerLine,
+}
+
+impl Bench {
+    fn new(recording: &Arc<Recording>) -> Self {
+        let place = workplace();
+        let node = Node::start(Arc::clone(recording), place.path().join("node")).unwrap();
+        let server = node.serve().unwrap();
+        let repository = DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
+        let line = ServerLine::of_version(&format!("{}.{}", recording.version.major, recording.version.minor)).unwrap();
+        Self { node, server, repository, place, line }
+    }
+
+    fn take(&self, new_branch: bool) -> Result<Summary, Error> {
+        let run = Run::new(Silent);
+        let directories = Directories::new(self.node.db(), Some(self.node.index()));
+        let request = Request {
+            kind: BackupKind::Diff,
+            attempts: 10,
+            filter_max_age: Duration::from_secs(86400),
+            catch_up: Duration::ZERO,
+            archived: false,
+            accept_damaged: false,
+            new_branch,
+        };
+        if self.node.phase() == Phase::Down {
+            let source = Source { directories, server_version: None, node: SourceNode::Stopped };
+            return backup::take(&request, &source, &self.repository, &run);
+        }
+        let session = Session::open(Client::new(&Connection { limits: limits(), ..Connection::new(self.server.url()) })?, &run)?;
+        let ledger = Ledger::open(&self.place.path().join("state"))?;
+        let quiet = QuietSettings::default();
+        let running = Running { session: &session, ledger: &ledger, quiet, state: "leader".to_owned(), leader_end: None };
+        let server_version = Some(session.version().as_str().to_owned());
+        let source = Source { directories, server_version, node: SourceNode::Running(running) };
+        backup::take(&request, &source, &self.repository, &run)
+    }
+
+    /// Takes a backup while the node goes on, slowly: what lies in the middle of something now does not a moment later.
+    fn take_while_it_lives(&self, new_branch: bool) -> Result<Summary, Error> {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(30));
+                while !done.load(Ordering::SeqCst) && self.node.phase() == Phase::Ready && self.node.step() < self.node.len() {
+                    // A scavenge that must not begin holds the node up.
+                    if self.node.advance_to(self.node.step() + 1).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+            let taken = self.take(new_branch);
+            done.store(true, Ordering::SeqCst);
+            taken
+        })
+    }
+
+    /// Acknowledged events that the node itself has: a scavenge may have removed some.
+    fn expected(&self) -> Option<HashSet<Uuid>> {
+        let acknowledged: HashSet<Uuid> = self.node.acked().into_iter().flat_map(|acked| acked.ids).collect();
+        Some(acknowledged.intersection(&self.held()?).copied().collect())
+    }
+
+    /// The events in the node's log now; none where a start was cut short in the middle of its truncation.
+    fn held(&self) -> Option<HashSet<Uuid>> {
+        Some(Log::read(&self.node.db()).ok()?.event_ids().collect())
+    }
+
+    fn stored(&self, summary: &Summary) -> PathBuf {
+        Path::new(&self.repository.place()).join("backups").join(summary.label.as_str())
+    }
+
+    fn prove(&self, summary: &Summary, before: &HashSet<Uuid>, step: usize) {
+        let log = Log::read(&self.stored(summary).join("db")).unwrap_or_else(|error| panic!("step {step}: {error:#}"));
+        let held: HashSet<Uuid> = log.event_ids().collect();
+        assert!(log.ends_at_boundary(), "step {step}: the log ends inside an append");
+        if let Some(now) = self.held() {
+            let missing = before.intersection(&now).filter(|id| !held.contains(id)).count();
+            assert_eq!(missing, 0, "step {step}: acknowledged events are missing in {}", summary.label);
+            assert_eq!(held.difference(&now).count(), 0, "step {step}: events of another history are in {}", summary.label);
+        }
+        self.restores(summary, &log, step);
+    }
+
+    fn restores(&self, summary: &Summary, log: &Log, step: usize) {
+        let run = Run::new(Silent);
+        let target = self.place.path().join("restored");
+        let request = restore::Request {
+            label: Some(summary.label.clone()),
+            targets: vec![restore::Target { db: target.clone(), index: None }],
+            ready: step.is_multiple_of(2),
+            ..restore::Request::default()
+        };
+        let plan = restore::plan(&self.repository, &request, &run).unwrap();
+        let report = restore::execute(&self.repository, &plan, &run).unwrap();
+        assert!(report.failure().is_none(), "step {step}: {report}");
+        let restored = Log::read(&target).unwrap();
+        assert_eq!(restored.records.len(), log.records.len(), "step {step}");
+        let options = proof::Options { version: Some(self.line), depth: Depth::Deep, in_use: false };
+        let examination = proof::examine(&Directories::new(&target, None), &options, &run).unwrap();
+        assert_eq!(examination.kind(), None, "step {step}: {:#?}", examination.findings);
+        if summary.index {
+            let unlisted = examination.findings.iter().find(|finding| finding.code.contains("unlisted"));
+            assert!(unlisted.is_none(), "step {step}: {unlisted:?}");
+        }
+        std::fs::remove_dir_all(&target).unwrap();
+    }
+}
+
+/// A node that is gone answers at once, or never.
+fn limits() -> TimeLimits {
+    TimeLimits { patience: Duration::from_secs(3), ..TimeLimits::default() }
+}
+
+/// A small generator, so that a failing run can be repeated.
+fn random_steps(name: &str, from: usize, to: usize, count: usize) -> Vec<usize> {
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            from + usize::try_from(state >> 33).unwrap() % (to - from)
+        })
+        .collect()
+}
+
+fn chain(name: &str) {
+    let recording = Arc::new(Recording::named(name).unwrap());
+    let bench = Bench::new(&recording);
+    let begin = bench.node.advance_to_mark(Mark::Ready).unwrap();
+    let mut steps = random_steps(name, begin, recording.live_end(), if name.contains("scavenge") { 72 } else { 48 });
+    // The moments of O38: the writer checkpoint stands inside an append.
+    let scratch = workplace();
+    let inside = recording.steps_inside_appends(scratch.path()).unwrap();
+    steps.extend(inside.iter().filter(|step| **step > begin).step_by(inside.len() / 6 + 1));
+    steps.sort_unstable();
+    steps.dedup();
+    let (mut taken, mut branches) = (0, 1);
+    for step in steps {
+        if step < bench.node.step() {
+            continue;
+        }
+        // A recorded scavenge that was told to stop came to its recorded end, and so nothing of it was given back; `quiesce` proves the giving back.
+        bench.node.quiet(false);
+        bench.node.advance_to(step).unwrap_or_else(|error| panic!("{name} step {step}: {error:#}"));
+        if bench.node.phase() == Phase::Starting {
+            continue;
+        }
+        let pending = bench.node.checkpoint(Checkpoint::Truncate).is_some_and(|position| position >= 0);
+        let Some(expected) = bench.expected() else { continue };
+        let result = match bench.take_while_it_lives(false) {
+            Err(error) if error.kind() == Kind::Refused && error.hints().iter().any(|hint| hint.contains("--new-branch")) => {
+                branches += 1;
+                bench.take_while_it_lives(true)
+            }
+            result => result,
+        };
+        match result {
+            Ok(summary) => {
+                assert_eq!(summary.branch, branches, "{name} step {step}");
+                bench.prove(&summary, &expected, step);
+                taken += 1;
+            }
+            Err(error) if pending && matches!(error.kind(), Kind::Refused | Kind::Unstable) => {}
+            // It stopped while it was copied.
+            Err(error) if bench.node.phase() != Phase::Ready && matches!(error.kind(), Kind::Unstable | Kind::Unreachable) => {}
+            Err(error) => panic!("{name} step {step} (now {}): {error} {:?}", bench.node.step(), error.causes()),
+        }
+    }
+    assert!(taken >= 26, "{name}: only {taken} backups");
+    assert_eq!(branches, if name.ends_with("truncate") { 2 } else { 1 }, "{name}");
+    let report = verify::verify(&bench.repository, &Which::All, Depth::Deep, &Run::new(Silent)).unwrap();
+    assert!(report.is_sound(), "{name}: {:#?}", report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect::<Vec<_>>());
+    assert_eq!(report.backups.len(), taken);
+}
+
+macro_rules! chains {
+    ($($test:ident: $recording:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            chain($recording);
+        })*
+
+        #[test]
+        fn every_recording_has_its_chain() {
+            let tested: HashSet<&str> = [$($recording),*].into();
+            for name in Recording::names().unwrap() {
+                assert!(tested.contains(name.as_str()), "{name}");
+            }
+        }
+    };
+}
+
+chains! {
+    append_20_10: "20.10-append",
+    kill_20_10: "20.10-kill",
+    scavenge_20_10: "20.10-scavenge",
+    truncate_20_10: "20.10-truncate",
+    append_21_10: "21.10-append",
+    kill_21_10: "21.10-kill",
+    scavenge_21_10: "21.10-scavenge",
+    truncate_21_10: "21.10-truncate",
+    append_22_10: "22.10-append",
+    kill_22_10: "22.10-kill",
+    scavenge_22_10: "22.10-scavenge",
+    scavenge_stopped_22_10: "22.10-scavenge-stopped",
+    truncate_22_10: "22.10-truncate",
+    append_23_10: "23.10-append",
+    kill_23_10: "23.10-kill",
+    scavenge_23_10: "23.10-scavenge",
+    scavenge_stopped_23_10: "23.10-scavenge-stopped",
+    truncate_23_10: "23.10-truncate",
+    append_24_10: "24.10-append",
+    kill_24_10: "24.10-kill",
+    scavenge_24_10: "24.10-scavenge",
+    scavenge_stopped_24_10: "24.10-scavenge-stopped",
+    truncate_24_10: "24.10-truncate",
+    append_26_1: "26.1-append",
+    kill_26_1: "26.1-kill",
+    scavenge_26_1: "26.1-scavenge",
+    scavenge_stopped_26_1: "26.1-scavenge-stopped",
+    truncate_26_1: "26.1-truncate",
+}
