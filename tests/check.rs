@@ -541,6 +541,38 @@ fn o33_a_truncation_into_a_merged_chunk_goes_back_to_its_start() -> Result<()> {
 }
 
 #[test]
+fn o34_a_scavenge_state_from_a_lost_future() -> Result<()> {
+    for name in ["22.10-scavenge", "23.10-scavenge", "24.10-scavenge", "26.1-scavenge"] {
+        let directory = DataDirectory::unpack(name)?;
+        let line = own_line(&directory);
+        // The second scavenge is the one that its state tells of; its point is the last record of chunk 5.
+        let point = records(&directory)?
+            .into_iter()
+            .rev()
+            .find(|record| matches!(&record.kind, Kind::Prepare { stream, .. } if stream == "$scavengePoints"))
+            .context("no scavenge point")?;
+        let (whole, _) = ends_from(&directory, point.position / SIZE * SIZE)?;
+        let end = *whole.iter().rev().find(|end| end.unsigned_abs() < point.position).context("no boundary")?;
+        truncate_offline(&directory, end)?;
+        for table in fs::read_dir(directory.index())? {
+            let path = table?.path();
+            if path.is_file() {
+                fs::remove_file(path)?;
+            }
+        }
+        let examination = examine(&directory, line)?;
+        let foreign = finding(&examination, "scavenge-state-foreign")?;
+        assert!(foreign.what.contains(&point.position.to_string()), "{name} {foreign:?}");
+        assert_eq!((examination.versions[0].outcome, examination.verdict), (Outcome::Starts, Verdict::Loses), "{name}");
+        assert_eq!(foreign.consequences[0].unproven, line == ServerLine::V22_10, "{name}");
+
+        fs::remove_dir_all(directory.index().join("scavenging"))?;
+        assert_eq!(examine(&directory, line)?.verdict, Verdict::StartsAndRebuilds, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
 fn o35_a_secondary_index_that_cannot_be_opened() -> Result<()> {
     let fresh = || DataDirectory::unpack("26.1-append");
     let directory = fresh()?;

@@ -11,6 +11,8 @@ mod discovery;
 mod fixtures;
 mod format_index;
 mod format_log;
+#[cfg(feature = "faults")]
+mod gate;
 mod house;
 mod http_server;
 mod live;

@@ -237,17 +237,18 @@ fn chunk_set(chunks: &ChunkSet, manifest: &Manifest, faults: &mut Vec<Fault>) {
     }
     let row_of: HashMap<&RelativePath, &Row> = manifest.files.iter().map(|row| (&row.path, row)).collect();
     for file in chunks.in_use() {
+        if file.start() > last_number {
+            faults.push(Fault::new(&file.path, format!("it lies beyond the log's end at {end} (O16)")));
+        }
         let Some(row) = row_of.get(&file.path) else { continue };
         if row.chunk != Some(identity(file)) {
             faults.push(Fault::new(&file.path, "header and footer are not what its row says"));
         }
-        if file.start() > last_number {
-            faults.push(Fault::new(&file.path, format!("it lies beyond the log's end at {end} (O16)")));
-        } else if file.end() < last_number {
+        if file.end() < last_number {
             if let Err(error) = file.file.completed() {
                 faults.push(Fault::new(&file.path, error.to_string()));
             }
-        } else {
+        } else if file.start() <= last_number {
             last_chunk(file, row, inside, faults);
         }
     }

@@ -6,6 +6,7 @@ mod finding;
 mod index;
 mod line;
 mod log;
+mod scavenge;
 mod start;
 
 pub use backup::{Evidence as BackupEvidence, Fault, prove_backup, structure};
@@ -14,6 +15,7 @@ pub use finding::{Consequence, Effect, Evidence, Finding, Severity};
 pub use index::{Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index};
 pub use line::ServerLine;
 pub use log::{LogEnd, LogProof, Stretch, last_epoch, lineage, scan};
+pub use scavenge::foreign_scavenge;
 pub use start::{Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine};
 
 /// A value that was proven; only this room makes one.

@@ -51,6 +51,7 @@ pub(super) fn verify(
             if depth > Depth::Quick {
                 verification.tail(&chunks)?;
                 verification.index(&chunks, depth)?;
+                verification.scavenge_state(&chunks)?;
             }
             if depth == Depth::Deep {
                 verification.all_records(&chunks, shared)?;
@@ -215,6 +216,18 @@ impl Verification<'_> {
                 hidden.missing, hidden.sampled, hidden.first
             );
             self.tell(None, what);
+        }
+        Ok(())
+    }
+
+    /// The scavenge state knows of no scavenge that the log does not hold.
+    fn scavenge_state(&mut self, chunks: &ChunkSet) -> Result<()> {
+        let writer = WriterPosition(self.manifest.log.position.position());
+        for row in self.manifest.files.iter().filter(|row| row.role == Role::ScavengeState) {
+            let foreign = proof::foreign_scavenge(self.files, &row.path, chunks, writer, self.run);
+            if let Some(why) = self.found(Some(&row.path), foreign)?.flatten() {
+                self.tell(Some(row.path.clone()), format!("{why}: the next scavenge would remove events that were written since (O34)"));
+            }
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use crate::proof::finding::{Finding, Severity};
 use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index, read_small};
 use crate::proof::line::ServerLine;
 use crate::proof::log::{LogEnd, LogProof, Stop, Stretch, lineage, scan_or_damage};
+use crate::proof::scavenge::foreign_scavenge;
 use crate::transfer::hash_file;
 
 /// Bytes of a restore's mark that are read.
@@ -61,6 +62,10 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
     }
     let index = gathering.index(set.as_ref(), writer_position.unwrap_or(LogPosition::ZERO))?;
     let bad_secondary_index = gathering.others(&entries)?;
+    let foreign_scavenge = match (&set, writer_position) {
+        (Some(set), Some(writer)) if depth > Depth::Quick => gathering.scavenge_state(&entries, set, writer)?,
+        _ => None,
+    };
     let oldest = oldest(&entries, &chunks);
     let log = chunk_size.zip(set.as_ref()).map(|(size, set)| LogSummary {
         chunk_size: size.get(),
@@ -85,6 +90,7 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
         bad_epoch: facts_log.bad_epoch,
         index: gathering.index_fact(index)?,
         stream_filter,
+        foreign_scavenge,
         bad_secondary_index,
     };
     Ok(Gathered { facts, findings: gathering.findings, oldest, log, index: summary })
@@ -392,6 +398,19 @@ impl Gathering<'_> {
             return StreamFilterFact::Damaged { place: self.place(&problem.path), why: problem.what.clone() };
         }
         if proof.has_stream_filter { StreamFilterFact::Whole } else { StreamFilterFact::Absent }
+    }
+
+    /// A scavenge state that knows more than the log.
+    fn scavenge_state(&self, entries: &[FileEntry], set: &ChunkSet, writer: LogPosition) -> Result<Option<(String, String)>> {
+        for entry in entries.iter().filter(|entry| entry.path.root() == Root::Index) {
+            let file = IndexFile::of(entry.path.below_root());
+            if matches!(file, IndexFile::Scavenging(ScavengingFile::Database | ScavengingFile::WriteAheadLog))
+                && let Some(why) = foreign_scavenge(self.files, &entry.path, set, WriterPosition(writer), self.run)?
+            {
+                return Ok(Some((self.place(&entry.path), why)));
+            }
+        }
+        Ok(None)
     }
 
     /// What a restore by this program says of itself.

@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub(super) bad_epoch: Option<Damage>,
     pub(super) index: IndexFact,
     pub(super) stream_filter: StreamFilterFact,
+    /// Where the scavenge state is, and how it contradicts the log.
+    pub(super) foreign_scavenge: Option<(String, String)>,
     /// Why `kurrent.ddb` cannot be opened.
     pub(super) bad_secondary_index: Option<(String, String)>,
 }
@@ -220,6 +222,7 @@ impl Start<'_> {
         self.index_and_tail(sizes)?;
         self.background(sizes);
         self.stream_filter();
+        self.scavenge_state();
         Ok(())
     }
 
@@ -721,6 +724,19 @@ impl Start<'_> {
             }
         };
         self.see(observation);
+    }
+
+    /// O34: the start goes well, the next scavenge does not.
+    fn scavenge_state(&mut self) {
+        if self.line < ServerLine::V22_10 {
+            return;
+        }
+        if let Some((place, why)) = &self.facts.foreign_scavenge {
+            let what = format!("{why}: the next scavenge removes events that were written since");
+            let evidence = Evidence::SeenOn("O34", &[ServerLine::V23_10, ServerLine::V24_10, ServerLine::V26_1]);
+            let loses = Observation::new("scavenge-state-foreign", what, Effect::LosesEvents, evidence);
+            self.see(loses.on(place).hint("remove the files in index/scavenging: the next scavenge begins anew"));
+        }
     }
 
     fn is_short(&self, checkpoint: Checkpoint) -> bool {
