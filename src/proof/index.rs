@@ -220,6 +220,8 @@ fn read_map(files: &dyn FileSet, proof: &mut IndexProof) -> Result<Option<IndexM
 struct Listed {
     path: RelativePath,
     version: TableVersion,
+    /// Its entries that lie furthest on in the log; only where nothing deeper is looked at.
+    latest: Vec<Entry>,
 }
 
 fn table(files: &dyn FileSet, table: TableId, scope: &IndexScope<'_>, proof: &mut IndexProof) -> Result<Option<Listed>> {
@@ -235,16 +237,20 @@ fn table(files: &dyn FileSet, table: TableId, scope: &IndexScope<'_>, proof: &mu
         let what = "it has format version 1".to_owned();
         proof.problems.push(IndexProblem { path: path.clone(), fault: IndexFault::TableOld, what });
     }
+    let mut latest = Vec::new();
     if scope.depth > Depth::Quick {
         if scope.hash_tables && judge(proof, files, &path, IndexFault::TableDamaged, opened.check_md5())?.is_none() {
             return Ok(None);
         }
-        if judge(proof, files, &path, IndexFault::TableDamaged, opened.check_order())?.is_none() {
-            return Ok(None);
+        // One pass over the entries does for both.
+        let count = if scope.depth == Depth::Normal && scope.chunks.is_some() { LATEST } else { 0 };
+        match judge(proof, files, &path, IndexFault::TableDamaged, opened.latest(count))? {
+            Some(entries) => latest = entries,
+            None => return Ok(None),
         }
     }
     table_filter(files, table, scope, proof)?;
-    Ok(Some(Listed { path, version }))
+    Ok(Some(Listed { path, version, latest }))
 }
 
 fn table_filter(files: &dyn FileSet, table: TableId, scope: &IndexScope<'_>, proof: &mut IndexProof) -> Result<()> {
@@ -315,11 +321,7 @@ impl EntryReader<'_> {
     fn latest(&mut self, tables: &[Listed]) -> Result<()> {
         let mut latest: Vec<Sourced<'_>> = Vec::new();
         for table in tables {
-            self.run.check()?;
-            let source = open(self.files, &table.path)?;
-            let parsed = Table::open(&*source).and_then(|opened| opened.latest(LATEST));
-            let entries = named(self.files, &table.path, parsed)?;
-            latest.extend(entries.into_iter().map(|entry| (entry, table)));
+            latest.extend(table.latest.iter().map(|entry| (*entry, table)));
             latest.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.position));
             latest.truncate(LATEST);
         }
