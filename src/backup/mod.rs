@@ -105,11 +105,10 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let taken = task.capture(&mut capture, &mut still).and_then(|(manifest, log)| task.commit(capture, manifest, &log));
 
     run.emit(Event::Step(Step::Release));
-    let released = still.release(repository);
-    let manifest = taken?;
-    if let Err(error) = released {
-        run.warn(format!("the backup is listed, but the node has not got everything back ({error}): run `kbackup release`"));
+    if let Err(error) = still.release(repository) {
+        run.warn(format!("the node has not got everything back ({error}): run `kbackup release`"));
     }
+    let manifest = taken?;
     Ok(summary(&manifest, place.parent))
 }
 
@@ -182,6 +181,7 @@ impl Task<'_> {
         let allowed = Allowed { damaged: self.request.accept_damaged, archived: self.request.archived };
         let chunks = chunks::copy(capture, self.repository, read.writer, allowed)?;
         let secondary_index = source::secondary_index(capture, self.source.is_running())?;
+        capture.drop_unwanted()?;
 
         run.emit(Event::Step(Step::Prove));
         let set = ChunkSet::read(&capture.files())?;
@@ -189,7 +189,6 @@ impl Task<'_> {
         let epochs = self.lineage(capture, &set, &read, &proof)?;
         let end = normalise::end(capture, &chunks, &read, &epochs, proof.boundary, !self.source.is_running())?;
         let index = self.fitting_index(capture, index, end.position)?;
-        capture.drop_unwanted()?;
 
         still.check(checkpoints::pending_truncation(&self.source.directories)?)?;
         let captured = Captured { index, read, chunks, secondary_index, end };
