@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk past the door")]
 
+mod backup;
 mod check;
 #[cfg(feature = "faults")]
 mod conformance;

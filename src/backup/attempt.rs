@@ -15,24 +15,28 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Those of the last attempt.
 pub(super) fn repeat<T>(of: u32, run: &Run, mut attempt: impl FnMut(u32) -> Result<T>) -> Result<T> {
-    let mut number = 1;
+    let (mut number, mut corrupt) = (1, 0);
     loop {
         run.check()?;
         let error = match attempt(number) {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let allowed = match error.kind() {
-            Kind::Unstable => of,
-            Kind::SourceCorrupt => of.min(CORRUPT_READINGS),
-            _ => 1,
+        let again = match error.kind() {
+            Kind::Unstable => true,
+            // Only these readings count: a busy node must not use up those of a chunk that was caught in mid-change.
+            Kind::SourceCorrupt => {
+                corrupt += 1;
+                corrupt < CORRUPT_READINGS
+            }
+            _ => false,
         };
-        if number >= allowed {
+        if !again || number >= of {
             return Err(error);
         }
         let causes = error.causes();
         let reason = if causes.is_empty() { error.to_string() } else { format!("{error}: {}", causes.join(": ")) };
-        run.emit(Event::Retry { attempt: number, of: allowed, reason });
+        run.emit(Event::Retry { attempt: number, of, reason });
         run.pause(Duration::from_millis(20).saturating_mul(1 << number.min(8)).min(LONGEST_PAUSE))?;
         number += 1;
     }
@@ -62,6 +66,16 @@ mod tests {
     fn a_corrupt_source_is_read_three_times() {
         assert_eq!(failing(Kind::SourceCorrupt, 10), (3, Kind::SourceCorrupt));
         assert_eq!(failing(Kind::SourceCorrupt, 1), (1, Kind::SourceCorrupt));
+    }
+
+    #[test]
+    fn a_corrupt_reading_is_repeated_however_often_the_source_changed_before() {
+        let mut attempts = 0;
+        let result: Result<()> = repeat(10, &Run::new(Silent), |number| {
+            attempts = number;
+            Err(Error::new(if number <= 4 { Kind::Unstable } else { Kind::SourceCorrupt }, "changed"))
+        });
+        assert_eq!((attempts, result.unwrap_err().kind()), (7, Kind::SourceCorrupt));
     }
 
     #[test]

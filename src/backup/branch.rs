@@ -21,7 +21,7 @@ pub(super) struct Place<'a> {
     pub(super) branch: u32,
     pub(super) sequence: u64,
     pub(super) kind: BackupKind,
-    /// The newest sound backup of the branch.
+    /// The newest sound backup of the branch that ends in the log as it is now.
     pub(super) parent: Option<&'a Manifest>,
     /// The newest backup of all.
     pub(super) previous: Option<&'a Manifest>,
@@ -52,7 +52,11 @@ pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: Back
         let branch = heads.iter().map(|head| head.branch).max().unwrap_or(0).saturating_add(1);
         return Ok(Place { branch, sequence, kind: BackupKind::Full, parent: None, previous });
     };
-    let parent = manifests.iter().rev().find(|manifest| manifest.branch == head.branch && manifest.is_sound() && goes_on(manifest, seen));
+    let mut sound =
+        manifests.iter().rev().filter(|manifest| manifest.branch == head.branch && manifest.is_sound() && goes_on(manifest, seen));
+    let newest_sound = sound.clone().next();
+    // Only what ends in the log at hand can be built upon.
+    let parent = sound.find(|manifest| manifest.log.position.position() <= seen.end);
     let kind = match (wanted, parent) {
         (BackupKind::Diff, Some(parent)) if parent.source.restored.as_ref() == seen.restored => BackupKind::Diff,
         (BackupKind::Diff, Some(_)) => {
@@ -60,15 +64,15 @@ pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: Back
             BackupKind::Full
         }
         (BackupKind::Diff, None) => {
-            run.note("the branch has no sound backup, so this diff is a full");
+            run.note("the branch has no sound backup that this log goes on from, so this diff is a full");
             BackupKind::Full
         }
         (BackupKind::Full, _) => BackupKind::Full,
     };
-    if let Some(parent) = parent.filter(|parent| parent.log.position.position() > seen.end) {
+    if let Some(newest) = newest_sound.filter(|newest| newest.log.position.position() > seen.end) {
         run.warn(format!(
             "the log ends at {}, before the end of {} at {}: is this an older copy of the node?",
-            seen.end, parent.label, parent.log.position
+            seen.end, newest.label, newest.log.position
         ));
     }
     Ok(Place { branch: head.branch, sequence, kind, parent, previous })

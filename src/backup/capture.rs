@@ -30,6 +30,8 @@ struct Held {
     adopted: bool,
     /// For chunks that this run has read: from where on in the log its frames have to be parsed, by this attempt or the next.
     unproven_from: Option<LogPosition>,
+    /// It fails the server's own MD5, and the operator wants it all the same.
+    damaged: bool,
 }
 
 /// What to take from an open source file, and what is known of it.
@@ -105,31 +107,41 @@ impl<'a> Capture<'a> {
         self.lent.get(path).copied()
     }
 
-    /// Takes a held file into the backup as it is.
-    pub(super) fn keep(&mut self, path: &RelativePath) -> Result<()> {
+    /// Takes a held file into the backup as it is. False where the parent's file is not what was stored: then it has to be read from the source.
+    pub(super) fn keep(&mut self, path: &RelativePath) -> Result<bool> {
         if !self.here.contains_key(path)
             && let Some(row) = self.lent(path)
         {
-            self.incoming.adopt(row)?;
+            match self.incoming.adopt(row) {
+                Err(error) if error.kind() == Kind::StoredCorrupt => {
+                    self.distrust(path, &error);
+                    return Ok(false);
+                }
+                result => result?,
+            }
             self.run.emit(Event::Adopted { path: path.to_string() });
-            self.here.insert(path.clone(), Held { row: row.clone(), adopted: true, unproven_from: None });
+            self.here.insert(path.clone(), Held { row: row.clone(), adopted: true, unproven_from: None, damaged: false });
         }
         self.wanted.insert(path.clone());
-        Ok(())
+        Ok(true)
+    }
+
+    /// Takes nothing more from the parent's file: what it was is read from the source.
+    pub(super) fn distrust(&mut self, path: &RelativePath, error: &Error) {
+        self.lent.remove(path);
+        self.run.warn(format!("{error}: {}; it is read from the node again", error.causes().join(": ")));
     }
 
     /// Copies a source file in, and returns how it was stored.
     pub(super) fn take(&mut self, path: &RelativePath, take: &Take<'_>) -> Result<Stored> {
-        let stored = self.incoming.ingest(path, &take.ingest()?)?;
-        self.copied(path, take, stored, take.length)?;
-        Ok(stored)
+        let stored = self.incoming.ingest(path, &take.ingest()?);
+        self.copied(path, take, stored, take.length)
     }
 
     /// Copies a source file in whose first `prefix` bytes the parent's file `held` has already.
     pub(super) fn extend(&mut self, path: &RelativePath, held: &Row, prefix: u64, take: &Take<'_>) -> Result<Stored> {
-        let stored = self.incoming.extend(path, held, prefix, &take.ingest()?)?;
-        self.copied(path, take, stored, take.length.saturating_sub(prefix))?;
-        Ok(stored)
+        let stored = self.incoming.extend(path, held, prefix, &take.ingest()?);
+        self.copied(path, take, stored, take.length.saturating_sub(prefix))
     }
 
     /// Stores bytes that were read, or made, here.
@@ -167,6 +179,18 @@ impl<'a> Capture<'a> {
         }
     }
 
+    /// Remembers, for this attempt and those after it, that a captured chunk fails its own MD5.
+    pub(super) fn mark_damaged(&mut self, path: &RelativePath) {
+        if let Some(held) = self.here.get_mut(path) {
+            held.damaged = true;
+        }
+    }
+
+    /// The chunks in the backup that fail their own MD5.
+    pub(super) fn damaged(&self) -> Vec<RelativePath> {
+        self.here.iter().filter(|(path, held)| held.damaged && self.wanted.contains(path)).map(|(path, _)| path.clone()).collect()
+    }
+
     /// The stretches of the log that this run has read: whole chunks, or from the parent's end on, as all before that was proven there.
     pub(super) fn newly_read(&self) -> Vec<Stretch> {
         let stretch = |(path, held): (&RelativePath, &Held)| Some(Stretch { path: path.clone(), from: held.unproven_from? });
@@ -191,7 +215,7 @@ impl<'a> Capture<'a> {
 
     /// The files whose bytes this run has read, and compared with the server's MD5 where there is one.
     pub(super) fn newly_copied(&self) -> HashSet<RelativePath> {
-        self.here.values().filter(|held| !held.adopted).map(|held| held.row.path.clone()).collect()
+        self.here.values().filter(|held| !held.adopted && !held.damaged).map(|held| held.row.path.clone()).collect()
     }
 
     pub(super) fn into_incoming(self) -> Box<dyn Incoming + 'a> {
@@ -209,7 +233,15 @@ impl<'a> Capture<'a> {
         }
     }
 
-    fn copied(&mut self, path: &RelativePath, take: &Take<'_>, stored: Stored, bytes: u64) -> Result<()> {
+    fn copied(&mut self, path: &RelativePath, take: &Take<'_>, stored: Result<Stored>, bytes: u64) -> Result<Stored> {
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                // Half a file, under a name that the next attempt may not come back to.
+                self.forget(path)?;
+                return Err(error);
+            }
+        };
         self.cost.bytes_read += bytes;
         self.run.emit(Event::Copied { path: path.to_string(), bytes });
         let status = take.file.status()?;
@@ -219,12 +251,12 @@ impl<'a> Capture<'a> {
             row.table_md5 = stored.md5;
         }
         self.insert(row);
-        Ok(())
+        Ok(stored)
     }
 
     fn insert(&mut self, row: Row) {
         self.wanted.insert(row.path.clone());
-        self.here.insert(row.path.clone(), Held { row, adopted: false, unproven_from: None });
+        self.here.insert(row.path.clone(), Held { row, adopted: false, unproven_from: None, damaged: false });
     }
 }
 
@@ -286,16 +318,29 @@ pub(super) fn changed(what: impl Into<String>) -> Error {
     Error::new(Kind::Unstable, what)
 }
 
-/// Reads a small file whole; none where it does not exist.
+/// Reads a small file whole, by the one descriptor that was opened: the name may stand for another file a moment later. None where it does not exist.
+///
+/// # Errors
+/// [`Kind::SourceCorrupt`] where it is longer than `limit` bytes; what the file system reports.
 pub(super) fn read_small(source: &Directories, path: &RelativePath, limit: u64) -> Result<Option<(Vec<u8>, Timestamp)>> {
+    const PIECE: usize = 64 * 1024;
     let place = source.path_of(path);
-    match fs::open_source(&place) {
-        Ok(file) => {
-            let modified = timestamp(file.status()?.modified);
-            Ok(Some((fs::read_small(&place, limit)?, modified)))
+    let file = match fs::open_source(&place) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let modified = timestamp(file.status()?.modified);
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
+    loop {
+        let count = file.read_at(bytes.len() as u64, &mut piece)?;
+        if count == 0 {
+            return Ok(Some((bytes, modified)));
         }
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
+        bytes.extend_from_slice(piece.get(..count).unwrap_or_default());
+        if bytes.len() as u64 > limit {
+            return Err(Error::new(Kind::SourceCorrupt, format!("the file is longer than {limit} bytes")).at(&place));
+        }
     }
 }
 

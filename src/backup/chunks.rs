@@ -1,18 +1,19 @@
 //! Steps D10 and D15–D17: the chunks. What is held already is known by its identity, never by its name (O7); the active chunk costs what was appended.
 
 use super::capture::{Capture, Mode, Take, changed, open};
+use super::counted::Counted;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, ReadAt, WriterPosition};
 use crate::fs;
 use crate::manifest::{ChunkRow, Manifest, RelativePath, Role, Row};
-use crate::proof::ChunkSet;
-use crate::repository::Repository;
+use crate::proof::{ChunkSet, LogFile};
+use crate::repository::{Repository, Stored};
 
 /// Bytes before the parent's end of the log that have to be the same in the source, before the parent's active chunk is built upon.
 pub(super) const PREFIX_PROOF_BYTES: u64 = 64 * 1024;
-/// Header and footer: what is read of each chunk, held or not.
+/// Header and footer: what is read of each chunk that is looked at.
 pub(super) const IDENTITY_BYTES: u64 = 256;
 
 /// What the operator allows.
@@ -22,6 +23,15 @@ pub(super) struct Allowed {
     pub(super) damaged: bool,
     /// A gap below the first local chunk.
     pub(super) archived: bool,
+    /// Whether a server works on the directory: what is wrong may be right a moment later.
+    pub(super) running: bool,
+}
+
+impl Allowed {
+    /// What does not fit together: on a running node it may have been caught in mid-change.
+    fn inconsistent(self, what: impl Into<String>) -> Error {
+        changed(what).with_kind(if self.running { Kind::Unstable } else { Kind::SourceCorrupt })
+    }
 }
 
 /// The captured chunks.
@@ -30,8 +40,6 @@ pub(super) struct Chunks {
     pub(super) chunk_size: ChunkSize,
     /// Where the first local chunk begins; beyond 0 the node has an archive.
     pub(super) first: LogPosition,
-    /// Chunks that fail their own MD5.
-    pub(super) damaged: Vec<RelativePath>,
 }
 
 /// Copies every chunk that a server would use for the log up to `writer`.
@@ -39,12 +47,15 @@ pub(super) struct Chunks {
 /// # Errors
 /// `Unstable` where the directory changed underfoot, `SourceCorrupt` where a chunk is bad at the source, `Refused` for encrypted chunks and unknown gaps.
 pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, writer: WriterPosition, allowed: Allowed) -> Result<Chunks> {
-    let set = ChunkSet::read(capture.source)?;
+    let source = Counted::new(capture.source);
+    let set = ChunkSet::read(&source);
+    capture.cost.bytes_read += source.bytes_read();
+    let set = set?;
     let chunk_size = set.chunk_size();
     let end = chunk_size
         .chunk_of(writer.0)
         .ok_or_else(|| Error::new(Kind::SourceCorrupt, format!("writer.chk is beyond every chunk: {writer}")))?;
-    let mut chunks = Chunks { chunk_size, first: LogPosition::ZERO, damaged: Vec::new() };
+    let mut chunks = Chunks { chunk_size, first: LogPosition::ZERO };
     let mut next = ChunkNumber(0);
     for found in set.in_use() {
         let start = found.file.header.start;
@@ -56,20 +67,22 @@ pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, write
         if start != next {
             gap(capture, &mut chunks, next, start, allowed)?;
         }
+        if found.end() < end && held(capture, found)? {
+            next = found.end().next().unwrap_or(found.end());
+            continue;
+        }
         let file = open(capture.source, &found.path)?;
         let state = inspect(capture, &file)?;
         next = state.header.end.next().unwrap_or(state.header.end);
         if state.header.end >= end {
-            active(capture, repository, &mut chunks, &found.path, &file, &state, writer)?;
+            active(capture, repository, &chunks, &found.path, &file, &state, writer, allowed)?;
         } else {
-            completed(capture, repository, &mut chunks, &found.path, &file, &state, allowed)?;
+            completed(capture, repository, &chunks, &found.path, &file, &state, allowed)?;
         }
     }
     // A log that ends where a chunk ends needs no file for what follows.
     if next <= end && chunk_size.start_of(next) < writer.0 {
-        return Err(changed(format!("chunk {next} is missing, and the log goes on to {writer}"))
-            .at(&capture.source.db)
-            .with_kind(Kind::Unstable));
+        return Err(allowed.inconsistent(format!("chunk {next} is missing, and the log goes on to {writer}")).at(&capture.source.db));
     }
     Ok(chunks)
 }
@@ -77,7 +90,10 @@ pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, write
 fn gap(capture: &Capture<'_>, chunks: &mut Chunks, missing: ChunkNumber, found: ChunkNumber, allowed: Allowed) -> Result<()> {
     let what = format!("chunk {missing} is missing, the next one there is {found}");
     if missing != ChunkNumber(0) {
-        return Err(changed(what).at(&capture.source.db));
+        return Err(allowed
+            .inconsistent(what)
+            .at(&capture.source.db)
+            .hint("a chunk counts only as a plain file: links to other disks are not followed"));
     }
     if !allowed.archived {
         return Err(Error::new(Kind::Refused, what)
@@ -99,11 +115,23 @@ fn inspect(capture: &mut Capture<'_>, file: &fs::File) -> Result<ChunkFile> {
     Ok(state)
 }
 
+/// Takes a completed chunk over where the listing has shown that it is held already.
+fn held(capture: &mut Capture<'_>, found: &LogFile) -> Result<bool> {
+    let identity = found.file.identity(found.name.version);
+    let same = |chunk: &ChunkRow| {
+        chunk.md5.is_some()
+            && (chunk.start, chunk.end, chunk.version) == (identity.start, identity.end, identity.version)
+            && (chunk.id, chunk.md5) == (identity.chunk_id, identity.md5)
+    };
+    let held = capture.held(&found.path).is_some_and(|row| row.size == identity.length && row.chunk.as_ref().is_some_and(same));
+    Ok(held && capture.keep(&found.path)?)
+}
+
 /// A chunk below the end of the log.
 fn completed(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
-    chunks: &mut Chunks,
+    chunks: &Chunks,
     path: &RelativePath,
     file: &fs::File,
     state: &ChunkFile,
@@ -113,18 +141,17 @@ fn completed(
         return Err(Error::new(Kind::SourceCorrupt, "the chunk should be completed, but is not").at(file.path()));
     };
     let row = chunk_row(path, state, file)?;
-    if capture.held(path).is_some_and(|held| held.chunk == Some(row) && held.size == file.size()) {
-        return capture.keep(path);
-    }
     let take = Take { has_md5: true, chunk: Some(row), ..Take::whole(Role::Chunk, file) };
     if let Some((held, from)) = prefix(capture, repository, chunks.chunk_size, path, file, state)? {
-        let stored = capture.extend(path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)?;
-        if stored.md5 == Some(footer.md5) {
-            capture.parse_from(path, from);
-            return Ok(());
+        match extend(capture, path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)? {
+            Some(stored) if stored.md5 == Some(footer.md5) => {
+                capture.parse_from(path, from);
+                return Ok(());
+            }
+            // The stored part may be what is wrong: read it whole before anyone is told.
+            Some(_) => capture.run.note(format!("{path} does not fit to what is stored of it; reading it whole")),
+            None => {}
         }
-        // The stored part may be what is wrong: read it whole before anyone is told.
-        capture.run.note(format!("{path} does not fit to what is stored of it; reading it whole"));
     }
     let stored = capture.take(path, &take)?;
     if stored.md5 == Some(footer.md5) {
@@ -133,7 +160,7 @@ fn completed(
     }
     if allowed.damaged {
         capture.run.warn(format!("{path} fails its own MD5; the backup is marked as damaged"));
-        chunks.damaged.push(path.clone());
+        capture.mark_damaged(path);
         return Ok(());
     }
     capture.forget(path)?;
@@ -144,17 +171,19 @@ fn completed(
 }
 
 /// The chunk that the log ends in: bytes up to the writer checkpoint, and a hole behind them.
+#[expect(clippy::too_many_arguments, reason = "what is known of the chunk, and where it goes")]
 fn active(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
-    chunks: &mut Chunks,
+    chunks: &Chunks,
     path: &RelativePath,
     file: &fs::File,
     state: &ChunkFile,
     writer: WriterPosition,
+    allowed: Allowed,
 ) -> Result<()> {
     if state.header.scavenged || state.header.start != state.header.end {
-        return Err(changed("the chunk that the log ends in has been scavenged").at(file.path()));
+        return Err(allowed.inconsistent("the chunk that the log ends in has been scavenged").at(file.path()));
     }
     let length = chunk::HEADER_LENGTH + chunks.chunk_size.local(writer.0);
     let row = ChunkRow { md5: None, ..chunk_row(path, state, file)? };
@@ -169,18 +198,26 @@ fn active(
         chunk: Some(row),
     };
     let held = prefix(capture, repository, chunks.chunk_size, path, file, state)?.filter(|(_, from)| *from <= writer.0);
-    let from = match held {
-        Some((held, from)) => {
-            capture.extend(path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)?;
-            from
-        }
-        None => {
-            capture.take(path, &take)?;
-            chunks.chunk_size.start_of(state.header.start)
-        }
-    };
-    capture.parse_from(path, from);
+    if let Some((held, from)) = held
+        && extend(capture, path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)?.is_some()
+    {
+        capture.parse_from(path, from);
+        return Ok(());
+    }
+    capture.take(path, &take)?;
+    capture.parse_from(path, chunks.chunk_size.start_of(state.header.start));
     Ok(())
+}
+
+/// Builds on the parent's file; none where that is not what was stored.
+fn extend(capture: &mut Capture<'_>, path: &RelativePath, held: &Row, prefix: u64, take: &Take<'_>) -> Result<Option<Stored>> {
+    match capture.extend(path, held, prefix, take) {
+        Err(error) if error.kind() == Kind::StoredCorrupt => {
+            capture.distrust(path, &error);
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
 }
 
 /// The parent's active chunk, and where its log ended, if this is the same chunk and has only grown since.
@@ -206,7 +243,13 @@ fn prefix<'a>(
         return Ok(None);
     }
     let proof = length.min(PREFIX_PROOF_BYTES);
-    let agrees = same_tail(capture, repository, parent, held, file, length, proof)?;
+    let agrees = match same_tail(capture, repository, parent, held, file, length, proof) {
+        Err(error) if error.kind() == Kind::StoredCorrupt => {
+            capture.distrust(path, &error);
+            return Ok(None);
+        }
+        result => result?,
+    };
     if !agrees {
         capture.run.note(format!("{path} is not what it was at the last backup; reading it whole"));
     }

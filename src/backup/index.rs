@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint;
 use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
-use crate::format::{InContext, LogPosition, ReadAt, ptable};
+use crate::format::{InContext, LogPosition, ReadAt, bloom, ptable};
 use crate::fs;
 use crate::manifest::{RelativePath, Role, Row};
 
@@ -18,6 +18,9 @@ const FILTER_CHECKPOINT: &str = "index/stream-existence/streamExistenceFilter.ch
 const FILTER: &str = "index/stream-existence/streamExistenceFilter.dat";
 const SCAVENGE_STATE: &str = "index/scavenging/scavenging.db";
 
+/// A checkpoint has 8 bytes; more are read only to say that it has not.
+const FILTER_CHECKPOINT_LIMIT: u64 = 64;
+
 /// What makes up the index, filters of streams aside.
 const INDEX: [Role; 3] = [Role::IndexMap, Role::Table, Role::TableFilter];
 
@@ -25,6 +28,8 @@ const INDEX: [Role; 3] = [Role::IndexMap, Role::Table, Role::TableFilter];
 const ROUNDS: u32 = 20;
 /// A node needs some milliseconds between deleting `indexmap` and renaming the new one into its place.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
+/// How often a bad table, or a bad `indexmap`, is read before the backup goes on without it.
+const CORRUPT_READINGS: u32 = 3;
 /// Header, footer and MD5: what is read of a table that is held already.
 const TABLE_IDENTITY_BYTES: u64 = 272;
 
@@ -62,8 +67,11 @@ pub(super) fn copy(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<In
 
 /// Steps D1–D6.
 fn tables(capture: &mut Capture<'_>) -> Result<Index> {
-    let mut unproven = None;
+    let (mut unproven, mut corrupt) = (None, 0);
     for round in 0..ROUNDS {
+        if corrupt >= CORRUPT_READINGS {
+            break;
+        }
         if round > 0 {
             capture.run.pause(BETWEEN_ROUNDS)?;
             capture.look_again_for(&INDEX);
@@ -78,7 +86,7 @@ fn tables(capture: &mut Capture<'_>) -> Result<Index> {
         let map = match IndexMap::parse(&before.0).in_source(&capture.source.index) {
             Ok(map) => map,
             Err(error) => {
-                unproven = Some(error);
+                (unproven, corrupt) = (Some(error), corrupt + 1);
                 continue;
             }
         };
@@ -86,7 +94,7 @@ fn tables(capture: &mut Capture<'_>) -> Result<Index> {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Unstable => continue,
             Err(error) if error.kind() == Kind::SourceCorrupt => {
-                unproven = Some(error);
+                (unproven, corrupt) = (Some(error), corrupt + 1);
                 continue;
             }
             Err(error) => return Err(error),
@@ -136,9 +144,8 @@ fn table(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
     let layout = ptable::inspect(&file).in_source(file.path())?;
     capture.cost.bytes_read += TABLE_IDENTITY_BYTES;
     let held = capture.held(&path).is_some_and(|row| row.size == layout.size && row.table_md5 == Some(layout.md5));
-    if held {
-        capture.keep(&path)?;
-    } else {
+    let held = held && capture.keep(&path)?;
+    if !held {
         let stored = capture.take(&path, &Take { has_md5: true, ..Take::whole(Role::Table, &file) })?;
         if stored.md5 != Some(layout.md5) {
             capture.forget(&path)?;
@@ -157,27 +164,60 @@ fn table_filter(capture: &mut Capture<'_>, table: TableId, table_held: bool) -> 
         Err(error) if error.kind() == Kind::Unstable => return Ok(()),
         Err(error) => return Err(error),
     };
-    if table_held && capture.held(&path).is_some_and(|row| row.size == file.size()) {
-        return capture.keep(&path);
+    if table_held && capture.held(&path).is_some_and(|row| row.size == file.size()) && capture.keep(&path)? {
+        return Ok(());
+    }
+    if !is_good_filter(capture, &file)? {
+        return Ok(());
     }
     capture.take(&path, &Take::whole(Role::TableFilter, &file)).map(drop)
+}
+
+/// A filter that a server would throw away is not worth a failed backup: it starts without one, too (O18).
+fn is_good_filter(capture: &mut Capture<'_>, file: &fs::File) -> Result<bool> {
+    match bloom::inspect(file).in_source(file.path()) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::SourceCorrupt => {
+            capture.run.warn(format!("{}; it is left out, and the server makes another one", describe(&error)));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Steps D7 and D8: the checkpoint first, because the filter is always ahead of it. An older pair of the same log is as good: the server catches it up (O21).
 fn stream_filter(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()> {
     let (checkpoint_path, filter_path) = (known(FILTER_CHECKPOINT)?, known(FILTER)?);
     let fresh = |row: &Row| row.captured >= policy.read_since;
-    if capture.held(&checkpoint_path).is_some() && capture.held(&filter_path).is_some_and(fresh) {
-        capture.keep(&checkpoint_path)?;
-        return capture.keep(&filter_path);
+    if capture.held(&checkpoint_path).is_some()
+        && capture.held(&filter_path).is_some_and(fresh)
+        && capture.keep(&checkpoint_path)?
+        && capture.keep(&filter_path)?
+    {
+        return Ok(());
     }
-    let Some((bytes, modified)) = read_small(capture.source, &checkpoint_path, 64)? else { return Ok(()) };
-    checkpoint::decode(&bytes).in_source(&capture.source.path_of(&checkpoint_path))?;
+    let read = read_small(capture.source, &checkpoint_path, FILTER_CHECKPOINT_LIMIT).and_then(|read| {
+        let Some((bytes, modified)) = read else { return Ok(None) };
+        checkpoint::position(&bytes).in_source(&capture.source.path_of(&checkpoint_path))?;
+        Ok(Some((bytes, modified)))
+    });
+    let (bytes, modified) = match read {
+        Ok(Some(read)) => read,
+        Ok(None) => return Ok(()),
+        Err(error) if error.kind() == Kind::SourceCorrupt => {
+            capture.run.warn(format!("{}; the stream-existence filter is left out, and the server makes another one", describe(&error)));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let filter = match open(capture.source, &filter_path) {
         Ok(file) => file,
         Err(error) if error.kind() == Kind::Unstable => return Ok(()),
         Err(error) => return Err(error),
     };
+    if !is_good_filter(capture, &filter)? {
+        return Ok(());
+    }
     capture.cost.bytes_read += bytes.len() as u64;
     capture.write(&checkpoint_path, Role::StreamFilterCheckpoint, &bytes, modified)?;
     capture.take(&filter_path, &Take { live: true, ..Take::whole(Role::StreamFilter, &filter) }).map(drop)
@@ -201,8 +241,8 @@ fn scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
         }
     }
     let modified = timestamp(file.status()?.modified);
-    if capture.held(&path).is_some_and(|row| row.size == file.size() && row.modified == modified) {
-        return capture.keep(&path);
+    if capture.held(&path).is_some_and(|row| row.size == file.size() && row.modified == modified) && capture.keep(&path)? {
+        return Ok(());
     }
     capture.take(&path, &Take { live: true, ..Take::whole(Role::ScavengeState, &file) })?;
     let now = fs::open_source(&place).map_err(Error::from).and_then(|file| Ok(file.status()?))?;

@@ -5,6 +5,7 @@ mod branch;
 mod capture;
 mod checkpoints;
 mod chunks;
+mod counted;
 mod index;
 mod normalise;
 mod source;
@@ -92,7 +93,7 @@ pub struct Summary {
 pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository, run: &Run) -> Result<Summary> {
     let started = clock::now();
     run.emit(Event::Step(Step::Preflight));
-    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
+    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, request.archived, run))?;
     let manifests = survey::manifests(repository, run)?;
     let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
     survey::room_for(source, &ground, &place, repository, run)?;
@@ -101,6 +102,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     run.emit(Event::Step(Step::Quiesce));
     let mut still = source.quiesce(repository, run)?;
     let mut capture = Capture::new(incoming, &source.directories, place.parent, place.kind, run);
+    capture.cost.bytes_read = ground.bytes_read;
     let task = Task { request, source, repository, ground: &ground, place, started };
     let taken = task.capture(&mut capture, &mut still).and_then(|(manifest, log)| task.commit(capture, manifest, &log));
 
@@ -132,7 +134,7 @@ pub struct Forecast {
 /// # Errors
 /// As the preflight of [`take`].
 pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn Repository>, run: &Run) -> Result<Forecast> {
-    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
+    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, request.archived, run))?;
     let manifests = repository.map(|repository| survey::manifests(repository, run)).transpose()?.unwrap_or_default();
     let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
     let estimate = survey::estimate(source, &ground, &place)?;
@@ -178,9 +180,10 @@ impl Task<'_> {
         let read = self.checkpoints(capture)?;
 
         run.emit(Event::Step(Step::Chunks));
-        let allowed = Allowed { damaged: self.request.accept_damaged, archived: self.request.archived };
+        let allowed = Allowed { damaged: self.request.accept_damaged, archived: self.request.archived, running: self.source.is_running() };
         let chunks = chunks::copy(capture, self.repository, read.writer, allowed)?;
         let secondary_index = source::secondary_index(capture, self.source.is_running())?;
+        // Before anything is proven: what an earlier attempt has captured and this one did not find must not pass for a part of the log.
         capture.drop_unwanted()?;
 
         run.emit(Event::Step(Step::Prove));
@@ -287,7 +290,7 @@ impl Task<'_> {
                 index: index != Index::LeftOut,
                 secondary_index,
                 archive: chunks.first > LogPosition::ZERO,
-                damaged: chunks.damaged,
+                damaged: capture.damaged(),
             },
             cost: capture.cost(),
             files: capture.rows(),

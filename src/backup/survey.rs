@@ -3,6 +3,7 @@
 use super::branch::{Place, Seen};
 use super::capture::changed;
 use super::checkpoints;
+use super::counted::Counted;
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
@@ -23,6 +24,8 @@ pub(super) struct Ground {
     pub(super) end: LogPosition,
     pub(super) owner: Option<Owner>,
     pub(super) restored: Option<RestoredFrom>,
+    /// What looking has cost, in bytes.
+    pub(super) bytes_read: u64,
 }
 
 impl Ground {
@@ -35,26 +38,42 @@ impl Ground {
 ///
 /// # Errors
 /// `Refused` or `Unstable` while a truncation is pending, `SourceCorrupt` where the directories are no node's.
-pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
+pub(super) fn look(source: &Source<'_>, archived: bool, run: &Run) -> Result<Ground> {
     let directories = &source.directories;
+    let files = Counted::new(directories);
     no_truncation(source)?;
     let read = checkpoints::read(directories)?;
-    let chunks = ChunkSet::read(directories)?;
+    let chunks = ChunkSet::read(&files)?;
+    has_beginning(source, &chunks, archived)?;
     let end = read.writer.0;
     let epoch = match read.epoch {
         Some(epoch) => Some(epoch),
         // A server without epoch.chk finds it like this, too (O12).
-        None => proof::last_epoch(directories, &chunks, end, run)?,
+        None => proof::last_epoch(&files, &chunks, end, run)?,
     };
-    let lineage = epoch.map_or_else(|| Ok(Lineage::default()), |epoch| proof::lineage(directories, &chunks, epoch))?;
+    let lineage = epoch.map_or_else(|| Ok(Lineage::default()), |epoch| proof::lineage(&files, &chunks, epoch))?;
     let database = lineage.first().map(|epoch| epoch.id).ok_or_else(|| {
         Error::new(Kind::Refused, "the log has no epoch yet: nothing tells whose it is")
             .at(&directories.db)
             .hint("start the node once, and let it become leader")
     })?;
     let identity = Identity { database, endpoint: source.endpoint() };
+    let bytes_read = files.bytes_read() + checkpoints::BYTES_READ;
     let restored = RestoreMark::read(&directories.db)?.and_then(|mark| mark.restored_from());
-    Ok(Ground { identity, lineage, chunk_size: chunks.chunk_size(), end, owner: owner(source)?, restored })
+    Ok(Ground { identity, lineage, chunk_size: chunks.chunk_size(), end, owner: owner(source)?, restored, bytes_read })
+}
+
+/// The log begins here, or nothing tells whose it is: the first epoch stands at its beginning.
+fn has_beginning(source: &Source<'_>, chunks: &ChunkSet, archived: bool) -> Result<()> {
+    let Some(gap) = chunks.missing().first().filter(|gap| gap.start().0 == 0) else { return Ok(()) };
+    let error = Error::new(Kind::Refused, format!("the log begins in chunk 0, and chunks 0 to {} are not here", gap.end()))
+        .at(&source.directories.db);
+    if archived {
+        return Err(error.hint("kbackup cannot back up a node yet whose first chunk is in an archive only: raise the archive's retention, or take volume snapshots"));
+    }
+    Err(error
+        .hint("a chunk counts only as a plain file: links to other disks are not followed")
+        .hint("a node that keeps its old chunks in an archive cannot be backed up yet once its first chunk is there only"))
 }
 
 fn no_truncation(source: &Source<'_>) -> Result<()> {

@@ -74,7 +74,9 @@ impl Directories {
         }
         // The index directory may lie inside the db directory: it is walked on its own.
         let walker = walkdir::WalkDir::new(top).follow_links(false).min_depth(1).max_depth(4).into_iter();
-        for entry in walker.filter_entry(|entry| root != Root::Db || entry.path() != self.index) {
+        // What a file system keeps at its top is root's alone, and no content.
+        let is_content = |entry: &walkdir::DirEntry| entry.depth() != 1 || entry.file_name() != "lost+found";
+        for entry in walker.filter_entry(|entry| is_content(entry) && (root != Root::Db || entry.path() != self.index)) {
             let entry = match entry {
                 Ok(entry) => entry,
                 // A live directory changes while it is walked.

@@ -1,0 +1,56 @@
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+use crate::format::ReadAt;
+use crate::manifest::{Directories, FileEntry, FileSet, RelativePath};
+
+/// The source's files, with a count of the bytes that are read through it: what looking costs the node belongs to the cost of a backup.
+pub(super) struct Counted<'a> {
+    source: &'a Directories,
+    read: Arc<AtomicU64>,
+}
+
+impl<'a> Counted<'a> {
+    pub(super) fn new(source: &'a Directories) -> Self {
+        Self { source, read: Arc::default() }
+    }
+
+    /// Bytes read so far.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+impl FileSet for Counted<'_> {
+    fn files(&self) -> Result<Vec<FileEntry>> {
+        self.source.files()
+    }
+
+    fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
+        let file = self.source.open(path)?;
+        Ok(file.map(|file| Box::new(CountedFile { file, read: Arc::clone(&self.read) }) as Box<dyn ReadAt>))
+    }
+
+    fn place_of(&self, path: &RelativePath) -> String {
+        self.source.place_of(path)
+    }
+}
+
+struct CountedFile {
+    file: Box<dyn ReadAt>,
+    read: Arc<AtomicU64>,
+}
+
+impl ReadAt for CountedFile {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(offset, buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}

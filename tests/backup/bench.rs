@@ -1,0 +1,327 @@
+use std::collections::HashSet;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kbackup::backup::{self, Node as SourceNode, Request, Running, Source, Summary};
+use kbackup::error::Error;
+use kbackup::event::{Event, Observer, Run, Step};
+use kbackup::manifest::{BackupKind, Directories, Manifest};
+use kbackup::node::{Client, Connection, Ledger, QuietSettings, Session, TimeLimits};
+use kbackup::proof::{self, Depth, ServerLine};
+use kbackup::repository::{DirectoryRepository, Repository};
+use kbackup::restore;
+use kbackup::verify::{self, Which};
+use kbackup_testnode::log::Log;
+use kbackup_testnode::{Checkpoint, Made, Node, Server, Synthetic, Version};
+use uuid::Uuid;
+
+use crate::fixtures::DataDirectory;
+
+/// A data directory, a repository, and room for restores. In memory where there is some: every backup syncs every file.
+pub(crate) struct Bench {
+    place: tempfile::TempDir,
+    pub(crate) db: PathBuf,
+    pub(crate) repository: DirectoryRepository,
+    pub(crate) request: Request,
+    pub(crate) line: ServerLine,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+/// Called with every event of a run.
+struct Hook<F>(F);
+
+impl<F: Fn(&Event) + Send + Sync> Observer for Hook<F> {
+    fn observe(&self, event: &Event) {
+        (self.0)(event);
+    }
+}
+
+/// A few chunks of 64 KiB, three tables, an active chunk that is half full.
+pub(crate) fn small() -> Synthetic {
+    Synthetic {
+        chunk_size: 64 * 1024,
+        completed_chunks: 5,
+        active_bytes: 40_000,
+        event_bytes: 700,
+        most_events_in_append: 4,
+        streams: 10,
+        table_entries: 120,
+        filter_bytes: 10_000,
+        merged_chunks: 0,
+        seed: 7,
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(synthetic: &Synthetic) -> Self {
+        Self::made(synthetic).0
+    }
+
+    pub(crate) fn made(synthetic: &Synthetic) -> (Self, Made) {
+        let place = workplace();
+        let made = synthetic.make(place.path()).unwrap();
+        // The filter is empty, and says so: else it would hide every stream from a deep check.
+        std::fs::write(made.index.join("stream-existence/streamExistenceFilter.chk"), (-1_i64).to_le_bytes()).unwrap();
+        (Self::over(place, made.db.clone(), ServerLine::V26_1), made)
+    }
+
+    /// A copy of a real node's directory.
+    pub(crate) fn of(name: &str) -> Self {
+        let place = workplace();
+        let data = DataDirectory::unpack(name).unwrap();
+        let db = place.path().join("db");
+        copy_tree(&data.db(), &db);
+        Self::over(place, db, ServerLine::of_version(name).unwrap())
+    }
+
+    fn over(place: tempfile::TempDir, db: PathBuf, line: ServerLine) -> Self {
+        let repository = DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
+        let request = Request {
+            kind: BackupKind::Diff,
+            attempts: 4,
+            filter_max_age: Duration::from_secs(86400),
+            catch_up: Duration::ZERO,
+            archived: false,
+            accept_damaged: false,
+            new_branch: false,
+        };
+        Self { place, db, repository, request, line, events: Arc::default() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    pub(crate) fn chunk(&self, number: u32, version: u32) -> PathBuf {
+        self.db.join(format!("chunk-{number:06}.{version:06}"))
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.db.join("index")
+    }
+
+    /// Completed chunks and tables in the order of their names.
+    pub(crate) fn tables(&self) -> Vec<PathBuf> {
+        let mut tables: Vec<PathBuf> = files(&self.index()).into_iter().filter(|path| Uuid::parse_str(name(path)).is_ok()).collect();
+        tables.sort();
+        tables
+    }
+
+    pub(crate) fn set(&self, checkpoint: Checkpoint, value: u64) {
+        std::fs::write(self.db.join(checkpoint.file_name()), value.to_le_bytes()).unwrap();
+    }
+
+    pub(crate) fn get(&self, checkpoint: Checkpoint) -> i64 {
+        i64::from_le_bytes(std::fs::read(self.db.join(checkpoint.file_name())).unwrap().try_into().unwrap())
+    }
+
+    pub(crate) fn append(&self, bytes: u64) -> u64 {
+        Synthetic::append(self.place.path(), bytes).unwrap()
+    }
+
+    /// What the last run said: notes, warnings, reasons of retries.
+    pub(crate) fn said(&self) -> String {
+        self.events.lock().unwrap().join("\n")
+    }
+
+    /// A run that does something at its events.
+    pub(crate) fn run(&self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Run {
+        let events = Arc::clone(&self.events);
+        events.lock().unwrap().clear();
+        Run::new(Hook(move |event: &Event| {
+            let text = match event {
+                Event::Warning(text) => Some(format!("warning: {text}")),
+                Event::Note(text) => Some(text.clone()),
+                Event::Retry { reason, .. } => Some(format!("retry: {reason}")),
+                _ => None,
+            };
+            events.lock().unwrap().extend(text);
+            hook(event);
+        }))
+    }
+
+    pub(crate) fn take(&self) -> Result<Summary, Error> {
+        self.take_with(&self.request, |_| ())
+    }
+
+    pub(crate) fn full(&self) -> Result<Summary, Error> {
+        self.take_with(&Request { kind: BackupKind::Full, filter_max_age: Duration::ZERO, ..self.request.clone() }, |_| ())
+    }
+
+    /// Takes a backup of the stopped node, with a hook.
+    pub(crate) fn take_with(&self, request: &Request, hook: impl Fn(&Event) + Send + Sync + 'static) -> Result<Summary, Error> {
+        let source = Source { directories: Directories::new(&self.db, None), server_version: None, node: SourceNode::Stopped };
+        backup::take(request, &source, &self.repository, &self.run(hook))
+    }
+
+    /// Serves the directory as a running node's.
+    pub(crate) fn serve(&self) -> Live {
+        let node = Node::still(Version::new(26, 1), self.place.path()).unwrap();
+        let server = node.serve().unwrap();
+        Live { node, server }
+    }
+
+    pub(crate) fn live(&self, live: &Live, hook: impl Fn(&Event) + Send + Sync + 'static) -> Result<Summary, Error> {
+        self.live_as(live, &self.request, None, hook)
+    }
+
+    pub(crate) fn live_as(
+        &self,
+        live: &Live,
+        request: &Request,
+        leader_end: Option<u64>,
+        hook: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Result<Summary, Error> {
+        let run = self.run(hook);
+        let limits = TimeLimits { patience: Duration::from_secs(2), ..TimeLimits::default() };
+        let session = Session::open(Client::new(&Connection { limits, ..Connection::new(live.server.url()) })?, &run)?;
+        let ledger = Ledger::open(&self.path("state"))?;
+        let quiet = QuietSettings::default();
+        let leader_end = leader_end.and_then(kbackup::format::LogPosition::new);
+        let running = Running { session: &session, ledger: &ledger, quiet, state: "leader".to_owned(), leader_end };
+        let server_version = Some(session.version().as_str().to_owned());
+        let directories = Directories::new(&self.db, None);
+        let source = Source { directories, server_version, node: SourceNode::Running(running) };
+        backup::take(request, &source, &self.repository, &run)
+    }
+
+    pub(crate) fn manifests(&self) -> Vec<Manifest> {
+        self.repository.list().unwrap().into_iter().map(|listed| listed.manifest.unwrap()).collect()
+    }
+
+    pub(crate) fn manifest(&self, summary: &Summary) -> Manifest {
+        self.repository.manifest(&summary.label).unwrap()
+    }
+
+    pub(crate) fn stored(&self, summary: &Summary) -> PathBuf {
+        Path::new(&self.repository.place()).join("backups").join(summary.label.as_str())
+    }
+
+    /// Every listed backup is sound, and nothing is left of those that failed.
+    pub(crate) fn assert_sound(&self) {
+        let report = verify::verify(&self.repository, &Which::All, Depth::Deep, &Run::new(kbackup::event::Silent)).unwrap();
+        let bad: Vec<_> = report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect();
+        assert!(report.is_sound(), "{bad:#?}");
+        let incoming = Path::new(&self.repository.place()).join("incoming");
+        assert_eq!(std::fs::read_dir(incoming).unwrap().count(), 0, "something is left in incoming/");
+    }
+
+    /// A restore of the backup passes the check and holds these events.
+    pub(crate) fn assert_restores(&self, summary: &Summary, events: &HashSet<Uuid>) {
+        let target = self.restore(summary, "restored", true);
+        let log = Log::read(&target).unwrap();
+        assert!(log.ends_at_boundary(), "{}: it ends inside an append", summary.label);
+        let held: HashSet<Uuid> = log.event_ids().collect();
+        assert_eq!((held.difference(events).count(), events.difference(&held).count()), (0, 0), "{}: more, fewer events", summary.label);
+        let run = Run::new(kbackup::event::Silent);
+        let options = proof::Options { version: Some(self.line), depth: Depth::Deep, in_use: false };
+        let examination = proof::examine(&Directories::new(&target, None), &options, &run).unwrap();
+        assert_eq!(examination.kind(), None, "{:#?}", examination.findings);
+        std::fs::remove_dir_all(target).unwrap();
+    }
+
+    pub(crate) fn restore(&self, summary: &Summary, name: &str, ready: bool) -> PathBuf {
+        let run = Run::new(kbackup::event::Silent);
+        let target = self.path(name);
+        let request = restore::Request {
+            label: Some(summary.label.clone()),
+            targets: vec![restore::Target { db: target.clone(), index: None }],
+            ready,
+            ..restore::Request::default()
+        };
+        let plan = restore::plan(&self.repository, &request, &run).unwrap();
+        let report = restore::execute(&self.repository, &plan, &run).unwrap();
+        assert!(report.failure().is_none(), "{report}");
+        target
+    }
+
+    /// Bytes of all files of the source.
+    pub(crate) fn db_bytes(&self) -> u64 {
+        walkdir::WalkDir::new(&self.db)
+            .into_iter()
+            .map(|entry| entry.unwrap().metadata().unwrap())
+            .filter(std::fs::Metadata::is_file)
+            .map(|file| file.len())
+            .sum()
+    }
+
+    /// The events of the source's log, up to its last boundary.
+    pub(crate) fn events(&self) -> HashSet<Uuid> {
+        let log = Log::read(&self.db).unwrap();
+        let end = log.last_boundary();
+        let mut log = log;
+        log.records.retain(|record| record.end <= end);
+        log.event_ids().collect()
+    }
+}
+
+/// A node that answers for the directory.
+pub(crate) struct Live {
+    pub(crate) node: Node,
+    pub(crate) server: Server,
+}
+
+pub(crate) fn workplace() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Does something once, when this step begins for the n-th time.
+pub(crate) fn at(step: Step, count: usize, what: impl FnOnce() + Send + 'static) -> impl Fn(&Event) + Send + Sync + 'static {
+    let state = Mutex::new((0, Some(what)));
+    move |event| {
+        if !matches!(event, Event::Step(begun) if *begun == step) {
+            return;
+        }
+        let mut state = state.lock().unwrap();
+        state.0 += 1;
+        if state.0 == count
+            && let Some(what) = state.1.take()
+        {
+            what();
+        }
+    }
+}
+
+/// Somebody else scavenges, for a moment.
+pub(crate) fn begin_scavenge(node: &Node) {
+    node.start_scavenge(Some(Duration::from_millis(1))).unwrap();
+}
+
+pub(crate) fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+/// Turns one byte over, whatever the file's mode.
+pub(crate) fn flip(path: &Path, offset: u64) {
+    writable(path, |file| {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[!byte[0]], offset).unwrap();
+    });
+}
+
+pub(crate) fn writable(path: &Path, change: impl FnOnce(&std::fs::File)) {
+    let mode = path.metadata().unwrap().permissions();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    change(&std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap());
+    std::fs::set_permissions(path, mode).unwrap();
+}
+
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.unwrap();
+        let target = to.join(entry.path().strip_prefix(from).unwrap());
+        if entry.file_type().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
