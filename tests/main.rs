@@ -4,6 +4,7 @@
 
 mod backup;
 mod check;
+mod cli;
 #[cfg(feature = "faults")]
 mod conformance;
 #[cfg(feature = "faults")]

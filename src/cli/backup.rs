@@ -1,13 +1,15 @@
 //! `kbackup full` and `kbackup diff`.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Session;
 use super::node;
-use super::output::size;
+use super::output::{size, times};
 use crate::backup::{self, Forecast, Node, Request, Running, Source, Summary};
 use crate::error::{Error, Kind, Result};
+use crate::fs;
 use crate::manifest::{BackupKind, Directories};
 use crate::node::{self as server, Client, FitnessLimits, Ledger, QuietSettings};
 use crate::repository::{DirectoryRepository, Repository};
@@ -24,7 +26,7 @@ pub(super) fn run(kind: BackupKind, options: &arguments::Backup, session: &Sessi
         accept_damaged: options.accept_damaged,
         new_branch: options.new_branch,
     };
-    let connection = if options.offline { None } else { node::connection(&options.node)? };
+    let connection = if options.offline { None } else { node::connection(&options.node, &session.secrets)? };
     let Some(connection) = connection else {
         let (Some(db), true) = (&options.db, options.offline) else {
             return Err(nothing_to_back_up(options.offline));
@@ -68,6 +70,7 @@ fn nothing_to_back_up(offline: bool) -> Error {
 
 fn take(request: &Request, source: &Source<'_>, options: &arguments::Backup, session: &Session) -> Result<u8> {
     let (path, run) = (&options.repository.repo, &*session.run);
+    refuse_inside(path, &source.directories)?;
     if options.dry_run {
         let repository = match DirectoryRepository::open(path) {
             Ok(repository) => Some(repository),
@@ -75,27 +78,39 @@ fn take(request: &Request, source: &Source<'_>, options: &arguments::Backup, ses
             Err(error) => return Err(error),
         };
         let forecast = backup::forecast(request, source, repository.as_ref().map(|repository| repository as &dyn Repository), run)?;
-        session.output.answer("kbackup.forecast/1", &forecast, &forecast_text(&forecast));
+        session.output.answer("kbackup.forecast/1", &forecast, &forecast_text(&forecast))?;
         return Ok(session.done());
     }
-    refuse_inside(path, &source.directories)?;
     let repository = DirectoryRepository::open_or_create(path)?;
     let summary = backup::take(request, source, &repository, run)?;
-    session.output.answer("kbackup.summary/1", &session.with_warnings(&summary)?, &summary_text(&summary));
+    session.output.answer("kbackup.summary/1", &session.with_warnings(&summary)?, &summary_text(&summary))?;
     Ok(session.done())
 }
 
 /// A repository inside of the node's directories would be lost with them, and would be in the server's way.
-fn refuse_inside(repository: &std::path::Path, directories: &Directories) -> Result<()> {
-    let absolute =
-        std::path::absolute(repository).map_err(|error| Error::new(Kind::Usage, "no such path").at(repository).because(error))?;
-    let inside = [&directories.db, &directories.index].into_iter().any(|directory| absolute.starts_with(directory));
-    if inside {
-        return Err(Error::new(Kind::Refused, "the repository lies inside of the node's own directory")
-            .at(repository)
-            .hint("choose another `--repo`"));
+fn refuse_inside(repository: &Path, directories: &Directories) -> Result<()> {
+    let place = real(repository)?;
+    for directory in [&directories.db, &directories.index] {
+        if place.starts_with(real(directory)?) {
+            return Err(Error::new(Kind::Refused, "the repository lies inside of the node's own directory")
+                .at(repository)
+                .hint("choose another `--repo`, best on another disk"));
+        }
     }
     Ok(())
+}
+
+/// Where a path leads to, though its last parts may not exist yet.
+fn real(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|error| Error::new(Kind::Usage, "no such path").at(path).because(error))?;
+    for existing in absolute.ancestors() {
+        match fs::canonical(existing) {
+            Ok(real) => return Ok(absolute.strip_prefix(existing).map_or_else(|_| real.clone(), |rest| real.join(rest))),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(absolute)
 }
 
 fn summary_text(summary: &Summary) -> String {
@@ -111,7 +126,7 @@ fn summary_text(summary: &Summary) -> String {
         summary.files_linked,
         size(summary.bytes)
     );
-    let retries = if summary.retries == 0 { String::new() } else { format!(", started over {} times", summary.retries) };
+    let retries = if summary.retries == 0 { String::new() } else { format!(", started over {}", times(summary.retries)) };
     let _ = writeln!(text, "proven and durable after {} s{retries}", summary.seconds);
     text
 }

@@ -24,7 +24,7 @@ pub(super) fn run(options: &arguments::Check, session: &Session) -> Result<u8> {
         (false, false) => Depth::Normal,
     };
     let examination = proof::examine(&directories, &Options { version, depth, in_use }, &session.run)?;
-    session.output.answer("kbackup.check/1", &session.with_warnings(&examination)?, &text(&directories.db, &examination));
+    session.output.answer("kbackup.check/1", &session.with_warnings(&examination)?, &text(&directories.db, &examination))?;
     Ok(examination.kind().map_or_else(|| session.done(), Kind::exit_code))
 }
 

@@ -50,7 +50,7 @@ pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
     let any_damaged = listed.iter().any(|backup| backup.manifest.is_err());
     let backups = listed.into_iter().map(|backup| line(&repository, backup)).collect::<Result<Vec<_>>>()?;
     let text = text(&repository, &backups);
-    session.output.answer("kbackup.list/1", &Answer { repository: repository.place(), backups }, &text);
+    session.output.answer("kbackup.list/1", &Answer { repository: repository.place(), backups }, &text)?;
     Ok(if any_damaged { Kind::StoredCorrupt.exit_code() } else { 0 })
 }
 

@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result, Signal};
 use crate::event::Run;
 use crate::manifest::{BackupKind, Label};
 use crate::settings::arguments::{General, Verb};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Origin, Unresolved};
 
 /// The exit code of a run that did what it was asked, with warnings.
 const WITH_WARNINGS: u8 = 3;
@@ -32,6 +32,14 @@ struct Session {
     run: Arc<Run>,
     output: Output,
     general: General,
+    /// The environment's password and token win over files that only the configuration file names.
+    secrets: Secrets,
+}
+
+/// Where the names of the files with secrets came from.
+struct Secrets {
+    password_file: Origin,
+    token_file: Origin,
 }
 
 impl Session {
@@ -62,15 +70,21 @@ fn label(text: &str) -> Result<Option<Label>> {
 
 /// Runs the command line and returns the process's exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let Settings { arguments, origins } = match settings::resolve(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let output = Output::new(settings::wants_json(&arguments));
+    let settings = match settings::resolve(arguments) {
         Ok(settings) => settings,
-        Err(Ok(message)) => return output::print_usage(&message),
-        Err(Err(error)) => return Output::new(false).error(&error),
+        Err(Unresolved::Usage(message)) => return output.usage(&message),
+        Err(Unresolved::Error(error)) => return output.error(&error),
     };
+    let secrets = Secrets { password_file: settings.origin("password_file"), token_file: settings.origin("token_file") };
+    let (arguments, said) = (settings.arguments, settings.said);
     let output = Output::new(arguments.general.json);
     let observer = progress::start(&arguments.general);
-    tracing::debug!(?origins, "settings");
-    let session = Session { run: Arc::new(Run::new(observer)), output, general: arguments.general };
+    for (option, setting) in &said {
+        tracing::debug!("setting {option} = {} ({})", setting.value, setting.origin);
+    }
+    let session = Session { run: Arc::new(Run::new(observer)), output, general: arguments.general, secrets };
     match listen_for_signals(&session.run).and_then(|_runtime| dispatch(arguments.verb, &session)) {
         Ok(code) => code,
         Err(error) => session.output.error(&error),

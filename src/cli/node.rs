@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
+use super::Secrets;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::node::{ClientCertificate, Connection, Credentials, TimeLimits};
+use crate::settings::Origin;
 use crate::settings::arguments::{General, Node};
 
 const MAX_SECRET: u64 = 64 * 1024;
 
 /// The connection that the settings describe; none where they name no node.
-pub(super) fn connection(node: &Node) -> Result<Option<Connection>> {
+pub(super) fn connection(node: &Node, secrets: &Secrets) -> Result<Option<Connection>> {
     let url = match (&node.node, &node.node_socket) {
         (Some(url), _) => url.clone(),
         (None, Some(_)) => "http://localhost".to_owned(),
@@ -26,16 +28,17 @@ pub(super) fn connection(node: &Node) -> Result<Option<Connection>> {
     Ok(Some(Connection {
         ca_files: node.ca_file.clone(),
         client_certificate,
-        credentials: credentials(node)?,
+        credentials: credentials(node, secrets)?,
+        server_name: node.node_server_name.clone(),
         unix_socket: node.node_socket.clone(),
-        limits: TimeLimits { answer: node.node_timeout.0, ..TimeLimits::default() },
+        limits: TimeLimits { answer: node.node_timeout.0, patience: node.node_patience.0, ..TimeLimits::default() },
         ..Connection::new(url)
     }))
 }
 
-fn credentials(node: &Node) -> Result<Option<Credentials>> {
-    let password = secret(node.password_file.as_deref(), "KBACKUP_PASSWORD")?;
-    let token = secret(node.token_file.as_deref(), "KBACKUP_TOKEN")?;
+fn credentials(node: &Node, secrets: &Secrets) -> Result<Option<Credentials>> {
+    let password = secret(node.password_file.as_deref(), secrets.password_file, "KBACKUP_PASSWORD")?;
+    let token = secret(node.token_file.as_deref(), secrets.token_file, "KBACKUP_TOKEN")?;
     match (&node.user, password, token) {
         (Some(user), Some(password), None) => Ok(Some(Credentials::Basic { user: user.clone(), password })),
         (Some(_), None, _) => {
@@ -48,17 +51,17 @@ fn credentials(node: &Node) -> Result<Option<Credentials>> {
     }
 }
 
-/// The first line of a file, else a variable.
-fn secret(file: Option<&Path>, variable: &str) -> Result<Option<SecretString>> {
-    let text = match file {
-        Some(path) => {
+/// The first line of a file, or a variable, which wins over a file that the configuration file names.
+fn secret(file: Option<&Path>, origin: Origin, variable: &str) -> Result<Option<SecretString>> {
+    let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
+    let file = file.filter(|_| origin != Origin::File || value.is_none());
+    let text = match (file, value) {
+        (Some(path), _) => {
             let bytes = fs::read_small(path, MAX_SECRET).map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
             String::from_utf8(bytes).map_err(|_| Error::new(Kind::Usage, "the file is not UTF-8 text").at(path))?
         }
-        None => match std::env::var(variable) {
-            Ok(text) => text,
-            Err(_) => return Ok(None),
-        },
+        (None, Some(value)) => value,
+        (None, None) => return Ok(None),
     };
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {

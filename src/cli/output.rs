@@ -1,11 +1,9 @@
-#![expect(clippy::print_stderr, reason = "the only place that prints")]
-
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 use serde_json::json;
 
-use crate::error::Error;
+use crate::error::{Error, Kind, Result};
 
 /// Prints answers: text for people or JSON for programs, on standard output.
 #[derive(Debug, Clone, Copy)]
@@ -19,20 +17,20 @@ impl Output {
     }
 
     /// Prints the answer: `value` as JSON under its schema's name, or `text`.
-    pub(super) fn answer(self, schema: &str, value: &impl Serialize, text: &str) {
-        if self.json {
-            let mut object = json!({ "schema": schema });
-            match (object.as_object_mut(), serde_json::to_value(value)) {
-                (Some(object), Ok(serde_json::Value::Object(fields))) => object.extend(fields),
-                (Some(object), Ok(other)) => {
-                    object.insert("value".to_owned(), other);
-                }
-                _ => {}
-            }
-            print(&format!("{object:#}\n"));
-        } else {
-            print(text);
+    ///
+    /// # Errors
+    /// Where standard output takes no more; a reader that went away is no failure.
+    pub(super) fn answer(self, schema: &str, value: &impl Serialize, text: &str) -> Result<()> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::new(Kind::Failed, "cannot write the answer").because(error);
+        if !self.json {
+            return print(text).map_err(|error| failed(error.into()));
         }
+        let mut object = serde_json::Map::from_iter([("schema".to_owned(), schema.into())]);
+        match serde_json::to_value(value).map_err(|error| failed(error.into()))? {
+            serde_json::Value::Object(fields) => object.extend(fields),
+            other => drop(object.insert("value".to_owned(), other)),
+        }
+        print(&format!("{:#}\n", serde_json::Value::Object(object))).map_err(|error| failed(error.into()))
     }
 
     /// Prints an error and returns its exit code.
@@ -48,14 +46,32 @@ impl Output {
                 "causes": error.causes(),
                 "hints": error.hints(),
             });
-            print(&format!("{object:#}\n"));
+            // The error is told on standard error as well.
+            let _ = print(&format!("{object:#}\n"));
         }
         self.complain(error)
     }
 
+    /// Help and version go to standard output, usage errors to standard error.
+    pub(super) fn usage(self, message: &clap::Error) -> u8 {
+        let rendered = message.render();
+        let (colour, plain) = (rendered.ansi().to_string(), rendered.to_string());
+        if !message.use_stderr() {
+            let _ = print(if std::io::stdout().is_terminal() { &colour } else { &plain });
+            return 0;
+        }
+        if self.json {
+            let first = plain.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+            let what = first.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            return self.error(&Error::new(Kind::Usage, what).hint("`kbackup --help` shows verbs and options"));
+        }
+        complain(if std::io::stderr().is_terminal() { &colour } else { &plain });
+        Kind::Usage.exit_code()
+    }
+
     /// Prints an error for people only, and returns its exit code.
     pub(super) fn complain(self, error: &Error) -> u8 {
-        eprint!("{}", error_text(error));
+        complain(&error_text(error));
         error.kind().exit_code()
     }
 }
@@ -74,23 +90,23 @@ fn error_text(error: &Error) -> String {
     text
 }
 
-/// Help and version go to standard output, usage errors to standard error.
-pub(super) fn print_usage(message: &clap::Error) -> u8 {
-    let rendered = message.render();
-    let (colour, plain) = (rendered.ansi().to_string(), rendered.to_string());
-    if message.use_stderr() {
-        eprint!("{}", if std::io::stderr().is_terminal() { colour } else { plain });
-        2
-    } else {
-        print(if std::io::stdout().is_terminal() { &colour } else { &plain });
-        0
+/// A reader that went away (`kbackup list | head`) is no failure.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 
-/// A reader that went away (`kbackup list | head`) is no failure.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+/// Where nobody listens any more, the exit code still says it.
+fn complain(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// "once", "3 times".
+pub(super) fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// Bytes as people read them.

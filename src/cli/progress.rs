@@ -21,7 +21,8 @@ pub(super) fn start(general: &General) -> Progress {
         LogLevel::Debug => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::new(format!("off,kbackup={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).log_internal_errors(false);
     let started = match general.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

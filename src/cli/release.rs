@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Session, node};
 use crate::error::{Error, Kind, Result};
-use crate::node::{Client, Connection, Ledger, PlannedRelease, plan_release};
+use crate::node::{Client, Connection, DebtNode, Ledger, PlannedRelease, plan_release};
 use crate::settings::arguments;
 
 #[derive(Serialize)]
@@ -17,24 +17,27 @@ struct Answer {
 
 pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8> {
     let ledger = Ledger::open(&node::state_directory(&session.general)?)?;
-    let connection = node::connection(&options.node)?;
-    let plan = plan_release(&ledger, connection.as_ref().map(|connection| connection.url.as_str()))?;
+    let connection = node::connection(&options.node, &session.secrets)?;
+    let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
+    let plan = plan_release(&ledger, socket.as_deref().or(options.node.node.as_deref()))?;
     let nodes = plan.nodes();
     let text = text(&nodes, options.dry_run);
     if !options.dry_run {
-        plan.execute(&ledger, |debt| connect(&options.node, connection.as_ref(), &debt.node.url), &session.run)?;
+        plan.execute(&ledger, |debt| connect(options, connection.as_ref(), &debt.node, session), &session.run)?;
     }
-    session.output.answer("kbackup.release/1", &Answer { released: !options.dry_run, nodes }, &text);
+    session.output.answer("kbackup.release/1", &Answer { released: !options.dry_run, nodes }, &text)?;
     Ok(session.done())
 }
 
 /// The record holds an address and no credentials: those are given as for a backup.
-fn connect(options: &arguments::Node, named: Option<&Connection>, url: &str) -> Result<Client> {
-    let connection = match named {
-        Some(connection) => connection.clone(),
-        None => node::connection(&arguments::Node { node: Some(url.to_owned()), ..options.clone() })?
-            .ok_or_else(|| Error::new(Kind::Usage, "no node is named").hint("name it with `--node`"))?,
-    };
+fn connect(options: &arguments::Release, named: Option<&Connection>, owed: &DebtNode, session: &Session) -> Result<Client> {
+    if let Some(connection) = named {
+        return Client::new(connection);
+    }
+    let (node, node_socket) = (Some(owed.url.clone()), owed.unix_socket.clone());
+    let there = arguments::Node { node, node_socket, ..options.node.clone() };
+    let connection = node::connection(&there, &session.secrets)?
+        .ok_or_else(|| Error::new(Kind::Usage, "no node is named").hint("name it with `--node`"))?;
     Client::new(&connection)
 }
 

@@ -22,11 +22,11 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
         for warning in &plan.warnings {
             run.warn(warning.as_str());
         }
-        session.output.answer("kbackup.restore-plan/1", &plan, &plan.to_string());
+        session.output.answer("kbackup.restore-plan/1", &plan, &plan.to_string())?;
         return Ok(session.done());
     }
     let report = restore::execute(&repository, &plan, run)?;
-    session.output.answer("kbackup.restore/1", &session.with_warnings(&report)?, &report.to_string());
+    session.output.answer("kbackup.restore/1", &session.with_warnings(&report)?, &report.to_string())?;
     // The answer holds the failure already.
     Ok(report.failure().map_or_else(|| session.done(), |error| session.output.complain(error)))
 }

@@ -22,7 +22,7 @@ pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
         text.push('\n');
         text.push_str(&table(&["PATH", "BYTES", "MODE", "BLAKE3"], rows.collect()));
     }
-    session.output.answer("kbackup.backup/1", &manifest, &text);
+    session.output.answer("kbackup.backup/1", &manifest, &text)?;
     Ok(0)
 }
 

@@ -24,7 +24,7 @@ pub(super) fn run(options: &arguments::Verify, session: &Session) -> Result<u8> 
         (false, false) => Depth::Normal,
     };
     let report = verify::verify(&repository, &which, depth, &session.run)?;
-    session.output.answer("kbackup.verify/1", &session.with_warnings(&report)?, &text(&report));
+    session.output.answer("kbackup.verify/1", &session.with_warnings(&report)?, &text(&report))?;
     Ok(if report.is_sound() { session.done() } else { Kind::StoredCorrupt.exit_code() })
 }
 

@@ -266,13 +266,16 @@ impl OnlineQuiet<'_> {
         let mut stopping: Option<String> = None;
         loop {
             let Current::Running(scavenge) = current(client, patience)? else { break };
-            if stopping.as_ref() != Some(&scavenge) && Instant::now() >= clean {
+            if stopping.as_ref() != Some(&scavenge) && (clean..=end).contains(&Instant::now()) {
                 claim.owe_scavenge(&scavenge, self.settings.threads, self.settings.throttle_percent)?;
                 self.run.note(format!("stopping scavenge {scavenge}"));
                 // Whatever it answers, `current` says when it has ended (http-api §1.6).
                 let _: Stop = client.stop_scavenge(&scavenge, patience.within(DELETE_LIMIT))?;
-                stopping = Some(scavenge);
-                (poll, end) = (POLL, Instant::now() + self.settings.stopping);
+                // The limit is for all of them together: somebody may start one after the other.
+                if stopping.replace(scavenge).is_none() {
+                    end = Instant::now() + self.settings.stopping;
+                }
+                poll = POLL;
                 continue;
             }
             if Instant::now() > end {

@@ -121,9 +121,15 @@ pub struct Node {
     /// File with a bearer token (or KBACKUP_TOKEN)
     #[arg(long, env = "KBACKUP_TOKEN_FILE", value_name = "FILE", conflicts_with = "user", help_heading = "Node")]
     pub token_file: Option<PathBuf>,
+    /// Name to expect in the node's certificate, where it is not the address's
+    #[arg(long, env = "KBACKUP_NODE_SERVER_NAME", value_name = "NAME", help_heading = "Node")]
+    pub node_server_name: Option<String>,
     /// How long a single answer of the node may take
     #[arg(long, env = "KBACKUP_NODE_TIMEOUT", value_name = "TIME", default_value = "15s", help_heading = "Node")]
     pub node_timeout: Span,
+    /// How long to go on asking a node that is away, or answers by errors
+    #[arg(long, env = "KBACKUP_NODE_PATIENCE", value_name = "TIME", default_value = "30s", help_heading = "Node")]
+    pub node_patience: Span,
 }
 
 /// `kbackup full` and `kbackup diff`.
@@ -281,7 +287,7 @@ pub struct Show {
     #[command(flatten)]
     pub repository: Repository,
     /// Every file, too
-    #[arg(long)]
+    #[arg(long, env = "KBACKUP_FILES")]
     pub files: bool,
 }
 

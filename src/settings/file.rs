@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::fs;
@@ -7,6 +7,7 @@ use crate::fs;
 /// The keys of a configuration file: option ids (`node_timeout`) to their values as text, those for every verb and those of one.
 #[derive(Debug, Default)]
 pub(super) struct ConfigFile {
+    path: Option<PathBuf>,
     general: BTreeMap<String, Vec<String>>,
     verbs: BTreeMap<String, BTreeMap<String, Vec<String>>>,
 }
@@ -18,8 +19,8 @@ impl ConfigFile {
         let wrong = |cause: String| Error::new(Kind::Usage, "the configuration file cannot be used").at(path).because(cause);
         let bytes = fs::read_small(path, MAX_BYTES).map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
         let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-        let mut file = Self::default();
+        let table: toml::Table = text.parse().map_err(|error| wrong(without_text(&error, &text)))?;
+        let mut file = Self { path: Some(path.to_owned()), ..Self::default() };
         for (key, value) in table {
             match value {
                 toml::Value::Table(options) => {
@@ -39,11 +40,32 @@ impl ConfigFile {
         self.verbs.get(verb).and_then(|options| options.get(option)).or_else(|| self.general.get(option)).map(Vec::as_slice)
     }
 
-    /// Every key, with the verb it is for.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
-        let general = self.general.keys().map(|key| (None, key.as_str()));
-        general.chain(self.verbs.iter().flat_map(|(verb, options)| options.keys().map(|key| (Some(verb.as_str()), key.as_str()))))
+    /// Where it was read; none where there is no file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
+
+    /// The names of its tables.
+    pub(super) fn verbs(&self) -> impl Iterator<Item = &str> {
+        self.verbs.keys().map(String::as_str)
+    }
+
+    /// Every key with its values, and the verb it is for.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Option<&str>, &str, &[String])> {
+        let general = self.general.iter().map(|(key, values)| (None, key.as_str(), values.as_slice()));
+        let verbs = self
+            .verbs
+            .iter()
+            .flat_map(|(verb, options)| options.iter().map(|(key, values)| (Some(verb.as_str()), key.as_str(), values.as_slice())));
+        general.chain(verbs)
+    }
+}
+
+/// The parser's own text shows the line, and the line may hold what somebody took for a place for a password.
+fn without_text(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or_else(String::new, |before| format!(" in line {}", before.matches('\n').count() + 1));
+    format!("{}{line}", error.message())
 }
 
 fn id(key: &str) -> String {

@@ -1,75 +1,126 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use clap::builder::{BoolishValueParser, Resettable};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::arguments::Arguments;
 use super::file::ConfigFile;
 use crate::error::{Error, Kind, Result};
 
-/// Where an option's value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where an option's value came from; what comes later is stronger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// A flag.
-    Flag,
-    /// A variable `KBACKUP_*`.
-    Environment,
-    /// The TOML file.
-    File,
     /// Nobody said anything.
     Default,
+    /// The TOML file.
+    File,
+    /// A variable `KBACKUP_*`.
+    Environment,
+    /// A flag.
+    Flag,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Flag => "flag",
-            Self::Environment => "environment",
-            Self::File => "file",
             Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Flag => "flag",
         })
     }
 }
 
-/// Option ids (`node_timeout`) and where their values came from.
-pub type Origins = BTreeMap<String, Origin>;
+/// One option's value as it was written, fit to be shown, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// As it was written; several values are joined by commas.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
 
 /// Everything the user said, resolved.
 #[derive(Debug)]
 pub struct Settings {
     /// Verb and options.
     pub arguments: Arguments,
-    /// Where they came from.
-    pub origins: Origins,
+    /// Every option that has a value, by its id (`node_timeout`).
+    pub said: BTreeMap<String, Setting>,
+}
+
+impl Settings {
+    /// Where an option's value came from.
+    #[must_use]
+    pub fn origin(&self, option: &str) -> Origin {
+        self.said.get(option).map_or(Origin::Default, |setting| setting.origin)
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug)]
+pub enum Unresolved {
+    /// What clap wants printed: help, version, or a usage error.
+    Usage(clap::Error),
+    /// What the options or the file say makes no sense.
+    Error(Error),
+}
+
+impl From<Error> for Unresolved {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<clap::Error> for Unresolved {
+    fn from(error: clap::Error) -> Self {
+        Self::Usage(error)
+    }
 }
 
 /// The command line's definition, also for manuals and completions.
 #[must_use]
 pub fn command() -> Command {
-    Arguments::command()
+    each_argument(Arguments::command(), |_, argument| match argument.get_action() {
+        // `KBACKUP_JSON=1` is as good as `=true`.
+        ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
+        _ => argument,
+    })
 }
 
-/// Resolves flags, environment and file. `Err(Ok(…))` holds what clap wants printed: help, version, or a usage error.
+/// Resolves flags, environment and file.
+///
+/// Of two options that exclude each other the one from the stronger origin stands, so that `--offline` works beside a file that names the node.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a configuration file that cannot be read or has unknown keys.
-pub fn resolve(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings, Result<clap::Error, Error>> {
+/// What clap says; [`Kind::Usage`] for a configuration file that cannot be read, has unknown keys or wrong values, and for options of the same origin that
+/// exclude each other.
+pub fn resolve(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings, Unresolved> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let file = match config_path(&arguments) {
-        Some(path) => ConfigFile::read(&path).map_err(Err)?,
+        Some(path) => ConfigFile::read(&path)?,
         None => ConfigFile::default(),
     };
-    refuse_unknown_keys(&file).map_err(Err)?;
-    let matches = with_defaults(command(), &file).try_get_matches_from(arguments).map_err(Ok)?;
-    let parsed = Arguments::from_arg_matches(&matches).map_err(Ok)?;
-    let mut origins = Origins::new();
-    if let Some((verb, chosen)) = matches.subcommand() {
-        collect_origins(verb, chosen, &file, &mut origins);
+    check(&file)?;
+    let mut layers = Layers { file: &file, withdrawn: BTreeSet::new() };
+    let mut matches = layers.parse(&arguments)?;
+    layers.withdrawn = layers.weaker_of_exclusive(&matches)?;
+    if !layers.withdrawn.is_empty() {
+        matches = layers.parse(&arguments)?;
     }
-    Ok(Settings { arguments: parsed, origins })
+    let said = matches.subcommand().map(|(verb, chosen)| layers.said(verb, chosen)).unwrap_or_default();
+    Ok(Settings { arguments: Arguments::from_arg_matches(&matches)?, said })
+}
+
+/// Whether the answer, and so an error too, is wanted as JSON; for what goes wrong before the arguments are understood.
+pub fn wants_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+        || std::env::var("KBACKUP_JSON")
+            .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on" | "y" | "t"))
 }
 
 /// `--config` has to be known before the rest can be parsed.
@@ -87,50 +138,159 @@ fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
             None => {}
         }
     }
-    std::env::var_os("KBACKUP_CONFIG").map(PathBuf::from)
+    std::env::var_os("KBACKUP_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// What the file says becomes the option's default, so that flags and environment win over it and clap checks it like any other value.
-fn with_defaults(command: Command, file: &ConfigFile) -> Command {
+/// Changes the arguments of the command itself (verb "") and of every verb.
+fn each_argument(command: Command, change: impl Fn(&str, Arg) -> Arg) -> Command {
     let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-    let command = command.mut_args(|argument| with_default(argument, file, ""));
-    verbs.into_iter().fold(command, |command, verb| {
-        command.mut_subcommand(&verb, |subcommand| subcommand.mut_args(|argument| with_default(argument, file, &verb)))
-    })
+    let command = command.mut_args(|argument| change("", argument));
+    verbs
+        .into_iter()
+        .fold(command, |command, verb| command.mut_subcommand(&verb, |subcommand| subcommand.mut_args(|argument| change(&verb, argument))))
 }
 
-fn with_default(argument: Arg, file: &ConfigFile, verb: &str) -> Arg {
-    match file.get(verb, argument.get_id().as_str()) {
-        Some(values) => argument.required(false).default_values(values.to_vec()),
-        None => argument,
+/// What stands below the flags.
+struct Layers<'a> {
+    file: &'a ConfigFile,
+    /// Options that are not taken from environment and file: a stronger one excludes them.
+    withdrawn: BTreeSet<String>,
+}
+
+impl Layers<'_> {
+    /// What the file says becomes the option's default, so that flags and environment win over it and clap checks it like any other value.
+    fn parse(&self, arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
+        let command = each_argument(command(), |verb, argument| {
+            let id = argument.get_id().as_str().to_owned();
+            let empty = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+            let withdrawn = self.withdrawn.contains(&id);
+            let argument = if empty || withdrawn { argument.env(Resettable::Reset) } else { argument };
+            // Clap would not see conflicts with the file, and would see too many with the environment.
+            let argument = argument.conflicts_with(Resettable::Reset);
+            match self.file.get(verb, &id) {
+                Some(values) if !withdrawn => argument.required(false).default_values(values.to_vec()),
+                _ => argument,
+            }
+        });
+        command.try_get_matches_from(arguments)
+    }
+
+    fn weaker_of_exclusive(&self, matches: &ArgMatches) -> Result<BTreeSet<String>> {
+        let mut weaker = BTreeSet::new();
+        let (Some((verb, chosen)), mut command) = (matches.subcommand(), command()) else { return Ok(weaker) };
+        command.build();
+        let Some(verb_command) = command.find_subcommand(verb) else { return Ok(weaker) };
+        for one in verb_command.get_arguments().filter(|argument| is_said(chosen, argument)) {
+            for other in verb_command.get_arg_conflicts_with(one).into_iter().filter(|argument| is_said(chosen, argument)) {
+                let origins = [one, other].map(|argument| self.origin(verb, chosen, argument.get_id().as_str()));
+                let [first, second] = origins;
+                if first == Origin::Default || second == Origin::Default {
+                    continue;
+                }
+                if first == second {
+                    return Err(self.exclusive(one, other, first));
+                }
+                weaker.insert(if first < second { one } else { other }.get_id().to_string());
+            }
+        }
+        Ok(weaker)
+    }
+
+    fn exclusive(&self, one: &Arg, other: &Arg, origin: Origin) -> Error {
+        let name = |argument: &Arg| match (origin, argument.get_long(), argument.get_env()) {
+            (Origin::Environment, _, Some(variable)) => variable.to_string_lossy().into_owned(),
+            (Origin::File, Some(long), _) => long.to_owned(),
+            (_, Some(long), _) => format!("--{long}"),
+            (..) => argument.get_id().as_str().to_uppercase(),
+        };
+        let error = Error::new(Kind::Usage, format!("`{}` and `{}` exclude each other", name(one), name(other)));
+        match (origin, self.file.path()) {
+            (Origin::File, Some(path)) => error.at(path),
+            _ => error,
+        }
+        .hint("leave one of them out")
+    }
+
+    fn origin(&self, verb: &str, matches: &ArgMatches, id: &str) -> Origin {
+        match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => Origin::Flag,
+            Some(ValueSource::EnvVariable) => Origin::Environment,
+            _ if !self.withdrawn.contains(id) && self.file.get(verb, id).is_some() => Origin::File,
+            _ => Origin::Default,
+        }
+    }
+
+    fn said(&self, verb: &str, matches: &ArgMatches) -> BTreeMap<String, Setting> {
+        let ids = matches.ids().map(clap::Id::as_str);
+        // A group of flattened options has an id, too, and no value.
+        let values = ids.filter_map(|id| Some((id, matches.try_get_raw(id).ok().flatten()?)));
+        values
+            .map(|(id, values)| {
+                let value = values.map(|value| shown(&value.to_string_lossy())).collect::<Vec<_>>().join(",");
+                (id.to_owned(), Setting { value, origin: self.origin(verb, matches, id) })
+            })
+            .collect()
     }
 }
 
-fn refuse_unknown_keys(file: &ConfigFile) -> Result<()> {
+/// A flag that says `false` says nothing.
+fn is_said(matches: &ArgMatches, argument: &Arg) -> bool {
+    let id = argument.get_id().as_str();
+    match argument.get_action() {
+        ArgAction::SetTrue => matches.get_flag(id),
+        ArgAction::Set | ArgAction::Append => matches.contains_id(id),
+        _ => false,
+    }
+}
+
+/// A URL may hold a password; that is refused later, and must not be shown before.
+fn shown(value: &str) -> String {
+    match (value.split_once("://"), value.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+        (None, Some(_)) if value.contains(':') => "***".to_owned(),
+        _ => value.to_owned(),
+    }
+}
+
+/// Every key of the file has to be an option, and every value one of its values, whatever verb runs now.
+fn check(file: &ConfigFile) -> Result<()> {
+    let Some(path) = file.path() else { return Ok(()) };
     let command = command();
-    for (verb, key) in file.keys() {
-        let knows = |command: &Command| command.get_arguments().any(|argument| argument.get_id() == key);
-        let mut verbs = command.get_subcommands().filter(|subcommand| verb.is_none_or(|verb| subcommand.get_name() == verb));
-        let known = verbs.any(knows) || (verb.is_none() && knows(&command));
-        if !known {
-            let place =
-                verb.map_or_else(|| "the configuration file".to_owned(), |verb| format!("the configuration file's table `[{verb}]`"));
-            return Err(Error::new(Kind::Usage, format!("{place} has an unknown key"))
-                .on(key.replace('_', "-"))
-                .hint("the keys are the long options without `--`; see `kbackup --help`"));
+    let unknown = |what: String| {
+        Err(Error::new(Kind::Usage, what)
+            .at(path)
+            .hint("a key is a long option without `--`, a table the name of a verb; options of every verb stand above the tables"))
+    };
+    for verb in file.verbs() {
+        if command.find_subcommand(verb).is_none() {
+            return unknown(format!("the configuration file has an unknown table `[{verb}]`"));
         }
+    }
+    for (verb, key, values) in file.entries() {
+        let name = key.replace('_', "-");
+        let commands = command.get_subcommands().filter(|subcommand| verb.is_none_or(|verb| subcommand.get_name() == verb));
+        let mut commands = commands.chain(verb.is_none().then_some(&command));
+        let is_it = |argument: &&Arg| argument.get_id() == key && argument.get_long().is_some() && key != "config";
+        let Some(argument) = commands.find_map(|command| command.get_arguments().find(is_it)) else {
+            let table = verb.map_or_else(String::new, |verb| format!(" in its table `[{verb}]`"));
+            return unknown(format!("the configuration file has an unknown key `{name}`{table}"));
+        };
+        check_values(argument, values).map_err(|why| {
+            Error::new(Kind::Usage, format!("the configuration file has a wrong value for `{name}`")).at(path).because(why)
+        })?;
     }
     Ok(())
 }
 
-fn collect_origins(verb: &str, matches: &ArgMatches, file: &ConfigFile, origins: &mut Origins) {
-    for id in matches.ids() {
-        let origin = match matches.value_source(id.as_str()) {
-            Some(ValueSource::CommandLine) => Origin::Flag,
-            Some(ValueSource::EnvVariable) => Origin::Environment,
-            _ if file.get(verb, id.as_str()).is_some() => Origin::File,
-            _ => Origin::Default,
-        };
-        origins.insert(id.as_str().to_owned(), origin);
+fn check_values(argument: &Arg, values: &[String]) -> Result<(), String> {
+    if !matches!(argument.get_action(), ArgAction::Append) && values.len() != 1 {
+        return Err("it takes one value, not a list".to_owned());
     }
+    let alone = argument.clone().global(false).required(false).env(Resettable::Reset).conflicts_with(Resettable::Reset);
+    let command = Command::new("file").no_binary_name(true).arg(alone.default_values(values.to_vec()));
+    command.try_get_matches_from(std::iter::empty::<OsString>()).map(drop).map_err(|error| {
+        let text = error.to_string();
+        let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty()).map(str::trim);
+        lines.collect::<Vec<_>>().join(" ")
+    })
 }

@@ -1,0 +1,160 @@
+//! The real executable, as an operator meets it: what it answers, what it refuses, and how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+
+mod answers;
+mod errors;
+mod json;
+mod settings;
+mod signals;
+mod streams;
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kbackup_testnode::{Mark, Node, Recording, Server};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A place for everything that one operator does.
+pub(crate) struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self { directory: directory.unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().canonicalize().unwrap().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// `kbackup`, here, with nothing of this machine's environment.
+    pub(crate) fn kbackup(&self, line: &str) -> assert_cmd::Command {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_kbackup"));
+        command.args(line.split_whitespace()).env_clear().env("KBACKUP_STATE_DIR", self.path("state"));
+        command.current_dir(self.path("")).timeout(PATIENCE);
+        command
+    }
+
+    /// The same, for a process that is to be watched.
+    pub(crate) fn process(&self, line: &str) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kbackup"));
+        command.args(line.split_whitespace()).env_clear().env("KBACKUP_STATE_DIR", self.path("state")).current_dir(self.path(""));
+        command
+    }
+
+    /// Runs it, and writes down all that it says.
+    pub(crate) fn transcript(&self, line: &str) -> String {
+        transcript(line, &mut self.kbackup(line))
+    }
+
+    /// What lies in the repository `repo`, as names of backups.
+    pub(crate) fn listed(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.path("repo/backups")) else { return Vec::new() };
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// What is left of backups that were not finished.
+    pub(crate) fn unfinished(&self) -> usize {
+        std::fs::read_dir(self.path("repo/incoming")).map_or(0, Iterator::count)
+    }
+
+    /// How many nodes are owed something.
+    pub(crate) fn debts(&self) -> usize {
+        let Ok(entries) = std::fs::read_dir(self.path("state")) else { return 0 };
+        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "json")).count()
+    }
+}
+
+/// A node that stands still where its recording was left, with its API, and a place to work in.
+pub(crate) struct Stage {
+    pub(crate) node: Node,
+    pub(crate) server: Server,
+    pub(crate) place: Place,
+}
+
+impl Stage {
+    pub(crate) fn new(recording: &str) -> Self {
+        let place = Place::new();
+        let node = Node::start(Recording::named(recording).unwrap(), place.path("node")).unwrap();
+        node.advance_to_mark(Mark::Ready).unwrap();
+        let server = node.serve().unwrap();
+        Self { node, server, place }
+    }
+
+    /// With a repository that holds a full of the node.
+    pub(crate) fn backed_up(recording: &str) -> Self {
+        let stage = Self::new(recording);
+        let line = stage.line("full --repo repo --node URL");
+        stage.place.kbackup(&line).assert().code(0);
+        stage
+    }
+
+    pub(crate) fn advance(&self, steps: usize) {
+        self.node.advance_to(self.node.step() + steps).unwrap();
+    }
+
+    /// `URL` becomes the node's address.
+    pub(crate) fn line(&self, line: &str) -> String {
+        line.replace("URL", &self.server.url())
+    }
+
+    pub(crate) fn transcript(&self, line: &str) -> String {
+        self.place.transcript(&self.line(line))
+    }
+}
+
+pub(crate) fn transcript(line: &str, command: &mut assert_cmd::Command) -> String {
+    let output = command.output().unwrap();
+    let mut text = format!("$ kbackup {line}\nexit: {}\n", output.status.code().unwrap());
+    for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        if !stream.is_empty() {
+            let _ = write!(text, "--- {name}\n{}", String::from_utf8(stream.clone()).unwrap());
+        }
+    }
+    text
+}
+
+/// Runs `check` under filters for what differs from run to run.
+pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    let root = place.path("").display().to_string();
+    settings.add_filter(root.trim_end_matches('/'), "[PLACE]");
+    settings.add_filter(r"\d{8}T\d{6}Z-", "[TIME]-");
+    settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "[NODE]");
+    settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "[ID]");
+    settings.add_filter(r"after \d+ s", "after [SECONDS] s");
+    settings.add_filter(r#""seconds": \d+"#, r#""seconds": "[SECONDS]""#);
+    settings.add_filter(r"process \d+", "process [PID]");
+    settings.add_filter(r"by \S+ on \S+, process", "by [USER] on [HOST], process");
+    settings.add_filter(r"\b\d+ s( +1 )", "[AGE]$1");
+    settings.bind(check);
+}
+
+/// Snapshots of transcripts, each under its own name.
+macro_rules! snapshots {
+    ($place:expr, $($name:literal: $transcript:expr,)*) => {
+        $crate::cli::stable(&$place, || {
+            $(insta::assert_snapshot!($name, $transcript);)*
+        })
+    };
+}
+pub(crate) use snapshots;

@@ -1,0 +1,114 @@
+//! What each verb answers, as text and as JSON.
+
+use super::{Place, Stage, snapshots, stable};
+
+#[test]
+fn help() {
+    let place = Place::new();
+    stable(&place, || {
+        for verb in ["", "full", "diff", "restore", "verify", "check", "list", "show", "release"] {
+            let line = format!("{verb} --help");
+            let name = if verb.is_empty() { "help".to_owned() } else { format!("help-{verb}") };
+            insta::assert_snapshot!(name, super::transcript(line.trim(), place.kbackup(&line).env("COLUMNS", "120")));
+        }
+        insta::assert_snapshot!("version", place.transcript("--version"));
+    });
+}
+
+#[test]
+fn usage() {
+    let place = Place::new();
+    snapshots!(place,
+        "usage-no-verb": place.transcript(""),
+        "usage-unknown-verb": place.transcript("incremental"),
+        "usage-unknown-option": place.transcript("full --repo repo --node http://localhost --fast"),
+        "usage-no-repository": place.transcript("list"),
+        "usage-no-target": place.transcript("restore --repo repo"),
+        "usage-wrong-time": place.transcript("full --repo repo --node http://localhost --wait soon"),
+        "usage-exclusive": place.transcript("verify --repo repo --quick --deep"),
+        "usage-exclusive-json": place.transcript("verify --repo repo --quick --deep --json"),
+        "usage-json": place.transcript("list --json"),
+        "usage-no-node": place.transcript("full --repo repo"),
+        "usage-no-db": place.transcript("full --repo repo --offline"),
+        "usage-label": place.transcript("show yesterday --repo repo"),
+        "usage-targets": place.transcript("restore --repo repo --to a --to b --index-to c"),
+        "usage-owner": place.transcript("restore --repo repo --to a --owner nobody"),
+    );
+}
+
+#[test]
+fn a_day_of_an_operator() {
+    let stage = Stage::new("26.1-append");
+    let place = &stage.place;
+    snapshots!(place,
+        "full-dry-run": stage.transcript("full --repo repo --node URL --dry-run"),
+        "full-dry-run-json": stage.transcript("full --repo repo --node URL --dry-run --json"),
+        "full": stage.transcript("full --repo repo --node URL"),
+    );
+    assert!(place.path("repo/kbackup.json").is_file());
+    stage.advance(300);
+    snapshots!(place,
+        "diff-dry-run": stage.transcript("diff --repo repo --node URL --dry-run"),
+        "diff": stage.transcript("diff --repo repo --node URL"),
+    );
+    stage.advance(300);
+    snapshots!(place,
+        "diff-json": stage.transcript("diff --repo repo --node URL --json"),
+        "list": stage.transcript("list --repo repo"),
+        "list-json": stage.transcript("list --repo repo --json"),
+        "show": stage.transcript("show --repo repo"),
+        "show-files": stage.transcript("show --repo repo --files"),
+        "show-json": stage.transcript("show --repo repo --json"),
+        "verify-quick": stage.transcript("verify --repo repo --quick"),
+        "verify": stage.transcript("verify --repo repo --all"),
+        "verify-json": stage.transcript("verify --repo repo --deep --json"),
+        "restore-dry-run": stage.transcript("restore --repo repo --to restored --dry-run"),
+        "restore-dry-run-json": stage.transcript("restore --repo repo --to restored --dry-run --json"),
+    );
+    assert!(!place.path("restored").exists());
+    snapshots!(place,
+        "restore": stage.transcript("restore --repo repo --to restored"),
+        "restore-json": stage.transcript("restore --repo repo --to again --ready --json"),
+        "check": stage.transcript("check restored"),
+        "check-json": stage.transcript("check again --server-version 26.1 --deep --json"),
+        "release-nothing": stage.transcript("release"),
+        "release-nothing-json": stage.transcript("release --json"),
+    );
+}
+
+#[test]
+fn offline_and_a_first_diff() {
+    let stage = Stage::new("24.10-append");
+    stage.node.advance_to_end().unwrap();
+    snapshots!(stage.place,
+        "diff-first-offline": stage.transcript("diff --repo repo --offline --db node/db"),
+        "full-second-json": stage.transcript("full --repo repo --offline --db node/db --server-version 24.10.4 --json"),
+    );
+}
+
+#[test]
+fn nothing_in_the_repository() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("repo")).unwrap();
+    let stage = Stage::backed_up("26.1-append");
+    std::fs::remove_dir_all(stage.place.path("repo/backups")).unwrap();
+    snapshots!(stage.place,
+        "list-empty": stage.transcript("list --repo repo"),
+        "list-empty-json": stage.transcript("list --repo repo --json"),
+        "show-empty": stage.transcript("show --repo repo"),
+        "verify-empty": stage.transcript("verify --repo repo"),
+        "restore-empty": stage.transcript("restore --repo repo --to restored"),
+    );
+}
+
+/// Done, but the operator should know something: exit code 3.
+#[test]
+fn warnings() {
+    let stage = Stage::new("26.1-append");
+    stage.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
+    snapshots!(stage.place,
+        "warning": stage.transcript("full --repo repo --node URL --no-quiesce"),
+        "warning-json": stage.transcript("diff --repo repo --node URL --no-quiesce --json"),
+        "warning-list": stage.transcript("list --repo repo"),
+    );
+}
