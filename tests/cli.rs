@@ -1,6 +1,6 @@
 //! The real executable, as an operator meets it: what it answers, what it refuses, and how it ends.
 
-#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
 mod answers;
 mod errors;
@@ -146,6 +146,13 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r"process \d+", "process [PID]");
     settings.add_filter(r"by \S+ on \S+, process", "by [USER] on [HOST], process");
     settings.add_filter(r"\b\d+ s( +1 )", "[AGE]$1");
+    settings.add_filter(r"/(dev/shm|tmp)/\.tmp\w+", "[ELSEWHERE]");
+    settings.add_filter(r"\d{4}-\d\d-\d\d \d\d:\d\d", "[TIME]");
+    settings.add_filter(r#""(bytes_needed|bytes_free|user|group)": \d+"#, r#""$1": "[NUMBER]""#);
+    settings.add_filter(r#""(user|group)_name": "[^"]*""#, r#""$1_name": "[NAME]""#);
+    settings.add_filter(r#""set": (true|false)"#, r#""set": "[WHETHER]""#);
+    settings.add_filter(r"owner: \d+:\d+", "owner: [OWNER]");
+    settings.add_filter(r"space: .* needed, .* free", "space: [NEEDED] needed, [FREE] free");
     settings.bind(check);
 }
 

@@ -180,6 +180,8 @@ impl Task<'_> {
         let read = self.checkpoints(capture)?;
 
         run.emit(Event::Step(Step::Chunks));
+        let expected = survey::estimate_of_chunks(self.source, self.ground, &self.place)?;
+        run.emit(Event::Expected { files: expected.files, bytes: expected.bytes });
         let allowed = Allowed { damaged: self.request.accept_damaged, archived: self.request.archived, running: self.source.is_running() };
         let chunks = chunks::copy(capture, self.repository, read.writer, allowed)?;
         let secondary_index = source::secondary_index(capture, self.source.is_running())?;

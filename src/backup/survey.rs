@@ -10,7 +10,7 @@ use crate::event::Run;
 use crate::format::names::{ChunkName, TableId};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
-use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Manifest, Owner, RestoreMark, RestoredFrom};
+use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Manifest, Owner, RelativePath, RestoreMark, RestoredFrom};
 use crate::proof::{self, ChunkSet};
 use crate::repository::Repository;
 
@@ -122,10 +122,19 @@ pub struct Estimate {
 
 /// Estimates what will be copied.
 pub(super) fn estimate(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimate> {
+    estimate_of(source, ground, place, |_| true)
+}
+
+/// What the chunks will cost, for the progress.
+pub(super) fn estimate_of_chunks(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimate> {
+    estimate_of(source, ground, place, |path| path.as_str().starts_with("db/chunk-"))
+}
+
+fn estimate_of(source: &Source<'_>, ground: &Ground, place: &Place<'_>, which: impl Fn(&RelativePath) -> bool) -> Result<Estimate> {
     let parent = place.parent.filter(|_| place.kind == BackupKind::Diff);
     let held: std::collections::HashMap<_, _> = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
     let mut estimate = Estimate { files: 0, bytes: 0, held: 0 };
-    for entry in source.directories.files()?.iter().filter(|entry| belongs(entry)) {
+    for entry in source.directories.files()?.iter().filter(|entry| belongs(entry) && which(&entry.path)) {
         match held.get(&entry.path) {
             Some(row) if row.size == entry.size && row.chunk.is_none_or(|chunk| chunk.md5.is_some()) => estimate.held += 1,
             Some(row) if row.chunk.is_some() => {

@@ -117,7 +117,7 @@ fn summary_text(summary: &Summary) -> String {
     let mut text = format!("{} ends at log position {}\n", summary.label, summary.position);
     let parent =
         summary.parent.as_ref().map_or_else(String::new, |parent| format!(" (since {parent}: {} of log)", size(summary.log_bytes_added)));
-    let _ = writeln!(text, "read {} from the node{parent}", size(summary.bytes_read));
+    let _ = writeln!(text, "read {} of the node's files{parent}", size(summary.bytes_read));
     let _ = writeln!(
         text,
         "stored {} anew: {} files copied, {} taken over; a restore writes {}",

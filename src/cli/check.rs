@@ -12,8 +12,15 @@ use crate::proof::{self, Depth, Effect, Examination, Finding, Options, Outcome, 
 use crate::settings::arguments;
 
 pub(super) fn run(options: &arguments::Check, session: &Session) -> Result<u8> {
-    if fs::status(&options.directory)?.is_none() {
-        return Err(Error::new(Kind::Usage, "there is no such directory").at(&options.directory).hint("name a server's db directory"));
+    let usage = |what: &str| Err(Error::new(Kind::Usage, what).at(&options.directory).hint("name a server's db directory"));
+    match fs::status_of_target(&options.directory)? {
+        None => return usage("there is no such directory"),
+        Some(status) if status.kind != fs::FileKind::Directory => return usage("this is no directory"),
+        Some(_) => {}
+    }
+    let is_servers = |name: &str| name.starts_with("chunk-") || name.ends_with(".chk");
+    if !fs::list(&options.directory)?.iter().any(|entry| is_servers(&entry.name.to_string_lossy())) {
+        return usage("there is neither a chunk nor a checkpoint in this directory");
     }
     let directories = Directories::new(fs::canonical(&options.directory)?, options.index.clone());
     let version = options.server_version.as_deref().map(line).transpose()?;
@@ -40,12 +47,15 @@ fn text(place: &Path, examination: &Examination) -> String {
         text.push_str("a server works on these files right now: what looks wrong may be a change caught half-way\n");
     }
     if let Some(log) = &examination.log {
-        let position = log.position.map_or_else(|| log.writer.to_string(), |position| position.to_string());
-        let _ = writeln!(text, "the log ends at position {position}, in {} chunk files", log.chunks);
+        let chunks = count(log.chunks, "chunk file");
+        let _ = match log.position {
+            Some(position) => writeln!(text, "the log ends at position {position}, in {chunks}"),
+            None => writeln!(text, "the log has no end that could be found, in {chunks}"),
+        };
     }
     if let Some(index) = &examination.index {
         let commit = index.commit.map_or_else(|| "nothing".to_owned(), |commit| format!("up to {commit}"));
-        let _ = writeln!(text, "the index has {} tables, {commit}", index.tables);
+        let _ = writeln!(text, "the index has {}, {commit}", count(index.tables, "table"));
     }
     text.push('\n');
     for version in &examination.versions {
@@ -91,4 +101,9 @@ fn finding_text(finding: &Finding) -> String {
         let _ = writeln!(text, "  hint: {hint}");
     }
     text
+}
+
+fn count(number: impl Into<u64>, what: &str) -> String {
+    let number = number.into();
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

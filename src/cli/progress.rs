@@ -12,6 +12,10 @@ use crate::settings::arguments::{General, LogFormat, LogLevel};
 /// Where there is no terminal, a line of progress comes this often.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
+/// The bar, of a step whose bytes are known, and of one whose bytes are not.
+const STEP_WITH_BYTES: &str = "{msg:12} {wide_bar} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
+const STEP: &str = "{msg}";
+
 /// Starts the log on standard error, and returns what turns events into log lines and progress.
 pub(super) fn start(general: &General) -> Progress {
     let level = match general.log {
@@ -30,9 +34,6 @@ pub(super) fn start(general: &General) -> Progress {
     drop(started);
     let terminal = std::io::stderr().is_terminal() && general.log_format == LogFormat::Text && general.log != LogLevel::Error;
     let bar = ProgressBar::with_draw_target(Some(0), if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
-    if let Ok(style) = ProgressStyle::with_template("{msg:12} {bytes:>11} of {total_bytes} {bytes_per_sec} {eta}") {
-        bar.set_style(style);
-    }
     Progress { bar, state: Mutex::new(State { step: Step::Preflight, done: 0, expected: 0, told: Instant::now() }) }
 }
 
@@ -57,7 +58,7 @@ impl Observer for Progress {
                     *state = State { step: *step, done: 0, expected: 0, told: Instant::now() };
                 }
                 self.bar.reset();
-                self.bar.set_length(0);
+                self.style(STEP);
                 self.bar.set_message(step.name());
                 debug!("{}", step.name());
             }
@@ -65,7 +66,10 @@ impl Observer for Progress {
                 if let Ok(mut state) = self.state.lock() {
                     state.expected = *bytes;
                 }
-                self.bar.set_length(*bytes);
+                if *bytes > 0 {
+                    self.bar.set_length(*bytes);
+                    self.style(STEP_WITH_BYTES);
+                }
                 debug!(files, bytes, "expected");
             }
             Event::Progress { bytes } => self.advance(*bytes),
@@ -83,6 +87,12 @@ impl Observer for Progress {
 }
 
 impl Progress {
+    fn style(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+    }
+
     fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
         let Ok(mut state) = self.state.lock() else { return };

@@ -18,6 +18,8 @@ struct Answer {
 pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8> {
     let ledger = Ledger::open(&node::state_directory(&session.general)?)?;
     let connection = node::connection(&options.node, &session.secrets)?;
+    // Also where nothing is owed, an address that cannot be one is told.
+    connection.as_ref().map(Client::new).transpose()?;
     let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
     let plan = plan_release(&ledger, socket.as_deref().or(options.node.node.as_deref()))?;
     let nodes = plan.nodes();

@@ -8,7 +8,6 @@ use crate::settings::arguments;
 
 pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8> {
     let run = &*session.run;
-    let repository = DirectoryRepository::open(&options.repository.repo)?;
     let request = Request {
         label: label(&options.label)?,
         targets: targets(options)?,
@@ -17,6 +16,7 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
         server_version: options.server_version.clone(),
         accept: Accept { archive: options.archived, older_server: options.older_server, unsure_whether_in_use: options.confirm },
     };
+    let repository = DirectoryRepository::open(&options.repository.repo)?;
     let plan = restore::plan(&repository, &request, run)?;
     if options.dry_run {
         for warning in &plan.warnings {

@@ -8,8 +8,9 @@ use crate::repository::{DirectoryRepository, Repository};
 use crate::settings::arguments;
 
 pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
+    let label = label(&options.label)?;
     let repository = DirectoryRepository::open(&options.repository.repo)?;
-    let manifest = match label(&options.label)? {
+    let manifest = match label {
         Some(label) => repository.manifest(&label)?,
         None => newest(&repository)?,
     };
@@ -47,7 +48,7 @@ fn text(manifest: &Manifest) -> String {
         ("database", source.identity.database.to_string()),
         ("taken from", format!("{} ({})", source.db, if source.online { "running node" } else { "offline" })),
         ("files", format!("{}, {}", manifest.files.len(), size(manifest.size()))),
-        ("read from the node", size(manifest.cost.bytes_read)),
+        ("read from the source", size(manifest.cost.bytes_read)),
         ("new in the repository", size(manifest.cost.bytes_stored)),
         (
             "index",

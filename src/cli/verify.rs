@@ -11,8 +11,8 @@ use crate::settings::arguments;
 use crate::verify::{self, Report, Which};
 
 pub(super) fn run(options: &arguments::Verify, session: &Session) -> Result<u8> {
-    let repository = DirectoryRepository::open(&options.repository.repo)?;
     let named = options.labels.iter().map(|text| label(text)).collect::<Result<Option<Vec<_>>>>()?;
+    let repository = DirectoryRepository::open(&options.repository.repo)?;
     let which = match named {
         _ if options.all => Which::All,
         Some(labels) if !labels.is_empty() => Which::Named(labels),

@@ -133,7 +133,11 @@ pub fn plausible(directories: &Directories, run: &Run) -> Result<Directories> {
     };
     let resolve = |path: &Path, what: &str, option: &str| match fs::canonical(path) {
         Err(error) if error.is_not_found() => Err(missing(path, what, option)),
-        result => Ok(result?),
+        result => {
+            let path = result?;
+            let is_directory = fs::status(&path)?.is_some_and(|status| status.kind == fs::FileKind::Directory);
+            if is_directory { Ok(path) } else { Err(missing(&path, "this is no directory", option)) }
+        }
     };
     let db = resolve(&directories.db, "there is no db directory", "--db")?;
     for checkpoint in Checkpoint::ALL {

@@ -19,7 +19,7 @@ const AUTO_CLEAN_UP: Duration = Duration::from_secs(3);
 const DELETE_LIMIT: Duration = Duration::from_secs(2);
 /// Giving back after a success or a failure may take its time; after an interruption somebody waits.
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
-const HASTY_LIMIT: Duration = Duration::from_secs(5);
+const HASTY_LIMIT: Duration = Duration::from_millis(1500);
 
 /// How far quiescing goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -367,7 +367,7 @@ fn give_back(client: &Client, version: &ServerVersion, claim: &mut Claim, limit:
     }
     let end = Instant::now() + limit;
     is_same_node(client, claim.debt(), rest(end))?;
-    let scavenge = give_back_scavenge(client, version, claim, end, run);
+    let scavenge = give_back_scavenge(client, version, claim, limit, run);
     let auto = give_back_auto_scavenge(client, claim, end, run);
     scavenge.and(auto)
 }
@@ -389,13 +389,27 @@ fn is_same_node(client: &Client, debt: &Debt, patience: Patience<'_>) -> Result<
     }
 }
 
-fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Claim, end: Instant, run: &Run) -> Result<()> {
+fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Claim, limit: Duration, run: &Run) -> Result<()> {
     let Some(owed) = claim.debt().scavenge.clone() else { return Ok(()) };
+    let end = Instant::now() + limit;
     let mut poll = POLL;
     loop {
         let old_server = client.current_scavenge(rest(end))? == Current::NotSupported;
-        if matches!(current(client, rest(end))?, Current::Running(_)) || has_succeeded(client, &owed.id, rest(end))? {
-            break;
+        match current(client, rest(end))? {
+            // It has been told to stop and cleans up (O40); what is found running at the end of our patience was never stopped, or the record stays.
+            Current::Running(scavenge) if scavenge == owed.id && Instant::now() + poll < end => {
+                std::thread::sleep(poll);
+                poll = (poll * 2).min(LONGEST_POLL);
+                continue;
+            }
+            Current::Running(scavenge) if scavenge == owed.id && limit <= HASTY_LIMIT => {
+                return Err(Error::new(Kind::Failed, format!("scavenge {} has not stopped yet", owed.id))
+                    .on(client.place())
+                    .hint("it stays on record: run `kbackup release` later"));
+            }
+            Current::Running(_) => break,
+            _ if has_succeeded(client, &owed.id, rest(end))? => break,
+            _ => {}
         }
         // A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what it was running (O43, http-api §1.4).
         let extent =

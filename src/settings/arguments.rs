@@ -8,7 +8,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Backs up a running KurrentDB / `EventStoreDB` node, and brings it back.
 #[derive(Debug, Parser)]
-#[command(name = "kbackup", version, max_term_width = 120, disable_help_subcommand = true, subcommand_required = true)]
+#[command(
+    name = "kbackup",
+    about = "Backs up a running KurrentDB or EventStoreDB node, and brings it back",
+    version,
+    max_term_width = 120,
+    disable_help_subcommand = true,
+    subcommand_required = true
+)]
 #[command(
     after_help = "Every option can also be set as an environment variable (KBACKUP_REPO for --repo, …) or as a key of the TOML file that --config names; \
     a flag wins over the environment, the environment over the file. Passwords and tokens never go into arguments: see --password-file, KBACKUP_PASSWORD, \
@@ -38,7 +45,7 @@ pub struct General {
     /// How the log is written
     #[arg(long, global = true, env = "KBACKUP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", help_heading = "General")]
     pub log_format: LogFormat,
-    /// Where kbackup remembers what it owes a node [default: /var/lib/kbackup for root, else ~/.local/state/kbackup]
+    /// Where kbackup remembers what it owes to nodes [default: /var/lib/kbackup for root, else ~/.local/state/kbackup]
     #[arg(long, global = true, env = "KBACKUP_STATE_DIR", value_name = "DIR", help_heading = "General")]
     pub state_dir: Option<PathBuf>,
 }

@@ -221,8 +221,9 @@ impl Layers<'_> {
     }
 
     fn said(&self, verb: &str, matches: &ArgMatches) -> BTreeMap<String, Setting> {
-        let ids = matches.ids().map(clap::Id::as_str);
-        // A group of flattened options has an id, too, and no value.
+        let command = command();
+        let of_verb = command.find_subcommand(verb).into_iter().flat_map(Command::get_arguments);
+        let ids = command.get_arguments().chain(of_verb).map(|argument| argument.get_id().as_str());
         let values = ids.filter_map(|id| Some((id, matches.try_get_raw(id).ok().flatten()?)));
         values
             .map(|(id, values)| {

@@ -49,11 +49,12 @@ fn a_day_of_an_operator() {
     stage.advance(300);
     snapshots!(place,
         "diff-dry-run": stage.transcript("diff --repo repo --node URL --dry-run"),
-        "diff": stage.transcript("diff --repo repo --node URL"),
+        // The index is caught in the middle of a change, and the node stands still: a backup without it, and exit code 3.
+        "diff-json": stage.transcript("diff --repo repo --node URL --json"),
     );
     stage.advance(300);
     snapshots!(place,
-        "diff-json": stage.transcript("diff --repo repo --node URL --json"),
+        "diff": stage.transcript("diff --repo repo --node URL"),
         "list": stage.transcript("list --repo repo"),
         "list-json": stage.transcript("list --repo repo --json"),
         "show": stage.transcript("show --repo repo"),
@@ -101,14 +102,12 @@ fn nothing_in_the_repository() {
     );
 }
 
-/// Done, but the operator should know something: exit code 3.
 #[test]
-fn warnings() {
+fn without_quiescing() {
     let stage = Stage::new("26.1-append");
     stage.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
     snapshots!(stage.place,
-        "warning": stage.transcript("full --repo repo --node URL --no-quiesce"),
-        "warning-json": stage.transcript("diff --repo repo --node URL --no-quiesce --json"),
-        "warning-list": stage.transcript("list --repo repo"),
+        "no-quiesce": stage.transcript("full --repo repo --node URL --no-quiesce"),
+        "no-quiesce-show": stage.transcript("show --repo repo"),
     );
 }

@@ -1,1 +1,198 @@
+//! A signal ends a backup within two seconds: nothing is listed, and the node has back what was taken. After a kill the next run repairs it.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use kbackup_testnode::{AutoScavenge, AutoScavengeState, Node, Synthetic, Version};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{PATIENCE, Place, Stage};
+
+const SOON: Duration = Duration::from_secs(2);
+
+/// A still node with so many files that a backup can be met in the middle, and with a scavenge that runs for ever.
+fn big_stage() -> Stage {
+    let place = Place::new();
+    let synthetic = Synthetic { filter_bytes: 1 << 20, ..Synthetic::of_size(384 << 20, 16 << 20) };
+    synthetic.make(place.path("node")).unwrap();
+    let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
+    let server = node.serve().unwrap();
+    node.start_scavenge(None).unwrap();
+    Stage { node, server, place }
+}
+
+fn start(stage: &Stage, line: &str) -> Child {
+    stage.place.process(&stage.line(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !what() {
+        assert!(Instant::now() < end, "it does not come to that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A chunk of it lies in the repository.
+fn is_copying(stage: &Stage) -> bool {
+    let incoming = walkdir::WalkDir::new(stage.place.path("repo/incoming"));
+    incoming.into_iter().flatten().any(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("chunk-")))
+}
+
+fn is_stopping_a_scavenge(stage: &Stage) -> bool {
+    stage.node.requests().iter().any(|request| request.method == "DELETE")
+}
+
+fn posts(stage: &Stage, part: &str) -> usize {
+    stage.node.requests().iter().filter(|request| request.method == "POST" && request.path.contains(part)).count()
+}
+
+/// Ends soon, with this code, with nothing listed and nothing owed.
+fn ends_cleanly(stage: &Stage, child: Child, code: i32) {
+    let sent = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let (took, stderr) = (sent.elapsed(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(took < SOON, "{took:?}: {stderr}");
+    assert!(stderr.contains("error: interrupted\n"), "{stderr}");
+    assert!(stderr.contains("hint: "), "{stderr}");
+    assert!(output.stdout.is_empty());
+    assert!(stage.place.listed().is_empty());
+    assert_eq!(stage.place.unfinished(), 0);
+    assert_eq!(stage.place.debts(), 0);
+    assert!(!stage.node.owes_scavenge());
+}
+
+#[test]
+fn in_the_middle_of_copying() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let stage = big_stage();
+        let child = start(&stage, "full --repo repo --node URL");
+        wait_until(|| is_copying(&stage));
+        send(&child, signal);
+        ends_cleanly(&stage, child, code);
+        assert_eq!(posts(&stage, "/admin/scavenge"), 1);
+        assert!(stage.node.current_scavenge().is_some(), "it goes on");
+    }
+}
+
+#[test]
+fn a_second_signal_changes_nothing() {
+    let stage = big_stage();
+    let child = start(&stage, "full --repo repo --node URL");
+    wait_until(|| is_copying(&stage));
+    for signal in [Signal::INT, Signal::INT, Signal::TERM] {
+        send(&child, signal);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    ends_cleanly(&stage, child, 130);
+    assert_eq!(posts(&stage, "/admin/scavenge"), 1);
+}
+
+#[test]
+fn while_the_node_is_quieted() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let stage = Stage::new("26.1-append");
+        stage.node.change_quirks(|quirks| {
+            quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
+            quirks.cancel_delay = Duration::from_millis(300);
+            quirks.pausing_for = Duration::ZERO;
+        });
+        stage.node.start_scavenge(None).unwrap();
+        let child = start(&stage, "full --repo repo --node URL");
+        wait_until(|| is_stopping_a_scavenge(&stage));
+        send(&child, signal);
+        ends_cleanly(&stage, child, code);
+        assert_eq!(stage.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+        assert_eq!((posts(&stage, "/admin/scavenge"), posts(&stage, "/auto-scavenge/resume")), (1, 1));
+    }
+}
+
+/// A scavenge takes its time to clean up, longer than a supervisor waits: the node is given back what can be given back by then, the rest stays on record.
+#[test]
+fn while_a_scavenge_does_not_stop() {
+    let stage = Stage::new("26.1-append");
+    stage.node.change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(4));
+    stage.node.start_scavenge(None).unwrap();
+    let child = start(&stage, "full --repo repo --node URL");
+    wait_until(|| is_stopping_a_scavenge(&stage));
+    send(&child, Signal::TERM);
+    let sent = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    assert!(sent.elapsed() < SOON, "{:?}", sent.elapsed());
+    assert!(stage.place.listed().is_empty());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("run `kbackup release`"), "{stderr}");
+    assert_eq!(stage.place.debts(), 1);
+    stage.place.kbackup("release").assert().code(0);
+    assert_eq!((stage.place.debts(), posts(&stage, "/admin/scavenge")), (0, 1));
+    assert!(!stage.node.owes_scavenge());
+}
+
+#[test]
+fn while_the_node_answers_slowly() {
+    let stage = Stage::new("26.1-append");
+    stage.node.change_quirks(|quirks| quirks.never_answer = true);
+    let child = start(&stage, "full --repo repo --node URL");
+    wait_until(|| !stage.node.requests().is_empty());
+    send(&child, Signal::INT);
+    ends_cleanly(&stage, child, 130);
+}
+
+#[test]
+fn during_restore_and_verify() {
+    let stage = big_stage();
+    stage.place.kbackup(&stage.line("full --repo repo --node URL")).assert().code(0);
+    let child = start(&stage, "restore --repo repo --to restored");
+    wait_until(|| stage.place.path("restored/chunk-000000.000000").exists());
+    send(&child, Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
+    // No server starts from it, and the same restore takes it up again.
+    stage.place.kbackup("check restored").assert().code(20);
+    stage.place.kbackup("restore --repo repo --to restored").assert().code(0);
+    let child = start(&stage, "verify --repo repo");
+    std::thread::sleep(Duration::from_millis(150));
+    send(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_kill_is_repaired() {
+    let stage = big_stage();
+    let mut child = start(&stage, "full --repo repo --node URL");
+    wait_until(|| is_copying(&stage));
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert_eq!((stage.place.debts(), stage.place.unfinished(), stage.place.listed().len()), (1, 1, 0));
+    assert!(stage.node.owes_scavenge());
+
+    stage.place.kbackup("release --dry-run").assert().code(0);
+    assert_eq!(posts(&stage, "/admin/scavenge"), 0);
+    stage.place.kbackup("release").assert().code(0);
+    assert_eq!((posts(&stage, "/admin/scavenge"), stage.place.debts()), (1, 0));
+    assert!(!stage.node.owes_scavenge());
+
+    stage.place.kbackup(&stage.line("full --repo repo --node URL")).assert().code(0);
+    assert_eq!((stage.place.debts(), stage.place.unfinished(), stage.place.listed().len()), (0, 0, 1));
+}
+
+#[test]
+fn the_next_backup_repairs_a_kill_as_well() {
+    let stage = big_stage();
+    let mut child = start(&stage, "full --repo repo --node URL");
+    wait_until(|| is_copying(&stage));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stage.place.kbackup(&stage.line("diff --repo repo --node URL")).assert().code(0);
+    assert_eq!((stage.place.debts(), stage.place.unfinished(), stage.place.listed().len()), (0, 0, 1));
+    assert!(!stage.node.owes_scavenge());
+    assert_eq!(posts(&stage, "/admin/scavenge"), 1);
+}

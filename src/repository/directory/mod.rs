@@ -103,6 +103,9 @@ impl DirectoryRepository {
         match fs::read_small(&marker, MAX_BYTES) {
             Ok(bytes) => Ok(Some(Self { id: Marker::decode(&bytes, &marker)?.id, layout })),
             Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotADirectory => {
+                Err(Error::new(Kind::NotFound, "this is no directory").at(path).hint("check `--repo`"))
+            }
             Err(error) => Err(error.into()),
         }
     }
