@@ -1,6 +1,6 @@
 //! The real executable, as an operator meets it: what it answers, what it refuses, and how it ends.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 mod answers;
 mod errors;
@@ -153,6 +153,10 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r#""set": (true|false)"#, r#""set": "[WHETHER]""#);
     settings.add_filter(r"owner: \d+:\d+", "owner: [OWNER]");
     settings.add_filter(r"space: .* needed, .* free", "space: [NEEDED] needed, [FREE] free");
+    // How much a backup reads is proven where backups are.
+    settings.add_filter(r"read (from the source +)?[\d.]+ (\w?i?B)( of the node)?", "read $1[BYTES]$3");
+    settings.add_filter(r#""bytes_read": \d+"#, r#""bytes_read": "[BYTES]""#);
+    settings.add_filter(r"attempt=\d+ of=\d+", "attempt=[N] of=[M]");
     settings.bind(check);
 }
 

@@ -127,7 +127,7 @@ pub(super) fn estimate(source: &Source<'_>, ground: &Ground, place: &Place<'_>) 
 
 /// What the chunks will cost, for the progress.
 pub(super) fn estimate_of_chunks(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimate> {
-    estimate_of(source, ground, place, |path| path.as_str().starts_with("db/chunk-"))
+    estimate_of(source, ground, place, |path| path.to_string().starts_with("db/chunk-"))
 }
 
 fn estimate_of(source: &Source<'_>, ground: &Ground, place: &Place<'_>, which: impl Fn(&RelativePath) -> bool) -> Result<Estimate> {

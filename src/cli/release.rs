@@ -27,7 +27,8 @@ pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8>
     if !options.dry_run {
         plan.execute(&ledger, |debt| connect(options, connection.as_ref(), &debt.node, session), &session.run)?;
     }
-    session.output.answer("kbackup.release/1", &Answer { released: !options.dry_run, nodes }, &text)?;
+    let answer = Answer { released: !options.dry_run, nodes };
+    session.output.answer("kbackup.release/1", &session.with_warnings(&answer)?, &text)?;
     Ok(session.done())
 }
 

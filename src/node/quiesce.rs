@@ -397,9 +397,8 @@ fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Clai
         let old_server = client.current_scavenge(rest(end))? == Current::NotSupported;
         match current(client, rest(end))? {
             // It has been told to stop and cleans up (O40); what is found running at the end of our patience was never stopped, or the record stays.
-            Current::Running(scavenge) if scavenge == owed.id && Instant::now() + poll < end => {
-                std::thread::sleep(poll);
-                poll = (poll * 2).min(LONGEST_POLL);
+            Current::Running(scavenge) if scavenge == owed.id && Instant::now() + POLL < end => {
+                std::thread::sleep(POLL);
                 continue;
             }
             Current::Running(scavenge) if scavenge == owed.id && limit <= HASTY_LIMIT => {

@@ -165,7 +165,7 @@ fn running_nodes_directory() {
     assert!(!stage.place.path("repo/restored").exists() && !stage.place.path("restored").exists());
 }
 
-fn flip(path: &Path, at: usize) {
+pub(super) fn flip(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let byte = bytes.get_mut(at).unwrap();
     *byte ^= 1;
