@@ -93,7 +93,7 @@ impl Contract {
             self.seen.entry(schema.to_owned()).or_default();
             return;
         }
-        compare(&value, "", &self.schemas[schema], self.seen.entry(schema.to_owned()).or_default());
+        compare(&value, "", self.schemas.get(schema).unwrap(), self.seen.entry(schema.to_owned()).or_default());
     }
 }
 
