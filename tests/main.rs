@@ -10,6 +10,7 @@ mod conformance;
 #[cfg(feature = "faults")]
 mod directory_repository;
 mod discovery;
+mod docs;
 mod fixtures;
 mod format_index;
 mod format_log;

@@ -26,7 +26,7 @@ const BEGIN_TICKS: i64 = 639_308_160_000_000_000;
 
 /// What to make. The directory is as of a 26.1 node that was stopped cleanly: completed chunks of version 4 full of events, one
 /// active chunk of full length, checkpoints at its last record, index tables for all events but the last ones, and filters
-/// without any bit set (which the server takes for valid, so do not let one answer requests from them).
+/// without any bit set (those of the tables the server takes for valid, so do not let one answer requests from them).
 #[derive(Debug, Clone)]
 pub struct Synthetic {
     /// Capacity of a chunk in bytes.
@@ -162,7 +162,8 @@ impl Synthetic {
         }
         let existence = index.join("stream-existence");
         index::write_filter(&existence.join("streamExistenceFilter.dat"), self.filter_bytes)?;
-        fs::write(existence.join("streamExistenceFilter.chk"), i64::try_from(writer)?.to_le_bytes())?;
+        // Complete up to nowhere: the server fills it at its next start (O21).
+        fs::write(existence.join("streamExistenceFilter.chk"), (-1_i64).to_le_bytes())?;
         Ok(Made { db, index, writer, events, indexed })
     }
 
