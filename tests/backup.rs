@@ -3,4 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 mod bench;
+mod cost;
+mod history;
+mod node_trouble;
 mod source_trouble;
+#[cfg(feature = "faults")]
+mod survival;
+mod untouched;

@@ -23,8 +23,6 @@ pub(super) struct Place<'a> {
     pub(super) kind: BackupKind,
     /// The newest sound backup of the branch that ends in the log as it is now.
     pub(super) parent: Option<&'a Manifest>,
-    /// The newest backup of all.
-    pub(super) previous: Option<&'a Manifest>,
 }
 
 /// Finds the place. `manifests` are all that can be read, oldest first.
@@ -35,13 +33,13 @@ pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: Back
     if let Some(other) = manifests.iter().find(|manifest| !manifest.source.identity.may_be(seen.identity)) {
         return Err(of_another_node(&other.source.identity, seen.identity));
     }
-    let previous = manifests.last();
-    let sequence = previous.map_or(1, |manifest| manifest.sequence.saturating_add(1));
-    let Some(newest) = previous else {
+    let newest = manifests.last();
+    let sequence = newest.map_or(1, |newest| newest.sequence.saturating_add(1));
+    let Some(newest) = newest else {
         if wanted == BackupKind::Diff {
             run.note("there is no backup yet, so this diff is a full");
         }
-        return Ok(Place { branch: 1, sequence, kind: BackupKind::Full, parent: None, previous });
+        return Ok(Place { branch: 1, sequence, kind: BackupKind::Full, parent: None });
     };
     let heads = heads(manifests);
     let Some(head) = heads.iter().rev().find(|head| goes_on(head, seen)) else {
@@ -50,7 +48,7 @@ pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: Back
         }
         run.note("the log went another way: a new branch begins, and everything is read");
         let branch = heads.iter().map(|head| head.branch).max().unwrap_or(0).saturating_add(1);
-        return Ok(Place { branch, sequence, kind: BackupKind::Full, parent: None, previous });
+        return Ok(Place { branch, sequence, kind: BackupKind::Full, parent: None });
     };
     let mut sound =
         manifests.iter().rev().filter(|manifest| manifest.branch == head.branch && manifest.is_sound() && goes_on(manifest, seen));
@@ -75,7 +73,7 @@ pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: Back
             seen.end, newest.label, newest.log.position
         ));
     }
-    Ok(Place { branch: head.branch, sequence, kind, parent, previous })
+    Ok(Place { branch: head.branch, sequence, kind, parent })
 }
 
 /// The newest backup of each branch, oldest first.

@@ -23,7 +23,7 @@ use self::normalise::End;
 use self::source::Still;
 pub use self::source::{Node, Running, Source};
 pub use self::survey::Estimate;
-use self::survey::Ground;
+use self::survey::{Ground, Shelf};
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
 use crate::event::{Event, Run, Step};
@@ -94,7 +94,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let started = clock::now();
     run.emit(Event::Step(Step::Preflight));
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, request.archived, run))?;
-    let manifests = survey::manifests(repository, run)?;
+    let Shelf { manifests, newest_label } = survey::shelf(repository, run)?;
     let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
     survey::room_for(source, &ground, &place, repository, run)?;
     let incoming = repository.begin(place.parent.filter(|_| place.kind == BackupKind::Diff), run)?;
@@ -103,7 +103,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let mut still = source.quiesce(repository, run)?;
     let mut capture = Capture::new(incoming, &source.directories, place.parent, place.kind, run);
     capture.cost.bytes_read = ground.bytes_read;
-    let task = Task { request, source, repository, ground: &ground, place, started };
+    let task = Task { request, source, repository, ground: &ground, place, newest_label, started };
     let taken = task.capture(&mut capture, &mut still).and_then(|(manifest, log)| task.commit(capture, manifest, &log));
 
     run.emit(Event::Step(Step::Release));
@@ -135,8 +135,8 @@ pub struct Forecast {
 /// As the preflight of [`take`].
 pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn Repository>, run: &Run) -> Result<Forecast> {
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, request.archived, run))?;
-    let manifests = repository.map(|repository| survey::manifests(repository, run)).transpose()?.unwrap_or_default();
-    let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
+    let shelf = repository.map(|repository| survey::shelf(repository, run)).transpose()?.unwrap_or_default();
+    let place = branch::place(&shelf.manifests, &ground.seen(), request.kind, request.new_branch, run)?;
     let estimate = survey::estimate(source, &ground, &place)?;
     let parent = place.parent.filter(|_| place.kind == BackupKind::Diff).map(|parent| parent.label.clone());
     Ok(Forecast { kind: place.kind, parent, branch: place.branch, position: ground.end, estimate })
@@ -149,6 +149,7 @@ struct Task<'a> {
     repository: &'a dyn Repository,
     ground: &'a Ground,
     place: Place<'a>,
+    newest_label: Option<Label>,
     started: Timestamp,
 }
 
@@ -301,7 +302,7 @@ impl Task<'_> {
 
     /// Time and kind; never before the newest backup's, whatever the clock says.
     fn label(&self) -> Label {
-        let after_previous = self.place.previous.map(|previous| previous.label.time().as_second().saturating_add(1));
+        let after_previous = self.newest_label.as_ref().map(|newest| newest.time().as_second().saturating_add(1));
         let second = self.started.as_second().max(after_previous.unwrap_or(i64::MIN));
         Label::new(Timestamp::from_second(second).unwrap_or(self.started), self.place.kind)
     }

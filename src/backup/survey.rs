@@ -10,7 +10,7 @@ use crate::event::Run;
 use crate::format::names::{ChunkName, TableId};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
-use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Manifest, Owner, RelativePath, RestoreMark, RestoredFrom};
+use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Label, Manifest, Owner, RelativePath, RestoreMark, RestoredFrom};
 use crate::proof::{self, ChunkSet};
 use crate::repository::Repository;
 
@@ -97,16 +97,26 @@ fn owner(source: &Source<'_>) -> Result<Option<Owner>> {
     }))
 }
 
-/// Every manifest that can be read, oldest first.
-pub(super) fn manifests(repository: &dyn Repository, run: &Run) -> Result<Vec<Manifest>> {
+/// The backups that are there.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    /// Every manifest that can be read, oldest first.
+    pub(super) manifests: Vec<Manifest>,
+    /// The newest name, also of a backup whose manifest cannot be read.
+    pub(super) newest_label: Option<Label>,
+}
+
+pub(super) fn shelf(repository: &dyn Repository, run: &Run) -> Result<Shelf> {
     let mut manifests = Vec::new();
+    let mut newest_label: Option<Label> = None;
     for listed in repository.list()? {
+        newest_label = newest_label.into_iter().chain([listed.label.clone()]).max_by_key(Label::time);
         match listed.manifest {
             Ok(manifest) => manifests.push(manifest),
             Err(error) => run.warn(format!("{}: {error}; it is left alone", listed.label)),
         }
     }
-    Ok(manifests)
+    Ok(Shelf { manifests, newest_label })
 }
 
 /// An estimate of what a backup would copy, by names and lengths: the files are known for sure only while the node holds still.

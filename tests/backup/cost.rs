@@ -1,0 +1,143 @@
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kbackup::backup::Summary;
+use kbackup::manifest::{BackupKind, Role};
+use kbackup_testnode::{Made, Synthetic};
+
+use super::bench::{Bench, small};
+
+/// What looking at a source of this size may cost beyond what is new in it (docs/procedure.md).
+fn fixed_rest(bench: &Bench, summary: &Summary) -> u64 {
+    let manifest = bench.manifest(summary);
+    let count = |role| manifest.files.iter().filter(|row| row.role == role).count() as u64;
+    let map = manifest.files.iter().find(|row| row.role == Role::IndexMap).map_or(0, |row| row.size);
+    512 * count(Role::Chunk) + 272 * count(Role::Table) + 64 * 1024 + 2 * map + 4 * 80 + 4096
+}
+
+/// Padding, footer and header of each chunk that is new or completed, which are read when it is.
+fn around(chunks: u64) -> u64 {
+    chunks * (4096 + 256)
+}
+
+fn assert_cost(bench: &Bench, summary: &Summary, chunks: u64) {
+    assert_eq!(summary.kind, BackupKind::Diff);
+    let most = summary.log_bytes_added + around(chunks) + fixed_rest(bench, summary);
+    assert!(summary.bytes_read <= most, "{} bytes were read, {most} would do", summary.bytes_read);
+}
+
+#[test]
+fn a_diff_reads_what_was_appended() {
+    let (bench, Made { writer, .. }) = Bench::made(&Synthetic { filter_bytes: 256_000_000, ..small() });
+    let full = bench.take().unwrap();
+    assert!(full.bytes_read > writer + 256_000_000);
+    let nothing = bench.take().unwrap();
+    assert_eq!(nothing.log_bytes_added, 0);
+    assert_cost(&bench, &nothing, 0);
+    assert_eq!(nothing.files_copied, 7, "the active chunk, indexmap, and five checkpoints");
+    for (bytes, chunks) in [(5_000, 0), (20_000, 1), (100_000, 2), (64 * 1024, 2)] {
+        bench.append(bytes);
+        let diff = bench.take().unwrap();
+        assert!(diff.log_bytes_added >= bytes);
+        assert_cost(&bench, &diff, chunks);
+        bench.assert_restores(&diff, &bench.events());
+    }
+    bench.assert_sound();
+}
+
+#[test]
+fn a_filter_is_read_when_it_is_due() {
+    let mut bench = Bench::new(&Synthetic { filter_bytes: 5_000_000, ..small() });
+    bench.take().unwrap();
+    bench.request.filter_max_age = std::time::Duration::ZERO;
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(bench.take().unwrap().bytes_read > 5_000_000);
+}
+
+/// What a process has read and how much memory it had, at its end.
+struct Used {
+    read: u64,
+    memory: u64,
+    answer: serde_json::Value,
+}
+
+fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
+    let answer = repository.with_extension("answer");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kbackup"))
+        .args([verb, "--offline", "--json", "--log", "error", "--db"])
+        .arg(db)
+        .arg("--repo")
+        .arg(repository)
+        .stdout(std::fs::File::create(&answer).unwrap())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let place = PathBuf::from(format!("/proc/{}", child.id()));
+    let field = |file: &str, name: &str| -> Option<u64> {
+        let text = std::fs::read_to_string(place.join(file)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let (mut read, mut memory) = (0, 0);
+    loop {
+        read = field("io", "rchar:").unwrap_or(read);
+        memory = field("status", "VmHWM:").unwrap_or(memory);
+        // Its numbers can be read until somebody asks for its end.
+        if std::fs::read_to_string(place.join("stat")).unwrap().contains(") Z ") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    read = field("io", "rchar:").unwrap_or(read);
+    let status = child.wait().unwrap();
+    assert!(matches!(status.code(), Some(0 | 3)), "{status}");
+    Used { read, memory: memory * 1024, answer: serde_json::from_slice(&std::fs::read(answer).unwrap()).unwrap() }
+}
+
+/// What a process reads that is none of the node's: libraries, locale, /proc for the probes, and the repository's own files.
+const OF_ITSELF: u64 = 6 << 20;
+const MEMORY: u64 = 64 << 20;
+
+#[test]
+fn large_chunks_cost_neither_memory_nor_a_second_reading() {
+    let big = Synthetic {
+        chunk_size: 256 << 20,
+        completed_chunks: 2,
+        active_bytes: 60 << 20,
+        event_bytes: 1 << 20,
+        most_events_in_append: 2,
+        streams: 3,
+        table_entries: 100,
+        filter_bytes: 256_000_000,
+        ..Synthetic::default()
+    };
+    let (bench, made) = Bench::made(&big);
+    let repository = bench.path("repository");
+    let full = execute("full", &bench.db, &repository);
+    assert!(full.memory < MEMORY, "{} bytes of memory for a full", full.memory);
+    let told = full.answer["bytes_read"].as_u64().unwrap();
+    let filter = bench.index().join("stream-existence/streamExistenceFilter.dat").metadata().unwrap().len();
+    assert!(told >= made.writer + filter && told < made.writer + filter + 1_000_000, "{told}");
+    // Once from the node, and at most once from the repository, to hash what was stored.
+    assert!(full.read >= told && full.read < 2 * told + 4 * OF_ITSELF, "{} against {told}", full.read);
+    let diff = execute("diff", &bench.db, &repository);
+    let told = diff.answer["bytes_read"].as_u64().unwrap();
+    assert!(diff.memory < MEMORY, "{} bytes of memory for a diff", diff.memory);
+    assert!(told < 200_000, "{told}");
+    // The first 60 MiB of the active chunk are copied within the repository, and hashed.
+    assert!(diff.read < 3 * (60 << 20) + OF_ITSELF, "{} were read", diff.read);
+}
+
+#[test]
+fn thousands_of_chunks_cost_no_memory() {
+    let tiny =
+        Synthetic { chunk_size: 8192, completed_chunks: 1500, active_bytes: 2000, event_bytes: 3000, most_events_in_append: 1, ..small() };
+    let (bench, _) = Bench::made(&tiny);
+    let repository = bench.path("repository");
+    let full = execute("full", &bench.db, &repository);
+    let diff = execute("diff", &bench.db, &repository);
+    assert!(full.memory < MEMORY && diff.memory < MEMORY, "{} and {} bytes of memory", full.memory, diff.memory);
+    let told = diff.answer["bytes_read"].as_u64().unwrap();
+    assert!(told < 512 * 1501 + 64 * 1024 + 200_000, "{told}");
+    assert_eq!(diff.answer["files_linked"].as_u64().unwrap() / 1500, 1);
+}

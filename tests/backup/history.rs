@@ -1,0 +1,171 @@
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use kbackup::backup::{Request, Summary};
+use kbackup::clock;
+use kbackup::error::{Error, Kind};
+use kbackup::manifest::{BackupKind, Label, Manifest};
+use kbackup_testnode::{Checkpoint, Synthetic};
+
+use super::bench::{Bench, copy_tree, small, writable};
+
+/// Another leader: an epoch record at the end of the log, which has room in the active chunk.
+fn elect(bench: &Bench, number: u64, id: u128) {
+    let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
+    let previous = bench.get(Checkpoint::Epoch);
+    let json = serde_json::json!({
+        "epochPosition": writer, "epochNumber": number, "epochId": uuid::Uuid::from_u128(id), "prevEpochPosition": previous,
+        "timeStamp": "2026-11-21T00:00:00Z", "leaderInstanceId": uuid::Uuid::from_u128(id),
+    })
+    .to_string();
+    let mut body = vec![2, 0];
+    body.extend(writer.to_le_bytes());
+    body.extend(639_308_160_000_000_000_i64.to_le_bytes());
+    body.extend([1, 2]);
+    body.extend(0_u64.to_le_bytes());
+    body.extend(u32::try_from(json.len()).unwrap().to_le_bytes());
+    body.extend(json.as_bytes());
+    let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+    let record = [&length[..], &body, &length].concat();
+    let chunk = u32::try_from(writer / (64 * 1024)).unwrap();
+    writable(&bench.chunk(chunk, 0), |file| file.write_all_at(&record, 128 + writer % (64 * 1024)).unwrap());
+    let end = writer + record.len() as u64;
+    for (checkpoint, value) in
+        [(Checkpoint::Writer, end), (Checkpoint::Chaser, end), (Checkpoint::Epoch, writer), (Checkpoint::Proposal, number)]
+    {
+        bench.set(checkpoint, value);
+    }
+}
+
+/// The node goes on from a backup.
+fn restore_over(bench: &Bench, summary: &Summary) {
+    std::fs::remove_dir_all(&bench.db).unwrap();
+    bench.restore(summary, "db", true);
+}
+
+fn refused<T>(result: Result<T, Error>, hint: &str) {
+    let error = result.err().unwrap();
+    assert_eq!(error.kind(), Kind::Refused, "{error} {:?}", error.causes());
+    assert!(error.hints().iter().any(|line| line.contains(hint)), "{:?}", error.hints());
+}
+
+#[test]
+fn a_node_that_was_restored_to_an_earlier_point_is_on_another_branch() {
+    let bench = Bench::new(&Synthetic { active_bytes: 3_000, ..small() });
+    let first = bench.take().unwrap();
+    elect(&bench, 1, 11);
+    bench.append(5_000);
+    let (second, events_of_second) = (bench.take().unwrap(), bench.events());
+    assert_eq!(second.kind, BackupKind::Diff);
+    restore_over(&bench, &first);
+    elect(&bench, 1, 22);
+    bench.append(7_000);
+    refused(bench.take(), "--new-branch");
+    let events_of_third = bench.events();
+    let third = bench.take_with(&Request { new_branch: true, ..bench.request.clone() }, |_| ()).unwrap();
+    assert_eq!((third.branch, third.kind), (2, BackupKind::Full));
+    bench.append(4_000);
+    let fourth = bench.take().unwrap();
+    assert_eq!((fourth.branch, fourth.kind, fourth.parent.as_ref()), (2, BackupKind::Diff, Some(&third.label)));
+    bench.assert_restores(&fourth, &bench.events());
+    bench.assert_restores(&second, &events_of_second);
+    bench.assert_restores(&third, &events_of_third);
+    // Back on the first branch.
+    restore_over(&bench, &second);
+    bench.append(2_000);
+    let fifth = bench.take().unwrap();
+    assert_eq!((fifth.branch, fifth.kind), (1, BackupKind::Full));
+    bench.assert_restores(&fifth, &bench.events());
+    bench.assert_sound();
+}
+
+#[test]
+fn after_a_restore_everything_is_proven_once() {
+    let bench = Bench::new(&small());
+    bench.take().unwrap();
+    let newest = bench.take().unwrap();
+    restore_over(&bench, &newest);
+    bench.append(2_000);
+    let first = bench.take().unwrap();
+    assert_eq!(first.kind, BackupKind::Full);
+    assert!(bench.said().contains("was restored since the last backup"), "{}", bench.said());
+    assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
+    bench.assert_sound();
+}
+
+#[test]
+fn an_older_copy_of_the_node_is_told_and_not_built_upon() {
+    let bench = Bench::new(&small());
+    copy_tree(&bench.db, &bench.path("older"));
+    let first = bench.take().unwrap();
+    bench.append(100_000);
+    bench.take().unwrap();
+    copy_tree(&bench.db, &bench.path("newer"));
+    std::fs::remove_dir_all(&bench.db).unwrap();
+    std::fs::rename(bench.path("older"), &bench.db).unwrap();
+    let old = bench.take().unwrap();
+    assert!(bench.said().contains("is this an older copy of the node?"), "{}", bench.said());
+    assert_eq!(old.parent, Some(first.label), "the newest that ends in this log");
+    assert!(old.bytes_read < 80_000, "{}", old.bytes_read);
+    bench.assert_restores(&old, &bench.events());
+    bench.assert_sound();
+}
+
+#[test]
+fn an_older_copy_that_no_backup_ends_in_is_read_whole() {
+    let bench = Bench::new(&small());
+    copy_tree(&bench.db, &bench.path("older"));
+    bench.append(100_000);
+    bench.take().unwrap();
+    std::fs::remove_dir_all(&bench.db).unwrap();
+    std::fs::rename(bench.path("older"), &bench.db).unwrap();
+    let old = bench.take().unwrap();
+    assert_eq!(old.kind, BackupKind::Full);
+    assert!(bench.said().contains("is this an older copy of the node?"), "{}", bench.said());
+    bench.assert_restores(&old, &bench.events());
+}
+
+#[test]
+fn a_repository_belongs_to_one_node() {
+    let bench = Bench::of("26.1-append");
+    bench.take().unwrap();
+    std::fs::remove_dir_all(&bench.db).unwrap();
+    copy_tree(&Bench::of("24.10-append").db, &bench.db);
+    refused(bench.take(), "repository of its own");
+    refused(bench.take_with(&Request { new_branch: true, ..bench.request.clone() }, |_| ()), "repository of its own");
+}
+
+#[test]
+fn the_same_database_at_another_address_is_another_member() {
+    let bench = Bench::new(&small());
+    let live = bench.serve();
+    bench.live(&live, |_| ()).unwrap();
+    drop(live);
+    // Stopped, nobody tells the address.
+    assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
+    let other = bench.serve();
+    refused(bench.live(&other, |_| ()), "repository of its own");
+}
+
+#[test]
+fn labels_grow_although_the_clock_goes_back() {
+    let bench = Bench::new(&small());
+    let first = bench.take().unwrap();
+    // As if it had been taken tomorrow.
+    let tomorrow = clock::now().as_second() + 86_400;
+    let mut manifest: Manifest = bench.manifest(&first);
+    manifest.label = Label::new(clock::Timestamp::from_second(tomorrow).unwrap(), BackupKind::Full);
+    let backups = Path::new(&kbackup::repository::Repository::place(&bench.repository)).join("backups");
+    std::fs::write(backups.join(first.label.as_str()).join("manifest.json"), manifest.encode().unwrap()).unwrap();
+    std::fs::rename(backups.join(first.label.as_str()), backups.join(manifest.label.as_str())).unwrap();
+    for count in 1..4 {
+        let next = bench.take().unwrap();
+        assert_eq!(next.label.time().as_second(), tomorrow + count);
+        assert_eq!(bench.manifests().last().unwrap().label, next.label);
+    }
+    // A label is taken although nothing can be read of it.
+    let newest = bench.manifests().pop().unwrap().label;
+    std::fs::write(backups.join(newest.as_str()).join("manifest.json"), b"{}").unwrap();
+    let next = bench.take().unwrap();
+    assert!(next.label > newest, "{} after {newest}", next.label);
+}
