@@ -263,6 +263,20 @@ pub(crate) struct Live {
     pub(crate) server: Server,
 }
 
+impl Live {
+    /// Stops the node; its locks are gone when this returns.
+    pub(crate) fn stop(self, bench: &Bench) {
+        drop(self);
+        for _ in 0..500 {
+            let writer = std::fs::File::open(bench.db.join(Checkpoint::Writer.file_name())).unwrap();
+            if writer.try_lock().is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 pub(crate) fn workplace() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }

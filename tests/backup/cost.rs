@@ -40,7 +40,6 @@ fn a_diff_reads_what_was_appended() {
         let diff = bench.take().unwrap();
         assert!(diff.log_bytes_added >= bytes);
         assert_cost(&bench, &diff, chunks);
-        bench.assert_restores(&diff, &bench.events());
     }
     bench.assert_sound();
 }
@@ -117,9 +116,11 @@ fn large_chunks_cost_neither_memory_nor_a_second_reading() {
     assert!(full.memory < MEMORY, "{} bytes of memory for a full", full.memory);
     let told = full.answer["bytes_read"].as_u64().unwrap();
     let filter = bench.index().join("stream-existence/streamExistenceFilter.dat").metadata().unwrap().len();
-    assert!(told >= made.writer + filter && told < made.writer + filter + 1_000_000, "{told}");
-    // Once from the node, and at most once from the repository, to hash what was stored.
-    assert!(full.read >= told && full.read < 2 * told + 4 * OF_ITSELF, "{} against {told}", full.read);
+    let completed: u64 = (0..2).map(|number| bench.chunk(number, 0).metadata().unwrap().len()).sum();
+    let all = completed + made.writer % (256 << 20) + filter;
+    assert!(told >= all && told < all + 1_000_000, "{told} of {all}");
+    // Once from the node; what the kernel has copied is read twice from the repository, once for each hash.
+    assert!(full.read >= told && full.read < 3 * told + OF_ITSELF, "{} against {told}", full.read);
     let diff = execute("diff", &bench.db, &repository);
     let told = diff.answer["bytes_read"].as_u64().unwrap();
     assert!(diff.memory < MEMORY, "{} bytes of memory for a diff", diff.memory);

@@ -140,7 +140,7 @@ fn the_same_database_at_another_address_is_another_member() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     bench.live(&live, |_| ()).unwrap();
-    drop(live);
+    live.stop(&bench);
     // Stopped, nobody tells the address.
     assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
     let other = bench.serve();

@@ -48,7 +48,7 @@ fn a_damaged_chunk_stays_marked_however_often_the_run_starts_over() {
     assert_eq!(manifest.contents.damaged.iter().map(ToString::to_string).collect::<Vec<_>>(), ["db/chunk-000002.000000"]);
     assert!(!manifest.is_sound());
     // Never a parent.
-    drop(live);
+    live.stop(&bench);
     let next = bench.take().unwrap();
     assert_ne!(next.parent, Some(damaged.label.clone()));
     bench.assert_restores(&good, &events);
