@@ -157,6 +157,7 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r"read (from the source +)?[\d.]+ (\w?i?B)( of the node)?", "read $1[BYTES]$3");
     settings.add_filter(r#""bytes_read": \d+"#, r#""bytes_read": "[BYTES]""#);
     settings.add_filter(r"attempt=\d+ of=\d+", "attempt=[N] of=[M]");
+    settings.add_filter(r"\(kbackup-[0-9a-f]+\)", "([TEST])");
     settings.bind(check);
 }
 

@@ -456,6 +456,7 @@ fn gives_up_on_what_does_not_come_to_rest() {
     let short = QuietSettings { stopping: Duration::from_millis(500), ..settings() };
     let error = quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
+    assert_eq!(setting.records(), 1, "it was told to stop, and has to be given back once it has");
 }
 
 #[test]

@@ -20,6 +20,8 @@ const DELETE_LIMIT: Duration = Duration::from_secs(2);
 /// Giving back after a success or a failure may take its time; after an interruption somebody waits.
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 const HASTY_LIMIT: Duration = Duration::from_millis(1500);
+/// A scavenge that has been told to stop, and goes on for longer, is left to a later run.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// How far quiescing goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -391,20 +393,20 @@ fn is_same_node(client: &Client, debt: &Debt, patience: Patience<'_>) -> Result<
 
 fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Claim, limit: Duration, run: &Run) -> Result<()> {
     let Some(owed) = claim.debt().scavenge.clone() else { return Ok(()) };
-    let end = Instant::now() + limit;
+    let (end, stopped_by) = (Instant::now() + limit, Instant::now() + limit.min(CLEAN_UP_LIMIT));
     let mut poll = POLL;
     loop {
         let old_server = client.current_scavenge(rest(end))? == Current::NotSupported;
         match current(client, rest(end))? {
-            // It has been told to stop and cleans up (O40); what is found running at the end of our patience was never stopped, or the record stays.
-            Current::Running(scavenge) if scavenge == owed.id && Instant::now() + POLL < end => {
+            // It has been told to stop, and cleans up (O40).
+            Current::Running(scavenge) if scavenge == owed.id => {
+                if Instant::now() + POLL >= stopped_by {
+                    return Err(Error::new(Kind::Failed, format!("scavenge {} was told to stop and still runs", owed.id))
+                        .on(client.place())
+                        .hint("it stays on record: run `kbackup release` later"));
+                }
                 std::thread::sleep(POLL);
                 continue;
-            }
-            Current::Running(scavenge) if scavenge == owed.id && limit <= HASTY_LIMIT => {
-                return Err(Error::new(Kind::Failed, format!("scavenge {} has not stopped yet", owed.id))
-                    .on(client.place())
-                    .hint("it stays on record: run `kbackup release` later"));
             }
             Current::Running(_) => break,
             _ if has_succeeded(client, &owed.id, rest(end))? => break,
