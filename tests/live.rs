@@ -54,7 +54,6 @@ impl Bench {
             attempts: 10,
             filter_max_age: Duration::from_secs(86400),
             catch_up: Duration::ZERO,
-            archived: false,
             accept_damaged: false,
             new_branch,
         };

@@ -21,8 +21,6 @@ pub(super) const IDENTITY_BYTES: u64 = 256;
 pub(super) struct Allowed {
     /// Chunks that fail their own MD5.
     pub(super) damaged: bool,
-    /// A gap below the first local chunk.
-    pub(super) archived: bool,
     /// Whether a server works on the directory: what is wrong may be right a moment later.
     pub(super) running: bool,
 }
@@ -34,19 +32,11 @@ impl Allowed {
     }
 }
 
-/// The captured chunks.
-#[derive(Debug)]
-pub(super) struct Chunks {
-    pub(super) chunk_size: ChunkSize,
-    /// Where the first local chunk begins; beyond 0 the node has an archive.
-    pub(super) first: LogPosition,
-}
-
-/// Copies every chunk that a server would use for the log up to `writer`.
+/// Copies every chunk that a server would use for the log up to `writer`, and says how much of the log one number stands for.
 ///
 /// # Errors
-/// `Unstable` where the directory changed underfoot, `SourceCorrupt` where a chunk is bad at the source, `Refused` for encrypted chunks and unknown gaps.
-pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, writer: WriterPosition, allowed: Allowed) -> Result<Chunks> {
+/// `Unstable` where the directory changed underfoot, `SourceCorrupt` where a chunk is missing or bad at the source, `Refused` for encrypted chunks.
+pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, writer: WriterPosition, allowed: Allowed) -> Result<ChunkSize> {
     let source = Counted::new(capture.source);
     let set = ChunkSet::read(&source);
     capture.cost.bytes_read += source.bytes_read();
@@ -55,7 +45,6 @@ pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, write
     let end = chunk_size
         .chunk_of(writer.0)
         .ok_or_else(|| Error::new(Kind::SourceCorrupt, format!("writer.chk is beyond every chunk: {writer}")))?;
-    let mut chunks = Chunks { chunk_size, first: LogPosition::ZERO };
     let mut next = ChunkNumber(0);
     for found in set.in_use() {
         let start = found.file.header.start;
@@ -65,7 +54,7 @@ pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, write
         }
         capture.run.check()?;
         if start != next {
-            gap(capture, &mut chunks, next, start, allowed)?;
+            return Err(gap(capture, next, start, allowed));
         }
         if found.end() < end && held(capture, found)? {
             next = found.end().next().unwrap_or(found.end());
@@ -75,33 +64,24 @@ pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, write
         let state = inspect(capture, &file)?;
         next = state.header.end.next().unwrap_or(state.header.end);
         if state.header.end >= end {
-            active(capture, repository, &chunks, &found.path, &file, &state, writer, allowed)?;
+            active(capture, repository, chunk_size, &found.path, &file, &state, writer, allowed)?;
         } else {
-            completed(capture, repository, &chunks, &found.path, &file, &state, allowed)?;
+            completed(capture, repository, chunk_size, &found.path, &file, &state, allowed)?;
         }
     }
     // A log that ends where a chunk ends needs no file for what follows.
     if next <= end && chunk_size.start_of(next) < writer.0 {
         return Err(allowed.inconsistent(format!("chunk {next} is missing, and the log goes on to {writer}")).at(&capture.source.db));
     }
-    Ok(chunks)
+    Ok(chunk_size)
 }
 
-fn gap(capture: &Capture<'_>, chunks: &mut Chunks, missing: ChunkNumber, found: ChunkNumber, allowed: Allowed) -> Result<()> {
-    let what = format!("chunk {missing} is missing, the next one there is {found}");
-    if missing != ChunkNumber(0) {
-        return Err(allowed
-            .inconsistent(what)
-            .at(&capture.source.db)
-            .hint("a chunk counts only as a plain file: links to other disks are not followed"));
-    }
-    if !allowed.archived {
-        return Err(Error::new(Kind::Refused, what)
-            .at(&capture.source.db)
-            .hint("if the node keeps its old chunks in an archive, say `--archived`: a restore then needs the same archive"));
-    }
-    chunks.first = chunks.chunk_size.start_of(found);
-    Ok(())
+/// The preflight has seen the first chunks.
+fn gap(capture: &Capture<'_>, missing: ChunkNumber, found: ChunkNumber, allowed: Allowed) -> Error {
+    allowed
+        .inconsistent(format!("chunk {missing} is missing, the next one there is {found}"))
+        .at(&capture.source.db)
+        .hint("a chunk counts only as a plain file: links to other disks are not followed")
 }
 
 fn inspect(capture: &mut Capture<'_>, file: &fs::File) -> Result<ChunkFile> {
@@ -131,7 +111,7 @@ fn held(capture: &mut Capture<'_>, found: &LogFile) -> Result<bool> {
 fn completed(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
-    chunks: &Chunks,
+    chunk_size: ChunkSize,
     path: &RelativePath,
     file: &fs::File,
     state: &ChunkFile,
@@ -142,8 +122,8 @@ fn completed(
     };
     let row = chunk_row(path, state, file)?;
     let take = Take { has_md5: true, chunk: Some(row), ..Take::whole(Role::Chunk, file) };
-    if let Some((held, from)) = prefix(capture, repository, chunks.chunk_size, path, file, state)? {
-        match extend(capture, path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)? {
+    if let Some((held, from)) = prefix(capture, repository, chunk_size, path, file, state)? {
+        match extend(capture, path, held, chunk::HEADER_LENGTH + chunk_size.local(from), &take)? {
             Some(stored) if stored.md5 == Some(footer.md5) => {
                 capture.parse_from(path, from);
                 return Ok(());
@@ -155,7 +135,7 @@ fn completed(
     }
     let stored = capture.take(path, &take)?;
     if stored.md5 == Some(footer.md5) {
-        capture.parse_from(path, chunks.chunk_size.start_of(state.header.start));
+        capture.parse_from(path, chunk_size.start_of(state.header.start));
         return Ok(());
     }
     if allowed.damaged {
@@ -175,7 +155,7 @@ fn completed(
 fn active(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
-    chunks: &Chunks,
+    chunk_size: ChunkSize,
     path: &RelativePath,
     file: &fs::File,
     state: &ChunkFile,
@@ -185,27 +165,27 @@ fn active(
     if state.header.scavenged || state.header.start != state.header.end {
         return Err(allowed.inconsistent("the chunk that the log ends in has been scavenged").at(file.path()));
     }
-    let length = chunk::HEADER_LENGTH + chunks.chunk_size.local(writer.0);
+    let length = chunk::HEADER_LENGTH + chunk_size.local(writer.0);
     let row = ChunkRow { md5: None, ..chunk_row(path, state, file)? };
     let take = Take {
         role: Role::Chunk,
         file,
         length,
-        full_length: full_length(chunks.chunk_size)?,
+        full_length: full_length(chunk_size)?,
         has_md5: false,
         live: true,
         mode: Mode::Writable,
         chunk: Some(row),
     };
-    let held = prefix(capture, repository, chunks.chunk_size, path, file, state)?.filter(|(_, from)| *from <= writer.0);
+    let held = prefix(capture, repository, chunk_size, path, file, state)?.filter(|(_, from)| *from <= writer.0);
     if let Some((held, from)) = held
-        && extend(capture, path, held, chunk::HEADER_LENGTH + chunks.chunk_size.local(from), &take)?.is_some()
+        && extend(capture, path, held, chunk::HEADER_LENGTH + chunk_size.local(from), &take)?.is_some()
     {
         capture.parse_from(path, from);
         return Ok(());
     }
     capture.take(path, &take)?;
-    capture.parse_from(path, chunks.chunk_size.start_of(state.header.start));
+    capture.parse_from(path, chunk_size.start_of(state.header.start));
     Ok(())
 }
 

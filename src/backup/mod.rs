@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use self::branch::Place;
 use self::capture::{Capture, changed};
-use self::chunks::{Allowed, Chunks};
+use self::chunks::Allowed;
 use self::index::Index;
 use self::normalise::End;
 use self::source::Still;
@@ -27,7 +27,7 @@ use self::survey::{Ground, Shelf};
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
 use crate::event::{Event, Run, Step};
-use crate::format::{Boundary, Lineage, LogPosition, Relation};
+use crate::format::{Boundary, ChunkSize, Lineage, LogPosition, Relation};
 use crate::manifest::{self, BackupKind, Contents, Label, Log, Manifest, ReadCheckpoints, SecondaryIndex};
 use crate::proof::{self, BackupEvidence, ChunkSet, LogProof};
 use crate::repository::Repository;
@@ -43,8 +43,6 @@ pub struct Request {
     pub filter_max_age: Duration,
     /// How long a member that does not lead may take to reach the leader's position.
     pub catch_up: Duration,
-    /// Missing low chunks lie in an archive.
-    pub archived: bool,
     /// Keep a backup of chunks that fail their own MD5.
     pub accept_damaged: bool,
     /// The log went another way on purpose.
@@ -93,7 +91,7 @@ pub struct Summary {
 pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository, run: &Run) -> Result<Summary> {
     let started = clock::now();
     run.emit(Event::Step(Step::Preflight));
-    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, request.archived, run))?;
+    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
     let Shelf { manifests, newest_label } = survey::shelf(repository, run)?;
     let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
     survey::room_for(source, &ground, &place, repository, run)?;
@@ -134,7 +132,7 @@ pub struct Forecast {
 /// # Errors
 /// As the preflight of [`take`].
 pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn Repository>, run: &Run) -> Result<Forecast> {
-    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, request.archived, run))?;
+    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
     let shelf = repository.map(|repository| survey::shelf(repository, run)).transpose()?.unwrap_or_default();
     let place = branch::place(&shelf.manifests, &ground.seen(), request.kind, request.new_branch, run)?;
     let estimate = survey::estimate(source, &ground, &place)?;
@@ -183,8 +181,8 @@ impl Task<'_> {
         run.emit(Event::Step(Step::Chunks));
         let expected = survey::estimate_of_chunks(self.source, self.ground, &self.place)?;
         run.emit(Event::Expected { files: expected.files, bytes: expected.bytes });
-        let allowed = Allowed { damaged: self.request.accept_damaged, archived: self.request.archived, running: self.source.is_running() };
-        let chunks = chunks::copy(capture, self.repository, read.writer, allowed)?;
+        let allowed = Allowed { damaged: self.request.accept_damaged, running: self.source.is_running() };
+        let chunk_size = chunks::copy(capture, self.repository, read.writer, allowed)?;
         let secondary_index = source::secondary_index(capture, self.source.is_running())?;
         // Before anything is proven: what an earlier attempt has captured and this one did not find must not pass for a part of the log.
         capture.drop_unwanted()?;
@@ -193,11 +191,11 @@ impl Task<'_> {
         let set = ChunkSet::read(&capture.files())?;
         let proof = self.scan(capture, &set, &read)?;
         let epochs = self.lineage(capture, &set, &read, &proof)?;
-        let end = normalise::end(capture, &chunks, &read, &epochs, proof.boundary, !self.source.is_running())?;
+        let end = normalise::end(capture, chunk_size, &read, &epochs, proof.boundary, !self.source.is_running())?;
         let index = self.fitting_index(capture, index, end.position)?;
 
         still.check(checkpoints::pending_truncation(&self.source.directories)?)?;
-        let captured = Captured { index, read, chunks, secondary_index, end };
+        let captured = Captured { index, read, chunk_size, secondary_index, end };
         Ok((self.manifest(capture, still, captured, &proof), proof))
     }
 
@@ -252,7 +250,7 @@ impl Task<'_> {
     }
 
     fn manifest(&self, capture: &Capture<'_>, still: &Still<'_>, captured: Captured, proof: &LogProof) -> Manifest {
-        let Captured { index, read, chunks, secondary_index, end } = captured;
+        let Captured { index, read, chunk_size, secondary_index, end } = captured;
         let missing_bytes = self.source.leader_end().map(|leader| leader.since(end.position.position())).filter(|missing| *missing > 0);
         if let Some(missing) = missing_bytes {
             capture.run.warn(format!("the leader was {missing} bytes ahead of this member; they are not in this backup"));
@@ -280,7 +278,7 @@ impl Task<'_> {
                 missing_bytes,
             },
             log: Log {
-                chunk_size: chunks.chunk_size,
+                chunk_size,
                 position: end.position,
                 last_event: proof.last_event.or_else(|| capture.parent().and_then(|parent| parent.log.last_event)),
                 lineage: end.lineage,
@@ -289,12 +287,7 @@ impl Task<'_> {
                 index_commit: if let Index::Captured { commit } = index { commit } else { None },
             },
             scavenging: still.scavenging(),
-            contents: Contents {
-                index: index != Index::LeftOut,
-                secondary_index,
-                archive: chunks.first > LogPosition::ZERO,
-                damaged: capture.damaged(),
-            },
+            contents: Contents { index: index != Index::LeftOut, secondary_index, archive: false, damaged: capture.damaged() },
             cost: capture.cost(),
             files: capture.rows(),
         }
@@ -324,7 +317,7 @@ impl Task<'_> {
 struct Captured {
     index: Index,
     read: ReadCheckpoints,
-    chunks: Chunks,
+    chunk_size: ChunkSize,
     secondary_index: SecondaryIndex,
     end: End,
 }

@@ -2,11 +2,11 @@
 
 use super::capture::{Capture, changed};
 use super::checkpoints::path_of;
-use super::chunks::{Chunks, full_length};
+use super::chunks::full_length;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::{Boundary, Epoch, Lineage, LogPosition, chunk};
+use crate::format::{Boundary, ChunkSize, Epoch, Lineage, LogPosition, chunk};
 use crate::manifest::{ReadCheckpoints, Role, StoredCheckpoints};
 
 /// The end of the stored log.
@@ -26,13 +26,13 @@ pub(super) struct End {
 /// chunk is dropped and the earlier one cut at P; `Refused` where that one is scavenged (O33).
 pub(super) fn end(
     capture: &mut Capture<'_>,
-    chunks: &Chunks,
+    size: ChunkSize,
     read: &ReadCheckpoints,
     epochs: &Lineage,
     position: Boundary,
     cut: bool,
 ) -> Result<End> {
-    let (end, size) = (position.position(), chunks.chunk_size);
+    let end = position.position();
     if size.chunk_of(end) != size.chunk_of(read.writer.0) {
         if !cut {
             return Err(changed(format!(
@@ -40,7 +40,7 @@ pub(super) fn end(
                 read.writer
             )));
         }
-        cut_at(capture, chunks, position)?;
+        cut_at(capture, size, position)?;
     }
     let lineage = epochs.at(end);
     let last: Option<&Epoch> = lineage.epochs().last();
@@ -60,8 +60,8 @@ pub(super) fn end(
 }
 
 /// The state that the server's own truncation would leave (disk-format §2.8, O30).
-fn cut_at(capture: &mut Capture<'_>, chunks: &Chunks, position: Boundary) -> Result<()> {
-    let (end, size) = (position.position(), chunks.chunk_size);
+fn cut_at(capture: &mut Capture<'_>, size: ChunkSize, position: Boundary) -> Result<()> {
+    let end = position.position();
     for row in capture.rows() {
         let Some(chunk) = row.chunk else { continue };
         if size.start_of(chunk.start) >= end {

@@ -38,13 +38,13 @@ impl Ground {
 ///
 /// # Errors
 /// `Refused` or `Unstable` while a truncation is pending, `SourceCorrupt` where the directories are no node's.
-pub(super) fn look(source: &Source<'_>, archived: bool, run: &Run) -> Result<Ground> {
+pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
     let directories = &source.directories;
     let files = Counted::new(directories);
     no_truncation(source)?;
     let read = checkpoints::read(directories)?;
     let chunks = ChunkSet::read(&files)?;
-    has_beginning(source, &chunks, archived)?;
+    has_beginning(source, &chunks)?;
     let end = read.writer.0;
     let epoch = match read.epoch {
         Some(epoch) => Some(epoch),
@@ -64,16 +64,12 @@ pub(super) fn look(source: &Source<'_>, archived: bool, run: &Run) -> Result<Gro
 }
 
 /// The log begins here, or nothing tells whose it is: the first epoch stands at its beginning.
-fn has_beginning(source: &Source<'_>, chunks: &ChunkSet, archived: bool) -> Result<()> {
+fn has_beginning(source: &Source<'_>, chunks: &ChunkSet) -> Result<()> {
     let Some(gap) = chunks.missing().first().filter(|gap| gap.start().0 == 0) else { return Ok(()) };
-    let error = Error::new(Kind::Refused, format!("the log begins in chunk 0, and chunks 0 to {} are not here", gap.end()))
-        .at(&source.directories.db);
-    if archived {
-        return Err(error.hint("kbackup cannot back up a node yet whose first chunk is in an archive only: raise the archive's retention, or take volume snapshots"));
-    }
-    Err(error
+    Err(Error::new(Kind::Refused, format!("the log begins in chunk 0, and chunks 0 to {} are not here", gap.end()))
+        .at(&source.directories.db)
         .hint("a chunk counts only as a plain file: links to other disks are not followed")
-        .hint("a node that keeps its old chunks in an archive cannot be backed up yet once its first chunk is there only"))
+        .hint("a node whose first chunks are in an archive only cannot be backed up yet: raise the archive's retention, or take volume snapshots"))
 }
 
 fn no_truncation(source: &Source<'_>) -> Result<()> {

@@ -22,7 +22,6 @@ pub(super) fn run(kind: BackupKind, options: &arguments::Backup, session: &Sessi
         attempts: options.attempts,
         filter_max_age: if kind == BackupKind::Full { Duration::ZERO } else { options.filter_max_age.0 },
         catch_up: options.wait.0,
-        archived: options.archived,
         accept_damaged: options.accept_damaged,
         new_branch: options.new_branch,
     };

@@ -160,9 +160,6 @@ pub struct Backup {
     /// The server's version, where no node can be asked
     #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION", help_heading = "Source")]
     pub server_version: Option<String>,
-    /// The node keeps old chunks in an archive: their absence here is right
-    #[arg(long, env = "KBACKUP_ARCHIVED", help_heading = "Source")]
-    pub archived: bool,
     /// Back up a node that is not up to date and connected
     #[arg(long, env = "KBACKUP_ALLOW_UNFIT", help_heading = "Source")]
     pub allow_unfit: bool,

@@ -83,7 +83,6 @@ impl Bench {
             attempts: 4,
             filter_max_age: Duration::from_secs(86400),
             catch_up: Duration::ZERO,
-            archived: false,
             accept_damaged: false,
             new_branch: false,
         };
