@@ -7,7 +7,7 @@ use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, ReadAt, WriterPosition};
 use crate::fs;
-use crate::manifest::{ChunkRow, Manifest, RelativePath, Role, Row};
+use crate::manifest::{ChunkRow, RelativePath, Role, Row};
 use crate::proof::{ChunkSet, LogFile};
 use crate::repository::{Repository, Stored};
 
@@ -29,6 +29,30 @@ impl Allowed {
     /// What does not fit together: on a running node it may have been caught in mid-change.
     fn inconsistent(self, what: impl Into<String>) -> Error {
         changed(what).with_kind(if self.running { Kind::Unstable } else { Kind::SourceCorrupt })
+    }
+}
+
+/// A chunk file of the source, open.
+struct Chunk<'a> {
+    path: &'a RelativePath,
+    file: fs::File,
+    state: ChunkFile,
+    /// What identifies it.
+    row: ChunkRow,
+}
+
+impl Chunk<'_> {
+    fn size(&self) -> ChunkSize {
+        self.state.header.chunk_size
+    }
+
+    fn start(&self) -> LogPosition {
+        self.state.header.start_position()
+    }
+
+    /// Bytes of the file before a position of the log in it; the chunk is not scavenged.
+    fn length_before(&self, position: LogPosition) -> u64 {
+        chunk::HEADER_LENGTH + self.size().local(position)
     }
 }
 
@@ -60,14 +84,10 @@ pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, write
             next = found.end().next().unwrap_or(found.end());
             continue;
         }
-        let file = open(capture.source, &found.path)?;
-        let state = inspect(capture, &file)?;
-        next = state.header.end.next().unwrap_or(state.header.end);
-        if state.header.end >= end {
-            active(capture, repository, chunk_size, &found.path, &file, &state, writer, allowed)?;
-        } else {
-            completed(capture, repository, chunk_size, &found.path, &file, &state, allowed)?;
-        }
+        let chunk = inspect(capture, &found.path)?;
+        let last = chunk.state.header.end;
+        next = last.next().unwrap_or(last);
+        if last >= end { active(capture, repository, &chunk, writer, allowed)? } else { completed(capture, repository, &chunk, allowed)? }
     }
     // A log that ends where a chunk ends needs no file for what follows.
     if next <= end && chunk_size.start_of(next) < writer.0 {
@@ -84,15 +104,17 @@ fn gap(capture: &Capture<'_>, missing: ChunkNumber, found: ChunkNumber, allowed:
         .hint("a chunk counts only as a plain file: links to other disks are not followed")
 }
 
-fn inspect(capture: &mut Capture<'_>, file: &fs::File) -> Result<ChunkFile> {
-    let state = chunk::inspect(file).in_source(file.path())?;
+fn inspect<'a>(capture: &mut Capture<'_>, path: &'a RelativePath) -> Result<Chunk<'a>> {
+    let file = open(capture.source, path)?;
+    let state = chunk::inspect(&file).in_source(file.path())?;
     capture.cost.bytes_read += IDENTITY_BYTES;
     if state.header.transform != chunk::Transform::Identity {
         return Err(Error::new(Kind::Refused, "the chunk is encrypted, and kbackup cannot prove encrypted chunks yet")
             .at(file.path())
             .hint("take volume snapshots of this node"));
     }
-    Ok(state)
+    let row = chunk_row(path, &state, &file)?;
+    Ok(Chunk { path, file, state, row })
 }
 
 /// Takes a completed chunk over where the listing has shown that it is held already.
@@ -108,22 +130,14 @@ fn held(capture: &mut Capture<'_>, found: &LogFile) -> Result<bool> {
 }
 
 /// A chunk below the end of the log.
-fn completed(
-    capture: &mut Capture<'_>,
-    repository: &dyn Repository,
-    chunk_size: ChunkSize,
-    path: &RelativePath,
-    file: &fs::File,
-    state: &ChunkFile,
-    allowed: Allowed,
-) -> Result<()> {
+fn completed(capture: &mut Capture<'_>, repository: &dyn Repository, chunk: &Chunk<'_>, allowed: Allowed) -> Result<()> {
+    let Chunk { path, file, state, row } = chunk;
     let Some(footer) = state.footer() else {
         return Err(Error::new(Kind::SourceCorrupt, "the chunk should be completed, but is not").at(file.path()));
     };
-    let row = chunk_row(path, state, file)?;
-    let take = Take { has_md5: true, chunk: Some(row), ..Take::whole(Role::Chunk, file) };
-    if let Some((held, from)) = prefix(capture, repository, chunk_size, path, file, state)? {
-        match extend(capture, path, held, chunk::HEADER_LENGTH + chunk_size.local(from), &take)? {
+    let take = Take { has_md5: true, chunk: Some(*row), ..Take::whole(Role::Chunk, file) };
+    if let Some((held, from)) = prefix(capture, repository, chunk)? {
+        match extend(capture, path, held, chunk.length_before(from), &take)? {
             Some(stored) if stored.md5 == Some(footer.md5) => {
                 capture.parse_from(path, from);
                 return Ok(());
@@ -135,7 +149,7 @@ fn completed(
     }
     let stored = capture.take(path, &take)?;
     if stored.md5 == Some(footer.md5) {
-        capture.parse_from(path, chunk_size.start_of(state.header.start));
+        capture.parse_from(path, chunk.start());
         return Ok(());
     }
     if allowed.damaged {
@@ -151,41 +165,36 @@ fn completed(
 }
 
 /// The chunk that the log ends in: bytes up to the writer checkpoint, and a hole behind them.
-#[expect(clippy::too_many_arguments, reason = "what is known of the chunk, and where it goes")]
 fn active(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
-    chunk_size: ChunkSize,
-    path: &RelativePath,
-    file: &fs::File,
-    state: &ChunkFile,
+    chunk: &Chunk<'_>,
     writer: WriterPosition,
     allowed: Allowed,
 ) -> Result<()> {
+    let Chunk { path, file, state, row } = chunk;
     if state.header.scavenged || state.header.start != state.header.end {
         return Err(allowed.inconsistent("the chunk that the log ends in has been scavenged").at(file.path()));
     }
-    let length = chunk::HEADER_LENGTH + chunk_size.local(writer.0);
-    let row = ChunkRow { md5: None, ..chunk_row(path, state, file)? };
     let take = Take {
         role: Role::Chunk,
         file,
-        length,
-        full_length: full_length(chunk_size)?,
+        length: chunk.length_before(writer.0),
+        full_length: full_length(chunk.size())?,
         has_md5: false,
         live: true,
         mode: Mode::Writable,
-        chunk: Some(row),
+        chunk: Some(ChunkRow { md5: None, ..*row }),
     };
-    let held = prefix(capture, repository, chunk_size, path, file, state)?.filter(|(_, from)| *from <= writer.0);
+    let held = prefix(capture, repository, chunk)?.filter(|(_, from)| *from <= writer.0);
     if let Some((held, from)) = held
-        && extend(capture, path, held, chunk::HEADER_LENGTH + chunk_size.local(from), &take)?.is_some()
+        && extend(capture, path, held, chunk.length_before(from), &take)?.is_some()
     {
         capture.parse_from(path, from);
         return Ok(());
     }
     capture.take(path, &take)?;
-    capture.parse_from(path, chunk_size.start_of(state.header.start));
+    capture.parse_from(path, chunk.start());
     Ok(())
 }
 
@@ -204,26 +213,20 @@ fn extend(capture: &mut Capture<'_>, path: &RelativePath, held: &Row, prefix: u6
 ///
 /// The branch is the same (the caller knows), so nothing before the parent's end was truncated; the id says that it is the same file, and the last
 /// bytes before the end are compared.
-fn prefix<'a>(
-    capture: &mut Capture<'a>,
-    repository: &dyn Repository,
-    chunk_size: ChunkSize,
-    path: &RelativePath,
-    file: &fs::File,
-    state: &ChunkFile,
-) -> Result<Option<(&'a Row, LogPosition)>> {
+fn prefix<'a>(capture: &mut Capture<'a>, repository: &dyn Repository, chunk: &Chunk<'_>) -> Result<Option<(&'a Row, LogPosition)>> {
+    let Chunk { path, file, state, .. } = chunk;
     let (Some(parent), Some(held)) = (capture.parent(), capture.lent(path)) else { return Ok(None) };
     let end = parent.log.position.position();
-    let same_file = held.chunk.is_some_and(|chunk| chunk.md5.is_none() && chunk.id == state.header.id) && !state.header.scavenged;
-    if !same_file || chunk_size.chunk_of(end) != Some(state.header.start) {
+    let same_file = held.chunk.is_some_and(|row| row.md5.is_none() && row.id == state.header.id) && !state.header.scavenged;
+    if !same_file || chunk.size().chunk_of(end) != Some(state.header.start) {
         return Ok(None);
     }
-    let length = chunk::HEADER_LENGTH + chunk_size.local(end);
+    let length = chunk.length_before(end);
     if length > file.size() || length > held.size {
         return Ok(None);
     }
-    let proof = length.min(PREFIX_PROOF_BYTES);
-    let agrees = match same_tail(capture, repository, parent, held, file, length, proof) {
+    let stored = repository.open(&parent.label, held);
+    let agrees = match stored.and_then(|stored| same_tail(capture, &*stored, file, length)) {
         Err(error) if error.kind() == Kind::StoredCorrupt => {
             capture.distrust(path, &error);
             return Ok(None);
@@ -236,23 +239,16 @@ fn prefix<'a>(
     Ok(agrees.then_some((held, end)))
 }
 
-fn same_tail(
-    capture: &mut Capture<'_>,
-    repository: &dyn Repository,
-    parent: &Manifest,
-    held: &Row,
-    file: &fs::File,
-    length: u64,
-    proof: u64,
-) -> Result<bool> {
-    let stored = repository.open(&parent.label, held)?;
+/// Whether the last bytes before `length` are the same in both files.
+fn same_tail(capture: &mut Capture<'_>, stored: &dyn ReadAt, source: &fs::File, length: u64) -> Result<bool> {
+    let proof = length.min(PREFIX_PROOF_BYTES);
     let size = usize::try_from(proof).map_err(|error| Error::new(Kind::Failed, "a proof too large").because(error))?;
     let (mut ours, mut theirs) = (vec![0; size], vec![0; size]);
-    file.read_exact_at(length - proof, &mut theirs)?;
+    source.read_exact_at(length - proof, &mut theirs)?;
     capture.cost.bytes_read += proof;
     stored
         .read_exact_at(length - proof, &mut ours)
-        .map_err(|error| Error::new(Kind::Failed, "cannot read").on(&held.path).because(error))?;
+        .map_err(|error| Error::new(Kind::Failed, "cannot read a stored chunk").because(error))?;
     Ok(ours == theirs)
 }
 
