@@ -40,12 +40,6 @@ impl Boundaries {
         Self { last: start, end: start.position(), open: Open::Nothing, fallback: None }
     }
 
-    /// Begins at the first chunk of a directory whose older chunks are in the archive (disk-format §10): what ends there is not the directory's to cut.
-    #[must_use]
-    pub fn behind_archive(first: &Header) -> Self {
-        Self::starting_at(Boundary::proven_at(first.start_position()))
-    }
-
     /// Adds the next record of the log.
     pub fn add(&mut self, frame: &Frame<'_>) {
         let continues = |open| matches!(&frame.record, Record::Prepare(prepare) if prepare.transaction == open);
