@@ -94,14 +94,15 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
     let Shelf { manifests, newest_label } = survey::shelf(repository, run)?;
     let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
-    survey::room_for(source, &ground, &place, repository, run)?;
+    let estimates = survey::estimate(source, &ground, &place)?;
+    survey::room_for(estimates.all, source, &ground, repository, run)?;
     let incoming = repository.begin(place.parent.filter(|_| place.kind == BackupKind::Diff), run)?;
 
     run.emit(Event::Step(Step::Quiesce));
     let mut still = source.quiesce(repository, run)?;
     let mut capture = Capture::new(incoming, &source.directories, place.parent, place.kind, run);
     capture.cost.bytes_read = ground.bytes_read;
-    let task = Task { request, source, repository, ground: &ground, place, newest_label, started };
+    let task = Task { request, source, repository, ground: &ground, place, expected: estimates.chunks, newest_label, started };
     let taken = task.capture(&mut capture, &mut still).and_then(|(manifest, log)| task.commit(capture, manifest, &log));
 
     run.emit(Event::Step(Step::Release));
@@ -135,7 +136,7 @@ pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn 
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
     let shelf = repository.map(|repository| survey::shelf(repository, run)).transpose()?.unwrap_or_default();
     let place = branch::place(&shelf.manifests, &ground.seen(), request.kind, request.new_branch, run)?;
-    let estimate = survey::estimate(source, &ground, &place)?;
+    let estimate = survey::estimate(source, &ground, &place)?.all;
     let parent = place.parent.filter(|_| place.kind == BackupKind::Diff).map(|parent| parent.label.clone());
     Ok(Forecast { kind: place.kind, parent, branch: place.branch, position: ground.end, estimate })
 }
@@ -147,6 +148,8 @@ struct Task<'a> {
     repository: &'a dyn Repository,
     ground: &'a Ground,
     place: Place<'a>,
+    /// What the chunks will cost, for the progress.
+    expected: Estimate,
     newest_label: Option<Label>,
     started: Timestamp,
 }
@@ -179,8 +182,7 @@ impl Task<'_> {
         let read = self.checkpoints(capture)?;
 
         run.emit(Event::Step(Step::Chunks));
-        let expected = survey::estimate_of_chunks(self.source, self.ground, &self.place)?;
-        run.emit(Event::Expected { files: expected.files, bytes: expected.bytes });
+        run.emit(Event::Expected { files: self.expected.files, bytes: self.expected.bytes });
         let allowed = Allowed { damaged: self.request.accept_damaged, running: self.source.is_running() };
         let chunk_size = chunks::copy(capture, self.repository, read.writer, allowed)?;
         let secondary_index = source::secondary_index(capture, self.source.is_running())?;

@@ -10,7 +10,7 @@ use crate::event::Run;
 use crate::format::names::{ChunkName, TableId};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
-use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Label, Manifest, Owner, RelativePath, RestoreMark, RestoredFrom};
+use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom};
 use crate::proof::{self, ChunkSet};
 use crate::repository::Repository;
 
@@ -126,35 +126,42 @@ pub struct Estimate {
     pub held: u64,
 }
 
+/// What will be copied, of all files and of the chunks alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Estimates {
+    pub(super) all: Estimate,
+    pub(super) chunks: Estimate,
+}
+
 /// Estimates what will be copied.
-pub(super) fn estimate(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimate> {
-    estimate_of(source, ground, place, |_| true)
-}
-
-/// What the chunks will cost, for the progress.
-pub(super) fn estimate_of_chunks(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimate> {
-    estimate_of(source, ground, place, |path| path.to_string().starts_with("db/chunk-"))
-}
-
-fn estimate_of(source: &Source<'_>, ground: &Ground, place: &Place<'_>, which: impl Fn(&RelativePath) -> bool) -> Result<Estimate> {
+pub(super) fn estimate(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimates> {
     let parent = place.parent.filter(|_| place.kind == BackupKind::Diff);
     let held: std::collections::HashMap<_, _> = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
-    let mut estimate = Estimate { files: 0, bytes: 0, held: 0 };
-    for entry in source.directories.files()?.iter().filter(|entry| belongs(entry) && which(&entry.path)) {
-        match held.get(&entry.path) {
-            Some(row) if row.size == entry.size && row.chunk.is_none_or(|chunk| chunk.md5.is_some()) => estimate.held += 1,
+    let none = Estimate { files: 0, bytes: 0, held: 0 };
+    let mut estimates = Estimates { all: none, chunks: none };
+    for entry in source.directories.files()?.iter().filter(|entry| belongs(entry)) {
+        let one = match held.get(&entry.path) {
+            Some(row) if row.size == entry.size && row.chunk.is_none_or(|chunk| chunk.md5.is_some()) => Estimate { held: 1, ..none },
             Some(row) if row.chunk.is_some() => {
-                estimate.files += 1;
                 let known = parent.map_or(0, |parent| parent.log.position.position().get());
-                estimate.bytes += ground.end.get().saturating_sub(known).min(entry.size);
+                Estimate { files: 1, bytes: ground.end.get().saturating_sub(known).min(entry.size), ..none }
             }
-            _ => {
-                estimate.files += 1;
-                estimate.bytes += entry.size;
-            }
+            _ => Estimate { files: 1, bytes: entry.size, ..none },
+        };
+        estimates.all.add(one);
+        if entry.path.file_name().parse::<ChunkName>().is_ok() {
+            estimates.chunks.add(one);
         }
     }
-    Ok(estimate)
+    Ok(estimates)
+}
+
+impl Estimate {
+    fn add(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.held += other.held;
+    }
 }
 
 fn belongs(entry: &FileEntry) -> bool {
@@ -167,8 +174,7 @@ fn belongs(entry: &FileEntry) -> bool {
 }
 
 /// Refuses a backup that cannot fit, and warns where the repository would be lost together with the node.
-pub(super) fn room_for(source: &Source<'_>, ground: &Ground, place: &Place<'_>, repository: &dyn Repository, run: &Run) -> Result<()> {
-    let estimate = estimate(source, ground, place)?;
+pub(super) fn room_for(estimate: Estimate, source: &Source<'_>, ground: &Ground, repository: &dyn Repository, run: &Run) -> Result<()> {
     // The active chunk is stored anew where it cannot be cloned.
     let needed = estimate.bytes.saturating_add(ground.chunk_size.get());
     if let Some(free) = repository.free_space()?
