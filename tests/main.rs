@@ -25,6 +25,8 @@ mod quiesce;
 #[cfg(feature = "faults")]
 mod restore;
 mod running;
+#[cfg(feature = "faults")]
+mod torture;
 mod transfer;
 #[cfg(feature = "faults")]
 mod verify;

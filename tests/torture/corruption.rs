@@ -1,0 +1,1 @@
+//! Damage anywhere in a repository, and in the source.

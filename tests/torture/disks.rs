@@ -1,0 +1,1 @@
+//! Full and failing disks: each write, sync and rename may be the one that fails.

@@ -1,0 +1,1 @@
+//! Manifests, links and servers that mean harm; secrets that must not leak.

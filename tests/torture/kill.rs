@@ -1,0 +1,1 @@
+//! Killed at every operation that could be the last one, and at any moment.

@@ -1,0 +1,1 @@
+//! A source that changes between any two steps, clocks that jump, two runs at once.

@@ -1,0 +1,1 @@
+//! Many files, many backups, few descriptors, little memory, few rights.
