@@ -639,11 +639,13 @@ mod faults {
 
     enum Effect {
         Abort,
+        Stop,
         Errno(i32),
     }
 
     /// `KBACKUP_FAULT=operation:path part:n:effect`: the n-th such operation, and for an error number every one after it, fails.
-    /// An empty operation or path part stands for all; the effect is `abort` or an error number.
+    /// An empty operation or path part stands for all; the effect is `abort`, an error number, or `stop`: the process stops itself before that one operation,
+    /// until somebody continues it.
     fn fault() -> Option<&'static Fault> {
         static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
         FAULT
@@ -655,6 +657,7 @@ mod faults {
                 let from = parts.next()?.parse().ok()?;
                 let effect = match parts.next()? {
                     "abort" => Effect::Abort,
+                    "stop" => Effect::Stop,
                     number => Effect::Errno(number.parse().ok()?),
                 };
                 Some(Fault { operation, path, from, effect })
@@ -666,11 +669,22 @@ mod faults {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let Some(fault) = fault() else { return Ok(()) };
         let fits = fault.operation.as_ref().is_none_or(|name| *name == format!("{operation:?}").to_lowercase());
-        if !fits || !path.to_string_lossy().contains(&fault.path) || COUNT.fetch_add(1, Ordering::SeqCst) + 1 < fault.from {
+        if !fits || !path.to_string_lossy().contains(&fault.path) {
+            return Ok(());
+        }
+        let number = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
+        if number < fault.from {
             return Ok(());
         }
         match fault.effect {
             Effect::Abort => std::process::abort(),
+            Effect::Stop if number == fault.from => {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+                // Another thread may take the signal, and this one stops a moment later.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                Ok(())
+            }
+            Effect::Stop => Ok(()),
             Effect::Errno(number) => Err(io::Error::from_raw_os_error(number)),
         }
     }

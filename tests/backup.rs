@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
-mod bench;
+pub(crate) mod bench;
 mod cost;
 mod history;
 mod node_trouble;

@@ -42,9 +42,11 @@ pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: Back
         return Ok(Place { branch: 1, sequence, kind: BackupKind::Full, parent: None });
     };
     let heads = heads(manifests);
-    let Some(head) = heads.iter().rev().find(|head| goes_on(head, seen)) else {
+    // The newest backup of a branch may be of an older copy that both ways have in common: the log has to go on from all of them.
+    let stray = |branch: u32| manifests.iter().rev().find(|manifest| manifest.branch == branch && !goes_on(manifest, seen));
+    let Some(head) = heads.iter().rev().find(|head| stray(head.branch).is_none()) else {
         if !new_branch {
-            return Err(other_branch(newest, seen));
+            return Err(other_branch(stray(newest.branch).unwrap_or(newest), newest, seen));
         }
         run.note("the log went another way: a new branch begins, and everything is read");
         let branch = heads.iter().map(|head| head.branch).max().unwrap_or(0).saturating_add(1);
@@ -98,12 +100,13 @@ fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
         .hint("each node needs a repository of its own: choose another `--repo`")
 }
 
-fn other_branch(newest: &Manifest, seen: &Seen<'_>) -> Error {
-    let fork = match relation(newest, seen) {
+fn other_branch(stray: &Manifest, newest: &Manifest, seen: &Seen<'_>) -> Error {
+    let fork = match relation(stray, seen) {
         Relation::Fork { at } => format!("they part at log position {at}"),
         Relation::Same { .. } | Relation::Unrelated => "they have no epoch in common".to_owned(),
     };
-    Error::new(Kind::Refused, format!("the node's log is not the one that the newest backup holds: {fork}")).on(&newest.label).hint(
+    let which = if stray.label == newest.label { "the newest backup" } else { "an earlier backup of the newest one's branch" };
+    Error::new(Kind::Refused, format!("the node's log is not the one that {which} holds: {fork}")).on(&stray.label).hint(
         "if the node was restored to an earlier point or truncated on purpose, say `--new-branch`: the backups so far stay as they are",
     )
 }

@@ -1,10 +1,12 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
 use super::Session;
 use super::output::{size, table};
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
-use crate::manifest::{BackupKind, Label, Manifest};
+use crate::manifest::{BackupKind, Fork, Label, Manifest, forks};
 use crate::repository::{DirectoryRepository, Listed, Repository};
 use crate::settings::arguments;
 use crate::verify;
@@ -31,6 +33,7 @@ enum State {
         kind: BackupKind,
         sequence: u64,
         branch: u32,
+        forked_from: Option<Fork>,
         parent: Option<Label>,
         finished: Timestamp,
         position: u64,
@@ -48,26 +51,29 @@ pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
     let repository = DirectoryRepository::open(&options.repository.repo)?;
     let listed = repository.list()?;
     let any_damaged = listed.iter().any(|backup| backup.manifest.is_err());
-    let backups = listed.into_iter().map(|backup| line(&repository, backup)).collect::<Result<Vec<_>>>()?;
+    let readable: Vec<&Manifest> = listed.iter().filter_map(|backup| backup.manifest.as_ref().ok()).collect();
+    let forks = forks(&readable);
+    let backups = listed.into_iter().map(|backup| line(&repository, backup, &forks)).collect::<Result<Vec<_>>>()?;
     let text = text(&repository, &backups);
     session.output.answer("kbackup.list/1", &Answer { repository: repository.place(), backups }, &text)?;
     Ok(if any_damaged { Kind::StoredCorrupt.exit_code() } else { 0 })
 }
 
-fn line(repository: &dyn Repository, backup: Listed) -> Result<Line> {
+fn line(repository: &dyn Repository, backup: Listed, forks: &BTreeMap<u32, Fork>) -> Result<Line> {
     let verified = verify::remembered(repository, &backup.label)?;
     let state = match backup.manifest {
-        Ok(manifest) => readable(&manifest),
+        Ok(manifest) => readable(&manifest, forks.get(&manifest.branch)),
         Err(error) => State::Damaged { error: error.to_string() },
     };
     Ok(Line { label: backup.label, state, verified })
 }
 
-fn readable(manifest: &Manifest) -> State {
+fn readable(manifest: &Manifest, fork: Option<&Fork>) -> State {
     State::Readable {
         kind: manifest.kind,
         sequence: manifest.sequence,
         branch: manifest.branch,
+        forked_from: fork.cloned(),
         parent: manifest.parent.clone(),
         finished: manifest.finished,
         position: manifest.log.position.position().get(),
@@ -82,10 +88,11 @@ fn text(repository: &dyn Repository, backups: &[Line]) -> String {
     if backups.is_empty() {
         return format!("no backups in `{}`\n", repository.place());
     }
+    let mut begun = BTreeSet::new();
     let rows = backups.iter().map(|backup| {
         let verified = backup.verified.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string);
         match &backup.state {
-            State::Readable { branch, finished, position, bytes, bytes_stored, damaged, index, .. } => vec![
+            State::Readable { branch, forked_from, finished, position, bytes, bytes_stored, damaged, index, .. } => vec![
                 backup.label.to_string(),
                 age(*finished),
                 branch.to_string(),
@@ -96,7 +103,8 @@ fn text(repository: &dyn Repository, backups: &[Line]) -> String {
                 [(*damaged, "damaged at the source"), (!*index, "no index")]
                     .iter()
                     .filter(|(is, _)| *is)
-                    .map(|(_, note)| *note)
+                    .map(|(_, note)| (*note).to_owned())
+                    .chain(forked_from.as_ref().filter(|_| begun.insert(*branch)).map(|fork| parts(*branch, fork)))
                     .collect::<Vec<_>>()
                     .join(", "),
             ],
@@ -107,6 +115,11 @@ fn text(repository: &dyn Repository, backups: &[Line]) -> String {
         }
     });
     table(&["LABEL", "AGE", "BRANCH", "POSITION", "SIZE", "NEW", "VERIFIED", "NOTES"], rows.collect())
+}
+
+fn parts(branch: u32, fork: &Fork) -> String {
+    let after = fork.label.as_ref().map_or_else(String::new, |label| format!(", after {label}"));
+    format!("branch {branch} parts from {} at {}{after}", fork.branch, fork.position)
 }
 
 /// How long ago, in the largest unit that fits.

@@ -67,6 +67,8 @@ pub struct Plan {
     pub repository_id: Uuid,
     /// The backup.
     pub backup: Chosen,
+    /// The newest backups of other branches, where none was named: `latest` is the newest of all, whatever its branch.
+    pub other_branches: Vec<OtherBranch>,
     /// The log ends here.
     pub position: Boundary,
     /// Files to place in each target.
@@ -94,12 +96,25 @@ pub struct Chosen {
     pub label: Label,
     /// Its number in the repository.
     pub sequence: u64,
+    /// The way that its log went.
+    pub branch: u32,
     /// Full or diff.
     pub kind: BackupKind,
     /// When it was finished: the log in it is not newer.
     pub finished: Timestamp,
     /// The server that wrote the files.
     pub server_version: Option<String>,
+}
+
+/// A way that the log went as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OtherBranch {
+    /// Its number.
+    pub branch: u32,
+    /// Its newest sound backup.
+    pub newest: Label,
+    /// Where the log of that ends.
+    pub position: Boundary,
 }
 
 /// One target of a plan.
@@ -197,7 +212,7 @@ pub(super) fn carries_secondary_index(manifest: &Manifest) -> bool {
 pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result<Plan> {
     run.emit(Event::Step(Step::Preflight));
     let mut warnings = Vec::new();
-    let manifest = choose(repository, request.label.as_ref(), &mut warnings)?;
+    let (manifest, other_branches) = choose(repository, request.label.as_ref(), &mut warnings)?;
     check_manifest(&manifest)?;
     let server = server_version(request, &manifest)?;
     if manifest.contents.archive && !request.accept.archive {
@@ -222,16 +237,21 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
     }
     let targets = targets(repository, request, &manifest, &mut warnings, run)?;
     enough_space(&manifest, &targets)?;
+    for other in &other_branches {
+        run.note(format!("the newest backup is of branch {}; {other}", manifest.branch));
+    }
     Ok(Plan {
         repository: repository.place(),
         repository_id: repository.id(),
         backup: Chosen {
             label: manifest.label.clone(),
             sequence: manifest.sequence,
+            branch: manifest.branch,
             kind: manifest.kind,
             finished: manifest.finished,
             server_version: manifest.source.server_version.clone(),
         },
+        other_branches,
         position: manifest.log.position,
         files: rows(&manifest).count() as u64,
         bytes: rows(&manifest).map(|row| row.size).fold(0, u64::saturating_add),
@@ -244,17 +264,20 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
     })
 }
 
-fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec<String>) -> Result<Manifest> {
+fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec<String>) -> Result<(Manifest, Vec<OtherBranch>)> {
     if let Some(label) = label {
-        return repository.manifest(label);
+        return Ok((repository.manifest(label)?, Vec::new()));
     }
     let mut newest: Option<Manifest> = None;
+    let mut heads: BTreeMap<u32, OtherBranch> = BTreeMap::new();
     let mut damaged: Vec<Manifest> = Vec::new();
     let mut unreadable: Option<(Label, Error)> = None;
     for listed in repository.list()? {
         match listed.manifest {
             Ok(manifest) if !manifest.is_sound() => damaged.push(manifest),
             Ok(manifest) => {
+                let head = OtherBranch { branch: manifest.branch, newest: manifest.label.clone(), position: manifest.log.position };
+                heads.insert(manifest.branch, head);
                 if newest.as_ref().is_none_or(|newest| newest.sequence < manifest.sequence) {
                     newest = Some(manifest);
                 }
@@ -285,7 +308,8 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
     for later in damaged.iter().filter(|damaged| damaged.sequence > newest.sequence) {
         warnings.push(format!("the later backup {} is marked as damaged, so {} is taken", later.label, newest.label));
     }
-    Ok(newest)
+    heads.remove(&newest.branch);
+    Ok((newest, heads.into_values().collect()))
 }
 
 /// What a server would stumble over, as far as the manifest alone tells.
@@ -451,9 +475,19 @@ fn enough_space(manifest: &Manifest, targets: &[PlannedTarget]) -> Result<()> {
     Ok(())
 }
 
+impl fmt::Display for OtherBranch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the newest of branch {} is {}, which ends at {}", self.branch, self.newest, self.position)
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "backup: {} ({}, finished {}) in {}", self.backup.label, self.backup.kind, self.backup.finished, self.repository)?;
+        writeln!(f, "branch: {}", self.backup.branch)?;
+        for other in &self.other_branches {
+            writeln!(f, "  {other}")?;
+        }
         writeln!(f, "position: {}", self.position)?;
         writeln!(f, "files: {}, {}", self.files, ByteSize(self.bytes))?;
         for target in &self.targets {

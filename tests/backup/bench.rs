@@ -120,6 +120,11 @@ impl Bench {
         Synthetic::append(self.place.path(), bytes).unwrap()
     }
 
+    /// Appends what no other seed appends at this place.
+    pub(crate) fn append_other(&self, bytes: u64, seed: u64) -> u64 {
+        Synthetic::append_seeded(self.place.path(), bytes, seed).unwrap()
+    }
+
     /// What the last run said: notes, warnings, reasons of retries.
     pub(crate) fn said(&self) -> String {
         self.events.lock().unwrap().join("\n")
@@ -274,6 +279,40 @@ impl Live {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Another leader: an epoch record at the end of the log, which has room in the active chunk.
+pub(crate) fn elect(bench: &Bench, number: u64, id: u128) {
+    let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
+    let previous = bench.get(Checkpoint::Epoch);
+    let json = serde_json::json!({
+        "epochPosition": writer, "epochNumber": number, "epochId": Uuid::from_u128(id), "prevEpochPosition": previous,
+        "timeStamp": "2026-11-21T00:00:00Z", "leaderInstanceId": Uuid::from_u128(id),
+    })
+    .to_string();
+    let mut body = vec![2, 0];
+    body.extend(writer.to_le_bytes());
+    body.extend(639_308_160_000_000_000_i64.to_le_bytes());
+    body.extend([1, 2]);
+    body.extend(0_u64.to_le_bytes());
+    body.extend(u32::try_from(json.len()).unwrap().to_le_bytes());
+    body.extend(json.as_bytes());
+    let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+    let record = [&length[..], &body, &length].concat();
+    let chunk = u32::try_from(writer / (64 * 1024)).unwrap();
+    writable(&bench.chunk(chunk, 0), |file| file.write_all_at(&record, 128 + writer % (64 * 1024)).unwrap());
+    let end = writer + record.len() as u64;
+    for (checkpoint, value) in
+        [(Checkpoint::Writer, end), (Checkpoint::Chaser, end), (Checkpoint::Epoch, writer), (Checkpoint::Proposal, number)]
+    {
+        bench.set(checkpoint, value);
+    }
+}
+
+/// The node goes on from a backup.
+pub(crate) fn restore_over(bench: &Bench, summary: &Summary) {
+    std::fs::remove_dir_all(&bench.db).unwrap();
+    bench.restore(summary, "db", true);
 }
 
 pub(crate) fn workplace() -> tempfile::TempDir {

@@ -1,47 +1,12 @@
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use kbackup::backup::{Request, Summary};
+use kbackup::backup::Request;
 use kbackup::clock;
 use kbackup::error::{Error, Kind};
 use kbackup::manifest::{BackupKind, Label, Manifest};
-use kbackup_testnode::{Checkpoint, Synthetic};
+use kbackup_testnode::Synthetic;
 
-use super::bench::{Bench, copy_tree, small, writable};
-
-/// Another leader: an epoch record at the end of the log, which has room in the active chunk.
-fn elect(bench: &Bench, number: u64, id: u128) {
-    let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
-    let previous = bench.get(Checkpoint::Epoch);
-    let json = serde_json::json!({
-        "epochPosition": writer, "epochNumber": number, "epochId": uuid::Uuid::from_u128(id), "prevEpochPosition": previous,
-        "timeStamp": "2026-11-21T00:00:00Z", "leaderInstanceId": uuid::Uuid::from_u128(id),
-    })
-    .to_string();
-    let mut body = vec![2, 0];
-    body.extend(writer.to_le_bytes());
-    body.extend(639_308_160_000_000_000_i64.to_le_bytes());
-    body.extend([1, 2]);
-    body.extend(0_u64.to_le_bytes());
-    body.extend(u32::try_from(json.len()).unwrap().to_le_bytes());
-    body.extend(json.as_bytes());
-    let length = u32::try_from(body.len()).unwrap().to_le_bytes();
-    let record = [&length[..], &body, &length].concat();
-    let chunk = u32::try_from(writer / (64 * 1024)).unwrap();
-    writable(&bench.chunk(chunk, 0), |file| file.write_all_at(&record, 128 + writer % (64 * 1024)).unwrap());
-    let end = writer + record.len() as u64;
-    for (checkpoint, value) in
-        [(Checkpoint::Writer, end), (Checkpoint::Chaser, end), (Checkpoint::Epoch, writer), (Checkpoint::Proposal, number)]
-    {
-        bench.set(checkpoint, value);
-    }
-}
-
-/// The node goes on from a backup.
-fn restore_over(bench: &Bench, summary: &Summary) {
-    std::fs::remove_dir_all(&bench.db).unwrap();
-    bench.restore(summary, "db", true);
-}
+use super::bench::{Bench, copy_tree, elect, restore_over, small};
 
 fn refused<T>(result: Result<T, Error>, hint: &str) {
     let error = result.err().unwrap();

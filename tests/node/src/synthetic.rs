@@ -171,6 +171,11 @@ impl Synthetic {
     /// writer.chk, fsync, chaser.chk; a full chunk is completed and the next one made. The index stays as it is, as if the events
     /// were still in memory. Returns the new writer checkpoint.
     pub fn append(directory: impl AsRef<Path>, bytes: u64) -> Result<u64> {
+        Self::append_seeded(directory, bytes, 0)
+    }
+
+    /// [`Self::append`] with other data for another seed: two nodes that go on from the same place write different events.
+    pub fn append_seeded(directory: impl AsRef<Path>, bytes: u64, seed: u64) -> Result<u64> {
         let db = directory.as_ref().join("db");
         let read = |checkpoint: Checkpoint| -> Result<u64> {
             let path = db.join(checkpoint.file_name());
@@ -184,9 +189,9 @@ impl Synthetic {
         } else {
             bail!("the last chunk, {}, is not active", last.path.display());
         };
-        let mut generator = Generator::new(writer ^ 0x9e37_79b9_7f4a_7c15);
+        let mut generator = Generator::new(writer ^ 0x9e37_79b9_7f4a_7c15 ^ seed.rotate_left(32));
         // Streams of their own, so that event numbers begin at 0.
-        let mut streams: Vec<Stream> = (0..100).map(|number| Stream::new(format!("append-{writer}-{number}"))).collect();
+        let mut streams: Vec<Stream> = (0..100).map(|number| Stream::new(format!("append-{writer}-{seed}-{number}"))).collect();
         let mut position = writer;
         let mut batch = Vec::new();
         let mut transaction = 0;
