@@ -1,6 +1,11 @@
-//! Time as kbackup writes it: RFC 3339, UTC, whole seconds.
+//! Time as kbackup writes it: RFC 3339, UTC, whole seconds. And the hours of a day, as the clock on the wall shows them.
 
-pub use jiff::Timestamp;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::ToSpan;
+use jiff::civil::Time;
+pub use jiff::{Timestamp, Zoned};
 
 /// Now, cut to whole seconds.
 #[must_use]
@@ -30,5 +35,131 @@ mod faults {
 mod faults {
     pub(super) const fn jump() -> i64 {
         0
+    }
+}
+
+/// Hours of every day in local time, such as `22:00-05:00`: the first minute belongs to them, the last does not. They may reach beyond midnight.
+///
+/// It is the clock on the wall that counts: where it is set forward over an hour, that hour of the window is missing; where it is set back, it comes twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    from: Time,
+    to: Time,
+}
+
+impl Window {
+    /// Whether it is open at a time.
+    #[must_use]
+    pub fn is_open(&self, at: &Zoned) -> bool {
+        let time = at.time();
+        if self.from < self.to { (self.from..self.to).contains(&time) } else { time >= self.from || time < self.to }
+    }
+
+    /// When it opens next after a time at which it is closed; none at the end of the calendar.
+    #[must_use]
+    pub fn opens(&self, after: &Zoned) -> Option<Zoned> {
+        let days = (0..=2).filter_map(|days| after.date().checked_add(days.days()).ok());
+        let openings = days.filter_map(|date| date.to_datetime(self.from).to_zoned(after.time_zone().clone()).ok());
+        // An opening may fall into an hour that is left out, and the whole window with it.
+        openings.into_iter().find(|opening| opening > after && self.is_open(opening))
+    }
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} are no hours of a day such as 22:00-05:00");
+        let time = |text: &str| match text.split(':').all(|part| part.len() == 2) && text.contains(':') {
+            true => text.parse::<Time>().map_err(|_| wrong()),
+            false => Err(wrong()),
+        };
+        let (from, to) = text.split_once('-').ok_or_else(wrong)?;
+        let (from, to) = (time(from)?, time(to)?);
+        if from == to { Err(wrong()) } else { Ok(Self { from, to }) }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pattern = |time: Time| if time.second() == 0 { "%H:%M" } else { "%H:%M:%S" };
+        write!(f, "{}-{}", self.from.strftime(pattern(self.from)), self.to.strftime(pattern(self.to)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Zoned {
+        text.parse().unwrap()
+    }
+
+    fn window(text: &str) -> Window {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn hours_of_a_day_and_of_a_night() {
+        let (day, night) = (window("09:00-17:30"), window("22:00-05:00"));
+        for (time, in_day, at_night) in [
+            ("00:00", false, true),
+            ("04:59", false, true),
+            ("05:00", false, false),
+            ("09:00", true, false),
+            ("17:29", true, false),
+            ("17:30", false, false),
+            ("21:59", false, false),
+            ("22:00", false, true),
+        ] {
+            let now = at(&format!("2026-06-01T{time}:00[Europe/Berlin]"));
+            assert_eq!((day.is_open(&now), night.is_open(&now)), (in_day, at_night), "{time}");
+        }
+        assert_eq!(night.to_string(), "22:00-05:00");
+        assert_eq!(window("22:00:30-05:00").to_string(), "22:00:30-05:00");
+    }
+
+    #[test]
+    fn it_opens_today_or_tomorrow() {
+        let night = window("22:00-05:00");
+        assert_eq!(night.opens(&at("2026-06-01T12:00[Europe/Berlin]")), Some(at("2026-06-01T22:00[Europe/Berlin]")));
+        let day = window("09:00-17:00");
+        assert_eq!(day.opens(&at("2026-06-30T17:00[Europe/Berlin]")), Some(at("2026-07-01T09:00[Europe/Berlin]")));
+    }
+
+    /// Berlin sets its clocks forward at 02:00 on 2026-03-29, and back at 03:00 on 2026-10-25.
+    #[test]
+    fn clocks_that_are_changed() {
+        let missing = window("02:00-03:00");
+        assert_eq!(missing.opens(&at("2026-03-28T12:00[Europe/Berlin]")), Some(at("2026-03-30T02:00[Europe/Berlin]")));
+        let cut = window("02:30-04:00");
+        let opens = cut.opens(&at("2026-03-29T00:00[Europe/Berlin]")).unwrap();
+        assert_eq!(opens, at("2026-03-29T03:30[Europe/Berlin]"));
+        for twice in ["2026-10-25T02:30+02:00[Europe/Berlin]", "2026-10-25T02:30+01:00[Europe/Berlin]"] {
+            assert!(missing.is_open(&at(twice)), "{twice}");
+        }
+        assert!(!missing.is_open(&at("2026-10-25T03:00[Europe/Berlin]")));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn where_it_is_closed_it_opens_within_two_days(from in 0..1440_i64, length in 60..1439_i64, second in 0..31_536_000_i64) {
+            let clock = |minute: i64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+            let window = window(&format!("{}-{}", clock(from), clock(from + length)));
+            let now = Timestamp::from_second(1_767_225_600 + second).unwrap().in_tz("America/New_York").unwrap();
+            if !window.is_open(&now) {
+                let opens = window.opens(&now).unwrap();
+                assert!(window.is_open(&opens) && opens > now && opens.timestamp().as_second() - now.timestamp().as_second() <= 49 * 3600);
+            }
+        }
+    }
+
+    #[test]
+    fn no_hours() {
+        for text in
+            ["", "22:00", "22-05", "22:00-22:00", "24:00-05:00", "22:00-05:00-06:00", "2026-01-01T22:00-05:00", "22:00 - 05:00", "-"]
+        {
+            assert!(text.parse::<Window>().is_err(), "{text}");
+        }
     }
 }

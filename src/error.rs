@@ -29,8 +29,17 @@ pub enum Kind {
     Unstable,
     /// Refused for safety.
     Refused,
-    /// Stopped by a signal; clean.
-    Interrupted(Signal),
+    /// Told to end; clean.
+    Interrupted(Cause),
+}
+
+/// Who ends a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody who sends signals.
+    Signal(Signal),
+    /// The clock: the hours in which the run is allowed are over.
+    WindowClosed,
 }
 
 /// A signal that ends a run.
@@ -57,8 +66,8 @@ impl Kind {
             Self::SourceCorrupt => 21,
             Self::Unstable => 22,
             Self::Refused => 23,
-            Self::Interrupted(Signal::Interrupt) => 130,
-            Self::Interrupted(Signal::Terminate) => 143,
+            Self::Interrupted(Cause::Signal(Signal::Interrupt)) => 130,
+            Self::Interrupted(Cause::Signal(Signal::Terminate) | Cause::WindowClosed) => 143,
         }
     }
 
@@ -76,7 +85,8 @@ impl Kind {
             Self::SourceCorrupt => "source-corrupt",
             Self::Unstable => "unstable",
             Self::Refused => "refused",
-            Self::Interrupted(_) => "interrupted",
+            Self::Interrupted(Cause::Signal(_)) => "interrupted",
+            Self::Interrupted(Cause::WindowClosed) => "window-closed",
         }
     }
 }

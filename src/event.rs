@@ -1,11 +1,11 @@
 //! What happens, told to whoever listens: progress bar, log, JSON lines, metrics. And how a run is told to stop.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Kind, Result, Signal};
+use crate::error::{Cause, Error, Kind, Result, Signal};
+use crate::pace::{Pace, Rate};
 
 /// One thing that happened, in the words of the domain.
 #[derive(Debug, Clone)]
@@ -129,18 +129,76 @@ impl Observer for Silent {
     fn observe(&self, _: &Event) {}
 }
 
-/// What every long operation carries: whom it tells, whether it should stop, and the warnings so far.
+/// Why a run is told to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interruption {
+    /// A signal came.
+    Signal(Signal),
+    /// The hours in which it is allowed are over.
+    WindowClosed {
+        /// The hours, as they were written: `22:00-05:00`.
+        window: String,
+        /// When they begin next, for people.
+        opens: String,
+    },
+}
+
+impl From<Signal> for Interruption {
+    fn from(signal: Signal) -> Self {
+        Self::Signal(signal)
+    }
+}
+
+impl From<&Interruption> for Error {
+    fn from(interruption: &Interruption) -> Self {
+        match interruption {
+            Interruption::Signal(signal) => Self::new(Kind::Interrupted(Cause::Signal(*signal)), "interrupted")
+                .hint("nothing half done is listed; run the same command again"),
+            Interruption::WindowClosed { window, opens } => {
+                Self::new(Kind::Interrupted(Cause::WindowClosed), format!("the window {window} is closed"))
+                    .hint(format!("it opens at {opens}: run the same command then, and it goes on where this run stopped"))
+            }
+        }
+    }
+}
+
+/// How far a run may still be interrupted.
+#[derive(Debug, Default)]
+struct Ending {
+    /// The first that came.
+    interruption: Option<Interruption>,
+    /// Too little is left for the clock to end the run.
+    almost_done: bool,
+}
+
+/// What every long operation carries: whom it tells, whether it should stop, how fast it may go, and the warnings so far.
 pub struct Run {
     observer: Box<dyn Observer>,
     cancel: CancellationToken,
-    signal: AtomicU8,
+    ending: Mutex<Ending>,
+    pace: Pace,
     warnings: Mutex<Vec<String>>,
 }
 
 impl Run {
     /// A run that reports to `observer`.
     pub fn new(observer: impl Observer + 'static) -> Self {
-        Self { observer: Box::new(observer), cancel: CancellationToken::new(), signal: AtomicU8::new(0), warnings: Mutex::default() }
+        let cancel = CancellationToken::new();
+        let pace = Pace::new(None, cancel.clone());
+        Self { observer: Box::new(observer), cancel, ending: Mutex::default(), pace, warnings: Mutex::default() }
+    }
+
+    /// The same run, with a budget: all its threads together read, copy and hash no more bytes in a second than this.
+    #[must_use]
+    pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
+        self.pace = Pace::new(rate, self.cancel.clone());
+        self
+    }
+
+    /// The budget of bytes.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Tells what happened. Warnings are kept as well.
@@ -169,10 +227,28 @@ impl Run {
         self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default()
     }
 
-    /// Asks the run to end soon and cleanly.
-    pub fn interrupt(&self, signal: Signal) {
-        self.signal.store(if signal == Signal::Terminate { 1 } else { 0 }, Ordering::SeqCst);
+    /// Asks the run to end soon and cleanly. The first reason stands; a window that closes comes too late once the run is [almost done](Self::almost_done).
+    pub fn interrupt(&self, interruption: impl Into<Interruption>) {
+        let (mut ending, interruption) = (self.ending(), interruption.into());
+        if ending.almost_done && matches!(interruption, Interruption::WindowClosed { .. }) {
+            return;
+        }
+        ending.interruption.get_or_insert(interruption);
         self.cancel.cancel();
+    }
+
+    /// From here on too little is left to be thrown away because a window closes. Signals still end the run.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`] once the run was asked to end.
+    pub fn almost_done(&self) -> Result<()> {
+        let mut ending = self.ending();
+        ending.almost_done = true;
+        ending.interruption.as_ref().map_or(Ok(()), |interruption| Err(interruption.into()))
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For asynchronous waits.
@@ -189,8 +265,7 @@ impl Run {
         if !self.cancel.is_cancelled() {
             return Ok(());
         }
-        let signal = if self.signal.load(Ordering::SeqCst) == 1 { Signal::Terminate } else { Signal::Interrupt };
-        Err(Error::new(Kind::Interrupted(signal), "interrupted").hint("nothing half done is listed; run the same command again"))
+        Err(self.ending().interruption.as_ref().unwrap_or(&Interruption::Signal(Signal::Interrupt)).into())
     }
 
     /// Sleeps, but not beyond an interruption.
@@ -207,5 +282,43 @@ impl Run {
             }
             std::thread::sleep(left.min(std::time::Duration::from_millis(50)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed() -> Interruption {
+        Interruption::WindowClosed { window: "22:00-05:00".to_owned(), opens: "2026-03-01 22:00".to_owned() }
+    }
+
+    #[test]
+    fn the_first_reason_stands() {
+        let run = Run::new(Silent);
+        assert!(run.check().is_ok());
+        run.interrupt(closed());
+        run.interrupt(Signal::Interrupt);
+        let error = run.check().unwrap_err();
+        assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Interrupted(Cause::WindowClosed), 143));
+        assert_eq!(error.to_string(), "the window 22:00-05:00 is closed");
+        assert!(error.hints().concat().contains("2026-03-01 22:00"), "{:?}", error.hints());
+    }
+
+    #[test]
+    fn a_window_that_closes_leaves_a_run_alone_that_is_almost_done() {
+        let run = Run::new(Silent);
+        run.almost_done().unwrap();
+        run.interrupt(closed());
+        run.check().unwrap();
+        run.interrupt(Signal::Terminate);
+        assert_eq!(run.check().unwrap_err().kind(), Kind::Interrupted(Cause::Signal(Signal::Terminate)));
+    }
+
+    #[test]
+    fn a_window_that_closed_before_ends_the_run() {
+        let run = Run::new(Silent);
+        run.interrupt(closed());
+        assert_eq!(run.almost_done().unwrap_err().kind(), Kind::Interrupted(Cause::WindowClosed));
     }
 }

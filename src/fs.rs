@@ -4,14 +4,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// What was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,14 @@ pub trait ReadAt: Send + Sync {
     /// What the storage reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// As [`Self::read_at`], of bytes that nobody reads again soon: they need not stay in the page cache where they were not before.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_at(offset, buffer)
+    }
+
     /// The plain file behind it, if that is all there is: its bytes can then be copied by the kernel.
     fn file(&self) -> Option<&File> {
         None
@@ -153,12 +162,17 @@ pub struct File {
     path: Arc<Path>,
     /// Length in bytes when it was opened; a live file may have changed since.
     size: u64,
+    /// The kernel or the file system has refused to read without keeping.
+    keeps: Arc<AtomicBool>,
 }
+
+/// `RWF_DONTCACHE` of preadv2(2), since Linux 6.14: pages that the read itself brings into the cache are dropped after it; others stay.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl File {
     fn new(inner: std::fs::File, path: &Path) -> Result<Self> {
         let size = attempt(Operation::Inspect, path, || inner.metadata())?.len();
-        Ok(Self { inner: Arc::new(inner), path: path.into(), size })
+        Ok(Self { inner: Arc::new(inner), path: path.into(), size, keeps: Arc::default() })
     }
 
     /// Where it was opened.
@@ -196,6 +210,48 @@ impl File {
                 }
             }
         })
+    }
+
+    /// As [`Self::read_at`], and leaves the page cache as it was, where kernel and file system can.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        if self.keeps.load(Ordering::Relaxed) {
+            return self.read_at(offset, buffer);
+        }
+        let read = attempt(Operation::Read, &self.path, || {
+            let read = || rustix::io::preadv2(&*self.inner, &mut [IoSliceMut::new(buffer)], offset, DONT_CACHE);
+            match rustix::io::retry_on_intr(read) {
+                Ok(count) => Ok(Some(count)),
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })?;
+        match read {
+            Some(count) => Ok(count),
+            None => {
+                self.keeps.store(true, Ordering::Relaxed);
+                self.read_at(offset, buffer)
+            }
+        }
+    }
+
+    /// Whether [`Self::read_once_at`] has left the page cache alone so far.
+    #[must_use]
+    pub fn reads_once(&self) -> bool {
+        !self.keeps.load(Ordering::Relaxed)
+    }
+
+    /// Whether its file system can copy it without reading it into the page cache: by sharing blocks, or on the machine that serves it.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn copies_without_pages(&self) -> Result<bool> {
+        let statistics = self.system(Operation::Inspect, |fd| rustix::fs::fstatfs(fd))?;
+        // btrfs, XFS, bcachefs, ZFS; NFS, CIFS, SMB2, Ceph.
+        let known = [0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x2fc1_2fc1, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
+        Ok(u32::try_from(statistics.f_type).is_ok_and(|number| known.contains(&number)))
     }
 
     /// Writes all of `bytes` at byte `offset`.
@@ -288,6 +344,10 @@ impl ReadAt for File {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         Self::read_at(self, offset, buffer).map_err(|error| error.source)
+    }
+
+    fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::read_once_at(self, offset, buffer).map_err(|error| error.source)
     }
 
     fn file(&self) -> Option<&File> {

@@ -11,6 +11,7 @@ pub mod format;
 pub mod fs;
 pub mod manifest;
 pub mod node;
+pub mod pace;
 pub mod proof;
 pub mod repository;
 pub mod restore;

@@ -5,6 +5,7 @@
 mod answers;
 mod errors;
 mod json;
+mod load;
 mod settings;
 mod signals;
 mod streams;

@@ -313,7 +313,7 @@ fn stops_waiting_when_interrupted() {
     });
     let begun = Instant::now();
     let error = client.info(Patience::of(&run)).unwrap_err();
-    assert_eq!(error.kind(), Kind::Interrupted(Signal::Terminate));
+    assert_eq!(error.kind(), Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate)));
     assert!(begun.elapsed() < Duration::from_secs(1));
     let error = client.info(Patience::regardless(Duration::from_millis(500))).unwrap_err();
     assert_eq!(error.kind(), Kind::Unreachable, "giving back goes on after an interruption");

@@ -399,7 +399,7 @@ fn gives_back_after_errors_panics_and_interruptions() {
         Instant::now()
     });
     let error = setting.quiesce(&session).map(drop).unwrap_err();
-    assert_eq!(error.kind(), Kind::Interrupted(Signal::Interrupt));
+    assert_eq!(error.kind(), Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Interrupt)));
     assert!(waker.join().unwrap().elapsed() < Duration::from_secs(2));
     assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
 }

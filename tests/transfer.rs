@@ -6,11 +6,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use kbackup::error::{Error, Kind, Signal};
 use kbackup::event::{Event, Observer, Run, Silent};
 use kbackup::fs::{self, ReadAt};
 use kbackup::manifest::Blake3Hash;
+use kbackup::pace::Rate;
 use kbackup::transfer::{self, Copied, Copy, Digest, Failure, Segment};
 use proptest::prelude::*;
 
@@ -285,4 +287,100 @@ fn a_clone_does_not_change_with_its_source() {
     } else {
         assert_eq!(std::fs::metadata(&to).unwrap().len(), 0);
     }
+}
+
+/// Copies, and says how many bytes were read.
+fn copied(source: &Path, target: &Path, live: bool, run: &Run) -> u64 {
+    let source = fs::open_source(source).unwrap();
+    let segment = Segment { source: &source, place: "source", end: source.size(), live };
+    let plan = Copy { kept: 0, segments: &[segment], full_length: source.size(), md5: true };
+    transfer::copy(&plan, &fs::create_new(target, 0o600).unwrap(), run).unwrap().read
+}
+
+/// A directory in memory, where the kernel copies, and one wherever temporary files are.
+fn two_places() -> [tempfile::TempDir; 2] {
+    [tempfile::tempdir_in("/dev/shm").unwrap(), tempfile::tempdir().unwrap()]
+}
+
+#[test]
+fn every_way_of_copying_keeps_to_the_pace() {
+    const SIZE: usize = 3 << 20;
+    const RATE: u64 = 8 << 20;
+    for place in two_places() {
+        let source = place.path().join("source");
+        std::fs::write(&source, vec![7; SIZE]).unwrap();
+        for (name, live) in [("by kernel, or past the cache", false), ("by reading", true)] {
+            let run = silent().limited_to(Rate::new(RATE));
+            let started = Instant::now();
+            // Two threads have one budget.
+            let read: u64 = std::thread::scope(|scope| {
+                let copy = |number: u8| copied(&source, &place.path().join(format!("{name} {number}")), live, &run);
+                let threads = [1, 2].map(|number| scope.spawn(move || copy(number)));
+                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            assert_eq!(read, 2 * SIZE as u64);
+            // An eighth of a second is what may have been saved up.
+            let least = Duration::from_millis(read * 1000 / RATE - 125);
+            assert!(started.elapsed() >= least, "{name}: {:?} instead of {least:?}", started.elapsed());
+        }
+    }
+}
+
+#[test]
+fn a_copy_at_a_slow_pace_can_be_interrupted() {
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("source");
+    std::fs::write(&source, vec![7; 64 << 20]).unwrap();
+    let run = silent().limited_to(Rate::new(Rate::LOWEST));
+    let source = fs::open_source(&source).unwrap();
+    let segment = Segment { source: &source, place: "source", end: source.size(), live: false };
+    let plan = Copy { kept: 0, segments: &[segment], full_length: source.size(), md5: false };
+    let target = fs::create_new(&place.path().join("target"), 0o600).unwrap();
+    let result = std::thread::scope(|scope| {
+        let copy = scope.spawn(|| transfer::copy(&plan, &target, &run));
+        std::thread::sleep(Duration::from_millis(300));
+        run.interrupt(Signal::Terminate);
+        copy.join().unwrap()
+    });
+    assert!(matches!(result, Err(Failure::Stopped(_))), "{result:?}");
+}
+
+/// Bytes of a file that are in the page cache; none where nobody can tell.
+fn cached(path: &Path) -> Option<u64> {
+    let output = std::process::Command::new("fincore").args(["--noheadings", "--bytes", "--output", "RES"]).arg(path).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+fn evict(path: &Path) {
+    let file = std::fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+/// What the node has not read is not brought into the cache, and what it has read stays there.
+#[test]
+fn the_page_cache_of_the_source_is_as_it_was() {
+    const SIZE: usize = 8 << 20;
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let [cold, hot] = ["cold", "hot"].map(|name| place.path().join(name));
+    for path in [&cold, &hot] {
+        std::fs::write(path, vec![7; SIZE]).unwrap();
+        evict(path);
+    }
+    let probe = fs::open_source(&cold).unwrap();
+    probe.read_once_at(0, &mut [0; 4096]).unwrap();
+    let (Some(before), true) = (cached(&cold), probe.reads_once()) else {
+        eprintln!("skipped: no fincore here, or a kernel or a file system without RWF_DONTCACHE");
+        return;
+    };
+    // Other programs push files out of the cache, but nobody pulls them in.
+    std::fs::read(&hot).unwrap();
+    for live in [false, true] {
+        copied(&cold, &place.path().join(format!("copy {live}")), live, &silent());
+        copied(&hot, &place.path().join(format!("hot copy {live}")), live, &silent());
+        transfer::hash_file(&fs::open_source(&cold).unwrap(), true, &silent()).unwrap();
+    }
+    let after = cached(&cold).unwrap();
+    assert!(after <= before.max(SIZE as u64 / 4), "{after} of {SIZE} bytes are cached, {before} were before");
+    assert!(cached(&hot).unwrap() >= SIZE as u64 * 3 / 4, "hot pages were dropped");
 }

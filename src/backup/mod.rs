@@ -31,6 +31,7 @@ use crate::format::{Boundary, ChunkSize, Lineage, LogPosition, Relation};
 use crate::manifest::{self, BackupKind, Contents, Label, Log, Manifest, ReadCheckpoints, SecondaryIndex};
 use crate::proof::{self, BackupEvidence, ChunkSet, LogProof};
 use crate::repository::Repository;
+use crate::transfer::Paced;
 
 /// What the operator asks for.
 #[derive(Debug, Clone)]
@@ -218,7 +219,9 @@ impl Task<'_> {
     /// Parses every frame of the log bytes that this run has read.
     fn scan(&self, capture: &Capture<'_>, set: &ChunkSet, read: &ReadCheckpoints) -> Result<LogProof> {
         let parent_end = capture.parent().map(|parent| parent.log.position).filter(|end| end.position() <= read.writer.0);
-        proof::scan(&capture.files(), set, &capture.newly_read(), parent_end.unwrap_or(Boundary::ZERO), read.writer, capture.run)
+        let files = capture.files();
+        let paced = Paced::new(&files, capture.run);
+        proof::scan(&paced, set, &capture.newly_read(), parent_end.unwrap_or(Boundary::ZERO), read.writer, capture.run)
     }
 
     /// The epochs of the captured log. Those written after `epoch.chk` was read lie in the newly read bytes.
@@ -305,6 +308,7 @@ impl Task<'_> {
     fn commit(&self, capture: Capture<'_>, manifest: Manifest, log: &LogProof) -> Result<Manifest> {
         let (run, parent) = (capture.run, capture.parent());
         run.emit(Event::Step(Step::Commit));
+        run.almost_done()?;
         let md5_compared = capture.newly_copied();
         let incoming = capture.into_incoming();
         let evidence = BackupEvidence { parent, md5_compared: &md5_compared, log };

@@ -13,6 +13,7 @@ use crate::fs;
 use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom};
 use crate::proof::{self, ChunkSet};
 use crate::repository::Repository;
+use crate::transfer::Paced;
 
 /// What the preflight has found.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
     let epoch = match read.epoch {
         Some(epoch) => Some(epoch),
         // A server without epoch.chk finds it like this, too (O12).
-        None => proof::last_epoch(&files, &chunks, end, run)?,
+        None => proof::last_epoch(&Paced::new(&files, run), &chunks, end, run)?,
     };
     let lineage = epoch.map_or_else(|| Ok(Lineage::default()), |epoch| proof::lineage(&files, &chunks, epoch))?;
     let database = lineage.first().map(|epoch| epoch.id).ok_or_else(|| {

@@ -5,11 +5,13 @@ mod check;
 mod list;
 mod node;
 mod output;
+mod priority;
 mod progress;
 mod release;
 mod restore;
 mod show;
 mod verify;
+mod window;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -80,12 +82,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let secrets = Secrets { password_file: settings.origin("password_file"), token_file: settings.origin("token_file") };
     let (arguments, said) = (settings.arguments, settings.said);
     let output = Output::new(arguments.general.json);
+    let load = arguments.verb.load();
+    // Threads inherit it: before the first one starts.
+    let lowered = priority::lower(load.priority);
     let observer = progress::start(&arguments.general);
     for (option, setting) in &said {
         tracing::debug!("setting {option} = {} ({})", setting.value, setting.origin);
     }
-    let session = Session { run: Arc::new(Run::new(observer)), output, general: arguments.general, secrets };
-    match listen_for_signals(&session.run).and_then(|_runtime| dispatch(arguments.verb, &session)) {
+    let session = Session { run: Arc::new(Run::new(observer).limited_to(load.rate)), output, general: arguments.general, secrets };
+    if let Err(error) = lowered {
+        session.run.note(format!("the priority cannot be lowered as wanted: {error}"));
+    }
+    let listening = listen_for_signals(&session.run).and_then(|runtime| {
+        load.window.map_or(Ok(()), |window| window::keep(window, &session.run, &runtime))?;
+        Ok(runtime)
+    });
+    match listening.and_then(|_runtime| dispatch(arguments.verb, &session)) {
         Ok(code) => code,
         Err(error) => session.output.error(&error),
     }

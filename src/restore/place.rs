@@ -117,7 +117,8 @@ impl Work<'_> {
         let md5 = self.expected_md5(row);
         if self.present.contains(&row.path) {
             let file = fs::open(&path)?;
-            let digest = transfer::hash_file(&file, md5.is_some(), self.run).map_err(|error| error.at(&path))?;
+            let digest = transfer::hash_file(&*transfer::paced(Box::new(file.clone()), self.run), md5.is_some(), self.run)
+                .map_err(|error| error.at(&path))?;
             if digest.blake3 == row.blake3 {
                 self.proven(row, &file, digest, md5)?;
                 self.settle(row, &file)?;

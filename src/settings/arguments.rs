@@ -4,7 +4,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::clock::Window;
+use crate::pace::Rate;
 
 /// Backs up a running KurrentDB / `EventStoreDB` node, and brings it back.
 #[derive(Debug, Parser)]
@@ -101,6 +105,93 @@ pub struct Repository {
     pub repo: PathBuf,
 }
 
+/// How much a verb takes of a machine that others work on: one that has time.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Unhurried {
+    /// How it stands back
+    #[arg(long, env = "KBACKUP_PRIORITY", value_enum, default_value_t = Priority::Low, value_name = "LEVEL", help_heading = "Load")]
+    pub priority: Priority,
+    /// The rate.
+    #[command(flatten)]
+    pub rate: Limit,
+    /// Hours of the day, in local time, in which it may run, such as 22:00-05:00; it ends cleanly when they are over
+    #[arg(long, env = "KBACKUP_WINDOW", value_name = "FROM-TO", help_heading = "Load")]
+    pub window: Option<Window>,
+}
+
+/// How much a verb takes of a machine: one that somebody waits for.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Awaited {
+    /// How it stands back
+    #[arg(long, env = "KBACKUP_PRIORITY", value_enum, default_value_t = Priority::Normal, value_name = "LEVEL", help_heading = "Load")]
+    pub priority: Priority,
+    /// The rate.
+    #[command(flatten)]
+    pub rate: Limit,
+}
+
+/// How fast a verb may go.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Limit {
+    /// Read and copy no more bytes in a second, all threads together, such as 50MiB or 200MB [default: no limit]
+    #[arg(long, env = "KBACKUP_LIMIT_RATE", value_name = "BYTES", value_parser = rate, help_heading = "Load")]
+    pub limit_rate: Option<Rate>,
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    let bytes = ByteSize::from_str(text).map_err(|_| format!("{text:?} is no number of bytes such as 50MiB or 200MB"))?;
+    Rate::new(bytes.as_u64()).ok_or_else(|| format!("at least {} bytes a second are needed", Rate::LOWEST))
+}
+
+/// How a run stands back behind what else the machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Priority {
+    /// Like any other program
+    #[default]
+    Normal,
+    /// Nice 10, and by it a low level of the best-effort I/O class
+    Low,
+    /// Only when nothing else wants the processor: nice 19, the idle scheduling policy, and by it the idle I/O class
+    Idle,
+}
+
+/// How much a run takes of the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Load {
+    /// How it stands back.
+    pub priority: Priority,
+    /// Its highest rate.
+    pub rate: Option<Rate>,
+    /// The hours in which it may run.
+    pub window: Option<Window>,
+}
+
+impl From<Unhurried> for Load {
+    fn from(Unhurried { priority, rate, window }: Unhurried) -> Self {
+        Self { priority, rate: rate.limit_rate, window }
+    }
+}
+
+impl From<Awaited> for Load {
+    fn from(Awaited { priority, rate }: Awaited) -> Self {
+        Self { priority, rate: rate.limit_rate, window: None }
+    }
+}
+
+impl Verb {
+    /// How much it takes of the machine.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        match self {
+            Self::Full(options) | Self::Diff(options) => options.load.into(),
+            Self::Verify(options) => options.load.into(),
+            Self::Restore(options) => options.load.into(),
+            Self::Check(options) => options.load.into(),
+            Self::List(_) | Self::Show(_) | Self::Release(_) => Load::default(),
+        }
+    }
+}
+
 /// How to reach the node's admin API.
 #[derive(Debug, Clone, Args)]
 pub struct Node {
@@ -193,6 +284,9 @@ pub struct Backup {
     /// Tell what would be copied, and copy nothing
     #[arg(long, env = "KBACKUP_DRY_RUN")]
     pub dry_run: bool,
+    /// The load.
+    #[command(flatten)]
+    pub load: Unhurried,
 }
 
 /// `kbackup restore`.
@@ -231,6 +325,9 @@ pub struct Restore {
     /// Show the plan, and write nothing
     #[arg(long, env = "KBACKUP_DRY_RUN")]
     pub dry_run: bool,
+    /// The load.
+    #[command(flatten)]
+    pub load: Awaited,
 }
 
 /// `kbackup verify`.
@@ -251,6 +348,9 @@ pub struct Verify {
     /// Also every entry of every index table against the log
     #[arg(long, env = "KBACKUP_DEEP")]
     pub deep: bool,
+    /// The load.
+    #[command(flatten)]
+    pub load: Unhurried,
 }
 
 /// `kbackup check`.
@@ -271,6 +371,9 @@ pub struct Check {
     /// Also every record of the log, and every entry of the index against it
     #[arg(long, env = "KBACKUP_DEEP")]
     pub deep: bool,
+    /// The load.
+    #[command(flatten)]
+    pub load: Awaited,
 }
 
 /// `kbackup list`.
@@ -331,6 +434,16 @@ impl FromStr for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates() {
+        assert_eq!(rate("50MiB"), Ok(Rate::new(50 << 20).unwrap()));
+        assert_eq!(rate("200MB"), Ok(Rate::new(200_000_000).unwrap()));
+        assert_eq!(rate("300000"), Ok(Rate::new(300_000).unwrap()));
+        for text in ["", "fast", "-1MiB", "0", "10KiB", "50MiB/s"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn lengths_of_time() {

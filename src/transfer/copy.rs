@@ -146,6 +146,17 @@ pub fn clone(source: &File, length: u64, target: &File) -> Result<bool, IoError>
     Ok(cloned)
 }
 
+/// How the bytes of a file go that nobody writes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// What the first read shows decides.
+    Unknown,
+    /// The kernel copies: without the page cache, or because reading would fill the cache as well.
+    Kernel,
+    /// They are read past the page cache, or the kernel cannot copy them.
+    Reading,
+}
+
 struct Copying<'a, 'scope> {
     target: &'a File,
     hashing: &'a Hashing<'scope>,
@@ -172,7 +183,7 @@ impl Copying<'_, '_> {
     }
 
     fn by_extents(&mut self, file: &File, segment: &Segment<'_>) -> Result<(), Failure> {
-        let mut kernel = true;
+        let mut way = if file.copies_without_pages()? { Way::Kernel } else { Way::Unknown };
         while self.offset < segment.end {
             self.run.check()?;
             match extent_at(file, self.offset, segment.end) {
@@ -181,7 +192,13 @@ impl Copying<'_, '_> {
                     self.done(end, 0, 0)?;
                 }
                 Extent::Data { end } => {
-                    kernel = kernel && self.by_kernel(file, end)?;
+                    if way == Way::Unknown {
+                        self.by_reading(segment, end.min(self.offset + PIECE as u64))?;
+                        way = if file.reads_once() { Way::Reading } else { Way::Kernel };
+                    }
+                    if way == Way::Kernel && !self.by_kernel(file, end)? {
+                        way = Way::Reading;
+                    }
                     self.by_reading(segment, end)?;
                 }
             }
@@ -198,7 +215,7 @@ impl Copying<'_, '_> {
     fn by_kernel(&mut self, source: &File, end: u64) -> Result<bool, Failure> {
         while self.offset < end {
             self.run.check()?;
-            let wanted = usize::try_from((end - self.offset).min(KERNEL_PIECE)).unwrap_or(PIECE);
+            let wanted = usize::try_from(self.run.pace().piece((end - self.offset).min(KERNEL_PIECE))).unwrap_or(PIECE);
             let (mut from, mut to) = (self.offset, self.offset);
             let copied = self.target.system(Operation::Write, |fd| {
                 rustix::io::retry_on_intr(|| rustix::fs::copy_file_range(source, Some(&mut from), fd, Some(&mut to), wanted))
@@ -223,7 +240,8 @@ impl Copying<'_, '_> {
         while self.offset < end {
             self.run.check()?;
             // Up to the next multiple of a piece, so that blocks of zeros are found at their places.
-            let piece = PIECE as u64 - self.offset % PIECE as u64;
+            let piece = self.run.pace().piece(PIECE as u64);
+            let piece = piece - self.offset % piece;
             let wanted = usize::try_from((end - self.offset).min(piece)).unwrap_or(PIECE);
             let mut buffer = self.hashing.buffer();
             let count = buffer.fill(segment.source, self.offset, wanted).map_err(|error| source_failure(segment, error))?;
@@ -239,6 +257,7 @@ impl Copying<'_, '_> {
 
     /// Everything before `offset` is done now, by so many bytes more.
     fn done(&mut self, offset: u64, read: u64, written: u64) -> Result<(), Failure> {
+        self.run.pace().spend(read);
         self.run.emit(Event::Progress { bytes: offset - self.offset });
         self.offset = offset;
         self.read += read;

@@ -51,7 +51,7 @@ impl Buffer {
         self.used = 0;
         while self.used < wanted {
             let room = self.bytes.get_mut(self.used..wanted).unwrap_or_default();
-            match source.read_at(offset + self.used as u64, room) {
+            match source.read_once_at(offset + self.used as u64, room) {
                 Ok(0) => break,
                 Ok(count) => self.used += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -232,7 +232,7 @@ fn read(stored: &(impl ReadAt + ?Sized), mut start: u64, end: u64, buffer: &mut 
     Ok(())
 }
 
-/// Hashes a whole file, reading it once. Tells progress in bytes.
+/// Hashes a whole file, reading it once. Tells progress in bytes. The pace is that of the file: see [`super::paced`].
 ///
 /// # Errors
 /// What the storage reports, without the file's place, which the caller knows; also where the file ends before its size.
@@ -244,7 +244,7 @@ pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
         let mut offset = 0;
         while offset < size {
             run.check()?;
-            let wanted = usize::try_from(size - offset).unwrap_or(usize::MAX).min(PIECE);
+            let wanted = usize::try_from(run.pace().piece((size - offset).min(PIECE as u64))).unwrap_or(PIECE);
             let mut buffer = hashing.buffer();
             let count = buffer.fill(file, offset, wanted).map_err(unreadable)?;
             if count < wanted {

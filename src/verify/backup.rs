@@ -11,7 +11,7 @@ use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
 use crate::manifest::{FileSet, Manifest, RelativePath, Role, Row};
 use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
 use crate::repository::Repository;
-use crate::transfer::{Digest, hash_file};
+use crate::transfer::{Digest, Paced, hash_file, paced};
 
 /// Files that are hashed at once; each hash has a thread of its own besides.
 const WORKERS: usize = 2;
@@ -38,14 +38,15 @@ pub(super) fn verify(
     run: &Run,
 ) -> Result<BackupReport> {
     let stored = repository.files(&manifest.label)?;
-    let mut verification = Verification { repository, manifest, files: &*stored, run, findings: Vec::new(), records: 0, entries: 0 };
-    for fault in proof::structure(&*stored, manifest, run)? {
+    let stored = Paced::new(&*stored, run);
+    let mut verification = Verification { repository, manifest, files: &stored, run, findings: Vec::new(), records: 0, entries: 0 };
+    for fault in proof::structure(&stored, manifest, run)? {
         verification.tell(fault.path, fault.what);
     }
     if depth > Depth::Quick {
         verification.hash(shared)?;
     }
-    match ChunkSet::read(&*stored) {
+    match ChunkSet::read(&stored) {
         Ok(chunks) => {
             verification.lineage(&chunks)?;
             if depth > Depth::Quick {
@@ -245,7 +246,7 @@ fn inode(status: &crate::fs::Status) -> Inode {
 /// What a stored file hashes to. Damage, an unreadable block among it, is no error.
 fn hash_row(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared: &Mutex<&mut Shared>, run: &Run) -> Result<Hashed> {
     let source = match repository.open(&manifest.label, row) {
-        Ok(source) => source,
+        Ok(source) => paced(source, run),
         Err(error) if is_damage(&error) => return Ok(Err(in_words(&error))),
         Err(error) => return Err(error),
     };

@@ -116,7 +116,7 @@ fn a_signal_leaves_what_can_be_taken_up() {
     let both = request(&[&one, &two]);
     let impatient = Arc::new_cyclic(|run| Run::new(Impatient(run.clone())));
     let report: Report = execute(&stage.repository, &stage.plan(&both).unwrap(), &impatient).unwrap();
-    assert_eq!(report.failure().unwrap().kind(), Kind::Interrupted(Signal::Terminate));
+    assert_eq!(report.failure().unwrap().kind(), Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate)));
     assert!(matches!(report.targets[1].outcome, Outcome::NotBegun));
     assert_eq!(start(&one, &stage.manifest), Start::Refused);
     assert!(!two.exists());

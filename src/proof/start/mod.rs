@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::error::{Kind, Result};
 use crate::event::Run;
 use crate::manifest::FileSet;
+use crate::transfer::Paced;
 
 /// What to examine for.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +178,7 @@ impl Examination {
 /// # Errors
 /// What the storage reports, and an interruption.
 pub fn examine(files: &dyn FileSet, options: &Options, run: &Run) -> Result<Examination> {
-    let gathered = facts::gather(files, options.depth, run)?;
+    let gathered = facts::gather(&Paced::new(files, run), options.depth, run)?;
     let lines: Vec<ServerLine> = match options.version {
         Some(line) => vec![line],
         None => ServerLine::ALL.to_vec(),

@@ -1,0 +1,154 @@
+//! How fast a run may go: one budget of bytes for all its threads.
+
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+/// What is handled at once takes no more of the budget than this, and no more is saved up while nothing is spent: together a quarter of a second.
+const BURST: Duration = Duration::from_millis(125);
+/// Pieces are multiples of this, in bytes: blocks of zeros are found at such places, and stay holes.
+const GRAIN: u64 = 64 * 1024;
+/// An interruption is noticed so fast.
+const NOTICED: Duration = Duration::from_millis(50);
+
+/// Bytes that a run may handle in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(NonZeroU64);
+
+impl Rate {
+    /// The lowest rate, in bytes a second: the smallest piece is a quarter of a second of it.
+    pub const LOWEST: u64 = 4 * GRAIN;
+
+    /// So many bytes a second; none where that is below [`Self::LOWEST`].
+    #[must_use]
+    pub fn new(bytes: u64) -> Option<Self> {
+        NonZeroU64::new(bytes).filter(|bytes| bytes.get() >= Self::LOWEST).map(Self)
+    }
+
+    fn time_of(self, bytes: u64) -> Duration {
+        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(self.0.get());
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+}
+
+/// The budget of a run; clones spend the same one. Without a rate nothing is counted, and nothing waits.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    budget: Option<Arc<Budget>>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Budget {
+    rate: Rate,
+    /// When everything that was spent so far has been earned.
+    earned: Mutex<Instant>,
+}
+
+impl Pace {
+    /// A budget of its own. Nobody waits for it any more once `stop` is cancelled.
+    #[must_use]
+    pub fn new(rate: Option<Rate>, stop: CancellationToken) -> Self {
+        Self { budget: rate.map(|rate| Arc::new(Budget { rate, earned: Mutex::new(Instant::now()) })), stop }
+    }
+
+    /// Whether there is a rate to be held.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.budget.is_some()
+    }
+
+    /// Bytes to handle at once, where `wanted` would be best.
+    #[must_use]
+    pub fn piece(&self, wanted: u64) -> u64 {
+        let Some(budget) = &self.budget else { return wanted };
+        let burst = budget.rate.0.get() / 8;
+        wanted.min((burst - burst % GRAIN).max(GRAIN))
+    }
+
+    /// Called after every piece, with its bytes: waits until they are earned, or the run is told to stop.
+    pub fn spend(&self, bytes: u64) {
+        let Some(budget) = &self.budget else { return };
+        let end = {
+            let mut earned = budget.earned.lock().unwrap_or_else(PoisonError::into_inner);
+            let saved_since = Instant::now().checked_sub(BURST).unwrap_or(*earned);
+            let start = (*earned).max(saved_since);
+            *earned = start.checked_add(budget.rate.time_of(bytes)).unwrap_or(start);
+            *earned
+        };
+        while !self.stop.is_cancelled() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(NOTICED));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(bytes: u64) -> Pace {
+        Pace::new(Rate::new(bytes), CancellationToken::new())
+    }
+
+    /// What may have been saved up at the beginning.
+    fn least(bytes: u64, rate: u64) -> Duration {
+        Rate::new(rate).unwrap().time_of(bytes).saturating_sub(BURST)
+    }
+
+    #[test]
+    fn several_threads_spend_one_budget() {
+        const RATE: u64 = 4 << 20;
+        let pace = pace(RATE);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..4).for_each(|_| pace.clone().spend(128 << 10)));
+            }
+        });
+        assert!(started.elapsed() >= least(16 * (128 << 10), RATE), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn idle_time_is_not_saved_up() {
+        const RATE: u64 = 1 << 20;
+        let pace = pace(RATE);
+        std::thread::sleep(Duration::from_millis(600));
+        let started = Instant::now();
+        pace.spend(RATE / 2);
+        assert!(started.elapsed() >= least(RATE / 2, RATE), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn an_interruption_ends_the_wait() {
+        let pace = pace(Rate::LOWEST);
+        std::thread::scope(|scope| {
+            scope.spawn(|| pace.spend(1 << 40));
+            std::thread::sleep(Duration::from_millis(20));
+            pace.stop.cancel();
+        });
+        // Not even where the budget is overdrawn by days.
+        pace.spend(1 << 40);
+    }
+
+    #[test]
+    fn a_low_rate_makes_small_pieces() {
+        assert_eq!(pace(Rate::LOWEST).piece(4 << 20), GRAIN);
+        assert_eq!(pace(10 << 20).piece(4 << 20), 20 * GRAIN);
+        assert_eq!(pace(1 << 40).piece(4 << 20), 4 << 20);
+        assert_eq!(pace(1 << 20).piece(100), 100);
+        assert!(Rate::new(Rate::LOWEST - 1).is_none());
+    }
+
+    #[test]
+    fn without_a_rate_nothing_waits() {
+        let pace = Pace::new(None, CancellationToken::new());
+        pace.spend(u64::MAX);
+        assert_eq!((pace.is_limited(), pace.piece(4 << 20)), (false, 4 << 20));
+    }
+}

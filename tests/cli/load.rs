@@ -1,0 +1,139 @@
+//! How much of the machine a run takes: its pace, its priority, its hours.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Zoned};
+use kbackup_testnode::{Node, Synthetic, Version};
+
+use super::{PATIENCE, Place, Stage};
+
+/// A still node of 24 MiB, at which a scavenge runs.
+fn stage() -> Stage {
+    let place = Place::new();
+    Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(24 << 20, 4 << 20) }.make(place.path("node")).unwrap();
+    let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
+    let server = node.serve().unwrap();
+    node.start_scavenge(None).unwrap();
+    Stage { node, server, place }
+}
+
+fn start(stage: &Stage, line: &str) -> Child {
+    stage.place.process(&stage.line(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !what() {
+        assert!(Instant::now() < end, "it does not come to that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Bytes of all chunks in a directory.
+fn chunk_bytes(directory: &Path) -> u64 {
+    let files = walkdir::WalkDir::new(directory).into_iter().flatten();
+    let chunks = files.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("chunk-")));
+    chunks.map(|entry| entry.metadata().unwrap().len()).sum()
+}
+
+/// Every verb that reads much, from the source, from the repository, or both.
+#[test]
+fn no_verb_is_faster_than_its_limit() {
+    const RATE: u64 = 20 << 20;
+    let stage = stage();
+    let bytes = chunk_bytes(&stage.place.path("node"));
+    assert!(bytes > 16 << 20);
+    for (line, times) in [
+        // Copied, and its records read.
+        ("full --repo repo --node URL --limit-rate 20MiB", 2),
+        ("verify --repo repo --limit-rate 20MiB", 1),
+        ("restore --repo repo --to restored --limit-rate 20MiB", 1),
+        ("check restored --limit-rate 20MiB", 1),
+    ] {
+        let started = Instant::now();
+        stage.place.kbackup(&stage.line(line)).assert().code(0);
+        // The active chunk is copied in part; an eighth of a second may have been saved up.
+        let least = Duration::from_millis((bytes - (4 << 20)) * times * 1000 / RATE - 125);
+        assert!(started.elapsed() >= least, "{line}: {:?} instead of {least:?}", started.elapsed());
+    }
+}
+
+/// Fields of a `/proc/…/stat` from the third one on.
+fn stat(path: &Path) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Nice value and scheduling policy of each thread.
+fn priorities(child: &Child) -> Vec<(String, String)> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().flatten();
+    tasks
+        .filter_map(|task| stat(&task.path().join("stat")))
+        .filter_map(|fields| Some((fields.get(16)?.clone(), fields.get(38)?.clone())))
+        .collect()
+}
+
+#[test]
+fn every_thread_has_the_priority() {
+    /// Of `sched(7)`.
+    const OTHER: &str = "0";
+    const IDLE: &str = "5";
+    let stage = stage();
+    let own = stat(Path::new("/proc/self/stat")).unwrap()[16].parse::<i32>().unwrap();
+    for (said, nice, policy) in [("", own.max(10), OTHER), ("--priority idle", 19, IDLE), ("--priority normal", own, OTHER)] {
+        let mut child = start(&stage, &format!("full --repo repo --node URL --limit-rate 1MiB {said}"));
+        wait_until(|| chunk_bytes(&stage.place.path("repo/incoming")) > 0);
+        let threads = priorities(&child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(threads.len() >= 3, "{threads:?}");
+        assert!(threads.iter().all(|thread| *thread == (nice.to_string(), policy.to_owned())), "{said}: {threads:?}");
+        std::fs::remove_dir_all(stage.place.path("repo")).unwrap();
+        stage.place.kbackup("release").assert().code(0);
+    }
+}
+
+/// Hours of the clock on the wall.
+fn hours(from: SignedDuration, to: SignedDuration) -> String {
+    let now = Zoned::now();
+    let clock = |shift: SignedDuration| now.checked_add(shift).unwrap().strftime("%H:%M:%S").to_string();
+    format!("{}-{}", clock(from), clock(to))
+}
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+#[test]
+fn outside_of_its_hours_it_does_nothing() {
+    let stage = stage();
+    for verb in ["full --repo repo --node URL", "diff --repo repo --node URL", "verify --repo repo"] {
+        let line = format!("{} --window {}", stage.line(verb), hours(HOUR, HOUR * 2));
+        let output = stage.place.kbackup(&line).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(143), "{stderr}");
+        assert!(stderr.contains("is closed\n") && stderr.contains("hint: it opens at "), "{stderr}");
+    }
+    assert!(stage.node.requests().is_empty() && !stage.place.path("repo").exists());
+    let line = format!("{} --json --window {}", stage.line("full --repo repo --node URL"), hours(HOUR, HOUR * 2));
+    let output = stage.place.kbackup(&line).output().unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["error"], &answer["exit_code"]), (&"window-closed".into(), &143.into()), "{answer}");
+}
+
+#[test]
+fn when_its_hours_are_over_it_ends_cleanly() {
+    let stage = stage();
+    let window = hours(-HOUR, SignedDuration::from_secs(3));
+    let child = start(&stage, &format!("full --repo repo --node URL --limit-rate 1MiB --window {window}"));
+    wait_until(|| chunk_bytes(&stage.place.path("repo/incoming")) > 0);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(143), "{stderr}");
+    assert!(stderr.contains(&format!("error: the window {window} is closed\n")), "{stderr}");
+    assert!(stage.place.listed().is_empty() && stage.place.debts() == 0);
+    assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(), "the node has its scavenge back");
+    let line = stage.line(&format!("full --repo repo --node URL --window {}", hours(-HOUR, HOUR)));
+    stage.place.kbackup(&line).assert().code(0);
+    assert_eq!(stage.place.listed().len(), 1);
+}
