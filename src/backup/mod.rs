@@ -307,8 +307,8 @@ impl Task<'_> {
 
     fn commit(&self, capture: Capture<'_>, manifest: Manifest, log: &LogProof) -> Result<Manifest> {
         let (run, parent) = (capture.run, capture.parent());
-        run.emit(Event::Step(Step::Commit));
         run.almost_done()?;
+        run.emit(Event::Step(Step::Commit));
         let md5_compared = capture.newly_copied();
         let incoming = capture.into_incoming();
         let evidence = BackupEvidence { parent, md5_compared: &md5_compared, log };

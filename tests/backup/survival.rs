@@ -1,8 +1,12 @@
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
-use kbackup::event::{Run, Silent};
-use kbackup::manifest::Label;
+use kbackup::backup::{self, Node, Source};
+use kbackup::error::{Cause, Error, Kind};
+use kbackup::event::{Event, Interruption, Run, Silent, Step};
+use kbackup::manifest::{Directories, Label};
 use kbackup::proof::Depth;
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::verify::{self, Which};
@@ -97,4 +101,40 @@ fn a_full_or_broken_disk_fails_the_run_and_nothing_else() {
         }
         assert_next_run_works(&bench, &repository, &listed(&repository, "end"), "end");
     }
+}
+
+/// Takes a backup whose window closes when it has come to a step.
+fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::Summary, Error> {
+    let (reached, closes) = mpsc::channel();
+    let (closed, goes_on) = mpsc::channel();
+    let goes_on = Mutex::new(goes_on);
+    let run = bench.run(move |event| {
+        if matches!(event, Event::Step(now) if *now == step) {
+            reached.send(()).unwrap();
+            goes_on.lock().unwrap().recv().unwrap();
+        }
+    });
+    let source = Source { directories: Directories::new(&bench.db, None), server_version: None, node: Node::Stopped };
+    std::thread::scope(|scope| {
+        let run = &run;
+        scope.spawn(move || {
+            closes.recv_timeout(Duration::from_secs(60)).unwrap();
+            run.interrupt(Interruption::WindowClosed { window: "22:00-05:00".to_owned(), opens: "22:00".to_owned() });
+            closed.send(()).unwrap();
+        });
+        backup::take(&bench.request, &source, &bench.repository, run)
+    })
+}
+
+#[test]
+fn a_window_that_closes_ends_all_but_the_commit() {
+    let bench = Bench::new(&small());
+    for step in [Step::Index, Step::Chunks, Step::Prove] {
+        let error = window_closes_at(&bench, step).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted(Cause::WindowClosed), "{step:?}");
+        assert!(bench.manifests().is_empty(), "{step:?}");
+    }
+    window_closes_at(&bench, Step::Commit).unwrap();
+    assert_eq!(bench.manifests().len(), 1);
+    bench.assert_sound();
 }
