@@ -76,6 +76,8 @@ pub enum Event {
 pub enum Step {
     /// Is the node fit, are the directories right, is the repository ready?
     Preflight,
+    /// Hash again a share of what the repository holds already.
+    Recheck,
     /// Stop scavenging.
     Quiesce,
     /// Copy the index.
@@ -102,6 +104,7 @@ impl Step {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Preflight => "preflight",
+            Self::Recheck => "recheck",
             Self::Quiesce => "quiesce",
             Self::Index => "index",
             Self::Checkpoints => "checkpoints",

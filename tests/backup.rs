@@ -6,6 +6,8 @@ pub(crate) mod bench;
 mod cost;
 mod history;
 mod node_trouble;
+#[cfg(feature = "faults")]
+mod repair;
 mod source_trouble;
 #[cfg(feature = "faults")]
 mod survival;

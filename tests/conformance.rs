@@ -54,6 +54,7 @@ pub(crate) fn conformance(factory: &impl Factory) {
     a_label_or_sequence_is_used_once(factory);
     a_short_source_is_unstable(factory);
     an_interrupted_run_commits_nothing(factory);
+    damaged_files_are_replaced(factory);
     state_is_kept(factory);
 }
 
@@ -390,6 +391,33 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
         let file = source.file("active", b"events and more");
         let extended = incoming.extend(&at("db/chunk-000000.000000"), &full.files[0], 6, &whole(&file));
         assert_eq!(extended.unwrap_err().kind(), Kind::StoredCorrupt);
+    }
+}
+
+fn damaged_files_are_replaced(factory: &impl Factory) {
+    for harm in [Factory::lose, Factory::shorten] {
+        let repository = factory.create();
+        let run = run();
+        let first = commit_one(&repository, 1, b"events");
+        let second = commit_one(&repository, 2, b"events");
+        harm(factory, &repository, &first.label, &first.files[0].path);
+        let mending = repository.mend(&run).unwrap();
+        assert_eq!(factory.reopen(&repository).begin(None, &run).err().unwrap().kind(), Kind::Locked);
+        assert_eq!(factory.reopen(&repository).mend(&run).err().unwrap().kind(), Kind::Locked);
+        mending.replace(&first.label, &first.files[0], (&second.label, &second.files[0])).unwrap();
+        assert_eq!(content(&repository, &first.label, &first.files[0]), b"events");
+        // What is right already may be replaced again, also by itself.
+        mending.replace(&first.label, &first.files[0], (&second.label, &second.files[0])).unwrap();
+        mending.replace(&second.label, &second.files[0], (&second.label, &second.files[0])).unwrap();
+        let names = |label| repository.files(label).unwrap().files().unwrap().len();
+        assert_eq!((names(&first.label), names(&second.label)), (1, 1));
+
+        harm(factory, &repository, &first.label, &first.files[0].path);
+        let error = mending.replace(&second.label, &second.files[0], (&first.label, &first.files[0])).unwrap_err();
+        assert_eq!(error.kind(), Kind::StoredCorrupt);
+        drop(mending);
+        // The lock is free, and nothing is left over.
+        assert!(repository.begin(None, &run).unwrap().files().unwrap().is_empty());
     }
 }
 

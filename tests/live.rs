@@ -56,6 +56,7 @@ impl Bench {
             catch_up: Duration::ZERO,
             accept_damaged: false,
             new_branch,
+            recheck: backup::Share::Percent(100),
         };
         if self.node.phase() == Phase::Down {
             let source = Source { directories, server_version: None, node: SourceNode::Stopped };

@@ -9,8 +9,8 @@ use kbackup::event::{Event, Observer, Run, Silent};
 use kbackup::format::LogPosition;
 use kbackup::manifest::{BackupKind, Label, Manifest, Role, Row};
 use kbackup::proof::{Depth, Proven};
-use kbackup::repository::Repository;
-use kbackup::verify::{Report, Which, remembered, verify};
+use kbackup::repository::{Repository, remembered};
+use kbackup::verify::{Report, Which, verify};
 use proptest::prelude::*;
 
 use crate::fixtures::DataDirectory;
@@ -99,6 +99,20 @@ fn a_shallow_look_does_not_hide_what_is_known() {
     assert!(known.findings > 0 && known.to_string().ends_with("DAMAGED"), "{known}");
     check(&stage, &Which::All, Depth::Quick);
     assert_eq!(remembered(&stage.repository, label).unwrap().unwrap(), known);
+}
+
+#[test]
+fn a_shallow_look_that_finds_something_does_not_replace_what_is_known() {
+    let stage = Stage::new("24.10-append");
+    let label = &stage.manifest.label;
+    stage.damage(stage.row(Role::Chunk));
+    check(&stage, &Which::All, Depth::Normal);
+    let stranger = std::path::Path::new(&stage.repository.place()).join("backups").join(label.as_str()).join("db/chunk-000099.000000");
+    std::fs::write(&stranger, b"").unwrap();
+    assert!(!check(&stage, &Which::All, Depth::Quick).is_sound());
+    std::fs::remove_file(stranger).unwrap();
+    assert!(check(&stage, &Which::All, Depth::Quick).is_sound(), "nobody looked at the byte");
+    assert!(remembered(&stage.repository, label).unwrap().unwrap().is_damaged());
 }
 
 #[test]

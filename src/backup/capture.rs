@@ -8,6 +8,7 @@ use crate::fs;
 use crate::manifest::{BackupKind, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
 use crate::proof::Stretch;
 use crate::repository::{Incoming, Ingest, Stored};
+use crate::transfer::{hash_file, paced};
 
 /// The working copy of one run: what the incoming backup holds, and what its parent could give.
 ///
@@ -23,6 +24,8 @@ pub(super) struct Capture<'a> {
     here: BTreeMap<RelativePath, Held>,
     /// What the attempt under way has found to belong into the backup.
     wanted: BTreeSet<RelativePath>,
+    /// Files of the parent that turned out not to be what was stored.
+    distrusted: Vec<RelativePath>,
 }
 
 struct Held {
@@ -78,7 +81,17 @@ impl<'a> Capture<'a> {
             _ => HashMap::new(),
         };
         let parent = parent.filter(|_| kind == BackupKind::Diff);
-        Self { incoming, source, run, cost: Cost::default(), parent, lent, here: BTreeMap::new(), wanted: BTreeSet::new() }
+        Self {
+            incoming,
+            source,
+            run,
+            cost: Cost::default(),
+            parent,
+            lent,
+            here: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            distrusted: Vec::new(),
+        }
     }
 
     /// The backup whose files may be taken over.
@@ -129,7 +142,13 @@ impl<'a> Capture<'a> {
     /// Takes nothing more from the parent's file: what it was is read from the source.
     pub(super) fn distrust(&mut self, path: &RelativePath, error: &Error) {
         self.lent.remove(path);
+        self.distrusted.push(path.clone());
         self.run.warn(format!("{error}: {}; it is read from the node again", error.causes().join(": ")));
+    }
+
+    /// The files of the parent that were distrusted since this was asked last.
+    pub(super) fn distrusted(&mut self) -> Vec<RelativePath> {
+        std::mem::take(&mut self.distrusted)
     }
 
     /// Copies a source file in, and returns how it was stored.
@@ -158,11 +177,26 @@ impl<'a> Capture<'a> {
             return Err(Error::new(Kind::Failed, "nothing to cut is held").on(path));
         };
         let (mut row, mode) = (held.row.clone(), held.row.mode | 0o200);
+        if held.adopted {
+            self.prove_before_cut(path, &row)?;
+        }
         let stored = self.incoming.cut(path, length, full_length, mode)?;
         (row.size, row.blake3, row.mode) = (stored.size, stored.blake3, mode);
         row.chunk = row.chunk.map(|chunk| ChunkRow { md5: None, ..chunk });
         self.insert(row);
         Ok(())
+    }
+
+    /// What is cut gets a new hash, and damage would be part of it.
+    fn prove_before_cut(&mut self, path: &RelativePath, row: &Row) -> Result<()> {
+        let stored = self.incoming.open(path)?.map(|stored| hash_file(&*paced(stored, self.run), false, self.run)).transpose()?;
+        if stored.is_some_and(|digest| digest.blake3 == row.blake3) {
+            return Ok(());
+        }
+        let error = changed("a stored file is not as it was stored").on(self.incoming.place_of(path)).because("the BLAKE3 differs");
+        self.forget(path)?;
+        self.distrust(path, &error);
+        Err(error)
     }
 
     /// Drops a file that turned out wrong, so that nothing takes it for held.
@@ -201,6 +235,11 @@ impl<'a> Capture<'a> {
     pub(super) fn drop_unwanted(&mut self) -> Result<()> {
         let unwanted: Vec<RelativePath> = self.here.keys().filter(|path| !self.wanted.contains(path)).cloned().collect();
         unwanted.iter().try_for_each(|path| self.forget(path))
+    }
+
+    /// Whether this run has read the file at the source.
+    pub(super) fn is_newly_read(&self, path: &RelativePath) -> bool {
+        self.here.get(path).is_some_and(|held| !held.adopted)
     }
 
     /// The rows of everything that belongs into the backup, in the order of their paths.

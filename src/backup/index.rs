@@ -9,9 +9,11 @@ use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint;
 use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
-use crate::format::{InContext, LogPosition, ReadAt, bloom, ptable};
+use crate::format::{InContext, LogPosition, ReadAt, WriterPosition, bloom, ptable};
 use crate::fs;
 use crate::manifest::{RelativePath, Role, Row};
+use crate::proof::{self, ChunkSet};
+use crate::transfer::Paced;
 
 const INDEX_MAP: &str = "index/indexmap";
 const FILTER_CHECKPOINT: &str = "index/stream-existence/streamExistenceFilter.chk";
@@ -170,7 +172,14 @@ fn table_filter(capture: &mut Capture<'_>, table: TableId, table_held: bool) -> 
     if !is_good_filter(capture, &file)? {
         return Ok(());
     }
-    capture.take(&path, &Take::whole(Role::TableFilter, &file)).map(drop)
+    capture.take(&path, &Take::whole(Role::TableFilter, &file))?;
+    let Some(stored) = capture.incoming.open(&path)? else { return Ok(()) };
+    let lines = bloom::inspect(&*stored).and_then(|filter| filter.check_lines()).in_source(file.path())?;
+    if !lines.accepted() {
+        capture.run.warn(format!("more than 5 % of the lines of {path} are damaged; it is left out, and the server does without it"));
+        capture.forget(&path)?;
+    }
+    Ok(())
 }
 
 /// A filter that a server would throw away is not worth a failed backup: it starts without one, too (O18).
@@ -264,6 +273,21 @@ pub(super) fn hold_filter_back(capture: &mut Capture<'_>, end: LogPosition) -> R
         capture.write(&path, Role::StreamFilterCheckpoint, &checkpoint::encode(end.to_signed()), held.modified)?;
     }
     Ok(())
+}
+
+/// A filter that lacks streams of the log, below the position up to which it says that it is complete, makes a server take them for new ones. One that was
+/// taken over was looked at when it was read. What is left out the server makes anew.
+pub(super) fn complete_filter(capture: &mut Capture<'_>, chunks: &ChunkSet, end: LogPosition) -> Result<()> {
+    let (checkpoint_path, filter_path) = (known(FILTER_CHECKPOINT)?, known(FILTER)?);
+    if !capture.is_newly_read(&filter_path) {
+        return Ok(());
+    }
+    let files = capture.files();
+    let gap = proof::stream_filter_gap(&Paced::new(&files, capture.run), chunks, WriterPosition(end), capture.run)?;
+    let Some(gap) = gap else { return Ok(()) };
+    capture.run.warn(format!("{}: {}; the stream-existence filter is left out, and the server makes another one", gap.path, gap.what));
+    capture.forget(&checkpoint_path)?;
+    capture.forget(&filter_path)
 }
 
 /// The policy for a kind of backup: a diff keeps a pair for `age`.

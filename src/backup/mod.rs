@@ -8,6 +8,7 @@ mod chunks;
 mod counted;
 mod index;
 mod normalise;
+mod recheck;
 mod source;
 mod survey;
 
@@ -20,6 +21,7 @@ use self::capture::{Capture, changed};
 use self::chunks::Allowed;
 use self::index::Index;
 use self::normalise::End;
+pub use self::recheck::Share;
 use self::source::Still;
 pub use self::source::{Node, Running, Source};
 pub use self::survey::Estimate;
@@ -48,6 +50,8 @@ pub struct Request {
     pub accept_damaged: bool,
     /// The log went another way on purpose.
     pub new_branch: bool,
+    /// How much of what a diff takes over is hashed again.
+    pub recheck: Share,
 }
 
 /// What became of a backup.
@@ -97,14 +101,25 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
     let estimates = survey::estimate(source, &ground, &place)?;
     survey::room_for(estimates.all, source, &ground, repository, run)?;
-    let incoming = repository.begin(place.parent.filter(|_| place.kind == BackupKind::Diff), run)?;
+    let lender = place.parent.filter(|_| place.kind == BackupKind::Diff);
+    let incoming = repository.begin(lender, run)?;
+    // While the node still goes about its work: hashing takes its time.
+    let damaged =
+        lender.map(|parent| recheck::recheck(repository, &manifests, parent, request.recheck, run)).transpose()?.unwrap_or_default();
 
     run.emit(Event::Step(Step::Quiesce));
     let mut still = source.quiesce(repository, run)?;
     let mut capture = Capture::new(incoming, &source.directories, place.parent, place.kind, run);
     capture.cost.bytes_read = ground.bytes_read;
+    damaged.iter().for_each(|damaged| capture.distrust(&damaged.path, &damaged.error));
+    // Those are marked already.
+    drop(capture.distrusted());
     let task = Task { request, source, repository, ground: &ground, place, expected: estimates.chunks, newest_label, started };
-    let taken = task.capture(&mut capture, &mut still).and_then(|(manifest, log)| task.commit(capture, manifest, &log));
+    let captured = task.capture(&mut capture, &mut still);
+    if let Some(parent) = lender {
+        recheck::mark(repository, &manifests, parent, capture.distrusted().iter(), run);
+    }
+    let taken = captured.and_then(|(manifest, log)| task.commit(capture, manifest, &log));
 
     run.emit(Event::Step(Step::Release));
     if let Err(error) = still.release(repository) {
@@ -196,6 +211,7 @@ impl Task<'_> {
         let epochs = self.lineage(capture, &set, &read, &proof)?;
         let end = normalise::end(capture, chunk_size, &read, &epochs, proof.boundary, !self.source.is_running())?;
         let index = self.fitting_index(capture, index, end.position)?;
+        index::complete_filter(capture, &set, end.position.position())?;
 
         still.check(checkpoints::pending_truncation(&self.source.directories)?)?;
         let captured = Captured { index, read, chunk_size, secondary_index, end };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Session;
 use super::node;
 use super::output::{size, times};
-use crate::backup::{self, Forecast, Node, Request, Running, Source, Summary};
+use crate::backup::{self, Forecast, Node, Request, Running, Share, Source, Summary};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::manifest::{BackupKind, Directories};
@@ -24,6 +24,10 @@ pub(super) fn run(kind: BackupKind, options: &arguments::Backup, session: &Sessi
         catch_up: options.wait.0,
         accept_damaged: options.accept_damaged,
         new_branch: options.new_branch,
+        recheck: match options.recheck {
+            arguments::Share::Bytes(bytes) => Share::Bytes(bytes),
+            arguments::Share::Percent(percent) => Share::Percent(percent),
+        },
     };
     let connection = if options.offline { None } else { node::connection(&options.node, &session.secrets)? };
     let Some(connection) = connection else {

@@ -7,9 +7,8 @@ use super::output::{size, table};
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::manifest::{BackupKind, Fork, Label, Manifest, forks};
-use crate::repository::{DirectoryRepository, Listed, Repository};
+use crate::repository::{DirectoryRepository, Listed, Remembered, Repository, remembered};
 use crate::settings::arguments;
-use crate::verify;
 
 #[derive(Serialize)]
 struct Answer {
@@ -23,7 +22,7 @@ struct Line {
     label: Label,
     #[serde(flatten)]
     state: State,
-    verified: Option<verify::Remembered>,
+    verified: Option<Remembered>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +59,7 @@ pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
 }
 
 fn line(repository: &dyn Repository, backup: Listed, forks: &BTreeMap<u32, Fork>) -> Result<Line> {
-    let verified = verify::remembered(repository, &backup.label)?;
+    let verified = remembered(repository, &backup.label)?;
     let state = match backup.manifest {
         Ok(manifest) => readable(&manifest, forks.get(&manifest.branch)),
         Err(error) => State::Damaged { error: error.to_string() },

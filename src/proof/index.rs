@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chunks::{ChunkSet, LogFile, named, open};
 use super::log::lookup;
+use super::stream_filter::{self, StreamFilter};
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::bloom;
@@ -151,9 +152,12 @@ pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> 
     }
     let stream_filter = stream_filter(files, scope, &mut proof)?;
     if let Some(chunks) = scope.chunks.filter(|_| scope.depth > Depth::Quick) {
+        if let Some(filter) = &stream_filter {
+            proof.problems.extend(filter.lacks_any(files, chunks, scope.writer, run)?);
+        }
         let ahead = map.as_ref().and_then(|map| map.commit).is_some_and(|commit| commit >= scope.writer.0);
-        let mut reader =
-            EntryReader { files, chunks, writer: scope.writer, ahead, stream_filter: stream_filter.as_ref(), run, proof: &mut proof };
+        let stream_filter = stream_filter.as_ref().filter(|_| scope.depth == Depth::Deep);
+        let mut reader = EntryReader { files, chunks, writer: scope.writer, ahead, stream_filter, run, proof: &mut proof };
         if scope.depth == Depth::Deep {
             reader.all(&tables)?;
         } else {
@@ -170,7 +174,7 @@ pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> 
     Ok(proof)
 }
 
-fn path(name: &str) -> Result<RelativePath> {
+pub(super) fn path(name: &str) -> Result<RelativePath> {
     RelativePath::new(Root::Index, name).map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))
 }
 
@@ -282,16 +286,9 @@ fn check_filter(
     Ok(lines.accepted())
 }
 
-/// The stream-existence filter and the log position up to which it is complete.
-struct StreamFilter {
-    path: RelativePath,
-    source: Box<dyn ReadAt>,
-    complete_to: LogPosition,
-}
-
 fn stream_filter(files: &dyn FileSet, scope: &IndexScope<'_>, proof: &mut IndexProof) -> Result<Option<StreamFilter>> {
-    let data = path("stream-existence/streamExistenceFilter.dat")?;
-    let checkpoint = path("stream-existence/streamExistenceFilter.chk")?;
+    let data = path(stream_filter::DATA)?;
+    let checkpoint = path(stream_filter::CHECKPOINT)?;
     let Some(source) = files.open(&data)? else { return Ok(None) };
     if !check_filter(files, &data, &*source, IndexFault::StreamFilter, scope.depth, proof)? {
         return Ok(None);
@@ -309,6 +306,7 @@ struct EntryReader<'a> {
     writer: WriterPosition,
     /// The whole index reaches beyond the log: which of its entries do need not be told.
     ahead: bool,
+    /// Asked for the stream of each entry.
     stream_filter: Option<&'a StreamFilter>,
     run: &'a Run,
     proof: &'a mut IndexProof,
@@ -417,15 +415,11 @@ impl EntryReader<'_> {
         if let Some(number) = prepare.event_number().filter(|number| *number != entry.event_number) {
             return Ok(Some(format!("event {number} of its stream stands there")));
         }
-        if let Some(filter) = self.stream_filter.filter(|filter| entry.position < filter.complete_to) {
-            let knows = bloom::inspect(&*filter.source).and_then(|opened| opened.might_contain(hash));
-            if !named(self.files, &filter.path, knows)? {
-                let what = format!("it does not know stream `{name}`, whose event at {} it should", entry.position);
-                let known = self.proof.problems.iter().any(|problem| problem.fault == IndexFault::StreamFilterIncomplete);
-                if !known {
-                    self.proof.problems.push(IndexProblem { path: filter.path.clone(), fault: IndexFault::StreamFilterIncomplete, what });
-                }
-            }
+        let told = |problem: &IndexProblem| problem.fault == IndexFault::StreamFilterIncomplete;
+        if let Some(filter) = self.stream_filter
+            && !self.proof.problems.iter().any(told)
+        {
+            self.proof.problems.extend(filter.lacks(self.files, &name, entry.position)?);
         }
         Ok(None)
     }

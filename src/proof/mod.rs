@@ -8,6 +8,7 @@ mod line;
 mod log;
 mod scavenge;
 mod start;
+mod stream_filter;
 
 pub use backup::{Evidence as BackupEvidence, Fault, prove_backup, structure};
 pub use chunks::{ChunkSet, LogFile};
@@ -17,6 +18,7 @@ pub use line::ServerLine;
 pub use log::{LogEnd, LogProof, Stretch, last_epoch, lineage, scan};
 pub use scavenge::foreign_scavenge;
 pub use start::{Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine};
+pub use stream_filter::stream_filter_gap;
 
 /// A value that was proven; only this room makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! Where backups are kept. The trait speaks of intent, so that plain directories and object stores can both fit it.
 
+mod condition;
 mod directory;
 mod lock;
 
+pub use condition::{Remembered, remember, remember_damage, remembered};
 pub use directory::DirectoryRepository;
 
 use uuid::Uuid;
@@ -53,6 +55,12 @@ pub trait Repository: Sync {
     /// `Locked` where another run writes.
     fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>>;
 
+    /// Takes the repository's only writer's place to mend stored backups. What an earlier run left unfinished is thrown away.
+    ///
+    /// # Errors
+    /// `Locked` where another run writes.
+    fn mend<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Mending + 'a>>;
+
     /// A small value that is kept beside the backups and may be lost with no harm to them: the result of a verification, a copy of a debt.
     /// Keys are 1 to 100 ASCII letters, digits, `-`, `_` and `.`, and do not begin with `.`; `lock` and `readers` are taken.
     ///
@@ -86,6 +94,35 @@ pub struct Listed {
     pub label: Label,
     /// Its manifest, or why it cannot be read.
     pub manifest: Result<Manifest>,
+}
+
+/// Which copy of its bytes a name of the repository leads to: names of several backups may share one, and equal bytes may be stored in several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Copy {
+    device: u64,
+    inode: u64,
+}
+
+impl Copy {
+    /// The copy behind an open stored file; none where the storage does not tell.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    pub fn of(stored: &dyn ReadAt) -> Result<Option<Self>> {
+        let Some(file) = stored.file() else { return Ok(None) };
+        let status = file.status()?;
+        Ok(Some(Self { device: status.device, inode: status.inode }))
+    }
+}
+
+/// The only writer's place, taken to mend stored backups. Dropping it gives the place back.
+pub trait Mending {
+    /// Puts the bytes of `good`, a file of a listed backup, in the place of a file of another one that should have the same bytes, whatever stands there. One
+    /// step: the name leads to what it led to before, or to the good bytes. The copy that it led to is never written to, as other names may lead there.
+    ///
+    /// # Errors
+    /// `StoredCorrupt` where the good file is gone, or turns out not to hold the row's bytes while they are copied; else the storage's.
+    fn replace(&self, label: &Label, row: &Row, good: (&Label, &Row)) -> Result<()>;
 }
 
 /// A stored file, as far as storing it tells: the caller makes a row of it.

@@ -19,7 +19,7 @@ use crate::format::{Boundary, LogPosition};
 use crate::fs;
 use crate::manifest::{BackupKind, Blake3Hash, Directories, Label, Manifest, Role, Root, Row, SecondaryIndex};
 use crate::node::ServerVersion;
-use crate::repository::Repository;
+use crate::repository::{Remembered, Repository, remembered};
 
 /// What the operator wants restored.
 #[derive(Debug, Clone, Default)]
@@ -207,7 +207,8 @@ pub(super) fn carries_secondary_index(manifest: &Manifest) -> bool {
 /// Plans a restore: chooses the backup, looks at every target, and refuses what could destroy data or not start. Writes nothing.
 ///
 /// # Errors
-/// * [`Kind::NotFound`] and [`Kind::StoredCorrupt`] where the backup is not there or damaged, also where the *newest* one is: none before it is taken silently.
+/// * [`Kind::NotFound`] and [`Kind::StoredCorrupt`] where the backup is not there or damaged, also where the *newest* one is, or is known to be: none before it
+///   is taken silently.
 /// * [`Kind::Refused`] for every danger, with what to do about it.
 pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result<Plan> {
     run.emit(Event::Step(Step::Preflight));
@@ -266,9 +267,13 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
 
 fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec<String>) -> Result<(Manifest, Vec<OtherBranch>)> {
     if let Some(label) = label {
-        return Ok((repository.manifest(label)?, Vec::new()));
+        let manifest = repository.manifest(label)?;
+        if let Some(known) = known_damage(repository, label)? {
+            warnings.push(format!("{known}; the restore ends at the first file that is not as it was stored"));
+        }
+        return Ok((manifest, Vec::new()));
     }
-    let mut newest: Option<Manifest> = None;
+    let mut sound: Vec<Manifest> = Vec::new();
     let mut heads: BTreeMap<u32, OtherBranch> = BTreeMap::new();
     let mut damaged: Vec<Manifest> = Vec::new();
     let mut unreadable: Option<(Label, Error)> = None;
@@ -278,9 +283,7 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
             Ok(manifest) => {
                 let head = OtherBranch { branch: manifest.branch, newest: manifest.label.clone(), position: manifest.log.position };
                 heads.insert(manifest.branch, head);
-                if newest.as_ref().is_none_or(|newest| newest.sequence < manifest.sequence) {
-                    newest = Some(manifest);
-                }
+                sound.push(manifest);
             }
             Err(error) => {
                 if unreadable.as_ref().is_none_or(|(label, _)| *label < listed.label) {
@@ -289,27 +292,54 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
             }
         }
     }
+    sound.sort_by_key(|manifest| manifest.sequence);
     // Labels never go back in time, so that the order of an unreadable backup is known by its name.
-    if let Some((label, error)) = unreadable.filter(|(label, _)| newest.as_ref().is_none_or(|newest| newest.label < *label)) {
-        let hint = newest.as_ref().map_or_else(
-            || "no other backup can be read either".to_owned(),
-            |newest| format!("`kbackup restore {}` restores the newest one that can be read, of {}", newest.label, newest.finished),
-        );
+    if let Some((label, error)) = unreadable.filter(|(label, _)| sound.last().is_none_or(|newest| newest.label < *label)) {
         let what = format!("the newest backup, {label}, cannot be read, and an older one is not taken silently");
-        return Err(Error::new(error.kind(), what).on(repository.place()).because(error).hint(hint));
+        let error = Error::new(error.kind(), what).on(repository.place()).because(error);
+        return Err(error.hint(instead_of(repository, &sound)?));
     }
-    let Some(newest) = newest else {
+    let Some(newest) = sound.pop() else {
         let error = Error::new(Kind::NotFound, "there is no sound backup to restore").on(repository.place());
         return Err(match damaged.last() {
             Some(damaged) => error.hint(format!("`kbackup restore {}` restores one that is marked as damaged", damaged.label)),
             None => error.hint("`kbackup list` tells what is there"),
         });
     };
+    if let Some(known) = known_damage(repository, &newest.label)? {
+        let what = format!("the newest backup, {}, is known to be damaged, and an older one is not taken silently", newest.label);
+        return Err(Error::new(Kind::StoredCorrupt, what)
+            .on(repository.place())
+            .because(known)
+            .hint(format!("`kbackup verify {} --repair` mends it where the repository holds the same bytes once more", newest.label))
+            .hint(instead_of(repository, &sound)?));
+    }
     for later in damaged.iter().filter(|damaged| damaged.sequence > newest.sequence) {
         warnings.push(format!("the later backup {} is marked as damaged, so {} is taken", later.label, newest.label));
     }
     heads.remove(&newest.branch);
     Ok((newest, heads.into_values().collect()))
+}
+
+/// What was found wrong with a backup's stored files, if anything was.
+fn known_damage(repository: &dyn Repository, label: &Label) -> Result<Option<String>> {
+    let known = remembered(repository, label)?.filter(Remembered::is_damaged);
+    Ok(known.map(|known| format!("damage was found in the stored files of {label} at {}", known.at.strftime("%Y-%m-%d %H:%M"))))
+}
+
+/// The newest of these, oldest first, that nothing bad is known of, for an operator who has to do without those after it.
+fn instead_of(repository: &dyn Repository, sound: &[Manifest]) -> Result<String> {
+    for manifest in sound.iter().rev() {
+        if known_damage(repository, &manifest.label)?.is_none() {
+            let Manifest { label, finished, .. } = manifest;
+            return Ok(format!("`kbackup restore {label}` restores the newest one that is not known to be damaged, of {finished}"));
+        }
+    }
+    Ok(if sound.is_empty() {
+        "no other backup can be read either".to_owned()
+    } else {
+        "every other backup is known to be damaged, too: `kbackup verify --all --repair` mends what it can".to_owned()
+    })
 }
 
 /// What a server would stumble over, as far as the manifest alone tells.

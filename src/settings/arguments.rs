@@ -281,6 +281,9 @@ pub struct Backup {
     /// A diff reads the stream-existence filter again when the stored one is older
     #[arg(long, env = "KBACKUP_FILTER_MAX_AGE", value_name = "TIME", default_value = "24h")]
     pub filter_max_age: Span,
+    /// How much of what a diff takes over from an earlier backup is hashed again, in turns: bytes (`512MiB`), a percentage (`5%`), or 0
+    #[arg(long, env = "KBACKUP_RECHECK", value_name = "SIZE|PERCENT", default_value = "1GiB")]
+    pub recheck: Share,
     /// Tell what would be copied, and copy nothing
     #[arg(long, env = "KBACKUP_DRY_RUN")]
     pub dry_run: bool,
@@ -348,6 +351,12 @@ pub struct Verify {
     /// Also every entry of every index table against the log
     #[arg(long, env = "KBACKUP_DEEP")]
     pub deep: bool,
+    /// Mend what is damaged, in all backups that share it, from another copy of the same bytes in the repository
+    #[arg(long, env = "KBACKUP_REPAIR", conflicts_with = "quick")]
+    pub repair: bool,
+    /// With --repair: tell what would be mended, and mend nothing
+    #[arg(long, env = "KBACKUP_DRY_RUN")]
+    pub dry_run: bool,
     /// The load.
     #[command(flatten)]
     pub load: Unhurried,
@@ -431,6 +440,27 @@ impl FromStr for Span {
     }
 }
 
+/// A share of many bytes as people write it: `512MiB`, `5%`, `0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many of a hundred, 0 to 100.
+    Percent(u8),
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is neither a number of bytes such as 512MiB nor a percentage such as 5%");
+        match text.strip_suffix('%') {
+            Some(digits) => digits.parse().ok().filter(|percent| *percent <= 100).map(Self::Percent).ok_or_else(wrong),
+            None => text.parse().map(|size: ByteSize| Self::Bytes(size.as_u64())).map_err(|_| wrong()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,6 +472,16 @@ mod tests {
         assert_eq!(rate("300000"), Ok(Rate::new(300_000).unwrap()));
         for text in ["", "fast", "-1MiB", "0", "10KiB", "50MiB/s"] {
             assert!(rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!("1GiB".parse(), Ok(Share::Bytes(1 << 30)));
+        assert_eq!("0".parse(), Ok(Share::Bytes(0)));
+        assert_eq!("100%".parse(), Ok(Share::Percent(100)));
+        for text in ["", "%", "-1", "101%", "1.5%", "1XB", "all"] {
+            assert!(text.parse::<Share>().is_err(), "{text}");
         }
     }
 

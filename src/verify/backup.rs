@@ -10,23 +10,22 @@ use crate::event::Run;
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
 use crate::manifest::{FileSet, Manifest, RelativePath, Role, Row};
 use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
-use crate::repository::Repository;
+use crate::repository::{Copy, Repository};
 use crate::transfer::{Digest, Paced, hash_file, paced};
 
 /// Files that are hashed at once; each hash has a thread of its own besides.
 const WORKERS: usize = 2;
 
 /// What was learnt of stored files, for all backups that share them.
+#[derive(Default)]
 pub(super) struct Shared {
     /// What a file hashes to, or why it cannot be read.
-    pub(super) hashed: HashMap<Inode, Hashed>,
+    pub(super) hashed: HashMap<Copy, Hashed>,
     /// Records of a chunk whose records are all right.
-    pub(super) scanned: HashMap<Inode, u64>,
+    pub(super) scanned: HashMap<Copy, u64>,
     pub(super) bytes_hashed: u64,
 }
 
-/// Where bytes are stored: device and inode.
-pub(super) type Inode = (u64, u64);
 type Hashed = std::result::Result<Digest, String>;
 
 /// Verifies the files of one manifest.
@@ -177,10 +176,7 @@ impl Verification<'_> {
         let end = self.manifest.log.position.position();
         for file in chunks.in_use().iter().filter(|file| file.file.header.end_position() < end) {
             self.run.check()?;
-            let key = match file.open(self.files)?.file() {
-                Some(stored) => Some(inode(&stored.status()?)),
-                None => None,
-            };
+            let key = Copy::of(&*file.open(self.files)?)?;
             if key.is_some_and(|key| shared.scanned.contains_key(&key)) {
                 continue;
             }
@@ -239,10 +235,6 @@ fn next_of<'a>(next: &AtomicUsize, rows: &'a [Row]) -> Option<(usize, &'a Row)> 
     rows.get(index).map(|row| (index, row))
 }
 
-fn inode(status: &crate::fs::Status) -> Inode {
-    (status.device, status.inode)
-}
-
 /// What a stored file hashes to. Damage, an unreadable block among it, is no error.
 fn hash_row(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared: &Mutex<&mut Shared>, run: &Run) -> Result<Hashed> {
     let source = match repository.open(&manifest.label, row) {
@@ -250,10 +242,7 @@ fn hash_row(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared:
         Err(error) if is_damage(&error) => return Ok(Err(in_words(&error))),
         Err(error) => return Err(error),
     };
-    let key = match source.file() {
-        Some(file) => Some(inode(&file.status()?)),
-        None => None,
-    };
+    let key = Copy::of(&*source)?;
     if let Some(key) = key
         && let Ok(shared) = shared.lock()
         && let Some(known) = shared.hashed.get(&key)
@@ -275,6 +264,16 @@ fn hash_row(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared:
     Ok(hashed)
 }
 
+/// Whether a stored file has the bytes of its row.
+pub(super) fn is_intact(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared: &mut Shared, run: &Run) -> Result<bool> {
+    let hashed = hash_row(repository, manifest, row, &Mutex::new(shared), run)?;
+    Ok(hashed.is_ok_and(|digest| is_as_stored(row, &digest)))
+}
+
+fn is_as_stored(row: &Row, digest: &Digest) -> bool {
+    digest.size == row.size && digest.blake3 == row.blake3
+}
+
 /// What a file's hashes contradict.
 fn wrong_with(manifest: &Manifest, row: &Row, hashed: &Hashed) -> Vec<String> {
     let digest = match hashed {
@@ -282,7 +281,7 @@ fn wrong_with(manifest: &Manifest, row: &Row, hashed: &Hashed) -> Vec<String> {
         Err(why) => return vec![why.clone()],
     };
     let mut wrong = Vec::new();
-    if digest.size != row.size || digest.blake3 != row.blake3 {
+    if !is_as_stored(row, digest) {
         wrong.push("its bytes are not those that were stored: the BLAKE3 differs".to_owned());
     }
     let servers = row.table_md5.or_else(|| row.chunk.and_then(|chunk| chunk.md5));

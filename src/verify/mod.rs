@@ -1,20 +1,19 @@
-//! Reads stored backups again: are the bytes those that were stored, and would a server still start from them? Nothing in a backup is ever changed.
+//! Reads stored backups again: are the bytes those that were stored, and would a server still start from them? Only a repair changes a
+//! backup, and only where it leads to bytes that are wrong.
 
 mod backup;
-mod remembered;
-
-use std::collections::HashMap;
+mod repair;
 
 use serde::Serialize;
 
 use self::backup::Shared;
-pub use self::remembered::{Remembered, remembered};
+pub use self::repair::{Lost, RepairPlan, Repaired, Replacement, plan_repair, repair};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::manifest::{Label, Manifest, RelativePath};
 use crate::proof::Depth;
-use crate::repository::Repository;
+use crate::repository::{Remembered, Repository, remember};
 
 /// Which backups to verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +83,11 @@ impl Report {
 /// # Errors
 /// [`Kind::NotFound`] where there is no such backup; what the storage reports for more than one file; an interruption. Damage is in the report.
 pub fn verify(repository: &dyn Repository, which: &Which, depth: Depth, run: &Run) -> Result<Report> {
+    verify_with(repository, which, depth, &mut Shared::default(), run)
+}
+
+/// What was learnt of stored files goes into `shared`.
+fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared: &mut Shared, run: &Run) -> Result<Report> {
     run.emit(Event::Step(Step::Verify));
     let chosen = choose(repository, which)?;
     if depth > Depth::Quick {
@@ -92,17 +96,16 @@ pub fn verify(repository: &dyn Repository, which: &Which, depth: Depth, run: &Ru
             .fold((0, 0_u64), |(files, bytes), manifest| (files + manifest.files.len() as u64, bytes.saturating_add(manifest.size())));
         run.emit(Event::Expected { files, bytes });
     }
-    let mut shared = Shared { hashed: HashMap::new(), scanned: HashMap::new(), bytes_hashed: 0 };
     let mut backups = Vec::with_capacity(chosen.len());
     for (label, manifest) in chosen {
         run.check()?;
         let report = match manifest {
-            Ok(manifest) => backup::verify(repository, &manifest, depth, &mut shared, run)?,
+            Ok(manifest) => backup::verify(repository, &manifest, depth, shared, run)?,
             Err(error) if error.kind() == Kind::StoredCorrupt => unreadable(label, &error),
             Err(error) => return Err(error),
         };
         let result = Remembered { at: clock::now(), depth, findings: report.findings.len() as u64 };
-        if let Err(error) = remembered::remember(repository, &report.label, &result) {
+        if let Err(error) = remember(repository, &report.label, result) {
             run.warn(format!("the result of the verification cannot be kept: {error}"));
         }
         backups.push(report);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kbackup::backup::{self, Node as SourceNode, Request, Running, Source, Summary};
+use kbackup::backup::{self, Node as SourceNode, Request, Running, Share, Source, Summary};
 use kbackup::error::Error;
 use kbackup::event::{Event, Observer, Run, Step};
 use kbackup::manifest::{BackupKind, Directories, Manifest};
@@ -85,6 +85,7 @@ impl Bench {
             catch_up: Duration::ZERO,
             accept_damaged: false,
             new_branch: false,
+            recheck: Share::Bytes(1 << 30),
         };
         Self { place, db, repository, request, line, events: Arc::default() }
     }

@@ -4,7 +4,7 @@ use kbackup::error::{Kind, Result};
 use kbackup::event::Run;
 use kbackup::format::{LogPosition, ReadAt};
 use kbackup::manifest::{FileSet, Label, Manifest, RestoreMark, Role, Row};
-use kbackup::repository::{Incoming, Listed, Repository};
+use kbackup::repository::{Incoming, Listed, Mending, Repository};
 use kbackup::restore::{Accept, Request, Target, plan};
 
 use super::stage::{Stage, back_up, contents, request, run};
@@ -149,6 +149,10 @@ impl Repository for Boasting<'_> {
 
     fn begin<'b>(&'b self, parent: Option<&'b Manifest>, run: &'b Run) -> Result<Box<dyn Incoming + 'b>> {
         self.0.begin(parent, run)
+    }
+
+    fn mend<'b>(&'b self, run: &'b Run) -> Result<Box<dyn Mending + 'b>> {
+        self.0.mend(run)
     }
 
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {

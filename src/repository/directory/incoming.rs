@@ -181,12 +181,12 @@ struct Rest<'a> {
 }
 
 /// The server's bits for owner, group and others; the owner can always read what is stored.
-fn set_mode(file: &fs::File, mode: u32) -> Result<(), IoError> {
+pub(super) fn set_mode(file: &fs::File, mode: u32) -> Result<(), IoError> {
     where_known(file.set_mode(mode & 0o777 | 0o400))
 }
 
 /// Not every file system keeps modes and times; the rows do.
-fn where_known(result: Result<(), IoError>) -> Result<(), IoError> {
+pub(super) fn where_known(result: Result<(), IoError>) -> Result<(), IoError> {
     match result {
         Err(error) if matches!(Errno::from_io_error(&error.source), Some(Errno::PERM | Errno::OPNOTSUPP)) => Ok(()),
         result => result,
@@ -194,7 +194,7 @@ fn where_known(result: Result<(), IoError>) -> Result<(), IoError> {
 }
 
 /// The file system has no hard links, or no more for this file, or none across this border.
-fn cannot_link(error: &IoError) -> bool {
+pub(super) fn cannot_link(error: &IoError) -> bool {
     let reasons = [Errno::MLINK, Errno::PERM, Errno::XDEV, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::ACCESS];
     Errno::from_io_error(&error.source).is_some_and(|errno| reasons.contains(&errno))
 }

@@ -10,10 +10,11 @@
 //!
 //! A backup is durable in `incoming/`, its manifest written last, before one rename makes it visible: a crash at any moment leaves it whole or not at all.
 //! What a dead run leaves in `incoming/` the next one removes. A file in `backups/` is never written to again, as its inode may be in several backups; only
-//! names are made and removed. Links that somebody plants in a repository are never followed.
+//! names are made, moved and removed. Links that somebody plants in a repository are never followed.
 
 mod incoming;
 mod layout;
+mod mending;
 mod stored;
 
 use std::path::Path;
@@ -22,9 +23,10 @@ use uuid::Uuid;
 
 use self::incoming::DirectoryIncoming;
 use self::layout::{DIRECTORY_MODE, FILE_MODE, Layout, MANIFEST, MAX_BYTES, Marker, is_directory};
+use self::mending::DirectoryMending;
 use self::stored::Files;
 use super::lock::Lock;
-use super::{Incoming, Listed, Repository};
+use super::{Incoming, Listed, Mending, Repository};
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::ReadAt;
@@ -135,6 +137,21 @@ impl DirectoryRepository {
         Ok(labels)
     }
 
+    /// Takes the writer's place, and sweeps up after a run that died in it.
+    fn only_writer(&self, run: &Run) -> Result<Lock> {
+        self.layout.make_directories()?;
+        let lock = Lock::take(&self.layout.lock())?;
+        for name in self.foreign_names()? {
+            run.note(format!("`{name}` in `{}` is no backup and is left alone", self.layout.backups().display()));
+        }
+        for leftover in fs::list(&self.layout.incoming())? {
+            let path = self.layout.incoming().join(leftover.name);
+            run.note(format!("removing what an earlier run left: `{}`", path.display()));
+            if leftover.status.kind == fs::FileKind::Directory { fs::remove_tree(&path)? } else { fs::remove_file(&path)? }
+        }
+        Ok(lock)
+    }
+
     fn is_listed(&self, label: &Label) -> Result<bool> {
         Ok(is_directory(&self.layout.backups())? && is_directory(&self.layout.backup(label))?)
     }
@@ -206,17 +223,13 @@ impl Repository for DirectoryRepository {
     }
 
     fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>> {
-        self.layout.make_directories()?;
-        let lock = Lock::take(&self.layout.lock())?;
-        for name in self.foreign_names()? {
-            run.note(format!("`{name}` in `{}` is no backup and is left alone", self.layout.backups().display()));
-        }
-        for leftover in fs::list(&self.layout.incoming())? {
-            let path = self.layout.incoming().join(leftover.name);
-            run.note(format!("removing what an earlier run left: `{}`", path.display()));
-            if leftover.status.kind == fs::FileKind::Directory { fs::remove_tree(&path)? } else { fs::remove_file(&path)? }
-        }
+        let lock = self.only_writer(run)?;
         Ok(Box::new(DirectoryIncoming::new(self, parent, run, lock)?))
+    }
+
+    fn mend<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Mending + 'a>> {
+        let lock = self.only_writer(run)?;
+        Ok(Box::new(DirectoryMending::new(self, run, lock)))
     }
 
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
