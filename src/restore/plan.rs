@@ -336,7 +336,7 @@ fn instead_of(repository: &dyn Repository, sound: &[Manifest]) -> Result<String>
         }
     }
     Ok(if sound.is_empty() {
-        "no other backup can be read either".to_owned()
+        "there is no other sound backup".to_owned()
     } else {
         "every other backup is known to be damaged, too: `kbackup verify --all --repair` mends what it can".to_owned()
     })

@@ -145,11 +145,11 @@ fn lost_short_and_flipped_files_come_from_another_full() {
     let repaired = repair(&bench);
     assert!(repaired.report.is_sound(), "{repaired:#?}");
     assert!(repaired.lost.is_empty());
-    for replaced in &repaired.replaced {
-        let from_other =
-            replaced.path.to_string().starts_with("db/chunk-000002") || replaced.path.to_string().starts_with("db/chunk-000003");
-        assert_eq!(replaced.from == other.label, from_other, "{replaced:?}");
+    for path in [CHUNK, "db/chunk-000003.000000"] {
+        let replaced = repaired.replaced.iter().find(|replaced| replaced.path.to_string() == path).unwrap();
+        assert_eq!((&replaced.from, &replaced.into), (&other.label, &vec![full.label.clone(), first.label.clone()]));
     }
+    assert!(repaired.replaced.len() >= 4, "{repaired:#?}");
     bench.assert_sound();
 }
 
@@ -205,6 +205,9 @@ fn a_filter_that_lacks_streams_is_left_out() {
             let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
             std::os::unix::fs::FileExt::write_all_at(file, &vec![wrong; length - 64], 64).unwrap();
         });
+        // It claims to be complete up to the end of the log.
+        let end = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
+        std::fs::write(bench.index().join("stream-existence/streamExistenceFilter.chk"), end.to_le_bytes()).unwrap();
         let bad = bench.full().unwrap();
         assert!(!has_filter(&bad), "{name}");
         assert!(bench.said().contains("the stream-existence filter is left out"), "{name}: {}", bench.said());
@@ -285,6 +288,8 @@ impl Harmed {
 #[test]
 fn a_repair_that_dies_anywhere_makes_nothing_worse() {
     let harmed = Harmed::new();
+    let before = wrongs(&harmed.template);
+    assert!(before.len() >= 3, "{before:?}");
     // Each that touches a backup, and the first ones that keep what was found.
     for (operation, part) in
         [("link", "/incoming/"), ("rename", "/backups/"), ("sync", "/backups/"), ("sync", "/incoming"), ("rename", "/state/")]
@@ -293,15 +298,12 @@ fn a_repair_that_dies_anywhere_makes_nothing_worse() {
         while !alive && count < 5 {
             let what = format!("{operation}-{count}");
             let repository = harmed.again(&what);
-            let before = wrongs(&repository);
-            assert!(before.len() >= 3, "{before:?}");
             let output = execute(&repository, Some(format!("{operation}:{part}:{count}:abort")));
             alive = output.status.code().is_some();
             let after = wrongs(&repository);
             assert!(after.is_subset(&before), "{what}: {after:?}");
             let output = execute(&repository, None);
             assert_eq!(output.status.code(), Some(0), "{what}: {}", String::from_utf8_lossy(&output.stderr));
-            assert!(wrongs(&repository).is_empty());
             assert_eq!(std::fs::read_dir(repository.join("incoming")).unwrap().count(), 0, "{what}");
             std::fs::remove_dir_all(repository).unwrap();
             count += 1;

@@ -181,11 +181,23 @@ fn damaged_backup() {
     snapshots!(stage.place,
         "error-damaged-backup-verify": stage.transcript("verify --repo repo"),
         "error-damaged-backup-verify-json": stage.transcript("verify --repo repo --json"),
-        "error-damaged-backup-restore": stage.transcript("restore --repo repo --to restored"),
-        "error-damaged-backup-restore-json": stage.transcript("restore --repo repo --to again --json"),
+        "error-damaged-backup-restore-latest": stage.transcript("restore --repo repo --to restored"),
+    );
+    assert!(!stage.place.path("restored").exists());
+    let named = |line: &str| stage.transcript(&line.replace("LABEL", &label));
+    snapshots!(stage.place,
+        "error-damaged-backup-restore": named("restore LABEL --repo repo --to restored"),
+        "error-damaged-backup-restore-json": named("restore LABEL --repo repo --to again --json"),
         "error-damaged-backup-check": stage.transcript("check restored"),
         "error-damaged-backup-list": stage.transcript("list --repo repo"),
+        "repair-nothing-right": stage.transcript("verify --repo repo --repair"),
+        "repair-diff": stage.transcript("diff --repo repo --node URL"),
+        "repair-dry-run": stage.transcript("verify --repo repo --all --repair --dry-run"),
+        "repair": stage.transcript("verify --repo repo --all --repair"),
+        "repair-list": stage.transcript("list --repo repo"),
     );
+    stage.place.kbackup("restore --repo repo --to latest").assert().code(0);
+    stage.place.kbackup(&format!("restore {label} --repo repo --to older")).assert().code(0);
 }
 
 #[test]

@@ -121,9 +121,13 @@ fn the_page_is_what_is_printed() {
     let label = place.listed().pop().unwrap();
     super::errors::flip(&place.path("repo/backups").join(&label).join("db/chunk-000000.000000"), 100_000);
     contract.check(place, "verify --repo repo", "kbackup.verify/1");
-    contract.check(place, "restore --repo repo --to damaged", "kbackup.restore/1");
-    contract.check(place, "restore --repo repo --to damaged --dry-run", "kbackup.restore-plan/1");
+    contract.check(place, "verify --repo repo --repair", "kbackup.repair/1");
+    contract.check(place, &format!("restore {label} --repo repo --to damaged"), "kbackup.restore/1");
+    contract.check(place, &format!("restore {label} --repo repo --to damaged --dry-run"), "kbackup.restore-plan/1");
     contract.check(place, "check damaged", "kbackup.check/1");
+    contract.check(place, &stage.line("full --repo repo --node URL"), "kbackup.summary/1");
+    contract.check(place, "verify --repo repo --all --repair --dry-run", "kbackup.repair-plan/1");
+    contract.check(place, "verify --repo repo --all --repair", "kbackup.repair/1");
     let debt = r#"{"format":1,"node":{"url":"http://127.0.0.1:1","unix_socket":null,"endpoint":"node:2113","instance":null},
         "scavenge":{"id":"one","threads":1,"throttle_percent":100,"since":"2026-11-21T06:00:00Z"},"auto_scavenge":null,"process":1}"#;
     place.write("state/node.json", debt);
