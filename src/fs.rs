@@ -77,6 +77,13 @@ impl IoError {
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
+
+    /// The path names a link, a directory, a pipe or a socket where a plain file was wanted.
+    #[must_use]
+    pub fn is_no_plain_file(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
+            || matches!(Errno::from_io_error(&self.source), Some(Errno::LOOP | Errno::NXIO))
+    }
 }
 
 /// What this module's functions return.

@@ -149,8 +149,9 @@ fn limits() -> TimeLimits {
 }
 
 /// A small generator, so that a failing run can be repeated.
-fn random_steps(name: &str, from: usize, to: usize, count: usize) -> Vec<usize> {
+fn random_steps(name: &str, seed: u64, from: usize, to: usize, count: usize) -> Vec<usize> {
     let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    state ^= seed;
     (0..count)
         .map(|_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -161,9 +162,16 @@ fn random_steps(name: &str, from: usize, to: usize, count: usize) -> Vec<usize> 
 
 fn chain(name: &str) {
     let recording = Arc::new(Recording::named(name).unwrap());
-    let bench = Bench::new(&recording);
+    let taken = chain_over(&recording, if name.contains("scavenge") { 72 } else { 48 }, 0);
+    assert!(taken >= 26, "{name}: only {taken} backups");
+}
+
+/// A full and diffs at random moments of a recording, each proven. Returns how many were taken.
+pub(crate) fn chain_over(recording: &Arc<Recording>, moments: usize, seed: u64) -> usize {
+    let name = recording.name.as_str();
+    let bench = Bench::new(recording);
     let begin = bench.node.advance_to_mark(Mark::Ready).unwrap();
-    let mut steps = random_steps(name, begin, recording.live_end(), if name.contains("scavenge") { 72 } else { 48 });
+    let mut steps = random_steps(name, seed, begin, recording.live_end(), moments);
     // The moments of O38: the writer checkpoint stands inside an append.
     let scratch = workplace();
     let inside = recording.steps_inside_appends(scratch.path()).unwrap();
@@ -202,11 +210,11 @@ fn chain(name: &str) {
             Err(error) => panic!("{name} step {step} (now {}): {error} {:?}", bench.node.step(), error.causes()),
         }
     }
-    assert!(taken >= 26, "{name}: only {taken} backups");
     assert_eq!(branches, if name.ends_with("truncate") { 2 } else { 1 }, "{name}");
     let report = verify::verify(&bench.repository, &Which::All, Depth::Deep, &Run::new(Silent)).unwrap();
     assert!(report.is_sound(), "{name}: {:#?}", report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect::<Vec<_>>());
     assert_eq!(report.backups.len(), taken);
+    taken
 }
 
 macro_rules! chains {

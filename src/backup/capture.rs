@@ -348,8 +348,25 @@ pub(super) fn timestamp(time: std::time::SystemTime) -> Timestamp {
 /// # Errors
 /// [`Kind::Unstable`] where it vanished, else what the file system reports.
 pub(super) fn open(source: &Directories, path: &RelativePath) -> Result<fs::File> {
-    let place = source.path_of(path);
-    fs::open_source(&place).map_err(|error| if error.is_not_found() { changed("a file vanished").at(&place) } else { error.into() })
+    fs::open_source(&source.path_of(path)).map_err(of_source)
+}
+
+/// What an error on a file of the node says of the node: its files come, go and shrink, and all of them are plain files.
+pub(super) fn of_source(error: fs::IoError) -> Error {
+    use std::io::ErrorKind;
+    match error.source.kind() {
+        ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle => changed("a file vanished").at(&error.path),
+        ErrorKind::UnexpectedEof => changed("a file became shorter").at(&error.path),
+        _ if error.is_no_plain_file() => no_plain_file(error),
+        _ => error.into(),
+    }
+}
+
+fn no_plain_file(error: fs::IoError) -> Error {
+    Error::new(Kind::SourceCorrupt, "this should be a plain file of the node")
+        .at(&error.path)
+        .because(error.source)
+        .hint("links, also those to other disks, are not followed")
 }
 
 /// The source is not what it was a moment ago: worth another attempt.
@@ -367,12 +384,12 @@ pub(super) fn read_small(source: &Directories, path: &RelativePath, limit: u64) 
     let file = match fs::open_source(&place) {
         Ok(file) => file,
         Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(of_source(error)),
     };
     let modified = timestamp(file.status()?.modified);
     let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
     loop {
-        let count = file.read_at(bytes.len() as u64, &mut piece)?;
+        let count = file.read_at(bytes.len() as u64, &mut piece).map_err(of_source)?;
         if count == 0 {
             return Ok(Some((bytes, modified)));
         }

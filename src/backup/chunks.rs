@@ -1,6 +1,6 @@
 //! Steps D10 and D15–D17: the chunks. What is held already is known by its identity, never by its name (O7); the active chunk costs what was appended.
 
-use super::capture::{Capture, Mode, Take, changed, open};
+use super::capture::{Capture, Mode, Take, changed, of_source, open};
 use super::counted::Counted;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
@@ -244,7 +244,7 @@ fn same_tail(capture: &mut Capture<'_>, stored: &dyn ReadAt, source: &fs::File, 
     let proof = length.min(PREFIX_PROOF_BYTES);
     let size = usize::try_from(proof).map_err(|error| Error::new(Kind::Failed, "a proof too large").because(error))?;
     let (mut ours, mut theirs) = (vec![0; size], vec![0; size]);
-    source.read_exact_at(length - proof, &mut theirs)?;
+    source.read_exact_at(length - proof, &mut theirs).map_err(of_source)?;
     capture.cost.bytes_read += proof;
     stored
         .read_exact_at(length - proof, &mut ours)

@@ -2,8 +2,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::capture::of_source;
 use crate::error::Result;
 use crate::format::ReadAt;
+use crate::fs;
 use crate::manifest::{Directories, FileEntry, FileSet, RelativePath};
 
 /// The source's files, with a count of the bytes that are read through it: what looking costs the node belongs to the cost of a backup.
@@ -29,8 +31,11 @@ impl FileSet for Counted<'_> {
     }
 
     fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
-        let file = self.source.open(path)?;
-        Ok(file.map(|file| Box::new(CountedFile { file, read: Arc::clone(&self.read) }) as Box<dyn ReadAt>))
+        let file = match fs::open_source(&self.source.path_of(path)) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            result => result.map_err(of_source)?,
+        };
+        Ok(Some(Box::new(CountedFile { file, read: Arc::clone(&self.read) })))
     }
 
     fn place_of(&self, path: &RelativePath) -> String {
@@ -39,7 +44,7 @@ impl FileSet for Counted<'_> {
 }
 
 struct CountedFile {
-    file: Box<dyn ReadAt>,
+    file: fs::File,
     read: Arc<AtomicU64>,
 }
 
@@ -49,7 +54,7 @@ impl ReadAt for CountedFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(offset, buffer)?;
+        let count = ReadAt::read_at(&self.file, offset, buffer)?;
         self.read.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }

@@ -54,6 +54,8 @@ pub(super) enum Index {
 pub(super) struct FilterPolicy {
     /// A held pair that was read earlier than this is read again.
     pub(super) read_since: Timestamp,
+    /// One that was read later than this was read by a clock that was wrong.
+    pub(super) now: Timestamp,
 }
 
 /// Copies the index.
@@ -197,7 +199,8 @@ fn is_good_filter(capture: &mut Capture<'_>, file: &fs::File) -> Result<bool> {
 /// Steps D7 and D8: the checkpoint first, because the filter is always ahead of it. An older pair of the same log is as good: the server catches it up (O21).
 fn stream_filter(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()> {
     let (checkpoint_path, filter_path) = (known(FILTER_CHECKPOINT)?, known(FILTER)?);
-    let fresh = |row: &Row| row.captured >= policy.read_since;
+    // A clock that went back must not keep a pair for as long as it was ahead.
+    let fresh = |row: &Row| (policy.read_since..=policy.now).contains(&row.captured);
     if capture.held(&checkpoint_path).is_some()
         && capture.held(&filter_path).is_some_and(fresh)
         && capture.keep(&checkpoint_path)?
@@ -254,7 +257,7 @@ fn scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
         return Ok(());
     }
     capture.take(&path, &Take { live: true, ..Take::whole(Role::ScavengeState, &file) })?;
-    let now = fs::open_source(&place).map_err(Error::from).and_then(|file| Ok(file.status()?))?;
+    let now = open(capture.source, &path)?.status()?;
     if now.size != file.size() || timestamp(now.modified) != modified {
         capture.forget(&path)?;
         return Err(changed("scavenging.db was written to").at(&place));
@@ -293,6 +296,7 @@ pub(super) fn complete_filter(capture: &mut Capture<'_>, chunks: &ChunkSet, end:
 /// The policy for a kind of backup: a diff keeps a pair for `age`.
 pub(super) fn filter_policy(age: Duration) -> FilterPolicy {
     let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-    let since = clock::now().as_second().saturating_sub(seconds);
-    FilterPolicy { read_since: Timestamp::from_second(since).unwrap_or(Timestamp::MIN) }
+    let now = clock::now();
+    let since = now.as_second().saturating_sub(seconds);
+    FilterPolicy { read_since: Timestamp::from_second(since).unwrap_or(Timestamp::MIN), now }
 }

@@ -285,7 +285,8 @@ impl Task<'_> {
             branch: self.place.branch,
             tool: concat!("kbackup ", env!("CARGO_PKG_VERSION")).to_owned(),
             started: self.started,
-            finished: clock::now(),
+            // The clock may have gone back meanwhile.
+            finished: clock::now().max(self.started),
             source: manifest::Source {
                 server_version: self.source.server_version.clone(),
                 identity: self.ground.identity.clone(),

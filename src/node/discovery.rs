@@ -292,7 +292,7 @@ fn epoch_at(directories: &Directories, position: LogPosition) -> Result<Option<E
         let file = match fs::open_source(&path) {
             // Replaced by a scavenge between the two looks.
             Err(error) if error.is_not_found() => continue,
-            result => result?,
+            result => result.map_err(of_node)?,
         };
         let Ok(found) = chunk::inspect(&file) else { continue };
         most = found.header.chunk_size.chunk_of(position);
@@ -365,9 +365,16 @@ pub fn wait_for_truncation(directories: &Directories, limit: Option<Duration>, r
 fn read_checkpoint(path: &Path) -> Result<Option<Option<LogPosition>>> {
     let bytes = match fs::read_small(path, 4096) {
         Err(error) if error.is_not_found() => return Ok(None),
-        result => result?,
+        result => result.map_err(of_node)?,
     };
     checkpoint::position(&bytes).map(Some).in_source(path)
+}
+
+/// What is no plain file, or far too long, is no file that a server has written.
+fn of_node(error: fs::IoError) -> Error {
+    let wrong = error.is_no_plain_file() || error.source.kind() == std::io::ErrorKind::FileTooLarge;
+    let error = Error::from(error);
+    if wrong { error.with_kind(Kind::SourceCorrupt) } else { error }
 }
 
 fn chunk_names(db: &Path) -> Result<Vec<ChunkName>> {

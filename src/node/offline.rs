@@ -23,6 +23,7 @@ pub struct OfflineQuiet<'a> {
 struct Trace {
     modified: SystemTime,
     inode: u64,
+    size: u64,
     bytes: Vec<u8>,
 }
 
@@ -66,12 +67,20 @@ impl<'a> OfflineQuiet<'a> {
     }
 }
 
+/// Bytes of the longest file that is looked into; a checkpoint has 8.
+const LIMIT: u64 = 4096;
+
 fn traces(directories: &Directories) -> Result<BTreeMap<PathBuf, Trace>> {
     let mut traces = BTreeMap::new();
     for path in TRACES.iter().map(|name| directories.db.join(name)) {
         if let Some(status) = fs::status(&path)? {
-            let bytes = fs::read_small(&path, 4096)?;
-            traces.insert(path, Trace { modified: status.modified, inode: status.inode, bytes });
+            let bytes = match fs::read_small(&path, LIMIT) {
+                // What is no plain small file, or is gone already, tells enough by being so.
+                Err(error) if status.kind != fs::FileKind::File || error.is_not_found() => Vec::new(),
+                Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => Vec::new(),
+                result => result?,
+            };
+            traces.insert(path, Trace { modified: status.modified, inode: status.inode, size: status.size, bytes });
         }
     }
     Ok(traces)

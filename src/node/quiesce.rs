@@ -324,7 +324,8 @@ impl OnlineQuiet<'_> {
     /// A file that only a running scavenge writes (http-api §1.6), on servers that cannot be asked.
     fn scavenge_output(&self) -> Result<Option<PathBuf>> {
         let (Quiet::Inferred, Some(db)) = (self.quiet, &self.db) else { return Ok(None) };
-        let recent = |status: &fs::Status| status.modified.elapsed().is_ok_and(|age| age < Duration::from_secs(60));
+        // The clock may have been set back since the file was written.
+        let recent = |status: &fs::Status| status.modified.elapsed().unwrap_or_else(|ahead| ahead.duration()) < Duration::from_secs(60);
         let found =
             fs::list(db)?.into_iter().find(|entry| entry.name.to_string_lossy().ends_with(".scavenge.tmp") && recent(&entry.status));
         Ok(found.map(|entry| db.join(entry.name)))

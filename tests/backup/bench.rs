@@ -283,9 +283,10 @@ impl Live {
 }
 
 /// Another leader: an epoch record at the end of the log, which has room in the active chunk.
-pub(crate) fn elect(bench: &Bench, number: u64, id: u128) {
-    let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
-    let previous = bench.get(Checkpoint::Epoch);
+pub(crate) fn elect(db: &Path, number: u64, id: u128) {
+    let get = |checkpoint: Checkpoint| i64::from_le_bytes(std::fs::read(db.join(checkpoint.file_name())).unwrap().try_into().unwrap());
+    let writer = u64::try_from(get(Checkpoint::Writer)).unwrap();
+    let previous = get(Checkpoint::Epoch);
     let json = serde_json::json!({
         "epochPosition": writer, "epochNumber": number, "epochId": Uuid::from_u128(id), "prevEpochPosition": previous,
         "timeStamp": "2026-11-21T00:00:00Z", "leaderInstanceId": Uuid::from_u128(id),
@@ -300,13 +301,13 @@ pub(crate) fn elect(bench: &Bench, number: u64, id: u128) {
     body.extend(json.as_bytes());
     let length = u32::try_from(body.len()).unwrap().to_le_bytes();
     let record = [&length[..], &body, &length].concat();
-    let chunk = u32::try_from(writer / (64 * 1024)).unwrap();
-    writable(&bench.chunk(chunk, 0), |file| file.write_all_at(&record, 128 + writer % (64 * 1024)).unwrap());
+    let chunk = writer / (64 * 1024);
+    writable(&db.join(format!("chunk-{chunk:06}.000000")), |file| file.write_all_at(&record, 128 + writer % (64 * 1024)).unwrap());
     let end = writer + record.len() as u64;
     for (checkpoint, value) in
         [(Checkpoint::Writer, end), (Checkpoint::Chaser, end), (Checkpoint::Epoch, writer), (Checkpoint::Proposal, number)]
     {
-        bench.set(checkpoint, value);
+        std::fs::write(db.join(checkpoint.file_name()), value.to_le_bytes()).unwrap();
     }
 }
 

@@ -18,12 +18,12 @@ fn refused<T>(result: Result<T, Error>, hint: &str) {
 fn a_node_that_was_restored_to_an_earlier_point_is_on_another_branch() {
     let bench = Bench::new(&Synthetic { active_bytes: 3_000, ..small() });
     let first = bench.take().unwrap();
-    elect(&bench, 1, 11);
+    elect(&bench.db, 1, 11);
     bench.append(5_000);
     let (second, events_of_second) = (bench.take().unwrap(), bench.events());
     assert_eq!(second.kind, BackupKind::Diff);
     restore_over(&bench, &first);
-    elect(&bench, 1, 22);
+    elect(&bench.db, 1, 22);
     bench.append(7_000);
     refused(bench.take(), "--new-branch");
     let events_of_third = bench.events();

@@ -1,8 +1,20 @@
 //! A source that changes between any two steps, clocks that jump, two runs at once.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may end in a panic, and tells its figures"
+)]
 
 mod branches;
+mod clock;
+mod node;
+mod process;
+mod source;
+mod timing;
+mod two;
 
 /// Chance that can be repeated: the same seed, the same torture.
 struct Chance {

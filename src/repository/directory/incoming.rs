@@ -125,7 +125,9 @@ impl<'a> DirectoryIncoming<'a> {
     fn check_sequence(&self, manifest: &Manifest) -> Result<()> {
         let label = &manifest.label;
         if fs::status(&self.repository.layout.backup(label))?.is_some() {
-            return Err(Error::new(Kind::Failed, "there is a backup of this name already").on(label));
+            return Err(Error::new(Kind::Locked, "another run has committed a backup of this name meanwhile")
+                .on(label)
+                .hint("run it again"));
         }
         for newest in self.repository.labels()?.iter().rev() {
             match self.repository.manifest(newest) {

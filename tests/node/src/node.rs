@@ -459,6 +459,16 @@ impl Node {
         Ok(begin_scavenge(&mut state, lasts))
     }
 
+    /// The process of a node that stands still is another one from now on.
+    pub fn restart(&self) {
+        let mut state = self.state();
+        state.instance_id = Uuid::new_v4();
+        state.starts += 1;
+        state.started_at = SystemTime::now().max(state.started_at + Duration::from_millis(1));
+        state.scavenge = None;
+        state.last = None;
+    }
+
     /// What the quirks are now.
     #[must_use]
     pub fn quirks(&self) -> Quirks {

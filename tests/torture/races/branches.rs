@@ -64,7 +64,7 @@ impl Told {
             // The election's record finds no room in the active chunk any more.
             self.bench.append_other(500, 0);
         }
-        elect(&self.bench, number, id);
+        elect(&self.bench.db, number, id);
         self.bench.append_other(bytes, u64::try_from(id).unwrap());
     }
 

@@ -1,0 +1,81 @@
+//! A clock that jumps, between runs and in the middle of one: the order of backups is that of their sequence, and nobody waits for a time that never comes.
+
+use kbackup::manifest::Role;
+use serde_json::Value;
+
+use super::Chance;
+use super::process::kbackup;
+use crate::backup::bench::{Bench, small};
+
+const DAY: i64 = 86_400;
+
+struct Answer {
+    code: i32,
+    text: String,
+    error: String,
+}
+
+/// Runs it with a clock that is off by `seconds` from its n-th reading on.
+fn run(bench: &Bench, line: &[&str], seconds: i64, from: usize) -> Answer {
+    let repository = bench.path("repository").display().to_string();
+    let mut command = kbackup(&bench.path(""), line);
+    let output = command.args(["--repo", &repository]).env("KBACKUP_CLOCK", format!("{seconds}@{from}")).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Answer { code: output.status.code().unwrap(), text: text(output.stdout), error: text(output.stderr) }
+}
+
+fn take(bench: &Bench, verb: &str, seconds: i64, from: usize) -> Value {
+    let db = bench.db.display().to_string();
+    let answer = run(bench, &[verb, "--offline", "--db", &db, "--json"], seconds, from);
+    assert!(matches!(answer.code, 0 | 3), "{verb} {seconds}@{from}: {}", answer.error);
+    serde_json::from_str(&answer.text).unwrap()
+}
+
+#[test]
+fn a_clock_that_jumps_confuses_nobody() {
+    let (bench, mut chance) = (Bench::new(&small()), Chance::new());
+    let mut last: Option<String> = None;
+    for count in 0..super::super::amount(10, 300) {
+        let seconds = [-DAY, DAY, -400 * DAY, 40 * DAY, 0][chance.below(5)];
+        let from = 1 + chance.below(40);
+        let what = format!("seed {}, {count}: {seconds}@{from}", chance.seed);
+        if count % 3 == 1 {
+            bench.append_other(3_000, chance.next());
+        }
+        let summary = take(&bench, if count == 0 { "full" } else { "diff" }, seconds, from);
+        let label = summary["label"].as_str().unwrap().to_owned();
+        assert!(last.as_ref().is_none_or(|last| *last < label), "{what}: {label} after {last:?}");
+        assert_eq!(summary["parent"].as_str(), last.as_deref(), "{what}");
+        assert!(summary["seconds"].as_i64().unwrap() >= 0, "{what}: {summary}");
+        last = Some(label.clone());
+        let list = run(&bench, &["list"], -seconds, 1);
+        assert_eq!(list.code, 0, "{what}: {}", list.error);
+        let ages: Vec<&str> = list.text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+        assert!(ages.len() == count + 1 && ages.iter().all(|age| age.parse::<u64>().is_ok()), "{what}: {}", list.text);
+        let shown = run(&bench, &["show", "--json"], -seconds, 1);
+        let shown: Value = serde_json::from_str(&shown.text).unwrap();
+        assert_eq!(shown["label"].as_str(), Some(label.as_str()), "{what}: not the newest");
+        assert!(shown["finished"].as_str() >= shown["started"].as_str(), "{what}: {} {}", shown["started"], shown["finished"]);
+    }
+    let newest = bench.manifests().pop().unwrap();
+    assert_eq!(Some(newest.label.to_string()), last);
+    bench.assert_sound();
+}
+
+/// What was read while the clock was ahead is not fresh until then.
+#[test]
+fn a_filter_from_the_future_is_read_again() {
+    let bench = Bench::new(&small());
+    take(&bench, "full", 4000 * DAY, 1);
+    let captured = || {
+        let manifest = bench.manifests().pop().unwrap();
+        let row = manifest.files.iter().find(|row| row.role == Role::StreamFilter).unwrap();
+        row.captured
+    };
+    assert!(captured() > kbackup::clock::now());
+    take(&bench, "diff", 0, 1);
+    assert!(captured() <= kbackup::clock::now(), "it would be held for years");
+    let before = captured();
+    take(&bench, "diff", 0, 1);
+    assert_eq!(captured(), before, "it is held again");
+}

@@ -1,0 +1,85 @@
+//! Recordings of real nodes whose threads ran at another pace.
+//!
+//! The rule, so that only orders come out that a real node could show:
+//! * the log's own steps (chunks, `writer.chk`, epochs, acknowledgements, everything that is not named below) keep their order: data before checkpoint before
+//!   acknowledgement;
+//! * what one other thread writes keeps its own order too, and only comes **later** against the log: the chaser's checkpoint, the index with its tables, the
+//!   stream-existence filter. Each of them follows the log, and a slow disk or a busy processor makes it follow later; none can know what is not yet there;
+//! * nothing is carried across a turn in the node's life, a lock, an admin call or an operator's hand: there everything has come to rest in that order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use kbackup_testnode::{Action, Recording, Step};
+
+use super::Chance;
+use crate::live;
+
+/// The most steps of the log that another thread stays behind.
+const LONGEST_LAG: usize = 60;
+
+/// The thread that a step belongs to; none for the log's own.
+fn thread(action: &Action) -> Option<usize> {
+    let path = action.path()?;
+    if path == "db/chaser.chk" {
+        Some(0)
+    } else if path.starts_with("db/index/stream-existence/") {
+        Some(1)
+    } else if path.starts_with("db/index/") {
+        Some(2)
+    } else {
+        None
+    }
+}
+
+fn is_turn(action: &Action) -> bool {
+    matches!(action, Action::Mark { .. } | Action::Flock { .. } | Action::Operator { .. } | Action::Http { .. })
+}
+
+/// Lets the other threads fall behind, each by a lag that changes now and then. Returns how many steps came later than recorded.
+fn permute(steps: &mut Vec<Step>, chance: &mut Chance) -> usize {
+    let mut waiting: [VecDeque<(usize, Step)>; 3] = Default::default();
+    let (mut lags, mut order, mut later) = ([0; 3], Vec::with_capacity(steps.len()), 0);
+    for (index, step) in std::mem::take(steps).into_iter().enumerate() {
+        if is_turn(&step.action) {
+            order.extend(waiting.iter_mut().flat_map(|queue| queue.drain(..)).map(|(_, step)| step));
+            order.push(step);
+            continue;
+        }
+        if let Some(thread) = thread(&step.action) {
+            if chance.below(20) == 0 {
+                lags[thread] = chance.below(LONGEST_LAG);
+            }
+            later += usize::from(lags[thread] > 0);
+            waiting[thread].push_back((index + lags[thread], step));
+        } else {
+            order.push(step);
+        }
+        for queue in &mut waiting {
+            while queue.front().is_some_and(|(due, _)| *due <= index) {
+                order.extend(queue.pop_front().map(|(_, step)| step));
+            }
+        }
+    }
+    order.extend(waiting.into_iter().flatten().map(|(_, step)| step));
+    *steps = order;
+    later
+}
+
+#[test]
+fn nodes_whose_threads_ran_at_another_pace() {
+    let mut chance = Chance::new();
+    // Scavenges are known by the numbers of their steps, and keep their pace.
+    let names: Vec<String> = Recording::names().unwrap().into_iter().filter(|name| !name.contains("scavenge")).collect();
+    for round in 0..super::super::amount(3, 10 * names.len()) {
+        let name = if super::super::amount(0, 1) == 1 { &names[round % names.len()] } else { &names[chance.below(names.len())] };
+        let mut recording = Recording::named(name).unwrap();
+        let count = recording.steps.len();
+        let later = permute(&mut recording.steps, &mut chance);
+        assert_eq!(recording.steps.len(), count);
+        assert!(later > 50, "{name}: only {later} steps moved");
+        let taken = live::chain_over(&Arc::new(recording), super::super::amount(14, 48), chance.next());
+        assert!(taken >= 8, "seed {}, {name}: only {taken} backups", chance.seed);
+        eprintln!("{name}: {later} of {count} steps came later, {taken} backups");
+    }
+}
