@@ -7,6 +7,7 @@ mod kill;
 mod power;
 mod races;
 mod scale;
+mod subject;
 
 /// How often something is done: `short` in every test run, `long` where `scripts/torture NAME long` asks for it.
 fn amount(short: usize, long: usize) -> usize {

@@ -1,1 +1,3 @@
 //! Killed at every operation that could be the last one, and at any moment.
+
+mod anytime;
