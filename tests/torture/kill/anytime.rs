@@ -59,6 +59,7 @@ fn a_kill_at_any_moment_harms_nothing() {
         }
         let chance = Chance::new(seed().wrapping_add(round as u64));
         Round::new(recording, chance).run(KILLS_IN_A_ROUND.min(wanted - done), &mut tally);
+        println!("{recording}: {} s: {tally:?}", begun.elapsed().as_secs());
     }
     println!("{wanted} kills in {} s: {tally:?}", begun.elapsed().as_secs());
 }
