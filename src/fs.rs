@@ -708,10 +708,11 @@ mod faults {
         Abort,
         Stop,
         Errno(i32),
+        Once(i32),
     }
 
     /// `KBACKUP_FAULT=operation:path part:n:effect`: the n-th such operation, and for an error number every one after it, fails.
-    /// An empty operation or path part stands for all; the effect is `abort`, an error number, or `stop`: the process stops itself before that one operation,
+    /// An empty operation or path part stands for all; the effect is `abort`, an error number, one with a `!` for that one operation only, or `stop`: the process stops itself before that one operation,
     /// until somebody continues it.
     fn fault() -> Option<&'static Fault> {
         static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
@@ -725,7 +726,10 @@ mod faults {
                 let effect = match parts.next()? {
                     "abort" => Effect::Abort,
                     "stop" => Effect::Stop,
-                    number => Effect::Errno(number.parse().ok()?),
+                    number => match number.strip_suffix('!') {
+                        Some(number) => Effect::Once(number.parse().ok()?),
+                        None => Effect::Errno(number.parse().ok()?),
+                    },
                 };
                 Some(Fault { operation, path, from, effect })
             })
@@ -751,7 +755,8 @@ mod faults {
                 std::thread::sleep(std::time::Duration::from_millis(20));
                 Ok(())
             }
-            Effect::Stop => Ok(()),
+            Effect::Once(error) if number == fault.from => Err(io::Error::from_raw_os_error(error)),
+            Effect::Stop | Effect::Once(_) => Ok(()),
             Effect::Errno(number) => Err(io::Error::from_raw_os_error(number)),
         }
     }

@@ -9,6 +9,5 @@ mod node_trouble;
 #[cfg(feature = "faults")]
 mod repair;
 mod source_trouble;
-#[cfg(feature = "faults")]
 mod survival;
 mod untouched;

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
 mod again;
-mod crash;
 mod plans;
 mod refusals;
 pub(crate) mod stage;

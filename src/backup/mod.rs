@@ -122,7 +122,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let taken = captured.and_then(|(manifest, log)| task.commit(capture, manifest, &log));
 
     run.emit(Event::Step(Step::Release));
-    if let Err(error) = still.release(repository) {
+    if let Err(error) = still.release(repository, run) {
         run.warn(format!("the node has not got everything back ({error}): run `kbackup release`"));
     }
     let manifest = taken?;

@@ -134,13 +134,17 @@ impl Still<'_> {
     }
 
     /// Steps S5 and S6.
-    pub(super) fn release(self, repository: &dyn Repository) -> Result<()> {
+    pub(super) fn release(self, repository: &dyn Repository, run: &Run) -> Result<()> {
         match self {
             Self::Running(quiet) => {
-                let owed = quiet.debt().is_some();
                 quiet.release()?;
-                if owed {
-                    repository.set_state(DEBT, None)?;
+                // Also the copy of a killed run whose debt was given back without the repository.
+                let removed =
+                    repository.state(DEBT).and_then(|copy| if copy.is_some() { repository.set_state(DEBT, None) } else { Ok(()) });
+                if let Err(error) = removed {
+                    run.warn(format!(
+                        "the node has everything back, and the repository keeps a record of it that cannot be removed: {error}"
+                    ));
                 }
                 Ok(())
             }

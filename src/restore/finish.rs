@@ -36,8 +36,12 @@ impl Placed<'_> {
         write_in_place(&writer, steps.writer_below)?;
         site.checkpoint((Checkpoint::Truncate, steps.truncate))?;
         site.checkpoint((Checkpoint::Chaser, steps.position))?;
-        write_in_place(&writer, steps.position)?;
         fs::sync_directory(&site.directories.db)?;
+        if let Err(error) = write_in_place(&writer, steps.position) {
+            // Not known to be durable, and so not to be started from. Where the guard does not come back either, the first error stays the one to tell.
+            let _ = write_in_place(&writer, steps.writer_below);
+            return Err(error);
+        }
         // The lock on `writer.chk` ends here, with the file.
         drop(writer);
         Ok(Finished { placement })

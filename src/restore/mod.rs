@@ -136,13 +136,18 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
 
 fn one(repository: &dyn Repository, plan: &Plan, target: &PlannedTarget, run: &Run) -> Result<Placement> {
     run.check()?;
-    let placement =
-        guard::Empty::prove(plan, target, run)?.guard()?.place(repository, run).map_err(taken_up)?.finish().map_err(taken_up)?;
+    let guarded = guard::Empty::prove(plan, target, run)?.guard()?;
+    let placement = guarded.place(repository, run).and_then(|placed| placed.finish()).map_err(|error| taken_up(error, target))?;
     Ok(placement.report())
 }
 
-fn taken_up(error: Error) -> Error {
-    error.hint("no server starts from this target as it is; the same restore takes it up again")
+fn taken_up(error: Error, target: &PlannedTarget) -> Error {
+    error.hint(match guard::stands(&target.db) {
+        Ok(true) => "no server starts from this target as it is; the same restore takes it up again",
+        Ok(false) | Err(_) => {
+            "start no server from this target: its last write may not last; empty it, and restore again once its disk works"
+        }
+    })
 }
 
 fn failure<S: Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,3 +1,162 @@
 //! Killed at every operation that could be the last one, and at any moment.
 
 mod anytime;
+
+use kbackup::proof::{Depth, ServerLine};
+use kbackup_testnode::{AutoScavenge, AutoScavengeState};
+
+use super::seed;
+use super::subject::{
+    Chance, OPERATIONS, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked,
+    is_well, kbackup, listed, text,
+};
+use crate::backup::bench::{Bench, small};
+use crate::cli::Stage;
+use crate::restore::stage;
+
+#[test]
+fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
+    let bench = Bench::new(&small());
+    let mut chance = Chance::new(seed());
+    let mut deaths = 0;
+    for operation in OPERATIONS {
+        for verb in ["full", "diff"] {
+            let repository = bench.path(&format!("{operation}-{verb}"));
+            let line = |verb| [verb, "--offline", "--db", argument(&bench.db), "--repo", argument(&repository)];
+            let next_run_works = |before: &[kbackup::manifest::Label], what: &str| {
+                let output = kbackup(&line("diff"), None);
+                assert!(is_well(&output), "{what}: {}", text(&output));
+                let after = listed(&repository, Depth::Normal, what);
+                assert!(after.starts_with(before) && after.len() > before.len(), "{what}: {before:?}, {after:?}");
+            };
+            if operation == "link" {
+                next_run_works(&[], "the first one");
+            }
+            let (mut count, mut alive, mut before) = (1, false, listed(&repository, Depth::Quick, "before"));
+            while !alive {
+                let what = format!("{operation} {verb} {count}");
+                let fault = format!("{operation}:{}:{count}:abort", repository.display());
+                alive = is_well(&kbackup(&line(verb), Some(&fault)));
+                deaths += usize::from(!alive);
+                let after = listed(&repository, Depth::Normal, &what);
+                assert!(after.starts_with(&before), "{what}: an earlier backup is gone");
+                before = after;
+                if !alive && chance.below(8) == 0 {
+                    next_run_works(&before, &what);
+                    before = listed(&repository, Depth::Quick, &what);
+                }
+                count = chance.next_moment(count, 12);
+            }
+            assert!(count > 2 || (operation, verb) == ("link", "full"), "no {operation} was seen");
+            next_run_works(&before, "end");
+            assert_unlocked(&[&repository.join("state")], "end");
+            let newest = listed(&repository, Depth::Quick, "end").pop().unwrap();
+            assert_restores(&repository, &newest, bench.line, &bench.path("restored"), "end");
+            std::fs::remove_dir_all(repository).unwrap();
+        }
+    }
+    println!("{deaths} deaths of full and diff");
+}
+
+#[test]
+fn a_restore_that_dies_anywhere_leaves_what_no_server_starts_from() {
+    // In memory, where there is any: hundreds of restores are made, and a sync costs nothing there.
+    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let stage = stage::Stage::at("20.10-scavenge", place, None, |_| ());
+    let end = stage.manifest.log.position.position();
+    assert_eq!(stage.plan(&stage.request()).unwrap().truncation.value(), Some(end), "the harder way to the end");
+    let repository = stage.target("repository");
+    let label = &stage.manifest.label;
+    let line = ServerLine::of_version("20.10").unwrap();
+    let mut chance = Chance::new(seed());
+    let mut deaths = 0;
+    for operation in ["create", "write", "truncate", "sync", "rename", "setmode", "setowner", "remove"] {
+        let (mut count, mut alive) = (1, false);
+        while !alive {
+            let (what, target) = (format!("{operation} {count}"), stage.target(&format!("{operation}-{count}")));
+            let fault = format!("{operation}:{}:{count}:abort", target.display());
+            let line_of = ["restore", label.as_str(), "--repo", argument(&repository), "--to", argument(&target)];
+            alive = is_well(&kbackup(&line_of, Some(&fault)));
+            deaths += usize::from(!alive);
+            assert_guarded_or_complete(&repository, label, line, &target, &what);
+            count = chance.next_moment(count, 4);
+        }
+        assert!(count > 1, "no {operation} was seen");
+    }
+    println!("{deaths} deaths of restore");
+}
+
+#[test]
+fn a_verification_that_dies_anywhere_leaves_the_repository_as_it_was() {
+    let bench = Bench::new(&small());
+    let labels = [bench.full().unwrap().label, bench.take().unwrap().label];
+    let repository = bench.path("repository");
+    let mut deaths = 0;
+    for operation in ["create", "write", "truncate", "sync", "rename", "remove"] {
+        let (mut count, mut alive) = (1, false);
+        while !alive {
+            let what = format!("{operation} {count}");
+            let fault = format!("{operation}:{}:{count}:abort", repository.display());
+            let line = ["verify", "--all", "--repo", argument(&repository)];
+            alive = is_well(&kbackup(&line, Some(&fault)));
+            deaths += usize::from(!alive);
+            assert!(is_well(&kbackup(&["list", "--repo", argument(&repository)], None)), "{what}");
+            assert!(is_well(&kbackup(&line, None)), "{what}");
+            count += 1;
+        }
+    }
+    assert!(deaths >= 8, "{deaths}");
+    assert_eq!(listed(&repository, Depth::Normal, "end"), labels);
+    println!("{deaths} deaths of verify");
+}
+
+/// A node with an auto-scavenge and a scavenge that lasts.
+pub(super) fn busy_node() -> Stage {
+    let stage = Stage::new("26.1-append");
+    stage.node.change_quirks(|quirks| {
+        quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
+        quirks.pausing_for = std::time::Duration::ZERO;
+        quirks.cancel_delay = std::time::Duration::ZERO;
+        quirks.scavenge_duration = std::time::Duration::from_secs(3600);
+    });
+    stage.node.start_scavenge(None).unwrap();
+    stage
+}
+
+#[test]
+fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
+    let stage = busy_node();
+    let (repository, state, url) = (stage.place.path("repo"), stage.place.path("state"), stage.server.url());
+    let full = ["full", "--repo", argument(&repository), "--node", &url, "--state-dir", argument(&state)];
+    let release = ["release", "--state-dir", argument(&state)];
+    let mut chance = Chance::new(seed());
+    let mut deaths = [0, 0];
+    for operation in ["create", "write", "sync", "rename", "remove", "lock"] {
+        for (number, verb) in [full.as_slice(), release.as_slice()].into_iter().enumerate() {
+            let (mut count, mut alive) = (1, false);
+            while !alive {
+                let what = format!("{operation} {} {count}", verb[0]);
+                if number == 1 {
+                    // In the middle of copying, with everything taken.
+                    kbackup(&full, Some(&format!("create:{}/incoming:9:abort", repository.display())));
+                    assert_on_record(&stage.node, &state, &what);
+                    assert!(stage.node.owes_scavenge(), "{what}");
+                }
+                let fault = format!("{operation}:{}:{count}:abort", state.display());
+                alive = is_well(&kbackup(verb, Some(&fault)));
+                deaths[number] += usize::from(!alive);
+                assert_on_record(&stage.node, &state, &what);
+                let output = kbackup(&release, None);
+                assert!(is_well(&output), "{what}: {}", text(&output));
+                assert_nothing_owed(&stage.node, &state, &what);
+                assert!(stage.node.current_scavenge().is_some(), "{what}: it goes on");
+                assert_unlocked(&[&repository.join("state"), &state], &what);
+                listed(&repository, Depth::Quick, &what);
+                count = chance.next_moment(count, 1);
+            }
+        }
+    }
+    assert!(deaths.iter().all(|deaths| *deaths >= 6), "{deaths:?}");
+    println!("{} deaths of full and {} of release around the record", deaths[0], deaths[1]);
+    listed(&repository, Depth::Normal, "end");
+}
