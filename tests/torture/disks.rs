@@ -1,1 +1,214 @@
 //! Full and failing disks: each write, sync and rename may be the one that fails.
+
+mod mounted;
+
+use std::process::Output;
+
+use kbackup::proof::{Depth, ServerLine};
+use kbackup_testnode::AutoScavengeState;
+
+use super::kill::busy_node;
+use super::subject::{
+    Chance, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, is_well, kbackup, listed,
+    manifest, text,
+};
+use super::{amount, seed};
+use crate::backup::bench::{Bench, small};
+use crate::restore::stage::{self, Start, start};
+
+/// ENOSPC, EIO, EROFS and EDQUOT, each with a part of its hint.
+const ERRORS: [(u32, &str); 4] = [(28, "free space"), (5, "disk below it"), (30, "mounted read-only"), (122, "free space")];
+const OPERATIONS: [&str; 6] = ["create", "write", "truncate", "sync", "rename", "link"];
+
+/// All errors in the long form, one by chance in the short one.
+fn errors(chance: &mut Chance) -> Vec<(u32, &'static str)> {
+    if amount(1, ERRORS.len()) == 1 { vec![*chance.among(&ERRORS)] } else { ERRORS.to_vec() }
+}
+
+fn assert_told(output: &Output, hint: &str, what: &str) {
+    let text = text(output);
+    assert_eq!(output.status.code(), Some(1), "{what}: {text}");
+    assert!(text.contains("hint:") && text.contains(hint), "{what}: {text}");
+}
+
+#[test]
+fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
+    let bench = Bench::new(&small());
+    let repository = bench.path("repository");
+    let line = |verb| [verb, "--offline", "--db", argument(&bench.db), "--repo", argument(&repository)];
+    assert!(is_well(&kbackup(&line("full"), None)));
+    bench.append(30_000);
+    let mut chance = Chance::new(seed());
+    let mut failures = 0;
+    for operation in OPERATIONS {
+        for verb in ["full", "diff"] {
+            for (number, hint) in errors(&mut chance) {
+                let (mut count, mut well) = (1, false);
+                while !well {
+                    let what = format!("{operation} {verb} {count}: error {number}");
+                    let before = listed(&repository, Depth::Quick, &what);
+                    let run = |effect: &str| {
+                        kbackup(&line(verb), Some(&format!("{operation}:{}:{count}:{number}{effect}", repository.display())))
+                    };
+                    let output = run("");
+                    well = is_well(&output);
+                    if !well {
+                        failures += 1;
+                        assert_told(&output, hint, &what);
+                        assert_eq!(listed(&repository, Depth::Quick, &what), before, "{what}: {}", text(&output));
+                        let once = run("!");
+                        failures += usize::from(!is_well(&once));
+                        let after = listed(&repository, Depth::Normal, &what);
+                        if is_well(&once) {
+                            // Only what the kernel was asked to copy, or what is said beside the lock, may be done in another way; a sync never.
+                            assert!((operation, number) == ("write", 5) || operation == "truncate", "{what}: retried into success");
+                            assert_eq!(after.len(), before.len() + 1, "{what}");
+                        } else {
+                            assert_told(&once, hint, &what);
+                            assert_eq!(after, before, "{what}: {}", text(&once));
+                        }
+                    }
+                    count = chance.next_moment(count, 40);
+                }
+            }
+        }
+        assert!(is_well(&kbackup(&line("diff"), None)), "the next run after {operation}");
+    }
+    let newest = listed(&repository, Depth::Normal, "end").pop().unwrap();
+    assert_restores(&repository, &newest, bench.line, &bench.path("restored"), "end");
+    println!("{failures} failures of full and diff");
+}
+
+#[test]
+fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
+    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let stage = stage::Stage::at("20.10-scavenge", place, None, |_| ());
+    let (repository, label) = (stage.target("repository"), &stage.manifest.label);
+    let line = ServerLine::of_version("20.10").unwrap();
+    let end = stage.manifest.log.position.position().to_signed();
+    let mut chance = Chance::new(seed());
+    let mut failures = 0;
+    for operation in ["create", "write", "truncate", "sync", "rename"] {
+        for (number, hint) in errors(&mut chance) {
+            let (mut count, mut well) = (1, false);
+            while !well {
+                for effect in ["", "!"] {
+                    let what = format!("{operation} {count}: error {number}{effect}");
+                    let target = stage.target("target");
+                    let fault = format!("{operation}:{}:{count}:{number}{effect}", target.display());
+                    let output =
+                        kbackup(&["restore", label.as_str(), "--repo", argument(&repository), "--to", argument(&target)], Some(&fault));
+                    if is_well(&output) {
+                        well |= effect.is_empty();
+                        assert!(well || (operation, number) == ("write", 5), "{what}: retried into success");
+                    } else {
+                        failures += 1;
+                        assert_told(&output, hint, &what);
+                        let begun = start(&target, &manifest(&repository, label));
+                        assert!(
+                            !matches!(begun, Start::Opened { writer, .. } if writer == end),
+                            "{what}: a server starts from a failed restore"
+                        );
+                    }
+                    assert_guarded_or_complete(&repository, label, line, &target, &what);
+                }
+                count = chance.next_moment(count, 12);
+            }
+        }
+    }
+    println!("{failures} failures of restore");
+}
+
+/// The last eight bytes of a restore may be on the disk or not when their sync fails. What is told of them is true either way.
+#[test]
+fn a_restore_whose_last_sync_fails_is_one_that_no_server_starts_from() {
+    let stage = stage::Stage::new("20.10-scavenge");
+    let (repository, target, label) = (stage.target("repository"), stage.target("target"), stage.manifest.label.as_str());
+    let mut told = Vec::new();
+    for count in 1.. {
+        let line = ["restore", label, "--repo", argument(&repository), "--to", argument(&target)];
+        let output = kbackup(&line, Some(&format!("sync:{}/writer.chk:{count}:5!", target.display())));
+        if is_well(&output) {
+            break;
+        }
+        assert_eq!(start(&target, &stage.manifest), Start::Refused, "{count}");
+        told.push(text(&output).contains("no server starts from this target as it is; the same restore takes it up again"));
+    }
+    assert_eq!(told, [false, true, true], "before the guard stands, and after it");
+}
+
+#[test]
+fn a_verification_on_a_full_or_broken_disk_tells_the_truth_all_the_same() {
+    let bench = Bench::new(&small());
+    bench.full().unwrap();
+    let repository = bench.path("repository");
+    let line = ["verify", "--all", "--repo", argument(&repository)];
+    let mut chance = Chance::new(seed());
+    for operation in ["create", "write", "sync", "rename"] {
+        for (number, _) in errors(&mut chance) {
+            for effect in ["", "!"] {
+                let what = format!("{operation}: error {number}{effect}");
+                let output = kbackup(&line, Some(&format!("{operation}:{}:1:{number}{effect}", repository.display())));
+                assert_eq!(output.status.code(), Some(3), "{what}: {}", text(&output));
+                assert!(text(&output).contains("the result of the verification cannot be kept"), "{what}: {}", text(&output));
+            }
+        }
+    }
+    assert_eq!(kbackup(&line, None).status.code(), Some(0));
+}
+
+/// A debt that cannot be recorded must not be made; one that was made is given back, recorded or not.
+#[test]
+fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
+    let stage = busy_node();
+    let (repository, state, url) = (stage.place.path("repo"), stage.place.path("state"), stage.server.url());
+    let full = ["full", "--repo", argument(&repository), "--node", &url, "--state-dir", argument(&state)];
+    let release = ["release", "--state-dir", argument(&state)];
+    let touched = || stage.node.requests().iter().any(|request| request.method != "GET");
+    let has_everything = || !stage.node.owes_scavenge() && stage.node.auto_scavenge() == Some(AutoScavengeState::Waiting);
+    let mut chance = Chance::new(seed());
+    let mut failures = [0, 0];
+    for operation in ["create", "write", "sync", "rename", "remove"] {
+        for (number, hint) in errors(&mut chance) {
+            for effect in ["", "!"] {
+                let (mut count, mut done) = (1, false);
+                while !done {
+                    let what = format!("{operation} {count}: error {number}{effect}");
+                    let fault = format!("{operation}:{}:{count}:{number}{effect}", state.display());
+                    stage.node.forget_requests();
+                    let before = listed(&repository, Depth::Quick, &what).len();
+                    let output = kbackup(&full, Some(&fault));
+                    let after = listed(&repository, Depth::Quick, &what).len();
+                    assert!(has_everything(), "{what}: {}", text(&output));
+                    if is_well(&output) {
+                        assert_eq!(after, before + 1, "{what}");
+                        done = output.status.code() == Some(0);
+                        assert!(done || text(&output).contains("kbackup release"), "{what}: {}", text(&output));
+                    } else {
+                        failures[0] += 1;
+                        assert_told(&output, hint, &what);
+                        assert_eq!(after, before, "{what}");
+                    }
+                    assert!(operation == "remove" || count > 1 || !touched(), "{what}: the node was touched");
+                    assert!(is_well(&kbackup(&release, None)), "{what}");
+                    assert_nothing_owed(&stage.node, &state, &what);
+                    count = chance.next_moment(count, 2);
+                }
+                // The same while what a killed run has taken is given back.
+                let what = format!("release: {operation}: error {number}{effect}");
+                kbackup(&full, Some(&format!("create:{}/incoming:9:abort", repository.display())));
+                assert!(stage.node.owes_scavenge(), "{what}");
+                let output = kbackup(&release, Some(&format!("{operation}:{}:{}:{number}{effect}", state.display(), 1 + chance.below(2))));
+                if !is_well(&output) {
+                    failures[1] += 1;
+                    assert_told(&output, hint, &what);
+                }
+                assert_on_record(&stage.node, &state, &what);
+                assert!(is_well(&kbackup(&release, None)), "{what}");
+                assert_nothing_owed(&stage.node, &state, &what);
+            }
+        }
+    }
+    assert!(failures.iter().all(|failures| *failures > 4), "{failures:?}");
+    println!("{} failures of full and {} of release around the record", failures[0], failures[1]);
+}

@@ -45,7 +45,7 @@ fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
                     next_run_works(&before, &what);
                     before = listed(&repository, Depth::Quick, &what);
                 }
-                count = chance.next_moment(count, 12);
+                count = chance.next_moment(count, 24);
             }
             assert!(count > 2 || (operation, verb) == ("link", "full"), "no {operation} was seen");
             next_run_works(&before, "end");
@@ -79,7 +79,7 @@ fn a_restore_that_dies_anywhere_leaves_what_no_server_starts_from() {
             alive = is_well(&kbackup(&line_of, Some(&fault)));
             deaths += usize::from(!alive);
             assert_guarded_or_complete(&repository, label, line, &target, &what);
-            count = chance.next_moment(count, 4);
+            count = chance.next_moment(count, 8);
         }
         assert!(count > 1, "no {operation} was seen");
     }
@@ -152,7 +152,7 @@ fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
                 assert!(stage.node.current_scavenge().is_some(), "{what}: it goes on");
                 assert_unlocked(&[&repository.join("state"), &state], &what);
                 listed(&repository, Depth::Quick, &what);
-                count = chance.next_moment(count, 1);
+                count = chance.next_moment(count, 2);
             }
         }
     }
