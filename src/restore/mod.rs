@@ -137,7 +137,7 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
 fn one(repository: &dyn Repository, plan: &Plan, target: &PlannedTarget, run: &Run) -> Result<Placement> {
     run.check()?;
     let guarded = guard::Empty::prove(plan, target, run)?.guard()?;
-    let placement = guarded.place(repository, run).and_then(|placed| placed.finish()).map_err(|error| taken_up(error, target))?;
+    let placement = guarded.place(repository, run).and_then(place::Placed::finish).map_err(|error| taken_up(error, target))?;
     Ok(placement.report())
 }
 

@@ -1,5 +1,13 @@
 //! Full and failing disks: each write, sync and rename may be the one that fails.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may end in a panic, and says what it leaves out"
+)]
+
 mod mounted;
 
 use std::process::Output;

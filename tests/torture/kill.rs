@@ -1,5 +1,7 @@
 //! Killed at every operation that could be the last one, and at any moment.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
+
 mod anytime;
 
 use kbackup::proof::{Depth, ServerLine};

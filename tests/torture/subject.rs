@@ -1,5 +1,7 @@
 //! What the tortures work on: a repository in the hands of the real executable, and the questions that are asked of it afterwards.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -108,7 +110,7 @@ pub(super) fn assert_guarded_or_complete(repository: &Path, label: &Label, line:
     let again = || kbackup(&["restore", label.as_str(), "--repo", argument(repository), "--to", argument(target)], None);
     match start(target, &manifest) {
         Start::Opened { writer, .. } if writer == end => {
-            assert_eq!(again().status.code(), Some(23), "{what}: a finished restore is no target")
+            assert_eq!(again().status.code(), Some(23), "{what}: a finished restore is no target");
         }
         begun => {
             assert!(begun == Start::Refused || is_bare(target), "{what}: a server would start from half a restore");
