@@ -149,7 +149,13 @@ fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
                 deaths[number] += usize::from(!alive);
                 assert_on_record(&stage.node, &state, &what);
                 let output = kbackup(&release, None);
-                assert!(is_well(&output), "{what}: {}", text(&output));
+                if !is_well(&output) {
+                    // It died between the record and the request: what was never told to stop is not known from what has still to stop. It stays on record,
+                    // and the next backup, which stops it itself, gives it back.
+                    assert!(text(&output).contains("was told to stop and still runs"), "{what}: {}", text(&output));
+                    assert_on_record(&stage.node, &state, &what);
+                    assert!(is_well(&kbackup(&full, None)), "{what}");
+                }
                 assert_nothing_owed(&stage.node, &state, &what);
                 assert!(stage.node.current_scavenge().is_some(), "{what}: it goes on");
                 assert_unlocked(&[&repository.join("state"), &state], &what);
