@@ -101,9 +101,13 @@ impl Round {
         self.usual.insert("release", self.usual["diff"] / 4);
         self.stage.node.hold_at(begin);
         self.stage.node.run(Speed::Times(10.0));
+        // No node rests in the middle of an append, and no backup is taken of one that does.
+        let scratch = tempfile::tempdir().unwrap();
+        let inside = self.stage.node.recording().steps_inside_appends(scratch.path()).unwrap();
         let mut done = 0;
         while done < kills {
-            self.stage.node.hold_at(begin + (end - begin) * (done + 1) / kills);
+            let next = begin + (end - begin) * (done + 1) / kills;
+            self.stage.node.hold_at((next..end).find(|step| !inside.contains(step)).unwrap_or(end));
             if self.chance.below(3) == 0 {
                 self.somebody_scavenges();
             }
