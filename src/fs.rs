@@ -89,6 +89,31 @@ impl IoError {
 /// What this module's functions return.
 pub type Result<T> = std::result::Result<T, IoError>;
 
+/// What an operation changes on the disk, so that a test can tell what a loss of power leaves of it.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "faults"), expect(dead_code, reason = "only a recording reads it"))]
+enum Change<'a> {
+    /// A path and what is missing above it, where it was not there before.
+    Made(&'a Path),
+    Written(&'a std::fs::File, u64, &'a [u8]),
+    /// The kernel put bytes somewhere.
+    Content(&'a std::fs::File),
+    Resized(&'a std::fs::File, u64),
+    Attributes(&'a std::fs::File),
+    AttributesOf(&'a Path),
+    Synced(&'a std::fs::File),
+    SyncedPath(&'a Path),
+    Renamed(&'a Path, &'a Path),
+    Linked(&'a Path, &'a Path),
+    Removed(&'a Path),
+    RemovedTree(&'a Path),
+}
+
+/// Every change of the disk passes here.
+fn change<T>(operation: Operation, path: &Path, change: Change<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    attempt(operation, path, || recording::around(&change, run))
+}
+
 fn attempt<T>(operation: Operation, path: &Path, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
     faults::gate(operation, path).and_then(|()| run()).map_err(|source| IoError { operation, path: path.to_owned(), source })
 }
@@ -266,7 +291,7 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        attempt(Operation::Write, &self.path, || self.inner.write_all_at(bytes, offset))
+        change(Operation::Write, &self.path, Change::Written(&self.inner, offset, bytes), || self.inner.write_all_at(bytes, offset))
     }
 
     /// Sets the length; what is added is a hole.
@@ -274,7 +299,7 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_size(&self, size: u64) -> Result<()> {
-        attempt(Operation::Truncate, &self.path, || self.inner.set_len(size))
+        change(Operation::Truncate, &self.path, Change::Resized(&self.inner, size), || self.inner.set_len(size))
     }
 
     /// Makes content and length durable. A failure is final: never retry it into success.
@@ -282,7 +307,7 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn sync(&self) -> Result<()> {
-        attempt(Operation::Sync, &self.path, || self.inner.sync_all())
+        change(Operation::Sync, &self.path, Change::Synced(&self.inner), || self.inner.sync_all())
     }
 
     /// Sets the permission bits.
@@ -290,7 +315,9 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
-        attempt(Operation::SetMode, &self.path, || self.inner.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777)))
+        change(Operation::SetMode, &self.path, Change::Attributes(&self.inner), || {
+            self.inner.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))
+        })
     }
 
     /// Sets the time of the last modification.
@@ -298,7 +325,7 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_modified(&self, modified: std::time::SystemTime) -> Result<()> {
-        attempt(Operation::SetTime, &self.path, || self.inner.set_modified(modified))
+        change(Operation::SetTime, &self.path, Change::Attributes(&self.inner), || self.inner.set_modified(modified))
     }
 
     /// Sets owner and group by number.
@@ -306,7 +333,9 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_owner(&self, user: u32, group: u32) -> Result<()> {
-        attempt(Operation::SetOwner, &self.path, || std::os::unix::fs::fchown(&*self.inner, Some(user), Some(group)))
+        change(Operation::SetOwner, &self.path, Change::Attributes(&self.inner), || {
+            std::os::unix::fs::fchown(&*self.inner, Some(user), Some(group))
+        })
     }
 
     /// Tries a system call on the open file, in the name of `operation`.
@@ -314,7 +343,12 @@ impl File {
     /// # Errors
     /// What the call reports.
     pub fn system<T>(&self, operation: Operation, call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> Result<T> {
-        attempt(operation, &self.path, || call(self.inner.as_fd()).map_err(io::Error::from))
+        let run = || call(self.inner.as_fd()).map_err(io::Error::from);
+        match operation {
+            Operation::Write | Operation::Clone => change(operation, &self.path, Change::Content(&self.inner), run),
+            Operation::Sync => change(operation, &self.path, Change::Synced(&self.inner), run),
+            _ => attempt(operation, &self.path, run),
+        }
     }
 
     /// Takes an exclusive lock that ends with this process; false where somebody else holds one.
@@ -485,7 +519,7 @@ pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
 fn open_with(path: &Path, operation: Operation, options: &mut std::fs::OpenOptions) -> Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let options = options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
-    let file = attempt(operation, path, || options.open(path))?;
+    let file = change(operation, path, Change::Made(path), || options.open(path))?;
     File::new(file, path)
 }
 
@@ -512,11 +546,15 @@ pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
 pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let directory = parent(path);
     let staged = attempt(Operation::Create, path, || {
-        tempfile::Builder::new().prefix(".").suffix(".tmp").permissions(std::fs::Permissions::from_mode(mode)).tempfile_in(directory)
+        let mode = std::fs::Permissions::from_mode(mode);
+        let staged = tempfile::Builder::new().prefix(".").suffix(".tmp").permissions(mode).tempfile_in(directory)?;
+        recording::made(staged.path())?;
+        Ok(staged)
     })?;
-    attempt(Operation::Write, path, || staged.as_file().write_all(bytes))?;
-    attempt(Operation::Sync, path, || staged.as_file().sync_all())?;
-    attempt(Operation::Rename, path, || staged.persist(path).map_err(|error| error.error))?;
+    change(Operation::Write, path, Change::Written(staged.as_file(), 0, bytes), || staged.as_file().write_all(bytes))?;
+    change(Operation::Sync, path, Change::Synced(staged.as_file()), || staged.as_file().sync_all())?;
+    let name = staged.path().to_owned();
+    change(Operation::Rename, path, Change::Renamed(&name, path), || staged.persist(path).map_err(|error| error.error))?;
     sync_directory(directory)
 }
 
@@ -531,7 +569,7 @@ pub fn parent(path: &Path) -> &Path {
 /// # Errors
 /// What the file system reports.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    attempt(Operation::Sync, path, || match std::fs::File::open(path)?.sync_all() {
+    change(Operation::Sync, path, Change::SyncedPath(path), || match std::fs::File::open(path)?.sync_all() {
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::OPNOTSUPP)) => Ok(()),
         result => result,
     })
@@ -593,12 +631,41 @@ pub fn list(path: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Creates a directory and those above it that are missing.
+/// Creates a directory, unless there is one; its parent exists.
 ///
 /// # Errors
 /// What the file system reports.
 pub fn create_directory(path: &Path, mode: u32) -> Result<()> {
-    attempt(Operation::Create, path, || std::fs::DirBuilder::new().recursive(true).mode(mode).create(path))
+    change(Operation::Create, path, Change::Made(path), || match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && std::fs::metadata(path)?.is_dir() => Ok(()),
+        result => result,
+    })
+}
+
+/// Creates a directory and, with `mode_above`, those above it that are missing, and makes their names durable.
+///
+/// Each is durable before the next is made, and the name of one that is there already is made durable, too: a run that was killed may have made it and never
+/// synced it. So only the last can be in doubt.
+///
+/// # Errors
+/// What the file system reports.
+pub fn create_directories_durably(path: &Path, mode_above: u32, mode: u32) -> Result<()> {
+    let mut missing = Vec::new();
+    let mut there = path;
+    while status_of_target(there)?.is_none() {
+        missing.push(there);
+        there = parent(there);
+    }
+    match sync_directory(parent(there)) {
+        // What lies in a directory that this process may not read, or not change, was not made by an earlier run of it.
+        Err(error) if matches!(error.source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {}
+        result => result?,
+    }
+    for directory in missing.into_iter().rev() {
+        create_directory(directory, if directory == path { mode } else { mode_above })?;
+        sync_directory(parent(directory))?;
+    }
+    Ok(())
 }
 
 /// Gives `from` the name `to`, replacing what has it.
@@ -606,7 +673,7 @@ pub fn create_directory(path: &Path, mode: u32) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    attempt(Operation::Rename, to, || std::fs::rename(from, to))
+    change(Operation::Rename, to, Change::Renamed(from, to), || std::fs::rename(from, to))
 }
 
 /// Gives the file `from` a second name.
@@ -614,7 +681,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
-    attempt(Operation::Link, to, || std::fs::hard_link(from, to))
+    change(Operation::Link, to, Change::Linked(from, to), || std::fs::hard_link(from, to))
 }
 
 /// Removes a file; that it is gone already is no error.
@@ -622,7 +689,7 @@ pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn remove_file(path: &Path) -> Result<()> {
-    gone_is_fine(attempt(Operation::Remove, path, || std::fs::remove_file(path)))
+    gone_is_fine(change(Operation::Remove, path, Change::Removed(path), || std::fs::remove_file(path)))
 }
 
 /// Removes a directory and all below it, links not followed; that it is gone already is no error.
@@ -630,7 +697,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    gone_is_fine(attempt(Operation::Remove, path, || std::fs::remove_dir_all(path)))
+    gone_is_fine(change(Operation::Remove, path, Change::RemovedTree(path), || std::fs::remove_dir_all(path)))
 }
 
 fn gone_is_fine(result: Result<()>) -> Result<()> {
@@ -640,12 +707,14 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
     }
 }
 
-/// Sets owner and group of a directory by number.
+/// Sets owner and group of a file or directory by number, durably.
 ///
 /// # Errors
 /// What the file system reports.
 pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
-    attempt(Operation::SetOwner, path, || std::os::unix::fs::lchown(path, Some(user), Some(group)))
+    change(Operation::SetOwner, path, Change::AttributesOf(path), || std::os::unix::fs::lchown(path, Some(user), Some(group)))?;
+    // Opens a file as well as a directory.
+    sync_directory(path)
 }
 
 /// Sets the permission bits of a directory.
@@ -653,7 +722,9 @@ pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    attempt(Operation::SetMode, path, || std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777)))
+    change(Operation::SetMode, path, Change::AttributesOf(path), || {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777))
+    })
 }
 
 /// Bytes that may still be written to the file system of `path`.
@@ -685,6 +756,23 @@ pub fn network_file_system(path: &Path) -> Result<Option<&'static str>> {
         0x7461_636f => Some("OCFS2"),
         _ => None,
     })
+}
+
+#[cfg(feature = "faults")]
+mod recording;
+
+#[cfg(not(feature = "faults"))]
+mod recording {
+    use std::io;
+
+    pub(super) fn around<T>(_: &super::Change<'_>, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        run()
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as with faults")]
+    pub(super) fn made(_: &std::path::Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Faults for tests: operations that fail, or end the process, at a chosen moment.

@@ -118,7 +118,8 @@ impl Ledger {
     /// # Errors
     /// What the file system reports.
     pub fn open(directory: &Path) -> Result<Self> {
-        fs::create_directory(directory, 0o700)?;
+        // A record in a directory that a loss of power takes away would be a forgotten debt.
+        fs::create_directories_durably(directory, 0o700, 0o700)?;
         Ok(Self { directory: directory.to_owned() })
     }
 

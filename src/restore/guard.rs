@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::plan::{Accept, Plan, PlannedTarget};
 use super::target::{self, Found};
@@ -109,21 +109,8 @@ impl Site<'_> {
     /// Creates a directory where it is missing, and makes its name durable. It belongs to the owner of the files, as does one that was there: the server
     /// creates files in it.
     pub(super) fn create_directory(&self, path: &Path) -> Result<()> {
-        if fs::status(path)?.is_none() {
-            let parent = fs::parent(path);
-            let mut missing: Vec<PathBuf> = Vec::new();
-            let mut above = parent;
-            while fs::status(above)?.is_none() {
-                missing.push(above.to_owned());
-                above = fs::parent(above);
-            }
-            // What lies above the target is not the server's, but the server has to get through.
-            fs::create_directory(parent, 0o755)?;
-            fs::create_directory(path, DIRECTORY_MODE)?;
-            for directory in missing.iter().map(PathBuf::as_path).chain([above]) {
-                fs::sync_directory(directory)?;
-            }
-        }
+        // What lies above the target is not the server's, but the server has to get through.
+        fs::create_directories_durably(path, 0o755, DIRECTORY_MODE)?;
         self.own(path)
     }
 }

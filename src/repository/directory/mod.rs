@@ -46,7 +46,7 @@ impl DirectoryRepository {
     /// # Errors
     /// `Refused` where the directory holds something else, or a repository already.
     pub fn create(path: &Path) -> Result<Self> {
-        fs::create_directory(path, DIRECTORY_MODE)?;
+        fs::create_directories_durably(path, DIRECTORY_MODE, DIRECTORY_MODE)?;
         let layout = Layout::new(fs::canonical(path)?);
         let ours = ["backups", "incoming", "state", "lost+found"];
         if let Some(entry) = fs::list(layout.root())?.into_iter().find(|entry| !ours.iter().any(|name| entry.name == *name)) {
@@ -66,7 +66,6 @@ impl DirectoryRepository {
         fs::write_durably(&staged, marker.encode()?.as_bytes(), FILE_MODE)?;
         fs::rename(&staged, &layout.marker())?;
         fs::sync_directory(layout.root())?;
-        fs::sync_directory(fs::parent(layout.root()))?;
         Ok(Self { layout, id: marker.id })
     }
 

@@ -1,0 +1,140 @@
+use std::path::Path;
+
+use kbackup::backup::{self, Node, Source};
+use kbackup::error::Kind;
+use kbackup::event::{Run, Silent};
+use kbackup::manifest::{Directories, Label};
+use kbackup::proof::{self, Depth};
+use kbackup::repository::{DirectoryRepository, Repository, remembered};
+use kbackup::restore;
+use kbackup::verify::{self, Which};
+
+use super::{Cut, Watched, assert_success, kbackup};
+use crate::backup::bench::{Bench, small};
+
+fn run() -> Run {
+    Run::new(Silent)
+}
+
+fn back_up(bench: &Bench, verb: &str, repository: &Path) -> std::process::Command {
+    kbackup(&[verb, "--offline"], &[("--db", &bench.db), ("--repo", repository)])
+}
+
+/// The labels of all backups; every one of them verifies.
+fn listed(repository: &Path, what: &str) -> Vec<Label> {
+    let repository = match DirectoryRepository::open(repository) {
+        Ok(repository) => repository,
+        Err(error) if error.kind() == Kind::NotFound => return Vec::new(),
+        Err(error) => panic!("{what}: {error} {:?}", error.causes()),
+    };
+    let listed = repository.list().unwrap_or_else(|error| panic!("{what}: {error}"));
+    if !listed.is_empty() {
+        let report = verify::verify(&repository, &Which::All, Depth::Normal, &run()).unwrap();
+        let bad: Vec<_> = report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect();
+        assert!(report.is_sound(), "{what}: {bad:#?}");
+    }
+    listed.into_iter().map(|listed| listed.label).collect()
+}
+
+fn assert_restores(bench: &Bench, repository: &Path, label: &Label, target: &Path, what: &str) {
+    let repository = DirectoryRepository::open(repository).unwrap();
+    let targets = vec![restore::Target { db: target.to_owned(), index: None }];
+    let request = restore::Request { label: Some(label.clone()), targets, ready: true, ..restore::Request::default() };
+    let plan = restore::plan(&repository, &request, &run()).unwrap();
+    let report = restore::execute(&repository, &plan, &run()).unwrap();
+    assert!(report.failure().is_none(), "{what}: {label}: {report}");
+    let options = proof::Options { version: Some(bench.line), ..proof::Options::default() };
+    let examination = proof::examine(&Directories::new(target, None), &options, &run()).unwrap();
+    assert_eq!(examination.kind(), None, "{what}: {label}: {:#?}", examination.findings);
+    std::fs::remove_dir_all(target).unwrap();
+}
+
+/// The questions of a repository: `before` was committed before the run, and the run commits one more.
+fn ask(bench: &Bench, before: &[Label], commits: bool, cut: &Cut<'_>) {
+    let (repository, what) = (cut.disk.join("repository"), cut.what);
+    let labels = listed(&repository, what);
+    assert!(labels.starts_with(before), "{what}: of {before:?} only {labels:?} are left");
+    assert!(!(cut.complete && commits) || labels.len() > before.len(), "{what}: the run had succeeded, its backup is gone");
+    for label in &labels {
+        assert_restores(bench, &repository, label, &cut.disk.join("restored"), what);
+    }
+    let source = Source { directories: Directories::new(&bench.db, None), server_version: None, node: Node::Stopped };
+    let opened = DirectoryRepository::open_or_create(&repository).unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
+    backup::take(&bench.request, &source, &opened, &run()).unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
+    let after = listed(&repository, what);
+    assert!(after.starts_with(&labels) && after.len() == labels.len() + 1, "{what}: {after:?}");
+    assert_eq!(std::fs::read_dir(repository.join("incoming")).unwrap().count(), 0, "{what}: something is left");
+}
+
+/// A repository below directories that do not exist either, and its first backup.
+#[test]
+fn a_first_full() {
+    let bench = Bench::new(&small());
+    let watched = Watched::new(&bench.path("watched"));
+    assert_success(&watched.watch(&mut back_up(&bench, "full", &watched.place.join("repository"))));
+    watched.lose_power("first full", 30, |cut| ask(&bench, &[], true, cut));
+}
+
+/// Files taken over, an active chunk extended, new chunks, new tables.
+#[test]
+fn a_diff_and_another_full() {
+    let bench = Bench::new(&small());
+    let place = bench.path("watched");
+    let repository = place.join("repository");
+    assert_success(&back_up(&bench, "full", &repository).output().unwrap());
+    for (verb, short) in [("diff", 20), ("full", 12)] {
+        bench.append(30_000);
+        let before = listed(&repository, verb);
+        let watched = Watched::new(&place);
+        assert_success(&watched.watch(&mut back_up(&bench, verb, &repository)));
+        watched.lose_power(verb, short, |cut| ask(&bench, &before, true, cut));
+    }
+}
+
+/// A run was killed, the next one goes on, and then the power fails: what the first one never synced is not durable for the second one either.
+#[test]
+fn a_backup_after_a_killed_one() {
+    let bench = Bench::new(&small());
+    for (number, (verb, operation, count)) in
+        [("full", "create", 4), ("full", "sync", 9), ("full", "sync", 40), ("full", "rename", 3), ("diff", "sync", 12)]
+            .into_iter()
+            .enumerate()
+    {
+        let place = bench.path(&format!("watched-{number}"));
+        let repository = place.join("repository");
+        let mut before = Vec::new();
+        if verb == "diff" {
+            assert_success(&back_up(&bench, "full", &repository).output().unwrap());
+            bench.append(30_000);
+            before = listed(&repository, verb);
+        }
+        let watched = Watched::new(&place);
+        let fault = format!("{operation}:{}:{count}:abort", place.display());
+        let killed = watched.watch(back_up(&bench, verb, &repository).env("KBACKUP_FAULT", fault));
+        assert!(!killed.status.success(), "{verb} {operation} {count}: it was not killed");
+        assert_success(&watched.watch(&mut back_up(&bench, verb, &repository)));
+        watched.lose_power(&format!("{verb} after a kill at {operation} {count}"), 8, |cut| ask(&bench, &before, true, cut));
+    }
+}
+
+/// What a verification remembers may be lost, and harms nothing.
+#[test]
+fn a_verification() {
+    let bench = Bench::new(&small());
+    let place = bench.path("watched");
+    let repository = place.join("repository");
+    assert_success(&back_up(&bench, "full", &repository).output().unwrap());
+    let before = listed(&repository, "before");
+    let opened = DirectoryRepository::open(&repository).unwrap();
+    let watched = Watched::new(&place);
+    for depth in [&["verify"][..], &["verify", "--deep"]] {
+        assert_success(&watched.watch(&mut kbackup(depth, &[("--repo", &repository)])));
+    }
+    let kept = remembered(&opened, &before[0]).unwrap().unwrap();
+    watched.lose_power("verify", 15, |cut| {
+        let repository = DirectoryRepository::open(&cut.disk.join("repository")).unwrap();
+        let found = remembered(&repository, &before[0]).unwrap();
+        assert!(!cut.complete || found.map(|found| found.at) == Some(kept.at), "{}: the result is an older one", cut.what);
+        ask(&bench, &before, false, cut);
+    });
+}

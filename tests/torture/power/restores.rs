@@ -1,0 +1,155 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kbackup::event::{Run, Silent};
+use kbackup::manifest::{Manifest, RestoreMark};
+use kbackup::repository::{DirectoryRepository, Repository};
+use kbackup::restore::{Request, Target, execute, plan};
+
+use super::{Cut, Watched, assert_success, kbackup};
+use crate::backup::bench::{Bench, small};
+use crate::restore::stage::{Start, contents, start};
+
+/// A backup, and how it is restored again and again.
+struct Stage {
+    bench: Bench,
+    repository: DirectoryRepository,
+    manifest: Manifest,
+}
+
+/// Where a restore goes, below what is watched.
+struct Way {
+    db: &'static str,
+    index: Option<&'static str>,
+    ready: bool,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let bench = Bench::new(&small());
+        let place = bench.path("source");
+        assert_success(&kbackup(&["full", "--offline"], &[("--db", &bench.db), ("--repo", &place)]).output().unwrap());
+        let repository = DirectoryRepository::open(&place).unwrap();
+        let manifest = repository.list().unwrap().remove(0).manifest.unwrap();
+        Self { bench, repository, manifest }
+    }
+
+    fn command(&self, way: &Way, top: &Path) -> Command {
+        let (repository, db) = (PathBuf::from(self.repository.place()), top.join(way.db));
+        let mut command = kbackup(&["restore"], &[("--repo", &repository), ("--to", &db)]);
+        if let Some(index) = way.index {
+            command.arg("--index-to").arg(top.join(index));
+        }
+        if way.ready {
+            command.arg("--ready");
+        }
+        if let Some((user, group)) = owner() {
+            command.args(["--owner", &format!("{user}:{group}")]);
+        }
+        command
+    }
+
+    /// The same restore as the command's.
+    fn restore(&self, way: &Way, top: &Path) -> Result<(), String> {
+        let targets = vec![Target { db: top.join(way.db), index: way.index.map(|index| top.join(index)) }];
+        let label = Some(self.manifest.label.clone());
+        let request = Request { label, targets, ready: way.ready, owner: owner(), ..Request::default() };
+        let run = Run::new(Silent);
+        let plan = plan(&self.repository, &request, &run).map_err(|error| format!("{error} {:?}", error.causes()))?;
+        let report = execute(&self.repository, &plan, &run).map_err(|error| error.to_string())?;
+        report.failure().map_or(Ok(()), |error| Err(format!("{error} {:?}", error.causes())))
+    }
+
+    fn lose_power(&self, name: &str, way: &Way, watched: &Watched, short: usize) {
+        let expected = restored(way, &watched.place);
+        let end = self.manifest.log.position.position().to_signed();
+        watched.lose_power(name, short, |cut| self.ask(way, &expected, end, cut));
+    }
+
+    /// The questions of a target.
+    fn ask(&self, way: &Way, expected: &Restored, end: i64, cut: &Cut<'_>) {
+        let (db, what) = (cut.disk.join(way.db), cut.what);
+        match start(&db, &self.manifest) {
+            Start::Opened { writer, .. } if writer == end => {
+                assert_same(&restored(way, cut.disk), expected, what);
+                let refused = self.restore(way, cut.disk).unwrap_err();
+                assert!(refused.contains("a restored database stands there"), "{what}: {refused}");
+            }
+            started => {
+                assert!(!cut.complete, "{what}: the restore had succeeded, and the server finds {started:?}");
+                if started != Start::Refused {
+                    let found = contents(cut.disk);
+                    let lost = found.keys().find(|name| !name.ends_with("/writer.chk") && !name.ends_with(".tmp"));
+                    assert_eq!(lost, None, "{what}: a server starts there, and something can be lost");
+                }
+                self.restore(way, cut.disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_same(&restored(way, cut.disk), expected, what);
+            }
+        }
+    }
+}
+
+/// As a user that only root can name.
+fn owner() -> Option<(u32, u32)> {
+    rustix::process::geteuid().is_root().then_some((1001, 1002))
+}
+
+/// Every file and directory that a server uses, with its bytes, mode and owner.
+type Restored = BTreeMap<PathBuf, (Vec<u8>, u32, u32, u32)>;
+
+fn restored(way: &Way, top: &Path) -> Restored {
+    let mut found = Restored::new();
+    for directory in std::iter::once(way.db).chain(way.index) {
+        for entry in walkdir::WalkDir::new(top.join(directory)).into_iter().flatten() {
+            let (status, path) = (entry.metadata().unwrap(), entry.path());
+            // The mark holds a time.
+            let bytes = if status.is_file() && entry.file_name() != RestoreMark::NAME { std::fs::read(path).unwrap() } else { Vec::new() };
+            found.insert(path.strip_prefix(top).unwrap().to_owned(), (bytes, status.mode(), status.uid(), status.gid()));
+        }
+    }
+    found
+}
+
+fn assert_same(found: &Restored, expected: &Restored, what: &str) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
+    for (path, content) in expected {
+        let (found_bytes, found_mode, found_user, found_group) = &found[path];
+        let (bytes, mode, user, group) = content;
+        assert!(found_bytes == bytes, "{what}: {} has other bytes", path.display());
+        assert_eq!((found_mode, found_user, found_group), (mode, user, group), "{what}: {}", path.display());
+    }
+}
+
+const DOCUMENTED: Way = Way { db: "db", index: None, ready: false };
+const READY: Way = Way { db: "new/below/db", index: Some("elsewhere/index"), ready: true };
+
+#[test]
+fn a_restore() {
+    let stage = Stage::new();
+    for (name, way, short) in [("restore", DOCUMENTED, 35), ("restore --ready", READY, 35)] {
+        let watched = Watched::new(&stage.bench.path(name));
+        assert_success(&watched.watch(&mut stage.command(&way, &watched.place)));
+        stage.lose_power(name, &way, &watched, short);
+    }
+}
+
+/// Killed, taken up again, and then the power fails: what the first run made and never synced is not durable for the second one either.
+#[test]
+fn a_restore_that_was_taken_up() {
+    let stage = Stage::new();
+    let kills = [("create", 2), ("create", 5), ("rename", 2), ("sync", 3), ("sync", 12), ("sync", 25), ("write", 8), ("setowner", 3)];
+    for (number, (operation, count)) in kills.into_iter().enumerate() {
+        let way = if number % 2 == 0 { READY } else { DOCUMENTED };
+        let watched = Watched::new(&stage.bench.path(&format!("taken-up-{number}")));
+        let fault = format!("{operation}:{}:{count}:abort", watched.place.display());
+        let killed = watched.watch(stage.command(&way, &watched.place).env("KBACKUP_FAULT", fault));
+        let killable = operation != "setowner" || owner().is_some();
+        assert!(!killed.status.success() || !killable, "{operation} {count}: it was not killed");
+        if killable {
+            assert_success(&watched.watch(&mut stage.command(&way, &watched.place)));
+        }
+        stage.lose_power(&format!("restore after a kill at {operation} {count}"), &way, &watched, 8);
+    }
+}
