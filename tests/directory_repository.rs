@@ -166,13 +166,13 @@ fn links_in_a_repository_are_never_followed() {
     assert!(place.repository.files(&full.label).unwrap().files().unwrap().is_empty());
     assert!(place.repository.files(&full.label).unwrap().open(&row.path).is_err());
 
-    // A directory that is a link is refused.
+    // A directory that is a link is damage to this backup.
     std::fs::rename(backup.join("db"), place.path("db")).unwrap();
     symlink(place.path("db"), backup.join("db")).unwrap();
-    assert_eq!(failed(place.repository.open(&full.label, row)).kind(), Kind::Refused);
-    assert_eq!(failed(place.repository.files(&full.label).unwrap().files()).kind(), Kind::Refused);
+    assert_eq!(failed(place.repository.open(&full.label, row)).kind(), Kind::StoredCorrupt);
+    assert_eq!(failed(place.repository.files(&full.label).unwrap().files()).kind(), Kind::StoredCorrupt);
     let incoming = place.repository.begin(Some(&full), &run).unwrap();
-    assert_eq!(failed(incoming.adopt(row)).kind(), Kind::Refused);
+    assert_eq!(failed(incoming.adopt(row)).kind(), Kind::StoredCorrupt);
     drop(incoming);
 
     for name in ["incoming", "backups", "state"] {

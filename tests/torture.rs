@@ -18,3 +18,27 @@ fn amount(short: usize, long: usize) -> usize {
 fn seed() -> u64 {
     std::env::var("KBACKUP_TORTURE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121)
 }
+
+/// Numbers that look like chance and are the same for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// From 0 up to, but not including, `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end.max(1)
+    }
+
+    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        let index = self.below(choices.len() as u64);
+        choices.iter().nth(usize::try_from(index).unwrap_or(0)).unwrap_or_else(|| panic!("nothing to choose from"))
+    }
+}

@@ -3,12 +3,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
-use crate::format::{LogPosition, ReadAt};
+use crate::format::{LogPosition, ReadAt, bloom, chunk, ptable};
 use crate::fs;
 use crate::manifest::{BackupKind, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
 use crate::proof::Stretch;
 use crate::repository::{Incoming, Ingest, Stored};
 use crate::transfer::{hash_file, paced};
+
+/// Adopted files up to this many bytes are hashed whole.
+const SMALL: u64 = 64 * 1024;
 
 /// The working copy of one run: what the incoming backup holds, and what its parent could give.
 ///
@@ -132,11 +135,66 @@ impl<'a> Capture<'a> {
                 }
                 result => result?,
             }
+            if let Some(error) = self.unlike_its_row(row)? {
+                self.forget(path)?;
+                self.distrust(path, &error);
+                return Ok(false);
+            }
             self.run.emit(Event::Adopted { path: path.to_string() });
             self.here.insert(path.clone(), Held { row: row.clone(), adopted: true, unproven_from: None, damaged: false });
         }
         self.wanted.insert(path.clone());
         Ok(true)
+    }
+
+    /// What a glance shows to be damaged in a file that was just adopted. The proof will read just as much of it, and could only say then that there is
+    /// no backup: small files whole, of the others what identifies them.
+    fn unlike_its_row(&self, row: &Row) -> Result<Option<Error>> {
+        let damaged = |why: String| Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path).because(why);
+        let stored = match self.incoming.open(&row.path) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(Some(damaged("it is gone".to_owned()))),
+            Err(error) if error.kind() == Kind::StoredCorrupt => return Ok(Some(error)),
+            Err(error) => return Err(error),
+        };
+        if row.size <= SMALL {
+            let digest = hash_file(&*paced(stored, self.run), false, self.run).map_err(|error| error.on(&row.path))?;
+            return Ok((digest.blake3 != row.blake3).then(|| damaged("the BLAKE3 differs".to_owned())));
+        }
+        let fits = match row.role {
+            Role::Chunk => chunk::inspect(&*stored).map(|found| {
+                row.chunk.is_some_and(|chunk| {
+                    let identity = found.identity(chunk.version);
+                    (identity.chunk_id, identity.md5, identity.start, identity.end) == (chunk.id, chunk.md5, chunk.start, chunk.end)
+                })
+            }),
+            Role::Table => ptable::inspect(&*stored).map(|layout| Some(layout.md5) == row.table_md5),
+            Role::TableFilter | Role::StreamFilter => bloom::inspect(&*stored).map(|_| true),
+            _ => Ok(true),
+        };
+        match fits {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(damaged("header and footer are not what its row says".to_owned()))),
+            Err(error) => Ok(Some(damaged(error.to_string()))),
+        }
+    }
+
+    /// Hashes the adopted files that `which` chooses, and takes those that are not as they were stored out again, so that the next attempt reads them from
+    /// the node. Whether there was one.
+    pub(super) fn weed_out(&mut self, which: impl Fn(&Row) -> bool) -> Result<bool> {
+        let adopted: Vec<Row> = self.here.values().filter(|held| held.adopted && which(&held.row)).map(|held| held.row.clone()).collect();
+        let mut any = false;
+        for row in adopted {
+            let Some(stored) = self.incoming.open(&row.path)? else { continue };
+            let digest = hash_file(&*paced(stored, self.run), false, self.run).map_err(|error| error.on(&row.path))?;
+            if digest.blake3 != row.blake3 {
+                any = true;
+                self.forget(&row.path)?;
+                let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path);
+                self.distrust(&row.path, &error.because("the BLAKE3 differs"));
+            }
+        }
+        Ok(any)
     }
 
     /// Takes nothing more from the parent's file: what it was is read from the source.

@@ -27,10 +27,10 @@ pub use self::source::{Node, Running, Source};
 pub use self::survey::Estimate;
 use self::survey::{Ground, Shelf};
 use crate::clock::{self, Timestamp};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::format::{Boundary, ChunkSize, Lineage, LogPosition, Relation};
-use crate::manifest::{self, BackupKind, Contents, Label, Log, Manifest, ReadCheckpoints, SecondaryIndex};
+use crate::manifest::{self, BackupKind, Contents, Label, Log, Manifest, ReadCheckpoints, Row, SecondaryIndex};
 use crate::proof::{self, BackupEvidence, ChunkSet, LogProof};
 use crate::repository::Repository;
 use crate::transfer::Paced;
@@ -241,18 +241,42 @@ impl Task<'_> {
     }
 
     /// The epochs of the captured log. Those written after `epoch.chk` was read lie in the newly read bytes.
-    fn lineage(&self, capture: &Capture<'_>, set: &ChunkSet, read: &ReadCheckpoints, proof: &LogProof) -> Result<Lineage> {
+    fn lineage(&self, capture: &mut Capture<'_>, set: &ChunkSet, read: &ReadCheckpoints, proof: &LogProof) -> Result<Lineage> {
         let newest = proof.epochs.last().map(|epoch| epoch.position).max(read.epoch);
         let lineage = match newest {
-            Some(epoch) => proof::lineage(&capture.files(), set, epoch)?,
+            Some(epoch) => match proof::lineage(&capture.files(), set, epoch) {
+                Err(error) if error.kind() == Kind::SourceCorrupt => {
+                    self.stored_epochs(capture)?;
+                    return Err(error);
+                }
+                lineage => lineage?,
+            },
             None => self.ground.lineage.clone(),
         };
         let agrees = |before: &Lineage, end: LogPosition| matches!(before.relation(end, &lineage, read.writer.0), Relation::Same { .. });
         let parent_agrees = capture.parent().is_none_or(|parent| agrees(&parent.log.lineage, parent.log.position.position()));
         if !parent_agrees || !agrees(&self.ground.lineage, self.ground.end.min(read.writer.0)) || read.writer.0 < self.ground.end {
+            self.stored_epochs(capture)?;
             return Err(changed("the log went another way during the backup").at(&self.source.directories.db));
         }
         Ok(lineage)
+    }
+
+    /// Before the node is said to be wrong about its epochs: the chunks that hold them may have been adopted, and be damaged where they are stored.
+    ///
+    /// # Errors
+    /// `Unstable` where one was: the next attempt reads it from the node.
+    fn stored_epochs(&self, capture: &mut Capture<'_>) -> Result<()> {
+        let (size, epochs) = (self.ground.chunk_size, self.ground.lineage.epochs());
+        let holds_one = |row: &Row| {
+            row.chunk.is_some_and(|chunk| {
+                epochs.iter().any(|epoch| size.start_of(chunk.start) <= epoch.position && epoch.position < size.end_of(chunk.end))
+            })
+        };
+        if capture.weed_out(holds_one)? {
+            return Err(changed("a stored chunk is damaged").on(self.repository.place()));
+        }
+        Ok(())
     }
 
     /// An index that reaches beyond the log makes the server copy it away and rebuild everything (O37); one that ends before is caught up.

@@ -193,9 +193,17 @@ fn checkpoints(files: &dyn FileSet, manifest: &Manifest, faults: &mut Vec<Fault>
         (Checkpoint::Truncate, checkpoint::NONE),
     ] {
         let Ok(path) = RelativePath::new(Root::Db, which.file_name()) else { continue };
-        let Some(source) = files.open(&path)? else {
-            faults.push(Fault::new(&path, "it is missing"));
-            continue;
+        let source = match files.open(&path) {
+            Ok(Some(source)) => source,
+            Ok(None) => {
+                faults.push(Fault::new(&path, "it is missing"));
+                continue;
+            }
+            Err(error) if error.kind() == Kind::StoredCorrupt => {
+                faults.push(Fault::new(&path, in_words(&error)));
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         match read_small(&*source, 64).and_then(|bytes| checkpoint::decode(&bytes)) {
             Ok(value) if value == wanted => {}

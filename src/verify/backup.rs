@@ -38,8 +38,9 @@ pub(super) fn verify(
 ) -> Result<BackupReport> {
     let stored = repository.files(&manifest.label)?;
     let stored = Paced::new(&*stored, run);
-    let mut verification = Verification { repository, manifest, files: &stored, run, findings: Vec::new(), records: 0, entries: 0 };
-    for fault in proof::structure(&stored, manifest, run)? {
+    let mut verification =
+        Verification { repository, manifest, files: &stored, run, findings: Vec::new(), records: 0, entries: 0 };
+    for fault in verification.found(None, proof::structure(&stored, manifest, run))?.unwrap_or_default() {
         verification.tell(fault.path, fault.what);
     }
     if depth > Depth::Quick {

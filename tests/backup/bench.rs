@@ -161,6 +161,12 @@ impl Bench {
         backup::take(request, &source, &self.repository, &self.run(hook))
     }
 
+    /// Takes a diff of the stopped node into another repository.
+    pub(crate) fn take_to(&self, repository: &DirectoryRepository) -> Result<Summary, Error> {
+        let source = Source { directories: Directories::new(&self.db, None), server_version: None, node: SourceNode::Stopped };
+        backup::take(&self.request, &source, repository, &self.run(|_| ()))
+    }
+
     /// Serves the directory as a running node's.
     pub(crate) fn serve(&self) -> Live {
         let node = Node::still(Version::new(26, 1), self.place.path()).unwrap();

@@ -182,6 +182,13 @@ struct Rest<'a> {
     mode: u32,
 }
 
+fn not_as_stored(file: &fs::File, found: Blake3Hash, row: &Row) -> Error {
+    Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
+        .at(file.path())
+        .because(format!("its bytes hash to {found}, its row says {}", row.blake3))
+        .hint("`kbackup full` reads everything from the node again")
+}
+
 /// The server's bits for owner, group and others; the owner can always read what is stored.
 pub(super) fn set_mode(file: &fs::File, mode: u32) -> Result<(), IoError> {
     where_known(file.set_mode(mode & 0o777 | 0o400))
@@ -227,10 +234,7 @@ impl Incoming for DirectoryIncoming<'_> {
         let rest = Rest { prefix: row.size, segment: None, full_length: row.size, md5: false, mode: row.mode };
         let stored = self.copy_from_repository(&row.path, &held, &rest)?;
         if stored.blake3 != row.blake3 {
-            return Err(Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
-                .at(held.path())
-                .because(format!("its bytes hash to {}, its row says {}", stored.blake3, row.blake3))
-                .hint("`kbackup full` reads everything from the node again"));
+            return Err(not_as_stored(&held, stored.blake3, row));
         }
         Ok(())
     }
@@ -249,6 +253,11 @@ impl Incoming for DirectoryIncoming<'_> {
         if prefix > held.size || prefix > ingest.length {
             let why = format!("{prefix} bytes of a file of {}, for one of {}", held.size, ingest.length);
             return Err(Error::new(Kind::Failed, "cannot extend a file beyond its end").on(path).because(why));
+        }
+        // The new row will vouch for these bytes: damage that they took since they were stored must not become a part of it.
+        let digest = transfer::hash_file(&from, false, self.run).map_err(|error| error.at(from.path()))?;
+        if digest.blake3 != held.blake3 {
+            return Err(not_as_stored(&from, digest.blake3, held));
         }
         let place = ingest.source.path().display().to_string();
         let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live };

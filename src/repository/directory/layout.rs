@@ -48,8 +48,7 @@ impl Marker {
         struct Version {
             format: u32,
         }
-        let corrupt =
-            |error: serde_json::Error| Error::new(Kind::StoredCorrupt, "the repository's description is damaged").at(path).because(error);
+        let corrupt = |error: serde_json::Error| damaged_marker(path).because(error);
         let version: Version = serde_json::from_slice(bytes).map_err(corrupt)?;
         if version.format > FORMAT {
             let what = format!("the repository has format {}, this program knows {FORMAT}", version.format);
@@ -57,6 +56,13 @@ impl Marker {
         }
         serde_json::from_slice(bytes).map_err(corrupt)
     }
+}
+
+/// The description is damaged, which says nothing of the backups.
+pub(super) fn damaged_marker(path: &Path) -> Error {
+    Error::new(Kind::StoredCorrupt, "the repository's description is damaged")
+        .at(path)
+        .hint("the backups in `backups/` are not touched by it: put the file back from a copy of the repository, or take it away, and the next `kbackup full` writes another one")
 }
 
 impl Layout {

@@ -101,6 +101,12 @@ impl DirectoryRepository {
         };
         let layout = Layout::new(root);
         let marker = layout.marker();
+        // Below a path that is no directory there is nothing, which is told further down.
+        if let Ok(Some(status)) = fs::status(&marker)
+            && status.kind != fs::FileKind::File
+        {
+            return Err(layout::damaged_marker(&marker).because("it is no plain file"));
+        }
         match fs::read_small(&marker, MAX_BYTES) {
             Ok(bytes) => Ok(Some(Self { id: Marker::decode(&bytes, &marker)?.id, layout })),
             Err(error) if error.is_not_found() => Ok(None),
@@ -201,6 +207,15 @@ impl Repository for DirectoryRepository {
     fn manifest(&self, label: &Label) -> Result<Manifest> {
         let path = self.backup(label)?.top().join(MANIFEST);
         let corrupt = |why: &str| Error::new(Kind::StoredCorrupt, "the manifest is damaged").at(&path).because(why);
+        match fs::status(&path)? {
+            None => return Err(corrupt("it is gone")),
+            Some(status) if status.kind != fs::FileKind::File => return Err(corrupt("it is no plain file")),
+            // Before a byte of it takes memory.
+            Some(status) if status.size > manifest::MAX_BYTES => {
+                return Err(corrupt(&format!("it has {} bytes, and no manifest has more than {}", status.size, manifest::MAX_BYTES)));
+            }
+            Some(_) => {}
+        }
         let bytes = match fs::read_small(&path, manifest::MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.is_not_found() => return Err(corrupt("it is gone")),
@@ -234,6 +249,10 @@ impl Repository for DirectoryRepository {
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let path = self.layout.value(key)?;
         if !is_directory(&self.layout.state())? {
+            return Ok(None);
+        }
+        // What is no value any more is as good as lost, and values may be lost.
+        if fs::status(&path)?.is_some_and(|status| status.kind != fs::FileKind::File || status.size > MAX_BYTES) {
             return Ok(None);
         }
         match fs::read_small(&path, MAX_BYTES) {

@@ -41,7 +41,7 @@ impl Files {
                 .because(why)
                 .hint("`kbackup verify` tells what else is damaged; a `kbackup full` reads everything from the node again")
         };
-        if !has_directories(&self.top, &row.path)? {
+        if !has_directories(&self.top, &row.path).map_err(planted)? {
             return Err(corrupt("it is gone".to_owned()));
         }
         match fs::status(&place)? {
@@ -53,19 +53,30 @@ impl Files {
     }
 }
 
+/// What stands in a backup where it had a directory is damage to this backup, and to no other.
+fn planted(error: Error) -> Error {
+    if error.kind() == Kind::Refused { error.with_kind(Kind::StoredCorrupt) } else { error }
+}
+
 impl FileSet for Files {
     fn files(&self) -> Result<Vec<FileEntry>> {
         let directories = self.directories();
-        is_directory(&directories.db)?;
-        is_directory(&directories.index)?;
+        is_directory(&directories.db).map_err(planted)?;
+        is_directory(&directories.index).map_err(planted)?;
         directories.files()
     }
 
     fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
-        if !has_directories(&self.top, path)? {
+        if !has_directories(&self.top, path).map_err(planted)? {
             return Ok(None);
         }
-        self.directories().open(path)
+        let place = self.path_of(path);
+        match fs::status(&place)? {
+            Some(status) if status.kind != FileKind::File => {
+                Err(Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").at(&place).because("it is no plain file"))
+            }
+            Some(_) | None => self.directories().open(path),
+        }
     }
 
     fn place_of(&self, path: &RelativePath) -> String {
