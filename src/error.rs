@@ -164,7 +164,7 @@ impl Error {
         let mut causes = Vec::new();
         let mut next: Option<&(dyn StdError + 'static)> = self.source();
         while let Some(cause) = next {
-            causes.push(cause.to_string());
+            causes.push(clipped(cause.to_string()));
             next = cause.source();
         }
         causes
@@ -181,6 +181,15 @@ impl Error {
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
+    }
+}
+
+/// A cause may quote what was read, and that may be anything of any length.
+fn clipped(text: String) -> String {
+    const CHARACTERS: usize = 1000;
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{} … and {} bytes more", text.get(..end).unwrap_or_default(), text.len() - end),
+        None => text,
     }
 }
 

@@ -42,6 +42,10 @@ pub(crate) enum Answer {
     Raw(Vec<u8>),
     /// A body without end.
     Endless,
+    /// A body that comes byte by byte, and never ends.
+    Drip,
+    /// Headers without end.
+    Headers,
     /// No answer at all.
     Never,
 }
@@ -179,6 +183,17 @@ fn converse(stream: Box<dyn Stream>, handler: &dyn Fn(&Request) -> Answer, heard
             let _ = send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n");
             let piece = vec![b' '; 1 << 16];
             while !stop.load(Ordering::SeqCst) && send(&piece) {}
+        }
+        Answer::Drip => {
+            let _ = send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n");
+            while !stop.load(Ordering::SeqCst) && send(b" ") {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Answer::Headers => {
+            let _ = send(b"HTTP/1.1 200 OK\r\n");
+            let line = format!("X-More: {}\r\n", "x".repeat(8000));
+            while !stop.load(Ordering::SeqCst) && send(line.as_bytes()) {}
         }
         Answer::Never => {
             while !stop.load(Ordering::SeqCst) {

@@ -37,8 +37,8 @@ impl Chance {
         (mixed ^ (mixed >> 31)) % end.max(1)
     }
 
+    #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
     fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        let index = self.below(choices.len() as u64);
-        choices.iter().nth(usize::try_from(index).unwrap_or(0)).unwrap_or_else(|| panic!("nothing to choose from"))
+        &choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
     }
 }

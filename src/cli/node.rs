@@ -16,7 +16,7 @@ const MAX_SECRET: u64 = 64 * 1024;
 /// The connection that the settings describe; none where they name no node.
 pub(super) fn connection(node: &Node, secrets: &Secrets) -> Result<Option<Connection>> {
     let url = match (&node.node, &node.node_socket) {
-        (Some(url), _) => url.clone(),
+        (Some(url), _) => url.0.clone(),
         (None, Some(_)) => "http://localhost".to_owned(),
         (None, None) => return Ok(None),
     };
@@ -57,7 +57,10 @@ fn secret(file: Option<&Path>, origin: Origin, variable: &str) -> Result<Option<
     let file = file.filter(|_| origin != Origin::File || value.is_none());
     let text = match (file, value) {
         (Some(path), _) => {
-            let bytes = fs::read_small(path, MAX_SECRET).map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
+            // Mounted secrets are links.
+            let bytes = fs::canonical(path)
+                .and_then(|path| fs::read_small(&path, MAX_SECRET))
+                .map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
             String::from_utf8(bytes).map_err(|_| Error::new(Kind::Usage, "the file is not UTF-8 text").at(path))?
         }
         (None, Some(value)) => value,

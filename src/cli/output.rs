@@ -23,7 +23,7 @@ impl Output {
     pub(super) fn answer(self, schema: &str, value: &impl Serialize, text: &str) -> Result<()> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::new(Kind::Failed, "cannot write the answer").because(error);
         if !self.json {
-            return print(text).map_err(|error| failed(error.into()));
+            return print(&printable(text)).map_err(|error| failed(error.into()));
         }
         let mut object = serde_json::Map::from_iter([("schema".to_owned(), schema.into())]);
         match serde_json::to_value(value).map_err(|error| failed(error.into()))? {
@@ -71,7 +71,7 @@ impl Output {
 
     /// Prints an error for people only, and returns its exit code.
     pub(super) fn complain(self, error: &Error) -> u8 {
-        complain(&error_text(error));
+        complain(&printable(&error_text(error)));
         error.kind().exit_code()
     }
 }
@@ -88,6 +88,11 @@ fn error_text(error: &Error) -> String {
         text.push_str(&format!("hint: {hint}\n"));
     }
     text
+}
+
+/// Manifests and nodes are quoted; what they say must not command the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character }).collect()
 }
 
 /// A reader that went away (`kbackup list | head`) is no failure.

@@ -21,7 +21,7 @@ pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8>
     // Also where nothing is owed, an address that cannot be one is told.
     connection.as_ref().map(Client::new).transpose()?;
     let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
-    let plan = plan_release(&ledger, socket.as_deref().or(options.node.node.as_deref()))?;
+    let plan = plan_release(&ledger, socket.as_deref().or(options.node.node.as_ref().map(|node| node.0.as_str())))?;
     let nodes = plan.nodes();
     let text = text(&nodes, options.dry_run);
     if !options.dry_run {
@@ -37,7 +37,7 @@ fn connect(options: &arguments::Release, named: Option<&Connection>, owed: &Debt
     if let Some(connection) = named {
         return Client::new(connection);
     }
-    let (node, node_socket) = (Some(owed.url.clone()), owed.unix_socket.clone());
+    let (node, node_socket) = (Some(arguments::Address(owed.url.clone())), owed.unix_socket.clone());
     let there = arguments::Node { node, node_socket, ..options.node.clone() };
     let connection = node::connection(&there, &session.secrets)?
         .ok_or_else(|| Error::new(Kind::Usage, "no node is named").hint("name it with `--node`"))?;

@@ -196,7 +196,34 @@ pub struct Contents {
     /// Chunks below the first local one lie in an archive, and are needed for a start.
     pub archive: bool,
     /// Chunks that fail their own MD5, taken with `--accept-damaged`.
+    #[serde(deserialize_with = "a_bounded_list")]
     pub damaged: Vec<RelativePath>,
+}
+
+/// A short path takes far more memory than text: a list of nothing else must not take all there is.
+fn a_bounded_list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<RelativePath>, D::Error> {
+    /// More than any log has chunks.
+    const MOST: usize = 1_000_000;
+    struct Paths;
+    impl<'de> serde::de::Visitor<'de> for Paths {
+        type Value = Vec<RelativePath>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MOST} paths")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut paths: A) -> Result<Self::Value, A::Error> {
+            let mut found = Vec::new();
+            while let Some(path) = paths.next_element()? {
+                if found.len() == MOST {
+                    return Err(serde::de::Error::custom(format!("more than {MOST} paths")));
+                }
+                found.push(path);
+            }
+            Ok(found)
+        }
+    }
+    deserializer.deserialize_seq(Paths)
 }
 
 /// What became of `kurrent.ddb`.

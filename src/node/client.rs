@@ -300,6 +300,7 @@ impl Client {
             _ => {
                 self.success(&reply)?;
                 let body: Body = reply.json()?;
+                reply.plausible(&body.scavenge_id)?;
                 Ok(if body.scavenge_id.is_empty() { Current::Idle } else { Current::Running(body.scavenge_id) })
             }
         }
@@ -369,7 +370,9 @@ impl Client {
             _ => {
                 self.success(&reply)?;
                 let body: Body = reply.json()?;
-                body.scavenge_id.map(Start::Started).ok_or_else(|| reply.nonsense("it names no scavenge"))
+                let id = body.scavenge_id.ok_or_else(|| reply.nonsense("it names no scavenge"))?;
+                reply.plausible(&id)?;
+                Ok(Start::Started(id))
             }
         }
     }
@@ -644,7 +647,16 @@ impl Reply {
 
     /// The id in the answer to a DELETE, a JSON string; none where it is empty, or another text (http-api §1.5).
     fn named_scavenge(&self) -> Option<String> {
-        serde_json::from_slice::<Option<String>>(&self.body).ok().flatten().filter(|id| !id.is_empty())
+        serde_json::from_slice::<Option<String>>(&self.body).ok().flatten().filter(|id| !id.is_empty() && self.plausible(id).is_ok())
+    }
+
+    /// An id is written down before its scavenge is stopped, and has to be read again: it is no text of any length.
+    fn plausible(&self, id: &str) -> Result<()> {
+        const LONGEST: usize = 200;
+        if id.len() <= LONGEST && !id.chars().any(char::is_control) {
+            return Ok(());
+        }
+        Err(self.nonsense(format!("the id of a scavenge has {} bytes, or is no text", id.len())))
     }
 
     fn text(&self) -> String {

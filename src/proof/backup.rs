@@ -136,6 +136,18 @@ fn rows(entries: &[FileEntry], manifest: &Manifest, faults: &mut Vec<Fault>) {
             }
             Some(_) => {}
         }
+    }
+    faults.extend(misnamed(manifest));
+    let mut strangers: Vec<&RelativePath> = there.into_keys().collect();
+    strangers.sort();
+    faults.extend(strangers.into_iter().map(|path| Fault::new(path, "the manifest does not know this file")));
+}
+
+/// Rows that are not what their names say: a restore would write files that no backup holds, or a checkpoint before its time.
+#[must_use]
+pub fn misnamed(manifest: &Manifest) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for row in &manifest.files {
         if role_of(&row.path) != Some(row.role) {
             faults.push(Fault::new(&row.path, "its name does not fit its role"));
         }
@@ -143,9 +155,7 @@ fn rows(entries: &[FileEntry], manifest: &Manifest, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(&row.path, "its row lacks what identifies it"));
         }
     }
-    let mut strangers: Vec<&RelativePath> = there.into_keys().collect();
-    strangers.sort();
-    faults.extend(strangers.into_iter().map(|path| Fault::new(path, "the manifest does not know this file")));
+    faults
 }
 
 /// What a file of a backup is for, by its name; none for names that no backup holds.

@@ -10,7 +10,7 @@ mod scavenge;
 mod start;
 mod stream_filter;
 
-pub use backup::{Evidence as BackupEvidence, Fault, prove_backup, structure};
+pub use backup::{Evidence as BackupEvidence, Fault, misnamed, prove_backup, structure};
 pub use chunks::{ChunkSet, LogFile};
 pub use finding::{Consequence, Effect, Evidence, Finding, Severity};
 pub use index::{Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index};

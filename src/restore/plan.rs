@@ -19,6 +19,7 @@ use crate::format::{Boundary, LogPosition};
 use crate::fs;
 use crate::manifest::{BackupKind, Blake3Hash, Directories, Label, Manifest, Role, Root, Row, SecondaryIndex};
 use crate::node::ServerVersion;
+use crate::proof;
 use crate::repository::{Remembered, Repository, remembered};
 
 /// What the operator wants restored.
@@ -349,6 +350,10 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
         let label = &manifest.label;
         Error::new(Kind::StoredCorrupt, what).on(label).hint(format!("`kbackup verify {label}` tells more; restore another backup"))
     };
+    if let Some(fault) = proof::misnamed(manifest).into_iter().next() {
+        let place = fault.path.map_or_else(String::new, |path| format!("`{path}`: "));
+        return Err(corrupt(format!("{place}{}", fault.what)));
+    }
     for row in &manifest.files {
         let checkpoint = Checkpoint::of_file(row.path.below_root()).filter(|_| row.path.root() == Root::Db);
         let value = match checkpoint {

@@ -192,12 +192,30 @@ impl Verb {
     }
 }
 
+/// A node's address as it was written: somebody may have put a password into it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address(pub String);
+
+impl FromStr for Address {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.rsplit_once('@').map_or(&self.0, |(_, host)| host))
+    }
+}
+
 /// How to reach the node's admin API.
 #[derive(Debug, Clone, Args)]
 pub struct Node {
     /// The node's address, such as `https://node1.example:2113`
     #[arg(long, env = "KBACKUP_NODE", value_name = "URL", help_heading = "Node")]
-    pub node: Option<String>,
+    pub node: Option<Address>,
     /// Reach the node through its unix socket (kurrent.sock, eventstore.sock)
     #[arg(long, env = "KBACKUP_NODE_SOCKET", value_name = "PATH", help_heading = "Node")]
     pub node_socket: Option<PathBuf>,

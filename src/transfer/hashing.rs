@@ -5,6 +5,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use md5::Digest as _;
 
+use super::extents::{Extent, extent_at};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::format::Md5Hash;
@@ -232,7 +233,7 @@ fn read(stored: &(impl ReadAt + ?Sized), mut start: u64, end: u64, buffer: &mut 
     Ok(())
 }
 
-/// Hashes a whole file, reading it once. Tells progress in bytes. The pace is that of the file: see [`super::paced`].
+/// Hashes a whole file, reading it once, and its holes not at all. Tells progress in bytes. The pace is that of the file: see [`super::paced`].
 ///
 /// # Errors
 /// What the storage reports, without the file's place, which the caller knows; also where the file ends before its size.
@@ -244,7 +245,16 @@ pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
         let mut offset = 0;
         while offset < size {
             run.check()?;
-            let wanted = usize::try_from(run.pace().piece((size - offset).min(PIECE as u64))).unwrap_or(PIECE);
+            let end = match file.file().map_or(Extent::Data { end: size }, |file| extent_at(file, offset, size)) {
+                Extent::Hole { end } => {
+                    hashing.zeros(end - offset, run)?;
+                    run.emit(Event::Progress { bytes: end - offset });
+                    offset = end;
+                    continue;
+                }
+                Extent::Data { end } => end,
+            };
+            let wanted = usize::try_from(run.pace().piece((end - offset).min(PIECE as u64))).unwrap_or(PIECE);
             let mut buffer = hashing.buffer();
             let count = buffer.fill(file, offset, wanted).map_err(unreadable)?;
             if count < wanted {
@@ -253,6 +263,12 @@ pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
             hashing.bytes(buffer, |_| ());
             offset += count as u64;
             run.emit(Event::Progress { bytes: count as u64 });
+        }
+        // A file that was cut meanwhile reads as a hole at its end.
+        if let Some(file) = file.file()
+            && file.status()?.size < size
+        {
+            return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
         }
         hashing.finish().map_err(unreadable)
     })

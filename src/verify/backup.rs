@@ -1,6 +1,6 @@
 //! One backup.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -39,7 +39,7 @@ pub(super) fn verify(
     let stored = repository.files(&manifest.label)?;
     let stored = Paced::new(&*stored, run);
     let mut verification =
-        Verification { repository, manifest, files: &stored, run, findings: Vec::new(), records: 0, entries: 0 };
+        Verification { repository, manifest, files: &stored, run, findings: Vec::new(), told: HashSet::new(), records: 0, entries: 0 };
     for fault in verification.found(None, proof::structure(&stored, manifest, run))?.unwrap_or_default() {
         verification.tell(fault.path, fault.what);
     }
@@ -84,6 +84,7 @@ struct Verification<'a> {
     files: &'a dyn FileSet,
     run: &'a Run,
     findings: Vec<Finding>,
+    told: HashSet<Finding>,
     records: u64,
     entries: u64,
 }
@@ -91,7 +92,7 @@ struct Verification<'a> {
 impl Verification<'_> {
     fn tell(&mut self, path: Option<RelativePath>, what: impl Into<String>) {
         let finding = Finding { path, what: what.into() };
-        if !self.findings.contains(&finding) {
+        if self.told.insert(finding.clone()) {
             self.findings.push(finding);
         }
     }

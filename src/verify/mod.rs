@@ -27,7 +27,7 @@ pub enum Which {
 }
 
 /// Something that is wrong with a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Finding {
     /// The file, where it is one file's.
     pub path: Option<RelativePath>,
