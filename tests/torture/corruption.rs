@@ -486,7 +486,8 @@ fn a_diff_does_not_keep_a_damaged_checkpoint_of_the_stream_filter() {
 /// The next diff reads the epochs where they are stored, and would blame the node for what it finds there.
 #[test]
 fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
-    let damages: [fn(&Bench) -> (String, u64); 3] = [
+    type Place = fn(&Bench) -> (String, u64);
+    let damages: [Place; 3] = [
         |_| ("db/chunk-000000.000000".to_owned(), 128 + 30),
         |_| ("db/chunk-000002.000000".to_owned(), 20),
         |bench| (format!("index/{}", bench.tables()[0].file_name().unwrap().to_str().unwrap()), 0),
@@ -564,9 +565,9 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
         assert_eq!(error.kind(), Kind::StoredCorrupt, "{error} {:?}", error.causes());
         assert!(error.hints().iter().any(|hint| hint.contains("backups/")), "{:?}", error.hints());
         if marker.is_dir() {
-            std::fs::remove_dir(&marker).unwrap()
+            std::fs::remove_dir(&marker).unwrap();
         } else {
-            std::fs::remove_file(&marker).unwrap()
+            std::fs::remove_file(&marker).unwrap();
         }
         std::fs::write(&marker, good).unwrap();
         let repository = DirectoryRepository::open(&top).unwrap();
