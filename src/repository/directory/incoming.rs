@@ -255,7 +255,8 @@ impl Incoming for DirectoryIncoming<'_> {
             return Err(Error::new(Kind::Failed, "cannot extend a file beyond its end").on(path).because(why));
         }
         // The new row will vouch for these bytes: damage that they took since they were stored must not become a part of it.
-        let digest = transfer::hash_file(&from, false, self.run).map_err(|error| error.at(from.path()))?;
+        let digest = transfer::hash_file(&*transfer::paced(Box::new(from.clone()), self.run), false, self.run)
+            .map_err(|error| error.at(from.path()))?;
         if digest.blake3 != held.blake3 {
             return Err(not_as_stored(&from, digest.blake3, held));
         }
