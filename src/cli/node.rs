@@ -58,9 +58,8 @@ fn secret(file: Option<&Path>, origin: Origin, variable: &str) -> Result<Option<
     let text = match (file, value) {
         (Some(path), _) => {
             // Mounted secrets are links.
-            let bytes = fs::canonical(path)
-                .and_then(|path| fs::read_small(&path, MAX_SECRET))
-                .map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
+            let place = fs::canonical(path).unwrap_or_else(|_| path.to_owned());
+            let bytes = fs::read_small(&place, MAX_SECRET).map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
             String::from_utf8(bytes).map_err(|_| Error::new(Kind::Usage, "the file is not UTF-8 text").at(path))?
         }
         (None, Some(value)) => value,

@@ -18,9 +18,8 @@ impl ConfigFile {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let wrong = |cause: String| Error::new(Kind::Usage, "the configuration file cannot be used").at(path).because(cause);
         // Mounted configuration is a link.
-        let bytes = fs::canonical(path)
-            .and_then(|path| fs::read_small(&path, MAX_BYTES))
-            .map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
+        let place = fs::canonical(path).unwrap_or_else(|_| path.to_owned());
+        let bytes = fs::read_small(&place, MAX_BYTES).map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
         let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
         let table: toml::Table = text.parse().map_err(|error| wrong(without_text(&error, &text)))?;
         let mut file = Self { path: Some(path.to_owned()), ..Self::default() };
