@@ -11,7 +11,7 @@ use crate::repository::{Incoming, Ingest, Stored};
 use crate::transfer::{hash_file, paced};
 
 /// Adopted files up to this many bytes are hashed whole.
-const SMALL: u64 = 64 * 1024;
+const SMALL: u64 = 4096;
 
 /// The working copy of one run: what the incoming backup holds, and what its parent could give.
 ///

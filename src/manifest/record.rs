@@ -203,7 +203,7 @@ pub struct Contents {
 /// A short path takes far more memory than text: a list of nothing else must not take all there is.
 fn a_bounded_list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<RelativePath>, D::Error> {
     /// More than any log has chunks.
-    const MOST: usize = 1_000_000;
+    const MOST: usize = 400_000;
     struct Paths;
     impl<'de> serde::de::Visitor<'de> for Paths {
         type Value = Vec<RelativePath>;
