@@ -32,6 +32,13 @@ pub enum Event {
         /// Bytes read from the source.
         bytes: u64,
     },
+    /// A file that an interrupted run had copied was taken up.
+    TakenUp {
+        /// Where it lies in the backup.
+        path: String,
+        /// Its length in bytes.
+        bytes: u64,
+    },
     /// A file was taken over from an earlier backup.
     Adopted {
         /// Where it lies in the backup.
@@ -156,7 +163,7 @@ impl From<&Interruption> for Error {
     fn from(interruption: &Interruption) -> Self {
         match interruption {
             Interruption::Signal(signal) => Self::new(Kind::Interrupted(Cause::Signal(*signal)), "interrupted")
-                .hint("nothing half done is listed; run the same command again"),
+                .hint("nothing half done is listed; run the same command again, and it goes on where it stopped"),
             Interruption::WindowClosed { window, opens } => {
                 Self::new(Kind::Interrupted(Cause::WindowClosed), format!("the window {window} is closed"))
                     .hint(format!("it opens at {opens}: run the same command then, and it goes on where this run stopped"))

@@ -416,6 +416,8 @@ pub struct Status {
     pub kind: FileKind,
     /// Length in bytes.
     pub size: u64,
+    /// Bytes that it takes of the file system; holes take none.
+    pub allocated: u64,
     /// Permission bits.
     pub mode: u32,
     /// Time of the last modification.
@@ -443,6 +445,7 @@ impl From<&std::fs::Metadata> for Status {
         Self {
             kind,
             size: metadata.len(),
+            allocated: metadata.blocks().saturating_mul(512),
             mode: metadata.mode() & 0o7777,
             modified: metadata.modified().unwrap_or(std::time::UNIX_EPOCH),
             device: metadata.dev(),

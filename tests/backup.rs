@@ -8,6 +8,8 @@ mod history;
 mod node_trouble;
 #[cfg(feature = "faults")]
 mod repair;
+#[cfg(feature = "faults")]
+mod resume;
 mod source_trouble;
 mod survival;
 mod untouched;

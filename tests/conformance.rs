@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kbackup::clock::Timestamp;
 use kbackup::error::Kind;
 use kbackup::event::{Run, Silent};
-use kbackup::format::{Boundary, ChunkSize, LogPosition, WriterPosition};
+use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::proof::Proven;
@@ -55,6 +55,8 @@ pub(crate) fn conformance(factory: &impl Factory) {
     a_short_source_is_unstable(factory);
     an_interrupted_run_commits_nothing(factory);
     damaged_files_are_replaced(factory);
+    what_an_interrupted_run_left_is_taken_up(factory);
+    what_is_not_proven_is_not_taken_up(factory);
     state_is_kept(factory);
 }
 
@@ -485,6 +487,79 @@ fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     let error = incoming.commit(&manifest(1, None, &source.rows)).unwrap_err();
     assert_eq!(error.kind().exit_code(), 143);
     assert!(labels(&repository).is_empty());
+}
+
+/// Bytes that end like a file of the server's: with the MD5 of all before.
+pub(crate) fn sealed(bytes: &[u8]) -> (Vec<u8>, Md5Hash) {
+    let md5 = <[u8; 16]>::from(<md5::Md5 as md5::Digest>::digest(bytes));
+    ([bytes, &md5].concat(), Md5Hash(md5))
+}
+
+/// Stores these files, and ends before the commit.
+pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
+    let (run, source) = (run(), Source::new());
+    let incoming = repository.begin(None, &run).unwrap();
+    for (path, bytes) in files {
+        let file = source.file("left", bytes);
+        incoming.ingest(&at(path), &Ingest { md5: true, ..whole(&file) }).unwrap();
+    }
+}
+
+fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
+    let repository = factory.create();
+    let (bytes, md5) = sealed(&[7; 100_000]);
+    let (other, other_md5) = sealed(b"a table");
+    assert_eq!(repository.interrupted().unwrap(), None);
+    leave(&repository, &[("db/chunk-000000.000000", &bytes), ("index/table", &other)]);
+    let repository = factory.reopen(&repository);
+    let (run, mut source) = (run(), Source::new());
+    let kept = repository.interrupted().unwrap();
+    let incoming = repository.begin(None, &run).unwrap();
+    assert!(incoming.files().unwrap().is_empty(), "it takes nothing that it was not asked for");
+    let path = at("db/chunk-000000.000000");
+    let Some(stored) = incoming.take_up(&path, bytes.len() as u64, md5).unwrap() else {
+        // A store may keep nothing; then it says so.
+        return assert_eq!(kept, None);
+    };
+    assert_eq!(kept.unwrap().files, 2);
+    assert_eq!((stored.size, stored.blake3, stored.md5), (bytes.len() as u64, Blake3Hash::of(&bytes), Some(md5)));
+    assert_eq!(incoming.bytes_stored(), 0);
+    assert_eq!(incoming.take_up(&path, bytes.len() as u64, md5).unwrap(), None, "once");
+    source.keep("db/chunk-000000.000000", stored);
+    let full = manifest(1, None, &source.rows);
+    incoming.commit(&full).unwrap();
+    assert_eq!(content(&repository, &full.label, &full.files[0]), bytes);
+    assert_eq!(repository.interrupted().unwrap(), None);
+    let incoming = repository.begin(None, &run).unwrap();
+    assert_eq!(incoming.take_up(&at("index/table"), other.len() as u64, other_md5).unwrap(), None, "the commit removed the rest");
+    assert_eq!(incoming.take_up(&path, bytes.len() as u64, md5).unwrap(), None, "what is committed is no leftover");
+}
+
+fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
+    let repository = factory.create();
+    let (good, md5) = sealed(&[7; 5000]);
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    let (other, _) = sealed(&[8; 5000]);
+    let path = at("db/chunk-000000.000000");
+    let run = run();
+    let size = good.len() as u64;
+    for wrong in [&bad, &other, &good[..4000].to_vec(), &[good.clone(), vec![0]].concat()] {
+        leave(&repository, &[("db/chunk-000000.000000", wrong)]);
+        let incoming = repository.begin(None, &run).unwrap();
+        assert_eq!(incoming.take_up(&path, size, md5).unwrap(), None);
+        assert!(incoming.open(&path).unwrap().is_none());
+    }
+    // What an interruption comes upon stays for the next run.
+    leave(&repository, &[("db/chunk-000000.000000", &good)]);
+    let told = self::run();
+    let incoming = repository.begin(None, &told).unwrap();
+    told.interrupt(kbackup::error::Signal::Terminate);
+    if let Err(error) = incoming.take_up(&path, size, md5) {
+        assert_eq!(error.kind().exit_code(), 143);
+        drop(incoming);
+        assert!(repository.begin(None, &run).unwrap().take_up(&path, size, md5).unwrap().is_some());
+    }
 }
 
 fn state_is_kept(factory: &impl Factory) {

@@ -5,13 +5,13 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kbackup::backup::{self, Node as SourceNode, Request, Running, Source, Summary};
-use kbackup::error::{Error, Kind};
-use kbackup::event::{Run, Silent};
+use kbackup::error::{Error, Kind, Signal};
+use kbackup::event::{Event, Observer, Run, Silent, Step};
 use kbackup::manifest::{BackupKind, Directories};
 use kbackup::node::{Client, Connection, Ledger, QuietSettings, Session, TimeLimits};
 use kbackup::proof::{self, Depth, ServerLine};
@@ -26,6 +26,25 @@ use uuid::Uuid;
 fn workplace() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Interrupts a backup after so many files, and before it is proven at the latest.
+struct Impatient {
+    run: Weak<Run>,
+    files: AtomicUsize,
+}
+
+impl Observer for Impatient {
+    fn observe(&self, event: &Event) {
+        let enough = match event {
+            Event::Copied { .. } | Event::TakenUp { .. } => self.files.fetch_sub(1, Ordering::SeqCst) == 1,
+            Event::Step(step) => *step == Step::Prove,
+            _ => false,
+        };
+        if let (true, Some(run)) = (enough, self.run.upgrade()) {
+            run.interrupt(Signal::Terminate);
+        }
+    }
 }
 
 struct Bench {
@@ -47,10 +66,19 @@ impl Bench {
     }
 
     fn take(&self, new_branch: bool) -> Result<Summary, Error> {
-        let run = Run::new(Silent);
+        self.take_as(BackupKind::Diff, new_branch, &Run::new(Silent))
+    }
+
+    /// A full that is interrupted after some files; whatever became of it, it leaves nothing that may harm the next backup.
+    fn take_in_part(&self, files: usize) {
+        let run = Arc::new_cyclic(|run| Run::new(Impatient { run: run.clone(), files: AtomicUsize::new(files) }));
+        assert!(self.take_as(BackupKind::Full, true, &run).is_err());
+    }
+
+    fn take_as(&self, kind: BackupKind, new_branch: bool, run: &Run) -> Result<Summary, Error> {
         let directories = Directories::new(self.node.db(), Some(self.node.index()));
         let request = Request {
-            kind: BackupKind::Diff,
+            kind,
             attempts: 10,
             filter_max_age: Duration::from_secs(86400),
             catch_up: Duration::ZERO,
@@ -60,15 +88,15 @@ impl Bench {
         };
         if self.node.phase() == Phase::Down {
             let source = Source { directories, server_version: None, node: SourceNode::Stopped };
-            return backup::take(&request, &source, &self.repository, &run);
+            return backup::take(&request, &source, &self.repository, run);
         }
-        let session = Session::open(Client::new(&Connection { limits: limits(), ..Connection::new(self.server.url()) })?, &run)?;
+        let session = Session::open(Client::new(&Connection { limits: limits(), ..Connection::new(self.server.url()) })?, run)?;
         let ledger = Ledger::open(&self.place.path().join("state"))?;
         let quiet = QuietSettings::default();
         let running = Running { session: &session, ledger: &ledger, quiet, state: "leader".to_owned(), leader_end: None };
         let server_version = Some(session.version().as_str().to_owned());
         let source = Source { directories, server_version, node: SourceNode::Running(running) };
-        backup::take(&request, &source, &self.repository, &run)
+        backup::take(&request, &source, &self.repository, run)
     }
 
     /// Takes a backup while the node goes on, slowly: what lies in the middle of something now does not a moment later.
@@ -168,6 +196,11 @@ fn chain(name: &str) {
 
 /// A full and diffs at random moments of a recording, each proven. Returns how many were taken.
 pub(crate) fn chain_over(recording: &Arc<Recording>, moments: usize, seed: u64) -> usize {
+    chain_through(recording, moments, seed, false)
+}
+
+/// `interrupted`: before each backup another one is interrupted, at an earlier moment of the node's life.
+fn chain_through(recording: &Arc<Recording>, moments: usize, seed: u64, interrupted: bool) -> usize {
     let name = recording.name.as_str();
     let bench = Bench::new(recording);
     let begin = bench.node.advance_to_mark(Mark::Ready).unwrap();
@@ -178,13 +211,25 @@ pub(crate) fn chain_over(recording: &Arc<Recording>, moments: usize, seed: u64) 
     steps.extend(inside.iter().filter(|step| **step > begin).step_by(inside.len() / 6 + 1));
     steps.sort_unstable();
     steps.dedup();
-    let (mut taken, mut branches) = (0, 1);
+    let (mut taken, mut branches, mut resumed) = (0, 1, 0);
     for step in steps {
         if step < bench.node.step() {
             continue;
         }
         // A recorded scavenge that was told to stop came to its recorded end, and so nothing of it was given back; `quiesce` proves the giving back.
         bench.node.quiet(false);
+        if interrupted {
+            let between = usize::midpoint(bench.node.step(), step);
+            bench.node.advance_to(between).unwrap_or_else(|error| panic!("{name} step {between}: {error:#}"));
+            if matches!(bench.node.phase(), Phase::Ready | Phase::Down) {
+                bench.take_in_part(taken * 5 % 17 + 1);
+            }
+            // A scavenge that was told to stop may have come to its recorded end.
+            if step < bench.node.step() {
+                continue;
+            }
+            bench.node.quiet(false);
+        }
         bench.node.advance_to(step).unwrap_or_else(|error| panic!("{name} step {step}: {error:#}"));
         if bench.node.phase() == Phase::Starting {
             continue;
@@ -203,6 +248,7 @@ pub(crate) fn chain_over(recording: &Arc<Recording>, moments: usize, seed: u64) 
                 assert_eq!(summary.branch, branches, "{name} step {step}");
                 bench.prove(&summary, &expected, step);
                 taken += 1;
+                resumed += summary.files_resumed;
             }
             Err(error) if pending && matches!(error.kind(), Kind::Refused | Kind::Unstable) => {}
             // It stopped while it was copied.
@@ -214,7 +260,15 @@ pub(crate) fn chain_over(recording: &Arc<Recording>, moments: usize, seed: u64) 
     let report = verify::verify(&bench.repository, &Which::All, Depth::Deep, &Run::new(Silent)).unwrap();
     assert!(report.is_sound(), "{name}: {:#?}", report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect::<Vec<_>>());
     assert_eq!(report.backups.len(), taken);
+    assert_eq!(resumed > 0, interrupted, "{resumed} files were taken up");
     taken
+}
+
+#[test]
+fn what_an_interrupted_backup_left_is_never_mixed_with_another_history() {
+    let recording = Arc::new(Recording::named("24.10-truncate").unwrap());
+    let taken = chain_through(&recording, 24, 0, true);
+    assert!(taken >= 10, "only {taken} backups");
 }
 
 macro_rules! chains {

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
-use crate::format::{LogPosition, ReadAt, bloom, chunk, ptable};
+use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
 use crate::fs;
 use crate::manifest::{BackupKind, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
 use crate::proof::Stretch;
@@ -33,11 +33,22 @@ pub(super) struct Capture<'a> {
 
 struct Held {
     row: Row,
-    adopted: bool,
+    way: Way,
     /// For chunks that this run has read: from where on in the log its frames have to be parsed, by this attempt or the next.
     unproven_from: Option<LogPosition>,
     /// It fails the server's own MD5, and the operator wants it all the same.
     damaged: bool,
+}
+
+/// How a file came into the backup.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// From the parent.
+    Adopted,
+    /// By an interrupted run.
+    TakenUp,
+    /// By this run.
+    Copied,
 }
 
 /// What to take from an open source file, and what is known of it.
@@ -141,7 +152,7 @@ impl<'a> Capture<'a> {
                 return Ok(false);
             }
             self.run.emit(Event::Adopted { path: path.to_string() });
-            self.here.insert(path.clone(), Held { row: row.clone(), adopted: true, unproven_from: None, damaged: false });
+            self.here.insert(path.clone(), Held { row: row.clone(), way: Way::Adopted, unproven_from: None, damaged: false });
         }
         self.wanted.insert(path.clone());
         Ok(true)
@@ -209,6 +220,14 @@ impl<'a> Capture<'a> {
         std::mem::take(&mut self.distrusted)
     }
 
+    /// Takes up what an interrupted run has copied of a source file whose MD5 is `md5`. False where there is nothing of it: then it has to be read.
+    pub(super) fn take_up(&mut self, path: &RelativePath, take: &Take<'_>, md5: Md5Hash) -> Result<bool> {
+        let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else { return Ok(false) };
+        self.run.emit(Event::TakenUp { path: path.to_string(), bytes: stored.size });
+        self.insert(take.row(path, stored)?, Way::TakenUp);
+        Ok(true)
+    }
+
     /// Copies a source file in, and returns how it was stored.
     pub(super) fn take(&mut self, path: &RelativePath, take: &Take<'_>) -> Result<Stored> {
         let stored = self.incoming.ingest(path, &take.ingest()?);
@@ -225,7 +244,7 @@ impl<'a> Capture<'a> {
     pub(super) fn write(&mut self, path: &RelativePath, role: Role, bytes: &[u8], modified: Timestamp) -> Result<()> {
         let stored = self.incoming.write(path, bytes, 0o644)?;
         let row = row(path, role, stored, 0o644, modified);
-        self.insert(row);
+        self.insert(row, Way::Copied);
         Ok(())
     }
 
@@ -235,13 +254,13 @@ impl<'a> Capture<'a> {
             return Err(Error::new(Kind::Failed, "nothing to cut is held").on(path));
         };
         let (mut row, mode) = (held.row.clone(), held.row.mode | 0o200);
-        if held.adopted {
+        if held.way == Way::Adopted {
             self.prove_before_cut(path, &row)?;
         }
         let stored = self.incoming.cut(path, length, full_length, mode)?;
         (row.size, row.blake3, row.mode) = (stored.size, stored.blake3, mode);
         row.chunk = row.chunk.map(|chunk| ChunkRow { md5: None, ..chunk });
-        self.insert(row);
+        self.insert(row, Way::Copied);
         Ok(())
     }
 
@@ -297,7 +316,7 @@ impl<'a> Capture<'a> {
 
     /// Whether this run has read the file at the source.
     pub(super) fn is_newly_read(&self, path: &RelativePath) -> bool {
-        self.here.get(path).is_some_and(|held| !held.adopted)
+        self.here.get(path).is_some_and(|held| held.way != Way::Adopted)
     }
 
     /// The rows of everything that belongs into the backup, in the order of their paths.
@@ -310,9 +329,9 @@ impl<'a> Capture<'a> {
         AsSource { files: &*self.incoming, source: self.source }
     }
 
-    /// The files whose bytes this run has read, and compared with the server's MD5 where there is one.
+    /// The files whose bytes this run has read, here or at the source, and compared with the server's MD5 where there is one.
     pub(super) fn newly_copied(&self) -> HashSet<RelativePath> {
-        self.here.values().filter(|held| !held.adopted && !held.damaged).map(|held| held.row.path.clone()).collect()
+        self.here.values().filter(|held| held.way != Way::Adopted && !held.damaged).map(|held| held.row.path.clone()).collect()
     }
 
     pub(super) fn into_incoming(self) -> Box<dyn Incoming + 'a> {
@@ -321,11 +340,13 @@ impl<'a> Capture<'a> {
 
     /// What the run has cost so far.
     pub(super) fn cost(&self) -> Cost {
-        let adopted = self.here.values().filter(|held| held.adopted).count() as u64;
+        let count = |way| self.here.values().filter(|held| held.way == way).count() as u64;
         Cost {
             bytes_stored: self.incoming.bytes_stored(),
-            files_linked: adopted,
-            files_copied: (self.here.len() as u64).saturating_sub(adopted),
+            files_linked: count(Way::Adopted),
+            files_copied: count(Way::Copied),
+            files_resumed: count(Way::TakenUp),
+            bytes_resumed: self.here.values().filter(|held| held.way == Way::TakenUp).map(|held| held.row.size).sum(),
             ..self.cost.clone()
         }
     }
@@ -341,19 +362,13 @@ impl<'a> Capture<'a> {
         };
         self.cost.bytes_read += bytes;
         self.run.emit(Event::Copied { path: path.to_string(), bytes });
-        let status = take.file.status()?;
-        let mut row = row(path, take.role, stored, take.mode(status.mode), timestamp(status.modified));
-        row.chunk = take.chunk;
-        if take.role == Role::Table {
-            row.table_md5 = stored.md5;
-        }
-        self.insert(row);
+        self.insert(take.row(path, stored)?, Way::Copied);
         Ok(stored)
     }
 
-    fn insert(&mut self, row: Row) {
+    fn insert(&mut self, row: Row, way: Way) {
         self.wanted.insert(row.path.clone());
-        self.here.insert(row.path.clone(), Held { row, adopted: false, unproven_from: None, damaged: false });
+        self.here.insert(row.path.clone(), Held { row, way, unproven_from: None, damaged: false });
     }
 }
 
@@ -381,6 +396,14 @@ impl Take<'_> {
     fn ingest(&self) -> Result<Ingest<'_>> {
         let mode = self.mode(self.file.status()?.mode);
         Ok(Ingest { source: self.file, length: self.length, full_length: self.full_length, md5: self.has_md5, live: self.live, mode })
+    }
+
+    /// The row of this file, stored like that.
+    fn row(&self, path: &RelativePath, stored: Stored) -> Result<Row> {
+        let status = self.file.status()?;
+        let row = row(path, self.role, stored, self.mode(status.mode), timestamp(status.modified));
+        let table_md5 = stored.md5.filter(|_| self.role == Role::Table);
+        Ok(Row { chunk: self.chunk, table_md5, ..row })
     }
 
     fn mode(&self, found: u32) -> u32 {

@@ -136,6 +136,10 @@ fn completed(capture: &mut Capture<'_>, repository: &dyn Repository, chunk: &Chu
         return Err(Error::new(Kind::SourceCorrupt, "the chunk should be completed, but is not").at(file.path()));
     };
     let take = Take { has_md5: true, chunk: Some(*row), ..Take::whole(Role::Chunk, file) };
+    if capture.take_up(path, &take, footer.md5)? {
+        capture.parse_from(path, chunk.start());
+        return Ok(());
+    }
     if let Some((held, from)) = prefix(capture, repository, chunk)? {
         match extend(capture, path, held, chunk.length_before(from), &take)? {
             Some(stored) if stored.md5 == Some(footer.md5) => {

@@ -149,8 +149,9 @@ fn table(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
     capture.cost.bytes_read += TABLE_IDENTITY_BYTES;
     let held = capture.held(&path).is_some_and(|row| row.size == layout.size && row.table_md5 == Some(layout.md5));
     let held = held && capture.keep(&path)?;
-    if !held {
-        let stored = capture.take(&path, &Take { has_md5: true, ..Take::whole(Role::Table, &file) })?;
+    let take = Take { has_md5: true, ..Take::whole(Role::Table, &file) };
+    if !held && !capture.take_up(&path, &take, layout.md5)? {
+        let stored = capture.take(&path, &take)?;
         if stored.md5 != Some(layout.md5) {
             capture.forget(&path)?;
             return Err(Error::new(Kind::SourceCorrupt, "the index table fails its own MD5").at(file.path()));

@@ -79,6 +79,10 @@ pub struct Summary {
     pub files_copied: u64,
     /// Files taken over from an earlier backup.
     pub files_linked: u64,
+    /// Files that an interrupted run had copied.
+    pub files_resumed: u64,
+    /// Their bytes.
+    pub bytes_resumed: u64,
     /// How often the procedure had to start over.
     pub retries: u32,
     /// Whole seconds from the first question to the commit.
@@ -383,6 +387,8 @@ fn summary(manifest: &Manifest, parent: Option<&Manifest>) -> Summary {
         bytes_stored: manifest.cost.bytes_stored,
         files_copied: manifest.cost.files_copied,
         files_linked: manifest.cost.files_linked,
+        files_resumed: manifest.cost.files_resumed,
+        bytes_resumed: manifest.cost.bytes_resumed,
         retries: manifest.cost.retries,
         seconds: manifest.finished.as_second().saturating_sub(manifest.started.as_second()),
         index: manifest.contents.index,

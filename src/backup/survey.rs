@@ -178,7 +178,9 @@ fn belongs(entry: &FileEntry) -> bool {
 pub(super) fn room_for(estimate: Estimate, source: &Source<'_>, ground: &Ground, repository: &dyn Repository, run: &Run) -> Result<()> {
     // The active chunk is stored anew where it cannot be cloned.
     let needed = estimate.bytes.saturating_add(ground.chunk_size.get());
-    if let Some(free) = repository.free_space()?
+    // What an interrupted run left is taken up, or makes room.
+    let left = repository.interrupted()?.map_or(0, |left| left.bytes);
+    if let Some(free) = repository.free_space()?.map(|free| free.saturating_add(left))
         && free < needed
     {
         return Err(Error::new(Kind::Failed, format!("the repository has {free} bytes of free space, this backup needs about {needed}"))

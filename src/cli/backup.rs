@@ -129,6 +129,9 @@ fn summary_text(summary: &Summary) -> String {
         summary.files_linked,
         size(summary.bytes)
     );
+    if summary.files_resumed > 0 {
+        let _ = writeln!(text, "files taken up from an interrupted backup: {} ({})", summary.files_resumed, size(summary.bytes_resumed));
+    }
     let retries = if summary.retries == 0 { String::new() } else { format!(", started over {}", times(summary.retries)) };
     let _ = writeln!(text, "proven and durable after {} s{retries}", summary.seconds);
     text

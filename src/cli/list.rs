@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 use serde::Serialize;
 
@@ -7,13 +8,15 @@ use super::output::{size, table};
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::manifest::{BackupKind, Fork, Label, Manifest, forks};
-use crate::repository::{DirectoryRepository, Listed, Remembered, Repository, remembered};
+use crate::repository::{DirectoryRepository, Interrupted, Listed, Remembered, Repository, remembered};
 use crate::settings::arguments;
 
 #[derive(Serialize)]
 struct Answer {
     repository: String,
     backups: Vec<Line>,
+    /// What the next backup takes up.
+    interrupted: Option<Interrupted>,
 }
 
 /// One backup, as `list` shows it.
@@ -53,8 +56,12 @@ pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
     let readable: Vec<&Manifest> = listed.iter().filter_map(|backup| backup.manifest.as_ref().ok()).collect();
     let forks = forks(&readable);
     let backups = listed.into_iter().map(|backup| line(&repository, backup, &forks)).collect::<Result<Vec<_>>>()?;
-    let text = text(&repository, &backups);
-    session.output.answer("kbackup.list/1", &Answer { repository: repository.place(), backups }, &text)?;
+    let interrupted = repository.interrupted()?;
+    let mut text = text(&repository, &backups);
+    if let Some(left) = interrupted {
+        let _ = writeln!(text, "an interrupted backup left {}: the next one takes up what proves right", size(left.bytes));
+    }
+    session.output.answer("kbackup.list/1", &Answer { repository: repository.place(), backups, interrupted }, &text)?;
     Ok(if any_damaged { Kind::StoredCorrupt.exit_code() } else { 0 })
 }
 
@@ -77,7 +84,7 @@ fn readable(manifest: &Manifest, fork: Option<&Fork>) -> State {
         finished: manifest.finished,
         position: manifest.log.position.position().get(),
         bytes: manifest.size(),
-        bytes_stored: manifest.cost.bytes_stored,
+        bytes_stored: manifest.cost.bytes_stored.saturating_add(manifest.cost.bytes_resumed),
         damaged: !manifest.is_sound(),
         index: manifest.contents.index,
     }

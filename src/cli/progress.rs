@@ -74,6 +74,7 @@ impl Observer for Progress {
             }
             Event::Progress { bytes } => self.advance(*bytes),
             Event::Copied { path, bytes } => debug!(path, bytes, "copied"),
+            Event::TakenUp { path, bytes } => debug!(path, bytes, "taken up"),
             Event::Adopted { path } => debug!(path, "adopted"),
             Event::Retry { attempt, of, reason } => self.above_bar(|| info!(attempt, of, "starting over: {reason}")),
             Event::AutoScavengePaused => self.above_bar(|| info!("auto-scavenge paused")),

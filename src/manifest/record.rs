@@ -249,6 +249,12 @@ pub struct Cost {
     pub files_copied: u64,
     /// Files taken over from an earlier backup.
     pub files_linked: u64,
+    /// Files that an interrupted run had copied: taken up, and proven by the server's MD5.
+    #[serde(default)]
+    pub files_resumed: u64,
+    /// Their bytes, neither read from the source nor written by this run.
+    #[serde(default)]
+    pub bytes_resumed: u64,
     /// How often the procedure had to go back.
     pub retries: u32,
 }

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ struct Holder {
 }
 
 const MAX_BYTES: u64 = 64 * 1024;
+/// [`Lock::is_held`] has the lock for a moment, and no run shall fail because somebody lists the backups.
+const GLANCES: u32 = 5;
+const GLANCE: Duration = Duration::from_millis(10);
 
 impl Lock {
     /// Takes the place, or says who has it.
@@ -31,7 +35,15 @@ impl Lock {
     /// `Locked`, and what the file system reports.
     pub(super) fn take(path: &Path) -> Result<Self> {
         let file = fs::open_or_create(path, 0o600)?;
-        let taken = file.try_lock().map_err(|error| Error::from(error).hint("a repository needs a file system with locks (`flock`)"))?;
+        let try_lock = || file.try_lock().map_err(|error| Error::from(error).hint("a repository needs a file system with locks (`flock`)"));
+        let mut taken = try_lock()?;
+        for _ in 0..GLANCES {
+            if taken {
+                break;
+            }
+            std::thread::sleep(GLANCE);
+            taken = try_lock()?;
+        }
         if !taken {
             return Err(Error::new(Kind::Locked, "another run writes to this repository")
                 .at(path)
@@ -44,6 +56,18 @@ impl Lock {
         lock.file.set_size(0)?;
         lock.file.write_all_at(0, text.as_bytes())?;
         Ok(lock)
+    }
+
+    /// Whether a run has the place now.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub(super) fn is_held(path: &Path) -> Result<bool> {
+        match fs::open(path) {
+            Ok(file) => Ok(!file.try_lock()?),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

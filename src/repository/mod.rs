@@ -7,6 +7,7 @@ mod lock;
 pub use condition::{Remembered, remember, remember_damage, remembered};
 pub use directory::DirectoryRepository;
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -49,7 +50,7 @@ pub trait Repository: Sync {
     fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>>;
 
     /// Takes the repository's only writer's place and begins a backup, which may take over files of `parent`.
-    /// What an earlier run left unfinished is thrown away.
+    /// What an interrupted run left is kept for [`Incoming::take_up`] until a backup is committed.
     ///
     /// # Errors
     /// `Locked` where another run writes.
@@ -79,6 +80,14 @@ pub trait Repository: Sync {
     /// # Errors
     /// What the storage reports.
     fn free_space(&self) -> Result<Option<u64>>;
+
+    /// What interrupted runs left; none while a run is at work, as what lies there is then its own, and where a store keeps nothing of them.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn interrupted(&self) -> Result<Option<Interrupted>> {
+        Ok(None)
+    }
 
     /// The device of this machine that holds the backups, to compare with [`fs::Status::device`]; none where they are kept elsewhere.
     ///
@@ -125,6 +134,15 @@ pub trait Mending {
     fn replace(&self, label: &Label, row: &Row, good: (&Label, &Row)) -> Result<()>;
 }
 
+/// What interrupted runs left. The next run takes up what of it proves right, and its commit removes the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Interrupted {
+    /// Files, without those that belong to a backup as well.
+    pub files: u64,
+    /// Bytes that they take of the storage; holes take none.
+    pub bytes: u64,
+}
+
 /// A stored file, as far as storing it tells: the caller makes a row of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
@@ -134,7 +152,7 @@ pub struct Stored {
     pub blake3: Blake3Hash,
     /// MD5 of all but the last 16 bytes, where the [`Ingest`] asked for it.
     pub md5: Option<Md5Hash>,
-    /// When the reading began.
+    /// When the reading began; for a file that was taken up, the reading that proved it.
     pub captured: Timestamp,
 }
 
@@ -155,7 +173,9 @@ pub struct Ingest<'a> {
     pub mode: u32,
 }
 
-/// A backup in the making: a set of files that nobody lists. Dropping it throws it away.
+/// A backup in the making: a set of files that nobody lists.
+///
+/// Dropping it keeps what a later run can take up, unless the storage itself has failed: then nothing that was written is trusted, and all of it goes.
 ///
 /// Several threads may put files in at once, each under a path of its own: a chunk is the unit of parallel work.
 pub trait Incoming: FileSet + Sync {
@@ -164,6 +184,14 @@ pub trait Incoming: FileSet + Sync {
     /// # Errors
     /// `StoredCorrupt` where the parent's file is gone or has another length.
     fn adopt(&self, row: &Row) -> Result<()>;
+
+    /// Takes a file that an interrupted run has stored under this path, if its last 16 bytes are `md5` and this is the MD5 of all bytes before them:
+    /// nothing but the server's own checksum, read from the source by the caller, proves it. None where there is no such file; one that turned out wrong
+    /// is gone. A file that belongs to a backup as well is never taken, so that a full shares nothing.
+    ///
+    /// # Errors
+    /// The storage's, and an interruption.
+    fn take_up(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>>;
 
     /// Copies a file of the source in. Replaces an earlier file of this path.
     ///

@@ -97,9 +97,13 @@ pub(super) fn find(target: &Directories, manifest: &Manifest, repository: uuid::
             Ok(Found::Interrupted(Interrupted { since: None, files: 0, present: HashSet::new(), leftovers }))
         }
         None => Err(not_empty(content.first())),
-        Some(_) if !stands(&target.db)? => Err(Error::new(Kind::Refused, "a restored database stands there already")
-            .at(&target.db)
-            .hint("restore into an empty directory; to replace this database, stop its server and move the directory away")),
+        Some(mark) if !stands(&target.db)? => {
+            let error = Error::new(Kind::Refused, "a restored database stands there already").at(&target.db);
+            // A restore to several targets that was interrupted after this one.
+            let same = mark.repository == repository && mark.label == manifest.label;
+            let error = if same { error.hint("it is this backup, restored: leave this target out to go on with others") } else { error };
+            Err(error.hint("restore into an empty directory; to replace this database, stop its server and move the directory away"))
+        }
         Some(mark) if mark.repository != repository || mark.label != manifest.label => {
             Err(Error::new(Kind::Refused, format!("an interrupted restore of another backup, {}, stands there", mark.label))
                 .at(&target.db)

@@ -137,6 +137,7 @@ fn the_page_is_what_is_printed() {
     let made = Synthetic { filter_bytes: 1 << 20, ..Synthetic::of_size(3 << 20, 1 << 20) }.make(damaged.path("node")).unwrap();
     super::errors::flip(&made.db.join("chunk-000000.000000"), 5000);
     contract.check(&damaged, "full --repo repo --offline --db node/db", "kbackup.error/1");
+    contract.check(&damaged, "list --repo repo", "kbackup.list/1");
     contract.check(&damaged, "full --repo repo --offline --db node/db --accept-damaged", "kbackup.summary/1");
     contract.check(&damaged, "verify --repo repo", "kbackup.verify/1");
     contract.check(&damaged, "check node/db --server-version 26.1", "kbackup.check/1");

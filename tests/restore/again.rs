@@ -125,6 +125,83 @@ fn a_signal_leaves_what_can_be_taken_up() {
     assert_restored(&stage, &two, end(&stage));
 }
 
+/// Rows whose bytes are in the target, and files that are there with other bytes.
+fn done(stage: &Stage, target: &Path) -> (Vec<u64>, usize) {
+    let rows = stage.manifest.files.iter().filter(|row| row.role != Role::Checkpoint);
+    let (mut right, mut wrong) = (Vec::new(), 0);
+    for row in rows {
+        let place = kbackup::manifest::Directories::new(target, None).path_of(&row.path);
+        match std::fs::read(place) {
+            Ok(bytes) if kbackup::manifest::Blake3Hash::of(&bytes) == row.blake3 => right.push(row.size),
+            Ok(_) => wrong += 1,
+            Err(_) => {}
+        }
+    }
+    (right, wrong)
+}
+
+/// Restores in a process that is killed at the n-th such operation; false where it came to its end.
+fn killed(stage: &Stage, targets: &[&Path], fault: &str) -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
+    command.args(["restore", "--repo"]).arg(stage.repository.place()).env("KBACKUP_FAULT", fault);
+    for target in targets {
+        command.arg("--to").arg(target);
+    }
+    !command.output().unwrap().status.success()
+}
+
+#[test]
+fn what_was_written_before_a_kill_is_not_written_again() {
+    const WORKERS: usize = 2;
+    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let stage = Stage::at("26.1-append", place, None, |_| ());
+    let sizes: Vec<u64> = stage.manifest.files.iter().filter(|row| row.role != Role::Checkpoint).map(|row| row.size).collect();
+    let mut most = 0;
+    for (operation, step) in [("write", 4), ("sync", 3), ("truncate", 2), ("create", 3)] {
+        let mut count = 1;
+        loop {
+            let target = stage.target(&format!("{operation}-{count}"));
+            if !killed(&stage, &[&target], &format!("{operation}:{}:{count}:abort", target.display())) {
+                break;
+            }
+            let (right, wrong) = done(&stage, &target);
+            assert!(wrong <= WORKERS, "{operation} {count}: {wrong} files were in flight");
+            if start(&target, &stage.manifest) == Start::Refused || right.len() < sizes.len() {
+                let report = stage.restore(&request(&[&target]));
+                let Outcome::Restored(placement) = &report.targets[0].outcome else { panic!("{:?}", report.failure()) };
+                let written = sizes.iter().sum::<u64>() - right.iter().sum::<u64>();
+                assert_eq!((placement.files_kept, placement.bytes_written), (right.len() as u64, written), "{operation} {count}");
+                most = most.max(right.len());
+            }
+            assert_restored(&stage, &target, end(&stage));
+            std::fs::remove_dir_all(&target).unwrap();
+            count += step;
+        }
+        assert!(count > 1, "no {operation} was seen");
+    }
+    assert_eq!(most, sizes.len(), "all files were there once");
+}
+
+#[test]
+fn a_kill_at_the_second_target_leaves_the_first_alone() {
+    let stage = Stage::new("26.1-append");
+    let (one, two) = (stage.target("one"), stage.target("two"));
+    assert!(killed(&stage, &[&one, &two], &format!("write:{}/chunk-000002:1:abort", two.display())));
+    assert_restored(&stage, &one, end(&stage));
+    let before = contents(&one);
+    assert_eq!(start(&two, &stage.manifest), Start::Refused);
+    // The first one may be in use by now.
+    let error = stage.plan(&request(&[&one, &two])).unwrap_err();
+    assert!(error.hints().concat().contains("leave this target out"), "{:?}", error.hints());
+    let (right, wrong) = done(&stage, &two);
+    assert!(wrong <= 2 && !right.is_empty());
+    let report = stage.restore(&request(&[&two]));
+    let Outcome::Restored(placement) = &report.targets[0].outcome else { panic!("{:?}", report.failure()) };
+    assert_eq!(placement.files_kept, right.len() as u64);
+    assert_restored(&stage, &two, end(&stage));
+    assert_eq!(contents(&one), before);
+}
+
 #[test]
 fn a_full_disk_leaves_what_can_be_taken_up() {
     const NO_SPACE: i32 = 28;

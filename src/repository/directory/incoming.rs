@@ -1,19 +1,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Advice;
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::layout::{FILE_MODE, MANIFEST, is_directory, make_directory};
+use super::layout::{DIRECTORY_MODE, FILE_MODE, MANIFEST, is_directory, make_directory};
+use super::leftovers::{self, Leftovers};
 use super::stored::Files;
 use super::{DirectoryRepository, Lock};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
-use crate::format::ReadAt;
+use crate::format::{Md5Hash, ReadAt};
 use crate::fs::{self, IoError};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Label, Manifest, RelativePath, Row};
 use crate::proof::Proven;
@@ -22,29 +23,59 @@ use crate::transfer::{self, Failure, Segment};
 
 /// A backup in the making: `incoming/<id>/`, which becomes `backups/LABEL/` by one rename.
 ///
-/// Every file but an adopted one is a new inode, synced when it is finished; what is adopted shares its inode with the parent and is never written to.
+/// Every file but an adopted one is an inode of its own, which gets its name when all of it is synced; what is adopted shares its inode with the parent
+/// and is never written to.
 pub(super) struct DirectoryIncoming<'a> {
     repository: &'a DirectoryRepository,
     parent: Option<(&'a Label, Files)>,
     run: &'a Run,
     files: Files,
-    /// Files whose inode is this backup's own.
-    own: Mutex<BTreeSet<RelativePath>>,
+    /// Files whose inode is this backup's own, and whether they carry the server's MD5: then a later run can take them up.
+    own: Mutex<BTreeMap<RelativePath, bool>>,
+    leftovers: Leftovers,
     bytes_stored: AtomicU64,
+    /// The storage could not do what it was told.
+    failed: AtomicBool,
     committed: bool,
     /// Given back last.
     _lock: Lock,
 }
 
 impl<'a> DirectoryIncoming<'a> {
-    pub(super) fn new(repository: &'a DirectoryRepository, parent: Option<&'a Manifest>, run: &'a Run, lock: Lock) -> Result<Self> {
+    pub(super) fn new(
+        repository: &'a DirectoryRepository,
+        parent: Option<&'a Manifest>,
+        run: &'a Run,
+        leftovers: Leftovers,
+        lock: Lock,
+    ) -> Result<Self> {
         let parent = parent.map(|manifest| Ok::<_, Error>((&manifest.label, repository.backup(&manifest.label)?))).transpose()?;
         let files = Files::new(repository.layout.incoming().join(Uuid::now_v7().to_string()));
-        make_directory(files.top())?;
-        Ok(Self { repository, parent, run, files, own: Mutex::default(), bytes_stored: AtomicU64::new(0), committed: false, _lock: lock })
+        // Where not even a directory can be made, the disk gets back what lies there.
+        make_directory(files.top()).inspect_err(|_| leftovers.remove(run))?;
+        Ok(Self {
+            repository,
+            parent,
+            run,
+            files,
+            own: Mutex::default(),
+            leftovers,
+            bytes_stored: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            committed: false,
+            _lock: lock,
+        })
     }
 
-    fn own(&self) -> MutexGuard<'_, BTreeSet<RelativePath>> {
+    /// What came of a change of ours. Where one fails, a later sync may succeed and the bytes be lost all the same: nothing of this run is kept.
+    fn changed<T>(&self, result: Result<T, IoError>) -> Result<T, IoError> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::SeqCst);
+        }
+        result
+    }
+
+    fn own(&self) -> MutexGuard<'_, BTreeMap<RelativePath, bool>> {
         // A set is whole after every call, also where a thread ended early beside it.
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,31 +87,48 @@ impl<'a> DirectoryIncoming<'a> {
         }
     }
 
-    /// Makes room for a file: its directories are there, its name is free.
+    /// Where a file goes; its directories are there.
     fn place(&self, path: &RelativePath) -> Result<PathBuf> {
         let place = self.files.path_of(path);
         let below = place.strip_prefix(self.files.top()).unwrap_or(&place);
         let mut directory = self.files.top().to_owned();
         for part in fs::parent(below) {
             directory.push(part);
-            make_directory(&directory)?;
+            if !is_directory(&directory)? {
+                self.changed(fs::create_directory(&directory, DIRECTORY_MODE))?;
+            }
         }
-        self.remove(path)?;
         Ok(place)
     }
 
-    fn create(&self, path: &RelativePath) -> Result<fs::File> {
+    fn create(&self, path: &RelativePath) -> Result<Draft> {
         let place = self.place(path)?;
-        let file = fs::create_new(&place, FILE_MODE)?;
-        self.own().insert(path.clone());
-        Ok(file)
+        let mut staged = std::ffi::OsString::from(".");
+        staged.push(place.file_name().unwrap_or_default());
+        staged.push(".part");
+        let staged = place.with_file_name(staged);
+        let file = self.changed(fs::create_new(&staged, FILE_MODE))?;
+        Ok(Draft { file, staged, place })
     }
 
-    fn copy(&self, file: &fs::File, plan: &transfer::Copy<'_>, mode: u32) -> Result<Stored, Failure> {
+    /// Gives a file its name. Only now, when its bytes are on the disk: what an interrupted run leaves under a name was synced with success, even if the
+    /// process was killed right after a failed sync. That sync's file has no name yet.
+    fn finish(&self, draft: &Draft, path: &RelativePath, mode: u32, has_md5: bool) -> Result<(), IoError> {
+        self.changed(set_mode(&draft.file, mode))?;
+        self.changed(draft.file.sync())?;
+        self.changed(fs::rename(&draft.staged, &draft.place))?;
+        self.own().insert(path.clone(), has_md5);
+        Ok(())
+    }
+
+    fn copy(&self, draft: &Draft, path: &RelativePath, plan: &transfer::Copy<'_>, mode: u32) -> Result<Stored, Failure> {
         let captured = clock::now();
-        let copied = transfer::copy(plan, file, self.run)?;
-        set_mode(file, mode)?;
-        file.sync()?;
+        let copied = transfer::copy(plan, &draft.file, self.run).inspect_err(|failure| {
+            if matches!(failure, Failure::Target(_)) {
+                self.failed.store(true, Ordering::SeqCst);
+            }
+        })?;
+        self.finish(draft, path, mode, plan.md5)?;
         self.bytes_stored.fetch_add(copied.written, Ordering::Relaxed);
         let transfer::Digest { size, blake3, md5 } = copied.digest;
         Ok(Stored { size, blake3, md5, captured })
@@ -88,13 +136,13 @@ impl<'a> DirectoryIncoming<'a> {
 
     /// A file of the repository as the first bytes of a new one: shared where the file system can, else copied.
     fn copy_from_repository(&self, path: &RelativePath, from: &fs::File, rest: &Rest<'_>) -> Result<Stored> {
-        let file = self.create(path)?;
-        let kept = if transfer::clone(from, rest.prefix, &file)? { rest.prefix } else { 0 };
+        let draft = self.create(path)?;
+        let kept = if self.changed(transfer::clone(from, rest.prefix, &draft.file))? { rest.prefix } else { 0 };
         let place = from.path().display().to_string();
         let prefix = Segment { source: from, place: &place, end: rest.prefix, live: false };
         let segments: Vec<Segment<'_>> = std::iter::once(prefix).chain(rest.segment).collect();
         let plan = transfer::Copy { kept, segments: &segments, full_length: rest.full_length, md5: rest.md5 };
-        self.copy(&file, &plan, rest.mode).map_err(|failure| {
+        self.copy(&draft, path, &plan, rest.mode).map_err(|failure| {
             let stored = failure.source_place() == Some(place.as_str());
             let error = Error::from(failure);
             if stored { error.with_kind(Kind::StoredCorrupt) } else { error }
@@ -147,12 +195,12 @@ impl<'a> DirectoryIncoming<'a> {
     /// Modes and times as on the node, so that a plain copy looks like it.
     fn finish_files(&self, manifest: &Manifest) -> Result<()> {
         let own = self.own();
-        for row in manifest.files.iter().filter(|row| own.contains(&row.path)) {
+        for row in manifest.files.iter().filter(|row| own.contains_key(&row.path)) {
             self.run.check()?;
             let file = fs::open(&self.files.path_of(&row.path))?;
-            set_mode(&file, row.mode)?;
-            where_known(file.set_modified(row.modified.into()))?;
-            file.sync()?;
+            self.changed(set_mode(&file, row.mode))?;
+            self.changed(where_known(file.set_modified(row.modified.into())))?;
+            self.changed(file.sync())?;
             // The proof has read it; nobody else will soon. Advice, and so never an error.
             let _ = file.system(fs::Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, Advice::DontNeed));
         }
@@ -166,9 +214,23 @@ impl<'a> DirectoryIncoming<'a> {
             directories.extend(place.ancestors().skip(1).take_while(|above| above.starts_with(self.files.top())).map(PathBuf::from));
         }
         for directory in &directories {
-            fs::sync_directory(directory)?;
+            self.changed(fs::sync_directory(directory))?;
         }
         Ok(())
+    }
+}
+
+/// A file in the making. It has no name of a backup's file yet, and goes unless it gets one.
+struct Draft {
+    file: fs::File,
+    staged: PathBuf,
+    place: PathBuf,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Nothing is there after its rename. What cannot be removed now goes with all else, or is passed over.
+        let _ = fs::remove_file(&self.staged);
     }
 }
 
@@ -226,10 +288,11 @@ impl Incoming for DirectoryIncoming<'_> {
     fn adopt(&self, row: &Row) -> Result<()> {
         let held = self.held(row)?;
         let place = self.place(&row.path)?;
+        self.remove(&row.path)?;
         match fs::hard_link(held.path(), &place) {
             Ok(()) => return Ok(()),
             Err(error) if cannot_link(&error) => {}
-            Err(error) => return Err(error.into()),
+            result => self.changed(result)?,
         }
         let rest = Rest { prefix: row.size, segment: None, full_length: row.size, md5: false, mode: row.mode };
         let stored = self.copy_from_repository(&row.path, &held, &rest)?;
@@ -239,12 +302,35 @@ impl Incoming for DirectoryIncoming<'_> {
         Ok(())
     }
 
+    fn take_up(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {
+        for found in self.leftovers.of(path, size) {
+            let captured = clock::now();
+            // The bytes were synced before they got this name. Once more, and read from the disk: then the hash tells what it holds.
+            self.changed(found.sync())?;
+            let _ = found.system(fs::Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, Advice::DontNeed));
+            match leftovers::prove(&found, md5, self.run) {
+                Ok(digest) => {
+                    let place = self.place(path)?;
+                    self.changed(fs::rename(found.path(), &place))?;
+                    self.own().insert(path.clone(), true);
+                    return Ok(Some(Stored { size, blake3: digest.blake3, md5: digest.md5, captured }));
+                }
+                Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
+                Err(error) => {
+                    self.run.note(format!("{path}: what an interrupted run left of it is not taken up: {error}"));
+                    self.changed(fs::remove_file(found.path()))?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn ingest(&self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored> {
-        let file = self.create(path)?;
+        let draft = self.create(path)?;
         let place = ingest.source.path().display().to_string();
         let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live };
         let plan = transfer::Copy { kept: 0, segments: &[segment], full_length: ingest.full_length.max(ingest.length), md5: ingest.md5 };
-        Ok(self.copy(&file, &plan, ingest.mode)?)
+        Ok(self.copy(&draft, path, &plan, ingest.mode)?)
     }
 
     /// The parent's file plays the part of the `.old` file of the vendor's procedure: it is read where it lies, and stays.
@@ -262,10 +348,9 @@ impl Incoming for DirectoryIncoming<'_> {
 
     fn write(&self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored> {
         let captured = clock::now();
-        let file = self.create(path)?;
-        file.write_all_at(0, bytes)?;
-        set_mode(&file, mode)?;
-        file.sync()?;
+        let draft = self.create(path)?;
+        self.changed(draft.file.write_all_at(0, bytes))?;
+        self.finish(&draft, path, mode, false)?;
         self.bytes_stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Stored { size: bytes.len() as u64, blake3: Blake3Hash::of(bytes), md5: None, captured })
     }
@@ -282,7 +367,7 @@ impl Incoming for DirectoryIncoming<'_> {
 
     fn remove(&self, path: &RelativePath) -> Result<()> {
         self.own().remove(path);
-        Ok(fs::remove_file(&self.files.path_of(path))?)
+        Ok(self.changed(fs::remove_file(&self.files.path_of(path)))?)
     }
 
     fn commit(mut self: Box<Self>, manifest: &Proven<Manifest>) -> Result<()> {
@@ -290,17 +375,18 @@ impl Incoming for DirectoryIncoming<'_> {
         self.check_rows(manifest)?;
         self.finish_files(manifest)?;
         self.sync_directories(manifest)?;
-        fs::write_durably(&self.files.top().join(MANIFEST), manifest.encode()?.as_bytes(), FILE_MODE)?;
+        self.changed(fs::write_durably(&self.files.top().join(MANIFEST), manifest.encode()?.as_bytes(), FILE_MODE))?;
         self.run.check()?;
         let layout = &self.repository.layout;
         let backup = layout.backup(&manifest.label);
-        fs::rename(self.files.top(), &backup)?;
-        if let Err(error) = fs::sync_directory(&layout.backups()).and_then(|()| fs::sync_directory(&layout.incoming())) {
+        self.changed(fs::rename(self.files.top(), &backup))?;
+        if let Err(error) = self.changed(fs::sync_directory(&layout.backups()).and_then(|()| fs::sync_directory(&layout.incoming()))) {
             // Not known to be durable, and so not to be listed.
             fs::rename(&backup, self.files.top())?;
             return Err(error.into());
         }
         self.committed = true;
+        self.leftovers.remove(self.run);
         Ok(())
     }
 
@@ -311,9 +397,22 @@ impl Incoming for DirectoryIncoming<'_> {
 
 impl Drop for DirectoryIncoming<'_> {
     fn drop(&mut self) {
-        // The next run removes what cannot be removed now.
-        if !self.committed && is_directory(self.files.top()).is_ok_and(|there| there) {
+        let there = is_directory(self.files.top()).is_ok_and(|there| there);
+        if self.committed || !there {
+            return;
+        }
+        let failed = self.failed.load(Ordering::SeqCst);
+        // What cannot be removed now, a later run removes.
+        if failed || !self.own().values().any(|has_md5| *has_md5) {
             let _ = fs::remove_tree(self.files.top());
+        } else {
+            for (path, _) in self.own().iter().filter(|(_, has_md5)| !**has_md5) {
+                let _ = fs::remove_file(&self.files.path_of(path));
+            }
+        }
+        if failed {
+            // Also what lay there before: a full disk gets its space back.
+            self.leftovers.remove(self.run);
         }
     }
 }

@@ -9,11 +9,13 @@
 //! ```
 //!
 //! A backup is durable in `incoming/`, its manifest written last, before one rename makes it visible: a crash at any moment leaves it whole or not at all.
-//! What a dead run leaves in `incoming/` the next one removes. A file in `backups/` is never written to again, as its inode may be in several backups; only
-//! names are made, moved and removed. Links that somebody plants in a repository are never followed.
+//! What an interrupted run leaves in `incoming/` the next one takes up, as far as it proves right, and removes when it commits. A file in `backups/` is
+//! never written to again, as its inode may be in several backups; only names are made, moved and removed. Links that somebody plants in a repository are
+//! never followed.
 
 mod incoming;
 mod layout;
+mod leftovers;
 mod mending;
 mod stored;
 
@@ -23,10 +25,11 @@ use uuid::Uuid;
 
 use self::incoming::DirectoryIncoming;
 use self::layout::{DIRECTORY_MODE, FILE_MODE, Layout, MANIFEST, MAX_BYTES, Marker, is_directory};
+use self::leftovers::Leftovers;
 use self::mending::DirectoryMending;
 use self::stored::Files;
 use super::lock::Lock;
-use super::{Incoming, Listed, Mending, Repository};
+use super::{Incoming, Interrupted, Listed, Mending, Repository};
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::ReadAt;
@@ -143,18 +146,14 @@ impl DirectoryRepository {
     }
 
     /// Takes the writer's place, and sweeps up after a run that died in it.
-    fn only_writer(&self, run: &Run) -> Result<Lock> {
+    fn only_writer(&self, run: &Run) -> Result<(Lock, Leftovers)> {
         self.layout.make_directories()?;
         let lock = Lock::take(&self.layout.lock())?;
         for name in self.foreign_names()? {
             run.note(format!("`{name}` in `{}` is no backup and is left alone", self.layout.backups().display()));
         }
-        for leftover in fs::list(&self.layout.incoming())? {
-            let path = self.layout.incoming().join(leftover.name);
-            run.note(format!("removing what an earlier run left: `{}`", path.display()));
-            if leftover.status.kind == fs::FileKind::Directory { fs::remove_tree(&path)? } else { fs::remove_file(&path)? }
-        }
-        Ok(lock)
+        let leftovers = Leftovers::sorted_out(&self.layout.incoming(), run)?;
+        Ok((lock, leftovers))
     }
 
     fn is_listed(&self, label: &Label) -> Result<bool> {
@@ -237,12 +236,16 @@ impl Repository for DirectoryRepository {
     }
 
     fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>> {
-        let lock = self.only_writer(run)?;
-        Ok(Box::new(DirectoryIncoming::new(self, parent, run, lock)?))
+        let (lock, leftovers) = self.only_writer(run)?;
+        if !leftovers.is_empty() {
+            run.note("an earlier run was interrupted: what it left is taken up, as far as it proves right");
+        }
+        Ok(Box::new(DirectoryIncoming::new(self, parent, run, leftovers, lock)?))
     }
 
     fn mend<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Mending + 'a>> {
-        let lock = self.only_writer(run)?;
+        // What an interrupted backup left stays for the next one.
+        let (lock, _) = self.only_writer(run)?;
         Ok(Box::new(DirectoryMending::new(self, run, lock)))
     }
 
@@ -277,6 +280,15 @@ impl Repository for DirectoryRepository {
 
     fn free_space(&self) -> Result<Option<u64>> {
         Ok(Some(fs::free_space(self.layout.root())?))
+    }
+
+    fn interrupted(&self) -> Result<Option<Interrupted>> {
+        let directories = is_directory(&self.layout.incoming())? && is_directory(&self.layout.state())?;
+        let leftovers = if directories { Leftovers::found(&self.layout.incoming())? } else { Leftovers::default() };
+        if leftovers.is_empty() || Lock::is_held(&self.layout.lock())? {
+            return Ok(None);
+        }
+        Ok(Some(leftovers.measure()?).filter(|left| left.files > 0))
     }
 
     fn device(&self) -> Result<Option<u64>> {

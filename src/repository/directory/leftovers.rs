@@ -1,0 +1,139 @@
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::layout::has_directories;
+use super::stored::Files;
+use crate::error::{Error, Kind, Result};
+use crate::event::Run;
+use crate::format::Md5Hash;
+use crate::fs::{self, FileKind, ReadAt};
+use crate::manifest::RelativePath;
+use crate::repository::Interrupted;
+use crate::transfer::{self, Digest};
+
+/// What interrupted runs left in `incoming/`, the newest first.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    runs: Vec<Files>,
+}
+
+impl Leftovers {
+    /// Finds them, and touches nothing.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub(super) fn found(incoming: &Path) -> Result<Self> {
+        let entries = fs::list(incoming)?;
+        // Ids begin with the time.
+        Ok(Self { runs: entries.iter().rev().filter(|entry| is_run(entry)).map(|entry| Files::new(incoming.join(&entry.name))).collect() })
+    }
+
+    /// Finds them, and removes whatever else is there. Only for whom holds the lock.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub(super) fn sorted_out(incoming: &Path, run: &Run) -> Result<Self> {
+        let mut runs = Vec::new();
+        for entry in fs::list(incoming)?.into_iter().rev() {
+            let files = Files::new(incoming.join(&entry.name));
+            let is_run = is_run(&entry);
+            // What another run has taken all from, and what holds nothing but links to a backup's files, is of no use.
+            if is_run && measure(files.top())?.files > 0 {
+                runs.push(files);
+                continue;
+            }
+            if !is_run {
+                run.note(format!("removing what an earlier run left: `{}`", files.top().display()));
+            }
+            if entry.status.kind == FileKind::Directory { fs::remove_tree(files.top())? } else { fs::remove_file(files.top())? }
+        }
+        Ok(Self { runs })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The files of this path and length that belong to no backup, the newest first. What is no plain file, lies behind a link or cannot be opened is
+    /// passed over: it can be had from the node.
+    pub(super) fn of<'a>(&'a self, path: &'a RelativePath, size: u64) -> impl Iterator<Item = fs::File> + 'a {
+        let open = move |files: &Files| {
+            let file = has_directories(files.top(), path).ok()?.then(|| fs::open(&files.path_of(path)).ok())??;
+            let status = file.status().ok()?;
+            (status.size == size && status.links == 1).then_some(file)
+        };
+        self.runs.iter().filter_map(open)
+    }
+
+    /// What they hold.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub(super) fn measure(&self) -> Result<Interrupted> {
+        let mut all = Interrupted { files: 0, bytes: 0 };
+        for files in &self.runs {
+            let one = measure(files.top())?;
+            all = Interrupted { files: all.files + one.files, bytes: all.bytes.saturating_add(one.bytes) };
+        }
+        Ok(all)
+    }
+
+    /// Removes them; what cannot be removed is said, and left to a later run.
+    pub(super) fn remove(&self, run: &Run) {
+        for files in &self.runs {
+            if let Err(error) = fs::remove_tree(files.top()) {
+                run.note(format!("{error}: what an interrupted run left stays there until the next one"));
+            }
+        }
+    }
+}
+
+/// Proves a file by the MD5 that the server wrote into the source's: it covers all but the last 16 bytes, and those hold it.
+///
+/// # Errors
+/// `StoredCorrupt` where the bytes are others, or cannot be read; an interruption.
+pub(super) fn prove(file: &fs::File, md5: Md5Hash, run: &Run) -> Result<Digest> {
+    let wrong = |why: &str| Error::new(Kind::StoredCorrupt, why);
+    let mut last = [0; 16];
+    let tail = file.size().checked_sub(16).map(|offset| file.read_exact_at(offset, &mut last));
+    if !matches!(tail, Some(Ok(()))) || Md5Hash(last) != md5 {
+        return Err(wrong("it is another file than the node's"));
+    }
+    match transfer::hash_file(file, true, run) {
+        Ok(digest) if digest.md5 == Some(md5) => Ok(digest),
+        Ok(_) => Err(wrong("it fails the server's MD5")),
+        Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => Err(error),
+        Err(error) => Err(wrong(&format!("{error}: {}", error.causes().join(": ")))),
+    }
+}
+
+/// A backup in the making has an id for a name; all else in `incoming/` is not ours to take up.
+fn is_run(entry: &fs::Entry) -> bool {
+    entry.status.kind == FileKind::Directory && entry.name.to_str().is_some_and(|name| Uuid::parse_str(name).is_ok())
+}
+
+/// The files below a directory that are no backup's as well.
+fn measure(top: &Path) -> Result<Interrupted> {
+    let mut found = Interrupted { files: 0, bytes: 0 };
+    let mut directories = vec![top.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let entries = match fs::list(&directory) {
+            Ok(entries) => entries,
+            // A run that began meanwhile has made something of it.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for entry in entries {
+            match entry.status.kind {
+                FileKind::Directory => directories.push(directory.join(entry.name)),
+                FileKind::File if entry.status.links == 1 => {
+                    found.files += 1;
+                    found.bytes = found.bytes.saturating_add(entry.status.allocated);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}

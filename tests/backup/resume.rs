@@ -1,0 +1,438 @@
+//! Backups that were interrupted, and what the next one makes of what they left: it copies what was in flight, and proves all else.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use kbackup::backup::{self, Node, Request, Source, Summary};
+use kbackup::error::{Error, Kind, Signal};
+use kbackup::event::{Event, Observer, Run};
+use kbackup::manifest::{BackupKind, Directories};
+use kbackup::repository::{Interrupted, Repository};
+use kbackup_testnode::{Checkpoint, Synthetic};
+use rustix::process::{Pid, kill_process};
+
+use super::bench::{Bench, copy_tree, files, flip, name, small, writable};
+
+fn command(bench: &Bench, verb: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
+    command.args([verb, "--offline", "--json", "--db"]).arg(&bench.db).arg("--repo").arg(bench.repository.place());
+    command
+}
+
+/// A run whose n-th such operation on a path with this part has this effect.
+fn execute(bench: &Bench, verb: &str, fault: &str) -> Output {
+    command(bench, verb).env("KBACKUP_FAULT", fault).output().unwrap()
+}
+
+/// Kills a run when it begins to write this file.
+fn die_at(bench: &Bench, verb: &str, file: &str) {
+    let output = execute(bench, verb, &format!("write:{file}:1:abort"));
+    assert_eq!(output.status.signal(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn incoming(bench: &Bench) -> PathBuf {
+    Path::new(&bench.repository.place()).join("incoming")
+}
+
+fn interrupted(bench: &Bench) -> Option<Interrupted> {
+    bench.repository.interrupted().unwrap()
+}
+
+/// The chunks and tables that lie in `incoming/` under their names, with their bytes: all of them can be taken up, unless one is the active chunk.
+fn left(bench: &Bench) -> BTreeMap<String, (PathBuf, u64)> {
+    let active = format!("chunk-{:06}.000000", small().completed_chunks);
+    walkdir::WalkDir::new(incoming(bench))
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().is_file())
+        .filter(|entry| {
+            let name = name(entry.path());
+            let is_table = uuid::Uuid::parse_str(name).is_ok();
+            (is_table || name.starts_with("chunk-") && name != active) && entry.metadata().unwrap().nlink() == 1
+        })
+        .map(|entry| (name(entry.path()).to_owned(), (entry.path().to_owned(), entry.metadata().unwrap().len())))
+        .collect()
+}
+
+fn left_bytes(bench: &Bench) -> u64 {
+    left(bench).values().map(|(_, bytes)| bytes).sum()
+}
+
+/// Stops after so many files were copied.
+struct Impatient {
+    run: Weak<Run>,
+    files: Mutex<usize>,
+}
+
+impl Observer for Impatient {
+    fn observe(&self, event: &Event) {
+        if !matches!(event, Event::Copied { .. } | Event::TakenUp { .. }) {
+            return;
+        }
+        let mut files = self.files.lock().unwrap();
+        *files = files.saturating_sub(1);
+        if let (0, Some(run)) = (*files, self.run.upgrade()) {
+            run.interrupt(Signal::Terminate);
+        }
+    }
+}
+
+/// A run that is interrupted after so many files.
+fn stop_after(bench: &Bench, kind: BackupKind, files: usize) -> Result<Summary, Error> {
+    let run = Arc::new_cyclic(|run| Run::new(Impatient { run: run.clone(), files: Mutex::new(files) }));
+    let source = Source { directories: Directories::new(&bench.db, None), server_version: None, node: Node::Stopped };
+    backup::take(&Request { kind, ..bench.request.clone() }, &source, &bench.repository, &run)
+}
+
+fn is_interrupted(result: Result<Summary, Error>) {
+    assert_eq!(result.unwrap_err().kind().exit_code(), 143);
+}
+
+/// The next backup takes up all that is left, reads the node for nothing of it, is sound, and leaves nothing.
+fn assert_goes_on(bench: &Bench, what: &str) -> Summary {
+    let (files, bytes) = (left(bench).len() as u64, left_bytes(bench));
+    let summary = bench.full().unwrap();
+    assert_eq!((summary.files_resumed, summary.bytes_resumed), (files, bytes), "{what}: {}", bench.said());
+    // Beside them: identities, checkpoints, small files.
+    assert!(summary.bytes_read <= bench.db_bytes() - bytes + 40_000, "{what}: {} read, {bytes} taken up", summary.bytes_read);
+    bench.assert_sound();
+    bench.assert_restores(&summary, &bench.events());
+    summary
+}
+
+#[test]
+fn a_killed_run_costs_the_file_in_flight() {
+    let mut most = 0;
+    for operation in ["create", "write", "truncate", "sync", "rename"] {
+        let mut count = 1;
+        loop {
+            let bench = Bench::new(&small());
+            let output = execute(&bench, "full", &format!("{operation}:/incoming/:{count}:abort"));
+            if output.status.success() {
+                break;
+            }
+            assert_eq!(output.status.signal(), Some(6));
+            let what = format!("{operation} {count}");
+            most = most.max(assert_goes_on(&bench, &what).files_resumed);
+            count += 7;
+        }
+        assert!(count > 1, "no {operation} was seen");
+    }
+    assert_eq!(most, 8, "five chunks and three tables");
+}
+
+#[test]
+fn a_diff_goes_on_where_a_diff_was_killed() {
+    let bench = Bench::new(&small());
+    let full = bench.full().unwrap();
+    // Three more chunks are completed.
+    bench.append(200_000);
+    die_at(&bench, "diff", "chunk-000007");
+    let names: Vec<String> = left(&bench).into_keys().collect();
+    assert!(names.contains(&"chunk-000006.000000".to_owned()) && !names.contains(&"chunk-000007.000000".to_owned()), "{names:?}");
+    assert!(!names.contains(&"chunk-000000.000000".to_owned()), "that is the full's: {names:?}");
+    let diff = bench.take().unwrap();
+    assert_eq!((diff.kind, diff.parent.as_ref()), (BackupKind::Diff, Some(&full.label)));
+    assert!(diff.files_resumed >= 1, "{}", bench.said());
+    assert!(diff.files_linked >= 5);
+    bench.assert_sound();
+    bench.assert_restores(&diff, &bench.events());
+}
+
+#[test]
+fn a_full_takes_up_what_a_diff_left_and_shares_nothing() {
+    let bench = Bench::new(&small());
+    let first = bench.full().unwrap();
+    bench.append(200_000);
+    die_at(&bench, "diff", "chunk-000007");
+    let second = bench.full().unwrap();
+    assert!(second.files_resumed >= 1, "{}", bench.said());
+    assert_eq!(second.files_linked, 0);
+    for file in files(&bench.stored(&second).join("db")) {
+        assert_eq!(file.metadata().unwrap().nlink(), 1, "{file:?}");
+    }
+    assert_eq!(files(&bench.stored(&first).join("db")).len(), 11);
+    bench.assert_sound();
+    bench.assert_restores(&second, &bench.events());
+}
+
+#[test]
+fn a_diff_takes_up_what_a_full_left() {
+    let bench = Bench::new(&small());
+    let full = bench.full().unwrap();
+    bench.append(200_000);
+    is_interrupted(stop_after(&bench, BackupKind::Full, 11));
+    let diff = bench.take().unwrap();
+    // What the parent has is linked all the same.
+    assert_eq!(diff.parent.as_ref(), Some(&full.label));
+    assert!(diff.files_linked >= 8, "{diff:?}");
+    bench.assert_sound();
+    bench.assert_restores(&diff, &bench.events());
+}
+
+#[test]
+fn a_run_can_be_interrupted_again_and_again() {
+    let bench = Bench::new(&small());
+    let mut before = 0;
+    for files in [1, 3, 5, 2, 7, 9] {
+        is_interrupted(stop_after(&bench, BackupKind::Full, files));
+        let now = left(&bench).len();
+        assert!(now >= before, "{before} files were left, now {now}");
+        before = now;
+    }
+    assert!(before >= 5, "{before}");
+    assert_goes_on(&bench, "in the end");
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_can_be_proven_and_nothing_else() {
+    let bench = Bench::new(&small());
+    assert_eq!(interrupted(&bench), None);
+    is_interrupted(stop_after(&bench, BackupKind::Full, 9));
+    let kept = interrupted(&bench).unwrap();
+    assert_eq!(kept.files, left(&bench).len() as u64, "no filters, no half files");
+    assert!(kept.bytes > 0);
+    bench.full().unwrap();
+    assert_eq!(interrupted(&bench), None);
+    // Nothing was done: nothing is left.
+    let run = bench.run(|_| ());
+    drop(bench.repository.begin(None, &run).unwrap());
+    assert_eq!(interrupted(&bench), None);
+}
+
+/// What a file was when its process died in the middle of it: of full length, with its end in place, and a hole in between.
+#[test]
+fn half_a_file_of_full_length_is_copied_again() {
+    for (from, to) in [(30_000, 60_000), (0, 128), (30_000, u64::MAX)] {
+        let bench = Bench::new(&small());
+        is_interrupted(stop_after(&bench, BackupKind::Full, 9));
+        let count = left(&bench).len() as u64;
+        let (half, length) = left(&bench)["chunk-000001.000000"].clone();
+        let to = to.min(length);
+        writable(&half, |file| {
+            let zeros = vec![0; usize::try_from(to - from).unwrap()];
+            std::os::unix::fs::FileExt::write_all_at(file, &zeros, from).unwrap();
+        });
+        let summary = bench.full().unwrap();
+        assert_eq!(summary.files_resumed, count - 1);
+        assert!(bench.said().contains("chunk-000001.000000: what an interrupted run left of it is not taken up"), "{}", bench.said());
+        bench.assert_sound();
+        bench.assert_restores(&summary, &bench.events());
+    }
+}
+
+#[test]
+fn a_flipped_byte_anywhere_is_found() {
+    for file in 0..8 {
+        let bench = Bench::new(&small());
+        die_at(&bench, "full", "chunk-000005");
+        let left = left(&bench);
+        let (path, length) = left.values().nth(file).unwrap();
+        flip(path, [0, 130, length / 2, length - 1][file % 4]);
+        let summary = bench.full().unwrap();
+        assert_eq!(summary.files_resumed, left.len() as u64 - 1, "{path:?}: {}", bench.said());
+        bench.assert_sound();
+        bench.assert_restores(&summary, &bench.events());
+    }
+}
+
+#[test]
+fn a_bad_chunk_of_the_source_is_not_made_good_and_the_others_stay() {
+    let bench = Bench::new(&small());
+    flip(&bench.chunk(3, 0), 30_000);
+    assert_eq!(bench.full().unwrap_err().kind(), Kind::SourceCorrupt);
+    assert!(left(&bench).contains_key("chunk-000002.000000") && !left(&bench).contains_key("chunk-000003.000000"));
+    flip(&bench.chunk(3, 0), 30_000);
+    assert_goes_on(&bench, "mended");
+}
+
+#[test]
+fn planted_links_and_strangers_are_not_taken() {
+    let bench = Bench::new(&small());
+    let full = bench.full().unwrap();
+    let run = incoming(&bench).join(uuid::Uuid::now_v7().to_string());
+    std::fs::create_dir_all(run.join("db")).unwrap();
+    // A file of a backup by its name, by a symbolic link, and behind a directory that is one.
+    std::fs::hard_link(bench.stored(&full).join("db/chunk-000000.000000"), run.join("db/chunk-000000.000000")).unwrap();
+    symlink(bench.chunk(1, 0), run.join("db/chunk-000001.000000")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, run.join("db/chunk-000002.000000"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    std::fs::create_dir(run.join("db/chunk-000003.000000")).unwrap();
+    symlink(bench.index(), run.join("index")).unwrap();
+    std::fs::write(run.join("manifest.json"), b"{}").unwrap();
+    let other = incoming(&bench).join(uuid::Uuid::now_v7().to_string());
+    symlink(&bench.db, &other).unwrap();
+    let before = bench.db_bytes();
+    let second = bench.full().unwrap();
+    assert_eq!(second.files_resumed, 0);
+    assert_eq!(bench.db_bytes(), before);
+    let inode = |summary: &Summary| bench.stored(summary).join("db/chunk-000000.000000").metadata().unwrap().ino();
+    assert_ne!(inode(&full), inode(&second));
+    bench.assert_sound();
+    bench.assert_restores(&second, &bench.events());
+}
+
+/// O7: the same name, and even the same length, is not the same chunk.
+#[test]
+fn other_contents_under_the_same_names_are_not_taken() {
+    let bench = Bench::new(&small());
+    is_interrupted(stop_after(&bench, BackupKind::Full, 12));
+    assert!(left(&bench).len() >= 5);
+    let other = Bench::new(&Synthetic { seed: 8, ..small() });
+    std::fs::remove_dir_all(&bench.db).unwrap();
+    copy_tree(&other.db, &bench.db);
+    let summary = bench.full().unwrap();
+    assert_eq!(summary.files_resumed, 0, "{}", bench.said());
+    bench.assert_sound();
+    bench.assert_restores(&summary, &bench.events());
+}
+
+#[test]
+fn a_chunk_with_another_version_is_not_taken() {
+    let bench = Bench::new(&small());
+    is_interrupted(stop_after(&bench, BackupKind::Full, 9));
+    let count = left(&bench).len() as u64;
+    std::fs::rename(bench.chunk(1, 0), bench.chunk(1, 1)).unwrap();
+    let summary = bench.full().unwrap();
+    assert_eq!(summary.files_resumed, count - 1);
+    bench.assert_sound();
+    bench.assert_restores(&summary, &bench.events());
+}
+
+/// The active chunk was left in full length; when it is completed it is another file.
+#[test]
+fn an_active_chunk_is_never_taken_up() {
+    let bench = Bench::new(&small());
+    die_at(&bench, "full", "manifest.json");
+    assert!(walkdir::WalkDir::new(incoming(&bench)).into_iter().any(|entry| name(entry.unwrap().path()) == "chunk-000005.000000"));
+    bench.append(100_000);
+    assert!(bench.get(Checkpoint::Writer) > 6 * 64 * 1024);
+    let summary = bench.full().unwrap();
+    assert_eq!(summary.files_resumed, 8, "{}", bench.said());
+    bench.assert_sound();
+    bench.assert_restores(&summary, &bench.events());
+}
+
+/// Where the storage itself fails, no byte is trusted again, and a full disk has its space back.
+#[test]
+fn a_failed_storage_keeps_nothing() {
+    for (operation, file, number) in [
+        ("sync", "chunk-000003", 5),
+        ("write", "chunk-000003", 28),
+        ("rename", "chunk-000003", 5),
+        ("create", "chunk-000003", 28),
+        ("truncate", "chunk-000003", 5),
+        ("sync", "/incoming/", 5),
+        ("write", "manifest.json", 28),
+        ("rename", "/backups/", 5),
+        ("sync", "/backups", 5),
+    ] {
+        let what = format!("{operation} {file} {number}");
+        let bench = Bench::new(&small());
+        is_interrupted(stop_after(&bench, BackupKind::Full, 5));
+        assert!(interrupted(&bench).is_some());
+        let output = execute(&bench, "full", &format!("{operation}:{file}:1:{number}"));
+        assert_eq!(output.status.code(), Some(1), "{what}: {}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(std::fs::read_dir(incoming(&bench)).unwrap().count(), 0, "{what}");
+        assert_eq!(assert_goes_on(&bench, &what).files_resumed, 0, "{what}");
+    }
+}
+
+/// The process is killed when a sync has just failed: its file has no name yet.
+#[test]
+fn what_could_not_be_synced_has_no_name() {
+    let bench = Bench::new(&small());
+    // The removal after the failed sync is the process's last act.
+    let run = execute(&bench, "full", "sync:chunk-000003:1:abort");
+    assert_eq!(run.status.signal(), Some(6));
+    let names = left(&bench);
+    assert!(names.contains_key("chunk-000002.000000") && !names.contains_key("chunk-000003.000000"), "{names:?}");
+    assert_goes_on(&bench, "sync");
+}
+
+#[test]
+fn what_is_left_counts_as_room() {
+    let bench = Bench::new(&small());
+    is_interrupted(stop_after(&bench, BackupKind::Full, 9));
+    let kept = interrupted(&bench).unwrap();
+    assert!(kept.bytes >= left_bytes(&bench) / 2 && kept.bytes < 2 * left_bytes(&bench) + 64 * 4096, "{kept:?}");
+    // While a run is at work, what lies there is its own.
+    let run = bench.run(|_| ());
+    let working = bench.repository.begin(None, &run).unwrap();
+    assert_eq!(interrupted(&bench), None);
+    drop(working);
+    assert_eq!(interrupted(&bench), Some(kept));
+}
+
+/// Manifests of the first version have no count of what was taken up.
+#[test]
+fn a_manifest_of_an_earlier_version_is_read() {
+    let bench = Bench::new(&small());
+    let full = bench.full().unwrap();
+    let path = bench.stored(&full).join("manifest.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("_resumed\"")).collect();
+    assert_eq!(lines.len() + 2, text.lines().count());
+    let earlier = lines.join("\n");
+    let body = earlier.split(",\n  \"checksum\"").next().unwrap();
+    let sealed = format!("{body},\n  \"checksum\": \"{}\"\n}}\n", blake3::hash(body.as_bytes()));
+    let before = bench.manifest(&full);
+    std::fs::write(&path, sealed).unwrap();
+    assert_eq!(bench.manifest(&full), before);
+    assert_eq!(before.cost.files_resumed, 0);
+    // And it serves as a parent.
+    let diff = bench.take().unwrap();
+    assert_eq!(diff.parent, Some(full.label));
+    bench.assert_sound();
+}
+
+/// Real signals at whatever moment; every run goes on, and in the end there is a backup.
+#[test]
+fn signals_at_any_moment() {
+    let bench = Bench::new(&Synthetic { filter_bytes: 1 << 20, ..Synthetic::of_size(96 << 20, 4 << 20) });
+    let (mut files, mut kills) = (0, 0);
+    for (round, signal) in [rustix::process::Signal::KILL, rustix::process::Signal::TERM].into_iter().cycle().enumerate().take(8) {
+        let mut child = command(&bench, "full").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        // Not before it has copied something more.
+        while left_of_any(&bench) < files + 2 && child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let sent = Instant::now();
+        if child.try_wait().unwrap().is_none() {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+        let status = child.wait().unwrap();
+        if status.success() {
+            break;
+        }
+        assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
+        assert!(status.signal() == Some(9) || status.code() == Some(143), "{status}");
+        let now = left_of_any(&bench);
+        assert!(now >= files, "round {round}: {files} files were there, now {now}");
+        (files, kills) = (now, kills + 1);
+    }
+    assert!(kills >= 3, "only {kills} runs were interrupted");
+    let there = left_of_any(&bench) as u64;
+    let output = command(&bench, "full").output().unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["files_resumed"].as_u64().unwrap(), there, "{answer}");
+    assert!(answer["bytes_read"].as_u64().unwrap() + answer["bytes_resumed"].as_u64().unwrap() < bench.db_bytes() + 200_000);
+    bench.assert_sound();
+}
+
+/// Chunks and tables under their names, of a source whose active chunk is copied last.
+fn left_of_any(bench: &Bench) -> usize {
+    let last = files(&bench.db).iter().map(|path| name(path).to_owned()).filter(|name| name.starts_with("chunk-")).max().unwrap();
+    let is_provable = |name: &str| uuid::Uuid::parse_str(name).is_ok() || name.starts_with("chunk-") && name != last;
+    walkdir::WalkDir::new(incoming(bench))
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.file_type().is_file() && is_provable(name(entry.path())))
+        .count()
+}
