@@ -193,7 +193,8 @@ impl<'a> Capture<'a> {
     /// Hashes the adopted files that `which` chooses, and takes those that are not as they were stored out again, so that the next attempt reads them from
     /// the node. Whether there was one.
     pub(super) fn weed_out(&mut self, which: impl Fn(&Row) -> bool) -> Result<bool> {
-        let adopted: Vec<Row> = self.here.values().filter(|held| held.adopted && which(&held.row)).map(|held| held.row.clone()).collect();
+        let adopted: Vec<Row> =
+            self.here.values().filter(|held| held.way == Way::Adopted && which(&held.row)).map(|held| held.row.clone()).collect();
         let mut any = false;
         for row in adopted {
             let Some(stored) = self.incoming.open(&row.path)? else { continue };
