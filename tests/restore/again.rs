@@ -208,14 +208,15 @@ fn a_full_disk_leaves_what_can_be_taken_up() {
     let stage = Stage::new("26.1-append");
     let target = stage.target("target");
     for part in ["chunk-000003", "index/indexmap", "proposal.chk", "kbackup-restore.json", "writer.chk"] {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["restore::crash::restores_in_a_process_of_its_own", "--exact", "--ignored", "--test-threads=1"])
+        let output = Command::new(env!("CARGO_BIN_EXE_kbackup"))
+            .args(["restore", "--repo"])
+            .arg(stage.repository.place())
+            .arg("--to")
+            .arg(&target)
             .env("KBACKUP_FAULT", format!("write:{}/{part}:1:{NO_SPACE}", target.display()))
-            .env("KBACKUP_TEST_REPOSITORY", stage.repository.place())
-            .env("KBACKUP_TEST_TARGET", &target)
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
+        let told = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && told.contains("cannot write"), "{part}: {told}");
         let nothing = contents(&target).keys().all(|name| name == "writer.chk" || name == "chaser.chk");
         assert!(nothing || start(&target, &stage.manifest) == Start::Refused, "{part}");
