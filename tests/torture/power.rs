@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use disk::{Disk, Record};
+use disk::{Data, Disk, Names, Record};
 
 /// A directory whose changes are watched.
 struct Watched {
@@ -75,9 +75,13 @@ impl Watched {
             }
         }
         let (of, wanted) = (all.len(), super::amount(short, usize::MAX));
-        while all.len() > wanted {
+        // Of what the run had said to be done everything has to be there: this disk is always asked.
+        let done = all.iter().position(|(made, image)| *made == records.len() && image.names == Names::Synced && image.data == Data::None);
+        let done = done.map(|place| all.remove(place)).unwrap();
+        while all.len() >= wanted {
             all.remove(chance.below(all.len()));
         }
+        all.push(done);
         println!("{name}: {} changes, {of} disks, {} asked", records.len(), all.len());
         let place = self.place.with_extension("disk");
         let mut disk = self.before.clone();
