@@ -839,7 +839,10 @@ mod faults {
             return Ok(());
         }
         match fault.effect {
-            Effect::Abort => std::process::abort(),
+            Effect::Abort => {
+                let _changes = super::recording::hold();
+                std::process::abort()
+            }
             Effect::Stop if number == fault.from => {
                 rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
                 // Another thread may take the signal, and this one stops a moment later.

@@ -6,7 +6,7 @@ use std::fs::Metadata;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf, absolute};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -51,6 +51,11 @@ pub(super) fn around<T>(change: &Change<'_>, run: impl FnOnce() -> io::Result<T>
     let value = run()?;
     record(&mut log, change, &concerned)?;
     Ok(value)
+}
+
+/// Waits until every change that was made is recorded, and lets none be made while the guard lives.
+pub(super) fn hold() -> Option<MutexGuard<'static, std::fs::File>> {
+    log().map(|log| log.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Records a change whose path nobody knew before.
