@@ -547,6 +547,14 @@ pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// What the file system reports; the old file then still stands.
 pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    write_durably_by(path, mode, |into| into.write_all(bytes))
+}
+
+/// As [`write_durably`], for content that is made piece by piece.
+///
+/// # Errors
+/// As for [`write_durably`]; also what `write` returns.
+pub fn write_durably_by(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let directory = parent(path);
     let staged = attempt(Operation::Create, path, || {
         let mode = std::fs::Permissions::from_mode(mode);
@@ -554,7 +562,11 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         recording::made(staged.path())?;
         Ok(staged)
     })?;
-    change(Operation::Write, path, Change::Written(staged.as_file(), 0, bytes), || staged.as_file().write_all(bytes))?;
+    change(Operation::Write, path, Change::Content(staged.as_file()), || {
+        let mut buffered = io::BufWriter::new(staged.as_file());
+        write(&mut buffered)?;
+        buffered.flush()
+    })?;
     change(Operation::Sync, path, Change::Synced(staged.as_file()), || staged.as_file().sync_all())?;
     let name = staged.path().to_owned();
     change(Operation::Rename, path, Change::Renamed(&name, path), || staged.persist(path).map_err(|error| error.error))?;

@@ -125,7 +125,7 @@ pub(crate) fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) 
     let first: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
     let time = first + std::time::Duration::from_secs(sequence);
     let kind = if parent.is_some() { BackupKind::Diff } else { BackupKind::Full };
-    Proven::unproven(Manifest {
+    let head = Head {
         format: FORMAT,
         label: Label::new(time, kind),
         sequence,
@@ -159,8 +159,9 @@ pub(crate) fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) 
         scavenging: Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
         contents: Contents { index: false, secondary_index: SecondaryIndex::Absent, archive: false, damaged: Vec::new() },
         cost: Cost::default(),
-        files: files.to_vec(),
-    })
+        totals: Totals::of(files),
+    };
+    Proven::unproven(Manifest { head, files: files.to_vec() })
 }
 
 pub(crate) fn labels(repository: &impl Repository) -> Vec<Label> {
@@ -172,6 +173,13 @@ pub(crate) fn content(repository: &impl Repository, label: &Label, row: &Row) ->
     let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
     file.read_exact_at(0, &mut bytes).unwrap();
     bytes
+}
+
+/// The text of a manifest, whatever it says.
+pub(crate) fn text(manifest: &Manifest) -> Vec<u8> {
+    let mut text = Vec::new();
+    manifest.write(&mut text).unwrap();
+    text
 }
 
 /// Commits a backup with one file.
@@ -365,19 +373,19 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
 
 fn backups_are_listed_by_sequence(factory: &impl Factory) {
     let repository = factory.create();
-    let made: Vec<Label> = [1, 2, 10, 11].map(|sequence| commit_one(&repository, sequence, b"events").label).to_vec();
+    let made: Vec<Label> = [1, 2, 10, 11].map(|sequence| commit_one(&repository, sequence, b"events").head.label).to_vec();
     assert_eq!(labels(&repository), made);
 }
 
 fn a_damaged_manifest_is_listed_with_its_error(factory: &impl Factory) {
     let repository = factory.create();
-    let made = [1, 2, 3].map(|sequence| commit_one(&repository, sequence, b"events").label);
+    let made = [1, 2, 3].map(|sequence| commit_one(&repository, sequence, b"events").head.label);
     factory.damage_manifest(&repository, &made[1]);
     let listed = repository.list().unwrap();
     assert_eq!(listed.iter().map(|one| one.label.clone()).collect::<Vec<_>>(), made);
-    assert_eq!(listed[1].manifest.as_ref().unwrap_err().kind(), Kind::StoredCorrupt);
+    assert_eq!(listed[1].head.as_ref().unwrap_err().kind(), Kind::StoredCorrupt);
     assert_eq!(repository.manifest(&made[1]).unwrap_err().kind(), Kind::StoredCorrupt);
-    assert!(listed[0].manifest.is_ok() && listed[2].manifest.is_ok());
+    assert!(listed[0].head.is_ok() && listed[2].head.is_ok());
 }
 
 fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use kbackup::error::{Error, Kind};
 use kbackup::event::{Event, Observer, Run};
 use kbackup::fs;
-use kbackup::manifest::{Blake3Hash, Label, Manifest, RelativePath, Row};
+use kbackup::manifest::{Blake3Hash, Label, RelativePath, Row};
 use kbackup::repository::{DirectoryRepository, Ingest, Repository};
 
 use crate::conformance::{Source, at, commit_one, content, labels, manifest, run, whole};
@@ -358,7 +358,8 @@ fn all_listed_are_whole(path: &Path) -> usize {
     let Ok(repository) = DirectoryRepository::open(path) else { return 0 };
     let listed = repository.list().unwrap();
     for backup in &listed {
-        let manifest: &Manifest = backup.manifest.as_ref().unwrap();
+        assert!(backup.head.is_ok());
+        let manifest = repository.manifest(&backup.label).unwrap();
         for row in &manifest.files {
             assert_eq!(Blake3Hash::of(&content(&repository, &manifest.label, row)), row.blake3, "{}", row.path);
         }

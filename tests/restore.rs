@@ -118,8 +118,9 @@ fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
 fn no_truncation_goes_into_a_scavenged_chunk() {
     let stage = Stage::with("26.1-append", |manifest| {
         let end = manifest.log.position.position();
+        let chunk_size = manifest.log.chunk_size;
         let active = manifest.files.iter_mut().filter_map(|row| row.chunk.as_mut()).next_back().unwrap();
-        assert!(manifest.log.chunk_size.start_of(active.start) < end);
+        assert!(chunk_size.start_of(active.start) < end);
         active.scavenged = true;
     });
     let plan = stage.plan(&stage.request()).unwrap();

@@ -1,9 +1,10 @@
 //! Which of a repository's backups is this one's predecessor? One repository holds one node, and the branches of its log are never mixed.
 
+use super::survey::Shelf;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::{Lineage, LogPosition, Relation};
-use crate::manifest::{BackupKind, Identity, Manifest, RestoredFrom};
+use crate::manifest::{BackupKind, Head, Identity, Label, RestoredFrom};
 
 /// The source, as far as it tells whose log it is.
 #[derive(Debug)]
@@ -16,47 +17,49 @@ pub(super) struct Seen<'a> {
 }
 
 /// The place of a new backup among those that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
     pub(super) branch: u32,
     pub(super) sequence: u64,
     pub(super) kind: BackupKind,
-    /// The newest sound backup of the branch that ends in the log as it is now.
-    pub(super) parent: Option<&'a Manifest>,
+    /// What a diff builds on: the newest sound backup of the branch that ends in the log as it is now.
+    pub(super) parent: Option<Label>,
+    /// Where the log of that backup ends, also for a full.
+    pub(super) held_up_to: Option<LogPosition>,
 }
 
-/// Finds the place. `manifests` are all that can be read, oldest first.
+/// Finds the place.
 ///
 /// # Errors
 /// `Refused` where the repository belongs to another node, or the log went another way and the operator has not said that this is meant.
-pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: BackupKind, new_branch: bool, run: &Run) -> Result<Place<'a>> {
-    if let Some(other) = manifests.iter().find(|manifest| !manifest.source.identity.may_be(seen.identity)) {
+pub(super) fn place(shelf: &Shelf, seen: &Seen<'_>, wanted: BackupKind, new_branch: bool, run: &Run) -> Result<Place> {
+    let backups = &shelf.backups;
+    if let Some(other) = backups.iter().find(|backup| !backup.source.identity.may_be(seen.identity)) {
         return Err(of_another_node(&other.source.identity, seen.identity));
     }
-    let newest = manifests.last();
+    let newest = backups.last();
     let sequence = newest.map_or(1, |newest| newest.sequence.saturating_add(1));
     let Some(newest) = newest else {
         if wanted == BackupKind::Diff {
             run.note("there is no backup yet, so this diff is a full");
         }
-        return Ok(Place { branch: 1, sequence, kind: BackupKind::Full, parent: None });
+        return Ok(Place { branch: 1, sequence, kind: BackupKind::Full, parent: None, held_up_to: None });
     };
-    let heads = heads(manifests);
+    let tips = tips(backups);
     // The newest backup of a branch may be of an older copy that both ways have in common: the log has to go on from all of them.
-    let stray = |branch: u32| manifests.iter().rev().find(|manifest| manifest.branch == branch && !goes_on(manifest, seen));
-    let Some(head) = heads.iter().rev().find(|head| stray(head.branch).is_none()) else {
+    let stray = |branch: u32| backups.iter().rev().find(|backup| backup.branch == branch && !goes_on(backup, seen));
+    let Some(tip) = tips.iter().rev().find(|tip| stray(tip.branch).is_none()) else {
         if !new_branch {
             return Err(other_branch(stray(newest.branch).unwrap_or(newest), newest, seen));
         }
         run.note("the log went another way: a new branch begins, and everything is read");
-        let branch = heads.iter().map(|head| head.branch).max().unwrap_or(0).saturating_add(1);
-        return Ok(Place { branch, sequence, kind: BackupKind::Full, parent: None });
+        let branch = tips.iter().map(|tip| tip.branch).max().unwrap_or(0).saturating_add(1);
+        return Ok(Place { branch, sequence, kind: BackupKind::Full, parent: None, held_up_to: None });
     };
-    let mut sound =
-        manifests.iter().rev().filter(|manifest| manifest.branch == head.branch && manifest.is_sound() && goes_on(manifest, seen));
+    let mut sound = backups.iter().rev().filter(|backup| backup.branch == tip.branch && shelf.is_usable(backup) && goes_on(backup, seen));
     let newest_sound = sound.clone().next();
     // Only what ends in the log at hand can be built upon.
-    let parent = sound.find(|manifest| manifest.log.position.position() <= seen.end);
+    let parent = sound.find(|backup| backup.log.position.position() <= seen.end);
     let kind = match (wanted, parent) {
         (BackupKind::Diff, Some(parent)) if parent.source.restored.as_ref() == seen.restored => BackupKind::Diff,
         (BackupKind::Diff, Some(_)) => {
@@ -75,21 +78,23 @@ pub(super) fn place<'a>(manifests: &'a [Manifest], seen: &Seen<'_>, wanted: Back
             seen.end, newest.label, newest.log.position
         ));
     }
-    Ok(Place { branch: head.branch, sequence, kind, parent })
+    let held_up_to = parent.map(|parent| parent.log.position.position());
+    let parent = parent.filter(|_| kind == BackupKind::Diff).map(|parent| parent.label.clone());
+    Ok(Place { branch: tip.branch, sequence, kind, parent, held_up_to })
 }
 
 /// The newest backup of each branch, oldest first.
-fn heads(manifests: &[Manifest]) -> Vec<&Manifest> {
-    let is_head = |index: usize, branch: u32| manifests.iter().skip(index + 1).all(|later| later.branch != branch);
-    manifests.iter().enumerate().filter(|(index, manifest)| is_head(*index, manifest.branch)).map(|(_, manifest)| manifest).collect()
+fn tips(backups: &[Head]) -> Vec<&Head> {
+    let is_tip = |index: usize, branch: u32| backups.iter().skip(index + 1).all(|later| later.branch != branch);
+    backups.iter().enumerate().filter(|(index, backup)| is_tip(*index, backup.branch)).map(|(_, backup)| backup).collect()
 }
 
-fn goes_on(manifest: &Manifest, seen: &Seen<'_>) -> bool {
-    matches!(relation(manifest, seen), Relation::Same { .. })
+fn goes_on(backup: &Head, seen: &Seen<'_>) -> bool {
+    matches!(relation(backup, seen), Relation::Same { .. })
 }
 
-fn relation(manifest: &Manifest, seen: &Seen<'_>) -> Relation {
-    manifest.log.lineage.relation(manifest.log.position.position(), seen.lineage, seen.end)
+fn relation(backup: &Head, seen: &Seen<'_>) -> Relation {
+    backup.log.lineage.relation(backup.log.position.position(), seen.lineage, seen.end)
 }
 
 fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
@@ -100,7 +105,7 @@ fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
         .hint("each node needs a repository of its own: choose another `--repo`")
 }
 
-fn other_branch(stray: &Manifest, newest: &Manifest, seen: &Seen<'_>) -> Error {
+fn other_branch(stray: &Head, newest: &Head, seen: &Seen<'_>) -> Error {
     let fork = match relation(stray, seen) {
         Relation::Fork { at } => format!("they part at log position {at}"),
         Relation::Same { .. } | Relation::Unrelated => "they have no epoch in common".to_owned(),

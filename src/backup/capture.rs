@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
 use crate::fs;
-use crate::manifest::{BackupKind, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
+use crate::manifest::{ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
 use crate::proof::Stretch;
 use crate::repository::{Incoming, Ingest, Stored};
 use crate::transfer::{hash_file, paced};
@@ -83,18 +83,8 @@ impl<'a> Take<'a> {
 }
 
 impl<'a> Capture<'a> {
-    pub(super) fn new(
-        incoming: Box<dyn Incoming + 'a>,
-        source: &'a Directories,
-        parent: Option<&'a Manifest>,
-        kind: BackupKind,
-        run: &'a Run,
-    ) -> Self {
-        let lent = match (kind, parent) {
-            (BackupKind::Diff, Some(parent)) => parent.files.iter().map(|row| (&row.path, row)).collect(),
-            _ => HashMap::new(),
-        };
-        let parent = parent.filter(|_| kind == BackupKind::Diff);
+    pub(super) fn new(incoming: Box<dyn Incoming + 'a>, source: &'a Directories, parent: Option<&'a Manifest>, run: &'a Run) -> Self {
+        let lent = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
         Self {
             incoming,
             source,

@@ -30,7 +30,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::format::{Boundary, ChunkSize, Lineage, LogPosition, Relation};
-use crate::manifest::{self, BackupKind, Contents, Label, Log, Manifest, ReadCheckpoints, Row, SecondaryIndex};
+use crate::manifest::{self, BackupKind, Contents, Head, Label, Log, Manifest, ReadCheckpoints, Row, SecondaryIndex, Totals};
 use crate::proof::{self, BackupEvidence, ChunkSet, LogProof};
 use crate::repository::Repository;
 use crate::transfer::Paced;
@@ -101,27 +101,26 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let started = clock::now();
     run.emit(Event::Step(Step::Preflight));
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
-    let Shelf { manifests, newest_label } = survey::shelf(repository, run)?;
-    let place = branch::place(&manifests, &ground.seen(), request.kind, request.new_branch, run)?;
-    let estimates = survey::estimate(source, &ground, &place)?;
+    let shelf = survey::shelf(repository, run)?;
+    let newest_label = shelf.newest_label.clone();
+    let (place, parent) = survey::settle(shelf, request, &ground, repository, run)?;
+    let estimates = survey::estimate(source, &ground, parent.as_ref())?;
     survey::room_for(estimates.all, source, &ground, repository, run)?;
-    let lender = place.parent.filter(|_| place.kind == BackupKind::Diff);
-    let incoming = repository.begin(lender, run)?;
+    let incoming = repository.begin(parent.as_ref(), run)?;
     // While the node still goes about its work: hashing takes its time.
-    let damaged =
-        lender.map(|parent| recheck::recheck(repository, &manifests, parent, request.recheck, run)).transpose()?.unwrap_or_default();
+    let damaged = parent.as_ref().map(|parent| recheck::recheck(repository, parent, request.recheck, run)).transpose()?.unwrap_or_default();
 
     run.emit(Event::Step(Step::Quiesce));
     let mut still = source.quiesce(repository, run)?;
-    let mut capture = Capture::new(incoming, &source.directories, place.parent, place.kind, run);
+    let mut capture = Capture::new(incoming, &source.directories, parent.as_ref(), run);
     capture.cost.bytes_read = ground.bytes_read;
     damaged.iter().for_each(|damaged| capture.distrust(&damaged.path, &damaged.error));
     // Those are marked already.
     drop(capture.distrusted());
-    let task = Task { request, source, repository, ground: &ground, place, expected: estimates.chunks, newest_label, started };
+    let task = Task { request, source, repository, ground: &ground, place: &place, expected: estimates.chunks, newest_label, started };
     let captured = task.capture(&mut capture, &mut still);
-    if let Some(parent) = lender {
-        recheck::mark(repository, &manifests, parent, capture.distrusted().iter(), run);
+    if let Some(parent) = &parent {
+        recheck::mark(repository, parent, &capture.distrusted(), run);
     }
     let taken = captured.and_then(|(manifest, log)| task.commit(capture, manifest, &log));
 
@@ -130,7 +129,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
         run.warn(format!("the node has not got everything back ({error}): run `kbackup release`"));
     }
     let manifest = taken?;
-    Ok(summary(&manifest, place.parent))
+    Ok(summary(&manifest, place.held_up_to))
 }
 
 /// What a backup would be, as far as it can be said while the node goes on.
@@ -154,11 +153,12 @@ pub struct Forecast {
 /// As the preflight of [`take`].
 pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn Repository>, run: &Run) -> Result<Forecast> {
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
-    let shelf = repository.map(|repository| survey::shelf(repository, run)).transpose()?.unwrap_or_default();
-    let place = branch::place(&shelf.manifests, &ground.seen(), request.kind, request.new_branch, run)?;
-    let estimate = survey::estimate(source, &ground, &place)?.all;
-    let parent = place.parent.filter(|_| place.kind == BackupKind::Diff).map(|parent| parent.label.clone());
-    Ok(Forecast { kind: place.kind, parent, branch: place.branch, position: ground.end, estimate })
+    let (place, parent) = match repository {
+        Some(repository) => survey::settle(survey::shelf(repository, run)?, request, &ground, repository, run)?,
+        None => (branch::place(&Shelf::default(), &ground.seen(), request.kind, request.new_branch, run)?, None),
+    };
+    let estimate = survey::estimate(source, &ground, parent.as_ref())?.all;
+    Ok(Forecast { kind: place.kind, parent: place.parent, branch: place.branch, position: ground.end, estimate })
 }
 
 /// One run's work, after the preflight.
@@ -167,7 +167,7 @@ struct Task<'a> {
     source: &'a Source<'a>,
     repository: &'a dyn Repository,
     ground: &'a Ground,
-    place: Place<'a>,
+    place: &'a Place,
     /// What the chunks will cost, for the progress.
     expected: Estimate,
     newest_label: Option<Label>,
@@ -304,7 +304,8 @@ impl Task<'_> {
         if let Some(missing) = missing_bytes {
             capture.run.warn(format!("the leader was {missing} bytes ahead of this member; they are not in this backup"));
         }
-        Manifest {
+        let files = capture.rows();
+        let head = Head {
             format: manifest::FORMAT,
             label: self.label(),
             sequence: self.place.sequence,
@@ -339,8 +340,9 @@ impl Task<'_> {
             scavenging: still.scavenging(),
             contents: Contents { index: index != Index::LeftOut, secondary_index, archive: false, damaged: capture.damaged() },
             cost: capture.cost(),
-            files: capture.rows(),
-        }
+            totals: Totals::of(&files),
+        };
+        Manifest { head, files }
     }
 
     /// Time and kind; never before the newest backup's, whatever the clock says.
@@ -373,7 +375,7 @@ struct Captured {
     end: End,
 }
 
-fn summary(manifest: &Manifest, parent: Option<&Manifest>) -> Summary {
+fn summary(manifest: &Head, held_up_to: Option<LogPosition>) -> Summary {
     let position = manifest.log.position.position();
     Summary {
         label: manifest.label.clone(),
@@ -381,8 +383,8 @@ fn summary(manifest: &Manifest, parent: Option<&Manifest>) -> Summary {
         parent: manifest.parent.clone(),
         branch: manifest.branch,
         position,
-        log_bytes_added: parent.map_or(0, |parent| position.since(parent.log.position.position())),
-        bytes: manifest.size(),
+        log_bytes_added: held_up_to.map_or(0, |end| position.since(end)),
+        bytes: manifest.totals.bytes,
         bytes_read: manifest.cost.bytes_read,
         bytes_stored: manifest.cost.bytes_stored,
         files_copied: manifest.cost.files_copied,

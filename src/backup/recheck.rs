@@ -4,7 +4,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::format::ReadAt;
-use crate::manifest::{Manifest, RelativePath, Role, Row};
+use crate::manifest::{Label, Manifest, RelativePath, Role, Row};
 use crate::repository::{Copy, Repository, remember_damage, remembered};
 use crate::transfer::{hash_file, paced};
 
@@ -32,13 +32,7 @@ pub(super) struct Damaged {
 ///
 /// # Errors
 /// What the storage reports for more than one file; an interruption.
-pub(super) fn recheck(
-    repository: &dyn Repository,
-    manifests: &[Manifest],
-    parent: &Manifest,
-    share: Share,
-    run: &Run,
-) -> Result<Vec<Damaged>> {
+pub(super) fn recheck(repository: &dyn Repository, parent: &Manifest, share: Share, run: &Run) -> Result<Vec<Damaged>> {
     let suspicious = remembered(repository, &parent.label)?.is_some_and(|known| known.is_damaged());
     let due = Due::of(parent, if suspicious { Share::Percent(100) } else { share }, last(repository)?.as_ref());
     run.emit(Event::Step(Step::Recheck));
@@ -50,7 +44,8 @@ pub(super) fn recheck(
             damaged.push(Damaged { path: row.path.clone(), error });
         }
     }
-    mark(repository, manifests, parent, damaged.iter().map(|damaged| &damaged.path), run);
+    let paths: Vec<RelativePath> = damaged.iter().map(|damaged| damaged.path.clone()).collect();
+    mark(repository, parent, &paths, run);
     // Not before the damage is kept: a run that dies here begins the same turn again.
     if let Some(last) = due.last
         && let Err(error) = repository.set_state(LAST, Some(last.to_string().as_bytes()))
@@ -126,33 +121,55 @@ fn wrong_with(repository: &dyn Repository, parent: &Manifest, row: &Row, run: &R
 }
 
 /// Marks every backup that shares these damaged files of the parent, and names it.
-pub(super) fn mark<'a>(
-    repository: &dyn Repository,
-    manifests: &[Manifest],
-    parent: &Manifest,
-    damaged: impl Iterator<Item = &'a RelativePath>,
-    run: &Run,
-) {
-    for row in damaged.filter_map(|path| parent.row(path)) {
-        let copy = copy_of(repository, parent, row);
-        let shares = |manifest: &&Manifest| {
-            let same = manifest.row(&row.path).filter(|other| (other.blake3, other.size) == (row.blake3, row.size));
-            manifest.label == parent.label || copy.is_some() && same.is_some_and(|same| copy_of(repository, manifest, same) == copy)
-        };
-        let labels: Vec<_> = manifests.iter().filter(shares).map(|manifest| &manifest.label).collect();
-        for label in &labels {
-            if let Err(error) = remember_damage(repository, label) {
-                run.warn(format!("it cannot be kept that {label} is damaged: {error}"));
-            }
+pub(super) fn mark(repository: &dyn Repository, parent: &Manifest, damaged: &[RelativePath], run: &Run) {
+    if damaged.is_empty() {
+        return;
+    }
+    let mut affected: Vec<Affected<'_>> = damaged
+        .iter()
+        .filter_map(|path| parent.row(path))
+        .map(|row| Affected { row, copy: copy_of(repository, &parent.label, row), labels: Vec::new() })
+        .collect();
+    let listed = repository.list().unwrap_or_else(|error| {
+        run.warn(format!("which other backups share what is damaged is not known: {error}"));
+        Vec::new()
+    });
+    for label in listed.into_iter().map(|listed| listed.label) {
+        // One at a time: a manifest can be large, and there can be many.
+        let Ok(manifest) = repository.manifest(&label) else { continue };
+        let mut shares = false;
+        for one in affected.iter_mut().filter(|one| one.is_in(repository, &manifest, parent)) {
+            one.labels.push(label.to_string());
+            shares = true;
         }
-        let names = labels.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if shares && let Err(error) = remember_damage(repository, &label) {
+            run.warn(format!("it cannot be kept that {label} is damaged: {error}"));
+        }
+    }
+    for Affected { row, labels, .. } in affected {
+        let names = labels.join(", ");
         run.warn(format!("{} is damaged in {names}: `kbackup verify --all --repair` mends it once another backup holds it", row.path));
     }
 }
 
+/// A damaged file of the parent, and the backups that have it.
+struct Affected<'a> {
+    row: &'a Row,
+    copy: Option<Copy>,
+    labels: Vec<String>,
+}
+
+impl Affected<'_> {
+    fn is_in(&self, repository: &dyn Repository, manifest: &Manifest, parent: &Manifest) -> bool {
+        let same = || manifest.row(&self.row.path).filter(|other| (other.blake3, other.size) == (self.row.blake3, self.row.size));
+        manifest.label == parent.label
+            || self.copy.is_some() && same().is_some_and(|same| copy_of(repository, &manifest.label, same) == self.copy)
+    }
+}
+
 /// Which copy of its bytes a backup has, whatever is wrong with it.
-fn copy_of(repository: &dyn Repository, manifest: &Manifest, row: &Row) -> Option<Copy> {
-    let files = repository.files(&manifest.label).ok()?;
+fn copy_of(repository: &dyn Repository, label: &Label, row: &Row) -> Option<Copy> {
+    let files = repository.files(label).ok()?;
     let stored: Box<dyn ReadAt> = files.open(&row.path).ok()??;
     Copy::of(&*stored).ok()?
 }

@@ -1,6 +1,9 @@
 //! The preflight: whose files are these, where does their log end, and is there room for them?
 
-use super::branch::{Place, Seen};
+use std::collections::{HashMap, HashSet};
+
+use super::Request;
+use super::branch::{self, Place, Seen};
 use super::capture::changed;
 use super::checkpoints;
 use super::counted::Counted;
@@ -10,7 +13,7 @@ use crate::event::Run;
 use crate::format::names::{ChunkName, TableId};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
-use crate::manifest::{BackupKind, FileEntry, FileSet, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom};
+use crate::manifest::{FileEntry, FileSet, Head, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom};
 use crate::proof::{self, ChunkSet};
 use crate::repository::Repository;
 use crate::transfer::Paced;
@@ -97,23 +100,53 @@ fn owner(source: &Source<'_>) -> Result<Option<Owner>> {
 /// The backups that are there.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    /// Every manifest that can be read, oldest first.
-    pub(super) manifests: Vec<Manifest>,
+    /// The head of every manifest that can be read, oldest first.
+    pub(super) backups: Vec<Head>,
     /// The newest name, also of a backup whose manifest cannot be read.
     pub(super) newest_label: Option<Label>,
+    /// Whose rows turned out damaged.
+    damaged: HashSet<Label>,
+}
+
+impl Shelf {
+    /// Whether a diff can build on a backup.
+    pub(super) fn is_usable(&self, backup: &Head) -> bool {
+        backup.is_sound() && !self.damaged.contains(&backup.label)
+    }
 }
 
 pub(super) fn shelf(repository: &dyn Repository, run: &Run) -> Result<Shelf> {
-    let mut manifests = Vec::new();
+    let mut backups = Vec::new();
     let mut newest_label: Option<Label> = None;
     for listed in repository.list()? {
         newest_label = newest_label.into_iter().chain([listed.label.clone()]).max_by_key(Label::time);
-        match listed.manifest {
-            Ok(manifest) => manifests.push(manifest),
+        match listed.head {
+            Ok(head) => backups.push(head),
             Err(error) => run.warn(format!("{}: {error}; it is left alone", listed.label)),
         }
     }
-    Ok(Shelf { manifests, newest_label })
+    Ok(Shelf { backups, newest_label, damaged: HashSet::new() })
+}
+
+/// Where a backup belongs, and the manifest it builds on: none for a full. A parent whose rows are damaged is left alone, and the place is found anew.
+pub(super) fn settle(
+    mut shelf: Shelf,
+    request: &Request,
+    ground: &Ground,
+    repository: &dyn Repository,
+    run: &Run,
+) -> Result<(Place, Option<Manifest>)> {
+    loop {
+        let place = branch::place(&shelf, &ground.seen(), request.kind, request.new_branch, run)?;
+        let Some(label) = place.parent.clone() else { return Ok((place, None)) };
+        match repository.manifest(&label) {
+            Err(error) if error.kind() == Kind::StoredCorrupt => {
+                run.warn(format!("{label}: {error}; it is left alone"));
+                shelf.damaged.insert(label);
+            }
+            result => return result.map(|parent| (place, Some(parent))),
+        }
+    }
 }
 
 /// An estimate of what a backup would copy, by names and lengths: the files are known for sure only while the node holds still.
@@ -135,9 +168,8 @@ pub(super) struct Estimates {
 }
 
 /// Estimates what will be copied.
-pub(super) fn estimate(source: &Source<'_>, ground: &Ground, place: &Place<'_>) -> Result<Estimates> {
-    let parent = place.parent.filter(|_| place.kind == BackupKind::Diff);
-    let held: std::collections::HashMap<_, _> = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
+pub(super) fn estimate(source: &Source<'_>, ground: &Ground, parent: Option<&Manifest>) -> Result<Estimates> {
+    let held: HashMap<_, _> = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
     let none = Estimate { files: 0, bytes: 0, held: 0 };
     let mut estimates = Estimates { all: none, chunks: none };
     for entry in source.directories.files()?.iter().filter(|entry| belongs(entry)) {

@@ -7,7 +7,7 @@ use super::Session;
 use super::output::{size, table};
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
-use crate::manifest::{BackupKind, Fork, Label, Manifest, forks};
+use crate::manifest::{BackupKind, Fork, Head, Label, forks};
 use crate::repository::{DirectoryRepository, Interrupted, Listed, Remembered, Repository, remembered};
 use crate::settings::arguments;
 
@@ -52,8 +52,8 @@ enum State {
 pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
     let repository = DirectoryRepository::open(&options.repository.repo)?;
     let listed = repository.list()?;
-    let any_damaged = listed.iter().any(|backup| backup.manifest.is_err());
-    let readable: Vec<&Manifest> = listed.iter().filter_map(|backup| backup.manifest.as_ref().ok()).collect();
+    let any_damaged = listed.iter().any(|backup| backup.head.is_err());
+    let readable: Vec<&Head> = listed.iter().filter_map(|backup| backup.head.as_ref().ok()).collect();
     let forks = forks(&readable);
     let backups = listed.into_iter().map(|backup| line(&repository, backup, &forks)).collect::<Result<Vec<_>>>()?;
     let interrupted = repository.interrupted()?;
@@ -67,14 +67,14 @@ pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
 
 fn line(repository: &dyn Repository, backup: Listed, forks: &BTreeMap<u32, Fork>) -> Result<Line> {
     let verified = remembered(repository, &backup.label)?;
-    let state = match backup.manifest {
+    let state = match backup.head {
         Ok(manifest) => readable(&manifest, forks.get(&manifest.branch)),
         Err(error) => State::Damaged { error: error.to_string() },
     };
     Ok(Line { label: backup.label, state, verified })
 }
 
-fn readable(manifest: &Manifest, fork: Option<&Fork>) -> State {
+fn readable(manifest: &Head, fork: Option<&Fork>) -> State {
     State::Readable {
         kind: manifest.kind,
         sequence: manifest.sequence,
@@ -83,7 +83,7 @@ fn readable(manifest: &Manifest, fork: Option<&Fork>) -> State {
         parent: manifest.parent.clone(),
         finished: manifest.finished,
         position: manifest.log.position.position().get(),
-        bytes: manifest.size(),
+        bytes: manifest.totals.bytes,
         bytes_stored: manifest.cost.bytes_stored.saturating_add(manifest.cost.bytes_resumed),
         damaged: !manifest.is_sound(),
         index: manifest.contents.index,

@@ -30,7 +30,7 @@ pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
 fn newest(repository: &DirectoryRepository) -> Result<Manifest> {
     let newest =
         repository.list()?.pop().ok_or_else(|| Error::new(Kind::NotFound, "the repository has no backup").on(repository.place()))?;
-    newest.manifest
+    repository.manifest(&newest.label)
 }
 
 fn text(manifest: &Manifest) -> String {
@@ -47,7 +47,7 @@ fn text(manifest: &Manifest) -> String {
         ("node", source.identity.endpoint.clone().unwrap_or_else(|| "not asked".to_owned())),
         ("database", source.identity.database.to_string()),
         ("taken from", format!("{} ({})", source.db, if source.online { "running node" } else { "offline" })),
-        ("files", format!("{}, {}", manifest.files.len(), size(manifest.size()))),
+        ("files", format!("{}, {}", manifest.totals.files, size(manifest.totals.bytes))),
         ("read from the source", size(manifest.cost.bytes_read)),
         ("new in the repository", size(manifest.cost.bytes_stored)),
         (

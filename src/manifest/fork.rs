@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Label, Manifest};
+use super::{Head, Label};
 use crate::format::{LogPosition, Relation};
 
 /// Where one branch left another.
@@ -20,9 +20,9 @@ pub struct Fork {
 
 /// The fork of each branch that left another one. `manifests` are all that can be read, in any order.
 #[must_use]
-pub fn forks(manifests: &[&Manifest]) -> BTreeMap<u32, Fork> {
+pub fn forks(manifests: &[&Head]) -> BTreeMap<u32, Fork> {
     // Not the newest of a branch: that may be of an older copy, which ends before the fork.
-    let mut longest: BTreeMap<u32, &Manifest> = BTreeMap::new();
+    let mut longest: BTreeMap<u32, &Head> = BTreeMap::new();
     for manifest in manifests {
         let entry = longest.entry(manifest.branch).or_insert(manifest);
         if end(entry) < end(manifest) {
@@ -32,8 +32,8 @@ pub fn forks(manifests: &[&Manifest]) -> BTreeMap<u32, Fork> {
     longest.values().filter_map(|longest| Some((longest.branch, fork(longest, manifests)?))).collect()
 }
 
-fn fork(longest: &Manifest, manifests: &[&Manifest]) -> Option<Fork> {
-    let shared = |other: &Manifest| match other.log.lineage.relation(end(other), &longest.log.lineage, end(longest)) {
+fn fork(longest: &Head, manifests: &[&Head]) -> Option<Fork> {
+    let shared = |other: &Head| match other.log.lineage.relation(end(other), &longest.log.lineage, end(longest)) {
         Relation::Same { shared } => Some((shared, true)),
         Relation::Fork { at } => Some((at, false)),
         Relation::Unrelated => None,
@@ -49,6 +49,6 @@ fn fork(longest: &Manifest, manifests: &[&Manifest]) -> Option<Fork> {
     Some(Fork { branch: branch.0, position, label: last.map(|(other, ..)| other.label.clone()) })
 }
 
-const fn end(manifest: &Manifest) -> LogPosition {
+fn end(manifest: &Head) -> LogPosition {
     manifest.log.position.position()
 }

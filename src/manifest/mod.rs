@@ -7,6 +7,7 @@ mod label;
 mod path;
 mod record;
 mod restored;
+mod text;
 
 pub use file_set::{Directories, FileEntry, FileSet};
 pub use fork::{Fork, forks};
@@ -15,3 +16,4 @@ pub use label::{BackupKind, Label};
 pub use path::{InvalidPath, RelativePath, Root};
 pub use record::*;
 pub use restored::{RestoreMark, RestoreState};
+pub use text::FORMAT;

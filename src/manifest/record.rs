@@ -1,23 +1,40 @@
-use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{BackupKind, Blake3Hash, Label, RelativePath};
 use crate::clock::Timestamp;
-use crate::error::{Error, Kind, Result};
 use crate::format::chunk::Transform;
 use crate::format::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, Lineage, LogPosition, Md5Hash, WriterPosition};
 
-/// The version of the manifest format that this program writes.
-pub const FORMAT: u32 = 1;
-
-/// A manifest may describe 400 000 chunks and more than that in bytes of JSON; beyond this it is not read.
-pub const MAX_BYTES: u64 = 512 * 1024 * 1024;
-
-/// Everything known of one backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything known of one backup: its head, and a row for each file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Manifest {
+    /// All but the rows.
+    #[serde(flatten)]
+    pub head: Head,
+    /// Every file, in the order of their paths.
+    pub files: Vec<Row>,
+}
+
+impl Deref for Manifest {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl DerefMut for Manifest {
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+}
+
+/// A manifest without its rows: enough for a list, and to find the place of the next backup. It can be read without them, as they can be many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
     /// Version of this format.
     pub format: u32,
     /// The backup's name.
@@ -46,8 +63,26 @@ pub struct Manifest {
     pub contents: Contents,
     /// What it cost.
     pub cost: Cost,
-    /// Every file, in the order of their paths.
-    pub files: Vec<Row>,
+    /// How many files it has, and how large they are.
+    pub totals: Totals,
+}
+
+/// The sum of a backup's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Files.
+    pub files: u64,
+    /// Bytes that a restore writes, holes included.
+    pub bytes: u64,
+}
+
+impl Totals {
+    /// The sum of `rows`.
+    #[must_use]
+    pub fn of(rows: &[Row]) -> Self {
+        let bytes = rows.iter().map(|row| row.size).fold(0, u64::saturating_add);
+        Self { files: rows.len() as u64, bytes }
+    }
 }
 
 /// The node, and how it was seen.
@@ -333,59 +368,12 @@ impl Manifest {
     pub fn row(&self, path: &RelativePath) -> Option<&Row> {
         self.files.iter().find(|row| row.path == *path)
     }
+}
 
-    /// Bytes that a restore writes, holes included.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.files.iter().map(|row| row.size).fold(0, u64::saturating_add)
-    }
-
+impl Head {
     /// Whether the backup may be `latest` by itself.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.contents.damaged.is_empty()
     }
-
-    /// The text of `manifest.json`, which ends in a checksum over all the rest.
-    ///
-    /// # Errors
-    /// Never in practice: every field can be written as JSON.
-    pub fn encode(&self) -> Result<String> {
-        let text =
-            serde_json::to_string_pretty(self).map_err(|error| Error::new(Kind::Failed, "cannot write the manifest").because(error))?;
-        let body = text.strip_suffix("\n}").unwrap_or(&text);
-        Ok(format!("{body}{SEAL}{}\"\n}}\n", Blake3Hash::of(body.as_bytes())))
-    }
-
-    /// Reads what [`Self::encode`] wrote, by this version of the program or a later one of the same format.
-    ///
-    /// # Errors
-    /// [`Kind::StoredCorrupt`] where the bytes are not a manifest or not what was written, [`Kind::Refused`] for a newer format.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
-        }
-        let corrupt = |why: String| Error::new(Kind::StoredCorrupt, "the manifest is damaged").because(why);
-        let text = std::str::from_utf8(bytes).map_err(|error| corrupt(error.to_string()))?;
-        let version: Version = serde_json::from_str(text).map_err(|error| corrupt(error.to_string()))?;
-        if version.format > FORMAT {
-            return Err(Error::new(Kind::Refused, format!("the manifest has format {}, this program knows {FORMAT}", version.format))
-                .hint("use the newer kbackup that wrote it"));
-        }
-        let (body, seal) = text.rsplit_once(SEAL).ok_or_else(|| corrupt("it has no checksum".to_owned()))?;
-        let written = seal.get(..64).and_then(|digits| digits.parse::<Blake3Hash>().ok());
-        if written != Some(Blake3Hash::of(body.as_bytes())) {
-            return Err(corrupt("its checksum does not fit".to_owned()));
-        }
-        let manifest: Self = serde_json::from_str(text).map_err(|error| corrupt(error.to_string()))?;
-        let mut seen = HashSet::new();
-        // Two names that differ only in case would be one file on some file systems.
-        if let Some(row) = manifest.files.iter().find(|row| !seen.insert(row.path.to_string().to_lowercase())) {
-            return Err(corrupt(format!("two rows for {}", row.path)));
-        }
-        Ok(manifest)
-    }
 }
-
-const SEAL: &str = ",\n  \"checksum\": \"";

@@ -64,7 +64,7 @@ pub fn prove_backup(files: &dyn FileSet, manifest: Manifest, evidence: &Evidence
             None => fault.what.clone(),
         })
         .collect();
-    Err(Error::new(Kind::Failed, "what was captured is not proven to be a backup").on(manifest.label).because(list.join("; ")))
+    Err(Error::new(Kind::Failed, "what was captured is not proven to be a backup").on(manifest.head.label).because(list.join("; ")))
 }
 
 /// What the run has not shown of the bytes it read.

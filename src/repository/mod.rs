@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::event::Run;
 use crate::format::{Md5Hash, ReadAt};
 use crate::fs;
-use crate::manifest::{Blake3Hash, FileSet, Label, Manifest, RelativePath, Row};
+use crate::manifest::{Blake3Hash, FileSet, Head, Label, Manifest, RelativePath, Row};
 
 /// A place that holds backups of one node.
 pub trait Repository: Sync {
@@ -25,7 +25,8 @@ pub trait Repository: Sync {
     /// How to name it to an operator.
     fn place(&self) -> String;
 
-    /// Every committed backup, oldest first by sequence. A backup whose manifest cannot be read is listed with its error.
+    /// Every committed backup, oldest first by sequence. One whose manifest cannot be read is listed with its error. Only the heads
+    /// of the manifests are read: damage behind them is found by [`Self::manifest`].
     ///
     /// # Errors
     /// What the storage reports for the repository as a whole.
@@ -101,8 +102,8 @@ pub trait Repository: Sync {
 pub struct Listed {
     /// Its name.
     pub label: Label,
-    /// Its manifest, or why it cannot be read.
-    pub manifest: Result<Manifest>,
+    /// The head of its manifest, or why it cannot be read.
+    pub head: Result<Head>,
 }
 
 /// Which copy of its bytes a name of the repository leads to: names of several backups may share one, and equal bytes may be stored in several.

@@ -17,7 +17,7 @@ use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{HEADER_LENGTH, Transform};
 use crate::format::{Boundary, LogPosition};
 use crate::fs;
-use crate::manifest::{BackupKind, Blake3Hash, Directories, Label, Manifest, Role, Root, Row, SecondaryIndex};
+use crate::manifest::{BackupKind, Blake3Hash, Directories, Head, Label, Manifest, Role, Root, Row, SecondaryIndex};
 use crate::node::ServerVersion;
 use crate::proof;
 use crate::repository::{Remembered, Repository, remembered};
@@ -274,17 +274,16 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
         }
         return Ok((manifest, Vec::new()));
     }
-    let mut sound: Vec<Manifest> = Vec::new();
-    let mut heads: BTreeMap<u32, OtherBranch> = BTreeMap::new();
-    let mut damaged: Vec<Manifest> = Vec::new();
+    let mut tips: BTreeMap<u32, OtherBranch> = BTreeMap::new();
+    let (mut sound, mut damaged): (Vec<Head>, Vec<Head>) = Default::default();
     let mut unreadable: Option<(Label, Error)> = None;
     for listed in repository.list()? {
-        match listed.manifest {
-            Ok(manifest) if !manifest.is_sound() => damaged.push(manifest),
-            Ok(manifest) => {
-                let head = OtherBranch { branch: manifest.branch, newest: manifest.label.clone(), position: manifest.log.position };
-                heads.insert(manifest.branch, head);
-                sound.push(manifest);
+        match listed.head {
+            Ok(head) if !head.is_sound() => damaged.push(head),
+            Ok(head) => {
+                let tip = OtherBranch { branch: head.branch, newest: head.label.clone(), position: head.log.position };
+                tips.insert(head.branch, tip);
+                sound.push(head);
             }
             Err(error) => {
                 if unreadable.as_ref().is_none_or(|(label, _)| *label < listed.label) {
@@ -293,12 +292,10 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
             }
         }
     }
-    sound.sort_by_key(|manifest| manifest.sequence);
+    sound.sort_by_key(|head| head.sequence);
     // Labels never go back in time, so that the order of an unreadable backup is known by its name.
     if let Some((label, error)) = unreadable.filter(|(label, _)| sound.last().is_none_or(|newest| newest.label < *label)) {
-        let what = format!("the newest backup, {label}, cannot be read, and an older one is not taken silently");
-        let error = Error::new(error.kind(), what).on(repository.place()).because(error);
-        return Err(error.hint(instead_of(repository, &sound)?));
+        return Err(not_silently(repository, &label, error, &sound));
     }
     let Some(newest) = sound.pop() else {
         let error = Error::new(Kind::NotFound, "there is no sound backup to restore").on(repository.place());
@@ -315,11 +312,22 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
             .hint(format!("`kbackup verify {} --repair` mends it where the repository holds the same bytes once more", newest.label))
             .hint(instead_of(repository, &sound)?));
     }
+    let manifest = repository.manifest(&newest.label).map_err(|error| not_silently(repository, &newest.label, error, &sound))?;
     for later in damaged.iter().filter(|damaged| damaged.sequence > newest.sequence) {
         warnings.push(format!("the later backup {} is marked as damaged, so {} is taken", later.label, newest.label));
     }
-    heads.remove(&newest.branch);
-    Ok((newest, heads.into_values().collect()))
+    tips.remove(&newest.branch);
+    Ok((manifest, tips.into_values().collect()))
+}
+
+/// The newest backup cannot be read.
+fn not_silently(repository: &dyn Repository, label: &Label, error: Error, others: &[Head]) -> Error {
+    let what = format!("the newest backup, {label}, cannot be read, and an older one is not taken silently");
+    let unreadable = Error::new(error.kind(), what).on(repository.place()).because(error);
+    match instead_of(repository, others) {
+        Ok(hint) => unreadable.hint(hint),
+        Err(error) => unreadable.hint(format!("what is known of the others cannot be read either: {error}")),
+    }
 }
 
 /// What was found wrong with a backup's stored files, if anything was.
@@ -329,10 +337,10 @@ fn known_damage(repository: &dyn Repository, label: &Label) -> Result<Option<Str
 }
 
 /// The newest of these, oldest first, that nothing bad is known of, for an operator who has to do without those after it.
-fn instead_of(repository: &dyn Repository, sound: &[Manifest]) -> Result<String> {
-    for manifest in sound.iter().rev() {
-        if known_damage(repository, &manifest.label)?.is_none() {
-            let Manifest { label, finished, .. } = manifest;
+fn instead_of(repository: &dyn Repository, sound: &[Head]) -> Result<String> {
+    for head in sound.iter().rev() {
+        if known_damage(repository, &head.label)?.is_none() {
+            let Head { label, finished, .. } = head;
             return Ok(format!("`kbackup restore {label}` restores the newest one that is not known to be damaged, of {finished}"));
         }
     }

@@ -8,7 +8,7 @@ use super::{BackupReport, Finding, in_words};
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
-use crate::manifest::{FileSet, Manifest, RelativePath, Role, Row};
+use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
 use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
 use crate::repository::{Copy, Repository};
 use crate::transfer::{Digest, Paced, hash_file, paced};
@@ -121,7 +121,7 @@ impl Verification<'_> {
                     scope.spawn(|| -> Result<()> {
                         while let Some((index, row)) = next_of(&next, rows) {
                             self.run.check()?;
-                            let hashed = hash_row(self.repository, self.manifest, row, &known, self.run)?;
+                            let hashed = hash_row(self.repository, &self.manifest.label, row, &known, self.run)?;
                             if let Ok(mut results) = results.lock() {
                                 results.push((index, hashed));
                             }
@@ -238,8 +238,8 @@ fn next_of<'a>(next: &AtomicUsize, rows: &'a [Row]) -> Option<(usize, &'a Row)> 
 }
 
 /// What a stored file hashes to. Damage, an unreadable block among it, is no error.
-fn hash_row(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared: &Mutex<&mut Shared>, run: &Run) -> Result<Hashed> {
-    let source = match repository.open(&manifest.label, row) {
+fn hash_row(repository: &dyn Repository, label: &Label, row: &Row, shared: &Mutex<&mut Shared>, run: &Run) -> Result<Hashed> {
+    let source = match repository.open(label, row) {
         Ok(source) => paced(source, run),
         Err(error) if is_damage(&error) => return Ok(Err(in_words(&error))),
         Err(error) => return Err(error),
@@ -267,8 +267,8 @@ fn hash_row(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared:
 }
 
 /// Whether a stored file has the bytes of its row.
-pub(super) fn is_intact(repository: &dyn Repository, manifest: &Manifest, row: &Row, shared: &mut Shared, run: &Run) -> Result<bool> {
-    let hashed = hash_row(repository, manifest, row, &Mutex::new(shared), run)?;
+pub(super) fn is_intact(repository: &dyn Repository, label: &Label, row: &Row, shared: &mut Shared, run: &Run) -> Result<bool> {
+    let hashed = hash_row(repository, label, row, &Mutex::new(shared), run)?;
     Ok(hashed.is_ok_and(|digest| is_as_stored(row, &digest)))
 }
 

@@ -11,9 +11,9 @@ pub use self::repair::{Lost, RepairPlan, Repaired, Replacement, plan_repair, rep
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
-use crate::manifest::{Label, Manifest, RelativePath};
+use crate::manifest::{Label, RelativePath};
 use crate::proof::Depth;
-use crate::repository::{Remembered, Repository, remember};
+use crate::repository::{Listed, Remembered, Repository, remember};
 
 /// Which backups to verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,15 +91,15 @@ fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared:
     run.emit(Event::Step(Step::Verify));
     let chosen = choose(repository, which)?;
     if depth > Depth::Quick {
-        let manifests = chosen.iter().filter_map(|(_, manifest)| manifest.as_ref().ok());
-        let (files, bytes) = manifests
-            .fold((0, 0_u64), |(files, bytes), manifest| (files + manifest.files.len() as u64, bytes.saturating_add(manifest.size())));
+        let totals = chosen.iter().filter_map(|listed| listed.head.as_ref().ok()).map(|head| head.totals);
+        let (files, bytes) =
+            totals.fold((0_u64, 0_u64), |(files, bytes), totals| (files + totals.files, bytes.saturating_add(totals.bytes)));
         run.emit(Event::Expected { files, bytes });
     }
     let mut backups = Vec::with_capacity(chosen.len());
-    for (label, manifest) in chosen {
+    for Listed { label, .. } in chosen {
         run.check()?;
-        let report = match manifest {
+        let report = match repository.manifest(&label) {
             Ok(manifest) => backup::verify(repository, &manifest, depth, shared, run)?,
             Err(error) if error.kind() == Kind::StoredCorrupt => unreadable(label, &error),
             Err(error) => return Err(error),
@@ -113,22 +113,24 @@ fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared:
     Ok(Report { depth, backups, bytes_hashed: shared.bytes_hashed })
 }
 
-fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<(Label, Result<Manifest>)>> {
-    let listed = || Ok::<_, Error>(repository.list()?.into_iter().map(|listed| (listed.label, listed.manifest)));
+fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<Listed>> {
+    let mut listed = repository.list()?;
     match which {
-        Which::All => Ok(listed()?.collect()),
-        Which::Newest => match listed()?.next_back() {
-            Some(newest) => Ok(vec![newest]),
-            None => Err(Error::new(Kind::NotFound, "there is no backup").on(repository.place()).hint("`kbackup full` makes one")),
-        },
-        Which::Named(labels) => labels
-            .iter()
-            .map(|label| match repository.manifest(label) {
-                Err(error) if error.kind() == Kind::NotFound => Err(error),
-                manifest => Ok((label.clone(), manifest)),
-            })
-            .collect(),
+        Which::All => {}
+        Which::Newest => {
+            listed.drain(..listed.len().saturating_sub(1));
+            if listed.is_empty() {
+                return Err(Error::new(Kind::NotFound, "there is no backup").on(repository.place()).hint("`kbackup full` makes one"));
+            }
+        }
+        Which::Named(labels) => {
+            if let Some(unknown) = labels.iter().find(|label| listed.iter().all(|listed| listed.label != **label)) {
+                return Err(Error::new(Kind::NotFound, "there is no such backup").on(unknown).hint("`kbackup list` shows what there is"));
+            }
+            listed.retain(|listed| labels.contains(&listed.label));
+        }
     }
+    Ok(listed)
 }
 
 fn unreadable(label: Label, error: &Error) -> BackupReport {

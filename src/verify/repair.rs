@@ -80,41 +80,47 @@ pub fn plan_repair(repository: &dyn Repository, which: &Which, depth: Depth, run
     if wanted.is_empty() {
         return Ok(plan);
     }
-    let manifests: Vec<Manifest> = repository.list()?.into_iter().filter_map(|listed| listed.manifest.ok()).collect();
-    let mut names: HashMap<Bytes, Vec<(&Manifest, &Row)>> = HashMap::new();
-    for manifest in manifests.iter().filter(|manifest| wanted.contains(&manifest.label)) {
-        for row in &manifest.files {
-            if !is_intact(repository, manifest, row, &mut shared, run)? {
-                names.entry(bytes_of(row)).or_default();
+    // The manifests one at a time: each can be large, and there can be many.
+    let mut names: HashMap<Bytes, Vec<(Label, Row)>> = HashMap::new();
+    for label in wanted {
+        for row in readable(repository, label)?.map_or_else(Vec::new, |manifest| manifest.files) {
+            if !is_intact(repository, label, &row, &mut shared, run)? {
+                names.entry(bytes_of(&row)).or_default();
             }
         }
     }
-    for manifest in &manifests {
-        for row in &manifest.files {
-            if let Some(names) = names.get_mut(&bytes_of(row)) {
-                names.push((manifest, row));
+    for label in repository.list()?.into_iter().map(|listed| listed.label) {
+        for row in readable(repository, &label)?.map_or_else(Vec::new, |manifest| manifest.files) {
+            if let Some(names) = names.get_mut(&bytes_of(&row)) {
+                names.push((label.clone(), row));
             }
         }
     }
     for names in names.into_values() {
         let (mut good, mut bad) = (None, Vec::new());
-        for (manifest, row) in names {
-            if is_intact(repository, manifest, row, &mut shared, run)? { good = Some((manifest, row)) } else { bad.push((manifest, row)) }
+        for (label, row) in names {
+            if is_intact(repository, &label, &row, &mut shared, run)? { good = Some((label, row)) } else { bad.push((label, row)) }
         }
         let Some((_, first)) = bad.first() else { continue };
         let (path, size) = (first.path.clone(), first.size);
-        let backups: Vec<Label> = bad.iter().map(|(manifest, _)| manifest.label.clone()).collect();
+        let backups: Vec<Label> = bad.iter().map(|(label, _)| label.clone()).collect();
         let Some((from, good)) = good else {
             plan.lost.push(Lost { path, backups });
             continue;
         };
-        let bad = bad.into_iter().map(|(manifest, row)| (manifest.label.clone(), row.clone())).collect();
-        let rows = Rows { good: good.clone(), bad };
-        plan.replacements.push(Replacement { path, size, from: from.label.clone(), into: backups, rows });
+        plan.replacements.push(Replacement { path, size, from, into: backups, rows: Rows { good, bad } });
     }
     plan.replacements.sort_by(|one, other| one.path.cmp(&other.path));
     plan.lost.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(plan)
+}
+
+/// The manifest; none where it is damaged, which the verification has told.
+fn readable(repository: &dyn Repository, label: &Label) -> Result<Option<Manifest>> {
+    match repository.manifest(label) {
+        Err(error) if matches!(error.kind(), Kind::StoredCorrupt | Kind::NotFound) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// What tells equal files.

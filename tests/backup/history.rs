@@ -121,7 +121,7 @@ fn labels_grow_although_the_clock_goes_back() {
     let mut manifest: Manifest = bench.manifest(&first);
     manifest.label = Label::new(clock::Timestamp::from_second(tomorrow).unwrap(), BackupKind::Full);
     let backups = Path::new(&kbackup::repository::Repository::place(&bench.repository)).join("backups");
-    std::fs::write(backups.join(first.label.as_str()).join("manifest.json"), manifest.encode().unwrap()).unwrap();
+    std::fs::write(backups.join(first.label.as_str()).join("manifest.json"), crate::conformance::text(&manifest)).unwrap();
     std::fs::rename(backups.join(first.label.as_str()), backups.join(manifest.label.as_str())).unwrap();
     for count in 1..4 {
         let next = bench.take().unwrap();

@@ -34,7 +34,7 @@ fn wait_until(what: impl Fn() -> bool) {
 /// Bytes of all chunks in a directory.
 fn chunk_bytes(directory: &Path) -> u64 {
     let files = walkdir::WalkDir::new(directory).into_iter().flatten();
-    let chunks = files.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("chunk-")));
+    let chunks = files.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.contains("chunk-")));
     chunks.map(|entry| entry.metadata().unwrap().len()).sum()
 }
 

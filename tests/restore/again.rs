@@ -79,7 +79,7 @@ fn only_the_same_backup_takes_up() {
     let stage = Stage::new("20.10-append");
     interrupt(&stage);
     let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
-    assert!(stage.refused(&Request { label: Some(other.label), ..stage.request() }).contains(stage.manifest.label.as_str()));
+    assert!(stage.refused(&Request { label: Some(other.head.label), ..stage.request() }).contains(stage.manifest.label.as_str()));
     stage.plan(&Request { label: Some(stage.manifest.label.clone()), ..stage.request() }).unwrap();
     RestoreMark::begin(uuid::Uuid::nil(), stage.manifest.label.clone(), stage.manifest.finished).write(&stage.target("target")).unwrap();
     assert!(stage.refused(&Request { label: Some(stage.manifest.label.clone()), ..stage.request() }).contains("another backup"));

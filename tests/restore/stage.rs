@@ -180,7 +180,7 @@ pub(crate) fn back_up(
         true => SecondaryIndex::Included,
         false => SecondaryIndex::Absent,
     };
-    let mut manifest = Manifest {
+    let head = Head {
         format: FORMAT,
         label: Label::new(finished, BackupKind::Full),
         sequence,
@@ -214,8 +214,9 @@ pub(crate) fn back_up(
         scavenging: Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
         contents: Contents { index: end.is_none(), secondary_index, archive: false, damaged: Vec::new() },
         cost: Cost::default(),
-        files,
+        totals: Totals::of(&files),
     };
+    let mut manifest = Manifest { head, files };
     assert_eq!(structure(&*incoming, &manifest, &run).unwrap(), [], "it is one that could be committed");
     change(&mut manifest);
     let proven = Proven::unproven(manifest);

@@ -53,7 +53,7 @@ impl Master {
     }
 
     fn of(bench: Bench) -> Self {
-        let manifests = bench.manifests();
+        let manifests = bench.manifests().into_iter().map(|head| bench.repository.manifest(&head.label).unwrap()).collect::<Vec<_>>();
         let place = PathBuf::from(bench.repository.place());
         let restored = manifests.iter().map(|manifest| {
             let (outcome, target) = restore_into(&bench.repository, &manifest.label, &bench.path("expected"));
@@ -313,8 +313,12 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
             None if truth.gone => continue,
             None => return Err(format!("{label} is not listed")),
             Some(_) if truth.gone => return Err(format!("{label} is gone, and listed")),
-            Some(line) if line.manifest.is_ok() == truth.manifest => {
-                return Err(format!("{label} is listed as {:?}, and the truth is {truth:?}", line.manifest));
+            // Only the heads are read for a list.
+            Some(line) if line.head.is_ok() && truth.manifest && repository.manifest(label).is_ok() => {
+                return Err(format!("the manifest of {label} can be read, and the truth is {truth:?}"));
+            }
+            Some(line) if line.head.is_err() && !truth.manifest => {
+                return Err(format!("{label} is listed as {:?}, and the truth is {truth:?}", line.head));
             }
             Some(_) => {}
         }

@@ -18,7 +18,7 @@ use crate::format::{Md5Hash, ReadAt};
 use crate::fs::{self, IoError};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Label, Manifest, RelativePath, Row};
 use crate::proof::Proven;
-use crate::repository::{Incoming, Ingest, Repository, Stored};
+use crate::repository::{Incoming, Ingest, Stored};
 use crate::transfer::{self, Failure, Segment};
 
 /// A backup in the making: `incoming/<id>/`, which becomes `backups/LABEL/` by one rename.
@@ -178,7 +178,7 @@ impl<'a> DirectoryIncoming<'a> {
                 .hint("run it again"));
         }
         for newest in self.repository.labels()?.iter().rev() {
-            match self.repository.manifest(newest) {
+            match self.repository.head(newest) {
                 Ok(newest) if newest.sequence >= manifest.sequence => {
                     return Err(Error::new(Kind::Locked, "another run has committed a backup meanwhile")
                         .on(newest.label)
@@ -375,7 +375,7 @@ impl Incoming for DirectoryIncoming<'_> {
         self.check_rows(manifest)?;
         self.finish_files(manifest)?;
         self.sync_directories(manifest)?;
-        self.changed(fs::write_durably(&self.files.top().join(MANIFEST), manifest.encode()?.as_bytes(), FILE_MODE))?;
+        self.changed(fs::write_durably_by(&self.files.top().join(MANIFEST), FILE_MODE, |into| manifest.write(into)))?;
         self.run.check()?;
         let layout = &self.repository.layout;
         let backup = layout.backup(&manifest.label);

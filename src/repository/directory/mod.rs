@@ -19,7 +19,7 @@ mod leftovers;
 mod mending;
 mod stored;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::ReadAt;
 use crate::fs;
-use crate::manifest::{self, FileSet, Label, Manifest, Row};
+use crate::manifest::{FileSet, Head, Label, Manifest, Row};
 
 /// Backups in a directory of this machine.
 #[derive(Debug)]
@@ -160,6 +160,29 @@ impl DirectoryRepository {
         Ok(is_directory(&self.layout.backups())? && is_directory(&self.layout.backup(label))?)
     }
 
+    fn head(&self, label: &Label) -> Result<Head> {
+        let (path, file) = self.open_manifest(label)?;
+        let head = Head::read(&file).map_err(|error| error.at(&path))?;
+        is_of(&head, label).map(|()| head).map_err(|error| error.at(&path))
+    }
+
+    fn open_manifest(&self, label: &Label) -> Result<(PathBuf, fs::File)> {
+        let path = self.backup(label)?.top().join(MANIFEST);
+        match fs::open(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(error) => {
+                let why = if error.is_not_found() {
+                    "it is gone"
+                } else if error.is_no_plain_file() {
+                    "it is no plain file"
+                } else {
+                    return Err(error.into());
+                };
+                Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged").at(&path).because(why))
+            }
+        }
+    }
+
     fn backup(&self, label: &Label) -> Result<Files> {
         if self.is_listed(label)? {
             Ok(Files::new(self.layout.backup(label)))
@@ -167,6 +190,14 @@ impl DirectoryRepository {
             Err(Error::new(Kind::NotFound, "there is no such backup").on(label).hint("`kbackup list` shows what there is"))
         }
     }
+}
+
+/// A manifest stands in the directory of its own backup.
+fn is_of(head: &Head, label: &Label) -> Result<()> {
+    if head.label == *label {
+        return Ok(());
+    }
+    Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged").because(format!("it is that of {}", head.label)))
 }
 
 fn label_of(entry: &fs::Entry) -> Option<Label> {
@@ -187,14 +218,14 @@ impl Repository for DirectoryRepository {
         let mut listed: Vec<Listed> = Vec::new();
         let mut damaged = Vec::new();
         for label in self.labels()? {
-            match self.manifest(&label) {
-                Ok(manifest) => listed.push(Listed { label, manifest: Ok(manifest) }),
+            match self.head(&label) {
+                Ok(head) => listed.push(Listed { label, head: Ok(head) }),
                 // Deleted since it was listed.
                 Err(error) if error.kind() == Kind::NotFound => {}
-                Err(error) => damaged.push(Listed { label, manifest: Err(error) }),
+                Err(error) => damaged.push(Listed { label, head: Err(error) }),
             }
         }
-        listed.sort_by_key(|listed| listed.manifest.as_ref().map_or(0, |manifest| manifest.sequence));
+        listed.sort_by_key(|listed| listed.head.as_ref().map_or(0, |head| head.sequence));
         // A damaged one does not tell its sequence; labels grow with it.
         for one in damaged {
             let place = listed.iter().position(|other| other.label > one.label).unwrap_or(listed.len());
@@ -204,27 +235,9 @@ impl Repository for DirectoryRepository {
     }
 
     fn manifest(&self, label: &Label) -> Result<Manifest> {
-        let path = self.backup(label)?.top().join(MANIFEST);
-        let corrupt = |why: &str| Error::new(Kind::StoredCorrupt, "the manifest is damaged").at(&path).because(why);
-        match fs::status(&path)? {
-            None => return Err(corrupt("it is gone")),
-            Some(status) if status.kind != fs::FileKind::File => return Err(corrupt("it is no plain file")),
-            // Before a byte of it takes memory.
-            Some(status) if status.size > manifest::MAX_BYTES => {
-                return Err(corrupt(&format!("it has {} bytes, and no manifest has more than {}", status.size, manifest::MAX_BYTES)));
-            }
-            Some(_) => {}
-        }
-        let bytes = match fs::read_small(&path, manifest::MAX_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return Err(corrupt("it is gone")),
-            Err(error) => return Err(error.into()),
-        };
-        let manifest = Manifest::decode(&bytes).map_err(|error| error.at(&path))?;
-        if manifest.label != *label {
-            return Err(corrupt(&format!("it is that of {}", manifest.label)));
-        }
-        Ok(manifest)
+        let (path, file) = self.open_manifest(label)?;
+        let manifest = Manifest::read(&file).map_err(|error| error.at(&path))?;
+        is_of(&manifest, label).map(|()| manifest).map_err(|error| error.at(&path))
     }
 
     fn files(&self, label: &Label) -> Result<Box<dyn FileSet + '_>> {

@@ -32,7 +32,8 @@ impl Stage {
         let place = bench.path("source");
         assert_success(&kbackup(&["full", "--offline"], &[("--db", &bench.db), ("--repo", &place)]).output().unwrap());
         let repository = DirectoryRepository::open(&place).unwrap();
-        let manifest = repository.list().unwrap().remove(0).manifest.unwrap();
+        let label = repository.list().unwrap().remove(0).label;
+        let manifest = repository.manifest(&label).unwrap();
         Self { bench, repository, manifest }
     }
 
