@@ -1,39 +1,6 @@
-//! The input is a chunk file: header, footer and position map, whose entries that stream by are those that are searched.
-
 #![no_main]
 
-use kbackup::format::chunk::{self, Footer, Header, State};
-use kbackup::format::names::ChunkName;
-use kbackup::format::position_map::PositionMap;
-use libfuzzer_sys::fuzz_target;
+#[path = "../../tests/parsers/chunk.rs"]
+mod parser;
 
-fuzz_target!(|bytes: &[u8]| {
-    let bytes = bytes.to_vec();
-    let Ok(chunk) = chunk::inspect(&bytes) else {
-        return;
-    };
-    let header = chunk.header;
-    assert_eq!(Header::parse(&header.encode()).unwrap().chunk_size, header.chunk_size);
-    assert!(header.start_position() < header.end_position());
-    let name: ChunkName = "chunk-000000.000000".parse().unwrap();
-    assert_eq!(chunk.identity(name.version).md5.is_some(), matches!(chunk.state, State::Completed(_)));
-    let _ = chunk.data_before(header.start_position());
-    let Ok(footer) = chunk.completed() else {
-        return;
-    };
-    assert_eq!(Footer::parse(&footer.encode().unwrap()).unwrap(), Some(*footer));
-    let (Ok(mut entries), Ok(mut searched)) = (PositionMap::new(&bytes, &chunk), PositionMap::new(&bytes, &chunk)) else {
-        return;
-    };
-    let mut found = Vec::new();
-    loop {
-        match entries.next_entry() {
-            Ok(Some(entry)) => found.push(entry),
-            Ok(None) => break,
-            Err(_) => return,
-        }
-    }
-    for entry in found {
-        assert_eq!(searched.offset_of(entry.position).unwrap(), Some(entry.offset));
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| parser::examine(input));

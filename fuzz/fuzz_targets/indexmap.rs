@@ -1,17 +1,6 @@
-//! The input is what stands behind the MD5; what is read is encoded and read again.
-
 #![no_main]
 
-use kbackup::format::indexmap::IndexMap;
-use libfuzzer_sys::fuzz_target;
-use md5::{Digest, Md5};
+#[path = "../../tests/parsers/indexmap.rs"]
+mod parser;
 
-fuzz_target!(|body: &[u8]| {
-    let _ = IndexMap::parse(body);
-
-    let mut bytes: Vec<u8> = Md5::digest(body).iter().flat_map(|byte| format!("{byte:02X}").into_bytes()).collect();
-    bytes.extend(body);
-    if let Ok(map) = IndexMap::parse(&bytes) {
-        assert_eq!(IndexMap::parse(&map.encode()).unwrap(), map);
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| parser::examine(input));

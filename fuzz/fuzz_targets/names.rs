@@ -1,19 +1,6 @@
-//! The input is the name of a file, or a path; what is taken for a chunk or a table is written back as it was.
-
 #![no_main]
 
-use kbackup::format::names::{DbFile, IndexFile};
-use libfuzzer_sys::fuzz_target;
+#[path = "../../tests/parsers/names.rs"]
+mod parser;
 
-fuzz_target!(|name: &str| {
-    match DbFile::of(name) {
-        DbFile::Chunk(chunk) => assert_eq!(chunk.to_string(), name),
-        DbFile::Checkpoint(checkpoint) => assert_eq!(checkpoint.file_name(), name),
-        _ => {}
-    }
-    match IndexFile::of(name) {
-        IndexFile::Table(table) => assert_eq!(table.to_string(), name),
-        IndexFile::BloomFilter(table) => assert_eq!(format!("{table}.bloomfilter"), name),
-        _ => {}
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| parser::examine(input));

@@ -1,29 +1,6 @@
-//! The input is a whole table; entries that stream by, stand alone and are picked as the latest agree.
-
 #![no_main]
 
-use kbackup::format::ptable::Table;
-use libfuzzer_sys::fuzz_target;
+#[path = "../../tests/parsers/ptable.rs"]
+mod parser;
 
-fuzz_target!(|bytes: &[u8]| {
-    let bytes = bytes.to_vec();
-    let Ok(table) = Table::open(&bytes) else {
-        return;
-    };
-    let _ = table.check_md5();
-    let mut entries = Vec::new();
-    for (index, entry) in (0..).zip(table.entries()) {
-        let Ok(entry) = entry else {
-            assert!(table.entry(index).is_err() && table.check_order().is_err());
-            return;
-        };
-        assert_eq!(table.entry(index).unwrap(), Some(entry));
-        entries.push(entry);
-    }
-    assert_eq!(entries.len() as u64, table.layout().entries);
-    if let Ok(latest) = table.latest(5) {
-        assert!(entries.is_sorted_by(|before, after| before >= after));
-        entries.sort_by_key(|entry| (entry.position, *entry));
-        assert!(latest.iter().eq(entries.iter().rev().take(5)));
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| parser::examine(input));

@@ -1,12 +1,6 @@
-//! The input is a whole file.
-
 #![no_main]
 
-use kbackup::format::sqlite;
-use libfuzzer_sys::fuzz_target;
+#[path = "../../tests/parsers/sqlite.rs"]
+mod parser;
 
-fuzz_target!(|bytes: &[u8]| {
-    if let Ok(header) = sqlite::inspect(&bytes.to_vec()) {
-        assert!(header.pages * header.page_size <= bytes.len() as u64);
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| parser::examine(input));

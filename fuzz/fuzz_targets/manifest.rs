@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../../tests/parsers/manifest.rs"]
+mod parser;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| parser::examine(input));
