@@ -57,7 +57,7 @@ pub trait Repository: Sync {
     /// `Locked` where another run writes.
     fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>>;
 
-    /// Takes the repository's only writer's place to mend stored backups. What an earlier run left unfinished is thrown away.
+    /// Takes the repository's only writer's place to mend stored backups. What an interrupted backup left stays for the next one.
     ///
     /// # Errors
     /// `Locked` where another run writes.
