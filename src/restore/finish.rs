@@ -1,12 +1,13 @@
 use super::Placement;
 use super::guard::write_in_place;
 use super::place::Placed;
+use super::plan::Truncation;
 use crate::clock;
 use crate::error::Result;
 use crate::format::LogPosition;
 use crate::format::checkpoint::{Checkpoint, NONE};
 use crate::fs;
-use crate::manifest::Log;
+use crate::manifest::{Log, Manifest};
 
 /// A directory that a server starts from.
 pub(super) struct Finished {
@@ -46,6 +47,18 @@ impl Placed<'_> {
         drop(writer);
         Ok(Finished { placement })
     }
+}
+
+/// The checkpoints of a restored directory that no server has touched.
+pub(super) fn checkpoints(manifest: &Manifest, truncation: &Truncation) -> [(Checkpoint, i64); 5] {
+    let steps = Steps::new(&manifest.log, truncation.value());
+    [
+        (Checkpoint::Epoch, steps.epoch),
+        (Checkpoint::Proposal, steps.proposal),
+        (Checkpoint::Truncate, steps.truncate),
+        (Checkpoint::Chaser, steps.position),
+        (Checkpoint::Writer, steps.position),
+    ]
 }
 
 /// The values of the last writes, in their order.

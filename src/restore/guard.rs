@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::finish;
 use super::plan::{Accept, Plan, PlannedTarget};
 use super::target::{self, Found};
 use crate::clock;
@@ -40,7 +41,7 @@ impl<'a> Empty<'a> {
     /// Looks again: time may have passed since the plan.
     pub(super) fn prove(plan: &'a Plan, target: &'a PlannedTarget, run: &'a Run) -> Result<Self> {
         let directories = Directories { db: target.db.clone(), index: target.index.clone() };
-        let found = find_unused(&directories, plan.repository_id, &plan.manifest, plan.accept, run)?;
+        let found = find_unused(&directories, plan.repository_id, &plan.manifest, plan.accept, None, run)?;
         Ok(Self { site: Site { plan, target, directories }, found, run })
     }
 
@@ -71,7 +72,7 @@ impl<'a> Empty<'a> {
         fs::sync_directory(db)?;
         let since = match &found {
             Found::Interrupted(interrupted) => interrupted.since,
-            Found::Absent | Found::Empty => None,
+            Found::Absent | Found::Empty | Found::Finished => None,
         };
         let mark = RestoreMark::begin(site.plan.repository_id, site.plan.backup.label.clone(), since.unwrap_or_else(clock::now));
         site.mark(&mark)?;
@@ -132,6 +133,22 @@ pub(super) fn read_checkpoint(path: &Path) -> Result<Option<i64>> {
     Ok(checkpoint::decode(&fs::read_small(path, checkpoint::LENGTH as u64)?).ok())
 }
 
+/// Looks again at a target that was found finished, and leaves it as it is.
+///
+/// # Errors
+/// [`Kind::Refused`] where it has changed since the plan, or a server uses it; what the file system reports.
+pub(super) fn still_finished(plan: &Plan, target: &PlannedTarget, run: &Run) -> Result<()> {
+    let directories = Directories { db: target.db.clone(), index: target.index.clone() };
+    let finished = finish::checkpoints(&plan.manifest, &plan.truncation);
+    let found = find_unused(&directories, plan.repository_id, &plan.manifest, plan.accept, Some(&finished), run)?;
+    if found != Found::Finished {
+        return Err(Error::new(Kind::Refused, "the target has changed since the restore was planned").at(&target.db).hint("run it again"));
+    }
+    // Whoever wrote it may have been killed before its last sync.
+    fs::open(&Checkpoint::Writer.under(&target.db))?.sync()?;
+    Ok(())
+}
+
 /// Whether a restore's guard stands: the chaser above every writer, or, between the last two writes, one byte above the writer. No server ever leaves either
 /// behind, as its chaser follows its writer. A writer that is missing or empty reads as 0.
 pub(super) fn stands(db: &Path) -> Result<bool> {
@@ -150,16 +167,17 @@ pub(super) fn find_unused(
     repository: uuid::Uuid,
     manifest: &Manifest,
     accept: Accept,
+    finished: Option<&[(Checkpoint, i64)]>,
     run: &Run,
 ) -> Result<Found> {
     let findings = node::probe(directories, None)?;
     let refuse = |confirmed| findings.refuse("cannot restore into this directory", &directories.db, confirmed);
     // Signs of a server first: they explain why the directory is not empty.
     refuse(true)?;
-    let found = target::find(directories, manifest, repository)?;
-    // A server that runs unseen, on another machine perhaps, has files there.
-    let nothing_there = matches!(found, Found::Absent | Found::Empty);
-    refuse(nothing_there || accept.unsure_whether_in_use)?;
+    let found = target::find(directories, manifest, repository, finished)?;
+    // A server that runs unseen, on another machine perhaps, has files there, and changes them.
+    let nothing_to_lose = matches!(found, Found::Absent | Found::Empty | Found::Finished);
+    refuse(nothing_to_lose || accept.unsure_whether_in_use)?;
     for doubt in &findings.doubts {
         run.note(doubt.to_string());
     }

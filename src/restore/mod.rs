@@ -45,7 +45,7 @@ impl Report {
     pub fn failure(&self) -> Option<&Error> {
         self.targets.iter().find_map(|target| match &target.outcome {
             Outcome::Failed(error) => Some(error),
-            Outcome::Restored(_) | Outcome::NotBegun => None,
+            Outcome::Restored(_) | Outcome::AlreadyRestored | Outcome::NotBegun => None,
         })
     }
 }
@@ -63,10 +63,11 @@ impl fmt::Display for Report {
                     writeln!(f)?;
                 }
                 Outcome::Failed(error) => writeln!(f, "failed, {error}")?,
+                Outcome::AlreadyRestored => writeln!(f, "already restored {}, left as it is", self.label)?,
                 Outcome::NotBegun => writeln!(f, "not begun")?,
             }
         }
-        if self.targets.iter().any(|target| matches!(target.outcome, Outcome::Restored(_))) {
+        if self.targets.iter().any(|target| matches!(target.outcome, Outcome::Restored(_) | Outcome::AlreadyRestored)) {
             writeln!(f, "position: {}", self.position)?;
             write!(f, "{}", self.closing)?;
         }
@@ -91,6 +92,8 @@ pub struct Restored {
 pub enum Outcome {
     /// Everything is in place.
     Restored(Placement),
+    /// An earlier restore to several targets had finished this one; nothing was written.
+    AlreadyRestored,
     /// It failed; what is there is guarded, and taken up again by the same restore.
     Failed(#[serde(serialize_with = "failure")] Error),
     /// The run was told to end before it was this target's turn; nothing was written.
@@ -127,18 +130,21 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
         let outcome = if run.check().is_err() && !targets.is_empty() {
             Outcome::NotBegun
         } else {
-            one(repository, plan, target, run).map_or_else(Outcome::Failed, Outcome::Restored)
+            one(repository, plan, target, run).unwrap_or_else(Outcome::Failed)
         };
         targets.push(Restored { db: target.db.clone(), index: target.index.clone(), outcome });
     }
     Ok(Report { label: plan.backup.label.clone(), position: plan.position, targets, closing: plan.closing.clone() })
 }
 
-fn one(repository: &dyn Repository, plan: &Plan, target: &PlannedTarget, run: &Run) -> Result<Placement> {
+fn one(repository: &dyn Repository, plan: &Plan, target: &PlannedTarget, run: &Run) -> Result<Outcome> {
     run.check()?;
+    if target.found == Found::Finished {
+        return guard::still_finished(plan, target, run).map(|()| Outcome::AlreadyRestored);
+    }
     let guarded = guard::Empty::prove(plan, target, run)?.guard()?;
     let placement = guarded.place(repository, run).and_then(place::Placed::finish).map_err(|error| taken_up(error, target))?;
-    Ok(placement.report())
+    Ok(Outcome::Restored(placement.report()))
 }
 
 fn taken_up(error: Error, target: &PlannedTarget) -> Error {

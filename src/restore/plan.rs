@@ -7,6 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::closing::Closing;
+use super::finish;
 use super::guard;
 use super::place::{is_active, is_placed};
 use super::target::{self, Found, Ownership};
@@ -191,11 +192,12 @@ impl Truncation {
 impl Plan {
     /// The files to place: all but the checkpoints, and no secondary index that may be ahead of the log.
     pub(super) fn placed(&self) -> impl Iterator<Item = &Row> {
-        rows(&self.manifest)
+        placed(&self.manifest)
     }
 }
 
-fn rows(manifest: &Manifest) -> impl Iterator<Item = &Row> {
+/// The rows of the files that a restore places.
+pub(super) fn placed(manifest: &Manifest) -> impl Iterator<Item = &Row> {
     let secondary_index = carries_secondary_index(manifest);
     manifest.files.iter().filter(move |row| is_placed(row) && (secondary_index || row.role != Role::SecondaryIndex))
 }
@@ -237,7 +239,7 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
             "`truncate.chk` is left at -1, as with `--ready`: `{chunk}` is scavenged, and a truncation there would lose events (O33)"
         ));
     }
-    let targets = targets(repository, request, &manifest, &mut warnings, run)?;
+    let targets = targets(repository, request, (&manifest, &truncation), &mut warnings, run)?;
     enough_space(&manifest, &targets)?;
     for other in &other_branches {
         run.note(format!("the newest backup is of branch {}; {other}", manifest.branch));
@@ -255,8 +257,8 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
         },
         other_branches,
         position: manifest.log.position,
-        files: rows(&manifest).count() as u64,
-        bytes: rows(&manifest).map(|row| row.size).fold(0, u64::saturating_add),
+        files: placed(&manifest).count() as u64,
+        bytes: placed(&manifest).map(|row| row.size).fold(0, u64::saturating_add),
         closing: Closing::new(&manifest, &truncation, server.as_ref()),
         truncation,
         targets,
@@ -412,7 +414,7 @@ fn server_version(request: &Request, manifest: &Manifest) -> Result<Option<Serve
 fn targets(
     repository: &dyn Repository,
     request: &Request,
-    manifest: &Manifest,
+    (manifest, truncation): (&Manifest, &Truncation),
     warnings: &mut Vec<String>,
     run: &Run,
 ) -> Result<Vec<PlannedTarget>> {
@@ -431,12 +433,15 @@ fn targets(
         resolved.push(Directories::new(db, index));
     }
     apart(repository, &resolved)?;
+    // Who names a single one that is finished means to restore there again.
+    let checkpoints = finish::checkpoints(manifest, truncation);
+    let finished = (resolved.len() > 1).then_some(checkpoints.as_slice());
     let mut planned = Vec::with_capacity(resolved.len());
     for directories in resolved {
-        let found = guard::find_unused(&directories, repository.id(), manifest, request.accept, run)?;
+        let found = guard::find_unused(&directories, repository.id(), manifest, request.accept, finished, run)?;
         let (owner, warning) = target::ownership(request.owner, &directories.db, manifest.source.owner.as_ref())?;
         warnings.extend(warning);
-        let bytes_needed = rows(manifest).map(|row| needed(row, manifest, &found)).fold(0, u64::saturating_add);
+        let bytes_needed = placed(manifest).map(|row| needed(row, manifest, &found)).fold(0, u64::saturating_add);
         let bytes_free = fs::free_space(target::nearest(&directories.db)?)?;
         planned.push(PlannedTarget { db: directories.db, index: directories.index, found, owner, bytes_needed, bytes_free });
     }
@@ -479,8 +484,10 @@ fn existing_directory(place: &str) -> Result<Option<PathBuf>> {
 /// Bytes that one file takes on the disk, if it is written; holes do not count where the manifest tells of them.
 fn needed(row: &Row, manifest: &Manifest, found: &Found) -> u64 {
     const BLOCK: u64 = 4096;
-    if matches!(found, Found::Interrupted(interrupted) if interrupted.present.contains(&row.path)) {
-        return 0;
+    match found {
+        Found::Finished => return 0,
+        Found::Interrupted(interrupted) if interrupted.present.contains(&row.path) => return 0,
+        Found::Interrupted(_) | Found::Absent | Found::Empty => {}
     }
     let log = &manifest.log;
     let bytes = if is_active(row, log) && row.chunk.is_some_and(|chunk| chunk.transform == Transform::Identity) {
@@ -498,7 +505,7 @@ fn enough_space(manifest: &Manifest, targets: &[PlannedTarget]) -> Result<()> {
         for (root, directory) in [(Root::Db, &target.db), (Root::Index, &target.index)] {
             let place = target::nearest(directory)?;
             let Some(status) = fs::status(place)? else { continue };
-            let bytes = rows(manifest)
+            let bytes = placed(manifest)
                 .filter(|row| row.path.root() == root)
                 .map(|row| needed(row, manifest, &target.found))
                 .fold(0, u64::saturating_add);
@@ -539,6 +546,10 @@ impl fmt::Display for Plan {
             match &target.found {
                 Found::Absent => writeln!(f, "  will be created")?,
                 Found::Empty => writeln!(f, "  empty")?,
+                Found::Finished => {
+                    writeln!(f, "  already restored; left as it is")?;
+                    continue;
+                }
                 Found::Interrupted(interrupted) => {
                     writeln!(
                         f,

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -7,9 +7,10 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, START_GUARD};
 use crate::fs::{self, FileKind};
-use crate::manifest::{Directories, Manifest, Owner, RelativePath, RestoreMark, Role, Root};
+use crate::manifest::{Directories, Manifest, Owner, RelativePath, RestoreMark, RestoreState, Role, Root};
 
 use super::guard::{read_checkpoint, stands};
+use super::plan::placed;
 
 /// What a target holds before the restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,6 +22,8 @@ pub enum Found {
     Empty,
     /// What an interrupted restore of the same backup left: it is taken up again.
     Interrupted(Interrupted),
+    /// What a finished restore of the same backup wrote, and nothing else; only where several targets are named, of which another one was interrupted.
+    Finished,
 }
 
 /// What an interrupted restore left.
@@ -80,9 +83,16 @@ pub(super) fn nearest(path: &Path) -> Result<&Path> {
 
 /// Proves that nothing can be lost in a target: it is absent, empty, or left by an interrupted restore of the same backup.
 ///
+/// `finished`: the checkpoints of a finished restore of the same backup, which then is no reason to refuse, as long as no server has started from it.
+///
 /// # Errors
 /// [`Kind::Refused`] else.
-pub(super) fn find(target: &Directories, manifest: &Manifest, repository: uuid::Uuid) -> Result<Found> {
+pub(super) fn find(
+    target: &Directories,
+    manifest: &Manifest,
+    repository: uuid::Uuid,
+    finished: Option<&[(Checkpoint, i64)]>,
+) -> Result<Found> {
     let mut content = Content::default();
     let db_is_there = content.list(&target.db, Root::Db, target)?;
     content.list(&target.index, Root::Index, target)?;
@@ -98,9 +108,14 @@ pub(super) fn find(target: &Directories, manifest: &Manifest, repository: uuid::
         }
         None => Err(not_empty(content.first())),
         Some(mark) if !stands(&target.db)? => {
+            let same = mark.repository == repository && mark.label == manifest.label;
+            if let Some(finished) = finished.filter(|_| same && mark.state == RestoreState::Finished)
+                && content.is_as_restored(&target.db, manifest, finished)?
+            {
+                return Ok(Found::Finished);
+            }
             let error = Error::new(Kind::Refused, "a restored database stands there already").at(&target.db);
             // A restore to several targets that was interrupted after this one.
-            let same = mark.repository == repository && mark.label == manifest.label;
             let error = if same { error.hint("it is this backup, restored: leave this target out to go on with others") } else { error };
             Err(error.hint("restore into an empty directory; to replace this database, stop its server and move the directory away"))
         }
@@ -195,9 +210,29 @@ impl Content {
         Ok(true)
     }
 
+    /// Every file that a restore places, the checkpoints at its end, its mark, and nothing else: a server would have left something.
+    fn is_as_restored(&self, db: &Path, manifest: &Manifest, finished: &[(Checkpoint, i64)]) -> Result<bool> {
+        let mut rows: HashMap<_, _> = placed(manifest).map(|row| (&row.path, row.size)).collect();
+        for file in &self.files {
+            let Some(place) = file.place.as_ref().filter(|_| file.regular) else { return Ok(false) };
+            match rows.remove(place) {
+                Some(size) if size == file.size => {}
+                None if place.root() == Root::Db && is_ours(place.below_root()) => {}
+                Some(_) | None => return Ok(false),
+            }
+        }
+        for (checkpoint, value) in finished {
+            if read_checkpoint(&checkpoint.under(db))? != Some(*value) {
+                return Ok(false);
+            }
+        }
+        let holds_some = |directory: &PathBuf| self.files.iter().any(|file| file.path.starts_with(directory));
+        Ok(rows.is_empty() && self.directories.iter().all(holds_some))
+    }
+
     /// Every file has to be the backup's, or of a kind that is known to be nobody's.
     fn taken_up(self, manifest: &Manifest, since: Timestamp) -> Result<Interrupted> {
-        let rows: std::collections::HashMap<_, _> = manifest.files.iter().map(|row| (&row.path, row)).collect();
+        let rows: HashMap<_, _> = manifest.files.iter().map(|row| (&row.path, row)).collect();
         let mut found = Interrupted { since: Some(since), files: 0, present: HashSet::new(), leftovers: Vec::new() };
         for file in self.files {
             let row = file.place.as_ref().and_then(|place| rows.get(place));

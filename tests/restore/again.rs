@@ -190,16 +190,71 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
     assert_restored(&stage, &one, end(&stage));
     let before = contents(&one);
     assert_eq!(start(&two, &stage.manifest), Start::Refused);
-    // The first one may be in use by now.
-    let error = stage.plan(&request(&[&one, &two])).unwrap_err();
+    let error = stage.plan(&request(&[&one])).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
     assert!(error.hints().concat().contains("leave this target out"), "{:?}", error.hints());
     let (right, wrong) = done(&stage, &two);
     assert!(wrong <= 2 && !right.is_empty());
-    let report = stage.restore(&request(&[&two]));
-    let Outcome::Restored(placement) = &report.targets[0].outcome else { panic!("{:?}", report.failure()) };
+    let plan = stage.plan(&request(&[&one, &two])).unwrap();
+    assert_eq!((&plan.targets[0].found, plan.targets[0].bytes_needed), (&Found::Finished, 0));
+    let report = execute(&stage.repository, &plan, &run()).unwrap();
+    assert!(matches!(report.targets[0].outcome, Outcome::AlreadyRestored), "{:?}", report.failure());
+    assert!(report.to_string().contains("already restored"), "{report}");
+    let Outcome::Restored(placement) = &report.targets[1].outcome else { panic!("{:?}", report.failure()) };
     assert_eq!(placement.files_kept, right.len() as u64);
     assert_restored(&stage, &two, end(&stage));
     assert_eq!(contents(&one), before);
+}
+
+/// What a server does at its start, or somebody else, to a finished target of several.
+#[test]
+fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
+    let stage = Stage::new("26.1-append");
+    let (one, two) = (stage.target("one"), stage.target("two"));
+    let both = request(&[&one, &two]);
+    assert!(stage.restore(&request(&[&one])).failure().is_none());
+    let (writer, truncate) = (end(&stage).to_le_bytes(), (-1_i64).to_le_bytes());
+    let later = (end(&stage) + 100).to_le_bytes();
+    let ready = Request { ready: true, ..both.clone() };
+    assert!(stage.refused(&ready).contains("stands there already"), "it would not be what is asked for");
+    let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
+    let same = Request { label: Some(stage.manifest.label.clone()), ..both };
+    assert!(stage.refused(&Request { label: Some(other.head.label), ..same.clone() }).contains("stands there already"));
+    for (name, changed) in [
+        ("writer.chk", &later),
+        ("epoch.chk", &later),
+        ("proposal.chk", &later),
+        ("truncate.chk", &truncate),
+        ("chaser.chk", &truncate),
+        ("kurrent.ddb", &truncate),
+        ("index/scavenging/scavenging.db", &truncate),
+        ("chunk-000000.000000", &writer),
+    ] {
+        let path = one.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let before = std::fs::read(&path).ok();
+        std::fs::remove_file(&path).ok();
+        std::fs::write(&path, changed).unwrap();
+        assert!(stage.refused(&same).contains("stands there already"), "{name}");
+        assert!(!two.exists(), "{name}");
+        match before {
+            Some(before) => overwrite(&path, |bytes| *bytes = before),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+    assert!(stage.refused(&same).contains("stands there already"), "an empty directory of a server");
+    std::fs::remove_dir(one.join("index/scavenging")).unwrap();
+    let held = std::fs::File::open(one.join("writer.chk")).unwrap();
+    held.lock_shared().unwrap();
+    assert!(stage.refused(&same).contains("a server runs on it"));
+    drop(held);
+    // Between the plan and its turn.
+    let plan = stage.plan(&same).unwrap();
+    std::fs::write(one.join("writer.chk"), later).unwrap();
+    let report = execute(&stage.repository, &plan, &run()).unwrap();
+    assert_eq!(report.failure().unwrap().kind(), Kind::Refused);
+    assert!(matches!(report.targets[1].outcome, Outcome::Restored(_)));
+    assert_eq!(std::fs::read(one.join("writer.chk")).unwrap(), later);
 }
 
 #[test]
