@@ -1,6 +1,6 @@
 //! Scavenges are kept away, and given back whatever happens.
 
-#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -301,6 +301,70 @@ fn a_crash_is_repaired_from_the_record_alone() {
     setting.release(&ledger).unwrap();
     setting.release(&Ledger::open(&setting.directory.path().join("crashed")).unwrap()).unwrap();
     assert!(setting.posts("").is_empty());
+}
+
+/// Puts what a run leaves on record that dies before it tells a scavenge to stop, so many minutes ago.
+fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
+    let session = setting.session();
+    let mut claim = setting.ledger.claim(&session).unwrap();
+    claim.owe_scavenge(scavenge, 1, 100).unwrap();
+    if told {
+        claim.told_scavenge().unwrap();
+    }
+    drop(claim);
+    let state = setting.directory.path().join("state");
+    for entry in std::fs::read_dir(state).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_str().unwrap().ends_with(".json") {
+            let mut debt: serde_json::Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+            let since: kbackup::clock::Timestamp = debt["scavenge"]["since"].as_str().unwrap().parse().unwrap();
+            debt["scavenge"]["since"] = (since - Duration::from_secs(60) * u32::try_from(minutes).unwrap()).to_string().into();
+            std::fs::write(entry.path(), debt.to_string()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_scavenge_that_was_never_told_to_stop_is_not_owed_for_long() {
+    let setting = Setting::new("26.1-append");
+    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+    let scavenge = setting.node.start_scavenge(None).unwrap();
+    // It may have been told a moment ago, and stop later on.
+    on_record(&setting, &scavenge.to_string(), 1, false);
+    let error = setting.release(&setting.ledger).unwrap_err();
+    assert!(error.what().contains("not known whether it was told to stop"), "{error}");
+    assert_eq!(setting.records(), 1);
+    // What was told to stop does, however long it takes.
+    on_record(&setting, &scavenge.to_string(), 60, true);
+    let error = setting.release(&setting.ledger).unwrap_err();
+    assert!(error.what().contains("was told to stop and still runs"), "{error}");
+    assert_eq!(setting.records(), 1);
+
+    for entry in std::fs::read_dir(setting.directory.path().join("state")).unwrap().map(Result::unwrap) {
+        std::fs::remove_file(entry.path()).unwrap();
+    }
+    on_record(&setting, &scavenge.to_string(), 6, false);
+    setting.node.forget_requests();
+    setting.release(&setting.ledger).unwrap();
+    assert_eq!(setting.records(), 0);
+    assert_eq!(setting.node.current_scavenge(), Some(scavenge), "it goes on");
+    assert!(setting.node.requests().iter().all(|request| request.method == "GET"));
+}
+
+/// The request had arrived: what stops while it is watched is given back, and so is what stops later.
+#[test]
+fn a_scavenge_that_stops_late_is_given_back() {
+    let setting = Setting::new("26.1-append");
+    setting.node.change_quirks(|quirks| {
+        quirks.scavenge_duration = Duration::from_secs(3600);
+        quirks.cancel_delay = Duration::from_millis(1500);
+    });
+    let scavenge = setting.node.start_scavenge(None).unwrap().to_string();
+    on_record(&setting, &scavenge, 6, false);
+    setting.client().stop_scavenge(&scavenge, Patience::of(&setting.run)).unwrap();
+    assert!(setting.node.current_scavenge().is_some());
+    setting.release(&setting.ledger).unwrap();
+    assert_eq!(setting.posts("/admin/scavenge").len(), 1);
+    assert!(!setting.node.owes_scavenge());
 }
 
 #[test]

@@ -59,8 +59,11 @@ pub struct OwedScavenge {
     pub threads: u32,
     /// With how much of the time to go on, in percent; the node does not tell the old value.
     pub throttle_percent: u32,
-    /// When it was stopped.
+    /// When it was put on record, right before it was told to stop.
     pub since: Timestamp,
+    /// The request to stop it has been sent. False where the run died before that, or while it was sent: then nobody knows.
+    #[serde(default)]
+    pub told: bool,
 }
 
 /// A pause that was asked for.
@@ -246,8 +249,22 @@ impl Claim {
     /// # Errors
     /// What the file system reports; then nothing may be taken.
     pub fn owe_scavenge(&mut self, id: &str, threads: u32, throttle_percent: u32) -> Result<()> {
-        let owed = OwedScavenge { id: id.to_owned(), threads, throttle_percent, since: clock::now() };
+        // A run before this one may have told it.
+        let told = self.debt.scavenge.as_ref().is_some_and(|owed| owed.id == id && owed.told);
+        let owed = OwedScavenge { id: id.to_owned(), threads, throttle_percent, since: clock::now(), told };
         self.change(|debt| debt.scavenge = Some(owed))
+    }
+
+    /// The scavenge on record has been told to stop, and will.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn told_scavenge(&mut self) -> Result<()> {
+        self.change(|debt| {
+            if let Some(owed) = &mut debt.scavenge {
+                owed.told = true;
+            }
+        })
     }
 
     /// Puts a pause of auto-scavenge on record.

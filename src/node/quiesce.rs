@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::debt::{Claim, Debt, Ledger, Record};
+use super::debt::{Claim, Debt, Ledger, OwedScavenge, Record};
 use super::{AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session, Start, Stop};
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::fs;
@@ -22,6 +23,8 @@ const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 const HASTY_LIMIT: Duration = Duration::from_millis(1500);
 /// A scavenge that has been told to stop, and goes on for longer, is left to a later run.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(5);
+/// No scavenge takes longer to stop: completing a chunk cannot be interrupted, and a backup waits no longer for it either, unless it is told to.
+const LONGEST_STOP: Duration = Duration::from_secs(300);
 
 /// How far quiescing goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,6 +276,7 @@ impl OnlineQuiet<'_> {
                 self.run.note(format!("stopping scavenge {scavenge}"));
                 // Whatever it answers, `current` says when it has ended (http-api §1.6).
                 let _: Stop = client.stop_scavenge(&scavenge, patience.within(DELETE_LIMIT))?;
+                claim.told_scavenge()?;
                 // The limit is for all of them together: somebody may start one after the other.
                 if stopping.replace(scavenge).is_none() {
                     end = Instant::now() + self.settings.stopping;
@@ -399,15 +403,17 @@ fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Clai
     loop {
         let old_server = client.current_scavenge(rest(end))? == Current::NotSupported;
         match current(client, rest(end))? {
-            // It has been told to stop, and cleans up (O40).
+            // It has been told to stop, and cleans up (O40); or it never was.
             Current::Running(scavenge) if scavenge == owed.id => {
-                if Instant::now() + POLL >= stopped_by {
-                    return Err(Error::new(Kind::Failed, format!("scavenge {} was told to stop and still runs", owed.id))
-                        .on(client.place())
-                        .hint("it stays on record: run `kbackup release` later"));
+                if Instant::now() + POLL < stopped_by {
+                    std::thread::sleep(POLL);
+                    continue;
                 }
-                std::thread::sleep(POLL);
-                continue;
+                if owed.told || !is_long_ago(&owed) {
+                    return Err(still_runs(&owed).on(client.place()));
+                }
+                run.note(format!("scavenge {} still runs: the run that wanted to stop it died before, and nothing of it is owed", owed.id));
+                return claim.settle_scavenge();
             }
             Current::Running(_) => break,
             _ if has_succeeded(client, &owed.id, rest(end))? => break,
@@ -441,6 +447,25 @@ fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Clai
     claim.settle_scavenge()?;
     run.emit(Event::GivenBack { what: "scavenge" });
     Ok(())
+}
+
+/// Whether a scavenge would have stopped by now, if it had been told to. A clock that went back says no.
+fn is_long_ago(owed: &OwedScavenge) -> bool {
+    Duration::try_from(clock::now().duration_since(owed.since)).is_ok_and(|passed| passed >= LONGEST_STOP)
+}
+
+fn still_runs(owed: &OwedScavenge) -> Error {
+    if owed.told {
+        return Error::new(Kind::Failed, format!("scavenge {} was told to stop and still runs", owed.id))
+            .hint("it stays on record: run `kbackup release` later");
+    }
+    Error::new(Kind::Failed, format!("scavenge {} still runs, and it is not known whether it was told to stop", owed.id))
+        .because("the run that wanted to stop it died at that moment")
+        .hint(format!(
+            "it stays on record: run `kbackup release` again {} minutes after {}; what still runs then was not told. The next backup settles it, too",
+            LONGEST_STOP.as_secs() / 60,
+            owed.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        ))
 }
 
 fn give_back_auto_scavenge(client: &Client, claim: &mut Claim, end: Instant, run: &Run) -> Result<()> {

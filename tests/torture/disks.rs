@@ -220,6 +220,6 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
             }
         }
     }
-    assert!(failures.iter().all(|failures| *failures > 4), "{failures:?}");
+    assert!(failures[0] > 4 && failures[1] > 2, "{failures:?}");
     println!("{} failures of full and {} of release around the record", failures[0], failures[1]);
 }
