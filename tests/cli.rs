@@ -12,9 +12,10 @@ mod streams;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
-use kbackup_testnode::{Mark, Node, Recording, Server};
+use kbackup_testnode::{Mark, Node, Recording, Server, Synthetic, Version};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,6 +98,17 @@ impl Stage {
         Self { node, server, place }
     }
 
+    /// A still node of 24 MiB, at which a scavenge runs for as long as any test. A slow run over its many chunks can be met in the middle.
+    pub(crate) fn scavenging() -> Self {
+        let place = Place::new();
+        Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(24 << 20, 4 << 20) }.make(place.path("node")).unwrap();
+        let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
+        node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+        let server = node.serve().unwrap();
+        node.start_scavenge(None).unwrap();
+        Self { node, server, place }
+    }
+
     /// With a repository that holds a full of the node.
     pub(crate) fn backed_up(recording: &str) -> Self {
         let stage = Self::new(recording);
@@ -116,6 +128,19 @@ impl Stage {
 
     pub(crate) fn transcript(&self, line: &str) -> String {
         self.place.transcript(&self.line(line))
+    }
+
+    /// A process that goes on while the test does.
+    fn start(&self, line: &str) -> Child {
+        self.place.process(&self.line(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !what() {
+        assert!(Instant::now() < end, "it does not come to that");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tortures: what an operator fears, done on purpose. `scripts/torture` runs them, in their long form on request; `docs/reliability.md` holds the figures.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+
 mod corruption;
 mod disks;
 mod hostility;
@@ -37,8 +39,23 @@ impl Chance {
         (mixed ^ (mixed >> 31)) % end.max(1)
     }
 
-    #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+    /// Any number that is not negative as an `i64` either.
+    fn number(&mut self) -> u64 {
+        self.below(1 << 63)
+    }
+
+    /// A place in something of this length.
+    fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
+
     fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
+        &choices[self.place(choices.len())]
+    }
+
+    /// The next moment to look at: the next one in the long form, by chance one of those to come in the short form, after the first two.
+    fn next_moment(&mut self, count: u64, steps: u64) -> u64 {
+        let sampled = if count < 2 { 1 } else { 1 + self.place(2 * usize::try_from(steps).unwrap()) };
+        count + amount(sampled, 1) as u64
     }
 }

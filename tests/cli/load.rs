@@ -1,35 +1,11 @@
 //! How much of the machine a run takes: its pace, its priority, its hours.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
+use super::{Stage, wait_until};
 use jiff::{SignedDuration, Zoned};
-use kbackup_testnode::{Node, Synthetic, Version};
-
-use super::{PATIENCE, Place, Stage};
-
-/// A still node of 24 MiB, at which a scavenge runs.
-fn stage() -> Stage {
-    let place = Place::new();
-    Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(24 << 20, 4 << 20) }.make(place.path("node")).unwrap();
-    let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
-    let server = node.serve().unwrap();
-    node.start_scavenge(None).unwrap();
-    Stage { node, server, place }
-}
-
-fn start(stage: &Stage, line: &str) -> Child {
-    stage.place.process(&stage.line(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn wait_until(what: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !what() {
-        assert!(Instant::now() < end, "it does not come to that");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Bytes of all chunks in a directory.
 fn chunk_bytes(directory: &Path) -> u64 {
@@ -42,7 +18,7 @@ fn chunk_bytes(directory: &Path) -> u64 {
 #[test]
 fn no_verb_is_faster_than_its_limit() {
     const RATE: u64 = 20 << 20;
-    let stage = stage();
+    let stage = Stage::scavenging();
     let bytes = chunk_bytes(&stage.place.path("node"));
     assert!(bytes > 16 << 20);
     for (line, times) in [
@@ -80,10 +56,10 @@ fn every_thread_has_the_priority() {
     /// Of `sched(7)`.
     const OTHER: &str = "0";
     const IDLE: &str = "5";
-    let stage = stage();
+    let stage = Stage::scavenging();
     let own = stat(Path::new("/proc/self/stat")).unwrap()[16].parse::<i32>().unwrap();
     for (said, nice, policy) in [("", own.max(10), OTHER), ("--priority idle", 19, IDLE), ("--priority normal", own, OTHER)] {
-        let mut child = start(&stage, &format!("full --repo repo --node URL --limit-rate 1MiB {said}"));
+        let mut child = stage.start(&format!("full --repo repo --node URL --limit-rate 1MiB {said}"));
         wait_until(|| chunk_bytes(&stage.place.path("repo/incoming")) > 0);
         let threads = priorities(&child);
         child.kill().unwrap();
@@ -106,7 +82,7 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 #[test]
 fn outside_of_its_hours_it_does_nothing() {
-    let stage = stage();
+    let stage = Stage::scavenging();
     for verb in ["full --repo repo --node URL", "diff --repo repo --node URL", "verify --repo repo"] {
         let line = format!("{} --window {}", stage.line(verb), hours(HOUR, HOUR * 2));
         let output = stage.place.kbackup(&line).output().unwrap();
@@ -123,10 +99,22 @@ fn outside_of_its_hours_it_does_nothing() {
 
 #[test]
 fn when_its_hours_are_over_it_ends_cleanly() {
-    let stage = stage();
-    let window = hours(-HOUR, SignedDuration::from_secs(3));
-    let child = start(&stage, &format!("full --repo repo --node URL --limit-rate 1MiB --window {window}"));
-    wait_until(|| chunk_bytes(&stage.place.path("repo/incoming")) > 0);
+    let stage = Stage::scavenging();
+    // A busy machine comes to copying later; the window has to close after that.
+    let (window, child) = [2, 10, 40]
+        .into_iter()
+        .find_map(|seconds| {
+            let window = hours(-HOUR, SignedDuration::from_secs(seconds));
+            let mut child = stage.start(&format!("full --repo repo --node URL --limit-rate 256KiB --window {window}"));
+            let is_copying = || chunk_bytes(&stage.place.path("repo/incoming")) > 0;
+            let mut has_ended = false;
+            while !is_copying() && !has_ended {
+                std::thread::sleep(Duration::from_millis(5));
+                has_ended = child.try_wait().unwrap().is_some();
+            }
+            (!has_ended).then_some((window, child))
+        })
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(143), "{stderr}");

@@ -1,47 +1,33 @@
 //! A signal ends a backup within two seconds: nothing is listed, and the node has back what was taken. After a kill the next run repairs it.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use kbackup_testnode::{AutoScavenge, AutoScavengeState, Node, Synthetic, Version};
+use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PATIENCE, Place, Stage};
+use super::{Stage, wait_until};
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// A still node with so many files that a backup can be met in the middle, and with a scavenge that runs for ever.
-fn big_stage() -> Stage {
-    let place = Place::new();
-    let synthetic = Synthetic { filter_bytes: 1 << 20, ..Synthetic::of_size(384 << 20, 16 << 20) };
-    synthetic.make(place.path("node")).unwrap();
-    let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
-    let server = node.serve().unwrap();
-    node.start_scavenge(None).unwrap();
-    Stage { node, server, place }
-}
-
-fn start(stage: &Stage, line: &str) -> Child {
-    stage.place.process(&stage.line(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
+/// Slow enough to be met in the middle.
+const FULL: &str = "full --repo repo --node URL --limit-rate 8MiB";
 
 fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
-}
-
-fn wait_until(what: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !what() {
-        assert!(Instant::now() < end, "it does not come to that");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A chunk of it lies in the repository.
 fn is_copying(stage: &Stage) -> bool {
     let incoming = walkdir::WalkDir::new(stage.place.path("repo/incoming"));
     incoming.into_iter().flatten().any(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("chunk-")))
+}
+
+/// Bytes that a process has asked the system for.
+fn bytes_read(child: &Child) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
 
 fn is_stopping_a_scavenge(stage: &Stage) -> bool {
@@ -79,8 +65,8 @@ fn is_draft(entry: &walkdir::DirEntry) -> bool {
 #[test]
 fn in_the_middle_of_copying() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let stage = big_stage();
-        let child = start(&stage, "full --repo repo --node URL");
+        let stage = Stage::scavenging();
+        let child = stage.start(FULL);
         wait_until(|| is_copying(&stage));
         send(&child, signal);
         ends_cleanly(&stage, child, code);
@@ -97,8 +83,8 @@ fn in_the_middle_of_copying() {
 
 #[test]
 fn a_second_signal_changes_nothing() {
-    let stage = big_stage();
-    let child = start(&stage, "full --repo repo --node URL");
+    let stage = Stage::scavenging();
+    let child = stage.start(FULL);
     wait_until(|| is_copying(&stage));
     for signal in [Signal::INT, Signal::INT, Signal::TERM] {
         send(&child, signal);
@@ -118,7 +104,7 @@ fn while_the_node_is_quieted() {
             quirks.pausing_for = Duration::ZERO;
         });
         stage.node.start_scavenge(None).unwrap();
-        let child = start(&stage, "full --repo repo --node URL");
+        let child = stage.start("full --repo repo --node URL");
         wait_until(|| is_stopping_a_scavenge(&stage));
         send(&child, signal);
         ends_cleanly(&stage, child, code);
@@ -133,7 +119,7 @@ fn while_a_scavenge_does_not_stop() {
     let stage = Stage::new("26.1-append");
     stage.node.change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(4));
     stage.node.start_scavenge(None).unwrap();
-    let child = start(&stage, "full --repo repo --node URL");
+    let child = stage.start("full --repo repo --node URL");
     wait_until(|| is_stopping_a_scavenge(&stage));
     send(&child, Signal::TERM);
     let sent = Instant::now();
@@ -153,7 +139,7 @@ fn while_a_scavenge_does_not_stop() {
 fn while_the_node_answers_slowly() {
     let stage = Stage::new("26.1-append");
     stage.node.change_quirks(|quirks| quirks.never_answer = true);
-    let child = start(&stage, "full --repo repo --node URL");
+    let child = stage.start("full --repo repo --node URL");
     wait_until(|| !stage.node.requests().is_empty());
     send(&child, Signal::INT);
     ends_cleanly(&stage, child, 130);
@@ -161,9 +147,9 @@ fn while_the_node_answers_slowly() {
 
 #[test]
 fn during_restore_and_verify() {
-    let stage = big_stage();
+    let stage = Stage::scavenging();
     stage.place.kbackup(&stage.line("full --repo repo --node URL")).assert().code(0);
-    let child = start(&stage, "restore --repo repo --to restored");
+    let child = stage.start("restore --repo repo --to restored --limit-rate 8MiB");
     wait_until(|| stage.place.path("restored/chunk-000000.000000").exists());
     send(&child, Signal::TERM);
     let output = child.wait_with_output().unwrap();
@@ -171,8 +157,8 @@ fn during_restore_and_verify() {
     // No server starts from it, and the same restore takes it up again.
     stage.place.kbackup("check restored").assert().code(20);
     stage.place.kbackup("restore --repo repo --to restored").assert().code(0);
-    let child = start(&stage, "verify --repo repo");
-    std::thread::sleep(Duration::from_millis(150));
+    let child = stage.start("verify --repo repo --limit-rate 8MiB");
+    wait_until(|| bytes_read(&child) > 2 << 20);
     send(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
@@ -180,8 +166,8 @@ fn during_restore_and_verify() {
 
 #[test]
 fn a_kill_is_repaired() {
-    let stage = big_stage();
-    let mut child = start(&stage, "full --repo repo --node URL");
+    let stage = Stage::scavenging();
+    let mut child = stage.start(FULL);
     wait_until(|| is_copying(&stage));
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
@@ -200,8 +186,8 @@ fn a_kill_is_repaired() {
 
 #[test]
 fn the_next_backup_repairs_a_kill_as_well() {
-    let stage = big_stage();
-    let mut child = start(&stage, "full --repo repo --node URL");
+    let stage = Stage::scavenging();
+    let mut child = stage.start(FULL);
     wait_until(|| is_copying(&stage));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -17,10 +17,9 @@ use kbackup_testnode::AutoScavengeState;
 
 use super::kill::busy_node;
 use super::subject::{
-    Chance, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, is_well, kbackup, listed,
-    manifest, text,
+    argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, is_well, kbackup, listed, manifest, text,
 };
-use super::{amount, seed};
+use super::{Chance, amount, seed};
 use crate::backup::bench::{Bench, small};
 use crate::restore::stage::{self, Start, start};
 
@@ -30,7 +29,7 @@ const OPERATIONS: [&str; 6] = ["create", "write", "truncate", "sync", "rename", 
 
 /// All errors in the long form, one by chance in the short one.
 fn errors(chance: &mut Chance) -> Vec<(u32, &'static str)> {
-    if amount(1, ERRORS.len()) == 1 { vec![*chance.among(&ERRORS)] } else { ERRORS.to_vec() }
+    if amount(1, ERRORS.len()) == 1 { vec![*chance.of(&ERRORS)] } else { ERRORS.to_vec() }
 }
 
 fn assert_told(output: &Output, hint: &str, what: &str) {

@@ -9,11 +9,11 @@ use std::path::Path;
 use kbackup::proof::{Depth, ServerLine};
 use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 
-use super::seed;
 use super::subject::{
-    Chance, OPERATIONS, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked,
-    is_well, kbackup, listed, records, text,
+    OPERATIONS, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked, is_well,
+    kbackup, listed, records, text,
 };
+use super::{Chance, seed};
 use crate::backup::bench::{Bench, small};
 use crate::cli::Stage;
 use crate::restore::stage;

@@ -17,6 +17,8 @@ use std::process::{Command, Output};
 
 use disk::{Data, Disk, Names, Record};
 
+use super::Chance;
+
 /// A directory whose changes are watched.
 struct Watched {
     place: PathBuf,
@@ -57,7 +59,7 @@ impl Watched {
     /// different one counts once; `short` of them are asked in the short form, all in the long one.
     fn lose_power(&self, name: &str, short: usize, mut ask: impl FnMut(&Cut<'_>)) {
         let records = self.records();
-        let mut chance = Chance(super::seed());
+        let mut chance = Chance::new(super::seed());
         let is_barrier = |number: usize| records.get(number).is_some_and(Record::is_barrier);
         let mut all = Vec::new();
         let (mut disk, mut seen) = (self.before.clone(), HashSet::new());
@@ -79,7 +81,7 @@ impl Watched {
         let done = all.iter().position(|(made, image)| *made == records.len() && image.names == Names::Synced && image.data == Data::None);
         let done = done.map(|place| all.remove(place)).unwrap();
         while all.len() >= wanted {
-            all.remove(chance.below(all.len()));
+            all.remove(chance.place(all.len()));
         }
         all.push(done);
         println!("{name}: {} changes, {of} disks, {} asked", records.len(), all.len());
@@ -100,19 +102,6 @@ impl Watched {
             ask(&Cut { disk: &place, made, complete: made == records.len(), what: &what });
         }
         let _ = std::fs::remove_dir_all(&place);
-    }
-}
-
-/// Numbers that look like chance, and are the same for the same seed (SplitMix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the tortures work on: a repository in the hands of the real executable, and the questions that are asked of it afterwards.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end in a panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -18,32 +18,6 @@ use crate::restore::stage::{Start, start};
 
 /// Every operation that leaves something behind.
 pub(super) const OPERATIONS: [&str; 9] = ["create", "write", "truncate", "sync", "rename", "link", "remove", "setmode", "settime"];
-
-/// Chance that can be repeated.
-pub(super) struct Chance(u64);
-
-impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `limit`, which is not 0.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    /// One of several.
-    pub(super) fn among<'a, T>(&mut self, several: &'a [T]) -> &'a T {
-        &several[usize::try_from(self.below(several.len() as u64)).unwrap()]
-    }
-
-    /// The next moment to look at: the next one in the long form, by chance one of those to come in the short form, after the first two.
-    pub(super) fn next_moment(&mut self, count: u64, steps: u64) -> u64 {
-        let sampled = if count < 2 { 1 } else { 1 + self.below(2 * steps) };
-        count + super::amount(usize::try_from(sampled).unwrap(), 1) as u64
-    }
-}
 
 /// `kbackup`, with nothing of this machine's environment, and with what shall go wrong.
 pub(super) fn kbackup(line: &[&str], fault: Option<&str>) -> Output {

@@ -12,10 +12,9 @@ use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Speed};
 
 use crate::cli::Stage;
 use crate::torture::subject::{
-    Chance, assert_complete, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked, listed,
-    records,
+    assert_complete, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked, listed, records,
 };
-use crate::torture::{amount, seed};
+use crate::torture::{Chance, amount, seed};
 
 /// Nodes of all versions that live through what they recorded without a restart.
 const RECORDINGS: [&str; 14] = [
@@ -107,7 +106,7 @@ impl Round {
             if self.chance.below(3) == 0 {
                 self.somebody_scavenges();
             }
-            let verb = *self.chance.among(&VERBS);
+            let verb = *self.chance.of(&VERBS);
             let owed = !records(&self.path("state")).is_empty();
             if (verb == "release" && !owed) || !self.strike(verb, tally) {
                 continue;
@@ -116,13 +115,13 @@ impl Round {
             if done % 5 == 0 {
                 let (repository, target) = (self.path("repo"), self.target());
                 let labels = listed(&repository, Depth::Quick, &self.what);
-                let label = self.chance.among(&labels);
+                let label = self.chance.of(&labels);
                 assert_restores(&repository, label, self.line, &target, &self.what);
                 tally.restored += 1;
             }
             if self.chance.below(3) == 0 {
                 // What runs next gives back what is owed.
-                let verb = *self.chance.among(&["release", "diff"]);
+                let verb = *self.chance.of(&["release", "diff"]);
                 self.left_alone(verb);
             }
         }
@@ -174,7 +173,7 @@ impl Round {
     fn strike(&mut self, verb: &'static str, tally: &mut Tally) -> bool {
         let before = listed(&self.path("repo"), Depth::Quick, &self.what);
         let target = self.target();
-        let label = self.chance.among(&before).clone();
+        let label = self.chance.of(&before).clone();
         let line = self.command(verb, Some(&label), &target);
         let after = self.usual[verb] * u32::try_from(self.chance.below(2000)).unwrap() / 1000;
         let end = self.execute(&line, after);

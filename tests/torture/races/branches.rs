@@ -86,7 +86,7 @@ fn two_branches_are_told_apart_shown_and_restored() {
 
     // Alternately on both: the first backup after a restore proves everything, the next one is built on its own branch.
     let (mut heads, mut ends) = ([first, second], [11, 22]);
-    for round in 0..super::super::amount(4, 40) {
+    for round in 0..super::amount(4, 40) {
         let way = round % 2;
         restore_over(&told.bench, &heads[way]);
         ends[way] += 100;
@@ -163,8 +163,8 @@ fn a_backup_between_restore_and_election_joins_no_histories() {
 /// Forks of forks: whatever backup the node is set back to, each backup holds what its node had, and each branch parts where it did.
 #[test]
 fn a_tree_of_histories_keeps_them_apart() {
-    let mut chance = Chance::new();
-    for _ in 0..super::super::amount(2, 40) {
+    let mut chance = Chance::new(super::seed());
+    for _ in 0..super::amount(2, 40) {
         let mut told = Told::begin();
         let mut taken = vec![told.take()];
         let mut epoch = 0;
@@ -172,13 +172,13 @@ fn a_tree_of_histories_keeps_them_apart() {
         let mut forks: BTreeMap<u32, u64> = BTreeMap::new();
         for turn in 0..8_u64 {
             epoch += 1;
-            let id = chance.next();
+            let id = chance.number();
             if chance.below(3) == 0 {
                 told.live_on(epoch, u128::from(id), 2_000 + id % 9_000);
                 taken.push(told.take());
                 continue;
             }
-            let back_to = taken[chance.below(taken.len())].clone();
+            let back_to = taken[chance.place(taken.len())].clone();
             restore_over(&told.bench, &back_to);
             if chance.below(4) == 0 {
                 // It is in no hurry.
@@ -202,7 +202,7 @@ fn a_tree_of_histories_keeps_them_apart() {
         let list = answer(&told.bench, "list");
         for backup in list["backups"].as_array().unwrap() {
             let branch = u32::try_from(backup["branch"].as_u64().unwrap()).unwrap();
-            assert_eq!(backup["forked_from"]["position"].as_u64(), forks.get(&branch).copied(), "seed {}: {list:#}", chance.seed);
+            assert_eq!(backup["forked_from"]["position"].as_u64(), forks.get(&branch).copied(), "seed {}: {list:#}", super::seed());
         }
         told.bench.assert_sound();
     }

@@ -34,14 +34,14 @@ fn take(bench: &Bench, verb: &str, seconds: i64, from: usize) -> Value {
 
 #[test]
 fn a_clock_that_jumps_confuses_nobody() {
-    let (bench, mut chance) = (Bench::new(&small()), Chance::new());
+    let (bench, mut chance) = (Bench::new(&small()), Chance::new(super::seed()));
     let mut last: Option<String> = None;
-    for count in 0..super::super::amount(10, 300) {
-        let seconds = [-DAY, DAY, -400 * DAY, 40 * DAY, 0][chance.below(5)];
-        let from = 1 + chance.below(40);
-        let what = format!("seed {}, {count}: {seconds}@{from}", chance.seed);
+    for count in 0..super::amount(10, 300) {
+        let seconds = [-DAY, DAY, -400 * DAY, 40 * DAY, 0][chance.place(5)];
+        let from = 1 + chance.place(40);
+        let what = format!("seed {}, {count}: {seconds}@{from}", super::seed());
         if count % 3 == 1 {
-            bench.append_other(3_000, chance.next());
+            bench.append_other(3_000, chance.number());
         }
         let summary = take(&bench, if count == 0 { "full" } else { "diff" }, seconds, from);
         let label = summary["label"].as_str().unwrap().to_owned();

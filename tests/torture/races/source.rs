@@ -168,7 +168,7 @@ impl<'a> Case<'a> {
             // Only what has a checksum of the server's can be told from what a node wrote.
             files.retain(|path| path.metadata().unwrap().permissions().mode() & 0o200 == 0 || path.ends_with("indexmap"));
         }
-        let file = files[chance.below(files.len())].clone();
+        let file = chance.of(&files).clone();
         let told = format!("{change:?} {}", file.strip_prefix(self.db()).unwrap().display());
         let (bytes, mode) = (std::fs::read(&file).unwrap(), file.metadata().unwrap().permissions());
         let aside = self.place.path().join("aside");
@@ -181,7 +181,7 @@ impl<'a> Case<'a> {
             Change::Impostor => {
                 let kind = |path: &Path| path.extension().map(std::ffi::OsStr::len);
                 let others: Vec<&PathBuf> = files.iter().filter(|other| **other != file && kind(other) == kind(&file)).collect();
-                let other = others.get(chance.below(others.len().max(1))).map_or_else(|| file.clone(), |path| (*path).clone());
+                let other = others.get(chance.place(others.len())).map_or_else(|| file.clone(), |path| (*path).clone());
                 std::fs::copy(other, &aside).unwrap();
                 std::fs::rename(&aside, &file).unwrap();
             }
@@ -204,9 +204,9 @@ impl<'a> Case<'a> {
                 std::fs::remove_file(&file).unwrap();
                 rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
             }
-            Change::Flip => flip(&file, chance.next() % bytes.len() as u64),
+            Change::Flip => flip(&file, chance.below(bytes.len() as u64)),
             Change::Append => {
-                Synthetic::append_seeded(self.place.path(), 3_000 + chance.next() % 70_000, chance.next()).unwrap();
+                Synthetic::append_seeded(self.place.path(), 3_000 + chance.below(70_000), chance.number()).unwrap();
                 return (told, Box::new(|| ()));
             }
             Change::Truncation | Change::Back => {
@@ -317,7 +317,7 @@ fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operatio
     let (mut good, mut undone) = (0, 0);
     for (count, (number, change)) in samples.iter().enumerate() {
         let verb = if chance.below(4) == 0 { "full" } else { "diff" };
-        let mut case = Case::new(origin, format!("seed {}, {change:?} at {number} of {operations}", chance.seed));
+        let mut case = Case::new(origin, format!("seed {}, {change:?} at {number} of {operations}", super::seed()));
         let live = running.then(|| Node::still(Version::new(26, 1), case.place.path()).unwrap().serve().unwrap());
         let url = live.as_ref().map(kbackup_testnode::Server::url);
         let before = case.labels();
@@ -333,7 +333,7 @@ fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operatio
             if chance.below(2) == 0 {
                 undone += 1;
                 case.what.push_str(", undone");
-                std::thread::sleep(Duration::from_millis(chance.next() % 60));
+                std::thread::sleep(Duration::from_millis(chance.below(60)));
                 back();
             } else {
                 undo = back;
@@ -378,16 +378,16 @@ fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operatio
 /// Chosen moments and changes; in the long form, every change at every moment.
 fn samples(operations: usize, chance: &mut Chance) -> Vec<(usize, Change)> {
     let all = operations * CHANGES.len();
-    let wanted = super::super::amount(28, all);
+    let wanted = super::amount(28, all);
     if wanted == all {
         return (1..=operations).flat_map(|number| CHANGES.map(|change| (number, change))).collect();
     }
-    (0..wanted).map(|count| (1 + chance.below(operations), CHANGES[count % CHANGES.len()])).collect()
+    (0..wanted).map(|count| (1 + chance.place(operations), CHANGES[count % CHANGES.len()])).collect()
 }
 
 #[test]
 fn a_stopped_nodes_files_change_between_any_two_operations() {
-    let (origin, mut chance) = (Origin::new(), Chance::new());
+    let (origin, mut chance) = (Origin::new(), Chance::new(super::seed()));
     let operations = Case::new(&origin, String::new()).operations("diff", None);
     assert!(operations > 100, "{operations}");
     torture(&origin, false, &samples(operations, &mut chance), operations, &mut chance);
@@ -395,7 +395,7 @@ fn a_stopped_nodes_files_change_between_any_two_operations() {
 
 #[test]
 fn a_running_nodes_files_change_between_any_two_operations() {
-    let (origin, mut chance) = (Origin::new(), Chance::new());
+    let (origin, mut chance) = (Origin::new(), Chance::new(super::seed()));
     let case = Case::new(&origin, String::new());
     let live = Node::still(Version::new(26, 1), case.place.path()).unwrap().serve().unwrap();
     let operations = case.operations("diff", Some(&live.url()));

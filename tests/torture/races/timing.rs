@@ -48,7 +48,7 @@ fn permute(steps: &mut Vec<Step>, chance: &mut Chance) -> usize {
         }
         if let Some(thread) = thread(&step.action) {
             if chance.below(20) == 0 {
-                lags[thread] = chance.below(LONGEST_LAG);
+                lags[thread] = chance.place(LONGEST_LAG);
             }
             later += usize::from(lags[thread] > 0);
             waiting[thread].push_back((index + lags[thread], step));
@@ -68,18 +68,18 @@ fn permute(steps: &mut Vec<Step>, chance: &mut Chance) -> usize {
 
 #[test]
 fn nodes_whose_threads_ran_at_another_pace() {
-    let mut chance = Chance::new();
+    let mut chance = Chance::new(super::seed());
     // Scavenges are known by the numbers of their steps, and keep their pace.
     let names: Vec<String> = Recording::names().unwrap().into_iter().filter(|name| !name.contains("scavenge")).collect();
-    for round in 0..super::super::amount(3, 10 * names.len()) {
-        let name = if super::super::amount(0, 1) == 1 { &names[round % names.len()] } else { &names[chance.below(names.len())] };
+    for round in 0..super::amount(3, 10 * names.len()) {
+        let name = if super::amount(0, 1) == 1 { &names[round % names.len()] } else { chance.of(&names) };
         let mut recording = Recording::named(name).unwrap();
         let count = recording.steps.len();
         let later = permute(&mut recording.steps, &mut chance);
         assert_eq!(recording.steps.len(), count);
         assert!(later > 50, "{name}: only {later} steps moved");
-        let taken = live::chain_over(&Arc::new(recording), super::super::amount(14, 48), chance.next());
-        assert!(taken >= 8, "seed {}, {name}: only {taken} backups", chance.seed);
+        let taken = live::chain_over(&Arc::new(recording), super::amount(14, 48), chance.number());
+        assert!(taken >= 8, "seed {}, {name}: only {taken} backups", super::seed());
         eprintln!("{name}: {later} of {count} steps came later, {taken} backups");
     }
 }
