@@ -78,7 +78,7 @@ fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
                             assert_eq!(after, before, "{what}: {}", text(&once));
                         }
                     }
-                    count = chance.next_moment(count, 40);
+                    count = chance.next_moment(count, 60);
                 }
             }
         }
@@ -122,7 +122,7 @@ fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
                     }
                     assert_guarded_or_complete(&repository, label, line, &target, &what);
                 }
-                count = chance.next_moment(count, 12);
+                count = chance.next_moment(count, 18);
             }
         }
     }

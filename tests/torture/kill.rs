@@ -13,7 +13,7 @@ use super::subject::{
     OPERATIONS, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked, is_well,
     kbackup, listed, records, text,
 };
-use super::{Chance, seed};
+use super::{Chance, amount, seed};
 use crate::backup::bench::{Bench, small};
 use crate::cli::Stage;
 use crate::restore::stage;
@@ -49,13 +49,15 @@ fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
                     next_run_works(&before, &what);
                     before = listed(&repository, Depth::Quick, &what);
                 }
-                count = chance.next_moment(count, 24);
+                count = chance.next_moment(count, 40);
             }
             assert!(count > 2 || (operation, verb) == ("link", "full"), "no {operation} was seen");
             next_run_works(&before, "end");
             assert_unlocked(&[&repository.join("state")], "end");
-            let newest = listed(&repository, Depth::Quick, "end").pop().unwrap();
-            assert_restores(&repository, &newest, bench.line, &bench.path("restored"), "end");
+            if chance.below(amount(3, 1) as u64) == 0 {
+                let newest = listed(&repository, Depth::Quick, "end").pop().unwrap();
+                assert_restores(&repository, &newest, bench.line, &bench.path("restored"), "end");
+            }
             std::fs::remove_dir_all(repository).unwrap();
         }
     }
@@ -83,7 +85,7 @@ fn a_restore_that_dies_anywhere_leaves_what_no_server_starts_from() {
             alive = is_well(&kbackup(&line_of, Some(&fault)));
             deaths += usize::from(!alive);
             assert_guarded_or_complete(&repository, label, line, &target, &what);
-            count = chance.next_moment(count, 8);
+            count = chance.next_moment(count, 12);
         }
         assert!(count > 1, "no {operation} was seen");
     }

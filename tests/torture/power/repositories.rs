@@ -72,7 +72,7 @@ fn a_first_full() {
     let bench = Bench::new(&small());
     let watched = Watched::new(&bench.path("watched"));
     assert_success(&watched.watch(&mut back_up(&bench, "full", &watched.place.join("repository"))));
-    watched.lose_power("first full", 30, |cut| ask(&bench, &[], true, cut));
+    watched.lose_power("first full", 16, |cut| ask(&bench, &[], true, cut));
 }
 
 /// Files taken over, an active chunk extended, new chunks, new tables.
@@ -82,7 +82,7 @@ fn a_diff_and_another_full() {
     let place = bench.path("watched");
     let repository = place.join("repository");
     assert_success(&back_up(&bench, "full", &repository).output().unwrap());
-    for (verb, short) in [("diff", 20), ("full", 12)] {
+    for (verb, short) in [("diff", 12), ("full", 8)] {
         bench.append(30_000);
         let before = listed(&repository, verb);
         let watched = Watched::new(&place);
@@ -113,7 +113,7 @@ fn a_backup_after_a_killed_one() {
         let killed = watched.watch(back_up(&bench, verb, &repository).env("KBACKUP_FAULT", fault));
         assert!(!killed.status.success(), "{verb} {operation} {count}: it was not killed");
         assert_success(&watched.watch(&mut back_up(&bench, verb, &repository)));
-        watched.lose_power(&format!("{verb} after a kill at {operation} {count}"), 8, |cut| ask(&bench, &before, true, cut));
+        watched.lose_power(&format!("{verb} after a kill at {operation} {count}"), 5, |cut| ask(&bench, &before, true, cut));
     }
 }
 
@@ -131,7 +131,7 @@ fn a_verification() {
         assert_success(&watched.watch(&mut kbackup(depth, &[("--repo", &repository)])));
     }
     let kept = remembered(&opened, &before[0]).unwrap().unwrap();
-    watched.lose_power("verify", 15, |cut| {
+    watched.lose_power("verify", 8, |cut| {
         let repository = DirectoryRepository::open(&cut.disk.join("repository")).unwrap();
         let found = remembered(&repository, &before[0]).unwrap();
         assert!(!cut.complete || found.map(|found| found.at) == Some(kept.at), "{}: the result is an older one", cut.what);

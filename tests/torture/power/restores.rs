@@ -129,7 +129,7 @@ const READY: Way = Way { db: "new/below/db", index: Some("elsewhere/index"), rea
 #[test]
 fn a_restore() {
     let stage = Stage::new();
-    for (name, way, short) in [("restore", DOCUMENTED, 35), ("restore --ready", READY, 35)] {
+    for (name, way, short) in [("restore", DOCUMENTED, 20), ("restore --ready", READY, 20)] {
         let watched = Watched::new(&stage.bench.path(name));
         assert_success(&watched.watch(&mut stage.command(&way, &watched.place)));
         stage.lose_power(name, &way, &watched, short);
@@ -151,6 +151,6 @@ fn a_restore_that_was_taken_up() {
         if killable {
             assert_success(&watched.watch(&mut stage.command(&way, &watched.place)));
         }
-        stage.lose_power(&format!("restore after a kill at {operation} {count}"), &way, &watched, 8);
+        stage.lose_power(&format!("restore after a kill at {operation} {count}"), &way, &watched, 5);
     }
 }

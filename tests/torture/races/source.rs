@@ -378,7 +378,7 @@ fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operatio
 /// Chosen moments and changes; in the long form, every change at every moment.
 fn samples(operations: usize, chance: &mut Chance) -> Vec<(usize, Change)> {
     let all = operations * CHANGES.len();
-    let wanted = super::amount(28, all);
+    let wanted = super::amount(14, all);
     if wanted == all {
         return (1..=operations).flat_map(|number| CHANGES.map(|change| (number, change))).collect();
     }
