@@ -144,7 +144,9 @@ fn a_restore_whose_last_sync_fails_is_one_that_no_server_starts_from() {
         assert_eq!(start(&target, &stage.manifest), Start::Refused, "{count}");
         told.push(text(&output).contains("no server starts from this target as it is; the same restore takes it up again"));
     }
-    assert_eq!(told, [false, true, true], "before the guard stands, and after it");
+    // Before the guard stands there is one sync, and one more where the owner is set; after it there are the two of the last writes.
+    let (before, after) = told.split_at(told.len() - 2);
+    assert!((1..=2).contains(&before.len()) && !before.contains(&true) && after == [true, true], "{told:?}");
 }
 
 #[test]
