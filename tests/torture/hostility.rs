@@ -278,7 +278,7 @@ fn watched(command: &mut Command) -> Ended {
 #[test]
 fn a_monstrous_manifest_takes_bounded_memory() {
     let forgery = Forgery::new();
-    let megabytes = super::amount(2, 480);
+    let megabytes = super::amount(3, 480);
     let bytes = megabytes << 20;
     let good = serde_json::to_string(&forgery.good).unwrap();
     let with = |extra: &str| good.replacen('{', &format!("{{{extra},"), 1);
