@@ -10,10 +10,7 @@ use kbackup::error::{Error, Kind};
 use kbackup::event::{Run, Silent};
 use kbackup::format::checkpoint;
 use kbackup::manifest::Directories;
-use kbackup::node::{
-    Client, Connection, FitnessLimits, NodeState, Session, Traits, Unfit, agree, locate, pending_truncation, plausible,
-    wait_for_truncation, wait_until_fit,
-};
+use kbackup::node::{Client, Connection, FitnessLimits, NodeState, Session, Traits, Unfit, agree, locate, plausible, wait_until_fit};
 use kbackup_testnode::{Mark, Member, Node, Recording, Speed};
 
 use crate::http_server;
@@ -65,8 +62,6 @@ fn finds_the_directories_of_every_version() {
         let agreement = agree(&setting.session(), &directories, &setting.run).unwrap();
         assert!(agreement.writer.get() > 0, "{recording}");
         assert_eq!(agreement.epoch.is_some(), !recording.starts_with("20.10"), "{recording}: a single 20.10 does not gossip");
-        assert_eq!(pending_truncation(&directories).unwrap(), None, "{recording}");
-        wait_for_truncation(&directories, None, &setting.run).unwrap();
         assert!(setting.run.warnings().is_empty(), "{recording}");
     }
 }
@@ -197,25 +192,6 @@ fn reads_an_election_out_of_merged_chunks() {
         let agreement = agree(&session, &Directories::new(node.db(), None), &run).unwrap();
         assert_eq!(agreement.epoch.is_some(), !recording.starts_with("20.10"), "{recording}");
     }
-}
-
-#[test]
-fn waits_for_a_pending_truncation() {
-    let setting = Setting::new("26.1-append");
-    let copy = setting.copy("pending");
-    std::fs::write(copy.join("truncate.chk"), checkpoint::encode(1000)).unwrap();
-    let directories = Directories::new(&copy, None);
-    assert_eq!(pending_truncation(&directories).unwrap().unwrap().get(), 1000);
-    assert_eq!(wait_for_truncation(&directories, None, &setting.run).unwrap_err().kind(), Kind::Refused);
-    assert_eq!(wait_for_truncation(&directories, Some(Duration::from_millis(200)), &setting.run).unwrap_err().kind(), Kind::Unstable);
-    let done = copy.join("truncate.chk");
-    let server = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
-        // In place, as a server does it.
-        std::fs::OpenOptions::new().write(true).open(done).unwrap().write_all(&checkpoint::encode(-1)).unwrap();
-    });
-    wait_for_truncation(&directories, Some(Duration::from_secs(5)), &setting.run).unwrap();
-    server.join().unwrap();
 }
 
 #[test]

@@ -335,32 +335,6 @@ fn other_files_of_process(session: &Session, directories: &Directories, run: &Ru
     Ok(other)
 }
 
-/// T: where the next start would cut the log off; none where no truncation is pending (the usual case).
-///
-/// # Errors
-/// [`Kind::SourceCorrupt`] for a file that is no checkpoint; what the file system reports.
-pub fn pending_truncation(directories: &Directories) -> Result<Option<LogPosition>> {
-    Ok(read_checkpoint(&directories.db.join(Checkpoint::Truncate.file_name()))?.flatten())
-}
-
-/// Waits until no truncation is pending: a copy would be cut off at its start.
-///
-/// # Errors
-/// [`Kind::Unstable`] where one still is after `limit`, or [`Kind::Refused`] at once where no node runs that could do it (`limit` none).
-pub fn wait_for_truncation(directories: &Directories, limit: Option<Duration>, run: &Run) -> Result<()> {
-    let end = Instant::now() + limit.unwrap_or_default();
-    loop {
-        let Some(position) = pending_truncation(directories)? else { return Ok(()) };
-        if Instant::now() >= end {
-            let kind = if limit.is_some() { Kind::Unstable } else { Kind::Refused };
-            return Err(Error::new(kind, format!("a truncation to {position} is pending"))
-                .at(&directories.db.join(Checkpoint::Truncate.file_name()))
-                .hint("the server does it at its next start; back up after that"));
-        }
-        run.pause(POLL)?;
-    }
-}
-
 /// The position in a checkpoint file, none for −1; none at all where there is no such file.
 fn read_checkpoint(path: &Path) -> Result<Option<Option<LogPosition>>> {
     let bytes = match fs::read_small(path, 4096) {

@@ -20,7 +20,7 @@ pub use answers::{
 pub use client::{Client, Patience};
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
 pub use debt::{Claim, Debt, DebtNode, Ledger, OwedResume, OwedScavenge, Record};
-pub use discovery::{Agreement, Traits, agree, locate, pending_truncation, plausible, wait_for_truncation};
+pub use discovery::{Agreement, Traits, agree, locate, plausible};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use offline::OfflineQuiet;
 pub use quiesce::{OnlineQuiet, PlannedRelease, QuietSettings, ReleasePlan, Stillness, plan_release, quiesce};
