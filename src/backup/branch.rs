@@ -38,7 +38,7 @@ pub(super) fn place(shelf: &Shelf, seen: &Seen<'_>, wanted: BackupKind, new_bran
         return Err(of_another_node(&other.source.identity, seen.identity));
     }
     let newest = backups.last();
-    let sequence = newest.map_or(1, |newest| newest.sequence.saturating_add(1));
+    let sequence = newest.map_or(Some(1), |newest| newest.sequence.checked_add(1)).ok_or_else(|| no_more_numbers(newest))?;
     let Some(newest) = newest else {
         if wanted == BackupKind::Diff {
             run.note("there is no backup yet, so this diff is a full");
@@ -95,6 +95,19 @@ fn goes_on(backup: &Head, seen: &Seen<'_>) -> bool {
 
 fn relation(backup: &Head, seen: &Seen<'_>) -> Relation {
     backup.log.lineage.relation(backup.log.position.position(), seen.lineage, seen.end)
+}
+
+/// No repository has so many backups.
+fn no_more_numbers(newest: Option<&Head>) -> Error {
+    let error = Error::new(
+        Kind::StoredCorrupt,
+        format!("the backup with the highest sequence number has {}, and none is left for another one", u64::MAX),
+    );
+    let Some(label) = newest.map(|newest| &newest.label) else { return error };
+    error
+        .on(label)
+        .hint(format!("no repository counts that far: the manifest was forged, or damaged by a program. Move `backups/{label}` out of the repository, and then back up again"))
+        .hint("who can write one manifest can write others: `kbackup verify --all` tells what is left of the rest")
 }
 
 fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {

@@ -174,6 +174,20 @@ fn lies() -> Vec<Lie> {
     lies
 }
 
+/// A number that leaves none for the next backup stops it, and says what to do.
+#[test]
+fn a_forged_sequence_number_is_told_from_another_run() {
+    let forgery = Forgery::new();
+    forgery.forge(|manifest| manifest["sequence"] = u64::MAX.into());
+    let error = forgery.bench.take().unwrap_err();
+    assert_eq!(error.kind(), Kind::StoredCorrupt, "{error}");
+    let hints = error.hints().concat();
+    assert!(error.what().contains("sequence number") && hints.contains(&format!("`backups/{}`", forgery.label)), "{error} {hints}");
+    let (place, label) = (PathBuf::from(forgery.bench.repository.place()), forgery.label.as_str());
+    std::fs::rename(place.join("backups").join(label), forgery.bench.path("forged")).unwrap();
+    forgery.bench.take().unwrap();
+}
+
 #[test]
 fn a_forged_manifest_leads_nowhere() {
     let forgery = Forgery::new();
