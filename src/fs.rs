@@ -573,6 +573,27 @@ pub fn write_durably_by(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Writ
     sync_directory(directory)
 }
 
+/// Removes what [`write_durably`] left in a directory when its process was killed: no file has that name for longer than a write takes, and what is there
+/// for an hour is nobody's any more.
+///
+/// # Errors
+/// What the file system reports.
+pub fn remove_stale_staging(directory: &Path) -> Result<()> {
+    const STALE: std::time::Duration = std::time::Duration::from_secs(3600);
+    for entry in list(directory)? {
+        let is_staging = entry.name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".tmp")).is_some_and(|random| {
+            // As `tempfile` names them.
+            random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+        // A file from the future is left: the clock may have gone back.
+        let is_stale = || entry.status.modified.elapsed().is_ok_and(|age| age >= STALE);
+        if is_staging && entry.status.kind == FileKind::File && is_stale() {
+            remove_file(&directory.join(&entry.name))?;
+        }
+    }
+    Ok(())
+}
+
 /// The directory that holds `path`.
 #[must_use]
 pub fn parent(path: &Path) -> &Path {

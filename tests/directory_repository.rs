@@ -403,6 +403,94 @@ fn a_full_disk_at_any_moment_leaves_whole_backups() {
     every_operation("a_full_disk_at_any_moment_leaves_whole_backups", "28", 3);
 }
 
+/// The disk goes away for good at one operation after the other, also between the rename that commits and the one that takes it back.
+#[test]
+fn a_commit_that_cannot_be_taken_back_is_told() {
+    if let Some(path) = std::env::var_os("KBACKUP_TEST_REPOSITORY") {
+        let (run, mut source) = (run(), Source::new());
+        let attempt = || -> Result<(), Error> {
+            let repository = DirectoryRepository::open_or_create(Path::new(&path))?;
+            let incoming = repository.begin(None, &run)?;
+            let file = source.file("chunk", b"events");
+            let stored = incoming.ingest(&at(CHUNK), &whole(&file))?;
+            source.keep(CHUNK, stored);
+            incoming.commit(&manifest(1, None, &source.rows))
+        };
+        let mut attempt = attempt;
+        return attempt().unwrap_or_else(|error| panic!("{error} {:?} {:?}", error.causes(), error.hints()));
+    }
+    let mut told = 0;
+    for number in 1.. {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let path = root.path().join("repository");
+        let mut child = child("a_commit_that_cannot_be_taken_back_is_told");
+        child.env("KBACKUP_TEST_REPOSITORY", &path).env("KBACKUP_FAULT", format!(":{}:{number}:5", path.display()));
+        let output = child.output().unwrap();
+        let whole = all_listed_are_whole(&path);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        if output.status.success() {
+            assert_eq!(whole, 1);
+            break;
+        }
+        assert_eq!(said.contains("could not be committed, and is listed all the same"), whole == 1, "operation {number}: {said}");
+        told += whole;
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn staging_files_of_killed_runs_go() {
+    let place = Place::new();
+    let plant = |name: &str, age: u64| {
+        let file = std::fs::File::create(place.path("state").join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+    };
+    plant(".aB3xY9.tmp", 7200);
+    plant(".cD4zW8.tmp", 60);
+    plant(".notes.tmp", 7200);
+    plant("verified", 7200);
+    drop(place.repository.begin(None, &run()).unwrap());
+    let mut names: Vec<String> =
+        std::fs::read_dir(place.path("state")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, [".cD4zW8.tmp", ".notes.tmp", "lock", "verified"], "what is young may be somebody's, what has another name is");
+}
+
+#[test]
+fn what_no_run_can_take_up_goes_at_once() {
+    let place = Place::new();
+    let table = "0a1b2c3d-0000-4000-8000-000000000001";
+    let top = place.path("incoming").join(uuid::Uuid::now_v7().to_string());
+    let plant = |name: &str, bytes: &[u8]| {
+        let path = top.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    let (completed, _) = crate::conformance::sealed(&[7; 1000]);
+    let active = [vec![7; 1000], vec![0; 1000]].concat();
+    for (name, bytes) in [
+        ("db/.chunk-000003.000000.part", &completed),
+        ("db/chunk-000002.000000", &active),
+        ("db/writer.chk", &completed),
+        ("db/kurrent.ddb", &completed),
+        ("index/indexmap", &completed),
+        (&format!("index/{table}.bloomfilter"), &completed),
+        ("index/stream-existence/streamExistenceFilter.dat", &completed),
+        ("index/scavenging/scavenging.db", &completed),
+        ("manifest.json", &completed),
+        (".aB3xY9.tmp", &completed),
+        ("db/chunk-000000.000000", &completed),
+        (&format!("index/{table}"), &completed),
+    ] {
+        plant(name, bytes);
+    }
+    assert_eq!(place.repository.interrupted().unwrap().unwrap().files, 12);
+    drop(place.repository.begin(None, &run()).unwrap());
+    let left = place.repository.interrupted().unwrap().unwrap();
+    assert_eq!(left.files, 2);
+    assert!(top.join("db/chunk-000000.000000").exists() && top.join("index").join(table).exists());
+}
+
 #[test]
 fn errors_name_the_path() {
     let place = Place::new();

@@ -368,6 +368,19 @@ fn a_scavenge_that_stops_late_is_given_back() {
 }
 
 #[test]
+fn staging_files_of_killed_runs_go() {
+    let setting = Setting::new("26.1-append");
+    let plant = |name: &str, age: u64| {
+        let path = setting.directory.path().join("state").join(name);
+        std::fs::File::create(&path).unwrap().set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        path
+    };
+    let (old, young) = (plant(".aB3xY9.tmp", 7200), plant(".cD4zW8.tmp", 60));
+    setting.quiesce(&setting.session()).unwrap().release().unwrap();
+    assert!(!old.exists() && young.exists(), "what is young may be another run's");
+}
+
+#[test]
 fn giving_back_twice_is_harmless() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));

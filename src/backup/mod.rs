@@ -107,6 +107,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let estimates = survey::estimate(source, &ground, parent.as_ref())?;
     survey::room_for(estimates.all, source, &ground, repository, run)?;
     let incoming = repository.begin(parent.as_ref(), run)?;
+    incoming.check_next(place.sequence)?;
     // While the node still goes about its work: hashing takes its time.
     let damaged = parent.as_ref().map(|parent| recheck::recheck(repository, parent, request.recheck, run)).transpose()?.unwrap_or_default();
 

@@ -187,6 +187,8 @@ impl Ledger {
                 .at(&self.path(name, "lock"))
                 .hint("wait for it; it gives back itself what it took"));
         };
+        // Of this record or of another one, by a run that was killed. Where they cannot be removed they are in nobody's way.
+        let _ = fs::remove_stale_staging(&self.directory);
         Ok((lock, debt))
     }
 

@@ -180,6 +180,13 @@ pub struct Ingest<'a> {
 ///
 /// Several threads may put files in at once, each under a path of its own: a chunk is the unit of parallel work.
 pub trait Incoming: FileSet + Sync {
+    /// Whether `sequence` is still the next one: another run may have committed since it was chosen, and before this one had the writer's place. A commit finds
+    /// that out, too, but only after everything was copied.
+    ///
+    /// # Errors
+    /// `Locked` where it is not; what the storage reports.
+    fn check_next(&self, sequence: u64) -> Result<()>;
+
     /// Takes a file of the parent as it is.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -169,17 +169,21 @@ impl<'a> DirectoryIncoming<'a> {
         }
     }
 
-    /// Nobody committed between the choice of the sequence number and `begin`.
-    fn check_sequence(&self, manifest: &Manifest) -> Result<()> {
-        let label = &manifest.label;
+    /// No backup has the name of this one.
+    fn check_label(&self, label: &Label) -> Result<()> {
         if fs::status(&self.repository.layout.backup(label))?.is_some() {
             return Err(Error::new(Kind::Locked, "another run has committed a backup of this name meanwhile")
                 .on(label)
                 .hint("run it again"));
         }
+        Ok(())
+    }
+
+    /// Nobody committed between the choice of the sequence number and `begin`.
+    fn check_sequence(&self, sequence: u64) -> Result<()> {
         for newest in self.repository.labels()?.iter().rev() {
             match self.repository.head(newest) {
-                Ok(newest) if newest.sequence >= manifest.sequence => {
+                Ok(newest) if newest.sequence >= sequence => {
                     return Err(Error::new(Kind::Locked, "another run has committed a backup meanwhile")
                         .on(newest.label)
                         .hint("run it again"));
@@ -244,6 +248,16 @@ struct Rest<'a> {
     mode: u32,
 }
 
+/// The commit failed, and could not be taken back either. All below the name is durable; only the name may go with a loss of power. To take the manifest away
+/// instead would make a backup that is whole a damaged one.
+fn still_listed(label: &Label, backup: &Path, error: &IoError, back: &IoError) -> Error {
+    Error::new(Kind::Failed, format!("{label} could not be committed, and is listed all the same"))
+        .at(backup)
+        .because(format!("{error}: {}; it could not be taken back: {back}: {}", error.source, back.source))
+        .hint(format!("its files are whole, but its name may be lost with the next loss of power: do not count on it before a later backup has succeeded and `kbackup verify {label}` finds it intact"))
+        .hint("look at the repository's disk and the system's log: it fails, or has gone")
+}
+
 fn not_as_stored(file: &fs::File, found: Blake3Hash, row: &Row) -> Error {
     Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
         .at(file.path())
@@ -285,6 +299,10 @@ impl FileSet for DirectoryIncoming<'_> {
 }
 
 impl Incoming for DirectoryIncoming<'_> {
+    fn check_next(&self, sequence: u64) -> Result<()> {
+        self.check_sequence(sequence)
+    }
+
     fn adopt(&self, row: &Row) -> Result<()> {
         let held = self.held(row)?;
         let place = self.place(&row.path)?;
@@ -371,7 +389,8 @@ impl Incoming for DirectoryIncoming<'_> {
     }
 
     fn commit(mut self: Box<Self>, manifest: &Proven<Manifest>) -> Result<()> {
-        self.check_sequence(manifest)?;
+        self.check_label(&manifest.label)?;
+        self.check_sequence(manifest.sequence)?;
         self.check_rows(manifest)?;
         self.finish_files(manifest)?;
         self.sync_directories(manifest)?;
@@ -382,8 +401,10 @@ impl Incoming for DirectoryIncoming<'_> {
         self.changed(fs::rename(self.files.top(), &backup))?;
         if let Err(error) = self.changed(fs::sync_directory(&layout.backups()).and_then(|()| fs::sync_directory(&layout.incoming()))) {
             // Not known to be durable, and so not to be listed.
-            fs::rename(&backup, self.files.top())?;
-            return Err(error.into());
+            return Err(match fs::rename(&backup, self.files.top()) {
+                Ok(()) => error.into(),
+                Err(back) => still_listed(&manifest.label, &backup, &error, &back),
+            });
         }
         self.committed = true;
         self.leftovers.remove(self.run);
@@ -397,13 +418,15 @@ impl Incoming for DirectoryIncoming<'_> {
 
 impl Drop for DirectoryIncoming<'_> {
     fn drop(&mut self) {
-        let there = is_directory(self.files.top()).is_ok_and(|there| there);
-        if self.committed || !there {
+        if self.committed {
             return;
         }
+        let there = is_directory(self.files.top()).is_ok_and(|there| there);
         let failed = self.failed.load(Ordering::SeqCst);
         // What cannot be removed now, a later run removes.
-        if failed || !self.own().values().any(|has_md5| *has_md5) {
+        if !there {
+            // Nothing of this run is left there.
+        } else if failed || !self.own().values().any(|has_md5| *has_md5) {
             let _ = fs::remove_tree(self.files.top());
         } else {
             for (path, _) in self.own().iter().filter(|(_, has_md5)| !**has_md5) {

@@ -2,11 +2,12 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::layout::has_directories;
+use super::layout::{MANIFEST, has_directories};
 use super::stored::Files;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::Md5Hash;
+use crate::format::names::{DbFile, IndexFile};
 use crate::fs::{self, FileKind, ReadAt};
 use crate::manifest::RelativePath;
 use crate::repository::Interrupted;
@@ -38,6 +39,9 @@ impl Leftovers {
         for entry in fs::list(incoming)?.into_iter().rev() {
             let files = Files::new(incoming.join(&entry.name));
             let is_run = is_run(&entry);
+            if is_run {
+                weed_out(files.top())?;
+            }
             // What another run has taken all from, and what holds nothing but links to a backup's files, is of no use.
             if is_run && measure(files.top())?.files > 0 {
                 runs.push(files);
@@ -111,6 +115,54 @@ pub(super) fn prove(file: &fs::File, md5: Md5Hash, run: &Run) -> Result<Digest> 
 /// A backup in the making has an id for a name; all else in `incoming/` is not ours to take up.
 fn is_run(entry: &fs::Entry) -> bool {
     entry.status.kind == FileKind::Directory && entry.name.to_str().is_some_and(|name| Uuid::parse_str(name).is_ok())
+}
+
+/// Removes what no run can take up, as it would pile up with each run that is killed: half-written files, and those without an MD5 of the server's.
+fn weed_out(top: &Path) -> Result<()> {
+    let mut directories = vec![top.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::list(&directory)? {
+            let path = directory.join(&entry.name);
+            match entry.status.kind {
+                FileKind::Directory => directories.push(path),
+                FileKind::File if entry.status.links == 1 && is_of_no_use(top, &path, entry.status.size) => fs::remove_file(&path)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_of_no_use(top: &Path, path: &Path, size: u64) -> bool {
+    let Some(below) = path.strip_prefix(top).ok().and_then(Path::to_str) else { return false };
+    let name = below.rsplit('/').next().unwrap_or(below);
+    if name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".tmp")) {
+        return true;
+    }
+    match below.split_once('/') {
+        None => name == MANIFEST,
+        Some(("db", file)) => match DbFile::of(file) {
+            DbFile::Checkpoint(_) | DbFile::SecondaryIndex => true,
+            DbFile::Chunk(_) => !ends_with_md5(path, size),
+            _ => false,
+        },
+        Some(("index", file)) => matches!(
+            IndexFile::of(file),
+            IndexFile::IndexMap
+                | IndexFile::BloomFilter(_)
+                | IndexFile::StreamFilterCheckpoint
+                | IndexFile::StreamFilterData
+                | IndexFile::Scavenging(_)
+        ),
+        Some(_) => false,
+    }
+}
+
+/// A chunk that is not completed ends with zeros, where its MD5 will be. What cannot be read is left alone.
+fn ends_with_md5(path: &Path, size: u64) -> bool {
+    let mut last = [0; 16];
+    let Some(offset) = size.checked_sub(16) else { return false };
+    fs::open(path).and_then(|file| file.read_exact_at(offset, &mut last)).is_err() || last != [0; 16]
 }
 
 /// The files below a directory that are no backup's as well.

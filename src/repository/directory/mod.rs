@@ -152,6 +152,9 @@ impl DirectoryRepository {
         for name in self.foreign_names()? {
             run.note(format!("`{name}` in `{}` is no backup and is left alone", self.layout.backups().display()));
         }
+        if let Err(error) = fs::remove_stale_staging(&self.layout.state()) {
+            run.note(format!("{error}: what a run that was killed left there stays until the next one"));
+        }
         let leftovers = Leftovers::sorted_out(&self.layout.incoming(), run)?;
         Ok((lock, leftovers))
     }

@@ -78,13 +78,16 @@ fn a_run_that_was_overtaken_says_so_and_harms_nothing() {
     assert_eq!(pair.start("before", "repo", "state", None).wait(), State::Ended(0));
     for operation in ["create", "lock"] {
         let before = pair.listed("repo");
+        pair.live.node.start_scavenge(None).ok();
         let mut slow = pair.start("slow", "repo", "state", Some((operation, repository.join("state/lock"), 1)));
         assert_eq!(slow.wait(), State::Stopped);
         let mut fast = pair.start("fast", "repo", "state", None);
         assert_eq!(fast.wait(), State::Ended(0), "{}", fast.said());
+        let asked = pair.posts();
         slow.go_on();
         assert_eq!(slow.wait(), State::Ended(11), "{}", slow.said());
         assert!(slow.said().contains("another run has committed a backup") && slow.said().contains("run it again"), "{}", slow.said());
+        assert_eq!(pair.posts(), asked, "it was found out before anything was asked of the node");
         assert_eq!(pair.listed("repo"), before + 1);
     }
     assert_eq!(pair.start("after", "repo", "state", None).wait(), State::Ended(0));
