@@ -184,6 +184,8 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r#""bytes_read": \d+"#, r#""bytes_read": "[BYTES]""#);
     settings.add_filter(r"attempt=\d+ of=\d+", "attempt=[N] of=[M]");
     settings.add_filter(r"\(kbackup-[0-9a-f]+\)", "([TEST])");
+    // Said where the tests do not run as root.
+    settings.add_filter(r"\[TIME\] +INFO \d+ process(es)? of other users could not be looked at\n", "");
     settings.bind(check);
 }
 

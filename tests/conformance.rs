@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kbackup::clock::Timestamp;
@@ -180,6 +181,12 @@ pub(crate) fn text(manifest: &Manifest) -> Vec<u8> {
     let mut text = Vec::new();
     manifest.write(&mut text).unwrap();
     text
+}
+
+/// Opens a stored file for writing, whatever its mode says.
+pub(crate) fn writable(path: &Path) -> std::fs::File {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::OpenOptions::new().write(true).open(path).unwrap()
 }
 
 /// Commits a backup with one file.
@@ -609,7 +616,7 @@ impl Factory for Directories {
     fn shorten(&self, repository: &DirectoryRepository, label: &Label, path: &RelativePath) {
         let path = path.under(&self.path(repository, label));
         let size = std::fs::metadata(&path).unwrap().len();
-        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size / 2).unwrap();
+        writable(&path).set_len(size / 2).unwrap();
     }
 
     fn lose(&self, repository: &DirectoryRepository, label: &Label, path: &RelativePath) {

@@ -13,7 +13,7 @@ use kbackup::fs;
 use kbackup::manifest::{Blake3Hash, Label, RelativePath, Row};
 use kbackup::repository::{DirectoryRepository, Ingest, Repository};
 
-use crate::conformance::{Source, at, commit_one, content, labels, manifest, run, whole};
+use crate::conformance::{Source, at, commit_one, content, labels, manifest, run, whole, writable};
 
 const CHUNK: &str = "db/chunk-000000.000000";
 
@@ -496,7 +496,7 @@ fn errors_name_the_path() {
     let place = Place::new();
     let full = commit_one(&place.repository, 1, b"events");
     let stored = place.stored(&full.label, &at(CHUNK));
-    std::fs::write(&stored, b"short").unwrap();
+    writable(&stored).set_len(5).unwrap();
     let error = failed(place.repository.open(&full.label, &full.files[0]));
     assert_eq!(error.place(), stored.to_str());
     assert!(error.causes().concat().contains("5 bytes, not 6"), "{:?}", error.causes());
