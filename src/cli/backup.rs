@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::node;
-use super::output::{size, times};
+use super::output::{count, size, times};
 use crate::backup::{self, Forecast, Node, Request, Running, Share, Source, Summary};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
@@ -123,9 +123,9 @@ fn summary_text(summary: &Summary) -> String {
     let _ = writeln!(text, "read {} of the node's files{parent}", size(summary.bytes_read));
     let _ = writeln!(
         text,
-        "stored {} anew: {} files copied, {} taken over; a restore writes {}",
+        "stored {} anew: {} copied, {} taken over; a restore writes {}",
         size(summary.bytes_stored),
-        summary.files_copied,
+        count(summary.files_copied, "file"),
         summary.files_linked,
         size(summary.bytes)
     );
@@ -141,11 +141,11 @@ fn forecast_text(forecast: &Forecast) -> String {
     let on = forecast.parent.as_ref().map_or_else(String::new, |parent| format!(" on {parent}"));
     let estimate = forecast.estimate;
     format!(
-        "would take a {}{on}, on branch {}\nwould read about {} in {} files, and take over {} files\nan estimate: the files are known for sure only while the node holds still\n",
+        "would take a {}{on}, on branch {}\nwould read about {} in {}, and take over {}\nan estimate: the files are known for sure only while the node holds still\n",
         forecast.kind,
         forecast.branch,
         size(estimate.bytes),
-        estimate.files,
-        estimate.held
+        count(estimate.files, "file"),
+        count(estimate.held, "file")
     )
 }

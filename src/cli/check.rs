@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Session;
+use super::output::count;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::manifest::Directories;
@@ -101,9 +102,4 @@ fn finding_text(finding: &Finding) -> String {
         let _ = writeln!(text, "  hint: {hint}");
     }
     text
-}
-
-fn count(number: impl Into<u64>, what: &str) -> String {
-    let number = number.into();
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -109,6 +109,12 @@ fn complain(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// "1 file", "2 files".
+pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
+    let number = number.into();
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// "once", "3 times".
 pub(super) fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
@@ -125,4 +131,15 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec()).add_rows(rows);
     let lines: Vec<String> = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
     format!("{}\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([count(0_u64, "file"), count(1_u64, "file"), count(2_u64, "file")], ["0 files", "1 file", "2 files"]);
+        assert_eq!([times(1), times(2)], ["once", "2 times"]);
+    }
 }

@@ -1,5 +1,6 @@
 //! `kbackup restore`.
 
+use super::output::times;
 use super::{Session, label};
 use crate::error::{Error, Kind, Result};
 use crate::repository::DirectoryRepository;
@@ -35,12 +36,16 @@ fn targets(options: &arguments::Restore) -> Result<Vec<Target>> {
     if !options.index_to.is_empty() && options.index_to.len() != options.to.len() {
         return Err(Error::new(
             Kind::Usage,
-            format!("{} times `--to`, and {} times `--index-to`", options.to.len(), options.index_to.len()),
+            format!("`--to` is given {}, and `--index-to` {}", many(options.to.len()), many(options.index_to.len())),
         )
         .hint("name an index directory for every target, or for none"));
     }
     let mut index = options.index_to.iter();
     Ok(options.to.iter().map(|db| Target { db: db.clone(), index: index.next().cloned() }).collect())
+}
+
+fn many(count: usize) -> String {
+    times(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// `user:group`, by name or number.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::output::size;
+use super::output::{count, size};
 use super::{Session, label};
 use crate::error::{Kind, Result};
 use crate::manifest::Label;
@@ -77,7 +77,7 @@ fn text(report: &Report) -> String {
     let mut text = String::new();
     for backup in &report.backups {
         if backup.findings.is_empty() {
-            let _ = writeln!(text, "{}: intact, {} files", backup.label, backup.files);
+            let _ = writeln!(text, "{}: intact, {}", backup.label, count(backup.files, "file"));
         } else {
             let _ = writeln!(text, "{}: DAMAGED", backup.label);
         }

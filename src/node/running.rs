@@ -107,7 +107,7 @@ impl fmt::Display for Doubt {
         match self {
             Self::Network { path, kind } => write!(f, "`{}` is on {kind}: another machine may use it", path.display()),
             Self::Unprobed { path, why } => write!(f, "`{}` could not be probed: {why}", path.display()),
-            Self::HiddenProcesses(count) => write!(f, "{count} processes of other users could not be looked at"),
+            Self::HiddenProcesses(count) => write!(f, "processes of other users that could not be looked at: {count}"),
             Self::Unasked { url, why } => write!(f, "the node at {url} could not be asked: {why}"),
         }
     }

@@ -56,9 +56,11 @@ impl fmt::Display for Report {
             write!(f, "{}: ", target.db.display())?;
             match &target.outcome {
                 Outcome::Restored(placement) => {
-                    write!(f, "restored {}, {} files, {}", self.label, placement.files_written, ByteSize(placement.bytes_written))?;
+                    let Placement { files_written: files, bytes_written, .. } = *placement;
+                    let plural = if files == 1 { "" } else { "s" };
+                    write!(f, "restored {}, {files} file{plural}, {}", self.label, ByteSize(bytes_written))?;
                     if placement.files_kept > 0 {
-                        write!(f, "; {} more were there already, and are right", placement.files_kept)?;
+                        write!(f, "; of those that were there already, {} proved right", placement.files_kept)?;
                     }
                     writeln!(f)?;
                 }

@@ -553,7 +553,7 @@ impl fmt::Display for Plan {
                 Found::Interrupted(interrupted) => {
                     writeln!(
                         f,
-                        "  an interrupted restore of this backup is taken up again; {} files are there, and will be proven",
+                        "  an interrupted restore of this backup is taken up again; files there, to be proven: {}",
                         interrupted.files
                     )?;
                 }
