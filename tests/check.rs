@@ -12,6 +12,7 @@ use kbackup_testnode::log::{self, Kind, Record};
 use kbackup_testnode::{Action, Node, Recording};
 use proptest::prelude::*;
 
+use crate::backup::bench::copy_tree;
 use crate::fixtures::DataDirectory;
 
 /// Chunk size of all fixtures but one.
@@ -647,16 +648,6 @@ fn o38_a_writer_inside_an_append_at_the_end_of_a_chunk() -> Result<()> {
     Ok(())
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() { copy_tree(&entry.path(), &target)? } else { fs::copy(entry.path(), target).map(drop)? }
-    }
-    Ok(())
-}
-
 #[test]
 fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events() -> Result<()> {
     for name in ["22.10-scavenge", "23.10-scavenge", "24.10-scavenge", "26.1-scavenge"] {
@@ -685,13 +676,13 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
         assert_eq!(examine_at(&node.db(), Some(line), Depth::Normal)?.verdict, Verdict::Starts, "{name}");
 
         let mixed = tempfile::tempdir()?;
-        copy_tree(&node.db(), mixed.path())?;
+        copy_tree(&node.db(), mixed.path());
         for chunk in log::chunks(mixed.path())? {
             if chunk.header.scavenged {
                 fs::remove_file(&chunk.path)?;
             }
         }
-        copy_tree(kept.path(), mixed.path())?;
+        copy_tree(kept.path(), mixed.path());
         let examination = examine_at(mixed.path(), Some(line), Depth::Normal)?;
         let hidden = finding(&examination, "index-hides-events").with_context(|| name.to_owned())?;
         assert_eq!((hidden.worst(), examination.verdict), (Some(Effect::LosesEvents), Verdict::Loses), "{name} {hidden:?}");
@@ -704,10 +695,10 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
         let (half, length) = (recording.steps.len() / 2, recording.steps.len());
         let (_older, node) = node_at(name, half)?;
         let kept = tempfile::tempdir()?;
-        copy_tree(&node.index(), kept.path())?;
+        copy_tree(&node.index(), kept.path());
         node.advance_to(length)?;
         fs::remove_dir_all(node.index())?;
-        copy_tree(kept.path(), &node.index())?;
+        copy_tree(kept.path(), &node.index());
         let examination = examine_at(&node.db(), Some(line), Depth::Deep)?;
         assert!(examination.verdict <= Verdict::StartsAndRebuilds, "{name} {examination:#?}");
     }

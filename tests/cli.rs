@@ -11,11 +11,13 @@ mod signals;
 mod streams;
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use kbackup_testnode::{Mark, Node, Recording, Server, Synthetic, Version};
+
+use crate::backup::bench::workplace;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,9 +29,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Self { directory: directory.unwrap() }
+        Self { directory: workplace() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -13,6 +13,7 @@ use kbackup::fs;
 use kbackup::manifest::{Blake3Hash, Label, RelativePath, Row};
 use kbackup::repository::{DirectoryRepository, Ingest, Repository};
 
+use crate::backup::bench::workplace;
 use crate::conformance::{Source, at, commit_one, content, labels, manifest, run, whole, writable};
 
 const CHUNK: &str = "db/chunk-000000.000000";
@@ -376,7 +377,7 @@ fn every_operation(test: &str, effect: &str, step: usize) {
     let mut seen = [0; 3];
     for number in (1..).step_by(step) {
         // In memory, where there is one: it is the order of the steps that counts here, and syncing is slow.
-        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let root = workplace();
         let path = root.path().join("repository");
         let mut child = child(test);
         child.env("KBACKUP_TEST_REPOSITORY", &path).env("KBACKUP_FAULT", format!("::{number}:{effect}"));

@@ -22,11 +22,7 @@ use kbackup_testnode::log::Log;
 use kbackup_testnode::{Checkpoint, Mark, Node, Phase, Recording, Server};
 use uuid::Uuid;
 
-/// A place for many small backups: memory where there is some, because every backup syncs every file.
-fn workplace() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
-}
+use crate::backup::bench::workplace;
 
 /// Interrupts a backup after so many files, and before it is proven at the latest.
 struct Impatient {

@@ -11,6 +11,7 @@ use kbackup::repository::Repository;
 use kbackup::restore::{Accept, Found, Outcome, Report, Request, execute};
 
 use super::stage::{Stage, Start, assert_restored, back_up, contents, request, run, start};
+use crate::backup::bench::workplace;
 
 /// Makes a finished restore look like one that was interrupted.
 fn interrupt(stage: &Stage) {
@@ -153,8 +154,7 @@ fn killed(stage: &Stage, targets: &[&Path], fault: &str) -> bool {
 #[test]
 fn what_was_written_before_a_kill_is_not_written_again() {
     const WORKERS: usize = 2;
-    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let stage = Stage::at("26.1-append", place, None, |_| ());
+    let stage = Stage::at("26.1-append", workplace(), None, |_| ());
     let sizes: Vec<u64> = stage.manifest.files.iter().filter(|row| row.role != Role::Checkpoint).map(|row| row.size).collect();
     let mut most = 0;
     for (operation, step) in [("write", 4), ("sync", 3), ("truncate", 2), ("create", 3)] {

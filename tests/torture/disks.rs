@@ -20,7 +20,7 @@ use super::subject::{
     argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, is_well, kbackup, listed, manifest, text,
 };
 use super::{Chance, amount, seed};
-use crate::backup::bench::{Bench, small};
+use crate::backup::bench::{Bench, small, workplace};
 use crate::restore::stage::{self, Start, start};
 
 /// ENOSPC, EIO, EROFS and EDQUOT, each with a part of its hint.
@@ -91,8 +91,7 @@ fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
 
 #[test]
 fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
-    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let stage = stage::Stage::at("20.10-scavenge", place, None, |_| ());
+    let stage = stage::Stage::at("20.10-scavenge", workplace(), None, |_| ());
     let (repository, label) = (stage.target("repository"), &stage.manifest.label);
     let line = ServerLine::of_version("20.10").unwrap();
     let end = stage.manifest.log.position.position().to_signed();

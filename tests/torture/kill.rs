@@ -14,7 +14,7 @@ use super::subject::{
     kbackup, listed, records, text,
 };
 use super::{Chance, amount, seed};
-use crate::backup::bench::{Bench, small};
+use crate::backup::bench::{Bench, small, workplace};
 use crate::cli::Stage;
 use crate::restore::stage;
 
@@ -67,8 +67,7 @@ fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
 #[test]
 fn a_restore_that_dies_anywhere_leaves_what_no_server_starts_from() {
     // In memory, where there is any: hundreds of restores are made, and a sync costs nothing there.
-    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let stage = stage::Stage::at("20.10-scavenge", place, None, |_| ());
+    let stage = stage::Stage::at("20.10-scavenge", workplace(), None, |_| ());
     let end = stage.manifest.log.position.position();
     assert_eq!(stage.plan(&stage.request()).unwrap().truncation.value(), Some(end), "the harder way to the end");
     let repository = stage.target("repository");
