@@ -129,8 +129,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     if let Err(error) = still.release(repository, run) {
         run.warn(format!("the node has not got everything back ({error}): run `kbackup release`"));
     }
-    let manifest = taken?;
-    Ok(summary(&manifest, place.held_up_to))
+    Ok(summary(&taken?, place.held_up_to))
 }
 
 /// What a backup would be, as far as it can be said while the node goes on.
@@ -353,7 +352,7 @@ impl Task<'_> {
         Label::new(Timestamp::from_second(second).unwrap_or(self.started), self.place.kind)
     }
 
-    fn commit(&self, capture: Capture<'_>, manifest: Manifest, log: &LogProof) -> Result<Manifest> {
+    fn commit(&self, capture: Capture<'_>, manifest: Manifest, log: &LogProof) -> Result<Head> {
         let (run, parent) = (capture.run, capture.parent());
         run.almost_done()?;
         run.emit(Event::Step(Step::Commit));
@@ -363,7 +362,7 @@ impl Task<'_> {
         let proven = proof::prove_backup(&*incoming, manifest, &evidence, run)?;
         incoming.commit(&proven)?;
         run.emit(Event::Committed { label: proven.label.to_string(), position: proven.log.position.position().get() });
-        Ok(Manifest::clone(&proven))
+        Ok(proven.head.clone())
     }
 }
 

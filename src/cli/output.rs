@@ -1,4 +1,5 @@
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::fmt::Display;
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 use serde_json::json;
@@ -16,21 +17,26 @@ impl Output {
         Self { json }
     }
 
-    /// Prints the answer: `value` as JSON under its schema's name, or `text`.
+    /// Prints the answer: `value`, an object, as JSON under its schema's name, or `text`. Only one of the two is made.
     ///
     /// # Errors
     /// Where standard output takes no more; a reader that went away is no failure.
-    pub(super) fn answer(self, schema: &str, value: &impl Serialize, text: &str) -> Result<()> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::new(Kind::Failed, "cannot write the answer").because(error);
-        if !self.json {
-            return print(&printable(text)).map_err(|error| failed(error.into()));
+    pub(super) fn answer(self, schema: &str, value: &impl Serialize, text: &(impl Display + ?Sized)) -> Result<()> {
+        #[derive(Serialize)]
+        struct Answer<'a, T> {
+            schema: &'a str,
+            #[serde(flatten)]
+            value: &'a T,
         }
-        let mut object = serde_json::Map::from_iter([("schema".to_owned(), schema.into())]);
-        match serde_json::to_value(value).map_err(|error| failed(error.into()))? {
-            serde_json::Value::Object(fields) => object.extend(fields),
-            other => drop(object.insert("value".to_owned(), other)),
-        }
-        print(&format!("{:#}\n", serde_json::Value::Object(object))).map_err(|error| failed(error.into()))
+        let printed = print(|stdout| {
+            if !self.json {
+                return stdout.write_all(printable(&text.to_string()).as_bytes());
+            }
+            // Piece by piece: a backup has a row for each file.
+            serde_json::to_writer_pretty(&mut *stdout, &Answer { schema, value })?;
+            stdout.write_all(b"\n")
+        });
+        printed.map_err(|error| Error::new(Kind::Failed, "cannot write the answer").because(error))
     }
 
     /// Prints an error and returns its exit code.
@@ -47,7 +53,7 @@ impl Output {
                 "hints": error.hints(),
             });
             // The error is told on standard error as well.
-            let _ = print(&format!("{object:#}\n"));
+            let _ = print(|stdout| writeln!(stdout, "{object:#}"));
         }
         self.complain(error)
     }
@@ -57,7 +63,8 @@ impl Output {
         let rendered = message.render();
         let (colour, plain) = (rendered.ansi().to_string(), rendered.to_string());
         if !message.use_stderr() {
-            let _ = print(if std::io::stdout().is_terminal() { &colour } else { &plain });
+            let text = if std::io::stdout().is_terminal() { &colour } else { &plain };
+            let _ = print(|stdout| stdout.write_all(text.as_bytes()));
             return 0;
         }
         if self.json {
@@ -96,9 +103,9 @@ fn printable(text: &str) -> String {
 }
 
 /// A reader that went away (`kbackup list | head`) is no failure.
-fn print(text: &str) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+    let mut stdout = BufWriter::new(std::io::stdout().lock());
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

@@ -1,9 +1,9 @@
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
-use super::output::{size, table};
+use super::output::size;
 use super::{Session, label};
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Manifest, Quiet, SecondaryIndex};
+use crate::manifest::{Manifest, Quiet, Row, SecondaryIndex};
 use crate::repository::{DirectoryRepository, Repository};
 use crate::settings::arguments;
 
@@ -14,17 +14,35 @@ pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
         Some(label) => repository.manifest(&label)?,
         None => newest(&repository)?,
     };
-    let mut text = text(&manifest);
-    if options.files {
-        let rows = manifest
-            .files
-            .iter()
-            .map(|row| vec![row.path.to_string(), row.size.to_string(), format!("{:04o}", row.mode), row.blake3.to_string()]);
-        text.push('\n');
-        text.push_str(&table(&["PATH", "BYTES", "MODE", "BLAKE3"], rows.collect()));
-    }
+    let text = Text { manifest: &manifest, files: options.files };
     session.output.answer("kbackup.backup/1", &manifest, &text)?;
     Ok(0)
+}
+
+/// A backup, for people.
+struct Text<'a> {
+    manifest: &'a Manifest,
+    /// Its files, too.
+    files: bool,
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text(self.manifest))?;
+        if !self.files {
+            return Ok(());
+        }
+        // Line by line: there can be tens of thousands.
+        let rows = &self.manifest.files;
+        let digits = |size: u64| size.to_string().len();
+        let path = rows.iter().map(|row| row.path.to_string().chars().count()).chain(["PATH".len()]).max().unwrap_or_default();
+        let bytes = rows.iter().map(|row| digits(row.size)).chain(["BYTES".len()]).max().unwrap_or_default();
+        writeln!(f, "\n{:<path$}  {:<bytes$}  MODE  BLAKE3", "PATH", "BYTES")?;
+        for Row { path: name, size, mode, blake3, .. } in rows {
+            writeln!(f, "{:<path$}  {size:<bytes$}  {mode:04o}  {blake3}", name.to_string())?;
+        }
+        Ok(())
+    }
 }
 
 fn newest(repository: &DirectoryRepository) -> Result<Manifest> {

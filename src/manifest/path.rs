@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +32,8 @@ impl Root {
 #[serde(try_from = "String", into = "String")]
 pub struct RelativePath {
     root: Root,
-    /// What comes after the root, `/` between parts.
-    rest: String,
+    /// What comes after the root, `/` between parts. A path stands in many places, and there are many: they share the text.
+    rest: Arc<str>,
 }
 
 /// A path that a manifest must not hold.
@@ -64,7 +65,7 @@ impl RelativePath {
                 return Err(invalid("a part has a control character or a backslash"));
             }
         }
-        Ok(Self { root, rest: rest.to_owned() })
+        Ok(Self { root, rest: rest.into() })
     }
 
     /// Which directory it lies in.
@@ -88,7 +89,7 @@ impl RelativePath {
     /// Its place under `directory`, which holds `db/` and `index/`.
     #[must_use]
     pub fn under(&self, directory: &Path) -> PathBuf {
-        directory.join(self.root.name()).join(&self.rest)
+        directory.join(self.root.name()).join(&*self.rest)
     }
 }
 

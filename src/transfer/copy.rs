@@ -122,9 +122,9 @@ impl From<Failure> for Error {
 pub fn copy(plan: &Copy<'_>, target: &File, run: &Run) -> Result<Copied, Failure> {
     target.set_size(plan.full_length)?;
     std::thread::scope(|scope| {
-        let hashing = Hashing::start(scope, target, plan.full_length, plan.md5);
+        let mut hashing = Hashing::start(scope, target, plan.full_length, plan.md5);
         hashing.stored(0, plan.kept);
-        let mut copying = Copying { target, hashing: &hashing, run, offset: plan.kept, dirty: 0, read: 0, written: 0 };
+        let mut copying = Copying { target, hashing: &mut hashing, run, offset: plan.kept, dirty: 0, read: 0, written: 0 };
         for segment in plan.segments {
             copying.segment(segment)?;
         }
@@ -159,7 +159,7 @@ enum Way {
 
 struct Copying<'a, 'scope> {
     target: &'a File,
-    hashing: &'a Hashing<'scope>,
+    hashing: &'a mut Hashing<'scope>,
     run: &'a Run,
     /// Everything before it is done.
     offset: u64,
