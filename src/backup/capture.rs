@@ -1,4 +1,5 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -24,20 +25,37 @@ pub(super) struct Capture<'a> {
     parent: Option<&'a Manifest>,
     /// Rows of the parent; empty where everything has to be read again.
     lent: HashMap<&'a RelativePath, &'a Row>,
-    here: BTreeMap<RelativePath, Held>,
-    /// What the attempt under way has found to belong into the backup.
-    wanted: BTreeSet<RelativePath>,
+    here: BTreeMap<RelativePath, Held<'a>>,
     /// Files of the parent that turned out not to be what was stored.
     distrusted: Vec<RelativePath>,
 }
 
-struct Held {
-    row: Row,
+struct Held<'a> {
+    row: HeldRow<'a>,
     way: Way,
+    /// The attempt under way has found that it belongs into the backup.
+    wanted: bool,
     /// For chunks that this run has read: from where on in the log its frames have to be parsed, by this attempt or the next.
     unproven_from: Option<LogPosition>,
     /// It fails the server's own MD5, and the operator wants it all the same.
     damaged: bool,
+}
+
+/// There can be tens of thousands: what the parent holds is not held twice.
+enum HeldRow<'a> {
+    Parents(&'a Row),
+    New(Box<Row>),
+}
+
+impl Deref for HeldRow<'_> {
+    type Target = Row;
+
+    fn deref(&self) -> &Row {
+        match self {
+            Self::Parents(row) => row,
+            Self::New(row) => row,
+        }
+    }
 }
 
 /// How a file came into the backup.
@@ -85,17 +103,7 @@ impl<'a> Take<'a> {
 impl<'a> Capture<'a> {
     pub(super) fn new(incoming: Box<dyn Incoming + 'a>, source: &'a Directories, parent: Option<&'a Manifest>, run: &'a Run) -> Self {
         let lent = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
-        Self {
-            incoming,
-            source,
-            run,
-            cost: Cost::default(),
-            parent,
-            lent,
-            here: BTreeMap::new(),
-            wanted: BTreeSet::new(),
-            distrusted: Vec::new(),
-        }
+        Self { incoming, source, run, cost: Cost::default(), parent, lent, here: BTreeMap::new(), distrusted: Vec::new() }
     }
 
     /// The backup whose files may be taken over.
@@ -105,18 +113,17 @@ impl<'a> Capture<'a> {
 
     /// A new attempt: everything has to be found again, nothing has to be copied again.
     pub(super) fn start_over(&mut self) {
-        self.wanted.clear();
+        self.here.values_mut().for_each(|held| held.wanted = false);
     }
 
     /// Everything of these roles has to be found again.
     pub(super) fn look_again_for(&mut self, roles: &[Role]) {
-        let here = &self.here;
-        self.wanted.retain(|path| here.get(path).is_none_or(|held| !roles.contains(&held.row.role)));
+        self.here.values_mut().filter(|held| roles.contains(&held.row.role)).for_each(|held| held.wanted = false);
     }
 
     /// The row under which a path is held already, here or in the parent.
     pub(super) fn held(&self, path: &RelativePath) -> Option<&Row> {
-        self.here.get(path).map(|held| &held.row).or_else(|| self.lent(path))
+        self.here.get(path).map(|held| &*held.row).or_else(|| self.lent(path))
     }
 
     /// The parent's row of a path.
@@ -126,9 +133,9 @@ impl<'a> Capture<'a> {
 
     /// Takes a held file into the backup as it is. False where the parent's file is not what was stored: then it has to be read from the source.
     pub(super) fn keep(&mut self, path: &RelativePath) -> Result<bool> {
-        if !self.here.contains_key(path)
-            && let Some(row) = self.lent(path)
-        {
+        if let Some(held) = self.here.get_mut(path) {
+            held.wanted = true;
+        } else if let Some(row) = self.lent(path) {
             match self.incoming.adopt(row) {
                 Err(error) if error.kind() == Kind::StoredCorrupt => {
                     self.distrust(path, &error);
@@ -142,9 +149,8 @@ impl<'a> Capture<'a> {
                 return Ok(false);
             }
             self.run.emit(Event::Adopted { path: path.to_string() });
-            self.here.insert(path.clone(), Held { row: row.clone(), way: Way::Adopted, unproven_from: None, damaged: false });
+            self.insert(HeldRow::Parents(row), Way::Adopted);
         }
-        self.wanted.insert(path.clone());
         Ok(true)
     }
 
@@ -184,7 +190,7 @@ impl<'a> Capture<'a> {
     /// the node. Whether there was one.
     pub(super) fn weed_out(&mut self, which: impl Fn(&Row) -> bool) -> Result<bool> {
         let adopted: Vec<Row> =
-            self.here.values().filter(|held| held.way == Way::Adopted && which(&held.row)).map(|held| held.row.clone()).collect();
+            self.here.values().filter(|held| held.way == Way::Adopted && which(&held.row)).map(|held| (*held.row).clone()).collect();
         let mut any = false;
         for row in adopted {
             let Some(stored) = self.incoming.open(&row.path)? else { continue };
@@ -215,7 +221,7 @@ impl<'a> Capture<'a> {
     pub(super) fn take_up(&mut self, path: &RelativePath, take: &Take<'_>, md5: Md5Hash) -> Result<bool> {
         let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else { return Ok(false) };
         self.run.emit(Event::TakenUp { path: path.to_string(), bytes: stored.size });
-        self.insert(take.row(path, stored)?, Way::TakenUp);
+        self.insert_new(take.row(path, stored)?, Way::TakenUp);
         Ok(true)
     }
 
@@ -235,7 +241,7 @@ impl<'a> Capture<'a> {
     pub(super) fn write(&mut self, path: &RelativePath, role: Role, bytes: &[u8], modified: Timestamp) -> Result<()> {
         let stored = self.incoming.write(path, bytes, 0o644)?;
         let row = row(path, role, stored, 0o644, modified);
-        self.insert(row, Way::Copied);
+        self.insert_new(row, Way::Copied);
         Ok(())
     }
 
@@ -244,14 +250,14 @@ impl<'a> Capture<'a> {
         let Some(held) = self.here.get(path) else {
             return Err(Error::new(Kind::Failed, "nothing to cut is held").on(path));
         };
-        let (mut row, mode) = (held.row.clone(), held.row.mode | 0o200);
+        let (mut row, mode) = ((*held.row).clone(), held.row.mode | 0o200);
         if held.way == Way::Adopted {
             self.prove_before_cut(path, &row)?;
         }
         let stored = self.incoming.cut(path, length, full_length, mode)?;
         (row.size, row.blake3, row.mode) = (stored.size, stored.blake3, mode);
         row.chunk = row.chunk.map(|chunk| ChunkRow { md5: None, ..chunk });
-        self.insert(row, Way::Copied);
+        self.insert_new(row, Way::Copied);
         Ok(())
     }
 
@@ -270,7 +276,6 @@ impl<'a> Capture<'a> {
     /// Drops a file that turned out wrong, so that nothing takes it for held.
     pub(super) fn forget(&mut self, path: &RelativePath) -> Result<()> {
         self.here.remove(path);
-        self.wanted.remove(path);
         self.incoming.remove(path)
     }
 
@@ -290,18 +295,18 @@ impl<'a> Capture<'a> {
 
     /// The chunks in the backup that fail their own MD5.
     pub(super) fn damaged(&self) -> Vec<RelativePath> {
-        self.here.iter().filter(|(path, held)| held.damaged && self.wanted.contains(path)).map(|(path, _)| path.clone()).collect()
+        self.paths(|held| held.damaged && held.wanted)
     }
 
     /// The stretches of the log that this run has read: whole chunks, or from the parent's end on, as all before that was proven there.
     pub(super) fn newly_read(&self) -> Vec<Stretch> {
-        let stretch = |(path, held): (&RelativePath, &Held)| Some(Stretch { path: path.clone(), from: held.unproven_from? });
-        self.here.iter().filter(|(path, _)| self.wanted.contains(path)).filter_map(stretch).collect()
+        let stretch = |held: &Held<'_>| Some(Stretch { path: held.row.path.clone(), from: held.unproven_from? });
+        self.here.values().filter(|held| held.wanted).filter_map(stretch).collect()
     }
 
     /// Step D6 and D17: removes what this attempt did not find at the source.
     pub(super) fn drop_unwanted(&mut self) -> Result<()> {
-        let unwanted: Vec<RelativePath> = self.here.keys().filter(|path| !self.wanted.contains(path)).cloned().collect();
+        let unwanted: Vec<RelativePath> = self.paths(|held| !held.wanted);
         unwanted.iter().try_for_each(|path| self.forget(path))
     }
 
@@ -312,7 +317,16 @@ impl<'a> Capture<'a> {
 
     /// The rows of everything that belongs into the backup, in the order of their paths.
     pub(super) fn rows(&self) -> Vec<Row> {
-        self.here.values().map(|held| held.row.clone()).collect()
+        self.here.values().map(|held| (*held.row).clone()).collect()
+    }
+
+    /// The paths of these roles.
+    pub(super) fn of_roles(&self, roles: &[Role]) -> Vec<RelativePath> {
+        self.paths(|held| roles.contains(&held.row.role))
+    }
+
+    fn paths(&self, which: impl Fn(&Held<'_>) -> bool) -> Vec<RelativePath> {
+        self.here.values().filter(|held| which(held)).map(|held| held.row.path.clone()).collect()
     }
 
     /// The captured files, under the names they have at the source: what is wrong with them is wrong there.
@@ -353,13 +367,16 @@ impl<'a> Capture<'a> {
         };
         self.cost.bytes_read += bytes;
         self.run.emit(Event::Copied { path: path.to_string(), bytes });
-        self.insert(take.row(path, stored)?, Way::Copied);
+        self.insert_new(take.row(path, stored)?, Way::Copied);
         Ok(stored)
     }
 
-    fn insert(&mut self, row: Row, way: Way) {
-        self.wanted.insert(row.path.clone());
-        self.here.insert(row.path.clone(), Held { row, way, unproven_from: None, damaged: false });
+    fn insert(&mut self, row: HeldRow<'a>, way: Way) {
+        self.here.insert(row.path.clone(), Held { row, way, wanted: true, unproven_from: None, damaged: false });
+    }
+
+    fn insert_new(&mut self, row: Row, way: Way) {
+        self.insert(HeldRow::New(Box::new(row)), way);
     }
 }
 

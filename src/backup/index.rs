@@ -11,7 +11,7 @@ use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
 use crate::format::{InContext, LogPosition, ReadAt, WriterPosition, bloom, ptable};
 use crate::fs;
-use crate::manifest::{RelativePath, Role, Row};
+use crate::manifest::{Role, Row};
 use crate::proof::{self, ChunkSet};
 use crate::transfer::Paced;
 
@@ -117,8 +117,7 @@ fn tables(capture: &mut Capture<'_>) -> Result<Index> {
 /// Drops the index again: the server rebuilds it from the log (O18).
 pub(super) fn leave_out(capture: &mut Capture<'_>, why: &str) -> Result<()> {
     capture.run.warn(format!("this backup carries no index: {why}"));
-    let index: Vec<RelativePath> = capture.rows().into_iter().filter(|row| INDEX.contains(&row.role)).map(|row| row.path).collect();
-    index.iter().try_for_each(|path| capture.forget(path))
+    capture.of_roles(&INDEX).iter().try_for_each(|path| capture.forget(path))
 }
 
 fn describe(error: &Error) -> String {

@@ -216,6 +216,7 @@ impl Task<'_> {
         let end = normalise::end(capture, chunk_size, &read, &epochs, proof.boundary, !self.source.is_running())?;
         let index = self.fitting_index(capture, index, end.position)?;
         index::complete_filter(capture, &set, end.position.position())?;
+        drop(set);
 
         still.check(checkpoints::pending_truncation(&self.source.directories)?)?;
         let captured = Captured { index, read, chunk_size, secondary_index, end };

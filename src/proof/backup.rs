@@ -99,8 +99,7 @@ fn unproven(manifest: &Manifest, evidence: &Evidence<'_>) -> Vec<Fault> {
 /// What the storage reports, and an interruption.
 pub fn structure(files: &dyn FileSet, manifest: &Manifest, run: &Run) -> Result<Vec<Fault>> {
     let mut faults = Vec::new();
-    let entries = files.files()?;
-    rows(&entries, manifest, &mut faults);
+    rows(&files.files()?, manifest, &mut faults);
     checkpoints(files, manifest, &mut faults)?;
     run.check()?;
     match ChunkSet::read(files) {

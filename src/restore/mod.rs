@@ -12,7 +12,7 @@ mod plan;
 mod target;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 use serde::{Serialize, Serializer};
@@ -81,8 +81,10 @@ impl fmt::Display for Report {
 #[derive(Debug, Serialize)]
 pub struct Restored {
     /// Its db directory.
+    #[serde(serialize_with = "as_text")]
     pub db: PathBuf,
     /// Its index directory.
+    #[serde(serialize_with = "as_text")]
     pub index: PathBuf,
     /// How it ended.
     pub outcome: Outcome,
@@ -156,6 +158,11 @@ fn taken_up(error: Error, target: &PlannedTarget) -> Error {
             "start no server from this target: its last write may not last; empty it, and restore again once its disk works"
         }
     })
+}
+
+/// A path may hold bytes that JSON cannot: they are shown as U+FFFD.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 fn failure<S: Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {

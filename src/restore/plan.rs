@@ -123,8 +123,10 @@ pub struct OtherBranch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlannedTarget {
     /// The db directory, absolute and without links.
+    #[serde(serialize_with = "super::as_text")]
     pub db: PathBuf,
     /// The index directory, absolute and without links.
+    #[serde(serialize_with = "super::as_text")]
     pub index: PathBuf,
     /// What is there now.
     pub found: Found,

@@ -84,7 +84,7 @@ pub(super) struct Hashing<'scope> {
 }
 
 enum Way<'scope> {
-    Here { both: Intake<'scope, Both>, spare: Buffer },
+    Here { both: Box<Intake<'scope, Both>>, spare: Buffer },
     Threads { blake3: Worker<'scope, blake3::Hasher>, md5: Option<Worker<'scope, ServersMd5>>, pool: Pool },
 }
 
@@ -233,7 +233,8 @@ impl<'scope> Hashing<'scope> {
     pub(super) fn start(scope: &'scope Scope<'scope, '_>, stored: &'scope dyn ReadAt, size: u64, md5: bool) -> Self {
         let (blake3, md5) = (blake3::Hasher::new(), md5.then(|| ServersMd5::new(size)));
         if size <= SMALL {
-            return Self { way: Way::Here { both: Intake::new(Both { blake3, md5 }, stored), spare: Buffer::default() }, size };
+            let both = Box::new(Intake::new(Both { blake3, md5 }, stored));
+            return Self { way: Way::Here { both, spare: Buffer::default() }, size };
         }
         let (back, free) = channel();
         for _ in 0..BUFFERS {

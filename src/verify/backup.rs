@@ -114,7 +114,7 @@ impl Verification<'_> {
         let rows = &self.manifest.files;
         let next = AtomicUsize::new(0);
         let known = Mutex::new(&mut *shared);
-        let results: Mutex<Vec<(usize, Hashed)>> = Mutex::new(Vec::with_capacity(rows.len()));
+        let wrong: Mutex<Vec<(usize, Vec<String>)>> = Mutex::default();
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..WORKERS)
                 .map(|_| {
@@ -122,8 +122,11 @@ impl Verification<'_> {
                         while let Some((index, row)) = next_of(&next, rows) {
                             self.run.check()?;
                             let hashed = hash_row(self.repository, &self.manifest.label, row, &known, self.run)?;
-                            if let Ok(mut results) = results.lock() {
-                                results.push((index, hashed));
+                            let found = wrong_with(self.manifest, row, &hashed);
+                            if !found.is_empty()
+                                && let Ok(mut wrong) = wrong.lock()
+                            {
+                                wrong.push((index, found));
                             }
                         }
                         Ok(())
@@ -134,14 +137,11 @@ impl Verification<'_> {
                 .into_iter()
                 .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "a thread that verifies has died"))))
         })?;
-        let mut results = results.into_inner().unwrap_or_default();
-        results.sort_by_key(|(index, _)| *index);
-        for (index, hashed) in results {
-            if let Some(row) = rows.get(index) {
-                for what in wrong_with(self.manifest, row, &hashed) {
-                    self.tell(Some(row.path.clone()), what);
-                }
-            }
+        let mut wrong = wrong.into_inner().unwrap_or_default();
+        wrong.sort_by_key(|(index, _)| *index);
+        for (index, found) in wrong {
+            let path = rows.get(index).map(|row| &row.path);
+            found.into_iter().for_each(|what| self.tell(path.cloned(), what));
         }
         Ok(())
     }
