@@ -1,5 +1,7 @@
 //! Many files, many backups, few descriptors, little memory, few rights.
 
+#![expect(clippy::print_stdout, reason = "figures, and what is left out")]
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
