@@ -369,7 +369,7 @@ fn without_root_and_by_the_group_alone() {
     let (db, repository) = (bench.db.as_os_str(), bench.path("theirs/repository"));
     let denied = run(&[os("diff"), os("--offline"), os("--db"), db, os("--repo"), repository.as_os_str()]);
     assert!(
-        denied.code == Some(1) && denied.said.contains("writer.chk") && denied.said.contains("hint:"),
+        denied.code == Some(12) && denied.said.contains("writer.chk") && denied.said.contains("hint:"),
         "{:?} {}",
         denied.code,
         denied.said
