@@ -20,6 +20,7 @@ mod house;
 mod http_server;
 mod live;
 mod node_client;
+mod parsers;
 mod proof_log;
 mod quiesce;
 #[cfg(feature = "faults")]

@@ -436,7 +436,7 @@ impl Tally {
 #[test]
 fn damage_anywhere_is_named_and_never_restored() {
     let masters = [Master::synthetic(), Master::real("24.10-scavenge"), Master::real("26.1-scavenge"), Master::real("21.10-scavenge")];
-    let samples = super::amount(100, 10_000);
+    let samples = super::amount(200, 10_000);
     let (mut total, mut failures) = (Tally::default(), Vec::new());
     for sample in 0..samples {
         let mut chance = Chance::new(super::seed().wrapping_add(sample as u64));

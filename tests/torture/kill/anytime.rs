@@ -50,7 +50,7 @@ struct Tally {
 
 #[test]
 fn a_kill_at_any_moment_harms_nothing() {
-    let (wanted, mut tally, begun) = (amount(24, 1000), Tally::default(), Instant::now());
+    let (wanted, mut tally, begun) = (amount(40, 1000), Tally::default(), Instant::now());
     for (round, recording) in RECORDINGS.iter().cycle().enumerate() {
         let done: usize = tally.killed.values().sum();
         if done >= wanted {
