@@ -14,6 +14,7 @@ mod verify;
 mod window;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -22,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::output::Output;
 use crate::error::{Error, Kind, Result, Signal};
 use crate::event::Run;
+use crate::fs;
 use crate::manifest::{BackupKind, Label};
 use crate::settings::arguments::{General, Verb};
 use crate::settings::{self, Origin, Unresolved};
@@ -117,19 +119,37 @@ fn dispatch(verb: Verb, session: &Session) -> Result<u8> {
     }
 }
 
-/// The first SIGINT or SIGTERM asks for a clean end. The runtime has to live as long as the run.
+/// Whether whoever started this wants it to outlive the terminal (`nohup`).
+fn ignores_hangup() -> bool {
+    let status = fs::read_small(Path::new("/proc/self/status"), 64 * 1024).unwrap_or_default();
+    let mask = String::from_utf8_lossy(&status).lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // The mask counts signals from 1, and SIGHUP is the first.
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// The terminal is gone.
+async fn lost(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The first SIGINT, SIGTERM or SIGHUP asks for a clean end. The runtime has to live as long as the run.
 fn listen_for_signals(run: &Arc<Run>) -> Result<tokio::runtime::Runtime> {
     let failed = |error: std::io::Error| Error::new(Kind::Failed, "cannot listen for signals").because(error);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
     let context = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
     drop(context);
     let run = Arc::clone(run);
     runtime.spawn(async move {
         let received = tokio::select! {
             _ = interrupt.recv() => Signal::Interrupt,
             _ = terminate.recv() => Signal::Terminate,
+            () = lost(&mut hangup) => Signal::Terminate,
         };
         run.interrupt(received);
     });

@@ -1,6 +1,7 @@
 //! `kbackup release`: gives back what a killed run still owes. Needs no repository.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -16,14 +17,15 @@ struct Answer {
 }
 
 pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8> {
-    let ledger = Ledger::open(&node::state_directory(&session.general)?)?;
+    let records = node::state_directory(&session.general)?;
+    let ledger = Ledger::open(&records)?;
     let connection = node::connection(&options.node, &session.secrets)?;
     // Also where nothing is owed, an address that cannot be one is told.
     connection.as_ref().map(Client::new).transpose()?;
     let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
     let plan = plan_release(&ledger, socket.as_deref().or(options.node.node.as_ref().map(|node| node.0.as_str())))?;
     let nodes = plan.nodes();
-    let text = text(&nodes, options.dry_run);
+    let text = text(&nodes, options.dry_run, &records);
     if !options.dry_run {
         plan.execute(&ledger, |debt| connect(options, connection.as_ref(), &debt.node, session), &session.run)?;
     }
@@ -44,9 +46,9 @@ fn connect(options: &arguments::Release, named: Option<&Connection>, owed: &Debt
     Client::new(&connection)
 }
 
-fn text(nodes: &[PlannedRelease], dry_run: bool) -> String {
+fn text(nodes: &[PlannedRelease], dry_run: bool, records: &Path) -> String {
     if nodes.is_empty() {
-        return "nothing is owed\n".to_owned();
+        return format!("nothing is owed, by the records in `{}`\n", records.display());
     }
     nodes.iter().fold(String::new(), |mut text, owed| {
         let mut what = Vec::new();

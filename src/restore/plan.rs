@@ -320,6 +320,13 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
     for later in damaged.iter().filter(|damaged| damaged.sequence > newest.sequence) {
         warnings.push(format!("the later backup {} is marked as damaged, so {} is taken", later.label, newest.label));
     }
+    let position = manifest.log.position;
+    if let Some(further) = sound.iter().rev().find(|other| other.branch == manifest.branch && other.log.position > position) {
+        warnings.push(format!(
+            "the earlier backup {} of the same branch reaches further, to {}; this one ends at {position}: was an older copy of the node backed up?",
+            further.label, further.log.position
+        ));
+    }
     tips.remove(&newest.branch);
     Ok((manifest, tips.into_values().collect()))
 }

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use kbackup::error::{Kind, Result};
 use kbackup::event::Run;
-use kbackup::format::{LogPosition, ReadAt};
+use kbackup::format::{ChunkNumber, LogPosition, ReadAt};
 use kbackup::manifest::{FileSet, Label, Manifest, RestoreMark, Role, Row};
 use kbackup::repository::{Incoming, Listed, Mending, Repository};
 use kbackup::restore::{Accept, Request, Target, plan};
@@ -113,6 +113,21 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
     let error = stage.plan(&stage.request()).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
     assert!(error.hints().iter().any(|hint| hint.contains(stage.manifest.label.as_str())), "{:?}", error.hints());
+}
+
+/// Somebody may have backed up an older copy of the node last.
+#[test]
+fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
+    let stage = Stage::new("26.1-append");
+    let end = stage.manifest.log.chunk_size.start_of(ChunkNumber(1)).to_signed();
+    let shorter = back_up(&stage.repository, &stage.data, 2, Some(end), |_| ());
+    let plan = stage.plan(&stage.request()).unwrap();
+    assert_eq!(plan.backup.label, shorter.label);
+    let warned = |warning: &String| warning.contains(stage.manifest.label.as_str()) && warning.contains("reaches further");
+    assert!(plan.warnings.iter().any(warned), "{:?}", plan.warnings);
+    // The other way round it is as it should be.
+    let named = Request { label: Some(stage.manifest.label.clone()), ..stage.request() };
+    assert!(!stage.plan(&named).unwrap().warnings.iter().any(warned));
 }
 
 /// A repository that tells of a larger file than it holds.

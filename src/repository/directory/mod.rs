@@ -276,7 +276,8 @@ impl Repository for DirectoryRepository {
         }
         match fs::read_small(&path, MAX_BYTES) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.is_not_found() => Ok(None),
+            // As good as lost, too: another user, root perhaps, has kept it.
+            Err(error) if error.is_not_found() || error.source.kind() == std::io::ErrorKind::PermissionDenied => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
