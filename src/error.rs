@@ -170,6 +170,12 @@ impl Error {
         causes
     }
 
+    /// What failed, on what and why, in one line.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        std::iter::once(self.to_string()).chain(self.causes()).collect::<Vec<_>>().join(": ")
+    }
+
     /// What helps.
     #[must_use]
     pub fn hints(&self) -> &[String] {

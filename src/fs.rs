@@ -244,6 +244,21 @@ impl File {
         })
     }
 
+    /// Reads the whole of a small file, from the one descriptor: its name may lead elsewhere by now.
+    ///
+    /// # Errors
+    /// Also where it is longer than `limit` bytes.
+    pub fn read_small(&self, limit: u64) -> Result<Vec<u8>> {
+        attempt(Operation::Read, &self.path, || {
+            let mut bytes = Vec::new();
+            (&*self.inner).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > limit {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
+            }
+            Ok(bytes)
+        })
+    }
+
     /// As [`Self::read_at`], and leaves the page cache as it was, where kernel and file system can.
     ///
     /// # Errors
@@ -531,15 +546,7 @@ fn open_with(path: &Path, operation: Operation, options: &mut std::fs::OpenOptio
 /// # Errors
 /// Also where it is longer than `limit` bytes.
 pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = open_source(path)?;
-    attempt(Operation::Read, path, || {
-        let mut bytes = Vec::new();
-        (&*file.inner).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
-        }
-        Ok(bytes)
-    })
+    open_source(path)?.read_small(limit)
 }
 
 /// Puts `bytes` under `path` by a durable, atomic rename: a reader sees the old file or the whole new one.

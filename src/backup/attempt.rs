@@ -34,9 +34,7 @@ pub(super) fn repeat<T>(of: u32, run: &Run, mut attempt: impl FnMut(u32) -> Resu
         if !again || number >= of {
             return Err(error);
         }
-        let causes = error.causes();
-        let reason = if causes.is_empty() { error.to_string() } else { format!("{error}: {}", causes.join(": ")) };
-        run.emit(Event::Retry { attempt: number, of, reason });
+        run.emit(Event::Retry { attempt: number, of, reason: error.in_words() });
         run.pause(Duration::from_millis(20).saturating_mul(1 << number.min(8)).min(LONGEST_PAUSE))?;
         number += 1;
     }

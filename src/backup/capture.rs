@@ -144,8 +144,7 @@ impl<'a> Capture<'a> {
                 result => result?,
             }
             if let Some(error) = self.unlike_its_row(row)? {
-                self.forget(path)?;
-                self.distrust(path, &error);
+                self.reject(path, &error)?;
                 return Ok(false);
             }
             self.run.emit(Event::Adopted { path: path.to_string() });
@@ -165,16 +164,12 @@ impl<'a> Capture<'a> {
             Err(error) => return Err(error),
         };
         if row.size <= SMALL {
-            let digest = hash_file(&*paced(stored, self.run), false, self.run).map_err(|error| error.on(&row.path))?;
-            return Ok((digest.blake3 != row.blake3).then(|| damaged("the BLAKE3 differs".to_owned())));
+            return Ok((!self.holds(stored, row)?).then(|| damaged("the BLAKE3 differs".to_owned())));
         }
         let fits = match row.role {
-            Role::Chunk => chunk::inspect(&*stored).map(|found| {
-                row.chunk.is_some_and(|chunk| {
-                    let identity = found.identity(chunk.version);
-                    (identity.chunk_id, identity.md5, identity.start, identity.end) == (chunk.id, chunk.md5, chunk.start, chunk.end)
-                })
-            }),
+            Role::Chunk => {
+                chunk::inspect(&*stored).map(|found| row.chunk.is_some_and(|chunk| chunk == ChunkRow::of(&found, chunk.version)))
+            }
             Role::Table => ptable::inspect(&*stored).map(|layout| Some(layout.md5) == row.table_md5),
             Role::TableFilter | Role::StreamFilter => bloom::inspect(&*stored).map(|_| true),
             _ => Ok(true),
@@ -186,6 +181,12 @@ impl<'a> Capture<'a> {
         }
     }
 
+    /// Whether a stored file has the bytes of its row.
+    fn holds(&self, stored: Box<dyn ReadAt>, row: &Row) -> Result<bool> {
+        let digest = hash_file(&*paced(stored, self.run), false, self.run).map_err(|error| error.on(&row.path))?;
+        Ok(digest.blake3 == row.blake3)
+    }
+
     /// Hashes the adopted files that `which` chooses, and takes those that are not as they were stored out again, so that the next attempt reads them from
     /// the node. Whether there was one.
     pub(super) fn weed_out(&mut self, which: impl Fn(&Row) -> bool) -> Result<bool> {
@@ -194,15 +195,20 @@ impl<'a> Capture<'a> {
         let mut any = false;
         for row in adopted {
             let Some(stored) = self.incoming.open(&row.path)? else { continue };
-            let digest = hash_file(&*paced(stored, self.run), false, self.run).map_err(|error| error.on(&row.path))?;
-            if digest.blake3 != row.blake3 {
+            if !self.holds(stored, &row)? {
                 any = true;
-                self.forget(&row.path)?;
                 let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path);
-                self.distrust(&row.path, &error.because("the BLAKE3 differs"));
+                self.reject(&row.path, &error.because("the BLAKE3 differs"))?;
             }
         }
         Ok(any)
+    }
+
+    /// Takes a file of the parent out again that is not what was stored.
+    fn reject(&mut self, path: &RelativePath, error: &Error) -> Result<()> {
+        self.forget(path)?;
+        self.distrust(path, error);
+        Ok(())
     }
 
     /// Takes nothing more from the parent's file: what it was is read from the source.
@@ -263,13 +269,12 @@ impl<'a> Capture<'a> {
 
     /// What is cut gets a new hash, and damage would be part of it.
     fn prove_before_cut(&mut self, path: &RelativePath, row: &Row) -> Result<()> {
-        let stored = self.incoming.open(path)?.map(|stored| hash_file(&*paced(stored, self.run), false, self.run)).transpose()?;
-        if stored.is_some_and(|digest| digest.blake3 == row.blake3) {
+        let stored = self.incoming.open(path)?;
+        if stored.map(|stored| self.holds(stored, row)).transpose()? == Some(true) {
             return Ok(());
         }
         let error = changed("a stored file is not as it was stored").on(self.incoming.place_of(path)).because("the BLAKE3 differs");
-        self.forget(path)?;
-        self.distrust(path, &error);
+        self.reject(path, &error)?;
         Err(error)
     }
 
@@ -468,7 +473,6 @@ pub(super) fn changed(what: impl Into<String>) -> Error {
 /// # Errors
 /// [`Kind::SourceCorrupt`] where it is longer than `limit` bytes; what the file system reports.
 pub(super) fn read_small(source: &Directories, path: &RelativePath, limit: u64) -> Result<Option<(Vec<u8>, Timestamp)>> {
-    const PIECE: usize = 64 * 1024;
     let place = source.path_of(path);
     let file = match fs::open_source(&place) {
         Ok(file) => file,
@@ -476,16 +480,11 @@ pub(super) fn read_small(source: &Directories, path: &RelativePath, limit: u64) 
         Err(error) => return Err(of_source(error)),
     };
     let modified = timestamp(file.status()?.modified);
-    let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
-    loop {
-        let count = file.read_at(bytes.len() as u64, &mut piece).map_err(of_source)?;
-        if count == 0 {
-            return Ok(Some((bytes, modified)));
+    match file.read_small(limit) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => {
+            Err(Error::new(Kind::SourceCorrupt, format!("the file is longer than {limit} bytes")).at(&place))
         }
-        bytes.extend_from_slice(piece.get(..count).unwrap_or_default());
-        if bytes.len() as u64 > limit {
-            return Err(Error::new(Kind::SourceCorrupt, format!("the file is longer than {limit} bytes")).at(&place));
-        }
+        read => Ok(Some((read.map_err(of_source)?, modified))),
     }
 }
 

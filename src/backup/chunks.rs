@@ -119,13 +119,9 @@ fn inspect<'a>(capture: &mut Capture<'_>, path: &'a RelativePath) -> Result<Chun
 
 /// Takes a completed chunk over where the listing has shown that it is held already.
 fn held(capture: &mut Capture<'_>, found: &LogFile) -> Result<bool> {
-    let identity = found.file.identity(found.name.version);
-    let same = |chunk: &ChunkRow| {
-        chunk.md5.is_some()
-            && (chunk.start, chunk.end, chunk.version) == (identity.start, identity.end, identity.version)
-            && (chunk.id, chunk.md5) == (identity.chunk_id, identity.md5)
-    };
-    let held = capture.held(&found.path).is_some_and(|row| row.size == identity.length && row.chunk.as_ref().is_some_and(same));
+    let there = ChunkRow::of(&found.file, found.name.version);
+    let same = |row: &Row| there.md5.is_some() && row.chunk == Some(there) && row.size == found.file.length;
+    let held = capture.held(&found.path).is_some_and(same);
     Ok(held && capture.keep(&found.path)?)
 }
 
@@ -260,15 +256,7 @@ fn same_tail(capture: &mut Capture<'_>, stored: &dyn ReadAt, source: &fs::File, 
 fn chunk_row(path: &RelativePath, state: &ChunkFile, file: &fs::File) -> Result<ChunkRow> {
     let name: ChunkName =
         path.file_name().parse().map_err(|why| Error::new(Kind::SourceCorrupt, "not a chunk's name").at(file.path()).because(why))?;
-    Ok(ChunkRow {
-        start: state.header.start,
-        end: state.header.end,
-        version: name.version,
-        id: state.header.id,
-        md5: state.footer().map(|footer| footer.md5),
-        scavenged: state.header.scavenged,
-        transform: state.header.transform,
-    })
+    Ok(ChunkRow::of(state, name.version))
 }
 
 /// Length of an active chunk's file.

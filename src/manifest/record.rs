@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{BackupKind, Blake3Hash, Label, RelativePath};
 use crate::clock::Timestamp;
-use crate::format::chunk::Transform;
+use crate::format::chunk::{ChunkFile, Transform};
 use crate::format::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, Lineage, LogPosition, Md5Hash, WriterPosition};
 
 /// Everything known of one backup: its head, and a row for each file.
@@ -360,6 +360,23 @@ pub struct ChunkRow {
     pub scavenged: bool,
     /// What the header says of encryption.
     pub transform: Transform,
+}
+
+impl ChunkRow {
+    /// What header, footer and name of a chunk file say.
+    #[must_use]
+    pub fn of(file: &ChunkFile, version: ChunkVersion) -> Self {
+        let identity = file.identity(version);
+        Self {
+            start: identity.start,
+            end: identity.end,
+            version,
+            id: identity.chunk_id,
+            md5: identity.md5,
+            scavenged: file.header.scavenged,
+            transform: file.header.transform,
+        }
+    }
 }
 
 impl Manifest {

@@ -107,21 +107,12 @@ pub fn structure(files: &dyn FileSet, manifest: &Manifest, run: &Run) -> Result<
             run.check()?;
             chunk_set(&chunks, manifest, &mut faults);
         }
-        Err(error) if matches!(error.kind(), Kind::SourceCorrupt | Kind::Unstable) => faults.push(Fault::of_backup(in_words(&error))),
+        Err(error) if matches!(error.kind(), Kind::SourceCorrupt | Kind::Unstable) => faults.push(Fault::of_backup(error.in_words())),
         Err(error) => return Err(error),
     }
     index(files, manifest, run, &mut faults)?;
     contents(manifest, &mut faults);
     Ok(faults)
-}
-
-pub(super) fn in_words(error: &Error) -> String {
-    let mut words = error.to_string();
-    for cause in error.causes() {
-        words.push_str(": ");
-        words.push_str(&cause);
-    }
-    words
 }
 
 /// Names, sizes and roles.
@@ -209,7 +200,7 @@ fn checkpoints(files: &dyn FileSet, manifest: &Manifest, faults: &mut Vec<Fault>
                 continue;
             }
             Err(error) if error.kind() == Kind::StoredCorrupt => {
-                faults.push(Fault::new(&path, in_words(&error)));
+                faults.push(Fault::new(&path, error.in_words()));
                 continue;
             }
             Err(error) => return Err(error),
@@ -258,7 +249,7 @@ fn chunk_set(chunks: &ChunkSet, manifest: &Manifest, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(&file.path, format!("it lies beyond the log's end at {end} (O16)")));
         }
         let Some(row) = row_of.get(&file.path) else { continue };
-        if row.chunk != Some(identity(file)) {
+        if row.chunk != Some(ChunkRow::of(&file.file, file.name.version)) {
             faults.push(Fault::new(&file.path, "header and footer are not what its row says"));
         }
         if file.end() < last_number {
@@ -268,19 +259,6 @@ fn chunk_set(chunks: &ChunkSet, manifest: &Manifest, faults: &mut Vec<Fault>) {
         } else if file.start() <= last_number {
             last_chunk(file, row, inside, faults);
         }
-    }
-}
-
-fn identity(file: &LogFile) -> ChunkRow {
-    let identity = file.file.identity(file.name.version);
-    ChunkRow {
-        start: identity.start,
-        end: identity.end,
-        version: identity.version,
-        id: identity.chunk_id,
-        md5: identity.md5,
-        scavenged: file.file.header.scavenged,
-        transform: file.file.header.transform,
     }
 }
 

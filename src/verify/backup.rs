@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{BackupReport, Finding, in_words};
+use super::{BackupReport, Finding};
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
@@ -21,8 +21,8 @@ const WORKERS: usize = 2;
 pub(super) struct Shared {
     /// What a file hashes to, or why it cannot be read.
     pub(super) hashed: HashMap<Copy, Hashed>,
-    /// Records of a chunk whose records are all right.
-    pub(super) scanned: HashMap<Copy, u64>,
+    /// Chunks whose records are all right.
+    pub(super) scanned: HashSet<Copy>,
     pub(super) bytes_hashed: u64,
 }
 
@@ -102,7 +102,7 @@ impl Verification<'_> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if is_damage(&error) => {
-                self.tell(path.cloned(), in_words(&error));
+                self.tell(path.cloned(), error.in_words());
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -179,13 +179,11 @@ impl Verification<'_> {
         for file in chunks.in_use().iter().filter(|file| file.file.header.end_position() < end) {
             self.run.check()?;
             let key = Copy::of(&*file.open(self.files)?)?;
-            if key.is_some_and(|key| shared.scanned.contains_key(&key)) {
+            if key.is_some_and(|key| shared.scanned.contains(&key)) {
                 continue;
             }
-            if let Some(proof) = self.scan(chunks, file, file.file.header.end_position())?
-                && let Some(key) = key
-            {
-                shared.scanned.insert(key, proof.records);
+            if self.scan(chunks, file, file.file.header.end_position())?.is_some() {
+                shared.scanned.extend(key);
             }
         }
         Ok(())
@@ -241,7 +239,7 @@ fn next_of<'a>(next: &AtomicUsize, rows: &'a [Row]) -> Option<(usize, &'a Row)> 
 fn hash_row(repository: &dyn Repository, label: &Label, row: &Row, shared: &Mutex<&mut Shared>, run: &Run) -> Result<Hashed> {
     let source = match repository.open(label, row) {
         Ok(source) => paced(source, run),
-        Err(error) if is_damage(&error) => return Ok(Err(in_words(&error))),
+        Err(error) if is_damage(&error) => return Ok(Err(error.in_words())),
         Err(error) => return Err(error),
     };
     let key = Copy::of(&*source)?;
@@ -254,7 +252,7 @@ fn hash_row(repository: &dyn Repository, label: &Label, row: &Row, shared: &Mute
     let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
     let hashed = match hash_file(&*source, has_md5, run) {
         Ok(digest) => Ok(digest),
-        Err(error) if error.kind() == Kind::Failed => Err(in_words(&error)),
+        Err(error) if error.kind() == Kind::Failed => Err(error.in_words()),
         Err(error) => return Err(error),
     };
     if let Ok(mut shared) = shared.lock() {

@@ -134,11 +134,6 @@ fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<Listed>> {
 }
 
 fn unreadable(label: Label, error: &Error) -> BackupReport {
-    let findings = vec![Finding { path: None, what: in_words(error) }];
+    let findings = vec![Finding { path: None, what: error.in_words() }];
     BackupReport { label, files: 0, records: 0, entries: 0, findings, damaged_at_source: Vec::new() }
-}
-
-/// An error with its causes, in one line.
-fn in_words(error: &Error) -> String {
-    std::iter::once(error.to_string()).chain(error.causes()).collect::<Vec<_>>().join(": ")
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde::Serialize;
 
 use super::backup::{Shared, is_intact};
-use super::{Report, Which, in_words, verify, verify_with};
+use super::{Report, Which, verify, verify_with};
 use crate::error::{Kind, Result};
 use crate::event::Run;
 use crate::manifest::{Blake3Hash, Label, Manifest, RelativePath, Row};
@@ -145,7 +145,7 @@ pub fn repair(repository: &dyn Repository, which: &Which, depth: Depth, run: &Ru
             match mending.replace(label, row, (&replacement.from, &replacement.rows.good)) {
                 Ok(()) => into.push(label.clone()),
                 Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
-                Err(error) => run.warn(format!("{} of {label} cannot be mended: {}", row.path, in_words(&error))),
+                Err(error) => run.warn(format!("{} of {label} cannot be mended: {}", row.path, error.in_words())),
             }
         }
         if !into.is_empty() {

@@ -14,7 +14,6 @@ use crate::format::names::{DbFile, IndexFile, ScavengingFile};
 use crate::format::record::Forwards;
 use crate::format::{self, Boundary, ChunkSize, LogPosition, WriterPosition, duckdb, sqlite};
 use crate::manifest::{FileEntry, FileSet, RelativePath, RestoreMark, RestoreState, Root};
-use crate::proof::backup::in_words;
 use crate::proof::chunks::{ChunkSet, Listed, LogFile, named, names_of, open};
 use crate::proof::finding::{Finding, Severity};
 use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index, read_small};
@@ -335,7 +334,7 @@ impl Gathering<'_> {
                 Ok(None)
             }
             Err(error) if error.kind() == Kind::SourceCorrupt => {
-                Ok(Some(Damage { position, place: self.place(&file.path), why: in_words(&error) }))
+                Ok(Some(Damage { position, place: self.place(&file.path), why: error.in_words() }))
             }
             Err(error) if error.kind() == Kind::Refused => Ok(None),
             Err(error) => Err(error),

@@ -179,23 +179,6 @@ impl<'a> DirectoryIncoming<'a> {
         Ok(())
     }
 
-    /// Nobody committed between the choice of the sequence number and `begin`.
-    fn check_sequence(&self, sequence: u64) -> Result<()> {
-        for newest in self.repository.labels()?.iter().rev() {
-            match self.repository.head(newest) {
-                Ok(newest) if newest.sequence >= sequence => {
-                    return Err(Error::new(Kind::Locked, "another run has committed a backup meanwhile")
-                        .on(newest.label)
-                        .hint("run it again"));
-                }
-                Ok(_) => return Ok(()),
-                // A damaged one does not tell.
-                Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Modes and times as on the node, so that a plain copy looks like it.
     fn finish_files(&self, manifest: &Manifest) -> Result<()> {
         let own = self.own();
@@ -300,7 +283,19 @@ impl FileSet for DirectoryIncoming<'_> {
 
 impl Incoming for DirectoryIncoming<'_> {
     fn check_next(&self, sequence: u64) -> Result<()> {
-        self.check_sequence(sequence)
+        for newest in self.repository.labels()?.iter().rev() {
+            match self.repository.head(newest) {
+                Ok(newest) if newest.sequence >= sequence => {
+                    return Err(Error::new(Kind::Locked, "another run has committed a backup meanwhile")
+                        .on(newest.label)
+                        .hint("run it again"));
+                }
+                Ok(_) => return Ok(()),
+                // A damaged one does not tell.
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     fn adopt(&self, row: &Row) -> Result<()> {
@@ -390,7 +385,7 @@ impl Incoming for DirectoryIncoming<'_> {
 
     fn commit(mut self: Box<Self>, manifest: &Proven<Manifest>) -> Result<()> {
         self.check_label(&manifest.label)?;
-        self.check_sequence(manifest.sequence)?;
+        self.check_next(manifest.sequence)?;
         self.check_rows(manifest)?;
         self.finish_files(manifest)?;
         self.sync_directories(manifest)?;

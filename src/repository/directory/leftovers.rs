@@ -39,11 +39,8 @@ impl Leftovers {
         for entry in fs::list(incoming)?.into_iter().rev() {
             let files = Files::new(incoming.join(&entry.name));
             let is_run = is_run(&entry);
-            if is_run {
-                weed_out(files.top())?;
-            }
             // What another run has taken all from, and what holds nothing but links to a backup's files, is of no use.
-            if is_run && measure(files.top())?.files > 0 {
+            if is_run && weed_out(files.top())?.files > 0 {
                 runs.push(files);
                 continue;
             }
@@ -108,7 +105,7 @@ pub(super) fn prove(file: &fs::File, md5: Md5Hash, run: &Run) -> Result<Digest> 
         Ok(digest) if digest.md5 == Some(md5) => Ok(digest),
         Ok(_) => Err(wrong("it fails the server's MD5")),
         Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => Err(error),
-        Err(error) => Err(wrong(&format!("{error}: {}", error.causes().join(": ")))),
+        Err(error) => Err(wrong(&error.in_words())),
     }
 }
 
@@ -117,20 +114,18 @@ fn is_run(entry: &fs::Entry) -> bool {
     entry.status.kind == FileKind::Directory && entry.name.to_str().is_some_and(|name| Uuid::parse_str(name).is_ok())
 }
 
-/// Removes what no run can take up, as it would pile up with each run that is killed: half-written files, and those without an MD5 of the server's.
-fn weed_out(top: &Path) -> Result<()> {
-    let mut directories = vec![top.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::list(&directory)? {
-            let path = directory.join(&entry.name);
-            match entry.status.kind {
-                FileKind::Directory => directories.push(path),
-                FileKind::File if entry.status.links == 1 && is_of_no_use(top, &path, entry.status.size) => fs::remove_file(&path)?,
-                _ => {}
-            }
+/// Removes what no run can take up, as it would pile up with each run that is killed: half-written files, and those without an MD5 of the server's. The rest
+/// is measured.
+fn weed_out(top: &Path) -> Result<Interrupted> {
+    let mut left = Interrupted { files: 0, bytes: 0 };
+    each_own_file(top, |path, status| {
+        if is_of_no_use(top, path, status.size) {
+            return Ok(fs::remove_file(path)?);
         }
-    }
-    Ok(())
+        left.add(status);
+        Ok(())
+    })?;
+    Ok(left)
 }
 
 fn is_of_no_use(top: &Path, path: &Path, size: u64) -> bool {
@@ -165,9 +160,25 @@ fn ends_with_md5(path: &Path, size: u64) -> bool {
     fs::open(path).and_then(|file| file.read_exact_at(offset, &mut last)).is_err() || last != [0; 16]
 }
 
-/// The files below a directory that are no backup's as well.
+/// What the files below a directory take that are no backup's as well.
 fn measure(top: &Path) -> Result<Interrupted> {
     let mut found = Interrupted { files: 0, bytes: 0 };
+    each_own_file(top, |_, status| {
+        found.add(status);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+impl Interrupted {
+    fn add(&mut self, status: &fs::Status) {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(status.allocated);
+    }
+}
+
+/// Visits the files below a directory that are no backup's as well.
+fn each_own_file(top: &Path, mut visit: impl FnMut(&Path, &fs::Status) -> Result<()>) -> Result<()> {
     let mut directories = vec![top.to_owned()];
     while let Some(directory) = directories.pop() {
         let entries = match fs::list(&directory) {
@@ -177,15 +188,13 @@ fn measure(top: &Path) -> Result<Interrupted> {
             Err(error) => return Err(error.into()),
         };
         for entry in entries {
+            let path = directory.join(entry.name);
             match entry.status.kind {
-                FileKind::Directory => directories.push(directory.join(entry.name)),
-                FileKind::File if entry.status.links == 1 => {
-                    found.files += 1;
-                    found.bytes = found.bytes.saturating_add(entry.status.allocated);
-                }
+                FileKind::Directory => directories.push(path),
+                FileKind::File if entry.status.links == 1 => visit(&path, &entry.status)?,
                 _ => {}
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
