@@ -17,4 +17,5 @@ pub mod repository;
 pub mod restore;
 pub mod settings;
 pub mod transfer;
+pub mod verbs;
 pub mod verify;

@@ -20,6 +20,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("restore", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("backup", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("settings", &["clock", "error", "fs", "pace"]),
+    ("verbs", &["clock", "error", "event", "fs", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "settings"]),
     (
         "cli",
         &[
@@ -37,6 +38,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "restore",
             "backup",
             "settings",
+            "verbs",
         ],
     ),
 ];

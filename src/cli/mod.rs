@@ -3,9 +3,7 @@
 mod backup;
 mod check;
 mod list;
-mod node;
 mod output;
-mod priority;
 mod progress;
 mod release;
 mod restore;
@@ -24,9 +22,10 @@ use self::output::Output;
 use crate::error::{Error, Kind, Result, Signal};
 use crate::event::Run;
 use crate::fs;
-use crate::manifest::{BackupKind, Label};
-use crate::settings::arguments::{General, Verb};
-use crate::settings::{self, Origin, Unresolved};
+use crate::manifest::BackupKind;
+use crate::settings::arguments::Verb;
+use crate::settings::{self, Unresolved};
+use crate::verbs::{Common, priority};
 
 /// The exit code of a run that did what it was asked, with warnings.
 const WITH_WARNINGS: u8 = 3;
@@ -35,15 +34,7 @@ const WITH_WARNINGS: u8 = 3;
 struct Session {
     run: Arc<Run>,
     output: Output,
-    general: General,
-    /// The environment's password and token win over files that only the configuration file names.
-    secrets: Secrets,
-}
-
-/// Where the names of the files with secrets came from.
-struct Secrets {
-    password_file: Origin,
-    token_file: Origin,
+    common: Common,
 }
 
 impl Session {
@@ -62,16 +53,6 @@ impl Session {
     }
 }
 
-/// A backup's label; none for `latest`.
-fn label(text: &str) -> Result<Option<Label>> {
-    if text == "latest" {
-        return Ok(None);
-    }
-    text.parse()
-        .map(Some)
-        .map_err(|why: String| Error::new(Kind::Usage, "no such label").because(why).hint("`kbackup list` shows the labels"))
-}
-
 /// Runs the command line and returns the process's exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -81,7 +62,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(Unresolved::Usage(message)) => return output.usage(&message),
         Err(Unresolved::Error(error)) => return output.error(&error),
     };
-    let secrets = Secrets { password_file: settings.origin("password_file"), token_file: settings.origin("token_file") };
+    let common = Common::of(&settings);
     let (arguments, said) = (settings.arguments, settings.said);
     let output = Output::new(arguments.general.json);
     let load = arguments.verb.load();
@@ -91,7 +72,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     for (option, setting) in &said {
         tracing::debug!("setting {option} = {} ({})", setting.value, setting.origin);
     }
-    let session = Session { run: Arc::new(Run::new(observer).limited_to(load.rate)), output, general: arguments.general, secrets };
+    let session = Session { run: Arc::new(Run::new(observer).limited_to(load.rate)), output, common };
     if let Err(error) = lowered {
         session.run.note(format!("the priority cannot be lowered as wanted: {error}"));
     }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Session, node};
+use super::Session;
 use crate::error::{Error, Kind, Result};
 use crate::node::{Client, Connection, DebtNode, Ledger, PlannedRelease, plan_release};
 use crate::settings::arguments;
+use crate::verbs::node;
 
 #[derive(Serialize)]
 struct Answer {
@@ -17,9 +18,9 @@ struct Answer {
 }
 
 pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8> {
-    let records = node::state_directory(&session.general)?;
+    let records = node::state_directory(&session.common.general)?;
     let ledger = Ledger::open(&records)?;
-    let connection = node::connection(&options.node, &session.secrets)?;
+    let connection = node::connection(&options.node, session.common.secrets)?;
     // Also where nothing is owed, an address that cannot be one is told.
     connection.as_ref().map(Client::new).transpose()?;
     let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
@@ -41,7 +42,7 @@ fn connect(options: &arguments::Release, named: Option<&Connection>, owed: &Debt
     }
     let (node, node_socket) = (Some(arguments::Address(owed.url.clone())), owed.unix_socket.clone());
     let there = arguments::Node { node, node_socket, ..options.node.clone() };
-    let connection = node::connection(&there, &session.secrets)?
+    let connection = node::connection(&there, session.common.secrets)?
         .ok_or_else(|| Error::new(Kind::Usage, "no node is named").hint("name it with `--node`"))?;
     Client::new(&connection)
 }

@@ -1,11 +1,12 @@
 //! `kbackup restore`.
 
+use super::Session;
 use super::output::times;
-use super::{Session, label};
 use crate::error::{Error, Kind, Result};
 use crate::repository::DirectoryRepository;
 use crate::restore::{self, Accept, Request, Target};
 use crate::settings::arguments;
+use crate::verbs::verify::label;
 
 pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8> {
     let run = &*session.run;

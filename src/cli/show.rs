@@ -1,11 +1,12 @@
 use std::fmt::{self, Write};
 
+use super::Session;
 use super::output::size;
-use super::{Session, label};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Manifest, Quiet, Row, SecondaryIndex};
 use crate::repository::{DirectoryRepository, Repository};
 use crate::settings::arguments;
+use crate::verbs::verify::label;
 
 pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
     let label = label(&options.label)?;

@@ -2,28 +2,20 @@
 
 use std::fmt::Write;
 
+use super::Session;
 use super::output::{count, size};
-use super::{Session, label};
 use crate::error::{Kind, Result};
 use crate::manifest::Label;
 use crate::proof::Depth;
 use crate::repository::{DirectoryRepository, Repository};
 use crate::settings::arguments;
+use crate::verbs;
 use crate::verify::{self, Lost, Replacement, Report, Which};
 
 pub(super) fn run(options: &arguments::Verify, session: &Session) -> Result<u8> {
-    let named = options.labels.iter().map(|text| label(text)).collect::<Result<Option<Vec<_>>>>()?;
+    let which = verbs::verify::which(options)?;
     let repository = DirectoryRepository::open(&options.repository.repo)?;
-    let which = match named {
-        _ if options.all => Which::All,
-        Some(labels) if !labels.is_empty() => Which::Named(labels),
-        _ => Which::Newest,
-    };
-    let depth = match (options.quick, options.deep) {
-        (true, _) => Depth::Quick,
-        (false, true) => Depth::Deep,
-        (false, false) => Depth::Normal,
-    };
+    let depth = verbs::verify::depth(options);
     if options.repair {
         return repair(&repository, &which, depth, options.dry_run, session);
     }

@@ -35,7 +35,7 @@ pub struct Arguments {
 }
 
 /// What every verb understands.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct General {
     /// TOML file with options; a table such as `[restore]` holds those of one verb
     #[arg(long, global = true, env = "KBACKUP_CONFIG", value_name = "FILE", help_heading = "General")]

@@ -14,7 +14,10 @@ use crate::settings::arguments::{General, Node};
 const MAX_SECRET: u64 = 64 * 1024;
 
 /// The connection that the settings describe; none where they name no node.
-pub(super) fn connection(node: &Node, secrets: &Secrets) -> Result<Option<Connection>> {
+///
+/// # Errors
+/// [`Kind::Usage`] for secrets that are missing, in excess, or cannot be read.
+pub fn connection(node: &Node, secrets: Secrets) -> Result<Option<Connection>> {
     let url = match (&node.node, &node.node_socket) {
         (Some(url), _) => url.0.clone(),
         (None, Some(_)) => "http://localhost".to_owned(),
@@ -36,7 +39,7 @@ pub(super) fn connection(node: &Node, secrets: &Secrets) -> Result<Option<Connec
     }))
 }
 
-fn credentials(node: &Node, secrets: &Secrets) -> Result<Option<Credentials>> {
+fn credentials(node: &Node, secrets: Secrets) -> Result<Option<Credentials>> {
     let password = secret(node.password_file.as_deref(), secrets.password_file, "KBACKUP_PASSWORD")?;
     let token = secret(node.token_file.as_deref(), secrets.token_file, "KBACKUP_TOKEN")?;
     match (&node.user, password, token) {
@@ -74,7 +77,10 @@ fn secret(file: Option<&Path>, origin: Origin, variable: &str) -> Result<Option<
 }
 
 /// Where debts are remembered on this machine.
-pub(super) fn state_directory(general: &General) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Kind::Usage`] where there is no home to derive it from.
+pub fn state_directory(general: &General) -> Result<PathBuf> {
     if let Some(directory) = &general.state_dir {
         return Ok(directory.clone());
     }

@@ -1,3 +1,5 @@
+//! How a run stands back behind what else the machine does.
+
 use std::io;
 
 use rustix::process::setpriority_process;
@@ -15,7 +17,7 @@ use crate::settings::arguments::Priority;
 ///
 /// # Errors
 /// What the kernel reports; the rest of it was done.
-pub(super) fn lower(priority: Priority) -> io::Result<()> {
+pub fn lower(priority: Priority) -> io::Result<()> {
     match priority {
         Priority::Normal => Ok(()),
         Priority::Low => nice(10),

@@ -1,0 +1,28 @@
+//! The hours in which a verb may run.
+
+use crate::clock::{Window, Zoned};
+use crate::event::Interruption;
+
+/// What ends a run at a time at which its window is closed; none while it is open.
+#[must_use]
+pub fn closed(window: Window, now: &Zoned) -> Option<Interruption> {
+    if window.is_open(now) {
+        return None;
+    }
+    let opens = window.opens(now).map_or_else(|| "its next hour".to_owned(), |opens| opens.strftime("%Y-%m-%d %H:%M %Z").to_string());
+    Some(Interruption::WindowClosed { window: window.to_string(), opens })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_closed_window() {
+        let window: Window = "22:00-05:00".parse().unwrap();
+        let told = closed(window, &"2026-06-01T05:00[Europe/Berlin]".parse().unwrap());
+        let opens = "2026-06-01 22:00 CEST".to_owned();
+        assert_eq!(told, Some(Interruption::WindowClosed { window: "22:00-05:00".to_owned(), opens }));
+        assert_eq!(closed(window, &"2026-06-01T04:59[Europe/Berlin]".parse().unwrap()), None);
+    }
+}
