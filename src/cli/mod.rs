@@ -2,7 +2,9 @@
 
 mod backup;
 mod check;
+mod completions;
 mod list;
+mod manual;
 mod output;
 mod progress;
 mod release;
@@ -97,6 +99,8 @@ fn dispatch(verb: Verb, session: &Session) -> Result<u8> {
         Verb::Release(options) => release::run(&options, session),
         Verb::Verify(options) => verify::run(&options, session),
         Verb::Check(options) => check::run(&options, session),
+        Verb::Completions(options) => completions::run(&options, session),
+        Verb::Manual(options) => manual::run(&options, session),
     }
 }
 

@@ -22,6 +22,18 @@ impl Output {
     /// # Errors
     /// Where standard output takes no more; a reader that went away is no failure.
     pub(super) fn answer(self, schema: &str, value: &impl Serialize, text: &(impl Display + ?Sized)) -> Result<()> {
+        self.print(schema, value, || printable(&text.to_string()))
+    }
+
+    /// The same for a text that is kbackup's own, such as a script, and meant byte by byte.
+    ///
+    /// # Errors
+    /// As for an answer.
+    pub(super) fn document(self, schema: &str, value: &impl Serialize, text: &str) -> Result<()> {
+        self.print(schema, value, || text.to_owned())
+    }
+
+    fn print(self, schema: &str, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         #[derive(Serialize)]
         struct Answer<'a, T> {
             schema: &'a str,
@@ -30,7 +42,7 @@ impl Output {
         }
         let printed = print(|stdout| {
             if !self.json {
-                return stdout.write_all(printable(&text.to_string()).as_bytes());
+                return stdout.write_all(text().as_bytes());
             }
             // Piece by piece: a backup has a row for each file.
             serde_json::to_writer_pretty(&mut *stdout, &Answer { schema, value })?;

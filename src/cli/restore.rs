@@ -1,5 +1,7 @@
 //! `kbackup restore`.
 
+use serde::Serialize;
+
 use super::Session;
 use super::output::times;
 use crate::error::{Error, Kind, Result};
@@ -8,11 +10,28 @@ use crate::restore::{self, Accept, Request, Target};
 use crate::settings::arguments;
 use crate::verbs::verify::label;
 
+#[derive(Serialize)]
+struct Nothing {
+    left: Vec<String>,
+}
+
 pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8> {
     let run = &*session.run;
+    let mut targets = targets(options)?;
+    if options.unless_restored {
+        let standing = leave_databases(&mut targets)?;
+        if targets.is_empty() {
+            let text: String = standing.iter().map(|db| format!("{db}: a database stands there already, left as it is\n")).collect();
+            session.output.answer("kbackup.restore-nothing/1", &session.with_warnings(&Nothing { left: standing })?, &text)?;
+            return Ok(session.done());
+        }
+        for db in standing {
+            run.note(format!("a database stands in `{db}` already, which is left as it is"));
+        }
+    }
     let request = Request {
         label: label(&options.label)?,
-        targets: targets(options)?,
+        targets,
         ready: options.ready,
         owner: options.owner.as_deref().map(owner).transpose()?,
         server_version: options.server_version.clone(),
@@ -31,6 +50,19 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
     session.output.answer("kbackup.restore/1", &session.with_warnings(&report)?, &report.to_string())?;
     // The answer holds the failure already.
     Ok(report.failure().map_or_else(|| session.done(), |error| session.output.complain(error)))
+}
+
+/// Takes the targets in which a database stands from the list, and returns them.
+fn leave_databases(targets: &mut Vec<Target>) -> Result<Vec<String>> {
+    let mut standing = Vec::new();
+    for target in std::mem::take(targets) {
+        if restore::holds_database(&target.db)? {
+            standing.push(target.db.display().to_string());
+        } else {
+            targets.push(target);
+        }
+    }
+    Ok(standing)
 }
 
 fn targets(options: &arguments::Restore) -> Result<Vec<Target>> {

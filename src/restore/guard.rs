@@ -158,6 +158,16 @@ pub(super) fn stands(db: &Path) -> Result<bool> {
     Ok(chaser > writer && (chaser == i64::MAX || chaser == writer.saturating_add(1)))
 }
 
+/// Whether a database stands in a directory: one that a restore has finished, or that a server has written to. What an interrupted restore left is none.
+///
+/// # Errors
+/// What the file system reports.
+pub fn holds_database(db: &Path) -> Result<bool> {
+    let writer = read_checkpoint(&Checkpoint::Writer.under(db))?;
+    let chaser = read_checkpoint(&Checkpoint::Chaser.under(db))?;
+    Ok(writer.is_some_and(|writer| writer > 0) && chaser.is_some() && !stands(db)?)
+}
+
 /// Proves that no server uses a target, and that nothing in it can be lost.
 ///
 /// # Errors

@@ -23,6 +23,7 @@ use crate::format::Boundary;
 use crate::manifest::Label;
 use crate::repository::Repository;
 pub use closing::{Behaviour, Closing, FirstStart, Note};
+pub use guard::holds_database;
 pub use plan::{Accept, Chosen, Plan, PlannedTarget, Request, Target, Truncation, plan};
 pub use target::{Found, Ownership};
 

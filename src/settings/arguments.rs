@@ -95,6 +95,10 @@ pub enum Verb {
     Show(Show),
     /// Give back to a node what a killed backup still owes it
     Release(Release),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Print a manual page, or write all of them into a directory
+    Manual(Manual),
 }
 
 /// Where backups are kept.
@@ -187,7 +191,7 @@ impl Verb {
             Self::Verify(options) => options.load.into(),
             Self::Restore(options) => options.load.into(),
             Self::Check(options) => options.load.into(),
-            Self::List(_) | Self::Show(_) | Self::Release(_) => Load::default(),
+            Self::List(_) | Self::Show(_) | Self::Release(_) | Self::Completions(_) | Self::Manual(_) => Load::default(),
         }
     }
 }
@@ -340,6 +344,9 @@ pub struct Restore {
     /// Restore for a server that is older than the one the backup was taken from
     #[arg(long, env = "KBACKUP_OLDER_SERVER")]
     pub older_server: bool,
+    /// Leave a target alone in which a database stands, and end well: for a container that restores before the server starts, each time
+    #[arg(long, env = "KBACKUP_UNLESS_RESTORED")]
+    pub unless_restored: bool,
     /// Restore although something that would refuse cannot be probed (network file systems)
     #[arg(long, env = "KBACKUP_CONFIRM")]
     pub confirm: bool,
@@ -434,6 +441,28 @@ pub struct Release {
     /// Tell what is owed, and give nothing back
     #[arg(long, env = "KBACKUP_DRY_RUN")]
     pub dry_run: bool,
+}
+
+/// `kbackup completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: Shell,
+}
+
+/// The shells that verbs and options are completed in.
+pub use clap_complete::Shell;
+
+/// `kbackup manual`.
+#[derive(Debug, Args)]
+pub struct Manual {
+    /// The page of one verb [default: that of kbackup itself]
+    #[arg(value_name = "VERB")]
+    pub verb: Option<String>,
+    /// Write every page into this directory, as kbackup.1 and kbackup-VERB.1
+    #[arg(long, env = "KBACKUP_INTO", value_name = "DIR", conflicts_with = "verb")]
+    pub into: Option<PathBuf>,
 }
 
 /// A length of time as people write it: `90s`, `15m`, `24h`, `7d`.

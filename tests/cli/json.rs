@@ -113,8 +113,12 @@ fn the_page_is_what_is_printed() {
     contract.check(place, "list --repo repo", "kbackup.list/1");
     contract.check(place, "restore --repo repo --to restored --dry-run", "kbackup.restore-plan/1");
     contract.check(place, "restore --repo repo --to restored", "kbackup.restore/1");
+    contract.check(place, "restore --repo repo --to restored --unless-restored", "kbackup.restore-nothing/1");
     contract.check(place, "check restored --deep", "kbackup.check/1");
     contract.check(place, "release", "kbackup.release/1");
+    contract.check(place, "completions bash", "kbackup.completions/1");
+    contract.check(place, "manual", "kbackup.manual/1");
+    contract.check(place, "manual --into pages", "kbackup.manual/1");
     contract.check(place, "list --repo missing", "kbackup.error/1");
     contract.check(place, "list", "kbackup.error/1");
     contract.check(place, "check node/db", "kbackup.check/1");

@@ -8,7 +8,7 @@ use kbackup::error::{Kind, Signal};
 use kbackup::event::{Event, Observer, Run};
 use kbackup::manifest::{RestoreMark, Role};
 use kbackup::repository::Repository;
-use kbackup::restore::{Accept, Found, Outcome, Report, Request, execute};
+use kbackup::restore::{Accept, Found, Outcome, Report, Request, execute, holds_database};
 
 use super::stage::{Stage, Start, assert_restored, back_up, contents, request, run, start};
 use crate::backup::bench::workplace;
@@ -293,4 +293,27 @@ fn the_bytes_of_a_kept_file_are_the_servers_too() {
         assert_eq!(report.failure().unwrap().kind(), Kind::StoredCorrupt);
         assert_eq!(start(&stage.target("target"), &stage.manifest), Start::Refused);
     }
+}
+
+/// What an init container meets, start after start.
+#[test]
+fn a_target_is_restored_once_and_then_left_alone_if_that_is_wanted() {
+    let stage = Stage::new("26.1-append");
+    let one = stage.target("one");
+    assert!(!holds_database(&one).unwrap(), "nothing is there");
+    let plan = stage.plan(&request(&[&one])).unwrap();
+    let interrupted = run();
+    interrupted.interrupt(kbackup::error::Signal::Terminate);
+    execute(&stage.repository, &plan, &interrupted).ok();
+    assert!(!holds_database(&one).unwrap(), "a restore that was interrupted is to be taken up again");
+    assert!(stage.restore(&request(&[&one])).failure().is_none());
+    assert!(holds_database(&one).unwrap());
+    for (name, value) in [("chaser.chk", i64::MAX), ("writer.chk", 0)] {
+        let path = one.join(name);
+        let before = std::fs::read(&path).unwrap();
+        overwrite(&path, |bytes| *bytes = value.to_le_bytes().to_vec());
+        assert!(!holds_database(&one).unwrap(), "{name}");
+        overwrite(&path, |bytes| *bytes = before);
+    }
+    assert!(holds_database(&one).unwrap());
 }
