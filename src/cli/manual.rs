@@ -134,7 +134,9 @@ fn explained(argument: Arg) -> Arg {
 
 fn page(command: &Command, verbs: &[String]) -> std::io::Result<Page> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
-    let man = Man::new(command.clone()).title(name.to_uppercase()).manual("kbackup manual");
+    // A date of its own would change with every build; an empty one would not be written, and what follows would take its place.
+    let source = concat!("kbackup ", env!("CARGO_PKG_VERSION"));
+    let man = Man::new(command.clone()).title(name.to_uppercase()).date(" ").source(source).manual("kbackup manual");
     let mut text = Vec::new();
     man.render_title(&mut text)?;
     man.render_name_section(&mut text)?;
@@ -164,8 +166,11 @@ fn page(command: &Command, verbs: &[String]) -> std::io::Result<Page> {
     if !examples.is_empty() {
         rest.control("SH", ["EXAMPLES"]);
     }
-    for (_, line, purpose) in examples {
-        rest.control("PP", []).text([roman(*purpose)]);
+    for (number, (_, line, purpose)) in examples.into_iter().enumerate() {
+        if number > 0 {
+            rest.control("PP", []);
+        }
+        rest.text([roman(*purpose)]);
         rest.control("PP", []).control("RS", ["4"]).text([bold(*line)]).control("RE", []);
     }
     let others = verbs.iter().map(|verb| format!("kbackup-{verb}(1)"));

@@ -303,7 +303,7 @@ fn a_target_is_restored_once_and_then_left_alone_if_that_is_wanted() {
     assert!(!holds_database(&one).unwrap(), "nothing is there");
     let plan = stage.plan(&request(&[&one])).unwrap();
     let interrupted = run();
-    interrupted.interrupt(kbackup::error::Signal::Terminate);
+    interrupted.interrupt(Signal::Terminate);
     execute(&stage.repository, &plan, &interrupted).ok();
     assert!(!holds_database(&one).unwrap(), "a restore that was interrupted is to be taken up again");
     assert!(stage.restore(&request(&[&one])).failure().is_none());
