@@ -10,7 +10,7 @@ fn offered(place: &Place, line: &str) -> Vec<String> {
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
         "$(complete -p kbackup | sed 's/.*-F \([^ ]*\).*/\1/')" kbackup "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         printf '%s\n' "${COMPREPLY[@]}""#;
-    let bash = std::process::Command::new("bash").args(["-euc", ask]).env("LINE", line).current_dir(place.path("")).output().unwrap();
+    let bash = std::process::Command::new("bash").args(["-uc", ask]).env("LINE", line).current_dir(place.path("")).output().unwrap();
     assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
     String::from_utf8(bash.stdout).unwrap().lines().map(str::to_owned).collect()
 }
