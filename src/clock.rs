@@ -1,10 +1,12 @@
-//! Time as kbackup writes it: RFC 3339, UTC, whole seconds. And the hours of a day, as the clock on the wall shows them.
+//! Time as kbackup writes it: RFC 3339, UTC, whole seconds. And time as people write it: lengths, hours of a day, zones.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::ToSpan;
 use jiff::civil::Time;
+use jiff::tz::TimeZone;
 pub use jiff::{Timestamp, Zoned};
 
 /// Now, cut to whole seconds.
@@ -87,6 +89,80 @@ impl fmt::Display for Window {
     }
 }
 
+/// A length of time as people write it: `90s`, `15m`, `24h`, `7d`; a number alone is seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is no length of time such as 90s, 15m, 24h or 7d");
+        let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+        let number: u64 = digits.trim_end().parse().map_err(|_| wrong())?;
+        let seconds = match text.strip_prefix(digits).unwrap_or_default() {
+            "s" | "" => 1,
+            "m" | "min" => 60,
+            "h" => 3600,
+            "d" => 86400,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(seconds).map(Duration::from_secs).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let units = [(86400, "d"), (3600, "h"), (60, "m")];
+        let unit = units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0);
+        let (unit, name) = unit.unwrap_or((1, "s"));
+        write!(f, "{}{name}", seconds / unit)
+    }
+}
+
+/// The zone whose clock on the wall counts: `Europe/Berlin`, `UTC`, or `system`, which is the one this machine is set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// None for the system's, which may have no name.
+    name: Option<String>,
+    zone: TimeZone,
+}
+
+impl Zone {
+    /// The one this machine is set to; UTC where it says nothing.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { name: None, zone: TimeZone::system() }
+    }
+
+    /// What the clock on the wall shows at an instant.
+    #[must_use]
+    pub fn at(&self, instant: Timestamp) -> Zoned {
+        instant.to_zoned(self.zone.clone())
+    }
+}
+
+impl FromStr for Zone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "system" {
+            return Ok(Self::system());
+        }
+        let wrong = |_| format!("{text:?} is no time zone such as Europe/Berlin, America/New_York, UTC or system");
+        let zone = TimeZone::get(text).map_err(wrong)?;
+        let name = zone.iana_name().unwrap_or(text).to_owned();
+        Ok(Self { name: Some(name), zone })
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name.as_deref().unwrap_or("system"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +236,40 @@ mod tests {
             ["", "22:00", "22-05", "22:00-22:00", "24:00-05:00", "22:00-05:00-06:00", "2026-01-01T22:00-05:00", "22:00 - 05:00", "-"]
         {
             assert!(text.parse::<Window>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        for (text, seconds, shown) in [
+            ("90s", 90, "90s"),
+            ("90", 90, "90s"),
+            ("15m", 900, "15m"),
+            ("5 min", 300, "5m"),
+            ("24h", 86400, "1d"),
+            ("7d", 604_800, "7d"),
+            ("0s", 0, "0s"),
+        ] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!((span.0, span.to_string().as_str()), (Duration::from_secs(seconds), shown), "{text}");
+        }
+        for text in ["", "s", "-1s", "1w", "1.5h", "5minutes", "99999999999999999999s", "9999999999999999999d"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn zones() {
+        let noon: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
+        for (text, hour) in [("Europe/Berlin", 14), ("UTC", 12), ("America/New_York", 8), ("Asia/Kathmandu", 17)] {
+            let zone: Zone = text.parse().unwrap();
+            assert_eq!((zone.at(noon).hour(), zone.to_string().as_str()), (hour, text));
+        }
+        let system: Zone = "system".parse().unwrap();
+        assert_eq!((system.at(noon).timestamp(), system.to_string().as_str()), (noon, "system"));
+        for text in ["", "Berlin", "Europe/Atlantis", "../../etc/passwd", "+02:00"] {
+            let error = text.parse::<Zone>().unwrap_err();
+            assert!(error.contains("such as Europe/Berlin"), "{error}");
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod pace;
 pub mod proof;
 pub mod repository;
 pub mod restore;
+pub mod schedule;
 pub mod settings;
 pub mod transfer;
 pub mod verbs;

@@ -6,6 +6,7 @@ use std::path::Path;
 /// Each room, and the rooms it may use. A room that is not listed may not exist.
 const HOUSE: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("schedule", &["clock"]),
     ("fs", &[]),
     ("error", &["fs"]),
     ("pace", &[]),
@@ -19,12 +20,13 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("verify", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository"]),
     ("restore", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("backup", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
-    ("settings", &["clock", "error", "fs", "pace"]),
+    ("settings", &["clock", "schedule", "error", "fs", "pace"]),
     ("verbs", &["clock", "error", "event", "fs", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "settings"]),
     (
         "cli",
         &[
             "clock",
+            "schedule",
             "error",
             "event",
             "pace",

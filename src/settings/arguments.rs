@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::clock::Window;
+use crate::clock::{Span, Window};
 use crate::pace::Rate;
 
 /// Backs up a running KurrentDB / `EventStoreDB` node, and brings it back.
@@ -465,28 +464,6 @@ pub struct Manual {
     pub into: Option<PathBuf>,
 }
 
-/// A length of time as people write it: `90s`, `15m`, `24h`, `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is no length of time such as 90s, 15m, 24h or 7d");
-        let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-        let number: u64 = digits.parse().map_err(|_| wrong())?;
-        let seconds = match text.strip_prefix(digits).unwrap_or_default() {
-            "s" | "" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86400,
-            _ => return Err(wrong()),
-        };
-        number.checked_mul(seconds).map(Duration::from_secs).map(Self).ok_or_else(wrong)
-    }
-}
-
 /// A share of many bytes as people write it: `512MiB`, `5%`, `0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
@@ -529,16 +506,6 @@ mod tests {
         assert_eq!("100%".parse(), Ok(Share::Percent(100)));
         for text in ["", "%", "-1", "101%", "1.5%", "1XB", "all"] {
             assert!(text.parse::<Share>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn lengths_of_time() {
-        assert_eq!("90s".parse(), Ok(Span(Duration::from_secs(90))));
-        assert_eq!("90".parse(), Ok(Span(Duration::from_secs(90))));
-        assert_eq!("7d".parse(), Ok(Span(Duration::from_secs(604_800))));
-        for text in ["", "s", "-1s", "1w", "1.5h", "99999999999999999999s", "9999999999999999999d"] {
-            assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }
 }
