@@ -115,7 +115,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let units = [(86400, "d"), (3600, "h"), (60, "m")];
-        let unit = units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0);
+        let unit = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
         let (unit, name) = unit.unwrap_or((1, "s"));
         write!(f, "{}{name}", seconds / unit)
     }

@@ -131,6 +131,12 @@ pub trait Observer: Send + Sync {
     fn observe(&self, event: &Event);
 }
 
+impl<T: Observer> Observer for std::sync::Arc<T> {
+    fn observe(&self, event: &Event) {
+        self.as_ref().observe(event);
+    }
+}
+
 /// Nobody listens.
 #[derive(Debug, Clone, Copy)]
 pub struct Silent;

@@ -2,6 +2,7 @@
 //!
 //! The crate is a house of rooms; each uses only the ones below it (`docs/architecture.md` has the table, a test holds it).
 
+pub mod agent;
 pub mod backup;
 pub mod cli;
 pub mod clock;

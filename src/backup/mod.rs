@@ -15,6 +15,7 @@ mod survey;
 use std::time::Duration;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use self::branch::Place;
 use self::capture::{Capture, changed};
@@ -59,6 +60,8 @@ pub struct Request {
 pub struct Summary {
     /// Its name.
     pub label: Label,
+    /// The repository it is in.
+    pub repository: Uuid,
     /// How it came to its bytes; a diff without a predecessor is a full.
     pub kind: BackupKind,
     /// The backup it took unchanged files from.
@@ -129,7 +132,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     if let Err(error) = still.release(repository, run) {
         run.warn(format!("the node has not got everything back ({error}): run `kbackup release`"));
     }
-    Ok(summary(&taken?, place.held_up_to))
+    Ok(summary(&taken?, repository.id(), place.held_up_to))
 }
 
 /// What a backup would be, as far as it can be said while the node goes on.
@@ -376,10 +379,11 @@ struct Captured {
     end: End,
 }
 
-fn summary(manifest: &Head, held_up_to: Option<LogPosition>) -> Summary {
+fn summary(manifest: &Head, repository: Uuid, held_up_to: Option<LogPosition>) -> Summary {
     let position = manifest.log.position.position();
     Summary {
         label: manifest.label.clone(),
+        repository,
         kind: manifest.kind,
         parent: manifest.parent.clone(),
         branch: manifest.branch,

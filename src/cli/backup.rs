@@ -17,7 +17,7 @@ pub(super) fn run(kind: BackupKind, options: &arguments::Backup, session: &Sessi
         session.output.answer("kbackup.forecast/1", &forecast, &forecast_text(&forecast))?;
         return Ok(session.done());
     }
-    let summary = verbs::backup::take(kind, options, &session.common, run)?;
+    let summary = verbs::backup::take(kind, options, None, &session.common, run)?;
     session.output.answer("kbackup.summary/1", &session.with_warnings(&summary)?, &summary_text(&summary))?;
     Ok(session.done())
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per verb, and the only place that prints.
 
+mod agent;
 mod backup;
 mod check;
 mod completions;
@@ -26,7 +27,7 @@ use crate::event::Run;
 use crate::fs;
 use crate::manifest::BackupKind;
 use crate::settings::arguments::Verb;
-use crate::settings::{self, Unresolved};
+use crate::settings::{self, Settings, Unresolved};
 use crate::verbs::{Common, priority};
 
 /// The exit code of a run that did what it was asked, with warnings.
@@ -59,48 +60,50 @@ impl Session {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let output = Output::new(settings::wants_json(&arguments));
-    let settings = match settings::resolve(arguments) {
+    let settings = match settings::resolve(arguments.clone()) {
         Ok(settings) => settings,
         Err(Unresolved::Usage(message)) => return output.usage(&message),
         Err(Unresolved::Error(error)) => return output.error(&error),
     };
     let common = Common::of(&settings);
-    let (arguments, said) = (settings.arguments, settings.said);
-    let output = Output::new(arguments.general.json);
-    let load = arguments.verb.load();
+    let output = Output::new(common.general.json);
+    let load = settings.arguments.verb.load();
     // Threads inherit it: before the first one starts.
     let lowered = priority::lower(load.priority);
-    let observer = progress::start(&arguments.general);
-    for (option, setting) in &said {
+    let observer = progress::start(&common.general);
+    for (option, setting) in &settings.said {
         tracing::debug!("setting {option} = {} ({})", setting.value, setting.origin);
     }
     let session = Session { run: Arc::new(Run::new(observer).limited_to(load.rate)), output, common };
     if let Err(error) = lowered {
         session.run.note(format!("the priority cannot be lowered as wanted: {error}"));
     }
-    let listening = listen_for_signals(&session.run).and_then(|runtime| {
-        load.window.map_or(Ok(()), |window| window::keep(window, &session.run, &runtime))?;
-        Ok(runtime)
-    });
-    match listening.and_then(|_runtime| dispatch(arguments.verb, &session)) {
+    match dispatch(&settings, arguments, &session) {
         Ok(code) => code,
         Err(error) => session.output.error(&error),
     }
 }
 
 /// The exit code of a verb that did what it was asked: 0, 3 with warnings, or what an examination found.
-fn dispatch(verb: Verb, session: &Session) -> Result<u8> {
+fn dispatch(settings: &Settings, arguments: Vec<OsString>, session: &Session) -> Result<u8> {
+    let verb = &settings.arguments.verb;
+    // The agent listens by itself: signals tell it more.
+    let runtime = if matches!(verb, Verb::Agent(_)) { None } else { Some(listen_for_signals(&session.run)?) };
+    if let (Some(window), Some(runtime)) = (verb.load().window, &runtime) {
+        window::keep(window, &session.run, runtime)?;
+    }
     match verb {
-        Verb::Full(options) => backup::run(BackupKind::Full, &options, session),
-        Verb::Diff(options) => backup::run(BackupKind::Diff, &options, session),
-        Verb::Restore(options) => restore::run(&options, session),
-        Verb::List(options) => list::run(&options, session),
-        Verb::Show(options) => show::run(&options, session),
-        Verb::Release(options) => release::run(&options, session),
-        Verb::Verify(options) => verify::run(&options, session),
-        Verb::Check(options) => check::run(&options, session),
-        Verb::Completions(options) => completions::run(&options, session),
-        Verb::Manual(options) => manual::run(&options, session),
+        Verb::Full(options) => backup::run(BackupKind::Full, options, session),
+        Verb::Diff(options) => backup::run(BackupKind::Diff, options, session),
+        Verb::Restore(options) => restore::run(options, session),
+        Verb::List(options) => list::run(options, session),
+        Verb::Show(options) => show::run(options, session),
+        Verb::Release(options) => release::run(options, session),
+        Verb::Verify(options) => verify::run(options, session),
+        Verb::Check(options) => check::run(options, session),
+        Verb::Agent(options) => agent::run(options, settings, arguments, session),
+        Verb::Completions(options) => completions::run(options, session),
+        Verb::Manual(options) => manual::run(options, session),
     }
 }
 

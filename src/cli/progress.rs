@@ -3,11 +3,12 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::output::size;
 use crate::event::{Event, Observer, Step};
 use crate::settings::arguments::{General, LogFormat, LogLevel};
+use crate::verbs::log;
 
 /// Where there is no terminal, a line of progress comes this often.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -60,9 +61,9 @@ impl Observer for Progress {
                 self.bar.reset();
                 self.style(STEP);
                 self.bar.set_message(step.name());
-                debug!("{}", step.name());
+                log::tell(event);
             }
-            Event::Expected { files, bytes } => {
+            Event::Expected { bytes, .. } => {
                 if let Ok(mut state) = self.state.lock() {
                     state.expected = *bytes;
                 }
@@ -70,19 +71,10 @@ impl Observer for Progress {
                     self.bar.set_length(*bytes);
                     self.style(STEP_WITH_BYTES);
                 }
-                debug!(files, bytes, "expected");
+                log::tell(event);
             }
             Event::Progress { bytes } => self.advance(*bytes),
-            Event::Copied { path, bytes } => debug!(path, bytes, "copied"),
-            Event::TakenUp { path, bytes } => debug!(path, bytes, "taken up"),
-            Event::Adopted { path } => debug!(path, "adopted"),
-            Event::Retry { attempt, of, reason } => self.above_bar(|| info!(attempt, of, "starting over: {reason}")),
-            Event::AutoScavengePaused => self.above_bar(|| info!("auto-scavenge paused")),
-            Event::ScavengeStopped { scavenge } => self.above_bar(|| info!(scavenge, "scavenge stopped")),
-            Event::GivenBack { what } => self.above_bar(|| info!("{what} given back")),
-            Event::Committed { label, position } => self.above_bar(|| info!(label, position, "committed")),
-            Event::Warning(text) => self.above_bar(|| warn!("{text}")),
-            Event::Note(text) => self.above_bar(|| info!("{text}")),
+            event => self.above_bar(|| log::tell(event)),
         }
     }
 }

@@ -6,8 +6,9 @@ use std::str::FromStr;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::clock::{Span, Window};
+use crate::clock::{Span, Window, Zone};
 use crate::pace::Rate;
+use crate::schedule::{OnChange, Schedule};
 
 /// Backs up a running KurrentDB / `EventStoreDB` node, and brings it back.
 #[derive(Debug, Parser)]
@@ -94,6 +95,8 @@ pub enum Verb {
     Show(Show),
     /// Give back to a node what a killed backup still owes it
     Release(Release),
+    /// Keep a node backed up: run beside it for good, by a schedule and as it changes, and show how it stands
+    Agent(Agent),
     /// Print the completions of a shell
     Completions(Completions),
     /// Print a manual page, or write all of them into a directory
@@ -101,7 +104,7 @@ pub enum Verb {
 }
 
 /// Where backups are kept.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Repository {
     /// Directory of the repository
     #[arg(long, env = "KBACKUP_REPO", value_name = "DIR")]
@@ -190,7 +193,7 @@ impl Verb {
             Self::Verify(options) => options.load.into(),
             Self::Restore(options) => options.load.into(),
             Self::Check(options) => options.load.into(),
-            Self::List(_) | Self::Show(_) | Self::Release(_) | Self::Completions(_) | Self::Manual(_) => Load::default(),
+            Self::List(_) | Self::Show(_) | Self::Release(_) | Self::Agent(_) | Self::Completions(_) | Self::Manual(_) => Load::default(),
         }
     }
 }
@@ -440,6 +443,78 @@ pub struct Release {
     /// Tell what is owed, and give nothing back
     #[arg(long, env = "KBACKUP_DRY_RUN")]
     pub dry_run: bool,
+}
+
+/// `kbackup agent`. What its runs of `full`, `diff`, `verify` and `expire` are to do stands in their own options.
+#[derive(Debug, Clone, Args)]
+pub struct Agent {
+    /// The repository.
+    #[command(flatten)]
+    pub repository: Repository,
+    /// The node.
+    #[command(flatten)]
+    pub node: Node,
+    /// The node's db directory, as it is seen here [default: what the node says]
+    #[arg(long, env = "KBACKUP_DB", value_name = "DIR", help_heading = "Source")]
+    pub db: Option<PathBuf>,
+    /// The node's index directory, as it is seen here [default: what the node says, or DB/index]
+    #[arg(long, env = "KBACKUP_INDEX", value_name = "DIR", help_heading = "Source")]
+    pub index: Option<PathBuf>,
+    /// When to take a diff: an interval (`1h`), a cron expression (`30 2 * * *`), `@daily`, or `off`. The first backup of a repository is a full by itself
+    #[arg(long, env = "KBACKUP_DIFF_SCHEDULE", value_name = "SCHEDULE", default_value = "1h", help_heading = "Schedule")]
+    pub diff_schedule: Schedule,
+    /// When to read every byte of the node's files again
+    #[arg(long, env = "KBACKUP_FULL_SCHEDULE", value_name = "SCHEDULE", default_value = "off", help_heading = "Schedule")]
+    pub full_schedule: Schedule,
+    /// When to verify backups: the newest, or what the options of `verify` say
+    #[arg(long, env = "KBACKUP_VERIFY_SCHEDULE", value_name = "SCHEDULE", default_value = "7d", help_heading = "Schedule")]
+    pub verify_schedule: Schedule,
+    /// When to remove old backups, by the options of `expire`
+    #[arg(long, env = "KBACKUP_EXPIRE_SCHEDULE", value_name = "SCHEDULE", default_value = "off", help_heading = "Schedule")]
+    pub expire_schedule: Schedule,
+    /// Take a diff when so much was written since the last backup, or so long ago: `64MiB or 5m`, either of them, or `off`
+    #[arg(long, env = "KBACKUP_ON_CHANGE", value_name = "CHANGE", default_value = "off", help_heading = "Schedule")]
+    pub on_change: OnChange,
+    /// Zone of the schedules and windows, such as Europe/Berlin
+    #[arg(long, env = "KBACKUP_TIME_ZONE", value_name = "ZONE", default_value = "system", help_heading = "Schedule")]
+    pub time_zone: Zone,
+    /// Begin up to so much later than the schedule says, so that not all agents begin at once
+    #[arg(long, env = "KBACKUP_JITTER", value_name = "TIME", default_value = "0s", help_heading = "Schedule")]
+    pub jitter: Span,
+    /// What was written and is in no backup may become so old; then the node is not safe any more
+    #[arg(long, env = "KBACKUP_MAX_AGE", value_name = "TIME", default_value = "26h", help_heading = "Schedule")]
+    pub max_age: Span,
+    /// Stop a running scavenge at most once in this time; a diff waits for one anyway, as long as nothing is older than --max-age
+    #[arg(long, env = "KBACKUP_SCAVENGE_REST", value_name = "TIME", default_value = "24h", help_heading = "Schedule")]
+    pub scavenge_rest: Span,
+    /// Where the status page and the metrics are served, or `off`
+    #[arg(long, env = "KBACKUP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2114", help_heading = "Page")]
+    pub listen: Listen,
+    /// Look at the configuration, tell what would be done, and end
+    #[arg(long, env = "KBACKUP_CHECK_CONFIG")]
+    pub check_config: bool,
+}
+
+/// Where something is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(std::net::SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse()
+            .map(Self::At)
+            .map_err(|_| format!("{text:?} is no address with a port such as 127.0.0.1:2114 or [::1]:2114, nor `off`"))
+    }
 }
 
 /// `kbackup completions`.

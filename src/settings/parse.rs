@@ -51,6 +51,8 @@ pub struct Settings {
     pub arguments: Arguments,
     /// Every option that has a value, by its id (`node_timeout`).
     pub said: BTreeMap<String, Setting>,
+    /// The options that were given as flags, by their ids, with their values.
+    flags: Vec<(String, Vec<OsString>)>,
 }
 
 impl Settings {
@@ -113,7 +115,33 @@ pub fn resolve(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings
         matches = layers.parse(&arguments)?;
     }
     let said = matches.subcommand().map(|(verb, chosen)| layers.said(verb, chosen)).unwrap_or_default();
-    Ok(Settings { arguments: Arguments::from_arg_matches(&matches)?, said })
+    let flags = matches.subcommand().map(|(verb, chosen)| layers.flags(verb, chosen)).unwrap_or_default();
+    Ok(Settings { arguments: Arguments::from_arg_matches(&matches)?, said, flags })
+}
+
+/// What another verb is told by the same flags, environment and file. Flags that it does not know are not for it; the file is read again.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_as(verb: &str, settings: &Settings) -> Result<Settings, Unresolved> {
+    let mut command = command();
+    // So that the verb knows the options of every verb.
+    command.build();
+    let known: Vec<&Arg> = command.find_subcommand(verb).into_iter().flat_map(Command::get_arguments).collect();
+    let mut arguments = vec![OsString::from("kbackup"), OsString::from(verb)];
+    for (id, values) in &settings.flags {
+        let Some(long) = known.iter().find(|argument| argument.get_id() == id.as_str()).and_then(|argument| argument.get_long()) else {
+            continue;
+        };
+        let is_switch =
+            known.iter().any(|argument| argument.get_id() == id.as_str() && matches!(argument.get_action(), ArgAction::SetTrue));
+        if is_switch {
+            arguments.push(format!("--{long}").into());
+        } else {
+            arguments.extend(values.iter().flat_map(|value| [OsString::from(format!("--{long}")), value.clone()]));
+        }
+    }
+    resolve(arguments)
 }
 
 /// Whether the answer, and so an error too, is wanted as JSON; for what goes wrong before the arguments are understood.
@@ -218,6 +246,16 @@ impl Layers<'_> {
             _ if !self.withdrawn.contains(id) && self.file.get(verb, id).is_some() => Origin::File,
             _ => Origin::Default,
         }
+    }
+
+    fn flags(&self, verb: &str, matches: &ArgMatches) -> Vec<(String, Vec<OsString>)> {
+        let ids = self.said(verb, matches).into_iter().filter(|(_, setting)| setting.origin == Origin::Flag).map(|(id, _)| id);
+        // A configuration file that the environment names is found there again.
+        ids.filter_map(|id| {
+            let values = matches.try_get_raw(&id).ok().flatten()?.map(ToOwned::to_owned).collect();
+            Some((id, values))
+        })
+        .collect()
     }
 
     fn said(&self, verb: &str, matches: &ArgMatches) -> BTreeMap<String, Setting> {

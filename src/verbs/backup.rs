@@ -12,15 +12,24 @@ use crate::manifest::{BackupKind, Directories};
 use crate::node::{self as server, Client, FitnessLimits, Ledger, QuietSettings};
 use crate::repository::{DirectoryRepository, Repository};
 use crate::settings::arguments;
+use uuid::Uuid;
 
-/// Takes a backup.
+/// Takes a backup, into the repository with the id `expected`; where none is expected, a new one is made where there is none.
 ///
 /// # Errors
+/// [`Kind::NotFound`] and [`Kind::Refused`] where the expected repository is not there: a disk that is not mounted must not look like an empty one.
 /// As [`backup::take`], [`Kind::Usage`] where the settings name neither a node nor a stopped one's directory, and [`Kind::Refused`] for a repository that
 /// lies inside of the node's own directories.
-pub fn take(kind: BackupKind, options: &arguments::Backup, common: &Common, run: &Run) -> Result<Summary> {
+pub fn take(kind: BackupKind, options: &arguments::Backup, expected: Option<Uuid>, common: &Common, run: &Run) -> Result<Summary> {
     with_source(options, common, run, |source| {
-        let repository = DirectoryRepository::open_or_create(&options.repository.repo)?;
+        let path = &options.repository.repo;
+        let repository = match expected {
+            Some(_) => DirectoryRepository::open(path)?,
+            None => DirectoryRepository::open_or_create(path)?,
+        };
+        if expected.is_some_and(|expected| expected != repository.id()) {
+            return Err(Error::new(Kind::Refused, "this is another repository than before").at(path).hint("is the right disk mounted?"));
+        }
         backup::take(&request(kind, options), source, &repository, run)
     })
 }

@@ -1,0 +1,345 @@
+//! How a node's backups stand: one value that the page, the metrics and `kbackup status` show. Pure: what was seen goes in.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::exposure::Exposure;
+use super::journal::{Job, Journal, Outcome, Record};
+use super::observation::{Made, NodeFacts, Point, RepositoryFacts, Seen};
+use super::planner::Plan;
+use crate::clock::{Span, Timestamp};
+
+/// So many of the last runs are shown.
+const HISTORY: usize = 1_000;
+/// Less free space than the newest backups needed so often is worth a word.
+const ROOM_FOR: u64 = 3;
+
+/// How it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// What was written is in a good backup, or will be soon.
+    Safe,
+    /// The node is backed up, but somebody should look.
+    Attention,
+    /// Too much would be lost, or all.
+    Danger,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safe => "safe",
+            Self::Attention => "attention",
+            Self::Danger => "danger",
+        })
+    }
+}
+
+/// The answer to "is this node safe now?".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// In a word.
+    pub level: Level,
+    /// In a sentence.
+    pub sentence: String,
+    /// Everything that is not as it should be, the worst first; the sentence tells the first.
+    pub concerns: Vec<Concern>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concern {
+    /// How bad it is.
+    pub level: Level,
+    /// What it is.
+    pub what: String,
+    /// What helps.
+    pub hints: Vec<String>,
+}
+
+/// Where one job stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// What comes next.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// Its schedule, as it was written.
+    pub schedule: String,
+    /// When it last did what it should, or found nothing to do.
+    pub last_success: Option<Timestamp>,
+    /// Its last run.
+    pub last: Option<Record>,
+    /// How often it failed in a row.
+    pub failures: u64,
+}
+
+/// A run that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// What is done.
+    pub job: Job,
+    /// Since when.
+    pub began: Timestamp,
+    /// Its step, in a word.
+    pub step: String,
+    /// Bytes handled in this step.
+    pub done: u64,
+    /// Bytes that this step will have to handle; 0 where that is not known.
+    pub expected: u64,
+    /// What it has taken from the node at this moment.
+    pub holds: Vec<String>,
+}
+
+/// The agent itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFacts {
+    /// Its program: `kbackup 0.1.0`.
+    pub version: String,
+    /// When it was started.
+    pub started: Timestamp,
+    /// Why the configuration file's newest state is not in use.
+    pub configuration: Option<String>,
+}
+
+/// How it stands with the backups of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When this was true.
+    pub at: Timestamp,
+    /// Is the node safe?
+    pub verdict: Verdict,
+    /// The limit of the age of what is in no backup, in seconds.
+    pub max_age_seconds: u64,
+    /// What is in no backup; none where the node's files cannot be seen.
+    pub exposure: Option<Exposure>,
+    /// The newest good backup's label.
+    pub newest: Option<String>,
+    /// The repository.
+    pub repository: Seen<RepositoryFacts>,
+    /// The node; none where nobody looks at it.
+    pub node: Option<Seen<NodeFacts>>,
+    /// The agent; none where there is none.
+    pub agent: Option<AgentFacts>,
+    /// Its jobs.
+    pub jobs: Vec<JobStatus>,
+    /// What it does now.
+    pub running: Option<Running>,
+    /// Its last runs, oldest first.
+    pub history: Vec<Record>,
+}
+
+/// All that a status is made from.
+#[derive(Debug)]
+pub struct Seeing<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// The limit of the age of what is in no backup.
+    pub max_age: Duration,
+    /// The repository.
+    pub repository: Seen<RepositoryFacts>,
+    /// The node.
+    pub node: Option<Seen<NodeFacts>>,
+    /// What is in no backup.
+    pub exposure: Option<Exposure>,
+    /// The agent.
+    pub agent: Option<AgentFacts>,
+    /// What the agent did.
+    pub journal: Option<&'a Journal>,
+    /// What it will do, with the schedules as they were written.
+    pub plans: Vec<(Plan, String)>,
+    /// What it does.
+    pub running: Option<Running>,
+}
+
+impl Status {
+    /// Puts together what was seen.
+    #[must_use]
+    pub fn of(seeing: Seeing<'_>) -> Self {
+        let jobs: Vec<JobStatus> = seeing.plans.iter().map(|(plan, schedule)| job(plan, schedule, seeing.journal)).collect();
+        let verdict = Judge { seeing: &seeing, jobs: &jobs }.verdict();
+        let newest = seeing.repository.facts.as_ref().and_then(RepositoryFacts::newest_good);
+        let records = seeing.journal.map(Journal::records).unwrap_or_default();
+        Self {
+            at: seeing.now,
+            verdict,
+            max_age_seconds: seeing.max_age.as_secs(),
+            exposure: seeing.exposure,
+            newest: newest.map(|(point, _)| point.label.to_string()),
+            history: records.get(records.len().saturating_sub(HISTORY)..).unwrap_or_default().to_vec(),
+            repository: seeing.repository,
+            node: seeing.node,
+            agent: seeing.agent,
+            jobs,
+            running: seeing.running,
+        }
+    }
+
+    /// The newest good backup.
+    #[must_use]
+    pub fn newest_good(&self) -> Option<(&Point, &Made)> {
+        self.repository.facts.as_ref().and_then(RepositoryFacts::newest_good)
+    }
+
+    /// For how long something has been in no good backup: nothing where everything is; none where there is no backup.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        age(self.at, self.exposure, self.newest_good())
+    }
+}
+
+fn job(plan: &Plan, schedule: &str, journal: Option<&Journal>) -> JobStatus {
+    let runs = || journal.into_iter().flat_map(|journal| journal.of(plan.job));
+    JobStatus {
+        plan: plan.clone(),
+        schedule: schedule.to_owned(),
+        last_success: runs().find(|record| record.is_success()).map(|record| record.ended),
+        last: runs().next().cloned(),
+        failures: runs().take_while(|record| record.is_failure()).count() as u64,
+    }
+}
+
+/// Where the node's files cannot be seen, everything since the newest backup may be new.
+fn age(now: Timestamp, exposure: Option<Exposure>, newest: Option<(&Point, &Made)>) -> Option<Duration> {
+    let (_, made) = newest?;
+    let since = match exposure {
+        Some(Exposure { since: None, .. }) => return Some(Duration::ZERO),
+        Some(Exposure { since: Some(since), .. }) => since,
+        None => made.started,
+    };
+    Some(Duration::try_from(now.duration_since(since)).unwrap_or_default())
+}
+
+struct Judge<'a> {
+    seeing: &'a Seeing<'a>,
+    jobs: &'a [JobStatus],
+}
+
+impl Judge<'_> {
+    fn verdict(&self) -> Verdict {
+        let mut concerns: Vec<Concern> = [self.repository(), self.exposure(), self.newest()].into_iter().flatten().collect();
+        concerns.extend(self.failures());
+        concerns.extend([self.node(), self.room(), self.configuration()].into_iter().flatten());
+        concerns.sort_by_key(|concern| std::cmp::Reverse(concern.level));
+        let (level, sentence) = match concerns.first() {
+            None => (Level::Safe, self.all_is_well()),
+            Some(Concern { level: Level::Danger, what, .. }) => (Level::Danger, format!("This node is not safe: {what}")),
+            Some(Concern { level, what, .. }) => (*level, format!("This node is backed up, but look at this: {what}")),
+        };
+        Verdict { level, sentence, concerns }
+    }
+
+    fn facts(&self) -> Option<&RepositoryFacts> {
+        self.seeing.repository.facts.as_ref()
+    }
+
+    fn all_is_well(&self) -> String {
+        let newest = self.facts().and_then(RepositoryFacts::newest_good);
+        let age = age(self.seeing.now, self.seeing.exposure, newest).unwrap_or_default();
+        match self.seeing.exposure {
+            Some(Exposure { since: None, .. }) => "This node is safe: everything it has written is backed up".to_owned(),
+            Some(_) => format!("This node is safe: what it has written is backed up, but for the last {}", roughly(age)),
+            None => format!("This node is safe: its newest backup was taken {} ago", roughly(age)),
+        }
+    }
+
+    fn repository(&self) -> Option<Concern> {
+        let problem = self.seeing.repository.problem.as_ref()?;
+        Some(Concern { level: Level::Danger, what: format!("its repository cannot be read: {problem}"), hints: Vec::new() })
+    }
+
+    fn exposure(&self) -> Option<Concern> {
+        let facts = self.facts()?;
+        let newest = facts.newest_good();
+        match age(self.seeing.now, self.seeing.exposure, newest) {
+            None if facts.points.is_empty() => Some(Concern {
+                level: Level::Danger,
+                what: "there is no backup yet".to_owned(),
+                hints: vec!["the first one is a full, and may take its time".to_owned()],
+            }),
+            None => Some(Concern {
+                level: Level::Danger,
+                what: "no backup is known to be good".to_owned(),
+                hints: vec!["`kbackup list` tells more".to_owned()],
+            }),
+            Some(age) if age >= self.seeing.max_age => Some(Concern {
+                level: Level::Danger,
+                what: format!("what it wrote {} ago is in no backup, and the limit is {}", roughly(age), Span(self.seeing.max_age)),
+                hints: Vec::new(),
+            }),
+            Some(_) => None,
+        }
+    }
+
+    /// A damaged backup that is newer than the newest good one, or any other.
+    fn newest(&self) -> Option<Concern> {
+        let damaged: Vec<&Point> = self.facts()?.points.iter().filter(|point| point.good().is_none()).collect();
+        let first = damaged.last()?;
+        let others = match damaged.len() {
+            1 => String::new(),
+            many => format!(", and {} others", many - 1),
+        };
+        let what = format!("backup {} is damaged{others}", first.label);
+        Some(Concern {
+            level: Level::Attention,
+            what,
+            hints: vec!["`kbackup verify --repair` mends what a sound copy is left of".to_owned()],
+        })
+    }
+
+    fn failures(&self) -> impl Iterator<Item = Concern> {
+        self.jobs.iter().filter_map(|job| match job.last.as_ref().map(|last| &last.outcome) {
+            Some(Outcome::Failed { message, hints, .. }) => {
+                let times = if job.failures > 1 { format!(" {} times in a row", job.failures) } else { String::new() };
+                let what = format!("`{}` failed{times}: {message}", job.plan.job);
+                Some(Concern { level: Level::Attention, what, hints: hints.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    fn node(&self) -> Option<Concern> {
+        let problem = self.seeing.node.as_ref()?.problem.as_ref()?;
+        Some(Concern { level: Level::Attention, what: format!("the node does not answer: {problem}"), hints: Vec::new() })
+    }
+
+    fn room(&self) -> Option<Concern> {
+        let facts = self.facts()?;
+        let free = facts.free_bytes?;
+        let needed = facts.points.iter().rev().filter_map(|point| point.made).take(10).map(|made| made.bytes_stored).max()?;
+        (free < needed.saturating_mul(ROOM_FOR)).then(|| Concern {
+            level: Level::Attention,
+            what: format!(
+                "the repository has {} left, and the last backups took up to {}",
+                bytesize::ByteSize(free),
+                bytesize::ByteSize(needed)
+            ),
+            hints: vec!["remove old backups with `kbackup expire`, or give it more room".to_owned()],
+        })
+    }
+
+    fn configuration(&self) -> Option<Concern> {
+        let problem = self.seeing.agent.as_ref()?.configuration.as_ref()?;
+        Some(Concern {
+            level: Level::Attention,
+            what: format!("its configuration was changed and cannot be used, the one before goes on: {problem}"),
+            hints: vec!["`kbackup agent --check-config` tells what is wrong with it".to_owned()],
+        })
+    }
+}
+
+/// A length of time in its largest unit.
+#[must_use]
+pub fn roughly(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7200 => (seconds / 60, "minute"),
+        7200..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86400, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}

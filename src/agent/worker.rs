@@ -1,0 +1,273 @@
+//! One run of a job, on a thread of its own: its priority is the thread's, and what goes wrong in it stays in it.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::configuration::Configuration;
+use super::journal::{Job, Outcome, Pause, Record, Trigger};
+use super::status::Running;
+use crate::backup::Summary;
+use crate::clock::{self, Timestamp};
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Interruption, Observer, Run, Step};
+use crate::manifest::BackupKind;
+use crate::repository::DirectoryRepository;
+use crate::settings::arguments::Verb;
+use crate::verbs::{self, log, priority};
+use crate::verify;
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    /// The job.
+    pub job: Job,
+    /// Why now.
+    pub trigger: Trigger,
+    /// The repository that has to be there; none: a new one may be made.
+    pub repository: Option<Uuid>,
+}
+
+/// A run under way.
+#[derive(Clone)]
+pub(super) struct Worker {
+    run: Arc<Run>,
+    witness: Arc<Witness>,
+}
+
+impl Worker {
+    /// Begins a run. `ended` is told of its end, whatever it is, and must not block.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] where there is no thread to be had.
+    pub(super) fn start(order: Order, configuration: Arc<Configuration>, ended: impl FnOnce(Record) + Send + 'static) -> Result<Self> {
+        let witness = Arc::new(Witness::new(order.job));
+        let load = configuration.task(order.job).load();
+        let run = Arc::new(Run::new(Arc::clone(&witness)).limited_to(load.rate));
+        let worker = Self { run, witness };
+        let here = worker.clone();
+        std::thread::Builder::new()
+            .name(order.job.name().to_owned())
+            .spawn(move || {
+                // Threads that this one starts inherit it.
+                if let Err(error) = priority::lower(load.priority) {
+                    here.run.note(format!("the priority cannot be lowered as wanted: {error}"));
+                }
+                let result = catch_unwind(AssertUnwindSafe(|| work(&order, &configuration, &here.run))).unwrap_or_else(|_| {
+                    Err(Error::new(Kind::Failed, format!("`{}` broke off by a defect of kbackup", order.job))
+                        .hint("please report it, with the log"))
+                });
+                ended(here.record(&order, result));
+            })
+            .map_err(|error| Error::new(Kind::Failed, "cannot start a thread").because(error))?;
+        Ok(worker)
+    }
+
+    /// Asks it to end soon and cleanly.
+    pub(super) fn interrupt(&self, interruption: impl Into<Interruption>) {
+        self.run.interrupt(interruption);
+    }
+
+    /// Which job it does.
+    pub(super) fn job(&self) -> Job {
+        self.witness.job
+    }
+
+    /// What it does now.
+    #[must_use]
+    pub(super) fn running(&self) -> Running {
+        self.witness.running()
+    }
+
+    fn record(&self, order: &Order, result: Result<Done>) -> Record {
+        let (done, outcome) = match result {
+            Ok(done) => {
+                let outcome = Outcome::Done { label: done.label.clone(), warnings: self.run.warnings() };
+                (done, outcome)
+            }
+            Err(error) => (Done { repository: order.repository, ..Done::default() }, failure(&error)),
+        };
+        let (retries, pauses) = self.witness.told();
+        Record {
+            // The clock may have gone back meanwhile.
+            ended: clock::now().max(self.witness.began),
+            repository: done.repository,
+            bytes_read: done.bytes_read,
+            bytes_stored: done.bytes_stored,
+            files_copied: done.files_copied,
+            files_linked: done.files_linked,
+            retries,
+            pauses,
+            ..Record::of(order, self.witness.began, outcome)
+        }
+    }
+}
+
+impl Record {
+    /// A diff that would find nothing.
+    pub(super) fn nothing_to_do(order: &Order, now: Timestamp) -> Self {
+        Self::of(order, now, Outcome::UpToDate)
+    }
+
+    /// A run that could not even begin.
+    pub(super) fn not_begun(order: &Order, now: Timestamp, why: &Error) -> Self {
+        Self::of(order, now, failure(why))
+    }
+
+    fn of(order: &Order, began: Timestamp, outcome: Outcome) -> Self {
+        Self {
+            job: order.job,
+            trigger: order.trigger,
+            began,
+            ended: began,
+            outcome,
+            repository: order.repository,
+            bytes_read: 0,
+            bytes_stored: 0,
+            files_copied: 0,
+            files_linked: 0,
+            retries: Vec::new(),
+            pauses: Vec::new(),
+        }
+    }
+}
+
+fn failure(error: &Error) -> Outcome {
+    match error.kind() {
+        Kind::Interrupted(_) => Outcome::Interrupted { why: error.in_words() },
+        kind => Outcome::Failed {
+            kind: kind.name().to_owned(),
+            exit_code: kind.exit_code(),
+            message: error.in_words(),
+            hints: error.hints().to_vec(),
+        },
+    }
+}
+
+/// What came of a run that did what it should.
+#[derive(Debug, Default)]
+struct Done {
+    repository: Option<Uuid>,
+    label: Option<crate::manifest::Label>,
+    bytes_read: u64,
+    bytes_stored: u64,
+    files_copied: u64,
+    files_linked: u64,
+}
+
+fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done> {
+    let task = configuration.task(order.job);
+    match &task.verb {
+        Verb::Full(options) => verbs::backup::take(BackupKind::Full, options, order.repository, &task.common, run).map(Done::from),
+        Verb::Diff(options) => verbs::backup::take(BackupKind::Diff, options, order.repository, &task.common, run).map(Done::from),
+        Verb::Verify(options) => {
+            let repository = DirectoryRepository::open(&options.repository.repo)?;
+            let report = verify::verify(&repository, &verbs::verify::which(options)?, verbs::verify::depth(options), run)?;
+            match report.backups.iter().find_map(|backup| Some((backup, backup.findings.first()?))) {
+                None => Ok(Done { bytes_read: report.bytes_hashed, ..Done::default() }),
+                Some((backup, finding)) => Err(Error::new(Kind::StoredCorrupt, "a backup is damaged")
+                    .on(&backup.label)
+                    .because(finding.path.as_ref().map_or_else(|| finding.what.clone(), |path| format!("{path}: {}", finding.what)))
+                    .hint("`kbackup verify --repair` mends what a sound copy is left of; else the next diff reads it from the node again")),
+            }
+        }
+        _ => Err(Error::new(Kind::Failed, format!("`{}` is no job of an agent", order.job))),
+    }
+}
+
+impl From<Summary> for Done {
+    fn from(summary: Summary) -> Self {
+        Self {
+            repository: Some(summary.repository),
+            bytes_read: summary.bytes_read,
+            bytes_stored: summary.bytes_stored,
+            files_copied: summary.files_copied,
+            files_linked: summary.files_linked,
+            label: Some(summary.label),
+        }
+    }
+}
+
+/// Remembers what happened in a run, and writes it into the log.
+struct Witness {
+    job: Job,
+    began: Timestamp,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    step: Step,
+    done: u64,
+    expected: u64,
+    retries: Vec<String>,
+    pauses: Vec<Pause>,
+    /// What is away from the node now: where it stands in `pauses`, and since when.
+    away: BTreeMap<&'static str, (usize, Instant)>,
+}
+
+impl Witness {
+    fn new(job: Job) -> Self {
+        let told = Told { step: Step::Preflight, done: 0, expected: 0, retries: Vec::new(), pauses: Vec::new(), away: BTreeMap::new() };
+        Self { job, began: clock::now(), told: Mutex::new(told) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> Running {
+        let told = self.lock();
+        Running {
+            job: self.job,
+            began: self.began,
+            step: told.step.name().to_owned(),
+            done: told.done,
+            expected: told.expected,
+            holds: told.away.keys().map(|what| (*what).to_owned()).collect(),
+        }
+    }
+
+    fn told(&self) -> (Vec<String>, Vec<Pause>) {
+        let told = self.lock();
+        (told.retries.clone(), told.pauses.clone())
+    }
+}
+
+impl Told {
+    fn took(&mut self, what: &'static str) {
+        if !self.away.contains_key(what) {
+            self.away.insert(what, (self.pauses.len(), Instant::now()));
+            self.pauses.push(Pause { what: what.to_owned(), began: clock::now(), milliseconds: None });
+        }
+    }
+
+    fn gave_back(&mut self, what: &'static str) {
+        if let Some((place, since)) = self.away.remove(what)
+            && let Some(pause) = self.pauses.get_mut(place)
+        {
+            pause.milliseconds = Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+impl Observer for Witness {
+    fn observe(&self, event: &Event) {
+        let mut told = self.lock();
+        match event {
+            Event::Step(step) => (told.step, told.done, told.expected) = (*step, 0, 0),
+            Event::Expected { bytes, .. } => told.expected = *bytes,
+            Event::Progress { bytes } => told.done = told.done.saturating_add(*bytes),
+            Event::Retry { reason, .. } => told.retries.push(reason.clone()),
+            Event::AutoScavengePaused => told.took("auto-scavenge"),
+            Event::ScavengeStopped { .. } => told.took("scavenge"),
+            Event::GivenBack { what } => told.gave_back(what),
+            _ => {}
+        }
+        drop(told);
+        log::tell(event);
+    }
+}

@@ -1,0 +1,24 @@
+//! What happens in a run, as lines of the log.
+
+use tracing::{debug, info, warn};
+
+use crate::event::Event;
+
+/// Writes an event into the log. Progress is left to whoever shows it.
+pub fn tell(event: &Event) {
+    match event {
+        Event::Step(step) => debug!("{}", step.name()),
+        Event::Expected { files, bytes } => debug!(files, bytes, "expected"),
+        Event::Progress { .. } => {}
+        Event::Copied { path, bytes } => debug!(path, bytes, "copied"),
+        Event::TakenUp { path, bytes } => debug!(path, bytes, "taken up"),
+        Event::Adopted { path } => debug!(path, "adopted"),
+        Event::Retry { attempt, of, reason } => info!(attempt, of, "starting over: {reason}"),
+        Event::AutoScavengePaused => info!("auto-scavenge paused"),
+        Event::ScavengeStopped { scavenge } => info!(scavenge, "scavenge stopped"),
+        Event::GivenBack { what } => info!("{what} given back"),
+        Event::Committed { label, position } => info!(label, position, "committed"),
+        Event::Warning(text) => warn!("{text}"),
+        Event::Note(text) => info!("{text}"),
+    }
+}
