@@ -180,6 +180,7 @@ pub(super) fn find_unused(
     finished: Option<&[(Checkpoint, i64)]>,
     run: &Run,
 ) -> Result<Found> {
+    is_in_no_other(directories)?;
     let findings = node::probe(directories, None)?;
     let refuse = |confirmed| findings.refuse("cannot restore into this directory", &directories.db, confirmed);
     // Signs of a server first: they explain why the directory is not empty.
@@ -192,6 +193,26 @@ pub(super) fn find_unused(
         run.note(doubt.to_string());
     }
     Ok(found)
+}
+
+/// A server lists its directories, and owns them: nothing of another database belongs into one, whether it runs now or later.
+///
+/// # Errors
+/// [`Kind::Refused`] where a target lies inside of a data directory.
+fn is_in_no_other(directories: &Directories) -> Result<()> {
+    for target in [&directories.db, &directories.index] {
+        for above in target.ancestors().skip(1).filter(|above| *above != directories.db) {
+            for sign in [Checkpoint::Writer.under(above), above.join("indexmap")] {
+                if fs::status(&sign)?.is_some() {
+                    return Err(Error::new(Kind::Refused, "the target lies inside of another database's directory")
+                        .at(target)
+                        .because(format!("there is {}", sign.display()))
+                        .hint("name a directory beside it"));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn in_use(db: &Path) -> Error {

@@ -66,6 +66,20 @@ fn directories_must_not_overlap() {
 }
 
 #[test]
+fn no_target_lies_inside_of_another_database() {
+    let stage = Stage::new("26.1-append");
+    let (db, index) = (stage.target("db"), stage.target("index"));
+    let apart = Request { targets: vec![Target { db: db.clone(), index: Some(index.clone()) }], ..Request::default() };
+    assert!(stage.restore(&apart).failure().is_none());
+    for inside in [db.join("copy"), db.join("index/deeper/copy"), index.join("copy")] {
+        assert!(stage.refused(&request(&[&inside])).contains("inside of another database"), "{}", inside.display());
+        let index_inside = Request { targets: vec![Target { db: stage.target("new"), index: Some(inside) }], ..Request::default() };
+        assert!(stage.refused(&index_inside).contains("inside of another database"));
+    }
+    assert!(stage.restore(&request(&[&stage.target("beside")])).failure().is_none());
+}
+
+#[test]
 fn an_index_directory_of_its_own_gets_the_index() {
     let stage = Stage::new("26.1-append");
     let (db, index) = (stage.target("db"), stage.target("index"));
