@@ -219,3 +219,27 @@ proptest! {
         prop_assert!(named, "{} {:#?}", row.path, report);
     }
 }
+
+#[test]
+fn a_quick_look_does_not_hide_what_a_deeper_one_has_found() {
+    let stage = Stage::new("26.1-append");
+    let label = stage.manifest.label.clone();
+    let run = Run::new(Silent);
+    assert!(verify(&stage.repository, &Which::Newest, Depth::Quick, &run).unwrap().is_sound() && run.warnings().is_empty());
+    kbackup::repository::remember_damage(&stage.repository, &label).unwrap();
+    assert!(verify(&stage.repository, &Which::Newest, Depth::Quick, &run).unwrap().is_sound());
+    assert!(run.warnings().concat().contains(&format!("{label} is known to be DAMAGED")), "{:?}", run.warnings());
+    // As deep as the look that found it: it speaks for itself.
+    let run = Run::new(Silent);
+    verify(&stage.repository, &Which::Newest, Depth::Normal, &run).unwrap();
+    assert_eq!(run.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_to_verify_is_no_success_without_a_word() {
+    let place = tempfile::tempdir().unwrap();
+    let repository = kbackup::repository::DirectoryRepository::open_or_create(&place.path().join("repo")).unwrap();
+    let run = Run::new(Silent);
+    assert!(verify(&repository, &Which::All, Depth::Normal, &run).unwrap().backups.is_empty());
+    assert!(run.warnings().concat().contains("nothing was verified"), "{:?}", run.warnings());
+}

@@ -18,7 +18,11 @@ pub(super) fn run(kind: BackupKind, options: &arguments::Backup, session: &Sessi
         return Ok(session.done());
     }
     let summary = verbs::backup::take(kind, options, None, &session.common, run)?;
-    session.output.answer("kbackup.summary/1", &session.with_warnings(&summary)?, &summary_text(&summary))?;
+    let told = session.output.answer("kbackup.summary/1", &session.with_warnings(&summary)?, &summary_text(&summary));
+    if let Err(error) = told {
+        // Who reads a failure would take it again.
+        run.warn(format!("{} is committed, and only its summary is lost: {}", summary.label, error.in_words()));
+    }
     Ok(session.done())
 }
 

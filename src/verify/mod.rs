@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::manifest::{Label, RelativePath};
 use crate::proof::Depth;
-use crate::repository::{Listed, Remembered, Repository, remember};
+use crate::repository::{Listed, Remembered, Repository, remember, remembered};
 
 /// Which backups to verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,9 @@ pub fn verify(repository: &dyn Repository, which: &Which, depth: Depth, run: &Ru
 fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared: &mut Shared, run: &Run) -> Result<Report> {
     run.emit(Event::Step(Step::Verify));
     let chosen = choose(repository, which)?;
+    if chosen.is_empty() {
+        run.warn(format!("there is no backup in {}: nothing was verified", repository.place()));
+    }
     if depth > Depth::Quick {
         let totals = chosen.iter().filter_map(|listed| listed.head.as_ref().ok()).map(|head| head.totals);
         let (files, bytes) =
@@ -107,6 +110,11 @@ fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared:
         let result = Remembered { at: clock::now(), depth, findings: report.findings.len() as u64 };
         if let Err(error) = remember(repository, &report.label, result) {
             run.warn(format!("the result of the verification cannot be kept: {error}"));
+        } else if report.findings.is_empty() && remembered(repository, &report.label)?.is_some_and(|known| known.is_damaged()) {
+            run.warn(format!(
+                "{} is known to be DAMAGED: an earlier look read more than this one, which found nothing and clears nothing",
+                report.label
+            ));
         }
         backups.push(report);
     }

@@ -46,6 +46,20 @@ fn an_answer_that_does_not_fit() {
     assert!(stderr.contains("error: cannot write the answer"), "{stderr}");
 }
 
+#[test]
+fn a_backup_whose_summary_does_not_fit_is_no_failure() {
+    let stage = Stage::new("26.1-append");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let line = stage.line("full --repo repo --node URL");
+    let mut child = stage.place.process(&line).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{stderr}");
+    let listed = stage.place.listed();
+    assert_eq!(listed.len(), 1);
+    assert!(stderr.contains(&format!("{} is committed, and only its summary is lost", listed[0])), "{stderr}");
+}
+
 /// A pseudo-terminal by `script`: a bar that goes away, and log lines that stay.
 #[test]
 fn a_bar_on_a_terminal() {
