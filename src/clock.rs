@@ -16,6 +16,20 @@ pub fn now() -> Timestamp {
     Timestamp::from_second(now.as_second().saturating_add(faults::jump())).unwrap_or(now)
 }
 
+/// A new identifier that begins with the time, so that they sort by age. Also by a clock that stands before 1970, at which [`uuid::Uuid::now_v7`] panics.
+#[must_use]
+pub fn identifier() -> uuid::Uuid {
+    let seconds = u64::try_from(now().as_second()).unwrap_or(0);
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0))
+}
+
+/// A length of time as people write it, to the millisecond: `2h`, `1h 30m`, `500ms`.
+#[must_use]
+pub fn length(of: Duration) -> String {
+    let milliseconds = i64::try_from(of.as_millis()).unwrap_or(i64::MAX);
+    format!("{:#}", jiff::SignedDuration::from_millis(milliseconds))
+}
+
 /// A clock that jumps, for tests.
 #[cfg(feature = "faults")]
 mod faults {

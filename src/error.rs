@@ -40,6 +40,8 @@ pub enum Cause {
     Signal(Signal),
     /// The clock: the hours in which the run is allowed are over.
     WindowClosed,
+    /// Scavenging was kept from the node for as long as is allowed.
+    PausedTooLong,
 }
 
 /// A signal that ends a run.
@@ -64,7 +66,7 @@ impl Kind {
             Self::Unreachable => 13,
             Self::StoredCorrupt => 20,
             Self::SourceCorrupt => 21,
-            Self::Unstable => 22,
+            Self::Unstable | Self::Interrupted(Cause::PausedTooLong) => 22,
             Self::Refused => 23,
             Self::Interrupted(Cause::Signal(Signal::Interrupt)) => 130,
             Self::Interrupted(Cause::Signal(Signal::Terminate) | Cause::WindowClosed) => 143,
@@ -87,6 +89,7 @@ impl Kind {
             Self::Refused => "refused",
             Self::Interrupted(Cause::Signal(_)) => "interrupted",
             Self::Interrupted(Cause::WindowClosed) => "window-closed",
+            Self::Interrupted(Cause::PausedTooLong) => "paused-too-long",
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What happens, told to whoever listens: progress bar, log, JSON lines, metrics. And how a run is told to stop.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::{self, Timestamp};
 use crate::error::{Cause, Error, Kind, Result, Signal};
 use crate::pace::{Pace, Rate};
 
@@ -53,6 +56,14 @@ pub enum Event {
         /// What changed.
         reason: String,
     },
+    /// From here on the node is without something, and is owed it: it stands on record, and the node is asked to let it go. Each is followed by one
+    /// [`Self::GivenBack`] or [`Self::NotOwed`], or the node is still owed it when the run ends.
+    Taken {
+        /// "auto-scavenge", "scavenge".
+        what: &'static str,
+        /// When it was put on record; long ago where an earlier run took it.
+        since: Timestamp,
+    },
     /// The node's auto-scavenge was paused by us.
     AutoScavengePaused,
     /// A running scavenge was stopped by us.
@@ -64,6 +75,15 @@ pub enum Event {
     GivenBack {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
+        /// How long the node was without it. Of what an earlier run took, by the clock on the wall.
+        after: Duration,
+    },
+    /// What was taken is not owed any more: it had come to its own end.
+    NotOwed {
+        /// "scavenge".
+        what: &'static str,
+        /// How long it stood on record, as in [`Self::GivenBack`].
+        after: Duration,
     },
     /// A backup became visible in the repository.
     Committed {
@@ -157,6 +177,18 @@ pub enum Interruption {
         /// When they begin next, for people.
         opens: String,
     },
+    /// Scavenging was kept from the node for longer than is allowed.
+    PausedTooLong {
+        /// What is allowed.
+        limit: Duration,
+    },
+}
+
+impl Interruption {
+    /// It leaves a run alone that is almost done.
+    const fn may_come_too_late(&self) -> bool {
+        matches!(self, Self::WindowClosed { .. } | Self::PausedTooLong { .. })
+    }
 }
 
 impl From<Signal> for Interruption {
@@ -174,6 +206,12 @@ impl From<&Interruption> for Error {
                 Self::new(Kind::Interrupted(Cause::WindowClosed), format!("the window {window} is closed"))
                     .hint(format!("it opens at {opens}: run the same command then, and it goes on where this run stopped"))
             }
+            Interruption::PausedTooLong { limit } => Self::new(
+                Kind::Interrupted(Cause::PausedTooLong),
+                format!("scavenging was kept from the node for {}, which is all that is allowed", clock::length(*limit)),
+            )
+            .hint("run the same command again: it goes on where this run stopped")
+            .hint("if that is never enough, give it more bytes a second (`--limit-rate`), or the node a longer pause (`--max-pause`)"),
         }
     }
 }
@@ -185,13 +223,43 @@ struct Ending {
     interruption: Option<Interruption>,
     /// Too little is left for the clock to end the run.
     almost_done: bool,
+    /// A signal came, first or later.
+    signalled: bool,
+}
+
+/// How a run is ended, by whomever.
+#[derive(Debug, Clone, Default)]
+struct End {
+    cancel: CancellationToken,
+    ending: Arc<Mutex<Ending>>,
+}
+
+impl End {
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn come(&self, interruption: Interruption) {
+        let mut ending = self.ending();
+        if ending.almost_done && interruption.may_come_too_late() {
+            return;
+        }
+        ending.signalled |= matches!(interruption, Interruption::Signal(_));
+        ending.interruption.get_or_insert(interruption);
+        self.cancel.cancel();
+    }
+}
+
+/// Ends a run at its time, unless it is dropped before.
+#[derive(Debug)]
+pub struct Deadline {
+    _disarm: mpsc::Sender<()>,
 }
 
 /// What every long operation carries: whom it tells, whether it should stop, how fast it may go, and the warnings so far.
 pub struct Run {
     observer: Box<dyn Observer>,
-    cancel: CancellationToken,
-    ending: Mutex<Ending>,
+    end: End,
     pace: Pace,
     warnings: Mutex<Vec<String>>,
 }
@@ -199,15 +267,15 @@ pub struct Run {
 impl Run {
     /// A run that reports to `observer`.
     pub fn new(observer: impl Observer + 'static) -> Self {
-        let cancel = CancellationToken::new();
-        let pace = Pace::new(None, cancel.clone());
-        Self { observer: Box::new(observer), cancel, ending: Mutex::default(), pace, warnings: Mutex::default() }
+        let end = End::default();
+        let pace = Pace::new(None, end.cancel.clone());
+        Self { observer: Box::new(observer), end, pace, warnings: Mutex::default() }
     }
 
     /// The same run, with a budget: all its threads together read, copy and hash no more bytes in a second than this.
     #[must_use]
     pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
-        self.pace = Pace::new(rate, self.cancel.clone());
+        self.pace = Pace::new(rate, self.end.cancel.clone());
         self
     }
 
@@ -243,34 +311,50 @@ impl Run {
         self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default()
     }
 
-    /// Asks the run to end soon and cleanly. The first reason stands; a window that closes comes too late once the run is [almost done](Self::almost_done).
+    /// Asks the run to end soon and cleanly. The first reason stands; the clock's come too late once the run is [almost done](Self::almost_done).
     pub fn interrupt(&self, interruption: impl Into<Interruption>) {
-        let (mut ending, interruption) = (self.ending(), interruption.into());
-        if ending.almost_done && matches!(interruption, Interruption::WindowClosed { .. }) {
-            return;
-        }
-        ending.interruption.get_or_insert(interruption);
-        self.cancel.cancel();
+        self.end.come(interruption.into());
     }
 
-    /// From here on too little is left to be thrown away because a window closes. Signals still end the run.
+    /// Interrupts the run after so long, by a clock that nobody sets, unless what this returns is dropped before.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] where the system gives no thread for it.
+    pub fn deadline(&self, limit: Duration, interruption: Interruption) -> Result<Deadline> {
+        let (disarm, disarmed) = mpsc::channel();
+        let end = self.end.clone();
+        let wait = move || {
+            if disarmed.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                end.come(interruption);
+            }
+        };
+        std::thread::Builder::new()
+            .name("deadline".to_owned())
+            .spawn(wait)
+            .map_err(|error| Error::new(Kind::Failed, "cannot watch the time").because(error))?;
+        Ok(Deadline { _disarm: disarm })
+    }
+
+    /// Somebody waits for the run to end: a signal came.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.end.ending().signalled
+    }
+
+    /// From here on too little is left to be thrown away by the clock. Signals still end the run.
     ///
     /// # Errors
     /// [`Kind::Interrupted`] once the run was asked to end.
     pub fn almost_done(&self) -> Result<()> {
-        let mut ending = self.ending();
+        let mut ending = self.end.ending();
         ending.almost_done = true;
         ending.interruption.as_ref().map_or(Ok(()), |interruption| Err(interruption.into()))
-    }
-
-    fn ending(&self) -> MutexGuard<'_, Ending> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For asynchronous waits.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
-        &self.cancel
+        &self.end.cancel
     }
 
     /// Called between any two pieces of work.
@@ -278,17 +362,17 @@ impl Run {
     /// # Errors
     /// [`Kind::Interrupted`] once the run was asked to end.
     pub fn check(&self) -> Result<()> {
-        if !self.cancel.is_cancelled() {
+        if !self.end.cancel.is_cancelled() {
             return Ok(());
         }
-        Err(self.ending().interruption.as_ref().unwrap_or(&Interruption::Signal(Signal::Interrupt)).into())
+        Err(self.end.ending().interruption.as_ref().unwrap_or(&Interruption::Signal(Signal::Interrupt)).into())
     }
 
     /// Sleeps, but not beyond an interruption.
     ///
     /// # Errors
     /// [`Kind::Interrupted`] once the run was asked to end.
-    pub fn pause(&self, duration: std::time::Duration) -> Result<()> {
+    pub fn pause(&self, duration: Duration) -> Result<()> {
         let end = std::time::Instant::now() + duration;
         loop {
             self.check()?;
@@ -296,7 +380,7 @@ impl Run {
             if left.is_zero() {
                 return Ok(());
             }
-            std::thread::sleep(left.min(std::time::Duration::from_millis(50)));
+            std::thread::sleep(left.min(Duration::from_millis(50)));
         }
     }
 }
@@ -329,6 +413,45 @@ mod tests {
         run.check().unwrap();
         run.interrupt(Signal::Terminate);
         assert_eq!(run.check().unwrap_err().kind(), Kind::Interrupted(Cause::Signal(Signal::Terminate)));
+    }
+
+    const LIMIT: Duration = Duration::from_millis(30);
+
+    fn too_long() -> Interruption {
+        Interruption::PausedTooLong { limit: LIMIT }
+    }
+
+    #[test]
+    fn a_deadline_ends_the_run_and_its_waits() {
+        let run = Run::new(Silent);
+        let deadline = run.deadline(LIMIT, too_long()).unwrap();
+        let error = run.pause(Duration::from_secs(60)).unwrap_err();
+        assert_eq!((error.kind().name(), error.kind().exit_code()), ("paused-too-long", 22));
+        assert!(error.hints().concat().contains("--max-pause"), "{:?}", error.hints());
+        drop(deadline);
+        assert!(!run.is_hurried());
+        run.interrupt(Signal::Terminate);
+        assert!(run.is_hurried());
+        assert_eq!(run.check().unwrap_err().kind(), Kind::Interrupted(Cause::PausedTooLong));
+    }
+
+    #[test]
+    fn a_deadline_comes_too_late_once_it_is_dropped_or_the_run_is_almost_done() {
+        let run = Run::new(Silent);
+        drop(run.deadline(LIMIT, too_long()).unwrap());
+        run.pause(LIMIT * 4).unwrap();
+        run.almost_done().unwrap();
+        let deadline = run.deadline(LIMIT, too_long()).unwrap();
+        run.pause(LIMIT * 4).unwrap();
+        drop(deadline);
+    }
+
+    #[test]
+    fn a_deadline_may_be_farther_than_any_clock_reaches() {
+        let run = Run::new(Silent);
+        let deadline = run.deadline(Duration::MAX, too_long()).unwrap();
+        run.pause(LIMIT).unwrap();
+        drop(deadline);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod documents;
 mod errors;
 mod json;
 mod load;
+mod pauses;
 mod settings;
 mod signals;
 mod streams;
@@ -99,15 +100,21 @@ impl Stage {
         Self { node, server, place }
     }
 
-    /// A still node of 24 MiB, at which a scavenge runs for as long as any test. A slow run over its many chunks can be met in the middle.
-    pub(crate) fn scavenging() -> Self {
+    /// A still node of 24 MiB. A slow run over its many chunks can be met in the middle.
+    pub(crate) fn still() -> Self {
         let place = Place::new();
         Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(24 << 20, 4 << 20) }.make(place.path("node")).unwrap();
         let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
-        node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
         let server = node.serve().unwrap();
-        node.start_scavenge(None).unwrap();
         Self { node, server, place }
+    }
+
+    /// The same, with a scavenge that runs for as long as any test.
+    pub(crate) fn scavenging() -> Self {
+        let stage = Self::still();
+        stage.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+        stage.node.start_scavenge(None).unwrap();
+        stage
     }
 
     /// With a repository that holds a full of the node.

@@ -10,7 +10,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("fs", &[]),
     ("error", &["fs"]),
     ("pace", &[]),
-    ("event", &["error", "pace"]),
+    ("event", &["clock", "error", "pace"]),
     ("format", &["error", "fs"]),
     ("transfer", &["error", "event", "pace", "format", "fs", "clock", "manifest"]),
     ("manifest", &["clock", "error", "format", "fs"]),

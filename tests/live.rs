@@ -80,6 +80,7 @@ impl Bench {
             catch_up: Duration::ZERO,
             accept_damaged: false,
             new_branch,
+            new_address: false,
             recheck: backup::Share::Percent(100),
         };
         if self.node.phase() == Phase::Down {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kbackup::error::{Kind, Signal};
-use kbackup::event::{Run, Silent};
+use kbackup::event::{Event, Observer, Run, Silent};
 use kbackup::manifest::Quiet;
 use kbackup::node::{
-    Client, Connection, Current, Ledger, OnlineQuiet, Patience, QuietSettings, Session, Stillness, TimeLimits, plan_release, quiesce,
+    Client, Connection, Current, Ledger, NodeScavenging, OnlineQuiet, Patience, QuietSettings, Session, Stillness, TimeLimits,
+    look_at_scavenging, plan_release, quiesce,
 };
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Node, Recording, Server};
 
@@ -576,4 +577,167 @@ fn asks_old_servers_without_stopping_anything() {
         assert_eq!(client.current_scavenge_of_old_server(patience).unwrap(), Current::Running(scavenge.to_string()));
         assert_eq!(setting.node.current_scavenge(), Some(scavenge), "it still runs");
     }
+}
+
+#[test]
+fn looks_at_scavenging_and_changes_nothing() {
+    for recording in RECORDINGS {
+        let setting = Setting::new(recording);
+        let (client, patience) = (setting.client(), Patience::of(&setting.run));
+        let look = || look_at_scavenging(&client, patience).unwrap();
+        assert_eq!(look(), NodeScavenging { current: Current::Idle, auto: Some(kbackup::node::AutoScavenge::Absent) }, "{recording}");
+        let scavenge = setting.node.start_scavenge(None).unwrap();
+        assert_eq!(look().current, Current::Running(scavenge.to_string()), "{recording}");
+        assert_eq!(setting.node.current_scavenge(), Some(scavenge), "{recording}: it still runs");
+        setting.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
+        assert_eq!(look().current, Current::AdminDisabled, "{recording}");
+        assert!(setting.posts("").is_empty() && setting.records() == 0, "{recording}");
+    }
+    use kbackup::node::AutoScavenge as Auto;
+    for (state, seen) in [
+        (AutoScavengeState::Waiting, Auto::Waiting),
+        (AutoScavengeState::InProgress, Auto::InProgress),
+        (AutoScavengeState::Paused, Auto::Paused),
+    ] {
+        let setting = Setting::licensed("26.1-append", state);
+        assert_eq!(look_at_scavenging(&setting.client(), Patience::of(&setting.run)).unwrap().auto, Some(seen));
+        assert_eq!(setting.node.auto_scavenge(), Some(state));
+    }
+    let setting = Setting::new("26.1-append");
+    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
+    let seen = look_at_scavenging(&setting.client(), Patience::of(&setting.run)).unwrap();
+    assert_eq!(seen, NodeScavenging { current: Current::Idle, auto: None });
+}
+
+/// What was taken and is not back yet, and how long each pause was.
+#[derive(Clone, Default)]
+struct Pauses(Arc<std::sync::Mutex<PausesSeen>>);
+
+#[derive(Default)]
+struct PausesSeen {
+    owed: std::collections::BTreeSet<&'static str>,
+    lengths: Vec<(&'static str, Duration)>,
+}
+
+impl Observer for Pauses {
+    fn observe(&self, event: &Event) {
+        let mut seen = self.0.lock().unwrap();
+        match event {
+            Event::Taken { what, .. } => assert!(seen.owed.insert(what), "{what} was taken twice"),
+            Event::GivenBack { what, after } | Event::NotOwed { what, after } => {
+                assert!(seen.owed.remove(what), "{what} was given back and never taken");
+                seen.lengths.push((what, *after));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Pauses {
+    fn lengths(&self) -> Vec<(&'static str, Duration)> {
+        let mut seen = self.0.lock().unwrap();
+        assert!(seen.owed.is_empty(), "{:?}", seen.owed);
+        std::mem::take(&mut seen.lengths)
+    }
+}
+
+#[test]
+fn every_pause_can_be_measured() {
+    const PAUSE: Duration = Duration::from_millis(1200);
+    let pauses = Pauses::default();
+    let mut setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+    setting.run = Run::new(pauses.clone());
+    let session = setting.session();
+    let assert_both = |least: Duration| {
+        let lengths = pauses.lengths();
+        assert_eq!(lengths.iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["scavenge", "auto-scavenge"]);
+        assert!(lengths.iter().all(|(_, after)| *after >= least && *after < Duration::from_secs(30)), "{lengths:?}");
+    };
+    setting.node.start_scavenge(None).unwrap();
+    // Released, dropped, and dropped while it was being taken.
+    for how in 0..3 {
+        if how == 2 {
+            setting.node.change_quirks(|quirks| quirks.cancel_delay = PAUSE);
+            let short = QuietSettings { stopping: Duration::from_millis(200), ..settings() };
+            assert_eq!(quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err().kind(), Kind::Unstable);
+            assert_both(Duration::from_millis(200));
+            continue;
+        }
+        let quiet = setting.quiesce(&session).unwrap();
+        std::thread::sleep(PAUSE);
+        if how == 0 {
+            quiet.release().unwrap();
+        } else {
+            drop(quiet);
+        }
+        assert_both(PAUSE);
+    }
+    setting.node.change_quirks(|quirks| quirks.cancel_delay = Duration::ZERO);
+    // A run that was killed: the next one gives back, and `release` does.
+    for by_release in [false, true] {
+        let killed = setting.quiesce(&session).unwrap();
+        std::mem::forget(killed);
+        if !by_release {
+            pauses.0.lock().unwrap().owed.clear();
+        }
+        drop(setting.after_crash());
+        std::fs::remove_dir_all(setting.directory.path().join("state")).unwrap();
+        std::fs::rename(setting.directory.path().join("crashed"), setting.directory.path().join("state")).unwrap();
+        setting.ledger = Ledger::open(&setting.directory.path().join("state")).unwrap();
+        std::thread::sleep(PAUSE);
+        if by_release {
+            setting.release(&setting.ledger).unwrap();
+        } else {
+            setting.quiesce(&session).unwrap().release().unwrap();
+        }
+        // The record has whole seconds.
+        assert_both(PAUSE.saturating_sub(Duration::from_secs(1)));
+    }
+}
+
+#[test]
+fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
+    let limit = Duration::from_millis(1500);
+    let brief = QuietSettings { longest: limit, ..settings() };
+    let too_long = Kind::Interrupted(kbackup::error::Cause::PausedTooLong);
+
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let session = setting.session();
+    let mut quiet = quiesce(&session, &setting.ledger, None, brief.clone(), &setting.run).unwrap();
+    let begun = Instant::now();
+    let error = loop {
+        if let Err(error) = quiet.settle_again() {
+            break error;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    };
+    assert_eq!((error.kind(), error.kind().exit_code()), (too_long, 22));
+    quiet.release().unwrap();
+    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+
+    // It ends the wait for a scavenge that takes its time to stop, and waits on until that can be given back.
+    let setting = Setting::new("26.1-append");
+    setting.node.change_quirks(|quirks| quirks.cancel_delay = limit * 3);
+    setting.node.start_scavenge(Some(Duration::from_secs(3600))).unwrap();
+    let session = setting.session();
+    let error = quiesce(&session, &setting.ledger, None, brief.clone(), &setting.run).map(drop).unwrap_err();
+    assert_eq!(error.kind(), too_long);
+    assert_eq!((setting.records(), setting.node.owes_scavenge()), (0, false));
+
+    // Nothing is taken: no time runs.
+    let setting = Setting::new("26.1-append");
+    let session = setting.session();
+    let quiet = quiesce(&session, &setting.ledger, None, QuietSettings { longest: Duration::ZERO, ..settings() }, &setting.run).unwrap();
+    setting.run.pause(Duration::from_millis(200)).unwrap();
+    quiet.release().unwrap();
+
+    // What an earlier run took counts.
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
+    let session = setting.session();
+    std::mem::forget(setting.quiesce(&session).unwrap());
+    let quiet = quiesce(&session, &setting.after_crash(), None, brief, &setting.run).unwrap();
+    assert_eq!(setting.run.pause(Duration::from_secs(20)).unwrap_err().kind(), too_long);
+    quiet.release().unwrap();
+    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
 }

@@ -1,5 +1,6 @@
 //! Which of a repository's backups is this one's predecessor? One repository holds one node, and the branches of its log are never mixed.
 
+use super::Request;
 use super::survey::Shelf;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
@@ -32,11 +33,9 @@ pub(super) struct Place {
 ///
 /// # Errors
 /// `Refused` where the repository belongs to another node, or the log went another way and the operator has not said that this is meant.
-pub(super) fn place(shelf: &Shelf, seen: &Seen<'_>, wanted: BackupKind, new_branch: bool, run: &Run) -> Result<Place> {
-    let backups = &shelf.backups;
-    if let Some(other) = backups.iter().find(|backup| !backup.source.identity.may_be(seen.identity)) {
-        return Err(of_another_node(&other.source.identity, seen.identity));
-    }
+pub(super) fn place(shelf: &Shelf, seen: &Seen<'_>, request: &Request, run: &Run) -> Result<Place> {
+    let (backups, wanted) = (&shelf.backups, request.kind);
+    is_of_this_node(backups, seen.identity, request.new_address, run)?;
     let newest = backups.last();
     let sequence = newest.map_or(Some(1), |newest| newest.sequence.checked_add(1)).ok_or_else(|| no_more_numbers(newest))?;
     let Some(newest) = newest else {
@@ -49,7 +48,7 @@ pub(super) fn place(shelf: &Shelf, seen: &Seen<'_>, wanted: BackupKind, new_bran
     // The newest backup of a branch may be of an older copy that both ways have in common: the log has to go on from all of them.
     let stray = |branch: u32| backups.iter().rev().find(|backup| backup.branch == branch && !goes_on(backup, seen));
     let Some(tip) = tips.iter().rev().find(|tip| stray(tip.branch).is_none()) else {
-        if !new_branch {
+        if !request.new_branch {
             return Err(other_branch(stray(newest.branch).unwrap_or(newest), newest, seen));
         }
         run.note("the log went another way: a new branch begins, and everything is read");
@@ -81,6 +80,27 @@ pub(super) fn place(shelf: &Shelf, seen: &Seen<'_>, wanted: BackupKind, new_bran
     let held_up_to = parent.map(|parent| parent.log.position.position());
     let parent = parent.filter(|_| kind == BackupKind::Diff).map(|parent| parent.label.clone());
     Ok(Place { branch: tip.branch, sequence, kind, parent, held_up_to })
+}
+
+/// One database, for ever; and one address, which is what the newest backup of a node that told one says.
+fn is_of_this_node(backups: &[Head], ours: &Identity, new_address: bool, run: &Run) -> Result<()> {
+    if let Some(other) = backups.iter().find(|backup| backup.source.identity.database != ours.database) {
+        return Err(of_another_node(&other.source.identity, ours));
+    }
+    let last = backups.iter().rev().find(|backup| backup.source.identity.endpoint.is_some()).map(|backup| &backup.source.identity);
+    match last {
+        Some(last) if ours.endpoint.is_some() && last.endpoint != ours.endpoint => {
+            if !new_address {
+                return Err(
+                    of_another_node(last, ours).hint("if it is the same node, and only its address has changed, say `--new-address` once")
+                );
+            }
+            let name = |identity: &Identity| identity.endpoint.clone().unwrap_or_default();
+            run.note(format!("the node's address was {}, and is {} from now on", name(last), name(ours)));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The newest backup of each branch, oldest first.

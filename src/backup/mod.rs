@@ -49,8 +49,10 @@ pub struct Request {
     pub catch_up: Duration,
     /// Keep a backup of chunks that fail their own MD5.
     pub accept_damaged: bool,
-    /// The log went another way on purpose.
+    /// The log may go another way: then a new branch begins. Does nothing while it has not.
     pub new_branch: bool,
+    /// The node may have another address than before; the repository keeps to the new one from then on.
+    pub new_address: bool,
     /// How much of what a diff takes over is hashed again.
     pub recheck: Share,
 }
@@ -158,7 +160,7 @@ pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn 
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
     let (place, parent) = match repository {
         Some(repository) => survey::settle(survey::shelf(repository, run)?, request, &ground, repository, run)?,
-        None => (branch::place(&Shelf::default(), &ground.seen(), request.kind, request.new_branch, run)?, None),
+        None => (branch::place(&Shelf::default(), &ground.seen(), request, run)?, None),
     };
     let estimate = survey::estimate(source, &ground, parent.as_ref())?.all;
     Ok(Forecast { kind: place.kind, parent: place.parent, branch: place.branch, position: ground.end, estimate })

@@ -137,7 +137,7 @@ pub(super) fn settle(
     run: &Run,
 ) -> Result<(Place, Option<Manifest>)> {
     loop {
-        let place = branch::place(&shelf, &ground.seen(), request.kind, request.new_branch, run)?;
+        let place = branch::place(&shelf, &ground.seen(), request, run)?;
         let Some(label) = place.parent.clone() else { return Ok((place, None)) };
         match repository.manifest(&label) {
             Err(error) if error.kind() == Kind::StoredCorrupt => {

@@ -119,18 +119,6 @@ pub struct Identity {
     pub endpoint: Option<String>,
 }
 
-impl Identity {
-    /// Whether both can be the same node: the same database, and no two different endpoints.
-    #[must_use]
-    pub fn may_be(&self, other: &Self) -> bool {
-        let endpoints_agree = match (&self.endpoint, &other.endpoint) {
-            (Some(one), Some(two)) => one == two,
-            _ => true,
-        };
-        self.database == other.database && endpoints_agree
-    }
-}
-
 /// Owner of the server's files, by number; the names are for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -159,7 +159,7 @@ impl Ledger {
         let (lock, left) = self.claim_name(&name)?;
         let (scavenge, auto_scavenge) = left.map(|left| (left.scavenge, left.auto_scavenge)).unwrap_or_default();
         let debt = Debt { format: FORMAT, node, scavenge, auto_scavenge, process: std::process::id() };
-        Ok(Claim { ledger: self.clone(), name, debt, _lock: lock })
+        Ok(Claim { ledger: self.clone(), name, debt, scavenge_taken: None, resume_taken: None, _lock: lock })
     }
 
     /// Takes a record to settle it.
@@ -168,7 +168,8 @@ impl Ledger {
     /// As [`Self::claim`]. None where it was settled meanwhile.
     pub fn take(&self, record: &Record) -> Result<Option<Claim>> {
         let (lock, debt) = self.claim_name(&record.name)?;
-        Ok(debt.map(|debt| Claim { ledger: self.clone(), name: record.name.clone(), debt, _lock: lock }))
+        let name = record.name.clone();
+        Ok(debt.map(|debt| Claim { ledger: self.clone(), name, debt, scavenge_taken: None, resume_taken: None, _lock: lock }))
     }
 
     fn claim_name(&self, name: &str) -> Result<(fs::File, Option<Debt>)> {
@@ -236,6 +237,9 @@ pub struct Claim {
     ledger: Ledger,
     name: String,
     debt: Debt,
+    /// When this run put it on record, by a clock that nobody sets.
+    scavenge_taken: Option<Instant>,
+    resume_taken: Option<Instant>,
     _lock: fs::File,
 }
 
@@ -246,15 +250,18 @@ impl Claim {
         &self.debt
     }
 
-    /// Puts a scavenge on record, in place of an earlier one: each goes on where the one before it was stopped.
+    /// Puts a scavenge on record, in place of an earlier one: each goes on where the one before it was stopped. Returns how long an earlier one was owed.
     ///
     /// # Errors
     /// What the file system reports; then nothing may be taken.
-    pub fn owe_scavenge(&mut self, id: &str, threads: u32, throttle_percent: u32) -> Result<()> {
+    pub fn owe_scavenge(&mut self, id: &str, threads: u32, throttle_percent: u32) -> Result<Option<Duration>> {
         // A run before this one may have told it.
         let told = self.debt.scavenge.as_ref().is_some_and(|owed| owed.id == id && owed.told);
         let owed = OwedScavenge { id: id.to_owned(), threads, throttle_percent, since: clock::now(), told };
-        self.change(|debt| debt.scavenge = Some(owed))
+        let replaced = self.debt.scavenge.as_ref().filter(|earlier| earlier.id != id).map(|earlier| earlier.since);
+        self.change(|debt| debt.scavenge = Some(owed))?;
+        let taken = self.scavenge_taken.replace(Instant::now());
+        Ok(replaced.map(|since| passed(taken, Some(since))))
     }
 
     /// The scavenge on record has been told to stop, and will.
@@ -274,23 +281,29 @@ impl Claim {
     /// # Errors
     /// As [`Self::owe_scavenge`].
     pub fn owe_resume(&mut self) -> Result<()> {
-        self.change(|debt| debt.auto_scavenge = Some(OwedResume { since: clock::now() }))
+        self.change(|debt| debt.auto_scavenge = Some(OwedResume { since: clock::now() }))?;
+        self.resume_taken = Some(Instant::now());
+        Ok(())
     }
 
-    /// The scavenge was given back.
+    /// The scavenge was given back. Returns how long it was owed.
     ///
     /// # Errors
     /// What the file system reports; it may then be given back twice, which is harmless.
-    pub fn settle_scavenge(&mut self) -> Result<()> {
-        self.change(|debt| debt.scavenge = None)
+    pub fn settle_scavenge(&mut self) -> Result<Duration> {
+        let since = self.debt.scavenge.as_ref().map(|owed| owed.since);
+        self.change(|debt| debt.scavenge = None)?;
+        Ok(passed(self.scavenge_taken.take(), since))
     }
 
-    /// Auto-scavenge was resumed.
+    /// Auto-scavenge was resumed. Returns how long it was paused.
     ///
     /// # Errors
     /// As [`Self::settle_scavenge`].
-    pub fn settle_resume(&mut self) -> Result<()> {
-        self.change(|debt| debt.auto_scavenge = None)
+    pub fn settle_resume(&mut self) -> Result<Duration> {
+        let since = self.debt.auto_scavenge.as_ref().map(|owed| owed.since);
+        self.change(|debt| debt.auto_scavenge = None)?;
+        Ok(passed(self.resume_taken.take(), since))
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Debt)) -> Result<()> {
@@ -308,6 +321,12 @@ impl Claim {
         self.debt = debt;
         Ok(())
     }
+}
+
+/// How long something was owed. Of what an earlier run took, only the clock on the wall can tell; one that went back says zero.
+fn passed(taken: Option<Instant>, since: Option<Timestamp>) -> Duration {
+    let by_the_wall = || since.and_then(|since| Duration::try_from(clock::now().duration_since(since)).ok());
+    taken.map(|taken| taken.elapsed()).or_else(by_the_wall).unwrap_or_default()
 }
 
 /// A file's name for a place: readable, and different for different places.

@@ -23,7 +23,9 @@ pub use debt::{Claim, Debt, DebtNode, Ledger, OwedResume, OwedScavenge, Record};
 pub use discovery::{Agreement, Traits, agree, locate, plausible};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use offline::OfflineQuiet;
-pub use quiesce::{OnlineQuiet, PlannedRelease, QuietSettings, ReleasePlan, Stillness, plan_release, quiesce};
+pub use quiesce::{
+    NodeScavenging, OnlineQuiet, PlannedRelease, QuietSettings, ReleasePlan, Stillness, look_at_scavenging, plan_release, quiesce,
+};
 pub use running::{Doubt, Findings, Sign, probe};
 pub use session::{Session, Whereabouts};
 pub use version::ServerVersion;

@@ -7,7 +7,7 @@ use super::debt::{Claim, Debt, Ledger, OwedScavenge, Record};
 use super::{AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session, Start, Stop};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run};
+use crate::event::{Deadline, Event, Interruption, Run};
 use crate::fs;
 use crate::manifest::{Quiet, Scavenging};
 
@@ -18,7 +18,10 @@ const LONGEST_POLL: Duration = Duration::from_secs(1);
 const AUTO_CLEAN_UP: Duration = Duration::from_secs(3);
 /// A DELETE often has no answer (O41), and `current` tells all.
 const DELETE_LIMIT: Duration = Duration::from_secs(2);
-/// Giving back after a success or a failure may take its time; after an interruption somebody waits.
+/// What is taken from a node, in events.
+const AUTO_SCAVENGE: &str = "auto-scavenge";
+const SCAVENGE: &str = "scavenge";
+/// Giving back after a success or a failure may take its time; after a signal somebody waits.
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 const HASTY_LIMIT: Duration = Duration::from_millis(1500);
 /// A scavenge that has been told to stop, and goes on for longer, is left to a later run.
@@ -35,6 +38,8 @@ pub struct QuietSettings {
     pub pausing: Duration,
     /// How long a scavenge may take to stop; completing a chunk cannot be interrupted.
     pub stopping: Duration,
+    /// How long the node may be without its scavenging, from the first thing that is taken. Then the run is interrupted, and everything is given back.
+    pub longest: Duration,
     /// Threads of a scavenge that is given back.
     pub threads: u32,
     /// Throttle of a scavenge that is given back, in percent; only one thread can be throttled.
@@ -43,7 +48,14 @@ pub struct QuietSettings {
 
 impl Default for QuietSettings {
     fn default() -> Self {
-        Self { quiesce: true, pausing: Duration::from_secs(600), stopping: Duration::from_secs(300), threads: 1, throttle_percent: 100 }
+        Self {
+            quiesce: true,
+            pausing: Duration::from_secs(600),
+            stopping: Duration::from_secs(300),
+            longest: Duration::from_secs(7200),
+            threads: 1,
+            throttle_percent: 100,
+        }
     }
 }
 
@@ -64,6 +76,8 @@ pub struct OnlineQuiet<'a> {
     db: Option<PathBuf>,
     /// None where nothing is asked of the node.
     claim: Option<Claim>,
+    /// While something is owed: ends the run before that lasts for too long.
+    deadline: Option<Deadline>,
     quiet: Quiet,
     before: Before,
     stopped: Option<String>,
@@ -97,6 +111,7 @@ pub fn quiesce<'a>(
         run,
         db: db.map(Path::to_owned),
         claim: None,
+        deadline: None,
         quiet: Quiet::NotAsked,
         before: Before::default(),
         stopped: None,
@@ -123,6 +138,13 @@ pub fn quiesce<'a>(
             "{}: an earlier run ended without giving back what it took; it is given back with the end of this one",
             claim.debt().node
         ));
+        if let Some(owed) = &claim.debt().auto_scavenge {
+            run.emit(Event::Taken { what: AUTO_SCAVENGE, since: owed.since });
+        }
+        if let Some(owed) = &claim.debt().scavenge {
+            run.emit(Event::Taken { what: SCAVENGE, since: owed.since });
+        }
+        watch(&mut quiet.deadline, quiet.settings.longest, run)?;
     }
     quiet.claim = Some(claim);
     quiet.settle_down()?;
@@ -197,8 +219,9 @@ impl OnlineQuiet<'_> {
 
     fn give_back(&mut self) -> Result<()> {
         self.released = true;
+        self.deadline = None;
         let Some(claim) = &mut self.claim else { return Ok(()) };
-        let limit = if self.run.cancelled().is_cancelled() { HASTY_LIMIT } else { GIVE_BACK_LIMIT };
+        let limit = if self.run.is_hurried() { HASTY_LIMIT } else { GIVE_BACK_LIMIT };
         give_back(self.session.client(), self.session.version(), claim, limit, self.run)
     }
 
@@ -208,6 +231,9 @@ impl OnlineQuiet<'_> {
         self.quiet =
             if self.session.client().current_scavenge(patience)? == Current::NotSupported { Quiet::Inferred } else { Quiet::Confirmed };
         self.stop_scavenges(patience, auto_was_at_work)?;
+        if self.debt().is_none() {
+            self.deadline = None;
+        }
         self.before = self.look(patience)?;
         Ok(())
     }
@@ -233,7 +259,9 @@ impl OnlineQuiet<'_> {
         // Never resume what another pauses.
         let ours = owed || state != AutoScavenge::Pausing;
         if ours && !owed {
+            watch(&mut self.deadline, self.settings.longest, self.run)?;
             claim.owe_resume()?;
+            self.run.emit(Event::Taken { what: AUTO_SCAVENGE, since: clock::now() });
         }
         self.run.note(format!("auto-scavenge is {state}; waiting until it is paused"));
         let mut poll = POLL;
@@ -272,7 +300,15 @@ impl OnlineQuiet<'_> {
         loop {
             let Current::Running(scavenge) = current(client, patience)? else { break };
             if stopping.as_ref() != Some(&scavenge) && (clean..=end).contains(&Instant::now()) {
-                claim.owe_scavenge(&scavenge, self.settings.threads, self.settings.throttle_percent)?;
+                watch(&mut self.deadline, self.settings.longest, self.run)?;
+                // A run before this one may have taken the same one already.
+                let is_taken = claim.debt().scavenge.as_ref().is_some_and(|owed| owed.id == scavenge);
+                if let Some(after) = claim.owe_scavenge(&scavenge, self.settings.threads, self.settings.throttle_percent)? {
+                    self.run.emit(Event::NotOwed { what: SCAVENGE, after });
+                }
+                if !is_taken {
+                    self.run.emit(Event::Taken { what: SCAVENGE, since: clock::now() });
+                }
                 self.run.note(format!("stopping scavenge {scavenge}"));
                 // Whatever it answers, `current` says when it has ended (http-api §1.6).
                 let _: Stop = client.stop_scavenge(&scavenge, patience.within(DELETE_LIMIT))?;
@@ -295,7 +331,8 @@ impl OnlineQuiet<'_> {
         if let Some(scavenge) = stopping {
             if has_succeeded(client, &scavenge, patience)? {
                 // It had done its work before it was asked to stop.
-                claim.settle_scavenge()?;
+                let after = claim.settle_scavenge()?;
+                self.run.emit(Event::NotOwed { what: SCAVENGE, after });
             } else {
                 self.run.emit(Event::ScavengeStopped { scavenge: scavenge.clone() });
                 self.stopped = Some(scavenge);
@@ -346,6 +383,36 @@ impl Drop for OnlineQuiet<'_> {
             self.run.warn(format!("the node was not given back what was taken: {error}: {causes}; run `kbackup release`"));
         }
     }
+}
+
+/// From the first thing on that is taken, the time runs.
+fn watch(deadline: &mut Option<Deadline>, limit: Duration, run: &Run) -> Result<()> {
+    if deadline.is_none() {
+        *deadline = Some(run.deadline(limit, Interruption::PausedTooLong { limit })?);
+    }
+    Ok(())
+}
+
+/// What scavenges on a node now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeScavenging {
+    /// What runs on this node; [`Current::AdminDisabled`] where it cannot be asked. Never [`Current::NotSupported`].
+    pub current: Current,
+    /// The cluster's auto-scavenge; none while there is no leader that could tell.
+    pub auto: Option<AutoScavenge>,
+}
+
+/// Looks at a node's scavenging, on a server of any age. Changes nothing, neither there nor in a ledger.
+///
+/// # Errors
+/// Where the node cannot be asked.
+pub fn look_at_scavenging(client: &Client, patience: Patience<'_>) -> Result<NodeScavenging> {
+    let auto = match client.auto_scavenge(patience) {
+        // Between two leaders (http-api §2.3).
+        Err(error) if error.kind() == Kind::Failed => None,
+        result => Some(result?),
+    };
+    Ok(NodeScavenging { current: current(client, patience)?, auto })
 }
 
 /// The scavenge that runs, on a server of any age.
@@ -413,10 +480,10 @@ fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Clai
                     return Err(still_runs(&owed).on(client.place()));
                 }
                 run.note(format!("scavenge {} still runs: the run that wanted to stop it died before, and nothing of it is owed", owed.id));
-                return claim.settle_scavenge();
+                return end_of_scavenge(claim, run);
             }
             Current::Running(_) => break,
-            _ if has_succeeded(client, &owed.id, rest(end))? => break,
+            _ if has_succeeded(client, &owed.id, rest(end))? => return end_of_scavenge(claim, run),
             _ => {}
         }
         // A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what it was running (O43, http-api §1.4).
@@ -444,8 +511,15 @@ fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Clai
         std::thread::sleep(poll);
         poll = (poll * 2).min(LONGEST_POLL);
     }
-    claim.settle_scavenge()?;
-    run.emit(Event::GivenBack { what: "scavenge" });
+    let after = claim.settle_scavenge()?;
+    run.emit(Event::GivenBack { what: SCAVENGE, after });
+    Ok(())
+}
+
+/// Nothing has to be given back of a scavenge that came to its own end, or never was stopped.
+fn end_of_scavenge(claim: &mut Claim, run: &Run) -> Result<()> {
+    let after = claim.settle_scavenge()?;
+    run.emit(Event::NotOwed { what: SCAVENGE, after });
     Ok(())
 }
 
@@ -500,8 +574,8 @@ fn give_back_auto_scavenge(client: &Client, claim: &mut Claim, end: Instant, run
         std::thread::sleep(poll);
         poll = (poll * 2).min(LONGEST_POLL);
     }
-    claim.settle_resume()?;
-    run.emit(Event::GivenBack { what: "auto-scavenge" });
+    let after = claim.settle_resume()?;
+    run.emit(Event::GivenBack { what: AUTO_SCAVENGE, after });
     Ok(())
 }
 

@@ -287,15 +287,21 @@ pub struct Backup {
     /// How long auto-scavenge may take to pause, and a scavenge to stop
     #[arg(long, env = "KBACKUP_QUIESCE_WAIT", value_name = "TIME", default_value = "5m", help_heading = "Scavenging")]
     pub quiesce_wait: Span,
+    /// How long the node may be without its scavenging, in all; then it is given back, and the backup fails
+    #[arg(long, env = "KBACKUP_MAX_PAUSE", value_name = "TIME", default_value = "2h", help_heading = "Scavenging")]
+    pub max_pause: Span,
     /// Threads of a scavenge that is given back; the node does not tell how many it had
     #[arg(long, env = "KBACKUP_SCAVENGE_THREADS", value_name = "N", help_heading = "Scavenging")]
     pub scavenge_threads: Option<u32>,
     /// Throttle percentage of a scavenge that is given back
     #[arg(long, env = "KBACKUP_SCAVENGE_THROTTLE", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100), help_heading = "Scavenging")]
     pub scavenge_throttle: Option<u32>,
-    /// The node's log went another way since the newest backup (it was restored, or truncated): go on beside it
+    /// Where the node's log went another way since the newest backup (it was restored, or truncated): go on beside it
     #[arg(long, env = "KBACKUP_NEW_BRANCH")]
     pub new_branch: bool,
+    /// The node has another advertised address than in the newest backup: keep to that one from now on
+    #[arg(long, env = "KBACKUP_NEW_ADDRESS")]
+    pub new_address: bool,
     /// Keep a backup whose chunks fail their own MD5, marked as damaged
     #[arg(long, env = "KBACKUP_ACCEPT_DAMAGED")]
     pub accept_damaged: bool,

@@ -57,6 +57,7 @@ fn request(kind: BackupKind, options: &arguments::Backup) -> Request {
         catch_up: options.wait.0,
         accept_damaged: options.accept_damaged,
         new_branch: options.new_branch,
+        new_address: options.new_address,
         recheck: match options.recheck {
             arguments::Share::Bytes(bytes) => Share::Bytes(bytes),
             arguments::Share::Percent(percent) => Share::Percent(percent),
@@ -91,6 +92,7 @@ fn with_source<T>(options: &arguments::Backup, common: &Common, run: &Run, go: i
         quiesce: !options.no_quiesce,
         pausing: options.quiesce_wait.0,
         stopping: options.quiesce_wait.0,
+        longest: options.max_pause.0,
         threads: options.scavenge_threads.unwrap_or(1),
         throttle_percent: options.scavenge_throttle.unwrap_or(100),
     };

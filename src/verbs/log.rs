@@ -2,6 +2,7 @@
 
 use tracing::{debug, info, warn};
 
+use crate::clock;
 use crate::event::Event;
 
 /// Writes an event into the log. Progress is left to whoever shows it.
@@ -16,7 +17,9 @@ pub fn tell(event: &Event) {
         Event::Retry { attempt, of, reason } => info!(attempt, of, "starting over: {reason}"),
         Event::AutoScavengePaused => info!("auto-scavenge paused"),
         Event::ScavengeStopped { scavenge } => info!(scavenge, "scavenge stopped"),
-        Event::GivenBack { what } => info!("{what} given back"),
+        Event::Taken { what, since } => debug!(%since, "{what} is owed"),
+        Event::GivenBack { what, after } => info!(after = %clock::length(*after), "{what} given back"),
+        Event::NotOwed { what, after } => debug!(after = %clock::length(*after), "{what} has ended by itself"),
         Event::Committed { label, position } => info!(label, position, "committed"),
         Event::Warning(text) => warn!("{text}"),
         Event::Note(text) => info!("{text}"),

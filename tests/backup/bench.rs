@@ -85,6 +85,7 @@ impl Bench {
             catch_up: Duration::ZERO,
             accept_damaged: false,
             new_branch: false,
+            new_address: false,
             recheck: Share::Bytes(1 << 30),
         };
         Self { place, db, repository, request, line, events: Arc::default() }

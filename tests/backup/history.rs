@@ -110,6 +110,70 @@ fn the_same_database_at_another_address_is_another_member() {
     assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
     let other = bench.serve();
     refused(bench.live(&other, |_| ()), "repository of its own");
+    refused(bench.live(&other, |_| ()), "--new-address");
+}
+
+#[test]
+fn a_new_address_is_kept_from_then_on() {
+    let bench = Bench::new(&small());
+    let old = bench.serve();
+    bench.live(&old, |_| ()).unwrap();
+    old.stop(&bench);
+    let new = bench.serve();
+    let moved = Request { new_address: true, ..bench.request.clone() };
+    assert_eq!(bench.live_as(&new, &moved, None, |_| ()).unwrap().kind, BackupKind::Diff, "its log proves it to be the same");
+    assert!(bench.said().contains("from now on"), "{}", bench.said());
+    assert_eq!(bench.live(&new, |_| ()).unwrap().kind, BackupKind::Diff);
+    // The option says nothing where nothing has changed.
+    bench.live_as(&new, &moved, None, |_| ()).unwrap();
+    assert!(!bench.said().contains("from now on"), "{}", bench.said());
+    new.stop(&bench);
+    bench.take().unwrap();
+    let third = bench.serve();
+    refused(bench.live(&third, |_| ()), "--new-address");
+    bench.assert_sound();
+}
+
+#[test]
+fn an_address_is_no_excuse_for_another_database() {
+    let bench = Bench::of("26.1-append");
+    bench.take().unwrap();
+    std::fs::remove_dir_all(&bench.db).unwrap();
+    copy_tree(&Bench::of("24.10-append").db, &bench.db);
+    let all = Request { new_address: true, new_branch: true, ..bench.request.clone() };
+    let error = bench.take_with(&all, |_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(!error.hints().concat().contains("--new"), "{:?}", error.hints());
+}
+
+/// As in an agent's configuration, that nobody watches.
+#[test]
+fn new_branch_can_be_left_on_for_good() {
+    let bench = Bench::new(&Synthetic { active_bytes: 3_000, ..small() });
+    let always = Request { new_branch: true, ..bench.request.clone() };
+    let take = || bench.take_with(&always, |_| ()).unwrap();
+    let first = take();
+    for _ in 0..3 {
+        bench.append(2_000);
+        let next = take();
+        assert_eq!((next.branch, next.kind), (1, BackupKind::Diff));
+    }
+    elect(&bench.db, 1, 11);
+    bench.append(2_000);
+    let (newest, events_of_newest) = (take(), bench.events());
+    assert_eq!((newest.branch, newest.kind), (1, BackupKind::Diff), "an election is no new branch");
+    restore_over(&bench, &first);
+    // Nothing was written since the restore: the log has not parted yet.
+    assert_eq!(take().branch, 1);
+    elect(&bench.db, 1, 22);
+    bench.append(7_000);
+    let parted = take();
+    assert_eq!((parted.branch, parted.kind), (2, BackupKind::Full));
+    bench.append(2_000);
+    let next = take();
+    assert_eq!((next.branch, next.kind, next.parent), (2, BackupKind::Diff, Some(parted.label)));
+    bench.assert_sound();
+    bench.assert_restores(&newest, &events_of_newest);
 }
 
 #[test]

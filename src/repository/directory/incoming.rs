@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Advice;
 use rustix::io::Errno;
-use uuid::Uuid;
 
 use super::layout::{DIRECTORY_MODE, FILE_MODE, MANIFEST, is_directory, make_directory};
 use super::leftovers::{self, Leftovers};
@@ -50,7 +49,7 @@ impl<'a> DirectoryIncoming<'a> {
         lock: Lock,
     ) -> Result<Self> {
         let parent = parent.map(|manifest| Ok::<_, Error>((&manifest.label, repository.backup(&manifest.label)?))).transpose()?;
-        let files = Files::new(repository.layout.incoming().join(Uuid::now_v7().to_string()));
+        let files = Files::new(repository.layout.incoming().join(clock::identifier().to_string()));
         // Where not even a directory can be made, the disk gets back what lies there.
         make_directory(files.top()).inspect_err(|_| leftovers.remove(run))?;
         Ok(Self {

@@ -34,7 +34,7 @@ pub(super) struct Marker {
 
 impl Marker {
     pub(super) fn new() -> Self {
-        Self { format: FORMAT, id: Uuid::now_v7(), created: clock::now() }
+        Self { format: FORMAT, id: clock::identifier(), created: clock::now() }
     }
 
     pub(super) fn encode(&self) -> Result<String> {

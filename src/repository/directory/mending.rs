@@ -1,10 +1,9 @@
 use std::path::PathBuf;
 
-use uuid::Uuid;
-
 use super::incoming::{cannot_link, set_mode, where_known};
 use super::layout::{FILE_MODE, is_directory, make_directory};
 use super::{DirectoryRepository, Lock};
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::fs;
@@ -66,7 +65,7 @@ impl Mending for DirectoryMending<'_> {
         let directory = self.directory_of(label, row)?;
         let place = directory.join(row.path.file_name());
         let incoming = self.repository.layout.incoming();
-        let staged = incoming.join(Uuid::now_v7().to_string());
+        let staged = incoming.join(clock::identifier().to_string());
         match fs::hard_link(good.path(), &staged) {
             Ok(()) => {}
             Err(error) if cannot_link(&error) => self.copy(&good, row, &staged).inspect_err(|_| drop(fs::remove_file(&staged)))?,

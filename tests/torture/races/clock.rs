@@ -32,6 +32,18 @@ fn take(bench: &Bench, verb: &str, seconds: i64, from: usize) -> Value {
     serde_json::from_str(&answer.text).unwrap()
 }
 
+/// A machine without a battery wakes up in any year.
+#[test]
+fn a_clock_before_1970_stops_nobody() {
+    let bench = Bench::new(&small());
+    let first = take(&bench, "full", -2_500_000_000, 1);
+    let second = take(&bench, "diff", -2_500_000_000, 1);
+    assert_eq!(second["parent"], first["label"]);
+    assert_eq!(run(&bench, &["verify", "--all"], -2_500_000_000, 1).code, 0);
+    assert_eq!(run(&bench, &["list"], -2_500_000_000, 1).code, 0);
+    assert_eq!(take(&bench, "diff", 0, 1)["parent"], second["label"]);
+}
+
 #[test]
 fn a_clock_that_jumps_confuses_nobody() {
     let (bench, mut chance) = (Bench::new(&small()), Chance::new(super::seed()));
