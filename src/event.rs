@@ -151,7 +151,7 @@ pub trait Observer: Send + Sync {
     fn observe(&self, event: &Event);
 }
 
-impl<T: Observer> Observer for std::sync::Arc<T> {
+impl<T: Observer> Observer for Arc<T> {
     fn observe(&self, event: &Event) {
         self.as_ref().observe(event);
     }

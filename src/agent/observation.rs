@@ -178,13 +178,11 @@ fn node_facts(client: Client, options: &arguments::Agent) -> Result<NodeFacts> {
     let session = Session::open(client, &run)?;
     let directories = server::locate(&session, options.db.as_deref(), options.index.as_deref(), &run)?;
     let client = session.client();
-    let scavenge = match client.current_scavenge(patience) {
-        Ok(server::Current::Running(scavenge)) => Some(scavenge),
-        Ok(server::Current::NotSupported) => match client.current_scavenge_of_old_server(patience)? {
+    let scavenge = match server::look_at_scavenging(client, patience) {
+        Ok(scavenging) => match scavenging.current {
             server::Current::Running(scavenge) => Some(scavenge),
             _ => None,
         },
-        Ok(_) => None,
         // What may not be asked is not known; a backup will say so.
         Err(error) if error.kind() == Kind::Denied => None,
         Err(error) => return Err(error),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -205,8 +205,8 @@ struct Told {
     expected: u64,
     retries: Vec<String>,
     pauses: Vec<Pause>,
-    /// What is away from the node now: where it stands in `pauses`, and since when.
-    away: BTreeMap<&'static str, (usize, Instant)>,
+    /// What is away from the node now, and since when.
+    away: BTreeMap<&'static str, Timestamp>,
 }
 
 impl Witness {
@@ -233,24 +233,22 @@ impl Witness {
 
     fn told(&self) -> (Vec<String>, Vec<Pause>) {
         let told = self.lock();
-        (told.retries.clone(), told.pauses.clone())
+        (told.retries.clone(), told.pauses())
     }
 }
 
 impl Told {
-    fn took(&mut self, what: &'static str) {
-        if !self.away.contains_key(what) {
-            self.away.insert(what, (self.pauses.len(), Instant::now()));
-            self.pauses.push(Pause { what: what.to_owned(), began: clock::now(), milliseconds: None });
-        }
+    fn gave_back(&mut self, what: &'static str, after: Duration) {
+        // What `release` of an earlier run's debt gives back was never told to be taken.
+        let began = self.away.remove(what).unwrap_or_else(clock::now);
+        let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        self.pauses.push(Pause { what: what.to_owned(), began, milliseconds: Some(milliseconds) });
     }
 
-    fn gave_back(&mut self, what: &'static str) {
-        if let Some((place, since)) = self.away.remove(what)
-            && let Some(pause) = self.pauses.get_mut(place)
-        {
-            pause.milliseconds = Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
-        }
+    /// What was given back, and what still is not.
+    fn pauses(&self) -> Vec<Pause> {
+        let away = self.away.iter().map(|(what, began)| Pause { what: (*what).to_owned(), began: *began, milliseconds: None });
+        self.pauses.iter().cloned().chain(away).collect()
     }
 }
 
@@ -262,9 +260,9 @@ impl Observer for Witness {
             Event::Expected { bytes, .. } => told.expected = *bytes,
             Event::Progress { bytes } => told.done = told.done.saturating_add(*bytes),
             Event::Retry { reason, .. } => told.retries.push(reason.clone()),
-            Event::AutoScavengePaused => told.took("auto-scavenge"),
-            Event::ScavengeStopped { .. } => told.took("scavenge"),
-            Event::GivenBack { what } => told.gave_back(what),
+            Event::Taken { what, since } => drop(told.away.insert(what, *since)),
+            Event::GivenBack { what, after } => told.gave_back(what, *after),
+            Event::NotOwed { what, .. } => drop(told.away.remove(what)),
             _ => {}
         }
         drop(told);
