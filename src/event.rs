@@ -123,6 +123,8 @@ pub enum Step {
     Place,
     /// Read stored files again.
     Verify,
+    /// Remove backups.
+    Expire,
 }
 
 impl Step {
@@ -141,6 +143,7 @@ impl Step {
             Self::Release => "release",
             Self::Place => "place",
             Self::Verify => "verify",
+            Self::Expire => "expire",
         }
     }
 }

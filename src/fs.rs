@@ -378,6 +378,18 @@ impl File {
         })
     }
 
+    /// Takes a lock that others may share; false where somebody holds an exclusive one.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn try_lock_shared(&self) -> Result<bool> {
+        attempt(Operation::Lock, &self.path, || match self.inner.try_lock_shared() {
+            Ok(()) => Ok(true),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        })
+    }
+
     /// Gives a lock back.
     ///
     /// # Errors

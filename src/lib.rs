@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod event;
+pub mod expire;
 pub mod format;
 pub mod fs;
 pub mod manifest;

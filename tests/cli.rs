@@ -190,6 +190,13 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     // How much a backup reads is proven where backups are.
     settings.add_filter(r"read (from the source +)?[\d.]+ (\w?i?B)( of the node)?", "read $1[BYTES]$3");
     settings.add_filter(r#""bytes_read": \d+"#, r#""bytes_read": "[BYTES]""#);
+    // What comes free depends on the file system, and is proven where backups are removed.
+    settings.add_filter(r"[\d.]+ (\w?i?B) come free", "[BYTES] come free");
+    settings.add_filter(r"[\d.]+ (\w?i?B) came free", "[BYTES] came free");
+    settings.add_filter(r"goes +[\d.]+ (\w?i?B) *", "goes  [BYTES]");
+    settings.add_filter(r"stays  +", "stays  ");
+    settings.add_filter(r"FREES +WHY", "FREES  WHY");
+    settings.add_filter(r#""(frees|freed)": \d+"#, r#""$1": "[BYTES]""#);
     settings.add_filter(r"attempt=\d+ of=\d+", "attempt=[N] of=[M]");
     settings.add_filter(r"\(kbackup-[0-9a-f]+\)", "([TEST])");
     // Said where the tests do not run as root.

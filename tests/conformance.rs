@@ -12,7 +12,7 @@ use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, WriterPosition}
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::proof::Proven;
-use kbackup::repository::{DirectoryRepository, Incoming, Ingest, Repository, Stored};
+use kbackup::repository::{self, DirectoryRepository, Incoming, Ingest, Removal, Repository, Stored};
 
 /// Makes repositories for the tests, and harms them.
 pub(crate) trait Factory {
@@ -58,6 +58,7 @@ pub(crate) fn conformance(factory: &impl Factory) {
     damaged_files_are_replaced(factory);
     what_an_interrupted_run_left_is_taken_up(factory);
     what_is_not_proven_is_not_taken_up(factory);
+    what_is_removed_is_gone_and_what_is_held_stays(factory);
     state_is_kept(factory);
 }
 
@@ -575,6 +576,41 @@ fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
         drop(incoming);
         assert!(repository.begin(None, &run).unwrap().take_up(&path, size, md5).unwrap().is_some());
     }
+}
+
+fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
+    let repository = factory.create();
+    let first = commit_one(&repository, 1, &[1; 100_000]);
+    let run = run();
+    let incoming = repository.begin(Some(&first), &run).unwrap();
+    incoming.adopt(&first.files[0]).unwrap();
+    let second = manifest(2, Some(&first), &first.files);
+    incoming.commit(&second).unwrap();
+    repository::remember_damage(&repository, &first.label).unwrap();
+
+    let elsewhere = factory.reopen(&repository);
+    let held = elsewhere.hold(&first.label).unwrap();
+    let also = repository.hold(&first.label).unwrap();
+    let expiring = repository.expire(&run).unwrap();
+    assert_eq!(elsewhere.begin(None, &run).err().unwrap().kind(), Kind::Locked);
+    for reader in [held, also] {
+        assert!(repository.is_held(&first.label).unwrap() && !repository.is_held(&second.label).unwrap());
+        assert_eq!(expiring.remove(&first.label).unwrap(), Removal::InUse);
+        drop(reader);
+    }
+    let would = repository.would_free(&[&first.label, &second.label]).unwrap();
+    assert!(would[0] < 100_000 && would[1] >= 100_000, "{would:?}: the file is the second's as well");
+    assert_eq!(expiring.remove(&first.label).unwrap(), Removal::Freed(would[0]));
+    assert_eq!(expiring.remove(&first.label).unwrap_err().kind(), Kind::NotFound);
+    drop(expiring);
+    assert_eq!(labels(&elsewhere), std::slice::from_ref(&second.label));
+    assert_eq!(content(&elsewhere, &second.label, &second.files[0]), [1; 100_000]);
+    assert_eq!(repository::remembered(&elsewhere, &first.label).unwrap(), None, "nothing is remembered of it");
+    for gone in [elsewhere.hold(&first.label).err(), elsewhere.would_free(&[&first.label]).err()] {
+        assert_eq!(gone.unwrap().kind(), Kind::NotFound);
+    }
+    let third = commit_one(&repository, 3, b"goes on");
+    assert_eq!(labels(&repository), [second.label.clone(), third.label.clone()]);
 }
 
 fn state_is_kept(factory: &impl Factory) {

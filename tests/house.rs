@@ -18,10 +18,11 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("repository", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof"]),
     ("node", &["clock", "error", "event", "format", "fs", "manifest"]),
     ("verify", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository"]),
+    ("expire", &["clock", "error", "event", "manifest", "proof", "repository"]),
     ("restore", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("backup", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("settings", &["clock", "schedule", "error", "fs", "pace"]),
-    ("verbs", &["clock", "error", "event", "fs", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "settings"]),
+    ("verbs", &["clock", "error", "event", "fs", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "expire", "settings"]),
     (
         "agent",
         &[
@@ -60,6 +61,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "verify",
             "restore",
             "backup",
+            "expire",
             "settings",
             "verbs",
         ],

@@ -11,6 +11,8 @@ mod conformance;
 mod directory_repository;
 mod discovery;
 mod docs;
+#[cfg(feature = "faults")]
+mod expire;
 mod fixtures;
 mod format_index;
 mod format_log;

@@ -4,6 +4,7 @@ mod agent;
 mod backup;
 mod check;
 mod completions;
+mod expire;
 mod list;
 mod manual;
 mod output;
@@ -96,6 +97,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, session: &Session) ->
         Verb::Full(options) => backup::run(BackupKind::Full, options, session),
         Verb::Diff(options) => backup::run(BackupKind::Diff, options, session),
         Verb::Restore(options) => restore::run(options, session),
+        Verb::Expire(options) => expire::run(options, session),
         Verb::List(options) => list::run(options, session),
         Verb::Show(options) => show::run(options, session),
         Verb::Release(options) => release::run(options, session),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
+use crate::event::Run;
 
 /// Prints answers: text for people or JSON for programs, on standard output.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +69,34 @@ impl Output {
             let _ = print(|stdout| writeln!(stdout, "{object:#}"));
         }
         self.complain(error)
+    }
+
+    /// Whether there is somebody to be asked.
+    pub(super) fn can_ask(self) -> bool {
+        !self.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Asks what has to be answered by y or yes.
+    ///
+    /// # Errors
+    /// The run's interruption, which no answer has to wait for.
+    pub(super) fn ask(self, question: &str, run: &Run) -> Result<bool> {
+        complain(&printable(&format!("{question} [y/N] ")));
+        let (sender, answers) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            // Where nothing can be read, nothing was said.
+            let _ = std::io::stdin().read_line(&mut line);
+            let _ = sender.send(line);
+        });
+        loop {
+            run.check()?;
+            match answers.recv_timeout(std::time::Duration::from_millis(100)) {
+                Ok(line) => return Ok(["y", "yes"].contains(&line.trim().to_lowercase().as_str())),
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        }
     }
 
     /// Help and version go to standard output, usage errors to standard error.

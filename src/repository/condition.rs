@@ -52,7 +52,8 @@ impl fmt::Display for Remembered {
     }
 }
 
-fn key(label: &Label) -> String {
+/// Under which key the result of a verification is kept.
+pub(super) fn key(label: &Label) -> String {
     format!("verified-{label}")
 }
 

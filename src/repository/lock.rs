@@ -36,15 +36,7 @@ impl Lock {
     pub(super) fn take(path: &Path) -> Result<Self> {
         let file = fs::open_or_create(path, 0o600)?;
         let try_lock = || file.try_lock().map_err(|error| Error::from(error).hint("a repository needs a file system with locks (`flock`)"));
-        let mut taken = try_lock()?;
-        for _ in 0..GLANCES {
-            if taken {
-                break;
-            }
-            std::thread::sleep(GLANCE);
-            taken = try_lock()?;
-        }
-        if !taken {
+        if !patiently(try_lock)? {
             return Err(Error::new(Kind::Locked, "another run writes to this repository")
                 .at(path)
                 .because(describe(path))
@@ -69,6 +61,17 @@ impl Lock {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Tries for as long as somebody may have the lock for no more than a glance.
+pub(super) fn patiently(try_lock: impl Fn() -> Result<bool>) -> Result<bool> {
+    for _ in 0..GLANCES {
+        if try_lock()? {
+            return Ok(true);
+        }
+        std::thread::sleep(GLANCE);
+    }
+    try_lock()
 }
 
 impl Drop for Lock {

@@ -63,6 +63,31 @@ pub trait Repository: Sync {
     /// `Locked` where another run writes.
     fn mend<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Mending + 'a>>;
 
+    /// Keeps a backup from being removed while it is read: until what is returned is dropped.
+    ///
+    /// # Errors
+    /// `NotFound` where no such backup is listed, also where it is just being removed; `StoredCorrupt` where its manifest cannot be opened.
+    fn hold(&self, label: &Label) -> Result<Box<dyn Held>>;
+
+    /// Whether somebody holds a backup now.
+    ///
+    /// # Errors
+    /// As for [`Self::hold`].
+    fn is_held(&self, label: &Label) -> Result<bool>;
+
+    /// Bytes of disk space that come free with each of these backups when they are removed in this order. What others share comes free with the last of them.
+    /// Blocks that the file system shares below its files count as if they were each file's own.
+    ///
+    /// # Errors
+    /// `NotFound` where one is not listed; what the storage reports.
+    fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>>;
+
+    /// Takes the repository's only writer's place to remove backups. What an interrupted backup left stays for the next one.
+    ///
+    /// # Errors
+    /// `Locked` where another run writes.
+    fn expire<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Expiring + 'a>>;
+
     /// A small value that is kept beside the backups and may be lost with no harm to them: the result of a verification, a copy of a debt.
     /// Keys are 1 to 100 ASCII letters, digits, `-`, `_` and `.`, and do not begin with `.`; `lock` and `readers` are taken.
     ///
@@ -133,6 +158,28 @@ pub trait Mending {
     /// # Errors
     /// `StoredCorrupt` where the good file is gone, or turns out not to hold the row's bytes while they are copied; else the storage's.
     fn replace(&self, label: &Label, row: &Row, good: (&Label, &Row)) -> Result<()>;
+}
+
+/// A backup that somebody reads. Dropping it lets the backup go.
+pub trait Held: Send + Sync {}
+
+/// The only writer's place, taken to remove backups. Dropping it gives it back.
+pub trait Expiring {
+    /// Removes a backup, and what is remembered of it. In one durable step it is listed no more; then its space is given back. Whoever dies in between leaves
+    /// nothing that is listed, and the next run of a writer removes the rest.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not listed; what the storage reports while it still is. What fails after that is a note of the run.
+    fn remove(&self, label: &Label) -> Result<Removal>;
+}
+
+/// What became of a backup that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It has gone, and so many bytes of disk space came free.
+    Freed(u64),
+    /// Somebody holds it, and it stays.
+    InUse,
 }
 
 /// What interrupted runs left. The next run takes up what of it proves right, and its commit removes the rest.

@@ -119,13 +119,15 @@ pub struct Placement {
 /// Does what was planned, target by target; the failure of one leaves the others alone.
 ///
 /// # Errors
-/// [`Kind::Refused`] where the plan was made for another repository. What becomes of the targets is in the report, failures too.
+/// [`Kind::Refused`] where the plan was made for another repository, [`Kind::NotFound`] where the backup was removed meanwhile. What becomes of the targets is in the report, failures too.
 pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Report> {
     if repository.id() != plan.repository_id {
         return Err(Error::new(Kind::Refused, "the plan was made for another repository")
             .on(repository.place())
             .hint("plan the restore again"));
     }
+    // Before anything is written: a backup that is removed by then is not there, and from here on it stays.
+    let _held = repository.hold(&plan.backup.label)?;
     for warning in &plan.warnings {
         run.warn(warning.as_str());
     }

@@ -89,6 +89,8 @@ pub enum Verb {
     Verify(Verify),
     /// Tell whether a server would start from a data directory, and what it would lose, rebuild or refuse
     Check(Check),
+    /// Remove the backups that are not to be kept any longer
+    Expire(Expire),
     /// List the backups of a repository
     List(List),
     /// Show one backup
@@ -193,7 +195,7 @@ impl Verb {
             Self::Verify(options) => options.load.into(),
             Self::Restore(options) => options.load.into(),
             Self::Check(options) => options.load.into(),
-            Self::List(_) | Self::Show(_) | Self::Release(_) | Self::Agent(_) | Self::Completions(_) | Self::Manual(_) => Load::default(),
+            Self::Expire(_) | Self::List(_) | Self::Show(_) | Self::Release(_) | Self::Agent(_) | Self::Completions(_) | Self::Manual(_) => Load::default(),
         }
     }
 }
@@ -393,6 +395,56 @@ pub struct Verify {
     /// The load.
     #[command(flatten)]
     pub load: Unhurried,
+}
+
+/// `kbackup expire`.
+#[derive(Debug, Args)]
+pub struct Expire {
+    /// The repository.
+    #[command(flatten)]
+    pub repository: Repository,
+    /// The policy.
+    #[command(flatten)]
+    pub keep: Keep,
+    /// Remove without asking; needed where nobody sits at a terminal
+    #[arg(long, env = "KBACKUP_CONFIRM")]
+    pub confirm: bool,
+    /// Show the plan, and remove nothing
+    #[arg(long, env = "KBACKUP_DRY_RUN")]
+    pub dry_run: bool,
+}
+
+/// What to keep of each branch; what no rule keeps goes.
+#[derive(Debug, Clone, Args)]
+pub struct Keep {
+    /// The newest N backups
+    #[arg(long, env = "KBACKUP_KEEP_LAST", value_name = "N", value_parser = at_least_one(), help_heading = "Keep, of each branch")]
+    pub keep_last: Option<u32>,
+    /// The newest backup of each of the last N hours that have one
+    #[arg(long, env = "KBACKUP_KEEP_HOURLY", value_name = "N", value_parser = at_least_one(), help_heading = "Keep, of each branch")]
+    pub keep_hourly: Option<u32>,
+    /// The newest backup of each of the last N days that have one
+    #[arg(long, env = "KBACKUP_KEEP_DAILY", value_name = "N", value_parser = at_least_one(), help_heading = "Keep, of each branch")]
+    pub keep_daily: Option<u32>,
+    /// The newest backup of each of the last N weeks that have one; a week begins on Monday
+    #[arg(long, env = "KBACKUP_KEEP_WEEKLY", value_name = "N", value_parser = at_least_one(), help_heading = "Keep, of each branch")]
+    pub keep_weekly: Option<u32>,
+    /// The newest backup of each of the last N months that have one
+    #[arg(long, env = "KBACKUP_KEEP_MONTHLY", value_name = "N", value_parser = at_least_one(), help_heading = "Keep, of each branch")]
+    pub keep_monthly: Option<u32>,
+    /// The newest backup of each of the last N years that have one
+    #[arg(long, env = "KBACKUP_KEEP_YEARLY", value_name = "N", value_parser = at_least_one(), help_heading = "Keep, of each branch")]
+    pub keep_yearly: Option<u32>,
+    /// All that were finished no longer than this before the newest good backup of the repository
+    #[arg(long, env = "KBACKUP_KEEP_WITHIN", value_name = "TIME", help_heading = "Keep, of each branch")]
+    pub keep_within: Option<Span>,
+    /// Where hours, days and all others begin, such as Europe/Berlin
+    #[arg(long, env = "KBACKUP_TIME_ZONE", value_name = "ZONE", default_value = "system", help_heading = "Keep, of each branch")]
+    pub time_zone: Zone,
+}
+
+fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
 }
 
 /// `kbackup check`.

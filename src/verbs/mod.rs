@@ -1,6 +1,7 @@
 //! From settings to what the core does: one file per verb, for whoever runs it, the command line or the agent. Nothing is printed here.
 
 pub mod backup;
+pub mod expire;
 pub mod log;
 pub mod node;
 pub mod priority;

@@ -102,9 +102,18 @@ fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared:
     let mut backups = Vec::with_capacity(chosen.len());
     for Listed { label, .. } in chosen {
         run.check()?;
-        let report = match repository.manifest(&label) {
+        // Also while the result is kept: of a backup that is removed nothing is remembered.
+        let (_held, manifest) = match repository.hold(&label) {
+            Ok(held) => (Some(held), repository.manifest(&label)),
+            Err(error) => (None, Err(error)),
+        };
+        let report = match manifest {
             Ok(manifest) => backup::verify(repository, &manifest, depth, shared, run)?,
             Err(error) if error.kind() == Kind::StoredCorrupt => unreadable(label, &error),
+            Err(error) if error.kind() == Kind::NotFound && *which == Which::All => {
+                run.note(format!("{label} was removed meanwhile"));
+                continue;
+            }
             Err(error) => return Err(error),
         };
         let result = Remembered { at: clock::now(), depth, findings: report.findings.len() as u64 };

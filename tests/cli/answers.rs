@@ -6,7 +6,7 @@ use super::{Place, Stage, snapshots, stable};
 fn help() {
     let place = Place::new();
     stable(&place, || {
-        for verb in ["", "full", "diff", "restore", "verify", "check", "list", "show", "release", "completions", "manual"] {
+        for verb in ["", "full", "diff", "restore", "verify", "check", "expire", "list", "show", "release", "completions", "manual"] {
             let line = format!("{verb} --help");
             let name = if verb.is_empty() { "help".to_owned() } else { format!("help-{verb}") };
             insta::assert_snapshot!(name, super::transcript(line.trim(), place.kbackup(&line).env("COLUMNS", "120")));
@@ -75,6 +75,32 @@ fn a_day_of_an_operator() {
         "release-nothing": stage.transcript("release"),
         "release-nothing-json": stage.transcript("release --json"),
     );
+}
+
+#[test]
+fn what_is_not_kept_goes() {
+    let stage = Stage::backed_up("26.1-append");
+    let place = &stage.place;
+    for _ in 0..2 {
+        stage.advance(100);
+        assert!(matches!(place.kbackup(&stage.line("diff --repo repo --node URL")).output().unwrap().status.code(), Some(0 | 3)));
+    }
+    snapshots!(place,
+        "expire-no-rule": stage.transcript("expire --repo repo --confirm"),
+        "expire-no-rule-json": stage.transcript("expire --repo repo --json"),
+        "expire-zero": stage.transcript("expire --repo repo --keep-last 0"),
+        "expire-zone": stage.transcript("expire --repo repo --keep-daily 1 --time-zone Berlin"),
+        "expire-nothing": stage.transcript("expire --repo repo --keep-last 3"),
+        "expire-dry-run": stage.transcript("expire --repo repo --keep-last 1 --dry-run"),
+        "expire-dry-run-json": stage.transcript("expire --repo repo --keep-last 1 --dry-run --json --time-zone UTC"),
+        "expire-unconfirmed": stage.transcript("expire --repo repo --keep-last 2"),
+    );
+    assert_eq!(place.listed().len(), 3);
+    snapshots!(place,
+        "expire": stage.transcript("expire --repo repo --keep-last 2 --confirm"),
+        "expire-json": stage.transcript("expire --repo repo --keep-last 1 --confirm --json"),
+    );
+    assert_eq!(place.listed().len(), 1);
 }
 
 #[test]

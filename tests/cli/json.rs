@@ -132,6 +132,9 @@ fn the_page_is_what_is_printed() {
     contract.check(place, &stage.line("full --repo repo --node URL"), "kbackup.summary/1");
     contract.check(place, "verify --repo repo --all --repair --dry-run", "kbackup.repair-plan/1");
     contract.check(place, "verify --repo repo --all --repair", "kbackup.repair/1");
+    contract.check(place, &stage.line("full --repo repo --node URL"), "kbackup.summary/1");
+    contract.check(place, "expire --repo repo --keep-last 1 --keep-daily 3 --dry-run", "kbackup.expire-plan/1");
+    contract.check(place, "expire --repo repo --keep-last 1 --confirm", "kbackup.expire/1");
     let debt = r#"{"format":1,"node":{"url":"http://127.0.0.1:1","unix_socket":null,"endpoint":"node:2113","instance":null},
         "scavenge":{"id":"one","threads":1,"throttle_percent":100,"since":"2026-11-21T06:00:00Z"},"auto_scavenge":null,"process":1}"#;
     place.write("state/node.json", debt);

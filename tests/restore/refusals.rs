@@ -4,7 +4,7 @@ use kbackup::error::{Kind, Result};
 use kbackup::event::Run;
 use kbackup::format::{ChunkNumber, LogPosition, ReadAt};
 use kbackup::manifest::{FileSet, Label, Manifest, RestoreMark, Role, Row};
-use kbackup::repository::{Incoming, Listed, Mending, Repository};
+use kbackup::repository::{Expiring, Held, Incoming, Listed, Mending, Repository};
 use kbackup::restore::{Accept, Request, Target, plan};
 
 use super::stage::{Stage, back_up, contents, request, run};
@@ -180,6 +180,22 @@ impl Repository for Boasting<'_> {
 
     fn mend<'b>(&'b self, run: &'b Run) -> Result<Box<dyn Mending + 'b>> {
         self.0.mend(run)
+    }
+
+    fn hold(&self, label: &Label) -> Result<Box<dyn Held>> {
+        self.0.hold(label)
+    }
+
+    fn is_held(&self, label: &Label) -> Result<bool> {
+        self.0.is_held(label)
+    }
+
+    fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>> {
+        self.0.would_free(labels)
+    }
+
+    fn expire<'b>(&'b self, run: &'b Run) -> Result<Box<dyn Expiring + 'b>> {
+        self.0.expire(run)
     }
 
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {

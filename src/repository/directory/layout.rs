@@ -16,6 +16,7 @@ pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
 pub(super) const MANIFEST: &str = "manifest.json";
+const EXPIRED: &str = "expired-";
 
 /// Where everything lies.
 #[derive(Debug, Clone)]
@@ -65,6 +66,12 @@ pub(super) fn damaged_marker(path: &Path) -> Error {
         .hint("the backups in `backups/` are not touched by it: put the file back from a copy of the repository, or take it away, and the next `kbackup full` writes another one")
 }
 
+/// The backup of which this is the rest, where a removal came to a sudden end.
+pub(super) fn expired_label(entry: &fs::Entry) -> Option<Label> {
+    let name = entry.name.to_str().filter(|_| entry.status.kind == FileKind::Directory)?;
+    name.strip_prefix(EXPIRED)?.parse().ok()
+}
+
 impl Layout {
     pub(super) fn new(root: PathBuf) -> Self {
         Self { root }
@@ -88,6 +95,11 @@ impl Layout {
 
     pub(super) fn incoming(&self) -> PathBuf {
         self.root.join("incoming")
+    }
+
+    /// Where a backup goes that is removed: out of the list, and where the next writer sweeps.
+    pub(super) fn expired(&self, label: &Label) -> PathBuf {
+        self.incoming().join(format!("{EXPIRED}{label}"))
     }
 
     pub(super) fn state(&self) -> PathBuf {

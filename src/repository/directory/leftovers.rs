@@ -2,7 +2,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::layout::{MANIFEST, has_directories};
+use super::layout::{MANIFEST, expired_label, has_directories};
 use super::stored::Files;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
@@ -36,7 +36,8 @@ impl Leftovers {
     /// What the file system reports.
     pub(super) fn sorted_out(incoming: &Path, run: &Run) -> Result<Self> {
         let mut runs = Vec::new();
-        for entry in fs::list(incoming)?.into_iter().rev() {
+        // The rest of a backup that was removed is swept elsewhere, or cannot be: then it waits.
+        for entry in fs::list(incoming)?.into_iter().rev().filter(|entry| expired_label(entry).is_none()) {
             let files = Files::new(incoming.join(&entry.name));
             let is_run = is_run(&entry);
             // What another run has taken all from, and what holds nothing but links to a backup's files, is of no use.

@@ -5,6 +5,7 @@
 //! REPO/backups/LABEL/manifest.json    the commit record
 //! REPO/backups/LABEL/db/… index/…     the files
 //! REPO/incoming/ID/…                  a backup in the making
+//! REPO/incoming/expired-LABEL/…       the rest of one that is being removed
 //! REPO/state/…                        the lock, and small values that may be lost
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! never written to again, as its inode may be in several backups; only names are made, moved and removed. Links that somebody plants in a repository are
 //! never followed.
 
+mod expiring;
 mod incoming;
 mod layout;
 mod leftovers;
@@ -23,13 +25,14 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use self::expiring::{DirectoryExpiring, Reader, Tally};
 use self::incoming::DirectoryIncoming;
 use self::layout::{DIRECTORY_MODE, FILE_MODE, Layout, MANIFEST, MAX_BYTES, Marker, is_directory};
 use self::leftovers::Leftovers;
 use self::mending::DirectoryMending;
 use self::stored::Files;
 use super::lock::Lock;
-use super::{Incoming, Interrupted, Listed, Mending, Repository};
+use super::{Expiring, Held, Incoming, Interrupted, Listed, Mending, Repository};
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::ReadAt;
@@ -155,6 +158,7 @@ impl DirectoryRepository {
         if let Err(error) = fs::remove_stale_staging(&self.layout.state()) {
             run.note(format!("{error}: what a run that was killed left there stays until the next one"));
         }
+        expiring::sweep(self, run)?;
         let leftovers = Leftovers::sorted_out(&self.layout.incoming(), run)?;
         Ok((lock, leftovers))
     }
@@ -173,6 +177,8 @@ impl DirectoryRepository {
         let path = self.backup(label)?.top().join(MANIFEST);
         match fs::open(&path) {
             Ok(file) => Ok((path, file)),
+            // Removed since it was looked at.
+            Err(error) if error.is_not_found() && !self.is_listed(label)? => Err(no_such_backup(label)),
             Err(error) => {
                 let why = if error.is_not_found() {
                     "it is gone"
@@ -187,12 +193,12 @@ impl DirectoryRepository {
     }
 
     fn backup(&self, label: &Label) -> Result<Files> {
-        if self.is_listed(label)? {
-            Ok(Files::new(self.layout.backup(label)))
-        } else {
-            Err(Error::new(Kind::NotFound, "there is no such backup").on(label).hint("`kbackup list` shows what there is"))
-        }
+        if self.is_listed(label)? { Ok(Files::new(self.layout.backup(label))) } else { Err(no_such_backup(label)) }
     }
+}
+
+fn no_such_backup(label: &Label) -> Error {
+    Error::new(Kind::NotFound, "there is no such backup").on(label).hint("`kbackup list` shows what there is")
 }
 
 /// A manifest stands in the directory of its own backup.
@@ -263,6 +269,24 @@ impl Repository for DirectoryRepository {
         // What an interrupted backup left stays for the next one.
         let (lock, _) = self.only_writer(run)?;
         Ok(Box::new(DirectoryMending::new(self, run, lock)))
+    }
+
+    fn hold(&self, label: &Label) -> Result<Box<dyn Held>> {
+        Ok(Box::new(Reader::of(self, label)?))
+    }
+
+    fn is_held(&self, label: &Label) -> Result<bool> {
+        Ok(expiring::alone(self, label)?.is_none())
+    }
+
+    fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>> {
+        let mut tally = Tally::default();
+        labels.iter().map(|label| tally.without(self.backup(label)?.top())).collect()
+    }
+
+    fn expire<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Expiring + 'a>> {
+        let (lock, _) = self.only_writer(run)?;
+        Ok(Box::new(DirectoryExpiring::new(self, run, lock)))
     }
 
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {

@@ -138,3 +138,28 @@ fn a_verification() {
         ask(&bench, &before, false, cut);
     });
 }
+
+/// Between the step that takes a backup out of the list and the last of its files: each one is whole, or not listed.
+#[test]
+fn an_expiry() {
+    let bench = Bench::new(&small());
+    let place = bench.path("watched");
+    let repository = place.join("repository");
+    for verb in ["full", "diff", "diff"] {
+        assert_success(&back_up(&bench, verb, &repository).output().unwrap());
+        bench.append(50_000);
+    }
+    let before = listed(&repository, "before");
+    let watched = Watched::new(&place);
+    let line = ["expire", "--keep-last", "1", "--confirm"];
+    // What a killed one left is swept by the next, which must not trust that the list has lost it for good.
+    let fault = format!("sync:{}/incoming:1:abort", repository.display());
+    assert!(!watched.watch(kbackup(&line, &[("--repo", &repository)]).env("KBACKUP_FAULT", fault)).status.success());
+    assert_success(&watched.watch(&mut kbackup(&line, &[("--repo", &repository)])));
+    watched.lose_power("expire", 12, |cut| {
+        let left = listed(&cut.disk.join("repository"), cut.what);
+        assert!(left.contains(&before[2]) && left.iter().all(|label| before.contains(label)), "{}: {left:?}", cut.what);
+        assert!(!cut.complete || left.len() == 1, "{}: {left:?} are listed again", cut.what);
+        ask(&bench, &left, false, cut);
+    });
+}
