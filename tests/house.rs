@@ -22,7 +22,10 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("restore", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("backup", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("settings", &["clock", "schedule", "error", "fs", "pace"]),
-    ("verbs", &["clock", "error", "event", "fs", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "expire", "settings"]),
+    (
+        "verbs",
+        &["clock", "error", "event", "fs", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "expire", "settings"],
+    ),
     (
         "agent",
         &[

@@ -14,6 +14,7 @@ use crate::backup::Summary;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Interruption, Observer, Run, Step};
+use crate::expire;
 use crate::manifest::BackupKind;
 use crate::repository::DirectoryRepository;
 use crate::settings::arguments::Verb;
@@ -173,6 +174,11 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
                     .because(finding.path.as_ref().map_or_else(|| finding.what.clone(), |path| format!("{path}: {}", finding.what)))
                     .hint("`kbackup verify --repair` mends what a sound copy is left of; else the next diff reads it from the node again")),
             }
+        }
+        Verb::Expire(options) => {
+            let repository = DirectoryRepository::open(&options.repository.repo)?;
+            let report = expire::execute(&repository, &verbs::expire::plan(&repository, &options.keep, run)?, run)?;
+            Ok(Done { bytes_stored: report.freed, files_copied: report.removed.len() as u64, ..Done::default() })
         }
         _ => Err(Error::new(Kind::Failed, format!("`{}` is no job of an agent", order.job))),
     }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use self::policy::{Facts, reasons};
 pub use self::policy::{Policy, Reason, Rule};
-use crate::clock::{Zone, Timestamp};
+use crate::clock::{Timestamp, Zone};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::manifest::{Head, Label};

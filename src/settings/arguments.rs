@@ -195,7 +195,13 @@ impl Verb {
             Self::Verify(options) => options.load.into(),
             Self::Restore(options) => options.load.into(),
             Self::Check(options) => options.load.into(),
-            Self::Expire(_) | Self::List(_) | Self::Show(_) | Self::Release(_) | Self::Agent(_) | Self::Completions(_) | Self::Manual(_) => Load::default(),
+            Self::Expire(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Release(_)
+            | Self::Agent(_)
+            | Self::Completions(_)
+            | Self::Manual(_) => Load::default(),
         }
     }
 }
