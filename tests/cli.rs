@@ -10,6 +10,7 @@ mod load;
 mod pauses;
 mod settings;
 mod signals;
+mod status;
 mod streams;
 
 use std::fmt::Write;
@@ -176,8 +177,11 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r"127\.0\.0\.1:\d+", "[NODE]");
     settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "[ID]");
     settings.add_filter(r"after \d+ s", "after [SECONDS] s");
+    settings.add_filter(r"given back after=.*", "given back after=[LENGTH]");
     settings.add_filter(r#""seconds": \d+"#, r#""seconds": "[SECONDS]""#);
     settings.add_filter(r"process \d+", "process [PID]");
+    settings.add_filter(r"\d+ seconds?( ago| old)", "[AGE]$1");
+    settings.add_filter(r"[\d.]+ \w+ free", "[FREE] free");
     settings.add_filter(r"by \S+ on \S+, process", "by [USER] on [HOST], process");
     settings.add_filter(r"\b\d+ s( +1 )", "[AGE]$1");
     settings.add_filter(r"/(dev/shm|tmp)/\.tmp\w+", "[ELSEWHERE]");

@@ -28,14 +28,16 @@ pub struct Seen<T> {
     pub facts: Option<T>,
     /// Why nothing could be seen.
     pub problem: Option<String>,
+    /// What helps against that.
+    pub hints: Vec<String>,
 }
 
 impl<T> Seen<T> {
     fn of(result: Result<T>) -> Self {
         let at = clock::now();
         match result {
-            Ok(facts) => Self { at, facts: Some(facts), problem: None },
-            Err(error) => Self { at, facts: None, problem: Some(error.in_words()) },
+            Ok(facts) => Self { at, facts: Some(facts), problem: None, hints: Vec::new() },
+            Err(error) => Self { at, facts: None, problem: Some(error.in_words()), hints: error.hints().to_vec() },
         }
     }
 }

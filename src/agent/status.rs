@@ -49,6 +49,25 @@ pub struct Verdict {
     pub concerns: Vec<Concern>,
 }
 
+impl Verdict {
+    fn of(mut concerns: Vec<Concern>, all_is_well: String) -> Self {
+        // The worst first, and else in the order in which they were thought of.
+        concerns.sort_by_key(|concern| std::cmp::Reverse(concern.level));
+        let (level, sentence) = match concerns.first() {
+            None => (Level::Safe, all_is_well),
+            Some(Concern { level: Level::Danger, what, .. }) => (Level::Danger, format!("This node is not safe: {what}")),
+            Some(Concern { level, what, .. }) => (*level, format!("This node is backed up, but look at this: {what}")),
+        };
+        Self { level, sentence, concerns }
+    }
+
+    /// Something else is not as it should be.
+    pub fn add(&mut self, concern: Concern) {
+        let concerns = std::mem::take(&mut self.concerns).into_iter().chain([concern]).collect();
+        *self = Self::of(concerns, std::mem::take(&mut self.sentence));
+    }
+}
+
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concern {
@@ -222,13 +241,7 @@ impl Judge<'_> {
         let mut concerns: Vec<Concern> = [self.repository(), self.exposure(), self.newest()].into_iter().flatten().collect();
         concerns.extend(self.failures());
         concerns.extend([self.node(), self.room(), self.configuration()].into_iter().flatten());
-        concerns.sort_by_key(|concern| std::cmp::Reverse(concern.level));
-        let (level, sentence) = match concerns.first() {
-            None => (Level::Safe, self.all_is_well()),
-            Some(Concern { level: Level::Danger, what, .. }) => (Level::Danger, format!("This node is not safe: {what}")),
-            Some(Concern { level, what, .. }) => (*level, format!("This node is backed up, but look at this: {what}")),
-        };
-        Verdict { level, sentence, concerns }
+        Verdict::of(concerns, self.all_is_well())
     }
 
     fn facts(&self) -> Option<&RepositoryFacts> {
@@ -247,12 +260,13 @@ impl Judge<'_> {
 
     fn repository(&self) -> Option<Concern> {
         let problem = self.seeing.repository.problem.as_ref()?;
-        Some(Concern { level: Level::Danger, what: format!("its repository cannot be read: {problem}"), hints: Vec::new() })
+        let hints = self.seeing.repository.hints.clone();
+        Some(Concern { level: Level::Danger, what: format!("its repository cannot be read: {problem}"), hints })
     }
 
     fn exposure(&self) -> Option<Concern> {
         let facts = self.facts()?;
-        let newest = facts.newest_good();
+        let (newest, limit) = (facts.newest_good(), Span(self.seeing.max_age));
         match age(self.seeing.now, self.seeing.exposure, newest) {
             None if facts.points.is_empty() => Some(Concern {
                 level: Level::Danger,
@@ -266,7 +280,10 @@ impl Judge<'_> {
             }),
             Some(age) if age >= self.seeing.max_age => Some(Concern {
                 level: Level::Danger,
-                what: format!("what it wrote {} ago is in no backup, and the limit is {}", roughly(age), Span(self.seeing.max_age)),
+                what: match self.seeing.exposure {
+                    Some(_) => format!("what it wrote {} ago is in no backup, and the limit is {limit}", roughly(age)),
+                    None => format!("its newest good backup is {} old, and the limit is {limit}", roughly(age)),
+                },
                 hints: Vec::new(),
             }),
             Some(_) => None,
@@ -301,8 +318,9 @@ impl Judge<'_> {
     }
 
     fn node(&self) -> Option<Concern> {
-        let problem = self.seeing.node.as_ref()?.problem.as_ref()?;
-        Some(Concern { level: Level::Attention, what: format!("the node does not answer: {problem}"), hints: Vec::new() })
+        let node = self.seeing.node.as_ref()?;
+        let problem = node.problem.as_ref()?;
+        Some(Concern { level: Level::Attention, what: format!("the node does not answer: {problem}"), hints: node.hints.clone() })
     }
 
     fn room(&self) -> Option<Concern> {

@@ -25,7 +25,7 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("13", "node out of reach"),
     ("20", "stored data is corrupt (check: a server would not start, or would lose something)"),
     ("21", "the source is corrupt"),
-    ("22", "the node kept changing, or is not fit"),
+    ("22", "the node kept changing, or is not fit; or scavenging was kept from it for --max-pause"),
     ("23", "refused for safety"),
     ("130, 143", "interrupted (SIGINT; SIGTERM, or the --window is closed); clean"),
 ];
@@ -71,6 +71,8 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ("list", "kbackup list --repo /backup/node1", "What is there?"),
     ("show", "kbackup show latest --repo /backup/node1 --files", "The newest backup, file by file:"),
     ("release", "kbackup release --config /etc/kbackup/kbackup.toml", "After a kill or a power cut, as ExecStopPost= of a unit:"),
+    ("status", "kbackup status --repo /backup/node1 --max-age 26h --monitoring-plugin", "For a monitoring system, without an agent:"),
+    ("status", "kbackup status --agent http://127.0.0.1:2114", "What the agent beside the node says:"),
     ("agent", "kbackup agent --config /etc/kbackup/kbackup.toml", "For good, by a schedule and as the node changes:"),
     ("agent", "kbackup agent --config /etc/kbackup/kbackup.toml --check-config", "Is the configuration right?"),
     ("completions", "kbackup completions bash", "What bash has to read, for a file in /usr/share/bash-completion/completions:"),

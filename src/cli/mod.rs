@@ -12,6 +12,7 @@ mod progress;
 mod release;
 mod restore;
 mod show;
+mod status;
 mod verify;
 mod window;
 
@@ -61,10 +62,11 @@ impl Session {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let output = Output::new(settings::wants_json(&arguments));
+    let wants_plugin = settings::wants_plugin(&arguments);
     let settings = match settings::resolve(arguments.clone()) {
         Ok(settings) => settings,
-        Err(Unresolved::Usage(message)) => return output.usage(&message),
-        Err(Unresolved::Error(error)) => return output.error(&error),
+        Err(Unresolved::Usage(message)) => return status::unknown(wants_plugin, output.usage(&message)),
+        Err(Unresolved::Error(error)) => return status::unknown(wants_plugin, output.error(&error)),
     };
     let common = Common::of(&settings);
     let output = Output::new(common.general.json);
@@ -100,6 +102,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, session: &Session) ->
         Verb::Expire(options) => expire::run(options, session),
         Verb::List(options) => list::run(options, session),
         Verb::Show(options) => show::run(options, session),
+        Verb::Status(options) => status::run(options, session),
         Verb::Release(options) => release::run(options, session),
         Verb::Verify(options) => verify::run(options, session),
         Verb::Check(options) => check::run(options, session),

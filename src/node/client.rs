@@ -456,7 +456,11 @@ impl Client {
         self.success(&reply).map(|()| Resume::Accepted)
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &str, patience: Patience<'_>) -> Result<T> {
+    /// What stands under a path, as JSON. Also for what is no node's admin API, and is asked in the same way: an agent's status.
+    ///
+    /// # Errors
+    /// As [`Self::gossip`].
+    pub fn read<T: DeserializeOwned>(&self, path: &str, patience: Patience<'_>) -> Result<T> {
         let reply = self.ask(&Question::get(path), patience)?;
         self.success(&reply)?;
         reply.json()

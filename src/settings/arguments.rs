@@ -97,6 +97,8 @@ pub enum Verb {
     Show(Show),
     /// Give back to a node what a killed backup still owes it
     Release(Release),
+    /// Tell whether a node is safe now: from its agent, or from the repository alone
+    Status(Status),
     /// Keep a node backed up: run beside it for good, by a schedule and as it changes, and show how it stands
     Agent(Agent),
     /// Print the completions of a shell
@@ -198,6 +200,7 @@ impl Verb {
             Self::Expire(_)
             | Self::List(_)
             | Self::Show(_)
+            | Self::Status(_)
             | Self::Release(_)
             | Self::Agent(_)
             | Self::Completions(_)
@@ -507,6 +510,32 @@ pub struct Release {
     /// Tell what is owed, and give nothing back
     #[arg(long, env = "KBACKUP_DRY_RUN")]
     pub dry_run: bool,
+}
+
+/// `kbackup status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Directory of the repository, for where no agent is asked, or none answers
+    #[arg(long, env = "KBACKUP_REPO", value_name = "DIR", required_unless_present = "agent")]
+    pub repo: Option<PathBuf>,
+    /// Address of the agent, such as `http://127.0.0.1:2114`
+    #[arg(long, env = "KBACKUP_AGENT", value_name = "URL")]
+    pub agent: Option<Address>,
+    /// User of the agent's page
+    #[arg(long, env = "KBACKUP_AGENT_USER", value_name = "NAME", requires = "agent_password_file")]
+    pub agent_user: Option<String>,
+    /// File with the password of the agent's page
+    #[arg(long, env = "KBACKUP_AGENT_PASSWORD_FILE", value_name = "FILE")]
+    pub agent_password_file: Option<PathBuf>,
+    /// PEM file with the certificate authorities to trust for the agent's page; may be repeated
+    #[arg(long, env = "KBACKUP_AGENT_CA_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub agent_ca_file: Vec<PathBuf>,
+    /// What was written and is in no backup may become so old; an agent has its own limit
+    #[arg(long, env = "KBACKUP_MAX_AGE", value_name = "TIME", default_value = "26h")]
+    pub max_age: Span,
+    /// Answer as monitoring systems expect of a plugin: one line, and 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    #[arg(long, env = "KBACKUP_MONITORING_PLUGIN")]
+    pub monitoring_plugin: bool,
 }
 
 /// `kbackup agent`. What its runs of `full`, `diff`, `verify` and `expire` are to do stands in their own options.

@@ -6,4 +6,4 @@ pub mod arguments;
 mod file;
 mod parse;
 
-pub use parse::{Origin, Setting, Settings, Unresolved, command, resolve, resolve_as, wants_json};
+pub use parse::{Origin, Setting, Settings, Unresolved, command, resolve, resolve_as, wants_json, wants_plugin};

@@ -146,9 +146,17 @@ pub fn resolve_as(verb: &str, settings: &Settings) -> Result<Settings, Unresolve
 
 /// Whether the answer, and so an error too, is wanted as JSON; for what goes wrong before the arguments are understood.
 pub fn wants_json(arguments: &[OsString]) -> bool {
-    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
-        || std::env::var("KBACKUP_JSON")
-            .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on" | "y" | "t"))
+    is_switched_on(arguments, "--json", "KBACKUP_JSON")
+}
+
+/// The same of the exit codes of a monitoring plugin.
+pub fn wants_plugin(arguments: &[OsString]) -> bool {
+    is_switched_on(arguments, "--monitoring-plugin", "KBACKUP_MONITORING_PLUGIN")
+}
+
+fn is_switched_on(arguments: &[OsString], flag: &str, variable: &str) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == flag)
+        || std::env::var(variable).is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on" | "y" | "t"))
 }
 
 /// `--config` has to be known before the rest can be parsed.

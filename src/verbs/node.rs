@@ -55,7 +55,10 @@ fn credentials(node: &Node, secrets: Secrets) -> Result<Option<Credentials>> {
 }
 
 /// The first line of a file, or a variable, which wins over a file that the configuration file names.
-fn secret(file: Option<&Path>, origin: Origin, variable: &str) -> Result<Option<SecretString>> {
+///
+/// # Errors
+/// [`Kind::Usage`] where it cannot be read, or is empty.
+pub fn secret(file: Option<&Path>, origin: Origin, variable: &str) -> Result<Option<SecretString>> {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
     let file = file.filter(|_| origin != Origin::File || value.is_none());
     let text = match (file, value) {

@@ -6,7 +6,22 @@ use super::{Place, Stage, snapshots, stable};
 fn help() {
     let place = Place::new();
     stable(&place, || {
-        for verb in ["", "full", "diff", "restore", "verify", "check", "expire", "list", "show", "release", "completions", "manual"] {
+        for verb in [
+            "",
+            "full",
+            "diff",
+            "restore",
+            "verify",
+            "check",
+            "expire",
+            "list",
+            "show",
+            "status",
+            "release",
+            "agent",
+            "completions",
+            "manual",
+        ] {
             let line = format!("{verb} --help");
             let name = if verb.is_empty() { "help".to_owned() } else { format!("help-{verb}") };
             insta::assert_snapshot!(name, super::transcript(line.trim(), place.kbackup(&line).env("COLUMNS", "120")));
