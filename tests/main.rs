@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk past the door")]
 
+mod agent;
 mod backup;
 mod check;
 mod cli;

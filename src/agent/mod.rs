@@ -2,6 +2,7 @@
 //!
 //! One loop plans, starts one run at a time on a thread of its own, and looks at the node and the repository between; everything else reads the [`Status`].
 
+mod change;
 mod configuration;
 mod exposure;
 mod http;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use self::change::Watch;
 pub use self::configuration::Configuration;
 pub use self::exposure::Exposure;
 use self::exposure::History;
@@ -71,16 +73,19 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
     }
     let (endings, mut ended) = mpsc::unbounded_channel();
     let mut looked_at: Option<Instant> = None;
+    let watch = Watch::start()?;
     info!("the agent keeps `{}`", agent.configuration().agent.repository.repo.display());
     loop {
         if looked_at.is_none_or(|at| at.elapsed() >= LOOK) {
             agent.look().await;
             looked_at = Some(Instant::now());
+            watch.directory(agent.to_be_watched());
         }
         agent.glance();
         agent.begin_what_is_due(&endings);
         tokio::select! {
             () = tokio::time::sleep(GLANCE) => {}
+            () = watch.changed() => {}
             Some(record) = ended.recv() => {
                 agent.ended(record);
                 looked_at = None;
@@ -158,6 +163,11 @@ impl Agent {
         let told = node.as_ref().and_then(|node| node.facts.as_ref()).map(|node| node.db.clone());
         seen.db = configuration.agent.db.clone().or(told).or(seen.db.take());
         (seen.repository, seen.node) = (repository, node);
+    }
+
+    /// The directory whose changes may ask for a backup.
+    fn to_be_watched(&self) -> Option<PathBuf> {
+        if self.configuration().agent.on_change.is_off() { None } else { lock(&self.seen).db.clone() }
     }
 
     /// Sees how far the node's log has come.

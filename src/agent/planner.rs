@@ -120,10 +120,16 @@ impl Planner<'_> {
             Some(Outcome::Interrupted { .. }) => return Some((self.now(), Trigger::Retry)),
             _ => {}
         }
-        if self.job == Job::Diff && self.situation.repository.is_some_and(|repository| repository.newest_good().is_none()) {
+        if self.job == Job::Diff && self.is_first() {
             return Some((self.now(), Trigger::First));
         }
         [self.by_the_clock(), self.by_change()].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+
+    /// A repository that was there before and is not there now is no new one.
+    fn is_first(&self) -> bool {
+        let was_there = || self.situation.journal.records().iter().any(|record| record.repository.is_some());
+        self.situation.repository.map_or_else(|| !was_there(), |repository| repository.newest_good().is_none())
     }
 
     fn is_asked_for_by_change(&self) -> bool {

@@ -1,0 +1,71 @@
+//! Backups that are asked for by what the node writes.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use super::sidecar::{Sidecar, labels};
+use crate::cli::Stage;
+
+fn agent(stage: &Stage, on_change: &str) -> Sidecar {
+    let line = stage.line("agent --repo repo --node URL --diff-schedule off --verify-schedule off");
+    let mut command = stage.place.process(&line);
+    command.args(["--on-change", on_change]);
+    Sidecar::start(command)
+}
+
+#[test]
+fn a_node_that_writes_is_backed_up_at_once() {
+    let stage = Stage::new("26.1-append");
+    let sidecar = agent(&stage, "1B");
+    let mut made = labels(&sidecar.shows("the first backup", |status| labels(status).len() == 1));
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let seen = sidecar.shows("that everything is backed up", |status| status["exposure"]["bytes"] == 0);
+        let writer = seen["exposure"]["writer"].clone();
+        let began = Instant::now();
+        while stage.node.checkpoint(kbackup_testnode::Checkpoint::Writer) == writer.as_i64() {
+            stage.advance(1);
+        }
+        made = labels(&sidecar.shows("another backup", |status| labels(status).len() > made.len()));
+        quickest = quickest.min(began.elapsed());
+    }
+    // The loop alone comes by each 5 seconds.
+    assert!(quickest < Duration::from_secs(5), "{quickest:?}");
+    let history = sidecar.status()["history"].clone();
+    let triggers: Vec<&str> = history.as_array().unwrap().iter().map(|run| run["trigger"].as_str().unwrap()).collect();
+    assert_eq!((triggers[0], triggers.last()), ("first", Some(&"change")), "{history}");
+}
+
+/// As often as it can, for so long; the processor time that the agent used meanwhile.
+fn while_writing(stage: &Stage, sidecar: &Sidecar, span: Duration) -> (u32, Duration) {
+    let path = stage.node.db().join("writer.chk");
+    let checkpoint = OpenOptions::new().write(true).open(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let (began, before) = (Instant::now(), sidecar.processor());
+    let mut writes = 0;
+    while began.elapsed() < span {
+        for _ in 0..10 {
+            checkpoint.write_all_at(&bytes, 0).unwrap();
+            writes += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    (writes, sidecar.processor().checked_sub(before).unwrap())
+}
+
+#[test]
+fn a_busy_node_costs_the_agent_next_to_nothing() {
+    const SPAN: Duration = Duration::from_secs(5);
+    let stage = Stage::backed_up("26.1-append");
+    let sidecar = agent(&stage, "1TiB");
+    sidecar.shows("the node", |status| status["exposure"]["bytes"] == 0);
+    // It looks around more at first.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = sidecar.processor();
+    std::thread::sleep(SPAN);
+    let idle = sidecar.processor().checked_sub(before).unwrap();
+    let (writes, busy) = while_writing(&stage, &sidecar, SPAN);
+    eprintln!("{SPAN:?}: {idle:?} idle, {busy:?} under {writes} writes");
+    assert!(writes > 5000 && busy < SPAN / 10, "{busy:?} of {SPAN:?} under {writes} writes");
+}

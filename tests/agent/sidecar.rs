@@ -1,0 +1,100 @@
+//! An agent that runs, and what it shows.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Sidecar {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    address: String,
+}
+
+impl Sidecar {
+    /// Starts `kbackup agent …` and waits until its status is served.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                written.lock().unwrap().extend([line.as_str(), "\n"]);
+            }
+        });
+        let mut sidecar = Self { child, log, address: String::new() };
+        sidecar.address = sidecar.soon("its address", |sidecar| {
+            let log = sidecar.log();
+            let (_, address) = log.split_once("shown at http://")?;
+            Some(address.split_once('/')?.0.to_owned())
+        });
+        sidecar
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// `/status.json`.
+    pub(crate) fn status(&self) -> Value {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /status.json HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// Waits until it shows what is hoped for.
+    pub(crate) fn shows(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.soon(what, |sidecar| Some(sidecar.status()).filter(|status| is_so(status)))
+    }
+
+    fn soon<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
+        let began = Instant::now();
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(began.elapsed() < PATIENCE, "never seen: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Processor time that it has used.
+    pub(crate) fn processor(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = text.rsplit_once(") ").unwrap().1.split_whitespace().collect();
+        // utime and stime, in hundredths of a second (proc(5)).
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// It dies without a chance to say goodbye.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The labels of the good backups of its repository.
+pub(crate) fn labels(status: &Value) -> Vec<String> {
+    let points = status["repository"]["points"].as_array().cloned().unwrap_or_default();
+    points.iter().map(|point| point["label"].as_str().unwrap().to_owned()).collect()
+}
