@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
 mod change;
+mod metrics;
 mod sidecar;

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use tracing::{error, info};
 
 use super::Agent;
+use super::metrics::{OPEN_METRICS, PLAIN_TEXT, plain_text};
 use crate::error::{Error, Kind, Result};
 
 /// Serves until the process ends.
@@ -33,7 +35,12 @@ pub(super) async fn serve(address: SocketAddr, agent: Arc<Agent>) -> Result<()> 
 }
 
 fn routes(agent: Arc<Agent>) -> Router {
-    Router::new().route("/status.json", get(status)).route("/healthz", get(alive)).route("/readyz", get(ready)).with_state(agent)
+    Router::new()
+        .route("/status.json", get(status))
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(agent)
 }
 
 async fn status(State(agent): State<Arc<Agent>>) -> Response {
@@ -49,4 +56,13 @@ async fn ready(State(agent): State<Arc<Agent>>) -> Response {
     let status = agent.status();
     let code = if status.repository.facts.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, status.verdict.sentence + "\n").into_response()
+}
+
+async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Response {
+    let wanted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let text = agent.metrics();
+    if wanted.contains("application/openmetrics-text") {
+        return ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response();
+    }
+    ([(CONTENT_TYPE, PLAIN_TEXT)], plain_text(&text)).into_response()
 }

@@ -7,6 +7,7 @@ mod configuration;
 mod exposure;
 mod http;
 mod journal;
+mod metrics;
 mod observation;
 mod planner;
 mod status;
@@ -26,6 +27,7 @@ pub use self::configuration::Configuration;
 pub use self::exposure::Exposure;
 use self::exposure::History;
 pub use self::journal::{Job, Journal, Outcome, Pause, Record, Trigger};
+use self::metrics::Totals;
 pub use self::observation::{Made, NodeFacts, Point, RepositoryFacts, Seen, look_at_repository};
 pub use self::planner::Plan;
 use self::planner::Situation;
@@ -116,6 +118,7 @@ pub(crate) struct Agent {
     journal: Mutex<Journal>,
     seen: Mutex<Sight>,
     history: Mutex<History>,
+    totals: Mutex<Totals>,
     worker: Mutex<Option<Worker>>,
 }
 
@@ -140,6 +143,7 @@ impl Agent {
             journal: Mutex::new(journal),
             seen: Mutex::new(sight),
             history: Mutex::default(),
+            totals: Mutex::default(),
             worker: Mutex::default(),
         })
     }
@@ -234,6 +238,7 @@ impl Agent {
             Outcome::Failed { message, .. } => error!(job = record.job.name(), "{message}"),
         }
         *lock(&self.worker) = None;
+        lock(&self.totals).count(&record);
         if let Err(problem) = lock(&self.journal).write(record) {
             error!("the journal cannot be written: {}", problem.in_words());
         }
@@ -276,6 +281,12 @@ impl Agent {
             exposure: self.exposure(repository.facts.as_ref()),
             turn: None,
         })
+    }
+
+    /// What Prometheus reads, as `OpenMetrics`.
+    fn metrics(&self) -> String {
+        let status = self.status();
+        metrics::open_metrics(&status, &lock(&self.totals))
     }
 
     /// How it stands now.

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Longer than anything here takes.
@@ -43,14 +44,44 @@ impl Sidecar {
         self.log.lock().unwrap().clone()
     }
 
-    /// `/status.json`.
-    pub(crate) fn status(&self) -> Value {
+    /// What it answers to a program that wants an answer of a type: head and body.
+    pub(crate) fn get(&self, path: &str, accept: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET /status.json HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n", self.address).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|error| panic!("{error}: {answer}"))
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    /// `/status.json`.
+    pub(crate) fn status(&self) -> Value {
+        let (_, body) = self.get("/status.json", "application/json");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// Waits until a run of a job has ended in some way.
+    pub(crate) fn ran(&self, job: &str, outcome: &str) -> Value {
+        let is_it = |run: &Value| run["job"] == job && run["outcome"] == outcome;
+        self.shows(&format!("{job} ends as {outcome}"), |status| status["history"].as_array().unwrap().iter().any(is_it))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Tells it to end, and waits for that.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let began = Instant::now();
+        loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                return ended;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until it shows what is hoped for.
@@ -58,7 +89,7 @@ impl Sidecar {
         self.soon(what, |sidecar| Some(sidecar.status()).filter(|status| is_so(status)))
     }
 
-    fn soon<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
+    pub(crate) fn soon<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
             if let Some(found) = look(self) {
