@@ -20,5 +20,6 @@ pub mod restore;
 pub mod schedule;
 pub mod settings;
 pub mod transfer;
+pub mod users;
 pub mod verbs;
 pub mod verify;

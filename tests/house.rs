@@ -8,6 +8,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("schedule", &["clock"]),
     ("fs", &[]),
+    ("users", &["fs"]),
     ("error", &["fs"]),
     ("pace", &[]),
     ("event", &["clock", "error", "pace"]),
@@ -15,12 +16,12 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("transfer", &["error", "event", "pace", "format", "fs", "clock", "manifest"]),
     ("manifest", &["clock", "error", "format", "fs"]),
     ("proof", &["clock", "error", "event", "format", "fs", "manifest", "transfer"]),
-    ("repository", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof"]),
+    ("repository", &["users", "clock", "error", "event", "format", "fs", "manifest", "transfer", "proof"]),
     ("node", &["clock", "error", "event", "format", "fs", "manifest"]),
     ("verify", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository"]),
     ("expire", &["clock", "error", "event", "manifest", "proof", "repository"]),
     ("restore", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
-    ("backup", &["clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
+    ("backup", &["users", "clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
     ("settings", &["clock", "schedule", "error", "fs", "pace"]),
     (
         "verbs",
@@ -49,6 +50,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "users",
             "agent",
             "clock",
             "schedule",

@@ -17,6 +17,7 @@ use crate::manifest::{FileEntry, FileSet, Head, Identity, Label, Manifest, Owner
 use crate::proof::{self, ChunkSet};
 use crate::repository::Repository;
 use crate::transfer::Paced;
+use crate::users;
 
 /// What the preflight has found.
 #[derive(Debug)]
@@ -88,12 +89,11 @@ fn no_truncation(source: &Source<'_>) -> Result<()> {
 fn owner(source: &Source<'_>) -> Result<Option<Owner>> {
     let writer = source.directories.db.join(crate::format::checkpoint::Checkpoint::Writer.file_name());
     let Some(status) = fs::status(&writer)? else { return Ok(None) };
-    let name = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
     Ok(Some(Owner {
         user: status.user,
         group: status.group,
-        user_name: uzers::get_user_by_uid(status.user).map(|user| name(user.name())),
-        group_name: uzers::get_group_by_gid(status.group).map(|group| name(group.name())),
+        user_name: users::user_name(status.user),
+        group_name: users::group_name(status.group),
     }))
 }
 

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::repository::DirectoryRepository;
 use crate::restore::{self, Accept, Request, Target};
 use crate::settings::arguments;
+use crate::users;
 use crate::verbs::verify::label;
 
 #[derive(Serialize)]
@@ -85,8 +86,7 @@ fn many(count: usize) -> String {
 fn owner(text: &str) -> Result<(u32, u32)> {
     let wrong = |what: &str| Error::new(Kind::Usage, what).on(text).hint("write it as `user:group`, by name or by number");
     let (user, group) = text.split_once(':').ok_or_else(|| wrong("an owner is a user and a group"))?;
-    let user = user.parse().ok().or_else(|| uzers::get_user_by_name(user).map(|user| user.uid())).ok_or_else(|| wrong("no such user"))?;
-    let group =
-        group.parse().ok().or_else(|| uzers::get_group_by_name(group).map(|group| group.gid())).ok_or_else(|| wrong("no such group"))?;
+    let user = users::user(user).ok_or_else(|| wrong("no such user"))?;
+    let group = users::group(group).ok_or_else(|| wrong("no such group"))?;
     Ok((user, group))
 }

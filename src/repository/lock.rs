@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
+use crate::users;
 
 /// The place of a repository's only writer. The kernel takes it from a dead process; dropping it gives it back.
 #[derive(Debug)]
@@ -84,11 +85,10 @@ impl Drop for Lock {
 impl Holder {
     fn this_process() -> Self {
         let host = fs::read_small(Path::new("/proc/sys/kernel/hostname"), MAX_BYTES).unwrap_or_default();
-        let user = uzers::get_current_username().map(|name| name.to_string_lossy().into_owned());
         Self {
             pid: std::process::id(),
             host: String::from_utf8_lossy(&host).trim().to_owned(),
-            user: user.unwrap_or_else(|| uzers::get_current_uid().to_string()),
+            user: users::this_user(),
             // The verb only: what follows may be long, and is nobody's business.
             command: std::env::args().nth(1).unwrap_or_default(),
             since: clock::now(),

@@ -87,7 +87,7 @@ pub fn state_directory(general: &General) -> Result<PathBuf> {
     if let Some(directory) = &general.state_dir {
         return Ok(directory.clone());
     }
-    if uzers::get_effective_uid() == 0 {
+    if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/kbackup"));
     }
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
