@@ -4,4 +4,5 @@
 
 mod change;
 mod metrics;
+mod page;
 mod sidecar;

@@ -9,6 +9,7 @@ mod http;
 mod journal;
 mod metrics;
 mod observation;
+pub mod page;
 mod planner;
 mod status;
 mod worker;

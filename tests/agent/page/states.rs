@@ -1,0 +1,311 @@
+//! How it can stand, each made as the agent makes it: from what is in the repository, in the journal, and seen of the node.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use kbackup::agent::{
+    AgentFacts, Exposure, Job, Journal, Made, NodeFacts, Outcome, Pause, Plan, Point, Record, RepositoryFacts, Running, Seeing, Seen,
+    Status, Trigger,
+};
+use kbackup::clock::Timestamp;
+use kbackup::manifest::{BackupKind, Label};
+use kbackup::proof::Depth;
+use kbackup::repository::Remembered;
+use uuid::Uuid;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+const MIB: u64 = 1 << 20;
+
+pub(super) fn now() -> Timestamp {
+    "2026-11-21T13:05:00Z".parse().unwrap()
+}
+
+/// So many seconds ago.
+fn ago(seconds: i64) -> Timestamp {
+    Timestamp::from_second(now().as_second() - seconds).unwrap()
+}
+
+/// All that a status is made from, to be changed.
+pub(super) struct State {
+    points: Option<Vec<Point>>,
+    problem: Option<String>,
+    place: String,
+    records: Vec<Record>,
+    exposure: Option<Exposure>,
+    node: Option<Seen<NodeFacts>>,
+    running: Option<Running>,
+    plans: Vec<(Plan, String)>,
+    configuration: Option<String>,
+}
+
+fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> Point {
+    let started = ago(seconds_ago);
+    let lasted = if kind == BackupKind::Full { 1400 } else { i64::try_from(4 + stored / (3 * MIB)).unwrap() };
+    let position = 40_000_000_000 + sequence * 7_301_337;
+    Point {
+        label: Label::new(started, kind),
+        made: Some(Made {
+            kind,
+            sequence,
+            branch: 1,
+            started,
+            finished: ago(seconds_ago - lasted),
+            position,
+            writer: position,
+            last_event: Some(ago(seconds_ago + 2)),
+            bytes: 41 << 30,
+            bytes_read: stored,
+            bytes_stored: stored,
+            is_sound: true,
+        }),
+        verified: None,
+    }
+}
+
+fn intact(seconds_ago: i64) -> Option<Remembered> {
+    Some(Remembered { at: ago(seconds_ago), depth: Depth::Normal, findings: 0 })
+}
+
+fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: Outcome) -> Record {
+    Record {
+        job,
+        trigger: Trigger::Schedule,
+        began: ago(seconds_ago),
+        ended: ago(seconds_ago - seconds),
+        outcome,
+        repository: None,
+        bytes_read: 0,
+        bytes_stored: 0,
+        files_copied: 0,
+        files_linked: 0,
+        retries: Vec::new(),
+        pauses: Vec::new(),
+    }
+}
+
+fn of_point(point: &Point) -> Record {
+    let made = point.made.unwrap();
+    Record {
+        job: if made.kind == BackupKind::Full { Job::Full } else { Job::Diff },
+        began: made.started,
+        ended: made.finished,
+        bytes_read: made.bytes_read,
+        bytes_stored: made.bytes_stored,
+        ..record(Job::Diff, 0, 0, Outcome::Done { label: Some(point.label.clone()), warnings: Vec::new() })
+    }
+}
+
+fn failed(message: &str, hint: &str) -> Outcome {
+    Outcome::Failed { kind: "unreachable".to_owned(), exit_code: 13, message: message.to_owned(), hints: vec![hint.to_owned()] }
+}
+
+fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (Plan, String) {
+    let due = in_seconds.map(|seconds| ago(-seconds));
+    (Plan { job, due, trigger: Trigger::Schedule, hold: None }, schedule.to_owned())
+}
+
+impl State {
+    /// Four weeks of backups every six hours, as a good node has them.
+    pub(super) fn safe() -> Self {
+        let mut points: Vec<Point> = Vec::new();
+        for (sequence, step) in (0..26 * 4).rev().enumerate() {
+            let kind = if step % 28 == 27 || sequence == 0 { BackupKind::Full } else { BackupKind::Diff };
+            let stored = match kind {
+                BackupKind::Full => 38_000 * MIB,
+                BackupKind::Diff => (30 + (i64::from(step) * 7919 % 97).unsigned_abs() * 3) * MIB,
+            };
+            points.push(point(sequence as u64 + 1, i64::from(step) * 6 * HOUR + 1800, kind, stored));
+        }
+        let mut records: Vec<Record> = points.iter().map(of_point).collect();
+        for week in [3, 2, 1, 0] {
+            let at = week * 7 * DAY + 2 * DAY;
+            if let Some(point) = points.iter_mut().find(|point| point.made.unwrap().started >= ago(at + 7 * HOUR)) {
+                point.verified = intact(at);
+            }
+            records.push(Record {
+                bytes_read: 41 << 30,
+                ..record(Job::Verify, at + 900, 900, Outcome::Done { label: None, warnings: Vec::new() })
+            });
+        }
+        for days in [20_i64, 12, 5] {
+            let began = ago(days * DAY + 1700);
+            let pauses = vec![Pause { what: "scavenge".to_owned(), began, milliseconds: Some(95_000 * days.unsigned_abs()) }];
+            records.push(Record { pauses, ..record(Job::Diff, days * DAY + 1800, 40, Outcome::UpToDate) });
+        }
+        records.sort_by_key(|record| record.ended);
+        let node = NodeFacts {
+            place: "https://node-1.example:2113".to_owned(),
+            version: "26.1.0".to_owned(),
+            state: "follower".to_owned(),
+            scavenge: None,
+            db: "/var/lib/kurrentdb".into(),
+        };
+        Self {
+            points: Some(points),
+            problem: None,
+            place: "/backups/node-1".to_owned(),
+            records,
+            exposure: Some(Exposure { writer: 41_000_000_000, bytes: 12 * MIB, since: Some(ago(1500)) }),
+            node: Some(Seen { at: now(), facts: Some(node), problem: None }),
+            running: None,
+            plans: vec![
+                plan(Job::Full, None, "off"),
+                plan(Job::Diff, Some(5 * HOUR + 1800), "6h"),
+                plan(Job::Verify, Some(5 * DAY), "0 4 * * 0"),
+                plan(Job::Expire, Some(11 * HOUR), "@daily"),
+            ],
+            configuration: None,
+        }
+    }
+
+    fn up_to_date() -> Self {
+        let mut state = Self::safe();
+        state.exposure = Some(Exposure { writer: 41_000_000_000, bytes: 0, since: None });
+        state.records.push(record(Job::Diff, 600, 0, Outcome::UpToDate));
+        state
+    }
+
+    fn attention() -> Self {
+        let mut state = Self::safe();
+        let points = state.points.as_mut().unwrap();
+        let count = points.len();
+        points[count - 9].verified = Some(Remembered { at: ago(30 * HOUR), depth: Depth::Deep, findings: 2 });
+        points[count - 20].made = None;
+        for hours in [4, 3, 2] {
+            let outcome = failed("cannot reach https://node-1.example:2113: connection refused", "is the node running? `--node` names it");
+            let retries = vec!["chunk-000012.000003 changed while it was read".to_owned()];
+            state.records.push(Record { retries, ..record(Job::Diff, hours * HOUR, 31, outcome) });
+        }
+        state.node = Some(Seen { at: now(), facts: None, problem: Some("connection refused".to_owned()) });
+        state.plans[1] = plan(Job::Diff, Some(-60), "6h");
+        state.plans[1].0.trigger = Trigger::Retry;
+        state.plans[1].0.hold = Some("a scavenge is running, and nothing is older than 26h".to_owned());
+        state.configuration = Some("the configuration file has an unknown key `diff-shedule`".to_owned());
+        state
+    }
+
+    fn too_old() -> Self {
+        let mut state = Self::safe();
+        let points = state.points.as_mut().unwrap();
+        points.retain(|point| {
+            let started = point.made.unwrap().started;
+            started < ago(3 * DAY) && !(ago(16 * DAY)..ago(12 * DAY)).contains(&started)
+        });
+        let labels: Vec<Label> = points.iter().map(|point| point.label.clone()).collect();
+        let is_there = |record: &Record| !matches!(&record.outcome, Outcome::Done { label: Some(label), .. } if !labels.contains(label));
+        state.records.retain(|record| is_there(record) && record.outcome != Outcome::UpToDate);
+        for hours in (1..70).rev().step_by(3) {
+            state.records.push(record(
+                Job::Diff,
+                hours * HOUR,
+                12,
+                failed("cannot write /backups/node-1: No space left on device", "make room, or `kbackup expire`"),
+            ));
+        }
+        state.exposure = Some(Exposure { writer: 41_000_000_000, bytes: 2_900 * MIB, since: Some(ago(3 * DAY)) });
+        state
+    }
+
+    fn no_repository() -> Self {
+        let mut state = Self::safe();
+        state.points = None;
+        state.exposure = None;
+        state.problem = Some("/backups/node-1 is no repository: it is empty; is its disk mounted?".to_owned());
+        state
+    }
+
+    fn no_backup_yet() -> Self {
+        let mut state = Self::safe();
+        state.points = Some(Vec::new());
+        state.records.clear();
+        state.exposure = Some(Exposure { writer: 41_000_000_000, bytes: 41_000_000_000, since: Some(ago(40)) });
+        state.plans = vec![plan(Job::Diff, Some(0), "1h")];
+        state.plans[0].0.trigger = Trigger::First;
+        state
+    }
+
+    fn running() -> Self {
+        let mut state = Self::safe();
+        state.running = Some(Running {
+            job: Job::Diff,
+            began: ago(95),
+            step: "copy".to_owned(),
+            done: 311 * MIB,
+            expected: 517 * MIB,
+            holds: vec!["scavenge".to_owned(), "auto-scavenge".to_owned()],
+        });
+        state
+    }
+
+    fn thousands() -> Self {
+        let mut state = Self::safe();
+        let every = 20 * 60;
+        let points: Vec<Point> = (0..2000_i64)
+            .rev()
+            .map(|step| {
+                let kind = if step % 500 == 499 { BackupKind::Full } else { BackupKind::Diff };
+                let stored = if kind == BackupKind::Full { 38_000 * MIB } else { (1 + (step * 7919 % 61).unsigned_abs()) * MIB };
+                point(2000 - step.unsigned_abs(), step * every + 300, kind, stored)
+            })
+            .collect();
+        state.records = points.iter().map(of_point).collect();
+        // What is older was removed, as a policy does.
+        state.points =
+            Some(points.into_iter().enumerate().filter(|(at, _)| *at > 1500 || at % 24 == 0 || *at < 1).map(|(_, point)| point).collect());
+        state
+    }
+
+    pub(super) fn hostile() -> Self {
+        let mut state = Self::safe();
+        let evil = "<script>alert(1)</script>\"><img src=x onerror=\"alert(1)\">";
+        state.records.push(record(Job::Diff, 100, 3, failed(evil, evil)));
+        state.place = "/back ups/it's <b>".to_owned();
+        state.configuration = Some(evil.to_owned());
+        state.node = Some(Seen { at: now(), facts: None, problem: Some(evil.to_owned()) });
+        state.running =
+            Some(Running { job: Job::Diff, began: ago(5), step: evil.to_owned(), done: 9, expected: 3, holds: vec![evil.to_owned()] });
+        state.plans[0].0.hold = Some(evil.to_owned());
+        state.plans[0].1 = evil.to_owned();
+        state
+    }
+
+    pub(super) fn status(self) -> Status {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path(), Path::new("/backups/node-1")).unwrap();
+        for record in self.records {
+            journal.write(record).unwrap();
+        }
+        let facts = self.points.map(|points| RepositoryFacts {
+            place: self.place,
+            id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
+            points,
+            free_bytes: Some(900 << 30),
+        });
+        Status::of(Seeing {
+            now: now(),
+            max_age: Duration::from_secs(26 * 3600),
+            repository: Seen { at: now(), facts, problem: self.problem },
+            node: self.node,
+            exposure: self.exposure,
+            agent: Some(AgentFacts { version: "kbackup 0.1.0".to_owned(), started: ago(19 * DAY), configuration: self.configuration }),
+            journal: Some(&journal),
+            plans: self.plans,
+            running: self.running,
+        })
+    }
+}
+
+pub(super) fn all() -> BTreeMap<&'static str, State> {
+    BTreeMap::from([
+        ("safe", State::safe()),
+        ("up-to-date", State::up_to_date()),
+        ("attention", State::attention()),
+        ("too-old", State::too_old()),
+        ("no-repository", State::no_repository()),
+        ("no-backup-yet", State::no_backup_yet()),
+        ("running", State::running()),
+        ("thousands", State::thousands()),
+    ])
+}
