@@ -154,7 +154,7 @@ fn a_browser_shows_it_light_dark_and_narrow() {
             browser.set(screen);
             let width = browser.ask("return document.documentElement.scrollWidth").as_u64().unwrap();
             let file = gallery.join(format!("{name}-{screen}.png"));
-            std::fs::write(&file, browser.screenshot()).unwrap();
+            std::fs::write(&file, browser.screenshot(screen)).unwrap();
             assert!(width <= screen.width, "{name} at {} is {width} wide", screen.width);
             let sized =
                 "return getComputedStyle(document.querySelector('.verdict')).display + matchMedia('(prefers-color-scheme: dark)').matches";

@@ -22,8 +22,10 @@ use crate::proof::Depth;
 
 /// The style sheet.
 pub const STYLE: &str = include_str!("page.css");
-/// So many restore points and runs are listed unless all are asked for.
-const SHOWN: usize = 50;
+/// So many restore points are listed unless all are asked for.
+const POINTS: usize = 50;
+/// And so many runs.
+const RUNS: usize = 20;
 /// A page on a wall renews itself so often, in seconds.
 const RENEWED: u32 = 30;
 
@@ -93,7 +95,7 @@ impl Page<'_> {
                     link rel="stylesheet" href=(STYLE_NAME.as_str());
                 }
                 body {
-                    a.skip href="#main" { "Skip to what is known" }
+                    a.skip href="#main" { "Skip to what is known" } "\n"
                     (self.header())
                     main #main tabindex="-1" {
                         (self.verdict())
@@ -308,7 +310,7 @@ impl Page<'_> {
 
     fn points(&self) -> Markup {
         let Some(facts) = &self.status.repository.facts else { return html! {} };
-        let shown = self.limit(facts.points.len());
+        let shown = self.limit(facts.points.len(), POINTS);
         html! {
             section aria-labelledby="points" {
                 h2 #points { "Restore points" }
@@ -316,7 +318,7 @@ impl Page<'_> {
                     (table(&["Backup", "Kind", "Branch", "Position", "Size", "New", "Verified", "Notes"], &html! {
                         @for point in facts.points.iter().rev().take(shown) { (self.point(point, &facts.place)) }
                     }))
-                    (self.fold(facts.points.len(), "restore points"))
+                    (self.fold(facts.points.len(), POINTS, "restore points"))
                 }
             }
         }
@@ -359,7 +361,7 @@ impl Page<'_> {
 
     fn runs(&self) -> Markup {
         let history = &self.status.history;
-        let shown = self.limit(history.len());
+        let shown = self.limit(history.len(), RUNS);
         html! {
             section aria-labelledby="runs" {
                 h2 #runs { "What was done" }
@@ -367,7 +369,7 @@ impl Page<'_> {
                     (table(&["When", "What", "Took", "Result", "Read", "Stored", "Took from the node"], &html! {
                         @for record in history.iter().rev().take(shown) { (self.run(record)) }
                     }))
-                    (self.fold(history.len(), "runs"))
+                    (self.fold(history.len(), RUNS, "runs"))
                 }
             }
         }
@@ -411,16 +413,16 @@ impl Page<'_> {
         }
     }
 
-    fn limit(&self, count: usize) -> usize {
-        if self.view.all { count } else { count.min(SHOWN) }
+    fn limit(&self, count: usize, most: usize) -> usize {
+        if self.view.all { count } else { count.min(most) }
     }
 
-    fn fold(&self, count: usize, what: &str) -> Markup {
+    fn fold(&self, count: usize, most: usize, what: &str) -> Markup {
         html! {
-            @if count > SHOWN {
+            @if count > most {
                 p.fold {
                     @if self.view.all { a href="./" { "Only the newest" } }
-                    @else { "The newest " (SHOWN) " of " (count) ". " a href="./?all" { "Show all " (what) } }
+                    @else { "The newest " (most) " of " (count) ". " a href="./?all" { "Show all " (what) } }
                 }
             }
         }

@@ -110,11 +110,12 @@ impl Browser {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// Of the whole page, as PNG.
-    pub(super) fn screenshot(&self) -> Vec<u8> {
-        use base64_of_the_driver::decode;
-        let answer = self.tell("Page.captureScreenshot", &json!({ "captureBeyondViewport": true, "format": "png" }));
-        decode(answer["data"].as_str().unwrap())
+    /// Of the page as far as one looks, as PNG.
+    pub(super) fn screenshot(&self, screen: Screen) -> Vec<u8> {
+        let height = self.ask("return document.documentElement.scrollHeight").as_u64().unwrap().min(2400);
+        let clip = json!({ "x": 0, "y": 0, "width": screen.width, "height": height, "scale": 1 });
+        let answer = self.tell("Page.captureScreenshot", &json!({ "captureBeyondViewport": true, "format": "png", "clip": clip }));
+        base64_of_the_driver::decode(answer["data"].as_str().unwrap())
     }
 }
 

@@ -148,7 +148,7 @@ impl State {
             place: "/backups/node-1".to_owned(),
             records,
             exposure: Some(Exposure { writer: 41_000_000_000, bytes: 12 * MIB, since: Some(ago(1500)) }),
-            node: Some(Seen { at: now(), facts: Some(node), problem: None }),
+            node: Some(Seen { at: now(), facts: Some(node), problem: None, hints: Vec::new() }),
             running: None,
             plans: vec![
                 plan(Job::Full, None, "off"),
@@ -178,7 +178,7 @@ impl State {
             let retries = vec!["chunk-000012.000003 changed while it was read".to_owned()];
             state.records.push(Record { retries, ..record(Job::Diff, hours * HOUR, 31, outcome) });
         }
-        state.node = Some(Seen { at: now(), facts: None, problem: Some("connection refused".to_owned()) });
+        state.node = Some(Seen { at: now(), facts: None, problem: Some("connection refused".to_owned()), hints: Vec::new() });
         state.plans[1] = plan(Job::Diff, Some(-60), "6h");
         state.plans[1].0.trigger = Trigger::Retry;
         state.plans[1].0.hold = Some("a scavenge is running, and nothing is older than 26h".to_owned());
@@ -263,7 +263,7 @@ impl State {
         state.records.push(record(Job::Diff, 100, 3, failed(evil, evil)));
         state.place = "/back ups/it's <b>".to_owned();
         state.configuration = Some(evil.to_owned());
-        state.node = Some(Seen { at: now(), facts: None, problem: Some(evil.to_owned()) });
+        state.node = Some(Seen { at: now(), facts: None, problem: Some(evil.to_owned()), hints: Vec::new() });
         state.running =
             Some(Running { job: Job::Diff, began: ago(5), step: evil.to_owned(), done: 9, expected: 3, holds: vec![evil.to_owned()] });
         state.plans[0].0.hold = Some(evil.to_owned());
@@ -286,7 +286,7 @@ impl State {
         Status::of(Seeing {
             now: now(),
             max_age: Duration::from_secs(26 * 3600),
-            repository: Seen { at: now(), facts, problem: self.problem },
+            repository: Seen { at: now(), facts, problem: self.problem, hints: Vec::new() },
             node: self.node,
             exposure: self.exposure,
             agent: Some(AgentFacts { version: "kbackup 0.1.0".to_owned(), started: ago(19 * DAY), configuration: self.configuration }),
