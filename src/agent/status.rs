@@ -296,6 +296,7 @@ impl Judge<'_> {
         let first = damaged.last()?;
         let others = match damaged.len() {
             1 => String::new(),
+            2 => ", and another one".to_owned(),
             many => format!(", and {} others", many - 1),
         };
         let what = format!("backup {} is damaged{others}", first.label);

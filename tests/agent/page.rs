@@ -51,7 +51,7 @@ fn each_state_says_what_it_is() {
 #[test]
 fn a_level_is_told_by_word_sign_and_colour() {
     let levels: BTreeMap<Level, String> =
-        states::all().into_iter().map(|(_, state)| state.status()).map(|status| (status.verdict.level, shown(&status))).collect();
+        states::all().into_values().map(State::status).map(|status| (status.verdict.level, shown(&status))).collect();
     assert_eq!(levels.len(), 3);
     let signs: Vec<&str> =
         levels.values().map(|html| html.split_once("class=\"sign\"").unwrap().1.split_once("</svg>").unwrap().0).collect();
@@ -103,7 +103,7 @@ fn nothing_is_scripted_and_nothing_comes_from_elsewhere() {
 fn contrast(one: &str, other: &str) -> f64 {
     let luminance = |colour: &str| {
         let channel = |at: usize| {
-            let value = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).unwrap()) / 255.0;
+            let value = f64::from(u8::from_str_radix(colour.get(at..at + 2).unwrap(), 16).unwrap()) / 255.0;
             if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
         };
         0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)

@@ -147,7 +147,7 @@ impl Page<'_> {
                 (sign(verdict.level))
                 div {
                     p.word { (word(verdict.level)) }
-                    h1 #verdict { (verdict.sentence) "." }
+                    h1 #verdict { (with_code(&verdict.sentence)) "." }
                 }
             }
         }
@@ -175,7 +175,7 @@ impl Page<'_> {
                     }
                 } }
                 div { dt { "Repository" } @match &status.repository.facts {
-                    None => { dd { "out of reach" } @if let Some(problem) = &status.repository.problem { dd.more { (problem) } } }
+                    None => { dd { "out of reach" } @if let Some(problem) = &status.repository.problem { dd.more { (with_code(problem)) } } }
                     Some(facts) => {
                         dd { (counted(facts.points.len(), "backup")) }
                         dd.more { @if let Some(free) = facts.free_bytes { (bytes(free)) " free in " } (facts.place) }
@@ -183,7 +183,7 @@ impl Page<'_> {
                 } }
                 @if let Some(node) = &status.node {
                     div { dt { "Node" } @match &node.facts {
-                        None => { dd { "does not answer" } @if let Some(problem) = &node.problem { dd.more { (problem) } } }
+                        None => { dd { "does not answer" } @if let Some(problem) = &node.problem { dd.more { (with_code(problem)) } } }
                         Some(facts) => {
                             dd { (facts.state) }
                             dd.more { "version " (facts.version) @if facts.scavenge.is_some() { ", scavenging" } }
@@ -244,7 +244,7 @@ impl Page<'_> {
             article.job {
                 h3 { (job.plan.job) }
                 p.next { (self.next(job)) }
-                @if let Some(hold) = &job.plan.hold { p.hold { "Waits: " (hold) } }
+                @if let Some(hold) = &job.plan.hold { p.hold { "Waits: " (with_code(hold)) } }
                 p.more { "Schedule: " code { (job.schedule) } }
                 @if let Some(last) = &job.last { p.more { "Last: " (self.outcome(last)) ", " (self.words.relative(last.ended)) } }
                 @if job.failures > 0 {
@@ -406,9 +406,9 @@ impl Page<'_> {
                 Outcome::Done { warnings, .. } if warnings.is_empty() => span.good { "done" },
                 Outcome::Done { warnings, .. } => { span.good { "done" } ", " (counted(warnings.len(), "warning")) }
                 Outcome::UpToDate => "nothing new",
-                Outcome::Skipped { because } => { "not needed: " (because) }
-                Outcome::Interrupted { why } => { "ended early: " (why) }
-                Outcome::Failed { message, kind, .. } => { span.bad { "failed" } " (" (kind) "): " (message) }
+                Outcome::Skipped { because } => { "not needed: " (with_code(because)) }
+                Outcome::Interrupted { why } => { "ended early: " (with_code(why)) }
+                Outcome::Failed { message, kind, .. } => { span.bad { "failed" } " (" (kind) "): " (with_code(message)) }
             }
         }
     }
@@ -464,8 +464,9 @@ fn concern(concern: &Concern) -> Markup {
         li.(concern.level.to_string()) {
             (sign(concern.level))
             div {
-                p { span.hidden { (word(concern.level)) ": " } (concern.what) }
-                @for hint in &concern.hints { p.more { "Hint: " (hint) } }
+                span.hidden { (word(concern.level)) ": " }
+                p.first { (with_code(&concern.what)) }
+                @for hint in &concern.hints { p.more { "Hint: " (with_code(hint)) } }
             }
         }
     }
@@ -512,7 +513,18 @@ fn restore(point: &Point, place: &str) -> Markup {
 }
 
 fn details(name: &str, lines: &[String]) -> Markup {
-    html! { @if !lines.is_empty() { details { summary { (name) } ul { @for line in lines { li { (line) } } } } } }
+    html! { @if !lines.is_empty() { details { summary { (name) } ul { @for line in lines { li { (with_code(line)) } } } } } }
+}
+
+/// What stands between backticks is code; a last one that stands alone is left.
+fn with_code(text: &str) -> Markup {
+    let parts: Vec<&str> = text.split('`').collect();
+    let paired = (parts.len() - 1) / 2 * 2;
+    html! {
+        @for (at, part) in parts.iter().enumerate() {
+            @if at % 2 == 1 && at < paired { code { (part) } } @else { @if at > paired { "`" } (part) }
+        }
+    }
 }
 
 fn amount(count: u64) -> String {
@@ -523,11 +535,14 @@ fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
+/// What stands in these columns is aligned to the right.
+const NUMBERS: [&str; 7] = ["Branch", "Position", "Size", "New", "Took", "Read", "Stored"];
+
 /// On a narrow screen its rows become cards, which would take the roles from it.
 fn table(heads: &[&str], rows: &Markup) -> Markup {
     html! {
         table role="table" {
-            thead role="rowgroup" { tr role="row" { @for head in heads { th role="columnheader" scope="col" { (head) } } } }
+            thead role="rowgroup" { tr role="row" { @for head in heads { th.number[NUMBERS.contains(head)] role="columnheader" scope="col" { (head) } } } }
             tbody role="rowgroup" { (rows) }
         }
     }

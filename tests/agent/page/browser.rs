@@ -1,5 +1,7 @@
 //! A real browser, spoken to by its driver's HTTP.
 
+#![expect(clippy::print_stderr, reason = "what is left out is said")]
+
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -49,7 +51,7 @@ impl Browser {
     /// None where there is no browser on this machine, which is said.
     pub(super) fn start() -> Option<Self> {
         if [CHROMIUM, DRIVER].iter().any(|program| !Path::new(program).exists()) {
-            println!("skipped: {CHROMIUM} and {DRIVER} are not there (Debian: chromium, chromium-driver)");
+            eprintln!("skipped: {CHROMIUM} and {DRIVER} are not there (Debian: chromium, chromium-driver)");
             return None;
         }
         let place = tempfile::tempdir().unwrap();
