@@ -35,11 +35,16 @@ pub fn length(of: Duration) -> String {
 mod faults {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// `KBACKUP_CLOCK=seconds@n`: from its n-th reading on the clock is so much ahead, or behind where that is negative.
+    /// `KBACKUP_CLOCK=seconds@n`: from its n-th reading on the clock is so much ahead, or behind where that is negative. `KBACKUP_CLOCK=/path`: the
+    /// seconds stand in that file, and change with it.
     pub(super) fn jump() -> i64 {
         static READINGS: AtomicU64 = AtomicU64::new(0);
         let reading = READINGS.fetch_add(1, Ordering::SeqCst) + 1;
         let parse = |text: String| {
+            if text.starts_with('/') {
+                let seconds = crate::fs::read_small(std::path::Path::new(&text), 64).ok()?;
+                return Some((String::from_utf8(seconds).ok()?.trim().parse().ok()?, 0));
+            }
             let (seconds, from) = text.split_once('@')?;
             Some((seconds.parse::<i64>().ok()?, from.parse::<u64>().ok()?))
         };

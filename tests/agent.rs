@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
 mod change;
+#[cfg(feature = "faults")]
+mod days;
 mod metrics;
 mod page;
 mod sidecar;

@@ -28,12 +28,19 @@ pub(super) struct History {
     moments: VecDeque<(Timestamp, u64)>,
     /// When the last of them was seen last.
     looked: Timestamp,
+    /// Nothing can be seen now.
+    is_blind: bool,
 }
 
 impl History {
     /// The log ends at `writer` now.
     pub(super) fn see(&mut self, now: Timestamp, writer: u64) {
-        self.looked = now;
+        // A clock that went back makes nothing younger.
+        if now < self.looked {
+            let back = self.looked.duration_since(now);
+            self.moments.iter_mut().for_each(|(at, _)| *at = at.checked_sub(back).unwrap_or(*at));
+        }
+        (self.looked, self.is_blind) = (now, false);
         match self.moments.back_mut() {
             Some((_, newest)) if *newest == writer => {}
             // It went back: another log, of which nothing is known yet.
@@ -47,8 +54,16 @@ impl History {
         }
     }
 
+    /// The end of the log cannot be read: nothing is known of it, and what was known may be long past.
+    pub(super) const fn lose_sight(&mut self) {
+        self.is_blind = true;
+    }
+
     /// What is in no good backup, where `newest` is the newest good one; none where the log was never seen.
     pub(super) fn exposure(&mut self, newest: Option<&Made>) -> Option<Exposure> {
+        if self.is_blind {
+            return None;
+        }
         let &(_, writer) = self.moments.back()?;
         let Some(newest) = newest else {
             let since = self.moments.front().map(|(at, _)| *at);
@@ -61,7 +76,7 @@ impl History {
         let was_seen_before = self.moments.front().is_some_and(|(_, first)| *first <= newest.writer);
         let beyond = self.moments.iter().find(|(_, position)| *position > newest.writer).map(|(at, _)| *at);
         // Where the log was beyond it when it was seen first, it may have been so since the backup.
-        let since = if was_seen_before { beyond } else { beyond.map(|_| newest.started) };
+        let since = if was_seen_before { beyond } else { beyond.map(|beyond| beyond.min(newest.started)) };
         if writer < newest.writer {
             // The backup saw more of it than we did.
             if self.looked <= newest.finished {
@@ -123,6 +138,24 @@ mod tests {
     fn what_nobody_saw_begin_is_as_old_as_it_can_be() {
         let exposure = seen(&[(1000, 300)]).exposure(Some(&made(5, 100)));
         assert_eq!(exposure, Some(Exposure { writer: 300, bytes: 200, since: Some(at(5)) }));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_not_the_one_of_before() {
+        let mut history = seen(&[(10, 100)]);
+        history.lose_sight();
+        assert_eq!(history.exposure(Some(&made(5, 100))), None);
+        history.see(at(20), 150);
+        assert_eq!(history.exposure(Some(&made(5, 100))), Some(Exposure { writer: 150, bytes: 50, since: Some(at(20)) }));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_makes_nothing_younger() {
+        let mut history = seen(&[(100_000, 100), (100_010, 150), (100_030, 150), (13_600, 150)]);
+        let since = history.exposure(Some(&made(99_000, 100))).unwrap().since;
+        assert_eq!(since, Some(at(13_580)), "20 seconds before the clock jumped");
+        let mut unseen = seen(&[(100, 150)]);
+        assert_eq!(unseen.exposure(Some(&made(86_500, 100))).unwrap().since, Some(at(100)));
     }
 
     #[test]

@@ -163,6 +163,12 @@ impl Record {
         matches!(self.outcome, Outcome::Failed { .. })
     }
 
+    /// Whether another run held the repository or the node: it comes later, and nothing is wrong.
+    #[must_use]
+    pub fn had_to_wait(&self) -> bool {
+        matches!(&self.outcome, Outcome::Failed { kind, .. } if kind == Kind::Locked.name())
+    }
+
     /// Whole seconds from its beginning to its end; a clock that went back makes it 0.
     #[must_use]
     pub fn seconds(&self) -> u64 {
@@ -175,8 +181,16 @@ impl Record {
 pub struct Journal {
     path: PathBuf,
     records: Vec<Record>,
+    /// The repository that was seen first.
+    repository: Option<Uuid>,
     /// Lines in the file that are not remembered any more.
     slack: usize,
+}
+
+/// A line that is no run: the repository that was seen at this place.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    knows: Uuid,
 }
 
 impl Journal {
@@ -196,11 +210,18 @@ impl Journal {
         };
         let mut lines = 0;
         let mut records = Vec::new();
+        let mut known: Option<Uuid> = None;
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            lines += 1;
-            records.extend(serde_json::from_slice::<Record>(line).ok());
+            match serde_json::from_slice::<Known>(line) {
+                Ok(line) if known.is_none() => known = Some(line.knows),
+                _ => {
+                    lines += 1;
+                    records.extend(serde_json::from_slice::<Record>(line).ok());
+                }
+            }
         }
-        let mut journal = Self { path, slack: lines - records.len(), records };
+        let repository = known.or_else(|| records.iter().find_map(|record| record.repository));
+        let mut journal = Self { path, slack: lines - records.len(), records, repository };
         journal.forget_the_oldest();
         // Also after a crash in the middle of a line: the next one must not be joined to it.
         if journal.slack > 0 {
@@ -215,6 +236,21 @@ impl Journal {
         &self.records
     }
 
+    /// The repository that is kept: an empty directory, or another repository, in its place is a disk that is not mounted.
+    #[must_use]
+    pub const fn repository(&self) -> Option<Uuid> {
+        self.repository
+    }
+
+    /// Remembers the repository that is kept, durably.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn know(&mut self, repository: Uuid) -> Result<()> {
+        self.repository = Some(repository);
+        self.rewrite()
+    }
+
     /// The runs of a job, newest first.
     pub fn of(&self, job: Job) -> impl Iterator<Item = &Record> {
         self.records.iter().rev().filter(move |record| record.job == job)
@@ -226,11 +262,22 @@ impl Journal {
     /// What the file system reports; the run is remembered in memory nevertheless.
     pub fn write(&mut self, record: Record) -> Result<()> {
         let line = line(&record)?;
+        let is_first_of_its_repository = self.repository.is_none() && record.repository.is_some();
+        self.repository = self.repository.or(record.repository);
         self.records.push(record);
         self.forget_the_oldest();
-        if self.slack >= SLACK {
+        if self.slack >= SLACK || is_first_of_its_repository {
             return self.rewrite();
         }
+        let appended = self.append(&line);
+        if appended.is_err() {
+            // Half a line may be there: the next one must not be joined to it, and this one is missing.
+            self.slack = SLACK;
+        }
+        appended
+    }
+
+    fn append(&self, line: &str) -> Result<()> {
         let file = fs::open_or_create(&self.path, FILE_MODE)?;
         let end = file.status()?.size;
         file.write_all_at(end, line.as_bytes())?;
@@ -245,14 +292,17 @@ impl Journal {
     }
 
     fn rewrite(&mut self) -> Result<()> {
+        // Until it is done.
+        self.slack = SLACK;
+        let known = self.repository.map(|knows| line(&Known { knows })).transpose()?.unwrap_or_default();
         let text = self.records.iter().map(line).collect::<Result<String>>()?;
-        fs::write_durably(&self.path, text.as_bytes(), FILE_MODE)?;
+        fs::write_durably(&self.path, (known + &text).as_bytes(), FILE_MODE)?;
         self.slack = 0;
         Ok(())
     }
 }
 
-fn line(record: &Record) -> Result<String> {
+fn line(record: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string(record).map_err(|error| Error::new(Kind::Failed, "cannot write the journal").because(error))?;
     Ok(text + "\n")
 }
@@ -292,6 +342,29 @@ mod tests {
     }
 
     #[test]
+    fn the_repository_is_known_for_ever() {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
+        assert_eq!(journal.repository(), None);
+        journal.know(Uuid::from_u128(3)).unwrap();
+        journal.write(Record { repository: Some(Uuid::from_u128(4)), ..record(1) }).unwrap();
+        let again = Journal::open(place.path(), Path::new("/repo")).unwrap();
+        assert_eq!((again.repository(), again.records().len()), (Some(Uuid::from_u128(3)), 1));
+    }
+
+    #[test]
+    fn a_line_that_could_not_be_written_is_written_with_the_next() {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
+        journal.write(record(1)).unwrap();
+        let path = std::mem::replace(&mut journal.path, place.path().to_owned());
+        journal.write(record(2)).unwrap_err();
+        journal.path = path;
+        journal.write(record(3)).unwrap();
+        assert_eq!(Journal::open(place.path(), Path::new("/repo")).unwrap().records(), [record(1), record(2), record(3)]);
+    }
+
+    #[test]
     fn a_line_that_was_cut_costs_itself_only() {
         let place = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
@@ -316,6 +389,6 @@ mod tests {
         let journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
         assert_eq!(journal.records().len(), MOST);
         assert_eq!(journal.records().first(), Some(&record(5)));
-        assert_eq!(fs::read_small(&path, MAX_BYTES).unwrap().split(|byte| *byte == b'\n').count() - 1, MOST);
+        assert_eq!(fs::read_small(&path, MAX_BYTES).unwrap().split(|byte| *byte == b'\n').count() - 2, MOST, "and the repository");
     }
 }

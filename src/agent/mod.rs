@@ -7,6 +7,7 @@ mod configuration;
 mod exposure;
 mod http;
 mod journal;
+mod looking;
 mod metrics;
 mod observation;
 pub mod page;
@@ -14,20 +15,20 @@ mod planner;
 mod status;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use self::change::Watch;
 pub use self::configuration::Configuration;
 pub use self::exposure::Exposure;
 use self::exposure::History;
 pub use self::journal::{Job, Journal, Outcome, Pause, Record, Trigger};
+use self::looking::Looking;
 use self::metrics::Totals;
 pub use self::observation::{Made, NodeFacts, Point, RepositoryFacts, Seen, look_at_repository};
 pub use self::planner::Plan;
@@ -40,13 +41,16 @@ use crate::format::checkpoint::{self, Checkpoint};
 use crate::fs;
 use crate::settings::Settings;
 use crate::settings::arguments::Listen;
+use crate::verbs::backup::another_repository;
 use crate::verbs::node;
 use crate::verbs::window::closed;
 
-/// Node and repository are looked at so often.
-const LOOK: Duration = Duration::from_secs(30);
 /// The clock on the wall is looked at so often: it may jump, and windows close by it.
 const GLANCE: Duration = Duration::from_secs(5);
+/// What was seen so long ago may be otherwise by now.
+const RECENT: Duration = Duration::from_secs(1);
+/// What is due sooner than this may wait for it.
+const BREATH: Duration = Duration::from_millis(200);
 
 /// Reads the settings anew, as they were given at the start: for a reload.
 pub type Reread = Box<dyn Fn() -> Result<Settings> + Send + Sync>;
@@ -75,27 +79,30 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
         http::serve(address, Arc::clone(&agent)).await?;
     }
     let (endings, mut ended) = mpsc::unbounded_channel();
-    let mut looked_at: Option<Instant> = None;
     let watch = Watch::start()?;
+    let (looks, mut looked) = mpsc::unbounded_channel();
+    let mut looking = Looking::default();
     info!("the agent keeps `{}`", agent.configuration().agent.repository.repo.display());
     loop {
-        if looked_at.is_none_or(|at| at.elapsed() >= LOOK) {
-            agent.look().await;
-            looked_at = Some(Instant::now());
-            watch.directory(agent.to_be_watched());
-        }
         agent.glance();
-        agent.begin_what_is_due(&endings);
+        let nap = agent.begin_what_is_due(&mut looking, &endings);
+        if looking.begins() {
+            agent.look(looks.clone());
+        }
         tokio::select! {
-            () = tokio::time::sleep(GLANCE) => {}
+            () = tokio::time::sleep(nap) => {}
             () = watch.changed() => {}
+            Some(is_well) = looked.recv() => {
+                looking.ended(is_well);
+                watch.directory(agent.to_be_watched());
+            }
             Some(record) = ended.recv() => {
                 agent.ended(record);
-                looked_at = None;
+                looking.forget();
             }
             _ = hangup.recv() => {
                 agent.reload(reread);
-                looked_at = None;
+                looking.forget();
             }
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
@@ -120,6 +127,8 @@ pub(crate) struct Agent {
     seen: Mutex<Sight>,
     history: Mutex<History>,
     totals: Mutex<Totals>,
+    /// Why the journal cannot be written.
+    forgetful: Mutex<Option<String>>,
     worker: Mutex<Option<Worker>>,
 }
 
@@ -128,6 +137,10 @@ pub(crate) struct Agent {
 struct Sight {
     repository: Seen<RepositoryFacts>,
     node: Option<Seen<NodeFacts>>,
+    /// Since when both have been there at every look.
+    well_since: Option<Timestamp>,
+    /// What an earlier run took from the node, and could not give back.
+    owed: Option<String>,
     /// Where the node's checkpoints are; also while it does not answer.
     db: Option<PathBuf>,
 }
@@ -136,7 +149,8 @@ impl Agent {
     fn new(configuration: Configuration) -> Result<Self> {
         let repository = &configuration.agent.repository.repo;
         let journal = Journal::open(&node::state_directory(&configuration.common.general)?, repository)?;
-        let sight = Sight { repository: look_at_repository(repository), node: None, db: configuration.agent.db.clone() };
+        let repository = Seen { at: clock::now(), facts: None, problem: Some("nobody has looked at it yet".to_owned()), hints: Vec::new() };
+        let sight = Sight { repository, node: None, well_since: None, owed: None, db: configuration.agent.db.clone() };
         Ok(Self {
             started: clock::now(),
             configuration: Mutex::new(Arc::new(configuration)),
@@ -145,6 +159,7 @@ impl Agent {
             seen: Mutex::new(sight),
             history: Mutex::default(),
             totals: Mutex::default(),
+            forgetful: Mutex::default(),
             worker: Mutex::default(),
         })
     }
@@ -153,21 +168,64 @@ impl Agent {
         Arc::clone(&lock(&self.configuration))
     }
 
-    /// Looks at the repository and the node; each may keep one waiting for as long as it likes, but not the page.
-    async fn look(self: &Arc<Self>) {
+    /// Looks at the repository and the node; each may keep one waiting for as long as it likes, but neither the page nor a signal.
+    fn look(self: &Arc<Self>, ended: mpsc::UnboundedSender<bool>) {
         let agent = Arc::clone(self);
-        // A thread that panicked has seen nothing.
-        drop(tokio::task::spawn_blocking(move || agent.look_now()).await);
+        let look = tokio::task::spawn_blocking(move || agent.look_now());
+        tokio::spawn(async move {
+            // A thread that panicked has seen nothing; nobody waits any more where the agent has ended.
+            let is_well = look.await.unwrap_or(false);
+            let _nobody_waits = ended.send(is_well);
+        });
     }
 
-    fn look_now(&self) {
+    /// Whether both are there.
+    fn look_now(&self) -> bool {
         let configuration = self.configuration();
-        let repository = look_at_repository(&configuration.agent.repository.repo);
+        let repository = self.look_at_repository(&configuration.agent.repository.repo);
         let node = observation::look_at_node(&configuration.agent, &configuration.common);
+        let owed = self.give_back(&configuration, node.as_ref());
+        let is_well = repository.facts.is_some() && node.as_ref().is_none_or(|node| node.facts.is_some());
         let mut seen = lock(&self.seen);
+        seen.well_since = if is_well { seen.well_since.or_else(|| Some(clock::now())) } else { None };
+        seen.owed = owed;
         let told = node.as_ref().and_then(|node| node.facts.as_ref()).map(|node| node.db.clone());
         seen.db = configuration.agent.db.clone().or(told).or(seen.db.take());
         (seen.repository, seen.node) = (repository, node);
+        is_well
+    }
+
+    /// A repository that is not the one of before is none: a disk that is not mounted, or another one in its place.
+    fn look_at_repository(&self, path: &Path) -> Seen<RepositoryFacts> {
+        let seen = look_at_repository(path);
+        let Some(id) = seen.facts.as_ref().map(|facts| facts.id) else { return seen };
+        let mut journal = lock(&self.journal);
+        match journal.repository() {
+            Some(known) if known != id => Seen { at: seen.at, ..Seen::of(Err(another_repository(path))) },
+            Some(_) => seen,
+            None => {
+                let result = journal.know(id);
+                drop(journal);
+                self.note_journal(result);
+                seen
+            }
+        }
+    }
+
+    /// Gives back what a run before took and could not: nobody else may come for a long time. Nothing else is under way meanwhile. Returns what is left.
+    fn give_back(&self, configuration: &Configuration, node: Option<&Seen<NodeFacts>>) -> Option<String> {
+        let node = node?;
+        if lock(&self.worker).is_some() {
+            return None;
+        }
+        let result = observation::give_back(&configuration.agent, &configuration.common, node.facts.is_some());
+        result.unwrap_or_else(|problem| {
+            let problem = problem.in_words();
+            if lock(&self.seen).owed.as_ref() != Some(&problem) {
+                warn!("what an earlier run took from the node cannot be given back: {problem}");
+            }
+            Some(problem)
+        })
     }
 
     /// The directory whose changes may ask for a backup.
@@ -179,28 +237,40 @@ impl Agent {
     fn glance(&self) {
         let Some(db) = lock(&self.seen).db.clone() else { return };
         let writer = fs::read_small(&Checkpoint::Writer.under(&db), 64).ok().and_then(|bytes| checkpoint::position(&bytes).ok().flatten());
-        if let Some(writer) = writer {
-            lock(&self.history).see(clock::now(), writer.get());
+        let mut history = lock(&self.history);
+        match writer {
+            Some(writer) => history.see(clock::now(), writer.get()),
+            None => history.lose_sight(),
         }
     }
 
-    fn begin_what_is_due(&self, endings: &mpsc::UnboundedSender<Record>) {
+    /// Begins what is due, and tells when to come again. Nothing begins beside a look, or long after it: what it saw decides what may be done.
+    fn begin_what_is_due(&self, looking: &mut Looking, endings: &mpsc::UnboundedSender<Record>) -> Duration {
         if lock(&self.worker).is_some() {
             self.close_windows();
-            return;
+            return GLANCE;
+        }
+        if !looking.is_current() {
+            return GLANCE;
         }
         let configuration = self.configuration();
-        let order = self.with_situation(&configuration, |situation| {
+        let (order, nap) = self.with_situation(&configuration, |situation| {
             let now = situation.now.timestamp();
-            let plan = planner::plan(&configuration.rules(), situation).into_iter().find(|plan| plan.is_ready(now))?;
-            let order = Order { job: plan.job, trigger: plan.trigger, repository: self.known_repository(situation.journal) };
-            Some((order, plan.job == Job::Diff && planner::is_up_to_date(situation)))
+            let plans = planner::plan(&configuration.rules(), situation);
+            let ready = plans.iter().find(|plan| plan.is_ready(now)).map(|plan| {
+                let order = Order { job: plan.job, trigger: plan.trigger, repository: situation.journal.repository() };
+                (order, plan.job == Job::Diff && planner::is_up_to_date(situation))
+            });
+            (ready, nap(&plans, now))
         });
         match order {
-            None => {}
+            None => return nap,
             Some((order, true)) => self.ended(Record::nothing_to_do(&order, clock::now())),
+            // A scavenge may have begun meanwhile.
+            Some(_) if looking.is_older_than(RECENT) => looking.forget(),
             Some((order, false)) => self.begin(order, configuration, endings.clone()),
         }
+        BREATH
     }
 
     fn begin(&self, order: Order, configuration: Arc<Configuration>, endings: mpsc::UnboundedSender<Record>) {
@@ -211,12 +281,6 @@ impl Agent {
             Ok(worker) => *lock(&self.worker) = Some(worker),
             Err(error) => self.ended(Record::not_begun(&began, clock::now(), &error)),
         }
-    }
-
-    /// The id of the repository that was there before: an empty directory in its place is a disk that is not mounted.
-    fn known_repository(&self, journal: &Journal) -> Option<Uuid> {
-        let seen = lock(&self.seen).repository.facts.as_ref().map(|facts| facts.id);
-        journal.records().iter().rev().find_map(|record| record.repository).or(seen)
     }
 
     fn close_windows(&self) {
@@ -236,13 +300,23 @@ impl Agent {
             Outcome::UpToDate => info!(job = record.job.name(), "nothing was written since the newest backup"),
             Outcome::Skipped { because } => info!(job = record.job.name(), "not needed: {because}"),
             Outcome::Interrupted { why } => warn!(job = record.job.name(), "{why}"),
+            Outcome::Failed { message, .. } if record.had_to_wait() => info!(job = record.job.name(), "waits: {message}"),
             Outcome::Failed { message, .. } => error!(job = record.job.name(), "{message}"),
         }
         *lock(&self.worker) = None;
         lock(&self.totals).count(&record);
-        if let Err(problem) = lock(&self.journal).write(record) {
-            error!("the journal cannot be written: {}", problem.in_words());
+        let result = lock(&self.journal).write(record);
+        self.note_journal(result);
+    }
+
+    /// Without its journal the agent goes on from memory; it is told, once.
+    fn note_journal(&self, result: Result<()>) {
+        let problem = result.err().map(|problem| problem.in_words());
+        let mut forgetful = lock(&self.forgetful);
+        if let (Some(problem), None) = (&problem, &*forgetful) {
+            error!("the journal cannot be written: {problem}");
         }
+        *forgetful = problem;
     }
 
     fn reload(&self, reread: &Reread) {
@@ -271,7 +345,7 @@ impl Agent {
     }
 
     fn with_situation<T>(&self, configuration: &Configuration, go: impl FnOnce(&Situation<'_>) -> T) -> T {
-        let Sight { repository, node, .. } = lock(&self.seen).clone();
+        let Sight { repository, node, well_since, .. } = lock(&self.seen).clone();
         let journal = lock(&self.journal);
         go(&Situation {
             now: configuration.agent.time_zone.at(clock::now()),
@@ -279,6 +353,7 @@ impl Agent {
             journal: &journal,
             repository: repository.facts.as_ref(),
             node: node.as_ref().and_then(|node| node.facts.as_ref()),
+            well_since,
             exposure: self.exposure(repository.facts.as_ref()),
             turn: None,
         })
@@ -294,7 +369,7 @@ impl Agent {
     fn status(&self) -> Status {
         let configuration = self.configuration();
         let plans = self.with_situation(&configuration, |situation| planner::plan(&configuration.rules(), situation));
-        let Sight { repository, node, .. } = lock(&self.seen).clone();
+        let Sight { repository, node, owed, .. } = lock(&self.seen).clone();
         let exposure = self.exposure(repository.facts.as_ref());
         let running = lock(&self.worker).as_ref().map(Worker::running);
         Status::of(Seeing {
@@ -307,12 +382,21 @@ impl Agent {
                 version: concat!("kbackup ", env!("CARGO_PKG_VERSION")).to_owned(),
                 started: self.started,
                 configuration: lock(&self.refused).clone(),
+                journal: lock(&self.forgetful).clone(),
+                owed,
             }),
             journal: Some(&lock(&self.journal)),
             plans: plans.into_iter().map(|plan| (plan.clone(), configuration.schedule(plan.job).to_string())).collect(),
             running,
         })
     }
+}
+
+/// Until something is due, but not for longer than between two glances.
+fn nap(plans: &[Plan], now: Timestamp) -> Duration {
+    let due = plans.iter().filter(|plan| plan.hold.is_none()).filter_map(|plan| plan.due).min();
+    let wait = due.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
+    wait.map_or(GLANCE, |wait| wait.clamp(BREATH, GLANCE))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
-use crate::event::{Run, Silent};
+use crate::event::{Event, Observer, Run, Silent};
 use crate::manifest::{BackupKind, Head, Label};
-use crate::node::{self as server, Client, Patience, Session};
+use crate::node::{self as server, Client, Connection, Ledger, Patience, PlannedRelease, Session, TimeLimits};
 use crate::repository::{DirectoryRepository, Listed, Remembered, Repository, remembered};
 use crate::settings::arguments;
-use crate::verbs::{Common, node};
+use crate::verbs::{Common, log, node};
 
 /// A look must not take longer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub struct Seen<T> {
 }
 
 impl<T> Seen<T> {
-    fn of(result: Result<T>) -> Self {
+    pub(super) fn of(result: Result<T>) -> Self {
         let at = clock::now();
         match result {
             Ok(facts) => Self { at, facts: Some(facts), problem: None, hints: Vec::new() },
@@ -169,8 +169,43 @@ fn point(repository: &DirectoryRepository, Listed { label, head }: Listed) -> Re
 pub(super) fn look_at_node(options: &arguments::Agent, common: &Common) -> Option<Seen<NodeFacts>> {
     match node::connection(&options.node, common.secrets) {
         Ok(None) => None,
-        Ok(Some(connection)) => Some(Seen::of(Client::new(&connection).and_then(|client| node_facts(client, options)))),
+        Ok(Some(connection)) => Some(Seen::of(client(connection).and_then(|client| node_facts(client, options)))),
         Err(error) => Some(Seen::of(Err(error))),
+    }
+}
+
+fn client(connection: Connection) -> Result<Client> {
+    let limits = TimeLimits { patience: PATIENCE.min(connection.limits.patience), ..connection.limits };
+    Client::new(&Connection { limits, ..connection })
+}
+
+/// Gives back what runs that were killed, or could not reach the node, owe to this node, if it `answers`. Returns what is still owed, in words.
+///
+/// # Errors
+/// As `kbackup release`.
+pub(super) fn give_back(options: &arguments::Agent, common: &Common, answers: bool) -> Result<Option<String>> {
+    let ledger = Ledger::open(&node::state_directory(&common.general)?)?;
+    let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
+    let place = socket.as_deref().or(options.node.node.as_ref().map(|node| node.0.as_str()));
+    let owed = || -> Result<_> {
+        let plan = server::plan_release(&ledger, place)?;
+        let nodes = plan.nodes();
+        let of = |node: &PlannedRelease| (!node.in_use).then(|| node.what());
+        Ok((plan, nodes.iter().filter_map(of).next()))
+    };
+    let (plan, what) = owed()?;
+    let (Some(_), true) = (&what, answers) else { return Ok(what) };
+    let Some(connection) = node::connection(&options.node, common.secrets)? else { return Ok(what) };
+    plan.execute(&ledger, |_| client(connection.clone()), &Run::new(Log))?;
+    Ok(owed()?.1)
+}
+
+/// What happens is told in the log.
+struct Log;
+
+impl Observer for Log {
+    fn observe(&self, event: &Event) {
+        log::tell(event);
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Situation<'a> {
     pub repository: Option<&'a RepositoryFacts>,
     /// The node; none while it cannot be looked at.
     pub node: Option<&'a NodeFacts>,
+    /// Since when node and repository have been there whenever somebody looked; none while one of them is not.
+    pub well_since: Option<Timestamp>,
     /// What is in no backup; none while the node's files cannot be looked at.
     pub exposure: Option<Exposure>,
     /// Why a backup has to wait for the other members of the cluster; none where it has not.
@@ -126,10 +128,13 @@ impl Planner<'_> {
         [self.by_the_clock(), self.by_change()].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
-    /// A repository that was there before and is not there now is no new one.
+    /// There is no backup, or no good one; but one that was made and is no good, because the node is damaged, is not made again at once.
     fn is_first(&self) -> bool {
-        let was_there = || self.situation.journal.records().iter().any(|record| record.repository.is_some());
-        self.situation.repository.map_or_else(|| !was_there(), |repository| repository.newest_good().is_none())
+        match self.situation.repository {
+            Some(repository) if repository.points.is_empty() => true,
+            Some(repository) => repository.newest_good().is_none() && self.last_began().is_none(),
+            None => self.situation.journal.repository().is_none(),
+        }
     }
 
     fn is_asked_for_by_change(&self) -> bool {
@@ -150,6 +155,8 @@ impl Planner<'_> {
     /// When a run of this kind began last, by whoever's hand; a full stands for a diff, too.
     fn last_began(&self) -> Option<Timestamp> {
         let ours = self.situation.journal.of(self.job).next().map(|record| record.began);
+        // What a clock that was wrong wrote into a manifest asks for one run at once, not for one after the other.
+        let is_possible = |made: &Timestamp| ours.is_none() || *made <= self.now();
         let points = self.situation.repository.map(|repository| repository.points.as_slice()).unwrap_or_default();
         let counts = |job: Job| match self.job {
             Job::Diff => job.is_backup(),
@@ -159,7 +166,13 @@ impl Planner<'_> {
             crate::manifest::BackupKind::Full => Job::Full,
             crate::manifest::BackupKind::Diff => Job::Diff,
         };
-        let made = points.iter().rev().filter_map(|point| point.good()).find(|made| counts(job_of(made.kind))).map(|made| made.started);
+        let made = points
+            .iter()
+            .rev()
+            .filter_map(|point| point.good())
+            .find(|made| counts(job_of(made.kind)))
+            .map(|made| made.started)
+            .filter(is_possible);
         ours.max(made)
     }
 
@@ -171,13 +184,19 @@ impl Planner<'_> {
         let oldest = exposure.since.map(|since| passed(since, self.now()));
         let due = self.now().checked_add(self.rules.on_change.due_in(exposure.bytes, oldest)?).ok()?;
         // However much is written, the node has at least as much time to itself as its last backup took.
-        let rested = self.situation.journal.of(Job::Diff).next().map(|last| last.ended + SignedDuration::from_secs(seconds(last)));
+        let rested =
+            self.situation.journal.of(Job::Diff).next().map(|last| last.ended.min(self.now()) + SignedDuration::from_secs(seconds(last)));
         Some((rested.map_or(due, |rested| due.max(rested)), Trigger::Change))
     }
 
     fn retry(&self) -> Option<(Timestamp, Trigger)> {
-        let failures = self.situation.journal.of(self.job).take_while(|record| record.is_failure()).count();
         let last = self.situation.journal.of(self.job).next()?;
+        // What was missing has come back: nothing more is to be waited for.
+        if let Some(since) = self.situation.well_since.filter(|since| *since > last.ended) {
+            return Some((since, Trigger::Retry));
+        }
+        let counts = |record: &&Record| record.is_failure() && !record.had_to_wait();
+        let failures = self.situation.journal.of(self.job).take_while(counts).count().max(1);
         let zone = self.situation.now.time_zone();
         // A clock that went back must not keep the next try away.
         let ended = last.ended.min(self.now()).to_zoned(zone.clone());
@@ -188,10 +207,17 @@ impl Planner<'_> {
     fn hold(&self) -> Option<String> {
         self.closed_window().or_else(|| {
             if !self.job.is_backup() {
-                return None;
+                return self.nothing_there();
             }
             self.situation.turn.clone().or_else(|| self.scavenge())
         })
+    }
+
+    fn nothing_there(&self) -> Option<String> {
+        match self.situation.repository {
+            None => Some("the repository cannot be read".to_owned()),
+            Some(repository) => repository.points.is_empty().then(|| "there is no backup yet".to_owned()),
+        }
     }
 
     fn closed_window(&self) -> Option<String> {

@@ -121,6 +121,10 @@ pub struct AgentFacts {
     pub started: Timestamp,
     /// Why the configuration file's newest state is not in use.
     pub configuration: Option<String>,
+    /// Why its journal cannot be written.
+    pub journal: Option<String>,
+    /// What an earlier run took from the node and could not give back yet.
+    pub owed: Option<String>,
 }
 
 /// How it stands with the backups of a node.
@@ -240,7 +244,7 @@ impl Judge<'_> {
     fn verdict(&self) -> Verdict {
         let mut concerns: Vec<Concern> = [self.repository(), self.exposure(), self.newest()].into_iter().flatten().collect();
         concerns.extend(self.failures());
-        concerns.extend([self.node(), self.room(), self.configuration()].into_iter().flatten());
+        concerns.extend([self.node(), self.room(), self.configuration(), self.journal(), self.owed()].into_iter().flatten());
         Verdict::of(concerns, self.all_is_well())
     }
 
@@ -309,7 +313,7 @@ impl Judge<'_> {
 
     fn failures(&self) -> impl Iterator<Item = Concern> {
         self.jobs.iter().filter_map(|job| match job.last.as_ref().map(|last| &last.outcome) {
-            Some(Outcome::Failed { message, hints, .. }) => {
+            Some(Outcome::Failed { message, hints, .. }) if !job.last.as_ref().is_some_and(Record::had_to_wait) => {
                 let times = if job.failures > 1 { format!(" {} times in a row", job.failures) } else { String::new() };
                 let what = format!("`{}` failed{times}: {message}", job.plan.job);
                 Some(Concern { level: Level::Attention, what, hints: hints.clone() })
@@ -336,6 +340,24 @@ impl Judge<'_> {
                 bytesize::ByteSize(needed)
             ),
             hints: vec!["remove old backups with `kbackup expire`, or give it more room".to_owned()],
+        })
+    }
+
+    fn journal(&self) -> Option<Concern> {
+        let problem = self.seeing.agent.as_ref()?.journal.as_ref()?;
+        Some(Concern {
+            level: Level::Attention,
+            what: format!("the agent's journal cannot be written: {problem}"),
+            hints: vec!["it goes on from memory, until it is started again".to_owned()],
+        })
+    }
+
+    fn owed(&self) -> Option<Concern> {
+        let owed = self.seeing.agent.as_ref()?.owed.as_ref()?;
+        Some(Concern {
+            level: Level::Attention,
+            what: format!("a run that was cut short took something from the node, and it is not given back yet: {owed}"),
+            hints: vec!["`kbackup release` gives it back".to_owned()],
         })
     }
 

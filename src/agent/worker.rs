@@ -12,7 +12,7 @@ use super::journal::{Job, Outcome, Pause, Record, Trigger};
 use super::status::Running;
 use crate::backup::Summary;
 use crate::clock::{self, Timestamp};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Cause, Error, Kind, Result};
 use crate::event::{Event, Interruption, Observer, Run, Step};
 use crate::expire;
 use crate::manifest::BackupKind;
@@ -138,7 +138,8 @@ impl Record {
 
 fn failure(error: &Error) -> Outcome {
     match error.kind() {
-        Kind::Interrupted(_) => Outcome::Interrupted { why: error.in_words() },
+        // That scavenging was away for too long is no reason to take it away again at once.
+        Kind::Interrupted(Cause::Signal(_) | Cause::WindowClosed) => Outcome::Interrupted { why: error.in_words() },
         kind => Outcome::Failed {
             kind: kind.name().to_owned(),
             exit_code: kind.exit_code(),

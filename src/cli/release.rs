@@ -52,19 +52,12 @@ fn text(nodes: &[PlannedRelease], dry_run: bool, records: &Path) -> String {
         return format!("nothing is owed, by the records in `{}`\n", records.display());
     }
     nodes.iter().fold(String::new(), |mut text, owed| {
-        let mut what = Vec::new();
-        if let Some(scavenge) = &owed.scavenge {
-            what.push(format!("scavenge {scavenge}"));
-        }
-        if owed.auto_scavenge {
-            what.push("auto-scavenge".to_owned());
-        }
         let state = match (owed.in_use, dry_run) {
             (true, _) => "a backup is under way, and gives it back itself",
             (false, true) => "owed",
             (false, false) => "given back",
         };
-        let _ = writeln!(text, "{}: {}: {state}", owed.node, what.join(" and "));
+        let _ = writeln!(text, "{}: {}: {state}", owed.node, owed.what());
         text
     })
 }

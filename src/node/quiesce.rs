@@ -600,6 +600,16 @@ pub struct PlannedRelease {
     pub in_use: bool,
 }
 
+impl PlannedRelease {
+    /// What is owed, in words.
+    #[must_use]
+    pub fn what(&self) -> String {
+        let scavenge = self.scavenge.as_ref().map(|scavenge| format!("scavenge {scavenge}"));
+        let auto_scavenge = self.auto_scavenge.then(|| "auto-scavenge".to_owned());
+        scavenge.into_iter().chain(auto_scavenge).collect::<Vec<_>>().join(" and ")
+    }
+}
+
 /// What is owed to all nodes, or to the one that `node` names (URL, socket or advertised endpoint).
 ///
 /// # Errors

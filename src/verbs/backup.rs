@@ -28,10 +28,16 @@ pub fn take(kind: BackupKind, options: &arguments::Backup, expected: Option<Uuid
             None => DirectoryRepository::open_or_create(path)?,
         };
         if expected.is_some_and(|expected| expected != repository.id()) {
-            return Err(Error::new(Kind::Refused, "this is another repository than before").at(path).hint("is the right disk mounted?"));
+            return Err(another_repository(path));
         }
         backup::take(&request(kind, options), source, &repository, run)
     })
+}
+
+/// What is to be said of a repository that is not the one of before.
+#[must_use]
+pub fn another_repository(path: &Path) -> Error {
+    Error::new(Kind::Refused, "this is another repository than before").at(path).hint("is the right disk mounted?")
 }
 
 /// Tells what a backup would be.

@@ -84,6 +84,19 @@ impl Sidecar {
         }
     }
 
+    /// Tells it to end, which it does well. Returns its log.
+    pub(crate) fn ends_well(self) -> String {
+        let log = Arc::clone(&self.log);
+        let status = self.end();
+        // The rest of it is on its way.
+        while Arc::strong_count(&log) > 1 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let log = log.lock().unwrap().clone();
+        assert_eq!(status.code(), Some(0), "{log}");
+        log
+    }
+
     /// Waits until it shows what is hoped for.
     pub(crate) fn shows(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         self.soon(what, |sidecar| Some(sidecar.status()).filter(|status| is_so(status)))

@@ -1,0 +1,528 @@
+//! Days that are not good, each told in the status, the log and the journal, and each over by itself.
+
+#![expect(clippy::print_stdout, reason = "a test says what it leaves out")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kbackup_testnode::{Listen, Node, Server, Synthetic, Version};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::sidecar::{Sidecar, labels};
+use crate::cli::{Place, Stage};
+
+/// What is written becomes a backup soon; nothing else does.
+const EAGER: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1s --verify-schedule off";
+/// What is written becomes a backup soon; a failure is not tried again for a minute.
+const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h --on-change 1s --verify-schedule off";
+
+/// A small node that stands still until it is told to write, and a place to work in.
+fn stage() -> Stage {
+    let place = Place::new();
+    Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(3 << 20, 1 << 20) }.make(place.path("node")).unwrap();
+    let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
+    let server = node.serve().unwrap();
+    Stage { node, server, place }
+}
+
+fn start(place: &Place, url: &str, options: &str) -> Sidecar {
+    Sidecar::start(place.process(&format!("agent {}", options.replace("URL", url))))
+}
+
+fn begin(stage: &Stage, options: &str) -> Sidecar {
+    start(&stage.place, &stage.server.url(), options)
+}
+
+fn append(place: &Place) {
+    Synthetic::append(place.path("node"), 30_000).unwrap();
+}
+
+fn level(status: &Value) -> &str {
+    status["verdict"]["level"].as_str().unwrap()
+}
+
+fn is_safe(status: &Value) -> bool {
+    level(status) == "safe"
+}
+
+fn concerns(status: &Value) -> String {
+    let concerns = status["verdict"]["concerns"].as_array().unwrap();
+    concerns.iter().map(|concern| concern["what"].as_str().unwrap().to_owned() + "\n").collect()
+}
+
+fn job<'a>(status: &'a Value, name: &str) -> &'a Value {
+    status["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name).unwrap()
+}
+
+/// Runs of a job with this outcome.
+fn runs(status: &Value, name: &str, outcome: &str) -> usize {
+    let history = status["history"].as_array().unwrap();
+    history.iter().filter(|record| record["job"] == name && record["outcome"] == outcome).count()
+}
+
+/// Everything that was written is in a backup, and there are so many.
+fn has(status: &Value, backups: usize) -> bool {
+    labels(status).len() == backups && status["exposure"]["bytes"] == 0 && status["running"].is_null()
+}
+
+fn kept(sidecar: &Sidecar, backups: usize) -> Value {
+    sidecar.shows(&format!("{backups} backups, and nothing that is in none"), |status| has(status, backups))
+}
+
+/// Each backup restores, and what is restored is whole.
+fn assert_restorable(place: &Place) {
+    for label in place.listed() {
+        let target = place.path("restored");
+        place.kbackup(&format!("restore {label} --repo repo --to {}", target.display())).assert().code(0);
+        place.kbackup(&format!("check {} --deep", target.display())).assert().code(0);
+        std::fs::remove_dir_all(target).unwrap();
+    }
+}
+
+#[test]
+fn the_first_is_a_full_and_where_nothing_is_written_nothing_is_made() {
+    let stage = stage();
+    let sidecar = begin(&stage, EAGER);
+    let status = kept(&sidecar, 1);
+    assert_eq!(status["repository"]["points"][0]["kind"], "full");
+    assert_eq!(status["history"][0]["trigger"], "first");
+    let status = sidecar.shows("nothing to do", |status| runs(status, "diff", "up-to-date") > 1);
+    assert!(
+        is_safe(&status) && status["verdict"]["sentence"].as_str().unwrap().contains("everything it has written is backed up"),
+        "{status:#}"
+    );
+    append(&stage.place);
+    let status = kept(&sidecar, 2);
+    assert_eq!(status["repository"]["points"][1]["kind"], "diff");
+    sidecar.ends_well();
+    assert_eq!(stage.place.listed().len(), 2);
+    assert_restorable(&stage.place);
+}
+
+#[test]
+fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
+    let Stage { node, server, place } = stage();
+    let url = server.url();
+    let sidecar = start(&place, &url, PATIENT);
+    kept(&sidecar, 1);
+    let listen = Listen { address: server.address(), unix_socket: None };
+    drop(server);
+    append(&place);
+    let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
+    assert_eq!(job(&status, "diff")["last"]["kind"], "unreachable");
+    let status = sidecar.shows("the node is missed", |status| concerns(status).contains("the node does not answer"));
+    assert!(concerns(&status).contains("`diff` failed"), "{status:#}");
+    assert_eq!(level(&status), "attention");
+    let (now, due) = (status["at"].as_str().unwrap().to_owned(), job(&status, "diff")["due"].as_str().unwrap().to_owned());
+    assert!(seconds_between(&now, &due) > 30, "it is not tried again and again: {now} {due}");
+    let _server = node.serve_on(&listen).unwrap();
+    let status = sidecar.shows("a backup", |status| has(status, 2) && is_safe(status));
+    assert_eq!((runs(&status, "diff", "failed"), runs(&status, "diff", "done")), (1, 2));
+    sidecar.ends_well();
+    assert_restorable(&place);
+}
+
+fn seconds_between(from: &str, to: &str) -> i64 {
+    let (from, to): (kbackup::clock::Timestamp, kbackup::clock::Timestamp) = (from.parse().unwrap(), to.parse().unwrap());
+    to.duration_since(from).as_secs()
+}
+
+#[test]
+fn a_node_that_is_down_and_has_written_nothing_costs_no_failures() {
+    let Stage { server, place, .. } = stage();
+    let sidecar = start(&place, &server.url(), EAGER);
+    kept(&sidecar, 1);
+    drop(server);
+    let status = sidecar.shows("the node is missed", |status| {
+        concerns(status).contains("the node does not answer") && runs(status, "diff", "up-to-date") > 0
+    });
+    assert_eq!(runs(&status, "diff", "failed"), 0);
+    sidecar.ends_well();
+}
+
+/// A repository on a disk of its own, until it is dropped.
+struct Disk<'a>(&'a Path);
+
+impl<'a> Disk<'a> {
+    /// None, said aloud, where this user cannot mount.
+    fn new(place: &'a Path) -> Option<Self> {
+        std::fs::create_dir_all(place).unwrap();
+        let disk = Self(place);
+        if !disk.mount("size=8m") {
+            println!("SKIPPED: only root can mount a file system");
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        rustix::process::geteuid().is_root() && succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.0))
+    }
+
+    fn remount(&self, how: &str) {
+        assert!(succeeds(Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.0)), "remount,{how}");
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        while succeeds(Command::new("umount").arg("-l").arg(self.0)) {}
+    }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
+    let stage = stage();
+    let mount = stage.place.path("disk");
+    let Some(disk) = Disk::new(&mount) else { return };
+    // The agent only saw it: it has made nothing there itself.
+    let repository = EAGER.replace("--repo repo", "--repo disk/repo");
+    stage.place.kbackup(&stage.line("full --repo disk/repo --node URL")).assert().code(0);
+    let sidecar = begin(&stage, &repository);
+    kept(&sidecar, 1);
+    // Another file system above it: the same as if it had never been mounted, and its backups stay for later.
+    assert!(disk.mount("size=8m"));
+    append(&stage.place);
+    let status = sidecar.shows("the failure", |status| runs(status, "diff", "failed") > 0 && level(status) == "danger");
+    assert_eq!(job(&status, "diff")["last"]["kind"], "not-found");
+    assert!(concerns(&status).contains("its repository cannot be read"), "{status:#}");
+    assert!(!mount.join("repo").exists());
+    sidecar.ends_well();
+    // Also not after a start that finds nothing there.
+    let sidecar = begin(&stage, &repository);
+    sidecar.shows("the failure", |status| runs(status, "diff", "failed") > 1 && level(status) == "danger");
+    assert!(!mount.join("repo").exists());
+    // And never another one that lies there.
+    stage.place.kbackup(&stage.line("full --repo disk/repo --node URL")).assert().code(0);
+    let status = sidecar.shows("another repository", |status| concerns(status).contains("this is another repository than before"));
+    assert_eq!(level(&status), "danger");
+    assert!(succeeds(Command::new("umount").arg("-l").arg(&mount)));
+    let status = sidecar.shows("the backup that was missing", |status| has(status, 2));
+    assert!(is_safe(&status), "{status:#}");
+    sidecar.ends_well();
+}
+
+#[test]
+fn a_disk_that_is_full_or_read_only_loses_nothing() {
+    let stage = stage();
+    let mount = stage.place.path("disk");
+    let Some(disk) = Disk::new(&mount) else { return };
+    let sidecar = begin(&stage, &EAGER.replace("--repo repo", "--repo disk/repo"));
+    kept(&sidecar, 1);
+    let filler = mount.join("filler");
+    let full = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&filler).unwrap());
+    assert!(full.is_err());
+    append(&stage.place);
+    let status = sidecar.shows("a failure", |status| {
+        concerns(status).contains("the repository has 0 bytes of free space") && concerns(status).contains("the repository has 0 B left")
+    });
+    assert!(job(&status, "diff")["failures"].as_u64().unwrap() > 0 && level(&status) == "attention", "{status:#}");
+    assert_eq!(labels(&status).len(), 1);
+    std::fs::remove_file(filler).unwrap();
+    kept(&sidecar, 2);
+    disk.remount("ro");
+    append(&stage.place);
+    let status = sidecar.shows("a failure", |status| {
+        job(status, "diff")["last"]["outcome"] == "failed" && concerns(status).contains("Read-only file system")
+    });
+    assert_eq!(labels(&status).len(), 2);
+    disk.remount("rw");
+    let status = kept(&sidecar, 3);
+    assert!(!concerns(&status).contains("failed"), "{status:#}");
+    sidecar.ends_well();
+    stage.place.kbackup("verify --all --repo disk/repo").assert().code(0);
+}
+
+#[test]
+fn a_clock_that_jumps_costs_one_run_and_no_more() {
+    let stage = stage();
+    let clock = stage.place.write("clock", "0");
+    let hourly = EAGER.replace("--diff-schedule 1s", "--diff-schedule 1h");
+    let mut command = stage.place.process(&stage.line(&format!("agent {hourly}")));
+    command.env("KBACKUP_CLOCK", &clock);
+    let sidecar = Sidecar::start(command);
+    kept(&sidecar, 1);
+    for (round, offset) in [(2, "86400"), (3, "0"), (4, "-86400"), (5, "0")] {
+        append(&stage.place);
+        std::fs::write(&clock, offset).unwrap();
+        let status = kept(&sidecar, round);
+        assert!(status["exposure"]["since"].is_null());
+    }
+    // One run each, and none of them twice.
+    let status = sidecar.status();
+    assert_eq!(
+        (runs(&status, "diff", "done"), runs(&status, "diff", "up-to-date"), runs(&status, "diff", "failed")),
+        (5, 0, 0),
+        "{status:#}"
+    );
+    sidecar.ends_well();
+    assert_restorable(&stage.place);
+}
+
+#[test]
+fn a_password_that_changes_is_read_again() {
+    let stage = stage();
+    let wanted = |password: &str| {
+        let credentials = kbackup_testnode::Credentials::operator("ops", password);
+        stage.node.change_quirks(|quirks| quirks.credentials = Some(credentials));
+    };
+    wanted("correct-horse");
+    let password = stage.place.write("password", "correct-horse\n");
+    let sidecar = begin(&stage, &format!("{PATIENT} --user ops --password-file {}", password.display()));
+    kept(&sidecar, 1);
+    wanted("battery-staple");
+    append(&stage.place);
+    let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") > 0 && concerns(status).contains("does not answer"));
+    assert_eq!(job(&status, "diff")["last"]["kind"], "denied");
+    assert!(!status.to_string().contains("horse") && !sidecar.log().contains("horse"));
+    std::fs::write(&password, "battery-staple\n").unwrap();
+    let status = kept(&sidecar, 2);
+    assert!(is_safe(&status), "{status:#}");
+    sidecar.ends_well();
+}
+
+#[test]
+fn two_agents_on_one_repository_take_turns() {
+    let stage = stage();
+    let first = begin(&stage, EAGER);
+    let second = begin(&stage, &format!("{EAGER} --state-dir other"));
+    for _ in 0..4 {
+        append(&stage.place);
+        for sidecar in [&first, &second] {
+            let status = sidecar.shows("nothing in no backup", |status| status["exposure"]["bytes"] == 0);
+            assert!(!concerns(&status).contains("failed"), "{status:#}");
+        }
+    }
+    for sidecar in [first, second] {
+        let status = sidecar.shows("rest", |status| status["running"].is_null());
+        let others =
+            status["history"].as_array().unwrap().iter().filter(|record| record["outcome"] == "failed" && record["kind"] != "locked");
+        assert_eq!(others.count(), 0, "{status:#}");
+        sidecar.ends_well();
+    }
+    assert!(!stage.node.owes_scavenge());
+    assert_restorable(&stage.place);
+}
+
+#[test]
+fn a_restored_node_is_a_new_branch_only_when_that_is_wanted() {
+    let Stage { node, server, place } = stage();
+    let configuration = place.write("kbackup.toml", "repo = \"repo\"\n");
+    let config = format!("--config {}", configuration.display());
+    let sidecar = start(&place, &server.url(), &format!("{PATIENT} {config}"));
+    kept(&sidecar, 1);
+    append(&place);
+    kept(&sidecar, 2);
+    // The node goes back to its first backup, and on in another way.
+    let listen = Listen { address: server.address(), unix_socket: None };
+    drop((server, node));
+    let db = place.path("node/db");
+    std::fs::remove_dir_all(&db).unwrap();
+    let first = place.listed().remove(0);
+    place.kbackup(&format!("restore {first} --ready --repo repo --to {}", db.display())).assert().code(0);
+    Synthetic::append_seeded(place.path("node"), 60_000, 7).unwrap();
+    let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
+    let _server: Server = node.serve_on(&listen).unwrap();
+    let status = sidecar.shows("a refusal", |status| job(status, "diff")["last"]["kind"] == "refused");
+    assert!(status["verdict"]["concerns"].to_string().contains("--new-branch"), "{status:#}");
+    assert_ne!(level(&status), "safe");
+    assert_eq!(place.listed().len(), 2);
+    std::fs::write(&configuration, "repo = \"repo\"\n[diff]\nnew-branch = true\n").unwrap();
+    sidecar.signal(Signal::HUP);
+    sidecar.ends_well();
+    let sidecar = start(&place, &format!("http://{}", listen.address), &format!("{PATIENT} {config}"));
+    let status = sidecar.shows("a new branch", |status| has(status, 3));
+    assert_eq!(status["repository"]["points"][2]["branch"], 2);
+    sidecar.ends_well();
+    assert_restorable(&place);
+}
+
+/// A node with a scavenge under way, an agent that copies slowly, and a signal at any moment.
+#[test]
+fn it_can_be_told_to_end_at_any_moment() {
+    let stage = Stage::scavenging();
+    let configuration = stage.place.write("kbackup.toml", "[diff]\nlimit-rate = \"8MiB\"\n");
+    let options = format!("{EAGER} --max-age 1s --scavenge-rest 0s --config {}", configuration.display());
+    for moment in [0, 130, 410, 690, 1100] {
+        let sidecar = begin(&stage, &options);
+        std::thread::sleep(Duration::from_millis(moment));
+        let log = sidecar.ends_well();
+        assert!(log.contains("told to end"), "{log}");
+        assert_eq!(stage.place.debts(), 0, "after {moment} ms: {log}");
+        assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(), "after {moment} ms: {log}");
+    }
+    let sidecar = begin(&stage, &options);
+    kept(&sidecar, 1);
+    sidecar.ends_well();
+    assert!(stage.node.current_scavenge().is_some() && stage.place.debts() == 0);
+}
+
+#[test]
+fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
+    let stage = Stage::scavenging();
+    stage.place.kbackup(&stage.line("full --repo repo --node URL")).assert().code(0);
+    for node_is_up in [true, false] {
+        let fault = format!("create:{}/incoming:9:abort", stage.place.path("repo").display());
+        stage.place.kbackup(&stage.line("full --repo repo --node URL")).env("KBACKUP_FAULT", fault).assert().failure();
+        assert!(stage.node.owes_scavenge() && stage.place.debts() == 1);
+        stage.node.change_quirks(|quirks| quirks.status = (!node_is_up).then_some(500));
+        let sidecar = begin(&stage, "--repo repo --node URL --node-patience 1s --diff-schedule @monthly --verify-schedule off");
+        if !node_is_up {
+            let status = sidecar.shows("that something is owed", |status| concerns(status).contains("it is not given back yet"));
+            assert!(concerns(&status).contains("scavenge"), "{status:#}");
+            stage.node.change_quirks(|quirks| quirks.status = None);
+        }
+        let status = sidecar.shows("that nothing is owed", |status| stage.place.debts() == 0 && status["agent"]["owed"].is_null());
+        assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some());
+        assert!(status["history"].as_array().unwrap().is_empty(), "{status:#}");
+        assert!(sidecar.ends_well().contains("scavenge given back"));
+    }
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_changes_nothing() {
+    let stage = stage();
+    let configuration = stage.place.write("kbackup.toml", "repo = \"repo\"\n");
+    let sidecar = begin(&stage, &format!("{EAGER} --config {}", configuration.display()));
+    kept(&sidecar, 1);
+    std::fs::write(&configuration, "repo = [1\n").unwrap();
+    sidecar.signal(Signal::HUP);
+    let status = sidecar.shows("a refusal", |status| !status["agent"]["configuration"].is_null());
+    assert!(level(&status) == "attention" && concerns(&status).contains("its configuration was changed and cannot be used"), "{status:#}");
+    append(&stage.place);
+    kept(&sidecar, 2);
+    std::fs::write(&configuration, "repo = \"repo\"\n").unwrap();
+    sidecar.signal(Signal::HUP);
+    sidecar.shows("no refusal", |status| is_safe(status) && status["agent"]["configuration"].is_null());
+    sidecar.ends_well();
+}
+
+#[test]
+fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
+    let stage = stage();
+    let options = EAGER.replace("--diff-schedule 1s", "--diff-schedule 1s --max-age 8s --scavenge-rest 1h");
+    let sidecar = begin(&stage, &options);
+    kept(&sidecar, 1);
+    stage.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+    let scavenge = stage.node.start_scavenge(None).unwrap();
+    append(&stage.place);
+    let status = sidecar
+        .shows("why it waits", |status| job(status, "diff")["hold"].as_str().is_some_and(|hold| hold.contains("nothing is older than")));
+    assert!(job(&status, "diff")["hold"].as_str().unwrap().contains(&scavenge.to_string()), "{status:#}");
+    let status = kept(&sidecar, 2);
+    let stops = |stage: &Stage| stage.node.requests().iter().filter(|request| request.method == "DELETE").count();
+    assert_eq!(stops(&stage), 1);
+    assert_eq!(status["history"].as_array().unwrap().last().unwrap()["pauses"][0]["what"], "scavenge");
+    assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some());
+    append(&stage.place);
+    let status = sidecar.shows("why it waits", |status| {
+        level(status) == "danger"
+            && job(status, "diff")["hold"].as_str().is_some_and(|hold| hold.contains("one was stopped within the last 1h"))
+    });
+    assert_eq!(stops(&stage), 1, "{status:#}");
+    sidecar.ends_well();
+}
+
+#[test]
+fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
+    let stage = Stage::scavenging();
+    let configuration = stage.place.write("kbackup.toml", "[diff]\nlimit-rate = \"1MiB\"\nmax-pause = \"2s\"\n");
+    let sidecar = begin(&stage, &format!("{PATIENT} --scavenge-rest 0s --config {}", configuration.display()));
+    let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
+    assert_eq!(job(&status, "diff")["last"]["kind"], "paused-too-long");
+    assert!(!stage.node.owes_scavenge() && stage.place.debts() == 0);
+    let stops = stage.node.requests().iter().filter(|request| request.method == "DELETE").count();
+    let due = job(&status, "diff")["due"].as_str().unwrap();
+    assert!(seconds_between(job(&status, "diff")["last"]["ended"].as_str().unwrap(), due) >= 60, "{status:#}");
+    assert_eq!(stops, 1);
+    sidecar.ends_well();
+}
+
+#[test]
+fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
+    let stage = stage();
+    let mut command = stage.place.process(&stage.line(&format!("agent {EAGER}")));
+    command.env("KBACKUP_FAULT", "write:agent-:1:28");
+    let sidecar = Sidecar::start(command);
+    let status = kept(&sidecar, 1);
+    assert!(concerns(&status).contains("the agent's journal cannot be written"), "{status:#}");
+    append(&stage.place);
+    kept(&sidecar, 2);
+    let log = sidecar.ends_well();
+    assert_eq!(log.matches("the journal cannot be written").count(), 1, "{log}");
+    let journal = || {
+        let entries = std::fs::read_dir(stage.place.path("state")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+    };
+    for (round, content) in [(3, None), (4, Some(&b"{\"job\":\"di"[..])), (5, Some(b"\0\xff\n\n[]\n{}\n"))] {
+        match (content, journal()) {
+            (None, Some(path)) => std::fs::remove_file(path).unwrap(),
+            (Some(content), Some(path)) => std::fs::write(path, content).unwrap(),
+            (_, None) => {}
+        }
+        append(&stage.place);
+        let sidecar = begin(&stage, EAGER);
+        let status = kept(&sidecar, round);
+        assert!(is_safe(&status), "{status:#}");
+        sidecar.ends_well();
+    }
+}
+
+/// A supervisor that does not read what it is told, and one that is gone.
+#[test]
+fn nobody_listens_to_what_it_says() {
+    for reader_is_gone in [true, false] {
+        let stage = stage();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+        rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        while writer.write(&[b'x'; 512]).is_ok() {}
+        rustix::fs::fcntl_setfl(&writer, flags).unwrap();
+        let reader = if reader_is_gone { None } else { Some(reader) };
+        let mut command = stage.place.process(&stage.line(&format!("agent {EAGER} --listen off --log debug")));
+        let mut child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+        drop(command);
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        for backups in 1..6 {
+            while stage.place.listed().len() < backups {
+                assert!(std::time::Instant::now() < end, "it stands still: a reader is gone: {reader_is_gone}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            append(&stage.place);
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+        while child.try_wait().unwrap().is_none() {
+            if std::time::Instant::now() > end {
+                child.kill().unwrap();
+                panic!("it does not end");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        drop(reader);
+    }
+}
+
+/// As a machine that sleeps, or a disk that hangs: everything stands still for a while.
+#[test]
+fn a_stall_is_over_when_it_is_over() {
+    let stage = stage();
+    let sidecar = begin(&stage, EAGER);
+    kept(&sidecar, 1);
+    append(&stage.place);
+    sidecar.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(2));
+    sidecar.signal(Signal::CONT);
+    let status = kept(&sidecar, 2);
+    assert!(is_safe(&status), "{status:#}");
+    stage.node.change_quirks(|quirks| quirks.delay = Duration::from_millis(300));
+    append(&stage.place);
+    kept(&sidecar, 3);
+    sidecar.ends_well();
+}
