@@ -42,8 +42,9 @@ mod faults {
         let reading = READINGS.fetch_add(1, Ordering::SeqCst) + 1;
         let parse = |text: String| {
             if text.starts_with('/') {
-                let seconds = crate::fs::read_small(std::path::Path::new(&text), 64).ok()?;
-                return Some((String::from_utf8(seconds).ok()?.trim().parse().ok()?, 0));
+                #[expect(clippy::disallowed_methods, reason = "the door to the file system lies above the clock")]
+                let seconds = std::fs::read_to_string(text).ok()?;
+                return Some((seconds.trim().parse().ok()?, 0));
             }
             let (seconds, from) = text.split_once('@')?;
             Some((seconds.parse::<i64>().ok()?, from.parse::<u64>().ok()?))
