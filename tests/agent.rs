@@ -5,6 +5,8 @@
 mod change;
 #[cfg(feature = "faults")]
 mod days;
+mod hooks;
 mod metrics;
 mod page;
 mod sidecar;
+mod systemd;

@@ -5,7 +5,7 @@
 mod answers;
 mod documents;
 mod errors;
-mod json;
+pub(crate) mod json;
 mod load;
 mod pauses;
 mod settings;

@@ -5,6 +5,7 @@ use super::planner::{Rule, Rules};
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
 use crate::settings::arguments::{self, Load, Verb};
+use crate::settings::hook::Hook;
 use crate::settings::{self, Settings, Unresolved};
 use crate::verbs::Common;
 
@@ -64,6 +65,11 @@ impl Configuration {
             Job::Verify => &self.agent.verify_schedule,
             Job::Expire => &self.agent.expire_schedule,
         }
+    }
+
+    /// Everybody who is told something.
+    pub(super) fn hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.agent.on_success.iter().chain(&self.agent.on_failure).chain(&self.agent.on_too_old)
     }
 
     /// When everything takes place.

@@ -109,6 +109,20 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// How it ended, in a word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Done { .. } => "done",
+            Self::UpToDate => "up-to-date",
+            Self::Skipped { .. } => "skipped",
+            Self::Interrupted { .. } => "interrupted",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// A time during which something was taken from the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::journal::{Job, Outcome, Record};
+use super::journal::{Job, Record};
 use super::observation::{Point, RepositoryFacts};
 use super::status::{JobStatus, Level, Status};
 use crate::clock::Timestamp;
@@ -54,7 +54,7 @@ impl Totals {
     /// Counts a run that has ended.
     pub(super) fn count(&mut self, record: &Record) {
         let job = self.jobs.entry(record.job).or_default();
-        add(job.outcomes.entry(outcome(&record.outcome)).or_default(), 1);
+        add(job.outcomes.entry(record.outcome.name()).or_default(), 1);
         add(&mut job.seconds, record.seconds());
         add(&mut job.bytes_read, record.bytes_read);
         add(&mut job.bytes_stored, record.bytes_stored);
@@ -78,16 +78,6 @@ impl Totals {
 
 fn add(total: &mut u64, more: u64) {
     *total = total.saturating_add(more);
-}
-
-const fn outcome(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done { .. } => "done",
-        Outcome::UpToDate => "up-to-date",
-        Outcome::Skipped { .. } => "skipped",
-        Outcome::Interrupted { .. } => "interrupted",
-        Outcome::Failed { .. } => "failed",
-    }
 }
 
 /// Everything in the `OpenMetrics` text format.
@@ -332,7 +322,7 @@ fn newest_of(facts: &RepositoryFacts, kind: BackupKind) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::journal::{Pause, Trigger};
+    use crate::agent::journal::{Outcome, Pause, Trigger};
 
     fn record(outcome: Outcome, pause: Option<u64>) -> Record {
         let time = |second| Timestamp::from_second(second).unwrap();

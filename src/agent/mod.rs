@@ -5,20 +5,24 @@
 mod change;
 mod configuration;
 mod exposure;
+mod hooks;
 mod http;
 mod journal;
 mod looking;
 mod metrics;
+mod news;
 mod observation;
 pub mod page;
 mod planner;
 mod status;
+mod systemd;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -27,13 +31,16 @@ use self::change::Watch;
 pub use self::configuration::Configuration;
 pub use self::exposure::Exposure;
 use self::exposure::History;
+use self::hooks::Hooks;
 pub use self::journal::{Job, Journal, Outcome, Pause, Record, Trigger};
 use self::looking::Looking;
 use self::metrics::Totals;
+use self::news::{Message, News};
 pub use self::observation::{Made, NodeFacts, Point, RepositoryFacts, Seen, look_at_repository};
 pub use self::planner::Plan;
 use self::planner::Situation;
 pub use self::status::{AgentFacts, Concern, JobStatus, Level, Running, Seeing, Status, Verdict, roughly};
+use self::systemd::Manager;
 use self::worker::{Order, Worker};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result, Signal};
@@ -82,15 +89,20 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
     let watch = Watch::start()?;
     let (looks, mut looked) = mpsc::unbounded_channel();
     let mut looking = Looking::default();
+    let mut manager = Manager::new();
+    manager.ready();
     info!("the agent keeps `{}`", agent.configuration().agent.repository.repo.display());
     loop {
         agent.glance();
         let nap = agent.begin_what_is_due(&mut looking, &endings);
+        let status = agent.status();
+        agent.tell(&status, looking.is_current());
+        manager.alive(&status.verdict.sentence);
         if looking.begins() {
             agent.look(looks.clone());
         }
         tokio::select! {
-            () = tokio::time::sleep(nap) => {}
+            () = tokio::time::sleep(nap.min(manager.beat())) => {}
             () = watch.changed() => {}
             Some(is_well) = looked.recv() => {
                 looking.ended(is_well);
@@ -101,7 +113,9 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
                 looking.forget();
             }
             _ = hangup.recv() => {
+                manager.reloading();
                 agent.reload(reread);
+                manager.ready();
                 looking.forget();
             }
             _ = interrupt.recv() => break,
@@ -109,11 +123,14 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
         }
     }
     info!("told to end");
+    manager.stopping();
     if agent.interrupt(Signal::Terminate)
         && let Some(record) = ended.recv().await
     {
         agent.ended(record);
     }
+    agent.tell(&agent.status(), true);
+    tokio::task::block_in_place(|| agent.hooks.end());
     Ok(())
 }
 
@@ -130,6 +147,8 @@ pub(crate) struct Agent {
     /// Why the journal cannot be written.
     forgetful: Mutex<Option<String>>,
     worker: Mutex<Option<Worker>>,
+    news: Mutex<News>,
+    hooks: Hooks,
 }
 
 /// What was seen last.
@@ -151,8 +170,9 @@ impl Agent {
         let journal = Journal::open(&node::state_directory(&configuration.common.general)?, repository)?;
         let repository = Seen { at: clock::now(), facts: None, problem: Some("nobody has looked at it yet".to_owned()), hints: Vec::new() };
         let sight = Sight { repository, node: None, well_since: None, owed: None, db: configuration.agent.db.clone() };
+        let started = clock::now();
         Ok(Self {
-            started: clock::now(),
+            started,
             configuration: Mutex::new(Arc::new(configuration)),
             refused: Mutex::default(),
             journal: Mutex::new(journal),
@@ -161,6 +181,8 @@ impl Agent {
             totals: Mutex::default(),
             forgetful: Mutex::default(),
             worker: Mutex::default(),
+            news: Mutex::new(News::new(started)),
+            hooks: Hooks::new(Handle::current()),
         })
     }
 
@@ -305,6 +327,7 @@ impl Agent {
         }
         *lock(&self.worker) = None;
         lock(&self.totals).count(&record);
+        lock(&self.news).ended(&record, &lock(&self.journal));
         let result = lock(&self.journal).write(record);
         self.note_journal(result);
     }
@@ -317,6 +340,17 @@ impl Agent {
             error!("the journal cannot be written: {problem}");
         }
         *forgetful = problem;
+    }
+
+    /// Tells whoever wants to know what is new.
+    fn tell(&self, status: &Status, is_fresh: bool) {
+        let options = &self.configuration().agent;
+        for piece in lock(&self.news).next(status, is_fresh) {
+            let message = serde_json::to_vec(&Message::of(&piece, status, options)).unwrap_or_default();
+            for hook in piece.hooks(options) {
+                self.hooks.tell(hook, message.clone(), options.hook_timeout.0);
+            }
+        }
     }
 
     fn reload(&self, reread: &Reread) {
@@ -384,6 +418,7 @@ impl Agent {
                 configuration: lock(&self.refused).clone(),
                 journal: lock(&self.forgetful).clone(),
                 owed,
+                hooks: self.hooks.problems(configuration.hooks()),
             }),
             journal: Some(&lock(&self.journal)),
             plans: plans.into_iter().map(|plan| (plan.clone(), configuration.schedule(plan.job).to_string())).collect(),

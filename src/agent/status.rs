@@ -125,6 +125,9 @@ pub struct AgentFacts {
     pub journal: Option<String>,
     /// What an earlier run took from the node and could not give back yet.
     pub owed: Option<String>,
+    /// Hooks that could not be told last time, each with why.
+    #[serde(default)]
+    pub hooks: Vec<String>,
 }
 
 /// How it stands with the backups of a node.
@@ -245,6 +248,7 @@ impl Judge<'_> {
         let mut concerns: Vec<Concern> = [self.repository(), self.exposure(), self.newest()].into_iter().flatten().collect();
         concerns.extend(self.failures());
         concerns.extend([self.node(), self.room(), self.configuration(), self.journal(), self.owed()].into_iter().flatten());
+        concerns.extend(self.hooks());
         Verdict::of(concerns, self.all_is_well())
     }
 
@@ -358,6 +362,15 @@ impl Judge<'_> {
             level: Level::Attention,
             what: format!("a run that was cut short took something from the node, and it is not given back yet: {owed}"),
             hints: vec!["`kbackup release` gives it back".to_owned()],
+        })
+    }
+
+    fn hooks(&self) -> impl Iterator<Item = Concern> {
+        let problems = self.seeing.agent.iter().flat_map(|agent| &agent.hooks);
+        problems.map(|problem| Concern {
+            level: Level::Attention,
+            what: format!("a hook could not be told: {problem}"),
+            hints: vec!["the agent's log holds what it said".to_owned()],
         })
     }
 

@@ -719,15 +719,20 @@ fn authorities(connection: &Connection, base: &Url) -> Result<Vec<reqwest::Certi
     if !connection.ca_files.is_empty() {
         return Ok(trusted);
     }
+    Ok(machine_authorities())
+}
+
+/// The authorities that this machine trusts, or, where it has none, the public ones.
+#[must_use]
+pub fn machine_authorities() -> Vec<reqwest::Certificate> {
+    let known = |certificate| reqwest::Certificate::from_der(certificate).ok();
     // Files of the store that cannot be read are left out, as every other program does.
     let native = rustls_native_certs::load_native_certs();
-    trusted.extend(native.certs.iter().filter_map(|certificate| reqwest::Certificate::from_der(certificate).ok()));
+    let trusted: Vec<_> = native.certs.iter().filter_map(|certificate| known(certificate)).collect();
     if trusted.is_empty() {
-        trusted.extend(
-            webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|certificate| reqwest::Certificate::from_der(certificate).ok()),
-        );
+        return webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|certificate| known(certificate)).collect();
     }
-    Ok(trusted)
+    trusted
 }
 
 /// The file may be a link: `/etc/ssl` and mounted secrets are full of them.

@@ -17,7 +17,7 @@ mod version;
 pub use answers::{
     AutoScavenge, Current, Extent, Gossip, Info, LastScavenge, Member, NodeState, Options, Process, Resume, ScavengeEvent, Start, Stop,
 };
-pub use client::{Client, Patience};
+pub use client::{Client, Patience, machine_authorities};
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
 pub use debt::{Claim, Debt, DebtNode, Ledger, OwedResume, OwedScavenge, Record};
 pub use discovery::{Agreement, Traits, agree, locate, plausible};

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::clock::{Span, Window, Zone};
 use crate::pace::Rate;
 use crate::schedule::{OnChange, Schedule};
+use crate::settings::hook::Hook;
 
 /// Backs up a running KurrentDB / `EventStoreDB` node, and brings it back.
 #[derive(Debug, Parser)]
@@ -583,6 +584,19 @@ pub struct Agent {
     /// Where the status page and the metrics are served, or `off`
     #[arg(long, env = "KBACKUP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2114", help_heading = "Page")]
     pub listen: Listen,
+    /// Tell of each run that did what it should or found nothing to do: a command (no shell reads it) that gets JSON on its standard input, or a URL that
+    /// gets it by POST; may be repeated
+    #[arg(long, env = "KBACKUP_ON_SUCCESS", value_name = "COMMAND|URL", hide_env_values = true, help_heading = "Hooks")]
+    pub on_success: Vec<Hook>,
+    /// Tell of each run that failed, and of the first one that did not again
+    #[arg(long, env = "KBACKUP_ON_FAILURE", value_name = "COMMAND|URL", hide_env_values = true, help_heading = "Hooks")]
+    pub on_failure: Vec<Hook>,
+    /// Tell when what is in no backup has become older than --max-age, and when it is well again
+    #[arg(long, env = "KBACKUP_ON_TOO_OLD", value_name = "COMMAND|URL", hide_env_values = true, help_heading = "Hooks")]
+    pub on_too_old: Vec<Hook>,
+    /// A hook may take so long; then it is killed, with all that it started
+    #[arg(long, env = "KBACKUP_HOOK_TIMEOUT", value_name = "TIME", default_value = "60s", help_heading = "Hooks")]
+    pub hook_timeout: Span,
     /// Look at the configuration, tell what would be done, and end
     #[arg(long, env = "KBACKUP_CHECK_CONFIG")]
     pub check_config: bool,

@@ -4,6 +4,7 @@
 
 pub mod arguments;
 mod file;
+pub mod hook;
 mod parse;
 
 pub use parse::{Origin, Setting, Settings, Unresolved, command, resolve, resolve_as, wants_json, wants_plugin};

@@ -269,10 +269,13 @@ impl Layers<'_> {
     fn said(&self, verb: &str, matches: &ArgMatches) -> BTreeMap<String, Setting> {
         let command = command();
         let of_verb = command.find_subcommand(verb).into_iter().flat_map(Command::get_arguments);
-        let ids = command.get_arguments().chain(of_verb).map(|argument| argument.get_id().as_str());
-        let values = ids.filter_map(|id| Some((id, matches.try_get_raw(id).ok().flatten()?)));
+        let values = command.get_arguments().chain(of_verb).filter_map(|argument| {
+            let id = argument.get_id().as_str();
+            Some((id, argument.is_hide_env_values_set(), matches.try_get_raw(id).ok().flatten()?))
+        });
         values
-            .map(|(id, values)| {
+            .map(|(id, is_private, values)| {
+                let shown = |value: &str| if is_private { "***".to_owned() } else { shown(value) };
                 let value = values.map(|value| shown(&value.to_string_lossy())).collect::<Vec<_>>().join(",");
                 (id.to_owned(), Setting { value, origin: self.origin(verb, matches, id) })
             })

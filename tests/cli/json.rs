@@ -97,6 +97,20 @@ impl Contract {
     }
 }
 
+/// Messages of one schema are as the page says, and all that it says is in one of them.
+pub(crate) fn are_as_promised(messages: &[Value], schema: &str) {
+    let fields = contract().remove(schema).unwrap();
+    let mut seen = BTreeSet::new();
+    for message in messages {
+        let mut message = message.clone();
+        assert_eq!(message.as_object_mut().unwrap().remove("schema"), Some(schema.into()));
+        compare(&message, "", &fields, &mut seen);
+    }
+    // A list of texts may well be empty in all of them.
+    let missing: Vec<_> = fields.keys().filter(|path| !path.ends_with("[]") && !seen.contains(*path)).collect();
+    assert!(missing.is_empty(), "{schema}: {missing:?} is in none of {messages:#?}");
+}
+
 #[test]
 fn the_page_is_what_is_printed() {
     let mut contract = Contract { schemas: contract(), seen: BTreeMap::new() };
@@ -149,6 +163,8 @@ fn the_page_is_what_is_printed() {
     contract.check(&damaged, "verify --repo repo", "kbackup.verify/1");
     contract.check(&damaged, "check node/db --server-version 26.1", "kbackup.check/1");
 
+    // It goes to hooks, and is compared where they are told.
+    contract.schemas.remove("kbackup.hook/1");
     for (schema, fields) in &contract.schemas {
         let seen = contract.seen.get(schema);
         assert!(seen.is_some(), "{schema} is never printed");

@@ -295,6 +295,7 @@ impl State {
                 configuration: self.configuration,
                 journal: None,
                 owed: None,
+                hooks: Vec::new(),
             }),
             journal: Some(&journal),
             plans: self.plans,
