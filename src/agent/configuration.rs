@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::settings::arguments::{self, Load, Verb};
 use crate::settings::hook::Hook;
 use crate::settings::{self, Settings, Unresolved};
-use crate::verbs::Common;
+use crate::verbs::{Common, node};
 
 /// Everything that the agent is told.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Configuration {
     /// Resolves what each job is told beside the agent's own settings.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for options of a job that make no sense.
+    /// [`Kind::Usage`] for options of a job that make no sense, where no node is named, and for secrets that cannot be read.
     pub fn of(settings: &Settings) -> Result<Self> {
         let task = |job: Job| Task::of(job, settings);
         let tasks = [task(Job::Full)?, task(Job::Diff)?, task(Job::Verify)?, task(Job::Expire)?];
@@ -41,6 +41,9 @@ impl Configuration {
         let Verb::Agent(agent) = &settings.arguments.verb else {
             return Err(Error::new(Kind::Usage, "these are no settings of an agent"));
         };
+        if node::connection(&agent.node, common.secrets)?.is_none() {
+            return Err(Error::new(Kind::Usage, "no node is named").hint("name the node that the agent keeps with `--node URL`"));
+        }
         Ok(Self { agent: agent.clone(), common, tasks })
     }
 

@@ -261,7 +261,7 @@ impl Judge<'_> {
         let age = age(self.seeing.now, self.seeing.exposure, newest).unwrap_or_default();
         match self.seeing.exposure {
             Some(Exposure { since: None, .. }) => "This node is safe: everything it has written is backed up".to_owned(),
-            Some(_) => format!("This node is safe: what it has written is backed up, but for the last {}", roughly(age)),
+            Some(_) => format!("This node is safe: all that it has written is backed up, except for the last {}", roughly(age)),
             None => format!("This node is safe: its newest backup was taken {} ago", roughly(age)),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::Session;
-use super::output::{count, size, table};
+use super::output::{Output, count, size, table};
 use crate::agent::{Concern, JobStatus, Level, Outcome, Seeing, Status, look_at_repository, roughly};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -38,7 +38,8 @@ pub(super) fn run(options: &arguments::Status, session: &Session) -> Result<u8> 
         Ok(status) => plugin(&status),
         Err(error) => (format!("KBACKUP UNKNOWN - {}", one_line(&error.in_words())), UNKNOWN),
     };
-    session.output.answer("kbackup.plugin/1", &serde_json::json!({ "line": line, "exit_code": code }), &format!("{line}\n"))?;
+    // Monitoring systems know no JSON here.
+    Output::new(false).answer("", &(), &format!("{line}\n"))?;
     Ok(code)
 }
 

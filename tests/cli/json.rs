@@ -130,6 +130,7 @@ fn the_page_is_what_is_printed() {
     contract.check(place, "restore --repo repo --to restored --unless-restored", "kbackup.restore-nothing/1");
     contract.check(place, "check restored --deep", "kbackup.check/1");
     contract.check(place, "release", "kbackup.release/1");
+    contract.check(place, &stage.line("agent --repo repo --node URL --check-config"), "kbackup.agent-configuration/1");
     contract.check(place, "completions bash", "kbackup.completions/1");
     contract.check(place, "manual", "kbackup.manual/1");
     contract.check(place, "manual --into pages", "kbackup.manual/1");
