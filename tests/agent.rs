@@ -8,5 +8,8 @@ mod days;
 mod hooks;
 mod metrics;
 mod page;
+mod reading;
 mod sidecar;
 mod systemd;
+
+pub(crate) use self::page::states::all as states;

@@ -73,11 +73,11 @@ fn every_option_that_is_named_exists() {
         variables.extend(argument.get_env().map(|name| name.to_string_lossy().into_owned()));
     }
     // Secrets have no flag.
-    variables.extend(["KBACKUP_PASSWORD".to_owned(), "KBACKUP_TOKEN".to_owned()]);
+    variables.extend(["KBACKUP_PASSWORD", "KBACKUP_TOKEN", "KBACKUP_LISTEN_PASSWORD"].map(str::to_owned));
     // Options of other programs.
     let others = ["release", "locked", "target"];
     let mut wrong = Vec::new();
-    for page in ["README.md", "docs/guide.md"] {
+    for page in ["README.md", "docs/guide.md", "docs/agent.md"] {
         let text = document(page);
         wrong.extend(
             words(&text, "--").filter(|name| !options.contains(*name) && !others.contains(name)).map(|name| format!("{page}: --{name}")),

@@ -1,5 +1,6 @@
 //! What the agent is told: its own options, and those of each verb that it runs, from the same flags, environment and file.
 
+use super::http::Guard;
 use super::journal::Job;
 use super::planner::{Rule, Rules};
 use crate::clock::Window;
@@ -16,6 +17,8 @@ pub struct Configuration {
     pub agent: arguments::Agent,
     /// What it shares with every verb.
     pub common: Common,
+    /// Who may read its page.
+    pub(super) guard: Guard,
     /// What its jobs are told.
     tasks: [Task; 4],
 }
@@ -44,7 +47,7 @@ impl Configuration {
         if node::connection(&agent.node, common.secrets)?.is_none() {
             return Err(Error::new(Kind::Usage, "no node is named").hint("name the node that the agent keeps with `--node URL`"));
         }
-        Ok(Self { agent: agent.clone(), common, tasks })
+        Ok(Self { agent: agent.clone(), common, guard: Guard::of(agent, settings)?, tasks })
     }
 
     /// What a job is told.

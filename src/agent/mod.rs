@@ -93,6 +93,7 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
     manager.ready();
     info!("the agent keeps `{}`", agent.configuration().agent.repository.repo.display());
     loop {
+        agent.pulse();
         agent.glance();
         let nap = agent.begin_what_is_due(&mut looking, &endings);
         let status = agent.status();
@@ -149,6 +150,8 @@ pub(crate) struct Agent {
     worker: Mutex<Option<Worker>>,
     news: Mutex<News>,
     hooks: Hooks,
+    /// When the loop went round last.
+    pulse: Mutex<Instant>,
 }
 
 /// What was seen last.
@@ -183,7 +186,17 @@ impl Agent {
             worker: Mutex::default(),
             news: Mutex::new(News::new(started)),
             hooks: Hooks::new(Handle::current()),
+            pulse: Mutex::new(Instant::now()),
         })
+    }
+
+    fn pulse(&self) {
+        *lock(&self.pulse) = Instant::now();
+    }
+
+    /// For how long the loop has not gone round.
+    fn stuck_for(&self) -> Duration {
+        lock(&self.pulse).elapsed()
     }
 
     fn configuration(&self) -> Arc<Configuration> {

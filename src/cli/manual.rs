@@ -37,8 +37,11 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 /// Secrets have no flag.
-const SECRETS: &[(&str, &str)] =
-    &[("KBACKUP_PASSWORD", "the password of --user; wins over a file"), ("KBACKUP_TOKEN", "a bearer token; wins over a file")];
+const SECRETS: &[(&str, &str)] = &[
+    ("KBACKUP_PASSWORD", "the password of --user; wins over a file"),
+    ("KBACKUP_TOKEN", "a bearer token; wins over a file"),
+    ("KBACKUP_LISTEN_PASSWORD", "the password of --listen-user; wins over a file"),
+];
 
 /// What is typed, and what it is for, under the verb's name.
 const EXAMPLES: &[(&str, &str, &str)] = &[

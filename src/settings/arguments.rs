@@ -584,6 +584,21 @@ pub struct Agent {
     /// Where the status page and the metrics are served, or `off`
     #[arg(long, env = "KBACKUP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2114", help_heading = "Page")]
     pub listen: Listen,
+    /// Another name that it answers to, where a proxy passes on the name that it was asked for; may be repeated. On a loopback address it answers to loopback names only, so that no foreign page can read it
+    #[arg(long, env = "KBACKUP_LISTEN_HOST", value_name = "NAME", value_delimiter = ',', help_heading = "Page")]
+    pub listen_host: Vec<String>,
+    /// Name of the user who may read it; the password comes from --listen-password-file or KBACKUP_LISTEN_PASSWORD [default: everybody]
+    #[arg(long, env = "KBACKUP_LISTEN_USER", value_name = "NAME", help_heading = "Page")]
+    pub listen_user: Option<String>,
+    /// File whose first line is that user's password
+    #[arg(long, env = "KBACKUP_LISTEN_PASSWORD_FILE", value_name = "FILE", help_heading = "Page")]
+    pub listen_password_file: Option<PathBuf>,
+    /// PEM file with its certificate and those between, to serve it encrypted; a renewed one is taken without a restart
+    #[arg(long, env = "KBACKUP_LISTEN_CERTIFICATE_FILE", value_name = "FILE", help_heading = "Page")]
+    pub listen_certificate_file: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, env = "KBACKUP_LISTEN_KEY_FILE", value_name = "FILE", help_heading = "Page")]
+    pub listen_key_file: Option<PathBuf>,
     /// Tell of each run that did what it should or found nothing to do: a command (no shell reads it) that gets JSON on its standard input, or a URL that
     /// gets it by POST; may be repeated
     #[arg(long, env = "KBACKUP_ON_SUCCESS", value_name = "COMMAND|URL", hide_env_values = true, help_heading = "Hooks")]

@@ -1,7 +1,7 @@
 //! The page: what it says in each state, how it stands up to what comes from outside, and how a real browser shows it.
 
-mod browser;
-mod states;
+pub(super) mod browser;
+pub(crate) mod states;
 
 use std::collections::BTreeMap;
 

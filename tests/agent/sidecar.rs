@@ -21,7 +21,13 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts `kbackup agent …` and waits until its status is served.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        command.args(["--listen", "127.0.0.1:0"]);
+        Self::start_where_it_says(command)
+    }
+
+    /// The same at the address that it is told anyway.
+    pub(crate) fn start_where_it_says(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&log);
@@ -33,10 +39,21 @@ impl Sidecar {
         let mut sidecar = Self { child, log, address: String::new() };
         sidecar.address = sidecar.soon("its address", |sidecar| {
             let log = sidecar.log();
-            let (_, address) = log.split_once("shown at http://")?;
+            let (_, address) = log.split_once("shown at http")?.1.split_once("://")?;
             Some(address.split_once('/')?.0.to_owned())
         });
         sidecar
+    }
+
+    /// Where its page is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Lets it read its configuration again.
+    pub(crate) fn reload(&self) {
+        self.signal(Signal::HUP);
+        self.soon("the reload", |sidecar| sidecar.log().contains("the configuration was read again").then_some(()));
     }
 
     /// What it has logged so far.

@@ -93,7 +93,11 @@ impl Contract {
             self.seen.entry(schema.to_owned()).or_default();
             return;
         }
-        compare(&value, "", self.schemas.get(schema).unwrap(), self.seen.entry(schema.to_owned()).or_default());
+        self.compare(&value, schema);
+    }
+
+    fn compare(&mut self, value: &Value, schema: &str) {
+        compare(value, "", self.schemas.get(schema).unwrap(), self.seen.entry(schema.to_owned()).or_default());
     }
 }
 
@@ -166,6 +170,11 @@ fn the_page_is_what_is_printed() {
 
     // It goes to hooks, and is compared where they are told.
     contract.schemas.remove("kbackup.hook/1");
+    contract.check(place, "status --repo repo", "kbackup.status/1");
+    for state in crate::agent::states().into_values() {
+        contract.compare(&serde_json::to_value(state.status()).unwrap(), "kbackup.status/1");
+    }
+
     for (schema, fields) in &contract.schemas {
         let seen = contract.seen.get(schema);
         assert!(seen.is_some(), "{schema} is never printed");

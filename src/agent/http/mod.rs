@@ -1,7 +1,11 @@
 //! What is served to people and programs. Read only.
 
+mod door;
+mod guard;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -9,12 +13,15 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tracing::{error, info};
+use serde::Serialize;
+use tracing::{error, info, warn};
 
+use self::door::Door;
+pub(super) use self::guard::Guard;
 use super::Agent;
 use super::metrics::{OPEN_METRICS, PLAIN_TEXT, plain_text};
 use super::page::{self, View};
-use super::status::Level;
+use super::status::{Level, Status};
 use crate::error::{Error, Kind, Result};
 
 /// Nothing but the page's own style sheet and icon is taken, and nobody may frame it.
@@ -28,19 +35,32 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
+/// A loop that has not gone round for so long will not any more: it waits for nothing but its own small files.
+const STUCK: Duration = Duration::from_secs(120);
+
 /// Serves until the process ends.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the address cannot be had.
+/// [`Kind::Usage`] where the address cannot be had, or certificate and key cannot be used.
 pub(super) async fn serve(address: SocketAddr, agent: Arc<Agent>) -> Result<()> {
+    let configuration = agent.configuration();
+    let scheme = match (&configuration.agent.listen_certificate_file, &configuration.agent.listen_key_file) {
+        (Some(certificate), Some(key)) => door::check(certificate, key).map(|()| "https")?,
+        _ => "http",
+    };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
         Error::new(Kind::Usage, "cannot listen").on(address).because(error).hint("choose another address with `--listen`")
     })?;
     if let Ok(here) = listener.local_addr() {
-        info!("the status is shown at http://{here}/");
+        info!("the status is shown at {scheme}://{here}/");
     }
+    if let Some(notice) = configuration.guard.notice() {
+        warn!("{notice}");
+    }
+    let door =
+        Door::open(listener, Arc::clone(&agent)).map_err(|error| Error::new(Kind::Failed, "cannot listen").on(address).because(error))?;
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes(agent)).await {
+        if let Err(error) = axum::serve(door, routes(agent)).await {
             error!("the status is not shown any more: {error}");
         }
     });
@@ -51,10 +71,12 @@ fn routes(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/", get(front))
         .route("/status.json", get(status))
-        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/{file}", get(file))
+        .layer(middleware::from_fn_with_state(Arc::clone(&agent), guarded))
+        // Tells nothing but that it lives, to whoever restarts it.
+        .route("/healthz", get(alive))
         .with_state(agent)
         .layer(middleware::from_fn(say_how))
 }
@@ -71,10 +93,17 @@ async fn say_how(request: Request, next: Next) -> Response {
     response
 }
 
+async fn guarded(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+    match agent.configuration().guard.refuses(request.uri(), request.headers()) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
 async fn front(State(agent): State<Arc<Agent>>, uri: Uri) -> Response {
     let asked = |word: &str| uri.query().is_some_and(|query| query.split('&').any(|part| part == word));
     let configuration = agent.configuration();
-    let view = View { zone: &configuration.agent.time_zone, all: asked("all"), live: asked("live"), notice: None };
+    let view = View { zone: &configuration.agent.time_zone, all: asked("all"), live: asked("live"), notice: configuration.guard.notice() };
     Html(page::page(&agent.status(), view)).into_response()
 }
 
@@ -90,13 +119,26 @@ async fn file(Path(name): Path<String>) -> Response {
     }
 }
 
-async fn status(State(agent): State<Arc<Agent>>) -> Response {
-    Json(agent.status()).into_response()
+/// `kbackup.status/1`, as `kbackup status --json` prints it.
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    #[serde(flatten)]
+    status: Status,
 }
 
-/// The loop goes round: nothing else can be helped by a restart.
-async fn alive() -> &'static str {
-    "alive\n"
+async fn status(State(agent): State<Arc<Agent>>) -> Response {
+    Json(Document { schema: "kbackup.status/1", status: agent.status() }).into_response()
+}
+
+/// Whether the loop goes round: nothing else can be helped by a restart. A run that takes its time does not stop it.
+async fn alive(State(agent): State<Arc<Agent>>) -> Response {
+    let stuck = agent.stuck_for();
+    if stuck > STUCK {
+        let text = format!("stuck for {} seconds\n", stuck.as_secs());
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    "alive\n".into_response()
 }
 
 async fn ready(State(agent): State<Arc<Agent>>) -> Response {

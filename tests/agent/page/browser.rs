@@ -39,7 +39,7 @@ impl fmt::Display for Screen {
     }
 }
 
-pub(super) struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     session: String,
     client: reqwest::Client,
@@ -49,7 +49,7 @@ pub(super) struct Browser {
 
 impl Browser {
     /// None where there is no browser on this machine, which is said.
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if [CHROMIUM, DRIVER].iter().any(|program| !Path::new(program).exists()) {
             eprintln!("skipped: {CHROMIUM} and {DRIVER} are not there (Debian: chromium, chromium-driver)");
             return None;
@@ -89,7 +89,7 @@ impl Browser {
         self.visit(&format!("file://{}/index.html", self.place.path().display()));
     }
 
-    pub(super) fn visit(&self, url: &str) {
+    pub(crate) fn visit(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
     }
 
@@ -108,7 +108,7 @@ impl Browser {
         self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
 
-    pub(super) fn ask(&self, script: &str) -> Value {
+    pub(crate) fn ask(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
 

@@ -28,7 +28,7 @@ fn ago(seconds: i64) -> Timestamp {
 }
 
 /// All that a status is made from, to be changed.
-pub(super) struct State {
+pub(crate) struct State {
     points: Option<Vec<Point>>,
     problem: Option<String>,
     place: String,
@@ -108,7 +108,7 @@ fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (Plan, String) {
 
 impl State {
     /// Four weeks of backups every six hours, as a good node has them.
-    pub(super) fn safe() -> Self {
+    pub(crate) fn safe() -> Self {
         let mut points: Vec<Point> = Vec::new();
         for (sequence, step) in (0..26 * 4).rev().enumerate() {
             let kind = if step % 28 == 27 || sequence == 0 { BackupKind::Full } else { BackupKind::Diff };
@@ -257,7 +257,7 @@ impl State {
         state
     }
 
-    pub(super) fn hostile() -> Self {
+    pub(crate) fn hostile() -> Self {
         let mut state = Self::safe();
         let evil = "<script>alert(1)</script>\"><img src=x onerror=\"alert(1)\">";
         state.records.push(record(Job::Diff, 100, 3, failed(evil, evil)));
@@ -271,7 +271,7 @@ impl State {
         state
     }
 
-    pub(super) fn status(self) -> Status {
+    pub(crate) fn status(self) -> Status {
         let place = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(place.path(), Path::new("/backups/node-1")).unwrap();
         for record in self.records {
@@ -304,7 +304,7 @@ impl State {
     }
 }
 
-pub(super) fn all() -> BTreeMap<&'static str, State> {
+pub(crate) fn all() -> BTreeMap<&'static str, State> {
     BTreeMap::from([
         ("safe", State::safe()),
         ("up-to-date", State::up_to_date()),

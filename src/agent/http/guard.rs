@@ -1,0 +1,175 @@
+//! Who may read, and under which name.
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::{Error, Kind, Result};
+use crate::settings::arguments::{Agent, Listen};
+use crate::settings::{Origin, Settings};
+use crate::verbs::node::secret;
+
+/// What a reader has to bring.
+#[derive(Debug)]
+pub(in crate::agent) struct Guard {
+    /// The header `Authorization` that is wanted; none: everybody may read.
+    wanted: Option<SecretString>,
+    /// The names it answers to; none: to any.
+    names: Option<Vec<String>>,
+    notice: Option<&'static str>,
+}
+
+impl Guard {
+    /// What the settings ask for.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a user without a password or the other way round, a secret that cannot be read, and half a key pair.
+    pub(in crate::agent) fn of(agent: &Agent, settings: &Settings) -> Result<Self> {
+        let origin: Origin = settings.origin("listen_password_file");
+        let password = secret(agent.listen_password_file.as_deref(), origin, "KBACKUP_LISTEN_PASSWORD")?;
+        let wanted = match (&agent.listen_user, password) {
+            (None, None) => None,
+            (Some(user), Some(_)) if user.contains(':') => {
+                return Err(Error::new(Kind::Usage, "the user of the page cannot have a colon in its name"));
+            }
+            (Some(user), Some(password)) => {
+                let both = format!("{user}:{}", password.expose_secret());
+                Some(format!("Basic {}", base64(both.as_bytes())).into())
+            }
+            (Some(_), None) => {
+                return Err(Error::new(Kind::Usage, "the user of the page needs a password")
+                    .hint("set `KBACKUP_LISTEN_PASSWORD`, or name a file with `--listen-password-file`"));
+            }
+            (None, Some(_)) => {
+                return Err(Error::new(Kind::Usage, "the password of the page needs a user").hint("name it with `--listen-user`"));
+            }
+        };
+        if agent.listen_certificate_file.is_some() != agent.listen_key_file.is_some() {
+            return Err(Error::new(Kind::Usage, "to encrypt the page takes both `--listen-certificate-file` and `--listen-key-file`"));
+        }
+        let is_local = match agent.listen {
+            Listen::At(address) => address.ip().is_loopback(),
+            Listen::Off => true,
+        };
+        let notice = match (is_local, &wanted, &agent.listen_certificate_file) {
+            (false, None, _) => {
+                Some("Everybody who reaches this address can read this page: it asks for no password. See `--listen-user`.")
+            }
+            (false, Some(_), None) => Some("The password of this page travels unencrypted. See `--listen-certificate-file`."),
+            _ => None,
+        };
+        let names = (is_local || !agent.listen_host.is_empty()).then(|| agent.listen_host.clone());
+        Ok(Self { wanted, names, notice })
+    }
+
+    /// What everybody who sees the page should know of how it is served.
+    pub(in crate::agent) const fn notice(&self) -> Option<&'static str> {
+        self.notice
+    }
+
+    /// The answer to who may not read; none for who may.
+    pub(super) fn refuses(&self, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+        if !self.answers_to(uri, headers) {
+            let text = "This is not a name of this page. `--listen-host` adds one.\n";
+            return Some((StatusCode::MISDIRECTED_REQUEST, text).into_response());
+        }
+        let wanted = self.wanted.as_ref()?;
+        let brought = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        // Hashes are compared in constant time, and tell nothing of what was hashed.
+        if blake3::hash(brought) == blake3::hash(wanted.expose_secret().as_bytes()) {
+            return None;
+        }
+        let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"kbackup\", charset=\"UTF-8\"")];
+        Some((StatusCode::UNAUTHORIZED, ask, "A user and a password are needed.\n").into_response())
+    }
+
+    /// A page of somebody else's whose name was made to lead here would be read by that page: only names that lead here by themselves are answered to. What sends no
+    /// name is no browser.
+    fn answers_to(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let Some(names) = &self.names else { return true };
+        let host = match (headers.get(header::HOST), uri.authority()) {
+            (Some(host), _) => host.to_str().unwrap_or_default().to_owned(),
+            (None, Some(authority)) => authority.to_string(),
+            (None, None) => return true,
+        };
+        let name = without_port(&host).to_ascii_lowercase();
+        is_loopback(&name) || names.iter().any(|known| known.eq_ignore_ascii_case(&name))
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+/// Browsers resolve `localhost` and what ends with it themselves.
+fn is_loopback(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        for at in 0..4_u32 {
+            let letter = usize::try_from(bits >> (18 - 6 * at) & 63).ok().and_then(|value| ALPHABET.get(value));
+            let is_padding = usize::try_from(at).is_ok_and(|at| at > group.len());
+            text.push(if is_padding { '=' } else { letter.map_or('=', |letter| char::from(*letter)) });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(names: Option<&[&str]>) -> Guard {
+        Guard { wanted: None, names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()), notice: None }
+    }
+
+    fn answers(guard: &Guard, host: &str) -> bool {
+        let headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
+        guard.refuses(&"/".parse().unwrap(), &headers).is_none()
+    }
+
+    #[test]
+    fn only_its_own_names_are_answered_to() {
+        for (host, is_own) in [
+            ("localhost:2114", true),
+            ("LOCALHOST", true),
+            ("kbackup.localhost:2114", true),
+            ("127.0.0.1:2114", true),
+            ("127.9.9.9", true),
+            ("[::1]:2114", true),
+            ("backups.example", true),
+            ("Backups.example:443", true),
+            ("evil.example", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example:2114", false),
+            ("192.168.0.1:2114", false),
+            ("", false),
+        ] {
+            assert_eq!(answers(&guard(Some(&["backups.example"])), host), is_own, "{host}");
+            assert!(answers(&guard(None), host), "{host}");
+        }
+        assert!(guard(Some(&[])).refuses(&"/".parse().unwrap(), &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn credentials_are_written_as_everybody_does() {
+        // RFC 4648, section 10.
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}
