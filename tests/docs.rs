@@ -75,7 +75,7 @@ fn every_option_that_is_named_exists() {
     // Secrets have no flag.
     variables.extend(["KBACKUP_PASSWORD", "KBACKUP_TOKEN", "KBACKUP_LISTEN_PASSWORD"].map(str::to_owned));
     // Options of other programs.
-    let others = ["release", "locked", "target"];
+    let others = ["release", "locked", "target", "team"];
     let mut wrong = Vec::new();
     for page in ["README.md", "docs/guide.md", "docs/agent.md"] {
         let text = document(page);

@@ -47,7 +47,7 @@ impl Configuration {
         if node::connection(&agent.node, common.secrets)?.is_none() {
             return Err(Error::new(Kind::Usage, "no node is named").hint("name the node that the agent keeps with `--node URL`"));
         }
-        Ok(Self { agent: agent.clone(), common, guard: Guard::of(agent, settings)?, tasks })
+        Ok(Self { agent: arguments::Agent::clone(agent), common, guard: Guard::of(agent, settings)?, tasks })
     }
 
     /// What a job is told.

@@ -101,7 +101,7 @@ pub enum Verb {
     /// Tell whether a node is safe now: from its agent, or from the repository alone
     Status(Status),
     /// Keep a node backed up: run beside it for good, by a schedule and as it changes, and show how it stands
-    Agent(Agent),
+    Agent(Box<Agent>),
     /// Print the completions of a shell
     Completions(Completions),
     /// Print a manual page, or write all of them into a directory

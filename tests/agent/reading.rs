@@ -16,7 +16,9 @@ use crate::cli::Place;
 
 /// An agent of a repository that is not there: what it shows is bad, how it shows it is not.
 fn agent(place: &Place, options: &str) -> Sidecar {
-    Sidecar::start(place.process(&format!("agent --repo repo --diff-schedule off --verify-schedule off {options}")))
+    Sidecar::start(
+        place.process(&format!("agent --node http://127.0.0.1:1 --repo repo --diff-schedule off --verify-schedule off {options}")),
+    )
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -125,7 +127,8 @@ fn half_of_what_is_needed_is_refused() {
         ("--listen-certificate-file password", "--listen-key-file"),
         ("--listen-certificate-file password --listen-key-file password", "cannot be encrypted"),
     ] {
-        let output = place.kbackup(&format!("agent --repo repo --listen 127.0.0.1:0 {options}")).output().unwrap();
+        let output =
+            place.kbackup(&format!("agent --node http://127.0.0.1:1 --repo repo --listen 127.0.0.1:0 {options}")).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && said.contains(word), "{options}: {said}");
     }
@@ -134,7 +137,7 @@ fn half_of_what_is_needed_is_refused() {
 #[test]
 fn an_open_address_without_a_password_warns() {
     let place = Place::new();
-    let mut command = place.process("agent --repo repo --diff-schedule off");
+    let mut command = place.process("agent --node http://127.0.0.1:1 --repo repo --diff-schedule off");
     command.env("KBACKUP_LISTEN", "0.0.0.0:0");
     let sidecar = Sidecar::start_where_it_says(command);
     sidecar.soon("the warning", |sidecar| sidecar.log().contains("asks for no password").then_some(()));
@@ -204,11 +207,11 @@ fn nobody_holds_anything_by_saying_nothing() {
 fn the_commands_that_it_shows_restore() {
     let place = Place::new();
     let made =
-        Synthetic { filter_bytes: 10_000, table_entries: 200, ..Synthetic::of_size(1 << 20, 256 << 10) }.make(&place.path("node")).unwrap();
+        Synthetic { filter_bytes: 10_000, table_entries: 200, ..Synthetic::of_size(1 << 20, 256 << 10) }.make(place.path("node")).unwrap();
     let repository = place.path("it's a repository");
     let mut full = place.process("full --offline --log error --db");
     assert!(full.arg(made.db).arg("--repo").arg(&repository).status().unwrap().success());
-    let mut command = place.process("agent --diff-schedule off --verify-schedule off --repo");
+    let mut command = place.process("agent --node http://127.0.0.1:1 --diff-schedule off --verify-schedule off --repo");
     command.arg(&repository);
     let sidecar = Sidecar::start(command);
     sidecar.shows("the backup", |status| status["newest"].is_string());
