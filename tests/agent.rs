@@ -10,6 +10,8 @@ mod metrics;
 mod page;
 mod reading;
 mod sidecar;
+#[cfg(feature = "faults")]
+mod soak;
 mod systemd;
 
 pub(crate) use self::page::states::all as states;

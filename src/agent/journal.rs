@@ -291,6 +291,11 @@ impl Journal {
         appended
     }
 
+    #[cfg(test)]
+    pub(super) fn remember(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
     fn append(&self, line: &str) -> Result<()> {
         let file = fs::open_or_create(&self.path, FILE_MODE)?;
         let end = file.status()?.size;

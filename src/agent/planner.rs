@@ -255,3 +255,165 @@ fn passed(since: Timestamp, now: Timestamp) -> Duration {
 fn seconds(record: &Record) -> i64 {
     i64::try_from(record.seconds()).unwrap_or(i64::MAX).min(86400)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::error::Kind;
+
+    const MINUTE: i64 = 60;
+    /// 2026-01-01 in UTC; Berlin changes its clocks on 2026-03-29 and 2026-10-25.
+    const YEAR: i64 = 1_767_225_600;
+    const LENGTH: i64 = 365 * 86400;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn rules(diff: &str) -> Rules {
+        let rule = |schedule: &str| Rule { schedule: schedule.parse().unwrap(), window: None };
+        Rules {
+            jobs: [rule("off"), rule(diff), rule("off"), rule("off")],
+            on_change: OnChange::OFF,
+            jitter: Duration::ZERO,
+            seed: String::new(),
+            max_age: Duration::from_hours(26),
+            scavenge_rest: Duration::from_hours(24),
+        }
+    }
+
+    fn ran(outcome: Outcome, began: i64) -> Record {
+        Record {
+            job: Job::Diff,
+            trigger: Trigger::Schedule,
+            began: at(began),
+            ended: at(began),
+            outcome,
+            repository: Some(Uuid::from_u128(1)),
+            bytes_read: 0,
+            bytes_stored: 0,
+            files_copied: 0,
+            files_linked: 0,
+            retries: Vec::new(),
+            pauses: Vec::new(),
+        }
+    }
+
+    fn done() -> Outcome {
+        Outcome::Done { label: None, warnings: Vec::new() }
+    }
+
+    fn failed(kind: Kind) -> Outcome {
+        Outcome::Failed { kind: kind.name().to_owned(), exit_code: kind.exit_code(), message: String::new(), hints: Vec::new() }
+    }
+
+    fn journal(records: Vec<Record>) -> (tempfile::TempDir, Journal) {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path(), std::path::Path::new("/repo")).unwrap();
+        journal.know(Uuid::from_u128(1)).unwrap();
+        records.into_iter().for_each(|record| journal.remember(record));
+        (place, journal)
+    }
+
+    fn diff(rules: &Rules, journal: &Journal, now: i64, started: i64, well_since: Option<i64>) -> Plan {
+        let zone: crate::clock::Zone = "Europe/Berlin".parse().unwrap();
+        let situation = Situation {
+            now: zone.at(at(now)),
+            started: at(started),
+            journal,
+            repository: None,
+            node: None,
+            well_since: well_since.map(at),
+            exposure: None,
+            turn: None,
+        };
+        plan(rules, &situation).into_iter().find(|plan| plan.job == Job::Diff).unwrap()
+    }
+
+    /// Times at which no agent runs, in minutes of the year: when, and for how long.
+    fn outages() -> impl Strategy<Value = Vec<(i64, i64)>> {
+        proptest::collection::vec((1..LENGTH / MINUTE, 1..4000_i64), 0..40).prop_map(|mut outages| {
+            outages.sort_unstable();
+            let mut end = 0;
+            outages.retain(|(from, length)| {
+                let is_apart = *from > end + 1;
+                end = if is_apart { from + length } else { end };
+                is_apart
+            });
+            outages
+        })
+    }
+
+    proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+        /// Each time of a cron expression in a year, with the days on which clocks change, once; those that were missed once together, as soon as somebody is there.
+        #[test]
+        fn a_year_of_runs(outages in outages(), schedule in 0..4_usize) {
+            let rules = rules(["30 2 * * *", "0 */6 * * *", "15,45 1-3 * * *", "0 3 * * sun"][schedule]);
+            let outages: Vec<(i64, i64)> =
+                outages.iter().map(|(from, length)| (YEAR + from * MINUTE + 1, YEAR + (from + length) * MINUTE + 1)).collect();
+            let zone: crate::clock::Zone = "Europe/Berlin".parse().unwrap();
+            let mut expected = BTreeSet::new();
+            let mut occurrence = zone.at(at(YEAR));
+            loop {
+                occurrence = rules.jobs[1].schedule.next(&occurrence).unwrap();
+                let second = occurrence.timestamp().as_second();
+                let made = outages.iter().find(|(from, to)| (*from..*to).contains(&second)).map_or(second, |(_, to)| *to);
+                if second >= YEAR + LENGTH || made >= YEAR + LENGTH {
+                    break;
+                }
+                expected.insert(made);
+            }
+            let (_place, mut journal) = journal(vec![ran(done(), YEAR)]);
+            let (mut now, mut started, mut made) = (YEAR, YEAR, BTreeSet::new());
+            while now < YEAR + LENGTH {
+                if let Some((_, to)) = outages.iter().find(|(from, to)| (*from..*to).contains(&now)) {
+                    (now, started) = (*to, *to);
+                    continue;
+                }
+                let plan = diff(&rules, &journal, now, started, None);
+                if plan.is_ready(at(now)) {
+                    prop_assert!(made.insert(now), "twice at {}", at(now));
+                    journal.remember(ran(done(), now));
+                    continue;
+                }
+                let due = plan.due.unwrap().as_second();
+                prop_assert!(due > now);
+                now = outages.iter().map(|(from, _)| *from).filter(|from| *from > now).min().map_or(due, |from| due.min(from));
+            }
+            prop_assert_eq!(made, expected);
+        }
+    }
+
+    #[test]
+    fn failures_are_tried_again_later_and_later_and_at_once_when_what_was_missing_is_back() {
+        let rules = rules("12h");
+        let mut records = vec![ran(done(), YEAR)];
+        for (failures, minutes) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)] {
+            records.resize_with(failures + 1, || ran(failed(Kind::Unreachable), YEAR + 100));
+            let (_place, journal) = journal(records.clone());
+            let plan = |well_since| diff(&rules, &journal, YEAR + 110, YEAR, well_since);
+            assert_eq!((plan(None).due, plan(None).trigger), (Some(at(YEAR + 100 + minutes * MINUTE)), Trigger::Retry), "{failures}");
+            assert_eq!(plan(Some(YEAR + 90)).due, plan(None).due, "it was there all the time");
+            assert!(plan(Some(YEAR + 105)).is_ready(at(YEAR + 110)));
+        }
+        // Another run that is at work is no failure, however often it is met.
+        let (_place, journal) = journal(vec![ran(failed(Kind::Locked), YEAR + 100); 9]);
+        assert_eq!(diff(&rules, &journal, YEAR + 110, YEAR, None).due, Some(at(YEAR + 160)));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_asks_for_one_run() {
+        let rules = rules("1h");
+        let (_place, mut journal) = journal(vec![ran(done(), YEAR + 86400)]);
+        assert!(diff(&rules, &journal, YEAR, YEAR, None).is_ready(at(YEAR)));
+        journal.remember(ran(done(), YEAR));
+        assert_eq!(diff(&rules, &journal, YEAR + 1, YEAR, None).due, Some(at(YEAR + 3600)));
+    }
+}

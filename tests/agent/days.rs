@@ -143,26 +143,35 @@ fn a_node_that_is_down_and_has_written_nothing_costs_no_failures() {
 }
 
 /// A repository on a disk of its own, until it is dropped.
-struct Disk<'a>(&'a Path);
+pub(super) struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
     /// None, said aloud, where this user cannot mount.
-    fn new(place: &'a Path) -> Option<Self> {
+    pub(super) fn new(place: &'a Path, mebibytes: u64) -> Option<Self> {
         std::fs::create_dir_all(place).unwrap();
         let disk = Self(place);
-        if !disk.mount("size=8m") {
+        if !disk.mount(&format!("size={mebibytes}m")) {
             println!("SKIPPED: only root can mount a file system");
             return None;
         }
         Some(disk)
     }
 
-    fn mount(&self, options: &str) -> bool {
+    pub(super) fn mount(&self, options: &str) -> bool {
         rustix::process::geteuid().is_root() && succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.0))
     }
 
-    fn remount(&self, how: &str) {
-        assert!(succeeds(Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.0)), "remount,{how}");
+    pub(super) fn try_remount(&self, how: &str) -> bool {
+        succeeds(Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.0))
+    }
+
+    pub(super) fn remount(&self, how: &str) {
+        assert!(self.try_remount(how), "remount,{how}");
+    }
+
+    /// What was mounted last is gone, and what lay below it is there again.
+    pub(super) fn unmount(&self) {
+        assert!(succeeds(Command::new("umount").arg("-l").arg(self.0)));
     }
 }
 
@@ -180,7 +189,7 @@ fn succeeds(command: &mut Command) -> bool {
 fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     let stage = stage();
     let mount = stage.place.path("disk");
-    let Some(disk) = Disk::new(&mount) else { return };
+    let Some(disk) = Disk::new(&mount, 8) else { return };
     // The agent only saw it: it has made nothing there itself.
     let repository = EAGER.replace("--repo repo", "--repo disk/repo");
     stage.place.kbackup(&stage.line("full --repo disk/repo --node URL")).assert().code(0);
@@ -202,7 +211,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     stage.place.kbackup(&stage.line("full --repo disk/repo --node URL")).assert().code(0);
     let status = sidecar.shows("another repository", |status| concerns(status).contains("this is another repository than before"));
     assert_eq!(level(&status), "danger");
-    assert!(succeeds(Command::new("umount").arg("-l").arg(&mount)));
+    disk.unmount();
     let status = sidecar.shows("the backup that was missing", |status| has(status, 2));
     assert_ne!(level(&status), "danger", "{status:#}");
     sidecar.ends_well();
@@ -212,7 +221,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
 fn a_disk_that_is_full_or_read_only_loses_nothing() {
     let stage = stage();
     let mount = stage.place.path("disk");
-    let Some(disk) = Disk::new(&mount) else { return };
+    let Some(disk) = Disk::new(&mount, 8) else { return };
     let sidecar = begin(&stage, &EAGER.replace("--repo repo", "--repo disk/repo"));
     kept(&sidecar, 1);
     let filler = mount.join("filler");

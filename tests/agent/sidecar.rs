@@ -101,6 +101,11 @@ impl Sidecar {
         }
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Tells it to end, which it does well. Returns its log.
     pub(crate) fn ends_well(self) -> String {
         let log = Arc::clone(&self.log);
