@@ -171,10 +171,10 @@ impl Record {
         matches!(self.outcome, Outcome::Done { .. } | Outcome::UpToDate | Outcome::Skipped { .. })
     }
 
-    /// Whether it failed, and not only was told to end.
+    /// Whether it failed, and not only was told to end, or had to wait.
     #[must_use]
-    pub const fn is_failure(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed { .. })
+    pub fn is_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed { .. }) && !self.had_to_wait()
     }
 
     /// Whether another run held the repository or the node: it comes later, and nothing is wrong.

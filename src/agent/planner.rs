@@ -195,8 +195,7 @@ impl Planner<'_> {
         if let Some(since) = self.situation.well_since.filter(|since| *since > last.ended) {
             return Some((since, Trigger::Retry));
         }
-        let counts = |record: &&Record| record.is_failure() && !record.had_to_wait();
-        let failures = self.situation.journal.of(self.job).take_while(counts).count().max(1);
+        let failures = self.situation.journal.of(self.job).take_while(|record| record.is_failure()).count().max(1);
         let zone = self.situation.now.time_zone();
         // A clock that went back must not keep the next try away.
         let ended = last.ended.min(self.now()).to_zoned(zone.clone());
