@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kbackup::clock::Timestamp;
+use kbackup::manifest::Label;
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{Credentials, Listen, Node, Server, Synthetic, Version};
 use rustix::process::Signal;
@@ -368,10 +369,8 @@ impl Soak<'_> {
         for label in &labels {
             self.place.kbackup(&format!("restore {label} --repo disk/repo --to restored")).assert().code(0);
             self.place.kbackup("check restored --deep").assert().code(0);
-            let shown = self.place.kbackup("list --json --repo disk/repo").output().unwrap();
-            let list: Value = serde_json::from_slice(&shown.stdout).unwrap();
-            let started = find(&list, label).and_then(|backup| backup["started"].as_str()?.parse::<Timestamp>().ok());
-            let started = started.unwrap_or_else(|| panic!("{label} in {list:#}")).as_second();
+            // A label begins with the time at which its backup began.
+            let started = label.parse::<Label>().unwrap().time().as_second();
             let before = acknowledged.iter().filter(|(at, _)| *at < started && started - *at < DAY / 2).map(|(_, writer)| *writer).max();
             let log = Log::read(&target).unwrap();
             let end = log.records.last().map_or(0, |record| record.end);
@@ -381,16 +380,6 @@ impl Soak<'_> {
             std::fs::remove_dir_all(&target).unwrap();
         }
         json!({"restored_and_checked": labels.len(), "log_bytes": bytes, "repair_exit_code": code})
-    }
-}
-
-/// The object with this label, wherever it stands.
-fn find<'a>(value: &'a Value, label: &str) -> Option<&'a Value> {
-    match value {
-        Value::Array(values) => values.iter().find_map(|value| find(value, label)),
-        Value::Object(fields) if fields.get("label").is_some_and(|found| found == label) => Some(value),
-        Value::Object(fields) => fields.values().find_map(|value| find(value, label)),
-        _ => None,
     }
 }
 
