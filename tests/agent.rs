@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
 mod change;
+mod cluster;
 #[cfg(feature = "faults")]
 mod days;
 mod hooks;

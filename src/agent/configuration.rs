@@ -1,14 +1,20 @@
 //! What the agent is told: its own options, and those of each verb that it runs, from the same flags, environment and file.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::http::Guard;
 use super::journal::Job;
 use super::planner::{Rule, Rules};
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
-use crate::settings::arguments::{self, Load, Verb};
+use crate::settings::arguments::{self, Cluster, Load, Verb};
 use crate::settings::hook::Hook;
 use crate::settings::{self, Settings, Unresolved};
 use crate::verbs::{Common, node};
+
+/// Where all are backed up one after another, each lets those that are preferred ask for their turn first.
+const STAGGER: Duration = Duration::from_secs(10);
 
 /// Everything that the agent is told.
 #[derive(Debug)]
@@ -47,6 +53,7 @@ impl Configuration {
         if node::connection(&agent.node, common.secrets)?.is_none() {
             return Err(Error::new(Kind::Usage, "no node is named").hint("name the node that the agent keeps with `--node URL`"));
         }
+        side_by_side(agent)?;
         Ok(Self { agent: arguments::Agent::clone(agent), common, guard: Guard::of(agent, settings)?, tasks })
     }
 
@@ -89,6 +96,7 @@ impl Configuration {
             seed: self.agent.repository.repo.display().to_string(),
             max_age: self.agent.max_age.0,
             scavenge_rest: self.agent.scavenge_rest.0,
+            grace: if self.agent.cluster == Cluster::One { self.agent.cluster_grace.0 } else { STAGGER },
         }
     }
 }
@@ -110,6 +118,22 @@ impl Task {
 
     fn window(&self) -> Option<Window> {
         self.load().window
+    }
+}
+
+/// The other members' repositories are found beside the own one, and the others find it there.
+fn side_by_side(agent: &arguments::Agent) -> Result<()> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let repository = absolute(&agent.repository.repo);
+    match &agent.cluster_dir {
+        Some(directory) if repository.parent() != Some(&absolute(directory)) => {
+            Err(Error::new(Kind::Usage, "the repository does not lie in `--cluster-dir`")
+                .at(&repository)
+                .hint("for example: `--repo /backup/node1 --cluster-dir /backup`, and `--repo /backup/node2 --cluster-dir /backup` for the next member"))
+        }
+        None if agent.takes_turns() => Err(Error::new(Kind::Usage, "`--cluster one` and `--turns one-after-another` need `--cluster-dir`")
+            .hint("name the directory in which the repositories of all members lie side by side")),
+        _ => Ok(()),
     }
 }
 

@@ -59,6 +59,12 @@ impl History {
         self.is_blind = true;
     }
 
+    /// As [`Self::exposure`], where another member has taken the newest one: this node may lag behind it.
+    pub(super) fn exposure_beside(&mut self, newest: &Made) -> Option<Exposure> {
+        let &(_, writer) = self.moments.back()?;
+        self.exposure(Some(&Made { writer: newest.writer.min(writer), ..*newest }))
+    }
+
     /// What is in no good backup, where `newest` is the newest good one; none where the log was never seen.
     pub(super) fn exposure(&mut self, newest: Option<&Made>) -> Option<Exposure> {
         if self.is_blind {
@@ -162,6 +168,12 @@ mod tests {
     fn a_log_that_went_back_is_in_no_backup() {
         let exposure = seen(&[(10, 300), (20, 80)]).exposure(Some(&made(5, 100)));
         assert_eq!(exposure, Some(Exposure { writer: 80, bytes: 80, since: Some(at(20)) }));
+    }
+
+    #[test]
+    fn a_member_that_lags_behind_the_one_with_the_backup_has_lost_nothing() {
+        let exposure = seen(&[(10, 300), (20, 310)]).exposure_beside(&made(5, 320));
+        assert_eq!(exposure, Some(Exposure { writer: 310, bytes: 0, since: None }));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! One loop plans, starts one run at a time on a thread of its own, and looks at the node and the repository between; everything else reads the [`Status`].
 
 mod change;
+mod cluster;
 mod configuration;
 mod exposure;
 mod hooks;
@@ -16,6 +17,7 @@ pub mod page;
 mod planner;
 mod status;
 mod systemd;
+mod turn;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use self::change::Watch;
+pub use self::cluster::{ClusterFacts, Member, Sibling};
+use self::cluster::{OwnLog, Standing};
 pub use self::configuration::Configuration;
 pub use self::exposure::Exposure;
 use self::exposure::History;
@@ -41,13 +45,15 @@ pub use self::planner::Plan;
 use self::planner::Situation;
 pub use self::status::{AgentFacts, Concern, JobStatus, Level, Running, Seeing, Status, Verdict, roughly};
 use self::systemd::Manager;
-use self::worker::{Order, Worker};
+use self::turn::Turn;
+use self::worker::{Ending, Order, Worker};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result, Signal};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::fs;
+use crate::manifest::Directories;
 use crate::settings::Settings;
-use crate::settings::arguments::Listen;
+use crate::settings::arguments::{Cluster, Listen};
 use crate::verbs::backup::another_repository;
 use crate::verbs::node;
 use crate::verbs::window::closed;
@@ -58,6 +64,11 @@ const GLANCE: Duration = Duration::from_secs(5);
 const RECENT: Duration = Duration::from_secs(1);
 /// What is due sooner than this may wait for it.
 const BREATH: Duration = Duration::from_millis(200);
+
+/// A member that has to wait for its turn asks for it so often.
+const ASK: Duration = Duration::from_secs(5);
+/// After its turn a member leaves so much time to those that wait.
+const YIELD: Duration = Duration::from_secs(10);
 
 /// Reads the settings anew, as they were given at the start: for a reload.
 pub type Reread = Box<dyn Fn() -> Result<Settings> + Send + Sync>;
@@ -109,8 +120,8 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
                 looking.ended(is_well);
                 watch.directory(agent.to_be_watched());
             }
-            Some(record) = ended.recv() => {
-                agent.ended(record);
+            Some(ending) = ended.recv() => {
+                agent.has_ended(ending);
                 looking.forget();
             }
             _ = hangup.recv() => {
@@ -126,9 +137,9 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
     info!("told to end");
     manager.stopping();
     if agent.interrupt(Signal::Terminate)
-        && let Some(record) = ended.recv().await
+        && let Some(ending) = ended.recv().await
     {
-        agent.ended(record);
+        agent.has_ended(ending);
     }
     agent.tell(&agent.status(), true);
     tokio::task::block_in_place(|| agent.hooks.end());
@@ -148,10 +159,22 @@ pub(crate) struct Agent {
     /// Why the journal cannot be written.
     forgetful: Mutex<Option<String>>,
     worker: Mutex<Option<Worker>>,
+    waits: Mutex<Option<Waits>>,
+    /// Since when a backup is due.
+    left_since: Mutex<Option<Timestamp>>,
+    /// Why the members of the cluster cannot take turns.
+    no_turns: Mutex<Option<String>>,
     news: Mutex<News>,
     hooks: Hooks,
     /// When the loop went round last.
     pulse: Mutex<Instant>,
+}
+
+/// A member that is not backed up as it is not its turn.
+#[derive(Debug, Clone)]
+struct Waits {
+    since: Instant,
+    why: String,
 }
 
 /// What was seen last.
@@ -165,6 +188,10 @@ struct Sight {
     owed: Option<String>,
     /// Where the node's checkpoints are; also while it does not answer.
     db: Option<PathBuf>,
+    /// What the other members have; none where they do not matter.
+    cluster: Option<ClusterFacts>,
+    /// The node's log, where it has to be compared with theirs.
+    log: Option<OwnLog>,
 }
 
 impl Agent {
@@ -172,7 +199,8 @@ impl Agent {
         let repository = &configuration.agent.repository.repo;
         let journal = Journal::open(&node::state_directory(&configuration.common.general)?, repository)?;
         let repository = Seen { at: clock::now(), facts: None, problem: Some("nobody has looked at it yet".to_owned()), hints: Vec::new() };
-        let sight = Sight { repository, node: None, well_since: None, owed: None, db: configuration.agent.db.clone() };
+        let sight =
+            Sight { repository, node: None, well_since: None, owed: None, db: configuration.agent.db.clone(), cluster: None, log: None };
         let started = clock::now();
         Ok(Self {
             started,
@@ -184,6 +212,9 @@ impl Agent {
             totals: Mutex::default(),
             forgetful: Mutex::default(),
             worker: Mutex::default(),
+            waits: Mutex::default(),
+            left_since: Mutex::default(),
+            no_turns: Mutex::default(),
             news: Mutex::new(News::new(started)),
             hooks: Hooks::new(Handle::current()),
             pulse: Mutex::new(Instant::now()),
@@ -227,6 +258,8 @@ impl Agent {
         let told = node.as_ref().and_then(|node| node.facts.as_ref()).map(|node| node.db.clone());
         seen.db = configuration.agent.db.clone().or(told).or(seen.db.take());
         (seen.repository, seen.node) = (repository, node);
+        drop(seen);
+        self.look_at_others(&configuration);
         is_well
     }
 
@@ -263,6 +296,42 @@ impl Agent {
         })
     }
 
+    /// Sees what other members have backed up, where that stands for this node.
+    fn look_at_others(&self, configuration: &Configuration) {
+        let options = &configuration.agent;
+        let (Some(directory), Cluster::One) = (&options.cluster_dir, options.cluster) else {
+            let mut seen = lock(&self.seen);
+            (seen.cluster, seen.log) = (None, None);
+            return;
+        };
+        let Sight { db, log, .. } = lock(&self.seen).clone();
+        let log = db.map(|db| Directories::new(db, options.index.clone())).map_or(Ok(None), |own| OwnLog::read(&own, log));
+        let (cluster, log) = match log {
+            Ok(log) => (log.as_ref().map(|log| cluster::look(directory, &options.repository.repo, log)).unwrap_or_default(), log),
+            Err(error) => (ClusterFacts { problem: Some(error.in_words()), ..ClusterFacts::default() }, None),
+        };
+        let mut seen = lock(&self.seen);
+        let own = seen.repository.facts.as_ref().and_then(RepositoryFacts::newest_good).map(|(_, made)| made);
+        let covered = status::best(own, Some(&cluster)).1.map(|by| format!("up to date by {}: {}", by.member, by.label));
+        (seen.cluster, seen.log) = (Some(cluster), log);
+        drop(seen);
+        self.left_to_another(covered);
+    }
+
+    /// Remembers, once, that another member has taken the backup that this one did not have to take.
+    fn left_to_another(&self, covered: Option<String>) {
+        let Some(because) = covered else { return };
+        let is_known = lock(&self.journal)
+            .records()
+            .iter()
+            .rev()
+            .find(|run| run.job.is_backup())
+            .is_some_and(|last| matches!(&last.outcome, Outcome::Skipped { because: known } if *known == because));
+        if !is_known && lock(&self.worker).is_none() {
+            self.remember(Record::left_to_another(clock::now(), because));
+        }
+    }
+
     /// The directory whose changes may ask for a backup.
     fn to_be_watched(&self) -> Option<PathBuf> {
         if self.configuration().agent.on_change.is_off() { None } else { lock(&self.seen).db.clone() }
@@ -280,7 +349,7 @@ impl Agent {
     }
 
     /// Begins what is due, and tells when to come again. Nothing begins beside a look, or long after it: what it saw decides what may be done.
-    fn begin_what_is_due(&self, looking: &mut Looking, endings: &mpsc::UnboundedSender<Record>) -> Duration {
+    fn begin_what_is_due(self: &Arc<Self>, looking: &mut Looking, endings: &mpsc::UnboundedSender<Ending>) -> Duration {
         if lock(&self.worker).is_some() {
             self.close_windows();
             return GLANCE;
@@ -289,15 +358,7 @@ impl Agent {
             return GLANCE;
         }
         let configuration = self.configuration();
-        let (order, nap) = self.with_situation(&configuration, |situation| {
-            let now = situation.now.timestamp();
-            let plans = planner::plan(&configuration.rules(), situation);
-            let ready = plans.iter().find(|plan| plan.is_ready(now)).map(|plan| {
-                let order = Order { job: plan.job, trigger: plan.trigger, repository: situation.journal.repository() };
-                (order, plan.job == Job::Diff && planner::is_up_to_date(situation))
-            });
-            (ready, nap(&plans, now))
-        });
+        let (order, nap) = self.due(&configuration);
         match order {
             None => return nap,
             Some((order, true)) => self.ended(Record::nothing_to_do(&order, clock::now())),
@@ -308,11 +369,72 @@ impl Agent {
         BREATH
     }
 
-    fn begin(&self, order: Order, configuration: Arc<Configuration>, endings: mpsc::UnboundedSender<Record>) {
-        info!(job = order.job.name(), "begins");
-        let began = order.clone();
+    /// What is to begin now, and whether it would find nothing to do; and when to come again.
+    fn due(&self, configuration: &Configuration) -> (Option<(Order, bool)>, Duration) {
+        let waits = lock(&self.waits).clone().filter(|waits| waits.since.elapsed() < ASK);
+        self.with_situation(configuration, waits, |situation| {
+            let now = situation.now.timestamp();
+            let plans = planner::plan(&configuration.rules(), situation);
+            let is_due = plans.iter().any(|plan| plan.job.is_backup() && plan.due.is_some_and(|due| due <= now));
+            let mut left_since = lock(&self.left_since);
+            *left_since = left_since.filter(|_| is_due).or_else(|| is_due.then_some(now));
+            let ready = plans.iter().find(|plan| plan.is_ready(now)).map(|plan| {
+                let order = Order { job: plan.job, trigger: plan.trigger, repository: situation.journal.repository() };
+                (order, plan.job == Job::Diff && planner::is_up_to_date(situation))
+            });
+            (ready, nap(&plans, now))
+        })
+    }
+
+    /// What a backup has to have before it begins: its turn, where the members of the cluster take turns. Else, why it has to wait.
+    fn turn(&self, job: Job, configuration: &Configuration) -> std::result::Result<Option<Turn>, String> {
+        if !job.is_backup() || !configuration.agent.takes_turns() {
+            return Ok(None);
+        }
+        let turn = match self.take_turn(configuration) {
+            Ok(turn) => turn.map_err(|why| format!("it waits for its turn: {why}"))?,
+            Err(problem) => {
+                // That nobody can be asked keeps no node from being backed up.
+                warn!("the turns of the cluster's members cannot be kept: {}", problem.in_words());
+                *lock(&self.no_turns) = Some(problem.in_words());
+                None
+            }
+        };
+        // While it was asked for, another one may have ended.
+        self.look_at_others(configuration);
+        let (order, _) = self.due(configuration);
+        match order {
+            Some((order, false)) if order.job == job => Ok(turn),
+            _ => Err("another member has just been backed up".to_owned()),
+        }
+    }
+
+    /// The turn; none where the node is in no cluster. Else, who has it.
+    fn take_turn(&self, configuration: &Configuration) -> Result<std::result::Result<Option<Turn>, String>> {
+        let node = lock(&self.seen).node.as_ref().and_then(|node| node.facts.clone());
+        let Some(directory) = &configuration.agent.cluster_dir else { return Ok(Ok(None)) };
+        let last = lock(&self.journal)
+            .records()
+            .iter()
+            .rev()
+            .find(|run| run.job.is_backup() && !matches!(run.outcome, Outcome::Skipped { .. } | Outcome::UpToDate))
+            .map(|last| last.ended);
+        let rested = last.map_or(YIELD, |last| Duration::try_from(clock::now().duration_since(last)).unwrap_or(YIELD));
+        if rested < YIELD {
+            return Ok(Err("the others may go first, as it has just been backed up".to_owned()));
+        }
+        let name = || configuration.agent.repository.repo.file_name().map(|name| name.to_string_lossy().into_owned());
+        let member = node.and_then(|node| node.endpoint).or_else(name).unwrap_or_default();
+        let taken = Turn::take(directory, &member)?;
+        *lock(&self.no_turns) = None;
+        Ok(taken.map(Some).map_err(|holder| format!("{holder} is being backed up")))
+    }
+
+    fn begin(self: &Arc<Self>, order: Order, configuration: Arc<Configuration>, endings: mpsc::UnboundedSender<Ending>) {
+        let (began, agent, told) = (order.clone(), Arc::clone(self), Arc::clone(&configuration));
+        let turn = move |job| agent.turn(job, &told);
         // Nobody waits for it any more where the agent has ended.
-        match Worker::start(order, configuration, move |record| drop(endings.send(record))) {
+        match Worker::start(order, configuration, turn, move |ending| drop(endings.send(ending))) {
             Ok(worker) => *lock(&self.worker) = Some(worker),
             Err(error) => self.ended(Record::not_begun(&began, clock::now(), &error)),
         }
@@ -329,7 +451,24 @@ impl Agent {
         }
     }
 
+    fn has_ended(&self, ending: Ending) {
+        let waits = match ending {
+            Ending::Ran(record) => {
+                self.ended(record);
+                None
+            }
+            Ending::Waits(why) => Some(Waits { since: Instant::now(), why }),
+        };
+        *lock(&self.worker) = None;
+        *lock(&self.waits) = waits;
+    }
+
     fn ended(&self, record: Record) {
+        *lock(&self.worker) = None;
+        self.remember(record);
+    }
+
+    fn remember(&self, record: Record) {
         match &record.outcome {
             Outcome::Done { .. } => info!(job = record.job.name(), seconds = record.seconds(), "done"),
             Outcome::UpToDate => info!(job = record.job.name(), "nothing was written since the newest backup"),
@@ -338,7 +477,6 @@ impl Agent {
             Outcome::Failed { message, .. } if record.had_to_wait() => info!(job = record.job.name(), "waits: {message}"),
             Outcome::Failed { message, .. } => error!(job = record.job.name(), "{message}"),
         }
-        *lock(&self.worker) = None;
         lock(&self.totals).count(&record);
         lock(&self.news).ended(&record, &lock(&self.journal));
         let result = lock(&self.journal).write(record);
@@ -386,23 +524,33 @@ impl Agent {
         lock(&self.worker).as_ref().inspect(|worker| worker.interrupt(signal)).is_some()
     }
 
-    fn exposure(&self, repository: Option<&RepositoryFacts>) -> Option<Exposure> {
-        let repository = repository?;
-        lock(&self.history).exposure(repository.newest_good().map(|(_, made)| made))
+    fn exposure(&self, sight: &Sight) -> Option<Exposure> {
+        let own = sight.repository.facts.as_ref().map(RepositoryFacts::newest_good);
+        let newest = own.flatten().map(|(_, made)| made);
+        match status::best(newest, sight.cluster.as_ref()) {
+            (Some(made), Some(_)) => lock(&self.history).exposure_beside(made),
+            // Where the repository cannot be seen, nobody knows what is in it.
+            (newest, _) => own.and_then(|_| lock(&self.history).exposure(newest)),
+        }
     }
 
-    fn with_situation<T>(&self, configuration: &Configuration, go: impl FnOnce(&Situation<'_>) -> T) -> T {
-        let Sight { repository, node, well_since, .. } = lock(&self.seen).clone();
+    fn with_situation<T>(&self, configuration: &Configuration, waits: Option<Waits>, go: impl FnOnce(&Situation<'_>) -> T) -> T {
+        let sight = lock(&self.seen).clone();
+        let left_since = *lock(&self.left_since);
         let journal = lock(&self.journal);
+        let node = sight.node.as_ref().and_then(|node| node.facts.as_ref());
         go(&Situation {
             now: configuration.agent.time_zone.at(clock::now()),
             started: self.started,
             journal: &journal,
-            repository: repository.facts.as_ref(),
-            node: node.as_ref().and_then(|node| node.facts.as_ref()),
-            well_since,
-            exposure: self.exposure(repository.facts.as_ref()),
-            turn: None,
+            repository: sight.repository.facts.as_ref(),
+            node,
+            well_since: sight.well_since,
+            exposure: self.exposure(&sight),
+            standing: node.filter(|_| configuration.agent.takes_turns()).and_then(Standing::of),
+            left_since,
+            turn: waits.map(|waits| waits.why),
+            cluster: sight.cluster.as_ref(),
         })
     }
 
@@ -415,15 +563,23 @@ impl Agent {
     /// How it stands now.
     fn status(&self) -> Status {
         let configuration = self.configuration();
-        let plans = self.with_situation(&configuration, |situation| planner::plan(&configuration.rules(), situation));
-        let Sight { repository, node, owed, .. } = lock(&self.seen).clone();
-        let exposure = self.exposure(repository.facts.as_ref());
+        // What is not asked for any more is not waited for.
+        let waits = lock(&self.waits).clone().filter(|waits| waits.since.elapsed() < ASK * 3);
+        let plans = self.with_situation(&configuration, waits, |situation| planner::plan(&configuration.rules(), situation));
+        let sight = lock(&self.seen).clone();
+        let exposure = self.exposure(&sight);
+        let Sight { repository, node, owed, cluster, .. } = sight;
+        let cluster = match lock(&self.no_turns).clone() {
+            Some(problem) => Some(ClusterFacts { problem: Some(problem), ..cluster.unwrap_or_default() }),
+            None => cluster,
+        };
         let running = lock(&self.worker).as_ref().map(Worker::running);
         Status::of(Seeing {
             now: clock::now(),
             max_age: configuration.agent.max_age.0,
             repository,
             node,
+            cluster,
             exposure,
             agent: Some(AgentFacts {
                 version: concat!("kbackup ", env!("CARGO_PKG_VERSION")).to_owned(),

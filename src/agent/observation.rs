@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::cluster::Member;
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::event::{Event, Observer, Run, Silent};
@@ -55,6 +56,10 @@ pub struct NodeFacts {
     pub scavenge: Option<String>,
     /// The db directory, as the node names it or as it was given.
     pub db: std::path::PathBuf,
+    /// Its advertised `host:port`; none where it does not gossip.
+    pub endpoint: Option<String>,
+    /// The members of its cluster, itself among them; none where it does not gossip.
+    pub members: Vec<Member>,
 }
 
 /// A repository, from outside.
@@ -112,7 +117,7 @@ pub struct Made {
 }
 
 impl Made {
-    fn of(head: &Head) -> Self {
+    pub(super) fn of(head: &Head) -> Self {
         Self {
             kind: head.kind,
             sequence: head.sequence,
@@ -224,11 +229,17 @@ fn node_facts(client: Client, options: &arguments::Agent) -> Result<NodeFacts> {
         Err(error) if error.kind() == Kind::Denied => None,
         Err(error) => return Err(error),
     };
+    let gossip = session.gossip(patience)?;
+    let members = gossip.iter().flat_map(|gossip| &gossip.members);
     Ok(NodeFacts {
         place: client.place(),
         version: session.version().as_str().to_owned(),
         state: session.state(patience)?.name(),
         scavenge,
         db: directories.db,
+        endpoint: gossip.as_ref().map(server::Gossip::endpoint),
+        members: members
+            .map(|member| Member { endpoint: member.endpoint(), state: member.state.name(), is_alive: member.is_alive })
+            .collect(),
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use super::cluster::{ClusterFacts, Standing};
 use super::exposure::Exposure;
 use super::journal::{Job, Journal, Outcome, Record, Trigger};
 use super::observation::{NodeFacts, RepositoryFacts};
@@ -26,6 +27,8 @@ pub(super) struct Rules {
     pub max_age: Duration,
     /// A running scavenge is stopped at most once in this time.
     pub scavenge_rest: Duration,
+    /// Each member of the cluster that goes first is left so much time.
+    pub grace: Duration,
 }
 
 /// When one job takes place.
@@ -54,8 +57,14 @@ pub(super) struct Situation<'a> {
     pub well_since: Option<Timestamp>,
     /// What is in no backup; none while the node's files cannot be looked at.
     pub exposure: Option<Exposure>,
-    /// Why a backup has to wait for the other members of the cluster; none where it has not.
+    /// The node's place in a cluster whose members wait for each other; none where they do not.
+    pub standing: Option<Standing>,
+    /// Since when a backup has been due that was left to others; none where none was.
+    pub left_since: Option<Timestamp>,
+    /// Why it is not this member's turn; none where that is not known.
     pub turn: Option<String>,
+    /// What other members' backups stand for; none where each has to have its own.
+    pub cluster: Option<&'a ClusterFacts>,
 }
 
 /// What is planned for a job.
@@ -88,9 +97,13 @@ pub(super) fn plan(rules: &Rules, situation: &Situation<'_>) -> Vec<Plan> {
 /// Whether a diff would find nothing: what the node has written is in the newest backup, and that is good.
 #[must_use]
 pub(super) fn is_up_to_date(situation: &Situation<'_>) -> bool {
-    let newest = situation.repository.and_then(|repository| repository.points.last()).and_then(|point| point.good());
-    let nothing_written = situation.exposure.is_some_and(|exposure| exposure.since.is_none());
-    newest.zip(situation.exposure).is_some_and(|(newest, exposure)| nothing_written && newest.writer == exposure.writer)
+    let own = situation.repository.and_then(|repository| repository.points.last()).and_then(|point| point.good());
+    let others = situation.cluster.and_then(|cluster| cluster.newest.as_ref()).map(|newest| &newest.made);
+    // A member may lag behind the one that was backed up.
+    let holds_all = |exposure: Exposure| {
+        own.is_some_and(|own| own.writer == exposure.writer) || others.is_some_and(|others| others.writer >= exposure.writer)
+    };
+    situation.exposure.is_some_and(|exposure| exposure.since.is_none() && holds_all(exposure))
 }
 
 struct Planner<'a> {
@@ -103,7 +116,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn plan(&self) -> Plan {
         let (due, trigger) = self.due().map_or((None, Trigger::Schedule), |(due, trigger)| (Some(due), trigger));
-        let hold = due.filter(|due| *due <= self.now()).and_then(|_| self.hold());
+        let hold = due.filter(|due| *due <= self.now()).and_then(|due| self.hold(due));
         Plan { job: self.job, due, trigger, hold }
     }
 
@@ -122,19 +135,29 @@ impl Planner<'_> {
             Some(Outcome::Interrupted { .. }) => return Some((self.now(), Trigger::Retry)),
             _ => {}
         }
+        if !self.job.is_backup() && self.is_new() {
+            return None;
+        }
         if self.job == Job::Diff && self.is_first() {
             return Some((self.now(), Trigger::First));
         }
         [self.by_the_clock(), self.by_change()].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
-    /// There is no backup, or no good one; but one that was made and is no good, because the node is damaged, is not made again at once.
+    /// There is no backup, or no good one, by this member or for it; but one that was made and is no good, because the node is damaged, is not made again at once.
     fn is_first(&self) -> bool {
-        match self.situation.repository {
-            Some(repository) if repository.points.is_empty() => true,
-            Some(repository) => repository.newest_good().is_none() && self.last_began().is_none(),
-            None => self.situation.journal.repository().is_none(),
-        }
+        let is_covered = self.situation.cluster.is_some_and(|cluster| cluster.newest.is_some());
+        !is_covered
+            && match self.situation.repository {
+                Some(repository) if repository.points.is_empty() => true,
+                Some(repository) => repository.newest_good().is_none() && self.last_began().is_none(),
+                None => self.is_new(),
+            }
+    }
+
+    /// There is no repository yet. One that was there before and is not there now is no new one.
+    fn is_new(&self) -> bool {
+        self.situation.repository.is_none() && self.situation.journal.repository().is_none()
     }
 
     fn is_asked_for_by_change(&self) -> bool {
@@ -154,7 +177,9 @@ impl Planner<'_> {
 
     /// When a run of this kind began last, by whoever's hand; a full stands for a diff, too.
     fn last_began(&self) -> Option<Timestamp> {
-        let ours = self.situation.journal.of(self.job).next().map(|record| record.began);
+        // What another member has taken began when it says.
+        let ours = self.situation.journal.of(self.job).find(|record| !matches!(record.outcome, Outcome::Skipped { .. }));
+        let ours = ours.map(|record| record.began);
         // What a clock that was wrong wrote into a manifest asks for one run at once, not for one after the other.
         let is_possible = |made: &Timestamp| ours.is_none() || *made <= self.now();
         let points = self.situation.repository.map(|repository| repository.points.as_slice()).unwrap_or_default();
@@ -173,7 +198,12 @@ impl Planner<'_> {
             .find(|made| counts(job_of(made.kind)))
             .map(|made| made.started)
             .filter(is_possible);
-        ours.max(made)
+        let others = self.situation.cluster.and_then(|cluster| match self.job {
+            Job::Diff => cluster.newest.as_ref().map(|newest| newest.made.started),
+            Job::Full => cluster.newest_full,
+            Job::Verify | Job::Expire => None,
+        });
+        ours.max(made).max(others.filter(is_possible))
     }
 
     fn by_change(&self) -> Option<(Timestamp, Trigger)> {
@@ -191,8 +221,8 @@ impl Planner<'_> {
 
     fn retry(&self) -> Option<(Timestamp, Trigger)> {
         let last = self.situation.journal.of(self.job).next()?;
-        // What was missing has come back: nothing more is to be waited for.
-        if let Some(since) = self.situation.well_since.filter(|since| *since > last.ended) {
+        // What was missing has come back, in the second of the failure perhaps: nothing more is to be waited for.
+        if let Some(since) = self.situation.well_since.filter(|since| *since >= last.ended) {
             return Some((since, Trigger::Retry));
         }
         let failures = self.situation.journal.of(self.job).take_while(|record| record.is_failure()).count().max(1);
@@ -203,12 +233,12 @@ impl Planner<'_> {
         Some((due.timestamp(), Trigger::Retry))
     }
 
-    fn hold(&self) -> Option<String> {
+    fn hold(&self, due: Timestamp) -> Option<String> {
         self.closed_window().or_else(|| {
             if !self.job.is_backup() {
                 return self.nothing_there();
             }
-            self.situation.turn.clone().or_else(|| self.scavenge())
+            self.left_to(due).or_else(|| self.situation.turn.clone()).or_else(|| self.scavenge())
         })
     }
 
@@ -217,6 +247,15 @@ impl Planner<'_> {
             None => Some("the repository cannot be read".to_owned()),
             Some(repository) => repository.points.is_empty().then(|| "there is no backup yet".to_owned()),
         }
+    }
+
+    /// Members that serve fewer clients go first.
+    fn left_to(&self, due: Timestamp) -> Option<String> {
+        // What is due because of what is written is due now, for as long as it is.
+        let due = self.situation.left_since.map_or(due, |since| since.min(due));
+        let (member, until) = self.situation.standing.as_ref()?.leaves_to(due, self.now(), self.rules.grace)?;
+        let until = until.to_zoned(self.situation.now.time_zone().clone());
+        Some(format!("it is left to {member} until {}", until.strftime("%H:%M:%S")))
     }
 
     fn closed_window(&self) -> Option<String> {
@@ -277,6 +316,7 @@ mod tests {
     fn rules(diff: &str) -> Rules {
         let rule = |schedule: &str| Rule { schedule: schedule.parse().unwrap(), window: None };
         Rules {
+            grace: Duration::ZERO,
             jobs: [rule("off"), rule(diff), rule("off"), rule("off")],
             on_change: OnChange::OFF,
             jitter: Duration::ZERO,
@@ -322,6 +362,9 @@ mod tests {
     fn diff(rules: &Rules, journal: &Journal, now: i64, started: i64, well_since: Option<i64>) -> Plan {
         let zone: crate::clock::Zone = "Europe/Berlin".parse().unwrap();
         let situation = Situation {
+            cluster: None,
+            left_since: None,
+            standing: None,
             now: zone.at(at(now)),
             started: at(started),
             journal,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cluster::{ClusterFacts, Sibling};
 use super::exposure::Exposure;
 use super::journal::{Job, Journal, Outcome, Record};
 use super::observation::{Made, NodeFacts, Point, RepositoryFacts, Seen};
@@ -147,6 +148,8 @@ pub struct Status {
     pub repository: Seen<RepositoryFacts>,
     /// The node; none where nobody looks at it.
     pub node: Option<Seen<NodeFacts>>,
+    /// What other members' backups stand for; none where each has to have its own.
+    pub cluster: Option<ClusterFacts>,
     /// The agent; none where there is none.
     pub agent: Option<AgentFacts>,
     /// Its jobs.
@@ -168,6 +171,8 @@ pub struct Seeing<'a> {
     pub repository: Seen<RepositoryFacts>,
     /// The node.
     pub node: Option<Seen<NodeFacts>>,
+    /// The other members' backups, where they stand for the node's own.
+    pub cluster: Option<ClusterFacts>,
     /// What is in no backup.
     pub exposure: Option<Exposure>,
     /// The agent.
@@ -197,6 +202,7 @@ impl Status {
             history: records.get(records.len().saturating_sub(HISTORY)..).unwrap_or_default().to_vec(),
             repository: seeing.repository,
             node: seeing.node,
+            cluster: seeing.cluster,
             agent: seeing.agent,
             jobs,
             running: seeing.running,
@@ -212,7 +218,17 @@ impl Status {
     /// For how long something has been in no good backup: nothing where everything is; none where there is no backup.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        age(self.at, self.exposure, self.newest_good())
+        let own = self.newest_good().map(|(_, made)| made);
+        age(self.at, self.exposure, best(own, self.cluster.as_ref()).0)
+    }
+}
+
+/// The backup that protects the node best, and whose it is where it is not the node's own.
+pub(super) fn best<'a>(own: Option<&'a Made>, cluster: Option<&'a ClusterFacts>) -> (Option<&'a Made>, Option<&'a Sibling>) {
+    match (own, cluster.and_then(|cluster| cluster.newest.as_ref())) {
+        (Some(own), Some(other)) if own.writer >= other.made.writer => (Some(own), None),
+        (_, Some(other)) => (Some(&other.made), Some(other)),
+        (own, None) => (own, None),
     }
 }
 
@@ -228,8 +244,8 @@ fn job(plan: &Plan, schedule: &str, journal: Option<&Journal>) -> JobStatus {
 }
 
 /// Where the node's files cannot be seen, everything since the newest backup may be new.
-fn age(now: Timestamp, exposure: Option<Exposure>, newest: Option<(&Point, &Made)>) -> Option<Duration> {
-    let (_, made) = newest?;
+fn age(now: Timestamp, exposure: Option<Exposure>, newest: Option<&Made>) -> Option<Duration> {
+    let made = newest?;
     let since = match exposure {
         Some(Exposure { since: None, .. }) => return Some(Duration::ZERO),
         Some(Exposure { since: Some(since), .. }) => since,
@@ -247,7 +263,8 @@ impl Judge<'_> {
     fn verdict(&self) -> Verdict {
         let mut concerns: Vec<Concern> = [self.repository(), self.exposure(), self.newest()].into_iter().flatten().collect();
         concerns.extend(self.failures());
-        concerns.extend([self.node(), self.room(), self.configuration(), self.journal(), self.owed()].into_iter().flatten());
+        concerns
+            .extend([self.node(), self.cluster(), self.room(), self.configuration(), self.journal(), self.owed()].into_iter().flatten());
         concerns.extend(self.hooks());
         Verdict::of(concerns, self.all_is_well())
     }
@@ -256,27 +273,47 @@ impl Judge<'_> {
         self.seeing.repository.facts.as_ref()
     }
 
+    fn best(&self) -> (Option<&Made>, Option<&Sibling>) {
+        let own = self.facts().and_then(RepositoryFacts::newest_good).map(|(_, made)| made);
+        best(own, self.seeing.cluster.as_ref())
+    }
+
     fn all_is_well(&self) -> String {
-        let newest = self.facts().and_then(RepositoryFacts::newest_good);
+        let (newest, by) = self.best();
         let age = age(self.seeing.now, self.seeing.exposure, newest).unwrap_or_default();
+        let by = by.map_or_else(String::new, |by| format!(" by {}", by.member));
         match self.seeing.exposure {
-            Some(Exposure { since: None, .. }) => "This node is safe: everything it has written is backed up".to_owned(),
-            Some(_) => format!("This node is safe: all that it has written is backed up, except for the last {}", roughly(age)),
-            None => format!("This node is safe: its newest backup was taken {} ago", roughly(age)),
+            Some(Exposure { since: None, .. }) => format!("This node is safe: everything it has written is backed up{by}"),
+            Some(_) => format!("This node is safe: all that it has written is backed up{by}, except for the last {}", roughly(age)),
+            None => format!("This node is safe: its newest backup was taken{by} {} ago", roughly(age)),
         }
     }
 
     fn repository(&self) -> Option<Concern> {
         let problem = self.seeing.repository.problem.as_ref()?;
         let hints = self.seeing.repository.hints.clone();
-        Some(Concern { level: Level::Danger, what: format!("its repository cannot be read: {problem}"), hints })
+        let concern = |level| Some(Concern { level, what: format!("its repository cannot be read: {problem}"), hints });
+        match self.best() {
+            (_, None) => concern(Level::Danger),
+            // One that never had to take a backup has no repository.
+            (_, Some(_)) if self.seeing.journal.is_some_and(|journal| journal.records().iter().all(|run| run.repository.is_none())) => None,
+            (_, Some(_)) => concern(Level::Attention),
+        }
+    }
+
+    fn cluster(&self) -> Option<Concern> {
+        let problem = self.seeing.cluster.as_ref()?.problem.as_ref()?;
+        let what = format!("it cannot be told how the other members are backed up: {problem}");
+        Some(Concern { level: Level::Attention, what, hints: Vec::new() })
     }
 
     fn exposure(&self) -> Option<Concern> {
-        let facts = self.facts()?;
-        let (newest, limit) = (facts.newest_good(), Span(self.seeing.max_age));
+        let (newest, limit) = (self.best().0, Span(self.seeing.max_age));
+        let points = self.facts().map(|facts| facts.points.as_slice());
         match age(self.seeing.now, self.seeing.exposure, newest) {
-            None if facts.points.is_empty() => Some(Concern {
+            // That says it all.
+            None if points.is_none() => None,
+            None if points.is_some_and(<[_]>::is_empty) => Some(Concern {
                 level: Level::Danger,
                 what: "there is no backup yet".to_owned(),
                 hints: vec!["the first one is a full, and may take its time".to_owned()],

@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::info;
 use uuid::Uuid;
 
 use super::configuration::Configuration;
 use super::journal::{Job, Outcome, Pause, Record, Trigger};
 use super::status::Running;
+use super::turn::Turn;
 use crate::backup::Summary;
 use crate::clock::{self, Timestamp};
 use crate::error::{Cause, Error, Kind, Result};
@@ -32,6 +34,14 @@ pub(super) struct Order {
     pub repository: Option<Uuid>,
 }
 
+/// What became of an order.
+pub(super) enum Ending {
+    /// It was run, or tried.
+    Ran(Record),
+    /// It has to wait; why.
+    Waits(String),
+}
+
 /// A run under way.
 #[derive(Clone)]
 pub(super) struct Worker {
@@ -40,11 +50,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Begins a run. `ended` is told of its end, whatever it is, and must not block.
+    /// Begins a run, which asks for its turn first, and keeps it to its end. `ended` is told of its end, whatever it is, and must not block.
     ///
     /// # Errors
     /// [`Kind::Failed`] where there is no thread to be had.
-    pub(super) fn start(order: Order, configuration: Arc<Configuration>, ended: impl FnOnce(Record) + Send + 'static) -> Result<Self> {
+    pub(super) fn start(
+        order: Order,
+        configuration: Arc<Configuration>,
+        turn: impl FnOnce(Job) -> std::result::Result<Option<Turn>, String> + Send + 'static,
+        ended: impl FnOnce(Ending) + Send + 'static,
+    ) -> Result<Self> {
         let witness = Arc::new(Witness::new(order.job));
         let load = configuration.task(order.job).load();
         let run = Arc::new(Run::new(Arc::clone(&witness)).limited_to(load.rate));
@@ -57,11 +72,22 @@ impl Worker {
                 if let Err(error) = priority::lower(load.priority) {
                     here.run.note(format!("the priority cannot be lowered as wanted: {error}"));
                 }
-                let result = catch_unwind(AssertUnwindSafe(|| work(&order, &configuration, &here.run))).unwrap_or_else(|_| {
+                let result = catch_unwind(AssertUnwindSafe(|| {
+                    let turn = turn(order.job)?;
+                    info!(job = order.job.name(), "begins");
+                    let result = work(&order, &configuration, &here.run);
+                    drop(turn);
+                    Ok(result)
+                }));
+                let defect = || {
                     Err(Error::new(Kind::Failed, format!("`{}` broke off by a defect of kbackup", order.job))
                         .hint("please report it, with the log"))
+                };
+                ended(match result {
+                    Ok(Ok(result)) => Ending::Ran(here.record(&order, result)),
+                    Ok(Err(why)) => Ending::Waits(why),
+                    Err(_) => Ending::Ran(here.record(&order, defect())),
                 });
-                ended(here.record(&order, result));
             })
             .map_err(|error| Error::new(Kind::Failed, "cannot start a thread").because(error))?;
         Ok(worker)
@@ -111,6 +137,12 @@ impl Record {
     /// A diff that would find nothing.
     pub(super) fn nothing_to_do(order: &Order, now: Timestamp) -> Self {
         Self::of(order, now, Outcome::UpToDate)
+    }
+
+    /// A backup that another member has just taken for all.
+    pub(super) fn left_to_another(now: Timestamp, because: String) -> Self {
+        let order = Order { job: Job::Diff, trigger: Trigger::Schedule, repository: None };
+        Self::of(&order, now, Outcome::Skipped { because })
     }
 
     /// A run that could not even begin.

@@ -81,6 +81,7 @@ fn of_repository(path: &std::path::Path, max_age: Duration) -> Status {
         max_age,
         repository: look_at_repository(path),
         node: None,
+        cluster: None,
         exposure: None,
         agent: None,
         journal: None,

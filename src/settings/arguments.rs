@@ -581,6 +581,18 @@ pub struct Agent {
     /// Stop a running scavenge at most once in this time; a diff waits for one anyway, as long as nothing is older than --max-age
     #[arg(long, env = "KBACKUP_SCAVENGE_REST", value_name = "TIME", default_value = "24h", help_heading = "Schedule")]
     pub scavenge_rest: Span,
+    /// In a cluster: whether each node is to be backed up, or one backup for all of them is enough
+    #[arg(long, env = "KBACKUP_CLUSTER", value_enum, default_value_t = Cluster::Each, value_name = "WHICH", help_heading = "Cluster")]
+    pub cluster: Cluster,
+    /// Directory in which the repositories of all members lie side by side, each with an agent of its own
+    #[arg(long, env = "KBACKUP_CLUSTER_DIR", value_name = "DIR", help_heading = "Cluster")]
+    pub cluster_dir: Option<PathBuf>,
+    /// With `--cluster one`: how long each member that goes first is waited for, before the next one takes its place
+    #[arg(long, env = "KBACKUP_CLUSTER_GRACE", value_name = "TIME", default_value = "10m", help_heading = "Cluster")]
+    pub cluster_grace: Span,
+    /// Whether members may be backed up at once; read-only replicas go first, then followers, the leader last
+    #[arg(long, env = "KBACKUP_TURNS", value_enum, default_value_t = Turns::AtOnce, value_name = "HOW", help_heading = "Cluster")]
+    pub turns: Turns,
     /// Where the status page and the metrics are served, or `off`
     #[arg(long, env = "KBACKUP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2114", help_heading = "Page")]
     pub listen: Listen,
@@ -615,6 +627,32 @@ pub struct Agent {
     /// Look at the configuration, tell what would be done, and end
     #[arg(long, env = "KBACKUP_CHECK_CONFIG")]
     pub check_config: bool,
+}
+
+/// Which nodes of a cluster are backed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Cluster {
+    /// Every one, by the agent beside it.
+    Each,
+    /// The one that is preferred among those that live; its backup stands for all.
+    One,
+}
+
+/// How the members of a cluster follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Turns {
+    /// Each when it is due.
+    AtOnce,
+    /// Never two at the same time.
+    OneAfterAnother,
+}
+
+impl Agent {
+    /// Never two members of the cluster are backed up at once.
+    #[must_use]
+    pub fn takes_turns(&self) -> bool {
+        self.cluster == Cluster::One || self.turns == Turns::OneAfterAnother
+    }
 }
 
 /// Where something is served.

@@ -121,7 +121,15 @@ impl Sidecar {
 
     /// Waits until it shows what is hoped for.
     pub(crate) fn shows(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        self.soon(what, |sidecar| Some(sidecar.status()).filter(|status| is_so(status)))
+        let began = Instant::now();
+        loop {
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "never seen: {what}\n{}\n{status:#}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub(crate) fn soon<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {

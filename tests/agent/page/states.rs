@@ -141,6 +141,8 @@ impl State {
             state: "follower".to_owned(),
             scavenge: None,
             db: "/var/lib/kurrentdb".into(),
+            endpoint: None,
+            members: Vec::new(),
         };
         Self {
             points: Some(points),
@@ -284,6 +286,7 @@ impl State {
             free_bytes: Some(900 << 30),
         });
         Status::of(Seeing {
+            cluster: None,
             now: now(),
             max_age: Duration::from_secs(26 * 3600),
             repository: Seen { at: now(), facts, problem: self.problem, hints: Vec::new() },
