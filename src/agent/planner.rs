@@ -10,6 +10,7 @@ use super::exposure::Exposure;
 use super::journal::{Job, Journal, Outcome, Record, Trigger};
 use super::observation::{NodeFacts, RepositoryFacts};
 use crate::clock::{Span, Timestamp, Window, Zoned};
+use crate::error::Kind;
 use crate::schedule::{OnChange, Schedule, jitter};
 
 /// When each job takes place.
@@ -221,8 +222,10 @@ impl Planner<'_> {
 
     fn retry(&self) -> Option<(Timestamp, Trigger)> {
         let last = self.situation.journal.of(self.job).next()?;
-        // What was missing has come back, in the second of the failure perhaps: nothing more is to be waited for.
-        if let Some(since) = self.situation.well_since.filter(|since| *since >= last.ended) {
+        // What was missing has come back: nothing more is to be waited for. It may have come in the second of the failure.
+        let was_missing = matches!(&last.outcome, Outcome::Failed { kind, .. } if [Kind::Unreachable, Kind::NotFound].iter().any(|missing| missing.name() == kind));
+        let is_back = |since: &Timestamp| *since > last.ended || (was_missing && *since == last.ended);
+        if let Some(since) = self.situation.well_since.filter(is_back) {
             return Some((since, Trigger::Retry));
         }
         let failures = self.situation.journal.of(self.job).take_while(|record| record.is_failure()).count().max(1);
