@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Kind, Result};
@@ -36,7 +38,7 @@ impl Guard {
             }
             (Some(user), Some(password)) => {
                 let both = format!("{user}:{}", password.expose_secret());
-                Some(format!("Basic {}", base64(both.as_bytes())).into())
+                Some(format!("Basic {}", STANDARD.encode(both)).into())
             }
             (Some(_), None) => {
                 return Err(Error::new(Kind::Usage, "the user of the page needs a password")
@@ -112,21 +114,6 @@ fn is_loopback(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
-        for at in 0..4_u32 {
-            let letter = usize::try_from(bits >> (18 - 6 * at) & 63).ok().and_then(|value| ALPHABET.get(value));
-            let is_padding = usize::try_from(at).is_ok_and(|at| at > group.len());
-            text.push(if is_padding { '=' } else { letter.map_or('=', |letter| char::from(*letter)) });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,15 +148,5 @@ mod tests {
             assert!(answers(&guard(None), host), "{host}");
         }
         assert!(guard(Some(&[])).refuses(&"/".parse().unwrap(), &HeaderMap::new()).is_none());
-    }
-
-    #[test]
-    fn credentials_are_written_as_everybody_does() {
-        // RFC 4648, section 10.
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
     }
 }
