@@ -51,8 +51,16 @@ pub struct Settings {
     pub arguments: Arguments,
     /// Every option that has a value, by its id (`node_timeout`).
     pub said: BTreeMap<String, Setting>,
-    /// The options that were given as flags, by their ids, with their values.
-    flags: Vec<(String, Vec<OsString>)>,
+    flags: Flags,
+}
+
+/// The options that were given as flags, by their ids, with their values as they were written: somebody may have put a password into one.
+struct Flags(Vec<(String, Vec<OsString>)>);
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
+    }
 }
 
 impl Settings {
@@ -115,7 +123,7 @@ pub fn resolve(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings
         matches = layers.parse(&arguments)?;
     }
     let said = matches.subcommand().map(|(verb, chosen)| layers.said(verb, chosen)).unwrap_or_default();
-    let flags = matches.subcommand().map(|(verb, chosen)| layers.flags(verb, chosen)).unwrap_or_default();
+    let flags = Flags(matches.subcommand().map(|(verb, chosen)| layers.flags(verb, chosen)).unwrap_or_default());
     Ok(Settings { arguments: Arguments::from_arg_matches(&matches)?, said, flags })
 }
 
@@ -129,7 +137,7 @@ pub fn resolve_as(verb: &str, settings: &Settings) -> Result<Settings, Unresolve
     command.build();
     let known: Vec<&Arg> = command.find_subcommand(verb).into_iter().flat_map(Command::get_arguments).collect();
     let mut arguments = vec![OsString::from("kbackup"), OsString::from(verb)];
-    for (id, values) in &settings.flags {
+    for (id, values) in &settings.flags.0 {
         let Some(long) = known.iter().find(|argument| argument.get_id() == id.as_str()).and_then(|argument| argument.get_long()) else {
             continue;
         };
