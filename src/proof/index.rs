@@ -462,28 +462,26 @@ fn hidden_events(
         run.check()?;
         samples.extend(first_events(files, file, of_each, commit)?);
     }
-    let mut opened = Vec::with_capacity(tables.len());
-    for table in tables {
-        opened.push((table, open(files, &table.path)?));
-    }
-    let mut missing = Vec::new();
-    for sample in &samples {
+    let sampled = samples.len() as u64;
+    // One table after the other: a node may have more of them than a process may open.
+    for listed in tables {
         run.check()?;
-        let mut found = false;
-        for (listed, source) in &opened {
-            let table = named(files, &listed.path, Table::open(&**source))?;
-            found = named(files, &listed.path, contains(&table, sample))?;
-            if found {
-                break;
+        if samples.is_empty() {
+            break;
+        }
+        let source = open(files, &listed.path)?;
+        let table = named(files, &listed.path, Table::open(&*source))?;
+        let mut others = Vec::new();
+        for sample in samples {
+            if !named(files, &listed.path, contains(&table, &sample))? {
+                others.push(sample);
             }
         }
-        if !found {
-            missing.push(sample.position);
-        }
+        samples = others;
     }
-    let (Some(first), Some(last)) = (missing.first().copied(), missing.last().copied()) else { return Ok(None) };
-    let explained = threshold_scavenge_after(files, chunks, last)?;
-    Ok(Some(HiddenEvents { missing: missing.len() as u64, sampled: samples.len() as u64, first, explained }))
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(None) };
+    let explained = threshold_scavenge_after(files, chunks, last.position)?;
+    Ok(Some(HiddenEvents { missing: samples.len() as u64, sampled, first: first.position, explained }))
 }
 
 fn first_events(files: &dyn FileSet, file: &LogFile, count: usize, commit: LogPosition) -> Result<Vec<Sample>> {
