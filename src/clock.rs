@@ -23,6 +23,12 @@ pub fn identifier() -> uuid::Uuid {
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0))
 }
 
+/// How long it is from one time to another; nothing where a clock went back between them.
+#[must_use]
+pub fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
 /// A length of time as people write it, to the millisecond: `2h`, `1h 30m`, `500ms`.
 #[must_use]
 pub fn length(of: Duration) -> String {

@@ -164,19 +164,13 @@ impl Error {
     /// Why, from the outermost cause inwards.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {
-        let mut causes = Vec::new();
-        let mut next: Option<&(dyn StdError + 'static)> = self.source();
-        while let Some(cause) = next {
-            causes.push(clipped(cause.to_string()));
-            next = cause.source();
-        }
-        causes
+        causes(self)
     }
 
     /// What failed, on what and why, in one line.
     #[must_use]
     pub fn in_words(&self) -> String {
-        std::iter::once(self.to_string()).chain(self.causes()).collect::<Vec<_>>().join(": ")
+        in_words(self)
     }
 
     /// What helps.
@@ -191,6 +185,22 @@ impl Error {
         self.0.kind = kind;
         self
     }
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn in_words(error: &dyn StdError) -> String {
+    std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
+}
+
+fn causes(error: &dyn StdError) -> Vec<String> {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(clipped(cause.to_string()));
+        next = cause.source();
+    }
+    causes
 }
 
 /// A cause may quote what was read, and that may be anything of any length.

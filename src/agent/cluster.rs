@@ -14,7 +14,7 @@ use crate::format::{Lineage, LogPosition, Relation};
 use crate::fs;
 use crate::manifest::{BackupKind, Directories, Head, Label};
 use crate::proof::{self, ChunkSet};
-use crate::repository::{DirectoryRepository, Repository, remembered};
+use crate::repository::{DirectoryRepository, Repository, is_good, remembered};
 
 /// A member, in the eyes of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,8 +160,8 @@ pub(super) fn look(directory: &Path, own: &Path, log: &OwnLog) -> ClusterFacts {
 
 fn good<'a>(repository: &'a DirectoryRepository, log: &'a OwnLog) -> impl Iterator<Item = (Head, Label)> + 'a {
     let listed = repository.list().unwrap_or_default().into_iter();
-    let sound = listed.filter_map(|listed| Some((listed.head.ok()?, listed.label))).filter(|(head, _)| head.is_sound() && log.is_in(head));
-    sound.filter(|(_, label)| remembered(repository, label).is_ok_and(|known| !known.is_some_and(|known| known.is_damaged())))
+    let ours = listed.filter_map(|listed| Some((listed.head.ok()?, listed.label))).filter(|(head, _)| log.is_in(head));
+    ours.filter(|(head, label)| remembered(repository, label).is_ok_and(|known| is_good(head, known)))
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use super::journal::Job;
 use super::planner::{Rule, Rules};
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
+use crate::schedule::Schedule;
 use crate::settings::arguments::{self, Cluster, Load, Verb};
 use crate::settings::hook::Hook;
-use crate::settings::{self, Settings, Unresolved};
+use crate::settings::{self, Settings};
 use crate::verbs::{Common, node};
 
 /// Where all are backed up one after another, each lets those that are preferred ask for their turn first.
@@ -27,6 +28,8 @@ pub struct Configuration {
     pub(super) guard: Guard,
     /// What its jobs are told.
     tasks: [Task; 4],
+    /// When they take place.
+    rules: Rules,
 }
 
 /// One verb with its options, as if somebody had typed it.
@@ -44,8 +47,8 @@ impl Configuration {
     /// # Errors
     /// [`Kind::Usage`] for options of a job that make no sense, where no node is named, and for secrets that cannot be read.
     pub fn of(settings: &Settings) -> Result<Self> {
-        let task = |job: Job| Task::of(job, settings);
-        let tasks = [task(Job::Full)?, task(Job::Diff)?, task(Job::Verify)?, task(Job::Expire)?];
+        let [full, diff, verify, expire] = Job::ALL.map(|job| Task::of(job, settings));
+        let tasks = [full?, diff?, verify?, expire?];
         let common = Common::of(settings);
         let Verb::Agent(agent) = &settings.arguments.verb else {
             return Err(Error::new(Kind::Usage, "these are no settings of an agent"));
@@ -54,7 +57,8 @@ impl Configuration {
             return Err(Error::new(Kind::Usage, "no node is named").hint("name the node that the agent keeps with `--node URL`"));
         }
         side_by_side(agent)?;
-        Ok(Self { agent: arguments::Agent::clone(agent), common, guard: Guard::of(agent, settings)?, tasks })
+        let rules = rules(agent, &tasks);
+        Ok(Self { agent: arguments::Agent::clone(agent), common, guard: Guard::of(agent, settings)?, tasks, rules })
     }
 
     /// What a job is told.
@@ -71,13 +75,8 @@ impl Configuration {
 
     /// When a job takes place.
     #[must_use]
-    pub const fn schedule(&self, job: Job) -> &crate::schedule::Schedule {
-        match job {
-            Job::Full => &self.agent.full_schedule,
-            Job::Diff => &self.agent.diff_schedule,
-            Job::Verify => &self.agent.verify_schedule,
-            Job::Expire => &self.agent.expire_schedule,
-        }
+    pub const fn schedule(&self, job: Job) -> &Schedule {
+        schedule(&self.agent, job)
     }
 
     /// Everybody who is told something.
@@ -87,26 +86,15 @@ impl Configuration {
 
     /// When everything takes place.
     #[must_use]
-    pub(super) fn rules(&self) -> Rules {
-        let rule = |job| Rule { schedule: self.schedule(job).clone(), window: self.task(job).window() };
-        Rules {
-            jobs: Job::ALL.map(rule),
-            on_change: self.agent.on_change,
-            jitter: self.agent.jitter.0,
-            seed: self.agent.repository.repo.display().to_string(),
-            max_age: self.agent.max_age.0,
-            scavenge_rest: self.agent.scavenge_rest.0,
-            grace: if self.agent.cluster == Cluster::One { self.agent.cluster_grace.0 } else { STAGGER },
-        }
+    pub(super) const fn rules(&self) -> &Rules {
+        &self.rules
     }
 }
 
 impl Task {
     fn of(job: Job, settings: &Settings) -> Result<Self> {
-        let settings = settings::resolve_as(job.name(), settings).map_err(|unresolved| match unresolved {
-            Unresolved::Error(error) => error,
-            Unresolved::Usage(usage) => Error::new(Kind::Usage, format!("the options of `{job}` make no sense")).because(plain(&usage)),
-        })?;
+        let settings = settings::resolve_as(job.name(), settings)
+            .map_err(|unresolved| unresolved.into_error(&format!("the options of `{job}` make no sense")))?;
         Ok(Self { common: Common::of(&settings), verb: settings.arguments.verb })
     }
 
@@ -116,8 +104,32 @@ impl Task {
         self.verb.load()
     }
 
-    fn window(&self) -> Option<Window> {
+    /// The hours in which it may run.
+    pub(super) fn window(&self) -> Option<Window> {
         self.load().window
+    }
+}
+
+const fn schedule(agent: &arguments::Agent, job: Job) -> &Schedule {
+    match job {
+        Job::Full => &agent.full_schedule,
+        Job::Diff => &agent.diff_schedule,
+        Job::Verify => &agent.verify_schedule,
+        Job::Expire => &agent.expire_schedule,
+    }
+}
+
+fn rules(agent: &arguments::Agent, tasks: &[Task; 4]) -> Rules {
+    let [full, diff, verify, expire] = tasks;
+    let rule = |job, task: &Task| Rule { schedule: schedule(agent, job).clone(), window: task.window() };
+    Rules {
+        jobs: [rule(Job::Full, full), rule(Job::Diff, diff), rule(Job::Verify, verify), rule(Job::Expire, expire)],
+        on_change: agent.on_change,
+        jitter: agent.jitter.0,
+        seed: agent.repository.repo.display().to_string(),
+        max_age: agent.max_age.0,
+        scavenge_rest: agent.scavenge_rest.0,
+        grace: if agent.cluster == Cluster::One { agent.cluster_grace.0 } else { STAGGER },
     }
 }
 
@@ -135,11 +147,4 @@ fn side_by_side(agent: &arguments::Agent) -> Result<()> {
             .hint("name the directory in which the repositories of all members lie side by side")),
         _ => Ok(()),
     }
-}
-
-/// What clap has to say, without colours and without the usage that nobody typed.
-fn plain(usage: &clap::Error) -> String {
-    let text = usage.to_string();
-    let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty()).map(str::trim);
-    lines.collect::<Vec<_>>().join(" ")
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::lock;
+use crate::error::in_words;
 use crate::node::machine_authorities;
 use crate::settings::hook::Hook;
 
@@ -212,14 +213,4 @@ fn read(mut reader: PipeReader) -> String {
 /// Whether it may be otherwise next time.
 fn is_passing(status: reqwest::StatusCode) -> bool {
     status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
-}
-
-fn in_words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        words = format!("{words}: {cause}");
-        next = cause.source();
-    }
-    words
 }

@@ -15,7 +15,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::journal::{Job, Record};
 use super::observation::{Point, RepositoryFacts};
 use super::status::{JobStatus, Level, Status};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, between};
 use crate::manifest::BackupKind;
 
 /// What may be taken from a node, as [`super::Pause`] names it.
@@ -64,7 +64,7 @@ impl Totals {
         for pause in &record.pauses {
             let Some(what) = TAKEN.into_iter().find(|what| *what == pause.what) else { continue };
             // What was not given back was away until the end, and longer.
-            let until_the_end = || Duration::try_from(record.ended.duration_since(pause.began)).unwrap_or_default();
+            let until_the_end = || between(pause.began, record.ended);
             let (count, away) = self.pauses.entry(what).or_default();
             add(count, 1);
             *away = away.saturating_add(pause.milliseconds.map_or_else(until_the_end, Duration::from_millis));
@@ -193,7 +193,7 @@ impl Sheet {
         self.gauge("recovery_point_lag", Some(Unit::Bytes), help, status.exposure.map(|exposure| (Labels::new(), exposure.bytes)));
         self.gauge("recovery_point_lag_limit", Some(Unit::Seconds), "The limit of it (--max-age)", one(status.max_age_seconds));
         if let Some((_, made)) = status.newest_good() {
-            let age = Duration::try_from(status.at.duration_since(made.started)).unwrap_or_default();
+            let age = between(made.started, status.at);
             self.gauge("newest_backup_age", Some(Unit::Seconds), "Age of the newest good backup", one(age.as_secs()));
             self.gauge("newest_backup_timestamp", Some(Unit::Seconds), "When the newest good backup began", at(made.started));
             self.gauge("newest_backup_size", Some(Unit::Bytes), "What a restore of it writes", one(made.bytes));

@@ -196,8 +196,15 @@ impl Agent {
         let repository = &configuration.agent.repository.repo;
         let journal = Journal::open(&node::state_directory(&configuration.common.general)?, repository)?;
         let repository = Seen { at: clock::now(), facts: None, problem: Some("nobody has looked at it yet".to_owned()), hints: Vec::new() };
-        let sight =
-            Sight { repository, node: None, well_since: None, owed: None, db: configuration.agent.db.clone(), cluster: None, log: None };
+        let sight = Sight {
+            repository,
+            node: None,
+            well_since: None,
+            owed: None,
+            db: configuration.agent.places.db.clone(),
+            cluster: None,
+            log: None,
+        };
         let started = clock::now();
         Ok(Self {
             started,
@@ -253,7 +260,7 @@ impl Agent {
         seen.well_since = if is_well { seen.well_since.or_else(|| Some(clock::now())) } else { None };
         seen.owed = owed;
         let told = node.as_ref().and_then(|node| node.facts.as_ref()).map(|node| node.db.clone());
-        seen.db = configuration.agent.db.clone().or(told).or(seen.db.take());
+        seen.db = configuration.agent.places.db.clone().or(told).or(seen.db.take());
         (seen.repository, seen.node) = (repository, node);
         drop(seen);
         self.look_at_others(&configuration);
@@ -335,7 +342,7 @@ impl Agent {
         let waits = lock(&self.waits).clone().filter(|waits| waits.since.elapsed() < ASK);
         self.with_situation(configuration, waits, |situation| {
             let now = situation.now.timestamp();
-            let plans = planner::plan(&configuration.rules(), situation);
+            let plans = planner::plan(configuration.rules(), situation);
             let is_due = plans.iter().any(|plan| plan.job.is_backup() && plan.due.is_some_and(|due| due <= now));
             let mut left_since = lock(&self.left_since);
             *left_since = left_since.filter(|_| is_due).or_else(|| is_due.then_some(now));
@@ -361,7 +368,7 @@ impl Agent {
         let configuration = self.configuration();
         let now = configuration.agent.time_zone.at(clock::now());
         if let Some(worker) = &*lock(&self.worker)
-            && let Some(window) = configuration.task(worker.job()).load().window
+            && let Some(window) = configuration.task(worker.job()).window()
             && let Some(closed) = closed(window, &now)
         {
             worker.interrupt(closed);
@@ -482,7 +489,7 @@ impl Agent {
         let configuration = self.configuration();
         // What is not asked for any more is not waited for.
         let waits = lock(&self.waits).clone().filter(|waits| waits.since.elapsed() < ASK * 3);
-        let plans = self.with_situation(&configuration, waits, |situation| planner::plan(&configuration.rules(), situation));
+        let plans = self.with_situation(&configuration, waits, |situation| planner::plan(configuration.rules(), situation));
         let sight = lock(&self.seen).clone();
         let exposure = self.exposure(&sight);
         let Sight { repository, node, owed, cluster, .. } = sight;
@@ -516,7 +523,7 @@ impl Agent {
 /// Until something is due, but not for longer than between two glances.
 fn nap(plans: &[Plan], now: Timestamp) -> Duration {
     let due = plans.iter().filter(|plan| plan.hold.is_none()).filter_map(|plan| plan.due).min();
-    let wait = due.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
+    let wait = due.map(|due| clock::between(now, due));
     wait.map_or(GLANCE, |wait| wait.clamp(BREATH, GLANCE))
 }
 

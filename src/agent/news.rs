@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::journal::{Journal, Outcome, Record};
 use super::status::{Status, Verdict};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, between};
 use crate::settings::arguments;
 use crate::settings::hook::Hook;
 
@@ -180,7 +180,7 @@ impl News {
         if let Some(since) = status.age().and_then(|age| status.at.checked_sub(age).ok()) {
             self.since = since;
         }
-        let age = Duration::try_from(status.at.duration_since(self.since)).unwrap_or_default();
+        let age = between(self.since, status.at);
         let is_too_old = age.as_secs() >= status.max_age_seconds;
         if is_too_old == std::mem::replace(&mut self.is_too_old, is_too_old) {
             return None;

@@ -129,7 +129,7 @@ impl Made {
             last_event: head.log.last_event,
             bytes: head.totals.bytes,
             bytes_read: head.cost.bytes_read,
-            bytes_stored: head.cost.bytes_stored.saturating_add(head.cost.bytes_resumed),
+            bytes_stored: head.cost.bytes_new(),
             is_sound: head.is_sound(),
         }
     }
@@ -190,10 +190,9 @@ fn client(connection: Connection) -> Result<Client> {
 /// As `kbackup release`.
 pub(super) fn give_back(options: &arguments::Agent, common: &Common, answers: bool) -> Result<Option<String>> {
     let ledger = Ledger::open(&node::state_directory(&common.general)?)?;
-    let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
-    let place = socket.as_deref().or(options.node.node.as_ref().map(|node| node.0.as_str()));
+    let name = node::name(&options.node);
     let owed = || -> Result<_> {
-        let plan = server::plan_release(&ledger, place)?;
+        let plan = server::plan_release(&ledger, name.as_deref())?;
         let nodes = plan.nodes();
         let of = |node: &PlannedRelease| (!node.in_use).then(|| node.what());
         Ok((plan, nodes.iter().filter_map(of).next()))
@@ -218,7 +217,7 @@ fn node_facts(client: Client, options: &arguments::Agent) -> Result<NodeFacts> {
     let run = Run::new(Silent);
     let patience = Patience::of(&run).within(PATIENCE);
     let session = Session::open(client, &run)?;
-    let directories = server::locate(&session, options.db.as_deref(), options.index.as_deref(), &run)?;
+    let directories = server::locate(&session, options.places.db.as_deref(), options.places.index.as_deref(), &run)?;
     let client = session.client();
     let scavenge = match server::look_at_scavenging(client, patience) {
         Ok(scavenging) => match scavenging.current {

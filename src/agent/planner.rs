@@ -9,7 +9,7 @@ use super::cluster::{ClusterFacts, Standing};
 use super::exposure::Exposure;
 use super::journal::{Job, Journal, Outcome, Record, Trigger};
 use super::observation::{NodeFacts, RepositoryFacts};
-use crate::clock::{Span, Timestamp, Window, Zoned};
+use crate::clock::{Span, Timestamp, Window, Zoned, between};
 use crate::error::Kind;
 use crate::schedule::{OnChange, Schedule, jitter};
 
@@ -212,7 +212,7 @@ impl Planner<'_> {
             return None;
         }
         let exposure = self.situation.exposure?;
-        let oldest = exposure.since.map(|since| passed(since, self.now()));
+        let oldest = exposure.since.map(|since| between(since, self.now()));
         let due = self.now().checked_add(self.rules.on_change.due_in(exposure.bytes, oldest)?).ok()?;
         // However much is written, the node has at least as much time to itself as its last backup took.
         let rested =
@@ -272,10 +272,10 @@ impl Planner<'_> {
     fn scavenge(&self) -> Option<String> {
         let scavenge = self.situation.node?.scavenge.as_ref()?;
         let stopped = self.situation.journal.records().iter().rev().find(|record| stopped_a_scavenge(record)).map(|record| record.began);
-        let rests = stopped.is_some_and(|stopped| passed(stopped, self.now()) < self.rules.scavenge_rest);
+        let rests = stopped.is_some_and(|stopped| between(stopped, self.now()) < self.rules.scavenge_rest);
         let too_old = self.situation.exposure.is_none_or(|exposure| {
             let never = self.situation.repository.is_some_and(|repository| repository.newest_good().is_none());
-            never || exposure.since.is_some_and(|since| passed(since, self.now()) >= self.rules.max_age)
+            never || exposure.since.is_some_and(|since| between(since, self.now()) >= self.rules.max_age)
         });
         if rests {
             return Some(format!("scavenge {scavenge} runs, and one was stopped within the last {}", Span(self.rules.scavenge_rest)));
@@ -286,11 +286,6 @@ impl Planner<'_> {
 
 fn stopped_a_scavenge(record: &Record) -> bool {
     record.pauses.iter().any(|pause| pause.what == "scavenge")
-}
-
-/// How long ago something was; a clock that went back makes it nothing.
-fn passed(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 fn seconds(record: &Record) -> i64 {
@@ -305,6 +300,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::agent::worker::Order;
     use crate::error::Kind;
 
     const MINUTE: i64 = 60;
@@ -330,20 +326,8 @@ mod tests {
     }
 
     fn ran(outcome: Outcome, began: i64) -> Record {
-        Record {
-            job: Job::Diff,
-            trigger: Trigger::Schedule,
-            began: at(began),
-            ended: at(began),
-            outcome,
-            repository: Some(Uuid::from_u128(1)),
-            bytes_read: 0,
-            bytes_stored: 0,
-            files_copied: 0,
-            files_linked: 0,
-            retries: Vec::new(),
-            pauses: Vec::new(),
-        }
+        let order = Order { job: Job::Diff, trigger: Trigger::Schedule, repository: Some(Uuid::from_u128(1)) };
+        Record::of(&order, at(began), outcome)
     }
 
     fn done() -> Outcome {

@@ -28,7 +28,7 @@ impl Agent {
             return;
         };
         let Sight { db, log, .. } = lock(&self.seen).clone();
-        let log = db.map(|db| Directories::new(db, options.index.clone())).map_or(Ok(None), |own| OwnLog::read(&own, log));
+        let log = db.map(|db| Directories::new(db, options.places.index.clone())).map_or(Ok(None), |own| OwnLog::read(&own, log));
         let (cluster, log) = match log {
             Ok(log) => (log.as_ref().map(|log| cluster::look(directory, &options.repository.repo, log)).unwrap_or_default(), log),
             Err(error) => (ClusterFacts { problem: Some(error.in_words()), ..ClusterFacts::default() }, None),

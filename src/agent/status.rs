@@ -10,7 +10,7 @@ use super::exposure::Exposure;
 use super::journal::{Job, Journal, Outcome, Record};
 use super::observation::{Made, NodeFacts, Point, RepositoryFacts, Seen};
 use super::planner::Plan;
-use crate::clock::{Span, Timestamp};
+use crate::clock::{Span, Timestamp, between};
 
 /// So many of the last runs are shown.
 const HISTORY: usize = 1_000;
@@ -251,7 +251,7 @@ fn age(now: Timestamp, exposure: Option<Exposure>, newest: Option<&Made>) -> Opt
         Some(Exposure { since: Some(since), .. }) => since,
         None => made.started,
     };
-    Some(Duration::try_from(now.duration_since(since)).unwrap_or_default())
+    Some(between(since, now))
 }
 
 struct Judge<'a> {

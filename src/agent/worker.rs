@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tracing::info;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::configuration::Configuration;
 use super::journal::{Job, Outcome, Pause, Record, Trigger};
+use super::lock;
 use super::status::Running;
 use super::turn::Turn;
 use crate::backup::Summary;
@@ -150,7 +151,8 @@ impl Record {
         Self::of(order, now, failure(why))
     }
 
-    fn of(order: &Order, began: Timestamp, outcome: Outcome) -> Self {
+    /// A run that took no time and moved no bytes.
+    pub(super) fn of(order: &Order, began: Timestamp, outcome: Outcome) -> Self {
         Self {
             job: order.job,
             trigger: order.trigger,
@@ -204,7 +206,7 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
                 None => Ok(Done { bytes_read: report.bytes_hashed, ..Done::default() }),
                 Some((backup, finding)) => Err(Error::new(Kind::StoredCorrupt, "a backup is damaged")
                     .on(&backup.label)
-                    .because(finding.path.as_ref().map_or_else(|| finding.what.clone(), |path| format!("{path}: {}", finding.what)))
+                    .because(finding.to_string())
                     .hint("`kbackup verify --repair` mends what a sound copy is left of; else the next diff reads it from the node again")),
             }
         }
@@ -255,7 +257,7 @@ impl Witness {
     }
 
     fn lock(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.told)
     }
 
     fn running(&self) -> Running {

@@ -8,8 +8,8 @@ use super::Session;
 use super::output::table;
 use crate::agent::{self, Configuration, Job};
 use crate::clock;
-use crate::error::{Error, Kind, Result};
-use crate::settings::{self, Settings, Unresolved, arguments};
+use crate::error::Result;
+use crate::settings::{self, Settings, arguments};
 
 #[derive(Serialize)]
 struct Checked<'a> {
@@ -46,12 +46,7 @@ pub(super) fn run(options: &arguments::Agent, settings: &Settings, arguments: Ve
         )?;
         return Ok(0);
     }
-    let reread = move || {
-        settings::resolve(arguments.clone()).map_err(|unresolved| match unresolved {
-            Unresolved::Error(error) => error,
-            Unresolved::Usage(usage) => Error::new(Kind::Usage, "the settings make no sense").because(usage),
-        })
-    };
+    let reread = move || settings::resolve(arguments.clone()).map_err(|unresolved| unresolved.into_error("the settings make no sense"));
     agent::run(settings, &(Box::new(reread) as agent::Reread))?;
     Ok(0)
 }

@@ -6,7 +6,7 @@ use super::Session;
 use super::output::{count, size, table};
 use crate::clock::Zone;
 use crate::error::{Error, Kind, Result};
-use crate::expire::{self, Plan, Reason, Report, Summary};
+use crate::expire::{self, Plan, Report, Summary};
 use crate::repository::{DirectoryRepository, Repository};
 use crate::settings::arguments;
 use crate::verbs;
@@ -62,7 +62,7 @@ fn planned(plan: &Plan, zone: &Zone) -> String {
         ]
     };
     let goes = plan.goes.iter().map(|leaving| row(&leaving.backup, size(leaving.frees), String::new()));
-    let stays = plan.stays.iter().map(|staying| row(&staying.backup, String::new(), words(&staying.reasons)));
+    let stays = plan.stays.iter().map(|staying| row(&staying.backup, String::new(), staying.why()));
     let mut rows: Vec<Vec<String>> = goes.chain(stays).collect();
     // Labels grow with the sequence.
     rows.sort_by(|one, other| one.first().cmp(&other.first()));
@@ -75,14 +75,10 @@ fn planned(plan: &Plan, zone: &Zone) -> String {
     text
 }
 
-fn words(reasons: &[Reason]) -> String {
-    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 fn done(report: &Report) -> String {
     let mut text = String::new();
     for kept in &report.kept {
-        let _ = writeln!(text, "{} stays all the same: {}", kept.backup.label, words(&kept.reasons));
+        let _ = writeln!(text, "{} stays all the same: {}", kept.backup.label, kept.why());
     }
     let _ = writeln!(text, "removed {}, {} came free", count(report.removed.len() as u64, "backup"), size(report.freed));
     text

@@ -84,7 +84,7 @@ fn readable(manifest: &Head, fork: Option<&Fork>) -> State {
         finished: manifest.finished,
         position: manifest.log.position.position().get(),
         bytes: manifest.totals.bytes,
-        bytes_stored: manifest.cost.bytes_stored.saturating_add(manifest.cost.bytes_resumed),
+        bytes_stored: manifest.cost.bytes_new(),
         damaged: !manifest.is_sound(),
         index: manifest.contents.index,
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
+use crate::settings::in_one_line;
 
 /// Prints answers: text for people or JSON for programs, on standard output.
 #[derive(Debug, Clone, Copy)]
@@ -109,9 +110,7 @@ impl Output {
             return 0;
         }
         if self.json {
-            let first = plain.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-            let what = first.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-            return self.error(&Error::new(Kind::Usage, what).hint("`kbackup --help` shows verbs and options"));
+            return self.error(&Error::new(Kind::Usage, in_one_line(message)).hint("`kbackup --help` shows verbs and options"));
         }
         complain(if std::io::stderr().is_terminal() { &colour } else { &plain });
         Kind::Usage.exit_code()

@@ -23,8 +23,7 @@ pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8>
     let connection = node::connection(&options.node, session.common.secrets)?;
     // Also where nothing is owed, an address that cannot be one is told.
     connection.as_ref().map(Client::new).transpose()?;
-    let socket = options.node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
-    let plan = plan_release(&ledger, socket.as_deref().or(options.node.node.as_ref().map(|node| node.0.as_str())))?;
+    let plan = plan_release(&ledger, node::name(&options.node).as_deref())?;
     let nodes = plan.nodes();
     let text = text(&nodes, options.dry_run, &records);
     if !options.dry_run {

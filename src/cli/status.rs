@@ -179,7 +179,7 @@ fn row(status: &Status, job: &JobStatus) -> Vec<String> {
     let next = match (&job.plan.hold, job.plan.due) {
         (Some(hold), _) => hold.clone(),
         (None, Some(due)) if due <= status.at => "now".to_owned(),
-        (None, Some(due)) => format!("in {}", roughly(Duration::try_from(due.duration_since(status.at)).unwrap_or_default())),
+        (None, Some(due)) => format!("in {}", roughly(clock::between(status.at, due))),
         (None, None) => "-".to_owned(),
     };
     vec![
@@ -192,5 +192,5 @@ fn row(status: &Status, job: &JobStatus) -> Vec<String> {
 }
 
 fn ago(status: &Status, then: clock::Timestamp) -> String {
-    roughly(Duration::try_from(status.at.duration_since(then)).unwrap_or_default())
+    roughly(clock::between(then, status.at))
 }

@@ -74,10 +74,7 @@ fn text(report: &Report) -> String {
             let _ = writeln!(text, "{}: DAMAGED", backup.label);
         }
         for finding in &backup.findings {
-            let _ = match &finding.path {
-                Some(path) => writeln!(text, "  {path}: {}", finding.what),
-                None => writeln!(text, "  {}", finding.what),
-            };
+            let _ = writeln!(text, "  {finding}");
         }
     }
     let _ = match report.depth {

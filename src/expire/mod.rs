@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::manifest::{Head, Label};
 use crate::proof::Depth;
-use crate::repository::{Remembered, Removal, Repository, remembered};
+use crate::repository::{Remembered, Removal, Repository, is_good, remembered};
 
 /// What would become of each backup. Making it changes nothing.
 #[derive(Debug, Clone, Serialize)]
@@ -59,6 +59,14 @@ pub struct Staying {
     pub backup: Summary,
     /// Why; never empty.
     pub reasons: Vec<Reason>,
+}
+
+impl Staying {
+    /// Why, in words.
+    #[must_use]
+    pub fn why(&self) -> String {
+        self.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// What an operator has to know of a backup to let it go.
@@ -167,9 +175,8 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
             Removal::InUse => report.kept.push(Staying { backup: backup.clone(), reasons: vec![Reason::new(Rule::InUse, None)] }),
         }
     }
-    for Staying { backup, reasons } in &report.kept {
-        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        run.note(format!("{} stays: {}", backup.label, reasons.join(", ")));
+    for kept in &report.kept {
+        run.note(format!("{} stays: {}", kept.backup.label, kept.why()));
     }
     Ok(report)
 }
@@ -216,7 +223,7 @@ fn candidate(repository: &dyn Repository, label: Label, head: Result<Head>) -> R
         }
     };
     let known = remembered(repository, &label)?;
-    let good = head.is_sound() && !known.is_some_and(|known| known.is_damaged());
+    let good = is_good(&head, known);
     // A quick look reads none of the stored bytes.
     let read = |known: Remembered| known.depth >= Depth::Normal && !known.is_damaged();
     let facts = Facts { branch: head.branch, finished: head.finished, good, verified: known.is_some_and(read) };

@@ -282,6 +282,14 @@ pub struct Cost {
     pub retries: u32,
 }
 
+impl Cost {
+    /// Bytes that are new in the repository with this backup, whichever run wrote them.
+    #[must_use]
+    pub const fn bytes_new(&self) -> u64 {
+        self.bytes_stored.saturating_add(self.bytes_resumed)
+    }
+}
+
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

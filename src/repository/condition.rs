@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Repository;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
-use crate::manifest::Label;
+use crate::manifest::{Head, Label};
 use crate::proof::Depth;
 
 /// When a backup was last verified, and with what result.
@@ -50,6 +50,12 @@ impl fmt::Display for Remembered {
             (_, _) => write!(f, "{at} DAMAGED"),
         }
     }
+}
+
+/// Whether a backup can be restored for all that is known: what its manifest says, and what a look at its stored bytes has found.
+#[must_use]
+pub fn is_good(head: &Head, known: Option<Remembered>) -> bool {
+    head.is_sound() && !known.is_some_and(|known| known.is_damaged())
 }
 
 /// Under which key the result of a verification is kept.

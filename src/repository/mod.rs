@@ -4,7 +4,7 @@ mod condition;
 mod directory;
 mod lock;
 
-pub use condition::{Remembered, remember, remember_damage, remembered};
+pub use condition::{Remembered, is_good, remember, remember_damage, remembered};
 pub use directory::DirectoryRepository;
 
 use serde::Serialize;

@@ -266,6 +266,17 @@ pub struct Node {
     pub node_patience: Span,
 }
 
+/// Where the node's files are.
+#[derive(Debug, Clone, Args)]
+pub struct Places {
+    /// The node's db directory, as it is seen here [default: what the node says]
+    #[arg(long, env = "KBACKUP_DB", value_name = "DIR", help_heading = "Source")]
+    pub db: Option<PathBuf>,
+    /// The node's index directory, as it is seen here [default: what the node says, or DB/index]
+    #[arg(long, env = "KBACKUP_INDEX", value_name = "DIR", help_heading = "Source")]
+    pub index: Option<PathBuf>,
+}
+
 /// `kbackup full` and `kbackup diff`.
 #[derive(Debug, Args)]
 pub struct Backup {
@@ -278,12 +289,9 @@ pub struct Backup {
     /// The node is stopped, or the directories are a mounted snapshot: ask no node
     #[arg(long, env = "KBACKUP_OFFLINE", conflicts_with_all = ["node", "node_socket"], help_heading = "Source")]
     pub offline: bool,
-    /// The node's db directory, as it is seen here [default: what the node says]
-    #[arg(long, env = "KBACKUP_DB", value_name = "DIR", help_heading = "Source")]
-    pub db: Option<PathBuf>,
-    /// The node's index directory, as it is seen here [default: what the node says, or DB/index]
-    #[arg(long, env = "KBACKUP_INDEX", value_name = "DIR", help_heading = "Source")]
-    pub index: Option<PathBuf>,
+    /// Its directories.
+    #[command(flatten)]
+    pub places: Places,
     /// The server's version, where no node can be asked
     #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION", help_heading = "Source")]
     pub server_version: Option<String>,
@@ -548,12 +556,9 @@ pub struct Agent {
     /// The node.
     #[command(flatten)]
     pub node: Node,
-    /// The node's db directory, as it is seen here [default: what the node says]
-    #[arg(long, env = "KBACKUP_DB", value_name = "DIR", help_heading = "Source")]
-    pub db: Option<PathBuf>,
-    /// The node's index directory, as it is seen here [default: what the node says, or DB/index]
-    #[arg(long, env = "KBACKUP_INDEX", value_name = "DIR", help_heading = "Source")]
-    pub index: Option<PathBuf>,
+    /// Its directories.
+    #[command(flatten)]
+    pub places: Places,
     /// When to take a diff: an interval (`1h`), a cron expression (`30 2 * * *`), `@daily`, or `off`. The first backup of a repository is a full by itself
     #[arg(long, env = "KBACKUP_DIFF_SCHEDULE", value_name = "SCHEDULE", default_value = "1h", help_heading = "Schedule")]
     pub diff_schedule: Schedule,

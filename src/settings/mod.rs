@@ -7,4 +7,4 @@ mod file;
 pub mod hook;
 mod parse;
 
-pub use parse::{Origin, Setting, Settings, Unresolved, command, resolve, resolve_as, wants_json, wants_plugin};
+pub use parse::{Origin, Setting, Settings, Unresolved, command, in_one_line, resolve, resolve_as, wants_json, wants_plugin};

@@ -80,6 +80,25 @@ pub enum Unresolved {
     Error(Error),
 }
 
+impl Unresolved {
+    /// The error for somebody who has typed nothing: what clap has to say becomes the cause of `what`.
+    #[must_use]
+    pub fn into_error(self, what: &str) -> Error {
+        match self {
+            Self::Error(error) => error,
+            Self::Usage(usage) => Error::new(Kind::Usage, what).because(in_one_line(&usage)),
+        }
+    }
+}
+
+/// What clap has to say, without colours and without the usage.
+#[must_use]
+pub fn in_one_line(usage: &clap::Error) -> String {
+    let text = usage.to_string();
+    let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty()).map(str::trim);
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 impl From<Error> for Unresolved {
     fn from(error: Error) -> Self {
         Self::Error(error)
@@ -138,12 +157,9 @@ pub fn resolve_as(verb: &str, settings: &Settings) -> Result<Settings, Unresolve
     let known: Vec<&Arg> = command.find_subcommand(verb).into_iter().flat_map(Command::get_arguments).collect();
     let mut arguments = vec![OsString::from("kbackup"), OsString::from(verb)];
     for (id, values) in &settings.flags.0 {
-        let Some(long) = known.iter().find(|argument| argument.get_id() == id.as_str()).and_then(|argument| argument.get_long()) else {
-            continue;
-        };
-        let is_switch =
-            known.iter().any(|argument| argument.get_id() == id.as_str() && matches!(argument.get_action(), ArgAction::SetTrue));
-        if is_switch {
+        let Some(argument) = known.iter().find(|argument| argument.get_id() == id.as_str()) else { continue };
+        let Some(long) = argument.get_long() else { continue };
+        if matches!(argument.get_action(), ArgAction::SetTrue) {
             arguments.push(format!("--{long}").into());
         } else {
             arguments.extend(values.iter().flat_map(|value| [OsString::from(format!("--{long}")), value.clone()]));
@@ -346,9 +362,5 @@ fn check_values(argument: &Arg, values: &[String]) -> Result<(), String> {
     }
     let alone = argument.clone().global(false).required(false).env(Resettable::Reset).conflicts_with(Resettable::Reset);
     let command = Command::new("file").no_binary_name(true).arg(alone.default_values(values.to_vec()));
-    command.try_get_matches_from(std::iter::empty::<OsString>()).map(drop).map_err(|error| {
-        let text = error.to_string();
-        let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty()).map(str::trim);
-        lines.collect::<Vec<_>>().join(" ")
-    })
+    command.try_get_matches_from(std::iter::empty::<OsString>()).map(drop).map_err(|error| in_one_line(&error))
 }

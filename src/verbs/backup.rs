@@ -79,15 +79,15 @@ fn with_source<T>(options: &arguments::Backup, common: &Common, run: &Run, go: i
     };
     let connection = if options.offline { None } else { node::connection(&options.node, common.secrets)? };
     let Some(connection) = connection else {
-        let (Some(db), true) = (&options.db, options.offline) else {
+        let (Some(db), true) = (&options.places.db, options.offline) else {
             return Err(nothing_to_back_up(options.offline));
         };
-        let directories = server::plausible(&Directories::new(db.clone(), options.index.clone()), run)?;
+        let directories = server::plausible(&Directories::new(db.clone(), options.places.index.clone()), run)?;
         return go(&Source { directories, server_version: options.server_version.clone(), node: Node::Stopped });
     };
     let ledger = Ledger::open(&node::state_directory(&common.general)?)?;
     let conversation = server::Session::open(Client::new(&connection)?, run)?;
-    let directories = server::locate(&conversation, options.db.as_deref(), options.index.as_deref(), run)?;
+    let directories = server::locate(&conversation, options.places.db.as_deref(), options.places.index.as_deref(), run)?;
     let limits = FitnessLimits { wait: options.wait.0, allow_unfit: options.allow_unfit, ..FitnessLimits::default() };
     let fitness = server::wait_until_fit(&conversation, limits, run)?;
     for unfit in &fitness.overridden {

@@ -13,6 +13,13 @@ use crate::settings::arguments::{General, Node};
 
 const MAX_SECRET: u64 = 64 * 1024;
 
+/// How the settings name the node: by its socket, or its address; none where they name no node.
+#[must_use]
+pub fn name(node: &Node) -> Option<String> {
+    let socket = node.node_socket.as_ref().map(|socket| format!("unix:{}", socket.display()));
+    socket.or_else(|| node.node.as_ref().map(|url| url.0.clone()))
+}
+
 /// The connection that the settings describe; none where they name no node.
 ///
 /// # Errors

@@ -4,6 +4,8 @@
 mod backup;
 mod repair;
 
+use std::fmt;
+
 use serde::Serialize;
 
 use self::backup::Shared;
@@ -33,6 +35,15 @@ pub struct Finding {
     pub path: Option<RelativePath>,
     /// What is wrong.
     pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{path}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
 }
 
 /// What was found of one backup.

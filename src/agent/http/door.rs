@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, lock};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 
@@ -94,7 +94,7 @@ async fn greet(stream: TcpStream, agent: Arc<Agent>, pair: Arc<Mutex<Pair>>) -> 
         return Ok(Stream::Plain(stream));
     };
     // Files may keep one waiting.
-    let load = move || pair.lock().unwrap_or_else(PoisonError::into_inner).current(&certificate, &key);
+    let load = move || lock(&pair).current(&certificate, &key);
     let server = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?.map_err(|error| io::Error::other(error.in_words()))?;
     TlsAcceptor::from(server).accept(stream).await.map(|stream| Stream::Encrypted(Box::new(stream)))
 }

@@ -16,7 +16,7 @@ use self::words::{Words, bytes, length, number, quoted, took};
 use super::journal::{Job, Outcome, Record, Trigger};
 use super::observation::{Made, Point};
 use super::status::{Concern, JobStatus, Level, Running, Status, roughly};
-use crate::clock::{Span, Timestamp, Zone};
+use crate::clock::{Span, Timestamp, Zone, between};
 use crate::manifest::BackupKind;
 use crate::proof::Depth;
 
@@ -432,7 +432,7 @@ impl Page<'_> {
         html! {
             footer {
                 @if let Some(agent) = &self.status.agent {
-                    span { (agent.version) ", running for " (roughly(Duration::try_from(self.status.at.duration_since(agent.started)).unwrap_or_default())) }
+                    span { (agent.version) ", running for " (roughly(between(agent.started, self.status.at))) }
                 }
                 @if let Some(facts) = &self.status.repository.facts { span { "repository " code { (facts.id) } } }
                 span { a href="status.json" { "status.json" } " " a href="metrics" { "metrics" } }

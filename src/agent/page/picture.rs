@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use super::words::{Words, bytes, length};
 use crate::agent::journal::{Outcome, Record};
 use crate::agent::status::{Status, roughly};
-use crate::clock::{Span, Timestamp};
+use crate::clock::{Span, Timestamp, between};
 use crate::manifest::BackupKind;
 
 /// The picture goes back so many days at least: the smallest that holds everything, or the last.
@@ -167,7 +167,7 @@ impl<'a> Picture<'a> {
             column.damaged += u32::from(!backup.is_good);
             column.is_gone &= backup.is_gone;
             column.stored = column.stored.saturating_add(backup.stored);
-            column.longest = column.longest.max(Duration::try_from(backup.finished.duration_since(backup.started)).unwrap_or_default());
+            column.longest = column.longest.max(between(backup.started, backup.finished));
             column.seen = Stretch { from: column.seen.from.min(backup.started), to: column.seen.to.max(backup.finished) };
         }
         columns
@@ -317,7 +317,7 @@ impl<'a> Picture<'a> {
         text += &match self.gaps.iter().max_by_key(|gap| gap.to.duration_since(gap.from)) {
             None => "no gap".to_owned(),
             Some(longest) => {
-                let length = Duration::try_from(longest.to.duration_since(longest.from)).unwrap_or_default();
+                let length = between(longest.from, longest.to);
                 format!("{}, the longest {} beyond the limit", counted(self.gaps.len(), "gap"), roughly(length))
             }
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::status::roughly;
-use crate::clock::{Timestamp, Zone, Zoned};
+use crate::clock::{Timestamp, Zone, Zoned, between};
 
 /// Writes times as a clock on a wall shows them, seen from a moment.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ impl Words<'_> {
 
 /// How long something took, in its two largest units: `1 h 5 min`, `12 s`.
 pub(super) fn took(from: Timestamp, to: Timestamp) -> String {
-    length(Duration::try_from(to.duration_since(from)).unwrap_or_default())
+    length(between(from, to))
 }
 
 /// A length of time in its two largest units.
