@@ -41,6 +41,7 @@ impl<F: Fn(&Event) + Send + Sync> Observer for Hook<F> {
 /// A few chunks of 64 KiB, three tables, an active chunk that is half full.
 pub(crate) fn small() -> Synthetic {
     Synthetic {
+        filled_filters: false,
         chunk_size: 64 * 1024,
         completed_chunks: 5,
         active_bytes: 40_000,

@@ -1,8 +1,8 @@
 //! A second, independent writing of index files (disk-format §5): stream hashes, tables, bloom filters, `indexmap`.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, Permissions};
-use std::io::{BufWriter, Write};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
@@ -203,6 +203,23 @@ pub fn write_filter(path: &Path, size: u64) -> Result<()> {
     header[0] = 1;
     header[8..16].copy_from_slice(&(size * 8).to_le_bytes());
     file.write_all_at(&header, 0)?;
+    Ok(())
+}
+
+/// Sets about half of a filter's bits, as a node's do that has many streams; it then answers "perhaps" to nearly everything. Other bits for another seed.
+pub fn fill_filter(path: &Path, seed: u64) -> Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let lines = file.metadata()?.len() / 64 - 1;
+    let mut bits = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    out.seek(SeekFrom::Start(64))?;
+    for _ in 0..lines {
+        let mut data = [0; 60];
+        bits.fill(&mut data);
+        out.write_all(&data)?;
+        out.write_all(&early_xxhash(&data).to_le_bytes())?;
+    }
+    out.flush()?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod api;
+pub mod appender;
 pub mod index;
 pub mod log;
 pub mod node;
@@ -26,6 +27,7 @@ pub mod synthetic;
 mod templates;
 
 pub use api::{Listen, Request, Server};
+pub use appender::{Appender, Latencies};
 pub use node::{Node, Outcome, Phase, Speed};
 pub use quirks::{AutoScavenge, AutoScavengeState, Credentials, Member, Quirks};
 pub use recording::{Acknowledged, Action, Checkpoint, Mark, Recording, Step, Version, fixtures};

@@ -4,11 +4,13 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use kbackup_testnode::{Checkpoint, Listen, Mark, Node, Recording, Server, Speed, Synthetic, Version};
+use kbackup_testnode::{Appender, Checkpoint, Listen, Mark, Node, Recording, Server, Speed, Synthetic, Version};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -82,17 +84,23 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
         /// Bytes of log, such as 8GiB
-        #[arg(long)]
-        size: Size,
+        #[arg(long, required_unless_present = "chunks")]
+        size: Option<Size>,
+        /// So many completed chunks and half an active one, instead of --size
+        #[arg(long, conflicts_with = "size")]
+        chunks: Option<u32>,
         /// Bytes of a chunk
         #[arg(long, default_value = "256MiB")]
         chunk_size: Size,
-        /// Bytes of an event's payload
-        #[arg(long, default_value = "4000")]
-        event_size: Size,
+        /// Bytes of an event's payload [default: 4000, or what fits into a small chunk]
+        #[arg(long)]
+        event_size: Option<Size>,
         /// Bytes of the stream-existence filter (sparse)
         #[arg(long, default_value = "256000000")]
         filter_size: Size,
+        /// Set half of the bits of all filters, which are sparse otherwise, as those of a node with many streams are
+        #[arg(long)]
+        filled_filters: bool,
         /// Entries of an index table
         #[arg(long, default_value_t = 100_000)]
         table_entries: usize,
@@ -111,6 +119,23 @@ enum Command {
         /// At least so many bytes of log
         #[arg(long)]
         bytes: Size,
+    },
+    /// Append events as a recorded node did, at a steady rate, and tell how long it took until each was durable
+    ///
+    /// Ends when its standard input ends, or after --seconds. Prints one line of JSON; latencies are in milliseconds.
+    AppendLatency {
+        /// A new or empty directory for the chunk and the checkpoints
+        #[arg(long)]
+        dir: PathBuf,
+        /// Whose appends
+        #[arg(long, default_value = "26.1-append")]
+        recording: String,
+        /// Appends a second
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+        /// At most so many seconds
+        #[arg(long, default_value_t = 3600)]
+        seconds: u64,
     },
     /// List the recordings
     List,
@@ -217,21 +242,35 @@ fn main() -> Result<()> {
             announce(&node, &server)?;
             wait(&node, false)
         }
-        Command::Make { dir, size, chunk_size, event_size, filter_size, table_entries, merged_chunks, seed } => {
-            let synthetic = Synthetic {
-                event_bytes: u32::try_from(event_size.0)?,
-                filter_bytes: filter_size.0,
-                table_entries,
-                merged_chunks,
-                seed,
-                ..Synthetic::of_size(size.0, u32::try_from(chunk_size.0)?)
-            };
+        Command::Make { dir, size, chunks, chunk_size, event_size, filter_size, filled_filters, table_entries, merged_chunks, seed } => {
+            let bytes = size.map(|size| size.0).or_else(|| Some(u64::from(chunks?) * chunk_size.0 + chunk_size.0 / 2));
+            let synthetic = Synthetic::of_size(bytes.context("neither --size nor --chunks")?, u32::try_from(chunk_size.0)?);
+            let event_bytes = event_size.map_or(Ok(synthetic.event_bytes), |size| u32::try_from(size.0))?;
+            let synthetic =
+                Synthetic { event_bytes, filter_bytes: filter_size.0, filled_filters, table_entries, merged_chunks, seed, ..synthetic };
             let made = synthetic.make(&dir)?;
             print(&json!({
                 "db": made.db, "index": made.index, "writer": made.writer, "events": made.events, "indexed": made.indexed,
             }))
         }
         Command::Append { dir, bytes } => print(&json!({ "writer": Synthetic::append(&dir, bytes.0)? })),
+        Command::AppendLatency { dir, recording, rate, seconds } => {
+            let appender = Appender::of(&Recording::named(&recording)?, rate, Duration::from_secs(seconds))?;
+            std::fs::create_dir_all(&dir)?;
+            let stop = Arc::new(AtomicBool::new(false));
+            std::thread::spawn({
+                let stop = stop.clone();
+                move || {
+                    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+                    stop.store(true, Ordering::Relaxed);
+                }
+            });
+            let latencies = appender.run(&dir, &stop)?;
+            print(&json!({
+                "count": latencies.count(), "p50": latencies.percentile(50), "p90": latencies.percentile(90),
+                "p99": latencies.percentile(99), "max": latencies.percentile(100),
+            }))
+        }
         Command::List => {
             for name in Recording::names()? {
                 let recording = Recording::named(&name)?;

@@ -19,6 +19,8 @@ use crate::recording::{Checkpoint, number};
 pub const CHUNK_SIZE: u32 = 256 << 20;
 /// The server's default size of the stream-existence filter in bytes.
 pub const FILTER_BYTES: u64 = 256_000_000;
+/// More than what a record has besides the payload.
+const RECORD_BYTES: u32 = 512;
 /// The epoch of a synthetic log.
 const EPOCH: Uuid = Uuid::from_u128(0x5e9e_0c40_0000_4000_8000_0000_0000_0001);
 /// 21 November 2026, in ticks of 100 ns.
@@ -26,7 +28,7 @@ const BEGIN_TICKS: i64 = 639_308_160_000_000_000;
 
 /// What to make. The directory is as of a 26.1 node that was stopped cleanly: completed chunks of version 4 full of events, one
 /// active chunk of full length, checkpoints at its last record, index tables for all events but the last ones, and filters
-/// without any bit set (those of the tables the server takes for valid, so do not let one answer requests from them).
+/// without any bit set (those of the tables the server takes for valid, so do not let one answer requests from them) unless they are filled.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
     /// Capacity of a chunk in bytes.
@@ -43,8 +45,10 @@ pub struct Synthetic {
     pub streams: u32,
     /// Entries of an index table.
     pub table_entries: usize,
-    /// Logical size of the stream-existence filter in bytes, at least 10 000. It is sparse.
+    /// Logical size of the stream-existence filter in bytes, at least 10 000. It is sparse unless it is filled.
     pub filter_bytes: u64,
+    /// Whether about half of the bits of all filters are set. They are not sparse then.
+    pub filled_filters: bool,
     /// The first so many chunks are one scavenged and merged file; 0: none. Must be less than `completed_chunks`.
     pub merged_chunks: u32,
     /// Other data for another seed.
@@ -62,6 +66,7 @@ impl Default for Synthetic {
             streams: 1000,
             table_entries: 100_000,
             filter_bytes: FILTER_BYTES,
+            filled_filters: false,
             merged_chunks: 0,
             seed: 1,
         }
@@ -84,20 +89,22 @@ pub struct Made {
 }
 
 impl Synthetic {
-    /// A directory whose log has `bytes` bytes, in chunks of this size.
+    /// A directory whose log has `bytes` bytes, in chunks of this size. Where they are small, so are the events.
     #[must_use]
     pub fn of_size(bytes: u64, chunk_size: u32) -> Self {
+        let most = Self::default();
         Self {
             chunk_size,
             completed_chunks: u32::try_from(bytes / u64::from(chunk_size)).unwrap_or(u32::MAX),
             active_bytes: bytes % u64::from(chunk_size),
-            ..Self::default()
+            event_bytes: most.event_bytes.min((chunk_size.saturating_sub(1) / most.most_events_in_append).saturating_sub(RECORD_BYTES)),
+            ..most
         }
     }
 
     /// Makes `DIRECTORY/db` with its index. The directory must not hold a `db` yet.
     pub fn make(&self, directory: impl AsRef<Path>) -> Result<Made> {
-        let record = u64::from(self.event_bytes) + 512;
+        let record = u64::from(self.event_bytes) + u64::from(RECORD_BYTES);
         ensure!(
             record * u64::from(self.most_events_in_append) < u64::from(self.chunk_size),
             "an append of {} events of {} bytes does not fit into a chunk",
@@ -162,6 +169,12 @@ impl Synthetic {
         }
         let existence = index.join("stream-existence");
         index::write_filter(&existence.join("streamExistenceFilter.dat"), self.filter_bytes)?;
+        if self.filled_filters {
+            index::fill_filter(&existence.join("streamExistenceFilter.dat"), self.seed)?;
+            for (number, table) in log.tables.names.iter().enumerate() {
+                index::fill_filter(&index.join(format!("{table}.bloomfilter")), self.seed + 1 + number as u64)?;
+            }
+        }
         // Complete up to nowhere: the server fills it at its next start (O21).
         fs::write(existence.join("streamExistenceFilter.chk"), (-1_i64).to_le_bytes())?;
         Ok(Made { db, index, writer, events, indexed })

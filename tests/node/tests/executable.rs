@@ -59,6 +59,19 @@ fn make_and_append() {
 }
 
 #[test]
+fn make_many_small_chunks() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().to_str().unwrap();
+    let made = &output(&["make", "--dir", dir, "--chunks", "50", "--chunk-size", "4KiB", "--filter-size", "10000"])[0];
+    assert_eq!(made["writer"].as_u64().unwrap() / 4096, 50);
+    let chunks = std::fs::read_dir(made["db"].as_str().unwrap()).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_str().unwrap().starts_with("chunk-")
+    });
+    assert_eq!(chunks.count(), 51);
+}
+
+#[test]
 fn list_names_the_recordings() {
     let lines = output(&["list"]);
     assert_eq!(lines.len(), 28);

@@ -170,3 +170,25 @@ fn a_still_node_serves_a_synthetic_directory() {
     let _server = node.serve().unwrap();
     assert_eq!(node.checkpoint(Checkpoint::Writer), Some(made.writer as i64));
 }
+
+#[test]
+fn filled_filters_hold_the_hashes_of_their_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = Synthetic { filled_filters: true, ..small() }.make(directory.path()).unwrap();
+    let mut filters = vec![made.index.join("stream-existence/streamExistenceFilter.dat")];
+    filters.extend(
+        std::fs::read_dir(&made.index)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension() == Some("bloomfilter".as_ref())),
+    );
+    assert!(filters.len() > 2, "{filters:?}");
+    for filter in filters {
+        let bytes = std::fs::read(filter).unwrap();
+        for line in bytes.as_chunks::<64>().0.iter().skip(1) {
+            let (data, hash) = line.split_at(60);
+            assert!(data.iter().any(|byte| *byte != 0));
+            assert_eq!(hash, index::early_xxhash(data).to_le_bytes());
+        }
+    }
+}
