@@ -12,6 +12,7 @@ pub mod expire;
 pub mod format;
 pub mod fs;
 pub mod manifest;
+pub mod md5;
 pub mod node;
 pub mod pace;
 pub mod proof;
