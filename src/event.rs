@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{self, Timestamp};
 use crate::error::{Cause, Error, Kind, Result, Signal};
 use crate::pace::{Pace, Rate};
+use crate::timings::{Activity, Timings};
 
 /// One thing that happened, in the words of the domain.
 #[derive(Debug, Clone)]
@@ -264,6 +265,7 @@ pub struct Run {
     observer: Box<dyn Observer>,
     end: End,
     pace: Pace,
+    timings: Timings,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -272,7 +274,7 @@ impl Run {
     pub fn new(observer: impl Observer + 'static) -> Self {
         let end = End::default();
         let pace = Pace::new(None, end.cancel.clone());
-        Self { observer: Box::new(observer), end, pace, warnings: Mutex::default() }
+        Self { observer: Box::new(observer), end, pace, timings: Timings::default(), warnings: Mutex::default() }
     }
 
     /// The same run, with a budget: all its threads together read, copy and hash no more bytes in a second than this.
@@ -282,14 +284,35 @@ impl Run {
         self
     }
 
+    /// The same run, which leaves the disk to others after each write.
+    #[must_use]
+    pub fn standing_back(mut self) -> Self {
+        self.pace = self.pace.standing_back();
+        self
+    }
+
     /// The budget of bytes.
     #[must_use]
     pub fn pace(&self) -> &Pace {
         &self.pace
     }
 
+    /// Where its time goes.
+    #[must_use]
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// Uses the disk, in turn where the run stands back, and counts the time.
+    pub fn in_turn<T>(&self, activity: Activity, work: impl FnOnce() -> T) -> T {
+        self.pace.in_turn(|| self.timings.time(activity, work))
+    }
+
     /// Tells what happened. Warnings are kept as well.
     pub fn emit(&self, event: Event) {
+        if let Event::Step(step) = event {
+            self.timings.begin(step.name());
+        }
         self.observer.observe(&event);
         if let Event::Warning(text) = event
             && let Ok(mut warnings) = self.warnings.lock()

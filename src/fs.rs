@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the door")]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::crew;
 
 /// What was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,8 +194,8 @@ impl ReadAt for Vec<u8> {
 pub struct File {
     inner: Arc<std::fs::File>,
     path: Arc<Path>,
-    /// Length in bytes when it was opened; a live file may have changed since.
-    size: u64,
+    /// When it was opened; a live file may have changed since.
+    found: Arc<Status>,
     /// The kernel or the file system has refused to read without keeping.
     keeps: Arc<AtomicBool>,
 }
@@ -203,8 +205,14 @@ const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl File {
     fn new(inner: std::fs::File, path: &Path) -> Result<Self> {
-        let size = attempt(Operation::Inspect, path, || inner.metadata())?.len();
-        Ok(Self { inner: Arc::new(inner), path: path.into(), size, keeps: Arc::default() })
+        let found = Status::from(&attempt(Operation::Inspect, path, || inner.metadata())?);
+        Ok(Self { inner: Arc::new(inner), path: path.into(), found: Arc::new(found), keeps: Arc::default() })
+    }
+
+    /// Its state when it was opened.
+    #[must_use]
+    pub fn found(&self) -> &Status {
+        &self.found
     }
 
     /// Where it was opened.
@@ -290,15 +298,35 @@ impl File {
         !self.keeps.load(Ordering::Relaxed)
     }
 
-    /// Whether its file system can copy it without reading it into the page cache: by sharing blocks, or on the machine that serves it.
+    /// Whether another machine serves it, and can copy it there.
     ///
     /// # Errors
     /// What the file system reports.
-    pub fn copies_without_pages(&self) -> Result<bool> {
+    pub fn is_served(&self) -> Result<bool> {
         let statistics = self.system(Operation::Inspect, |fd| rustix::fs::fstatfs(fd))?;
-        // btrfs, XFS, bcachefs, ZFS; NFS, CIFS, SMB2, Ceph.
-        let known = [0x9123_683e, 0x5846_5342, 0xca45_1a4e, 0x2fc1_2fc1, 0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
+        // NFS, CIFS, SMB2, Ceph.
+        let known = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
         Ok(u32::try_from(statistics.f_type).is_ok_and(|number| known.contains(&number)))
+    }
+
+    /// The same file again, to be written past the page cache: in whole blocks, from addresses that are aligned as well; each write is on the disk when it returns
+    /// if `durably`. None where the file system cannot, or
+    /// where its path leads elsewhere by now.
+    #[must_use]
+    pub fn reopen_direct(&self, durably: bool) -> Option<Self> {
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECT | if durably { OFlags::DSYNC } else { OFlags::empty() };
+        let direct = attempt(Operation::Open, &self.path, || {
+            std::fs::OpenOptions::new().write(true).custom_flags(i32::try_from(flags.bits()).unwrap_or_default()).open(&self.path)
+        });
+        let (direct, own) = (Self::new(direct.ok()?, &self.path).ok()?, self.status().ok()?);
+        let status = direct.status().ok()?;
+        (status.device == own.device && status.inode == own.inode && direct.writes_past_cache()).then_some(direct)
+    }
+
+    /// Some file systems open a file so and use the page cache all the same; since Linux 6.1 they say so.
+    fn writes_past_cache(&self) -> bool {
+        let asked = rustix::fs::statx(&*self.inner, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+        asked.map_or(true, |answer| answer.stx_mask & StatxFlags::DIOALIGN.bits() == 0 || answer.stx_dio_offset_align > 0)
     }
 
     /// Writes all of `bytes` at byte `offset`.
@@ -407,7 +435,7 @@ impl AsFd for File {
 
 impl ReadAt for File {
     fn size(&self) -> u64 {
-        self.size
+        self.found.size
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -449,6 +477,8 @@ pub struct Status {
     pub mode: u32,
     /// Time of the last modification.
     pub modified: std::time::SystemTime,
+    /// Time of the last change of bytes, names, mode or owner; nobody can set it.
+    pub changed: std::time::SystemTime,
     /// Device that holds it.
     pub device: u64,
     /// Number of the inode on that device.
@@ -475,12 +505,47 @@ impl From<&std::fs::Metadata> for Status {
             allocated: metadata.blocks().saturating_mul(512),
             mode: metadata.mode() & 0o7777,
             modified: metadata.modified().unwrap_or(std::time::UNIX_EPOCH),
+            changed: time(metadata.ctime(), metadata.ctime_nsec()),
             device: metadata.dev(),
             inode: metadata.ino(),
             links: metadata.nlink(),
             user: metadata.uid(),
             group: metadata.gid(),
         }
+    }
+}
+
+/// Seconds since 1970, and nanoseconds.
+fn time(seconds: i64, nanoseconds: i64) -> std::time::SystemTime {
+    let whole = std::time::Duration::from_secs(seconds.unsigned_abs());
+    let part = std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
+    let whole = if seconds < 0 { std::time::UNIX_EPOCH.checked_sub(whole) } else { std::time::UNIX_EPOCH.checked_add(whole) };
+    whole.and_then(|whole| whole.checked_add(part)).unwrap_or(std::time::UNIX_EPOCH)
+}
+
+/// What tells one state of one file from all others, as far as the file system does: nobody writes to a file, or puts another one in its place, and leaves all
+/// of it as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: std::time::SystemTime,
+    changed: std::time::SystemTime,
+}
+
+impl Stamp {
+    /// Whether the file has not changed since before `moment`. File systems keep times in ticks: what changes twice in one tick shows only the first time.
+    #[must_use]
+    pub fn is_before(&self, moment: std::time::SystemTime) -> bool {
+        self.changed < moment && self.modified < moment
+    }
+}
+
+impl From<&Status> for Stamp {
+    fn from(status: &Status) -> Self {
+        let Status { device, inode, size, modified, changed, .. } = *status;
+        Self { device, inode, size, modified, changed }
     }
 }
 
@@ -507,7 +572,7 @@ pub fn open_source(path: &Path) -> Result<File> {
         result => result,
     })?;
     let file = File::new(file, path)?;
-    if file.status()?.kind != FileKind::File {
+    if file.found().kind != FileKind::File {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
         return Err(IoError { operation: Operation::Open, path: path.to_owned(), source });
     }
@@ -670,19 +735,57 @@ pub fn canonical(path: &Path) -> Result<PathBuf> {
     attempt(Operation::Inspect, path, || std::fs::canonicalize(path))
 }
 
+/// The names in one directory, and nothing else of what bears them.
+///
+/// # Errors
+/// What the file system reports.
+pub fn names(path: &Path) -> Result<Vec<OsString>> {
+    attempt(Operation::List, path, || std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect())
+}
+
+/// Whether a directory has a name that `which` looks for.
+///
+/// # Errors
+/// What the file system reports.
+pub fn has_name(path: &Path, which: impl Fn(&OsStr) -> bool) -> Result<bool> {
+    attempt(Operation::List, path, || {
+        for entry in std::fs::read_dir(path)? {
+            if which(&entry?.file_name()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+}
+
 /// The names in one directory, sorted. A name that vanishes meanwhile is left out.
 ///
 /// # Errors
 /// What the file system reports.
 pub fn list(path: &Path) -> Result<Vec<Entry>> {
-    let names = attempt(Operation::List, path, || std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>())?;
-    let mut entries = Vec::with_capacity(names.len());
-    for name in names {
-        if let Some(status) = status(&name.path())? {
-            entries.push(Entry { name: name.file_name(), status });
-        }
-    }
+    let mut entries = list_by(path, |name, status| Some(Entry { name, status }))?;
     entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
+}
+
+/// What `make` makes of the names in one directory, in no order; it is called by several threads. A name that vanishes meanwhile is left out.
+///
+/// # Errors
+/// What the file system reports.
+pub fn list_by<T: Send>(path: &Path, make: impl Fn(OsString, Status) -> Option<T> + Sync) -> Result<Vec<T>> {
+    let names = attempt(Operation::List, path, || std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>())?;
+    let inspect = |name: &std::fs::DirEntry| {
+        // By its directory's descriptor: the way there is not walked for every name.
+        match attempt(Operation::Inspect, &name.path(), || name.metadata()) {
+            Ok(metadata) => Ok(make(name.file_name(), Status::from(&metadata))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let mut entries = Vec::with_capacity(names.len());
+    for names in names.chunks(crew::AT_ONCE) {
+        entries.extend(crew::many(names, inspect)?.into_iter().flatten());
+    }
     Ok(entries)
 }
 

@@ -10,6 +10,10 @@ use tokio_util::sync::CancellationToken;
 const BURST: Duration = Duration::from_millis(125);
 /// Pieces are multiples of this, in bytes: blocks of zeros are found at such places, and stay holes.
 const GRAIN: u64 = 64 * 1024;
+/// What a run that stands back gives the disk at once, in bytes.
+const SMALL_PIECE: u64 = 8 * GRAIN;
+/// The longest pause after the disk was used.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// An interruption is noticed so fast.
 const NOTICED: Duration = Duration::from_millis(50);
 
@@ -37,6 +41,8 @@ impl Rate {
 #[derive(Debug, Clone)]
 pub struct Pace {
     budget: Option<Arc<Budget>>,
+    /// Whose turn it is to use the disk; none where the run does not stand back.
+    turn: Option<Arc<Mutex<()>>>,
     stop: CancellationToken,
 }
 
@@ -51,7 +57,32 @@ impl Pace {
     /// A budget of its own. Nobody waits for it any more once `stop` is cancelled.
     #[must_use]
     pub fn new(rate: Option<Rate>, stop: CancellationToken) -> Self {
-        Self { budget: rate.map(|rate| Arc::new(Budget { rate, earned: Mutex::new(Instant::now()) })), stop }
+        Self { budget: rate.map(|rate| Arc::new(Budget { rate, earned: Mutex::new(Instant::now()) })), turn: None, stop }
+    }
+
+    /// The same budget, of a run that stands back: its threads use the disk one after the other, and leave it alone for a while after each piece.
+    #[must_use]
+    pub fn standing_back(self) -> Self {
+        Self { turn: Some(Arc::default()), ..self }
+    }
+
+    /// Whether it leaves the disk to others.
+    #[must_use]
+    pub fn stands_back(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// Has the disk do something. Whoever else reads or syncs waits behind all that the disk has been given, by however many threads: where the run stands back
+    /// that is one piece, and then nothing for half as long as it took.
+    pub fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
+        let Some(turn) = &self.turn else { return work() };
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = Instant::now();
+        let result = work();
+        if !self.stop.is_cancelled() {
+            std::thread::sleep((begin.elapsed() / 2).min(LONGEST_PAUSE));
+        }
+        result
     }
 
     /// Whether there is a rate to be held.
@@ -63,6 +94,7 @@ impl Pace {
     /// Bytes to handle at once, where `wanted` would be best.
     #[must_use]
     pub fn piece(&self, wanted: u64) -> u64 {
+        let wanted = if self.stands_back() { wanted.min(SMALL_PIECE) } else { wanted };
         let Some(budget) = &self.budget else { return wanted };
         let burst = budget.rate.0.get() / 8;
         wanted.min((burst - burst % GRAIN).max(GRAIN))
@@ -112,6 +144,26 @@ mod tests {
             }
         });
         assert!(started.elapsed() >= least(16 * (128 << 10), RATE), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn who_stands_back_writes_one_piece_after_the_other_and_leaves_the_disk_alone_between() {
+        const WRITE: Duration = Duration::from_millis(20);
+        let pace = Pace::new(None, CancellationToken::new()).standing_back();
+        let at_once = std::sync::atomic::AtomicU32::new(0);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    pace.clone().in_turn(|| {
+                        assert_eq!(at_once.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        std::thread::sleep(WRITE);
+                        at_once.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    });
+                });
+            }
+        });
+        assert!(started.elapsed() >= WRITE * 6, "{:?}", started.elapsed());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, WriterPosition}
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::proof::Proven;
-use kbackup::repository::{self, DirectoryRepository, Incoming, Ingest, Removal, Repository, Stored};
+use kbackup::repository::{self, Attributes, DirectoryRepository, Incoming, Ingest, Removal, Repository, Stored};
 
 /// Makes repositories for the tests, and harms them.
 pub(crate) trait Factory {
@@ -90,14 +90,18 @@ impl Source {
 
     pub(crate) fn ingest(&mut self, incoming: &(impl Incoming + ?Sized), path: &str, bytes: &[u8]) -> Row {
         let source = self.file("source", bytes);
-        let stored = incoming.ingest(&at(path), &whole(&source)).unwrap();
+        let stored = incoming.ingest(&at(path), whole(&source)).unwrap();
         self.keep(path, stored)
     }
 }
 
 pub(crate) fn whole(source: &fs::File) -> Ingest<'_> {
     let length = source.status().unwrap().size;
-    Ingest { source, length, full_length: length, md5: false, live: false, mode: 0o644 }
+    Ingest { source, length, full_length: length, md5: false, live: false, attributes: with_mode(0o644), follow: None }
+}
+
+pub(crate) fn with_mode(mode: u32) -> Attributes {
+    Attributes { mode, modified: "2024-05-06T07:08:09Z".parse().unwrap() }
 }
 
 pub(crate) fn at(path: &str) -> RelativePath {
@@ -263,7 +267,7 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let file = source.file("chunk", &bytes);
     let ingest = Ingest { length: 2_000_000, full_length: 2_500_000, md5: true, ..whole(&file) };
-    let stored = incoming.ingest(&at("db/chunk-000000.000000"), &ingest).unwrap();
+    let stored = incoming.ingest(&at("db/chunk-000000.000000"), ingest).unwrap();
     let mut expected = bytes[..2_000_000].to_vec();
     expected.resize(2_500_000, 0);
     assert_eq!(stored.size, 2_500_000);
@@ -272,14 +276,14 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     assert_eq!(stored.md5.unwrap().0, <[u8; 16]>::from(md5));
     let chunk = source.keep("db/chunk-000000.000000", stored);
 
-    let stored = incoming.write(&at("db/writer.chk"), b"12345678", 0o644).unwrap();
+    let stored = incoming.write(&at("db/writer.chk"), b"12345678", with_mode(0o644)).unwrap();
     assert_eq!((stored.size, stored.blake3), (8, Blake3Hash::of(b"12345678")));
     let checkpoint = source.keep("db/writer.chk", stored);
 
     // What is ingested twice is there once; what is removed is gone.
     source.ingest(&*incoming, "index/indexmap", b"old");
     let map = source.ingest(&*incoming, "index/indexmap", b"newer");
-    incoming.write(&at("index/other"), b"x", 0o644).unwrap();
+    incoming.write(&at("index/other"), b"x", with_mode(0o644)).unwrap();
     incoming.remove(&at("index/other")).unwrap();
     incoming.remove(&at("index/other")).unwrap();
 
@@ -301,7 +305,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let old = [vec![1; 100_000], vec![0; 900_000]].concat();
     let file = full_source.file("active", &old);
     let stored =
-        incoming.ingest(&at("db/chunk-000001.000000"), &Ingest { length: 100_000, full_length: 1_000_000, live: true, ..whole(&file) });
+        incoming.ingest(&at("db/chunk-000001.000000"), Ingest { length: 100_000, full_length: 1_000_000, live: true, ..whole(&file) });
     let active = full_source.keep("db/chunk-000001.000000", stored.unwrap());
     let full = manifest(1, None, &full_source.rows);
     incoming.commit(&full).unwrap();
@@ -314,18 +318,18 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let grown = [vec![9; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
     let file = source.file("active", &grown);
     let before = incoming.bytes_stored();
-    let ingest = Ingest { length: 300_000, full_length: 1_000_000, live: true, ..whole(&file) };
-    let stored = incoming.extend(&at("db/chunk-000001.000000"), &active, 100_000, &ingest).unwrap();
+    let ingest = || Ingest { length: 300_000, full_length: 1_000_000, live: true, ..whole(&file) };
+    let stored = incoming.extend(&at("db/chunk-000001.000000"), &active, 100_000, ingest()).unwrap();
     let extended = [vec![1; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
     assert_eq!((stored.size, stored.blake3), (1_000_000, Blake3Hash::of(&extended)));
     assert!(incoming.bytes_stored() > before);
     source.keep("db/chunk-000001.000000", stored);
-    let beyond = |prefix| incoming.extend(&at("db/x"), &active, prefix, &ingest).unwrap_err().kind();
+    let beyond = |prefix| incoming.extend(&at("db/x"), &active, prefix, ingest()).unwrap_err().kind();
     assert_eq!(beyond(300_001), Kind::Failed);
     assert_eq!(beyond(1_000_001), Kind::Failed);
 
     // What is adopted and then cut is cut here only.
-    let stored = incoming.cut(&at("db/chunk-000000.000000"), 300_000, 500_000, 0o644).unwrap();
+    let stored = incoming.cut(&at("db/chunk-000000.000000"), 300_000, 500_000, with_mode(0o644)).unwrap();
     let cut = [done[..300_000].to_vec(), vec![0; 200_000]].concat();
     assert_eq!((stored.size, stored.blake3), (500_000, Blake3Hash::of(&cut)));
     source.keep("db/chunk-000000.000000", stored);
@@ -348,7 +352,7 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
         .collect();
     let incoming = repository.begin(Some(&full), &run).unwrap();
     let stored: Vec<Stored> = std::thread::scope(|scope| {
-        let put = |(path, file)| incoming.ingest(&at(path), &Ingest { md5: true, ..whole(file) }).unwrap();
+        let put = |(path, file)| incoming.ingest(&at(path), Ingest { md5: true, ..whole(file) }).unwrap();
         let threads: Vec<_> = files.iter().map(|(path, file)| scope.spawn(move || put((path, file)))).collect();
         incoming.adopt(&full.files[0]).unwrap();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -404,10 +408,10 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
         assert_eq!(repository.open(&full.label, &full.files[0]).err().unwrap().kind(), Kind::StoredCorrupt);
         let run = run();
         let incoming = repository.begin(Some(&full), &run).unwrap();
-        assert_eq!(incoming.adopt(&full.files[0]).unwrap_err().kind(), Kind::StoredCorrupt);
+        assert_eq!(incoming.adopt(&full.files[0]).err().unwrap().kind(), Kind::StoredCorrupt);
         let source = Source::new();
         let file = source.file("active", b"events and more");
-        let extended = incoming.extend(&at("db/chunk-000000.000000"), &full.files[0], 6, &whole(&file));
+        let extended = incoming.extend(&at("db/chunk-000000.000000"), &full.files[0], 6, whole(&file));
         assert_eq!(extended.unwrap_err().kind(), Kind::StoredCorrupt);
     }
 }
@@ -484,7 +488,7 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
     let file = source.file("chunk", &[7; 5000]);
     for live in [false, true] {
         let ingest = Ingest { length: 5001, full_length: 8192, live, ..whole(&file) };
-        let error = incoming.ingest(&at("db/chunk-000000.000000"), &ingest).unwrap_err();
+        let error = incoming.ingest(&at("db/chunk-000000.000000"), ingest).unwrap_err();
         assert_eq!(error.kind(), Kind::Unstable);
         assert_eq!(error.place(), file.path().to_str());
     }
@@ -497,7 +501,7 @@ fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     run.interrupt(kbackup::error::Signal::Terminate);
     let file = source.file("more", b"more");
-    let error = incoming.ingest(&at("db/chunk-000001.000000"), &whole(&file)).unwrap_err();
+    let error = incoming.ingest(&at("db/chunk-000001.000000"), whole(&file)).unwrap_err();
     assert_eq!(error.kind().exit_code(), 143);
     incoming.remove(&at("db/chunk-000001.000000")).unwrap();
     let error = incoming.commit(&manifest(1, None, &source.rows)).unwrap_err();
@@ -517,7 +521,7 @@ pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
     let incoming = repository.begin(None, &run).unwrap();
     for (path, bytes) in files {
         let file = source.file("left", bytes);
-        incoming.ingest(&at(path), &Ingest { md5: true, ..whole(&file) }).unwrap();
+        incoming.ingest(&at(path), Ingest { md5: true, ..whole(&file) }).unwrap();
     }
 }
 

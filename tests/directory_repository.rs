@@ -14,7 +14,7 @@ use kbackup::manifest::{Blake3Hash, Label, RelativePath, Row};
 use kbackup::repository::{DirectoryRepository, Ingest, Repository};
 
 use crate::backup::bench::workplace;
-use crate::conformance::{Source, at, commit_one, content, labels, manifest, run, whole, writable};
+use crate::conformance::{Source, at, commit_one, content, labels, manifest, run, whole, with_mode, writable};
 
 const CHUNK: &str = "db/chunk-000000.000000";
 
@@ -67,7 +67,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     let mut source = Source::new();
     let incoming = place.repository.begin(None, &run).unwrap();
     let file = source.file("chunk", b"completed");
-    let stored = incoming.ingest(&at(CHUNK), &Ingest { mode: 0o444, ..whole(&file) }).unwrap();
+    let stored = incoming.ingest(&at(CHUNK), Ingest { attributes: with_mode(0o444), ..whole(&file) }).unwrap();
     let row = source.keep(CHUNK, stored);
     let full = manifest(1, None, &source.rows);
     incoming.commit(&full).unwrap();
@@ -99,10 +99,10 @@ fn what_is_adopted_is_never_written_to() {
     type Change<'a> = Box<dyn Fn(&dyn kbackup::repository::Incoming) -> Option<kbackup::repository::Stored> + 'a>;
     let changes: [Change<'_>; 5] = [
         Box::new(|_| None),
-        Box::new(|incoming| Some(incoming.cut(&at(CHUNK), 3, 20, 0o600).unwrap())),
-        Box::new(|incoming| Some(incoming.ingest(&at(CHUNK), &whole(&file)).unwrap())),
-        Box::new(|incoming| Some(incoming.write(&at(CHUNK), b"new", 0o600).unwrap())),
-        Box::new(|incoming| Some(incoming.extend(&at(CHUNK), &full.files[0], 4, &whole(&file)).unwrap())),
+        Box::new(|incoming| Some(incoming.cut(&at(CHUNK), 3, 20, with_mode(0o600)).unwrap())),
+        Box::new(|incoming| Some(incoming.ingest(&at(CHUNK), whole(&file)).unwrap())),
+        Box::new(|incoming| Some(incoming.write(&at(CHUNK), b"new", with_mode(0o600)).unwrap())),
+        Box::new(|incoming| Some(incoming.extend(&at(CHUNK), &full.files[0], 4, whole(&file)).unwrap())),
     ];
     for (sequence, change) in (2..).zip(changes) {
         let mut source = Source::new();
@@ -334,7 +334,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     let incoming = repository.begin(None, &run)?;
     let active = source.file("active", &[vec![1; 3000], vec![0; 5000]].concat());
     for (name, live) in [(CHUNK, false), ("db/chunk-000001.000000", true), ("index/indexmap", false)] {
-        let stored = incoming.ingest(&at(name), &Ingest { length: 3000, full_length: 8000, live, md5: !live, ..whole(&active) })?;
+        let stored = incoming.ingest(&at(name), Ingest { length: 3000, full_length: 8000, live, md5: !live, ..whole(&active) })?;
         source.keep(name, stored);
     }
     let full = manifest(sequence, None, &source.rows);
@@ -345,11 +345,11 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     incoming.adopt(&source.rows[0])?;
     let held = source.rows[1].clone();
     let active = source.file("active", &[vec![1; 3000], vec![2; 5000]].concat());
-    let stored = incoming.extend(&held.path, &held, 3000, &Ingest { live: true, ..whole(&active) })?;
+    let stored = incoming.extend(&held.path, &held, 3000, Ingest { live: true, ..whole(&active) })?;
     source.keep("db/chunk-000001.000000", stored);
-    let stored = incoming.write(&at("index/indexmap"), b"map", 0o644)?;
+    let stored = incoming.write(&at("index/indexmap"), b"map", with_mode(0o644))?;
     source.keep("index/indexmap", stored);
-    let stored = incoming.cut(&at("index/indexmap"), 2, 3, 0o644)?;
+    let stored = incoming.cut(&at("index/indexmap"), 2, 3, with_mode(0o644))?;
     source.keep("index/indexmap", stored);
     incoming.commit(&manifest(sequence + 1, Some(&full), &source.rows))
 }
@@ -413,7 +413,7 @@ fn a_commit_that_cannot_be_taken_back_is_told() {
             let repository = DirectoryRepository::open_or_create(Path::new(&path))?;
             let incoming = repository.begin(None, &run)?;
             let file = source.file("chunk", b"events");
-            let stored = incoming.ingest(&at(CHUNK), &whole(&file))?;
+            let stored = incoming.ingest(&at(CHUNK), whole(&file))?;
             source.keep(CHUNK, stored);
             incoming.commit(&manifest(1, None, &source.rows))
         };

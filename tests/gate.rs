@@ -8,7 +8,7 @@ use kbackup::error::Error;
 use kbackup::event::{Run, Silent};
 use kbackup::format::{Boundary, WriterPosition};
 use kbackup::manifest::{Manifest, RelativePath, Role, SecondaryIndex};
-use kbackup::proof::{BackupEvidence, ChunkSet, LogProof, Stretch, prove_backup, scan};
+use kbackup::proof::{BackupEvidence, ChunkSet, Inspected, LogProof, Stretch, prove_backup, scan};
 use kbackup::repository::Repository;
 
 use crate::restore::stage::Stage;
@@ -23,7 +23,7 @@ fn shown(stage: &Stage) -> Shown {
     let files = stage.repository.files(&stage.manifest.label).unwrap();
     let chunks = ChunkSet::read(&*files).unwrap();
     let stretches: Vec<Stretch> =
-        chunks.in_use().iter().map(|file| Stretch { path: file.path.clone(), from: file.file.header.start_position() }).collect();
+        chunks.in_use().iter().map(|file| Stretch::new(file.path.clone(), file.file.header.start_position())).collect();
     let writer = WriterPosition(stage.manifest.log.position.position());
     let log = scan(&*files, &chunks, &stretches, Boundary::ZERO, writer, &Run::new(Silent)).unwrap();
     let hashed = stage.manifest.files.iter().filter(|row| matches!(row.role, Role::Chunk | Role::Table));
@@ -32,7 +32,8 @@ fn shown(stage: &Stage) -> Shown {
 
 fn prove(stage: &Stage, manifest: Manifest, parent: Option<&Manifest>, shown: &Shown) -> Result<Manifest, Error> {
     let files = stage.repository.files(&stage.manifest.label).unwrap();
-    let evidence = BackupEvidence { parent, md5_compared: &shown.md5_compared, log: &shown.log };
+    let inspected = Inspected::default();
+    let evidence = BackupEvidence { parent, md5_compared: &shown.md5_compared, log: &shown.log, inspected: &inspected };
     prove_backup(&*files, manifest, &evidence, &Run::new(Silent)).map(|proven| (*proven).clone())
 }
 

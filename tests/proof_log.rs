@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use kbackup::event::{Run, Silent};
 use kbackup::format::{Boundary, LogPosition, WriterPosition};
 use kbackup::manifest::Directories;
-use kbackup::proof::{self, ChunkSet, LogEnd, LogProof, Stretch};
+use kbackup::proof::{self, ChunkSet, Following, LogEnd, LogFile, LogProof, Passage, Stretch};
+use kbackup::transfer::Follow;
 use kbackup_testnode::log::{self, Kind};
 use proptest::prelude::*;
 
@@ -21,7 +22,7 @@ fn writer(directory: &DataDirectory) -> Result<WriterPosition> {
 }
 
 fn whole(chunks: &ChunkSet) -> Vec<Stretch> {
-    chunks.in_use().iter().map(|file| Stretch { path: file.path.clone(), from: LogPosition::ZERO }).collect()
+    chunks.in_use().iter().map(|file| Stretch::new(file.path.clone(), LogPosition::ZERO)).collect()
 }
 
 fn scan_whole(directory: &DataDirectory, writer: WriterPosition) -> kbackup::error::Result<LogProof> {
@@ -44,13 +45,13 @@ fn every_record_of_every_node_is_found() -> Result<()> {
         assert_eq!((chunks.missing(), chunks.superseded()), (&[][..], &[][..]), "{name}");
 
         let proof = scan_whole(&directory, writer(&directory)?)?;
-        assert_eq!(Some(proof.records), facts["records"].as_u64(), "{name}");
-        assert_eq!(Some(proof.events), facts["events"].as_u64(), "{name}");
-        assert_eq!(Some(proof.epochs.len() as u64), facts["epochs"].as_u64(), "{name}");
+        assert_eq!(Some(proof.seen.records), facts["records"].as_u64(), "{name}");
+        assert_eq!(Some(proof.seen.events), facts["events"].as_u64(), "{name}");
+        assert_eq!(Some(proof.seen.epochs.len() as u64), facts["epochs"].as_u64(), "{name}");
         assert_eq!((proof.end, proof.boundary.position()), (LogEnd::Whole, writer(&directory)?.0), "{name}");
         let microseconds = (facts["last_timestamp"].as_i64().unwrap() - 621_355_968_000_000_000) / 10;
-        assert_eq!(proof.last_event.unwrap().as_microsecond(), microseconds, "{name}");
-        assert_eq!(proof.scavenges > 0, name.ends_with("scavenge"), "{name}");
+        assert_eq!(proof.seen.last_event.unwrap().as_microsecond(), microseconds, "{name}");
+        assert_eq!(proof.seen.scavenges > 0, name.ends_with("scavenge"), "{name}");
     }
     Ok(())
 }
@@ -63,7 +64,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
         let chunks = ChunkSet::read(&files)?;
         let epoch = directory.checkpoint("epoch").context("no epoch")?;
         let lineage = proof::lineage(&files, &chunks, LogPosition::from_signed(epoch).context("no epoch")?)?;
-        assert_eq!(lineage.epochs(), scan_whole(&directory, writer(&directory)?)?.epochs, "{}", directory.name);
+        assert_eq!(lineage.epochs(), scan_whole(&directory, writer(&directory)?)?.seen.epochs, "{}", directory.name);
         let checked = log::lineage(&directory.db(), epoch)?;
         assert_eq!(lineage.epochs().len(), checked.len(), "{}", directory.name);
         for (ours, theirs) in lineage.epochs().iter().zip(checked) {
@@ -122,21 +123,70 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
                 .in_use()
                 .iter()
                 .filter(|file| file.file.header.end_position() > start.position())
-                .map(|file| Stretch { path: file.path.clone(), from: start.position() })
+                .map(|file| Stretch::new(file.path.clone(), start.position()))
                 .collect();
             let proof = proof::scan(&files, &chunks, &stretches, start, writer, &Run::new(Silent))?;
             assert_eq!(proof.boundary.position(), writer.0, "{name} from {end}");
             // As after a scavenge: an old chunk is new too.
             let first = &chunks.in_use()[0];
-            stretches.push(Stretch { path: first.path.clone(), from: LogPosition::ZERO });
+            stretches.push(Stretch::new(first.path.clone(), LogPosition::ZERO));
             let with_first = proof::scan(&files, &chunks, &stretches, start, writer, &Run::new(Silent))?;
             assert_eq!((with_first.boundary, with_first.end), (proof.boundary, proof.end), "{name} from {end}");
-            assert!(with_first.records > proof.records || first.file.header.covers(start.position()), "{name} from {end}");
+            assert!(with_first.seen.records > proof.seen.records || first.file.header.covers(start.position()), "{name} from {end}");
         }
         let at_rest = proof::scan(&files, &chunks, &[], scan_whole(&directory, writer)?.boundary, writer, &Run::new(Silent))?;
         assert_eq!(at_rest.boundary.position(), writer.0);
         let gap = whole(&chunks).into_iter().rev().skip(1).collect::<Vec<_>>();
         assert!(proof::scan(&files, &chunks, &gap, Boundary::ZERO, writer, &Run::new(Silent)).is_err());
+    }
+    Ok(())
+}
+
+/// What the records of a file show when it comes in pieces of this many bytes; none where something is wrong with them.
+fn followed(bytes: &[u8], file: &LogFile, from: LogPosition, writer: WriterPosition, piece: usize) -> Option<Passage> {
+    let mut following = Following::new(&file.file, from, writer)?;
+    // What has not come yet reads as zeros, as it does in a file that is being written.
+    let mut stored = vec![0; bytes.len()];
+    let mut end = 0;
+    for new in bytes.chunks(piece) {
+        stored.splice(end..end + new.len(), new.iter().copied());
+        end += new.len();
+        following.follow(&stored, end as u64);
+    }
+    following.finish(&stored)
+}
+
+#[test]
+fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
+    for directory in DataDirectory::all()? {
+        let directory = directory?;
+        let name = &directory.name;
+        let files = Directories::new(directory.db(), None);
+        let chunks = ChunkSet::read(&files)?;
+        let ends = ends(&directory)?;
+        for (end, piece) in ends.iter().rev().step_by(ends.len() / 3).map(|(end, _)| *end).zip([1 << 20, 5000, 77_777, 1000]) {
+            let writer = WriterPosition(position(end));
+            let scanned = proof::scan(&files, &chunks, &whole(&chunks), Boundary::ZERO, writer, &Run::new(Silent))?;
+            let mut stretches = Vec::new();
+            for file in chunks.in_use().iter().filter(|file| file.file.header.start_position() <= writer.0) {
+                let mut bytes = std::fs::read(directory.db().join(file.path.below_root()))?;
+                let start = file.file.header.start_position();
+                let passage = followed(&bytes, file, start, writer, piece);
+                assert!(passage.is_some(), "{name} {end}: {}", file.path);
+                // One wrong byte in the first record, and nothing was shown.
+                bytes[132] ^= 1;
+                assert!(followed(&bytes, file, start, writer, piece).is_none() || writer.0 == start, "{name} {end}: {}", file.path);
+                stretches.push(Stretch { passage, ..Stretch::new(file.path.clone(), LogPosition::ZERO) });
+            }
+            // With passages for all of them, no file is opened.
+            let nothing = tempfile::tempdir()?;
+            let nowhere = Directories::new(nothing.path().to_owned(), None);
+            let put_together = proof::scan(&nowhere, &chunks, &stretches, Boundary::ZERO, writer, &Run::new(Silent))?;
+            assert_eq!(put_together, scanned, "{name} {end}");
+            // A passage of another log is not believed.
+            let other = WriterPosition(position(end + 8));
+            assert!(proof::scan(&nowhere, &chunks, &stretches, Boundary::ZERO, other, &Run::new(Silent)).is_err(), "{name} {end}");
+        }
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use kbackup::event::{Event, Observer, Run, Silent};
 use kbackup::fs::{self, ReadAt};
 use kbackup::manifest::Blake3Hash;
 use kbackup::pace::Rate;
-use kbackup::transfer::{self, Copied, Copy, Digest, Failure, Segment};
+use kbackup::transfer::{self, Copied, Copy, Digest, Failure, Follow, Segment};
 use proptest::prelude::*;
 
 const KIB: usize = 1024;
@@ -69,8 +69,8 @@ fn targets() -> Vec<tempfile::TempDir> {
 }
 
 fn copy_whole(source: &dyn ReadAt, length: u64, full_length: u64, live: bool, target: &fs::File) -> Result<Copied, Failure> {
-    let segments = [Segment { source, place: "source", end: length, live }];
-    transfer::copy(&Copy { kept: 0, segments: &segments, full_length, md5: true }, target, &silent())
+    let segments = [Segment { source, place: "source", end: length, live, whole: None }];
+    transfer::copy(&Copy { segments: &segments, full_length, md5: true }, target, None, &silent())
 }
 
 /// Bytes that are not in a hole.
@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn an_extended_file_is_a_whole_copy(sparse in sparse(), cut: proptest::sample::Index, longer in 0..200_000_usize, kept: bool) {
+    fn an_extended_file_is_a_whole_copy(sparse in sparse(), cut: proptest::sample::Index, longer in 0..200_000_usize, wrong: bool) {
         let directory = tempfile::tempdir().unwrap();
         let (held, whole, copy) = ["held", "whole", "copy"].map(|name| directory.path().join(name)).into();
         sparse.store(&whole);
@@ -127,12 +127,18 @@ proptest! {
         let (held, whole) = (fs::open(&held).unwrap(), fs::open_source(&whole).unwrap());
         let target = fs::create_new(&copy, 0o600).unwrap();
         let size = sparse.bytes.len() as u64;
-        let kept = if kept && transfer::clone(&held, prefix as u64, &target).unwrap() { prefix as u64 } else { 0 };
+        let hash = Blake3Hash::of(if wrong { b"other" } else { &old });
         let segments = [
-            Segment { source: &held, place: "held", end: prefix as u64, live: false },
-            Segment { source: &whole, place: "whole", end: size, live: true },
+            Segment { source: &held, place: "held", end: prefix as u64, live: false, whole: Some(hash) },
+            Segment { source: &whole, place: "whole", end: size, live: true, whole: None },
         ];
-        let copied = transfer::copy(&Copy { kept, segments: &segments, full_length: size, md5: true }, &target, &silent()).unwrap();
+        let copied = transfer::copy(&Copy { segments: &segments, full_length: size, md5: true }, &target, None, &silent());
+        if wrong {
+            let failure = copied.unwrap_err();
+            prop_assert!(matches!(&failure, Failure::Other { place, .. } if place == "held"), "{failure:?}");
+            return Ok(());
+        }
+        let copied = copied.unwrap();
         prop_assert!(std::fs::read(&copy).unwrap() == sparse.bytes);
         prop_assert_eq!(copied.digest, digest(&sparse.bytes));
     }
@@ -255,16 +261,16 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
     std::fs::write(&path, vec![5; 20_000_000]).unwrap();
     let source = fs::open_source(&path).unwrap();
     for live in [false, true] {
-        let segments = [Segment { source: &source, place: "source", end: 20_000_000, live }];
-        let plan = Copy { kept: 0, segments: &segments, full_length: 20_000_000, md5: true };
+        let segments = [Segment { source: &source, place: "source", end: 20_000_000, live, whole: None }];
+        let plan = Copy { segments: &segments, full_length: 20_000_000, md5: true };
         let target = |name: &str| fs::create_new(&directory.path().join(format!("{name}-{live}")), 0o600).unwrap();
 
         let (run, count) = counting(None);
-        transfer::copy(&plan, &target("all"), &run).unwrap();
+        transfer::copy(&plan, &target("all"), None, &run).unwrap();
         assert_eq!(count.bytes.load(Ordering::SeqCst), 20_000_000);
 
         let (run, count) = counting(Some(8_000_000));
-        let failure = transfer::copy(&plan, &target("part"), &run).unwrap_err();
+        let failure = transfer::copy(&plan, &target("part"), None, &run).unwrap_err();
         assert_eq!(Error::from(failure).kind().exit_code(), 130);
         assert!(count.bytes.load(Ordering::SeqCst) < 16_000_000);
     }
@@ -273,28 +279,73 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
     assert_eq!(count.bytes.load(Ordering::SeqCst), 20_000_000);
 }
 
+/// Blocks are shared only on some file systems; run the tests with TMPDIR on one of them.
 #[test]
-fn a_clone_does_not_change_with_its_source() {
+fn a_copy_does_not_change_with_its_source() {
     let directory = tempfile::tempdir().unwrap();
     let (from, to) = (directory.path().join("from"), directory.path().join("to"));
     std::fs::write(&from, vec![1; 300_000]).unwrap();
     let source = fs::open_for_writing(&from).unwrap();
     let target = fs::create_new(&to, 0o600).unwrap();
-    // Only some file systems share blocks; run the tests with TMPDIR on one of them.
-    if transfer::clone(&source, 100_001, &target).unwrap() {
-        source.write_all_at(0, &[2; 300_000]).unwrap();
-        assert_eq!(std::fs::read(&to).unwrap(), vec![1; 100_001]);
-    } else {
-        assert_eq!(std::fs::metadata(&to).unwrap().len(), 0);
+    copy_whole(&source, 100_001, 200_000, false, &target).unwrap();
+    source.write_all_at(0, &[2; 300_000]).unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), [vec![1; 100_001], vec![0; 99_999]].concat());
+}
+
+/// Reads what is new, and a bit of what it has seen, whenever it is called.
+struct Watching {
+    expected: Vec<u8>,
+    seen: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Follow for Watching {
+    fn follow(&mut self, stored: &dyn ReadAt, end: u64) {
+        let mut seen = self.seen.lock().unwrap();
+        let begin = seen.last().copied().unwrap_or_default().saturating_sub(70_000);
+        let mut bytes = vec![0; usize::try_from(end - begin).unwrap()];
+        stored.read_exact_at(begin, &mut bytes).unwrap();
+        assert!(bytes == self.expected[usize::try_from(begin).unwrap()..usize::try_from(end).unwrap()], "{begin} to {end}");
+        assert_eq!(stored.size(), self.expected.len() as u64);
+        seen.push(end);
+    }
+}
+
+#[test]
+fn whoever_follows_a_copy_sees_all_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("source");
+    // With a hole, with zeros that become one, and with an end that fits no block.
+    let data =
+        |seed: usize, length: usize| -> Vec<u8> { (0..length).map(|index| u8::try_from((index * 7 + seed) % 251).unwrap() | 1).collect() };
+    let sparse = Sparse {
+        bytes: [data(1, 3_000_000), vec![0; 1_000_000], data(2, 2_500_000), vec![0; 200_000], data(3, 12_345)].concat(),
+        written: vec![0..3_000_000, 4_000_000..6_712_345],
+    };
+    sparse.store(&path);
+    let source = fs::open_source(&path).unwrap();
+    for place in targets() {
+        for live in [false, true] {
+            let target = fs::create_new(&place.path().join(format!("copy-{live}")), 0o600).unwrap();
+            let size = sparse.bytes.len() as u64;
+            let segments = [Segment { source: &source, place: "source", end: size, live, whole: None }];
+            let mut expected = sparse.bytes.clone();
+            expected.resize(sparse.bytes.len() + 5000, 0);
+            let seen = Arc::default();
+            let mut watching = Watching { expected, seen: Arc::clone(&seen) };
+            let plan = Copy { segments: &segments, full_length: size + 5000, md5: true };
+            let copied = transfer::copy(&plan, &target, Some(&mut watching), &silent()).unwrap();
+            assert_eq!(copied.digest, digest(&watching.expected));
+            assert_eq!(seen.lock().unwrap().last(), Some(&size));
+        }
     }
 }
 
 /// Copies, and says how many bytes were read.
 fn copied(source: &Path, target: &Path, live: bool, run: &Run) -> u64 {
     let source = fs::open_source(source).unwrap();
-    let segment = Segment { source: &source, place: "source", end: source.size(), live };
-    let plan = Copy { kept: 0, segments: &[segment], full_length: source.size(), md5: true };
-    transfer::copy(&plan, &fs::create_new(target, 0o600).unwrap(), run).unwrap().read
+    let segment = Segment { source: &source, place: "source", end: source.size(), live, whole: None };
+    let plan = Copy { segments: &[segment], full_length: source.size(), md5: true };
+    transfer::copy(&plan, &fs::create_new(target, 0o600).unwrap(), None, run).unwrap().read
 }
 
 /// A directory in memory, where the kernel copies, and one wherever temporary files are.
@@ -333,11 +384,11 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
     std::fs::write(&source, vec![7; 64 << 20]).unwrap();
     let run = silent().limited_to(Rate::new(Rate::LOWEST));
     let source = fs::open_source(&source).unwrap();
-    let segment = Segment { source: &source, place: "source", end: source.size(), live: false };
-    let plan = Copy { kept: 0, segments: &[segment], full_length: source.size(), md5: false };
+    let segment = Segment { source: &source, place: "source", end: source.size(), live: false, whole: None };
+    let plan = Copy { segments: &[segment], full_length: source.size(), md5: false };
     let target = fs::create_new(&place.path().join("target"), 0o600).unwrap();
     let result = std::thread::scope(|scope| {
-        let copy = scope.spawn(|| transfer::copy(&plan, &target, &run));
+        let copy = scope.spawn(|| transfer::copy(&plan, &target, None, &run));
         std::thread::sleep(Duration::from_millis(300));
         run.interrupt(Signal::Terminate);
         copy.join().unwrap()

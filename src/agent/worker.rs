@@ -63,7 +63,7 @@ impl Worker {
     ) -> Result<Self> {
         let witness = Arc::new(Witness::new(order.job));
         let load = configuration.task(order.job).load();
-        let run = Arc::new(Run::new(Arc::clone(&witness)).limited_to(load.rate));
+        let run = Arc::new(priority::run(Arc::clone(&witness), load));
         let worker = Self { run, witness };
         let here = worker.clone();
         std::thread::Builder::new()

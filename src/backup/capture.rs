@@ -1,15 +1,18 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
+use crate::format::chunk::ChunkFile;
 use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
-use crate::fs;
-use crate::manifest::{ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
-use crate::proof::Stretch;
-use crate::repository::{Incoming, Ingest, Stored};
-use crate::transfer::{hash_file, paced};
+use crate::fs::{self, Stamp};
+use crate::manifest::{Blake3Hash, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
+use crate::proof::{ChunkSet, Inspected, Passage, Stretch};
+use crate::repository::{Attributes, Incoming, Ingest, Stored};
+use crate::transfer::{Follower, hash_file, paced};
 
 /// Adopted files up to this many bytes are hashed whole.
 const SMALL: u64 = 4096;
@@ -26,6 +29,10 @@ pub(super) struct Capture<'a> {
     /// Rows of the parent; empty where everything has to be read again.
     lent: HashMap<&'a RelativePath, &'a Row>,
     here: BTreeMap<RelativePath, Held<'a>>,
+    /// The adopted chunks, as they were looked at in this backup.
+    inspected: Inspected,
+    /// The chunks of the source, as the preflight has seen them; nothing once they were listed again.
+    pub(super) seen: Inspected,
     /// Files of the parent that turned out not to be what was stored.
     distrusted: Vec<RelativePath>,
 }
@@ -35,10 +42,16 @@ struct Held<'a> {
     way: Way,
     /// The attempt under way has found that it belongs into the backup.
     wanted: bool,
-    /// For chunks that this run has read: from where on in the log its frames have to be parsed, by this attempt or the next.
-    unproven_from: Option<LogPosition>,
+    /// For chunks that this run has read: the records that have to be looked at, by this attempt or the next, unless they were already.
+    records: Option<Box<Records>>,
     /// It fails the server's own MD5, and the operator wants it all the same.
     damaged: bool,
+}
+
+/// Records of a chunk, from this position in the log on, and what they have shown while they were copied.
+pub(super) struct Records {
+    pub(super) from: LogPosition,
+    pub(super) passage: Option<Passage>,
 }
 
 /// There can be tens of thousands: what the parent holds is not held twice.
@@ -58,9 +71,19 @@ impl Deref for HeldRow<'_> {
     }
 }
 
+/// What a first look at an adopted file has shown.
+enum Glance {
+    /// It is as its row says; of a chunk also the state in which it was read, and what was read.
+    Fits(Option<(Stamp, Arc<ChunkFile>)>),
+    /// It was not taken.
+    Gone(Error),
+    /// It was taken, and is another one than its row says.
+    Unlike(Error),
+}
+
 /// How a file came into the backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// From the parent.
     Adopted,
     /// By an interrupted run.
@@ -93,6 +116,18 @@ pub(super) enum Mode {
     Writable,
 }
 
+/// A source file that was stored. [`Capture::enter`] makes it part of the backup.
+pub(super) struct Arrived {
+    pub(super) row: Row,
+    /// What the stored bytes hash to, where the server has an MD5 of them.
+    pub(super) md5: Option<Md5Hash>,
+    pub(super) way: Way,
+    /// Bytes read from the source.
+    pub(super) read: u64,
+    pub(super) records: Option<Box<Records>>,
+    pub(super) damaged: bool,
+}
+
 impl<'a> Take<'a> {
     /// The whole file as it is now.
     pub(super) fn whole(role: Role, file: &'a fs::File) -> Self {
@@ -102,8 +137,19 @@ impl<'a> Take<'a> {
 
 impl<'a> Capture<'a> {
     pub(super) fn new(incoming: Box<dyn Incoming + 'a>, source: &'a Directories, parent: Option<&'a Manifest>, run: &'a Run) -> Self {
-        let lent = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
-        Self { incoming, source, run, cost: Cost::default(), parent, lent, here: BTreeMap::new(), distrusted: Vec::new() }
+        let lent = parent.map(|parent| parent.files.iter().map(|row| (&row.path, row)).collect()).unwrap_or_default();
+        Self {
+            incoming,
+            source,
+            run,
+            cost: Cost::default(),
+            parent,
+            lent,
+            here: BTreeMap::new(),
+            inspected: Inspected::default(),
+            seen: Inspected::default(),
+            distrusted: Vec::new(),
+        }
     }
 
     /// The backup whose files may be taken over.
@@ -133,56 +179,102 @@ impl<'a> Capture<'a> {
 
     /// Takes a held file into the backup as it is. False where the parent's file is not what was stored: then it has to be read from the source.
     pub(super) fn keep(&mut self, path: &RelativePath) -> Result<bool> {
-        if let Some(held) = self.here.get_mut(path) {
-            held.wanted = true;
-        } else if let Some(row) = self.lent(path) {
-            match self.incoming.adopt(row) {
-                Err(error) if error.kind() == Kind::StoredCorrupt => {
-                    self.distrust(path, &error);
-                    return Ok(false);
-                }
-                result => result?,
-            }
-            if let Some(error) = self.unlike_its_row(row)? {
-                self.reject(path, &error)?;
-                return Ok(false);
-            }
-            self.run.emit(Event::Adopted { path: path.to_string() });
-            self.insert(HeldRow::Parents(row), Way::Adopted);
-        }
-        Ok(true)
+        let kept = self.keep_all(std::slice::from_ref(path))?;
+        Ok(kept.into_iter().all(|kept| kept))
     }
 
-    /// What a glance shows to be damaged in a file that was just adopted. The proof will read just as much of it, and could only say then that there is
-    /// no backup: small files whole, of the others what identifies them.
-    fn unlike_its_row(&self, row: &Row) -> Result<Option<Error>> {
-        let damaged = |why: String| Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path).because(why);
-        let stored = match self.incoming.open(&row.path) {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return Ok(Some(damaged("it is gone".to_owned()))),
-            Err(error) if error.kind() == Kind::StoredCorrupt => return Ok(Some(error)),
-            Err(error) => return Err(error),
+    /// As [`Self::keep`], for many files. Several at once, as each costs no more than a few calls of the system.
+    pub(super) fn keep_all(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
+        let glances = crew::many(paths, |path| {
+            self.run.check()?;
+            match self.lent(path).filter(|_| !self.here.contains_key(path)) {
+                Some(row) => self.adopt(row).map(Some),
+                None => Ok(None),
+            }
+        })?;
+        let mut kept = Vec::with_capacity(paths.len());
+        for (path, glance) in paths.iter().zip(glances) {
+            kept.push(match glance {
+                Some((row, Glance::Fits(chunk))) => {
+                    if let Some((stamp, file)) = chunk {
+                        self.inspected.add(path, stamp, file);
+                    }
+                    self.run.emit(Event::Adopted { path: path.to_string() });
+                    self.insert(HeldRow::Parents(row), Way::Adopted);
+                    true
+                }
+                Some((_, Glance::Gone(error))) => {
+                    self.distrust(path, &error);
+                    false
+                }
+                Some((_, Glance::Unlike(error))) => {
+                    self.reject(path, &error)?;
+                    false
+                }
+                None => {
+                    if let Some(held) = self.here.get_mut(path) {
+                        held.wanted = true;
+                    }
+                    true
+                }
+            });
+        }
+        Ok(kept)
+    }
+
+    /// Takes a file of the parent, and looks at it.
+    fn adopt(&self, row: &'a Row) -> Result<(&'a Row, Glance)> {
+        let glance = match self.incoming.adopt(row) {
+            Err(error) if error.kind() == Kind::StoredCorrupt => Glance::Gone(error),
+            stored => self.glance(row, stored?)?,
         };
+        Ok((row, glance))
+    }
+
+    /// What a glance shows to be damaged in a file that was just adopted. The proof needs just as much of it, and could only say then that there is
+    /// no backup: small files whole, of the others what identifies them.
+    fn glance(&self, row: &Row, stored: Box<dyn ReadAt>) -> Result<Glance> {
+        let unlike = |why: String| {
+            let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path);
+            Ok(Glance::Unlike(error.because(why)))
+        };
+        let stamp = stored.file().map(|file| Stamp::from(file.found()));
+        let mut stored = stored;
         if row.size <= SMALL {
-            return Ok((!self.holds(stored, row)?).then(|| damaged("the BLAKE3 differs".to_owned())));
+            let Some(bytes) = self.small(row, &*stored)? else { return unlike("the BLAKE3 differs".to_owned()) };
+            stored = Box::new(bytes);
         }
         let fits = match row.role {
-            Role::Chunk => {
-                chunk::inspect(&*stored).map(|found| row.chunk.is_some_and(|chunk| chunk == ChunkRow::of(&found, chunk.version)))
-            }
+            Role::Chunk => match chunk::inspect(&*stored) {
+                Ok(found) if row.chunk.is_some_and(|chunk| chunk == ChunkRow::of(&found, chunk.version)) => {
+                    return Ok(Glance::Fits(stamp.map(|stamp| (stamp, Arc::new(found)))));
+                }
+                found => found.map(|_| false),
+            },
             Role::Table => ptable::inspect(&*stored).map(|layout| Some(layout.md5) == row.table_md5),
             Role::TableFilter | Role::StreamFilter => bloom::inspect(&*stored).map(|_| true),
             _ => Ok(true),
         };
         match fits {
-            Ok(true) => Ok(None),
-            Ok(false) => Ok(Some(damaged("header and footer are not what its row says".to_owned()))),
-            Err(error) => Ok(Some(damaged(error.to_string()))),
+            Ok(true) => Ok(Glance::Fits(None)),
+            Ok(false) => unlike("header and footer are not what its row says".to_owned()),
+            Err(error) => unlike(error.to_string()),
         }
     }
 
+    /// The bytes of a small file; none where they are not those of its row.
+    fn small(&self, row: &Row, stored: &dyn ReadAt) -> Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; usize::try_from(row.size).unwrap_or_default()];
+        match stored.read_exact_at(0, &mut bytes) {
+            Ok(()) => self.run.pace().spend(row.size),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(Error::new(Kind::Failed, "cannot read").on(&row.path).because(error)),
+        }
+        Ok((Blake3Hash::of(&bytes) == row.blake3).then_some(bytes))
+    }
+
     /// Whether a stored file has the bytes of its row.
-    fn holds(&self, stored: Box<dyn ReadAt>, row: &Row) -> Result<bool> {
+    pub(super) fn holds(&self, stored: Box<dyn ReadAt>, row: &Row) -> Result<bool> {
         let digest = hash_file(&*paced(stored, self.run), false, self.run).map_err(|error| error.on(&row.path))?;
         Ok(digest.blake3 == row.blake3)
     }
@@ -223,31 +315,63 @@ impl<'a> Capture<'a> {
         std::mem::take(&mut self.distrusted)
     }
 
-    /// Takes up what an interrupted run has copied of a source file whose MD5 is `md5`. False where there is nothing of it: then it has to be read.
-    pub(super) fn take_up(&mut self, path: &RelativePath, take: &Take<'_>, md5: Md5Hash) -> Result<bool> {
-        let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else { return Ok(false) };
+    /// Takes up what an interrupted run has copied of a source file whose MD5 is `md5`. None where there is nothing of it: then it has to be read.
+    pub(super) fn take_up(&self, path: &RelativePath, take: &Take<'_>, md5: Md5Hash) -> Result<Option<Arrived>> {
+        let attributes = take.attributes()?;
+        let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else { return Ok(None) };
         self.run.emit(Event::TakenUp { path: path.to_string(), bytes: stored.size });
-        self.insert_new(take.row(path, stored)?, Way::TakenUp);
-        Ok(true)
+        Ok(Some(take.arrived(path, stored, attributes, Way::TakenUp, 0)))
     }
 
-    /// Copies a source file in, and returns how it was stored.
-    pub(super) fn take(&mut self, path: &RelativePath, take: &Take<'_>) -> Result<Stored> {
-        let stored = self.incoming.ingest(path, &take.ingest()?);
-        self.copied(path, take, stored, take.length)
+    /// Copies a source file in.
+    pub(super) fn read(&self, path: &RelativePath, take: &Take<'_>, follow: Follower<'_>) -> Result<Arrived> {
+        let attributes = take.attributes()?;
+        let stored = self.incoming.ingest(path, take.ingest(attributes, follow));
+        self.copied(path, take, stored, attributes, take.length)
     }
 
     /// Copies a source file in whose first `prefix` bytes the parent's file `held` has already.
-    pub(super) fn extend(&mut self, path: &RelativePath, held: &Row, prefix: u64, take: &Take<'_>) -> Result<Stored> {
-        let stored = self.incoming.extend(path, held, prefix, &take.ingest()?);
-        self.copied(path, take, stored, take.length.saturating_sub(prefix))
+    pub(super) fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, take: &Take<'_>, follow: Follower<'_>) -> Result<Arrived> {
+        let attributes = take.attributes()?;
+        let stored = self.incoming.extend(path, held, prefix, take.ingest(attributes, follow));
+        self.copied(path, take, stored, attributes, take.length.saturating_sub(prefix))
+    }
+
+    fn copied(&self, path: &RelativePath, take: &Take<'_>, stored: Result<Stored>, attributes: Attributes, read: u64) -> Result<Arrived> {
+        match stored {
+            Ok(stored) => {
+                self.run.emit(Event::Copied { path: path.to_string(), bytes: read });
+                Ok(take.arrived(path, stored, attributes, Way::Copied, read))
+            }
+            Err(error) => {
+                // Half a file, under a name that the next attempt may not come back to.
+                self.incoming.remove(path)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes what has arrived part of the backup.
+    pub(super) fn enter(&mut self, arrived: Arrived) {
+        let Arrived { row, way, read, records, damaged, .. } = arrived;
+        self.cost.bytes_read += read;
+        let held = Held { row: HeldRow::New(Box::new(row)), way, wanted: true, records, damaged };
+        self.here.insert(held.row.path.clone(), held);
+    }
+
+    /// Copies a source file in that has nothing to be proven by.
+    pub(super) fn take(&mut self, path: &RelativePath, take: &Take<'_>) -> Result<()> {
+        self.here.remove(path);
+        let arrived = self.read(path, take, None)?;
+        self.enter(arrived);
+        Ok(())
     }
 
     /// Stores bytes that were read, or made, here.
     pub(super) fn write(&mut self, path: &RelativePath, role: Role, bytes: &[u8], modified: Timestamp) -> Result<()> {
-        let stored = self.incoming.write(path, bytes, 0o644)?;
-        let row = row(path, role, stored, 0o644, modified);
-        self.insert_new(row, Way::Copied);
+        let attributes = Attributes { mode: 0o644, modified };
+        let stored = self.incoming.write(path, bytes, attributes)?;
+        self.insert_new(row(path, role, stored, attributes), Way::Copied);
         Ok(())
     }
 
@@ -260,7 +384,7 @@ impl<'a> Capture<'a> {
         if held.way == Way::Adopted {
             self.prove_before_cut(path, &row)?;
         }
-        let stored = self.incoming.cut(path, length, full_length, mode)?;
+        let stored = self.incoming.cut(path, length, full_length, Attributes { mode, modified: row.modified })?;
         (row.size, row.blake3, row.mode) = (stored.size, stored.blake3, mode);
         row.chunk = row.chunk.map(|chunk| ChunkRow { md5: None, ..chunk });
         self.insert_new(row, Way::Copied);
@@ -284,20 +408,6 @@ impl<'a> Capture<'a> {
         self.incoming.remove(path)
     }
 
-    /// Remembers that the frames of a captured chunk are to be parsed from `position` on.
-    pub(super) fn parse_from(&mut self, path: &RelativePath, position: LogPosition) {
-        if let Some(held) = self.here.get_mut(path) {
-            held.unproven_from = Some(position);
-        }
-    }
-
-    /// Remembers, for this attempt and those after it, that a captured chunk fails its own MD5.
-    pub(super) fn mark_damaged(&mut self, path: &RelativePath) {
-        if let Some(held) = self.here.get_mut(path) {
-            held.damaged = true;
-        }
-    }
-
     /// The chunks in the backup that fail their own MD5.
     pub(super) fn damaged(&self) -> Vec<RelativePath> {
         self.paths(|held| held.damaged && held.wanted)
@@ -305,7 +415,10 @@ impl<'a> Capture<'a> {
 
     /// The stretches of the log that this run has read: whole chunks, or from the parent's end on, as all before that was proven there.
     pub(super) fn newly_read(&self) -> Vec<Stretch> {
-        let stretch = |held: &Held<'_>| Some(Stretch { path: held.row.path.clone(), from: held.unproven_from? });
+        let stretch = |held: &Held<'_>| {
+            let Records { from, passage } = held.records.as_deref()?;
+            Some(Stretch { path: held.row.path.clone(), from: *from, passage: passage.clone() })
+        };
         self.here.values().filter(|held| held.wanted).filter_map(stretch).collect()
     }
 
@@ -344,8 +457,18 @@ impl<'a> Capture<'a> {
         self.here.values().filter(|held| held.way != Way::Adopted && !held.damaged).map(|held| held.row.path.clone()).collect()
     }
 
-    pub(super) fn into_incoming(self) -> Box<dyn Incoming + 'a> {
-        self.incoming
+    pub(super) fn into_incoming(self) -> (Box<dyn Incoming + 'a>, Inspected) {
+        (self.incoming, self.inspected)
+    }
+
+    /// The chunks among what this attempt has captured.
+    pub(super) fn chunks(&self) -> Result<ChunkSet> {
+        let entry = |held: &Held<'_>| {
+            let stamp = if held.way == Way::Adopted { self.inspected.stamp(&held.row.path) } else { None };
+            FileEntry { path: held.row.path.clone(), size: held.row.size, mode: held.row.mode, stamp }
+        };
+        let entries = self.here.values().filter(|held| held.row.role == Role::Chunk).map(entry);
+        ChunkSet::among(&self.files(), entries, &self.inspected)
     }
 
     /// What the run has cost so far.
@@ -361,23 +484,8 @@ impl<'a> Capture<'a> {
         }
     }
 
-    fn copied(&mut self, path: &RelativePath, take: &Take<'_>, stored: Result<Stored>, bytes: u64) -> Result<Stored> {
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(error) => {
-                // Half a file, under a name that the next attempt may not come back to.
-                self.forget(path)?;
-                return Err(error);
-            }
-        };
-        self.cost.bytes_read += bytes;
-        self.run.emit(Event::Copied { path: path.to_string(), bytes });
-        self.insert_new(take.row(path, stored)?, Way::Copied);
-        Ok(stored)
-    }
-
     fn insert(&mut self, row: HeldRow<'a>, way: Way) {
-        self.here.insert(row.path.clone(), Held { row, way, wanted: true, unproven_from: None, damaged: false });
+        self.here.insert(row.path.clone(), Held { row, way, wanted: true, records: None, damaged: false });
     }
 
     fn insert_new(&mut self, row: Row, way: Way) {
@@ -406,29 +514,30 @@ impl FileSet for AsSource<'_> {
 }
 
 impl Take<'_> {
-    fn ingest(&self) -> Result<Ingest<'_>> {
-        let mode = self.mode(self.file.status()?.mode);
-        Ok(Ingest { source: self.file, length: self.length, full_length: self.full_length, md5: self.has_md5, live: self.live, mode })
+    fn ingest<'a>(&'a self, attributes: Attributes, follow: Follower<'a>) -> Ingest<'a> {
+        let Self { file, length, full_length, has_md5, live, .. } = *self;
+        Ingest { source: file, length, full_length, md5: has_md5, live, attributes, follow }
     }
 
-    /// The row of this file, stored like that.
-    fn row(&self, path: &RelativePath, stored: Stored) -> Result<Row> {
-        let status = self.file.status()?;
-        let row = row(path, self.role, stored, self.mode(status.mode), timestamp(status.modified));
+    fn arrived(&self, path: &RelativePath, stored: Stored, attributes: Attributes, way: Way, read: u64) -> Arrived {
         let table_md5 = stored.md5.filter(|_| self.role == Role::Table);
-        Ok(Row { chunk: self.chunk, table_md5, ..row })
+        let row = Row { chunk: self.chunk, table_md5, ..row(path, self.role, stored, attributes) };
+        Arrived { row, md5: stored.md5, way, read, records: None, damaged: false }
     }
 
-    fn mode(&self, found: u32) -> u32 {
-        match self.mode {
-            Mode::AsFound => found & 0o777,
-            Mode::Writable => found & 0o777 | 0o200,
-        }
+    /// As they are before the file is read.
+    fn attributes(&self) -> Result<Attributes> {
+        let status = self.file.status()?;
+        let mode = match self.mode {
+            Mode::AsFound => status.mode & 0o777,
+            Mode::Writable => status.mode & 0o777 | 0o200,
+        };
+        Ok(Attributes { mode, modified: timestamp(status.modified) })
     }
 }
 
-fn row(path: &RelativePath, role: Role, stored: Stored, mode: u32, modified: Timestamp) -> Row {
-    let Stored { size, blake3, captured, .. } = stored;
+fn row(path: &RelativePath, role: Role, stored: Stored, attributes: Attributes) -> Row {
+    let (Stored { size, blake3, captured, .. }, Attributes { mode, modified }) = (stored, attributes);
     Row { path: path.clone(), role, size, mode, modified, captured, blake3, chunk: None, table_md5: None }
 }
 

@@ -1,20 +1,28 @@
 //! Steps D10 and D15–D17: the chunks. What is held already is known by its identity, never by its name (O7); the active chunk costs what was appended.
 
-use super::capture::{Capture, Mode, Take, changed, of_source, open};
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use super::capture::{Arrived, Capture, Mode, Records, Take, changed, of_source, open};
 use super::counted::Counted;
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, ReadAt, WriterPosition};
 use crate::fs;
-use crate::manifest::{ChunkRow, RelativePath, Role, Row};
-use crate::proof::{ChunkSet, LogFile};
-use crate::repository::{Repository, Stored};
+use crate::manifest::{ChunkRow, FileSet, RelativePath, Role, Row};
+use crate::proof::{ChunkSet, Following, Inspected, LogFile};
+use crate::repository::Repository;
+use crate::transfer::{FILES_AT_ONCE, Follow, Follower};
 
 /// Bytes before the parent's end of the log that have to be the same in the source, before the parent's active chunk is built upon.
 pub(super) const PREFIX_PROOF_BYTES: u64 = 64 * 1024;
 /// Header and footer: what is read of each chunk that is looked at.
 pub(super) const IDENTITY_BYTES: u64 = 256;
+
+/// File systems keep times in ticks of no more than this; FAT's are the longest.
+const LONGEST_TICK: Duration = Duration::from_secs(2);
 
 /// What the operator allows.
 #[derive(Debug, Clone, Copy)]
@@ -61,15 +69,13 @@ impl Chunk<'_> {
 /// # Errors
 /// `Unstable` where the directory changed underfoot, `SourceCorrupt` where a chunk is missing or bad at the source, `Refused` for encrypted chunks.
 pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, writer: WriterPosition, allowed: Allowed) -> Result<ChunkSize> {
-    let source = Counted::new(capture.source);
-    let set = ChunkSet::read(&source);
-    capture.cost.bytes_read += source.bytes_read();
-    let set = set?;
+    let set = seen(capture)?;
     let chunk_size = set.chunk_size();
     let end = chunk_size
         .chunk_of(writer.0)
         .ok_or_else(|| Error::new(Kind::SourceCorrupt, format!("writer.chk is beyond every chunk: {writer}")))?;
-    let mut next = ChunkNumber(0);
+    let held = held(capture, set.in_use().iter().filter(|found| found.end() < end))?;
+    let (mut next, mut fresh, mut grown) = (ChunkNumber(0), Vec::new(), Vec::new());
     for found in set.in_use() {
         let start = found.file.header.start;
         if start > end {
@@ -80,20 +86,49 @@ pub(super) fn copy(capture: &mut Capture<'_>, repository: &dyn Repository, write
         if start != next {
             return Err(gap(capture, next, start, allowed));
         }
-        if found.end() < end && held(capture, found)? {
-            next = found.end().next().unwrap_or(found.end());
+        next = found.end().next().unwrap_or(found.end());
+        if held.contains(&found.path) {
             continue;
         }
-        let chunk = inspect(capture, &found.path)?;
-        let last = chunk.state.header.end;
-        next = last.next().unwrap_or(last);
-        if last >= end { active(capture, repository, &chunk, writer, allowed)? } else { completed(capture, repository, &chunk, allowed)? }
+        // What the parent has the beginning of costs the rest; all else is copied by several threads.
+        if found.end() >= end || capture.lent(&found.path).is_some() { grown.push(found) } else { fresh.push(found) }
+    }
+    copy_each(capture, &fresh, writer, allowed)?;
+    for found in grown {
+        let chunk = inspect(capture, found)?;
+        if found.end() >= end {
+            active(capture, repository, &chunk, writer, allowed)?;
+        } else {
+            completed(capture, repository, &chunk, writer, allowed)?;
+        }
     }
     // A log that ends where a chunk ends needs no file for what follows.
     if next <= end && chunk_size.start_of(next) < writer.0 {
         return Err(allowed.inconsistent(format!("chunk {next} is missing, and the log goes on to {writer}")).at(&capture.source.db));
     }
     Ok(chunk_size)
+}
+
+/// Copies completed chunks that nothing is held of, several at once: that fills the lanes of the MD5, and keeps a disk busy that is far away.
+fn copy_each(capture: &mut Capture<'_>, fresh: &[&LogFile], writer: WriterPosition, allowed: Allowed) -> Result<()> {
+    for fresh in fresh.chunks(crew::AT_ONCE) {
+        let mut all = Vec::with_capacity(fresh.len());
+        let taker = &*capture;
+        let copied = crew::few(
+            FILES_AT_ONCE,
+            fresh,
+            |found| {
+                taker.run.check()?;
+                let chunk = inspect(taker, found)?;
+                whole(taker, &chunk, writer, allowed)
+            },
+            |_, arrived| all.push(arrived),
+        );
+        // Also after a failure: the next attempt has what this one could copy.
+        all.into_iter().for_each(|arrived| capture.enter(arrived));
+        copied?;
+    }
+    Ok(())
 }
 
 /// The preflight has seen the first chunks.
@@ -104,10 +139,14 @@ fn gap(capture: &Capture<'_>, missing: ChunkNumber, found: ChunkNumber, allowed:
         .hint("a chunk counts only as a plain file: links to other disks are not followed")
 }
 
-fn inspect<'a>(capture: &mut Capture<'_>, path: &'a RelativePath) -> Result<Chunk<'a>> {
+/// Opens a chunk, which has to be what the listing has shown.
+fn inspect<'a>(capture: &Capture<'_>, found: &'a LogFile) -> Result<Chunk<'a>> {
+    let path = &found.path;
     let file = open(capture.source, path)?;
     let state = chunk::inspect(&file).in_source(file.path())?;
-    capture.cost.bytes_read += IDENTITY_BYTES;
+    if state.header.end != found.end() {
+        return Err(changed("a chunk was replaced by another one").at(file.path()));
+    }
     if state.header.transform != chunk::Transform::Identity {
         return Err(Error::new(Kind::Refused, "the chunk is encrypted, and kbackup cannot prove encrypted chunks yet")
             .at(file.path())
@@ -117,29 +156,49 @@ fn inspect<'a>(capture: &mut Capture<'_>, path: &'a RelativePath) -> Result<Chun
     Ok(Chunk { path, file, state, row })
 }
 
-/// Takes a completed chunk over where the listing has shown that it is held already.
-fn held(capture: &mut Capture<'_>, found: &LogFile) -> Result<bool> {
-    let there = ChunkRow::of(&found.file, found.name.version);
-    let same = |row: &Row| there.md5.is_some() && row.chunk == Some(there) && row.size == found.file.length;
-    let held = capture.held(&found.path).is_some_and(same);
-    Ok(held && capture.keep(&found.path)?)
+/// The chunks of the source now. What was read by this run and has not changed since is not read again.
+fn seen(capture: &mut Capture<'_>) -> Result<ChunkSet> {
+    let (source, known) = (Counted::new(capture.source), std::mem::take(&mut capture.seen));
+    let set = source.files().and_then(|entries| ChunkSet::among(&source, entries, &known));
+    capture.cost.bytes_read += source.bytes_read();
+    set
 }
 
-/// A chunk below the end of the log.
-fn completed(capture: &mut Capture<'_>, repository: &dyn Repository, chunk: &Chunk<'_>, allowed: Allowed) -> Result<()> {
-    let Chunk { path, file, state, row } = chunk;
-    let Some(footer) = state.footer() else {
-        return Err(Error::new(Kind::SourceCorrupt, "the chunk should be completed, but is not").at(file.path()));
+/// What a look at the source that began at `moment` has shown of files that nobody had written to shortly before.
+pub(super) fn unchanged_since(set: ChunkSet, moment: SystemTime) -> Inspected {
+    Inspected::of(set, moment.checked_sub(LONGEST_TICK).unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// Takes the completed chunks over of which the listing has shown that they are held already.
+fn held<'s>(capture: &mut Capture<'_>, found: impl Iterator<Item = &'s LogFile>) -> Result<HashSet<RelativePath>> {
+    let is_held = |found: &&LogFile| {
+        let there = ChunkRow::of(&found.file, found.name.version);
+        let same = |row: &Row| there.md5.is_some() && row.chunk == Some(there) && row.size == found.file.length;
+        capture.held(&found.path).is_some_and(same)
     };
-    let take = Take { has_md5: true, chunk: Some(*row), ..Take::whole(Role::Chunk, file) };
-    if capture.take_up(path, &take, footer.md5)? {
-        capture.parse_from(path, chunk.start());
-        return Ok(());
+    let paths: Vec<RelativePath> = found.filter(is_held).map(|found| found.path.clone()).collect();
+    let mut held = HashSet::with_capacity(paths.len());
+    for paths in paths.chunks(crew::AT_ONCE) {
+        let kept = capture.keep_all(paths)?;
+        held.extend(paths.iter().zip(kept).filter(|(_, kept)| *kept).map(|(path, _)| path.clone()));
     }
+    Ok(held)
+}
+
+/// A chunk below the end of the log, of which the parent may have the beginning.
+fn completed(
+    capture: &mut Capture<'_>,
+    repository: &dyn Repository,
+    chunk: &Chunk<'_>,
+    writer: WriterPosition,
+    allowed: Allowed,
+) -> Result<()> {
+    let Chunk { path, file, state, row } = chunk;
     if let Some((held, from)) = prefix(capture, repository, chunk)? {
-        match extend(capture, path, held, chunk.length_before(from), &take)? {
-            Some(stored) if stored.md5 == Some(footer.md5) => {
-                capture.parse_from(path, from);
+        let take = Take { has_md5: true, chunk: Some(*row), ..Take::whole(Role::Chunk, file) };
+        match extend(capture, chunk, held, from, &take, writer)? {
+            Some(arrived) if arrived.md5 == state.footer().map(|footer| footer.md5) => {
+                capture.enter(arrived);
                 return Ok(());
             }
             // The stored part may be what is wrong: read it whole before anyone is told.
@@ -147,21 +206,50 @@ fn completed(capture: &mut Capture<'_>, repository: &dyn Repository, chunk: &Chu
             None => {}
         }
     }
-    let stored = capture.take(path, &take)?;
-    if stored.md5 == Some(footer.md5) {
-        capture.parse_from(path, chunk.start());
-        return Ok(());
+    let arrived = whole(capture, chunk, writer, allowed)?;
+    capture.enter(arrived);
+    Ok(())
+}
+
+/// All of a chunk below the end of the log.
+fn whole(capture: &Capture<'_>, chunk: &Chunk<'_>, writer: WriterPosition, allowed: Allowed) -> Result<Arrived> {
+    let Chunk { path, file, state, row } = chunk;
+    let Some(footer) = state.footer() else {
+        return Err(Error::new(Kind::SourceCorrupt, "the chunk should be completed, but is not").at(file.path()));
+    };
+    let take = Take { has_md5: true, chunk: Some(*row), ..Take::whole(Role::Chunk, file) };
+    if let Some(arrived) = capture.take_up(path, &take, footer.md5)? {
+        let records = Some(Box::new(Records { from: chunk.start(), passage: None }));
+        return Ok(Arrived { records, read: IDENTITY_BYTES, ..arrived });
+    }
+    let arrived = followed(capture, chunk, chunk.start(), writer, |follow| capture.read(path, &take, follow))?;
+    if arrived.md5 == Some(footer.md5) {
+        return Ok(arrived);
     }
     if allowed.damaged {
         capture.run.warn(format!("{path} fails its own MD5; the backup is marked as damaged"));
-        capture.mark_damaged(path);
-        return Ok(());
+        return Ok(Arrived { records: None, damaged: true, ..arrived });
     }
-    capture.forget(path)?;
+    capture.incoming.remove(path)?;
     Err(Error::new(Kind::SourceCorrupt, "the chunk fails its own MD5")
         .at(file.path())
         .hint("the node has a damaged chunk: restore this member, or take the backup from another one")
         .hint("`--accept-damaged` keeps a backup all the same, marked as damaged"))
+}
+
+/// Looks at the records of a chunk while `copy` copies it.
+fn followed(
+    capture: &Capture<'_>,
+    chunk: &Chunk<'_>,
+    from: LogPosition,
+    writer: WriterPosition,
+    copy: impl FnOnce(Follower<'_>) -> Result<Arrived>,
+) -> Result<Arrived> {
+    let mut following = Following::new(&chunk.state, from, writer);
+    let arrived = copy(following.as_mut().map(|following| following as &mut dyn Follow))?;
+    let stored = capture.incoming.open(chunk.path)?;
+    let passage = following.zip(stored).and_then(|(following, stored)| following.finish(&*stored));
+    Ok(Arrived { records: Some(Box::new(Records { from, passage })), read: arrived.read + IDENTITY_BYTES, ..arrived })
 }
 
 /// The chunk that the log ends in: bytes up to the writer checkpoint, and a hole behind them.
@@ -188,19 +276,38 @@ fn active(
     };
     let held = prefix(capture, repository, chunk)?.filter(|(_, from)| *from <= writer.0);
     if let Some((held, from)) = held
-        && extend(capture, path, held, chunk.length_before(from), &take)?.is_some()
+        && from == writer.0
+        && capture.parent().is_some_and(|parent| parent.log.read.writer == writer)
+        && (held.chunk, held.size) == (take.chunk, take.full_length)
+        && capture.keep(path)?
     {
-        capture.parse_from(path, from);
+        // Nothing was appended.
+        capture.cost.bytes_read += IDENTITY_BYTES;
         return Ok(());
     }
-    capture.take(path, &take)?;
-    capture.parse_from(path, chunk.start());
+    let extended = match held {
+        Some((held, from)) => extend(capture, chunk, held, from, &take, writer)?,
+        None => None,
+    };
+    let arrived = match extended {
+        Some(arrived) => arrived,
+        None => followed(capture, chunk, chunk.start(), writer, |follow| capture.read(path, &take, follow))?,
+    };
+    capture.enter(arrived);
     Ok(())
 }
 
-/// Builds on the parent's file; none where that is not what was stored.
-fn extend(capture: &mut Capture<'_>, path: &RelativePath, held: &Row, prefix: u64, take: &Take<'_>) -> Result<Option<Stored>> {
-    match capture.extend(path, held, prefix, take) {
+/// Builds on the parent's file, which holds the log before `from`; none where that is not what was stored.
+fn extend(
+    capture: &mut Capture<'_>,
+    chunk: &Chunk<'_>,
+    held: &Row,
+    from: LogPosition,
+    take: &Take<'_>,
+    writer: WriterPosition,
+) -> Result<Option<Arrived>> {
+    let (path, prefix) = (chunk.path, chunk.length_before(from));
+    match followed(capture, chunk, from, writer, |follow| capture.extend(path, held, prefix, take, follow)) {
         Err(error) if error.kind() == Kind::StoredCorrupt => {
             capture.distrust(path, &error);
             Ok(None)
@@ -233,7 +340,10 @@ fn prefix<'a>(capture: &mut Capture<'a>, repository: &dyn Repository, chunk: &Ch
         }
         result => result?,
     };
-    if !agrees {
+    if !agrees && !capture.holds(repository.open(&parent.label, held)?, held)? {
+        let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(path);
+        capture.distrust(path, &error.because("the BLAKE3 differs"));
+    } else if !agrees {
         capture.run.note(format!("{path} is not what it was at the last backup; reading it whole"));
     }
     Ok(agrees.then_some((held, end)))

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::capture::{Capture, Take, changed, known, open, read_small, timestamp};
+use super::capture::{Arrived, Capture, Take, changed, known, open, read_small, timestamp};
 use crate::clock::{self, Timestamp};
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint;
 use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
 use crate::format::{InContext, LogPosition, ReadAt, WriterPosition, bloom, ptable};
 use crate::fs;
-use crate::manifest::{Role, Row};
+use crate::manifest::{RelativePath, Role, Row};
 use crate::proof::{self, ChunkSet};
-use crate::transfer::Paced;
+use crate::transfer::{FILES_AT_ONCE, Paced};
 
 const INDEX_MAP: &str = "index/indexmap";
 const FILTER_CHECKPOINT: &str = "index/stream-existence/streamExistenceFilter.chk";
@@ -94,7 +95,7 @@ fn tables(capture: &mut Capture<'_>) -> Result<Index> {
                 continue;
             }
         };
-        match map.tables.iter().try_for_each(|row| table(capture, row.table)) {
+        match each_table(capture, &map) {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Unstable => continue,
             Err(error) if error.kind() == Kind::SourceCorrupt => {
@@ -140,52 +141,119 @@ fn has_tables(index: &Path) -> Result<bool> {
     Ok(entries.iter().any(|entry| entry.name.to_str().is_some_and(|name| name.parse::<TableId>().is_ok())))
 }
 
-/// One table that `indexmap` names, and its filter.
-fn table(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
-    let path = known(&format!("index/{table}"))?;
-    let file = open(capture.source, &path)?;
-    let layout = ptable::inspect(&file).in_source(file.path())?;
-    capture.cost.bytes_read += TABLE_IDENTITY_BYTES;
-    let held = capture.held(&path).is_some_and(|row| row.size == layout.size && row.table_md5 == Some(layout.md5));
-    let held = held && capture.keep(&path)?;
-    let take = Take { has_md5: true, ..Take::whole(Role::Table, &file) };
-    if !held && !capture.take_up(&path, &take, layout.md5)? {
-        let stored = capture.take(&path, &take)?;
-        if stored.md5 != Some(layout.md5) {
-            capture.forget(&path)?;
-            return Err(Error::new(Kind::SourceCorrupt, "the index table fails its own MD5").at(file.path()));
+/// The tables that `indexmap` names, and their filters. What is not held is copied by several threads.
+fn each_table(capture: &mut Capture<'_>, map: &IndexMap) -> Result<()> {
+    let mut fresh = Vec::new();
+    for row in &map.tables {
+        let table = Table::open(capture, row.table)?;
+        capture.cost.bytes_read += TABLE_IDENTITY_BYTES;
+        let same = |row: &Row| row.size == table.layout.size && row.table_md5 == Some(table.layout.md5);
+        if capture.held(&table.path).is_some_and(same) && capture.keep(&table.path)? {
+            held_filter(capture, row.table)?;
+        } else {
+            fresh.push(row.table);
         }
     }
-    table_filter(capture, table, held)
+    let (mut all, mut filters) = (Vec::new(), Ok(()));
+    let reader = &*capture;
+    let copied = crew::few(
+        FILES_AT_ONCE,
+        &fresh,
+        |id| {
+            reader.run.check()?;
+            let table = Table::open(reader, *id)?.copy(reader)?;
+            Ok((table, filter(reader, *id)))
+        },
+        |_, (table, filter)| {
+            all.push(table);
+            match filter {
+                Ok(filter) => all.extend(filter),
+                Err(error) => filters = std::mem::replace(&mut filters, Ok(())).and(Err(error)),
+            }
+        },
+    );
+    // Also after a failure: the next round has what this one could copy.
+    all.into_iter().for_each(|arrived| capture.enter(arrived));
+    copied.and(filters)
+}
+
+/// An index table of the source, open.
+struct Table {
+    path: RelativePath,
+    file: fs::File,
+    layout: ptable::Layout,
+}
+
+impl Table {
+    fn open(capture: &Capture<'_>, id: TableId) -> Result<Self> {
+        let path = known(&format!("index/{id}"))?;
+        let file = open(capture.source, &path)?;
+        let layout = ptable::inspect(&file).in_source(file.path())?;
+        Ok(Self { path, file, layout })
+    }
+
+    fn copy(&self, capture: &Capture<'_>) -> Result<Arrived> {
+        let take = Take { has_md5: true, ..Take::whole(Role::Table, &self.file) };
+        let arrived = match capture.take_up(&self.path, &take, self.layout.md5)? {
+            Some(arrived) => arrived,
+            None => capture.read(&self.path, &take, None)?,
+        };
+        if arrived.md5 == Some(self.layout.md5) {
+            return Ok(Arrived { read: arrived.read + TABLE_IDENTITY_BYTES, ..arrived });
+        }
+        capture.incoming.remove(&self.path)?;
+        Err(Error::new(Kind::SourceCorrupt, "the index table fails its own MD5").at(self.file.path()))
+    }
 }
 
 /// A filter is written once, before `indexmap` names its table; it has no checksum that the server would miss, so it is held only beside its held table.
-fn table_filter(capture: &mut Capture<'_>, table: TableId, table_held: bool) -> Result<()> {
-    let path = known(&format!("index/{table}.bloomfilter"))?;
-    let file = match open(capture.source, &path) {
-        Ok(file) => file,
-        // Servers before 21.10 write none, and a start without one is only slower.
-        Err(error) if error.kind() == Kind::Unstable => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if table_held && capture.held(&path).is_some_and(|row| row.size == file.size()) && capture.keep(&path)? {
+fn held_filter(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
+    let Some((path, file)) = open_filter(capture, table)? else { return Ok(()) };
+    if capture.held(&path).is_some_and(|row| row.size == file.size()) && capture.keep(&path)? {
         return Ok(());
     }
-    if !is_good_filter(capture, &file)? {
-        return Ok(());
-    }
-    capture.take(&path, &Take::whole(Role::TableFilter, &file))?;
-    let Some(stored) = capture.incoming.open(&path)? else { return Ok(()) };
-    let lines = bloom::inspect(&*stored).and_then(|filter| filter.check_lines()).in_source(file.path())?;
-    if !lines.accepted() {
-        capture.run.warn(format!("more than 5 % of the lines of {path} are damaged; it is left out, and the server does without it"));
-        capture.forget(&path)?;
-    }
+    let filter = filter(capture, table)?;
+    filter.into_iter().for_each(|filter| capture.enter(filter));
     Ok(())
 }
 
+/// A filter of the source. Servers before 21.10 write none, and a start without one is only slower.
+fn open_filter(capture: &Capture<'_>, table: TableId) -> Result<Option<(RelativePath, fs::File)>> {
+    let path = known(&format!("index/{table}.bloomfilter"))?;
+    match open(capture.source, &path) {
+        Ok(file) => Ok(Some((path, file))),
+        Err(error) if error.kind() == Kind::Unstable => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies the filter of a table; none where there is none that is worth it.
+fn filter(capture: &Capture<'_>, table: TableId) -> Result<Option<Arrived>> {
+    let Some((path, file)) = open_filter(capture, table)? else { return Ok(None) };
+    if !is_good_filter(capture, &file)? {
+        return Ok(None);
+    }
+    let arrived = capture.read(&path, &Take::whole(Role::TableFilter, &file), None)?;
+    let accepted = lines_of(capture, &path, &file);
+    if matches!(accepted, Ok(true)) {
+        return Ok(Some(arrived));
+    }
+    capture.incoming.remove(&path)?;
+    if !accepted? {
+        capture.run.warn(format!("more than 5 % of the lines of {path} are damaged; it is left out, and the server does without it"));
+    }
+    Ok(None)
+}
+
+/// Whether a server accepts the lines of a stored filter.
+fn lines_of(capture: &Capture<'_>, path: &RelativePath, source: &fs::File) -> Result<bool> {
+    let Some(stored) = capture.incoming.open(path)? else { return Ok(false) };
+    let lines = bloom::inspect(&*stored).and_then(|filter| filter.check_lines()).in_source(source.path())?;
+    Ok(lines.accepted())
+}
+
 /// A filter that a server would throw away is not worth a failed backup: it starts without one, too (O18).
-fn is_good_filter(capture: &mut Capture<'_>, file: &fs::File) -> Result<bool> {
+fn is_good_filter(capture: &Capture<'_>, file: &fs::File) -> Result<bool> {
     match bloom::inspect(file).in_source(file.path()) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == Kind::SourceCorrupt => {
@@ -232,7 +300,7 @@ fn stream_filter(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()> 
     }
     capture.cost.bytes_read += bytes.len() as u64;
     capture.write(&checkpoint_path, Role::StreamFilterCheckpoint, &bytes, modified)?;
-    capture.take(&filter_path, &Take { live: true, ..Take::whole(Role::StreamFilter, &filter) }).map(drop)
+    capture.take(&filter_path, &Take { live: true, ..Take::whole(Role::StreamFilter, &filter) })
 }
 
 /// Step D9: only a database that no scavenge has open. One with a journal beside it is left out; the next scavenge starts from the beginning (disk-format §7).

@@ -105,11 +105,13 @@ pub struct Summary {
 pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository, run: &Run) -> Result<Summary> {
     let started = clock::now();
     run.emit(Event::Step(Step::Preflight));
-    let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
+    let mut ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
     let shelf = survey::shelf(repository, run)?;
     let newest_label = shelf.newest_label.clone();
     let (place, parent) = survey::settle(shelf, request, &ground, repository, run)?;
-    let estimates = survey::estimate(source, &ground, parent.as_ref())?;
+    let estimates = survey::estimate(&ground, parent.as_ref());
+    // There may be tens of thousands.
+    drop(std::mem::take(&mut ground.entries));
     survey::room_for(estimates.all, source, &ground, repository, run)?;
     let incoming = repository.begin(parent.as_ref(), run)?;
     incoming.check_next(place.sequence)?;
@@ -120,6 +122,7 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let mut still = source.quiesce(repository, run)?;
     let mut capture = Capture::new(incoming, &source.directories, parent.as_ref(), run);
     capture.cost.bytes_read = ground.bytes_read;
+    capture.seen = std::mem::take(&mut ground.seen);
     damaged.iter().for_each(|damaged| capture.distrust(&damaged.path, &damaged.error));
     // Those are marked already.
     drop(capture.distrusted());
@@ -162,7 +165,7 @@ pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn 
         Some(repository) => survey::settle(survey::shelf(repository, run)?, request, &ground, repository, run)?,
         None => (branch::place(&Shelf::default(), &ground.seen(), request, run)?, None),
     };
-    let estimate = survey::estimate(source, &ground, parent.as_ref())?.all;
+    let estimate = survey::estimate(&ground, parent.as_ref()).all;
     Ok(Forecast { kind: place.kind, parent: place.parent, branch: place.branch, position: ground.end, estimate })
 }
 
@@ -215,7 +218,7 @@ impl Task<'_> {
         capture.drop_unwanted()?;
 
         run.emit(Event::Step(Step::Prove));
-        let set = ChunkSet::read(&capture.files())?;
+        let set = capture.chunks()?;
         let proof = self.scan(capture, &set, &read)?;
         let epochs = self.lineage(capture, &set, &read, &proof)?;
         let end = normalise::end(capture, chunk_size, &read, &epochs, proof.boundary, !self.source.is_running())?;
@@ -252,7 +255,7 @@ impl Task<'_> {
 
     /// The epochs of the captured log. Those written after `epoch.chk` was read lie in the newly read bytes.
     fn lineage(&self, capture: &mut Capture<'_>, set: &ChunkSet, read: &ReadCheckpoints, proof: &LogProof) -> Result<Lineage> {
-        let newest = proof.epochs.last().map(|epoch| epoch.position).max(read.epoch);
+        let newest = proof.seen.epochs.last().map(|epoch| epoch.position).max(read.epoch);
         let lineage = match newest {
             Some(epoch) => match proof::lineage(&capture.files(), set, epoch) {
                 Err(error) if error.kind() == Kind::SourceCorrupt => {
@@ -337,7 +340,7 @@ impl Task<'_> {
             log: Log {
                 chunk_size,
                 position: end.position,
-                last_event: proof.last_event.or_else(|| capture.parent().and_then(|parent| parent.log.last_event)),
+                last_event: proof.seen.last_event.or_else(|| capture.parent().and_then(|parent| parent.log.last_event)),
                 lineage: end.lineage,
                 read,
                 stored: end.stored,
@@ -363,9 +366,11 @@ impl Task<'_> {
         run.almost_done()?;
         run.emit(Event::Step(Step::Commit));
         let md5_compared = capture.newly_copied();
-        let incoming = capture.into_incoming();
-        let evidence = BackupEvidence { parent, md5_compared: &md5_compared, log };
+        let (incoming, inspected) = capture.into_incoming();
+        let evidence = BackupEvidence { parent, md5_compared: &md5_compared, log, inspected: &inspected };
         let proven = proof::prove_backup(&*incoming, manifest, &evidence, run)?;
+        // The files are listed once more, and there may be tens of thousands.
+        drop((inspected, md5_compared));
         incoming.commit(&proven)?;
         run.emit(Event::Committed { label: proven.label.to_string(), position: proven.log.position.position().get() });
         Ok(proven.head.clone())

@@ -1,22 +1,25 @@
 //! What a diff takes over is not read at the source again, so damage on the repository's disk would go on from backup to backup. Each diff hashes a share of
-//! it again, in turns, so that every file comes round; and always what would get a new hash: the active chunk, which is built upon.
+//! it again, in turns, so that every file comes round. What gets a new hash, the active chunk that is built upon, is proven when it is copied.
 
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::format::ReadAt;
 use crate::manifest::{Label, Manifest, RelativePath, Role, Row};
 use crate::repository::{Copy, Repository, remember_damage, remembered};
-use crate::transfer::{hash_file, paced};
+use crate::transfer::{FILES_AT_ONCE, hash_file, paced};
 
 /// How much of what a diff takes over is hashed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// So many bytes, and what is left of the last file.
+    /// So many bytes, and what is left of the last file. A smaller file counts as 1 MiB.
     Bytes(u64),
     /// So many of a hundred bytes.
     Percent(u8),
 }
 
+/// To get to a file costs a disk about as much as to read so many bytes: however small the files are, a share of bytes takes its time and no more.
+const LEAST: u64 = 1 << 20;
 /// Where the repository keeps the path that was hashed last.
 const LAST: &str = "rechecked";
 /// A path is not longer.
@@ -38,12 +41,13 @@ pub(super) fn recheck(repository: &dyn Repository, parent: &Manifest, share: Sha
     run.emit(Event::Step(Step::Recheck));
     run.emit(Event::Expected { files: due.rows.len() as u64, bytes: due.rows.iter().map(|row| row.size).fold(0, u64::saturating_add) });
     let mut damaged = Vec::new();
-    for row in &due.rows {
-        run.check()?;
-        if let Some(error) = wrong_with(repository, parent, row, run)? {
-            damaged.push(Damaged { path: row.path.clone(), error });
-        }
-    }
+    crew::few(
+        FILES_AT_ONCE,
+        &due.rows,
+        |row| run.check().and_then(|()| wrong_with(repository, parent, row, run)),
+        |row, error| damaged.extend(error.map(|error| Damaged { path: row.path.clone(), error })),
+    )?;
+    damaged.sort_by(|one, other| one.path.cmp(&other.path));
     let paths: Vec<RelativePath> = damaged.iter().map(|damaged| damaged.path.clone()).collect();
     mark(repository, parent, &paths, run);
     // Not before the damage is kept: a run that dies here begins the same turn again.
@@ -70,9 +74,8 @@ struct Due<'a> {
 
 impl<'a> Due<'a> {
     fn of(parent: &'a Manifest, share: Share, last: Option<&RelativePath>) -> Self {
-        let is_active = |row: &Row| row.chunk.is_some_and(|chunk| chunk.md5.is_none());
-        let (mut rows, mut others): (Vec<&Row>, Vec<&Row>) =
-            parent.files.iter().filter(|row| is_taken_over(row)).partition(|row| is_active(row));
+        let mut rows = Vec::new();
+        let mut others: Vec<&Row> = parent.files.iter().filter(|row| is_taken_over(row)).collect();
         others.sort_by(|one, other| one.path.cmp(&other.path));
         let total = others.iter().map(|row| row.size).fold(0, u64::saturating_add);
         let mut left = match share {
@@ -86,7 +89,10 @@ impl<'a> Due<'a> {
             if left == 0 {
                 break;
             }
-            left = left.saturating_sub(row.size);
+            left = left.saturating_sub(match share {
+                Share::Bytes(_) => row.size.max(LEAST),
+                Share::Percent(_) => row.size,
+            });
             end = Some(&row.path);
             rows.push(row);
         }

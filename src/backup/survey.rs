@@ -1,11 +1,13 @@
 //! The preflight: whose files are these, where does their log end, and is there room for them?
 
 use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
 
 use super::Request;
 use super::branch::{self, Place, Seen};
 use super::capture::changed;
 use super::checkpoints;
+use super::chunks::unchanged_since;
 use super::counted::Counted;
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
@@ -14,7 +16,7 @@ use crate::format::names::{ChunkName, TableId};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
 use crate::manifest::{FileEntry, FileSet, Head, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom};
-use crate::proof::{self, ChunkSet};
+use crate::proof::{self, ChunkSet, Inspected};
 use crate::repository::Repository;
 use crate::transfer::Paced;
 use crate::users;
@@ -29,6 +31,10 @@ pub(super) struct Ground {
     pub(super) end: LogPosition,
     pub(super) owner: Option<Owner>,
     pub(super) restored: Option<RestoredFrom>,
+    /// The files that are there, for the estimate.
+    pub(super) entries: Vec<FileEntry>,
+    /// Its chunks, as they were then.
+    pub(super) seen: Inspected,
     /// What looking has cost, in bytes.
     pub(super) bytes_read: u64,
 }
@@ -48,7 +54,9 @@ pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
     let files = Counted::new(directories);
     no_truncation(source)?;
     let read = checkpoints::read(directories)?;
-    let chunks = ChunkSet::read(&files)?;
+    let now = SystemTime::now();
+    let entries = files.files()?;
+    let chunks = ChunkSet::among(&files, &entries, &Inspected::default())?;
     has_beginning(source, &chunks)?;
     let end = read.writer.0;
     let epoch = match read.epoch {
@@ -65,7 +73,8 @@ pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
     let identity = Identity { database, endpoint: source.endpoint() };
     let bytes_read = files.bytes_read() + checkpoints::BYTES_READ;
     let restored = RestoreMark::read(&directories.db)?.and_then(|mark| mark.restored_from());
-    Ok(Ground { identity, lineage, chunk_size: chunks.chunk_size(), end, owner: owner(source)?, restored, bytes_read })
+    let (chunk_size, seen) = (chunks.chunk_size(), unchanged_since(chunks, now));
+    Ok(Ground { identity, lineage, chunk_size, end, owner: owner(source)?, restored, entries, seen, bytes_read })
 }
 
 /// The log begins here, or nothing tells whose it is: the first epoch stands at its beginning.
@@ -168,11 +177,11 @@ pub(super) struct Estimates {
 }
 
 /// Estimates what will be copied.
-pub(super) fn estimate(source: &Source<'_>, ground: &Ground, parent: Option<&Manifest>) -> Result<Estimates> {
+pub(super) fn estimate(ground: &Ground, parent: Option<&Manifest>) -> Estimates {
     let held: HashMap<_, _> = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
     let none = Estimate { files: 0, bytes: 0, held: 0 };
     let mut estimates = Estimates { all: none, chunks: none };
-    for entry in source.directories.files()?.iter().filter(|entry| belongs(entry)) {
+    for entry in ground.entries.iter().filter(|entry| belongs(entry)) {
         let one = match held.get(&entry.path) {
             Some(row) if row.size == entry.size && row.chunk.is_none_or(|chunk| chunk.md5.is_some()) => Estimate { held: 1, ..none },
             Some(row) if row.chunk.is_some() => {
@@ -186,7 +195,7 @@ pub(super) fn estimate(source: &Source<'_>, ground: &Ground, parent: Option<&Man
             estimates.chunks.add(one);
         }
     }
-    Ok(estimates)
+    estimates
 }
 
 impl Estimate {

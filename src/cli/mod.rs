@@ -21,6 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::output::Output;
@@ -40,6 +41,8 @@ struct Session {
     run: Arc<Run>,
     output: Output,
     common: Common,
+    /// Whether to tell where the time went.
+    timings: bool,
 }
 
 impl Session {
@@ -53,6 +56,10 @@ impl Session {
         let mut value = serde_json::to_value(answer).map_err(|error| Error::new(Kind::Failed, "cannot write the answer").because(error))?;
         if let Some(fields) = value.as_object_mut() {
             fields.insert("warnings".to_owned(), self.run.warnings().into());
+            if self.timings {
+                let timings = self.run.timings();
+                fields.insert("timings".to_owned(), json!({ "steps": timings.steps(), "activities": timings.activities() }));
+            }
         }
         Ok(value)
     }
@@ -77,14 +84,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     for (option, setting) in &settings.said {
         tracing::debug!("setting {option} = {} ({})", setting.value, setting.origin);
     }
-    let session = Session { run: Arc::new(Run::new(observer).limited_to(load.rate)), output, common };
+    let session = Session { run: Arc::new(priority::run(observer, load)), output, common, timings: load.timings };
     if let Err(error) = lowered {
         session.run.note(format!("the priority cannot be lowered as wanted: {error}"));
     }
-    match dispatch(&settings, arguments, &session) {
-        Ok(code) => code,
-        Err(error) => session.output.error(&error),
+    let code = dispatch(&settings, arguments, &session).unwrap_or_else(|error| session.output.error(&error));
+    if session.timings {
+        session.output.timings(session.run.timings());
     }
+    code
 }
 
 /// The exit code of a verb that did what it was asked: 0, 3 with warnings, or what an examination found.

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::settings::in_one_line;
+use crate::timings::{Spent, Timings};
 
 /// Prints answers: text for people or JSON for programs, on standard output.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +115,17 @@ impl Output {
         }
         complain(if std::io::stderr().is_terminal() { &colour } else { &plain });
         Kind::Usage.exit_code()
+    }
+
+    /// Tells people where the time went.
+    pub(super) fn timings(self, timings: &Timings) {
+        let seconds = |seconds: f64| format!("{seconds:.2}");
+        let row = |spent: Spent| vec![spent.name.to_owned(), seconds(spent.seconds), spent.cpu_seconds.map_or_else(String::new, seconds)];
+        let steps = table(&["step", "seconds", "of processor time"], timings.steps().into_iter().map(row).collect());
+        let spent = timings.activities().into_iter().filter(|spent| spent.seconds > 0.0);
+        let activities =
+            table(&["all threads together", "seconds"], spent.map(|spent| vec![spent.name.to_owned(), seconds(spent.seconds)]).collect());
+        complain(&format!("{steps}{activities}"));
     }
 
     /// Prints an error for people only, and returns its exit code.

@@ -42,18 +42,7 @@ impl Boundaries {
 
     /// Adds the next record of the log.
     pub fn add(&mut self, frame: &Frame<'_>) {
-        let continues = |open| matches!(&frame.record, Record::Prepare(prepare) if prepare.transaction == open);
-        match self.open {
-            Open::Append(transaction) if continues(transaction) => {
-                if let Some(fallback) = self.fallback {
-                    self.last = fallback;
-                }
-            }
-            // The append before was never ended.
-            Open::Append(_) => self.last = Boundary::proven_at(self.end),
-            Open::Nothing | Open::Epoch => {}
-        }
-        self.fallback = None;
+        self.meet(transaction_of(frame));
         self.end = frame.end();
         self.open = match &frame.record {
             Record::Prepare(prepare) if prepare.flags.contains(Flags::IS_COMMITTED) && !prepare.flags.contains(Flags::TRANSACTION_END) => {
@@ -63,6 +52,31 @@ impl Boundaries {
             Record::Prepare(_) | Record::Commit(_) | Record::System(_) => Open::Nothing,
         };
         self.settle();
+    }
+
+    /// Adds the next records of the log, which were looked at before.
+    pub fn go_on(&mut self, part: &Part) {
+        let Some(first) = part.first else { return };
+        self.meet(first);
+        if part.boundaries.last.position() > part.start {
+            self.last = part.boundaries.last;
+        }
+        (self.end, self.open) = (part.boundaries.end, part.boundaries.open);
+    }
+
+    /// What the next record, of this transaction if it is of one, says of the append before it.
+    fn meet(&mut self, transaction: Option<LogPosition>) {
+        match self.open {
+            Open::Append(open) if transaction == Some(open) => {
+                if let Some(fallback) = self.fallback {
+                    self.last = fallback;
+                }
+            }
+            // The append before was never ended.
+            Open::Append(_) => self.last = Boundary::proven_at(self.end),
+            Open::Nothing | Open::Epoch => {}
+        }
+        self.fallback = None;
     }
 
     /// The chunk whose records were added is completed, and the log goes on at its end, which lies behind its last record (disk-format §3.3).
@@ -97,8 +111,41 @@ impl Boundaries {
     }
 }
 
+fn transaction_of(frame: &Frame<'_>) -> Option<LogPosition> {
+    match &frame.record {
+        Record::Prepare(prepare) => Some(prepare.transaction),
+        Record::Commit(_) | Record::System(_) => None,
+    }
+}
+
+/// What the records of a part of a log say of its boundaries, whatever stands before them: parts can be looked at in any order, and be put together by
+/// [`Boundaries::go_on`].
+#[derive(Debug, Clone)]
+pub struct Part {
+    start: LogPosition,
+    /// The transaction of the first record, if it has one; none without a record.
+    first: Option<Option<LogPosition>>,
+    /// Its last boundary means something only where it lies behind the start.
+    boundaries: Boundaries,
+}
+
+impl Part {
+    /// No record yet.
+    #[must_use]
+    pub const fn starting_at(start: LogPosition) -> Self {
+        Self { start, first: None, boundaries: Boundaries::starting_at(Boundary::proven_at(start)) }
+    }
+
+    /// Adds the next record of the part.
+    pub fn add(&mut self, frame: &Frame<'_>) {
+        self.first.get_or_insert_with(|| transaction_of(frame));
+        self.boundaries.add(frame);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::super::chunk::Transform;
@@ -243,6 +290,50 @@ mod tests {
             let rest = frames.iter().filter(|frame| frame.position >= whole.last().position());
             rest.for_each(|frame| resumed.add(frame));
             assert_eq!(resumed.last().position(), position(600), "after record {index}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_put_together_are_the_whole(
+            records in proptest::collection::vec((0..7_u8, any::<bool>()), 1..40),
+            cuts in proptest::collection::btree_set(0..40_usize, 0..6),
+            scavenged: bool,
+        ) {
+            let mut open = 0;
+            let mut frames = Vec::new();
+            for (at, (kind, continues)) in (0..).step_by(100).zip(&records) {
+                let transaction = if *continues { open } else { at };
+                open = transaction;
+                frames.push(match kind {
+                    0 => epoch(at),
+                    1 => commit(at),
+                    2 => prepare(at, Flags::DATA.0, transaction),
+                    3 => prepare(at, ONLY, at),
+                    4 => prepare(at, LAST, transaction),
+                    _ => prepare(at, APPENDED, transaction),
+                });
+            }
+            let (mut whole, mut together) = (Boundaries::starting_at(Boundary::ZERO), Boundaries::starting_at(Boundary::ZERO));
+            let ends: Vec<usize> = cuts.into_iter().filter(|cut| *cut < frames.len()).chain([frames.len()]).collect();
+            let mut begin = 0;
+            for end in ends {
+                let mut part = Part::starting_at(frames.get(begin).map_or(whole.end(), |frame| frame.position));
+                for frame in &frames[begin..end] {
+                    whole.add(frame);
+                    part.add(frame);
+                }
+                together.go_on(&part);
+                // As if a chunk ended here, without room behind its last record.
+                let header = Header { chunk_size: ChunkSize::new(100).unwrap(), end: ChunkNumber(u32::try_from(end).unwrap().saturating_sub(1)), ..header(scavenged) };
+                if end > 0 {
+                    whole.chunk_completed(&header);
+                    together.chunk_completed(&header);
+                }
+                prop_assert_eq!((whole.last(), whole.end()), (together.last(), together.end()));
+                prop_assert_eq!((whole.open, whole.fallback), (together.open, together.fallback));
+                begin = end;
+            }
         }
     }
 }

@@ -295,6 +295,8 @@ pub struct Forwards<'s> {
     layout: Layout,
     at: u64,
     end: u64,
+    /// Nothing is read from here on, as it may not be there yet.
+    there: u64,
     previous: Option<LogPosition>,
 }
 
@@ -306,7 +308,15 @@ impl<'s> Forwards<'s> {
     /// Bytes that the header leaves no room for, or that the file does not have.
     pub fn new(source: &'s dyn ReadAt, header: &Header, data: Range<u64>) -> Result<Self> {
         check_range(source, header, &data)?;
-        Ok(Self { window: Window::new(source, SCAN), layout: Layout::of(header), at: data.start, end: data.end, previous: None })
+        let Range { start: at, end } = data;
+        Ok(Self { window: Window::new(source, SCAN), layout: Layout::of(header), at, end, there: end, previous: None })
+    }
+
+    /// Of a file that is still being written: gives only records that lie whole before byte `there`. `previous` is the record before these data, where one was
+    /// read.
+    #[must_use]
+    pub fn as_far_as(self, there: u64, previous: Option<LogPosition>) -> Self {
+        Self { there: there.min(self.end), previous, ..self }
     }
 
     /// The next record; none at the end.
@@ -315,10 +325,10 @@ impl<'s> Forwards<'s> {
     /// Bytes that are no whole valid frame, a record that is not where it says, or what the storage reports.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
-        if self.at == self.end {
+        if self.at == self.end || !self.is_there()? {
             return Ok(None);
         }
-        let length = load(&mut self.window, self.at, self.end)?;
+        let length = load(&mut self.window, self.at, self.end, self.there)?;
         let frame = parse(&self.window, self.at, length, &self.layout)?;
         if let Some(previous) = self.previous.replace(frame.position) {
             check_order(previous, frame.position, self.at)?;
@@ -327,10 +337,29 @@ impl<'s> Forwards<'s> {
         Ok(Some(frame))
     }
 
+    /// Whether the next record lies whole in what is there; one that says an impossible length does: it is to be told.
+    fn is_there(&mut self) -> Result<bool> {
+        if self.there == self.end {
+            return Ok(true);
+        }
+        if self.there < self.at + 4 {
+            return Ok(false);
+        }
+        self.window.forwards(self.at, 4, self.there)?;
+        let prefix = self.window.get(self.at, 4).and_then(|bytes| bytes.first_chunk()).copied().map_or(0, i32::from_le_bytes);
+        Ok(body_length(prefix, self.at, self.end - self.at).map_or(true, |body| body + FRAME <= self.there - self.at))
+    }
+
     /// The byte of the file behind the last record given.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.at
+    }
+
+    /// The log position of the last record given.
+    #[must_use]
+    pub const fn previous(&self) -> Option<LogPosition> {
+        self.previous
     }
 }
 
@@ -366,7 +395,7 @@ impl<'s> Backwards<'s> {
             return Ok(None);
         }
         let offset = self.frame_start()?;
-        let length = load(&mut self.window, offset, self.at)?;
+        let length = load(&mut self.window, offset, self.at, self.at)?;
         if offset + length != self.at {
             let suffix = self.at - offset - FRAME;
             return Err(Malformed::new(
@@ -437,7 +466,7 @@ impl<'s> Lookup<'s> {
             None => self.header.offset_of(position),
         };
         let Some(offset) = offset.filter(|offset| self.data.contains(offset)) else { return Ok(None) };
-        let length = load(&mut self.window, offset, self.data.end)?;
+        let length = load(&mut self.window, offset, self.data.end, self.data.end)?;
         let frame = parse(&self.window, offset, length, &self.layout)?;
         if frame.position != position {
             return Err(Malformed::new(
@@ -459,24 +488,25 @@ fn body_length(length: i32, at: u64, room: u64) -> Result<u64, Malformed> {
     fits.ok_or_else(|| Malformed::new("log record", at, format!("a length from {SHORTEST_BODY} to {most} bytes"), length))
 }
 
-/// Brings the frame at `offset` into the window, or all of it up to its data where it is too long. Its length with both lengths around it.
-fn load(window: &mut Window<'_>, offset: u64, end: u64) -> Result<u64> {
+/// Brings the frame at `offset` into the window, or all of it up to its data where it is too long, and reads nothing from `there` on. Its length with both
+/// lengths around it.
+fn load(window: &mut Window<'_>, offset: u64, end: u64, there: u64) -> Result<u64> {
     let room = end - offset;
     if room < FRAME + SHORTEST_BODY {
         return Err(Malformed::new("log record", offset, "a whole record", format!("{room} bytes")).into());
     }
-    window.forwards(offset, 4, end)?;
+    window.forwards(offset, 4, there)?;
     let prefix = window.get(offset, 4).and_then(|bytes| bytes.first_chunk()).copied().map_or(0, i32::from_le_bytes);
     let length = body_length(prefix, offset, room)? + FRAME;
     let reach = window.reach();
     let held = usize::try_from(length).unwrap_or(usize::MAX);
-    window.forwards(offset, held.min(reach), end)?;
+    window.forwards(offset, held.min(reach), there)?;
     if held > reach {
         let most = held.min(MAX_HEAD);
         let mut loaded = reach;
         while loaded < most && !head_is_in(window, offset, loaded) {
             loaded = loaded.saturating_mul(4).min(most);
-            window.forwards(offset, loaded, end)?;
+            window.forwards(offset, loaded, there)?;
         }
     }
     Ok(length)

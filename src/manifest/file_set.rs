@@ -1,9 +1,11 @@
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::path::{RelativePath, Root};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
-use crate::fs;
+use crate::fs::{self, FileKind, Stamp, Status};
 
 /// One file of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +16,12 @@ pub struct FileEntry {
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
+    /// Its state when it was listed, where the storage tells.
+    pub stamp: Option<Stamp>,
 }
 
 /// The files of one data directory, wherever they are: on a disk, in a capture in progress, in a repository.
-pub trait FileSet {
+pub trait FileSet: Sync {
     /// All regular files, in the order of their paths.
     ///
     /// # Errors
@@ -68,30 +72,55 @@ impl Directories {
     }
 
     fn walk(&self, root: Root, files: &mut Vec<FileEntry>) -> Result<()> {
+        /// Directories below the root's that may hold something of the server's.
+        const DEEPEST: usize = 3;
         let top = self.root(root);
         if fs::status(top)?.is_none() {
             return Ok(());
         }
-        // The index directory may lie inside the db directory: it is walked on its own.
-        let walker = walkdir::WalkDir::new(top).follow_links(false).min_depth(1).max_depth(4).into_iter();
-        // What a file system keeps at its top is root's alone, and no content.
-        let is_content = |entry: &walkdir::DirEntry| entry.depth() != 1 || entry.file_name() != "lost+found";
-        for entry in walker.filter_entry(|entry| is_content(entry) && (root != Root::Db || entry.path() != self.index)) {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // A live directory changes while it is walked.
-                Err(error) if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound) => continue,
-                Err(error) => return Err(Error::new(Kind::Failed, "cannot list").at(top).because(error)),
+        let mut directories = vec![(top.to_owned(), String::new(), 0)];
+        while let Some((directory, below, depth)) = directories.pop() {
+            let found = |name: OsString, status: Status| {
+                // Names that are not UTF-8, or that no manifest can hold, are not the server's.
+                let name = name.to_str()?;
+                match status.kind {
+                    FileKind::Directory => Some(Found::Directory(name.to_owned())),
+                    FileKind::File => {
+                        let path = RelativePath::new(root, &format!("{below}{name}")).ok()?;
+                        Some(Found::File(FileEntry { path, size: status.size, mode: status.mode, stamp: Some((&status).into()) }))
+                    }
+                    FileKind::Link | FileKind::Special => None,
+                }
             };
-            let Some(status) = fs::status(entry.path())?.filter(|status| status.kind == fs::FileKind::File) else { continue };
-            // Names that are not UTF-8, or that no manifest can hold, are not the server's.
-            let path = entry.path().strip_prefix(top).ok().and_then(Path::to_str).and_then(|rest| RelativePath::new(root, rest).ok());
-            if let Some(path) = path {
-                files.push(FileEntry { path, size: status.size, mode: status.mode });
+            let entries = match fs::list_by(&directory, found) {
+                Ok(entries) => entries,
+                // A live directory changes while it is walked.
+                Err(error) if matches!(error.source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+                Err(error) => return Err(Error::new(Kind::Failed, "cannot list").at(top).because(error.source)),
+            };
+            for entry in entries {
+                match entry {
+                    // What a file system keeps at its top is root's alone, and no content.
+                    Found::Directory(name) if depth == 0 && name == "lost+found" => {}
+                    Found::Directory(name) => {
+                        let place = directory.join(&name);
+                        // The index directory may lie inside the db directory: it is walked on its own.
+                        if depth < DEEPEST && (root != Root::Db || place != self.index) {
+                            directories.push((place, format!("{below}{name}/"), depth + 1));
+                        }
+                    }
+                    Found::File(entry) => files.push(entry),
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What a directory holds, as far as it can be a server's.
+enum Found {
+    Directory(String),
+    File(FileEntry),
 }
 
 impl FileSet for Directories {

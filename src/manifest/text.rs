@@ -2,11 +2,12 @@
 //! piece, as a node of ten terabytes has forty thousand chunks.
 
 use std::collections::HashSet;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use serde::Deserialize;
 
-use super::{Blake3Hash, Head, Manifest, Row, Totals};
+use super::{Blake3Hash, Head, Manifest, RelativePath, Row, Totals};
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::fs::ReadAt;
 
@@ -16,6 +17,10 @@ pub const FORMAT: u32 = 1;
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// A head has a line for each epoch; beyond this it is not read.
 const MAX_HEAD_BYTES: usize = 16 * 1024 * 1024;
+/// A row is not longer.
+const LONGEST_ROW: u64 = 8 * 1024;
+/// Few rows are longer: room that is made beforehand.
+const USUAL_ROW: usize = 512;
 /// Bytes that are read at once.
 const PIECE: usize = 64 * 1024;
 
@@ -44,10 +49,14 @@ impl Manifest {
         let head = head.strip_suffix("\n}").unwrap_or(&head);
         write!(sealed, "{head}{HEAD_SEAL}{}{ROWS}", Blake3Hash::of(head.as_bytes()))?;
         let mut separator = "\n    ";
-        for row in &self.files {
-            sealed.write_all(separator.as_bytes())?;
-            serde_json::to_writer(&mut sealed, row)?;
-            separator = ",\n    ";
+        for rows in self.files.chunks(crew::AT_ONCE) {
+            let mut text = Vec::with_capacity(rows.len() * USUAL_ROW);
+            for row in crew::many(rows, text_of)? {
+                text.extend_from_slice(separator.as_bytes());
+                text.extend_from_slice(&row);
+                separator = ",\n    ";
+            }
+            sealed.write_all(&text)?;
         }
         sealed.write_all(b"\n  ]")?;
         let Sealed { into, hasher } = sealed;
@@ -61,13 +70,12 @@ impl Manifest {
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
         let (head, rows_begin) = read_head(source)?;
         let body = check_seal(source)?;
-        let rows = io::BufReader::with_capacity(PIECE, Stretch { source, offset: rows_begin, end: body });
-        let mut rows = serde_json::Deserializer::from_reader(rows);
-        let files = Vec::<Row>::deserialize(&mut rows).and_then(|files| rows.end().map(|()| files));
-        let files = files.map_err(|error| if error.is_io() { unreadable(error.into()) } else { corrupt(error.to_string()) })?;
-        let mut seen = HashSet::new();
-        // Two names that differ only in case would be one file on some file systems.
-        if let Some(row) = files.iter().find(|row| !seen.insert(row.path.to_string().to_lowercase())) {
+        let rows = || io::BufReader::with_capacity(PIECE, Stretch { source, offset: rows_begin, end: body });
+        let files = match read_lines(rows()).map_err(unreadable)? {
+            Some(files) => files,
+            None => read_array(rows())?,
+        };
+        if let Some(row) = twin(&files) {
             return Err(corrupt(format!("two rows for {}", row.path)));
         }
         if head.totals != Totals::of(&files) {
@@ -75,6 +83,29 @@ impl Manifest {
         }
         Ok(Self { head, files })
     }
+}
+
+fn text_of(row: &Row) -> serde_json::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(USUAL_ROW);
+    serde_json::to_writer(&mut text, row).map(|()| text)
+}
+
+/// A row whose path another one has, too. Two names that differ only in case would be one file on some file systems.
+fn twin(files: &[Row]) -> Option<&Row> {
+    let folded = |row: &Row| row.path.to_string().to_lowercase();
+    let is_folded = |row: &Row| row.path.below_root().bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    let mut seen = HashSet::new();
+    if !files.is_sorted_by(|one, other| one.path < other.path) {
+        return files.iter().find(|row| !seen.insert(folded(row)));
+    }
+    // Nearly all are small letters and digits: in this order no two of those are the same.
+    files.iter().filter(|row| !is_folded(row)).find(|row| {
+        let path = folded(row);
+        let is_known = path.parse().is_ok_and(|path: RelativePath| files.binary_search_by(|row| row.path.cmp(&path)).is_ok());
+        // Letters without case are their own small ones.
+        let is_another = path != row.path.to_string();
+        is_known && is_another || !seen.insert(path)
+    })
 }
 
 impl Head {
@@ -85,6 +116,40 @@ impl Head {
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
         read_head(source).map(|(head, _)| head)
     }
+}
+
+/// The rows where they stand one to a line, as this program writes them; none where anything is otherwise, which may be right all the same.
+fn read_lines(mut text: impl BufRead) -> io::Result<Option<Vec<Row>>> {
+    let mut line = || {
+        let mut line = Vec::with_capacity(USUAL_ROW);
+        text.by_ref().take(LONGEST_ROW).read_until(b'\n', &mut line).map(|_| line)
+    };
+    let mut files = Vec::new();
+    if line()? != b"[\n" {
+        return Ok(None);
+    }
+    loop {
+        let mut lines = Vec::new();
+        let mut is_end = false;
+        while lines.len() < crew::AT_ONCE && !is_end {
+            let row = line()?;
+            is_end = !row.ends_with(b",\n");
+            lines.push(row);
+        }
+        let row = |line: &Vec<u8>| serde_json::from_slice::<Row>(line.strip_suffix(b",\n").or(line.strip_suffix(b"\n")).unwrap_or(line));
+        let Ok(rows) = crew::many(&lines, row) else { return Ok(None) };
+        files.extend(rows);
+        if is_end {
+            break;
+        }
+    }
+    Ok((line()? == b"  ]" && line()?.is_empty()).then_some(files))
+}
+
+fn read_array(text: impl Read) -> Result<Vec<Row>> {
+    let mut rows = serde_json::Deserializer::from_reader(text);
+    let files = Vec::<Row>::deserialize(&mut rows).and_then(|files| rows.end().map(|()| files));
+    files.map_err(|error| if error.is_io() { unreadable(error.into()) } else { corrupt(error.to_string()) })
 }
 
 /// The head, and the offset of the rows.

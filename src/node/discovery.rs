@@ -3,6 +3,7 @@
 //! A path can be wrong in many ways: the node is in a container, the path is relative to its working directory, a mount is missing, or it is another node's. So the
 //! directories are believed only when the log in them moves as the node says it does.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -147,7 +148,7 @@ pub fn plausible(directories: &Directories, run: &Run) -> Result<Directories> {
             return Err(missing(&path, "this is no db directory of a server: a checkpoint is missing", "--db"));
         }
     }
-    if chunk_names(&db)?.is_empty() {
+    if !fs::has_name(&db, |name| chunk_name(name).is_some())? {
         return Err(missing(&db, "this is no db directory of a server: there is no chunk", "--db"));
     }
     let default = directories.index == directories.db.join("index");
@@ -351,8 +352,12 @@ fn of_node(error: fs::IoError) -> Error {
     if wrong { error.with_kind(Kind::SourceCorrupt) } else { error }
 }
 
+fn chunk_name(name: &OsStr) -> Option<ChunkName> {
+    name.to_str()?.parse().ok()
+}
+
 fn chunk_names(db: &Path) -> Result<Vec<ChunkName>> {
-    let mut names: Vec<ChunkName> = fs::list(db)?.iter().filter_map(|entry| entry.name.to_str()?.parse().ok()).collect();
+    let mut names: Vec<ChunkName> = fs::names(db)?.iter().filter_map(|name| chunk_name(name)).collect();
     names.sort();
     Ok(names)
 }

@@ -2,7 +2,7 @@
 //!
 //! The only place where kbackup ever locks a file of the server: one exclusive probe on a descriptor opened for reading, given back at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -234,17 +234,8 @@ impl Findings {
 
     /// Which processes have a file of these directories open for writing? Compared by inode: a container calls the same file by another path.
     fn processes(&mut self, directories: &Directories) {
-        let mut ours = HashMap::new();
-        let mut names = BTreeSet::new();
-        for directory in [&directories.db, &directories.index, &directories.index.join("stream-existence")] {
-            for entry in fs::list(directory).unwrap_or_default() {
-                if entry.status.kind == fs::FileKind::File {
-                    ours.insert((entry.status.device, entry.status.inode), directory.join(&entry.name));
-                    names.insert(entry.name);
-                }
-            }
-        }
-        if ours.is_empty() {
+        let ours = [directories.db.clone(), directories.index.clone(), directories.index.join("stream-existence")];
+        if !ours.iter().any(|directory| fs::has_name(directory, |_| true).unwrap_or_default()) {
             return;
         }
         let mut hidden = 0;
@@ -265,10 +256,21 @@ impl Findings {
             let open = descriptors.iter().map(|descriptor| &descriptor.name).find_map(|descriptor| {
                 let link = home.join("fd").join(descriptor);
                 // Only what bears such a name is looked at: a file of a network that is gone would hold us up.
-                let named = fs::link_target(&link).ok().is_some_and(|target| target.file_name().is_some_and(|name| names.contains(name)));
-                let status = if named { fs::status_of_target(&link).ok().flatten() } else { None }?;
-                let path = ours.get(&(status.device, status.inode))?;
-                is_open_for_writing(&home.join("fdinfo").join(descriptor)).then(|| path.clone())
+                let target = fs::link_target(&link).ok()?;
+                let name = target.file_name()?;
+                let of_that_name = |directory: &PathBuf| {
+                    let path = directory.join(name);
+                    let status = fs::status(&path).ok().flatten().filter(|here| here.kind == fs::FileKind::File)?;
+                    Some((path, status))
+                };
+                let mut here: Vec<(PathBuf, fs::Status)> = ours.iter().filter_map(of_that_name).collect();
+                if here.is_empty() {
+                    return None;
+                }
+                let status = fs::status_of_target(&link).ok().flatten()?;
+                here.retain(|(_, here)| (here.device, here.inode) == (status.device, status.inode));
+                let (path, _) = here.into_iter().next()?;
+                is_open_for_writing(&home.join("fdinfo").join(descriptor)).then_some(path)
             });
             if let Some(path) = open {
                 let name =

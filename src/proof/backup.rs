@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Proven;
-use super::chunks::{ChunkSet, LogFile, open};
+use super::chunks::{ChunkSet, Inspected, LogFile, open};
 use super::index::{Depth, IndexScope, examine_index, read_small};
 use super::log::LogProof;
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,7 @@ use crate::event::Run;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{State, full_length};
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
-use crate::format::{LogPosition, WriterPosition, ptable};
+use crate::format::{LogPosition, ReadAt, WriterPosition, ptable};
 use crate::manifest::{ChunkRow, FileEntry, FileSet, Manifest, RelativePath, Role, Root, Row, SecondaryIndex};
 
 /// What the capture has to show besides the files themselves, which are not read again.
@@ -23,6 +23,8 @@ pub struct Evidence<'a> {
     pub md5_compared: &'a HashSet<RelativePath>,
     /// The scan of the records that were read by this run.
     pub log: &'a LogProof,
+    /// Headers and footers that were read by this run, in the files that are to be proven.
+    pub inspected: &'a Inspected,
 }
 
 /// Something that a stored backup is not, and its manifest says it is, or a server needs it to be.
@@ -46,13 +48,14 @@ impl Fault {
 
 /// Proves that `files` are those of `manifest` and that a server starts from them with the log up to `manifest.log.position`.
 ///
-/// Reads all small files, and header and footer of each chunk and table; the rest is the evidence's. So the cost is in proportion to the number of
+/// Reads all small files, and header and footer of each chunk and table, unless this run has read them and the file has not changed since; the rest is the
+/// evidence's. So the cost is in proportion to the number of
 /// files, never to their size.
 ///
 /// # Errors
 /// [`Kind::Failed`] with everything that is wrong; what the storage reports.
 pub fn prove_backup(files: &dyn FileSet, manifest: Manifest, evidence: &Evidence<'_>, run: &Run) -> Result<Proven<Manifest>> {
-    let mut faults = structure(files, &manifest, run)?;
+    let mut faults = structure_of(files, &manifest, evidence.inspected, run)?;
     faults.extend(unproven(&manifest, evidence));
     if faults.is_empty() {
         return Ok(Proven(manifest));
@@ -85,7 +88,7 @@ fn unproven(manifest: &Manifest, evidence: &Evidence<'_>) -> Vec<Fault> {
     if end != evidence.log.boundary {
         faults.push(Fault::of_backup(format!("the log ends at {end}, and the last boundary found is {}", evidence.log.boundary)));
     }
-    for epoch in evidence.log.epochs.iter().filter(|epoch| epoch.position < end.position()) {
+    for epoch in evidence.log.seen.epochs.iter().filter(|epoch| epoch.position < end.position()) {
         if !manifest.log.lineage.epochs().contains(epoch) {
             faults.push(Fault::of_backup(format!("the epoch at {} is in the log and not in the lineage", epoch.position)));
         }
@@ -98,11 +101,17 @@ fn unproven(manifest: &Manifest, evidence: &Evidence<'_>) -> Vec<Fault> {
 /// # Errors
 /// What the storage reports, and an interruption.
 pub fn structure(files: &dyn FileSet, manifest: &Manifest, run: &Run) -> Result<Vec<Fault>> {
+    structure_of(files, manifest, &Inspected::default(), run)
+}
+
+fn structure_of(files: &dyn FileSet, manifest: &Manifest, inspected: &Inspected, run: &Run) -> Result<Vec<Fault>> {
+    let entries = files.files()?;
     let mut faults = Vec::new();
-    rows(&files.files()?, manifest, &mut faults);
+    rows(&entries, manifest, &mut faults);
     checkpoints(files, manifest, &mut faults)?;
     run.check()?;
-    match ChunkSet::read(files) {
+    let of_index = entries.iter().filter(|entry| entry.path.root() == Root::Index).cloned().collect();
+    match ChunkSet::among(files, entries, inspected) {
         Ok(chunks) => {
             run.check()?;
             chunk_set(&chunks, manifest, &mut faults);
@@ -110,9 +119,29 @@ pub fn structure(files: &dyn FileSet, manifest: &Manifest, run: &Run) -> Result<
         Err(error) if matches!(error.kind(), Kind::SourceCorrupt | Kind::Unstable) => faults.push(Fault::of_backup(error.in_words())),
         Err(error) => return Err(error),
     }
-    index(files, manifest, run, &mut faults)?;
+    index(&IndexListedOnce { files, entries: of_index }, manifest, run, &mut faults)?;
     contents(manifest, &mut faults);
     Ok(faults)
+}
+
+/// The files of the index among those that were listed: nothing is listed again to look at it.
+struct IndexListedOnce<'a> {
+    files: &'a dyn FileSet,
+    entries: Vec<FileEntry>,
+}
+
+impl FileSet for IndexListedOnce<'_> {
+    fn files(&self) -> Result<Vec<FileEntry>> {
+        Ok(self.entries.clone())
+    }
+
+    fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
+        self.files.open(path)
+    }
+
+    fn place_of(&self, path: &RelativePath) -> String {
+        self.files.place_of(path)
+    }
 }
 
 /// Names, sizes and roles.

@@ -1,11 +1,16 @@
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::line::ServerLine;
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, Malformed, ReadAt};
+use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, RelativePath, Root};
 
 /// One chunk file of a set, known from its name, header and footer.
@@ -18,7 +23,9 @@ pub struct LogFile {
     /// Permission bits.
     pub mode: u32,
     /// What header, footer and length say.
-    pub file: ChunkFile,
+    pub file: Arc<ChunkFile>,
+    /// Its state when it was listed, where the storage tells.
+    pub(super) stamp: Option<Stamp>,
 }
 
 impl LogFile {
@@ -50,7 +57,66 @@ pub(super) fn open(files: &dyn FileSet, path: &RelativePath) -> Result<Box<dyn R
 
 /// Gives what a parser says the file's name.
 pub(super) fn named<T>(files: &dyn FileSet, path: &RelativePath, parsed: crate::format::Result<T>) -> Result<T> {
-    parsed.in_source(files.place_of(path).as_ref())
+    match parsed {
+        Ok(value) => Ok(value),
+        // Where it lies is only then asked for: there may be tens of thousands.
+        error => error.in_source(files.place_of(path).as_ref()),
+    }
+}
+
+/// Headers and footers that were read already. A file whose state is still the same needs no second look.
+#[derive(Debug, Default)]
+pub struct Inspected {
+    /// In the order of their paths, which is nearly always the order in which they come.
+    files: Vec<Known>,
+    /// What changed at this time or later is looked at again, as it may have changed twice at the same time.
+    since: Option<SystemTime>,
+}
+
+impl Inspected {
+    /// What a set has shown of files that others may write to, and of which only those count that had not changed since before `since`.
+    #[must_use]
+    pub fn of(set: ChunkSet, since: SystemTime) -> Self {
+        let known = |LogFile { path, file, stamp, .. }: LogFile| Some(Known { path, stamp: stamp?, file });
+        let mut files: Vec<Known> = set.used.into_iter().filter_map(known).collect();
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        Self { files, since: Some(since) }
+    }
+
+    /// Adds a file that was read in this state.
+    pub fn add(&mut self, path: &RelativePath, stamp: Stamp, file: Arc<ChunkFile>) {
+        let known = Known { path: path.clone(), stamp, file };
+        if self.files.last().is_none_or(|last| last.path < *path) {
+            return self.files.push(known);
+        }
+        match self.files.binary_search_by(|file| file.path.cmp(path)) {
+            Ok(index) => self.files.splice(index..=index, [known]),
+            Err(index) => self.files.splice(index..index, [known]),
+        };
+    }
+
+    /// The state in which a file was read.
+    #[must_use]
+    pub fn stamp(&self, path: &RelativePath) -> Option<Stamp> {
+        self.known(path).map(|known| known.stamp)
+    }
+
+    fn known(&self, path: &RelativePath) -> Option<&Known> {
+        self.files.get(self.files.binary_search_by(|file| file.path.cmp(path)).ok()?)
+    }
+
+    fn find(&self, path: &RelativePath, stamp: Stamp) -> Option<&Arc<ChunkFile>> {
+        let known = self.known(path)?;
+        (known.stamp == stamp && self.since.is_none_or(|since| stamp.is_before(since))).then_some(&known.file)
+    }
+}
+
+/// A file that was read, and its state then.
+#[derive(Debug)]
+struct Known {
+    path: RelativePath,
+    stamp: Stamp,
+    file: Arc<ChunkFile>,
 }
 
 /// The chunk files that a server would use, as it finds them by their names and headers (disk-format §3.8). No file stays open.
@@ -63,26 +129,38 @@ pub struct ChunkSet {
 }
 
 impl ChunkSet {
-    /// Lists the chunk files of a set and reads 256 bytes of each that a server (21.10.2 or later) would use, one file after the other.
+    /// Lists the chunk files of a set and reads 256 bytes of each that a server (21.10.2 or later) would use.
     ///
     /// # Errors
     /// [`Kind::SourceCorrupt`] where there is no chunk, or a used file has no good header, a header that contradicts its name, or another chunk size than the others;
     /// [`Kind::Unstable`] where a file vanishes meanwhile; what the storage reports.
     pub fn read(files: &dyn FileSet) -> Result<Self> {
-        let names = names_of(&files.files()?);
-        let mut inspected = Vec::with_capacity(names.len());
-        let selection = select(&names, ServerLine::V26_1, |listed| {
-            let source = open(files, &listed.path)?;
-            let file = named(files, &listed.path, chunk::inspect(&*source))?;
+        Self::among(files, files.files()?, &Inspected::default())
+    }
+
+    /// As [`Self::read`], of files that were listed a moment ago, and of which some were read already.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn among(files: &dyn FileSet, entries: impl IntoIterator<Item: Borrow<FileEntry>>, inspected: &Inspected) -> Result<Self> {
+        let names = names_of(entries);
+        let mut read = inspect_all(files, &names, inspected);
+        let mut used = Vec::with_capacity(names.len());
+        let selection = select(&names, ServerLine::V26_1, |index, listed| {
+            // Only what a server would use has to be good.
+            let file = match read.get_mut(index).and_then(Option::take) {
+                Some(file) => file?,
+                None => inspect(files, listed, inspected)?,
+            };
             let end = file.header.end;
-            inspected.push(LogFile { path: listed.path.clone(), name: listed.name, mode: listed.mode, file });
+            used.push(LogFile { path: listed.path.clone(), name: listed.name, mode: listed.mode, file, stamp: listed.stamp });
             Ok(end)
         })?;
         let superseded = selection.superseded.into_iter().filter_map(|index| names.get(index)).map(|listed| listed.path.clone()).collect();
-        let chunk_size = inspected.first().map(|first| first.file.header.chunk_size).ok_or_else(|| {
+        let chunk_size = used.first().map(|first| first.file.header.chunk_size).ok_or_else(|| {
             Error::new(Kind::SourceCorrupt, "there is no chunk in the db directory").hint("is this the node's db directory?")
         })?;
-        let set = Self { chunk_size, used: inspected, superseded, missing: selection.missing };
+        let set = Self { chunk_size, used, superseded, missing: selection.missing };
         for file in &set.used {
             named(files, &file.path, set.agrees(file))?;
         }
@@ -93,10 +171,11 @@ impl ChunkSet {
     pub(super) fn of_readable(files: Vec<LogFile>) -> Option<Self> {
         let chunk_size = files.first()?.file.header.chunk_size;
         let files: Vec<LogFile> = files.into_iter().filter(|file| file.file.header.chunk_size == chunk_size).collect();
-        let names: Vec<Listed> = files.iter().map(|file| Listed { path: file.path.clone(), name: file.name, mode: file.mode }).collect();
+        let listed = |file: &LogFile| Listed { path: file.path.clone(), name: file.name, mode: file.mode, stamp: file.stamp };
+        let names: Vec<Listed> = files.iter().map(listed).collect();
         let ends: HashMap<ChunkName, ChunkNumber> = files.iter().map(|file| (file.name, file.end())).collect();
         let selection =
-            select(&names, ServerLine::V26_1, |listed| Ok(ends.get(&listed.name).copied().unwrap_or(listed.name.start))).ok()?;
+            select(&names, ServerLine::V26_1, |_, listed| Ok(ends.get(&listed.name).copied().unwrap_or(listed.name.start))).ok()?;
         let mut used = Vec::with_capacity(selection.used.len());
         let mut superseded = Vec::new();
         for (index, file) in files.into_iter().enumerate() {
@@ -173,18 +252,34 @@ pub(super) struct Listed {
     pub(super) path: RelativePath,
     pub(super) name: ChunkName,
     pub(super) mode: u32,
+    pub(super) stamp: Option<Stamp>,
+}
+
+/// Reads the files that no name replaces, several at once. What is wrong with one is told only where it is used.
+fn inspect_all(files: &dyn FileSet, names: &[Listed], inspected: &Inspected) -> Vec<Option<Result<Arc<ChunkFile>>>> {
+    let replaced = names.iter().zip(names.iter().skip(1)).map(|(one, next)| one.name.start == next.name.start).chain([false]);
+    let numbered: Vec<(&Listed, bool)> = names.iter().zip(replaced).collect();
+    let read = crew::many(&numbered, |(listed, replaced)| {
+        Ok::<_, std::convert::Infallible>((!replaced).then(|| inspect(files, listed, inspected)))
+    });
+    read.unwrap_or_default()
+}
+
+fn inspect(files: &dyn FileSet, listed: &Listed, inspected: &Inspected) -> Result<Arc<ChunkFile>> {
+    if let Some(known) = listed.stamp.and_then(|stamp| inspected.find(&listed.path, stamp)) {
+        return Ok(Arc::clone(known));
+    }
+    let source = open(files, &listed.path)?;
+    named(files, &listed.path, chunk::inspect(&*source)).map(Arc::new)
 }
 
 /// The chunk files of a set in the server's order: by number, then version.
-pub(super) fn names_of(entries: &[FileEntry]) -> Vec<Listed> {
-    let mut names: Vec<Listed> = entries
-        .iter()
-        .filter(|entry| entry.path.root() == Root::Db)
-        .filter_map(|entry| {
-            let name = entry.path.below_root().parse().ok()?;
-            Some(Listed { path: entry.path.clone(), name, mode: entry.mode })
-        })
-        .collect();
+pub(super) fn names_of(entries: impl IntoIterator<Item: Borrow<FileEntry>>) -> Vec<Listed> {
+    let listed = |entry: &FileEntry| {
+        let name = entry.path.below_root().parse().ok().filter(|_| entry.path.root() == Root::Db)?;
+        Some(Listed { path: entry.path.clone(), name, mode: entry.mode, stamp: entry.stamp })
+    };
+    let mut names: Vec<Listed> = entries.into_iter().filter_map(|entry| listed(entry.borrow())).collect();
     names.sort_by_key(|listed| listed.name);
     names
 }
@@ -200,8 +295,12 @@ pub(super) struct Selection {
     pub(super) missing: Vec<RangeInclusive<ChunkNumber>>,
 }
 
-/// Walks the sorted names as servers of `line` do. `end_of` tells the last chunk number in a file's header; it is asked once for each file used.
-pub(super) fn select(names: &[Listed], line: ServerLine, mut end_of: impl FnMut(&Listed) -> Result<ChunkNumber>) -> Result<Selection> {
+/// Walks the sorted names as servers of `line` do. `end_of` tells the last chunk number in a file's header; it is asked once for each file used, with its index.
+pub(super) fn select(
+    names: &[Listed],
+    line: ServerLine,
+    mut end_of: impl FnMut(usize, &Listed) -> Result<ChunkNumber>,
+) -> Result<Selection> {
     let mut selection = Selection { used: Vec::new(), superseded: Vec::new(), missing: Vec::new() };
     let mut expected = 0;
     let mut rest = names.iter().enumerate().peekable();
@@ -216,7 +315,7 @@ pub(super) fn select(names: &[Listed], line: ServerLine, mut end_of: impl FnMut(
             selection.missing.push(ChunkNumber(expected)..=ChunkNumber(start - 1));
         }
         selection.used.push(index);
-        let end = end_of(listed)?.0.max(start);
+        let end = end_of(index, listed)?.0.max(start);
         let last = if line.trusts_version_zero() && listed.name.version.0 == 0 { start } else { end };
         expected = last.saturating_add(1);
     }
@@ -228,13 +327,14 @@ mod tests {
     use super::*;
 
     fn listed(name: &str) -> Listed {
-        Listed { path: RelativePath::new(Root::Db, name).unwrap(), name: name.parse().unwrap(), mode: 0o444 }
+        Listed { path: RelativePath::new(Root::Db, name).unwrap(), name: name.parse().unwrap(), mode: 0o444, stamp: None }
     }
 
     /// Files with the last chunk number of their headers.
     fn selected(files: &[(&str, u32)], line: ServerLine) -> (Vec<String>, Vec<String>, Vec<RangeInclusive<u32>>) {
         let names: Vec<Listed> = files.iter().map(|(name, _)| listed(name)).collect();
-        let end_of = |listed: &Listed| Ok(ChunkNumber(files.iter().find(|(name, _)| *name == listed.path.below_root()).unwrap().1));
+        let end_of =
+            |_: usize, listed: &Listed| Ok(ChunkNumber(files.iter().find(|(name, _)| *name == listed.path.below_root()).unwrap().1));
         let selection = select(&names, line, end_of).unwrap();
         let text = |indices: Vec<usize>| indices.into_iter().map(|index| files[index].0.to_owned()).collect();
         let missing = selection.missing.into_iter().map(|range| range.start().0..=range.end().0).collect();

@@ -1,14 +1,13 @@
 use std::collections::HashSet;
 
 use super::chunks::{ChunkSet, LogFile, named};
-use crate::clock::Timestamp;
+use super::passage::{self, Broken, Passage, Tally, data_of};
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::boundary::Boundaries;
 use crate::format::chunk::{HEADER_LENGTH, Header, Transform};
-use crate::format::position_map::PositionMap;
-use crate::format::record::{Backwards, Flags, Forwards, Frame, Lookup, Prepare, Record};
-use crate::format::{self, Boundary, Chain, Epoch, EpochRecord, Lineage, LogPosition, Malformed, ReadAt, WriterPosition};
+use crate::format::record::{Backwards, Lookup, Record};
+use crate::format::{self, Boundary, Chain, EpochRecord, Lineage, LogPosition, Malformed, ReadAt, WriterPosition};
 use crate::manifest::{FileSet, RelativePath};
 
 /// Frames between two looks at whether the run was told to end.
@@ -43,7 +42,7 @@ pub fn last_epoch(files: &dyn FileSet, chunks: &ChunkSet, end: LogPosition, run:
     for file in chunks.in_use().iter().rev().filter(|file| file.file.header.start_position() < end) {
         refuse_transformed(files, file)?;
         let source = file.open(files)?;
-        let data = named(files, &file.path, data_of(file, end))?;
+        let data = named(files, &file.path, data_of(&file.file, end))?;
         let mut frames = named(files, &file.path, Backwards::new(&*source, &file.file.header, data))?;
         let mut count = 0_u64;
         while let Some(frame) = named(files, &file.path, frames.next())? {
@@ -103,22 +102,23 @@ fn refuse_transformed(files: &dyn FileSet, file: &LogFile) -> Result<()> {
         .hint("take volume snapshots of this node"))
 }
 
-/// The bytes of a file that hold records before `end`.
-fn data_of(file: &LogFile, end: LogPosition) -> format::Result<std::ops::Range<u64>> {
-    let file = &file.file;
-    // The file that the log ends in may have any footer (disk-format §3.7); one that ends where the log does may not have been completed yet (§6.6).
-    let past =
-        file.header.end_position() < end || (file.header.end_position() == end && (file.footer().is_some() || file.header.scavenged));
-    if past { file.completed_data() } else { file.data_before(end) }
-}
-
 /// A chunk file whose records are to be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Stretch {
     /// The file.
     pub path: RelativePath,
     /// Where to begin: a boundary in the file, or its start. Scavenged files are always read whole.
     pub from: LogPosition,
+    /// What these records have shown already, where they were looked at while the file was copied.
+    pub passage: Option<Passage>,
+}
+
+impl Stretch {
+    /// Records that nobody has looked at yet.
+    #[must_use]
+    pub const fn new(path: RelativePath, from: LogPosition) -> Self {
+        Self { path, from, passage: None }
+    }
 }
 
 /// What a log ends with.
@@ -139,18 +139,8 @@ pub struct LogProof {
     pub boundary: Boundary,
     /// What stands before the writer's position.
     pub end: LogEnd,
-    /// The epochs that were seen, oldest first.
-    pub epochs: Vec<Epoch>,
-    /// The time of the last event that was seen.
-    pub last_event: Option<Timestamp>,
-    /// Records seen.
-    pub records: u64,
-    /// Events seen.
-    pub events: u64,
-    /// Events seen that say that a scavenge began or ended.
-    pub scavenges: u64,
-    /// Bytes of records seen.
-    pub bytes: u64,
+    /// What the records told.
+    pub seen: Tally,
 }
 
 /// Parses every record of the given files forwards, those of the last one up to `writer`, and finds where the log may end.
@@ -215,99 +205,46 @@ pub(super) fn scan_or_damage(
     run: &Run,
 ) -> Result<LogProof, Stop> {
     let mut tracker = Tracker::new(start);
-    for (file, from) in in_order(chunks, stretches)? {
-        if file.file.header.start_position() > writer.0 {
+    for (file, from, seen) in in_order(chunks, stretches)? {
+        let header = &file.file.header;
+        if header.start_position() > writer.0 {
             break;
         }
         refuse_transformed(files, file)?;
-        let source = file.open(files)?;
         if tracker.reached != from {
             tracker.jump(from, start);
         }
-        scan_file(file, &*source, from, writer, &mut tracker, run)?;
+        match seen.filter(|seen| seen.is_of(&file.file, from, writer)) {
+            Some(seen) => tracker.go_on(seen),
+            None => tracker.go_on(&read(files, file, from, writer, run)?),
+        }
+        if header.end_position() <= writer.0 {
+            tracker.end_of_file(header);
+        }
     }
     tracker.finish(start, writer).map_err(Stop::Failed)
 }
 
+fn read(files: &dyn FileSet, file: &LogFile, from: LogPosition, writer: WriterPosition, run: &Run) -> Result<Passage, Stop> {
+    let source = file.open(files)?;
+    passage::read(&file.file, &*source, from, writer, run).map_err(|broken| match broken {
+        Broken::Torn(position, why) => Stop::Torn(Torn { path: file.path.clone(), position, why }),
+        Broken::Stopped(error) => Stop::Failed(error),
+    })
+}
+
 /// The files to scan and where in each to begin, in the order of the log.
-fn in_order<'a>(chunks: &'a ChunkSet, stretches: &[Stretch]) -> Result<Vec<(&'a LogFile, LogPosition)>> {
+fn in_order<'a>(chunks: &'a ChunkSet, stretches: &'a [Stretch]) -> Result<Vec<(&'a LogFile, LogPosition, Option<&'a Passage>)>> {
     let mut ordered = Vec::with_capacity(stretches.len());
     let mut seen = HashSet::new();
     for stretch in stretches.iter().filter(|stretch| seen.insert(&stretch.path)) {
         let file = chunks.file(&stretch.path).ok_or_else(|| Error::new(Kind::Failed, "no such chunk is in use").on(&stretch.path))?;
         let header = &file.file.header;
         let from = if header.scavenged { header.start_position() } else { stretch.from.max(header.start_position()) };
-        ordered.push((file, from));
+        ordered.push((file, from, stretch.passage.as_ref()));
     }
-    ordered.sort_by_key(|(file, _)| file.start());
+    ordered.sort_by_key(|(file, ..)| file.start());
     Ok(ordered)
-}
-
-fn scan_file(
-    file: &LogFile,
-    source: &dyn ReadAt,
-    from: LogPosition,
-    writer: WriterPosition,
-    tracker: &mut Tracker,
-    run: &Run,
-) -> Result<(), Stop> {
-    let header = &file.file.header;
-    let torn = |position: LogPosition, why: format::Error| Stop::Torn(Torn { path: file.path.clone(), position, why });
-    let mut data = data_of(file, writer.0).map_err(|why| torn(from, why))?;
-    if !header.scavenged {
-        data.start = header.offset_of(from).filter(|offset| *offset <= data.end).ok_or_else(|| {
-            let wanted = format!("a place between {} and the log's end at {writer}", header.start_position());
-            torn(from, Malformed::new("chunk file", 0, wanted, format!("log position {from}")).into())
-        })?;
-    }
-    let mut map = match header.scavenged {
-        true => Some(PositionMap::new(source, &file.file).map_err(|why| torn(from, why))?),
-        false => None,
-    };
-    let mut frames = Forwards::new(source, header, data.clone()).map_err(|why| torn(from, why))?;
-    loop {
-        let offset = frames.offset();
-        let place = if header.scavenged { tracker.reached } else { place_in(file, offset) };
-        let Some(frame) = frames.next().map_err(|why| torn(place, why))? else { break };
-        if let Some(map) = &mut map {
-            agrees_with_map(map, &frame).map_err(|why| torn(frame.position, why))?;
-        }
-        tracker.see(&frame).map_err(|why| torn(frame.position, why))?;
-        if tracker.proof.records.is_multiple_of(FRAMES_BETWEEN_CHECKS) {
-            run.check()?;
-        }
-    }
-    if let Some(map) = &mut map
-        && let Some(entry) = map.next_entry().map_err(|why| torn(tracker.reached, why))?
-    {
-        let why = Malformed::new(
-            "position map",
-            entry.offset,
-            "no more entries than records",
-            format!("one for log position {}", entry.position),
-        );
-        return Err(torn(entry.position, why.into()));
-    }
-    if header.end_position() <= writer.0 {
-        tracker.end_of_file(header);
-    }
-    Ok(())
-}
-
-fn place_in(file: &LogFile, offset: u64) -> LogPosition {
-    let start = file.file.header.start_position();
-    start.checked_add(offset.saturating_sub(HEADER_LENGTH)).unwrap_or(start)
-}
-
-fn agrees_with_map(map: &mut PositionMap<'_>, frame: &Frame<'_>) -> format::Result<()> {
-    match map.next_entry()? {
-        Some(entry) if entry.position == frame.position && entry.offset == frame.offset => Ok(()),
-        Some(entry) => {
-            let wanted = format!("the record at log position {} and byte {}, as the position map has it", entry.position, entry.offset);
-            Err(Malformed::new("log record", frame.offset, wanted, format!("log position {}", frame.position)).into())
-        }
-        None => Err(Malformed::new("log record", frame.offset, "an entry for it in the position map", "none").into()),
-    }
 }
 
 /// Follows the appends through the records.
@@ -317,22 +254,12 @@ struct Tracker {
     reached: LogPosition,
     /// The last record was an epoch.
     behind_epoch: bool,
-    proof: LogProof,
+    seen: Tally,
 }
 
 impl Tracker {
     fn new(start: Boundary) -> Self {
-        let proof = LogProof {
-            boundary: start,
-            end: LogEnd::Whole,
-            epochs: Vec::new(),
-            last_event: None,
-            records: 0,
-            events: 0,
-            scavenges: 0,
-            bytes: 0,
-        };
-        Self { boundaries: Boundaries::starting_at(start), reached: start.position(), behind_epoch: false, proof }
+        Self { boundaries: Boundaries::starting_at(start), reached: start.position(), behind_epoch: false, seen: Tally::default() }
     }
 
     /// Goes on elsewhere.
@@ -342,28 +269,13 @@ impl Tracker {
         self.behind_epoch = false;
     }
 
-    fn see(&mut self, frame: &Frame<'_>) -> format::Result<()> {
-        self.boundaries.add(frame);
-        self.reached = frame.end();
-        self.behind_epoch = false;
-        let proof = &mut self.proof;
-        proof.records += 1;
-        proof.bytes += frame.length;
-        match &frame.record {
-            Record::Prepare(prepare) => {
-                if prepare.flags.contains(Flags::DATA) || prepare.flags.contains(Flags::STREAM_DELETE) {
-                    proof.events += 1;
-                    proof.last_event = Timestamp::from_microsecond(prepare.timestamp.unix_microseconds()).ok();
-                }
-                proof.scavenges += u64::from(is_of_scavenge(prepare));
-            }
-            Record::System(system) if system.is_epoch() => {
-                proof.epochs.push(EpochRecord::parse(frame)?.epoch);
-                self.behind_epoch = true;
-            }
-            Record::Commit(_) | Record::System(_) => {}
+    fn go_on(&mut self, passage: &Passage) {
+        self.boundaries.go_on(&passage.boundaries);
+        if passage.tally.records > 0 {
+            self.reached = passage.reached;
+            self.behind_epoch = passage.behind_epoch;
         }
-        Ok(())
+        self.seen.go_on(&passage.tally);
     }
 
     fn end_of_file(&mut self, header: &Header) {
@@ -372,24 +284,18 @@ impl Tracker {
     }
 
     fn finish(self, start: Boundary, writer: WriterPosition) -> Result<LogProof> {
-        let Self { boundaries, reached, behind_epoch, mut proof } = self;
+        let Self { boundaries, reached, behind_epoch, seen } = self;
         if reached == writer.0 {
-            proof.boundary = boundaries.last();
-            proof.end = match boundaries.last().position() {
+            let end = match boundaries.last().position() {
                 boundary if boundary == writer.0 => LogEnd::Whole,
                 _ if behind_epoch => LogEnd::Epoch,
                 boundary => LogEnd::HalfAppend(boundary),
             };
-            return Ok(proof);
+            return Ok(LogProof { boundary: boundaries.last(), end, seen });
         }
         if start.position() == writer.0 {
-            return Ok(proof);
+            return Ok(LogProof { boundary: start, end: LogEnd::Whole, seen });
         }
         Err(Error::new(Kind::Failed, format!("the records were read up to {reached}, and the log ends at {writer}")))
     }
-}
-
-/// Whether a scavenge says with this event that it begins or has ended (disk-format §2.6).
-fn is_of_scavenge(prepare: &Prepare<'_>) -> bool {
-    prepare.stream == b"$scavengePoints" || prepare.stream.starts_with(b"$scavenges")
 }

@@ -16,6 +16,7 @@ use crate::event::Run;
 use crate::format::{Md5Hash, ReadAt};
 use crate::fs;
 use crate::manifest::{Blake3Hash, FileSet, Head, Label, Manifest, RelativePath, Row};
+use crate::transfer::Follower;
 
 /// A place that holds backups of one node.
 pub trait Repository: Sync {
@@ -204,8 +205,22 @@ pub struct Stored {
     pub captured: Timestamp,
 }
 
+/// What a stored file has besides its bytes, where the storage can keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u32,
+    /// When the node wrote to it last, as far as is known when it is read.
+    pub modified: Timestamp,
+}
+
+impl From<&Row> for Attributes {
+    fn from(row: &Row) -> Self {
+        Self { mode: row.mode, modified: row.modified }
+    }
+}
+
 /// What to take from an open file of the source.
-#[derive(Debug)]
 pub struct Ingest<'a> {
     /// The file.
     pub source: &'a fs::File,
@@ -217,8 +232,10 @@ pub struct Ingest<'a> {
     pub md5: bool,
     /// The file still grows: never share its blocks, not even where the kernel could.
     pub live: bool,
-    /// Permission bits to keep.
-    pub mode: u32,
+    /// What to give it besides its bytes.
+    pub attributes: Attributes,
+    /// Looks at what is stored while the file is copied.
+    pub follow: Follower<'a>,
 }
 
 /// A backup in the making: a set of files that nobody lists.
@@ -234,11 +251,11 @@ pub trait Incoming: FileSet + Sync {
     /// `Locked` where it is not; what the storage reports.
     fn check_next(&self, sequence: u64) -> Result<()>;
 
-    /// Takes a file of the parent as it is.
+    /// Takes a file of the parent as it is, and returns it, open, as it now stands in this set.
     ///
     /// # Errors
     /// `StoredCorrupt` where the parent's file is gone or has another length.
-    fn adopt(&self, row: &Row) -> Result<()>;
+    fn adopt(&self, row: &Row) -> Result<Box<dyn ReadAt>>;
 
     /// Takes a file that an interrupted run has stored under this path, if its last 16 bytes are `md5` and this is the MD5 of all bytes before them:
     /// nothing but the server's own checksum, read from the source by the caller, proves it. None where there is no such file; one that turned out wrong
@@ -253,26 +270,26 @@ pub trait Incoming: FileSet + Sync {
     /// # Errors
     /// `Unstable` where the source ends before `length` or vanished: the procedure goes back and tries again. Else what the source and the
     /// storage report.
-    fn ingest(&self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored>;
+    fn ingest(&self, path: &RelativePath, ingest: Ingest<'_>) -> Result<Stored>;
 
     /// Copies a file in whose first `prefix` bytes the parent holds already (as `held`): those come from there, and only the rest is read from
     /// the source.
     ///
     /// # Errors
     /// As for [`Incoming::ingest`] and [`Incoming::adopt`].
-    fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored>;
+    fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, ingest: Ingest<'_>) -> Result<Stored>;
 
     /// Stores bytes at hand.
     ///
     /// # Errors
     /// The storage's.
-    fn write(&self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored>;
+    fn write(&self, path: &RelativePath, bytes: &[u8], attributes: Attributes) -> Result<Stored>;
 
     /// Cuts a file of this set after `length` bytes and makes the rest, up to `full_length`, a hole. The file it was adopted from stays whole.
     ///
     /// # Errors
     /// The storage's.
-    fn cut(&self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored>;
+    fn cut(&self, path: &RelativePath, length: u64, full_length: u64, attributes: Attributes) -> Result<Stored>;
 
     /// Drops a file again; that there is none is no error.
     ///

@@ -1,19 +1,16 @@
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Mutex;
 
 use super::Placement;
 use super::guard::{Guarded, Site};
 use super::target::Found;
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::format::{InContext, Md5Hash};
 use crate::fs::{self, File, ReadAt};
 use crate::manifest::{Log, RelativePath, RestoreMark, Role, Root, Row};
 use crate::repository::Repository;
-use crate::transfer::{self, Copy, Digest, Failure, Segment};
-
-/// Files copied at once. More would need more memory, and gain nothing on one disk.
-const WORKERS: usize = 2;
+use crate::transfer::{self, Copy, Digest, FILES_AT_ONCE, Failure, Segment};
 
 /// A guarded target that holds every file of the backup, proven and durable, except the checkpoints.
 pub(super) struct Placed<'a> {
@@ -45,13 +42,20 @@ impl<'a> Guarded<'a> {
         }
         run.emit(Event::Expected { files: rows.len() as u64, bytes: rows.iter().map(|row| row.size).fold(0, u64::saturating_add) });
 
-        let work = Work { site: &site, repository, run, rows: Mutex::new(rows.iter()), present, done: Mutex::default() };
-        std::thread::scope(|scope| {
-            for _ in 0..WORKERS {
-                scope.spawn(|| work.take_turns());
-            }
-        });
-        let placement = work.done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_result()?;
+        let work = Work { site: &site, repository, run, present };
+        let mut placement = Placement::default();
+        crew::few(
+            FILES_AT_ONCE,
+            &rows,
+            |row| run.check().and_then(|()| work.row(row)),
+            |row, way| match way {
+                Way::Written => {
+                    placement.files_written += 1;
+                    placement.bytes_written += row.size;
+                }
+                Way::Kept => placement.files_kept += 1,
+            },
+        )?;
         for directory in &directories {
             fs::sync_directory(directory)?;
         }
@@ -64,54 +68,11 @@ struct Work<'a> {
     site: &'a Site<'a>,
     repository: &'a dyn Repository,
     run: &'a Run,
-    rows: Mutex<std::slice::Iter<'a, &'a Row>>,
     /// Paths that an interrupted restore left in their full length.
     present: HashSet<RelativePath>,
-    done: Mutex<Done>,
-}
-
-#[derive(Default)]
-struct Done {
-    placement: Placement,
-    failure: Option<Error>,
-}
-
-impl Done {
-    fn into_result(self) -> Result<Placement> {
-        match self.failure {
-            Some(error) => Err(error),
-            None => Ok(self.placement),
-        }
-    }
 }
 
 impl Work<'_> {
-    fn take_turns(&self) {
-        while let Some(row) = self.next() {
-            let result = self.run.check().and_then(|()| self.row(row));
-            let Ok(mut done) = self.done.lock() else { return };
-            match result {
-                Ok(Way::Written) => {
-                    done.placement.files_written += 1;
-                    done.placement.bytes_written += row.size;
-                }
-                Ok(Way::Kept) => done.placement.files_kept += 1,
-                Err(error) => {
-                    // The first failure is the cause; what the other worker says after it is not.
-                    done.failure.get_or_insert(error);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn next(&self) -> Option<&Row> {
-        if self.done.lock().ok()?.failure.is_some() {
-            return None;
-        }
-        self.rows.lock().ok()?.next().copied()
-    }
-
     fn row(&self, row: &Row) -> Result<Way> {
         let path = self.site.directories.path_of(&row.path);
         let md5 = self.expected_md5(row);
@@ -129,9 +90,9 @@ impl Work<'_> {
         let file = fs::create_new(&path, 0o600)?;
         let stored = self.repository.open(&self.site.plan.backup.label, row)?;
         let place = format!("{}: {}", self.site.plan.backup.label, row.path);
-        let segment = Segment { source: stored.as_ref(), place: &place, end: row.size, live: false };
-        let copy = Copy { kept: 0, segments: &[segment], full_length: row.size, md5: md5.is_some() };
-        let copied = transfer::copy(&copy, &file, self.run).map_err(|failure| self.not_copied(row, failure))?;
+        let segment = Segment { source: stored.as_ref(), place: &place, end: row.size, live: false, whole: None };
+        let copy = Copy { segments: &[segment], full_length: row.size, md5: md5.is_some() };
+        let copied = transfer::copy(&copy, &file, None, self.run).map_err(|failure| self.not_copied(row, failure))?;
         if copied.digest.blake3 != row.blake3 {
             return Err(self.corrupt(row, format!("its hash is {}, not {}", copied.digest.blake3, row.blake3)));
         }
@@ -167,7 +128,7 @@ impl Work<'_> {
             file.set_owner(owner.user, owner.group)?;
         }
         file.set_mode(mode(row, &self.site.plan.manifest.log))?;
-        file.sync()?;
+        transfer::sync(file, row.size, self.run)?;
         Ok(())
     }
 
@@ -178,6 +139,7 @@ impl Work<'_> {
                 .on(place)
                 .because(source)
                 .hint("look after the disk or the mount that holds the repository"),
+            Failure::Other { wanted, found, .. } => self.corrupt(row, format!("its hash is {found}, not {wanted}")),
             Failure::Target(error) => error.into(),
             Failure::Stopped(error) => error,
         }

@@ -124,7 +124,7 @@ pub struct Unhurried {
     pub priority: Priority,
     /// The rate.
     #[command(flatten)]
-    pub rate: Limit,
+    pub speed: Speed,
     /// Hours of the day, in local time, in which it may run, such as 22:00-05:00; it ends cleanly when they are over
     #[arg(long, env = "KBACKUP_WINDOW", value_name = "FROM-TO", help_heading = "Load")]
     pub window: Option<Window>,
@@ -138,15 +138,18 @@ pub struct Awaited {
     pub priority: Priority,
     /// The rate.
     #[command(flatten)]
-    pub rate: Limit,
+    pub speed: Speed,
 }
 
-/// How fast a verb may go.
+/// How fast a verb may go, and how fast it went.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub struct Limit {
+pub struct Speed {
     /// Read and copy no more bytes in a second, all threads together, such as 50MiB or 200MB [default: no limit]
     #[arg(long, env = "KBACKUP_LIMIT_RATE", value_name = "BYTES", value_parser = rate, help_heading = "Load")]
     pub limit_rate: Option<Rate>,
+    /// Tell at the end where the time went
+    #[arg(long, env = "KBACKUP_TIMINGS", help_heading = "Load")]
+    pub timings: bool,
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
@@ -175,17 +178,19 @@ pub struct Load {
     pub rate: Option<Rate>,
     /// The hours in which it may run.
     pub window: Option<Window>,
+    /// Tell where the time went.
+    pub timings: bool,
 }
 
 impl From<Unhurried> for Load {
-    fn from(Unhurried { priority, rate, window }: Unhurried) -> Self {
-        Self { priority, rate: rate.limit_rate, window }
+    fn from(Unhurried { priority, speed, window }: Unhurried) -> Self {
+        Self { priority, rate: speed.limit_rate, window, timings: speed.timings }
     }
 }
 
 impl From<Awaited> for Load {
-    fn from(Awaited { priority, rate }: Awaited) -> Self {
-        Self { priority, rate: rate.limit_rate, window: None }
+    fn from(Awaited { priority, speed }: Awaited) -> Self {
+        Self { priority, rate: speed.limit_rate, window: None, timings: speed.timings }
     }
 }
 
@@ -331,7 +336,7 @@ pub struct Backup {
     /// A diff reads the stream-existence filter again when the stored one is older
     #[arg(long, env = "KBACKUP_FILTER_MAX_AGE", value_name = "TIME", default_value = "24h")]
     pub filter_max_age: Span,
-    /// How much of what a diff takes over from an earlier backup is hashed again, in turns: bytes (`512MiB`), a percentage (`5%`), or 0
+    /// How much of what a diff takes over from an earlier backup is hashed again, in turns: bytes (`512MiB`; a file counts as 1 MiB at least), a percentage (`5%`), or 0
     #[arg(long, env = "KBACKUP_RECHECK", value_name = "SIZE|PERCENT", default_value = "1GiB")]
     pub recheck: Share,
     /// Tell what would be copied, and copy nothing

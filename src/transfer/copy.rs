@@ -6,21 +6,20 @@ use rustix::io::Errno;
 
 use super::extents::{Extent, extent_at};
 use super::hashing::{Digest, Hashing, PIECE, ZEROS};
+use super::writeback::WriteBack;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Run};
 use crate::fs::{File, IoError, Operation, ReadAt};
+use crate::manifest::Blake3Hash;
+use crate::timings::Activity;
 
 /// Bytes that the kernel copies at once.
 const KERNEL_PIECE: u64 = 4 * 1024 * 1024;
-/// Bytes that may be dirty before they are written back.
-const DIRTY: u64 = 32 * 1024 * 1024;
 
 /// How a file is put together. Every byte keeps its offset.
 #[derive(Debug, Clone, Copy)]
 pub struct Copy<'a> {
-    /// Bytes from the start that the target holds already, by [`clone`].
-    pub kept: u64,
-    /// Where the bytes from `kept` on come from, in order.
+    /// Where its bytes come from, in order.
     pub segments: &'a [Segment<'a>],
     /// Length of the target; what the segments do not reach is a hole.
     pub full_length: u64,
@@ -39,6 +38,8 @@ pub struct Segment<'a> {
     pub end: u64,
     /// Somebody writes to the file: never share its blocks.
     pub live: bool,
+    /// Of the first segment: what all bytes of the file hash to. It is proven on the way; of what lies behind the segment's end only the data is read.
+    pub whole: Option<Blake3Hash>,
 }
 
 impl std::fmt::Debug for Segment<'_> {
@@ -79,6 +80,16 @@ pub enum Failure {
         /// What the storage reports.
         source: io::Error,
     },
+    /// A source is not what it should be.
+    #[error("the bytes of `{place}` hash to {found}, not to {wanted}")]
+    Other {
+        /// The source.
+        place: String,
+        /// What it should hash to.
+        wanted: Blake3Hash,
+        /// What it hashes to.
+        found: Blake3Hash,
+    },
     /// The target cannot be written, or read again.
     #[error(transparent)]
     Target(#[from] IoError),
@@ -92,7 +103,7 @@ impl Failure {
     #[must_use]
     pub fn source_place(&self) -> Option<&str> {
         match self {
-            Self::Short { place, .. } | Self::Source { place, .. } => Some(place),
+            Self::Short { place, .. } | Self::Source { place, .. } | Self::Other { place, .. } => Some(place),
             Self::Target(_) | Self::Stopped(_) => None,
         }
     }
@@ -109,41 +120,67 @@ impl From<Failure> for Error {
                 Self::new(Kind::Unstable, "the file vanished while it was copied").on(place).because(source)
             }
             Failure::Source { place, source } => Self::from(IoError { operation: Operation::Read, path: PathBuf::from(place), source }),
+            Failure::Other { place, wanted, found } => Self::new(Kind::Unstable, "the file changed while it was copied")
+                .on(place)
+                .because(format!("its bytes hash to {found}, not to {wanted}")),
             Failure::Target(error) => error.into(),
             Failure::Stopped(error) => error,
         }
     }
 }
 
-/// Copies into `target`, which is new and holds nothing but the `kept` bytes. It is not synced at the end. Tells progress in bytes of the segments.
+/// Looks at a file while it is being copied.
+pub trait Follow: Send {
+    /// All bytes of `stored` before `end` are there now, and will most likely not have to be read from a disk.
+    fn follow(&mut self, stored: &dyn ReadAt, end: u64);
+}
+
+/// Whoever looks at a file while it is copied, if somebody does.
+pub type Follower<'a> = Option<&'a mut (dyn Follow + 'static)>;
+
+/// Copies into `target`, which is new and empty. It is not synced at the end. Tells progress in bytes of the segments.
+///
+/// Where the file system can, the target shares the blocks of the first segment's file, unless somebody writes to that.
 ///
 /// # Errors
 /// [`Failure`], which tells trouble with a source from trouble with the target.
-pub fn copy(plan: &Copy<'_>, target: &File, run: &Run) -> Result<Copied, Failure> {
+pub fn copy(plan: &Copy<'_>, target: &File, follow: Follower<'_>, run: &Run) -> Result<Copied, Failure> {
+    let shared = match plan.segments.first() {
+        Some(first) if !first.live && first.end > 0 => share(first, target)?,
+        _ => 0,
+    };
     target.set_size(plan.full_length)?;
-    std::thread::scope(|scope| {
-        let mut hashing = Hashing::start(scope, target, plan.full_length, plan.md5);
-        hashing.stored(0, plan.kept);
-        let mut copying = Copying { target, hashing: &mut hashing, run, offset: plan.kept, dirty: 0, read: 0, written: 0 };
-        for segment in plan.segments {
-            copying.segment(segment)?;
+    let mut copying = Copying {
+        target: Target { file: target, size: plan.full_length },
+        write_back: WriteBack::new(target, plan.full_length, run),
+        hashing: Hashing::new(plan.full_length, plan.md5, run),
+        follow,
+        run,
+        offset: 0,
+        read: 0,
+        written: 0,
+    };
+    copying.stored(shared)?;
+    for segment in plan.segments {
+        copying.segment(segment)?;
+        if let Some(whole) = segment.whole {
+            copying.prove(segment, whole)?;
         }
-        let Copying { offset, read, written, .. } = copying;
-        hashing.zeros(plan.full_length.saturating_sub(offset), run)?;
-        let digest = hashing.finish().map_err(|source| IoError { operation: Operation::Read, path: target.path().to_owned(), source })?;
-        Ok(Copied { digest, read, written })
-    })
+    }
+    let Copying { mut hashing, offset, read, written, .. } = copying;
+    hashing.zeros(plan.full_length.saturating_sub(offset))?;
+    Ok(Copied { digest: hashing.finish(), read, written })
 }
 
-/// Makes `target` hold the first `length` bytes of `source` by sharing its blocks, where the file system can; false where it cannot.
-///
-/// # Errors
-/// What the file system reports of the target.
-pub fn clone(source: &File, length: u64, target: &File) -> Result<bool, IoError> {
-    let cloned = target.system(Operation::Clone, |fd| rustix::fs::ioctl_ficlone(fd, source)).is_ok();
-    // Also where it failed half-way: an empty target is what a copy begins with.
-    target.set_size(if cloned { length } else { 0 })?;
-    Ok(cloned)
+/// Makes the empty `target` hold the bytes of a segment by sharing the blocks of its file, where the file system can; how many bytes that are.
+fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
+    let Some(source) = segment.source.file() else { return Ok(0) };
+    let shared = target.system(Operation::Clone, |fd| rustix::fs::ioctl_ficlone(fd, source)).is_ok();
+    // What lies behind the segment is none of the target's; neither is what a failure has left.
+    if shared || target.status()?.size > 0 {
+        target.set_size(if shared { segment.end } else { 0 })?;
+    }
+    Ok(if shared { segment.end } else { 0 })
 }
 
 /// How the bytes of a file go that nobody writes to.
@@ -157,23 +194,43 @@ enum Way {
     Reading,
 }
 
-struct Copying<'a, 'scope> {
-    target: &'a File,
-    hashing: &'a mut Hashing<'scope>,
+/// The target, as long as it will be.
+struct Target<'a> {
+    file: &'a File,
+    size: u64,
+}
+
+impl ReadAt for Target<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        ReadAt::read_at(self.file, offset, buffer)
+    }
+
+    fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        ReadAt::read_once_at(self.file, offset, buffer)
+    }
+}
+
+struct Copying<'a> {
+    target: Target<'a>,
+    write_back: WriteBack<'a>,
+    hashing: Hashing<'a>,
+    follow: Follower<'a>,
     run: &'a Run,
     /// Everything before it is done.
     offset: u64,
-    /// Bytes written since the last write-back.
-    dirty: u64,
     read: u64,
     written: u64,
 }
 
-impl Copying<'_, '_> {
+impl Copying<'_> {
     fn segment(&mut self, segment: &Segment<'_>) -> Result<(), Failure> {
         let file = segment.source.file();
         if let Some(file) = file {
-            advise(file);
+            advise(file, self.run);
         }
         match file {
             Some(file) if !segment.live => self.by_extents(file, segment),
@@ -183,15 +240,20 @@ impl Copying<'_, '_> {
     }
 
     fn by_extents(&mut self, file: &File, segment: &Segment<'_>) -> Result<(), Failure> {
-        let mut way = if file.copies_without_pages()? { Way::Kernel } else { Way::Unknown };
+        let mut way = match file.is_served()? {
+            true => Way::Kernel,
+            false if self.write_back.is_direct() => Way::Reading,
+            false => Way::Unknown,
+        };
         while self.offset < segment.end {
             self.run.check()?;
             match extent_at(file, self.offset, segment.end) {
                 Extent::Hole { end } => {
-                    self.hashing.zeros(end - self.offset, self.run)?;
-                    self.done(end, 0, 0)?;
+                    self.hashing.zeros(end - self.offset)?;
+                    self.done(end);
                 }
                 Extent::Data { end } => {
+                    self.write_back.reserve(self.offset, end);
                     if way == Way::Unknown {
                         self.by_reading(segment, end.min(self.offset + PIECE as u64))?;
                         way = if file.reads_once() { Way::Reading } else { Way::Kernel };
@@ -217,16 +279,20 @@ impl Copying<'_, '_> {
             self.run.check()?;
             let wanted = usize::try_from(self.run.pace().piece((end - self.offset).min(KERNEL_PIECE))).unwrap_or(PIECE);
             let (mut from, mut to) = (self.offset, self.offset);
-            let copied = self.target.system(Operation::Write, |fd| {
-                rustix::io::retry_on_intr(|| rustix::fs::copy_file_range(source, Some(&mut from), fd, Some(&mut to), wanted))
+            let copied = self.run.in_turn(Activity::Read, || {
+                self.target.file.system(Operation::Write, |fd| {
+                    rustix::io::retry_on_intr(|| rustix::fs::copy_file_range(source, Some(&mut from), fd, Some(&mut to), wanted))
+                })
             });
             match copied {
                 // The end of the file, or a file system that does not mean it: reading tells.
                 Ok(0) => return Ok(false),
                 Ok(count) => {
-                    let next = self.offset + count as u64;
-                    self.hashing.stored(self.offset, next);
-                    self.done(next, count as u64, count as u64)?;
+                    let count = count as u64;
+                    self.read += count;
+                    self.written += count;
+                    self.write_back.cached(count)?;
+                    self.stored(self.offset + count)?;
                 }
                 Err(error) if is_full(&error) => return Err(error.into()),
                 // Another file system, an old kernel, or a bad block: reading tells which.
@@ -244,42 +310,91 @@ impl Copying<'_, '_> {
             let piece = piece - self.offset % piece;
             let wanted = usize::try_from((end - self.offset).min(piece)).unwrap_or(PIECE);
             let mut buffer = self.hashing.buffer();
-            let count = buffer.fill(segment.source, self.offset, wanted).map_err(|error| source_failure(segment, error))?;
+            let fill = || buffer.fill(segment.source, self.offset, wanted);
+            let count = self.run.in_turn(Activity::Read, fill).map_err(|error| source_failure(segment, error))?;
             if count < wanted {
                 return Err(short(segment, self.offset + count as u64));
             }
-            let (target, offset) = (self.target, self.offset);
-            let written = self.hashing.bytes(buffer, |bytes| write_data(target, offset, bytes))?;
-            self.done(offset + count as u64, count as u64, written)?;
+            let (write_back, offset) = (&mut self.write_back, self.offset);
+            self.written += self.hashing.bytes(offset, buffer, |bytes| write_data(write_back, offset, bytes))?;
+            self.read += count as u64;
+            self.run.pace().spend(count as u64);
+            self.done(offset + count as u64);
         }
         Ok(())
     }
 
-    /// Everything before `offset` is done now, by so many bytes more.
-    fn done(&mut self, offset: u64, read: u64, written: u64) -> Result<(), Failure> {
-        self.run.pace().spend(read);
-        self.run.emit(Event::Progress { bytes: offset - self.offset });
-        self.offset = offset;
-        self.read += read;
-        self.written += written;
-        self.dirty += written;
-        if self.dirty >= DIRTY {
-            self.target.system(Operation::Sync, |fd| rustix::fs::fdatasync(fd))?;
-            self.dirty = 0;
+    /// Proves the whole file of the segment that everything up to `offset` came from.
+    fn prove(&self, segment: &Segment<'_>, wanted: Blake3Hash) -> Result<(), Failure> {
+        let found = self.hashing.continued(segment.source, segment.end)?.map_err(|error| source_failure(segment, error))?;
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Failure::Other { place: segment.place.to_owned(), wanted, found })
+    }
+
+    /// Hashes bytes that are stored already, up to `end`.
+    fn stored(&mut self, end: u64) -> Result<(), Failure> {
+        while self.offset < end {
+            self.run.check()?;
+            let (at, piece) = (self.offset, self.run.pace().piece(PIECE as u64));
+            let wanted = usize::try_from((end - at).min(piece)).unwrap_or(PIECE);
+            let mut buffer = self.hashing.buffer();
+            let unreadable = |source| IoError { operation: Operation::Read, path: self.target.file.path().to_owned(), source };
+            let fill = || buffer.fill(&self.target, at, wanted);
+            if self.run.in_turn(Activity::Read, fill).map_err(unreadable)? < wanted {
+                return Err(unreadable(io::ErrorKind::UnexpectedEof.into()).into());
+            }
+            self.hashing.bytes(at, buffer, |_| ());
+            self.run.pace().spend(wanted as u64);
+            self.done(at + wanted as u64);
         }
         Ok(())
+    }
+
+    /// Everything before `offset` is done now.
+    fn done(&mut self, offset: u64) {
+        self.run.emit(Event::Progress { bytes: offset - self.offset });
+        self.offset = offset;
+        if let Some(follow) = &mut self.follow {
+            let stored = Recent { target: &self.target, hashing: &self.hashing };
+            self.run.timings().time(Activity::Records, || follow.follow(&stored, offset));
+        }
+    }
+}
+
+/// The target, of which the last bytes need not be read again.
+struct Recent<'a> {
+    target: &'a Target<'a>,
+    hashing: &'a Hashing<'a>,
+}
+
+impl ReadAt for Recent<'_> {
+    fn size(&self) -> u64 {
+        self.target.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let at_hand = self.hashing.at_hand().find_map(|(begin, bytes)| {
+            let from = usize::try_from(offset.checked_sub(begin)?).ok()?;
+            bytes.get(from..).filter(|rest| !rest.is_empty())
+        });
+        match at_hand {
+            Some(bytes) => bytes.read_at(0, buffer),
+            None => self.target.read_at(offset, buffer),
+        }
     }
 }
 
 /// Writes the blocks of `bytes` that are not all zeros, and says how many bytes that were.
-fn write_data(target: &File, offset: u64, bytes: &[u8]) -> Result<u64, IoError> {
+fn write_data(write_back: &mut WriteBack<'_>, offset: u64, bytes: &[u8]) -> Result<u64, IoError> {
     let mut written = 0;
     let mut run_start = 0;
     let mut at = 0;
     let mut flush = |from: usize, to: usize| -> Result<(), IoError> {
         let data = bytes.get(from..to).unwrap_or_default();
         if !data.is_empty() {
-            target.write_all_at(offset + from as u64, data)?;
+            write_back.write(offset + from as u64, data)?;
             written += data.len() as u64;
         }
         Ok(())
@@ -297,9 +412,11 @@ fn write_data(target: &File, offset: u64, bytes: &[u8]) -> Result<u64, IoError> 
     Ok(written)
 }
 
-/// Advice for this open file only; where it is not understood nothing is lost.
-fn advise(file: &File) {
-    for advice in [Advice::Sequential, Advice::NoReuse] {
+/// Advice for this open file only; where it is not understood nothing is lost. A kernel that reads ahead gives the disk as much as it likes to do: where the run
+/// stands back it reads what it is asked for.
+pub(super) fn advise(file: &File, run: &Run) {
+    let way = if run.pace().stands_back() { Advice::Random } else { Advice::Sequential };
+    for advice in [way, Advice::NoReuse] {
         let _ = file.system(Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, advice));
     }
 }

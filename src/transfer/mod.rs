@@ -1,11 +1,13 @@
 //! Copies bytes and hashes them on the way: the source is read once, and what is hashed is what is stored.
 //!
-//! * A few buffers are read, hashed and written. Where the file system shares blocks or copies on its server, and where reading would fill the page cache anyway,
-//!   the kernel copies on one file system (`copy_file_range`), and the hashes are taken from the *copy* while it is cached; never a live file, whose blocks must not be shared.
-//! * Each hash has a thread of its own, fed with the same buffers: MD5 is the slow one.
+//! * Where the file system can, a copy shares the blocks of its source (`FICLONE`), and is hashed where it lies; never that of a live file. Where another machine
+//!   serves both, it copies (`copy_file_range`). Elsewhere bytes are read, hashed and written.
+//! * A file has one thread, which reads, writes and computes the BLAKE3; [`FILES_AT_ONCE`] have their MD5s computed beside it, together ([`crate::md5`]).
+//! * Whoever has to look into the file does so while it is copied ([`Follow`]), and nothing is read from a disk twice.
 //! * Holes of the source stay holes, and aligned blocks of zeros become holes; the hashes cover them as zeros.
-//! * Write-back begins while the copy goes on: at most 32 MiB of a file are dirty. The node syncs with every append, and a
-//!   large dirty amount would stall it.
+//! * The node syncs with every append, and its syncs wait for all that the disk has been given. So large files are written past the page cache (`O_DIRECT`), and nothing
+//!   is left for the end; where the file system cannot, at most 8 MiB of a file are dirty. A run that stands back uses the disk with one thread at a time, and leaves
+//!   it alone for a while after each piece ([`crate::pace::Pace::in_turn`]).
 //! * The page cache: what is read once does not stay in it (`RWF_DONTCACHE`, Linux 6.14), and what was there before stays. On older kernels (6.3) the pages are at least
 //!   not marked as used. Nothing is ever dropped from the source's cache, because that would evict the pages the node itself reads.
 //! * The pace: what is read or copied goes from the run's budget, once. Of files that others read, [`Paced`] sees to it.
@@ -14,7 +16,13 @@ mod copy;
 mod extents;
 mod hashing;
 mod paced;
+mod writeback;
 
-pub use copy::{Copied, Copy, Failure, Segment, clone, copy};
+pub use copy::{Copied, Copy, Failure, Follow, Follower, Segment, copy};
 pub use hashing::{Digest, hash_file};
 pub use paced::{Paced, paced};
+pub use writeback::sync;
+
+/// How many files are worth handling at once: each has a thread of its own. Eight fill enough lanes of the MD5 that it is no limit any more, and hide how far away
+/// a disk is; with more, a run that is interrupted has more to do again.
+pub const FILES_AT_ONCE: usize = 8;

@@ -8,7 +8,14 @@ use thread_priority::{
     thread_schedule_policy,
 };
 
-use crate::settings::arguments::Priority;
+use crate::event::{Observer, Run};
+use crate::settings::arguments::{Load, Priority};
+
+/// A run that takes no more of the machine than that; its thread is to be lowered beside.
+pub fn run(observer: impl Observer + 'static, load: Load) -> Run {
+    let run = Run::new(observer).limited_to(load.rate);
+    if load.priority == Priority::Normal { run } else { run.standing_back() }
+}
 
 /// Lowers this thread, and those it starts from now on.
 ///

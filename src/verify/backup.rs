@@ -2,19 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{BackupReport, Finding};
+use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
 use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
 use crate::repository::{Copy, Repository};
-use crate::transfer::{Digest, Paced, hash_file, paced};
-
-/// Files that are hashed at once; each hash has a thread of its own besides.
-const WORKERS: usize = 2;
+use crate::transfer::{Digest, FILES_AT_ONCE, Paced, hash_file, paced};
 
 /// What was learnt of stored files, for all backups that share them.
 #[derive(Default)]
@@ -111,38 +108,22 @@ impl Verification<'_> {
 
     /// The hashes of all files, against their rows and the server's own.
     fn hash(&mut self, shared: &mut Shared) -> Result<()> {
-        let rows = &self.manifest.files;
-        let next = AtomicUsize::new(0);
-        let known = Mutex::new(&mut *shared);
-        let wrong: Mutex<Vec<(usize, Vec<String>)>> = Mutex::default();
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..WORKERS)
-                .map(|_| {
-                    scope.spawn(|| -> Result<()> {
-                        while let Some((index, row)) = next_of(&next, rows) {
-                            self.run.check()?;
-                            let hashed = hash_row(self.repository, &self.manifest.label, row, &known, self.run)?;
-                            let found = wrong_with(self.manifest, row, &hashed);
-                            if !found.is_empty()
-                                && let Ok(mut wrong) = wrong.lock()
-                            {
-                                wrong.push((index, found));
-                            }
-                        }
-                        Ok(())
-                    })
-                })
-                .collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "a thread that verifies has died"))))
-        })?;
-        let mut wrong = wrong.into_inner().unwrap_or_default();
-        wrong.sort_by_key(|(index, _)| *index);
-        for (index, found) in wrong {
-            let path = rows.get(index).map(|row| &row.path);
-            found.into_iter().for_each(|what| self.tell(path.cloned(), what));
-        }
+        let (manifest, repository, run) = (self.manifest, self.repository, self.run);
+        let known = Mutex::new(shared);
+        let mut wrong = Vec::new();
+        crew::few(
+            FILES_AT_ONCE,
+            &manifest.files,
+            |row| -> Result<_> {
+                run.check()?;
+                let hashed = hash_row(repository, &manifest.label, row, &known, run)?;
+                Ok(wrong_with(manifest, row, &hashed))
+            },
+            |row, found| wrong.extend(found.into_iter().map(|what| (&row.path, what))),
+        )?;
+        // Whichever was hashed first.
+        wrong.sort_by_key(|(path, _)| *path);
+        wrong.into_iter().for_each(|(path, what)| self.tell(Some(path.clone()), what));
         Ok(())
     }
 
@@ -190,10 +171,10 @@ impl Verification<'_> {
     }
 
     fn scan(&mut self, chunks: &ChunkSet, file: &LogFile, end: LogPosition) -> Result<Option<proof::LogProof>> {
-        let stretch = Stretch { path: file.path.clone(), from: file.file.header.start_position() };
+        let stretch = Stretch::new(file.path.clone(), file.file.header.start_position());
         let scanned = proof::scan(self.files, chunks, &[stretch], Boundary::ZERO, WriterPosition(end), self.run);
         let proof = self.found(Some(&file.path), scanned)?;
-        self.records += proof.as_ref().map_or(0, |proof| proof.records);
+        self.records += proof.as_ref().map_or(0, |proof| proof.seen.records);
         Ok(proof)
     }
 
@@ -228,11 +209,6 @@ impl Verification<'_> {
         }
         Ok(())
     }
-}
-
-fn next_of<'a>(next: &AtomicUsize, rows: &'a [Row]) -> Option<(usize, &'a Row)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    rows.get(index).map(|row| (index, row))
 }
 
 /// What a stored file hashes to. Damage, an unreadable block among it, is no error.

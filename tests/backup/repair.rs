@@ -13,7 +13,7 @@ use kbackup::proof::Depth;
 use kbackup::repository::{DirectoryRepository, Repository, remembered};
 use kbackup::restore;
 use kbackup::verify::{self, Repaired, Which};
-use kbackup_testnode::Checkpoint;
+use kbackup_testnode::{Checkpoint, Synthetic};
 
 use super::bench::{Bench, flip, small, writable};
 
@@ -101,21 +101,25 @@ fn every_file_comes_round() {
 }
 
 #[test]
-fn what_is_built_upon_is_always_hashed() {
-    let bench = Bench::new(&small());
-    let full = bench.full().unwrap();
-    let active = "db/chunk-000005.000000";
-    flip(&bench.stored(&full).join(active), 2_000);
-    bench.append(5_000);
-    let second = diff(&bench, Share::Bytes(0));
-    let end = 128 + usize::try_from(bench.get(Checkpoint::Writer)).unwrap() % (64 * 1024);
-    let (stored, source) = (
-        std::fs::read(bench.stored(&second).join(active)).unwrap(),
-        std::fs::read(bench.db.join(active.trim_start_matches("db/"))).unwrap(),
-    );
-    assert!(stored.get(..end) == source.get(..end), "the damage went on into the new backup");
-    assert!(damaged(&bench, &full) && !damaged(&bench, &second));
-    bench.assert_restores(&second, &bench.events());
+fn what_is_built_upon_is_proven_whole() {
+    // In the bytes that are compared with the source, before them, and in the hole behind them.
+    for damaged_at in [399_000, 2_000, 900_000] {
+        let bench = Bench::new(&Synthetic { chunk_size: 1 << 20, active_bytes: 400_000, ..small() });
+        let full = bench.full().unwrap();
+        let active = "db/chunk-000005.000000";
+        flip(&bench.stored(&full).join(active), damaged_at);
+        bench.append(5_000);
+        let second = diff(&bench, Share::Bytes(0));
+        let end = 128 + usize::try_from(bench.get(Checkpoint::Writer)).unwrap() % (1 << 20);
+        let (stored, source) = (
+            std::fs::read(bench.stored(&second).join(active)).unwrap(),
+            std::fs::read(bench.db.join(active.trim_start_matches("db/"))).unwrap(),
+        );
+        assert!(stored.get(..end) == source.get(..end), "the damage went on into the new backup");
+        assert!(stored.get(end..).unwrap().iter().all(|byte| *byte == 0), "the damage went on into the new backup");
+        assert!(damaged(&bench, &full) && !damaged(&bench, &second), "{damaged_at}");
+        bench.assert_restores(&second, &bench.events());
+    }
 }
 
 #[test]

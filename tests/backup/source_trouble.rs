@@ -302,6 +302,19 @@ fn chunks_beyond_the_log_are_dropped() {
 }
 
 #[test]
+fn a_filter_that_cannot_be_had_costs_the_index_and_nothing_else() {
+    let bench = Bench::new(&small());
+    let filter = bench.tables()[0].with_extension("bloomfilter");
+    let elsewhere = bench.path("filter");
+    std::fs::rename(&filter, &elsewhere).unwrap();
+    symlink(&elsewhere, &filter).unwrap();
+    let summary = bench.take().unwrap();
+    assert!(!summary.index && bench.said().contains("carries no index"), "{}", bench.said());
+    bench.assert_sound();
+    bench.assert_restores(&summary, &bench.events());
+}
+
+#[test]
 fn a_chunk_that_vanishes_half_way_leaves_nothing_behind() {
     let bench = Bench::new(&small());
     let live = bench.serve();

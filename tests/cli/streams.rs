@@ -12,7 +12,7 @@ fn quiet_and_machine_readable_logs() {
     let stage = Stage::new("26.1-append");
     let output = stage.place.kbackup(&stage.line("full --repo repo --node URL --log error")).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
-    let output = stage.place.kbackup(&stage.line("diff --repo repo --node URL --log debug --log-format json --json")).output().unwrap();
+    let output = stage.place.kbackup(&stage.line("full --repo repo --node URL --log debug --log-format json --json")).output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["schema"], "kbackup.summary/1");
     let lines: Vec<serde_json::Value> =

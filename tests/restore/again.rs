@@ -9,6 +9,7 @@ use kbackup::event::{Event, Observer, Run};
 use kbackup::manifest::{RestoreMark, Role};
 use kbackup::repository::Repository;
 use kbackup::restore::{Accept, Found, Outcome, Report, Request, execute, holds_database};
+use kbackup::transfer::FILES_AT_ONCE;
 
 use super::stage::{Stage, Start, assert_restored, back_up, contents, request, run, start};
 use crate::backup::bench::workplace;
@@ -153,7 +154,6 @@ fn killed(stage: &Stage, targets: &[&Path], fault: &str) -> bool {
 
 #[test]
 fn what_was_written_before_a_kill_is_not_written_again() {
-    const WORKERS: usize = 2;
     let stage = Stage::at("26.1-append", workplace(), None, |_| ());
     let sizes: Vec<u64> = stage.manifest.files.iter().filter(|row| row.role != Role::Checkpoint).map(|row| row.size).collect();
     let mut most = 0;
@@ -165,7 +165,7 @@ fn what_was_written_before_a_kill_is_not_written_again() {
                 break;
             }
             let (right, wrong) = done(&stage, &target);
-            assert!(wrong <= WORKERS, "{operation} {count}: {wrong} files were in flight");
+            assert!(wrong <= FILES_AT_ONCE, "{operation} {count}: {wrong} files were in flight");
             if start(&target, &stage.manifest) == Start::Refused || right.len() < sizes.len() {
                 let report = stage.restore(&request(&[&target]));
                 let Outcome::Restored(placement) = &report.targets[0].outcome else { panic!("{:?}", report.failure()) };
@@ -194,7 +194,7 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.hints().concat().contains("leave this target out"), "{:?}", error.hints());
     let (right, wrong) = done(&stage, &two);
-    assert!(wrong <= 2 && !right.is_empty());
+    assert!(wrong <= FILES_AT_ONCE && !right.is_empty());
     let plan = stage.plan(&request(&[&one, &two])).unwrap();
     assert_eq!((&plan.targets[0].found, plan.targets[0].bytes_needed), (&Found::Finished, 0));
     let report = execute(&stage.repository, &plan, &run()).unwrap();

@@ -9,7 +9,7 @@ use kbackup::format::{ChunkSize, LogPosition, Md5Hash, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::proof::{ChunkSet, Fault, Proven, lineage, structure};
-use kbackup::repository::{DirectoryRepository, Ingest, Repository};
+use kbackup::repository::{Attributes, DirectoryRepository, Ingest, Repository};
 use kbackup::restore::{Plan, Report, Request, Target, execute, plan};
 
 use crate::fixtures::DataDirectory;
@@ -132,7 +132,9 @@ pub(crate) fn back_up(
             chunk: None,
             table_md5: None,
         };
-        let mut ingest = Ingest { source: &file, length: entry.size, full_length: entry.size, md5: false, live: false, mode: 0o644 };
+        let attributes = Attributes { mode: 0o644, modified: Timestamp::UNIX_EPOCH };
+        let mut ingest =
+            Ingest { source: &file, length: entry.size, full_length: entry.size, md5: false, live: false, attributes, follow: None };
         row.role = match name.as_str() {
             "kurrent.ddb" | "kurrent.ddb.wal" => Role::SecondaryIndex,
             "streamExistenceFilter.chk" => Role::StreamFilterCheckpoint,
@@ -165,9 +167,9 @@ pub(crate) fn back_up(
             row.table_md5 = Some(last_16(&file, entry.size));
         }
         let stored = match name.as_str() {
-            "writer.chk" | "chaser.chk" => incoming.write(&entry.path, &writer.to_le_bytes(), 0o644),
-            "truncate.chk" => incoming.write(&entry.path, &(-1_i64).to_le_bytes(), 0o644),
-            _ => incoming.ingest(&entry.path, &ingest),
+            "writer.chk" | "chaser.chk" => incoming.write(&entry.path, &writer.to_le_bytes(), attributes),
+            "truncate.chk" => incoming.write(&entry.path, &(-1_i64).to_le_bytes(), attributes),
+            _ => incoming.ingest(&entry.path, ingest),
         };
         row.blake3 = stored.unwrap().blake3;
         files.push(row);

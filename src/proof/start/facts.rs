@@ -1,6 +1,7 @@
 //! Reads a directory for what a start depends on. What cannot be read is a fact too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::simulate::{
     CheckpointFact, ChunkFact, Damage, End, Facts, Hidden, IndexFact, MapFact, StreamFilterFact, TableFact, TableProblem,
@@ -72,7 +73,7 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
         writer,
         position: facts_log.proof.as_ref().map(|proof| proof.boundary.position().get()),
         epochs: facts_log.epochs,
-        last_event: facts_log.proof.as_ref().and_then(|proof| proof.last_event),
+        last_event: facts_log.proof.as_ref().and_then(|proof| proof.seen.last_event),
     });
     let summary = index.map.as_ref().map(|map| IndexSummary {
         tables: map.tables.len() as u64,
@@ -99,7 +100,8 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
 fn readable(chunks: &[ChunkFact]) -> Option<ChunkSet> {
     let good = chunks.iter().filter_map(|fact| {
         let file = fact.file.as_ref().ok().filter(|file| file.header.start == fact.listed.name.start)?;
-        Some(LogFile { path: fact.listed.path.clone(), name: fact.listed.name, mode: fact.listed.mode, file: file.clone() })
+        let Listed { path, name, mode, stamp } = fact.listed.clone();
+        Some(LogFile { path, name, mode, file: Arc::new(file.clone()), stamp })
     });
     ChunkSet::of_readable(good.collect())
 }
@@ -258,11 +260,8 @@ impl Gathering<'_> {
         // Only where the append that the chunk begins with began in the one before, that one is needed.
         let attempts = [[current, None], [previous, current]];
         for attempt in attempts {
-            let stretches: Vec<Stretch> = attempt
-                .into_iter()
-                .flatten()
-                .map(|file| Stretch { path: file.path.clone(), from: file.file.header.start_position() })
-                .collect();
+            let stretches: Vec<Stretch> =
+                attempt.into_iter().flatten().map(|file| Stretch::new(file.path.clone(), file.file.header.start_position())).collect();
             let Some(first) = attempt.into_iter().flatten().next() else { continue };
             let begins = first.file.header.start_position();
             match scan_or_damage(self.files, set, &stretches, Boundary::ZERO, WriterPosition(position), self.run) {
@@ -295,7 +294,7 @@ impl Gathering<'_> {
             if header.end_position() > writer || file.file.footer().is_none() || header.transform != Transform::Identity {
                 continue;
             }
-            let stretch = Stretch { path: file.path.clone(), from: header.start_position() };
+            let stretch = Stretch::new(file.path.clone(), header.start_position());
             let end = WriterPosition(header.end_position());
             match scan_or_damage(self.files, set, &[stretch], Boundary::ZERO, end, self.run) {
                 Ok(_) => {}

@@ -766,7 +766,7 @@ impl Start<'_> {
             self.files.iter().filter_map(|index| Some((*index, self.facts.chunks.get(*index)?))).collect();
         let names: Vec<Listed> = remaining.iter().map(|(_, fact)| fact.listed.clone()).collect();
         let ends: BTreeMap<_, _> = remaining.iter().map(|(index, fact)| (fact.listed.name, *self.range_of(*index).end())).collect();
-        let selection = select(&names, self.line, |listed| Ok(ChunkNumber(ends.get(&listed.name).copied().unwrap_or_default())));
+        let selection = select(&names, self.line, |_, listed| Ok(ChunkNumber(ends.get(&listed.name).copied().unwrap_or_default())));
         let Ok(selection) = selection else { return Used::default() };
         Used {
             used: selection.used.into_iter().filter_map(|place| remaining.get(place)).map(|(index, _)| *index).collect(),

@@ -17,8 +17,8 @@ use crate::format::{Md5Hash, ReadAt};
 use crate::fs::{self, IoError};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Label, Manifest, RelativePath, Row};
 use crate::proof::Proven;
-use crate::repository::{Incoming, Ingest, Stored};
-use crate::transfer::{self, Failure, Segment};
+use crate::repository::{Attributes, Incoming, Ingest, Stored};
+use crate::transfer::{self, Failure, Follower, Segment};
 
 /// A backup in the making: `incoming/<id>/`, which becomes `backups/LABEL/` by one rename.
 ///
@@ -75,20 +75,25 @@ impl<'a> DirectoryIncoming<'a> {
     }
 
     fn own(&self) -> MutexGuard<'_, BTreeMap<RelativePath, bool>> {
-        // A set is whole after every call, also where a thread ended early beside it.
+        // It is whole after every call, also where a thread ended early beside it.
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn parent(&self, row: &Row) -> Result<&Files> {
+        let none = || Error::new(Kind::Failed, "there is no earlier backup to take a file from").on(&row.path);
+        self.parent.as_ref().map(|(_, files)| files).ok_or_else(none)
+    }
+
     fn held(&self, row: &Row) -> Result<fs::File> {
-        match &self.parent {
-            Some((_, files)) => files.open_row(row),
-            None => Err(Error::new(Kind::Failed, "there is no earlier backup to take a file from").on(&row.path)),
-        }
+        self.parent(row)?.open_row(row)
     }
 
     /// Where a file goes; its directories are there.
     fn place(&self, path: &RelativePath) -> Result<PathBuf> {
         let place = self.files.path_of(path);
+        if matches!(self.files.has_directories(path), Ok(true)) {
+            return Ok(place);
+        }
         let below = place.strip_prefix(self.files.top()).unwrap_or(&place);
         let mut directory = self.files.top().to_owned();
         for part in fs::parent(below) {
@@ -112,36 +117,42 @@ impl<'a> DirectoryIncoming<'a> {
 
     /// Gives a file its name. Only now, when its bytes are on the disk: what an interrupted run leaves under a name was synced with success, even if the
     /// process was killed right after a failed sync. That sync's file has no name yet.
-    fn finish(&self, draft: &Draft, path: &RelativePath, mode: u32, has_md5: bool) -> Result<(), IoError> {
-        self.changed(set_mode(&draft.file, mode))?;
-        self.changed(draft.file.sync())?;
+    fn finish(&self, draft: &Draft, path: &RelativePath, size: u64, attributes: Attributes, has_md5: bool) -> Result<(), IoError> {
+        self.changed(set_attributes(&draft.file, attributes))?;
+        self.changed(transfer::sync(&draft.file, size, self.run))?;
         self.changed(fs::rename(&draft.staged, &draft.place))?;
         self.own().insert(path.clone(), has_md5);
         Ok(())
     }
 
-    fn copy(&self, draft: &Draft, path: &RelativePath, plan: &transfer::Copy<'_>, mode: u32) -> Result<Stored, Failure> {
+    fn copy(
+        &self,
+        draft: &Draft,
+        path: &RelativePath,
+        plan: &transfer::Copy<'_>,
+        attributes: Attributes,
+        follow: Follower<'_>,
+    ) -> Result<Stored, Failure> {
         let captured = clock::now();
-        let copied = transfer::copy(plan, &draft.file, self.run).inspect_err(|failure| {
+        let copied = transfer::copy(plan, &draft.file, follow, self.run).inspect_err(|failure| {
             if matches!(failure, Failure::Target(_)) {
                 self.failed.store(true, Ordering::SeqCst);
             }
         })?;
-        self.finish(draft, path, mode, plan.md5)?;
+        self.finish(draft, path, plan.full_length, attributes, plan.md5)?;
         self.bytes_stored.fetch_add(copied.written, Ordering::Relaxed);
         let transfer::Digest { size, blake3, md5 } = copied.digest;
         Ok(Stored { size, blake3, md5, captured })
     }
 
     /// A file of the repository as the first bytes of a new one: shared where the file system can, else copied.
-    fn copy_from_repository(&self, path: &RelativePath, from: &fs::File, rest: &Rest<'_>) -> Result<Stored> {
+    fn copy_from_repository(&self, path: &RelativePath, from: &fs::File, rest: Rest<'_>) -> Result<Stored> {
         let draft = self.create(path)?;
-        let kept = if self.changed(transfer::clone(from, rest.prefix, &draft.file))? { rest.prefix } else { 0 };
         let place = from.path().display().to_string();
-        let prefix = Segment { source: from, place: &place, end: rest.prefix, live: false };
+        let prefix = Segment { source: from, place: &place, end: rest.prefix, live: false, whole: rest.whole };
         let segments: Vec<Segment<'_>> = std::iter::once(prefix).chain(rest.segment).collect();
-        let plan = transfer::Copy { kept, segments: &segments, full_length: rest.full_length, md5: rest.md5 };
-        self.copy(&draft, path, &plan, rest.mode).map_err(|failure| {
+        let plan = transfer::Copy { segments: &segments, full_length: rest.full_length, md5: rest.md5 };
+        self.copy(&draft, path, &plan, rest.attributes, rest.follow).map_err(|failure| {
             let stored = failure.source_place() == Some(place.as_str());
             let error = Error::from(failure);
             if stored { error.with_kind(Kind::StoredCorrupt) } else { error }
@@ -150,22 +161,23 @@ impl<'a> DirectoryIncoming<'a> {
 
     /// What was adopted can be as large as the parent: only names and lengths are compared.
     fn check_rows(&self, manifest: &Manifest) -> Result<()> {
-        let found: BTreeMap<RelativePath, u64> = self.files.files()?.into_iter().map(|entry| (entry.path, entry.size)).collect();
         let wrong = |path: &RelativePath, why: String| {
             Err(Error::new(Kind::Failed, "the files are not those of the manifest").on(self.files.place_of(path)).because(why))
         };
-        for row in &manifest.files {
-            match found.get(&row.path) {
-                None => return wrong(&row.path, "the file is missing".to_owned()),
-                Some(size) if *size != row.size => return wrong(&row.path, format!("it has {size} bytes, its row says {}", row.size)),
+        let mut rows: Vec<&Row> = manifest.files.iter().collect();
+        rows.sort_by(|one, other| one.path.cmp(&other.path));
+        let mut rows = rows.into_iter().peekable();
+        for entry in self.files.files()? {
+            match rows.next_if(|row| row.path <= entry.path) {
+                Some(row) if row.path < entry.path => return wrong(&row.path, "the file is missing".to_owned()),
+                Some(row) if row.size != entry.size => {
+                    return wrong(&row.path, format!("it has {} bytes, its row says {}", entry.size, row.size));
+                }
                 Some(_) => {}
+                None => return wrong(&entry.path, "it has no row".to_owned()),
             }
         }
-        let rows: BTreeSet<&RelativePath> = manifest.files.iter().map(|row| &row.path).collect();
-        match found.keys().find(|path| !rows.contains(path)) {
-            Some(path) => wrong(path, "it has no row".to_owned()),
-            None => Ok(()),
-        }
+        rows.next().map_or(Ok(()), |row| wrong(&row.path, "the file is missing".to_owned()))
     }
 
     /// No backup has the name of this one.
@@ -178,15 +190,17 @@ impl<'a> DirectoryIncoming<'a> {
         Ok(())
     }
 
-    /// Modes and times as on the node, so that a plain copy looks like it.
+    /// Modes and times as on the node, so that a plain copy looks like it: of what was taken up, and of what was changed since it was stored.
     fn finish_files(&self, manifest: &Manifest) -> Result<()> {
         let own = self.own();
         for row in manifest.files.iter().filter(|row| own.contains_key(&row.path)) {
             self.run.check()?;
             let file = fs::open(&self.files.path_of(&row.path))?;
-            self.changed(set_mode(&file, row.mode))?;
-            self.changed(where_known(file.set_modified(row.modified.into())))?;
-            self.changed(file.sync())?;
+            let attributes = row.into();
+            if !has_attributes(&file.status()?, attributes) {
+                self.changed(set_attributes(&file, attributes))?;
+                self.changed(file.sync())?;
+            }
             // The proof has read it; nobody else will soon. Advice, and so never an error.
             let _ = file.system(fs::Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, Advice::DontNeed));
         }
@@ -195,9 +209,14 @@ impl<'a> DirectoryIncoming<'a> {
 
     fn sync_directories(&self, manifest: &Manifest) -> Result<()> {
         let mut directories = BTreeSet::new();
+        let mut last = None;
         for row in &manifest.files {
             let place = self.files.path_of(&row.path);
-            directories.extend(place.ancestors().skip(1).take_while(|above| above.starts_with(self.files.top())).map(PathBuf::from));
+            let directory = place.parent().map(PathBuf::from);
+            if directory != last {
+                directories.extend(place.ancestors().skip(1).take_while(|above| above.starts_with(self.files.top())).map(PathBuf::from));
+                last = directory;
+            }
         }
         for directory in &directories {
             self.changed(fs::sync_directory(directory))?;
@@ -224,10 +243,13 @@ impl Drop for Draft {
 struct Rest<'a> {
     /// Bytes from the start that come from the repository.
     prefix: u64,
+    /// What all of the repository's file hashes to, where that is to be proven.
+    whole: Option<Blake3Hash>,
     segment: Option<Segment<'a>>,
     full_length: u64,
     md5: bool,
-    mode: u32,
+    attributes: Attributes,
+    follow: Follower<'a>,
 }
 
 /// The commit failed, and could not be taken back either. All below the name is durable; only the name may go with a loss of power. To take the manifest away
@@ -248,8 +270,17 @@ fn not_as_stored(file: &fs::File, found: Blake3Hash, row: &Row) -> Error {
 }
 
 /// The server's bits for owner, group and others; the owner can always read what is stored.
-pub(super) fn set_mode(file: &fs::File, mode: u32) -> Result<(), IoError> {
-    where_known(file.set_mode(mode & 0o777 | 0o400))
+const fn stored_mode(mode: u32) -> u32 {
+    mode & 0o777 | 0o400
+}
+
+pub(super) fn set_attributes(file: &fs::File, attributes: Attributes) -> Result<(), IoError> {
+    where_known(file.set_mode(stored_mode(attributes.mode)))?;
+    where_known(file.set_modified(attributes.modified.into()))
+}
+
+fn has_attributes(status: &fs::Status, attributes: Attributes) -> bool {
+    status.mode & 0o7777 == stored_mode(attributes.mode) && status.modified == attributes.modified.into()
 }
 
 /// Not every file system keeps modes and times; the rows do.
@@ -297,21 +328,44 @@ impl Incoming for DirectoryIncoming<'_> {
         Ok(())
     }
 
-    fn adopt(&self, row: &Row) -> Result<()> {
-        let held = self.held(row)?;
+    fn adopt(&self, row: &Row) -> Result<Box<dyn ReadAt>> {
+        let parent = self.parent(row)?;
         let place = self.place(&row.path)?;
-        self.remove(&row.path)?;
-        match fs::hard_link(held.path(), &place) {
-            Ok(()) => return Ok(()),
+        let from = parent.path_of(&row.path);
+        if !parent.has_directories(&row.path)? {
+            // It tells what is wrong.
+            self.held(row)?;
+        }
+        let mut linked = fs::hard_link(&from, &place);
+        if linked.as_ref().is_err_and(|error| error.source.kind() == std::io::ErrorKind::AlreadyExists) {
+            self.remove(&row.path)?;
+            linked = fs::hard_link(&from, &place);
+        }
+        match linked {
+            // Looked at under its new name: whatever the old one leads to a moment later, this is what the backup has.
+            Ok(()) => match self.files.open_row(row) {
+                Ok(file) => return Ok(Box::new(file)),
+                Err(error) => {
+                    self.remove(&row.path)?;
+                    return Err(self.held(row).err().unwrap_or(error));
+                }
+            },
             Err(error) if cannot_link(&error) => {}
+            Err(error) if error.is_not_found() => {
+                self.held(row)?;
+                self.changed(Err(error))?;
+            }
             result => self.changed(result)?,
         }
-        let rest = Rest { prefix: row.size, segment: None, full_length: row.size, md5: false, mode: row.mode };
-        let stored = self.copy_from_repository(&row.path, &held, &rest)?;
+        let held = self.held(row)?;
+        self.remove(&row.path)?;
+        let rest =
+            Rest { prefix: row.size, whole: None, segment: None, full_length: row.size, md5: false, attributes: row.into(), follow: None };
+        let stored = self.copy_from_repository(&row.path, &held, rest)?;
         if stored.blake3 != row.blake3 {
             return Err(not_as_stored(&held, stored.blake3, row));
         }
-        Ok(())
+        Ok(Box::new(self.files.open_row(row)?))
     }
 
     fn take_up(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {
@@ -337,44 +391,57 @@ impl Incoming for DirectoryIncoming<'_> {
         Ok(None)
     }
 
-    fn ingest(&self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Stored> {
+    fn ingest(&self, path: &RelativePath, ingest: Ingest<'_>) -> Result<Stored> {
         let draft = self.create(path)?;
         let place = ingest.source.path().display().to_string();
-        let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live };
-        let plan = transfer::Copy { kept: 0, segments: &[segment], full_length: ingest.full_length.max(ingest.length), md5: ingest.md5 };
-        Ok(self.copy(&draft, path, &plan, ingest.mode)?)
+        let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live, whole: None };
+        let plan = transfer::Copy { segments: &[segment], full_length: ingest.full_length.max(ingest.length), md5: ingest.md5 };
+        Ok(self.copy(&draft, path, &plan, ingest.attributes, ingest.follow)?)
     }
 
     /// The parent's file plays the part of the `.old` file of the vendor's procedure: it is read where it lies, and stays.
-    fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, ingest: &Ingest<'_>) -> Result<Stored> {
+    fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, ingest: Ingest<'_>) -> Result<Stored> {
         let from = self.held(held)?;
         if prefix > held.size || prefix > ingest.length {
             let why = format!("{prefix} bytes of a file of {}, for one of {}", held.size, ingest.length);
             return Err(Error::new(Kind::Failed, "cannot extend a file beyond its end").on(path).because(why));
         }
         let place = ingest.source.path().display().to_string();
-        let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live };
+        let segment = Segment { source: ingest.source, place: &place, end: ingest.length, live: ingest.live, whole: None };
         let full_length = ingest.full_length.max(ingest.length);
-        self.copy_from_repository(path, &from, &Rest { prefix, segment: Some(segment), full_length, md5: ingest.md5, mode: ingest.mode })
+        let rest = Rest {
+            prefix,
+            whole: Some(held.blake3),
+            segment: Some(segment),
+            full_length,
+            md5: ingest.md5,
+            attributes: ingest.attributes,
+            follow: ingest.follow,
+        };
+        self.copy_from_repository(path, &from, rest)
     }
 
-    fn write(&self, path: &RelativePath, bytes: &[u8], mode: u32) -> Result<Stored> {
+    fn write(&self, path: &RelativePath, bytes: &[u8], attributes: Attributes) -> Result<Stored> {
         let captured = clock::now();
         let draft = self.create(path)?;
         self.changed(draft.file.write_all_at(0, bytes))?;
-        self.finish(&draft, path, mode, false)?;
+        self.finish(&draft, path, bytes.len() as u64, attributes, false)?;
         self.bytes_stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Stored { size: bytes.len() as u64, blake3: Blake3Hash::of(bytes), md5: None, captured })
     }
 
-    fn cut(&self, path: &RelativePath, length: u64, full_length: u64, mode: u32) -> Result<Stored> {
+    fn cut(&self, path: &RelativePath, length: u64, full_length: u64, attributes: Attributes) -> Result<Stored> {
         let whole = fs::open(&self.files.path_of(path))?;
         if length > whole.size() || length > full_length {
             let why = format!("{length} bytes of a file of {}, for one of {full_length}", whole.size());
             return Err(Error::new(Kind::Failed, "cannot cut a file beyond its end").on(path).because(why));
         }
         // Always a new inode: the old one may be the parent's too.
-        self.copy_from_repository(path, &whole, &Rest { prefix: length, segment: None, full_length, md5: false, mode })
+        self.copy_from_repository(
+            path,
+            &whole,
+            Rest { prefix: length, whole: None, segment: None, full_length, md5: false, attributes, follow: None },
+        )
     }
 
     fn remove(&self, path: &RelativePath) -> Result<()> {

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::incoming::{cannot_link, set_mode, where_known};
+use super::incoming::{cannot_link, set_attributes};
 use super::layout::{FILE_MODE, is_directory, make_directory};
 use super::{DirectoryRepository, Lock};
 use crate::clock;
@@ -28,16 +28,14 @@ impl<'a> DirectoryMending<'a> {
     /// A copy of its own where no further link can be had.
     fn copy(&self, from: &fs::File, row: &Row, staged: &std::path::Path) -> Result<()> {
         let file = fs::create_new(staged, FILE_MODE)?;
-        let kept = if transfer::clone(from, row.size, &file)? { row.size } else { 0 };
         let place = from.path().display().to_string();
-        let segment = Segment { source: from, place: &place, end: row.size, live: false };
-        let plan = transfer::Copy { kept, segments: &[segment], full_length: row.size, md5: false };
-        let copied = transfer::copy(&plan, &file, self.run)?;
+        let segment = Segment { source: from, place: &place, end: row.size, live: false, whole: None };
+        let plan = transfer::Copy { segments: &[segment], full_length: row.size, md5: false };
+        let copied = transfer::copy(&plan, &file, None, self.run)?;
         if copied.digest.blake3 != row.blake3 {
             return Err(Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").at(from.path()));
         }
-        set_mode(&file, row.mode)?;
-        where_known(file.set_modified(row.modified.into()))?;
+        set_attributes(&file, row.into())?;
         Ok(file.sync()?)
     }
 

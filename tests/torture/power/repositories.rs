@@ -96,7 +96,7 @@ fn a_diff_and_another_full() {
 fn a_backup_after_a_killed_one() {
     let bench = Bench::new(&small());
     for (number, (verb, operation, count)) in
-        [("full", "create", 4), ("full", "sync", 9), ("full", "sync", 40), ("full", "rename", 3), ("diff", "sync", 12)]
+        [("full", "create", 4), ("full", "sync", 9), ("full", "sync", 22), ("full", "rename", 3), ("diff", "sync", 12)]
             .into_iter()
             .enumerate()
     {

@@ -1,0 +1,92 @@
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::mpsc::channel;
+
+/// Does some large pieces of work, on up to `threads` threads, and hands every result to `done` on the caller's thread, as they come.
+///
+/// After the first failure nothing more is begun; what is under way comes to its end, and `done` gets what succeeded.
+///
+/// # Errors
+/// The first that `work` returned.
+pub fn few<'a, T: Sync, R: Send, E: Send>(
+    threads: usize,
+    items: &'a [T],
+    work: impl Fn(&'a T) -> Result<R, E> + Sync,
+    mut done: impl FnMut(&'a T, R),
+) -> Result<(), E> {
+    if threads <= 1 || items.len() <= 1 {
+        return items.iter().try_for_each(|item| work(item).map(|result| done(item, result)));
+    }
+    let left = Mutex::new(items.iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let stop = || *left.lock().unwrap_or_else(PoisonError::into_inner) = [].iter();
+    let (results, arriving) = channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            let (results, work) = (results.clone(), &work);
+            scope.spawn(move || {
+                while let Some(item) = next() {
+                    // The caller takes them to the end.
+                    let _ = results.send((item, work(item)));
+                }
+            });
+        }
+        drop(results);
+        let mut outcome = Ok(());
+        for (item, result) in arriving {
+            match result {
+                Ok(result) => done(item, result),
+                Err(error) => {
+                    stop();
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        outcome
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn each_item_is_done_once() {
+        let items: Vec<usize> = (0..1000).collect();
+        for threads in [0, 1, 2, 7, 5000] {
+            let mut seen = BTreeSet::new();
+            few(
+                threads,
+                &items,
+                |item| Ok::<_, ()>(item + 1),
+                |item, result| {
+                    assert_eq!(result, item + 1);
+                    assert!(seen.insert(*item));
+                },
+            )
+            .unwrap();
+            assert_eq!(seen.len(), items.len(), "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn after_a_failure_nothing_more_is_begun_and_what_succeeded_is_kept() {
+        let items: Vec<usize> = (0..100_000).collect();
+        for threads in [1, 4] {
+            let begun = AtomicUsize::new(0);
+            let mut kept = 0;
+            let work = |item: &usize| {
+                begun.fetch_add(1, Ordering::SeqCst);
+                if *item == 10 { Err("ten") } else { Ok(()) }
+            };
+            let outcome = few(threads, &items, work, |_, ()| kept += 1);
+            assert_eq!(outcome, Err("ten"));
+            let begun = begun.into_inner();
+            assert_eq!(kept, begun - 1, "{threads} threads");
+            assert!(begun < items.len(), "{begun}");
+        }
+    }
+}
