@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, OFlags, StatxFlags};
+use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::crew;
@@ -289,6 +289,14 @@ impl File {
                 self.keeps.store(true, Ordering::Relaxed);
                 self.read_at(offset, buffer)
             }
+        }
+    }
+
+    /// Tells the kernel that only what is asked for is wanted, and not again. It would read ahead as much as it likes, which keeps the disk from others; and of what it
+    /// has brought in for [`Self::read_once_at`] it drops a part before it is asked for, and reads that again. Advice: where it is not understood nothing is lost.
+    pub fn expect_pieces(&self) {
+        for advice in [Advice::Random, Advice::NoReuse] {
+            let _ = self.system(Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, advice));
         }
     }
 

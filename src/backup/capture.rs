@@ -238,6 +238,9 @@ impl<'a> Capture<'a> {
             let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path);
             Ok(Glance::Unlike(error.because(why)))
         };
+        if let Some(file) = stored.file() {
+            file.expect_pieces();
+        }
         let stamp = stored.file().map(|file| Stamp::from(file.found()));
         let mut stored = stored;
         if row.size <= SMALL {

@@ -143,6 +143,7 @@ fn gap(capture: &Capture<'_>, missing: ChunkNumber, found: ChunkNumber, allowed:
 fn inspect<'a>(capture: &Capture<'_>, found: &'a LogFile) -> Result<Chunk<'a>> {
     let path = &found.path;
     let file = open(capture.source, path)?;
+    file.expect_pieces();
     let state = chunk::inspect(&file).in_source(file.path())?;
     if state.header.end != found.end() {
         return Err(changed("a chunk was replaced by another one").at(file.path()));

@@ -188,6 +188,7 @@ impl Table {
     fn open(capture: &Capture<'_>, id: TableId) -> Result<Self> {
         let path = known(&format!("index/{id}"))?;
         let file = open(capture.source, &path)?;
+        file.expect_pieces();
         let layout = ptable::inspect(&file).in_source(file.path())?;
         Ok(Self { path, file, layout })
     }

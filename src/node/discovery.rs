@@ -295,6 +295,7 @@ fn epoch_at(directories: &Directories, position: LogPosition) -> Result<Option<E
             Err(error) if error.is_not_found() => continue,
             result => result.map_err(of_node)?,
         };
+        file.expect_pieces();
         let Ok(found) = chunk::inspect(&file) else { continue };
         most = found.header.chunk_size.chunk_of(position);
         if !found.header.covers(position) {

@@ -1,7 +1,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use rustix::fs::Advice;
 use rustix::io::Errno;
 
 use super::extents::{Extent, extent_at};
@@ -230,7 +229,7 @@ impl Copying<'_> {
     fn segment(&mut self, segment: &Segment<'_>) -> Result<(), Failure> {
         let file = segment.source.file();
         if let Some(file) = file {
-            advise(file, self.run);
+            file.expect_pieces();
         }
         match file {
             Some(file) if !segment.live => self.by_extents(file, segment),
@@ -410,15 +409,6 @@ fn write_data(write_back: &mut WriteBack<'_>, offset: u64, bytes: &[u8]) -> Resu
     }
     flush(run_start, bytes.len())?;
     Ok(written)
-}
-
-/// Advice for this open file only; where it is not understood nothing is lost. A kernel that reads ahead gives the disk as much as it likes to do: where the run
-/// stands back it reads what it is asked for.
-pub(super) fn advise(file: &File, run: &Run) {
-    let way = if run.pace().stands_back() { Advice::Random } else { Advice::Sequential };
-    for advice in [way, Advice::NoReuse] {
-        let _ = file.system(Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, advice));
-    }
 }
 
 fn is_full(error: &IoError) -> bool {

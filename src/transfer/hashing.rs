@@ -2,7 +2,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use super::copy::advise;
 use super::extents::{Extent, extent_at};
 use super::writeback::BLOCK;
 use crate::error::{Error, Kind, Result};
@@ -156,7 +155,7 @@ impl<'a> Hashing<'a> {
         let run = self.run;
         let size = file.size();
         if let Some(file) = file.file() {
-            advise(file, run);
+            file.expect_pieces();
         }
         while offset < size {
             run.check()?;
