@@ -159,6 +159,9 @@ pub fn copy(plan: &Copy<'_>, target: &File, follow: Follower<'_>, run: &Run) -> 
         read: 0,
         written: 0,
     };
+    if shared > 0 {
+        target.expect_pieces();
+    }
     copying.stored(shared)?;
     for segment in plan.segments {
         copying.segment(segment)?;
