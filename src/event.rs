@@ -284,7 +284,7 @@ impl Run {
         self
     }
 
-    /// The same run, which leaves the disk to others after each write.
+    /// The same run, which uses the disk with one thread at a time, and leaves it to others after each piece.
     #[must_use]
     pub fn standing_back(mut self) -> Self {
         self.pace = self.pace.standing_back();

@@ -144,6 +144,13 @@ pub trait ReadAt: Send + Sync {
         None
     }
 
+    /// As [`File::expect_pieces`], where there is such a file.
+    fn expect_pieces(&self) {
+        if let Some(file) = self.file() {
+            file.expect_pieces();
+        }
+    }
+
     /// Fills `buffer` from byte `offset`.
     ///
     /// # Errors
@@ -318,17 +325,16 @@ impl File {
     }
 
     /// The same file again, to be written past the page cache: in whole blocks, from addresses that are aligned as well; each write is on the disk when it returns
-    /// if `durably`. None where the file system cannot, or
-    /// where its path leads elsewhere by now.
+    /// if `durably`. None where the file system cannot, or where its path leads elsewhere by now.
     #[must_use]
     pub fn reopen_direct(&self, durably: bool) -> Option<Self> {
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECT | if durably { OFlags::DSYNC } else { OFlags::empty() };
         let direct = attempt(Operation::Open, &self.path, || {
             std::fs::OpenOptions::new().write(true).custom_flags(i32::try_from(flags.bits()).unwrap_or_default()).open(&self.path)
         });
-        let (direct, own) = (Self::new(direct.ok()?, &self.path).ok()?, self.status().ok()?);
-        let status = direct.status().ok()?;
-        (status.device == own.device && status.inode == own.inode && direct.writes_past_cache()).then_some(direct)
+        let direct = Self::new(direct.ok()?, &self.path).ok()?;
+        let same = (direct.found.device, direct.found.inode) == (self.found.device, self.found.inode);
+        (same && direct.writes_past_cache()).then_some(direct)
     }
 
     /// Some file systems open a file so and use the page cache all the same; since Linux 6.1 they say so.

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -234,13 +235,8 @@ impl<'a> Capture<'a> {
     /// What a glance shows to be damaged in a file that was just adopted. The proof needs just as much of it, and could only say then that there is
     /// no backup: small files whole, of the others what identifies them.
     fn glance(&self, row: &Row, stored: Box<dyn ReadAt>) -> Result<Glance> {
-        let unlike = |why: String| {
-            let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path);
-            Ok(Glance::Unlike(error.because(why)))
-        };
-        if let Some(file) = stored.file() {
-            file.expect_pieces();
-        }
+        let unlike = |why: String| Ok(Glance::Unlike(not_as_stored(&row.path, why)));
+        stored.expect_pieces();
         let stamp = stored.file().map(|file| Stamp::from(file.found()));
         let mut stored = stored;
         if row.size <= SMALL {
@@ -292,8 +288,7 @@ impl<'a> Capture<'a> {
             let Some(stored) = self.incoming.open(&row.path)? else { continue };
             if !self.holds(stored, &row)? {
                 any = true;
-                let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(&row.path);
-                self.reject(&row.path, &error.because("the BLAKE3 differs"))?;
+                self.reject(&row.path, &not_as_stored(&row.path, "the BLAKE3 differs"))?;
             }
         }
         Ok(any)
@@ -542,6 +537,11 @@ impl Take<'_> {
 fn row(path: &RelativePath, role: Role, stored: Stored, attributes: Attributes) -> Row {
     let (Stored { size, blake3, captured, .. }, Attributes { mode, modified }) = (stored, attributes);
     Row { path: path.clone(), role, size, mode, modified, captured, blake3, chunk: None, table_md5: None }
+}
+
+/// What is wrong with a file of an earlier backup.
+pub(super) fn not_as_stored(place: impl Display, why: impl Into<String>) -> Error {
+    Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(place).because(why.into())
 }
 
 /// The time a file was changed, as a row has it.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use super::capture::{Arrived, Capture, Mode, Records, Take, changed, of_source, open};
+use super::capture::{Arrived, Capture, Mode, Records, Take, changed, not_as_stored, of_source, open};
 use super::counted::Counted;
 use crate::crew;
 use crate::error::{Error, Kind, Result};
@@ -342,8 +342,7 @@ fn prefix<'a>(capture: &mut Capture<'a>, repository: &dyn Repository, chunk: &Ch
         result => result?,
     };
     if !agrees && !capture.holds(repository.open(&parent.label, held)?, held)? {
-        let error = Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(path);
-        capture.distrust(path, &error.because("the BLAKE3 differs"));
+        capture.distrust(path, &not_as_stored(path, "the BLAKE3 differs"));
     } else if !agrees {
         capture.run.note(format!("{path} is not what it was at the last backup; reading it whole"));
     }

@@ -1,6 +1,7 @@
 //! What a diff takes over is not read at the source again, so damage on the repository's disk would go on from backup to backup. Each diff hashes a share of
 //! it again, in turns, so that every file comes round. What gets a new hash, the active chunk that is built upon, is proven when it is copied.
 
+use super::capture::not_as_stored;
 use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
@@ -123,7 +124,7 @@ fn wrong_with(repository: &dyn Repository, parent: &Manifest, row: &Row, run: &R
         Err(error) => return Err(error),
     };
     let place = repository.files(&parent.label)?.place_of(&row.path);
-    Ok(Some(Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(place).because(why)))
+    Ok(Some(not_as_stored(place, why)))
 }
 
 /// Marks every backup that shares these damaged files of the parent, and names it.

@@ -270,9 +270,7 @@ fn inspect(files: &dyn FileSet, listed: &Listed, inspected: &Inspected) -> Resul
         return Ok(Arc::clone(known));
     }
     let source = open(files, &listed.path)?;
-    if let Some(file) = source.file() {
-        file.expect_pieces();
-    }
+    source.expect_pieces();
     named(files, &listed.path, chunk::inspect(&*source)).map(Arc::new)
 }
 

@@ -178,11 +178,12 @@ pub fn copy(plan: &Copy<'_>, target: &File, follow: Follower<'_>, run: &Run) -> 
 fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
     let Some(source) = segment.source.file() else { return Ok(0) };
     let shared = target.system(Operation::Clone, |fd| rustix::fs::ioctl_ficlone(fd, source)).is_ok();
+    let bytes = if shared { segment.end } else { 0 };
     // What lies behind the segment is none of the target's; neither is what a failure has left.
     if shared || target.status()?.size > 0 {
-        target.set_size(if shared { segment.end } else { 0 })?;
+        target.set_size(bytes)?;
     }
-    Ok(if shared { segment.end } else { 0 })
+    Ok(bytes)
 }
 
 /// How the bytes of a file go that nobody writes to.
@@ -230,11 +231,8 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     fn segment(&mut self, segment: &Segment<'_>) -> Result<(), Failure> {
-        let file = segment.source.file();
-        if let Some(file) = file {
-            file.expect_pieces();
-        }
-        match file {
+        segment.source.expect_pieces();
+        match segment.source.file() {
             Some(file) if !segment.live => self.by_extents(file, segment),
             // Of a live file every byte is read: below the writer's position there are no holes.
             _ => self.by_reading(segment, segment.end),

@@ -154,9 +154,7 @@ impl<'a> Hashing<'a> {
     fn rest_of(&mut self, file: &dyn ReadAt, mut offset: u64, progress: impl Fn(u64, u64)) -> Result<io::Result<()>> {
         let run = self.run;
         let size = file.size();
-        if let Some(file) = file.file() {
-            file.expect_pieces();
-        }
+        file.expect_pieces();
         while offset < size {
             run.check()?;
             let end = match file.file().map_or(Extent::Data { end: size }, |file| extent_at(file, offset, size)) {
