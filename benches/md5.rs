@@ -1,4 +1,5 @@
-//! How fast each kernel is, on one core, and what the engine makes of many threads: GB/s, and how often the single stream of the library.
+//! How fast each kernel is, on one core, and what the engine makes of many threads: GB/s, and how
+//! often the single stream of the library.
 #![expect(clippy::print_stdout, reason = "the figures are for whoever runs it")]
 
 use std::sync::Arc;
@@ -20,10 +21,16 @@ fn seconds(tries: usize, mut work: impl FnMut()) -> f64 {
     tries.fold(f64::INFINITY, f64::min)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "far fewer than a float can count")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "far fewer than a float can count"
+)]
 fn tell(name: &str, bytes: usize, seconds: f64, alone: f64) -> f64 {
     let speed = bytes as f64 / seconds / 1e9;
-    println!("{name:<28} {speed:6.2} GB/s {:6.1} x", if alone > 0.0 { speed / alone } else { 1.0 });
+    println!(
+        "{name:<28} {speed:6.2} GB/s {:6.1} x",
+        if alone > 0.0 { speed / alone } else { 1.0 }
+    );
     speed
 }
 
@@ -39,9 +46,18 @@ fn main() {
             let mut states = [State::default(); 2 * LANES];
             let time = seconds(40, || {
                 let lanes = states.iter_mut().zip(&streams).take(count);
-                kernel.compress(&mut lanes.map(|(state, blocks)| Lane { state, blocks }).collect::<Vec<_>>());
+                kernel.compress(
+                    &mut lanes
+                        .map(|(state, blocks)| Lane { state, blocks })
+                        .collect::<Vec<_>>(),
+                );
             });
-            let speed = tell(&format!("{name}, {count} streams"), count * PIECE, time, alone);
+            let speed = tell(
+                &format!("{name}, {count} streams"),
+                count * PIECE,
+                time,
+                alone,
+            );
             if alone == 0.0 {
                 alone = speed;
             }
@@ -52,7 +68,8 @@ fn main() {
             std::thread::scope(|scope| {
                 for _ in 0..threads {
                     scope.spawn(|| {
-                        let pieces: [Piece; 2] = [Arc::new(vec![7; 4 * PIECE]), Arc::new(vec![9; 4 * PIECE])];
+                        let pieces: [Piece; 2] =
+                            [Arc::new(vec![7; 4 * PIECE]), Arc::new(vec![9; 4 * PIECE])];
                         let mut md5 = Md5::new();
                         for piece in pieces.iter().cycle().take(PIECES_OF_A_THREAD / 4) {
                             md5.update(piece, 0..4 * PIECE);
@@ -62,6 +79,11 @@ fn main() {
                 }
             });
         });
-        tell(&format!("engine, {threads} threads"), threads * PIECES_OF_A_THREAD * PIECE, time, alone);
+        tell(
+            &format!("engine, {threads} threads"),
+            threads * PIECES_OF_A_THREAD * PIECE,
+            time,
+            alone,
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Time as kbackup writes it: RFC 3339, UTC, whole seconds. And time as people write it: lengths, hours of a day, zones.
+//! Time as kbackup writes it: RFC 3339, UTC, whole seconds. And time as people write it: lengths,
+//! hours of a day, zones.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +17,8 @@ pub fn now() -> Timestamp {
     Timestamp::from_second(now.as_second().saturating_add(faults::jump())).unwrap_or(now)
 }
 
-/// A new identifier that begins with the time, so that they sort by age. Also by a clock that stands before 1970, at which [`uuid::Uuid::now_v7`] panics.
+/// A new identifier that begins with the time, so that they sort by age. Also by a clock that
+/// stands before 1970, at which [`uuid::Uuid::now_v7`] panics.
 #[must_use]
 pub fn identifier() -> uuid::Uuid {
     let seconds = u64::try_from(now().as_second()).unwrap_or(0);
@@ -41,21 +43,29 @@ pub fn length(of: Duration) -> String {
 mod faults {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// `KBACKUP_CLOCK=seconds@n`: from its n-th reading on the clock is so much ahead, or behind where that is negative. `KBACKUP_CLOCK=/path`: the
-    /// seconds stand in that file, and change with it.
+    /// `KBACKUP_CLOCK=seconds@n`: from its n-th reading on the clock is so much ahead, or behind
+    /// where that is negative. `KBACKUP_CLOCK=/path`: the seconds stand in that file, and change
+    /// with it.
     pub(super) fn jump() -> i64 {
         static READINGS: AtomicU64 = AtomicU64::new(0);
         let reading = READINGS.fetch_add(1, Ordering::SeqCst) + 1;
         let parse = |text: String| {
             if text.starts_with('/') {
-                #[expect(clippy::disallowed_methods, reason = "the door to the file system lies above the clock")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the door to the file system lies above the clock"
+                )]
                 let seconds = std::fs::read_to_string(text).ok()?;
                 return Some((seconds.trim().parse().ok()?, 0));
             }
             let (seconds, from) = text.split_once('@')?;
             Some((seconds.parse::<i64>().ok()?, from.parse::<u64>().ok()?))
         };
-        std::env::var("KBACKUP_CLOCK").ok().and_then(parse).filter(|(_, from)| reading >= *from).map_or(0, |(seconds, _)| seconds)
+        std::env::var("KBACKUP_CLOCK")
+            .ok()
+            .and_then(parse)
+            .filter(|(_, from)| reading >= *from)
+            .map_or(0, |(seconds, _)| seconds)
     }
 }
 
@@ -66,9 +76,11 @@ mod faults {
     }
 }
 
-/// Hours of every day in local time, such as `22:00-05:00`: the first minute belongs to them, the last does not. They may reach beyond midnight.
+/// Hours of every day in local time, such as `22:00-05:00`: the first minute belongs to them, the
+/// last does not. They may reach beyond midnight.
 ///
-/// It is the clock on the wall that counts: where it is set forward over an hour, that hour of the window is missing; where it is set back, it comes twice.
+/// It is the clock on the wall that counts: where it is set forward over an hour, that hour of the
+/// window is missing; where it is set back, it comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     from: Time,
@@ -80,16 +92,26 @@ impl Window {
     #[must_use]
     pub fn is_open(&self, at: &Zoned) -> bool {
         let time = at.time();
-        if self.from < self.to { (self.from..self.to).contains(&time) } else { time >= self.from || time < self.to }
+        if self.from < self.to {
+            (self.from..self.to).contains(&time)
+        } else {
+            time >= self.from || time < self.to
+        }
     }
 
     /// When it opens next after a time at which it is closed; none at the end of the calendar.
     #[must_use]
     pub fn opens(&self, after: &Zoned) -> Option<Zoned> {
         let days = (0..=2).filter_map(|days| after.date().checked_add(days.days()).ok());
-        let openings = days.filter_map(|date| date.to_datetime(self.from).to_zoned(after.time_zone().clone()).ok());
+        let openings = days.filter_map(|date| {
+            date.to_datetime(self.from)
+                .to_zoned(after.time_zone().clone())
+                .ok()
+        });
         // An opening may fall into an hour that is left out, and the whole window with it.
-        openings.into_iter().find(|opening| opening > after && self.is_open(opening))
+        openings
+            .into_iter()
+            .find(|opening| opening > after && self.is_open(opening))
     }
 }
 
@@ -98,20 +120,36 @@ impl FromStr for Window {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("{text:?} are no hours of a day such as 22:00-05:00");
-        let time = |text: &str| match text.split(':').all(|part| part.len() == 2) && text.contains(':') {
-            true => text.parse::<Time>().map_err(|_| wrong()),
-            false => Err(wrong()),
-        };
+        let time =
+            |text: &str| match text.split(':').all(|part| part.len() == 2) && text.contains(':') {
+                true => text.parse::<Time>().map_err(|_| wrong()),
+                false => Err(wrong()),
+            };
         let (from, to) = text.split_once('-').ok_or_else(wrong)?;
         let (from, to) = (time(from)?, time(to)?);
-        if from == to { Err(wrong()) } else { Ok(Self { from, to }) }
+        if from == to {
+            Err(wrong())
+        } else {
+            Ok(Self { from, to })
+        }
     }
 }
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pattern = |time: Time| if time.second() == 0 { "%H:%M" } else { "%H:%M:%S" };
-        write!(f, "{}-{}", self.from.strftime(pattern(self.from)), self.to.strftime(pattern(self.to)))
+        let pattern = |time: Time| {
+            if time.second() == 0 {
+                "%H:%M"
+            } else {
+                "%H:%M:%S"
+            }
+        };
+        write!(
+            f,
+            "{}-{}",
+            self.from.strftime(pattern(self.from)),
+            self.to.strftime(pattern(self.to))
+        )
     }
 }
 
@@ -133,7 +171,11 @@ impl FromStr for Span {
             "d" => 86400,
             _ => return Err(wrong()),
         };
-        number.checked_mul(seconds).map(Duration::from_secs).map(Self).ok_or_else(wrong)
+        number
+            .checked_mul(seconds)
+            .map(Duration::from_secs)
+            .map(Self)
+            .ok_or_else(wrong)
     }
 }
 
@@ -141,13 +183,16 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let units = [(86400, "d"), (3600, "h"), (60, "m")];
-        let unit = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
+        let unit = units
+            .into_iter()
+            .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
         let (unit, name) = unit.unwrap_or((1, "s"));
         write!(f, "{}{name}", seconds / unit)
     }
 }
 
-/// The zone whose clock on the wall counts: `Europe/Berlin`, `UTC`, or `system`, which is the one this machine is set to.
+/// The zone whose clock on the wall counts: `Europe/Berlin`, `UTC`, or `system`, which is the one
+/// this machine is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
     /// None for the system's, which may have no name.
@@ -159,7 +204,10 @@ impl Zone {
     /// The one this machine is set to; UTC where it says nothing.
     #[must_use]
     pub fn system() -> Self {
-        Self { name: None, zone: TimeZone::system() }
+        Self {
+            name: None,
+            zone: TimeZone::system(),
+        }
     }
 
     /// What the clock on the wall shows at an instant.
@@ -176,10 +224,17 @@ impl FromStr for Zone {
         if text == "system" {
             return Ok(Self::system());
         }
-        let wrong = |_| format!("{text:?} is no time zone such as Europe/Berlin, America/New_York, UTC or system");
+        let wrong = |_| {
+            format!(
+                "{text:?} is no time zone such as Europe/Berlin, America/New_York, UTC or system"
+            )
+        };
         let zone = TimeZone::get(text).map_err(wrong)?;
         let name = zone.iana_name().unwrap_or(text).to_owned();
-        Ok(Self { name: Some(name), zone })
+        Ok(Self {
+            name: Some(name),
+            zone,
+        })
     }
 }
 
@@ -215,7 +270,11 @@ mod tests {
             ("22:00", false, true),
         ] {
             let now = at(&format!("2026-06-01T{time}:00[Europe/Berlin]"));
-            assert_eq!((day.is_open(&now), night.is_open(&now)), (in_day, at_night), "{time}");
+            assert_eq!(
+                (day.is_open(&now), night.is_open(&now)),
+                (in_day, at_night),
+                "{time}"
+            );
         }
         assert_eq!(night.to_string(), "22:00-05:00");
         assert_eq!(window("22:00:30-05:00").to_string(), "22:00:30-05:00");
@@ -224,20 +283,32 @@ mod tests {
     #[test]
     fn it_opens_today_or_tomorrow() {
         let night = window("22:00-05:00");
-        assert_eq!(night.opens(&at("2026-06-01T12:00[Europe/Berlin]")), Some(at("2026-06-01T22:00[Europe/Berlin]")));
+        assert_eq!(
+            night.opens(&at("2026-06-01T12:00[Europe/Berlin]")),
+            Some(at("2026-06-01T22:00[Europe/Berlin]"))
+        );
         let day = window("09:00-17:00");
-        assert_eq!(day.opens(&at("2026-06-30T17:00[Europe/Berlin]")), Some(at("2026-07-01T09:00[Europe/Berlin]")));
+        assert_eq!(
+            day.opens(&at("2026-06-30T17:00[Europe/Berlin]")),
+            Some(at("2026-07-01T09:00[Europe/Berlin]"))
+        );
     }
 
     /// Berlin sets its clocks forward at 02:00 on 2026-03-29, and back at 03:00 on 2026-10-25.
     #[test]
     fn clocks_that_are_changed() {
         let missing = window("02:00-03:00");
-        assert_eq!(missing.opens(&at("2026-03-28T12:00[Europe/Berlin]")), Some(at("2026-03-30T02:00[Europe/Berlin]")));
+        assert_eq!(
+            missing.opens(&at("2026-03-28T12:00[Europe/Berlin]")),
+            Some(at("2026-03-30T02:00[Europe/Berlin]"))
+        );
         let cut = window("02:30-04:00");
         let opens = cut.opens(&at("2026-03-29T00:00[Europe/Berlin]")).unwrap();
         assert_eq!(opens, at("2026-03-29T03:30[Europe/Berlin]"));
-        for twice in ["2026-10-25T02:30+02:00[Europe/Berlin]", "2026-10-25T02:30+01:00[Europe/Berlin]"] {
+        for twice in [
+            "2026-10-25T02:30+02:00[Europe/Berlin]",
+            "2026-10-25T02:30+01:00[Europe/Berlin]",
+        ] {
             assert!(missing.is_open(&at(twice)), "{twice}");
         }
         assert!(!missing.is_open(&at("2026-10-25T03:00[Europe/Berlin]")));
@@ -258,9 +329,17 @@ mod tests {
 
     #[test]
     fn no_hours() {
-        for text in
-            ["", "22:00", "22-05", "22:00-22:00", "24:00-05:00", "22:00-05:00-06:00", "2026-01-01T22:00-05:00", "22:00 - 05:00", "-"]
-        {
+        for text in [
+            "",
+            "22:00",
+            "22-05",
+            "22:00-22:00",
+            "24:00-05:00",
+            "22:00-05:00-06:00",
+            "2026-01-01T22:00-05:00",
+            "22:00 - 05:00",
+            "-",
+        ] {
             assert!(text.parse::<Window>().is_err(), "{text}");
         }
     }
@@ -277,9 +356,22 @@ mod tests {
             ("0s", 0, "0s"),
         ] {
             let span: Span = text.parse().unwrap();
-            assert_eq!((span.0, span.to_string().as_str()), (Duration::from_secs(seconds), shown), "{text}");
+            assert_eq!(
+                (span.0, span.to_string().as_str()),
+                (Duration::from_secs(seconds), shown),
+                "{text}"
+            );
         }
-        for text in ["", "s", "-1s", "1w", "1.5h", "5minutes", "99999999999999999999s", "9999999999999999999d"] {
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1w",
+            "1.5h",
+            "5minutes",
+            "99999999999999999999s",
+            "9999999999999999999d",
+        ] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }
@@ -287,13 +379,30 @@ mod tests {
     #[test]
     fn zones() {
         let noon: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
-        for (text, hour) in [("Europe/Berlin", 14), ("UTC", 12), ("America/New_York", 8), ("Asia/Kathmandu", 17)] {
+        for (text, hour) in [
+            ("Europe/Berlin", 14),
+            ("UTC", 12),
+            ("America/New_York", 8),
+            ("Asia/Kathmandu", 17),
+        ] {
             let zone: Zone = text.parse().unwrap();
-            assert_eq!((zone.at(noon).hour(), zone.to_string().as_str()), (hour, text));
+            assert_eq!(
+                (zone.at(noon).hour(), zone.to_string().as_str()),
+                (hour, text)
+            );
         }
         let system: Zone = "system".parse().unwrap();
-        assert_eq!((system.at(noon).timestamp(), system.to_string().as_str()), (noon, "system"));
-        for text in ["", "Berlin", "Europe/Atlantis", "../../etc/passwd", "+02:00"] {
+        assert_eq!(
+            (system.at(noon).timestamp(), system.to_string().as_str()),
+            (noon, "system")
+        );
+        for text in [
+            "",
+            "Berlin",
+            "Europe/Atlantis",
+            "../../etc/passwd",
+            "+02:00",
+        ] {
             let error = text.parse::<Zone>().unwrap_err();
             assert!(error.contains("such as Europe/Berlin"), "{error}");
         }

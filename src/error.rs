@@ -113,7 +113,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error that says what failed: "cannot read the writer checkpoint".
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, what: what.into(), on: None, cause: None, hints: Vec::new() }))
+        Self(Box::new(Inner {
+            kind,
+            what: what.into(),
+            on: None,
+            cause: None,
+            hints: Vec::new(),
+        }))
     }
 
     /// Names the path it failed on.
@@ -190,7 +196,10 @@ impl Error {
 /// An error with its causes, in one line.
 #[must_use]
 pub fn in_words(error: &dyn StdError) -> String {
-    std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
+    std::iter::once(error.to_string())
+        .chain(causes(error))
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn causes(error: &dyn StdError) -> Vec<String> {
@@ -207,7 +216,11 @@ fn causes(error: &dyn StdError) -> Vec<String> {
 fn clipped(text: String) -> String {
     const CHARACTERS: usize = 1000;
     match text.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => format!("{} … and {} bytes more", text.get(..end).unwrap_or_default(), text.len() - end),
+        Some((end, _)) => format!(
+            "{} … and {} bytes more",
+            text.get(..end).unwrap_or_default(),
+            text.len() - end
+        ),
         None => text,
     }
 }
@@ -224,24 +237,39 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+        self.0
+            .cause
+            .as_deref()
+            .map(|cause| cause as &(dyn StdError + 'static))
     }
 }
 
 impl From<IoError> for Error {
     fn from(error: IoError) -> Self {
         use std::io::ErrorKind;
-        let kind = if error.source.kind() == ErrorKind::PermissionDenied { Kind::Denied } else { Kind::Failed };
+        let kind = if error.source.kind() == ErrorKind::PermissionDenied {
+            Kind::Denied
+        } else {
+            Kind::Failed
+        };
         let hint = match error.source.kind() {
-            ErrorKind::PermissionDenied => Some("run as the user that owns these files, or as root"),
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("free space there; nothing that is listed was harmed"),
+            ErrorKind::PermissionDenied => {
+                Some("run as the user that owns these files, or as root")
+            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                Some("free space there; nothing that is listed was harmed")
+            }
             ErrorKind::ReadOnlyFilesystem => Some("the file system is mounted read-only"),
             _ if rustix::io::Errno::from_io_error(&error.source) == Some(rustix::io::Errno::IO) => {
-                Some("the disk below it reports a fault: see the kernel's log, and do not trust that disk with the only copy")
+                Some(
+                    "the disk below it reports a fault: see the kernel's log, and do not trust that disk with the only copy",
+                )
             }
             _ => None,
         };
-        let result = Self::new(kind, format!("cannot {}", error.operation)).at(&error.path).because(error.source);
+        let result = Self::new(kind, format!("cannot {}", error.operation))
+            .at(&error.path)
+            .because(error.source);
         match hint {
             Some(hint) => result.hint(hint),
             None => result,

@@ -1,4 +1,5 @@
-//! What happens, told to whoever listens: progress bar, log, JSON lines, metrics. And how a run is told to stop.
+//! What happens, told to whoever listens: progress bar, log, JSON lines, metrics. And how a run is
+//! told to stop.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,8 +58,9 @@ pub enum Event {
         /// What changed.
         reason: String,
     },
-    /// From here on the node is without something, and is owed it: it stands on record, and the node is asked to let it go. Each is followed by one
-    /// [`Self::GivenBack`] or [`Self::NotOwed`], or the node is still owed it when the run ends.
+    /// From here on the node is without something, and is owed it: it stands on record, and the
+    /// node is asked to let it go. Each is followed by one [`Self::GivenBack`] or
+    /// [`Self::NotOwed`], or the node is still owed it when the run ends.
     Taken {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
@@ -260,7 +262,8 @@ pub struct Deadline {
     _disarm: mpsc::Sender<()>,
 }
 
-/// What every long operation carries: whom it tells, whether it should stop, how fast it may go, and the warnings so far.
+/// What every long operation carries: whom it tells, whether it should stop, how fast it may go,
+/// and the warnings so far.
 pub struct Run {
     observer: Box<dyn Observer>,
     end: End,
@@ -274,17 +277,25 @@ impl Run {
     pub fn new(observer: impl Observer + 'static) -> Self {
         let end = End::default();
         let pace = Pace::new(None, end.cancel.clone());
-        Self { observer: Box::new(observer), end, pace, timings: Timings::default(), warnings: Mutex::default() }
+        Self {
+            observer: Box::new(observer),
+            end,
+            pace,
+            timings: Timings::default(),
+            warnings: Mutex::default(),
+        }
     }
 
-    /// The same run, with a budget: all its threads together read, copy and hash no more bytes in a second than this.
+    /// The same run, with a budget: all its threads together read, copy and hash no more bytes in a
+    /// second than this.
     #[must_use]
     pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
         self.pace = Pace::new(rate, self.end.cancel.clone());
         self
     }
 
-    /// The same run, which uses the disk with one thread at a time, and leaves it to others after each piece.
+    /// The same run, which uses the disk with one thread at a time, and leaves it to others after
+    /// each piece.
     #[must_use]
     pub fn standing_back(mut self) -> Self {
         self.pace = self.pace.standing_back();
@@ -334,15 +345,20 @@ impl Run {
     /// The warnings so far.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default()
+        self.warnings
+            .lock()
+            .map(|warnings| warnings.clone())
+            .unwrap_or_default()
     }
 
-    /// Asks the run to end soon and cleanly. The first reason stands; the clock's come too late once the run is [almost done](Self::almost_done).
+    /// Asks the run to end soon and cleanly. The first reason stands; the clock's come too late
+    /// once the run is [almost done](Self::almost_done).
     pub fn interrupt(&self, interruption: impl Into<Interruption>) {
         self.end.come(interruption.into());
     }
 
-    /// Interrupts the run after so long, by a clock that nobody sets, unless what this returns is dropped before.
+    /// Interrupts the run after so long, by a clock that nobody sets, unless what this returns is
+    /// dropped before.
     ///
     /// # Errors
     /// [`Kind::Failed`] where the system gives no thread for it.
@@ -374,7 +390,10 @@ impl Run {
     pub fn almost_done(&self) -> Result<()> {
         let mut ending = self.end.ending();
         ending.almost_done = true;
-        ending.interruption.as_ref().map_or(Ok(()), |interruption| Err(interruption.into()))
+        ending
+            .interruption
+            .as_ref()
+            .map_or(Ok(()), |interruption| Err(interruption.into()))
     }
 
     /// For asynchronous waits.
@@ -391,7 +410,13 @@ impl Run {
         if !self.end.cancel.is_cancelled() {
             return Ok(());
         }
-        Err(self.end.ending().interruption.as_ref().unwrap_or(&Interruption::Signal(Signal::Interrupt)).into())
+        Err(self
+            .end
+            .ending()
+            .interruption
+            .as_ref()
+            .unwrap_or(&Interruption::Signal(Signal::Interrupt))
+            .into())
     }
 
     /// Sleeps, but not beyond an interruption.
@@ -416,7 +441,10 @@ mod tests {
     use super::*;
 
     fn closed() -> Interruption {
-        Interruption::WindowClosed { window: "22:00-05:00".to_owned(), opens: "2026-03-01 22:00".to_owned() }
+        Interruption::WindowClosed {
+            window: "22:00-05:00".to_owned(),
+            opens: "2026-03-01 22:00".to_owned(),
+        }
     }
 
     #[test]
@@ -426,9 +454,16 @@ mod tests {
         run.interrupt(closed());
         run.interrupt(Signal::Interrupt);
         let error = run.check().unwrap_err();
-        assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Interrupted(Cause::WindowClosed), 143));
+        assert_eq!(
+            (error.kind(), error.kind().exit_code()),
+            (Kind::Interrupted(Cause::WindowClosed), 143)
+        );
         assert_eq!(error.to_string(), "the window 22:00-05:00 is closed");
-        assert!(error.hints().concat().contains("2026-03-01 22:00"), "{:?}", error.hints());
+        assert!(
+            error.hints().concat().contains("2026-03-01 22:00"),
+            "{:?}",
+            error.hints()
+        );
     }
 
     #[test]
@@ -438,7 +473,10 @@ mod tests {
         run.interrupt(closed());
         run.check().unwrap();
         run.interrupt(Signal::Terminate);
-        assert_eq!(run.check().unwrap_err().kind(), Kind::Interrupted(Cause::Signal(Signal::Terminate)));
+        assert_eq!(
+            run.check().unwrap_err().kind(),
+            Kind::Interrupted(Cause::Signal(Signal::Terminate))
+        );
     }
 
     const LIMIT: Duration = Duration::from_millis(30);
@@ -452,13 +490,23 @@ mod tests {
         let run = Run::new(Silent);
         let deadline = run.deadline(LIMIT, too_long()).unwrap();
         let error = run.pause(Duration::from_secs(60)).unwrap_err();
-        assert_eq!((error.kind().name(), error.kind().exit_code()), ("paused-too-long", 22));
-        assert!(error.hints().concat().contains("--max-pause"), "{:?}", error.hints());
+        assert_eq!(
+            (error.kind().name(), error.kind().exit_code()),
+            ("paused-too-long", 22)
+        );
+        assert!(
+            error.hints().concat().contains("--max-pause"),
+            "{:?}",
+            error.hints()
+        );
         drop(deadline);
         assert!(!run.is_hurried());
         run.interrupt(Signal::Terminate);
         assert!(run.is_hurried());
-        assert_eq!(run.check().unwrap_err().kind(), Kind::Interrupted(Cause::PausedTooLong));
+        assert_eq!(
+            run.check().unwrap_err().kind(),
+            Kind::Interrupted(Cause::PausedTooLong)
+        );
     }
 
     #[test]
@@ -484,6 +532,9 @@ mod tests {
     fn a_window_that_closed_before_ends_the_run() {
         let run = Run::new(Silent);
         run.interrupt(closed());
-        assert_eq!(run.almost_done().unwrap_err().kind(), Kind::Interrupted(Cause::WindowClosed));
+        assert_eq!(
+            run.almost_done().unwrap_err().kind(),
+            Kind::Interrupted(Cause::WindowClosed)
+        );
     }
 }

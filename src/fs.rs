@@ -1,4 +1,5 @@
-//! The one door to the file system: every error carries what was tried and on which path, every durable step is an explicit call.
+//! The one door to the file system: every error carries what was tried and on which path, every
+//! durable step is an explicit call.
 
 #![expect(clippy::disallowed_methods, reason = "this is the door")]
 
@@ -83,17 +84,28 @@ impl IoError {
     /// The path names a link, a directory, a pipe or a socket where a plain file was wanted.
     #[must_use]
     pub fn is_no_plain_file(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
-            || matches!(Errno::from_io_error(&self.source), Some(Errno::LOOP | Errno::NXIO))
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::InvalidInput
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotADirectory
+        ) || matches!(
+            Errno::from_io_error(&self.source),
+            Some(Errno::LOOP | Errno::NXIO)
+        )
     }
 }
 
 /// What this module's functions return.
 pub type Result<T> = std::result::Result<T, IoError>;
 
-/// What an operation changes on the disk, so that a test can tell what a loss of power leaves of it.
+/// What an operation changes on the disk, so that a test can tell what a loss of power leaves of
+/// it.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "faults"), expect(dead_code, reason = "only a recording reads it"))]
+#[cfg_attr(
+    not(feature = "faults"),
+    expect(dead_code, reason = "only a recording reads it")
+)]
 enum Change<'a> {
     /// A path and what is missing above it, where it was not there before.
     Made(&'a Path),
@@ -112,12 +124,23 @@ enum Change<'a> {
 }
 
 /// Every change of the disk passes here.
-fn change<T>(operation: Operation, path: &Path, change: Change<'_>, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
+fn change<T>(
+    operation: Operation,
+    path: &Path,
+    change: Change<'_>,
+    run: impl FnOnce() -> io::Result<T>,
+) -> Result<T> {
     attempt(operation, path, || recording::around(&change, run))
 }
 
 fn attempt<T>(operation: Operation, path: &Path, run: impl FnOnce() -> io::Result<T>) -> Result<T> {
-    faults::gate(operation, path).and_then(|()| run()).map_err(|source| IoError { operation, path: path.to_owned(), source })
+    faults::gate(operation, path)
+        .and_then(|()| run())
+        .map_err(|source| IoError {
+            operation,
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Random access to the bytes of one file, wherever they are kept.
@@ -131,7 +154,8 @@ pub trait ReadAt: Send + Sync {
     /// What the storage reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// As [`Self::read_at`], of bytes that nobody reads again soon: they need not stay in the page cache where they were not before.
+    /// As [`Self::read_at`], of bytes that nobody reads again soon: they need not stay in the page
+    /// cache where they were not before.
     ///
     /// # Errors
     /// What the storage reports.
@@ -139,7 +163,8 @@ pub trait ReadAt: Send + Sync {
         self.read_at(offset, buffer)
     }
 
-    /// The plain file behind it, if that is all there is: its bytes can then be copied by the kernel.
+    /// The plain file behind it, if that is all there is: its bytes can then be copied by the
+    /// kernel.
     fn file(&self) -> Option<&File> {
         None
     }
@@ -177,7 +202,10 @@ impl ReadAt for [u8] {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(offset).ok().and_then(|start| self.get(start..)).unwrap_or_default();
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.get(start..))
+            .unwrap_or_default();
         let count = rest.len().min(buffer.len());
         if let (Some(into), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
             into.copy_from_slice(from);
@@ -207,13 +235,19 @@ pub struct File {
     keeps: Arc<AtomicBool>,
 }
 
-/// `RWF_DONTCACHE` of preadv2(2), since Linux 6.14: pages that the read itself brings into the cache are dropped after it; others stay.
+/// `RWF_DONTCACHE` of preadv2(2), since Linux 6.14: pages that the read itself brings into the
+/// cache are dropped after it; others stay.
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl File {
     fn new(inner: std::fs::File, path: &Path) -> Result<Self> {
         let found = Status::from(&attempt(Operation::Inspect, path, || inner.metadata())?);
-        Ok(Self { inner: Arc::new(inner), path: path.into(), found: Arc::new(found), keeps: Arc::default() })
+        Ok(Self {
+            inner: Arc::new(inner),
+            path: path.into(),
+            found: Arc::new(found),
+            keeps: Arc::default(),
+        })
     }
 
     /// Its state when it was opened.
@@ -233,7 +267,8 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn status(&self) -> Result<Status> {
-        attempt(Operation::Inspect, &self.path, || self.inner.metadata()).map(|metadata| Status::from(&metadata))
+        attempt(Operation::Inspect, &self.path, || self.inner.metadata())
+            .map(|metadata| Status::from(&metadata))
     }
 
     /// Fills `buffer` from byte `offset`.
@@ -241,7 +276,9 @@ impl File {
     /// # Errors
     /// Also where the file ends earlier.
     pub fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        attempt(Operation::Read, &self.path, || FileExt::read_exact_at(&*self.inner, buffer, offset))
+        attempt(Operation::Read, &self.path, || {
+            FileExt::read_exact_at(&*self.inner, buffer, offset)
+        })
     }
 
     /// Reads at most `buffer.len()` bytes from byte `offset`; 0 only at the end.
@@ -259,16 +296,22 @@ impl File {
         })
     }
 
-    /// Reads the whole of a small file, from the one descriptor: its name may lead elsewhere by now.
+    /// Reads the whole of a small file, from the one descriptor: its name may lead elsewhere by
+    /// now.
     ///
     /// # Errors
     /// Also where it is longer than `limit` bytes.
     pub fn read_small(&self, limit: u64) -> Result<Vec<u8>> {
         attempt(Operation::Read, &self.path, || {
             let mut bytes = Vec::new();
-            (&*self.inner).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+            (&*self.inner)
+                .take(limit.saturating_add(1))
+                .read_to_end(&mut bytes)?;
             if bytes.len() as u64 > limit {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
+                return Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    format!("longer than {limit} bytes"),
+                ));
             }
             Ok(bytes)
         })
@@ -283,7 +326,14 @@ impl File {
             return self.read_at(offset, buffer);
         }
         let read = attempt(Operation::Read, &self.path, || {
-            let read = || rustix::io::preadv2(&*self.inner, &mut [IoSliceMut::new(buffer)], offset, DONT_CACHE);
+            let read = || {
+                rustix::io::preadv2(
+                    &*self.inner,
+                    &mut [IoSliceMut::new(buffer)],
+                    offset,
+                    DONT_CACHE,
+                )
+            };
             match rustix::io::retry_on_intr(read) {
                 Ok(count) => Ok(Some(count)),
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(None),
@@ -299,11 +349,15 @@ impl File {
         }
     }
 
-    /// Tells the kernel that only what is asked for is wanted, and not again. It would read ahead as much as it likes, which keeps the disk from others; and of what it
-    /// has brought in for [`Self::read_once_at`] it drops a part before it is asked for, and reads that again. Advice: where it is not understood nothing is lost.
+    /// Tells the kernel that only what is asked for is wanted, and not again. It would read ahead
+    /// as much as it likes, which keeps the disk from others; and of what it has brought in for
+    /// [`Self::read_once_at`] it drops a part before it is asked for, and reads that again. Advice:
+    /// where it is not understood nothing is lost.
     pub fn expect_pieces(&self) {
         for advice in [Advice::Random, Advice::NoReuse] {
-            let _ = self.system(Operation::Inspect, |fd| rustix::fs::fadvise(fd, 0, None, advice));
+            let _ = self.system(Operation::Inspect, |fd| {
+                rustix::fs::fadvise(fd, 0, None, advice)
+            });
         }
     }
 
@@ -324,23 +378,38 @@ impl File {
         Ok(u32::try_from(statistics.f_type).is_ok_and(|number| known.contains(&number)))
     }
 
-    /// The same file again, to be written past the page cache: in whole blocks, from addresses that are aligned as well; each write is on the disk when it returns
-    /// if `durably`. None where the file system cannot, or where its path leads elsewhere by now.
+    /// The same file again, to be written past the page cache: in whole blocks, from addresses that
+    /// are aligned as well; each write is on the disk when it returns if `durably`. None where the
+    /// file system cannot, or where its path leads elsewhere by now.
     #[must_use]
     pub fn reopen_direct(&self, durably: bool) -> Option<Self> {
-        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECT | if durably { OFlags::DSYNC } else { OFlags::empty() };
+        let flags = OFlags::NOFOLLOW
+            | OFlags::CLOEXEC
+            | OFlags::DIRECT
+            | if durably {
+                OFlags::DSYNC
+            } else {
+                OFlags::empty()
+            };
         let direct = attempt(Operation::Open, &self.path, || {
-            std::fs::OpenOptions::new().write(true).custom_flags(i32::try_from(flags.bits()).unwrap_or_default()).open(&self.path)
+            std::fs::OpenOptions::new()
+                .write(true)
+                .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+                .open(&self.path)
         });
         let direct = Self::new(direct.ok()?, &self.path).ok()?;
-        let same = (direct.found.device, direct.found.inode) == (self.found.device, self.found.inode);
+        let same =
+            (direct.found.device, direct.found.inode) == (self.found.device, self.found.inode);
         (same && direct.writes_past_cache()).then_some(direct)
     }
 
-    /// Some file systems open a file so and use the page cache all the same; since Linux 6.1 they say so.
+    /// Some file systems open a file so and use the page cache all the same; since Linux 6.1 they
+    /// say so.
     fn writes_past_cache(&self) -> bool {
         let asked = rustix::fs::statx(&*self.inner, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
-        asked.map_or(true, |answer| answer.stx_mask & StatxFlags::DIOALIGN.bits() == 0 || answer.stx_dio_offset_align > 0)
+        asked.map_or(true, |answer| {
+            answer.stx_mask & StatxFlags::DIOALIGN.bits() == 0 || answer.stx_dio_offset_align > 0
+        })
     }
 
     /// Writes all of `bytes` at byte `offset`.
@@ -348,7 +417,12 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        change(Operation::Write, &self.path, Change::Written(&self.inner, offset, bytes), || self.inner.write_all_at(bytes, offset))
+        change(
+            Operation::Write,
+            &self.path,
+            Change::Written(&self.inner, offset, bytes),
+            || self.inner.write_all_at(bytes, offset),
+        )
     }
 
     /// Sets the length; what is added is a hole.
@@ -356,7 +430,12 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_size(&self, size: u64) -> Result<()> {
-        change(Operation::Truncate, &self.path, Change::Resized(&self.inner, size), || self.inner.set_len(size))
+        change(
+            Operation::Truncate,
+            &self.path,
+            Change::Resized(&self.inner, size),
+            || self.inner.set_len(size),
+        )
     }
 
     /// Makes content and length durable. A failure is final: never retry it into success.
@@ -364,7 +443,12 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn sync(&self) -> Result<()> {
-        change(Operation::Sync, &self.path, Change::Synced(&self.inner), || self.inner.sync_all())
+        change(
+            Operation::Sync,
+            &self.path,
+            Change::Synced(&self.inner),
+            || self.inner.sync_all(),
+        )
     }
 
     /// Sets the permission bits.
@@ -372,9 +456,15 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
-        change(Operation::SetMode, &self.path, Change::Attributes(&self.inner), || {
-            self.inner.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))
-        })
+        change(
+            Operation::SetMode,
+            &self.path,
+            Change::Attributes(&self.inner),
+            || {
+                self.inner
+                    .set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))
+            },
+        )
     }
 
     /// Sets the time of the last modification.
@@ -382,7 +472,12 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_modified(&self, modified: std::time::SystemTime) -> Result<()> {
-        change(Operation::SetTime, &self.path, Change::Attributes(&self.inner), || self.inner.set_modified(modified))
+        change(
+            Operation::SetTime,
+            &self.path,
+            Change::Attributes(&self.inner),
+            || self.inner.set_modified(modified),
+        )
     }
 
     /// Sets owner and group by number.
@@ -390,19 +485,28 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn set_owner(&self, user: u32, group: u32) -> Result<()> {
-        change(Operation::SetOwner, &self.path, Change::Attributes(&self.inner), || {
-            std::os::unix::fs::fchown(&*self.inner, Some(user), Some(group))
-        })
+        change(
+            Operation::SetOwner,
+            &self.path,
+            Change::Attributes(&self.inner),
+            || std::os::unix::fs::fchown(&*self.inner, Some(user), Some(group)),
+        )
     }
 
     /// Tries a system call on the open file, in the name of `operation`.
     ///
     /// # Errors
     /// What the call reports.
-    pub fn system<T>(&self, operation: Operation, call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> Result<T> {
+    pub fn system<T>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Result<T> {
         let run = || call(self.inner.as_fd()).map_err(io::Error::from);
         match operation {
-            Operation::Write | Operation::Clone => change(operation, &self.path, Change::Content(&self.inner), run),
+            Operation::Write | Operation::Clone => {
+                change(operation, &self.path, Change::Content(&self.inner), run)
+            }
             Operation::Sync => change(operation, &self.path, Change::Synced(&self.inner), run),
             _ => attempt(operation, &self.path, run),
         }
@@ -413,10 +517,12 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn try_lock(&self) -> Result<bool> {
-        attempt(Operation::Lock, &self.path, || match self.inner.try_lock() {
-            Ok(()) => Ok(true),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        attempt(Operation::Lock, &self.path, || {
+            match self.inner.try_lock() {
+                Ok(()) => Ok(true),
+                Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+                Err(std::fs::TryLockError::Error(error)) => Err(error),
+            }
         })
     }
 
@@ -425,10 +531,12 @@ impl File {
     /// # Errors
     /// What the file system reports.
     pub fn try_lock_shared(&self) -> Result<bool> {
-        attempt(Operation::Lock, &self.path, || match self.inner.try_lock_shared() {
-            Ok(()) => Ok(true),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        attempt(Operation::Lock, &self.path, || {
+            match self.inner.try_lock_shared() {
+                Ok(()) => Ok(true),
+                Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+                Err(std::fs::TryLockError::Error(error)) => Err(error),
+            }
         })
     }
 
@@ -533,12 +641,18 @@ impl From<&std::fs::Metadata> for Status {
 fn time(seconds: i64, nanoseconds: i64) -> std::time::SystemTime {
     let whole = std::time::Duration::from_secs(seconds.unsigned_abs());
     let part = std::time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
-    let whole = if seconds < 0 { std::time::UNIX_EPOCH.checked_sub(whole) } else { std::time::UNIX_EPOCH.checked_add(whole) };
-    whole.and_then(|whole| whole.checked_add(part)).unwrap_or(std::time::UNIX_EPOCH)
+    let whole = if seconds < 0 {
+        std::time::UNIX_EPOCH.checked_sub(whole)
+    } else {
+        std::time::UNIX_EPOCH.checked_add(whole)
+    };
+    whole
+        .and_then(|whole| whole.checked_add(part))
+        .unwrap_or(std::time::UNIX_EPOCH)
 }
 
-/// What tells one state of one file from all others, as far as the file system does: nobody writes to a file, or puts another one in its place, and leaves all
-/// of it as it was.
+/// What tells one state of one file from all others, as far as the file system does: nobody writes
+/// to a file, or puts another one in its place, and leaves all of it as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -549,7 +663,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Whether the file has not changed since before `moment`. File systems keep times in ticks: what changes twice in one tick shows only the first time.
+    /// Whether the file has not changed since before `moment`. File systems keep times in ticks:
+    /// what changes twice in one tick shows only the first time.
     #[must_use]
     pub fn is_before(&self, moment: std::time::SystemTime) -> bool {
         self.changed < moment && self.modified < moment
@@ -558,8 +673,21 @@ impl Stamp {
 
 impl From<&Status> for Stamp {
     fn from(status: &Status) -> Self {
-        let Status { device, inode, size, modified, changed, .. } = *status;
-        Self { device, inode, size, modified, changed }
+        let Status {
+            device,
+            inode,
+            size,
+            modified,
+            changed,
+            ..
+        } = *status;
+        Self {
+            device,
+            inode,
+            size,
+            modified,
+            changed,
+        }
     }
 }
 
@@ -572,23 +700,33 @@ pub struct Entry {
     pub status: Status,
 }
 
-/// Opens a regular file of the node for reading: never through a link, without moving its access time where that is permitted.
+/// Opens a regular file of the node for reading: never through a link, without moving its access
+/// time where that is permitted.
 ///
 /// # Errors
 /// Also where the path is a link or no regular file.
 pub fn open_source(path: &Path) -> Result<File> {
     let open = |extra: OFlags| {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | extra;
-        std::fs::OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or_default()).open(path)
+        std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+            .open(path)
     };
     let file = attempt(Operation::Open, path, || match open(OFlags::NOATIME) {
-        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => open(OFlags::empty()),
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            open(OFlags::empty())
+        }
         result => result,
     })?;
     let file = File::new(file, path)?;
     if file.found().kind != FileKind::File {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-        return Err(IoError { operation: Operation::Open, path: path.to_owned(), source });
+        return Err(IoError {
+            operation: Operation::Open,
+            path: path.to_owned(),
+            source,
+        });
     }
     Ok(file)
 }
@@ -606,7 +744,11 @@ pub fn open(path: &Path) -> Result<File> {
 /// # Errors
 /// What the file system reports.
 pub fn open_for_writing(path: &Path) -> Result<File> {
-    open_with(path, Operation::Open, std::fs::OpenOptions::new().read(true).write(true))
+    open_with(
+        path,
+        Operation::Open,
+        std::fs::OpenOptions::new().read(true).write(true),
+    )
 }
 
 /// Creates a file that must not exist yet.
@@ -614,7 +756,15 @@ pub fn open_for_writing(path: &Path) -> Result<File> {
 /// # Errors
 /// Also where the path exists.
 pub fn create_new(path: &Path, mode: u32) -> Result<File> {
-    open_with(path, Operation::Create, std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(mode))
+    open_with(
+        path,
+        Operation::Create,
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode),
+    )
 }
 
 /// Opens a file for reading and writing, and creates it where there is none.
@@ -622,10 +772,23 @@ pub fn create_new(path: &Path, mode: u32) -> Result<File> {
 /// # Errors
 /// What the file system reports.
 pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
-    open_with(path, Operation::Create, std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode))
+    open_with(
+        path,
+        Operation::Create,
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(mode),
+    )
 }
 
-fn open_with(path: &Path, operation: Operation, options: &mut std::fs::OpenOptions) -> Result<File> {
+fn open_with(
+    path: &Path,
+    operation: Operation,
+    options: &mut std::fs::OpenOptions,
+) -> Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let options = options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
     let file = change(operation, path, Change::Made(path), || options.open(path))?;
@@ -640,7 +803,8 @@ pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
     open_source(path)?.read_small(limit)
 }
 
-/// Puts `bytes` under `path` by a durable, atomic rename: a reader sees the old file or the whole new one.
+/// Puts `bytes` under `path` by a durable, atomic rename: a reader sees the old file or the whole
+/// new one.
 ///
 /// # Errors
 /// What the file system reports; the old file then still stands.
@@ -652,39 +816,72 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 ///
 /// # Errors
 /// As for [`write_durably`]; also what `write` returns.
-pub fn write_durably_by(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write_durably_by(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
     let directory = parent(path);
     let staged = attempt(Operation::Create, path, || {
         let mode = std::fs::Permissions::from_mode(mode);
-        let staged = tempfile::Builder::new().prefix(".").suffix(".tmp").permissions(mode).tempfile_in(directory)?;
+        let staged = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".tmp")
+            .permissions(mode)
+            .tempfile_in(directory)?;
         recording::made(staged.path())?;
         Ok(staged)
     })?;
-    change(Operation::Write, path, Change::Content(staged.as_file()), || {
-        let mut buffered = io::BufWriter::new(staged.as_file());
-        write(&mut buffered)?;
-        buffered.flush()
-    })?;
-    change(Operation::Sync, path, Change::Synced(staged.as_file()), || staged.as_file().sync_all())?;
+    change(
+        Operation::Write,
+        path,
+        Change::Content(staged.as_file()),
+        || {
+            let mut buffered = io::BufWriter::new(staged.as_file());
+            write(&mut buffered)?;
+            buffered.flush()
+        },
+    )?;
+    change(
+        Operation::Sync,
+        path,
+        Change::Synced(staged.as_file()),
+        || staged.as_file().sync_all(),
+    )?;
     let name = staged.path().to_owned();
-    change(Operation::Rename, path, Change::Renamed(&name, path), || staged.persist(path).map_err(|error| error.error))?;
+    change(
+        Operation::Rename,
+        path,
+        Change::Renamed(&name, path),
+        || staged.persist(path).map_err(|error| error.error),
+    )?;
     sync_directory(directory)
 }
 
-/// Removes what [`write_durably`] left in a directory when its process was killed: no file has that name for longer than a write takes, and what is there
-/// for an hour is nobody's any more.
+/// Removes what [`write_durably`] left in a directory when its process was killed: no file has that
+/// name for longer than a write takes, and what is there for an hour is nobody's any more.
 ///
 /// # Errors
 /// What the file system reports.
 pub fn remove_stale_staging(directory: &Path) -> Result<()> {
     const STALE: std::time::Duration = std::time::Duration::from_secs(3600);
     for entry in list(directory)? {
-        let is_staging = entry.name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".tmp")).is_some_and(|random| {
-            // As `tempfile` names them.
-            random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        });
+        let is_staging = entry
+            .name
+            .to_str()
+            .and_then(|name| name.strip_prefix('.')?.strip_suffix(".tmp"))
+            .is_some_and(|random| {
+                // As `tempfile` names them.
+                random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            });
         // A file from the future is left: the clock may have gone back.
-        let is_stale = || entry.status.modified.elapsed().is_ok_and(|age| age >= STALE);
+        let is_stale = || {
+            entry
+                .status
+                .modified
+                .elapsed()
+                .is_ok_and(|age| age >= STALE)
+        };
         if is_staging && entry.status.kind == FileKind::File && is_stale() {
             remove_file(&directory.join(&entry.name))?;
         }
@@ -695,18 +892,33 @@ pub fn remove_stale_staging(directory: &Path) -> Result<()> {
 /// The directory that holds `path`.
 #[must_use]
 pub fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
-/// Makes the names in a directory durable, as far as its file system knows how: some network file systems do not.
+/// Makes the names in a directory durable, as far as its file system knows how: some network file
+/// systems do not.
 ///
 /// # Errors
 /// What the file system reports.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    change(Operation::Sync, path, Change::SyncedPath(path), || match std::fs::File::open(path)?.sync_all() {
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::OPNOTSUPP)) => Ok(()),
-        result => result,
-    })
+    change(
+        Operation::Sync,
+        path,
+        Change::SyncedPath(path),
+        || match std::fs::File::open(path)?.sync_all() {
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::INVAL | Errno::OPNOTSUPP)
+                ) =>
+            {
+                Ok(())
+            }
+            result => result,
+        },
+    )
 }
 
 /// What the file system says of `path`, links not followed; none where nothing has that name.
@@ -741,7 +953,8 @@ pub fn link_target(path: &Path) -> Result<PathBuf> {
     attempt(Operation::Inspect, path, || std::fs::read_link(path))
 }
 
-/// The absolute path without links. Used for directories the operator names, which may be links themselves.
+/// The absolute path without links. Used for directories the operator names, which may be links
+/// themselves.
 ///
 /// # Errors
 /// Also where it does not exist.
@@ -754,7 +967,11 @@ pub fn canonical(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// What the file system reports.
 pub fn names(path: &Path) -> Result<Vec<OsString>> {
-    attempt(Operation::List, path, || std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect())
+    attempt(Operation::List, path, || {
+        std::fs::read_dir(path)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect()
+    })
 }
 
 /// Whether a directory has a name that `which` looks for.
@@ -782,12 +999,18 @@ pub fn list(path: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// What `make` makes of the names in one directory, in no order; it is called by several threads. A name that vanishes meanwhile is left out.
+/// What `make` makes of the names in one directory, in no order; it is called by several threads. A
+/// name that vanishes meanwhile is left out.
 ///
 /// # Errors
 /// What the file system reports.
-pub fn list_by<T: Send>(path: &Path, make: impl Fn(OsString, Status) -> Option<T> + Sync) -> Result<Vec<T>> {
-    let names = attempt(Operation::List, path, || std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>())?;
+pub fn list_by<T: Send>(
+    path: &Path,
+    make: impl Fn(OsString, Status) -> Option<T> + Sync,
+) -> Result<Vec<T>> {
+    let names = attempt(Operation::List, path, || {
+        std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()
+    })?;
     let inspect = |name: &std::fs::DirEntry| {
         // By its directory's descriptor: the way there is not walked for every name.
         match attempt(Operation::Inspect, &name.path(), || name.metadata()) {
@@ -808,16 +1031,28 @@ pub fn list_by<T: Send>(path: &Path, make: impl Fn(OsString, Status) -> Option<T
 /// # Errors
 /// What the file system reports.
 pub fn create_directory(path: &Path, mode: u32) -> Result<()> {
-    change(Operation::Create, path, Change::Made(path), || match std::fs::DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && std::fs::metadata(path)?.is_dir() => Ok(()),
-        result => result,
-    })
+    change(
+        Operation::Create,
+        path,
+        Change::Made(path),
+        || match std::fs::DirBuilder::new().mode(mode).create(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && std::fs::metadata(path)?.is_dir() =>
+            {
+                Ok(())
+            }
+            result => result,
+        },
+    )
 }
 
-/// Creates a directory and, with `mode_above`, those above it that are missing, and makes their names durable.
+/// Creates a directory and, with `mode_above`, those above it that are missing, and makes their
+/// names durable.
 ///
-/// Each is durable before the next is made, and the name of one that is there already is made durable, too: a run that was killed may have made it and never
-/// synced it. So only the last can be in doubt.
+/// Each is durable before the next is made, and the name of one that is there already is made
+/// durable, too: a run that was killed may have made it and never synced it. So only the last can
+/// be in doubt.
 ///
 /// # Errors
 /// What the file system reports.
@@ -829,8 +1064,13 @@ pub fn create_directories_durably(path: &Path, mode_above: u32, mode: u32) -> Re
         there = parent(there);
     }
     match sync_directory(parent(there)) {
-        // What lies in a directory that this process may not read, or not change, was not made by an earlier run of it.
-        Err(error) if matches!(error.source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {}
+        // What lies in a directory that this process may not read, or not change, was not made by
+        // an earlier run of it.
+        Err(error)
+            if matches!(
+                error.source.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) => {}
         result => result?,
     }
     for directory in missing.into_iter().rev() {
@@ -845,7 +1085,9 @@ pub fn create_directories_durably(path: &Path, mode_above: u32, mode: u32) -> Re
 /// # Errors
 /// What the file system reports.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    change(Operation::Rename, to, Change::Renamed(from, to), || std::fs::rename(from, to))
+    change(Operation::Rename, to, Change::Renamed(from, to), || {
+        std::fs::rename(from, to)
+    })
 }
 
 /// Gives the file `from` a second name.
@@ -853,7 +1095,9 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
-    change(Operation::Link, to, Change::Linked(from, to), || std::fs::hard_link(from, to))
+    change(Operation::Link, to, Change::Linked(from, to), || {
+        std::fs::hard_link(from, to)
+    })
 }
 
 /// Removes a file; that it is gone already is no error.
@@ -861,7 +1105,12 @@ pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn remove_file(path: &Path) -> Result<()> {
-    gone_is_fine(change(Operation::Remove, path, Change::Removed(path), || std::fs::remove_file(path)))
+    gone_is_fine(change(
+        Operation::Remove,
+        path,
+        Change::Removed(path),
+        || std::fs::remove_file(path),
+    ))
 }
 
 /// Removes a directory and all below it, links not followed; that it is gone already is no error.
@@ -869,7 +1118,12 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    gone_is_fine(change(Operation::Remove, path, Change::RemovedTree(path), || std::fs::remove_dir_all(path)))
+    gone_is_fine(change(
+        Operation::Remove,
+        path,
+        Change::RemovedTree(path),
+        || std::fs::remove_dir_all(path),
+    ))
 }
 
 fn gone_is_fine(result: Result<()>) -> Result<()> {
@@ -884,7 +1138,12 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
 /// # Errors
 /// What the file system reports.
 pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
-    change(Operation::SetOwner, path, Change::AttributesOf(path), || std::os::unix::fs::lchown(path, Some(user), Some(group)))?;
+    change(
+        Operation::SetOwner,
+        path,
+        Change::AttributesOf(path),
+        || std::os::unix::fs::lchown(path, Some(user), Some(group)),
+    )?;
     // Opens a file as well as a directory.
     sync_directory(path)
 }
@@ -908,7 +1167,8 @@ pub fn free_space(path: &Path) -> Result<u64> {
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
-/// The kind of the network file system that holds `path`, where it is one: other machines may use the same files, and locks may not be seen.
+/// The kind of the network file system that holds `path`, where it is one: other machines may use
+/// the same files, and locks may not be seen.
 ///
 /// # Errors
 /// What the file system reports.
@@ -939,11 +1199,17 @@ mod recording;
 mod recording {
     use std::io;
 
-    pub(super) fn around<T>(_: &super::Change<'_>, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn around<T>(
+        _: &super::Change<'_>,
+        run: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
         run()
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "the same signature as with faults")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same signature as with faults"
+    )]
     pub(super) fn made(_: &std::path::Path) -> io::Result<()> {
         Ok(())
     }
@@ -951,7 +1217,10 @@ mod recording {
 
 #[cfg(not(feature = "faults"))]
 mod faults {
-    #[expect(clippy::unnecessary_wraps, reason = "the same signature as with faults")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same signature as with faults"
+    )]
     pub(super) fn gate(_: super::Operation, _: &std::path::Path) -> std::io::Result<()> {
         Ok(())
     }

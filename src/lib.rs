@@ -1,6 +1,7 @@
 //! `kbackup` backs up the files of a running KurrentDB / `EventStoreDB` node and brings them back.
 //!
-//! The crate is a house of rooms; each uses only the ones below it (`docs/architecture.md` has the table, a test holds it).
+//! The crate is a house of rooms; each uses only the ones below it (`docs/architecture.md` has the
+//! table, a test holds it).
 
 pub mod agent;
 pub mod backup;

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// What is handled at once takes no more of the budget than this, and no more is saved up while nothing is spent: together a quarter of a second.
+/// What is handled at once takes no more of the budget than this, and no more is saved up while
+/// nothing is spent: together a quarter of a second.
 const BURST: Duration = Duration::from_millis(125);
-/// Pieces are multiples of this, in bytes: blocks of zeros are found at such places, and stay holes.
+/// Pieces are multiples of this, in bytes: blocks of zeros are found at such places, and stay
+/// holes.
 const GRAIN: u64 = 64 * 1024;
 /// What a run that stands back gives the disk at once, in bytes.
 const SMALL_PIECE: u64 = 8 * GRAIN;
@@ -28,7 +30,9 @@ impl Rate {
     /// So many bytes a second; none where that is below [`Self::LOWEST`].
     #[must_use]
     pub fn new(bytes: u64) -> Option<Self> {
-        NonZeroU64::new(bytes).filter(|bytes| bytes.get() >= Self::LOWEST).map(Self)
+        NonZeroU64::new(bytes)
+            .filter(|bytes| bytes.get() >= Self::LOWEST)
+            .map(Self)
     }
 
     fn time_of(self, bytes: u64) -> Duration {
@@ -37,7 +41,8 @@ impl Rate {
     }
 }
 
-/// The budget of a run; clones spend the same one. Without a rate nothing is counted, and nothing waits.
+/// The budget of a run; clones spend the same one. Without a rate nothing is counted, and nothing
+/// waits.
 #[derive(Debug, Clone)]
 pub struct Pace {
     budget: Option<Arc<Budget>>,
@@ -57,13 +62,26 @@ impl Pace {
     /// A budget of its own. Nobody waits for it any more once `stop` is cancelled.
     #[must_use]
     pub fn new(rate: Option<Rate>, stop: CancellationToken) -> Self {
-        Self { budget: rate.map(|rate| Arc::new(Budget { rate, earned: Mutex::new(Instant::now()) })), turn: None, stop }
+        Self {
+            budget: rate.map(|rate| {
+                Arc::new(Budget {
+                    rate,
+                    earned: Mutex::new(Instant::now()),
+                })
+            }),
+            turn: None,
+            stop,
+        }
     }
 
-    /// The same budget, of a run that stands back: its threads use the disk one after the other, and leave it alone for a while after each piece.
+    /// The same budget, of a run that stands back: its threads use the disk one after the other,
+    /// and leave it alone for a while after each piece.
     #[must_use]
     pub fn standing_back(self) -> Self {
-        Self { turn: Some(Arc::default()), ..self }
+        Self {
+            turn: Some(Arc::default()),
+            ..self
+        }
     }
 
     /// Whether it leaves the disk to others.
@@ -72,10 +90,13 @@ impl Pace {
         self.turn.is_some()
     }
 
-    /// Has the disk do something. Whoever else reads or syncs waits behind all that the disk has been given, by however many threads: where the run stands back
-    /// that is one piece, and then nothing for half as long as it took.
+    /// Has the disk do something. Whoever else reads or syncs waits behind all that the disk has
+    /// been given, by however many threads: where the run stands back that is one piece, and then
+    /// nothing for half as long as it took.
     pub fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
-        let Some(turn) = &self.turn else { return work() };
+        let Some(turn) = &self.turn else {
+            return work();
+        };
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = Instant::now();
         let result = work();
@@ -94,20 +115,29 @@ impl Pace {
     /// Bytes to handle at once, where `wanted` would be best.
     #[must_use]
     pub fn piece(&self, wanted: u64) -> u64 {
-        let wanted = if self.stands_back() { wanted.min(SMALL_PIECE) } else { wanted };
-        let Some(budget) = &self.budget else { return wanted };
+        let wanted = if self.stands_back() {
+            wanted.min(SMALL_PIECE)
+        } else {
+            wanted
+        };
+        let Some(budget) = &self.budget else {
+            return wanted;
+        };
         let burst = budget.rate.0.get() / 8;
         wanted.min((burst - burst % GRAIN).max(GRAIN))
     }
 
-    /// Called after every piece, with its bytes: waits until they are earned, or the run is told to stop.
+    /// Called after every piece, with its bytes: waits until they are earned, or the run is told to
+    /// stop.
     pub fn spend(&self, bytes: u64) {
         let Some(budget) = &self.budget else { return };
         let end = {
             let mut earned = budget.earned.lock().unwrap_or_else(PoisonError::into_inner);
             let saved_since = Instant::now().checked_sub(BURST).unwrap_or(*earned);
             let start = (*earned).max(saved_since);
-            *earned = start.checked_add(budget.rate.time_of(bytes)).unwrap_or(start);
+            *earned = start
+                .checked_add(budget.rate.time_of(bytes))
+                .unwrap_or(start);
             *earned
         };
         while !self.stop.is_cancelled() {
@@ -130,7 +160,10 @@ mod tests {
 
     /// What may have been saved up at the beginning.
     fn least(bytes: u64, rate: u64) -> Duration {
-        Rate::new(rate).unwrap().time_of(bytes).saturating_sub(BURST)
+        Rate::new(rate)
+            .unwrap()
+            .time_of(bytes)
+            .saturating_sub(BURST)
     }
 
     #[test]
@@ -143,7 +176,11 @@ mod tests {
                 scope.spawn(|| (0..4).for_each(|_| pace.clone().spend(128 << 10)));
             }
         });
-        assert!(started.elapsed() >= least(16 * (128 << 10), RATE), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() >= least(16 * (128 << 10), RATE),
+            "{:?}",
+            started.elapsed()
+        );
     }
 
     #[test]
@@ -173,7 +210,11 @@ mod tests {
         std::thread::sleep(Duration::from_millis(600));
         let started = Instant::now();
         pace.spend(RATE / 2);
-        assert!(started.elapsed() >= least(RATE / 2, RATE), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() >= least(RATE / 2, RATE),
+            "{:?}",
+            started.elapsed()
+        );
     }
 
     #[test]

@@ -52,7 +52,11 @@ impl Begun {
     fn now(step: &'static str) -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let nanoseconds = u32::try_from(cpu.tv_nsec).unwrap_or_default();
-        Self { step, at: Instant::now(), cpu: Duration::new(u64::try_from(cpu.tv_sec).unwrap_or_default(), nanoseconds) }
+        Self {
+            step,
+            at: Instant::now(),
+            cpu: Duration::new(u64::try_from(cpu.tv_sec).unwrap_or_default(), nanoseconds),
+        }
     }
 }
 
@@ -71,7 +75,10 @@ pub struct Spent {
 impl Timings {
     /// A step begins, and the one before it ends.
     pub fn begin(&self, step: &'static str) {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(Begun::now(step));
+        self.steps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Begun::now(step));
     }
 
     /// Does some work, and counts its time.
@@ -90,7 +97,11 @@ impl Timings {
     /// Each step so far, in the order in which they began; the last one ends now.
     #[must_use]
     pub fn steps(&self) -> Vec<Spent> {
-        let begun = self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let begun = self
+            .steps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let ends = begun.iter().copied().skip(1).chain([Begun::now("")]);
         let spent = |(begun, end): (&Begun, Begun)| Spent {
             name: begun.step,
@@ -103,9 +114,14 @@ impl Timings {
     /// Each activity.
     #[must_use]
     pub fn activities(&self) -> Vec<Spent> {
-        let seconds = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed)).as_secs_f64();
-        let spent =
-            |(counter, (_, name)): (&AtomicU64, (Activity, &'static str))| Spent { name, seconds: seconds(counter), cpu_seconds: None };
+        let seconds = |counter: &AtomicU64| {
+            Duration::from_nanos(counter.load(Ordering::Relaxed)).as_secs_f64()
+        };
+        let spent = |(counter, (_, name)): (&AtomicU64, (Activity, &'static str))| Spent {
+            name,
+            seconds: seconds(counter),
+            cpu_seconds: None,
+        };
         self.spent.iter().zip(ACTIVITIES).map(spent).collect()
     }
 }
@@ -120,9 +136,13 @@ mod tests {
         timings.begin("one");
         std::thread::sleep(Duration::from_millis(30));
         timings.begin("two");
-        let work: u64 = timings.time(Activity::Write, || (0..3_000_000).fold(0, |sum: u64, next| std::hint::black_box(sum ^ next)));
+        let work: u64 = timings.time(Activity::Write, || {
+            (0..3_000_000).fold(0, |sum: u64, next| std::hint::black_box(sum ^ next))
+        });
         std::hint::black_box(work);
-        let [one, two] = timings.steps()[..] else { panic!("{:?}", timings.steps()) };
+        let [one, two] = timings.steps()[..] else {
+            panic!("{:?}", timings.steps())
+        };
         assert_eq!((one.name, two.name), ("one", "two"));
         assert!(one.seconds >= 0.03);
         assert!(two.cpu_seconds > Some(0.0));

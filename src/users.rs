@@ -1,7 +1,7 @@
 //! Names of users and groups, from `/etc/passwd` and `/etc/group` alone.
 //!
-//! The C library would ask what else the machine has for names (`nsswitch.conf`: systemd, LDAP), and loads its modules for that; in a static binary that ends
-//! in a crash. Numbers always work.
+//! The C library would ask what else the machine has for names (`nsswitch.conf`: systemd, LDAP),
+//! and loads its modules for that; in a static binary that ends in a crash. Numbers always work.
 
 use std::path::Path;
 
@@ -48,21 +48,28 @@ fn lines(path: &str) -> String {
     String::from_utf8_lossy(&fs::read_small(&path, MAX_BYTES).unwrap_or_default()).into_owned()
 }
 
-/// Both files begin each line with the name, a field for a password, and the number (`passwd(5)`, `group(5)`).
+/// Both files begin each line with the name, a field for a password, and the number (`passwd(5)`,
+/// `group(5)`).
 fn entries(text: &str) -> impl Iterator<Item = (&str, u32)> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with(['#', '+', '-']))?;
+        let name = fields
+            .next()
+            .filter(|name| !name.is_empty() && !name.starts_with(['#', '+', '-']))?;
         Some((name, fields.nth(1)?.parse().ok()?))
     })
 }
 
 fn name_of(id: u32, text: &str) -> Option<String> {
-    entries(text).find(|(_, other)| *other == id).map(|(name, _)| name.to_owned())
+    entries(text)
+        .find(|(_, other)| *other == id)
+        .map(|(name, _)| name.to_owned())
 }
 
 fn id_of(name: &str, text: &str) -> Option<u32> {
-    entries(text).find(|(other, _)| *other == name).map(|(_, id)| id)
+    entries(text)
+        .find(|(other, _)| *other == name)
+        .map(|(_, id)| id)
 }
 
 #[cfg(test)]
@@ -74,14 +81,34 @@ mod tests {
     #[test]
     fn names_and_numbers() {
         assert_eq!(name_of(0, PASSWD), Some("root".to_owned()));
-        assert_eq!(name_of(1001, PASSWD), Some("kurrent".to_owned()), "the first one counts");
-        assert_eq!((name_of(7, PASSWD), name_of(8, PASSWD), name_of(5, PASSWD)), (None, None, None));
-        assert_eq!((id_of("kurrent", PASSWD), id_of("again", PASSWD), id_of("odd", PASSWD)), (Some(1001), Some(1001), None));
-        assert_eq!((user("4294967295"), group("0"), user("no such user")), (Some(u32::MAX), Some(0), None));
+        assert_eq!(
+            name_of(1001, PASSWD),
+            Some("kurrent".to_owned()),
+            "the first one counts"
+        );
+        assert_eq!(
+            (name_of(7, PASSWD), name_of(8, PASSWD), name_of(5, PASSWD)),
+            (None, None, None)
+        );
+        assert_eq!(
+            (
+                id_of("kurrent", PASSWD),
+                id_of("again", PASSWD),
+                id_of("odd", PASSWD)
+            ),
+            (Some(1001), Some(1001), None)
+        );
+        assert_eq!(
+            (user("4294967295"), group("0"), user("no such user")),
+            (Some(u32::MAX), Some(0), None)
+        );
     }
 
     #[test]
     fn of_this_machine() {
-        assert_eq!((user_name(0).as_deref(), user("root")), (Some("root"), Some(0)));
+        assert_eq!(
+            (user_name(0).as_deref(), user("root")),
+            (Some("root"), Some(0))
+        );
     }
 }

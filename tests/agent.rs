@@ -1,6 +1,11 @@
 //! The agent, as a process of its own beside test nodes.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 mod change;
 mod cluster;

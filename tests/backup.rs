@@ -1,4 +1,5 @@
-//! Backups under attack: what they cost, that they leave the node alone, and what becomes of them when source, history, disk or node are in trouble.
+//! Backups under attack: what they cost, that they leave the node alone, and what becomes of them
+//! when source, history, disk or node are in trouble.
 
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 

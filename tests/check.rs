@@ -1,4 +1,5 @@
-//! Would a server start from this directory? Directories of real nodes, and the ways of spoiling them that real servers were shown (O2–O39).
+//! Would a server start from this directory? Directories of real nodes, and the ways of spoiling
+//! them that real servers were shown (O2–O39).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use kbackup::event::{Run, Silent};
 use kbackup::format::indexmap::IndexMap;
 use kbackup::manifest::Directories;
-use kbackup::proof::{self, Depth, Effect, Examination, Finding, Options, Outcome, ServerLine, Severity, Verdict};
+use kbackup::proof::{
+    self, Depth, Effect, Examination, Finding, Options, Outcome, ServerLine, Severity, Verdict,
+};
 use kbackup_testnode::log::{self, Kind, Record};
 use kbackup_testnode::{Action, Node, Recording};
 use proptest::prelude::*;
@@ -21,15 +24,41 @@ const SIZE: u64 = 0x40000;
 const FULL: usize = 266_240;
 
 /// The lines that real servers of were run.
-const RUN: [ServerLine; 6] =
-    [ServerLine::V20_10, ServerLine::V21_10, ServerLine::V22_10, ServerLine::V23_10, ServerLine::V24_10, ServerLine::V26_1];
-const MODERN: [ServerLine; 4] = [ServerLine::V24_10, ServerLine::V25_0, ServerLine::V25_1, ServerLine::V26_1];
+const RUN: [ServerLine; 6] = [
+    ServerLine::V20_10,
+    ServerLine::V21_10,
+    ServerLine::V22_10,
+    ServerLine::V23_10,
+    ServerLine::V24_10,
+    ServerLine::V26_1,
+];
+const MODERN: [ServerLine; 4] = [
+    ServerLine::V24_10,
+    ServerLine::V25_0,
+    ServerLine::V25_1,
+    ServerLine::V26_1,
+];
 /// A clean directory of each version.
-const CLEAN: [&str; 6] = ["20.10-append", "21.10-append", "22.10-append", "23.10-append", "24.10-append", "26.1-append"];
+const CLEAN: [&str; 6] = [
+    "20.10-append",
+    "21.10-append",
+    "22.10-append",
+    "23.10-append",
+    "24.10-append",
+    "26.1-append",
+];
 
 fn examine_at(db: &Path, version: Option<ServerLine>, depth: Depth) -> Result<Examination> {
     let files = Directories::new(db, None);
-    Ok(proof::examine(&files, &Options { version, depth, in_use: false }, &Run::new(Silent))?)
+    Ok(proof::examine(
+        &files,
+        &Options {
+            version,
+            depth,
+            in_use: false,
+        },
+        &Run::new(Silent),
+    )?)
 }
 
 fn examine(directory: &DataDirectory, version: ServerLine) -> Result<Examination> {
@@ -42,11 +71,20 @@ fn own_line(directory: &DataDirectory) -> ServerLine {
 }
 
 fn codes(examination: &Examination, from: Severity) -> Vec<&'static str> {
-    examination.findings.iter().filter(|finding| finding.severity >= from).map(|finding| finding.code).collect()
+    examination
+        .findings
+        .iter()
+        .filter(|finding| finding.severity >= from)
+        .map(|finding| finding.code)
+        .collect()
 }
 
 fn finding<'a>(examination: &'a Examination, code: &str) -> Result<&'a Finding> {
-    examination.findings.iter().find(|finding| finding.code == code).with_context(|| format!("no {code} in {examination:#?}"))
+    examination
+        .findings
+        .iter()
+        .find(|finding| finding.code == code)
+        .with_context(|| format!("no {code} in {examination:#?}"))
 }
 
 /// The outcome, the verdict and the codes from warnings on.
@@ -61,7 +99,10 @@ fn answer(directory: &DataDirectory, line: ServerLine) -> Result<Answer> {
 }
 
 fn set(directory: &DataDirectory, checkpoint: &str, value: i64) -> Result<()> {
-    Ok(fs::write(directory.db().join(format!("{checkpoint}.chk")), value.to_le_bytes())?)
+    Ok(fs::write(
+        directory.db().join(format!("{checkpoint}.chk")),
+        value.to_le_bytes(),
+    )?)
 }
 
 fn remove(directory: &DataDirectory, name: &str) -> Result<()> {
@@ -69,7 +110,9 @@ fn remove(directory: &DataDirectory, name: &str) -> Result<()> {
 }
 
 fn get(directory: &DataDirectory, checkpoint: &str) -> Result<i64> {
-    directory.checkpoint(checkpoint).with_context(|| checkpoint.to_owned())
+    directory
+        .checkpoint(checkpoint)
+        .with_context(|| checkpoint.to_owned())
 }
 
 fn records(directory: &DataDirectory) -> Result<Vec<Record>> {
@@ -84,9 +127,16 @@ fn records(directory: &DataDirectory) -> Result<Vec<Record>> {
 /// Ends of records behind `from`: where an append is whole, and where one is cut.
 fn ends_from(directory: &DataDirectory, from: u64) -> Result<(Vec<i64>, Vec<i64>)> {
     let (mut whole, mut half) = (Vec::new(), Vec::new());
-    for record in records(directory)?.iter().filter(|record| record.end > from) {
+    for record in records(directory)?
+        .iter()
+        .filter(|record| record.end > from)
+    {
         let end = i64::try_from(record.end)?;
-        if record.is_boundary() { whole.push(end) } else { half.push(end) }
+        if record.is_boundary() {
+            whole.push(end)
+        } else {
+            half.push(end)
+        }
     }
     Ok((whole, half))
 }
@@ -98,7 +148,11 @@ fn active(directory: &DataDirectory) -> Result<PathBuf> {
 }
 
 fn commit(directory: &DataDirectory) -> Result<i64> {
-    directory.facts.pointer("/index/commit").and_then(serde_json::Value::as_i64).context("no commit")
+    directory
+        .facts
+        .pointer("/index/commit")
+        .and_then(serde_json::Value::as_i64)
+        .context("no commit")
 }
 
 fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
@@ -111,7 +165,10 @@ fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
 fn truncate_offline(directory: &DataDirectory, end: i64) -> Result<()> {
     let end = u64::try_from(end)?;
     let mut epoch = -1;
-    for record in records(directory)?.iter().filter(|record| matches!(record.kind, Kind::Epoch(_)) && record.position < end) {
+    for record in records(directory)?
+        .iter()
+        .filter(|record| matches!(record.kind, Kind::Epoch(_)) && record.position < end)
+    {
         epoch = i64::try_from(record.position)?;
     }
     for chunk in log::chunks(&directory.db())? {
@@ -145,21 +202,34 @@ fn every_real_directory_starts_with_everything() -> Result<()> {
             let name = format!("{} {depth:?}: {:#?}", directory.name, examination.findings);
             assert_eq!(examination.versions.len(), 1, "{name}");
             assert_eq!(examination.versions[0].outcome, Outcome::Starts, "{name}");
-            assert!(!examination.versions[0].unproven || codes(&examination, Severity::Info).contains(&"index-unlisted"), "{name}");
+            assert!(
+                !examination.versions[0].unproven
+                    || codes(&examination, Severity::Info).contains(&"index-unlisted"),
+                "{name}"
+            );
             assert_eq!(examination.verdict, Verdict::Starts, "{name}");
             assert_eq!(examination.kind(), None, "{name}");
             assert_eq!(codes(&examination, Severity::Warning), [""; 0], "{name}");
             let log = examination.log.context("no log")?;
-            assert_eq!((log.chunk_size, Some(log.writer)), (SIZE, directory.checkpoint("writer")), "{name}");
+            assert_eq!(
+                (log.chunk_size, Some(log.writer)),
+                (SIZE, directory.checkpoint("writer")),
+                "{name}"
+            );
             assert_eq!(log.epochs, directory.facts["epochs"].as_u64(), "{name}");
             assert_eq!(log.position.is_some(), depth > Depth::Quick, "{name}");
             let index = examination.index.context("no index")?;
             assert_eq!(
                 (Some(index.tables), index.commit),
-                (directory.facts["index"]["tables"].as_u64(), Some(commit(&directory)?.unsigned_abs()))
+                (
+                    directory.facts["index"]["tables"].as_u64(),
+                    Some(commit(&directory)?.unsigned_abs())
+                )
             );
             assert!(
-                depth == Depth::Quick || index.entries_compared >= 1000.min(directory.facts["events"].as_u64().unwrap_or(0) / 2),
+                depth == Depth::Quick
+                    || index.entries_compared
+                        >= 1000.min(directory.facts["events"].as_u64().unwrap_or(0) / 2),
                 "{name}"
             );
         }
@@ -175,9 +245,16 @@ fn newer_servers_start_from_what_older_ones_wrote() -> Result<()> {
         assert_eq!(examination.versions.len(), ServerLine::ALL.len());
         for version in &examination.versions {
             assert_eq!(version.outcome, Outcome::Starts, "{name} {version:?}");
-            assert!(version.verdict <= Verdict::StartsAndRebuilds, "{name} {version:?}");
-            // What reading a node's source tells of a line without recordings is not the same as having seen it.
-            assert!(version.unproven || version.version.was_run(), "{name} {version:?}");
+            assert!(
+                version.verdict <= Verdict::StartsAndRebuilds,
+                "{name} {version:?}"
+            );
+            // What reading a node's source tells of a line without recordings is not the same as
+            // having seen it.
+            assert!(
+                version.unproven || version.version.was_run(),
+                "{name} {version:?}"
+            );
         }
         assert!(examination.versions.iter().any(|version| version.version == own_line(&directory) && !version.older_than_files), "{name}");
         assert_eq!(examination.kind(), None, "{name}");
@@ -189,10 +266,21 @@ fn newer_servers_start_from_what_older_ones_wrote() -> Result<()> {
 fn o2_a_torn_table_is_named_with_what_the_server_does() -> Result<()> {
     let directory = DataDirectory::unpack("26.1-vendor-procedure-bad-index")?;
     let examination = examine(&directory, ServerLine::V26_1)?;
-    assert_eq!((examination.versions[0].outcome, examination.verdict), (Outcome::Starts, Verdict::Damaged));
-    assert_eq!(examination.kind().map(kbackup::error::Kind::exit_code), Some(20));
+    assert_eq!(
+        (examination.versions[0].outcome, examination.verdict),
+        (Outcome::Starts, Verdict::Damaged)
+    );
+    assert_eq!(
+        examination.kind().map(kbackup::error::Kind::exit_code),
+        Some(20)
+    );
     let torn = finding(&examination, "index-table-damaged")?;
-    assert!(torn.file.as_ref().is_some_and(|file| file.ends_with("5ba5bfa8-ada3-4029-9997-a9e5ef8cc355")), "{torn:?}");
+    assert!(
+        torn.file
+            .as_ref()
+            .is_some_and(|file| file.ends_with("5ba5bfa8-ada3-4029-9997-a9e5ef8cc355")),
+        "{torn:?}"
+    );
     assert_eq!(torn.worst(), Some(Effect::SetsIndexAside));
     assert_eq!(examination.versions[0].rebuilds, ["index-table-damaged"]);
     Ok(())
@@ -206,13 +294,21 @@ fn o10_o11_the_documented_restore_starts_once_or_twice() -> Result<()> {
         set(&directory, "truncate", get(&directory, "chaser")?)?;
         let (outcome, verdict, codes) = answer(&directory, line)?;
         if line >= ServerLine::V24_10 {
-            assert_eq!((outcome, codes), (Outcome::StartsAfterSecondStart, vec!["truncation-pending"]), "{name}");
+            assert_eq!(
+                (outcome, codes),
+                (Outcome::StartsAfterSecondStart, vec!["truncation-pending"]),
+                "{name}"
+            );
         } else {
             assert_eq!((outcome, codes), (Outcome::Starts, vec![]), "{name}");
         }
         assert_eq!(verdict, Verdict::Starts, "{name}");
         set(&directory, "truncate", -1)?;
-        assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::Starts, vec![]), "{name}");
+        assert_eq!(
+            answer(&directory, line)?,
+            (Outcome::Starts, Verdict::Starts, vec![]),
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -229,8 +325,14 @@ fn o3_a_truncation_inside_an_append_shows_half_of_it() -> Result<()> {
             set(&directory, "truncate", chaser)?;
             let examination = examine(&directory, line)?;
             assert_eq!(examination.verdict, Verdict::Loses, "{name} {chaser}");
-            assert!(examination.versions[0].loses.contains(&"half-append"), "{name} {chaser} {examination:#?}");
-            assert!(examination.versions[0].loses.contains(&"truncation-loses"), "{name} {chaser}");
+            assert!(
+                examination.versions[0].loses.contains(&"half-append"),
+                "{name} {chaser} {examination:#?}"
+            );
+            assert!(
+                examination.versions[0].loses.contains(&"truncation-loses"),
+                "{name} {chaser}"
+            );
         }
     }
     Ok(())
@@ -242,7 +344,11 @@ fn o12_missing_checkpoints_without_a_say() -> Result<()> {
         for missing in ["truncate", "epoch", "proposal"] {
             let directory = DataDirectory::unpack(name)?;
             remove(&directory, &format!("{missing}.chk"))?;
-            assert_eq!(answer(&directory, own_line(&directory))?, (Outcome::Starts, Verdict::Starts, vec![]), "{name} {missing}");
+            assert_eq!(
+                answer(&directory, own_line(&directory))?,
+                (Outcome::Starts, Verdict::Starts, vec![]),
+                "{name} {missing}"
+            );
         }
     }
     Ok(())
@@ -256,12 +362,28 @@ fn o13_an_empty_truncate_checkpoint_wipes_the_database() -> Result<()> {
         fs::write(directory.db().join("truncate.chk"), [])?;
         let examination = examine(&directory, line)?;
         let modern = line >= ServerLine::V24_10;
-        let outcome = if modern { Outcome::StartsAfterSecondStart } else { Outcome::Starts };
-        assert_eq!((examination.versions[0].outcome, examination.verdict), (outcome, Verdict::Loses), "{name}");
+        let outcome = if modern {
+            Outcome::StartsAfterSecondStart
+        } else {
+            Outcome::Starts
+        };
+        assert_eq!(
+            (examination.versions[0].outcome, examination.verdict),
+            (outcome, Verdict::Loses),
+            "{name}"
+        );
         let loss = finding(&examination, "truncation-loses")?;
-        assert!(loss.what.contains(&format!("0 to {}", get(&directory, "writer")?)), "{name} {loss:?}");
+        assert!(
+            loss.what
+                .contains(&format!("0 to {}", get(&directory, "writer")?)),
+            "{name} {loss:?}"
+        );
         assert_eq!(loss.evidence, Some("O13"), "{name}");
-        assert_eq!(finding(&examination, "checkpoint-length")?.severity, Severity::Error, "{name}");
+        assert_eq!(
+            finding(&examination, "checkpoint-length")?.severity,
+            Severity::Error,
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -273,25 +395,53 @@ fn o14_without_a_writer_checkpoint() -> Result<()> {
         let line = own_line(&directory);
         remove(&directory, "writer.chk")?;
         let (outcome, verdict, codes) = answer(&directory, line)?;
-        assert_eq!((outcome, verdict, codes), (Outcome::Refuses, Verdict::Refuses, vec!["reader-ahead"]), "{name}");
+        assert_eq!(
+            (outcome, verdict, codes),
+            (Outcome::Refuses, Verdict::Refuses, vec!["reader-ahead"]),
+            "{name}"
+        );
 
         remove(&directory, "chaser.chk")?;
         let examination = examine(&directory, line)?;
         assert_eq!(examination.verdict, Verdict::Refuses, "{name}");
         let loses_first = examination.findings.iter().any(|finding| {
-            finding.worst() == Some(Effect::LosesEvents) && finding.file.as_ref().is_some_and(|file| file.ends_with("chunk-000001.000000"))
+            finding.worst() == Some(Effect::LosesEvents)
+                && finding
+                    .file
+                    .as_ref()
+                    .is_some_and(|file| file.ends_with("chunk-000001.000000"))
         });
-        assert_eq!(loses_first, line >= ServerLine::V24_10, "{name} {examination:#?}");
-        let refused = examination.findings.iter().filter(|finding| finding.worst() == Some(Effect::Refuses));
-        assert!(refused.filter_map(|finding| finding.file.as_ref()).any(|file| file.ends_with("chunk-000002.000000")), "{name}");
+        assert_eq!(
+            loses_first,
+            line >= ServerLine::V24_10,
+            "{name} {examination:#?}"
+        );
+        let refused = examination
+            .findings
+            .iter()
+            .filter(|finding| finding.worst() == Some(Effect::Refuses));
+        assert!(
+            refused
+                .filter_map(|finding| finding.file.as_ref())
+                .any(|file| file.ends_with("chunk-000002.000000")),
+            "{name}"
+        );
 
         // A single chunk would be overwritten from its start (disk-format §1).
         for number in 1..6 {
             let _ = fs::remove_file(directory.db().join(format!("chunk-{number:06}.000000")));
         }
         let examination = examine(&directory, line)?;
-        assert_eq!(examination.verdict, Verdict::Loses, "{name} {examination:#?}");
-        assert!(examination.versions[0].unproven && examination.versions[0].loses.contains(&"writer-missing"), "{name}");
+        assert_eq!(
+            examination.verdict,
+            Verdict::Loses,
+            "{name} {examination:#?}"
+        );
+        assert!(
+            examination.versions[0].unproven
+                && examination.versions[0].loses.contains(&"writer-missing"),
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -304,19 +454,42 @@ fn o15_no_server_starts_from_a_guarded_directory() -> Result<()> {
         for writer in [get(&directory, "writer")?, i64::MAX - 1] {
             set(&directory, "writer", writer)?;
             for line in RUN {
-                assert_eq!(answer(&directory, line)?, (Outcome::Refuses, Verdict::Refuses, vec!["start-guard"]), "{name} {line}");
+                assert_eq!(
+                    answer(&directory, line)?,
+                    (Outcome::Refuses, Verdict::Refuses, vec!["start-guard"]),
+                    "{name} {line}"
+                );
             }
         }
         // The restore writes the writer's last.
         set(&directory, "chaser", get(&directory, "chaser")?)?;
         let examination = examine_at(&directory.db(), None, Depth::Normal)?;
-        assert!(examination.versions.iter().all(|version| version.outcome == Outcome::Refuses), "{name}");
-        assert!(finding(&examination, "start-guard")?.hint.as_ref().is_some_and(|hint| hint.contains("restore")), "{name}");
+        assert!(
+            examination
+                .versions
+                .iter()
+                .all(|version| version.outcome == Outcome::Refuses),
+            "{name}"
+        );
+        assert!(
+            finding(&examination, "start-guard")?
+                .hint
+                .as_ref()
+                .is_some_and(|hint| hint.contains("restore")),
+            "{name}"
+        );
         let half_restored = tempfile::tempdir()?;
-        for (checkpoint, value) in [("writer.chk", i64::MAX - 1), ("chaser.chk", i64::MAX), ("truncate.chk", -1)] {
+        for (checkpoint, value) in [
+            ("writer.chk", i64::MAX - 1),
+            ("chaser.chk", i64::MAX),
+            ("truncate.chk", -1),
+        ] {
             fs::write(half_restored.path().join(checkpoint), value.to_le_bytes())?;
         }
-        assert_eq!(examine_at(half_restored.path(), None, Depth::Normal)?.verdict, Verdict::Refuses);
+        assert_eq!(
+            examine_at(half_restored.path(), None, Depth::Normal)?.verdict,
+            Verdict::Refuses
+        );
     }
     Ok(())
 }
@@ -326,7 +499,11 @@ fn add_next_chunk(directory: &DataDirectory) -> Result<PathBuf> {
     let active = active(directory)?;
     let number = u32::try_from(get(directory, "writer")?.unsigned_abs() / SIZE)? + 1;
     let header: Vec<u8> = fs::read(active)?.into_iter().take(128).collect();
-    let mut bytes: Vec<u8> = header.into_iter().chain(std::iter::repeat(0)).take(FULL).collect();
+    let mut bytes: Vec<u8> = header
+        .into_iter()
+        .chain(std::iter::repeat(0))
+        .take(FULL)
+        .collect();
     for at in [6, 10] {
         bytes.splice(at..at + 4, number.to_le_bytes());
     }
@@ -343,17 +520,35 @@ fn o16_a_chunk_beyond_the_writer() -> Result<()> {
         let examination = examine_at(&directory.db(), None, Depth::Normal)?;
         for version in &examination.versions {
             let modern = MODERN.contains(&version.version);
-            let wanted = if modern { Outcome::Starts } else { Outcome::Refuses };
+            let wanted = if modern {
+                Outcome::Starts
+            } else {
+                Outcome::Refuses
+            };
             assert_eq!(version.outcome, wanted, "{name} {version:?}");
             assert!(version.loses.is_empty(), "{name} {version:?}");
         }
         let extra = finding(&examination, "chunk-beyond-writer")?;
-        assert!(extra.file.as_ref().is_some_and(|file| file.contains("chunk-00000")), "{extra:?}");
+        assert!(
+            extra
+                .file
+                .as_ref()
+                .is_some_and(|file| file.contains("chunk-00000")),
+            "{extra:?}"
+        );
 
         set(&directory, "truncate", get(&directory, "chaser")?)?;
         for line in ServerLine::ALL {
             let answer = answer(&directory, line)?;
-            assert_eq!(answer, (Outcome::Refuses, Verdict::Refuses, vec!["truncation-excess-chunk"]), "{name} {line}");
+            assert_eq!(
+                answer,
+                (
+                    Outcome::Refuses,
+                    Verdict::Refuses,
+                    vec!["truncation-excess-chunk"]
+                ),
+                "{name} {line}"
+            );
         }
     }
     Ok(())
@@ -404,7 +599,11 @@ fn o17_zeros_below_the_writer_keep_the_node_from_starting() -> Result<()> {
         let base = get(&directory, "writer")?.unsigned_abs() / SIZE * SIZE;
         let commit = commit(&directory)?.unsigned_abs();
         let all = records(&directory)?;
-        for record in all.iter().filter(|record| record.position >= base).step_by(97) {
+        for record in all
+            .iter()
+            .filter(|record| record.position >= base)
+            .step_by(97)
+        {
             let directory = DataDirectory::unpack(name)?;
             overwrite(&active(&directory)?, |bytes| {
                 let at = usize::try_from(128 + record.position - base).unwrap();
@@ -413,11 +612,28 @@ fn o17_zeros_below_the_writer_keep_the_node_from_starting() -> Result<()> {
             })?;
             let examination = examine(&directory, line)?;
             let damage = finding(&examination, "log-damaged")?;
-            assert!(damage.what.contains(&format!("position {}", record.position)), "{name} {damage:?}");
+            assert!(
+                damage
+                    .what
+                    .contains(&format!("position {}", record.position)),
+                "{name} {damage:?}"
+            );
             // Before the index's end nothing is read again at a start.
-            let wanted = if record.position >= commit { Verdict::Refuses } else { Verdict::Loses };
-            assert_eq!(examination.verdict, wanted, "{name} {} {commit}", record.position);
-            assert_eq!(damage.consequences[0].unproven, record.position < commit, "{name}");
+            let wanted = if record.position >= commit {
+                Verdict::Refuses
+            } else {
+                Verdict::Loses
+            };
+            assert_eq!(
+                examination.verdict, wanted,
+                "{name} {} {commit}",
+                record.position
+            );
+            assert_eq!(
+                damage.consequences[0].unproven,
+                record.position < commit,
+                "{name}"
+            );
         }
     }
     Ok(())
@@ -433,44 +649,125 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
         let directory = fresh()?;
         fs::remove_dir_all(directory.index())?;
         let (outcome, verdict, codes) = answer(&directory, line)?;
-        assert_eq!((outcome, verdict), (Outcome::Starts, Verdict::StartsAndRebuilds), "{name}");
+        assert_eq!(
+            (outcome, verdict),
+            (Outcome::Starts, Verdict::StartsAndRebuilds),
+            "{name}"
+        );
         assert!(codes.contains(&"index-absent"), "{name} {codes:?}");
 
         let directory = fresh()?;
         remove(&directory, "index/indexmap")?;
-        assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::StartsAndRebuilds, vec!["index-absent"]), "{name}");
+        assert_eq!(
+            answer(&directory, line)?,
+            (
+                Outcome::Starts,
+                Verdict::StartsAndRebuilds,
+                vec!["index-absent"]
+            ),
+            "{name}"
+        );
 
         let directory = fresh()?;
         let map = IndexMap::parse(&fs::read(directory.index().join("indexmap"))?)?;
         let table = directory.index().join(map.tables[0].table.to_string());
         overwrite(&table, |bytes| bytes[200] ^= 1)?;
         let (outcome, verdict, codes) = answer(&directory, line)?;
-        assert_eq!((outcome, verdict, codes), (Outcome::Starts, Verdict::Damaged, vec!["index-table-damaged"]), "{name}");
+        assert_eq!(
+            (outcome, verdict, codes),
+            (
+                Outcome::Starts,
+                Verdict::Damaged,
+                vec!["index-table-damaged"]
+            ),
+            "{name}"
+        );
         fs::remove_file(&table)?;
         let (outcome, verdict, codes) = answer(&directory, line)?;
-        assert_eq!((outcome, verdict, codes), (Outcome::Starts, Verdict::Damaged, vec!["index-table-missing"]), "{name}");
+        assert_eq!(
+            (outcome, verdict, codes),
+            (
+                Outcome::Starts,
+                Verdict::Damaged,
+                vec!["index-table-missing"]
+            ),
+            "{name}"
+        );
 
         let directory = fresh()?;
         overwrite(&directory.index().join("indexmap"), |bytes| bytes[40] ^= 1)?;
-        assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::Damaged, vec!["index-map-damaged"]), "{name}");
+        assert_eq!(
+            answer(&directory, line)?,
+            (Outcome::Starts, Verdict::Damaged, vec!["index-map-damaged"]),
+            "{name}"
+        );
 
         let directory = fresh()?;
         set(&directory, "chaser", commit(&directory)?)?;
-        assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::StartsAndRebuilds, vec!["index-ahead"]), "{name}");
+        assert_eq!(
+            answer(&directory, line)?,
+            (
+                Outcome::Starts,
+                Verdict::StartsAndRebuilds,
+                vec!["index-ahead"]
+            ),
+            "{name}"
+        );
 
         if has_filters {
             let directory = fresh()?;
-            remove(&directory, "index/stream-existence/streamExistenceFilter.dat")?;
-            assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::StartsAndRebuilds, vec!["stream-filter-absent"]), "{name}");
+            remove(
+                &directory,
+                "index/stream-existence/streamExistenceFilter.dat",
+            )?;
+            assert_eq!(
+                answer(&directory, line)?,
+                (
+                    Outcome::Starts,
+                    Verdict::StartsAndRebuilds,
+                    vec!["stream-filter-absent"]
+                ),
+                "{name}"
+            );
             let directory = fresh()?;
-            overwrite(&directory.index().join("stream-existence/streamExistenceFilter.dat"), |bytes| bytes[64..].fill(0xff))?;
-            assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::StartsAndRebuilds, vec!["stream-filter-damaged"]), "{name}");
+            overwrite(
+                &directory
+                    .index()
+                    .join("stream-existence/streamExistenceFilter.dat"),
+                |bytes| bytes[64..].fill(0xff),
+            )?;
+            assert_eq!(
+                answer(&directory, line)?,
+                (
+                    Outcome::Starts,
+                    Verdict::StartsAndRebuilds,
+                    vec!["stream-filter-damaged"]
+                ),
+                "{name}"
+            );
             let directory = fresh()?;
-            overwrite(&directory.index().join("stream-existence/streamExistenceFilter.dat"), |bytes| bytes[64..].fill(0))?;
+            overwrite(
+                &directory
+                    .index()
+                    .join("stream-existence/streamExistenceFilter.dat"),
+                |bytes| bytes[64..].fill(0),
+            )?;
             let (outcome, verdict, codes) = answer(&directory, line)?;
-            let chk = fs::read(directory.index().join("stream-existence/streamExistenceFilter.chk"))?;
+            let chk = fs::read(
+                directory
+                    .index()
+                    .join("stream-existence/streamExistenceFilter.chk"),
+            )?;
             if chk != (-1_i64).to_le_bytes() {
-                assert_eq!((outcome, verdict, codes), (Outcome::Starts, Verdict::Loses, vec!["stream-filter-incomplete"]), "{name}");
+                assert_eq!(
+                    (outcome, verdict, codes),
+                    (
+                        Outcome::Starts,
+                        Verdict::Loses,
+                        vec!["stream-filter-incomplete"]
+                    ),
+                    "{name}"
+                );
             }
         }
     }
@@ -484,20 +781,32 @@ fn o30_o32_a_log_cut_offline_starts_where_no_append_is_cut() -> Result<()> {
         let (whole, half) = ends_from(&DataDirectory::unpack(name)?, SIZE / 2)?;
         // Before 23.10 an append may go on in the next chunk.
         let end_of_chunk = (line >= ServerLine::V23_10).then_some(i64::try_from(2 * SIZE)?);
-        let boundaries = whole.iter().copied().step_by(whole.len() / 6).chain(end_of_chunk);
+        let boundaries = whole
+            .iter()
+            .copied()
+            .step_by(whole.len() / 6)
+            .chain(end_of_chunk);
         for end in boundaries {
             let directory = DataDirectory::unpack(name)?;
             truncate_offline(&directory, end)?;
             fs::remove_dir_all(directory.index())?;
             let (outcome, verdict, codes) = answer(&directory, line)?;
-            assert_eq!((outcome, verdict), (Outcome::Starts, Verdict::StartsAndRebuilds), "{name} {end} {codes:?}");
+            assert_eq!(
+                (outcome, verdict),
+                (Outcome::Starts, Verdict::StartsAndRebuilds),
+                "{name} {end} {codes:?}"
+            );
         }
         for end in half.iter().copied().step_by(half.len() / 6) {
             let directory = DataDirectory::unpack(name)?;
             truncate_offline(&directory, end)?;
             fs::remove_dir_all(directory.index())?;
             let (outcome, verdict, codes) = answer(&directory, line)?;
-            assert_eq!((outcome, verdict), (Outcome::Starts, Verdict::Loses), "{name} {end}");
+            assert_eq!(
+                (outcome, verdict),
+                (Outcome::Starts, Verdict::Loses),
+                "{name} {end}"
+            );
             assert!(codes.contains(&"half-append"), "{name} {end} {codes:?}");
         }
     }
@@ -510,10 +819,18 @@ fn o31_o37_an_index_ahead_of_the_log_is_set_aside() -> Result<()> {
         let directory = DataDirectory::unpack(name)?;
         let (whole, _) = ends_from(&directory, SIZE)?;
         let commit = commit(&directory)?;
-        let before = *whole.iter().rev().find(|end| **end <= commit).context("no boundary")?;
+        let before = *whole
+            .iter()
+            .rev()
+            .find(|end| **end <= commit)
+            .context("no boundary")?;
         truncate_offline(&directory, before)?;
         let (outcome, verdict, codes) = answer(&directory, own_line(&directory))?;
-        assert_eq!((outcome, verdict), (Outcome::Starts, Verdict::StartsAndRebuilds), "{name} {codes:?}");
+        assert_eq!(
+            (outcome, verdict),
+            (Outcome::Starts, Verdict::StartsAndRebuilds),
+            "{name} {codes:?}"
+        );
         assert!(codes.contains(&"index-ahead"), "{name} {codes:?}");
     }
     Ok(())
@@ -522,19 +839,34 @@ fn o31_o37_an_index_ahead_of_the_log_is_set_aside() -> Result<()> {
 #[test]
 fn o33_a_truncation_into_a_merged_chunk_goes_back_to_its_start() -> Result<()> {
     let mut seen = 0;
-    for name in ["22.10-scavenge", "23.10-scavenge", "24.10-scavenge", "26.1-scavenge"] {
+    for name in [
+        "22.10-scavenge",
+        "23.10-scavenge",
+        "24.10-scavenge",
+        "26.1-scavenge",
+    ] {
         let directory = DataDirectory::unpack(name)?;
         let line = own_line(&directory);
         let chunks = log::chunks(&directory.db())?;
-        let merged =
-            chunks.iter().find(|chunk| chunk.header.scavenged && chunk.header.end > chunk.header.start).context("no merged chunk")?;
+        let merged = chunks
+            .iter()
+            .find(|chunk| chunk.header.scavenged && chunk.header.end > chunk.header.start)
+            .context("no merged chunk")?;
         let start = u64::from(merged.header.start) * SIZE;
         let inside = i64::try_from(u64::from(merged.header.end) * SIZE + 5000)?;
         set(&directory, "truncate", inside)?;
         let examination = examine(&directory, line)?;
         let loss = finding(&examination, "truncation-loses")?;
-        assert!(loss.what.contains(&format!("{start} to {}", get(&directory, "writer")?)), "{name} {loss:?}");
-        assert_eq!((loss.evidence, examination.verdict), (Some("O33"), Verdict::Loses), "{name}");
+        assert!(
+            loss.what
+                .contains(&format!("{start} to {}", get(&directory, "writer")?)),
+            "{name} {loss:?}"
+        );
+        assert_eq!(
+            (loss.evidence, examination.verdict),
+            (Some("O33"), Verdict::Loses),
+            "{name}"
+        );
         seen += 1;
     }
     assert_eq!(seen, 4);
@@ -543,17 +875,27 @@ fn o33_a_truncation_into_a_merged_chunk_goes_back_to_its_start() -> Result<()> {
 
 #[test]
 fn o34_a_scavenge_state_from_a_lost_future() -> Result<()> {
-    for name in ["22.10-scavenge", "23.10-scavenge", "24.10-scavenge", "26.1-scavenge"] {
+    for name in [
+        "22.10-scavenge",
+        "23.10-scavenge",
+        "24.10-scavenge",
+        "26.1-scavenge",
+    ] {
         let directory = DataDirectory::unpack(name)?;
         let line = own_line(&directory);
-        // The second scavenge is the one that its state tells of; its point is the last record of chunk 5.
+        // The second scavenge is the one that its state tells of; its point is the last record of
+        // chunk 5.
         let point = records(&directory)?
             .into_iter()
             .rev()
             .find(|record| matches!(&record.kind, Kind::Prepare { stream, .. } if stream == "$scavengePoints"))
             .context("no scavenge point")?;
         let (whole, _) = ends_from(&directory, point.position / SIZE * SIZE)?;
-        let end = *whole.iter().rev().find(|end| end.unsigned_abs() < point.position).context("no boundary")?;
+        let end = *whole
+            .iter()
+            .rev()
+            .find(|end| end.unsigned_abs() < point.position)
+            .context("no boundary")?;
         truncate_offline(&directory, end)?;
         for table in fs::read_dir(directory.index())? {
             let path = table?.path();
@@ -563,12 +905,27 @@ fn o34_a_scavenge_state_from_a_lost_future() -> Result<()> {
         }
         let examination = examine(&directory, line)?;
         let foreign = finding(&examination, "scavenge-state-foreign")?;
-        assert!(foreign.what.contains(&point.position.to_string()), "{name} {foreign:?}");
-        assert_eq!((examination.versions[0].outcome, examination.verdict), (Outcome::Starts, Verdict::Loses), "{name}");
-        assert_eq!(foreign.consequences[0].unproven, line == ServerLine::V22_10, "{name}");
+        assert!(
+            foreign.what.contains(&point.position.to_string()),
+            "{name} {foreign:?}"
+        );
+        assert_eq!(
+            (examination.versions[0].outcome, examination.verdict),
+            (Outcome::Starts, Verdict::Loses),
+            "{name}"
+        );
+        assert_eq!(
+            foreign.consequences[0].unproven,
+            line == ServerLine::V22_10,
+            "{name}"
+        );
 
         fs::remove_dir_all(directory.index().join("scavenging"))?;
-        assert_eq!(examine(&directory, line)?.verdict, Verdict::StartsAndRebuilds, "{name}");
+        assert_eq!(
+            examine(&directory, line)?.verdict,
+            Verdict::StartsAndRebuilds,
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -578,22 +935,40 @@ fn o35_a_secondary_index_that_cannot_be_opened() -> Result<()> {
     let fresh = || DataDirectory::unpack("26.1-append");
     let directory = fresh()?;
     remove(&directory, "kurrent.ddb")?;
-    assert_eq!(answer(&directory, ServerLine::V26_1)?, (Outcome::Starts, Verdict::Starts, vec![]));
+    assert_eq!(
+        answer(&directory, ServerLine::V26_1)?,
+        (Outcome::Starts, Verdict::Starts, vec![])
+    );
 
     type Change = fn(&mut Vec<u8>);
-    let spoil: [(&str, Change); 3] =
-        [("empty", Vec::clear), ("torn", |bytes| bytes.truncate(3 * 4096 + 100)), ("broken header", |bytes| bytes[8..12].fill(0))];
+    let spoil: [(&str, Change); 3] = [
+        ("empty", Vec::clear),
+        ("torn", |bytes| bytes.truncate(3 * 4096 + 100)),
+        ("broken header", |bytes| bytes[8..12].fill(0)),
+    ];
     for (how, change) in spoil {
         let directory = fresh()?;
         overwrite(&directory.db().join("kurrent.ddb"), change)?;
         let examination = examine_at(&directory.db(), None, Depth::Quick)?;
         for version in &examination.versions {
-            let wanted = if version.version >= ServerLine::V25_1 { Outcome::Refuses } else { Outcome::Starts };
+            let wanted = if version.version >= ServerLine::V25_1 {
+                Outcome::Refuses
+            } else {
+                Outcome::Starts
+            };
             assert_eq!(version.outcome, wanted, "{how} {version:?}");
         }
         let bad = finding(&examination, "secondary-index-damaged")?;
-        let unproven: Vec<_> = bad.consequences.iter().map(|consequence| (consequence.version, consequence.unproven)).collect();
-        assert_eq!(unproven, [(ServerLine::V25_1, true), (ServerLine::V26_1, false)], "{how}");
+        let unproven: Vec<_> = bad
+            .consequences
+            .iter()
+            .map(|consequence| (consequence.version, consequence.unproven))
+            .collect();
+        assert_eq!(
+            unproven,
+            [(ServerLine::V25_1, true), (ServerLine::V26_1, false)],
+            "{how}"
+        );
     }
     Ok(())
 }
@@ -603,22 +978,43 @@ fn o36_bytes_beyond_the_writer_mean_nothing() -> Result<()> {
     for name in CLEAN {
         let directory = DataDirectory::unpack(name)?;
         let line = own_line(&directory);
-        let from = commit(&directory)?.unsigned_abs().max(get(&directory, "writer")?.unsigned_abs() / SIZE * SIZE);
+        let from = commit(&directory)?
+            .unsigned_abs()
+            .max(get(&directory, "writer")?.unsigned_abs() / SIZE * SIZE);
         let (whole, _) = ends_from(&directory, from)?;
-        for end in whole.into_iter().filter(|end| end.unsigned_abs() > from + 1).rev().step_by(7).take(3) {
+        for end in whole
+            .into_iter()
+            .filter(|end| end.unsigned_abs() > from + 1)
+            .rev()
+            .step_by(7)
+            .take(3)
+        {
             set(&directory, "writer", end)?;
             set(&directory, "chaser", end)?;
-            assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::Starts, vec![]), "{name} {end}");
+            assert_eq!(
+                answer(&directory, line)?,
+                (Outcome::Starts, Verdict::Starts, vec![]),
+                "{name} {end}"
+            );
             set(&directory, "truncate", end)?;
             assert_eq!(answer(&directory, line)?.1, Verdict::Starts, "{name} {end}");
             set(&directory, "truncate", -1)?;
         }
-        // A file that ends where the log does (O5), and the end of a chunk with and without a file for the next.
+        // A file that ends where the log does (O5), and the end of a chunk with and without a file
+        // for the next.
         let directory = DataDirectory::unpack(name)?;
         let local = get(&directory, "writer")?.unsigned_abs() % SIZE;
-        overwrite(&active(&directory)?, |bytes| bytes.truncate(usize::try_from(128 + local).unwrap().max(256)))?;
-        assert_eq!(answer(&directory, line)?, (Outcome::Starts, Verdict::Starts, vec![]), "{name}");
-        overwrite(&active(&directory)?, |bytes| bytes.truncate(usize::try_from(100 + local).unwrap()))?;
+        overwrite(&active(&directory)?, |bytes| {
+            bytes.truncate(usize::try_from(128 + local).unwrap().max(256))
+        })?;
+        assert_eq!(
+            answer(&directory, line)?,
+            (Outcome::Starts, Verdict::Starts, vec![]),
+            "{name}"
+        );
+        overwrite(&active(&directory)?, |bytes| {
+            bytes.truncate(usize::try_from(100 + local).unwrap())
+        })?;
         assert_eq!(answer(&directory, line)?.1, Verdict::Refuses, "{name}");
     }
     Ok(())
@@ -650,7 +1046,12 @@ fn o38_a_writer_inside_an_append_at_the_end_of_a_chunk() -> Result<()> {
 
 #[test]
 fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events() -> Result<()> {
-    for name in ["22.10-scavenge", "23.10-scavenge", "24.10-scavenge", "26.1-scavenge"] {
+    for name in [
+        "22.10-scavenge",
+        "23.10-scavenge",
+        "24.10-scavenge",
+        "26.1-scavenge",
+    ] {
         let recording = Recording::named(name)?;
         let line = own_line(&DataDirectory::unpack(name)?);
         // Chunks as they were before the scavenge removed them.
@@ -661,7 +1062,11 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
             .iter()
             .enumerate()
             .filter_map(|(step, recorded)| match &recorded.action {
-                Action::Unlink { path } if path.starts_with("db/chunk-") && path.ends_with(".000000") => Some((step, path.clone())),
+                Action::Unlink { path }
+                    if path.starts_with("db/chunk-") && path.ends_with(".000000") =>
+                {
+                    Some((step, path.clone()))
+                }
                 _ => None,
             })
             .collect();
@@ -673,7 +1078,11 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
             fs::copy(directory.path().join(&path), kept.path().join(file))?;
         }
         node.advance_to_end()?;
-        assert_eq!(examine_at(&node.db(), Some(line), Depth::Normal)?.verdict, Verdict::Starts, "{name}");
+        assert_eq!(
+            examine_at(&node.db(), Some(line), Depth::Normal)?.verdict,
+            Verdict::Starts,
+            "{name}"
+        );
 
         let mixed = tempfile::tempdir()?;
         copy_tree(&node.db(), mixed.path());
@@ -684,10 +1093,19 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
         }
         copy_tree(kept.path(), mixed.path());
         let examination = examine_at(mixed.path(), Some(line), Depth::Normal)?;
-        let hidden = finding(&examination, "index-hides-events").with_context(|| name.to_owned())?;
-        assert_eq!((hidden.worst(), examination.verdict), (Some(Effect::LosesEvents), Verdict::Loses), "{name} {hidden:?}");
+        let hidden =
+            finding(&examination, "index-hides-events").with_context(|| name.to_owned())?;
+        assert_eq!(
+            (hidden.worst(), examination.verdict),
+            (Some(Effect::LosesEvents), Verdict::Loses),
+            "{name} {hidden:?}"
+        );
         assert_eq!(hidden.evidence, Some("O39"));
-        assert_eq!(examination.versions[0].outcome, Outcome::Starts, "{name}: without a word");
+        assert_eq!(
+            examination.versions[0].outcome,
+            Outcome::Starts,
+            "{name}: without a word"
+        );
     }
     for name in ["21.10-append", "23.10-append", "26.1-append"] {
         let recording = Recording::named(name)?;
@@ -700,7 +1118,10 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
         fs::remove_dir_all(node.index())?;
         copy_tree(kept.path(), &node.index());
         let examination = examine_at(&node.db(), Some(line), Depth::Deep)?;
-        assert!(examination.verdict <= Verdict::StartsAndRebuilds, "{name} {examination:#?}");
+        assert!(
+            examination.verdict <= Verdict::StartsAndRebuilds,
+            "{name} {examination:#?}"
+        );
     }
     Ok(())
 }
@@ -723,14 +1144,24 @@ fn holes_in_the_log_and_bad_chunks_are_named() -> Result<()> {
         remove(&directory, "chunk-000002.000000")?;
         let examination = examine(&directory, line)?;
         assert_eq!(examination.verdict, Verdict::Refuses, "{name}");
-        assert!(finding(&examination, "chunk-missing")?.what.contains("chunk 2"), "{name}");
+        assert!(
+            finding(&examination, "chunk-missing")?
+                .what
+                .contains("chunk 2"),
+            "{name}"
+        );
 
         let directory = DataDirectory::unpack(name)?;
-        overwrite(&directory.db().join("chunk-000001.000000"), |bytes| bytes[0] = 7)?;
+        overwrite(&directory.db().join("chunk-000001.000000"), |bytes| {
+            bytes[0] = 7
+        })?;
         let examination = examine(&directory, line)?;
         assert_eq!(examination.verdict, Verdict::Refuses, "{name}");
         assert!(
-            finding(&examination, "chunk-unreadable")?.file.as_ref().is_some_and(|file| file.ends_with("chunk-000001.000000")),
+            finding(&examination, "chunk-unreadable")?
+                .file
+                .as_ref()
+                .is_some_and(|file| file.ends_with("chunk-000001.000000")),
             "{name}"
         );
 
@@ -739,15 +1170,27 @@ fn holes_in_the_log_and_bad_chunks_are_named() -> Result<()> {
             let footer = bytes.len() - 128;
             bytes[footer] = 0;
         })?;
-        assert_eq!(finding(&examine(&directory, line)?, "chunk-not-completed")?.worst(), Some(Effect::Refuses), "{name}");
+        assert_eq!(
+            finding(&examine(&directory, line)?, "chunk-not-completed")?.worst(),
+            Some(Effect::Refuses),
+            "{name}"
+        );
 
         let directory = DataDirectory::unpack(name)?;
         set(&directory, "epoch", 5000)?;
-        assert_eq!(finding(&examine(&directory, line)?, "epoch-record")?.worst(), Some(Effect::Refuses), "{name}");
+        assert_eq!(
+            finding(&examine(&directory, line)?, "epoch-record")?.worst(),
+            Some(Effect::Refuses),
+            "{name}"
+        );
 
         let directory = DataDirectory::unpack(name)?;
         set(&directory, "chaser", get(&directory, "writer")? + 1)?;
-        assert_eq!(finding(&examine(&directory, line)?, "reader-ahead")?.worst(), Some(Effect::Refuses), "{name}");
+        assert_eq!(
+            finding(&examine(&directory, line)?, "reader-ahead")?.worst(),
+            Some(Effect::Refuses),
+            "{name}"
+        );
     }
     Ok(())
 }

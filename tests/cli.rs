@@ -32,7 +32,9 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { directory: workplace() }
+        Self {
+            directory: workplace(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -48,7 +50,10 @@ impl Place {
     /// `kbackup`, here, with nothing of this machine's environment.
     pub(crate) fn kbackup(&self, line: &str) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_kbackup"));
-        command.args(line.split_whitespace()).env_clear().env("KBACKUP_STATE_DIR", self.path("state"));
+        command
+            .args(line.split_whitespace())
+            .env_clear()
+            .env("KBACKUP_STATE_DIR", self.path("state"));
         command.current_dir(self.path("")).timeout(PATIENCE);
         command
     }
@@ -56,7 +61,11 @@ impl Place {
     /// The same, for a process that is to be watched.
     pub(crate) fn process(&self, line: &str) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kbackup"));
-        command.args(line.split_whitespace()).env_clear().env("KBACKUP_STATE_DIR", self.path("state")).current_dir(self.path(""));
+        command
+            .args(line.split_whitespace())
+            .env_clear()
+            .env("KBACKUP_STATE_DIR", self.path("state"))
+            .current_dir(self.path(""));
         command
     }
 
@@ -67,8 +76,12 @@ impl Place {
 
     /// What lies in the repository `repo`, as names of backups.
     pub(crate) fn listed(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.path("repo/backups")) else { return Vec::new() };
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let Ok(entries) = std::fs::read_dir(self.path("repo/backups")) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -80,8 +93,19 @@ impl Place {
 
     /// How many nodes are owed something.
     pub(crate) fn debts(&self) -> usize {
-        let Ok(entries) = std::fs::read_dir(self.path("state")) else { return 0 };
-        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "json")).count()
+        let Ok(entries) = std::fs::read_dir(self.path("state")) else {
+            return 0;
+        };
+        entries
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .unwrap()
+                    .path()
+                    .extension()
+                    .is_some_and(|extension| extension == "json")
+            })
+            .count()
     }
 }
 
@@ -98,22 +122,37 @@ impl Stage {
         let node = Node::start(Recording::named(recording).unwrap(), place.path("node")).unwrap();
         node.advance_to_mark(Mark::Ready).unwrap();
         let server = node.serve().unwrap();
-        Self { node, server, place }
+        Self {
+            node,
+            server,
+            place,
+        }
     }
 
     /// A still node of 24 MiB. A slow run over its many chunks can be met in the middle.
     pub(crate) fn still() -> Self {
         let place = Place::new();
-        Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(24 << 20, 4 << 20) }.make(place.path("node")).unwrap();
+        Synthetic {
+            filter_bytes: 10_000,
+            ..Synthetic::of_size(24 << 20, 4 << 20)
+        }
+        .make(place.path("node"))
+        .unwrap();
         let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
         let server = node.serve().unwrap();
-        Self { node, server, place }
+        Self {
+            node,
+            server,
+            place,
+        }
     }
 
     /// The same, with a scavenge that runs for as long as any test.
     pub(crate) fn scavenging() -> Self {
         let stage = Self::still();
-        stage.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+        stage
+            .node
+            .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
         stage.node.start_scavenge(None).unwrap();
         stage
     }
@@ -141,7 +180,12 @@ impl Stage {
 
     /// A process that goes on while the test does.
     fn start(&self, line: &str) -> Child {
-        self.place.process(&self.line(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        self.place
+            .process(&self.line(line))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 }
 
@@ -155,10 +199,17 @@ fn wait_until(what: impl Fn() -> bool) {
 
 pub(crate) fn transcript(line: &str, command: &mut assert_cmd::Command) -> String {
     let output = command.output().unwrap();
-    let mut text = format!("$ kbackup {line}\nexit: {}\n", output.status.code().unwrap());
+    let mut text = format!(
+        "$ kbackup {line}\nexit: {}\n",
+        output.status.code().unwrap()
+    );
     for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         if !stream.is_empty() {
-            let _ = write!(text, "--- {name}\n{}", String::from_utf8(stream.clone()).unwrap());
+            let _ = write!(
+                text,
+                "--- {name}\n{}",
+                String::from_utf8(stream.clone()).unwrap()
+            );
         }
     }
     text
@@ -175,7 +226,10 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r"\d{8}T\d{6}Z-", "[TIME]-");
     settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]");
     settings.add_filter(r"127\.0\.0\.1:\d+", "[NODE]");
-    settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "[ID]");
+    settings.add_filter(
+        r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        "[ID]",
+    );
     settings.add_filter(r"after \d+ s", "after [SECONDS] s");
     settings.add_filter(r"given back after=.*", "given back after=[LENGTH]");
     settings.add_filter(r#""seconds": \d+"#, r#""seconds": "[SECONDS]""#);
@@ -186,13 +240,22 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r"\b\d+ s( +1 )", "[AGE]$1");
     settings.add_filter(r"/(dev/shm|tmp)/\.tmp\w+", "[ELSEWHERE]");
     settings.add_filter(r"\d{4}-\d\d-\d\d \d\d:\d\d", "[TIME]");
-    settings.add_filter(r#""(bytes_needed|bytes_free|user|group)": \d+"#, r#""$1": "[NUMBER]""#);
+    settings.add_filter(
+        r#""(bytes_needed|bytes_free|user|group)": \d+"#,
+        r#""$1": "[NUMBER]""#,
+    );
     settings.add_filter(r#""(user|group)_name": "[^"]*""#, r#""$1_name": "[NAME]""#);
     settings.add_filter(r#""set": (true|false)"#, r#""set": "[WHETHER]""#);
     settings.add_filter(r"owner: \d+:\d+", "owner: [OWNER]");
-    settings.add_filter(r"space: .* needed, .* free", "space: [NEEDED] needed, [FREE] free");
+    settings.add_filter(
+        r"space: .* needed, .* free",
+        "space: [NEEDED] needed, [FREE] free",
+    );
     // How much a backup reads is proven where backups are.
-    settings.add_filter(r"read (from the source +)?[\d.]+ (\w?i?B)( of the node)?", "read $1[BYTES]$3");
+    settings.add_filter(
+        r"read (from the source +)?[\d.]+ (\w?i?B)( of the node)?",
+        "read $1[BYTES]$3",
+    );
     settings.add_filter(r#""bytes_read": \d+"#, r#""bytes_read": "[BYTES]""#);
     // What comes free depends on the file system, and is proven where backups are removed.
     settings.add_filter(r"[\d.]+ (\w?i?B) come free", "[BYTES] come free");
@@ -204,7 +267,10 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r"attempt=\d+ of=\d+", "attempt=[N] of=[M]");
     settings.add_filter(r"\(kbackup-[0-9a-f]+\)", "([TEST])");
     // Said where the tests do not run as root.
-    settings.add_filter(r"\[TIME\] +INFO \d+ process(es)? of other users could not be looked at\n", "");
+    settings.add_filter(
+        r"\[TIME\] +INFO \d+ process(es)? of other users could not be looked at\n",
+        "",
+    );
     settings.bind(check);
 }
 

@@ -1,6 +1,11 @@
-//! What every repository must do, whatever keeps it. A new kind of store passes [`conformance`] with a factory of its own.
+//! What every repository must do, whatever keeps it. A new kind of store passes [`conformance`]
+//! with a factory of its own.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +17,9 @@ use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, WriterPosition}
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::proof::Proven;
-use kbackup::repository::{self, Attributes, DirectoryRepository, Incoming, Ingest, Removal, Repository, Stored};
+use kbackup::repository::{
+    self, Attributes, DirectoryRepository, Incoming, Ingest, Removal, Repository, Stored,
+};
 
 /// Makes repositories for the tests, and harms them.
 pub(crate) trait Factory {
@@ -70,7 +77,10 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), rows: Vec::new() }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            rows: Vec::new(),
+        }
     }
 
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> fs::File {
@@ -88,7 +98,12 @@ impl Source {
         row
     }
 
-    pub(crate) fn ingest(&mut self, incoming: &(impl Incoming + ?Sized), path: &str, bytes: &[u8]) -> Row {
+    pub(crate) fn ingest(
+        &mut self,
+        incoming: &(impl Incoming + ?Sized),
+        path: &str,
+        bytes: &[u8],
+    ) -> Row {
         let source = self.file("source", bytes);
         let stored = incoming.ingest(&at(path), whole(&source)).unwrap();
         self.keep(path, stored)
@@ -97,11 +112,22 @@ impl Source {
 
 pub(crate) fn whole(source: &fs::File) -> Ingest<'_> {
     let length = source.status().unwrap().size;
-    Ingest { source, length, full_length: length, md5: false, live: false, attributes: with_mode(0o644), follow: None }
+    Ingest {
+        source,
+        length,
+        full_length: length,
+        md5: false,
+        live: false,
+        attributes: with_mode(0o644),
+        follow: None,
+    }
 }
 
 pub(crate) fn with_mode(mode: u32) -> Attributes {
-    Attributes { mode, modified: "2024-05-06T07:08:09Z".parse().unwrap() }
+    Attributes {
+        mode,
+        modified: "2024-05-06T07:08:09Z".parse().unwrap(),
+    }
 }
 
 pub(crate) fn at(path: &str) -> RelativePath {
@@ -127,10 +153,18 @@ pub(crate) fn row(path: &str, stored: Stored) -> Row {
 }
 
 /// The manifest number `sequence`, one second after the one before.
-pub(crate) fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) -> Proven<Manifest> {
+pub(crate) fn manifest(
+    sequence: u64,
+    parent: Option<&Manifest>,
+    files: &[Row],
+) -> Proven<Manifest> {
     let first: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
     let time = first + std::time::Duration::from_secs(sequence);
-    let kind = if parent.is_some() { BackupKind::Diff } else { BackupKind::Full };
+    let kind = if parent.is_some() {
+        BackupKind::Diff
+    } else {
+        BackupKind::Full
+    };
     let head = Head {
         format: FORMAT,
         label: Label::new(time, kind),
@@ -143,7 +177,10 @@ pub(crate) fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) 
         finished: time,
         source: kbackup::manifest::Source {
             server_version: None,
-            identity: Identity { database: uuid::Uuid::nil(), endpoint: None },
+            identity: Identity {
+                database: uuid::Uuid::nil(),
+                endpoint: None,
+            },
             instance: None,
             state: None,
             db: String::new(),
@@ -158,20 +195,45 @@ pub(crate) fn manifest(sequence: u64, parent: Option<&Manifest>, files: &[Row]) 
             position: Boundary::ZERO,
             last_event: None,
             lineage: kbackup::format::Lineage::default(),
-            read: ReadCheckpoints { writer: WriterPosition(LogPosition::ZERO), chaser: LogPosition::ZERO, epoch: None, proposal: None },
-            stored: StoredCheckpoints { epoch: None, proposal: None },
+            read: ReadCheckpoints {
+                writer: WriterPosition(LogPosition::ZERO),
+                chaser: LogPosition::ZERO,
+                epoch: None,
+                proposal: None,
+            },
+            stored: StoredCheckpoints {
+                epoch: None,
+                proposal: None,
+            },
             index_commit: None,
         },
-        scavenging: Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
-        contents: Contents { index: false, secondary_index: SecondaryIndex::Absent, archive: false, damaged: Vec::new() },
+        scavenging: Scavenging {
+            quiet: Quiet::Offline,
+            stopped: None,
+            auto_paused: false,
+        },
+        contents: Contents {
+            index: false,
+            secondary_index: SecondaryIndex::Absent,
+            archive: false,
+            damaged: Vec::new(),
+        },
         cost: Cost::default(),
         totals: Totals::of(files),
     };
-    Proven::unproven(Manifest { head, files: files.to_vec() })
+    Proven::unproven(Manifest {
+        head,
+        files: files.to_vec(),
+    })
 }
 
 pub(crate) fn labels(repository: &impl Repository) -> Vec<Label> {
-    repository.list().unwrap().into_iter().map(|listed| listed.label).collect()
+    repository
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|listed| listed.label)
+        .collect()
 }
 
 pub(crate) fn content(repository: &impl Repository, label: &Label, row: &Row) -> Vec<u8> {
@@ -211,8 +273,14 @@ fn a_new_repository_is_empty(factory: &impl Factory) {
     assert_eq!(factory.reopen(&repository).id(), repository.id());
     assert_ne!(factory.create().id(), repository.id());
     let label = "20261121T060000Z-full".parse().unwrap();
-    assert_eq!(repository.manifest(&label).unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(repository.files(&label).err().unwrap().kind(), Kind::NotFound);
+    assert_eq!(
+        repository.manifest(&label).unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(
+        repository.files(&label).err().unwrap().kind(),
+        Kind::NotFound
+    );
 }
 
 fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
@@ -220,7 +288,11 @@ fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
     let (run, mut source) = (run(), Source::new());
     let incoming = repository.begin(None, &run).unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
-    source.ingest(&*incoming, "index/stream-existence/streamExistenceFilter.dat", b"filter");
+    source.ingest(
+        &*incoming,
+        "index/stream-existence/streamExistenceFilter.dat",
+        b"filter",
+    );
     assert!(labels(&repository).is_empty(), "not before the commit");
     assert_eq!(incoming.files().unwrap().len(), 2);
     assert!(incoming.bytes_stored() >= 12);
@@ -230,9 +302,26 @@ fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
     let repository = factory.reopen(&repository);
     assert_eq!(labels(&repository), std::slice::from_ref(&manifest.label));
     assert_eq!(repository.manifest(&manifest.label).unwrap(), *manifest);
-    let names: Vec<_> = repository.files(&manifest.label).unwrap().files().unwrap().into_iter().map(|entry| entry.path).collect();
-    assert_eq!(names, manifest.files.iter().map(|row| row.path.clone()).collect::<Vec<_>>());
-    assert_eq!(content(&repository, &manifest.label, &manifest.files[0]), b"events");
+    let names: Vec<_> = repository
+        .files(&manifest.label)
+        .unwrap()
+        .files()
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.path)
+        .collect();
+    assert_eq!(
+        names,
+        manifest
+            .files
+            .iter()
+            .map(|row| row.path.clone())
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        content(&repository, &manifest.label, &manifest.files[0]),
+        b"events"
+    );
 }
 
 fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
@@ -243,7 +332,10 @@ fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
     drop(incoming);
     assert!(labels(&repository).is_empty());
     let incoming = repository.begin(None, &run).unwrap();
-    assert!(incoming.files().unwrap().is_empty(), "a new run begins with nothing");
+    assert!(
+        incoming.files().unwrap().is_empty(),
+        "a new run begins with nothing"
+    );
 }
 
 fn a_second_writer_is_locked_out(factory: &impl Factory) {
@@ -253,7 +345,14 @@ fn a_second_writer_is_locked_out(factory: &impl Factory) {
     let first = repository.begin(None, &run).unwrap();
     let error = other.begin(None, &run).err().unwrap();
     assert_eq!(error.kind(), Kind::Locked);
-    assert!(error.causes().concat().contains(&std::process::id().to_string()), "it says who: {:?}", error.causes());
+    assert!(
+        error
+            .causes()
+            .concat()
+            .contains(&std::process::id().to_string()),
+        "it says who: {:?}",
+        error.causes()
+    );
     assert!(other.list().is_ok(), "readers do not wait");
     drop(first);
     other.begin(None, &run).unwrap();
@@ -264,10 +363,19 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     let (run, mut source) = (run(), Source::new());
     let incoming = repository.begin(None, &run).unwrap();
 
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
     let file = source.file("chunk", &bytes);
-    let ingest = Ingest { length: 2_000_000, full_length: 2_500_000, md5: true, ..whole(&file) };
-    let stored = incoming.ingest(&at("db/chunk-000000.000000"), ingest).unwrap();
+    let ingest = Ingest {
+        length: 2_000_000,
+        full_length: 2_500_000,
+        md5: true,
+        ..whole(&file)
+    };
+    let stored = incoming
+        .ingest(&at("db/chunk-000000.000000"), ingest)
+        .unwrap();
     let mut expected = bytes[..2_000_000].to_vec();
     expected.resize(2_500_000, 0);
     assert_eq!(stored.size, 2_500_000);
@@ -276,23 +384,40 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     assert_eq!(stored.md5.unwrap().0, <[u8; 16]>::from(md5));
     let chunk = source.keep("db/chunk-000000.000000", stored);
 
-    let stored = incoming.write(&at("db/writer.chk"), b"12345678", with_mode(0o644)).unwrap();
-    assert_eq!((stored.size, stored.blake3), (8, Blake3Hash::of(b"12345678")));
+    let stored = incoming
+        .write(&at("db/writer.chk"), b"12345678", with_mode(0o644))
+        .unwrap();
+    assert_eq!(
+        (stored.size, stored.blake3),
+        (8, Blake3Hash::of(b"12345678"))
+    );
     let checkpoint = source.keep("db/writer.chk", stored);
 
     // What is ingested twice is there once; what is removed is gone.
     source.ingest(&*incoming, "index/indexmap", b"old");
     let map = source.ingest(&*incoming, "index/indexmap", b"newer");
-    incoming.write(&at("index/other"), b"x", with_mode(0o644)).unwrap();
+    incoming
+        .write(&at("index/other"), b"x", with_mode(0o644))
+        .unwrap();
     incoming.remove(&at("index/other")).unwrap();
     incoming.remove(&at("index/other")).unwrap();
 
     let manifest = manifest(1, None, &source.rows);
     incoming.commit(&manifest).unwrap();
     assert_eq!(content(&repository, &manifest.label, &chunk), expected);
-    assert_eq!(content(&repository, &manifest.label, &checkpoint), b"12345678");
+    assert_eq!(
+        content(&repository, &manifest.label, &checkpoint),
+        b"12345678"
+    );
     assert_eq!(content(&repository, &manifest.label, &map), b"newer");
-    assert!(repository.files(&manifest.label).unwrap().open(&at("index/other")).unwrap().is_none());
+    assert!(
+        repository
+            .files(&manifest.label)
+            .unwrap()
+            .open(&at("index/other"))
+            .unwrap()
+            .is_none()
+    );
 }
 
 fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
@@ -300,12 +425,21 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let run = run();
     let mut full_source = Source::new();
     let incoming = repository.begin(None, &run).unwrap();
-    let done: Vec<u8> = (0..700_000_u32).map(|number| (number % 241) as u8).collect();
+    let done: Vec<u8> = (0..700_000_u32)
+        .map(|number| (number % 241) as u8)
+        .collect();
     let completed = full_source.ingest(&*incoming, "db/chunk-000000.000000", &done);
     let old = [vec![1; 100_000], vec![0; 900_000]].concat();
     let file = full_source.file("active", &old);
-    let stored =
-        incoming.ingest(&at("db/chunk-000001.000000"), Ingest { length: 100_000, full_length: 1_000_000, live: true, ..whole(&file) });
+    let stored = incoming.ingest(
+        &at("db/chunk-000001.000000"),
+        Ingest {
+            length: 100_000,
+            full_length: 1_000_000,
+            live: true,
+            ..whole(&file)
+        },
+    );
     let active = full_source.keep("db/chunk-000001.000000", stored.unwrap());
     let full = manifest(1, None, &full_source.rows);
     incoming.commit(&full).unwrap();
@@ -318,20 +452,45 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let grown = [vec![9; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
     let file = source.file("active", &grown);
     let before = incoming.bytes_stored();
-    let ingest = || Ingest { length: 300_000, full_length: 1_000_000, live: true, ..whole(&file) };
-    let stored = incoming.extend(&at("db/chunk-000001.000000"), &active, 100_000, ingest()).unwrap();
+    let ingest = || Ingest {
+        length: 300_000,
+        full_length: 1_000_000,
+        live: true,
+        ..whole(&file)
+    };
+    let stored = incoming
+        .extend(&at("db/chunk-000001.000000"), &active, 100_000, ingest())
+        .unwrap();
     let extended = [vec![1; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
-    assert_eq!((stored.size, stored.blake3), (1_000_000, Blake3Hash::of(&extended)));
+    assert_eq!(
+        (stored.size, stored.blake3),
+        (1_000_000, Blake3Hash::of(&extended))
+    );
     assert!(incoming.bytes_stored() > before);
     source.keep("db/chunk-000001.000000", stored);
-    let beyond = |prefix| incoming.extend(&at("db/x"), &active, prefix, ingest()).unwrap_err().kind();
+    let beyond = |prefix| {
+        incoming
+            .extend(&at("db/x"), &active, prefix, ingest())
+            .unwrap_err()
+            .kind()
+    };
     assert_eq!(beyond(300_001), Kind::Failed);
     assert_eq!(beyond(1_000_001), Kind::Failed);
 
     // What is adopted and then cut is cut here only.
-    let stored = incoming.cut(&at("db/chunk-000000.000000"), 300_000, 500_000, with_mode(0o644)).unwrap();
+    let stored = incoming
+        .cut(
+            &at("db/chunk-000000.000000"),
+            300_000,
+            500_000,
+            with_mode(0o644),
+        )
+        .unwrap();
     let cut = [done[..300_000].to_vec(), vec![0; 200_000]].concat();
-    assert_eq!((stored.size, stored.blake3), (500_000, Blake3Hash::of(&cut)));
+    assert_eq!(
+        (stored.size, stored.blake3),
+        (500_000, Blake3Hash::of(&cut))
+    );
     source.keep("db/chunk-000000.000000", stored);
     let diff = manifest(2, Some(&full), &source.rows);
     incoming.commit(&diff).unwrap();
@@ -348,14 +507,35 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
     let full = commit_one(&repository, 1, &[8; 3_000_000]);
     let mut source = Source::new();
     let files: Vec<(String, fs::File)> = (0..8_u8)
-        .map(|number| (format!("db/chunk-00001{number}.000000"), source.file(&format!("{number}"), &vec![number; 2_500_000])))
+        .map(|number| {
+            (
+                format!("db/chunk-00001{number}.000000"),
+                source.file(&format!("{number}"), &vec![number; 2_500_000]),
+            )
+        })
         .collect();
     let incoming = repository.begin(Some(&full), &run).unwrap();
     let stored: Vec<Stored> = std::thread::scope(|scope| {
-        let put = |(path, file)| incoming.ingest(&at(path), Ingest { md5: true, ..whole(file) }).unwrap();
-        let threads: Vec<_> = files.iter().map(|(path, file)| scope.spawn(move || put((path, file)))).collect();
+        let put = |(path, file)| {
+            incoming
+                .ingest(
+                    &at(path),
+                    Ingest {
+                        md5: true,
+                        ..whole(file)
+                    },
+                )
+                .unwrap()
+        };
+        let threads: Vec<_> = files
+            .iter()
+            .map(|(path, file)| scope.spawn(move || put((path, file))))
+            .collect();
         incoming.adopt(&full.files[0]).unwrap();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     source.rows.push(full.files[0].clone());
     for ((path, _), stored) in files.iter().zip(stored) {
@@ -365,7 +545,10 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
     assert!(incoming.bytes_stored() > 0);
     incoming.commit(&diff).unwrap();
     for row in &diff.files {
-        assert_eq!(Blake3Hash::of(&content(&repository, &diff.label, row)), row.blake3);
+        assert_eq!(
+            Blake3Hash::of(&content(&repository, &diff.label, row)),
+            row.blake3
+        );
     }
 }
 
@@ -380,12 +563,18 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     factory.delete(&repository, &full.label);
     assert_eq!(labels(&repository), std::slice::from_ref(&diff.label));
     assert_eq!(content(&repository, &diff.label, &diff.files[0]), b"events");
-    assert_eq!(repository.begin(Some(&full), &run).err().unwrap().kind(), Kind::NotFound, "the parent is gone");
+    assert_eq!(
+        repository.begin(Some(&full), &run).err().unwrap().kind(),
+        Kind::NotFound,
+        "the parent is gone"
+    );
 }
 
 fn backups_are_listed_by_sequence(factory: &impl Factory) {
     let repository = factory.create();
-    let made: Vec<Label> = [1, 2, 10, 11].map(|sequence| commit_one(&repository, sequence, b"events").head.label).to_vec();
+    let made: Vec<Label> = [1, 2, 10, 11]
+        .map(|sequence| commit_one(&repository, sequence, b"events").head.label)
+        .to_vec();
     assert_eq!(labels(&repository), made);
 }
 
@@ -394,9 +583,21 @@ fn a_damaged_manifest_is_listed_with_its_error(factory: &impl Factory) {
     let made = [1, 2, 3].map(|sequence| commit_one(&repository, sequence, b"events").head.label);
     factory.damage_manifest(&repository, &made[1]);
     let listed = repository.list().unwrap();
-    assert_eq!(listed.iter().map(|one| one.label.clone()).collect::<Vec<_>>(), made);
-    assert_eq!(listed[1].head.as_ref().unwrap_err().kind(), Kind::StoredCorrupt);
-    assert_eq!(repository.manifest(&made[1]).unwrap_err().kind(), Kind::StoredCorrupt);
+    assert_eq!(
+        listed
+            .iter()
+            .map(|one| one.label.clone())
+            .collect::<Vec<_>>(),
+        made
+    );
+    assert_eq!(
+        listed[1].head.as_ref().unwrap_err().kind(),
+        Kind::StoredCorrupt
+    );
+    assert_eq!(
+        repository.manifest(&made[1]).unwrap_err().kind(),
+        Kind::StoredCorrupt
+    );
     assert!(listed[0].head.is_ok() && listed[2].head.is_ok());
 }
 
@@ -405,13 +606,28 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
         let repository = factory.create();
         let full = commit_one(&repository, 1, b"events");
         harm(factory, &repository, &full.label, &full.files[0].path);
-        assert_eq!(repository.open(&full.label, &full.files[0]).err().unwrap().kind(), Kind::StoredCorrupt);
+        assert_eq!(
+            repository
+                .open(&full.label, &full.files[0])
+                .err()
+                .unwrap()
+                .kind(),
+            Kind::StoredCorrupt
+        );
         let run = run();
         let incoming = repository.begin(Some(&full), &run).unwrap();
-        assert_eq!(incoming.adopt(&full.files[0]).err().unwrap().kind(), Kind::StoredCorrupt);
+        assert_eq!(
+            incoming.adopt(&full.files[0]).err().unwrap().kind(),
+            Kind::StoredCorrupt
+        );
         let source = Source::new();
         let file = source.file("active", b"events and more");
-        let extended = incoming.extend(&at("db/chunk-000000.000000"), &full.files[0], 6, whole(&file));
+        let extended = incoming.extend(
+            &at("db/chunk-000000.000000"),
+            &full.files[0],
+            6,
+            whole(&file),
+        );
         assert_eq!(extended.unwrap_err().kind(), Kind::StoredCorrupt);
     }
 }
@@ -424,22 +640,67 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
         let second = commit_one(&repository, 2, b"events");
         harm(factory, &repository, &first.label, &first.files[0].path);
         let mending = repository.mend(&run).unwrap();
-        assert_eq!(factory.reopen(&repository).begin(None, &run).err().unwrap().kind(), Kind::Locked);
-        assert_eq!(factory.reopen(&repository).mend(&run).err().unwrap().kind(), Kind::Locked);
-        mending.replace(&first.label, &first.files[0], (&second.label, &second.files[0])).unwrap();
-        assert_eq!(content(&repository, &first.label, &first.files[0]), b"events");
+        assert_eq!(
+            factory
+                .reopen(&repository)
+                .begin(None, &run)
+                .err()
+                .unwrap()
+                .kind(),
+            Kind::Locked
+        );
+        assert_eq!(
+            factory.reopen(&repository).mend(&run).err().unwrap().kind(),
+            Kind::Locked
+        );
+        mending
+            .replace(
+                &first.label,
+                &first.files[0],
+                (&second.label, &second.files[0]),
+            )
+            .unwrap();
+        assert_eq!(
+            content(&repository, &first.label, &first.files[0]),
+            b"events"
+        );
         // What is right already may be replaced again, also by itself.
-        mending.replace(&first.label, &first.files[0], (&second.label, &second.files[0])).unwrap();
-        mending.replace(&second.label, &second.files[0], (&second.label, &second.files[0])).unwrap();
+        mending
+            .replace(
+                &first.label,
+                &first.files[0],
+                (&second.label, &second.files[0]),
+            )
+            .unwrap();
+        mending
+            .replace(
+                &second.label,
+                &second.files[0],
+                (&second.label, &second.files[0]),
+            )
+            .unwrap();
         let names = |label| repository.files(label).unwrap().files().unwrap().len();
         assert_eq!((names(&first.label), names(&second.label)), (1, 1));
 
         harm(factory, &repository, &first.label, &first.files[0].path);
-        let error = mending.replace(&second.label, &second.files[0], (&first.label, &first.files[0])).unwrap_err();
+        let error = mending
+            .replace(
+                &second.label,
+                &second.files[0],
+                (&first.label, &first.files[0]),
+            )
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::StoredCorrupt);
         drop(mending);
         // The lock is free, and nothing is left over.
-        assert!(repository.begin(None, &run).unwrap().files().unwrap().is_empty());
+        assert!(
+            repository
+                .begin(None, &run)
+                .unwrap()
+                .files()
+                .unwrap()
+                .is_empty()
+        );
     }
 }
 
@@ -450,7 +711,10 @@ fn rows_and_files_must_agree(factory: &impl Factory) {
         |rows| rows.clear(),
         |rows| rows[0].size += 1,
         |rows| {
-            let other = Row { path: at("db/chunk-000009.000000"), ..rows[0].clone() };
+            let other = Row {
+                path: at("db/chunk-000009.000000"),
+                ..rows[0].clone()
+            };
             rows.push(other);
         },
     ];
@@ -487,8 +751,15 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
     let incoming = repository.begin(None, &run).unwrap();
     let file = source.file("chunk", &[7; 5000]);
     for live in [false, true] {
-        let ingest = Ingest { length: 5001, full_length: 8192, live, ..whole(&file) };
-        let error = incoming.ingest(&at("db/chunk-000000.000000"), ingest).unwrap_err();
+        let ingest = Ingest {
+            length: 5001,
+            full_length: 8192,
+            live,
+            ..whole(&file)
+        };
+        let error = incoming
+            .ingest(&at("db/chunk-000000.000000"), ingest)
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Unstable);
         assert_eq!(error.place(), file.path().to_str());
     }
@@ -501,10 +772,14 @@ fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     run.interrupt(kbackup::error::Signal::Terminate);
     let file = source.file("more", b"more");
-    let error = incoming.ingest(&at("db/chunk-000001.000000"), whole(&file)).unwrap_err();
+    let error = incoming
+        .ingest(&at("db/chunk-000001.000000"), whole(&file))
+        .unwrap_err();
     assert_eq!(error.kind().exit_code(), 143);
     incoming.remove(&at("db/chunk-000001.000000")).unwrap();
-    let error = incoming.commit(&manifest(1, None, &source.rows)).unwrap_err();
+    let error = incoming
+        .commit(&manifest(1, None, &source.rows))
+        .unwrap_err();
     assert_eq!(error.kind().exit_code(), 143);
     assert!(labels(&repository).is_empty());
 }
@@ -521,7 +796,15 @@ pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
     let incoming = repository.begin(None, &run).unwrap();
     for (path, bytes) in files {
         let file = source.file("left", bytes);
-        incoming.ingest(&at(path), Ingest { md5: true, ..whole(&file) }).unwrap();
+        incoming
+            .ingest(
+                &at(path),
+                Ingest {
+                    md5: true,
+                    ..whole(&file)
+                },
+            )
+            .unwrap();
     }
 }
 
@@ -530,29 +813,52 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     let (bytes, md5) = sealed(&[7; 100_000]);
     let (other, other_md5) = sealed(b"a table");
     assert_eq!(repository.interrupted().unwrap(), None);
-    leave(&repository, &[("db/chunk-000000.000000", &bytes), ("index/table", &other)]);
+    leave(
+        &repository,
+        &[("db/chunk-000000.000000", &bytes), ("index/table", &other)],
+    );
     let repository = factory.reopen(&repository);
     let (run, mut source) = (run(), Source::new());
     let kept = repository.interrupted().unwrap();
     let incoming = repository.begin(None, &run).unwrap();
-    assert!(incoming.files().unwrap().is_empty(), "it takes nothing that it was not asked for");
+    assert!(
+        incoming.files().unwrap().is_empty(),
+        "it takes nothing that it was not asked for"
+    );
     let path = at("db/chunk-000000.000000");
     let Some(stored) = incoming.take_up(&path, bytes.len() as u64, md5).unwrap() else {
         // A store may keep nothing; then it says so.
         return assert_eq!(kept, None);
     };
     assert_eq!(kept.unwrap().files, 2);
-    assert_eq!((stored.size, stored.blake3, stored.md5), (bytes.len() as u64, Blake3Hash::of(&bytes), Some(md5)));
+    assert_eq!(
+        (stored.size, stored.blake3, stored.md5),
+        (bytes.len() as u64, Blake3Hash::of(&bytes), Some(md5))
+    );
     assert_eq!(incoming.bytes_stored(), 0);
-    assert_eq!(incoming.take_up(&path, bytes.len() as u64, md5).unwrap(), None, "once");
+    assert_eq!(
+        incoming.take_up(&path, bytes.len() as u64, md5).unwrap(),
+        None,
+        "once"
+    );
     source.keep("db/chunk-000000.000000", stored);
     let full = manifest(1, None, &source.rows);
     incoming.commit(&full).unwrap();
     assert_eq!(content(&repository, &full.label, &full.files[0]), bytes);
     assert_eq!(repository.interrupted().unwrap(), None);
     let incoming = repository.begin(None, &run).unwrap();
-    assert_eq!(incoming.take_up(&at("index/table"), other.len() as u64, other_md5).unwrap(), None, "the commit removed the rest");
-    assert_eq!(incoming.take_up(&path, bytes.len() as u64, md5).unwrap(), None, "what is committed is no leftover");
+    assert_eq!(
+        incoming
+            .take_up(&at("index/table"), other.len() as u64, other_md5)
+            .unwrap(),
+        None,
+        "the commit removed the rest"
+    );
+    assert_eq!(
+        incoming.take_up(&path, bytes.len() as u64, md5).unwrap(),
+        None,
+        "what is committed is no leftover"
+    );
 }
 
 fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
@@ -564,7 +870,12 @@ fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
     let path = at("db/chunk-000000.000000");
     let run = run();
     let size = good.len() as u64;
-    for wrong in [&bad, &other, &good[..4000].to_vec(), &[good.clone(), vec![0]].concat()] {
+    for wrong in [
+        &bad,
+        &other,
+        &good[..4000].to_vec(),
+        &[good.clone(), vec![0]].concat(),
+    ] {
         leave(&repository, &[("db/chunk-000000.000000", wrong)]);
         let incoming = repository.begin(None, &run).unwrap();
         assert_eq!(incoming.take_up(&path, size, md5).unwrap(), None);
@@ -578,7 +889,14 @@ fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
     if let Err(error) = incoming.take_up(&path, size, md5) {
         assert_eq!(error.kind().exit_code(), 143);
         drop(incoming);
-        assert!(repository.begin(None, &run).unwrap().take_up(&path, size, md5).unwrap().is_some());
+        assert!(
+            repository
+                .begin(None, &run)
+                .unwrap()
+                .take_up(&path, size, md5)
+                .unwrap()
+                .is_some()
+        );
     }
 }
 
@@ -596,25 +914,55 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
     let held = elsewhere.hold(&first.label).unwrap();
     let also = repository.hold(&first.label).unwrap();
     let expiring = repository.expire(&run).unwrap();
-    assert_eq!(elsewhere.begin(None, &run).err().unwrap().kind(), Kind::Locked);
+    assert_eq!(
+        elsewhere.begin(None, &run).err().unwrap().kind(),
+        Kind::Locked
+    );
     for reader in [held, also] {
-        assert!(repository.is_held(&first.label).unwrap() && !repository.is_held(&second.label).unwrap());
+        assert!(
+            repository.is_held(&first.label).unwrap()
+                && !repository.is_held(&second.label).unwrap()
+        );
         assert_eq!(expiring.remove(&first.label).unwrap(), Removal::InUse);
         drop(reader);
     }
-    let would = repository.would_free(&[&first.label, &second.label]).unwrap();
-    assert!(would[0] < 100_000 && would[1] >= 100_000, "{would:?}: the file is the second's as well");
-    assert_eq!(expiring.remove(&first.label).unwrap(), Removal::Freed(would[0]));
-    assert_eq!(expiring.remove(&first.label).unwrap_err().kind(), Kind::NotFound);
+    let would = repository
+        .would_free(&[&first.label, &second.label])
+        .unwrap();
+    assert!(
+        would[0] < 100_000 && would[1] >= 100_000,
+        "{would:?}: the file is the second's as well"
+    );
+    assert_eq!(
+        expiring.remove(&first.label).unwrap(),
+        Removal::Freed(would[0])
+    );
+    assert_eq!(
+        expiring.remove(&first.label).unwrap_err().kind(),
+        Kind::NotFound
+    );
     drop(expiring);
     assert_eq!(labels(&elsewhere), std::slice::from_ref(&second.label));
-    assert_eq!(content(&elsewhere, &second.label, &second.files[0]), [1; 100_000]);
-    assert_eq!(repository::remembered(&elsewhere, &first.label).unwrap(), None, "nothing is remembered of it");
-    for gone in [elsewhere.hold(&first.label).err(), elsewhere.would_free(&[&first.label]).err()] {
+    assert_eq!(
+        content(&elsewhere, &second.label, &second.files[0]),
+        [1; 100_000]
+    );
+    assert_eq!(
+        repository::remembered(&elsewhere, &first.label).unwrap(),
+        None,
+        "nothing is remembered of it"
+    );
+    for gone in [
+        elsewhere.hold(&first.label).err(),
+        elsewhere.would_free(&[&first.label]).err(),
+    ] {
         assert_eq!(gone.unwrap().kind(), Kind::NotFound);
     }
     let third = commit_one(&repository, 3, b"goes on");
-    assert_eq!(labels(&repository), [second.label.clone(), third.label.clone()]);
+    assert_eq!(
+        labels(&repository),
+        [second.label.clone(), third.label.clone()]
+    );
 }
 
 fn state_is_kept(factory: &impl Factory) {
@@ -622,13 +970,31 @@ fn state_is_kept(factory: &impl Factory) {
     assert_eq!(repository.state("debt").unwrap(), None);
     repository.set_state("debt", Some(b"one")).unwrap();
     repository.set_state("debt", Some(b"two")).unwrap();
-    repository.set_state("verified-20261121T060000Z-full.json", Some(b"{}")).unwrap();
-    assert_eq!(factory.reopen(&repository).state("debt").unwrap().unwrap(), b"two");
+    repository
+        .set_state("verified-20261121T060000Z-full.json", Some(b"{}"))
+        .unwrap();
+    assert_eq!(
+        factory.reopen(&repository).state("debt").unwrap().unwrap(),
+        b"two"
+    );
     repository.set_state("debt", None).unwrap();
     repository.set_state("debt", None).unwrap();
     assert_eq!(repository.state("debt").unwrap(), None);
-    for key in ["", "..", ".hidden", "a/b", "../x", "lock", "readers", "a b", &"x".repeat(101)] {
-        assert!(repository.state(key).is_err() && repository.set_state(key, Some(b"x")).is_err(), "{key}");
+    for key in [
+        "",
+        "..",
+        ".hidden",
+        "a/b",
+        "../x",
+        "lock",
+        "readers",
+        "a b",
+        &"x".repeat(101),
+    ] {
+        assert!(
+            repository.state(key).is_err() && repository.set_state(key, Some(b"x")).is_err(),
+            "{key}"
+        );
     }
 }
 
@@ -638,7 +1004,9 @@ struct Directories {
 
 impl Directories {
     fn path(&self, repository: &DirectoryRepository, label: &Label) -> PathBuf {
-        Path::new(&repository.place()).join("backups").join(label.as_str())
+        Path::new(&repository.place())
+            .join("backups")
+            .join(label.as_str())
     }
 }
 
@@ -646,7 +1014,8 @@ impl Factory for Directories {
     type Repository = DirectoryRepository;
 
     fn create(&self) -> DirectoryRepository {
-        DirectoryRepository::create(&self.root.path().join(uuid::Uuid::new_v4().to_string())).unwrap()
+        DirectoryRepository::create(&self.root.path().join(uuid::Uuid::new_v4().to_string()))
+            .unwrap()
     }
 
     fn reopen(&self, repository: &DirectoryRepository) -> DirectoryRepository {
@@ -676,7 +1045,9 @@ impl Factory for Directories {
 
 #[test]
 fn a_directory_repository_conforms() {
-    conformance(&Directories { root: tempfile::tempdir().unwrap() });
+    conformance(&Directories {
+        root: tempfile::tempdir().unwrap(),
+    });
 }
 
 /// The usual case: the repository lies on another file system than the node.

@@ -1,6 +1,12 @@
-//! What is particular to a repository in a plain directory: links, modes, what people plant in it, and what a crash leaves.
+//! What is particular to a repository in a plain directory: links, modes, what people plant in it,
+//! and what a crash leaves.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may end in a panic"
+)]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -14,7 +20,9 @@ use kbackup::manifest::{Blake3Hash, Label, RelativePath, Row};
 use kbackup::repository::{DirectoryRepository, Ingest, Repository};
 
 use crate::backup::bench::workplace;
-use crate::conformance::{Source, at, commit_one, content, labels, manifest, run, whole, with_mode, writable};
+use crate::conformance::{
+    Source, at, commit_one, content, labels, manifest, run, whole, with_mode, writable,
+};
 
 const CHUNK: &str = "db/chunk-000000.000000";
 
@@ -67,7 +75,15 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     let mut source = Source::new();
     let incoming = place.repository.begin(None, &run).unwrap();
     let file = source.file("chunk", b"completed");
-    let stored = incoming.ingest(&at(CHUNK), Ingest { attributes: with_mode(0o444), ..whole(&file) }).unwrap();
+    let stored = incoming
+        .ingest(
+            &at(CHUNK),
+            Ingest {
+                attributes: with_mode(0o444),
+                ..whole(&file)
+            },
+        )
+        .unwrap();
     let row = source.keep(CHUNK, stored);
     let full = manifest(1, None, &source.rows);
     incoming.commit(&full).unwrap();
@@ -84,7 +100,10 @@ fn links_go_to_the_parent_and_never_to_the_source() {
 
     // A full makes inodes of its own, so that damage does not reach it.
     let second = commit_one(&place.repository, 3, b"completed");
-    assert_ne!(inode(&first), inode(&place.stored(&second.label, &row.path)));
+    assert_ne!(
+        inode(&first),
+        inode(&place.stored(&second.label, &row.path))
+    );
 }
 
 #[test]
@@ -92,28 +111,55 @@ fn what_is_adopted_is_never_written_to() {
     let place = Place::new();
     let full = commit_one(&place.repository, 1, b"0123456789");
     let stored = place.stored(&full.label, &at(CHUNK));
-    let before = (std::fs::read(&stored).unwrap(), mode(&stored), std::fs::metadata(&stored).unwrap().modified().unwrap());
+    let before = (
+        std::fs::read(&stored).unwrap(),
+        mode(&stored),
+        std::fs::metadata(&stored).unwrap().modified().unwrap(),
+    );
     let run = run();
     let source = Source::new();
     let file = source.file("other", b"other bytes");
-    type Change<'a> = Box<dyn Fn(&dyn kbackup::repository::Incoming) -> Option<kbackup::repository::Stored> + 'a>;
+    type Change<'a> =
+        Box<dyn Fn(&dyn kbackup::repository::Incoming) -> Option<kbackup::repository::Stored> + 'a>;
     let changes: [Change<'_>; 5] = [
         Box::new(|_| None),
         Box::new(|incoming| Some(incoming.cut(&at(CHUNK), 3, 20, with_mode(0o600)).unwrap())),
         Box::new(|incoming| Some(incoming.ingest(&at(CHUNK), whole(&file)).unwrap())),
-        Box::new(|incoming| Some(incoming.write(&at(CHUNK), b"new", with_mode(0o600)).unwrap())),
-        Box::new(|incoming| Some(incoming.extend(&at(CHUNK), &full.files[0], 4, whole(&file)).unwrap())),
+        Box::new(|incoming| {
+            Some(
+                incoming
+                    .write(&at(CHUNK), b"new", with_mode(0o600))
+                    .unwrap(),
+            )
+        }),
+        Box::new(|incoming| {
+            Some(
+                incoming
+                    .extend(&at(CHUNK), &full.files[0], 4, whole(&file))
+                    .unwrap(),
+            )
+        }),
     ];
     for (sequence, change) in (2..).zip(changes) {
         let mut source = Source::new();
-        source.rows.push(Row { mode: 0o600, modified: "2001-01-01T00:00:00Z".parse().unwrap(), ..full.files[0].clone() });
+        source.rows.push(Row {
+            mode: 0o600,
+            modified: "2001-01-01T00:00:00Z".parse().unwrap(),
+            ..full.files[0].clone()
+        });
         let incoming = place.repository.begin(Some(&full), &run).unwrap();
         incoming.adopt(&full.files[0]).unwrap();
         if let Some(stored) = change(&*incoming) {
             source.keep(CHUNK, stored);
         }
-        incoming.commit(&manifest(sequence, Some(&full), &source.rows)).unwrap();
-        let after = (std::fs::read(&stored).unwrap(), mode(&stored), std::fs::metadata(&stored).unwrap().modified().unwrap());
+        incoming
+            .commit(&manifest(sequence, Some(&full), &source.rows))
+            .unwrap();
+        let after = (
+            std::fs::read(&stored).unwrap(),
+            mode(&stored),
+            std::fs::metadata(&stored).unwrap().modified().unwrap(),
+        );
         assert_eq!(after, before, "change {sequence}");
     }
 }
@@ -125,15 +171,28 @@ fn a_plain_copy_looks_like_the_node() {
     let mut source = Source::new();
     let incoming = place.repository.begin(None, &run).unwrap();
     source.ingest(&*incoming, CHUNK, b"events");
-    source.ingest(&*incoming, "index/stream-existence/streamExistenceFilter.dat", b"filter");
+    source.ingest(
+        &*incoming,
+        "index/stream-existence/streamExistenceFilter.dat",
+        b"filter",
+    );
     source.rows[0].mode = 0o6444;
     source.rows[1].mode = 0o200;
     let full = manifest(1, None, &source.rows);
     incoming.commit(&full).unwrap();
     let chunk = place.stored(&full.label, &at(CHUNK));
-    assert_eq!(mode(&chunk), 0o444, "the server's mode, and no bit that gives rights away");
-    assert_eq!(mode(&place.stored(&full.label, &source.rows[1].path)), 0o600, "the owner can always read it");
-    let modified = jiff::Timestamp::try_from(std::fs::metadata(&chunk).unwrap().modified().unwrap()).unwrap();
+    assert_eq!(
+        mode(&chunk),
+        0o444,
+        "the server's mode, and no bit that gives rights away"
+    );
+    assert_eq!(
+        mode(&place.stored(&full.label, &source.rows[1].path)),
+        0o600,
+        "the owner can always read it"
+    );
+    let modified =
+        jiff::Timestamp::try_from(std::fs::metadata(&chunk).unwrap().modified().unwrap()).unwrap();
     assert_eq!(modified, source.rows[0].modified);
     for directory in ["", "backups", "incoming", "state"] {
         assert_eq!(mode(&place.path(directory)), 0o700, "{directory}");
@@ -142,7 +201,10 @@ fn a_plain_copy_looks_like_the_node() {
         assert_eq!(mode(directory), 0o700, "{directory:?}");
     }
     assert_eq!(mode(&place.path("kbackup.json")), 0o600);
-    assert_eq!(std::fs::read_dir(place.path("incoming")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(place.path("incoming")).unwrap().count(),
+        0
+    );
 }
 
 #[test]
@@ -157,21 +219,53 @@ fn links_in_a_repository_are_never_followed() {
     // A backup that is a link is none.
     symlink(&backup, place.path("backups/20261121T070000Z-full")).unwrap();
     assert_eq!(labels(&place.repository), std::slice::from_ref(&full.label));
-    assert_eq!(failed(place.repository.manifest(&"20261121T070000Z-full".parse().unwrap())).kind(), Kind::Refused);
+    assert_eq!(
+        failed(
+            place
+                .repository
+                .manifest(&"20261121T070000Z-full".parse().unwrap())
+        )
+        .kind(),
+        Kind::Refused
+    );
 
     // A file that is a link is damage.
     let file = place.stored(&full.label, &row.path);
     std::fs::rename(&file, outside.join("file")).unwrap();
     symlink(outside.join("file"), &file).unwrap();
-    assert_eq!(failed(place.repository.open(&full.label, row)).kind(), Kind::StoredCorrupt);
-    assert!(place.repository.files(&full.label).unwrap().files().unwrap().is_empty());
-    assert!(place.repository.files(&full.label).unwrap().open(&row.path).is_err());
+    assert_eq!(
+        failed(place.repository.open(&full.label, row)).kind(),
+        Kind::StoredCorrupt
+    );
+    assert!(
+        place
+            .repository
+            .files(&full.label)
+            .unwrap()
+            .files()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        place
+            .repository
+            .files(&full.label)
+            .unwrap()
+            .open(&row.path)
+            .is_err()
+    );
 
     // A directory that is a link is damage to this backup.
     std::fs::rename(backup.join("db"), place.path("db")).unwrap();
     symlink(place.path("db"), backup.join("db")).unwrap();
-    assert_eq!(failed(place.repository.open(&full.label, row)).kind(), Kind::StoredCorrupt);
-    assert_eq!(failed(place.repository.files(&full.label).unwrap().files()).kind(), Kind::StoredCorrupt);
+    assert_eq!(
+        failed(place.repository.open(&full.label, row)).kind(),
+        Kind::StoredCorrupt
+    );
+    assert_eq!(
+        failed(place.repository.files(&full.label).unwrap().files()).kind(),
+        Kind::StoredCorrupt
+    );
     let incoming = place.repository.begin(Some(&full), &run).unwrap();
     assert_eq!(failed(incoming.adopt(row)).kind(), Kind::StoredCorrupt);
     drop(incoming);
@@ -179,14 +273,21 @@ fn links_in_a_repository_are_never_followed() {
     for name in ["incoming", "backups", "state"] {
         std::fs::rename(place.path(name), place.path("moved")).unwrap();
         symlink(&outside, place.path(name)).unwrap();
-        assert_eq!(failed(place.repository.begin(None, &run)).kind(), Kind::Refused, "{name}");
+        assert_eq!(
+            failed(place.repository.begin(None, &run)).kind(),
+            Kind::Refused,
+            "{name}"
+        );
         std::fs::remove_file(place.path(name)).unwrap();
         std::fs::rename(place.path("moved"), place.path(name)).unwrap();
     }
     std::fs::remove_file(place.path("state/lock")).unwrap();
     symlink(outside.join("db/precious"), place.path("state/lock")).unwrap();
     assert!(place.repository.begin(None, &run).is_err());
-    assert_eq!(std::fs::read(outside.join("db/precious")).unwrap(), b"precious");
+    assert_eq!(
+        std::fs::read(outside.join("db/precious")).unwrap(),
+        b"precious"
+    );
 }
 
 #[derive(Clone, Default)]
@@ -207,7 +308,11 @@ fn leftovers_go_and_foreign_names_stay() {
     let full = commit_one(&place.repository, 1, b"events");
     let left = place.path("incoming/left");
     std::fs::create_dir_all(left.join("db")).unwrap();
-    std::fs::hard_link(place.stored(&full.label, &at(CHUNK)), left.join("db/chunk-000000.000000")).unwrap();
+    std::fs::hard_link(
+        place.stored(&full.label, &at(CHUNK)),
+        left.join("db/chunk-000000.000000"),
+    )
+    .unwrap();
     symlink(&outside, left.join("index")).unwrap();
     symlink(&outside, place.path("incoming/link")).unwrap();
     std::fs::create_dir(place.path("backups/mine")).unwrap();
@@ -218,14 +323,32 @@ fn leftovers_go_and_foreign_names_stay() {
     let run = Run::new(notes.clone());
     assert_eq!(labels(&place.repository), std::slice::from_ref(&full.label));
     drop(place.repository.begin(None, &run).unwrap());
-    assert_eq!(std::fs::read_dir(place.path("incoming")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(place.path("incoming")).unwrap().count(),
+        0
+    );
     let notes = notes.0.lock().unwrap().join("\n");
-    for name in ["incoming/left", "incoming/link", "`mine`", "`notes.txt`", "`20261121T090000Z-full`"] {
+    for name in [
+        "incoming/left",
+        "incoming/link",
+        "`mine`",
+        "`notes.txt`",
+        "`20261121T090000Z-full`",
+    ] {
         assert!(notes.contains(name), "{name} in {notes}");
     }
-    assert_eq!(std::fs::read(place.path("backups/notes.txt")).unwrap(), b"notes");
-    assert_eq!(std::fs::read(outside.join("db/precious")).unwrap(), b"precious");
-    assert_eq!(content(&place.repository, &full.label, &full.files[0]), b"events");
+    assert_eq!(
+        std::fs::read(place.path("backups/notes.txt")).unwrap(),
+        b"notes"
+    );
+    assert_eq!(
+        std::fs::read(outside.join("db/precious")).unwrap(),
+        b"precious"
+    );
+    assert_eq!(
+        content(&place.repository, &full.label, &full.files[0]),
+        b"events"
+    );
 }
 
 #[test]
@@ -239,11 +362,21 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
     std::fs::create_dir(&path).unwrap();
     let empty = failed(DirectoryRepository::open(&path));
     assert_eq!(empty.kind().exit_code(), 10);
-    assert!(empty.hints().concat().contains("mounted"), "{:?}", empty.hints());
+    assert!(
+        empty.hints().concat().contains("mounted"),
+        "{:?}",
+        empty.hints()
+    );
 
     std::fs::write(path.join("thesis.txt"), b"do not mix").unwrap();
-    assert_eq!(failed(DirectoryRepository::create(&path)).kind(), Kind::Refused);
-    assert_eq!(failed(DirectoryRepository::open_or_create(&path)).kind(), Kind::Refused);
+    assert_eq!(
+        failed(DirectoryRepository::create(&path)).kind(),
+        Kind::Refused
+    );
+    assert_eq!(
+        failed(DirectoryRepository::open_or_create(&path)).kind(),
+        Kind::Refused
+    );
     assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
     std::fs::remove_file(path.join("thesis.txt")).unwrap();
 
@@ -251,19 +384,37 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
     std::fs::create_dir(path.join("lost+found")).unwrap();
     std::fs::create_dir(path.join("backups")).unwrap();
     let made = DirectoryRepository::open_or_create(&path).unwrap();
-    assert_eq!(DirectoryRepository::open_or_create(&path).unwrap().id(), made.id());
-    assert_eq!(failed(DirectoryRepository::create(&path)).kind(), Kind::Refused);
-    assert_eq!(made.device().unwrap(), Some(std::fs::metadata(&path).unwrap().dev()));
+    assert_eq!(
+        DirectoryRepository::open_or_create(&path).unwrap().id(),
+        made.id()
+    );
+    assert_eq!(
+        failed(DirectoryRepository::create(&path)).kind(),
+        Kind::Refused
+    );
+    assert_eq!(
+        made.device().unwrap(),
+        Some(std::fs::metadata(&path).unwrap().dev())
+    );
     assert!(made.free_space().unwrap().unwrap() > 0);
 
     let marker = path.join("kbackup.json");
     let good = std::fs::read_to_string(&marker).unwrap();
     std::fs::write(&marker, good.replace("\"format\": 1", "\"format\": 2")).unwrap();
     let newer = failed(DirectoryRepository::open(&path));
-    assert_eq!((newer.kind(), newer.kind().exit_code()), (Kind::Refused, 23));
-    assert_eq!(failed(DirectoryRepository::open_or_create(&path)).kind(), Kind::Refused);
+    assert_eq!(
+        (newer.kind(), newer.kind().exit_code()),
+        (Kind::Refused, 23)
+    );
+    assert_eq!(
+        failed(DirectoryRepository::open_or_create(&path)).kind(),
+        Kind::Refused
+    );
     std::fs::write(&marker, &good.as_bytes()[..20]).unwrap();
-    assert_eq!(failed(DirectoryRepository::open(&path)).kind(), Kind::StoredCorrupt);
+    assert_eq!(
+        failed(DirectoryRepository::open(&path)).kind(),
+        Kind::StoredCorrupt
+    );
     std::fs::remove_file(&marker).unwrap();
     symlink("/etc/hostname", &marker).unwrap();
     assert!(DirectoryRepository::open(&path).is_err());
@@ -273,54 +424,87 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
 fn a_dead_process_does_not_keep_the_lock() {
     let place = Place::new();
     // What a killed run leaves: words, but no lock.
-    std::fs::write(place.path("state/lock"), br#"{"pid":1,"host":"h","user":"u","command":"full","since":"2026-01-01T00:00:00Z"}"#)
-        .unwrap();
+    std::fs::write(
+        place.path("state/lock"),
+        br#"{"pid":1,"host":"h","user":"u","command":"full","since":"2026-01-01T00:00:00Z"}"#,
+    )
+    .unwrap();
     place.repository.begin(None, &run()).unwrap();
-    assert_eq!(std::fs::metadata(place.path("state/lock")).unwrap().len(), 0, "given back");
+    assert_eq!(
+        std::fs::metadata(place.path("state/lock")).unwrap().len(),
+        0,
+        "given back"
+    );
 }
 
 #[test]
 fn a_copy_that_is_not_what_the_row_says_is_not_adopted() {
     let place = Place::new();
     let full = commit_one(&place.repository, 1, b"events");
-    let row = Row { blake3: Blake3Hash::of(b"others"), ..full.files[0].clone() };
-    under_fault("a_copy_that_is_not_what_the_row_says_is_not_adopted", "link:incoming:1:1", || {
-        let run = run();
-        let incoming = place.repository.begin(Some(&full), &run).unwrap();
-        assert_eq!(failed(incoming.adopt(&row)).kind(), Kind::StoredCorrupt);
-    });
+    let row = Row {
+        blake3: Blake3Hash::of(b"others"),
+        ..full.files[0].clone()
+    };
+    under_fault(
+        "a_copy_that_is_not_what_the_row_says_is_not_adopted",
+        "link:incoming:1:1",
+        || {
+            let run = run();
+            let incoming = place.repository.begin(Some(&full), &run).unwrap();
+            assert_eq!(failed(incoming.adopt(&row)).kind(), Kind::StoredCorrupt);
+        },
+    );
 }
 
 #[test]
 fn without_hard_links_files_are_copied() {
-    under_fault("without_hard_links_files_are_copied", "link:incoming:1:31", || {
-        let place = Place::new();
-        let full = commit_one(&place.repository, 1, b"events");
-        let run = run();
-        let incoming = place.repository.begin(Some(&full), &run).unwrap();
-        incoming.adopt(&full.files[0]).unwrap();
-        let diff = manifest(2, Some(&full), &full.files);
-        incoming.commit(&diff).unwrap();
-        assert_eq!(content(&place.repository, &diff.label, &diff.files[0]), b"events");
-        let [one, other] = [&full, &diff].map(|backup| place.stored(&backup.label, &at(CHUNK)));
-        assert_ne!(inode(&one), inode(&other));
-        assert_eq!(mode(&one), mode(&other));
-    });
+    under_fault(
+        "without_hard_links_files_are_copied",
+        "link:incoming:1:31",
+        || {
+            let place = Place::new();
+            let full = commit_one(&place.repository, 1, b"events");
+            let run = run();
+            let incoming = place.repository.begin(Some(&full), &run).unwrap();
+            incoming.adopt(&full.files[0]).unwrap();
+            let diff = manifest(2, Some(&full), &full.files);
+            incoming.commit(&diff).unwrap();
+            assert_eq!(
+                content(&place.repository, &diff.label, &diff.files[0]),
+                b"events"
+            );
+            let [one, other] = [&full, &diff].map(|backup| place.stored(&backup.label, &at(CHUNK)));
+            assert_ne!(inode(&one), inode(&other));
+            assert_eq!(mode(&one), mode(&other));
+        },
+    );
 }
 
-/// Runs `body` in a process of its own, in which `fault` is injected at the door to the file system.
+/// Runs `body` in a process of its own, in which `fault` is injected at the door to the file
+/// system.
 fn under_fault(test: &str, fault: &str, body: impl FnOnce()) {
     if std::env::var_os("KBACKUP_FAULT").is_some() {
         return body();
     }
     let output = child(test).env("KBACKUP_FAULT", fault).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
 
 fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([&format!("directory_repository::{test}"), "--exact", "--nocapture", "--test-threads=1"]).env("RUST_BACKTRACE", "0");
+    command
+        .args([
+            &format!("directory_repository::{test}"),
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env("RUST_BACKTRACE", "0");
     command
 }
 
@@ -333,8 +517,21 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     let sequence = taken.len() as u64 + 1;
     let incoming = repository.begin(None, &run)?;
     let active = source.file("active", &[vec![1; 3000], vec![0; 5000]].concat());
-    for (name, live) in [(CHUNK, false), ("db/chunk-000001.000000", true), ("index/indexmap", false)] {
-        let stored = incoming.ingest(&at(name), Ingest { length: 3000, full_length: 8000, live, md5: !live, ..whole(&active) })?;
+    for (name, live) in [
+        (CHUNK, false),
+        ("db/chunk-000001.000000", true),
+        ("index/indexmap", false),
+    ] {
+        let stored = incoming.ingest(
+            &at(name),
+            Ingest {
+                length: 3000,
+                full_length: 8000,
+                live,
+                md5: !live,
+                ..whole(&active)
+            },
+        )?;
         source.keep(name, stored);
     }
     let full = manifest(sequence, None, &source.rows);
@@ -345,7 +542,15 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     incoming.adopt(&source.rows[0])?;
     let held = source.rows[1].clone();
     let active = source.file("active", &[vec![1; 3000], vec![2; 5000]].concat());
-    let stored = incoming.extend(&held.path, &held, 3000, Ingest { live: true, ..whole(&active) })?;
+    let stored = incoming.extend(
+        &held.path,
+        &held,
+        3000,
+        Ingest {
+            live: true,
+            ..whole(&active)
+        },
+    )?;
     source.keep("db/chunk-000001.000000", stored);
     let stored = incoming.write(&at("index/indexmap"), b"map", with_mode(0o644))?;
     source.keep("index/indexmap", stored);
@@ -356,42 +561,69 @@ fn two_backups(path: &Path) -> Result<(), Error> {
 
 /// Every listed backup is whole.
 fn all_listed_are_whole(path: &Path) -> usize {
-    let Ok(repository) = DirectoryRepository::open(path) else { return 0 };
+    let Ok(repository) = DirectoryRepository::open(path) else {
+        return 0;
+    };
     let listed = repository.list().unwrap();
     for backup in &listed {
         assert!(backup.head.is_ok());
         let manifest = repository.manifest(&backup.label).unwrap();
         for row in &manifest.files {
-            assert_eq!(Blake3Hash::of(&content(&repository, &manifest.label, row)), row.blake3, "{}", row.path);
+            assert_eq!(
+                Blake3Hash::of(&content(&repository, &manifest.label, row)),
+                row.blake3,
+                "{}",
+                row.path
+            );
         }
-        assert_eq!(repository.files(&manifest.label).unwrap().files().unwrap().len(), manifest.files.len());
+        assert_eq!(
+            repository
+                .files(&manifest.label)
+                .unwrap()
+                .files()
+                .unwrap()
+                .len(),
+            manifest.files.len()
+        );
     }
     listed.len()
 }
 
-/// Ends or fails the n-th operation, for every n, or one in `step`: what is listed is whole, and the next run works as if nothing had been.
+/// Ends or fails the n-th operation, for every n, or one in `step`: what is listed is whole, and
+/// the next run works as if nothing had been.
 fn every_operation(test: &str, effect: &str, step: usize) {
     if let Some(path) = std::env::var_os("KBACKUP_TEST_REPOSITORY") {
         return two_backups(Path::new(&path)).unwrap();
     }
     let mut seen = [0; 3];
     for number in (1..).step_by(step) {
-        // In memory, where there is one: it is the order of the steps that counts here, and syncing is slow.
+        // In memory, where there is one: it is the order of the steps that counts here, and syncing
+        // is slow.
         let root = workplace();
         let path = root.path().join("repository");
         let mut child = child(test);
-        child.env("KBACKUP_TEST_REPOSITORY", &path).env("KBACKUP_FAULT", format!("::{number}:{effect}"));
+        child
+            .env("KBACKUP_TEST_REPOSITORY", &path)
+            .env("KBACKUP_FAULT", format!("::{number}:{effect}"));
         let output = child.output().unwrap();
         let whole = all_listed_are_whole(&path);
         seen[whole] += 1;
-        two_backups(&path).unwrap_or_else(|error| panic!("after a fault at operation {number}: {error}: {:?}", error.causes()));
+        two_backups(&path).unwrap_or_else(|error| {
+            panic!(
+                "after a fault at operation {number}: {error}: {:?}",
+                error.causes()
+            )
+        });
         assert_eq!(all_listed_are_whole(&path), whole + 2, "operation {number}");
         if output.status.success() {
             assert_eq!(whole, 2);
             break;
         }
     }
-    assert!(seen.iter().all(|times| *times > 0), "faults hit before, between and after the commits: {seen:?}");
+    assert!(
+        seen.iter().all(|times| *times > 0),
+        "faults hit before, between and after the commits: {seen:?}"
+    );
 }
 
 #[test]
@@ -404,7 +636,8 @@ fn a_full_disk_at_any_moment_leaves_whole_backups() {
     every_operation("a_full_disk_at_any_moment_leaves_whole_backups", "28", 3);
 }
 
-/// The disk goes away for good at one operation after the other, also between the rename that commits and the one that takes it back.
+/// The disk goes away for good at one operation after the other, also between the rename that
+/// commits and the one that takes it back.
 #[test]
 fn a_commit_that_cannot_be_taken_back_is_told() {
     if let Some(path) = std::env::var_os("KBACKUP_TEST_REPOSITORY") {
@@ -418,22 +651,32 @@ fn a_commit_that_cannot_be_taken_back_is_told() {
             incoming.commit(&manifest(1, None, &source.rows))
         };
         let mut attempt = attempt;
-        return attempt().unwrap_or_else(|error| panic!("{error} {:?} {:?}", error.causes(), error.hints()));
+        return attempt()
+            .unwrap_or_else(|error| panic!("{error} {:?} {:?}", error.causes(), error.hints()));
     }
     let mut told = 0;
     for number in 1.. {
-        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let root = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         let path = root.path().join("repository");
         let mut child = child("a_commit_that_cannot_be_taken_back_is_told");
-        child.env("KBACKUP_TEST_REPOSITORY", &path).env("KBACKUP_FAULT", format!(":{}:{number}:5", path.display()));
+        child
+            .env("KBACKUP_TEST_REPOSITORY", &path)
+            .env("KBACKUP_FAULT", format!(":{}:{number}:5", path.display()));
         let output = child.output().unwrap();
         let whole = all_listed_are_whole(&path);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
         if output.status.success() {
             assert_eq!(whole, 1);
             break;
         }
-        assert_eq!(said.contains("could not be committed, and is listed all the same"), whole == 1, "operation {number}: {said}");
+        assert_eq!(
+            said.contains("could not be committed, and is listed all the same"),
+            whole == 1,
+            "operation {number}: {said}"
+        );
         told += whole;
     }
     assert!(told > 0);
@@ -444,24 +687,33 @@ fn staging_files_of_killed_runs_go() {
     let place = Place::new();
     let plant = |name: &str, age: u64| {
         let file = std::fs::File::create(place.path("state").join(name)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age))
+            .unwrap();
     };
     plant(".aB3xY9.tmp", 7200);
     plant(".cD4zW8.tmp", 60);
     plant(".notes.tmp", 7200);
     plant("verified", 7200);
     drop(place.repository.begin(None, &run()).unwrap());
-    let mut names: Vec<String> =
-        std::fs::read_dir(place.path("state")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(place.path("state"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
-    assert_eq!(names, [".cD4zW8.tmp", ".notes.tmp", "lock", "verified"], "what is young may be somebody's, what has another name is");
+    assert_eq!(
+        names,
+        [".cD4zW8.tmp", ".notes.tmp", "lock", "verified"],
+        "what is young may be somebody's, what has another name is"
+    );
 }
 
 #[test]
 fn what_no_run_can_take_up_goes_at_once() {
     let place = Place::new();
     let table = "0a1b2c3d-0000-4000-8000-000000000001";
-    let top = place.path("incoming").join(uuid::Uuid::now_v7().to_string());
+    let top = place
+        .path("incoming")
+        .join(uuid::Uuid::now_v7().to_string());
     let plant = |name: &str, bytes: &[u8]| {
         let path = top.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -476,7 +728,10 @@ fn what_no_run_can_take_up_goes_at_once() {
         ("db/kurrent.ddb", &completed),
         ("index/indexmap", &completed),
         (&format!("index/{table}.bloomfilter"), &completed),
-        ("index/stream-existence/streamExistenceFilter.dat", &completed),
+        (
+            "index/stream-existence/streamExistenceFilter.dat",
+            &completed,
+        ),
         ("index/scavenging/scavenging.db", &completed),
         ("manifest.json", &completed),
         (".aB3xY9.tmp", &completed),
@@ -500,7 +755,11 @@ fn errors_name_the_path() {
     writable(&stored).set_len(5).unwrap();
     let error = failed(place.repository.open(&full.label, &full.files[0]));
     assert_eq!(error.place(), stored.to_str());
-    assert!(error.causes().concat().contains("5 bytes, not 6"), "{:?}", error.causes());
+    assert!(
+        error.causes().concat().contains("5 bytes, not 6"),
+        "{:?}",
+        error.causes()
+    );
     let gone = place.path("gone");
     assert!(fs::open(&gone).is_err_and(|error| error.path == gone));
 }

@@ -10,12 +10,22 @@ use kbackup::error::{Error, Kind};
 use kbackup::event::{Run, Silent};
 use kbackup::format::checkpoint;
 use kbackup::manifest::Directories;
-use kbackup::node::{Client, Connection, FitnessLimits, NodeState, Session, Traits, Unfit, agree, locate, plausible, wait_until_fit};
+use kbackup::node::{
+    Client, Connection, FitnessLimits, NodeState, Session, Traits, Unfit, agree, locate, plausible,
+    wait_until_fit,
+};
 use kbackup_testnode::{Mark, Member, Node, Recording, Speed};
 
 use crate::http_server;
 
-const RECORDINGS: [&str; 6] = ["20.10-append", "21.10-append", "22.10-append", "23.10-append", "24.10-append", "26.1-append"];
+const RECORDINGS: [&str; 6] = [
+    "20.10-append",
+    "21.10-append",
+    "22.10-append",
+    "23.10-append",
+    "24.10-append",
+    "26.1-append",
+];
 
 struct Setting {
     node: Node,
@@ -28,15 +38,28 @@ impl Setting {
     /// A node in the middle of its recording.
     fn new(recording: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let node = Node::start(Recording::named(recording).unwrap(), directory.path().join("node")).unwrap();
+        let node = Node::start(
+            Recording::named(recording).unwrap(),
+            directory.path().join("node"),
+        )
+        .unwrap();
         node.advance_to_mark(Mark::Ready).unwrap();
         node.advance_to(node.len() / 2).unwrap();
         let server = node.serve().unwrap();
-        Self { node, server, run: Run::new(Silent), directory }
+        Self {
+            node,
+            server,
+            run: Run::new(Silent),
+            directory,
+        }
     }
 
     fn session(&self) -> Session {
-        Session::open(Client::new(&Connection::new(self.server.url())).unwrap(), &self.run).unwrap()
+        Session::open(
+            Client::new(&Connection::new(self.server.url())).unwrap(),
+            &self.run,
+        )
+        .unwrap()
     }
 
     fn locate(&self, db: Option<&Path>, index: Option<&Path>) -> Result<Directories, Error> {
@@ -58,10 +81,18 @@ fn finds_the_directories_of_every_version() {
     for recording in RECORDINGS {
         let setting = Setting::new(recording);
         let directories = setting.locate(None, None).unwrap();
-        assert_eq!(directories, Directories::new(setting.node.db(), None), "{recording}");
+        assert_eq!(
+            directories,
+            Directories::new(setting.node.db(), None),
+            "{recording}"
+        );
         let agreement = agree(&setting.session(), &directories, &setting.run).unwrap();
         assert!(agreement.writer.get() > 0, "{recording}");
-        assert_eq!(agreement.epoch.is_some(), !recording.starts_with("20.10"), "{recording}: a single 20.10 does not gossip");
+        assert_eq!(
+            agreement.epoch.is_some(),
+            !recording.starts_with("20.10"),
+            "{recording}: a single 20.10 does not gossip"
+        );
         assert!(setting.run.warnings().is_empty(), "{recording}");
     }
 }
@@ -90,28 +121,57 @@ fn takes_the_directories_that_it_is_given() {
     let error = setting.locate(None, None).unwrap_err();
     assert_eq!(error.kind(), Kind::Usage);
     assert!(
-        error.hints().iter().any(|hint| hint.contains("--db")) && error.hints().iter().any(|hint| hint.contains("container")),
+        error.hints().iter().any(|hint| hint.contains("--db"))
+            && error.hints().iter().any(|hint| hint.contains("container")),
         "{error:?}"
     );
-    assert_eq!(setting.locate(Some(&copy), None).unwrap(), Directories::new(&copy, None), "the index is where it is below db");
+    assert_eq!(
+        setting.locate(Some(&copy), None).unwrap(),
+        Directories::new(&copy, None),
+        "the index is where it is below db"
+    );
     let link = setting.directory.path().join("link");
     std::os::unix::fs::symlink(&copy, &link).unwrap();
-    assert_eq!(setting.locate(Some(&link), Some(&link.join("index"))).unwrap(), Directories::new(&copy, None));
+    assert_eq!(
+        setting
+            .locate(Some(&link), Some(&link.join("index")))
+            .unwrap(),
+        Directories::new(&copy, None)
+    );
 
-    setting.node.change_quirks(|quirks| quirks.db_option = Some("data".to_owned()));
-    assert!(setting.locate(None, None).unwrap_err().what().contains("relative"));
-    setting.node.change_quirks(|quirks| quirks.index_option = Some("elsewhere".to_owned()));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.db_option = Some("data".to_owned()));
+    assert!(
+        setting
+            .locate(None, None)
+            .unwrap_err()
+            .what()
+            .contains("relative")
+    );
+    setting
+        .node
+        .change_quirks(|quirks| quirks.index_option = Some("elsewhere".to_owned()));
     let error = setting.locate(Some(&copy), None).unwrap_err();
     assert!(error.hints()[0].contains("--index"), "{error:?}");
-    setting.node.change_quirks(|quirks| quirks.index_option = Some(String::new()));
-    assert_eq!(setting.locate(Some(&copy), None).unwrap().index, copy.join("index"));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.index_option = Some(String::new()));
+    assert_eq!(
+        setting.locate(Some(&copy), None).unwrap().index,
+        copy.join("index")
+    );
 }
 
 #[test]
 fn refuses_what_is_no_data_directory() {
     let setting = Setting::new("26.1-append");
     let empty = tempfile::tempdir().unwrap();
-    for wrong in [empty.path().to_owned(), empty.path().join("missing"), setting.node.index()] {
+    for wrong in [
+        empty.path().to_owned(),
+        empty.path().join("missing"),
+        setting.node.index(),
+    ] {
         let error = plausible(&Directories::new(&wrong, None), &setting.run).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert!(error.hints()[0].contains("--db"));
@@ -124,7 +184,11 @@ fn refuses_what_is_no_data_directory() {
     }
     std::fs::write(copy.join("truncate.chk"), []).unwrap();
     let error = plausible(&Directories::new(&copy, None), &setting.run).unwrap_err();
-    assert_eq!(error.kind(), Kind::SourceCorrupt, "an empty truncate.chk wipes the database (O13)");
+    assert_eq!(
+        error.kind(),
+        Kind::SourceCorrupt,
+        "an empty truncate.chk wipes the database (O13)"
+    );
     assert!(error.place().unwrap().ends_with("truncate.chk"));
 }
 
@@ -155,8 +219,12 @@ fn refuses_another_nodes_directory() {
 /// Asks the test node, as a proxy does.
 fn forward(address: std::net::SocketAddr, request: &http_server::Request) -> String {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "{} {} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\nConnection: close\r\n\r\n", request.method, request.path)
-        .unwrap();
+    write!(
+        stream,
+        "{} {} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\nConnection: close\r\n\r\n",
+        request.method, request.path
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
@@ -167,30 +235,55 @@ fn refuses_a_log_with_another_election_at_the_same_place() {
     let setting = Setting::new("26.1-append");
     let address = setting.server.address();
     let server = http_server::Server::start(move |request| {
-        let mut answer: serde_json::Value = serde_json::from_str(&forward(address, request)).unwrap();
+        let mut answer: serde_json::Value =
+            serde_json::from_str(&forward(address, request)).unwrap();
         if request.path == "/gossip" {
             answer["members"][0]["epochId"] = "00000000-0000-0000-0000-00000000abcd".into();
         }
         http_server::Answer::json(answer.to_string())
     });
-    let session = Session::open(Client::new(&Connection::new(&server.url)).unwrap(), &setting.run).unwrap();
-    let error = agree(&session, &Directories::new(setting.node.db(), None), &setting.run).unwrap_err();
+    let session = Session::open(
+        Client::new(&Connection::new(&server.url)).unwrap(),
+        &setting.run,
+    )
+    .unwrap();
+    let error = agree(
+        &session,
+        &Directories::new(setting.node.db(), None),
+        &setting.run,
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.causes().join(" ").contains("abcd"), "{error:?}");
 }
 
 #[test]
 fn reads_an_election_out_of_merged_chunks() {
-    for recording in ["20.10-scavenge", "21.10-scavenge", "23.10-scavenge", "26.1-scavenge", "26.1-kill"] {
+    for recording in [
+        "20.10-scavenge",
+        "21.10-scavenge",
+        "23.10-scavenge",
+        "26.1-scavenge",
+        "26.1-kill",
+    ] {
         let directory = tempfile::tempdir().unwrap();
-        let node = Node::start(Recording::named(recording).unwrap(), directory.path().join("node")).unwrap();
+        let node = Node::start(
+            Recording::named(recording).unwrap(),
+            directory.path().join("node"),
+        )
+        .unwrap();
         let last = node.recording().steps.len() - 30;
         node.advance_to(last).unwrap();
         let server = node.serve().unwrap();
         let run = Run::new(Silent);
-        let session = Session::open(Client::new(&Connection::new(server.url())).unwrap(), &run).unwrap();
+        let session =
+            Session::open(Client::new(&Connection::new(server.url())).unwrap(), &run).unwrap();
         let agreement = agree(&session, &Directories::new(node.db(), None), &run).unwrap();
-        assert_eq!(agreement.epoch.is_some(), !recording.starts_with("20.10"), "{recording}");
+        assert_eq!(
+            agreement.epoch.is_some(),
+            !recording.starts_with("20.10"),
+            "{recording}"
+        );
     }
 }
 
@@ -199,12 +292,22 @@ fn reads_the_traits_of_every_version() {
     for recording in RECORDINGS {
         let setting = Setting::new(recording);
         let traits = Traits::of(setting.session().options());
-        assert_eq!(traits, Traits { cluster_size: Some(1), ..Traits::default() }, "{recording}");
+        assert_eq!(
+            traits,
+            Traits {
+                cluster_size: Some(1),
+                ..Traits::default()
+            },
+            "{recording}"
+        );
     }
 }
 
 fn limits() -> FitnessLimits {
-    FitnessLimits { wait: Duration::from_millis(700), ..FitnessLimits::default() }
+    FitnessLimits {
+        wait: Duration::from_millis(700),
+        ..FitnessLimits::default()
+    }
 }
 
 #[test]
@@ -212,28 +315,66 @@ fn a_single_node_of_every_version_is_fit() {
     for recording in RECORDINGS {
         let setting = Setting::new(recording);
         let fitness = wait_until_fit(&setting.session(), limits(), &setting.run).unwrap();
-        assert_eq!((fitness.state, fitness.leader_position), (NodeState::Leader, None), "{recording}");
+        assert_eq!(
+            (fitness.state, fitness.leader_position),
+            (NodeState::Leader, None),
+            "{recording}"
+        );
     }
 }
 
 #[test]
 fn a_node_that_is_not_fit_is_refused_or_overridden() {
     let setting = Setting::new("26.1-append");
-    setting.node.change_quirks(|quirks| quirks.state = Some("CatchingUp".to_owned()));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.state = Some("CatchingUp".to_owned()));
     let session = setting.session();
     let error = wait_until_fit(&session, limits(), &setting.run).unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
-    assert!(error.causes().join(" ").contains("CatchingUp") && error.hints()[0].contains("--allow-unfit"), "{error:?}");
-    let fitness = wait_until_fit(&session, FitnessLimits { allow_unfit: true, ..limits() }, &setting.run).unwrap();
-    assert!(fitness.overridden.contains(&Unfit::State(NodeState::Other("CatchingUp".to_owned()))));
-    assert!(setting.run.warnings().iter().any(|warning| warning.contains("CatchingUp")), "{:?}", setting.run.warnings());
+    assert!(
+        error.causes().join(" ").contains("CatchingUp")
+            && error.hints()[0].contains("--allow-unfit"),
+        "{error:?}"
+    );
+    let fitness = wait_until_fit(
+        &session,
+        FitnessLimits {
+            allow_unfit: true,
+            ..limits()
+        },
+        &setting.run,
+    )
+    .unwrap();
+    assert!(
+        fitness
+            .overridden
+            .contains(&Unfit::State(NodeState::Other("CatchingUp".to_owned())))
+    );
+    assert!(
+        setting
+            .run
+            .warnings()
+            .iter()
+            .any(|warning| warning.contains("CatchingUp")),
+        "{:?}",
+        setting.run.warnings()
+    );
 
     let node = setting.node.clone();
     let catching_up = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(600));
         node.change_quirks(|quirks| quirks.state = None);
     });
-    wait_until_fit(&session, FitnessLimits { wait: Duration::from_secs(10), ..limits() }, &setting.run).unwrap();
+    wait_until_fit(
+        &session,
+        FitnessLimits {
+            wait: Duration::from_secs(10),
+            ..limits()
+        },
+        &setting.run,
+    )
+    .unwrap();
     catching_up.join().unwrap();
 }
 
@@ -241,7 +382,11 @@ fn a_node_that_is_not_fit_is_refused_or_overridden() {
 fn a_follower_is_measured_by_its_leaders_own_word() {
     let setting = Setting::new("26.1-append");
     // A leader that cannot be reached: what the follower knows of it counts.
-    let known = setting.node.checkpoint(kbackup_testnode::Checkpoint::Writer).unwrap() + 500;
+    let known = setting
+        .node
+        .checkpoint(kbackup_testnode::Checkpoint::Writer)
+        .unwrap()
+        + 500;
     setting.node.change_quirks(|quirks| {
         quirks.state = Some("Follower".to_owned());
         quirks.members = vec![Member::new("Leader", "127.0.0.1", 1).with_writer(known)];
@@ -249,7 +394,9 @@ fn a_follower_is_measured_by_its_leaders_own_word() {
     let fitness = wait_until_fit(&setting.session(), limits(), &setting.run).unwrap();
     assert_eq!(fitness.state, NodeState::Follower);
     assert_eq!(fitness.leader_position.unwrap().to_signed(), known);
-    setting.node.change_quirks(|quirks| quirks.members = vec![Member::new("Leader", "127.0.0.1", 1).with_writer(known + (1 << 30))]);
+    setting.node.change_quirks(|quirks| {
+        quirks.members = vec![Member::new("Leader", "127.0.0.1", 1).with_writer(known + (1 << 30))]
+    });
     let error = wait_until_fit(&setting.session(), limits(), &setting.run).unwrap_err();
     assert!(error.causes().join(" ").contains("behind"), "{error:?}");
 }

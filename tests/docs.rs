@@ -18,21 +18,41 @@ fn document(name: &str) -> String {
 
 /// README and everything in `docs/`, as path and text.
 fn documents() -> Vec<(PathBuf, String)> {
-    let pages = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let paths = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md")).chain([root().join("README.md")]);
-    paths.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+    let pages = std::fs::read_dir(root().join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let paths = pages
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .chain([root().join("README.md")]);
+    paths
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// A real backup's manifest, as it lies in the repository.
 fn manifest() -> String {
     let directory = tempfile::tempdir().unwrap();
     let node = directory.path().join("node");
-    let made = Synthetic { filter_bytes: 10_000, table_entries: 200, ..Synthetic::of_size(1 << 20, 256 << 10) }.make(&node).unwrap();
+    let made = Synthetic {
+        filter_bytes: 10_000,
+        table_entries: 200,
+        ..Synthetic::of_size(1 << 20, 256 << 10)
+    }
+    .make(&node)
+    .unwrap();
     let repository = directory.path().join("repository");
     let arguments = ["kbackup", "full", "--offline", "--log", "error", "--repo"].map(Into::into);
-    let paths = [repository.clone().into_os_string(), "--db".into(), made.db.into_os_string()];
+    let paths = [
+        repository.clone().into_os_string(),
+        "--db".into(),
+        made.db.into_os_string(),
+    ];
     assert_eq!(kbackup::cli::run(arguments.into_iter().chain(paths)), 0);
-    let backup = std::fs::read_dir(repository.join("backups")).unwrap().next().unwrap().unwrap();
+    let backup = std::fs::read_dir(repository.join("backups"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     std::fs::read_to_string(backup.path().join("manifest.json")).unwrap()
 }
 
@@ -56,42 +76,73 @@ fn every_field_of_a_manifest_is_explained() {
     field_names(&serde_json::from_str(&text).unwrap(), &mut names);
     assert!(names.len() > 50, "{names:?}");
     let page = document("docs/manifest.md");
-    let explains = |name: &str| page.contains(&format!("`{name}`")) || page.contains(&format!(".{name}`"));
+    let explains =
+        |name: &str| page.contains(&format!("`{name}`")) || page.contains(&format!(".{name}`"));
     let missing: Vec<_> = names.iter().filter(|name| !explains(name)).collect();
-    assert!(missing.is_empty(), "docs/manifest.md does not explain {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "docs/manifest.md does not explain {missing:?}"
+    );
     let (body, checksum) = text.split_once(",\n  \"checksum\": \"").unwrap();
-    assert!(checksum.starts_with(&blake3::hash(body.as_bytes()).to_string()), "the page says otherwise what the checksum covers");
+    assert!(
+        checksum.starts_with(&blake3::hash(body.as_bytes()).to_string()),
+        "the page says otherwise what the checksum covers"
+    );
 }
 
 #[test]
 fn every_option_that_is_named_exists() {
     let command = kbackup::settings::command();
-    let verbs = command.get_subcommands().flat_map(clap::Command::get_arguments);
-    let (mut options, mut variables) = (BTreeSet::from(["help".to_owned(), "version".to_owned()]), BTreeSet::new());
+    let verbs = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments);
+    let (mut options, mut variables) = (
+        BTreeSet::from(["help".to_owned(), "version".to_owned()]),
+        BTreeSet::new(),
+    );
     for argument in verbs.chain(command.get_arguments()) {
         options.extend(argument.get_long().map(str::to_owned));
-        variables.extend(argument.get_env().map(|name| name.to_string_lossy().into_owned()));
+        variables.extend(
+            argument
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned()),
+        );
     }
     // Secrets have no flag.
-    variables.extend(["KBACKUP_PASSWORD", "KBACKUP_TOKEN", "KBACKUP_LISTEN_PASSWORD"].map(str::to_owned));
+    variables.extend(
+        [
+            "KBACKUP_PASSWORD",
+            "KBACKUP_TOKEN",
+            "KBACKUP_LISTEN_PASSWORD",
+        ]
+        .map(str::to_owned),
+    );
     // Options of other programs.
     let others = ["release", "locked", "target", "team"];
     let mut wrong = Vec::new();
     for page in ["README.md", "docs/guide.md", "docs/agent.md"] {
         let text = document(page);
         wrong.extend(
-            words(&text, "--").filter(|name| !options.contains(*name) && !others.contains(name)).map(|name| format!("{page}: --{name}")),
+            words(&text, "--")
+                .filter(|name| !options.contains(*name) && !others.contains(name))
+                .map(|name| format!("{page}: --{name}")),
         );
         let named = words(&text, "KBACKUP_").map(|name| format!("KBACKUP_{name}"));
-        wrong.extend(named.filter(|name| !variables.contains(name)).map(|name| format!("{page}: {name}")));
+        wrong.extend(
+            named
+                .filter(|name| !variables.contains(name))
+                .map(|name| format!("{page}: {name}")),
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What follows each `mark`, as far as it is a name.
 fn words<'a>(text: &'a str, mark: &str) -> impl Iterator<Item = &'a str> {
-    let end =
-        |rest: &str| rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-' && letter != '_').unwrap_or(rest.len());
+    let end = |rest: &str| {
+        rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-' && letter != '_')
+            .unwrap_or(rest.len())
+    };
     text.split(mark)
         .skip(1)
         .map(move |rest| rest.get(..end(rest)).unwrap_or(rest))
@@ -102,12 +153,22 @@ fn words<'a>(text: &'a str, mark: &str) -> impl Iterator<Item = &'a str> {
 fn every_link_leads_somewhere() {
     let mut wrong = Vec::new();
     for (path, text) in documents() {
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')').map(|(link, _)| link))
+        {
             if link.starts_with("https://") {
                 continue;
             }
-            let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
-            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let (file, heading) = link
+                .split_once('#')
+                .map_or((link, None), |(file, heading)| (file, Some(heading)));
+            let target = if file.is_empty() {
+                path.clone()
+            } else {
+                path.parent().unwrap().join(file)
+            };
             if !target.exists() || heading.is_some_and(|heading| !has_heading(&target, heading)) {
                 wrong.push(format!("{}: {link}", path.display()));
             }
@@ -119,9 +180,14 @@ fn every_link_leads_somewhere() {
 /// Whether a page has a heading with this anchor.
 fn has_heading(page: &Path, anchor: &str) -> bool {
     let text = std::fs::read_to_string(page).unwrap();
-    text.lines().filter(|line| line.starts_with('#')).any(|line| {
-        let letters = line.trim_start_matches('#').trim().to_lowercase();
-        let kept = letters.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
-        kept.map(|letter| if letter == ' ' { '-' } else { letter }).eq(anchor.chars())
-    })
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .any(|line| {
+            let letters = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = letters
+                .chars()
+                .filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+            kept.map(|letter| if letter == ' ' { '-' } else { letter })
+                .eq(anchor.chars())
+        })
 }

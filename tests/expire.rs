@@ -1,4 +1,5 @@
-//! Removing backups: what goes, what stays whatever the policy says, and that nothing else is harmed.
+//! Removing backups: what goes, what stays whatever the policy says, and that nothing else is
+//! harmed.
 
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
@@ -21,11 +22,21 @@ use kbackup::verify::{self, Which};
 use crate::backup::bench::{Bench, at, small};
 
 fn last(last: u32) -> Policy {
-    Policy { last, ..Policy::default() }
+    Policy {
+        last,
+        ..Policy::default()
+    }
 }
 
 fn plan(repository: &DirectoryRepository, policy: &Policy) -> Plan {
-    expire::plan(repository, policy, clock::now(), &Zone::system(), &Run::new(Silent)).unwrap()
+    expire::plan(
+        repository,
+        policy,
+        clock::now(),
+        &Zone::system(),
+        &Run::new(Silent),
+    )
+    .unwrap()
 }
 
 fn execute(repository: &DirectoryRepository, plan: &Plan) -> Report {
@@ -33,16 +44,29 @@ fn execute(repository: &DirectoryRepository, plan: &Plan) -> Report {
 }
 
 fn goes(plan: &Plan) -> Vec<Label> {
-    plan.goes.iter().map(|leaving| leaving.backup.label.clone()).collect()
+    plan.goes
+        .iter()
+        .map(|leaving| leaving.backup.label.clone())
+        .collect()
 }
 
 fn rules(plan: &Plan, label: &Label) -> Vec<Rule> {
-    let staying = plan.stays.iter().find(|staying| staying.backup.label == *label);
-    staying.map_or_else(Vec::new, |staying| staying.reasons.iter().map(|reason| reason.rule).collect())
+    let staying = plan
+        .stays
+        .iter()
+        .find(|staying| staying.backup.label == *label);
+    staying.map_or_else(Vec::new, |staying| {
+        staying.reasons.iter().map(|reason| reason.rule).collect()
+    })
 }
 
 fn labels(repository: &DirectoryRepository) -> Vec<Label> {
-    repository.list().unwrap().into_iter().map(|listed| listed.label).collect()
+    repository
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|listed| listed.label)
+        .collect()
 }
 
 /// A full and diffs, each with something new.
@@ -59,8 +83,13 @@ fn history(count: usize) -> (Bench, Vec<Summary>) {
 /// What `du` says: blocks, each inode once.
 fn disk_usage(place: &Path) -> u64 {
     let mut inodes = BTreeSet::new();
-    let entries = walkdir::WalkDir::new(place).into_iter().map(|entry| entry.unwrap().metadata().unwrap());
-    entries.filter(|status| inodes.insert((status.dev(), status.ino()))).map(|status| status.blocks() * 512).sum()
+    let entries = walkdir::WalkDir::new(place)
+        .into_iter()
+        .map(|entry| entry.unwrap().metadata().unwrap());
+    entries
+        .filter(|status| inodes.insert((status.dev(), status.ino())))
+        .map(|status| status.blocks() * 512)
+        .sum()
 }
 
 fn backups(repository: &DirectoryRepository) -> PathBuf {
@@ -73,28 +102,76 @@ fn what_goes_frees_what_was_planned_and_the_rest_restores() {
     let repository = &bench.repository;
     verify::verify(repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
     let planned = plan(repository, &last(2));
-    assert_eq!(goes(&planned), summaries[..3].iter().map(|summary| summary.label.clone()).collect::<Vec<_>>());
+    assert_eq!(
+        goes(&planned),
+        summaries[..3]
+            .iter()
+            .map(|summary| summary.label.clone())
+            .collect::<Vec<_>>()
+    );
     assert_eq!(rules(&planned, &summaries[3].label), [Rule::Last]);
-    assert_eq!(rules(&planned, &summaries[4].label), [Rule::Last, Rule::LastGood, Rule::LastVerified, Rule::Newest]);
+    assert_eq!(
+        rules(&planned, &summaries[4].label),
+        [Rule::Last, Rule::LastGood, Rule::LastVerified, Rule::Newest]
+    );
 
-    let (before, inodes_kept) = (disk_usage(&backups(repository)), inodes(&backups(repository).join(summaries[4].label.as_str())));
+    let (before, inodes_kept) = (
+        disk_usage(&backups(repository)),
+        inodes(&backups(repository).join(summaries[4].label.as_str())),
+    );
     let report = execute(repository, &planned);
-    assert_eq!(report.removed.iter().map(|removed| removed.label.clone()).collect::<Vec<_>>(), goes(&planned));
+    assert_eq!(
+        report
+            .removed
+            .iter()
+            .map(|removed| removed.label.clone())
+            .collect::<Vec<_>>(),
+        goes(&planned)
+    );
     // The directory of all backups may have become smaller, too.
     assert_eq!(before - disk_usage(&backups(repository)), planned.frees);
     assert_eq!(report.freed, planned.frees);
-    assert!(planned.frees > 0 && planned.goes.iter().all(|leaving| leaving.frees > 0), "{planned:#?}");
+    assert!(
+        planned.frees > 0 && planned.goes.iter().all(|leaving| leaving.frees > 0),
+        "{planned:#?}"
+    );
     let all: u64 = summaries[..3].iter().map(|summary| summary.bytes).sum();
-    assert!(planned.frees < all / 2, "most is shared with what stays: {} of {all}", planned.frees);
+    assert!(
+        planned.frees < all / 2,
+        "most is shared with what stays: {} of {all}",
+        planned.frees
+    );
 
-    assert_eq!(inodes(&backups(repository).join(summaries[4].label.as_str())), inodes_kept, "another byte, mode or time of what stays");
+    assert_eq!(
+        inodes(&backups(repository).join(summaries[4].label.as_str())),
+        inodes_kept,
+        "another byte, mode or time of what stays"
+    );
     let state = Path::new(&repository.place()).join("state");
-    let remembered: Vec<_> = std::fs::read_dir(state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(remembered.iter().filter(|name| name.to_string_lossy().starts_with("verified-")).count(), 2, "{remembered:?}");
-    assert_eq!(std::fs::read_dir(Path::new(&repository.place()).join("incoming")).unwrap().count(), 0);
+    let remembered: Vec<_> = std::fs::read_dir(state)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        remembered
+            .iter()
+            .filter(|name| name.to_string_lossy().starts_with("verified-"))
+            .count(),
+        2,
+        "{remembered:?}"
+    );
+    assert_eq!(
+        std::fs::read_dir(Path::new(&repository.place()).join("incoming"))
+            .unwrap()
+            .count(),
+        0
+    );
     bench.assert_sound();
     bench.assert_restores(&summaries[4], &bench.events());
-    assert!(plan(repository, &last(2)).goes.is_empty(), "a second time more goes");
+    assert!(
+        plan(repository, &last(2)).goes.is_empty(),
+        "a second time more goes"
+    );
 
     bench.append(20_000);
     let next = bench.take().unwrap();
@@ -104,17 +181,35 @@ fn what_goes_frees_what_was_planned_and_the_rest_restores() {
 
 /// Inode, mode, times and length of each file.
 fn inodes(backup: &Path) -> Vec<(PathBuf, u64, u32, i64, u64)> {
-    let entries = walkdir::WalkDir::new(backup).sort_by_file_name().into_iter().map(Result::unwrap);
+    let entries = walkdir::WalkDir::new(backup)
+        .sort_by_file_name()
+        .into_iter()
+        .map(Result::unwrap);
     entries
         .map(|entry| (entry.path().to_owned(), entry.metadata().unwrap()))
-        .map(|(path, status)| (path, status.ino(), status.mode(), status.mtime(), status.len()))
+        .map(|(path, status)| {
+            (
+                path,
+                status.ino(),
+                status.mode(),
+                status.mtime(),
+                status.len(),
+            )
+        })
         .collect()
 }
 
 #[test]
 fn without_a_rule_nothing_is_planned() {
     let (bench, _) = history(1);
-    let error = expire::plan(&bench.repository, &Policy::default(), clock::now(), &Zone::system(), &Run::new(Silent)).unwrap_err();
+    let error = expire::plan(
+        &bench.repository,
+        &Policy::default(),
+        clock::now(),
+        &Zone::system(),
+        &Run::new(Silent),
+    )
+    .unwrap_err();
     assert_eq!((error.kind(), error.hints().len()), (Kind::Usage, 1));
 }
 
@@ -128,7 +223,13 @@ fn a_damaged_one_takes_no_place() {
     // When two newer ones are good it goes, too.
     bench.append(10_000);
     bench.take().unwrap();
-    assert_eq!(goes(&plan(&bench.repository, &last(2))), summaries[..3].iter().map(|summary| summary.label.clone()).collect::<Vec<_>>());
+    assert_eq!(
+        goes(&plan(&bench.repository, &last(2))),
+        summaries[..3]
+            .iter()
+            .map(|summary| summary.label.clone())
+            .collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -136,18 +237,36 @@ fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
     for unreadable in [false, true] {
         let (bench, summaries) = history(3);
         let newest = &summaries[2].label;
-        let manifest = backups(&bench.repository).join(newest.as_str()).join("manifest.json");
+        let manifest = backups(&bench.repository)
+            .join(newest.as_str())
+            .join("manifest.json");
         if unreadable {
             std::fs::write(manifest, "{").unwrap();
         } else {
             remember_damage(&bench.repository, newest).unwrap();
         }
         let run = bench.run(|_| ());
-        let planned = expire::plan(&bench.repository, &last(1), clock::now(), &Zone::system(), &run).unwrap();
+        let planned = expire::plan(
+            &bench.repository,
+            &last(1),
+            clock::now(),
+            &Zone::system(),
+            &run,
+        )
+        .unwrap();
         assert!(goes(&planned).is_empty(), "{planned:#?}");
         assert_eq!(rules(&planned, &summaries[0].label), [Rule::NewestNotGood]);
-        assert!(bench.said().contains(&format!("nothing is removed while the newest backup, {newest}, is not good")), "{}", bench.said());
-        assert!(!unreadable || rules(&planned, newest) == [Rule::Unreadable], "{planned:#?}");
+        assert!(
+            bench.said().contains(&format!(
+                "nothing is removed while the newest backup, {newest}, is not good"
+            )),
+            "{}",
+            bench.said()
+        );
+        assert!(
+            !unreadable || rules(&planned, newest) == [Rule::Unreadable],
+            "{planned:#?}"
+        );
         assert!(execute(&bench.repository, &planned).removed.is_empty());
         assert_eq!(labels(&bench.repository).len(), 3);
     }
@@ -156,13 +275,36 @@ fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
 #[test]
 fn what_cannot_be_read_is_left_alone_and_told() {
     let (bench, summaries) = history(3);
-    std::fs::write(backups(&bench.repository).join(summaries[0].label.as_str()).join("manifest.json"), "{").unwrap();
+    std::fs::write(
+        backups(&bench.repository)
+            .join(summaries[0].label.as_str())
+            .join("manifest.json"),
+        "{",
+    )
+    .unwrap();
     let run = bench.run(|_| ());
-    let planned = expire::plan(&bench.repository, &last(1), clock::now(), &Zone::system(), &run).unwrap();
-    assert_eq!((goes(&planned), rules(&planned, &summaries[0].label)), (vec![summaries[1].label.clone()], vec![Rule::Unreadable]));
-    assert!(bench.said().contains("is left alone, unreadable"), "{}", bench.said());
+    let planned = expire::plan(
+        &bench.repository,
+        &last(1),
+        clock::now(),
+        &Zone::system(),
+        &run,
+    )
+    .unwrap();
+    assert_eq!(
+        (goes(&planned), rules(&planned, &summaries[0].label)),
+        (vec![summaries[1].label.clone()], vec![Rule::Unreadable])
+    );
+    assert!(
+        bench.said().contains("is left alone, unreadable"),
+        "{}",
+        bench.said()
+    );
     execute(&bench.repository, &planned);
-    assert_eq!(labels(&bench.repository), [summaries[0].label.clone(), summaries[2].label.clone()]);
+    assert_eq!(
+        labels(&bench.repository),
+        [summaries[0].label.clone(), summaries[2].label.clone()]
+    );
 }
 
 /// A quick look proves nothing of the bytes.
@@ -176,9 +318,15 @@ fn the_last_verified_one_stays() {
     look(0, Depth::Normal);
     look(1, Depth::Quick);
     let planned = plan(&bench.repository, &last(1));
-    assert_eq!((goes(&planned), rules(&planned, &summaries[0].label)), (vec![summaries[1].label.clone()], vec![Rule::LastVerified]));
+    assert_eq!(
+        (goes(&planned), rules(&planned, &summaries[0].label)),
+        (vec![summaries[1].label.clone()], vec![Rule::LastVerified])
+    );
     look(2, Depth::Normal);
-    assert_eq!(goes(&plan(&bench.repository, &last(1))), [summaries[0].label.clone(), summaries[1].label.clone()]);
+    assert_eq!(
+        goes(&plan(&bench.repository, &last(1))),
+        [summaries[0].label.clone(), summaries[1].label.clone()]
+    );
 }
 
 /// What is found between the plan and its execution counts.
@@ -189,28 +337,54 @@ fn all_is_decided_anew_before_each_removal() {
     assert_eq!(planned.goes.len(), 2);
     remember_damage(&bench.repository, &summaries[2].label).unwrap();
     let report = execute(&bench.repository, &planned);
-    assert_eq!((report.removed.len(), report.kept.len(), report.freed), (0, 2, 0));
+    assert_eq!(
+        (report.removed.len(), report.kept.len(), report.freed),
+        (0, 2, 0)
+    );
     assert_eq!(report.kept[0].reasons[0].rule, Rule::NewestNotGood);
     let other = Bench::new(&small());
-    assert_eq!(expire::execute(&other.repository, &planned, &Run::new(Silent)).unwrap_err().kind(), Kind::Refused);
+    assert_eq!(
+        expire::execute(&other.repository, &planned, &Run::new(Silent))
+            .unwrap_err()
+            .kind(),
+        Kind::Refused
+    );
 }
 
 fn restore_request(bench: &Bench, label: &Label) -> restore::Request {
-    let targets = vec![restore::Target { db: bench.path("restored"), index: None }];
-    restore::Request { label: Some(label.clone()), targets, ready: true, ..restore::Request::default() }
+    let targets = vec![restore::Target {
+        db: bench.path("restored"),
+        index: None,
+    }];
+    restore::Request {
+        label: Some(label.clone()),
+        targets,
+        ready: true,
+        ..restore::Request::default()
+    }
 }
 
 type Planned = Arc<Mutex<Option<Result<Plan, Error>>>>;
 
-/// Plans, and executes a plan that was made before, when a run comes to this event; what is planned then is kept.
-fn expiring_at(bench: &Bench, is_it: impl Fn(&Event) -> bool + Send + Sync + 'static) -> (Run, Planned) {
+/// Plans, and executes a plan that was made before, when a run comes to this event; what is planned
+/// then is kept.
+fn expiring_at(
+    bench: &Bench,
+    is_it: impl Fn(&Event) -> bool + Send + Sync + 'static,
+) -> (Run, Planned) {
     let repository = DirectoryRepository::open(Path::new(&bench.repository.place())).unwrap();
     let (before, seen) = (plan(&repository, &last(1)), Planned::default());
     let planned = Arc::clone(&seen);
     let run = bench.run(move |event| {
         let mut planned = planned.lock().unwrap();
         if planned.is_none() && is_it(event) {
-            let now = expire::plan(&repository, &last(1), clock::now(), &Zone::system(), &Run::new(Silent));
+            let now = expire::plan(
+                &repository,
+                &last(1),
+                clock::now(),
+                &Zone::system(),
+                &Run::new(Silent),
+            );
             let report = execute(&repository, &before);
             assert_eq!(report.kept.len(), 1, "{report:#?}");
             *planned = Some(now);
@@ -228,8 +402,14 @@ fn what_is_being_restored_stays_until_that_is_done() {
     let report = restore::execute(&bench.repository, &restore, &run).unwrap();
     assert!(report.failure().is_none(), "{report}");
     let planned = planned.lock().unwrap().take().unwrap().unwrap();
-    assert_eq!((goes(&planned), rules(&planned, first)), (vec![summaries[1].label.clone()], vec![Rule::InUse]));
-    assert_eq!(labels(&bench.repository), [first.clone(), summaries[2].label.clone()]);
+    assert_eq!(
+        (goes(&planned), rules(&planned, first)),
+        (vec![summaries[1].label.clone()], vec![Rule::InUse])
+    );
+    assert_eq!(
+        labels(&bench.repository),
+        [first.clone(), summaries[2].label.clone()]
+    );
     execute(&bench.repository, &plan(&bench.repository, &last(1)));
     assert_eq!(labels(&bench.repository), [summaries[2].label.clone()]);
 }
@@ -238,7 +418,12 @@ fn what_is_being_restored_stays_until_that_is_done() {
 fn a_restore_of_what_has_gone_since_its_plan_writes_nothing() {
     let (bench, summaries) = history(2);
     let run = Run::new(Silent);
-    let restore = restore::plan(&bench.repository, &restore_request(&bench, &summaries[0].label), &run).unwrap();
+    let restore = restore::plan(
+        &bench.repository,
+        &restore_request(&bench, &summaries[0].label),
+        &run,
+    )
+    .unwrap();
     execute(&bench.repository, &plan(&bench.repository, &last(1)));
     let error = restore::execute(&bench.repository, &restore, &run).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
@@ -254,9 +439,26 @@ fn what_is_being_verified_stays_and_what_has_gone_is_passed_over() {
     let planned = planned.lock().unwrap().take().unwrap().unwrap();
     assert_eq!(rules(&planned, &summaries[0].label), [Rule::InUse]);
     // The second one went while the first was read.
-    assert_eq!(report.backups.iter().map(|backup| &backup.label).collect::<Vec<_>>(), [&summaries[0].label, &summaries[2].label]);
-    assert!(bench.said().contains(&format!("{} was removed meanwhile", summaries[1].label)), "{}", bench.said());
-    assert_eq!(remembered(&bench.repository, &summaries[1].label).unwrap(), None, "of what has gone nothing is remembered");
+    assert_eq!(
+        report
+            .backups
+            .iter()
+            .map(|backup| &backup.label)
+            .collect::<Vec<_>>(),
+        [&summaries[0].label, &summaries[2].label]
+    );
+    assert!(
+        bench
+            .said()
+            .contains(&format!("{} was removed meanwhile", summaries[1].label)),
+        "{}",
+        bench.said()
+    );
+    assert_eq!(
+        remembered(&bench.repository, &summaries[1].label).unwrap(),
+        None,
+        "of what has gone nothing is remembered"
+    );
 }
 
 #[test]
@@ -267,7 +469,9 @@ fn a_backup_under_way_is_waited_for() {
     let seen = Arc::new(Mutex::new(None));
     let kind = Arc::clone(&seen);
     let hook = at(Step::Chunks, 1, move || {
-        *kind.lock().unwrap() = expire::execute(&repository, &planned, &Run::new(Silent)).err().map(|error| error.kind());
+        *kind.lock().unwrap() = expire::execute(&repository, &planned, &Run::new(Silent))
+            .err()
+            .map(|error| error.kind());
     });
     bench.take_with(&bench.request, hook).unwrap();
     assert_eq!(*seen.lock().unwrap(), Some(Kind::Locked));
@@ -280,17 +484,32 @@ fn a_terminal_is_asked() {
     use std::io::Write;
     for (answer, left) in [("n\n", 2), ("\n", 2), ("y\n", 1)] {
         let (bench, _) = history(2);
-        let line = format!("{} expire --keep-last 1 --repo {}", env!("CARGO_BIN_EXE_kbackup"), bench.repository.place());
+        let line = format!(
+            "{} expire --keep-last 1 --repo {}",
+            env!("CARGO_BIN_EXE_kbackup"),
+            bench.repository.place()
+        );
         let mut command = std::process::Command::new("script");
-        command.args(["-qefc", &line, "/dev/null"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        command
+            .args(["-qefc", &line, "/dev/null"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
         let mut process = match command.spawn() {
             Ok(process) => process,
             Err(error) => panic!("`script` of util-linux makes a terminal: {error}"),
         };
-        process.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        process
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(answer.as_bytes())
+            .unwrap();
         let output = process.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("Remove 1 backup? [y/N]") && output.status.success(), "{text}");
+        assert!(
+            text.contains("Remove 1 backup? [y/N]") && output.status.success(),
+            "{text}"
+        );
         assert_eq!(labels(&bench.repository).len(), left, "{answer:?}: {text}");
     }
 }

@@ -19,11 +19,17 @@ impl DataDirectory {
     /// Unpacks one archive of `fixtures/directories`.
     pub(crate) fn unpack(name: &str) -> Result<Self> {
         let directories = kbackup_testnode::fixtures().join("directories");
-        let facts = fs::read(directories.join(format!("{name}.json"))).with_context(|| name.to_owned())?;
-        let archive = fs::File::open(directories.join(format!("{name}.tar.zst"))).with_context(|| name.to_owned())?;
+        let facts =
+            fs::read(directories.join(format!("{name}.json"))).with_context(|| name.to_owned())?;
+        let archive = fs::File::open(directories.join(format!("{name}.tar.zst")))
+            .with_context(|| name.to_owned())?;
         let temporary = tempfile::tempdir()?;
         tar::Archive::new(zstd::Decoder::new(archive)?).unpack(temporary.path())?;
-        Ok(Self { name: name.to_owned(), facts: serde_json::from_slice(&facts)?, temporary })
+        Ok(Self {
+            name: name.to_owned(),
+            facts: serde_json::from_slice(&facts)?,
+            temporary,
+        })
     }
 
     /// Unpacks all of them, one after the other.
@@ -41,7 +47,10 @@ impl DataDirectory {
     /// The server's major and minor version, which orders by age: (26, 1).
     pub(crate) fn server(&self) -> (u32, u32) {
         let mut numbers = self.name.split(['.', '-']).flat_map(str::parse);
-        (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
+        (
+            numbers.next().unwrap_or_default(),
+            numbers.next().unwrap_or_default(),
+        )
     }
 
     /// The db directory.
@@ -64,7 +73,12 @@ impl DataDirectory {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.index())? {
             let path = entry?.path();
-            if path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted) {
+            if path.is_file()
+                && path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .is_some_and(&wanted)
+            {
                 found.push(path);
             }
         }

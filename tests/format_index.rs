@@ -25,12 +25,19 @@ fn table_bytes(directory: &DataDirectory, table: TableId) -> Result<Vec<u8>> {
 
 /// Where each event of each stream lies, according to an independent reader of the log.
 fn events(directory: &DataDirectory) -> Result<BTreeMap<LogPosition, (String, i64)>> {
-    let writer = u64::try_from(directory.checkpoint("writer").context("no writer checkpoint")?)?;
+    let writer = u64::try_from(
+        directory
+            .checkpoint("writer")
+            .context("no writer checkpoint")?,
+    )?;
     let mut events = BTreeMap::new();
     for chunk in log::chunks(&directory.db())? {
         for record in chunk.records(writer)? {
             if let Kind::Prepare { stream, number, .. } = record.kind {
-                events.insert(LogPosition::try_from(record.position).map_err(anyhow::Error::msg)?, (stream, number));
+                events.insert(
+                    LogPosition::try_from(record.position).map_err(anyhow::Error::msg)?,
+                    (stream, number),
+                );
             }
         }
     }
@@ -50,8 +57,18 @@ fn indexmaps_say_what_the_checker_found() -> Result<()> {
         let position = |field: &str| facts[field].as_u64().and_then(LogPosition::new);
         assert_eq!(map.prepare, position("prepare"), "{}", directory.name);
         assert_eq!(map.commit, position("commit"), "{}", directory.name);
-        assert_eq!(Some(map.tables.len() as u64), facts["tables"].as_u64(), "{}", directory.name);
-        assert_eq!((map.version(), map.max_merge_level), (2, Some(i32::MAX)), "{}", directory.name);
+        assert_eq!(
+            Some(map.tables.len() as u64),
+            facts["tables"].as_u64(),
+            "{}",
+            directory.name
+        );
+        assert_eq!(
+            (map.version(), map.max_merge_level),
+            (2, Some(i32::MAX)),
+            "{}",
+            directory.name
+        );
 
         let listed: BTreeSet<_> = map.tables.iter().map(|row| row.table).collect();
         let mut unlisted = Vec::new();
@@ -59,7 +76,12 @@ fn indexmaps_say_what_the_checker_found() -> Result<()> {
             let table: TableId = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
             unlisted.extend((!listed.contains(&table)).then(|| table.to_string()));
         }
-        let expected: Vec<_> = facts["unlisted"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        let expected: Vec<_> = facts["unlisted"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|name| name.as_str().unwrap())
+            .collect();
         assert_eq!(unlisted, expected, "{}", directory.name);
     }
     Ok(())
@@ -70,7 +92,12 @@ fn indexmaps_are_encoded_as_the_server_wrote_them() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let bytes = read(&directory.index().join("indexmap"))?;
-        assert_eq!(IndexMap::parse(&bytes)?.encode(), bytes, "{}", directory.name);
+        assert_eq!(
+            IndexMap::parse(&bytes)?.encode(),
+            bytes,
+            "{}",
+            directory.name
+        );
     }
     Ok(())
 }
@@ -82,8 +109,14 @@ fn a_changed_byte_of_an_indexmap_is_found() -> Result<()> {
     for place in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[place] ^= 1;
-        assert!(is_malformed(&IndexMap::parse(&changed).unwrap_err(), "indexmap"), "byte {place}");
-        assert!(is_malformed(&IndexMap::parse(&bytes[..place]).unwrap_err(), "indexmap"), "{place} bytes");
+        assert!(
+            is_malformed(&IndexMap::parse(&changed).unwrap_err(), "indexmap"),
+            "byte {place}"
+        );
+        assert!(
+            is_malformed(&IndexMap::parse(&bytes[..place]).unwrap_err(), "indexmap"),
+            "{place} bytes"
+        );
     }
     Ok(())
 }
@@ -102,7 +135,11 @@ fn listed_tables_hold() -> Result<()> {
             table.check_md5().with_context(what)?;
             table.check_order().with_context(what)?;
             assert_eq!(table.layout().version, TableVersion::V4, "{}", what());
-            assert!(table.layout().entries > 0 && table.layout().midpoints >= 2, "{}", what());
+            assert!(
+                table.layout().entries > 0 && table.layout().midpoints >= 2,
+                "{}",
+                what()
+            );
         }
     }
     Ok(())
@@ -132,10 +169,18 @@ fn a_changed_byte_of_a_table_is_found() -> Result<()> {
     let directory = DataDirectory::unpack("26.1-killed")?;
     let row = indexmap(&directory)?.tables[0];
     let bytes = table_bytes(&directory, row.table)?;
-    for place in (0..bytes.len()).step_by(997).chain(bytes.len() - 16..bytes.len()) {
+    for place in (0..bytes.len())
+        .step_by(997)
+        .chain(bytes.len() - 16..bytes.len())
+    {
         let mut changed = bytes.clone();
         changed[place] ^= 0x10;
-        assert!(Table::open(&changed).and_then(|table| table.check_md5()).is_err(), "byte {place}");
+        assert!(
+            Table::open(&changed)
+                .and_then(|table| table.check_md5())
+                .is_err(),
+            "byte {place}"
+        );
     }
     Ok(())
 }
@@ -157,15 +202,28 @@ fn entries_lead_to_the_events_of_their_streams() -> Result<()> {
                 highest = highest.max(entry.position);
                 let Some((stream, number)) = events.get(&entry.position) else {
                     // A scavenge drops records whose entries may stay.
-                    assert!(directory.name.ends_with("-scavenge"), "{}: {entry}", directory.name);
+                    assert!(
+                        directory.name.ends_with("-scavenge"),
+                        "{}: {entry}",
+                        directory.name
+                    );
                     continue;
                 };
-                assert_eq!((entry.stream, entry.event_number), (hash::stream_hash(stream), *number), "{} {stream}", directory.name);
+                assert_eq!(
+                    (entry.stream, entry.event_number),
+                    (hash::stream_hash(stream), *number),
+                    "{} {stream}",
+                    directory.name
+                );
                 found += 1;
             }
         }
         let within = events.range(..=map.commit.unwrap()).count();
-        assert!(found > 0 && found <= within, "{}: {found} of {within}", directory.name);
+        assert!(
+            found > 0 && found <= within,
+            "{}: {found} of {within}",
+            directory.name
+        );
         if !directory.name.ends_with("-scavenge") {
             assert_eq!(found, within, "{}", directory.name);
         }
@@ -212,7 +270,11 @@ fn bloom_filters_of_tables_hold_the_tables_streams() -> Result<()> {
             let bytes = table_bytes(&directory, table)?;
             for entry in Table::open(&bytes)?.entries() {
                 let entry = entry?;
-                assert!(filter.might_contain(entry.stream)?, "{} {table}: {entry}", directory.name);
+                assert!(
+                    filter.might_contain(entry.stream)?,
+                    "{} {table}: {entry}",
+                    directory.name
+                );
             }
             filters += 1;
         }
@@ -225,17 +287,39 @@ fn bloom_filters_of_tables_hold_the_tables_streams() -> Result<()> {
 fn stream_existence_filters_are_still_empty() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
-        let path = directory.index().join("stream-existence/streamExistenceFilter.dat");
-        assert_eq!(path.exists(), directory.server() >= (21, 10), "{}", directory.name);
+        let path = directory
+            .index()
+            .join("stream-existence/streamExistenceFilter.dat");
+        assert_eq!(
+            path.exists(),
+            directory.server() >= (21, 10),
+            "{}",
+            directory.name
+        );
         if !path.exists() {
             continue;
         }
         let bytes = read(&path)?;
         let filter = bloom::inspect(&bytes)?;
-        assert_eq!((filter.check_lines()?.bad, filter.header().logical_size), (0, 10_000), "{}", directory.name);
-        // None of these nodes ran for the half minute after which the server writes the filter (O21).
-        assert_eq!(read(&path.with_extension("chk"))?, [0xff; 8], "{}", directory.name);
-        assert!(!filter.might_contain(hash::stream_hash("$users"))?, "{}", directory.name);
+        assert_eq!(
+            (filter.check_lines()?.bad, filter.header().logical_size),
+            (0, 10_000),
+            "{}",
+            directory.name
+        );
+        // None of these nodes ran for the half minute after which the server writes the filter
+        // (O21).
+        assert_eq!(
+            read(&path.with_extension("chk"))?,
+            [0xff; 8],
+            "{}",
+            directory.name
+        );
+        assert!(
+            !filter.might_contain(hash::stream_hash("$users"))?,
+            "{}",
+            directory.name
+        );
     }
     Ok(())
 }
@@ -247,7 +331,10 @@ fn a_table_cut_anywhere_is_refused() -> Result<()> {
     let bytes = table_bytes(&directory, row.table)?;
     for length in (0..bytes.len()).rev().take(2000).chain(0..300) {
         let cut = bytes[..length].to_vec();
-        assert!(ptable::inspect(&cut).is_err() || Table::open(&cut)?.check_md5().is_err(), "{length}");
+        assert!(
+            ptable::inspect(&cut).is_err() || Table::open(&cut)?.check_md5().is_err(),
+            "{length}"
+        );
     }
     Ok(())
 }
@@ -260,15 +347,33 @@ fn databases_beside_the_log_are_whole() -> Result<()> {
         let path = directory.db().join("kurrent.ddb");
         if path.exists() {
             let header = duckdb::inspect(&read(&path)?).with_context(|| directory.name.clone())?;
-            // A node that was killed had not made its first checkpoint: all it knew is in the log beside the file.
-            let made = if directory.name.ends_with("-killed") { 0 } else { 1 };
-            assert_eq!((header.version, header.iteration, header.blocks), (64, made, 3 * made), "{}", directory.name);
+            // A node that was killed had not made its first checkpoint: all it knew is in the log
+            // beside the file.
+            let made = if directory.name.ends_with("-killed") {
+                0
+            } else {
+                1
+            };
+            assert_eq!(
+                (header.version, header.iteration, header.blocks),
+                (64, made, 3 * made),
+                "{}",
+                directory.name
+            );
             secondary += 1;
         }
         let path = directory.index().join("scavenging/scavenging.db");
         if path.exists() {
             let header = sqlite::inspect(&read(&path)?).with_context(|| directory.name.clone())?;
-            assert_eq!(header, sqlite::Header { page_size: 16_384, pages: 17 }, "{}", directory.name);
+            assert_eq!(
+                header,
+                sqlite::Header {
+                    page_size: 16_384,
+                    pages: 17
+                },
+                "{}",
+                directory.name
+            );
             scavenging += 1;
         }
     }
@@ -282,7 +387,10 @@ fn a_torn_or_broken_database_is_found() -> Result<()> {
     let ddb = read(&directory.db().join("kurrent.ddb"))?;
     // Its catalogue begins in the first block.
     for length in [0, 100, 4096, 12_287, 12_288, 100_000, 12_288 + 262_143] {
-        assert!(duckdb::inspect(&ddb[..length].to_vec()).is_err(), "{length}");
+        assert!(
+            duckdb::inspect(&ddb[..length].to_vec()).is_err(),
+            "{length}"
+        );
     }
     for place in [0, 8, 12, 4095, 4096, 8191, 8192, 12_287, 12_288, 200_000] {
         let mut changed = ddb.clone();
@@ -291,8 +399,18 @@ fn a_torn_or_broken_database_is_found() -> Result<()> {
     }
 
     let scavenging = read(&directory.index().join("scavenging/scavenging.db"))?;
-    for length in [0, 99, 100, 16_384, scavenging.len() - 16_384, scavenging.len() - 1] {
-        assert!(sqlite::inspect(&scavenging[..length].to_vec()).is_err(), "{length}");
+    for length in [
+        0,
+        99,
+        100,
+        16_384,
+        scavenging.len() - 16_384,
+        scavenging.len() - 1,
+    ] {
+        assert!(
+            sqlite::inspect(&scavenging[..length].to_vec()).is_err(),
+            "{length}"
+        );
     }
     Ok(())
 }

@@ -34,11 +34,13 @@ struct Log {
 impl Log {
     /// The log of a directory without superseded chunks.
     fn read(db: &Path) -> Result<Self> {
-        let writer = checkpoint_position(db, Checkpoint::Writer)?.context("no writer checkpoint")?;
+        let writer =
+            checkpoint_position(db, Checkpoint::Writer)?.context("no writer checkpoint")?;
         let mut chunks = Vec::new();
         for name in chunk_names(db)? {
             let bytes = read(&db.join(name.to_string()))?;
-            let file = chunk::inspect(&bytes).with_context(|| format!("{} {name}", db.display()))?;
+            let file =
+                chunk::inspect(&bytes).with_context(|| format!("{} {name}", db.display()))?;
             // One that was created ahead of W is no part of the log yet (O16).
             if file.header.start_position() <= writer {
                 chunks.push(Chunk { name, bytes, file });
@@ -49,15 +51,26 @@ impl Log {
 
     /// The bytes of the file that hold records.
     fn data(&self, chunk: &Chunk) -> Result<std::ops::Range<u64>> {
-        let data =
-            if chunk.file.header.covers(self.writer) { chunk.file.data_before(self.writer)? } else { chunk.file.completed_data()? };
+        let data = if chunk.file.header.covers(self.writer) {
+            chunk.file.data_before(self.writer)?
+        } else {
+            chunk.file.completed_data()?
+        };
         Ok(data)
     }
 
     fn epoch_at(&self, position: LogPosition) -> Result<EpochRecord> {
-        let chunk = self.chunks.iter().find(|chunk| chunk.file.header.covers(position)).context("no such chunk")?;
+        let chunk = self
+            .chunks
+            .iter()
+            .find(|chunk| chunk.file.header.covers(position))
+            .context("no such chunk")?;
         let mut lookup = Lookup::new(&chunk.bytes, &chunk.file, self.data(chunk)?)?;
-        Ok(EpochRecord::parse(&lookup.read_at_position(position)?.context("no such record")?)?)
+        Ok(EpochRecord::parse(
+            &lookup
+                .read_at_position(position)?
+                .context("no such record")?,
+        )?)
     }
 
     fn lineage(&self, last: Option<LogPosition>) -> Result<Lineage> {
@@ -71,7 +84,11 @@ impl Log {
     /// The last boundary, seen from a boundary on.
     fn boundary(&self, from: Boundary) -> Result<Boundary> {
         let mut boundaries = Boundaries::starting_at(from);
-        for chunk in self.chunks.iter().filter(|chunk| chunk.file.header.end_position() > from.position()) {
+        for chunk in self
+            .chunks
+            .iter()
+            .filter(|chunk| chunk.file.header.end_position() > from.position())
+        {
             let header = &chunk.file.header;
             let mut data = self.data(chunk)?;
             data.start = header.offset_of(from.position()).unwrap_or(data.start);
@@ -99,7 +116,9 @@ fn chunk_names(db: &Path) -> Result<Vec<ChunkName>> {
 }
 
 fn checkpoint_position(db: &Path, checkpoint: Checkpoint) -> Result<Option<LogPosition>> {
-    Ok(checkpoint::position(&read(&db.join(checkpoint.file_name()))?)?)
+    Ok(checkpoint::position(&read(
+        &db.join(checkpoint.file_name()),
+    )?)?)
 }
 
 #[test]
@@ -109,7 +128,11 @@ fn checkpoints_say_what_the_checker_found() -> Result<()> {
         for checkpoint in Checkpoint::ALL {
             let fact = directory.checkpoint(checkpoint.file_name().trim_end_matches(".chk"));
             let file = directory.db().join(checkpoint.file_name());
-            let found = if file.is_file() { Some(checkpoint::decode(&read(&file)?)?) } else { None };
+            let found = if file.is_file() {
+                Some(checkpoint::decode(&read(&file)?)?)
+            } else {
+                None
+            };
             assert_eq!(found, fact, "{} {checkpoint:?}", directory.name);
         }
     }
@@ -136,20 +159,37 @@ fn chunks_say_what_the_checker_found() -> Result<()> {
                 "chunk_size": header.chunk_size,
                 "completed": file.footer().is_some(),
             });
-            assert_eq!(header.encode()[..], bytes[..128], "{} {name}", directory.name);
+            assert_eq!(
+                header.encode()[..],
+                bytes[..128],
+                "{} {name}",
+                directory.name
+            );
             assert_eq!(file.identity(name.version).length, bytes.len() as u64);
             if let State::Completed(footer) = &file.state {
-                let hashed = usize::try_from(chunk::hashed_length(file.length).context("too short")?)?;
+                let hashed =
+                    usize::try_from(chunk::hashed_length(file.length).context("too short")?)?;
                 row["md5ok"] = Value::Bool(Md5::digest(&bytes[..hashed])[..] == footer.md5.0);
-                assert_eq!(footer.encode().as_ref().map(|bytes| &bytes[..]), bytes.last_chunk::<128>().map(|bytes| &bytes[..]));
+                assert_eq!(
+                    footer.encode().as_ref().map(|bytes| &bytes[..]),
+                    bytes.last_chunk::<128>().map(|bytes| &bytes[..])
+                );
                 assert_eq!(footer.file_length(&header), Some(file.length));
             } else {
                 assert_eq!(file.state, State::Ongoing, "{} {name}", directory.name);
-                assert_eq!(chunk::full_length(header.chunk_size, header.transform), Some(file.length));
+                assert_eq!(
+                    chunk::full_length(header.chunk_size, header.transform),
+                    Some(file.length)
+                );
             }
             rows.push(row);
         }
-        assert_eq!(Value::Array(rows), directory.facts["chunks"], "{}", directory.name);
+        assert_eq!(
+            Value::Array(rows),
+            directory.facts["chunks"],
+            "{}",
+            directory.name
+        );
     }
     Ok(())
 }
@@ -164,7 +204,10 @@ fn records_are_those_that_the_checker_found() -> Result<()> {
         let mut last_timestamp = 0;
         for chunk in &log.chunks {
             let mut forwards = Forwards::new(&chunk.bytes, &chunk.file.header, log.data(chunk)?)?;
-            while let Some(frame) = forwards.next().with_context(|| format!("{} {}", directory.name, chunk.name))? {
+            while let Some(frame) = forwards
+                .next()
+                .with_context(|| format!("{} {}", directory.name, chunk.name))?
+            {
                 records += 1;
                 last_timestamp = frame.record.timestamp().get();
                 match frame.record {
@@ -183,7 +226,13 @@ fn records_are_those_that_the_checker_found() -> Result<()> {
         }
         let found = serde_json::json!([records, events, streams.len(), epochs, last_timestamp]);
         let facts = &directory.facts;
-        let expected = serde_json::json!([facts["records"], facts["events"], facts["streams"], facts["epochs"], facts["last_timestamp"]]);
+        let expected = serde_json::json!([
+            facts["records"],
+            facts["events"],
+            facts["streams"],
+            facts["epochs"],
+            facts["last_timestamp"]
+        ]);
         assert_eq!(found, expected, "{}", directory.name);
     }
     Ok(())
@@ -203,22 +252,58 @@ fn an_independent_reader_finds_the_same_records() -> Result<()> {
         for chunk in &log.chunks {
             let mut forwards = Forwards::new(&chunk.bytes, &chunk.file.header, log.data(chunk)?)?;
             while let Some(frame) = forwards.next()? {
-                let record = theirs.remove(&frame.position.get()).with_context(|| format!("{}: {}", directory.name, frame.position))?;
+                let record = theirs
+                    .remove(&frame.position.get())
+                    .with_context(|| format!("{}: {}", directory.name, frame.position))?;
                 assert_eq!(record.end, frame.end().get());
                 match (&frame.record, record.kind) {
-                    (Record::Prepare(mine), log::Kind::Prepare { flags, transaction, stream, number, event, event_type, data, ticks }) => {
-                        let found = (mine.flags.0, mine.transaction.to_signed(), mine.stream, mine.event_number(), mine.event_id);
-                        assert_eq!(found, (flags, transaction, stream.as_bytes(), Some(number), event));
-                        assert_eq!((mine.event_type, mine.timestamp.get()), (event_type.as_bytes(), u64::try_from(ticks)?));
+                    (
+                        Record::Prepare(mine),
+                        log::Kind::Prepare {
+                            flags,
+                            transaction,
+                            stream,
+                            number,
+                            event,
+                            event_type,
+                            data,
+                            ticks,
+                        },
+                    ) => {
+                        let found = (
+                            mine.flags.0,
+                            mine.transaction.to_signed(),
+                            mine.stream,
+                            mine.event_number(),
+                            mine.event_id,
+                        );
+                        assert_eq!(
+                            found,
+                            (flags, transaction, stream.as_bytes(), Some(number), event)
+                        );
+                        assert_eq!(
+                            (mine.event_type, mine.timestamp.get()),
+                            (event_type.as_bytes(), u64::try_from(ticks)?)
+                        );
                         let (from, to) = (mine.data.offset, mine.data.offset + mine.data.length);
-                        assert_eq!(chunk.bytes[usize::try_from(from)?..usize::try_from(to)?], data[..]);
+                        assert_eq!(
+                            chunk.bytes[usize::try_from(from)?..usize::try_from(to)?],
+                            data[..]
+                        );
                     }
-                    (Record::System(mine), log::Kind::Epoch(json)) => assert_eq!(mine.data, &json[..]),
+                    (Record::System(mine), log::Kind::Epoch(json)) => {
+                        assert_eq!(mine.data, &json[..])
+                    }
                     (mine, theirs) => panic!("{mine:?} against {theirs:?}"),
                 }
             }
         }
-        assert!(theirs.is_empty(), "{}: {} records were not found", directory.name, theirs.len());
+        assert!(
+            theirs.is_empty(),
+            "{}: {} records were not found",
+            directory.name,
+            theirs.len()
+        );
     }
     Ok(())
 }
@@ -241,7 +326,13 @@ fn backwards_and_by_position_are_the_same_records() -> Result<()> {
             }
             let mut backwards = Backwards::new(&chunk.bytes, header, data)?;
             while let Some(frame) = backwards.next()? {
-                assert_eq!(Some((frame.position, frame.offset, frame.length)), seen.pop(), "{} {}", directory.name, chunk.name);
+                assert_eq!(
+                    Some((frame.position, frame.offset, frame.length)),
+                    seen.pop(),
+                    "{} {}",
+                    directory.name,
+                    chunk.name
+                );
             }
             assert!(seen.is_empty());
         }
@@ -255,19 +346,33 @@ fn a_position_map_names_every_record_that_a_scavenge_left() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let log = Log::read(&directory.db())?;
-        for chunk in log.chunks.iter().filter(|chunk| chunk.file.header.scavenged) {
+        for chunk in log
+            .chunks
+            .iter()
+            .filter(|chunk| chunk.file.header.scavenged)
+        {
             scavenged += 1;
             let mut map = PositionMap::new(&chunk.bytes, &chunk.file)?;
             let mut forwards = Forwards::new(&chunk.bytes, &chunk.file.header, log.data(chunk)?)?;
             let mut missing = None;
             while let Some(frame) = forwards.next()? {
                 let entry = map.next_entry()?.context("the map ends too early")?;
-                assert_eq!((entry.position, entry.offset), (frame.position, frame.offset), "{} {}", directory.name, chunk.name);
+                assert_eq!(
+                    (entry.position, entry.offset),
+                    (frame.position, frame.offset),
+                    "{} {}",
+                    directory.name,
+                    chunk.name
+                );
                 missing = frame.position.checked_add(1);
             }
             assert_eq!(map.next_entry()?, None);
             let mut lookup = Lookup::new(&chunk.bytes, &chunk.file, log.data(chunk)?)?;
-            assert_eq!(lookup.read_at_position(missing.context("an empty chunk")?)?, None, "no record begins there");
+            assert_eq!(
+                lookup.read_at_position(missing.context("an empty chunk")?)?,
+                None,
+                "no record begins there"
+            );
         }
     }
     assert_eq!(scavenged, 6, "one for each version");
@@ -281,13 +386,24 @@ fn lineages_lead_back_to_the_first_epoch() -> Result<()> {
         let log = Log::read(&directory.db())?;
         let last = checkpoint_position(&directory.db(), Checkpoint::Epoch)?;
         let lineage = log.lineage(last)?;
-        assert_eq!(Some(lineage.epochs().len() as u64), directory.facts["epochs"].as_u64(), "{}", directory.name);
+        assert_eq!(
+            Some(lineage.epochs().len() as u64),
+            directory.facts["epochs"].as_u64(),
+            "{}",
+            directory.name
+        );
         assert_eq!(lineage.last().map(|epoch| epoch.position), last);
-        assert_eq!(lineage.first().map(|epoch| (epoch.position, epoch.number)), Some((LogPosition::ZERO, 0)));
+        assert_eq!(
+            lineage.first().map(|epoch| (epoch.position, epoch.number)),
+            Some((LogPosition::ZERO, 0))
+        );
         let mut theirs = last.map(LogPosition::get);
         for epoch in lineage.epochs().iter().rev() {
             let record = log::epoch_at(&directory.db(), theirs.context("too many epochs")?)?;
-            assert_eq!((epoch.position.to_signed(), epoch.number, epoch.id), (record.position, record.number, record.id));
+            assert_eq!(
+                (epoch.position.to_signed(), epoch.number, epoch.id),
+                (record.position, record.number, record.id)
+            );
             theirs = u64::try_from(record.previous).ok();
         }
         let again: Lineage = serde_json::from_str(&serde_json::to_string(&lineage)?)?;
@@ -303,12 +419,19 @@ fn a_scan_from_any_boundary_ends_at_the_same_one() -> Result<()> {
         let log = Log::read(&directory.db())?;
         let last = log.boundary(Boundary::ZERO)?;
         if directory.facts["half"].is_null() {
-            assert_eq!(last.position(), log.writer, "{} ends between two appends", directory.name);
+            assert_eq!(
+                last.position(),
+                log.writer,
+                "{} ends between two appends",
+                directory.name
+            );
         }
         assert_eq!(log.boundary(last)?, last);
-        // The chaser's position may lie inside an append, but a log cut there still ends at a boundary at or before it.
+        // The chaser's position may lie inside an append, but a log cut there still ends at a
+        // boundary at or before it.
         let cut = Log {
-            writer: checkpoint_position(&directory.db(), Checkpoint::Chaser)?.context("no chaser checkpoint")?,
+            writer: checkpoint_position(&directory.db(), Checkpoint::Chaser)?
+                .context("no chaser checkpoint")?,
             ..Log::read(&directory.db())?
         };
         let middle = cut.boundary(Boundary::ZERO)?;
@@ -320,10 +443,14 @@ fn a_scan_from_any_boundary_ends_at_the_same_one() -> Result<()> {
 
 #[test]
 fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
-    // O38: up to 22.10 W may stand inside an append, and at a chunk's end the last boundary then lies in the chunk before.
-    for (name, inside, chunk_before) in
-        [("20.10-append", true, true), ("22.10-append", true, true), ("23.10-append", false, false), ("26.1-kill", false, false)]
-    {
+    // O38: up to 22.10 W may stand inside an append, and at a chunk's end the last boundary then
+    // lies in the chunk before.
+    for (name, inside, chunk_before) in [
+        ("20.10-append", true, true),
+        ("22.10-append", true, true),
+        ("23.10-append", false, false),
+        ("26.1-kill", false, false),
+    ] {
         let scratch = tempfile::tempdir()?;
         let recording = Arc::new(Recording::named(name)?);
         let node = Node::start(Arc::clone(&recording), scratch.path())?;
@@ -331,12 +458,19 @@ fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
         let (mut found_inside, mut found_before) = (false, false);
         for (step, value) in recording.values_of(Recorded::Writer) {
             node.advance_to(step)?;
-            let Some(writer) = LogPosition::from_signed(value).filter(|writer| *writer > LogPosition::ZERO) else { continue };
+            let Some(writer) =
+                LogPosition::from_signed(value).filter(|writer| *writer > LogPosition::ZERO)
+            else {
+                continue;
+            };
             let log = Log::read(&node.db())?;
             assert_eq!(log.writer, writer, "{name}: step {step}");
             let chunk_size = log.chunks[0].file.header.chunk_size;
             let boundary = log.boundary(last)?;
-            assert!(last <= boundary && boundary.position() <= writer, "{name}: step {step}");
+            assert!(
+                last <= boundary && boundary.position() <= writer,
+                "{name}: step {step}"
+            );
             let inside = boundary.position() < writer;
             found_inside |= inside;
             if inside && chunk_size.chunk_of(boundary.position()) != chunk_size.chunk_of(writer) {
@@ -345,8 +479,16 @@ fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
             }
             last = boundary;
         }
-        assert_eq!((found_inside, found_before), (inside, chunk_before), "{name}");
-        assert_eq!(Log::read(&node.db())?.boundary(Boundary::ZERO)?, last, "{name}: a scan in pieces ends where a whole one does");
+        assert_eq!(
+            (found_inside, found_before),
+            (inside, chunk_before),
+            "{name}"
+        );
+        assert_eq!(
+            Log::read(&node.db())?.boundary(Boundary::ZERO)?,
+            last,
+            "{name}: a scan in pieces ends where a whole one does"
+        );
     }
     Ok(())
 }
@@ -360,7 +502,14 @@ fn a_boundary_in_the_chunk_before_w() -> Result<()> {
     for step in [906, 914] {
         node.advance_to(step + 1)?;
         let log = Log::read(&node.db())?;
-        assert_eq!((log.writer.get(), log.boundary(Boundary::ZERO)?.position().get()), (262_144, 253_636), "step {step}");
+        assert_eq!(
+            (
+                log.writer.get(),
+                log.boundary(Boundary::ZERO)?.position().get()
+            ),
+            (262_144, 253_636),
+            "step {step}"
+        );
     }
     Ok(())
 }
@@ -371,7 +520,11 @@ fn every_name_in_a_data_directory_is_known() -> Result<()> {
         let directory = directory?;
         for entry in std::fs::read_dir(directory.db())? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            assert!(name == "index" || DbFile::of(&name) != DbFile::Other, "{} {name}", directory.name);
+            assert!(
+                name == "index" || DbFile::of(&name) != DbFile::Other,
+                "{} {name}",
+                directory.name
+            );
         }
         let mut below = vec![directory.index()];
         while let Some(here) = below.pop() {
@@ -381,8 +534,15 @@ fn every_name_in_a_data_directory_is_known() -> Result<()> {
                     below.push(path);
                     continue;
                 }
-                let relative = path.strip_prefix(directory.index())?.to_string_lossy().into_owned();
-                assert!(IndexFile::of(&relative) != IndexFile::Other, "{} {relative}", directory.name);
+                let relative = path
+                    .strip_prefix(directory.index())?
+                    .to_string_lossy()
+                    .into_owned();
+                assert!(
+                    IndexFile::of(&relative) != IndexFile::Other,
+                    "{} {relative}",
+                    directory.name
+                );
             }
         }
     }
@@ -406,7 +566,12 @@ fn a_cut_or_damaged_chunk_is_an_error_and_never_other_records() -> Result<()> {
     count(&chunk.bytes)?;
     for cut in [0, 127, 128, 129, 4096, 200_000] {
         assert!(count(&chunk.bytes[..cut].to_vec()).is_err(), "cut at {cut}");
-        assert!(chunk::inspect(&chunk.bytes[..cut].to_vec()).and_then(|file| file.completed().copied()).is_err(), "cut at {cut}");
+        assert!(
+            chunk::inspect(&chunk.bytes[..cut].to_vec())
+                .and_then(|file| file.completed().copied())
+                .is_err(),
+            "cut at {cut}"
+        );
     }
     // A page of zeros, as a machine that lost its power leaves it (O17).
     for page in 1..60 {

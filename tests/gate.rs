@@ -1,6 +1,10 @@
 //! The gate: nothing becomes a backup whose files were not shown to be what a server starts from.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::collections::HashSet;
 
@@ -22,26 +26,65 @@ struct Shown {
 fn shown(stage: &Stage) -> Shown {
     let files = stage.repository.files(&stage.manifest.label).unwrap();
     let chunks = ChunkSet::read(&*files).unwrap();
-    let stretches: Vec<Stretch> =
-        chunks.in_use().iter().map(|file| Stretch::new(file.path.clone(), file.file.header.start_position())).collect();
+    let stretches: Vec<Stretch> = chunks
+        .in_use()
+        .iter()
+        .map(|file| Stretch::new(file.path.clone(), file.file.header.start_position()))
+        .collect();
     let writer = WriterPosition(stage.manifest.log.position.position());
-    let log = scan(&*files, &chunks, &stretches, Boundary::ZERO, writer, &Run::new(Silent)).unwrap();
-    let hashed = stage.manifest.files.iter().filter(|row| matches!(row.role, Role::Chunk | Role::Table));
-    Shown { md5_compared: hashed.map(|row| row.path.clone()).collect(), log }
+    let log = scan(
+        &*files,
+        &chunks,
+        &stretches,
+        Boundary::ZERO,
+        writer,
+        &Run::new(Silent),
+    )
+    .unwrap();
+    let hashed = stage
+        .manifest
+        .files
+        .iter()
+        .filter(|row| matches!(row.role, Role::Chunk | Role::Table));
+    Shown {
+        md5_compared: hashed.map(|row| row.path.clone()).collect(),
+        log,
+    }
 }
 
-fn prove(stage: &Stage, manifest: Manifest, parent: Option<&Manifest>, shown: &Shown) -> Result<Manifest, Error> {
+fn prove(
+    stage: &Stage,
+    manifest: Manifest,
+    parent: Option<&Manifest>,
+    shown: &Shown,
+) -> Result<Manifest, Error> {
     let files = stage.repository.files(&stage.manifest.label).unwrap();
     let inspected = Inspected::default();
-    let evidence = BackupEvidence { parent, md5_compared: &shown.md5_compared, log: &shown.log, inspected: &inspected };
+    let evidence = BackupEvidence {
+        parent,
+        md5_compared: &shown.md5_compared,
+        log: &shown.log,
+        inspected: &inspected,
+    };
     prove_backup(&*files, manifest, &evidence, &Run::new(Silent)).map(|proven| (*proven).clone())
 }
 
 #[test]
 fn a_whole_backup_passes() {
-    for name in ["20.10-append", "21.10-truncate", "22.10-scavenge", "23.10-append", "24.10-scavenge", "26.1-truncate"] {
+    for name in [
+        "20.10-append",
+        "21.10-truncate",
+        "22.10-scavenge",
+        "23.10-append",
+        "24.10-scavenge",
+        "26.1-truncate",
+    ] {
         let stage = Stage::new(name);
-        assert_eq!(prove(&stage, stage.manifest.clone(), None, &shown(&stage)).unwrap(), stage.manifest, "{name}");
+        assert_eq!(
+            prove(&stage, stage.manifest.clone(), None, &shown(&stage)).unwrap(),
+            stage.manifest,
+            "{name}"
+        );
     }
 }
 
@@ -49,15 +92,31 @@ fn a_whole_backup_passes() {
 fn each_hash_has_to_be_shown_or_held() {
     let stage = Stage::new("26.1-scavenge");
     let whole = shown(&stage);
-    for path in whole.md5_compared.iter().filter(|path| !path.file_name().ends_with("7.000000")) {
-        let mut less = Shown { md5_compared: whole.md5_compared.clone(), log: whole.log.clone() };
+    for path in whole
+        .md5_compared
+        .iter()
+        .filter(|path| !path.file_name().ends_with("7.000000"))
+    {
+        let mut less = Shown {
+            md5_compared: whole.md5_compared.clone(),
+            log: whole.log.clone(),
+        };
         less.md5_compared.remove(path);
         let error = prove(&stage, stage.manifest.clone(), None, &less).unwrap_err();
-        assert!(error.causes()[0].contains(&format!("{path}: its MD5 was not compared")), "{path} {:?}", error.causes());
+        assert!(
+            error.causes()[0].contains(&format!("{path}: its MD5 was not compared")),
+            "{path} {:?}",
+            error.causes()
+        );
         // What an earlier backup holds was shown then, unless it is not the same.
         prove(&stage, stage.manifest.clone(), Some(&stage.manifest), &less).unwrap();
         let mut other = stage.manifest.clone();
-        other.files.iter_mut().find(|row| row.path == *path).unwrap().blake3 = kbackup::manifest::Blake3Hash::of(b"other");
+        other
+            .files
+            .iter_mut()
+            .find(|row| row.path == *path)
+            .unwrap()
+            .blake3 = kbackup::manifest::Blake3Hash::of(b"other");
         prove(&stage, stage.manifest.clone(), Some(&other), &less).unwrap_err();
         // What the operator took with its damage is marked as such.
         let mut accepted = stage.manifest.clone();
@@ -70,22 +129,93 @@ fn each_hash_has_to_be_shown_or_held() {
 fn a_manifest_that_says_more_than_the_files_is_refused() {
     type Change = fn(&mut Manifest);
     let changes: [(&str, Change, &str); 16] = [
-        ("end", |manifest| manifest.log.position = serde_json::from_str("1000000").unwrap(), "last boundary found"),
-        ("epoch", |manifest| manifest.log.stored.epoch = None, "the stored epoch is not the lineage's last"),
-        ("lineage", |manifest| manifest.log.lineage = serde_json::from_str("[]").unwrap(), "in the log and not in the lineage"),
-        ("proposal", |manifest| manifest.log.stored.proposal = None, "proposal"),
-        ("chunk size", |manifest| manifest.log.chunk_size = serde_json::from_str("1048576").unwrap(), "bytes of log"),
-        ("a file too few", |manifest| drop(manifest.files.remove(0)), "does not know this file"),
-        ("a size", |manifest| manifest.files[0].size += 1, "its row says"),
-        ("a role", |manifest| manifest.files[0].role = Role::IndexMap, "its name does not fit its role"),
-        ("a chunk's MD5", |manifest| chunk(manifest).md5 = None, "header and footer"),
-        ("a chunk's id", |manifest| chunk(manifest).id = uuid::Uuid::nil(), "header and footer"),
-        ("no identity", |manifest| manifest.files.iter_mut().find(|row| row.chunk.is_some()).unwrap().chunk = None, "what identifies it"),
-        ("a table's MD5", |manifest| table(manifest, "00112233445566778899aabbccddeeff"), "its MD5 is not the one in its row"),
-        ("no index", |manifest| manifest.contents.index = false, "there is an index"),
-        ("index commit", |manifest| manifest.log.index_commit = None, "another position"),
-        ("kurrent.ddb", |manifest| manifest.contents.secondary_index = SecondaryIndex::Absent, "kurrent.ddb"),
-        ("kurrent.ddb of a running node", |manifest| manifest.source.online = true, "changes it in place"),
+        (
+            "end",
+            |manifest| manifest.log.position = serde_json::from_str("1000000").unwrap(),
+            "last boundary found",
+        ),
+        (
+            "epoch",
+            |manifest| manifest.log.stored.epoch = None,
+            "the stored epoch is not the lineage's last",
+        ),
+        (
+            "lineage",
+            |manifest| manifest.log.lineage = serde_json::from_str("[]").unwrap(),
+            "in the log and not in the lineage",
+        ),
+        (
+            "proposal",
+            |manifest| manifest.log.stored.proposal = None,
+            "proposal",
+        ),
+        (
+            "chunk size",
+            |manifest| manifest.log.chunk_size = serde_json::from_str("1048576").unwrap(),
+            "bytes of log",
+        ),
+        (
+            "a file too few",
+            |manifest| drop(manifest.files.remove(0)),
+            "does not know this file",
+        ),
+        (
+            "a size",
+            |manifest| manifest.files[0].size += 1,
+            "its row says",
+        ),
+        (
+            "a role",
+            |manifest| manifest.files[0].role = Role::IndexMap,
+            "its name does not fit its role",
+        ),
+        (
+            "a chunk's MD5",
+            |manifest| chunk(manifest).md5 = None,
+            "header and footer",
+        ),
+        (
+            "a chunk's id",
+            |manifest| chunk(manifest).id = uuid::Uuid::nil(),
+            "header and footer",
+        ),
+        (
+            "no identity",
+            |manifest| {
+                manifest
+                    .files
+                    .iter_mut()
+                    .find(|row| row.chunk.is_some())
+                    .unwrap()
+                    .chunk = None
+            },
+            "what identifies it",
+        ),
+        (
+            "a table's MD5",
+            |manifest| table(manifest, "00112233445566778899aabbccddeeff"),
+            "its MD5 is not the one in its row",
+        ),
+        (
+            "no index",
+            |manifest| manifest.contents.index = false,
+            "there is an index",
+        ),
+        (
+            "index commit",
+            |manifest| manifest.log.index_commit = None,
+            "another position",
+        ),
+        (
+            "kurrent.ddb",
+            |manifest| manifest.contents.secondary_index = SecondaryIndex::Absent,
+            "kurrent.ddb",
+        ),
+        (
+            "kurrent.ddb of a running node",
+            |manifest| manifest.source.online = true,
+            "changes it in place",
+        ),
     ];
     let stage = Stage::new("26.1-append");
     let whole = shown(&stage);
@@ -93,44 +223,99 @@ fn a_manifest_that_says_more_than_the_files_is_refused() {
         let mut manifest = stage.manifest.clone();
         change(&mut manifest);
         let error = prove(&stage, manifest, None, &whole).unwrap_err();
-        assert!(error.causes()[0].contains(wanted), "{what}: {:?}", error.causes());
+        assert!(
+            error.causes()[0].contains(wanted),
+            "{what}: {:?}",
+            error.causes()
+        );
     }
 }
 
 fn chunk(manifest: &mut Manifest) -> &mut kbackup::manifest::ChunkRow {
-    manifest.files.iter_mut().find_map(|row| row.chunk.as_mut()).unwrap()
+    manifest
+        .files
+        .iter_mut()
+        .find_map(|row| row.chunk.as_mut())
+        .unwrap()
 }
 
 fn table(manifest: &mut Manifest, md5: &str) {
-    manifest.files.iter_mut().find(|row| row.role == Role::Table).unwrap().table_md5 = Some(md5.parse().unwrap());
+    manifest
+        .files
+        .iter_mut()
+        .find(|row| row.role == Role::Table)
+        .unwrap()
+        .table_md5 = Some(md5.parse().unwrap());
 }
 
 #[test]
 fn files_that_no_server_starts_from_are_refused() {
     type Harm = fn(&Stage);
     let harms: [(&str, Harm, &str); 9] = [
-        ("a pending truncation", |stage| write(stage, "db/truncate.chk", &1000_i64.to_le_bytes()), "should hold -1"),
-        ("an empty checkpoint", |stage| write(stage, "db/truncate.chk", b""), "8 bytes"),
-        ("chaser behind", |stage| write(stage, "db/chaser.chk", &1000_i64.to_le_bytes()), "db/chaser.chk: it holds 1000"),
-        ("a missing checkpoint", |stage| remove(stage, "db/proposal.chk"), "db/proposal.chk: it is missing"),
-        ("a hole in the log", |stage| remove(stage, "db/chunk-000002.000000"), "chunk 2 is missing"),
-        ("a chunk beyond", |stage| beyond(stage), "lies beyond the log's end"),
-        ("a short active chunk", |stage| shorten(stage, "db/chunk-000004.000000"), "full length"),
-        ("a table that is not listed", |stage| write(stage, "index/5ba5bfa8-ada3-4029-9997-a9e5ef8cc355", b""), "does not name it (O2)"),
-        ("an index that says otherwise", |stage| write(stage, "index/indexmap", b"0"), "index/indexmap"),
+        (
+            "a pending truncation",
+            |stage| write(stage, "db/truncate.chk", &1000_i64.to_le_bytes()),
+            "should hold -1",
+        ),
+        (
+            "an empty checkpoint",
+            |stage| write(stage, "db/truncate.chk", b""),
+            "8 bytes",
+        ),
+        (
+            "chaser behind",
+            |stage| write(stage, "db/chaser.chk", &1000_i64.to_le_bytes()),
+            "db/chaser.chk: it holds 1000",
+        ),
+        (
+            "a missing checkpoint",
+            |stage| remove(stage, "db/proposal.chk"),
+            "db/proposal.chk: it is missing",
+        ),
+        (
+            "a hole in the log",
+            |stage| remove(stage, "db/chunk-000002.000000"),
+            "chunk 2 is missing",
+        ),
+        (
+            "a chunk beyond",
+            |stage| beyond(stage),
+            "lies beyond the log's end",
+        ),
+        (
+            "a short active chunk",
+            |stage| shorten(stage, "db/chunk-000004.000000"),
+            "full length",
+        ),
+        (
+            "a table that is not listed",
+            |stage| write(stage, "index/5ba5bfa8-ada3-4029-9997-a9e5ef8cc355", b""),
+            "does not name it (O2)",
+        ),
+        (
+            "an index that says otherwise",
+            |stage| write(stage, "index/indexmap", b"0"),
+            "index/indexmap",
+        ),
     ];
     for (what, harm, wanted) in harms {
         let stage = Stage::new("26.1-append");
         let whole = shown(&stage);
         harm(&stage);
         let error = prove(&stage, stage.manifest.clone(), None, &whole).unwrap_err();
-        assert!(error.causes()[0].contains(wanted), "{what}: {:?}", error.causes());
+        assert!(
+            error.causes()[0].contains(wanted),
+            "{what}: {:?}",
+            error.causes()
+        );
     }
 }
 
 fn place(stage: &Stage, path: &str) -> std::path::PathBuf {
     let path: RelativePath = path.parse().unwrap();
-    let backup = std::path::Path::new(&stage.repository.place()).join("backups").join(stage.manifest.label.as_str());
+    let backup = std::path::Path::new(&stage.repository.place())
+        .join("backups")
+        .join(stage.manifest.label.as_str());
     path.under(&backup)
 }
 

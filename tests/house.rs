@@ -16,19 +16,101 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("md5", &[]),
     ("event", &["timings", "clock", "error", "pace"]),
     ("format", &["error", "fs"]),
-    ("transfer", &["timings", "error", "event", "pace", "format", "fs", "clock", "manifest", "md5"]),
+    (
+        "transfer",
+        &[
+            "timings", "error", "event", "pace", "format", "fs", "clock", "manifest", "md5",
+        ],
+    ),
     ("manifest", &["crew", "clock", "error", "format", "fs"]),
-    ("proof", &["crew", "clock", "error", "event", "format", "fs", "manifest", "transfer"]),
-    ("repository", &["crew", "timings", "users", "clock", "error", "event", "format", "fs", "manifest", "transfer", "proof"]),
-    ("node", &["clock", "error", "event", "format", "fs", "manifest"]),
-    ("verify", &["crew", "clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository"]),
-    ("expire", &["clock", "error", "event", "manifest", "proof", "repository"]),
-    ("restore", &["timings", "crew", "clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
-    ("backup", &["crew", "users", "clock", "error", "event", "format", "fs", "manifest", "transfer", "proof", "repository", "node"]),
+    (
+        "proof",
+        &[
+            "crew", "clock", "error", "event", "format", "fs", "manifest", "transfer",
+        ],
+    ),
+    (
+        "repository",
+        &[
+            "crew", "timings", "users", "clock", "error", "event", "format", "fs", "manifest",
+            "transfer", "proof",
+        ],
+    ),
+    (
+        "node",
+        &["clock", "error", "event", "format", "fs", "manifest"],
+    ),
+    (
+        "verify",
+        &[
+            "crew",
+            "clock",
+            "error",
+            "event",
+            "format",
+            "fs",
+            "manifest",
+            "transfer",
+            "proof",
+            "repository",
+        ],
+    ),
+    (
+        "expire",
+        &["clock", "error", "event", "manifest", "proof", "repository"],
+    ),
+    (
+        "restore",
+        &[
+            "timings",
+            "crew",
+            "clock",
+            "error",
+            "event",
+            "format",
+            "fs",
+            "manifest",
+            "transfer",
+            "proof",
+            "repository",
+            "node",
+        ],
+    ),
+    (
+        "backup",
+        &[
+            "crew",
+            "users",
+            "clock",
+            "error",
+            "event",
+            "format",
+            "fs",
+            "manifest",
+            "transfer",
+            "proof",
+            "repository",
+            "node",
+        ],
+    ),
     ("settings", &["clock", "schedule", "error", "fs", "pace"]),
     (
         "verbs",
-        &["clock", "error", "event", "fs", "manifest", "proof", "repository", "node", "verify", "restore", "backup", "expire", "settings"],
+        &[
+            "clock",
+            "error",
+            "event",
+            "fs",
+            "manifest",
+            "proof",
+            "repository",
+            "node",
+            "verify",
+            "restore",
+            "backup",
+            "expire",
+            "settings",
+        ],
     ),
     (
         "agent",
@@ -80,21 +162,42 @@ const HOUSE: &[(&str, &[&str])] = &[
 #[test]
 fn nothing_points_upwards() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let rooms: BTreeMap<&str, BTreeSet<&str>> = HOUSE.iter().map(|(room, below)| (*room, below.iter().copied().collect())).collect();
+    let rooms: BTreeMap<&str, BTreeSet<&str>> = HOUSE
+        .iter()
+        .map(|(room, below)| (*room, below.iter().copied().collect()))
+        .collect();
     let mut wrong = Vec::new();
-    for entry in walkdir::WalkDir::new(&source).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file()) {
+    for entry in walkdir::WalkDir::new(&source)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().is_file())
+    {
         let path = entry.path().strip_prefix(&source).unwrap();
-        let room = path.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        let room = path
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs");
         if room == "lib" || room == "main" {
             continue;
         }
         let Some(below) = rooms.get(room) else {
-            wrong.push(format!("{}: the house has no room `{room}`", path.display()));
+            wrong.push(format!(
+                "{}: the house has no room `{room}`",
+                path.display()
+            ));
             continue;
         };
         let text = std::fs::read_to_string(entry.path()).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        for used in code.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(rooms_named) {
+        for used in code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .flat_map(rooms_named)
+        {
             if used != room && !below.contains(used) {
                 wrong.push(format!("{}: `{room}` uses `{used}`", path.display()));
             }
@@ -106,6 +209,11 @@ fn nothing_points_upwards() {
 fn rooms_named(line: &str) -> impl Iterator<Item = &str> {
     line.split("crate::")
         .skip(1)
-        .filter_map(|rest| rest.split(|character: char| !character.is_ascii_lowercase() && !character.is_ascii_digit()).next())
+        .filter_map(|rest| {
+            rest.split(|character: char| {
+                !character.is_ascii_lowercase() && !character.is_ascii_digit()
+            })
+            .next()
+        })
         .filter(|name| !name.is_empty())
 }

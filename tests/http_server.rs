@@ -1,6 +1,12 @@
-//! A small HTTP/1.1 server that answers as it is told, also wrongly; and the exchanges that were recorded with real nodes.
+//! A small HTTP/1.1 server that answers as it is told, also wrongly; and the exchanges that were
+//! recorded with real nodes.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may end in a panic"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -22,7 +28,10 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn is(&self, method: &str, path: &str) -> bool {
@@ -52,15 +61,30 @@ pub(crate) enum Answer {
 
 impl Answer {
     pub(crate) fn json(body: impl Into<String>) -> Self {
-        Self::Reply { status: 200, headers: vec![("Content-Type".into(), "application/json; charset=utf-8".into())], body: body.into() }
+        Self::Reply {
+            status: 200,
+            headers: vec![(
+                "Content-Type".into(),
+                "application/json; charset=utf-8".into(),
+            )],
+            body: body.into(),
+        }
     }
 
     pub(crate) fn status(status: u16) -> Self {
-        Self::Reply { status, headers: Vec::new(), body: String::new() }
+        Self::Reply {
+            status,
+            headers: Vec::new(),
+            body: String::new(),
+        }
     }
 
     pub(crate) fn text(status: u16, body: &str) -> Self {
-        Self::Reply { status, headers: vec![("Content-Type".into(), "text/plain".into())], body: body.into() }
+        Self::Reply {
+            status,
+            headers: vec![("Content-Type".into(), "text/plain".into())],
+            body: body.into(),
+        }
     }
 
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
@@ -90,10 +114,21 @@ impl Server {
     pub(crate) fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        Self::serve(url, move || listener.accept().map(|(stream, _)| Box::new(stream) as Box<dyn Stream>), handler)
+        Self::serve(
+            url,
+            move || {
+                listener
+                    .accept()
+                    .map(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
+            },
+            handler,
+        )
     }
 
-    pub(crate) fn start_tls(config: rustls::ServerConfig, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start_tls(
+        config: rustls::ServerConfig,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let config = Arc::new(config);
@@ -105,9 +140,16 @@ impl Server {
         Self::serve(url, accept, handler)
     }
 
-    pub(crate) fn start_unix(socket: &Path, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start_unix(
+        socket: &Path,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
-        let accept = move || listener.accept().map(|(stream, _)| Box::new(stream) as Box<dyn Stream>);
+        let accept = move || {
+            listener
+                .accept()
+                .map(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
+        };
         Self::serve("http://localhost".to_owned(), accept, handler)
     }
 
@@ -118,11 +160,16 @@ impl Server {
     ) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let server = Self { url, heard: Arc::clone(&heard), stop: Arc::clone(&stop) };
+        let server = Self {
+            url,
+            heard: Arc::clone(&heard),
+            stop: Arc::clone(&stop),
+        };
         let handler = Arc::new(handler);
         std::thread::spawn(move || {
             while let Ok(stream) = accept() {
-                let (handler, heard, stop) = (Arc::clone(&handler), Arc::clone(&heard), Arc::clone(&stop));
+                let (handler, heard, stop) =
+                    (Arc::clone(&handler), Arc::clone(&heard), Arc::clone(&stop));
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
@@ -137,11 +184,19 @@ impl Server {
     }
 
     pub(crate) fn count(&self, method: &str, path: &str) -> usize {
-        self.heard().iter().filter(|request| request.is(method, path)).count()
+        self.heard()
+            .iter()
+            .filter(|request| request.is(method, path))
+            .count()
     }
 }
 
-fn converse(stream: Box<dyn Stream>, handler: &dyn Fn(&Request) -> Answer, heard: &Mutex<Vec<Request>>, stop: &AtomicBool) {
+fn converse(
+    stream: Box<dyn Stream>,
+    handler: &dyn Fn(&Request) -> Answer,
+    heard: &Mutex<Vec<Request>>,
+    stop: &AtomicBool,
+) {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
@@ -164,9 +219,18 @@ fn converse(stream: Box<dyn Stream>, handler: &dyn Fn(&Request) -> Answer, heard
     };
     heard.lock().unwrap().push(request.clone());
     let stream = reader.get_mut();
-    let mut send = |bytes: &[u8]| stream.write_all(bytes).and_then(|()| stream.flush()).is_ok();
+    let mut send = |bytes: &[u8]| {
+        stream
+            .write_all(bytes)
+            .and_then(|()| stream.flush())
+            .is_ok()
+    };
     match handler(&request) {
-        Answer::Reply { status, headers, body } => {
+        Answer::Reply {
+            status,
+            headers,
+            body,
+        } => {
             let mut text = format!("HTTP/1.1 {status} Some Reason\r\nConnection: close\r\n");
             for (key, value) in headers {
                 text.push_str(&format!("{key}: {value}\r\n"));
@@ -180,12 +244,16 @@ fn converse(stream: Box<dyn Stream>, handler: &dyn Fn(&Request) -> Answer, heard
             send(&bytes);
         }
         Answer::Endless => {
-            let _ = send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n");
+            let _ = send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n",
+            );
             let piece = vec![b' '; 1 << 16];
             while !stop.load(Ordering::SeqCst) && send(&piece) {}
         }
         Answer::Drip => {
-            let _ = send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n");
+            let _ = send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n",
+            );
             while !stop.load(Ordering::SeqCst) && send(b" ") {
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -212,14 +280,20 @@ pub(crate) struct Exchanges(Arc<Vec<Value>>);
 
 impl Exchanges {
     pub(crate) fn of(version: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/http").join(format!("{version}.json"));
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("fixtures/http")
+            .join(format!("{version}.json"));
         let value: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         Self(Arc::new(value["exchanges"].as_array().unwrap().clone()))
     }
 
     /// The answer recorded under a name.
     pub(crate) fn named(&self, name: &str) -> Answer {
-        let exchange = self.0.iter().find(|exchange| exchange["name"] == name).unwrap_or_else(|| panic!("no exchange {name:?}"));
+        let exchange = self
+            .0
+            .iter()
+            .find(|exchange| exchange["name"] == name)
+            .unwrap_or_else(|| panic!("no exchange {name:?}"));
         answer(exchange)
     }
 
@@ -229,7 +303,9 @@ impl Exchanges {
             .iter()
             .find(|exchange| {
                 let asked = &exchange["request"];
-                let up = exchange["name"].as_str().is_none_or(|name| !name.ends_with("while preleader"));
+                let up = exchange["name"]
+                    .as_str()
+                    .is_none_or(|name| !name.ends_with("while preleader"));
                 up && asked["method"] == request.method.as_str()
                     && asked["path"] == request.path.as_str()
                     && asked["headers"]["Accept"] == "application/json"
@@ -239,13 +315,27 @@ impl Exchanges {
 }
 
 fn answer(exchange: &Value) -> Answer {
-    let Some(status) = exchange["status"].as_u64() else { return Answer::Never };
+    let Some(status) = exchange["status"].as_u64() else {
+        return Answer::Never;
+    };
     let headers = exchange["headers"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned()))
-        .filter(|(name, _)| !["content-length", "transfer-encoding", "connection"].contains(&name.to_lowercase().as_str()))
+        .map(|pair| {
+            (
+                pair[0].as_str().unwrap().to_owned(),
+                pair[1].as_str().unwrap().to_owned(),
+            )
+        })
+        .filter(|(name, _)| {
+            !["content-length", "transfer-encoding", "connection"]
+                .contains(&name.to_lowercase().as_str())
+        })
         .collect();
-    Answer::Reply { status: u16::try_from(status).unwrap(), headers, body: exchange["body"].as_str().unwrap_or_default().to_owned() }
+    Answer::Reply {
+        status: u16::try_from(status).unwrap(),
+        headers,
+        body: exchange["body"].as_str().unwrap_or_default().to_owned(),
+    }
 }

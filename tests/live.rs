@@ -1,7 +1,12 @@
-//! Backups of recorded live nodes, one chain of a full and many diffs per recording: whatever the moment, each backup holds every event that was acknowledged
-//! before it began, nothing by half, nothing of another history, and restores to a directory that a server starts from.
+//! Backups of recorded live nodes, one chain of a full and many diffs per recording: whatever the
+//! moment, each backup holds every event that was acknowledged before it began, nothing by half,
+//! nothing of another history, and restores to a directory that a server starts from.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may end in a panic"
+)]
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -33,7 +38,9 @@ struct Impatient {
 impl Observer for Impatient {
     fn observe(&self, event: &Event) {
         let enough = match event {
-            Event::Copied { .. } | Event::TakenUp { .. } => self.files.fetch_sub(1, Ordering::SeqCst) == 1,
+            Event::Copied { .. } | Event::TakenUp { .. } => {
+                self.files.fetch_sub(1, Ordering::SeqCst) == 1
+            }
             Event::Step(step) => *step == Step::Prove,
             _ => false,
         };
@@ -56,18 +63,35 @@ impl Bench {
         let place = workplace();
         let node = Node::start(Arc::clone(recording), place.path().join("node")).unwrap();
         let server = node.serve().unwrap();
-        let repository = DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
-        let line = ServerLine::of_version(&format!("{}.{}", recording.version.major, recording.version.minor)).unwrap();
-        Self { node, server, repository, place, line }
+        let repository =
+            DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
+        let line = ServerLine::of_version(&format!(
+            "{}.{}",
+            recording.version.major, recording.version.minor
+        ))
+        .unwrap();
+        Self {
+            node,
+            server,
+            repository,
+            place,
+            line,
+        }
     }
 
     fn take(&self, new_branch: bool) -> Result<Summary, Error> {
         self.take_as(BackupKind::Diff, new_branch, &Run::new(Silent))
     }
 
-    /// A full that is interrupted after some files; whatever became of it, it leaves nothing that may harm the next backup.
+    /// A full that is interrupted after some files; whatever became of it, it leaves nothing that
+    /// may harm the next backup.
     fn take_in_part(&self, files: usize) {
-        let run = Arc::new_cyclic(|run| Run::new(Impatient { run: run.clone(), files: AtomicUsize::new(files) }));
+        let run = Arc::new_cyclic(|run| {
+            Run::new(Impatient {
+                run: run.clone(),
+                files: AtomicUsize::new(files),
+            })
+        });
         assert!(self.take_as(BackupKind::Full, true, &run).is_err());
     }
 
@@ -84,32 +108,57 @@ impl Bench {
             recheck: backup::Share::Percent(100),
         };
         if self.node.phase() == Phase::Down {
-            let source = Source { directories, server_version: None, node: SourceNode::Stopped };
+            let source = Source {
+                directories,
+                server_version: None,
+                node: SourceNode::Stopped,
+            };
             return backup::take(&request, &source, &self.repository, run);
         }
-        let session = Session::open(Client::new(&Connection { limits: limits(), ..Connection::new(self.server.url()) })?, run)?;
+        let session = Session::open(
+            Client::new(&Connection {
+                limits: limits(),
+                ..Connection::new(self.server.url())
+            })?,
+            run,
+        )?;
         let ledger = Ledger::open(&self.place.path().join("state"))?;
         let quiet = QuietSettings::default();
-        let running = Running { session: &session, ledger: &ledger, quiet, state: "leader".to_owned(), leader_end: None };
+        let running = Running {
+            session: &session,
+            ledger: &ledger,
+            quiet,
+            state: "leader".to_owned(),
+            leader_end: None,
+        };
         let server_version = Some(session.version().as_str().to_owned());
-        let source = Source { directories, server_version, node: SourceNode::Running(running) };
+        let source = Source {
+            directories,
+            server_version,
+            node: SourceNode::Running(running),
+        };
         backup::take(&request, &source, &self.repository, run)
     }
 
-    /// Takes a backup while the node goes on, slowly: what lies in the middle of something now does not a moment later.
+    /// Takes a backup while the node goes on, slowly: what lies in the middle of something now does
+    /// not a moment later.
     fn take_while_it_lives(&self, new_branch: bool) -> Result<Summary, Error> {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(30));
                 let mut steps = 0;
-                while !done.load(Ordering::SeqCst) && self.node.phase() == Phase::Ready && self.node.step() < self.node.len() {
+                while !done.load(Ordering::SeqCst)
+                    && self.node.phase() == Phase::Ready
+                    && self.node.step() < self.node.len()
+                {
                     // A scavenge that must not begin holds the node up.
                     if self.node.advance_to(self.node.step() + 1).is_err() {
                         break;
                     }
                     steps += 1;
-                    // However busy the machine is, one backup does not use up the moments of the next ones.
+                    // However busy the machine is, one backup does not use up the moments of the
+                    // next ones.
                     std::thread::sleep(Duration::from_millis(if steps < 40 { 3 } else { 100 }));
                 }
             });
@@ -121,27 +170,51 @@ impl Bench {
 
     /// Acknowledged events that the node itself has: a scavenge may have removed some.
     fn expected(&self) -> Option<HashSet<Uuid>> {
-        let acknowledged: HashSet<Uuid> = self.node.acked().into_iter().flat_map(|acked| acked.ids).collect();
+        let acknowledged: HashSet<Uuid> = self
+            .node
+            .acked()
+            .into_iter()
+            .flat_map(|acked| acked.ids)
+            .collect();
         Some(acknowledged.intersection(&self.held()?).copied().collect())
     }
 
-    /// The events in the node's log now; none where a start was cut short in the middle of its truncation.
+    /// The events in the node's log now; none where a start was cut short in the middle of its
+    /// truncation.
     fn held(&self) -> Option<HashSet<Uuid>> {
         Some(Log::read(&self.node.db()).ok()?.event_ids().collect())
     }
 
     fn stored(&self, summary: &Summary) -> PathBuf {
-        Path::new(&self.repository.place()).join("backups").join(summary.label.as_str())
+        Path::new(&self.repository.place())
+            .join("backups")
+            .join(summary.label.as_str())
     }
 
     fn prove(&self, summary: &Summary, before: &HashSet<Uuid>, step: usize) {
-        let log = Log::read(&self.stored(summary).join("db")).unwrap_or_else(|error| panic!("step {step}: {error:#}"));
+        let log = Log::read(&self.stored(summary).join("db"))
+            .unwrap_or_else(|error| panic!("step {step}: {error:#}"));
         let held: HashSet<Uuid> = log.event_ids().collect();
-        assert!(log.ends_at_boundary(), "step {step}: the log ends inside an append");
+        assert!(
+            log.ends_at_boundary(),
+            "step {step}: the log ends inside an append"
+        );
         if let Some(now) = self.held() {
-            let missing = before.intersection(&now).filter(|id| !held.contains(id)).count();
-            assert_eq!(missing, 0, "step {step}: acknowledged events are missing in {}", summary.label);
-            assert_eq!(held.difference(&now).count(), 0, "step {step}: events of another history are in {}", summary.label);
+            let missing = before
+                .intersection(&now)
+                .filter(|id| !held.contains(id))
+                .count();
+            assert_eq!(
+                missing, 0,
+                "step {step}: acknowledged events are missing in {}",
+                summary.label
+            );
+            assert_eq!(
+                held.difference(&now).count(),
+                0,
+                "step {step}: events of another history are in {}",
+                summary.label
+            );
         }
         self.restores(summary, &log, step);
     }
@@ -151,7 +224,10 @@ impl Bench {
         let target = self.place.path().join("restored");
         let request = restore::Request {
             label: Some(summary.label.clone()),
-            targets: vec![restore::Target { db: target.clone(), index: None }],
+            targets: vec![restore::Target {
+                db: target.clone(),
+                index: None,
+            }],
             ready: step.is_multiple_of(2),
             ..restore::Request::default()
         };
@@ -160,11 +236,23 @@ impl Bench {
         assert!(report.failure().is_none(), "step {step}: {report}");
         let restored = Log::read(&target).unwrap();
         assert_eq!(restored.records.len(), log.records.len(), "step {step}");
-        let options = proof::Options { version: Some(self.line), depth: Depth::Deep, in_use: false };
+        let options = proof::Options {
+            version: Some(self.line),
+            depth: Depth::Deep,
+            in_use: false,
+        };
         let examination = proof::examine(&Directories::new(&target, None), &options, &run).unwrap();
-        assert_eq!(examination.kind(), None, "step {step}: {:#?}", examination.findings);
+        assert_eq!(
+            examination.kind(),
+            None,
+            "step {step}: {:#?}",
+            examination.findings
+        );
         if summary.index {
-            let unlisted = examination.findings.iter().find(|finding| finding.code.contains("unlisted"));
+            let unlisted = examination
+                .findings
+                .iter()
+                .find(|finding| finding.code.contains("unlisted"));
             assert!(unlisted.is_none(), "step {step}: {unlisted:?}");
         }
         std::fs::remove_dir_all(&target).unwrap();
@@ -173,16 +261,23 @@ impl Bench {
 
 /// A node that is gone answers at once, or never.
 fn limits() -> TimeLimits {
-    TimeLimits { patience: Duration::from_secs(3), ..TimeLimits::default() }
+    TimeLimits {
+        patience: Duration::from_secs(3),
+        ..TimeLimits::default()
+    }
 }
 
 /// A small generator, so that a failing run can be repeated.
 fn random_steps(name: &str, seed: u64, from: usize, to: usize, count: usize) -> Vec<usize> {
-    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     state ^= seed;
     (0..count)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             from + usize::try_from(state >> 33).unwrap() % (to - from)
         })
         .collect()
@@ -190,7 +285,11 @@ fn random_steps(name: &str, seed: u64, from: usize, to: usize, count: usize) -> 
 
 fn chain(name: &str) {
     let recording = Arc::new(Recording::named(name).unwrap());
-    let taken = chain_over(&recording, if name.contains("scavenge") { 72 } else { 48 }, 0);
+    let taken = chain_over(
+        &recording,
+        if name.contains("scavenge") { 72 } else { 48 },
+        0,
+    );
     assert!(taken >= 26, "{name}: only {taken} backups");
 }
 
@@ -199,8 +298,14 @@ pub(crate) fn chain_over(recording: &Arc<Recording>, moments: usize, seed: u64) 
     chain_through(recording, moments, seed, false)
 }
 
-/// `interrupted`: before each backup another one is interrupted, at an earlier moment of the node's life.
-fn chain_through(recording: &Arc<Recording>, moments: usize, seed: u64, interrupted: bool) -> usize {
+/// `interrupted`: before each backup another one is interrupted, at an earlier moment of the node's
+/// life.
+fn chain_through(
+    recording: &Arc<Recording>,
+    moments: usize,
+    seed: u64,
+    interrupted: bool,
+) -> usize {
     let name = recording.name.as_str();
     let bench = Bench::new(recording);
     let begin = bench.node.advance_to_mark(Mark::Ready).unwrap();
@@ -208,7 +313,12 @@ fn chain_through(recording: &Arc<Recording>, moments: usize, seed: u64, interrup
     // The moments of O38: the writer checkpoint stands inside an append.
     let scratch = workplace();
     let inside = recording.steps_inside_appends(scratch.path()).unwrap();
-    steps.extend(inside.iter().filter(|step| **step > begin).step_by(inside.len() / 6 + 1));
+    steps.extend(
+        inside
+            .iter()
+            .filter(|step| **step > begin)
+            .step_by(inside.len() / 6 + 1),
+    );
     steps.sort_unstable();
     steps.dedup();
     let (mut taken, mut branches, mut resumed, mut failed) = (0, 1, 0, 0);
@@ -216,11 +326,15 @@ fn chain_through(recording: &Arc<Recording>, moments: usize, seed: u64, interrup
         if step < bench.node.step() {
             continue;
         }
-        // A recorded scavenge that was told to stop came to its recorded end, and so nothing of it was given back; `quiesce` proves the giving back.
+        // A recorded scavenge that was told to stop came to its recorded end, and so nothing of it
+        // was given back; `quiesce` proves the giving back.
         bench.node.quiet(false);
         if interrupted {
             let between = usize::midpoint(bench.node.step(), step);
-            bench.node.advance_to(between).unwrap_or_else(|error| panic!("{name} step {between}: {error:#}"));
+            bench
+                .node
+                .advance_to(between)
+                .unwrap_or_else(|error| panic!("{name} step {between}: {error:#}"));
             if matches!(bench.node.phase(), Phase::Ready | Phase::Down) {
                 bench.take_in_part(taken * 5 % 17 + 1);
             }
@@ -230,14 +344,28 @@ fn chain_through(recording: &Arc<Recording>, moments: usize, seed: u64, interrup
             }
             bench.node.quiet(false);
         }
-        bench.node.advance_to(step).unwrap_or_else(|error| panic!("{name} step {step}: {error:#}"));
+        bench
+            .node
+            .advance_to(step)
+            .unwrap_or_else(|error| panic!("{name} step {step}: {error:#}"));
         if bench.node.phase() == Phase::Starting {
             continue;
         }
-        let pending = bench.node.checkpoint(Checkpoint::Truncate).is_some_and(|position| position >= 0);
-        let Some(expected) = bench.expected() else { continue };
+        let pending = bench
+            .node
+            .checkpoint(Checkpoint::Truncate)
+            .is_some_and(|position| position >= 0);
+        let Some(expected) = bench.expected() else {
+            continue;
+        };
         let result = match bench.take_while_it_lives(false) {
-            Err(error) if error.kind() == Kind::Refused && error.hints().iter().any(|hint| hint.contains("--new-branch")) => {
+            Err(error)
+                if error.kind() == Kind::Refused
+                    && error
+                        .hints()
+                        .iter()
+                        .any(|hint| hint.contains("--new-branch")) =>
+            {
                 branches += 1;
                 bench.take_while_it_lives(true)
             }
@@ -250,18 +378,54 @@ fn chain_through(recording: &Arc<Recording>, moments: usize, seed: u64, interrup
                 taken += 1;
                 resumed += summary.files_resumed;
             }
-            Err(error) if pending && matches!(error.kind(), Kind::Refused | Kind::Unstable) => failed += 1,
+            Err(error) if pending && matches!(error.kind(), Kind::Refused | Kind::Unstable) => {
+                failed += 1
+            }
             // It stopped while it was copied.
-            Err(error) if bench.node.phase() != Phase::Ready && matches!(error.kind(), Kind::Unstable | Kind::Unreachable) => failed += 1,
-            Err(error) => panic!("{name} step {step} (now {}): {error} {:?}", bench.node.step(), error.causes()),
+            Err(error)
+                if bench.node.phase() != Phase::Ready
+                    && matches!(error.kind(), Kind::Unstable | Kind::Unreachable) =>
+            {
+                failed += 1
+            }
+            Err(error) => panic!(
+                "{name} step {step} (now {}): {error} {:?}",
+                bench.node.step(),
+                error.causes()
+            ),
         }
     }
-    assert_eq!(branches, if name.ends_with("truncate") { 2 } else { 1 }, "{name}");
-    let report = verify::verify(&bench.repository, &Which::All, Depth::Deep, &Run::new(Silent)).unwrap();
-    assert!(report.is_sound(), "{name}: {:#?}", report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect::<Vec<_>>());
+    assert_eq!(
+        branches,
+        if name.ends_with("truncate") { 2 } else { 1 },
+        "{name}"
+    );
+    let report = verify::verify(
+        &bench.repository,
+        &Which::All,
+        Depth::Deep,
+        &Run::new(Silent),
+    )
+    .unwrap();
+    assert!(
+        report.is_sound(),
+        "{name}: {:#?}",
+        report
+            .backups
+            .iter()
+            .filter(|backup| !backup.findings.is_empty())
+            .collect::<Vec<_>>()
+    );
     assert_eq!(report.backups.len(), taken);
     // What a failed run leaves is taken up as well as what an interrupted one does.
-    assert!(if interrupted { resumed > 0 } else { resumed == 0 || failed > 0 }, "{name}: {resumed} files were taken up");
+    assert!(
+        if interrupted {
+            resumed > 0
+        } else {
+            resumed == 0 || failed > 0
+        },
+        "{name}: {resumed} files were taken up"
+    );
     taken
 }
 

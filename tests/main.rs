@@ -1,6 +1,9 @@
 //! Integration tests: one binary, a module per verb.
 
-#![expect(clippy::disallowed_methods, reason = "tests look at the disk past the door")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests look at the disk past the door"
+)]
 
 mod agent;
 mod backup;

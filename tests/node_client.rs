@@ -1,6 +1,11 @@
 //! The client against what real nodes answered, and against servers that answer badly.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may end in a panic"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +14,8 @@ use std::time::{Duration, Instant};
 use kbackup::error::{Kind, Signal};
 use kbackup::event::{Run, Silent};
 use kbackup::node::{
-    AutoScavenge, Client, Connection, Credentials, Current, Extent, NodeState, Patience, Session, Start, Stop, TimeLimits,
+    AutoScavenge, Client, Connection, Credentials, Current, Extent, NodeState, Patience, Session,
+    Start, Stop, TimeLimits,
 };
 
 use crate::http_server::{Answer, Exchanges, Request, Server, VERSIONS};
@@ -20,8 +26,15 @@ fn run() -> Run {
 
 /// Limits that keep a test short.
 fn brief(url: &str) -> Connection {
-    let limits = TimeLimits { connect: Duration::from_secs(2), answer: Duration::from_millis(700), patience: Duration::from_millis(1500) };
-    Connection { limits, ..Connection::new(url) }
+    let limits = TimeLimits {
+        connect: Duration::from_secs(2),
+        answer: Duration::from_millis(700),
+        patience: Duration::from_millis(1500),
+    };
+    Connection {
+        limits,
+        ..Connection::new(url)
+    }
 }
 
 fn client(server: &Server) -> Client {
@@ -41,7 +54,11 @@ fn reads_what_every_version_answers() {
         let server = replay(version);
         let client = client(&server);
         let info = client.info(patience).unwrap();
-        assert!(info.version().unwrap().as_str().starts_with(version), "{version}: {:?}", info.version());
+        assert!(
+            info.version().unwrap().as_str().starts_with(version),
+            "{version}: {:?}",
+            info.version()
+        );
         assert_eq!(info.state, NodeState::Leader, "{version}");
         assert!(info.is_insecure(), "{version}");
         let options = client.options(patience).unwrap();
@@ -49,8 +66,20 @@ fn reads_what_every_version_answers() {
         assert!(options.value("db").is_some(), "{version}");
         assert!(options.is_on("Insecure"), "{version}");
         assert!(client.is_healthy(patience).unwrap(), "{version}");
-        assert!(client.process(patience).unwrap().unwrap().start_time.starts_with("2026-11-21T"), "{version}");
-        assert_eq!(client.flushed(patience).unwrap().unwrap().get(), 733, "{version}");
+        assert!(
+            client
+                .process(patience)
+                .unwrap()
+                .unwrap()
+                .start_time
+                .starts_with("2026-11-21T"),
+            "{version}"
+        );
+        assert_eq!(
+            client.flushed(patience).unwrap().unwrap().get(),
+            733,
+            "{version}"
+        );
         client.check_login(patience).unwrap();
         if version != "20.10" {
             let gossip = client.gossip(patience).unwrap().unwrap();
@@ -64,12 +93,36 @@ fn reads_what_every_version_answers() {
         }
         let current = client.current_scavenge(patience).unwrap();
         let supported = info.version().unwrap().names_current_scavenge();
-        assert_eq!(current, if supported { Current::Idle } else { Current::NotSupported }, "{version}");
-        assert_eq!(client.last_scavenge(patience).unwrap().is_some(), info.version().unwrap().names_last_scavenge(), "{version}");
-        assert_eq!(client.auto_scavenge(patience).unwrap(), AutoScavenge::Absent, "{version}");
+        assert_eq!(
+            current,
+            if supported {
+                Current::Idle
+            } else {
+                Current::NotSupported
+            },
+            "{version}"
+        );
+        assert_eq!(
+            client.last_scavenge(patience).unwrap().is_some(),
+            info.version().unwrap().names_last_scavenge(),
+            "{version}"
+        );
+        assert_eq!(
+            client.auto_scavenge(patience).unwrap(),
+            AutoScavenge::Absent,
+            "{version}"
+        );
         let events = client.scavenge_events(patience).unwrap();
-        assert!(events.iter().any(|event| event.result.is_none() && event.endpoint == "127.0.0.1:2113"), "{version}: {events:?}");
-        assert!(events.iter().any(|event| event.result.is_some()), "{version}");
+        assert!(
+            events
+                .iter()
+                .any(|event| event.result.is_none() && event.endpoint == "127.0.0.1:2113"),
+            "{version}: {events:?}"
+        );
+        assert!(
+            events.iter().any(|event| event.result.is_some()),
+            "{version}"
+        );
     }
 }
 
@@ -86,27 +139,79 @@ fn reads_what_every_version_says_of_a_scavenge() {
         let now = |name: &str| *state.lock().unwrap() = name.to_owned();
 
         now("scavenge post");
-        assert!(matches!(client.start_scavenge(Extent::Whole, 1, 100, patience).unwrap(), Start::Started(_)), "{version}");
+        assert!(
+            matches!(
+                client
+                    .start_scavenge(Extent::Whole, 1, 100, patience)
+                    .unwrap(),
+                Start::Started(_)
+            ),
+            "{version}"
+        );
         if !["20.10", "21.10"].contains(&version) {
             now("scavenge post while running");
-            assert!(matches!(client.start_scavenge(Extent::Unfinished, 1, 100, patience).unwrap(), Start::AlreadyRunning(_)), "{version}");
+            assert!(
+                matches!(
+                    client
+                        .start_scavenge(Extent::Unfinished, 1, 100, patience)
+                        .unwrap(),
+                    Start::AlreadyRunning(_)
+                ),
+                "{version}"
+            );
             now("scavenge current, running");
-            assert!(matches!(client.current_scavenge(patience).unwrap(), Current::Running(_)), "{version}");
+            assert!(
+                matches!(
+                    client.current_scavenge(patience).unwrap(),
+                    Current::Running(_)
+                ),
+                "{version}"
+            );
             now("scavenge delete running id");
-            assert_eq!(client.stop_scavenge("any", patience).unwrap(), Stop::Stopped, "{version}");
+            assert_eq!(
+                client.stop_scavenge("any", patience).unwrap(),
+                Stop::Stopped,
+                "{version}"
+            );
             now("scavenge post throttlePercent=0");
-            assert!(matches!(client.start_scavenge(Extent::Unfinished, 1, 100, patience).unwrap(), Start::Refused(_)), "{version}");
+            assert!(
+                matches!(
+                    client
+                        .start_scavenge(Extent::Unfinished, 1, 100, patience)
+                        .unwrap(),
+                    Start::Refused(_)
+                ),
+                "{version}"
+            );
         } else {
             now("scavenge delete wrong id while running");
-            assert!(matches!(client.current_scavenge_of_old_server(patience).unwrap(), Current::Running(_)), "{version}");
+            assert!(
+                matches!(
+                    client.current_scavenge_of_old_server(patience).unwrap(),
+                    Current::Running(_)
+                ),
+                "{version}"
+            );
             now("scavenge delete unknown id");
-            assert_eq!(client.current_scavenge_of_old_server(patience).unwrap(), Current::Idle, "{version}");
+            assert_eq!(
+                client.current_scavenge_of_old_server(patience).unwrap(),
+                Current::Idle,
+                "{version}"
+            );
         }
         now("scavenge delete current, idle");
-        assert_eq!(client.stop_scavenge("current", patience).unwrap(), Stop::NotRunning(None), "{version}");
+        assert_eq!(
+            client.stop_scavenge("current", patience).unwrap(),
+            Stop::NotRunning(None),
+            "{version}"
+        );
         if ["22.10", "26.1"].contains(&version) {
             now("scavenge delete current");
-            assert_eq!(client.stop_scavenge("current", patience).unwrap(), Stop::NoAnswer, "{version}");
+            assert_eq!(
+                client.stop_scavenge("current", patience).unwrap(),
+                Stop::NoAnswer,
+                "{version}"
+            );
         }
     }
 }
@@ -114,25 +219,53 @@ fn reads_what_every_version_says_of_a_scavenge() {
 #[test]
 fn asks_as_the_specification_wants() {
     let server = replay("26.1");
-    let connection =
-        Connection { credentials: Some(Credentials::Basic { user: "admin".to_owned(), password: "wrong".into() }), ..brief(&server.url) };
+    let connection = Connection {
+        credentials: Some(Credentials::Basic {
+            user: "admin".to_owned(),
+            password: "wrong".into(),
+        }),
+        ..brief(&server.url)
+    };
     let client = Client::new(&connection).unwrap();
     let run = run();
     client.current_scavenge(Patience::of(&run)).unwrap();
     client.is_healthy(Patience::of(&run)).unwrap();
-    client.start_scavenge(Extent::Unfinished, 1, 25, Patience::of(&run)).unwrap_err();
-    client.start_scavenge(Extent::Unfinished, 2, 25, Patience::of(&run)).unwrap_err();
-    client.stop_scavenge("../evil?x", Patience::of(&run)).unwrap();
+    client
+        .start_scavenge(Extent::Unfinished, 1, 25, Patience::of(&run))
+        .unwrap_err();
+    client
+        .start_scavenge(Extent::Unfinished, 2, 25, Patience::of(&run))
+        .unwrap_err();
+    client
+        .stop_scavenge("../evil?x", Patience::of(&run))
+        .unwrap();
     let heard = server.heard();
     for request in &heard {
         assert_eq!(request.header("Accept"), Some("application/json"));
         assert_eq!(request.header("Accept-Encoding"), Some("identity"));
-        assert_eq!(request.header("Content-Length"), (request.method != "GET").then_some("0"), "{request:?}");
+        assert_eq!(
+            request.header("Content-Length"),
+            (request.method != "GET").then_some("0"),
+            "{request:?}"
+        );
     }
-    assert_eq!(heard[0].header("Authorization"), Some("Basic YWRtaW46d3Jvbmc="));
-    assert_eq!(heard[1].header("Authorization"), None, "health is asked without credentials");
-    assert_eq!(heard[2].path, "/admin/scavenge?syncOnly=true&threads=1&throttlePercent=25");
-    assert_eq!(heard[3].path, "/admin/scavenge?syncOnly=true&threads=2", "a throttle is refused with several threads");
+    assert_eq!(
+        heard[0].header("Authorization"),
+        Some("Basic YWRtaW46d3Jvbmc=")
+    );
+    assert_eq!(
+        heard[1].header("Authorization"),
+        None,
+        "health is asked without credentials"
+    );
+    assert_eq!(
+        heard[2].path,
+        "/admin/scavenge?syncOnly=true&threads=1&throttlePercent=25"
+    );
+    assert_eq!(
+        heard[3].path, "/admin/scavenge?syncOnly=true&threads=2",
+        "a throttle is refused with several threads"
+    );
     assert_eq!(heard[4].path, "/admin/scavenge/evilx");
 }
 
@@ -142,7 +275,11 @@ fn opens_a_session_with_every_version() {
         let server = replay(version);
         let run = run();
         let session = Session::open(client(&server), &run).unwrap();
-        assert_eq!(session.whereabouts().instance.is_some(), version != "20.10", "{version}: a single 20.10 does not gossip");
+        assert_eq!(
+            session.whereabouts().instance.is_some(),
+            version != "20.10",
+            "{version}: a single 20.10 does not gossip"
+        );
         assert!(session.whereabouts().started.is_some());
         session.check(Patience::of(&run)).unwrap();
         assert!(run.warnings().is_empty());
@@ -154,7 +291,9 @@ fn opens_a_session_with_every_version() {
 
 /// A gossip of one node, with another instance or endpoint.
 fn gossip_as(exchanges: &Exchanges, instance: &str, port: u16) -> Answer {
-    let Answer::Reply { body, .. } = exchanges.named("gossip") else { panic!("no gossip") };
+    let Answer::Reply { body, .. } = exchanges.named("gossip") else {
+        panic!("no gossip")
+    };
     let mut gossip: serde_json::Value = serde_json::from_str(&body).unwrap();
     gossip["members"][0]["instanceId"] = instance.into();
     gossip["members"][0]["httpEndPointPort"] = port.into();
@@ -169,7 +308,11 @@ fn notices_a_load_balancer_and_a_restart() {
     let server = Server::start(move |request| match request.path.as_str() {
         "/gossip" => {
             let port = 2113 + u16::try_from(asked.fetch_add(1, Ordering::SeqCst) % 3).unwrap();
-            gossip_as(&exchanges, &format!("00000000-0000-0000-0000-00000000{port}"), port)
+            gossip_as(
+                &exchanges,
+                &format!("00000000-0000-0000-0000-00000000{port}"),
+                port,
+            )
         }
         _ => exchanges.to(request),
     });
@@ -181,7 +324,14 @@ fn notices_a_load_balancer_and_a_restart() {
     let restarted = Arc::new(AtomicUsize::new(0));
     let generation = Arc::clone(&restarted);
     let server = Server::start(move |request| match request.path.as_str() {
-        "/gossip" => gossip_as(&exchanges, &format!("00000000-0000-0000-0000-00000000000{}", generation.load(Ordering::SeqCst)), 2113),
+        "/gossip" => gossip_as(
+            &exchanges,
+            &format!(
+                "00000000-0000-0000-0000-00000000000{}",
+                generation.load(Ordering::SeqCst)
+            ),
+            2113,
+        ),
         _ => exchanges.to(request),
     });
     let run = run();
@@ -189,28 +339,50 @@ fn notices_a_load_balancer_and_a_restart() {
     restarted.store(1, Ordering::SeqCst);
     let error = session.check(Patience::of(&run)).unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable, "{error}");
-    assert_eq!(session.gossip(Patience::of(&run)).unwrap_err().kind(), Kind::Unstable);
+    assert_eq!(
+        session.gossip(Patience::of(&run)).unwrap_err().kind(),
+        Kind::Unstable
+    );
 }
 
 #[test]
 fn says_what_is_wrong_with_the_credentials() {
     let answers = [
         (None, Answer::status(401), "wants to know"),
-        (Some("hunter2"), Answer::status(401).with_header("WWW-Authenticate", "X-Basic realm=\"ESDB\""), "does not take"),
+        (
+            Some("hunter2"),
+            Answer::status(401).with_header("WWW-Authenticate", "X-Basic realm=\"ESDB\""),
+            "does not take",
+        ),
         (Some("hunter2"), Answer::status(401), "do not suffice"),
         (Some("hunter2"), Answer::status(403), "do not suffice"),
-        (Some("hunter2"), Answer::status(302).with_header("Location", "/ui/access-denied"), "do not suffice"),
+        (
+            Some("hunter2"),
+            Answer::status(302).with_header("Location", "/ui/access-denied"),
+            "do not suffice",
+        ),
     ];
     for (password, answer, expected) in answers {
         let server = Server::start(move |_| answer.clone());
-        let credentials = password.map(|password| Credentials::Basic { user: "ops".to_owned(), password: password.into() });
-        let client = Client::new(&Connection { credentials, ..brief(&server.url) }).unwrap();
+        let credentials = password.map(|password| Credentials::Basic {
+            user: "ops".to_owned(),
+            password: password.into(),
+        });
+        let client = Client::new(&Connection {
+            credentials,
+            ..brief(&server.url)
+        })
+        .unwrap();
         let error = client.options(Patience::of(&run())).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied, "{error}");
         assert!(error.what().contains(expected), "{error}");
         assert!(!error.hints().is_empty());
         assert!(!format!("{error:?} {client:?}").contains("hunter2"));
-        assert_eq!(server.heard().len(), 1, "a refusal is not asked again: it could lock the user out");
+        assert_eq!(
+            server.heard().len(),
+            1,
+            "a refusal is not asked again: it could lock the user out"
+        );
     }
 }
 
@@ -218,14 +390,28 @@ fn says_what_is_wrong_with_the_credentials() {
 fn follows_no_redirect() {
     let elsewhere = Server::start(|_| Answer::json("{}"));
     let target = elsewhere.url.clone();
-    let server = Server::start(move |_| Answer::status(307).with_header("Location", &format!("{target}/info")));
+    let server = Server::start(move |_| {
+        Answer::status(307).with_header("Location", &format!("{target}/info"))
+    });
     let credentials = Some(Credentials::Bearer("hunter2".into()));
-    let client = Client::new(&Connection { credentials, ..brief(&server.url) }).unwrap();
+    let client = Client::new(&Connection {
+        credentials,
+        ..brief(&server.url)
+    })
+    .unwrap();
     let error = client.info(Patience::of(&run())).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
-    assert!(error.what().contains(elsewhere.url.trim_start_matches("http://")), "{error}");
+    assert!(
+        error
+            .what()
+            .contains(elsewhere.url.trim_start_matches("http://")),
+        "{error}"
+    );
     assert!(elsewhere.heard().is_empty());
-    assert_eq!(server.heard()[0].header("Authorization"), Some("Bearer hunter2"));
+    assert_eq!(
+        server.heard()[0].header("Authorization"),
+        Some("Bearer hunter2")
+    );
 }
 
 #[test]
@@ -237,8 +423,14 @@ fn survives_answers_that_make_no_sense() {
         (Answer::json("{\"state\": \"leader\""), Kind::Failed),
         (Answer::status(500), Kind::Failed),
         (Answer::status(406), Kind::Failed),
-        (Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()), Kind::Unreachable),
-        (Answer::Raw(b"\x16\x03\x01\x02\x00".to_vec()), Kind::Unreachable),
+        (
+            Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()),
+            Kind::Unreachable,
+        ),
+        (
+            Answer::Raw(b"\x16\x03\x01\x02\x00".to_vec()),
+            Kind::Unreachable,
+        ),
         (Answer::Raw(Vec::new()), Kind::Unreachable),
         (Answer::Endless, Kind::Failed),
         (Answer::Never, Kind::Unreachable),
@@ -251,8 +443,15 @@ fn survives_answers_that_make_no_sense() {
         let begun = Instant::now();
         let error = client(&server).info(Patience::of(&run())).unwrap_err();
         assert_eq!(error.kind(), kind, "{shown}: {error:?}");
-        assert!(error.place().is_some_and(|place| place.ends_with("/info")), "{error:?}");
-        assert!(begun.elapsed() < Duration::from_secs(6), "{shown} took {:?}", begun.elapsed());
+        assert!(
+            error.place().is_some_and(|place| place.ends_with("/info")),
+            "{error:?}"
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(6),
+            "{shown} took {:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -260,12 +459,15 @@ fn survives_answers_that_make_no_sense() {
 fn tries_again_while_a_node_comes_up() {
     let exchanges = Exchanges::of("26.1");
     let asked = AtomicUsize::new(0);
-    let server = Server::start(move |request: &Request| match asked.fetch_add(1, Ordering::SeqCst) {
-        0 => Answer::status(503).with_header("Retry-After", "5"),
-        1 => Answer::Raw(Vec::new()),
-        2 => Answer::status(408),
-        _ => exchanges.to(request),
-    });
+    let server =
+        Server::start(
+            move |request: &Request| match asked.fetch_add(1, Ordering::SeqCst) {
+                0 => Answer::status(503).with_header("Retry-After", "5"),
+                1 => Answer::Raw(Vec::new()),
+                2 => Answer::status(408),
+                _ => exchanges.to(request),
+            },
+        );
     client(&server).info(Patience::of(&run())).unwrap();
     assert_eq!(server.heard().len(), 4);
 }
@@ -275,11 +477,19 @@ fn silence_of_an_old_server_is_not_idleness() {
     for answer in [Answer::Never, Answer::status(408), Answer::Raw(Vec::new())] {
         let server = Server::start(move |_| answer.clone());
         let run = run();
-        let error = client(&server).current_scavenge_of_old_server(Patience::of(&run)).unwrap_err();
+        let error = client(&server)
+            .current_scavenge_of_old_server(Patience::of(&run))
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Unreachable);
     }
     let server = Server::start(|_| Answer::json("\"an id\""));
-    assert_eq!(client(&server).current_scavenge_of_old_server(Patience::of(&run())).unwrap_err().kind(), Kind::Failed);
+    assert_eq!(
+        client(&server)
+            .current_scavenge_of_old_server(Patience::of(&run()))
+            .unwrap_err()
+            .kind(),
+        Kind::Failed
+    );
 }
 
 #[test]
@@ -287,7 +497,9 @@ fn never_repeats_the_wish_to_start_a_scavenge() {
     for answer in [Answer::Raw(Vec::new()), Answer::Never, Answer::status(408)] {
         let server = Server::start(move |_| answer.clone());
         let run = run();
-        let start = client(&server).start_scavenge(Extent::Unfinished, 1, 100, Patience::of(&run)).unwrap();
+        let start = client(&server)
+            .start_scavenge(Extent::Unfinished, 1, 100, Patience::of(&run))
+            .unwrap();
         assert_eq!(start, Start::NoAnswer);
         assert_eq!(server.heard().len(), 1);
     }
@@ -295,8 +507,15 @@ fn never_repeats_the_wish_to_start_a_scavenge() {
 
 #[test]
 fn tells_a_node_that_is_not_there() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = Client::new(&brief(&format!("http://127.0.0.1:{port}"))).unwrap().info(Patience::of(&run())).unwrap_err();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let error = Client::new(&brief(&format!("http://127.0.0.1:{port}")))
+        .unwrap()
+        .info(Patience::of(&run()))
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unreachable);
     assert!(!error.hints().is_empty() && !error.causes().is_empty());
 }
@@ -313,10 +532,19 @@ fn stops_waiting_when_interrupted() {
     });
     let begun = Instant::now();
     let error = client.info(Patience::of(&run)).unwrap_err();
-    assert_eq!(error.kind(), Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate)));
+    assert_eq!(
+        error.kind(),
+        Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate))
+    );
     assert!(begun.elapsed() < Duration::from_secs(1));
-    let error = client.info(Patience::regardless(Duration::from_millis(500))).unwrap_err();
-    assert_eq!(error.kind(), Kind::Unreachable, "giving back goes on after an interruption");
+    let error = client
+        .info(Patience::regardless(Duration::from_millis(500)))
+        .unwrap_err();
+    assert_eq!(
+        error.kind(),
+        Kind::Unreachable,
+        "giving back goes on after an interruption"
+    );
 }
 
 #[test]
@@ -325,7 +553,11 @@ fn talks_through_a_unix_socket() {
     let socket = directory.path().join("kurrent.sock");
     let exchanges = Exchanges::of("26.1");
     let server = Server::start_unix(&socket, move |request| exchanges.to(request));
-    let client = Client::new(&Connection { unix_socket: Some(socket.clone()), ..brief(&server.url) }).unwrap();
+    let client = Client::new(&Connection {
+        unix_socket: Some(socket.clone()),
+        ..brief(&server.url)
+    })
+    .unwrap();
     Session::open(client.clone(), &run()).unwrap();
     assert!(client.place().starts_with("unix:"));
     assert!(server.heard().len() > 3);
@@ -348,8 +580,12 @@ mod tls {
         fn new() -> Self {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-            Self { issuer, directory: tempfile::tempdir().unwrap() }
+            let issuer =
+                CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+            Self {
+                issuer,
+                directory: tempfile::tempdir().unwrap(),
+            }
         }
 
         fn file(&self) -> PathBuf {
@@ -364,25 +600,37 @@ mod tls {
 
         fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
             let key = KeyPair::generate().unwrap();
-            let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+            let certificate = CertificateParams::new(vec![name.to_owned()])
+                .unwrap()
+                .signed_by(&key, &self.issuer)
+                .unwrap();
             (certificate, key)
         }
 
         fn serve(&self, name: &str, client_authority: Option<CertificateDer<'static>>) -> Server {
             let (certificate, key) = self.issue(name);
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+            let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .unwrap();
             let builder = match client_authority {
                 None => builder.with_no_client_auth(),
                 Some(authority) => {
                     let mut roots = rustls::RootCertStore::empty();
                     roots.add(authority).unwrap();
-                    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+                    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+                        Arc::new(roots),
+                        provider,
+                    )
+                    .build()
+                    .unwrap();
                     builder.with_client_cert_verifier(verifier)
                 }
             };
             let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-            let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+            let config = builder
+                .with_single_cert(vec![certificate.der().clone()], key)
+                .unwrap();
             let exchanges = Exchanges::of("26.1");
             Server::start_tls(config, move |request| exchanges.to(request))
         }
@@ -392,29 +640,68 @@ mod tls {
     fn believes_the_named_authority_and_only_it() {
         let (authority, other) = (Authority::new(), Authority::new());
         let server = authority.serve("127.0.0.1", None);
-        let with = |ca_files: Vec<PathBuf>| Client::new(&Connection { ca_files, ..brief(&server.url) }).unwrap();
-        with(vec![authority.file()]).info(Patience::of(&run())).unwrap();
+        let with = |ca_files: Vec<PathBuf>| {
+            Client::new(&Connection {
+                ca_files,
+                ..brief(&server.url)
+            })
+            .unwrap()
+        };
+        with(vec![authority.file()])
+            .info(Patience::of(&run()))
+            .unwrap();
         for client in [with(Vec::new()), with(vec![other.file()])] {
             let error = client.info(Patience::of(&run())).unwrap_err();
             assert_eq!(error.kind(), Kind::Unreachable);
             assert!(error.hints()[0].contains("--ca-file"), "{error:?}");
         }
-        Client::new(&Connection { insecure_skip_verify: true, ..brief(&server.url) }).unwrap().info(Patience::of(&run())).unwrap();
+        Client::new(&Connection {
+            insecure_skip_verify: true,
+            ..brief(&server.url)
+        })
+        .unwrap()
+        .info(Patience::of(&run()))
+        .unwrap();
     }
 
     #[test]
     fn expects_another_name_where_told() {
         let authority = Authority::new();
         let server = authority.serve("node.internal", None);
-        let connection = Connection { ca_files: vec![authority.file()], ..brief(&server.url) };
-        let error = Client::new(&connection).unwrap().info(Patience::of(&run())).unwrap_err();
-        assert!(error.hints()[0].contains("name that its certificate holds"), "{error:?}");
-        let connection = Connection { server_name: Some("node.internal".to_owned()), ..connection };
-        Client::new(&connection).unwrap().info(Patience::of(&run())).unwrap();
-        assert_eq!(server.heard()[0].header("Host").unwrap().split(':').next(), Some("node.internal"));
+        let connection = Connection {
+            ca_files: vec![authority.file()],
+            ..brief(&server.url)
+        };
+        let error = Client::new(&connection)
+            .unwrap()
+            .info(Patience::of(&run()))
+            .unwrap_err();
+        assert!(
+            error.hints()[0].contains("name that its certificate holds"),
+            "{error:?}"
+        );
+        let connection = Connection {
+            server_name: Some("node.internal".to_owned()),
+            ..connection
+        };
+        Client::new(&connection)
+            .unwrap()
+            .info(Patience::of(&run()))
+            .unwrap();
+        assert_eq!(
+            server.heard()[0].header("Host").unwrap().split(':').next(),
+            Some("node.internal")
+        );
         for bad in ["", "10.0.0.1", "a b"] {
-            let connection = Connection { server_name: Some(bad.to_owned()), ..connection.clone() };
-            assert_eq!(Client::new(&connection).unwrap_err().kind(), Kind::Usage, "{bad:?}");
+            let connection = Connection {
+                server_name: Some(bad.to_owned()),
+                ..connection.clone()
+            };
+            assert_eq!(
+                Client::new(&connection).unwrap_err().kind(),
+                Kind::Usage,
+                "{bad:?}"
+            );
         }
     }
 
@@ -422,29 +709,63 @@ mod tls {
     fn shows_its_certificate() {
         let authority = Authority::new();
         let server = authority.serve("127.0.0.1", Some(authority.issuer.der().clone()));
-        let connection = Connection { ca_files: vec![authority.file()], ..brief(&server.url) };
-        assert_eq!(Client::new(&connection).unwrap().info(Patience::of(&run())).unwrap_err().kind(), Kind::Unreachable);
+        let connection = Connection {
+            ca_files: vec![authority.file()],
+            ..brief(&server.url)
+        };
+        assert_eq!(
+            Client::new(&connection)
+                .unwrap()
+                .info(Patience::of(&run()))
+                .unwrap_err()
+                .kind(),
+            Kind::Unreachable
+        );
         let (certificate, key) = authority.issue("ops");
         let files = kbackup::node::ClientCertificate {
             certificate: authority.write("ops.pem", &certificate.pem()),
             key: authority.write("ops.key", &key.serialize_pem()),
         };
-        let connection = Connection { client_certificate: Some(files), ..connection };
-        Client::new(&connection).unwrap().info(Patience::of(&run())).unwrap();
+        let connection = Connection {
+            client_certificate: Some(files),
+            ..connection
+        };
+        Client::new(&connection)
+            .unwrap()
+            .info(Patience::of(&run()))
+            .unwrap();
     }
 
     #[test]
     fn tells_files_that_hold_no_certificate() {
         let authority = Authority::new();
         let missing = authority.directory.path().join("missing.pem");
-        for file in [missing, authority.write("empty.pem", ""), authority.write("text.pem", "hello")] {
-            let error = Client::new(&Connection { ca_files: vec![file], ..brief("https://127.0.0.1:1") }).unwrap_err();
+        for file in [
+            missing,
+            authority.write("empty.pem", ""),
+            authority.write("text.pem", "hello"),
+        ] {
+            let error = Client::new(&Connection {
+                ca_files: vec![file],
+                ..brief("https://127.0.0.1:1")
+            })
+            .unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{error:?}");
             assert!(error.place().is_some());
         }
-        let secret = authority.write("secret.key", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n");
-        let files = kbackup::node::ClientCertificate { certificate: authority.file(), key: secret };
-        let error = Client::new(&Connection { client_certificate: Some(files), ..brief("https://127.0.0.1:1") }).unwrap_err();
+        let secret = authority.write(
+            "secret.key",
+            "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",
+        );
+        let files = kbackup::node::ClientCertificate {
+            certificate: authority.file(),
+            key: secret,
+        };
+        let error = Client::new(&Connection {
+            client_certificate: Some(files),
+            ..brief("https://127.0.0.1:1")
+        })
+        .unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"));
     }
 }

@@ -1,6 +1,11 @@
-//! What the fuzzer found interesting about each parser, as ordinary tests. `fuzz/run` looks for more.
+//! What the fuzzer found interesting about each parser, as ordinary tests. `fuzz/run` looks for
+//! more.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::io::Read;
 
@@ -27,11 +32,16 @@ macro_rules! replayed {
     )*};
 }
 
-replayed!(answers, bloom, checkpoint, chunk, duckdb, epoch, indexmap, label, manifest, names, ptable, record, sqlite);
+replayed!(
+    answers, bloom, checkpoint, chunk, duckdb, epoch, indexmap, label, manifest, names, ptable,
+    record, sqlite
+);
 
 /// Each target is its own judge: it panics where something does not hold.
 fn replay(target: &str, examine: fn(&[u8])) {
-    let archive = std::fs::File::open(kbackup_testnode::fixtures().join(format!("fuzz/{target}.tar.zst"))).unwrap();
+    let archive =
+        std::fs::File::open(kbackup_testnode::fixtures().join(format!("fuzz/{target}.tar.zst")))
+            .unwrap();
     let mut archive = tar::Archive::new(zstd::Decoder::new(archive).unwrap());
     let mut inputs = 0;
     for entry in archive.entries().unwrap() {

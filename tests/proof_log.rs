@@ -1,4 +1,5 @@
-//! The log of real nodes, read by `kbackup::proof`: which chunks count, every record, the epochs, and where the log may end.
+//! The log of real nodes, read by `kbackup::proof`: which chunks count, every record, the epochs,
+//! and where the log may end.
 
 use anyhow::{Context, Result};
 use kbackup::event::{Run, Silent};
@@ -17,18 +18,35 @@ fn position(bytes: u64) -> LogPosition {
 }
 
 fn writer(directory: &DataDirectory) -> Result<WriterPosition> {
-    let writer = directory.checkpoint("writer").and_then(LogPosition::from_signed).context("no writer checkpoint")?;
+    let writer = directory
+        .checkpoint("writer")
+        .and_then(LogPosition::from_signed)
+        .context("no writer checkpoint")?;
     Ok(WriterPosition(writer))
 }
 
 fn whole(chunks: &ChunkSet) -> Vec<Stretch> {
-    chunks.in_use().iter().map(|file| Stretch::new(file.path.clone(), LogPosition::ZERO)).collect()
+    chunks
+        .in_use()
+        .iter()
+        .map(|file| Stretch::new(file.path.clone(), LogPosition::ZERO))
+        .collect()
 }
 
-fn scan_whole(directory: &DataDirectory, writer: WriterPosition) -> kbackup::error::Result<LogProof> {
+fn scan_whole(
+    directory: &DataDirectory,
+    writer: WriterPosition,
+) -> kbackup::error::Result<LogProof> {
     let files = Directories::new(directory.db(), None);
     let chunks = ChunkSet::read(&files)?;
-    proof::scan(&files, &chunks, &whole(&chunks), Boundary::ZERO, writer, &Run::new(Silent))
+    proof::scan(
+        &files,
+        &chunks,
+        &whole(&chunks),
+        Boundary::ZERO,
+        writer,
+        &Run::new(Silent),
+    )
 }
 
 #[test]
@@ -38,20 +56,58 @@ fn every_record_of_every_node_is_found() -> Result<()> {
         let (name, facts) = (&directory.name, &directory.facts);
         let files = Directories::new(directory.db(), None);
         let chunks = ChunkSet::read(&files)?;
-        assert_eq!(Some(chunks.chunk_size().get()), facts["chunk_size"].as_u64(), "{name}");
-        let used: Vec<_> = chunks.in_use().iter().map(|file| file.path.below_root().to_owned()).collect();
-        let listed: Vec<_> = facts["chunks"].as_array().unwrap().iter().map(|chunk| chunk["name"].as_str().unwrap()).collect();
+        assert_eq!(
+            Some(chunks.chunk_size().get()),
+            facts["chunk_size"].as_u64(),
+            "{name}"
+        );
+        let used: Vec<_> = chunks
+            .in_use()
+            .iter()
+            .map(|file| file.path.below_root().to_owned())
+            .collect();
+        let listed: Vec<_> = facts["chunks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|chunk| chunk["name"].as_str().unwrap())
+            .collect();
         assert_eq!(used, listed, "{name}");
-        assert_eq!((chunks.missing(), chunks.superseded()), (&[][..], &[][..]), "{name}");
+        assert_eq!(
+            (chunks.missing(), chunks.superseded()),
+            (&[][..], &[][..]),
+            "{name}"
+        );
 
         let proof = scan_whole(&directory, writer(&directory)?)?;
-        assert_eq!(Some(proof.seen.records), facts["records"].as_u64(), "{name}");
+        assert_eq!(
+            Some(proof.seen.records),
+            facts["records"].as_u64(),
+            "{name}"
+        );
         assert_eq!(Some(proof.seen.events), facts["events"].as_u64(), "{name}");
-        assert_eq!(Some(proof.seen.epochs.len() as u64), facts["epochs"].as_u64(), "{name}");
-        assert_eq!((proof.end, proof.boundary.position()), (LogEnd::Whole, writer(&directory)?.0), "{name}");
-        let microseconds = (facts["last_timestamp"].as_i64().unwrap() - 621_355_968_000_000_000) / 10;
-        assert_eq!(proof.seen.last_event.unwrap().as_microsecond(), microseconds, "{name}");
-        assert_eq!(proof.seen.scavenges > 0, name.ends_with("scavenge"), "{name}");
+        assert_eq!(
+            Some(proof.seen.epochs.len() as u64),
+            facts["epochs"].as_u64(),
+            "{name}"
+        );
+        assert_eq!(
+            (proof.end, proof.boundary.position()),
+            (LogEnd::Whole, writer(&directory)?.0),
+            "{name}"
+        );
+        let microseconds =
+            (facts["last_timestamp"].as_i64().unwrap() - 621_355_968_000_000_000) / 10;
+        assert_eq!(
+            proof.seen.last_event.unwrap().as_microsecond(),
+            microseconds,
+            "{name}"
+        );
+        assert_eq!(
+            proof.seen.scavenges > 0,
+            name.ends_with("scavenge"),
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -63,12 +119,26 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
         let files = Directories::new(directory.db(), None);
         let chunks = ChunkSet::read(&files)?;
         let epoch = directory.checkpoint("epoch").context("no epoch")?;
-        let lineage = proof::lineage(&files, &chunks, LogPosition::from_signed(epoch).context("no epoch")?)?;
-        assert_eq!(lineage.epochs(), scan_whole(&directory, writer(&directory)?)?.seen.epochs, "{}", directory.name);
+        let lineage = proof::lineage(
+            &files,
+            &chunks,
+            LogPosition::from_signed(epoch).context("no epoch")?,
+        )?;
+        assert_eq!(
+            lineage.epochs(),
+            scan_whole(&directory, writer(&directory)?)?.seen.epochs,
+            "{}",
+            directory.name
+        );
         let checked = log::lineage(&directory.db(), epoch)?;
         assert_eq!(lineage.epochs().len(), checked.len(), "{}", directory.name);
         for (ours, theirs) in lineage.epochs().iter().zip(checked) {
-            assert_eq!((ours.position.to_signed(), ours.id), (theirs.position, theirs.id), "{}", directory.name);
+            assert_eq!(
+                (ours.position.to_signed(), ours.id),
+                (theirs.position, theirs.id),
+                "{}",
+                directory.name
+            );
         }
         let last = proof::last_epoch(&files, &chunks, writer(&directory)?.0, &Run::new(Silent))?;
         assert_eq!(last, LogPosition::from_signed(epoch), "{}", directory.name);
@@ -76,7 +146,8 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
     Ok(())
 }
 
-/// Where each record ends, and whether an append is whole there, by an independent reader; for the chunks from the last scavenged one on.
+/// Where each record ends, and whether an append is whole there, by an independent reader; for the
+/// chunks from the last scavenged one on.
 fn ends(directory: &DataDirectory) -> Result<Vec<(u64, bool)>> {
     let writer = writer(directory)?.0.get();
     let mut ends = Vec::new();
@@ -95,12 +166,21 @@ fn ends(directory: &DataDirectory) -> Result<Vec<(u64, bool)>> {
 
 #[test]
 fn a_log_may_end_where_its_last_append_does() -> Result<()> {
-    for name in ["20.10-append", "26.1-append", "24.10-scavenge", "26.1-truncate"] {
+    for name in [
+        "20.10-append",
+        "26.1-append",
+        "24.10-scavenge",
+        "26.1-truncate",
+    ] {
         let directory = DataDirectory::unpack(name)?;
         let mut last = None;
         for (end, whole) in ends(&directory)?.into_iter().step_by(37) {
             let proof = scan_whole(&directory, WriterPosition(position(end)))?;
-            assert_eq!(proof.boundary.position() == position(end), whole, "{name} {end}");
+            assert_eq!(
+                proof.boundary.position() == position(end),
+                whole,
+                "{name} {end}"
+            );
             assert_eq!(proof.end == LogEnd::Whole, whole, "{name} {end}");
             assert!(proof.boundary.position() <= position(end), "{name}");
             assert!(last <= Some(proof.boundary), "{name}");
@@ -117,7 +197,11 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
         let files = Directories::new(directory.db(), None);
         let chunks = ChunkSet::read(&files)?;
         let writer = writer(&directory)?;
-        for (end, _) in ends(&directory)?.into_iter().filter(|(_, whole)| *whole).step_by(101) {
+        for (end, _) in ends(&directory)?
+            .into_iter()
+            .filter(|(_, whole)| *whole)
+            .step_by(101)
+        {
             let start = scan_whole(&directory, WriterPosition(position(end)))?.boundary;
             let mut stretches: Vec<Stretch> = chunks
                 .in_use()
@@ -125,25 +209,71 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
                 .filter(|file| file.file.header.end_position() > start.position())
                 .map(|file| Stretch::new(file.path.clone(), start.position()))
                 .collect();
-            let proof = proof::scan(&files, &chunks, &stretches, start, writer, &Run::new(Silent))?;
+            let proof = proof::scan(
+                &files,
+                &chunks,
+                &stretches,
+                start,
+                writer,
+                &Run::new(Silent),
+            )?;
             assert_eq!(proof.boundary.position(), writer.0, "{name} from {end}");
             // As after a scavenge: an old chunk is new too.
             let first = &chunks.in_use()[0];
             stretches.push(Stretch::new(first.path.clone(), LogPosition::ZERO));
-            let with_first = proof::scan(&files, &chunks, &stretches, start, writer, &Run::new(Silent))?;
-            assert_eq!((with_first.boundary, with_first.end), (proof.boundary, proof.end), "{name} from {end}");
-            assert!(with_first.seen.records > proof.seen.records || first.file.header.covers(start.position()), "{name} from {end}");
+            let with_first = proof::scan(
+                &files,
+                &chunks,
+                &stretches,
+                start,
+                writer,
+                &Run::new(Silent),
+            )?;
+            assert_eq!(
+                (with_first.boundary, with_first.end),
+                (proof.boundary, proof.end),
+                "{name} from {end}"
+            );
+            assert!(
+                with_first.seen.records > proof.seen.records
+                    || first.file.header.covers(start.position()),
+                "{name} from {end}"
+            );
         }
-        let at_rest = proof::scan(&files, &chunks, &[], scan_whole(&directory, writer)?.boundary, writer, &Run::new(Silent))?;
+        let at_rest = proof::scan(
+            &files,
+            &chunks,
+            &[],
+            scan_whole(&directory, writer)?.boundary,
+            writer,
+            &Run::new(Silent),
+        )?;
         assert_eq!(at_rest.boundary.position(), writer.0);
         let gap = whole(&chunks).into_iter().rev().skip(1).collect::<Vec<_>>();
-        assert!(proof::scan(&files, &chunks, &gap, Boundary::ZERO, writer, &Run::new(Silent)).is_err());
+        assert!(
+            proof::scan(
+                &files,
+                &chunks,
+                &gap,
+                Boundary::ZERO,
+                writer,
+                &Run::new(Silent)
+            )
+            .is_err()
+        );
     }
     Ok(())
 }
 
-/// What the records of a file show when it comes in pieces of this many bytes; none where something is wrong with them.
-fn followed(bytes: &[u8], file: &LogFile, from: LogPosition, writer: WriterPosition, piece: usize) -> Option<Passage> {
+/// What the records of a file show when it comes in pieces of this many bytes; none where something
+/// is wrong with them.
+fn followed(
+    bytes: &[u8],
+    file: &LogFile,
+    from: LogPosition,
+    writer: WriterPosition,
+    piece: usize,
+) -> Option<Passage> {
     let mut following = Following::new(&file.file, from, writer)?;
     // What has not come yet reads as zeros, as it does in a file that is being written.
     let mut stored = vec![0; bytes.len()];
@@ -164,28 +294,70 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
         let files = Directories::new(directory.db(), None);
         let chunks = ChunkSet::read(&files)?;
         let ends = ends(&directory)?;
-        for (end, piece) in ends.iter().rev().step_by(ends.len() / 3).map(|(end, _)| *end).zip([1 << 20, 5000, 77_777, 1000]) {
+        for (end, piece) in ends
+            .iter()
+            .rev()
+            .step_by(ends.len() / 3)
+            .map(|(end, _)| *end)
+            .zip([1 << 20, 5000, 77_777, 1000])
+        {
             let writer = WriterPosition(position(end));
-            let scanned = proof::scan(&files, &chunks, &whole(&chunks), Boundary::ZERO, writer, &Run::new(Silent))?;
+            let scanned = proof::scan(
+                &files,
+                &chunks,
+                &whole(&chunks),
+                Boundary::ZERO,
+                writer,
+                &Run::new(Silent),
+            )?;
             let mut stretches = Vec::new();
-            for file in chunks.in_use().iter().filter(|file| file.file.header.start_position() <= writer.0) {
+            for file in chunks
+                .in_use()
+                .iter()
+                .filter(|file| file.file.header.start_position() <= writer.0)
+            {
                 let mut bytes = std::fs::read(directory.db().join(file.path.below_root()))?;
                 let start = file.file.header.start_position();
                 let passage = followed(&bytes, file, start, writer, piece);
                 assert!(passage.is_some(), "{name} {end}: {}", file.path);
                 // One wrong byte in the first record, and nothing was shown.
                 bytes[132] ^= 1;
-                assert!(followed(&bytes, file, start, writer, piece).is_none() || writer.0 == start, "{name} {end}: {}", file.path);
-                stretches.push(Stretch { passage, ..Stretch::new(file.path.clone(), LogPosition::ZERO) });
+                assert!(
+                    followed(&bytes, file, start, writer, piece).is_none() || writer.0 == start,
+                    "{name} {end}: {}",
+                    file.path
+                );
+                stretches.push(Stretch {
+                    passage,
+                    ..Stretch::new(file.path.clone(), LogPosition::ZERO)
+                });
             }
             // With passages for all of them, no file is opened.
             let nothing = tempfile::tempdir()?;
             let nowhere = Directories::new(nothing.path().to_owned(), None);
-            let put_together = proof::scan(&nowhere, &chunks, &stretches, Boundary::ZERO, writer, &Run::new(Silent))?;
+            let put_together = proof::scan(
+                &nowhere,
+                &chunks,
+                &stretches,
+                Boundary::ZERO,
+                writer,
+                &Run::new(Silent),
+            )?;
             assert_eq!(put_together, scanned, "{name} {end}");
             // A passage of another log is not believed.
             let other = WriterPosition(position(end + 8));
-            assert!(proof::scan(&nowhere, &chunks, &stretches, Boundary::ZERO, other, &Run::new(Silent)).is_err(), "{name} {end}");
+            assert!(
+                proof::scan(
+                    &nowhere,
+                    &chunks,
+                    &stretches,
+                    Boundary::ZERO,
+                    other,
+                    &Run::new(Silent)
+                )
+                .is_err(),
+                "{name} {end}"
+            );
         }
     }
     Ok(())

@@ -1,6 +1,10 @@
 //! Scavenges are kept away, and given back whatever happens.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,13 +15,20 @@ use kbackup::error::{Kind, Signal};
 use kbackup::event::{Event, Observer, Run, Silent};
 use kbackup::manifest::Quiet;
 use kbackup::node::{
-    Client, Connection, Current, Ledger, NodeScavenging, OnlineQuiet, Patience, QuietSettings, Session, Stillness, TimeLimits,
-    look_at_scavenging, plan_release, quiesce,
+    Client, Connection, Current, Ledger, NodeScavenging, OnlineQuiet, Patience, QuietSettings,
+    Session, Stillness, TimeLimits, look_at_scavenging, plan_release, quiesce,
 };
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Node, Recording, Server};
 
 /// One recording per version that ends in a running node for these tests.
-const RECORDINGS: [&str; 6] = ["20.10-append", "21.10-append", "22.10-append", "23.10-append", "24.10-append", "26.1-append"];
+const RECORDINGS: [&str; 6] = [
+    "20.10-append",
+    "21.10-append",
+    "22.10-append",
+    "23.10-append",
+    "24.10-append",
+    "26.1-append",
+];
 
 struct Setting {
     node: Node,
@@ -30,21 +41,37 @@ struct Setting {
 impl Setting {
     fn new(recording: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let node = Node::start(Recording::named(recording).unwrap(), directory.path().join("node")).unwrap();
+        let node = Node::start(
+            Recording::named(recording).unwrap(),
+            directory.path().join("node"),
+        )
+        .unwrap();
         node.advance_to_mark(Mark::Ready).unwrap();
         let server = node.serve().unwrap();
         let ledger = Ledger::open(&directory.path().join("state")).unwrap();
-        Self { node, server, ledger, run: Run::new(Silent), directory }
+        Self {
+            node,
+            server,
+            ledger,
+            run: Run::new(Silent),
+            directory,
+        }
     }
 
     fn licensed(recording: &str, state: AutoScavengeState) -> Self {
         let setting = Self::new(recording);
-        setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(state));
+        setting
+            .node
+            .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(state));
         setting
     }
 
     fn client(&self) -> Client {
-        Client::new(&Connection { limits: limits(), ..Connection::new(self.server.url()) }).unwrap()
+        Client::new(&Connection {
+            limits: limits(),
+            ..Connection::new(self.server.url())
+        })
+        .unwrap()
     }
 
     fn session(&self) -> Session {
@@ -52,12 +79,22 @@ impl Setting {
     }
 
     fn quiesce<'a>(&'a self, session: &'a Session) -> kbackup::error::Result<OnlineQuiet<'a>> {
-        quiesce(session, &self.ledger, Some(&self.node.db()), settings(), &self.run)
+        quiesce(
+            session,
+            &self.ledger,
+            Some(&self.node.db()),
+            settings(),
+            &self.run,
+        )
     }
 
     fn posts(&self, part: &str) -> Vec<String> {
         let requests = self.node.requests();
-        requests.into_iter().filter(|request| request.method == "POST" && request.path.contains(part)).map(|request| request.path).collect()
+        requests
+            .into_iter()
+            .filter(|request| request.method == "POST" && request.path.contains(part))
+            .map(|request| request.path)
+            .collect()
     }
 
     fn records(&self) -> usize {
@@ -66,7 +103,10 @@ impl Setting {
 
     /// The state directory as a crash leaves it: the records without the locks.
     fn after_crash(&self) -> Ledger {
-        let (from, to) = (self.directory.path().join("state"), self.directory.path().join("crashed"));
+        let (from, to) = (
+            self.directory.path().join("state"),
+            self.directory.path().join("crashed"),
+        );
         std::fs::create_dir(&to).unwrap();
         for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
@@ -78,16 +118,26 @@ impl Setting {
     }
 
     fn release(&self, ledger: &Ledger) -> kbackup::error::Result<()> {
-        plan_release(ledger, None).unwrap().execute(ledger, |_| Ok(self.client()), &self.run)
+        plan_release(ledger, None)
+            .unwrap()
+            .execute(ledger, |_| Ok(self.client()), &self.run)
     }
 }
 
 fn limits() -> TimeLimits {
-    TimeLimits { connect: Duration::from_secs(2), answer: Duration::from_secs(2), patience: Duration::from_secs(3) }
+    TimeLimits {
+        connect: Duration::from_secs(2),
+        answer: Duration::from_secs(2),
+        patience: Duration::from_secs(3),
+    }
 }
 
 fn settings() -> QuietSettings {
-    QuietSettings { pausing: Duration::from_secs(5), stopping: Duration::from_secs(5), ..QuietSettings::default() }
+    QuietSettings {
+        pausing: Duration::from_secs(5),
+        stopping: Duration::from_secs(5),
+        ..QuietSettings::default()
+    }
 }
 
 #[test]
@@ -96,13 +146,33 @@ fn leaves_an_idle_node_alone() {
         let setting = Setting::new(recording);
         let session = setting.session();
         let quiet = setting.quiesce(&session).unwrap();
-        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet, "{recording}");
+        assert_eq!(
+            quiet.still_quiet().unwrap(),
+            Stillness::Quiet,
+            "{recording}"
+        );
         let scavenging = quiet.scavenging();
         let old = recording.starts_with("20.10") || recording.starts_with("21.10");
-        assert_eq!(scavenging.quiet, if old { Quiet::Inferred } else { Quiet::Confirmed }, "{recording}");
-        assert_eq!((scavenging.stopped, scavenging.auto_paused), (None, false), "{recording}");
+        assert_eq!(
+            scavenging.quiet,
+            if old {
+                Quiet::Inferred
+            } else {
+                Quiet::Confirmed
+            },
+            "{recording}"
+        );
+        assert_eq!(
+            (scavenging.stopped, scavenging.auto_paused),
+            (None, false),
+            "{recording}"
+        );
         quiet.release().unwrap();
-        assert!(setting.posts("").is_empty(), "{recording}: {:?}", setting.posts(""));
+        assert!(
+            setting.posts("").is_empty(),
+            "{recording}: {:?}",
+            setting.posts("")
+        );
         assert_eq!(setting.records(), 0, "{recording}");
     }
 }
@@ -115,14 +185,30 @@ fn stops_a_scavenge_and_gives_it_back() {
         let scavenge = setting.node.start_scavenge(None).unwrap().to_string();
         let quiet = setting.quiesce(&session).unwrap();
         assert_eq!(setting.node.current_scavenge(), None, "{recording}");
-        assert_eq!(quiet.scavenging().stopped.as_deref(), Some(scavenge.as_str()), "{recording}");
-        assert_eq!(quiet.debt().unwrap().scavenge.as_ref().unwrap().id, scavenge, "{recording}");
-        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet, "{recording}");
+        assert_eq!(
+            quiet.scavenging().stopped.as_deref(),
+            Some(scavenge.as_str()),
+            "{recording}"
+        );
+        assert_eq!(
+            quiet.debt().unwrap().scavenge.as_ref().unwrap().id,
+            scavenge,
+            "{recording}"
+        );
+        assert_eq!(
+            quiet.still_quiet().unwrap(),
+            Stillness::Quiet,
+            "{recording}"
+        );
         assert_eq!(setting.records(), 1, "{recording}");
         quiet.release().unwrap();
         assert!(!setting.node.owes_scavenge(), "{recording}");
         let old = recording.starts_with("20.10") || recording.starts_with("21.10");
-        let expected = if old { "/admin/scavenge?threads=1" } else { "/admin/scavenge?syncOnly=true&threads=1&throttlePercent=100" };
+        let expected = if old {
+            "/admin/scavenge?threads=1"
+        } else {
+            "/admin/scavenge?syncOnly=true&threads=1&throttlePercent=100"
+        };
         assert_eq!(setting.posts("/admin/scavenge"), [expected], "{recording}");
         assert_eq!(setting.records(), 0, "{recording}");
     }
@@ -130,8 +216,10 @@ fn stops_a_scavenge_and_gives_it_back() {
 
 #[test]
 fn needs_no_answer_to_a_delete() {
-    for (recording, answers_408) in
-        RECORDINGS.into_iter().map(|recording| (recording, true)).chain([("22.10-append", false), ("26.1-append", false)])
+    for (recording, answers_408) in RECORDINGS
+        .into_iter()
+        .map(|recording| (recording, true))
+        .chain([("22.10-append", false), ("26.1-append", false)])
     {
         let setting = Setting::new(recording);
         setting.node.change_quirks(|quirks| {
@@ -142,7 +230,11 @@ fn needs_no_answer_to_a_delete() {
         let session = setting.session();
         setting.node.start_scavenge(None).unwrap();
         let quiet = setting.quiesce(&session).unwrap();
-        assert_eq!(setting.node.current_scavenge(), None, "{recording}: `current` was not awaited");
+        assert_eq!(
+            setting.node.current_scavenge(),
+            None,
+            "{recording}: `current` was not awaited"
+        );
         quiet.release().unwrap();
         assert!(!setting.node.owes_scavenge(), "{recording}");
     }
@@ -152,16 +244,24 @@ fn needs_no_answer_to_a_delete() {
 fn does_not_restart_what_came_to_its_own_end() {
     let setting = Setting::new("24.10-append");
     let session = setting.session();
-    let scavenge = setting.node.start_scavenge(Some(Duration::from_millis(500))).unwrap();
+    let scavenge = setting
+        .node
+        .start_scavenge(Some(Duration::from_millis(500)))
+        .unwrap();
     let quiet = setting.quiesce(&session).unwrap();
     assert_eq!(quiet.scavenging().stopped, Some(scavenge.to_string()));
     std::mem::forget(quiet);
     // It was stopped after all, and somebody else let it finish.
-    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
     let ledger = setting.after_crash();
     let running = setting.node.start_scavenge(None).unwrap();
     setting.release(&ledger).unwrap();
-    assert!(setting.posts("/admin/scavenge").is_empty(), "one runs already");
+    assert!(
+        setting.posts("/admin/scavenge").is_empty(),
+        "one runs already"
+    );
     assert_eq!(setting.node.current_scavenge(), Some(running));
     assert!(ledger.records().unwrap().is_empty());
 }
@@ -170,23 +270,48 @@ fn does_not_restart_what_came_to_its_own_end() {
 fn pauses_auto_scavenge_first_and_resumes_it_last() {
     for proxied in [false, true] {
         let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
-        setting.node.change_quirks(|quirks| quirks.auto_scavenge_proxied = proxied);
+        setting
+            .node
+            .change_quirks(|quirks| quirks.auto_scavenge_proxied = proxied);
         let session = setting.session();
         let scavenge = setting.node.start_scavenge(None).unwrap();
         let quiet = setting.quiesce(&session).unwrap();
-        assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Paused));
+        assert_eq!(
+            setting.node.auto_scavenge(),
+            Some(AutoScavengeState::Paused)
+        );
         assert!(quiet.scavenging().auto_paused);
         assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
         quiet.release().unwrap();
-        assert_ne!(setting.node.auto_scavenge(), Some(AutoScavengeState::Paused));
-        let asked: Vec<String> =
-            setting.node.requests().into_iter().filter(|request| request.method != "GET").map(|request| request.path).collect();
+        assert_ne!(
+            setting.node.auto_scavenge(),
+            Some(AutoScavengeState::Paused)
+        );
+        let asked: Vec<String> = setting
+            .node
+            .requests()
+            .into_iter()
+            .filter(|request| request.method != "GET")
+            .map(|request| request.path)
+            .collect();
         let delete = format!("/admin/scavenge/{scavenge}");
-        let paused = asked.iter().position(|path| path == "/auto-scavenge/pause").unwrap();
+        let paused = asked
+            .iter()
+            .position(|path| path == "/auto-scavenge/pause")
+            .unwrap();
         let stopped = asked.iter().position(|path| *path == delete).unwrap();
-        let given = asked.iter().position(|path| path.starts_with("/admin/scavenge?")).unwrap();
-        let resumed = asked.iter().position(|path| path == "/auto-scavenge/resume").unwrap();
-        assert!(paused < stopped && stopped < given && given < resumed, "{asked:?}");
+        let given = asked
+            .iter()
+            .position(|path| path.starts_with("/admin/scavenge?"))
+            .unwrap();
+        let resumed = asked
+            .iter()
+            .position(|path| path == "/auto-scavenge/resume")
+            .unwrap();
+        assert!(
+            paused < stopped && stopped < given && given < resumed,
+            "{asked:?}"
+        );
         assert_eq!(setting.records(), 0);
     }
 }
@@ -198,39 +323,69 @@ fn leaves_its_own_scavenge_to_auto_scavenge() {
     setting.node.start_scavenge(None).unwrap();
     let quiet = setting.quiesce(&session).unwrap();
     assert_eq!(setting.node.current_scavenge(), None);
-    assert_eq!(quiet.scavenging().stopped, None, "the pause stopped it, and the resume starts it again");
+    assert_eq!(
+        quiet.scavenging().stopped,
+        None,
+        "the pause stopped it, and the resume starts it again"
+    );
     quiet.release().unwrap();
-    let asked: Vec<String> =
-        setting.node.requests().into_iter().filter(|request| request.method != "GET").map(|request| request.path).collect();
+    let asked: Vec<String> = setting
+        .node
+        .requests()
+        .into_iter()
+        .filter(|request| request.method != "GET")
+        .map(|request| request.path)
+        .collect();
     assert_eq!(asked, ["/auto-scavenge/pause", "/auto-scavenge/resume"]);
 }
 
 #[test]
 fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
     let setting = Setting::new("26.1-append");
-    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
+    setting
+        .node
+        .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
     let session = setting.session();
     let node = setting.node.clone();
     let election = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(500));
-        node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting));
+        node.change_quirks(|quirks| {
+            quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting)
+        });
     });
     let quiet = setting.quiesce(&session).unwrap();
     election.join().unwrap();
     assert!(quiet.scavenging().auto_paused);
     quiet.release().unwrap();
-    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Broken);
+    setting
+        .node
+        .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Broken);
     let quiet = setting.quiesce(&session).unwrap();
     assert!(!quiet.scavenging().auto_paused);
     quiet.release().unwrap();
-    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
-    let short = QuietSettings { pausing: Duration::from_millis(300), ..settings() };
-    assert_eq!(quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err().kind(), Kind::Failed);
+    setting
+        .node
+        .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
+    let short = QuietSettings {
+        pausing: Duration::from_millis(300),
+        ..settings()
+    };
+    assert_eq!(
+        quiesce(&session, &setting.ledger, None, short, &setting.run)
+            .map(drop)
+            .unwrap_err()
+            .kind(),
+        Kind::Failed
+    );
 }
 
 #[test]
 fn never_resumes_what_another_paused() {
-    for state in [AutoScavengeState::Paused, AutoScavengeState::Pausing, AutoScavengeState::NotConfigured] {
+    for state in [
+        AutoScavengeState::Paused,
+        AutoScavengeState::Pausing,
+        AutoScavengeState::NotConfigured,
+    ] {
         let setting = Setting::licensed("26.1-append", state);
         let session = setting.session();
         let quiet = setting.quiesce(&session).unwrap();
@@ -247,20 +402,33 @@ fn notices_what_disturbs() {
         let session = setting.session();
         let mut quiet = setting.quiesce(&session).unwrap();
         setting.node.start_scavenge(None).unwrap();
-        let disturbed = |quiet: &OnlineQuiet<'_>| matches!(quiet.still_quiet().unwrap(), Stillness::Disturbed(_));
+        let disturbed = |quiet: &OnlineQuiet<'_>| {
+            matches!(quiet.still_quiet().unwrap(), Stillness::Disturbed(_))
+        };
         assert!(disturbed(&quiet), "{recording}: it runs");
         quiet.settle_again().unwrap();
         assert!(!disturbed(&quiet), "{recording}");
-        setting.node.start_scavenge(Some(Duration::from_millis(10))).unwrap();
+        setting
+            .node
+            .start_scavenge(Some(Duration::from_millis(10)))
+            .unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        assert!(disturbed(&quiet), "{recording}: it ran from beginning to end between two looks");
+        assert!(
+            disturbed(&quiet),
+            "{recording}: it ran from beginning to end between two looks"
+        );
         quiet.release().unwrap();
     }
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
     let quiet = setting.quiesce(&session).unwrap();
-    setting.client().resume_auto_scavenge(Patience::of(&setting.run)).unwrap();
-    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else { panic!("somebody resumed it") };
+    setting
+        .client()
+        .resume_auto_scavenge(Patience::of(&setting.run))
+        .unwrap();
+    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else {
+        panic!("somebody resumed it")
+    };
     assert!(why.contains("resumed"), "{why}");
 }
 
@@ -271,7 +439,9 @@ fn notices_a_restart() {
     let quiet = setting.quiesce(&session).unwrap();
     setting.node.advance_to_mark(Mark::Killed).unwrap();
     setting.node.advance_to_mark(Mark::Ready).unwrap();
-    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else { panic!("the node was restarted") };
+    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else {
+        panic!("the node was restarted")
+    };
     assert!(why.contains("restarted"), "{why}");
     quiet.release().unwrap();
 }
@@ -289,22 +459,39 @@ fn a_crash_is_repaired_from_the_record_alone() {
     assert_eq!(nodes[0].scavenge, Some(scavenge.to_string()));
     assert!(nodes[0].auto_scavenge && !nodes[0].in_use);
     assert_eq!(nodes[0].node, setting.server.url());
-    assert!(plan_release(&ledger, Some("http://other:2113")).unwrap().nodes().is_empty());
-    assert_eq!(plan_release(&ledger, Some(&setting.server.address().to_string())).unwrap().nodes().len(), 1);
+    assert!(
+        plan_release(&ledger, Some("http://other:2113"))
+            .unwrap()
+            .nodes()
+            .is_empty()
+    );
+    assert_eq!(
+        plan_release(&ledger, Some(&setting.server.address().to_string()))
+            .unwrap()
+            .nodes()
+            .len(),
+        1
+    );
 
     setting.release(&ledger).unwrap();
-    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+    assert_eq!(
+        setting.node.auto_scavenge(),
+        Some(AutoScavengeState::Waiting)
+    );
     assert!(!setting.node.owes_scavenge());
     assert!(ledger.records().unwrap().is_empty());
 
     // Twice, also by an old copy of the record: nothing happens.
     setting.node.forget_requests();
     setting.release(&ledger).unwrap();
-    setting.release(&Ledger::open(&setting.directory.path().join("crashed")).unwrap()).unwrap();
+    setting
+        .release(&Ledger::open(&setting.directory.path().join("crashed")).unwrap())
+        .unwrap();
     assert!(setting.posts("").is_empty());
 }
 
-/// Puts what a run leaves on record that dies before it tells a scavenge to stop, so many minutes ago.
+/// Puts what a run leaves on record that dies before it tells a scavenge to stop, so many minutes
+/// ago.
 fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
     let session = setting.session();
     let mut claim = setting.ledger.claim(&session).unwrap();
@@ -316,9 +503,14 @@ fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
     let state = setting.directory.path().join("state");
     for entry in std::fs::read_dir(state).unwrap().map(Result::unwrap) {
         if entry.file_name().to_str().unwrap().ends_with(".json") {
-            let mut debt: serde_json::Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
-            let since: kbackup::clock::Timestamp = debt["scavenge"]["since"].as_str().unwrap().parse().unwrap();
-            debt["scavenge"]["since"] = (since - Duration::from_secs(60) * u32::try_from(minutes).unwrap()).to_string().into();
+            let mut debt: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+            let since: kbackup::clock::Timestamp =
+                debt["scavenge"]["since"].as_str().unwrap().parse().unwrap();
+            debt["scavenge"]["since"] = (since
+                - Duration::from_secs(60) * u32::try_from(minutes).unwrap())
+            .to_string()
+            .into();
             std::fs::write(entry.path(), debt.to_string()).unwrap();
         }
     }
@@ -327,31 +519,55 @@ fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
 #[test]
 fn a_scavenge_that_was_never_told_to_stop_is_not_owed_for_long() {
     let setting = Setting::new("26.1-append");
-    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
     let scavenge = setting.node.start_scavenge(None).unwrap();
     // It may have been told a moment ago, and stop later on.
     on_record(&setting, &scavenge.to_string(), 1, false);
     let error = setting.release(&setting.ledger).unwrap_err();
-    assert!(error.what().contains("not known whether it was told to stop"), "{error}");
+    assert!(
+        error
+            .what()
+            .contains("not known whether it was told to stop"),
+        "{error}"
+    );
     assert_eq!(setting.records(), 1);
     // What was told to stop does, however long it takes.
     on_record(&setting, &scavenge.to_string(), 60, true);
     let error = setting.release(&setting.ledger).unwrap_err();
-    assert!(error.what().contains("was told to stop and still runs"), "{error}");
+    assert!(
+        error.what().contains("was told to stop and still runs"),
+        "{error}"
+    );
     assert_eq!(setting.records(), 1);
 
-    for entry in std::fs::read_dir(setting.directory.path().join("state")).unwrap().map(Result::unwrap) {
+    for entry in std::fs::read_dir(setting.directory.path().join("state"))
+        .unwrap()
+        .map(Result::unwrap)
+    {
         std::fs::remove_file(entry.path()).unwrap();
     }
     on_record(&setting, &scavenge.to_string(), 6, false);
     setting.node.forget_requests();
     setting.release(&setting.ledger).unwrap();
     assert_eq!(setting.records(), 0);
-    assert_eq!(setting.node.current_scavenge(), Some(scavenge), "it goes on");
-    assert!(setting.node.requests().iter().all(|request| request.method == "GET"));
+    assert_eq!(
+        setting.node.current_scavenge(),
+        Some(scavenge),
+        "it goes on"
+    );
+    assert!(
+        setting
+            .node
+            .requests()
+            .iter()
+            .all(|request| request.method == "GET")
+    );
 }
 
-/// The request had arrived: what stops while it is watched is given back, and so is what stops later.
+/// The request had arrived: what stops while it is watched is given back, and so is what stops
+/// later.
 #[test]
 fn a_scavenge_that_stops_late_is_given_back() {
     let setting = Setting::new("26.1-append");
@@ -361,7 +577,10 @@ fn a_scavenge_that_stops_late_is_given_back() {
     });
     let scavenge = setting.node.start_scavenge(None).unwrap().to_string();
     on_record(&setting, &scavenge, 6, false);
-    setting.client().stop_scavenge(&scavenge, Patience::of(&setting.run)).unwrap();
+    setting
+        .client()
+        .stop_scavenge(&scavenge, Patience::of(&setting.run))
+        .unwrap();
     assert!(setting.node.current_scavenge().is_some());
     setting.release(&setting.ledger).unwrap();
     assert_eq!(setting.posts("/admin/scavenge").len(), 1);
@@ -373,18 +592,30 @@ fn staging_files_of_killed_runs_go() {
     let setting = Setting::new("26.1-append");
     let plant = |name: &str, age: u64| {
         let path = setting.directory.path().join("state").join(name);
-        std::fs::File::create(&path).unwrap().set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_modified(std::time::SystemTime::now() - Duration::from_secs(age))
+            .unwrap();
         path
     };
     let (old, young) = (plant(".aB3xY9.tmp", 7200), plant(".cD4zW8.tmp", 60));
-    setting.quiesce(&setting.session()).unwrap().release().unwrap();
-    assert!(!old.exists() && young.exists(), "what is young may be another run's");
+    setting
+        .quiesce(&setting.session())
+        .unwrap()
+        .release()
+        .unwrap();
+    assert!(
+        !old.exists() && young.exists(),
+        "what is young may be another run's"
+    );
 }
 
 #[test]
 fn giving_back_twice_is_harmless() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
-    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
     let session = setting.session();
     setting.node.start_scavenge(None).unwrap();
     let quiet = setting.quiesce(&session).unwrap();
@@ -407,9 +638,15 @@ fn the_next_run_gives_back_what_a_crash_left() {
     std::mem::forget(setting.quiesce(&session).unwrap());
     let ledger = setting.after_crash();
     let quiet = quiesce(&session, &ledger, None, settings(), &setting.run).unwrap();
-    assert!(quiet.scavenging().auto_paused, "the log of this backup says paused as well");
+    assert!(
+        quiet.scavenging().auto_paused,
+        "the log of this backup says paused as well"
+    );
     quiet.release().unwrap();
-    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+    assert_eq!(
+        setting.node.auto_scavenge(),
+        Some(AutoScavengeState::Waiting)
+    );
     assert!(!setting.node.owes_scavenge());
 }
 
@@ -432,7 +669,10 @@ fn another_node_is_never_given_anything() {
     one.node.start_scavenge(None).unwrap();
     std::mem::forget(one.quiesce(&session).unwrap());
     let ledger = one.after_crash();
-    let error = plan_release(&ledger, None).unwrap().execute(&ledger, |_| Ok(other.client()), &one.run).unwrap_err();
+    let error = plan_release(&ledger, None)
+        .unwrap()
+        .execute(&ledger, |_| Ok(other.client()), &one.run)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(other.posts("").is_empty());
     assert_eq!(ledger.records().unwrap().len(), 1, "it is still owed");
@@ -447,7 +687,11 @@ fn one_run_at_a_time_keeps_a_node_quiet() {
     assert_eq!(error.kind(), Kind::Locked);
     assert!(plan_release(&setting.ledger, None).unwrap().nodes()[0].in_use);
     setting.release(&setting.ledger).unwrap();
-    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Paused), "a run at work is left alone");
+    assert_eq!(
+        setting.node.auto_scavenge(),
+        Some(AutoScavengeState::Paused),
+        "a run at work is left alone"
+    );
     quiet.release().unwrap();
     setting.quiesce(&session).unwrap().release().unwrap();
 }
@@ -463,12 +707,17 @@ fn gives_back_after_errors_panics_and_interruptions() {
         panic!("on purpose");
     }));
     assert!(outcome.is_err());
-    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+    assert_eq!(
+        (setting.node.auto_scavenge(), setting.records()),
+        (Some(AutoScavengeState::Waiting), 0)
+    );
     assert_eq!(setting.posts("/admin/scavenge").len(), 1);
 
     // An interruption while it waits for the scavenge to stop.
     std::thread::sleep(setting.node.quirks().scavenge_duration);
-    setting.node.change_quirks(|quirks| quirks.cancel_delay = Duration::from_millis(1500));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.cancel_delay = Duration::from_millis(1500));
     setting.node.start_scavenge(None).unwrap();
     let interrupted = Arc::clone(&setting);
     let waker = std::thread::spawn(move || {
@@ -477,9 +726,15 @@ fn gives_back_after_errors_panics_and_interruptions() {
         Instant::now()
     });
     let error = setting.quiesce(&session).map(drop).unwrap_err();
-    assert_eq!(error.kind(), Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Interrupt)));
+    assert_eq!(
+        error.kind(),
+        Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Interrupt))
+    );
     assert!(waker.join().unwrap().elapsed() < Duration::from_secs(2));
-    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+    assert_eq!(
+        (setting.node.auto_scavenge(), setting.records()),
+        (Some(AutoScavengeState::Waiting), 0)
+    );
 }
 
 #[test]
@@ -487,29 +742,51 @@ fn keeps_the_record_where_the_node_is_gone() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
     let quiet = setting.quiesce(&session).unwrap();
-    setting.node.change_quirks(|quirks| quirks.never_answer = true);
+    setting
+        .node
+        .change_quirks(|quirks| quirks.never_answer = true);
     setting.run.interrupt(Signal::Terminate);
     let begun = Instant::now();
     let error = quiet.release().unwrap_err();
     assert_eq!(error.kind(), Kind::Unreachable, "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(8));
     assert_eq!(setting.records(), 1);
-    setting.node.change_quirks(|quirks| quirks.never_answer = false);
+    setting
+        .node
+        .change_quirks(|quirks| quirks.never_answer = false);
     let run = Run::new(Silent);
-    plan_release(&setting.ledger, None).unwrap().execute(&setting.ledger, |_| Ok(setting.client()), &run).unwrap();
-    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+    plan_release(&setting.ledger, None)
+        .unwrap()
+        .execute(&setting.ledger, |_| Ok(setting.client()), &run)
+        .unwrap();
+    assert_eq!(
+        (setting.node.auto_scavenge(), setting.records()),
+        (Some(AutoScavengeState::Waiting), 0)
+    );
 }
 
 #[test]
 fn refuses_a_node_without_admin_api() {
     for recording in RECORDINGS {
         let setting = Setting::new(recording);
-        setting.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
+        setting
+            .node
+            .change_quirks(|quirks| quirks.admin_ui_disabled = true);
         let session = setting.session();
         let error = setting.quiesce(&session).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "{recording}");
         assert!(error.hints()[0].contains("--no-quiesce"));
-        let quiet = quiesce(&session, &setting.ledger, None, QuietSettings { quiesce: false, ..settings() }, &setting.run).unwrap();
+        let quiet = quiesce(
+            &session,
+            &setting.ledger,
+            None,
+            QuietSettings {
+                quiesce: false,
+                ..settings()
+            },
+            &setting.run,
+        )
+        .unwrap();
         assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
         assert_eq!(quiet.scavenging().quiet, Quiet::NotAsked);
         quiet.release().unwrap();
@@ -519,29 +796,57 @@ fn refuses_a_node_without_admin_api() {
 #[test]
 fn gives_up_on_what_does_not_come_to_rest() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::InProgress);
-    setting.node.change_quirks(|quirks| quirks.pausing_for = Duration::from_secs(2));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.pausing_for = Duration::from_secs(2));
     let session = setting.session();
-    let short = QuietSettings { pausing: Duration::from_millis(300), ..settings() };
-    let error = quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err();
+    let short = QuietSettings {
+        pausing: Duration::from_millis(300),
+        ..settings()
+    };
+    let error = quiesce(&session, &setting.ledger, None, short, &setting.run)
+        .map(drop)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
-    assert!(!setting.posts("/auto-scavenge/resume").is_empty(), "it was resumed once it had paused");
+    assert!(
+        !setting.posts("/auto-scavenge/resume").is_empty(),
+        "it was resumed once it had paused"
+    );
     assert_eq!(setting.records(), 0);
 
     let setting = Setting::new("26.1-append");
-    setting.node.change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(60));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(60));
     setting.node.start_scavenge(None).unwrap();
     let session = setting.session();
-    let short = QuietSettings { stopping: Duration::from_millis(500), ..settings() };
-    let error = quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err();
+    let short = QuietSettings {
+        stopping: Duration::from_millis(500),
+        ..settings()
+    };
+    let error = quiesce(&session, &setting.ledger, None, short, &setting.run)
+        .map(drop)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
-    assert_eq!(setting.records(), 1, "it was told to stop, and has to be given back once it has");
+    assert_eq!(
+        setting.records(),
+        1,
+        "it was told to stop, and has to be given back once it has"
+    );
 }
 
 #[test]
 fn the_record_is_private_and_holds_no_secret() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
-    let credentials = kbackup::node::Credentials::Basic { user: "ops".to_owned(), password: "hunter2".into() };
-    let connection = Connection { limits: limits(), credentials: Some(credentials), ..Connection::new(setting.server.url()) };
+    let credentials = kbackup::node::Credentials::Basic {
+        user: "ops".to_owned(),
+        password: "hunter2".into(),
+    };
+    let connection = Connection {
+        limits: limits(),
+        credentials: Some(credentials),
+        ..Connection::new(setting.server.url())
+    };
     let session = Session::open(Client::new(&connection).unwrap(), &setting.run).unwrap();
     let quiet = setting.quiesce(&session).unwrap();
     let state = setting.directory.path().join("state");
@@ -560,7 +865,11 @@ fn the_record_is_private_and_holds_no_secret() {
 fn tells_a_record_that_cannot_be_read() {
     let setting = Setting::new("26.1-append");
     let path = setting.directory.path().join("state").join("x.json");
-    for (text, kind) in [("", Kind::StoredCorrupt), ("{\"format\": 1}", Kind::StoredCorrupt), ("{\"format\": 99}", Kind::Refused)] {
+    for (text, kind) in [
+        ("", Kind::StoredCorrupt),
+        ("{\"format\": 1}", Kind::StoredCorrupt),
+        ("{\"format\": 99}", Kind::Refused),
+    ] {
         std::fs::write(&path, text).unwrap();
         assert_eq!(setting.ledger.records().unwrap_err().kind(), kind, "{text}");
     }
@@ -572,10 +881,20 @@ fn asks_old_servers_without_stopping_anything() {
         let setting = Setting::new(recording);
         let client = setting.client();
         let patience = Patience::of(&setting.run);
-        assert_eq!(client.current_scavenge_of_old_server(patience).unwrap(), Current::Idle);
+        assert_eq!(
+            client.current_scavenge_of_old_server(patience).unwrap(),
+            Current::Idle
+        );
         let scavenge = setting.node.start_scavenge(None).unwrap();
-        assert_eq!(client.current_scavenge_of_old_server(patience).unwrap(), Current::Running(scavenge.to_string()));
-        assert_eq!(setting.node.current_scavenge(), Some(scavenge), "it still runs");
+        assert_eq!(
+            client.current_scavenge_of_old_server(patience).unwrap(),
+            Current::Running(scavenge.to_string())
+        );
+        assert_eq!(
+            setting.node.current_scavenge(),
+            Some(scavenge),
+            "it still runs"
+        );
     }
 }
 
@@ -585,13 +904,33 @@ fn looks_at_scavenging_and_changes_nothing() {
         let setting = Setting::new(recording);
         let (client, patience) = (setting.client(), Patience::of(&setting.run));
         let look = || look_at_scavenging(&client, patience).unwrap();
-        assert_eq!(look(), NodeScavenging { current: Current::Idle, auto: Some(kbackup::node::AutoScavenge::Absent) }, "{recording}");
+        assert_eq!(
+            look(),
+            NodeScavenging {
+                current: Current::Idle,
+                auto: Some(kbackup::node::AutoScavenge::Absent)
+            },
+            "{recording}"
+        );
         let scavenge = setting.node.start_scavenge(None).unwrap();
-        assert_eq!(look().current, Current::Running(scavenge.to_string()), "{recording}");
-        assert_eq!(setting.node.current_scavenge(), Some(scavenge), "{recording}: it still runs");
-        setting.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
+        assert_eq!(
+            look().current,
+            Current::Running(scavenge.to_string()),
+            "{recording}"
+        );
+        assert_eq!(
+            setting.node.current_scavenge(),
+            Some(scavenge),
+            "{recording}: it still runs"
+        );
+        setting
+            .node
+            .change_quirks(|quirks| quirks.admin_ui_disabled = true);
         assert_eq!(look().current, Current::AdminDisabled, "{recording}");
-        assert!(setting.posts("").is_empty() && setting.records() == 0, "{recording}");
+        assert!(
+            setting.posts("").is_empty() && setting.records() == 0,
+            "{recording}"
+        );
     }
     use kbackup::node::AutoScavenge as Auto;
     for (state, seen) in [
@@ -600,13 +939,26 @@ fn looks_at_scavenging_and_changes_nothing() {
         (AutoScavengeState::Paused, Auto::Paused),
     ] {
         let setting = Setting::licensed("26.1-append", state);
-        assert_eq!(look_at_scavenging(&setting.client(), Patience::of(&setting.run)).unwrap().auto, Some(seen));
+        assert_eq!(
+            look_at_scavenging(&setting.client(), Patience::of(&setting.run))
+                .unwrap()
+                .auto,
+            Some(seen)
+        );
         assert_eq!(setting.node.auto_scavenge(), Some(state));
     }
     let setting = Setting::new("26.1-append");
-    setting.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
+    setting
+        .node
+        .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
     let seen = look_at_scavenging(&setting.client(), Patience::of(&setting.run)).unwrap();
-    assert_eq!(seen, NodeScavenging { current: Current::Idle, auto: None });
+    assert_eq!(
+        seen,
+        NodeScavenging {
+            current: Current::Idle,
+            auto: None
+        }
+    );
 }
 
 /// What was taken and is not back yet, and how long each pause was.
@@ -625,7 +977,10 @@ impl Observer for Pauses {
         match event {
             Event::Taken { what, .. } => assert!(seen.owed.insert(what), "{what} was taken twice"),
             Event::GivenBack { what, after } | Event::NotOwed { what, after } => {
-                assert!(seen.owed.remove(what), "{what} was given back and never taken");
+                assert!(
+                    seen.owed.remove(what),
+                    "{what} was given back and never taken"
+                );
                 seen.lengths.push((what, *after));
             }
             _ => {}
@@ -646,21 +1001,42 @@ fn every_pause_can_be_measured() {
     const PAUSE: Duration = Duration::from_millis(1200);
     let pauses = Pauses::default();
     let mut setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
-    setting.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+    setting
+        .node
+        .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
     setting.run = Run::new(pauses.clone());
     let session = setting.session();
     let assert_both = |least: Duration| {
         let lengths = pauses.lengths();
-        assert_eq!(lengths.iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["scavenge", "auto-scavenge"]);
-        assert!(lengths.iter().all(|(_, after)| *after >= least && *after < Duration::from_secs(30)), "{lengths:?}");
+        assert_eq!(
+            lengths.iter().map(|(what, _)| *what).collect::<Vec<_>>(),
+            ["scavenge", "auto-scavenge"]
+        );
+        assert!(
+            lengths
+                .iter()
+                .all(|(_, after)| *after >= least && *after < Duration::from_secs(30)),
+            "{lengths:?}"
+        );
     };
     setting.node.start_scavenge(None).unwrap();
     // Released, dropped, and dropped while it was being taken.
     for how in 0..3 {
         if how == 2 {
-            setting.node.change_quirks(|quirks| quirks.cancel_delay = PAUSE);
-            let short = QuietSettings { stopping: Duration::from_millis(200), ..settings() };
-            assert_eq!(quiesce(&session, &setting.ledger, None, short, &setting.run).map(drop).unwrap_err().kind(), Kind::Unstable);
+            setting
+                .node
+                .change_quirks(|quirks| quirks.cancel_delay = PAUSE);
+            let short = QuietSettings {
+                stopping: Duration::from_millis(200),
+                ..settings()
+            };
+            assert_eq!(
+                quiesce(&session, &setting.ledger, None, short, &setting.run)
+                    .map(drop)
+                    .unwrap_err()
+                    .kind(),
+                Kind::Unstable
+            );
             assert_both(Duration::from_millis(200));
             continue;
         }
@@ -673,7 +1049,9 @@ fn every_pause_can_be_measured() {
         }
         assert_both(PAUSE);
     }
-    setting.node.change_quirks(|quirks| quirks.cancel_delay = Duration::ZERO);
+    setting
+        .node
+        .change_quirks(|quirks| quirks.cancel_delay = Duration::ZERO);
     // A run that was killed: the next one gives back, and `release` does.
     for by_release in [false, true] {
         let killed = setting.quiesce(&session).unwrap();
@@ -683,7 +1061,11 @@ fn every_pause_can_be_measured() {
         }
         drop(setting.after_crash());
         std::fs::remove_dir_all(setting.directory.path().join("state")).unwrap();
-        std::fs::rename(setting.directory.path().join("crashed"), setting.directory.path().join("state")).unwrap();
+        std::fs::rename(
+            setting.directory.path().join("crashed"),
+            setting.directory.path().join("state"),
+        )
+        .unwrap();
         setting.ledger = Ledger::open(&setting.directory.path().join("state")).unwrap();
         std::thread::sleep(PAUSE);
         if by_release {
@@ -699,7 +1081,10 @@ fn every_pause_can_be_measured() {
 #[test]
 fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
     let limit = Duration::from_millis(1500);
-    let brief = QuietSettings { longest: limit, ..settings() };
+    let brief = QuietSettings {
+        longest: limit,
+        ..settings()
+    };
     let too_long = Kind::Interrupted(kbackup::error::Cause::PausedTooLong);
 
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
@@ -714,21 +1099,45 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
     };
     assert_eq!((error.kind(), error.kind().exit_code()), (too_long, 22));
     quiet.release().unwrap();
-    assert_eq!((setting.node.auto_scavenge(), setting.records()), (Some(AutoScavengeState::Waiting), 0));
+    assert_eq!(
+        (setting.node.auto_scavenge(), setting.records()),
+        (Some(AutoScavengeState::Waiting), 0)
+    );
 
-    // It ends the wait for a scavenge that takes its time to stop, and waits on until that can be given back.
+    // It ends the wait for a scavenge that takes its time to stop, and waits on until that can be
+    // given back.
     let setting = Setting::new("26.1-append");
-    setting.node.change_quirks(|quirks| quirks.cancel_delay = limit * 3);
-    setting.node.start_scavenge(Some(Duration::from_secs(3600))).unwrap();
+    setting
+        .node
+        .change_quirks(|quirks| quirks.cancel_delay = limit * 3);
+    setting
+        .node
+        .start_scavenge(Some(Duration::from_secs(3600)))
+        .unwrap();
     let session = setting.session();
-    let error = quiesce(&session, &setting.ledger, None, brief.clone(), &setting.run).map(drop).unwrap_err();
+    let error = quiesce(&session, &setting.ledger, None, brief.clone(), &setting.run)
+        .map(drop)
+        .unwrap_err();
     assert_eq!(error.kind(), too_long);
-    assert_eq!((setting.records(), setting.node.owes_scavenge()), (0, false));
+    assert_eq!(
+        (setting.records(), setting.node.owes_scavenge()),
+        (0, false)
+    );
 
     // Nothing is taken: no time runs.
     let setting = Setting::new("26.1-append");
     let session = setting.session();
-    let quiet = quiesce(&session, &setting.ledger, None, QuietSettings { longest: Duration::ZERO, ..settings() }, &setting.run).unwrap();
+    let quiet = quiesce(
+        &session,
+        &setting.ledger,
+        None,
+        QuietSettings {
+            longest: Duration::ZERO,
+            ..settings()
+        },
+        &setting.run,
+    )
+    .unwrap();
     setting.run.pause(Duration::from_millis(200)).unwrap();
     quiet.release().unwrap();
 
@@ -737,7 +1146,17 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
     let session = setting.session();
     std::mem::forget(setting.quiesce(&session).unwrap());
     let quiet = quiesce(&session, &setting.after_crash(), None, brief, &setting.run).unwrap();
-    assert_eq!(setting.run.pause(Duration::from_secs(20)).unwrap_err().kind(), too_long);
+    assert_eq!(
+        setting
+            .run
+            .pause(Duration::from_secs(20))
+            .unwrap_err()
+            .kind(),
+        too_long
+    );
     quiet.release().unwrap();
-    assert_eq!(setting.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+    assert_eq!(
+        setting.node.auto_scavenge(),
+        Some(AutoScavengeState::Waiting)
+    );
 }

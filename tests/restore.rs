@@ -1,6 +1,11 @@
 //! Backups of real nodes' directories, made by hand, and what a restore makes of them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 mod again;
 mod plans;
@@ -18,16 +23,26 @@ use stage::{Stage, Start, assert_restored, contents, request, run, start};
 
 #[test]
 fn brings_back_every_directory_of_a_real_node() {
-    let stopped = DataDirectory::all().unwrap().map(|data| data.unwrap().name).filter(|name| {
-        // Of a node that was killed, the writer's position is not known to be a boundary.
-        !name.ends_with("killed") && !name.ends_with("bad-index")
-    });
+    let stopped = DataDirectory::all()
+        .unwrap()
+        .map(|data| data.unwrap().name)
+        .filter(|name| {
+            // Of a node that was killed, the writer's position is not known to be a boundary.
+            !name.ends_with("killed") && !name.ends_with("bad-index")
+        });
     for name in stopped {
         let stage = Stage::new(&name);
         let report = stage.restore(&stage.request());
         assert!(report.failure().is_none(), "{name}: {:?}", report.failure());
-        assert_restored(&stage, &stage.target("target"), stage.data.checkpoint("writer").unwrap());
-        let ready = Request { ready: true, ..request(&[&stage.target("ready")]) };
+        assert_restored(
+            &stage,
+            &stage.target("target"),
+            stage.data.checkpoint("writer").unwrap(),
+        );
+        let ready = Request {
+            ready: true,
+            ..request(&[&stage.target("ready")])
+        };
         assert!(stage.restore(&ready).failure().is_none(), "{name}");
         assert_restored(&stage, &stage.target("ready"), -1);
     }
@@ -42,7 +57,12 @@ fn owner_and_modes_are_what_a_server_needs() {
         let entry = entry.unwrap();
         let status = entry.metadata().unwrap();
         if root {
-            assert_eq!((status.uid(), status.gid()), (1001, 1002), "{}", entry.path().display());
+            assert_eq!(
+                (status.uid(), status.gid()),
+                (1001, 1002),
+                "{}",
+                entry.path().display()
+            );
         }
         let name = entry.file_name().to_str().unwrap();
         let expected = match name {
@@ -53,7 +73,11 @@ fn owner_and_modes_are_what_a_server_needs() {
             _ => status.permissions().mode() & 0o777 | 0o600,
         };
         assert_eq!(status.permissions().mode() & 0o7777, expected, "{name}");
-        assert_eq!(status.nlink() > 1, entry.file_type().is_dir() && status.nlink() > 1, "{name} is a hard link");
+        assert_eq!(
+            status.nlink() > 1,
+            entry.file_type().is_dir() && status.nlink() > 1,
+            "{name} is a hard link"
+        );
     }
 }
 
@@ -61,9 +85,22 @@ fn owner_and_modes_are_what_a_server_needs() {
 fn holes_stay_holes() {
     let stage = Stage::new("26.1-append");
     stage.restore(&stage.request());
-    let active = stage.target("target").join("chunk-000004.000000").metadata().unwrap();
-    let data = 128 + stage.manifest.log.chunk_size.local(stage.manifest.log.position.position());
-    assert!(active.blocks() * 512 <= data.next_multiple_of(64 * 1024), "{} blocks for {data} bytes", active.blocks());
+    let active = stage
+        .target("target")
+        .join("chunk-000004.000000")
+        .metadata()
+        .unwrap();
+    let data = 128
+        + stage
+            .manifest
+            .log
+            .chunk_size
+            .local(stage.manifest.log.position.position());
+    assert!(
+        active.blocks() * 512 <= data.next_multiple_of(64 * 1024),
+        "{} blocks for {data} bytes",
+        active.blocks()
+    );
 }
 
 #[test]
@@ -74,15 +111,29 @@ fn corruption_in_the_repository_is_never_passed_on() {
         let report = stage.restore(&stage.request());
         let failure = report.failure().expect("the damage was not seen");
         assert_eq!(failure.kind(), Kind::StoredCorrupt, "{failure}");
-        assert!(failure.hints().iter().any(|hint| hint.contains("no server starts")), "{:?}", failure.hints());
-        assert_eq!(start(&stage.target("target"), &stage.manifest), Start::Refused);
+        assert!(
+            failure
+                .hints()
+                .iter()
+                .any(|hint| hint.contains("no server starts")),
+            "{:?}",
+            failure.hints()
+        );
+        assert_eq!(
+            start(&stage.target("target"), &stage.manifest),
+            Start::Refused
+        );
     }
 }
 
 #[test]
 fn several_targets_stand_alone() {
     let stage = Stage::new("26.1-append");
-    let (one, two, three) = (stage.target("one"), stage.target("two"), stage.target("three"));
+    let (one, two, three) = (
+        stage.target("one"),
+        stage.target("two"),
+        stage.target("three"),
+    );
     let request = request(&[&one, &two, &three]);
     let plan = stage.plan(&request).unwrap();
     std::fs::create_dir(&two).unwrap();
@@ -105,11 +156,21 @@ fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
     for name in ["20.10-append", "23.10-append", "26.1-append"] {
         let end = 4 * 262_144;
         let stage = Stage::at(name, tempfile::tempdir().unwrap(), Some(end), |_| ());
-        assert!(!stage.manifest.files.iter().any(|row| row.path.file_name() == "chunk-000004.000000"));
+        assert!(
+            !stage
+                .manifest
+                .files
+                .iter()
+                .any(|row| row.path.file_name() == "chunk-000004.000000")
+        );
         let report = stage.restore(&stage.request());
         assert!(report.failure().is_none(), "{name}: {:?}", report.failure());
         assert_restored(&stage, &stage.target("target"), end);
-        let last = stage.target("target").join("chunk-000003.000000").metadata().unwrap();
+        let last = stage
+            .target("target")
+            .join("chunk-000003.000000")
+            .metadata()
+            .unwrap();
         assert_eq!(last.permissions().mode() & 0o777, 0o444, "it is finished");
     }
 }
@@ -119,14 +180,28 @@ fn no_truncation_goes_into_a_scavenged_chunk() {
     let stage = Stage::with("26.1-append", |manifest| {
         let end = manifest.log.position.position();
         let chunk_size = manifest.log.chunk_size;
-        let active = manifest.files.iter_mut().filter_map(|row| row.chunk.as_mut()).next_back().unwrap();
+        let active = manifest
+            .files
+            .iter_mut()
+            .filter_map(|row| row.chunk.as_mut())
+            .next_back()
+            .unwrap();
         assert!(chunk_size.start_of(active.start) < end);
         active.scavenged = true;
     });
     let plan = stage.plan(&stage.request()).unwrap();
     assert_eq!(plan.truncation.value(), None);
-    assert!(plan.warnings.iter().any(|warning| warning.contains("O33")), "{:?}", plan.warnings);
-    assert!(execute(&stage.repository, &plan, &run()).unwrap().failure().is_none());
+    assert!(
+        plan.warnings.iter().any(|warning| warning.contains("O33")),
+        "{:?}",
+        plan.warnings
+    );
+    assert!(
+        execute(&stage.repository, &plan, &run())
+            .unwrap()
+            .failure()
+            .is_none()
+    );
     assert_restored(&stage, &stage.target("target"), -1);
 }
 
@@ -137,9 +212,26 @@ fn a_secondary_index_that_may_be_ahead_stays_behind() {
         manifest.log.read.writer = kbackup::format::WriterPosition(beyond);
     });
     let run = run();
-    let report = execute(&stage.repository, &stage.plan(&stage.request()).unwrap(), &run).unwrap();
+    let report = execute(
+        &stage.repository,
+        &stage.plan(&stage.request()).unwrap(),
+        &run,
+    )
+    .unwrap();
     assert!(report.failure().is_none());
     assert!(!stage.target("target").join("kurrent.ddb").exists());
-    assert!(report.closing.not_inside.iter().any(|note| note.topic == "secondary-index"));
-    assert!(run.warnings().iter().any(|warning| warning.contains("kurrent.ddb")), "{:?}", run.warnings());
+    assert!(
+        report
+            .closing
+            .not_inside
+            .iter()
+            .any(|note| note.topic == "secondary-index")
+    );
+    assert!(
+        run.warnings()
+            .iter()
+            .any(|warning| warning.contains("kurrent.ddb")),
+        "{:?}",
+        run.warnings()
+    );
 }

@@ -10,10 +10,19 @@ use std::process::{Child, Command, Stdio};
 use kbackup::error::Kind;
 use kbackup::event::{Run, Silent};
 use kbackup::manifest::Directories;
-use kbackup::node::{Client, Connection, Doubt, Findings, OfflineQuiet, Patience, Sign, Stillness, probe};
+use kbackup::node::{
+    Client, Connection, Doubt, Findings, OfflineQuiet, Patience, Sign, Stillness, probe,
+};
 use kbackup_testnode::{Mark, Node, Recording};
 
-const RECORDINGS: [&str; 6] = ["20.10-append", "21.10-append", "22.10-append", "23.10-append", "24.10-append", "26.1-append"];
+const RECORDINGS: [&str; 6] = [
+    "20.10-append",
+    "21.10-append",
+    "22.10-append",
+    "23.10-append",
+    "24.10-append",
+    "26.1-append",
+];
 
 fn directories(node: &Node) -> Directories {
     Directories::new(node.db(), None)
@@ -26,7 +35,12 @@ fn look(db: &Path) -> Findings {
 /// A directory as a stopped server leaves it, as far as the probes look.
 fn stopped() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    for name in ["writer.chk", "chaser.chk", "chunk-000000.000000", "kurrent.ddb"] {
+    for name in [
+        "writer.chk",
+        "chaser.chk",
+        "chunk-000000.000000",
+        "kurrent.ddb",
+    ] {
         std::fs::write(directory.path().join(name), [0; 8]).unwrap();
     }
     directory
@@ -47,7 +61,10 @@ impl Holder {
             .unwrap();
         let mut holder = Self(child);
         let mut lines = BufReader::new(holder.0.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("holding")), "the other process holds nothing");
+        assert!(
+            lines.any(|line| line.unwrap().contains("holding")),
+            "the other process holds nothing"
+        );
         holder
     }
 }
@@ -66,9 +83,14 @@ fn holder() {
     let file = match std::env::var("KBACKUP_TEST_HOLD").unwrap().as_str() {
         "reading" => std::fs::File::open(&path).unwrap(),
         what => {
-            let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let file = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&path)
+                .unwrap();
             if what == "fcntl" {
-                rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+                rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+                    .unwrap();
             }
             file
         }
@@ -84,20 +106,40 @@ fn holder() {
 fn sees_every_version_run_and_stop() {
     for recording in RECORDINGS {
         let directory = tempfile::tempdir().unwrap();
-        let node = Node::start(Recording::named(recording).unwrap(), directory.path().join("node")).unwrap();
+        let node = Node::start(
+            Recording::named(recording).unwrap(),
+            directory.path().join("node"),
+        )
+        .unwrap();
         node.advance_to_mark(Mark::Ready).unwrap();
         let findings = look(&node.db());
         for name in ["writer.chk", "chaser.chk", "epoch.chk", "truncate.chk"] {
-            assert!(findings.signs.contains(&Sign::Locked(node.db().join(name))), "{recording} {name}: {findings:?}");
+            assert!(
+                findings.signs.contains(&Sign::Locked(node.db().join(name))),
+                "{recording} {name}: {findings:?}"
+            );
         }
-        let error = findings.refuse("cannot restore into this directory", &node.db(), true).unwrap_err();
+        let error = findings
+            .refuse("cannot restore into this directory", &node.db(), true)
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);
         assert!(error.causes().join(" ").contains("writer.chk"));
         let run = Run::new(Silent);
-        assert_eq!(OfflineQuiet::begin(&directories(&node), &run).map(drop).unwrap_err().kind(), Kind::Refused, "{recording}");
+        assert_eq!(
+            OfflineQuiet::begin(&directories(&node), &run)
+                .map(drop)
+                .unwrap_err()
+                .kind(),
+            Kind::Refused,
+            "{recording}"
+        );
         node.advance_to_end().unwrap();
         assert!(!look(&node.db()).is_running(), "{recording}");
-        assert_eq!(node.lock_conflicts(), Vec::<String>::new(), "{recording}: the probe was in the node's way");
+        assert_eq!(
+            node.lock_conflicts(),
+            Vec::<String>::new(),
+            "{recording}: the probe was in the node's way"
+        );
     }
 }
 
@@ -111,7 +153,10 @@ fn says_nothing_runs_where_nothing_is() {
     // Nothing stays locked.
     let file = std::fs::File::open(directory.path().join("writer.chk")).unwrap();
     file.try_lock().unwrap();
-    assert_eq!(look(directory.path()).signs, [Sign::Locked(directory.path().join("writer.chk"))]);
+    assert_eq!(
+        look(directory.path()).signs,
+        [Sign::Locked(directory.path().join("writer.chk"))]
+    );
 }
 
 #[test]
@@ -120,7 +165,13 @@ fn sees_the_lock_of_the_secondary_index() {
     let path = directory.path().join("kurrent.ddb");
     let holder = Holder::start("fcntl", &path);
     let findings = look(directory.path());
-    assert!(findings.signs.contains(&Sign::DatabaseLocked { path: path.clone(), process: Some(holder.0.id()) }), "{findings:?}");
+    assert!(
+        findings.signs.contains(&Sign::DatabaseLocked {
+            path: path.clone(),
+            process: Some(holder.0.id())
+        }),
+        "{findings:?}"
+    );
     drop(holder);
     assert!(!look(directory.path()).is_running());
 }
@@ -134,14 +185,19 @@ fn sees_who_has_files_open_for_writing() {
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(directory.path(), &link).unwrap();
     let findings = look(&link);
-    let [Sign::Open { process, name, .. }] = findings.signs.as_slice() else { panic!("{findings:?}") };
+    let [Sign::Open { process, name, .. }] = findings.signs.as_slice() else {
+        panic!("{findings:?}")
+    };
     assert_eq!(*process, holder.0.id());
     assert!(!name.is_empty());
     drop(holder);
 
     let _reader = Holder::start("reading", &path);
     let _ours = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    assert!(!look(directory.path()).is_running(), "a reader is no server, and neither are we");
+    assert!(
+        !look(directory.path()).is_running(),
+        "a reader is no server, and neither are we"
+    );
 }
 
 #[test]
@@ -158,7 +214,11 @@ fn sees_a_listening_socket_and_not_a_stale_one() {
 #[test]
 fn asks_the_node_where_it_runs() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(Recording::named("26.1-append").unwrap(), directory.path().join("node")).unwrap();
+    let node = Node::start(
+        Recording::named("26.1-append").unwrap(),
+        directory.path().join("node"),
+    )
+    .unwrap();
     node.advance_to_mark(Mark::Ready).unwrap();
     let server = node.serve().unwrap();
     let client = Client::new(&Connection::new(server.url())).unwrap();
@@ -166,34 +226,62 @@ fn asks_the_node_where_it_runs() {
     let there = probe(&directories(&node), Some((&client, Patience::of(&run)))).unwrap();
     assert!(there.signs.contains(&Sign::Answers(server.url())));
     let other = stopped();
-    let elsewhere = probe(&Directories::new(other.path(), None), Some((&client, Patience::of(&run)))).unwrap();
+    let elsewhere = probe(
+        &Directories::new(other.path(), None),
+        Some((&client, Patience::of(&run))),
+    )
+    .unwrap();
     assert!(!elsewhere.is_running());
 }
 
 #[test]
 fn doubts_refuse_until_confirmed() {
-    let network = Findings { signs: Vec::new(), doubts: vec![Doubt::Network { path: "/db".into(), kind: "NFS" }] };
-    let error = network.refuse("cannot restore", Path::new("/db"), false).unwrap_err();
+    let network = Findings {
+        signs: Vec::new(),
+        doubts: vec![Doubt::Network {
+            path: "/db".into(),
+            kind: "NFS",
+        }],
+    };
+    let error = network
+        .refuse("cannot restore", Path::new("/db"), false)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.hints().join(" ").contains("--confirm"));
-    network.refuse("cannot restore", Path::new("/db"), true).unwrap();
-    let hidden = Findings { signs: Vec::new(), doubts: vec![Doubt::HiddenProcesses(3)] };
-    hidden.refuse("cannot restore", Path::new("/db"), false).unwrap();
+    network
+        .refuse("cannot restore", Path::new("/db"), true)
+        .unwrap();
+    let hidden = Findings {
+        signs: Vec::new(),
+        doubts: vec![Doubt::HiddenProcesses(3)],
+    };
+    hidden
+        .refuse("cannot restore", Path::new("/db"), false)
+        .unwrap();
 }
 
 #[test]
 fn an_offline_backup_notices_a_server_that_came_and_went() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(Recording::named("26.1-kill").unwrap(), directory.path().join("node")).unwrap();
+    let node = Node::start(
+        Recording::named("26.1-kill").unwrap(),
+        directory.path().join("node"),
+    )
+    .unwrap();
     node.advance_to_mark(Mark::Killed).unwrap();
     let run = Run::new(Silent);
     let mut quiet = OfflineQuiet::begin(&directories(&node), &run).unwrap();
     assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
     node.advance_to_mark(Mark::Ready).unwrap();
-    assert!(matches!(quiet.still_quiet().unwrap(), Stillness::Disturbed(_)), "it runs");
+    assert!(
+        matches!(quiet.still_quiet().unwrap(), Stillness::Disturbed(_)),
+        "it runs"
+    );
     assert_eq!(quiet.begin_again().unwrap_err().kind(), Kind::Refused);
     node.advance_to_end().unwrap();
-    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else { panic!("it ran") };
+    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else {
+        panic!("it ran")
+    };
     assert!(why.contains("checkpoints changed"), "{why}");
     quiet.begin_again().unwrap();
     assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);

@@ -1,6 +1,11 @@
-//! Tortures: what an operator fears, done on purpose. `scripts/torture` runs them, in their long form on request; `docs/reliability.md` holds the figures.
+//! Tortures: what an operator fears, done on purpose. `scripts/torture` runs them, in their long
+//! form on request; `docs/reliability.md` holds the figures.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 mod corruption;
 mod disks;
@@ -11,14 +16,22 @@ mod races;
 mod scale;
 mod subject;
 
-/// How often something is done: `short` in every test run, `long` where `scripts/torture NAME long` asks for it.
+/// How often something is done: `short` in every test run, `long` where `scripts/torture NAME long`
+/// asks for it.
 fn amount(short: usize, long: usize) -> usize {
-    if std::env::var_os("KBACKUP_TORTURE").is_some_and(|form| form == "long") { long } else { short }
+    if std::env::var_os("KBACKUP_TORTURE").is_some_and(|form| form == "long") {
+        long
+    } else {
+        short
+    }
 }
 
 /// Where chance begins; a failure names it, and `KBACKUP_TORTURE_SEED` repeats it.
 fn seed() -> u64 {
-    std::env::var("KBACKUP_TORTURE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121)
+    std::env::var("KBACKUP_TORTURE_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20_261_121)
 }
 
 /// Numbers that look like chance and are the same for the same seed.
@@ -53,9 +66,14 @@ impl Chance {
         &choices[self.place(choices.len())]
     }
 
-    /// The next moment to look at: the next one in the long form, by chance one of those to come in the short form, after the first two.
+    /// The next moment to look at: the next one in the long form, by chance one of those to come in
+    /// the short form, after the first two.
     fn next_moment(&mut self, count: u64, steps: u64) -> u64 {
-        let sampled = if count < 2 { 1 } else { 1 + self.place(2 * usize::try_from(steps).unwrap()) };
+        let sampled = if count < 2 {
+            1
+        } else {
+            1 + self.place(2 * usize::try_from(steps).unwrap())
+        };
         count + amount(sampled, 1) as u64
     }
 }

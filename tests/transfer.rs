@@ -1,6 +1,10 @@
 //! What is copied is what was there, holes and hashes included, whichever way the bytes went.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -30,19 +34,34 @@ impl Sparse {
         let file = std::fs::File::create(path).unwrap();
         file.set_len(self.bytes.len() as u64).unwrap();
         for range in &self.written {
-            file.write_all_at(&self.bytes[range.clone()], range.start as u64).unwrap();
+            file.write_all_at(&self.bytes[range.clone()], range.start as u64)
+                .unwrap();
         }
     }
 }
 
 /// Runs of data, of written zeros, and of holes, at lengths that fit no block and some that do.
 fn sparse() -> impl Strategy<Value = Sparse> {
-    let length = prop_oneof![1..9000_usize, (1..5_usize).prop_map(|blocks| blocks * 64 * KIB), Just(1024 * KIB), 1..400 * KIB];
+    let length = prop_oneof![
+        1..9000_usize,
+        (1..5_usize).prop_map(|blocks| blocks * 64 * KIB),
+        Just(1024 * KIB),
+        1..400 * KIB
+    ];
     proptest::collection::vec((0..3_u8, length, any::<u8>()), 0..8).prop_map(|runs| {
-        let mut made = Sparse { bytes: Vec::new(), written: Vec::new() };
+        let mut made = Sparse {
+            bytes: Vec::new(),
+            written: Vec::new(),
+        };
         for (kind, length, seed) in runs {
             let start = made.bytes.len();
-            let byte = |index: usize| if kind == 0 { u8::try_from(index % 251).unwrap().wrapping_add(seed) | 1 } else { 0 };
+            let byte = |index: usize| {
+                if kind == 0 {
+                    u8::try_from(index % 251).unwrap().wrapping_add(seed) | 1
+                } else {
+                    0
+                }
+            };
             made.bytes.extend((0..length).map(byte));
             if kind < 2 {
                 made.written.push(start..start + length);
@@ -58,7 +77,11 @@ fn silent() -> Run {
 
 fn digest(bytes: &[u8]) -> Digest {
     let md5 = <md5::Md5 as md5::Digest>::digest(&bytes[..bytes.len().saturating_sub(16)]);
-    Digest { size: bytes.len() as u64, blake3: Blake3Hash::of(bytes), md5: Some(kbackup::format::Md5Hash(md5.into())) }
+    Digest {
+        size: bytes.len() as u64,
+        blake3: Blake3Hash::of(bytes),
+        md5: Some(kbackup::format::Md5Hash(md5.into())),
+    }
 }
 
 /// Directories on one file system, and where there is one, on another.
@@ -68,9 +91,30 @@ fn targets() -> Vec<tempfile::TempDir> {
     targets
 }
 
-fn copy_whole(source: &dyn ReadAt, length: u64, full_length: u64, live: bool, target: &fs::File) -> Result<Copied, Failure> {
-    let segments = [Segment { source, place: "source", end: length, live, whole: None }];
-    transfer::copy(&Copy { segments: &segments, full_length, md5: true }, target, None, &silent())
+fn copy_whole(
+    source: &dyn ReadAt,
+    length: u64,
+    full_length: u64,
+    live: bool,
+    target: &fs::File,
+) -> Result<Copied, Failure> {
+    let segments = [Segment {
+        source,
+        place: "source",
+        end: length,
+        live,
+        whole: None,
+    }];
+    transfer::copy(
+        &Copy {
+            segments: &segments,
+            full_length,
+            md5: true,
+        },
+        target,
+        None,
+        &silent(),
+    )
 }
 
 /// Bytes that are not in a hole.
@@ -155,7 +199,10 @@ proptest! {
 fn holes_stay_holes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("source");
-    let mut made = Sparse { bytes: vec![0; 16 * KIB * KIB], written: vec![0..70 * KIB, 8 * KIB * KIB..8 * KIB * KIB + 100] };
+    let mut made = Sparse {
+        bytes: vec![0; 16 * KIB * KIB],
+        written: vec![0..70 * KIB, 8 * KIB * KIB..8 * KIB * KIB + 100],
+    };
     for range in made.written.clone() {
         made.bytes[range].fill(3);
     }
@@ -164,9 +211,24 @@ fn holes_stay_holes() {
         for live in [false, true] {
             let copy = place.path().join(format!("copy-{live}"));
             let source = fs::open_source(&path).unwrap();
-            let copied = copy_whole(&source, source.size(), 20 << 20, live, &fs::create_new(&copy, 0o600).unwrap()).unwrap();
-            assert!(allocated(&copy) < 1024 * 1024, "{live}: {}", allocated(&copy));
-            assert!(live || copied.read < 1024 * 1024, "holes are not read: {}", copied.read);
+            let copied = copy_whole(
+                &source,
+                source.size(),
+                20 << 20,
+                live,
+                &fs::create_new(&copy, 0o600).unwrap(),
+            )
+            .unwrap();
+            assert!(
+                allocated(&copy) < 1024 * 1024,
+                "{live}: {}",
+                allocated(&copy)
+            );
+            assert!(
+                live || copied.read < 1024 * 1024,
+                "holes are not read: {}",
+                copied.read
+            );
             assert_eq!(copied.digest.size, 20 << 20);
         }
     }
@@ -185,7 +247,9 @@ impl ReadAt for Failing {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = usize::try_from(self.good.saturating_sub(offset)).unwrap().min(buffer.len());
+        let count = usize::try_from(self.good.saturating_sub(offset))
+            .unwrap()
+            .min(buffer.len());
         buffer[..count].fill(1);
         match self.error {
             Some(error) if count == 0 => Err(std::io::Error::from_raw_os_error(error)),
@@ -201,30 +265,64 @@ fn trouble_with_the_source_is_told_from_trouble_with_the_target() {
         let target = fs::create_new(&directory.path().join(name), 0o600).unwrap();
         copy_whole(source, source.size, source.size, false, &target).unwrap_err()
     };
-    let short = fail(&Failing { size: 5_000_000, good: 3_000_000, error: None }, "short");
-    assert!(matches!(&short, Failure::Short { wanted: 5_000_000, found: 3_000_000, place } if place == "source"), "{short:?}");
+    let short = fail(
+        &Failing {
+            size: 5_000_000,
+            good: 3_000_000,
+            error: None,
+        },
+        "short",
+    );
+    assert!(
+        matches!(&short, Failure::Short { wanted: 5_000_000, found: 3_000_000, place } if place == "source"),
+        "{short:?}"
+    );
     assert_eq!(Error::from(short).kind(), Kind::Unstable);
-    let broken = fail(&Failing { size: 5_000_000, good: 3_000_000, error: Some(5) }, "broken");
+    let broken = fail(
+        &Failing {
+            size: 5_000_000,
+            good: 3_000_000,
+            error: Some(5),
+        },
+        "broken",
+    );
     assert_eq!(broken.source_place(), Some("source"));
     assert_eq!(Error::from(broken).kind(), Kind::Failed);
-    let stale = fail(&Failing { size: 5_000_000, good: 3_000_000, error: Some(116) }, "stale");
+    let stale = fail(
+        &Failing {
+            size: 5_000_000,
+            good: 3_000_000,
+            error: Some(116),
+        },
+        "stale",
+    );
     assert_eq!(Error::from(stale).kind(), Kind::Unstable);
 
     let full = fs::open_for_writing(Path::new("/dev/full")).unwrap();
     let source = vec![1; 100];
-    assert!(matches!(copy_whole(&source, 100, 100, false, &full).unwrap_err(), Failure::Target(_)));
+    assert!(matches!(
+        copy_whole(&source, 100, 100, false, &full).unwrap_err(),
+        Failure::Target(_)
+    ));
 }
 
 #[test]
 fn a_source_that_was_cut_is_short_also_in_its_holes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("source");
-    Sparse { bytes: vec![0; 3 * KIB * KIB], written: Vec::new() }.store(&path);
+    Sparse {
+        bytes: vec![0; 3 * KIB * KIB],
+        written: Vec::new(),
+    }
+    .store(&path);
     for live in [false, true] {
         let source = fs::open_source(&path).unwrap();
         let target = fs::create_new(&directory.path().join(format!("{live}")), 0o600).unwrap();
         let failure = copy_whole(&source, 4 << 20, 4 << 20, live, &target).unwrap_err();
-        assert!(matches!(failure, Failure::Short { found, .. } if found == 3 << 20), "{failure:?}");
+        assert!(
+            matches!(failure, Failure::Short { found, .. } if found == 3 << 20),
+            "{failure:?}"
+        );
     }
 }
 
@@ -239,16 +337,27 @@ struct Shared(Arc<Counting>);
 
 impl Observer for Shared {
     fn observe(&self, event: &Event) {
-        let Event::Progress { bytes } = event else { return };
+        let Event::Progress { bytes } = event else {
+            return;
+        };
         let sum = self.0.bytes.fetch_add(*bytes, Ordering::SeqCst) + bytes;
         if self.0.stop_at.is_some_and(|stop| sum >= stop) {
-            self.0.run.lock().unwrap().as_ref().unwrap().interrupt(Signal::Interrupt);
+            self.0
+                .run
+                .lock()
+                .unwrap()
+                .as_ref()
+                .unwrap()
+                .interrupt(Signal::Interrupt);
         }
     }
 }
 
 fn counting(stop_at: Option<u64>) -> (Arc<Run>, Arc<Counting>) {
-    let counting = Arc::new(Counting { stop_at, ..Counting::default() });
+    let counting = Arc::new(Counting {
+        stop_at,
+        ..Counting::default()
+    });
     let run = Arc::new(Run::new(Shared(counting.clone())));
     *counting.run.lock().unwrap() = Some(run.clone());
     (run, counting)
@@ -261,9 +370,21 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
     std::fs::write(&path, vec![5; 20_000_000]).unwrap();
     let source = fs::open_source(&path).unwrap();
     for live in [false, true] {
-        let segments = [Segment { source: &source, place: "source", end: 20_000_000, live, whole: None }];
-        let plan = Copy { segments: &segments, full_length: 20_000_000, md5: true };
-        let target = |name: &str| fs::create_new(&directory.path().join(format!("{name}-{live}")), 0o600).unwrap();
+        let segments = [Segment {
+            source: &source,
+            place: "source",
+            end: 20_000_000,
+            live,
+            whole: None,
+        }];
+        let plan = Copy {
+            segments: &segments,
+            full_length: 20_000_000,
+            md5: true,
+        };
+        let target = |name: &str| {
+            fs::create_new(&directory.path().join(format!("{name}-{live}")), 0o600).unwrap()
+        };
 
         let (run, count) = counting(None);
         transfer::copy(&plan, &target("all"), None, &run).unwrap();
@@ -289,7 +410,10 @@ fn a_copy_does_not_change_with_its_source() {
     let target = fs::create_new(&to, 0o600).unwrap();
     copy_whole(&source, 100_001, 200_000, false, &target).unwrap();
     source.write_all_at(0, &[2; 300_000]).unwrap();
-    assert_eq!(std::fs::read(&to).unwrap(), [vec![1; 100_001], vec![0; 99_999]].concat());
+    assert_eq!(
+        std::fs::read(&to).unwrap(),
+        [vec![1; 100_001], vec![0; 99_999]].concat()
+    );
 }
 
 /// Reads what is new, and a bit of what it has seen, whenever it is called.
@@ -301,10 +425,17 @@ struct Watching {
 impl Follow for Watching {
     fn follow(&mut self, stored: &dyn ReadAt, end: u64) {
         let mut seen = self.seen.lock().unwrap();
-        let begin = seen.last().copied().unwrap_or_default().saturating_sub(70_000);
+        let begin = seen
+            .last()
+            .copied()
+            .unwrap_or_default()
+            .saturating_sub(70_000);
         let mut bytes = vec![0; usize::try_from(end - begin).unwrap()];
         stored.read_exact_at(begin, &mut bytes).unwrap();
-        assert!(bytes == self.expected[usize::try_from(begin).unwrap()..usize::try_from(end).unwrap()], "{begin} to {end}");
+        assert!(
+            bytes == self.expected[usize::try_from(begin).unwrap()..usize::try_from(end).unwrap()],
+            "{begin} to {end}"
+        );
         assert_eq!(stored.size(), self.expected.len() as u64);
         seen.push(end);
     }
@@ -315,10 +446,20 @@ fn whoever_follows_a_copy_sees_all_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("source");
     // With a hole, with zeros that become one, and with an end that fits no block.
-    let data =
-        |seed: usize, length: usize| -> Vec<u8> { (0..length).map(|index| u8::try_from((index * 7 + seed) % 251).unwrap() | 1).collect() };
+    let data = |seed: usize, length: usize| -> Vec<u8> {
+        (0..length)
+            .map(|index| u8::try_from((index * 7 + seed) % 251).unwrap() | 1)
+            .collect()
+    };
     let sparse = Sparse {
-        bytes: [data(1, 3_000_000), vec![0; 1_000_000], data(2, 2_500_000), vec![0; 200_000], data(3, 12_345)].concat(),
+        bytes: [
+            data(1, 3_000_000),
+            vec![0; 1_000_000],
+            data(2, 2_500_000),
+            vec![0; 200_000],
+            data(3, 12_345),
+        ]
+        .concat(),
         written: vec![0..3_000_000, 4_000_000..6_712_345],
     };
     sparse.store(&path);
@@ -327,12 +468,25 @@ fn whoever_follows_a_copy_sees_all_of_it() {
         for live in [false, true] {
             let target = fs::create_new(&place.path().join(format!("copy-{live}")), 0o600).unwrap();
             let size = sparse.bytes.len() as u64;
-            let segments = [Segment { source: &source, place: "source", end: size, live, whole: None }];
+            let segments = [Segment {
+                source: &source,
+                place: "source",
+                end: size,
+                live,
+                whole: None,
+            }];
             let mut expected = sparse.bytes.clone();
             expected.resize(sparse.bytes.len() + 5000, 0);
             let seen = Arc::default();
-            let mut watching = Watching { expected, seen: Arc::clone(&seen) };
-            let plan = Copy { segments: &segments, full_length: size + 5000, md5: true };
+            let mut watching = Watching {
+                expected,
+                seen: Arc::clone(&seen),
+            };
+            let plan = Copy {
+                segments: &segments,
+                full_length: size + 5000,
+                md5: true,
+            };
             let copied = transfer::copy(&plan, &target, Some(&mut watching), &silent()).unwrap();
             assert_eq!(copied.digest, digest(&watching.expected));
             assert_eq!(seen.lock().unwrap().last(), Some(&size));
@@ -343,14 +497,29 @@ fn whoever_follows_a_copy_sees_all_of_it() {
 /// Copies, and says how many bytes were read.
 fn copied(source: &Path, target: &Path, live: bool, run: &Run) -> u64 {
     let source = fs::open_source(source).unwrap();
-    let segment = Segment { source: &source, place: "source", end: source.size(), live, whole: None };
-    let plan = Copy { segments: &[segment], full_length: source.size(), md5: true };
-    transfer::copy(&plan, &fs::create_new(target, 0o600).unwrap(), None, run).unwrap().read
+    let segment = Segment {
+        source: &source,
+        place: "source",
+        end: source.size(),
+        live,
+        whole: None,
+    };
+    let plan = Copy {
+        segments: &[segment],
+        full_length: source.size(),
+        md5: true,
+    };
+    transfer::copy(&plan, &fs::create_new(target, 0o600).unwrap(), None, run)
+        .unwrap()
+        .read
 }
 
 /// A directory in memory, where the kernel copies, and one wherever temporary files are.
 fn two_places() -> [tempfile::TempDir; 2] {
-    [tempfile::tempdir_in("/dev/shm").unwrap(), tempfile::tempdir().unwrap()]
+    [
+        tempfile::tempdir_in("/dev/shm").unwrap(),
+        tempfile::tempdir().unwrap(),
+    ]
 }
 
 #[test]
@@ -360,19 +529,36 @@ fn every_way_of_copying_keeps_to_the_pace() {
     for place in two_places() {
         let source = place.path().join("source");
         std::fs::write(&source, vec![7; SIZE]).unwrap();
-        for (name, live) in [("by kernel, or past the cache", false), ("by reading", true)] {
+        for (name, live) in [
+            ("by kernel, or past the cache", false),
+            ("by reading", true),
+        ] {
             let run = silent().limited_to(Rate::new(RATE));
             let started = Instant::now();
             // Two threads have one budget.
             let read: u64 = std::thread::scope(|scope| {
-                let copy = |number: u8| copied(&source, &place.path().join(format!("{name} {number}")), live, &run);
+                let copy = |number: u8| {
+                    copied(
+                        &source,
+                        &place.path().join(format!("{name} {number}")),
+                        live,
+                        &run,
+                    )
+                };
                 let threads = [1, 2].map(|number| scope.spawn(move || copy(number)));
-                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .sum()
             });
             assert_eq!(read, 2 * SIZE as u64);
             // An eighth of a second is what may have been saved up.
             let least = Duration::from_millis(read * 1000 / RATE - 125);
-            assert!(started.elapsed() >= least, "{name}: {:?} instead of {least:?}", started.elapsed());
+            assert!(
+                started.elapsed() >= least,
+                "{name}: {:?} instead of {least:?}",
+                started.elapsed()
+            );
         }
     }
 }
@@ -384,8 +570,18 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
     std::fs::write(&source, vec![7; 64 << 20]).unwrap();
     let run = silent().limited_to(Rate::new(Rate::LOWEST));
     let source = fs::open_source(&source).unwrap();
-    let segment = Segment { source: &source, place: "source", end: source.size(), live: false, whole: None };
-    let plan = Copy { segments: &[segment], full_length: source.size(), md5: false };
+    let segment = Segment {
+        source: &source,
+        place: "source",
+        end: source.size(),
+        live: false,
+        whole: None,
+    };
+    let plan = Copy {
+        segments: &[segment],
+        full_length: source.size(),
+        md5: false,
+    };
     let target = fs::create_new(&place.path().join("target"), 0o600).unwrap();
     let result = std::thread::scope(|scope| {
         let copy = scope.spawn(|| transfer::copy(&plan, &target, None, &run));
@@ -398,8 +594,17 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
 
 /// Bytes of a file that are in the page cache; none where nobody can tell.
 fn cached(path: &Path) -> Option<u64> {
-    let output = std::process::Command::new("fincore").args(["--noheadings", "--bytes", "--output", "RES"]).arg(path).output().ok()?;
-    String::from_utf8(output.stdout).ok()?.split_whitespace().next()?.parse().ok()
+    let output = std::process::Command::new("fincore")
+        .args(["--noheadings", "--bytes", "--output", "RES"])
+        .arg(path)
+        .output()
+        .ok()?;
+    String::from_utf8(output.stdout)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn evict(path: &Path) {
@@ -427,11 +632,27 @@ fn the_page_cache_of_the_source_is_as_it_was() {
     // Other programs push files out of the cache, but nobody pulls them in.
     std::fs::read(&hot).unwrap();
     for live in [false, true] {
-        copied(&cold, &place.path().join(format!("copy {live}")), live, &silent());
-        copied(&hot, &place.path().join(format!("hot copy {live}")), live, &silent());
+        copied(
+            &cold,
+            &place.path().join(format!("copy {live}")),
+            live,
+            &silent(),
+        );
+        copied(
+            &hot,
+            &place.path().join(format!("hot copy {live}")),
+            live,
+            &silent(),
+        );
         transfer::hash_file(&fs::open_source(&cold).unwrap(), true, &silent()).unwrap();
     }
     let after = cached(&cold).unwrap();
-    assert!(after <= before.max(SIZE as u64 / 4), "{after} of {SIZE} bytes are cached, {before} were before");
-    assert!(cached(&hot).unwrap() >= SIZE as u64 * 3 / 4, "hot pages were dropped");
+    assert!(
+        after <= before.max(SIZE as u64 / 4),
+        "{after} of {SIZE} bytes are cached, {before} were before"
+    );
+    assert!(
+        cached(&hot).unwrap() >= SIZE as u64 * 3 / 4,
+        "hot pages were dropped"
+    );
 }

@@ -1,6 +1,10 @@
 //! Verifying stored backups: what is intact is said to be, and any flipped byte is named.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -30,8 +34,12 @@ fn second(stage: &Stage) -> Manifest {
     }
     let mut manifest = parent.clone();
     let finished = parent.finished + std::time::Duration::from_secs(60);
-    (manifest.sequence, manifest.kind, manifest.finished) = (parent.sequence + 1, BackupKind::Diff, finished);
-    (manifest.label, manifest.parent) = (Label::new(finished, BackupKind::Diff), Some(parent.label.clone()));
+    (manifest.sequence, manifest.kind, manifest.finished) =
+        (parent.sequence + 1, BackupKind::Diff, finished);
+    (manifest.label, manifest.parent) = (
+        Label::new(finished, BackupKind::Diff),
+        Some(parent.label.clone()),
+    );
     let proven = Proven::unproven(manifest);
     incoming.commit(&proven).unwrap();
     (*proven).clone()
@@ -50,14 +58,30 @@ fn backups_of_every_real_node_are_intact() {
             let report = check(&stage, &Which::Newest, depth);
             assert!(report.is_sound(), "{name} {depth:?} {report:#?}");
             let backup = &report.backups[0];
-            assert_eq!((backup.label.clone(), backup.files), (stage.manifest.label.clone(), stage.manifest.files.len() as u64));
-            let hashed = if depth == Depth::Quick { 0 } else { bytes_of(&stage.manifest) };
+            assert_eq!(
+                (backup.label.clone(), backup.files),
+                (
+                    stage.manifest.label.clone(),
+                    stage.manifest.files.len() as u64
+                )
+            );
+            let hashed = if depth == Depth::Quick {
+                0
+            } else {
+                bytes_of(&stage.manifest)
+            };
             assert_eq!(report.bytes_hashed, hashed, "{name} {depth:?}");
             if depth == Depth::Deep {
-                assert_eq!(Some(backup.records), stage.data.facts["records"].as_u64(), "{name}");
+                assert_eq!(
+                    Some(backup.records),
+                    stage.data.facts["records"].as_u64(),
+                    "{name}"
+                );
                 assert!(backup.entries > 1000, "{name}");
             }
-            let known = remembered(&stage.repository, &backup.label).unwrap().unwrap();
+            let known = remembered(&stage.repository, &backup.label)
+                .unwrap()
+                .unwrap();
             assert_eq!((known.depth, known.findings), (depth, 0));
         }
     }
@@ -75,11 +99,25 @@ fn what_backups_share_is_hashed_once() {
     let row = stage.row(Role::Chunk);
     stage.damage(row);
     let report = check(&stage, &Which::All, Depth::Normal);
-    for (backup, label) in report.backups.iter().zip([&stage.manifest.label, &diff.label]) {
+    for (backup, label) in report
+        .backups
+        .iter()
+        .zip([&stage.manifest.label, &diff.label])
+    {
         assert_eq!(&backup.label, label);
-        assert!(backup.findings.iter().any(|finding| finding.path.as_ref() == Some(&row.path)), "{backup:#?}");
+        assert!(
+            backup
+                .findings
+                .iter()
+                .any(|finding| finding.path.as_ref() == Some(&row.path)),
+            "{backup:#?}"
+        );
     }
-    let one = check(&stage, &Which::Named(vec![stage.manifest.label.clone()]), Depth::Normal);
+    let one = check(
+        &stage,
+        &Which::Named(vec![stage.manifest.label.clone()]),
+        Depth::Normal,
+    );
     assert_eq!(one.backups.len(), 1);
 }
 
@@ -90,15 +128,27 @@ fn a_shallow_look_does_not_hide_what_is_known() {
     assert_eq!(remembered(&stage.repository, label).unwrap(), None);
     check(&stage, &Which::All, Depth::Normal);
     check(&stage, &Which::All, Depth::Quick);
-    assert_eq!(remembered(&stage.repository, label).unwrap().unwrap().depth, Depth::Normal);
+    assert_eq!(
+        remembered(&stage.repository, label).unwrap().unwrap().depth,
+        Depth::Normal
+    );
 
     stage.damage(stage.row(Role::Chunk));
-    assert!(check(&stage, &Which::All, Depth::Quick).is_sound(), "nobody looked at the byte");
+    assert!(
+        check(&stage, &Which::All, Depth::Quick).is_sound(),
+        "nobody looked at the byte"
+    );
     check(&stage, &Which::All, Depth::Normal);
     let known = remembered(&stage.repository, label).unwrap().unwrap();
-    assert!(known.findings > 0 && known.to_string().ends_with("DAMAGED"), "{known}");
+    assert!(
+        known.findings > 0 && known.to_string().ends_with("DAMAGED"),
+        "{known}"
+    );
     check(&stage, &Which::All, Depth::Quick);
-    assert_eq!(remembered(&stage.repository, label).unwrap().unwrap(), known);
+    assert_eq!(
+        remembered(&stage.repository, label).unwrap().unwrap(),
+        known
+    );
 }
 
 #[test]
@@ -107,23 +157,54 @@ fn a_shallow_look_that_finds_something_does_not_replace_what_is_known() {
     let label = &stage.manifest.label;
     stage.damage(stage.row(Role::Chunk));
     check(&stage, &Which::All, Depth::Normal);
-    let stranger = std::path::Path::new(&stage.repository.place()).join("backups").join(label.as_str()).join("db/chunk-000099.000000");
+    let stranger = std::path::Path::new(&stage.repository.place())
+        .join("backups")
+        .join(label.as_str())
+        .join("db/chunk-000099.000000");
     std::fs::write(&stranger, b"").unwrap();
     assert!(!check(&stage, &Which::All, Depth::Quick).is_sound());
     std::fs::remove_file(stranger).unwrap();
-    assert!(check(&stage, &Which::All, Depth::Quick).is_sound(), "nobody looked at the byte");
-    assert!(remembered(&stage.repository, label).unwrap().unwrap().is_damaged());
+    assert!(
+        check(&stage, &Which::All, Depth::Quick).is_sound(),
+        "nobody looked at the byte"
+    );
+    assert!(
+        remembered(&stage.repository, label)
+            .unwrap()
+            .unwrap()
+            .is_damaged()
+    );
 }
 
 #[test]
 fn what_a_manifest_says_and_the_log_does_not_is_found() {
     type Change = fn(&mut Manifest);
     let changes: [(&str, Change, &str); 5] = [
-        ("epoch", |manifest| manifest.log.lineage = serde_json::from_str("[]").unwrap(), "epoch"),
-        ("index commit", |manifest| manifest.log.index_commit = LogPosition::new(5), "another position"),
-        ("a lost row", |manifest| drop(manifest.files.remove(manifest.files.len() / 2)), "does not know this file"),
-        ("the chunk's id", |manifest| chunk(manifest).id = uuid::Uuid::nil(), "header and footer"),
-        ("the position", |manifest| manifest.log.position = serde_json::from_str("1200000").unwrap(), "should hold"),
+        (
+            "epoch",
+            |manifest| manifest.log.lineage = serde_json::from_str("[]").unwrap(),
+            "epoch",
+        ),
+        (
+            "index commit",
+            |manifest| manifest.log.index_commit = LogPosition::new(5),
+            "another position",
+        ),
+        (
+            "a lost row",
+            |manifest| drop(manifest.files.remove(manifest.files.len() / 2)),
+            "does not know this file",
+        ),
+        (
+            "the chunk's id",
+            |manifest| chunk(manifest).id = uuid::Uuid::nil(),
+            "header and footer",
+        ),
+        (
+            "the position",
+            |manifest| manifest.log.position = serde_json::from_str("1200000").unwrap(),
+            "should hold",
+        ),
     ];
     for (what, change, wanted) in changes {
         // The conformance of rows and files is the repository's to see; here it is let through.
@@ -131,31 +212,61 @@ fn what_a_manifest_says_and_the_log_does_not_is_found() {
         let mut manifest = stage.manifest.clone();
         change(&mut manifest);
         manifest.totals = Totals::of(&manifest.files);
-        let place = std::path::Path::new(&stage.repository.place()).join("backups").join(manifest.label.as_str()).join("manifest.json");
+        let place = std::path::Path::new(&stage.repository.place())
+            .join("backups")
+            .join(manifest.label.as_str())
+            .join("manifest.json");
         std::fs::write(place, crate::conformance::text(&manifest)).unwrap();
         let report = check(&stage, &Which::Newest, Depth::Quick);
-        assert!(report.backups[0].findings.iter().any(|finding| finding.what.contains(wanted)), "{what}: {report:#?}");
+        assert!(
+            report.backups[0]
+                .findings
+                .iter()
+                .any(|finding| finding.what.contains(wanted)),
+            "{what}: {report:#?}"
+        );
     }
 }
 
 fn chunk(manifest: &mut Manifest) -> &mut kbackup::manifest::ChunkRow {
-    manifest.files.iter_mut().find_map(|row| row.chunk.as_mut()).unwrap()
+    manifest
+        .files
+        .iter_mut()
+        .find_map(|row| row.chunk.as_mut())
+        .unwrap()
 }
 
 #[test]
 fn a_damaged_manifest_is_a_finding_and_no_backup_an_error() {
     let stage = Stage::new("23.10-append");
     second(&stage);
-    let place = std::path::Path::new(&stage.repository.place()).join("backups").join(stage.manifest.label.as_str()).join("manifest.json");
+    let place = std::path::Path::new(&stage.repository.place())
+        .join("backups")
+        .join(stage.manifest.label.as_str())
+        .join("manifest.json");
     let mut bytes = std::fs::read(&place).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&place, bytes).unwrap();
     let report = check(&stage, &Which::All, Depth::Normal);
-    assert_eq!(report.backups.iter().map(|backup| backup.findings.len()).collect::<Vec<_>>(), [1, 0], "{report:#?}");
+    assert_eq!(
+        report
+            .backups
+            .iter()
+            .map(|backup| backup.findings.len())
+            .collect::<Vec<_>>(),
+        [1, 0],
+        "{report:#?}"
+    );
 
     let unknown: Label = "20200101T000000Z-full".parse().unwrap();
-    let error = verify(&stage.repository, &Which::Named(vec![unknown]), Depth::Quick, &Run::new(Silent)).unwrap_err();
+    let error = verify(
+        &stage.repository,
+        &Which::Named(vec![unknown]),
+        Depth::Quick,
+        &Run::new(Silent),
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
@@ -166,7 +277,13 @@ fn a_lost_file_is_named() {
         let row = stage.row(role);
         std::fs::remove_file(stage.stored(row)).unwrap();
         let report = check(&stage, &Which::Newest, Depth::Normal);
-        assert!(report.backups[0].findings.iter().any(|finding| finding.path.as_ref() == Some(&row.path)), "{role:?} {report:#?}");
+        assert!(
+            report.backups[0]
+                .findings
+                .iter()
+                .any(|finding| finding.path.as_ref() == Some(&row.path)),
+            "{role:?} {report:#?}"
+        );
     }
 }
 
@@ -225,10 +342,25 @@ fn a_quick_look_does_not_hide_what_a_deeper_one_has_found() {
     let stage = Stage::new("26.1-append");
     let label = stage.manifest.label.clone();
     let run = Run::new(Silent);
-    assert!(verify(&stage.repository, &Which::Newest, Depth::Quick, &run).unwrap().is_sound() && run.warnings().is_empty());
+    assert!(
+        verify(&stage.repository, &Which::Newest, Depth::Quick, &run)
+            .unwrap()
+            .is_sound()
+            && run.warnings().is_empty()
+    );
     kbackup::repository::remember_damage(&stage.repository, &label).unwrap();
-    assert!(verify(&stage.repository, &Which::Newest, Depth::Quick, &run).unwrap().is_sound());
-    assert!(run.warnings().concat().contains(&format!("{label} is known to be DAMAGED")), "{:?}", run.warnings());
+    assert!(
+        verify(&stage.repository, &Which::Newest, Depth::Quick, &run)
+            .unwrap()
+            .is_sound()
+    );
+    assert!(
+        run.warnings()
+            .concat()
+            .contains(&format!("{label} is known to be DAMAGED")),
+        "{:?}",
+        run.warnings()
+    );
     // As deep as the look that found it: it speaks for itself.
     let run = Run::new(Silent);
     verify(&stage.repository, &Which::Newest, Depth::Normal, &run).unwrap();
@@ -238,8 +370,19 @@ fn a_quick_look_does_not_hide_what_a_deeper_one_has_found() {
 #[test]
 fn nothing_to_verify_is_no_success_without_a_word() {
     let place = tempfile::tempdir().unwrap();
-    let repository = kbackup::repository::DirectoryRepository::open_or_create(&place.path().join("repo")).unwrap();
+    let repository =
+        kbackup::repository::DirectoryRepository::open_or_create(&place.path().join("repo"))
+            .unwrap();
     let run = Run::new(Silent);
-    assert!(verify(&repository, &Which::All, Depth::Normal, &run).unwrap().backups.is_empty());
-    assert!(run.warnings().concat().contains("nothing was verified"), "{:?}", run.warnings());
+    assert!(
+        verify(&repository, &Which::All, Depth::Normal, &run)
+            .unwrap()
+            .backups
+            .is_empty()
+    );
+    assert!(
+        run.warnings().concat().contains("nothing was verified"),
+        "{:?}",
+        run.warnings()
+    );
 }

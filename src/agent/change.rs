@@ -1,4 +1,5 @@
-//! Wakes the agent soon after its node has written: by the kernel's word where it gives one, and by looking where it does not.
+//! Wakes the agent soon after its node has written: by the kernel's word where it gives one, and by
+//! looking where it does not.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,10 +16,12 @@ use crate::fs;
 
 /// The agent is woken no more often, however much is written.
 const REST: Duration = Duration::from_secs(1);
-/// The checkpoint is looked at so often though nothing was heard: on some network mounts nothing ever is, and the directory may be another one by now.
+/// The checkpoint is looked at so often though nothing was heard: on some network mounts nothing
+/// ever is, and the directory may be another one by now.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Somebody who watches a node's directory. It is heard, never touched: no file of it stays open, and none is locked.
+/// Somebody who watches a node's directory. It is heard, never touched: no file of it stays open,
+/// and none is locked.
 pub(super) struct Watch {
     messages: Sender<Message>,
     woken: Arc<Notify>,
@@ -90,17 +93,28 @@ impl<W: Watcher> Watchman<W> {
                 drop(heard.send(Message::Changed));
             }
         };
-        Self { watcher: W::new(listener, Config::default()), directory: None, writer: None, woken, deaf: None }
+        Self {
+            watcher: W::new(listener, Config::default()),
+            directory: None,
+            writer: None,
+            woken,
+            deaf: None,
+        }
     }
 
-    /// The directory is given up with the first thing that is heard of it, and watched again after a rest: a node that appends thousands of times a second is
-    /// heard once. Each time it is looked at afterwards, so that nothing falls between.
+    /// The directory is given up with the first thing that is heard of it, and watched again after
+    /// a rest: a node that appends thousands of times a second is heard once. Each time it is
+    /// looked at afterwards, so that nothing falls between.
     fn keep(mut self, messages: &Receiver<Message>) {
         loop {
             let began = Instant::now();
             self.listen();
             self.look();
-            let mut next = match messages.recv_timeout(if self.directory.is_some() { LOOK } else { Duration::MAX }) {
+            let mut next = match messages.recv_timeout(if self.directory.is_some() {
+                LOOK
+            } else {
+                Duration::MAX
+            }) {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => None,
                 Ok(message) => Some(message),
@@ -109,7 +123,9 @@ impl<W: Watcher> Watchman<W> {
             while let Some(message) = next {
                 match message {
                     Message::Directory(directory) if directory == self.directory => {}
-                    Message::Directory(directory) => (self.directory, self.writer, self.deaf) = (directory, None, None),
+                    Message::Directory(directory) => {
+                        (self.directory, self.writer, self.deaf) = (directory, None, None)
+                    }
                     Message::Changed => std::thread::sleep(REST.saturating_sub(began.elapsed())),
                     Message::End => return,
                 }
@@ -119,7 +135,9 @@ impl<W: Watcher> Watchman<W> {
     }
 
     fn listen(&mut self) {
-        let Some(directory) = &self.directory else { return };
+        let Some(directory) = &self.directory else {
+            return;
+        };
         let deaf = match &mut self.watcher {
             Ok(watcher) => watcher.watch(directory, RecursiveMode::NonRecursive).err(),
             Err(error) => Some(notify::Error::generic(&error.to_string())),
@@ -127,7 +145,10 @@ impl<W: Watcher> Watchman<W> {
         let deaf = deaf.map(|error| error.to_string());
         if deaf != self.deaf {
             match &deaf {
-                Some(why) => info!("changes of `{}` are not heard of, but looked for: {why}", directory.display()),
+                Some(why) => info!(
+                    "changes of `{}` are not heard of, but looked for: {why}",
+                    directory.display()
+                ),
                 None => info!("changes of `{}` are heard of again", directory.display()),
             }
             self.deaf = deaf;
@@ -142,7 +163,9 @@ impl<W: Watcher> Watchman<W> {
     }
 
     fn look(&mut self) {
-        let Some(directory) = &self.directory else { return };
+        let Some(directory) = &self.directory else {
+            return;
+        };
         let writer = fs::read_small(&Checkpoint::Writer.under(directory), 64).ok();
         if writer.is_some() && writer != self.writer {
             self.writer = writer;
@@ -169,9 +192,15 @@ mod tests {
 
     /// How long it took to be woken; none where it was not.
     fn woken(watch: &Watch, patience: Duration) -> Option<Duration> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let began = Instant::now();
-        runtime.block_on(async { tokio::time::timeout(patience, watch.changed()).await }).ok().map(|()| began.elapsed())
+        runtime
+            .block_on(async { tokio::time::timeout(patience, watch.changed()).await })
+            .ok()
+            .map(|()| began.elapsed())
     }
 
     fn watching<W: Watcher + Send>(db: &Path) -> Watch {
@@ -249,13 +278,20 @@ mod tests {
             write(&db, position);
             assert!(woken(&watch, PATIENCE).is_some(), "it came {round} times");
             write(&db, position + 1);
-            assert!(woken(&watch, PATIENCE).is_some(), "it is another inode, and written to");
+            assert!(
+                woken(&watch, PATIENCE).is_some(),
+                "it is another inode, and written to"
+            );
             if round == 1 {
                 fs::rename(&db, &place.path().join("before")).unwrap();
             }
         }
         write(&place.path().join("before"), 99);
-        assert_eq!(woken(&watch, LOOK * 2), None, "this is not the directory any more");
+        assert_eq!(
+            woken(&watch, LOOK * 2),
+            None,
+            "this is not the directory any more"
+        );
     }
 
     #[test]

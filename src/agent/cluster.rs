@@ -1,4 +1,5 @@
-//! What the other members of a cluster mean for the backups of one: who goes first, and whose backup stands for whose.
+//! What the other members of a cluster mean for the backups of one: who goes first, and whose
+//! backup stands for whose.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +31,8 @@ pub struct Member {
 /// What the repositories of the other members hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClusterFacts {
-    /// The newest good backup of the node's own log that another member has taken; only where one backup for the cluster is enough.
+    /// The newest good backup of the node's own log that another member has taken; only where one
+    /// backup for the cluster is enough.
     pub newest: Option<Sibling>,
     /// When the newest good full of them began.
     pub newest_full: Option<Timestamp>,
@@ -67,17 +69,35 @@ impl Standing {
             return None;
         }
         let mine = place(&node.state, me);
-        let others = node.members.iter().filter(|member| member.is_alive && member.endpoint != me);
-        let mut before: Vec<_> =
-            others.map(|member| place(&member.state, &member.endpoint)).filter(|other| other.0 < UNFIT && *other < mine).collect();
+        let others = node
+            .members
+            .iter()
+            .filter(|member| member.is_alive && member.endpoint != me);
+        let mut before: Vec<_> = others
+            .map(|member| place(&member.state, &member.endpoint))
+            .filter(|other| other.0 < UNFIT && *other < mine)
+            .collect();
         before.sort_unstable();
-        Some(Self { before: before.into_iter().map(|(_, endpoint)| endpoint.to_owned()).collect() })
+        Some(Self {
+            before: before
+                .into_iter()
+                .map(|(_, endpoint)| endpoint.to_owned())
+                .collect(),
+        })
     }
 
-    /// Whom a backup that was due at a time is left to, and until when: `grace` for each that goes before.
-    pub(super) fn leaves_to(&self, due: Timestamp, now: Timestamp, grace: Duration) -> Option<(&str, Timestamp)> {
+    /// Whom a backup that was due at a time is left to, and until when: `grace` for each that goes
+    /// before.
+    pub(super) fn leaves_to(
+        &self,
+        due: Timestamp,
+        now: Timestamp,
+        grace: Duration,
+    ) -> Option<(&str, Timestamp)> {
         let rank = u32::try_from(self.before.len()).unwrap_or(u32::MAX);
-        let until = due.checked_add(SignedDuration::try_from(grace.saturating_mul(rank)).ok()?).ok()?;
+        let until = due
+            .checked_add(SignedDuration::try_from(grace.saturating_mul(rank)).ok()?)
+            .ok()?;
         // A clock that went back lets nobody wait for ever.
         (now < until).then(|| Some((self.before.first()?.as_str(), until)))?
     }
@@ -107,33 +127,59 @@ pub(super) struct OwnLog {
 }
 
 impl OwnLog {
-    /// Reads a few KiB for each election that the log knows, and the header of each chunk; nothing where `before` still holds.
+    /// Reads a few KiB for each election that the log knows, and the header of each chunk; nothing
+    /// where `before` still holds.
     ///
     /// # Errors
     /// What the storage reports, and what is no log.
     pub(super) fn read(directories: &Directories, before: Option<Self>) -> Result<Option<Self>> {
         let path = Checkpoint::Epoch.under(&directories.db);
-        let broken = |error| Error::new(Kind::SourceCorrupt, "no checkpoint").at(&path).because(error);
+        let broken = |error| {
+            Error::new(Kind::SourceCorrupt, "no checkpoint")
+                .at(&path)
+                .because(error)
+        };
         let epoch = checkpoint::position(&fs::read_small(&path, 64)?).map_err(broken)?;
         let Some(epoch) = epoch else { return Ok(None) };
-        let inode = fs::status(&Checkpoint::Writer.under(&directories.db))?.map_or(0, |status| status.inode);
-        if before.as_ref().is_some_and(|before| (before.epoch, before.inode) == (epoch, inode)) {
+        let inode = fs::status(&Checkpoint::Writer.under(&directories.db))?
+            .map_or(0, |status| status.inode);
+        if before
+            .as_ref()
+            .is_some_and(|before| (before.epoch, before.inode) == (epoch, inode))
+        {
             return Ok(before);
         }
         let lineage = proof::lineage(directories, &ChunkSet::read(directories)?, epoch)?;
-        Ok(Some(Self { epoch, inode, lineage }))
+        Ok(Some(Self {
+            epoch,
+            inode,
+            lineage,
+        }))
     }
 
-    /// Whether a backup holds the beginning of this log, or all of it; the log may end a little before it, as this member may lag behind.
+    /// Whether a backup holds the beginning of this log, or all of it; the log may end a little
+    /// before it, as this member may lag behind.
     fn is_in(&self, head: &Head) -> bool {
-        let everything = self.lineage.last().map_or(LogPosition::ZERO, |last| last.position.max(head.log.position.position()));
+        let everything = self.lineage.last().map_or(LogPosition::ZERO, |last| {
+            last.position.max(head.log.position.position())
+        });
         let end = LogPosition::new(everything.get().saturating_add(1)).unwrap_or(everything);
-        matches!(head.log.lineage.relation(head.log.position.position(), &self.lineage, end), Relation::Same { .. })
-            && head.source.identity.database == self.lineage.first().map(|epoch| epoch.id).unwrap_or_default()
+        matches!(
+            head.log
+                .lineage
+                .relation(head.log.position.position(), &self.lineage, end),
+            Relation::Same { .. }
+        ) && head.source.identity.database
+            == self
+                .lineage
+                .first()
+                .map(|epoch| epoch.id)
+                .unwrap_or_default()
     }
 }
 
-/// Looks at the repositories beside the own one. What cannot be read is no obstacle: its member is as if it had no backup.
+/// Looks at the repositories beside the own one. What cannot be read is no obstacle: its member is
+/// as if it had no backup.
 pub(super) fn look(directory: &Path, own: &Path, log: &OwnLog) -> ClusterFacts {
     let mut facts = ClusterFacts::default();
     let own = fs::canonical(own).ok();
@@ -142,26 +188,49 @@ pub(super) fn look(directory: &Path, own: &Path, log: &OwnLog) -> ClusterFacts {
         if fs::canonical(&path).ok() == own {
             continue;
         }
-        let Ok(repository) = DirectoryRepository::open(&path) else { continue };
+        let Ok(repository) = DirectoryRepository::open(&path) else {
+            continue;
+        };
         let name = entry.name.to_string_lossy();
         for (head, label) in good(&repository, log) {
             let made = Made::of(&head);
             if head.kind == BackupKind::Full {
                 facts.newest_full = facts.newest_full.max(Some(made.started));
             }
-            if facts.newest.as_ref().is_none_or(|newest| newest.made.started < made.started) {
-                let member = head.source.identity.endpoint.clone().unwrap_or_else(|| name.clone().into_owned());
-                facts.newest = Some(Sibling { member, place: repository.place(), label, made });
+            if facts
+                .newest
+                .as_ref()
+                .is_none_or(|newest| newest.made.started < made.started)
+            {
+                let member = head
+                    .source
+                    .identity
+                    .endpoint
+                    .clone()
+                    .unwrap_or_else(|| name.clone().into_owned());
+                facts.newest = Some(Sibling {
+                    member,
+                    place: repository.place(),
+                    label,
+                    made,
+                });
             }
         }
     }
     facts
 }
 
-fn good<'a>(repository: &'a DirectoryRepository, log: &'a OwnLog) -> impl Iterator<Item = (Head, Label)> + 'a {
+fn good<'a>(
+    repository: &'a DirectoryRepository,
+    log: &'a OwnLog,
+) -> impl Iterator<Item = (Head, Label)> + 'a {
     let listed = repository.list().unwrap_or_default().into_iter();
-    let ours = listed.filter_map(|listed| Some((listed.head.ok()?, listed.label))).filter(|(head, _)| log.is_in(head));
-    ours.filter(|(head, label)| remembered(repository, label).is_ok_and(|known| is_good(head, known)))
+    let ours = listed
+        .filter_map(|listed| Some((listed.head.ok()?, listed.label)))
+        .filter(|(head, _)| log.is_in(head));
+    ours.filter(|(head, label)| {
+        remembered(repository, label).is_ok_and(|known| is_good(head, known))
+    })
 }
 
 #[cfg(test)]
@@ -189,14 +258,21 @@ mod tests {
     }
 
     fn member(state: &str, number: usize, is_alive: bool) -> Member {
-        Member { endpoint: endpoint(number), state: state.to_owned(), is_alive }
+        Member {
+            endpoint: endpoint(number),
+            state: state.to_owned(),
+            is_alive,
+        }
     }
 
     fn node(number: usize, members: Vec<Member>) -> NodeFacts {
         NodeFacts {
             place: String::new(),
             version: "26.1".to_owned(),
-            state: members.iter().find(|member| member.endpoint == endpoint(number)).map_or_else(String::new, |me| me.state.clone()),
+            state: members
+                .iter()
+                .find(|member| member.endpoint == endpoint(number))
+                .map_or_else(String::new, |me| me.state.clone()),
             scavenge: None,
             db: "/db".into(),
             endpoint: Some(endpoint(number)),
@@ -218,18 +294,40 @@ mod tests {
         let before = |number| Standing::of(&node(number, members())).unwrap().before;
         assert_eq!(before(3), Vec::<String>::new());
         assert_eq!(before(2), [endpoint(3)]);
-        assert_eq!(before(1), [endpoint(3), endpoint(2)], "neither the dead nor those on their way");
+        assert_eq!(
+            before(1),
+            [endpoint(3), endpoint(2)],
+            "neither the dead nor those on their way"
+        );
         assert_eq!(before(4).len(), 3);
-        assert_eq!(Standing::of(&node(1, vec![member("leader", 1, true)])), None, "it is alone");
-        assert_eq!(Standing::of(&NodeFacts { endpoint: None, ..node(1, members()) }), None, "it does not gossip");
+        assert_eq!(
+            Standing::of(&node(1, vec![member("leader", 1, true)])),
+            None,
+            "it is alone"
+        );
+        assert_eq!(
+            Standing::of(&NodeFacts {
+                endpoint: None,
+                ..node(1, members())
+            }),
+            None,
+            "it does not gossip"
+        );
     }
 
     #[test]
     fn each_of_those_before_has_its_grace() {
-        let members = vec![member("leader", 1, true), member("follower", 2, true), member("follower", 3, true)];
+        let members = vec![
+            member("leader", 1, true),
+            member("follower", 2, true),
+            member("follower", 3, true),
+        ];
         let standing = Standing::of(&node(1, members)).unwrap();
         let grace = Duration::from_secs(600);
-        assert_eq!(standing.leaves_to(at(0), at(1199), grace), Some((endpoint(2).as_str(), at(1200))));
+        assert_eq!(
+            standing.leaves_to(at(0), at(1199), grace),
+            Some((endpoint(2).as_str(), at(1200)))
+        );
         assert_eq!(standing.leaves_to(at(0), at(1200), grace), None);
     }
 
@@ -263,9 +361,24 @@ mod tests {
     }
 
     /// What an agent plans that has seen the backups that ended before `seen`.
-    fn planned(who: usize, states: &[&str], taken: &[Taken], seen: i64, now: i64, left_since: Option<i64>, journal: &Journal) -> Plan {
+    fn planned(
+        who: usize,
+        states: &[&str],
+        taken: &[Taken],
+        seen: i64,
+        now: i64,
+        left_since: Option<i64>,
+        journal: &Journal,
+    ) -> Plan {
         let rules = Rules {
-            jobs: Job::ALL.map(|job| Rule { schedule: if job == Job::Diff { "1h".parse().unwrap() } else { Schedule::OFF }, window: None }),
+            jobs: Job::ALL.map(|job| Rule {
+                schedule: if job == Job::Diff {
+                    "1h".parse().unwrap()
+                } else {
+                    Schedule::OFF
+                },
+                window: None,
+            }),
             on_change: OnChange::OFF,
             jitter: Duration::ZERO,
             seed: endpoint(who),
@@ -274,13 +387,35 @@ mod tests {
             grace: Duration::from_secs(600),
         };
         let known = || taken.iter().filter(|taken| taken.ended <= seen);
-        let points =
-            known().filter(|taken| taken.by == who).map(|taken| Point { label: label(taken), made: Some(made(taken)), verified: None });
-        let others = known().filter(|taken| taken.by != who).max_by_key(|taken| taken.began);
-        let sibling = |taken: &Taken| Sibling { member: endpoint(taken.by), place: String::new(), label: label(taken), made: made(taken) };
-        let cluster = ClusterFacts { newest: others.map(sibling), ..ClusterFacts::default() };
-        let members = states.iter().enumerate().map(|(number, state)| member(state, number, true)).collect();
-        let repository = RepositoryFacts { place: String::new(), id: uuid::Uuid::nil(), points: points.collect(), free_bytes: None };
+        let points = known().filter(|taken| taken.by == who).map(|taken| Point {
+            label: label(taken),
+            made: Some(made(taken)),
+            verified: None,
+        });
+        let others = known()
+            .filter(|taken| taken.by != who)
+            .max_by_key(|taken| taken.began);
+        let sibling = |taken: &Taken| Sibling {
+            member: endpoint(taken.by),
+            place: String::new(),
+            label: label(taken),
+            made: made(taken),
+        };
+        let cluster = ClusterFacts {
+            newest: others.map(sibling),
+            ..ClusterFacts::default()
+        };
+        let members = states
+            .iter()
+            .enumerate()
+            .map(|(number, state)| member(state, number, true))
+            .collect();
+        let repository = RepositoryFacts {
+            place: String::new(),
+            id: uuid::Uuid::nil(),
+            points: points.collect(),
+            free_bytes: None,
+        };
         let situation = Situation {
             now: at(now).to_zoned(jiff::tz::TimeZone::UTC),
             started: at(0),
@@ -294,12 +429,16 @@ mod tests {
             turn: None,
             cluster: Some(&cluster),
         };
-        plan(&rules, &situation).into_iter().find(|plan| plan.job == Job::Diff).unwrap()
+        plan(&rules, &situation)
+            .into_iter()
+            .find(|plan| plan.job == Job::Diff)
+            .unwrap()
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// One backup in each period, whoever wakes when, whoever leads, however old what they have seen is, as long as one agent lives; never two at once.
+        /// One backup in each period, whoever wakes when, whoever leads, however old what they have
+        /// seen is, as long as one agent lives; never two at once.
         #[test]
         fn the_cluster_is_backed_up_once_in_each_period(
             agents in proptest::collection::vec((any::<bool>(), 0..AWAKE, 1..=AWAKE, 0..AWAKE), 1..5),

@@ -1,4 +1,5 @@
-//! What the agent is told: its own options, and those of each verb that it runs, from the same flags, environment and file.
+//! What the agent is told: its own options, and those of each verb that it runs, from the same
+//! flags, environment and file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::settings::hook::Hook;
 use crate::settings::{self, Settings};
 use crate::verbs::{Common, node};
 
-/// Where all are backed up one after another, each lets those that are preferred ask for their turn first.
+/// Where all are backed up one after another, each lets those that are preferred ask for their turn
+/// first.
 const STAGGER: Duration = Duration::from_secs(10);
 
 /// Everything that the agent is told.
@@ -45,7 +47,8 @@ impl Configuration {
     /// Resolves what each job is told beside the agent's own settings.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for options of a job that make no sense, where no node is named, and for secrets that cannot be read.
+    /// [`Kind::Usage`] for options of a job that make no sense, where no node is named, and for
+    /// secrets that cannot be read.
     pub fn of(settings: &Settings) -> Result<Self> {
         let [full, diff, verify, expire] = Job::ALL.map(|job| Task::of(job, settings));
         let tasks = [full?, diff?, verify?, expire?];
@@ -54,11 +57,18 @@ impl Configuration {
             return Err(Error::new(Kind::Usage, "these are no settings of an agent"));
         };
         if node::connection(&agent.node, common.secrets)?.is_none() {
-            return Err(Error::new(Kind::Usage, "no node is named").hint("name the node that the agent keeps with `--node URL`"));
+            return Err(Error::new(Kind::Usage, "no node is named")
+                .hint("name the node that the agent keeps with `--node URL`"));
         }
         side_by_side(agent)?;
         let rules = rules(agent, &tasks);
-        Ok(Self { agent: arguments::Agent::clone(agent), common, guard: Guard::of(agent, settings)?, tasks, rules })
+        Ok(Self {
+            agent: arguments::Agent::clone(agent),
+            common,
+            guard: Guard::of(agent, settings)?,
+            tasks,
+            rules,
+        })
     }
 
     /// What a job is told.
@@ -81,7 +91,11 @@ impl Configuration {
 
     /// Everybody who is told something.
     pub(super) fn hooks(&self) -> impl Iterator<Item = &Hook> {
-        self.agent.on_success.iter().chain(&self.agent.on_failure).chain(&self.agent.on_too_old)
+        self.agent
+            .on_success
+            .iter()
+            .chain(&self.agent.on_failure)
+            .chain(&self.agent.on_too_old)
     }
 
     /// When everything takes place.
@@ -93,9 +107,13 @@ impl Configuration {
 
 impl Task {
     fn of(job: Job, settings: &Settings) -> Result<Self> {
-        let settings = settings::resolve_as(job.name(), settings)
-            .map_err(|unresolved| unresolved.into_error(&format!("the options of `{job}` make no sense")))?;
-        Ok(Self { common: Common::of(&settings), verb: settings.arguments.verb })
+        let settings = settings::resolve_as(job.name(), settings).map_err(|unresolved| {
+            unresolved.into_error(&format!("the options of `{job}` make no sense"))
+        })?;
+        Ok(Self {
+            common: Common::of(&settings),
+            verb: settings.arguments.verb,
+        })
     }
 
     /// How much of the machine it may take.
@@ -121,15 +139,27 @@ const fn schedule(agent: &arguments::Agent, job: Job) -> &Schedule {
 
 fn rules(agent: &arguments::Agent, tasks: &[Task; 4]) -> Rules {
     let [full, diff, verify, expire] = tasks;
-    let rule = |job, task: &Task| Rule { schedule: schedule(agent, job).clone(), window: task.window() };
+    let rule = |job, task: &Task| Rule {
+        schedule: schedule(agent, job).clone(),
+        window: task.window(),
+    };
     Rules {
-        jobs: [rule(Job::Full, full), rule(Job::Diff, diff), rule(Job::Verify, verify), rule(Job::Expire, expire)],
+        jobs: [
+            rule(Job::Full, full),
+            rule(Job::Diff, diff),
+            rule(Job::Verify, verify),
+            rule(Job::Expire, expire),
+        ],
         on_change: agent.on_change,
         jitter: agent.jitter.0,
         seed: agent.repository.repo.display().to_string(),
         max_age: agent.max_age.0,
         scavenge_rest: agent.scavenge_rest.0,
-        grace: if agent.cluster == Cluster::One { agent.cluster_grace.0 } else { STAGGER },
+        grace: if agent.cluster == Cluster::One {
+            agent.cluster_grace.0
+        } else {
+            STAGGER
+        },
     }
 }
 

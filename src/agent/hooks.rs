@@ -1,4 +1,5 @@
-//! Tells somebody: a command by its standard input, a place on the web by POST. In the background: nothing waits for it, and each hook is told in order.
+//! Tells somebody: a command by its standard input, a place on the web by POST. In the background:
+//! nothing waits for it, and each hook is told in order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{PipeReader, Read, Write};
@@ -21,7 +22,12 @@ use crate::settings::hook::Hook;
 /// So many messages wait for a hook that is slow; of more, the oldest is lost.
 const WAITING: usize = 16;
 /// Pauses between the attempts to reach a place on the web.
-const PAUSES: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16), Duration::from_secs(64)];
+const PAUSES: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(16),
+    Duration::from_secs(64),
+];
 /// So much of what a command says is written into the log, in bytes.
 const MOST_OUTPUT: usize = 16 * 1024;
 /// Whoever waits for a command looks so often whether the agent is to end.
@@ -29,7 +35,14 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// What is under way when the agent ends has so much time left.
 const LAST: Duration = Duration::from_secs(5);
 /// What no command needs to know of the agent.
-const PRIVATE: [&str; 6] = ["KBACKUP_PASSWORD", "KBACKUP_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"];
+const PRIVATE: [&str; 6] = [
+    "KBACKUP_PASSWORD",
+    "KBACKUP_TOKEN",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "CREDENTIALS_DIRECTORY",
+];
 
 /// Everybody who is told something.
 #[derive(Debug, Clone)]
@@ -49,7 +62,11 @@ struct Lane {
 
 impl Hooks {
     pub(super) fn new(runtime: Handle) -> Self {
-        Self { runtime, lanes: Arc::default(), ending: CancellationToken::new() }
+        Self {
+            runtime,
+            lanes: Arc::default(),
+            ending: CancellationToken::new(),
+        }
     }
 
     /// Tells a hook, soon; each attempt may take as long as `limit`.
@@ -65,7 +82,10 @@ impl Hooks {
             return;
         }
         let (here, of) = (self.clone(), hook.clone());
-        match std::thread::Builder::new().name("hook".to_owned()).spawn(move || here.serve(&of, limit)) {
+        match std::thread::Builder::new()
+            .name("hook".to_owned())
+            .spawn(move || here.serve(&of, limit))
+        {
             Ok(_) => lane.is_busy = true,
             Err(error) => lane.problem = Some(format!("there is no thread for it: {error}")),
         }
@@ -74,7 +94,9 @@ impl Hooks {
     /// What is wrong with those of these hooks that could not be told last time.
     pub(super) fn problems<'a>(&self, hooks: impl Iterator<Item = &'a Hook>) -> Vec<String> {
         let lanes = lock(&self.lanes);
-        let mut problems: Vec<String> = hooks.filter_map(|hook| Some(format!("{hook}: {}", lanes.get(hook)?.problem.as_ref()?))).collect();
+        let mut problems: Vec<String> = hooks
+            .filter_map(|hook| Some(format!("{hook}: {}", lanes.get(hook)?.problem.as_ref()?)))
+            .collect();
         problems.dedup();
         problems
     }
@@ -83,7 +105,9 @@ impl Hooks {
     pub(super) fn end(&self) {
         self.ending.cancel();
         let began = Instant::now();
-        while lock(&self.lanes).values().any(|lane| lane.is_busy) && began.elapsed() < LAST + Duration::from_secs(1) {
+        while lock(&self.lanes).values().any(|lane| lane.is_busy)
+            && began.elapsed() < LAST + Duration::from_secs(1)
+        {
             std::thread::sleep(GLANCE);
         }
     }
@@ -121,14 +145,21 @@ impl Hooks {
             .map_err(|error| in_words(&error.without_url()))?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            let request = client.post(url).header("content-type", "application/json").body(message.to_vec());
+            let request = client
+                .post(url)
+                .header("content-type", "application/json")
+                .body(message.to_vec());
             let problem = match request.send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) if is_passing(answer.status()) => format!("it answered {}", answer.status()),
+                Ok(answer) if is_passing(answer.status()) => {
+                    format!("it answered {}", answer.status())
+                }
                 Ok(answer) => return Err(format!("it answered {}", answer.status())),
                 Err(error) => in_words(&error.without_url()),
             };
-            let Some(pause) = pauses.next().filter(|_| !self.ending.is_cancelled()) else { return Err(problem) };
+            let Some(pause) = pauses.next().filter(|_| !self.ending.is_cancelled()) else {
+                return Err(problem);
+            };
             debug!("a hook is told again in {} s: {problem}", pause.as_secs());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -137,12 +168,23 @@ impl Hooks {
         }
     }
 
-    fn run(&self, hook: &Hook, words: &[String], message: Vec<u8>, limit: Duration) -> Result<(), String> {
+    fn run(
+        &self,
+        hook: &Hook,
+        words: &[String],
+        message: Vec<u8>,
+        limit: Duration,
+    ) -> Result<(), String> {
         let cannot = |error: std::io::Error| format!("cannot start it: {error}");
         let (program, arguments) = words.split_first().ok_or("it names no program")?;
         let (reader, writer) = std::io::pipe().map_err(cannot)?;
         let mut command = Command::new(program);
-        command.args(arguments).process_group(0).stdin(Stdio::piped()).stdout(writer.try_clone().map_err(cannot)?).stderr(writer);
+        command
+            .args(arguments)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(writer.try_clone().map_err(cannot)?)
+            .stderr(writer);
         for name in PRIVATE {
             command.env_remove(name);
         }
@@ -157,12 +199,20 @@ impl Hooks {
         std::thread::spawn(move || drop(said.send(read(reader))));
         let result = self.wait(&mut child, &output, limit);
         let text = result.1;
-        text.lines().filter(|line| !line.trim().is_empty()).for_each(|line| info!(hook = %hook, "{line}"));
+        text.lines()
+            .filter(|line| !line.trim().is_empty())
+            .for_each(|line| info!(hook = %hook, "{line}"));
         result.0
     }
 
-    /// A command is over when it has ended and its output has, too; what is not over in time is killed, with all that it started.
-    fn wait(&self, child: &mut Child, output: &mpsc::Receiver<String>, limit: Duration) -> (Result<(), String>, String) {
+    /// A command is over when it has ended and its output has, too; what is not over in time is
+    /// killed, with all that it started.
+    fn wait(
+        &self,
+        child: &mut Child,
+        output: &mpsc::Receiver<String>,
+        limit: Duration,
+    ) -> (Result<(), String>, String) {
         let began = Instant::now();
         let mut end = began + limit;
         let mut text = None;
@@ -174,10 +224,22 @@ impl Hooks {
                 };
             } else {
                 match child.try_wait() {
-                    Ok(Some(status)) if status.success() => return (Ok(()), text.unwrap_or_default()),
-                    Ok(Some(status)) => return (Err(format!("it ended with {status}")), text.unwrap_or_default()),
+                    Ok(Some(status)) if status.success() => {
+                        return (Ok(()), text.unwrap_or_default());
+                    }
+                    Ok(Some(status)) => {
+                        return (
+                            Err(format!("it ended with {status}")),
+                            text.unwrap_or_default(),
+                        );
+                    }
                     Ok(None) => std::thread::sleep(GLANCE),
-                    Err(error) => return (Err(format!("cannot wait for it: {error}")), text.unwrap_or_default()),
+                    Err(error) => {
+                        return (
+                            Err(format!("cannot wait for it: {error}")),
+                            text.unwrap_or_default(),
+                        );
+                    }
                 }
             }
             if self.ending.is_cancelled() {
@@ -190,7 +252,9 @@ impl Hooks {
         // Its process was not waited for, so its number is nobody else's.
         let killed = kill_process_group(Pid::from_child(child), Signal::KILL);
         let waited = child.wait();
-        let text = text.or_else(|| output.recv_timeout(Duration::from_secs(1)).ok()).unwrap_or_default();
+        let text = text
+            .or_else(|| output.recv_timeout(Duration::from_secs(1)).ok())
+            .unwrap_or_default();
         let took = began.elapsed().as_secs();
         match (killed, waited) {
             (Ok(()), Ok(_)) => (Err(format!("it was killed after {took} s")), text),

@@ -1,4 +1,5 @@
-//! What the agent has done, one line of JSON a run: its only memory. Losing it does no harm: what there is to know of backups stands in the repository.
+//! What the agent has done, one line of JSON a run: its only memory. Losing it does no harm: what
+//! there is to know of backups stands in the repository.
 
 use std::path::{Path, PathBuf};
 
@@ -168,7 +169,10 @@ impl Record {
     /// Whether it did what it should, or found nothing to do.
     #[must_use]
     pub const fn is_success(&self) -> bool {
-        matches!(self.outcome, Outcome::Done { .. } | Outcome::UpToDate | Outcome::Skipped { .. })
+        matches!(
+            self.outcome,
+            Outcome::Done { .. } | Outcome::UpToDate | Outcome::Skipped { .. }
+        )
     }
 
     /// Whether it failed, and not only was told to end, or had to wait.
@@ -186,7 +190,12 @@ impl Record {
     /// Whole seconds from its beginning to its end; a clock that went back makes it 0.
     #[must_use]
     pub fn seconds(&self) -> u64 {
-        u64::try_from(self.ended.as_second().saturating_sub(self.began.as_second())).unwrap_or(0)
+        u64::try_from(
+            self.ended
+                .as_second()
+                .saturating_sub(self.began.as_second()),
+        )
+        .unwrap_or(0)
     }
 }
 
@@ -208,7 +217,8 @@ struct Known {
 }
 
 impl Journal {
-    /// Opens the journal of the agent that keeps backups at a place. Lines that cannot be read are passed over: a crash may have cut the last.
+    /// Opens the journal of the agent that keeps backups at a place. Lines that cannot be read are
+    /// passed over: a crash may have cut the last.
     ///
     /// # Errors
     /// What the file system reports.
@@ -216,7 +226,10 @@ impl Journal {
         fs::create_directories_durably(state_directory, 0o700, 0o700)?;
         let place = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
         let name = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
-        let path = state_directory.join(format!("agent-{}.jsonl", name.get(..16).unwrap_or_default()));
+        let path = state_directory.join(format!(
+            "agent-{}.jsonl",
+            name.get(..16).unwrap_or_default()
+        ));
         let bytes = match fs::read_small(&path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.is_not_found() => Vec::new(),
@@ -225,7 +238,10 @@ impl Journal {
         let mut lines = 0;
         let mut records = Vec::new();
         let mut known: Option<Uuid> = None;
-        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             match serde_json::from_slice::<Known>(line) {
                 Ok(line) if known.is_none() => known = Some(line.knows),
                 _ => {
@@ -235,7 +251,12 @@ impl Journal {
             }
         }
         let repository = known.or_else(|| records.iter().find_map(|record| record.repository));
-        let mut journal = Self { path, slack: lines - records.len(), records, repository };
+        let mut journal = Self {
+            path,
+            slack: lines - records.len(),
+            records,
+            repository,
+        };
         journal.forget_the_oldest();
         // Also after a crash in the middle of a line: the next one must not be joined to it.
         if journal.slack > 0 {
@@ -250,7 +271,8 @@ impl Journal {
         &self.records
     }
 
-    /// The repository that is kept: an empty directory, or another repository, in its place is a disk that is not mounted.
+    /// The repository that is kept: an empty directory, or another repository, in its place is a
+    /// disk that is not mounted.
     #[must_use]
     pub const fn repository(&self) -> Option<Uuid> {
         self.repository
@@ -267,7 +289,10 @@ impl Journal {
 
     /// The runs of a job, newest first.
     pub fn of(&self, job: Job) -> impl Iterator<Item = &Record> {
-        self.records.iter().rev().filter(move |record| record.job == job)
+        self.records
+            .iter()
+            .rev()
+            .filter(move |record| record.job == job)
     }
 
     /// Remembers a run, durably.
@@ -285,7 +310,8 @@ impl Journal {
         }
         let appended = self.append(&line);
         if appended.is_err() {
-            // Half a line may be there: the next one must not be joined to it, and this one is missing.
+            // Half a line may be there: the next one must not be joined to it, and this one is
+            // missing.
             self.slack = SLACK;
         }
         appended
@@ -313,7 +339,11 @@ impl Journal {
     fn rewrite(&mut self) -> Result<()> {
         // Until it is done.
         self.slack = SLACK;
-        let known = self.repository.map(|knows| line(&Known { knows })).transpose()?.unwrap_or_default();
+        let known = self
+            .repository
+            .map(|knows| line(&Known { knows }))
+            .transpose()?
+            .unwrap_or_default();
         let text = self.records.iter().map(line).collect::<Result<String>>()?;
         fs::write_durably(&self.path, (known + &text).as_bytes(), FILE_MODE)?;
         self.slack = 0;
@@ -322,7 +352,8 @@ impl Journal {
 }
 
 fn line(record: &impl Serialize) -> Result<String> {
-    let text = serde_json::to_string(record).map_err(|error| Error::new(Kind::Failed, "cannot write the journal").because(error))?;
+    let text = serde_json::to_string(record)
+        .map_err(|error| Error::new(Kind::Failed, "cannot write the journal").because(error))?;
     Ok(text + "\n")
 }
 
@@ -336,14 +367,21 @@ mod tests {
             trigger: Trigger::Schedule,
             began: Timestamp::from_second(second).unwrap(),
             ended: Timestamp::from_second(second + 5).unwrap(),
-            outcome: Outcome::Done { label: None, warnings: vec!["a \"quoted\"\nwarning".to_owned()] },
+            outcome: Outcome::Done {
+                label: None,
+                warnings: vec!["a \"quoted\"\nwarning".to_owned()],
+            },
             repository: Some(Uuid::from_u128(7)),
             bytes_read: 1,
             bytes_stored: 2,
             files_copied: 3,
             files_linked: 4,
             retries: vec!["the index changed".to_owned()],
-            pauses: vec![Pause { what: "scavenge".to_owned(), began: Timestamp::from_second(second).unwrap(), milliseconds: None }],
+            pauses: vec![Pause {
+                what: "scavenge".to_owned(),
+                began: Timestamp::from_second(second).unwrap(),
+                milliseconds: None,
+            }],
         }
     }
 
@@ -357,7 +395,12 @@ mod tests {
         let again = Journal::open(place.path(), Path::new("/repo")).unwrap();
         assert_eq!(again.records(), journal.records());
         assert_eq!(again.of(Job::Diff).next(), Some(&record(2)));
-        assert!(Journal::open(place.path(), Path::new("/other")).unwrap().records().is_empty());
+        assert!(
+            Journal::open(place.path(), Path::new("/other"))
+                .unwrap()
+                .records()
+                .is_empty()
+        );
     }
 
     #[test]
@@ -366,9 +409,17 @@ mod tests {
         let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
         assert_eq!(journal.repository(), None);
         journal.know(Uuid::from_u128(3)).unwrap();
-        journal.write(Record { repository: Some(Uuid::from_u128(4)), ..record(1) }).unwrap();
+        journal
+            .write(Record {
+                repository: Some(Uuid::from_u128(4)),
+                ..record(1)
+            })
+            .unwrap();
         let again = Journal::open(place.path(), Path::new("/repo")).unwrap();
-        assert_eq!((again.repository(), again.records().len()), (Some(Uuid::from_u128(3)), 1));
+        assert_eq!(
+            (again.repository(), again.records().len()),
+            (Some(Uuid::from_u128(3)), 1)
+        );
     }
 
     #[test]
@@ -380,7 +431,12 @@ mod tests {
         journal.write(record(2)).unwrap_err();
         journal.path = path;
         journal.write(record(3)).unwrap();
-        assert_eq!(Journal::open(place.path(), Path::new("/repo")).unwrap().records(), [record(1), record(2), record(3)]);
+        assert_eq!(
+            Journal::open(place.path(), Path::new("/repo"))
+                .unwrap()
+                .records(),
+            [record(1), record(2), record(3)]
+        );
     }
 
     #[test]
@@ -393,21 +449,37 @@ mod tests {
         file.set_size(file.status().unwrap().size - 10).unwrap();
         let mut again = Journal::open(place.path(), Path::new("/repo")).unwrap();
         again.write(record(3)).unwrap();
-        let seen: Vec<i64> =
-            Journal::open(place.path(), Path::new("/repo")).unwrap().records().iter().map(|record| record.began.as_second()).collect();
+        let seen: Vec<i64> = Journal::open(place.path(), Path::new("/repo"))
+            .unwrap()
+            .records()
+            .iter()
+            .map(|record| record.began.as_second())
+            .collect();
         assert_eq!(seen, [1, 3]);
     }
 
     #[test]
     fn it_does_not_grow_for_ever() {
         let place = tempfile::tempdir().unwrap();
-        let path = Journal::open(place.path(), Path::new("/repo")).unwrap().path;
+        let path = Journal::open(place.path(), Path::new("/repo"))
+            .unwrap()
+            .path;
         let lines = i64::try_from(MOST + 5).unwrap();
-        let text: String = (0..lines).map(|second| line(&record(second)).unwrap()).collect();
+        let text: String = (0..lines)
+            .map(|second| line(&record(second)).unwrap())
+            .collect();
         fs::write_durably(&path, text.as_bytes(), FILE_MODE).unwrap();
         let journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
         assert_eq!(journal.records().len(), MOST);
         assert_eq!(journal.records().first(), Some(&record(5)));
-        assert_eq!(fs::read_small(&path, MAX_BYTES).unwrap().split(|byte| *byte == b'\n').count() - 2, MOST, "and the repository");
+        assert_eq!(
+            fs::read_small(&path, MAX_BYTES)
+                .unwrap()
+                .split(|byte| *byte == b'\n')
+                .count()
+                - 2,
+            MOST,
+            "and the repository"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! When node and repository are looked at: now and then, and before anything is decided by what was seen.
+//! When node and repository are looked at: now and then, and before anything is decided by what was
+//! seen.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,8 @@ pub(super) struct Looking {
 impl Looking {
     /// Whether one is due, which then is under way.
     pub(super) fn begins(&mut self) -> bool {
-        let is_due = !self.is_under_way && self.is_older_than(if self.is_anxious { LOOK_OUT } else { LOOK });
+        let is_due =
+            !self.is_under_way && self.is_older_than(if self.is_anxious { LOOK_OUT } else { LOOK });
         if is_due {
             (self.is_under_way, self.is_stale) = (true, false);
         }

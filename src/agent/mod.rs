@@ -1,6 +1,7 @@
 //! A sidecar that keeps a node backed up for months, needs nobody, and shows how it stands.
 //!
-//! One loop plans, starts one run at a time on a thread of its own, and looks at the node and the repository between; everything else reads the [`Status`].
+//! One loop plans, starts one run at a time on a thread of its own, and looks at the node and the
+//! repository between; everything else reads the [`Status`].
 
 mod change;
 mod cluster;
@@ -44,7 +45,9 @@ use self::news::{Message, News};
 pub use self::observation::{Made, NodeFacts, Point, RepositoryFacts, Seen, look_at_repository};
 pub use self::planner::Plan;
 use self::planner::Situation;
-pub use self::status::{AgentFacts, Concern, JobStatus, Level, Running, Seeing, Status, Verdict, roughly};
+pub use self::status::{
+    AgentFacts, Concern, JobStatus, Level, Running, Seeing, Status, Verdict, roughly,
+};
 use self::systemd::Manager;
 use self::worker::{Ending, Order, Worker};
 use crate::clock::{self, Timestamp};
@@ -76,8 +79,13 @@ pub type Reread = Box<dyn Fn() -> Result<Settings> + Send + Sync>;
 /// What keeps it from beginning; once it runs, what fails is shown and tried again.
 pub fn run(settings: &Settings, reread: &Reread) -> Result<()> {
     let configuration = Configuration::of(settings)?;
-    let failed = |error: std::io::Error| Error::new(Kind::Failed, "cannot start the agent").because(error);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
+    let failed =
+        |error: std::io::Error| Error::new(Kind::Failed, "cannot start the agent").because(error);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     let result = runtime.block_on(keep(configuration, reread));
     // A look at a node that does not answer is not waited for.
     runtime.shutdown_background();
@@ -85,7 +93,9 @@ pub fn run(settings: &Settings, reread: &Reread) -> Result<()> {
 }
 
 async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
-    let failed = |error: std::io::Error| Error::new(Kind::Failed, "cannot listen for signals").because(error);
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Failed, "cannot listen for signals").because(error)
+    };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
@@ -99,7 +109,10 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
     let mut looking = Looking::default();
     let mut manager = Manager::new();
     manager.ready();
-    info!("the agent keeps `{}`", agent.configuration().agent.repository.repo.display());
+    info!(
+        "the agent keeps `{}`",
+        agent.configuration().agent.repository.repo.display()
+    );
     loop {
         agent.pulse();
         agent.glance();
@@ -194,8 +207,16 @@ struct Sight {
 impl Agent {
     fn new(configuration: Configuration) -> Result<Self> {
         let repository = &configuration.agent.repository.repo;
-        let journal = Journal::open(&node::state_directory(&configuration.common.general)?, repository)?;
-        let repository = Seen { at: clock::now(), facts: None, problem: Some("nobody has looked at it yet".to_owned()), hints: Vec::new() };
+        let journal = Journal::open(
+            &node::state_directory(&configuration.common.general)?,
+            repository,
+        )?;
+        let repository = Seen {
+            at: clock::now(),
+            facts: None,
+            problem: Some("nobody has looked at it yet".to_owned()),
+            hints: Vec::new(),
+        };
         let sight = Sight {
             repository,
             node: None,
@@ -238,12 +259,14 @@ impl Agent {
         Arc::clone(&lock(&self.configuration))
     }
 
-    /// Looks at the repository and the node; each may keep one waiting for as long as it likes, but neither the page nor a signal.
+    /// Looks at the repository and the node; each may keep one waiting for as long as it likes, but
+    /// neither the page nor a signal.
     fn look(self: &Arc<Self>, ended: mpsc::UnboundedSender<bool>) {
         let agent = Arc::clone(self);
         let look = tokio::task::spawn_blocking(move || agent.look_now());
         tokio::spawn(async move {
-            // A thread that panicked has seen nothing; nobody waits any more where the agent has ended.
+            // A thread that panicked has seen nothing; nobody waits any more where the agent has
+            // ended.
             let is_well = look.await.unwrap_or(false);
             let _nobody_waits = ended.send(is_well);
         });
@@ -255,25 +278,45 @@ impl Agent {
         let repository = self.look_at_repository(&configuration.agent.repository.repo);
         let node = observation::look_at_node(&configuration.agent, &configuration.common);
         let owed = self.give_back(&configuration, node.as_ref());
-        let is_well = repository.facts.is_some() && node.as_ref().is_none_or(|node| node.facts.is_some());
+        let is_well =
+            repository.facts.is_some() && node.as_ref().is_none_or(|node| node.facts.is_some());
         let mut seen = lock(&self.seen);
-        seen.well_since = if is_well { seen.well_since.or_else(|| Some(clock::now())) } else { None };
+        seen.well_since = if is_well {
+            seen.well_since.or_else(|| Some(clock::now()))
+        } else {
+            None
+        };
         seen.owed = owed;
-        let told = node.as_ref().and_then(|node| node.facts.as_ref()).map(|node| node.db.clone());
-        seen.db = configuration.agent.places.db.clone().or(told).or(seen.db.take());
+        let told = node
+            .as_ref()
+            .and_then(|node| node.facts.as_ref())
+            .map(|node| node.db.clone());
+        seen.db = configuration
+            .agent
+            .places
+            .db
+            .clone()
+            .or(told)
+            .or(seen.db.take());
         (seen.repository, seen.node) = (repository, node);
         drop(seen);
         self.look_at_others(&configuration);
         is_well
     }
 
-    /// A repository that is not the one of before is none: a disk that is not mounted, or another one in its place.
+    /// A repository that is not the one of before is none: a disk that is not mounted, or another
+    /// one in its place.
     fn look_at_repository(&self, path: &Path) -> Seen<RepositoryFacts> {
         let seen = look_at_repository(path);
-        let Some(id) = seen.facts.as_ref().map(|facts| facts.id) else { return seen };
+        let Some(id) = seen.facts.as_ref().map(|facts| facts.id) else {
+            return seen;
+        };
         let mut journal = lock(&self.journal);
         match journal.repository() {
-            Some(known) if known != id => Seen { at: seen.at, ..Seen::of(Err(another_repository(path))) },
+            Some(known) if known != id => Seen {
+                at: seen.at,
+                ..Seen::of(Err(another_repository(path)))
+            },
             Some(_) => seen,
             None => {
                 let result = journal.know(id);
@@ -284,13 +327,22 @@ impl Agent {
         }
     }
 
-    /// Gives back what a run before took and could not: nobody else may come for a long time. Nothing else is under way meanwhile. Returns what is left.
-    fn give_back(&self, configuration: &Configuration, node: Option<&Seen<NodeFacts>>) -> Option<String> {
+    /// Gives back what a run before took and could not: nobody else may come for a long time.
+    /// Nothing else is under way meanwhile. Returns what is left.
+    fn give_back(
+        &self,
+        configuration: &Configuration,
+        node: Option<&Seen<NodeFacts>>,
+    ) -> Option<String> {
         let node = node?;
         if lock(&self.worker).is_some() {
             return None;
         }
-        let result = observation::give_back(&configuration.agent, &configuration.common, node.facts.is_some());
+        let result = observation::give_back(
+            &configuration.agent,
+            &configuration.common,
+            node.facts.is_some(),
+        );
         result.unwrap_or_else(|problem| {
             let problem = problem.in_words();
             if lock(&self.seen).owed.as_ref() != Some(&problem) {
@@ -302,13 +354,21 @@ impl Agent {
 
     /// The directory whose changes may ask for a backup.
     fn to_be_watched(&self) -> Option<PathBuf> {
-        if self.configuration().agent.on_change.is_off() { None } else { lock(&self.seen).db.clone() }
+        if self.configuration().agent.on_change.is_off() {
+            None
+        } else {
+            lock(&self.seen).db.clone()
+        }
     }
 
     /// Sees how far the node's log has come.
     fn glance(&self) {
-        let Some(db) = lock(&self.seen).db.clone() else { return };
-        let writer = fs::read_small(&Checkpoint::Writer.under(&db), 64).ok().and_then(|bytes| checkpoint::position(&bytes).ok().flatten());
+        let Some(db) = lock(&self.seen).db.clone() else {
+            return;
+        };
+        let writer = fs::read_small(&Checkpoint::Writer.under(&db), 64)
+            .ok()
+            .and_then(|bytes| checkpoint::position(&bytes).ok().flatten());
         let mut history = lock(&self.history);
         match writer {
             Some(writer) => history.see(clock::now(), writer.get()),
@@ -316,8 +376,13 @@ impl Agent {
         }
     }
 
-    /// Begins what is due, and tells when to come again. Nothing begins beside a look, or long after it: what it saw decides what may be done.
-    fn begin_what_is_due(self: &Arc<Self>, looking: &mut Looking, endings: &mpsc::UnboundedSender<Ending>) -> Duration {
+    /// Begins what is due, and tells when to come again. Nothing begins beside a look, or long
+    /// after it: what it saw decides what may be done.
+    fn begin_what_is_due(
+        self: &Arc<Self>,
+        looking: &mut Looking,
+        endings: &mpsc::UnboundedSender<Ending>,
+    ) -> Duration {
         if lock(&self.worker).is_some() {
             self.close_windows();
             return GLANCE;
@@ -339,26 +404,46 @@ impl Agent {
 
     /// What is to begin now, and whether it would find nothing to do; and when to come again.
     fn due(&self, configuration: &Configuration) -> (Option<(Order, bool)>, Duration) {
-        let waits = lock(&self.waits).clone().filter(|waits| waits.since.elapsed() < ASK);
+        let waits = lock(&self.waits)
+            .clone()
+            .filter(|waits| waits.since.elapsed() < ASK);
         self.with_situation(configuration, waits, |situation| {
             let now = situation.now.timestamp();
             let plans = planner::plan(configuration.rules(), situation);
-            let is_due = plans.iter().any(|plan| plan.job.is_backup() && plan.due.is_some_and(|due| due <= now));
+            let is_due = plans
+                .iter()
+                .any(|plan| plan.job.is_backup() && plan.due.is_some_and(|due| due <= now));
             let mut left_since = lock(&self.left_since);
-            *left_since = left_since.filter(|_| is_due).or_else(|| is_due.then_some(now));
+            *left_since = left_since
+                .filter(|_| is_due)
+                .or_else(|| is_due.then_some(now));
             let ready = plans.iter().find(|plan| plan.is_ready(now)).map(|plan| {
-                let order = Order { job: plan.job, trigger: plan.trigger, repository: situation.journal.repository() };
-                (order, plan.job == Job::Diff && planner::is_up_to_date(situation))
+                let order = Order {
+                    job: plan.job,
+                    trigger: plan.trigger,
+                    repository: situation.journal.repository(),
+                };
+                (
+                    order,
+                    plan.job == Job::Diff && planner::is_up_to_date(situation),
+                )
             });
             (ready, nap(&plans, now))
         })
     }
 
-    fn begin(self: &Arc<Self>, order: Order, configuration: Arc<Configuration>, endings: mpsc::UnboundedSender<Ending>) {
+    fn begin(
+        self: &Arc<Self>,
+        order: Order,
+        configuration: Arc<Configuration>,
+        endings: mpsc::UnboundedSender<Ending>,
+    ) {
         let (began, agent, told) = (order.clone(), Arc::clone(self), Arc::clone(&configuration));
         let turn = move |job| agent.turn(job, &told);
         // Nobody waits for it any more where the agent has ended.
-        match Worker::start(order, configuration, turn, move |ending| drop(endings.send(ending))) {
+        match Worker::start(order, configuration, turn, move |ending| {
+            drop(endings.send(ending))
+        }) {
             Ok(worker) => *lock(&self.worker) = Some(worker),
             Err(error) => self.ended(Record::not_begun(&began, clock::now(), &error)),
         }
@@ -381,7 +466,10 @@ impl Agent {
                 self.ended(record);
                 None
             }
-            Ending::Waits(why) => Some(Waits { since: Instant::now(), why }),
+            Ending::Waits(why) => Some(Waits {
+                since: Instant::now(),
+                why,
+            }),
         };
         *lock(&self.worker) = None;
         *lock(&self.waits) = waits;
@@ -394,11 +482,18 @@ impl Agent {
 
     fn remember(&self, record: Record) {
         match &record.outcome {
-            Outcome::Done { .. } => info!(job = record.job.name(), seconds = record.seconds(), "done"),
-            Outcome::UpToDate => info!(job = record.job.name(), "nothing was written since the newest backup"),
+            Outcome::Done { .. } => {
+                info!(job = record.job.name(), seconds = record.seconds(), "done")
+            }
+            Outcome::UpToDate => info!(
+                job = record.job.name(),
+                "nothing was written since the newest backup"
+            ),
             Outcome::Skipped { because } => info!(job = record.job.name(), "not needed: {because}"),
             Outcome::Interrupted { why } => warn!(job = record.job.name(), "{why}"),
-            Outcome::Failed { message, .. } if record.had_to_wait() => info!(job = record.job.name(), "waits: {message}"),
+            Outcome::Failed { message, .. } if record.had_to_wait() => {
+                info!(job = record.job.name(), "waits: {message}")
+            }
             Outcome::Failed { message, .. } => error!(job = record.job.name(), "{message}"),
         }
         lock(&self.totals).count(&record);
@@ -421,9 +516,11 @@ impl Agent {
     fn tell(&self, status: &Status, is_fresh: bool) {
         let options = &self.configuration().agent;
         for piece in lock(&self.news).next(status, is_fresh) {
-            let message = serde_json::to_vec(&Message::of(&piece, status, options)).unwrap_or_default();
+            let message =
+                serde_json::to_vec(&Message::of(&piece, status, options)).unwrap_or_default();
             for hook in piece.hooks(options) {
-                self.hooks.tell(hook, message.clone(), options.hook_timeout.0);
+                self.hooks
+                    .tell(hook, message.clone(), options.hook_timeout.0);
             }
         }
     }
@@ -436,7 +533,10 @@ impl Agent {
                 None
             }
             Err(problem) => {
-                error!("the configuration cannot be used, the one before goes on: {}", problem.in_words());
+                error!(
+                    "the configuration cannot be used, the one before goes on: {}",
+                    problem.in_words()
+                );
                 Some(problem.in_words())
             }
         };
@@ -445,11 +545,18 @@ impl Agent {
 
     /// Asks a run to end; whether there is one.
     fn interrupt(&self, signal: Signal) -> bool {
-        lock(&self.worker).as_ref().inspect(|worker| worker.interrupt(signal)).is_some()
+        lock(&self.worker)
+            .as_ref()
+            .inspect(|worker| worker.interrupt(signal))
+            .is_some()
     }
 
     fn exposure(&self, sight: &Sight) -> Option<Exposure> {
-        let own = sight.repository.facts.as_ref().map(RepositoryFacts::newest_good);
+        let own = sight
+            .repository
+            .facts
+            .as_ref()
+            .map(RepositoryFacts::newest_good);
         let newest = own.flatten().map(|(_, made)| made);
         match status::best(newest, sight.cluster.as_ref()) {
             (Some(made), Some(_)) => lock(&self.history).exposure_beside(made),
@@ -458,7 +565,12 @@ impl Agent {
         }
     }
 
-    fn with_situation<T>(&self, configuration: &Configuration, waits: Option<Waits>, go: impl FnOnce(&Situation<'_>) -> T) -> T {
+    fn with_situation<T>(
+        &self,
+        configuration: &Configuration,
+        waits: Option<Waits>,
+        go: impl FnOnce(&Situation<'_>) -> T,
+    ) -> T {
         let sight = lock(&self.seen).clone();
         let left_since = *lock(&self.left_since);
         let journal = lock(&self.journal);
@@ -471,7 +583,9 @@ impl Agent {
             node,
             well_since: sight.well_since,
             exposure: self.exposure(&sight),
-            standing: node.filter(|_| configuration.agent.takes_turns()).and_then(Standing::of),
+            standing: node
+                .filter(|_| configuration.agent.takes_turns())
+                .and_then(Standing::of),
             left_since,
             turn: waits.map(|waits| waits.why),
             cluster: sight.cluster.as_ref(),
@@ -488,13 +602,26 @@ impl Agent {
     fn status(&self) -> Status {
         let configuration = self.configuration();
         // What is not asked for any more is not waited for.
-        let waits = lock(&self.waits).clone().filter(|waits| waits.since.elapsed() < ASK * 3);
-        let plans = self.with_situation(&configuration, waits, |situation| planner::plan(configuration.rules(), situation));
+        let waits = lock(&self.waits)
+            .clone()
+            .filter(|waits| waits.since.elapsed() < ASK * 3);
+        let plans = self.with_situation(&configuration, waits, |situation| {
+            planner::plan(configuration.rules(), situation)
+        });
         let sight = lock(&self.seen).clone();
         let exposure = self.exposure(&sight);
-        let Sight { repository, node, owed, cluster, .. } = sight;
+        let Sight {
+            repository,
+            node,
+            owed,
+            cluster,
+            ..
+        } = sight;
         let cluster = match lock(&self.no_turns).clone() {
-            Some(problem) => Some(ClusterFacts { problem: Some(problem), ..cluster.unwrap_or_default() }),
+            Some(problem) => Some(ClusterFacts {
+                problem: Some(problem),
+                ..cluster.unwrap_or_default()
+            }),
             None => cluster,
         };
         let running = lock(&self.worker).as_ref().map(Worker::running);
@@ -514,7 +641,10 @@ impl Agent {
                 hooks: self.hooks.problems(configuration.hooks()),
             }),
             journal: Some(&lock(&self.journal)),
-            plans: plans.into_iter().map(|plan| (plan.clone(), configuration.schedule(plan.job).to_string())).collect(),
+            plans: plans
+                .into_iter()
+                .map(|plan| (plan.clone(), configuration.schedule(plan.job).to_string()))
+                .collect(),
             running,
         })
     }
@@ -522,7 +652,11 @@ impl Agent {
 
 /// Until something is due, but not for longer than between two glances.
 fn nap(plans: &[Plan], now: Timestamp) -> Duration {
-    let due = plans.iter().filter(|plan| plan.hold.is_none()).filter_map(|plan| plan.due).min();
+    let due = plans
+        .iter()
+        .filter(|plan| plan.hold.is_none())
+        .filter_map(|plan| plan.due)
+        .min();
     let wait = due.map(|due| clock::between(now, due));
     wait.map_or(GLANCE, |wait| wait.clamp(BREATH, GLANCE))
 }

@@ -1,4 +1,5 @@
-//! What is worth telling somebody who does not look: how runs end, and that too much is in no backup. Pure.
+//! What is worth telling somebody who does not look: how runs end, and that too much is in no
+//! backup. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -86,7 +87,9 @@ struct MessageRun<'a> {
 
 impl<'a> Message<'a> {
     pub(super) fn of(piece: &'a Piece, status: &'a Status, options: &'a arguments::Agent) -> Self {
-        let Verdict { level, sentence, .. } = &status.verdict;
+        let Verdict {
+            level, sentence, ..
+        } = &status.verdict;
         Self {
             schema: "kbackup.hook/1",
             id: Uuid::now_v7(),
@@ -95,7 +98,10 @@ impl<'a> Message<'a> {
             at: status.at,
             repository: options.repository.repo.display().to_string(),
             node: options.node.node.as_ref().map(|url| url.0.as_str()),
-            verdict: MessageVerdict { level: *level, sentence },
+            verdict: MessageVerdict {
+                level: *level,
+                sentence,
+            },
             age_seconds: status.age().map(|age| age.as_secs()),
             max_age_seconds: status.max_age_seconds,
             run: piece.run.as_ref().map(MessageRun::of),
@@ -107,11 +113,18 @@ impl<'a> MessageRun<'a> {
     fn of(run: &'a Run) -> Self {
         let record = &run.record;
         let (label, warnings): (_, &[String]) = match &record.outcome {
-            Outcome::Done { label, warnings } => (label.as_ref().map(ToString::to_string), warnings),
+            Outcome::Done { label, warnings } => {
+                (label.as_ref().map(ToString::to_string), warnings)
+            }
             _ => (None, &[]),
         };
         let (error, exit_code, hints): (_, _, &[String]) = match &record.outcome {
-            Outcome::Failed { message, exit_code, hints, .. } => (Some(message.as_str()), Some(*exit_code), hints),
+            Outcome::Failed {
+                message,
+                exit_code,
+                hints,
+                ..
+            } => (Some(message.as_str()), Some(*exit_code), hints),
             _ => (None, None, &[]),
         };
         Self {
@@ -148,24 +161,36 @@ pub(super) struct News {
     untold: Vec<Run>,
     /// When a look was over last.
     fresh: Instant,
-    /// Since when something has been in no good backup, for all that was ever seen. Where nothing can be seen, nothing is backed up.
+    /// Since when something has been in no good backup, for all that was ever seen. Where nothing
+    /// can be seen, nothing is backed up.
     since: Timestamp,
     is_too_old: bool,
 }
 
 impl News {
     pub(super) fn new(started: Timestamp) -> Self {
-        Self { untold: Vec::new(), fresh: Instant::now(), since: started, is_too_old: false }
+        Self {
+            untold: Vec::new(),
+            fresh: Instant::now(),
+            since: started,
+            is_too_old: false,
+        }
     }
 
     /// A run has ended, of which the journal does not know yet.
     pub(super) fn ended(&mut self, record: &Record, journal: &Journal) {
-        let runs = journal.of(record.job).filter(|run| !matches!(run.outcome, Outcome::Interrupted { .. }));
+        let runs = journal
+            .of(record.job)
+            .filter(|run| !matches!(run.outcome, Outcome::Interrupted { .. }));
         let failures_before = runs.take_while(|run| run.is_failure()).count() as u64;
-        self.untold.push(Run { record: record.clone(), failures_before });
+        self.untold.push(Run {
+            record: record.clone(),
+            failures_before,
+        });
     }
 
-    /// What is to be told now. `is_fresh`: the status knows what the runs that have ended have made.
+    /// What is to be told now. `is_fresh`: the status knows what the runs that have ended have
+    /// made.
     pub(super) fn next(&mut self, status: &Status, is_fresh: bool) -> Vec<Piece> {
         if is_fresh {
             self.fresh = Instant::now();
@@ -173,7 +198,11 @@ impl News {
             return Vec::new();
         }
         let age = self.age(status);
-        self.untold.drain(..).flat_map(Run::pieces).chain(age).collect()
+        self.untold
+            .drain(..)
+            .flat_map(Run::pieces)
+            .chain(age)
+            .collect()
     }
 
     fn age(&mut self, status: &Status) -> Option<Piece> {
@@ -185,8 +214,16 @@ impl News {
         if is_too_old == std::mem::replace(&mut self.is_too_old, is_too_old) {
             return None;
         }
-        let (event, after) = if is_too_old { (Event::TooOld, None) } else { (Event::Recovered, Some(Event::TooOld)) };
-        Some(Piece { event, after, run: None })
+        let (event, after) = if is_too_old {
+            (Event::TooOld, None)
+        } else {
+            (Event::Recovered, Some(Event::TooOld))
+        };
+        Some(Piece {
+            event,
+            after,
+            run: None,
+        })
     }
 }
 
@@ -197,14 +234,34 @@ impl Run {
             return Vec::new();
         }
         if self.record.is_failure() {
-            return vec![Piece { event: Event::Failure, after: None, run: Some(self) }];
+            return vec![Piece {
+                event: Event::Failure,
+                after: None,
+                run: Some(self),
+            }];
         }
         if !self.record.is_success() {
             return Vec::new();
         }
-        let again = Self { record: self.record.clone(), failures_before: self.failures_before };
-        let recovered =
-            (self.failures_before > 0).then_some(Piece { event: Event::Recovered, after: Some(Event::Failure), run: Some(again) });
-        [Some(Piece { event: Event::Success, after: None, run: Some(self) }), recovered].into_iter().flatten().collect()
+        let again = Self {
+            record: self.record.clone(),
+            failures_before: self.failures_before,
+        };
+        let recovered = (self.failures_before > 0).then_some(Piece {
+            event: Event::Recovered,
+            after: Some(Event::Failure),
+            run: Some(again),
+        });
+        [
+            Some(Piece {
+                event: Event::Success,
+                after: None,
+                run: Some(self),
+            }),
+            recovered,
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }

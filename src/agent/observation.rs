@@ -11,7 +11,9 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::event::{Event, Observer, Run, Silent};
 use crate::manifest::{BackupKind, Head, Label};
-use crate::node::{self as server, Client, Connection, Ledger, Patience, PlannedRelease, Session, TimeLimits};
+use crate::node::{
+    self as server, Client, Connection, Ledger, Patience, PlannedRelease, Session, TimeLimits,
+};
 use crate::repository::{DirectoryRepository, Listed, Remembered, Repository, remembered};
 use crate::settings::arguments;
 use crate::verbs::{Common, log, node};
@@ -37,8 +39,18 @@ impl<T> Seen<T> {
     pub(super) fn of(result: Result<T>) -> Self {
         let at = clock::now();
         match result {
-            Ok(facts) => Self { at, facts: Some(facts), problem: None, hints: Vec::new() },
-            Err(error) => Self { at, facts: None, problem: Some(error.in_words()), hints: error.hints().to_vec() },
+            Ok(facts) => Self {
+                at,
+                facts: Some(facts),
+                problem: None,
+                hints: Vec::new(),
+            },
+            Err(error) => Self {
+                at,
+                facts: None,
+                problem: Some(error.in_words()),
+                hints: error.hints().to_vec(),
+            },
         }
     }
 }
@@ -140,7 +152,9 @@ impl Point {
     #[must_use]
     pub fn good(&self) -> Option<&Made> {
         let is_damaged = self.verified.is_some_and(|verified| verified.is_damaged());
-        self.made.as_ref().filter(|made| made.is_sound && !is_damaged)
+        self.made
+            .as_ref()
+            .filter(|made| made.is_sound && !is_damaged)
     }
 }
 
@@ -148,7 +162,10 @@ impl RepositoryFacts {
     /// The newest backup that can be restored for all that is known.
     #[must_use]
     pub fn newest_good(&self) -> Option<(&Point, &Made)> {
-        self.points.iter().rev().find_map(|point| point.good().map(|made| (point, made)))
+        self.points
+            .iter()
+            .rev()
+            .find_map(|point| point.good().map(|made| (point, made)))
     }
 }
 
@@ -160,13 +177,26 @@ pub fn look_at_repository(path: &Path) -> Seen<RepositoryFacts> {
 
 fn repository(path: &Path) -> Result<RepositoryFacts> {
     let repository = DirectoryRepository::open(path)?;
-    let points = repository.list()?.into_iter().map(|listed| point(&repository, listed)).collect::<Result<_>>()?;
-    Ok(RepositoryFacts { place: repository.place(), id: repository.id(), points, free_bytes: repository.free_space()? })
+    let points = repository
+        .list()?
+        .into_iter()
+        .map(|listed| point(&repository, listed))
+        .collect::<Result<_>>()?;
+    Ok(RepositoryFacts {
+        place: repository.place(),
+        id: repository.id(),
+        points,
+        free_bytes: repository.free_space()?,
+    })
 }
 
 fn point(repository: &DirectoryRepository, Listed { label, head }: Listed) -> Result<Point> {
     let verified = remembered(repository, &label)?;
-    Ok(Point { label, made: head.ok().as_ref().map(Made::of), verified })
+    Ok(Point {
+        label,
+        made: head.ok().as_ref().map(Made::of),
+        verified,
+    })
 }
 
 /// Looks at a node; none where the settings name none.
@@ -174,21 +204,34 @@ fn point(repository: &DirectoryRepository, Listed { label, head }: Listed) -> Re
 pub(super) fn look_at_node(options: &arguments::Agent, common: &Common) -> Option<Seen<NodeFacts>> {
     match node::connection(&options.node, common.secrets) {
         Ok(None) => None,
-        Ok(Some(connection)) => Some(Seen::of(client(connection).and_then(|client| node_facts(client, options)))),
+        Ok(Some(connection)) => Some(Seen::of(
+            client(connection).and_then(|client| node_facts(client, options)),
+        )),
         Err(error) => Some(Seen::of(Err(error))),
     }
 }
 
 fn client(connection: Connection) -> Result<Client> {
-    let limits = TimeLimits { patience: PATIENCE.min(connection.limits.patience), ..connection.limits };
-    Client::new(&Connection { limits, ..connection })
+    let limits = TimeLimits {
+        patience: PATIENCE.min(connection.limits.patience),
+        ..connection.limits
+    };
+    Client::new(&Connection {
+        limits,
+        ..connection
+    })
 }
 
-/// Gives back what runs that were killed, or could not reach the node, owe to this node, if it `answers`. Returns what is still owed, in words.
+/// Gives back what runs that were killed, or could not reach the node, owe to this node, if it
+/// `answers`. Returns what is still owed, in words.
 ///
 /// # Errors
 /// As `kbackup release`.
-pub(super) fn give_back(options: &arguments::Agent, common: &Common, answers: bool) -> Result<Option<String>> {
+pub(super) fn give_back(
+    options: &arguments::Agent,
+    common: &Common,
+    answers: bool,
+) -> Result<Option<String>> {
     let ledger = Ledger::open(&node::state_directory(&common.general)?)?;
     let name = node::name(&options.node);
     let owed = || -> Result<_> {
@@ -198,8 +241,12 @@ pub(super) fn give_back(options: &arguments::Agent, common: &Common, answers: bo
         Ok((plan, nodes.iter().filter_map(of).next()))
     };
     let (plan, what) = owed()?;
-    let (Some(_), true) = (&what, answers) else { return Ok(what) };
-    let Some(connection) = node::connection(&options.node, common.secrets)? else { return Ok(what) };
+    let (Some(_), true) = (&what, answers) else {
+        return Ok(what);
+    };
+    let Some(connection) = node::connection(&options.node, common.secrets)? else {
+        return Ok(what);
+    };
     plan.execute(&ledger, |_| client(connection.clone()), &Run::new(Log))?;
     Ok(owed()?.1)
 }
@@ -217,7 +264,12 @@ fn node_facts(client: Client, options: &arguments::Agent) -> Result<NodeFacts> {
     let run = Run::new(Silent);
     let patience = Patience::of(&run).within(PATIENCE);
     let session = Session::open(client, &run)?;
-    let directories = server::locate(&session, options.places.db.as_deref(), options.places.index.as_deref(), &run)?;
+    let directories = server::locate(
+        &session,
+        options.places.db.as_deref(),
+        options.places.index.as_deref(),
+        &run,
+    )?;
     let client = session.client();
     let scavenge = match server::look_at_scavenging(client, patience) {
         Ok(scavenging) => match scavenging.current {
@@ -238,7 +290,11 @@ fn node_facts(client: Client, options: &arguments::Agent) -> Result<NodeFacts> {
         db: directories.db,
         endpoint: gossip.as_ref().map(server::Gossip::endpoint),
         members: members
-            .map(|member| Member { endpoint: member.endpoint(), state: member.state.name(), is_alive: member.is_alive })
+            .map(|member| Member {
+                endpoint: member.endpoint(),
+                state: member.state.name(),
+                is_alive: member.is_alive,
+            })
             .collect(),
     })
 }

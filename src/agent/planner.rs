@@ -1,4 +1,5 @@
-//! What is due, and what holds it back. Pure: the clock, the journal and what was seen come in, a plan goes out.
+//! What is due, and what holds it back. Pure: the clock, the journal and what was seen come in, a
+//! plan goes out.
 
 use std::time::Duration;
 
@@ -54,7 +55,8 @@ pub(super) struct Situation<'a> {
     pub repository: Option<&'a RepositoryFacts>,
     /// The node; none while it cannot be looked at.
     pub node: Option<&'a NodeFacts>,
-    /// Since when node and repository have been there whenever somebody looked; none while one of them is not.
+    /// Since when node and repository have been there whenever somebody looked; none while one of
+    /// them is not.
     pub well_since: Option<Timestamp>,
     /// What is in no backup; none while the node's files cannot be looked at.
     pub exposure: Option<Exposure>,
@@ -92,19 +94,41 @@ impl Plan {
 /// Plans every job, in the order in which they go.
 #[must_use]
 pub(super) fn plan(rules: &Rules, situation: &Situation<'_>) -> Vec<Plan> {
-    Job::ALL.iter().zip(&rules.jobs).map(|(job, rule)| Planner { rules, rule, situation, job: *job }.plan()).collect()
+    Job::ALL
+        .iter()
+        .zip(&rules.jobs)
+        .map(|(job, rule)| {
+            Planner {
+                rules,
+                rule,
+                situation,
+                job: *job,
+            }
+            .plan()
+        })
+        .collect()
 }
 
-/// Whether a diff would find nothing: what the node has written is in the newest backup, and that is good.
+/// Whether a diff would find nothing: what the node has written is in the newest backup, and that
+/// is good.
 #[must_use]
 pub(super) fn is_up_to_date(situation: &Situation<'_>) -> bool {
-    let own = situation.repository.and_then(|repository| repository.points.last()).and_then(|point| point.good());
-    let others = situation.cluster.and_then(|cluster| cluster.newest.as_ref()).map(|newest| &newest.made);
+    let own = situation
+        .repository
+        .and_then(|repository| repository.points.last())
+        .and_then(|point| point.good());
+    let others = situation
+        .cluster
+        .and_then(|cluster| cluster.newest.as_ref())
+        .map(|newest| &newest.made);
     // A member may lag behind the one that was backed up.
     let holds_all = |exposure: Exposure| {
-        own.is_some_and(|own| own.writer == exposure.writer) || others.is_some_and(|others| others.writer >= exposure.writer)
+        own.is_some_and(|own| own.writer == exposure.writer)
+            || others.is_some_and(|others| others.writer >= exposure.writer)
     };
-    situation.exposure.is_some_and(|exposure| exposure.since.is_none() && holds_all(exposure))
+    situation
+        .exposure
+        .is_some_and(|exposure| exposure.since.is_none() && holds_all(exposure))
 }
 
 struct Planner<'a> {
@@ -116,9 +140,20 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn plan(&self) -> Plan {
-        let (due, trigger) = self.due().map_or((None, Trigger::Schedule), |(due, trigger)| (Some(due), trigger));
-        let hold = due.filter(|due| *due <= self.now()).and_then(|due| self.hold(due));
-        Plan { job: self.job, due, trigger, hold }
+        let (due, trigger) = self
+            .due()
+            .map_or((None, Trigger::Schedule), |(due, trigger)| {
+                (Some(due), trigger)
+            });
+        let hold = due
+            .filter(|due| *due <= self.now())
+            .and_then(|due| self.hold(due));
+        Plan {
+            job: self.job,
+            due,
+            trigger,
+            hold,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -142,16 +177,25 @@ impl Planner<'_> {
         if self.job == Job::Diff && self.is_first() {
             return Some((self.now(), Trigger::First));
         }
-        [self.by_the_clock(), self.by_change()].into_iter().flatten().min_by_key(|(due, _)| *due)
+        [self.by_the_clock(), self.by_change()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(due, _)| *due)
     }
 
-    /// There is no backup, or no good one, by this member or for it; but one that was made and is no good, because the node is damaged, is not made again at once.
+    /// There is no backup, or no good one, by this member or for it; but one that was made and is
+    /// no good, because the node is damaged, is not made again at once.
     fn is_first(&self) -> bool {
-        let is_covered = self.situation.cluster.is_some_and(|cluster| cluster.newest.is_some());
+        let is_covered = self
+            .situation
+            .cluster
+            .is_some_and(|cluster| cluster.newest.is_some());
         !is_covered
             && match self.situation.repository {
                 Some(repository) if repository.points.is_empty() => true,
-                Some(repository) => repository.newest_good().is_none() && self.last_began().is_none(),
+                Some(repository) => {
+                    repository.newest_good().is_none() && self.last_began().is_none()
+                }
                 None => self.is_new(),
             }
     }
@@ -169,7 +213,11 @@ impl Planner<'_> {
         let zone = self.situation.now.time_zone();
         let last = self.last_began().map(|began| began.to_zoned(zone.clone()));
         let started = self.situation.started.to_zoned(zone.clone());
-        let due = self.rule.schedule.due(last.as_ref(), &started, &self.situation.now)?.timestamp();
+        let due = self
+            .rule
+            .schedule
+            .due(last.as_ref(), &started, &self.situation.now)?
+            .timestamp();
         // What was missed waits no longer.
         let late = jitter(self.rules.jitter, &self.rules.seed, due);
         let due = due.checked_add(SignedDuration::try_from(late).ok()?).ok()?;
@@ -179,11 +227,20 @@ impl Planner<'_> {
     /// When a run of this kind began last, by whoever's hand; a full stands for a diff, too.
     fn last_began(&self) -> Option<Timestamp> {
         // What another member has taken began when it says.
-        let ours = self.situation.journal.of(self.job).find(|record| !matches!(record.outcome, Outcome::Skipped { .. }));
+        let ours = self
+            .situation
+            .journal
+            .of(self.job)
+            .find(|record| !matches!(record.outcome, Outcome::Skipped { .. }));
         let ours = ours.map(|record| record.began);
-        // What a clock that was wrong wrote into a manifest asks for one run at once, not for one after the other.
+        // What a clock that was wrong wrote into a manifest asks for one run at once, not for one
+        // after the other.
         let is_possible = |made: &Timestamp| ours.is_none() || *made <= self.now();
-        let points = self.situation.repository.map(|repository| repository.points.as_slice()).unwrap_or_default();
+        let points = self
+            .situation
+            .repository
+            .map(|repository| repository.points.as_slice())
+            .unwrap_or_default();
         let counts = |job: Job| match self.job {
             Job::Diff => job.is_backup(),
             _ => job == self.job,
@@ -213,26 +270,48 @@ impl Planner<'_> {
         }
         let exposure = self.situation.exposure?;
         let oldest = exposure.since.map(|since| between(since, self.now()));
-        let due = self.now().checked_add(self.rules.on_change.due_in(exposure.bytes, oldest)?).ok()?;
-        // However much is written, the node has at least as much time to itself as its last backup took.
-        let rested =
-            self.situation.journal.of(Job::Diff).next().map(|last| last.ended.min(self.now()) + SignedDuration::from_secs(seconds(last)));
-        Some((rested.map_or(due, |rested| due.max(rested)), Trigger::Change))
+        let due = self
+            .now()
+            .checked_add(self.rules.on_change.due_in(exposure.bytes, oldest)?)
+            .ok()?;
+        // However much is written, the node has at least as much time to itself as its last backup
+        // took.
+        let rested = self
+            .situation
+            .journal
+            .of(Job::Diff)
+            .next()
+            .map(|last| last.ended.min(self.now()) + SignedDuration::from_secs(seconds(last)));
+        Some((
+            rested.map_or(due, |rested| due.max(rested)),
+            Trigger::Change,
+        ))
     }
 
     fn retry(&self) -> Option<(Timestamp, Trigger)> {
         let last = self.situation.journal.of(self.job).next()?;
-        // What was missing has come back: nothing more is to be waited for. It may have come in the second of the failure.
+        // What was missing has come back: nothing more is to be waited for. It may have come in the
+        // second of the failure.
         let was_missing = matches!(&last.outcome, Outcome::Failed { kind, .. } if [Kind::Unreachable, Kind::NotFound].iter().any(|missing| missing.name() == kind));
-        let is_back = |since: &Timestamp| *since > last.ended || (was_missing && *since == last.ended);
+        let is_back =
+            |since: &Timestamp| *since > last.ended || (was_missing && *since == last.ended);
         if let Some(since) = self.situation.well_since.filter(is_back) {
             return Some((since, Trigger::Retry));
         }
-        let failures = self.situation.journal.of(self.job).take_while(|record| record.is_failure()).count().max(1);
+        let failures = self
+            .situation
+            .journal
+            .of(self.job)
+            .take_while(|record| record.is_failure())
+            .count()
+            .max(1);
         let zone = self.situation.now.time_zone();
         // A clock that went back must not keep the next try away.
         let ended = last.ended.min(self.now()).to_zoned(zone.clone());
-        let due = self.rule.schedule.retry(&ended, u32::try_from(failures).unwrap_or(u32::MAX))?;
+        let due = self
+            .rule
+            .schedule
+            .retry(&ended, u32::try_from(failures).unwrap_or(u32::MAX))?;
         Some((due.timestamp(), Trigger::Retry))
     }
 
@@ -241,46 +320,90 @@ impl Planner<'_> {
             if !self.job.is_backup() {
                 return self.nothing_there();
             }
-            self.left_to(due).or_else(|| self.situation.turn.clone()).or_else(|| self.scavenge())
+            self.left_to(due)
+                .or_else(|| self.situation.turn.clone())
+                .or_else(|| self.scavenge())
         })
     }
 
     fn nothing_there(&self) -> Option<String> {
         match self.situation.repository {
             None => Some("the repository cannot be read".to_owned()),
-            Some(repository) => repository.points.is_empty().then(|| "there is no backup yet".to_owned()),
+            Some(repository) => repository
+                .points
+                .is_empty()
+                .then(|| "there is no backup yet".to_owned()),
         }
     }
 
     /// Members that serve fewer clients go first.
     fn left_to(&self, due: Timestamp) -> Option<String> {
         // What is due because of what is written is due now, for as long as it is.
-        let due = self.situation.left_since.map_or(due, |since| since.min(due));
-        let (member, until) = self.situation.standing.as_ref()?.leaves_to(due, self.now(), self.rules.grace)?;
+        let due = self
+            .situation
+            .left_since
+            .map_or(due, |since| since.min(due));
+        let (member, until) =
+            self.situation
+                .standing
+                .as_ref()?
+                .leaves_to(due, self.now(), self.rules.grace)?;
         let until = until.to_zoned(self.situation.now.time_zone().clone());
-        Some(format!("it is left to {member} until {}", until.strftime("%H:%M:%S")))
+        Some(format!(
+            "it is left to {member} until {}",
+            until.strftime("%H:%M:%S")
+        ))
     }
 
     fn closed_window(&self) -> Option<String> {
-        let window = self.rule.window.filter(|window| !window.is_open(&self.situation.now))?;
-        let opens =
-            window.opens(&self.situation.now).map_or_else(String::new, |opens| format!(" until {}", opens.strftime("%Y-%m-%d %H:%M")));
+        let window = self
+            .rule
+            .window
+            .filter(|window| !window.is_open(&self.situation.now))?;
+        let opens = window
+            .opens(&self.situation.now)
+            .map_or_else(String::new, |opens| {
+                format!(" until {}", opens.strftime("%Y-%m-%d %H:%M"))
+            });
         Some(format!("its hours {window} are over{opens}"))
     }
 
-    /// Stopping a scavenge costs the server its index part, and servers up to 22.10 all of it (http-api §1).
+    /// Stopping a scavenge costs the server its index part, and servers up to 22.10 all of it
+    /// (http-api §1).
     fn scavenge(&self) -> Option<String> {
         let scavenge = self.situation.node?.scavenge.as_ref()?;
-        let stopped = self.situation.journal.records().iter().rev().find(|record| stopped_a_scavenge(record)).map(|record| record.began);
-        let rests = stopped.is_some_and(|stopped| between(stopped, self.now()) < self.rules.scavenge_rest);
+        let stopped = self
+            .situation
+            .journal
+            .records()
+            .iter()
+            .rev()
+            .find(|record| stopped_a_scavenge(record))
+            .map(|record| record.began);
+        let rests =
+            stopped.is_some_and(|stopped| between(stopped, self.now()) < self.rules.scavenge_rest);
         let too_old = self.situation.exposure.is_none_or(|exposure| {
-            let never = self.situation.repository.is_some_and(|repository| repository.newest_good().is_none());
-            never || exposure.since.is_some_and(|since| between(since, self.now()) >= self.rules.max_age)
+            let never = self
+                .situation
+                .repository
+                .is_some_and(|repository| repository.newest_good().is_none());
+            never
+                || exposure
+                    .since
+                    .is_some_and(|since| between(since, self.now()) >= self.rules.max_age)
         });
         if rests {
-            return Some(format!("scavenge {scavenge} runs, and one was stopped within the last {}", Span(self.rules.scavenge_rest)));
+            return Some(format!(
+                "scavenge {scavenge} runs, and one was stopped within the last {}",
+                Span(self.rules.scavenge_rest)
+            ));
         }
-        (!too_old).then(|| format!("scavenge {scavenge} runs, and nothing is older than {} yet", Span(self.rules.max_age)))
+        (!too_old).then(|| {
+            format!(
+                "scavenge {scavenge} runs, and nothing is older than {} yet",
+                Span(self.rules.max_age)
+            )
+        })
     }
 }
 
@@ -289,7 +412,9 @@ fn stopped_a_scavenge(record: &Record) -> bool {
 }
 
 fn seconds(record: &Record) -> i64 {
-    i64::try_from(record.seconds()).unwrap_or(i64::MAX).min(86400)
+    i64::try_from(record.seconds())
+        .unwrap_or(i64::MAX)
+        .min(86400)
 }
 
 #[cfg(test)]
@@ -313,7 +438,10 @@ mod tests {
     }
 
     fn rules(diff: &str) -> Rules {
-        let rule = |schedule: &str| Rule { schedule: schedule.parse().unwrap(), window: None };
+        let rule = |schedule: &str| Rule {
+            schedule: schedule.parse().unwrap(),
+            window: None,
+        };
         Rules {
             grace: Duration::ZERO,
             jobs: [rule("off"), rule(diff), rule("off"), rule("off")],
@@ -326,27 +454,47 @@ mod tests {
     }
 
     fn ran(outcome: Outcome, began: i64) -> Record {
-        let order = Order { job: Job::Diff, trigger: Trigger::Schedule, repository: Some(Uuid::from_u128(1)) };
+        let order = Order {
+            job: Job::Diff,
+            trigger: Trigger::Schedule,
+            repository: Some(Uuid::from_u128(1)),
+        };
         Record::of(&order, at(began), outcome)
     }
 
     fn done() -> Outcome {
-        Outcome::Done { label: None, warnings: Vec::new() }
+        Outcome::Done {
+            label: None,
+            warnings: Vec::new(),
+        }
     }
 
     fn failed(kind: Kind) -> Outcome {
-        Outcome::Failed { kind: kind.name().to_owned(), exit_code: kind.exit_code(), message: String::new(), hints: Vec::new() }
+        Outcome::Failed {
+            kind: kind.name().to_owned(),
+            exit_code: kind.exit_code(),
+            message: String::new(),
+            hints: Vec::new(),
+        }
     }
 
     fn journal(records: Vec<Record>) -> (tempfile::TempDir, Journal) {
         let place = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(place.path(), std::path::Path::new("/repo")).unwrap();
         journal.know(Uuid::from_u128(1)).unwrap();
-        records.into_iter().for_each(|record| journal.remember(record));
+        records
+            .into_iter()
+            .for_each(|record| journal.remember(record));
         (place, journal)
     }
 
-    fn diff(rules: &Rules, journal: &Journal, now: i64, started: i64, well_since: Option<i64>) -> Plan {
+    fn diff(
+        rules: &Rules,
+        journal: &Journal,
+        now: i64,
+        started: i64,
+        well_since: Option<i64>,
+    ) -> Plan {
         let zone: crate::clock::Zone = "Europe/Berlin".parse().unwrap();
         let situation = Situation {
             cluster: None,
@@ -361,27 +509,33 @@ mod tests {
             exposure: None,
             turn: None,
         };
-        plan(rules, &situation).into_iter().find(|plan| plan.job == Job::Diff).unwrap()
+        plan(rules, &situation)
+            .into_iter()
+            .find(|plan| plan.job == Job::Diff)
+            .unwrap()
     }
 
     /// Times at which no agent runs, in minutes of the year: when, and for how long.
     fn outages() -> impl Strategy<Value = Vec<(i64, i64)>> {
-        proptest::collection::vec((1..LENGTH / MINUTE, 1..4000_i64), 0..40).prop_map(|mut outages| {
-            outages.sort_unstable();
-            let mut end = 0;
-            outages.retain(|(from, length)| {
-                let is_apart = *from > end + 1;
-                end = if is_apart { from + length } else { end };
-                is_apart
-            });
-            outages
-        })
+        proptest::collection::vec((1..LENGTH / MINUTE, 1..4000_i64), 0..40).prop_map(
+            |mut outages| {
+                outages.sort_unstable();
+                let mut end = 0;
+                outages.retain(|(from, length)| {
+                    let is_apart = *from > end + 1;
+                    end = if is_apart { from + length } else { end };
+                    is_apart
+                });
+                outages
+            },
+        )
     }
 
     proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
 
-        /// Each time of a cron expression in a year, with the days on which clocks change, once; those that were missed once together, as soon as somebody is there.
+        /// Each time of a cron expression in a year, with the days on which clocks change, once;
+        /// those that were missed once together, as soon as somebody is there.
         #[test]
         fn a_year_of_runs(outages in outages(), schedule in 0..4_usize) {
             let rules = rules(["30 2 * * *", "0 */6 * * *", "15,45 1-3 * * *", "0 3 * * sun"][schedule]);
@@ -428,13 +582,24 @@ mod tests {
             records.resize_with(failures + 1, || ran(failed(Kind::Unreachable), YEAR + 100));
             let (_place, journal) = journal(records.clone());
             let plan = |well_since| diff(&rules, &journal, YEAR + 110, YEAR, well_since);
-            assert_eq!((plan(None).due, plan(None).trigger), (Some(at(YEAR + 100 + minutes * MINUTE)), Trigger::Retry), "{failures}");
-            assert_eq!(plan(Some(YEAR + 90)).due, plan(None).due, "it was there all the time");
+            assert_eq!(
+                (plan(None).due, plan(None).trigger),
+                (Some(at(YEAR + 100 + minutes * MINUTE)), Trigger::Retry),
+                "{failures}"
+            );
+            assert_eq!(
+                plan(Some(YEAR + 90)).due,
+                plan(None).due,
+                "it was there all the time"
+            );
             assert!(plan(Some(YEAR + 105)).is_ready(at(YEAR + 110)));
         }
         // Another run that is at work is no failure, however often it is met.
         let (_place, journal) = journal(vec![ran(failed(Kind::Locked), YEAR + 100); 9]);
-        assert_eq!(diff(&rules, &journal, YEAR + 110, YEAR, None).due, Some(at(YEAR + 160)));
+        assert_eq!(
+            diff(&rules, &journal, YEAR + 110, YEAR, None).due,
+            Some(at(YEAR + 160))
+        );
     }
 
     #[test]
@@ -443,6 +608,9 @@ mod tests {
         let (_place, mut journal) = journal(vec![ran(done(), YEAR + 86400)]);
         assert!(diff(&rules, &journal, YEAR, YEAR, None).is_ready(at(YEAR)));
         journal.remember(ran(done(), YEAR));
-        assert_eq!(diff(&rules, &journal, YEAR + 1, YEAR, None).due, Some(at(YEAR + 3600)));
+        assert_eq!(
+            diff(&rules, &journal, YEAR + 1, YEAR, None).due,
+            Some(at(YEAR + 3600))
+        );
     }
 }

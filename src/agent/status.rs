@@ -1,4 +1,5 @@
-//! How a node's backups stand: one value that the page, the metrics and `kbackup status` show. Pure: what was seen goes in.
+//! How a node's backups stand: one value that the page, the metrics and `kbackup status` show.
+//! Pure: what was seen goes in.
 
 use std::fmt;
 use std::time::Duration;
@@ -56,15 +57,29 @@ impl Verdict {
         concerns.sort_by_key(|concern| std::cmp::Reverse(concern.level));
         let (level, sentence) = match concerns.first() {
             None => (Level::Safe, all_is_well),
-            Some(Concern { level: Level::Danger, what, .. }) => (Level::Danger, format!("This node is not safe: {what}")),
-            Some(Concern { level, what, .. }) => (*level, format!("This node is backed up, but look at this: {what}")),
+            Some(Concern {
+                level: Level::Danger,
+                what,
+                ..
+            }) => (Level::Danger, format!("This node is not safe: {what}")),
+            Some(Concern { level, what, .. }) => (
+                *level,
+                format!("This node is backed up, but look at this: {what}"),
+            ),
         };
-        Self { level, sentence, concerns }
+        Self {
+            level,
+            sentence,
+            concerns,
+        }
     }
 
     /// Something else is not as it should be.
     pub fn add(&mut self, concern: Concern) {
-        let concerns = std::mem::take(&mut self.concerns).into_iter().chain([concern]).collect();
+        let concerns = std::mem::take(&mut self.concerns)
+            .into_iter()
+            .chain([concern])
+            .collect();
         *self = Self::of(concerns, std::mem::take(&mut self.sentence));
     }
 }
@@ -189,9 +204,21 @@ impl Status {
     /// Puts together what was seen.
     #[must_use]
     pub fn of(seeing: Seeing<'_>) -> Self {
-        let jobs: Vec<JobStatus> = seeing.plans.iter().map(|(plan, schedule)| job(plan, schedule, seeing.journal)).collect();
-        let verdict = Judge { seeing: &seeing, jobs: &jobs }.verdict();
-        let newest = seeing.repository.facts.as_ref().and_then(RepositoryFacts::newest_good);
+        let jobs: Vec<JobStatus> = seeing
+            .plans
+            .iter()
+            .map(|(plan, schedule)| job(plan, schedule, seeing.journal))
+            .collect();
+        let verdict = Judge {
+            seeing: &seeing,
+            jobs: &jobs,
+        }
+        .verdict();
+        let newest = seeing
+            .repository
+            .facts
+            .as_ref()
+            .and_then(RepositoryFacts::newest_good);
         let records = seeing.journal.map(Journal::records).unwrap_or_default();
         Self {
             at: seeing.now,
@@ -199,7 +226,10 @@ impl Status {
             max_age_seconds: seeing.max_age.as_secs(),
             exposure: seeing.exposure,
             newest: newest.map(|(point, _)| point.label.to_string()),
-            history: records.get(records.len().saturating_sub(HISTORY)..).unwrap_or_default().to_vec(),
+            history: records
+                .get(records.len().saturating_sub(HISTORY)..)
+                .unwrap_or_default()
+                .to_vec(),
             repository: seeing.repository,
             node: seeing.node,
             cluster: seeing.cluster,
@@ -212,10 +242,14 @@ impl Status {
     /// The newest good backup.
     #[must_use]
     pub fn newest_good(&self) -> Option<(&Point, &Made)> {
-        self.repository.facts.as_ref().and_then(RepositoryFacts::newest_good)
+        self.repository
+            .facts
+            .as_ref()
+            .and_then(RepositoryFacts::newest_good)
     }
 
-    /// For how long something has been in no good backup: nothing where everything is; none where there is no backup.
+    /// For how long something has been in no good backup: nothing where everything is; none where
+    /// there is no backup.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         let own = self.newest_good().map(|(_, made)| made);
@@ -224,7 +258,10 @@ impl Status {
 }
 
 /// The backup that protects the node best, and whose it is where it is not the node's own.
-pub(super) fn best<'a>(own: Option<&'a Made>, cluster: Option<&'a ClusterFacts>) -> (Option<&'a Made>, Option<&'a Sibling>) {
+pub(super) fn best<'a>(
+    own: Option<&'a Made>,
+    cluster: Option<&'a ClusterFacts>,
+) -> (Option<&'a Made>, Option<&'a Sibling>) {
     match (own, cluster.and_then(|cluster| cluster.newest.as_ref())) {
         (Some(own), Some(other)) if own.writer >= other.made.writer => (Some(own), None),
         (_, Some(other)) => (Some(&other.made), Some(other)),
@@ -237,7 +274,9 @@ fn job(plan: &Plan, schedule: &str, journal: Option<&Journal>) -> JobStatus {
     JobStatus {
         plan: plan.clone(),
         schedule: schedule.to_owned(),
-        last_success: runs().find(|record| record.is_success()).map(|record| record.ended),
+        last_success: runs()
+            .find(|record| record.is_success())
+            .map(|record| record.ended),
         last: runs().next().cloned(),
         failures: runs().take_while(|record| record.is_failure()).count() as u64,
     }
@@ -248,7 +287,9 @@ fn age(now: Timestamp, exposure: Option<Exposure>, newest: Option<&Made>) -> Opt
     let made = newest?;
     let since = match exposure {
         Some(Exposure { since: None, .. }) => return Some(Duration::ZERO),
-        Some(Exposure { since: Some(since), .. }) => since,
+        Some(Exposure {
+            since: Some(since), ..
+        }) => since,
         None => made.started,
     };
     Some(between(since, now))
@@ -261,10 +302,23 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn verdict(&self) -> Verdict {
-        let mut concerns: Vec<Concern> = [self.repository(), self.exposure(), self.newest()].into_iter().flatten().collect();
+        let mut concerns: Vec<Concern> = [self.repository(), self.exposure(), self.newest()]
+            .into_iter()
+            .flatten()
+            .collect();
         concerns.extend(self.failures());
-        concerns
-            .extend([self.node(), self.cluster(), self.room(), self.configuration(), self.journal(), self.owed()].into_iter().flatten());
+        concerns.extend(
+            [
+                self.node(),
+                self.cluster(),
+                self.room(),
+                self.configuration(),
+                self.journal(),
+                self.owed(),
+            ]
+            .into_iter()
+            .flatten(),
+        );
         concerns.extend(self.hooks());
         Verdict::of(concerns, self.all_is_well())
     }
@@ -274,7 +328,10 @@ impl Judge<'_> {
     }
 
     fn best(&self) -> (Option<&Made>, Option<&Sibling>) {
-        let own = self.facts().and_then(RepositoryFacts::newest_good).map(|(_, made)| made);
+        let own = self
+            .facts()
+            .and_then(RepositoryFacts::newest_good)
+            .map(|(_, made)| made);
         best(own, self.seeing.cluster.as_ref())
     }
 
@@ -283,20 +340,40 @@ impl Judge<'_> {
         let age = age(self.seeing.now, self.seeing.exposure, newest).unwrap_or_default();
         let by = by.map_or_else(String::new, |by| format!(" by {}", by.member));
         match self.seeing.exposure {
-            Some(Exposure { since: None, .. }) => format!("This node is safe: everything it has written is backed up{by}"),
-            Some(_) => format!("This node is safe: all that it has written is backed up{by}, except for the last {}", roughly(age)),
-            None => format!("This node is safe: its newest backup was taken{by} {} ago", roughly(age)),
+            Some(Exposure { since: None, .. }) => {
+                format!("This node is safe: everything it has written is backed up{by}")
+            }
+            Some(_) => format!(
+                "This node is safe: all that it has written is backed up{by}, except for the last {}",
+                roughly(age)
+            ),
+            None => format!(
+                "This node is safe: its newest backup was taken{by} {} ago",
+                roughly(age)
+            ),
         }
     }
 
     fn repository(&self) -> Option<Concern> {
         let problem = self.seeing.repository.problem.as_ref()?;
         let hints = self.seeing.repository.hints.clone();
-        let concern = |level| Some(Concern { level, what: format!("its repository cannot be read: {problem}"), hints });
+        let concern = |level| {
+            Some(Concern {
+                level,
+                what: format!("its repository cannot be read: {problem}"),
+                hints,
+            })
+        };
         match self.best() {
             (_, None) => concern(Level::Danger),
             // One that never had to take a backup has no repository.
-            (_, Some(_)) if self.seeing.journal.is_some_and(|journal| journal.records().iter().all(|run| run.repository.is_none())) => None,
+            (_, Some(_))
+                if self.seeing.journal.is_some_and(|journal| {
+                    journal.records().iter().all(|run| run.repository.is_none())
+                }) =>
+            {
+                None
+            }
             (_, Some(_)) => concern(Level::Attention),
         }
     }
@@ -304,7 +381,11 @@ impl Judge<'_> {
     fn cluster(&self) -> Option<Concern> {
         let problem = self.seeing.cluster.as_ref()?.problem.as_ref()?;
         let what = format!("it cannot be told how the other members are backed up: {problem}");
-        Some(Concern { level: Level::Attention, what, hints: Vec::new() })
+        Some(Concern {
+            level: Level::Attention,
+            what,
+            hints: Vec::new(),
+        })
     }
 
     fn exposure(&self) -> Option<Concern> {
@@ -326,8 +407,14 @@ impl Judge<'_> {
             Some(age) if age >= self.seeing.max_age => Some(Concern {
                 level: Level::Danger,
                 what: match self.seeing.exposure {
-                    Some(_) => format!("what it wrote {} ago is in no backup, and the limit is {limit}", roughly(age)),
-                    None => format!("its newest good backup is {} old, and the limit is {limit}", roughly(age)),
+                    Some(_) => format!(
+                        "what it wrote {} ago is in no backup, and the limit is {limit}",
+                        roughly(age)
+                    ),
+                    None => format!(
+                        "its newest good backup is {} old, and the limit is {limit}",
+                        roughly(age)
+                    ),
                 },
                 hints: Vec::new(),
             }),
@@ -337,7 +424,12 @@ impl Judge<'_> {
 
     /// A damaged backup that is newer than the newest good one, or any other.
     fn newest(&self) -> Option<Concern> {
-        let damaged: Vec<&Point> = self.facts()?.points.iter().filter(|point| point.good().is_none()).collect();
+        let damaged: Vec<&Point> = self
+            .facts()?
+            .points
+            .iter()
+            .filter(|point| point.good().is_none())
+            .collect();
         let first = damaged.last()?;
         let others = match damaged.len() {
             1 => String::new(),
@@ -353,26 +445,49 @@ impl Judge<'_> {
     }
 
     fn failures(&self) -> impl Iterator<Item = Concern> {
-        self.jobs.iter().filter_map(|job| match job.last.as_ref().map(|last| &last.outcome) {
-            Some(Outcome::Failed { message, hints, .. }) if !job.last.as_ref().is_some_and(Record::had_to_wait) => {
-                let times = if job.failures > 1 { format!(" {} times in a row", job.failures) } else { String::new() };
-                let what = format!("`{}` failed{times}: {message}", job.plan.job);
-                Some(Concern { level: Level::Attention, what, hints: hints.clone() })
-            }
-            _ => None,
-        })
+        self.jobs
+            .iter()
+            .filter_map(|job| match job.last.as_ref().map(|last| &last.outcome) {
+                Some(Outcome::Failed { message, hints, .. })
+                    if !job.last.as_ref().is_some_and(Record::had_to_wait) =>
+                {
+                    let times = if job.failures > 1 {
+                        format!(" {} times in a row", job.failures)
+                    } else {
+                        String::new()
+                    };
+                    let what = format!("`{}` failed{times}: {message}", job.plan.job);
+                    Some(Concern {
+                        level: Level::Attention,
+                        what,
+                        hints: hints.clone(),
+                    })
+                }
+                _ => None,
+            })
     }
 
     fn node(&self) -> Option<Concern> {
         let node = self.seeing.node.as_ref()?;
         let problem = node.problem.as_ref()?;
-        Some(Concern { level: Level::Attention, what: format!("the node does not answer: {problem}"), hints: node.hints.clone() })
+        Some(Concern {
+            level: Level::Attention,
+            what: format!("the node does not answer: {problem}"),
+            hints: node.hints.clone(),
+        })
     }
 
     fn room(&self) -> Option<Concern> {
         let facts = self.facts()?;
         let free = facts.free_bytes?;
-        let needed = facts.points.iter().rev().filter_map(|point| point.made).take(10).map(|made| made.bytes_stored).max()?;
+        let needed = facts
+            .points
+            .iter()
+            .rev()
+            .filter_map(|point| point.made)
+            .take(10)
+            .map(|made| made.bytes_stored)
+            .max()?;
         (free < needed.saturating_mul(ROOM_FOR)).then(|| Concern {
             level: Level::Attention,
             what: format!(
@@ -380,7 +495,9 @@ impl Judge<'_> {
                 bytesize::ByteSize(free),
                 bytesize::ByteSize(needed)
             ),
-            hints: vec!["remove old backups with `kbackup expire`, or give it more room".to_owned()],
+            hints: vec![
+                "remove old backups with `kbackup expire`, or give it more room".to_owned(),
+            ],
         })
     }
 
@@ -397,7 +514,9 @@ impl Judge<'_> {
         let owed = self.seeing.agent.as_ref()?.owed.as_ref()?;
         Some(Concern {
             level: Level::Attention,
-            what: format!("a run that was cut short took something from the node, and it is not given back yet: {owed}"),
+            what: format!(
+                "a run that was cut short took something from the node, and it is not given back yet: {owed}"
+            ),
             hints: vec!["`kbackup release` gives it back".to_owned()],
         })
     }
@@ -415,7 +534,9 @@ impl Judge<'_> {
         let problem = self.seeing.agent.as_ref()?.configuration.as_ref()?;
         Some(Concern {
             level: Level::Attention,
-            what: format!("its configuration was changed and cannot be used, the one before goes on: {problem}"),
+            what: format!(
+                "its configuration was changed and cannot be used, the one before goes on: {problem}"
+            ),
             hints: vec!["`kbackup agent --check-config` tells what is wrong with it".to_owned()],
         })
     }

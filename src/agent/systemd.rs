@@ -16,7 +16,10 @@ pub(super) struct Manager {
 
 impl Manager {
     pub(super) fn new() -> Self {
-        Self { watchdog: sd_notify::watchdog_enabled(), told: String::new() }
+        Self {
+            watchdog: sd_notify::watchdog_enabled(),
+            told: String::new(),
+        }
     }
 
     /// The loop has to go round at least so often.

@@ -1,4 +1,5 @@
-//! Members of a cluster one after another: a lock in the directory that holds their repositories. A crash gives it back.
+//! Members of a cluster one after another: a lock in the directory that holds their repositories. A
+//! crash gives it back.
 
 use std::path::Path;
 
@@ -30,20 +31,36 @@ impl Turn {
     ///
     /// # Errors
     /// Where the directory cannot be written, or its file system has no locks.
-    pub(super) fn take(directory: &Path, member: &str) -> Result<std::result::Result<Self, String>> {
+    pub(super) fn take(
+        directory: &Path,
+        member: &str,
+    ) -> Result<std::result::Result<Self, String>> {
         let path = directory.join(NAME);
-        let hint =
-            |error| Error::from(error).hint("turns need a directory that every agent can write to, on a file system with locks (`flock`)");
+        let hint = |error| {
+            Error::from(error).hint("turns need a directory that every agent can write to, on a file system with locks (`flock`)")
+        };
         let file = fs::open_or_create(&path, FILE_MODE).map_err(hint)?;
         if !file.try_lock().map_err(hint)? {
-            let holder = fs::read_small(&path, MAX_BYTES).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
-            return Ok(Err(holder.map_or_else(|| "another member".to_owned(), |holder| holder.member)));
+            let holder = fs::read_small(&path, MAX_BYTES)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+            return Ok(Err(holder.map_or_else(
+                || "another member".to_owned(),
+                |holder| holder.member,
+            )));
         }
         let turn = Self { file };
-        let holder = Holder { member: member.to_owned(), since: clock::now() };
+        let holder = Holder {
+            member: member.to_owned(),
+            since: clock::now(),
+        };
         // The words are for the others; the turn is ours without them.
         if let Ok(text) = serde_json::to_vec(&holder) {
-            drop(turn.file.set_size(0).and_then(|()| turn.file.write_all_at(0, &text)));
+            drop(
+                turn.file
+                    .set_size(0)
+                    .and_then(|()| turn.file.write_all_at(0, &text)),
+            );
         }
         Ok(Ok(turn))
     }
@@ -64,10 +81,16 @@ mod tests {
     fn it_is_one_members_at_a_time() {
         let place = tempfile::tempdir().unwrap();
         let first = Turn::take(place.path(), "node1:2113").unwrap().unwrap();
-        assert_eq!(Turn::take(place.path(), "node2:2113").unwrap().unwrap_err(), "node1:2113");
+        assert_eq!(
+            Turn::take(place.path(), "node2:2113").unwrap().unwrap_err(),
+            "node1:2113"
+        );
         drop(first);
         let second = Turn::take(place.path(), "node2:2113").unwrap().unwrap();
-        assert_eq!(Turn::take(place.path(), "node1:2113").unwrap().unwrap_err(), "node2:2113");
+        assert_eq!(
+            Turn::take(place.path(), "node1:2113").unwrap().unwrap_err(),
+            "node2:2113"
+        );
         drop(second);
         assert!(Turn::take(&place.path().join("unmounted"), "node1:2113").is_err());
     }

@@ -1,4 +1,5 @@
-//! One run of a job, on a thread of its own: its priority is the thread's, and what goes wrong in it stays in it.
+//! One run of a job, on a thread of its own: its priority is the thread's, and what goes wrong in
+//! it stays in it.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,7 +52,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Begins a run, which asks for its turn first, and keeps it to its end. `ended` is told of its end, whatever it is, and must not block.
+    /// Begins a run, which asks for its turn first, and keeps it to its end. `ended` is told of its
+    /// end, whatever it is, and must not block.
     ///
     /// # Errors
     /// [`Kind::Failed`] where there is no thread to be had.
@@ -71,7 +73,8 @@ impl Worker {
             .spawn(move || {
                 // Threads that this one starts inherit it.
                 if let Err(error) = priority::lower(load.priority) {
-                    here.run.note(format!("the priority cannot be lowered as wanted: {error}"));
+                    here.run
+                        .note(format!("the priority cannot be lowered as wanted: {error}"));
                 }
                 let result = catch_unwind(AssertUnwindSafe(|| {
                     let turn = turn(order.job)?;
@@ -81,8 +84,11 @@ impl Worker {
                     Ok(result)
                 }));
                 let defect = || {
-                    Err(Error::new(Kind::Failed, format!("`{}` broke off by a defect of kbackup", order.job))
-                        .hint("please report it, with the log"))
+                    Err(Error::new(
+                        Kind::Failed,
+                        format!("`{}` broke off by a defect of kbackup", order.job),
+                    )
+                    .hint("please report it, with the log"))
                 };
                 ended(match result {
                     Ok(Ok(result)) => Ending::Ran(here.record(&order, result)),
@@ -113,10 +119,19 @@ impl Worker {
     fn record(&self, order: &Order, result: Result<Done>) -> Record {
         let (done, outcome) = match result {
             Ok(done) => {
-                let outcome = Outcome::Done { label: done.label.clone(), warnings: self.run.warnings() };
+                let outcome = Outcome::Done {
+                    label: done.label.clone(),
+                    warnings: self.run.warnings(),
+                };
                 (done, outcome)
             }
-            Err(error) => (Done { repository: order.repository, ..Done::default() }, failure(&error)),
+            Err(error) => (
+                Done {
+                    repository: order.repository,
+                    ..Done::default()
+                },
+                failure(&error),
+            ),
         };
         let (retries, pauses) = self.witness.told();
         Record {
@@ -142,7 +157,11 @@ impl Record {
 
     /// A backup that another member has just taken for all.
     pub(super) fn left_to_another(now: Timestamp, because: String) -> Self {
-        let order = Order { job: Job::Diff, trigger: Trigger::Schedule, repository: None };
+        let order = Order {
+            job: Job::Diff,
+            trigger: Trigger::Schedule,
+            repository: None,
+        };
         Self::of(&order, now, Outcome::Skipped { because })
     }
 
@@ -173,7 +192,9 @@ impl Record {
 fn failure(error: &Error) -> Outcome {
     match error.kind() {
         // That scavenging was away for too long is no reason to take it away again at once.
-        Kind::Interrupted(Cause::Signal(_) | Cause::WindowClosed) => Outcome::Interrupted { why: error.in_words() },
+        Kind::Interrupted(Cause::Signal(_) | Cause::WindowClosed) => Outcome::Interrupted {
+            why: error.in_words(),
+        },
         kind => Outcome::Failed {
             kind: kind.name().to_owned(),
             exit_code: kind.exit_code(),
@@ -197,11 +218,30 @@ struct Done {
 fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done> {
     let task = configuration.task(order.job);
     match &task.verb {
-        Verb::Full(options) => verbs::backup::take(BackupKind::Full, options, order.repository, &task.common, run).map(Done::from),
-        Verb::Diff(options) => verbs::backup::take(BackupKind::Diff, options, order.repository, &task.common, run).map(Done::from),
+        Verb::Full(options) => verbs::backup::take(
+            BackupKind::Full,
+            options,
+            order.repository,
+            &task.common,
+            run,
+        )
+        .map(Done::from),
+        Verb::Diff(options) => verbs::backup::take(
+            BackupKind::Diff,
+            options,
+            order.repository,
+            &task.common,
+            run,
+        )
+        .map(Done::from),
         Verb::Verify(options) => {
             let repository = DirectoryRepository::open(&options.repository.repo)?;
-            let report = verify::verify(&repository, &verbs::verify::which(options)?, verbs::verify::depth(options), run)?;
+            let report = verify::verify(
+                &repository,
+                &verbs::verify::which(options)?,
+                verbs::verify::depth(options),
+                run,
+            )?;
             match report.backups.iter().find_map(|backup| Some((backup, backup.findings.first()?))) {
                 None => Ok(Done { bytes_read: report.bytes_hashed, ..Done::default() }),
                 Some((backup, finding)) => Err(Error::new(Kind::StoredCorrupt, "a backup is damaged")
@@ -212,10 +252,21 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
         }
         Verb::Expire(options) => {
             let repository = DirectoryRepository::open(&options.repository.repo)?;
-            let report = expire::execute(&repository, &verbs::expire::plan(&repository, &options.keep, run)?, run)?;
-            Ok(Done { bytes_stored: report.freed, files_copied: report.removed.len() as u64, ..Done::default() })
+            let report = expire::execute(
+                &repository,
+                &verbs::expire::plan(&repository, &options.keep, run)?,
+                run,
+            )?;
+            Ok(Done {
+                bytes_stored: report.freed,
+                files_copied: report.removed.len() as u64,
+                ..Done::default()
+            })
         }
-        _ => Err(Error::new(Kind::Failed, format!("`{}` is no job of an agent", order.job))),
+        _ => Err(Error::new(
+            Kind::Failed,
+            format!("`{}` is no job of an agent", order.job),
+        )),
     }
 }
 
@@ -252,8 +303,19 @@ struct Told {
 
 impl Witness {
     fn new(job: Job) -> Self {
-        let told = Told { step: Step::Preflight, done: 0, expected: 0, retries: Vec::new(), pauses: Vec::new(), away: BTreeMap::new() };
-        Self { job, began: clock::now(), told: Mutex::new(told) }
+        let told = Told {
+            step: Step::Preflight,
+            done: 0,
+            expected: 0,
+            retries: Vec::new(),
+            pauses: Vec::new(),
+            away: BTreeMap::new(),
+        };
+        Self {
+            job,
+            began: clock::now(),
+            told: Mutex::new(told),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Told> {
@@ -283,12 +345,20 @@ impl Told {
         // What `release` of an earlier run's debt gives back was never told to be taken.
         let began = self.away.remove(what).unwrap_or_else(clock::now);
         let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        self.pauses.push(Pause { what: what.to_owned(), began, milliseconds: Some(milliseconds) });
+        self.pauses.push(Pause {
+            what: what.to_owned(),
+            began,
+            milliseconds: Some(milliseconds),
+        });
     }
 
     /// What was given back, and what still is not.
     fn pauses(&self) -> Vec<Pause> {
-        let away = self.away.iter().map(|(what, began)| Pause { what: (*what).to_owned(), began: *began, milliseconds: None });
+        let away = self.away.iter().map(|(what, began)| Pause {
+            what: (*what).to_owned(),
+            began: *began,
+            milliseconds: None,
+        });
         self.pauses.iter().cloned().chain(away).collect()
     }
 }

@@ -5,16 +5,22 @@ use std::time::Duration;
 use crate::error::{Kind, Result};
 use crate::event::{Event, Run};
 
-/// What looks corrupt may have been caught in the middle of a change; that often it is read again before anyone is told.
+/// What looks corrupt may have been caught in the middle of a change; that often it is read again
+/// before anyone is told.
 const CORRUPT_READINGS: u32 = 3;
 /// The pause grows with each attempt up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs `attempt` until it succeeds, at most `of` times. Only what another attempt can mend is tried again; each reason is told.
+/// Runs `attempt` until it succeeds, at most `of` times. Only what another attempt can mend is
+/// tried again; each reason is told.
 ///
 /// # Errors
 /// Those of the last attempt.
-pub(super) fn repeat<T>(of: u32, run: &Run, mut attempt: impl FnMut(u32) -> Result<T>) -> Result<T> {
+pub(super) fn repeat<T>(
+    of: u32,
+    run: &Run,
+    mut attempt: impl FnMut(u32) -> Result<T>,
+) -> Result<T> {
     let (mut number, mut corrupt) = (1, 0);
     loop {
         run.check()?;
@@ -24,7 +30,8 @@ pub(super) fn repeat<T>(of: u32, run: &Run, mut attempt: impl FnMut(u32) -> Resu
         };
         let again = match error.kind() {
             Kind::Unstable => true,
-            // Only these readings count: a busy node must not use up those of a chunk that was caught in mid-change.
+            // Only these readings count: a busy node must not use up those of a chunk that was
+            // caught in mid-change.
             Kind::SourceCorrupt => {
                 corrupt += 1;
                 corrupt < CORRUPT_READINGS
@@ -34,8 +41,16 @@ pub(super) fn repeat<T>(of: u32, run: &Run, mut attempt: impl FnMut(u32) -> Resu
         if !again || number >= of {
             return Err(error);
         }
-        run.emit(Event::Retry { attempt: number, of, reason: error.in_words() });
-        run.pause(Duration::from_millis(20).saturating_mul(1 << number.min(8)).min(LONGEST_PAUSE))?;
+        run.emit(Event::Retry {
+            attempt: number,
+            of,
+            reason: error.in_words(),
+        });
+        run.pause(
+            Duration::from_millis(20)
+                .saturating_mul(1 << number.min(8))
+                .min(LONGEST_PAUSE),
+        )?;
         number += 1;
     }
 }
@@ -71,14 +86,30 @@ mod tests {
         let mut attempts = 0;
         let result: Result<()> = repeat(10, &Run::new(Silent), |number| {
             attempts = number;
-            Err(Error::new(if number <= 4 { Kind::Unstable } else { Kind::SourceCorrupt }, "changed"))
+            Err(Error::new(
+                if number <= 4 {
+                    Kind::Unstable
+                } else {
+                    Kind::SourceCorrupt
+                },
+                "changed",
+            ))
         });
-        assert_eq!((attempts, result.unwrap_err().kind()), (7, Kind::SourceCorrupt));
+        assert_eq!(
+            (attempts, result.unwrap_err().kind()),
+            (7, Kind::SourceCorrupt)
+        );
     }
 
     #[test]
     fn nothing_else_is_tried_twice() {
-        for kind in [Kind::Failed, Kind::StoredCorrupt, Kind::Refused, Kind::Denied, Kind::Locked] {
+        for kind in [
+            Kind::Failed,
+            Kind::StoredCorrupt,
+            Kind::Refused,
+            Kind::Denied,
+            Kind::Locked,
+        ] {
             assert_eq!(failing(kind, 10), (1, kind));
         }
     }
@@ -86,7 +117,13 @@ mod tests {
     #[test]
     fn the_next_attempt_may_succeed() {
         let run = Run::new(Silent);
-        let result = repeat(5, &run, |number| if number < 3 { Err(Error::new(Kind::Unstable, "changed")) } else { Ok(number) });
+        let result = repeat(5, &run, |number| {
+            if number < 3 {
+                Err(Error::new(Kind::Unstable, "changed"))
+            } else {
+                Ok(number)
+            }
+        });
         assert_eq!(result.unwrap(), 3);
     }
 

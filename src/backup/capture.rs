@@ -10,7 +10,9 @@ use crate::event::{Event, Run};
 use crate::format::chunk::ChunkFile;
 use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
 use crate::fs::{self, Stamp};
-use crate::manifest::{Blake3Hash, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
+use crate::manifest::{
+    Blake3Hash, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row,
+};
 use crate::proof::{ChunkSet, Inspected, Passage, Stretch};
 use crate::repository::{Attributes, Incoming, Ingest, Stored};
 use crate::transfer::{Follower, hash_file, paced};
@@ -32,7 +34,8 @@ pub(super) struct Capture<'a> {
     here: BTreeMap<RelativePath, Held<'a>>,
     /// The adopted chunks, as they were looked at in this backup.
     inspected: Inspected,
-    /// The chunks of the source, as the preflight has seen them; nothing once they were listed again.
+    /// The chunks of the source, as the preflight has seen them; nothing once they were listed
+    /// again.
     pub(super) seen: Inspected,
     /// Files of the parent that turned out not to be what was stored.
     distrusted: Vec<RelativePath>,
@@ -43,13 +46,15 @@ struct Held<'a> {
     way: Way,
     /// The attempt under way has found that it belongs into the backup.
     wanted: bool,
-    /// For chunks that this run has read: the records that have to be looked at, by this attempt or the next, unless they were already.
+    /// For chunks that this run has read: the records that have to be looked at, by this attempt or
+    /// the next, unless they were already.
     records: Option<Box<Records>>,
     /// It fails the server's own MD5, and the operator wants it all the same.
     damaged: bool,
 }
 
-/// Records of a chunk, from this position in the log on, and what they have shown while they were copied.
+/// Records of a chunk, from this position in the log on, and what they have shown while they were
+/// copied.
 pub(super) struct Records {
     pub(super) from: LogPosition,
     pub(super) passage: Option<Passage>,
@@ -132,13 +137,29 @@ pub(super) struct Arrived {
 impl<'a> Take<'a> {
     /// The whole file as it is now.
     pub(super) fn whole(role: Role, file: &'a fs::File) -> Self {
-        Self { role, file, length: file.size(), full_length: file.size(), has_md5: false, live: false, mode: Mode::AsFound, chunk: None }
+        Self {
+            role,
+            file,
+            length: file.size(),
+            full_length: file.size(),
+            has_md5: false,
+            live: false,
+            mode: Mode::AsFound,
+            chunk: None,
+        }
     }
 }
 
 impl<'a> Capture<'a> {
-    pub(super) fn new(incoming: Box<dyn Incoming + 'a>, source: &'a Directories, parent: Option<&'a Manifest>, run: &'a Run) -> Self {
-        let lent = parent.map(|parent| parent.files.iter().map(|row| (&row.path, row)).collect()).unwrap_or_default();
+    pub(super) fn new(
+        incoming: Box<dyn Incoming + 'a>,
+        source: &'a Directories,
+        parent: Option<&'a Manifest>,
+        run: &'a Run,
+    ) -> Self {
+        let lent = parent
+            .map(|parent| parent.files.iter().map(|row| (&row.path, row)).collect())
+            .unwrap_or_default();
         Self {
             incoming,
             source,
@@ -165,12 +186,18 @@ impl<'a> Capture<'a> {
 
     /// Everything of these roles has to be found again.
     pub(super) fn look_again_for(&mut self, roles: &[Role]) {
-        self.here.values_mut().filter(|held| roles.contains(&held.row.role)).for_each(|held| held.wanted = false);
+        self.here
+            .values_mut()
+            .filter(|held| roles.contains(&held.row.role))
+            .for_each(|held| held.wanted = false);
     }
 
     /// The row under which a path is held already, here or in the parent.
     pub(super) fn held(&self, path: &RelativePath) -> Option<&Row> {
-        self.here.get(path).map(|held| &*held.row).or_else(|| self.lent(path))
+        self.here
+            .get(path)
+            .map(|held| &*held.row)
+            .or_else(|| self.lent(path))
     }
 
     /// The parent's row of a path.
@@ -178,13 +205,15 @@ impl<'a> Capture<'a> {
         self.lent.get(path).copied()
     }
 
-    /// Takes a held file into the backup as it is. False where the parent's file is not what was stored: then it has to be read from the source.
+    /// Takes a held file into the backup as it is. False where the parent's file is not what was
+    /// stored: then it has to be read from the source.
     pub(super) fn keep(&mut self, path: &RelativePath) -> Result<bool> {
         let kept = self.keep_all(std::slice::from_ref(path))?;
         Ok(kept.into_iter().all(|kept| kept))
     }
 
-    /// As [`Self::keep`], for many files. Several at once, as each costs no more than a few calls of the system.
+    /// As [`Self::keep`], for many files. Several at once, as each costs no more than a few calls
+    /// of the system.
     pub(super) fn keep_all(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
         let glances = crew::many(paths, |path| {
             self.run.check()?;
@@ -200,7 +229,9 @@ impl<'a> Capture<'a> {
                     if let Some((stamp, file)) = chunk {
                         self.inspected.add(path, stamp, file);
                     }
-                    self.run.emit(Event::Adopted { path: path.to_string() });
+                    self.run.emit(Event::Adopted {
+                        path: path.to_string(),
+                    });
                     self.insert(HeldRow::Parents(row), Way::Adopted);
                     true
                 }
@@ -232,25 +263,34 @@ impl<'a> Capture<'a> {
         Ok((row, glance))
     }
 
-    /// What a glance shows to be damaged in a file that was just adopted. The proof needs just as much of it, and could only say then that there is
-    /// no backup: small files whole, of the others what identifies them.
+    /// What a glance shows to be damaged in a file that was just adopted. The proof needs just as
+    /// much of it, and could only say then that there is no backup: small files whole, of the
+    /// others what identifies them.
     fn glance(&self, row: &Row, stored: Box<dyn ReadAt>) -> Result<Glance> {
         let unlike = |why: String| Ok(Glance::Unlike(not_as_stored(&row.path, why)));
         stored.expect_pieces();
         let stamp = stored.file().map(|file| Stamp::from(file.found()));
         let mut stored = stored;
         if row.size <= SMALL {
-            let Some(bytes) = self.small(row, &*stored)? else { return unlike("the BLAKE3 differs".to_owned()) };
+            let Some(bytes) = self.small(row, &*stored)? else {
+                return unlike("the BLAKE3 differs".to_owned());
+            };
             stored = Box::new(bytes);
         }
         let fits = match row.role {
             Role::Chunk => match chunk::inspect(&*stored) {
-                Ok(found) if row.chunk.is_some_and(|chunk| chunk == ChunkRow::of(&found, chunk.version)) => {
+                Ok(found)
+                    if row
+                        .chunk
+                        .is_some_and(|chunk| chunk == ChunkRow::of(&found, chunk.version)) =>
+                {
                     return Ok(Glance::Fits(stamp.map(|stamp| (stamp, Arc::new(found)))));
                 }
                 found => found.map(|_| false),
             },
-            Role::Table => ptable::inspect(&*stored).map(|layout| Some(layout.md5) == row.table_md5),
+            Role::Table => {
+                ptable::inspect(&*stored).map(|layout| Some(layout.md5) == row.table_md5)
+            }
             Role::TableFilter | Role::StreamFilter => bloom::inspect(&*stored).map(|_| true),
             _ => Ok(true),
         };
@@ -267,25 +307,36 @@ impl<'a> Capture<'a> {
         match stored.read_exact_at(0, &mut bytes) {
             Ok(()) => self.run.pace().spend(row.size),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(Error::new(Kind::Failed, "cannot read").on(&row.path).because(error)),
+            Err(error) => {
+                return Err(Error::new(Kind::Failed, "cannot read")
+                    .on(&row.path)
+                    .because(error));
+            }
         }
         Ok((Blake3Hash::of(&bytes) == row.blake3).then_some(bytes))
     }
 
     /// Whether a stored file has the bytes of its row.
     pub(super) fn holds(&self, stored: Box<dyn ReadAt>, row: &Row) -> Result<bool> {
-        let digest = hash_file(&*paced(stored, self.run), false, self.run).map_err(|error| error.on(&row.path))?;
+        let digest = hash_file(&*paced(stored, self.run), false, self.run)
+            .map_err(|error| error.on(&row.path))?;
         Ok(digest.blake3 == row.blake3)
     }
 
-    /// Hashes the adopted files that `which` chooses, and takes those that are not as they were stored out again, so that the next attempt reads them from
-    /// the node. Whether there was one.
+    /// Hashes the adopted files that `which` chooses, and takes those that are not as they were
+    /// stored out again, so that the next attempt reads them from the node. Whether there was one.
     pub(super) fn weed_out(&mut self, which: impl Fn(&Row) -> bool) -> Result<bool> {
-        let adopted: Vec<Row> =
-            self.here.values().filter(|held| held.way == Way::Adopted && which(&held.row)).map(|held| (*held.row).clone()).collect();
+        let adopted: Vec<Row> = self
+            .here
+            .values()
+            .filter(|held| held.way == Way::Adopted && which(&held.row))
+            .map(|held| (*held.row).clone())
+            .collect();
         let mut any = false;
         for row in adopted {
-            let Some(stored) = self.incoming.open(&row.path)? else { continue };
+            let Some(stored) = self.incoming.open(&row.path)? else {
+                continue;
+            };
             if !self.holds(stored, &row)? {
                 any = true;
                 self.reject(&row.path, &not_as_stored(&row.path, "the BLAKE3 differs"))?;
@@ -305,7 +356,10 @@ impl<'a> Capture<'a> {
     pub(super) fn distrust(&mut self, path: &RelativePath, error: &Error) {
         self.lent.remove(path);
         self.distrusted.push(path.clone());
-        self.run.warn(format!("{error}: {}; it is read from the node again", error.causes().join(": ")));
+        self.run.warn(format!(
+            "{error}: {}; it is read from the node again",
+            error.causes().join(": ")
+        ));
     }
 
     /// The files of the parent that were distrusted since this was asked last.
@@ -313,32 +367,79 @@ impl<'a> Capture<'a> {
         std::mem::take(&mut self.distrusted)
     }
 
-    /// Takes up what an interrupted run has copied of a source file whose MD5 is `md5`. None where there is nothing of it: then it has to be read.
-    pub(super) fn take_up(&self, path: &RelativePath, take: &Take<'_>, md5: Md5Hash) -> Result<Option<Arrived>> {
+    /// Takes up what an interrupted run has copied of a source file whose MD5 is `md5`. None where
+    /// there is nothing of it: then it has to be read.
+    pub(super) fn take_up(
+        &self,
+        path: &RelativePath,
+        take: &Take<'_>,
+        md5: Md5Hash,
+    ) -> Result<Option<Arrived>> {
         let attributes = take.attributes()?;
-        let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else { return Ok(None) };
-        self.run.emit(Event::TakenUp { path: path.to_string(), bytes: stored.size });
-        Ok(Some(take.arrived(path, stored, attributes, Way::TakenUp, 0)))
+        let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else {
+            return Ok(None);
+        };
+        self.run.emit(Event::TakenUp {
+            path: path.to_string(),
+            bytes: stored.size,
+        });
+        Ok(Some(take.arrived(
+            path,
+            stored,
+            attributes,
+            Way::TakenUp,
+            0,
+        )))
     }
 
     /// Copies a source file in.
-    pub(super) fn read(&self, path: &RelativePath, take: &Take<'_>, follow: Follower<'_>) -> Result<Arrived> {
+    pub(super) fn read(
+        &self,
+        path: &RelativePath,
+        take: &Take<'_>,
+        follow: Follower<'_>,
+    ) -> Result<Arrived> {
         let attributes = take.attributes()?;
         let stored = self.incoming.ingest(path, take.ingest(attributes, follow));
         self.copied(path, take, stored, attributes, take.length)
     }
 
     /// Copies a source file in whose first `prefix` bytes the parent's file `held` has already.
-    pub(super) fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, take: &Take<'_>, follow: Follower<'_>) -> Result<Arrived> {
+    pub(super) fn extend(
+        &self,
+        path: &RelativePath,
+        held: &Row,
+        prefix: u64,
+        take: &Take<'_>,
+        follow: Follower<'_>,
+    ) -> Result<Arrived> {
         let attributes = take.attributes()?;
-        let stored = self.incoming.extend(path, held, prefix, take.ingest(attributes, follow));
-        self.copied(path, take, stored, attributes, take.length.saturating_sub(prefix))
+        let stored = self
+            .incoming
+            .extend(path, held, prefix, take.ingest(attributes, follow));
+        self.copied(
+            path,
+            take,
+            stored,
+            attributes,
+            take.length.saturating_sub(prefix),
+        )
     }
 
-    fn copied(&self, path: &RelativePath, take: &Take<'_>, stored: Result<Stored>, attributes: Attributes, read: u64) -> Result<Arrived> {
+    fn copied(
+        &self,
+        path: &RelativePath,
+        take: &Take<'_>,
+        stored: Result<Stored>,
+        attributes: Attributes,
+        read: u64,
+    ) -> Result<Arrived> {
         match stored {
             Ok(stored) => {
-                self.run.emit(Event::Copied { path: path.to_string(), bytes: read });
+                self.run.emit(Event::Copied {
+                    path: path.to_string(),
+                    bytes: read,
+                });
                 Ok(take.arrived(path, stored, attributes, Way::Copied, read))
             }
             Err(error) => {
@@ -351,9 +452,22 @@ impl<'a> Capture<'a> {
 
     /// Makes what has arrived part of the backup.
     pub(super) fn enter(&mut self, arrived: Arrived) {
-        let Arrived { row, way, read, records, damaged, .. } = arrived;
+        let Arrived {
+            row,
+            way,
+            read,
+            records,
+            damaged,
+            ..
+        } = arrived;
         self.cost.bytes_read += read;
-        let held = Held { row: HeldRow::New(Box::new(row)), way, wanted: true, records, damaged };
+        let held = Held {
+            row: HeldRow::New(Box::new(row)),
+            way,
+            wanted: true,
+            records,
+            damaged,
+        };
         self.here.insert(held.row.path.clone(), held);
     }
 
@@ -366,8 +480,17 @@ impl<'a> Capture<'a> {
     }
 
     /// Stores bytes that were read, or made, here.
-    pub(super) fn write(&mut self, path: &RelativePath, role: Role, bytes: &[u8], modified: Timestamp) -> Result<()> {
-        let attributes = Attributes { mode: 0o644, modified };
+    pub(super) fn write(
+        &mut self,
+        path: &RelativePath,
+        role: Role,
+        bytes: &[u8],
+        modified: Timestamp,
+    ) -> Result<()> {
+        let attributes = Attributes {
+            mode: 0o644,
+            modified,
+        };
         let stored = self.incoming.write(path, bytes, attributes)?;
         self.insert_new(row(path, role, stored, attributes), Way::Copied);
         Ok(())
@@ -382,7 +505,15 @@ impl<'a> Capture<'a> {
         if held.way == Way::Adopted {
             self.prove_before_cut(path, &row)?;
         }
-        let stored = self.incoming.cut(path, length, full_length, Attributes { mode, modified: row.modified })?;
+        let stored = self.incoming.cut(
+            path,
+            length,
+            full_length,
+            Attributes {
+                mode,
+                modified: row.modified,
+            },
+        )?;
         (row.size, row.blake3, row.mode) = (stored.size, stored.blake3, mode);
         row.chunk = row.chunk.map(|chunk| ChunkRow { md5: None, ..chunk });
         self.insert_new(row, Way::Copied);
@@ -395,7 +526,9 @@ impl<'a> Capture<'a> {
         if stored.map(|stored| self.holds(stored, row)).transpose()? == Some(true) {
             return Ok(());
         }
-        let error = changed("a stored file is not as it was stored").on(self.incoming.place_of(path)).because("the BLAKE3 differs");
+        let error = changed("a stored file is not as it was stored")
+            .on(self.incoming.place_of(path))
+            .because("the BLAKE3 differs");
         self.reject(path, &error)?;
         Err(error)
     }
@@ -411,13 +544,22 @@ impl<'a> Capture<'a> {
         self.paths(|held| held.damaged && held.wanted)
     }
 
-    /// The stretches of the log that this run has read: whole chunks, or from the parent's end on, as all before that was proven there.
+    /// The stretches of the log that this run has read: whole chunks, or from the parent's end on,
+    /// as all before that was proven there.
     pub(super) fn newly_read(&self) -> Vec<Stretch> {
         let stretch = |held: &Held<'_>| {
             let Records { from, passage } = held.records.as_deref()?;
-            Some(Stretch { path: held.row.path.clone(), from: *from, passage: passage.clone() })
+            Some(Stretch {
+                path: held.row.path.clone(),
+                from: *from,
+                passage: passage.clone(),
+            })
         };
-        self.here.values().filter(|held| held.wanted).filter_map(stretch).collect()
+        self.here
+            .values()
+            .filter(|held| held.wanted)
+            .filter_map(stretch)
+            .collect()
     }
 
     /// Step D6 and D17: removes what this attempt did not find at the source.
@@ -428,7 +570,9 @@ impl<'a> Capture<'a> {
 
     /// Whether this run has read the file at the source.
     pub(super) fn is_newly_read(&self, path: &RelativePath) -> bool {
-        self.here.get(path).is_some_and(|held| held.way != Way::Adopted)
+        self.here
+            .get(path)
+            .is_some_and(|held| held.way != Way::Adopted)
     }
 
     /// The rows of everything that belongs into the backup, in the order of their paths.
@@ -442,17 +586,30 @@ impl<'a> Capture<'a> {
     }
 
     fn paths(&self, which: impl Fn(&Held<'_>) -> bool) -> Vec<RelativePath> {
-        self.here.values().filter(|held| which(held)).map(|held| held.row.path.clone()).collect()
+        self.here
+            .values()
+            .filter(|held| which(held))
+            .map(|held| held.row.path.clone())
+            .collect()
     }
 
-    /// The captured files, under the names they have at the source: what is wrong with them is wrong there.
+    /// The captured files, under the names they have at the source: what is wrong with them is
+    /// wrong there.
     pub(super) fn files(&self) -> AsSource<'_> {
-        AsSource { files: &*self.incoming, source: self.source }
+        AsSource {
+            files: &*self.incoming,
+            source: self.source,
+        }
     }
 
-    /// The files whose bytes this run has read, here or at the source, and compared with the server's MD5 where there is one.
+    /// The files whose bytes this run has read, here or at the source, and compared with the
+    /// server's MD5 where there is one.
     pub(super) fn newly_copied(&self) -> HashSet<RelativePath> {
-        self.here.values().filter(|held| held.way != Way::Adopted && !held.damaged).map(|held| held.row.path.clone()).collect()
+        self.here
+            .values()
+            .filter(|held| held.way != Way::Adopted && !held.damaged)
+            .map(|held| held.row.path.clone())
+            .collect()
     }
 
     pub(super) fn into_incoming(self) -> (Box<dyn Incoming + 'a>, Inspected) {
@@ -462,10 +619,23 @@ impl<'a> Capture<'a> {
     /// The chunks among what this attempt has captured.
     pub(super) fn chunks(&self) -> Result<ChunkSet> {
         let entry = |held: &Held<'_>| {
-            let stamp = if held.way == Way::Adopted { self.inspected.stamp(&held.row.path) } else { None };
-            FileEntry { path: held.row.path.clone(), size: held.row.size, mode: held.row.mode, stamp }
+            let stamp = if held.way == Way::Adopted {
+                self.inspected.stamp(&held.row.path)
+            } else {
+                None
+            };
+            FileEntry {
+                path: held.row.path.clone(),
+                size: held.row.size,
+                mode: held.row.mode,
+                stamp,
+            }
         };
-        let entries = self.here.values().filter(|held| held.row.role == Role::Chunk).map(entry);
+        let entries = self
+            .here
+            .values()
+            .filter(|held| held.row.role == Role::Chunk)
+            .map(entry);
         ChunkSet::among(&self.files(), entries, &self.inspected)
     }
 
@@ -477,13 +647,27 @@ impl<'a> Capture<'a> {
             files_linked: count(Way::Adopted),
             files_copied: count(Way::Copied),
             files_resumed: count(Way::TakenUp),
-            bytes_resumed: self.here.values().filter(|held| held.way == Way::TakenUp).map(|held| held.row.size).sum(),
+            bytes_resumed: self
+                .here
+                .values()
+                .filter(|held| held.way == Way::TakenUp)
+                .map(|held| held.row.size)
+                .sum(),
             ..self.cost.clone()
         }
     }
 
     fn insert(&mut self, row: HeldRow<'a>, way: Way) {
-        self.here.insert(row.path.clone(), Held { row, way, wanted: true, records: None, damaged: false });
+        self.here.insert(
+            row.path.clone(),
+            Held {
+                row,
+                way,
+                wanted: true,
+                records: None,
+                damaged: false,
+            },
+        );
     }
 
     fn insert_new(&mut self, row: Row, way: Way) {
@@ -513,14 +697,47 @@ impl FileSet for AsSource<'_> {
 
 impl Take<'_> {
     fn ingest<'a>(&'a self, attributes: Attributes, follow: Follower<'a>) -> Ingest<'a> {
-        let Self { file, length, full_length, has_md5, live, .. } = *self;
-        Ingest { source: file, length, full_length, md5: has_md5, live, attributes, follow }
+        let Self {
+            file,
+            length,
+            full_length,
+            has_md5,
+            live,
+            ..
+        } = *self;
+        Ingest {
+            source: file,
+            length,
+            full_length,
+            md5: has_md5,
+            live,
+            attributes,
+            follow,
+        }
     }
 
-    fn arrived(&self, path: &RelativePath, stored: Stored, attributes: Attributes, way: Way, read: u64) -> Arrived {
+    fn arrived(
+        &self,
+        path: &RelativePath,
+        stored: Stored,
+        attributes: Attributes,
+        way: Way,
+        read: u64,
+    ) -> Arrived {
         let table_md5 = stored.md5.filter(|_| self.role == Role::Table);
-        let row = Row { chunk: self.chunk, table_md5, ..row(path, self.role, stored, attributes) };
-        Arrived { row, md5: stored.md5, way, read, records: None, damaged: false }
+        let row = Row {
+            chunk: self.chunk,
+            table_md5,
+            ..row(path, self.role, stored, attributes)
+        };
+        Arrived {
+            row,
+            md5: stored.md5,
+            way,
+            read,
+            records: None,
+            damaged: false,
+        }
     }
 
     /// As they are before the file is read.
@@ -530,18 +747,41 @@ impl Take<'_> {
             Mode::AsFound => status.mode & 0o777,
             Mode::Writable => status.mode & 0o777 | 0o200,
         };
-        Ok(Attributes { mode, modified: timestamp(status.modified) })
+        Ok(Attributes {
+            mode,
+            modified: timestamp(status.modified),
+        })
     }
 }
 
 fn row(path: &RelativePath, role: Role, stored: Stored, attributes: Attributes) -> Row {
-    let (Stored { size, blake3, captured, .. }, Attributes { mode, modified }) = (stored, attributes);
-    Row { path: path.clone(), role, size, mode, modified, captured, blake3, chunk: None, table_md5: None }
+    let (
+        Stored {
+            size,
+            blake3,
+            captured,
+            ..
+        },
+        Attributes { mode, modified },
+    ) = (stored, attributes);
+    Row {
+        path: path.clone(),
+        role,
+        size,
+        mode,
+        modified,
+        captured,
+        blake3,
+        chunk: None,
+        table_md5: None,
+    }
 }
 
 /// What is wrong with a file of an earlier backup.
 pub(super) fn not_as_stored(place: impl Display, why: impl Into<String>) -> Error {
-    Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").on(place).because(why.into())
+    Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
+        .on(place)
+        .because(why.into())
 }
 
 /// The time a file was changed, as a row has it.
@@ -549,7 +789,8 @@ pub(super) fn timestamp(time: std::time::SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// Opens a file of the node. One that is not there any more means that the directory changed underfoot.
+/// Opens a file of the node. One that is not there any more means that the directory changed
+/// underfoot.
 ///
 /// # Errors
 /// [`Kind::Unstable`] where it vanished, else what the file system reports.
@@ -557,11 +798,14 @@ pub(super) fn open(source: &Directories, path: &RelativePath) -> Result<fs::File
     fs::open_source(&source.path_of(path)).map_err(of_source)
 }
 
-/// What an error on a file of the node says of the node: its files come, go and shrink, and all of them are plain files.
+/// What an error on a file of the node says of the node: its files come, go and shrink, and all of
+/// them are plain files.
 pub(super) fn of_source(error: fs::IoError) -> Error {
     use std::io::ErrorKind;
     match error.source.kind() {
-        ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle => changed("a file vanished").at(&error.path),
+        ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle => {
+            changed("a file vanished").at(&error.path)
+        }
         ErrorKind::UnexpectedEof => changed("a file became shorter").at(&error.path),
         _ if error.is_no_plain_file() => no_plain_file(error),
         _ => error.into(),
@@ -569,10 +813,13 @@ pub(super) fn of_source(error: fs::IoError) -> Error {
 }
 
 fn no_plain_file(error: fs::IoError) -> Error {
-    Error::new(Kind::SourceCorrupt, "this should be a plain file of the node")
-        .at(&error.path)
-        .because(error.source)
-        .hint("links, also those to other disks, are not followed")
+    Error::new(
+        Kind::SourceCorrupt,
+        "this should be a plain file of the node",
+    )
+    .at(&error.path)
+    .because(error.source)
+    .hint("links, also those to other disks, are not followed")
 }
 
 /// The source is not what it was a moment ago: worth another attempt.
@@ -580,11 +827,16 @@ pub(super) fn changed(what: impl Into<String>) -> Error {
     Error::new(Kind::Unstable, what)
 }
 
-/// Reads a small file whole, by the one descriptor that was opened: the name may stand for another file a moment later. None where it does not exist.
+/// Reads a small file whole, by the one descriptor that was opened: the name may stand for another
+/// file a moment later. None where it does not exist.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`] where it is longer than `limit` bytes; what the file system reports.
-pub(super) fn read_small(source: &Directories, path: &RelativePath, limit: u64) -> Result<Option<(Vec<u8>, Timestamp)>> {
+pub(super) fn read_small(
+    source: &Directories,
+    path: &RelativePath,
+    limit: u64,
+) -> Result<Option<(Vec<u8>, Timestamp)>> {
     let place = source.path_of(path);
     let file = match fs::open_source(&place) {
         Ok(file) => file,
@@ -593,14 +845,17 @@ pub(super) fn read_small(source: &Directories, path: &RelativePath, limit: u64) 
     };
     let modified = timestamp(file.status()?.modified);
     match file.read_small(limit) {
-        Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => {
-            Err(Error::new(Kind::SourceCorrupt, format!("the file is longer than {limit} bytes")).at(&place))
-        }
+        Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => Err(Error::new(
+            Kind::SourceCorrupt,
+            format!("the file is longer than {limit} bytes"),
+        )
+        .at(&place)),
         read => Ok(Some((read.map_err(of_source)?, modified))),
     }
 }
 
 /// A path that this program spells out itself.
 pub(super) fn known(path: &str) -> Result<RelativePath> {
-    path.parse().map_err(|error| Error::new(Kind::Failed, "not a path of a backup").because(error))
+    path.parse()
+        .map_err(|error| Error::new(Kind::Failed, "not a path of a backup").because(error))
 }

@@ -1,4 +1,5 @@
-//! Steps D11–D14: chaser, epoch, writer, proposal, in this order. Any other could give a chaser or an epoch ahead of the writer.
+//! Steps D11–D14: chaser, epoch, writer, proposal, in this order. Any other could give a chaser or
+//! an epoch ahead of the writer.
 
 use super::capture::{changed, read_small};
 use crate::error::{Error, Kind, Result};
@@ -6,7 +7,8 @@ use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::{InContext, LogPosition, WriterPosition};
 use crate::manifest::{Directories, ReadCheckpoints, RelativePath, Root};
 
-/// How often a checkpoint is read before two readings in a row agree. A node writes all eight bytes at once.
+/// How often a checkpoint is read before two readings in a row agree. A node writes all eight bytes
+/// at once.
 const READINGS: u32 = 100;
 
 /// Four checkpoints and `truncate.chk`, each at least twice.
@@ -15,20 +17,27 @@ pub(super) const BYTES_READ: u64 = 5 * 2 * 8;
 /// Reads the checkpoints, in the procedure's order.
 ///
 /// # Errors
-/// `SourceCorrupt` where one has another length than 8 bytes (O13), or they contradict each other; `Unstable` where it never comes to rest.
+/// `SourceCorrupt` where one has another length than 8 bytes (O13), or they contradict each other;
+/// `Unstable` where it never comes to rest.
 pub(super) fn read(source: &Directories) -> Result<ReadCheckpoints> {
     let chaser = required(source, Checkpoint::Chaser)?;
     let epoch = position(source, Checkpoint::Epoch)?;
     let writer = WriterPosition(required(source, Checkpoint::Writer)?);
     let proposal = value(source, Checkpoint::Proposal)?.filter(|number| *number >= 0);
-    // The chaser was read first, so even on a running node it cannot be ahead; no server starts like this (disk-format §6.5).
+    // The chaser was read first, so even on a running node it cannot be ahead; no server starts
+    // like this (disk-format §6.5).
     if chaser > writer.0 {
         let what = format!("chaser.chk ({chaser}) is beyond writer.chk ({writer})");
         return Err(Error::new(Kind::SourceCorrupt, what)
             .at(&source.db)
             .hint("what an unfinished restore leaves looks like this, too; `kbackup check` tells what a server would do"));
     }
-    Ok(ReadCheckpoints { writer, chaser, epoch, proposal })
+    Ok(ReadCheckpoints {
+        writer,
+        chaser,
+        epoch,
+        proposal,
+    })
 }
 
 /// The position in `truncate.chk`: none while no truncation is pending.
@@ -43,7 +52,10 @@ fn required(source: &Directories, which: Checkpoint) -> Result<LogPosition> {
     let place = source.db.join(which.file_name());
     position(source, which)?.ok_or_else(|| {
         let missing = "the checkpoint is missing or negative";
-        changed(missing).with_kind(Kind::SourceCorrupt).at(&place).hint("is this the node's db directory? see --db")
+        changed(missing)
+            .with_kind(Kind::SourceCorrupt)
+            .at(&place)
+            .hint("is this the node's db directory? see --db")
     })
 }
 

@@ -8,7 +8,8 @@ use crate::format::ReadAt;
 use crate::fs;
 use crate::manifest::{Directories, FileEntry, FileSet, RelativePath};
 
-/// The source's files, with a count of the bytes that are read through it: what looking costs the node belongs to the cost of a backup.
+/// The source's files, with a count of the bytes that are read through it: what looking costs the
+/// node belongs to the cost of a backup.
 pub(super) struct Counted<'a> {
     source: &'a Directories,
     read: Arc<AtomicU64>,
@@ -16,7 +17,10 @@ pub(super) struct Counted<'a> {
 
 impl<'a> Counted<'a> {
     pub(super) fn new(source: &'a Directories) -> Self {
-        Self { source, read: Arc::default() }
+        Self {
+            source,
+            read: Arc::default(),
+        }
     }
 
     /// Bytes read so far.
@@ -35,7 +39,10 @@ impl FileSet for Counted<'_> {
             Err(error) if error.is_not_found() => return Ok(None),
             result => result.map_err(of_source)?,
         };
-        Ok(Some(Box::new(CountedFile { file, read: Arc::clone(&self.read) })))
+        Ok(Some(Box::new(CountedFile {
+            file,
+            read: Arc::clone(&self.read),
+        })))
     }
 
     fn place_of(&self, path: &RelativePath) -> String {

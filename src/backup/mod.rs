@@ -1,4 +1,5 @@
-//! A backup of a node: the vendor's procedure, step by step, made safe. `docs/procedure.md` explains it, with the evidence for each departure.
+//! A backup of a node: the vendor's procedure, step by step, made safe. `docs/procedure.md`
+//! explains it, with the evidence for each departure.
 
 mod attempt;
 mod branch;
@@ -31,7 +32,10 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::format::{Boundary, ChunkSize, Lineage, LogPosition, Relation};
-use crate::manifest::{self, BackupKind, Contents, Head, Label, Log, Manifest, ReadCheckpoints, Row, SecondaryIndex, Totals};
+use crate::manifest::{
+    self, BackupKind, Contents, Head, Label, Log, Manifest, ReadCheckpoints, Row, SecondaryIndex,
+    Totals,
+};
 use crate::proof::{self, BackupEvidence, ChunkSet, LogProof};
 use crate::repository::Repository;
 use crate::transfer::Paced;
@@ -51,7 +55,8 @@ pub struct Request {
     pub accept_damaged: bool,
     /// The log may go another way: then a new branch begins. Does nothing while it has not.
     pub new_branch: bool,
-    /// The node may have another address than before; the repository keeps to the new one from then on.
+    /// The node may have another address than before; the repository keeps to the new one from then
+    /// on.
     pub new_address: bool,
     /// How much of what a diff takes over is hashed again.
     pub recheck: Share,
@@ -98,11 +103,17 @@ pub struct Summary {
     pub missing_bytes: Option<u64>,
 }
 
-/// Takes a backup. When this returns, the node has back what was taken from it, or `kbackup release` is owed and said so.
+/// Takes a backup. When this returns, the node has back what was taken from it, or `kbackup
+/// release` is owed and said so.
 ///
 /// # Errors
 /// Each kind has its meaning in `docs/guide.md`; after any of them nothing is listed.
-pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository, run: &Run) -> Result<Summary> {
+pub fn take(
+    request: &Request,
+    source: &Source<'_>,
+    repository: &dyn Repository,
+    run: &Run,
+) -> Result<Summary> {
     let started = clock::now();
     run.emit(Event::Step(Step::Preflight));
     let mut ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
@@ -116,17 +127,32 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
     let incoming = repository.begin(parent.as_ref(), run)?;
     incoming.check_next(place.sequence)?;
     // While the node still goes about its work: hashing takes its time.
-    let damaged = parent.as_ref().map(|parent| recheck::recheck(repository, parent, request.recheck, run)).transpose()?.unwrap_or_default();
+    let damaged = parent
+        .as_ref()
+        .map(|parent| recheck::recheck(repository, parent, request.recheck, run))
+        .transpose()?
+        .unwrap_or_default();
 
     run.emit(Event::Step(Step::Quiesce));
     let mut still = source.quiesce(repository, run)?;
     let mut capture = Capture::new(incoming, &source.directories, parent.as_ref(), run);
     capture.cost.bytes_read = ground.bytes_read;
     capture.seen = std::mem::take(&mut ground.seen);
-    damaged.iter().for_each(|damaged| capture.distrust(&damaged.path, &damaged.error));
+    damaged
+        .iter()
+        .for_each(|damaged| capture.distrust(&damaged.path, &damaged.error));
     // Those are marked already.
     drop(capture.distrusted());
-    let task = Task { request, source, repository, ground: &ground, place: &place, expected: estimates.chunks, newest_label, started };
+    let task = Task {
+        request,
+        source,
+        repository,
+        ground: &ground,
+        place: &place,
+        expected: estimates.chunks,
+        newest_label,
+        started,
+    };
     let captured = task.capture(&mut capture, &mut still);
     if let Some(parent) = &parent {
         recheck::mark(repository, parent, &capture.distrusted(), run);
@@ -135,7 +161,9 @@ pub fn take(request: &Request, source: &Source<'_>, repository: &dyn Repository,
 
     run.emit(Event::Step(Step::Release));
     if let Err(error) = still.release(repository, run) {
-        run.warn(format!("the node has not got everything back ({error}): run `kbackup release`"));
+        run.warn(format!(
+            "the node has not got everything back ({error}): run `kbackup release`"
+        ));
     }
     Ok(summary(&taken?, repository.id(), place.held_up_to))
 }
@@ -159,14 +187,34 @@ pub struct Forecast {
 ///
 /// # Errors
 /// As the preflight of [`take`].
-pub fn forecast(request: &Request, source: &Source<'_>, repository: Option<&dyn Repository>, run: &Run) -> Result<Forecast> {
+pub fn forecast(
+    request: &Request,
+    source: &Source<'_>,
+    repository: Option<&dyn Repository>,
+    run: &Run,
+) -> Result<Forecast> {
     let ground = attempt::repeat(request.attempts, run, |_| survey::look(source, run))?;
     let (place, parent) = match repository {
-        Some(repository) => survey::settle(survey::shelf(repository, run)?, request, &ground, repository, run)?,
-        None => (branch::place(&Shelf::default(), &ground.seen(), request, run)?, None),
+        Some(repository) => survey::settle(
+            survey::shelf(repository, run)?,
+            request,
+            &ground,
+            repository,
+            run,
+        )?,
+        None => (
+            branch::place(&Shelf::default(), &ground.seen(), request, run)?,
+            None,
+        ),
     };
     let estimate = survey::estimate(&ground, parent.as_ref()).all;
-    Ok(Forecast { kind: place.kind, parent: place.parent, branch: place.branch, position: ground.end, estimate })
+    Ok(Forecast {
+        kind: place.kind,
+        parent: place.parent,
+        branch: place.branch,
+        position: ground.end,
+        estimate,
+    })
 }
 
 /// One run's work, after the preflight.
@@ -184,12 +232,17 @@ struct Task<'a> {
 
 impl Task<'_> {
     /// Tries until the source held still for long enough.
-    fn capture(&self, capture: &mut Capture<'_>, still: &mut Still<'_>) -> Result<(Manifest, LogProof)> {
+    fn capture(
+        &self,
+        capture: &mut Capture<'_>,
+        still: &mut Still<'_>,
+    ) -> Result<(Manifest, LogProof)> {
         let run = capture.run;
         attempt::repeat(self.request.attempts, run, |number| {
             if number > 1 {
                 capture.start_over();
-                // A node that cannot be made quiet again was restarted, or is gone: no further attempt can help.
+                // A node that cannot be made quiet again was restarted, or is gone: no further
+                // attempt can help.
                 if let Err(error) = still.settle_again() {
                     return Ok(Err(error));
                 }
@@ -201,7 +254,11 @@ impl Task<'_> {
     }
 
     /// The procedure, from the index to the last look at the node.
-    fn attempt(&self, capture: &mut Capture<'_>, still: &Still<'_>) -> Result<(Manifest, LogProof)> {
+    fn attempt(
+        &self,
+        capture: &mut Capture<'_>,
+        still: &Still<'_>,
+    ) -> Result<(Manifest, LogProof)> {
         let run = capture.run;
         run.emit(Event::Step(Step::Index));
         let index = index::copy(capture, index::filter_policy(self.request.filter_max_age))?;
@@ -210,33 +267,57 @@ impl Task<'_> {
         let read = self.checkpoints(capture)?;
 
         run.emit(Event::Step(Step::Chunks));
-        run.emit(Event::Expected { files: self.expected.files, bytes: self.expected.bytes });
-        let allowed = Allowed { damaged: self.request.accept_damaged, running: self.source.is_running() };
+        run.emit(Event::Expected {
+            files: self.expected.files,
+            bytes: self.expected.bytes,
+        });
+        let allowed = Allowed {
+            damaged: self.request.accept_damaged,
+            running: self.source.is_running(),
+        };
         let chunk_size = chunks::copy(capture, self.repository, read.writer, allowed)?;
         let secondary_index = source::secondary_index(capture, self.source.is_running())?;
-        // Before anything is proven: what an earlier attempt has captured and this one did not find must not pass for a part of the log.
+        // Before anything is proven: what an earlier attempt has captured and this one did not find
+        // must not pass for a part of the log.
         capture.drop_unwanted()?;
 
         run.emit(Event::Step(Step::Prove));
         let set = capture.chunks()?;
         let proof = self.scan(capture, &set, &read)?;
         let epochs = self.lineage(capture, &set, &read, &proof)?;
-        let end = normalise::end(capture, chunk_size, &read, &epochs, proof.boundary, !self.source.is_running())?;
+        let end = normalise::end(
+            capture,
+            chunk_size,
+            &read,
+            &epochs,
+            proof.boundary,
+            !self.source.is_running(),
+        )?;
         let index = self.fitting_index(capture, index, end.position)?;
         index::complete_filter(capture, &set, end.position.position())?;
         drop(set);
 
         still.check(checkpoints::pending_truncation(&self.source.directories)?)?;
-        let captured = Captured { index, read, chunk_size, secondary_index, end };
+        let captured = Captured {
+            index,
+            read,
+            chunk_size,
+            secondary_index,
+            end,
+        };
         Ok((self.manifest(capture, still, captured, &proof), proof))
     }
 
-    /// Steps D11–D14. A member that does not lead is given time to reach where its leader was when the backup began.
+    /// Steps D11–D14. A member that does not lead is given time to reach where its leader was when
+    /// the backup began.
     fn checkpoints(&self, capture: &mut Capture<'_>) -> Result<ReadCheckpoints> {
         let deadline = std::time::Instant::now() + self.request.catch_up;
         loop {
             let read = checkpoints::read(&self.source.directories)?;
-            let behind = self.source.leader_end().is_some_and(|leader| read.writer.0 < leader);
+            let behind = self
+                .source
+                .leader_end()
+                .is_some_and(|leader| read.writer.0 < leader);
             if !behind || std::time::Instant::now() >= deadline {
                 capture.cost.bytes_read += checkpoints::BYTES_READ;
                 return Ok(read);
@@ -246,16 +327,43 @@ impl Task<'_> {
     }
 
     /// Parses every frame of the log bytes that this run has read.
-    fn scan(&self, capture: &Capture<'_>, set: &ChunkSet, read: &ReadCheckpoints) -> Result<LogProof> {
-        let parent_end = capture.parent().map(|parent| parent.log.position).filter(|end| end.position() <= read.writer.0);
+    fn scan(
+        &self,
+        capture: &Capture<'_>,
+        set: &ChunkSet,
+        read: &ReadCheckpoints,
+    ) -> Result<LogProof> {
+        let parent_end = capture
+            .parent()
+            .map(|parent| parent.log.position)
+            .filter(|end| end.position() <= read.writer.0);
         let files = capture.files();
         let paced = Paced::new(&files, capture.run);
-        proof::scan(&paced, set, &capture.newly_read(), parent_end.unwrap_or(Boundary::ZERO), read.writer, capture.run)
+        proof::scan(
+            &paced,
+            set,
+            &capture.newly_read(),
+            parent_end.unwrap_or(Boundary::ZERO),
+            read.writer,
+            capture.run,
+        )
     }
 
-    /// The epochs of the captured log. Those written after `epoch.chk` was read lie in the newly read bytes.
-    fn lineage(&self, capture: &mut Capture<'_>, set: &ChunkSet, read: &ReadCheckpoints, proof: &LogProof) -> Result<Lineage> {
-        let newest = proof.seen.epochs.last().map(|epoch| epoch.position).max(read.epoch);
+    /// The epochs of the captured log. Those written after `epoch.chk` was read lie in the newly
+    /// read bytes.
+    fn lineage(
+        &self,
+        capture: &mut Capture<'_>,
+        set: &ChunkSet,
+        read: &ReadCheckpoints,
+        proof: &LogProof,
+    ) -> Result<Lineage> {
+        let newest = proof
+            .seen
+            .epochs
+            .last()
+            .map(|epoch| epoch.position)
+            .max(read.epoch);
         let lineage = match newest {
             Some(epoch) => match proof::lineage(&capture.files(), set, epoch) {
                 Err(error) if error.kind() == Kind::SourceCorrupt => {
@@ -266,16 +374,28 @@ impl Task<'_> {
             },
             None => self.ground.lineage.clone(),
         };
-        let agrees = |before: &Lineage, end: LogPosition| matches!(before.relation(end, &lineage, read.writer.0), Relation::Same { .. });
-        let parent_agrees = capture.parent().is_none_or(|parent| agrees(&parent.log.lineage, parent.log.position.position()));
-        if !parent_agrees || !agrees(&self.ground.lineage, self.ground.end.min(read.writer.0)) || read.writer.0 < self.ground.end {
+        let agrees = |before: &Lineage, end: LogPosition| {
+            matches!(
+                before.relation(end, &lineage, read.writer.0),
+                Relation::Same { .. }
+            )
+        };
+        let parent_agrees = capture
+            .parent()
+            .is_none_or(|parent| agrees(&parent.log.lineage, parent.log.position.position()));
+        if !parent_agrees
+            || !agrees(&self.ground.lineage, self.ground.end.min(read.writer.0))
+            || read.writer.0 < self.ground.end
+        {
             self.stored_epochs(capture)?;
-            return Err(changed("the log went another way during the backup").at(&self.source.directories.db));
+            return Err(changed("the log went another way during the backup")
+                .at(&self.source.directories.db));
         }
         Ok(lineage)
     }
 
-    /// Before the node is said to be wrong about its epochs: the chunks that hold them may have been adopted, and be damaged where they are stored.
+    /// Before the node is said to be wrong about its epochs: the chunks that hold them may have
+    /// been adopted, and be damaged where they are stored.
     ///
     /// # Errors
     /// `Unstable` where one was: the next attempt reads it from the node.
@@ -283,7 +403,10 @@ impl Task<'_> {
         let (size, epochs) = (self.ground.chunk_size, self.ground.lineage.epochs());
         let holds_one = |row: &Row| {
             row.chunk.is_some_and(|chunk| {
-                epochs.iter().any(|epoch| size.start_of(chunk.start) <= epoch.position && epoch.position < size.end_of(chunk.end))
+                epochs.iter().any(|epoch| {
+                    size.start_of(chunk.start) <= epoch.position
+                        && epoch.position < size.end_of(chunk.end)
+                })
             })
         };
         if capture.weed_out(holds_one)? {
@@ -292,26 +415,57 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// An index that reaches beyond the log makes the server copy it away and rebuild everything (O37); one that ends before is caught up.
-    fn fitting_index(&self, capture: &mut Capture<'_>, index: Index, end: Boundary) -> Result<Index> {
+    /// An index that reaches beyond the log makes the server copy it away and rebuild everything
+    /// (O37); one that ends before is caught up.
+    fn fitting_index(
+        &self,
+        capture: &mut Capture<'_>,
+        index: Index,
+        end: Boundary,
+    ) -> Result<Index> {
         index::hold_filter_back(capture, end.position())?;
         match index {
-            Index::Captured { commit: Some(commit) } if commit >= end.position() => {
+            Index::Captured {
+                commit: Some(commit),
+            } if commit >= end.position() => {
                 if self.source.is_running() {
-                    return Err(changed(format!("the index reaches to {commit}, into an append that the log has only in part")));
+                    return Err(changed(format!(
+                        "the index reaches to {commit}, into an append that the log has only in part"
+                    )));
                 }
-                index::leave_out(capture, &format!("it reaches to {commit}, and the log ends at {end}"))?;
+                index::leave_out(
+                    capture,
+                    &format!("it reaches to {commit}, and the log ends at {end}"),
+                )?;
                 Ok(Index::LeftOut)
             }
             index => Ok(index),
         }
     }
 
-    fn manifest(&self, capture: &Capture<'_>, still: &Still<'_>, captured: Captured, proof: &LogProof) -> Manifest {
-        let Captured { index, read, chunk_size, secondary_index, end } = captured;
-        let missing_bytes = self.source.leader_end().map(|leader| leader.since(end.position.position())).filter(|missing| *missing > 0);
+    fn manifest(
+        &self,
+        capture: &Capture<'_>,
+        still: &Still<'_>,
+        captured: Captured,
+        proof: &LogProof,
+    ) -> Manifest {
+        let Captured {
+            index,
+            read,
+            chunk_size,
+            secondary_index,
+            end,
+        } = captured;
+        let missing_bytes = self
+            .source
+            .leader_end()
+            .map(|leader| leader.since(end.position.position()))
+            .filter(|missing| *missing > 0);
         if let Some(missing) = missing_bytes {
-            capture.run.warn(format!("the leader was {missing} bytes ahead of this member; they are not in this backup"));
+            capture.run.warn(format!(
+                "the leader was {missing} bytes ahead of this member; they are not in this backup"
+            ));
         }
         let files = capture.rows();
         let head = Head {
@@ -340,14 +494,26 @@ impl Task<'_> {
             log: Log {
                 chunk_size,
                 position: end.position,
-                last_event: proof.seen.last_event.or_else(|| capture.parent().and_then(|parent| parent.log.last_event)),
+                last_event: proof
+                    .seen
+                    .last_event
+                    .or_else(|| capture.parent().and_then(|parent| parent.log.last_event)),
                 lineage: end.lineage,
                 read,
                 stored: end.stored,
-                index_commit: if let Index::Captured { commit } = index { commit } else { None },
+                index_commit: if let Index::Captured { commit } = index {
+                    commit
+                } else {
+                    None
+                },
             },
             scavenging: still.scavenging(),
-            contents: Contents { index: index != Index::LeftOut, secondary_index, archive: false, damaged: capture.damaged() },
+            contents: Contents {
+                index: index != Index::LeftOut,
+                secondary_index,
+                archive: false,
+                damaged: capture.damaged(),
+            },
             cost: capture.cost(),
             totals: Totals::of(&files),
         };
@@ -356,9 +522,18 @@ impl Task<'_> {
 
     /// Time and kind; never before the newest backup's, whatever the clock says.
     fn label(&self) -> Label {
-        let after_previous = self.newest_label.as_ref().map(|newest| newest.time().as_second().saturating_add(1));
-        let second = self.started.as_second().max(after_previous.unwrap_or(i64::MIN));
-        Label::new(Timestamp::from_second(second).unwrap_or(self.started), self.place.kind)
+        let after_previous = self
+            .newest_label
+            .as_ref()
+            .map(|newest| newest.time().as_second().saturating_add(1));
+        let second = self
+            .started
+            .as_second()
+            .max(after_previous.unwrap_or(i64::MIN));
+        Label::new(
+            Timestamp::from_second(second).unwrap_or(self.started),
+            self.place.kind,
+        )
     }
 
     fn commit(&self, capture: Capture<'_>, manifest: Manifest, log: &LogProof) -> Result<Head> {
@@ -367,12 +542,20 @@ impl Task<'_> {
         run.emit(Event::Step(Step::Commit));
         let md5_compared = capture.newly_copied();
         let (incoming, inspected) = capture.into_incoming();
-        let evidence = BackupEvidence { parent, md5_compared: &md5_compared, log, inspected: &inspected };
+        let evidence = BackupEvidence {
+            parent,
+            md5_compared: &md5_compared,
+            log,
+            inspected: &inspected,
+        };
         let proven = proof::prove_backup(&*incoming, manifest, &evidence, run)?;
         // The files are listed once more, and there may be tens of thousands.
         drop((inspected, md5_compared));
         incoming.commit(&proven)?;
-        run.emit(Event::Committed { label: proven.label.to_string(), position: proven.log.position.position().get() });
+        run.emit(Event::Committed {
+            label: proven.label.to_string(),
+            position: proven.log.position.position().get(),
+        });
         Ok(proven.head.clone())
     }
 }
@@ -404,7 +587,10 @@ fn summary(manifest: &Head, repository: Uuid, held_up_to: Option<LogPosition>) -
         files_resumed: manifest.cost.files_resumed,
         bytes_resumed: manifest.cost.bytes_resumed,
         retries: manifest.cost.retries,
-        seconds: manifest.finished.as_second().saturating_sub(manifest.started.as_second()),
+        seconds: manifest
+            .finished
+            .as_second()
+            .saturating_sub(manifest.started.as_second()),
         index: manifest.contents.index,
         missing_bytes: manifest.source.missing_bytes,
     }

@@ -1,4 +1,5 @@
-//! Where the stored log ends. `writer.chk` and `chaser.chk` of a running node may lie inside an append (O3, O38), and a server would show half of it (O32).
+//! Where the stored log ends. `writer.chk` and `chaser.chk` of a running node may lie inside an
+//! append (O3, O38), and a server would show half of it (O32).
 
 use super::capture::{Capture, changed};
 use super::checkpoints::path_of;
@@ -22,8 +23,9 @@ pub(super) struct End {
 /// Ends the log at `position`, the last boundary that was found up to the writer checkpoint.
 ///
 /// # Errors
-/// `Unstable` where P lies in another chunk than W: a running node mends that within milliseconds. With `cut`, for a node that does not run, the later
-/// chunk is dropped and the earlier one cut at P; `Refused` where that one is scavenged (O33).
+/// `Unstable` where P lies in another chunk than W: a running node mends that within milliseconds.
+/// With `cut`, for a node that does not run, the later chunk is dropped and the earlier one cut at
+/// P; `Refused` where that one is scavenged (O33).
 pub(super) fn end(
     capture: &mut Capture<'_>,
     size: ChunkSize,
@@ -45,18 +47,33 @@ pub(super) fn end(
     let lineage = epochs.at(end);
     let last: Option<&Epoch> = lineage.epochs().last();
     let proposal = read.proposal.max(last.map(|epoch| i64::from(epoch.number)));
-    let stored = StoredCheckpoints { epoch: last.map(|epoch| epoch.position), proposal };
+    let stored = StoredCheckpoints {
+        epoch: last.map(|epoch| epoch.position),
+        proposal,
+    };
     let values = [
         (Checkpoint::Writer, end.to_signed()),
         (Checkpoint::Chaser, end.to_signed()),
-        (Checkpoint::Epoch, stored.epoch.map_or(-1, LogPosition::to_signed)),
+        (
+            Checkpoint::Epoch,
+            stored.epoch.map_or(-1, LogPosition::to_signed),
+        ),
         (Checkpoint::Proposal, stored.proposal.unwrap_or(-1)),
         (Checkpoint::Truncate, -1),
     ];
     for (which, value) in values {
-        capture.write(&path_of(which)?, Role::Checkpoint, &checkpoint::encode(value), clock::now())?;
+        capture.write(
+            &path_of(which)?,
+            Role::Checkpoint,
+            &checkpoint::encode(value),
+            clock::now(),
+        )?;
     }
-    Ok(End { position, lineage, stored })
+    Ok(End {
+        position,
+        lineage,
+        stored,
+    })
 }
 
 /// The state that the server's own truncation would leave (disk-format §2.8, O30).
@@ -70,12 +87,18 @@ fn cut_at(capture: &mut Capture<'_>, size: ChunkSize, position: Boundary) -> Res
             if chunk.scavenged || chunk.start != chunk.end {
                 return Err(Error::new(
                     Kind::Refused,
-                    format!("the log ends inside an append, at {end}, and the chunk there is scavenged"),
+                    format!(
+                        "the log ends inside an append, at {end}, and the chunk there is scavenged"
+                    ),
                 )
                 .on(&row.path)
                 .hint("start the node and stop it again, then repeat the backup"));
             }
-            capture.cut(&row.path, chunk::HEADER_LENGTH + size.local(end), full_length(size)?)?;
+            capture.cut(
+                &row.path,
+                chunk::HEADER_LENGTH + size.local(end),
+                full_length(size)?,
+            )?;
         }
     }
     Ok(())

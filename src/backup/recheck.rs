@@ -1,5 +1,7 @@
-//! What a diff takes over is not read at the source again, so damage on the repository's disk would go on from backup to backup. Each diff hashes a share of
-//! it again, in turns, so that every file comes round. What gets a new hash, the active chunk that is built upon, is proven when it is copied.
+//! What a diff takes over is not read at the source again, so damage on the repository's disk would
+//! go on from backup to backup. Each diff hashes a share of it again, in turns, so that every file
+//! comes round. What gets a new hash, the active chunk that is built upon, is proven when it is
+//! copied.
 
 use super::capture::not_as_stored;
 use crate::crew;
@@ -19,7 +21,8 @@ pub enum Share {
     Percent(u8),
 }
 
-/// To get to a file costs a disk about as much as to read so many bytes: however small the files are, a share of bytes takes its time and no more.
+/// To get to a file costs a disk about as much as to read so many bytes: however small the files
+/// are, a share of bytes takes its time and no more.
 const LEAST: u64 = 1 << 20;
 /// Where the repository keeps the path that was hashed last.
 const LAST: &str = "rechecked";
@@ -32,21 +35,50 @@ pub(super) struct Damaged {
     pub(super) error: Error,
 }
 
-/// Hashes the share that is due of the parent's files; all of them where the parent is known to be damaged. Backups that share what is wrong are marked.
+/// Hashes the share that is due of the parent's files; all of them where the parent is known to be
+/// damaged. Backups that share what is wrong are marked.
 ///
 /// # Errors
 /// What the storage reports for more than one file; an interruption.
-pub(super) fn recheck(repository: &dyn Repository, parent: &Manifest, share: Share, run: &Run) -> Result<Vec<Damaged>> {
+pub(super) fn recheck(
+    repository: &dyn Repository,
+    parent: &Manifest,
+    share: Share,
+    run: &Run,
+) -> Result<Vec<Damaged>> {
     let suspicious = remembered(repository, &parent.label)?.is_some_and(|known| known.is_damaged());
-    let due = Due::of(parent, if suspicious { Share::Percent(100) } else { share }, last(repository)?.as_ref());
+    let due = Due::of(
+        parent,
+        if suspicious {
+            Share::Percent(100)
+        } else {
+            share
+        },
+        last(repository)?.as_ref(),
+    );
     run.emit(Event::Step(Step::Recheck));
-    run.emit(Event::Expected { files: due.rows.len() as u64, bytes: due.rows.iter().map(|row| row.size).fold(0, u64::saturating_add) });
+    run.emit(Event::Expected {
+        files: due.rows.len() as u64,
+        bytes: due
+            .rows
+            .iter()
+            .map(|row| row.size)
+            .fold(0, u64::saturating_add),
+    });
     let mut damaged = Vec::new();
     crew::few(
         FILES_AT_ONCE,
         &due.rows,
-        |row| run.check().and_then(|()| wrong_with(repository, parent, row, run)),
-        |row, error| damaged.extend(error.map(|error| Damaged { path: row.path.clone(), error })),
+        |row| {
+            run.check()
+                .and_then(|()| wrong_with(repository, parent, row, run))
+        },
+        |row, error| {
+            damaged.extend(error.map(|error| Damaged {
+                path: row.path.clone(),
+                error,
+            }))
+        },
     )?;
     damaged.sort_by(|one, other| one.path.cmp(&other.path));
     let paths: Vec<RelativePath> = damaged.iter().map(|damaged| damaged.path.clone()).collect();
@@ -55,15 +87,21 @@ pub(super) fn recheck(repository: &dyn Repository, parent: &Manifest, share: Sha
     if let Some(last) = due.last
         && let Err(error) = repository.set_state(LAST, Some(last.to_string().as_bytes()))
     {
-        run.note(format!("how far the stored files were hashed cannot be kept: {error}"));
+        run.note(format!(
+            "how far the stored files were hashed cannot be kept: {error}"
+        ));
     }
     Ok(damaged)
 }
 
 fn last(repository: &dyn Repository) -> Result<Option<RelativePath>> {
-    let kept = repository.state(LAST)?.filter(|bytes| bytes.len() <= LONGEST_PATH);
+    let kept = repository
+        .state(LAST)?
+        .filter(|bytes| bytes.len() <= LONGEST_PATH);
     // What cannot be read any more only makes the turn begin anew.
-    Ok(kept.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse().ok()))
+    Ok(kept
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .and_then(|text| text.parse().ok()))
 }
 
 /// What is hashed by one run.
@@ -76,12 +114,22 @@ struct Due<'a> {
 impl<'a> Due<'a> {
     fn of(parent: &'a Manifest, share: Share, last: Option<&RelativePath>) -> Self {
         let mut rows = Vec::new();
-        let mut others: Vec<&Row> = parent.files.iter().filter(|row| is_taken_over(row)).collect();
+        let mut others: Vec<&Row> = parent
+            .files
+            .iter()
+            .filter(|row| is_taken_over(row))
+            .collect();
         others.sort_by(|one, other| one.path.cmp(&other.path));
-        let total = others.iter().map(|row| row.size).fold(0, u64::saturating_add);
+        let total = others
+            .iter()
+            .map(|row| row.size)
+            .fold(0, u64::saturating_add);
         let mut left = match share {
             Share::Bytes(bytes) => bytes,
-            Share::Percent(percent) => u64::try_from((u128::from(total) * u128::from(percent)).div_ceil(100)).unwrap_or(u64::MAX),
+            Share::Percent(percent) => {
+                u64::try_from((u128::from(total) * u128::from(percent)).div_ceil(100))
+                    .unwrap_or(u64::MAX)
+            }
         };
         let begin = last.map_or(0, |last| others.partition_point(|row| row.path <= *last));
         others.rotate_left(begin);
@@ -104,13 +152,23 @@ impl<'a> Due<'a> {
 /// Whether a diff may take a file of its parent over.
 fn is_taken_over(row: &Row) -> bool {
     match row.role {
-        Role::Chunk | Role::Table | Role::TableFilter | Role::StreamFilterCheckpoint | Role::StreamFilter | Role::ScavengeState => true,
+        Role::Chunk
+        | Role::Table
+        | Role::TableFilter
+        | Role::StreamFilterCheckpoint
+        | Role::StreamFilter
+        | Role::ScavengeState => true,
         Role::Checkpoint | Role::IndexMap | Role::SecondaryIndex => false,
     }
 }
 
 /// Why a stored file is not what was stored; none where it is.
-fn wrong_with(repository: &dyn Repository, parent: &Manifest, row: &Row, run: &Run) -> Result<Option<Error>> {
+fn wrong_with(
+    repository: &dyn Repository,
+    parent: &Manifest,
+    row: &Row,
+    run: &Run,
+) -> Result<Option<Error>> {
     let source = match repository.open(&parent.label, row) {
         Ok(source) => paced(source, run),
         Err(error) if error.kind() == Kind::StoredCorrupt => return Ok(Some(error)),
@@ -128,29 +186,47 @@ fn wrong_with(repository: &dyn Repository, parent: &Manifest, row: &Row, run: &R
 }
 
 /// Marks every backup that shares these damaged files of the parent, and names it.
-pub(super) fn mark(repository: &dyn Repository, parent: &Manifest, damaged: &[RelativePath], run: &Run) {
+pub(super) fn mark(
+    repository: &dyn Repository,
+    parent: &Manifest,
+    damaged: &[RelativePath],
+    run: &Run,
+) {
     if damaged.is_empty() {
         return;
     }
     let mut affected: Vec<Affected<'_>> = damaged
         .iter()
         .filter_map(|path| parent.row(path))
-        .map(|row| Affected { row, copy: copy_of(repository, &parent.label, row), labels: Vec::new() })
+        .map(|row| Affected {
+            row,
+            copy: copy_of(repository, &parent.label, row),
+            labels: Vec::new(),
+        })
         .collect();
     let listed = repository.list().unwrap_or_else(|error| {
-        run.warn(format!("which other backups share what is damaged is not known: {error}"));
+        run.warn(format!(
+            "which other backups share what is damaged is not known: {error}"
+        ));
         Vec::new()
     });
     for label in listed.into_iter().map(|listed| listed.label) {
         // One at a time: a manifest can be large, and there can be many.
-        let Ok(manifest) = repository.manifest(&label) else { continue };
+        let Ok(manifest) = repository.manifest(&label) else {
+            continue;
+        };
         let mut shares = false;
-        for one in affected.iter_mut().filter(|one| one.is_in(repository, &manifest, parent)) {
+        for one in affected
+            .iter_mut()
+            .filter(|one| one.is_in(repository, &manifest, parent))
+        {
             one.labels.push(label.to_string());
             shares = true;
         }
         if shares && let Err(error) = remember_damage(repository, &label) {
-            run.warn(format!("it cannot be kept that {label} is damaged: {error}"));
+            run.warn(format!(
+                "it cannot be kept that {label} is damaged: {error}"
+            ));
         }
     }
     for Affected { row, labels, .. } in affected {
@@ -168,9 +244,15 @@ struct Affected<'a> {
 
 impl Affected<'_> {
     fn is_in(&self, repository: &dyn Repository, manifest: &Manifest, parent: &Manifest) -> bool {
-        let same = || manifest.row(&self.row.path).filter(|other| (other.blake3, other.size) == (self.row.blake3, self.row.size));
+        let same = || {
+            manifest
+                .row(&self.row.path)
+                .filter(|other| (other.blake3, other.size) == (self.row.blake3, self.row.size))
+        };
         manifest.label == parent.label
-            || self.copy.is_some() && same().is_some_and(|same| copy_of(repository, &manifest.label, same) == self.copy)
+            || self.copy.is_some()
+                && same()
+                    .is_some_and(|same| copy_of(repository, &manifest.label, same) == self.copy)
     }
 }
 

@@ -76,14 +76,22 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Steps S1–S3: keeps scavenges away until the result is released. A copy of what the node is then owed goes to the repository.
+    /// Steps S1–S3: keeps scavenges away until the result is released. A copy of what the node is
+    /// then owed goes to the repository.
     pub(super) fn quiesce(&self, repository: &dyn Repository, run: &'a Run) -> Result<Still<'a>> {
         match &self.node {
             Node::Running(running) => {
-                let quiet = node::quiesce(running.session, running.ledger, Some(&self.directories.db), running.quiet.clone(), run)?;
+                let quiet = node::quiesce(
+                    running.session,
+                    running.ledger,
+                    Some(&self.directories.db),
+                    running.quiet.clone(),
+                    run,
+                )?;
                 if let Some(debt) = quiet.debt() {
-                    let text = serde_json::to_vec_pretty(debt)
-                        .map_err(|error| Error::new(Kind::Failed, "cannot write the debt").because(error))?;
+                    let text = serde_json::to_vec_pretty(debt).map_err(|error| {
+                        Error::new(Kind::Failed, "cannot write the debt").because(error)
+                    })?;
                     repository.set_state(DEBT, Some(&text))?;
                 }
                 Ok(Still::Running(Box::new(quiet)))
@@ -103,10 +111,13 @@ impl Still<'_> {
     /// Whether it held still until now: no scavenge, no restart, no truncation.
     ///
     /// # Errors
-    /// `Unstable` where it did not; `Refused` where a server was started on directories that were said to be nobody's.
+    /// `Unstable` where it did not; `Refused` where a server was started on directories that were
+    /// said to be nobody's.
     pub(super) fn check(&self, pending_truncation: Option<LogPosition>) -> Result<()> {
         if let Some(position) = pending_truncation {
-            return Err(changed(format!("a truncation to {position} is pending: truncate.chk is set")));
+            return Err(changed(format!(
+                "a truncation to {position} is pending: truncate.chk is set"
+            )));
         }
         let (stillness, kind) = match self {
             Self::Running(quiet) => (quiet.still_quiet()?, Kind::Unstable),
@@ -129,7 +140,11 @@ impl Still<'_> {
     pub(super) fn scavenging(&self) -> Scavenging {
         match self {
             Self::Running(quiet) => quiet.scavenging(),
-            Self::Stopped(_) => Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
+            Self::Stopped(_) => Scavenging {
+                quiet: Quiet::Offline,
+                stopped: None,
+                auto_paused: false,
+            },
         }
     }
 
@@ -139,8 +154,13 @@ impl Still<'_> {
             Self::Running(quiet) => {
                 quiet.release()?;
                 // Also the copy of a killed run whose debt was given back without the repository.
-                let removed =
-                    repository.state(DEBT).and_then(|copy| if copy.is_some() { repository.set_state(DEBT, None) } else { Ok(()) });
+                let removed = repository.state(DEBT).and_then(|copy| {
+                    if copy.is_some() {
+                        repository.set_state(DEBT, None)
+                    } else {
+                        Ok(())
+                    }
+                });
                 if let Err(error) = removed {
                     run.warn(format!(
                         "the node has everything back, and the repository keeps a record of it that cannot be removed: {error}"
@@ -153,7 +173,8 @@ impl Still<'_> {
     }
 }
 
-/// The secondary indexes change in place, file and write-ahead log, so that they can be copied only while no server runs (U8, O35).
+/// The secondary indexes change in place, file and write-ahead log, so that they can be copied only
+/// while no server runs (U8, O35).
 pub(super) fn secondary_index(capture: &mut Capture<'_>, running: bool) -> Result<SecondaryIndex> {
     let path = known(SECONDARY_INDEX)?;
     let file = match open(capture.source, &path) {
@@ -167,7 +188,9 @@ pub(super) fn secondary_index(capture: &mut Capture<'_>, running: bool) -> Resul
     capture.take(&path, &Take::whole(Role::SecondaryIndex, &file))?;
     let path = known(SECONDARY_INDEX_LOG)?;
     match open(capture.source, &path) {
-        Ok(file) => capture.take(&path, &Take::whole(Role::SecondaryIndex, &file)).map(drop)?,
+        Ok(file) => capture
+            .take(&path, &Take::whole(Role::SecondaryIndex, &file))
+            .map(drop)?,
         Err(error) if error.kind() == Kind::Unstable => {}
         Err(error) => return Err(error),
     }

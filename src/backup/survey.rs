@@ -15,7 +15,9 @@ use crate::event::Run;
 use crate::format::names::{ChunkName, TableId};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
-use crate::manifest::{FileEntry, FileSet, Head, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom};
+use crate::manifest::{
+    FileEntry, FileSet, Head, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom,
+};
 use crate::proof::{self, ChunkSet, Inspected};
 use crate::repository::Repository;
 use crate::transfer::Paced;
@@ -41,14 +43,20 @@ pub(super) struct Ground {
 
 impl Ground {
     pub(super) fn seen(&self) -> Seen<'_> {
-        Seen { identity: &self.identity, lineage: &self.lineage, end: self.end, restored: self.restored.as_ref() }
+        Seen {
+            identity: &self.identity,
+            lineage: &self.lineage,
+            end: self.end,
+            restored: self.restored.as_ref(),
+        }
     }
 }
 
 /// Looks at the source without touching the node.
 ///
 /// # Errors
-/// `Refused` or `Unstable` while a truncation is pending, `SourceCorrupt` where the directories are no node's.
+/// `Refused` or `Unstable` while a truncation is pending, `SourceCorrupt` where the directories are
+/// no node's.
 pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
     let directories = &source.directories;
     let files = Counted::new(directories);
@@ -64,22 +72,43 @@ pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
         // A server without epoch.chk finds it like this, too (O12).
         None => proof::last_epoch(&Paced::new(&files, run), &chunks, end, run)?,
     };
-    let lineage = epoch.map_or_else(|| Ok(Lineage::default()), |epoch| proof::lineage(&files, &chunks, epoch))?;
+    let lineage = epoch.map_or_else(
+        || Ok(Lineage::default()),
+        |epoch| proof::lineage(&files, &chunks, epoch),
+    )?;
     let database = lineage.first().map(|epoch| epoch.id).ok_or_else(|| {
-        Error::new(Kind::Refused, "the log has no epoch yet: nothing tells whose it is")
-            .at(&directories.db)
-            .hint("start the node once, and let it become leader")
+        Error::new(
+            Kind::Refused,
+            "the log has no epoch yet: nothing tells whose it is",
+        )
+        .at(&directories.db)
+        .hint("start the node once, and let it become leader")
     })?;
-    let identity = Identity { database, endpoint: source.endpoint() };
+    let identity = Identity {
+        database,
+        endpoint: source.endpoint(),
+    };
     let bytes_read = files.bytes_read() + checkpoints::BYTES_READ;
     let restored = RestoreMark::read(&directories.db)?.and_then(|mark| mark.restored_from());
     let (chunk_size, seen) = (chunks.chunk_size(), unchanged_since(chunks, now));
-    Ok(Ground { identity, lineage, chunk_size, end, owner: owner(source)?, restored, entries, seen, bytes_read })
+    Ok(Ground {
+        identity,
+        lineage,
+        chunk_size,
+        end,
+        owner: owner(source)?,
+        restored,
+        entries,
+        seen,
+        bytes_read,
+    })
 }
 
 /// The log begins here, or nothing tells whose it is: the first epoch stands at its beginning.
 fn has_beginning(source: &Source<'_>, chunks: &ChunkSet) -> Result<()> {
-    let Some(gap) = chunks.missing().first().filter(|gap| gap.start().0 == 0) else { return Ok(()) };
+    let Some(gap) = chunks.missing().first().filter(|gap| gap.start().0 == 0) else {
+        return Ok(());
+    };
     Err(Error::new(Kind::Refused, format!("the log begins in chunk 0, and chunks 0 to {} are not here", gap.end()))
         .at(&source.directories.db)
         .hint("a chunk counts only as a plain file: links to other disks are not followed")
@@ -87,17 +116,29 @@ fn has_beginning(source: &Source<'_>, chunks: &ChunkSet) -> Result<()> {
 }
 
 fn no_truncation(source: &Source<'_>) -> Result<()> {
-    let Some(position) = checkpoints::pending_truncation(&source.directories)? else { return Ok(()) };
-    let error = changed(format!("a truncation to {position} is pending: truncate.chk is set")).at(&source.directories.db);
+    let Some(position) = checkpoints::pending_truncation(&source.directories)? else {
+        return Ok(());
+    };
+    let error = changed(format!(
+        "a truncation to {position} is pending: truncate.chk is set"
+    ))
+    .at(&source.directories.db);
     if source.is_running() {
         return Err(error.hint("the node restarts to truncate its log; try again when it is back"));
     }
-    Err(error.with_kind(Kind::Refused).hint("start the node and stop it again: it truncates its log at the start"))
+    Err(error
+        .with_kind(Kind::Refused)
+        .hint("start the node and stop it again: it truncates its log at the start"))
 }
 
 fn owner(source: &Source<'_>) -> Result<Option<Owner>> {
-    let writer = source.directories.db.join(crate::format::checkpoint::Checkpoint::Writer.file_name());
-    let Some(status) = fs::status(&writer)? else { return Ok(None) };
+    let writer = source
+        .directories
+        .db
+        .join(crate::format::checkpoint::Checkpoint::Writer.file_name());
+    let Some(status) = fs::status(&writer)? else {
+        return Ok(None);
+    };
     Ok(Some(Owner {
         user: status.user,
         group: status.group,
@@ -128,16 +169,24 @@ pub(super) fn shelf(repository: &dyn Repository, run: &Run) -> Result<Shelf> {
     let mut backups = Vec::new();
     let mut newest_label: Option<Label> = None;
     for listed in repository.list()? {
-        newest_label = newest_label.into_iter().chain([listed.label.clone()]).max_by_key(Label::time);
+        newest_label = newest_label
+            .into_iter()
+            .chain([listed.label.clone()])
+            .max_by_key(Label::time);
         match listed.head {
             Ok(head) => backups.push(head),
             Err(error) => run.warn(format!("{}: {error}; it is left alone", listed.label)),
         }
     }
-    Ok(Shelf { backups, newest_label, damaged: HashSet::new() })
+    Ok(Shelf {
+        backups,
+        newest_label,
+        damaged: HashSet::new(),
+    })
 }
 
-/// Where a backup belongs, and the manifest it builds on: none for a full. A parent whose rows are damaged is left alone, and the place is found anew.
+/// Where a backup belongs, and the manifest it builds on: none for a full. A parent whose rows are
+/// damaged is left alone, and the place is found anew.
 pub(super) fn settle(
     mut shelf: Shelf,
     request: &Request,
@@ -147,7 +196,9 @@ pub(super) fn settle(
 ) -> Result<(Place, Option<Manifest>)> {
     loop {
         let place = branch::place(&shelf, &ground.seen(), request, run)?;
-        let Some(label) = place.parent.clone() else { return Ok((place, None)) };
+        let Some(label) = place.parent.clone() else {
+            return Ok((place, None));
+        };
         match repository.manifest(&label) {
             Err(error) if error.kind() == Kind::StoredCorrupt => {
                 run.warn(format!("{label}: {error}; it is left alone"));
@@ -158,7 +209,8 @@ pub(super) fn settle(
     }
 }
 
-/// An estimate of what a backup would copy, by names and lengths: the files are known for sure only while the node holds still.
+/// An estimate of what a backup would copy, by names and lengths: the files are known for sure only
+/// while the node holds still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Estimate {
     /// Files to copy.
@@ -178,17 +230,40 @@ pub(super) struct Estimates {
 
 /// Estimates what will be copied.
 pub(super) fn estimate(ground: &Ground, parent: Option<&Manifest>) -> Estimates {
-    let held: HashMap<_, _> = parent.iter().flat_map(|parent| &parent.files).map(|row| (&row.path, row)).collect();
-    let none = Estimate { files: 0, bytes: 0, held: 0 };
-    let mut estimates = Estimates { all: none, chunks: none };
+    let held: HashMap<_, _> = parent
+        .iter()
+        .flat_map(|parent| &parent.files)
+        .map(|row| (&row.path, row))
+        .collect();
+    let none = Estimate {
+        files: 0,
+        bytes: 0,
+        held: 0,
+    };
+    let mut estimates = Estimates {
+        all: none,
+        chunks: none,
+    };
     for entry in ground.entries.iter().filter(|entry| belongs(entry)) {
         let one = match held.get(&entry.path) {
-            Some(row) if row.size == entry.size && row.chunk.is_none_or(|chunk| chunk.md5.is_some()) => Estimate { held: 1, ..none },
+            Some(row)
+                if row.size == entry.size && row.chunk.is_none_or(|chunk| chunk.md5.is_some()) =>
+            {
+                Estimate { held: 1, ..none }
+            }
             Some(row) if row.chunk.is_some() => {
                 let known = parent.map_or(0, |parent| parent.log.position.position().get());
-                Estimate { files: 1, bytes: ground.end.get().saturating_sub(known).min(entry.size), ..none }
+                Estimate {
+                    files: 1,
+                    bytes: ground.end.get().saturating_sub(known).min(entry.size),
+                    ..none
+                }
             }
-            _ => Estimate { files: 1, bytes: entry.size, ..none },
+            _ => Estimate {
+                files: 1,
+                bytes: entry.size,
+                ..none
+            },
         };
         estimates.all.add(one);
         if entry.path.file_name().parse::<ChunkName>().is_ok() {
@@ -215,18 +290,32 @@ fn belongs(entry: &FileEntry) -> bool {
         || name == "scavenging.db"
 }
 
-/// Refuses a backup that cannot fit, and warns where the repository would be lost together with the node.
-pub(super) fn room_for(estimate: Estimate, source: &Source<'_>, ground: &Ground, repository: &dyn Repository, run: &Run) -> Result<()> {
+/// Refuses a backup that cannot fit, and warns where the repository would be lost together with the
+/// node.
+pub(super) fn room_for(
+    estimate: Estimate,
+    source: &Source<'_>,
+    ground: &Ground,
+    repository: &dyn Repository,
+    run: &Run,
+) -> Result<()> {
     // The active chunk is stored anew where it cannot be cloned.
     let needed = estimate.bytes.saturating_add(ground.chunk_size.get());
     // What an interrupted run left is taken up, or makes room.
     let left = repository.interrupted()?.map_or(0, |left| left.bytes);
-    if let Some(free) = repository.free_space()?.map(|free| free.saturating_add(left))
+    if let Some(free) = repository
+        .free_space()?
+        .map(|free| free.saturating_add(left))
         && free < needed
     {
-        return Err(Error::new(Kind::Failed, format!("the repository has {free} bytes of free space, this backup needs about {needed}"))
-            .on(repository.place())
-            .hint("free space there, or choose another `--repo`"));
+        return Err(Error::new(
+            Kind::Failed,
+            format!(
+                "the repository has {free} bytes of free space, this backup needs about {needed}"
+            ),
+        )
+        .on(repository.place())
+        .hint("free space there, or choose another `--repo`"));
     }
     let source_device = fs::status(&source.directories.db)?.map(|status| status.device);
     if source_device.is_some() && repository.device()? == source_device {

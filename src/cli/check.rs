@@ -9,18 +9,30 @@ use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::manifest::Directories;
 use crate::node;
-use crate::proof::{self, Depth, Effect, Examination, Finding, Options, Outcome, ServerLine, Severity, VersionOutcome};
+use crate::proof::{
+    self, Depth, Effect, Examination, Finding, Options, Outcome, ServerLine, Severity,
+    VersionOutcome,
+};
 use crate::settings::arguments;
 
 pub(super) fn run(options: &arguments::Check, session: &Session) -> Result<u8> {
-    let usage = |what: &str| Err(Error::new(Kind::Usage, what).at(&options.directory).hint("name a server's db directory"));
+    let usage = |what: &str| {
+        Err(Error::new(Kind::Usage, what)
+            .at(&options.directory)
+            .hint("name a server's db directory"))
+    };
     match fs::status_of_target(&options.directory)? {
         None => return usage("there is no such directory"),
-        Some(status) if status.kind != fs::FileKind::Directory => return usage("this is no directory"),
+        Some(status) if status.kind != fs::FileKind::Directory => {
+            return usage("this is no directory");
+        }
         Some(_) => {}
     }
     let is_servers = |name: &str| name.starts_with("chunk-") || name.ends_with(".chk");
-    if !fs::list(&options.directory)?.iter().any(|entry| is_servers(&entry.name.to_string_lossy())) {
+    if !fs::list(&options.directory)?
+        .iter()
+        .any(|entry| is_servers(&entry.name.to_string_lossy()))
+    {
         return usage("there is neither a chunk nor a checkpoint in this directory");
     }
     let directories = Directories::new(fs::canonical(&options.directory)?, options.index.clone());
@@ -31,14 +43,30 @@ pub(super) fn run(options: &arguments::Check, session: &Session) -> Result<u8> {
         (false, true) => Depth::Deep,
         (false, false) => Depth::Normal,
     };
-    let examination = proof::examine(&directories, &Options { version, depth, in_use }, &session.run)?;
-    session.output.answer("kbackup.check/1", &session.with_warnings(&examination)?, &text(&directories.db, &examination))?;
-    Ok(examination.kind().map_or_else(|| session.done(), Kind::exit_code))
+    let examination = proof::examine(
+        &directories,
+        &Options {
+            version,
+            depth,
+            in_use,
+        },
+        &session.run,
+    )?;
+    session.output.answer(
+        "kbackup.check/1",
+        &session.with_warnings(&examination)?,
+        &text(&directories.db, &examination),
+    )?;
+    Ok(examination
+        .kind()
+        .map_or_else(|| session.done(), Kind::exit_code))
 }
 
 fn line(version: &str) -> Result<ServerLine> {
     ServerLine::of_version(version).ok_or_else(|| {
-        Error::new(Kind::Usage, "no version of the server that is known").on(version).hint("write it as `24.10` or `26.1.0`")
+        Error::new(Kind::Usage, "no version of the server that is known")
+            .on(version)
+            .hint("write it as `24.10` or `26.1.0`")
     })
 }
 
@@ -55,12 +83,24 @@ fn text(place: &Path, examination: &Examination) -> String {
         };
     }
     if let Some(index) = &examination.index {
-        let commit = index.commit.map_or_else(|| "nothing".to_owned(), |commit| format!("up to {commit}"));
-        let _ = writeln!(text, "the index has {}, {commit}", count(index.tables, "table"));
+        let commit = index
+            .commit
+            .map_or_else(|| "nothing".to_owned(), |commit| format!("up to {commit}"));
+        let _ = writeln!(
+            text,
+            "the index has {}, {commit}",
+            count(index.tables, "table")
+        );
     }
     text.push('\n');
     for version in &examination.versions {
-        let _ = writeln!(text, "  {:<6} {}{}", version.version.name(), version.verdict.phrase(), notes(version));
+        let _ = writeln!(
+            text,
+            "  {:<6} {}{}",
+            version.version.name(),
+            version.verdict.phrase(),
+            notes(version)
+        );
     }
     for finding in &examination.findings {
         text.push_str(&finding_text(finding));
@@ -72,11 +112,22 @@ fn notes(version: &VersionOutcome) -> String {
     let again = version.outcome == Outcome::StartsAfterSecondStart;
     let notes = [
         (again, "exits with code 0 once and must be started again"),
-        (version.unproven, "unproven: read in the server's source, not seen"),
+        (
+            version.unproven,
+            "unproven: read in the server's source, not seen",
+        ),
         (version.older_than_files, "older than these files"),
     ];
-    let notes: Vec<&str> = notes.iter().filter(|(applies, _)| *applies).map(|(_, note)| *note).collect();
-    if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) }
+    let notes: Vec<&str> = notes
+        .iter()
+        .filter(|(applies, _)| *applies)
+        .map(|(_, note)| *note)
+        .collect();
+    if notes.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", notes.join("; "))
+    }
 }
 
 fn finding_text(finding: &Finding) -> String {
@@ -85,7 +136,10 @@ fn finding_text(finding: &Finding) -> String {
         Severity::Warning => "warning",
         Severity::Error => "error",
     };
-    let place = finding.file.as_ref().map_or_else(String::new, |file| format!("{file}: "));
+    let place = finding
+        .file
+        .as_ref()
+        .map_or_else(String::new, |file| format!("{file}: "));
     let mut text = format!("\n{severity}: {place}{}\n", finding.what);
     let mut told: Vec<Effect> = Vec::new();
     for consequence in &finding.consequences {
@@ -93,10 +147,25 @@ fn finding_text(finding: &Finding) -> String {
             continue;
         }
         told.push(consequence.effect);
-        let alike = finding.consequences.iter().filter(|other| other.effect == consequence.effect);
-        let versions: Vec<String> =
-            alike.map(|other| format!("{}{}", other.version.name(), if other.unproven { "?" } else { "" })).collect();
-        let _ = writeln!(text, "  {}: the server {}", versions.join(", "), consequence.effect.phrase());
+        let alike = finding
+            .consequences
+            .iter()
+            .filter(|other| other.effect == consequence.effect);
+        let versions: Vec<String> = alike
+            .map(|other| {
+                format!(
+                    "{}{}",
+                    other.version.name(),
+                    if other.unproven { "?" } else { "" }
+                )
+            })
+            .collect();
+        let _ = writeln!(
+            text,
+            "  {}: the server {}",
+            versions.join(", "),
+            consequence.effect.phrase()
+        );
     }
     if let Some(hint) = &finding.hint {
         let _ = writeln!(text, "  hint: {hint}");

@@ -14,8 +14,18 @@ struct Answer {
 
 pub(super) fn run(options: &arguments::Completions, session: &Session) -> Result<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(options.shell, &mut settings::command(), "kbackup", &mut script);
-    let answer = Answer { shell: options.shell.to_string(), script: String::from_utf8_lossy(&script).into_owned() };
-    session.output.document("kbackup.completions/1", &answer, &answer.script)?;
+    clap_complete::generate(
+        options.shell,
+        &mut settings::command(),
+        "kbackup",
+        &mut script,
+    );
+    let answer = Answer {
+        shell: options.shell.to_string(),
+        script: String::from_utf8_lossy(&script).into_owned(),
+    };
+    session
+        .output
+        .document("kbackup.completions/1", &answer, &answer.script)?;
     Ok(session.done())
 }

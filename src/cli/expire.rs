@@ -19,7 +19,11 @@ pub(super) fn run(options: &arguments::Expire, session: &Session) -> Result<u8> 
     if options.confirm && !options.dry_run {
         return execute(&repository, &plan, session, &planned(&plan, zone));
     }
-    session.output.answer("kbackup.expire-plan/1", &session.with_warnings(&plan)?, &planned(&plan, zone))?;
+    session.output.answer(
+        "kbackup.expire-plan/1",
+        &session.with_warnings(&plan)?,
+        &planned(&plan, zone),
+    )?;
     if options.dry_run || plan.goes.is_empty() {
         return Ok(session.done());
     }
@@ -30,17 +34,27 @@ pub(super) fn run(options: &arguments::Expire, session: &Session) -> Result<u8> 
                 .hint("`--confirm` removes what the plan says; `--dry-run` only shows the plan"),
         ));
     }
-    if !session.output.ask(&format!("Remove {}?", count(plan.goes.len() as u64, "backup")), run)? {
+    if !session.output.ask(
+        &format!("Remove {}?", count(plan.goes.len() as u64, "backup")),
+        run,
+    )? {
         run.note("nothing was removed");
         return Ok(session.done());
     }
     execute(&repository, &plan, session, "")
 }
 
-fn execute(repository: &dyn Repository, plan: &Plan, session: &Session, planned: &str) -> Result<u8> {
+fn execute(
+    repository: &dyn Repository,
+    plan: &Plan,
+    session: &Session,
+    planned: &str,
+) -> Result<u8> {
     let report = expire::execute(repository, plan, &session.run)?;
     let text = format!("{planned}{}", done(&report));
-    session.output.answer("kbackup.expire/1", &session.with_warnings(&report)?, &text)?;
+    session
+        .output
+        .answer("kbackup.expire/1", &session.with_warnings(&report)?, &text)?;
     Ok(session.done())
 }
 
@@ -50,8 +64,14 @@ fn planned(plan: &Plan, zone: &Zone) -> String {
     }
     let row = |backup: &Summary, frees: String, why: String| {
         let dash = || "-".to_owned();
-        let finished = backup.finished.map(|finished| zone.at(finished).strftime("%Y-%m-%d %H:%M").to_string());
-        let why = if backup.damaged { format!("{why} (damaged)") } else { why };
+        let finished = backup
+            .finished
+            .map(|finished| zone.at(finished).strftime("%Y-%m-%d %H:%M").to_string());
+        let why = if backup.damaged {
+            format!("{why} (damaged)")
+        } else {
+            why
+        };
         vec![
             backup.label.to_string(),
             backup.branch.map_or_else(dash, |branch| branch.to_string()),
@@ -61,8 +81,14 @@ fn planned(plan: &Plan, zone: &Zone) -> String {
             why,
         ]
     };
-    let goes = plan.goes.iter().map(|leaving| row(&leaving.backup, size(leaving.frees), String::new()));
-    let stays = plan.stays.iter().map(|staying| row(&staying.backup, String::new(), staying.why()));
+    let goes = plan
+        .goes
+        .iter()
+        .map(|leaving| row(&leaving.backup, size(leaving.frees), String::new()));
+    let stays = plan
+        .stays
+        .iter()
+        .map(|staying| row(&staying.backup, String::new(), staying.why()));
     let mut rows: Vec<Vec<String>> = goes.chain(stays).collect();
     // Labels grow with the sequence.
     rows.sort_by(|one, other| one.first().cmp(&other.first()));
@@ -78,8 +104,18 @@ fn planned(plan: &Plan, zone: &Zone) -> String {
 fn done(report: &Report) -> String {
     let mut text = String::new();
     for kept in &report.kept {
-        let _ = writeln!(text, "{} stays all the same: {}", kept.backup.label, kept.why());
+        let _ = writeln!(
+            text,
+            "{} stays all the same: {}",
+            kept.backup.label,
+            kept.why()
+        );
     }
-    let _ = writeln!(text, "removed {}, {} came free", count(report.removed.len() as u64, "backup"), size(report.freed));
+    let _ = writeln!(
+        text,
+        "removed {}, {} came free",
+        count(report.removed.len() as u64, "backup"),
+        size(report.freed)
+    );
     text
 }

@@ -48,17 +48,25 @@ struct Session {
 impl Session {
     /// The exit code of a run that did what it was asked.
     fn done(&self) -> u8 {
-        if self.run.warnings().is_empty() { 0 } else { WITH_WARNINGS }
+        if self.run.warnings().is_empty() {
+            0
+        } else {
+            WITH_WARNINGS
+        }
     }
 
     /// An answer, and the warnings that go with it.
     fn with_warnings(&self, answer: &impl Serialize) -> Result<serde_json::Value> {
-        let mut value = serde_json::to_value(answer).map_err(|error| Error::new(Kind::Failed, "cannot write the answer").because(error))?;
+        let mut value = serde_json::to_value(answer)
+            .map_err(|error| Error::new(Kind::Failed, "cannot write the answer").because(error))?;
         if let Some(fields) = value.as_object_mut() {
             fields.insert("warnings".to_owned(), self.run.warnings().into());
             if self.timings {
                 let timings = self.run.timings();
-                fields.insert("timings".to_owned(), json!({ "steps": timings.steps(), "activities": timings.activities() }));
+                fields.insert(
+                    "timings".to_owned(),
+                    json!({ "steps": timings.steps(), "activities": timings.activities() }),
+                );
             }
         }
         Ok(value)
@@ -72,8 +80,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let wants_plugin = settings::wants_plugin(&arguments);
     let settings = match settings::resolve(arguments.clone()) {
         Ok(settings) => settings,
-        Err(Unresolved::Usage(message)) => return status::unknown(wants_plugin, output.usage(&message)),
-        Err(Unresolved::Error(error)) => return status::unknown(wants_plugin, output.error(&error)),
+        Err(Unresolved::Usage(message)) => {
+            return status::unknown(wants_plugin, output.usage(&message));
+        }
+        Err(Unresolved::Error(error)) => {
+            return status::unknown(wants_plugin, output.error(&error));
+        }
     };
     let common = Common::of(&settings);
     let output = Output::new(common.general.json);
@@ -84,22 +96,35 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     for (option, setting) in &settings.said {
         tracing::debug!("setting {option} = {} ({})", setting.value, setting.origin);
     }
-    let session = Session { run: Arc::new(priority::run(observer, load)), output, common, timings: load.timings };
+    let session = Session {
+        run: Arc::new(priority::run(observer, load)),
+        output,
+        common,
+        timings: load.timings,
+    };
     if let Err(error) = lowered {
-        session.run.note(format!("the priority cannot be lowered as wanted: {error}"));
+        session
+            .run
+            .note(format!("the priority cannot be lowered as wanted: {error}"));
     }
-    let code = dispatch(&settings, arguments, &session).unwrap_or_else(|error| session.output.error(&error));
+    let code = dispatch(&settings, arguments, &session)
+        .unwrap_or_else(|error| session.output.error(&error));
     if session.timings {
         session.output.timings(session.run.timings());
     }
     code
 }
 
-/// The exit code of a verb that did what it was asked: 0, 3 with warnings, or what an examination found.
+/// The exit code of a verb that did what it was asked: 0, 3 with warnings, or what an examination
+/// found.
 fn dispatch(settings: &Settings, arguments: Vec<OsString>, session: &Session) -> Result<u8> {
     let verb = &settings.arguments.verb;
     // The agent listens by itself: signals tell it more.
-    let runtime = if matches!(verb, Verb::Agent(_)) { None } else { Some(listen_for_signals(&session.run)?) };
+    let runtime = if matches!(verb, Verb::Agent(_)) {
+        None
+    } else {
+        Some(listen_for_signals(&session.run)?)
+    };
     if let (Some(window), Some(runtime)) = (verb.load().window, &runtime) {
         window::keep(window, &session.run, runtime)?;
     }
@@ -123,7 +148,9 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, session: &Session) ->
 /// Whether whoever started this wants it to outlive the terminal (`nohup`).
 fn ignores_hangup() -> bool {
     let status = fs::read_small(Path::new("/proc/self/status"), 64 * 1024).unwrap_or_default();
-    let mask = String::from_utf8_lossy(&status).lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let mask = String::from_utf8_lossy(&status)
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     // The mask counts signals from 1, and SIGHUP is the first.
     mask.is_some_and(|mask| mask & 1 == 1)
 }
@@ -136,14 +163,25 @@ async fn lost(hangup: &mut Option<tokio::signal::unix::Signal>) {
     }
 }
 
-/// The first SIGINT, SIGTERM or SIGHUP asks for a clean end. The runtime has to live as long as the run.
+/// The first SIGINT, SIGTERM or SIGHUP asks for a clean end. The runtime has to live as long as the
+/// run.
 fn listen_for_signals(run: &Arc<Run>) -> Result<tokio::runtime::Runtime> {
-    let failed = |error: std::io::Error| Error::new(Kind::Failed, "cannot listen for signals").because(error);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Failed, "cannot listen for signals").because(error)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     let context = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
+    let mut hangup = if ignores_hangup() {
+        None
+    } else {
+        Some(signal(SignalKind::hangup()).map_err(failed)?)
+    };
     drop(context);
     let run = Arc::clone(run);
     runtime.spawn(async move {

@@ -20,11 +20,17 @@ impl Output {
         Self { json }
     }
 
-    /// Prints the answer: `value`, an object, as JSON under its schema's name, or `text`. Only one of the two is made.
+    /// Prints the answer: `value`, an object, as JSON under its schema's name, or `text`. Only one
+    /// of the two is made.
     ///
     /// # Errors
     /// Where standard output takes no more; a reader that went away is no failure.
-    pub(super) fn answer(self, schema: &str, value: &impl Serialize, text: &(impl Display + ?Sized)) -> Result<()> {
+    pub(super) fn answer(
+        self,
+        schema: &str,
+        value: &impl Serialize,
+        text: &(impl Display + ?Sized),
+    ) -> Result<()> {
         self.print(schema, value, || printable(&text.to_string()))
     }
 
@@ -36,7 +42,12 @@ impl Output {
         self.print(schema, value, || text.to_owned())
     }
 
-    fn print(self, schema: &str, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    fn print(
+        self,
+        schema: &str,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<()> {
         #[derive(Serialize)]
         struct Answer<'a, T> {
             schema: &'a str,
@@ -106,25 +117,52 @@ impl Output {
         let rendered = message.render();
         let (colour, plain) = (rendered.ansi().to_string(), rendered.to_string());
         if !message.use_stderr() {
-            let text = if std::io::stdout().is_terminal() { &colour } else { &plain };
+            let text = if std::io::stdout().is_terminal() {
+                &colour
+            } else {
+                &plain
+            };
             let _ = print(|stdout| stdout.write_all(text.as_bytes()));
             return 0;
         }
         if self.json {
-            return self.error(&Error::new(Kind::Usage, in_one_line(message)).hint("`kbackup --help` shows verbs and options"));
+            return self.error(
+                &Error::new(Kind::Usage, in_one_line(message))
+                    .hint("`kbackup --help` shows verbs and options"),
+            );
         }
-        complain(if std::io::stderr().is_terminal() { &colour } else { &plain });
+        complain(if std::io::stderr().is_terminal() {
+            &colour
+        } else {
+            &plain
+        });
         Kind::Usage.exit_code()
     }
 
     /// Tells people where the time went.
     pub(super) fn timings(self, timings: &Timings) {
         let seconds = |seconds: f64| format!("{seconds:.2}");
-        let row = |spent: Spent| vec![spent.name.to_owned(), seconds(spent.seconds), spent.cpu_seconds.map_or_else(String::new, seconds)];
-        let steps = table(&["step", "seconds", "of processor time"], timings.steps().into_iter().map(row).collect());
-        let spent = timings.activities().into_iter().filter(|spent| spent.seconds > 0.0);
-        let activities =
-            table(&["all threads together", "seconds"], spent.map(|spent| vec![spent.name.to_owned(), seconds(spent.seconds)]).collect());
+        let row = |spent: Spent| {
+            vec![
+                spent.name.to_owned(),
+                seconds(spent.seconds),
+                spent.cpu_seconds.map_or_else(String::new, seconds),
+            ]
+        };
+        let steps = table(
+            &["step", "seconds", "of processor time"],
+            timings.steps().into_iter().map(row).collect(),
+        );
+        let spent = timings
+            .activities()
+            .into_iter()
+            .filter(|spent| spent.seconds > 0.0);
+        let activities = table(
+            &["all threads together", "seconds"],
+            spent
+                .map(|spent| vec![spent.name.to_owned(), seconds(spent.seconds)])
+                .collect(),
+        );
         complain(&format!("{steps}{activities}"));
     }
 
@@ -151,7 +189,15 @@ fn error_text(error: &Error) -> String {
 
 /// Manifests and nodes are quoted; what they say must not command the terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character }).collect()
+    text.chars()
+        .map(|character| {
+            if character.is_control() && character != '\n' {
+                '\u{fffd}'
+            } else {
+                character
+            }
+        })
+        .collect()
 }
 
 /// A reader that went away (`kbackup list | head`) is no failure.
@@ -176,7 +222,11 @@ pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
 
 /// "once", "3 times".
 pub(super) fn times(count: u32) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+    if count == 1 {
+        "once".to_owned()
+    } else {
+        format!("{count} times")
+    }
 }
 
 /// Bytes as people read them.
@@ -187,8 +237,19 @@ pub(super) fn size(bytes: u64) -> String {
 /// A table with a header, for people.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(header.to_vec()).add_rows(rows);
-    let lines: Vec<String> = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_header(header.to_vec())
+        .add_rows(rows);
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| {
+            line.strip_prefix(' ')
+                .unwrap_or(&line)
+                .trim_end()
+                .to_owned()
+        })
+        .collect();
     format!("{}\n", lines.join("\n"))
 }
 
@@ -198,7 +259,14 @@ mod tests {
 
     #[test]
     fn one_is_not_many() {
-        assert_eq!([count(0_u64, "file"), count(1_u64, "file"), count(2_u64, "file")], ["0 files", "1 file", "2 files"]);
+        assert_eq!(
+            [
+                count(0_u64, "file"),
+                count(1_u64, "file"),
+                count(2_u64, "file")
+            ],
+            ["0 files", "1 file", "2 files"]
+        );
         assert_eq!([times(1), times(2)], ["once", "2 times"]);
     }
 }

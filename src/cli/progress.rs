@@ -14,7 +14,8 @@ use crate::verbs::log;
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// The bar, of a step whose bytes are known, and of one whose bytes are not.
-const STEP_WITH_BYTES: &str = "{msg:12} {wide_bar} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
+const STEP_WITH_BYTES: &str =
+    "{msg:12} {wide_bar} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
 const STEP: &str = "{msg}";
 
 /// Starts the log on standard error, and returns what turns events into log lines and progress.
@@ -26,16 +27,38 @@ pub(super) fn start(general: &General) -> Progress {
         LogLevel::Debug => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::new(format!("off,kbackup={level}"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).log_internal_errors(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .log_internal_errors(false);
     let started = match general.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     drop(started);
-    let terminal = std::io::stderr().is_terminal() && general.log_format == LogFormat::Text && general.log != LogLevel::Error;
-    let bar = ProgressBar::with_draw_target(Some(0), if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
-    Progress { bar, state: Mutex::new(State { step: Step::Preflight, done: 0, expected: 0, told: Instant::now() }) }
+    let terminal = std::io::stderr().is_terminal()
+        && general.log_format == LogFormat::Text
+        && general.log != LogLevel::Error;
+    let bar = ProgressBar::with_draw_target(
+        Some(0),
+        if terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        },
+    );
+    Progress {
+        bar,
+        state: Mutex::new(State {
+            step: Step::Preflight,
+            done: 0,
+            expected: 0,
+            told: Instant::now(),
+        }),
+    }
 }
 
 /// Turns events into log lines and a progress bar.
@@ -56,7 +79,12 @@ impl Observer for Progress {
         match event {
             Event::Step(step) => {
                 if let Ok(mut state) = self.state.lock() {
-                    *state = State { step: *step, done: 0, expected: 0, told: Instant::now() };
+                    *state = State {
+                        step: *step,
+                        done: 0,
+                        expected: 0,
+                        told: Instant::now(),
+                    };
                 }
                 self.bar.reset();
                 self.style(STEP);
@@ -88,11 +116,18 @@ impl Progress {
 
     fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
-        let Ok(mut state) = self.state.lock() else { return };
+        let Ok(mut state) = self.state.lock() else {
+            return;
+        };
         state.done += bytes;
         if self.bar.is_hidden() && state.told.elapsed() >= LINE_EVERY {
             state.told = Instant::now();
-            info!("{}: {} of {}", state.step.name(), size(state.done), size(state.expected));
+            info!(
+                "{}: {} of {}",
+                state.step.name(),
+                size(state.done),
+                size(state.expected)
+            );
         }
     }
 

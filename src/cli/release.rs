@@ -27,20 +27,41 @@ pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8>
     let nodes = plan.nodes();
     let text = text(&nodes, options.dry_run, &records);
     if !options.dry_run {
-        plan.execute(&ledger, |debt| connect(options, connection.as_ref(), &debt.node, session), &session.run)?;
+        plan.execute(
+            &ledger,
+            |debt| connect(options, connection.as_ref(), &debt.node, session),
+            &session.run,
+        )?;
     }
-    let answer = Answer { released: !options.dry_run, nodes };
-    session.output.answer("kbackup.release/1", &session.with_warnings(&answer)?, &text)?;
+    let answer = Answer {
+        released: !options.dry_run,
+        nodes,
+    };
+    session
+        .output
+        .answer("kbackup.release/1", &session.with_warnings(&answer)?, &text)?;
     Ok(session.done())
 }
 
 /// The record holds an address and no credentials: those are given as for a backup.
-fn connect(options: &arguments::Release, named: Option<&Connection>, owed: &DebtNode, session: &Session) -> Result<Client> {
+fn connect(
+    options: &arguments::Release,
+    named: Option<&Connection>,
+    owed: &DebtNode,
+    session: &Session,
+) -> Result<Client> {
     if let Some(connection) = named {
         return Client::new(connection);
     }
-    let (node, node_socket) = (Some(arguments::Address(owed.url.clone())), owed.unix_socket.clone());
-    let there = arguments::Node { node, node_socket, ..options.node.clone() };
+    let (node, node_socket) = (
+        Some(arguments::Address(owed.url.clone())),
+        owed.unix_socket.clone(),
+    );
+    let there = arguments::Node {
+        node,
+        node_socket,
+        ..options.node.clone()
+    };
     let connection = node::connection(&there, session.common.secrets)?
         .ok_or_else(|| Error::new(Kind::Usage, "no node is named").hint("name it with `--node`"))?;
     Client::new(&connection)
@@ -48,7 +69,10 @@ fn connect(options: &arguments::Release, named: Option<&Connection>, owed: &Debt
 
 fn text(nodes: &[PlannedRelease], dry_run: bool, records: &Path) -> String {
     if nodes.is_empty() {
-        return format!("nothing is owed, by the records in `{}`\n", records.display());
+        return format!(
+            "nothing is owed, by the records in `{}`\n",
+            records.display()
+        );
     }
     nodes.iter().fold(String::new(), |mut text, owed| {
         let state = match (owed.in_use, dry_run) {

@@ -22,12 +22,21 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
     if options.unless_restored {
         let standing = leave_databases(&mut targets)?;
         if targets.is_empty() {
-            let text: String = standing.iter().map(|db| format!("{db}: a database stands there already, left as it is\n")).collect();
-            session.output.answer("kbackup.restore-nothing/1", &session.with_warnings(&Nothing { left: standing })?, &text)?;
+            let text: String = standing
+                .iter()
+                .map(|db| format!("{db}: a database stands there already, left as it is\n"))
+                .collect();
+            session.output.answer(
+                "kbackup.restore-nothing/1",
+                &session.with_warnings(&Nothing { left: standing })?,
+                &text,
+            )?;
             return Ok(session.done());
         }
         for db in standing {
-            run.note(format!("a database stands in `{db}` already, which is left as it is"));
+            run.note(format!(
+                "a database stands in `{db}` already, which is left as it is"
+            ));
         }
     }
     let request = Request {
@@ -36,7 +45,11 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
         ready: options.ready,
         owner: options.owner.as_deref().map(owner).transpose()?,
         server_version: options.server_version.clone(),
-        accept: Accept { archive: options.archived, older_server: options.older_server, unsure_whether_in_use: options.confirm },
+        accept: Accept {
+            archive: options.archived,
+            older_server: options.older_server,
+            unsure_whether_in_use: options.confirm,
+        },
     };
     let repository = DirectoryRepository::open(&options.repository.repo)?;
     let plan = restore::plan(&repository, &request, run)?;
@@ -44,13 +57,21 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
         for warning in &plan.warnings {
             run.warn(warning.as_str());
         }
-        session.output.answer("kbackup.restore-plan/1", &plan, &plan.to_string())?;
+        session
+            .output
+            .answer("kbackup.restore-plan/1", &plan, &plan.to_string())?;
         return Ok(session.done());
     }
     let report = restore::execute(&repository, &plan, run)?;
-    session.output.answer("kbackup.restore/1", &session.with_warnings(&report)?, &report.to_string())?;
+    session.output.answer(
+        "kbackup.restore/1",
+        &session.with_warnings(&report)?,
+        &report.to_string(),
+    )?;
     // The answer holds the failure already.
-    Ok(report.failure().map_or_else(|| session.done(), |error| session.output.complain(error)))
+    Ok(report
+        .failure()
+        .map_or_else(|| session.done(), |error| session.output.complain(error)))
 }
 
 /// Takes the targets in which a database stands from the list, and returns them.
@@ -70,12 +91,23 @@ fn targets(options: &arguments::Restore) -> Result<Vec<Target>> {
     if !options.index_to.is_empty() && options.index_to.len() != options.to.len() {
         return Err(Error::new(
             Kind::Usage,
-            format!("`--to` is given {}, and `--index-to` {}", many(options.to.len()), many(options.index_to.len())),
+            format!(
+                "`--to` is given {}, and `--index-to` {}",
+                many(options.to.len()),
+                many(options.index_to.len())
+            ),
         )
         .hint("name an index directory for every target, or for none"));
     }
     let mut index = options.index_to.iter();
-    Ok(options.to.iter().map(|db| Target { db: db.clone(), index: index.next().cloned() }).collect())
+    Ok(options
+        .to
+        .iter()
+        .map(|db| Target {
+            db: db.clone(),
+            index: index.next().cloned(),
+        })
+        .collect())
 }
 
 fn many(count: usize) -> String {
@@ -84,8 +116,14 @@ fn many(count: usize) -> String {
 
 /// `user:group`, by name or number.
 fn owner(text: &str) -> Result<(u32, u32)> {
-    let wrong = |what: &str| Error::new(Kind::Usage, what).on(text).hint("write it as `user:group`, by name or by number");
-    let (user, group) = text.split_once(':').ok_or_else(|| wrong("an owner is a user and a group"))?;
+    let wrong = |what: &str| {
+        Error::new(Kind::Usage, what)
+            .on(text)
+            .hint("write it as `user:group`, by name or by number")
+    };
+    let (user, group) = text
+        .split_once(':')
+        .ok_or_else(|| wrong("an owner is a user and a group"))?;
     let user = users::user(user).ok_or_else(|| wrong("no such user"))?;
     let group = users::group(group).ok_or_else(|| wrong("no such group"))?;
     Ok((user, group))

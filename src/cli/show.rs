@@ -15,8 +15,13 @@ pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
         Some(label) => repository.manifest(&label)?,
         None => newest(&repository)?,
     };
-    let text = Text { manifest: &manifest, files: options.files };
-    session.output.answer("kbackup.backup/1", &manifest, &text)?;
+    let text = Text {
+        manifest: &manifest,
+        files: options.files,
+    };
+    session
+        .output
+        .answer("kbackup.backup/1", &manifest, &text)?;
     Ok(0)
 }
 
@@ -36,19 +41,41 @@ impl fmt::Display for Text<'_> {
         // Line by line: there can be tens of thousands.
         let rows = &self.manifest.files;
         let digits = |size: u64| size.to_string().len();
-        let path = rows.iter().map(|row| row.path.to_string().chars().count()).chain(["PATH".len()]).max().unwrap_or_default();
-        let bytes = rows.iter().map(|row| digits(row.size)).chain(["BYTES".len()]).max().unwrap_or_default();
+        let path = rows
+            .iter()
+            .map(|row| row.path.to_string().chars().count())
+            .chain(["PATH".len()])
+            .max()
+            .unwrap_or_default();
+        let bytes = rows
+            .iter()
+            .map(|row| digits(row.size))
+            .chain(["BYTES".len()])
+            .max()
+            .unwrap_or_default();
         writeln!(f, "\n{:<path$}  {:<bytes$}  MODE  BLAKE3", "PATH", "BYTES")?;
-        for Row { path: name, size, mode, blake3, .. } in rows {
-            writeln!(f, "{:<path$}  {size:<bytes$}  {mode:04o}  {blake3}", name.to_string())?;
+        for Row {
+            path: name,
+            size,
+            mode,
+            blake3,
+            ..
+        } in rows
+        {
+            writeln!(
+                f,
+                "{:<path$}  {size:<bytes$}  {mode:04o}  {blake3}",
+                name.to_string()
+            )?;
         }
         Ok(())
     }
 }
 
 fn newest(repository: &DirectoryRepository) -> Result<Manifest> {
-    let newest =
-        repository.list()?.pop().ok_or_else(|| Error::new(Kind::NotFound, "the repository has no backup").on(repository.place()))?;
+    let newest = repository.list()?.pop().ok_or_else(|| {
+        Error::new(Kind::NotFound, "the repository has no backup").on(repository.place())
+    })?;
     repository.manifest(&newest.label)
 }
 
@@ -57,21 +84,70 @@ fn text(manifest: &Manifest) -> String {
     let source = &manifest.source;
     let lines = [
         ("label", manifest.label.to_string()),
-        ("kind", format!("{}{}", manifest.kind, manifest.parent.as_ref().map_or_else(String::new, |parent| format!(" on {parent}")))),
-        ("sequence", format!("{}, branch {}", manifest.sequence, manifest.branch)),
+        (
+            "kind",
+            format!(
+                "{}{}",
+                manifest.kind,
+                manifest
+                    .parent
+                    .as_ref()
+                    .map_or_else(String::new, |parent| format!(" on {parent}"))
+            ),
+        ),
+        (
+            "sequence",
+            format!("{}, branch {}", manifest.sequence, manifest.branch),
+        ),
         ("finished", manifest.finished.to_string()),
-        ("position", format!("{} (writer checkpoint {})", manifest.log.position, manifest.log.read.writer)),
+        (
+            "position",
+            format!(
+                "{} (writer checkpoint {})",
+                manifest.log.position, manifest.log.read.writer
+            ),
+        ),
         ("epochs", manifest.log.lineage.epochs().len().to_string()),
-        ("server", source.server_version.clone().unwrap_or_else(|| "unknown".to_owned())),
-        ("node", source.identity.endpoint.clone().unwrap_or_else(|| "not asked".to_owned())),
+        (
+            "server",
+            source
+                .server_version
+                .clone()
+                .unwrap_or_else(|| "unknown".to_owned()),
+        ),
+        (
+            "node",
+            source
+                .identity
+                .endpoint
+                .clone()
+                .unwrap_or_else(|| "not asked".to_owned()),
+        ),
         ("database", source.identity.database.to_string()),
-        ("taken from", format!("{} ({})", source.db, if source.online { "running node" } else { "offline" })),
-        ("files", format!("{}, {}", manifest.totals.files, size(manifest.totals.bytes))),
+        (
+            "taken from",
+            format!(
+                "{} ({})",
+                source.db,
+                if source.online {
+                    "running node"
+                } else {
+                    "offline"
+                }
+            ),
+        ),
+        (
+            "files",
+            format!("{}, {}", manifest.totals.files, size(manifest.totals.bytes)),
+        ),
         ("read from the source", size(manifest.cost.bytes_read)),
         ("new in the repository", size(manifest.cost.bytes_stored)),
         (
             "index",
-            manifest.log.index_commit.map_or_else(|| yes(manifest.contents.index).to_owned(), |commit| format!("yes, up to {commit}")),
+            manifest.log.index_commit.map_or_else(
+                || yes(manifest.contents.index).to_owned(),
+                |commit| format!("yes, up to {commit}"),
+            ),
         ),
         ("scavenging", scavenging(manifest)),
         (
@@ -79,11 +155,16 @@ fn text(manifest: &Manifest) -> String {
             match manifest.contents.secondary_index {
                 SecondaryIndex::Absent => "the node has none",
                 SecondaryIndex::Included => "included",
-                SecondaryIndex::LeftOut => "left out; the server rebuilds it, perhaps without the schema registry",
+                SecondaryIndex::LeftOut => {
+                    "left out; the server rebuilds it, perhaps without the schema registry"
+                }
             }
             .to_owned(),
         ),
-        ("damaged chunks", manifest.contents.damaged.len().to_string()),
+        (
+            "damaged chunks",
+            manifest.contents.damaged.len().to_string(),
+        ),
     ];
     lines.iter().fold(String::new(), |mut text, (name, value)| {
         let _ = writeln!(text, "{name:<22} {value}");
@@ -98,6 +179,10 @@ fn scavenging(manifest: &Manifest) -> String {
         Quiet::NotAsked => "not asked (--no-quiesce)",
         Quiet::Offline => "no node was running",
     };
-    let paused = if manifest.scavenging.auto_paused { "; auto-scavenge is paused in this backup" } else { "" };
+    let paused = if manifest.scavenging.auto_paused {
+        "; auto-scavenge is paused in this backup"
+    } else {
+        ""
+    };
     format!("{quiet}{paused}")
 }

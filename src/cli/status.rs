@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::Session;
 use super::output::{Output, count, size, table};
-use crate::agent::{Concern, JobStatus, Level, Outcome, Seeing, Status, look_at_repository, roughly};
+use crate::agent::{
+    Concern, JobStatus, Level, Outcome, Seeing, Status, look_at_repository, roughly,
+};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
@@ -30,13 +32,18 @@ pub(super) const fn unknown(is_plugin: bool, code: u8) -> u8 {
 pub(super) fn run(options: &arguments::Status, session: &Session) -> Result<u8> {
     if !options.monitoring_plugin {
         let status = look(options, &session.run)?;
-        session.output.answer("kbackup.status/1", &status, &text(&status))?;
+        session
+            .output
+            .answer("kbackup.status/1", &status, &text(&status))?;
         return Ok(exit_code(status.verdict.level));
     }
     // Whatever happens, a plugin says one line on standard output.
     let (line, code) = match look(options, &session.run) {
         Ok(status) => plugin(&status),
-        Err(error) => (format!("KBACKUP UNKNOWN - {}", one_line(&error.in_words())), UNKNOWN),
+        Err(error) => (
+            format!("KBACKUP UNKNOWN - {}", one_line(&error.in_words())),
+            UNKNOWN,
+        ),
     };
     // Monitoring systems know no JSON here.
     Output::new(false).answer("", &(), &format!("{line}\n"))?;
@@ -45,10 +52,18 @@ pub(super) fn run(options: &arguments::Status, session: &Session) -> Result<u8> 
 
 /// Asks the agent; where none is named, or it does not answer, looks at the repository.
 fn look(options: &arguments::Status, run: &Run) -> Result<Status> {
-    let (asked, repository) = (options.agent.as_ref().map(|agent| ask(&agent.0, options, run)), options.repo.as_deref());
+    let (asked, repository) = (
+        options
+            .agent
+            .as_ref()
+            .map(|agent| ask(&agent.0, options, run)),
+        options.repo.as_deref(),
+    );
     match (asked, repository) {
         (Some(Ok(status)), _) => Ok(status),
-        (Some(Err(error)), None) => Err(error.hint("is the agent running? `--repo` tells without it")),
+        (Some(Err(error)), None) => {
+            Err(error.hint("is the agent running? `--repo` tells without it"))
+        }
         (Some(Err(error)), Some(path)) => {
             let mut status = of_repository(path, options.max_age.0);
             status.verdict.add(Concern {
@@ -59,17 +74,32 @@ fn look(options: &arguments::Status, run: &Run) -> Result<Status> {
             Ok(status)
         }
         (None, Some(path)) => Ok(of_repository(path, options.max_age.0)),
-        (None, None) => Err(Error::new(Kind::Usage, "nothing is named that could be looked at").hint("name `--agent` or `--repo`")),
+        (None, None) => Err(
+            Error::new(Kind::Usage, "nothing is named that could be looked at")
+                .hint("name `--agent` or `--repo`"),
+        ),
     }
 }
 
 fn ask(address: &str, options: &arguments::Status, run: &Run) -> Result<Status> {
-    let password = node::secret(options.agent_password_file.as_deref(), Origin::Flag, "KBACKUP_AGENT_PASSWORD")?;
-    let credentials = options.agent_user.clone().zip(password).map(|(user, password)| Credentials::Basic { user, password });
+    let password = node::secret(
+        options.agent_password_file.as_deref(),
+        Origin::Flag,
+        "KBACKUP_AGENT_PASSWORD",
+    )?;
+    let credentials = options
+        .agent_user
+        .clone()
+        .zip(password)
+        .map(|(user, password)| Credentials::Basic { user, password });
     let connection = Connection {
         ca_files: options.agent_ca_file.clone(),
         credentials,
-        limits: TimeLimits { answer: PATIENCE, patience: PATIENCE, ..TimeLimits::default() },
+        limits: TimeLimits {
+            answer: PATIENCE,
+            patience: PATIENCE,
+            ..TimeLimits::default()
+        },
         ..Connection::new(address)
     };
     Client::new(&connection)?.read("/status.json", Patience::of(run))
@@ -98,7 +128,8 @@ const fn exit_code(level: Level) -> u8 {
     }
 }
 
-/// The one line that a monitoring system shows, with its measurements behind the bar, and the exit code.
+/// The one line that a monitoring system shows, with its measurements behind the bar, and the exit
+/// code.
 fn plugin(status: &Status) -> (String, u8) {
     let (word, code) = match status.verdict.level {
         Level::Safe => ("OK", OK),
@@ -140,21 +171,46 @@ fn text(status: &Status) -> String {
     let _ = writeln!(text);
     let mut lines = Vec::new();
     if let Some((point, made)) = status.newest_good() {
-        lines.push(("newest good backup", format!("{}, {} old", point.label, ago(status, made.finished))));
+        lines.push((
+            "newest good backup",
+            format!("{}, {} old", point.label, ago(status, made.finished)),
+        ));
     }
     if let Some(facts) = &status.repository.facts {
-        let free = facts.free_bytes.map_or_else(String::new, |free| format!(", {} free", size(free)));
-        lines.push(("repository", format!("{}: {}{free}", facts.place, count(facts.points.len() as u64, "backup"))));
+        let free = facts
+            .free_bytes
+            .map_or_else(String::new, |free| format!(", {} free", size(free)));
+        lines.push((
+            "repository",
+            format!(
+                "{}: {}{free}",
+                facts.place,
+                count(facts.points.len() as u64, "backup")
+            ),
+        ));
     }
     if let Some(exposure) = status.exposure {
-        let since = exposure.since.map_or_else(String::new, |since| format!(", since {}", ago(status, since)));
+        let since = exposure.since.map_or_else(String::new, |since| {
+            format!(", since {}", ago(status, since))
+        });
         lines.push(("in no backup", format!("{}{since}", size(exposure.bytes))));
     }
     if let Some(node) = status.node.as_ref().and_then(|node| node.facts.as_ref()) {
-        lines.push(("node", format!("{}, {}, {}", node.place, node.version, node.state)));
+        lines.push((
+            "node",
+            format!("{}, {}, {}", node.place, node.version, node.state),
+        ));
     }
     if let Some(running) = &status.running {
-        lines.push(("now", format!("`{}` since {}: {}", running.job, ago(status, running.began), running.step)));
+        lines.push((
+            "now",
+            format!(
+                "`{}` since {}: {}",
+                running.job,
+                ago(status, running.began),
+                running.step
+            ),
+        ));
     }
     for (name, value) in lines {
         let _ = writeln!(text, "{name:<22} {value}");
@@ -185,7 +241,10 @@ fn row(status: &Status, job: &JobStatus) -> Vec<String> {
     vec![
         job.plan.job.to_string(),
         job.schedule.clone(),
-        last.map_or_else(|| "never".to_owned(), |last| format!("{} ago", ago(status, last.ended))),
+        last.map_or_else(
+            || "never".to_owned(),
+            |last| format!("{} ago", ago(status, last.ended)),
+        ),
         result.to_owned(),
         next,
     ]

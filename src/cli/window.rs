@@ -13,7 +13,11 @@ const EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`crate::error::Kind::Interrupted`] where it is closed already.
-pub(super) fn keep(window: Window, run: &Arc<Run>, runtime: &tokio::runtime::Runtime) -> Result<()> {
+pub(super) fn keep(
+    window: Window,
+    run: &Arc<Run>,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<()> {
     if let Some(closed) = closed(window, &Zoned::now()) {
         run.interrupt(closed);
         return run.check();

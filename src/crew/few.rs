@@ -2,9 +2,11 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc::channel;
 
-/// Does some large pieces of work, on up to `threads` threads, and hands every result to `done` on the caller's thread, as they come.
+/// Does some large pieces of work, on up to `threads` threads, and hands every result to `done` on
+/// the caller's thread, as they come.
 ///
-/// After the first failure nothing more is begun; what is under way comes to its end, and `done` gets what succeeded.
+/// After the first failure nothing more is begun; what is under way comes to its end, and `done`
+/// gets what succeeded.
 ///
 /// # Errors
 /// The first that `work` returned.
@@ -15,7 +17,9 @@ pub fn few<'a, T: Sync, R: Send, E: Send>(
     mut done: impl FnMut(&'a T, R),
 ) -> Result<(), E> {
     if threads <= 1 || items.len() <= 1 {
-        return items.iter().try_for_each(|item| work(item).map(|result| done(item, result)));
+        return items
+            .iter()
+            .try_for_each(|item| work(item).map(|result| done(item, result)));
     }
     let left = Mutex::new(items.iter());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();

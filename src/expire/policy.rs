@@ -91,7 +91,8 @@ pub enum Rule {
 pub struct Reason {
     /// The rule.
     pub rule: Rule,
-    /// The period that it stands for, such as `2026-11-20`, `2026-W47` or `2026-11`; its branch; what failed.
+    /// The period that it stands for, such as `2026-11-20`, `2026-W47` or `2026-11`; its branch;
+    /// what failed.
     pub of: Option<String>,
 }
 
@@ -134,22 +135,43 @@ pub(super) struct Facts {
     pub(super) verified: bool,
 }
 
-/// Why each of the backups stays; none for those that may go. `backups` are all whose manifest can be read, by sequence, the oldest first.
+/// Why each of the backups stays; none for those that may go. `backups` are all whose manifest can
+/// be read, by sequence, the oldest first.
 ///
-/// Each branch has places of its own. One that is damaged takes no place: what is good stays as if the damaged one were not there, and that one stays as long as
-/// it would if it were good.
-pub(super) fn reasons(policy: &Policy, backups: &[Facts], now: Timestamp, zone: &Zone) -> Vec<Vec<Reason>> {
+/// Each branch has places of its own. One that is damaged takes no place: what is good stays as if
+/// the damaged one were not there, and that one stays as long as it would if it were good.
+pub(super) fn reasons(
+    policy: &Policy,
+    backups: &[Facts],
+    now: Timestamp,
+    zone: &Zone,
+) -> Vec<Vec<Reason>> {
     let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); backups.len()];
     let mut stays = |index: usize, rule: Rule, of: Option<String>| {
         if let Some(reasons) = reasons.get_mut(index) {
             reasons.push(Reason::new(rule, of));
         }
     };
-    let good = || backups.iter().enumerate().rev().filter(|(_, backup)| backup.good);
-    let since = good().next().and_then(|(_, newest)| policy.within.map(|within| (newest.finished.min(now), within)));
+    let good = || {
+        backups
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, backup)| backup.good)
+    };
+    let since = good().next().and_then(|(_, newest)| {
+        policy
+            .within
+            .map(|within| (newest.finished.min(now), within))
+    });
     let branches: BTreeSet<u32> = backups.iter().map(|backup| backup.branch).collect();
     for branch in branches {
-        let of_branch: Vec<(usize, &Facts)> = backups.iter().enumerate().rev().filter(|(_, backup)| backup.branch == branch).collect();
+        let of_branch: Vec<(usize, &Facts)> = backups
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, backup)| backup.branch == branch)
+            .collect();
         for (rule, places) in policy.counted() {
             for (index, period) in stand(rule, places, &of_branch, zone) {
                 stays(index, rule, period);
@@ -158,12 +180,21 @@ pub(super) fn reasons(policy: &Policy, backups: &[Facts], now: Timestamp, zone: 
         let name = || Some(format!("branch {branch}"));
         match of_branch.iter().find(|(_, backup)| backup.good) {
             Some((index, _)) => stays(*index, Rule::LastGood, name()),
-            None => of_branch.iter().for_each(|(index, _)| stays(*index, Rule::NoGood, name())),
+            None => of_branch
+                .iter()
+                .for_each(|(index, _)| stays(*index, Rule::NoGood, name())),
         }
     }
     if let Some((newest, within)) = since {
-        let old = |backup: &Facts| newest.duration_since(backup.finished).unsigned_abs() > within && backup.finished < newest;
-        backups.iter().enumerate().filter(|(_, backup)| !old(backup)).for_each(|(index, _)| stays(index, Rule::Within, None));
+        let old = |backup: &Facts| {
+            newest.duration_since(backup.finished).unsigned_abs() > within
+                && backup.finished < newest
+        };
+        backups
+            .iter()
+            .enumerate()
+            .filter(|(_, backup)| !old(backup))
+            .for_each(|(index, _)| stays(index, Rule::Within, None));
     }
     if let Some((index, _)) = good().find(|(_, backup)| backup.verified) {
         stays(index, Rule::LastVerified, None);
@@ -174,9 +205,15 @@ pub(super) fn reasons(policy: &Policy, backups: &[Facts], now: Timestamp, zone: 
     reasons
 }
 
-/// Those of a branch, the newest first, that stand for a period, as long as there are places. Periods are told apart by the clock, but it is the order of the backups
-/// that says which is the newest: a clock may jump.
-fn stand(rule: Rule, places: u32, of_branch: &[(usize, &Facts)], zone: &Zone) -> Vec<(usize, Option<String>)> {
+/// Those of a branch, the newest first, that stand for a period, as long as there are places.
+/// Periods are told apart by the clock, but it is the order of the backups that says which is the
+/// newest: a clock may jump.
+fn stand(
+    rule: Rule,
+    places: u32,
+    of_branch: &[(usize, &Facts)],
+    zone: &Zone,
+) -> Vec<(usize, Option<String>)> {
     let (mut taken, mut damaged) = (BTreeSet::new(), BTreeSet::new());
     let mut standing = Vec::new();
     for (index, backup) in of_branch {
@@ -186,7 +223,12 @@ fn stand(rule: Rule, places: u32, of_branch: &[(usize, &Facts)], zone: &Zone) ->
         let period = period(rule, &zone.at(backup.finished));
         // Without a period each one is one of its own.
         let key = period.clone().unwrap_or_else(|| index.to_string());
-        let stands = !taken.contains(&key) && if backup.good { taken.insert(key) } else { damaged.insert(key) };
+        let stands = !taken.contains(&key)
+            && if backup.good {
+                taken.insert(key)
+            } else {
+                damaged.insert(key)
+            };
         if stands {
             standing.push((*index, period));
         }
@@ -194,7 +236,8 @@ fn stand(rule: Rule, places: u32, of_branch: &[(usize, &Facts)], zone: &Zone) ->
     standing
 }
 
-/// The period that a time lies in. The hour that comes twice when the clocks are set back is two hours.
+/// The period that a time lies in. The hour that comes twice when the clocks are set back is two
+/// hours.
 fn period(rule: Rule, time: &Zoned) -> Option<String> {
     match rule {
         Rule::Hourly => Some(time.strftime("%Y-%m-%d %H:00%:z").to_string()),
@@ -217,7 +260,12 @@ mod tests {
     }
 
     fn good(branch: u32, finished: Timestamp) -> Facts {
-        Facts { branch, finished, good: true, verified: false }
+        Facts {
+            branch,
+            finished,
+            good: true,
+            verified: false,
+        }
     }
 
     fn series(times: &[&str]) -> Vec<Facts> {
@@ -235,41 +283,113 @@ mod tests {
     fn told(policy: &Policy, backups: &[Facts], zone: &Zone) -> Vec<String> {
         let now = backups.iter().map(|backup| backup.finished).max().unwrap();
         let reasons = reasons(policy, backups, now, zone);
-        reasons.iter().map(|reasons| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")).collect()
+        reasons
+            .iter()
+            .map(|reasons| {
+                reasons
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            })
+            .collect()
     }
 
     #[test]
     fn the_newest_stands_for_its_period_in_local_time() {
         // 23:30 UTC is the next day in Berlin.
-        let backups = series(&["2026-11-18T08:00:00Z", "2026-11-18T20:00:00Z", "2026-11-18T23:30:00Z", "2026-11-20T10:00:00Z"]);
-        let policy = Policy { daily: 3, ..Policy::default() };
+        let backups = series(&[
+            "2026-11-18T08:00:00Z",
+            "2026-11-18T20:00:00Z",
+            "2026-11-18T23:30:00Z",
+            "2026-11-20T10:00:00Z",
+        ]);
+        let policy = Policy {
+            daily: 3,
+            ..Policy::default()
+        };
         let last = ", last good of branch 1, newest of all";
-        assert_eq!(told(&policy, &backups, &berlin()), ["", "daily 2026-11-18", "daily 2026-11-19", &format!("daily 2026-11-20{last}")]);
-        assert_eq!(told(&policy, &backups, &utc()), ["", "", "daily 2026-11-18", &format!("daily 2026-11-20{last}")]);
+        assert_eq!(
+            told(&policy, &backups, &berlin()),
+            [
+                "",
+                "daily 2026-11-18",
+                "daily 2026-11-19",
+                &format!("daily 2026-11-20{last}")
+            ]
+        );
+        assert_eq!(
+            told(&policy, &backups, &utc()),
+            [
+                "",
+                "",
+                "daily 2026-11-18",
+                &format!("daily 2026-11-20{last}")
+            ]
+        );
     }
 
     #[test]
     fn weeks_begin_on_monday_and_years_with_them() {
-        // Monday the 28th of December belongs to the last week of 2026, as Sunday the 3rd of January does.
-        let backups = series(&["2026-12-27T12:00:00Z", "2026-12-28T12:00:00Z", "2027-01-03T12:00:00Z", "2027-01-04T12:00:00Z"]);
-        let policy = Policy { weekly: 9, ..Policy::default() };
+        // Monday the 28th of December belongs to the last week of 2026, as Sunday the 3rd of
+        // January does.
+        let backups = series(&[
+            "2026-12-27T12:00:00Z",
+            "2026-12-28T12:00:00Z",
+            "2027-01-03T12:00:00Z",
+            "2027-01-04T12:00:00Z",
+        ]);
+        let policy = Policy {
+            weekly: 9,
+            ..Policy::default()
+        };
         let last = ", last good of branch 1, newest of all";
-        assert_eq!(told(&policy, &backups, &utc()), ["weekly 2026-W52", "", "weekly 2026-W53", &format!("weekly 2027-W01{last}")]);
+        assert_eq!(
+            told(&policy, &backups, &utc()),
+            [
+                "weekly 2026-W52",
+                "",
+                "weekly 2026-W53",
+                &format!("weekly 2027-W01{last}")
+            ]
+        );
     }
 
     #[test]
     fn the_hour_that_comes_twice_is_two() {
         // Berlin sets its clocks back at 01:00 UTC on 2026-10-25.
-        let backups = series(&["2026-10-25T00:10:00Z", "2026-10-25T00:20:00Z", "2026-10-25T01:10:00Z"]);
-        let told = told(&Policy { hourly: 9, ..Policy::default() }, &backups, &berlin());
+        let backups = series(&[
+            "2026-10-25T00:10:00Z",
+            "2026-10-25T00:20:00Z",
+            "2026-10-25T01:10:00Z",
+        ]);
+        let told = told(
+            &Policy {
+                hourly: 9,
+                ..Policy::default()
+            },
+            &backups,
+            &berlin(),
+        );
         assert_eq!(told[..2], ["", "hourly 2026-10-25 02:00+02:00"]);
-        assert!(told[2].starts_with("hourly 2026-10-25 02:00+01:00, "), "{told:?}");
+        assert!(
+            told[2].starts_with("hourly 2026-10-25 02:00+01:00, "),
+            "{told:?}"
+        );
     }
 
     #[test]
     fn a_damaged_one_takes_no_place_and_stays_as_long_as_a_good_one_would() {
-        let mut backups = series(&["2026-11-16T00:00:00Z", "2026-11-17T00:00:00Z", "2026-11-18T00:00:00Z", "2026-11-19T00:00:00Z"]);
-        let policy = Policy { last: 2, ..Policy::default() };
+        let mut backups = series(&[
+            "2026-11-16T00:00:00Z",
+            "2026-11-17T00:00:00Z",
+            "2026-11-18T00:00:00Z",
+            "2026-11-19T00:00:00Z",
+        ]);
+        let policy = Policy {
+            last: 2,
+            ..Policy::default()
+        };
         assert_eq!(told(&policy, &backups, &utc())[..3], ["", "", "last"]);
         backups[2].good = false;
         assert_eq!(told(&policy, &backups, &utc())[..3], ["", "last", "last"]);
@@ -279,34 +399,82 @@ mod tests {
 
     #[test]
     fn the_time_counts_from_the_newest_good_one_and_never_from_the_future() {
-        let policy = Policy { within: Some(Duration::from_secs(86400)), ..Policy::default() };
-        let backups = series(&["2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z", "2026-11-03T00:00:00Z"]);
+        let policy = Policy {
+            within: Some(Duration::from_secs(86400)),
+            ..Policy::default()
+        };
+        let backups = series(&[
+            "2026-11-01T00:00:00Z",
+            "2026-11-02T00:00:00Z",
+            "2026-11-03T00:00:00Z",
+        ]);
         let stay = |backups: &[Facts], now: &str| {
             let reasons = reasons(&policy, backups, at(now), &utc());
-            reasons.iter().map(|reasons| reasons.iter().any(|reason| reason.rule == Rule::Within)).collect::<Vec<_>>()
+            reasons
+                .iter()
+                .map(|reasons| reasons.iter().any(|reason| reason.rule == Rule::Within))
+                .collect::<Vec<_>>()
         };
-        assert_eq!(stay(&backups, "2030-01-01T00:00:00Z"), [false, true, true], "none was made for years: nothing more goes");
+        assert_eq!(
+            stay(&backups, "2030-01-01T00:00:00Z"),
+            [false, true, true],
+            "none was made for years: nothing more goes"
+        );
         let mut jumped = backups;
         jumped[2].finished = at("2099-01-01T00:00:00Z");
-        assert_eq!(stay(&jumped, "2026-11-03T00:00:00Z"), [false, true, true], "one backup's clock was ahead");
+        assert_eq!(
+            stay(&jumped, "2026-11-03T00:00:00Z"),
+            [false, true, true],
+            "one backup's clock was ahead"
+        );
     }
 
     #[test]
     fn each_branch_has_its_own_places_and_its_last_good_one() {
-        let mut backups = series(&["2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z", "2026-11-03T00:00:00Z", "2026-11-04T00:00:00Z"]);
+        let mut backups = series(&[
+            "2026-11-01T00:00:00Z",
+            "2026-11-02T00:00:00Z",
+            "2026-11-03T00:00:00Z",
+            "2026-11-04T00:00:00Z",
+        ]);
         (backups[2].branch, backups[3].branch) = (2, 2);
-        let told = told(&Policy { last: 1, ..Policy::default() }, &backups, &utc());
-        assert_eq!(told, ["", "last, last good of branch 1", "", "last, last good of branch 2, newest of all"]);
+        let told = told(
+            &Policy {
+                last: 1,
+                ..Policy::default()
+            },
+            &backups,
+            &utc(),
+        );
+        assert_eq!(
+            told,
+            [
+                "",
+                "last, last good of branch 1",
+                "",
+                "last, last good of branch 2, newest of all"
+            ]
+        );
     }
 
     fn histories() -> impl Strategy<Value = Vec<Facts>> {
         let step = prop_oneof![8 => 60_i64..200_000, 1 => -40_000_000_i64..40_000_000];
-        let one = (1_u32..4, step, prop::bool::weighted(0.8), prop::bool::weighted(0.3));
+        let one = (
+            1_u32..4,
+            step,
+            prop::bool::weighted(0.8),
+            prop::bool::weighted(0.3),
+        );
         prop::collection::vec(one, 0..60).prop_map(|steps| {
             let mut second = 1_767_225_600;
             let facts = steps.into_iter().map(|(branch, step, good, verified)| {
                 second += step;
-                Facts { branch, finished: Timestamp::from_second(second).unwrap(), good, verified: verified && good }
+                Facts {
+                    branch,
+                    finished: Timestamp::from_second(second).unwrap(),
+                    good,
+                    verified: verified && good,
+                }
             });
             facts.collect()
         })
@@ -315,13 +483,24 @@ mod tests {
     fn policies() -> impl Strategy<Value = Policy> {
         let count = || prop_oneof![Just(0_u32), 1_u32..6];
         let within = prop::option::of((0_u64..5_000_000).prop_map(Duration::from_secs));
-        (count(), count(), count(), count(), count(), count(), within).prop_map(|(last, hourly, daily, weekly, monthly, yearly, within)| {
-            Policy { last, hourly, daily, weekly, monthly, yearly, within }
-        })
+        (count(), count(), count(), count(), count(), count(), within).prop_map(
+            |(last, hourly, daily, weekly, monthly, yearly, within)| Policy {
+                last,
+                hourly,
+                daily,
+                weekly,
+                monthly,
+                yearly,
+                within,
+            },
+        )
     }
 
     fn apply(policy: &Policy, backups: &[Facts], now: Timestamp) -> Vec<bool> {
-        reasons(policy, backups, now, &berlin()).iter().map(|reasons| !reasons.is_empty()).collect()
+        reasons(policy, backups, now, &berlin())
+            .iter()
+            .map(|reasons| !reasons.is_empty())
+            .collect()
     }
 
     proptest! {

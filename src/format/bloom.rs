@@ -1,7 +1,8 @@
 //! Bloom filters: `<table>.bloomfilter` and `streamExistenceFilter.dat` (disk-format §5.3).
 //!
-//! A file of lines of 64 bytes: a header, then lines of 60 bytes of filter and a hash of them. The hash tells garbage from data, but not a line of zeros that once
-//! held bits, and not an older line from a newer one.
+//! A file of lines of 64 bytes: a header, then lines of 60 bytes of filter and a hash of them. The
+//! hash tells garbage from data, but not a line of zeros that once held bits, and not an older line
+//! from a newer one.
 
 use super::field::{i32_at, u32_at, u64_at};
 use super::hash::{filter_hash, line_hash};
@@ -32,7 +33,8 @@ pub struct Filter<'a> {
 pub struct Header {
     /// How often the server has rebuilt the filter because too many lines were bad.
     pub corruption_rebuilds: i32,
-    /// Bytes of filter, without header and hashes. For the stream-existence filter the server wants this equal to its setting, else it rebuilds the filter.
+    /// Bytes of filter, without header and hashes. For the stream-existence filter the server wants
+    /// this equal to its setting, else it rebuilds the filter.
     pub logical_size: u64,
 }
 
@@ -54,13 +56,14 @@ const fn file_offset(logical: u64) -> u64 {
 pub struct Lines {
     /// Lines in the file, the header among them, as the server counts them.
     pub total: u64,
-    /// Lines whose hash is wrong and cannot be explained, and lines the server had given up before. Counting ends when there are too many.
+    /// Lines whose hash is wrong and cannot be explained, and lines the server had given up before.
+    /// Counting ends when there are too many.
     pub bad: u64,
 }
 
 impl Lines {
-    /// The server uses a filter with up to 5 % of bad lines, by taking all their bits as set. With more it ignores a table's filter, and rebuilds the
-    /// stream-existence filter.
+    /// The server uses a filter with up to 5 % of bad lines, by taking all their bits as set. With
+    /// more it ignores a table's filter, and rebuilds the stream-existence filter.
     #[must_use]
     pub const fn accepted(&self) -> bool {
         self.bad * 20 <= self.total
@@ -70,11 +73,14 @@ impl Lines {
 /// Reads the header (16 bytes) and compares it with the size.
 ///
 /// # Errors
-/// [`Malformed`] where the server would refuse the filter without looking at its lines; what the storage reports.
+/// [`Malformed`] where the server would refuse the filter without looking at its lines; what the
+/// storage reports.
 pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
     let size = source.size();
     if size < HEADER_SIZE {
-        return Err(Malformed::new(STRUCTURE, 0, format!("at least {HEADER_SIZE} bytes"), size).into());
+        return Err(
+            Malformed::new(STRUCTURE, 0, format!("at least {HEADER_SIZE} bytes"), size).into(),
+        );
     }
     let mut bytes = [0; 16];
     source.read_exact_at(0, &mut bytes)?;
@@ -82,12 +88,24 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
     if version != VERSION {
         return Err(Malformed::new(STRUCTURE, 0, "version 1", version).into());
     }
-    let (rebuilds, bits) = (i32_at(&bytes, 4).unwrap_or_default(), u64_at(&bytes, 8).unwrap_or_default());
+    let (rebuilds, bits) = (
+        i32_at(&bytes, 4).unwrap_or_default(),
+        u64_at(&bytes, 8).unwrap_or_default(),
+    );
     let logical_size = bits / 8;
     if bits % 8 != 0 || !(SMALLEST..=LARGEST).contains(&logical_size) {
-        return Err(Malformed::new(STRUCTURE, 8, format!("8 x {SMALLEST} to 8 x {LARGEST} bits"), bits).into());
+        return Err(Malformed::new(
+            STRUCTURE,
+            8,
+            format!("8 x {SMALLEST} to 8 x {LARGEST} bits"),
+            bits,
+        )
+        .into());
     }
-    let header = Header { corruption_rebuilds: rebuilds, logical_size };
+    let header = Header {
+        corruption_rebuilds: rebuilds,
+        logical_size,
+    };
     if size != header.file_size() {
         let wanted = format!("{} bytes in a file of {} bits", header.file_size(), bits);
         return Err(Malformed::new(STRUCTURE, 8, wanted, format!("{size} bytes")).into());
@@ -102,17 +120,23 @@ impl Filter<'_> {
         self.header
     }
 
-    /// Reads all lines and counts the bad ones, as the server does at its start. Memory: one window.
+    /// Reads all lines and counts the bad ones, as the server does at its start. Memory: one
+    /// window.
     ///
     /// # Errors
     /// What the storage reports.
     pub fn check_lines(&self) -> Result<Lines> {
         let end = self.header.file_size();
-        let mut lines = Lines { total: end / LINE_SIZE, bad: 0 };
+        let mut lines = Lines {
+            total: end / LINE_SIZE,
+            bad: 0,
+        };
         let mut window = vec![0; WINDOW];
         let mut offset = LINE_SIZE;
         while offset < end && lines.accepted() {
-            let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(window.len());
+            let length = usize::try_from(end - offset)
+                .unwrap_or(usize::MAX)
+                .min(window.len());
             let part = window.get_mut(..length).unwrap_or_default();
             self.source.read_exact_at(offset, part)?;
             for line in part.as_chunks().0 {
@@ -128,8 +152,9 @@ impl Filter<'_> {
         Ok(lines)
     }
 
-    /// Whether the filter holds the stream with this [hash](super::hash::stream_hash), or seems to: false answers are always right. A table of version 1 has
-    /// [shorter hashes](super::ptable::TableVersion::entry_hash) in its filter.
+    /// Whether the filter holds the stream with this [hash](super::hash::stream_hash), or seems to:
+    /// false answers are always right. A table of version 1 has [shorter
+    /// hashes](super::ptable::TableVersion::entry_hash) in its filter.
     ///
     /// # Errors
     /// What the storage reports.
@@ -150,15 +175,20 @@ impl Filter<'_> {
     fn is_set(&self, bit: u64) -> Result<bool> {
         let offset = file_offset(bit / 8);
         let mut line = [0; 64];
-        self.source.read_exact_at(offset / LINE_SIZE * LINE_SIZE, &mut line)?;
-        let byte = usize::try_from(offset % LINE_SIZE).ok().and_then(|place| line.get(place).copied()).unwrap_or_default();
+        self.source
+            .read_exact_at(offset / LINE_SIZE * LINE_SIZE, &mut line)?;
+        let byte = usize::try_from(offset % LINE_SIZE)
+            .ok()
+            .and_then(|place| line.get(place).copied())
+            .unwrap_or_default();
         // The first bit is the highest.
         let set = byte & (0x80 >> (bit % 8)) != 0;
         Ok(set || !is_usable(&line))
     }
 }
 
-/// Whether the server trusts a line: it was never written, or its hash is right, or was right before the last bit was set.
+/// Whether the server trusts a line: it was never written, or its hash is right, or was right
+/// before the last bit was set.
 fn is_usable(line: &[u8; 64]) -> bool {
     let (Some(data), Some(stated)) = (line.first_chunk::<60>(), u32_at(line, 60)) else {
         return false;
@@ -197,7 +227,10 @@ mod tests {
 
     use super::*;
 
-    const HEADER: Header = Header { corruption_rebuilds: 2, logical_size: 10_000 };
+    const HEADER: Header = Header {
+        corruption_rebuilds: 2,
+        logical_size: 10_000,
+    };
 
     fn empty(header: Header) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(header.file_size()).unwrap()];
@@ -221,7 +254,8 @@ mod tests {
         let member = stream_hash.to_le_bytes();
         let [start, step] = MEMBER_SEEDS.map(|seed| filter_hash(seed, &member));
         for times in 1..=6 {
-            let bit = (start.wrapping_add(step.wrapping_mul(times)) & (u64::MAX >> 1)) % (HEADER.logical_size * 8);
+            let bit = (start.wrapping_add(step.wrapping_mul(times)) & (u64::MAX >> 1))
+                % (HEADER.logical_size * 8);
             let offset = usize::try_from(file_offset(bit / 8)).unwrap();
             bytes[offset] |= 0x80 >> (bit % 8);
             sign(line(bytes, offset / 64));
@@ -236,11 +270,25 @@ mod tests {
     fn sizes_are_the_servers() {
         // The size in the fixtures, and the default of 256 MB.
         assert_eq!(HEADER.file_size(), 10_752);
-        assert_eq!(Header { corruption_rebuilds: 0, logical_size: 256_000_000 }.file_size(), 273_066_752);
+        assert_eq!(
+            Header {
+                corruption_rebuilds: 0,
+                logical_size: 256_000_000
+            }
+            .file_size(),
+            273_066_752
+        );
         // The last byte of the filter stands in the last line at the latest.
         for logical_size in 10_000..10_200 {
-            let size = Header { corruption_rebuilds: 0, logical_size }.file_size();
-            assert!(file_offset(logical_size - 1) < size && size - file_offset(logical_size - 1) <= 128, "{logical_size}");
+            let size = Header {
+                corruption_rebuilds: 0,
+                logical_size,
+            }
+            .file_size();
+            assert!(
+                file_offset(logical_size - 1) < size && size - file_offset(logical_size - 1) <= 128,
+                "{logical_size}"
+            );
         }
     }
 
@@ -265,7 +313,8 @@ mod tests {
         assert_eq!(bad(&bytes), 0);
         line(&mut bytes, 5)[17] ^= 0x40;
         assert_eq!(bad(&bytes), 0);
-        // Two bits too many, one too few, or a bit in a line that was never hashed, cannot be explained.
+        // Two bits too many, one too few, or a bit in a line that was never hashed, cannot be
+        // explained.
         line(&mut bytes, 5)[18] ^= 0x40;
         assert_eq!(bad(&bytes), 1);
         line(&mut bytes, 5)[17..19].fill(0);
@@ -284,10 +333,16 @@ mod tests {
             line(&mut bytes, number).fill(0xff);
         }
         let lines = inspect(&bytes).unwrap().check_lines().unwrap();
-        assert_eq!((lines, lines.accepted()), (Lines { total: 168, bad: 8 }, true));
+        assert_eq!(
+            (lines, lines.accepted()),
+            (Lines { total: 168, bad: 8 }, true)
+        );
         bytes[64..].fill(0xff);
         let lines = inspect(&bytes).unwrap().check_lines().unwrap();
-        assert_eq!((lines, lines.accepted()), (Lines { total: 168, bad: 9 }, false));
+        assert_eq!(
+            (lines, lines.accepted()),
+            (Lines { total: 168, bad: 9 }, false)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Where a log may end (disk-format §2.7 C1–C3, §4.6).
 //!
-//! The server shows half an append as readily as a whole one (O32), so a log may only be cut where none is open. This module is the only one that makes a
-//! [`Boundary`] out of a position; it does so from records seen in their order.
+//! The server shows half an append as readily as a whole one (O32), so a log may only be cut where
+//! none is open. This module is the only one that makes a [`Boundary`] out of a position; it does
+//! so from records seen in their order.
 
 use super::chunk::Header;
 use super::record::{Flags, Frame, Record};
@@ -9,10 +10,14 @@ use super::{Boundary, LogPosition};
 
 /// Knows the last boundary of the records that were added to it.
 ///
-/// * Behind a system or commit record, and behind a prepare, there is a boundary, unless the prepare counts at once (`IsCommitted`) and its append goes on (no `TransactionEnd`).
-/// * An append that was begun and never ended, as logs written before 23.10 hold them, ends where a record of another transaction begins (§4.6).
-/// * Directly behind an epoch there is none (C3): since 20.10.5 the leader writes an event `$epoch-information` there, and would number it wrongly if the epoch stood
-///   alone. That event closes the epoch as any other record does. Servers before 20.10.5 write no such event; there the next ordinary record closes it.
+/// * Behind a system or commit record, and behind a prepare, there is a boundary, unless the
+///   prepare counts at once (`IsCommitted`) and its append goes on (no `TransactionEnd`).
+/// * An append that was begun and never ended, as logs written before 23.10 hold them, ends where a
+///   record of another transaction begins (§4.6).
+/// * Directly behind an epoch there is none (C3): since 20.10.5 the leader writes an event
+///   `$epoch-information` there, and would number it wrongly if the epoch stood alone. That event
+///   closes the epoch as any other record does. Servers before 20.10.5 write no such event; there
+///   the next ordinary record closes it.
 #[derive(Debug, Clone)]
 pub struct Boundaries {
     last: Boundary,
@@ -37,7 +42,12 @@ impl Boundaries {
     /// Goes on from a boundary that was proven before; [`Boundary::ZERO`] for a whole log.
     #[must_use]
     pub const fn starting_at(start: Boundary) -> Self {
-        Self { last: start, end: start.position(), open: Open::Nothing, fallback: None }
+        Self {
+            last: start,
+            end: start.position(),
+            open: Open::Nothing,
+            fallback: None,
+        }
     }
 
     /// Adds the next record of the log.
@@ -45,7 +55,10 @@ impl Boundaries {
         self.meet(transaction_of(frame));
         self.end = frame.end();
         self.open = match &frame.record {
-            Record::Prepare(prepare) if prepare.flags.contains(Flags::IS_COMMITTED) && !prepare.flags.contains(Flags::TRANSACTION_END) => {
+            Record::Prepare(prepare)
+                if prepare.flags.contains(Flags::IS_COMMITTED)
+                    && !prepare.flags.contains(Flags::TRANSACTION_END) =>
+            {
                 Open::Append(prepare.transaction)
             }
             Record::System(system) if system.is_epoch() => Open::Epoch,
@@ -79,9 +92,11 @@ impl Boundaries {
         self.fallback = None;
     }
 
-    /// The chunk whose records were added is completed, and the log goes on at its end, which lies behind its last record (disk-format §3.3).
+    /// The chunk whose records were added is completed, and the log goes on at its end, which lies
+    /// behind its last record (disk-format §3.3).
     ///
-    /// A scavenge may have removed the last event of an append, so behind a scavenged chunk an open append is taken as ended, until a record shows the contrary.
+    /// A scavenge may have removed the last event of an append, so behind a scavenged chunk an open
+    /// append is taken as ended, until a record shows the contrary.
     pub fn chunk_completed(&mut self, header: &Header) {
         self.end = header.end_position();
         if header.scavenged && self.open != Open::Nothing {
@@ -118,8 +133,8 @@ fn transaction_of(frame: &Frame<'_>) -> Option<LogPosition> {
     }
 }
 
-/// What the records of a part of a log say of its boundaries, whatever stands before them: parts can be looked at in any order, and be put together by
-/// [`Boundaries::go_on`].
+/// What the records of a part of a log say of its boundaries, whatever stands before them: parts
+/// can be looked at in any order, and be put together by [`Boundaries::go_on`].
 #[derive(Debug, Clone)]
 pub struct Part {
     start: LogPosition,
@@ -133,7 +148,11 @@ impl Part {
     /// No record yet.
     #[must_use]
     pub const fn starting_at(start: LogPosition) -> Self {
-        Self { start, first: None, boundaries: Boundaries::starting_at(Boundary::proven_at(start)) }
+        Self {
+            start,
+            first: None,
+            boundaries: Boundaries::starting_at(Boundary::proven_at(start)),
+        }
     }
 
     /// Adds the next record of the part.
@@ -164,11 +183,19 @@ mod tests {
 
     /// A frame of 100 bytes.
     fn frame(at: u64, record: Record<'static>) -> Frame<'static> {
-        Frame { position: position(at), offset: 128 + at, length: 100, record }
+        Frame {
+            position: position(at),
+            offset: 128 + at,
+            length: 100,
+            record,
+        }
     }
 
     fn prepare(at: u64, flags: u16, transaction: u64) -> Frame<'static> {
-        let nothing = Span { offset: 0, length: 0 };
+        let nothing = Span {
+            offset: 0,
+            length: 0,
+        };
         let prepare = Prepare {
             flags: Flags(flags),
             transaction: position(transaction),
@@ -186,12 +213,22 @@ mod tests {
     }
 
     fn epoch(at: u64) -> Frame<'static> {
-        let system = System { timestamp: Ticks::MAX, subtype: System::EPOCH, serialization: System::JSON, data: b"" };
+        let system = System {
+            timestamp: Ticks::MAX,
+            subtype: System::EPOCH,
+            serialization: System::JSON,
+            data: b"",
+        };
         frame(at, Record::System(system))
     }
 
     fn commit(at: u64) -> Frame<'static> {
-        let commit = Commit { transaction: position(0), first_event_number: 0, correlation_id: Uuid::nil(), timestamp: Ticks::MAX };
+        let commit = Commit {
+            transaction: position(0),
+            first_event_number: 0,
+            correlation_id: Uuid::nil(),
+            timestamp: Ticks::MAX,
+        };
         frame(at, Record::Commit(commit))
     }
 
@@ -220,29 +257,54 @@ mod tests {
 
     #[test]
     fn an_append_is_never_cut() {
-        let frames =
-            [prepare(0, ONLY, 0), prepare(100, FIRST, 100), prepare(200, APPENDED, 100), prepare(300, LAST, 100), prepare(400, FIRST, 400)];
+        let frames = [
+            prepare(0, ONLY, 0),
+            prepare(100, FIRST, 100),
+            prepare(200, APPENDED, 100),
+            prepare(300, LAST, 100),
+            prepare(400, FIRST, 400),
+        ];
         assert_eq!(boundaries(&frames), [100, 100, 100, 400, 400]);
     }
 
     #[test]
     fn explicit_transactions_may_be_cut_anywhere() {
         let begin = Flags::TRANSACTION_BEGIN.0;
-        let frames = [prepare(0, begin, 0), prepare(100, Flags::DATA.0, 0), prepare(200, Flags::TRANSACTION_END.0, 0), commit(300)];
+        let frames = [
+            prepare(0, begin, 0),
+            prepare(100, Flags::DATA.0, 0),
+            prepare(200, Flags::TRANSACTION_END.0, 0),
+            commit(300),
+        ];
         assert_eq!(boundaries(&frames), [100, 200, 300, 400]);
     }
 
     #[test]
     fn a_torn_append_ends_where_another_transaction_begins() {
-        let frames = [prepare(0, FIRST, 0), prepare(100, APPENDED, 0), prepare(200, FIRST, 200), prepare(300, LAST, 200)];
+        let frames = [
+            prepare(0, FIRST, 0),
+            prepare(100, APPENDED, 0),
+            prepare(200, FIRST, 200),
+            prepare(300, LAST, 200),
+        ];
         assert_eq!(boundaries(&frames), [0, 0, 200, 400]);
-        assert_eq!(boundaries(&[prepare(0, FIRST, 0), epoch(100), prepare(200, ONLY, 200)]), [0, 100, 300]);
+        assert_eq!(
+            boundaries(&[prepare(0, FIRST, 0), epoch(100), prepare(200, ONLY, 200)]),
+            [0, 100, 300]
+        );
     }
 
     #[test]
     fn an_epoch_needs_a_record_behind_it() {
         assert_eq!(
-            boundaries(&[epoch(0), prepare(100, ONLY, 100), epoch(200), epoch(300), prepare(400, FIRST, 400), prepare(500, LAST, 400)]),
+            boundaries(&[
+                epoch(0),
+                prepare(100, ONLY, 100),
+                epoch(200),
+                epoch(300),
+                prepare(400, FIRST, 400),
+                prepare(500, LAST, 400)
+            ]),
             [0, 200, 200, 200, 200, 600]
         );
     }
@@ -258,7 +320,10 @@ mod tests {
         spanning.add(&prepare(800, ONLY, 800));
         spanning.add(&prepare(900, FIRST, 900));
         spanning.chunk_completed(&header(false));
-        assert_eq!((spanning.last().position(), spanning.end()), (position(900), position(1000)));
+        assert_eq!(
+            (spanning.last().position(), spanning.end()),
+            (position(900), position(1000))
+        );
         spanning.add(&prepare(1000, LAST, 900));
         assert_eq!(spanning.last().position(), position(1100));
     }
@@ -281,15 +346,27 @@ mod tests {
 
     #[test]
     fn goes_on_from_any_boundary() {
-        let frames =
-            [epoch(0), prepare(100, ONLY, 100), prepare(200, FIRST, 200), prepare(300, LAST, 200), epoch(400), prepare(500, ONLY, 500)];
+        let frames = [
+            epoch(0),
+            prepare(100, ONLY, 100),
+            prepare(200, FIRST, 200),
+            prepare(300, LAST, 200),
+            epoch(400),
+            prepare(500, ONLY, 500),
+        ];
         let mut whole = Boundaries::starting_at(Boundary::ZERO);
         for (index, frame) in frames.iter().enumerate() {
             whole.add(frame);
             let mut resumed = Boundaries::starting_at(whole.last());
-            let rest = frames.iter().filter(|frame| frame.position >= whole.last().position());
+            let rest = frames
+                .iter()
+                .filter(|frame| frame.position >= whole.last().position());
             rest.for_each(|frame| resumed.add(frame));
-            assert_eq!(resumed.last().position(), position(600), "after record {index}");
+            assert_eq!(
+                resumed.last().position(),
+                position(600),
+                "after record {index}"
+            );
         }
     }
 

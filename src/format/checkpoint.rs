@@ -28,7 +28,13 @@ pub enum Checkpoint {
 
 impl Checkpoint {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Writer, Self::Chaser, Self::Epoch, Self::Proposal, Self::Truncate];
+    pub const ALL: [Self; 5] = [
+        Self::Writer,
+        Self::Chaser,
+        Self::Epoch,
+        Self::Proposal,
+        Self::Truncate,
+    ];
 
     /// The file's name in the db directory.
     #[must_use]
@@ -51,22 +57,31 @@ impl Checkpoint {
     /// The checkpoint that is kept in a file of this name.
     #[must_use]
     pub fn of_file(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|checkpoint| checkpoint.file_name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|checkpoint| checkpoint.file_name() == name)
     }
 }
 
-/// Checkpoints with which a node refuses to start and changes no byte that was there, whatever else the directory holds (O15).
-pub const START_GUARD: [(Checkpoint, i64); 3] =
-    [(Checkpoint::Chaser, i64::MAX), (Checkpoint::Writer, i64::MAX - 1), (Checkpoint::Truncate, NONE)];
+/// Checkpoints with which a node refuses to start and changes no byte that was there, whatever else
+/// the directory holds (O15).
+pub const START_GUARD: [(Checkpoint, i64); 3] = [
+    (Checkpoint::Chaser, i64::MAX),
+    (Checkpoint::Writer, i64::MAX - 1),
+    (Checkpoint::Truncate, NONE),
+];
 
 /// The number in a checkpoint file.
 ///
 /// # Errors
-/// Any length but 8 bytes: the server would take an empty `truncate.chk` for 0 and wipe the database (O13).
+/// Any length but 8 bytes: the server would take an empty `truncate.chk` for 0 and wipe the
+/// database (O13).
 pub fn decode(bytes: &[u8]) -> Result<i64> {
     match i64_at(bytes, 0) {
         Some(value) if bytes.len() == LENGTH => Ok(value),
-        _ => Err(Malformed::new("checkpoint", 0, "8 bytes", format!("{} bytes", bytes.len())).into()),
+        _ => {
+            Err(Malformed::new("checkpoint", 0, "8 bytes", format!("{} bytes", bytes.len())).into())
+        }
     }
 }
 
@@ -85,7 +100,9 @@ pub fn position(bytes: &[u8]) -> Result<Option<LogPosition>> {
         NONE => Ok(None),
         value => {
             let position = LogPosition::from_signed(value);
-            position.map(Some).ok_or_else(|| Malformed::new("checkpoint", 0, "a position, or −1 for none", value).into())
+            position.map(Some).ok_or_else(|| {
+                Malformed::new("checkpoint", 0, "a position, or −1 for none", value).into()
+            })
         }
     }
 }
@@ -99,7 +116,10 @@ mod tests {
     #[test]
     fn an_empty_file_is_not_zero() {
         let error = decode(&[]).unwrap_err();
-        assert_eq!(error.to_string(), "checkpoint at byte 0: expected 8 bytes, found 0 bytes");
+        assert_eq!(
+            error.to_string(),
+            "checkpoint at byte 0: expected 8 bytes, found 0 bytes"
+        );
         assert!(position(&[0; 7]).is_err());
         assert!(position(&[0; 9]).is_err());
     }
@@ -115,7 +135,10 @@ mod tests {
     #[test]
     fn knows_its_files() {
         for checkpoint in Checkpoint::ALL {
-            assert_eq!(Checkpoint::of_file(checkpoint.file_name()), Some(checkpoint));
+            assert_eq!(
+                Checkpoint::of_file(checkpoint.file_name()),
+                Some(checkpoint)
+            );
         }
         assert_eq!(Checkpoint::of_file("archive.chk"), None);
     }

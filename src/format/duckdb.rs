@@ -1,11 +1,14 @@
-//! `kurrent.ddb`: whether `DuckDB` would open it (O35: a node does not start over one that is torn, empty, or has a broken header).
+//! `kurrent.ddb`: whether `DuckDB` would open it (O35: a node does not start over one that is torn,
+//! empty, or has a broken header).
 //!
-//! Read from `DuckDB`'s source and compared with files of real nodes, not with a specification: three headers of 4096 bytes, then blocks; each header and block
-//! begins with a checksum of the rest of it. A checkpoint writes its blocks first and then the older of the two database headers, so the one that counts says
-//! where the catalogue begins.
+//! Read from `DuckDB`'s source and compared with files of real nodes, not with a specification:
+//! three headers of 4096 bytes, then blocks; each header and block begins with a checksum of the
+//! rest of it. A checkpoint writes its blocks first and then the older of the two database headers,
+//! so the one that counts says where the catalogue begins.
 //!
-//! Not proven: data blocks, the inner structure of any block, `kurrent.ddb.wal`, and whether the file fits the log. Encrypted files, which no server makes,
-//! are refused. The length says little: blocks that became free are cut off after the header that still counts them was written.
+//! Not proven: data blocks, the inner structure of any block, `kurrent.ddb.wal`, and whether the
+//! file fits the log. Encrypted files, which no server makes, are refused. The length says little:
+//! blocks that became free are cut off after the header that still counts them was written.
 
 use super::field::u64_at;
 use super::{Malformed, ReadAt, Result};
@@ -42,13 +45,20 @@ pub struct Header {
     pub block_size: u64,
 }
 
-/// Checks the three headers, and the blocks in which the catalogue and the list of free blocks begin; reads at most 12 KiB and two blocks.
+/// Checks the three headers, and the blocks in which the catalogue and the list of free blocks
+/// begin; reads at most 12 KiB and two blocks.
 ///
 /// # Errors
 /// [`Malformed`] where `DuckDB` would not open the file; what the storage reports.
 pub fn inspect(source: &dyn ReadAt) -> Result<Header> {
     if source.size() < BLOCKS_START {
-        return Err(Malformed::new(MAIN, 0, format!("at least {BLOCKS_START} bytes"), source.size()).into());
+        return Err(Malformed::new(
+            MAIN,
+            0,
+            format!("at least {BLOCKS_START} bytes"),
+            source.size(),
+        )
+        .into());
     }
     let main = checked(source, MAIN, 0, HEADER_SIZE)?;
     if !main.get(8..).is_some_and(|rest| rest.starts_with(&MAGIC)) {
@@ -62,11 +72,20 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Header> {
 
     let first = Candidate::read(source, HEADER_SIZE as u64)?;
     let second = Candidate::read(source, 2 * HEADER_SIZE as u64)?;
-    let active = if first.iteration > second.iteration { first } else { second };
+    let active = if first.iteration > second.iteration {
+        first
+    } else {
+        second
+    };
     for pointer in [active.catalogue, active.free_list] {
         active.check_pointer(source, pointer)?;
     }
-    Ok(Header { version, iteration: active.iteration, blocks: active.blocks, block_size: active.block_size })
+    Ok(Header {
+        version,
+        iteration: active.iteration,
+        blocks: active.blocks,
+        block_size: active.block_size,
+    })
 }
 
 /// One of the two database headers, of which the one with the higher iteration counts.
@@ -86,9 +105,24 @@ impl Candidate {
         let block_size = match field(40) {
             0 => LARGEST_BLOCK,
             size if size.is_power_of_two() && BLOCK_SIZES.contains(&size) => size,
-            other => return Err(Malformed::new(DATABASE, offset + 40, "a block size from 16 KiB to 256 KiB", other).into()),
+            other => {
+                return Err(Malformed::new(
+                    DATABASE,
+                    offset + 40,
+                    "a block size from 16 KiB to 256 KiB",
+                    other,
+                )
+                .into());
+            }
         };
-        Ok(Self { offset, iteration: field(8), catalogue: field(16), free_list: field(24), blocks: field(32), block_size })
+        Ok(Self {
+            offset,
+            iteration: field(8),
+            catalogue: field(16),
+            free_list: field(24),
+            blocks: field(32),
+            block_size,
+        })
     }
 
     /// The block that `pointer` leads to is whole.
@@ -97,12 +131,32 @@ impl Candidate {
             return Ok(());
         }
         let block = pointer & BLOCK_OF_POINTER;
-        let place = block.checked_mul(self.block_size).and_then(|place| place.checked_add(BLOCKS_START));
-        let (true, Some(place), Ok(length)) = (block < self.blocks, place, usize::try_from(self.block_size)) else {
-            return Err(Malformed::new(DATABASE, self.offset + 16, format!("pointers to one of {} blocks", self.blocks), block).into());
+        let place = block
+            .checked_mul(self.block_size)
+            .and_then(|place| place.checked_add(BLOCKS_START));
+        let (true, Some(place), Ok(length)) =
+            (block < self.blocks, place, usize::try_from(self.block_size))
+        else {
+            return Err(Malformed::new(
+                DATABASE,
+                self.offset + 16,
+                format!("pointers to one of {} blocks", self.blocks),
+                block,
+            )
+            .into());
         };
-        if source.size().checked_sub(place).is_none_or(|rest| rest < self.block_size) {
-            return Err(Malformed::new(BLOCK, place, format!("{length} bytes"), format!("a file of {} bytes", source.size())).into());
+        if source
+            .size()
+            .checked_sub(place)
+            .is_none_or(|rest| rest < self.block_size)
+        {
+            return Err(Malformed::new(
+                BLOCK,
+                place,
+                format!("{length} bytes"),
+                format!("a file of {} bytes", source.size()),
+            )
+            .into());
         }
         checked(source, BLOCK, place, length)?;
         Ok(())
@@ -110,21 +164,38 @@ impl Candidate {
 }
 
 /// Reads a header or block and compares its checksum.
-fn checked(source: &dyn ReadAt, structure: &'static str, offset: u64, length: usize) -> Result<Vec<u8>> {
+fn checked(
+    source: &dyn ReadAt,
+    structure: &'static str,
+    offset: u64,
+    length: usize,
+) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     source.read_exact_at(offset, &mut bytes)?;
     let stated = u64_at(&bytes, 0).unwrap_or_default();
     let computed = checksum(bytes.get(CHECKSUM_SIZE..).unwrap_or_default());
     if stated != computed {
-        return Err(Malformed::new(structure, offset, format!("checksum {computed:016x}"), format!("{stated:016x}")).into());
+        return Err(Malformed::new(
+            structure,
+            offset,
+            format!("checksum {computed:016x}"),
+            format!("{stated:016x}"),
+        )
+        .into());
     }
     Ok(bytes)
 }
 
 /// `DuckDB`'s checksum; all it is used for here is a multiple of eight bytes long.
 fn checksum(bytes: &[u8]) -> u64 {
-    let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    words.fold(5381, |sum, word| sum ^ word.wrapping_mul(0xbf58_476d_1ce4_e5b9))
+    let words = bytes
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|word| u64::from_le_bytes(*word));
+    words.fold(5381, |sum, word| {
+        sum ^ word.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    })
 }
 
 #[cfg(test)]
@@ -151,7 +222,15 @@ mod tests {
 
     #[test]
     fn an_empty_database_is_whole() {
-        assert_eq!(inspect(&empty()).unwrap(), Header { version: 0, iteration: 0, blocks: 0, block_size: 1 << 18 });
+        assert_eq!(
+            inspect(&empty()).unwrap(),
+            Header {
+                version: 0,
+                iteration: 0,
+                blocks: 0,
+                block_size: 1 << 18
+            }
+        );
     }
 
     #[test]

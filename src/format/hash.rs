@@ -1,13 +1,16 @@
 //! The server's hashes of stream names (disk-format §5.2, §5.3).
 //!
-//! Its "XXHash" is an early design that no released library computes: other rounds for long inputs, another loop for short ones. Its Murmur3A is the usual one.
+//! Its "XXHash" is an early design that no released library computes: other rounds for long inputs,
+//! another loop for short ones. Its Murmur3A is the usual one.
 
 /// The seed of the index's hashes and of the hashes in bloom filter lines.
 const INDEX_SEED: u32 = 0xc58f_1a7b;
 
-/// What the index calls a stream: the XXHash of its name in the upper half, the Murmur3A in the lower, both over UTF-16 in little-endian order.
+/// What the index calls a stream: the XXHash of its name in the upper half, the Murmur3A in the
+/// lower, both over UTF-16 in little-endian order.
 ///
-/// Tables of version 1 keep the upper half only: see [`TableVersion::entry_hash`](super::ptable::TableVersion::entry_hash).
+/// Tables of version 1 keep the upper half only: see
+/// [`TableVersion::entry_hash`](super::ptable::TableVersion::entry_hash).
 #[must_use]
 pub fn stream_hash(name: &str) -> u64 {
     let bytes: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -43,7 +46,8 @@ fn xxhash(seed: u32, bytes: &[u8]) -> u32 {
     }
 }
 
-/// Four lanes take a word each of every block. The last block is always the last 16 bytes, even where it overlaps the one before.
+/// Four lanes take a word each of every block. The last block is always the last 16 bytes, even
+/// where it overlaps the one before.
 fn xxhash_long(seed: u32, length: u32, bytes: &[u8], last: &[u8; 16]) -> u32 {
     let first = seed.wrapping_add(PRIME_1);
     let second = first.wrapping_mul(PRIME_2).wrapping_add(length);
@@ -57,11 +61,16 @@ fn xxhash_long(seed: u32, length: u32, bytes: &[u8], last: &[u8; 16]) -> u32 {
     absorb(&mut lanes, [17, 19, 13, 11], last);
     for (lane, rotation) in lanes.iter_mut().zip([11, 17, 19, 13]) {
         *lane = lane.wrapping_mul(PRIME_2);
-        *lane = lane.wrapping_add(lane.rotate_left(rotation)).wrapping_mul(PRIME_3);
+        *lane = lane
+            .wrapping_add(lane.rotate_left(rotation))
+            .wrapping_mul(PRIME_3);
     }
 
     let [first, second, third, fourth] = lanes;
-    let mut hash = first.wrapping_add(second.rotate_left(3)).wrapping_add(third.rotate_left(6)).wrapping_add(fourth.rotate_left(9));
+    let mut hash = first
+        .wrapping_add(second.rotate_left(3))
+        .wrapping_add(third.rotate_left(6))
+        .wrapping_add(fourth.rotate_left(9));
     hash ^= hash >> 11;
     hash = hash.wrapping_add(PRIME_4.wrapping_add(length).wrapping_mul(PRIME_1));
     hash ^= hash >> 15;
@@ -71,7 +80,10 @@ fn xxhash_long(seed: u32, length: u32, bytes: &[u8], last: &[u8; 16]) -> u32 {
 
 fn absorb(lanes: &mut [u32; 4], rotations: [u32; 4], block: &[u8]) {
     for ((lane, rotation), word) in lanes.iter_mut().zip(rotations).zip(words(block)) {
-        *lane = lane.wrapping_add(lane.rotate_left(rotation)).wrapping_mul(PRIME_1).wrapping_add(word);
+        *lane = lane
+            .wrapping_add(lane.rotate_left(rotation))
+            .wrapping_mul(PRIME_1)
+            .wrapping_add(word);
     }
 }
 
@@ -82,11 +94,16 @@ fn xxhash_short(seed: u32, length: u32, bytes: &[u8]) -> u32 {
     let (in_words, in_bytes) = bytes.split_at(bytes.len().saturating_sub(1) / 4 * 4);
     for word in words(in_words) {
         hash = hash.wrapping_add(word).wrapping_add(counter);
-        hash = hash.wrapping_add(hash.rotate_left(17).wrapping_mul(PRIME_4)).wrapping_mul(PRIME_1);
+        hash = hash
+            .wrapping_add(hash.rotate_left(17).wrapping_mul(PRIME_4))
+            .wrapping_mul(PRIME_1);
         counter = counter.wrapping_add(1);
     }
     for byte in in_bytes {
-        hash = hash.wrapping_add(u32::from(*byte)).wrapping_add(counter).wrapping_mul(PRIME_1);
+        hash = hash
+            .wrapping_add(u32::from(*byte))
+            .wrapping_add(counter)
+            .wrapping_mul(PRIME_1);
         counter = counter.wrapping_add(1);
     }
     hash = hash.wrapping_add(length);
@@ -98,14 +115,24 @@ fn xxhash_short(seed: u32, length: u32, bytes: &[u8]) -> u32 {
 }
 
 fn murmur3a(seed: u32, bytes: &[u8]) -> u32 {
-    let mix = |word: u32| word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    let mix = |word: u32| {
+        word.wrapping_mul(0xcc9e_2d51)
+            .rotate_left(15)
+            .wrapping_mul(0x1b87_3593)
+    };
     let mut hash = seed;
     for word in words(bytes) {
-        hash = (hash ^ mix(word)).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
+        hash = (hash ^ mix(word))
+            .rotate_left(13)
+            .wrapping_mul(5)
+            .wrapping_add(0xe654_6b64);
     }
     let tail = bytes.chunks_exact(4).remainder();
     // A tail of no bytes mixes to 0 and changes nothing.
-    hash ^= mix(tail.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)));
+    hash ^= mix(tail
+        .iter()
+        .rev()
+        .fold(0, |word, byte| word << 8 | u32::from(*byte)));
     hash ^= u32::try_from(bytes.len() & 0xffff_ffff).unwrap_or_default();
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
@@ -114,17 +141,24 @@ fn murmur3a(seed: u32, bytes: &[u8]) -> u32 {
 
 /// The whole little-endian words of a slice.
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word))
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| u32::from_le_bytes(*word))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The verification of the `SMHasher` suite: a hash of the hashes of 0 to 255 bytes under as many seeds.
+    /// The verification of the `SMHasher` suite: a hash of the hashes of 0 to 255 bytes under as
+    /// many seeds.
     fn verification(hash: impl Fn(u32, &[u8]) -> u32) -> u32 {
         let key: Vec<u8> = (0..=255).collect();
-        let hashes: Vec<u8> = (0..256).flat_map(|length: u32| hash(256 - length, &key[..length as usize]).to_le_bytes()).collect();
+        let hashes: Vec<u8> = (0..256)
+            .flat_map(|length: u32| hash(256 - length, &key[..length as usize]).to_le_bytes())
+            .collect();
         hash(0, &hashes)
     }
 
@@ -139,6 +173,9 @@ mod tests {
         assert_ne!(stream_hash("a"), stream_hash("ä"));
         // Four bytes in UTF-8 and in UTF-16, as a pair.
         let pair = [0x3d, 0xd8, 0x00, 0xde];
-        assert_eq!(stream_hash("\u{1f600}"), join(xxhash(INDEX_SEED, &pair), murmur3a(INDEX_SEED, &pair)));
+        assert_eq!(
+            stream_hash("\u{1f600}"),
+            join(xxhash(INDEX_SEED, &pair), murmur3a(INDEX_SEED, &pair))
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! `indexmap`: which tables make up the index, and how far into the log they reach (disk-format §5.1).
+//! `indexmap`: which tables make up the index, and how far into the log they reach (disk-format
+//! §5.1).
 //!
-//! The file is text: the MD5 of everything behind its first 32 bytes, a version, the two checkpoints, from version 2 on the highest level that is merged
-//! automatically, and a line per table. The server replaces it by delete and rename, so a reader sees a whole file or none.
+//! The file is text: the MD5 of everything behind its first 32 bytes, a version, the two
+//! checkpoints, from version 2 on the highest level that is merged automatically, and a line per
+//! table. The server replaces it by delete and rename, so a reader sees a whole file or none.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -23,9 +25,11 @@ const NOTHING_INDEXED: i64 = -1;
 pub struct IndexMap {
     /// Log position of the last prepare record in the tables; none in an empty index.
     pub prepare: Option<LogPosition>,
-    /// Log position of the last commit in the tables; none in an empty index. The server wants it below `chaser.chk`, else it rebuilds everything (§5.4).
+    /// Log position of the last commit in the tables; none in an empty index. The server wants it
+    /// below `chaser.chk`, else it rebuilds everything (§5.4).
     pub commit: Option<LogPosition>,
-    /// Highest level that is merged automatically; none in version 1, written by servers before 5.0. A server configured to merge higher rebuilds everything.
+    /// Highest level that is merged automatically; none in version 1, written by servers before
+    /// 5.0. A server configured to merge higher rebuilds everything.
     pub max_merge_level: Option<i32>,
     /// The tables in the order of their lines.
     pub tables: Vec<TableRow>,
@@ -43,7 +47,8 @@ pub struct TableRow {
 }
 
 impl IndexMap {
-    /// Largest file that is parsed, in bytes: some ten thousand tables, where the server merges from four on.
+    /// Largest file that is parsed, in bytes: some ten thousand tables, where the server merges
+    /// from four on.
     pub const MAXIMUM_SIZE: u64 = 1 << 20;
 
     /// The version in the second line: 1 or 2.
@@ -54,16 +59,25 @@ impl IndexMap {
 
     /// Reads a whole file, with the line ends of Linux or Windows.
     ///
-    /// The rules are the server's: the MD5 holds, checkpoints are −1 only where no tables follow, and the positions of each level count from 0 without a gap. A level
-    /// may be empty. Beyond them, a line or a table that the server would never write twice is refused.
+    /// The rules are the server's: the MD5 holds, checkpoints are −1 only where no tables follow,
+    /// and the positions of each level count from 0 without a gap. A level may be empty. Beyond
+    /// them, a line or a table that the server would never write twice is refused.
     ///
     /// # Errors
     /// [`Malformed`] where the bytes break a rule, or are more than [`Self::MAXIMUM_SIZE`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() as u64 > Self::MAXIMUM_SIZE {
-            return Err(malformed(0, format!("at most {} bytes", Self::MAXIMUM_SIZE), bytes.len()).into());
+            return Err(malformed(
+                0,
+                format!("at most {} bytes", Self::MAXIMUM_SIZE),
+                bytes.len(),
+            )
+            .into());
         }
-        let mut lines = Lines { rest: check_hash(bytes)?, offset: HASH_LENGTH as u64 };
+        let mut lines = Lines {
+            rest: check_hash(bytes)?,
+            offset: HASH_LENGTH as u64,
+        };
         // The end of the hash's own line.
         let (offset, line) = lines.expect("a line end behind the MD5")?;
         if !line.is_empty() {
@@ -77,7 +91,9 @@ impl IndexMap {
             other => return Err(malformed(offset, "version 1 or 2", other).into()),
         };
         let (offset, line) = lines.expect("prepare/commit checkpoints")?;
-        let (prepare, commit) = line.split_once('/').ok_or_else(|| malformed(offset, "prepare/commit checkpoints", line))?;
+        let (prepare, commit) = line
+            .split_once('/')
+            .ok_or_else(|| malformed(offset, "prepare/commit checkpoints", line))?;
         let (prepare, commit) = (checkpoint(offset, prepare)?, checkpoint(offset, commit)?);
         let max_merge_level = match has_level {
             true => {
@@ -93,17 +109,34 @@ impl IndexMap {
             tables.push(row(offset, line)?);
         }
         if !tables.is_empty() && (prepare.is_none() || commit.is_none()) {
-            return Err(malformed(tables_at, "no tables, as the checkpoints are -1", format!("{} tables", tables.len())).into());
+            return Err(malformed(
+                tables_at,
+                "no tables, as the checkpoints are -1",
+                format!("{} tables", tables.len()),
+            )
+            .into());
         }
         check_places(tables_at, &tables)?;
-        Ok(Self { prepare, commit, max_merge_level, tables })
+        Ok(Self {
+            prepare,
+            commit,
+            max_merge_level,
+            tables,
+        })
     }
 
     /// The file as a server on Linux writes it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let position = |position: Option<LogPosition>| position.map_or(NOTHING_INDEXED, LogPosition::to_signed);
-        let mut body = format!("\n{}\n{}/{}\n", self.version(), position(self.prepare), position(self.commit));
+        let position = |position: Option<LogPosition>| {
+            position.map_or(NOTHING_INDEXED, LogPosition::to_signed)
+        };
+        let mut body = format!(
+            "\n{}\n{}/{}\n",
+            self.version(),
+            position(self.prepare),
+            position(self.commit)
+        );
         // Writing to a string cannot fail.
         if let Some(level) = self.max_merge_level {
             let _ = writeln!(body, "{level}");
@@ -127,16 +160,36 @@ fn hash_line(body: &[u8]) -> String {
 /// Compares the first line with the rest, and returns the rest.
 fn check_hash(bytes: &[u8]) -> Result<&str> {
     let Some((stated, body)) = bytes.split_at_checked(HASH_LENGTH) else {
-        return Err(malformed(0, "an MD5 of 32 digits", format!("a file of {} bytes", bytes.len())).into());
+        return Err(malformed(
+            0,
+            "an MD5 of 32 digits",
+            format!("a file of {} bytes", bytes.len()),
+        )
+        .into());
     };
-    if !stated.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F')) {
+    if !stated
+        .iter()
+        .all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'))
+    {
         return Err(malformed(0, "an MD5 of 32 digits in capitals", stated.escape_ascii()).into());
     }
     let computed = hash_line(body);
     if stated != computed.as_bytes() {
-        return Err(malformed(0, format!("MD5 {computed}, which the rest has"), stated.escape_ascii()).into());
+        return Err(malformed(
+            0,
+            format!("MD5 {computed}, which the rest has"),
+            stated.escape_ascii(),
+        )
+        .into());
     }
-    std::str::from_utf8(body).map_err(|error| malformed((HASH_LENGTH + error.valid_up_to()) as u64, "UTF-8 text", "other bytes").into())
+    std::str::from_utf8(body).map_err(|error| {
+        malformed(
+            (HASH_LENGTH + error.valid_up_to()) as u64,
+            "UTF-8 text",
+            "other bytes",
+        )
+        .into()
+    })
 }
 
 /// Lines with the place of each.
@@ -161,12 +214,14 @@ impl<'a> Lines<'a> {
 
     fn expect(&mut self, what: &str) -> Result<(u64, &'a str)> {
         let end = self.offset;
-        self.next()?.ok_or_else(|| malformed(end, what, "the end of the file").into())
+        self.next()?
+            .ok_or_else(|| malformed(end, what, "the end of the file").into())
     }
 }
 
 fn number<N: FromStr>(offset: u64, what: &str, text: &str) -> Result<N> {
-    text.parse().map_err(|_| malformed(offset, what, text).into())
+    text.parse()
+        .map_err(|_| malformed(offset, what, text).into())
 }
 
 fn checkpoint(offset: u64, text: &str) -> Result<Option<LogPosition>> {
@@ -182,7 +237,9 @@ fn checkpoint(offset: u64, text: &str) -> Result<Option<LogPosition>> {
 fn row(offset: u64, line: &str) -> Result<TableRow> {
     const WANTED: &str = "level,position,table";
     let mut pieces = line.split(',');
-    let (Some(level), Some(position), Some(table), None) = (pieces.next(), pieces.next(), pieces.next(), pieces.next()) else {
+    let (Some(level), Some(position), Some(table), None) =
+        (pieces.next(), pieces.next(), pieces.next(), pieces.next())
+    else {
         return Err(malformed(offset, WANTED, line).into());
     };
     Ok(TableRow {
@@ -203,13 +260,20 @@ fn check_places(offset: u64, tables: &[TableRow]) -> Result<()> {
             _ => 0,
         };
         if position != next {
-            return Err(malformed(offset, format!("a table at level {level}, position {next}"), format!("position {position}")).into());
+            return Err(malformed(
+                offset,
+                format!("a table at level {level}, position {next}"),
+                format!("position {position}"),
+            )
+            .into());
         }
         wanted = Some((level, next + 1));
     }
     let mut seen = HashSet::new();
     match tables.iter().find(|row| !seen.insert(row.table)) {
-        Some(row) => Err(malformed(offset, "each table once", format!("{} twice", row.table)).into()),
+        Some(row) => {
+            Err(malformed(offset, "each table once", format!("{} twice", row.table)).into())
+        }
         None => Ok(()),
     }
 }
@@ -221,7 +285,10 @@ mod tests {
 
     use super::*;
 
-    const TABLES: [&str; 2] = ["397bb182-1562-4c5c-900a-e1b37bd3d1fc", "768ef3e4-f7a9-45a1-add0-d9e280ce01b5"];
+    const TABLES: [&str; 2] = [
+        "397bb182-1562-4c5c-900a-e1b37bd3d1fc",
+        "768ef3e4-f7a9-45a1-add0-d9e280ce01b5",
+    ];
 
     fn signed(body: &str) -> Vec<u8> {
         format!("{}{body}", hash_line(body.as_bytes())).into_bytes()
@@ -234,7 +301,9 @@ mod tests {
     /// The offset and the expectation of the complaint.
     fn refusal(body: &str) -> (u64, String) {
         match parse(body) {
-            Err(super::super::Error::Malformed(malformed)) => (malformed.offset, malformed.expected),
+            Err(super::super::Error::Malformed(malformed)) => {
+                (malformed.offset, malformed.expected)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -242,38 +311,76 @@ mod tests {
     #[test]
     fn an_index_without_tables() {
         let map = parse("\n2\n-1/-1\n2147483647\n").unwrap();
-        assert_eq!(map, IndexMap { prepare: None, commit: None, max_merge_level: Some(i32::MAX), tables: Vec::new() });
+        assert_eq!(
+            map,
+            IndexMap {
+                prepare: None,
+                commit: None,
+                max_merge_level: Some(i32::MAX),
+                tables: Vec::new()
+            }
+        );
     }
 
     #[test]
     fn version_1_has_no_merge_level() {
         let map = parse(&format!("\n1\n10/20\n0,0,{}\n", TABLES[0])).unwrap();
-        assert_eq!((map.version(), map.max_merge_level, map.tables.len()), (1, None, 1));
-        assert_eq!((map.prepare, map.commit), (LogPosition::new(10), LogPosition::new(20)));
+        assert_eq!(
+            (map.version(), map.max_merge_level, map.tables.len()),
+            (1, None, 1)
+        );
+        assert_eq!(
+            (map.prepare, map.commit),
+            (LogPosition::new(10), LogPosition::new(20))
+        );
     }
 
     #[test]
     fn line_ends_of_windows() {
         let unix = format!("\n2\n10/20\n3\n0,0,{}\n1,0,{}\n", TABLES[0], TABLES[1]);
-        assert_eq!(parse(&unix.replace('\n', "\r\n")).unwrap(), parse(&unix).unwrap());
+        assert_eq!(
+            parse(&unix.replace('\n', "\r\n")).unwrap(),
+            parse(&unix).unwrap()
+        );
     }
 
     #[test]
     fn levels_may_be_empty_but_have_no_gaps() {
         let [first, second] = TABLES;
-        assert_eq!(parse(&format!("\n2\n1/1\n9\n3,0,{first}\n")).unwrap().tables[0].level, 3);
+        assert_eq!(
+            parse(&format!("\n2\n1/1\n9\n3,0,{first}\n"))
+                .unwrap()
+                .tables[0]
+                .level,
+            3
+        );
         assert!(parse(&format!("\n2\n1/1\n9\n0,1,{first}\n0,0,{second}\n")).is_ok());
         let (offset, wanted) = refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,2,{second}\n"));
-        assert_eq!((offset, wanted.as_str()), (41, "a table at level 0, position 1"));
-        assert_eq!(refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,0,{second}\n")).1, "a table at level 0, position 1");
-        assert_eq!(refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n1,1,{second}\n")).1, "a table at level 1, position 0");
-        assert_eq!(refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,1,{first}\n")).1, "each table once");
+        assert_eq!(
+            (offset, wanted.as_str()),
+            (41, "a table at level 0, position 1")
+        );
+        assert_eq!(
+            refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,0,{second}\n")).1,
+            "a table at level 0, position 1"
+        );
+        assert_eq!(
+            refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n1,1,{second}\n")).1,
+            "a table at level 1, position 0"
+        );
+        assert_eq!(
+            refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,1,{first}\n")).1,
+            "each table once"
+        );
     }
 
     #[test]
     fn tables_need_checkpoints() {
         for checkpoints in ["-1/5", "5/-1", "-1/-1"] {
-            assert_eq!(refusal(&format!("\n2\n{checkpoints}\n9\n0,0,{}\n", TABLES[0])).1, "no tables, as the checkpoints are -1");
+            assert_eq!(
+                refusal(&format!("\n2\n{checkpoints}\n9\n0,0,{}\n", TABLES[0])).1,
+                "no tables, as the checkpoints are -1"
+            );
         }
     }
 

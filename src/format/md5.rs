@@ -3,7 +3,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// An MD5 the server wrote, or one computed to compare with it; written as lower-case hexadecimal digits.
+/// An MD5 the server wrote, or one computed to compare with it; written as lower-case hexadecimal
+/// digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Md5Hash(pub [u8; 16]);
@@ -22,7 +23,9 @@ impl FromStr for Md5Hash {
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(WRONG);
         }
-        u128::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| WRONG)
+        u128::from_str_radix(text, 16)
+            .map(|number| Self(number.to_be_bytes()))
+            .map_err(|_| WRONG)
     }
 }
 
@@ -48,7 +51,11 @@ mod tests {
     fn reads_back_in_either_case() {
         let hash: Md5Hash = "00FF10a0000000000000000000000001".parse().unwrap();
         assert_eq!(hash.to_string(), "00ff10a0000000000000000000000001");
-        assert!("+0ff10a0000000000000000000000001".parse::<Md5Hash>().is_err());
+        assert!(
+            "+0ff10a0000000000000000000000001"
+                .parse::<Md5Hash>()
+                .is_err()
+        );
         assert!("00ff".parse::<Md5Hash>().is_err());
     }
 }

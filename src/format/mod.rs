@@ -1,9 +1,12 @@
 //! The server's files: parse and encode, nothing else.
 //!
-//! Everything here is pure. Parsers take bytes, or read through [`ReadAt`], and never trust a length: a truncated, lying or hostile file gives an
-//! [`Error`] that says at which byte what was expected. They know nothing of paths, exit codes or repositories; the caller says where the bytes came from.
+//! Everything here is pure. Parsers take bytes, or read through [`ReadAt`], and never trust a
+//! length: a truncated, lying or hostile file gives an [`Error`] that says at which byte what was
+//! expected. They know nothing of paths, exit codes or repositories; the caller says where the
+//! bytes came from.
 //!
-//! Facts about the formats come from the specification of the on-disk format; sections are named as "disk-format §3.5" and observations of real nodes as "O16".
+//! Facts about the formats come from the specification of the on-disk format; sections are named as
+//! "disk-format §3.5" and observations of real nodes as "O16".
 
 pub mod bloom;
 pub mod boundary;
@@ -59,14 +62,28 @@ pub struct Malformed {
 
 impl Malformed {
     /// A contradiction in `structure` at byte `offset`.
-    pub fn new(structure: &'static str, offset: u64, expected: impl Into<String>, found: impl fmt::Display) -> Self {
-        Self { structure, offset, expected: expected.into(), found: found.to_string() }
+    pub fn new(
+        structure: &'static str,
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl fmt::Display,
+    ) -> Self {
+        Self {
+            structure,
+            offset,
+            expected: expected.into(),
+            found: found.to_string(),
+        }
     }
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}: expected {}, found {}", self.structure, self.offset, self.expected, self.found)
+        write!(
+            f,
+            "{} at byte {}: expected {}, found {}",
+            self.structure, self.offset, self.expected, self.found
+        )
     }
 }
 
@@ -100,10 +117,18 @@ impl<T> InContext<T> for Result<T> {
 
 fn from_format(failure: Error, kind: Kind, place: String) -> error::Error {
     match failure {
-        Error::Malformed(malformed) => error::Error::new(kind, "the file is not what the server writes").on(place).because(malformed),
-        Error::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            error::Error::new(kind, "the file ends too early").on(place).because(error)
+        Error::Malformed(malformed) => {
+            error::Error::new(kind, "the file is not what the server writes")
+                .on(place)
+                .because(malformed)
         }
-        Error::Read(error) => error::Error::new(Kind::Failed, "cannot read").on(place).because(error),
+        Error::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            error::Error::new(kind, "the file ends too early")
+                .on(place)
+                .because(error)
+        }
+        Error::Read(error) => error::Error::new(Kind::Failed, "cannot read")
+            .on(place)
+            .because(error),
     }
 }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::checkpoint::Checkpoint;
 use super::{ChunkNumber, ChunkVersion};
 
-/// A chunk's file name, `chunk-NNNNNN.VVVVVV` (disk-format §3.1). Orders as the server sorts names: by number, then by version.
+/// A chunk's file name, `chunk-NNNNNN.VVVVVV` (disk-format §3.1). Orders as the server sorts names:
+/// by number, then by version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkName {
     /// The first chunk in the file.
@@ -29,16 +30,27 @@ impl FromStr for ChunkName {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         const WRONG: &str = "a chunk is named `chunk-`, six digits, a dot and six digits";
-        let (start, version) = name.strip_prefix("chunk-").and_then(|rest| rest.split_once('.')).ok_or(WRONG)?;
-        Ok(Self { start: ChunkNumber(six_digits(start).ok_or(WRONG)?), version: ChunkVersion(six_digits(version).ok_or(WRONG)?) })
+        let (start, version) = name
+            .strip_prefix("chunk-")
+            .and_then(|rest| rest.split_once('.'))
+            .ok_or(WRONG)?;
+        Ok(Self {
+            start: ChunkNumber(six_digits(start).ok_or(WRONG)?),
+            version: ChunkVersion(six_digits(version).ok_or(WRONG)?),
+        })
     }
 }
 
 fn six_digits(text: &str) -> Option<u32> {
-    if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+    if text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
-/// What an entry of the db directory is, by its name (disk-format §1). The index directory lies here only by default, and is not told apart.
+/// What an entry of the db directory is, by its name (disk-format §1). The index directory lies
+/// here only by default, and is not told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DbFile {
     /// A part of the log.
@@ -76,7 +88,9 @@ impl DbFile {
             "kurrent.ddb.wal" => Self::SecondaryIndexLog,
             "kurrent.sock" | "eventstore.sock" => Self::Socket,
             _ if name.ends_with(".tmp") => Self::Temporary,
-            _ if name.starts_with("chunk-") && name.ends_with(".archive.bkup") => Self::ArchiveBackup,
+            _ if name.starts_with("chunk-") && name.ends_with(".archive.bkup") => {
+                Self::ArchiveBackup
+            }
             _ if name.starts_with("index-backup-") => Self::IndexBackup,
             _ => Self::Other,
         }
@@ -113,7 +127,8 @@ pub enum IndexFile {
 /// The files of the scavenger's `SQLite` database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScavengingFile {
-    /// `scavenging.db`: alone it is whole only while no scavenge runs and no other file lies beside it.
+    /// `scavenging.db`: alone it is whole only while no scavenge runs and no other file lies beside
+    /// it.
     Database,
     /// `scavenging.db-wal`.
     WriteAheadLog,
@@ -133,8 +148,12 @@ impl IndexFile {
             "stream-existence/streamExistenceFilter.chk" => return Self::StreamFilterCheckpoint,
             "stream-existence/streamExistenceFilter.dat" => return Self::StreamFilterData,
             "scavenging/scavenging.db" => return Self::Scavenging(ScavengingFile::Database),
-            "scavenging/scavenging.db-wal" => return Self::Scavenging(ScavengingFile::WriteAheadLog),
-            "scavenging/scavenging.db-shm" => return Self::Scavenging(ScavengingFile::SharedMemory),
+            "scavenging/scavenging.db-wal" => {
+                return Self::Scavenging(ScavengingFile::WriteAheadLog);
+            }
+            "scavenging/scavenging.db-shm" => {
+                return Self::Scavenging(ScavengingFile::SharedMemory);
+            }
             "scavenging/scavenging.db-journal" => return Self::Scavenging(ScavengingFile::Journal),
             _ => {}
         }
@@ -173,7 +192,11 @@ impl FromStr for TableId {
         const WRONG: &str = "a table is named by a lower-case GUID of 36 characters";
         let id = Uuid::try_parse(name).map_err(|_| WRONG)?;
         // Other spellings of the same GUID would be other files.
-        if id.hyphenated().to_string() == name { Ok(Self(id)) } else { Err(WRONG) }
+        if id.hyphenated().to_string() == name {
+            Ok(Self(id))
+        } else {
+            Err(WRONG)
+        }
     }
 }
 
@@ -186,7 +209,13 @@ mod tests {
     #[test]
     fn a_chunk_name_has_exactly_two_times_six_digits() {
         let name: ChunkName = "chunk-000012.000003".parse().unwrap();
-        assert_eq!(name, ChunkName { start: ChunkNumber(12), version: ChunkVersion(3) });
+        assert_eq!(
+            name,
+            ChunkName {
+                start: ChunkNumber(12),
+                version: ChunkVersion(3)
+            }
+        );
         for wrong in [
             "chunk-00012.000003",
             "chunk-0000012.000003",
@@ -207,8 +236,14 @@ mod tests {
         let classes = [
             ("writer.chk", DbFile::Checkpoint(Checkpoint::Writer)),
             ("archive.chk", DbFile::Other),
-            ("chunk-000000.000000.0d6b9b6e-8f7c-4b6e-9d2c-5f0a3b1c2d3e.tmp", DbFile::Temporary),
-            ("0d6b9b6e-8f7c-4b6e-9d2c-5f0a3b1c2d3e.merge.scavenge.tmp", DbFile::Temporary),
+            (
+                "chunk-000000.000000.0d6b9b6e-8f7c-4b6e-9d2c-5f0a3b1c2d3e.tmp",
+                DbFile::Temporary,
+            ),
+            (
+                "0d6b9b6e-8f7c-4b6e-9d2c-5f0a3b1c2d3e.merge.scavenge.tmp",
+                DbFile::Temporary,
+            ),
             ("kurrent.ddb.tmp", DbFile::Temporary),
             ("chunk-000000.000001.archive.bkup", DbFile::ArchiveBackup),
             ("kurrent.ddb", DbFile::SecondaryIndex),
@@ -229,15 +264,27 @@ mod tests {
         let table = TableId(Uuid::try_parse(id).unwrap());
         let classes = [
             ("indexmap".to_owned(), IndexFile::IndexMap),
-            (format!("indexmap.{id}.indexmap.tmp"), IndexFile::IndexMapTemporary),
+            (
+                format!("indexmap.{id}.indexmap.tmp"),
+                IndexFile::IndexMapTemporary,
+            ),
             (id.to_owned(), IndexFile::Table(table)),
             (id.to_uppercase(), IndexFile::Other),
             (id.replace('-', ""), IndexFile::Other),
             (format!("{id}.bloomfilter"), IndexFile::BloomFilter(table)),
             (".forceverify".to_owned(), IndexFile::ForceVerify),
-            ("stream-existence/streamExistenceFilter.chk".to_owned(), IndexFile::StreamFilterCheckpoint),
-            ("stream-existence/streamExistenceFilter.dat".to_owned(), IndexFile::StreamFilterData),
-            ("scavenging/scavenging.db-wal".to_owned(), IndexFile::Scavenging(ScavengingFile::WriteAheadLog)),
+            (
+                "stream-existence/streamExistenceFilter.chk".to_owned(),
+                IndexFile::StreamFilterCheckpoint,
+            ),
+            (
+                "stream-existence/streamExistenceFilter.dat".to_owned(),
+                IndexFile::StreamFilterData,
+            ),
+            (
+                "scavenging/scavenging.db-wal".to_owned(),
+                IndexFile::Scavenging(ScavengingFile::WriteAheadLog),
+            ),
             ("kontext/a/b".to_owned(), IndexFile::Kontext),
             ("stream-name-index/x".to_owned(), IndexFile::ExperimentalV3),
             (format!("somewhere/{id}"), IndexFile::Other),

@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 
 /// A byte position in the log, over all chunks; never negative, below 2⁶³ (disk-format §2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct LogPosition(u64);
 
@@ -69,7 +71,8 @@ impl fmt::Display for LogPosition {
     }
 }
 
-/// What `writer.chk` said: the end of the last durable record, perhaps in the middle of an append (O38).
+/// What `writer.chk` said: the end of the last durable record, perhaps in the middle of an append
+/// (O38).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterPosition(pub LogPosition);
@@ -82,7 +85,8 @@ impl fmt::Display for WriterPosition {
 
 /// A position where a log may end: no append is cut in two there (disk-format §2.7 C1–C3).
 ///
-/// Only a scan of the log's frames makes one out of a position, or a manifest that holds the result of such a scan.
+/// Only a scan of the log's frames makes one out of a position, or a manifest that holds the result
+/// of such a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Boundary(LogPosition);
@@ -91,7 +95,8 @@ impl Boundary {
     /// The empty log.
     pub const ZERO: Self = Self(LogPosition::ZERO);
 
-    /// The caller has seen that an implicit transaction, or a record outside one, ends at `position`.
+    /// The caller has seen that an implicit transaction, or a record outside one, ends at
+    /// `position`.
     #[must_use]
     pub(crate) const fn proven_at(position: LogPosition) -> Self {
         Self(position)
@@ -129,7 +134,8 @@ impl fmt::Display for ChunkNumber {
     }
 }
 
-/// The version in a chunk's file name: 0 for a new chunk, more after each scavenge (disk-format §3.1).
+/// The version in a chunk's file name: 0 for a new chunk, more after each scavenge (disk-format
+/// §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChunkVersion(pub u32);
@@ -140,7 +146,8 @@ impl fmt::Display for ChunkVersion {
     }
 }
 
-/// Bytes of log that one chunk number stands for; the same in every chunk of a database (disk-format, Conventions).
+/// Bytes of log that one chunk number stands for; the same in every chunk of a database
+/// (disk-format, Conventions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChunkSize(NonZeroU32);
@@ -162,7 +169,9 @@ impl ChunkSize {
     /// The chunk that holds `position`; none where the number would not fit a file name's field.
     #[must_use]
     pub fn chunk_of(self, position: LogPosition) -> Option<ChunkNumber> {
-        u32::try_from(position.get() / self.get()).ok().map(ChunkNumber)
+        u32::try_from(position.get() / self.get())
+            .ok()
+            .map(ChunkNumber)
     }
 
     /// Bytes from the start of its chunk to `position`.

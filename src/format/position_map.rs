@@ -69,17 +69,29 @@ impl<'s> PositionMap<'s> {
         if !rises {
             let expected = self.previous.map_or_else(
                 || "the first record at the start of the data".to_owned(),
-                |previous| format!("an entry behind log position {} and byte {}", previous.position, previous.offset),
+                |previous| {
+                    format!(
+                        "an entry behind log position {} and byte {}",
+                        previous.position, previous.offset
+                    )
+                },
             );
             let found = format!("log position {} and byte {}", entry.position, entry.offset);
-            return Err(Malformed::new("position map", self.offset_of_entry(self.next), expected, found).into());
+            return Err(Malformed::new(
+                "position map",
+                self.offset_of_entry(self.next),
+                expected,
+                found,
+            )
+            .into());
         }
         self.previous = Some(entry);
         self.next += 1;
         Ok(Some(entry))
     }
 
-    /// The first byte in the file of the record at `position`; none where no record of that position survived. A binary search.
+    /// The first byte in the file of the record at `position`; none where no record of that
+    /// position survived. A binary search.
     ///
     /// # Errors
     /// An entry outside the chunk, or what the storage reports.
@@ -107,20 +119,30 @@ impl<'s> PositionMap<'s> {
             MapEntries::Narrow => 8,
             MapEntries::Wide => 12,
         };
-        self.window.forwards(at, length, self.offset_of_entry(self.count))?;
+        self.window
+            .forwards(at, length, self.offset_of_entry(self.count))?;
         let bytes = self.window.get(at, length).unwrap_or_default();
         let actual = i64::from(i32_at(bytes, 0).unwrap_or(-1));
         let logical = match self.entries {
             MapEntries::Narrow => i64::from(i32_at(bytes, 4).unwrap_or(-1)),
             MapEntries::Wide => i64_at(bytes, 4).unwrap_or(-1),
         };
-        let offset = u64::try_from(actual).ok().map(|actual| HEADER_LENGTH + actual).filter(|offset| *offset < self.start);
-        let position =
-            u64::try_from(logical).ok().filter(|logical| *logical < self.logical).and_then(|logical| self.origin.checked_add(logical));
+        let offset = u64::try_from(actual)
+            .ok()
+            .map(|actual| HEADER_LENGTH + actual)
+            .filter(|offset| *offset < self.start);
+        let position = u64::try_from(logical)
+            .ok()
+            .filter(|logical| *logical < self.logical)
+            .and_then(|logical| self.origin.checked_add(logical));
         match (offset, position) {
             (Some(offset), Some(position)) => Ok(MapEntry { position, offset }),
             _ => {
-                let expected = format!("a record in the {} bytes of data and {} bytes of log", self.start - HEADER_LENGTH, self.logical);
+                let expected = format!(
+                    "a record in the {} bytes of data and {} bytes of log",
+                    self.start - HEADER_LENGTH,
+                    self.logical
+                );
                 let found = format!("byte {actual} of the data and {logical} of the log");
                 Err(Malformed::new("position map", at, expected, found).into())
             }

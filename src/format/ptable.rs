@@ -1,7 +1,9 @@
-//! Index tables ("PTables"): sorted lists of where each event of each stream lies in the log (disk-format §5.2).
+//! Index tables ("PTables"): sorted lists of where each event of each stream lies in the log
+//! (disk-format §5.2).
 //!
-//! A table never changes once `indexmap` names it. But it stands under its final name already while the server writes it, and its MD5 comes last (O1, O2):
-//! no name and no length, only the MD5 tells a whole table from a torn one.
+//! A table never changes once `indexmap` names it. But it stands under its final name already while
+//! the server writes it, and its MD5 comes last (O1, O2): no name and no length, only the MD5 tells
+//! a whole table from a torn one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,7 +28,8 @@ const FILE_TYPE: u8 = 1;
 /// Bytes read at once while entries stream by.
 const WINDOW: usize = 256 * 1024;
 
-/// How many of a table's bytes its trailing MD5 covers, from the start, for a file of `size` bytes; none where there is no room for an MD5.
+/// How many of a table's bytes its trailing MD5 covers, from the start, for a file of `size` bytes;
+/// none where there is no room for an MD5.
 #[must_use]
 pub fn hashed_length(size: u64) -> Option<u64> {
     size.checked_sub(MD5_SIZE)
@@ -71,7 +74,8 @@ impl TableVersion {
         }
     }
 
-    /// What the entries of a stream have as [`Entry::stream`]: its [hash](super::hash::stream_hash), of which the first version keeps the upper half.
+    /// What the entries of a stream have as [`Entry::stream`]: its
+    /// [hash](super::hash::stream_hash), of which the first version keeps the upper half.
     #[must_use]
     pub const fn entry_hash(self, stream_hash: u64) -> u64 {
         match self {
@@ -105,7 +109,11 @@ pub struct Entry {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "event {} of stream {:016x} at {}", self.event_number, self.stream, self.position)
+        write!(
+            f,
+            "event {} of stream {:016x} at {}",
+            self.event_number, self.stream, self.position
+        )
     }
 }
 
@@ -120,7 +128,11 @@ struct Midpoint {
 
 impl fmt::Display for Midpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "entry {}, event {} of stream {:016x}", self.index, self.event_number, self.stream)
+        write!(
+            f,
+            "entry {}, event {} of stream {:016x}",
+            self.index, self.event_number, self.stream
+        )
     }
 }
 
@@ -153,11 +165,18 @@ impl Layout {
 /// Reads header, footer and MD5 (272 bytes), and compares them with the size.
 ///
 /// # Errors
-/// [`Malformed`] where the server would refuse the table without looking at its entries; what the storage reports.
+/// [`Malformed`] where the server would refuse the table without looking at its entries; what the
+/// storage reports.
 pub fn inspect(source: &dyn ReadAt) -> Result<Layout> {
     let size = source.size();
     if size < HEADER_SIZE + MD5_SIZE {
-        return Err(Malformed::new(HEADER, 0, format!("at least {} bytes", HEADER_SIZE + MD5_SIZE), size).into());
+        return Err(Malformed::new(
+            HEADER,
+            0,
+            format!("at least {} bytes", HEADER_SIZE + MD5_SIZE),
+            size,
+        )
+        .into());
     }
     let mut header = [0; 128];
     source.read_exact_at(0, &mut header)?;
@@ -167,7 +186,14 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Layout> {
     let footer_at = size
         .checked_sub(HEADER_SIZE + version.footer_size() + MD5_SIZE)
         .map(|middle| HEADER_SIZE + middle)
-        .ok_or_else(|| Malformed::new(HEADER, 0, format!("at least 272 bytes in version {version}"), size))?;
+        .ok_or_else(|| {
+            Malformed::new(
+                HEADER,
+                0,
+                format!("at least 272 bytes in version {version}"),
+                size,
+            )
+        })?;
     let midpoints = match version {
         TableVersion::V1 | TableVersion::V2 | TableVersion::V3 => 0,
         TableVersion::V4 => {
@@ -175,7 +201,13 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Layout> {
             source.read_exact_at(footer_at, &mut footer)?;
             let [file_type, version_byte, m0, m1, m2, m3, ..] = footer;
             if file_version(FOOTER, footer_at, file_type, version_byte)? != version {
-                return Err(Malformed::new(FOOTER, footer_at + 1, format!("version {version}, as in the header"), version_byte).into());
+                return Err(Malformed::new(
+                    FOOTER,
+                    footer_at + 1,
+                    format!("version {version}, as in the header"),
+                    version_byte,
+                )
+                .into());
             }
             u32::from_le_bytes([m0, m1, m2, m3])
         }
@@ -183,29 +215,65 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Layout> {
     let mut md5 = [0; 16];
     source.read_exact_at(size - MD5_SIZE, &mut md5)?;
 
-    let Some(entry_bytes) = (footer_at - HEADER_SIZE).checked_sub(u64::from(midpoints) * MIDPOINT_SIZE as u64) else {
-        return Err(Malformed::new(FOOTER, footer_at + 2, "midpoints that fit into the file", midpoints).into());
+    let Some(entry_bytes) =
+        (footer_at - HEADER_SIZE).checked_sub(u64::from(midpoints) * MIDPOINT_SIZE as u64)
+    else {
+        return Err(Malformed::new(
+            FOOTER,
+            footer_at + 2,
+            "midpoints that fit into the file",
+            midpoints,
+        )
+        .into());
     };
     let entry_size = version.entry_size() as u64;
     if entry_bytes % entry_size != 0 {
         let wanted = format!("entries of {entry_size} bytes");
-        return Err(Malformed::new(ENTRIES, HEADER_SIZE, wanted, format!("{entry_bytes} bytes")).into());
+        return Err(
+            Malformed::new(ENTRIES, HEADER_SIZE, wanted, format!("{entry_bytes} bytes")).into(),
+        );
     }
     let entries = entry_bytes / entry_size;
     if entries > 0 && midpoints == 1 {
-        return Err(Malformed::new(FOOTER, footer_at + 2, "no midpoints, or at least 2", midpoints).into());
+        return Err(Malformed::new(
+            FOOTER,
+            footer_at + 2,
+            "no midpoints, or at least 2",
+            midpoints,
+        )
+        .into());
     }
     if entries >= 2 && u64::from(midpoints) > entries {
-        return Err(Malformed::new(FOOTER, footer_at + 2, format!("at most {entries} midpoints, one an entry"), midpoints).into());
+        return Err(Malformed::new(
+            FOOTER,
+            footer_at + 2,
+            format!("at most {entries} midpoints, one an entry"),
+            midpoints,
+        )
+        .into());
     }
-    Ok(Layout { version, entries, midpoints, size, md5: Md5Hash(md5) })
+    Ok(Layout {
+        version,
+        entries,
+        midpoints,
+        size,
+        md5: Md5Hash(md5),
+    })
 }
 
-fn file_version(structure: &'static str, offset: u64, file_type: u8, version: u8) -> Result<TableVersion> {
+fn file_version(
+    structure: &'static str,
+    offset: u64,
+    file_type: u8,
+    version: u8,
+) -> Result<TableVersion> {
     if file_type != FILE_TYPE {
-        return Err(Malformed::new(structure, offset, "file type 1, an index table", file_type).into());
+        return Err(
+            Malformed::new(structure, offset, "file type 1, an index table", file_type).into(),
+        );
     }
-    TableVersion::from_byte(version).ok_or_else(|| Malformed::new(structure, offset + 1, "version 1 to 4", version).into())
+    TableVersion::from_byte(version)
+        .ok_or_else(|| Malformed::new(structure, offset + 1, "version 1 to 4", version).into())
 }
 
 /// A table whose layout holds; its entries are read as they are asked for.
@@ -220,7 +288,10 @@ impl<'a> Table<'a> {
     /// # Errors
     /// Those of [`inspect`].
     pub fn open(source: &'a dyn ReadAt) -> Result<Self> {
-        Ok(Self { source, layout: inspect(source)? })
+        Ok(Self {
+            source,
+            layout: inspect(source)?,
+        })
     }
 
     /// What header, footer and size say.
@@ -248,12 +319,21 @@ impl<'a> Table<'a> {
 
     fn entries_from(&self, first: u64, count: u64) -> Entries<'a> {
         let version = self.layout.version;
-        Entries { version, records: Records::new(self.source, self.layout.offset_of(first), count, version.entry_size()) }
+        Entries {
+            version,
+            records: Records::new(
+                self.source,
+                self.layout.offset_of(first),
+                count,
+                version.entry_size(),
+            ),
+        }
     }
 
     /// Hashes the file and compares the result with the MD5 at its end.
     ///
-    /// The server does the same at each start, unless it is told to skip it; not for a table without entries.
+    /// The server does the same at each start, unless it is told to skip it; not for a table
+    /// without entries.
     ///
     /// # Errors
     /// [`Malformed`] where they differ; what the storage reports.
@@ -263,7 +343,9 @@ impl<'a> Table<'a> {
         let mut buffer = vec![0; WINDOW];
         let mut offset = 0;
         while offset < end {
-            let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let length = usize::try_from(end - offset)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             let window = buffer.get_mut(..length).unwrap_or_default();
             self.source.read_exact_at(offset, window)?;
             hasher.update(&*window);
@@ -273,13 +355,21 @@ impl<'a> Table<'a> {
         if computed == self.layout.md5 {
             return Ok(());
         }
-        Err(Malformed::new("index table MD5", end, format!("{computed}, which the bytes before it have"), self.layout.md5).into())
+        Err(Malformed::new(
+            "index table MD5",
+            end,
+            format!("{computed}, which the bytes before it have"),
+            self.layout.md5,
+        )
+        .into())
     }
 
-    /// Reads all entries and midpoints once and checks what the server relies on without looking: every entry is at most the one before it, and every midpoint
-    /// repeats the key of an entry, from the first to the last in order.
+    /// Reads all entries and midpoints once and checks what the server relies on without looking:
+    /// every entry is at most the one before it, and every midpoint repeats the key of an entry,
+    /// from the first to the last in order.
     ///
-    /// The server itself compares only stream and number, and only of the entries at its midpoints; a table it wrote passes the stricter test.
+    /// The server itself compares only stream and number, and only of the entries at its midpoints;
+    /// a table it wrote passes the stricter test.
     ///
     /// # Errors
     /// [`Malformed`] at the first contradiction; what the storage reports.
@@ -287,8 +377,9 @@ impl<'a> Table<'a> {
         self.scan(|_| ())
     }
 
-    /// The up to `count` entries that lie furthest on in the log, the last one first. They are found in one pass over the table, which is [checked](Self::check_order)
-    /// on the way; memory is in proportion to `count`.
+    /// The up to `count` entries that lie furthest on in the log, the last one first. They are
+    /// found in one pass over the table, which is [checked](Self::check_order) on the way; memory
+    /// is in proportion to `count`.
     ///
     /// # Errors
     /// Those of [`Self::check_order`].
@@ -301,17 +392,32 @@ impl<'a> Table<'a> {
             }
         })?;
         // Ascending in reverse order is the last one first.
-        Ok(kept.into_sorted_vec().into_iter().map(|Reverse((_, entry))| entry).collect())
+        Ok(kept
+            .into_sorted_vec()
+            .into_iter()
+            .map(|Reverse((_, entry))| entry)
+            .collect())
     }
 
     fn scan(&self, mut each: impl FnMut(Entry)) -> Result<()> {
         let entries_end = self.layout.entries_end();
-        let mut midpoints = Records::new(self.source, entries_end, u64::from(self.layout.midpoints), MIDPOINT_SIZE);
+        let mut midpoints = Records::new(
+            self.source,
+            entries_end,
+            u64::from(self.layout.midpoints),
+            MIDPOINT_SIZE,
+        );
         let mut expected = next_midpoint(&mut midpoints)?;
         if let Some((offset, first)) = expected
             && first.index != 0
         {
-            return Err(Malformed::new(MIDPOINTS, offset, "the first entry as the first midpoint", format!("entry {}", first.index)).into());
+            return Err(Malformed::new(
+                MIDPOINTS,
+                offset,
+                "the first entry as the first midpoint",
+                format!("entry {}", first.index),
+            )
+            .into());
         }
         let mut previous: Option<Entry> = None;
         let mut last_sampled = None;
@@ -321,7 +427,13 @@ impl<'a> Table<'a> {
                 && entry > before
             {
                 let offset = self.layout.offset_of(index);
-                return Err(Malformed::new(ENTRIES, offset, format!("at most {before}, the entry before"), entry).into());
+                return Err(Malformed::new(
+                    ENTRIES,
+                    offset,
+                    format!("at most {before}, the entry before"),
+                    entry,
+                )
+                .into());
             }
             while let Some((offset, midpoint)) = expected
                 && midpoint.index <= index
@@ -343,8 +455,15 @@ impl<'a> Table<'a> {
         }
         match last_sampled {
             Some(index) if index + 1 != self.layout.entries => {
-                let offset = entries_end + u64::from(self.layout.midpoints - 1) * MIDPOINT_SIZE as u64;
-                Err(Malformed::new(MIDPOINTS, offset, "the last entry as the last midpoint", format!("entry {index}")).into())
+                let offset =
+                    entries_end + u64::from(self.layout.midpoints - 1) * MIDPOINT_SIZE as u64;
+                Err(Malformed::new(
+                    MIDPOINTS,
+                    offset,
+                    "the last entry as the last midpoint",
+                    format!("entry {index}"),
+                )
+                .into())
             }
             _ => Ok(()),
         }
@@ -359,8 +478,16 @@ fn next_midpoint(records: &mut Records<'_>) -> Result<Option<(u64, Midpoint)>> {
     let (Some(event_number), Some(stream), Some(index)) = fields else {
         return Ok(None);
     };
-    let index = u64::try_from(index).map_err(|_| Malformed::new(MIDPOINTS, offset + 16, "the index of an entry", index))?;
-    Ok(Some((offset, Midpoint { stream, event_number, index })))
+    let index = u64::try_from(index)
+        .map_err(|_| Malformed::new(MIDPOINTS, offset + 16, "the index of an entry", index))?;
+    Ok(Some((
+        offset,
+        Midpoint {
+            stream,
+            event_number,
+            index,
+        },
+    )))
 }
 
 /// Streams a table's entries; made by [`Table::entries`].
@@ -378,14 +505,34 @@ impl Iterator for Entries<'_> {
             Err(error) => return Some(Err(error)),
         };
         let (event_number, stream, position) = match self.version {
-            TableVersion::V1 => (i64::from(i32_at(bytes, 0)?), u64::from(u32_at(bytes, 4)?), i64_at(bytes, 8)?),
-            TableVersion::V2 => (i64::from(i32_at(bytes, 0)?), u64_at(bytes, 4)?, i64_at(bytes, 12)?),
-            TableVersion::V3 | TableVersion::V4 => (i64_at(bytes, 0)?, u64_at(bytes, 8)?, i64_at(bytes, 16)?),
+            TableVersion::V1 => (
+                i64::from(i32_at(bytes, 0)?),
+                u64::from(u32_at(bytes, 4)?),
+                i64_at(bytes, 8)?,
+            ),
+            TableVersion::V2 => (
+                i64::from(i32_at(bytes, 0)?),
+                u64_at(bytes, 4)?,
+                i64_at(bytes, 12)?,
+            ),
+            TableVersion::V3 | TableVersion::V4 => {
+                (i64_at(bytes, 0)?, u64_at(bytes, 8)?, i64_at(bytes, 16)?)
+            }
         };
         let Some(position) = LogPosition::from_signed(position) else {
-            return Some(Err(Malformed::new(ENTRIES, offset, "a log position", position).into()));
+            return Some(Err(Malformed::new(
+                ENTRIES,
+                offset,
+                "a log position",
+                position,
+            )
+            .into()));
         };
-        Some(Ok(Entry { stream, event_number, position }))
+        Some(Ok(Entry {
+            stream,
+            event_number,
+            position,
+        }))
     }
 }
 
@@ -403,14 +550,23 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     fn new(source: &'a dyn ReadAt, start: u64, count: u64, record_size: usize) -> Self {
-        Self { source, record_size, next: start, end: start + count * record_size as u64, window: Vec::new(), used: 0 }
+        Self {
+            source,
+            record_size,
+            next: start,
+            end: start + count * record_size as u64,
+            window: Vec::new(),
+            used: 0,
+        }
     }
 
     /// The next record and its place; nothing more after an error.
     fn next_record(&mut self) -> Result<Option<(u64, &[u8])>> {
         if self.used >= self.window.len() {
             let whole_records = WINDOW / self.record_size * self.record_size;
-            let length = usize::try_from(self.end - self.next).unwrap_or(usize::MAX).min(whole_records);
+            let length = usize::try_from(self.end - self.next)
+                .unwrap_or(usize::MAX)
+                .min(whole_records);
             self.window.resize(length, 0);
             self.used = 0;
             if let Err(error) = self.source.read_exact_at(self.next, &mut self.window) {
@@ -435,7 +591,12 @@ mod tests {
 
     use super::*;
 
-    const VERSIONS: [TableVersion; 4] = [TableVersion::V1, TableVersion::V2, TableVersion::V3, TableVersion::V4];
+    const VERSIONS: [TableVersion; 4] = [
+        TableVersion::V1,
+        TableVersion::V2,
+        TableVersion::V3,
+        TableVersion::V4,
+    ];
 
     fn byte(version: TableVersion) -> u8 {
         version.to_string().parse().unwrap()
@@ -447,12 +608,20 @@ mod tests {
         bytes[..2].copy_from_slice(&[1, byte(version)]);
         for entry in entries {
             match version {
-                TableVersion::V1 | TableVersion::V2 => bytes.extend(i32::try_from(entry.event_number).unwrap().to_le_bytes()),
-                TableVersion::V3 | TableVersion::V4 => bytes.extend(entry.event_number.to_le_bytes()),
+                TableVersion::V1 | TableVersion::V2 => {
+                    bytes.extend(i32::try_from(entry.event_number).unwrap().to_le_bytes())
+                }
+                TableVersion::V3 | TableVersion::V4 => {
+                    bytes.extend(entry.event_number.to_le_bytes())
+                }
             }
             match version {
-                TableVersion::V1 => bytes.extend(u32::try_from(entry.stream).unwrap().to_le_bytes()),
-                TableVersion::V2 | TableVersion::V3 | TableVersion::V4 => bytes.extend(entry.stream.to_le_bytes()),
+                TableVersion::V1 => {
+                    bytes.extend(u32::try_from(entry.stream).unwrap().to_le_bytes())
+                }
+                TableVersion::V2 | TableVersion::V3 | TableVersion::V4 => {
+                    bytes.extend(entry.stream.to_le_bytes())
+                }
             }
             bytes.extend(entry.position.to_signed().to_le_bytes());
         }
@@ -474,16 +643,31 @@ mod tests {
     }
 
     fn entry(stream: u64, event_number: i64, position: u64) -> Entry {
-        Entry { stream, event_number, position: LogPosition::new(position).unwrap() }
+        Entry {
+            stream,
+            event_number,
+            position: LogPosition::new(position).unwrap(),
+        }
     }
 
     fn descending(count: u64) -> Vec<Entry> {
-        (0..count).rev().map(|number| entry(number / 3, i64::try_from(number % 3).unwrap(), number * 7 % 101)).collect()
+        (0..count)
+            .rev()
+            .map(|number| {
+                entry(
+                    number / 3,
+                    i64::try_from(number % 3).unwrap(),
+                    number * 7 % 101,
+                )
+            })
+            .collect()
     }
 
     fn complaint<T: fmt::Debug>(result: Result<T>) -> (&'static str, u64) {
         match result {
-            Err(super::super::Error::Malformed(malformed)) => (malformed.structure, malformed.offset),
+            Err(super::super::Error::Malformed(malformed)) => {
+                (malformed.structure, malformed.offset)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -494,9 +678,18 @@ mod tests {
         for version in VERSIONS {
             let bytes = encode(version, &entries, &[0, 17, 17, 19_999]);
             let table = Table::open(&bytes).unwrap();
-            assert_eq!((table.layout().version, table.layout().entries), (version, 20_000));
-            assert_eq!(table.layout().midpoints, if version == TableVersion::V4 { 4 } else { 0 });
-            assert_eq!(table.entries().collect::<Result<Vec<_>>>().unwrap(), entries);
+            assert_eq!(
+                (table.layout().version, table.layout().entries),
+                (version, 20_000)
+            );
+            assert_eq!(
+                table.layout().midpoints,
+                if version == TableVersion::V4 { 4 } else { 0 }
+            );
+            assert_eq!(
+                table.entries().collect::<Result<Vec<_>>>().unwrap(),
+                entries
+            );
             assert_eq!(table.entry(12_345).unwrap(), Some(entries[12_345]));
             table.check_md5().unwrap();
             table.check_order().unwrap();
@@ -524,9 +717,20 @@ mod tests {
     #[test]
     fn counts_of_midpoints_follow_the_servers_rules() {
         assert!(inspect(&encode(TableVersion::V4, &descending(5), &[])).is_ok());
-        assert_eq!(complaint(inspect(&encode(TableVersion::V4, &descending(5), &[0]))), (FOOTER, 128 + 6 * 24 + 2));
+        assert_eq!(
+            complaint(inspect(&encode(TableVersion::V4, &descending(5), &[0]))),
+            (FOOTER, 128 + 6 * 24 + 2)
+        );
         assert!(inspect(&encode(TableVersion::V4, &descending(2), &[0, 1])).is_ok());
-        assert_eq!(complaint(inspect(&encode(TableVersion::V4, &descending(2), &[0, 1, 1]))).0, FOOTER);
+        assert_eq!(
+            complaint(inspect(&encode(
+                TableVersion::V4,
+                &descending(2),
+                &[0, 1, 1]
+            )))
+            .0,
+            FOOTER
+        );
         // As many midpoints as the field can hold do not fit into any file.
         let mut bytes = encode(TableVersion::V4, &descending(5), &[]);
         let footer = bytes.len() - 144;
@@ -558,13 +762,22 @@ mod tests {
             let bytes = encode(version, &entries, &[]);
             let table = Table::open(&bytes).unwrap();
             table.check_md5().unwrap();
-            assert_eq!(complaint(table.check_order()), (ENTRIES, 128 + 42 * version.entry_size() as u64));
+            assert_eq!(
+                complaint(table.check_order()),
+                (ENTRIES, 128 + 42 * version.entry_size() as u64)
+            );
         }
     }
 
     #[test]
     fn hashes_are_compared_without_sign_and_numbers_with_it() {
-        let entries = [entry(u64::MAX, -1, 0), entry(1, i64::MAX, 0), entry(1, 0, 9), entry(1, 0, 8), entry(1, -5, 10)];
+        let entries = [
+            entry(u64::MAX, -1, 0),
+            entry(1, i64::MAX, 0),
+            entry(1, 0, 9),
+            entry(1, 0, 8),
+            entry(1, -5, 10),
+        ];
         let bytes = encode(TableVersion::V4, &entries, &[0, 4]);
         Table::open(&bytes).unwrap().check_order().unwrap();
     }
@@ -585,7 +798,10 @@ mod tests {
         for (place, value) in [(8, 77), (16, 10), (23, 0x80)] {
             let mut bytes = encode(TableVersion::V4, &entries, &[0, 9]);
             bytes[128 + 240 + 24 + place] = value;
-            assert_eq!(complaint(Table::open(&bytes).unwrap().check_order()).0, MIDPOINTS);
+            assert_eq!(
+                complaint(Table::open(&bytes).unwrap().check_order()).0,
+                MIDPOINTS
+            );
         }
     }
 
@@ -609,7 +825,11 @@ mod tests {
             fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
                 // Only the footer is left of the end.
                 let gone = offset >= 1000 && offset < self.1 - 144;
-                if gone { Ok(0) } else { self.0.read_at(offset, buffer) }
+                if gone {
+                    Ok(0)
+                } else {
+                    self.0.read_at(offset, buffer)
+                }
             }
         }
         let bytes = encode(TableVersion::V4, &descending(50_000), &[]);
@@ -617,7 +837,11 @@ mod tests {
         let shrunk = Shrunk(bytes, size);
         let table = Table::open(&shrunk).unwrap();
         let read: Vec<_> = table.entries().collect();
-        assert!(matches!(read.last(), Some(Err(super::super::Error::Read(_)))), "{}", read.len());
+        assert!(
+            matches!(read.last(), Some(Err(super::super::Error::Read(_)))),
+            "{}",
+            read.len()
+        );
         assert_eq!(read.iter().filter(|entry| entry.is_err()).count(), 1);
     }
 

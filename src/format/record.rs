@@ -1,7 +1,7 @@
 //! Log records and their frames (disk-format §4.1–4.4): forwards, backwards, and one at a position.
 //!
-//! A scan holds a window of the file, never more: event data is skipped, all that describes it is checked. Records borrow from the window, so that nothing
-//! is allocated for each of them.
+//! A scan holds a window of the file, never more: event data is skipped, all that describes it is
+//! checked. Records borrow from the window, so that nothing is allocated for each of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,8 @@ use super::{LogPosition, Malformed, ReadAt, Result};
 const SCAN: usize = 256 * 1024;
 /// Bytes that reading one record begins with.
 const PROBE: usize = 4096;
-/// The most that may stand before a record's data, in bytes: its stream and its type. The server holds both in memory, in records of 16 MiB.
+/// The most that may stand before a record's data, in bytes: its stream and its type. The server
+/// holds both in memory, in records of 16 MiB.
 const MAX_HEAD: usize = 16 * 1024 * 1024;
 /// The most JSON in a system record, in bytes; an epoch's has about 300.
 const MAX_SYSTEM_DATA: u64 = 64 * 1024;
@@ -40,7 +41,10 @@ impl Ticks {
     /// A point in time, unless it is none the server can read.
     #[must_use]
     pub fn new(ticks: i64) -> Option<Self> {
-        u64::try_from(ticks).ok().map(Self).filter(|ticks| *ticks <= Self::MAX)
+        u64::try_from(ticks)
+            .ok()
+            .map(Self)
+            .filter(|ticks| *ticks <= Self::MAX)
     }
 
     /// 100 ns since the start of the year 1.
@@ -119,10 +123,15 @@ pub struct Prepare<'a> {
 }
 
 impl Prepare<'_> {
-    /// The event's number in its stream; none for a part of an explicit transaction, whose commit record gives it.
+    /// The event's number in its stream; none for a part of an explicit transaction, whose commit
+    /// record gives it.
     #[must_use]
     pub const fn event_number(&self) -> Option<i64> {
-        if self.flags.contains(Flags::IS_COMMITTED) { self.expected_version.checked_add(1) } else { None }
+        if self.flags.contains(Flags::IS_COMMITTED) {
+            self.expected_version.checked_add(1)
+        } else {
+            None
+        }
     }
 
     /// Its stream's name, for people and for comparing with text.
@@ -220,7 +229,9 @@ impl Frame<'_> {
     /// The log position behind it.
     #[must_use]
     pub fn end(&self) -> LogPosition {
-        self.position.checked_add(self.length).unwrap_or(self.position)
+        self.position
+            .checked_add(self.length)
+            .unwrap_or(self.position)
     }
 }
 
@@ -244,19 +255,32 @@ enum Layout {
 impl Layout {
     fn of(header: &Header) -> Self {
         let start = header.start_position();
-        if header.scavenged { Self::Compacted { start, end: header.end_position() } } else { Self::InPlace { start } }
+        if header.scavenged {
+            Self::Compacted {
+                start,
+                end: header.end_position(),
+            }
+        } else {
+            Self::InPlace { start }
+        }
     }
 
     /// May the frame of `length` bytes at `offset` say that it is at `position`?
     fn check(&self, offset: u64, length: u64, position: LogPosition) -> Result<(), Malformed> {
         let expected = match self {
-            Self::InPlace { start } => match start.checked_add(offset.saturating_sub(HEADER_LENGTH)) {
-                Some(place) if place == position => return Ok(()),
-                Some(place) => format!("the log position {place}"),
-                None => "a log position".to_owned(),
-            },
+            Self::InPlace { start } => {
+                match start.checked_add(offset.saturating_sub(HEADER_LENGTH)) {
+                    Some(place) if place == position => return Ok(()),
+                    Some(place) => format!("the log position {place}"),
+                    None => "a log position".to_owned(),
+                }
+            }
             Self::Compacted { start, end } => {
-                if *start <= position && position.checked_add(length).is_some_and(|behind| behind <= *end) {
+                if *start <= position
+                    && position
+                        .checked_add(length)
+                        .is_some_and(|behind| behind <= *end)
+                {
                     return Ok(());
                 }
                 format!("a log position from {start} on, and the record's end at most at {end}")
@@ -271,7 +295,12 @@ fn check_order(earlier: LogPosition, later: LogPosition, offset: u64) -> Result<
     if earlier < later {
         return Ok(());
     }
-    Err(Malformed::new("log record", offset + 6, "log positions that rise from record to record", format!("{later} after {earlier}")))
+    Err(Malformed::new(
+        "log record",
+        offset + 6,
+        "log positions that rise from record to record",
+        format!("{later} after {earlier}"),
+    ))
 }
 
 /// Checks that a scan stays inside the data that the header allows.
@@ -281,7 +310,13 @@ fn check_range(source: &dyn ReadAt, header: &Header, data: &Range<u64>) -> Resul
     let end = capacity.min(source.size());
     if data.start < HEADER_LENGTH || data.start > data.end || data.end > end {
         let expected = format!("data inside the bytes {HEADER_LENGTH} to {end}");
-        return Err(Malformed::new("chunk file", data.start, expected, format!("{} to {}", data.start, data.end)).into());
+        return Err(Malformed::new(
+            "chunk file",
+            data.start,
+            expected,
+            format!("{} to {}", data.start, data.end),
+        )
+        .into());
     }
     Ok(())
 }
@@ -301,28 +336,41 @@ pub struct Forwards<'s> {
 }
 
 impl<'s> Forwards<'s> {
-    /// Scans the bytes `data` of a chunk file, which begin and end between two records: [`ChunkFile::completed_data`], [`ChunkFile::data_before`], or a later part
-    /// of them from [`Header::offset_of`] a boundary on.
+    /// Scans the bytes `data` of a chunk file, which begin and end between two records:
+    /// [`ChunkFile::completed_data`], [`ChunkFile::data_before`], or a later part of them from
+    /// [`Header::offset_of`] a boundary on.
     ///
     /// # Errors
     /// Bytes that the header leaves no room for, or that the file does not have.
     pub fn new(source: &'s dyn ReadAt, header: &Header, data: Range<u64>) -> Result<Self> {
         check_range(source, header, &data)?;
         let Range { start: at, end } = data;
-        Ok(Self { window: Window::new(source, SCAN), layout: Layout::of(header), at, end, there: end, previous: None })
+        Ok(Self {
+            window: Window::new(source, SCAN),
+            layout: Layout::of(header),
+            at,
+            end,
+            there: end,
+            previous: None,
+        })
     }
 
-    /// Of a file that is still being written: gives only records that lie whole before byte `there`. `previous` is the record before these data, where one was
-    /// read.
+    /// Of a file that is still being written: gives only records that lie whole before byte
+    /// `there`. `previous` is the record before these data, where one was read.
     #[must_use]
     pub fn as_far_as(self, there: u64, previous: Option<LogPosition>) -> Self {
-        Self { there: there.min(self.end), previous, ..self }
+        Self {
+            there: there.min(self.end),
+            previous,
+            ..self
+        }
     }
 
     /// The next record; none at the end.
     ///
     /// # Errors
-    /// Bytes that are no whole valid frame, a record that is not where it says, or what the storage reports.
+    /// Bytes that are no whole valid frame, a record that is not where it says, or what the storage
+    /// reports.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
         if self.at == self.end || !self.is_there()? {
@@ -337,7 +385,8 @@ impl<'s> Forwards<'s> {
         Ok(Some(frame))
     }
 
-    /// Whether the next record lies whole in what is there; one that says an impossible length does: it is to be told.
+    /// Whether the next record lies whole in what is there; one that says an impossible length
+    /// does: it is to be told.
     fn is_there(&mut self) -> Result<bool> {
         if self.there == self.end {
             return Ok(true);
@@ -346,8 +395,14 @@ impl<'s> Forwards<'s> {
             return Ok(false);
         }
         self.window.forwards(self.at, 4, self.there)?;
-        let prefix = self.window.get(self.at, 4).and_then(|bytes| bytes.first_chunk()).copied().map_or(0, i32::from_le_bytes);
-        Ok(body_length(prefix, self.at, self.end - self.at).map_or(true, |body| body + FRAME <= self.there - self.at))
+        let prefix = self
+            .window
+            .get(self.at, 4)
+            .and_then(|bytes| bytes.first_chunk())
+            .copied()
+            .map_or(0, i32::from_le_bytes);
+        Ok(body_length(prefix, self.at, self.end - self.at)
+            .map_or(true, |body| body + FRAME <= self.there - self.at))
     }
 
     /// The byte of the file behind the last record given.
@@ -376,19 +431,27 @@ pub struct Backwards<'s> {
 }
 
 impl<'s> Backwards<'s> {
-    /// Scans the bytes `data` of a chunk file, which begin and end between two records, as [`Forwards::new`] has them.
+    /// Scans the bytes `data` of a chunk file, which begin and end between two records, as
+    /// [`Forwards::new`] has them.
     ///
     /// # Errors
     /// Bytes that the header leaves no room for, or that the file does not have.
     pub fn new(source: &'s dyn ReadAt, header: &Header, data: Range<u64>) -> Result<Self> {
         check_range(source, header, &data)?;
-        Ok(Self { window: Window::new(source, SCAN), layout: Layout::of(header), start: data.start, at: data.end, following: None })
+        Ok(Self {
+            window: Window::new(source, SCAN),
+            layout: Layout::of(header),
+            start: data.start,
+            at: data.end,
+            following: None,
+        })
     }
 
     /// The record before; none at the start.
     ///
     /// # Errors
-    /// Bytes that are no whole valid frame, a record that is not where it says, or what the storage reports.
+    /// Bytes that are no whole valid frame, a record that is not where it says, or what the storage
+    /// reports.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
         if self.at == self.start {
@@ -419,13 +482,27 @@ impl<'s> Backwards<'s> {
         let room = self.at - self.start;
         let suffix_at = self.at.saturating_sub(4);
         if room < FRAME + SHORTEST_BODY {
-            return Err(Malformed::new("log record", self.start, "a whole record", format!("{room} bytes")).into());
+            return Err(Malformed::new(
+                "log record",
+                self.start,
+                "a whole record",
+                format!("{room} bytes"),
+            )
+            .into());
         }
         self.window.backwards(self.at, 4, self.start)?;
-        let suffix = self.window.get(suffix_at, 4).and_then(|bytes| bytes.first_chunk()).copied().map_or(0, i32::from_le_bytes);
+        let suffix = self
+            .window
+            .get(suffix_at, 4)
+            .and_then(|bytes| bytes.first_chunk())
+            .copied()
+            .map_or(0, i32::from_le_bytes);
         let length = body_length(suffix, suffix_at, room)? + FRAME;
         // Short frames come in blocks that end here; a long one is loaded from its start.
-        if let Some(length) = usize::try_from(length).ok().filter(|length| *length <= self.window.reach()) {
+        if let Some(length) = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= self.window.reach())
+        {
             self.window.backwards(self.at, length, self.start)?;
         }
         Ok(self.at - length)
@@ -443,20 +520,33 @@ pub struct Lookup<'s> {
 }
 
 impl<'s> Lookup<'s> {
-    /// For the records in the bytes `data` of a chunk file: [`ChunkFile::completed_data`] or [`ChunkFile::data_before`].
+    /// For the records in the bytes `data` of a chunk file: [`ChunkFile::completed_data`] or
+    /// [`ChunkFile::data_before`].
     ///
     /// # Errors
     /// Bytes that the header leaves no room for, or that the file does not have.
     pub fn new(source: &'s dyn ReadAt, chunk: &ChunkFile, data: Range<u64>) -> Result<Self> {
         check_range(source, &chunk.header, &data)?;
-        let map = if chunk.header.scavenged { Some(PositionMap::new(source, chunk)?) } else { None };
-        Ok(Self { window: Window::new(source, PROBE), layout: Layout::of(&chunk.header), header: chunk.header, data, map })
+        let map = if chunk.header.scavenged {
+            Some(PositionMap::new(source, chunk)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            window: Window::new(source, PROBE),
+            layout: Layout::of(&chunk.header),
+            header: chunk.header,
+            data,
+            map,
+        })
     }
 
-    /// The record at `position`; none where the position is outside the data, or a scavenge has removed the record.
+    /// The record at `position`; none where the position is outside the data, or a scavenge has
+    /// removed the record.
     ///
     /// # Errors
-    /// In a chunk that was not scavenged, a position at which no record begins; else as [`Forwards::next`].
+    /// In a chunk that was not scavenged, a position at which no record begins; else as
+    /// [`Forwards::next`].
     pub fn read_at_position(&mut self, position: LogPosition) -> Result<Option<Frame<'_>>> {
         if !self.header.covers(position) {
             return Ok(None);
@@ -465,7 +555,9 @@ impl<'s> Lookup<'s> {
             Some(map) => map.offset_of(position)?,
             None => self.header.offset_of(position),
         };
-        let Some(offset) = offset.filter(|offset| self.data.contains(offset)) else { return Ok(None) };
+        let Some(offset) = offset.filter(|offset| self.data.contains(offset)) else {
+            return Ok(None);
+        };
         let length = load(&mut self.window, offset, self.data.end, self.data.end)?;
         let frame = parse(&self.window, offset, length, &self.layout)?;
         if frame.position != position {
@@ -481,22 +573,42 @@ impl<'s> Lookup<'s> {
     }
 }
 
-/// Checks a length of a frame against the room there is; the server's own limit of 16 MiB is none since 24.10.5 (disk-format §4.1).
+/// Checks a length of a frame against the room there is; the server's own limit of 16 MiB is none
+/// since 24.10.5 (disk-format §4.1).
 fn body_length(length: i32, at: u64, room: u64) -> Result<u64, Malformed> {
     let most = room.saturating_sub(FRAME);
-    let fits = u64::try_from(length).ok().filter(|length| (SHORTEST_BODY..=most).contains(length));
-    fits.ok_or_else(|| Malformed::new("log record", at, format!("a length from {SHORTEST_BODY} to {most} bytes"), length))
+    let fits = u64::try_from(length)
+        .ok()
+        .filter(|length| (SHORTEST_BODY..=most).contains(length));
+    fits.ok_or_else(|| {
+        Malformed::new(
+            "log record",
+            at,
+            format!("a length from {SHORTEST_BODY} to {most} bytes"),
+            length,
+        )
+    })
 }
 
-/// Brings the frame at `offset` into the window, or all of it up to its data where it is too long, and reads nothing from `there` on. Its length with both
-/// lengths around it.
+/// Brings the frame at `offset` into the window, or all of it up to its data where it is too long,
+/// and reads nothing from `there` on. Its length with both lengths around it.
 fn load(window: &mut Window<'_>, offset: u64, end: u64, there: u64) -> Result<u64> {
     let room = end - offset;
     if room < FRAME + SHORTEST_BODY {
-        return Err(Malformed::new("log record", offset, "a whole record", format!("{room} bytes")).into());
+        return Err(Malformed::new(
+            "log record",
+            offset,
+            "a whole record",
+            format!("{room} bytes"),
+        )
+        .into());
     }
     window.forwards(offset, 4, there)?;
-    let prefix = window.get(offset, 4).and_then(|bytes| bytes.first_chunk()).copied().map_or(0, i32::from_le_bytes);
+    let prefix = window
+        .get(offset, 4)
+        .and_then(|bytes| bytes.first_chunk())
+        .copied()
+        .map_or(0, i32::from_le_bytes);
     let length = body_length(prefix, offset, room)? + FRAME;
     let reach = window.reach();
     let held = usize::try_from(length).unwrap_or(usize::MAX);
@@ -514,8 +626,14 @@ fn load(window: &mut Window<'_>, offset: u64, end: u64, there: u64) -> Result<u6
 
 /// Does all that [`parse`] has to see of a long record lie in its first `loaded` bytes?
 fn head_is_in(window: &Window<'_>, offset: u64, loaded: usize) -> bool {
-    let Some(body) = window.get(offset, loaded).and_then(|bytes| bytes.get(4..)) else { return false };
-    let mut fields = Fields { bytes: body, at: 0, offset: offset + 4 };
+    let Some(body) = window.get(offset, loaded).and_then(|bytes| bytes.get(4..)) else {
+        return false;
+    };
+    let mut fields = Fields {
+        bytes: body,
+        at: 0,
+        offset: offset + 4,
+    };
     !matches!(head(&mut fields), Err(Stop::Short))
 }
 
@@ -540,7 +658,12 @@ impl From<Malformed> for Stop {
 impl Stop {
     fn malformed(self, offset: u64) -> Malformed {
         match self {
-            Self::Short => Malformed::new("log record", offset, "fields that end where the record ends", "fields that go on"),
+            Self::Short => Malformed::new(
+                "log record",
+                offset,
+                "fields that end where the record ends",
+                "fields that go on",
+            ),
             Self::Wrong(malformed) => malformed,
         }
     }
@@ -584,7 +707,12 @@ impl<'a> Fields<'a> {
 
     /// Where the field that was just read began, `length` bytes before.
     fn wrong(&self, length: usize, expected: &str, found: impl fmt::Display) -> Stop {
-        Stop::Wrong(Malformed::new("log record", self.offset + self.at.saturating_sub(length) as u64, expected, found))
+        Stop::Wrong(Malformed::new(
+            "log record",
+            self.offset + self.at.saturating_sub(length) as u64,
+            expected,
+            found,
+        ))
     }
 
     fn position(&mut self) -> Result<LogPosition, Stop> {
@@ -630,8 +758,12 @@ fn head<'a>(fields: &mut Fields<'a>) -> Result<(LogPosition, Record<'a>), Stop> 
         (PREPARE, 0 | 1) => Record::Prepare(prepare(fields, version)?),
         (COMMIT, 0 | 1) => Record::Commit(commit(fields, version)?),
         (SYSTEM, 0) => Record::System(system(fields)?),
-        (PREPARE | COMMIT | SYSTEM, other) => return Err(fields.wrong(9, "a record version that servers up to 26.1 know", other)),
-        (other, _) => return Err(fields.wrong(10, "a record of type 0, 1 or 2 (log format V2)", other)),
+        (PREPARE | COMMIT | SYSTEM, other) => {
+            return Err(fields.wrong(9, "a record version that servers up to 26.1 know", other));
+        }
+        (other, _) => {
+            return Err(fields.wrong(10, "a record of type 0, 1 or 2 (log format V2)", other));
+        }
     };
     Ok((position, record))
 }
@@ -655,9 +787,15 @@ fn prepare<'a>(fields: &mut Fields<'a>, version: u8) -> Result<Prepare<'a>, Stop
     let timestamp = fields.ticks()?;
     let event_type = fields.text()?;
     let length = fields.length()?;
-    let data = Span { offset: fields.end(), length };
+    let data = Span {
+        offset: fields.end(),
+        length,
+    };
     // Stands behind the data: the caller finds it.
-    let metadata = Span { offset: data.offset, length: 0 };
+    let metadata = Span {
+        offset: data.offset,
+        length: 0,
+    };
     Ok(Prepare {
         flags,
         transaction,
@@ -685,14 +823,23 @@ fn commit(fields: &mut Fields<'_>, version: u8) -> Result<Commit, Stop> {
     };
     // The sort key repeats the log position.
     fields.i64()?;
-    Ok(Commit { transaction, first_event_number, correlation_id: fields.uuid()?, timestamp: fields.ticks()? })
+    Ok(Commit {
+        transaction,
+        first_event_number,
+        correlation_id: fields.uuid()?,
+        timestamp: fields.ticks()?,
+    })
 }
 
 fn system<'a>(fields: &mut Fields<'a>) -> Result<System<'a>, Stop> {
     let timestamp = fields.ticks()?;
     let [subtype, serialization] = fields.array()?;
     if subtype == 0 || serialization == 0 {
-        return Err(fields.wrong(2, "a system record's subtype and serialization", format!("{subtype} and {serialization}")));
+        return Err(fields.wrong(
+            2,
+            "a system record's subtype and serialization",
+            format!("{subtype} and {serialization}"),
+        ));
     }
     // Reserved.
     fields.i64()?;
@@ -701,12 +848,24 @@ fn system<'a>(fields: &mut Fields<'a>) -> Result<System<'a>, Stop> {
         return Err(fields.wrong(4, "at most 64 KiB in a system record", length));
     }
     let data = fields.slice(usize::try_from(length).map_err(|_| Stop::Short)?)?;
-    Ok(System { timestamp, subtype, serialization, data })
+    Ok(System {
+        timestamp,
+        subtype,
+        serialization,
+        data,
+    })
 }
 
 /// Reads the frame that [`load`] brought into the window.
-fn parse<'w>(window: &'w Window<'_>, offset: u64, length: u64, layout: &Layout) -> Result<Frame<'w>> {
-    let whole = usize::try_from(length).ok().and_then(|length| window.get(offset, length));
+fn parse<'w>(
+    window: &'w Window<'_>,
+    offset: u64,
+    length: u64,
+    layout: &Layout,
+) -> Result<Frame<'w>> {
+    let whole = usize::try_from(length)
+        .ok()
+        .and_then(|length| window.get(offset, length));
     let body_end = offset + length - 4;
     let suffix = match whole.and_then(|bytes| bytes.last_chunk()) {
         Some(suffix) => *suffix,
@@ -715,29 +874,53 @@ fn parse<'w>(window: &'w Window<'_>, offset: u64, length: u64, layout: &Layout) 
     let suffix = i64::from(i32::from_le_bytes(suffix));
     let body = length - FRAME;
     if u64::try_from(suffix) != Ok(body) {
-        return Err(Malformed::new("log record", body_end, format!("a length of {body} bytes, as at the record's start"), suffix).into());
+        return Err(Malformed::new(
+            "log record",
+            body_end,
+            format!("a length of {body} bytes, as at the record's start"),
+            suffix,
+        )
+        .into());
     }
     let bytes = match whole {
         Some(bytes) => bytes.get(4..bytes.len().saturating_sub(4)),
         None => window.tail(offset + 4),
     };
-    let mut fields = Fields { bytes: bytes.unwrap_or_default(), at: 0, offset: offset + 4 };
+    let mut fields = Fields {
+        bytes: bytes.unwrap_or_default(),
+        at: 0,
+        offset: offset + 4,
+    };
     let (position, mut record) = head(&mut fields).map_err(|stop| stop.malformed(offset))?;
     let mut end = fields.end();
     if let Record::Prepare(prepare) = &mut record {
-        // The data is only skipped; the metadata's length behind it, and the end of the record, show that its length was true.
+        // The data is only skipped; the metadata's length behind it, and the end of the record,
+        // show that its length was true.
         let metadata_at = end.saturating_add(prepare.data.length);
         if metadata_at.saturating_add(4) > body_end {
             let most = body_end.saturating_sub(end + 4);
-            return Err(Malformed::new("log record", end - 4, format!("at most {most} bytes of data"), prepare.data.length).into());
+            return Err(Malformed::new(
+                "log record",
+                end - 4,
+                format!("at most {most} bytes of data"),
+                prepare.data.length,
+            )
+            .into());
         }
-        let metadata_length = match window.get(metadata_at, 4).and_then(|bytes| bytes.first_chunk()) {
+        let metadata_length = match window
+            .get(metadata_at, 4)
+            .and_then(|bytes| bytes.first_chunk())
+        {
             Some(bytes) => *bytes,
             None => window.beside(metadata_at)?,
         };
         let metadata_length = i32::from_le_bytes(metadata_length);
-        let length = u64::try_from(metadata_length).map_err(|_| Malformed::new("log record", metadata_at, "a length", metadata_length))?;
-        prepare.metadata = Span { offset: metadata_at + 4, length };
+        let length = u64::try_from(metadata_length)
+            .map_err(|_| Malformed::new("log record", metadata_at, "a length", metadata_length))?;
+        prepare.metadata = Span {
+            offset: metadata_at + 4,
+            length,
+        };
         end = metadata_at + 4 + length;
     }
     if end != body_end {
@@ -750,7 +933,12 @@ fn parse<'w>(window: &'w Window<'_>, offset: u64, length: u64, layout: &Layout) 
         .into());
     }
     layout.check(offset, length, position)?;
-    Ok(Frame { position, offset, length, record })
+    Ok(Frame {
+        position,
+        offset,
+        length,
+        record,
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::{ReadAt, Result};
 
-/// The part of a file that is in memory. It moves forwards or backwards, never holds more than asked for, and reads nothing twice on its way.
+/// The part of a file that is in memory. It moves forwards or backwards, never holds more than
+/// asked for, and reads nothing twice on its way.
 pub(super) struct Window<'s> {
     source: &'s dyn ReadAt,
     buffer: Vec<u8>,
@@ -16,7 +17,13 @@ pub(super) struct Window<'s> {
 
 impl<'s> Window<'s> {
     pub(super) fn new(source: &'s dyn ReadAt, reach: usize) -> Self {
-        Self { source, buffer: Vec::new(), start: 0, filled: 0, reach }
+        Self {
+            source,
+            buffer: Vec::new(),
+            start: 0,
+            filled: 0,
+            reach,
+        }
     }
 
     /// Bytes that are read at once where the file has them.
@@ -37,7 +44,8 @@ impl<'s> Window<'s> {
         self.buffer.get(from..self.filled)
     }
 
-    /// Brings the `length` bytes from `offset` into the window, and what follows them up to `end`. The caller has bounded `length`.
+    /// Brings the `length` bytes from `offset` into the window, and what follows them up to `end`.
+    /// The caller has bounded `length`.
     pub(super) fn forwards(&mut self, offset: u64, length: usize, end: u64) -> Result<()> {
         if self.get(offset, length).is_some() {
             return Ok(());
@@ -48,9 +56,13 @@ impl<'s> Window<'s> {
         self.read(offset, kept, wanted)
     }
 
-    /// Brings the `length` bytes before `end` into the window, and what stands before them from `start` on. The caller has bounded `length`.
+    /// Brings the `length` bytes before `end` into the window, and what stands before them from
+    /// `start` on. The caller has bounded `length`.
     pub(super) fn backwards(&mut self, end: u64, length: usize, start: u64) -> Result<()> {
-        if end.checked_sub(length as u64).is_some_and(|offset| self.get(offset, length).is_some()) {
+        if end
+            .checked_sub(length as u64)
+            .is_some_and(|offset| self.get(offset, length).is_some())
+        {
             return Ok(());
         }
         let rest = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
@@ -65,10 +77,15 @@ impl<'s> Window<'s> {
         Ok(bytes)
     }
 
-    /// Moves what the window holds from `offset` on to the front of the buffer; how many bytes that are.
+    /// Moves what the window holds from `offset` on to the front of the buffer; how many bytes that
+    /// are.
     fn keep(&mut self, offset: u64) -> usize {
-        let from = offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
-        let Some(from) = from.filter(|from| *from < self.filled) else { return 0 };
+        let from = offset
+            .checked_sub(self.start)
+            .and_then(|from| usize::try_from(from).ok());
+        let Some(from) = from.filter(|from| *from < self.filled) else {
+            return 0;
+        };
         self.buffer.copy_within(from..self.filled, 0);
         self.filled - from
     }
@@ -79,7 +96,10 @@ impl<'s> Window<'s> {
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        self.source.read_exact_at(start + kept as u64, self.buffer.get_mut(kept..wanted).unwrap_or_default())?;
+        self.source.read_exact_at(
+            start + kept as u64,
+            self.buffer.get_mut(kept..wanted).unwrap_or_default(),
+        )?;
         (self.start, self.filled) = (start, wanted);
         Ok(())
     }
@@ -87,6 +107,9 @@ impl<'s> Window<'s> {
 
 impl std::fmt::Debug for Window<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Window").field("start", &self.start).field("filled", &self.filled).finish_non_exhaustive()
+        f.debug_struct("Window")
+            .field("start", &self.start)
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
     }
 }

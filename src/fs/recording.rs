@@ -1,4 +1,5 @@
-//! What was done to the disk, in its order: `KBACKUP_RECORD=FILE` appends every change that succeeded to FILE, for tests that take the power away.
+//! What was done to the disk, in its order: `KBACKUP_RECORD=FILE` appends every change that
+//! succeeded to FILE, for tests that take the power away.
 //!
 //! A record is a line of JSON, followed by as many bytes as its `bytes` says.
 
@@ -34,12 +35,19 @@ fn log() -> Option<&'static Mutex<std::fs::File>> {
     static LOG: OnceLock<Option<Mutex<std::fs::File>>> = OnceLock::new();
     LOG.get_or_init(|| {
         let path = std::env::var_os("KBACKUP_RECORD")?;
-        std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).ok().map(Mutex::new)
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .ok()
+            .map(Mutex::new)
     })
     .as_ref()
 }
 
-/// Runs a change and records it. Changes are made one after the other then, as the order of the records is to be that of the changes.
+/// Runs a change and records it. Changes are made one after the other then, as the order of the
+/// records is to be that of the changes.
 pub(super) fn around<T>(change: &Change<'_>, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(log) = log() else { return run() };
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,14 +69,20 @@ pub(super) fn hold() -> Option<MutexGuard<'static, std::fs::File>> {
 /// Records a change whose path nobody knew before.
 pub(super) fn made(path: &Path) -> io::Result<()> {
     let Some(log) = log() else { return Ok(()) };
-    record(&mut log.lock().unwrap_or_else(PoisonError::into_inner), &Change::Made(path), &[path.to_owned()])
+    record(
+        &mut log.lock().unwrap_or_else(PoisonError::into_inner),
+        &Change::Made(path),
+        &[path.to_owned()],
+    )
 }
 
 /// What of a path does not exist yet, from the top.
 fn missing(path: &Path) -> Vec<PathBuf> {
     let mut missing: Vec<PathBuf> = path
         .ancestors()
-        .take_while(|above| !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err())
+        .take_while(|above| {
+            !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err()
+        })
         .map(PathBuf::from)
         .collect();
     missing.reverse();
@@ -77,45 +91,116 @@ fn missing(path: &Path) -> Vec<PathBuf> {
 
 /// A directory and what is in it, each after what it holds.
 fn below(path: &Path) -> Vec<PathBuf> {
-    walkdir::WalkDir::new(path).contents_first(true).into_iter().flatten().map(walkdir::DirEntry::into_path).collect()
+    walkdir::WalkDir::new(path)
+        .contents_first(true)
+        .into_iter()
+        .flatten()
+        .map(walkdir::DirEntry::into_path)
+        .collect()
 }
 
 fn record(log: &mut std::fs::File, change: &Change<'_>, concerned: &[PathBuf]) -> io::Result<()> {
     match change {
         Change::Made(_) => concerned.iter().try_for_each(|path| {
             let made = std::fs::symlink_metadata(path)?;
-            append(log, &Record { path: Some(absolute(path)?), directory: Some(made.is_dir()), ..of("made", Some(&made)) }, &[])
+            append(
+                log,
+                &Record {
+                    path: Some(absolute(path)?),
+                    directory: Some(made.is_dir()),
+                    ..of("made", Some(&made))
+                },
+                &[],
+            )
         }),
-        Change::RemovedTree(_) => {
-            concerned.iter().try_for_each(|path| append(log, &Record { path: Some(absolute(path)?), ..of("removed", None) }, &[]))
-        }
-        Change::Removed(path) => append(log, &Record { path: Some(absolute(path)?), ..of("removed", None) }, &[]),
-        Change::Renamed(from, to) => {
-            append(log, &Record { path: Some(absolute(from)?), to: Some(absolute(to)?), ..of("renamed", None) }, &[])
-        }
-        Change::Linked(from, to) => {
-            append(log, &Record { path: Some(absolute(from)?), to: Some(absolute(to)?), ..of("linked", None) }, &[])
-        }
-        Change::Written(file, offset, bytes) => {
-            append(log, &Record { offset: Some(*offset), bytes: bytes.len(), ..of("written", Some(&file.metadata()?)) }, bytes)
-        }
+        Change::RemovedTree(_) => concerned.iter().try_for_each(|path| {
+            append(
+                log,
+                &Record {
+                    path: Some(absolute(path)?),
+                    ..of("removed", None)
+                },
+                &[],
+            )
+        }),
+        Change::Removed(path) => append(
+            log,
+            &Record {
+                path: Some(absolute(path)?),
+                ..of("removed", None)
+            },
+            &[],
+        ),
+        Change::Renamed(from, to) => append(
+            log,
+            &Record {
+                path: Some(absolute(from)?),
+                to: Some(absolute(to)?),
+                ..of("renamed", None)
+            },
+            &[],
+        ),
+        Change::Linked(from, to) => append(
+            log,
+            &Record {
+                path: Some(absolute(from)?),
+                to: Some(absolute(to)?),
+                ..of("linked", None)
+            },
+            &[],
+        ),
+        Change::Written(file, offset, bytes) => append(
+            log,
+            &Record {
+                offset: Some(*offset),
+                bytes: bytes.len(),
+                ..of("written", Some(&file.metadata()?))
+            },
+            bytes,
+        ),
         Change::Content(file) => {
             let status = file.metadata()?;
             let mut bytes = vec![0; usize::try_from(status.len()).unwrap_or_default()];
             file.read_exact_at(&mut bytes, 0)?;
-            append(log, &Record { offset: Some(0), bytes: bytes.len(), ..of("written", Some(&status)) }, &bytes)
+            append(
+                log,
+                &Record {
+                    offset: Some(0),
+                    bytes: bytes.len(),
+                    ..of("written", Some(&status))
+                },
+                &bytes,
+            )
         }
-        Change::Resized(file, size) => append(log, &Record { size: Some(*size), ..of("resized", Some(&file.metadata()?)) }, &[]),
+        Change::Resized(file, size) => append(
+            log,
+            &Record {
+                size: Some(*size),
+                ..of("resized", Some(&file.metadata()?))
+            },
+            &[],
+        ),
         Change::Attributes(file) => append(log, &of("attributes", Some(&file.metadata()?)), &[]),
-        Change::AttributesOf(path) => append(log, &of("attributes", Some(&std::fs::symlink_metadata(path)?)), &[]),
+        Change::AttributesOf(path) => append(
+            log,
+            &of("attributes", Some(&std::fs::symlink_metadata(path)?)),
+            &[],
+        ),
         Change::Synced(file) => append(log, &of("synced", Some(&file.metadata()?)), &[]),
-        Change::SyncedPath(path) => append(log, &of("synced", Some(&std::fs::symlink_metadata(path)?)), &[]),
+        Change::SyncedPath(path) => append(
+            log,
+            &of("synced", Some(&std::fs::symlink_metadata(path)?)),
+            &[],
+        ),
     }
 }
 
 fn of<'a>(change: &'a str, status: Option<&Metadata>) -> Record<'a> {
     Record {
-        at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos(),
+        at: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos(),
         process: std::process::id(),
         change,
         path: None,

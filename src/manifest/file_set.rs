@@ -20,7 +20,8 @@ pub struct FileEntry {
     pub stamp: Option<Stamp>,
 }
 
-/// The files of one data directory, wherever they are: on a disk, in a capture in progress, in a repository.
+/// The files of one data directory, wherever they are: on a disk, in a capture in progress, in a
+/// repository.
 pub trait FileSet: Sync {
     /// All regular files, in the order of their paths.
     ///
@@ -87,7 +88,12 @@ impl Directories {
                     FileKind::Directory => Some(Found::Directory(name.to_owned())),
                     FileKind::File => {
                         let path = RelativePath::new(root, &format!("{below}{name}")).ok()?;
-                        Some(Found::File(FileEntry { path, size: status.size, mode: status.mode, stamp: Some((&status).into()) }))
+                        Some(Found::File(FileEntry {
+                            path,
+                            size: status.size,
+                            mode: status.mode,
+                            stamp: Some((&status).into()),
+                        }))
                     }
                     FileKind::Link | FileKind::Special => None,
                 }
@@ -95,8 +101,19 @@ impl Directories {
             let entries = match fs::list_by(&directory, found) {
                 Ok(entries) => entries,
                 // A live directory changes while it is walked.
-                Err(error) if matches!(error.source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
-                Err(error) => return Err(Error::new(Kind::Failed, "cannot list").at(top).because(error.source)),
+                Err(error)
+                    if matches!(
+                        error.source.kind(),
+                        ErrorKind::NotFound | ErrorKind::NotADirectory
+                    ) =>
+                {
+                    continue;
+                }
+                Err(error) => {
+                    return Err(Error::new(Kind::Failed, "cannot list")
+                        .at(top)
+                        .because(error.source));
+                }
             };
             for entry in entries {
                 match entry {
@@ -104,7 +121,8 @@ impl Directories {
                     Found::Directory(name) if depth == 0 && name == "lost+found" => {}
                     Found::Directory(name) => {
                         let place = directory.join(&name);
-                        // The index directory may lie inside the db directory: it is walked on its own.
+                        // The index directory may lie inside the db directory: it is walked on its
+                        // own.
                         if depth < DEEPEST && (root != Root::Db || place != self.index) {
                             directories.push((place, format!("{below}{name}/"), depth + 1));
                         }

@@ -1,4 +1,5 @@
-//! Where the branches of a repository part: read from the epochs of its backups, which say which records two logs share.
+//! Where the branches of a repository part: read from the epochs of its backups, which say which
+//! records two logs share.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,8 @@ pub struct Fork {
     pub label: Option<Label>,
 }
 
-/// The fork of each branch that left another one. `manifests` are all that can be read, in any order.
+/// The fork of each branch that left another one. `manifests` are all that can be read, in any
+/// order.
 #[must_use]
 pub fn forks(manifests: &[&Head]) -> BTreeMap<u32, Fork> {
     // Not the newest of a branch: that may be of an older copy, which ends before the fork.
@@ -29,11 +31,18 @@ pub fn forks(manifests: &[&Head]) -> BTreeMap<u32, Fork> {
             *entry = manifest;
         }
     }
-    longest.values().filter_map(|longest| Some((longest.branch, fork(longest, manifests)?))).collect()
+    longest
+        .values()
+        .filter_map(|longest| Some((longest.branch, fork(longest, manifests)?)))
+        .collect()
 }
 
 fn fork(longest: &Head, manifests: &[&Head]) -> Option<Fork> {
-    let shared = |other: &Head| match other.log.lineage.relation(end(other), &longest.log.lineage, end(longest)) {
+    let shared = |other: &Head| match other.log.lineage.relation(
+        end(other),
+        &longest.log.lineage,
+        end(longest),
+    ) {
         Relation::Same { shared } => Some((shared, true)),
         Relation::Fork { at } => Some((at, false)),
         Relation::Unrelated => None,
@@ -43,10 +52,19 @@ fn fork(longest: &Head, manifests: &[&Head]) -> Option<Fork> {
         .filter(|other| other.branch < longest.branch)
         .filter_map(|other| shared(other).map(|(shared, whole)| (*other, shared, whole)))
         .collect();
-    let (position, branch) = earlier.iter().map(|(other, shared, _)| (*shared, std::cmp::Reverse(other.branch))).max()?;
-    let before = earlier.iter().filter(|(other, _, whole)| *whole && end(other) <= position);
+    let (position, branch) = earlier
+        .iter()
+        .map(|(other, shared, _)| (*shared, std::cmp::Reverse(other.branch)))
+        .max()?;
+    let before = earlier
+        .iter()
+        .filter(|(other, _, whole)| *whole && end(other) <= position);
     let last = before.max_by_key(|(other, ..)| (end(other), other.sequence));
-    Some(Fork { branch: branch.0, position, label: last.map(|(other, ..)| other.label.clone()) })
+    Some(Fork {
+        branch: branch.0,
+        position,
+        label: last.map(|(other, ..)| other.label.clone()),
+    })
 }
 
 fn end(manifest: &Head) -> LogPosition {

@@ -40,7 +40,9 @@ impl FromStr for Blake3Hash {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        blake3::Hash::from_hex(text).map(Self).map_err(|_| "a BLAKE3 hash has 64 hexadecimal digits")
+        blake3::Hash::from_hex(text)
+            .map(Self)
+            .map_err(|_| "a BLAKE3 hash has 64 hexadecimal digits")
     }
 }
 

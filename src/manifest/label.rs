@@ -39,7 +39,10 @@ impl Label {
     /// The time in it.
     #[must_use]
     pub fn time(&self) -> Timestamp {
-        let time = self.0.split_once('-').map_or(self.0.as_str(), |(time, _)| time);
+        let time = self
+            .0
+            .split_once('-')
+            .map_or(self.0.as_str(), |(time, _)| time);
         jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time)
             .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC))
             .map_or(Timestamp::UNIX_EPOCH, |time| time.timestamp())
@@ -57,9 +60,17 @@ impl FromStr for Label {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = text.split_once('-').is_some_and(|(time, kind)| {
-            time.len() == 16 && jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).is_ok() && (kind == "full" || kind == "diff")
+            time.len() == 16
+                && jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).is_ok()
+                && (kind == "full" || kind == "diff")
         });
-        if valid { Ok(Self(text.to_owned())) } else { Err(format!("{text:?} is no label such as `20261121T060000Z-diff`")) }
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!(
+                "{text:?} is no label such as `20261121T060000Z-diff`"
+            ))
+        }
     }
 }
 
@@ -96,7 +107,15 @@ mod tests {
 
     #[test]
     fn other_names_are_no_labels() {
-        for text in ["", "latest", "../x", "20261121T060000Z", "20261121T060000Z-", "20261121T060000Z-diff/..", "20261321T060000Z-full"] {
+        for text in [
+            "",
+            "latest",
+            "../x",
+            "20261121T060000Z",
+            "20261121T060000Z-",
+            "20261121T060000Z-diff/..",
+            "20261321T060000Z-full",
+        ] {
             assert!(text.parse::<Label>().is_err(), "{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! The commit record of a backup: what it holds, where it came from, what was proven. `docs/manifest.md` explains every field.
+//! The commit record of a backup: what it holds, where it came from, what was proven.
+//! `docs/manifest.md` explains every field.
 
 mod file_set;
 mod fork;

@@ -27,12 +27,14 @@ impl Root {
 
 /// The only path a manifest can hold: `db/…` or `index/…`, and no way to climb out.
 ///
-/// Every part is non-empty, not `.` or `..`, at most 255 bytes, and free of `/`, `\` and control characters. At most 8 parts.
+/// Every part is non-empty, not `.` or `..`, at most 255 bytes, and free of `/`, `\` and control
+/// characters. At most 8 parts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelativePath {
     root: Root,
-    /// What comes after the root, `/` between parts. A path stands in many places, and there are many: they share the text.
+    /// What comes after the root, `/` between parts. A path stands in many places, and there are
+    /// many: they share the text.
     rest: Arc<str>,
 }
 
@@ -50,7 +52,10 @@ impl RelativePath {
     /// # Errors
     /// [`InvalidPath`] where a part breaks the rules.
     pub fn new(root: Root, rest: &str) -> Result<Self, InvalidPath> {
-        let invalid = |reason| InvalidPath { path: format!("{}/{rest}", root.name()), reason };
+        let invalid = |reason| InvalidPath {
+            path: format!("{}/{rest}", root.name()),
+            reason,
+        };
         if rest.split('/').count() > 7 {
             return Err(invalid("it has more than 8 parts"));
         }
@@ -61,11 +66,17 @@ impl RelativePath {
             if part.len() > 255 {
                 return Err(invalid("a part is longer than 255 bytes"));
             }
-            if part.chars().any(|character| character.is_control() || character == '\\') {
+            if part
+                .chars()
+                .any(|character| character.is_control() || character == '\\')
+            {
                 return Err(invalid("a part has a control character or a backslash"));
             }
         }
-        Ok(Self { root, rest: rest.into() })
+        Ok(Self {
+            root,
+            rest: rest.into(),
+        })
     }
 
     /// Which directory it lies in.
@@ -97,7 +108,10 @@ impl FromStr for RelativePath {
     type Err = InvalidPath;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidPath { path: text.to_owned(), reason: "it does not begin with `db/` or `index/`" };
+        let invalid = || InvalidPath {
+            path: text.to_owned(),
+            reason: "it does not begin with `db/` or `index/`",
+        };
         let (root, rest) = text.split_once('/').ok_or_else(invalid)?;
         match root {
             "db" => Self::new(Root::Db, rest),
@@ -133,7 +147,12 @@ mod tests {
 
     #[test]
     fn accepts_what_a_server_writes() {
-        for path in ["db/chunk-000000.000000", "db/writer.chk", "index/indexmap", "index/stream-existence/streamExistenceFilter.dat"] {
+        for path in [
+            "db/chunk-000000.000000",
+            "db/writer.chk",
+            "index/indexmap",
+            "index/stream-existence/streamExistenceFilter.dat",
+        ] {
             assert_eq!(path.parse::<RelativePath>().unwrap().to_string(), path);
         }
     }
@@ -141,9 +160,21 @@ mod tests {
     #[test]
     fn refuses_what_climbs_out() {
         let long = format!("db/{}", "x".repeat(256));
-        for path in
-            ["", "db", "db/", "/db/x", "db//x", "db/../x", "db/./x", "etc/passwd", "../db/x", "db/a\\b", "db/a\0b", "db/a\nb", &long]
-        {
+        for path in [
+            "",
+            "db",
+            "db/",
+            "/db/x",
+            "db//x",
+            "db/../x",
+            "db/./x",
+            "etc/passwd",
+            "../db/x",
+            "db/a\\b",
+            "db/a\0b",
+            "db/a\nb",
+            &long,
+        ] {
             assert!(path.parse::<RelativePath>().is_err(), "{path:?}");
         }
     }

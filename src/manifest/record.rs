@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::{BackupKind, Blake3Hash, Label, RelativePath};
 use crate::clock::Timestamp;
 use crate::format::chunk::{ChunkFile, Transform};
-use crate::format::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, Lineage, LogPosition, Md5Hash, WriterPosition};
+use crate::format::{
+    Boundary, ChunkNumber, ChunkSize, ChunkVersion, Lineage, LogPosition, Md5Hash, WriterPosition,
+};
 
 /// Everything known of one backup: its head, and a row for each file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,7 +34,8 @@ impl DerefMut for Manifest {
     }
 }
 
-/// A manifest without its rows: enough for a list, and to find the place of the next backup. It can be read without them, as they can be many.
+/// A manifest without its rows: enough for a list, and to find the place of the next backup. It can
+/// be read without them, as they can be many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// Version of this format.
@@ -81,7 +84,10 @@ impl Totals {
     #[must_use]
     pub fn of(rows: &[Row]) -> Self {
         let bytes = rows.iter().map(|row| row.size).fold(0, u64::saturating_add);
-        Self { files: rows.len() as u64, bytes }
+        Self {
+            files: rows.len() as u64,
+            bytes,
+        }
     }
 }
 
@@ -106,7 +112,8 @@ pub struct Source {
     pub online: bool,
     /// The restore that this directory came from, if kbackup made it.
     pub restored: Option<RestoredFrom>,
-    /// Bytes by which the leader was ahead when a member that does not lead was copied, as far as they are missing here.
+    /// Bytes by which the leader was ahead when a member that does not lead was copied, as far as
+    /// they are missing here.
     pub missing_bytes: Option<u64>,
 }
 
@@ -150,7 +157,8 @@ pub struct Log {
     pub chunk_size: ChunkSize,
     /// P: the log ends here, between two appends.
     pub position: Boundary,
-    /// When the last event before P was written, by the clock of its leader; none where no event was seen.
+    /// When the last event before P was written, by the clock of its leader; none where no event
+    /// was seen.
     pub last_event: Option<Timestamp>,
     /// The epochs before P.
     pub lineage: Lineage,
@@ -191,7 +199,8 @@ pub struct Scavenging {
     pub quiet: Quiet,
     /// The scavenge that was stopped for this backup.
     pub stopped: Option<String>,
-    /// Auto-scavenge was paused for this backup: the log in it says so, and a restored cluster comes up paused.
+    /// Auto-scavenge was paused for this backup: the log in it says so, and a restored cluster
+    /// comes up paused.
     pub auto_paused: bool,
 }
 
@@ -224,7 +233,9 @@ pub struct Contents {
 }
 
 /// A short path takes far more memory than text: a list of nothing else must not take all there is.
-fn a_bounded_list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<RelativePath>, D::Error> {
+fn a_bounded_list<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<RelativePath>, D::Error> {
     /// More than any log has chunks.
     const MOST: usize = 400_000;
     struct Paths;
@@ -235,7 +246,10 @@ fn a_bounded_list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<V
             write!(f, "at most {MOST} paths")
         }
 
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut paths: A) -> Result<Self::Value, A::Error> {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut paths: A,
+        ) -> Result<Self::Value, A::Error> {
             let mut found = Vec::new();
             while let Some(path) = paths.next_element()? {
                 if found.len() == MOST {
@@ -257,7 +271,8 @@ pub enum SecondaryIndex {
     Absent,
     /// It is in the backup (a stopped node's).
     Included,
-    /// It was left out, because it changes in place under a running node; the server rebuilds it, perhaps without the schema registry.
+    /// It was left out, because it changes in place under a running node; the server rebuilds it,
+    /// perhaps without the schema registry.
     LeftOut,
 }
 

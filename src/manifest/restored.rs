@@ -8,9 +8,11 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 
-/// What a restore leaves in the db directory, as `kbackup-restore.json`: first that it is under way, then what it brought back.
+/// What a restore leaves in the db directory, as `kbackup-restore.json`: first that it is under
+/// way, then what it brought back.
 ///
-/// It is a note for people, for the next restore and for the next backup. That no server starts from half a restore is the start guard's work, not this file's.
+/// It is a note for people, for the next restore and for the next backup. That no server starts
+/// from half a restore is the start guard's work, not this file's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreMark {
     /// Version of this format.
@@ -51,13 +53,25 @@ impl RestoreMark {
     #[must_use]
     pub fn begin(repository: Uuid, label: Label, since: Timestamp) -> Self {
         let tool = concat!("kbackup ", env!("CARGO_PKG_VERSION")).to_owned();
-        Self { format: Self::FORMAT, state: RestoreState::InProgress, repository, label, tool, since, finished: None }
+        Self {
+            format: Self::FORMAT,
+            state: RestoreState::InProgress,
+            repository,
+            label,
+            tool,
+            since,
+            finished: None,
+        }
     }
 
     /// The same mark once everything is in place.
     #[must_use]
     pub fn finish(self, at: Timestamp) -> Self {
-        Self { state: RestoreState::Finished, finished: Some(at), ..self }
+        Self {
+            state: RestoreState::Finished,
+            finished: Some(at),
+            ..self
+        }
     }
 
     /// Its place.
@@ -77,9 +91,11 @@ impl RestoreMark {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Error::new(Kind::Failed, "the record of a restore is damaged").at(&path).because(error))
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::new(Kind::Failed, "the record of a restore is damaged")
+                .at(&path)
+                .because(error)
+        })
     }
 
     /// Puts it into a db directory, durably.
@@ -87,18 +103,25 @@ impl RestoreMark {
     /// # Errors
     /// What the file system reports.
     pub fn write(&self, db: &Path) -> Result<()> {
-        let mut text =
-            serde_json::to_string_pretty(self).map_err(|error| Error::new(Kind::Failed, "cannot write the record").because(error))?;
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::new(Kind::Failed, "cannot write the record").because(error))?;
         text.push('\n');
         fs::write_durably(&Self::path(db), text.as_bytes(), 0o644)?;
         Ok(())
     }
 
-    /// What a later backup of the directory says of its origin; none while the restore is under way.
+    /// What a later backup of the directory says of its origin; none while the restore is under
+    /// way.
     #[must_use]
     pub fn restored_from(&self) -> Option<RestoredFrom> {
-        let at = self.finished.filter(|_| self.state == RestoreState::Finished)?;
-        Some(RestoredFrom { repository: self.repository, label: self.label.clone(), at })
+        let at = self
+            .finished
+            .filter(|_| self.state == RestoreState::Finished)?;
+        Some(RestoredFrom {
+            repository: self.repository,
+            label: self.label.clone(),
+            at,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
-//! `manifest.json`: one JSON object whose head comes first, under a checksum of its own, and whose rows stand one to a line. Both are written and read piece by
-//! piece, as a node of ten terabytes has forty thousand chunks.
+//! `manifest.json`: one JSON object whose head comes first, under a checksum of its own, and whose
+//! rows stand one to a line. Both are written and read piece by piece, as a node of ten terabytes
+//! has forty thousand chunks.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
@@ -13,7 +14,8 @@ use crate::fs::ReadAt;
 
 /// The version of the manifest format that this program writes.
 pub const FORMAT: u32 = 1;
-/// A manifest may describe 400 000 chunks and more than that in bytes of JSON; beyond this it is not read.
+/// A manifest may describe 400 000 chunks and more than that in bytes of JSON; beyond this it is
+/// not read.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// A head has a line for each epoch; beyond this it is not read.
 const MAX_HEAD_BYTES: usize = 16 * 1024 * 1024;
@@ -25,7 +27,8 @@ const USUAL_ROW: usize = 512;
 const PIECE: usize = 64 * 1024;
 
 const BEGIN: &str = "{\n  \"format\": ";
-/// What stands between the head and the checksum over it. JSON strings hold no line breaks, so it stands nowhere else.
+/// What stands between the head and the checksum over it. JSON strings hold no line breaks, so it
+/// stands nowhere else.
 const HEAD_SEAL: &str = ",\n  \"head_checksum\": \"";
 const ROWS: &str = "\",\n  \"files\": [";
 /// What stands between everything and the checksum over it.
@@ -44,10 +47,17 @@ impl Manifest {
     /// # Errors
     /// The writer's.
     pub fn write(&self, into: &mut dyn Write) -> io::Result<()> {
-        let mut sealed = Sealed { into, hasher: blake3::Hasher::new() };
+        let mut sealed = Sealed {
+            into,
+            hasher: blake3::Hasher::new(),
+        };
         let head = serde_json::to_string_pretty(&self.head)?;
         let head = head.strip_suffix("\n}").unwrap_or(&head);
-        write!(sealed, "{head}{HEAD_SEAL}{}{ROWS}", Blake3Hash::of(head.as_bytes()))?;
+        write!(
+            sealed,
+            "{head}{HEAD_SEAL}{}{ROWS}",
+            Blake3Hash::of(head.as_bytes())
+        )?;
         let mut separator = "\n    ";
         for rows in self.files.chunks(crew::AT_ONCE) {
             let mut text = Vec::with_capacity(rows.len() * USUAL_ROW);
@@ -63,14 +73,25 @@ impl Manifest {
         write!(into, "{SEAL}{}{END}", Blake3Hash::from(hasher.finalize()))
     }
 
-    /// Reads what [`Self::write`] wrote, by this version of the program or a later one of the same format.
+    /// Reads what [`Self::write`] wrote, by this version of the program or a later one of the same
+    /// format.
     ///
     /// # Errors
-    /// [`Kind::StoredCorrupt`] where the bytes are not a manifest or not what was written, [`Kind::Refused`] for a newer format; what the storage reports.
+    /// [`Kind::StoredCorrupt`] where the bytes are not a manifest or not what was written,
+    /// [`Kind::Refused`] for a newer format; what the storage reports.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
         let (head, rows_begin) = read_head(source)?;
         let body = check_seal(source)?;
-        let rows = || io::BufReader::with_capacity(PIECE, Stretch { source, offset: rows_begin, end: body });
+        let rows = || {
+            io::BufReader::with_capacity(
+                PIECE,
+                Stretch {
+                    source,
+                    offset: rows_begin,
+                    end: body,
+                },
+            )
+        };
         let files = match read_lines(rows()).map_err(unreadable)? {
             Some(files) => files,
             None => read_array(rows())?,
@@ -79,7 +100,9 @@ impl Manifest {
             return Err(corrupt(format!("two rows for {}", row.path)));
         }
         if head.totals != Totals::of(&files) {
-            return Err(corrupt("its rows are not as many, or as large, as its head says"));
+            return Err(corrupt(
+                "its rows are not as many, or as large, as its head says",
+            ));
         }
         Ok(Self { head, files })
     }
@@ -90,10 +113,16 @@ fn text_of(row: &Row) -> serde_json::Result<Vec<u8>> {
     serde_json::to_writer(&mut text, row).map(|()| text)
 }
 
-/// A row whose path another one has, too. Two names that differ only in case would be one file on some file systems.
+/// A row whose path another one has, too. Two names that differ only in case would be one file on
+/// some file systems.
 fn twin(files: &[Row]) -> Option<&Row> {
     let folded = |row: &Row| row.path.to_string().to_lowercase();
-    let is_folded = |row: &Row| row.path.below_root().bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    let is_folded = |row: &Row| {
+        row.path
+            .below_root()
+            .bytes()
+            .all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
+    };
     let mut seen = HashSet::new();
     if !files.is_sorted_by(|one, other| one.path < other.path) {
         return files.iter().find(|row| !seen.insert(folded(row)));
@@ -101,7 +130,9 @@ fn twin(files: &[Row]) -> Option<&Row> {
     // Nearly all are small letters and digits: in this order no two of those are the same.
     files.iter().filter(|row| !is_folded(row)).find(|row| {
         let path = folded(row);
-        let is_known = path.parse().is_ok_and(|path: RelativePath| files.binary_search_by(|row| row.path.cmp(&path)).is_ok());
+        let is_known = path.parse().is_ok_and(|path: RelativePath| {
+            files.binary_search_by(|row| row.path.cmp(&path)).is_ok()
+        });
         // Letters without case are their own small ones.
         let is_another = path != row.path.to_string();
         is_known && is_another || !seen.insert(path)
@@ -118,11 +149,15 @@ impl Head {
     }
 }
 
-/// The rows where they stand one to a line, as this program writes them; none where anything is otherwise, which may be right all the same.
+/// The rows where they stand one to a line, as this program writes them; none where anything is
+/// otherwise, which may be right all the same.
 fn read_lines(mut text: impl BufRead) -> io::Result<Option<Vec<Row>>> {
     let mut line = || {
         let mut line = Vec::with_capacity(USUAL_ROW);
-        text.by_ref().take(LONGEST_ROW).read_until(b'\n', &mut line).map(|_| line)
+        text.by_ref()
+            .take(LONGEST_ROW)
+            .read_until(b'\n', &mut line)
+            .map(|_| line)
     };
     let mut files = Vec::new();
     if line()? != b"[\n" {
@@ -136,8 +171,16 @@ fn read_lines(mut text: impl BufRead) -> io::Result<Option<Vec<Row>>> {
             is_end = !row.ends_with(b",\n");
             lines.push(row);
         }
-        let row = |line: &Vec<u8>| serde_json::from_slice::<Row>(line.strip_suffix(b",\n").or(line.strip_suffix(b"\n")).unwrap_or(line));
-        let Ok(rows) = crew::many(&lines, row) else { return Ok(None) };
+        let row = |line: &Vec<u8>| {
+            serde_json::from_slice::<Row>(
+                line.strip_suffix(b",\n")
+                    .or(line.strip_suffix(b"\n"))
+                    .unwrap_or(line),
+            )
+        };
+        let Ok(rows) = crew::many(&lines, row) else {
+            return Ok(None);
+        };
         files.extend(rows);
         if is_end {
             break;
@@ -149,7 +192,13 @@ fn read_lines(mut text: impl BufRead) -> io::Result<Option<Vec<Row>>> {
 fn read_array(text: impl Read) -> Result<Vec<Row>> {
     let mut rows = serde_json::Deserializer::from_reader(text);
     let files = Vec::<Row>::deserialize(&mut rows).and_then(|files| rows.end().map(|()| files));
-    files.map_err(|error| if error.is_io() { unreadable(error.into()) } else { corrupt(error.to_string()) })
+    files.map_err(|error| {
+        if error.is_io() {
+            unreadable(error.into())
+        } else {
+            corrupt(error.to_string())
+        }
+    })
 }
 
 /// The head, and the offset of the rows.
@@ -187,12 +236,21 @@ fn grow(text: &mut Vec<u8>, source: &dyn ReadAt) -> Result<usize> {
     Ok(count)
 }
 
-/// The text of the head, whose checksum is right, and where the rows begin; none where the text does not reach that far.
+/// The text of the head, whose checksum is right, and where the rows begin; none where the text
+/// does not reach that far.
 fn sealed_head(text: &[u8]) -> Result<Option<(&[u8], u64)>> {
-    let Some(end) = text.windows(HEAD_SEAL.len()).position(|window| window == HEAD_SEAL.as_bytes()) else { return Ok(None) };
+    let Some(end) = text
+        .windows(HEAD_SEAL.len())
+        .position(|window| window == HEAD_SEAL.as_bytes())
+    else {
+        return Ok(None);
+    };
     let (body, seal) = text.split_at(end);
     let digits_end = HEAD_SEAL.len() + HASH_DIGITS;
-    let (Some(digits), Some(rows)) = (seal.get(HEAD_SEAL.len()..digits_end), seal.get(digits_end..digits_end + ROWS.len())) else {
+    let (Some(digits), Some(rows)) = (
+        seal.get(HEAD_SEAL.len()..digits_end),
+        seal.get(digits_end..digits_end + ROWS.len()),
+    ) else {
         return Ok(None);
     };
     if hash(digits) != Some(Blake3Hash::of(body)) || rows != ROWS.as_bytes() {
@@ -204,13 +262,19 @@ fn sealed_head(text: &[u8]) -> Result<Option<(&[u8], u64)>> {
 
 /// A newer format may have its checksums elsewhere.
 fn refuse_newer(text: &[u8]) -> Result<()> {
-    let digits = text.strip_prefix(BEGIN.as_bytes()).ok_or_else(|| corrupt("it does not begin like one"))?;
-    let number = digits.split(|byte| !byte.is_ascii_digit()).next().and_then(|digits| std::str::from_utf8(digits).ok());
+    let digits = text
+        .strip_prefix(BEGIN.as_bytes())
+        .ok_or_else(|| corrupt("it does not begin like one"))?;
+    let number = digits
+        .split(|byte| !byte.is_ascii_digit())
+        .next()
+        .and_then(|digits| std::str::from_utf8(digits).ok());
     match number.and_then(|number| number.parse::<u32>().ok()) {
-        Some(format) if format > FORMAT => {
-            Err(Error::new(Kind::Refused, format!("the manifest has format {format}, this program knows {FORMAT}"))
-                .hint("use the newer kbackup that wrote it"))
-        }
+        Some(format) if format > FORMAT => Err(Error::new(
+            Kind::Refused,
+            format!("the manifest has format {format}, this program knows {FORMAT}"),
+        )
+        .hint("use the newer kbackup that wrote it")),
         Some(_) => Ok(()),
         None => Err(corrupt("it does not say its format")),
     }
@@ -220,9 +284,13 @@ fn refuse_newer(text: &[u8]) -> Result<()> {
 fn check_seal(source: &dyn ReadAt) -> Result<u64> {
     let size = source.size();
     if size > MAX_BYTES {
-        return Err(corrupt(format!("it has {size} bytes, and no manifest has more than {MAX_BYTES}")));
+        return Err(corrupt(format!(
+            "it has {size} bytes, and no manifest has more than {MAX_BYTES}"
+        )));
     }
-    let body = size.checked_sub(SEAL_BYTES as u64).ok_or_else(|| corrupt("it is too short"))?;
+    let body = size
+        .checked_sub(SEAL_BYTES as u64)
+        .ok_or_else(|| corrupt("it is too short"))?;
     let mut seal = [0; SEAL_BYTES];
     source.read_exact_at(body, &mut seal).map_err(unreadable)?;
     let digits = seal
@@ -230,7 +298,11 @@ fn check_seal(source: &dyn ReadAt) -> Result<u64> {
         .and_then(|rest| rest.strip_suffix(END.as_bytes()))
         .ok_or_else(|| corrupt("it has no checksum"))?;
     let mut hasher = blake3::Hasher::new();
-    let mut bytes = Stretch { source, offset: 0, end: body };
+    let mut bytes = Stretch {
+        source,
+        offset: 0,
+        end: body,
+    };
     let mut piece = vec![0; PIECE];
     loop {
         match bytes.read(&mut piece).map_err(unreadable)? {
@@ -238,7 +310,11 @@ fn check_seal(source: &dyn ReadAt) -> Result<u64> {
             count => hasher.update(piece.get(..count).unwrap_or_default()),
         };
     }
-    if hash(digits) == Some(hasher.finalize().into()) { Ok(body) } else { Err(corrupt("its checksum does not fit")) }
+    if hash(digits) == Some(hasher.finalize().into()) {
+        Ok(body)
+    } else {
+        Err(corrupt("its checksum does not fit"))
+    }
 }
 
 fn hash(digits: &[u8]) -> Option<Blake3Hash> {
@@ -279,8 +355,12 @@ struct Stretch<'a> {
 
 impl Read for Stretch<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(buffer) = buffer.get_mut(..left).filter(|buffer| !buffer.is_empty()) else { return Ok(0) };
+        let left = usize::try_from(self.end.saturating_sub(self.offset))
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..left).filter(|buffer| !buffer.is_empty()) else {
+            return Ok(0);
+        };
         match self.source.read_at(self.offset, buffer)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {

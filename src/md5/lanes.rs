@@ -1,6 +1,8 @@
-//! Whole blocks of several streams, side by side: each stream has a lane of the vectors, and every instruction works for all of them.
+//! Whole blocks of several streams, side by side: each stream has a lane of the vectors, and every
+//! instruction works for all of them.
 //!
-//! MD5 is one long chain in which each step waits for the one before; within a stream nothing can be done at once.
+//! MD5 is one long chain in which each step waits for the one before; within a stream nothing can
+//! be done at once.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x64, u32x8, u32x16};
@@ -10,7 +12,8 @@ pub type Block = [u8; 64];
 /// What a stream's blocks have come to so far.
 pub type State = [u32; 4];
 
-/// Streams that fill all lanes. Where a vector register holds fewer, two or four of them are worked on in turns, which fills the processor's pipeline.
+/// Streams that fill all lanes. Where a vector register holds fewer, two or four of them are worked
+/// on in turns, which fills the processor's pipeline.
 pub const LANES: usize = 16;
 
 /// The way blocks are compressed.
@@ -58,9 +61,16 @@ impl Kernel {
             ("sse4.2", level.as_sse4_2().map(Level::Sse4_2)),
         ];
         #[cfg(not(target_arch = "x86_64"))]
-        let levels = [("lanes", (!level.is_fallback() && cfg!(target_endian = "little")).then_some(level))];
-        let lanes = levels.into_iter().filter_map(|(name, level)| Some((name, Self(Way::Lanes(level?)))));
-        std::iter::once(("alone", Self::ALONE)).chain(lanes).collect()
+        let levels = [(
+            "lanes",
+            (!level.is_fallback() && cfg!(target_endian = "little")).then_some(level),
+        )];
+        let lanes = levels
+            .into_iter()
+            .filter_map(|(name, level)| Some((name, Self(Way::Lanes(level?)))));
+        std::iter::once(("alone", Self::ALONE))
+            .chain(lanes)
+            .collect()
     }
 
     /// Streams that it works on at once.
@@ -72,10 +82,12 @@ impl Kernel {
         }
     }
 
-    /// Takes the blocks of all streams into their states. Afterwards the lanes hold no blocks, in any order.
+    /// Takes the blocks of all streams into their states. Afterwards the lanes hold no blocks, in
+    /// any order.
     pub fn compress(self, lanes: &mut [Lane<'_>]) {
         if let Way::Lanes(level) = self.0 {
-            // Streams of about one length share a group, and those that go on when others have ended stand together.
+            // Streams of about one length share a group, and those that go on when others have
+            // ended stand together.
             lanes.sort_by_key(|lane| std::cmp::Reverse(lane.blocks.len()));
             for group in lanes.chunks_mut(LANES) {
                 compress_group(level, group);
@@ -87,12 +99,22 @@ impl Kernel {
     }
 }
 
-/// Takes the blocks of up to [`LANES`] streams, the longest first, until only one stream has any: two are as fast in lanes as alone.
+/// Takes the blocks of up to [`LANES`] streams, the longest first, until only one stream has any:
+/// two are as fast in lanes as alone.
 fn compress_group(level: Level, group: &mut [Lane<'_>]) {
     loop {
-        let live = group.iter().take_while(|lane| !lane.blocks.is_empty()).count();
+        let live = group
+            .iter()
+            .take_while(|lane| !lane.blocks.is_empty())
+            .count();
         let live = group.get_mut(..live).unwrap_or_default();
-        let Some(common) = live.last().map(|lane| lane.blocks.len()).filter(|_| live.len() > 1) else { return };
+        let Some(common) = live
+            .last()
+            .map(|lane| lane.blocks.len())
+            .filter(|_| live.len() > 1)
+        else {
+            return;
+        };
         if live.len() > 8 {
             dispatch!(level, simd => compress_common::<_, u32x16<_>, 16>(simd, live, common));
         } else {
@@ -102,7 +124,11 @@ fn compress_group(level: Level, group: &mut [Lane<'_>]) {
 }
 
 #[inline(always)]
-fn compress_common<S: Simd, V: Words<S, N>, const N: usize>(simd: S, live: &mut [Lane<'_>], common: usize) {
+fn compress_common<S: Simd, V: Words<S, N>, const N: usize>(
+    simd: S,
+    live: &mut [Lane<'_>],
+    common: usize,
+) {
     let mut states = [State::default(); N];
     let mut blocks: [&[Block]; N] = [&[]; N];
     for ((lane, state), blocks) in live.iter_mut().zip(&mut states).zip(&mut blocks) {
@@ -121,7 +147,11 @@ fn compress_common<S: Simd, V: Words<S, N>, const N: usize>(simd: S, live: &mut 
 }
 
 #[inline(always)]
-fn compress_lanes<S: Simd, V: Words<S, N>, const N: usize>(simd: S, states: &mut [State; N], blocks: [&[Block]; N]) {
+fn compress_lanes<S: Simd, V: Words<S, N>, const N: usize>(
+    simd: S,
+    states: &mut [State; N],
+    blocks: [&[Block]; N],
+) {
     let mut mixed = [
         V::of_lanes(simd, states.map(|[a, _, _, _]| a)),
         V::of_lanes(simd, states.map(|[_, b, _, _]| b)),
@@ -132,7 +162,9 @@ fn compress_lanes<S: Simd, V: Words<S, N>, const N: usize>(simd: S, states: &mut
     'blocks: loop {
         let mut next = [&[0; 64]; N];
         for (next, rest) in next.iter_mut().zip(&mut rest) {
-            let Some(block) = rest.next() else { break 'blocks };
+            let Some(block) = rest.next() else {
+                break 'blocks;
+            };
             *next = block;
         }
         mixed = mix(mixed, &V::words(simd, next));
@@ -184,7 +216,10 @@ impl<S: Simd> Words<S, 8> for u32x8<S> {
     #[inline(always)]
     fn words(simd: S, blocks: [&Block; 8]) -> [Self; 16] {
         let rows = blocks.map(|block| load(simd, block).split());
-        let halves = [transposed(rows.map(|(low, _)| low)), transposed(rows.map(|(_, high)| high))];
+        let halves = [
+            transposed(rows.map(|(low, _)| low)),
+            transposed(rows.map(|(_, high)| high)),
+        ];
         let mut words = [Self::splat(simd, 0); 16];
         for (word, found) in words.iter_mut().zip(halves.as_flattened()) {
             *word = *found;
@@ -199,13 +234,20 @@ fn load<S: Simd>(simd: S, block: &Block) -> u32x16<S> {
     bytes.bitcast()
 }
 
-/// Rows become columns: shuffling the first half of the rows into the second moves one bit of a word's row number into its column number.
+/// Rows become columns: shuffling the first half of the rows into the second moves one bit of a
+/// word's row number into its column number.
 #[inline(always)]
 fn transposed<S: Simd, V: SimdInt<S, Element = u32>, const N: usize>(mut rows: [V; N]) -> [V; N] {
     for _ in 0..N.ilog2() {
         let before = rows;
         let (first, second) = before.split_at(N / 2);
-        for ((pair, first), second) in rows.as_chunks_mut::<2>().0.iter_mut().zip(first).zip(second) {
+        for ((pair, first), second) in rows
+            .as_chunks_mut::<2>()
+            .0
+            .iter_mut()
+            .zip(first)
+            .zip(second)
+        {
             *pair = first.interleave(*second).into();
         }
     }

@@ -1,8 +1,9 @@
 //! MD5 of many streams at once, beside their owners' work.
 //!
-//! Within one stream the algorithm runs on one core, at the pace of its slowest chain; with a stream in each lane of a vector the same
-//! time serves sixteen of them. So the pieces of all streams of the process wait in one queue, and whoever must wait for a piece takes as many
-//! as there are lanes and works on them all.
+//! Within one stream the algorithm runs on one core, at the pace of its slowest chain; with a
+//! stream in each lane of a vector the same time serves sixteen of them. So the pieces of all
+//! streams of the process wait in one queue, and whoever must wait for a piece takes as many as
+//! there are lanes and works on them all.
 
 mod lanes;
 
@@ -14,20 +15,23 @@ use std::time::Duration;
 
 pub use lanes::{Block, Kernel, LANES, Lane, State};
 
-/// Bytes that are hashed while their owner uses them too. `as_ref` must not panic: somebody else calls it.
+/// Bytes that are hashed while their owner uses them too. `as_ref` must not panic: somebody else
+/// calls it.
 pub type Piece = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Shorter pieces are hashed where they are handed over: to queue them would cost more.
 const WORTH_QUEUEING: usize = 64 * 1024 + 1;
 
-/// So long a stream waits for others to fill the lanes. Whoever computed its own piece at once would do so alone, piece after piece, and the
-/// others in their turn: no faster than without lanes.
+/// So long a stream waits for others to fill the lanes. Whoever computed its own piece at once
+/// would do so alone, piece after piece, and the others in their turn: no faster than without
+/// lanes.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// The processor is one for the whole process, and so is the queue.
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Kernel::best(), WORTH_QUEUEING));
 
-/// The MD5 of one stream, computed beside its owner's work, in lanes with all other streams of the process.
+/// The MD5 of one stream, computed beside its owner's work, in lanes with all other streams of the
+/// process.
 pub struct Md5 {
     engine: &'static Engine,
     /// As of the last piece that came back.
@@ -47,7 +51,10 @@ impl Default for Md5 {
 
 impl fmt::Debug for Md5 {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Md5").field("away", &self.away).finish_non_exhaustive()
+        formatter
+            .debug_struct("Md5")
+            .field("away", &self.away)
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,11 +66,18 @@ impl Md5 {
     }
 
     fn with(engine: &'static Engine) -> Self {
-        Self { engine, stream: Stream::default(), slot: Arc::default(), away: false, known: false }
+        Self {
+            engine,
+            stream: Stream::default(),
+            slot: Arc::default(),
+            away: false,
+            known: false,
+        }
     }
 
-    /// Hashes the next bytes of the stream: those of the piece that are in the range. Returns at once where the piece before is hashed, else waits
-    /// for it; one piece at most is on its way, and the one before has been let go.
+    /// Hashes the next bytes of the stream: those of the piece that are in the range. Returns at
+    /// once where the piece before is hashed, else waits for it; one piece at most is on its way,
+    /// and the one before has been let go.
     pub fn update(&mut self, piece: &Piece, range: Range<usize>) {
         self.settle();
         let bytes = part(piece, &range);
@@ -72,8 +86,14 @@ impl Md5 {
             return;
         }
         self.away = true;
-        let job = Job { stream: self.stream.clone(), piece: piece.clone(), range, slot: self.slot.clone() };
-        self.engine.submit(job, !std::mem::replace(&mut self.known, true));
+        let job = Job {
+            stream: self.stream.clone(),
+            piece: piece.clone(),
+            range,
+            slot: self.slot.clone(),
+        };
+        self.engine
+            .submit(job, !std::mem::replace(&mut self.known, true));
     }
 
     /// The hash of all pieces.
@@ -113,12 +133,17 @@ struct Stream {
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { state: [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476], length: 0, rest: [0; 64] }
+        Self {
+            state: [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476],
+            length: 0,
+            rest: [0; 64],
+        }
     }
 }
 
 impl Stream {
-    /// Takes the bytes, but leaves the whole blocks among them to the caller, who brings them into the state.
+    /// Takes the bytes, but leaves the whole blocks among them to the caller, who brings them into
+    /// the state.
     fn take<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [Block] {
         let begun = self.begun();
         self.length += bytes.len() as u64;
@@ -183,7 +208,12 @@ struct Job {
 
 impl Job {
     fn hand_back(self) {
-        let Self { stream, piece, slot, .. } = self;
+        let Self {
+            stream,
+            piece,
+            slot,
+            ..
+        } = self;
         // The owner may count on having the piece for itself again.
         drop(piece);
         *lock(&slot.stream) = Some(stream);
@@ -219,17 +249,26 @@ impl Queue {
     }
 
     fn batch(&mut self, lanes: usize) -> Vec<Job> {
-        self.waiting.drain(..self.waiting.len().min(lanes)).collect()
+        self.waiting
+            .drain(..self.waiting.len().min(lanes))
+            .collect()
     }
 
     fn position(&self, slot: &Arc<Slot>) -> Option<usize> {
-        self.waiting.iter().position(|job| Arc::ptr_eq(&job.slot, slot))
+        self.waiting
+            .iter()
+            .position(|job| Arc::ptr_eq(&job.slot, slot))
     }
 }
 
 impl Engine {
     fn new(kernel: Kernel, queued_from: usize) -> Self {
-        Self { kernel, queued_from, queue: Mutex::default(), full: Condvar::new() }
+        Self {
+            kernel,
+            queued_from,
+            queue: Mutex::default(),
+            full: Condvar::new(),
+        }
     }
 
     /// Streams that are worth working on at once.
@@ -248,15 +287,21 @@ impl Engine {
         drop(queue);
         if untended {
             // Without it the owners do all the work, when they come for it.
-            let _ = std::thread::Builder::new().name("md5".into()).spawn(|| self.tend());
+            let _ = std::thread::Builder::new()
+                .name("md5".into())
+                .spawn(|| self.tend());
         }
     }
 
-    /// Ends with the last stream: the next one may belong to a run of another priority, which its thread inherits.
+    /// Ends with the last stream: the next one may belong to a run of another priority, which its
+    /// thread inherits.
     fn tend(&self) {
         loop {
             let idle = |queue: &mut Queue| !queue.is_full(self.lanes()) && queue.streams > 0;
-            let mut queue = self.full.wait_while(lock(&self.queue), idle).unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self
+                .full
+                .wait_while(lock(&self.queue), idle)
+                .unwrap_or_else(PoisonError::into_inner);
             if queue.streams == 0 {
                 queue.tended = false;
                 return;
@@ -267,11 +312,14 @@ impl Engine {
         }
     }
 
-    /// Waits for a stream to come back. If nobody works on it, and no others join it for a while, its owner does: together with whatever else waits.
+    /// Waits for a stream to come back. If nobody works on it, and no others join it for a while,
+    /// its owner does: together with whatever else waits.
     fn result(&self, slot: &Arc<Slot>) -> Stream {
         let full = lock(&self.queue).is_full(self.lanes());
         let patience = if full { Duration::ZERO } else { PATIENCE };
-        let back = slot.back.wait_timeout_while(lock(&slot.stream), patience, |stream| stream.is_none());
+        let back = slot
+            .back
+            .wait_timeout_while(lock(&slot.stream), patience, |stream| stream.is_none());
         let (mut stream, _) = back.unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = stream.take() {
             return stream;
@@ -288,7 +336,12 @@ impl Engine {
         loop {
             match stream.take() {
                 Some(stream) => return stream,
-                None => stream = slot.back.wait(stream).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    stream = slot
+                        .back
+                        .wait(stream)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
             }
         }
     }
@@ -298,7 +351,10 @@ impl Engine {
             .iter_mut()
             .map(|job| {
                 let blocks = job.stream.take(part(&job.piece, &job.range));
-                Lane { state: &mut job.stream.state, blocks }
+                Lane {
+                    state: &mut job.stream.state,
+                    blocks,
+                }
             })
             .collect();
         self.kernel.compress(&mut lanes);
@@ -309,7 +365,9 @@ impl Engine {
     fn forget(&self, slot: &Arc<Slot>) {
         let mut queue = lock(&self.queue);
         queue.streams -= 1;
-        let unwanted = queue.position(slot).and_then(|own| queue.waiting.remove(own));
+        let unwanted = queue
+            .position(slot)
+            .and_then(|own| queue.waiting.remove(own));
         if queue.streams == 0 || queue.is_full(self.lanes()) {
             self.full.notify_one();
         }
@@ -340,11 +398,18 @@ mod tests {
     }
 
     fn engines() -> Vec<(&'static str, &'static Engine)> {
-        Kernel::all().into_iter().map(|(name, kernel)| (name, engine(kernel))).collect()
+        Kernel::all()
+            .into_iter()
+            .map(|(name, kernel)| (name, engine(kernel)))
+            .collect()
     }
 
     fn bytes(length: usize, seed: usize) -> Arc<Vec<u8>> {
-        Arc::new((0..length).map(|index| u8::try_from((index * 31 + index / 251 + seed * 17) % 256).unwrap()).collect())
+        Arc::new(
+            (0..length)
+                .map(|index| u8::try_from((index * 31 + index / 251 + seed * 17) % 256).unwrap())
+                .collect(),
+        )
     }
 
     fn expected(bytes: &[u8]) -> [u8; 16] {
@@ -359,13 +424,19 @@ mod tests {
             ("a", "0cc175b9c0f1b6a831c399e269772661"),
             ("abc", "900150983cd24fb0d6963f7d28e17f72"),
             ("message digest", "f96b697d7cb7938d525a2f31aaf161d0"),
-            ("12345678901234567890123456789012345678901234567890123456789012345678901234567890", "57edf4a22be3c955ac49da2e2107b67a"),
+            (
+                "12345678901234567890123456789012345678901234567890123456789012345678901234567890",
+                "57edf4a22be3c955ac49da2e2107b67a",
+            ),
         ];
         for (text, hash) in known {
             let mut md5 = Md5::new();
             let piece: Piece = Arc::new(text.as_bytes());
             md5.update(&piece, 0..text.len());
-            assert_eq!(md5.finish().map(|byte| format!("{byte:02x}")).concat(), hash);
+            assert_eq!(
+                md5.finish().map(|byte| format!("{byte:02x}")).concat(),
+                hash
+            );
         }
     }
 
@@ -427,7 +498,14 @@ mod tests {
         assert_eq!(lock(&engine.queue).waiting.len(), 1);
         drop(md5);
         let queue = lock(&engine.queue);
-        assert_eq!((queue.waiting.len(), queue.streams, Arc::strong_count(&whole)), (0, 0, 2));
+        assert_eq!(
+            (
+                queue.waiting.len(),
+                queue.streams,
+                Arc::strong_count(&whole)
+            ),
+            (0, 0, 2)
+        );
     }
 
     #[test]
@@ -437,7 +515,9 @@ mod tests {
         let piece: Piece = whole.clone();
         let mut streams: Vec<Md5> = (0..LANES + 3).map(|_| Md5::with(engine)).collect();
         for range in [0..QUEUED_FROM, QUEUED_FROM..QUEUED_FROM * 2] {
-            streams.iter_mut().for_each(|md5| md5.update(&piece, range.clone()));
+            streams
+                .iter_mut()
+                .for_each(|md5| md5.update(&piece, range.clone()));
         }
         for md5 in streams {
             assert_eq!(md5.finish(), expected(&whole));

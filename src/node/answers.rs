@@ -81,7 +81,10 @@ impl Info {
     /// The server's version; none where it is no version at all.
     #[must_use]
     pub fn version(&self) -> Option<ServerVersion> {
-        self.db_version.as_deref().or(self.es_version.as_deref()).and_then(ServerVersion::parse)
+        self.db_version
+            .as_deref()
+            .or(self.es_version.as_deref())
+            .and_then(ServerVersion::parse)
     }
 
     /// The node asks nobody for a password (http-api §0.3).
@@ -105,7 +108,10 @@ impl Gossip {
     /// The member that answered.
     #[must_use]
     pub fn me(&self) -> Option<&Member> {
-        self.members.iter().find(|member| member.http_end_point_ip == self.server_ip && member.http_end_point_port == self.server_port)
+        self.members.iter().find(|member| {
+            member.http_end_point_ip == self.server_ip
+                && member.http_end_point_port == self.server_port
+        })
     }
 
     /// The advertised `host:port` of the member that answered.
@@ -170,10 +176,15 @@ impl Member {
 }
 
 fn endpoint(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
-/// `GET /info/options`: the node's configuration, by option name without regard to case. Plugins' options are not in it (http-api §3.6).
+/// `GET /info/options`: the node's configuration, by option name without regard to case. Plugins'
+/// options are not in it (http-api §3.6).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options(BTreeMap<String, String>);
 
@@ -185,25 +196,34 @@ pub(super) struct OptionRow {
 
 impl Options {
     pub(super) fn from_rows(rows: Vec<OptionRow>) -> Self {
-        Self(rows.into_iter().map(|row| (row.name.to_lowercase(), row.value.unwrap_or_default())).collect())
+        Self(
+            rows.into_iter()
+                .map(|row| (row.name.to_lowercase(), row.value.unwrap_or_default()))
+                .collect(),
+        )
     }
 
     /// The value of an option; none where the server has no such option, or it is empty.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0.get(&name.to_lowercase()).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(&name.to_lowercase())
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// Whether a switch is on.
     #[must_use]
     pub fn is_on(&self, name: &str) -> bool {
-        self.value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        self.value(name)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     /// How many members the cluster should have.
     #[must_use]
     pub fn cluster_size(&self) -> Option<u32> {
-        self.value("ClusterSize").and_then(|value| value.parse().ok())
+        self.value("ClusterSize")
+            .and_then(|value| value.parse().ok())
     }
 }
 
@@ -267,7 +287,8 @@ pub enum Start {
 /// How much of a scavenge to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// Only what an earlier one left unfinished. Servers before 22.10 must never be asked for this (O43).
+    /// Only what an earlier one left unfinished. Servers before 22.10 must never be asked for this
+    /// (O43).
     Unfinished,
     /// Everything.
     Whole,
@@ -318,14 +339,19 @@ impl FeedEntry {
             "$scavengeCompleted" => Some(data.result.unwrap_or_default()),
             _ => return None,
         };
-        Some(ScavengeEvent { scavenge: data.scavenge_id, endpoint: data.node_endpoint, result })
+        Some(ScavengeEvent {
+            scavenge: data.scavenge_id,
+            endpoint: data.node_endpoint,
+            result,
+        })
     }
 }
 
 /// Where auto-scavenge stands (http-api §2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AutoScavenge {
-    /// Not installed, switched off, without a licence, or crashed: it runs no scavenge (http-api §2.1).
+    /// Not installed, switched off, without a licence, or crashed: it runs no scavenge (http-api
+    /// §2.1).
     Absent,
     /// No schedule is set.
     NotConfigured,

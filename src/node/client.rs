@@ -1,14 +1,19 @@
-//! One HTTP/1.1 conversation after another with a node's admin API. The only place where asynchronous code runs for the core.
+//! One HTTP/1.1 conversation after another with a node's admin API. The only place where
+//! asynchronous code runs for the core.
 //!
-//! Each question has its own connection: the rare questions do not make up for a kept one, and a load balancer that sends questions to different nodes shows
-//! itself early. Redirects are never followed, proxies of the environment never used, and credentials never leave for another host.
+//! Each question has its own connection: the rare questions do not make up for a kept one, and a
+//! load balancer that sends questions to different nodes shows itself early. Redirects are never
+//! followed, proxies of the environment never used, and credentials never leave for another host.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
+    WWW_AUTHENTICATE,
+};
 use reqwest::{Method, StatusCode, Url};
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
@@ -16,8 +21,8 @@ use tokio::runtime::Runtime;
 
 use super::answers::{Feed, OptionRow};
 use super::{
-    AutoScavenge, Connection, Credentials, Current, Extent, Gossip, Info, LastScavenge, Options, Process, Resume, ScavengeEvent, Start,
-    Stop,
+    AutoScavenge, Connection, Credentials, Current, Extent, Gossip, Info, LastScavenge, Options,
+    Process, Resume, ScavengeEvent, Start, Stop,
 };
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
@@ -44,19 +49,28 @@ impl<'a> Patience<'a> {
     /// As long as the connection's limits say, but not beyond an interruption of `run`.
     #[must_use]
     pub const fn of(run: &'a Run) -> Self {
-        Self { run: Some(run), total: None }
+        Self {
+            run: Some(run),
+            total: None,
+        }
     }
 
     /// At most `total`, even when the run was interrupted: for giving back what was taken.
     #[must_use]
     pub const fn regardless(total: Duration) -> Self {
-        Self { run: None, total: Some(total) }
+        Self {
+            run: None,
+            total: Some(total),
+        }
     }
 
     /// At most `total` for all attempts together.
     #[must_use]
     pub const fn within(self, total: Duration) -> Self {
-        Self { total: Some(total), ..self }
+        Self {
+            total: Some(total),
+            ..self
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -89,11 +103,14 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
     }
 }
 
-/// A runtime that is left behind without waiting: a name server that does not answer must not delay an interruption.
+/// A runtime that is left behind without waiting: a name server that does not answer must not delay
+/// an interruption.
 struct Background(Option<Runtime>);
 
 impl Drop for Background {
@@ -117,11 +134,23 @@ struct Question<'a> {
 
 impl<'a> Question<'a> {
     const fn get(path: &'a str) -> Self {
-        Self { method: Method::GET, path, repeatable: true, authorized: true, answers: &[] }
+        Self {
+            method: Method::GET,
+            path,
+            repeatable: true,
+            authorized: true,
+            answers: &[],
+        }
     }
 
     const fn once(method: Method, path: &'a str) -> Self {
-        Self { method, path, repeatable: false, authorized: true, answers: &[] }
+        Self {
+            method,
+            path,
+            repeatable: false,
+            authorized: true,
+            answers: &[],
+        }
     }
 }
 
@@ -147,13 +176,16 @@ impl Client {
     /// Prepares the conversation; nothing is sent yet.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a URL that is none or holds credentials, and for certificate files that cannot be read.
+    /// [`Kind::Usage`] for a URL that is none or holds credentials, and for certificate files that
+    /// cannot be read.
     pub fn new(connection: &Connection) -> Result<Self> {
         let base = connection.base()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Error::new(Kind::Failed, "cannot prepare the network").because(error))?;
+            .map_err(|error| {
+                Error::new(Kind::Failed, "cannot prepare the network").because(error)
+            })?;
         let mut builder = reqwest::Client::builder()
             .http1_only()
             .no_proxy()
@@ -174,24 +206,45 @@ impl Client {
         if let Some(socket) = &connection.unix_socket {
             builder = builder.unix_socket(socket.as_path());
         } else if let Some(name) = &connection.server_name {
-            let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            target.set_host(Some(name)).map_err(|error| usage("the server name is no DNS name").because(error))?;
+            let host = base
+                .host_str()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned();
+            target
+                .set_host(Some(name))
+                .map_err(|error| usage("the server name is no DNS name").because(error))?;
             if target.domain().is_none() {
                 return Err(usage("the server name is no DNS name"));
             }
             builder = builder.dns_resolver(Arc::new(Always { host }));
         }
-        let http = builder.build().map_err(|error| usage("the TLS settings cannot be used").because(error.without_url()))?;
-        connection.credentials.as_ref().map_or(Ok(()), check_sendable)?;
-        Ok(Self { http, runtime: Arc::new(Background(Some(runtime))), base: target, connection: Arc::new(connection.clone()) })
+        let http = builder.build().map_err(|error| {
+            usage("the TLS settings cannot be used").because(error.without_url())
+        })?;
+        connection
+            .credentials
+            .as_ref()
+            .map_or(Ok(()), check_sendable)?;
+        Ok(Self {
+            http,
+            runtime: Arc::new(Background(Some(runtime))),
+            base: target,
+            connection: Arc::new(connection.clone()),
+        })
     }
 
-    /// The same node's neighbour at an endpoint that gossip named. It is asked without credentials: they are meant for this node alone.
+    /// The same node's neighbour at an endpoint that gossip named. It is asked without credentials:
+    /// they are meant for this node alone.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub(super) fn neighbour(&self, endpoint: &str) -> Result<Self> {
-        let scheme = if self.connection.unix_socket.is_some() { "http" } else { self.base.scheme() };
+        let scheme = if self.connection.unix_socket.is_some() {
+            "http"
+        } else {
+            self.base.scheme()
+        };
         let connection = Connection {
             url: format!("{scheme}://{endpoint}"),
             credentials: None,
@@ -220,12 +273,14 @@ impl Client {
     /// Version and state.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] where no answer comes in time, [`Kind::Failed`] where the answer makes no sense; so do all calls below.
+    /// [`Kind::Unreachable`] where no answer comes in time, [`Kind::Failed`] where the answer makes
+    /// no sense; so do all calls below.
     pub fn info(&self, patience: Patience<'_>) -> Result<Info> {
         self.read("/info", patience)
     }
 
-    /// The cluster as this member sees it; none where the node does not tell (`DisableGossipOnHttp`).
+    /// The cluster as this member sees it; none where the node does not tell
+    /// (`DisableGossipOnHttp`).
     ///
     /// # Errors
     /// As [`Self::info`], and [`Kind::Denied`].
@@ -238,7 +293,8 @@ impl Client {
     /// # Errors
     /// As [`Self::gossip`].
     pub fn options(&self, patience: Patience<'_>) -> Result<Options> {
-        self.read::<Vec<OptionRow>>("/info/options", patience).map(Options::from_rows)
+        self.read::<Vec<OptionRow>>("/info/options", patience)
+            .map(Options::from_rows)
     }
 
     /// Whether the node calls itself ready (O47).
@@ -262,7 +318,8 @@ impl Client {
         self.read_if_there("/stats/proc", patience)
     }
 
-    /// The flushed end of the log, at most a second old (`es.checksum`); none where the node does not tell.
+    /// The flushed end of the log, at most a second old (`es.checksum`); none where the node does
+    /// not tell.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -271,7 +328,9 @@ impl Client {
         struct Database {
             checksum: i64,
         }
-        Ok(self.read_if_there::<Database>("/stats/es", patience)?.and_then(|database| LogPosition::from_signed(database.checksum)))
+        Ok(self
+            .read_if_there::<Database>("/stats/es", patience)?
+            .and_then(|database| LogPosition::from_signed(database.checksum)))
     }
 
     /// Whether the credentials are taken; their roles show only at the calls that need them.
@@ -280,7 +339,11 @@ impl Client {
     /// As [`Self::info`]; [`Kind::Denied`] where they are not.
     pub fn check_login(&self, patience: Patience<'_>) -> Result<()> {
         let reply = self.ask(&Question::get("/admin/login"), patience)?;
-        if reply.status == StatusCode::NOT_FOUND { Ok(()) } else { self.success(&reply) }
+        if reply.status == StatusCode::NOT_FOUND {
+            Ok(())
+        } else {
+            self.success(&reply)
+        }
     }
 
     /// The scavenge that runs on this node.
@@ -301,47 +364,71 @@ impl Client {
                 self.success(&reply)?;
                 let body: Body = reply.json()?;
                 reply.plausible(&body.scavenge_id)?;
-                Ok(if body.scavenge_id.is_empty() { Current::Idle } else { Current::Running(body.scavenge_id) })
+                Ok(if body.scavenge_id.is_empty() {
+                    Current::Idle
+                } else {
+                    Current::Running(body.scavenge_id)
+                })
             }
         }
     }
 
     /// The scavenge that runs on a node too old for [`Self::current_scavenge`].
     ///
-    /// Servers up to 22.10 answer the wish to stop an unknown scavenge by the id of the one that runs (O43); nothing is stopped by it. The source of 20.10
-    /// to 22.6 (`StorageScavenger`) shows that no id means that none runs.
+    /// Servers up to 22.10 answer the wish to stop an unknown scavenge by the id of the one that
+    /// runs (O43); nothing is stopped by it. The source of 20.10 to 22.6 (`StorageScavenger`) shows
+    /// that no id means that none runs.
     ///
     /// # Errors
     /// As [`Self::gossip`].
     pub fn current_scavenge_of_old_server(&self, patience: Patience<'_>) -> Result<Current> {
         let path = format!("/admin/scavenge/{NO_SCAVENGE}");
         // It stops nothing, so that it can be asked again.
-        let reply = self.ask(&Question { repeatable: true, ..Question::once(Method::DELETE, &path) }, patience)?;
+        let reply = self.ask(
+            &Question {
+                repeatable: true,
+                ..Question::once(Method::DELETE, &path)
+            },
+            patience,
+        )?;
         if reply.status != StatusCode::NOT_FOUND {
             self.success(&reply)?;
             return Err(reply.nonsense("it stopped a scavenge that does not exist"));
         }
-        Ok(reply.named_scavenge().map_or(Current::Idle, Current::Running))
+        Ok(reply
+            .named_scavenge()
+            .map_or(Current::Idle, Current::Running))
     }
 
-    /// The last scavenge since the process started; none where the server cannot be asked (before 24.10).
+    /// The last scavenge since the process started; none where the server cannot be asked (before
+    /// 24.10).
     ///
     /// # Errors
     /// As [`Self::gossip`].
     pub fn last_scavenge(&self, patience: Patience<'_>) -> Result<Option<LastScavenge>> {
         let reply = self.ask(&Question::get("/admin/scavenge/last"), patience)?;
-        if matches!(reply.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND) {
+        if matches!(
+            reply.status,
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND
+        ) {
             return Ok(None);
         }
         self.success(&reply)?;
         reply.json().map(Some)
     }
 
-    /// Asks to start a scavenge. Never repeated: an answer that does not come may still mean that it runs.
+    /// Asks to start a scavenge. Never repeated: an answer that does not come may still mean that
+    /// it runs.
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn start_scavenge(&self, extent: Extent, threads: u32, throttle_percent: u32, patience: Patience<'_>) -> Result<Start> {
+    pub fn start_scavenge(
+        &self,
+        extent: Extent,
+        threads: u32,
+        throttle_percent: u32,
+        patience: Patience<'_>,
+    ) -> Result<Start> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Body {
@@ -349,12 +436,21 @@ impl Client {
         }
         let path = match extent {
             // The node refuses a throttle with more than one thread (http-api §1.4).
-            Extent::Unfinished if threads > 1 => format!("/admin/scavenge?syncOnly=true&threads={threads}"),
-            Extent::Unfinished => format!("/admin/scavenge?syncOnly=true&threads=1&throttlePercent={throttle_percent}"),
+            Extent::Unfinished if threads > 1 => {
+                format!("/admin/scavenge?syncOnly=true&threads={threads}")
+            }
+            Extent::Unfinished => format!(
+                "/admin/scavenge?syncOnly=true&threads=1&throttlePercent={throttle_percent}"
+            ),
             Extent::Whole => format!("/admin/scavenge?threads={threads}"),
         };
-        let question = Question { answers: &[StatusCode::REQUEST_TIMEOUT], ..Question::once(Method::POST, &path) };
-        let Some(reply) = self.ask_once(&question, patience)? else { return Ok(Start::NoAnswer) };
+        let question = Question {
+            answers: &[StatusCode::REQUEST_TIMEOUT],
+            ..Question::once(Method::POST, &path)
+        };
+        let Some(reply) = self.ask_once(&question, patience)? else {
+            return Ok(Start::NoAnswer);
+        };
         match reply.status {
             StatusCode::REQUEST_TIMEOUT => Ok(Start::NoAnswer),
             StatusCode::BAD_REQUEST => {
@@ -370,22 +466,35 @@ impl Client {
             _ => {
                 self.success(&reply)?;
                 let body: Body = reply.json()?;
-                let id = body.scavenge_id.ok_or_else(|| reply.nonsense("it names no scavenge"))?;
+                let id = body
+                    .scavenge_id
+                    .ok_or_else(|| reply.nonsense("it names no scavenge"))?;
                 reply.plausible(&id)?;
                 Ok(Start::Started(id))
             }
         }
     }
 
-    /// Asks to stop a scavenge by its id, so that a load balancer's other node is not harmed. No answer is normal (O41): poll the current one afterwards.
+    /// Asks to stop a scavenge by its id, so that a load balancer's other node is not harmed. No
+    /// answer is normal (O41): poll the current one afterwards.
     ///
     /// # Errors
     /// As [`Self::gossip`].
     pub fn stop_scavenge(&self, scavenge: &str, patience: Patience<'_>) -> Result<Stop> {
-        let path =
-            format!("/admin/scavenge/{}", scavenge.replace(|character: char| !character.is_ascii_alphanumeric() && character != '-', ""));
-        let question = Question { answers: &[StatusCode::REQUEST_TIMEOUT], ..Question::once(Method::DELETE, &path) };
-        let Some(reply) = self.ask_once(&question, patience)? else { return Ok(Stop::NoAnswer) };
+        let path = format!(
+            "/admin/scavenge/{}",
+            scavenge.replace(
+                |character: char| !character.is_ascii_alphanumeric() && character != '-',
+                ""
+            )
+        );
+        let question = Question {
+            answers: &[StatusCode::REQUEST_TIMEOUT],
+            ..Question::once(Method::DELETE, &path)
+        };
+        let Some(reply) = self.ask_once(&question, patience)? else {
+            return Ok(Stop::NoAnswer);
+        };
         match reply.status {
             StatusCode::REQUEST_TIMEOUT => Ok(Stop::NoAnswer),
             StatusCode::NOT_FOUND => Ok(Stop::NotRunning(reply.named_scavenge())),
@@ -393,13 +502,21 @@ impl Client {
         }
     }
 
-    /// The newest entries of the log's stream of scavenges, newest first; none where there is no such stream. Best effort: a node writes them through its leader.
+    /// The newest entries of the log's stream of scavenges, newest first; none where there is no
+    /// such stream. Best effort: a node writes them through its leader.
     ///
     /// # Errors
     /// As [`Self::gossip`].
     pub fn scavenge_events(&self, patience: Patience<'_>) -> Result<Vec<ScavengeEvent>> {
         let feed: Option<Feed> = self.read_if_there("/streams/$scavenges?embed=body", patience)?;
-        Ok(feed.map(|feed| feed.entries.iter().filter_map(super::answers::FeedEntry::scavenge_event).collect()).unwrap_or_default())
+        Ok(feed
+            .map(|feed| {
+                feed.entries
+                    .iter()
+                    .filter_map(super::answers::FeedEntry::scavenge_event)
+                    .collect()
+            })
+            .unwrap_or_default())
     }
 
     /// Where auto-scavenge stands in the cluster.
@@ -415,16 +532,30 @@ impl Client {
         struct Status {
             state: String,
         }
-        // Without a licence all but `enabled` answer 503, as if they were not ready (http-api §2.1).
-        if !self.read_if_there::<Enabled>("/auto-scavenge/enabled", patience)?.is_some_and(|answer| answer.enabled) {
+        // Without a licence all but `enabled` answer 503, as if they were not ready (http-api
+        // §2.1).
+        if !self
+            .read_if_there::<Enabled>("/auto-scavenge/enabled", patience)?
+            .is_some_and(|answer| answer.enabled)
+        {
             return Ok(AutoScavenge::Absent);
         }
-        let question = Question { answers: &[StatusCode::SERVICE_UNAVAILABLE], ..Question::get("/auto-scavenge/status") };
+        let question = Question {
+            answers: &[StatusCode::SERVICE_UNAVAILABLE],
+            ..Question::get("/auto-scavenge/status")
+        };
         let reply = self.ask(&question, patience)?;
         // A plugin that crashed says so by these words (http-api §2.1); other errors pass.
         let crashed = reply.status == StatusCode::INTERNAL_SERVER_ERROR
-            && ["no longer running", "errored"].iter().any(|words| reply.detail().contains(words));
-        if crashed || matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE) {
+            && ["no longer running", "errored"]
+                .iter()
+                .any(|words| reply.detail().contains(words));
+        if crashed
+            || matches!(
+                reply.status,
+                StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE
+            )
+        {
             return Ok(AutoScavenge::Absent);
         }
         self.success(&reply)?;
@@ -438,7 +569,10 @@ impl Client {
     /// As [`Self::gossip`].
     pub fn pause_auto_scavenge(&self, patience: Patience<'_>) -> Result<()> {
         // Pausing twice is as pausing once (http-api §2.3).
-        let question = Question { repeatable: true, ..Question::once(Method::POST, "/auto-scavenge/pause") };
+        let question = Question {
+            repeatable: true,
+            ..Question::once(Method::POST, "/auto-scavenge/pause")
+        };
         let reply = self.ask(&question, patience)?;
         self.success(&reply)
     }
@@ -448,7 +582,10 @@ impl Client {
     /// # Errors
     /// As [`Self::gossip`].
     pub fn resume_auto_scavenge(&self, patience: Patience<'_>) -> Result<Resume> {
-        let question = Question { repeatable: true, ..Question::once(Method::POST, "/auto-scavenge/resume") };
+        let question = Question {
+            repeatable: true,
+            ..Question::once(Method::POST, "/auto-scavenge/resume")
+        };
         let reply = self.ask(&question, patience)?;
         if reply.status == StatusCode::BAD_REQUEST && reply.text().contains("currently pausing") {
             return Ok(Resume::StillPausing);
@@ -456,7 +593,8 @@ impl Client {
         self.success(&reply).map(|()| Resume::Accepted)
     }
 
-    /// What stands under a path, as JSON. Also for what is no node's admin API, and is asked in the same way: an agent's status.
+    /// What stands under a path, as JSON. Also for what is no node's admin API, and is asked in the
+    /// same way: an agent's status.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -466,7 +604,11 @@ impl Client {
         reply.json()
     }
 
-    fn read_if_there<T: DeserializeOwned>(&self, path: &str, patience: Patience<'_>) -> Result<Option<T>> {
+    fn read_if_there<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Patience<'_>,
+    ) -> Result<Option<T>> {
         let reply = self.ask(&Question::get(path), patience)?;
         if reply.status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -485,7 +627,8 @@ impl Client {
     }
 
     fn ask(&self, question: &Question<'_>, patience: Patience<'_>) -> Result<Reply> {
-        self.attempts(question, patience).map_err(|silence| self.silent(question, silence))
+        self.attempts(question, patience)
+            .map_err(|silence| self.silent(question, silence))
     }
 
     /// Asks until an answer comes, the limit is over, or asking again could do harm.
@@ -494,12 +637,19 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         loop {
             patience.check().map_err(Silence::Interrupted)?;
-            let left = end.saturating_duration_since(Instant::now()).max(FIRST_PAUSE);
-            let silence = match self.attempt(question, patience, left.min(self.connection.limits.answer)) {
-                Ok(reply) if is_busy(reply.status) && !question.answers.contains(&reply.status) => Silence::Busy(reply.status),
-                Ok(reply) => return Ok(reply),
-                Err(silence) => silence,
-            };
+            let left = end
+                .saturating_duration_since(Instant::now())
+                .max(FIRST_PAUSE);
+            let silence =
+                match self.attempt(question, patience, left.min(self.connection.limits.answer)) {
+                    Ok(reply)
+                        if is_busy(reply.status) && !question.answers.contains(&reply.status) =>
+                    {
+                        Silence::Busy(reply.status)
+                    }
+                    Ok(reply) => return Ok(reply),
+                    Err(silence) => silence,
+                };
             let again = match &silence {
                 Silence::Interrupted(_) | Silence::TooLong => false,
                 // A busy answer says that nothing was done; silence does not.
@@ -514,8 +664,15 @@ impl Client {
         }
     }
 
-    fn attempt(&self, question: &Question<'_>, patience: Patience<'_>, limit: Duration) -> Result<Reply, Silence> {
-        let Some(runtime) = &self.runtime.0 else { return Err(Silence::TooLate) };
+    fn attempt(
+        &self,
+        question: &Question<'_>,
+        patience: Patience<'_>,
+        limit: Duration,
+    ) -> Result<Reply, Silence> {
+        let Some(runtime) = &self.runtime.0 else {
+            return Err(Silence::TooLate);
+        };
         let conversation = tokio_timeout(limit, self.converse(question));
         match patience.run {
             None => runtime.block_on(conversation),
@@ -533,24 +690,37 @@ impl Client {
     }
 
     async fn converse(&self, question: &Question<'_>) -> Result<Reply, Silence> {
-        let url = self.base.join(question.path).unwrap_or_else(|_| self.base.clone());
-        let mut request =
-            self.http.request(question.method.clone(), url).header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "identity");
+        let url = self
+            .base
+            .join(question.path)
+            .unwrap_or_else(|_| self.base.clone());
+        let mut request = self
+            .http
+            .request(question.method.clone(), url)
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity");
         if question.method != Method::GET {
             request = request.header(CONTENT_LENGTH, "0");
         }
-        // Keeps the plugins from sending a browser's redirect where they mean "forbidden" (http-api §2.2).
+        // Keeps the plugins from sending a browser's redirect where they mean "forbidden" (http-api
+        // §2.2).
         request = request.header("X-Requested-With", "XMLHttpRequest");
         if question.authorized {
             request = match &self.connection.credentials {
-                Some(Credentials::Basic { user, password }) => request.basic_auth(user, Some(password.expose_secret())),
+                Some(Credentials::Basic { user, password }) => {
+                    request.basic_auth(user, Some(password.expose_secret()))
+                }
                 Some(Credentials::Bearer(token)) => request.bearer_auth(token.expose_secret()),
                 None => request,
             };
         }
         let classify = |error: reqwest::Error| {
             let error = error.without_url();
-            if error.is_connect() { Silence::Connect(error) } else { Silence::Broken(error) }
+            if error.is_connect() {
+                Silence::Connect(error)
+            } else {
+                Silence::Broken(error)
+            }
         };
         let mut response = request.send().await.map_err(classify)?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -561,7 +731,12 @@ impl Client {
             }
             body.extend_from_slice(&piece);
         }
-        Ok(Reply { status, headers, body, place: format!("{}{}", self.place(), question.path) })
+        Ok(Reply {
+            status,
+            headers,
+            body,
+            place: format!("{}{}", self.place(), question.path),
+        })
     }
 
     fn silent(&self, question: &Question<'_>, silence: Silence) -> Error {
@@ -599,7 +774,8 @@ impl Client {
         let denied = |what: &str| Error::new(Kind::Denied, what).on(&reply.place);
         let shown = self.connection.credentials.is_some();
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            let rejected = reply.headers.contains_key(WWW_AUTHENTICATE) && status == StatusCode::UNAUTHORIZED;
+            let rejected =
+                reply.headers.contains_key(WWW_AUTHENTICATE) && status == StatusCode::UNAUTHORIZED;
             return Err(match (shown, rejected) {
                 (false, _) => denied("the node wants to know who asks")
                     .hint("give a user of the database (the user `ops` suffices) and its password, or a token"),
@@ -614,13 +790,22 @@ impl Client {
         if status.is_redirection() {
             return Err(self.redirected(reply));
         }
-        Err(Error::new(Kind::Failed, format!("the node answers {status}")).on(&reply.place).because(reply.detail()))
+        Err(
+            Error::new(Kind::Failed, format!("the node answers {status}"))
+                .on(&reply.place)
+                .because(reply.detail()),
+        )
     }
 
     fn redirected(&self, reply: &Reply) -> Error {
-        let target = reply.headers.get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|value| self.base.join(value).ok());
+        let target = reply
+            .headers
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| self.base.join(value).ok());
         let Some(target) = target else {
-            return Error::new(Kind::Failed, "the answer is a redirect to nowhere").on(&reply.place);
+            return Error::new(Kind::Failed, "the answer is a redirect to nowhere")
+                .on(&reply.place);
         };
         if target.origin() == self.base.origin() && target.path().starts_with("/ui/") {
             // The plugins' way to say 401 and 403 (http-api §2.2).
@@ -629,10 +814,18 @@ impl Client {
                 .hint("kbackup needs the role `$ops` or `$admins`; the user `ops` suffices");
         }
         let host = target.host_str().unwrap_or("?");
-        let host = target.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        Error::new(Kind::Refused, format!("the answer is a redirect to {}://{host}, which is not followed", target.scheme()))
-            .on(&reply.place)
-            .hint("give the node's own address; a backup must not end up talking to another node")
+        let host = target
+            .port_or_known_default()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Error::new(
+            Kind::Refused,
+            format!(
+                "the answer is a redirect to {}://{host}, which is not followed",
+                target.scheme()
+            ),
+        )
+        .on(&reply.place)
+        .hint("give the node's own address; a backup must not end up talking to another node")
     }
 }
 
@@ -642,29 +835,47 @@ impl Reply {
     }
 
     fn nonsense(&self, why: impl Into<String>) -> Error {
-        let kind = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
-        Error::new(Kind::Failed, format!("the answer makes no sense ({}, {kind})", self.status))
-            .on(&self.place)
-            .because(why.into())
-            .hint("is this URL the HTTP side of a KurrentDB or EventStoreDB node?")
+        let kind = self
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("no content type");
+        Error::new(
+            Kind::Failed,
+            format!("the answer makes no sense ({}, {kind})", self.status),
+        )
+        .on(&self.place)
+        .because(why.into())
+        .hint("is this URL the HTTP side of a KurrentDB or EventStoreDB node?")
     }
 
-    /// The id in the answer to a DELETE, a JSON string; none where it is empty, or another text (http-api §1.5).
+    /// The id in the answer to a DELETE, a JSON string; none where it is empty, or another text
+    /// (http-api §1.5).
     fn named_scavenge(&self) -> Option<String> {
-        serde_json::from_slice::<Option<String>>(&self.body).ok().flatten().filter(|id| !id.is_empty() && self.plausible(id).is_ok())
+        serde_json::from_slice::<Option<String>>(&self.body)
+            .ok()
+            .flatten()
+            .filter(|id| !id.is_empty() && self.plausible(id).is_ok())
     }
 
-    /// An id is written down before its scavenge is stopped, and has to be read again: it is no text of any length.
+    /// An id is written down before its scavenge is stopped, and has to be read again: it is no
+    /// text of any length.
     fn plausible(&self, id: &str) -> Result<()> {
         const LONGEST: usize = 200;
         if id.len() <= LONGEST && !id.chars().any(char::is_control) {
             return Ok(());
         }
-        Err(self.nonsense(format!("the id of a scavenge has {} bytes, or is no text", id.len())))
+        Err(self.nonsense(format!(
+            "the id of a scavenge has {} bytes, or is no text",
+            id.len()
+        )))
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).trim().trim_matches('"').to_owned()
+        String::from_utf8_lossy(&self.body)
+            .trim()
+            .trim_matches('"')
+            .to_owned()
     }
 
     /// The first words of the body, or the reason in a problem document.
@@ -673,18 +884,35 @@ impl Reply {
         struct Problem {
             detail: String,
         }
-        let text = serde_json::from_slice::<Problem>(&self.body).map_or_else(|_| self.text(), |problem| problem.detail);
-        let text: String = text.chars().filter(|character| !character.is_control()).take(200).collect();
-        if text.is_empty() { "it gives no reason".to_owned() } else { text }
+        let text = serde_json::from_slice::<Problem>(&self.body)
+            .map_or_else(|_| self.text(), |problem| problem.detail);
+        let text: String = text
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(200)
+            .collect();
+        if text.is_empty() {
+            "it gives no reason".to_owned()
+        } else {
+            text
+        }
     }
 }
 
 const fn is_busy(status: StatusCode) -> bool {
-    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE)
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE
+    )
 }
 
-async fn tokio_timeout<T>(limit: Duration, work: impl Future<Output = Result<T, Silence>>) -> Result<T, Silence> {
-    tokio::time::timeout(limit, work).await.unwrap_or(Err(Silence::TooLate))
+async fn tokio_timeout<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Silence>>,
+) -> Result<T, Silence> {
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or(Err(Silence::TooLate))
 }
 
 fn usage(what: &str) -> Error {
@@ -693,7 +921,9 @@ fn usage(what: &str) -> Error {
 
 fn check_sendable(credentials: &Credentials) -> Result<()> {
     match credentials {
-        Credentials::Basic { user, .. } if user.contains(':') => Err(usage("a user's name cannot hold a colon")),
+        Credentials::Basic { user, .. } if user.contains(':') => {
+            Err(usage("a user's name cannot hold a colon"))
+        }
         Credentials::Bearer(token) if HeaderValue::from_str(token.expose_secret()).is_err() => {
             Err(usage("the token holds characters that cannot be sent"))
         }
@@ -701,7 +931,8 @@ fn check_sendable(credentials: &Credentials) -> Result<()> {
     }
 }
 
-/// Whom to believe: the named authorities and nobody else; or the machine's; or, on a machine that has none, the public ones.
+/// Whom to believe: the named authorities and nobody else; or the machine's; or, on a machine that
+/// has none, the public ones.
 fn authorities(connection: &Connection, base: &Url) -> Result<Vec<reqwest::Certificate>> {
     if base.scheme() != "https" || connection.insecure_skip_verify {
         return Ok(Vec::new());
@@ -709,10 +940,15 @@ fn authorities(connection: &Connection, base: &Url) -> Result<Vec<reqwest::Certi
     let mut trusted = Vec::new();
     for path in &connection.ca_files {
         let pem = read_pem(path)?;
-        let found = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| usage("cannot read the authority's certificate").at(path).because(error.without_url()))?;
+        let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
+            usage("cannot read the authority's certificate")
+                .at(path)
+                .because(error.without_url())
+        })?;
         if found.is_empty() {
-            return Err(usage("the file holds no certificate").at(path).hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
+            return Err(usage("the file holds no certificate")
+                .at(path)
+                .hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
         }
         trusted.extend(found);
     }
@@ -728,9 +964,16 @@ pub fn machine_authorities() -> Vec<reqwest::Certificate> {
     let known = |certificate| reqwest::Certificate::from_der(certificate).ok();
     // Files of the store that cannot be read are left out, as every other program does.
     let native = rustls_native_certs::load_native_certs();
-    let trusted: Vec<_> = native.certs.iter().filter_map(|certificate| known(certificate)).collect();
+    let trusted: Vec<_> = native
+        .certs
+        .iter()
+        .filter_map(|certificate| known(certificate))
+        .collect();
     if trusted.is_empty() {
-        return webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|certificate| known(certificate)).collect();
+        return webpki_root_certs::TLS_SERVER_ROOT_CERTS
+            .iter()
+            .filter_map(|certificate| known(certificate))
+            .collect();
     }
     trusted
 }
@@ -740,12 +983,18 @@ fn read_pem(path: &Path) -> Result<Vec<u8>> {
     let read = fs::canonical(path).and_then(|path| fs::read_small(&path, MAX_CERTIFICATE));
     read.map_err(|error| {
         let error = Error::from(error);
-        if error.kind() == Kind::Failed { error.with_kind(Kind::Usage) } else { error }
+        if error.kind() == Kind::Failed {
+            error.with_kind(Kind::Usage)
+        } else {
+            error
+        }
     })
 }
 
 fn identity(connection: &Connection) -> Result<Option<reqwest::Identity>> {
-    let Some(files) = &connection.client_certificate else { return Ok(None) };
+    let Some(files) = &connection.client_certificate else {
+        return Ok(None);
+    };
     let mut pem = read_pem(&files.certificate)?;
     pem.push(b'\n');
     pem.extend(read_pem(&files.key)?);
@@ -768,7 +1017,8 @@ fn is_about_certificates(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Resolves every name to the addresses of one host: the certificate is checked against another name than the one that is called.
+/// Resolves every name to the addresses of one host: the certificate is checked against another
+/// name than the one that is called.
 struct Always {
     host: String,
 }
@@ -777,7 +1027,8 @@ impl reqwest::dns::Resolve for Always {
     fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let host = self.host.clone();
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let addresses: Vec<SocketAddr> =
+                tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
             Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
         })
     }

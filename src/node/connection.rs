@@ -22,7 +22,8 @@ pub struct Connection {
     pub insecure_skip_verify: bool,
     /// Who asks.
     pub credentials: Option<Credentials>,
-    /// The node's unix socket, used instead of the URL's host; every caller there is the system account (http-api §4).
+    /// The node's unix socket, used instead of the URL's host; every caller there is the system
+    /// account (http-api §4).
     pub unix_socket: Option<PathBuf>,
     /// How long to wait.
     pub limits: TimeLimits,
@@ -31,7 +32,10 @@ pub struct Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A URL with a password is refused when it is used, and may be shown before.
-        let url = self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host);
+        let url = self
+            .url
+            .rsplit_once('@')
+            .map_or(self.url.as_str(), |(_, host)| host);
         f.debug_struct("Connection")
             .field("url", &url)
             .field("ca_files", &self.ca_files)
@@ -82,7 +86,8 @@ impl fmt::Debug for Credentials {
 pub struct TimeLimits {
     /// To connect, TLS included.
     pub connect: Duration,
-    /// From the question to the end of the answer; the node itself gives up after 10 s (http-api §0.2).
+    /// From the question to the end of the answer; the node itself gives up after 10 s (http-api
+    /// §0.2).
     pub answer: Duration,
     /// For all attempts of one question together.
     pub patience: Duration,
@@ -90,7 +95,11 @@ pub struct TimeLimits {
 
 impl Default for TimeLimits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), answer: Duration::from_secs(15), patience: Duration::from_secs(30) }
+        Self {
+            connect: Duration::from_secs(5),
+            answer: Duration::from_secs(15),
+            patience: Duration::from_secs(30),
+        }
     }
 }
 
@@ -114,15 +123,19 @@ impl Connection {
     /// # Errors
     /// [`Kind::Usage`] where it is no such URL, or holds a user or a password.
     pub(super) fn base(&self) -> Result<Url> {
-        let usage = |what: &str| Error::new(Kind::Usage, what).hint("write it as `https://host:2113`");
-        let url = Url::parse(&self.url).map_err(|error| usage("the node's URL cannot be read").because(error))?;
+        let usage =
+            |what: &str| Error::new(Kind::Usage, what).hint("write it as `https://host:2113`");
+        let url = Url::parse(&self.url)
+            .map_err(|error| usage("the node's URL cannot be read").because(error))?;
         // The text of the URL may hold a password: no error here may repeat it.
         if !url.username().is_empty() || url.password().is_some() {
             return Err(usage("the node's URL holds a user or a password")
                 .hint("give the user by `--user` and the password by `--password-file`; a URL is shown in logs"));
         }
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(usage("the node's URL is neither `http://` nor `https://` with a host"));
+            return Err(usage(
+                "the node's URL is neither `http://` nor `https://` with a host",
+            ));
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(usage("the node's URL has a path or a query"));
@@ -137,10 +150,21 @@ mod tests {
 
     #[test]
     fn takes_plain_urls_only() {
-        for good in ["http://127.0.0.1:2113", "https://node.example", "http://[::1]:2113/"] {
+        for good in [
+            "http://127.0.0.1:2113",
+            "https://node.example",
+            "http://[::1]:2113/",
+        ] {
             assert!(Connection::new(good).base().is_ok(), "{good}");
         }
-        for bad in ["", "node:2113", "ftp://node", "http://node/admin", "http://node/?a=b", "esdb://node:2113"] {
+        for bad in [
+            "",
+            "node:2113",
+            "ftp://node",
+            "http://node/admin",
+            "http://node/?a=b",
+            "esdb://node:2113",
+        ] {
             let error = Connection::new(bad).base().unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{bad}");
         }
@@ -148,14 +172,25 @@ mod tests {
 
     #[test]
     fn never_shows_a_secret() {
-        for url in ["http://admin:hunter2@node:2113", "http://:hunter2@node", "http://admin:hunter2@ node"] {
+        for url in [
+            "http://admin:hunter2@node:2113",
+            "http://:hunter2@node",
+            "http://admin:hunter2@ node",
+        ] {
             let error = Connection::new(url).base().unwrap_err();
-            assert!(!format!("{error} {error:?} {:?}", Connection::new(url)).contains("hunter2"), "{error:?}");
+            assert!(
+                !format!("{error} {error:?} {:?}", Connection::new(url)).contains("hunter2"),
+                "{error:?}"
+            );
         }
         let mut connection = Connection::new("http://node:2113");
-        for credentials in
-            [Credentials::Basic { user: "ops".to_owned(), password: "hunter2".into() }, Credentials::Bearer("hunter2".into())]
-        {
+        for credentials in [
+            Credentials::Basic {
+                user: "ops".to_owned(),
+                password: "hunter2".into(),
+            },
+            Credentials::Bearer("hunter2".into()),
+        ] {
             connection.credentials = Some(credentials);
             assert!(!format!("{connection:?}").contains("hunter2"));
         }

@@ -1,7 +1,8 @@
 //! What was taken from a node and has to be given back, on record before it is taken.
 //!
-//! One JSON file per node in a local state directory, so that a crash is repaired by the next run, or by `kbackup release` without any repository. A file is
-//! locked by the run that keeps the node quiet; a process that died holds no lock.
+//! One JSON file per node in a local state directory, so that a crash is repaired by the next run,
+//! or by `kbackup release` without any repository. A file is locked by the run that keeps the node
+//! quiet; a process that died holds no lock.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,8 @@ pub struct OwedScavenge {
     pub throttle_percent: u32,
     /// When it was put on record, right before it was told to stop.
     pub since: Timestamp,
-    /// The request to stop it has been sent. False where the run died before that, or while it was sent: then nobody knows.
+    /// The request to stop it has been sent. False where the run died before that, or while it was
+    /// sent: then nobody knows.
     #[serde(default)]
     pub told: bool,
 }
@@ -80,7 +82,8 @@ impl Debt {
         self.scavenge.is_none() && self.auto_scavenge.is_none()
     }
 
-    /// Whether an operator who writes `node` means this one: by its URL, its socket or its advertised endpoint.
+    /// Whether an operator who writes `node` means this one: by its URL, its socket or its
+    /// advertised endpoint.
     #[must_use]
     pub fn is_of(&self, node: &str) -> bool {
         let node = node.trim_end_matches('/');
@@ -123,7 +126,9 @@ impl Ledger {
     pub fn open(directory: &Path) -> Result<Self> {
         // A record in a directory that a loss of power takes away would be a forgotten debt.
         fs::create_directories_durably(directory, 0o700, 0o700)?;
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
     }
 
     /// What is owed to all nodes.
@@ -133,16 +138,27 @@ impl Ledger {
     pub fn records(&self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         for entry in fs::list(&self.directory)? {
-            let Some(name) = entry.name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
+            let Some(name) = entry
+                .name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".json"))
+            else {
+                continue;
+            };
             if let Some(debt) = self.read(name)? {
                 let in_use = self.lock(name)?.is_none();
-                records.push(Record { debt, in_use, name: name.to_owned() });
+                records.push(Record {
+                    debt,
+                    in_use,
+                    name: name.to_owned(),
+                });
             }
         }
         Ok(records)
     }
 
-    /// Takes the node's record, so that no other run touches it, with what an earlier run left in it.
+    /// Takes the node's record, so that no other run touches it, with what an earlier run left in
+    /// it.
     ///
     /// # Errors
     /// [`Kind::Locked`] while another run keeps this node quiet; what the file system reports.
@@ -155,11 +171,30 @@ impl Ledger {
             endpoint: here.endpoint.clone(),
             instance: here.instance,
         };
-        let name = file_name(here.endpoint.as_deref().unwrap_or(&session.client().place()));
+        let name = file_name(
+            here.endpoint
+                .as_deref()
+                .unwrap_or(&session.client().place()),
+        );
         let (lock, left) = self.claim_name(&name)?;
-        let (scavenge, auto_scavenge) = left.map(|left| (left.scavenge, left.auto_scavenge)).unwrap_or_default();
-        let debt = Debt { format: FORMAT, node, scavenge, auto_scavenge, process: std::process::id() };
-        Ok(Claim { ledger: self.clone(), name, debt, scavenge_taken: None, resume_taken: None, _lock: lock })
+        let (scavenge, auto_scavenge) = left
+            .map(|left| (left.scavenge, left.auto_scavenge))
+            .unwrap_or_default();
+        let debt = Debt {
+            format: FORMAT,
+            node,
+            scavenge,
+            auto_scavenge,
+            process: std::process::id(),
+        };
+        Ok(Claim {
+            ledger: self.clone(),
+            name,
+            debt,
+            scavenge_taken: None,
+            resume_taken: None,
+            _lock: lock,
+        })
     }
 
     /// Takes a record to settle it.
@@ -169,7 +204,14 @@ impl Ledger {
     pub fn take(&self, record: &Record) -> Result<Option<Claim>> {
         let (lock, debt) = self.claim_name(&record.name)?;
         let name = record.name.clone();
-        Ok(debt.map(|debt| Claim { ledger: self.clone(), name, debt, scavenge_taken: None, resume_taken: None, _lock: lock }))
+        Ok(debt.map(|debt| Claim {
+            ledger: self.clone(),
+            name,
+            debt,
+            scavenge_taken: None,
+            resume_taken: None,
+            _lock: lock,
+        }))
     }
 
     fn claim_name(&self, name: &str) -> Result<(fs::File, Option<Debt>)> {
@@ -184,11 +226,15 @@ impl Ledger {
         let debt = self.read(name)?;
         let Some(lock) = lock else {
             let who = debt.map_or_else(String::new, |debt| format!(" (process {})", debt.process));
-            return Err(Error::new(Kind::Locked, format!("another run of kbackup{who} works on this node"))
-                .at(&self.path(name, "lock"))
-                .hint("wait for it; it gives back itself what it took"));
+            return Err(Error::new(
+                Kind::Locked,
+                format!("another run of kbackup{who} works on this node"),
+            )
+            .at(&self.path(name, "lock"))
+            .hint("wait for it; it gives back itself what it took"));
         };
-        // Of this record or of another one, by a run that was killed. Where they cannot be removed they are in nobody's way.
+        // Of this record or of another one, by a run that was killed. Where they cannot be removed
+        // they are in nobody's way.
         let _ = fs::remove_stale_staging(&self.directory);
         Ok((lock, debt))
     }
@@ -219,9 +265,15 @@ impl Ledger {
         };
         let version: Version = serde_json::from_slice(&bytes).map_err(corrupt)?;
         if version.format > FORMAT {
-            return Err(Error::new(Kind::Refused, format!("the record has format {}, this program knows {FORMAT}", version.format))
-                .at(&path)
-                .hint("use the newer kbackup that wrote it"));
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "the record has format {}, this program knows {FORMAT}",
+                    version.format
+                ),
+            )
+            .at(&path)
+            .hint("use the newer kbackup that wrote it"));
         }
         serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
     }
@@ -250,15 +302,36 @@ impl Claim {
         &self.debt
     }
 
-    /// Puts a scavenge on record, in place of an earlier one: each goes on where the one before it was stopped. Returns how long an earlier one was owed.
+    /// Puts a scavenge on record, in place of an earlier one: each goes on where the one before it
+    /// was stopped. Returns how long an earlier one was owed.
     ///
     /// # Errors
     /// What the file system reports; then nothing may be taken.
-    pub fn owe_scavenge(&mut self, id: &str, threads: u32, throttle_percent: u32) -> Result<Option<Duration>> {
+    pub fn owe_scavenge(
+        &mut self,
+        id: &str,
+        threads: u32,
+        throttle_percent: u32,
+    ) -> Result<Option<Duration>> {
         // A run before this one may have told it.
-        let told = self.debt.scavenge.as_ref().is_some_and(|owed| owed.id == id && owed.told);
-        let owed = OwedScavenge { id: id.to_owned(), threads, throttle_percent, since: clock::now(), told };
-        let replaced = self.debt.scavenge.as_ref().filter(|earlier| earlier.id != id).map(|earlier| earlier.since);
+        let told = self
+            .debt
+            .scavenge
+            .as_ref()
+            .is_some_and(|owed| owed.id == id && owed.told);
+        let owed = OwedScavenge {
+            id: id.to_owned(),
+            threads,
+            throttle_percent,
+            since: clock::now(),
+            told,
+        };
+        let replaced = self
+            .debt
+            .scavenge
+            .as_ref()
+            .filter(|earlier| earlier.id != id)
+            .map(|earlier| earlier.since);
         self.change(|debt| debt.scavenge = Some(owed))?;
         let taken = self.scavenge_taken.replace(Instant::now());
         Ok(replaced.map(|since| passed(taken, Some(since))))
@@ -281,7 +354,11 @@ impl Claim {
     /// # Errors
     /// As [`Self::owe_scavenge`].
     pub fn owe_resume(&mut self) -> Result<()> {
-        self.change(|debt| debt.auto_scavenge = Some(OwedResume { since: clock::now() }))?;
+        self.change(|debt| {
+            debt.auto_scavenge = Some(OwedResume {
+                since: clock::now(),
+            })
+        })?;
         self.resume_taken = Some(Instant::now());
         Ok(())
     }
@@ -314,8 +391,11 @@ impl Claim {
             fs::remove_file(&path)?;
             fs::sync_directory(&self.ledger.directory)?;
         } else {
-            let text = serde_json::to_vec_pretty(&debt)
-                .map_err(|error| Error::new(Kind::Failed, "cannot write down what is owed to the node").at(&path).because(error))?;
+            let text = serde_json::to_vec_pretty(&debt).map_err(|error| {
+                Error::new(Kind::Failed, "cannot write down what is owed to the node")
+                    .at(&path)
+                    .because(error)
+            })?;
             fs::write_durably(&path, &text, 0o600)?;
         }
         self.debt = debt;
@@ -323,20 +403,35 @@ impl Claim {
     }
 }
 
-/// How long something was owed. Of what an earlier run took, only the clock on the wall can tell; one that went back says zero.
+/// How long something was owed. Of what an earlier run took, only the clock on the wall can tell;
+/// one that went back says zero.
 fn passed(taken: Option<Instant>, since: Option<Timestamp>) -> Duration {
-    let by_the_wall = || since.and_then(|since| Duration::try_from(clock::now().duration_since(since)).ok());
-    taken.map(|taken| taken.elapsed()).or_else(by_the_wall).unwrap_or_default()
+    let by_the_wall =
+        || since.and_then(|since| Duration::try_from(clock::now().duration_since(since)).ok());
+    taken
+        .map(|taken| taken.elapsed())
+        .or_else(by_the_wall)
+        .unwrap_or_default()
 }
 
 /// A file's name for a place: readable, and different for different places.
 fn file_name(place: &str) -> String {
     let readable: String = place
         .chars()
-        .map(|character| if character.is_ascii_alphanumeric() || "-.".contains(character) { character } else { '_' })
+        .map(|character| {
+            if character.is_ascii_alphanumeric() || "-.".contains(character) {
+                character
+            } else {
+                '_'
+            }
+        })
         .take(80)
         .collect();
-    let digest: String = Blake3Hash::of(place.as_bytes()).to_string().chars().take(8).collect();
+    let digest: String = Blake3Hash::of(place.as_bytes())
+        .to_string()
+        .chars()
+        .take(8)
+        .collect();
     format!("{}-{digest}", readable.trim_start_matches('.'))
 }
 

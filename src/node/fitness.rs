@@ -9,7 +9,8 @@ use crate::event::Run;
 use crate::format::LogPosition;
 
 const POLL: Duration = Duration::from_millis(500);
-/// Asking the leader itself is worth this much; its position as this member knows it is the fall-back.
+/// Asking the leader itself is worth this much; its position as this member knows it is the
+/// fall-back.
 const LEADER_LIMIT: Duration = Duration::from_secs(3);
 
 /// Where fitness begins.
@@ -25,7 +26,11 @@ pub struct FitnessLimits {
 
 impl Default for FitnessLimits {
     fn default() -> Self {
-        Self { lag: 16 * 1024 * 1024, wait: Duration::from_secs(60), allow_unfit: false }
+        Self {
+            lag: 16 * 1024 * 1024,
+            wait: Duration::from_secs(60),
+            allow_unfit: false,
+        }
     }
 }
 
@@ -70,18 +75,33 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReady => f.write_str("it does not call itself ready"),
-            Self::State(state) => write!(f, "its state is {state}, not Leader, Follower or ReadOnlyReplica"),
+            Self::State(state) => write!(
+                f,
+                "its state is {state}, not Leader, Follower or ReadOnlyReplica"
+            ),
             Self::NotAlive => f.write_str("it is not alive in its own gossip"),
-            Self::NoGossip => f.write_str("it belongs to a cluster and tells no gossip (`DisableGossipOnHttp`)"),
+            Self::NoGossip => {
+                f.write_str("it belongs to a cluster and tells no gossip (`DisableGossipOnHttp`)")
+            }
             Self::NoLeader => f.write_str("it knows of no leader"),
-            Self::SeveralLeaders(endpoints) => write!(f, "it knows of several leaders: {}", endpoints.join(", ")),
+            Self::SeveralLeaders(endpoints) => {
+                write!(f, "it knows of several leaders: {}", endpoints.join(", "))
+            }
             Self::OtherEpoch { mine, leaders } => {
-                write!(f, "its last election is number {mine}, the leader's is {leaders}, or they are different ones")
+                write!(
+                    f,
+                    "its last election is number {mine}, the leader's is {leaders}, or they are different ones"
+                )
             }
             Self::BehindLeader(bytes) => write!(f, "its log is {bytes} bytes behind the leader's"),
-            Self::ChaserBehind(bytes) => write!(f, "its processing is {bytes} bytes behind its log"),
+            Self::ChaserBehind(bytes) => {
+                write!(f, "its processing is {bytes} bytes behind its log")
+            }
             Self::NoPosition => f.write_str("it does not know its own position yet"),
-            Self::NoMajority { alive, of } => write!(f, "only {alive} of {of} members are alive, which is no majority"),
+            Self::NoMajority { alive, of } => write!(
+                f,
+                "only {alive} of {of} members are alive, which is no majority"
+            ),
         }
     }
 }
@@ -91,7 +111,8 @@ impl fmt::Display for Unfit {
 pub struct Fitness {
     /// The part it plays.
     pub state: NodeState,
-    /// L0: the leader's writer position before the backup, where another member leads. The backup should reach it.
+    /// L0: the leader's writer position before the backup, where another member leads. The backup
+    /// should reach it.
     pub leader_position: Option<LogPosition>,
     /// What was overridden by `--allow-unfit`.
     pub overridden: Vec<Unfit>,
@@ -101,7 +122,9 @@ pub struct Fitness {
 #[must_use]
 pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit> {
     let mut reasons = Vec::new();
-    let Some(me) = gossip.me() else { return vec![Unfit::NotAlive] };
+    let Some(me) = gossip.me() else {
+        return vec![Unfit::NotAlive];
+    };
     if !me.state.is_stable() {
         reasons.push(Unfit::State(me.state.clone()));
     }
@@ -113,7 +136,10 @@ pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit>
         [] => reasons.push(Unfit::NoLeader),
         [leader] => {
             if (leader.epoch_number, leader.epoch_id) != (me.epoch_number, me.epoch_id) {
-                reasons.push(Unfit::OtherEpoch { mine: me.epoch_number, leaders: leader.epoch_number });
+                reasons.push(Unfit::OtherEpoch {
+                    mine: me.epoch_number,
+                    leaders: leader.epoch_number,
+                });
             }
             // A stale view of the leader may lie behind this member; that is no lag.
             if let (Some(leaders), Some(mine)) = (leader.writer(), me.writer())
@@ -122,10 +148,14 @@ pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit>
                 reasons.push(Unfit::BehindLeader(leaders.since(mine)));
             }
         }
-        several => reasons.push(Unfit::SeveralLeaders(several.iter().map(|leader| leader.endpoint()).collect())),
+        several => reasons.push(Unfit::SeveralLeaders(
+            several.iter().map(|leader| leader.endpoint()).collect(),
+        )),
     }
     match (me.writer(), me.chaser()) {
-        (Some(writer), Some(chaser)) if writer.since(chaser) > lag => reasons.push(Unfit::ChaserBehind(writer.since(chaser))),
+        (Some(writer), Some(chaser)) if writer.since(chaser) > lag => {
+            reasons.push(Unfit::ChaserBehind(writer.since(chaser)))
+        }
         (Some(_), Some(_)) => {}
         _ => reasons.push(Unfit::NoPosition),
     }
@@ -133,7 +163,9 @@ pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit>
         let alive = gossip
             .members
             .iter()
-            .filter(|member| member.is_alive && matches!(member.state, NodeState::Leader | NodeState::Follower))
+            .filter(|member| {
+                member.is_alive && matches!(member.state, NodeState::Leader | NodeState::Follower)
+            })
             .count();
         if alive < (size / 2 + 1) as usize {
             reasons.push(Unfit::NoMajority { alive, of: size });
@@ -143,16 +175,21 @@ pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit>
 }
 
 fn leaders(gossip: &Gossip) -> impl Iterator<Item = &Member> {
-    gossip.members.iter().filter(|member| member.is_alive && member.state == NodeState::Leader)
+    gossip
+        .members
+        .iter()
+        .filter(|member| member.is_alive && member.state == NodeState::Leader)
 }
 
 /// Waits until the node is fit.
 ///
-/// A member that does not lead is compared with its leader's own gossip, which is asked without credentials at the address that the member's gossip names; where that
-/// cannot be had, with the leader's position as the member knows it, which can be some seconds old.
+/// A member that does not lead is compared with its leader's own gossip, which is asked without
+/// credentials at the address that the member's gossip names; where that cannot be had, with the
+/// leader's position as the member knows it, which can be some seconds old.
 ///
 /// # Errors
-/// [`Kind::Unstable`] with the reasons where it does not become fit within the limit; what the node answers.
+/// [`Kind::Unstable`] with the reasons where it does not become fit within the limit; what the node
+/// answers.
 pub fn wait_until_fit(session: &Session, limits: FitnessLimits, run: &Run) -> Result<Fitness> {
     let end = Instant::now() + limits.wait;
     loop {
@@ -167,7 +204,10 @@ pub fn wait_until_fit(session: &Session, limits: FitnessLimits, run: &Run) -> Re
                     session.client().place()
                 ));
             }
-            return Ok(Fitness { overridden: reasons, ..fitness });
+            return Ok(Fitness {
+                overridden: reasons,
+                ..fitness
+            });
         }
         if Instant::now() + POLL >= end {
             let text: Vec<String> = reasons.iter().map(ToString::to_string).collect();
@@ -195,9 +235,19 @@ fn look(session: &Session, limits: FitnessLimits, run: &Run) -> Result<(Fitness,
         if !state.is_stable() {
             reasons.push(Unfit::State(state.clone()));
         }
-        return Ok((Fitness { state, leader_position: None, overridden: Vec::new() }, reasons));
+        return Ok((
+            Fitness {
+                state,
+                leader_position: None,
+                overridden: Vec::new(),
+            },
+            reasons,
+        ));
     };
-    let state = gossip.me().map_or_else(|| NodeState::Other("unknown".to_owned()), |me| me.state.clone());
+    let state = gossip.me().map_or_else(
+        || NodeState::Other("unknown".to_owned()),
+        |me| me.state.clone(),
+    );
     let mut leader_position = None;
     if state != NodeState::Leader {
         let leader = leaders(&gossip).next().map(Member::endpoint);
@@ -213,14 +263,26 @@ fn look(session: &Session, limits: FitnessLimits, run: &Run) -> Result<(Fitness,
         leader_position = leaders(&gossip).next().and_then(Member::writer);
     }
     reasons.extend(judge(&gossip, cluster_size, limits.lag));
-    Ok((Fitness { state, leader_position, overridden: Vec::new() }, reasons))
+    Ok((
+        Fitness {
+            state,
+            leader_position,
+            overridden: Vec::new(),
+        },
+        reasons,
+    ))
 }
 
 /// The leader's line in its own gossip, if it can be reached from here and still leads.
 fn ask_leader(session: &Session, endpoint: &str, run: &Run) -> Option<Member> {
     let client = session.client().neighbour(endpoint).ok()?;
-    let gossip = client.gossip(Patience::of(run).within(LEADER_LIMIT)).ok()??;
-    gossip.me().filter(|me| me.state == NodeState::Leader).cloned()
+    let gossip = client
+        .gossip(Patience::of(run).within(LEADER_LIMIT))
+        .ok()??;
+    gossip
+        .me()
+        .filter(|me| me.state == NodeState::Leader)
+        .cloned()
 }
 
 #[cfg(test)]
@@ -259,15 +321,55 @@ mod tests {
         let leader = || member(2001, "Leader", 50_000);
         let follower = |writer| member(2002, "Follower", writer);
         let replica = |writer| member(2003, "ReadOnlyReplica", writer);
-        let seed = || with(with(member(2009, "Manager", -1), "instanceId", "00000000-0000-0000-0000-000000000000"), "isAlive", true);
+        let seed = || {
+            with(
+                with(
+                    member(2009, "Manager", -1),
+                    "instanceId",
+                    "00000000-0000-0000-0000-000000000000",
+                ),
+                "isAlive",
+                true,
+            )
+        };
         let cases: Vec<Case> = vec![
             ("single", vec![leader()], Some(1), vec![]),
-            ("leader of three", vec![leader(), follower(50_000), member(2004, "Follower", 40_000)], Some(3), vec![]),
-            ("seeds are ignored", vec![leader(), follower(50_000), seed()], Some(3), vec![]),
-            ("follower", vec![follower(49_500), leader()], Some(3), vec![]),
-            ("ahead of a stale view", vec![follower(60_000), leader()], Some(3), vec![]),
-            ("replica", vec![replica(50_000), leader(), follower(50_000)], Some(3), vec![]),
-            ("lagging replica", vec![replica(40_000), leader(), follower(50_000)], Some(3), vec![Unfit::BehindLeader(10_000)]),
+            (
+                "leader of three",
+                vec![leader(), follower(50_000), member(2004, "Follower", 40_000)],
+                Some(3),
+                vec![],
+            ),
+            (
+                "seeds are ignored",
+                vec![leader(), follower(50_000), seed()],
+                Some(3),
+                vec![],
+            ),
+            (
+                "follower",
+                vec![follower(49_500), leader()],
+                Some(3),
+                vec![],
+            ),
+            (
+                "ahead of a stale view",
+                vec![follower(60_000), leader()],
+                Some(3),
+                vec![],
+            ),
+            (
+                "replica",
+                vec![replica(50_000), leader(), follower(50_000)],
+                Some(3),
+                vec![],
+            ),
+            (
+                "lagging replica",
+                vec![replica(40_000), leader(), follower(50_000)],
+                Some(3),
+                vec![Unfit::BehindLeader(10_000)],
+            ),
             (
                 "catching up",
                 vec![member(2002, "CatchingUp", 50_000), leader(), follower(1)],
@@ -275,29 +377,70 @@ mod tests {
                 vec![Unfit::State(NodeState::Other("CatchingUp".to_owned()))],
             ),
             ("alone", vec![follower(50_000)], None, vec![Unfit::NoLeader]),
-            ("the leader is dead", vec![follower(50_000), with(leader(), "isAlive", false)], None, vec![Unfit::NoLeader]),
+            (
+                "the leader is dead",
+                vec![follower(50_000), with(leader(), "isAlive", false)],
+                None,
+                vec![Unfit::NoLeader],
+            ),
             (
                 "two leaders",
                 vec![leader(), member(2005, "Leader", 50_000)],
                 None,
-                vec![Unfit::SeveralLeaders(vec!["10.0.0.1:2001".to_owned(), "10.0.0.1:2005".to_owned()])],
+                vec![Unfit::SeveralLeaders(vec![
+                    "10.0.0.1:2001".to_owned(),
+                    "10.0.0.1:2005".to_owned(),
+                ])],
             ),
             (
                 "an older epoch",
                 vec![with(follower(50_000), "epochNumber", 2), leader()],
                 None,
-                vec![Unfit::OtherEpoch { mine: 2, leaders: 3 }],
+                vec![Unfit::OtherEpoch {
+                    mine: 2,
+                    leaders: 3,
+                }],
             ),
             (
                 "another epoch of the same number",
-                vec![with(follower(50_000), "epochId", "11111111-1111-1111-1111-111111111111"), leader()],
+                vec![
+                    with(
+                        follower(50_000),
+                        "epochId",
+                        "11111111-1111-1111-1111-111111111111",
+                    ),
+                    leader(),
+                ],
                 None,
-                vec![Unfit::OtherEpoch { mine: 3, leaders: 3 }],
+                vec![Unfit::OtherEpoch {
+                    mine: 3,
+                    leaders: 3,
+                }],
             ),
-            ("chaser", vec![with(leader(), "chaserCheckpoint", 1)], None, vec![Unfit::ChaserBehind(49_999)]),
-            ("no position", vec![with(leader(), "writerCheckpoint", -1)], None, vec![Unfit::NoPosition]),
-            ("dead to itself", vec![with(follower(50_000), "isAlive", false), leader()], None, vec![Unfit::NotAlive]),
-            ("no majority", vec![leader(), replica(50_000)], Some(3), vec![Unfit::NoMajority { alive: 1, of: 3 }]),
+            (
+                "chaser",
+                vec![with(leader(), "chaserCheckpoint", 1)],
+                None,
+                vec![Unfit::ChaserBehind(49_999)],
+            ),
+            (
+                "no position",
+                vec![with(leader(), "writerCheckpoint", -1)],
+                None,
+                vec![Unfit::NoPosition],
+            ),
+            (
+                "dead to itself",
+                vec![with(follower(50_000), "isAlive", false), leader()],
+                None,
+                vec![Unfit::NotAlive],
+            ),
+            (
+                "no majority",
+                vec![leader(), replica(50_000)],
+                Some(3),
+                vec![Unfit::NoMajority { alive: 1, of: 3 }],
+            ),
         ];
         for (name, members, size, expected) in cases {
             assert_eq!(judge(&gossip(&members), size, LAG), expected, "{name}");
@@ -325,7 +468,11 @@ mod tests {
             "ReadOnlyLeaderless",
             "ShuttingDown",
         ] {
-            let reasons = judge(&gossip(&[member(2002, state, 1), member(2001, "Leader", 1)]), None, LAG);
+            let reasons = judge(
+                &gossip(&[member(2002, state, 1), member(2001, "Leader", 1)]),
+                None,
+                LAG,
+            );
             assert_eq!(reasons, [Unfit::State(NodeState::Other(state.to_owned()))]);
         }
     }

@@ -10,7 +10,13 @@ use crate::fs;
 use crate::manifest::Directories;
 
 /// Files by which a start of the server shows, even one that is over again.
-const TRACES: [&str; 5] = ["writer.chk", "chaser.chk", "epoch.chk", "proposal.chk", "truncate.chk"];
+const TRACES: [&str; 5] = [
+    "writer.chk",
+    "chaser.chk",
+    "epoch.chk",
+    "proposal.chk",
+    "truncate.chk",
+];
 
 /// Directories on which no server runs: a stopped node's, or a mounted snapshot.
 pub struct OfflineQuiet<'a> {
@@ -28,17 +34,26 @@ struct Trace {
 }
 
 impl<'a> OfflineQuiet<'a> {
-    /// Looks whether a server runs here. What cannot be found out is told and does not stop the backup: it is checked again at its end.
+    /// Looks whether a server runs here. What cannot be found out is told and does not stop the
+    /// backup: it is checked again at its end.
     ///
     /// # Errors
     /// [`crate::error::Kind::Refused`] where a server runs; what the file system reports.
     pub fn begin(directories: &Directories, run: &'a Run) -> Result<Self> {
         let findings = probe(directories, None)?;
-        findings.refuse("cannot back up these directories offline", &directories.db, true)?;
+        findings.refuse(
+            "cannot back up these directories offline",
+            &directories.db,
+            true,
+        )?;
         for doubt in &findings.doubts {
             run.note(doubt.to_string());
         }
-        Ok(Self { directories: directories.clone(), run, traces: traces(directories)? })
+        Ok(Self {
+            directories: directories.clone(),
+            run,
+            traces: traces(directories)?,
+        })
     }
 
     /// Looks anew, for a copy that starts over.
@@ -58,10 +73,14 @@ impl<'a> OfflineQuiet<'a> {
         self.run.check()?;
         let Findings { signs, .. } = probe(&self.directories, None)?;
         if let Some(sign) = signs.first() {
-            return Ok(Stillness::Disturbed(format!("a server was started on these directories: {sign}")));
+            return Ok(Stillness::Disturbed(format!(
+                "a server was started on these directories: {sign}"
+            )));
         }
         if traces(&self.directories)? != self.traces {
-            return Ok(Stillness::Disturbed("the checkpoints changed: a server ran on these directories".to_owned()));
+            return Ok(Stillness::Disturbed(
+                "the checkpoints changed: a server ran on these directories".to_owned(),
+            ));
         }
         Ok(Stillness::Quiet)
     }
@@ -76,11 +95,21 @@ fn traces(directories: &Directories) -> Result<BTreeMap<PathBuf, Trace>> {
         if let Some(status) = fs::status(&path)? {
             let bytes = match fs::read_small(&path, LIMIT) {
                 // What is no plain small file, or is gone already, tells enough by being so.
-                Err(error) if status.kind != fs::FileKind::File || error.is_not_found() => Vec::new(),
+                Err(error) if status.kind != fs::FileKind::File || error.is_not_found() => {
+                    Vec::new()
+                }
                 Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => Vec::new(),
                 result => result?,
             };
-            traces.insert(path, Trace { modified: status.modified, inode: status.inode, size: status.size, bytes });
+            traces.insert(
+                path,
+                Trace {
+                    modified: status.modified,
+                    inode: status.inode,
+                    size: status.size,
+                    bytes,
+                },
+            );
         }
     }
     Ok(traces)

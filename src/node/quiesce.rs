@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::debt::{Claim, Debt, Ledger, OwedScavenge, Record};
-use super::{AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session, Start, Stop};
+use super::{
+    AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session,
+    Start, Stop,
+};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Deadline, Event, Interruption, Run};
@@ -14,7 +17,8 @@ use crate::manifest::{Quiet, Scavenging};
 /// Pause between two looks at the node.
 const POLL: Duration = Duration::from_millis(100);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
-/// A leader that stops its own scavenge after a pause needs a moment to clean up; only what lasts longer was started by hand.
+/// A leader that stops its own scavenge after a pause needs a moment to clean up; only what lasts
+/// longer was started by hand.
 const AUTO_CLEAN_UP: Duration = Duration::from_secs(3);
 /// A DELETE often has no answer (O41), and `current` tells all.
 const DELETE_LIMIT: Duration = Duration::from_secs(2);
@@ -26,7 +30,8 @@ const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 const HASTY_LIMIT: Duration = Duration::from_millis(1500);
 /// A scavenge that has been told to stop, and goes on for longer, is left to a later run.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(5);
-/// No scavenge takes longer to stop: completing a chunk cannot be interrupted, and a backup waits no longer for it either, unless it is told to.
+/// No scavenge takes longer to stop: completing a chunk cannot be interrupted, and a backup waits
+/// no longer for it either, unless it is told to.
 const LONGEST_STOP: Duration = Duration::from_secs(300);
 
 /// How far quiescing goes.
@@ -38,7 +43,8 @@ pub struct QuietSettings {
     pub pausing: Duration,
     /// How long a scavenge may take to stop; completing a chunk cannot be interrupted.
     pub stopping: Duration,
-    /// How long the node may be without its scavenging, from the first thing that is taken. Then the run is interrupted, and everything is given back.
+    /// How long the node may be without its scavenging, from the first thing that is taken. Then
+    /// the run is interrupted, and everything is given back.
     pub longest: Duration,
     /// Threads of a scavenge that is given back.
     pub threads: u32,
@@ -68,7 +74,8 @@ pub enum Stillness {
     Disturbed(String),
 }
 
-/// A node that scavenges nothing until this is released. Dropping it releases it too, as well as it can.
+/// A node that scavenges nothing until this is released. Dropping it releases it too, as well as it
+/// can.
 pub struct OnlineQuiet<'a> {
     session: &'a Session,
     run: &'a Run,
@@ -92,13 +99,16 @@ struct Before {
     newest: Option<String>,
 }
 
-/// Pauses auto-scavenge, stops a running scavenge, and waits until the node is at rest. What is taken stands in `ledger` before it is taken.
+/// Pauses auto-scavenge, stops a running scavenge, and waits until the node is at rest. What is
+/// taken stands in `ledger` before it is taken.
 ///
-/// `db` is the db directory, where it can be read: servers before 22.10.1 show a scavenge by the files it writes there.
+/// `db` is the db directory, where it can be read: servers before 22.10.1 show a scavenge by the
+/// files it writes there.
 ///
 /// # Errors
-/// [`Kind::Refused`] where the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while another run keeps this node quiet, [`Kind::Unstable`] where the
-/// node does not come to rest within the limits. What was taken until then is given back.
+/// [`Kind::Refused`] where the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while
+/// another run keeps this node quiet, [`Kind::Unstable`] where the node does not come to rest
+/// within the limits. What was taken until then is given back.
 pub fn quiesce<'a>(
     session: &'a Session,
     ledger: &Ledger,
@@ -139,10 +149,16 @@ pub fn quiesce<'a>(
             claim.debt().node
         ));
         if let Some(owed) = &claim.debt().auto_scavenge {
-            run.emit(Event::Taken { what: AUTO_SCAVENGE, since: owed.since });
+            run.emit(Event::Taken {
+                what: AUTO_SCAVENGE,
+                since: owed.since,
+            });
         }
         if let Some(owed) = &claim.debt().scavenge {
-            run.emit(Event::Taken { what: SCAVENGE, since: owed.since });
+            run.emit(Event::Taken {
+                what: SCAVENGE,
+                since: owed.since,
+            });
         }
         watch(&mut quiet.deadline, quiet.settings.longest, run)?;
     }
@@ -171,27 +187,39 @@ impl OnlineQuiet<'_> {
     pub fn still_quiet(&self) -> Result<Stillness> {
         let patience = Patience::of(self.run);
         match self.session.check(patience) {
-            Err(error) if error.kind() == Kind::Unstable => return Ok(Stillness::Disturbed(error.what().to_owned())),
+            Err(error) if error.kind() == Kind::Unstable => {
+                return Ok(Stillness::Disturbed(error.what().to_owned()));
+            }
             result => result?,
         }
         if self.claim.is_none() {
             return Ok(Stillness::Quiet);
         }
         if let Current::Running(scavenge) = current(self.session.client(), patience)? {
-            return Ok(Stillness::Disturbed(format!("somebody started scavenge {scavenge}")));
+            return Ok(Stillness::Disturbed(format!(
+                "somebody started scavenge {scavenge}"
+            )));
         }
         let now = self.look(patience)?;
-        // The newest one of this node can fall off the first page of the log's list; only another one says something.
-        if now.last != self.before.last || (now.newest.is_some() && now.newest != self.before.newest) {
+        // The newest one of this node can fall off the first page of the log's list; only another
+        // one says something.
+        if now.last != self.before.last
+            || (now.newest.is_some() && now.newest != self.before.newest)
+        {
             return Ok(Stillness::Disturbed("a scavenge ran meanwhile".to_owned()));
         }
         if let Some(file) = self.scavenge_output()? {
-            return Ok(Stillness::Disturbed(format!("a scavenge seems to run: there is {}", file.display())));
+            return Ok(Stillness::Disturbed(format!(
+                "a scavenge seems to run: there is {}",
+                file.display()
+            )));
         }
         if self.auto_paused {
             let state = self.session.client().auto_scavenge(patience)?;
             if state != AutoScavenge::Paused {
-                return Ok(Stillness::Disturbed(format!("somebody resumed auto-scavenge (it is {state})")));
+                return Ok(Stillness::Disturbed(format!(
+                    "somebody resumed auto-scavenge (it is {state})"
+                )));
             }
         }
         Ok(Stillness::Quiet)
@@ -200,16 +228,24 @@ impl OnlineQuiet<'_> {
     /// What a manifest says about it.
     #[must_use]
     pub fn scavenging(&self) -> Scavenging {
-        Scavenging { quiet: self.quiet, stopped: self.stopped.clone(), auto_paused: self.auto_paused }
+        Scavenging {
+            quiet: self.quiet,
+            stopped: self.stopped.clone(),
+            auto_paused: self.auto_paused,
+        }
     }
 
     /// What the node is owed, for a copy of the record in the repository.
     #[must_use]
     pub fn debt(&self) -> Option<&Debt> {
-        self.claim.as_ref().map(Claim::debt).filter(|debt| !debt.is_settled())
+        self.claim
+            .as_ref()
+            .map(Claim::debt)
+            .filter(|debt| !debt.is_settled())
     }
 
-    /// Gives back what was taken, also when the run was interrupted; then it only takes less time about it.
+    /// Gives back what was taken, also when the run was interrupted; then it only takes less time
+    /// about it.
     ///
     /// # Errors
     /// Where something is still owed; it stays on record.
@@ -220,16 +256,31 @@ impl OnlineQuiet<'_> {
     fn give_back(&mut self) -> Result<()> {
         self.released = true;
         self.deadline = None;
-        let Some(claim) = &mut self.claim else { return Ok(()) };
-        let limit = if self.run.is_hurried() { HASTY_LIMIT } else { GIVE_BACK_LIMIT };
-        give_back(self.session.client(), self.session.version(), claim, limit, self.run)
+        let Some(claim) = &mut self.claim else {
+            return Ok(());
+        };
+        let limit = if self.run.is_hurried() {
+            HASTY_LIMIT
+        } else {
+            GIVE_BACK_LIMIT
+        };
+        give_back(
+            self.session.client(),
+            self.session.version(),
+            claim,
+            limit,
+            self.run,
+        )
     }
 
     fn settle_down(&mut self) -> Result<()> {
         let patience = Patience::of(self.run);
         let auto_was_at_work = self.pause_auto_scavenge(patience)?;
-        self.quiet =
-            if self.session.client().current_scavenge(patience)? == Current::NotSupported { Quiet::Inferred } else { Quiet::Confirmed };
+        self.quiet = if self.session.client().current_scavenge(patience)? == Current::NotSupported {
+            Quiet::Inferred
+        } else {
+            Quiet::Confirmed
+        };
         self.stop_scavenges(patience, auto_was_at_work)?;
         if self.debt().is_none() {
             self.deadline = None;
@@ -240,19 +291,28 @@ impl OnlineQuiet<'_> {
 
     /// True where auto-scavenge may have had a scavenge on this node.
     fn pause_auto_scavenge(&mut self, patience: Patience<'_>) -> Result<bool> {
-        let Some(claim) = &mut self.claim else { return Ok(false) };
+        let Some(claim) = &mut self.claim else {
+            return Ok(false);
+        };
         let client = self.session.client();
         let end = Instant::now() + self.settings.pausing;
         // A cluster between two leaders answers by errors for a while (http-api §2.3).
         let mut state = loop {
             match client.auto_scavenge(patience) {
-                Err(error) if error.kind() == Kind::Failed && Instant::now() + LONGEST_POLL < end => patience.pause(LONGEST_POLL)?,
+                Err(error)
+                    if error.kind() == Kind::Failed && Instant::now() + LONGEST_POLL < end =>
+                {
+                    patience.pause(LONGEST_POLL)?
+                }
                 result => break result?,
             }
         };
         let owed = claim.debt().auto_scavenge.is_some();
         self.auto_paused = owed && state == AutoScavenge::Paused;
-        if matches!(state, AutoScavenge::Absent | AutoScavenge::NotConfigured | AutoScavenge::Paused) {
+        if matches!(
+            state,
+            AutoScavenge::Absent | AutoScavenge::NotConfigured | AutoScavenge::Paused
+        ) {
             return Ok(false);
         }
         let at_work = state != AutoScavenge::Waiting;
@@ -261,16 +321,27 @@ impl OnlineQuiet<'_> {
         if ours && !owed {
             watch(&mut self.deadline, self.settings.longest, self.run)?;
             claim.owe_resume()?;
-            self.run.emit(Event::Taken { what: AUTO_SCAVENGE, since: clock::now() });
+            self.run.emit(Event::Taken {
+                what: AUTO_SCAVENGE,
+                since: clock::now(),
+            });
         }
-        self.run.note(format!("auto-scavenge is {state}; waiting until it is paused"));
+        self.run.note(format!(
+            "auto-scavenge is {state}; waiting until it is paused"
+        ));
         let mut poll = POLL;
         loop {
-            let step = if ours && state != AutoScavenge::Pausing { client.pause_auto_scavenge(patience) } else { Ok(()) };
+            let step = if ours && state != AutoScavenge::Pausing {
+                client.pause_auto_scavenge(patience)
+            } else {
+                Ok(())
+            };
             let seen = step.and_then(|()| client.auto_scavenge(patience));
             match seen {
                 Ok(AutoScavenge::Paused) => break,
-                Err(error) if error.kind() != Kind::Failed || Instant::now() > end => return Err(error),
+                Err(error) if error.kind() != Kind::Failed || Instant::now() > end => {
+                    return Err(error);
+                }
                 Ok(_) if Instant::now() > end => {
                     return Err(Error::new(Kind::Unstable, "auto-scavenge does not pause in time")
                         .on(client.place())
@@ -291,23 +362,46 @@ impl OnlineQuiet<'_> {
     }
 
     fn stop_scavenges(&mut self, patience: Patience<'_>, auto_was_at_work: bool) -> Result<()> {
-        let Some(claim) = &mut self.claim else { return Ok(()) };
+        let Some(claim) = &mut self.claim else {
+            return Ok(());
+        };
         let client = self.session.client();
-        let clean = Instant::now() + if auto_was_at_work { AUTO_CLEAN_UP } else { Duration::ZERO };
+        let clean = Instant::now()
+            + if auto_was_at_work {
+                AUTO_CLEAN_UP
+            } else {
+                Duration::ZERO
+            };
         let mut end = clean + self.settings.stopping;
         let mut poll = POLL;
         let mut stopping: Option<String> = None;
         loop {
-            let Current::Running(scavenge) = current(client, patience)? else { break };
+            let Current::Running(scavenge) = current(client, patience)? else {
+                break;
+            };
             if stopping.as_ref() != Some(&scavenge) && (clean..=end).contains(&Instant::now()) {
                 watch(&mut self.deadline, self.settings.longest, self.run)?;
                 // A run before this one may have taken the same one already.
-                let is_taken = claim.debt().scavenge.as_ref().is_some_and(|owed| owed.id == scavenge);
-                if let Some(after) = claim.owe_scavenge(&scavenge, self.settings.threads, self.settings.throttle_percent)? {
-                    self.run.emit(Event::NotOwed { what: SCAVENGE, after });
+                let is_taken = claim
+                    .debt()
+                    .scavenge
+                    .as_ref()
+                    .is_some_and(|owed| owed.id == scavenge);
+                if let Some(after) = claim.owe_scavenge(
+                    &scavenge,
+                    self.settings.threads,
+                    self.settings.throttle_percent,
+                )? {
+                    self.run.emit(Event::NotOwed {
+                        what: SCAVENGE,
+                        after,
+                    });
                 }
                 if !is_taken {
-                    self.run.emit(Event::Taken { what: SCAVENGE, since: clock::now() });
+                    self.run.emit(Event::Taken {
+                        what: SCAVENGE,
+                        since: clock::now(),
+                    });
                 }
                 self.run.note(format!("stopping scavenge {scavenge}"));
                 // Whatever it answers, `current` says when it has ended (http-api §1.6).
@@ -332,9 +426,14 @@ impl OnlineQuiet<'_> {
             if has_succeeded(client, &scavenge, patience)? {
                 // It had done its work before it was asked to stop.
                 let after = claim.settle_scavenge()?;
-                self.run.emit(Event::NotOwed { what: SCAVENGE, after });
+                self.run.emit(Event::NotOwed {
+                    what: SCAVENGE,
+                    after,
+                });
             } else {
-                self.run.emit(Event::ScavengeStopped { scavenge: scavenge.clone() });
+                self.run.emit(Event::ScavengeStopped {
+                    scavenge: scavenge.clone(),
+                });
                 self.stopped = Some(scavenge);
             }
         }
@@ -348,7 +447,8 @@ impl OnlineQuiet<'_> {
         let newest = if last.is_some() {
             None
         } else {
-            // Best effort: these servers tell it only by their log, and a leaderless cluster writes none.
+            // Best effort: these servers tell it only by their log, and a leaderless cluster writes
+            // none.
             let here = self.session.whereabouts().endpoint.as_deref();
             let events = match client.scavenge_events(patience) {
                 Err(error) if matches!(error.kind(), Kind::Failed | Kind::Denied) => Vec::new(),
@@ -356,7 +456,9 @@ impl OnlineQuiet<'_> {
             };
             events
                 .into_iter()
-                .find(|event| event.result.is_none() && here.is_none_or(|here| event.endpoint == here))
+                .find(|event| {
+                    event.result.is_none() && here.is_none_or(|here| event.endpoint == here)
+                })
                 .map(|event| event.scavenge)
         };
         Ok(Before { last, newest })
@@ -364,11 +466,20 @@ impl OnlineQuiet<'_> {
 
     /// A file that only a running scavenge writes (http-api §1.6), on servers that cannot be asked.
     fn scavenge_output(&self) -> Result<Option<PathBuf>> {
-        let (Quiet::Inferred, Some(db)) = (self.quiet, &self.db) else { return Ok(None) };
+        let (Quiet::Inferred, Some(db)) = (self.quiet, &self.db) else {
+            return Ok(None);
+        };
         // The clock may have been set back since the file was written.
-        let recent = |status: &fs::Status| status.modified.elapsed().unwrap_or_else(|ahead| ahead.duration()) < Duration::from_secs(60);
-        let found =
-            fs::list(db)?.into_iter().find(|entry| entry.name.to_string_lossy().ends_with(".scavenge.tmp") && recent(&entry.status));
+        let recent = |status: &fs::Status| {
+            status
+                .modified
+                .elapsed()
+                .unwrap_or_else(|ahead| ahead.duration())
+                < Duration::from_secs(60)
+        };
+        let found = fs::list(db)?.into_iter().find(|entry| {
+            entry.name.to_string_lossy().ends_with(".scavenge.tmp") && recent(&entry.status)
+        });
         Ok(found.map(|entry| db.join(entry.name)))
     }
 }
@@ -396,13 +507,15 @@ fn watch(deadline: &mut Option<Deadline>, limit: Duration, run: &Run) -> Result<
 /// What scavenges on a node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeScavenging {
-    /// What runs on this node; [`Current::AdminDisabled`] where it cannot be asked. Never [`Current::NotSupported`].
+    /// What runs on this node; [`Current::AdminDisabled`] where it cannot be asked. Never
+    /// [`Current::NotSupported`].
     pub current: Current,
     /// The cluster's auto-scavenge; none while there is no leader that could tell.
     pub auto: Option<AutoScavenge>,
 }
 
-/// Looks at a node's scavenging, on a server of any age. Changes nothing, neither there nor in a ledger.
+/// Looks at a node's scavenging, on a server of any age. Changes nothing, neither there nor in a
+/// ledger.
 ///
 /// # Errors
 /// Where the node cannot be asked.
@@ -412,7 +525,10 @@ pub fn look_at_scavenging(client: &Client, patience: Patience<'_>) -> Result<Nod
         Err(error) if error.kind() == Kind::Failed => None,
         result => Some(result?),
     };
-    Ok(NodeScavenging { current: current(client, patience)?, auto })
+    Ok(NodeScavenging {
+        current: current(client, patience)?,
+        auto,
+    })
 }
 
 /// The scavenge that runs, on a server of any age.
@@ -429,13 +545,22 @@ fn has_succeeded(client: &Client, scavenge: &str, patience: Patience<'_>) -> Res
         return Ok(last.scavenge_id == scavenge && last.scavenge_result == "Success");
     }
     let events = client.scavenge_events(patience).unwrap_or_default();
-    Ok(events.iter().any(|event| event.scavenge == scavenge && event.result.as_deref() == Some("Success")))
+    Ok(events
+        .iter()
+        .any(|event| event.scavenge == scavenge && event.result.as_deref() == Some("Success")))
 }
 
-/// Gives back all that stands on record, and settles it. Doing it twice is harmless: what already runs is not started, and what is not paused is not resumed.
+/// Gives back all that stands on record, and settles it. Doing it twice is harmless: what already
+/// runs is not started, and what is not paused is not resumed.
 ///
 /// A stopped scavenge goes on first: a resumed auto-scavenge could be taken for it.
-fn give_back(client: &Client, version: &ServerVersion, claim: &mut Claim, limit: Duration, run: &Run) -> Result<()> {
+fn give_back(
+    client: &Client,
+    version: &ServerVersion,
+    claim: &mut Claim,
+    limit: Duration,
+    run: &Run,
+) -> Result<()> {
     if claim.debt().is_settled() {
         return Ok(());
     }
@@ -452,20 +577,38 @@ fn rest<'a>(end: Instant) -> Patience<'a> {
 
 /// The node may have been restarted meanwhile, but it must be that node and not its neighbour.
 fn is_same_node(client: &Client, debt: &Debt, patience: Patience<'_>) -> Result<()> {
-    let Some(endpoint) = &debt.node.endpoint else { return Ok(()) };
+    let Some(endpoint) = &debt.node.endpoint else {
+        return Ok(());
+    };
     match client.gossip(patience)? {
-        Some(gossip) if gossip.endpoint() != *endpoint => {
-            Err(Error::new(Kind::Refused, format!("another node answers: {} is owed, {} answers", endpoint, gossip.endpoint()))
-                .on(client.place())
-                .hint("give that node's own address"))
-        }
+        Some(gossip) if gossip.endpoint() != *endpoint => Err(Error::new(
+            Kind::Refused,
+            format!(
+                "another node answers: {} is owed, {} answers",
+                endpoint,
+                gossip.endpoint()
+            ),
+        )
+        .on(client.place())
+        .hint("give that node's own address")),
         _ => Ok(()),
     }
 }
 
-fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Claim, limit: Duration, run: &Run) -> Result<()> {
-    let Some(owed) = claim.debt().scavenge.clone() else { return Ok(()) };
-    let (end, stopped_by) = (Instant::now() + limit, Instant::now() + limit.min(CLEAN_UP_LIMIT));
+fn give_back_scavenge(
+    client: &Client,
+    version: &ServerVersion,
+    claim: &mut Claim,
+    limit: Duration,
+    run: &Run,
+) -> Result<()> {
+    let Some(owed) = claim.debt().scavenge.clone() else {
+        return Ok(());
+    };
+    let (end, stopped_by) = (
+        Instant::now() + limit,
+        Instant::now() + limit.min(CLEAN_UP_LIMIT),
+    );
     let mut poll = POLL;
     loop {
         let old_server = client.current_scavenge(rest(end))? == Current::NotSupported;
@@ -486,10 +629,19 @@ fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Clai
             _ if has_succeeded(client, &owed.id, rest(end))? => return end_of_scavenge(claim, run),
             _ => {}
         }
-        // A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what it was running (O43, http-api §1.4).
-        let extent =
-            if version.resumes_scavenges() && !(old_server && version.is_development()) { Extent::Unfinished } else { Extent::Whole };
-        let why = match client.start_scavenge(extent, owed.threads, owed.throttle_percent, rest(end))? {
+        // A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what
+        // it was running (O43, http-api §1.4).
+        let extent = if version.resumes_scavenges() && !(old_server && version.is_development()) {
+            Extent::Unfinished
+        } else {
+            Extent::Whole
+        };
+        let why = match client.start_scavenge(
+            extent,
+            owed.threads,
+            owed.throttle_percent,
+            rest(end),
+        )? {
             Start::Started(id) => {
                 run.note(match extent {
                     Extent::Unfinished => format!("scavenge {} goes on as {id}", owed.id),
@@ -503,35 +655,49 @@ fn give_back_scavenge(client: &Client, version: &ServerVersion, claim: &mut Clai
             Start::NoAnswer => "the node does not answer".to_owned(),
         };
         if Instant::now() + poll >= end {
-            return Err(Error::new(Kind::Failed, format!("scavenge {} could not be given back", owed.id))
-                .on(client.place())
-                .because(why)
-                .hint("it stays on record: run `kbackup release` later"));
+            return Err(Error::new(
+                Kind::Failed,
+                format!("scavenge {} could not be given back", owed.id),
+            )
+            .on(client.place())
+            .because(why)
+            .hint("it stays on record: run `kbackup release` later"));
         }
         std::thread::sleep(poll);
         poll = (poll * 2).min(LONGEST_POLL);
     }
     let after = claim.settle_scavenge()?;
-    run.emit(Event::GivenBack { what: SCAVENGE, after });
+    run.emit(Event::GivenBack {
+        what: SCAVENGE,
+        after,
+    });
     Ok(())
 }
 
 /// Nothing has to be given back of a scavenge that came to its own end, or never was stopped.
 fn end_of_scavenge(claim: &mut Claim, run: &Run) -> Result<()> {
     let after = claim.settle_scavenge()?;
-    run.emit(Event::NotOwed { what: SCAVENGE, after });
+    run.emit(Event::NotOwed {
+        what: SCAVENGE,
+        after,
+    });
     Ok(())
 }
 
-/// Whether a scavenge would have stopped by now, if it had been told to. A clock that went back says no.
+/// Whether a scavenge would have stopped by now, if it had been told to. A clock that went back
+/// says no.
 fn is_long_ago(owed: &OwedScavenge) -> bool {
-    Duration::try_from(clock::now().duration_since(owed.since)).is_ok_and(|passed| passed >= LONGEST_STOP)
+    Duration::try_from(clock::now().duration_since(owed.since))
+        .is_ok_and(|passed| passed >= LONGEST_STOP)
 }
 
 fn still_runs(owed: &OwedScavenge) -> Error {
     if owed.told {
-        return Error::new(Kind::Failed, format!("scavenge {} was told to stop and still runs", owed.id))
-            .hint("it stays on record: run `kbackup release` later");
+        return Error::new(
+            Kind::Failed,
+            format!("scavenge {} was told to stop and still runs", owed.id),
+        )
+        .hint("it stays on record: run `kbackup release` later");
     }
     Error::new(Kind::Failed, format!("scavenge {} still runs, and it is not known whether it was told to stop", owed.id))
         .because("the run that wanted to stop it died at that moment")
@@ -542,7 +708,12 @@ fn still_runs(owed: &OwedScavenge) -> Error {
         ))
 }
 
-fn give_back_auto_scavenge(client: &Client, claim: &mut Claim, end: Instant, run: &Run) -> Result<()> {
+fn give_back_auto_scavenge(
+    client: &Client,
+    claim: &mut Claim,
+    end: Instant,
+    run: &Run,
+) -> Result<()> {
     if claim.debt().auto_scavenge.is_none() {
         return Ok(());
     }
@@ -559,13 +730,21 @@ fn give_back_auto_scavenge(client: &Client, claim: &mut Claim, end: Instant, run
                 Err(error) => return Err(error),
             }
         }
-        if !matches!(state, AutoScavenge::Paused | AutoScavenge::Pausing | AutoScavenge::Absent) {
+        if !matches!(
+            state,
+            AutoScavenge::Paused | AutoScavenge::Pausing | AutoScavenge::Absent
+        ) {
             break;
         }
         if state == AutoScavenge::Absent || Instant::now() + poll >= end {
-            let error = Error::new(Kind::Failed, format!("auto-scavenge could not be resumed (it is {state})"))
-                .on(client.place())
-                .hint("it stays on record: run `kbackup release` later, or `POST /auto-scavenge/resume`");
+            let error = Error::new(
+                Kind::Failed,
+                format!("auto-scavenge could not be resumed (it is {state})"),
+            )
+            .on(client.place())
+            .hint(
+                "it stays on record: run `kbackup release` later, or `POST /auto-scavenge/resume`",
+            );
             return Err(match problem {
                 Some(problem) => error.because(problem),
                 None => error,
@@ -575,7 +754,10 @@ fn give_back_auto_scavenge(client: &Client, claim: &mut Claim, end: Instant, run
         poll = (poll * 2).min(LONGEST_POLL);
     }
     let after = claim.settle_resume()?;
-    run.emit(Event::GivenBack { what: AUTO_SCAVENGE, after });
+    run.emit(Event::GivenBack {
+        what: AUTO_SCAVENGE,
+        after,
+    });
     Ok(())
 }
 
@@ -604,9 +786,16 @@ impl PlannedRelease {
     /// What is owed, in words.
     #[must_use]
     pub fn what(&self) -> String {
-        let scavenge = self.scavenge.as_ref().map(|scavenge| format!("scavenge {scavenge}"));
+        let scavenge = self
+            .scavenge
+            .as_ref()
+            .map(|scavenge| format!("scavenge {scavenge}"));
         let auto_scavenge = self.auto_scavenge.then(|| "auto-scavenge".to_owned());
-        scavenge.into_iter().chain(auto_scavenge).collect::<Vec<_>>().join(" and ")
+        scavenge
+            .into_iter()
+            .chain(auto_scavenge)
+            .collect::<Vec<_>>()
+            .join(" and ")
     }
 }
 
@@ -634,19 +823,34 @@ impl ReleasePlan {
         self.records.iter().map(planned).collect()
     }
 
-    /// Gives back to each node that is not in use. `connect` finds a node again; the record holds no credentials.
+    /// Gives back to each node that is not in use. `connect` finds a node again; the record holds
+    /// no credentials.
     ///
     /// # Errors
-    /// The first error; the other nodes are served nevertheless, and what could not be given back stays on record.
-    pub fn execute(&self, ledger: &Ledger, connect: impl Fn(&Debt) -> Result<Client>, run: &Run) -> Result<()> {
+    /// The first error; the other nodes are served nevertheless, and what could not be given back
+    /// stays on record.
+    pub fn execute(
+        &self,
+        ledger: &Ledger,
+        connect: impl Fn(&Debt) -> Result<Client>,
+        run: &Run,
+    ) -> Result<()> {
         let mut first = Ok(());
         for record in self.records.iter().filter(|record| !record.in_use) {
             run.check()?;
             let served = ledger.take(record).and_then(|claim| {
-                let Some(mut claim) = claim else { return Ok(()) };
+                let Some(mut claim) = claim else {
+                    return Ok(());
+                };
                 let client = connect(claim.debt())?;
                 let session = Session::open(client, run)?;
-                give_back(session.client(), session.version(), &mut claim, GIVE_BACK_LIMIT, run)
+                give_back(
+                    session.client(),
+                    session.version(),
+                    &mut claim,
+                    GIVE_BACK_LIMIT,
+                    run,
+                )
             });
             if let Err(error) = served {
                 if first.is_ok() {

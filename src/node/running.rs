@@ -1,6 +1,7 @@
 //! Does a server run on this directory? (http-api §6.2, O6.)
 //!
-//! The only place where kbackup ever locks a file of the server: one exclusive probe on a descriptor opened for reading, given back at once.
+//! The only place where kbackup ever locks a file of the server: one exclusive probe on a
+//! descriptor opened for reading, given back at once.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,7 +18,13 @@ use crate::fs::{self, Operation};
 use crate::manifest::Directories;
 
 /// What a server keeps open and locked as long as it lives (O6).
-const CHECKPOINTS: [&str; 5] = ["writer.chk", "chaser.chk", "epoch.chk", "proposal.chk", "truncate.chk"];
+const CHECKPOINTS: [&str; 5] = [
+    "writer.chk",
+    "chaser.chk",
+    "epoch.chk",
+    "proposal.chk",
+    "truncate.chk",
+];
 const FILTER_CHECKPOINT: &str = "stream-existence/streamExistenceFilter.chk";
 const SOCKETS: [&str; 2] = ["kurrent.sock", "eventstore.sock"];
 const SECONDARY_INDEX: &str = "kurrent.ddb";
@@ -56,11 +63,30 @@ pub enum Sign {
 impl fmt::Display for Sign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Locked(path) | Self::DatabaseLocked { path, process: None } => write!(f, "`{}` is locked", path.display()),
-            Self::DatabaseLocked { path, process: Some(process) } => write!(f, "`{}` is locked by process {process}", path.display()),
+            Self::Locked(path)
+            | Self::DatabaseLocked {
+                path,
+                process: None,
+            } => write!(f, "`{}` is locked", path.display()),
+            Self::DatabaseLocked {
+                path,
+                process: Some(process),
+            } => write!(f, "`{}` is locked by process {process}", path.display()),
             Self::Listens(path) => write!(f, "somebody listens on `{}`", path.display()),
-            Self::Open { path, process, name } => write!(f, "process {process} ({name}) has `{}` open for writing", path.display()),
-            Self::Mutex(path) => write!(f, "the server's mutex for this directory is held (`{}`)", path.display()),
+            Self::Open {
+                path,
+                process,
+                name,
+            } => write!(
+                f,
+                "process {process} ({name}) has `{}` open for writing",
+                path.display()
+            ),
+            Self::Mutex(path) => write!(
+                f,
+                "the server's mutex for this directory is held (`{}`)",
+                path.display()
+            ),
             Self::Answers(url) => write!(f, "the node at {url} says that it uses this directory"),
         }
     }
@@ -83,7 +109,8 @@ pub enum Doubt {
         /// Why not.
         why: String,
     },
-    /// So many processes of other users could not be looked at. The locks show their servers all the same.
+    /// So many processes of other users could not be looked at. The locks show their servers all
+    /// the same.
     HiddenProcesses(usize),
     /// The node at this URL could not be asked for its directories.
     Unasked {
@@ -105,9 +132,18 @@ impl Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Network { path, kind } => write!(f, "`{}` is on {kind}: another machine may use it", path.display()),
-            Self::Unprobed { path, why } => write!(f, "`{}` could not be probed: {why}", path.display()),
-            Self::HiddenProcesses(count) => write!(f, "processes of other users that could not be looked at: {count}"),
+            Self::Network { path, kind } => write!(
+                f,
+                "`{}` is on {kind}: another machine may use it",
+                path.display()
+            ),
+            Self::Unprobed { path, why } => {
+                write!(f, "`{}` could not be probed: {why}", path.display())
+            }
+            Self::HiddenProcesses(count) => write!(
+                f,
+                "processes of other users that could not be looked at: {count}"
+            ),
             Self::Unasked { url, why } => write!(f, "the node at {url} could not be asked: {why}"),
         }
     }
@@ -129,46 +165,68 @@ impl Findings {
         !self.signs.is_empty()
     }
 
-    /// Refuses what must not be done beside a running server. `what` is such as "cannot restore into this directory".
+    /// Refuses what must not be done beside a running server. `what` is such as "cannot restore
+    /// into this directory".
     ///
     /// # Errors
-    /// [`Kind::Refused`] where a server runs, or may run unseen and the operator did not confirm that none does.
+    /// [`Kind::Refused`] where a server runs, or may run unseen and the operator did not confirm
+    /// that none does.
     pub fn refuse(&self, what: &str, directory: &Path, confirmed: bool) -> Result<()> {
         if self.is_running() {
             let signs: Vec<String> = self.signs.iter().map(ToString::to_string).collect();
-            return Err(Error::new(Kind::Refused, format!("{what}: a server runs on it"))
-                .at(directory)
-                .because(signs.join("; "))
-                .hint("stop the server first"));
+            return Err(
+                Error::new(Kind::Refused, format!("{what}: a server runs on it"))
+                    .at(directory)
+                    .because(signs.join("; "))
+                    .hint("stop the server first"),
+            );
         }
-        let doubts: Vec<String> = self.doubts.iter().filter(|doubt| doubt.matters()).map(ToString::to_string).collect();
+        let doubts: Vec<String> = self
+            .doubts
+            .iter()
+            .filter(|doubt| doubt.matters())
+            .map(ToString::to_string)
+            .collect();
         if doubts.is_empty() || confirmed {
             return Ok(());
         }
-        Err(Error::new(Kind::Refused, format!("{what}: it cannot be seen whether a server runs on it"))
-            .at(directory)
-            .because(doubts.join("; "))
-            .hint("make sure that no server runs on it, on any machine, and pass `--confirm`"))
+        Err(Error::new(
+            Kind::Refused,
+            format!("{what}: it cannot be seen whether a server runs on it"),
+        )
+        .at(directory)
+        .because(doubts.join("; "))
+        .hint("make sure that no server runs on it, on any machine, and pass `--confirm`"))
     }
 }
 
-/// Looks for a server that runs on these directories, which need not exist. What this process itself has open does not count.
+/// Looks for a server that runs on these directories, which need not exist. What this process
+/// itself has open does not count.
 ///
 /// `client`: also asks that node whether it runs here.
 ///
 /// # Errors
 /// [`Kind::Interrupted`] only; what cannot be found out is a [`Doubt`].
-pub fn probe(directories: &Directories, client: Option<(&Client, Patience<'_>)>) -> Result<Findings> {
+pub fn probe(
+    directories: &Directories,
+    client: Option<(&Client, Patience<'_>)>,
+) -> Result<Findings> {
     let mut findings = Findings::default();
     for directory in [&directories.db, &directories.index] {
         match fs::network_file_system(directory) {
-            Ok(Some(kind)) => findings.doubts.push(Doubt::Network { path: directory.clone(), kind }),
+            Ok(Some(kind)) => findings.doubts.push(Doubt::Network {
+                path: directory.clone(),
+                kind,
+            }),
             Ok(None) => {}
             Err(error) if error.is_not_found() => {}
             Err(error) => findings.unprobed(directory, &error),
         }
     }
-    let checkpoints = CHECKPOINTS.iter().map(|name| directories.db.join(name)).chain([directories.index.join(FILTER_CHECKPOINT)]);
+    let checkpoints = CHECKPOINTS
+        .iter()
+        .map(|name| directories.db.join(name))
+        .chain([directories.index.join(FILTER_CHECKPOINT)]);
     for path in checkpoints {
         findings.lock(&path, Sign::Locked);
     }
@@ -188,11 +246,20 @@ pub fn probe(directories: &Directories, client: Option<(&Client, Patience<'_>)>)
 
 impl Findings {
     fn unprobed(&mut self, path: &Path, error: &fs::IoError) {
-        self.doubts.push(Doubt::Unprobed { path: path.to_owned(), why: error.source.to_string() });
+        self.doubts.push(Doubt::Unprobed {
+            path: path.to_owned(),
+            why: error.source.to_string(),
+        });
     }
 
     fn lock(&mut self, path: &Path, sign: fn(PathBuf) -> Sign) {
-        let free = fs::open_source(path).and_then(|file| if file.try_lock()? { file.unlock().map(|()| true) } else { Ok(false) });
+        let free = fs::open_source(path).and_then(|file| {
+            if file.try_lock()? {
+                file.unlock().map(|()| true)
+            } else {
+                Ok(false)
+            }
+        });
         match free {
             Ok(true) => {}
             Ok(false) => self.signs.push(sign(path.to_owned())),
@@ -204,10 +271,17 @@ impl Findings {
     /// DuckDB locks by `fcntl`, which `flock` does not see.
     fn secondary_index(&mut self, path: &Path) {
         let question = Flock::from(FlockType::WriteLock);
-        match fs::open_source(path).and_then(|file| file.system(Operation::Lock, |file| fcntl_getlk(file, &question))) {
+        match fs::open_source(path)
+            .and_then(|file| file.system(Operation::Lock, |file| fcntl_getlk(file, &question)))
+        {
             Ok(Some(holder)) => {
-                let process = holder.pid.and_then(|process| u32::try_from(process.as_raw_nonzero().get()).ok());
-                self.signs.push(Sign::DatabaseLocked { path: path.to_owned(), process });
+                let process = holder
+                    .pid
+                    .and_then(|process| u32::try_from(process.as_raw_nonzero().get()).ok());
+                self.signs.push(Sign::DatabaseLocked {
+                    path: path.to_owned(),
+                    process,
+                });
             }
             Ok(None) => {}
             Err(error) if error.is_not_found() => {}
@@ -221,26 +295,46 @@ impl Findings {
             return;
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let connected = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .and_then(|socket| rustix::net::connect(socket, &SocketAddrUnix::new(path)?));
+        let connected =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+                .and_then(|socket| rustix::net::connect(socket, &SocketAddrUnix::new(path)?));
         match connected {
             // Its queue of callers is full: somebody made that queue.
-            Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => self.signs.push(Sign::Listens(path.to_owned())),
+            Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
+                self.signs.push(Sign::Listens(path.to_owned()))
+            }
             // Left behind by a server that was killed.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {}
-            Err(error) => self.doubts.push(Doubt::Unprobed { path: path.to_owned(), why: std::io::Error::from(error).to_string() }),
+            Err(error) => self.doubts.push(Doubt::Unprobed {
+                path: path.to_owned(),
+                why: std::io::Error::from(error).to_string(),
+            }),
         }
     }
 
-    /// Which processes have a file of these directories open for writing? Compared by inode: a container calls the same file by another path.
+    /// Which processes have a file of these directories open for writing? Compared by inode: a
+    /// container calls the same file by another path.
     fn processes(&mut self, directories: &Directories) {
-        let ours = [directories.db.clone(), directories.index.clone(), directories.index.join("stream-existence")];
-        if !ours.iter().any(|directory| fs::has_name(directory, |_| true).unwrap_or_default()) {
+        let ours = [
+            directories.db.clone(),
+            directories.index.clone(),
+            directories.index.join("stream-existence"),
+        ];
+        if !ours
+            .iter()
+            .any(|directory| fs::has_name(directory, |_| true).unwrap_or_default())
+        {
             return;
         }
         let mut hidden = 0;
         for entry in fs::list(Path::new("/proc")).unwrap_or_default() {
-            let Some(process) = entry.name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(process) = entry
+                .name
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok())
+            else {
+                continue;
+            };
             if process == std::process::id() {
                 continue;
             }
@@ -253,29 +347,44 @@ impl Findings {
                 }
                 Err(_) => continue,
             };
-            let open = descriptors.iter().map(|descriptor| &descriptor.name).find_map(|descriptor| {
-                let link = home.join("fd").join(descriptor);
-                // Only what bears such a name is looked at: a file of a network that is gone would hold us up.
-                let target = fs::link_target(&link).ok()?;
-                let name = target.file_name()?;
-                let of_that_name = |directory: &PathBuf| {
-                    let path = directory.join(name);
-                    let status = fs::status(&path).ok().flatten().filter(|here| here.kind == fs::FileKind::File)?;
-                    Some((path, status))
-                };
-                let mut here: Vec<(PathBuf, fs::Status)> = ours.iter().filter_map(of_that_name).collect();
-                if here.is_empty() {
-                    return None;
-                }
-                let status = fs::status_of_target(&link).ok().flatten()?;
-                here.retain(|(_, here)| (here.device, here.inode) == (status.device, status.inode));
-                let (path, _) = here.into_iter().next()?;
-                is_open_for_writing(&home.join("fdinfo").join(descriptor)).then_some(path)
-            });
+            let open = descriptors
+                .iter()
+                .map(|descriptor| &descriptor.name)
+                .find_map(|descriptor| {
+                    let link = home.join("fd").join(descriptor);
+                    // Only what bears such a name is looked at: a file of a network that is gone
+                    // would hold us up.
+                    let target = fs::link_target(&link).ok()?;
+                    let name = target.file_name()?;
+                    let of_that_name = |directory: &PathBuf| {
+                        let path = directory.join(name);
+                        let status = fs::status(&path)
+                            .ok()
+                            .flatten()
+                            .filter(|here| here.kind == fs::FileKind::File)?;
+                        Some((path, status))
+                    };
+                    let mut here: Vec<(PathBuf, fs::Status)> =
+                        ours.iter().filter_map(of_that_name).collect();
+                    if here.is_empty() {
+                        return None;
+                    }
+                    let status = fs::status_of_target(&link).ok().flatten()?;
+                    here.retain(|(_, here)| {
+                        (here.device, here.inode) == (status.device, status.inode)
+                    });
+                    let (path, _) = here.into_iter().next()?;
+                    is_open_for_writing(&home.join("fdinfo").join(descriptor)).then_some(path)
+                });
             if let Some(path) = open {
-                let name =
-                    fs::read_small(&home.join("comm"), 64).map(|name| String::from_utf8_lossy(&name).trim().to_owned()).unwrap_or_default();
-                self.signs.push(Sign::Open { path, process, name });
+                let name = fs::read_small(&home.join("comm"), 64)
+                    .map(|name| String::from_utf8_lossy(&name).trim().to_owned())
+                    .unwrap_or_default();
+                self.signs.push(Sign::Open {
+                    path,
+                    process,
+                    name,
+                });
             }
         }
         if hidden > 0 {
@@ -283,10 +392,18 @@ impl Findings {
         }
     }
 
-    fn node(&mut self, directories: &Directories, client: &Client, patience: Patience<'_>) -> Result<()> {
+    fn node(
+        &mut self,
+        directories: &Directories,
+        client: &Client,
+        patience: Patience<'_>,
+    ) -> Result<()> {
         match client.options(patience) {
             Ok(options) => {
-                let same = |told: &str| match (fs::canonical(Path::new(told)), fs::canonical(&directories.db)) {
+                let same = |told: &str| match (
+                    fs::canonical(Path::new(told)),
+                    fs::canonical(&directories.db),
+                ) {
                     (Ok(told), Ok(here)) => told == here,
                     _ => false,
                 };
@@ -297,7 +414,10 @@ impl Findings {
             Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
             // A node that does not answer at all does not run.
             Err(error) if error.kind() == Kind::Unreachable => {}
-            Err(error) => self.doubts.push(Doubt::Unasked { url: client.place(), why: error.what().to_owned() }),
+            Err(error) => self.doubts.push(Doubt::Unasked {
+                url: client.place(),
+                why: error.what().to_owned(),
+            }),
         }
         Ok(())
     }
@@ -305,13 +425,19 @@ impl Findings {
 
 /// `flags:` in fdinfo is octal; its last two bits are the access mode, 0 for reading (proc(5)).
 fn is_open_for_writing(fdinfo: &Path) -> bool {
-    let Ok(bytes) = fs::read_small(fdinfo, 1 << 16) else { return false };
+    let Ok(bytes) = fs::read_small(fdinfo, 1 << 16) else {
+        return false;
+    };
     let text = String::from_utf8_lossy(&bytes);
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    let flags = text
+        .lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| flags & 3 != 0)
 }
 
-/// The files behind the mutexes of a server on `db`: one for each way to write the path, as the server does not follow links (http-api §6.1).
+/// The files behind the mutexes of a server on `db`: one for each way to write the path, as the
+/// server does not follow links (http-api §6.1).
 fn mutexes(db: &Path) -> Vec<PathBuf> {
     let mut spellings: BTreeSet<PathBuf> = BTreeSet::new();
     spellings.extend(std::path::absolute(db));
@@ -324,7 +450,10 @@ fn mutexes(db: &Path) -> Vec<PathBuf> {
             [format!("{bare}/"), bare]
         })
         .collect();
-    texts.iter().map(|text| Path::new(MUTEXES).join(mutex_name(text))).collect()
+    texts
+        .iter()
+        .map(|text| Path::new(MUTEXES).join(mutex_name(text)))
+        .collect()
 }
 
 fn mutex_name(db: &str) -> String {
@@ -338,6 +467,10 @@ mod tests {
 
     #[test]
     fn names_the_mutex_as_the_server_does() {
-        assert_eq!(mutex_name("/var/lib/kurrentdb"), "ESDB-HASHED:F8A8657FB09AD275589C1D01BD36B8CE", "http-api §6.1");
+        assert_eq!(
+            mutex_name("/var/lib/kurrentdb"),
+            "ESDB-HASHED:F8A8657FB09AD275589C1D01BD36B8CE",
+            "http-api §6.1"
+        );
     }
 }

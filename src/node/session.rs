@@ -34,7 +34,8 @@ pub struct Whereabouts {
 impl Session {
     /// Asks who is there, checks the credentials, and remembers the server process.
     ///
-    /// A single node of 20.10 does not gossip unless `GossipOnSingleNode` is set; it is known by its start time.
+    /// A single node of 20.10 does not gossip unless `GossipOnSingleNode` is set; it is known by
+    /// its start time.
     ///
     /// # Errors
     /// [`Kind::Unreachable`], [`Kind::Denied`]; [`Kind::Refused`] where different nodes answer.
@@ -42,7 +43,9 @@ impl Session {
         let patience = Patience::of(run);
         let info = client.info(patience)?;
         let version = info.version().ok_or_else(|| {
-            Error::new(Kind::Failed, "the node tells no version").on(client.place()).hint("is it a KurrentDB or EventStoreDB node?")
+            Error::new(Kind::Failed, "the node tells no version")
+                .on(client.place())
+                .hint("is it a KurrentDB or EventStoreDB node?")
         })?;
         if !info.is_insecure() {
             client.check_login(patience)?;
@@ -56,7 +59,11 @@ impl Session {
             options,
             insecure: info.is_insecure(),
             gossips,
-            here: Whereabouts { instance: None, endpoint: None, started: None },
+            here: Whereabouts {
+                instance: None,
+                endpoint: None,
+                started: None,
+            },
         };
         session.here = session.look(patience)?.0;
         if session.here.instance.is_none() && session.here.started.is_none() {
@@ -124,7 +131,8 @@ impl Session {
     /// Whether the same server process still answers.
     ///
     /// # Errors
-    /// [`Kind::Unstable`] where it was restarted, [`Kind::Refused`] where another node answers, and as [`Client::gossip`].
+    /// [`Kind::Unstable`] where it was restarted, [`Kind::Refused`] where another node answers, and
+    /// as [`Client::gossip`].
     pub fn check(&self, patience: Patience<'_>) -> Result<()> {
         let (now, _) = self.look(patience)?;
         self.same(&now)
@@ -136,7 +144,11 @@ impl Session {
         }
         let gossip = self.client.gossip(patience)?;
         if gossip.as_ref().is_some_and(|gossip| gossip.me().is_none()) {
-            return Err(Error::new(Kind::Unstable, "the node does not find itself in its own gossip").on(self.client.place()));
+            return Err(Error::new(
+                Kind::Unstable,
+                "the node does not find itself in its own gossip",
+            )
+            .on(self.client.place()));
         }
         Ok(gossip)
     }
@@ -151,8 +163,17 @@ impl Session {
 
     fn look(&self, patience: Patience<'_>) -> Result<(Whereabouts, Option<Gossip>)> {
         let gossip = self.ask_gossip(patience)?;
-        let started = self.client.process(patience)?.map(|process| process.start_time);
-        Ok((Whereabouts { started, ..self.here_by(gossip.as_ref()) }, gossip))
+        let started = self
+            .client
+            .process(patience)?
+            .map(|process| process.start_time);
+        Ok((
+            Whereabouts {
+                started,
+                ..self.here_by(gossip.as_ref())
+            },
+            gossip,
+        ))
     }
 
     fn same(&self, now: &Whereabouts) -> Result<()> {
@@ -161,7 +182,11 @@ impl Session {
         }
         let place = self.client.place();
         if now.endpoint != self.here.endpoint {
-            let name = |endpoint: &Option<String>| endpoint.clone().unwrap_or_else(|| "a node that does not gossip".to_owned());
+            let name = |endpoint: &Option<String>| {
+                endpoint
+                    .clone()
+                    .unwrap_or_else(|| "a node that does not gossip".to_owned())
+            };
             return Err(Error::new(
                 Kind::Refused,
                 format!("different nodes answer: first {}, now {}", name(&self.here.endpoint), name(&now.endpoint)),

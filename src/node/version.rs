@@ -11,9 +11,20 @@ impl ServerVersion {
     /// Reads `26.1.0`, `20.10.5.0`, `26.1.0-rc.1`; a number that is missing is 0.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.trim().trim_start_matches(['v', 'V']).split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
-        let numbers = (parts.next()?, parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        Some(Self { numbers, text: text.trim().to_owned() })
+        let mut parts = text
+            .trim()
+            .trim_start_matches(['v', 'V'])
+            .split(['.', '-', '+'])
+            .map_while(|part| part.parse::<u32>().ok());
+        let numbers = (
+            parts.next()?,
+            parts.next().unwrap_or(0),
+            parts.next().unwrap_or(0),
+        );
+        Some(Self {
+            numbers,
+            text: text.trim().to_owned(),
+        })
     }
 
     /// A build from source that carries no number; it is taken for the newest.
@@ -52,7 +63,8 @@ impl ServerVersion {
         self.is_at_least(24, 10, 0)
     }
 
-    /// Its scavenger goes on where it was stopped, and knows `syncOnly`. Earlier servers ignore that parameter and start a full scavenge (O43).
+    /// Its scavenger goes on where it was stopped, and knows `syncOnly`. Earlier servers ignore
+    /// that parameter and start a full scavenge (O43).
     #[must_use]
     pub fn resumes_scavenges(&self) -> bool {
         self.is_at_least(22, 10, 0)
@@ -74,7 +86,11 @@ impl PartialOrd for ServerVersion {
 
 impl Ord for ServerVersion {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.is_development(), self.numbers, &self.text).cmp(&(other.is_development(), other.numbers, &other.text))
+        (self.is_development(), self.numbers, &self.text).cmp(&(
+            other.is_development(),
+            other.numbers,
+            &other.text,
+        ))
     }
 }
 

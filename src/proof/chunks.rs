@@ -52,11 +52,18 @@ impl LogFile {
 
 /// Opens a file that the set had a moment ago.
 pub(super) fn open(files: &dyn FileSet, path: &RelativePath) -> Result<Box<dyn ReadAt>> {
-    files.open(path)?.ok_or_else(|| Error::new(Kind::Unstable, "the file vanished while it was looked at").on(files.place_of(path)))
+    files.open(path)?.ok_or_else(|| {
+        Error::new(Kind::Unstable, "the file vanished while it was looked at")
+            .on(files.place_of(path))
+    })
 }
 
 /// Gives what a parser says the file's name.
-pub(super) fn named<T>(files: &dyn FileSet, path: &RelativePath, parsed: crate::format::Result<T>) -> Result<T> {
+pub(super) fn named<T>(
+    files: &dyn FileSet,
+    path: &RelativePath,
+    parsed: crate::format::Result<T>,
+) -> Result<T> {
     match parsed {
         Ok(value) => Ok(value),
         // Where it lies is only then asked for: there may be tens of thousands.
@@ -64,28 +71,46 @@ pub(super) fn named<T>(files: &dyn FileSet, path: &RelativePath, parsed: crate::
     }
 }
 
-/// Headers and footers that were read already. A file whose state is still the same needs no second look.
+/// Headers and footers that were read already. A file whose state is still the same needs no second
+/// look.
 #[derive(Debug, Default)]
 pub struct Inspected {
     /// In the order of their paths, which is nearly always the order in which they come.
     files: Vec<Known>,
-    /// What changed at this time or later is looked at again, as it may have changed twice at the same time.
+    /// What changed at this time or later is looked at again, as it may have changed twice at the
+    /// same time.
     since: Option<SystemTime>,
 }
 
 impl Inspected {
-    /// What a set has shown of files that others may write to, and of which only those count that had not changed since before `since`.
+    /// What a set has shown of files that others may write to, and of which only those count that
+    /// had not changed since before `since`.
     #[must_use]
     pub fn of(set: ChunkSet, since: SystemTime) -> Self {
-        let known = |LogFile { path, file, stamp, .. }: LogFile| Some(Known { path, stamp: stamp?, file });
+        let known = |LogFile {
+                         path, file, stamp, ..
+                     }: LogFile| {
+            Some(Known {
+                path,
+                stamp: stamp?,
+                file,
+            })
+        };
         let mut files: Vec<Known> = set.used.into_iter().filter_map(known).collect();
         files.sort_by(|one, other| one.path.cmp(&other.path));
-        Self { files, since: Some(since) }
+        Self {
+            files,
+            since: Some(since),
+        }
     }
 
     /// Adds a file that was read in this state.
     pub fn add(&mut self, path: &RelativePath, stamp: Stamp, file: Arc<ChunkFile>) {
-        let known = Known { path: path.clone(), stamp, file };
+        let known = Known {
+            path: path.clone(),
+            stamp,
+            file,
+        };
         if self.files.last().is_none_or(|last| last.path < *path) {
             return self.files.push(known);
         }
@@ -102,12 +127,17 @@ impl Inspected {
     }
 
     fn known(&self, path: &RelativePath) -> Option<&Known> {
-        self.files.get(self.files.binary_search_by(|file| file.path.cmp(path)).ok()?)
+        self.files.get(
+            self.files
+                .binary_search_by(|file| file.path.cmp(path))
+                .ok()?,
+        )
     }
 
     fn find(&self, path: &RelativePath, stamp: Stamp) -> Option<&Arc<ChunkFile>> {
         let known = self.known(path)?;
-        (known.stamp == stamp && self.since.is_none_or(|since| stamp.is_before(since))).then_some(&known.file)
+        (known.stamp == stamp && self.since.is_none_or(|since| stamp.is_before(since)))
+            .then_some(&known.file)
     }
 }
 
@@ -119,7 +149,8 @@ struct Known {
     file: Arc<ChunkFile>,
 }
 
-/// The chunk files that a server would use, as it finds them by their names and headers (disk-format §3.8). No file stays open.
+/// The chunk files that a server would use, as it finds them by their names and headers
+/// (disk-format §3.8). No file stays open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkSet {
     chunk_size: ChunkSize,
@@ -129,20 +160,27 @@ pub struct ChunkSet {
 }
 
 impl ChunkSet {
-    /// Lists the chunk files of a set and reads 256 bytes of each that a server (21.10.2 or later) would use.
+    /// Lists the chunk files of a set and reads 256 bytes of each that a server (21.10.2 or later)
+    /// would use.
     ///
     /// # Errors
-    /// [`Kind::SourceCorrupt`] where there is no chunk, or a used file has no good header, a header that contradicts its name, or another chunk size than the others;
-    /// [`Kind::Unstable`] where a file vanishes meanwhile; what the storage reports.
+    /// [`Kind::SourceCorrupt`] where there is no chunk, or a used file has no good header, a header
+    /// that contradicts its name, or another chunk size than the others; [`Kind::Unstable`] where a
+    /// file vanishes meanwhile; what the storage reports.
     pub fn read(files: &dyn FileSet) -> Result<Self> {
         Self::among(files, files.files()?, &Inspected::default())
     }
 
-    /// As [`Self::read`], of files that were listed a moment ago, and of which some were read already.
+    /// As [`Self::read`], of files that were listed a moment ago, and of which some were read
+    /// already.
     ///
     /// # Errors
     /// As for [`Self::read`].
-    pub fn among(files: &dyn FileSet, entries: impl IntoIterator<Item: Borrow<FileEntry>>, inspected: &Inspected) -> Result<Self> {
+    pub fn among(
+        files: &dyn FileSet,
+        entries: impl IntoIterator<Item: Borrow<FileEntry>>,
+        inspected: &Inspected,
+    ) -> Result<Self> {
         let names = names_of(entries);
         let mut read = inspect_all(files, &names, inspected);
         let mut used = Vec::with_capacity(names.len());
@@ -153,29 +191,61 @@ impl ChunkSet {
                 None => inspect(files, listed, inspected)?,
             };
             let end = file.header.end;
-            used.push(LogFile { path: listed.path.clone(), name: listed.name, mode: listed.mode, file, stamp: listed.stamp });
+            used.push(LogFile {
+                path: listed.path.clone(),
+                name: listed.name,
+                mode: listed.mode,
+                file,
+                stamp: listed.stamp,
+            });
             Ok(end)
         })?;
-        let superseded = selection.superseded.into_iter().filter_map(|index| names.get(index)).map(|listed| listed.path.clone()).collect();
-        let chunk_size = used.first().map(|first| first.file.header.chunk_size).ok_or_else(|| {
-            Error::new(Kind::SourceCorrupt, "there is no chunk in the db directory").hint("is this the node's db directory?")
-        })?;
-        let set = Self { chunk_size, used, superseded, missing: selection.missing };
+        let superseded = selection
+            .superseded
+            .into_iter()
+            .filter_map(|index| names.get(index))
+            .map(|listed| listed.path.clone())
+            .collect();
+        let chunk_size = used
+            .first()
+            .map(|first| first.file.header.chunk_size)
+            .ok_or_else(|| {
+                Error::new(Kind::SourceCorrupt, "there is no chunk in the db directory")
+                    .hint("is this the node's db directory?")
+            })?;
+        let set = Self {
+            chunk_size,
+            used,
+            superseded,
+            missing: selection.missing,
+        };
         for file in &set.used {
             named(files, &file.path, set.agrees(file))?;
         }
         Ok(set)
     }
 
-    /// The set of the files that could be read, in the order of their names; none without any. Files of another chunk size than the first are left out.
+    /// The set of the files that could be read, in the order of their names; none without any.
+    /// Files of another chunk size than the first are left out.
     pub(super) fn of_readable(files: Vec<LogFile>) -> Option<Self> {
         let chunk_size = files.first()?.file.header.chunk_size;
-        let files: Vec<LogFile> = files.into_iter().filter(|file| file.file.header.chunk_size == chunk_size).collect();
-        let listed = |file: &LogFile| Listed { path: file.path.clone(), name: file.name, mode: file.mode, stamp: file.stamp };
+        let files: Vec<LogFile> = files
+            .into_iter()
+            .filter(|file| file.file.header.chunk_size == chunk_size)
+            .collect();
+        let listed = |file: &LogFile| Listed {
+            path: file.path.clone(),
+            name: file.name,
+            mode: file.mode,
+            stamp: file.stamp,
+        };
         let names: Vec<Listed> = files.iter().map(listed).collect();
-        let ends: HashMap<ChunkName, ChunkNumber> = files.iter().map(|file| (file.name, file.end())).collect();
-        let selection =
-            select(&names, ServerLine::V26_1, |_, listed| Ok(ends.get(&listed.name).copied().unwrap_or(listed.name.start))).ok()?;
+        let ends: HashMap<ChunkName, ChunkNumber> =
+            files.iter().map(|file| (file.name, file.end())).collect();
+        let selection = select(&names, ServerLine::V26_1, |_, listed| {
+            Ok(ends.get(&listed.name).copied().unwrap_or(listed.name.start))
+        })
+        .ok()?;
         let mut used = Vec::with_capacity(selection.used.len());
         let mut superseded = Vec::new();
         for (index, file) in files.into_iter().enumerate() {
@@ -185,7 +255,12 @@ impl ChunkSet {
                 superseded.push(file.path);
             }
         }
-        Some(Self { chunk_size, used, superseded, missing: selection.missing })
+        Some(Self {
+            chunk_size,
+            used,
+            superseded,
+            missing: selection.missing,
+        })
     }
 
     fn agrees(&self, file: &LogFile) -> crate::format::Result<()> {
@@ -195,7 +270,10 @@ impl ChunkSet {
             return Err(Malformed::new("chunk header", 6, wanted, header.start).into());
         }
         if header.chunk_size != self.chunk_size {
-            let wanted = format!("the chunk size {}, which the first chunk has", self.chunk_size.get());
+            let wanted = format!(
+                "the chunk size {}, which the first chunk has",
+                self.chunk_size.get()
+            );
             return Err(Malformed::new("chunk header", 2, wanted, header.chunk_size.get()).into());
         }
         Ok(())
@@ -229,7 +307,9 @@ impl ChunkSet {
     #[must_use]
     pub fn covering(&self, number: ChunkNumber) -> Option<&LogFile> {
         let after = self.used.partition_point(|file| file.start() <= number);
-        self.used.get(after.checked_sub(1)?).filter(|file| file.end() >= number)
+        self.used
+            .get(after.checked_sub(1)?)
+            .filter(|file| file.end() >= number)
     }
 
     /// The used file whose range of the log holds a position.
@@ -255,9 +335,18 @@ pub(super) struct Listed {
     pub(super) stamp: Option<Stamp>,
 }
 
-/// Reads the files that no name replaces, several at once. What is wrong with one is told only where it is used.
-fn inspect_all(files: &dyn FileSet, names: &[Listed], inspected: &Inspected) -> Vec<Option<Result<Arc<ChunkFile>>>> {
-    let replaced = names.iter().zip(names.iter().skip(1)).map(|(one, next)| one.name.start == next.name.start).chain([false]);
+/// Reads the files that no name replaces, several at once. What is wrong with one is told only
+/// where it is used.
+fn inspect_all(
+    files: &dyn FileSet,
+    names: &[Listed],
+    inspected: &Inspected,
+) -> Vec<Option<Result<Arc<ChunkFile>>>> {
+    let replaced = names
+        .iter()
+        .zip(names.iter().skip(1))
+        .map(|(one, next)| one.name.start == next.name.start)
+        .chain([false]);
     let numbered: Vec<(&Listed, bool)> = names.iter().zip(replaced).collect();
     let read = crew::many(&numbered, |(listed, replaced)| {
         Ok::<_, std::convert::Infallible>((!replaced).then(|| inspect(files, listed, inspected)))
@@ -266,7 +355,10 @@ fn inspect_all(files: &dyn FileSet, names: &[Listed], inspected: &Inspected) -> 
 }
 
 fn inspect(files: &dyn FileSet, listed: &Listed, inspected: &Inspected) -> Result<Arc<ChunkFile>> {
-    if let Some(known) = listed.stamp.and_then(|stamp| inspected.find(&listed.path, stamp)) {
+    if let Some(known) = listed
+        .stamp
+        .and_then(|stamp| inspected.find(&listed.path, stamp))
+    {
         return Ok(Arc::clone(known));
     }
     let source = open(files, &listed.path)?;
@@ -277,10 +369,23 @@ fn inspect(files: &dyn FileSet, listed: &Listed, inspected: &Inspected) -> Resul
 /// The chunk files of a set in the server's order: by number, then version.
 pub(super) fn names_of(entries: impl IntoIterator<Item: Borrow<FileEntry>>) -> Vec<Listed> {
     let listed = |entry: &FileEntry| {
-        let name = entry.path.below_root().parse().ok().filter(|_| entry.path.root() == Root::Db)?;
-        Some(Listed { path: entry.path.clone(), name, mode: entry.mode, stamp: entry.stamp })
+        let name = entry
+            .path
+            .below_root()
+            .parse()
+            .ok()
+            .filter(|_| entry.path.root() == Root::Db)?;
+        Some(Listed {
+            path: entry.path.clone(),
+            name,
+            mode: entry.mode,
+            stamp: entry.stamp,
+        })
     };
-    let mut names: Vec<Listed> = entries.into_iter().filter_map(|entry| listed(entry.borrow())).collect();
+    let mut names: Vec<Listed> = entries
+        .into_iter()
+        .filter_map(|entry| listed(entry.borrow()))
+        .collect();
     names.sort_by_key(|listed| listed.name);
     names
 }
@@ -296,28 +401,41 @@ pub(super) struct Selection {
     pub(super) missing: Vec<RangeInclusive<ChunkNumber>>,
 }
 
-/// Walks the sorted names as servers of `line` do. `end_of` tells the last chunk number in a file's header; it is asked once for each file used, with its index.
+/// Walks the sorted names as servers of `line` do. `end_of` tells the last chunk number in a file's
+/// header; it is asked once for each file used, with its index.
 pub(super) fn select(
     names: &[Listed],
     line: ServerLine,
     mut end_of: impl FnMut(usize, &Listed) -> Result<ChunkNumber>,
 ) -> Result<Selection> {
-    let mut selection = Selection { used: Vec::new(), superseded: Vec::new(), missing: Vec::new() };
+    let mut selection = Selection {
+        used: Vec::new(),
+        superseded: Vec::new(),
+        missing: Vec::new(),
+    };
     let mut expected = 0;
     let mut rest = names.iter().enumerate().peekable();
     while let Some((index, listed)) = rest.next() {
         let start = listed.name.start.0;
-        let replaced = rest.peek().is_some_and(|(_, next)| next.name.start == listed.name.start);
+        let replaced = rest
+            .peek()
+            .is_some_and(|(_, next)| next.name.start == listed.name.start);
         if start < expected || replaced {
             selection.superseded.push(index);
             continue;
         }
         if start > expected {
-            selection.missing.push(ChunkNumber(expected)..=ChunkNumber(start - 1));
+            selection
+                .missing
+                .push(ChunkNumber(expected)..=ChunkNumber(start - 1));
         }
         selection.used.push(index);
         let end = end_of(index, listed)?.0.max(start);
-        let last = if line.trusts_version_zero() && listed.name.version.0 == 0 { start } else { end };
+        let last = if line.trusts_version_zero() && listed.name.version.0 == 0 {
+            start
+        } else {
+            end
+        };
         expected = last.saturating_add(1);
     }
     Ok(selection)
@@ -328,17 +446,41 @@ mod tests {
     use super::*;
 
     fn listed(name: &str) -> Listed {
-        Listed { path: RelativePath::new(Root::Db, name).unwrap(), name: name.parse().unwrap(), mode: 0o444, stamp: None }
+        Listed {
+            path: RelativePath::new(Root::Db, name).unwrap(),
+            name: name.parse().unwrap(),
+            mode: 0o444,
+            stamp: None,
+        }
     }
 
     /// Files with the last chunk number of their headers.
-    fn selected(files: &[(&str, u32)], line: ServerLine) -> (Vec<String>, Vec<String>, Vec<RangeInclusive<u32>>) {
+    fn selected(
+        files: &[(&str, u32)],
+        line: ServerLine,
+    ) -> (Vec<String>, Vec<String>, Vec<RangeInclusive<u32>>) {
         let names: Vec<Listed> = files.iter().map(|(name, _)| listed(name)).collect();
-        let end_of =
-            |_: usize, listed: &Listed| Ok(ChunkNumber(files.iter().find(|(name, _)| *name == listed.path.below_root()).unwrap().1));
+        let end_of = |_: usize, listed: &Listed| {
+            Ok(ChunkNumber(
+                files
+                    .iter()
+                    .find(|(name, _)| *name == listed.path.below_root())
+                    .unwrap()
+                    .1,
+            ))
+        };
         let selection = select(&names, line, end_of).unwrap();
-        let text = |indices: Vec<usize>| indices.into_iter().map(|index| files[index].0.to_owned()).collect();
-        let missing = selection.missing.into_iter().map(|range| range.start().0..=range.end().0).collect();
+        let text = |indices: Vec<usize>| {
+            indices
+                .into_iter()
+                .map(|index| files[index].0.to_owned())
+                .collect()
+        };
+        let missing = selection
+            .missing
+            .into_iter()
+            .map(|range| range.start().0..=range.end().0)
+            .collect();
         (text(selection.used), text(selection.superseded), missing)
     }
 
@@ -353,8 +495,22 @@ mod tests {
             ("chunk-000006.000000", 6),
         ];
         let (used, superseded, missing) = selected(&files, ServerLine::V26_1);
-        assert_eq!(used, ["chunk-000000.000002", "chunk-000003.000000", "chunk-000006.000000"]);
-        assert_eq!(superseded, ["chunk-000000.000001", "chunk-000001.000000", "chunk-000002.000001"]);
+        assert_eq!(
+            used,
+            [
+                "chunk-000000.000002",
+                "chunk-000003.000000",
+                "chunk-000006.000000"
+            ]
+        );
+        assert_eq!(
+            superseded,
+            [
+                "chunk-000000.000001",
+                "chunk-000001.000000",
+                "chunk-000002.000001"
+            ]
+        );
         assert_eq!(missing, [4..=5]);
     }
 

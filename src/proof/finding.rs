@@ -138,6 +138,9 @@ impl Finding {
     /// The worst that any of the versions does.
     #[must_use]
     pub fn worst(&self) -> Option<Effect> {
-        self.consequences.iter().map(|consequence| consequence.effect).max()
+        self.consequences
+            .iter()
+            .map(|consequence| consequence.effect)
+            .max()
     }
 }

@@ -1,4 +1,5 @@
-//! The index: the tables that `indexmap` names, their filters, and whether they fit the log (disk-format §5).
+//! The index: the tables that `indexmap` names, their filters, and whether they fit the log
+//! (disk-format §5).
 
 use std::collections::HashSet;
 
@@ -34,7 +35,8 @@ const SAMPLES_OF_CHUNK: usize = 16;
 pub enum Depth {
     /// Structure and sizes: headers, footers, checkpoints, `indexmap`.
     Quick,
-    /// Also every checksum, the records of the chunk that the log ends in, the order of the tables, and their last 1 000 entries against the log.
+    /// Also every checksum, the records of the chunk that the log ends in, the order of the tables,
+    /// and their last 1 000 entries against the log.
     Normal,
     /// Also every record, and every entry against the log.
     Deep,
@@ -81,7 +83,8 @@ pub struct HiddenEvents {
     pub sampled: u64,
     /// Where the first of them stands.
     pub first: LogPosition,
-    /// A scavenge with a threshold came after all of them: it takes events out of the index and leaves them in their chunks.
+    /// A scavenge with a threshold came after all of them: it takes events out of the index and
+    /// leaves them in their chunks.
     pub explained: bool,
 }
 
@@ -94,7 +97,8 @@ pub struct IndexProof {
     pub has_map: bool,
     /// All that is wrong.
     pub problems: Vec<IndexProblem>,
-    /// Files named like tables, or like filters of tables, that `indexmap` does not name. A server deletes them; a copy that holds some was made by name (O2).
+    /// Files named like tables, or like filters of tables, that `indexmap` does not name. A server
+    /// deletes them; a copy that holds some was made by name (O2).
     pub unlisted: Vec<RelativePath>,
     /// There is a stream-existence filter.
     pub has_stream_filter: bool,
@@ -109,9 +113,12 @@ pub struct IndexProof {
 impl IndexProof {
     /// The problems for which a server sets the whole index aside (disk-format §5.4).
     pub fn fatal(&self) -> impl Iterator<Item = &IndexProblem> {
-        self.problems
-            .iter()
-            .filter(|problem| matches!(problem.fault, IndexFault::Map | IndexFault::TableMissing | IndexFault::TableDamaged))
+        self.problems.iter().filter(|problem| {
+            matches!(
+                problem.fault,
+                IndexFault::Map | IndexFault::TableMissing | IndexFault::TableDamaged
+            )
+        })
     }
 }
 
@@ -135,10 +142,20 @@ pub struct IndexScope<'a> {
 pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> Result<IndexProof> {
     let mut proof = IndexProof::default();
     let map = read_map(files, &mut proof)?;
-    let listed: HashSet<TableId> = map.iter().flat_map(|map| &map.tables).map(|row| row.table).collect();
-    for entry in files.files()?.into_iter().filter(|entry| entry.path.root() == Root::Index) {
+    let listed: HashSet<TableId> = map
+        .iter()
+        .flat_map(|map| &map.tables)
+        .map(|row| row.table)
+        .collect();
+    for entry in files
+        .files()?
+        .into_iter()
+        .filter(|entry| entry.path.root() == Root::Index)
+    {
         match IndexFile::of(entry.path.below_root()) {
-            IndexFile::Table(table) | IndexFile::BloomFilter(table) if !listed.contains(&table) => proof.unlisted.push(entry.path),
+            IndexFile::Table(table) | IndexFile::BloomFilter(table) if !listed.contains(&table) => {
+                proof.unlisted.push(entry.path)
+            }
             IndexFile::StreamFilterData => proof.has_stream_filter = true,
             _ => {}
         }
@@ -153,11 +170,26 @@ pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> 
     let stream_filter = stream_filter(files, scope, &mut proof)?;
     if let Some(chunks) = scope.chunks.filter(|_| scope.depth > Depth::Quick) {
         if let Some(filter) = &stream_filter {
-            proof.problems.extend(filter.lacks_any(files, chunks, scope.writer, run)?);
+            proof
+                .problems
+                .extend(filter.lacks_any(files, chunks, scope.writer, run)?);
         }
-        let ahead = map.as_ref().and_then(|map| map.commit).is_some_and(|commit| commit >= scope.writer.0);
-        let stream_filter = stream_filter.as_ref().filter(|_| scope.depth == Depth::Deep);
-        let mut reader = EntryReader { files, chunks, writer: scope.writer, ahead, stream_filter, run, proof: &mut proof };
+        let ahead = map
+            .as_ref()
+            .and_then(|map| map.commit)
+            .is_some_and(|commit| commit >= scope.writer.0);
+        let stream_filter = stream_filter
+            .as_ref()
+            .filter(|_| scope.depth == Depth::Deep);
+        let mut reader = EntryReader {
+            files,
+            chunks,
+            writer: scope.writer,
+            ahead,
+            stream_filter,
+            run,
+            proof: &mut proof,
+        };
         if scope.depth == Depth::Deep {
             reader.all(&tables)?;
         } else {
@@ -175,7 +207,8 @@ pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> 
 }
 
 pub(super) fn path(name: &str) -> Result<RelativePath> {
-    RelativePath::new(Root::Index, name).map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))
+    RelativePath::new(Root::Index, name)
+        .map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))
 }
 
 /// Puts a parser's complaint among the problems; what the storage reports stays an error.
@@ -189,11 +222,19 @@ fn judge<T>(
     match parsed {
         Ok(value) => Ok(Some(value)),
         Err(format::Error::Malformed(why)) => {
-            proof.problems.push(IndexProblem { path: path.clone(), fault, what: why.to_string() });
+            proof.problems.push(IndexProblem {
+                path: path.clone(),
+                fault,
+                what: why.to_string(),
+            });
             Ok(None)
         }
         Err(format::Error::Read(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            proof.problems.push(IndexProblem { path: path.clone(), fault, what: "the file ends too early".to_owned() });
+            proof.problems.push(IndexProblem {
+                path: path.clone(),
+                fault,
+                what: "the file ends too early".to_owned(),
+            });
             Ok(None)
         }
         Err(error) => named(files, path, Err(error)),
@@ -205,7 +246,9 @@ pub(super) fn read_small(source: &dyn ReadAt, limit: u64) -> format::Result<Vec<
     let size = source.size();
     let length = usize::try_from(size).ok().filter(|_| size <= limit);
     let Some(length) = length else {
-        return Err(format::Malformed::new("file", 0, format!("at most {limit} bytes"), size).into());
+        return Err(
+            format::Malformed::new("file", 0, format!("at most {limit} bytes"), size).into(),
+        );
     };
     let mut bytes = vec![0; length];
     source.read_exact_at(0, &mut bytes)?;
@@ -214,9 +257,12 @@ pub(super) fn read_small(source: &dyn ReadAt, limit: u64) -> format::Result<Vec<
 
 fn read_map(files: &dyn FileSet, proof: &mut IndexProof) -> Result<Option<IndexMap>> {
     let path = path("indexmap")?;
-    let Some(source) = files.open(&path)? else { return Ok(None) };
+    let Some(source) = files.open(&path)? else {
+        return Ok(None);
+    };
     proof.has_map = true;
-    let parsed = read_small(&*source, IndexMap::MAXIMUM_SIZE).and_then(|bytes| IndexMap::parse(&bytes));
+    let parsed =
+        read_small(&*source, IndexMap::MAXIMUM_SIZE).and_then(|bytes| IndexMap::parse(&bytes));
     judge(proof, files, &path, IndexFault::Map, parsed)
 }
 
@@ -228,40 +274,99 @@ struct Listed {
     latest: Vec<Entry>,
 }
 
-fn table(files: &dyn FileSet, table: TableId, scope: &IndexScope<'_>, proof: &mut IndexProof) -> Result<Option<Listed>> {
+fn table(
+    files: &dyn FileSet,
+    table: TableId,
+    scope: &IndexScope<'_>,
+    proof: &mut IndexProof,
+) -> Result<Option<Listed>> {
     let path = path(&table.to_string())?;
     let Some(source) = files.open(&path)? else {
         let what = "indexmap names this table, and it is missing".to_owned();
-        proof.problems.push(IndexProblem { path, fault: IndexFault::TableMissing, what });
+        proof.problems.push(IndexProblem {
+            path,
+            fault: IndexFault::TableMissing,
+            what,
+        });
         return Ok(None);
     };
-    let Some(opened) = judge(proof, files, &path, IndexFault::TableDamaged, Table::open(&*source))? else { return Ok(None) };
+    let Some(opened) = judge(
+        proof,
+        files,
+        &path,
+        IndexFault::TableDamaged,
+        Table::open(&*source),
+    )?
+    else {
+        return Ok(None);
+    };
     let version = opened.layout().version;
     if version == TableVersion::V1 {
         let what = "it has format version 1".to_owned();
-        proof.problems.push(IndexProblem { path: path.clone(), fault: IndexFault::TableOld, what });
+        proof.problems.push(IndexProblem {
+            path: path.clone(),
+            fault: IndexFault::TableOld,
+            what,
+        });
     }
     let mut latest = Vec::new();
     if scope.depth > Depth::Quick {
-        if scope.hash_tables && judge(proof, files, &path, IndexFault::TableDamaged, opened.check_md5())?.is_none() {
+        if scope.hash_tables
+            && judge(
+                proof,
+                files,
+                &path,
+                IndexFault::TableDamaged,
+                opened.check_md5(),
+            )?
+            .is_none()
+        {
             return Ok(None);
         }
         // One pass over the entries does for both.
-        let count = if scope.depth == Depth::Normal && scope.chunks.is_some() { LATEST } else { 0 };
-        match judge(proof, files, &path, IndexFault::TableDamaged, opened.latest(count))? {
+        let count = if scope.depth == Depth::Normal && scope.chunks.is_some() {
+            LATEST
+        } else {
+            0
+        };
+        match judge(
+            proof,
+            files,
+            &path,
+            IndexFault::TableDamaged,
+            opened.latest(count),
+        )? {
             Some(entries) => latest = entries,
             None => return Ok(None),
         }
     }
     table_filter(files, table, scope, proof)?;
-    Ok(Some(Listed { path, version, latest }))
+    Ok(Some(Listed {
+        path,
+        version,
+        latest,
+    }))
 }
 
-fn table_filter(files: &dyn FileSet, table: TableId, scope: &IndexScope<'_>, proof: &mut IndexProof) -> Result<()> {
+fn table_filter(
+    files: &dyn FileSet,
+    table: TableId,
+    scope: &IndexScope<'_>,
+    proof: &mut IndexProof,
+) -> Result<()> {
     let path = path(&format!("{table}.bloomfilter"))?;
     // Servers before 21.10 write none.
-    let Some(source) = files.open(&path)? else { return Ok(()) };
-    check_filter(files, &path, &*source, IndexFault::TableFilter, scope.depth, proof)?;
+    let Some(source) = files.open(&path)? else {
+        return Ok(());
+    };
+    check_filter(
+        files,
+        &path,
+        &*source,
+        IndexFault::TableFilter,
+        scope.depth,
+        proof,
+    )?;
     Ok(())
 }
 
@@ -274,29 +379,56 @@ fn check_filter(
     depth: Depth,
     proof: &mut IndexProof,
 ) -> Result<bool> {
-    let Some(filter) = judge(proof, files, path, fault, bloom::inspect(source))? else { return Ok(false) };
+    let Some(filter) = judge(proof, files, path, fault, bloom::inspect(source))? else {
+        return Ok(false);
+    };
     if depth == Depth::Quick {
         return Ok(true);
     }
-    let Some(lines) = judge(proof, files, path, fault, filter.check_lines())? else { return Ok(false) };
+    let Some(lines) = judge(proof, files, path, fault, filter.check_lines())? else {
+        return Ok(false);
+    };
     if !lines.accepted() {
         let what = format!("more than 5 % of its {} lines are damaged", lines.total);
-        proof.problems.push(IndexProblem { path: path.clone(), fault, what });
+        proof.problems.push(IndexProblem {
+            path: path.clone(),
+            fault,
+            what,
+        });
     }
     Ok(lines.accepted())
 }
 
-fn stream_filter(files: &dyn FileSet, scope: &IndexScope<'_>, proof: &mut IndexProof) -> Result<Option<StreamFilter>> {
+fn stream_filter(
+    files: &dyn FileSet,
+    scope: &IndexScope<'_>,
+    proof: &mut IndexProof,
+) -> Result<Option<StreamFilter>> {
     let data = path(stream_filter::DATA)?;
     let checkpoint = path(stream_filter::CHECKPOINT)?;
-    let Some(source) = files.open(&data)? else { return Ok(None) };
-    if !check_filter(files, &data, &*source, IndexFault::StreamFilter, scope.depth, proof)? {
+    let Some(source) = files.open(&data)? else {
+        return Ok(None);
+    };
+    if !check_filter(
+        files,
+        &data,
+        &*source,
+        IndexFault::StreamFilter,
+        scope.depth,
+        proof,
+    )? {
         return Ok(None);
     }
-    let Some(position) = files.open(&checkpoint)? else { return Ok(None) };
+    let Some(position) = files.open(&checkpoint)? else {
+        return Ok(None);
+    };
     let parsed = read_small(&*position, 64).and_then(|bytes| checkpoint::position(&bytes));
     let position = judge(proof, files, &checkpoint, IndexFault::StreamFilter, parsed)?;
-    Ok(position.flatten().map(|complete_to| StreamFilter { path: data, source, complete_to }))
+    Ok(position.flatten().map(|complete_to| StreamFilter {
+        path: data,
+        source,
+        complete_to,
+    }))
 }
 
 /// Compares entries with the log.
@@ -350,7 +482,11 @@ impl EntryReader<'_> {
         while let Some((first, table)) = rest.first() {
             self.run.check()?;
             let Some(file) = self.chunks.holding(first.position) else {
-                let archived = self.chunks.in_use().first().is_some_and(|file| first.position < file.file.header.start_position());
+                let archived = self
+                    .chunks
+                    .in_use()
+                    .first()
+                    .is_some_and(|file| first.position < file.file.header.start_position());
                 let beyond = self.ahead && first.position >= self.writer.0;
                 if !archived && !beyond {
                     self.wrong(table, format!("{first}, which lies in no chunk"));
@@ -359,7 +495,8 @@ impl EntryReader<'_> {
                 continue;
             };
             let end = file.file.header.end_position();
-            let (here, beyond) = rest.split_at(rest.partition_point(|(entry, _)| entry.position < end));
+            let (here, beyond) =
+                rest.split_at(rest.partition_point(|(entry, _)| entry.position < end));
             self.compare_in(file, here)?;
             rest = beyond;
         }
@@ -381,14 +518,19 @@ impl EntryReader<'_> {
             self.proof.entries += 1;
             if entry.position >= self.writer.0 {
                 if !self.ahead {
-                    self.wrong(table, format!("{entry}, which is beyond the log's end at {}", self.writer));
+                    self.wrong(
+                        table,
+                        format!("{entry}, which is beyond the log's end at {}", self.writer),
+                    );
                 }
                 continue;
             }
             let found = match lookup.read_at_position(entry.position) {
                 Ok(Some(frame)) => match &frame.record {
                     Record::Prepare(prepare) => self.judge_prepare(entry, table, prepare)?,
-                    Record::Commit(_) | Record::System(_) => Some("no event stands there".to_owned()),
+                    Record::Commit(_) | Record::System(_) => {
+                        Some("no event stands there".to_owned())
+                    }
                 },
                 Ok(None) if file.file.header.scavenged => {
                     self.proof.dangling += 1;
@@ -406,29 +548,45 @@ impl EntryReader<'_> {
     }
 
     /// What contradicts the entry, if anything does.
-    fn judge_prepare(&mut self, entry: &Entry, table: &Listed, prepare: &Prepare<'_>) -> Result<Option<String>> {
+    fn judge_prepare(
+        &mut self,
+        entry: &Entry,
+        table: &Listed,
+        prepare: &Prepare<'_>,
+    ) -> Result<Option<String>> {
         let name = prepare.stream_name();
         let hash = stream_hash(&name);
         if table.version.entry_hash(hash) != entry.stream {
             return Ok(Some(format!("an event of stream `{name}` stands there")));
         }
-        if let Some(number) = prepare.event_number().filter(|number| *number != entry.event_number) {
+        if let Some(number) = prepare
+            .event_number()
+            .filter(|number| *number != entry.event_number)
+        {
             return Ok(Some(format!("event {number} of its stream stands there")));
         }
         let told = |problem: &IndexProblem| problem.fault == IndexFault::StreamFilterIncomplete;
         if let Some(filter) = self.stream_filter
             && !self.proof.problems.iter().any(told)
         {
-            self.proof.problems.extend(filter.lacks(self.files, &name, entry.position)?);
+            self.proof
+                .problems
+                .extend(filter.lacks(self.files, &name, entry.position)?);
         }
         Ok(None)
     }
 
     /// One problem for each table: the first is as good as a million.
     fn wrong(&mut self, table: &Listed, what: String) {
-        let known = |problem: &IndexProblem| problem.fault == IndexFault::EntryWrong && problem.path == table.path;
+        let known = |problem: &IndexProblem| {
+            problem.fault == IndexFault::EntryWrong && problem.path == table.path
+        };
         if !self.proof.problems.iter().any(known) {
-            self.proof.problems.push(IndexProblem { path: table.path.clone(), fault: IndexFault::EntryWrong, what });
+            self.proof.problems.push(IndexProblem {
+                path: table.path.clone(),
+                fault: IndexFault::EntryWrong,
+                what,
+            });
         }
     }
 }
@@ -440,8 +598,9 @@ struct Sample {
     number: i64,
 }
 
-/// Looks events from the beginnings of chunks that no scavenge has rewritten up in the index. A scavenge takes the same events out of both, so
-/// what an index lacks there comes from a scavenge that these chunks have not seen (O39).
+/// Looks events from the beginnings of chunks that no scavenge has rewritten up in the index. A
+/// scavenge takes the same events out of both, so what an index lacks there comes from a scavenge
+/// that these chunks have not seen (O39).
 fn hidden_events(
     files: &dyn FileSet,
     chunks: &ChunkSet,
@@ -452,7 +611,11 @@ fn hidden_events(
     let candidates: Vec<&LogFile> = chunks
         .in_use()
         .iter()
-        .filter(|file| !file.file.header.scavenged && file.file.header.transform == Transform::Identity && file.file.footer().is_some())
+        .filter(|file| {
+            !file.file.header.scavenged
+                && file.file.header.transform == Transform::Identity
+                && file.file.footer().is_some()
+        })
         .filter(|file| file.file.header.start_position() <= commit)
         .collect();
     let every = candidates.len().div_ceil(SAMPLES).max(1);
@@ -479,19 +642,36 @@ fn hidden_events(
         }
         samples = others;
     }
-    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(None) };
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
+        return Ok(None);
+    };
     let explained = threshold_scavenge_after(files, chunks, last.position)?;
-    Ok(Some(HiddenEvents { missing: samples.len() as u64, sampled, first: first.position, explained }))
+    Ok(Some(HiddenEvents {
+        missing: samples.len() as u64,
+        sampled,
+        first: first.position,
+        explained,
+    }))
 }
 
-fn first_events(files: &dyn FileSet, file: &LogFile, count: usize, commit: LogPosition) -> Result<Vec<Sample>> {
+fn first_events(
+    files: &dyn FileSet,
+    file: &LogFile,
+    count: usize,
+    commit: LogPosition,
+) -> Result<Vec<Sample>> {
     let source = file.open(files)?;
-    let frames = file.file.completed_data().and_then(|data| Forwards::new(&*source, &file.file.header, data));
+    let frames = file
+        .file
+        .completed_data()
+        .and_then(|data| Forwards::new(&*source, &file.file.header, data));
     let mut frames = named(files, &file.path, frames)?;
     let mut samples = Vec::with_capacity(count);
     while samples.len() < count {
         // Damage in a chunk is told elsewhere.
-        let Ok(Some(frame)) = frames.next() else { break };
+        let Ok(Some(frame)) = frames.next() else {
+            break;
+        };
         if frame.position > commit {
             break;
         }
@@ -499,7 +679,11 @@ fn first_events(files: &dyn FileSet, file: &LogFile, count: usize, commit: LogPo
             && prepare.flags.contains(Flags::DATA)
             && let Some(number) = prepare.event_number()
         {
-            samples.push(Sample { position: frame.position, stream: stream_hash(&prepare.stream_name()), number });
+            samples.push(Sample {
+                position: frame.position,
+                stream: stream_hash(&prepare.stream_name()),
+                number,
+            });
         }
     }
     Ok(samples)
@@ -508,7 +692,11 @@ fn first_events(files: &dyn FileSet, file: &LogFile, count: usize, commit: LogPo
 /// Searches a table, which is sorted in descending order.
 fn contains(table: &Table<'_>, sample: &Sample) -> format::Result<bool> {
     let stream = table.layout().version.entry_hash(sample.stream);
-    let wanted = Entry { stream, event_number: sample.number, position: sample.position };
+    let wanted = Entry {
+        stream,
+        event_number: sample.number,
+        position: sample.position,
+    };
     let (mut low, mut high) = (0, table.layout().entries);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -521,8 +709,13 @@ fn contains(table: &Table<'_>, sample: &Sample) -> format::Result<bool> {
     Ok(false)
 }
 
-/// Whether a scavenge that spares chunks with little to remove came after `position`. Its point in the log is the last record of a chunk (disk-format §2.6).
-fn threshold_scavenge_after(files: &dyn FileSet, chunks: &ChunkSet, position: LogPosition) -> Result<bool> {
+/// Whether a scavenge that spares chunks with little to remove came after `position`. Its point in
+/// the log is the last record of a chunk (disk-format §2.6).
+fn threshold_scavenge_after(
+    files: &dyn FileSet,
+    chunks: &ChunkSet,
+    position: LogPosition,
+) -> Result<bool> {
     /// What the server writes into a scavenge point.
     #[derive(serde::Deserialize)]
     struct Point {
@@ -530,20 +723,33 @@ fn threshold_scavenge_after(files: &dyn FileSet, chunks: &ChunkSet, position: Lo
         threshold: i64,
     }
     const LONGEST_POINT: u64 = 64 * 1024;
-    for file in chunks.in_use().iter().filter(|file| file.file.header.end_position() > position && file.file.footer().is_some()) {
+    for file in chunks
+        .in_use()
+        .iter()
+        .filter(|file| file.file.header.end_position() > position && file.file.footer().is_some())
+    {
         if file.file.header.transform != Transform::Identity {
             continue;
         }
         let source = file.open(files)?;
-        let frames = file.file.completed_data().and_then(|data| Backwards::new(&*source, &file.file.header, data));
+        let frames = file
+            .file
+            .completed_data()
+            .and_then(|data| Backwards::new(&*source, &file.file.header, data));
         let Ok(mut frames) = frames else { continue };
-        let Ok(Some(frame)) = frames.next() else { continue };
+        let Ok(Some(frame)) = frames.next() else {
+            continue;
+        };
         if let Record::Prepare(prepare) = &frame.record
             && prepare.stream == b"$scavengePoints"
-            && let Some(length) = usize::try_from(prepare.data.length).ok().filter(|_| prepare.data.length <= LONGEST_POINT)
+            && let Some(length) = usize::try_from(prepare.data.length)
+                .ok()
+                .filter(|_| prepare.data.length <= LONGEST_POINT)
         {
             let mut bytes = vec![0; length];
-            if source.read_exact_at(prepare.data.offset, &mut bytes).is_ok()
+            if source
+                .read_exact_at(prepare.data.offset, &mut bytes)
+                .is_ok()
                 && serde_json::from_slice::<Point>(&bytes).is_ok_and(|point| point.threshold > 0)
             {
                 return Ok(true);

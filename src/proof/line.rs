@@ -26,13 +26,25 @@ pub enum ServerLine {
 
 impl ServerLine {
     /// Every line, oldest first.
-    pub const ALL: [Self; 8] =
-        [Self::V20_10, Self::V21_10, Self::V22_10, Self::V23_10, Self::V24_10, Self::V25_0, Self::V25_1, Self::V26_1];
+    pub const ALL: [Self; 8] = [
+        Self::V20_10,
+        Self::V21_10,
+        Self::V22_10,
+        Self::V23_10,
+        Self::V24_10,
+        Self::V25_0,
+        Self::V25_1,
+        Self::V26_1,
+    ];
 
-    /// The line of a version such as `24.10.14`; none for servers before 20.6 and for text that is no version.
+    /// The line of a version such as `24.10.14`; none for servers before 20.6 and for text that is
+    /// no version.
     #[must_use]
     pub fn of_version(version: &str) -> Option<Self> {
-        let mut numbers = version.trim_start_matches('v').split(['.', '-', '+', ' ']).map_while(|part| part.parse::<u32>().ok());
+        let mut numbers = version
+            .trim_start_matches('v')
+            .split(['.', '-', '+', ' '])
+            .map_while(|part| part.parse::<u32>().ok());
         match (numbers.next()?, numbers.next()?) {
             (20, 6..) | (21, ..6) => Some(Self::V20_10),
             (21, _) => Some(Self::V21_10),
@@ -61,19 +73,22 @@ impl ServerLine {
         }
     }
 
-    /// Whether a server of this line was run to see what it does (observed.md). What is said of the others comes from reading its source.
+    /// Whether a server of this line was run to see what it does (observed.md). What is said of the
+    /// others comes from reading its source.
     #[must_use]
     pub const fn was_run(self) -> bool {
         !matches!(self, Self::V25_0 | Self::V25_1)
     }
 
-    /// From 21.10.2 on a chunk file of version 0 counts for one chunk number, whatever its header says (disk-format §3.8).
+    /// From 21.10.2 on a chunk file of version 0 counts for one chunk number, whatever its header
+    /// says (disk-format §3.8).
     pub(super) fn trusts_version_zero(self) -> bool {
         self >= Self::V21_10
     }
 
-    /// From 24.6 on: chunks of format 4, one chunk beyond the writer's is deleted instead of refused (O16), the process ends after a truncation (O10), a truncation
-    /// to a chunk's start leaves no file for it.
+    /// From 24.6 on: chunks of format 4, one chunk beyond the writer's is deleted instead of
+    /// refused (O16), the process ends after a truncation (O10), a truncation to a chunk's start
+    /// leaves no file for it.
     pub(super) fn is_modern(self) -> bool {
         self >= Self::V24_10
     }
@@ -99,7 +114,8 @@ impl FromStr for ServerLine {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::of_version(text).ok_or_else(|| format!("{text:?} is no server version from 20.6 on, such as `24.10`"))
+        Self::of_version(text)
+            .ok_or_else(|| format!("{text:?} is no server version from 20.6 on, such as `24.10`"))
     }
 }
 
@@ -135,7 +151,11 @@ mod tests {
             ("25.1.0", "25.1"),
             ("26.2.0-alpha.1", "26.1"),
         ] {
-            assert_eq!(version.parse::<ServerLine>().unwrap().name(), line, "{version}");
+            assert_eq!(
+                version.parse::<ServerLine>().unwrap().name(),
+                line,
+                "{version}"
+            );
         }
         for version in ["", "5.0.11", "20.2", "latest", "26"] {
             assert!(version.parse::<ServerLine>().is_err(), "{version}");

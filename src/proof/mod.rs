@@ -1,4 +1,5 @@
-//! Would a node start from these files? Evidence, over any set of files: a capture in progress, a stored backup, a directory on a disk.
+//! Would a node start from these files? Evidence, over any set of files: a capture in progress, a
+//! stored backup, a directory on a disk.
 
 mod backup;
 mod chunks;
@@ -14,12 +15,16 @@ mod stream_filter;
 pub use backup::{Evidence as BackupEvidence, Fault, misnamed, prove_backup, structure};
 pub use chunks::{ChunkSet, Inspected, LogFile};
 pub use finding::{Consequence, Effect, Evidence, Finding, Severity};
-pub use index::{Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index};
+pub use index::{
+    Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index,
+};
 pub use line::ServerLine;
 pub use log::{LogEnd, LogProof, Stretch, last_epoch, lineage, scan};
 pub use passage::{Following, Passage, Tally};
 pub use scavenge::foreign_scavenge;
-pub use start::{Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine};
+pub use start::{
+    Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine,
+};
 pub use stream_filter::stream_filter_gap;
 
 /// A value that was proven; only this room makes one.

@@ -1,4 +1,5 @@
-//! The stream-existence filter: does it know the streams of all events before its checkpoint? A server takes a stream that it does not know for a new one.
+//! The stream-existence filter: does it know the streams of all events before its checkpoint? A
+//! server takes a stream that it does not know for a new one.
 
 use super::chunks::{ChunkSet, LogFile, named, open};
 use super::index::{IndexFault, IndexProblem, path, read_small};
@@ -24,20 +25,33 @@ pub(super) struct StreamFilter {
 }
 
 impl StreamFilter {
-    /// What is wrong with the filter where it does not know the stream of an event; none where the event is none of those that it has to know.
-    pub(super) fn lacks(&self, files: &dyn FileSet, stream: &str, position: LogPosition) -> Result<Option<IndexProblem>> {
+    /// What is wrong with the filter where it does not know the stream of an event; none where the
+    /// event is none of those that it has to know.
+    pub(super) fn lacks(
+        &self,
+        files: &dyn FileSet,
+        stream: &str,
+        position: LogPosition,
+    ) -> Result<Option<IndexProblem>> {
         if position >= self.complete_to {
             return Ok(None);
         }
-        let knows = bloom::inspect(&*self.source).and_then(|opened| opened.might_contain(stream_hash(stream)));
+        let knows = bloom::inspect(&*self.source)
+            .and_then(|opened| opened.might_contain(stream_hash(stream)));
         if named(files, &self.path, knows)? {
             return Ok(None);
         }
-        let what = format!("it does not know stream `{stream}`, whose event at {position} it should");
-        Ok(Some(IndexProblem { path: self.path.clone(), fault: IndexFault::StreamFilterIncomplete, what }))
+        let what =
+            format!("it does not know stream `{stream}`, whose event at {position} it should");
+        Ok(Some(IndexProblem {
+            path: self.path.clone(),
+            fault: IndexFault::StreamFilterIncomplete,
+            what,
+        }))
     }
 
-    /// Looks a sample of the log's events up: some from all over it, and the last ones before the checkpoint.
+    /// Looks a sample of the log's events up: some from all over it, and the last ones before the
+    /// checkpoint.
     pub(super) fn lacks_any(
         &self,
         files: &dyn FileSet,
@@ -49,9 +63,15 @@ impl StreamFilter {
         let readable: Vec<&LogFile> = chunks
             .in_use()
             .iter()
-            .filter(|file| file.file.header.transform == Transform::Identity && file.file.header.start_position() < end)
+            .filter(|file| {
+                file.file.header.transform == Transform::Identity
+                    && file.file.header.start_position() < end
+            })
             .collect();
-        for file in readable.iter().step_by(readable.len().div_ceil(CHUNKS).max(1)) {
+        for file in readable
+            .iter()
+            .step_by(readable.len().div_ceil(CHUNKS).max(1))
+        {
             run.check()?;
             for (position, stream) in first_events(files, file, end)? {
                 if let Some(problem) = self.lacks(files, &stream, position)? {
@@ -77,21 +97,46 @@ impl StreamFilter {
     }
 }
 
-/// Looks a captured filter up in the log it came with, as far as a verification would. None where there is no filter, or nothing is wrong with it.
+/// Looks a captured filter up in the log it came with, as far as a verification would. None where
+/// there is no filter, or nothing is wrong with it.
 ///
 /// # Errors
 /// What the storage reports; a filter that cannot be read at all.
-pub fn stream_filter_gap(files: &dyn FileSet, chunks: &ChunkSet, writer: WriterPosition, run: &Run) -> Result<Option<IndexProblem>> {
+pub fn stream_filter_gap(
+    files: &dyn FileSet,
+    chunks: &ChunkSet,
+    writer: WriterPosition,
+    run: &Run,
+) -> Result<Option<IndexProblem>> {
     let (data, checkpoint) = (path(DATA)?, path(CHECKPOINT)?);
-    let (Some(source), Some(position)) = (files.open(&data)?, files.open(&checkpoint)?) else { return Ok(None) };
-    let position = named(files, &checkpoint, read_small(&*position, 64).and_then(|bytes| checkpoint::position(&bytes)))?;
+    let (Some(source), Some(position)) = (files.open(&data)?, files.open(&checkpoint)?) else {
+        return Ok(None);
+    };
+    let position = named(
+        files,
+        &checkpoint,
+        read_small(&*position, 64).and_then(|bytes| checkpoint::position(&bytes)),
+    )?;
     let complete_to = position.unwrap_or(LogPosition::ZERO);
-    let lines = named(files, &data, bloom::inspect(&*source).and_then(|filter| filter.check_lines()))?;
+    let lines = named(
+        files,
+        &data,
+        bloom::inspect(&*source).and_then(|filter| filter.check_lines()),
+    )?;
     if !lines.accepted() {
         let what = format!("more than 5 % of its {} lines are damaged", lines.total);
-        return Ok(Some(IndexProblem { path: data, fault: IndexFault::StreamFilter, what }));
+        return Ok(Some(IndexProblem {
+            path: data,
+            fault: IndexFault::StreamFilter,
+            what,
+        }));
     }
-    StreamFilter { path: data, source, complete_to }.lacks_any(files, chunks, writer, run)
+    StreamFilter {
+        path: data,
+        source,
+        complete_to,
+    }
+    .lacks_any(files, chunks, writer, run)
 }
 
 pub(super) const DATA: &str = "stream-existence/streamExistenceFilter.dat";
@@ -102,7 +147,9 @@ type Sample = (LogPosition, String);
 /// An event that the server has put into the filter.
 fn sample(record: &Record<'_>, position: LogPosition) -> Option<Sample> {
     match record {
-        Record::Prepare(prepare) if prepare.flags.contains(Flags::DATA) && prepare.event_number().is_some() => {
+        Record::Prepare(prepare)
+            if prepare.flags.contains(Flags::DATA) && prepare.event_number().is_some() =>
+        {
             Some((position, prepare.stream_name().into_owned()))
         }
         _ => None,
@@ -111,13 +158,21 @@ fn sample(record: &Record<'_>, position: LogPosition) -> Option<Sample> {
 
 fn first_events(files: &dyn FileSet, file: &LogFile, end: LogPosition) -> Result<Vec<Sample>> {
     let source = open(files, &file.path)?;
-    let data = if file.file.footer().is_some() { file.file.completed_data() } else { file.file.data_before(end) };
+    let data = if file.file.footer().is_some() {
+        file.file.completed_data()
+    } else {
+        file.file.data_before(end)
+    };
     let frames = data.and_then(|data| Forwards::new(&*source, &file.file.header, data));
     // Damage in a chunk, here and below, is told elsewhere.
-    let Some(mut frames) = undamaged(files, file, frames)? else { return Ok(Vec::new()) };
+    let Some(mut frames) = undamaged(files, file, frames)? else {
+        return Ok(Vec::new());
+    };
     let mut samples = Vec::with_capacity(OF_CHUNK);
     while samples.len() < OF_CHUNK {
-        let Ok(Some(frame)) = frames.next() else { break };
+        let Ok(Some(frame)) = frames.next() else {
+            break;
+        };
         if frame.position >= end {
             break;
         }
@@ -126,16 +181,29 @@ fn first_events(files: &dyn FileSet, file: &LogFile, end: LogPosition) -> Result
     Ok(samples)
 }
 
-fn last_events(files: &dyn FileSet, file: &LogFile, end: LogPosition, count: usize) -> Result<Vec<Sample>> {
+fn last_events(
+    files: &dyn FileSet,
+    file: &LogFile,
+    end: LogPosition,
+    count: usize,
+) -> Result<Vec<Sample>> {
     let source = open(files, &file.path)?;
     let header = &file.file.header;
     let whole = header.end_position() <= end || header.scavenged;
-    let data = if whole { file.file.completed_data() } else { file.file.data_before(end) };
+    let data = if whole {
+        file.file.completed_data()
+    } else {
+        file.file.data_before(end)
+    };
     let frames = data.and_then(|data| Backwards::new(&*source, header, data));
-    let Some(mut frames) = undamaged(files, file, frames)? else { return Ok(Vec::new()) };
+    let Some(mut frames) = undamaged(files, file, frames)? else {
+        return Ok(Vec::new());
+    };
     let mut samples = Vec::new();
     while samples.len() < count {
-        let Ok(Some(frame)) = frames.next() else { break };
+        let Ok(Some(frame)) = frames.next() else {
+            break;
+        };
         if frame.position < end {
             samples.extend(sample(&frame.record, frame.position));
         }
@@ -143,7 +211,11 @@ fn last_events(files: &dyn FileSet, file: &LogFile, end: LogPosition, count: usi
     Ok(samples)
 }
 
-fn undamaged<T>(files: &dyn FileSet, file: &LogFile, parsed: format::Result<T>) -> Result<Option<T>> {
+fn undamaged<T>(
+    files: &dyn FileSet,
+    file: &LogFile,
+    parsed: format::Result<T>,
+) -> Result<Option<T>> {
     match parsed {
         Ok(value) => Ok(Some(value)),
         Err(format::Error::Malformed(_)) => Ok(None),

@@ -28,13 +28,16 @@ impl Remembered {
         self.findings > 0
     }
 
-    /// What is known after this look: one that went less deep neither clears nor replaces what a deeper one has found.
+    /// What is known after this look: one that went less deep neither clears nor replaces what a
+    /// deeper one has found.
     fn after(self, known: Option<Self>) -> Self {
         match known {
             Some(known) if self.depth < known.depth && !self.is_damaged() => known,
-            Some(known) if self.depth < known.depth && known.is_damaged() => {
-                Self { at: self.at, depth: known.depth, findings: self.findings.max(known.findings) }
-            }
+            Some(known) if self.depth < known.depth && known.is_damaged() => Self {
+                at: self.at,
+                depth: known.depth,
+                findings: self.findings.max(known.findings),
+            },
             _ => self,
         }
     }
@@ -52,7 +55,8 @@ impl fmt::Display for Remembered {
     }
 }
 
-/// Whether a backup can be restored for all that is known: what its manifest says, and what a look at its stored bytes has found.
+/// Whether a backup can be restored for all that is known: what its manifest says, and what a look
+/// at its stored bytes has found.
 #[must_use]
 pub fn is_good(head: &Head, known: Option<Remembered>) -> bool {
     head.is_sound() && !known.is_some_and(|known| known.is_damaged())
@@ -78,21 +82,35 @@ pub fn remembered(repository: &dyn Repository, label: &Label) -> Result<Option<R
 /// # Errors
 /// What the storage reports.
 pub fn remember(repository: &dyn Repository, label: &Label, result: Remembered) -> Result<()> {
-    keep(repository, label, result.after(remembered(repository, label)?))
+    keep(
+        repository,
+        label,
+        result.after(remembered(repository, label)?),
+    )
 }
 
-/// Keeps that stored bytes of a backup were found to be wrong. Only a look at least as deep as [`Depth::Normal`], which reads them all, clears that again.
+/// Keeps that stored bytes of a backup were found to be wrong. Only a look at least as deep as
+/// [`Depth::Normal`], which reads them all, clears that again.
 ///
 /// # Errors
 /// What the storage reports.
 pub fn remember_damage(repository: &dyn Repository, label: &Label) -> Result<()> {
     match remembered(repository, label)? {
         Some(known) if known.is_damaged() && known.depth >= Depth::Normal => Ok(()),
-        _ => keep(repository, label, Remembered { at: clock::now(), depth: Depth::Normal, findings: 1 }),
+        _ => keep(
+            repository,
+            label,
+            Remembered {
+                at: clock::now(),
+                depth: Depth::Normal,
+                findings: 1,
+            },
+        ),
     }
 }
 
 fn keep(repository: &dyn Repository, label: &Label, result: Remembered) -> Result<()> {
-    let bytes = serde_json::to_vec(&result).map_err(|error| Error::new(Kind::Failed, "cannot write the result").because(error))?;
+    let bytes = serde_json::to_vec(&result)
+        .map_err(|error| Error::new(Kind::Failed, "cannot write the result").because(error))?;
     repository.set_state(&key(label), Some(&bytes))
 }

@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::users;
 
-/// The place of a repository's only writer. The kernel takes it from a dead process; dropping it gives it back.
+/// The place of a repository's only writer. The kernel takes it from a dead process; dropping it
+/// gives it back.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: fs::File,
@@ -25,7 +26,8 @@ struct Holder {
 }
 
 const MAX_BYTES: u64 = 64 * 1024;
-/// [`Lock::is_held`] has the lock for a moment, and no run shall fail because somebody lists the backups.
+/// [`Lock::is_held`] has the lock for a moment, and no run shall fail because somebody lists the
+/// backups.
 const GLANCES: u32 = 5;
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -36,12 +38,18 @@ impl Lock {
     /// `Locked`, and what the file system reports.
     pub(super) fn take(path: &Path) -> Result<Self> {
         let file = fs::open_or_create(path, 0o600)?;
-        let try_lock = || file.try_lock().map_err(|error| Error::from(error).hint("a repository needs a file system with locks (`flock`)"));
+        let try_lock = || {
+            file.try_lock().map_err(|error| {
+                Error::from(error).hint("a repository needs a file system with locks (`flock`)")
+            })
+        };
         if !patiently(try_lock)? {
-            return Err(Error::new(Kind::Locked, "another run writes to this repository")
-                .at(path)
-                .because(describe(path))
-                .hint("wait until it has ended; a lock never outlives its process"));
+            return Err(
+                Error::new(Kind::Locked, "another run writes to this repository")
+                    .at(path)
+                    .because(describe(path))
+                    .hint("wait until it has ended; a lock never outlives its process"),
+            );
         }
         let lock = Self { file };
         let text = serde_json::to_string(&Holder::this_process())
@@ -84,7 +92,8 @@ impl Drop for Lock {
 
 impl Holder {
     fn this_process() -> Self {
-        let host = fs::read_small(Path::new("/proc/sys/kernel/hostname"), MAX_BYTES).unwrap_or_default();
+        let host =
+            fs::read_small(Path::new("/proc/sys/kernel/hostname"), MAX_BYTES).unwrap_or_default();
         Self {
             pid: std::process::id(),
             host: String::from_utf8_lossy(&host).trim().to_owned(),
@@ -97,9 +106,17 @@ impl Holder {
 }
 
 fn describe(path: &Path) -> String {
-    let holder = fs::read_small(path, MAX_BYTES).ok().and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+    let holder = fs::read_small(path, MAX_BYTES)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
     match holder {
-        Some(Holder { pid, host, user, command, since }) => format!("`{command}` by {user} on {host}, process {pid}, since {since}"),
+        Some(Holder {
+            pid,
+            host,
+            user,
+            command,
+            since,
+        }) => format!("`{command}` by {user} on {host}, process {pid}, since {since}"),
         None => "it has not said who it is".to_owned(),
     }
 }

@@ -1,4 +1,5 @@
-//! Where backups are kept. The trait speaks of intent, so that plain directories and object stores can both fit it.
+//! Where backups are kept. The trait speaks of intent, so that plain directories and object stores
+//! can both fit it.
 
 mod condition;
 mod directory;
@@ -26,8 +27,9 @@ pub trait Repository: Sync {
     /// How to name it to an operator.
     fn place(&self) -> String;
 
-    /// Every committed backup, oldest first by sequence. One whose manifest cannot be read is listed with its error. Only the heads
-    /// of the manifests are read: damage behind them is found by [`Self::manifest`].
+    /// Every committed backup, oldest first by sequence. One whose manifest cannot be read is
+    /// listed with its error. Only the heads of the manifests are read: damage behind them is found
+    /// by [`Self::manifest`].
     ///
     /// # Errors
     /// What the storage reports for the repository as a whole.
@@ -51,14 +53,20 @@ pub trait Repository: Sync {
     /// `StoredCorrupt` where the file is gone, or has another length than its row says.
     fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>>;
 
-    /// Takes the repository's only writer's place and begins a backup, which may take over files of `parent`.
-    /// What an interrupted run left is kept for [`Incoming::take_up`] until a backup is committed.
+    /// Takes the repository's only writer's place and begins a backup, which may take over files of
+    /// `parent`. What an interrupted run left is kept for [`Incoming::take_up`] until a backup is
+    /// committed.
     ///
     /// # Errors
     /// `Locked` where another run writes.
-    fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>>;
+    fn begin<'a>(
+        &'a self,
+        parent: Option<&'a Manifest>,
+        run: &'a Run,
+    ) -> Result<Box<dyn Incoming + 'a>>;
 
-    /// Takes the repository's only writer's place to mend stored backups. What an interrupted backup left stays for the next one.
+    /// Takes the repository's only writer's place to mend stored backups. What an interrupted
+    /// backup left stays for the next one.
     ///
     /// # Errors
     /// `Locked` where another run writes.
@@ -67,7 +75,8 @@ pub trait Repository: Sync {
     /// Keeps a backup from being removed while it is read: until what is returned is dropped.
     ///
     /// # Errors
-    /// `NotFound` where no such backup is listed, also where it is just being removed; `StoredCorrupt` where its manifest cannot be opened.
+    /// `NotFound` where no such backup is listed, also where it is just being removed;
+    /// `StoredCorrupt` where its manifest cannot be opened.
     fn hold(&self, label: &Label) -> Result<Box<dyn Held>>;
 
     /// Whether somebody holds a backup now.
@@ -76,21 +85,24 @@ pub trait Repository: Sync {
     /// As for [`Self::hold`].
     fn is_held(&self, label: &Label) -> Result<bool>;
 
-    /// Bytes of disk space that come free with each of these backups when they are removed in this order. What others share comes free with the last of them.
-    /// Blocks that the file system shares below its files count as if they were each file's own.
+    /// Bytes of disk space that come free with each of these backups when they are removed in this
+    /// order. What others share comes free with the last of them. Blocks that the file system
+    /// shares below its files count as if they were each file's own.
     ///
     /// # Errors
     /// `NotFound` where one is not listed; what the storage reports.
     fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>>;
 
-    /// Takes the repository's only writer's place to remove backups. What an interrupted backup left stays for the next one.
+    /// Takes the repository's only writer's place to remove backups. What an interrupted backup
+    /// left stays for the next one.
     ///
     /// # Errors
     /// `Locked` where another run writes.
     fn expire<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Expiring + 'a>>;
 
-    /// A small value that is kept beside the backups and may be lost with no harm to them: the result of a verification, a copy of a debt.
-    /// Keys are 1 to 100 ASCII letters, digits, `-`, `_` and `.`, and do not begin with `.`; `lock` and `readers` are taken.
+    /// A small value that is kept beside the backups and may be lost with no harm to them: the
+    /// result of a verification, a copy of a debt. Keys are 1 to 100 ASCII letters, digits, `-`,
+    /// `_` and `.`, and do not begin with `.`; `lock` and `readers` are taken.
     ///
     /// # Errors
     /// What the storage reports; also where the key is none.
@@ -108,7 +120,8 @@ pub trait Repository: Sync {
     /// What the storage reports.
     fn free_space(&self) -> Result<Option<u64>>;
 
-    /// What interrupted runs left; none while a run is at work, as what lies there is then its own, and where a store keeps nothing of them.
+    /// What interrupted runs left; none while a run is at work, as what lies there is then its own,
+    /// and where a store keeps nothing of them.
     ///
     /// # Errors
     /// What the storage reports.
@@ -116,7 +129,8 @@ pub trait Repository: Sync {
         Ok(None)
     }
 
-    /// The device of this machine that holds the backups, to compare with [`fs::Status::device`]; none where they are kept elsewhere.
+    /// The device of this machine that holds the backups, to compare with [`fs::Status::device`];
+    /// none where they are kept elsewhere.
     ///
     /// # Errors
     /// What the storage reports.
@@ -132,7 +146,8 @@ pub struct Listed {
     pub head: Result<Head>,
 }
 
-/// Which copy of its bytes a name of the repository leads to: names of several backups may share one, and equal bytes may be stored in several.
+/// Which copy of its bytes a name of the repository leads to: names of several backups may share
+/// one, and equal bytes may be stored in several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Copy {
     device: u64,
@@ -145,19 +160,27 @@ impl Copy {
     /// # Errors
     /// What the storage reports.
     pub fn of(stored: &dyn ReadAt) -> Result<Option<Self>> {
-        let Some(file) = stored.file() else { return Ok(None) };
+        let Some(file) = stored.file() else {
+            return Ok(None);
+        };
         let status = file.status()?;
-        Ok(Some(Self { device: status.device, inode: status.inode }))
+        Ok(Some(Self {
+            device: status.device,
+            inode: status.inode,
+        }))
     }
 }
 
 /// The only writer's place, taken to mend stored backups. Dropping it gives the place back.
 pub trait Mending {
-    /// Puts the bytes of `good`, a file of a listed backup, in the place of a file of another one that should have the same bytes, whatever stands there. One
-    /// step: the name leads to what it led to before, or to the good bytes. The copy that it led to is never written to, as other names may lead there.
+    /// Puts the bytes of `good`, a file of a listed backup, in the place of a file of another one
+    /// that should have the same bytes, whatever stands there. One step: the name leads to what it
+    /// led to before, or to the good bytes. The copy that it led to is never written to, as other
+    /// names may lead there.
     ///
     /// # Errors
-    /// `StoredCorrupt` where the good file is gone, or turns out not to hold the row's bytes while they are copied; else the storage's.
+    /// `StoredCorrupt` where the good file is gone, or turns out not to hold the row's bytes while
+    /// they are copied; else the storage's.
     fn replace(&self, label: &Label, row: &Row, good: (&Label, &Row)) -> Result<()>;
 }
 
@@ -166,11 +189,13 @@ pub trait Held: Send + Sync {}
 
 /// The only writer's place, taken to remove backups. Dropping it gives it back.
 pub trait Expiring {
-    /// Removes a backup, and what is remembered of it. In one durable step it is listed no more; then its space is given back. Whoever dies in between leaves
-    /// nothing that is listed, and the next run of a writer removes the rest.
+    /// Removes a backup, and what is remembered of it. In one durable step it is listed no more;
+    /// then its space is given back. Whoever dies in between leaves nothing that is listed, and the
+    /// next run of a writer removes the rest.
     ///
     /// # Errors
-    /// `NotFound` where it is not listed; what the storage reports while it still is. What fails after that is a note of the run.
+    /// `NotFound` where it is not listed; what the storage reports while it still is. What fails
+    /// after that is a note of the run.
     fn remove(&self, label: &Label) -> Result<Removal>;
 }
 
@@ -183,7 +208,8 @@ pub enum Removal {
     InUse,
 }
 
-/// What interrupted runs left. The next run takes up what of it proves right, and its commit removes the rest.
+/// What interrupted runs left. The next run takes up what of it proves right, and its commit
+/// removes the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Interrupted {
     /// Files, without those that belong to a backup as well.
@@ -216,7 +242,10 @@ pub struct Attributes {
 
 impl From<&Row> for Attributes {
     fn from(row: &Row) -> Self {
-        Self { mode: row.mode, modified: row.modified }
+        Self {
+            mode: row.mode,
+            modified: row.modified,
+        }
     }
 }
 
@@ -240,12 +269,15 @@ pub struct Ingest<'a> {
 
 /// A backup in the making: a set of files that nobody lists.
 ///
-/// Dropping it keeps what a later run can take up, unless the storage itself has failed: then nothing that was written is trusted, and all of it goes.
+/// Dropping it keeps what a later run can take up, unless the storage itself has failed: then
+/// nothing that was written is trusted, and all of it goes.
 ///
-/// Several threads may put files in at once, each under a path of its own: a chunk is the unit of parallel work.
+/// Several threads may put files in at once, each under a path of its own: a chunk is the unit of
+/// parallel work.
 pub trait Incoming: FileSet + Sync {
-    /// Whether `sequence` is still the next one: another run may have committed since it was chosen, and before this one had the writer's place. A commit finds
-    /// that out, too, but only after everything was copied.
+    /// Whether `sequence` is still the next one: another run may have committed since it was
+    /// chosen, and before this one had the writer's place. A commit finds that out, too, but only
+    /// after everything was copied.
     ///
     /// # Errors
     /// `Locked` where it is not; what the storage reports.
@@ -257,9 +289,11 @@ pub trait Incoming: FileSet + Sync {
     /// `StoredCorrupt` where the parent's file is gone or has another length.
     fn adopt(&self, row: &Row) -> Result<Box<dyn ReadAt>>;
 
-    /// Takes a file that an interrupted run has stored under this path, if its last 16 bytes are `md5` and this is the MD5 of all bytes before them:
-    /// nothing but the server's own checksum, read from the source by the caller, proves it. None where there is no such file; one that turned out wrong
-    /// is gone. A file that belongs to a backup as well is never taken, so that a full shares nothing.
+    /// Takes a file that an interrupted run has stored under this path, if its last 16 bytes are
+    /// `md5` and this is the MD5 of all bytes before them: nothing but the server's own checksum,
+    /// read from the source by the caller, proves it. None where there is no such file; one that
+    /// turned out wrong is gone. A file that belongs to a backup as well is never taken, so that a
+    /// full shares nothing.
     ///
     /// # Errors
     /// The storage's, and an interruption.
@@ -268,16 +302,22 @@ pub trait Incoming: FileSet + Sync {
     /// Copies a file of the source in. Replaces an earlier file of this path.
     ///
     /// # Errors
-    /// `Unstable` where the source ends before `length` or vanished: the procedure goes back and tries again. Else what the source and the
-    /// storage report.
+    /// `Unstable` where the source ends before `length` or vanished: the procedure goes back and
+    /// tries again. Else what the source and the storage report.
     fn ingest(&self, path: &RelativePath, ingest: Ingest<'_>) -> Result<Stored>;
 
-    /// Copies a file in whose first `prefix` bytes the parent holds already (as `held`): those come from there, and only the rest is read from
-    /// the source.
+    /// Copies a file in whose first `prefix` bytes the parent holds already (as `held`): those come
+    /// from there, and only the rest is read from the source.
     ///
     /// # Errors
     /// As for [`Incoming::ingest`] and [`Incoming::adopt`].
-    fn extend(&self, path: &RelativePath, held: &Row, prefix: u64, ingest: Ingest<'_>) -> Result<Stored>;
+    fn extend(
+        &self,
+        path: &RelativePath,
+        held: &Row,
+        prefix: u64,
+        ingest: Ingest<'_>,
+    ) -> Result<Stored>;
 
     /// Stores bytes at hand.
     ///
@@ -285,11 +325,18 @@ pub trait Incoming: FileSet + Sync {
     /// The storage's.
     fn write(&self, path: &RelativePath, bytes: &[u8], attributes: Attributes) -> Result<Stored>;
 
-    /// Cuts a file of this set after `length` bytes and makes the rest, up to `full_length`, a hole. The file it was adopted from stays whole.
+    /// Cuts a file of this set after `length` bytes and makes the rest, up to `full_length`, a
+    /// hole. The file it was adopted from stays whole.
     ///
     /// # Errors
     /// The storage's.
-    fn cut(&self, path: &RelativePath, length: u64, full_length: u64, attributes: Attributes) -> Result<Stored>;
+    fn cut(
+        &self,
+        path: &RelativePath,
+        length: u64,
+        full_length: u64,
+        attributes: Attributes,
+    ) -> Result<Stored>;
 
     /// Drops a file again; that there is none is no error.
     ///
@@ -297,11 +344,12 @@ pub trait Incoming: FileSet + Sync {
     /// The storage's.
     fn remove(&self, path: &RelativePath) -> Result<()>;
 
-    /// Makes everything durable, then visible under the manifest's label, in one step. After an error nothing is listed.
+    /// Makes everything durable, then visible under the manifest's label, in one step. After an
+    /// error nothing is listed.
     ///
     /// # Errors
-    /// The storage's; also where the files are not those of the manifest's rows, and where another run committed since the manifest's sequence
-    /// number was chosen.
+    /// The storage's; also where the files are not those of the manifest's rows, and where another
+    /// run committed since the manifest's sequence number was chosen.
     fn commit(self: Box<Self>, manifest: &crate::proof::Proven<Manifest>) -> Result<()>;
 
     /// Bytes written so far.

@@ -57,7 +57,11 @@ pub struct Note {
 }
 
 impl Closing {
-    pub(super) fn new(manifest: &Manifest, truncation: &Truncation, server: Option<&ServerVersion>) -> Self {
+    pub(super) fn new(
+        manifest: &Manifest,
+        truncation: &Truncation,
+        server: Option<&ServerVersion>,
+    ) -> Self {
         let first_start = FirstStart::new(truncation, server);
         Self {
             position: manifest.log.position,
@@ -92,7 +96,10 @@ impl FirstStart {
 }
 
 fn note(topic: &'static str, text: impl Into<String>) -> Note {
-    Note { topic, text: text.into() }
+    Note {
+        topic,
+        text: text.into(),
+    }
 }
 
 fn not_inside(manifest: &Manifest, secondary_index: bool) -> Vec<Note> {
@@ -104,12 +111,18 @@ fn not_inside(manifest: &Manifest, secondary_index: bool) -> Vec<Note> {
         ));
     }
     if manifest.contents.archive {
-        notes.push(note("archive", "the chunks in the archive: the server needs access to it from its first start on"));
+        notes.push(note(
+            "archive",
+            "the chunks in the archive: the server needs access to it from its first start on",
+        ));
     }
     notes.extend([
         note("configuration", "the server's configuration"),
         note("certificates", "certificates and their keys"),
-        note("master-keys", "master keys of encryption at rest, and keys of connectors"),
+        note(
+            "master-keys",
+            "master keys of encryption at rest, and keys of connectors",
+        ),
         note("licence", "the licence key"),
     ]);
     notes
@@ -158,7 +171,15 @@ fn to_do(manifest: &Manifest, behaviour: Behaviour) -> Vec<Note> {
 impl fmt::Display for Closing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "first start: {}", self.first_start.text)?;
-        writeln!(f, "index: {}", if self.index_carried { "carried along" } else { "rebuilt by the server" })?;
+        writeln!(
+            f,
+            "index: {}",
+            if self.index_carried {
+                "carried along"
+            } else {
+                "rebuilt by the server"
+            }
+        )?;
         writeln!(f, "not in the backup:")?;
         for note in &self.not_inside {
             writeln!(f, "  - {}", note.text)?;

@@ -28,7 +28,8 @@ pub(super) struct Empty<'a> {
     run: &'a Run,
 }
 
-/// A target that no server starts from. `writer.chk` is held with an exclusive lock, so that a server that is started meanwhile fails at once.
+/// A target that no server starts from. `writer.chk` is held with an exclusive lock, so that a
+/// server that is started meanwhile fails at once.
 pub(super) struct Guarded<'a> {
     pub(super) site: Site<'a>,
     pub(super) writer: File,
@@ -40,16 +41,36 @@ pub(super) struct Guarded<'a> {
 impl<'a> Empty<'a> {
     /// Looks again: time may have passed since the plan.
     pub(super) fn prove(plan: &'a Plan, target: &'a PlannedTarget, run: &'a Run) -> Result<Self> {
-        let directories = Directories { db: target.db.clone(), index: target.index.clone() };
-        let found = find_unused(&directories, plan.repository_id, &plan.manifest, plan.accept, None, run)?;
-        Ok(Self { site: Site { plan, target, directories }, found, run })
+        let directories = Directories {
+            db: target.db.clone(),
+            index: target.index.clone(),
+        };
+        let found = find_unused(
+            &directories,
+            plan.repository_id,
+            &plan.manifest,
+            plan.accept,
+            None,
+            run,
+        )?;
+        Ok(Self {
+            site: Site {
+                plan,
+                target,
+                directories,
+            },
+            found,
+            run,
+        })
     }
 
     /// Raises the start guard, and then leaves the mark of a restore in progress.
     ///
-    /// Whatever an earlier restore left behind, each state on the way is one that no server starts from, or one in which there is nothing to lose:
-    /// first the chaser goes above every writer, then a truncation that was asked for is withdrawn, and the writer comes last. The guard's writer is as high
-    /// as can be, because a node with an archive fetches what its writer lacks before it compares the two (disk-format §10).
+    /// Whatever an earlier restore left behind, each state on the way is one that no server starts
+    /// from, or one in which there is nothing to lose: first the chaser goes above every writer,
+    /// then a truncation that was asked for is withdrawn, and the writer comes last. The guard's
+    /// writer is as high as can be, because a node with an archive fetches what its writer lacks
+    /// before it compares the two (disk-format §10).
     pub(super) fn guard(self) -> Result<Guarded<'a>> {
         let Self { site, found, run } = self;
         let db = &site.directories.db;
@@ -62,7 +83,11 @@ impl<'a> Empty<'a> {
             Ok(true) => {}
             Ok(false) => return Err(in_use(db)),
             // A file system without locks: the guard alone has to do.
-            Err(error) => run.note(format!("`{}` cannot be locked: {}", path.display(), error.source)),
+            Err(error) => run.note(format!(
+                "`{}` cannot be locked: {}",
+                path.display(),
+                error.source
+            )),
         }
         let [chaser, high_writer, truncate] = START_GUARD;
         site.checkpoint(chaser)?;
@@ -74,15 +99,24 @@ impl<'a> Empty<'a> {
             Found::Interrupted(interrupted) => interrupted.since,
             Found::Absent | Found::Empty | Found::Finished => None,
         };
-        let mark = RestoreMark::begin(site.plan.repository_id, site.plan.backup.label.clone(), since.unwrap_or_else(clock::now));
+        let mark = RestoreMark::begin(
+            site.plan.repository_id,
+            site.plan.backup.label.clone(),
+            since.unwrap_or_else(clock::now),
+        );
         site.mark(&mark)?;
-        Ok(Guarded { site, writer, mark, found })
+        Ok(Guarded {
+            site,
+            writer,
+            mark,
+            found,
+        })
     }
 }
 
 impl Site<'_> {
-    /// Sets a checkpoint, durably. A file that is there is changed in place, as the server does; a new one appears with its content, because an empty
-    /// checkpoint reads as 0 (O13).
+    /// Sets a checkpoint, durably. A file that is there is changed in place, as the server does; a
+    /// new one appears with its content, because an empty checkpoint reads as 0 (O13).
     pub(super) fn checkpoint(&self, (checkpoint, value): (Checkpoint, i64)) -> Result<()> {
         let path = checkpoint.under(&self.directories.db);
         if read_checkpoint(&path)?.is_some() {
@@ -107,8 +141,8 @@ impl Site<'_> {
         Ok(())
     }
 
-    /// Creates a directory where it is missing, and makes its name durable. It belongs to the owner of the files, as does one that was there: the server
-    /// creates files in it.
+    /// Creates a directory where it is missing, and makes its name durable. It belongs to the owner
+    /// of the files, as does one that was there: the server creates files in it.
     pub(super) fn create_directory(&self, path: &Path) -> Result<()> {
         // What lies above the target is not the server's, but the server has to get through.
         fs::create_directories_durably(path, 0o755, DIRECTORY_MODE)?;
@@ -127,7 +161,8 @@ pub(super) fn write_in_place(file: &File, value: i64) -> Result<()> {
 /// A checkpoint's value; none where there is no such file, or it has not 8 bytes.
 pub(super) fn read_checkpoint(path: &Path) -> Result<Option<i64>> {
     match fs::status(path)? {
-        Some(status) if status.kind == fs::FileKind::File && status.size == checkpoint::LENGTH as u64 => {}
+        Some(status)
+            if status.kind == fs::FileKind::File && status.size == checkpoint::LENGTH as u64 => {}
         Some(_) | None => return Ok(None),
     }
     Ok(checkpoint::decode(&fs::read_small(path, checkpoint::LENGTH as u64)?).ok())
@@ -136,29 +171,49 @@ pub(super) fn read_checkpoint(path: &Path) -> Result<Option<i64>> {
 /// Looks again at a target that was found finished, and leaves it as it is.
 ///
 /// # Errors
-/// [`Kind::Refused`] where it has changed since the plan, or a server uses it; what the file system reports.
+/// [`Kind::Refused`] where it has changed since the plan, or a server uses it; what the file system
+/// reports.
 pub(super) fn still_finished(plan: &Plan, target: &PlannedTarget, run: &Run) -> Result<()> {
-    let directories = Directories { db: target.db.clone(), index: target.index.clone() };
+    let directories = Directories {
+        db: target.db.clone(),
+        index: target.index.clone(),
+    };
     let finished = finish::checkpoints(&plan.manifest, &plan.truncation);
-    let found = find_unused(&directories, plan.repository_id, &plan.manifest, plan.accept, Some(&finished), run)?;
+    let found = find_unused(
+        &directories,
+        plan.repository_id,
+        &plan.manifest,
+        plan.accept,
+        Some(&finished),
+        run,
+    )?;
     if found != Found::Finished {
-        return Err(Error::new(Kind::Refused, "the target has changed since the restore was planned").at(&target.db).hint("run it again"));
+        return Err(Error::new(
+            Kind::Refused,
+            "the target has changed since the restore was planned",
+        )
+        .at(&target.db)
+        .hint("run it again"));
     }
     // Whoever wrote it may have been killed before its last sync.
     fs::open(&Checkpoint::Writer.under(&target.db))?.sync()?;
     Ok(())
 }
 
-/// Whether a restore's guard stands: the chaser above every writer, or, between the last two writes, one byte above the writer. No server ever leaves either
-/// behind, as its chaser follows its writer. A writer that is missing or empty reads as 0.
+/// Whether a restore's guard stands: the chaser above every writer, or, between the last two
+/// writes, one byte above the writer. No server ever leaves either behind, as its chaser follows
+/// its writer. A writer that is missing or empty reads as 0.
 pub(super) fn stands(db: &Path) -> Result<bool> {
     // The chaser first: of a server that runs unseen it is then the older value.
-    let Some(chaser) = read_checkpoint(&Checkpoint::Chaser.under(db))? else { return Ok(false) };
+    let Some(chaser) = read_checkpoint(&Checkpoint::Chaser.under(db))? else {
+        return Ok(false);
+    };
     let writer = read_checkpoint(&Checkpoint::Writer.under(db))?.unwrap_or(0);
     Ok(chaser > writer && (chaser == i64::MAX || chaser == writer.saturating_add(1)))
 }
 
-/// Whether a database stands in a directory: one that a restore has finished, or that a server has written to. What an interrupted restore left is none.
+/// Whether a database stands in a directory: one that a restore has finished, or that a server has
+/// written to. What an interrupted restore left is none.
 ///
 /// # Errors
 /// What the file system reports.
@@ -182,7 +237,13 @@ pub(super) fn find_unused(
 ) -> Result<Found> {
     is_in_no_other(directories)?;
     let findings = node::probe(directories, None)?;
-    let refuse = |confirmed| findings.refuse("cannot restore into this directory", &directories.db, confirmed);
+    let refuse = |confirmed| {
+        findings.refuse(
+            "cannot restore into this directory",
+            &directories.db,
+            confirmed,
+        )
+    };
     // Signs of a server first: they explain why the directory is not empty.
     refuse(true)?;
     let found = target::find(directories, manifest, repository, finished)?;
@@ -195,19 +256,27 @@ pub(super) fn find_unused(
     Ok(found)
 }
 
-/// A server lists its directories, and owns them: nothing of another database belongs into one, whether it runs now or later.
+/// A server lists its directories, and owns them: nothing of another database belongs into one,
+/// whether it runs now or later.
 ///
 /// # Errors
 /// [`Kind::Refused`] where a target lies inside of a data directory.
 fn is_in_no_other(directories: &Directories) -> Result<()> {
     for target in [&directories.db, &directories.index] {
-        for above in target.ancestors().skip(1).filter(|above| *above != directories.db) {
+        for above in target
+            .ancestors()
+            .skip(1)
+            .filter(|above| *above != directories.db)
+        {
             for sign in [Checkpoint::Writer.under(above), above.join("indexmap")] {
                 if fs::status(&sign)?.is_some() {
-                    return Err(Error::new(Kind::Refused, "the target lies inside of another database's directory")
-                        .at(target)
-                        .because(format!("there is {}", sign.display()))
-                        .hint("name a directory beside it"));
+                    return Err(Error::new(
+                        Kind::Refused,
+                        "the target lies inside of another database's directory",
+                    )
+                    .at(target)
+                    .because(format!("there is {}", sign.display()))
+                    .hint("name a directory beside it"));
                 }
             }
         }

@@ -1,8 +1,10 @@
 //! Brings a backup back into one or several directories that a server then starts from.
 //!
-//! First a [`Plan`], which writes nothing and can be printed. Then, for each target on its own, one walk: a target that is proven empty is guarded
-//! against every server, filled with proven files, and only the very last write, eight bytes of `writer.chk`, makes it startable. Whatever ends
-//! the walk earlier leaves a directory that no server starts from and that the same restore takes up again.
+//! First a [`Plan`], which writes nothing and can be printed. Then, for each target on its own, one
+//! walk: a target that is proven empty is guarded against every server, filled with proven files,
+//! and only the very last write, eight bytes of `writer.chk`, makes it startable. Whatever ends the
+//! walk earlier leaves a directory that no server starts from and that the same restore takes up
+//! again.
 
 mod closing;
 mod finish;
@@ -44,10 +46,12 @@ impl Report {
     /// The first failure, which decides about the exit code; none where every target was restored.
     #[must_use]
     pub fn failure(&self) -> Option<&Error> {
-        self.targets.iter().find_map(|target| match &target.outcome {
-            Outcome::Failed(error) => Some(error),
-            Outcome::Restored(_) | Outcome::AlreadyRestored | Outcome::NotBegun => None,
-        })
+        self.targets
+            .iter()
+            .find_map(|target| match &target.outcome {
+                Outcome::Failed(error) => Some(error),
+                Outcome::Restored(_) | Outcome::AlreadyRestored | Outcome::NotBegun => None,
+            })
     }
 }
 
@@ -57,20 +61,40 @@ impl fmt::Display for Report {
             write!(f, "{}: ", target.db.display())?;
             match &target.outcome {
                 Outcome::Restored(placement) => {
-                    let Placement { files_written: files, bytes_written, .. } = *placement;
+                    let Placement {
+                        files_written: files,
+                        bytes_written,
+                        ..
+                    } = *placement;
                     let plural = if files == 1 { "" } else { "s" };
-                    write!(f, "restored {}, {files} file{plural}, {}", self.label, ByteSize(bytes_written))?;
+                    write!(
+                        f,
+                        "restored {}, {files} file{plural}, {}",
+                        self.label,
+                        ByteSize(bytes_written)
+                    )?;
                     if placement.files_kept > 0 {
-                        write!(f, "; of those that were there already, {} proved right", placement.files_kept)?;
+                        write!(
+                            f,
+                            "; of those that were there already, {} proved right",
+                            placement.files_kept
+                        )?;
                     }
                     writeln!(f)?;
                 }
                 Outcome::Failed(error) => writeln!(f, "failed, {error}")?,
-                Outcome::AlreadyRestored => writeln!(f, "already restored {}, left as it is", self.label)?,
+                Outcome::AlreadyRestored => {
+                    writeln!(f, "already restored {}, left as it is", self.label)?
+                }
                 Outcome::NotBegun => writeln!(f, "not begun")?,
             }
         }
-        if self.targets.iter().any(|target| matches!(target.outcome, Outcome::Restored(_) | Outcome::AlreadyRestored)) {
+        if self.targets.iter().any(|target| {
+            matches!(
+                target.outcome,
+                Outcome::Restored(_) | Outcome::AlreadyRestored
+            )
+        }) {
             writeln!(f, "position: {}", self.position)?;
             write!(f, "{}", self.closing)?;
         }
@@ -119,14 +143,18 @@ pub struct Placement {
 /// Does what was planned, target by target; the failure of one leaves the others alone.
 ///
 /// # Errors
-/// [`Kind::Refused`] where the plan was made for another repository, [`Kind::NotFound`] where the backup was removed meanwhile. What becomes of the targets is in the report, failures too.
+/// [`Kind::Refused`] where the plan was made for another repository, [`Kind::NotFound`] where the
+/// backup was removed meanwhile. What becomes of the targets is in the report, failures too.
 pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Report> {
     if repository.id() != plan.repository_id {
-        return Err(Error::new(Kind::Refused, "the plan was made for another repository")
-            .on(repository.place())
-            .hint("plan the restore again"));
+        return Err(
+            Error::new(Kind::Refused, "the plan was made for another repository")
+                .on(repository.place())
+                .hint("plan the restore again"),
+        );
     }
-    // Before anything is written: a backup that is removed by then is not there, and from here on it stays.
+    // Before anything is written: a backup that is removed by then is not there, and from here on
+    // it stays.
     let _held = repository.hold(&plan.backup.label)?;
     for warning in &plan.warnings {
         run.warn(warning.as_str());
@@ -139,18 +167,35 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
         } else {
             one(repository, plan, target, run).unwrap_or_else(Outcome::Failed)
         };
-        targets.push(Restored { db: target.db.clone(), index: target.index.clone(), outcome });
+        targets.push(Restored {
+            db: target.db.clone(),
+            index: target.index.clone(),
+            outcome,
+        });
     }
-    Ok(Report { label: plan.backup.label.clone(), position: plan.position, targets, closing: plan.closing.clone() })
+    Ok(Report {
+        label: plan.backup.label.clone(),
+        position: plan.position,
+        targets,
+        closing: plan.closing.clone(),
+    })
 }
 
-fn one(repository: &dyn Repository, plan: &Plan, target: &PlannedTarget, run: &Run) -> Result<Outcome> {
+fn one(
+    repository: &dyn Repository,
+    plan: &Plan,
+    target: &PlannedTarget,
+    run: &Run,
+) -> Result<Outcome> {
     run.check()?;
     if target.found == Found::Finished {
         return guard::still_finished(plan, target, run).map(|()| Outcome::AlreadyRestored);
     }
     let guarded = guard::Empty::prove(plan, target, run)?.guard()?;
-    let placement = guarded.place(repository, run).and_then(place::Placed::finish).map_err(|error| taken_up(error, target))?;
+    let placement = guarded
+        .place(repository, run)
+        .and_then(place::Placed::finish)
+        .map_err(|error| taken_up(error, target))?;
     Ok(Outcome::Restored(placement.report()))
 }
 

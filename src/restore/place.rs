@@ -12,7 +12,8 @@ use crate::manifest::{Log, RelativePath, RestoreMark, Role, Root, Row};
 use crate::repository::Repository;
 use crate::transfer::{self, Copy, Digest, FILES_AT_ONCE, Failure, Segment};
 
-/// A guarded target that holds every file of the backup, proven and durable, except the checkpoints.
+/// A guarded target that holds every file of the backup, proven and durable, except the
+/// checkpoints.
 pub(super) struct Placed<'a> {
     pub(super) site: Site<'a>,
     pub(super) writer: File,
@@ -21,12 +22,19 @@ pub(super) struct Placed<'a> {
 }
 
 impl<'a> Guarded<'a> {
-    /// Places every file. On an error the guard stays up, and what is there is taken up again by the next restore.
+    /// Places every file. On an error the guard stays up, and what is there is taken up again by
+    /// the next restore.
     ///
     /// # Errors
-    /// [`Kind::StoredCorrupt`] where stored bytes are not what their row says, the repository's errors, and those of the target's file system.
+    /// [`Kind::StoredCorrupt`] where stored bytes are not what their row says, the repository's
+    /// errors, and those of the target's file system.
     pub(super) fn place(self, repository: &dyn Repository, run: &Run) -> Result<Placed<'a>> {
-        let Self { site, writer, mark, found } = self;
+        let Self {
+            site,
+            writer,
+            mark,
+            found,
+        } = self;
         let mut present = HashSet::new();
         if let Found::Interrupted(interrupted) = found {
             for leftover in &interrupted.leftovers {
@@ -35,14 +43,26 @@ impl<'a> Guarded<'a> {
             present = interrupted.present;
         }
         let rows: Vec<&Row> = site.plan.placed().collect();
-        let mut directories = BTreeSet::from([site.directories.db.clone(), site.directories.index.clone()]);
-        directories.extend(rows.iter().map(|row| fs::parent(&site.directories.path_of(&row.path)).to_owned()));
+        let mut directories =
+            BTreeSet::from([site.directories.db.clone(), site.directories.index.clone()]);
+        directories.extend(
+            rows.iter()
+                .map(|row| fs::parent(&site.directories.path_of(&row.path)).to_owned()),
+        );
         for directory in &directories {
             site.create_directory(directory)?;
         }
-        run.emit(Event::Expected { files: rows.len() as u64, bytes: rows.iter().map(|row| row.size).fold(0, u64::saturating_add) });
+        run.emit(Event::Expected {
+            files: rows.len() as u64,
+            bytes: rows.iter().map(|row| row.size).fold(0, u64::saturating_add),
+        });
 
-        let work = Work { site: &site, repository, run, present };
+        let work = Work {
+            site: &site,
+            repository,
+            run,
+            present,
+        };
         let mut placement = Placement::default();
         crew::few(
             FILES_AT_ONCE,
@@ -59,7 +79,12 @@ impl<'a> Guarded<'a> {
         for directory in &directories {
             fs::sync_directory(directory)?;
         }
-        Ok(Placed { site, writer, mark, placement })
+        Ok(Placed {
+            site,
+            writer,
+            mark,
+            placement,
+        })
     }
 }
 
@@ -78,8 +103,12 @@ impl Work<'_> {
         let md5 = self.expected_md5(row);
         if self.present.contains(&row.path) {
             let file = fs::open(&path)?;
-            let digest = transfer::hash_file(&*transfer::paced(Box::new(file.clone()), self.run), md5.is_some(), self.run)
-                .map_err(|error| error.at(&path))?;
+            let digest = transfer::hash_file(
+                &*transfer::paced(Box::new(file.clone()), self.run),
+                md5.is_some(),
+                self.run,
+            )
+            .map_err(|error| error.at(&path))?;
             if digest.blake3 == row.blake3 {
                 self.proven(row, &file, digest, md5)?;
                 self.settle(row, &file)?;
@@ -90,26 +119,52 @@ impl Work<'_> {
         let file = fs::create_new(&path, 0o600)?;
         let stored = self.repository.open(&self.site.plan.backup.label, row)?;
         let place = format!("{}: {}", self.site.plan.backup.label, row.path);
-        let segment = Segment { source: stored.as_ref(), place: &place, end: row.size, live: false, whole: None };
-        let copy = Copy { segments: &[segment], full_length: row.size, md5: md5.is_some() };
-        let copied = transfer::copy(&copy, &file, None, self.run).map_err(|failure| self.not_copied(row, failure))?;
+        let segment = Segment {
+            source: stored.as_ref(),
+            place: &place,
+            end: row.size,
+            live: false,
+            whole: None,
+        };
+        let copy = Copy {
+            segments: &[segment],
+            full_length: row.size,
+            md5: md5.is_some(),
+        };
+        let copied = transfer::copy(&copy, &file, None, self.run)
+            .map_err(|failure| self.not_copied(row, failure))?;
         if copied.digest.blake3 != row.blake3 {
-            return Err(self.corrupt(row, format!("its hash is {}, not {}", copied.digest.blake3, row.blake3)));
+            return Err(self.corrupt(
+                row,
+                format!("its hash is {}, not {}", copied.digest.blake3, row.blake3),
+            ));
         }
         self.proven(row, stored.as_ref(), copied.digest, md5)?;
         self.settle(row, &file)?;
         Ok(Way::Written)
     }
 
-    /// The MD5 that the server will compare; none where it has none, or where the backup says that it is wrong.
+    /// The MD5 that the server will compare; none where it has none, or where the backup says that
+    /// it is wrong.
     fn expected_md5(&self, row: &Row) -> Option<Md5Hash> {
-        let md5 = row.table_md5.or_else(|| row.chunk.and_then(|chunk| chunk.md5));
+        let md5 = row
+            .table_md5
+            .or_else(|| row.chunk.and_then(|chunk| chunk.md5));
         md5.filter(|_| !self.site.plan.manifest.contents.damaged.contains(&row.path))
     }
 
-    /// The server's own hash: computed over all but the last 16 bytes, which hold it (disk-format §3.5, §5.2).
-    fn proven(&self, row: &Row, bytes: &dyn ReadAt, digest: Digest, expected: Option<Md5Hash>) -> Result<()> {
-        let Some(expected) = expected else { return Ok(()) };
+    /// The server's own hash: computed over all but the last 16 bytes, which hold it (disk-format
+    /// §3.5, §5.2).
+    fn proven(
+        &self,
+        row: &Row,
+        bytes: &dyn ReadAt,
+        digest: Digest,
+        expected: Option<Md5Hash>,
+    ) -> Result<()> {
+        let Some(expected) = expected else {
+            return Ok(());
+        };
         let mut last = [0; 16];
         bytes
             .read_exact_at(row.size.saturating_sub(16), &mut last)
@@ -134,12 +189,18 @@ impl Work<'_> {
 
     fn not_copied(&self, row: &Row, failure: Failure) -> Error {
         match failure {
-            Failure::Short { wanted, found, .. } => self.corrupt(row, format!("it ends at byte {found}, not at {wanted}")),
-            Failure::Source { place, source } => Error::new(Kind::Failed, "cannot read a stored file")
-                .on(place)
-                .because(source)
-                .hint("look after the disk or the mount that holds the repository"),
-            Failure::Other { wanted, found, .. } => self.corrupt(row, format!("its hash is {found}, not {wanted}")),
+            Failure::Short { wanted, found, .. } => {
+                self.corrupt(row, format!("it ends at byte {found}, not at {wanted}"))
+            }
+            Failure::Source { place, source } => {
+                Error::new(Kind::Failed, "cannot read a stored file")
+                    .on(place)
+                    .because(source)
+                    .hint("look after the disk or the mount that holds the repository")
+            }
+            Failure::Other { wanted, found, .. } => {
+                self.corrupt(row, format!("its hash is {found}, not {wanted}"))
+            }
             Failure::Target(error) => error.into(),
             Failure::Stopped(error) => error,
         }
@@ -147,10 +208,15 @@ impl Work<'_> {
 
     fn corrupt(&self, row: &Row, why: String) -> Error {
         let label = &self.site.plan.backup.label;
-        Error::new(Kind::StoredCorrupt, "a stored file is not what was backed up")
-            .on(format!("{label}: {}", row.path))
-            .because(why)
-            .hint(format!("`kbackup verify {label}` tells what else is damaged; restore another backup"))
+        Error::new(
+            Kind::StoredCorrupt,
+            "a stored file is not what was backed up",
+        )
+        .on(format!("{label}: {}", row.path))
+        .because(why)
+        .hint(format!(
+            "`kbackup verify {label}` tells what else is damaged; restore another backup"
+        ))
     }
 }
 
@@ -159,26 +225,35 @@ enum Way {
     Kept,
 }
 
-/// Permission bits of a restored file: those of the node without anything that runs or changes user. What the server never writes again is read-only,
-/// so that a 25.0+ server need not change it (O19); what it does write is writable for the owner.
+/// Permission bits of a restored file: those of the node without anything that runs or changes
+/// user. What the server never writes again is read-only, so that a 25.0+ server need not change it
+/// (O19); what it does write is writable for the owner.
 fn mode(row: &Row, log: &Log) -> u32 {
     let finished = match row.role {
         Role::Table => true,
         Role::Chunk => !is_active(row, log),
         _ => false,
     };
-    if finished { row.mode & 0o444 | 0o400 } else { row.mode & 0o666 | 0o600 }
+    if finished {
+        row.mode & 0o444 | 0o400
+    } else {
+        row.mode & 0o666 | 0o600
+    }
 }
 
 /// Whether the server will go on appending to this chunk.
 pub(super) fn is_active(row: &Row, log: &Log) -> bool {
     row.chunk.is_some_and(|chunk| {
-        let (start, end) = (log.chunk_size.start_of(chunk.start), log.chunk_size.end_of(chunk.end));
+        let (start, end) = (
+            log.chunk_size.start_of(chunk.start),
+            log.chunk_size.end_of(chunk.end),
+        );
         !chunk.scavenged && (start..end).contains(&log.position.position())
     })
 }
 
 /// Rows that are files of the server's to be placed: not the checkpoints, which come last.
 pub(super) fn is_placed(row: &Row) -> bool {
-    row.role != Role::Checkpoint && !(row.path.root() == Root::Db && row.path.below_root() == RestoreMark::NAME)
+    row.role != Role::Checkpoint
+        && !(row.path.root() == Root::Db && row.path.below_root() == RestoreMark::NAME)
 }

@@ -18,7 +18,9 @@ use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{HEADER_LENGTH, Transform};
 use crate::format::{Boundary, LogPosition};
 use crate::fs;
-use crate::manifest::{BackupKind, Blake3Hash, Directories, Head, Label, Manifest, Role, Root, Row, SecondaryIndex};
+use crate::manifest::{
+    BackupKind, Blake3Hash, Directories, Head, Label, Manifest, Role, Root, Row, SecondaryIndex,
+};
 use crate::node::ServerVersion;
 use crate::proof;
 use crate::repository::{Remembered, Repository, remembered};
@@ -69,7 +71,8 @@ pub struct Plan {
     pub repository_id: Uuid,
     /// The backup.
     pub backup: Chosen,
-    /// The newest backups of other branches, where none was named: `latest` is the newest of all, whatever its branch.
+    /// The newest backups of other branches, where none was named: `latest` is the newest of all,
+    /// whatever its branch.
     pub other_branches: Vec<OtherBranch>,
     /// The log ends here.
     pub position: Boundary,
@@ -149,7 +152,8 @@ pub enum Truncation {
     },
     /// −1, as was asked for.
     Ready,
-    /// −1, because a truncation inside of a scavenged chunk goes back to that chunk's start and would lose events (O33).
+    /// −1, because a truncation inside of a scavenged chunk goes back to that chunk's start and
+    /// would lose events (O33).
     Scavenged {
         /// The chunk that holds P.
         chunk: String,
@@ -168,14 +172,24 @@ impl Truncation {
         if position == LogPosition::ZERO {
             return Self::EmptyLog;
         }
-        // At a chunk's start without a file there is nothing to cut: every truncator from 20.10 to 26.1 finds no file to touch (disk-format §2.4, O36).
+        // At a chunk's start without a file there is nothing to cut: every truncator from 20.10 to
+        // 26.1 finds no file to touch (disk-format §2.4, O36).
         let covering = manifest.files.iter().find(|row| {
-            row.chunk.is_some_and(|chunk| (log.chunk_size.start_of(chunk.start)..log.chunk_size.end_of(chunk.end)).contains(&position))
+            row.chunk.is_some_and(|chunk| {
+                (log.chunk_size.start_of(chunk.start)..log.chunk_size.end_of(chunk.end))
+                    .contains(&position)
+            })
         });
         match covering.and_then(|row| row.chunk.map(|chunk| (row, chunk))) {
-            // Merged but unscavenged files stop the truncator, and with it the server (disk-format §2.4).
-            Some((row, chunk)) if (chunk.scavenged || chunk.start != chunk.end) && log.chunk_size.start_of(chunk.start) != position => {
-                Self::Scavenged { chunk: row.path.file_name().to_owned() }
+            // Merged but unscavenged files stop the truncator, and with it the server (disk-format
+            // §2.4).
+            Some((row, chunk))
+                if (chunk.scavenged || chunk.start != chunk.end)
+                    && log.chunk_size.start_of(chunk.start) != position =>
+            {
+                Self::Scavenged {
+                    chunk: row.path.file_name().to_owned(),
+                }
             }
             Some(_) | None => Self::ToPosition { position },
         }
@@ -192,7 +206,8 @@ impl Truncation {
 }
 
 impl Plan {
-    /// The files to place: all but the checkpoints, and no secondary index that may be ahead of the log.
+    /// The files to place: all but the checkpoints, and no secondary index that may be ahead of the
+    /// log.
     pub(super) fn placed(&self) -> impl Iterator<Item = &Row> {
         placed(&self.manifest)
     }
@@ -201,19 +216,25 @@ impl Plan {
 /// The rows of the files that a restore places.
 pub(super) fn placed(manifest: &Manifest) -> impl Iterator<Item = &Row> {
     let secondary_index = carries_secondary_index(manifest);
-    manifest.files.iter().filter(move |row| is_placed(row) && (secondary_index || row.role != Role::SecondaryIndex))
+    manifest
+        .files
+        .iter()
+        .filter(move |row| is_placed(row) && (secondary_index || row.role != Role::SecondaryIndex))
 }
 
-/// Whether `kurrent.ddb` is in the backup and may be used: one that is ahead of the log is never corrected, and new events stay unindexed (O35).
+/// Whether `kurrent.ddb` is in the backup and may be used: one that is ahead of the log is never
+/// corrected, and new events stay unindexed (O35).
 pub(super) fn carries_secondary_index(manifest: &Manifest) -> bool {
-    manifest.contents.secondary_index == SecondaryIndex::Included && manifest.log.read.writer.0 <= manifest.log.position.position()
+    manifest.contents.secondary_index == SecondaryIndex::Included
+        && manifest.log.read.writer.0 <= manifest.log.position.position()
 }
 
-/// Plans a restore: chooses the backup, looks at every target, and refuses what could destroy data or not start. Writes nothing.
+/// Plans a restore: chooses the backup, looks at every target, and refuses what could destroy data
+/// or not start. Writes nothing.
 ///
 /// # Errors
-/// * [`Kind::NotFound`] and [`Kind::StoredCorrupt`] where the backup is not there or damaged, also where the *newest* one is, or is known to be: none before it
-///   is taken silently.
+/// * [`Kind::NotFound`] and [`Kind::StoredCorrupt`] where the backup is not there or damaged, also
+///   where the *newest* one is, or is known to be: none before it is taken silently.
 /// * [`Kind::Refused`] for every danger, with what to do about it.
 pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result<Plan> {
     run.emit(Event::Step(Step::Preflight));
@@ -227,12 +248,16 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
             .hint("`--archived` restores it nevertheless; keep the archive as it is, and configure the server with it"));
     }
     if let Some(missing) = manifest.source.missing_bytes.filter(|bytes| *bytes > 0) {
-        warnings.push(format!("the backup lacks the last {missing} bytes of log that the leader had when it was taken"));
+        warnings.push(format!(
+            "the backup lacks the last {missing} bytes of log that the leader had when it was taken"
+        ));
     }
     for path in &manifest.contents.damaged {
         warnings.push(format!("`{path}` was damaged when it was backed up; the server ends itself when it finds that out (O17)"));
     }
-    if manifest.contents.secondary_index == SecondaryIndex::Included && !carries_secondary_index(&manifest) {
+    if manifest.contents.secondary_index == SecondaryIndex::Included
+        && !carries_secondary_index(&manifest)
+    {
         warnings.push("`kurrent.ddb` is left out: it may be ahead of the log (O35)".to_owned());
     }
     let truncation = Truncation::decide(&manifest, request.ready);
@@ -241,10 +266,19 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
             "`truncate.chk` is left at -1, as with `--ready`: `{chunk}` is scavenged, and a truncation there would lose events (O33)"
         ));
     }
-    let targets = targets(repository, request, (&manifest, &truncation), &mut warnings, run)?;
+    let targets = targets(
+        repository,
+        request,
+        (&manifest, &truncation),
+        &mut warnings,
+        run,
+    )?;
     enough_space(&manifest, &targets)?;
     for other in &other_branches {
-        run.note(format!("the newest backup is of branch {}; {other}", manifest.branch));
+        run.note(format!(
+            "the newest backup is of branch {}; {other}",
+            manifest.branch
+        ));
     }
     Ok(Plan {
         repository: repository.place(),
@@ -260,7 +294,9 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
         other_branches,
         position: manifest.log.position,
         files: placed(&manifest).count() as u64,
-        bytes: placed(&manifest).map(|row| row.size).fold(0, u64::saturating_add),
+        bytes: placed(&manifest)
+            .map(|row| row.size)
+            .fold(0, u64::saturating_add),
         closing: Closing::new(&manifest, &truncation, server.as_ref()),
         truncation,
         targets,
@@ -270,11 +306,17 @@ pub fn plan(repository: &dyn Repository, request: &Request, run: &Run) -> Result
     })
 }
 
-fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec<String>) -> Result<(Manifest, Vec<OtherBranch>)> {
+fn choose(
+    repository: &dyn Repository,
+    label: Option<&Label>,
+    warnings: &mut Vec<String>,
+) -> Result<(Manifest, Vec<OtherBranch>)> {
     if let Some(label) = label {
         let manifest = repository.manifest(label)?;
         if let Some(known) = known_damage(repository, label)? {
-            warnings.push(format!("{known}; the restore ends at the first file that is not as it was stored"));
+            warnings.push(format!(
+                "{known}; the restore ends at the first file that is not as it was stored"
+            ));
         }
         return Ok((manifest, Vec::new()));
     }
@@ -285,12 +327,19 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
         match listed.head {
             Ok(head) if !head.is_sound() => damaged.push(head),
             Ok(head) => {
-                let tip = OtherBranch { branch: head.branch, newest: head.label.clone(), position: head.log.position };
+                let tip = OtherBranch {
+                    branch: head.branch,
+                    newest: head.label.clone(),
+                    position: head.log.position,
+                };
                 tips.insert(head.branch, tip);
                 sound.push(head);
             }
             Err(error) => {
-                if unreadable.as_ref().is_none_or(|(label, _)| *label < listed.label) {
+                if unreadable
+                    .as_ref()
+                    .is_none_or(|(label, _)| *label < listed.label)
+                {
                     unreadable = Some((listed.label, error));
                 }
             }
@@ -298,30 +347,51 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
     }
     sound.sort_by_key(|head| head.sequence);
     // Labels never go back in time, so that the order of an unreadable backup is known by its name.
-    if let Some((label, error)) = unreadable.filter(|(label, _)| sound.last().is_none_or(|newest| newest.label < *label)) {
+    if let Some((label, error)) =
+        unreadable.filter(|(label, _)| sound.last().is_none_or(|newest| newest.label < *label))
+    {
         return Err(not_silently(repository, &label, error, &sound));
     }
     let Some(newest) = sound.pop() else {
-        let error = Error::new(Kind::NotFound, "there is no sound backup to restore").on(repository.place());
+        let error = Error::new(Kind::NotFound, "there is no sound backup to restore")
+            .on(repository.place());
         return Err(match damaged.last() {
-            Some(damaged) => error.hint(format!("`kbackup restore {}` restores one that is marked as damaged", damaged.label)),
+            Some(damaged) => error.hint(format!(
+                "`kbackup restore {}` restores one that is marked as damaged",
+                damaged.label
+            )),
             None => error.hint("`kbackup list` tells what is there"),
         });
     };
     if let Some(known) = known_damage(repository, &newest.label)? {
-        let what = format!("the newest backup, {}, is known to be damaged, and an older one is not taken silently", newest.label);
+        let what = format!(
+            "the newest backup, {}, is known to be damaged, and an older one is not taken silently",
+            newest.label
+        );
         return Err(Error::new(Kind::StoredCorrupt, what)
             .on(repository.place())
             .because(known)
             .hint(format!("`kbackup verify {} --repair` mends it where the repository holds the same bytes once more", newest.label))
             .hint(instead_of(repository, &sound)?));
     }
-    let manifest = repository.manifest(&newest.label).map_err(|error| not_silently(repository, &newest.label, error, &sound))?;
-    for later in damaged.iter().filter(|damaged| damaged.sequence > newest.sequence) {
-        warnings.push(format!("the later backup {} is marked as damaged, so {} is taken", later.label, newest.label));
+    let manifest = repository
+        .manifest(&newest.label)
+        .map_err(|error| not_silently(repository, &newest.label, error, &sound))?;
+    for later in damaged
+        .iter()
+        .filter(|damaged| damaged.sequence > newest.sequence)
+    {
+        warnings.push(format!(
+            "the later backup {} is marked as damaged, so {} is taken",
+            later.label, newest.label
+        ));
     }
     let position = manifest.log.position;
-    if let Some(further) = sound.iter().rev().find(|other| other.branch == manifest.branch && other.log.position > position) {
+    if let Some(further) = sound
+        .iter()
+        .rev()
+        .find(|other| other.branch == manifest.branch && other.log.position > position)
+    {
         warnings.push(format!(
             "the earlier backup {} of the same branch reaches further, to {}; this one ends at {position}: was an older copy of the node backed up?",
             further.label, further.log.position
@@ -332,27 +402,48 @@ fn choose(repository: &dyn Repository, label: Option<&Label>, warnings: &mut Vec
 }
 
 /// The newest backup cannot be read.
-fn not_silently(repository: &dyn Repository, label: &Label, error: Error, others: &[Head]) -> Error {
-    let what = format!("the newest backup, {label}, cannot be read, and an older one is not taken silently");
-    let unreadable = Error::new(error.kind(), what).on(repository.place()).because(error);
+fn not_silently(
+    repository: &dyn Repository,
+    label: &Label,
+    error: Error,
+    others: &[Head],
+) -> Error {
+    let what = format!(
+        "the newest backup, {label}, cannot be read, and an older one is not taken silently"
+    );
+    let unreadable = Error::new(error.kind(), what)
+        .on(repository.place())
+        .because(error);
     match instead_of(repository, others) {
         Ok(hint) => unreadable.hint(hint),
-        Err(error) => unreadable.hint(format!("what is known of the others cannot be read either: {error}")),
+        Err(error) => unreadable.hint(format!(
+            "what is known of the others cannot be read either: {error}"
+        )),
     }
 }
 
 /// What was found wrong with a backup's stored files, if anything was.
 fn known_damage(repository: &dyn Repository, label: &Label) -> Result<Option<String>> {
     let known = remembered(repository, label)?.filter(Remembered::is_damaged);
-    Ok(known.map(|known| format!("damage was found in the stored files of {label} at {}", known.at.strftime("%Y-%m-%d %H:%M"))))
+    Ok(known.map(|known| {
+        format!(
+            "damage was found in the stored files of {label} at {}",
+            known.at.strftime("%Y-%m-%d %H:%M")
+        )
+    }))
 }
 
-/// The newest of these, oldest first, that nothing bad is known of, for an operator who has to do without those after it.
+/// The newest of these, oldest first, that nothing bad is known of, for an operator who has to do
+/// without those after it.
 fn instead_of(repository: &dyn Repository, sound: &[Head]) -> Result<String> {
     for head in sound.iter().rev() {
         if known_damage(repository, &head.label)?.is_none() {
-            let Head { label, finished, .. } = head;
-            return Ok(format!("`kbackup restore {label}` restores the newest one that is not known to be damaged, of {finished}"));
+            let Head {
+                label, finished, ..
+            } = head;
+            return Ok(format!(
+                "`kbackup restore {label}` restores the newest one that is not known to be damaged, of {finished}"
+            ));
         }
     }
     Ok(if sound.is_empty() {
@@ -367,32 +458,54 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
     let log = &manifest.log;
     let corrupt = |what: String| {
         let label = &manifest.label;
-        Error::new(Kind::StoredCorrupt, what).on(label).hint(format!("`kbackup verify {label}` tells more; restore another backup"))
+        Error::new(Kind::StoredCorrupt, what)
+            .on(label)
+            .hint(format!(
+                "`kbackup verify {label}` tells more; restore another backup"
+            ))
     };
     if let Some(fault) = proof::misnamed(manifest).into_iter().next() {
-        let place = fault.path.map_or_else(String::new, |path| format!("`{path}`: "));
+        let place = fault
+            .path
+            .map_or_else(String::new, |path| format!("`{path}`: "));
         return Err(corrupt(format!("{place}{}", fault.what)));
     }
     for row in &manifest.files {
-        let checkpoint = Checkpoint::of_file(row.path.below_root()).filter(|_| row.path.root() == Root::Db);
+        let checkpoint =
+            Checkpoint::of_file(row.path.below_root()).filter(|_| row.path.root() == Root::Db);
         let value = match checkpoint {
             Some(Checkpoint::Writer | Checkpoint::Chaser) => Some(log.position.position()),
             Some(Checkpoint::Epoch) => log.stored.epoch,
             Some(Checkpoint::Truncate) => None,
             Some(Checkpoint::Proposal) => log.stored.proposal.and_then(LogPosition::from_signed),
-            None if row.chunk.is_some_and(|chunk| log.chunk_size.start_of(chunk.start) > log.position.position()) => {
+            None if row.chunk.is_some_and(|chunk| {
+                log.chunk_size.start_of(chunk.start) > log.position.position()
+            }) =>
+            {
                 // O16: with it no server starts.
-                return Err(corrupt(format!("the backup holds `{}`, which lies behind the end of its log", row.path)));
+                return Err(corrupt(format!(
+                    "the backup holds `{}`, which lies behind the end of its log",
+                    row.path
+                )));
             }
             None => continue,
         };
         let bytes = checkpoint::encode(value.map_or(checkpoint::NONE, LogPosition::to_signed));
         if row.blake3 != Blake3Hash::of(&bytes) {
-            return Err(corrupt(format!("`{}` is not what the rest of the manifest says", row.path)));
+            return Err(corrupt(format!(
+                "`{}` is not what the rest of the manifest says",
+                row.path
+            )));
         }
     }
-    if log.stored.epoch.is_some_and(|epoch| epoch >= log.position.position()) {
-        return Err(corrupt("the epoch checkpoint lies behind the end of the log".to_owned()));
+    if log
+        .stored
+        .epoch
+        .is_some_and(|epoch| epoch >= log.position.position())
+    {
+        return Err(corrupt(
+            "the epoch checkpoint lies behind the end of the log".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -400,18 +513,25 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
 /// The version of the server that will be started, or else of the one that was backed up.
 fn server_version(request: &Request, manifest: &Manifest) -> Result<Option<ServerVersion>> {
     let wanted = match request.server_version.as_deref() {
-        Some(text) => Some(
-            ServerVersion::parse(text)
-                .ok_or_else(|| Error::new(Kind::Usage, "this is no version of a server").on(text).hint("write it like `26.1.0`"))?,
-        ),
+        Some(text) => Some(ServerVersion::parse(text).ok_or_else(|| {
+            Error::new(Kind::Usage, "this is no version of a server")
+                .on(text)
+                .hint("write it like `26.1.0`")
+        })?),
         None => None,
     };
-    let source = manifest.source.server_version.as_deref().and_then(ServerVersion::parse);
+    let source = manifest
+        .source
+        .server_version
+        .as_deref()
+        .and_then(ServerVersion::parse);
     if let (Some(wanted), Some(source)) = (&wanted, &source)
         && !wanted.is_at_least(source.numbers().0, source.numbers().1, 0)
         && !request.accept.older_server
     {
-        let what = format!("a server of version {wanted} is older than the one that was backed up, {source}");
+        let what = format!(
+            "a server of version {wanted} is older than the one that was backed up, {source}"
+        );
         return Err(Error::new(Kind::Refused, what)
             .on(&manifest.label)
             .hint(format!("start a server of version {source} or later there"))
@@ -428,12 +548,21 @@ fn targets(
     run: &Run,
 ) -> Result<Vec<PlannedTarget>> {
     if request.targets.is_empty() {
-        return Err(Error::new(Kind::Usage, "no directory to restore to").hint("name one with `--to`"));
+        return Err(
+            Error::new(Kind::Usage, "no directory to restore to").hint("name one with `--to`")
+        );
     }
-    let with_index = request.targets.iter().filter(|target| target.index.is_some()).count();
+    let with_index = request
+        .targets
+        .iter()
+        .filter(|target| target.index.is_some())
+        .count();
     if with_index != 0 && with_index != request.targets.len() {
-        return Err(Error::new(Kind::Refused, "an index directory is given for some of the targets, but not for all")
-            .hint("give `--index-to` once for each `--to`, in the same order, or never"));
+        return Err(Error::new(
+            Kind::Refused,
+            "an index directory is given for some of the targets, but not for all",
+        )
+        .hint("give `--index-to` once for each `--to`, in the same order, or never"));
     }
     let mut resolved = Vec::with_capacity(request.targets.len());
     for target in &request.targets {
@@ -447,17 +576,38 @@ fn targets(
     let finished = (resolved.len() > 1).then_some(checkpoints.as_slice());
     let mut planned = Vec::with_capacity(resolved.len());
     for directories in resolved {
-        let found = guard::find_unused(&directories, repository.id(), manifest, request.accept, finished, run)?;
-        let (owner, warning) = target::ownership(request.owner, &directories.db, manifest.source.owner.as_ref())?;
+        let found = guard::find_unused(
+            &directories,
+            repository.id(),
+            manifest,
+            request.accept,
+            finished,
+            run,
+        )?;
+        let (owner, warning) = target::ownership(
+            request.owner,
+            &directories.db,
+            manifest.source.owner.as_ref(),
+        )?;
         warnings.extend(warning);
-        let bytes_needed = placed(manifest).map(|row| needed(row, manifest, &found)).fold(0, u64::saturating_add);
+        let bytes_needed = placed(manifest)
+            .map(|row| needed(row, manifest, &found))
+            .fold(0, u64::saturating_add);
         let bytes_free = fs::free_space(target::nearest(&directories.db)?)?;
-        planned.push(PlannedTarget { db: directories.db, index: directories.index, found, owner, bytes_needed, bytes_free });
+        planned.push(PlannedTarget {
+            db: directories.db,
+            index: directories.index,
+            found,
+            owner,
+            bytes_needed,
+            bytes_free,
+        });
     }
     Ok(planned)
 }
 
-/// No two directories may be the same, or one inside of another, except an index directory in its own db directory.
+/// No two directories may be the same, or one inside of another, except an index directory in its
+/// own db directory.
 fn apart(repository: &dyn Repository, targets: &[Directories]) -> Result<()> {
     let mut taken: Vec<(PathBuf, &str)> = Vec::new();
     if let Some(place) = existing_directory(&repository.place())? {
@@ -469,7 +619,10 @@ fn apart(repository: &dyn Repository, targets: &[Directories]) -> Result<()> {
             .hint("every target needs a directory of its own, outside of the repository")
     };
     let clash = |taken: &[(PathBuf, &str)], path: &Path| {
-        taken.iter().find(|(other, _)| path.starts_with(other) || other.starts_with(path)).map(|(_, what)| overlap(path, what))
+        taken
+            .iter()
+            .find(|(other, _)| path.starts_with(other) || other.starts_with(path))
+            .map(|(_, what)| overlap(path, what))
     };
     for target in targets {
         if target.db.starts_with(&target.index) {
@@ -487,10 +640,15 @@ fn apart(repository: &dyn Repository, targets: &[Directories]) -> Result<()> {
 /// The repository's directory, where it is one.
 fn existing_directory(place: &str) -> Result<Option<PathBuf>> {
     let path = Path::new(place);
-    Ok(if fs::status(path)?.is_some() { Some(fs::canonical(path)?) } else { None })
+    Ok(if fs::status(path)?.is_some() {
+        Some(fs::canonical(path)?)
+    } else {
+        None
+    })
 }
 
-/// Bytes that one file takes on the disk, if it is written; holes do not count where the manifest tells of them.
+/// Bytes that one file takes on the disk, if it is written; holes do not count where the manifest
+/// tells of them.
 fn needed(row: &Row, manifest: &Manifest, found: &Found) -> u64 {
     const BLOCK: u64 = 4096;
     match found {
@@ -499,8 +657,13 @@ fn needed(row: &Row, manifest: &Manifest, found: &Found) -> u64 {
         Found::Interrupted(_) | Found::Absent | Found::Empty => {}
     }
     let log = &manifest.log;
-    let bytes = if is_active(row, log) && row.chunk.is_some_and(|chunk| chunk.transform == Transform::Identity) {
-        row.size.min(HEADER_LENGTH + log.chunk_size.local(log.position.position()))
+    let bytes = if is_active(row, log)
+        && row
+            .chunk
+            .is_some_and(|chunk| chunk.transform == Transform::Identity)
+    {
+        row.size
+            .min(HEADER_LENGTH + log.chunk_size.local(log.position.position()))
     } else {
         row.size
     };
@@ -513,7 +676,9 @@ fn enough_space(manifest: &Manifest, targets: &[PlannedTarget]) -> Result<()> {
     for target in targets {
         for (root, directory) in [(Root::Db, &target.db), (Root::Index, &target.index)] {
             let place = target::nearest(directory)?;
-            let Some(status) = fs::status(place)? else { continue };
+            let Some(status) = fs::status(place)? else {
+                continue;
+            };
             let bytes = placed(manifest)
                 .filter(|row| row.path.root() == root)
                 .map(|row| needed(row, manifest, &target.found))
@@ -527,7 +692,11 @@ fn enough_space(manifest: &Manifest, targets: &[PlannedTarget]) -> Result<()> {
         if bytes > free {
             return Err(Error::new(Kind::Refused, "there is not enough space")
                 .at(directory)
-                .because(format!("the restore needs {} there, {} are free", ByteSize(bytes), ByteSize(free)))
+                .because(format!(
+                    "the restore needs {} there, {} are free",
+                    ByteSize(bytes),
+                    ByteSize(free)
+                ))
                 .hint("free space, or restore to another file system"));
         }
     }
@@ -536,13 +705,21 @@ fn enough_space(manifest: &Manifest, targets: &[PlannedTarget]) -> Result<()> {
 
 impl fmt::Display for OtherBranch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the newest of branch {} is {}, which ends at {}", self.branch, self.newest, self.position)
+        write!(
+            f,
+            "the newest of branch {} is {}, which ends at {}",
+            self.branch, self.newest, self.position
+        )
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "backup: {} ({}, finished {}) in {}", self.backup.label, self.backup.kind, self.backup.finished, self.repository)?;
+        writeln!(
+            f,
+            "backup: {} ({}, finished {}) in {}",
+            self.backup.label, self.backup.kind, self.backup.finished, self.repository
+        )?;
         writeln!(f, "branch: {}", self.backup.branch)?;
         for other in &self.other_branches {
             writeln!(f, "  {other}")?;
@@ -567,8 +744,17 @@ impl fmt::Display for Plan {
                     )?;
                 }
             }
-            writeln!(f, "  owner: {}:{}; finished chunks and tables are read-only", target.owner.user, target.owner.group)?;
-            writeln!(f, "  space: {} needed, {} free", ByteSize(target.bytes_needed), ByteSize(target.bytes_free))?;
+            writeln!(
+                f,
+                "  owner: {}:{}; finished chunks and tables are read-only",
+                target.owner.user, target.owner.group
+            )?;
+            writeln!(
+                f,
+                "  space: {} needed, {} free",
+                ByteSize(target.bytes_needed),
+                ByteSize(target.bytes_free)
+            )?;
         }
         write!(f, "{}", self.closing)?;
         for warning in &self.warnings {

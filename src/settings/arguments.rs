@@ -39,7 +39,13 @@ pub struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub struct General {
     /// TOML file with options; a table such as `[restore]` holds those of one verb
-    #[arg(long, global = true, env = "KBACKUP_CONFIG", value_name = "FILE", help_heading = "General")]
+    #[arg(
+        long,
+        global = true,
+        env = "KBACKUP_CONFIG",
+        value_name = "FILE",
+        help_heading = "General"
+    )]
     pub config: Option<PathBuf>,
     /// Print the answer as JSON
     #[arg(long, global = true, env = "KBACKUP_JSON", help_heading = "General")]
@@ -50,8 +56,15 @@ pub struct General {
     /// How the log is written
     #[arg(long, global = true, env = "KBACKUP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", help_heading = "General")]
     pub log_format: LogFormat,
-    /// Where kbackup remembers what it owes to nodes [default: /var/lib/kbackup for root, else ~/.local/state/kbackup]
-    #[arg(long, global = true, env = "KBACKUP_STATE_DIR", value_name = "DIR", help_heading = "General")]
+    /// Where kbackup remembers what it owes to nodes [default: /var/lib/kbackup for root, else
+    /// ~/.local/state/kbackup]
+    #[arg(
+        long,
+        global = true,
+        env = "KBACKUP_STATE_DIR",
+        value_name = "DIR",
+        help_heading = "General"
+    )]
     pub state_dir: Option<PathBuf>,
 }
 
@@ -88,7 +101,8 @@ pub enum Verb {
     Restore(Restore),
     /// Prove that stored backups are intact and would start
     Verify(Verify),
-    /// Tell whether a server would start from a data directory, and what it would lose, rebuild or refuse
+    /// Tell whether a server would start from a data directory, and what it would lose, rebuild or
+    /// refuse
     Check(Check),
     /// Remove the backups that are not to be kept any longer
     Expire(Expire),
@@ -100,7 +114,8 @@ pub enum Verb {
     Release(Release),
     /// Tell whether a node is safe now: from its agent, or from the repository alone
     Status(Status),
-    /// Keep a node backed up: run beside it for good, by a schedule and as it changes, and show how it stands
+    /// Keep a node backed up: run beside it for good, by a schedule and as it changes, and show how
+    /// it stands
     Agent(Box<Agent>),
     /// Print the completions of a shell
     Completions(Completions),
@@ -125,8 +140,14 @@ pub struct Unhurried {
     /// The rate.
     #[command(flatten)]
     pub speed: Speed,
-    /// Hours of the day, in local time, in which it may run, such as 22:00-05:00; it ends cleanly when they are over
-    #[arg(long, env = "KBACKUP_WINDOW", value_name = "FROM-TO", help_heading = "Load")]
+    /// Hours of the day, in local time, in which it may run, such as 22:00-05:00; it ends cleanly
+    /// when they are over
+    #[arg(
+        long,
+        env = "KBACKUP_WINDOW",
+        value_name = "FROM-TO",
+        help_heading = "Load"
+    )]
     pub window: Option<Window>,
 }
 
@@ -144,7 +165,8 @@ pub struct Awaited {
 /// How fast a verb may go, and how fast it went.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Speed {
-    /// Read and copy no more bytes in a second, all threads together, such as 50MiB or 200MB [default: no limit]
+    /// Read and copy no more bytes in a second, all threads together, such as 50MiB or 200MB
+    /// [default: no limit]
     #[arg(long, env = "KBACKUP_LIMIT_RATE", value_name = "BYTES", value_parser = rate, help_heading = "Load")]
     pub limit_rate: Option<Rate>,
     /// Tell at the end where the time went
@@ -153,8 +175,10 @@ pub struct Speed {
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
-    let bytes = ByteSize::from_str(text).map_err(|_| format!("{text:?} is no number of bytes such as 50MiB or 200MB"))?;
-    Rate::new(bytes.as_u64()).ok_or_else(|| format!("at least {} bytes a second are needed", Rate::LOWEST))
+    let bytes = ByteSize::from_str(text)
+        .map_err(|_| format!("{text:?} is no number of bytes such as 50MiB or 200MB"))?;
+    Rate::new(bytes.as_u64())
+        .ok_or_else(|| format!("at least {} bytes a second are needed", Rate::LOWEST))
 }
 
 /// How a run stands back behind what else the machine does.
@@ -165,7 +189,8 @@ pub enum Priority {
     Normal,
     /// Nice 10, and by it a low level of the best-effort I/O class
     Low,
-    /// Only when nothing else wants the processor: nice 19, the idle scheduling policy, and by it the idle I/O class
+    /// Only when nothing else wants the processor: nice 19, the idle scheduling policy, and by it
+    /// the idle I/O class
     Idle,
 }
 
@@ -183,14 +208,30 @@ pub struct Load {
 }
 
 impl From<Unhurried> for Load {
-    fn from(Unhurried { priority, speed, window }: Unhurried) -> Self {
-        Self { priority, rate: speed.limit_rate, window, timings: speed.timings }
+    fn from(
+        Unhurried {
+            priority,
+            speed,
+            window,
+        }: Unhurried,
+    ) -> Self {
+        Self {
+            priority,
+            rate: speed.limit_rate,
+            window,
+            timings: speed.timings,
+        }
     }
 }
 
 impl From<Awaited> for Load {
     fn from(Awaited { priority, speed }: Awaited) -> Self {
-        Self { priority, rate: speed.limit_rate, window: None, timings: speed.timings }
+        Self {
+            priority,
+            rate: speed.limit_rate,
+            window: None,
+            timings: speed.timings,
+        }
     }
 }
 
@@ -240,34 +281,84 @@ pub struct Node {
     #[arg(long, env = "KBACKUP_NODE", value_name = "URL", help_heading = "Node")]
     pub node: Option<Address>,
     /// Reach the node through its unix socket (kurrent.sock, eventstore.sock)
-    #[arg(long, env = "KBACKUP_NODE_SOCKET", value_name = "PATH", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_NODE_SOCKET",
+        value_name = "PATH",
+        help_heading = "Node"
+    )]
     pub node_socket: Option<PathBuf>,
     /// PEM file with the certificate authorities to trust, and only those; may be repeated
-    #[arg(long, env = "KBACKUP_CA_FILE", value_name = "FILE", value_delimiter = ',', help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_CA_FILE",
+        value_name = "FILE",
+        value_delimiter = ',',
+        help_heading = "Node"
+    )]
     pub ca_file: Vec<PathBuf>,
     /// PEM file with a client certificate
-    #[arg(long, env = "KBACKUP_CERTIFICATE_FILE", value_name = "FILE", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_CERTIFICATE_FILE",
+        value_name = "FILE",
+        help_heading = "Node"
+    )]
     pub certificate_file: Option<PathBuf>,
     /// PEM file with the client certificate's private key
-    #[arg(long, env = "KBACKUP_KEY_FILE", value_name = "FILE", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_KEY_FILE",
+        value_name = "FILE",
+        help_heading = "Node"
+    )]
     pub key_file: Option<PathBuf>,
-    /// Name of a user in $ops or $admins; its password comes from --password-file or KBACKUP_PASSWORD
+    /// Name of a user in $ops or $admins; its password comes from --password-file or
+    /// KBACKUP_PASSWORD
     #[arg(long, env = "KBACKUP_USER", value_name = "NAME", help_heading = "Node")]
     pub user: Option<String>,
     /// File with the user's password
-    #[arg(long, env = "KBACKUP_PASSWORD_FILE", value_name = "FILE", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_PASSWORD_FILE",
+        value_name = "FILE",
+        help_heading = "Node"
+    )]
     pub password_file: Option<PathBuf>,
     /// File with a bearer token (or KBACKUP_TOKEN)
-    #[arg(long, env = "KBACKUP_TOKEN_FILE", value_name = "FILE", conflicts_with = "user", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "user",
+        help_heading = "Node"
+    )]
     pub token_file: Option<PathBuf>,
     /// Name to expect in the node's certificate, where it is not the address's
-    #[arg(long, env = "KBACKUP_NODE_SERVER_NAME", value_name = "NAME", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_NODE_SERVER_NAME",
+        value_name = "NAME",
+        help_heading = "Node"
+    )]
     pub node_server_name: Option<String>,
     /// How long a single answer of the node may take
-    #[arg(long, env = "KBACKUP_NODE_TIMEOUT", value_name = "TIME", default_value = "15s", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_NODE_TIMEOUT",
+        value_name = "TIME",
+        default_value = "15s",
+        help_heading = "Node"
+    )]
     pub node_timeout: Span,
     /// How long to go on asking a node that is away, or answers by errors
-    #[arg(long, env = "KBACKUP_NODE_PATIENCE", value_name = "TIME", default_value = "30s", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "KBACKUP_NODE_PATIENCE",
+        value_name = "TIME",
+        default_value = "30s",
+        help_heading = "Node"
+    )]
     pub node_patience: Span,
 }
 
@@ -278,7 +369,12 @@ pub struct Places {
     #[arg(long, env = "KBACKUP_DB", value_name = "DIR", help_heading = "Source")]
     pub db: Option<PathBuf>,
     /// The node's index directory, as it is seen here [default: what the node says, or DB/index]
-    #[arg(long, env = "KBACKUP_INDEX", value_name = "DIR", help_heading = "Source")]
+    #[arg(
+        long,
+        env = "KBACKUP_INDEX",
+        value_name = "DIR",
+        help_heading = "Source"
+    )]
     pub index: Option<PathBuf>,
 }
 
@@ -298,33 +394,64 @@ pub struct Backup {
     #[command(flatten)]
     pub places: Places,
     /// The server's version, where no node can be asked
-    #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION", help_heading = "Source")]
+    #[arg(
+        long,
+        env = "KBACKUP_SERVER_VERSION",
+        value_name = "VERSION",
+        help_heading = "Source"
+    )]
     pub server_version: Option<String>,
     /// Back up a node that is not up to date and connected
     #[arg(long, env = "KBACKUP_ALLOW_UNFIT", help_heading = "Source")]
     pub allow_unfit: bool,
     /// How long to wait for the node to become fit
-    #[arg(long, env = "KBACKUP_WAIT", value_name = "TIME", default_value = "1m", help_heading = "Source")]
+    #[arg(
+        long,
+        env = "KBACKUP_WAIT",
+        value_name = "TIME",
+        default_value = "1m",
+        help_heading = "Source"
+    )]
     pub wait: Span,
     /// Do not stop scavenges; only where something else is known to keep them away
     #[arg(long, env = "KBACKUP_NO_QUIESCE", help_heading = "Scavenging")]
     pub no_quiesce: bool,
     /// How long auto-scavenge may take to pause, and a scavenge to stop
-    #[arg(long, env = "KBACKUP_QUIESCE_WAIT", value_name = "TIME", default_value = "5m", help_heading = "Scavenging")]
+    #[arg(
+        long,
+        env = "KBACKUP_QUIESCE_WAIT",
+        value_name = "TIME",
+        default_value = "5m",
+        help_heading = "Scavenging"
+    )]
     pub quiesce_wait: Span,
-    /// How long the node may be without its scavenging, in all; then it is given back, and the backup fails
-    #[arg(long, env = "KBACKUP_MAX_PAUSE", value_name = "TIME", default_value = "2h", help_heading = "Scavenging")]
+    /// How long the node may be without its scavenging, in all; then it is given back, and the
+    /// backup fails
+    #[arg(
+        long,
+        env = "KBACKUP_MAX_PAUSE",
+        value_name = "TIME",
+        default_value = "2h",
+        help_heading = "Scavenging"
+    )]
     pub max_pause: Span,
     /// Threads of a scavenge that is given back; the node does not tell how many it had
-    #[arg(long, env = "KBACKUP_SCAVENGE_THREADS", value_name = "N", help_heading = "Scavenging")]
+    #[arg(
+        long,
+        env = "KBACKUP_SCAVENGE_THREADS",
+        value_name = "N",
+        help_heading = "Scavenging"
+    )]
     pub scavenge_threads: Option<u32>,
     /// Throttle percentage of a scavenge that is given back
     #[arg(long, env = "KBACKUP_SCAVENGE_THROTTLE", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100), help_heading = "Scavenging")]
     pub scavenge_throttle: Option<u32>,
-    /// Where the node's log went another way since the newest backup (it was restored, or truncated): go on beside it
+    /// Where the node's log went another way since the newest backup (it was restored, or
+    /// truncated): go on beside it
     #[arg(long, env = "KBACKUP_NEW_BRANCH")]
     pub new_branch: bool,
-    /// The node has another advertised address than in the newest backup: keep to that one from now on
+    /// The node has another advertised address than in the newest backup: keep to that one from now
+    /// on
     #[arg(long, env = "KBACKUP_NEW_ADDRESS")]
     pub new_address: bool,
     /// Keep a backup whose chunks fail their own MD5, marked as damaged
@@ -334,10 +461,21 @@ pub struct Backup {
     #[arg(long, env = "KBACKUP_ATTEMPTS", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub attempts: u32,
     /// A diff reads the stream-existence filter again when the stored one is older
-    #[arg(long, env = "KBACKUP_FILTER_MAX_AGE", value_name = "TIME", default_value = "24h")]
+    #[arg(
+        long,
+        env = "KBACKUP_FILTER_MAX_AGE",
+        value_name = "TIME",
+        default_value = "24h"
+    )]
     pub filter_max_age: Span,
-    /// How much of what a diff takes over from an earlier backup is hashed again, in turns: bytes (`512MiB`; a file counts as 1 MiB at least), a percentage (`5%`), or 0
-    #[arg(long, env = "KBACKUP_RECHECK", value_name = "SIZE|PERCENT", default_value = "1GiB")]
+    /// How much of what a diff takes over from an earlier backup is hashed again, in turns: bytes
+    /// (`512MiB`; a file counts as 1 MiB at least), a percentage (`5%`), or 0
+    #[arg(
+        long,
+        env = "KBACKUP_RECHECK",
+        value_name = "SIZE|PERCENT",
+        default_value = "1GiB"
+    )]
     pub recheck: Share,
     /// Tell what would be copied, and copy nothing
     #[arg(long, env = "KBACKUP_DRY_RUN")]
@@ -357,15 +495,27 @@ pub struct Restore {
     #[command(flatten)]
     pub repository: Repository,
     /// Empty directory for the db; repeat it to restore several members of a cluster in one run
-    #[arg(long, env = "KBACKUP_TO", value_name = "DIR", required = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "KBACKUP_TO",
+        value_name = "DIR",
+        required = true,
+        value_delimiter = ','
+    )]
     pub to: Vec<PathBuf>,
     /// Empty directory for the index [default: TO/index]; as many as --to, in the same order
-    #[arg(long, env = "KBACKUP_INDEX_TO", value_name = "DIR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "KBACKUP_INDEX_TO",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
     pub index_to: Vec<PathBuf>,
     /// Leave truncate.chk at -1: the server is up at its first start
     #[arg(long, env = "KBACKUP_READY")]
     pub ready: bool,
-    /// User and group of the restored files [default: those of the target directory or of the backup]
+    /// User and group of the restored files [default: those of the target directory or of the
+    /// backup]
     #[arg(long, env = "KBACKUP_OWNER", value_name = "USER:GROUP")]
     pub owner: Option<String>,
     /// Version of the server that will start there
@@ -377,7 +527,8 @@ pub struct Restore {
     /// Restore for a server that is older than the one the backup was taken from
     #[arg(long, env = "KBACKUP_OLDER_SERVER")]
     pub older_server: bool,
-    /// Leave a target alone in which a database stands, and end well: for a container that restores before the server starts, each time
+    /// Leave a target alone in which a database stands, and end well: for a container that restores
+    /// before the server starts, each time
     #[arg(long, env = "KBACKUP_UNLESS_RESTORED")]
     pub unless_restored: bool,
     /// Restore although something that would refuse cannot be probed (network file systems)
@@ -409,7 +560,8 @@ pub struct Verify {
     /// Also every entry of every index table against the log
     #[arg(long, env = "KBACKUP_DEEP")]
     pub deep: bool,
-    /// Mend what is damaged, in all backups that share it, from another copy of the same bytes in the repository
+    /// Mend what is damaged, in all backups that share it, from another copy of the same bytes in
+    /// the repository
     #[arg(long, env = "KBACKUP_REPAIR", conflicts_with = "quick")]
     pub repair: bool,
     /// With --repair: tell what would be mended, and mend nothing
@@ -459,10 +611,21 @@ pub struct Keep {
     #[arg(long, env = "KBACKUP_KEEP_YEARLY", value_name = "N", value_parser = at_least_one(), help_heading = "Keep, of each branch")]
     pub keep_yearly: Option<u32>,
     /// All that were finished no longer than this before the newest good backup of the repository
-    #[arg(long, env = "KBACKUP_KEEP_WITHIN", value_name = "TIME", help_heading = "Keep, of each branch")]
+    #[arg(
+        long,
+        env = "KBACKUP_KEEP_WITHIN",
+        value_name = "TIME",
+        help_heading = "Keep, of each branch"
+    )]
     pub keep_within: Option<Span>,
     /// Where hours, days and all others begin, such as Europe/Berlin
-    #[arg(long, env = "KBACKUP_TIME_ZONE", value_name = "ZONE", default_value = "system", help_heading = "Keep, of each branch")]
+    #[arg(
+        long,
+        env = "KBACKUP_TIME_ZONE",
+        value_name = "ZONE",
+        default_value = "system",
+        help_heading = "Keep, of each branch"
+    )]
     pub time_zone: Zone,
 }
 
@@ -530,29 +693,51 @@ pub struct Release {
 #[derive(Debug, Args)]
 pub struct Status {
     /// Directory of the repository, for where no agent is asked, or none answers
-    #[arg(long, env = "KBACKUP_REPO", value_name = "DIR", required_unless_present = "agent")]
+    #[arg(
+        long,
+        env = "KBACKUP_REPO",
+        value_name = "DIR",
+        required_unless_present = "agent"
+    )]
     pub repo: Option<PathBuf>,
     /// Address of the agent, such as `http://127.0.0.1:2114`
     #[arg(long, env = "KBACKUP_AGENT", value_name = "URL")]
     pub agent: Option<Address>,
     /// User of the agent's page
-    #[arg(long, env = "KBACKUP_AGENT_USER", value_name = "NAME", requires = "agent_password_file")]
+    #[arg(
+        long,
+        env = "KBACKUP_AGENT_USER",
+        value_name = "NAME",
+        requires = "agent_password_file"
+    )]
     pub agent_user: Option<String>,
     /// File with the password of the agent's page
     #[arg(long, env = "KBACKUP_AGENT_PASSWORD_FILE", value_name = "FILE")]
     pub agent_password_file: Option<PathBuf>,
     /// PEM file with the certificate authorities to trust for the agent's page; may be repeated
-    #[arg(long, env = "KBACKUP_AGENT_CA_FILE", value_name = "FILE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "KBACKUP_AGENT_CA_FILE",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
     pub agent_ca_file: Vec<PathBuf>,
     /// What was written and is in no backup may become so old; an agent has its own limit
-    #[arg(long, env = "KBACKUP_MAX_AGE", value_name = "TIME", default_value = "26h")]
+    #[arg(
+        long,
+        env = "KBACKUP_MAX_AGE",
+        value_name = "TIME",
+        default_value = "26h"
+    )]
     pub max_age: Span,
-    /// Answer as monitoring systems expect of a plugin: one line, and 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    /// Answer as monitoring systems expect of a plugin: one line, and 0 OK, 1 WARNING, 2 CRITICAL,
+    /// 3 UNKNOWN
     #[arg(long, env = "KBACKUP_MONITORING_PLUGIN")]
     pub monitoring_plugin: bool,
 }
 
-/// `kbackup agent`. What its runs of `full`, `diff`, `verify` and `expire` are to do stands in their own options.
+/// `kbackup agent`. What its runs of `full`, `diff`, `verify` and `expire` are to do stands in
+/// their own options.
 #[derive(Debug, Clone, Args)]
 pub struct Agent {
     /// The repository.
@@ -564,75 +749,206 @@ pub struct Agent {
     /// Its directories.
     #[command(flatten)]
     pub places: Places,
-    /// When to take a diff: an interval (`1h`), a cron expression (`30 2 * * *`), `@daily`, or `off`. The first backup of a repository is a full by itself
-    #[arg(long, env = "KBACKUP_DIFF_SCHEDULE", value_name = "SCHEDULE", default_value = "1h", help_heading = "Schedule")]
+    /// When to take a diff: an interval (`1h`), a cron expression (`30 2 * * *`), `@daily`, or
+    /// `off`. The first backup of a repository is a full by itself
+    #[arg(
+        long,
+        env = "KBACKUP_DIFF_SCHEDULE",
+        value_name = "SCHEDULE",
+        default_value = "1h",
+        help_heading = "Schedule"
+    )]
     pub diff_schedule: Schedule,
     /// When to read every byte of the node's files again
-    #[arg(long, env = "KBACKUP_FULL_SCHEDULE", value_name = "SCHEDULE", default_value = "off", help_heading = "Schedule")]
+    #[arg(
+        long,
+        env = "KBACKUP_FULL_SCHEDULE",
+        value_name = "SCHEDULE",
+        default_value = "off",
+        help_heading = "Schedule"
+    )]
     pub full_schedule: Schedule,
     /// When to verify backups: the newest, or what the options of `verify` say
-    #[arg(long, env = "KBACKUP_VERIFY_SCHEDULE", value_name = "SCHEDULE", default_value = "7d", help_heading = "Schedule")]
+    #[arg(
+        long,
+        env = "KBACKUP_VERIFY_SCHEDULE",
+        value_name = "SCHEDULE",
+        default_value = "7d",
+        help_heading = "Schedule"
+    )]
     pub verify_schedule: Schedule,
     /// When to remove old backups, by the options of `expire`
-    #[arg(long, env = "KBACKUP_EXPIRE_SCHEDULE", value_name = "SCHEDULE", default_value = "off", help_heading = "Schedule")]
+    #[arg(
+        long,
+        env = "KBACKUP_EXPIRE_SCHEDULE",
+        value_name = "SCHEDULE",
+        default_value = "off",
+        help_heading = "Schedule"
+    )]
     pub expire_schedule: Schedule,
-    /// Take a diff when so much was written since the last backup, or so long ago: `64MiB or 5m`, either of them, or `off`
-    #[arg(long, env = "KBACKUP_ON_CHANGE", value_name = "CHANGE", default_value = "off", help_heading = "Schedule")]
+    /// Take a diff when so much was written since the last backup, or so long ago: `64MiB or 5m`,
+    /// either of them, or `off`
+    #[arg(
+        long,
+        env = "KBACKUP_ON_CHANGE",
+        value_name = "CHANGE",
+        default_value = "off",
+        help_heading = "Schedule"
+    )]
     pub on_change: OnChange,
     /// Zone of the schedules and windows, such as Europe/Berlin
-    #[arg(long, env = "KBACKUP_TIME_ZONE", value_name = "ZONE", default_value = "system", help_heading = "Schedule")]
+    #[arg(
+        long,
+        env = "KBACKUP_TIME_ZONE",
+        value_name = "ZONE",
+        default_value = "system",
+        help_heading = "Schedule"
+    )]
     pub time_zone: Zone,
     /// Begin up to so much later than the schedule says, so that not all agents begin at once
-    #[arg(long, env = "KBACKUP_JITTER", value_name = "TIME", default_value = "0s", help_heading = "Schedule")]
+    #[arg(
+        long,
+        env = "KBACKUP_JITTER",
+        value_name = "TIME",
+        default_value = "0s",
+        help_heading = "Schedule"
+    )]
     pub jitter: Span,
     /// What was written and is in no backup may become so old; then the node is not safe any more
-    #[arg(long, env = "KBACKUP_MAX_AGE", value_name = "TIME", default_value = "26h", help_heading = "Schedule")]
+    #[arg(
+        long,
+        env = "KBACKUP_MAX_AGE",
+        value_name = "TIME",
+        default_value = "26h",
+        help_heading = "Schedule"
+    )]
     pub max_age: Span,
-    /// Stop a running scavenge at most once in this time; a diff waits for one anyway, as long as nothing is older than --max-age
-    #[arg(long, env = "KBACKUP_SCAVENGE_REST", value_name = "TIME", default_value = "24h", help_heading = "Schedule")]
+    /// Stop a running scavenge at most once in this time; a diff waits for one anyway, as long as
+    /// nothing is older than --max-age
+    #[arg(
+        long,
+        env = "KBACKUP_SCAVENGE_REST",
+        value_name = "TIME",
+        default_value = "24h",
+        help_heading = "Schedule"
+    )]
     pub scavenge_rest: Span,
     /// In a cluster: whether each node is to be backed up, or one backup for all of them is enough
     #[arg(long, env = "KBACKUP_CLUSTER", value_enum, default_value_t = Cluster::Each, value_name = "WHICH", help_heading = "Cluster")]
     pub cluster: Cluster,
-    /// Directory in which the repositories of all members lie side by side, each with an agent of its own
-    #[arg(long, env = "KBACKUP_CLUSTER_DIR", value_name = "DIR", help_heading = "Cluster")]
+    /// Directory in which the repositories of all members lie side by side, each with an agent of
+    /// its own
+    #[arg(
+        long,
+        env = "KBACKUP_CLUSTER_DIR",
+        value_name = "DIR",
+        help_heading = "Cluster"
+    )]
     pub cluster_dir: Option<PathBuf>,
-    /// With `--cluster one`: how long each member that goes first is waited for, before the next one takes its place
-    #[arg(long, env = "KBACKUP_CLUSTER_GRACE", value_name = "TIME", default_value = "10m", help_heading = "Cluster")]
+    /// With `--cluster one`: how long each member that goes first is waited for, before the next
+    /// one takes its place
+    #[arg(
+        long,
+        env = "KBACKUP_CLUSTER_GRACE",
+        value_name = "TIME",
+        default_value = "10m",
+        help_heading = "Cluster"
+    )]
     pub cluster_grace: Span,
-    /// Whether members may be backed up at once; read-only replicas go first, then followers, the leader last
+    /// Whether members may be backed up at once; read-only replicas go first, then followers, the
+    /// leader last
     #[arg(long, env = "KBACKUP_TURNS", value_enum, default_value_t = Turns::AtOnce, value_name = "HOW", help_heading = "Cluster")]
     pub turns: Turns,
     /// Where the status page and the metrics are served, or `off`
-    #[arg(long, env = "KBACKUP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2114", help_heading = "Page")]
+    #[arg(
+        long,
+        env = "KBACKUP_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:2114",
+        help_heading = "Page"
+    )]
     pub listen: Listen,
-    /// Another name that it answers to, where a proxy passes on the name that it was asked for; may be repeated. On a loopback address it answers to loopback names only, so that no foreign page can read it
-    #[arg(long, env = "KBACKUP_LISTEN_HOST", value_name = "NAME", value_delimiter = ',', help_heading = "Page")]
+    /// Another name that it answers to, where a proxy passes on the name that it was asked for; may
+    /// be repeated. On a loopback address it answers to loopback names only, so that no foreign
+    /// page can read it
+    #[arg(
+        long,
+        env = "KBACKUP_LISTEN_HOST",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Page"
+    )]
     pub listen_host: Vec<String>,
-    /// Name of the user who may read it; the password comes from --listen-password-file or KBACKUP_LISTEN_PASSWORD [default: everybody]
-    #[arg(long, env = "KBACKUP_LISTEN_USER", value_name = "NAME", help_heading = "Page")]
+    /// Name of the user who may read it; the password comes from --listen-password-file or
+    /// KBACKUP_LISTEN_PASSWORD [default: everybody]
+    #[arg(
+        long,
+        env = "KBACKUP_LISTEN_USER",
+        value_name = "NAME",
+        help_heading = "Page"
+    )]
     pub listen_user: Option<String>,
     /// File whose first line is that user's password
-    #[arg(long, env = "KBACKUP_LISTEN_PASSWORD_FILE", value_name = "FILE", help_heading = "Page")]
+    #[arg(
+        long,
+        env = "KBACKUP_LISTEN_PASSWORD_FILE",
+        value_name = "FILE",
+        help_heading = "Page"
+    )]
     pub listen_password_file: Option<PathBuf>,
-    /// PEM file with its certificate and those between, to serve it encrypted; a renewed one is taken without a restart
-    #[arg(long, env = "KBACKUP_LISTEN_CERTIFICATE_FILE", value_name = "FILE", help_heading = "Page")]
+    /// PEM file with its certificate and those between, to serve it encrypted; a renewed one is
+    /// taken without a restart
+    #[arg(
+        long,
+        env = "KBACKUP_LISTEN_CERTIFICATE_FILE",
+        value_name = "FILE",
+        help_heading = "Page"
+    )]
     pub listen_certificate_file: Option<PathBuf>,
     /// PEM file with its private key
-    #[arg(long, env = "KBACKUP_LISTEN_KEY_FILE", value_name = "FILE", help_heading = "Page")]
+    #[arg(
+        long,
+        env = "KBACKUP_LISTEN_KEY_FILE",
+        value_name = "FILE",
+        help_heading = "Page"
+    )]
     pub listen_key_file: Option<PathBuf>,
-    /// Tell of each run that did what it should or found nothing to do: a command (no shell reads it) that gets JSON on its standard input, or a URL that
-    /// gets it by POST; may be repeated
-    #[arg(long, env = "KBACKUP_ON_SUCCESS", value_name = "COMMAND|URL", hide_env_values = true, help_heading = "Hooks")]
+    /// Tell of each run that did what it should or found nothing to do: a command (no shell reads
+    /// it) that gets JSON on its standard input, or a URL that gets it by POST; may be repeated
+    #[arg(
+        long,
+        env = "KBACKUP_ON_SUCCESS",
+        value_name = "COMMAND|URL",
+        hide_env_values = true,
+        help_heading = "Hooks"
+    )]
     pub on_success: Vec<Hook>,
     /// Tell of each run that failed, and of the first one that did not again
-    #[arg(long, env = "KBACKUP_ON_FAILURE", value_name = "COMMAND|URL", hide_env_values = true, help_heading = "Hooks")]
+    #[arg(
+        long,
+        env = "KBACKUP_ON_FAILURE",
+        value_name = "COMMAND|URL",
+        hide_env_values = true,
+        help_heading = "Hooks"
+    )]
     pub on_failure: Vec<Hook>,
     /// Tell when what is in no backup has become older than --max-age, and when it is well again
-    #[arg(long, env = "KBACKUP_ON_TOO_OLD", value_name = "COMMAND|URL", hide_env_values = true, help_heading = "Hooks")]
+    #[arg(
+        long,
+        env = "KBACKUP_ON_TOO_OLD",
+        value_name = "COMMAND|URL",
+        hide_env_values = true,
+        help_heading = "Hooks"
+    )]
     pub on_too_old: Vec<Hook>,
     /// A hook may take so long; then it is killed, with all that it started
-    #[arg(long, env = "KBACKUP_HOOK_TIMEOUT", value_name = "TIME", default_value = "60s", help_heading = "Hooks")]
+    #[arg(
+        long,
+        env = "KBACKUP_HOOK_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s",
+        help_heading = "Hooks"
+    )]
     pub hook_timeout: Span,
     /// Look at the configuration, tell what would be done, and end
     #[arg(long, env = "KBACKUP_CHECK_CONFIG")]
@@ -681,9 +997,11 @@ impl FromStr for Listen {
         if text == "off" {
             return Ok(Self::Off);
         }
-        text.parse()
-            .map(Self::At)
-            .map_err(|_| format!("{text:?} is no address with a port such as 127.0.0.1:2114 or [::1]:2114, nor `off`"))
+        text.parse().map(Self::At).map_err(|_| {
+            format!(
+                "{text:?} is no address with a port such as 127.0.0.1:2114 or [::1]:2114, nor `off`"
+            )
+        })
     }
 }
 
@@ -705,7 +1023,12 @@ pub struct Manual {
     #[arg(value_name = "VERB")]
     pub verb: Option<String>,
     /// Write every page into this directory, as kbackup.1 and kbackup-VERB.1
-    #[arg(long, env = "KBACKUP_INTO", value_name = "DIR", conflicts_with = "verb")]
+    #[arg(
+        long,
+        env = "KBACKUP_INTO",
+        value_name = "DIR",
+        conflicts_with = "verb"
+    )]
     pub into: Option<PathBuf>,
 }
 
@@ -722,10 +1045,22 @@ impl FromStr for Share {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is neither a number of bytes such as 512MiB nor a percentage such as 5%");
+        let wrong = || {
+            format!(
+                "{text:?} is neither a number of bytes such as 512MiB nor a percentage such as 5%"
+            )
+        };
         match text.strip_suffix('%') {
-            Some(digits) => digits.parse().ok().filter(|percent| *percent <= 100).map(Self::Percent).ok_or_else(wrong),
-            None => text.parse().map(|size: ByteSize| Self::Bytes(size.as_u64())).map_err(|_| wrong()),
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|percent| *percent <= 100)
+                .map(Self::Percent)
+                .ok_or_else(wrong),
+            None => text
+                .parse()
+                .map(|size: ByteSize| Self::Bytes(size.as_u64()))
+                .map_err(|_| wrong()),
         }
     }
 }

@@ -18,7 +18,11 @@ impl FromStr for Hook {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.starts_with("https://") || text.starts_with("http://") {
             return match text.split_once("://") {
-                Some((_, rest)) if !rest.is_empty() && !rest.starts_with('/') && !text.contains(char::is_whitespace) => {
+                Some((_, rest))
+                    if !rest.is_empty()
+                        && !rest.starts_with('/')
+                        && !text.contains(char::is_whitespace) =>
+                {
                     Ok(Self::Web(text.to_owned()))
                 }
                 _ => Err("it is no URL".to_owned()),
@@ -26,7 +30,9 @@ impl FromStr for Hook {
         }
         match shlex::split(text) {
             None => Err("it has a quotation mark without its other half".to_owned()),
-            Some(words) if words.first().is_none_or(String::is_empty) => Err("it names no program".to_owned()),
+            Some(words) if words.first().is_none_or(String::is_empty) => {
+                Err("it names no program".to_owned())
+            }
             Some(words) => Ok(Self::Command(words)),
         }
     }
@@ -40,7 +46,11 @@ impl fmt::Display for Hook {
             Self::Web(url) => {
                 let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
                 let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
-                write!(f, "{scheme}://{}", place.rsplit('@').next().unwrap_or_default())
+                write!(
+                    f,
+                    "{scheme}://{}",
+                    place.rsplit('@').next().unwrap_or_default()
+                )
             }
         }
     }
@@ -62,17 +72,37 @@ mod tests {
             Ok(Hook::Command(words)) => words,
             other => panic!("{other:?}"),
         };
-        assert_eq!(words("mail -s 'a backup' ops"), ["mail", "-s", "a backup", "ops"]);
-        assert_eq!(words("sh -c \"cat > $HOME/x, *\""), ["sh", "-c", "cat > $HOME/x, *"]);
-        for text in ["", "  ", "'", "\"a", "''", "http://", "https:///path", "https://a b"] {
+        assert_eq!(
+            words("mail -s 'a backup' ops"),
+            ["mail", "-s", "a backup", "ops"]
+        );
+        assert_eq!(
+            words("sh -c \"cat > $HOME/x, *\""),
+            ["sh", "-c", "cat > $HOME/x, *"]
+        );
+        for text in [
+            "",
+            "  ",
+            "'",
+            "\"a",
+            "''",
+            "http://",
+            "https:///path",
+            "https://a b",
+        ] {
             assert!(text.parse::<Hook>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_a_url_holds_is_not_shown() {
-        let hook: Hook = "https://user:hunter2@hooks.example:8443/services/hunter2?token=hunter2".parse().unwrap();
-        assert_eq!(format!("{hook} {hook:?}"), "https://hooks.example:8443 https://hooks.example:8443");
+        let hook: Hook = "https://user:hunter2@hooks.example:8443/services/hunter2?token=hunter2"
+            .parse()
+            .unwrap();
+        assert_eq!(
+            format!("{hook} {hook:?}"),
+            "https://hooks.example:8443 https://hooks.example:8443"
+        );
         let hook: Hook = "/usr/bin/notify --token hunter2".parse().unwrap();
         assert_eq!(hook.to_string(), "/usr/bin/notify");
     }

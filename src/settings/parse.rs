@@ -54,12 +54,15 @@ pub struct Settings {
     flags: Flags,
 }
 
-/// The options that were given as flags, by their ids, with their values as they were written: somebody may have put a password into one.
+/// The options that were given as flags, by their ids, with their values as they were written:
+/// somebody may have put a password into one.
 struct Flags(Vec<(String, Vec<OsString>)>);
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|(id, _)| id))
+            .finish()
     }
 }
 
@@ -67,7 +70,9 @@ impl Settings {
     /// Where an option's value came from.
     #[must_use]
     pub fn origin(&self, option: &str) -> Origin {
-        self.said.get(option).map_or(Origin::Default, |setting| setting.origin)
+        self.said
+            .get(option)
+            .map_or(Origin::Default, |setting| setting.origin)
     }
 }
 
@@ -81,7 +86,8 @@ pub enum Unresolved {
 }
 
 impl Unresolved {
-    /// The error for somebody who has typed nothing: what clap has to say becomes the cause of `what`.
+    /// The error for somebody who has typed nothing: what clap has to say becomes the cause of
+    /// `what`.
     #[must_use]
     pub fn into_error(self, what: &str) -> Error {
         match self {
@@ -95,7 +101,11 @@ impl Unresolved {
 #[must_use]
 pub fn in_one_line(usage: &clap::Error) -> String {
     let text = usage.to_string();
-    let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let lines = text
+        .trim_start_matches("error: ")
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim);
     lines.collect::<Vec<_>>().join(" ")
 }
 
@@ -114,20 +124,23 @@ impl From<clap::Error> for Unresolved {
 /// The command line's definition, also for manuals and completions.
 #[must_use]
 pub fn command() -> Command {
-    each_argument(Arguments::command(), |_, argument| match argument.get_action() {
-        // `KBACKUP_JSON=1` is as good as `=true`.
-        ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
-        _ => argument,
+    each_argument(Arguments::command(), |_, argument| {
+        match argument.get_action() {
+            // `KBACKUP_JSON=1` is as good as `=true`.
+            ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
+            _ => argument,
+        }
     })
 }
 
 /// Resolves flags, environment and file.
 ///
-/// Of two options that exclude each other the one from the stronger origin stands, so that `--offline` works beside a file that names the node.
+/// Of two options that exclude each other the one from the stronger origin stands, so that
+/// `--offline` works beside a file that names the node.
 ///
 /// # Errors
-/// What clap says; [`Kind::Usage`] for a configuration file that cannot be read, has unknown keys or wrong values, and for options of the same origin that
-/// exclude each other.
+/// What clap says; [`Kind::Usage`] for a configuration file that cannot be read, has unknown keys
+/// or wrong values, and for options of the same origin that exclude each other.
 pub fn resolve(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings, Unresolved> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let file = match config_path(&arguments) {
@@ -135,18 +148,34 @@ pub fn resolve(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings
         None => ConfigFile::default(),
     };
     check(&file)?;
-    let mut layers = Layers { file: &file, withdrawn: BTreeSet::new() };
+    let mut layers = Layers {
+        file: &file,
+        withdrawn: BTreeSet::new(),
+    };
     let mut matches = layers.parse(&arguments)?;
     layers.withdrawn = layers.weaker_of_exclusive(&matches)?;
     if !layers.withdrawn.is_empty() {
         matches = layers.parse(&arguments)?;
     }
-    let said = matches.subcommand().map(|(verb, chosen)| layers.said(verb, chosen)).unwrap_or_default();
-    let flags = Flags(matches.subcommand().map(|(verb, chosen)| layers.flags(verb, chosen)).unwrap_or_default());
-    Ok(Settings { arguments: Arguments::from_arg_matches(&matches)?, said, flags })
+    let said = matches
+        .subcommand()
+        .map(|(verb, chosen)| layers.said(verb, chosen))
+        .unwrap_or_default();
+    let flags = Flags(
+        matches
+            .subcommand()
+            .map(|(verb, chosen)| layers.flags(verb, chosen))
+            .unwrap_or_default(),
+    );
+    Ok(Settings {
+        arguments: Arguments::from_arg_matches(&matches)?,
+        said,
+        flags,
+    })
 }
 
-/// What another verb is told by the same flags, environment and file. Flags that it does not know are not for it; the file is read again.
+/// What another verb is told by the same flags, environment and file. Flags that it does not know
+/// are not for it; the file is read again.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -154,33 +183,61 @@ pub fn resolve_as(verb: &str, settings: &Settings) -> Result<Settings, Unresolve
     let mut command = command();
     // So that the verb knows the options of every verb.
     command.build();
-    let known: Vec<&Arg> = command.find_subcommand(verb).into_iter().flat_map(Command::get_arguments).collect();
+    let known: Vec<&Arg> = command
+        .find_subcommand(verb)
+        .into_iter()
+        .flat_map(Command::get_arguments)
+        .collect();
     let mut arguments = vec![OsString::from("kbackup"), OsString::from(verb)];
     for (id, values) in &settings.flags.0 {
-        let Some(argument) = known.iter().find(|argument| argument.get_id() == id.as_str()) else { continue };
-        let Some(long) = argument.get_long() else { continue };
+        let Some(argument) = known
+            .iter()
+            .find(|argument| argument.get_id() == id.as_str())
+        else {
+            continue;
+        };
+        let Some(long) = argument.get_long() else {
+            continue;
+        };
         if matches!(argument.get_action(), ArgAction::SetTrue) {
             arguments.push(format!("--{long}").into());
         } else {
-            arguments.extend(values.iter().flat_map(|value| [OsString::from(format!("--{long}")), value.clone()]));
+            arguments.extend(
+                values
+                    .iter()
+                    .flat_map(|value| [OsString::from(format!("--{long}")), value.clone()]),
+            );
         }
     }
     resolve(arguments)
 }
 
-/// Whether the answer, and so an error too, is wanted as JSON; for what goes wrong before the arguments are understood.
+/// Whether the answer, and so an error too, is wanted as JSON; for what goes wrong before the
+/// arguments are understood.
 pub fn wants_json(arguments: &[OsString]) -> bool {
     is_switched_on(arguments, "--json", "KBACKUP_JSON")
 }
 
 /// The same of the exit codes of a monitoring plugin.
 pub fn wants_plugin(arguments: &[OsString]) -> bool {
-    is_switched_on(arguments, "--monitoring-plugin", "KBACKUP_MONITORING_PLUGIN")
+    is_switched_on(
+        arguments,
+        "--monitoring-plugin",
+        "KBACKUP_MONITORING_PLUGIN",
+    )
 }
 
 fn is_switched_on(arguments: &[OsString], flag: &str, variable: &str) -> bool {
-    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == flag)
-        || std::env::var(variable).is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on" | "y" | "t"))
+    arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == flag)
+        || std::env::var(variable).is_ok_and(|value| {
+            matches!(
+                value.to_ascii_lowercase().as_str(),
+                "1" | "true" | "yes" | "on" | "y" | "t"
+            )
+        })
 }
 
 /// `--config` has to be known before the rest can be parsed.
@@ -198,16 +255,23 @@ fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
             None => {}
         }
     }
-    std::env::var_os("KBACKUP_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+    std::env::var_os("KBACKUP_CONFIG")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
 }
 
 /// Changes the arguments of the command itself (verb "") and of every verb.
 fn each_argument(command: Command, change: impl Fn(&str, Arg) -> Arg) -> Command {
-    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let verbs: Vec<String> = command
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned())
+        .collect();
     let command = command.mut_args(|argument| change("", argument));
-    verbs
-        .into_iter()
-        .fold(command, |command, verb| command.mut_subcommand(&verb, |subcommand| subcommand.mut_args(|argument| change(&verb, argument))))
+    verbs.into_iter().fold(command, |command, verb| {
+        command.mut_subcommand(&verb, |subcommand| {
+            subcommand.mut_args(|argument| change(&verb, argument))
+        })
+    })
 }
 
 /// What stands below the flags.
@@ -218,17 +282,27 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// What the file says becomes the option's default, so that flags and environment win over it and clap checks it like any other value.
+    /// What the file says becomes the option's default, so that flags and environment win over it
+    /// and clap checks it like any other value.
     fn parse(&self, arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
         let command = each_argument(command(), |verb, argument| {
             let id = argument.get_id().as_str().to_owned();
-            let empty = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+            let empty = argument
+                .get_env()
+                .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
             let withdrawn = self.withdrawn.contains(&id);
-            let argument = if empty || withdrawn { argument.env(Resettable::Reset) } else { argument };
-            // Clap would not see conflicts with the file, and would see too many with the environment.
+            let argument = if empty || withdrawn {
+                argument.env(Resettable::Reset)
+            } else {
+                argument
+            };
+            // Clap would not see conflicts with the file, and would see too many with the
+            // environment.
             let argument = argument.conflicts_with(Resettable::Reset);
             match self.file.get(verb, &id) {
-                Some(values) if !withdrawn => argument.required(false).default_values(values.to_vec()),
+                Some(values) if !withdrawn => {
+                    argument.required(false).default_values(values.to_vec())
+                }
                 _ => argument,
             }
         });
@@ -237,12 +311,24 @@ impl Layers<'_> {
 
     fn weaker_of_exclusive(&self, matches: &ArgMatches) -> Result<BTreeSet<String>> {
         let mut weaker = BTreeSet::new();
-        let (Some((verb, chosen)), mut command) = (matches.subcommand(), command()) else { return Ok(weaker) };
+        let (Some((verb, chosen)), mut command) = (matches.subcommand(), command()) else {
+            return Ok(weaker);
+        };
         command.build();
-        let Some(verb_command) = command.find_subcommand(verb) else { return Ok(weaker) };
-        for one in verb_command.get_arguments().filter(|argument| is_said(chosen, argument)) {
-            for other in verb_command.get_arg_conflicts_with(one).into_iter().filter(|argument| is_said(chosen, argument)) {
-                let origins = [one, other].map(|argument| self.origin(verb, chosen, argument.get_id().as_str()));
+        let Some(verb_command) = command.find_subcommand(verb) else {
+            return Ok(weaker);
+        };
+        for one in verb_command
+            .get_arguments()
+            .filter(|argument| is_said(chosen, argument))
+        {
+            for other in verb_command
+                .get_arg_conflicts_with(one)
+                .into_iter()
+                .filter(|argument| is_said(chosen, argument))
+            {
+                let origins = [one, other]
+                    .map(|argument| self.origin(verb, chosen, argument.get_id().as_str()));
                 let [first, second] = origins;
                 if first == Origin::Default || second == Origin::Default {
                     continue;
@@ -250,7 +336,11 @@ impl Layers<'_> {
                 if first == second {
                     return Err(self.exclusive(one, other, first));
                 }
-                weaker.insert(if first < second { one } else { other }.get_id().to_string());
+                weaker.insert(
+                    if first < second { one } else { other }
+                        .get_id()
+                        .to_string(),
+                );
             }
         }
         Ok(weaker)
@@ -263,7 +353,10 @@ impl Layers<'_> {
             (_, Some(long), _) => format!("--{long}"),
             (..) => argument.get_id().as_str().to_uppercase(),
         };
-        let error = Error::new(Kind::Usage, format!("`{}` and `{}` exclude each other", name(one), name(other)));
+        let error = Error::new(
+            Kind::Usage,
+            format!("`{}` and `{}` exclude each other", name(one), name(other)),
+        );
         match (origin, self.file.path()) {
             (Origin::File, Some(path)) => error.at(path),
             _ => error,
@@ -281,10 +374,19 @@ impl Layers<'_> {
     }
 
     fn flags(&self, verb: &str, matches: &ArgMatches) -> Vec<(String, Vec<OsString>)> {
-        let ids = self.said(verb, matches).into_iter().filter(|(_, setting)| setting.origin == Origin::Flag).map(|(id, _)| id);
+        let ids = self
+            .said(verb, matches)
+            .into_iter()
+            .filter(|(_, setting)| setting.origin == Origin::Flag)
+            .map(|(id, _)| id);
         // A configuration file that the environment names is found there again.
         ids.filter_map(|id| {
-            let values = matches.try_get_raw(&id).ok().flatten()?.map(ToOwned::to_owned).collect();
+            let values = matches
+                .try_get_raw(&id)
+                .ok()
+                .flatten()?
+                .map(ToOwned::to_owned)
+                .collect();
             Some((id, values))
         })
         .collect()
@@ -292,16 +394,41 @@ impl Layers<'_> {
 
     fn said(&self, verb: &str, matches: &ArgMatches) -> BTreeMap<String, Setting> {
         let command = command();
-        let of_verb = command.find_subcommand(verb).into_iter().flat_map(Command::get_arguments);
-        let values = command.get_arguments().chain(of_verb).filter_map(|argument| {
-            let id = argument.get_id().as_str();
-            Some((id, argument.is_hide_env_values_set(), matches.try_get_raw(id).ok().flatten()?))
-        });
+        let of_verb = command
+            .find_subcommand(verb)
+            .into_iter()
+            .flat_map(Command::get_arguments);
+        let values = command
+            .get_arguments()
+            .chain(of_verb)
+            .filter_map(|argument| {
+                let id = argument.get_id().as_str();
+                Some((
+                    id,
+                    argument.is_hide_env_values_set(),
+                    matches.try_get_raw(id).ok().flatten()?,
+                ))
+            });
         values
             .map(|(id, is_private, values)| {
-                let shown = |value: &str| if is_private { "***".to_owned() } else { shown(value) };
-                let value = values.map(|value| shown(&value.to_string_lossy())).collect::<Vec<_>>().join(",");
-                (id.to_owned(), Setting { value, origin: self.origin(verb, matches, id) })
+                let shown = |value: &str| {
+                    if is_private {
+                        "***".to_owned()
+                    } else {
+                        shown(value)
+                    }
+                };
+                let value = values
+                    .map(|value| shown(&value.to_string_lossy()))
+                    .collect::<Vec<_>>()
+                    .join(",");
+                (
+                    id.to_owned(),
+                    Setting {
+                        value,
+                        origin: self.origin(verb, matches, id),
+                    },
+                )
             })
             .collect()
     }
@@ -326,9 +453,12 @@ fn shown(value: &str) -> String {
     }
 }
 
-/// Every key of the file has to be an option, and every value one of its values, whatever verb runs now.
+/// Every key of the file has to be an option, and every value one of its values, whatever verb runs
+/// now.
 fn check(file: &ConfigFile) -> Result<()> {
-    let Some(path) = file.path() else { return Ok(()) };
+    let Some(path) = file.path() else {
+        return Ok(());
+    };
     let command = command();
     let unknown = |what: String| {
         Err(Error::new(Kind::Usage, what)
@@ -337,20 +467,34 @@ fn check(file: &ConfigFile) -> Result<()> {
     };
     for verb in file.verbs() {
         if command.find_subcommand(verb).is_none() {
-            return unknown(format!("the configuration file has an unknown table `[{verb}]`"));
+            return unknown(format!(
+                "the configuration file has an unknown table `[{verb}]`"
+            ));
         }
     }
     for (verb, key, values) in file.entries() {
         let name = key.replace('_', "-");
-        let commands = command.get_subcommands().filter(|subcommand| verb.is_none_or(|verb| subcommand.get_name() == verb));
+        let commands = command
+            .get_subcommands()
+            .filter(|subcommand| verb.is_none_or(|verb| subcommand.get_name() == verb));
         let mut commands = commands.chain(verb.is_none().then_some(&command));
-        let is_it = |argument: &&Arg| argument.get_id() == key && argument.get_long().is_some() && key != "config";
-        let Some(argument) = commands.find_map(|command| command.get_arguments().find(is_it)) else {
+        let is_it = |argument: &&Arg| {
+            argument.get_id() == key && argument.get_long().is_some() && key != "config"
+        };
+        let Some(argument) = commands.find_map(|command| command.get_arguments().find(is_it))
+        else {
             let table = verb.map_or_else(String::new, |verb| format!(" in its table `[{verb}]`"));
-            return unknown(format!("the configuration file has an unknown key `{name}`{table}"));
+            return unknown(format!(
+                "the configuration file has an unknown key `{name}`{table}"
+            ));
         };
         check_values(argument, values).map_err(|why| {
-            Error::new(Kind::Usage, format!("the configuration file has a wrong value for `{name}`")).at(path).because(why)
+            Error::new(
+                Kind::Usage,
+                format!("the configuration file has a wrong value for `{name}`"),
+            )
+            .at(path)
+            .because(why)
         })?;
     }
     Ok(())
@@ -360,7 +504,17 @@ fn check_values(argument: &Arg, values: &[String]) -> Result<(), String> {
     if !matches!(argument.get_action(), ArgAction::Append) && values.len() != 1 {
         return Err("it takes one value, not a list".to_owned());
     }
-    let alone = argument.clone().global(false).required(false).env(Resettable::Reset).conflicts_with(Resettable::Reset);
-    let command = Command::new("file").no_binary_name(true).arg(alone.default_values(values.to_vec()));
-    command.try_get_matches_from(std::iter::empty::<OsString>()).map(drop).map_err(|error| in_one_line(&error))
+    let alone = argument
+        .clone()
+        .global(false)
+        .required(false)
+        .env(Resettable::Reset)
+        .conflicts_with(Resettable::Reset);
+    let command = Command::new("file")
+        .no_binary_name(true)
+        .arg(alone.default_values(values.to_vec()));
+    command
+        .try_get_matches_from(std::iter::empty::<OsString>())
+        .map(drop)
+        .map_err(|error| in_one_line(&error))
 }

@@ -37,7 +37,8 @@ pub struct Segment<'a> {
     pub end: u64,
     /// Somebody writes to the file: never share its blocks.
     pub live: bool,
-    /// Of the first segment: what all bytes of the file hash to. It is proven on the way; of what lies behind the segment's end only the data is read.
+    /// Of the first segment: what all bytes of the file hash to. It is proven on the way; of what
+    /// lies behind the segment's end only the data is read.
     pub whole: Option<Blake3Hash>,
 }
 
@@ -102,24 +103,48 @@ impl Failure {
     #[must_use]
     pub fn source_place(&self) -> Option<&str> {
         match self {
-            Self::Short { place, .. } | Self::Source { place, .. } | Self::Other { place, .. } => Some(place),
+            Self::Short { place, .. } | Self::Source { place, .. } | Self::Other { place, .. } => {
+                Some(place)
+            }
             Self::Target(_) | Self::Stopped(_) => None,
         }
     }
 }
 
 impl From<Failure> for Error {
-    /// As it is meant where the segments are a node's files: a short one is [`Kind::Unstable`], so that the procedure goes back and tries again.
+    /// As it is meant where the segments are a node's files: a short one is [`Kind::Unstable`], so
+    /// that the procedure goes back and tries again.
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Short { place, wanted, found } => Self::new(Kind::Unstable, "the file became shorter while it was copied")
-                .on(place)
-                .because(format!("it ends at byte {found}, not at {wanted} or behind it")),
-            Failure::Source { place, source } if Errno::from_io_error(&source) == Some(Errno::STALE) => {
-                Self::new(Kind::Unstable, "the file vanished while it was copied").on(place).because(source)
+            Failure::Short {
+                place,
+                wanted,
+                found,
+            } => Self::new(
+                Kind::Unstable,
+                "the file became shorter while it was copied",
+            )
+            .on(place)
+            .because(format!(
+                "it ends at byte {found}, not at {wanted} or behind it"
+            )),
+            Failure::Source { place, source }
+                if Errno::from_io_error(&source) == Some(Errno::STALE) =>
+            {
+                Self::new(Kind::Unstable, "the file vanished while it was copied")
+                    .on(place)
+                    .because(source)
             }
-            Failure::Source { place, source } => Self::from(IoError { operation: Operation::Read, path: PathBuf::from(place), source }),
-            Failure::Other { place, wanted, found } => Self::new(Kind::Unstable, "the file changed while it was copied")
+            Failure::Source { place, source } => Self::from(IoError {
+                operation: Operation::Read,
+                path: PathBuf::from(place),
+                source,
+            }),
+            Failure::Other {
+                place,
+                wanted,
+                found,
+            } => Self::new(Kind::Unstable, "the file changed while it was copied")
                 .on(place)
                 .because(format!("its bytes hash to {found}, not to {wanted}")),
             Failure::Target(error) => error.into(),
@@ -130,27 +155,38 @@ impl From<Failure> for Error {
 
 /// Looks at a file while it is being copied.
 pub trait Follow: Send {
-    /// All bytes of `stored` before `end` are there now, and will most likely not have to be read from a disk.
+    /// All bytes of `stored` before `end` are there now, and will most likely not have to be read
+    /// from a disk.
     fn follow(&mut self, stored: &dyn ReadAt, end: u64);
 }
 
 /// Whoever looks at a file while it is copied, if somebody does.
 pub type Follower<'a> = Option<&'a mut (dyn Follow + 'static)>;
 
-/// Copies into `target`, which is new and empty. It is not synced at the end. Tells progress in bytes of the segments.
+/// Copies into `target`, which is new and empty. It is not synced at the end. Tells progress in
+/// bytes of the segments.
 ///
-/// Where the file system can, the target shares the blocks of the first segment's file, unless somebody writes to that.
+/// Where the file system can, the target shares the blocks of the first segment's file, unless
+/// somebody writes to that.
 ///
 /// # Errors
 /// [`Failure`], which tells trouble with a source from trouble with the target.
-pub fn copy(plan: &Copy<'_>, target: &File, follow: Follower<'_>, run: &Run) -> Result<Copied, Failure> {
+pub fn copy(
+    plan: &Copy<'_>,
+    target: &File,
+    follow: Follower<'_>,
+    run: &Run,
+) -> Result<Copied, Failure> {
     let shared = match plan.segments.first() {
         Some(first) if !first.live && first.end > 0 => share(first, target)?,
         _ => 0,
     };
     target.set_size(plan.full_length)?;
     let mut copying = Copying {
-        target: Target { file: target, size: plan.full_length },
+        target: Target {
+            file: target,
+            size: plan.full_length,
+        },
         write_back: WriteBack::new(target, plan.full_length, run),
         hashing: Hashing::new(plan.full_length, plan.md5, run),
         follow,
@@ -169,15 +205,30 @@ pub fn copy(plan: &Copy<'_>, target: &File, follow: Follower<'_>, run: &Run) -> 
             copying.prove(segment, whole)?;
         }
     }
-    let Copying { mut hashing, offset, read, written, .. } = copying;
+    let Copying {
+        mut hashing,
+        offset,
+        read,
+        written,
+        ..
+    } = copying;
     hashing.zeros(plan.full_length.saturating_sub(offset))?;
-    Ok(Copied { digest: hashing.finish(), read, written })
+    Ok(Copied {
+        digest: hashing.finish(),
+        read,
+        written,
+    })
 }
 
-/// Makes the empty `target` hold the bytes of a segment by sharing the blocks of its file, where the file system can; how many bytes that are.
+/// Makes the empty `target` hold the bytes of a segment by sharing the blocks of its file, where
+/// the file system can; how many bytes that are.
 fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
-    let Some(source) = segment.source.file() else { return Ok(0) };
-    let shared = target.system(Operation::Clone, |fd| rustix::fs::ioctl_ficlone(fd, source)).is_ok();
+    let Some(source) = segment.source.file() else {
+        return Ok(0);
+    };
+    let shared = target
+        .system(Operation::Clone, |fd| rustix::fs::ioctl_ficlone(fd, source))
+        .is_ok();
     let bytes = if shared { segment.end } else { 0 };
     // What lies behind the segment is none of the target's; neither is what a failure has left.
     if shared || target.status()?.size > 0 {
@@ -256,7 +307,11 @@ impl Copying<'_> {
                     self.write_back.reserve(self.offset, end);
                     if way == Way::Unknown {
                         self.by_reading(segment, end.min(self.offset + PIECE as u64))?;
-                        way = if file.reads_once() { Way::Reading } else { Way::Kernel };
+                        way = if file.reads_once() {
+                            Way::Reading
+                        } else {
+                            Way::Kernel
+                        };
                     }
                     if way == Way::Kernel && !self.by_kernel(file, end)? {
                         way = Way::Reading;
@@ -266,7 +321,10 @@ impl Copying<'_> {
             }
         }
         // A file that was cut meanwhile reads as a hole at its end.
-        let size = file.status().map_err(|error| source_failure(segment, error.source))?.size;
+        let size = file
+            .status()
+            .map_err(|error| source_failure(segment, error.source))?
+            .size;
         if size < segment.end {
             return Err(short(segment, size));
         }
@@ -277,11 +335,21 @@ impl Copying<'_> {
     fn by_kernel(&mut self, source: &File, end: u64) -> Result<bool, Failure> {
         while self.offset < end {
             self.run.check()?;
-            let wanted = usize::try_from(self.run.pace().piece((end - self.offset).min(KERNEL_PIECE))).unwrap_or(PIECE);
+            let wanted =
+                usize::try_from(self.run.pace().piece((end - self.offset).min(KERNEL_PIECE)))
+                    .unwrap_or(PIECE);
             let (mut from, mut to) = (self.offset, self.offset);
             let copied = self.run.in_turn(Activity::Read, || {
                 self.target.file.system(Operation::Write, |fd| {
-                    rustix::io::retry_on_intr(|| rustix::fs::copy_file_range(source, Some(&mut from), fd, Some(&mut to), wanted))
+                    rustix::io::retry_on_intr(|| {
+                        rustix::fs::copy_file_range(
+                            source,
+                            Some(&mut from),
+                            fd,
+                            Some(&mut to),
+                            wanted,
+                        )
+                    })
                 })
             });
             match copied {
@@ -305,18 +373,24 @@ impl Copying<'_> {
     fn by_reading(&mut self, segment: &Segment<'_>, end: u64) -> Result<(), Failure> {
         while self.offset < end {
             self.run.check()?;
-            // Up to the next multiple of a piece, so that blocks of zeros are found at their places.
+            // Up to the next multiple of a piece, so that blocks of zeros are found at their
+            // places.
             let piece = self.run.pace().piece(PIECE as u64);
             let piece = piece - self.offset % piece;
             let wanted = usize::try_from((end - self.offset).min(piece)).unwrap_or(PIECE);
             let mut buffer = self.hashing.buffer();
             let fill = || buffer.fill(segment.source, self.offset, wanted);
-            let count = self.run.in_turn(Activity::Read, fill).map_err(|error| source_failure(segment, error))?;
+            let count = self
+                .run
+                .in_turn(Activity::Read, fill)
+                .map_err(|error| source_failure(segment, error))?;
             if count < wanted {
                 return Err(short(segment, self.offset + count as u64));
             }
             let (write_back, offset) = (&mut self.write_back, self.offset);
-            self.written += self.hashing.bytes(offset, buffer, |bytes| write_data(write_back, offset, bytes))?;
+            self.written += self.hashing.bytes(offset, buffer, |bytes| {
+                write_data(write_back, offset, bytes)
+            })?;
             self.read += count as u64;
             self.run.pace().spend(count as u64);
             self.done(offset + count as u64);
@@ -326,11 +400,18 @@ impl Copying<'_> {
 
     /// Proves the whole file of the segment that everything up to `offset` came from.
     fn prove(&self, segment: &Segment<'_>, wanted: Blake3Hash) -> Result<(), Failure> {
-        let found = self.hashing.continued(segment.source, segment.end)?.map_err(|error| source_failure(segment, error))?;
+        let found = self
+            .hashing
+            .continued(segment.source, segment.end)?
+            .map_err(|error| source_failure(segment, error))?;
         if found == wanted {
             return Ok(());
         }
-        Err(Failure::Other { place: segment.place.to_owned(), wanted, found })
+        Err(Failure::Other {
+            place: segment.place.to_owned(),
+            wanted,
+            found,
+        })
     }
 
     /// Hashes bytes that are stored already, up to `end`.
@@ -340,7 +421,11 @@ impl Copying<'_> {
             let (at, piece) = (self.offset, self.run.pace().piece(PIECE as u64));
             let wanted = usize::try_from((end - at).min(piece)).unwrap_or(PIECE);
             let mut buffer = self.hashing.buffer();
-            let unreadable = |source| IoError { operation: Operation::Read, path: self.target.file.path().to_owned(), source };
+            let unreadable = |source| IoError {
+                operation: Operation::Read,
+                path: self.target.file.path().to_owned(),
+                source,
+            };
             let fill = || buffer.fill(&self.target, at, wanted);
             if self.run.in_turn(Activity::Read, fill).map_err(unreadable)? < wanted {
                 return Err(unreadable(io::ErrorKind::UnexpectedEof.into()).into());
@@ -354,11 +439,18 @@ impl Copying<'_> {
 
     /// Everything before `offset` is done now.
     fn done(&mut self, offset: u64) {
-        self.run.emit(Event::Progress { bytes: offset - self.offset });
+        self.run.emit(Event::Progress {
+            bytes: offset - self.offset,
+        });
         self.offset = offset;
         if let Some(follow) = &mut self.follow {
-            let stored = Recent { target: &self.target, hashing: &self.hashing };
-            self.run.timings().time(Activity::Records, || follow.follow(&stored, offset));
+            let stored = Recent {
+                target: &self.target,
+                hashing: &self.hashing,
+            };
+            self.run
+                .timings()
+                .time(Activity::Records, || follow.follow(&stored, offset));
         }
     }
 }
@@ -413,13 +505,23 @@ fn write_data(write_back: &mut WriteBack<'_>, offset: u64, bytes: &[u8]) -> Resu
 }
 
 fn is_full(error: &IoError) -> bool {
-    matches!(Errno::from_io_error(&error.source), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::ROFS))
+    matches!(
+        Errno::from_io_error(&error.source),
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::ROFS)
+    )
 }
 
 fn source_failure(segment: &Segment<'_>, source: io::Error) -> Failure {
-    Failure::Source { place: segment.place.to_owned(), source }
+    Failure::Source {
+        place: segment.place.to_owned(),
+        source,
+    }
 }
 
 fn short(segment: &Segment<'_>, found: u64) -> Failure {
-    Failure::Short { place: segment.place.to_owned(), wanted: segment.end, found }
+    Failure::Short {
+        place: segment.place.to_owned(),
+        wanted: segment.end,
+        found,
+    }
 }

@@ -18,7 +18,8 @@ pub(super) enum Extent {
     },
 }
 
-/// What begins at byte `start` of a file, up to `end` at most. A file system that cannot tell has no holes; neither has a file that ends before `start`.
+/// What begins at byte `start` of a file, up to `end` at most. A file system that cannot tell has
+/// no holes; neither has a file that ends before `start`.
 pub(super) fn extent_at(file: &File, start: u64, end: u64) -> Extent {
     match seek(file, SeekFrom::Data(start)) {
         Ok(data) if data > start => Extent::Hole { end: data.min(end) },
@@ -28,7 +29,9 @@ pub(super) fn extent_at(file: &File, start: u64, end: u64) -> Extent {
         },
         // No data from here to the end of the file, wherever that is now.
         Err(Some(Errno::NXIO)) => match file.status() {
-            Ok(status) if status.size > start => Extent::Hole { end: status.size.min(end) },
+            Ok(status) if status.size > start => Extent::Hole {
+                end: status.size.min(end),
+            },
             _ => Extent::Data { end },
         },
         Err(_) => Extent::Data { end },
@@ -36,5 +39,6 @@ pub(super) fn extent_at(file: &File, start: u64, end: u64) -> Extent {
 }
 
 fn seek(file: &File, to: SeekFrom) -> Result<u64, Option<Errno>> {
-    file.system(Operation::Inspect, |fd| rustix::fs::seek(fd, to)).map_err(|error| Errno::from_io_error(&error.source))
+    file.system(Operation::Inspect, |fd| rustix::fs::seek(fd, to))
+        .map_err(|error| Errno::from_io_error(&error.source))
 }

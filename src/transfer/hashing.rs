@@ -19,7 +19,8 @@ pub struct Digest {
     pub size: u64,
     /// Hash of all bytes.
     pub blake3: Blake3Hash,
-    /// MD5 of all but the last 16 bytes, where it was asked for: the server keeps its own in those (disk-format §3.5, §5.2).
+    /// MD5 of all but the last 16 bytes, where it was asked for: the server keeps its own in those
+    /// (disk-format §3.5, §5.2).
     pub md5: Option<Md5Hash>,
 }
 
@@ -38,18 +39,28 @@ pub(super) struct Buffer {
 impl Buffer {
     /// The bytes that were read.
     pub(super) fn filled(&self) -> &[u8] {
-        self.bytes.get(self.start..self.start + self.used).unwrap_or_default()
+        self.bytes
+            .get(self.start..self.start + self.used)
+            .unwrap_or_default()
     }
 
     /// Reads up to `wanted` bytes, fewer only at the end of the file, and says how many there are.
-    pub(super) fn fill(&mut self, source: &(impl ReadAt + ?Sized), offset: u64, wanted: usize) -> io::Result<usize> {
+    pub(super) fn fill(
+        &mut self,
+        source: &(impl ReadAt + ?Sized),
+        offset: u64,
+        wanted: usize,
+    ) -> io::Result<usize> {
         if self.bytes.len() < wanted + BLOCK {
             self.bytes.resize(wanted + BLOCK, 0);
             self.start = self.bytes.as_ptr().align_offset(BLOCK).min(BLOCK);
         }
         self.used = 0;
         while self.used < wanted {
-            let room = self.bytes.get_mut(self.start + self.used..self.start + wanted).unwrap_or_default();
+            let room = self
+                .bytes
+                .get_mut(self.start + self.used..self.start + wanted)
+                .unwrap_or_default();
             match source.read_once_at(offset + self.used as u64, room) {
                 Ok(0) => break,
                 Ok(count) => self.used += count,
@@ -75,7 +86,8 @@ impl AsRef<[u8]> for Zeros {
     }
 }
 
-/// The hashes of one file in the making. BLAKE3 is taken where the bytes are handled; MD5, which is slower, beside it.
+/// The hashes of one file in the making. BLAKE3 is taken where the bytes are handled; MD5, which is
+/// slower, beside it.
 pub(super) struct Hashing<'a> {
     run: &'a Run,
     blake3: blake3::Hasher,
@@ -93,7 +105,10 @@ struct ServersMd5 {
 
 impl ServersMd5 {
     fn new(size: u64) -> Self {
-        Self { hasher: Md5::new(), left: size.saturating_sub(16) }
+        Self {
+            hasher: Md5::new(),
+            left: size.saturating_sub(16),
+        }
     }
 
     fn update(&mut self, piece: &Piece, length: usize) {
@@ -106,30 +121,55 @@ impl ServersMd5 {
 impl<'a> Hashing<'a> {
     /// Hashes `size` bytes.
     pub(super) fn new(size: u64, md5: bool, run: &'a Run) -> Self {
-        Self { run, blake3: blake3::Hasher::new(), md5: md5.then(|| ServersMd5::new(size)), size, last: VecDeque::new() }
+        Self {
+            run,
+            blake3: blake3::Hasher::new(),
+            md5: md5.then(|| ServersMd5::new(size)),
+            size,
+            last: VecDeque::new(),
+        }
     }
 
     /// A buffer that nobody uses any more.
     pub(super) fn buffer(&mut self) -> Buffer {
-        let oldest = if self.last.len() > 1 { self.last.pop_front() } else { None };
-        oldest.and_then(|(_, buffer)| Arc::into_inner(buffer)).unwrap_or_default()
+        let oldest = if self.last.len() > 1 {
+            self.last.pop_front()
+        } else {
+            None
+        };
+        oldest
+            .and_then(|(_, buffer)| Arc::into_inner(buffer))
+            .unwrap_or_default()
     }
 
-    /// The bytes of the file that were handled last, as far as they are still at hand: each piece with its offset.
+    /// The bytes of the file that were handled last, as far as they are still at hand: each piece
+    /// with its offset.
     pub(super) fn at_hand(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.last.iter().map(|(offset, buffer)| (*offset, buffer.filled()))
+        self.last
+            .iter()
+            .map(|(offset, buffer)| (*offset, buffer.filled()))
     }
 
-    /// Hashes what the buffer holds, which stands at byte `offset` of the file, and lends it to `meanwhile`.
-    pub(super) fn bytes<T>(&mut self, offset: u64, buffer: Buffer, meanwhile: impl FnOnce(&[u8]) -> T) -> T {
+    /// Hashes what the buffer holds, which stands at byte `offset` of the file, and lends it to
+    /// `meanwhile`.
+    pub(super) fn bytes<T>(
+        &mut self,
+        offset: u64,
+        buffer: Buffer,
+        meanwhile: impl FnOnce(&[u8]) -> T,
+    ) -> T {
         let buffer = Arc::new(buffer);
         if let Some(md5) = &mut self.md5 {
             // Waits for the piece before, so that two buffers are enough.
             let piece: Piece = buffer.clone();
-            self.run.timings().time(Activity::Md5, || md5.update(&piece, buffer.used));
+            self.run
+                .timings()
+                .time(Activity::Md5, || md5.update(&piece, buffer.used));
         }
         let result = meanwhile(buffer.filled());
-        self.run.timings().time(Activity::Blake3, || self.blake3.update(buffer.filled()));
+        self.run
+            .timings()
+            .time(Activity::Blake3, || self.blake3.update(buffer.filled()));
         self.last.push_back((offset, buffer));
         result
     }
@@ -139,7 +179,9 @@ impl<'a> Hashing<'a> {
         let zeros: Piece = Arc::new(Zeros);
         while count > 0 {
             self.run.check()?;
-            let part = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
+            let part = usize::try_from(count)
+                .unwrap_or(usize::MAX)
+                .min(ZEROS.len());
             if let Some(md5) = &mut self.md5 {
                 md5.update(&zeros, part);
             }
@@ -149,15 +191,22 @@ impl<'a> Hashing<'a> {
         Ok(())
     }
 
-    /// Hashes a file from byte `offset` to its end, and tells how many bytes went by, and how many of them were read. The outer error ends the run, the inner
-    /// one is the storage's.
-    fn rest_of(&mut self, file: &dyn ReadAt, mut offset: u64, progress: impl Fn(u64, u64)) -> Result<io::Result<()>> {
+    /// Hashes a file from byte `offset` to its end, and tells how many bytes went by, and how many
+    /// of them were read. The outer error ends the run, the inner one is the storage's.
+    fn rest_of(
+        &mut self,
+        file: &dyn ReadAt,
+        mut offset: u64,
+        progress: impl Fn(u64, u64),
+    ) -> Result<io::Result<()>> {
         let run = self.run;
         let size = file.size();
         file.expect_pieces();
         while offset < size {
             run.check()?;
-            let end = match file.file().map_or(Extent::Data { end: size }, |file| extent_at(file, offset, size)) {
+            let end = match file.file().map_or(Extent::Data { end: size }, |file| {
+                extent_at(file, offset, size)
+            }) {
                 Extent::Hole { end } => {
                     self.zeros(end - offset)?;
                     progress(end - offset, 0);
@@ -166,7 +215,8 @@ impl<'a> Hashing<'a> {
                 }
                 Extent::Data { end } => end,
             };
-            let wanted = usize::try_from(run.pace().piece((end - offset).min(PIECE as u64))).unwrap_or(PIECE);
+            let wanted = usize::try_from(run.pace().piece((end - offset).min(PIECE as u64)))
+                .unwrap_or(PIECE);
             let mut buffer = self.buffer();
             match run.in_turn(Activity::Read, || buffer.fill(file, offset, wanted)) {
                 Ok(count) if count < wanted => return Ok(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -186,26 +236,46 @@ impl<'a> Hashing<'a> {
         Ok(Ok(()))
     }
 
-    /// What the BLAKE3 would come to if all that follows were the rest of `file` from byte `offset` on.
-    pub(super) fn continued(&self, file: &dyn ReadAt, offset: u64) -> Result<io::Result<Blake3Hash>> {
-        let mut branch = Self { blake3: self.blake3.clone(), ..Self::new(file.size(), false, self.run) };
-        Ok(branch.rest_of(file, offset, |_, read| self.run.pace().spend(read))?.map(|()| branch.finish().blake3))
+    /// What the BLAKE3 would come to if all that follows were the rest of `file` from byte `offset`
+    /// on.
+    pub(super) fn continued(
+        &self,
+        file: &dyn ReadAt,
+        offset: u64,
+    ) -> Result<io::Result<Blake3Hash>> {
+        let mut branch = Self {
+            blake3: self.blake3.clone(),
+            ..Self::new(file.size(), false, self.run)
+        };
+        Ok(branch
+            .rest_of(file, offset, |_, read| self.run.pace().spend(read))?
+            .map(|()| branch.finish().blake3))
     }
 
     /// Waits for the MD5.
     pub(super) fn finish(self) -> Digest {
-        let md5 = self.run.timings().time(Activity::Md5, || self.md5.map(|md5| Md5Hash(md5.hasher.finish())));
-        Digest { size: self.size, blake3: self.blake3.finalize().into(), md5 }
+        let md5 = self.run.timings().time(Activity::Md5, || {
+            self.md5.map(|md5| Md5Hash(md5.hasher.finish()))
+        });
+        Digest {
+            size: self.size,
+            blake3: self.blake3.finalize().into(),
+            md5,
+        }
     }
 }
 
-/// Hashes a whole file, reading it once, and its holes not at all. Tells progress in bytes. The pace is that of the file: see [`super::paced`].
+/// Hashes a whole file, reading it once, and its holes not at all. Tells progress in bytes. The
+/// pace is that of the file: see [`super::paced`].
 ///
 /// # Errors
-/// What the storage reports, without the file's place, which the caller knows; also where the file ends before its size.
+/// What the storage reports, without the file's place, which the caller knows; also where the file
+/// ends before its size.
 pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
     let mut hashing = Hashing::new(file.size(), md5, run);
-    hashing.rest_of(file, 0, |bytes, _| run.emit(Event::Progress { bytes }))?.map_err(unreadable)?;
+    hashing
+        .rest_of(file, 0, |bytes, _| run.emit(Event::Progress { bytes }))?
+        .map_err(unreadable)?;
     Ok(hashing.finish())
 }
 

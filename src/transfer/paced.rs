@@ -16,7 +16,10 @@ impl<'a> Paced<'a> {
     /// The same files, at the run's pace.
     #[must_use]
     pub fn new(files: &'a dyn FileSet, run: &'a Run) -> Self {
-        Self { files, pace: run.pace() }
+        Self {
+            files,
+            pace: run.pace(),
+        }
     }
 }
 
@@ -41,7 +44,14 @@ pub fn paced(file: Box<dyn ReadAt>, run: &Run) -> Box<dyn ReadAt> {
 }
 
 fn at_pace(file: Box<dyn ReadAt>, pace: &Pace) -> Box<dyn ReadAt> {
-    if pace.is_limited() { Box::new(PacedFile { file, pace: pace.clone() }) } else { file }
+    if pace.is_limited() {
+        Box::new(PacedFile {
+            file,
+            pace: pace.clone(),
+        })
+    } else {
+        file
+    }
 }
 
 /// An interruption ends the wait, not the read: the reader asks its run itself.
@@ -51,7 +61,11 @@ struct PacedFile {
 }
 
 impl PacedFile {
-    fn paying(&self, buffer: &mut [u8], read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+    fn paying(
+        &self,
+        buffer: &mut [u8],
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let piece = usize::try_from(self.pace.piece(buffer.len() as u64)).unwrap_or(buffer.len());
         let count = read(buffer.get_mut(..piece).unwrap_or_default())?;
         self.pace.spend(count as u64);

@@ -6,22 +6,31 @@ use crate::event::Run;
 use crate::fs::{File, IoError, Operation};
 use crate::timings::Activity;
 
-/// Places, lengths and addresses that go past the page cache are multiples of this: no disk asks for more.
+/// Places, lengths and addresses that go past the page cache are multiples of this: no disk asks
+/// for more.
 pub(super) const BLOCK: usize = 4096;
-/// Bytes of a file that may be dirty before they are written back, where they go through the page cache.
+/// Bytes of a file that may be dirty before they are written back, where they go through the page
+/// cache.
 const DIRTY: u64 = 8 * 1024 * 1024;
-/// Files up to this many bytes go through the page cache: the sync at their end writes no more at once than a piece of a large one.
+/// Files up to this many bytes go through the page cache: the sync at their end writes no more at
+/// once than a piece of a large one.
 const SMALL: u64 = PIECE as u64;
 
-/// Makes a file durable that was copied, with its attributes. Of a small one that is all there was to be written; the journal takes those of several files together.
+/// Makes a file durable that was copied, with its attributes. Of a small one that is all there was
+/// to be written; the journal takes those of several files together.
 ///
 /// # Errors
 /// What the file system reports. It is final: never retry it into success.
 pub fn sync(file: &File, size: u64, run: &Run) -> Result<(), IoError> {
-    if size > SMALL { run.in_turn(Activity::Sync, || file.sync()) } else { run.timings().time(Activity::Sync, || file.sync()) }
+    if size > SMALL {
+        run.in_turn(Activity::Sync, || file.sync())
+    } else {
+        run.timings().time(Activity::Sync, || file.sync())
+    }
 }
 
-/// Brings the bytes of one new file to the disk while they are written, a little at a time, so that little is left for the sync at its end.
+/// Brings the bytes of one new file to the disk while they are written, a little at a time, so that
+/// little is left for the sync at its end.
 pub(super) struct WriteBack<'a> {
     target: &'a File,
     /// The same file past the page cache, while that works.
@@ -34,9 +43,19 @@ pub(super) struct WriteBack<'a> {
 impl<'a> WriteBack<'a> {
     /// Of a file that will have `size` bytes.
     pub(super) fn new(target: &'a File, size: u64, run: &'a Run) -> Self {
-        // What the disk keeps to itself until it is told to sync, the node's next sync has to wait for.
-        let direct = if size > SMALL { target.reopen_direct(run.pace().stands_back()) } else { None };
-        Self { target, direct, dirty: 0, run }
+        // What the disk keeps to itself until it is told to sync, the node's next sync has to wait
+        // for.
+        let direct = if size > SMALL {
+            target.reopen_direct(run.pace().stands_back())
+        } else {
+            None
+        };
+        Self {
+            target,
+            direct,
+            dirty: 0,
+            run,
+        }
     }
 
     /// Whether bytes go past the page cache.
@@ -44,12 +63,16 @@ impl<'a> WriteBack<'a> {
         self.direct.is_some()
     }
 
-    /// Bytes from `start` to `end` will be written. Where they go past the page cache nobody gathers them before they get their place on the disk, and the pieces
-    /// of several files would lie mixed there: so they get it now. It is only about where they lie; a failure shows when they are written.
+    /// Bytes from `start` to `end` will be written. Where they go past the page cache nobody
+    /// gathers them before they get their place on the disk, and the pieces of several files would
+    /// lie mixed there: so they get it now. It is only about where they lie; a failure shows when
+    /// they are written.
     pub(super) fn reserve(&self, start: u64, end: u64) {
         if self.is_direct() && end > start {
             let flags = FallocateFlags::KEEP_SIZE;
-            let _ = self.target.system(Operation::Write, |fd| rustix::fs::fallocate(fd, flags, start, end - start));
+            let _ = self.target.system(Operation::Write, |fd| {
+                rustix::fs::fallocate(fd, flags, start, end - start)
+            });
         }
     }
 
@@ -57,10 +80,15 @@ impl<'a> WriteBack<'a> {
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
         let (blocks, rest) = self.direct_part(offset, bytes);
         if let Some(direct) = self.direct.take_if(|_| !blocks.is_empty()) {
-            match self.run.in_turn(Activity::Write, || direct.write_all_at(offset, blocks)) {
+            match self
+                .run
+                .in_turn(Activity::Write, || direct.write_all_at(offset, blocks))
+            {
                 Ok(()) => self.direct = Some(direct),
                 // A file system that opens files so, and does not write them so.
-                Err(error) if Errno::from_io_error(&error.source) == Some(Errno::INVAL) => return self.write_cached(offset, bytes),
+                Err(error) if Errno::from_io_error(&error.source) == Some(Errno::INVAL) => {
+                    return self.write_cached(offset, bytes);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -69,8 +97,13 @@ impl<'a> WriteBack<'a> {
 
     /// The blocks that can go past the page cache, and what is left behind them.
     fn direct_part<'b>(&self, offset: u64, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
-        let aligned = offset.is_multiple_of(BLOCK as u64) && bytes.as_ptr().align_offset(BLOCK) == 0;
-        let length = if aligned && self.is_direct() { bytes.len() - bytes.len() % BLOCK } else { 0 };
+        let aligned =
+            offset.is_multiple_of(BLOCK as u64) && bytes.as_ptr().align_offset(BLOCK) == 0;
+        let length = if aligned && self.is_direct() {
+            bytes.len() - bytes.len() % BLOCK
+        } else {
+            0
+        };
         bytes.split_at_checked(length).unwrap_or((&[], bytes))
     }
 
@@ -78,7 +111,9 @@ impl<'a> WriteBack<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.run.timings().time(Activity::Write, || self.target.write_all_at(offset, bytes))?;
+        self.run
+            .timings()
+            .time(Activity::Write, || self.target.write_all_at(offset, bytes))?;
         self.cached(bytes.len() as u64)
     }
 
@@ -86,7 +121,10 @@ impl<'a> WriteBack<'a> {
     pub(super) fn cached(&mut self, count: u64) -> Result<(), IoError> {
         self.dirty += count;
         if self.dirty >= DIRTY {
-            self.run.in_turn(Activity::Sync, || self.target.system(Operation::Sync, |fd| rustix::fs::fdatasync(fd)))?;
+            self.run.in_turn(Activity::Sync, || {
+                self.target
+                    .system(Operation::Sync, |fd| rustix::fs::fdatasync(fd))
+            })?;
             self.dirty = 0;
         }
         Ok(())

@@ -12,7 +12,13 @@ use crate::settings::arguments::Keep;
 /// # Errors
 /// As [`expire::plan`].
 pub fn plan(repository: &dyn Repository, keep: &Keep, run: &Run) -> Result<Plan> {
-    expire::plan(repository, &policy(keep), clock::now(), &keep.time_zone, run)
+    expire::plan(
+        repository,
+        &policy(keep),
+        clock::now(),
+        &keep.time_zone,
+        run,
+    )
 }
 
 /// What to keep.

@@ -14,12 +14,20 @@ pub fn tell(event: &Event) {
         Event::Copied { path, bytes } => debug!(path, bytes, "copied"),
         Event::TakenUp { path, bytes } => debug!(path, bytes, "taken up"),
         Event::Adopted { path } => debug!(path, "adopted"),
-        Event::Retry { attempt, of, reason } => info!(attempt, of, "starting over: {reason}"),
+        Event::Retry {
+            attempt,
+            of,
+            reason,
+        } => info!(attempt, of, "starting over: {reason}"),
         Event::AutoScavengePaused => info!("auto-scavenge paused"),
         Event::ScavengeStopped { scavenge } => info!(scavenge, "scavenge stopped"),
         Event::Taken { what, since } => debug!(%since, "{what} is owed"),
-        Event::GivenBack { what, after } => info!(after = %clock::length(*after), "{what} given back"),
-        Event::NotOwed { what, after } => debug!(after = %clock::length(*after), "{what} has ended by itself"),
+        Event::GivenBack { what, after } => {
+            info!(after = %clock::length(*after), "{what} given back")
+        }
+        Event::NotOwed { what, after } => {
+            debug!(after = %clock::length(*after), "{what} has ended by itself")
+        }
         Event::Committed { label, position } => info!(label, position, "committed"),
         Event::Warning(text) => warn!("{text}"),
         Event::Note(text) => info!("{text}"),

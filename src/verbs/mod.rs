@@ -1,4 +1,5 @@
-//! From settings to what the core does: one file per verb, for whoever runs it, the command line or the agent. Nothing is printed here.
+//! From settings to what the core does: one file per verb, for whoever runs it, the command line or
+//! the agent. Nothing is printed here.
 
 pub mod backup;
 pub mod expire;
@@ -20,7 +21,8 @@ pub struct Common {
     pub secrets: Secrets,
 }
 
-/// Where the names of the files with secrets came from: the environment's password and token win over files that only the configuration file names.
+/// Where the names of the files with secrets came from: the environment's password and token win
+/// over files that only the configuration file names.
 #[derive(Debug, Clone, Copy)]
 pub struct Secrets {
     password_file: Origin,
@@ -31,7 +33,13 @@ impl Common {
     /// What these settings say to every verb.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
-        let secrets = Secrets { password_file: settings.origin("password_file"), token_file: settings.origin("token_file") };
-        Self { general: settings.arguments.general.clone(), secrets }
+        let secrets = Secrets {
+            password_file: settings.origin("password_file"),
+            token_file: settings.origin("token_file"),
+        };
+        Self {
+            general: settings.arguments.general.clone(),
+            secrets,
+        }
     }
 }

@@ -11,7 +11,11 @@ use crate::verify::Which;
 /// # Errors
 /// [`Kind::Usage`] for a label that is none.
 pub fn which(options: &arguments::Verify) -> Result<Which> {
-    let named = options.labels.iter().map(|text| label(text)).collect::<Result<Option<Vec<_>>>>()?;
+    let named = options
+        .labels
+        .iter()
+        .map(|text| label(text))
+        .collect::<Result<Option<Vec<_>>>>()?;
     Ok(match named {
         _ if options.all => Which::All,
         Some(labels) if !labels.is_empty() => Which::Named(labels),
@@ -37,7 +41,9 @@ pub fn label(text: &str) -> Result<Option<Label>> {
     if text == "latest" {
         return Ok(None);
     }
-    text.parse()
-        .map(Some)
-        .map_err(|why: String| Error::new(Kind::Usage, "no such label").because(why).hint("`kbackup list` shows the labels"))
+    text.parse().map(Some).map_err(|why: String| {
+        Error::new(Kind::Usage, "no such label")
+            .because(why)
+            .hint("`kbackup list` shows the labels")
+    })
 }

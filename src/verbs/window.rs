@@ -9,8 +9,14 @@ pub fn closed(window: Window, now: &Zoned) -> Option<Interruption> {
     if window.is_open(now) {
         return None;
     }
-    let opens = window.opens(now).map_or_else(|| "its next hour".to_owned(), |opens| opens.strftime("%Y-%m-%d %H:%M %Z").to_string());
-    Some(Interruption::WindowClosed { window: window.to_string(), opens })
+    let opens = window.opens(now).map_or_else(
+        || "its next hour".to_owned(),
+        |opens| opens.strftime("%Y-%m-%d %H:%M %Z").to_string(),
+    );
+    Some(Interruption::WindowClosed {
+        window: window.to_string(),
+        opens,
+    })
 }
 
 #[cfg(test)]
@@ -22,7 +28,16 @@ mod tests {
         let window: Window = "22:00-05:00".parse().unwrap();
         let told = closed(window, &"2026-06-01T05:00[Europe/Berlin]".parse().unwrap());
         let opens = "2026-06-01 22:00 CEST".to_owned();
-        assert_eq!(told, Some(Interruption::WindowClosed { window: "22:00-05:00".to_owned(), opens }));
-        assert_eq!(closed(window, &"2026-06-01T04:59[Europe/Berlin]".parse().unwrap()), None);
+        assert_eq!(
+            told,
+            Some(Interruption::WindowClosed {
+                window: "22:00-05:00".to_owned(),
+                opens
+            })
+        );
+        assert_eq!(
+            closed(window, &"2026-06-01T04:59[Europe/Berlin]".parse().unwrap()),
+            None
+        );
     }
 }

@@ -35,9 +35,20 @@ pub(super) fn verify(
 ) -> Result<BackupReport> {
     let stored = repository.files(&manifest.label)?;
     let stored = Paced::new(&*stored, run);
-    let mut verification =
-        Verification { repository, manifest, files: &stored, run, findings: Vec::new(), told: HashSet::new(), records: 0, entries: 0 };
-    for fault in verification.found(None, proof::structure(&stored, manifest, run))?.unwrap_or_default() {
+    let mut verification = Verification {
+        repository,
+        manifest,
+        files: &stored,
+        run,
+        findings: Vec::new(),
+        told: HashSet::new(),
+        records: 0,
+        entries: 0,
+    };
+    for fault in verification
+        .found(None, proof::structure(&stored, manifest, run))?
+        .unwrap_or_default()
+    {
         verification.tell(fault.path, fault.what);
     }
     if depth > Depth::Quick {
@@ -59,7 +70,12 @@ pub(super) fn verify(
         Err(error) if is_damage(&error) => {}
         Err(error) => return Err(error),
     }
-    let Verification { findings, records, entries, .. } = verification;
+    let Verification {
+        findings,
+        records,
+        entries,
+        ..
+    } = verification;
     Ok(BackupReport {
         label: manifest.label.clone(),
         files: manifest.files.len() as u64,
@@ -72,7 +88,10 @@ pub(super) fn verify(
 
 /// What the proof calls the source is a backup here.
 fn is_damage(error: &Error) -> bool {
-    matches!(error.kind(), Kind::SourceCorrupt | Kind::StoredCorrupt | Kind::Unstable)
+    matches!(
+        error.kind(),
+        Kind::SourceCorrupt | Kind::StoredCorrupt | Kind::Unstable
+    )
 }
 
 struct Verification<'a> {
@@ -88,7 +107,10 @@ struct Verification<'a> {
 
 impl Verification<'_> {
     fn tell(&mut self, path: Option<RelativePath>, what: impl Into<String>) {
-        let finding = Finding { path, what: what.into() };
+        let finding = Finding {
+            path,
+            what: what.into(),
+        };
         if self.told.insert(finding.clone()) {
             self.findings.push(finding);
         }
@@ -123,7 +145,9 @@ impl Verification<'_> {
         )?;
         // Whichever was hashed first.
         wrong.sort_by_key(|(path, _)| *path);
-        wrong.into_iter().for_each(|(path, what)| self.tell(Some(path.clone()), what));
+        wrong
+            .into_iter()
+            .for_each(|(path, what)| self.tell(Some(path.clone()), what));
         Ok(())
     }
 
@@ -143,13 +167,20 @@ impl Verification<'_> {
     /// Every record of the chunk that the log ends in.
     fn tail(&mut self, chunks: &ChunkSet) -> Result<()> {
         let end = self.manifest.log.position.position();
-        let last = chunks.in_use().iter().rev().find(|file| file.file.header.start_position() < end);
+        let last = chunks
+            .in_use()
+            .iter()
+            .rev()
+            .find(|file| file.file.header.start_position() < end);
         let Some(last) = last else { return Ok(()) };
         let proof = self.scan(chunks, last, end)?;
         if let Some(proof) = proof
             && proof.end != LogEnd::Whole
         {
-            self.tell(Some(last.path.clone()), format!("the log's end at {end} is inside of an append"));
+            self.tell(
+                Some(last.path.clone()),
+                format!("the log's end at {end} is inside of an append"),
+            );
         }
         Ok(())
     }
@@ -157,33 +188,60 @@ impl Verification<'_> {
     /// Every record of every other chunk; of those that backups share, once.
     fn all_records(&mut self, chunks: &ChunkSet, shared: &mut Shared) -> Result<()> {
         let end = self.manifest.log.position.position();
-        for file in chunks.in_use().iter().filter(|file| file.file.header.end_position() < end) {
+        for file in chunks
+            .in_use()
+            .iter()
+            .filter(|file| file.file.header.end_position() < end)
+        {
             self.run.check()?;
             let key = Copy::of(&*file.open(self.files)?)?;
             if key.is_some_and(|key| shared.scanned.contains(&key)) {
                 continue;
             }
-            if self.scan(chunks, file, file.file.header.end_position())?.is_some() {
+            if self
+                .scan(chunks, file, file.file.header.end_position())?
+                .is_some()
+            {
                 shared.scanned.extend(key);
             }
         }
         Ok(())
     }
 
-    fn scan(&mut self, chunks: &ChunkSet, file: &LogFile, end: LogPosition) -> Result<Option<proof::LogProof>> {
+    fn scan(
+        &mut self,
+        chunks: &ChunkSet,
+        file: &LogFile,
+        end: LogPosition,
+    ) -> Result<Option<proof::LogProof>> {
         let stretch = Stretch::new(file.path.clone(), file.file.header.start_position());
-        let scanned = proof::scan(self.files, chunks, &[stretch], Boundary::ZERO, WriterPosition(end), self.run);
+        let scanned = proof::scan(
+            self.files,
+            chunks,
+            &[stretch],
+            Boundary::ZERO,
+            WriterPosition(end),
+            self.run,
+        );
         let proof = self.found(Some(&file.path), scanned)?;
         self.records += proof.as_ref().map_or(0, |proof| proof.seen.records);
         Ok(proof)
     }
 
-    /// The tables, their filters, and their entries against the log. Their MD5s were computed with the other hashes.
+    /// The tables, their filters, and their entries against the log. Their MD5s were computed with
+    /// the other hashes.
     fn index(&mut self, chunks: &ChunkSet, depth: Depth) -> Result<()> {
         let writer = WriterPosition(self.manifest.log.position.position());
-        let scope = IndexScope { chunks: Some(chunks), writer, depth, hash_tables: false };
+        let scope = IndexScope {
+            chunks: Some(chunks),
+            writer,
+            depth,
+            hash_tables: false,
+        };
         let examined = proof::examine_index(self.files, &scope, self.run);
-        let Some(proof) = self.found(None, examined)? else { return Ok(()) };
+        let Some(proof) = self.found(None, examined)? else {
+            return Ok(());
+        };
         self.entries += proof.entries;
         for problem in proof.problems {
             self.tell(Some(problem.path), problem.what);
@@ -201,10 +259,20 @@ impl Verification<'_> {
     /// The scavenge state knows of no scavenge that the log does not hold.
     fn scavenge_state(&mut self, chunks: &ChunkSet) -> Result<()> {
         let writer = WriterPosition(self.manifest.log.position.position());
-        for row in self.manifest.files.iter().filter(|row| row.role == Role::ScavengeState) {
+        for row in self
+            .manifest
+            .files
+            .iter()
+            .filter(|row| row.role == Role::ScavengeState)
+        {
             let foreign = proof::foreign_scavenge(self.files, &row.path, chunks, writer, self.run);
             if let Some(why) = self.found(Some(&row.path), foreign)?.flatten() {
-                self.tell(Some(row.path.clone()), format!("{why}: the next scavenge would remove events that were written since (O34)"));
+                self.tell(
+                    Some(row.path.clone()),
+                    format!(
+                        "{why}: the next scavenge would remove events that were written since (O34)"
+                    ),
+                );
             }
         }
         Ok(())
@@ -212,7 +280,13 @@ impl Verification<'_> {
 }
 
 /// What a stored file hashes to. Damage, an unreadable block among it, is no error.
-fn hash_row(repository: &dyn Repository, label: &Label, row: &Row, shared: &Mutex<&mut Shared>, run: &Run) -> Result<Hashed> {
+fn hash_row(
+    repository: &dyn Repository,
+    label: &Label,
+    row: &Row,
+    shared: &Mutex<&mut Shared>,
+    run: &Run,
+) -> Result<Hashed> {
     let source = match repository.open(label, row) {
         Ok(source) => paced(source, run),
         Err(error) if is_damage(&error) => return Ok(Err(error.in_words())),
@@ -241,7 +315,13 @@ fn hash_row(repository: &dyn Repository, label: &Label, row: &Row, shared: &Mute
 }
 
 /// Whether a stored file has the bytes of its row.
-pub(super) fn is_intact(repository: &dyn Repository, label: &Label, row: &Row, shared: &mut Shared, run: &Run) -> Result<bool> {
+pub(super) fn is_intact(
+    repository: &dyn Repository,
+    label: &Label,
+    row: &Row,
+    shared: &mut Shared,
+    run: &Run,
+) -> Result<bool> {
     let hashed = hash_row(repository, label, row, &Mutex::new(shared), run)?;
     Ok(hashed.is_ok_and(|digest| is_as_stored(row, &digest)))
 }
@@ -260,7 +340,9 @@ fn wrong_with(manifest: &Manifest, row: &Row, hashed: &Hashed) -> Vec<String> {
     if !is_as_stored(row, digest) {
         wrong.push("its bytes are not those that were stored: the BLAKE3 differs".to_owned());
     }
-    let servers = row.table_md5.or_else(|| row.chunk.and_then(|chunk| chunk.md5));
+    let servers = row
+        .table_md5
+        .or_else(|| row.chunk.and_then(|chunk| chunk.md5));
     let known = manifest.contents.damaged.contains(&row.path);
     if !known && servers.is_some() && servers != digest.md5 {
         wrong.push("it fails the server's own MD5".to_owned());

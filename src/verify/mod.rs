@@ -1,5 +1,5 @@
-//! Reads stored backups again: are the bytes those that were stored, and would a server still start from them? Only a repair changes a
-//! backup, and only where it leads to bytes that are wrong.
+//! Reads stored backups again: are the bytes those that were stored, and would a server still start
+//! from them? Only a repair changes a backup, and only where it leads to bytes that are wrong.
 
 mod backup;
 mod repair;
@@ -59,7 +59,8 @@ pub struct BackupReport {
     pub entries: u64,
     /// All that is wrong; empty for an intact backup.
     pub findings: Vec<Finding>,
-    /// Chunks that failed their own MD5 at the source already, and were taken all the same: no findings.
+    /// Chunks that failed their own MD5 at the source already, and were taken all the same: no
+    /// findings.
     pub damaged_at_source: Vec<RelativePath>,
 }
 
@@ -84,30 +85,51 @@ impl Report {
 
 /// Verifies backups, and remembers the result of each in the repository.
 ///
-/// * Quick: manifests, names, sizes, headers, footers, checkpoints, `indexmap`, the chain of epochs.
-/// * Normal: also the BLAKE3 of every stored file, the server's MD5s, every record of the chunk that the log ends in, and the tables with their last
-///   1 000 entries against the log.
+/// * Quick: manifests, names, sizes, headers, footers, checkpoints, `indexmap`, the chain of
+///   epochs.
+/// * Normal: also the BLAKE3 of every stored file, the server's MD5s, every record of the chunk
+///   that the log ends in, and the tables with their last 1 000 entries against the log.
 /// * Deep: also every record of every chunk, and every entry of every table.
 ///
-/// A file that several backups share as hard links is hashed once; memory is in proportion to the number of files, never to their size.
+/// A file that several backups share as hard links is hashed once; memory is in proportion to the
+/// number of files, never to their size.
 ///
 /// # Errors
-/// [`Kind::NotFound`] where there is no such backup; what the storage reports for more than one file; an interruption. Damage is in the report.
-pub fn verify(repository: &dyn Repository, which: &Which, depth: Depth, run: &Run) -> Result<Report> {
+/// [`Kind::NotFound`] where there is no such backup; what the storage reports for more than one
+/// file; an interruption. Damage is in the report.
+pub fn verify(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    run: &Run,
+) -> Result<Report> {
     verify_with(repository, which, depth, &mut Shared::default(), run)
 }
 
 /// What was learnt of stored files goes into `shared`.
-fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared: &mut Shared, run: &Run) -> Result<Report> {
+fn verify_with(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    shared: &mut Shared,
+    run: &Run,
+) -> Result<Report> {
     run.emit(Event::Step(Step::Verify));
     let chosen = choose(repository, which)?;
     if chosen.is_empty() {
-        run.warn(format!("there is no backup in {}: nothing was verified", repository.place()));
+        run.warn(format!(
+            "there is no backup in {}: nothing was verified",
+            repository.place()
+        ));
     }
     if depth > Depth::Quick {
-        let totals = chosen.iter().filter_map(|listed| listed.head.as_ref().ok()).map(|head| head.totals);
-        let (files, bytes) =
-            totals.fold((0_u64, 0_u64), |(files, bytes), totals| (files + totals.files, bytes.saturating_add(totals.bytes)));
+        let totals = chosen
+            .iter()
+            .filter_map(|listed| listed.head.as_ref().ok())
+            .map(|head| head.totals);
+        let (files, bytes) = totals.fold((0_u64, 0_u64), |(files, bytes), totals| {
+            (files + totals.files, bytes.saturating_add(totals.bytes))
+        });
         run.emit(Event::Expected { files, bytes });
     }
     let mut backups = Vec::with_capacity(chosen.len());
@@ -127,10 +149,18 @@ fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared:
             }
             Err(error) => return Err(error),
         };
-        let result = Remembered { at: clock::now(), depth, findings: report.findings.len() as u64 };
+        let result = Remembered {
+            at: clock::now(),
+            depth,
+            findings: report.findings.len() as u64,
+        };
         if let Err(error) = remember(repository, &report.label, result) {
-            run.warn(format!("the result of the verification cannot be kept: {error}"));
-        } else if report.findings.is_empty() && remembered(repository, &report.label)?.is_some_and(|known| known.is_damaged()) {
+            run.warn(format!(
+                "the result of the verification cannot be kept: {error}"
+            ));
+        } else if report.findings.is_empty()
+            && remembered(repository, &report.label)?.is_some_and(|known| known.is_damaged())
+        {
             run.warn(format!(
                 "{} is known to be DAMAGED: an earlier look read more than this one, which found nothing and clears nothing",
                 report.label
@@ -138,7 +168,11 @@ fn verify_with(repository: &dyn Repository, which: &Which, depth: Depth, shared:
         }
         backups.push(report);
     }
-    Ok(Report { depth, backups, bytes_hashed: shared.bytes_hashed })
+    Ok(Report {
+        depth,
+        backups,
+        bytes_hashed: shared.bytes_hashed,
+    })
 }
 
 fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<Listed>> {
@@ -148,12 +182,19 @@ fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<Listed>> {
         Which::Newest => {
             listed.drain(..listed.len().saturating_sub(1));
             if listed.is_empty() {
-                return Err(Error::new(Kind::NotFound, "there is no backup").on(repository.place()).hint("`kbackup full` makes one"));
+                return Err(Error::new(Kind::NotFound, "there is no backup")
+                    .on(repository.place())
+                    .hint("`kbackup full` makes one"));
             }
         }
         Which::Named(labels) => {
-            if let Some(unknown) = labels.iter().find(|label| listed.iter().all(|listed| listed.label != **label)) {
-                return Err(Error::new(Kind::NotFound, "there is no such backup").on(unknown).hint("`kbackup list` shows what there is"));
+            if let Some(unknown) = labels
+                .iter()
+                .find(|label| listed.iter().all(|listed| listed.label != **label))
+            {
+                return Err(Error::new(Kind::NotFound, "there is no such backup")
+                    .on(unknown)
+                    .hint("`kbackup list` shows what there is"));
             }
             listed.retain(|listed| labels.contains(&listed.label));
         }
@@ -162,6 +203,16 @@ fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<Listed>> {
 }
 
 fn unreadable(label: Label, error: &Error) -> BackupReport {
-    let findings = vec![Finding { path: None, what: error.in_words() }];
-    BackupReport { label, files: 0, records: 0, entries: 0, findings, damaged_at_source: Vec::new() }
+    let findings = vec![Finding {
+        path: None,
+        what: error.in_words(),
+    }];
+    BackupReport {
+        label,
+        files: 0,
+        records: 0,
+        entries: 0,
+        findings,
+        damaged_at_source: Vec::new(),
+    }
 }

@@ -1,4 +1,5 @@
-//! Mending stored backups: where a file's bytes are stored once more, in another copy that is right, its name is made to lead there.
+//! Mending stored backups: where a file's bytes are stored once more, in another copy that is
+//! right, its name is made to lead there.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -67,16 +68,31 @@ pub struct Repaired {
     pub report: Report,
 }
 
-/// Verifies backups, and looks for right copies of what is damaged in the whole repository. Changes no backup.
+/// Verifies backups, and looks for right copies of what is damaged in the whole repository. Changes
+/// no backup.
 ///
 /// # Errors
 /// As for [`verify`]. Damage is in the plan.
-pub fn plan_repair(repository: &dyn Repository, which: &Which, depth: Depth, run: &Run) -> Result<RepairPlan> {
+pub fn plan_repair(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    run: &Run,
+) -> Result<RepairPlan> {
     let mut shared = Shared::default();
     let found = verify_with(repository, which, depth, &mut shared, run)?;
-    let mut plan = RepairPlan { replacements: Vec::new(), lost: Vec::new(), found };
-    let wanted: BTreeSet<&Label> =
-        plan.found.backups.iter().filter(|backup| !backup.findings.is_empty()).map(|backup| &backup.label).collect();
+    let mut plan = RepairPlan {
+        replacements: Vec::new(),
+        lost: Vec::new(),
+        found,
+    };
+    let wanted: BTreeSet<&Label> = plan
+        .found
+        .backups
+        .iter()
+        .filter(|backup| !backup.findings.is_empty())
+        .map(|backup| &backup.label)
+        .collect();
     if wanted.is_empty() {
         return Ok(plan);
     }
@@ -99,18 +115,31 @@ pub fn plan_repair(repository: &dyn Repository, which: &Which, depth: Depth, run
     for names in names.into_values() {
         let (mut good, mut bad) = (None, Vec::new());
         for (label, row) in names {
-            if is_intact(repository, &label, &row, &mut shared, run)? { good = Some((label, row)) } else { bad.push((label, row)) }
+            if is_intact(repository, &label, &row, &mut shared, run)? {
+                good = Some((label, row))
+            } else {
+                bad.push((label, row))
+            }
         }
-        let Some((_, first)) = bad.first() else { continue };
+        let Some((_, first)) = bad.first() else {
+            continue;
+        };
         let (path, size) = (first.path.clone(), first.size);
         let backups: Vec<Label> = bad.iter().map(|(label, _)| label.clone()).collect();
         let Some((from, good)) = good else {
             plan.lost.push(Lost { path, backups });
             continue;
         };
-        plan.replacements.push(Replacement { path, size, from, into: backups, rows: Rows { good, bad } });
+        plan.replacements.push(Replacement {
+            path,
+            size,
+            from,
+            into: backups,
+            rows: Rows { good, bad },
+        });
     }
-    plan.replacements.sort_by(|one, other| one.path.cmp(&other.path));
+    plan.replacements
+        .sort_by(|one, other| one.path.cmp(&other.path));
     plan.lost.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(plan)
 }
@@ -130,11 +159,18 @@ fn bytes_of(row: &Row) -> Bytes {
     (row.blake3, row.size)
 }
 
-/// Mends what can be mended, verifies the result, and marks the backups of what cannot be mended as damaged. Takes the writer's place from the first look on.
+/// Mends what can be mended, verifies the result, and marks the backups of what cannot be mended as
+/// damaged. Takes the writer's place from the first look on.
 ///
 /// # Errors
-/// [`Kind::Locked`] where another run writes; as for [`verify`]. What cannot be mended is in the result.
-pub fn repair(repository: &dyn Repository, which: &Which, depth: Depth, run: &Run) -> Result<Repaired> {
+/// [`Kind::Locked`] where another run writes; as for [`verify`]. What cannot be mended is in the
+/// result.
+pub fn repair(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    run: &Run,
+) -> Result<Repaired> {
     let mending = repository.mend(run)?;
     let plan = plan_repair(repository, which, depth, run)?;
     let mut replaced = Vec::new();
@@ -145,11 +181,18 @@ pub fn repair(repository: &dyn Repository, which: &Which, depth: Depth, run: &Ru
             match mending.replace(label, row, (&replacement.from, &replacement.rows.good)) {
                 Ok(()) => into.push(label.clone()),
                 Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
-                Err(error) => run.warn(format!("{} of {label} cannot be mended: {}", row.path, error.in_words())),
+                Err(error) => run.warn(format!(
+                    "{} of {label} cannot be mended: {}",
+                    row.path,
+                    error.in_words()
+                )),
             }
         }
         if !into.is_empty() {
-            replaced.push(Replacement { into, ..replacement });
+            replaced.push(Replacement {
+                into,
+                ..replacement
+            });
         }
     }
     for label in plan.lost.iter().flat_map(|lost| &lost.backups) {
@@ -157,16 +200,40 @@ pub fn repair(repository: &dyn Repository, which: &Which, depth: Depth, run: &Ru
     }
     let mended: BTreeSet<&Label> = replaced.iter().flat_map(|one| &one.into).collect();
     if mended.is_empty() {
-        return Ok(Repaired { replaced, lost: plan.lost, report: plan.found });
+        return Ok(Repaired {
+            replaced,
+            lost: plan.lost,
+            report: plan.found,
+        });
     }
-    let labels: BTreeSet<Label> = plan.found.backups.iter().map(|backup| &backup.label).chain(mended).cloned().collect();
+    let labels: BTreeSet<Label> = plan
+        .found
+        .backups
+        .iter()
+        .map(|backup| &backup.label)
+        .chain(mended)
+        .cloned()
+        .collect();
     let depth = deep_enough(repository, &labels, depth)?;
-    let report = verify(repository, &Which::Named(labels.into_iter().collect()), depth, run)?;
-    Ok(Repaired { replaced, lost: plan.lost, report })
+    let report = verify(
+        repository,
+        &Which::Named(labels.into_iter().collect()),
+        depth,
+        run,
+    )?;
+    Ok(Repaired {
+        replaced,
+        lost: plan.lost,
+        report,
+    })
 }
 
 /// Damage that a deeper look has found is cleared only by a look as deep.
-fn deep_enough(repository: &dyn Repository, labels: &BTreeSet<Label>, depth: Depth) -> Result<Depth> {
+fn deep_enough(
+    repository: &dyn Repository,
+    labels: &BTreeSet<Label>,
+    depth: Depth,
+) -> Result<Depth> {
     labels.iter().try_fold(depth, |depth, label| {
         let known = remembered(repository, label)?.filter(Remembered::is_damaged);
         Ok(known.map_or(depth, |known| known.depth.max(depth)))

@@ -21,7 +21,9 @@ fn a_node_that_writes_is_backed_up_at_once() {
     let mut made = labels(&sidecar.shows("the first backup", |status| labels(status).len() == 1));
     let mut quickest = Duration::MAX;
     for _ in 0..3 {
-        let seen = sidecar.shows("that everything is backed up", |status| status["exposure"]["bytes"] == 0);
+        let seen = sidecar.shows("that everything is backed up", |status| {
+            status["exposure"]["bytes"] == 0
+        });
         let writer = seen["exposure"]["writer"].clone();
         let began = Instant::now();
         while stage.node.checkpoint(kbackup_testnode::Checkpoint::Writer) == writer.as_i64() {
@@ -33,8 +35,17 @@ fn a_node_that_writes_is_backed_up_at_once() {
     // The loop alone comes by each 5 seconds.
     assert!(quickest < Duration::from_secs(5), "{quickest:?}");
     let history = sidecar.status()["history"].clone();
-    let triggers: Vec<&str> = history.as_array().unwrap().iter().map(|run| run["trigger"].as_str().unwrap()).collect();
-    assert_eq!((triggers[0], triggers.last()), ("first", Some(&"change")), "{history}");
+    let triggers: Vec<&str> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| run["trigger"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (triggers[0], triggers.last()),
+        ("first", Some(&"change")),
+        "{history}"
+    );
 }
 
 /// As often as it can, for so long; the processor time that the agent used meanwhile.
@@ -67,5 +78,8 @@ fn a_busy_node_costs_the_agent_next_to_nothing() {
     let idle = sidecar.processor().checked_sub(before).unwrap();
     let (writes, busy) = while_writing(&stage, &sidecar, SPAN);
     eprintln!("{SPAN:?}: {idle:?} idle, {busy:?} under {writes} writes");
-    assert!(writes > 5000 && busy < SPAN / 10, "{busy:?} of {SPAN:?} under {writes} writes");
+    assert!(
+        writes > 5000 && busy < SPAN / 10,
+        "{busy:?} of {SPAN:?} under {writes} writes"
+    );
 }

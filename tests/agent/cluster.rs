@@ -1,4 +1,5 @@
-//! Agents beside the members of a cluster: real processes, each with a repository of its own in one directory.
+//! Agents beside the members of a cluster: real processes, each with a repository of its own in one
+//! directory.
 
 use std::fs::OpenOptions;
 
@@ -22,14 +23,25 @@ impl Cluster {
     fn new() -> Self {
         let place = Place::new();
         let recording = std::sync::Arc::new(Recording::named("26.1-append").unwrap());
-        let nodes: Vec<Node> =
-            (0..3).map(|number| Node::start(std::sync::Arc::clone(&recording), place.path(&format!("db{number}"))).unwrap()).collect();
+        let nodes: Vec<Node> = (0..3)
+            .map(|number| {
+                Node::start(
+                    std::sync::Arc::clone(&recording),
+                    place.path(&format!("db{number}")),
+                )
+                .unwrap()
+            })
+            .collect();
         for node in &nodes {
             node.advance_to_mark(Mark::Ready).unwrap();
         }
         let servers: Vec<Server> = nodes.iter().map(|node| node.serve().unwrap()).collect();
         std::fs::create_dir(place.path("repos")).unwrap();
-        let cluster = Self { place, nodes, servers };
+        let cluster = Self {
+            place,
+            nodes,
+            servers,
+        };
         cluster.play(STATES);
         cluster
     }
@@ -41,12 +53,22 @@ impl Cluster {
                 let (_, port) = server
                     .url()
                     .rsplit_once(':')
-                    .map(|(host, port)| (host.to_owned(), port.trim_end_matches('/').parse().unwrap()))
+                    .map(|(host, port)| {
+                        (host.to_owned(), port.trim_end_matches('/').parse().unwrap())
+                    })
                     .unwrap();
                 Member::new(states[number], "127.0.0.1", port)
             };
-            let members = self.servers.iter().enumerate().filter(|(number, _)| *number != me).map(other).collect();
-            node.change_quirks(|quirks| (quirks.state, quirks.members) = (Some(states[me].to_owned()), members));
+            let members = self
+                .servers
+                .iter()
+                .enumerate()
+                .filter(|(number, _)| *number != me)
+                .map(other)
+                .collect();
+            node.change_quirks(|quirks| {
+                (quirks.state, quirks.members) = (Some(states[me].to_owned()), members)
+            });
         }
     }
 
@@ -59,34 +81,61 @@ impl Cluster {
     }
 
     fn endpoint(&self, number: usize) -> String {
-        self.servers[number].url().trim_start_matches("http://").trim_end_matches('/').to_owned()
+        self.servers[number]
+            .url()
+            .trim_start_matches("http://")
+            .trim_end_matches('/')
+            .to_owned()
     }
 }
 
 fn hold(status: &Value) -> String {
     let jobs = status["jobs"].as_array().unwrap();
-    jobs.iter().find(|job| job["job"] == "diff").unwrap()["hold"].as_str().unwrap_or_default().to_owned()
+    jobs.iter().find(|job| job["job"] == "diff").unwrap()["hold"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[test]
 fn one_backup_stands_for_all() {
     let cluster = Cluster::new();
-    let agents: Vec<Sidecar> = [0, 1, 2].map(|number| cluster.agent(number, "--cluster one --cluster-grace 1h")).into();
-    let preferred = agents[2].shows("the read-only replica's backup", |status| labels(status).len() == 1);
+    let agents: Vec<Sidecar> = [0, 1, 2]
+        .map(|number| cluster.agent(number, "--cluster one --cluster-grace 1h"))
+        .into();
+    let preferred = agents[2].shows("the read-only replica's backup", |status| {
+        labels(status).len() == 1
+    });
     assert_eq!(preferred["cluster"]["newest"], Value::Null);
     for (number, agent) in agents.iter().enumerate().take(2) {
-        let status = agent.shows("the replica's backup", |status| status["cluster"]["newest"]["label"] == labels(&preferred)[0]);
+        let status = agent.shows("the replica's backup", |status| {
+            status["cluster"]["newest"]["label"] == labels(&preferred)[0]
+        });
         assert_eq!(status["cluster"]["newest"]["member"], cluster.endpoint(2));
         assert_eq!(status["verdict"]["level"], "safe", "{}", status["verdict"]);
         let sentence = status["verdict"]["sentence"].as_str().unwrap();
-        assert!(sentence.contains(&format!("backed up by {}", cluster.endpoint(2))), "{sentence}");
-        let skipped = agent.shows("that it was left out", |status| status["history"][0]["outcome"] == "skipped");
+        assert!(
+            sentence.contains(&format!("backed up by {}", cluster.endpoint(2))),
+            "{sentence}"
+        );
+        let skipped = agent.shows("that it was left out", |status| {
+            status["history"][0]["outcome"] == "skipped"
+        });
         let because = skipped["history"][0]["because"].as_str().unwrap();
-        assert!(because.starts_with(&format!("up to date by {}: ", cluster.endpoint(2))), "{because}");
-        assert!(!cluster.place.path(&format!("repos/node{number}")).exists(), "it has none of its own");
+        assert!(
+            because.starts_with(&format!("up to date by {}: ", cluster.endpoint(2))),
+            "{because}"
+        );
+        assert!(
+            !cluster.place.path(&format!("repos/node{number}")).exists(),
+            "it has none of its own"
+        );
     }
     let restored = cluster.place.path("restored");
-    let line = format!("restore --repo repos/node2 --to {} --ready", restored.display());
+    let line = format!(
+        "restore --repo repos/node2 --to {} --ready",
+        restored.display()
+    );
     cluster.place.kbackup(&line).assert().code(0);
 }
 
@@ -95,8 +144,14 @@ fn who_is_preferred_is_waited_for_and_then_replaced() {
     let cluster = Cluster::new();
     // Beside the replica and the follower there are no agents.
     let leader = cluster.agent(0, "--cluster one --cluster-grace 3s");
-    let status = leader.shows("that it waits", |status| !hold(status).is_empty() || !labels(status).is_empty());
-    assert!(hold(&status).starts_with(&format!("it is left to {} until ", cluster.endpoint(2))), "{}", hold(&status));
+    let status = leader.shows("that it waits", |status| {
+        !hold(status).is_empty() || !labels(status).is_empty()
+    });
+    assert!(
+        hold(&status).starts_with(&format!("it is left to {} until ", cluster.endpoint(2))),
+        "{}",
+        hold(&status)
+    );
     leader.shows("its own backup", |status| labels(status).len() == 1);
 }
 
@@ -104,20 +159,35 @@ fn who_is_preferred_is_waited_for_and_then_replaced() {
 fn after_another_leader_is_elected_another_member_is_preferred() {
     let cluster = Cluster::new();
     cluster.play(["Follower", "Leader", "CatchingUp"]);
-    let agents: Vec<Sidecar> = [1, 0].map(|number| cluster.agent(number, "--cluster one --cluster-grace 1h")).into();
+    let agents: Vec<Sidecar> = [1, 0]
+        .map(|number| cluster.agent(number, "--cluster one --cluster-grace 1h"))
+        .into();
     agents[1].shows("the follower's backup", |status| labels(status).len() == 1);
-    agents[0].shows("that the leader is covered", |status| status["cluster"]["newest"]["member"] == cluster.endpoint(0));
+    agents[0].shows("that the leader is covered", |status| {
+        status["cluster"]["newest"]["member"] == cluster.endpoint(0)
+    });
 }
 
 #[test]
 fn a_member_waits_while_another_is_backed_up() {
     let cluster = Cluster::new();
     let path = cluster.place.path("repos/turn");
-    let turn = OpenOptions::new().create(true).truncate(true).write(true).open(&path).unwrap();
+    let turn = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
     flock(&turn, FlockOperation::LockExclusive).unwrap();
-    std::fs::write(&path, r#"{"member":"elsewhere:2113","since":"2026-01-01T00:00:00Z"}"#).unwrap();
+    std::fs::write(
+        &path,
+        r#"{"member":"elsewhere:2113","since":"2026-01-01T00:00:00Z"}"#,
+    )
+    .unwrap();
     let agent = cluster.agent(2, "--turns one-after-another");
-    agent.shows("that it waits", |status| hold(status) == "it waits for its turn: elsewhere:2113 is being backed up");
+    agent.shows("that it waits", |status| {
+        hold(status) == "it waits for its turn: elsewhere:2113 is being backed up"
+    });
     assert!(labels(&agent.status()).is_empty());
     // As when its process dies.
     drop(turn);
@@ -132,30 +202,61 @@ fn without_locks_backups_go_on() {
     let agent = cluster.agent(2, "--turns one-after-another");
     let status = agent.shows("its backup", |status| labels(status).len() == 1);
     assert_eq!(status["verdict"]["level"], "attention");
-    assert!(agent.log().contains("the turns of the cluster's members cannot be kept"), "{}", agent.log());
+    assert!(
+        agent
+            .log()
+            .contains("the turns of the cluster's members cannot be kept"),
+        "{}",
+        agent.log()
+    );
 }
 
 #[test]
 fn never_two_at_once() {
     let cluster = Cluster::new();
-    let agents: Vec<Sidecar> = [0, 1, 2].map(|number| cluster.agent(number, "--turns one-after-another")).into();
+    let agents: Vec<Sidecar> = [0, 1, 2]
+        .map(|number| cluster.agent(number, "--turns one-after-another"))
+        .into();
     let runs = agents.iter().map(|agent| {
-        let status = agent.shows("its backup", |status| labels(status).len() == 1 && status["running"].is_null());
-        let run = status["history"].as_array().unwrap().iter().find(|run| run["outcome"] == "done").unwrap().clone();
-        let time = |name: &str| run[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let status = agent.shows("its backup", |status| {
+            labels(status).len() == 1 && status["running"].is_null()
+        });
+        let run = status["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|run| run["outcome"] == "done")
+            .unwrap()
+            .clone();
+        let time = |name: &str| {
+            run[name]
+                .as_str()
+                .unwrap()
+                .parse::<jiff::Timestamp>()
+                .unwrap()
+        };
         (time("began"), time("ended"))
     });
     let mut runs: Vec<_> = runs.collect();
-    assert!(runs[2].0 < runs[1].0 && runs[1].0 < runs[0].0, "the replica goes first, the leader last: {runs:?}");
+    assert!(
+        runs[2].0 < runs[1].0 && runs[1].0 < runs[0].0,
+        "the replica goes first, the leader last: {runs:?}"
+    );
     runs.sort();
-    assert!(runs.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{runs:?}");
+    assert!(
+        runs.windows(2).all(|pair| pair[0].1 <= pair[1].0),
+        "{runs:?}"
+    );
 }
 
 #[test]
 fn a_cluster_needs_its_directory() {
     let place = Place::new();
     for (line, why) in [
-        ("agent --check-config --node http://127.0.0.1:1 --repo repos/node1 --cluster one", "need `--cluster-dir`"),
+        (
+            "agent --check-config --node http://127.0.0.1:1 --repo repos/node1 --cluster one",
+            "need `--cluster-dir`",
+        ),
         (
             "agent --check-config --node http://127.0.0.1:1 --repo elsewhere/node1 --turns one-after-another --cluster-dir repos",
             "does not lie in `--cluster-dir`",
@@ -163,7 +264,10 @@ fn a_cluster_needs_its_directory() {
     ] {
         let output = place.kbackup(line).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(2) && stderr.contains(why), "{stderr}");
+        assert!(
+            output.status.code() == Some(2) && stderr.contains(why),
+            "{stderr}"
+        );
     }
     place.kbackup("agent --check-config --node http://127.0.0.1:1 --repo repos/node1 --cluster one --cluster-dir ./repos").assert().code(0);
 }

@@ -1,4 +1,5 @@
-//! Days that are not good, each told in the status, the log and the journal, and each over by itself.
+//! Days that are not good, each told in the status, the log and the journal, and each over by
+//! itself.
 
 #![expect(clippy::print_stdout, reason = "a test says what it leaves out")]
 
@@ -14,17 +15,27 @@ use super::sidecar::{Sidecar, labels};
 use crate::cli::{Place, Stage};
 
 /// What is written becomes a backup soon; nothing else does.
-const EAGER: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1s --verify-schedule off";
+const EAGER: &str =
+    "--repo repo --node URL --node-patience 1s --diff-schedule 1s --verify-schedule off";
 /// What is written becomes a backup soon; a failure is not tried again for a minute.
 const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h --on-change 1s --verify-schedule off";
 
 /// A small node that stands still until it is told to write, and a place to work in.
 fn stage() -> Stage {
     let place = Place::new();
-    Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(3 << 20, 1 << 20) }.make(place.path("node")).unwrap();
+    Synthetic {
+        filter_bytes: 10_000,
+        ..Synthetic::of_size(3 << 20, 1 << 20)
+    }
+    .make(place.path("node"))
+    .unwrap();
     let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
     let server = node.serve().unwrap();
-    Stage { node, server, place }
+    Stage {
+        node,
+        server,
+        place,
+    }
 }
 
 fn start(place: &Place, url: &str, options: &str) -> Sidecar {
@@ -49,34 +60,59 @@ fn is_safe(status: &Value) -> bool {
 
 fn concerns(status: &Value) -> String {
     let concerns = status["verdict"]["concerns"].as_array().unwrap();
-    concerns.iter().map(|concern| concern["what"].as_str().unwrap().to_owned() + "\n").collect()
+    concerns
+        .iter()
+        .map(|concern| concern["what"].as_str().unwrap().to_owned() + "\n")
+        .collect()
 }
 
 fn job<'a>(status: &'a Value, name: &str) -> &'a Value {
-    status["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name).unwrap()
+    status["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|job| job["job"] == name)
+        .unwrap()
 }
 
 /// Runs of a job with this outcome.
 fn runs(status: &Value, name: &str, outcome: &str) -> usize {
     let history = status["history"].as_array().unwrap();
-    history.iter().filter(|record| record["job"] == name && record["outcome"] == outcome).count()
+    history
+        .iter()
+        .filter(|record| record["job"] == name && record["outcome"] == outcome)
+        .count()
 }
 
 /// Everything that was written is in a backup, and there are so many.
 fn has(status: &Value, backups: usize) -> bool {
-    labels(status).len() == backups && status["exposure"]["bytes"] == 0 && status["running"].is_null()
+    labels(status).len() == backups
+        && status["exposure"]["bytes"] == 0
+        && status["running"].is_null()
 }
 
 fn kept(sidecar: &Sidecar, backups: usize) -> Value {
-    sidecar.shows(&format!("{backups} backups, and nothing that is in none"), |status| has(status, backups))
+    sidecar.shows(
+        &format!("{backups} backups, and nothing that is in none"),
+        |status| has(status, backups),
+    )
 }
 
 /// Each backup restores, and what is restored is whole.
 fn assert_restorable(place: &Place) {
     for label in place.listed() {
         let target = place.path("restored");
-        place.kbackup(&format!("restore {label} --repo repo --to {}", target.display())).assert().code(0);
-        place.kbackup(&format!("check {} --deep", target.display())).assert().code(0);
+        place
+            .kbackup(&format!(
+                "restore {label} --repo repo --to {}",
+                target.display()
+            ))
+            .assert()
+            .code(0);
+        place
+            .kbackup(&format!("check {} --deep", target.display()))
+            .assert()
+            .code(0);
         std::fs::remove_dir_all(target).unwrap();
     }
 }
@@ -88,9 +124,15 @@ fn the_first_is_a_full_and_where_nothing_is_written_nothing_is_made() {
     let status = kept(&sidecar, 1);
     assert_eq!(status["repository"]["points"][0]["kind"], "full");
     assert_eq!(status["history"][0]["trigger"], "first");
-    let status = sidecar.shows("nothing to do", |status| runs(status, "diff", "up-to-date") > 1);
+    let status = sidecar.shows("nothing to do", |status| {
+        runs(status, "diff", "up-to-date") > 1
+    });
     assert!(
-        is_safe(&status) && status["verdict"]["sentence"].as_str().unwrap().contains("everything it has written is backed up"),
+        is_safe(&status)
+            && status["verdict"]["sentence"]
+                .as_str()
+                .unwrap()
+                .contains("everything it has written is backed up"),
         "{status:#}"
     );
     append(&stage.place);
@@ -103,29 +145,51 @@ fn the_first_is_a_full_and_where_nothing_is_written_nothing_is_made() {
 
 #[test]
 fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
-    let Stage { node, server, place } = stage();
+    let Stage {
+        node,
+        server,
+        place,
+    } = stage();
     let url = server.url();
     let sidecar = start(&place, &url, PATIENT);
     kept(&sidecar, 1);
-    let listen = Listen { address: server.address(), unix_socket: None };
+    let listen = Listen {
+        address: server.address(),
+        unix_socket: None,
+    };
     drop(server);
     append(&place);
     let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
     assert_eq!(job(&status, "diff")["last"]["kind"], "unreachable");
-    let status = sidecar.shows("the node is missed", |status| concerns(status).contains("the node does not answer"));
+    let status = sidecar.shows("the node is missed", |status| {
+        concerns(status).contains("the node does not answer")
+    });
     assert!(concerns(&status).contains("`diff` failed"), "{status:#}");
     assert_eq!(level(&status), "attention");
-    let (now, due) = (status["at"].as_str().unwrap().to_owned(), job(&status, "diff")["due"].as_str().unwrap().to_owned());
-    assert!(seconds_between(&now, &due) > 30, "it is not tried again and again: {now} {due}");
+    let (now, due) = (
+        status["at"].as_str().unwrap().to_owned(),
+        job(&status, "diff")["due"].as_str().unwrap().to_owned(),
+    );
+    assert!(
+        seconds_between(&now, &due) > 30,
+        "it is not tried again and again: {now} {due}"
+    );
     let _server = node.serve_on(&listen).unwrap();
     let status = sidecar.shows("a backup", |status| has(status, 2) && is_safe(status));
-    assert_eq!((runs(&status, "diff", "failed"), runs(&status, "diff", "done")), (1, 2));
+    assert_eq!(
+        (
+            runs(&status, "diff", "failed"),
+            runs(&status, "diff", "done")
+        ),
+        (1, 2)
+    );
     sidecar.ends_well();
     assert_restorable(&place);
 }
 
 fn seconds_between(from: &str, to: &str) -> i64 {
-    let (from, to): (kbackup::clock::Timestamp, kbackup::clock::Timestamp) = (from.parse().unwrap(), to.parse().unwrap());
+    let (from, to): (kbackup::clock::Timestamp, kbackup::clock::Timestamp) =
+        (from.parse().unwrap(), to.parse().unwrap());
     to.duration_since(from).as_secs()
 }
 
@@ -136,7 +200,8 @@ fn a_node_that_is_down_and_has_written_nothing_costs_no_failures() {
     kept(&sidecar, 1);
     drop(server);
     let status = sidecar.shows("the node is missed", |status| {
-        concerns(status).contains("the node does not answer") && runs(status, "diff", "up-to-date") > 0
+        concerns(status).contains("the node does not answer")
+            && runs(status, "diff", "up-to-date") > 0
     });
     assert_eq!(runs(&status, "diff", "failed"), 0);
     sidecar.ends_well();
@@ -158,11 +223,20 @@ impl<'a> Disk<'a> {
     }
 
     pub(super) fn mount(&self, options: &str) -> bool {
-        rustix::process::geteuid().is_root() && succeeds(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.0))
+        rustix::process::geteuid().is_root()
+            && succeeds(
+                Command::new("mount")
+                    .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+                    .arg(self.0),
+            )
     }
 
     pub(super) fn try_remount(&self, how: &str) -> bool {
-        succeeds(Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.0))
+        succeeds(
+            Command::new("mount")
+                .args(["-o", &format!("remount,{how}")])
+                .arg(self.0),
+        )
     }
 
     pub(super) fn remount(&self, how: &str) {
@@ -182,34 +256,58 @@ impl Drop for Disk<'_> {
 }
 
 fn succeeds(command: &mut Command) -> bool {
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 #[test]
 fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     let stage = stage();
     let mount = stage.place.path("disk");
-    let Some(disk) = Disk::new(&mount, 8) else { return };
+    let Some(disk) = Disk::new(&mount, 8) else {
+        return;
+    };
     // The agent only saw it: it has made nothing there itself.
     let repository = EAGER.replace("--repo repo", "--repo disk/repo");
-    stage.place.kbackup(&stage.line("full --repo disk/repo --node URL")).assert().code(0);
+    stage
+        .place
+        .kbackup(&stage.line("full --repo disk/repo --node URL"))
+        .assert()
+        .code(0);
     let sidecar = begin(&stage, &repository);
     kept(&sidecar, 1);
-    // Another file system above it: the same as if it had never been mounted, and its backups stay for later.
+    // Another file system above it: the same as if it had never been mounted, and its backups stay
+    // for later.
     assert!(disk.mount("size=8m"));
     append(&stage.place);
-    let status = sidecar.shows("the failure", |status| runs(status, "diff", "failed") > 0 && level(status) == "danger");
+    let status = sidecar.shows("the failure", |status| {
+        runs(status, "diff", "failed") > 0 && level(status) == "danger"
+    });
     assert_eq!(job(&status, "diff")["last"]["kind"], "not-found");
-    assert!(concerns(&status).contains("its repository cannot be read"), "{status:#}");
+    assert!(
+        concerns(&status).contains("its repository cannot be read"),
+        "{status:#}"
+    );
     assert!(!mount.join("repo").exists());
     sidecar.ends_well();
     // Also not after a start that finds nothing there.
     let sidecar = begin(&stage, &repository);
-    sidecar.shows("the failure", |status| runs(status, "diff", "failed") > 1 && level(status) == "danger");
+    sidecar.shows("the failure", |status| {
+        runs(status, "diff", "failed") > 1 && level(status) == "danger"
+    });
     assert!(!mount.join("repo").exists());
     // And never another one that lies there.
-    stage.place.kbackup(&stage.line("full --repo disk/repo --node URL")).assert().code(0);
-    let status = sidecar.shows("another repository", |status| concerns(status).contains("this is another repository than before"));
+    stage
+        .place
+        .kbackup(&stage.line("full --repo disk/repo --node URL"))
+        .assert()
+        .code(0);
+    let status = sidecar.shows("another repository", |status| {
+        concerns(status).contains("this is another repository than before")
+    });
     assert_eq!(level(&status), "danger");
     disk.unmount();
     let status = sidecar.shows("the backup that was missing", |status| has(status, 2));
@@ -221,31 +319,45 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
 fn a_disk_that_is_full_or_read_only_loses_nothing() {
     let stage = stage();
     let mount = stage.place.path("disk");
-    let Some(disk) = Disk::new(&mount, 8) else { return };
+    let Some(disk) = Disk::new(&mount, 8) else {
+        return;
+    };
     let sidecar = begin(&stage, &EAGER.replace("--repo repo", "--repo disk/repo"));
     kept(&sidecar, 1);
     let filler = mount.join("filler");
-    let full = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&filler).unwrap());
+    let full = std::io::copy(
+        &mut std::io::repeat(1),
+        &mut std::fs::File::create(&filler).unwrap(),
+    );
     assert!(full.is_err());
     append(&stage.place);
     let status = sidecar.shows("a failure", |status| {
-        concerns(status).contains("the repository has 0 bytes of free space") && concerns(status).contains("the repository has 0 B left")
+        concerns(status).contains("the repository has 0 bytes of free space")
+            && concerns(status).contains("the repository has 0 B left")
     });
-    assert!(job(&status, "diff")["failures"].as_u64().unwrap() > 0 && level(&status) == "attention", "{status:#}");
+    assert!(
+        job(&status, "diff")["failures"].as_u64().unwrap() > 0 && level(&status) == "attention",
+        "{status:#}"
+    );
     assert_eq!(labels(&status).len(), 1);
     std::fs::remove_file(filler).unwrap();
     kept(&sidecar, 2);
     disk.remount("ro");
     append(&stage.place);
     let status = sidecar.shows("a failure", |status| {
-        job(status, "diff")["last"]["outcome"] == "failed" && concerns(status).contains("Read-only file system")
+        job(status, "diff")["last"]["outcome"] == "failed"
+            && concerns(status).contains("Read-only file system")
     });
     assert_eq!(labels(&status).len(), 2);
     disk.remount("rw");
     let status = kept(&sidecar, 3);
     assert!(!concerns(&status).contains("failed"), "{status:#}");
     sidecar.ends_well();
-    stage.place.kbackup("verify --all --repo disk/repo").assert().code(0);
+    stage
+        .place
+        .kbackup("verify --all --repo disk/repo")
+        .assert()
+        .code(0);
 }
 
 #[test]
@@ -266,7 +378,11 @@ fn a_clock_that_jumps_costs_one_run_and_no_more() {
     // One run each, and none of them twice.
     let status = sidecar.status();
     assert_eq!(
-        (runs(&status, "diff", "done"), runs(&status, "diff", "up-to-date"), runs(&status, "diff", "failed")),
+        (
+            runs(&status, "diff", "done"),
+            runs(&status, "diff", "up-to-date"),
+            runs(&status, "diff", "failed")
+        ),
         (5, 0, 0),
         "{status:#}"
     );
@@ -279,15 +395,25 @@ fn a_password_that_changes_is_read_again() {
     let stage = stage();
     let wanted = |password: &str| {
         let credentials = kbackup_testnode::Credentials::operator("ops", password);
-        stage.node.change_quirks(|quirks| quirks.credentials = Some(credentials));
+        stage
+            .node
+            .change_quirks(|quirks| quirks.credentials = Some(credentials));
     };
     wanted("correct-horse");
     let password = stage.place.write("password", "correct-horse\n");
-    let sidecar = begin(&stage, &format!("{PATIENT} --user ops --password-file {}", password.display()));
+    let sidecar = begin(
+        &stage,
+        &format!(
+            "{PATIENT} --user ops --password-file {}",
+            password.display()
+        ),
+    );
     kept(&sidecar, 1);
     wanted("battery-staple");
     append(&stage.place);
-    let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") > 0 && concerns(status).contains("does not answer"));
+    let status = sidecar.shows("a failure", |status| {
+        runs(status, "diff", "failed") > 0 && concerns(status).contains("does not answer")
+    });
     assert_eq!(job(&status, "diff")["last"]["kind"], "denied");
     assert!(!status.to_string().contains("horse") && !sidecar.log().contains("horse"));
     std::fs::write(&password, "battery-staple\n").unwrap();
@@ -304,14 +430,19 @@ fn two_agents_on_one_repository_take_turns() {
     for _ in 0..4 {
         append(&stage.place);
         for sidecar in [&first, &second] {
-            let status = sidecar.shows("nothing in no backup", |status| status["exposure"]["bytes"] == 0);
+            let status = sidecar.shows("nothing in no backup", |status| {
+                status["exposure"]["bytes"] == 0
+            });
             assert!(!concerns(&status).contains("failed"), "{status:#}");
         }
     }
     for sidecar in [first, second] {
         let status = sidecar.shows("rest", |status| status["running"].is_null());
-        let others =
-            status["history"].as_array().unwrap().iter().filter(|record| record["outcome"] == "failed" && record["kind"] != "locked");
+        let others = status["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|record| record["outcome"] == "failed" && record["kind"] != "locked");
         assert_eq!(others.count(), 0, "{status:#}");
         sidecar.ends_well();
     }
@@ -323,15 +454,23 @@ fn two_agents_on_one_repository_take_turns() {
 #[test]
 fn it_can_be_told_to_end_at_any_moment() {
     let stage = Stage::scavenging();
-    let configuration = stage.place.write("kbackup.toml", "[diff]\nlimit-rate = \"8MiB\"\n");
-    let options = format!("{EAGER} --max-age 1s --scavenge-rest 0s --config {}", configuration.display());
+    let configuration = stage
+        .place
+        .write("kbackup.toml", "[diff]\nlimit-rate = \"8MiB\"\n");
+    let options = format!(
+        "{EAGER} --max-age 1s --scavenge-rest 0s --config {}",
+        configuration.display()
+    );
     for moment in [0, 130, 410, 690, 1100] {
         let sidecar = begin(&stage, &options);
         std::thread::sleep(Duration::from_millis(moment));
         let log = sidecar.ends_well();
         assert!(log.contains("told to end"), "{log}");
         assert_eq!(stage.place.debts(), 0, "after {moment} ms: {log}");
-        assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(), "after {moment} ms: {log}");
+        assert!(
+            !stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(),
+            "after {moment} ms: {log}"
+        );
     }
     let sidecar = begin(&stage, &options);
     kept(&sidecar, 1);
@@ -342,21 +481,45 @@ fn it_can_be_told_to_end_at_any_moment() {
 #[test]
 fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
     let stage = Stage::scavenging();
-    stage.place.kbackup(&stage.line("full --repo repo --node URL")).assert().code(0);
+    stage
+        .place
+        .kbackup(&stage.line("full --repo repo --node URL"))
+        .assert()
+        .code(0);
     for node_is_up in [true, false] {
-        let fault = format!("create:{}/incoming:9:abort", stage.place.path("repo").display());
-        stage.place.kbackup(&stage.line("full --repo repo --node URL")).env("KBACKUP_FAULT", fault).assert().failure();
+        let fault = format!(
+            "create:{}/incoming:9:abort",
+            stage.place.path("repo").display()
+        );
+        stage
+            .place
+            .kbackup(&stage.line("full --repo repo --node URL"))
+            .env("KBACKUP_FAULT", fault)
+            .assert()
+            .failure();
         assert!(stage.node.owes_scavenge() && stage.place.debts() == 1);
-        stage.node.change_quirks(|quirks| quirks.status = (!node_is_up).then_some(500));
-        let sidecar = begin(&stage, "--repo repo --node URL --node-patience 1s --diff-schedule @monthly --verify-schedule off");
+        stage
+            .node
+            .change_quirks(|quirks| quirks.status = (!node_is_up).then_some(500));
+        let sidecar = begin(
+            &stage,
+            "--repo repo --node URL --node-patience 1s --diff-schedule @monthly --verify-schedule off",
+        );
         if !node_is_up {
-            let status = sidecar.shows("that something is owed", |status| concerns(status).contains("it is not given back yet"));
+            let status = sidecar.shows("that something is owed", |status| {
+                concerns(status).contains("it is not given back yet")
+            });
             assert!(concerns(&status).contains("scavenge"), "{status:#}");
             stage.node.change_quirks(|quirks| quirks.status = None);
         }
-        let status = sidecar.shows("that nothing is owed", |status| stage.place.debts() == 0 && status["agent"]["owed"].is_null());
+        let status = sidecar.shows("that nothing is owed", |status| {
+            stage.place.debts() == 0 && status["agent"]["owed"].is_null()
+        });
         assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some());
-        assert!(status["history"].as_array().unwrap().is_empty(), "{status:#}");
+        assert!(
+            status["history"].as_array().unwrap().is_empty(),
+            "{status:#}"
+        );
         assert!(sidecar.ends_well().contains("scavenge given back"));
     }
 }
@@ -365,41 +528,78 @@ fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
 fn a_configuration_that_makes_no_sense_changes_nothing() {
     let stage = stage();
     let configuration = stage.place.write("kbackup.toml", "repo = \"repo\"\n");
-    let sidecar = begin(&stage, &format!("{EAGER} --config {}", configuration.display()));
+    let sidecar = begin(
+        &stage,
+        &format!("{EAGER} --config {}", configuration.display()),
+    );
     kept(&sidecar, 1);
     std::fs::write(&configuration, "repo = [1\n").unwrap();
     sidecar.signal(Signal::HUP);
-    let status = sidecar.shows("a refusal", |status| !status["agent"]["configuration"].is_null());
-    assert!(level(&status) == "attention" && concerns(&status).contains("its configuration was changed and cannot be used"), "{status:#}");
+    let status = sidecar.shows("a refusal", |status| {
+        !status["agent"]["configuration"].is_null()
+    });
+    assert!(
+        level(&status) == "attention"
+            && concerns(&status).contains("its configuration was changed and cannot be used"),
+        "{status:#}"
+    );
     append(&stage.place);
     kept(&sidecar, 2);
     std::fs::write(&configuration, "repo = \"repo\"\n").unwrap();
     sidecar.signal(Signal::HUP);
-    sidecar.shows("no refusal", |status| is_safe(status) && status["agent"]["configuration"].is_null());
+    sidecar.shows("no refusal", |status| {
+        is_safe(status) && status["agent"]["configuration"].is_null()
+    });
     sidecar.ends_well();
 }
 
 #[test]
 fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
     let stage = stage();
-    let options = EAGER.replace("--diff-schedule 1s", "--diff-schedule 1s --max-age 8s --scavenge-rest 1h");
+    let options = EAGER.replace(
+        "--diff-schedule 1s",
+        "--diff-schedule 1s --max-age 8s --scavenge-rest 1h",
+    );
     let sidecar = begin(&stage, &options);
     kept(&sidecar, 1);
-    stage.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
     let scavenge = stage.node.start_scavenge(None).unwrap();
     append(&stage.place);
-    let status = sidecar
-        .shows("why it waits", |status| job(status, "diff")["hold"].as_str().is_some_and(|hold| hold.contains("nothing is older than")));
-    assert!(job(&status, "diff")["hold"].as_str().unwrap().contains(&scavenge.to_string()), "{status:#}");
+    let status = sidecar.shows("why it waits", |status| {
+        job(status, "diff")["hold"]
+            .as_str()
+            .is_some_and(|hold| hold.contains("nothing is older than"))
+    });
+    assert!(
+        job(&status, "diff")["hold"]
+            .as_str()
+            .unwrap()
+            .contains(&scavenge.to_string()),
+        "{status:#}"
+    );
     let status = kept(&sidecar, 2);
-    let stops = |stage: &Stage| stage.node.requests().iter().filter(|request| request.method == "DELETE").count();
+    let stops = |stage: &Stage| {
+        stage
+            .node
+            .requests()
+            .iter()
+            .filter(|request| request.method == "DELETE")
+            .count()
+    };
     assert_eq!(stops(&stage), 1);
-    assert_eq!(status["history"].as_array().unwrap().last().unwrap()["pauses"][0]["what"], "scavenge");
+    assert_eq!(
+        status["history"].as_array().unwrap().last().unwrap()["pauses"][0]["what"],
+        "scavenge"
+    );
     assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some());
     append(&stage.place);
     let status = sidecar.shows("why it waits", |status| {
         level(status) == "danger"
-            && job(status, "diff")["hold"].as_str().is_some_and(|hold| hold.contains("one was stopped within the last 1h"))
+            && job(status, "diff")["hold"]
+                .as_str()
+                .is_some_and(|hold| hold.contains("one was stopped within the last 1h"))
     });
     assert_eq!(stops(&stage), 1, "{status:#}");
     sidecar.ends_well();
@@ -408,14 +608,31 @@ fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
 #[test]
 fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
     let stage = Stage::scavenging();
-    let configuration = stage.place.write("kbackup.toml", "[diff]\nlimit-rate = \"1MiB\"\nmax-pause = \"2s\"\n");
-    let sidecar = begin(&stage, &format!("{PATIENT} --scavenge-rest 0s --config {}", configuration.display()));
+    let configuration = stage.place.write(
+        "kbackup.toml",
+        "[diff]\nlimit-rate = \"1MiB\"\nmax-pause = \"2s\"\n",
+    );
+    let sidecar = begin(
+        &stage,
+        &format!(
+            "{PATIENT} --scavenge-rest 0s --config {}",
+            configuration.display()
+        ),
+    );
     let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
     assert_eq!(job(&status, "diff")["last"]["kind"], "paused-too-long");
     assert!(!stage.node.owes_scavenge() && stage.place.debts() == 0);
-    let stops = stage.node.requests().iter().filter(|request| request.method == "DELETE").count();
+    let stops = stage
+        .node
+        .requests()
+        .iter()
+        .filter(|request| request.method == "DELETE")
+        .count();
     let due = job(&status, "diff")["due"].as_str().unwrap();
-    assert!(seconds_between(job(&status, "diff")["last"]["ended"].as_str().unwrap(), due) >= 60, "{status:#}");
+    assert!(
+        seconds_between(job(&status, "diff")["last"]["ended"].as_str().unwrap(), due) >= 60,
+        "{status:#}"
+    );
     assert_eq!(stops, 1);
     sidecar.ends_well();
 }
@@ -427,16 +644,30 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
     command.env("KBACKUP_FAULT", "write:agent-:1:28");
     let sidecar = Sidecar::start(command);
     let status = kept(&sidecar, 1);
-    assert!(concerns(&status).contains("the agent's journal cannot be written"), "{status:#}");
+    assert!(
+        concerns(&status).contains("the agent's journal cannot be written"),
+        "{status:#}"
+    );
     append(&stage.place);
     kept(&sidecar, 2);
     let log = sidecar.ends_well();
-    assert_eq!(log.matches("the journal cannot be written").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("the journal cannot be written").count(),
+        1,
+        "{log}"
+    );
     let journal = || {
         let entries = std::fs::read_dir(stage.place.path("state")).unwrap();
-        entries.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        entries.map(|entry| entry.unwrap().path()).find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "jsonl")
+        })
     };
-    for (round, content) in [(3, None), (4, Some(&b"{\"job\":\"di"[..])), (5, Some(b"\0\xff\n\n[]\n{}\n"))] {
+    for (round, content) in [
+        (3, None),
+        (4, Some(&b"{\"job\":\"di"[..])),
+        (5, Some(b"\0\xff\n\n[]\n{}\n")),
+    ] {
         match (content, journal()) {
             (None, Some(path)) => std::fs::remove_file(path).unwrap(),
             (Some(content), Some(path)) => std::fs::write(path, content).unwrap(),
@@ -456,8 +687,14 @@ fn nobody_listens_to_what_it_says() {
     let stage = stage();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = stage.place.process(&stage.line(&format!("agent {EAGER} --listen off --log debug")));
-    let mut child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+    let mut command = stage
+        .place
+        .process(&stage.line(&format!("agent {EAGER} --listen off --log debug")));
+    let mut child = command
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
     drop(command);
     let end = std::time::Instant::now() + Duration::from_secs(30);
     for backups in 1..4 {
@@ -483,7 +720,9 @@ fn a_stall_is_over_when_it_is_over() {
     sidecar.signal(Signal::CONT);
     let status = kept(&sidecar, 2);
     assert!(is_safe(&status), "{status:#}");
-    stage.node.change_quirks(|quirks| quirks.delay = Duration::from_millis(300));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.delay = Duration::from_millis(300));
     append(&stage.place);
     kept(&sidecar, 3);
     sidecar.ends_well();

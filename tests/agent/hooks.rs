@@ -14,8 +14,10 @@ use crate::cli::{Stage, json};
 
 /// A hook that keeps each message in a file of its own name.
 fn keeper(stage: &Stage, name: &str) -> String {
-    let script =
-        stage.place.write(&format!("{name}.sh"), "#!/bin/sh\ncat >> \"$1\"; echo >> \"$1\"; env >> \"$1.env\"; echo \"said by $1\"\n");
+    let script = stage.place.write(
+        &format!("{name}.sh"),
+        "#!/bin/sh\ncat >> \"$1\"; echo >> \"$1\"; env >> \"$1.env\"; echo \"said by $1\"\n",
+    );
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     format!("{} {name}", script.display())
 }
@@ -23,20 +25,35 @@ fn keeper(stage: &Stage, name: &str) -> String {
 fn kept(stage: &Stage, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(stage.place.path(name)).unwrap_or_default();
     // The last line may be half written.
-    text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
+    text.lines()
+        .map_while(|line| serde_json::from_str(line).ok())
+        .collect()
 }
 
 fn begin(stage: &Stage, options: &str, hooks: &[(&str, &str)]) -> Sidecar {
-    let mut command = stage.place.process(&stage.line(&format!("agent --repo repo --node URL {options}")));
-    command.args(hooks.iter().flat_map(|(option, hook)| [format!("--{option}"), (*hook).to_owned()]));
-    command.env("PATH", "/usr/bin:/bin").env("KBACKUP_TOKEN", "hunter2");
+    let mut command = stage
+        .place
+        .process(&stage.line(&format!("agent --repo repo --node URL {options}")));
+    command.args(
+        hooks
+            .iter()
+            .flat_map(|(option, hook)| [format!("--{option}"), (*hook).to_owned()]),
+    );
+    command
+        .env("PATH", "/usr/bin:/bin")
+        .env("KBACKUP_TOKEN", "hunter2");
     Sidecar::start(command)
 }
 
 /// The repository is away, or back, and the agent is made to look.
 fn hide(agent: &Sidecar, stage: &Stage, is_away: bool) {
-    let (here, there): (PathBuf, PathBuf) = (stage.place.path("repo"), stage.place.path("elsewhere"));
-    let (from, to) = if is_away { (here, there) } else { (there, here) };
+    let (here, there): (PathBuf, PathBuf) =
+        (stage.place.path("repo"), stage.place.path("elsewhere"));
+    let (from, to) = if is_away {
+        (here, there)
+    } else {
+        (there, here)
+    };
     std::fs::rename(from, to).unwrap();
     agent.signal(Signal::HUP);
 }
@@ -44,59 +61,128 @@ fn hide(agent: &Sidecar, stage: &Stage, is_away: bool) {
 #[test]
 fn each_is_told_what_it_wants_to_know() {
     let stage = Stage::still();
-    let hooks = [("on-success", keeper(&stage, "good")), ("on-failure", keeper(&stage, "bad")), ("on-too-old", keeper(&stage, "old"))];
-    let hooks = hooks.each_ref().map(|(option, hook)| (*option, hook.as_str()));
-    let agent = begin(&stage, "--diff-schedule 1s --max-age 6s --verify-schedule off", &hooks);
+    let hooks = [
+        ("on-success", keeper(&stage, "good")),
+        ("on-failure", keeper(&stage, "bad")),
+        ("on-too-old", keeper(&stage, "old")),
+    ];
+    let hooks = hooks
+        .each_ref()
+        .map(|(option, hook)| (*option, hook.as_str()));
+    let agent = begin(
+        &stage,
+        "--diff-schedule 1s --max-age 6s --verify-schedule off",
+        &hooks,
+    );
     agent.soon("a success", |_| kept(&stage, "good").pop());
     hide(&agent, &stage, true);
     agent.soon("a failure", |_| kept(&stage, "bad").pop());
     agent.soon("it is too old", |_| kept(&stage, "old").pop());
     hide(&agent, &stage, false);
-    agent.soon("it is well again", |_| kept(&stage, "old").into_iter().find(|message| message["event"] == "recovered"));
-    agent.soon("no failure any more", |_| kept(&stage, "bad").into_iter().find(|message| message["event"] == "recovered"));
-    let old: Vec<Value> = kept(&stage, "old").iter().map(|message| message["event"].clone()).collect();
+    agent.soon("it is well again", |_| {
+        kept(&stage, "old")
+            .into_iter()
+            .find(|message| message["event"] == "recovered")
+    });
+    agent.soon("no failure any more", |_| {
+        kept(&stage, "bad")
+            .into_iter()
+            .find(|message| message["event"] == "recovered")
+    });
+    let old: Vec<Value> = kept(&stage, "old")
+        .iter()
+        .map(|message| message["event"].clone())
+        .collect();
     assert_eq!(old, ["too-old", "recovered"], "each once");
     let bad = kept(&stage, "bad");
     assert_eq!(bad[0]["event"], "failure");
     assert_eq!(bad[0]["run"]["failures_before"], 0);
-    let again = bad.iter().find(|message| message["event"] == "recovered").unwrap();
+    let again = bad
+        .iter()
+        .find(|message| message["event"] == "recovered")
+        .unwrap();
     assert_eq!(again["after"], "failure");
-    assert!(again["run"]["failures_before"].as_u64().unwrap() >= 1, "{again}");
+    assert!(
+        again["run"]["failures_before"].as_u64().unwrap() >= 1,
+        "{again}"
+    );
     let mut all = kept(&stage, "good");
     let first = all[0].clone();
-    assert_eq!(first["verdict"]["level"], "safe", "it knows of the backup that was made: {first}");
+    assert_eq!(
+        first["verdict"]["level"], "safe",
+        "it knows of the backup that was made: {first}"
+    );
     all.extend(bad.into_iter().chain(kept(&stage, "old")));
     json::are_as_promised(&all, "kbackup.hook/1");
-    agent.soon("what it said", |agent| agent.log().contains("said by good").then_some(()));
-    assert!(!std::fs::read_to_string(stage.place.path("good.env")).unwrap().contains("hunter2"), "a secret is handed on");
+    agent.soon("what it said", |agent| {
+        agent.log().contains("said by good").then_some(())
+    });
+    assert!(
+        !std::fs::read_to_string(stage.place.path("good.env"))
+            .unwrap()
+            .contains("hunter2"),
+        "a secret is handed on"
+    );
 }
 
 #[test]
 fn one_that_hangs_is_killed_with_all_that_it_started() {
     let stage = Stage::still();
     let script = "sh -c 'sleep 600 & echo $! > child; wait'";
-    let agent = begin(&stage, "--diff-schedule 1s --on-success true --hook-timeout 1s", &[("on-success", script)]);
-    let child = || std::fs::read_to_string(stage.place.path("child")).ok()?.trim().parse::<u32>().ok();
+    let agent = begin(
+        &stage,
+        "--diff-schedule 1s --on-success true --hook-timeout 1s",
+        &[("on-success", script)],
+    );
+    let child = || {
+        std::fs::read_to_string(stage.place.path("child"))
+            .ok()?
+            .trim()
+            .parse::<u32>()
+            .ok()
+    };
     // Whoever inherits it may not wait for it.
-    let is_gone = |process| std::fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |text| text.contains(") Z "));
+    let is_gone = |process| {
+        std::fs::read_to_string(format!("/proc/{process}/stat"))
+            .map_or(true, |text| text.contains(") Z "))
+    };
     let started = agent.soon("it hangs", |_| child());
     // Nothing waits for it.
-    let status = agent.shows("it is known", |status| status["agent"]["hooks"].as_array().is_some_and(|hooks| !hooks.is_empty()));
-    assert!(status["agent"]["hooks"][0].as_str().unwrap().contains("killed after 1 s"), "{status}");
-    assert!(status["verdict"]["concerns"].as_array().unwrap().iter().any(|concern| concern["level"] == "attention"));
+    let status = agent.shows("it is known", |status| {
+        status["agent"]["hooks"]
+            .as_array()
+            .is_some_and(|hooks| !hooks.is_empty())
+    });
+    assert!(
+        status["agent"]["hooks"][0]
+            .as_str()
+            .unwrap()
+            .contains("killed after 1 s"),
+        "{status}"
+    );
+    assert!(
+        status["verdict"]["concerns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|concern| concern["level"] == "attention")
+    );
     agent.soon("it is gone", |_| is_gone(started).then_some(()));
     agent.ran("diff", "up-to-date");
     assert!(agent.end().success());
 }
 
-/// A place on the web that answers as it is told, one status after another, the last for ever; and what it was told.
+/// A place on the web that answers as it is told, one status after another, the last for ever; and
+/// what it was told.
 fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hunter2", listener.local_addr().unwrap());
     let told = Arc::<Mutex<Vec<Value>>>::default();
     let keep = Arc::clone(&told);
     std::thread::spawn(move || {
-        let codes = answers.iter().chain(std::iter::repeat(answers.last().unwrap()));
+        let codes = answers
+            .iter()
+            .chain(std::iter::repeat(answers.last().unwrap()));
         for (stream, code) in listener.incoming().zip(codes) {
             let mut stream = stream.unwrap();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -113,8 +199,14 @@ fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            keep.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
-            write!(stream, "HTTP/1.1 {code} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            keep.lock()
+                .unwrap()
+                .push(serde_json::from_slice(&body).unwrap());
+            write!(
+                stream,
+                "HTTP/1.1 {code} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
         }
     });
     (url, told)
@@ -124,11 +216,27 @@ fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
 fn a_place_that_cannot_listen_now_is_told_again() {
     let stage = Stage::still();
     let (url, told) = web(&[503, 429, 200]);
-    let agent = begin(&stage, "--diff-schedule 1h --verify-schedule off --log debug", &[("on-success", &url)]);
-    agent.soon("the third time", |_| (told.lock().unwrap().len() == 3).then_some(()));
-    let ids: Vec<Value> = told.lock().unwrap().iter().map(|message| message["id"].clone()).collect();
-    assert!(ids[0].is_string() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    agent.soon("it was told", |agent| agent.log().contains("was told").then_some(()));
+    let agent = begin(
+        &stage,
+        "--diff-schedule 1h --verify-schedule off --log debug",
+        &[("on-success", &url)],
+    );
+    agent.soon("the third time", |_| {
+        (told.lock().unwrap().len() == 3).then_some(())
+    });
+    let ids: Vec<Value> = told
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|message| message["id"].clone())
+        .collect();
+    assert!(
+        ids[0].is_string() && ids.iter().all(|id| *id == ids[0]),
+        "{ids:?}"
+    );
+    agent.soon("it was told", |agent| {
+        agent.log().contains("was told").then_some(())
+    });
     assert!(!agent.log().contains("hunter2"), "{}", agent.log());
 }
 
@@ -136,9 +244,23 @@ fn a_place_that_cannot_listen_now_is_told_again() {
 fn a_place_that_refuses_is_told_once_and_shown() {
     let stage = Stage::still();
     let (url, told) = web(&[404]);
-    let agent = begin(&stage, "--diff-schedule 1h --verify-schedule off", &[("on-success", &url)]);
-    let status = agent.shows("it refused", |status| status["agent"]["hooks"].as_array().is_some_and(|hooks| !hooks.is_empty()));
-    assert!(status["agent"]["hooks"][0].as_str().unwrap().ends_with("it answered 404 Not Found"), "{status}");
+    let agent = begin(
+        &stage,
+        "--diff-schedule 1h --verify-schedule off",
+        &[("on-success", &url)],
+    );
+    let status = agent.shows("it refused", |status| {
+        status["agent"]["hooks"]
+            .as_array()
+            .is_some_and(|hooks| !hooks.is_empty())
+    });
+    assert!(
+        status["agent"]["hooks"][0]
+            .as_str()
+            .unwrap()
+            .ends_with("it answered 404 Not Found"),
+        "{status}"
+    );
     assert!(!status.to_string().contains("hunter2"), "{status}");
     assert_eq!(status["jobs"][1]["failures"], 0);
     assert_eq!(told.lock().unwrap().len(), 1);

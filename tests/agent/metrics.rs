@@ -1,4 +1,5 @@
-//! `/metrics`, and everything that is written of them: the table in `docs/agent.md`, the alert rules, the dashboard.
+//! `/metrics`, and everything that is written of them: the table in `docs/agent.md`, the alert
+//! rules, the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,20 +7,30 @@ use std::path::{Path, PathBuf};
 use super::sidecar::Sidecar;
 use crate::cli::Stage;
 
-const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+const OPEN_METRICS: &str =
+    "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
 fn begin(stage: &Stage, options: &str) -> Sidecar {
-    Sidecar::start(stage.place.process(&stage.line(&format!("agent --repo repo --node URL {options}"))))
+    Sidecar::start(
+        stage
+            .place
+            .process(&stage.line(&format!("agent --repo repo --node URL {options}"))),
+    )
 }
 
 /// An agent that has taken a backup, verified it and removed old ones.
 fn experienced(stage: &Stage) -> Sidecar {
-    stage.place.write("kbackup.toml", "[expire]\nkeep-last = 3\n");
-    let agent = begin(stage, "--config kbackup.toml --diff-schedule 1h --verify-schedule 1s --expire-schedule 1s");
+    stage
+        .place
+        .write("kbackup.toml", "[expire]\nkeep-last = 3\n");
+    let agent = begin(
+        stage,
+        "--config kbackup.toml --diff-schedule 1h --verify-schedule 1s --expire-schedule 1s",
+    );
     for job in ["diff", "verify", "expire"] {
         agent.ran(job, "done");
     }
@@ -33,7 +44,10 @@ fn exposed(text: &str) -> BTreeMap<String, BTreeSet<String>> {
         let (series, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let keys = labels.trim_end_matches('}').split(',').filter_map(|pair| Some(pair.split_once('=')?.0.to_owned()));
+        let keys = labels
+            .trim_end_matches('}')
+            .split(',')
+            .filter_map(|pair| Some(pair.split_once('=')?.0.to_owned()));
         found.entry(name.to_owned()).or_default().extend(keys);
     }
     found
@@ -43,11 +57,15 @@ fn exposed(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn named(text: &str) -> BTreeSet<String> {
     let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
     let words = text.split(|letter| !is_part(letter));
-    words.filter(|word| word.starts_with("kbackup_")).map(str::to_owned).collect()
+    words
+        .filter(|word| word.starts_with("kbackup_"))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn value(text: &str, series: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[test]
@@ -55,28 +73,53 @@ fn what_is_written_of_them_is_what_is_exposed() {
     let stage = Stage::still();
     let agent = experienced(&stage);
     let (head, text) = agent.get("/metrics", OPEN_METRICS);
-    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{head}"
+    );
     assert!(text.ends_with("# EOF\n"));
     let (head, plain) = agent.get("/metrics", "*/*");
-    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(
+        head.contains("content-type: text/plain; version=0.0.4"),
+        "{head}"
+    );
     let exposed = exposed(&plain);
     assert_eq!(exposed, self::exposed(&text), "the formats differ");
 
     let page = std::fs::read_to_string(root().join("docs/agent.md")).unwrap();
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `kbackup_"));
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `kbackup_"));
     let documented: BTreeMap<String, BTreeSet<String>> = rows
         .map(|row| {
             let (name, rest) = row.split_once("` | ").unwrap();
             let labels = rest.split_once('|').unwrap().0;
-            (format!("kbackup_{name}"), labels.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+            (
+                format!("kbackup_{name}"),
+                labels
+                    .split('`')
+                    .skip(1)
+                    .step_by(2)
+                    .map(str::to_owned)
+                    .collect(),
+            )
         })
         .collect();
     assert_eq!(documented, exposed);
 
-    for file in ["packaging/prometheus/kbackup.rules.yml", "packaging/grafana/kbackup.json"] {
+    for file in [
+        "packaging/prometheus/kbackup.rules.yml",
+        "packaging/grafana/kbackup.json",
+    ] {
         let used = named(&std::fs::read_to_string(root().join(file)).unwrap());
-        let unknown: Vec<_> = used.iter().filter(|name| !exposed.contains_key(*name)).collect();
-        assert!(used.len() > 8 && unknown.is_empty(), "{file} names {unknown:?}");
+        let unknown: Vec<_> = used
+            .iter()
+            .filter(|name| !exposed.contains_key(*name))
+            .collect();
+        assert!(
+            used.len() > 8 && unknown.is_empty(),
+            "{file} names {unknown:?}"
+        );
     }
 }
 
@@ -88,7 +131,13 @@ fn they_tell_what_happened() {
     let (_, text) = agent.get("/metrics", OPEN_METRICS);
     let runs = |job: &str| {
         let outcomes = ["done", "up-to-date", "failed", "skipped", "interrupted"];
-        let count = |outcome| value(&text, &format!("kbackup_runs_total{{verb=\"{job}\",outcome=\"{outcome}\"}}")).unwrap();
+        let count = |outcome| {
+            value(
+                &text,
+                &format!("kbackup_runs_total{{verb=\"{job}\",outcome=\"{outcome}\"}}"),
+            )
+            .unwrap()
+        };
         outcomes.into_iter().map(count).sum::<f64>()
     };
     let history = status["history"].as_array().unwrap();
@@ -99,13 +148,20 @@ fn they_tell_what_happened() {
     }
     let first = history.iter().find(|run| run["outcome"] == "done").unwrap();
     assert!(
-        value(&text, "kbackup_read_bytes_total{verb=\"full\"}").unwrap() + value(&text, "kbackup_read_bytes_total{verb=\"diff\"}").unwrap()
+        value(&text, "kbackup_read_bytes_total{verb=\"full\"}").unwrap()
+            + value(&text, "kbackup_read_bytes_total{verb=\"diff\"}").unwrap()
             >= first["bytes_read"].as_f64().unwrap()
     );
     assert_eq!(value(&text, "kbackup_node_reachable"), Some(1.0));
-    assert_eq!(value(&text, "kbackup_recovery_point_lag_limit_seconds"), Some(26.0 * 3600.0));
+    assert_eq!(
+        value(&text, "kbackup_recovery_point_lag_limit_seconds"),
+        Some(26.0 * 3600.0)
+    );
     assert!(value(&text, "kbackup_restore_points{state=\"good\"}").unwrap() >= 1.0);
-    assert_eq!(value(&text, "kbackup_restore_points{state=\"damaged\"}"), Some(0.0));
+    assert_eq!(
+        value(&text, "kbackup_restore_points{state=\"damaged\"}"),
+        Some(0.0)
+    );
     assert_eq!(value(&text, "kbackup_recovery_point_lag_bytes"), Some(0.0));
 }
 
@@ -115,10 +171,20 @@ fn counters_begin_anew_with_the_agent_and_not_with_its_journal() {
     let agent = begin(&stage, "--diff-schedule 1h");
     agent.ran("diff", "done");
     let series = "kbackup_runs_total{verb=\"diff\",outcome=\"done\"}";
-    assert_eq!(value(&agent.get("/metrics", OPEN_METRICS).1, series), Some(1.0));
+    assert_eq!(
+        value(&agent.get("/metrics", OPEN_METRICS).1, series),
+        Some(1.0)
+    );
     assert!(agent.end().success());
     let again = begin(&stage, "--diff-schedule 1h");
     let text = again.get("/metrics", OPEN_METRICS).1;
     assert_eq!(value(&text, series), Some(0.0));
-    assert!(value(&text, "kbackup_last_success_timestamp_seconds{verb=\"diff\"}").is_some(), "{text}");
+    assert!(
+        value(
+            &text,
+            "kbackup_last_success_timestamp_seconds{verb=\"diff\"}"
+        )
+        .is_some(),
+        "{text}"
+    );
 }

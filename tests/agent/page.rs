@@ -1,4 +1,5 @@
-//! The page: what it says in each state, how it stands up to what comes from outside, and how a real browser shows it.
+//! The page: what it says in each state, how it stands up to what comes from outside, and how a
+//! real browser shows it.
 
 pub(super) mod browser;
 pub(crate) mod states;
@@ -13,7 +14,15 @@ use self::states::State;
 
 fn shown(status: &Status) -> String {
     let zone = "Europe/Berlin".parse().unwrap();
-    page(status, View { zone: &zone, all: false, live: false, notice: None })
+    page(
+        status,
+        View {
+            zone: &zone,
+            all: false,
+            live: false,
+            notice: None,
+        },
+    )
 }
 
 /// What is said, without how it is drawn and without marks.
@@ -27,7 +36,10 @@ fn text(html: &str) -> String {
             _ if tag == "/svg" => is_drawing = false,
             _ => {}
         }
-        let ends_a_line = ["/p", "/h1", "/h2", "/h3", "/li", "/tr", "/dd", "/dt", "/td", "/th", "/summary", "/header", "/span"];
+        let ends_a_line = [
+            "/p", "/h1", "/h2", "/h3", "/li", "/tr", "/dd", "/dt", "/td", "/th", "/summary",
+            "/header", "/span",
+        ];
         if !is_drawing {
             text.push_str(if tag == "/svg" { "" } else { said });
             if ends_a_line.contains(&tag) {
@@ -36,7 +48,13 @@ fn text(html: &str) -> String {
         }
     }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join("\n").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+    lines
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&amp;", "&")
 }
 
 #[test]
@@ -50,15 +68,36 @@ fn each_state_says_what_it_is() {
 
 #[test]
 fn a_level_is_told_by_word_sign_and_colour() {
-    let levels: BTreeMap<Level, String> =
-        states::all().into_values().map(State::status).map(|status| (status.verdict.level, shown(&status))).collect();
+    let levels: BTreeMap<Level, String> = states::all()
+        .into_values()
+        .map(State::status)
+        .map(|status| (status.verdict.level, shown(&status)))
+        .collect();
     assert_eq!(levels.len(), 3);
-    let signs: Vec<&str> =
-        levels.values().map(|html| html.split_once("class=\"sign\"").unwrap().1.split_once("</svg>").unwrap().0).collect();
+    let signs: Vec<&str> = levels
+        .values()
+        .map(|html| {
+            html.split_once("class=\"sign\"")
+                .unwrap()
+                .1
+                .split_once("</svg>")
+                .unwrap()
+                .0
+        })
+        .collect();
     assert!(signs[0] != signs[1] && signs[1] != signs[2] && signs[0] != signs[2]);
     for (level, html) in &levels {
-        assert!(html.contains(&format!("<section class=\"verdict {level}\"")), "{level}");
-        assert!(text(html).to_lowercase().contains(&format!("\n{level}\nthis node ")), "{}", text(html));
+        assert!(
+            html.contains(&format!("<section class=\"verdict {level}\"")),
+            "{level}"
+        );
+        assert!(
+            text(html)
+                .to_lowercase()
+                .contains(&format!("\n{level}\nthis node ")),
+            "{}",
+            text(html)
+        );
     }
 }
 
@@ -68,33 +107,68 @@ fn what_comes_from_outside_stays_text() {
     assert!(!html.contains("<script"), "{html}");
     assert!(!html.contains("onerror=\""));
     assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
-    assert!(text(&html).contains("--repo '/back ups/it'\\''s <b>'"), "{}", text(&html));
+    assert!(
+        text(&html).contains("--repo '/back ups/it'\\''s <b>'"),
+        "{}",
+        text(&html)
+    );
 }
 
 #[test]
 fn thousands_of_backups_are_folded_and_drawn_as_few() {
     let status = states::all().remove("thousands").unwrap().status();
     let html = shown(&status);
-    let picture = html.split_once("<svg class=\"picture\"").unwrap().1.split_once("</figure>").unwrap().0;
-    assert!(picture.matches("class=\"backup").count() <= 168, "{}", picture.matches("class=\"backup").count());
+    let picture = html
+        .split_once("<svg class=\"picture\"")
+        .unwrap()
+        .1
+        .split_once("</figure>")
+        .unwrap()
+        .0;
+    assert!(
+        picture.matches("class=\"backup").count() <= 168,
+        "{}",
+        picture.matches("class=\"backup").count()
+    );
     assert!(html.len() < 300_000, "{}", html.len());
     assert_eq!(html.matches("Commands that restore").count(), 50);
     assert!(html.contains("href=\"./?all\""));
     let zone = "UTC".parse().unwrap();
     let began = std::time::Instant::now();
-    let all = page(&status, View { zone: &zone, all: true, live: false, notice: None });
+    let all = page(
+        &status,
+        View {
+            zone: &zone,
+            all: true,
+            live: false,
+            notice: None,
+        },
+    );
     assert!(began.elapsed().as_secs() < 5);
-    assert_eq!(all.matches("Commands that restore").count(), status.repository.facts.unwrap().points.len());
+    assert_eq!(
+        all.matches("Commands that restore").count(),
+        status.repository.facts.unwrap().points.len()
+    );
 }
 
 #[test]
 fn nothing_is_scripted_and_nothing_comes_from_elsewhere() {
     for (name, state) in states::all() {
         let html = shown(&state.status());
-        assert!(!html.contains("<script") && !html.contains(" style=") && !html.contains("http-equiv"), "{name}");
-        let links = html.split([' ', '<']).filter_map(|part| part.strip_prefix("href=\"").or(part.strip_prefix("src=\"")));
+        assert!(
+            !html.contains("<script") && !html.contains(" style=") && !html.contains("http-equiv"),
+            "{name}"
+        );
+        let links = html
+            .split([' ', '<'])
+            .filter_map(|part| part.strip_prefix("href=\"").or(part.strip_prefix("src=\"")));
         assert!(links.clone().count() > 3);
-        assert!(links.clone().all(|link| !link.contains("://") && !link.starts_with('/')), "{name}");
+        assert!(
+            links
+                .clone()
+                .all(|link| !link.contains("://") && !link.starts_with('/')),
+            "{name}"
+        );
     }
     assert!(!STYLE.contains("url(") && !STYLE.contains("@import"));
 }
@@ -103,8 +177,13 @@ fn nothing_is_scripted_and_nothing_comes_from_elsewhere() {
 fn contrast(one: &str, other: &str) -> f64 {
     let luminance = |colour: &str| {
         let channel = |at: usize| {
-            let value = f64::from(u8::from_str_radix(colour.get(at..at + 2).unwrap(), 16).unwrap()) / 255.0;
-            if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+            let value =
+                f64::from(u8::from_str_radix(colour.get(at..at + 2).unwrap(), 16).unwrap()) / 255.0;
+            if value <= 0.040_45 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
         };
         0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
     };
@@ -119,13 +198,20 @@ fn every_text_can_be_read_on_its_ground() {
         .skip(1)
         .take(2)
         .map(|block| {
-            block.split_once('}').unwrap().0.split(';').filter_map(|line| line.trim().strip_prefix("--")?.split_once(": ")).collect()
+            block
+                .split_once('}')
+                .unwrap()
+                .0
+                .split(';')
+                .filter_map(|line| line.trim().strip_prefix("--")?.split_once(": "))
+                .collect()
         })
         .collect();
     assert_eq!(palettes.len(), 2);
     for palette in palettes {
-        let everywhere =
-            ["ink", "soft", "accent", "good", "bad"].into_iter().flat_map(|text| ["ground", "card", "faint"].map(|ground| (text, ground)));
+        let everywhere = ["ink", "soft", "accent", "good", "bad"]
+            .into_iter()
+            .flat_map(|text| ["ground", "card", "faint"].map(|ground| (text, ground)));
         let own = [
             ("good", "good-ground"),
             ("warn", "warn-ground"),
@@ -145,20 +231,35 @@ fn every_text_can_be_read_on_its_ground() {
 /// Pictures of it are left where the build leaves its scratch, for whoever wants to look.
 #[test]
 fn a_browser_shows_it_light_dark_and_narrow() {
-    let Some(browser) = Browser::start() else { return };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
     let gallery = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     std::fs::create_dir_all(&gallery).unwrap();
     for (name, state) in states::all() {
         browser.open(&shown(&state.status()));
-        for screen in [Screen::WIDE, Screen::NARROW.dark()].into_iter().chain((name == "attention").then_some(Screen::NARROW)) {
+        for screen in [Screen::WIDE, Screen::NARROW.dark()]
+            .into_iter()
+            .chain((name == "attention").then_some(Screen::NARROW))
+        {
             browser.set(screen);
-            let width = browser.ask("return document.documentElement.scrollWidth").as_u64().unwrap();
+            let width = browser
+                .ask("return document.documentElement.scrollWidth")
+                .as_u64()
+                .unwrap();
             let file = gallery.join(format!("{name}-{screen}.png"));
             std::fs::write(&file, browser.screenshot(screen)).unwrap();
-            assert!(width <= screen.width, "{name} at {} is {width} wide", screen.width);
-            let sized =
-                "return getComputedStyle(document.querySelector('.verdict')).display + matchMedia('(prefers-color-scheme: dark)').matches";
-            assert_eq!(browser.ask(sized), format!("flex{}", screen.is_dark), "the style sheet is not in use");
+            assert!(
+                width <= screen.width,
+                "{name} at {} is {width} wide",
+                screen.width
+            );
+            let sized = "return getComputedStyle(document.querySelector('.verdict')).display + matchMedia('(prefers-color-scheme: dark)').matches";
+            assert_eq!(
+                browser.ask(sized),
+                format!("flex{}", screen.is_dark),
+                "the style sheet is not in use"
+            );
         }
     }
 }

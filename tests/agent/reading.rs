@@ -22,7 +22,11 @@ fn agent(place: &Place, options: &str) -> Sidecar {
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 struct Answer {
@@ -33,14 +37,22 @@ struct Answer {
 
 fn ask(sidecar: &Sidecar, method: Method, path: &str, password: Option<&str>) -> Answer {
     wait(async {
-        let request = Client::builder().no_proxy().build().unwrap().request(method, format!("http://{}{path}", sidecar.address()));
+        let request = Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .request(method, format!("http://{}{path}", sidecar.address()));
         let request = match password {
             Some(password) => request.basic_auth("jane", Some(password)),
             None => request,
         };
         let response = request.send().await.unwrap();
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer { code, headers, text: response.text().await.unwrap() }
+        Answer {
+            code,
+            headers,
+            text: response.text().await.unwrap(),
+        }
     })
 }
 
@@ -50,7 +62,11 @@ fn get(sidecar: &Sidecar, path: &str) -> Answer {
 
 fn raw(sidecar: &Sidecar, host: &str) -> String {
     let mut stream = TcpStream::connect(sidecar.address()).unwrap();
-    write!(stream, "GET /status.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET /status.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -62,27 +78,67 @@ fn it_can_only_be_read_and_takes_nothing_from_elsewhere() {
     let sidecar = agent(&place, "");
     let page = get(&sidecar, "/");
     assert_eq!(page.code, 200);
-    let header = |answer: &Answer, name: &str| answer.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-    assert!(header(&page, "content-security-policy").unwrap().starts_with("default-src 'none'; style-src 'self'; img-src 'self';"));
+    let header = |answer: &Answer, name: &str| {
+        answer
+            .headers
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert!(
+        header(&page, "content-security-policy")
+            .unwrap()
+            .starts_with("default-src 'none'; style-src 'self'; img-src 'self';")
+    );
     assert_eq!(header(&page, "cache-control").as_deref(), Some("no-store"));
-    assert_eq!(header(&page, "x-content-type-options").as_deref(), Some("nosniff"));
+    assert_eq!(
+        header(&page, "x-content-type-options").as_deref(),
+        Some("nosniff")
+    );
     let html = page.text;
-    let links: Vec<&str> =
-        html.split("<link ").skip(1).map(|link| link.split_once("href=\"").unwrap().1.split_once('"').unwrap().0).collect();
+    let links: Vec<&str> = html
+        .split("<link ")
+        .skip(1)
+        .map(|link| {
+            link.split_once("href=\"")
+                .unwrap()
+                .1
+                .split_once('"')
+                .unwrap()
+                .0
+        })
+        .collect();
     assert_eq!(links.len(), 2);
     for link in links {
         let part = get(&sidecar, &format!("/{link}"));
-        assert_eq!((part.code, header(&part, "x-content-type-options").as_deref()), (200, Some("nosniff")), "{link}");
+        assert_eq!(
+            (
+                part.code,
+                header(&part, "x-content-type-options").as_deref()
+            ),
+            (200, Some("nosniff")),
+            "{link}"
+        );
     }
     for path in ["/", "/status.json", "/healthz", "/metrics", "/nothing"] {
-        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
-            assert_eq!(ask(&sidecar, method.clone(), path, None).code, 405, "{method} {path}");
+        for method in [
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+            Method::PATCH,
+            Method::OPTIONS,
+        ] {
+            assert_eq!(
+                ask(&sidecar, method.clone(), path, None).code,
+                405,
+                "{method} {path}"
+            );
         }
     }
     assert_eq!(get(&sidecar, "/nothing").code, 404);
     assert_eq!(get(&sidecar, "/healthz").text, "alive\n");
     assert_eq!(get(&sidecar, "/readyz").code, 503);
-    let status: serde_json::Value = serde_json::from_str(&get(&sidecar, "/status.json").text).unwrap();
+    let status: serde_json::Value =
+        serde_json::from_str(&get(&sidecar, "/status.json").text).unwrap();
     assert_eq!(status["schema"], "kbackup.status/1");
 }
 
@@ -90,8 +146,16 @@ fn it_can_only_be_read_and_takes_nothing_from_elsewhere() {
 fn a_foreign_name_that_leads_here_is_not_answered() {
     let place = Place::new();
     let sidecar = agent(&place, "--listen-host backups.example");
-    for (host, code) in [("localhost:2114", 200), (sidecar.address(), 200), ("backups.example", 200), ("evil.example", 421)] {
-        assert!(raw(&sidecar, host).starts_with(&format!("HTTP/1.1 {code} ")), "{host}");
+    for (host, code) in [
+        ("localhost:2114", 200),
+        (sidecar.address(), 200),
+        ("backups.example", 200),
+        ("evil.example", 421),
+    ] {
+        assert!(
+            raw(&sidecar, host).starts_with(&format!("HTTP/1.1 {code} ")),
+            "{host}"
+        );
     }
 }
 
@@ -103,15 +167,26 @@ fn a_password_is_asked_for_and_may_be_changed() {
     let code = |password: Option<&str>, path: &str| ask(&sidecar, Method::GET, path, password).code;
     for path in ["/", "/status.json", "/metrics"] {
         assert_eq!(
-            [None, Some("new: ünë"), Some(""), Some("old one")].map(|password| code(password, path)),
+            [None, Some("new: ünë"), Some(""), Some("old one")]
+                .map(|password| code(password, path)),
             [401, 401, 401, 200],
             "{path}"
         );
     }
-    assert_eq!([code(None, "/healthz"), code(None, "/readyz"), code(Some("old one"), "/readyz")], [200, 401, 503]);
+    assert_eq!(
+        [
+            code(None, "/healthz"),
+            code(None, "/readyz"),
+            code(Some("old one"), "/readyz")
+        ],
+        [200, 401, 503]
+    );
     place.write("password", "new: ünë\n");
     sidecar.reload();
-    assert_eq!([code(Some("old one"), "/"), code(Some("new: ünë"), "/")], [401, 200]);
+    assert_eq!(
+        [code(Some("old one"), "/"), code(Some("new: ünë"), "/")],
+        [401, 200]
+    );
     let log = sidecar.log();
     assert!(!log.contains("old one") && !log.contains("ünë"), "{log}");
 }
@@ -125,22 +200,35 @@ fn half_of_what_is_needed_is_refused() {
         ("--listen-password-file password", "--listen-user"),
         ("--listen-user j:d --listen-password-file password", "colon"),
         ("--listen-certificate-file password", "--listen-key-file"),
-        ("--listen-certificate-file password --listen-key-file password", "cannot be encrypted"),
+        (
+            "--listen-certificate-file password --listen-key-file password",
+            "cannot be encrypted",
+        ),
     ] {
-        let output =
-            place.kbackup(&format!("agent --node http://127.0.0.1:1 --repo repo --listen 127.0.0.1:0 {options}")).output().unwrap();
+        let output = place
+            .kbackup(&format!(
+                "agent --node http://127.0.0.1:1 --repo repo --listen 127.0.0.1:0 {options}"
+            ))
+            .output()
+            .unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(2) && said.contains(word), "{options}: {said}");
+        assert!(
+            output.status.code() == Some(2) && said.contains(word),
+            "{options}: {said}"
+        );
     }
 }
 
 #[test]
 fn an_open_address_without_a_password_warns() {
     let place = Place::new();
-    let mut command = place.process("agent --node http://127.0.0.1:1 --repo repo --diff-schedule off");
+    let mut command =
+        place.process("agent --node http://127.0.0.1:1 --repo repo --diff-schedule off");
     command.env("KBACKUP_LISTEN", "0.0.0.0:0");
     let sidecar = Sidecar::start_where_it_says(command);
-    sidecar.soon("the warning", |sidecar| sidecar.log().contains("asks for no password").then_some(()));
+    sidecar.soon("the warning", |sidecar| {
+        sidecar.log().contains("asks for no password").then_some(())
+    });
 }
 
 /// Certificates for 127.0.0.1.
@@ -152,7 +240,10 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
 
 fn issue(place: &Place, authority: &CertifiedIssuer<'static, KeyPair>) {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, authority).unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&key, authority)
+        .unwrap();
     place.write("page.pem", &certificate.pem());
     place.write("page.key", &key.serialize_pem());
 }
@@ -162,11 +253,24 @@ fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
     let place = Place::new();
     let (first, second) = (authority(), authority());
     issue(&place, &first);
-    let sidecar = agent(&place, "--listen-certificate-file page.pem --listen-key-file page.key");
+    let sidecar = agent(
+        &place,
+        "--listen-certificate-file page.pem --listen-key-file page.key",
+    );
     let reads = |authority: &CertifiedIssuer<'static, KeyPair>| {
         let root = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
         let url = format!("https://{}/", sidecar.address());
-        wait(async { Client::builder().no_proxy().tls_certs_only([root]).build().unwrap().get(url).send().await }).is_ok()
+        wait(async {
+            Client::builder()
+                .no_proxy()
+                .tls_certs_only([root])
+                .build()
+                .unwrap()
+                .get(url)
+                .send()
+                .await
+        })
+        .is_ok()
     };
     assert_eq!([reads(&first), reads(&second)], [true, false]);
     place.write("page.pem", "half of it");
@@ -197,8 +301,15 @@ fn nobody_holds_anything_by_saying_nothing() {
         .collect();
     let began = Instant::now();
     assert_eq!(get(&sidecar, "/healthz").code, 200);
-    assert!(began.elapsed() > Duration::from_secs(2), "there were places left");
-    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() > Duration::from_secs(2),
+        "there were places left"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
     drop(silent);
 }
 
@@ -206,19 +317,47 @@ fn nobody_holds_anything_by_saying_nothing() {
 #[test]
 fn the_commands_that_it_shows_restore() {
     let place = Place::new();
-    let made =
-        Synthetic { filter_bytes: 10_000, table_entries: 200, ..Synthetic::of_size(1 << 20, 256 << 10) }.make(place.path("node")).unwrap();
+    let made = Synthetic {
+        filter_bytes: 10_000,
+        table_entries: 200,
+        ..Synthetic::of_size(1 << 20, 256 << 10)
+    }
+    .make(place.path("node"))
+    .unwrap();
     let repository = place.path("it's a repository");
     let mut full = place.process("full --offline --log error --db");
-    assert!(full.arg(made.db).arg("--repo").arg(&repository).status().unwrap().success());
-    let mut command = place.process("agent --node http://127.0.0.1:1 --diff-schedule off --verify-schedule off --repo");
+    assert!(
+        full.arg(made.db)
+            .arg("--repo")
+            .arg(&repository)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut command = place.process(
+        "agent --node http://127.0.0.1:1 --diff-schedule off --verify-schedule off --repo",
+    );
     command.arg(&repository);
     let sidecar = Sidecar::start(command);
     sidecar.shows("the backup", |status| status["newest"].is_string());
     let html = get(&sidecar, "/").text;
-    let commands = html.split_once("<pre").unwrap().1.split_once("<code>").unwrap().1.split_once("</code>").unwrap().0;
+    let commands = html
+        .split_once("<pre")
+        .unwrap()
+        .1
+        .split_once("<code>")
+        .unwrap()
+        .1
+        .split_once("</code>")
+        .unwrap()
+        .0;
     let program = Path::new(env!("CARGO_BIN_EXE_kbackup")).parent().unwrap();
-    let path = std::env::join_paths([program.to_owned(), PathBuf::from("/usr/bin"), PathBuf::from("/bin")]).unwrap();
+    let path = std::env::join_paths([
+        program.to_owned(),
+        PathBuf::from("/usr/bin"),
+        PathBuf::from("/bin"),
+    ])
+    .unwrap();
     let script = commands.replace("--to DIR", "--to restored");
     let shell = std::process::Command::new("sh")
         .args(["-e", "-c", &script])
@@ -227,6 +366,10 @@ fn the_commands_that_it_shows_restore() {
         .current_dir(place.path(""))
         .output()
         .unwrap();
-    assert!(shell.status.success(), "{script}: {}", String::from_utf8_lossy(&shell.stderr));
+    assert!(
+        shell.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&shell.stderr)
+    );
     assert!(place.path("restored/writer.chk").exists());
 }

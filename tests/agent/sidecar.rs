@@ -27,7 +27,11 @@ impl Sidecar {
 
     /// The same at the address that it is told anyway.
     pub(crate) fn start_where_it_says(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&log);
@@ -36,7 +40,11 @@ impl Sidecar {
                 written.lock().unwrap().extend([line.as_str(), "\n"]);
             }
         });
-        let mut sidecar = Self { child, log, address: String::new() };
+        let mut sidecar = Self {
+            child,
+            log,
+            address: String::new(),
+        };
         sidecar.address = sidecar.soon("its address", |sidecar| {
             let log = sidecar.log();
             let (_, address) = log.split_once("shown at http")?.1.split_once("://")?;
@@ -53,7 +61,12 @@ impl Sidecar {
     /// Lets it read its configuration again.
     pub(crate) fn reload(&self) {
         self.signal(Signal::HUP);
-        self.soon("the reload", |sidecar| sidecar.log().contains("the configuration was read again").then_some(()));
+        self.soon("the reload", |sidecar| {
+            sidecar
+                .log()
+                .contains("the configuration was read again")
+                .then_some(())
+        });
     }
 
     /// What it has logged so far.
@@ -65,7 +78,12 @@ impl Sidecar {
     pub(crate) fn get(&self, path: &str, accept: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n", self.address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n",
+            self.address
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -81,7 +99,9 @@ impl Sidecar {
     /// Waits until a run of a job has ended in some way.
     pub(crate) fn ran(&self, job: &str, outcome: &str) -> Value {
         let is_it = |run: &Value| run["job"] == job && run["outcome"] == outcome;
-        self.shows(&format!("{job} ends as {outcome}"), |status| status["history"].as_array().unwrap().iter().any(is_it))
+        self.shows(&format!("{job} ends as {outcome}"), |status| {
+            status["history"].as_array().unwrap().iter().any(is_it)
+        })
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -96,7 +116,11 @@ impl Sidecar {
             if let Some(ended) = self.child.try_wait().unwrap() {
                 return ended;
             }
-            assert!(began.elapsed() < PATIENCE, "it does not end\n{}", self.log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "it does not end\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -127,7 +151,11 @@ impl Sidecar {
             if is_so(&status) {
                 return status;
             }
-            assert!(began.elapsed() < PATIENCE, "never seen: {what}\n{}\n{status:#}", self.log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "never seen: {what}\n{}\n{status:#}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -138,7 +166,11 @@ impl Sidecar {
             if let Some(found) = look(self) {
                 return found;
             }
-            assert!(began.elapsed() < PATIENCE, "never seen: {what}\n{}", self.log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "never seen: {what}\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -146,7 +178,12 @@ impl Sidecar {
     /// Processor time that it has used.
     pub(crate) fn processor(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = text.rsplit_once(") ").unwrap().1.split_whitespace().collect();
+        let fields: Vec<&str> = text
+            .rsplit_once(") ")
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
         // utime and stime, in hundredths of a second (proc(5)).
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
         Duration::from_millis(ticks * 10)
@@ -163,6 +200,12 @@ impl Drop for Sidecar {
 
 /// The labels of the good backups of its repository.
 pub(crate) fn labels(status: &Value) -> Vec<String> {
-    let points = status["repository"]["points"].as_array().cloned().unwrap_or_default();
-    points.iter().map(|point| point["label"].as_str().unwrap().to_owned()).collect()
+    let points = status["repository"]["points"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    points
+        .iter()
+        .map(|point| point["label"].as_str().unwrap().to_owned())
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! A node's life at speed with an agent beside it, and faults by chance: `scripts/soak MINUTES FAULTS`.
+//! A node's life at speed with an agent beside it, and faults by chance: `scripts/soak MINUTES
+//! FAULTS`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -78,7 +79,10 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % limit
     }
 
@@ -119,22 +123,40 @@ struct Soak<'a> {
 }
 
 fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
+    std::env::var(name)
+        .ok()
+        .map_or(otherwise, |text| text.parse().unwrap())
 }
 
 #[test]
 #[ignore = "it takes as long as it is told; scripts/soak runs it"]
 fn a_node_lives_with_its_agent_through_bad_days() {
-    let (minutes, count, seed) = (setting("KBACKUP_SOAK_MINUTES", 10), setting("KBACKUP_SOAK_FAULTS", 20), setting("KBACKUP_SOAK_SEED", 1));
+    let (minutes, count, seed) = (
+        setting("KBACKUP_SOAK_MINUTES", 10),
+        setting("KBACKUP_SOAK_FAULTS", 20),
+        setting("KBACKUP_SOAK_SEED", 1),
+    );
     let report = PathBuf::from(std::env::var("KBACKUP_SOAK_REPORT").unwrap());
     let place = Place::new();
     let mount = place.path("disk");
-    let Some(disk) = Disk::new(&mount, 400) else { return };
-    Synthetic { filter_bytes: 10_000, ..Synthetic::of_size(6 << 20, 1 << 20) }.make(place.path("node")).unwrap();
+    let Some(disk) = Disk::new(&mount, 400) else {
+        return;
+    };
+    Synthetic {
+        filter_bytes: 10_000,
+        ..Synthetic::of_size(6 << 20, 1 << 20)
+    }
+    .make(place.path("node"))
+    .unwrap();
     let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
-    node.change_quirks(|quirks| quirks.credentials = Some(Credentials::operator("ops", "password-0")));
+    node.change_quirks(|quirks| {
+        quirks.credentials = Some(Credentials::operator("ops", "password-0"))
+    });
     let server = node.serve().unwrap();
-    let listen = Listen { address: server.address(), unix_socket: None };
+    let listen = Listen {
+        address: server.address(),
+        unix_socket: None,
+    };
     place.write("kbackup.toml", CONFIGURATION);
     place.write("password", "password-0\n");
     place.write("clock", "0");
@@ -165,7 +187,11 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let slot = Duration::from_secs(minutes * 60) / u32::try_from(count).unwrap();
     let mut told = Vec::new();
-    for (number, fault) in chance.faults(usize::try_from(count).unwrap()).into_iter().enumerate() {
+    for (number, fault) in chance
+        .faults(usize::try_from(count).unwrap())
+        .into_iter()
+        .enumerate()
+    {
         let slot_ends = began + slot * u32::try_from(number + 1).unwrap();
         soak.rest(slot * u32::try_from(10 + chance.below(20)).unwrap() / 100);
         println!("{:6.0} s  {fault:?}", began.elapsed().as_secs_f64());
@@ -177,7 +203,9 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     }
     life.is_over.store(true, Ordering::SeqCst);
     writer.join().unwrap();
-    let status = soak.agent().shows("everything in a backup", |status| status["exposure"]["bytes"] == 0 && status["running"].is_null());
+    let status = soak.agent().shows("everything in a backup", |status| {
+        status["exposure"]["bytes"] == 0 && status["running"].is_null()
+    });
     let runs = outcomes(&status);
     let log = soak.agent.take().unwrap().ends_well();
     let idle = soak.idle();
@@ -190,7 +218,11 @@ fn a_node_lives_with_its_agent_through_bad_days() {
         "restore_points": proven, "files_damaged": soak.damaged, "debts": 0,
         "resident_kib": memory, "idle": idle, "log_lines_of_the_last_process": log.lines().count(),
     });
-    std::fs::write(report.with_extension("json"), serde_json::to_string_pretty(&answer).unwrap()).unwrap();
+    std::fs::write(
+        report.with_extension("json"),
+        serde_json::to_string_pretty(&answer).unwrap(),
+    )
+    .unwrap();
     std::fs::write(report.with_extension("txt"), text(&answer)).unwrap();
     println!("{}", text(&answer));
     let most = answer["resident_kib"]["max"].as_u64().unwrap();
@@ -215,7 +247,10 @@ impl Soak<'_> {
     }
 
     fn start(&mut self) {
-        let mut command = self.place.process(&format!("agent --config kbackup.toml --node http://{}", self.listen.address));
+        let mut command = self.place.process(&format!(
+            "agent --config kbackup.toml --node http://{}",
+            self.listen.address
+        ));
         command.env("KBACKUP_CLOCK", self.place.path("clock"));
         self.agent = Some(Sidecar::start(command));
     }
@@ -223,7 +258,8 @@ impl Soak<'_> {
     fn sample(&mut self) {
         let Some(agent) = &self.agent else { return };
         if let Some(resident) = resident(agent.id()) {
-            self.samples.push((self.began.elapsed().as_secs_f64(), agent.id(), resident));
+            self.samples
+                .push((self.began.elapsed().as_secs_f64(), agent.id(), resident));
         }
     }
 
@@ -231,7 +267,9 @@ impl Soak<'_> {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.sample();
-            std::thread::sleep(Duration::from_secs(1).min(end.saturating_duration_since(Instant::now())));
+            std::thread::sleep(
+                Duration::from_secs(1).min(end.saturating_duration_since(Instant::now())),
+            );
         }
     }
 
@@ -266,12 +304,18 @@ impl Soak<'_> {
             Fault::Unmounted => {
                 assert!(self.disk.mount("size=8m"));
                 self.rest(lasts);
-                assert!(!self.mount.join("repo").exists(), "a new repository on a disk that is not the right one");
+                assert!(
+                    !self.mount.join("repo").exists(),
+                    "a new repository on a disk that is not the right one"
+                );
                 self.disk.unmount();
             }
             Fault::Full => {
                 let filler = self.mount.join("filler");
-                let _full = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&filler).unwrap());
+                let _full = std::io::copy(
+                    &mut std::io::repeat(1),
+                    &mut std::fs::File::create(&filler).unwrap(),
+                );
                 self.rest(lasts);
                 std::fs::remove_file(filler).unwrap();
             }
@@ -289,14 +333,18 @@ impl Soak<'_> {
             Fault::Password => {
                 self.password += 1;
                 let password = format!("password-{}", self.password);
-                self.node.change_quirks(|quirks| quirks.credentials = Some(Credentials::operator("ops", &password)));
+                self.node.change_quirks(|quirks| {
+                    quirks.credentials = Some(Credentials::operator("ops", &password))
+                });
                 self.rest(lasts);
                 self.place.write("password", &password);
             }
             Fault::SlowNode => {
-                self.node.change_quirks(|quirks| quirks.delay = Duration::from_millis(400));
+                self.node
+                    .change_quirks(|quirks| quirks.delay = Duration::from_millis(400));
                 self.rest(lasts);
-                self.node.change_quirks(|quirks| quirks.delay = Duration::ZERO);
+                self.node
+                    .change_quirks(|quirks| quirks.delay = Duration::ZERO);
             }
             Fault::Stall => {
                 self.agent().signal(Signal::STOP);
@@ -308,10 +356,19 @@ impl Soak<'_> {
 
     /// Bytes of the first chunk rot, in all backups that share them.
     fn damage(&mut self) {
-        let Some(newest) = self.labels().pop() else { return };
-        let path = self.mount.join("repo/backups").join(newest).join("db/chunk-000000.000000");
+        let Some(newest) = self.labels().pop() else {
+            return;
+        };
+        let path = self
+            .mount
+            .join("repo/backups")
+            .join(newest)
+            .join("db/chunk-000000.000000");
         let mut permissions = std::fs::metadata(&path).unwrap().permissions();
-        #[expect(clippy::permissions_set_readonly_false, reason = "in a place of its own")]
+        #[expect(
+            clippy::permissions_set_readonly_false,
+            reason = "in a place of its own"
+        )]
         permissions.set_readonly(false);
         std::fs::set_permissions(&path, permissions).unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -320,34 +377,66 @@ impl Soak<'_> {
     }
 
     fn labels(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.mount.join("repo/backups")) else { return Vec::new() };
-        let mut labels: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let Ok(entries) = std::fs::read_dir(self.mount.join("repo/backups")) else {
+            return Vec::new();
+        };
+        let mut labels: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         labels.sort();
         labels
     }
 
     /// Waits for a good backup that began after now. Returns how long that took.
     fn recovers(&mut self, what: &str) -> Duration {
-        let (began, written) = (Instant::now(), self.life.acknowledged.lock().unwrap().last().map_or(0, |(_, writer)| *writer));
+        let (began, written) = (
+            Instant::now(),
+            self.life
+                .acknowledged
+                .lock()
+                .unwrap()
+                .last()
+                .map_or(0, |(_, writer)| *writer),
+        );
         loop {
             let status = self.agent().status();
-            let is_good = |point: &&Value| point["writer"].as_u64().is_some_and(|writer| writer >= written) && point["is_sound"] == true;
-            let points = status["repository"]["points"].as_array().cloned().unwrap_or_default();
+            let is_good = |point: &&Value| {
+                point["writer"]
+                    .as_u64()
+                    .is_some_and(|writer| writer >= written)
+                    && point["is_sound"] == true
+            };
+            let points = status["repository"]["points"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             if points.iter().find(is_good).is_some() && status["agent"]["owed"].is_null() {
                 return began.elapsed();
             }
-            assert!(began.elapsed() < RECOVERY, "no backup after {what}: {}\n{}", status["verdict"], self.agent().log());
+            assert!(
+                began.elapsed() < RECOVERY,
+                "no backup after {what}: {}\n{}",
+                status["verdict"],
+                self.agent().log()
+            );
             self.rest(Duration::from_millis(500));
         }
     }
 
     /// What an agent costs beside a node that writes nothing.
     fn idle(&mut self) -> Value {
-        let line = format!("agent --config kbackup.toml --node http://{} --diff-schedule 1h", self.listen.address);
-        let mut command = self.place.process(&format!("{line} --verify-schedule 7d --full-schedule off --expire-schedule off"));
+        let line = format!(
+            "agent --config kbackup.toml --node http://{} --diff-schedule 1h",
+            self.listen.address
+        );
+        let mut command = self.place.process(&format!(
+            "{line} --verify-schedule 7d --full-schedule off --expire-schedule off"
+        ));
         command.env("KBACKUP_CLOCK", self.place.path("clock"));
         let agent = Sidecar::start(command);
-        agent.shows("rest", |status| status["running"].is_null() && status["repository"]["points"].is_array());
+        agent.shows("rest", |status| {
+            status["running"].is_null() && status["repository"]["points"].is_array()
+        });
         std::thread::sleep(Duration::from_secs(5));
         let before = agent.processor();
         std::thread::sleep(Duration::from_mins(1));
@@ -359,23 +448,46 @@ impl Soak<'_> {
 
     /// Every backup restores, and holds what was acknowledged before it began, and nothing else.
     fn prove(&self) -> Value {
-        let repaired = self.place.kbackup("verify --all --repair --repo disk/repo").output().unwrap();
+        let repaired = self
+            .place
+            .kbackup("verify --all --repair --repo disk/repo")
+            .output()
+            .unwrap();
         let code = repaired.status.code();
-        assert!(matches!(code, Some(0 | 3)), "{}{}", String::from_utf8_lossy(&repaired.stdout), String::from_utf8_lossy(&repaired.stderr));
+        assert!(
+            matches!(code, Some(0 | 3)),
+            "{}{}",
+            String::from_utf8_lossy(&repaired.stdout),
+            String::from_utf8_lossy(&repaired.stderr)
+        );
         let whole = Log::read(&self.place.path("node/db")).unwrap();
         let acknowledged = self.life.acknowledged.lock().unwrap().clone();
         let target = self.place.path("restored");
         let (labels, mut bytes) = (self.labels(), 0);
         for label in &labels {
-            self.place.kbackup(&format!("restore {label} --repo disk/repo --to restored")).assert().code(0);
+            self.place
+                .kbackup(&format!("restore {label} --repo disk/repo --to restored"))
+                .assert()
+                .code(0);
             self.place.kbackup("check restored --deep").assert().code(0);
             // A label begins with the time at which its backup began.
             let started = label.parse::<Label>().unwrap().time().as_second();
-            let before = acknowledged.iter().filter(|(at, _)| *at < started && started - *at < DAY / 2).map(|(_, writer)| *writer).max();
+            let before = acknowledged
+                .iter()
+                .filter(|(at, _)| *at < started && started - *at < DAY / 2)
+                .map(|(_, writer)| *writer)
+                .max();
             let log = Log::read(&target).unwrap();
             let end = log.records.last().map_or(0, |record| record.end);
-            assert!(end >= before.unwrap_or(0), "{label} ends at {end}, and {before:?} was acknowledged before it began");
-            assert_eq!(log.records, whole.records[..log.records.len()], "{label}: another history");
+            assert!(
+                end >= before.unwrap_or(0),
+                "{label} ends at {end}, and {before:?} was acknowledged before it began"
+            );
+            assert_eq!(
+                log.records,
+                whole.records[..log.records.len()],
+                "{label}: another history"
+            );
             bytes += log.writer;
             std::fs::remove_dir_all(&target).unwrap();
         }
@@ -385,20 +497,32 @@ impl Soak<'_> {
 
 fn resident(process: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()
+    text.lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?
+        .trim()
+        .strip_suffix(" kB")?
+        .parse()
+        .ok()
 }
 
 fn outcomes(status: &Value) -> BTreeMap<String, usize> {
     let mut outcomes = BTreeMap::new();
     for record in status["history"].as_array().unwrap() {
-        let kind = record["kind"].as_str().map_or_else(String::new, |kind| format!(" ({kind})"));
-        let key = format!("{} {}{kind}", record["job"].as_str().unwrap(), record["outcome"].as_str().unwrap());
+        let kind = record["kind"]
+            .as_str()
+            .map_or_else(String::new, |kind| format!(" ({kind})"));
+        let key = format!(
+            "{} {}{kind}",
+            record["job"].as_str().unwrap(),
+            record["outcome"].as_str().unwrap()
+        );
         *outcomes.entry(key).or_default() += 1;
     }
     outcomes
 }
 
-/// Minimum, median and maximum, of all and of each third; and of the process that lived longest, the median of each half.
+/// Minimum, median and maximum, of all and of each third; and of the process that lived longest,
+/// the median of each half.
 fn memory(samples: &[(f64, u32, u64)]) -> Value {
     let row = |samples: &[u64]| {
         let mut sorted = samples.to_vec();
@@ -408,18 +532,29 @@ fn memory(samples: &[(f64, u32, u64)]) -> Value {
     let all: Vec<u64> = samples.iter().map(|(_, _, resident)| *resident).collect();
     let thirds: Vec<Value> = all.chunks(all.len().div_ceil(3).max(1)).map(row).collect();
     let mut processes: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-    samples.iter().for_each(|(_, process, resident)| processes.entry(*process).or_default().push(*resident));
-    let longest = processes.values().max_by_key(|samples| samples.len()).cloned().unwrap_or_default();
+    samples
+        .iter()
+        .for_each(|(_, process, resident)| processes.entry(*process).or_default().push(*resident));
+    let longest = processes
+        .values()
+        .max_by_key(|samples| samples.len())
+        .cloned()
+        .unwrap_or_default();
     let (first, second) = longest.split_at(longest.len() / 2);
     let mut answer = row(&all);
     answer["thirds"] = thirds.into();
-    answer["longest_process"] = json!({"seconds": longest.len(), "first_half": row(first), "second_half": row(second)});
+    answer["longest_process"] =
+        json!({"seconds": longest.len(), "first_half": row(first), "second_half": row(second)});
     answer
 }
 
 fn text(answer: &Value) -> String {
-    let mut text =
-        format!("{} minutes, {} faults, seed {}\n\n", answer["minutes"], answer["faults"].as_array().unwrap().len(), answer["seed"]);
+    let mut text = format!(
+        "{} minutes, {} faults, seed {}\n\n",
+        answer["minutes"],
+        answer["faults"].as_array().unwrap().len(),
+        answer["seed"]
+    );
     for fault in answer["faults"].as_array().unwrap() {
         let name = fault["fault"].as_str().unwrap();
         let _ = writeln!(

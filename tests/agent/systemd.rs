@@ -17,14 +17,18 @@ fn manager(stage: &Stage) -> Arc<Mutex<Vec<String>>> {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(length) = socket.recv(&mut buffer) {
-            keep.lock().unwrap().push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+            keep.lock()
+                .unwrap()
+                .push(String::from_utf8(buffer[..length].to_vec()).unwrap());
         }
     });
     told
 }
 
 fn begin(stage: &Stage, options: &str, watchdog: Option<&str>) -> Sidecar {
-    let mut command = stage.place.process(&stage.line(&format!("agent --repo repo --node URL {options}")));
+    let mut command = stage
+        .place
+        .process(&stage.line(&format!("agent --repo repo --node URL {options}")));
     command.env("NOTIFY_SOCKET", stage.place.path("notify"));
     if let Some(microseconds) = watchdog {
         command.env("WATCHDOG_USEC", microseconds);
@@ -36,9 +40,16 @@ fn begin(stage: &Stage, options: &str, watchdog: Option<&str>) -> Sidecar {
 fn the_service_manager_knows_how_it_stands() {
     let stage = Stage::still();
     let told = manager(&stage);
-    stage.place.write("kbackup.toml", "[agent]\ndiff-schedule = '1h'\n");
+    stage
+        .place
+        .write("kbackup.toml", "[agent]\ndiff-schedule = '1h'\n");
     let agent = begin(&stage, "--config kbackup.toml", None);
-    let find = |what: &str| told.lock().unwrap().iter().position(|message| message.contains(what));
+    let find = |what: &str| {
+        told.lock()
+            .unwrap()
+            .iter()
+            .position(|message| message.contains(what))
+    };
     let ready = agent.soon("READY", |_| find("READY=1"));
     assert_eq!(ready, 0, "nothing before it");
     agent.soon("STATUS", |_| find("STATUS=This node is safe"));
@@ -51,10 +62,15 @@ fn the_service_manager_knows_how_it_stands() {
         let ready = agent.soon("READY again", |_| find("READY=1"));
         assert!(reloading < ready);
         let message = told.lock().unwrap()[reloading].clone();
-        let microseconds = message.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+        let microseconds = message
+            .lines()
+            .find_map(|line| line.strip_prefix("MONOTONIC_USEC="))
+            .unwrap();
         assert!(microseconds.parse::<u64>().unwrap() > 0, "{message}");
     }
-    agent.soon("STATUS of it", |_| find("STATUS=This node is backed up, but look at this: its configuration"));
+    agent.soon("STATUS of it", |_| {
+        find("STATUS=This node is backed up, but look at this: its configuration")
+    });
     assert!(find("WATCHDOG").is_none(), "nobody asked for it");
     assert!(agent.end().success());
     assert!(find("STOPPING=1").is_some());
@@ -65,14 +81,30 @@ fn the_watchdog_hears_of_it_twice_in_its_time_also_while_the_node_is_silent() {
     let stage = Stage::still();
     let told = manager(&stage);
     // Every look waits for an answer that does not come.
-    stage.node.change_quirks(|quirks| quirks.never_answer = true);
-    let agent = begin(&stage, "--diff-schedule off --verify-schedule off", Some("1000000"));
-    let count = || told.lock().unwrap().iter().filter(|message| message.contains("WATCHDOG=1")).count();
+    stage
+        .node
+        .change_quirks(|quirks| quirks.never_answer = true);
+    let agent = begin(
+        &stage,
+        "--diff-schedule off --verify-schedule off",
+        Some("1000000"),
+    );
+    let count = || {
+        told.lock()
+            .unwrap()
+            .iter()
+            .filter(|message| message.contains("WATCHDOG=1"))
+            .count()
+    };
     agent.soon("the first", |_| (count() > 0).then_some(()));
     let began = std::time::Instant::now();
     let before = count();
     agent.soon("six more", |_| (count() >= before + 6).then_some(()));
-    assert!(began.elapsed() < std::time::Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -80,13 +112,28 @@ fn every_line_of_the_log_is_an_object() {
     let stage = Stage::still();
     let agent = begin(&stage, "--diff-schedule 1h --log-format json", None);
     agent.ran("diff", "done");
-    agent.soon("its end in the log", |agent| agent.log().contains("\"done\"").then_some(()));
+    agent.soon("its end in the log", |agent| {
+        agent.log().contains("\"done\"").then_some(())
+    });
     let log = agent.log();
-    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
     for line in &lines {
-        assert!(["timestamp", "level", "message"].into_iter().all(|field| line[field].is_string()), "{line}");
+        assert!(
+            ["timestamp", "level", "message"]
+                .into_iter()
+                .all(|field| line[field].is_string()),
+            "{line}"
+        );
     }
-    let line = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{message} in {log}"));
+    let line = |message: &str| {
+        lines
+            .iter()
+            .find(|line| line["message"] == message)
+            .unwrap_or_else(|| panic!("{message} in {log}"))
+    };
     assert_eq!(line("begins")["job"], "diff");
     assert_eq!(line("done")["job"], "diff");
     assert!(line("done")["seconds"].is_u64());

@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use crate::fixtures::DataDirectory;
 
-/// A data directory, a repository, and room for restores. In memory where there is some: every backup syncs every file.
+/// A data directory, a repository, and room for restores. In memory where there is some: every
+/// backup syncs every file.
 pub(crate) struct Bench {
     place: tempfile::TempDir,
     pub(crate) db: PathBuf,
@@ -64,7 +65,12 @@ impl Bench {
         let place = workplace();
         let made = synthetic.make(place.path()).unwrap();
         // The filter is empty, and says so: else it would hide every stream from a deep check.
-        std::fs::write(made.index.join("stream-existence/streamExistenceFilter.chk"), (-1_i64).to_le_bytes()).unwrap();
+        std::fs::write(
+            made.index
+                .join("stream-existence/streamExistenceFilter.chk"),
+            (-1_i64).to_le_bytes(),
+        )
+        .unwrap();
         (Self::over(place, made.db.clone(), ServerLine::V26_1), made)
     }
 
@@ -78,7 +84,8 @@ impl Bench {
     }
 
     fn over(place: tempfile::TempDir, db: PathBuf, line: ServerLine) -> Self {
-        let repository = DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
+        let repository =
+            DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
         let request = Request {
             kind: BackupKind::Diff,
             attempts: 4,
@@ -89,7 +96,14 @@ impl Bench {
             new_address: false,
             recheck: Share::Bytes(1 << 30),
         };
-        Self { place, db, repository, request, line, events: Arc::default() }
+        Self {
+            place,
+            db,
+            repository,
+            request,
+            line,
+            events: Arc::default(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -106,7 +120,10 @@ impl Bench {
 
     /// Completed chunks and tables in the order of their names.
     pub(crate) fn tables(&self) -> Vec<PathBuf> {
-        let mut tables: Vec<PathBuf> = files(&self.index()).into_iter().filter(|path| Uuid::parse_str(name(path)).is_ok()).collect();
+        let mut tables: Vec<PathBuf> = files(&self.index())
+            .into_iter()
+            .filter(|path| Uuid::parse_str(name(path)).is_ok())
+            .collect();
         tables.sort();
         tables
     }
@@ -116,7 +133,12 @@ impl Bench {
     }
 
     pub(crate) fn get(&self, checkpoint: Checkpoint) -> i64 {
-        i64::from_le_bytes(std::fs::read(self.db.join(checkpoint.file_name())).unwrap().try_into().unwrap())
+        i64::from_le_bytes(
+            std::fs::read(self.db.join(checkpoint.file_name()))
+                .unwrap()
+                .try_into()
+                .unwrap(),
+        )
     }
 
     pub(crate) fn append(&self, bytes: u64) -> u64 {
@@ -154,18 +176,37 @@ impl Bench {
     }
 
     pub(crate) fn full(&self) -> Result<Summary, Error> {
-        self.take_with(&Request { kind: BackupKind::Full, filter_max_age: Duration::ZERO, ..self.request.clone() }, |_| ())
+        self.take_with(
+            &Request {
+                kind: BackupKind::Full,
+                filter_max_age: Duration::ZERO,
+                ..self.request.clone()
+            },
+            |_| (),
+        )
     }
 
     /// Takes a backup of the stopped node, with a hook.
-    pub(crate) fn take_with(&self, request: &Request, hook: impl Fn(&Event) + Send + Sync + 'static) -> Result<Summary, Error> {
-        let source = Source { directories: Directories::new(&self.db, None), server_version: None, node: SourceNode::Stopped };
+    pub(crate) fn take_with(
+        &self,
+        request: &Request,
+        hook: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Result<Summary, Error> {
+        let source = Source {
+            directories: Directories::new(&self.db, None),
+            server_version: None,
+            node: SourceNode::Stopped,
+        };
         backup::take(request, &source, &self.repository, &self.run(hook))
     }
 
     /// Takes a diff of the stopped node into another repository.
     pub(crate) fn take_to(&self, repository: &DirectoryRepository) -> Result<Summary, Error> {
-        let source = Source { directories: Directories::new(&self.db, None), server_version: None, node: SourceNode::Stopped };
+        let source = Source {
+            directories: Directories::new(&self.db, None),
+            server_version: None,
+            node: SourceNode::Stopped,
+        };
         backup::take(&self.request, &source, repository, &self.run(|_| ()))
     }
 
@@ -176,7 +217,11 @@ impl Bench {
         Live { node, server }
     }
 
-    pub(crate) fn live(&self, live: &Live, hook: impl Fn(&Event) + Send + Sync + 'static) -> Result<Summary, Error> {
+    pub(crate) fn live(
+        &self,
+        live: &Live,
+        hook: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Result<Summary, Error> {
         self.live_as(live, &self.request, None, hook)
     }
 
@@ -188,20 +233,44 @@ impl Bench {
         hook: impl Fn(&Event) + Send + Sync + 'static,
     ) -> Result<Summary, Error> {
         let run = self.run(hook);
-        let limits = TimeLimits { patience: Duration::from_secs(2), ..TimeLimits::default() };
-        let session = Session::open(Client::new(&Connection { limits, ..Connection::new(live.server.url()) })?, &run)?;
+        let limits = TimeLimits {
+            patience: Duration::from_secs(2),
+            ..TimeLimits::default()
+        };
+        let session = Session::open(
+            Client::new(&Connection {
+                limits,
+                ..Connection::new(live.server.url())
+            })?,
+            &run,
+        )?;
         let ledger = Ledger::open(&self.path("state"))?;
         let quiet = QuietSettings::default();
         let leader_end = leader_end.and_then(kbackup::format::LogPosition::new);
-        let running = Running { session: &session, ledger: &ledger, quiet, state: "leader".to_owned(), leader_end };
+        let running = Running {
+            session: &session,
+            ledger: &ledger,
+            quiet,
+            state: "leader".to_owned(),
+            leader_end,
+        };
         let server_version = Some(session.version().as_str().to_owned());
         let directories = Directories::new(&self.db, None);
-        let source = Source { directories, server_version, node: SourceNode::Running(running) };
+        let source = Source {
+            directories,
+            server_version,
+            node: SourceNode::Running(running),
+        };
         backup::take(request, &source, &self.repository, &run)
     }
 
     pub(crate) fn manifests(&self) -> Vec<Head> {
-        self.repository.list().unwrap().into_iter().map(|listed| listed.head.unwrap()).collect()
+        self.repository
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|listed| listed.head.unwrap())
+            .collect()
     }
 
     pub(crate) fn manifest(&self, summary: &Summary) -> Manifest {
@@ -209,13 +278,25 @@ impl Bench {
     }
 
     pub(crate) fn stored(&self, summary: &Summary) -> PathBuf {
-        Path::new(&self.repository.place()).join("backups").join(summary.label.as_str())
+        Path::new(&self.repository.place())
+            .join("backups")
+            .join(summary.label.as_str())
     }
 
     /// Every listed backup is sound.
     pub(crate) fn assert_sound(&self) {
-        let report = verify::verify(&self.repository, &Which::All, Depth::Deep, &Run::new(kbackup::event::Silent)).unwrap();
-        let bad: Vec<_> = report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect();
+        let report = verify::verify(
+            &self.repository,
+            &Which::All,
+            Depth::Deep,
+            &Run::new(kbackup::event::Silent),
+        )
+        .unwrap();
+        let bad: Vec<_> = report
+            .backups
+            .iter()
+            .filter(|backup| !backup.findings.is_empty())
+            .collect();
         assert!(report.is_sound(), "{bad:#?}");
     }
 
@@ -223,11 +304,27 @@ impl Bench {
     pub(crate) fn assert_restores(&self, summary: &Summary, events: &HashSet<Uuid>) {
         let target = self.restore(summary, "restored", true);
         let log = Log::read(&target).unwrap();
-        assert!(log.ends_at_boundary(), "{}: it ends inside an append", summary.label);
+        assert!(
+            log.ends_at_boundary(),
+            "{}: it ends inside an append",
+            summary.label
+        );
         let held: HashSet<Uuid> = log.event_ids().collect();
-        assert_eq!((held.difference(events).count(), events.difference(&held).count()), (0, 0), "{}: more, fewer events", summary.label);
+        assert_eq!(
+            (
+                held.difference(events).count(),
+                events.difference(&held).count()
+            ),
+            (0, 0),
+            "{}: more, fewer events",
+            summary.label
+        );
         let run = Run::new(kbackup::event::Silent);
-        let options = proof::Options { version: Some(self.line), depth: Depth::Deep, in_use: false };
+        let options = proof::Options {
+            version: Some(self.line),
+            depth: Depth::Deep,
+            in_use: false,
+        };
         let examination = proof::examine(&Directories::new(&target, None), &options, &run).unwrap();
         assert_eq!(examination.kind(), None, "{:#?}", examination.findings);
         std::fs::remove_dir_all(target).unwrap();
@@ -238,7 +335,10 @@ impl Bench {
         let target = self.path(name);
         let request = restore::Request {
             label: Some(summary.label.clone()),
-            targets: vec![restore::Target { db: target.clone(), index: None }],
+            targets: vec![restore::Target {
+                db: target.clone(),
+                index: None,
+            }],
             ready,
             ..restore::Request::default()
         };
@@ -279,7 +379,8 @@ impl Live {
     pub(crate) fn stop(self, bench: &Bench) {
         drop(self);
         for _ in 0..500 {
-            let writer = std::fs::File::open(bench.db.join(Checkpoint::Writer.file_name())).unwrap();
+            let writer =
+                std::fs::File::open(bench.db.join(Checkpoint::Writer.file_name())).unwrap();
             if writer.try_lock().is_ok() {
                 return;
             }
@@ -290,7 +391,14 @@ impl Live {
 
 /// Another leader: an epoch record at the end of the log, which has room in the active chunk.
 pub(crate) fn elect(db: &Path, number: u64, id: u128) {
-    let get = |checkpoint: Checkpoint| i64::from_le_bytes(std::fs::read(db.join(checkpoint.file_name())).unwrap().try_into().unwrap());
+    let get = |checkpoint: Checkpoint| {
+        i64::from_le_bytes(
+            std::fs::read(db.join(checkpoint.file_name()))
+                .unwrap()
+                .try_into()
+                .unwrap(),
+        )
+    };
     let writer = u64::try_from(get(Checkpoint::Writer)).unwrap();
     let previous = get(Checkpoint::Epoch);
     let json = serde_json::json!({
@@ -308,11 +416,17 @@ pub(crate) fn elect(db: &Path, number: u64, id: u128) {
     let length = u32::try_from(body.len()).unwrap().to_le_bytes();
     let record = [&length[..], &body, &length].concat();
     let chunk = writer / (64 * 1024);
-    writable(&db.join(format!("chunk-{chunk:06}.000000")), |file| file.write_all_at(&record, 128 + writer % (64 * 1024)).unwrap());
+    writable(&db.join(format!("chunk-{chunk:06}.000000")), |file| {
+        file.write_all_at(&record, 128 + writer % (64 * 1024))
+            .unwrap()
+    });
     let end = writer + record.len() as u64;
-    for (checkpoint, value) in
-        [(Checkpoint::Writer, end), (Checkpoint::Chaser, end), (Checkpoint::Epoch, writer), (Checkpoint::Proposal, number)]
-    {
+    for (checkpoint, value) in [
+        (Checkpoint::Writer, end),
+        (Checkpoint::Chaser, end),
+        (Checkpoint::Epoch, writer),
+        (Checkpoint::Proposal, number),
+    ] {
         std::fs::write(db.join(checkpoint.file_name()), value.to_le_bytes()).unwrap();
     }
 }
@@ -323,13 +437,20 @@ pub(crate) fn restore_over(bench: &Bench, summary: &Summary) {
     bench.restore(summary, "db", true);
 }
 
-/// A place for many small backups: memory where there is some, because every backup syncs every file.
+/// A place for many small backups: memory where there is some, because every backup syncs every
+/// file.
 pub(crate) fn workplace() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 /// Does something once, when this step begins for the n-th time.
-pub(crate) fn at(step: Step, count: usize, what: impl FnOnce() + Send + 'static) -> impl Fn(&Event) + Send + Sync + 'static {
+pub(crate) fn at(
+    step: Step,
+    count: usize,
+    what: impl FnOnce() + Send + 'static,
+) -> impl Fn(&Event) + Send + Sync + 'static {
     let state = Mutex::new((0, Some(what)));
     move |event| {
         if !matches!(event, Event::Step(begun) if *begun == step) {
@@ -355,7 +476,11 @@ pub(crate) fn name(path: &Path) -> &str {
 }
 
 pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 /// Turns one byte over, whatever the file's mode.
@@ -370,7 +495,13 @@ pub(crate) fn flip(path: &Path, offset: u64) {
 pub(crate) fn writable(path: &Path, change: impl FnOnce(&std::fs::File)) {
     let mode = path.metadata().unwrap().permissions();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    change(&std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap());
+    change(
+        &std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap(),
+    );
     std::fs::set_permissions(path, mode).unwrap();
 }
 

@@ -11,7 +11,11 @@ use super::bench::{Bench, small};
 fn fixed_rest(bench: &Bench, summary: &Summary) -> u64 {
     let manifest = bench.manifest(summary);
     let count = |role| manifest.files.iter().filter(|row| row.role == role).count() as u64;
-    let map = manifest.files.iter().find(|row| row.role == Role::IndexMap).map_or(0, |row| row.size);
+    let map = manifest
+        .files
+        .iter()
+        .find(|row| row.role == Role::IndexMap)
+        .map_or(0, |row| row.size);
     512 * count(Role::Chunk) + 272 * count(Role::Table) + 64 * 1024 + 2 * map + 4 * 80 + 4096
 }
 
@@ -23,12 +27,19 @@ fn around(chunks: u64) -> u64 {
 fn assert_cost(bench: &Bench, summary: &Summary, chunks: u64) {
     assert_eq!(summary.kind, BackupKind::Diff);
     let most = summary.log_bytes_added + around(chunks) + fixed_rest(bench, summary);
-    assert!(summary.bytes_read <= most, "{} bytes were read, {most} would do", summary.bytes_read);
+    assert!(
+        summary.bytes_read <= most,
+        "{} bytes were read, {most} would do",
+        summary.bytes_read
+    );
 }
 
 #[test]
 fn a_diff_reads_what_was_appended() {
-    let (bench, Made { writer, .. }) = Bench::made(&Synthetic { filter_bytes: 256_000_000, ..small() });
+    let (bench, Made { writer, .. }) = Bench::made(&Synthetic {
+        filter_bytes: 256_000_000,
+        ..small()
+    });
     let full = bench.take().unwrap();
     assert!(full.bytes_read > writer + 256_000_000);
     let nothing = bench.take().unwrap();
@@ -46,7 +57,10 @@ fn a_diff_reads_what_was_appended() {
 
 #[test]
 fn a_filter_is_read_when_it_is_due() {
-    let mut bench = Bench::new(&Synthetic { filter_bytes: 5_000_000, ..small() });
+    let mut bench = Bench::new(&Synthetic {
+        filter_bytes: 5_000_000,
+        ..small()
+    });
     bench.take().unwrap();
     bench.request.filter_max_age = std::time::Duration::ZERO;
     std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -82,7 +96,10 @@ fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
         read = field("io", "rchar:").unwrap_or(read);
         memory = field("status", "VmHWM:").unwrap_or(memory);
         // Its numbers can be read until somebody asks for its end.
-        if std::fs::read_to_string(place.join("stat")).unwrap().contains(") Z ") {
+        if std::fs::read_to_string(place.join("stat"))
+            .unwrap()
+            .contains(") Z ")
+        {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -90,10 +107,15 @@ fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
     read = field("io", "rchar:").unwrap_or(read);
     let status = child.wait().unwrap();
     assert!(matches!(status.code(), Some(0 | 3)), "{status}");
-    Used { read, memory: memory * 1024, answer: serde_json::from_slice(&std::fs::read(answer).unwrap()).unwrap() }
+    Used {
+        read,
+        memory: memory * 1024,
+        answer: serde_json::from_slice(&std::fs::read(answer).unwrap()).unwrap(),
+    }
 }
 
-/// What a process reads that is none of the node's: libraries, locale, /proc for the probes, and the repository's own files.
+/// What a process reads that is none of the node's: libraries, locale, /proc for the probes, and
+/// the repository's own files.
 const OF_ITSELF: u64 = 6 << 20;
 const MEMORY: u64 = 64 << 20;
 
@@ -113,40 +135,81 @@ fn large_chunks_cost_neither_memory_nor_a_second_reading() {
     let (bench, made) = Bench::made(&big);
     let repository = bench.path("repository");
     let full = execute("full", &bench.db, &repository);
-    assert!(full.memory < MEMORY, "{} bytes of memory for a full", full.memory);
+    assert!(
+        full.memory < MEMORY,
+        "{} bytes of memory for a full",
+        full.memory
+    );
     let told = full.answer["bytes_read"].as_u64().unwrap();
-    let filter = bench.index().join("stream-existence/streamExistenceFilter.dat").metadata().unwrap().len();
-    let completed: u64 = (0..2).map(|number| bench.chunk(number, 0).metadata().unwrap().len()).sum();
+    let filter = bench
+        .index()
+        .join("stream-existence/streamExistenceFilter.dat")
+        .metadata()
+        .unwrap()
+        .len();
+    let completed: u64 = (0..2)
+        .map(|number| bench.chunk(number, 0).metadata().unwrap().len())
+        .sum();
     let all = completed + made.writer % (256 << 20) + filter;
     assert!(told >= all && told < all + 1_000_000, "{told} of {all}");
-    // Once from the node, and where the kernel copies or shares blocks, once from the repository: the records are looked at on the way.
-    assert!(full.read >= told && full.read < 2 * told + OF_ITSELF, "{} against {told}", full.read);
+    // Once from the node, and where the kernel copies or shares blocks, once from the repository:
+    // the records are looked at on the way.
+    assert!(
+        full.read >= told && full.read < 2 * told + OF_ITSELF,
+        "{} against {told}",
+        full.read
+    );
     let diff = execute("diff", &bench.db, &repository);
     let told = diff.answer["bytes_read"].as_u64().unwrap();
-    assert!(diff.memory < MEMORY, "{} bytes of memory for a diff", diff.memory);
+    assert!(
+        diff.memory < MEMORY,
+        "{} bytes of memory for a diff",
+        diff.memory
+    );
     assert!(told < 200_000, "{told}");
-    // Nothing was appended: all is linked, the active chunk too. What is held is less than the share that is hashed again.
+    // Nothing was appended: all is linked, the active chunk too. What is held is less than the
+    // share that is hashed again.
     let rechecked = completed + filter + (60 << 20);
     assert!(diff.read < rechecked + OF_ITSELF, "{} were read", diff.read);
-    assert!(diff.answer["bytes_stored"].as_u64().unwrap() < 100_000, "{}", diff.answer);
+    assert!(
+        diff.answer["bytes_stored"].as_u64().unwrap() < 100_000,
+        "{}",
+        diff.answer
+    );
 
     bench.append(3_000_000);
     let grown = execute("diff", &bench.db, &repository);
     let told = grown.answer["bytes_read"].as_u64().unwrap();
     assert!((3_000_000..5_000_000).contains(&told), "{told}");
-    // The first 60 MiB of the active chunk are read once more, to be copied within the repository; they are proven on the way.
-    assert!(grown.read < rechecked + (70 << 20) + OF_ITSELF, "{} were read", grown.read);
+    // The first 60 MiB of the active chunk are read once more, to be copied within the repository;
+    // they are proven on the way.
+    assert!(
+        grown.read < rechecked + (70 << 20) + OF_ITSELF,
+        "{} were read",
+        grown.read
+    );
 }
 
 #[test]
 fn thousands_of_chunks_cost_no_memory() {
-    let tiny =
-        Synthetic { chunk_size: 8192, completed_chunks: 1500, active_bytes: 2000, event_bytes: 3000, most_events_in_append: 1, ..small() };
+    let tiny = Synthetic {
+        chunk_size: 8192,
+        completed_chunks: 1500,
+        active_bytes: 2000,
+        event_bytes: 3000,
+        most_events_in_append: 1,
+        ..small()
+    };
     let (bench, _) = Bench::made(&tiny);
     let repository = bench.path("repository");
     let full = execute("full", &bench.db, &repository);
     let diff = execute("diff", &bench.db, &repository);
-    assert!(full.memory < MEMORY && diff.memory < MEMORY, "{} and {} bytes of memory", full.memory, diff.memory);
+    assert!(
+        full.memory < MEMORY && diff.memory < MEMORY,
+        "{} and {} bytes of memory",
+        full.memory,
+        diff.memory
+    );
     let told = diff.answer["bytes_read"].as_u64().unwrap();
     assert!(told < 512 * 1501 + 64 * 1024 + 200_000, "{told}");
     assert_eq!(diff.answer["files_linked"].as_u64().unwrap() / 1500, 1);

@@ -11,12 +11,19 @@ use super::bench::{Bench, copy_tree, elect, restore_over, small};
 fn refused<T>(result: Result<T, Error>, hint: &str) {
     let error = result.err().unwrap();
     assert_eq!(error.kind(), Kind::Refused, "{error} {:?}", error.causes());
-    assert!(error.hints().iter().any(|line| line.contains(hint)), "{:?}", error.hints());
+    assert!(
+        error.hints().iter().any(|line| line.contains(hint)),
+        "{:?}",
+        error.hints()
+    );
 }
 
 #[test]
 fn a_node_that_was_restored_to_an_earlier_point_is_on_another_branch() {
-    let bench = Bench::new(&Synthetic { active_bytes: 3_000, ..small() });
+    let bench = Bench::new(&Synthetic {
+        active_bytes: 3_000,
+        ..small()
+    });
     let first = bench.take().unwrap();
     elect(&bench.db, 1, 11);
     bench.append(5_000);
@@ -27,11 +34,22 @@ fn a_node_that_was_restored_to_an_earlier_point_is_on_another_branch() {
     bench.append(7_000);
     refused(bench.take(), "--new-branch");
     let events_of_third = bench.events();
-    let third = bench.take_with(&Request { new_branch: true, ..bench.request.clone() }, |_| ()).unwrap();
+    let third = bench
+        .take_with(
+            &Request {
+                new_branch: true,
+                ..bench.request.clone()
+            },
+            |_| (),
+        )
+        .unwrap();
     assert_eq!((third.branch, third.kind), (2, BackupKind::Full));
     bench.append(4_000);
     let fourth = bench.take().unwrap();
-    assert_eq!((fourth.branch, fourth.kind, fourth.parent.as_ref()), (2, BackupKind::Diff, Some(&third.label)));
+    assert_eq!(
+        (fourth.branch, fourth.kind, fourth.parent.as_ref()),
+        (2, BackupKind::Diff, Some(&third.label))
+    );
     bench.assert_restores(&fourth, &bench.events());
     bench.assert_restores(&second, &events_of_second);
     bench.assert_restores(&third, &events_of_third);
@@ -53,7 +71,11 @@ fn after_a_restore_everything_is_proven_once() {
     bench.append(2_000);
     let first = bench.take().unwrap();
     assert_eq!(first.kind, BackupKind::Full);
-    assert!(bench.said().contains("was restored since the last backup"), "{}", bench.said());
+    assert!(
+        bench.said().contains("was restored since the last backup"),
+        "{}",
+        bench.said()
+    );
     assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
     bench.assert_sound();
 }
@@ -69,8 +91,16 @@ fn an_older_copy_of_the_node_is_told_and_not_built_upon() {
     std::fs::remove_dir_all(&bench.db).unwrap();
     std::fs::rename(bench.path("older"), &bench.db).unwrap();
     let old = bench.take().unwrap();
-    assert!(bench.said().contains("is this an older copy of the node?"), "{}", bench.said());
-    assert_eq!(old.parent, Some(first.label), "the newest that ends in this log");
+    assert!(
+        bench.said().contains("is this an older copy of the node?"),
+        "{}",
+        bench.said()
+    );
+    assert_eq!(
+        old.parent,
+        Some(first.label),
+        "the newest that ends in this log"
+    );
     assert!(old.bytes_read < 80_000, "{}", old.bytes_read);
     bench.assert_restores(&old, &bench.events());
     bench.assert_sound();
@@ -86,7 +116,11 @@ fn an_older_copy_that_no_backup_ends_in_is_read_whole() {
     std::fs::rename(bench.path("older"), &bench.db).unwrap();
     let old = bench.take().unwrap();
     assert_eq!(old.kind, BackupKind::Full);
-    assert!(bench.said().contains("is this an older copy of the node?"), "{}", bench.said());
+    assert!(
+        bench.said().contains("is this an older copy of the node?"),
+        "{}",
+        bench.said()
+    );
     bench.assert_restores(&old, &bench.events());
 }
 
@@ -97,7 +131,16 @@ fn a_repository_belongs_to_one_node() {
     std::fs::remove_dir_all(&bench.db).unwrap();
     copy_tree(&Bench::of("24.10-append").db, &bench.db);
     refused(bench.take(), "repository of its own");
-    refused(bench.take_with(&Request { new_branch: true, ..bench.request.clone() }, |_| ()), "repository of its own");
+    refused(
+        bench.take_with(
+            &Request {
+                new_branch: true,
+                ..bench.request.clone()
+            },
+            |_| (),
+        ),
+        "repository of its own",
+    );
 }
 
 #[test]
@@ -120,8 +163,15 @@ fn a_new_address_is_kept_from_then_on() {
     bench.live(&old, |_| ()).unwrap();
     old.stop(&bench);
     let new = bench.serve();
-    let moved = Request { new_address: true, ..bench.request.clone() };
-    assert_eq!(bench.live_as(&new, &moved, None, |_| ()).unwrap().kind, BackupKind::Diff, "its log proves it to be the same");
+    let moved = Request {
+        new_address: true,
+        ..bench.request.clone()
+    };
+    assert_eq!(
+        bench.live_as(&new, &moved, None, |_| ()).unwrap().kind,
+        BackupKind::Diff,
+        "its log proves it to be the same"
+    );
     assert!(bench.said().contains("from now on"), "{}", bench.said());
     assert_eq!(bench.live(&new, |_| ()).unwrap().kind, BackupKind::Diff);
     // The option says nothing where nothing has changed.
@@ -140,17 +190,31 @@ fn an_address_is_no_excuse_for_another_database() {
     bench.take().unwrap();
     std::fs::remove_dir_all(&bench.db).unwrap();
     copy_tree(&Bench::of("24.10-append").db, &bench.db);
-    let all = Request { new_address: true, new_branch: true, ..bench.request.clone() };
+    let all = Request {
+        new_address: true,
+        new_branch: true,
+        ..bench.request.clone()
+    };
     let error = bench.take_with(&all, |_| ()).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
-    assert!(!error.hints().concat().contains("--new"), "{:?}", error.hints());
+    assert!(
+        !error.hints().concat().contains("--new"),
+        "{:?}",
+        error.hints()
+    );
 }
 
 /// As in an agent's configuration, that nobody watches.
 #[test]
 fn new_branch_can_be_left_on_for_good() {
-    let bench = Bench::new(&Synthetic { active_bytes: 3_000, ..small() });
-    let always = Request { new_branch: true, ..bench.request.clone() };
+    let bench = Bench::new(&Synthetic {
+        active_bytes: 3_000,
+        ..small()
+    });
+    let always = Request {
+        new_branch: true,
+        ..bench.request.clone()
+    };
     let take = || bench.take_with(&always, |_| ()).unwrap();
     let first = take();
     for _ in 0..3 {
@@ -161,7 +225,11 @@ fn new_branch_can_be_left_on_for_good() {
     elect(&bench.db, 1, 11);
     bench.append(2_000);
     let (newest, events_of_newest) = (take(), bench.events());
-    assert_eq!((newest.branch, newest.kind), (1, BackupKind::Diff), "an election is no new branch");
+    assert_eq!(
+        (newest.branch, newest.kind),
+        (1, BackupKind::Diff),
+        "an election is no new branch"
+    );
     restore_over(&bench, &first);
     // Nothing was written since the restore: the log has not parted yet.
     assert_eq!(take().branch, 1);
@@ -171,7 +239,10 @@ fn new_branch_can_be_left_on_for_good() {
     assert_eq!((parted.branch, parted.kind), (2, BackupKind::Full));
     bench.append(2_000);
     let next = take();
-    assert_eq!((next.branch, next.kind, next.parent), (2, BackupKind::Diff, Some(parted.label)));
+    assert_eq!(
+        (next.branch, next.kind, next.parent),
+        (2, BackupKind::Diff, Some(parted.label))
+    );
     bench.assert_sound();
     bench.assert_restores(&newest, &events_of_newest);
 }
@@ -183,10 +254,22 @@ fn labels_grow_although_the_clock_goes_back() {
     // As if it had been taken tomorrow.
     let tomorrow = clock::now().as_second() + 86_400;
     let mut manifest: Manifest = bench.manifest(&first);
-    manifest.label = Label::new(clock::Timestamp::from_second(tomorrow).unwrap(), BackupKind::Full);
-    let backups = Path::new(&kbackup::repository::Repository::place(&bench.repository)).join("backups");
-    std::fs::write(backups.join(first.label.as_str()).join("manifest.json"), crate::conformance::text(&manifest)).unwrap();
-    std::fs::rename(backups.join(first.label.as_str()), backups.join(manifest.label.as_str())).unwrap();
+    manifest.label = Label::new(
+        clock::Timestamp::from_second(tomorrow).unwrap(),
+        BackupKind::Full,
+    );
+    let backups =
+        Path::new(&kbackup::repository::Repository::place(&bench.repository)).join("backups");
+    std::fs::write(
+        backups.join(first.label.as_str()).join("manifest.json"),
+        crate::conformance::text(&manifest),
+    )
+    .unwrap();
+    std::fs::rename(
+        backups.join(first.label.as_str()),
+        backups.join(manifest.label.as_str()),
+    )
+    .unwrap();
     for count in 1..4 {
         let next = bench.take().unwrap();
         assert_eq!(next.label.time().as_second(), tomorrow + count);

@@ -12,8 +12,22 @@ fn a_node_that_goes_away_fails_the_run() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     let node = live.node.clone();
-    let error = bench.live(&live, at(Step::Chunks, 1, move || node.change_quirks(|quirks| quirks.status = Some(503)))).unwrap_err();
-    assert!(matches!(error.kind(), Kind::Unreachable | Kind::Unstable | Kind::Failed), "{error} {:?}", error.causes());
+    let error = bench
+        .live(
+            &live,
+            at(Step::Chunks, 1, move || {
+                node.change_quirks(|quirks| quirks.status = Some(503))
+            }),
+        )
+        .unwrap_err();
+    assert!(
+        matches!(
+            error.kind(),
+            Kind::Unreachable | Kind::Unstable | Kind::Failed
+        ),
+        "{error} {:?}",
+        error.causes()
+    );
     assert!(bench.manifests().is_empty());
     live.node.change_quirks(|quirks| quirks.status = None);
     bench.live(&live, |_| ()).unwrap();
@@ -25,8 +39,19 @@ fn another_node_behind_the_same_address_is_not_believed() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     let node = live.node.clone();
-    let error = bench.live(&live, at(Step::Chunks, 1, move || node.change_quirks(|quirks| quirks.other_node_every = Some(1)))).unwrap_err();
-    assert!(matches!(error.kind(), Kind::Refused | Kind::Unstable), "{error} {:?}", error.causes());
+    let error = bench
+        .live(
+            &live,
+            at(Step::Chunks, 1, move || {
+                node.change_quirks(|quirks| quirks.other_node_every = Some(1))
+            }),
+        )
+        .unwrap_err();
+    assert!(
+        matches!(error.kind(), Kind::Refused | Kind::Unstable),
+        "{error} {:?}",
+        error.causes()
+    );
     assert!(bench.manifests().is_empty());
 }
 
@@ -43,7 +68,12 @@ fn scavenges_that_somebody_starts_again_and_again_end_the_run() {
         })
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable, "{error}");
-    assert_eq!(bench.said().matches("retry: ").count(), 3, "{}", bench.said());
+    assert_eq!(
+        bench.said().matches("retry: ").count(),
+        3,
+        "{}",
+        bench.said()
+    );
     assert!(bench.manifests().is_empty());
     bench.live(&live, |_| ()).unwrap();
 }
@@ -76,11 +106,22 @@ fn a_follower_is_given_time_to_catch_up() {
     let live = bench.serve();
     bench.live(&live, |_| ()).unwrap();
     let ahead = u64::try_from(bench.get(kbackup_testnode::Checkpoint::Writer)).unwrap() + 5_000;
-    let behind = bench.live_as(&live, &bench.request, Some(ahead), |_| ()).unwrap();
+    let behind = bench
+        .live_as(&live, &bench.request, Some(ahead), |_| ())
+        .unwrap();
     assert_eq!(behind.missing_bytes, Some(5_000));
     assert_eq!(bench.manifest(&behind).source.missing_bytes, Some(5_000));
-    assert!(bench.said().contains("warning: the leader was 5000 bytes ahead"), "{}", bench.said());
-    let patient = Request { catch_up: Duration::from_secs(20), ..bench.request.clone() };
+    assert!(
+        bench
+            .said()
+            .contains("warning: the leader was 5000 bytes ahead"),
+        "{}",
+        bench.said()
+    );
+    let patient = Request {
+        catch_up: Duration::from_secs(20),
+        ..bench.request.clone()
+    };
     let directory = bench.path("");
     let asked = Mutex::new(None);
     let begun = Instant::now();

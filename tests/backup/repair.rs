@@ -1,4 +1,5 @@
-//! Silent damage on the repository's disk: that it is found, goes on to no new backup, and is mended from whatever right copy there is.
+//! Silent damage on the repository's disk: that it is found, goes on to no new backup, and is
+//! mended from whatever right copy there is.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -20,11 +21,19 @@ use super::bench::{Bench, flip, small, writable};
 const CHUNK: &str = "db/chunk-000002.000000";
 
 fn damaged(bench: &Bench, summary: &Summary) -> bool {
-    remembered(&bench.repository, &summary.label).unwrap().is_some_and(|known| known.is_damaged())
+    remembered(&bench.repository, &summary.label)
+        .unwrap()
+        .is_some_and(|known| known.is_damaged())
 }
 
 fn repair(bench: &Bench) -> Repaired {
-    verify::repair(&bench.repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap()
+    verify::repair(
+        &bench.repository,
+        &Which::All,
+        Depth::Normal,
+        &Run::new(Silent),
+    )
+    .unwrap()
 }
 
 fn inode(path: &Path) -> u64 {
@@ -32,7 +41,15 @@ fn inode(path: &Path) -> u64 {
 }
 
 fn diff(bench: &Bench, share: Share) -> Summary {
-    let summary = bench.take_with(&Request { recheck: share, ..bench.request.clone() }, |_| ()).unwrap();
+    let summary = bench
+        .take_with(
+            &Request {
+                recheck: share,
+                ..bench.request.clone()
+            },
+            |_| (),
+        )
+        .unwrap();
     assert_eq!(summary.kind, BackupKind::Diff);
     summary
 }
@@ -44,30 +61,68 @@ fn a_flipped_byte_is_found_by_the_next_diff_and_mended_from_it() {
     bench.append(30_000);
     let first = bench.take().unwrap();
     let events = bench.events();
-    assert_eq!(inode(&bench.stored(&full).join(CHUNK)), inode(&bench.stored(&first).join(CHUNK)));
+    assert_eq!(
+        inode(&bench.stored(&full).join(CHUNK)),
+        inode(&bench.stored(&first).join(CHUNK))
+    );
     flip(&bench.stored(&full).join(CHUNK), 9_000);
     bench.append(30_000);
     let second = bench.take().unwrap();
     let said = bench.said();
-    assert!(said.contains(&format!("{CHUNK} is damaged in {}, {}: ", full.label, first.label)), "{said}");
+    assert!(
+        said.contains(&format!(
+            "{CHUNK} is damaged in {}, {}: ",
+            full.label, first.label
+        )),
+        "{said}"
+    );
     assert_eq!(said.matches("is damaged in").count(), 1, "{said}");
     assert!(damaged(&bench, &full) && damaged(&bench, &first) && !damaged(&bench, &second));
-    assert_ne!(inode(&bench.stored(&first).join(CHUNK)), inode(&bench.stored(&second).join(CHUNK)));
+    assert_ne!(
+        inode(&bench.stored(&first).join(CHUNK)),
+        inode(&bench.stored(&second).join(CHUNK))
+    );
     bench.assert_restores(&second, &bench.events());
-    let report = verify::verify(&bench.repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
-    let sound: Vec<bool> = report.backups.iter().map(|backup| backup.findings.is_empty()).collect();
+    let report = verify::verify(
+        &bench.repository,
+        &Which::All,
+        Depth::Normal,
+        &Run::new(Silent),
+    )
+    .unwrap();
+    let sound: Vec<bool> = report
+        .backups
+        .iter()
+        .map(|backup| backup.findings.is_empty())
+        .collect();
     assert_eq!(sound, [false, false, true], "{report:#?}");
 
-    let plan = verify::plan_repair(&bench.repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
+    let plan = verify::plan_repair(
+        &bench.repository,
+        &Which::All,
+        Depth::Normal,
+        &Run::new(Silent),
+    )
+    .unwrap();
     assert_eq!((plan.replacements.len(), plan.lost.len()), (1, 0));
-    assert_ne!(inode(&bench.stored(&first).join(CHUNK)), inode(&bench.stored(&second).join(CHUNK)), "a plan mends nothing");
+    assert_ne!(
+        inode(&bench.stored(&first).join(CHUNK)),
+        inode(&bench.stored(&second).join(CHUNK)),
+        "a plan mends nothing"
+    );
     let repaired = repair(&bench);
     assert!(repaired.report.is_sound(), "{repaired:#?}");
     assert_eq!(repaired.replaced, plan.replacements);
-    let [replaced] = repaired.replaced.as_slice() else { panic!("{repaired:#?}") };
+    let [replaced] = repaired.replaced.as_slice() else {
+        panic!("{repaired:#?}")
+    };
     assert_eq!(
         (replaced.path.to_string(), &replaced.from, &replaced.into),
-        (CHUNK.to_owned(), &second.label, &vec![full.label.clone(), first.label.clone()])
+        (
+            CHUNK.to_owned(),
+            &second.label,
+            &vec![full.label.clone(), first.label.clone()]
+        )
     );
     assert!(!damaged(&bench, &full) && !damaged(&bench, &first));
     bench.assert_sound();
@@ -80,7 +135,12 @@ fn a_flipped_byte_is_found_by_the_next_diff_and_mended_from_it() {
 fn every_file_comes_round() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
-    let files = bench.manifest(&full).files.iter().filter(|row| !matches!(row.role, Role::Checkpoint | Role::IndexMap)).count();
+    let files = bench
+        .manifest(&full)
+        .files
+        .iter()
+        .filter(|row| !matches!(row.role, Role::Checkpoint | Role::IndexMap))
+        .count();
     flip(&bench.stored(&full).join(CHUNK), 9_000);
     diff(&bench, Share::Bytes(0));
     assert!(!damaged(&bench, &full), "nobody looked");
@@ -93,9 +153,15 @@ fn every_file_comes_round() {
     assert!(needed > 1);
     // All backups so far share the file, but the last one.
     let backups = bench.manifests();
-    let sound =
-        backups.iter().filter(|manifest| !remembered(&bench.repository, &manifest.label).unwrap().is_some_and(|known| known.is_damaged()));
-    assert_eq!(sound.map(|manifest| &manifest.label).collect::<Vec<_>>(), [&backups.last().unwrap().label]);
+    let sound = backups.iter().filter(|manifest| {
+        !remembered(&bench.repository, &manifest.label)
+            .unwrap()
+            .is_some_and(|known| known.is_damaged())
+    });
+    assert_eq!(
+        sound.map(|manifest| &manifest.label).collect::<Vec<_>>(),
+        [&backups.last().unwrap().label]
+    );
     assert!(repair(&bench).report.is_sound());
     bench.assert_sound();
 }
@@ -104,7 +170,11 @@ fn every_file_comes_round() {
 fn what_is_built_upon_is_proven_whole() {
     // In the bytes that are compared with the source, before them, and in the hole behind them.
     for damaged_at in [399_000, 2_000, 900_000] {
-        let bench = Bench::new(&Synthetic { chunk_size: 1 << 20, active_bytes: 400_000, ..small() });
+        let bench = Bench::new(&Synthetic {
+            chunk_size: 1 << 20,
+            active_bytes: 400_000,
+            ..small()
+        });
         let full = bench.full().unwrap();
         let active = "db/chunk-000005.000000";
         flip(&bench.stored(&full).join(active), damaged_at);
@@ -115,9 +185,18 @@ fn what_is_built_upon_is_proven_whole() {
             std::fs::read(bench.stored(&second).join(active)).unwrap(),
             std::fs::read(bench.db.join(active.trim_start_matches("db/"))).unwrap(),
         );
-        assert!(stored.get(..end) == source.get(..end), "the damage went on into the new backup");
-        assert!(stored.get(end..).unwrap().iter().all(|byte| *byte == 0), "the damage went on into the new backup");
-        assert!(damaged(&bench, &full) && !damaged(&bench, &second), "{damaged_at}");
+        assert!(
+            stored.get(..end) == source.get(..end),
+            "the damage went on into the new backup"
+        );
+        assert!(
+            stored.get(end..).unwrap().iter().all(|byte| *byte == 0),
+            "the damage went on into the new backup"
+        );
+        assert!(
+            damaged(&bench, &full) && !damaged(&bench, &second),
+            "{damaged_at}"
+        );
         bench.assert_restores(&second, &bench.events());
     }
 }
@@ -127,13 +206,25 @@ fn nothing_of_a_parent_that_is_known_to_be_damaged_is_taken_over_unseen() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
     flip(&bench.stored(&full).join(CHUNK), 9_000);
-    verify::verify(&bench.repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
+    verify::verify(
+        &bench.repository,
+        &Which::All,
+        Depth::Normal,
+        &Run::new(Silent),
+    )
+    .unwrap();
     let second = diff(&bench, Share::Bytes(0));
     bench.assert_restores(&second, &bench.events());
-    assert_ne!(inode(&bench.stored(&full).join(CHUNK)), inode(&bench.stored(&second).join(CHUNK)));
+    assert_ne!(
+        inode(&bench.stored(&full).join(CHUNK)),
+        inode(&bench.stored(&second).join(CHUNK))
+    );
     // The next one has a sound parent.
     let third = diff(&bench, Share::Bytes(0));
-    assert_eq!(inode(&bench.stored(&third).join(CHUNK)), inode(&bench.stored(&second).join(CHUNK)));
+    assert_eq!(
+        inode(&bench.stored(&third).join(CHUNK)),
+        inode(&bench.stored(&second).join(CHUNK))
+    );
 }
 
 #[test]
@@ -144,14 +235,24 @@ fn lost_short_and_flipped_files_come_from_another_full() {
     let other = bench.full().unwrap();
     flip(&bench.stored(&full).join(CHUNK), 9_000);
     std::fs::remove_file(bench.stored(&first).join("db/chunk-000001.000000")).unwrap();
-    writable(&bench.stored(&full).join("db/chunk-000003.000000"), |file| file.set_len(100).unwrap());
+    writable(
+        &bench.stored(&full).join("db/chunk-000003.000000"),
+        |file| file.set_len(100).unwrap(),
+    );
     std::fs::remove_dir_all(bench.stored(&other).join("index/stream-existence")).unwrap();
     let repaired = repair(&bench);
     assert!(repaired.report.is_sound(), "{repaired:#?}");
     assert!(repaired.lost.is_empty());
     for path in [CHUNK, "db/chunk-000003.000000"] {
-        let replaced = repaired.replaced.iter().find(|replaced| replaced.path.to_string() == path).unwrap();
-        assert_eq!((&replaced.from, &replaced.into), (&other.label, &vec![full.label.clone(), first.label.clone()]));
+        let replaced = repaired
+            .replaced
+            .iter()
+            .find(|replaced| replaced.path.to_string() == path)
+            .unwrap();
+        assert_eq!(
+            (&replaced.from, &replaced.into),
+            (&other.label, &vec![full.label.clone(), first.label.clone()])
+        );
     }
     assert!(repaired.replaced.len() >= 4, "{repaired:#?}");
     bench.assert_sound();
@@ -170,27 +271,57 @@ fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
     let repaired = repair(&bench);
     assert!(!repaired.report.is_sound() && repaired.replaced.is_empty());
     assert_eq!(
-        repaired.lost.iter().map(|lost| lost.backups.clone()).collect::<Vec<_>>(),
+        repaired
+            .lost
+            .iter()
+            .map(|lost| lost.backups.clone())
+            .collect::<Vec<_>>(),
         [vec![first.label.clone(), second.label.clone()]]
     );
     let request = |label: Option<Label>| restore::Request {
         label,
-        targets: vec![restore::Target { db: bench.path("target"), index: None }],
+        targets: vec![restore::Target {
+            db: bench.path("target"),
+            index: None,
+        }],
         ..restore::Request::default()
     };
     let plan = |label| restore::plan(&bench.repository, &request(label), &Run::new(Silent));
     let error = plan(None).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
-    assert!(error.to_string().contains(second.label.as_str()) && error.hints().concat().contains("verify --all --repair"), "{error:?}");
+    assert!(
+        error.to_string().contains(second.label.as_str())
+            && error.hints().concat().contains("verify --all --repair"),
+        "{error:?}"
+    );
     // The operator may insist, and is told.
-    assert!(plan(Some(second.label.clone())).unwrap().warnings.concat().contains("damage was found"));
+    assert!(
+        plan(Some(second.label.clone()))
+            .unwrap()
+            .warnings
+            .concat()
+            .contains("damage was found")
+    );
 
-    // A diff reads anew what is damaged, and is what `latest` means from then on; the older ones can be mended from it.
+    // A diff reads anew what is damaged, and is what `latest` means from then on; the older ones
+    // can be mended from it.
     let diff = bench.take().unwrap();
     assert_eq!(plan(None).unwrap().backup.label, diff.label);
     flip(&bench.stored(&diff).join("db/chunk-000001.000000"), 9_000);
-    verify::verify(&bench.repository, &Which::Newest, Depth::Normal, &Run::new(Silent)).unwrap();
-    assert!(plan(None).unwrap_err().hints().concat().contains("every other backup"));
+    verify::verify(
+        &bench.repository,
+        &Which::Newest,
+        Depth::Normal,
+        &Run::new(Silent),
+    )
+    .unwrap();
+    assert!(
+        plan(None)
+            .unwrap_err()
+            .hints()
+            .concat()
+            .contains("every other backup")
+    );
     assert!(repair(&bench).report.is_sound());
     assert_eq!(plan(None).unwrap().backup.label, diff.label);
     bench.assert_sound();
@@ -201,20 +332,41 @@ fn a_filter_that_lacks_streams_is_left_out() {
     for (name, wrong) in [("lacks streams", 0), ("has damaged lines", 0xff)] {
         let bench = Bench::of("26.1-append");
         let good = bench.full().unwrap();
-        let has_filter = |summary: &Summary| {
-            bench.manifest(summary).files.iter().any(|row| matches!(row.role, Role::StreamFilter | Role::StreamFilterCheckpoint))
-        };
+        let has_filter =
+            |summary: &Summary| {
+                bench.manifest(summary).files.iter().any(|row| {
+                    matches!(row.role, Role::StreamFilter | Role::StreamFilterCheckpoint)
+                })
+            };
         assert!(has_filter(&good), "{}", bench.said());
-        writable(&bench.index().join("stream-existence/streamExistenceFilter.dat"), |file| {
-            let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
-            std::os::unix::fs::FileExt::write_all_at(file, &vec![wrong; length - 64], 64).unwrap();
-        });
+        writable(
+            &bench
+                .index()
+                .join("stream-existence/streamExistenceFilter.dat"),
+            |file| {
+                let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(file, &vec![wrong; length - 64], 64)
+                    .unwrap();
+            },
+        );
         // It claims to be complete up to the end of the log.
         let end = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
-        std::fs::write(bench.index().join("stream-existence/streamExistenceFilter.chk"), end.to_le_bytes()).unwrap();
+        std::fs::write(
+            bench
+                .index()
+                .join("stream-existence/streamExistenceFilter.chk"),
+            end.to_le_bytes(),
+        )
+        .unwrap();
         let bad = bench.full().unwrap();
         assert!(!has_filter(&bad), "{name}");
-        assert!(bench.said().contains("the stream-existence filter is left out"), "{name}: {}", bench.said());
+        assert!(
+            bench
+                .said()
+                .contains("the stream-existence filter is left out"),
+            "{name}: {}",
+            bench.said()
+        );
         bench.assert_sound();
         bench.assert_restores(&bad, &bench.events());
     }
@@ -222,11 +374,30 @@ fn a_filter_that_lacks_streams_is_left_out() {
 
 #[test]
 fn the_filters_of_real_nodes_are_kept() {
-    for name in ["20.10-append", "21.10-scavenge", "22.10-truncate", "23.10-append", "24.10-scavenge", "26.1-truncate"] {
+    for name in [
+        "20.10-append",
+        "21.10-scavenge",
+        "22.10-truncate",
+        "23.10-append",
+        "24.10-scavenge",
+        "26.1-truncate",
+    ] {
         let bench = Bench::of(name);
-        let there = bench.index().join("stream-existence/streamExistenceFilter.dat").exists();
+        let there = bench
+            .index()
+            .join("stream-existence/streamExistenceFilter.dat")
+            .exists();
         let full = bench.full().unwrap();
-        assert_eq!(bench.manifest(&full).files.iter().any(|row| row.role == Role::StreamFilter), there, "{name}: {}", bench.said());
+        assert_eq!(
+            bench
+                .manifest(&full)
+                .files
+                .iter()
+                .any(|row| row.role == Role::StreamFilter),
+            there,
+            "{name}: {}",
+            bench.said()
+        );
         bench.assert_sound();
     }
 }
@@ -234,19 +405,28 @@ fn the_filters_of_real_nodes_are_kept() {
 #[test]
 fn a_table_filter_with_damaged_lines_is_left_out() {
     let bench = Bench::of("26.1-append");
-    let filter = super::bench::files(&bench.index()).into_iter().find(|path| super::bench::name(path).ends_with(".bloomfilter")).unwrap();
+    let filter = super::bench::files(&bench.index())
+        .into_iter()
+        .find(|path| super::bench::name(path).ends_with(".bloomfilter"))
+        .unwrap();
     writable(&filter, |file| {
         let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
         std::os::unix::fs::FileExt::write_all_at(file, &vec![0xff; length - 64], 64).unwrap();
     });
     let full = bench.full().unwrap();
-    assert!(full.index && bench.said().contains("the server does without it"), "{}", bench.said());
+    assert!(
+        full.index && bench.said().contains("the server does without it"),
+        "{}",
+        bench.said()
+    );
     bench.assert_sound();
 }
 
 fn execute(repository: &Path, fault: Option<String>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    command.args(["verify", "--all", "--repair", "--repo"]).arg(repository);
+    command
+        .args(["verify", "--all", "--repair", "--repo"])
+        .arg(repository);
     if let Some(fault) = fault {
         command.env("KBACKUP_FAULT", fault);
     }
@@ -256,15 +436,20 @@ fn execute(repository: &Path, fault: Option<String>) -> Output {
 /// What is wrong with each backup, file by file.
 fn wrongs(repository: &Path) -> BTreeSet<(String, Option<String>)> {
     let repository = DirectoryRepository::open(repository).unwrap();
-    let report = verify::verify(&repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
+    let report =
+        verify::verify(&repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
     let of = |backup: verify::BackupReport| {
         let label = backup.label.to_string();
-        backup.findings.into_iter().map(move |finding| (label.clone(), finding.path.map(|path| path.to_string())))
+        backup
+            .findings
+            .into_iter()
+            .map(move |finding| (label.clone(), finding.path.map(|path| path.to_string())))
     };
     report.backups.into_iter().flat_map(of).collect()
 }
 
-/// A repository in which two backups share a damaged copy, one lacks a file, and a third holds all of it once more; copied with its links.
+/// A repository in which two backups share a damaged copy, one lacks a file, and a third holds all
+/// of it once more; copied with its links.
 struct Harmed {
     bench: Bench,
     template: PathBuf,
@@ -284,7 +469,14 @@ impl Harmed {
 
     fn again(&self, name: &str) -> PathBuf {
         let place = self.bench.path(name);
-        assert!(Command::new("cp").arg("-a").args([&self.template, &place]).status().unwrap().success());
+        assert!(
+            Command::new("cp")
+                .arg("-a")
+                .args([&self.template, &place])
+                .status()
+                .unwrap()
+                .success()
+        );
         place
     }
 }
@@ -295,20 +487,38 @@ fn a_repair_that_dies_anywhere_makes_nothing_worse() {
     let before = wrongs(&harmed.template);
     assert!(before.len() >= 3, "{before:?}");
     // Each that touches a backup, and the first ones that keep what was found.
-    for (operation, part) in
-        [("link", "/incoming/"), ("rename", "/backups/"), ("sync", "/backups/"), ("sync", "/incoming"), ("rename", "/state/")]
-    {
+    for (operation, part) in [
+        ("link", "/incoming/"),
+        ("rename", "/backups/"),
+        ("sync", "/backups/"),
+        ("sync", "/incoming"),
+        ("rename", "/state/"),
+    ] {
         let (mut count, mut alive) = (1, false);
         while !alive && count < 5 {
             let what = format!("{operation}-{count}");
             let repository = harmed.again(&what);
-            let output = execute(&repository, Some(format!("{operation}:{part}:{count}:abort")));
+            let output = execute(
+                &repository,
+                Some(format!("{operation}:{part}:{count}:abort")),
+            );
             alive = output.status.code().is_some();
             let after = wrongs(&repository);
             assert!(after.is_subset(&before), "{what}: {after:?}");
             let output = execute(&repository, None);
-            assert_eq!(output.status.code(), Some(0), "{what}: {}", String::from_utf8_lossy(&output.stderr));
-            assert_eq!(std::fs::read_dir(repository.join("incoming")).unwrap().count(), 0, "{what}");
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{what}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert_eq!(
+                std::fs::read_dir(repository.join("incoming"))
+                    .unwrap()
+                    .count(),
+                0,
+                "{what}"
+            );
             std::fs::remove_dir_all(repository).unwrap();
             count += 1;
         }
@@ -321,15 +531,27 @@ fn a_repair_meets_a_full_disk_the_limit_of_links_and_another_run() {
     let harmed = Harmed::new();
     // No more links (EMLINK): a copy is as good.
     let repository = harmed.again("links");
-    let output = execute(&repository, Some(format!("link:{}:1:31", repository.display())));
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = execute(
+        &repository,
+        Some(format!("link:{}:1:31", repository.display())),
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(wrongs(&repository).is_empty());
     // Nor room for a copy (ENOSPC, and only what goes into the place of a new file).
     let repository = harmed.again("full");
     let before = wrongs(&repository);
     let output = execute(&repository, Some("link:/incoming/:1:28".to_owned()));
     assert_eq!(output.status.code(), Some(20));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be mended"), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("cannot be mended"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(wrongs(&repository), before);
     // The repository is in use.
     let held = DirectoryRepository::open(&repository).unwrap();

@@ -1,4 +1,5 @@
-//! Backups that were interrupted, and what the next one makes of what they left: it copies what was in flight, and proves all else.
+//! Backups that were interrupted, and what the next one makes of what they left: it copies what was
+//! in flight, and proves all else.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -20,19 +21,31 @@ use super::bench::{Bench, copy_tree, files, flip, name, small, writable};
 
 fn command(bench: &Bench, verb: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    command.args([verb, "--offline", "--json", "--db"]).arg(&bench.db).arg("--repo").arg(bench.repository.place());
+    command
+        .args([verb, "--offline", "--json", "--db"])
+        .arg(&bench.db)
+        .arg("--repo")
+        .arg(bench.repository.place());
     command
 }
 
 /// A run whose n-th such operation on a path with this part has this effect.
 fn execute(bench: &Bench, verb: &str, fault: &str) -> Output {
-    command(bench, verb).env("KBACKUP_FAULT", fault).output().unwrap()
+    command(bench, verb)
+        .env("KBACKUP_FAULT", fault)
+        .output()
+        .unwrap()
 }
 
 /// Kills a run when it begins to write this file.
 fn die_at(bench: &Bench, verb: &str, file: &str) {
     let output = execute(bench, verb, &format!("write:{file}:1:abort"));
-    assert_eq!(output.status.signal(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.signal(),
+        Some(6),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn incoming(bench: &Bench) -> PathBuf {
@@ -43,7 +56,8 @@ fn interrupted(bench: &Bench) -> Option<Interrupted> {
     bench.repository.interrupted().unwrap()
 }
 
-/// The chunks and tables that lie in `incoming/` under their names, with their bytes: all of them can be taken up, unless one is the active chunk.
+/// The chunks and tables that lie in `incoming/` under their names, with their bytes: all of them
+/// can be taken up, unless one is the active chunk.
 fn left(bench: &Bench) -> BTreeMap<String, (PathBuf, u64)> {
     let active = format!("chunk-{:06}.000000", small().completed_chunks);
     walkdir::WalkDir::new(incoming(bench))
@@ -53,9 +67,15 @@ fn left(bench: &Bench) -> BTreeMap<String, (PathBuf, u64)> {
         .filter(|entry| {
             let name = name(entry.path());
             let is_table = uuid::Uuid::parse_str(name).is_ok();
-            (is_table || name.starts_with("chunk-") && name != active) && entry.metadata().unwrap().nlink() == 1
+            (is_table || name.starts_with("chunk-") && name != active)
+                && entry.metadata().unwrap().nlink() == 1
         })
-        .map(|entry| (name(entry.path()).to_owned(), (entry.path().to_owned(), entry.metadata().unwrap().len())))
+        .map(|entry| {
+            (
+                name(entry.path()).to_owned(),
+                (entry.path().to_owned(), entry.metadata().unwrap().len()),
+            )
+        })
         .collect()
 }
 
@@ -84,22 +104,49 @@ impl Observer for Impatient {
 
 /// A run that is interrupted after so many files.
 fn stop_after(bench: &Bench, kind: BackupKind, files: usize) -> Result<Summary, Error> {
-    let run = Arc::new_cyclic(|run| Run::new(Impatient { run: run.clone(), files: Mutex::new(files) }));
-    let source = Source { directories: Directories::new(&bench.db, None), server_version: None, node: Node::Stopped };
-    backup::take(&Request { kind, ..bench.request.clone() }, &source, &bench.repository, &run)
+    let run = Arc::new_cyclic(|run| {
+        Run::new(Impatient {
+            run: run.clone(),
+            files: Mutex::new(files),
+        })
+    });
+    let source = Source {
+        directories: Directories::new(&bench.db, None),
+        server_version: None,
+        node: Node::Stopped,
+    };
+    backup::take(
+        &Request {
+            kind,
+            ..bench.request.clone()
+        },
+        &source,
+        &bench.repository,
+        &run,
+    )
 }
 
 fn is_interrupted(result: Result<Summary, Error>) {
     assert_eq!(result.unwrap_err().kind().exit_code(), 143);
 }
 
-/// The next backup takes up all that is left, reads the node for nothing of it, is sound, and leaves nothing.
+/// The next backup takes up all that is left, reads the node for nothing of it, is sound, and
+/// leaves nothing.
 fn assert_goes_on(bench: &Bench, what: &str) -> Summary {
     let (files, bytes) = (left(bench).len() as u64, left_bytes(bench));
     let summary = bench.full().unwrap();
-    assert_eq!((summary.files_resumed, summary.bytes_resumed), (files, bytes), "{what}: {}", bench.said());
+    assert_eq!(
+        (summary.files_resumed, summary.bytes_resumed),
+        (files, bytes),
+        "{what}: {}",
+        bench.said()
+    );
     // Beside them: identities, checkpoints, small files.
-    assert!(summary.bytes_read <= bench.db_bytes() - bytes + 40_000, "{what}: {} read, {bytes} taken up", summary.bytes_read);
+    assert!(
+        summary.bytes_read <= bench.db_bytes() - bytes + 40_000,
+        "{what}: {} read, {bytes} taken up",
+        summary.bytes_read
+    );
     bench.assert_sound();
     bench.assert_restores(&summary, &bench.events());
     summary
@@ -112,7 +159,11 @@ fn a_killed_run_costs_the_file_in_flight() {
         let mut count = 1;
         loop {
             let bench = Bench::new(&small());
-            let output = execute(&bench, "full", &format!("{operation}:/incoming/:{count}:abort"));
+            let output = execute(
+                &bench,
+                "full",
+                &format!("{operation}:/incoming/:{count}:abort"),
+            );
             if output.status.success() {
                 break;
             }
@@ -142,7 +193,10 @@ fn runs_that_are_killed_again_and_again_pile_nothing_up() {
     names.sort();
     let mut once = names.clone();
     once.dedup();
-    assert!(names.contains(&".chunk-000005.000000.part".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&".chunk-000005.000000.part".to_owned()),
+        "{names:?}"
+    );
     assert_eq!(names, once, "each file is there once");
 }
 
@@ -155,10 +209,20 @@ fn a_diff_goes_on_where_a_diff_was_killed() {
     // The parent's active chunk, which comes last of them.
     die_at(&bench, "diff", "chunk-000005");
     let names: Vec<String> = left(&bench).into_keys().collect();
-    assert!(names.contains(&"chunk-000006.000000".to_owned()) && !names.contains(&"chunk-000005.000000".to_owned()), "{names:?}");
-    assert!(!names.contains(&"chunk-000000.000000".to_owned()), "that is the full's: {names:?}");
+    assert!(
+        names.contains(&"chunk-000006.000000".to_owned())
+            && !names.contains(&"chunk-000005.000000".to_owned()),
+        "{names:?}"
+    );
+    assert!(
+        !names.contains(&"chunk-000000.000000".to_owned()),
+        "that is the full's: {names:?}"
+    );
     let diff = bench.take().unwrap();
-    assert_eq!((diff.kind, diff.parent.as_ref()), (BackupKind::Diff, Some(&full.label)));
+    assert_eq!(
+        (diff.kind, diff.parent.as_ref()),
+        (BackupKind::Diff, Some(&full.label))
+    );
     assert!(diff.files_resumed >= 1, "{}", bench.said());
     assert!(diff.files_linked >= 5);
     bench.assert_sound();
@@ -216,7 +280,11 @@ fn an_interrupted_run_keeps_what_can_be_proven_and_nothing_else() {
     assert_eq!(interrupted(&bench), None);
     is_interrupted(stop_after(&bench, BackupKind::Full, 9));
     let kept = interrupted(&bench).unwrap();
-    assert_eq!(kept.files, left(&bench).len() as u64, "no filters, no half files");
+    assert_eq!(
+        kept.files,
+        left(&bench).len() as u64,
+        "no filters, no half files"
+    );
     assert!(kept.bytes > 0);
     bench.full().unwrap();
     assert_eq!(interrupted(&bench), None);
@@ -226,7 +294,8 @@ fn an_interrupted_run_keeps_what_can_be_proven_and_nothing_else() {
     assert_eq!(interrupted(&bench), None);
 }
 
-/// What a file was when its process died in the middle of it: of full length, with its end in place, and a hole in between.
+/// What a file was when its process died in the middle of it: of full length, with its end in
+/// place, and a hole in between.
 #[test]
 fn half_a_file_of_full_length_is_copied_again() {
     for (from, to) in [(30_000, 60_000), (0, 128), (30_000, u64::MAX)] {
@@ -242,7 +311,9 @@ fn half_a_file_of_full_length_is_copied_again() {
         let summary = bench.full().unwrap();
         assert_eq!(summary.files_resumed, count - 1);
         // What has no MD5 at its end is not even looked at.
-        let looked_at = bench.said().contains("chunk-000001.000000: what an interrupted run left of it is not taken up");
+        let looked_at = bench
+            .said()
+            .contains("chunk-000001.000000: what an interrupted run left of it is not taken up");
         assert_eq!(looked_at, to < length, "{}", bench.said());
         bench.assert_sound();
         bench.assert_restores(&summary, &bench.events());
@@ -258,7 +329,12 @@ fn a_flipped_byte_anywhere_is_found() {
         let (path, length) = left.values().nth(file).unwrap();
         flip(path, [0, 130, length / 2, length - 1][file % 4]);
         let summary = bench.full().unwrap();
-        assert_eq!(summary.files_resumed, left.len() as u64 - 1, "{path:?}: {}", bench.said());
+        assert_eq!(
+            summary.files_resumed,
+            left.len() as u64 - 1,
+            "{path:?}: {}",
+            bench.said()
+        );
         bench.assert_sound();
         bench.assert_restores(&summary, &bench.events());
     }
@@ -269,7 +345,10 @@ fn a_bad_chunk_of_the_source_is_not_made_good_and_the_others_stay() {
     let bench = Bench::new(&small());
     flip(&bench.chunk(3, 0), 30_000);
     assert_eq!(bench.full().unwrap_err().kind(), Kind::SourceCorrupt);
-    assert!(left(&bench).contains_key("chunk-000002.000000") && !left(&bench).contains_key("chunk-000003.000000"));
+    assert!(
+        left(&bench).contains_key("chunk-000002.000000")
+            && !left(&bench).contains_key("chunk-000003.000000")
+    );
     flip(&bench.chunk(3, 0), 30_000);
     assert_goes_on(&bench, "mended");
 }
@@ -281,9 +360,20 @@ fn planted_links_and_strangers_are_not_taken() {
     let run = incoming(&bench).join(uuid::Uuid::now_v7().to_string());
     std::fs::create_dir_all(run.join("db")).unwrap();
     // A file of a backup by its name, by a symbolic link, and behind a directory that is one.
-    std::fs::hard_link(bench.stored(&full).join("db/chunk-000000.000000"), run.join("db/chunk-000000.000000")).unwrap();
+    std::fs::hard_link(
+        bench.stored(&full).join("db/chunk-000000.000000"),
+        run.join("db/chunk-000000.000000"),
+    )
+    .unwrap();
     symlink(bench.chunk(1, 0), run.join("db/chunk-000001.000000")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, run.join("db/chunk-000002.000000"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        run.join("db/chunk-000002.000000"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
     std::fs::create_dir(run.join("db/chunk-000003.000000")).unwrap();
     symlink(bench.index(), run.join("index")).unwrap();
     std::fs::write(run.join("manifest.json"), b"{}").unwrap();
@@ -293,7 +383,14 @@ fn planted_links_and_strangers_are_not_taken() {
     let second = bench.full().unwrap();
     assert_eq!(second.files_resumed, 0);
     assert_eq!(bench.db_bytes(), before);
-    let inode = |summary: &Summary| bench.stored(summary).join("db/chunk-000000.000000").metadata().unwrap().ino();
+    let inode = |summary: &Summary| {
+        bench
+            .stored(summary)
+            .join("db/chunk-000000.000000")
+            .metadata()
+            .unwrap()
+            .ino()
+    };
     assert_ne!(inode(&full), inode(&second));
     bench.assert_sound();
     bench.assert_restores(&second, &bench.events());
@@ -331,7 +428,11 @@ fn a_chunk_with_another_version_is_not_taken() {
 fn an_active_chunk_is_never_taken_up() {
     let bench = Bench::new(&small());
     die_at(&bench, "full", "manifest.json");
-    assert!(walkdir::WalkDir::new(incoming(&bench)).into_iter().any(|entry| name(entry.unwrap().path()) == "chunk-000005.000000"));
+    assert!(
+        walkdir::WalkDir::new(incoming(&bench))
+            .into_iter()
+            .any(|entry| name(entry.unwrap().path()) == "chunk-000005.000000")
+    );
     bench.append(100_000);
     assert!(bench.get(Checkpoint::Writer) > 6 * 64 * 1024);
     let summary = bench.full().unwrap();
@@ -359,8 +460,17 @@ fn a_failed_storage_keeps_nothing() {
         is_interrupted(stop_after(&bench, BackupKind::Full, 5));
         assert!(interrupted(&bench).is_some());
         let output = execute(&bench, "full", &format!("{operation}:{file}:1:{number}"));
-        assert_eq!(output.status.code(), Some(1), "{what}: {}", String::from_utf8_lossy(&output.stdout));
-        assert_eq!(std::fs::read_dir(incoming(&bench)).unwrap().count(), 0, "{what}");
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{what}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        assert_eq!(
+            std::fs::read_dir(incoming(&bench)).unwrap().count(),
+            0,
+            "{what}"
+        );
         assert_eq!(assert_goes_on(&bench, &what).files_resumed, 0, "{what}");
     }
 }
@@ -373,7 +483,10 @@ fn what_could_not_be_synced_has_no_name() {
     let run = execute(&bench, "full", "sync:chunk-000003:1:abort");
     assert_eq!(run.status.signal(), Some(6));
     let names = left(&bench);
-    assert!(names.contains_key("chunk-000002.000000") && !names.contains_key("chunk-000003.000000"), "{names:?}");
+    assert!(
+        names.contains_key("chunk-000002.000000") && !names.contains_key("chunk-000003.000000"),
+        "{names:?}"
+    );
     assert_goes_on(&bench, "sync");
 }
 
@@ -382,7 +495,10 @@ fn what_is_left_counts_as_room() {
     let bench = Bench::new(&small());
     is_interrupted(stop_after(&bench, BackupKind::Full, 9));
     let kept = interrupted(&bench).unwrap();
-    assert!(kept.bytes >= left_bytes(&bench) / 2 && kept.bytes < 2 * left_bytes(&bench) + 64 * 4096, "{kept:?}");
+    assert!(
+        kept.bytes >= left_bytes(&bench) / 2 && kept.bytes < 2 * left_bytes(&bench) + 64 * 4096,
+        "{kept:?}"
+    );
     // While a run is at work, what lies there is its own.
     let run = bench.run(|_| ());
     let working = bench.repository.begin(None, &run).unwrap();
@@ -399,12 +515,27 @@ fn a_manifest_of_an_earlier_version_is_read() {
     let path = bench.stored(&full).join("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let (head, rest) = text.split_once(",\n  \"head_checksum\"").unwrap();
-    let lines: Vec<&str> = head.lines().filter(|line| !line.contains("_resumed\"")).collect();
+    let lines: Vec<&str> = head
+        .lines()
+        .filter(|line| !line.contains("_resumed\""))
+        .collect();
     assert_eq!(lines.len() + 2, head.lines().count());
     let head = lines.join("\n");
-    let rows = rest.split_once("\"files\"").unwrap().1.split(",\n  \"checksum\"").next().unwrap();
-    let body = format!("{head},\n  \"head_checksum\": \"{}\",\n  \"files\"{rows}", blake3::hash(head.as_bytes()));
-    let sealed = format!("{body},\n  \"checksum\": \"{}\"\n}}\n", blake3::hash(body.as_bytes()));
+    let rows = rest
+        .split_once("\"files\"")
+        .unwrap()
+        .1
+        .split(",\n  \"checksum\"")
+        .next()
+        .unwrap();
+    let body = format!(
+        "{head},\n  \"head_checksum\": \"{}\",\n  \"files\"{rows}",
+        blake3::hash(head.as_bytes())
+    );
+    let sealed = format!(
+        "{body},\n  \"checksum\": \"{}\"\n}}\n",
+        blake3::hash(body.as_bytes())
+    );
     let before = bench.manifest(&full);
     std::fs::write(&path, sealed).unwrap();
     assert_eq!(bench.manifest(&full), before);
@@ -418,10 +549,22 @@ fn a_manifest_of_an_earlier_version_is_read() {
 /// Real signals at whatever moment; every run goes on, and in the end there is a backup.
 #[test]
 fn signals_at_any_moment() {
-    let bench = Bench::new(&Synthetic { filter_bytes: 1 << 20, ..Synthetic::of_size(96 << 20, 4 << 20) });
+    let bench = Bench::new(&Synthetic {
+        filter_bytes: 1 << 20,
+        ..Synthetic::of_size(96 << 20, 4 << 20)
+    });
     let (mut files, mut kills) = (0, 0);
-    for (round, signal) in [rustix::process::Signal::KILL, rustix::process::Signal::TERM].into_iter().cycle().enumerate().take(8) {
-        let mut child = command(&bench, "full").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    for (round, signal) in [rustix::process::Signal::KILL, rustix::process::Signal::TERM]
+        .into_iter()
+        .cycle()
+        .enumerate()
+        .take(8)
+    {
+        let mut child = command(&bench, "full")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let end = Instant::now() + Duration::from_secs(60);
         // Not before it has copied something more.
         while left_of_any(&bench) < files + 2 && child.try_wait().unwrap().is_none() {
@@ -436,10 +579,20 @@ fn signals_at_any_moment() {
         if status.success() {
             break;
         }
-        assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
-        assert!(status.signal() == Some(9) || status.code() == Some(143), "{status}");
+        assert!(
+            sent.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            sent.elapsed()
+        );
+        assert!(
+            status.signal() == Some(9) || status.code() == Some(143),
+            "{status}"
+        );
         let now = left_of_any(&bench);
-        assert!(now >= files, "round {round}: {files} files were there, now {now}");
+        assert!(
+            now >= files,
+            "round {round}: {files} files were there, now {now}"
+        );
         (files, kills) = (now, kills + 1);
     }
     assert!(kills >= 3, "only {kills} runs were interrupted");
@@ -447,14 +600,24 @@ fn signals_at_any_moment() {
     let output = command(&bench, "full").output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["files_resumed"].as_u64().unwrap(), there, "{answer}");
-    assert!(answer["bytes_read"].as_u64().unwrap() + answer["bytes_resumed"].as_u64().unwrap() < bench.db_bytes() + 200_000);
+    assert!(
+        answer["bytes_read"].as_u64().unwrap() + answer["bytes_resumed"].as_u64().unwrap()
+            < bench.db_bytes() + 200_000
+    );
     bench.assert_sound();
 }
 
 /// Chunks and tables under their names, of a source whose active chunk is copied last.
 fn left_of_any(bench: &Bench) -> usize {
-    let last = files(&bench.db).iter().map(|path| name(path).to_owned()).filter(|name| name.starts_with("chunk-")).max().unwrap();
-    let is_provable = |name: &str| uuid::Uuid::parse_str(name).is_ok() || name.starts_with("chunk-") && name != last;
+    let last = files(&bench.db)
+        .iter()
+        .map(|path| name(path).to_owned())
+        .filter(|name| name.starts_with("chunk-"))
+        .max()
+        .unwrap();
+    let is_provable = |name: &str| {
+        uuid::Uuid::parse_str(name).is_ok() || name.starts_with("chunk-") && name != last
+    };
     walkdir::WalkDir::new(incoming(bench))
         .into_iter()
         .flatten()

@@ -19,12 +19,19 @@ fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::Summary, Error>
             goes_on.lock().unwrap().recv().unwrap();
         }
     });
-    let source = Source { directories: Directories::new(&bench.db, None), server_version: None, node: Node::Stopped };
+    let source = Source {
+        directories: Directories::new(&bench.db, None),
+        server_version: None,
+        node: Node::Stopped,
+    };
     std::thread::scope(|scope| {
         let run = &run;
         scope.spawn(move || {
             closes.recv_timeout(Duration::from_secs(60)).unwrap();
-            run.interrupt(Interruption::WindowClosed { window: "22:00-05:00".to_owned(), opens: "22:00".to_owned() });
+            run.interrupt(Interruption::WindowClosed {
+                window: "22:00-05:00".to_owned(),
+                opens: "22:00".to_owned(),
+            });
             closed.send(()).unwrap();
         });
         backup::take(&bench.request, &source, &bench.repository, run)
@@ -36,7 +43,11 @@ fn a_window_that_closes_ends_all_but_the_commit() {
     let bench = Bench::new(&small());
     for step in [Step::Index, Step::Chunks, Step::Prove] {
         let error = window_closes_at(&bench, step).unwrap_err();
-        assert_eq!(error.kind(), Kind::Interrupted(Cause::WindowClosed), "{step:?}");
+        assert_eq!(
+            error.kind(),
+            Kind::Interrupted(Cause::WindowClosed),
+            "{step:?}"
+        );
         assert!(bench.manifests().is_empty(), "{step:?}");
     }
     window_closes_at(&bench, Step::Commit).unwrap();

@@ -21,28 +21,57 @@ fn look(directory: &Path) -> BTreeMap<PathBuf, Seen> {
     for entry in walkdir::WalkDir::new(directory) {
         let entry = entry.unwrap();
         let found = entry.metadata().unwrap();
-        let times = [(found.atime(), found.atime_nsec()), (found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec())];
-        // Listing a directory is no reading of a file; its access time moves where the file system keeps it.
-        let times = if found.is_dir() { [(0, 0), times[1], times[2]] } else { times };
-        let seen_now = Seen { times, inode: found.ino(), links: found.nlink(), mode: found.mode(), size: found.len() };
+        let times = [
+            (found.atime(), found.atime_nsec()),
+            (found.mtime(), found.mtime_nsec()),
+            (found.ctime(), found.ctime_nsec()),
+        ];
+        // Listing a directory is no reading of a file; its access time moves where the file system
+        // keeps it.
+        let times = if found.is_dir() {
+            [(0, 0), times[1], times[2]]
+        } else {
+            times
+        };
+        let seen_now = Seen {
+            times,
+            inode: found.ino(),
+            links: found.nlink(),
+            mode: found.mode(),
+            size: found.len(),
+        };
         seen.insert(entry.path().to_owned(), seen_now);
     }
     seen
 }
 
 fn bytes(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = walkdir::WalkDir::new(directory).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
-    entries.map(|entry| (entry.path().to_owned(), std::fs::read(entry.path()).unwrap())).collect()
+    let entries = walkdir::WalkDir::new(directory)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().is_file());
+    entries
+        .map(|entry| {
+            (
+                entry.path().to_owned(),
+                std::fs::read(entry.path()).unwrap(),
+            )
+        })
+        .collect()
 }
 
 /// An access time that any reading would move.
 fn age(directory: &Path) {
     for entry in walkdir::WalkDir::new(directory) {
         let entry = entry.unwrap();
-        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        let long_ago =
+            std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
         if entry.file_type().is_file() {
             let times = std::fs::FileTimes::new().set_accessed(long_ago);
-            std::fs::File::open(entry.path()).unwrap().set_times(times).unwrap();
+            std::fs::File::open(entry.path())
+                .unwrap()
+                .set_times(times)
+                .unwrap();
         }
     }
 }
@@ -74,7 +103,10 @@ fn locks_that_others_hold_are_none_of_its_business() {
     let live = bench.serve();
     let mut held = Vec::new();
     for directory in [bench.db.clone(), bench.index()] {
-        for path in files(&directory).into_iter().filter(|path| path.extension().is_none_or(|extension| extension != "chk")) {
+        for path in files(&directory)
+            .into_iter()
+            .filter(|path| path.extension().is_none_or(|extension| extension != "chk"))
+        {
             let file = std::fs::File::open(path).unwrap();
             file.lock().unwrap();
             held.push(file);
@@ -91,11 +123,19 @@ fn read_permission_is_enough() {
     let bench = Bench::new(&small());
     for entry in walkdir::WalkDir::new(&bench.db) {
         let entry = entry.unwrap();
-        let mode = if entry.file_type().is_dir() { 0o555 } else { 0o444 };
+        let mode = if entry.file_type().is_dir() {
+            0o555
+        } else {
+            0o444
+        };
         std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode)).unwrap();
     }
     std::fs::create_dir(bench.db.join("lost+found")).unwrap();
-    std::fs::set_permissions(bench.db.join("lost+found"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(
+        bench.db.join("lost+found"),
+        std::fs::Permissions::from_mode(0o700),
+    )
+    .unwrap();
     std::fs::set_permissions(bench.path(""), std::fs::Permissions::from_mode(0o777)).unwrap();
     // The executable may lie where nobody else can look.
     let program = bench.path("kbackup");
@@ -115,12 +155,20 @@ fn read_permission_is_enough() {
     };
     for verb in ["full", "diff"] {
         let output = execute(verb, "of-nobody");
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     // Without it, the exit code and a hint say so.
     std::fs::set_permissions(bench.chunk(1, 0), std::fs::Permissions::from_mode(0o400)).unwrap();
     let output = execute("full", "of-nobody");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(12), "{text}");
-    assert!(text.contains("hint:") && text.contains("chunk-000001.000000"), "{text}");
+    assert!(
+        text.contains("hint:") && text.contains("chunk-000001.000000"),
+        "{text}"
+    );
 }

@@ -23,8 +23,15 @@ fn help() {
             "manual",
         ] {
             let line = format!("{verb} --help");
-            let name = if verb.is_empty() { "help".to_owned() } else { format!("help-{verb}") };
-            insta::assert_snapshot!(name, super::transcript(line.trim(), place.kbackup(&line).env("COLUMNS", "120")));
+            let name = if verb.is_empty() {
+                "help".to_owned()
+            } else {
+                format!("help-{verb}")
+            };
+            insta::assert_snapshot!(
+                name,
+                super::transcript(line.trim(), place.kbackup(&line).env("COLUMNS", "120"))
+            );
         }
         insta::assert_snapshot!("version", place.transcript("--version"));
     });
@@ -64,7 +71,8 @@ fn a_day_of_an_operator() {
     stage.advance(300);
     snapshots!(place,
         "diff-dry-run": stage.transcript("diff --repo repo --node URL --dry-run"),
-        // The index is caught in the middle of a change, and the node stands still: a backup without it, and exit code 3.
+        // The index is caught in the middle of a change, and the node stands still: a backup
+        // without it, and exit code 3.
         "diff-json": stage.transcript("diff --repo repo --node URL --json"),
     );
     stage.advance(300);
@@ -98,7 +106,15 @@ fn what_is_not_kept_goes() {
     let place = &stage.place;
     for _ in 0..2 {
         stage.advance(100);
-        assert!(matches!(place.kbackup(&stage.line("diff --repo repo --node URL")).output().unwrap().status.code(), Some(0 | 3)));
+        assert!(matches!(
+            place
+                .kbackup(&stage.line("diff --repo repo --node URL"))
+                .output()
+                .unwrap()
+                .status
+                .code(),
+            Some(0 | 3)
+        ));
     }
     snapshots!(place,
         "expire-no-rule": stage.transcript("expire --repo repo --confirm"),
@@ -146,7 +162,9 @@ fn nothing_in_the_repository() {
 #[test]
 fn without_quiescing() {
     let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
+    stage
+        .node
+        .change_quirks(|quirks| quirks.admin_ui_disabled = true);
     snapshots!(stage.place,
         "no-quiesce": stage.transcript("full --repo repo --node URL --no-quiesce"),
         "no-quiesce-show": stage.transcript("show --repo repo"),

@@ -10,46 +10,117 @@ fn offered(place: &Place, line: &str) -> Vec<String> {
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
         "$(complete -p kbackup | sed 's/.*-F \([^ ]*\).*/\1/')" kbackup "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         printf '%s\n' "${COMPREPLY[@]}""#;
-    let bash = std::process::Command::new("bash").args(["-uc", ask]).env("LINE", line).current_dir(place.path("")).output().unwrap();
-    assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
-    String::from_utf8(bash.stdout).unwrap().lines().map(str::to_owned).collect()
+    let bash = std::process::Command::new("bash")
+        .args(["-uc", ask])
+        .env("LINE", line)
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    assert!(
+        bash.status.success(),
+        "{}",
+        String::from_utf8_lossy(&bash.stderr)
+    );
+    String::from_utf8(bash.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn bash_completes_verbs_options_and_values() {
     let place = Place::new();
     assert_eq!(offered(&place, "kbackup re"), ["restore", "release"]);
-    assert_eq!(offered(&place, "kbackup restore --unless"), ["--unless-restored"]);
-    assert_eq!(offered(&place, "kbackup diff --priority "), ["normal", "low", "idle"]);
-    assert!(offered(&place, "kbackup nothing-like-this").iter().all(String::is_empty));
+    assert_eq!(
+        offered(&place, "kbackup restore --unless"),
+        ["--unless-restored"]
+    );
+    assert_eq!(
+        offered(&place, "kbackup diff --priority "),
+        ["normal", "low", "idle"]
+    );
+    assert!(
+        offered(&place, "kbackup nothing-like-this")
+            .iter()
+            .all(String::is_empty)
+    );
 }
 
 #[test]
 fn completions_are_made_for_every_shell() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = place.kbackup(&format!("completions {shell}")).output().unwrap();
+        let script = place
+            .kbackup(&format!("completions {shell}"))
+            .output()
+            .unwrap();
         assert!(script.status.success(), "{shell}");
         let script = String::from_utf8(script.stdout).unwrap();
-        assert!(script.contains("unless-restored") && !script.contains('\u{fffd}'), "{shell}");
+        assert!(
+            script.contains("unless-restored") && !script.contains('\u{fffd}'),
+            "{shell}"
+        );
     }
-    assert_eq!(place.kbackup("completions tcsh").output().unwrap().status.code(), Some(2));
+    assert_eq!(
+        place
+            .kbackup("completions tcsh")
+            .output()
+            .unwrap()
+            .status
+            .code(),
+        Some(2)
+    );
 }
 
 #[test]
 fn every_verb_has_its_page() {
     let place = Place::new();
     let help = String::from_utf8(place.kbackup("--help").output().unwrap().stdout).unwrap();
-    let listed = help.split("Commands:\n").nth(1).unwrap().lines().take_while(|line| !line.is_empty());
-    let verbs: Vec<&str> = listed.filter(|line| !line.starts_with("    ")).map(|line| line.split_whitespace().next().unwrap()).collect();
-    assert!(verbs.contains(&"diff") && verbs.contains(&"manual"), "{verbs:?}");
+    let listed = help
+        .split("Commands:\n")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .take_while(|line| !line.is_empty());
+    let verbs: Vec<&str> = listed
+        .filter(|line| !line.starts_with("    "))
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert!(
+        verbs.contains(&"diff") && verbs.contains(&"manual"),
+        "{verbs:?}"
+    );
     let written = place.kbackup("manual --into pages").output().unwrap();
-    assert_eq!(String::from_utf8(written.stdout).unwrap().lines().count(), verbs.len() + 1);
+    assert_eq!(
+        String::from_utf8(written.stdout).unwrap().lines().count(),
+        verbs.len() + 1
+    );
     for verb in verbs {
         let page = std::fs::read_to_string(place.path(&format!("pages/kbackup-{verb}.1"))).unwrap();
-        assert_eq!(String::from_utf8(place.kbackup(&format!("manual {verb}")).output().unwrap().stdout).unwrap(), page);
-        for heading in ["NAME", "SYNOPSIS", "OPTIONS", "\"EXIT STATUS\"", "EXAMPLES", "\"SEE ALSO\""] {
-            assert!(page.contains(&format!("\n.SH {heading}\n")), "{verb}: {heading}");
+        assert_eq!(
+            String::from_utf8(
+                place
+                    .kbackup(&format!("manual {verb}"))
+                    .output()
+                    .unwrap()
+                    .stdout
+            )
+            .unwrap(),
+            page
+        );
+        for heading in [
+            "NAME",
+            "SYNOPSIS",
+            "OPTIONS",
+            "\"EXIT STATUS\"",
+            "EXAMPLES",
+            "\"SEE ALSO\"",
+        ] {
+            assert!(
+                page.contains(&format!("\n.SH {heading}\n")),
+                "{verb}: {heading}"
+            );
         }
     }
     let unknown = place.kbackup("manual nothing").output().unwrap();

@@ -1,4 +1,5 @@
-//! Each thing that can go wrong gives one clear error, a hint and its exit code, and leaves nothing half done.
+//! Each thing that can go wrong gives one clear error, a hint and its exit code, and leaves nothing
+//! half done.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -41,7 +42,11 @@ fn directories() {
         "error-repository-inside-by-link": stage.transcript("full --repo elsewhere/new/backups --node URL"),
         "error-repository-is-the-source": stage.transcript("full --repo node/db --node URL"),
     );
-    assert!(!inside.exists() && !stage.node.db().join("new").exists() && !stage.node.db().join("kbackup.json").exists());
+    assert!(
+        !inside.exists()
+            && !stage.node.db().join("new").exists()
+            && !stage.node.db().join("kbackup.json").exists()
+    );
 }
 
 #[test]
@@ -63,7 +68,11 @@ fn repositories() {
     snapshots!(stage.place, "error-damaged-repository": stage.transcript("list --repo repo"),);
     std::fs::write(&marker, good).unwrap();
     let label = stage.place.listed().pop().unwrap();
-    let manifest = stage.place.path("repo/backups").join(&label).join("manifest.json");
+    let manifest = stage
+        .place
+        .path("repo/backups")
+        .join(&label)
+        .join("manifest.json");
     std::fs::set_permissions(&manifest, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&manifest, "{").unwrap();
     snapshots!(stage.place,
@@ -80,7 +89,12 @@ fn a_repository_in_use() {
     let stage = Stage::backed_up("26.1-append");
     let path = stage.place.path("repo/state/lock");
     let text = r#"{"pid":4711,"host":"elsewhere","user":"backup","command":"full","since":"2026-11-21T06:00:00Z"}"#;
-    let holder = std::fs::File::options().write(true).create(true).truncate(true).open(&path).unwrap();
+    let holder = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .unwrap();
     holder.try_lock().unwrap();
     std::fs::write(&path, text).unwrap();
     snapshots!(stage.place,
@@ -89,13 +103,19 @@ fn a_repository_in_use() {
     );
     stage.place.kbackup("list --repo repo").assert().code(0);
     drop(holder);
-    stage.place.kbackup(&stage.line("diff --repo repo --node URL")).assert().code(0);
+    stage
+        .place
+        .kbackup(&stage.line("diff --repo repo --node URL"))
+        .assert()
+        .code(0);
 }
 
 #[test]
 fn nodes() {
     let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| quirks.credentials = Some(Credentials::operator("ops", "correct")));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.credentials = Some(Credentials::operator("ops", "correct")));
     stage.place.write("password", "wrong\n");
     stage.place.write("right", "correct\n");
     snapshots!(stage.place,
@@ -103,23 +123,41 @@ fn nodes() {
         "error-wrong-password": stage.transcript("full --repo repo --node URL --user ops --password-file password"),
         "error-wrong-password-json": stage.transcript("full --repo repo --node URL --user ops --password-file password --json"),
     );
-    stage.place.kbackup(&stage.line("full --repo other --node URL --user ops --password-file right")).assert().code(0);
+    stage
+        .place
+        .kbackup(&stage.line("full --repo other --node URL --user ops --password-file right"))
+        .assert()
+        .code(0);
     stage.node.change_quirks(|quirks| quirks.credentials = None);
-    stage.node.change_quirks(|quirks| quirks.body = Some("<html>It works!</html>".to_owned()));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.body = Some("<html>It works!</html>".to_owned()));
     snapshots!(stage.place, "error-garbage": stage.transcript("full --repo repo --node URL"),);
-    stage.node.change_quirks(|quirks| quirks.body = Some("{}".to_owned()));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.body = Some("{}".to_owned()));
     snapshots!(stage.place, "error-empty-json": stage.transcript("full --repo repo --node URL"),);
     stage.node.change_quirks(|quirks| quirks.body = None);
-    stage.node.change_quirks(|quirks| quirks.redirect_to = Some("http://elsewhere.example:2113".to_owned()));
+    stage.node.change_quirks(|quirks| {
+        quirks.redirect_to = Some("http://elsewhere.example:2113".to_owned())
+    });
     snapshots!(stage.place, "error-redirect": stage.transcript("full --repo repo --node URL"),);
     stage.node.change_quirks(|quirks| quirks.redirect_to = None);
-    stage.node.change_quirks(|quirks| quirks.other_node_every = Some(2));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.other_node_every = Some(2));
     snapshots!(stage.place, "error-load-balancer": stage.transcript("full --repo repo --node URL"),);
-    stage.node.change_quirks(|quirks| quirks.other_node_every = None);
-    stage.node.change_quirks(|quirks| quirks.state = Some("CatchingUp".to_owned()));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.other_node_every = None);
+    stage
+        .node
+        .change_quirks(|quirks| quirks.state = Some("CatchingUp".to_owned()));
     snapshots!(stage.place, "error-unfit": stage.transcript("full --repo repo --node URL --wait 1s"),);
     stage.node.change_quirks(|quirks| quirks.state = None);
-    stage.node.change_quirks(|quirks| quirks.admin_ui_disabled = true);
+    stage
+        .node
+        .change_quirks(|quirks| quirks.admin_ui_disabled = true);
     snapshots!(stage.place, "error-admin-disabled": stage.transcript("full --repo repo --node URL"),);
     assert!(stage.place.listed().is_empty());
 }
@@ -127,7 +165,10 @@ fn nodes() {
 #[test]
 fn a_node_that_is_away() {
     let place = Place::new();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     snapshots!(place,
         "error-away": place.transcript(&format!("full --repo repo --node http://{closed} --node-patience 1s")),
         "error-away-json": place.transcript(&format!("full --repo repo --node http://{closed} --node-patience 1s --json")),
@@ -140,9 +181,17 @@ fn a_node_that_is_away() {
 fn another_node() {
     let stage = Stage::backed_up("26.1-append");
     let other = Stage::new("24.10-append");
-    let line = format!("diff --node {} --repo {}", other.server.url(), stage.place.path("repo").display());
+    let line = format!(
+        "diff --node {} --repo {}",
+        other.server.url(),
+        stage.place.path("repo").display()
+    );
     snapshots!(stage.place, "error-another-node": super::transcript(&line, &mut other.place.kbackup(&line)),);
-    let line = format!("full --repo repo --node {} --db {}", stage.server.url(), other.node.db().display());
+    let line = format!(
+        "full --repo repo --node {} --db {}",
+        stage.server.url(),
+        other.node.db().display()
+    );
     let place = &other.place;
     snapshots!(place, "error-another-nodes-directory": place.transcript(&line),);
     assert!(place.listed().is_empty());
@@ -161,7 +210,10 @@ fn running_nodes_directory() {
         "error-restore-into-repository": stage.transcript("restore --repo repo --to repo/restored"),
         "error-restore-older-server": stage.transcript("restore --repo repo --to restored --server-version 20.10"),
     );
-    assert_eq!(std::fs::read_dir(stage.place.path("used")).unwrap().count(), 1);
+    assert_eq!(
+        std::fs::read_dir(stage.place.path("used")).unwrap().count(),
+        1
+    );
     assert!(!stage.place.path("repo/restored").exists() && !stage.place.path("restored").exists());
 }
 
@@ -177,7 +229,14 @@ pub(super) fn flip(path: &Path, at: usize) {
 fn damaged_backup() {
     let stage = Stage::backed_up("26.1-append");
     let label = stage.place.listed().pop().unwrap();
-    flip(&stage.place.path("repo/backups").join(&label).join("db/chunk-000000.000000"), 1000);
+    flip(
+        &stage
+            .place
+            .path("repo/backups")
+            .join(&label)
+            .join("db/chunk-000000.000000"),
+        1000,
+    );
     snapshots!(stage.place,
         "error-damaged-backup-verify": stage.transcript("verify --repo repo"),
         "error-damaged-backup-verify-json": stage.transcript("verify --repo repo --json"),
@@ -196,14 +255,24 @@ fn damaged_backup() {
         "repair": stage.transcript("verify --repo repo --all --repair"),
         "repair-list": stage.transcript("list --repo repo"),
     );
-    stage.place.kbackup("restore --repo repo --to latest").assert().code(0);
-    stage.place.kbackup(&format!("restore {label} --repo repo --to older")).assert().code(0);
+    stage
+        .place
+        .kbackup("restore --repo repo --to latest")
+        .assert()
+        .code(0);
+    stage
+        .place
+        .kbackup(&format!("restore {label} --repo repo --to older"))
+        .assert()
+        .code(0);
 }
 
 #[test]
 fn damaged_source() {
     let place = Place::new();
-    let made = kbackup_testnode::Synthetic::of_size(3 << 20, 1 << 20).make(place.path("node")).unwrap();
+    let made = kbackup_testnode::Synthetic::of_size(3 << 20, 1 << 20)
+        .make(place.path("node"))
+        .unwrap();
     flip(&made.db.join("chunk-000000.000000"), 5000);
     snapshots!(place,
         "error-damaged-source": place.transcript("full --repo repo --offline --db node/db"),
@@ -236,11 +305,20 @@ fn a_source_that_never_rests() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let output =
-            stage.place.kbackup(&stage.line("full --repo repo --node URL --attempts 2 --quiesce-wait 1s --log error --json")).output();
+        let output = stage
+            .place
+            .kbackup(&stage.line(
+                "full --repo repo --node URL --attempts 2 --quiesce-wait 1s --log error --json",
+            ))
+            .output();
         done.store(true, std::sync::atomic::Ordering::SeqCst);
         let output = output.unwrap();
-        assert_eq!(output.status.code(), Some(22), "{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(
+            output.status.code(),
+            Some(22),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
     });
     assert!(stage.place.listed().is_empty());
     assert_eq!(stage.place.unfinished(), 0);
@@ -262,7 +340,10 @@ fn pending_truncation() {
     drop(node);
     let still = Node::still(Version::new(26, 1), place.path("node")).unwrap();
     let server = still.serve().unwrap();
-    let line = format!("full --repo repo --node {} --attempts 1 --wait 1s", server.url());
+    let line = format!(
+        "full --repo repo --node {} --attempts 1 --wait 1s",
+        server.url()
+    );
     snapshots!(place, "error-truncation-pending": place.transcript(&line),);
     assert!(place.listed().is_empty());
 }
@@ -286,6 +367,11 @@ fn what_is_owed() {
         "release": stage.transcript("release"),
         "release-again": stage.transcript("release --node URL"),
     );
-    let posts = stage.node.requests().into_iter().filter(|request| request.method == "POST").count();
+    let posts = stage
+        .node
+        .requests()
+        .into_iter()
+        .filter(|request| request.method == "POST")
+        .count();
     assert_eq!(posts, 1);
 }

@@ -16,20 +16,40 @@ struct Field {
 type Fields = BTreeMap<String, Field>;
 
 fn contract() -> BTreeMap<String, Fields> {
-    let page = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md")).unwrap();
+    let page = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md"),
+    )
+    .unwrap();
     let mut schemas: BTreeMap<String, Fields> = BTreeMap::new();
     let mut schema = String::new();
     for line in page.lines() {
-        if let Some(name) = line.strip_prefix("## `").and_then(|rest| rest.strip_suffix('`')) {
+        if let Some(name) = line
+            .strip_prefix("## `")
+            .and_then(|rest| rest.strip_suffix('`'))
+        {
             schema = name.to_owned();
             schemas.insert(schema.clone(), Fields::new());
         }
-        let Some(row) = line.strip_prefix("| `") else { continue };
+        let Some(row) = line.strip_prefix("| `") else {
+            continue;
+        };
         let (path, rest) = row.split_once("` | ").unwrap();
-        let words: Vec<String> = rest.split_once(" |").unwrap().0.split(", ").map(str::to_owned).collect();
+        let words: Vec<String> = rest
+            .split_once(" |")
+            .unwrap()
+            .0
+            .split(", ")
+            .map(str::to_owned)
+            .collect();
         let optional = words.iter().any(|word| word == "optional");
-        let types = words.into_iter().filter(|word| word != "optional").collect();
-        schemas.get_mut(&schema).unwrap().insert(path.to_owned(), Field { types, optional });
+        let types = words
+            .into_iter()
+            .filter(|word| word != "optional")
+            .collect();
+        schemas
+            .get_mut(&schema)
+            .unwrap()
+            .insert(path.to_owned(), Field { types, optional });
     }
     schemas
 }
@@ -49,14 +69,26 @@ fn type_of(value: &Value) -> &'static str {
 fn compare(value: &Value, path: &str, fields: &Fields, seen: &mut BTreeSet<String>) {
     if let Some(field) = fields.get(path) {
         seen.insert(path.to_owned());
-        assert!(field.types.iter().any(|name| name == type_of(value)), "`{path}` is {value}");
+        assert!(
+            field.types.iter().any(|name| name == type_of(value)),
+            "`{path}` is {value}"
+        );
     } else {
-        assert!(matches!(value, Value::Array(_) | Value::Object(_)), "`{path}` is not written down");
+        assert!(
+            matches!(value, Value::Array(_) | Value::Object(_)),
+            "`{path}` is not written down"
+        );
     }
     match value {
-        Value::Array(values) => values.iter().for_each(|value| compare(value, &format!("{path}[]"), fields, seen)),
+        Value::Array(values) => values
+            .iter()
+            .for_each(|value| compare(value, &format!("{path}[]"), fields, seen)),
         Value::Object(object) => {
-            let start = if path.is_empty() { String::new() } else { format!("{path}.") };
+            let start = if path.is_empty() {
+                String::new()
+            } else {
+                format!("{path}.")
+            };
             let inside: Vec<(&str, bool)> = fields
                 .iter()
                 .filter_map(|(name, field)| Some((name.strip_prefix(&start)?, field.optional)))
@@ -67,8 +99,13 @@ fn compare(value: &Value, path: &str, fields: &Fields, seen: &mut BTreeSet<Strin
             }
             for (name, _) in inside.iter().filter(|(_, optional)| !optional) {
                 let key = name.split(['.', '[']).next().unwrap();
-                let parent_is_optional = fields.get(&format!("{start}{key}")).is_some_and(|field| field.optional);
-                assert!(parent_is_optional || object.contains_key(key), "`{start}{key}` is missing in {value}");
+                let parent_is_optional = fields
+                    .get(&format!("{start}{key}"))
+                    .is_some_and(|field| field.optional);
+                assert!(
+                    parent_is_optional || object.contains_key(key),
+                    "`{start}{key}` is missing in {value}"
+                );
             }
             for (key, value) in object {
                 compare(value, &format!("{start}{key}"), fields, seen);
@@ -97,7 +134,12 @@ impl Contract {
     }
 
     fn compare(&mut self, value: &Value, schema: &str) {
-        compare(value, "", self.schemas.get(schema).unwrap(), self.seen.entry(schema.to_owned()).or_default());
+        compare(
+            value,
+            "",
+            self.schemas.get(schema).unwrap(),
+            self.seen.entry(schema.to_owned()).or_default(),
+        );
     }
 }
 
@@ -107,34 +149,78 @@ pub(crate) fn are_as_promised(messages: &[Value], schema: &str) {
     let mut seen = BTreeSet::new();
     for message in messages {
         let mut message = message.clone();
-        assert_eq!(message.as_object_mut().unwrap().remove("schema"), Some(schema.into()));
+        assert_eq!(
+            message.as_object_mut().unwrap().remove("schema"),
+            Some(schema.into())
+        );
         compare(&message, "", &fields, &mut seen);
     }
     // A list of texts may well be empty in all of them.
-    let missing: Vec<_> = fields.keys().filter(|path| !path.ends_with("[]") && !seen.contains(*path)).collect();
-    assert!(missing.is_empty(), "{schema}: {missing:?} is in none of {messages:#?}");
+    let missing: Vec<_> = fields
+        .keys()
+        .filter(|path| !path.ends_with("[]") && !seen.contains(*path))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "{schema}: {missing:?} is in none of {messages:#?}"
+    );
 }
 
 #[test]
 fn the_page_is_what_is_printed() {
-    let mut contract = Contract { schemas: contract(), seen: BTreeMap::new() };
+    let mut contract = Contract {
+        schemas: contract(),
+        seen: BTreeMap::new(),
+    };
     let stage = Stage::new("26.1-append");
     let place = &stage.place;
-    contract.check(place, &stage.line("full --repo repo --node URL --dry-run"), "kbackup.forecast/1");
-    contract.check(place, &stage.line("full --repo repo --node URL"), "kbackup.summary/1");
+    contract.check(
+        place,
+        &stage.line("full --repo repo --node URL --dry-run"),
+        "kbackup.forecast/1",
+    );
+    contract.check(
+        place,
+        &stage.line("full --repo repo --node URL"),
+        "kbackup.summary/1",
+    );
     stage.advance(600);
-    contract.check(place, &stage.line("diff --repo repo --node URL --dry-run"), "kbackup.forecast/1");
-    contract.check(place, &stage.line("diff --repo repo --node URL"), "kbackup.summary/1");
+    contract.check(
+        place,
+        &stage.line("diff --repo repo --node URL --dry-run"),
+        "kbackup.forecast/1",
+    );
+    contract.check(
+        place,
+        &stage.line("diff --repo repo --node URL"),
+        "kbackup.summary/1",
+    );
     contract.check(place, "list --repo repo", "kbackup.list/1");
     contract.check(place, "show --repo repo", "kbackup.backup/1");
     contract.check(place, "verify --repo repo --all --deep", "kbackup.verify/1");
     contract.check(place, "list --repo repo", "kbackup.list/1");
-    contract.check(place, "restore --repo repo --to restored --dry-run", "kbackup.restore-plan/1");
-    contract.check(place, "restore --repo repo --to restored", "kbackup.restore/1");
-    contract.check(place, "restore --repo repo --to restored --unless-restored", "kbackup.restore-nothing/1");
+    contract.check(
+        place,
+        "restore --repo repo --to restored --dry-run",
+        "kbackup.restore-plan/1",
+    );
+    contract.check(
+        place,
+        "restore --repo repo --to restored",
+        "kbackup.restore/1",
+    );
+    contract.check(
+        place,
+        "restore --repo repo --to restored --unless-restored",
+        "kbackup.restore-nothing/1",
+    );
     contract.check(place, "check restored --deep", "kbackup.check/1");
     contract.check(place, "release", "kbackup.release/1");
-    contract.check(place, &stage.line("agent --repo repo --node URL --check-config"), "kbackup.agent-configuration/1");
+    contract.check(
+        place,
+        &stage.line("agent --repo repo --node URL --check-config"),
+        "kbackup.agent-configuration/1",
+    );
     contract.check(place, "completions bash", "kbackup.completions/1");
     contract.check(place, "manual", "kbackup.manual/1");
     contract.check(place, "manual --into pages", "kbackup.manual/1");
@@ -142,45 +228,109 @@ fn the_page_is_what_is_printed() {
     contract.check(place, "list", "kbackup.error/1");
     contract.check(place, "check node/db", "kbackup.check/1");
     let label = place.listed().pop().unwrap();
-    super::errors::flip(&place.path("repo/backups").join(&label).join("db/chunk-000000.000000"), 100_000);
+    super::errors::flip(
+        &place
+            .path("repo/backups")
+            .join(&label)
+            .join("db/chunk-000000.000000"),
+        100_000,
+    );
     contract.check(place, "verify --repo repo", "kbackup.verify/1");
     contract.check(place, "verify --repo repo --repair", "kbackup.repair/1");
-    contract.check(place, &format!("restore {label} --repo repo --to damaged"), "kbackup.restore/1");
-    contract.check(place, &format!("restore {label} --repo repo --to damaged --dry-run"), "kbackup.restore-plan/1");
+    contract.check(
+        place,
+        &format!("restore {label} --repo repo --to damaged"),
+        "kbackup.restore/1",
+    );
+    contract.check(
+        place,
+        &format!("restore {label} --repo repo --to damaged --dry-run"),
+        "kbackup.restore-plan/1",
+    );
     contract.check(place, "check damaged", "kbackup.check/1");
-    contract.check(place, &stage.line("full --repo repo --node URL"), "kbackup.summary/1");
-    contract.check(place, "verify --repo repo --all --repair --dry-run", "kbackup.repair-plan/1");
-    contract.check(place, "verify --repo repo --all --repair", "kbackup.repair/1");
-    contract.check(place, &stage.line("full --repo repo --node URL"), "kbackup.summary/1");
-    contract.check(place, "expire --repo repo --keep-last 1 --keep-daily 3 --dry-run", "kbackup.expire-plan/1");
-    contract.check(place, "expire --repo repo --keep-last 1 --confirm", "kbackup.expire/1");
+    contract.check(
+        place,
+        &stage.line("full --repo repo --node URL"),
+        "kbackup.summary/1",
+    );
+    contract.check(
+        place,
+        "verify --repo repo --all --repair --dry-run",
+        "kbackup.repair-plan/1",
+    );
+    contract.check(
+        place,
+        "verify --repo repo --all --repair",
+        "kbackup.repair/1",
+    );
+    contract.check(
+        place,
+        &stage.line("full --repo repo --node URL"),
+        "kbackup.summary/1",
+    );
+    contract.check(
+        place,
+        "expire --repo repo --keep-last 1 --keep-daily 3 --dry-run",
+        "kbackup.expire-plan/1",
+    );
+    contract.check(
+        place,
+        "expire --repo repo --keep-last 1 --confirm",
+        "kbackup.expire/1",
+    );
     let debt = r#"{"format":1,"node":{"url":"http://127.0.0.1:1","unix_socket":null,"endpoint":"node:2113","instance":null},
         "scavenge":{"id":"one","threads":1,"throttle_percent":100,"since":"2026-11-21T06:00:00Z"},"auto_scavenge":null,"process":1}"#;
     place.write("state/node.json", debt);
     contract.check(place, "release --dry-run", "kbackup.release/1");
 
     let damaged = Place::new();
-    let made = Synthetic { filter_bytes: 1 << 20, ..Synthetic::of_size(3 << 20, 1 << 20) }.make(damaged.path("node")).unwrap();
+    let made = Synthetic {
+        filter_bytes: 1 << 20,
+        ..Synthetic::of_size(3 << 20, 1 << 20)
+    }
+    .make(damaged.path("node"))
+    .unwrap();
     super::errors::flip(&made.db.join("chunk-000000.000000"), 5000);
-    contract.check(&damaged, "full --repo repo --offline --db node/db", "kbackup.error/1");
+    contract.check(
+        &damaged,
+        "full --repo repo --offline --db node/db",
+        "kbackup.error/1",
+    );
     contract.check(&damaged, "list --repo repo", "kbackup.list/1");
-    contract.check(&damaged, "full --repo repo --offline --db node/db --accept-damaged", "kbackup.summary/1");
+    contract.check(
+        &damaged,
+        "full --repo repo --offline --db node/db --accept-damaged",
+        "kbackup.summary/1",
+    );
     contract.check(&damaged, "verify --repo repo", "kbackup.verify/1");
-    contract.check(&damaged, "check node/db --server-version 26.1", "kbackup.check/1");
+    contract.check(
+        &damaged,
+        "check node/db --server-version 26.1",
+        "kbackup.check/1",
+    );
 
     // It goes to hooks, and is compared where they are told.
     contract.schemas.remove("kbackup.hook/1");
     contract.check(place, "status --repo repo", "kbackup.status/1");
     for state in crate::agent::states().into_values() {
-        contract.compare(&serde_json::to_value(state.status()).unwrap(), "kbackup.status/1");
+        contract.compare(
+            &serde_json::to_value(state.status()).unwrap(),
+            "kbackup.status/1",
+        );
     }
 
     for (schema, fields) in &contract.schemas {
         let seen = contract.seen.get(schema);
         assert!(seen.is_some(), "{schema} is never printed");
         // A list of texts may well be empty in all of them.
-        for (path, _) in fields.iter().filter(|(path, field)| !field.optional && !path.ends_with("[]")) {
-            assert!(seen.unwrap().contains(path), "{schema}: `{path}` is never printed");
+        for (path, _) in fields
+            .iter()
+            .filter(|(path, field)| !field.optional && !path.ends_with("[]"))
+        {
+            assert!(
+                seen.unwrap().contains(path),
+                "{schema}: `{path}` is never printed"
+            );
         }
     }
 }

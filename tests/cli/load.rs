@@ -10,7 +10,12 @@ use jiff::{SignedDuration, Zoned};
 /// Bytes of all chunks in a directory.
 fn chunk_bytes(directory: &Path) -> u64 {
     let files = walkdir::WalkDir::new(directory).into_iter().flatten();
-    let chunks = files.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.contains("chunk-")));
+    let chunks = files.filter(|entry| {
+        entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.contains("chunk-"))
+    });
     chunks.map(|entry| entry.metadata().unwrap().len()).sum()
 }
 
@@ -31,19 +36,31 @@ fn no_verb_is_faster_than_its_limit() {
         stage.place.kbackup(&stage.line(line)).assert().code(0);
         // The active chunk is copied in part; an eighth of a second may have been saved up.
         let least = Duration::from_millis((bytes - (4 << 20)) * 1000 / RATE - 125);
-        assert!(started.elapsed() >= least, "{line}: {:?} instead of {least:?}", started.elapsed());
+        assert!(
+            started.elapsed() >= least,
+            "{line}: {:?} instead of {least:?}",
+            started.elapsed()
+        );
     }
 }
 
 /// Fields of a `/proc/…/stat` from the third one on.
 fn stat(path: &Path) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(path).ok()?;
-    Some(text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())
+    Some(
+        text.rsplit_once(") ")?
+            .1
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+    )
 }
 
 /// Nice value and scheduling policy of each thread.
 fn priorities(child: &Child) -> Vec<(String, String)> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().flatten();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id()))
+        .unwrap()
+        .flatten();
     tasks
         .filter_map(|task| stat(&task.path().join("stat")))
         .filter_map(|fields| Some((fields.get(16)?.clone(), fields.get(38)?.clone())))
@@ -56,16 +73,29 @@ fn every_thread_has_the_priority() {
     const OTHER: &str = "0";
     const IDLE: &str = "5";
     let stage = Stage::scavenging();
-    let own = stat(Path::new("/proc/self/stat")).unwrap()[16].parse::<i32>().unwrap();
-    for (said, nice, policy) in [("", own.max(10), OTHER), ("--priority idle", 19, IDLE), ("--priority normal", own, OTHER)] {
-        let mut child = stage.start(&format!("full --repo repo --node URL --limit-rate 1MiB {said}"));
+    let own = stat(Path::new("/proc/self/stat")).unwrap()[16]
+        .parse::<i32>()
+        .unwrap();
+    for (said, nice, policy) in [
+        ("", own.max(10), OTHER),
+        ("--priority idle", 19, IDLE),
+        ("--priority normal", own, OTHER),
+    ] {
+        let mut child = stage.start(&format!(
+            "full --repo repo --node URL --limit-rate 1MiB {said}"
+        ));
         wait_until(|| chunk_bytes(&stage.place.path("repo/incoming")) > 0);
         // The threads that hash come and go with each file.
         wait_until(|| priorities(&child).len() >= 3);
         let threads = priorities(&child);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(threads.iter().all(|thread| *thread == (nice.to_string(), policy.to_owned())), "{said}: {threads:?}");
+        assert!(
+            threads
+                .iter()
+                .all(|thread| *thread == (nice.to_string(), policy.to_owned())),
+            "{said}: {threads:?}"
+        );
         std::fs::remove_dir_all(stage.place.path("repo")).unwrap();
         stage.place.kbackup("release").assert().code(0);
     }
@@ -74,7 +104,12 @@ fn every_thread_has_the_priority() {
 /// Hours of the clock on the wall.
 fn hours(from: SignedDuration, to: SignedDuration) -> String {
     let now = Zoned::now();
-    let clock = |shift: SignedDuration| now.checked_add(shift).unwrap().strftime("%H:%M:%S").to_string();
+    let clock = |shift: SignedDuration| {
+        now.checked_add(shift)
+            .unwrap()
+            .strftime("%H:%M:%S")
+            .to_string()
+    };
     format!("{}-{}", clock(from), clock(to))
 }
 
@@ -83,18 +118,33 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 #[test]
 fn outside_of_its_hours_it_does_nothing() {
     let stage = Stage::scavenging();
-    for verb in ["full --repo repo --node URL", "diff --repo repo --node URL", "verify --repo repo"] {
+    for verb in [
+        "full --repo repo --node URL",
+        "diff --repo repo --node URL",
+        "verify --repo repo",
+    ] {
         let line = format!("{} --window {}", stage.line(verb), hours(HOUR, HOUR * 2));
         let output = stage.place.kbackup(&line).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(143), "{stderr}");
-        assert!(stderr.contains("is closed\n") && stderr.contains("hint: it opens at "), "{stderr}");
+        assert!(
+            stderr.contains("is closed\n") && stderr.contains("hint: it opens at "),
+            "{stderr}"
+        );
     }
     assert!(stage.node.requests().is_empty() && !stage.place.path("repo").exists());
-    let line = format!("{} --json --window {}", stage.line("full --repo repo --node URL"), hours(HOUR, HOUR * 2));
+    let line = format!(
+        "{} --json --window {}",
+        stage.line("full --repo repo --node URL"),
+        hours(HOUR, HOUR * 2)
+    );
     let output = stage.place.kbackup(&line).output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&answer["error"], &answer["exit_code"]), (&"window-closed".into(), &143.into()), "{answer}");
+    assert_eq!(
+        (&answer["error"], &answer["exit_code"]),
+        (&"window-closed".into(), &143.into()),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -105,7 +155,9 @@ fn when_its_hours_are_over_it_ends_cleanly() {
         .into_iter()
         .find_map(|seconds| {
             let window = hours(-HOUR, SignedDuration::from_secs(seconds));
-            let mut child = stage.start(&format!("full --repo repo --node URL --limit-rate 256KiB --window {window}"));
+            let mut child = stage.start(&format!(
+                "full --repo repo --node URL --limit-rate 256KiB --window {window}"
+            ));
             let is_copying = || chunk_bytes(&stage.place.path("repo/incoming")) > 0;
             let mut has_ended = false;
             while !is_copying() && !has_ended {
@@ -118,10 +170,19 @@ fn when_its_hours_are_over_it_ends_cleanly() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(143), "{stderr}");
-    assert!(stderr.contains(&format!("error: the window {window} is closed\n")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("error: the window {window} is closed\n")),
+        "{stderr}"
+    );
     assert!(stage.place.listed().is_empty() && stage.place.debts() == 0);
-    assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(), "the node has its scavenge back");
-    let line = stage.line(&format!("full --repo repo --node URL --window {}", hours(-HOUR, HOUR)));
+    assert!(
+        !stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(),
+        "the node has its scavenge back"
+    );
+    let line = stage.line(&format!(
+        "full --repo repo --node URL --window {}",
+        hours(-HOUR, HOUR)
+    ));
     stage.place.kbackup(&line).assert().code(0);
     assert_eq!(stage.place.listed().len(), 1);
 }

@@ -9,24 +9,45 @@ const SLOW: &str = "full --repo repo --node URL --json --limit-rate 8MiB --max-p
 
 fn answer(stage: &Stage, line: &str) -> (Option<i32>, Value, String) {
     let output = stage.place.kbackup(&stage.line(line)).output().unwrap();
-    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code(),
+        serde_json::from_slice(&output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[test]
 fn a_pause_that_lasts_too_long_is_ended_and_the_next_run_goes_on() {
     let stage = Stage::scavenging();
     let (code, error, log) = answer(&stage, SLOW);
-    assert_eq!((code, &error["error"], &error["exit_code"]), (Some(22), &"paused-too-long".into(), &22.into()), "{error:#} {log}");
-    assert!(error["message"].as_str().unwrap().contains("for 2s"), "{error:#}");
-    assert!(error["hints"].to_string().contains("--limit-rate") && error["hints"].to_string().contains("--max-pause"), "{error:#}");
+    assert_eq!(
+        (code, &error["error"], &error["exit_code"]),
+        (Some(22), &"paused-too-long".into(), &22.into()),
+        "{error:#} {log}"
+    );
+    assert!(
+        error["message"].as_str().unwrap().contains("for 2s"),
+        "{error:#}"
+    );
+    assert!(
+        error["hints"].to_string().contains("--limit-rate")
+            && error["hints"].to_string().contains("--max-pause"),
+        "{error:#}"
+    );
     assert!(stage.place.listed().is_empty());
-    assert!(stage.node.current_scavenge().is_some() && !stage.node.owes_scavenge(), "it goes on");
+    assert!(
+        stage.node.current_scavenge().is_some() && !stage.node.owes_scavenge(),
+        "it goes on"
+    );
     assert_eq!(stage.place.debts(), 0);
     assert!(log.contains("scavenge given back after="), "{log}");
 
     let (code, summary, log) = answer(&stage, "full --repo repo --node URL --json --max-pause 1m");
     assert_eq!(code, Some(0), "{log}");
-    assert!(summary["files_resumed"].as_u64().unwrap() > 0, "{summary:#}");
+    assert!(
+        summary["files_resumed"].as_u64().unwrap() > 0,
+        "{summary:#}"
+    );
     assert!(stage.node.current_scavenge().is_some());
 }
 

@@ -1,4 +1,5 @@
-//! A signal ends a backup within two seconds: nothing is listed, and the node has back what was taken. After a kill the next run repairs it.
+//! A signal ends a backup within two seconds: nothing is listed, and the node has back what was
+//! taken. After a kill the next run repairs it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
@@ -21,21 +22,39 @@ fn send(child: &Child, signal: Signal) {
 /// A chunk of it lies in the repository.
 fn is_copying(stage: &Stage) -> bool {
     let incoming = walkdir::WalkDir::new(stage.place.path("repo/incoming"));
-    incoming.into_iter().flatten().any(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("chunk-")))
+    incoming.into_iter().flatten().any(|entry| {
+        entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with("chunk-"))
+    })
 }
 
 /// Bytes that a process has asked the system for.
 fn bytes_read(child: &Child) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap();
-    text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    text.lines()
+        .find_map(|line| line.strip_prefix("rchar: "))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn is_stopping_a_scavenge(stage: &Stage) -> bool {
-    stage.node.requests().iter().any(|request| request.method == "DELETE")
+    stage
+        .node
+        .requests()
+        .iter()
+        .any(|request| request.method == "DELETE")
 }
 
 fn posts(stage: &Stage, part: &str) -> usize {
-    stage.node.requests().iter().filter(|request| request.method == "POST" && request.path.contains(part)).count()
+    stage
+        .node
+        .requests()
+        .iter()
+        .filter(|request| request.method == "POST" && request.path.contains(part))
+        .count()
 }
 
 /// Ends soon, with this code, with nothing listed and nothing owed.
@@ -51,7 +70,10 @@ fn ends_cleanly(stage: &Stage, child: Child, code: i32) {
     assert!(stage.place.listed().is_empty());
     assert!(stage.place.unfinished() <= 1);
     assert!(
-        !walkdir::WalkDir::new(stage.place.path("repo/incoming")).into_iter().flatten().any(|entry| is_draft(&entry)),
+        !walkdir::WalkDir::new(stage.place.path("repo/incoming"))
+            .into_iter()
+            .flatten()
+            .any(|entry| is_draft(&entry)),
         "half a file is left"
     );
     assert_eq!(stage.place.debts(), 0);
@@ -59,12 +81,18 @@ fn ends_cleanly(stage: &Stage, child: Child, code: i32) {
 }
 
 fn is_draft(entry: &walkdir::DirEntry) -> bool {
-    entry.file_name().to_str().is_some_and(|name| name.ends_with(".part"))
+    entry
+        .file_name()
+        .to_str()
+        .is_some_and(|name| name.ends_with(".part"))
 }
 
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap();
     u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 1
 }
 
@@ -75,15 +103,37 @@ fn in_the_middle_of_copying() {
         let child = stage.start(FULL);
         wait_until(|| is_copying(&stage));
         // Under `nohup` the tests hand on that the terminal does not count.
-        send(&child, if signal == Signal::HUP && ignores_hangup() { Signal::TERM } else { signal });
+        send(
+            &child,
+            if signal == Signal::HUP && ignores_hangup() {
+                Signal::TERM
+            } else {
+                signal
+            },
+        );
         ends_cleanly(&stage, child, code);
         assert_eq!(posts(&stage, "/admin/scavenge"), 1);
         assert!(stage.node.current_scavenge().is_some(), "it goes on");
-        let waiting = String::from_utf8(stage.place.kbackup("list --repo repo").output().unwrap().stdout).unwrap();
+        let waiting = String::from_utf8(
+            stage
+                .place
+                .kbackup("list --repo repo")
+                .output()
+                .unwrap()
+                .stdout,
+        )
+        .unwrap();
         assert!(waiting.contains("an interrupted backup left"), "{waiting}");
-        let output = stage.place.kbackup(&stage.line("full --repo repo --node URL")).output().unwrap();
+        let output = stage
+            .place
+            .kbackup(&stage.line("full --repo repo --node URL"))
+            .output()
+            .unwrap();
         let told = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && told.contains("files taken up from an interrupted backup"), "{told}");
+        assert!(
+            output.status.success() && told.contains("files taken up from an interrupted backup"),
+            "{told}"
+        );
         assert_eq!(stage.place.unfinished(), 0);
     }
 }
@@ -117,15 +167,24 @@ fn while_the_node_is_quieted() {
         send(&child, signal);
         ends_cleanly(&stage, child, code);
         assert_eq!(stage.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
-        assert_eq!((posts(&stage, "/admin/scavenge"), posts(&stage, "/auto-scavenge/resume")), (1, 1));
+        assert_eq!(
+            (
+                posts(&stage, "/admin/scavenge"),
+                posts(&stage, "/auto-scavenge/resume")
+            ),
+            (1, 1)
+        );
     }
 }
 
-/// A scavenge takes its time to clean up, longer than a supervisor waits: the node is given back what can be given back by then, the rest stays on record.
+/// A scavenge takes its time to clean up, longer than a supervisor waits: the node is given back
+/// what can be given back by then, the rest stays on record.
 #[test]
 fn while_a_scavenge_does_not_stop() {
     let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(4));
+    stage
+        .node
+        .change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(4));
     stage.node.start_scavenge(None).unwrap();
     let child = stage.start("full --repo repo --node URL");
     wait_until(|| is_stopping_a_scavenge(&stage));
@@ -139,14 +198,19 @@ fn while_a_scavenge_does_not_stop() {
     assert!(stderr.contains("run `kbackup release`"), "{stderr}");
     assert_eq!(stage.place.debts(), 1);
     stage.place.kbackup("release").assert().code(0);
-    assert_eq!((stage.place.debts(), posts(&stage, "/admin/scavenge")), (0, 1));
+    assert_eq!(
+        (stage.place.debts(), posts(&stage, "/admin/scavenge")),
+        (0, 1)
+    );
     assert!(!stage.node.owes_scavenge());
 }
 
 #[test]
 fn while_the_node_answers_slowly() {
     let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| quirks.never_answer = true);
+    stage
+        .node
+        .change_quirks(|quirks| quirks.never_answer = true);
     let child = stage.start("full --repo repo --node URL");
     wait_until(|| !stage.node.requests().is_empty());
     send(&child, Signal::INT);
@@ -156,20 +220,38 @@ fn while_the_node_answers_slowly() {
 #[test]
 fn during_restore_and_verify() {
     let stage = Stage::scavenging();
-    stage.place.kbackup(&stage.line("full --repo repo --node URL")).assert().code(0);
+    stage
+        .place
+        .kbackup(&stage.line("full --repo repo --node URL"))
+        .assert()
+        .code(0);
     let child = stage.start("restore --repo repo --to restored --limit-rate 8MiB");
     wait_until(|| stage.place.path("restored/chunk-000000.000000").exists());
     send(&child, Signal::TERM);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(143),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     // No server starts from it, and the same restore takes it up again.
     stage.place.kbackup("check restored").assert().code(20);
-    stage.place.kbackup("restore --repo repo --to restored").assert().code(0);
+    stage
+        .place
+        .kbackup("restore --repo repo --to restored")
+        .assert()
+        .code(0);
     let child = stage.start("verify --repo repo --limit-rate 8MiB");
     wait_until(|| bytes_read(&child) > 2 << 20);
     send(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(130),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -179,17 +261,38 @@ fn a_kill_is_repaired() {
     wait_until(|| is_copying(&stage));
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    assert_eq!((stage.place.debts(), stage.place.unfinished(), stage.place.listed().len()), (1, 1, 0));
+    assert_eq!(
+        (
+            stage.place.debts(),
+            stage.place.unfinished(),
+            stage.place.listed().len()
+        ),
+        (1, 1, 0)
+    );
     assert!(stage.node.owes_scavenge());
 
     stage.place.kbackup("release --dry-run").assert().code(0);
     assert_eq!(posts(&stage, "/admin/scavenge"), 0);
     stage.place.kbackup("release").assert().code(0);
-    assert_eq!((posts(&stage, "/admin/scavenge"), stage.place.debts()), (1, 0));
+    assert_eq!(
+        (posts(&stage, "/admin/scavenge"), stage.place.debts()),
+        (1, 0)
+    );
     assert!(!stage.node.owes_scavenge());
 
-    stage.place.kbackup(&stage.line("full --repo repo --node URL")).assert().code(0);
-    assert_eq!((stage.place.debts(), stage.place.unfinished(), stage.place.listed().len()), (0, 0, 1));
+    stage
+        .place
+        .kbackup(&stage.line("full --repo repo --node URL"))
+        .assert()
+        .code(0);
+    assert_eq!(
+        (
+            stage.place.debts(),
+            stage.place.unfinished(),
+            stage.place.listed().len()
+        ),
+        (0, 0, 1)
+    );
 }
 
 #[test]
@@ -199,8 +302,19 @@ fn the_next_backup_repairs_a_kill_as_well() {
     wait_until(|| is_copying(&stage));
     child.kill().unwrap();
     child.wait().unwrap();
-    stage.place.kbackup(&stage.line("diff --repo repo --node URL")).assert().code(0);
-    assert_eq!((stage.place.debts(), stage.place.unfinished(), stage.place.listed().len()), (0, 0, 1));
+    stage
+        .place
+        .kbackup(&stage.line("diff --repo repo --node URL"))
+        .assert()
+        .code(0);
+    assert_eq!(
+        (
+            stage.place.debts(),
+            stage.place.unfinished(),
+            stage.place.listed().len()
+        ),
+        (0, 0, 1)
+    );
     assert!(!stage.node.owes_scavenge());
     assert_eq!(posts(&stage, "/admin/scavenge"), 1);
 }

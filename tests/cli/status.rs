@@ -5,7 +5,10 @@ use super::{Place, Stage, snapshots};
 /// What it prints, and its exit code.
 fn told(place: &Place, line: &str) -> (String, i32) {
     let output = place.kbackup(line).output().unwrap();
-    (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+    (
+        String::from_utf8(output.stdout).unwrap(),
+        output.status.code().unwrap(),
+    )
 }
 
 #[test]
@@ -23,35 +26,76 @@ fn of_a_repository() {
 fn of_damage() {
     let stage = Stage::backed_up("26.1-append");
     stage.advance(600);
-    stage.place.kbackup(&stage.line("diff --repo repo --node URL")).assert().code(0);
+    stage
+        .place
+        .kbackup(&stage.line("diff --repo repo --node URL"))
+        .assert()
+        .code(0);
     let label = stage.place.listed().pop().unwrap();
-    super::errors::flip(&stage.place.path("repo/backups").join(&label).join("db/writer.chk"), 1);
+    super::errors::flip(
+        &stage
+            .place
+            .path("repo/backups")
+            .join(&label)
+            .join("db/writer.chk"),
+        1,
+    );
     stage.place.kbackup("verify --repo repo").assert().code(20);
     let (text, code) = told(&stage.place, "status --repo repo");
     assert_eq!(code, 3, "{text}");
-    assert!(text.starts_with(&format!("This node is backed up, but look at this: backup {label} is damaged\n")), "{text}");
-    assert!(text.contains("-full, "), "the newest good one is the full: {text}");
+    assert!(
+        text.starts_with(&format!(
+            "This node is backed up, but look at this: backup {label} is damaged\n"
+        )),
+        "{text}"
+    );
+    assert!(
+        text.contains("-full, "),
+        "the newest good one is the full: {text}"
+    );
 }
 
-/// The convention: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, and one line with measurements behind a bar.
+/// The convention: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, and one line with measurements behind a
+/// bar.
 #[test]
 fn as_a_monitoring_plugin() {
     let stage = Stage::backed_up("26.1-append");
     let place = &stage.place;
     let (text, code) = told(place, "status --repo repo --monitoring-plugin");
     assert!(
-        code == 0 && text.starts_with("KBACKUP OK - This node is safe: ") && text.contains(" | age=") && text.lines().count() == 1,
+        code == 0
+            && text.starts_with("KBACKUP OK - This node is safe: ")
+            && text.contains(" | age=")
+            && text.lines().count() == 1,
         "{text}"
     );
     assert!(text.contains("s;;93600 backups=1 free="), "{text}");
     let (text, code) = told(place, "status --repo repo --monitoring-plugin --max-age 0s");
-    assert!(code == 2 && text.starts_with("KBACKUP CRITICAL - This node is not safe: "), "{text}");
+    assert!(
+        code == 2 && text.starts_with("KBACKUP CRITICAL - This node is not safe: "),
+        "{text}"
+    );
     let (text, code) = told(place, "status --repo elsewhere --monitoring-plugin");
-    assert!(code == 2 && text.contains("its repository cannot be read: there is no repository"), "{text}");
-    let (text, code) = told(place, "status --repo repo --agent http://127.0.0.1:1 --monitoring-plugin");
-    assert!(code == 1 && text.contains("the agent does not answer"), "{text}");
-    let (text, code) = told(place, "status --agent http://127.0.0.1:1 --monitoring-plugin");
-    assert!(code == 3 && text.starts_with("KBACKUP UNKNOWN - "), "{text}");
+    assert!(
+        code == 2 && text.contains("its repository cannot be read: there is no repository"),
+        "{text}"
+    );
+    let (text, code) = told(
+        place,
+        "status --repo repo --agent http://127.0.0.1:1 --monitoring-plugin",
+    );
+    assert!(
+        code == 1 && text.contains("the agent does not answer"),
+        "{text}"
+    );
+    let (text, code) = told(
+        place,
+        "status --agent http://127.0.0.1:1 --monitoring-plugin",
+    );
+    assert!(
+        code == 3 && text.starts_with("KBACKUP UNKNOWN - "),
+        "{text}"
+    );
     for wrong in [
         "status --monitoring-plugin",
         "status --repo repo --max-age soon --monitoring-plugin",

@@ -1,4 +1,5 @@
-//! Standard output holds the answer and nothing else; log and progress go to standard error, and nobody has to read either.
+//! Standard output holds the answer and nothing else; log and progress go to standard error, and
+//! nobody has to read either.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -10,25 +11,62 @@ use super::{Place, Stage};
 #[test]
 fn quiet_and_machine_readable_logs() {
     let stage = Stage::new("26.1-append");
-    let output = stage.place.kbackup(&stage.line("full --repo repo --node URL --log error")).output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
-    let output = stage.place.kbackup(&stage.line("full --repo repo --node URL --log debug --log-format json --json")).output().unwrap();
+    let output = stage
+        .place
+        .kbackup(&stage.line("full --repo repo --node URL --log error"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(0), b"".as_slice())
+    );
+    let output = stage
+        .place
+        .kbackup(&stage.line("full --repo repo --node URL --log debug --log-format json --json"))
+        .output()
+        .unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["schema"], "kbackup.summary/1");
-    let lines: Vec<serde_json::Value> =
-        String::from_utf8(output.stderr).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["level"].is_string()));
-    assert!(lines.iter().any(|line| line["message"] == "committed" && line["label"] == answer["label"]));
-    assert!(lines.iter().any(|line| line["message"] == "copied" && line["bytes"].is_u64()));
+    let lines: Vec<serde_json::Value> = String::from_utf8(output.stderr)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["timestamp"].is_string() && line["level"].is_string())
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["message"] == "committed" && line["label"] == answer["label"])
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["message"] == "copied" && line["bytes"].is_u64())
+    );
 }
 
 #[test]
 fn nobody_listens() {
     let stage = Stage::new("26.1-append");
     // Each end of both pipes is closed before anything is written.
-    for line in ["full --repo repo --node URL --log debug", "list --repo repo", "show --repo repo --files", "list --repo missing --json"] {
+    for line in [
+        "full --repo repo --node URL --log debug",
+        "list --repo repo",
+        "show --repo repo --files",
+        "list --repo missing --json",
+    ] {
         let code = if line.contains("missing") { 10 } else { 0 };
-        let mut child = stage.place.process(&stage.line(line)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = stage
+            .place
+            .process(&stage.line(line))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         drop((child.stdout.take(), child.stderr.take()));
         assert_eq!(child.wait().unwrap().code(), Some(code), "{line}");
     }
@@ -38,51 +76,114 @@ fn nobody_listens() {
 #[test]
 fn an_answer_that_does_not_fit() {
     let stage = Stage::backed_up("26.1-append");
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut child = stage.place.process("list --repo repo").stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut child = stage
+        .place
+        .process("list --repo repo")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stderr = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{stderr}");
-    assert!(stderr.contains("error: cannot write the answer"), "{stderr}");
+    assert!(
+        stderr.contains("error: cannot write the answer"),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn a_backup_whose_summary_does_not_fit_is_no_failure() {
     let stage = Stage::new("26.1-append");
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
     let line = stage.line("full --repo repo --node URL");
-    let mut child = stage.place.process(&line).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = stage
+        .place
+        .process(&line)
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stderr = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3), "{stderr}");
     let listed = stage.place.listed();
     assert_eq!(listed.len(), 1);
-    assert!(stderr.contains(&format!("{} is committed, and only its summary is lost", listed[0])), "{stderr}");
+    assert!(
+        stderr.contains(&format!(
+            "{} is committed, and only its summary is lost",
+            listed[0]
+        )),
+        "{stderr}"
+    );
 }
 
 /// A pseudo-terminal by `script`: a bar that goes away, and log lines that stay.
 #[test]
 fn a_bar_on_a_terminal() {
     let place = Place::new();
-    Synthetic { filter_bytes: 1 << 20, ..Synthetic::of_size(256 << 20, 16 << 20) }.make(place.path("node")).unwrap();
+    Synthetic {
+        filter_bytes: 1 << 20,
+        ..Synthetic::of_size(256 << 20, 16 << 20)
+    }
+    .make(place.path("node"))
+    .unwrap();
     let executable = env!("CARGO_BIN_EXE_kbackup");
     let line = format!("{executable} full --repo repo --offline --db node/db >answer");
     let mut command = assert_cmd::Command::new("script");
-    command.args(["--quiet", "--return", "--command", &line, "typescript"]).current_dir(place.path("")).timeout(super::PATIENCE);
-    command.env("KBACKUP_STATE_DIR", place.path("state")).env("TERM", "xterm").env("COLUMNS", "100").env("SHELL", "/bin/sh");
+    command
+        .args(["--quiet", "--return", "--command", &line, "typescript"])
+        .current_dir(place.path(""))
+        .timeout(super::PATIENCE);
+    command
+        .env("KBACKUP_STATE_DIR", place.path("state"))
+        .env("TERM", "xterm")
+        .env("COLUMNS", "100")
+        .env("SHELL", "/bin/sh");
     let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     let seen = std::fs::read_to_string(place.path("typescript")).unwrap();
     assert!(seen.contains("chunks") && seen.contains(" of "), "{seen:?}");
     assert!(seen.contains("committed"), "{seen:?}");
     let answer = std::fs::read_to_string(place.path("answer")).unwrap();
-    assert!(answer.contains("proven and durable") && !answer.contains('\u{1b}'), "{answer:?}");
+    assert!(
+        answer.contains("proven and durable") && !answer.contains('\u{1b}'),
+        "{answer:?}"
+    );
     // The last thing on the bar's line is its removal.
     let after = seen.rsplit_once("committed").unwrap().1;
     assert!(!after.contains(" of "), "{after:?}");
 
     // Without a terminal there is no bar.
-    let output = place.kbackup("full --repo repo --offline --db node/db").output().unwrap();
+    let output = place
+        .kbackup("full --repo repo --offline --db node/db")
+        .output()
+        .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(!stderr.contains('\u{1b}') && !stderr.contains('\r'), "{stderr:?}");
+    assert!(
+        !stderr.contains('\u{1b}') && !stderr.contains('\r'),
+        "{stderr:?}"
+    );
 }

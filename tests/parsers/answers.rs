@@ -4,12 +4,23 @@ use kbackup::node::{Gossip, Info, LastScavenge, Process};
 
 pub(crate) fn examine(bytes: &[u8]) {
     if let Ok(info) = serde_json::from_slice::<Info>(bytes) {
-        let _ = (info.version(), info.is_insecure(), info.state.name(), info.state.is_stable());
+        let _ = (
+            info.version(),
+            info.is_insecure(),
+            info.state.name(),
+            info.state.is_stable(),
+        );
     }
     if let Ok(gossip) = serde_json::from_slice::<Gossip>(bytes) {
         let _ = (gossip.me(), gossip.endpoint());
         for member in &gossip.members {
-            let _ = (member.endpoint(), member.writer(), member.chaser(), member.indexed(), member.epoch_position());
+            let _ = (
+                member.endpoint(),
+                member.writer(),
+                member.chaser(),
+                member.indexed(),
+                member.epoch_position(),
+            );
         }
     }
     let _ = serde_json::from_slice::<Process>(bytes);

@@ -1,4 +1,5 @@
-//! The input is a chunk file: header, footer and position map, whose entries that stream by are those that are searched.
+//! The input is a chunk file: header, footer and position map, whose entries that stream by are
+//! those that are searched.
 
 use kbackup::format::chunk::{self, Footer, Header, State};
 use kbackup::format::names::ChunkName;
@@ -10,16 +11,28 @@ pub(crate) fn examine(bytes: &[u8]) {
         return;
     };
     let header = chunk.header;
-    assert_eq!(Header::parse(&header.encode()).unwrap().chunk_size, header.chunk_size);
+    assert_eq!(
+        Header::parse(&header.encode()).unwrap().chunk_size,
+        header.chunk_size
+    );
     assert!(header.start_position() < header.end_position());
     let name: ChunkName = "chunk-000000.000000".parse().unwrap();
-    assert_eq!(chunk.identity(name.version).md5.is_some(), matches!(chunk.state, State::Completed(_)));
+    assert_eq!(
+        chunk.identity(name.version).md5.is_some(),
+        matches!(chunk.state, State::Completed(_))
+    );
     let _ = chunk.data_before(header.start_position());
     let Ok(footer) = chunk.completed() else {
         return;
     };
-    assert_eq!(Footer::parse(&footer.encode().unwrap()).unwrap(), Some(*footer));
-    let (Ok(mut entries), Ok(mut searched)) = (PositionMap::new(&bytes, &chunk), PositionMap::new(&bytes, &chunk)) else {
+    assert_eq!(
+        Footer::parse(&footer.encode().unwrap()).unwrap(),
+        Some(*footer)
+    );
+    let (Ok(mut entries), Ok(mut searched)) = (
+        PositionMap::new(&bytes, &chunk),
+        PositionMap::new(&bytes, &chunk),
+    ) else {
         return;
     };
     let mut found = Vec::new();
@@ -31,6 +44,9 @@ pub(crate) fn examine(bytes: &[u8]) {
         }
     }
     for entry in found {
-        assert_eq!(searched.offset_of(entry.position).unwrap(), Some(entry.offset));
+        assert_eq!(
+            searched.offset_of(entry.position).unwrap(),
+            Some(entry.offset)
+        );
     }
 }

@@ -15,7 +15,9 @@ pub(crate) fn examine(bytes: &[u8]) {
     headers[8..12].copy_from_slice(b"DUCK");
     for header in headers.chunks_mut(4096) {
         let words = header[8..].as_chunks::<8>().0.iter();
-        let sum = words.fold(5381, |sum, word| sum ^ u64::from_le_bytes(*word).wrapping_mul(0xbf58_476d_1ce4_e5b9));
+        let sum = words.fold(5381, |sum, word| {
+            sum ^ u64::from_le_bytes(*word).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        });
         header[..8].copy_from_slice(&sum.to_le_bytes());
     }
     headers.extend(bytes.drain(fields..));

@@ -1,4 +1,5 @@
-//! The input is a label, a path inside of a backup, or a version of a server; what is read is written back as it was.
+//! The input is a label, a path inside of a backup, or a version of a server; what is read is
+//! written back as it was.
 
 use std::path::{Component, Path};
 
@@ -6,7 +7,9 @@ use kbackup::manifest::{Label, RelativePath};
 use kbackup::node::ServerVersion;
 
 pub(crate) fn examine(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     if let Ok(label) = text.parse::<Label>() {
         assert_eq!(label.as_str(), text);
         let _ = label.time();
@@ -14,7 +17,12 @@ pub(crate) fn examine(bytes: &[u8]) {
     if let Ok(path) = text.parse::<RelativePath>() {
         assert_eq!(path.to_string(), text);
         let below: Vec<_> = Path::new(text).components().collect();
-        assert!(below.len() >= 2 && below.iter().all(|part| matches!(part, Component::Normal(_))));
+        assert!(
+            below.len() >= 2
+                && below
+                    .iter()
+                    .all(|part| matches!(part, Component::Normal(_)))
+        );
     }
     let _ = ServerVersion::parse(text);
 }

@@ -1,4 +1,5 @@
-//! The input is a whole manifest, and again a head and rows without their checksums; what is read is written and read again.
+//! The input is a whole manifest, and again a head and rows without their checksums; what is read
+//! is written and read again.
 
 use kbackup::manifest::{Blake3Hash, Head, Manifest};
 
@@ -11,10 +12,22 @@ pub(crate) fn examine(bytes: &[u8]) {
         assert_eq!(Some(manifest.head), head);
     }
 
-    let Some((head, rows)) = std::str::from_utf8(bytes).ok().and_then(|text| text.split_once(ROWS)) else { return };
+    let Some((head, rows)) = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.split_once(ROWS))
+    else {
+        return;
+    };
     let head = head.trim_end_matches(',');
-    let body = format!("{head},\n  \"head_checksum\": \"{}\",{ROWS}{rows}", Blake3Hash::of(head.as_bytes()));
-    let sealed = format!("{body},\n  \"checksum\": \"{}\"\n}}\n", Blake3Hash::of(body.as_bytes())).into_bytes();
+    let body = format!(
+        "{head},\n  \"head_checksum\": \"{}\",{ROWS}{rows}",
+        Blake3Hash::of(head.as_bytes())
+    );
+    let sealed = format!(
+        "{body},\n  \"checksum\": \"{}\"\n}}\n",
+        Blake3Hash::of(body.as_bytes())
+    )
+    .into_bytes();
     if let Ok(manifest) = Manifest::read(&sealed) {
         let _ = manifest.is_sound();
         for row in &manifest.files {

@@ -1,9 +1,12 @@
-//! The input is the name of a file, or a path; what is taken for a chunk or a table is written back as it was.
+//! The input is the name of a file, or a path; what is taken for a chunk or a table is written back
+//! as it was.
 
 use kbackup::format::names::{DbFile, IndexFile};
 
 pub(crate) fn examine(bytes: &[u8]) {
-    let Ok(name) = std::str::from_utf8(bytes) else { return };
+    let Ok(name) = std::str::from_utf8(bytes) else {
+        return;
+    };
     match DbFile::of(name) {
         DbFile::Chunk(chunk) => assert_eq!(chunk.to_string(), name),
         DbFile::Checkpoint(checkpoint) => assert_eq!(checkpoint.file_name(), name),

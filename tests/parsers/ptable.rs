@@ -1,4 +1,5 @@
-//! The input is a whole table; entries that stream by, stand alone and are picked as the latest agree.
+//! The input is a whole table; entries that stream by, stand alone and are picked as the latest
+//! agree.
 
 use kbackup::format::ptable::Table;
 

@@ -1,4 +1,5 @@
-//! The input is a chunk file: its records forwards are those backwards and those by position, and no boundary lies outside them.
+//! The input is a chunk file: its records forwards are those backwards and those by position, and
+//! no boundary lies outside them.
 
 use kbackup::format::boundary::Boundaries;
 use kbackup::format::chunk;
@@ -12,14 +13,21 @@ pub(crate) fn examine(bytes: &[u8]) {
     };
     let header = chunk.header;
     let capacity = header.end_position().since(header.start_position());
-    let data = chunk.completed_data().unwrap_or(128..(bytes.len() as u64).min(128 + capacity));
-    let (Ok(mut forwards), Ok(mut backwards)) =
-        (Forwards::new(&bytes, &header, data.clone()), Backwards::new(&bytes, &header, data.clone()))
-    else {
+    let data = chunk
+        .completed_data()
+        .unwrap_or(128..(bytes.len() as u64).min(128 + capacity));
+    let (Ok(mut forwards), Ok(mut backwards)) = (
+        Forwards::new(&bytes, &header, data.clone()),
+        Backwards::new(&bytes, &header, data.clone()),
+    ) else {
         return;
     };
     let lookup = Lookup::new(&bytes, &chunk, data.clone());
-    let mut lookup = if header.scavenged { None } else { Some(lookup.unwrap()) };
+    let mut lookup = if header.scavenged {
+        None
+    } else {
+        Some(lookup.unwrap())
+    };
     let mut boundaries = Boundaries::starting_at(Boundary::ZERO);
     let mut seen = Vec::new();
     let whole = loop {
@@ -31,7 +39,10 @@ pub(crate) fn examine(bytes: &[u8]) {
                     let _ = EpochRecord::parse(&frame);
                 }
                 if let Some(lookup) = &mut lookup {
-                    assert_eq!(lookup.read_at_position(frame.position).unwrap(), Some(frame));
+                    assert_eq!(
+                        lookup.read_at_position(frame.position).unwrap(),
+                        Some(frame)
+                    );
                 }
                 seen.push((frame.offset, frame.length, frame.position));
             }
@@ -41,7 +52,10 @@ pub(crate) fn examine(bytes: &[u8]) {
     };
     loop {
         match backwards.next() {
-            Ok(Some(frame)) if whole => assert_eq!(seen.pop(), Some((frame.offset, frame.length, frame.position))),
+            Ok(Some(frame)) if whole => assert_eq!(
+                seen.pop(),
+                Some((frame.offset, frame.length, frame.position))
+            ),
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(error) => {

@@ -21,7 +21,13 @@ fn interrupt(stage: &Stage) {
     std::fs::write(db.join("chaser.chk"), i64::MAX.to_le_bytes()).unwrap();
     std::fs::write(db.join("writer.chk"), (i64::MAX - 1).to_le_bytes()).unwrap();
     std::fs::write(db.join("truncate.chk"), (-1_i64).to_le_bytes()).unwrap();
-    RestoreMark::begin(stage.repository.id(), stage.manifest.label.clone(), stage.manifest.finished).write(&db).unwrap();
+    RestoreMark::begin(
+        stage.repository.id(),
+        stage.manifest.label.clone(),
+        stage.manifest.finished,
+    )
+    .write(&db)
+    .unwrap();
     assert_eq!(start(&db, &stage.manifest), Start::Refused);
 }
 
@@ -42,31 +48,55 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
     interrupt(&stage);
     let db = stage.target("target");
     overwrite(&db.join("chunk-000000.000000"), |bytes| bytes[5000] ^= 1);
-    overwrite(&db.join("chunk-000001.000000"), |bytes| bytes.truncate(5000));
+    overwrite(&db.join("chunk-000001.000000"), |bytes| {
+        bytes.truncate(5000)
+    });
     std::fs::remove_file(db.join("index/indexmap")).unwrap();
     // What a server that was started meanwhile leaves, and we ourselves.
     std::fs::create_dir(db.join("index/stream-existence")).unwrap();
-    std::fs::write(db.join("index/stream-existence/streamExistenceFilter.chk"), (-1_i64).to_le_bytes()).unwrap();
+    std::fs::write(
+        db.join("index/stream-existence/streamExistenceFilter.chk"),
+        (-1_i64).to_le_bytes(),
+    )
+    .unwrap();
     std::fs::write(db.join("kurrent.ddb"), "new").unwrap();
     std::fs::write(db.join(".abc.tmp"), "").unwrap();
 
     let plan = stage.plan(&stage.request()).unwrap();
-    let Found::Interrupted(found) = &plan.targets[0].found else { panic!("{:?}", plan.targets[0].found) };
-    assert_eq!((found.since, found.files), (Some(stage.manifest.finished), plan.files - 2));
+    let Found::Interrupted(found) = &plan.targets[0].found else {
+        panic!("{:?}", plan.targets[0].found)
+    };
+    assert_eq!(
+        (found.since, found.files),
+        (Some(stage.manifest.finished), plan.files - 2)
+    );
     let report = execute(&stage.repository, &plan, &run()).unwrap();
-    let Outcome::Restored(placement) = &report.targets[0].outcome else { panic!("{:?}", report.failure()) };
-    assert_eq!((placement.files_written, placement.files_kept), (3, plan.files - 3));
+    let Outcome::Restored(placement) = &report.targets[0].outcome else {
+        panic!("{:?}", report.failure())
+    };
+    assert_eq!(
+        (placement.files_written, placement.files_kept),
+        (3, plan.files - 3)
+    );
     std::fs::remove_dir(db.join("index/stream-existence")).unwrap();
     assert_restored(&stage, &db, end(&stage));
 }
 
 #[test]
 fn a_foreign_file_stops_the_taking_up() {
-    for name in ["notes.txt", "chunk-000099.000000", "index/5f9ab8f0-4a1c-4a6e-9f0e-7a6f1f3e2d11", "archive.chk"] {
+    for name in [
+        "notes.txt",
+        "chunk-000099.000000",
+        "index/5f9ab8f0-4a1c-4a6e-9f0e-7a6f1f3e2d11",
+        "archive.chk",
+    ] {
         let stage = Stage::new("20.10-append");
         interrupt(&stage);
         std::fs::write(stage.target("target").join(name), "mine").unwrap();
-        assert!(stage.refused(&stage.request()).contains("not the backup's"), "{name}");
+        assert!(
+            stage.refused(&stage.request()).contains("not the backup's"),
+            "{name}"
+        );
     }
     let stage = Stage::new("20.10-append");
     interrupt(&stage);
@@ -81,10 +111,35 @@ fn only_the_same_backup_takes_up() {
     let stage = Stage::new("20.10-append");
     interrupt(&stage);
     let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
-    assert!(stage.refused(&Request { label: Some(other.head.label), ..stage.request() }).contains(stage.manifest.label.as_str()));
-    stage.plan(&Request { label: Some(stage.manifest.label.clone()), ..stage.request() }).unwrap();
-    RestoreMark::begin(uuid::Uuid::nil(), stage.manifest.label.clone(), stage.manifest.finished).write(&stage.target("target")).unwrap();
-    assert!(stage.refused(&Request { label: Some(stage.manifest.label.clone()), ..stage.request() }).contains("another backup"));
+    assert!(
+        stage
+            .refused(&Request {
+                label: Some(other.head.label),
+                ..stage.request()
+            })
+            .contains(stage.manifest.label.as_str())
+    );
+    stage
+        .plan(&Request {
+            label: Some(stage.manifest.label.clone()),
+            ..stage.request()
+        })
+        .unwrap();
+    RestoreMark::begin(
+        uuid::Uuid::nil(),
+        stage.manifest.label.clone(),
+        stage.manifest.finished,
+    )
+    .write(&stage.target("target"))
+    .unwrap();
+    assert!(
+        stage
+            .refused(&Request {
+                label: Some(stage.manifest.label.clone()),
+                ..stage.request()
+            })
+            .contains("another backup")
+    );
 }
 
 #[test]
@@ -93,9 +148,19 @@ fn a_target_that_a_server_holds_is_refused() {
     interrupt(&stage);
     let held = std::fs::File::open(stage.target("target").join("epoch.chk")).unwrap();
     held.lock_shared().unwrap();
-    assert!(stage.refused(&stage.request()).contains("a server runs on it"));
-    let confirmed = Accept { unsure_whether_in_use: true, ..Accept::default() };
-    stage.refused(&Request { accept: confirmed, ..stage.request() });
+    assert!(
+        stage
+            .refused(&stage.request())
+            .contains("a server runs on it")
+    );
+    let confirmed = Accept {
+        unsure_whether_in_use: true,
+        ..Accept::default()
+    };
+    stage.refused(&Request {
+        accept: confirmed,
+        ..stage.request()
+    });
     drop(held);
     stage.plan(&stage.request()).unwrap();
 }
@@ -117,8 +182,12 @@ fn a_signal_leaves_what_can_be_taken_up() {
     let (one, two) = (stage.target("one"), stage.target("two"));
     let both = request(&[&one, &two]);
     let impatient = Arc::new_cyclic(|run| Run::new(Impatient(run.clone())));
-    let report: Report = execute(&stage.repository, &stage.plan(&both).unwrap(), &impatient).unwrap();
-    assert_eq!(report.failure().unwrap().kind(), Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate)));
+    let report: Report =
+        execute(&stage.repository, &stage.plan(&both).unwrap(), &impatient).unwrap();
+    assert_eq!(
+        report.failure().unwrap().kind(),
+        Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate))
+    );
     assert!(matches!(report.targets[1].outcome, Outcome::NotBegun));
     assert_eq!(start(&one, &stage.manifest), Start::Refused);
     assert!(!two.exists());
@@ -129,12 +198,18 @@ fn a_signal_leaves_what_can_be_taken_up() {
 
 /// Rows whose bytes are in the target, and files that are there with other bytes.
 fn done(stage: &Stage, target: &Path) -> (Vec<u64>, usize) {
-    let rows = stage.manifest.files.iter().filter(|row| row.role != Role::Checkpoint);
+    let rows = stage
+        .manifest
+        .files
+        .iter()
+        .filter(|row| row.role != Role::Checkpoint);
     let (mut right, mut wrong) = (Vec::new(), 0);
     for row in rows {
         let place = kbackup::manifest::Directories::new(target, None).path_of(&row.path);
         match std::fs::read(place) {
-            Ok(bytes) if kbackup::manifest::Blake3Hash::of(&bytes) == row.blake3 => right.push(row.size),
+            Ok(bytes) if kbackup::manifest::Blake3Hash::of(&bytes) == row.blake3 => {
+                right.push(row.size)
+            }
             Ok(_) => wrong += 1,
             Err(_) => {}
         }
@@ -142,10 +217,14 @@ fn done(stage: &Stage, target: &Path) -> (Vec<u64>, usize) {
     (right, wrong)
 }
 
-/// Restores in a process that is killed at the n-th such operation; false where it came to its end, which may be one with warnings.
+/// Restores in a process that is killed at the n-th such operation; false where it came to its end,
+/// which may be one with warnings.
 fn killed(stage: &Stage, targets: &[&Path], fault: &str) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    command.args(["restore", "--repo"]).arg(stage.repository.place()).env("KBACKUP_FAULT", fault);
+    command
+        .args(["restore", "--repo"])
+        .arg(stage.repository.place())
+        .env("KBACKUP_FAULT", fault);
     for target in targets {
         command.arg("--to").arg(target);
     }
@@ -155,22 +234,41 @@ fn killed(stage: &Stage, targets: &[&Path], fault: &str) -> bool {
 #[test]
 fn what_was_written_before_a_kill_is_not_written_again() {
     let stage = Stage::at("26.1-append", workplace(), None, |_| ());
-    let sizes: Vec<u64> = stage.manifest.files.iter().filter(|row| row.role != Role::Checkpoint).map(|row| row.size).collect();
+    let sizes: Vec<u64> = stage
+        .manifest
+        .files
+        .iter()
+        .filter(|row| row.role != Role::Checkpoint)
+        .map(|row| row.size)
+        .collect();
     let mut most = 0;
     for (operation, step) in [("write", 4), ("sync", 3), ("truncate", 2), ("create", 3)] {
         let mut count = 1;
         loop {
             let target = stage.target(&format!("{operation}-{count}"));
-            if !killed(&stage, &[&target], &format!("{operation}:{}:{count}:abort", target.display())) {
+            if !killed(
+                &stage,
+                &[&target],
+                &format!("{operation}:{}:{count}:abort", target.display()),
+            ) {
                 break;
             }
             let (right, wrong) = done(&stage, &target);
-            assert!(wrong <= FILES_AT_ONCE, "{operation} {count}: {wrong} files were in flight");
+            assert!(
+                wrong <= FILES_AT_ONCE,
+                "{operation} {count}: {wrong} files were in flight"
+            );
             if start(&target, &stage.manifest) == Start::Refused || right.len() < sizes.len() {
                 let report = stage.restore(&request(&[&target]));
-                let Outcome::Restored(placement) = &report.targets[0].outcome else { panic!("{:?}", report.failure()) };
+                let Outcome::Restored(placement) = &report.targets[0].outcome else {
+                    panic!("{:?}", report.failure())
+                };
                 let written = sizes.iter().sum::<u64>() - right.iter().sum::<u64>();
-                assert_eq!((placement.files_kept, placement.bytes_written), (right.len() as u64, written), "{operation} {count}");
+                assert_eq!(
+                    (placement.files_kept, placement.bytes_written),
+                    (right.len() as u64, written),
+                    "{operation} {count}"
+                );
                 most = most.max(right.len());
             }
             assert_restored(&stage, &target, end(&stage));
@@ -186,21 +284,38 @@ fn what_was_written_before_a_kill_is_not_written_again() {
 fn a_kill_at_the_second_target_leaves_the_first_alone() {
     let stage = Stage::new("26.1-append");
     let (one, two) = (stage.target("one"), stage.target("two"));
-    assert!(killed(&stage, &[&one, &two], &format!("write:{}/chunk-000002:1:abort", two.display())));
+    assert!(killed(
+        &stage,
+        &[&one, &two],
+        &format!("write:{}/chunk-000002:1:abort", two.display())
+    ));
     assert_restored(&stage, &one, end(&stage));
     let before = contents(&one);
     assert_eq!(start(&two, &stage.manifest), Start::Refused);
     let error = stage.plan(&request(&[&one])).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
-    assert!(error.hints().concat().contains("leave this target out"), "{:?}", error.hints());
+    assert!(
+        error.hints().concat().contains("leave this target out"),
+        "{:?}",
+        error.hints()
+    );
     let (right, wrong) = done(&stage, &two);
     assert!(wrong <= FILES_AT_ONCE && !right.is_empty());
     let plan = stage.plan(&request(&[&one, &two])).unwrap();
-    assert_eq!((&plan.targets[0].found, plan.targets[0].bytes_needed), (&Found::Finished, 0));
+    assert_eq!(
+        (&plan.targets[0].found, plan.targets[0].bytes_needed),
+        (&Found::Finished, 0)
+    );
     let report = execute(&stage.repository, &plan, &run()).unwrap();
-    assert!(matches!(report.targets[0].outcome, Outcome::AlreadyRestored), "{:?}", report.failure());
+    assert!(
+        matches!(report.targets[0].outcome, Outcome::AlreadyRestored),
+        "{:?}",
+        report.failure()
+    );
     assert!(report.to_string().contains("already restored"), "{report}");
-    let Outcome::Restored(placement) = &report.targets[1].outcome else { panic!("{:?}", report.failure()) };
+    let Outcome::Restored(placement) = &report.targets[1].outcome else {
+        panic!("{:?}", report.failure())
+    };
     assert_eq!(placement.files_kept, right.len() as u64);
     assert_restored(&stage, &two, end(&stage));
     assert_eq!(contents(&one), before);
@@ -215,11 +330,27 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
     assert!(stage.restore(&request(&[&one])).failure().is_none());
     let (writer, truncate) = (end(&stage).to_le_bytes(), (-1_i64).to_le_bytes());
     let later = (end(&stage) + 100).to_le_bytes();
-    let ready = Request { ready: true, ..both.clone() };
-    assert!(stage.refused(&ready).contains("stands there already"), "it would not be what is asked for");
+    let ready = Request {
+        ready: true,
+        ..both.clone()
+    };
+    assert!(
+        stage.refused(&ready).contains("stands there already"),
+        "it would not be what is asked for"
+    );
     let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
-    let same = Request { label: Some(stage.manifest.label.clone()), ..both };
-    assert!(stage.refused(&Request { label: Some(other.head.label), ..same.clone() }).contains("stands there already"));
+    let same = Request {
+        label: Some(stage.manifest.label.clone()),
+        ..both
+    };
+    assert!(
+        stage
+            .refused(&Request {
+                label: Some(other.head.label),
+                ..same.clone()
+            })
+            .contains("stands there already")
+    );
     for (name, changed) in [
         ("writer.chk", &later),
         ("epoch.chk", &later),
@@ -235,14 +366,20 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
         let before = std::fs::read(&path).ok();
         std::fs::remove_file(&path).ok();
         std::fs::write(&path, changed).unwrap();
-        assert!(stage.refused(&same).contains("stands there already"), "{name}");
+        assert!(
+            stage.refused(&same).contains("stands there already"),
+            "{name}"
+        );
         assert!(!two.exists(), "{name}");
         match before {
             Some(before) => overwrite(&path, |bytes| *bytes = before),
             None => std::fs::remove_file(&path).unwrap(),
         }
     }
-    assert!(stage.refused(&same).contains("stands there already"), "an empty directory of a server");
+    assert!(
+        stage.refused(&same).contains("stands there already"),
+        "an empty directory of a server"
+    );
     std::fs::remove_dir(one.join("index/scavenging")).unwrap();
     let held = std::fs::File::open(one.join("writer.chk")).unwrap();
     held.lock_shared().unwrap();
@@ -262,20 +399,40 @@ fn a_full_disk_leaves_what_can_be_taken_up() {
     const NO_SPACE: i32 = 28;
     let stage = Stage::new("26.1-append");
     let target = stage.target("target");
-    for part in ["chunk-000003", "index/indexmap", "proposal.chk", "kbackup-restore.json", "writer.chk"] {
+    for part in [
+        "chunk-000003",
+        "index/indexmap",
+        "proposal.chk",
+        "kbackup-restore.json",
+        "writer.chk",
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_kbackup"))
             .args(["restore", "--repo"])
             .arg(stage.repository.place())
             .arg("--to")
             .arg(&target)
-            .env("KBACKUP_FAULT", format!("write:{}/{part}:1:{NO_SPACE}", target.display()))
+            .env(
+                "KBACKUP_FAULT",
+                format!("write:{}/{part}:1:{NO_SPACE}", target.display()),
+            )
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && told.contains("cannot write"), "{part}: {told}");
-        let nothing = contents(&target).keys().all(|name| name == "writer.chk" || name == "chaser.chk");
-        assert!(nothing || start(&target, &stage.manifest) == Start::Refused, "{part}");
-        assert!(stage.restore(&stage.request()).failure().is_none(), "{part}");
+        assert!(
+            !output.status.success() && told.contains("cannot write"),
+            "{part}: {told}"
+        );
+        let nothing = contents(&target)
+            .keys()
+            .all(|name| name == "writer.chk" || name == "chaser.chk");
+        assert!(
+            nothing || start(&target, &stage.manifest) == Start::Refused,
+            "{part}"
+        );
+        assert!(
+            stage.restore(&stage.request()).failure().is_none(),
+            "{part}"
+        );
         assert_restored(&stage, &target, end(&stage));
         std::fs::remove_dir_all(&target).unwrap();
     }
@@ -285,13 +442,20 @@ fn a_full_disk_leaves_what_can_be_taken_up() {
 fn the_bytes_of_a_kept_file_are_the_servers_too() {
     // The manifest's hash fits, the server's does not: kept or written, it must not come through.
     let stage = Stage::with("20.10-append", |manifest| {
-        let row = manifest.files.iter_mut().find(|row| row.role == Role::Table).unwrap();
+        let row = manifest
+            .files
+            .iter_mut()
+            .find(|row| row.role == Role::Table)
+            .unwrap();
         row.table_md5 = Some(kbackup::format::Md5Hash([7; 16]));
     });
     for _ in 0..2 {
         let report = stage.restore(&stage.request());
         assert_eq!(report.failure().unwrap().kind(), Kind::StoredCorrupt);
-        assert_eq!(start(&stage.target("target"), &stage.manifest), Start::Refused);
+        assert_eq!(
+            start(&stage.target("target"), &stage.manifest),
+            Start::Refused
+        );
     }
 }
 
@@ -305,7 +469,10 @@ fn a_target_is_restored_once_and_then_left_alone_if_that_is_wanted() {
     let interrupted = run();
     interrupted.interrupt(Signal::Terminate);
     execute(&stage.repository, &plan, &interrupted).ok();
-    assert!(!holds_database(&one).unwrap(), "a restore that was interrupted is to be taken up again");
+    assert!(
+        !holds_database(&one).unwrap(),
+        "a restore that was interrupted is to be taken up again"
+    );
     assert!(stage.restore(&request(&[&one])).failure().is_none());
     assert!(holds_database(&one).unwrap());
     for (name, value) in [("chaser.chk", i64::MAX), ("writer.chk", 0)] {

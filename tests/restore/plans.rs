@@ -17,10 +17,30 @@ fn the_plan_tells_what_the_first_start_does() {
     let stage = Stage::new("24.10-append");
     let behaviour = |request: &Request| stage.plan(request).unwrap().closing.first_start.behaviour;
     assert_eq!(behaviour(&stage.request()), Behaviour::ExitsOnce);
-    assert_eq!(behaviour(&Request { ready: true, ..stage.request() }), Behaviour::Starts);
-    assert_eq!(behaviour(&Request { server_version: Some("26.1".to_owned()), ..stage.request() }), Behaviour::ExitsOnce);
+    assert_eq!(
+        behaviour(&Request {
+            ready: true,
+            ..stage.request()
+        }),
+        Behaviour::Starts
+    );
+    assert_eq!(
+        behaviour(&Request {
+            server_version: Some("26.1".to_owned()),
+            ..stage.request()
+        }),
+        Behaviour::ExitsOnce
+    );
     let stage = Stage::new("23.10-append");
-    assert_eq!(stage.plan(&stage.request()).unwrap().closing.first_start.behaviour, Behaviour::TruncatesAndStarts);
+    assert_eq!(
+        stage
+            .plan(&stage.request())
+            .unwrap()
+            .closing
+            .first_start
+            .behaviour,
+        Behaviour::TruncatesAndStarts
+    );
 }
 
 /// What differs from run to run, and from machine to machine.
@@ -40,7 +60,8 @@ fn settings(stage: &Stage) -> insta::Settings {
 
 /// Of a root process the owner is no matter of warnings; of others it may be.
 fn without_owner_warnings(mut plan: Plan) -> Plan {
-    plan.warnings.retain(|warning| !warning.contains("will belong to"));
+    plan.warnings
+        .retain(|warning| !warning.contains("will belong to"));
     plan
 }
 
@@ -62,13 +83,22 @@ fn a_plan_reads_well() {
 #[test]
 fn a_report_reads_well() {
     let stage = Stage::with("23.10-append", |manifest| manifest.contents.index = false);
-    let plan = stage.plan(&super::stage::request(&[&stage.target("target"), &stage.target("other")])).unwrap();
+    let plan = stage
+        .plan(&super::stage::request(&[
+            &stage.target("target"),
+            &stage.target("other"),
+        ]))
+        .unwrap();
     std::fs::create_dir(stage.target("other")).unwrap();
     std::fs::write(stage.target("other").join("precious"), "").unwrap();
-    let report: Report = kbackup::restore::execute(&stage.repository, &plan, &super::stage::run()).unwrap();
+    let report: Report =
+        kbackup::restore::execute(&stage.repository, &plan, &super::stage::run()).unwrap();
     settings(&stage).bind(|| {
         insta::assert_snapshot!("report", report.to_string());
-        insta::assert_snapshot!("report_json", serde_json::to_string_pretty(&report).unwrap());
+        insta::assert_snapshot!(
+            "report_json",
+            serde_json::to_string_pretty(&report).unwrap()
+        );
     });
 }
 
@@ -76,21 +106,54 @@ fn a_report_reads_well() {
 fn the_operator_is_told_what_the_backup_knows() {
     let topics = |change: fn(&mut kbackup::manifest::Manifest)| {
         let stage = Stage::with("24.10-append", change);
-        let accept = kbackup::restore::Accept { archive: true, ..Default::default() };
-        let closing = stage.plan(&Request { accept, ..stage.request() }).unwrap().closing;
-        closing.not_inside.iter().chain(&closing.to_do).map(|note| note.topic).collect::<Vec<_>>()
+        let accept = kbackup::restore::Accept {
+            archive: true,
+            ..Default::default()
+        };
+        let closing = stage
+            .plan(&Request {
+                accept,
+                ..stage.request()
+            })
+            .unwrap()
+            .closing;
+        closing
+            .not_inside
+            .iter()
+            .chain(&closing.to_do)
+            .map(|note| note.topic)
+            .collect::<Vec<_>>()
     };
     let usual = topics(|_| ());
-    for topic in
-        ["configuration", "certificates", "master-keys", "licence", "start-again", "other-members", "consumers", "test-copy", "full-backup"]
-    {
+    for topic in [
+        "configuration",
+        "certificates",
+        "master-keys",
+        "licence",
+        "start-again",
+        "other-members",
+        "consumers",
+        "test-copy",
+        "full-backup",
+    ] {
         assert!(usual.contains(&topic), "{topic}");
     }
-    for topic in ["resume-auto-scavenge", "index-rebuild", "archive", "secondary-index"] {
+    for topic in [
+        "resume-auto-scavenge",
+        "index-rebuild",
+        "archive",
+        "secondary-index",
+    ] {
         assert!(!usual.contains(&topic), "{topic}");
     }
-    assert!(topics(|manifest| manifest.scavenging.auto_paused = true).contains(&"resume-auto-scavenge"));
+    assert!(
+        topics(|manifest| manifest.scavenging.auto_paused = true).contains(&"resume-auto-scavenge")
+    );
     assert!(topics(|manifest| manifest.contents.index = false).contains(&"index-rebuild"));
     assert!(topics(|manifest| manifest.contents.archive = true).contains(&"archive"));
-    assert!(topics(|manifest| manifest.contents.secondary_index = kbackup::manifest::SecondaryIndex::LeftOut).contains(&"secondary-index"));
+    assert!(
+        topics(|manifest| manifest.contents.secondary_index =
+            kbackup::manifest::SecondaryIndex::LeftOut)
+        .contains(&"secondary-index")
+    );
 }

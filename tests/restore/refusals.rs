@@ -33,14 +33,29 @@ fn a_database_that_was_restored_and_used_is_never_taken_up() {
     let stage = Stage::new("26.1-append");
     stage.restore(&stage.request());
     let before = contents(&stage.target("target"));
-    assert!(stage.refused(&stage.request()).contains("restored database"));
+    assert!(
+        stage
+            .refused(&stage.request())
+            .contains("restored database")
+    );
     // Not even if the mark says that the restore is under way.
-    RestoreMark::begin(stage.repository.id(), stage.manifest.label.clone(), stage.manifest.finished)
-        .write(&stage.target("target"))
-        .unwrap();
-    assert!(stage.refused(&stage.request()).contains("restored database"));
+    RestoreMark::begin(
+        stage.repository.id(),
+        stage.manifest.label.clone(),
+        stage.manifest.finished,
+    )
+    .write(&stage.target("target"))
+    .unwrap();
+    assert!(
+        stage
+            .refused(&stage.request())
+            .contains("restored database")
+    );
     let mut after = contents(&stage.target("target"));
-    after.insert(RestoreMark::NAME.to_owned(), before[RestoreMark::NAME].clone());
+    after.insert(
+        RestoreMark::NAME.to_owned(),
+        before[RestoreMark::NAME].clone(),
+    );
     assert_eq!(after, before);
 }
 
@@ -48,7 +63,9 @@ fn a_database_that_was_restored_and_used_is_never_taken_up() {
 fn directories_must_not_overlap() {
     let stage = Stage::new("26.1-append");
     let inside = |place: &Path| stage.refused(&request(&[place]));
-    assert!(inside(&Path::new(&stage.repository.place()).join("incoming/x")).contains("the repository"));
+    assert!(
+        inside(&Path::new(&stage.repository.place()).join("incoming/x")).contains("the repository")
+    );
     assert!(inside(stage.place.path()).contains("the repository"));
     let link = stage.target("link");
     std::os::unix::fs::symlink(stage.repository.place(), &link).unwrap();
@@ -56,12 +73,29 @@ fn directories_must_not_overlap() {
     std::os::unix::fs::symlink(stage.target("nowhere"), stage.target("dangling")).unwrap();
     assert!(inside(&stage.target("dangling")).contains("leads nowhere"));
     let target = stage.target("target");
-    assert!(stage.refused(&request(&[&target, &target])).contains("another target"));
-    assert!(stage.refused(&request(&[&target, &target.join("below")])).contains("another target"));
-    let with_index = |index: Option<PathBuf>| Target { db: target.clone(), index };
-    let some = Request { targets: vec![with_index(Some(stage.target("index"))), with_index(None)], ..Request::default() };
+    assert!(
+        stage
+            .refused(&request(&[&target, &target]))
+            .contains("another target")
+    );
+    assert!(
+        stage
+            .refused(&request(&[&target, &target.join("below")]))
+            .contains("another target")
+    );
+    let with_index = |index: Option<PathBuf>| Target {
+        db: target.clone(),
+        index,
+    };
+    let some = Request {
+        targets: vec![with_index(Some(stage.target("index"))), with_index(None)],
+        ..Request::default()
+    };
     assert!(stage.refused(&some).contains("for some"));
-    let same = Request { targets: vec![with_index(Some(target.clone()))], ..Request::default() };
+    let same = Request {
+        targets: vec![with_index(Some(target.clone()))],
+        ..Request::default()
+    };
     assert!(stage.refused(&same).contains("overlap"));
 }
 
@@ -69,21 +103,58 @@ fn directories_must_not_overlap() {
 fn no_target_lies_inside_of_another_database() {
     let stage = Stage::new("26.1-append");
     let (db, index) = (stage.target("db"), stage.target("index"));
-    let apart = Request { targets: vec![Target { db: db.clone(), index: Some(index.clone()) }], ..Request::default() };
+    let apart = Request {
+        targets: vec![Target {
+            db: db.clone(),
+            index: Some(index.clone()),
+        }],
+        ..Request::default()
+    };
     assert!(stage.restore(&apart).failure().is_none());
-    for inside in [db.join("copy"), db.join("index/deeper/copy"), index.join("copy")] {
-        assert!(stage.refused(&request(&[&inside])).contains("inside of another database"), "{}", inside.display());
-        let index_inside = Request { targets: vec![Target { db: stage.target("new"), index: Some(inside) }], ..Request::default() };
-        assert!(stage.refused(&index_inside).contains("inside of another database"));
+    for inside in [
+        db.join("copy"),
+        db.join("index/deeper/copy"),
+        index.join("copy"),
+    ] {
+        assert!(
+            stage
+                .refused(&request(&[&inside]))
+                .contains("inside of another database"),
+            "{}",
+            inside.display()
+        );
+        let index_inside = Request {
+            targets: vec![Target {
+                db: stage.target("new"),
+                index: Some(inside),
+            }],
+            ..Request::default()
+        };
+        assert!(
+            stage
+                .refused(&index_inside)
+                .contains("inside of another database")
+        );
     }
-    assert!(stage.restore(&request(&[&stage.target("beside")])).failure().is_none());
+    assert!(
+        stage
+            .restore(&request(&[&stage.target("beside")]))
+            .failure()
+            .is_none()
+    );
 }
 
 #[test]
 fn an_index_directory_of_its_own_gets_the_index() {
     let stage = Stage::new("26.1-append");
     let (db, index) = (stage.target("db"), stage.target("index"));
-    let request = Request { targets: vec![Target { db: db.clone(), index: Some(index.clone()) }], ..Request::default() };
+    let request = Request {
+        targets: vec![Target {
+            db: db.clone(),
+            index: Some(index.clone()),
+        }],
+        ..Request::default()
+    };
     assert!(stage.restore(&request).failure().is_none());
     assert_eq!(contents(&index), contents(&stage.data.index()));
     assert!(!db.join("index").exists());
@@ -92,11 +163,30 @@ fn an_index_directory_of_its_own_gets_the_index() {
 #[test]
 fn an_older_server_is_refused_where_it_is_known() {
     let stage = Stage::new("24.10-append");
-    let older = Request { server_version: Some("23.10.8".to_owned()), ..stage.request() };
+    let older = Request {
+        server_version: Some("23.10.8".to_owned()),
+        ..stage.request()
+    };
     assert!(stage.refused(&older).contains("older"));
-    stage.plan(&Request { accept: Accept { older_server: true, ..Accept::default() }, ..older }).unwrap();
-    stage.plan(&Request { server_version: Some("24.10.0".to_owned()), ..stage.request() }).unwrap();
-    let nonsense = Request { server_version: Some("new".to_owned()), ..stage.request() };
+    stage
+        .plan(&Request {
+            accept: Accept {
+                older_server: true,
+                ..Accept::default()
+            },
+            ..older
+        })
+        .unwrap();
+    stage
+        .plan(&Request {
+            server_version: Some("24.10.0".to_owned()),
+            ..stage.request()
+        })
+        .unwrap();
+    let nonsense = Request {
+        server_version: Some("new".to_owned()),
+        ..stage.request()
+    };
     assert_eq!(stage.plan(&nonsense).unwrap_err().kind(), Kind::Usage);
 }
 
@@ -104,8 +194,21 @@ fn an_older_server_is_refused_where_it_is_known() {
 fn a_backup_beside_an_archive_wants_an_acknowledgement() {
     let stage = Stage::with("26.1-append", |manifest| manifest.contents.archive = true);
     assert!(stage.refused(&stage.request()).contains("archive"));
-    let plan = stage.plan(&Request { accept: Accept { archive: true, ..Accept::default() }, ..stage.request() }).unwrap();
-    assert!(plan.closing.to_do.iter().any(|note| note.topic == "archive"));
+    let plan = stage
+        .plan(&Request {
+            accept: Accept {
+                archive: true,
+                ..Accept::default()
+            },
+            ..stage.request()
+        })
+        .unwrap();
+    assert!(
+        plan.closing
+            .to_do
+            .iter()
+            .any(|note| note.topic == "archive")
+    );
 }
 
 #[test]
@@ -116,31 +219,63 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
     });
     let plan = stage.plan(&stage.request()).unwrap();
     assert_eq!(plan.backup.label, stage.manifest.label);
-    assert!(plan.warnings.iter().any(|warning| warning.contains(damaged.label.as_str())), "{:?}", plan.warnings);
-    let named = Request { label: Some(damaged.label.clone()), ..stage.request() };
+    assert!(
+        plan.warnings
+            .iter()
+            .any(|warning| warning.contains(damaged.label.as_str())),
+        "{:?}",
+        plan.warnings
+    );
+    let named = Request {
+        label: Some(damaged.label.clone()),
+        ..stage.request()
+    };
     assert_eq!(stage.plan(&named).unwrap().backup.label, damaged.label);
 
     let newest = back_up(&stage.repository, &stage.data, 3, None, |_| ());
-    assert_eq!(stage.plan(&stage.request()).unwrap().backup.label, newest.label);
-    let path = Path::new(&stage.repository.place()).join("backups").join(newest.label.as_str()).join("manifest.json");
+    assert_eq!(
+        stage.plan(&stage.request()).unwrap().backup.label,
+        newest.label
+    );
+    let path = Path::new(&stage.repository.place())
+        .join("backups")
+        .join(newest.label.as_str())
+        .join("manifest.json");
     std::fs::write(path, "{").unwrap();
     let error = stage.plan(&stage.request()).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
-    assert!(error.hints().iter().any(|hint| hint.contains(stage.manifest.label.as_str())), "{:?}", error.hints());
+    assert!(
+        error
+            .hints()
+            .iter()
+            .any(|hint| hint.contains(stage.manifest.label.as_str())),
+        "{:?}",
+        error.hints()
+    );
 }
 
 /// Somebody may have backed up an older copy of the node last.
 #[test]
 fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
     let stage = Stage::new("26.1-append");
-    let end = stage.manifest.log.chunk_size.start_of(ChunkNumber(1)).to_signed();
+    let end = stage
+        .manifest
+        .log
+        .chunk_size
+        .start_of(ChunkNumber(1))
+        .to_signed();
     let shorter = back_up(&stage.repository, &stage.data, 2, Some(end), |_| ());
     let plan = stage.plan(&stage.request()).unwrap();
     assert_eq!(plan.backup.label, shorter.label);
-    let warned = |warning: &String| warning.contains(stage.manifest.label.as_str()) && warning.contains("reaches further");
+    let warned = |warning: &String| {
+        warning.contains(stage.manifest.label.as_str()) && warning.contains("reaches further")
+    };
     assert!(plan.warnings.iter().any(warned), "{:?}", plan.warnings);
     // The other way round it is as it should be.
-    let named = Request { label: Some(stage.manifest.label.clone()), ..stage.request() };
+    let named = Request {
+        label: Some(stage.manifest.label.clone()),
+        ..stage.request()
+    };
     assert!(!stage.plan(&named).unwrap().warnings.iter().any(warned));
 }
 
@@ -162,7 +297,12 @@ impl Repository for Boasting<'_> {
 
     fn manifest(&self, label: &Label) -> Result<Manifest> {
         let mut manifest = self.0.manifest(label)?;
-        manifest.files.iter_mut().find(|row| row.role == Role::Chunk).unwrap().size = 1 << 60;
+        manifest
+            .files
+            .iter_mut()
+            .find(|row| row.role == Role::Chunk)
+            .unwrap()
+            .size = 1 << 60;
         Ok(manifest)
     }
 
@@ -174,7 +314,11 @@ impl Repository for Boasting<'_> {
         self.0.open(label, row)
     }
 
-    fn begin<'b>(&'b self, parent: Option<&'b Manifest>, run: &'b Run) -> Result<Box<dyn Incoming + 'b>> {
+    fn begin<'b>(
+        &'b self,
+        parent: Option<&'b Manifest>,
+        run: &'b Run,
+    ) -> Result<Box<dyn Incoming + 'b>> {
         self.0.begin(parent, run)
     }
 
@@ -219,21 +363,41 @@ impl Repository for Boasting<'_> {
 fn too_little_space_is_refused_before_anything_is_written() {
     let stage = Stage::new("20.10-append");
     let error = plan(&Boasting(&stage.repository), &stage.request(), &run()).unwrap_err();
-    assert_eq!((error.kind(), error.what()), (Kind::Refused, "there is not enough space"));
-    assert!(error.causes()[0].contains("1.0 EiB"), "{:?}", error.causes());
+    assert_eq!(
+        (error.kind(), error.what()),
+        (Kind::Refused, "there is not enough space")
+    );
+    assert!(
+        error.causes()[0].contains("1.0 EiB"),
+        "{:?}",
+        error.causes()
+    );
     assert!(!stage.target("target").exists());
 }
 
 #[test]
 fn a_manifest_that_contradicts_itself_is_refused() {
-    let stage = Stage::with("20.10-append", |manifest| manifest.log.stored.epoch = LogPosition::new(77));
+    let stage = Stage::with("20.10-append", |manifest| {
+        manifest.log.stored.epoch = LogPosition::new(77)
+    });
     let error = stage.plan(&stage.request()).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
     assert!(error.to_string().contains("epoch.chk"), "{error}");
 
     let stage = Stage::with("20.10-append", |manifest| {
-        let last = manifest.files.iter_mut().filter_map(|row| row.chunk.as_mut()).next_back().unwrap();
+        let last = manifest
+            .files
+            .iter_mut()
+            .filter_map(|row| row.chunk.as_mut())
+            .next_back()
+            .unwrap();
         last.start = last.start.next().unwrap();
     });
-    assert!(stage.plan(&stage.request()).unwrap_err().to_string().contains("behind the end"));
+    assert!(
+        stage
+            .plan(&stage.request())
+            .unwrap_err()
+            .to_string()
+            .contains("behind the end")
+    );
 }

@@ -32,11 +32,21 @@ impl Stage {
         Self::at(name, tempfile::tempdir().unwrap(), None, change)
     }
 
-    pub(crate) fn at(name: &str, place: tempfile::TempDir, end: Option<i64>, change: impl FnOnce(&mut Manifest)) -> Self {
+    pub(crate) fn at(
+        name: &str,
+        place: tempfile::TempDir,
+        end: Option<i64>,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Self {
         let data = DataDirectory::unpack(name).unwrap();
         let repository = DirectoryRepository::create(&place.path().join("repository")).unwrap();
         let manifest = back_up(&repository, &data, 1, end, change);
-        Self { data, repository, manifest, place }
+        Self {
+            data,
+            repository,
+            manifest,
+            place,
+        }
     }
 
     pub(crate) fn target(&self, name: &str) -> PathBuf {
@@ -63,7 +73,11 @@ impl Stage {
     }
 
     pub(crate) fn stored(&self, row: &Row) -> PathBuf {
-        row.path.under(&Path::new(&self.repository.place()).join("backups").join(self.manifest.label.as_str()))
+        row.path.under(
+            &Path::new(&self.repository.place())
+                .join("backups")
+                .join(self.manifest.label.as_str()),
+        )
     }
 
     /// Flips a bit in the middle of a stored file. Its inode is the backup's alone.
@@ -77,7 +91,11 @@ impl Stage {
     }
 
     pub(crate) fn row(&self, role: Role) -> &Row {
-        self.manifest.files.iter().find(|row| row.role == role).unwrap()
+        self.manifest
+            .files
+            .iter()
+            .find(|row| row.role == role)
+            .unwrap()
     }
 }
 
@@ -86,8 +104,17 @@ pub(crate) fn run() -> Run {
 }
 
 pub(crate) fn request(targets: &[&Path]) -> Request {
-    let targets = targets.iter().map(|db| Target { db: db.to_path_buf(), index: None }).collect();
-    Request { targets, ..Request::default() }
+    let targets = targets
+        .iter()
+        .map(|db| Target {
+            db: db.to_path_buf(),
+            index: None,
+        })
+        .collect();
+    Request {
+        targets,
+        ..Request::default()
+    }
 }
 
 pub(crate) fn position(bytes: i64) -> LogPosition {
@@ -98,7 +125,8 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(value: serde_json::Value
     serde_json::from_value(value).unwrap()
 }
 
-/// What a backup of a stopped node does, without proof: every file, the checkpoints normalised. `end`: the log ends there, at the start of a chunk.
+/// What a backup of a stopped node does, without proof: every file, the checkpoints normalised.
+/// `end`: the log ends there, at the start of a chunk.
 pub(crate) fn back_up(
     repository: &dyn Repository,
     data: &DataDirectory,
@@ -108,15 +136,26 @@ pub(crate) fn back_up(
 ) -> Manifest {
     let run = run();
     let incoming = repository.begin(None, &run).unwrap();
-    let chunk_size = ChunkSize::new(data.facts["chunk_size"].as_u64().unwrap().try_into().unwrap()).unwrap();
+    let chunk_size = ChunkSize::new(
+        data.facts["chunk_size"]
+            .as_u64()
+            .unwrap()
+            .try_into()
+            .unwrap(),
+    )
+    .unwrap();
     let writer = end.unwrap_or_else(|| data.checkpoint("writer").unwrap());
     let source = Directories::new(data.db(), None);
     let mut files = Vec::new();
     let unlisted: Vec<String> = from_json(data.facts["index"]["unlisted"].clone());
     for entry in source.files().unwrap() {
         let name = entry.path.file_name().to_owned();
-        let is_index_backup = entry.path.root() == Root::Db && entry.path.below_root().contains('/');
-        let is_stray = is_index_backup || unlisted.iter().any(|table| name.starts_with(table.as_str()));
+        let is_index_backup =
+            entry.path.root() == Root::Db && entry.path.below_root().contains('/');
+        let is_stray = is_index_backup
+            || unlisted
+                .iter()
+                .any(|table| name.starts_with(table.as_str()));
         if is_stray || end.is_some() && entry.path.root() == Root::Index {
             continue;
         }
@@ -132,9 +171,19 @@ pub(crate) fn back_up(
             chunk: None,
             table_md5: None,
         };
-        let attributes = Attributes { mode: 0o644, modified: Timestamp::UNIX_EPOCH };
-        let mut ingest =
-            Ingest { source: &file, length: entry.size, full_length: entry.size, md5: false, live: false, attributes, follow: None };
+        let attributes = Attributes {
+            mode: 0o644,
+            modified: Timestamp::UNIX_EPOCH,
+        };
+        let mut ingest = Ingest {
+            source: &file,
+            length: entry.size,
+            full_length: entry.size,
+            md5: false,
+            live: false,
+            attributes,
+            follow: None,
+        };
         row.role = match name.as_str() {
             "kurrent.ddb" | "kurrent.ddb.wal" => Role::SecondaryIndex,
             "streamExistenceFilter.chk" => Role::StreamFilterCheckpoint,
@@ -148,8 +197,14 @@ pub(crate) fn back_up(
             name => panic!("what is {name}?"),
         };
         if row.role == Role::Chunk {
-            let facts = data.facts["chunks"].as_array().unwrap().iter().find(|chunk| chunk["name"] == name.as_str()).unwrap();
-            if facts["start"].as_i64().unwrap() * i64::try_from(chunk_size.get()).unwrap() >= writer {
+            let facts = data.facts["chunks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|chunk| chunk["name"] == name.as_str())
+                .unwrap();
+            if facts["start"].as_i64().unwrap() * i64::try_from(chunk_size.get()).unwrap() >= writer
+            {
                 continue;
             }
             let completed = facts["completed"].as_bool().unwrap();
@@ -167,7 +222,9 @@ pub(crate) fn back_up(
             row.table_md5 = Some(last_16(&file, entry.size));
         }
         let stored = match name.as_str() {
-            "writer.chk" | "chaser.chk" => incoming.write(&entry.path, &writer.to_le_bytes(), attributes),
+            "writer.chk" | "chaser.chk" => {
+                incoming.write(&entry.path, &writer.to_le_bytes(), attributes)
+            }
             "truncate.chk" => incoming.write(&entry.path, &(-1_i64).to_le_bytes(), attributes),
             _ => incoming.ingest(&entry.path, ingest),
         };
@@ -176,7 +233,8 @@ pub(crate) fn back_up(
     }
     let epoch = data.checkpoint("epoch").and_then(LogPosition::from_signed);
     let proposal = data.checkpoint("proposal").filter(|number| *number >= 0);
-    let finished = "2026-11-21T06:00:00Z".parse::<Timestamp>().unwrap() + std::time::Duration::from_secs(sequence);
+    let finished = "2026-11-21T06:00:00Z".parse::<Timestamp>().unwrap()
+        + std::time::Duration::from_secs(sequence);
     let (major, minor) = data.server();
     let secondary_index = match files.iter().any(|row| row.role == Role::SecondaryIndex) {
         true => SecondaryIndex::Included,
@@ -194,12 +252,20 @@ pub(crate) fn back_up(
         finished,
         source: Source {
             server_version: Some(format!("{major}.{minor}.0")),
-            identity: Identity { database: uuid::Uuid::nil(), endpoint: None },
+            identity: Identity {
+                database: uuid::Uuid::nil(),
+                endpoint: None,
+            },
             instance: None,
             state: None,
             db: data.db().display().to_string(),
             index: data.index().display().to_string(),
-            owner: Some(Owner { user: 1001, group: 1002, user_name: None, group_name: None }),
+            owner: Some(Owner {
+                user: 1001,
+                group: 1002,
+                user_name: None,
+                group_name: None,
+            }),
             online: false,
             restored: None,
             missing_bytes: None,
@@ -208,18 +274,41 @@ pub(crate) fn back_up(
             chunk_size,
             position: from_json(writer.into()),
             last_event: None,
-            lineage: epoch.map(|epoch| lineage(&source, &ChunkSet::read(&source).unwrap(), epoch).unwrap()).unwrap_or_default(),
-            read: ReadCheckpoints { writer: WriterPosition(position(writer)), chaser: position(writer), epoch, proposal },
+            lineage: epoch
+                .map(|epoch| lineage(&source, &ChunkSet::read(&source).unwrap(), epoch).unwrap())
+                .unwrap_or_default(),
+            read: ReadCheckpoints {
+                writer: WriterPosition(position(writer)),
+                chaser: position(writer),
+                epoch,
+                proposal,
+            },
             stored: StoredCheckpoints { epoch, proposal },
-            index_commit: data.facts["index"]["commit"].as_i64().filter(|_| end.is_none()).and_then(LogPosition::from_signed),
+            index_commit: data.facts["index"]["commit"]
+                .as_i64()
+                .filter(|_| end.is_none())
+                .and_then(LogPosition::from_signed),
         },
-        scavenging: Scavenging { quiet: Quiet::Offline, stopped: None, auto_paused: false },
-        contents: Contents { index: end.is_none(), secondary_index, archive: false, damaged: Vec::new() },
+        scavenging: Scavenging {
+            quiet: Quiet::Offline,
+            stopped: None,
+            auto_paused: false,
+        },
+        contents: Contents {
+            index: end.is_none(),
+            secondary_index,
+            archive: false,
+            damaged: Vec::new(),
+        },
         cost: Cost::default(),
         totals: Totals::of(&files),
     };
     let mut manifest = Manifest { head, files };
-    assert_eq!(structure(&*incoming, &manifest, &run).unwrap(), [], "it is one that could be committed");
+    assert_eq!(
+        structure(&*incoming, &manifest, &run).unwrap(),
+        [],
+        "it is one that could be committed"
+    );
     change(&mut manifest);
     let proven = Proven::unproven(manifest);
     incoming.commit(&proven).unwrap();
@@ -235,10 +324,19 @@ fn last_16(file: &fs::File, size: u64) -> Md5Hash {
 /// Every file below a directory with its bytes.
 pub(crate) fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for entry in walkdir::WalkDir::new(directory).into_iter().skip(if directory.exists() { 0 } else { 1 }) {
+    for entry in walkdir::WalkDir::new(directory)
+        .into_iter()
+        .skip(if directory.exists() { 0 } else { 1 })
+    {
         let entry = entry.unwrap();
         if entry.file_type().is_file() {
-            let name = entry.path().strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+            let name = entry
+                .path()
+                .strip_prefix(directory)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             found.insert(name, std::fs::read(entry.path()).unwrap());
         }
     }
@@ -256,7 +354,8 @@ pub(crate) fn checkpoint(db: &Path, name: &str, missing: i64) -> i64 {
     }
 }
 
-/// What a server does first in a directory, by disk-format §2.3, §2.4 and §6, with its `MaxTruncation` switched off.
+/// What a server does first in a directory, by disk-format §2.3, §2.4 and §6, with its
+/// `MaxTruncation` switched off.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     Refused,
@@ -264,57 +363,114 @@ pub(crate) enum Start {
 }
 
 pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
-    let (mut writer, mut chaser) = (checkpoint(db, "writer.chk", 0), checkpoint(db, "chaser.chk", 0));
-    let (mut epoch, truncate) = (checkpoint(db, "epoch.chk", -1), checkpoint(db, "truncate.chk", -1));
+    let (mut writer, mut chaser) = (
+        checkpoint(db, "writer.chk", 0),
+        checkpoint(db, "chaser.chk", 0),
+    );
+    let (mut epoch, truncate) = (
+        checkpoint(db, "epoch.chk", -1),
+        checkpoint(db, "truncate.chk", -1),
+    );
     let size = i64::try_from(manifest.log.chunk_size.get()).unwrap();
     let rows: Vec<ChunkRow> = manifest.files.iter().filter_map(|row| row.chunk).collect();
     if truncate != -1 {
         // The number is a 32-bit one in the server, and overflows.
         #[expect(clippy::cast_possible_truncation, reason = "as in the server")]
         let next = ((writer / size) as i32).wrapping_add(1);
-        if rows.iter().any(|chunk| i32::try_from(chunk.start.0).unwrap() == next) {
+        if rows
+            .iter()
+            .any(|chunk| i32::try_from(chunk.start.0).unwrap() == next)
+        {
             return Start::Refused;
         }
-        assert_eq!(truncate, manifest.log.position.position().to_signed(), "a truncation to anywhere else loses events");
-        let covering =
-            rows.iter().find(|chunk| i64::from(chunk.start.0) * size <= truncate && truncate < (i64::from(chunk.end.0) + 1) * size);
-        assert!(covering.is_none_or(|chunk| !chunk.scavenged), "O33: it would go back to the start of a scavenged chunk");
+        assert_eq!(
+            truncate,
+            manifest.log.position.position().to_signed(),
+            "a truncation to anywhere else loses events"
+        );
+        let covering = rows.iter().find(|chunk| {
+            i64::from(chunk.start.0) * size <= truncate
+                && truncate < (i64::from(chunk.end.0) + 1) * size
+        });
+        assert!(
+            covering.is_none_or(|chunk| !chunk.scavenged),
+            "O33: it would go back to the start of a scavenged chunk"
+        );
         epoch = if epoch >= truncate { -1 } else { epoch };
         (writer, chaser) = (writer.min(truncate), chaser.min(truncate));
     }
-    if chaser > writer || epoch > writer { Start::Refused } else { Start::Opened { writer, chaser } }
+    if chaser > writer || epoch > writer {
+        Start::Refused
+    } else {
+        Start::Opened { writer, chaser }
+    }
 }
 
 /// What a finished restore looks like.
 pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
     let end = stage.manifest.log.position.position().to_signed();
     let mut expected = contents(&stage.data.db());
-    expected.retain(|name, _| stage.manifest.files.iter().any(|row| row.path.below_root() == name.trim_start_matches("index/")));
+    expected.retain(|name, _| {
+        stage
+            .manifest
+            .files
+            .iter()
+            .any(|row| row.path.below_root() == name.trim_start_matches("index/"))
+    });
     for row in &stage.manifest.files {
         if row.chunk.is_some_and(|chunk| chunk.md5.is_none()) {
-            let local = usize::try_from(128 + stage.manifest.log.chunk_size.local(position(end))).unwrap();
+            let local =
+                usize::try_from(128 + stage.manifest.log.chunk_size.local(position(end))).unwrap();
             expected.get_mut(row.path.below_root()).unwrap()[local..].fill(0);
         }
     }
     let number = |value: i64| value.to_le_bytes().to_vec();
-    expected.extend([("writer.chk".to_owned(), number(end)), ("chaser.chk".to_owned(), number(end))]);
+    expected.extend([
+        ("writer.chk".to_owned(), number(end)),
+        ("chaser.chk".to_owned(), number(end)),
+    ]);
     expected.insert("truncate.chk".to_owned(), number(truncate));
-    expected.insert("epoch.chk".to_owned(), number(stage.data.checkpoint("epoch").unwrap_or(-1)));
-    expected.insert("proposal.chk".to_owned(), number(stage.data.checkpoint("proposal").unwrap_or(-1)));
+    expected.insert(
+        "epoch.chk".to_owned(),
+        number(stage.data.checkpoint("epoch").unwrap_or(-1)),
+    );
+    expected.insert(
+        "proposal.chk".to_owned(),
+        number(stage.data.checkpoint("proposal").unwrap_or(-1)),
+    );
     let mut found = contents(db);
     found.remove(RestoreMark::NAME).unwrap();
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>()
+    );
     for (name, bytes) in expected {
         assert!(found[&name] == bytes, "{name} differs");
     }
-    assert_eq!(start(db, &stage.manifest), Start::Opened { writer: end, chaser: end });
+    assert_eq!(
+        start(db, &stage.manifest),
+        Start::Opened {
+            writer: end,
+            chaser: end
+        }
+    );
     let mut faults = structure(&Directories::new(db, None), &stage.manifest, &run()).unwrap();
     faults.retain(|fault: &Fault| {
         let name = fault.path.as_ref().map(RelativePath::file_name);
         name != Some(RestoreMark::NAME) && (name != Some("truncate.chk") || truncate == -1)
     });
     let stored = stage.repository.files(&stage.manifest.label).unwrap();
-    assert_eq!(faults, structure(&*stored, &stage.manifest, &run()).unwrap());
-    let origin = RestoreMark::read(db).unwrap().unwrap().restored_from().unwrap();
-    assert_eq!((origin.repository, origin.label), (stage.repository.id(), stage.manifest.label.clone()));
+    assert_eq!(
+        faults,
+        structure(&*stored, &stage.manifest, &run()).unwrap()
+    );
+    let origin = RestoreMark::read(db)
+        .unwrap()
+        .unwrap()
+        .restored_from()
+        .unwrap();
+    assert_eq!(
+        (origin.repository, origin.label),
+        (stage.repository.id(), stage.manifest.label.clone())
+    );
 }

@@ -1,6 +1,11 @@
 //! Damage anywhere in a repository, and in the source.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may end in a panic"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -33,7 +38,12 @@ struct Master {
 impl Master {
     /// Two fulls; diffs that share inodes with the first, and one with the second.
     fn synthetic() -> Self {
-        let bench = Bench::new(&Synthetic { completed_chunks: 3, streams: 6, table_entries: 100, ..small() });
+        let bench = Bench::new(&Synthetic {
+            completed_chunks: 3,
+            streams: 6,
+            table_entries: 100,
+            ..small()
+        });
         for (full, bytes) in [(true, 60_000), (false, 0), (true, 20_000), (false, 0)] {
             if full { bench.full() } else { bench.take() }.unwrap();
             if bytes > 0 {
@@ -53,10 +63,15 @@ impl Master {
     }
 
     fn of(bench: Bench) -> Self {
-        let manifests = bench.manifests().into_iter().map(|head| bench.repository.manifest(&head.label).unwrap()).collect::<Vec<_>>();
+        let manifests = bench
+            .manifests()
+            .into_iter()
+            .map(|head| bench.repository.manifest(&head.label).unwrap())
+            .collect::<Vec<_>>();
         let place = PathBuf::from(bench.repository.place());
         let restored = manifests.iter().map(|manifest| {
-            let (outcome, target) = restore_into(&bench.repository, &manifest.label, &bench.path("expected"));
+            let (outcome, target) =
+                restore_into(&bench.repository, &manifest.label, &bench.path("expected"));
             outcome.unwrap();
             let mut found = contents(&target);
             std::fs::remove_dir_all(&target).unwrap();
@@ -64,8 +79,16 @@ impl Master {
             (manifest.label.clone(), found)
         });
         let restored = restored.collect();
-        let files = contents(&place.join("backups")).into_iter().map(|(name, bytes)| (format!("backups/{name}"), bytes)).collect();
-        Self { bench, files, manifests, restored }
+        let files = contents(&place.join("backups"))
+            .into_iter()
+            .map(|(name, bytes)| (format!("backups/{name}"), bytes))
+            .collect();
+        Self {
+            bench,
+            files,
+            manifests,
+            restored,
+        }
     }
 
     fn place(&self) -> PathBuf {
@@ -98,11 +121,18 @@ fn copy_with_links(from: &Path, to: &Path) {
     }
 }
 
-fn restore_into(repository: &dyn Repository, label: &Label, target: &Path) -> (Result<(), Error>, PathBuf) {
+fn restore_into(
+    repository: &dyn Repository,
+    label: &Label,
+    target: &Path,
+) -> (Result<(), Error>, PathBuf) {
     let run = Run::new(Silent);
     let request = restore::Request {
         label: Some(label.clone()),
-        targets: vec![restore::Target { db: target.to_owned(), index: None }],
+        targets: vec![restore::Target {
+            db: target.to_owned(),
+            index: None,
+        }],
         ready: true,
         ..restore::Request::default()
     };
@@ -144,17 +174,35 @@ impl fmt::Display for Damage {
 fn write_anyway(path: &Path, change: impl FnOnce(&std::fs::File)) {
     let mode = path.metadata().unwrap().permissions();
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
-    change(&std::fs::File::options().read(true).write(true).open(path).unwrap());
+    change(
+        &std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap(),
+    );
     std::fs::set_permissions(path, mode).unwrap();
 }
 
 impl Damage {
-    /// Anything, anywhere below `backups/`; places that hold more files are hit more often, small files as often as large ones.
+    /// Anything, anywhere below `backups/`; places that hold more files are hit more often, small
+    /// files as often as large ones.
     fn choose(master: &Master, chance: &mut Chance) -> Self {
-        let names: Vec<&String> = master.files.keys().filter(|name| !master.files[*name].is_empty()).collect();
+        let names: Vec<&String> = master
+            .files
+            .keys()
+            .filter(|name| !master.files[*name].is_empty())
+            .collect();
         let any = |chance: &mut Chance| (*chance.of(&names)).clone();
-        let manifests: Vec<&&String> = names.iter().filter(|name| name.ends_with("manifest.json")).collect();
-        let name = if chance.below(12) == 0 { (**chance.of(&manifests)).clone() } else { any(chance) };
+        let manifests: Vec<&&String> = names
+            .iter()
+            .filter(|name| name.ends_with("manifest.json"))
+            .collect();
+        let name = if chance.below(12) == 0 {
+            (**chance.of(&manifests)).clone()
+        } else {
+            any(chance)
+        };
         let size = master.files[&name].len() as u64;
         let at = chance.below(size);
         let directory = |chance: &mut Chance| {
@@ -173,7 +221,9 @@ impl Damage {
             18 => {
                 let copy = match name.rsplit_once('/') {
                     Some((above, "manifest.json")) => format!("{above}/db/manifest.json"),
-                    Some((above, _)) => format!("{above}/chunk-000{:03}.000009", chance.below(1000)),
+                    Some((above, _)) => {
+                        format!("{above}/chunk-000{:03}.000009", chance.below(1000))
+                    }
                     None => unreachable(),
                 };
                 Self::Duplicate(name, copy)
@@ -185,10 +235,19 @@ impl Damage {
             },
             20 => Self::DeleteTree(directory(chance)),
             21 => Self::FileForTree(directory(chance)),
-            22 => Self::Mode(name, [0, 0o777, 0o200, 0o4755][usize::try_from(chance.below(4)).unwrap()]),
+            22 => Self::Mode(
+                name,
+                [0, 0o777, 0o200, 0o4755][usize::try_from(chance.below(4)).unwrap()],
+            ),
             _ => {
-                let (one, other) = (&chance.of(&master.manifests).label, &chance.of(&master.manifests).label);
-                Self::Swap(format!("backups/{one}/manifest.json"), format!("backups/{other}/manifest.json"))
+                let (one, other) = (
+                    &chance.of(&master.manifests).label,
+                    &chance.of(&master.manifests).label,
+                );
+                Self::Swap(
+                    format!("backups/{one}/manifest.json"),
+                    format!("backups/{other}/manifest.json"),
+                )
             }
         }
     }
@@ -199,14 +258,20 @@ impl Damage {
             Self::Flip(name, bit) => write_anyway(&at(name), |file| {
                 let mut byte = [0];
                 file.read_exact_at(&mut byte, bit / 8).unwrap();
-                file.write_all_at(&[byte[0] ^ (1 << (bit % 8))], bit / 8).unwrap();
+                file.write_all_at(&[byte[0] ^ (1 << (bit % 8))], bit / 8)
+                    .unwrap();
             }),
             Self::ZeroPage(name, offset) => write_anyway(&at(name), |file| {
                 let left = file.metadata().unwrap().len() - offset;
-                file.write_all_at(&vec![0; usize::try_from(left.min(4096)).unwrap()], *offset).unwrap();
+                file.write_all_at(&vec![0; usize::try_from(left.min(4096)).unwrap()], *offset)
+                    .unwrap();
             }),
-            Self::Cut(name, length) => write_anyway(&at(name), |file| file.set_len(*length).unwrap()),
-            Self::Extend(name, more) => write_anyway(&at(name), |file| file.set_len(file.metadata().unwrap().len() + more).unwrap()),
+            Self::Cut(name, length) => {
+                write_anyway(&at(name), |file| file.set_len(*length).unwrap())
+            }
+            Self::Extend(name, more) => write_anyway(&at(name), |file| {
+                file.set_len(file.metadata().unwrap().len() + more).unwrap()
+            }),
             Self::Swap(one, other) => {
                 let between = top.join("between");
                 std::fs::rename(at(one), &between).unwrap();
@@ -230,7 +295,13 @@ impl Damage {
             }
             Self::Pipe(name) => {
                 std::fs::remove_file(at(name)).unwrap();
-                assert!(std::process::Command::new("mkfifo").arg(at(name)).status().unwrap().success());
+                assert!(
+                    std::process::Command::new("mkfifo")
+                        .arg(at(name))
+                        .status()
+                        .unwrap()
+                        .success()
+                );
             }
             Self::Directory(name) => {
                 std::fs::remove_file(at(name)).unwrap();
@@ -241,7 +312,9 @@ impl Damage {
                 std::fs::remove_dir_all(at(name)).unwrap();
                 std::fs::write(at(name), b"a file").unwrap();
             }
-            Self::Mode(name, mode) => std::fs::set_permissions(at(name), PermissionsExt::from_mode(*mode)).unwrap(),
+            Self::Mode(name, mode) => {
+                std::fs::set_permissions(at(name), PermissionsExt::from_mode(*mode)).unwrap()
+            }
         }
     }
 }
@@ -263,17 +336,37 @@ struct Truth {
 impl Truth {
     fn of(master: &Master, top: &Path, manifest: &Manifest) -> Self {
         let directory = top.join(format!("backups/{}", manifest.label));
-        let mut truth = Self { gone: !directory.is_dir(), ..Self::default() };
-        let rows: BTreeSet<String> = manifest.files.iter().map(|row| row.path.to_string()).collect();
+        let mut truth = Self {
+            gone: !directory.is_dir(),
+            ..Self::default()
+        };
+        let rows: BTreeSet<String> = manifest
+            .files
+            .iter()
+            .map(|row| row.path.to_string())
+            .collect();
         let intact = |path: &str| {
             let place = directory.join(path);
             let plain = std::fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_file());
-            plain && std::fs::read(&place).unwrap() == master.files[&master.path_of(&manifest.label, path)]
+            plain
+                && std::fs::read(&place).unwrap()
+                    == master.files[&master.path_of(&manifest.label, path)]
         };
         truth.manifest = !intact("manifest.json");
-        truth.files.extend(rows.iter().filter(|path| !intact(path)).cloned());
-        for entry in walkdir::WalkDir::new(&directory).into_iter().flatten().filter(|entry| entry.file_type().is_file()) {
-            let path = entry.path().strip_prefix(&directory).unwrap().to_str().unwrap();
+        truth
+            .files
+            .extend(rows.iter().filter(|path| !intact(path)).cloned());
+        for entry in walkdir::WalkDir::new(&directory)
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.file_type().is_file())
+        {
+            let path = entry
+                .path()
+                .strip_prefix(&directory)
+                .unwrap()
+                .to_str()
+                .unwrap();
             if path.contains('/') && !rows.contains(path) {
                 truth.files.insert(path.to_owned());
             }
@@ -285,11 +378,17 @@ impl Truth {
         self.manifest || !self.files.is_empty()
     }
 
-    /// Harmless to a restore, and proven so by comparing what it writes: files that have no row, because it goes by the rows; stored checkpoints,
-    /// because it writes them anew from the manifest.
+    /// Harmless to a restore, and proven so by comparing what it writes: files that have no row,
+    /// because it goes by the rows; stored checkpoints, because it writes them anew from the
+    /// manifest.
     fn harms_a_restore(&self, manifest: &Manifest) -> bool {
         let read = |row: &&Row| row.role != Role::Checkpoint;
-        self.manifest || manifest.files.iter().filter(read).any(|row| self.files.contains(&row.path.to_string()))
+        self.manifest
+            || manifest
+                .files
+                .iter()
+                .filter(read)
+                .any(|row| self.files.contains(&row.path.to_string()))
     }
 }
 
@@ -299,11 +398,18 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
     let top = place.path().join("repository");
     copy_with_links(&master.place(), &top);
     damage.do_to(&top);
-    let repository = DirectoryRepository::open(&top).map_err(|error| format!("it does not open: {error}"))?;
-    let truths: Vec<Truth> = master.manifests.iter().map(|manifest| Truth::of(master, &top, manifest)).collect();
+    let repository =
+        DirectoryRepository::open(&top).map_err(|error| format!("it does not open: {error}"))?;
+    let truths: Vec<Truth> = master
+        .manifests
+        .iter()
+        .map(|manifest| Truth::of(master, &top, manifest))
+        .collect();
     let mut tally = Tally::default();
 
-    let listed = repository.list().map_err(|error| format!("list: {error} {:?}", error.causes()))?;
+    let listed = repository
+        .list()
+        .map_err(|error| format!("list: {error} {:?}", error.causes()))?;
     let report = verify(&repository, &Which::All, Depth::Normal, &Run::new(Silent))
         .map_err(|error| format!("verify: {error} {:?}", error.causes()))?;
     for (manifest, truth) in master.manifests.iter().zip(&truths) {
@@ -314,29 +420,57 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
             None => return Err(format!("{label} is not listed")),
             Some(_) if truth.gone => return Err(format!("{label} is gone, and listed")),
             // Only the heads are read for a list.
-            Some(line) if line.head.is_ok() && truth.manifest && repository.manifest(label).is_ok() => {
-                return Err(format!("the manifest of {label} can be read, and the truth is {truth:?}"));
+            Some(line)
+                if line.head.is_ok() && truth.manifest && repository.manifest(label).is_ok() =>
+            {
+                return Err(format!(
+                    "the manifest of {label} can be read, and the truth is {truth:?}"
+                ));
             }
             Some(line) if line.head.is_err() && !truth.manifest => {
-                return Err(format!("{label} is listed as {:?}, and the truth is {truth:?}", line.head));
+                return Err(format!(
+                    "{label} is listed as {:?}, and the truth is {truth:?}",
+                    line.head
+                ));
             }
             Some(_) => {}
         }
-        let found = report.backups.iter().find(|backup| backup.label == *label).ok_or_else(|| format!("verify leaves {label} out"))?;
+        let found = report
+            .backups
+            .iter()
+            .find(|backup| backup.label == *label)
+            .ok_or_else(|| format!("verify leaves {label} out"))?;
         if found.findings.is_empty() == truth.is_damaged() {
-            return Err(format!("verify says of {label}: {:?}, and the truth is {truth:?}", found.findings));
+            return Err(format!(
+                "verify says of {label}: {:?}, and the truth is {truth:?}",
+                found.findings
+            ));
         }
         if truth.is_damaged() {
             tally.damaged += 1;
         }
         if !truth.manifest {
-            let named: BTreeSet<String> = found.findings.iter().filter_map(|finding| Some(finding.path.as_ref()?.to_string())).collect();
+            let named: BTreeSet<String> = found
+                .findings
+                .iter()
+                .filter_map(|finding| Some(finding.path.as_ref()?.to_string()))
+                .collect();
             if let Some(missed) = truth.files.difference(&named).next() {
-                return Err(format!("verify does not name {missed} of {label}: {:?}", found.findings));
+                return Err(format!(
+                    "verify does not name {missed} of {label}: {:?}",
+                    found.findings
+                ));
             }
         }
     }
-    restores(master, &repository, &truths, place.path(), chance, &mut tally)?;
+    restores(
+        master,
+        &repository,
+        &truths,
+        place.path(),
+        chance,
+        &mut tally,
+    )?;
     if chance.below(4) == 0 {
         next_diff(master, &repository, place.path(), &mut tally)?;
     }
@@ -352,23 +486,44 @@ fn restores(
     chance: &mut Chance,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let pairs = || master.manifests.iter().zip(truths).filter(|(_, truth)| !truth.gone);
-    let (bad, good): (Vec<_>, Vec<_>) = pairs().partition(|(manifest, truth)| truth.harms_a_restore(manifest));
+    let pairs = || {
+        master
+            .manifests
+            .iter()
+            .zip(truths)
+            .filter(|(_, truth)| !truth.gone)
+    };
+    let (bad, good): (Vec<_>, Vec<_>) =
+        pairs().partition(|(manifest, truth)| truth.harms_a_restore(manifest));
     if !good.is_empty() {
         let (manifest, _) = *chance.of(&good);
         let (outcome, target) = restore_into(repository, &manifest.label, &place.join("good"));
-        outcome.map_err(|error| format!("{} is intact, and its restore says {error} {:?}", manifest.label, error.causes()))?;
+        outcome.map_err(|error| {
+            format!(
+                "{} is intact, and its restore says {error} {:?}",
+                manifest.label,
+                error.causes()
+            )
+        })?;
         let mut found = contents(&target);
         found.remove("kbackup-restore.json");
         if found != master.restored[&manifest.label] {
-            return Err(format!("{} is intact, and restores to something else", manifest.label));
+            return Err(format!(
+                "{} is intact, and restores to something else",
+                manifest.label
+            ));
         }
         tally.restored += 1;
     }
     if !bad.is_empty() {
         let (manifest, truth) = *chance.of(&bad);
         let (outcome, target) = restore_into(repository, &manifest.label, &place.join("bad"));
-        let Err(error) = outcome else { return Err(format!("{} is damaged, and was restored: {truth:?}", manifest.label)) };
+        let Err(error) = outcome else {
+            return Err(format!(
+                "{} is damaged, and was restored: {truth:?}",
+                manifest.label
+            ));
+        };
         if error.kind() != Kind::StoredCorrupt {
             return Err(format!(
                 "{} is damaged, and its restore ends with {:?}: {error} {:?}",
@@ -378,26 +533,46 @@ fn restores(
             ));
         }
         if target.exists() && start(&target, manifest) != Start::Refused {
-            return Err(format!("a server would start from half a restore of {}: {error}", manifest.label));
+            return Err(format!(
+                "a server would start from half a restore of {}: {error}",
+                manifest.label
+            ));
         }
         tally.refused += 1;
     }
     Ok(())
 }
 
-/// The node goes on being backed up, and what a diff reads of the repository it does not take for good when it is not.
-fn next_diff(master: &Master, repository: &DirectoryRepository, place: &Path, tally: &mut Tally) -> Result<(), String> {
+/// The node goes on being backed up, and what a diff reads of the repository it does not take for
+/// good when it is not.
+fn next_diff(
+    master: &Master,
+    repository: &DirectoryRepository,
+    place: &Path,
+    tally: &mut Tally,
+) -> Result<(), String> {
     let parent = match repository.list().map_err(|error| error.to_string())?.pop() {
         Some(newest) => newest.label,
         None => return Ok(()),
     };
     let summary = match master.bench.take_to(repository) {
         Ok(summary) => summary,
-        Err(error) => return Err(format!("the next diff on {parent}: {:?} {error} {:?}", error.kind(), error.causes())),
+        Err(error) => {
+            return Err(format!(
+                "the next diff on {parent}: {:?} {error} {:?}",
+                error.kind(),
+                error.causes()
+            ));
+        }
     };
     tally.diffs += 1;
-    let report = verify(repository, &Which::Named(vec![summary.label.clone()]), Depth::Normal, &Run::new(Silent))
-        .map_err(|error| error.to_string())?;
+    let report = verify(
+        repository,
+        &Which::Named(vec![summary.label.clone()]),
+        Depth::Normal,
+        &Run::new(Silent),
+    )
+    .map_err(|error| error.to_string())?;
     if !report.is_sound() {
         // Adopted whole, and so not read: what the diff could not see, verify does.
         tally.inherited += 1;
@@ -408,8 +583,15 @@ fn next_diff(master: &Master, repository: &DirectoryRepository, place: &Path, ta
     let mut found = contents(&target);
     found.remove("kbackup-restore.json");
     let newest = &master.restored[&master.manifests.last().unwrap().label];
-    if let Some(differs) = newest.keys().chain(found.keys()).find(|name| newest.get(*name) != found.get(*name)) {
-        return Err(format!("{} verifies as sound, and its {differs} is not the node's", summary.label));
+    if let Some(differs) = newest
+        .keys()
+        .chain(found.keys())
+        .find(|name| newest.get(*name) != found.get(*name))
+    {
+        return Err(format!(
+            "{} verifies as sound, and its {differs} is not the node's",
+            summary.label
+        ));
     }
     Ok(())
 }
@@ -435,46 +617,93 @@ impl Tally {
 
 #[test]
 fn damage_anywhere_is_named_and_never_restored() {
-    let masters = [Master::synthetic(), Master::real("24.10-scavenge"), Master::real("26.1-scavenge"), Master::real("21.10-scavenge")];
+    let masters = [
+        Master::synthetic(),
+        Master::real("24.10-scavenge"),
+        Master::real("26.1-scavenge"),
+        Master::real("21.10-scavenge"),
+    ];
     let samples = super::amount(200, 10_000);
     let (mut total, mut failures) = (Tally::default(), Vec::new());
     for sample in 0..samples {
         let mut chance = Chance::new(super::seed().wrapping_add(sample as u64));
         // Four of five hit the small one, with the most backups.
-        let master = &masters[if chance.below(5) < 4 { 0 } else { 1 + usize::try_from(chance.below(3)).unwrap() }];
+        let master = &masters[if chance.below(5) < 4 {
+            0
+        } else {
+            1 + usize::try_from(chance.below(3)).unwrap()
+        }];
         let damage = Damage::choose(master, &mut chance);
         match examine(master, &damage, &mut chance) {
             Ok(tally) => total.add(&tally),
-            Err(why) => failures.push(format!("seed {} {damage}: {why}", super::seed().wrapping_add(sample as u64))),
+            Err(why) => failures.push(format!(
+                "seed {} {damage}: {why}",
+                super::seed().wrapping_add(sample as u64)
+            )),
         }
     }
     println!("{samples} samples: {total:?}");
-    assert!(failures.is_empty(), "{} of {samples}:\n{}", failures.len(), failures.join("\n"));
-    assert!(total.damaged > samples / 2 && total.restored > samples / 2 && total.refused > samples / 2 && total.diffs > samples / 10);
+    assert!(
+        failures.is_empty(),
+        "{} of {samples}:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    assert!(
+        total.damaged > samples / 2
+            && total.restored > samples / 2
+            && total.refused > samples / 2
+            && total.diffs > samples / 10
+    );
 }
 
-/// The diff hashes the whole new file, and so its row would vouch for damage that only the parent's row tells of: the server has no checksum for a chunk
-/// that is not completed.
+/// The diff hashes the whole new file, and so its row would vouch for damage that only the parent's
+/// row tells of: the server has no checksum for a chunk that is not completed.
 #[test]
 fn a_diff_builds_on_no_damaged_byte_of_the_active_chunk() {
-    let synthetic = Synthetic { chunk_size: 1024 * 1024, completed_chunks: 1, active_bytes: 600_000, ..small() };
+    let synthetic = Synthetic {
+        chunk_size: 1024 * 1024,
+        completed_chunks: 1,
+        active_bytes: 600_000,
+        ..small()
+    };
     for offset in [128 + 300_000, 1_000_000] {
         let bench = Bench::new(&synthetic);
         let full = bench.full().unwrap();
         flip(&bench.stored(&full).join("db/chunk-000001.000000"), offset);
         bench.append(50_000);
         let diff = bench.take().unwrap();
-        assert!(bench.said().contains("a stored file is not as it was stored"), "{}", bench.said());
+        assert!(
+            bench
+                .said()
+                .contains("a stored file is not as it was stored"),
+            "{}",
+            bench.said()
+        );
         let active = |place: PathBuf| std::fs::read(place.join("chunk-000001.000000")).unwrap();
-        assert!(active(bench.stored(&diff).join("db")) == active(bench.db.clone()), "byte {offset} went through");
-        let report = verify(&bench.repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
-        let sound: Vec<bool> = report.backups.iter().map(|backup| backup.findings.is_empty()).collect();
+        assert!(
+            active(bench.stored(&diff).join("db")) == active(bench.db.clone()),
+            "byte {offset} went through"
+        );
+        let report = verify(
+            &bench.repository,
+            &Which::All,
+            Depth::Normal,
+            &Run::new(Silent),
+        )
+        .unwrap();
+        let sound: Vec<bool> = report
+            .backups
+            .iter()
+            .map(|backup| backup.findings.is_empty())
+            .collect();
         assert_eq!(sound, [false, true], "{report:#?}");
         bench.assert_restores(&diff, &bench.events());
     }
 }
 
-/// With a checkpoint that is ahead of its filter, a server takes every stream that was written in between for missing.
+/// With a checkpoint that is ahead of its filter, a server takes every stream that was written in
+/// between for missing.
 #[test]
 fn a_diff_does_not_keep_a_damaged_checkpoint_of_the_stream_filter() {
     let bench = Bench::new(&small());
@@ -483,18 +712,34 @@ fn a_diff_does_not_keep_a_damaged_checkpoint_of_the_stream_filter() {
     // -1 becomes a position far beyond the log.
     flip(&bench.stored(&full).join(name), 7);
     let diff = bench.take().unwrap();
-    assert!(bench.said().contains("it is read from the node again"), "{}", bench.said());
-    assert_eq!(std::fs::read(bench.stored(&diff).join(name)).unwrap(), (-1_i64).to_le_bytes());
+    assert!(
+        bench.said().contains("it is read from the node again"),
+        "{}",
+        bench.said()
+    );
+    assert_eq!(
+        std::fs::read(bench.stored(&diff).join(name)).unwrap(),
+        (-1_i64).to_le_bytes()
+    );
 }
 
-/// The next diff reads the epochs where they are stored, and would blame the node for what it finds there.
+/// The next diff reads the epochs where they are stored, and would blame the node for what it finds
+/// there.
 #[test]
 fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
     type Place = fn(&Bench) -> (String, u64);
     let damages: [Place; 3] = [
         |_| ("db/chunk-000000.000000".to_owned(), 128 + 30),
         |_| ("db/chunk-000002.000000".to_owned(), 20),
-        |bench| (format!("index/{}", bench.tables()[0].file_name().unwrap().to_str().unwrap()), 0),
+        |bench| {
+            (
+                format!(
+                    "index/{}",
+                    bench.tables()[0].file_name().unwrap().to_str().unwrap()
+                ),
+                0,
+            )
+        },
     ];
     for damage in damages {
         let bench = Bench::new(&small());
@@ -503,9 +748,19 @@ fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
         flip(&bench.stored(&full).join(&file), offset);
         bench.append(10_000);
         let diff = bench.take().unwrap();
-        assert!(bench.said().contains("it is read from the node again"), "{file}: {}", bench.said());
+        assert!(
+            bench.said().contains("it is read from the node again"),
+            "{file}: {}",
+            bench.said()
+        );
         bench.assert_restores(&diff, &bench.events());
-        let report = verify(&bench.repository, &Which::Newest, Depth::Deep, &Run::new(Silent)).unwrap();
+        let report = verify(
+            &bench.repository,
+            &Which::Newest,
+            Depth::Deep,
+            &Run::new(Silent),
+        )
+        .unwrap();
         assert!(report.is_sound(), "{file}: {report:#?}");
     }
 }
@@ -526,7 +781,13 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
     }
     fn pipe(path: &Path) {
         let _ = std::fs::remove_file(path);
-        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(path)
+                .status()
+                .unwrap()
+                .success()
+        );
     }
     fn link(path: &Path) {
         let _ = std::fs::remove_file(path);
@@ -534,7 +795,12 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
     }
     let newest = &master.manifests.last().unwrap().label;
     let harms: [Harm; 4] = [garbage, directory, pipe, link];
-    for value in [format!("state/verified-{newest}"), "state/lock".to_owned(), "state/debt.json".to_owned(), "incoming/x".to_owned()] {
+    for value in [
+        format!("state/verified-{newest}"),
+        "state/lock".to_owned(),
+        "state/debt.json".to_owned(),
+        "incoming/x".to_owned(),
+    ] {
         for harm in harms {
             let place = workplace();
             let top = place.path().join("repository");
@@ -543,17 +809,38 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
             let repository = DirectoryRepository::open(&top).unwrap();
             assert_eq!(repository.list().unwrap().len(), master.manifests.len());
             let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kbackup"));
-            let listed = command.args(["list", "--repo"]).arg(&top).env_clear().output().unwrap();
-            assert!(listed.status.success(), "{value}: {}", String::from_utf8_lossy(&listed.stderr));
-            assert!(verify(&repository, &Which::All, Depth::Normal, &run()).unwrap().is_sound(), "{value}");
+            let listed = command
+                .args(["list", "--repo"])
+                .arg(&top)
+                .env_clear()
+                .output()
+                .unwrap();
+            assert!(
+                listed.status.success(),
+                "{value}: {}",
+                String::from_utf8_lossy(&listed.stderr)
+            );
+            assert!(
+                verify(&repository, &Which::All, Depth::Normal, &run())
+                    .unwrap()
+                    .is_sound(),
+                "{value}"
+            );
             let (outcome, _) = restore_into(&repository, newest, &place.path().join("target"));
             outcome.unwrap();
-            let harmless = value.starts_with("incoming") || value.contains("verified") || value.contains("debt");
+            let harmless = value.starts_with("incoming")
+                || value.contains("verified")
+                || value.contains("debt");
             match master.bench.take_to(&repository) {
                 Ok(_) => {}
                 Err(error) if harmless => panic!("{value}: {error} {:?}", error.causes()),
                 // A lock that cannot be taken protects nobody; it is named.
-                Err(error) => assert!(error.place().is_some_and(|place| place.ends_with("state/lock")), "{error}"),
+                Err(error) => assert!(
+                    error
+                        .place()
+                        .is_some_and(|place| place.ends_with("state/lock")),
+                    "{error}"
+                ),
             }
         }
     }
@@ -566,8 +853,17 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
         let good = std::fs::read(&marker).unwrap();
         harm(&marker);
         let error = DirectoryRepository::open(&top).unwrap_err();
-        assert_eq!(error.kind(), Kind::StoredCorrupt, "{error} {:?}", error.causes());
-        assert!(error.hints().iter().any(|hint| hint.contains("backups/")), "{:?}", error.hints());
+        assert_eq!(
+            error.kind(),
+            Kind::StoredCorrupt,
+            "{error} {:?}",
+            error.causes()
+        );
+        assert!(
+            error.hints().iter().any(|hint| hint.contains("backups/")),
+            "{:?}",
+            error.hints()
+        );
         if marker.is_dir() {
             std::fs::remove_dir(&marker).unwrap();
         } else {
@@ -575,11 +871,16 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
         }
         std::fs::write(&marker, good).unwrap();
         let repository = DirectoryRepository::open(&top).unwrap();
-        assert!(verify(&repository, &Which::All, Depth::Normal, &run()).unwrap().is_sound());
+        assert!(
+            verify(&repository, &Which::All, Depth::Normal, &run())
+                .unwrap()
+                .is_sound()
+        );
     }
 }
 
-/// One way to damage a source, the words that name it, and whether the backup succeeds all the same, without the index.
+/// One way to damage a source, the words that name it, and whether the backup succeeds all the
+/// same, without the index.
 type Trouble = (&'static str, fn(&Bench), Option<&'static str>);
 
 fn at_byte(path: &Path, offset: u64, bytes: &[u8]) {
@@ -587,21 +888,38 @@ fn at_byte(path: &Path, offset: u64, bytes: &[u8]) {
 }
 
 const TROUBLES: [Trouble; 11] = [
-    ("a torn page below the writer checkpoint", |bench| at_byte(&bench.chunk(5, 0), 8192, &[0; 4096]), Some("chunk-000005")),
+    (
+        "a torn page below the writer checkpoint",
+        |bench| at_byte(&bench.chunk(5, 0), 8192, &[0; 4096]),
+        Some("chunk-000005"),
+    ),
     (
         "zeros before the writer checkpoint",
         |bench| {
             let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
-            at_byte(&bench.chunk(5, 0), 128 + writer % (64 * 1024) - 512, &[0; 512]);
+            at_byte(
+                &bench.chunk(5, 0),
+                128 + writer % (64 * 1024) - 512,
+                &[0; 512],
+            );
         },
         Some("chunk-000005"),
     ),
-    ("a flipped bit of a completed chunk", |bench| flip(&bench.chunk(2, 0), 5000), Some("chunk-000002")),
-    ("a chunk that was cut", |bench| write_anyway(&bench.chunk(2, 0), |file| file.set_len(30_000).unwrap()), Some("chunk-000002")),
+    (
+        "a flipped bit of a completed chunk",
+        |bench| flip(&bench.chunk(2, 0), 5000),
+        Some("chunk-000002"),
+    ),
+    (
+        "a chunk that was cut",
+        |bench| write_anyway(&bench.chunk(2, 0), |file| file.set_len(30_000).unwrap()),
+        Some("chunk-000002"),
+    ),
     (
         "two chunks that changed places",
         |bench| {
-            let (one, other, between) = (bench.chunk(1, 0), bench.chunk(2, 0), bench.path("between"));
+            let (one, other, between) =
+                (bench.chunk(1, 0), bench.chunk(2, 0), bench.path("between"));
             std::fs::rename(&one, &between).unwrap();
             std::fs::rename(&other, &one).unwrap();
             std::fs::rename(&between, &other).unwrap();
@@ -613,23 +931,45 @@ const TROUBLES: [Trouble; 11] = [
         |bench| {
             let footer = std::fs::read(bench.chunk(1, 0)).unwrap();
             let length = bench.chunk(2, 0).metadata().unwrap().len();
-            at_byte(&bench.chunk(2, 0), length - 128, &footer[footer.len() - 128..]);
+            at_byte(
+                &bench.chunk(2, 0),
+                length - 128,
+                &footer[footer.len() - 128..],
+            );
         },
         Some("chunk-000002"),
     ),
     (
         "a writer checkpoint beyond the log",
-        |bench| bench.set(Checkpoint::Writer, u64::try_from(bench.get(Checkpoint::Writer)).unwrap() + 4096),
+        |bench| {
+            bench.set(
+                Checkpoint::Writer,
+                u64::try_from(bench.get(Checkpoint::Writer)).unwrap() + 4096,
+            )
+        },
         Some("chunk-000005"),
     ),
     (
         "a writer checkpoint before the chaser",
-        |bench| bench.set(Checkpoint::Writer, u64::try_from(bench.get(Checkpoint::Writer)).unwrap() - 4096),
+        |bench| {
+            bench.set(
+                Checkpoint::Writer,
+                u64::try_from(bench.get(Checkpoint::Writer)).unwrap() - 4096,
+            )
+        },
         Some("chk"),
     ),
-    ("an epoch checkpoint that points at no epoch", |bench| bench.set(Checkpoint::Epoch, 66_000), Some("")),
+    (
+        "an epoch checkpoint that points at no epoch",
+        |bench| bench.set(Checkpoint::Epoch, 66_000),
+        Some(""),
+    ),
     ("a bad table", |bench| flip(&bench.tables()[0], 3000), None),
-    ("a bad index map", |bench| flip(&bench.index().join("indexmap"), 40), None),
+    (
+        "a bad index map",
+        |bench| flip(&bench.index().join("indexmap"), 40),
+        None,
+    ),
 ];
 
 #[test]
@@ -657,13 +997,17 @@ fn a_damaged_source_is_told_or_left_out_and_never_listed_as_whole() {
                         assert!(!summary.index || held, "{scene}");
                         bench.assert_restores(&summary, &events);
                     }
-                    // What a full has of a chunk with the same identity is right: the damage at the source is not read, and not taken.
+                    // What a full has of a chunk with the same identity is right: the damage at the
+                    // source is not read, and not taken.
                     (Ok(summary), Some(_)) if held => bench.assert_restores(&summary, &events),
                     (Ok(_), Some(_)) => panic!("{scene}: a backup is listed"),
                     (Err(error), words) => {
                         let text = format!("{error} {:?} {:?}", error.causes(), error.hints());
                         let code = error.kind().exit_code();
-                        assert!(words.is_some() && (code == 21 || code == 22), "{scene}: {code} {text}");
+                        assert!(
+                            words.is_some() && (code == 21 || code == 22),
+                            "{scene}: {code} {text}"
+                        );
                         assert!(text.contains(words.unwrap()), "{scene}: {text}");
                         assert_eq!(bench.manifests().len(), usize::from(held), "{scene}");
                     }

@@ -17,32 +17,54 @@ use kbackup_testnode::AutoScavengeState;
 
 use super::kill::busy_node;
 use super::subject::{
-    argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, is_well, kbackup, listed, manifest, text,
+    argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores,
+    is_well, kbackup, listed, manifest, text,
 };
 use super::{Chance, amount, seed};
 use crate::backup::bench::{Bench, small, workplace};
 use crate::restore::stage::{self, Start, start};
 
 /// ENOSPC, EIO, EROFS and EDQUOT, each with a part of its hint.
-const ERRORS: [(u32, &str); 4] = [(28, "free space"), (5, "disk below it"), (30, "mounted read-only"), (122, "free space")];
+const ERRORS: [(u32, &str); 4] = [
+    (28, "free space"),
+    (5, "disk below it"),
+    (30, "mounted read-only"),
+    (122, "free space"),
+];
 const OPERATIONS: [&str; 6] = ["create", "write", "truncate", "sync", "rename", "link"];
 
 /// All errors in the long form, one by chance in the short one.
 fn errors(chance: &mut Chance) -> Vec<(u32, &'static str)> {
-    if amount(1, ERRORS.len()) == 1 { vec![*chance.of(&ERRORS)] } else { ERRORS.to_vec() }
+    if amount(1, ERRORS.len()) == 1 {
+        vec![*chance.of(&ERRORS)]
+    } else {
+        ERRORS.to_vec()
+    }
 }
 
 fn assert_told(output: &Output, hint: &str, what: &str) {
     let text = text(output);
     assert_eq!(output.status.code(), Some(1), "{what}: {text}");
-    assert!(text.contains("hint:") && text.contains(hint), "{what}: {text}");
+    assert!(
+        text.contains("hint:") && text.contains(hint),
+        "{what}: {text}"
+    );
 }
 
 #[test]
 fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
     let bench = Bench::new(&small());
     let repository = bench.path("repository");
-    let line = |verb| [verb, "--offline", "--db", argument(&bench.db), "--repo", argument(&repository)];
+    let line = |verb| {
+        [
+            verb,
+            "--offline",
+            "--db",
+            argument(&bench.db),
+            "--repo",
+            argument(&repository),
+        ]
+    };
     assert!(is_well(&kbackup(&line("full"), None)));
     bench.append(30_000);
     let mut chance = Chance::new(seed());
@@ -55,23 +77,41 @@ fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
                     let what = format!("{operation} {verb} {count}: error {number}");
                     let before = listed(&repository, Depth::Quick, &what);
                     let run = |effect: &str| {
-                        kbackup(&line(verb), Some(&format!("{operation}:{}:{count}:{number}{effect}", repository.display())))
+                        kbackup(
+                            &line(verb),
+                            Some(&format!(
+                                "{operation}:{}:{count}:{number}{effect}",
+                                repository.display()
+                            )),
+                        )
                     };
                     let output = run("");
                     well = is_well(&output);
                     if !well {
                         failures += 1;
                         assert_told(&output, hint, &what);
-                        assert_eq!(listed(&repository, Depth::Quick, &what), before, "{what}: {}", text(&output));
+                        assert_eq!(
+                            listed(&repository, Depth::Quick, &what),
+                            before,
+                            "{what}: {}",
+                            text(&output)
+                        );
                         let once = run("!");
                         failures += usize::from(!is_well(&once));
                         let after = listed(&repository, Depth::Normal, &what);
                         if is_well(&once) {
-                            // Only what the kernel was asked to copy, what is said beside the lock, and how far stored files were looked through may be lost;
-                            // a sync of a backup's own never.
-                            let beside = (operation, number) == ("write", 5) || operation == "truncate";
-                            let told = text(&once).contains("how far the stored files were hashed cannot be kept");
-                            assert!(beside || told, "{what}: retried into success: {}", text(&once));
+                            // Only what the kernel was asked to copy, what is said beside the lock,
+                            // and how far stored files were looked through may be lost; a sync of a
+                            // backup's own never.
+                            let beside =
+                                (operation, number) == ("write", 5) || operation == "truncate";
+                            let told = text(&once)
+                                .contains("how far the stored files were hashed cannot be kept");
+                            assert!(
+                                beside || told,
+                                "{what}: retried into success: {}",
+                                text(&once)
+                            );
                             assert_eq!(after.len(), before.len() + 1, "{what}");
                         } else {
                             assert_told(&once, hint, &what);
@@ -82,10 +122,19 @@ fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
                 }
             }
         }
-        assert!(is_well(&kbackup(&line("diff"), None)), "the next run after {operation}");
+        assert!(
+            is_well(&kbackup(&line("diff"), None)),
+            "the next run after {operation}"
+        );
     }
     let newest = listed(&repository, Depth::Normal, "end").pop().unwrap();
-    assert_restores(&repository, &newest, bench.line, &bench.path("restored"), "end");
+    assert_restores(
+        &repository,
+        &newest,
+        bench.line,
+        &bench.path("restored"),
+        "end",
+    );
     println!("{failures} failures of full and diff");
 }
 
@@ -104,12 +153,25 @@ fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
                 for effect in ["", "!"] {
                     let what = format!("{operation} {count}: error {number}{effect}");
                     let target = stage.target("target");
-                    let fault = format!("{operation}:{}:{count}:{number}{effect}", target.display());
-                    let output =
-                        kbackup(&["restore", label.as_str(), "--repo", argument(&repository), "--to", argument(&target)], Some(&fault));
+                    let fault =
+                        format!("{operation}:{}:{count}:{number}{effect}", target.display());
+                    let output = kbackup(
+                        &[
+                            "restore",
+                            label.as_str(),
+                            "--repo",
+                            argument(&repository),
+                            "--to",
+                            argument(&target),
+                        ],
+                        Some(&fault),
+                    );
                     if is_well(&output) {
                         well |= effect.is_empty();
-                        assert!(well || (operation, number) == ("write", 5), "{what}: retried into success");
+                        assert!(
+                            well || (operation, number) == ("write", 5),
+                            "{what}: retried into success"
+                        );
                     } else {
                         failures += 1;
                         assert_told(&output, hint, &what);
@@ -128,24 +190,45 @@ fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
     println!("{failures} failures of restore");
 }
 
-/// The last eight bytes of a restore may be on the disk or not when their sync fails. What is told of them is true either way.
+/// The last eight bytes of a restore may be on the disk or not when their sync fails. What is told
+/// of them is true either way.
 #[test]
 fn a_restore_whose_last_sync_fails_is_one_that_no_server_starts_from() {
     let stage = stage::Stage::new("20.10-scavenge");
-    let (repository, target, label) = (stage.target("repository"), stage.target("target"), stage.manifest.label.as_str());
+    let (repository, target, label) = (
+        stage.target("repository"),
+        stage.target("target"),
+        stage.manifest.label.as_str(),
+    );
     let mut told = Vec::new();
     for count in 1.. {
-        let line = ["restore", label, "--repo", argument(&repository), "--to", argument(&target)];
-        let output = kbackup(&line, Some(&format!("sync:{}/writer.chk:{count}:5!", target.display())));
+        let line = [
+            "restore",
+            label,
+            "--repo",
+            argument(&repository),
+            "--to",
+            argument(&target),
+        ];
+        let output = kbackup(
+            &line,
+            Some(&format!("sync:{}/writer.chk:{count}:5!", target.display())),
+        );
         if is_well(&output) {
             break;
         }
         assert_eq!(start(&target, &stage.manifest), Start::Refused, "{count}");
-        told.push(text(&output).contains("no server starts from this target as it is; the same restore takes it up again"));
+        told.push(text(&output).contains(
+            "no server starts from this target as it is; the same restore takes it up again",
+        ));
     }
-    // Before the guard stands there is one sync, and one more where the owner is set; after it there are the two of the last writes.
+    // Before the guard stands there is one sync, and one more where the owner is set; after it
+    // there are the two of the last writes.
     let (before, after) = told.split_at(told.len() - 2);
-    assert!((1..=2).contains(&before.len()) && !before.contains(&true) && after == [true, true], "{told:?}");
+    assert!(
+        (1..=2).contains(&before.len()) && !before.contains(&true) && after == [true, true],
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -159,24 +242,56 @@ fn a_verification_on_a_full_or_broken_disk_tells_the_truth_all_the_same() {
         for (number, _) in errors(&mut chance) {
             for effect in ["", "!"] {
                 let what = format!("{operation}: error {number}{effect}");
-                let output = kbackup(&line, Some(&format!("{operation}:{}:1:{number}{effect}", repository.display())));
+                let output = kbackup(
+                    &line,
+                    Some(&format!(
+                        "{operation}:{}:1:{number}{effect}",
+                        repository.display()
+                    )),
+                );
                 assert_eq!(output.status.code(), Some(3), "{what}: {}", text(&output));
-                assert!(text(&output).contains("the result of the verification cannot be kept"), "{what}: {}", text(&output));
+                assert!(
+                    text(&output).contains("the result of the verification cannot be kept"),
+                    "{what}: {}",
+                    text(&output)
+                );
             }
         }
     }
     assert_eq!(kbackup(&line, None).status.code(), Some(0));
 }
 
-/// A debt that cannot be recorded must not be made; one that was made is given back, recorded or not.
+/// A debt that cannot be recorded must not be made; one that was made is given back, recorded or
+/// not.
 #[test]
 fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
     let stage = busy_node();
-    let (repository, state, url) = (stage.place.path("repo"), stage.place.path("state"), stage.server.url());
-    let full = ["full", "--repo", argument(&repository), "--node", &url, "--state-dir", argument(&state)];
+    let (repository, state, url) = (
+        stage.place.path("repo"),
+        stage.place.path("state"),
+        stage.server.url(),
+    );
+    let full = [
+        "full",
+        "--repo",
+        argument(&repository),
+        "--node",
+        &url,
+        "--state-dir",
+        argument(&state),
+    ];
     let release = ["release", "--state-dir", argument(&state)];
-    let touched = || stage.node.requests().iter().any(|request| request.method != "GET");
-    let has_everything = || !stage.node.owes_scavenge() && stage.node.auto_scavenge() == Some(AutoScavengeState::Waiting);
+    let touched = || {
+        stage
+            .node
+            .requests()
+            .iter()
+            .any(|request| request.method != "GET")
+    };
+    let has_everything = || {
+        !stage.node.owes_scavenge()
+            && stage.node.auto_scavenge() == Some(AutoScavengeState::Waiting)
+    };
     let mut chance = Chance::new(seed());
     let mut failures = [0, 0];
     for operation in ["create", "write", "sync", "rename", "remove"] {
@@ -194,22 +309,39 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
                     if is_well(&output) {
                         assert_eq!(after, before + 1, "{what}");
                         done = output.status.code() == Some(0);
-                        assert!(done || text(&output).contains("kbackup release"), "{what}: {}", text(&output));
+                        assert!(
+                            done || text(&output).contains("kbackup release"),
+                            "{what}: {}",
+                            text(&output)
+                        );
                     } else {
                         failures[0] += 1;
                         assert_told(&output, hint, &what);
                         assert_eq!(after, before, "{what}");
                     }
-                    assert!(operation == "remove" || count > 1 || !touched(), "{what}: the node was touched");
+                    assert!(
+                        operation == "remove" || count > 1 || !touched(),
+                        "{what}: the node was touched"
+                    );
                     assert!(is_well(&kbackup(&release, None)), "{what}");
                     assert_nothing_owed(&stage.node, &state, &what);
                     count = chance.next_moment(count, 2);
                 }
                 // The same while what a killed run has taken is given back.
                 let what = format!("release: {operation}: error {number}{effect}");
-                kbackup(&full, Some(&format!("create:{}/incoming:9:abort", repository.display())));
+                kbackup(
+                    &full,
+                    Some(&format!("create:{}/incoming:9:abort", repository.display())),
+                );
                 assert!(stage.node.owes_scavenge(), "{what}");
-                let output = kbackup(&release, Some(&format!("{operation}:{}:{}:{number}{effect}", state.display(), 1 + chance.below(2))));
+                let output = kbackup(
+                    &release,
+                    Some(&format!(
+                        "{operation}:{}:{}:{number}{effect}",
+                        state.display(),
+                        1 + chance.below(2)
+                    )),
+                );
                 if !is_well(&output) {
                     failures[1] += 1;
                     assert_told(&output, hint, &what);
@@ -221,5 +353,8 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
         }
     }
     assert!(failures[0] > 4 && failures[1] > 2, "{failures:?}");
-    println!("{} failures of full and {} of release around the record", failures[0], failures[1]);
+    println!(
+        "{} failures of full and {} of release around the record",
+        failures[0], failures[1]
+    );
 }

@@ -1,6 +1,10 @@
 //! Manifests, links and servers that mean harm; secrets that must not leak.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,20 +35,37 @@ fn run() -> Run {
     Run::new(Silent)
 }
 
-/// The text of a manifest with right checksums, of one that has none: whoever can write to the repository can compute them.
+/// The text of a manifest with right checksums, of one that has none: whoever can write to the
+/// repository can compute them.
 fn sealed(manifest: &str) -> String {
     let (before, rest) = manifest.split_once("\"files\":").unwrap();
     let (rows, after) = rest.split_once("],\"finished\"").unwrap();
-    let head = format!("{}\"finished\"{}", before.strip_prefix('{').unwrap(), after.strip_suffix('}').unwrap());
-    let head = format!("{{\n  \"format\": 1,{}", head.replacen("\"format\":1,", "", 1));
-    let body = format!("{head},\n  \"head_checksum\": \"{}\",\n  \"files\": {rows}]", Blake3Hash::of(head.as_bytes()));
-    format!("{body},\n  \"checksum\": \"{}\"\n}}\n", Blake3Hash::of(body.as_bytes()))
+    let head = format!(
+        "{}\"finished\"{}",
+        before.strip_prefix('{').unwrap(),
+        after.strip_suffix('}').unwrap()
+    );
+    let head = format!(
+        "{{\n  \"format\": 1,{}",
+        head.replacen("\"format\":1,", "", 1)
+    );
+    let body = format!(
+        "{head},\n  \"head_checksum\": \"{}\",\n  \"files\": {rows}]",
+        Blake3Hash::of(head.as_bytes())
+    );
+    format!(
+        "{body},\n  \"checksum\": \"{}\"\n}}\n",
+        Blake3Hash::of(body.as_bytes())
+    )
 }
 
 /// What the head of a manifest with these rows has to say of them.
 fn totals(rows: &Value) -> Value {
     let rows = rows.as_array().unwrap();
-    let bytes = rows.iter().filter_map(|row| row["size"].as_u64()).fold(0, u64::saturating_add);
+    let bytes = rows
+        .iter()
+        .filter_map(|row| row["size"].as_u64())
+        .fold(0, u64::saturating_add);
     json!({ "files": rows.len(), "bytes": bytes })
 }
 
@@ -57,7 +78,10 @@ struct Forgery {
 
 impl Forgery {
     fn new() -> Self {
-        let bench = Bench::new(&Synthetic { completed_chunks: 2, ..small() });
+        let bench = Bench::new(&Synthetic {
+            completed_chunks: 2,
+            ..small()
+        });
         let label = bench.full().unwrap().label;
         let text = std::fs::read_to_string(Self::path(&bench, &label)).unwrap();
         // By name, so that the place of the rows is known.
@@ -70,7 +94,10 @@ impl Forgery {
     }
 
     fn path(bench: &Bench, label: &Label) -> PathBuf {
-        Path::new(&bench.repository.place()).join("backups").join(label.as_str()).join("manifest.json")
+        Path::new(&bench.repository.place())
+            .join("backups")
+            .join(label.as_str())
+            .join("manifest.json")
     }
 
     fn write(&self, text: &str) {
@@ -87,7 +114,10 @@ impl Forgery {
     fn restore(&self, target: &Path) -> Result<(), Error> {
         let request = restore::Request {
             label: Some(self.label.clone()),
-            targets: vec![restore::Target { db: target.to_owned(), index: None }],
+            targets: vec![restore::Target {
+                db: target.to_owned(),
+                index: None,
+            }],
             ..restore::Request::default()
         };
         let plan = restore::plan(&self.bench.repository, &request, &run())?;
@@ -101,8 +131,20 @@ impl Forgery {
 
 /// Every name below a directory, with its length and time.
 fn names(directory: &Path) -> BTreeMap<PathBuf, (u64, i64)> {
-    let entries = walkdir::WalkDir::new(directory).into_iter().map(Result::unwrap);
-    entries.map(|entry| (entry.path().to_owned(), entry.metadata().map(|found| (found.len(), found.mtime())).unwrap())).collect()
+    let entries = walkdir::WalkDir::new(directory)
+        .into_iter()
+        .map(Result::unwrap);
+    entries
+        .map(|entry| {
+            (
+                entry.path().to_owned(),
+                entry
+                    .metadata()
+                    .map(|found| (found.len(), found.mtime()))
+                    .unwrap(),
+            )
+        })
+        .collect()
 }
 
 fn row(change: impl Fn(&mut Value) + 'static) -> Box<dyn Fn(&mut Value)> {
@@ -140,22 +182,56 @@ fn lies() -> Vec<Lie> {
     ] {
         lies.push(("a path", row(move |row| row["path"] = json!(path))));
     }
-    lies.push(("a long name", row(|row| row["path"] = json!(format!("db/{}", "x".repeat(300))))));
-    lies.push(("a deep path", row(|row| row["path"] = json!(format!("db{}", "/x".repeat(100))))));
-    for value in [json!(-1), json!(1.5), json!(1e300), json!("12"), json!(null), json!([])] {
+    lies.push((
+        "a long name",
+        row(|row| row["path"] = json!(format!("db/{}", "x".repeat(300)))),
+    ));
+    lies.push((
+        "a deep path",
+        row(|row| row["path"] = json!(format!("db{}", "/x".repeat(100)))),
+    ));
+    for value in [
+        json!(-1),
+        json!(1.5),
+        json!(1e300),
+        json!("12"),
+        json!(null),
+        json!([]),
+    ] {
         let size = value.clone();
         lies.push(("a size", row(move |row| row["size"] = size.clone())));
-        lies.push(("a position", Box::new(move |manifest| manifest["log"]["position"] = value.clone())));
+        lies.push((
+            "a position",
+            Box::new(move |manifest| manifest["log"]["position"] = value.clone()),
+        ));
     }
-    lies.push(("a position beyond 2^63", Box::new(|manifest| manifest["log"]["position"] = json!(u64::MAX))));
+    lies.push((
+        "a position beyond 2^63",
+        Box::new(|manifest| manifest["log"]["position"] = json!(u64::MAX)),
+    ));
     lies.push(("a mode", row(|row| row["mode"] = json!(1_u64 << 40))));
-    lies.push(("a time", row(|row| row["modified"] = json!("999999-01-01T00:00:00Z"))));
+    lies.push((
+        "a time",
+        row(|row| row["modified"] = json!("999999-01-01T00:00:00Z")),
+    ));
     lies.push(("a hash", row(|row| row["blake3"] = json!("00"))));
     lies.push(("a role", row(|row| row["role"] = json!("device"))));
-    lies.push(("a label", Box::new(|manifest| manifest["label"] = json!("../../x"))));
-    lies.push(("another label", Box::new(|manifest| manifest["label"] = json!("20200101T000000Z-full"))));
-    lies.push(("a parent", Box::new(|manifest| manifest["parent"] = json!("/"))));
-    lies.push(("a damaged path", Box::new(|manifest| manifest["contents"]["damaged"] = json!(["db/../x"]))));
+    lies.push((
+        "a label",
+        Box::new(|manifest| manifest["label"] = json!("../../x")),
+    ));
+    lies.push((
+        "another label",
+        Box::new(|manifest| manifest["label"] = json!("20200101T000000Z-full")),
+    ));
+    lies.push((
+        "a parent",
+        Box::new(|manifest| manifest["parent"] = json!("/")),
+    ));
+    lies.push((
+        "a damaged path",
+        Box::new(|manifest| manifest["contents"]["damaged"] = json!(["db/../x"])),
+    ));
     lies.push((
         "two rows",
         Box::new(|manifest| {
@@ -166,7 +242,13 @@ fn lies() -> Vec<Lie> {
     lies.push((
         "names that differ in case",
         Box::new(|manifest| {
-            let mut row = manifest["files"].as_array().unwrap().iter().find(|row| row["role"] == "chunk").unwrap().clone();
+            let mut row = manifest["files"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|row| row["role"] == "chunk")
+                .unwrap()
+                .clone();
             row["path"] = json!(row["path"].as_str().unwrap().replace("chunk", "CHUNK"));
             manifest["files"].as_array_mut().unwrap().push(row);
         }),
@@ -182,9 +264,20 @@ fn a_forged_sequence_number_is_told_from_another_run() {
     let error = forgery.bench.take().unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt, "{error}");
     let hints = error.hints().concat();
-    assert!(error.what().contains("sequence number") && hints.contains(&format!("`backups/{}`", forgery.label)), "{error} {hints}");
-    let (place, label) = (PathBuf::from(forgery.bench.repository.place()), forgery.label.as_str());
-    std::fs::rename(place.join("backups").join(label), forgery.bench.path("forged")).unwrap();
+    assert!(
+        error.what().contains("sequence number")
+            && hints.contains(&format!("`backups/{}`", forgery.label)),
+        "{error} {hints}"
+    );
+    let (place, label) = (
+        PathBuf::from(forgery.bench.repository.place()),
+        forgery.label.as_str(),
+    );
+    std::fs::rename(
+        place.join("backups").join(label),
+        forgery.bench.path("forged"),
+    )
+    .unwrap();
     forgery.bench.take().unwrap();
 }
 
@@ -195,15 +288,28 @@ fn a_forged_manifest_leads_nowhere() {
         forgery.forge(lie);
         let place = forgery.bench.path("");
         let before = names(&place);
-        let error = forgery.bench.repository.manifest(&forgery.label).unwrap_err();
+        let error = forgery
+            .bench
+            .repository
+            .manifest(&forgery.label)
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::StoredCorrupt, "{what}: {error}");
-        assert!(!error.causes().is_empty() && error.causes().iter().all(|cause| cause.len() < 1500), "{what}: {error:?}");
+        assert!(
+            !error.causes().is_empty() && error.causes().iter().all(|cause| cause.len() < 1500),
+            "{what}: {error:?}"
+        );
         let listed = forgery.bench.repository.list().unwrap();
         assert_eq!(listed.len(), 1, "{what}");
         let error = forgery.restore(&forgery.bench.path("target")).unwrap_err();
         assert_eq!(error.kind(), Kind::StoredCorrupt, "{what}: {error}");
         assert_eq!(names(&place), before, "{what}: something was written");
-        let report = verify(&forgery.bench.repository, &Which::All, Depth::Normal, &run()).unwrap();
+        let report = verify(
+            &forgery.bench.repository,
+            &Which::All,
+            Depth::Normal,
+            &run(),
+        )
+        .unwrap();
         assert!(!report.is_sound(), "{what}");
     }
     // The backup beside it is made all the same, and nothing of the forged one is taken.
@@ -221,14 +327,25 @@ fn a_row_that_is_not_what_its_name_says_is_not_restored() {
             "a checkpoint that calls itself a chunk",
             Box::new(|manifest| {
                 let rows = manifest["files"].as_array_mut().unwrap();
-                rows.iter_mut().find(|row| row["path"] == "db/writer.chk").unwrap()["role"] = json!("chunk");
+                rows.iter_mut()
+                    .find(|row| row["path"] == "db/writer.chk")
+                    .unwrap()["role"] = json!("chunk");
             }),
         ),
         ("a file that no server has", renamed("db/authorized_keys")),
         ("the mark of a restore", renamed("db/kbackup-restore.json")),
-        ("an index inside of the db directory", renamed("db/index/indexmap")),
-        ("a file where a directory is needed", renamed("index/stream-existence")),
-        ("a size beyond every disk", chunk_row(|row| row["size"] = json!(u64::MAX))),
+        (
+            "an index inside of the db directory",
+            renamed("db/index/indexmap"),
+        ),
+        (
+            "a file where a directory is needed",
+            renamed("index/stream-existence"),
+        ),
+        (
+            "a size beyond every disk",
+            chunk_row(|row| row["size"] = json!(u64::MAX)),
+        ),
         (
             "a size that overflows in sums",
             Box::new(|manifest| {
@@ -243,9 +360,21 @@ fn a_row_that_is_not_what_its_name_says_is_not_restored() {
         let manifest = forgery.bench.repository.manifest(&forgery.label).unwrap();
         let target = forgery.bench.path("target");
         let error = forgery.restore(&target).unwrap_err();
-        let expected = if what.starts_with("a size") { Kind::Refused } else { Kind::StoredCorrupt };
-        assert_eq!(error.kind(), expected, "{what}: {error} {:?}", error.causes());
-        assert!(!target.exists() || start(&target, &manifest) == Start::Refused, "{what}");
+        let expected = if what.starts_with("a size") {
+            Kind::Refused
+        } else {
+            Kind::StoredCorrupt
+        };
+        assert_eq!(
+            error.kind(),
+            expected,
+            "{what}: {error} {:?}",
+            error.causes()
+        );
+        assert!(
+            !target.exists() || start(&target, &manifest) == Start::Refused,
+            "{what}"
+        );
         let report = verify(&forgery.bench.repository, &Which::All, Depth::Quick, &run()).unwrap();
         assert!(!report.is_sound(), "{what}");
         if target.exists() {
@@ -267,13 +396,24 @@ fn watched(command: &mut Command) -> Ended {
     let output = workplace();
     let (out, err) = (output.path().join("out"), output.path().join("err"));
     let file = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
-    let mut child = command.stdin(Stdio::null()).stdout(file(&out)).stderr(file(&err)).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(file(&out))
+        .stderr(file(&err))
+        .spawn()
+        .unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     let code = loop {
-        let kilobytes = std::fs::read_to_string(&status)
-            .ok()
-            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()));
+        let kilobytes = std::fs::read_to_string(&status).ok().and_then(|text| {
+            text.lines().find_map(|line| {
+                line.strip_prefix("VmHWM:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .parse::<u64>()
+                    .ok()
+            })
+        });
         peak = peak.max(kilobytes.unwrap_or(0) * 1024);
         if let Some(ended) = child.try_wait().unwrap() {
             break ended.code();
@@ -286,7 +426,12 @@ fn watched(command: &mut Command) -> Ended {
         std::thread::sleep(Duration::from_millis(1));
     };
     let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-    Ended { code, said: text(&out) + &text(&err), peak, took: begun.elapsed() }
+    Ended {
+        code,
+        said: text(&out) + &text(&err),
+        peak,
+        took: begun.elapsed(),
+    }
 }
 
 #[test]
@@ -305,22 +450,63 @@ fn a_monstrous_manifest_takes_bounded_memory() {
             number += 1;
         }
         value["files"] = json!("ROWS");
-        value.to_string().replace("\"ROWS\"", &format!("[{}]", text.trim_end_matches(',')))
+        value
+            .to_string()
+            .replace("\"ROWS\"", &format!("[{}]", text.trim_end_matches(',')))
     };
     type Monster<'a> = (&'a str, Box<dyn Fn() -> String + 'a>, Option<i32>);
     let monsters: Vec<Monster<'_>> = vec![
         ("rows", Box::new(|| sealed(&rows())), None),
-        ("nesting", Box::new(|| sealed(&with(&format!("\"x\": {}{}", "[".repeat(bytes / 2), "]".repeat(bytes / 2))))), None),
-        ("a string", Box::new(|| sealed(&with(&format!("\"x\": \"{}\"", "x".repeat(bytes))))), None),
         (
-            "a string where a number belongs",
-            Box::new(|| sealed(&good.replacen("\"branch\":1", &format!("\"branch\":\"{}\"", "\u{1b}".repeat(10) + &"x".repeat(bytes)), 1))),
+            "nesting",
+            Box::new(|| {
+                sealed(&with(&format!(
+                    "\"x\": {}{}",
+                    "[".repeat(bytes / 2),
+                    "]".repeat(bytes / 2)
+                )))
+            }),
             None,
         ),
-        ("a path", Box::new(|| sealed(&good.replacen("\"db/chaser.chk\"", &format!("\"db/{}\"", "x".repeat(bytes)), 1))), Some(20)),
+        (
+            "a string",
+            Box::new(|| sealed(&with(&format!("\"x\": \"{}\"", "x".repeat(bytes))))),
+            None,
+        ),
+        (
+            "a string where a number belongs",
+            Box::new(|| {
+                sealed(&good.replacen(
+                    "\"branch\":1",
+                    &format!(
+                        "\"branch\":\"{}\"",
+                        "\u{1b}".repeat(10) + &"x".repeat(bytes)
+                    ),
+                    1,
+                ))
+            }),
+            None,
+        ),
+        (
+            "a path",
+            Box::new(|| {
+                sealed(&good.replacen(
+                    "\"db/chaser.chk\"",
+                    &format!("\"db/{}\"", "x".repeat(bytes)),
+                    1,
+                ))
+            }),
+            Some(20),
+        ),
         (
             "damaged paths",
-            Box::new(|| sealed(&good.replacen("\"damaged\":[]", &format!("\"damaged\":[{}\"db/a\"]", "\"db/a\",".repeat(bytes / 7)), 1))),
+            Box::new(|| {
+                sealed(&good.replacen(
+                    "\"damaged\":[]",
+                    &format!("\"damaged\":[{}\"db/a\"]", "\"db/a\",".repeat(bytes / 7)),
+                    1,
+                ))
+            }),
             Some(20),
         ),
     ];
@@ -328,44 +514,99 @@ fn a_monstrous_manifest_takes_bounded_memory() {
         forgery.write(&monster());
         for verb in ["list", "show", "verify"] {
             let mut command = Command::new(KBACKUP);
-            let ended = watched(command.env_clear().args([verb, "--repo"]).arg(forgery.bench.repository.place()));
-            println!("{what}, {megabytes} MiB, {verb}: {} MiB, {:?}", ended.peak >> 20, ended.took);
+            let ended = watched(
+                command
+                    .env_clear()
+                    .args([verb, "--repo"])
+                    .arg(forgery.bench.repository.place()),
+            );
+            println!(
+                "{what}, {megabytes} MiB, {verb}: {} MiB, {:?}",
+                ended.peak >> 20,
+                ended.took
+            );
             assert!(ended.code.is_some(), "{what}: {verb} does not end");
             // A list reads only the heads.
             let code = code.filter(|_| verb != "list" || what != "a path");
-            assert!(code.is_none() || ended.code == code, "{what}: {verb} ends with {:?}: {:.500}", ended.code, ended.said);
-            assert!(ended.peak < (64 << 20) + 6 * bytes as u64, "{what}: {verb} took {} MiB", ended.peak >> 20);
-            assert!(code.is_none() || ended.said.len() < 10_000, "{what}: {verb} says {} bytes", ended.said.len());
-            assert!(!ended.said.contains('\u{1b}'), "{what}: {verb} talks to the terminal");
+            assert!(
+                code.is_none() || ended.code == code,
+                "{what}: {verb} ends with {:?}: {:.500}",
+                ended.code,
+                ended.said
+            );
+            assert!(
+                ended.peak < (64 << 20) + 6 * bytes as u64,
+                "{what}: {verb} took {} MiB",
+                ended.peak >> 20
+            );
+            assert!(
+                code.is_none() || ended.said.len() < 10_000,
+                "{what}: {verb} says {} bytes",
+                ended.said.len()
+            );
+            assert!(
+                !ended.said.contains('\u{1b}'),
+                "{what}: {verb} talks to the terminal"
+            );
         }
     }
     // Ten gigabytes are not even read.
     forgery.write("{");
-    std::fs::File::options().write(true).open(Forgery::path(&forgery.bench, &forgery.label)).unwrap().set_len(10 << 30).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(Forgery::path(&forgery.bench, &forgery.label))
+        .unwrap()
+        .set_len(10 << 30)
+        .unwrap();
     for verb in ["list", "show", "verify", "restore"] {
         let mut command = Command::new(KBACKUP);
-        command.env_clear().args([verb, "--repo"]).arg(forgery.bench.repository.place());
+        command
+            .env_clear()
+            .args([verb, "--repo"])
+            .arg(forgery.bench.repository.place());
         if verb == "restore" {
             command.arg("--to").arg(forgery.bench.path("target"));
         }
         let ended = watched(&mut command);
         assert_eq!(ended.code, Some(20), "{verb}: {}", ended.said);
-        assert!(ended.peak < 64 << 20, "{verb} took {} MiB", ended.peak >> 20);
+        assert!(
+            ended.peak < 64 << 20,
+            "{verb} took {} MiB",
+            ended.peak >> 20
+        );
     }
 }
 
 #[test]
 fn a_manifest_does_not_command_the_terminal() {
     let forgery = Forgery::new();
-    forgery.forge(|manifest| manifest["source"]["server_version"] = json!("26.1\u{1b}]0;owned\u{7}\u{9b}2J"));
-    let output = Command::new(KBACKUP).env_clear().args(["show", "--repo"]).arg(forgery.bench.repository.place()).output().unwrap();
+    forgery.forge(|manifest| {
+        manifest["source"]["server_version"] = json!("26.1\u{1b}]0;owned\u{7}\u{9b}2J")
+    });
+    let output = Command::new(KBACKUP)
+        .env_clear()
+        .args(["show", "--repo"])
+        .arg(forgery.bench.repository.place())
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && said.contains("26.1"), "{said}");
-    assert!(!said.chars().any(|character| character.is_control() && character != '\n'), "{said:?}");
+    assert!(
+        !said
+            .chars()
+            .any(|character| character.is_control() && character != '\n'),
+        "{said:?}"
+    );
 }
 
 /// What somebody plants where a file or directory is expected.
-const PLANTS: [&str; 5] = ["pipe", "link to a file", "link to a directory", "socket", "directory"];
+const PLANTS: [&str; 5] = [
+    "pipe",
+    "link to a file",
+    "link to a directory",
+    "socket",
+    "directory",
+];
 
 fn plant(what: &str, path: &Path, outside: &Path) {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
@@ -384,7 +625,11 @@ fn plant(what: &str, path: &Path, outside: &Path) {
 
 #[test]
 fn what_is_planted_is_neither_followed_nor_waited_for() {
-    let bench = Bench::new(&Synthetic { completed_chunks: 1, active_bytes: 5000, ..small() });
+    let bench = Bench::new(&Synthetic {
+        completed_chunks: 1,
+        active_bytes: 5000,
+        ..small()
+    });
     let label = bench.full().unwrap().label;
     let backup = format!("repository/backups/{label}");
     let places = [
@@ -438,77 +683,146 @@ fn what_is_planted_is_neither_followed_nor_waited_for() {
             let before = names(&outside);
             for verb in verbs {
                 // What an operator names may be a link; only what lies inside may not.
-                let leads_out = *what == "link to a directory" && ["target", "state"].contains(&place.as_str());
+                let leads_out =
+                    *what == "link to a directory" && ["target", "state"].contains(&place.as_str());
                 let mut command = Command::new(KBACKUP);
-                command.current_dir(&top).env_clear().env("KBACKUP_STATE_DIR", top.join("state")).args(verb.split(' '));
+                command
+                    .current_dir(&top)
+                    .env_clear()
+                    .env("KBACKUP_STATE_DIR", top.join("state"))
+                    .args(verb.split(' '));
                 let ended = watched(&mut command);
-                let scene = format!("{what} at {place}, {verb}: {:?} after {:?}\n{}", ended.code, ended.took, ended.said);
+                let scene = format!(
+                    "{what} at {place}, {verb}: {:?} after {:?}\n{}",
+                    ended.code, ended.took, ended.said
+                );
                 assert!(ended.code.is_some_and(|code| code != 101), "{scene}");
                 assert!(ended.took < Duration::from_secs(60), "{scene}");
                 assert!(
-                    ended.code == Some(0) || ended.code == Some(3) || ended.said.contains("error: ") || ended.code == Some(20),
+                    ended.code == Some(0)
+                        || ended.code == Some(3)
+                        || ended.said.contains("error: ")
+                        || ended.code == Some(20),
                     "{scene}"
                 );
                 if !leads_out {
                     assert_eq!(names(&outside), before, "{scene}");
                 }
-                assert_eq!(std::fs::read(outside.join("precious")).unwrap(), b"precious", "{scene}");
+                assert_eq!(
+                    std::fs::read(outside.join("precious")).unwrap(),
+                    b"precious",
+                    "{scene}"
+                );
             }
         }
     }
 }
 
 fn brief(url: &str) -> Connection {
-    let limits = TimeLimits { connect: Duration::from_secs(1), answer: Duration::from_millis(700), patience: Duration::from_millis(1500) };
-    Connection { limits, ..Connection::new(url) }
+    let limits = TimeLimits {
+        connect: Duration::from_secs(1),
+        answer: Duration::from_millis(700),
+        patience: Duration::from_millis(1500),
+    };
+    Connection {
+        limits,
+        ..Connection::new(url)
+    }
 }
 
 #[test]
 fn no_answer_takes_more_than_its_time_and_its_bytes() {
     let long = "x".repeat(5 << 20);
-    let header = |name: &str, value: &str| format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{name}: {value}\r\n");
-    let raw = |head: String, body: &[u8]| {
-        Answer::Raw([head.as_bytes(), format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat())
+    let header = |name: &str, value: &str| {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{name}: {value}\r\n")
     };
-    let bomb = Command::new("sh").args(["-c", "head -c 100000000 /dev/zero | gzip -c"]).output().unwrap().stdout;
+    let raw = |head: String, body: &[u8]| {
+        Answer::Raw(
+            [
+                head.as_bytes(),
+                format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(),
+                body,
+            ]
+            .concat(),
+        )
+    };
+    let bomb = Command::new("sh")
+        .args(["-c", "head -c 100000000 /dev/zero | gzip -c"])
+        .output()
+        .unwrap()
+        .stdout;
     assert!(bomb.len() > 1000 && bomb.len() < 1 << 20);
     let answers: Vec<(&str, Answer, Kind)> = vec![
         ("drip", Answer::Drip, Kind::Unreachable),
         ("headers", Answer::Headers, Kind::Unreachable),
         ("endless", Answer::Endless, Kind::Failed),
-        ("a gzip bomb", raw(header("Content-Encoding", "gzip"), &bomb), Kind::Failed),
+        (
+            "a gzip bomb",
+            raw(header("Content-Encoding", "gzip"), &bomb),
+            Kind::Failed,
+        ),
         (
             "a length beyond 2^63",
             Answer::Raw((header("Content-Length", "99999999999999999999") + "\r\n{}").into_bytes()),
             Kind::Unreachable,
         ),
         ("nesting", Answer::json("[".repeat(1 << 20)), Kind::Failed),
-        ("nesting of an object", Answer::json(format!("{{\"dbVersion\":{}", "[".repeat(1 << 20))), Kind::Failed),
-        ("no UTF-8", raw(header("X", "y"), b"{\"dbVersion\":\"\xff\xfe\"}"), Kind::Failed),
-        ("a long string where none belongs", Answer::json(format!("\"\u{1b}[2J{long}\"")), Kind::Failed),
-        ("a long reason", Answer::text(500, &format!("\u{1b}[2J{long}")), Kind::Failed),
+        (
+            "nesting of an object",
+            Answer::json(format!("{{\"dbVersion\":{}", "[".repeat(1 << 20))),
+            Kind::Failed,
+        ),
+        (
+            "no UTF-8",
+            raw(header("X", "y"), b"{\"dbVersion\":\"\xff\xfe\"}"),
+            Kind::Failed,
+        ),
+        (
+            "a long string where none belongs",
+            Answer::json(format!("\"\u{1b}[2J{long}\"")),
+            Kind::Failed,
+        ),
+        (
+            "a long reason",
+            Answer::text(500, &format!("\u{1b}[2J{long}")),
+            Kind::Failed,
+        ),
         (
             "chunks without end",
-            Answer::Raw((header("Transfer-Encoding", "chunked") + "\r\nffffffffffffffff\r\n").into_bytes()),
+            Answer::Raw(
+                (header("Transfer-Encoding", "chunked") + "\r\nffffffffffffffff\r\n").into_bytes(),
+            ),
             Kind::Unreachable,
         ),
     ];
     for (what, answer, kind) in answers {
         let server = Server::start(move |_| answer.clone());
         let begun = Instant::now();
-        let error = Client::new(&brief(&server.url)).unwrap().info(Patience::of(&run())).unwrap_err();
+        let error = Client::new(&brief(&server.url))
+            .unwrap()
+            .info(Patience::of(&run()))
+            .unwrap_err();
         assert_eq!(error.kind(), kind, "{what}: {error} {:?}", error.causes());
-        assert!(begun.elapsed() < Duration::from_secs(6), "{what} took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(6),
+            "{what} took {:?}",
+            begun.elapsed()
+        );
         let text = format!("{error} {:?} {:?}", error.causes().join(" "), error.hints());
         assert!(text.len() < 3000, "{what}: {} bytes of words", text.len());
-        assert!(!error.causes().iter().any(|cause| cause.contains('\u{1b}')), "{what}: {text:?}");
+        assert!(
+            !error.causes().iter().any(|cause| cause.contains('\u{1b}')),
+            "{what}: {text:?}"
+        );
     }
 }
 
-/// The record of a debt is read again by the next run; an id of any length would make it unreadable.
+/// The record of a debt is read again by the next run; an id of any length would make it
+/// unreadable.
 #[test]
 fn the_id_of_a_scavenge_is_no_novel() {
-    let server = Server::start(|_| Answer::json(format!("{{\"scavengeId\":\"{}\"}}", "x".repeat(100_000))));
+    let server =
+        Server::start(|_| Answer::json(format!("{{\"scavengeId\":\"{}\"}}", "x".repeat(100_000))));
     let client = Client::new(&brief(&server.url)).unwrap();
     let error = client.current_scavenge(Patience::of(&run())).unwrap_err();
     assert_eq!(error.kind(), Kind::Failed, "{error}");
@@ -516,26 +830,53 @@ fn the_id_of_a_scavenge_is_no_novel() {
 
 #[test]
 fn credentials_go_to_no_other_host() {
-    for location in ["http://ELSEWHERE/info", "//ELSEWHERE/info", "http://user:pass@ELSEWHERE/", "http://127.0.0.1@ELSEWHERE/"] {
+    for location in [
+        "http://ELSEWHERE/info",
+        "//ELSEWHERE/info",
+        "http://user:pass@ELSEWHERE/",
+        "http://127.0.0.1@ELSEWHERE/",
+    ] {
         let elsewhere = Server::start(|_| Answer::json("{}"));
         let location = location.replace("ELSEWHERE", elsewhere.url.trim_start_matches("http://"));
         let server = Server::start(move |_| Answer::status(302).with_header("Location", &location));
-        let credentials = Some(Credentials::Basic { user: "ops".to_owned(), password: "hunter2".into() });
-        let error = Client::new(&Connection { credentials, ..brief(&server.url) }).unwrap().info(Patience::of(&run())).unwrap_err();
+        let credentials = Some(Credentials::Basic {
+            user: "ops".to_owned(),
+            password: "hunter2".into(),
+        });
+        let error = Client::new(&Connection {
+            credentials,
+            ..brief(&server.url)
+        })
+        .unwrap()
+        .info(Patience::of(&run()))
+        .unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);
         assert!(elsewhere.heard().is_empty());
         let text = format!("{error:?}");
-        assert!(!text.contains("hunter2") && !text.contains("user:pass"), "{text}");
+        assert!(
+            !text.contains("hunter2") && !text.contains("user:pass"),
+            "{text}"
+        );
     }
 }
 
 /// Both as they are written and as they travel.
-const SECRETS: [&str; 4] = ["correct-hunter2", "wrong-hunter2", "b3BzOmNvcnJlY3QtaHVudGVyMg", "b3BzOndyb25nLWh1bnRlcjI"];
+const SECRETS: [&str; 4] = [
+    "correct-hunter2",
+    "wrong-hunter2",
+    "b3BzOmNvcnJlY3QtaHVudGVyMg",
+    "b3BzOndyb25nLWh1bnRlcjI",
+];
 
 #[test]
 fn secrets_are_nowhere() {
     let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| quirks.credentials = Some(kbackup_testnode::Credentials::operator("ops", "correct-hunter2")));
+    stage.node.change_quirks(|quirks| {
+        quirks.credentials = Some(kbackup_testnode::Credentials::operator(
+            "ops",
+            "correct-hunter2",
+        ))
+    });
     let place: &Place = &stage.place;
     std::fs::create_dir(place.path("secrets")).unwrap();
     for name in ["correct", "wrong"] {
@@ -568,27 +909,64 @@ fn secrets_are_nowhere() {
             if how.contains("json") && line.starts_with("restore") {
                 std::fs::remove_dir_all(place.path("target")).unwrap();
             }
-            let output = place.kbackup(&stage.line(&format!("{line} {how}"))).output().unwrap();
-            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let output = place
+                .kbackup(&stage.line(&format!("{line} {how}")))
+                .output()
+                .unwrap();
+            let said = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
             for secret in SECRETS {
                 assert!(!said.contains(secret), "{line} {how}: {said}");
             }
-            codes.push((index, output.status.code() == Some(*code) || (*code == 0 && output.status.code() == Some(3))));
-            assert!(codes.last().unwrap().1 || *code == 2, "{line} {how} ends with {:?}: {said}", output.status.code());
+            codes.push((
+                index,
+                output.status.code() == Some(*code)
+                    || (*code == 0 && output.status.code() == Some(3)),
+            ));
+            assert!(
+                codes.last().unwrap().1 || *code == 2,
+                "{line} {how} ends with {:?}: {said}",
+                output.status.code()
+            );
         }
     }
     for directory in ["repo", "state", "target"] {
-        for entry in walkdir::WalkDir::new(place.path(directory)).into_iter().flatten().filter(|entry| entry.file_type().is_file()) {
+        for entry in walkdir::WalkDir::new(place.path(directory))
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.file_type().is_file())
+        {
             let bytes = std::fs::read(entry.path()).unwrap();
             for secret in SECRETS {
-                assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{}", entry.path().display());
+                assert!(
+                    !bytes
+                        .windows(secret.len())
+                        .any(|window| window == secret.as_bytes()),
+                    "{}",
+                    entry.path().display()
+                );
             }
         }
     }
-    let settings =
-        kbackup::settings::resolve(["kbackup", "full", "--repo", "repo", "--node", "http://ops:correct-hunter2@node:2113"].map(Into::into));
+    let settings = kbackup::settings::resolve(
+        [
+            "kbackup",
+            "full",
+            "--repo",
+            "repo",
+            "--node",
+            "http://ops:correct-hunter2@node:2113",
+        ]
+        .map(Into::into),
+    );
     let shown = settings.map_or_else(|_| String::new(), |settings| format!("{settings:?}"));
-    assert!(shown.contains("node:2113") && !shown.contains("hunter2"), "{shown}");
+    assert!(
+        shown.contains("node:2113") && !shown.contains("hunter2"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -599,31 +977,83 @@ fn everything_is_as_private_as_its_purpose_allows() {
         let run = |line: &str| {
             let line = stage.line(line);
             let mut command = Command::new("sh");
-            command.args(["-c", &format!("umask {umask}; exec \"$0\" $1"), KBACKUP, &line]);
-            let output = command.env_clear().env("KBACKUP_STATE_DIR", place.path("state")).current_dir(place.path("")).output().unwrap();
-            assert!(matches!(output.status.code(), Some(0 | 3)), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+            command.args([
+                "-c",
+                &format!("umask {umask}; exec \"$0\" $1"),
+                KBACKUP,
+                &line,
+            ]);
+            let output = command
+                .env_clear()
+                .env("KBACKUP_STATE_DIR", place.path("state"))
+                .current_dir(place.path(""))
+                .output()
+                .unwrap();
+            assert!(
+                matches!(output.status.code(), Some(0 | 3)),
+                "{line}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         };
         run("full --repo above/repo --node URL");
         run("diff --repo above/repo --node URL");
         run("verify --repo above/repo");
         run("restore --repo above/repo --to new/target");
-        let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+        let mode = |path: &Path| {
+            std::fs::symlink_metadata(path)
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777
+        };
         for directory in ["above/repo", "state"] {
-            for entry in walkdir::WalkDir::new(place.path(directory)).into_iter().map(Result::unwrap) {
+            for entry in walkdir::WalkDir::new(place.path(directory))
+                .into_iter()
+                .map(Result::unwrap)
+            {
                 let (path, found) = (entry.path(), mode(entry.path()));
-                // Files of the server keep its modes, for a restore by hand; the directories around them let nobody in.
-                let servers =
-                    path.components().any(|part| part.as_os_str() == "db" || part.as_os_str() == "index") && entry.file_type().is_file();
-                let expected = if entry.file_type().is_dir() { found == 0o700 } else { servers || found == 0o600 };
+                // Files of the server keep its modes, for a restore by hand; the directories around
+                // them let nobody in.
+                let servers = path
+                    .components()
+                    .any(|part| part.as_os_str() == "db" || part.as_os_str() == "index")
+                    && entry.file_type().is_file();
+                let expected = if entry.file_type().is_dir() {
+                    found == 0o700
+                } else {
+                    servers || found == 0o600
+                };
                 assert!(expected, "umask {umask}: {} has {found:o}", path.display());
-                assert_eq!(found & 0o7022, 0, "umask {umask}: {} has {found:o}", path.display());
+                assert_eq!(
+                    found & 0o7022,
+                    0,
+                    "umask {umask}: {} has {found:o}",
+                    path.display()
+                );
             }
         }
-        for entry in walkdir::WalkDir::new(place.path("new/target")).into_iter().map(Result::unwrap) {
+        for entry in walkdir::WalkDir::new(place.path("new/target"))
+            .into_iter()
+            .map(Result::unwrap)
+        {
             let found = mode(entry.path());
-            let allowed = if entry.file_type().is_dir() { 0o750 } else { 0o644 };
-            assert_eq!(found & !allowed, 0, "umask {umask}: {} has {found:o}", entry.path().display());
-            assert_ne!(found & 0o400, 0, "umask {umask}: the owner cannot read {}", entry.path().display());
+            let allowed = if entry.file_type().is_dir() {
+                0o750
+            } else {
+                0o644
+            };
+            assert_eq!(
+                found & !allowed,
+                0,
+                "umask {umask}: {} has {found:o}",
+                entry.path().display()
+            );
+            assert_ne!(
+                found & 0o400,
+                0,
+                "umask {umask}: the owner cannot read {}",
+                entry.path().display()
+            );
         }
     }
 }

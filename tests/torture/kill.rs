@@ -1,6 +1,11 @@
 //! Killed at every operation that could be the last one, and at any moment.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 mod anytime;
 mod expiring;
@@ -11,8 +16,8 @@ use kbackup::proof::{Depth, ServerLine};
 use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 
 use super::subject::{
-    OPERATIONS, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked, is_well,
-    kbackup, listed, records, text,
+    OPERATIONS, argument, assert_guarded_or_complete, assert_nothing_owed, assert_on_record,
+    assert_restores, assert_unlocked, is_well, kbackup, listed, records, text,
 };
 use super::{Chance, amount, seed};
 use crate::backup::bench::{Bench, small, workplace};
@@ -27,24 +32,40 @@ fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
     for operation in OPERATIONS {
         for verb in ["full", "diff"] {
             let repository = bench.path(&format!("{operation}-{verb}"));
-            let line = |verb| [verb, "--offline", "--db", argument(&bench.db), "--repo", argument(&repository)];
+            let line = |verb| {
+                [
+                    verb,
+                    "--offline",
+                    "--db",
+                    argument(&bench.db),
+                    "--repo",
+                    argument(&repository),
+                ]
+            };
             let next_run_works = |before: &[kbackup::manifest::Label], what: &str| {
                 let output = kbackup(&line("diff"), None);
                 assert!(is_well(&output), "{what}: {}", text(&output));
                 let after = listed(&repository, Depth::Normal, what);
-                assert!(after.starts_with(before) && after.len() > before.len(), "{what}: {before:?}, {after:?}");
+                assert!(
+                    after.starts_with(before) && after.len() > before.len(),
+                    "{what}: {before:?}, {after:?}"
+                );
             };
             if operation == "link" {
                 next_run_works(&[], "the first one");
             }
-            let (mut count, mut alive, mut before) = (1, false, listed(&repository, Depth::Quick, "before"));
+            let (mut count, mut alive, mut before) =
+                (1, false, listed(&repository, Depth::Quick, "before"));
             while !alive {
                 let what = format!("{operation} {verb} {count}");
                 let fault = format!("{operation}:{}:{count}:abort", repository.display());
                 alive = is_well(&kbackup(&line(verb), Some(&fault)));
                 deaths += usize::from(!alive);
                 let after = listed(&repository, Depth::Normal, &what);
-                assert!(after.starts_with(&before), "{what}: an earlier backup is gone");
+                assert!(
+                    after.starts_with(&before),
+                    "{what}: an earlier backup is gone"
+                );
                 before = after;
                 if !alive && chance.below(8) == 0 {
                     next_run_works(&before, &what);
@@ -52,12 +73,21 @@ fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
                 }
                 count = chance.next_moment(count, 40);
             }
-            assert!(count > 2 || (operation, verb) == ("link", "full"), "no {operation} was seen");
+            assert!(
+                count > 2 || (operation, verb) == ("link", "full"),
+                "no {operation} was seen"
+            );
             next_run_works(&before, "end");
             assert_unlocked(&[&repository.join("state")], "end");
             if chance.below(amount(3, 1) as u64) == 0 {
                 let newest = listed(&repository, Depth::Quick, "end").pop().unwrap();
-                assert_restores(&repository, &newest, bench.line, &bench.path("restored"), "end");
+                assert_restores(
+                    &repository,
+                    &newest,
+                    bench.line,
+                    &bench.path("restored"),
+                    "end",
+                );
             }
             std::fs::remove_dir_all(repository).unwrap();
         }
@@ -70,18 +100,34 @@ fn a_restore_that_dies_anywhere_leaves_what_no_server_starts_from() {
     // In memory, where there is any: hundreds of restores are made, and a sync costs nothing there.
     let stage = stage::Stage::at("20.10-scavenge", workplace(), None, |_| ());
     let end = stage.manifest.log.position.position();
-    assert_eq!(stage.plan(&stage.request()).unwrap().truncation.value(), Some(end), "the harder way to the end");
+    assert_eq!(
+        stage.plan(&stage.request()).unwrap().truncation.value(),
+        Some(end),
+        "the harder way to the end"
+    );
     let repository = stage.target("repository");
     let label = &stage.manifest.label;
     let line = ServerLine::of_version("20.10").unwrap();
     let mut chance = Chance::new(seed());
     let mut deaths = 0;
-    for operation in ["create", "write", "truncate", "sync", "rename", "setmode", "setowner", "remove"] {
+    for operation in [
+        "create", "write", "truncate", "sync", "rename", "setmode", "setowner", "remove",
+    ] {
         let (mut count, mut alive) = (1, false);
         while !alive {
-            let (what, target) = (format!("{operation} {count}"), stage.target(&format!("{operation}-{count}")));
+            let (what, target) = (
+                format!("{operation} {count}"),
+                stage.target(&format!("{operation}-{count}")),
+            );
             let fault = format!("{operation}:{}:{count}:abort", target.display());
-            let line_of = ["restore", label.as_str(), "--repo", argument(&repository), "--to", argument(&target)];
+            let line_of = [
+                "restore",
+                label.as_str(),
+                "--repo",
+                argument(&repository),
+                "--to",
+                argument(&target),
+            ];
             alive = is_well(&kbackup(&line_of, Some(&fault)));
             deaths += usize::from(!alive);
             assert_guarded_or_complete(&repository, label, line, &target, &what);
@@ -106,7 +152,10 @@ fn a_verification_that_dies_anywhere_leaves_the_repository_as_it_was() {
             let line = ["verify", "--all", "--repo", argument(&repository)];
             alive = is_well(&kbackup(&line, Some(&fault)));
             deaths += usize::from(!alive);
-            assert!(is_well(&kbackup(&["list", "--repo", argument(&repository)], None)), "{what}");
+            assert!(
+                is_well(&kbackup(&["list", "--repo", argument(&repository)], None)),
+                "{what}"
+            );
             assert!(is_well(&kbackup(&line, None)), "{what}");
             count += 1;
         }
@@ -140,19 +189,37 @@ fn put_back(record: &Path) {
 #[test]
 fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
     let stage = busy_node();
-    let (repository, state, url) = (stage.place.path("repo"), stage.place.path("state"), stage.server.url());
-    let full = ["full", "--repo", argument(&repository), "--node", &url, "--state-dir", argument(&state)];
+    let (repository, state, url) = (
+        stage.place.path("repo"),
+        stage.place.path("state"),
+        stage.server.url(),
+    );
+    let full = [
+        "full",
+        "--repo",
+        argument(&repository),
+        "--node",
+        &url,
+        "--state-dir",
+        argument(&state),
+    ];
     let release = ["release", "--state-dir", argument(&state)];
     let mut chance = Chance::new(seed());
     let mut deaths = [0, 0];
     for operation in ["create", "write", "sync", "rename", "remove", "lock"] {
-        for (number, verb) in [full.as_slice(), release.as_slice()].into_iter().enumerate() {
+        for (number, verb) in [full.as_slice(), release.as_slice()]
+            .into_iter()
+            .enumerate()
+        {
             let (mut count, mut alive) = (1, false);
             while !alive {
                 let what = format!("{operation} {} {count}", verb[0]);
                 if number == 1 {
                     // In the middle of copying, with everything taken.
-                    kbackup(&full, Some(&format!("create:{}/incoming:9:abort", repository.display())));
+                    kbackup(
+                        &full,
+                        Some(&format!("create:{}/incoming:9:abort", repository.display())),
+                    );
                     assert_on_record(&stage.node, &state, &what);
                     assert!(stage.node.owes_scavenge(), "{what}");
                 }
@@ -162,16 +229,28 @@ fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
                 assert_on_record(&stage.node, &state, &what);
                 let output = kbackup(&release, None);
                 if !is_well(&output) {
-                    // It died between the record and the request: what was never told to stop is not known from what has still to stop. It stays on record
-                    // until that is known, or until the next backup, which stops it itself, gives it back.
-                    assert!(text(&output).contains("not known whether it was told to stop"), "{what}: {}", text(&output));
+                    // It died between the record and the request: what was never told to stop is
+                    // not known from what has still to stop. It stays on record until that is
+                    // known, or until the next backup, which stops it itself, gives it back.
+                    assert!(
+                        text(&output).contains("not known whether it was told to stop"),
+                        "{what}: {}",
+                        text(&output)
+                    );
                     assert_on_record(&stage.node, &state, &what);
-                    let again = if chance.below(2) == 0 { full.as_slice() } else { release.as_slice() };
+                    let again = if chance.below(2) == 0 {
+                        full.as_slice()
+                    } else {
+                        release.as_slice()
+                    };
                     records(&state).iter().for_each(|record| put_back(record));
                     assert!(is_well(&kbackup(again, None)), "{what}");
                 }
                 assert_nothing_owed(&stage.node, &state, &what);
-                assert!(stage.node.current_scavenge().is_some(), "{what}: it goes on");
+                assert!(
+                    stage.node.current_scavenge().is_some(),
+                    "{what}: it goes on"
+                );
                 assert_unlocked(&[&repository.join("state"), &state], &what);
                 listed(&repository, Depth::Quick, &what);
                 count = chance.next_moment(count, 2);
@@ -179,6 +258,9 @@ fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
         }
     }
     assert!(deaths.iter().all(|deaths| *deaths >= 6), "{deaths:?}");
-    println!("{} deaths of full and {} of release around the record", deaths[0], deaths[1]);
+    println!(
+        "{} deaths of full and {} of release around the record",
+        deaths[0], deaths[1]
+    );
     listed(&repository, Depth::Normal, "end");
 }

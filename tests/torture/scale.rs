@@ -36,7 +36,12 @@ struct Ended {
 impl Ended {
     #[track_caller]
     fn well(self, what: &str) -> Self {
-        assert!(matches!(self.code, Some(0 | 3)), "{what}: {:?}: {}", self.code, self.said);
+        assert!(
+            matches!(self.code, Some(0 | 3)),
+            "{what}: {:?}: {}",
+            self.code,
+            self.said
+        );
         assert!(self.peak <= MEMORY, "{what}: {} KiB", self.peak >> 10);
         self
     }
@@ -48,8 +53,18 @@ fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ende
     let (out, err) = (place.path().join("out"), place.path().join("err"));
     let into = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
     let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("ulimit -n {DESCRIPTORS}; exec \"$0\" \"$@\"")).arg(executable).args(line);
-    command.env_clear().env("HOME", "/nonexistent").current_dir("/").stdin(Stdio::null()).stdout(into(&out)).stderr(into(&err));
+    command
+        .arg("-c")
+        .arg(format!("ulimit -n {DESCRIPTORS}; exec \"$0\" \"$@\""))
+        .arg(executable)
+        .args(line);
+    command
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(into(&out))
+        .stderr(into(&err));
     if let Some((user, group)) = user {
         command.uid(user).gid(group);
     }
@@ -58,9 +73,15 @@ fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ende
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     let code = loop {
-        let kibibytes = std::fs::read_to_string(&status)
-            .ok()
-            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()));
+        let kibibytes = std::fs::read_to_string(&status).ok().and_then(|text| {
+            text.lines().find_map(|line| {
+                line.strip_prefix("VmHWM:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .parse::<u64>()
+                    .ok()
+            })
+        });
         peak = peak.max(kibibytes.unwrap_or(0) << 10);
         if let Some(ended) = child.try_wait().unwrap() {
             break ended.code();
@@ -68,9 +89,20 @@ fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ende
         std::thread::sleep(Duration::from_millis(2));
     };
     let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-    let verb = line.first().map_or_else(String::new, |verb| verb.to_string_lossy().into_owned());
-    println!("{verb:<8} {:>7.2} s {:>6} KiB  {code:?}", begun.elapsed().as_secs_f64(), peak >> 10);
-    Ended { code, out: text(&out), said: text(&err), peak }
+    let verb = line
+        .first()
+        .map_or_else(String::new, |verb| verb.to_string_lossy().into_owned());
+    println!(
+        "{verb:<8} {:>7.2} s {:>6} KiB  {code:?}",
+        begun.elapsed().as_secs_f64(),
+        peak >> 10
+    );
+    Ended {
+        code,
+        out: text(&out),
+        said: text(&err),
+        peak,
+    }
 }
 
 fn kbackup<'a>(line: impl IntoIterator<Item = &'a (impl AsRef<OsStr> + ?Sized + 'a)>) -> Ended {
@@ -102,12 +134,31 @@ fn many(chunks: usize, tables: usize) -> Bench {
 fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
     let bench = many(amount(1500, 40_000), amount(60, 400));
     let repository = bench.path("repository");
-    let (db, repo, target) = (bench.db.as_os_str(), repository.as_os_str(), bench.path("restored"));
-    let backup = |verb| vec![os(verb), os("--offline"), os("--db"), db, os("--repo"), repo];
-    let chunks = files(&bench.db).iter().filter(|path| path.file_name().unwrap().as_bytes().starts_with(b"chunk-")).count();
+    let (db, repo, target) = (
+        bench.db.as_os_str(),
+        repository.as_os_str(),
+        bench.path("restored"),
+    );
+    let backup = |verb| {
+        vec![
+            os(verb),
+            os("--offline"),
+            os("--db"),
+            db,
+            os("--repo"),
+            repo,
+        ]
+    };
+    let chunks = files(&bench.db)
+        .iter()
+        .filter(|path| path.file_name().unwrap().as_bytes().starts_with(b"chunk-"))
+        .count();
     let tables = bench.tables().len();
     println!("{chunks} chunks, {tables} tables");
-    assert!(chunks >= amount(1500, 40_000) && tables >= amount(50, 400), "{chunks} chunks, {tables} tables");
+    assert!(
+        chunks >= amount(1500, 40_000) && tables >= amount(50, 400),
+        "{chunks} chunks, {tables} tables"
+    );
 
     kbackup(backup("full")).well("full");
     kbackup(backup("diff")).well("diff without a change");
@@ -116,25 +167,47 @@ fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
     json.push(os("--json"));
     let after = kbackup(json).well("diff after appends");
     let summary: serde_json::Value = serde_json::from_str(&after.out).unwrap();
-    assert!(summary["files_linked"].as_u64().unwrap() >= chunks as u64 - 2, "{summary}");
+    assert!(
+        summary["files_linked"].as_u64().unwrap() >= chunks as u64 - 2,
+        "{summary}"
+    );
     assert!(summary["files_copied"].as_u64().unwrap() < 20, "{summary}");
 
     kbackup([os("list"), os("--repo"), repo]).well("list");
-    let shown = kbackup([os("show"), os("--files"), os("--json"), os("--repo"), repo]).well("show as JSON");
+    let shown =
+        kbackup([os("show"), os("--files"), os("--json"), os("--repo"), repo]).well("show as JSON");
     let shown: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
-    assert_eq!(Some(shown["files"].as_array().unwrap().len() as u64), shown["totals"]["files"].as_u64());
+    assert_eq!(
+        Some(shown["files"].as_array().unwrap().len() as u64),
+        shown["totals"]["files"].as_u64()
+    );
     let shown = kbackup([os("show"), os("--files"), os("--repo"), repo]).well("show");
     assert!(shown.out.lines().count() > chunks + tables);
     kbackup([os("verify"), os("--quick"), os("--repo"), repo]).well("verify --quick");
     kbackup([os("verify"), os("--all"), os("--repo"), repo]).well("verify --all");
-    kbackup([os("restore"), os("latest"), os("--repo"), repo, os("--to"), target.as_os_str()]).well("restore");
+    kbackup([
+        os("restore"),
+        os("latest"),
+        os("--repo"),
+        repo,
+        os("--to"),
+        target.as_os_str(),
+    ])
+    .well("restore");
     kbackup([os("check"), target.as_os_str()]).well("check");
-    assert_eq!(std::fs::read_dir(&target).unwrap().count(), std::fs::read_dir(&bench.db).unwrap().count() + 1, "and a mark");
+    assert_eq!(
+        std::fs::read_dir(&target).unwrap().count(),
+        std::fs::read_dir(&bench.db).unwrap().count() + 1,
+        "and a mark"
+    );
 }
 
 #[test]
 fn many_backups_in_one_repository() {
-    let bench = Bench::new(&Synthetic { completed_chunks: 1, ..small() });
+    let bench = Bench::new(&Synthetic {
+        completed_chunks: 1,
+        ..small()
+    });
     let count = amount(60, 2000);
     let mut took = Vec::new();
     for number in 0..count {
@@ -146,25 +219,51 @@ fn many_backups_in_one_repository() {
         took.push(begun.elapsed());
     }
     // For people: machines are too unlike each other for an assertion.
-    let of = |range: &[Duration]| range.iter().sum::<Duration>() / u32::try_from(range.len().max(1)).unwrap();
-    println!("a diff: {:?} among the first ten, {:?} among the last ten of {count}", of(&took[1..10]), of(&took[count - 10..]));
+    let of = |range: &[Duration]| {
+        range.iter().sum::<Duration>() / u32::try_from(range.len().max(1)).unwrap()
+    };
+    println!(
+        "a diff: {:?} among the first ten, {:?} among the last ten of {count}",
+        of(&took[1..10]),
+        of(&took[count - 10..])
+    );
 
     let (repo, target) = (bench.path("repository"), bench.path("restored"));
     let (db, repo) = (bench.db.as_os_str(), repo.as_os_str());
     let list = kbackup([os("list"), os("--json"), os("--repo"), repo]).well("list");
     let list: serde_json::Value = serde_json::from_str(&list.out).unwrap();
     assert_eq!(list["backups"].as_array().unwrap().len(), count);
-    kbackup([os("diff"), os("--offline"), os("--db"), db, os("--repo"), repo]).well("diff");
+    kbackup([
+        os("diff"),
+        os("--offline"),
+        os("--db"),
+        db,
+        os("--repo"),
+        repo,
+    ])
+    .well("diff");
     kbackup([os("verify"), os("--quick"), os("--repo"), repo]).well("verify --quick");
     kbackup([os("verify"), os("--all"), os("--repo"), repo]).well("verify --all");
-    kbackup([os("restore"), os("latest"), os("--repo"), repo, os("--to"), target.as_os_str()]).well("restore");
+    kbackup([
+        os("restore"),
+        os("latest"),
+        os("--repo"),
+        repo,
+        os("--to"),
+        target.as_os_str(),
+    ])
+    .well("restore");
     assert_eq!(bench.manifests().len(), count + 1);
 }
 
 /// The newest backup's file of this name.
 fn newest(repository: &Path, name: &str) -> PathBuf {
     let label = labels(repository).pop().unwrap();
-    repository.join("backups").join(label.as_str()).join("db").join(name)
+    repository
+        .join("backups")
+        .join(label.as_str())
+        .join("db")
+        .join(name)
 }
 
 fn labels(repository: &Path) -> Vec<Label> {
@@ -180,14 +279,30 @@ fn inode(path: &Path) -> (u64, u64) {
 fn a_file_that_takes_no_more_links_is_copied_and_linked_again() {
     let bench = Bench::new(&small());
     let repository = bench.path("repository");
-    let line = [os("diff"), os("--offline"), os("--db"), bench.db.as_os_str(), os("--repo"), repository.as_os_str()];
+    let line = [
+        os("diff"),
+        os("--offline"),
+        os("--db"),
+        bench.db.as_os_str(),
+        os("--repo"),
+        repository.as_os_str(),
+    ];
     kbackup(line).well("full");
     let first = newest(&repository, "chunk-000000.000000");
     // EMLINK for the first file only.
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
     let fault = "link:chunk-000000.000000:1:31";
-    let refused = command.args(line).env_clear().env("KBACKUP_FAULT", fault).output().unwrap();
-    assert!(refused.status.success(), "{}", String::from_utf8_lossy(&refused.stderr));
+    let refused = command
+        .args(line)
+        .env_clear()
+        .env("KBACKUP_FAULT", fault)
+        .output()
+        .unwrap();
+    assert!(
+        refused.status.success(),
+        "{}",
+        String::from_utf8_lossy(&refused.stderr)
+    );
     let copied = newest(&repository, "chunk-000000.000000");
     assert_ne!(inode(&copied).0, inode(&first).0);
     kbackup(line).well("diff");
@@ -218,23 +333,49 @@ impl Drop for Mount {
 }
 
 fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 #[test]
 fn ext4_refuses_link_65001_and_the_backup_is_whole() {
     let bench = Bench::new(&small());
     let image = bench.path("image");
-    std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    std::fs::File::create(&image)
+        .unwrap()
+        .set_len(64 << 20)
+        .unwrap();
     let _ = succeeds(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
-    let Some(disk) = Mount::new(bench.path("disk"), "65 000 links on ext4", &[os("-o"), os("loop"), image.as_os_str()]) else { return };
+    let Some(disk) = Mount::new(
+        bench.path("disk"),
+        "65 000 links on ext4",
+        &[os("-o"), os("loop"), image.as_os_str()],
+    ) else {
+        return;
+    };
     let repository = disk.0.join("repository");
-    let line = [os("diff"), os("--offline"), os("--db"), bench.db.as_os_str(), os("--repo"), repository.as_os_str()];
+    let line = [
+        os("diff"),
+        os("--offline"),
+        os("--db"),
+        bench.db.as_os_str(),
+        os("--repo"),
+        repository.as_os_str(),
+    ];
     kbackup(line).well("full");
     let first = newest(&repository, "chunk-000000.000000");
     std::fs::create_dir(disk.0.join("links")).unwrap();
-    let refused = (0..).find_map(|number| std::fs::hard_link(&first, disk.0.join(format!("links/{number}"))).err()).unwrap();
-    assert_eq!((refused.raw_os_error(), inode(&first).1), (Some(31), 65_000), "{refused}");
+    let refused = (0..)
+        .find_map(|number| std::fs::hard_link(&first, disk.0.join(format!("links/{number}"))).err())
+        .unwrap();
+    assert_eq!(
+        (refused.raw_os_error(), inode(&first).1),
+        (Some(31), 65_000),
+        "{refused}"
+    );
 
     kbackup(line).well("diff");
     let copied = newest(&repository, "chunk-000000.000000");
@@ -242,7 +383,11 @@ fn ext4_refuses_link_65001_and_the_backup_is_whole() {
     kbackup(line).well("diff");
     let linked = newest(&repository, "chunk-000000.000000");
     assert_eq!(inode(&linked), (inode(&copied).0, 2), "linked again");
-    assert_eq!(inode(&newest(&repository, "chunk-000001.000000")).1, 3, "the others all the time");
+    assert_eq!(
+        inode(&newest(&repository, "chunk-000001.000000")).1,
+        3,
+        "the others all the time"
+    );
     assert_eq!(labels(&repository).len(), 3);
 }
 
@@ -261,14 +406,25 @@ fn names_that_are_not_utf_8() {
         std::fs::write(directory.join(odd(b"chunk-\xff00000.000000")), b"x").unwrap();
         std::fs::create_dir(directory.join(odd(b"\xfe"))).unwrap();
     }
-    let source = [os("--offline"), os("--db"), db.as_os_str(), os("--index"), index.as_os_str()];
+    let source = [
+        os("--offline"),
+        os("--db"),
+        db.as_os_str(),
+        os("--index"),
+        index.as_os_str(),
+    ];
     let repo = [os("--repo"), repository.as_os_str()];
     let to = [os("--to"), target.as_os_str()];
     let run = |verb: &[&str], options: &[&[&OsStr]]| {
-        let line: Vec<&OsStr> = verb.iter().map(|word| os(word)).chain(options.concat()).collect();
+        let line: Vec<&OsStr> = verb
+            .iter()
+            .map(|word| os(word))
+            .chain(options.concat())
+            .collect();
         let ended = kbackup(line).well(&verb.join(" "));
         if verb.contains(&"--json") {
-            serde_json::from_str::<serde_json::Value>(&ended.out).unwrap_or_else(|error| panic!("{verb:?}: {error}: {}", ended.out));
+            serde_json::from_str::<serde_json::Value>(&ended.out)
+                .unwrap_or_else(|error| panic!("{verb:?}: {error}: {}", ended.out));
         }
     };
     run(&["full", "--json"], &[&source, &repo]);
@@ -280,15 +436,33 @@ fn names_that_are_not_utf_8() {
         for verb in ["list", "show", "verify"] {
             run(&[&[verb], json].concat(), &[&repo]);
         }
-        run(&[&["restore", "latest", "--dry-run"], json].concat(), &[&repo, &to]);
-        run(&[&["check"], json].concat(), &[&[db.as_os_str(), os("--index"), index.as_os_str()]]);
+        run(
+            &[&["restore", "latest", "--dry-run"], json].concat(),
+            &[&repo, &to],
+        );
+        run(
+            &[&["check"], json].concat(),
+            &[&[db.as_os_str(), os("--index"), index.as_os_str()]],
+        );
     }
     run(&["restore", "latest", "--json"], &[&repo, &to]);
     run(&["check", "--json"], &[&[target.as_os_str()]]);
     assert!(target.join("chunk-000000.000000").exists());
     // What was made was made under the very names that were given.
-    let names: std::collections::BTreeSet<OsString> = std::fs::read_dir(&top).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, [odd(b"d\xe9b"), odd(b"\x80index"), odd(b"r\xc3"), odd(b"\xffto")].into());
+    let names: std::collections::BTreeSet<OsString> = std::fs::read_dir(&top)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            odd(b"d\xe9b"),
+            odd(b"\x80index"),
+            odd(b"r\xc3"),
+            odd(b"\xffto")
+        ]
+        .into()
+    );
     assert_eq!(std::fs::read_dir(bench.path("odd")).unwrap().count(), 1);
     let restored = DirectoryRepository::open(&repository).unwrap();
     assert_eq!(restored.list().unwrap().len(), 3);
@@ -297,36 +471,93 @@ fn names_that_are_not_utf_8() {
 #[test]
 fn a_source_that_is_mounted_read_only() {
     let bench = Bench::new(&small());
-    let Some(source) = Mount::new(bench.path("source"), "a read-only mount", &[os("--bind"), bench.db.as_os_str()]) else { return };
-    assert!(succeeds(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&source.0)));
+    let Some(source) = Mount::new(
+        bench.path("source"),
+        "a read-only mount",
+        &[os("--bind"), bench.db.as_os_str()],
+    ) else {
+        return;
+    };
+    assert!(succeeds(
+        Command::new("mount")
+            .args(["-o", "remount,bind,ro"])
+            .arg(&source.0)
+    ));
     assert!(std::fs::write(source.0.join("x"), b"x").is_err());
-    works_from(&bench, &source.0, Path::new(env!("CARGO_BIN_EXE_kbackup")), None);
+    works_from(
+        &bench,
+        &source.0,
+        Path::new(env!("CARGO_BIN_EXE_kbackup")),
+        None,
+    );
 }
 
 /// Backs up and restores with these rights.
 fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u32)>) {
-    let (repository, target) = (bench.path("theirs/repository"), bench.path("theirs/restored"));
+    let (repository, target) = (
+        bench.path("theirs/repository"),
+        bench.path("theirs/restored"),
+    );
     std::fs::create_dir(bench.path("theirs")).unwrap();
     if let Some((user, group)) = user {
         std::os::unix::fs::chown(bench.path("theirs"), Some(user), Some(group)).unwrap();
     }
     let run = |line: &[&OsStr]| limited(executable, user, line);
     let source = [os("--offline"), os("--db"), db.as_os_str()];
-    let backup = |verb| [&[os(verb)], &source[..], &[os("--repo"), repository.as_os_str()]].concat();
+    let backup = |verb| {
+        [
+            &[os(verb)],
+            &source[..],
+            &[os("--repo"), repository.as_os_str()],
+        ]
+        .concat()
+    };
     run(&backup("full")).well("full");
     bench.append(100_000);
     make_readable(bench, user);
     run(&backup("diff")).well("diff");
     run(&backup("diff")).well("diff");
     // What root keeps of its look the other may not read; it does without.
-    limited(executable, None, &[os("verify"), os("--all"), os("--repo"), repository.as_os_str()]).well("verify by root");
+    limited(
+        executable,
+        None,
+        &[
+            os("verify"),
+            os("--all"),
+            os("--repo"),
+            repository.as_os_str(),
+        ],
+    )
+    .well("verify by root");
     run(&[os("list"), os("--repo"), repository.as_os_str()]).well("list after root");
     run(&backup("diff")).well("diff after root");
-    run(&[os("verify"), os("--all"), os("--deep"), os("--repo"), repository.as_os_str()]).well("verify");
+    run(&[
+        os("verify"),
+        os("--all"),
+        os("--deep"),
+        os("--repo"),
+        repository.as_os_str(),
+    ])
+    .well("verify");
     run(&[os("check"), db.as_os_str()]).well("check");
-    run(&[os("restore"), os("latest"), os("--repo"), repository.as_os_str(), os("--to"), target.as_os_str()]).well("restore");
+    run(&[
+        os("restore"),
+        os("latest"),
+        os("--repo"),
+        repository.as_os_str(),
+        os("--to"),
+        target.as_os_str(),
+    ])
+    .well("restore");
     run(&[os("check"), target.as_os_str()]).well("check of the target");
-    assert_eq!(DirectoryRepository::open(&repository).unwrap().list().unwrap().len(), 4);
+    assert_eq!(
+        DirectoryRepository::open(&repository)
+            .unwrap()
+            .list()
+            .unwrap()
+            .len(),
+        4
+    );
 }
 
 /// Completed files are 0444, the others 0640 with the group of who backs up.
@@ -362,20 +593,54 @@ fn without_root_and_by_the_group_alone() {
     let run = |line: &[&OsStr]| limited(&executable, Some(user), line);
     let owned = |wanted: &str| {
         let (repository, target) = (bench.path("theirs/repository"), bench.path("theirs/other"));
-        run(&[os("restore"), os("latest"), os("--owner"), os(wanted), os("--repo"), repository.as_os_str(), os("--to"), target.as_os_str()])
+        run(&[
+            os("restore"),
+            os("latest"),
+            os("--owner"),
+            os(wanted),
+            os("--repo"),
+            repository.as_os_str(),
+            os("--to"),
+            target.as_os_str(),
+        ])
     };
     let refused = owned("12345:12345");
     assert_eq!(refused.code, Some(23), "{}", refused.said);
-    assert!(refused.said.contains("cannot give files to user 12345") && refused.said.contains("as root"), "{}", refused.said);
-    assert!(!bench.path("theirs/other").exists());
-    std::fs::set_permissions(bench.db.join("writer.chk"), std::fs::Permissions::from_mode(0o600)).unwrap();
-    let (db, repository) = (bench.db.as_os_str(), bench.path("theirs/repository"));
-    let denied = run(&[os("diff"), os("--offline"), os("--db"), db, os("--repo"), repository.as_os_str()]);
     assert!(
-        denied.code == Some(12) && denied.said.contains("writer.chk") && denied.said.contains("hint:"),
+        refused.said.contains("cannot give files to user 12345")
+            && refused.said.contains("as root"),
+        "{}",
+        refused.said
+    );
+    assert!(!bench.path("theirs/other").exists());
+    std::fs::set_permissions(
+        bench.db.join("writer.chk"),
+        std::fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    let (db, repository) = (bench.db.as_os_str(), bench.path("theirs/repository"));
+    let denied = run(&[
+        os("diff"),
+        os("--offline"),
+        os("--db"),
+        db,
+        os("--repo"),
+        repository.as_os_str(),
+    ]);
+    assert!(
+        denied.code == Some(12)
+            && denied.said.contains("writer.chk")
+            && denied.said.contains("hint:"),
         "{:?} {}",
         denied.code,
         denied.said
     );
-    assert_eq!(DirectoryRepository::open(&repository).unwrap().list().unwrap().len(), 4);
+    assert_eq!(
+        DirectoryRepository::open(&repository)
+            .unwrap()
+            .list()
+            .unwrap()
+            .len(),
+        4
+    );
 }

@@ -1,4 +1,5 @@
-//! Lets connections in: so many at a time, for so long, encrypted where wanted. Nobody holds anything by saying nothing.
+//! Lets connections in: so many at a time, for so long, encrypted where wanted. Nobody holds
+//! anything by saying nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -65,7 +66,11 @@ impl axum::serve::Listener for Door {
     }
 }
 
-async fn let_in(listener: TcpListener, agent: Arc<Agent>, admit: mpsc::Sender<(Connection, SocketAddr)>) {
+async fn let_in(
+    listener: TcpListener,
+    agent: Arc<Agent>,
+    admit: mpsc::Sender<(Connection, SocketAddr)>,
+) {
     let places = Arc::new(Semaphore::new(PLACES));
     let pair = Arc::new(Mutex::new(Pair::default()));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -90,13 +95,22 @@ async fn let_in(listener: TcpListener, agent: Arc<Agent>, admit: mpsc::Sender<(C
 
 async fn greet(stream: TcpStream, agent: Arc<Agent>, pair: Arc<Mutex<Pair>>) -> io::Result<Stream> {
     let options = agent.configuration();
-    let (Some(certificate), Some(key)) = (options.agent.listen_certificate_file.clone(), options.agent.listen_key_file.clone()) else {
+    let (Some(certificate), Some(key)) = (
+        options.agent.listen_certificate_file.clone(),
+        options.agent.listen_key_file.clone(),
+    ) else {
         return Ok(Stream::Plain(stream));
     };
     // Files may keep one waiting.
     let load = move || lock(&pair).current(&certificate, &key);
-    let server = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?.map_err(|error| io::Error::other(error.in_words()))?;
-    TlsAcceptor::from(server).accept(stream).await.map(|stream| Stream::Encrypted(Box::new(stream)))
+    let server = tokio::task::spawn_blocking(load)
+        .await
+        .map_err(io::Error::other)?
+        .map_err(|error| io::Error::other(error.in_words()))?;
+    TlsAcceptor::from(server)
+        .accept(stream)
+        .await
+        .map(|stream| Stream::Encrypted(Box::new(stream)))
 }
 
 /// Fails where certificate and key cannot be used.
@@ -113,11 +127,15 @@ struct Pair {
 }
 
 impl Pair {
-    /// What the files hold now, or what they held before where that cannot be used: a renewal may be half done.
+    /// What the files hold now, or what they held before where that cannot be used: a renewal may
+    /// be half done.
     fn current(&mut self, certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
         let renewed = self.renewed(certificate, key);
         let refused = renewed.as_ref().err().map(Error::in_words);
-        if let Some(problem) = refused.as_ref().filter(|problem| self.known.is_some() && self.refused.as_ref() != Some(problem)) {
+        if let Some(problem) = refused
+            .as_ref()
+            .filter(|problem| self.known.is_some() && self.refused.as_ref() != Some(problem))
+        {
             warn!("the page's certificate cannot be renewed, the one before goes on: {problem}");
         }
         self.refused = refused;
@@ -132,7 +150,8 @@ impl Pair {
         let read = |path: &Path| -> Result<Vec<u8>> {
             // Mounted secrets are links.
             let place: PathBuf = fs::canonical(path).unwrap_or_else(|_| path.to_owned());
-            fs::read_small(&place, MAX_PEM).map_err(|error| Error::from(error).with_kind(Kind::Usage))
+            fs::read_small(&place, MAX_PEM)
+                .map_err(|error| Error::from(error).with_kind(Kind::Usage))
         };
         let files = [read(certificate)?, read(key)?];
         if let Some((known, server)) = &self.known
@@ -140,17 +159,25 @@ impl Pair {
         {
             return Ok(Arc::clone(server));
         }
-        let wrong = |path: &Path, why: String| Error::new(Kind::Usage, "the page cannot be encrypted").at(path).because(why);
+        let wrong = |path: &Path, why: String| {
+            Error::new(Kind::Usage, "the page cannot be encrypted")
+                .at(path)
+                .because(why)
+        };
         let [chain, secret] = &files;
         let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(chain)
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| wrong(certificate, error.to_string()))?;
-        let secret = PrivateKeyDer::from_pem_slice(secret).map_err(|error| wrong(key, error.to_string()))?;
+        let secret =
+            PrivateKeyDer::from_pem_slice(secret).map_err(|error| wrong(key, error.to_string()))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
-                builder.with_no_client_auth().with_single_cert(chain.into_iter().map(CertificateDer::into_owned).collect(), secret)
+                builder.with_no_client_auth().with_single_cert(
+                    chain.into_iter().map(CertificateDer::into_owned).collect(),
+                    secret,
+                )
             })
             .map_err(|error| wrong(certificate, error.to_string()))?;
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -176,7 +203,12 @@ pub(super) struct Connection {
 impl Connection {
     fn new(stream: Stream, place: OwnedSemaphorePermit) -> Self {
         let after = |time| Box::pin(tokio::time::sleep(time));
-        Self { stream, silence: after(SILENCE), life: after(LIFE), _place: place }
+        Self {
+            stream,
+            silence: after(SILENCE),
+            life: after(LIFE),
+            _place: place,
+        }
     }
 
     /// Does something with the stream, unless its time is over.
@@ -185,7 +217,9 @@ impl Connection {
         context: &mut Context<'_>,
         go: impl FnOnce(Pin<&mut (dyn Both + 'static)>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if self.life.as_mut().poll(context).is_ready() || self.silence.as_mut().poll(context).is_ready() {
+        if self.life.as_mut().poll(context).is_ready()
+            || self.silence.as_mut().poll(context).is_ready()
+        {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let moved = match &mut self.stream {
@@ -203,13 +237,21 @@ trait Both: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.within(context, |stream, context| stream.poll_read(context, buffer))
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.within(context, |stream, context| stream.poll_write(context, bytes))
     }
 

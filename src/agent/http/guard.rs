@@ -27,14 +27,22 @@ impl Guard {
     /// What the settings ask for.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a user without a password or the other way round, a secret that cannot be read, and half a key pair.
+    /// [`Kind::Usage`] for a user without a password or the other way round, a secret that cannot
+    /// be read, and half a key pair.
     pub(in crate::agent) fn of(agent: &Agent, settings: &Settings) -> Result<Self> {
         let origin: Origin = settings.origin("listen_password_file");
-        let password = secret(agent.listen_password_file.as_deref(), origin, "KBACKUP_LISTEN_PASSWORD")?;
+        let password = secret(
+            agent.listen_password_file.as_deref(),
+            origin,
+            "KBACKUP_LISTEN_PASSWORD",
+        )?;
         let wanted = match (&agent.listen_user, password) {
             (None, None) => None,
             (Some(user), Some(_)) if user.contains(':') => {
-                return Err(Error::new(Kind::Usage, "the user of the page cannot have a colon in its name"));
+                return Err(Error::new(
+                    Kind::Usage,
+                    "the user of the page cannot have a colon in its name",
+                ));
             }
             (Some(user), Some(password)) => {
                 let both = format!("{user}:{}", password.expose_secret());
@@ -45,25 +53,37 @@ impl Guard {
                     .hint("set `KBACKUP_LISTEN_PASSWORD`, or name a file with `--listen-password-file`"));
             }
             (None, Some(_)) => {
-                return Err(Error::new(Kind::Usage, "the password of the page needs a user").hint("name it with `--listen-user`"));
+                return Err(
+                    Error::new(Kind::Usage, "the password of the page needs a user")
+                        .hint("name it with `--listen-user`"),
+                );
             }
         };
         if agent.listen_certificate_file.is_some() != agent.listen_key_file.is_some() {
-            return Err(Error::new(Kind::Usage, "to encrypt the page takes both `--listen-certificate-file` and `--listen-key-file`"));
+            return Err(Error::new(
+                Kind::Usage,
+                "to encrypt the page takes both `--listen-certificate-file` and `--listen-key-file`",
+            ));
         }
         let is_local = match agent.listen {
             Listen::At(address) => address.ip().is_loopback(),
             Listen::Off => true,
         };
         let notice = match (is_local, &wanted, &agent.listen_certificate_file) {
-            (false, None, _) => {
-                Some("Everybody who reaches this address can read this page: it asks for no password. See `--listen-user`.")
-            }
-            (false, Some(_), None) => Some("The password of this page travels unencrypted. See `--listen-certificate-file`."),
+            (false, None, _) => Some(
+                "Everybody who reaches this address can read this page: it asks for no password. See `--listen-user`.",
+            ),
+            (false, Some(_), None) => Some(
+                "The password of this page travels unencrypted. See `--listen-certificate-file`.",
+            ),
             _ => None,
         };
         let names = (is_local || !agent.listen_host.is_empty()).then(|| agent.listen_host.clone());
-        Ok(Self { wanted, names, notice })
+        Ok(Self {
+            wanted,
+            names,
+            notice,
+        })
     }
 
     /// What everybody who sees the page should know of how it is served.
@@ -78,19 +98,34 @@ impl Guard {
             return Some((StatusCode::MISDIRECTED_REQUEST, text).into_response());
         }
         let wanted = self.wanted.as_ref()?;
-        let brought = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let brought = headers
+            .get(header::AUTHORIZATION)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default();
         // Hashes are compared in constant time, and tell nothing of what was hashed.
         if blake3::hash(brought) == blake3::hash(wanted.expose_secret().as_bytes()) {
             return None;
         }
-        let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"kbackup\", charset=\"UTF-8\"")];
-        Some((StatusCode::UNAUTHORIZED, ask, "A user and a password are needed.\n").into_response())
+        let ask = [(
+            header::WWW_AUTHENTICATE,
+            "Basic realm=\"kbackup\", charset=\"UTF-8\"",
+        )];
+        Some(
+            (
+                StatusCode::UNAUTHORIZED,
+                ask,
+                "A user and a password are needed.\n",
+            )
+                .into_response(),
+        )
     }
 
-    /// A page of somebody else's whose name was made to lead here would be read by that page: only names that lead here by themselves are answered to. What sends no
-    /// name is no browser.
+    /// A page of somebody else's whose name was made to lead here would be read by that page: only
+    /// names that lead here by themselves are answered to. What sends no name is no browser.
     fn answers_to(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        let Some(names) = &self.names else { return true };
+        let Some(names) = &self.names else {
+            return true;
+        };
         let host = match (headers.get(header::HOST), uri.authority()) {
             (Some(host), _) => host.to_str().unwrap_or_default().to_owned(),
             (None, Some(authority)) => authority.to_string(),
@@ -111,7 +146,11 @@ fn without_port(host: &str) -> &str {
 /// Browsers resolve `localhost` and what ends with it themselves.
 fn is_loopback(name: &str) -> bool {
     let name = name.trim_end_matches('.');
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -119,7 +158,11 @@ mod tests {
     use super::*;
 
     fn guard(names: Option<&[&str]>) -> Guard {
-        Guard { wanted: None, names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()), notice: None }
+        Guard {
+            wanted: None,
+            names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            notice: None,
+        }
     }
 
     fn answers(guard: &Guard, host: &str) -> bool {
@@ -144,9 +187,17 @@ mod tests {
             ("192.168.0.1:2114", false),
             ("", false),
         ] {
-            assert_eq!(answers(&guard(Some(&["backups.example"])), host), is_own, "{host}");
+            assert_eq!(
+                answers(&guard(Some(&["backups.example"])), host),
+                is_own,
+                "{host}"
+            );
             assert!(answers(&guard(None), host), "{host}");
         }
-        assert!(guard(Some(&[])).refuses(&"/".parse().unwrap(), &HeaderMap::new()).is_none());
+        assert!(
+            guard(Some(&[]))
+                .refuses(&"/".parse().unwrap(), &HeaderMap::new())
+                .is_none()
+        );
     }
 }

@@ -32,10 +32,14 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
 ];
 
-/// A loop that has not gone round for so long will not any more: it waits for nothing but its own small files.
+/// A loop that has not gone round for so long will not any more: it waits for nothing but its own
+/// small files.
 const STUCK: Duration = Duration::from_secs(120);
 
 /// Serves until the process ends.
@@ -44,21 +48,32 @@ const STUCK: Duration = Duration::from_secs(120);
 /// [`Kind::Usage`] where the address cannot be had, or certificate and key cannot be used.
 pub(super) async fn serve(address: SocketAddr, agent: Arc<Agent>) -> Result<()> {
     let configuration = agent.configuration();
-    let scheme = match (&configuration.agent.listen_certificate_file, &configuration.agent.listen_key_file) {
+    let scheme = match (
+        &configuration.agent.listen_certificate_file,
+        &configuration.agent.listen_key_file,
+    ) {
         (Some(certificate), Some(key)) => door::check(certificate, key).map(|()| "https")?,
         _ => "http",
     };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
-        Error::new(Kind::Usage, "cannot listen").on(address).because(error).hint("choose another address with `--listen`")
-    })?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| {
+            Error::new(Kind::Usage, "cannot listen")
+                .on(address)
+                .because(error)
+                .hint("choose another address with `--listen`")
+        })?;
     if let Ok(here) = listener.local_addr() {
         info!("the status is shown at {scheme}://{here}/");
     }
     if let Some(notice) = configuration.guard.notice() {
         warn!("{notice}");
     }
-    let door =
-        Door::open(listener, Arc::clone(&agent)).map_err(|error| Error::new(Kind::Failed, "cannot listen").on(address).because(error))?;
+    let door = Door::open(listener, Arc::clone(&agent)).map_err(|error| {
+        Error::new(Kind::Failed, "cannot listen")
+            .on(address)
+            .because(error)
+    })?;
     tokio::spawn(async move {
         if let Err(error) = axum::serve(door, routes(agent)).await {
             error!("the status is not shown any more: {error}");
@@ -84,37 +99,74 @@ fn routes(agent: Arc<Agent>) -> Router {
 /// Refuses whatever would change something, and says of every answer how it may be used.
 async fn say_how(request: Request, next: Next) -> Response {
     let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    let mut response =
-        if is_reading { next.run(request).await } else { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response() };
+    let mut response = if is_reading {
+        next.run(request).await
+    } else {
+        (
+            StatusCode::METHOD_NOT_ALLOWED,
+            [(header::ALLOW, "GET, HEAD")],
+        )
+            .into_response()
+    };
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
-    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 async fn guarded(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
-    match agent.configuration().guard.refuses(request.uri(), request.headers()) {
+    match agent
+        .configuration()
+        .guard
+        .refuses(request.uri(), request.headers())
+    {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }
 }
 
 async fn front(State(agent): State<Arc<Agent>>, uri: Uri) -> Response {
-    let asked = |word: &str| uri.query().is_some_and(|query| query.split('&').any(|part| part == word));
+    let asked = |word: &str| {
+        uri.query()
+            .is_some_and(|query| query.split('&').any(|part| part == word))
+    };
     let configuration = agent.configuration();
-    let view = View { zone: &configuration.agent.time_zone, all: asked("all"), live: asked("live"), notice: configuration.guard.notice() };
+    let view = View {
+        zone: &configuration.agent.time_zone,
+        all: asked("all"),
+        live: asked("live"),
+        notice: configuration.guard.notice(),
+    };
     Html(page::page(&agent.status(), view)).into_response()
 }
 
 /// What the page is made of beside its text.
 async fn file(Path(name): Path<String>) -> Response {
-    let kept = [(header::CACHE_CONTROL, "private, max-age=31536000, immutable")];
+    let kept = [(
+        header::CACHE_CONTROL,
+        "private, max-age=31536000, immutable",
+    )];
     if name == *page::STYLE_NAME {
-        return ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], kept, page::STYLE).into_response();
+        return (
+            [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
+            kept,
+            page::STYLE,
+        )
+            .into_response();
     }
-    match [Level::Safe, Level::Attention, Level::Danger].into_iter().find(|level| name == format!("icon-{level}.svg")) {
-        Some(level) => ([(header::CONTENT_TYPE, "image/svg+xml")], page::icon(level)).into_response(),
+    match [Level::Safe, Level::Attention, Level::Danger]
+        .into_iter()
+        .find(|level| name == format!("icon-{level}.svg"))
+    {
+        Some(level) => {
+            ([(header::CONTENT_TYPE, "image/svg+xml")], page::icon(level)).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -128,10 +180,15 @@ struct Document {
 }
 
 async fn status(State(agent): State<Arc<Agent>>) -> Response {
-    Json(Document { schema: "kbackup.status/1", status: agent.status() }).into_response()
+    Json(Document {
+        schema: "kbackup.status/1",
+        status: agent.status(),
+    })
+    .into_response()
 }
 
-/// Whether the loop goes round: nothing else can be helped by a restart. A run that takes its time does not stop it.
+/// Whether the loop goes round: nothing else can be helped by a restart. A run that takes its time
+/// does not stop it.
 async fn alive(State(agent): State<Arc<Agent>>) -> Response {
     let stuck = agent.stuck_for();
     if stuck > STUCK {
@@ -143,12 +200,19 @@ async fn alive(State(agent): State<Arc<Agent>>) -> Response {
 
 async fn ready(State(agent): State<Arc<Agent>>) -> Response {
     let status = agent.status();
-    let code = if status.repository.facts.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if status.repository.facts.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (code, status.verdict.sentence + "\n").into_response()
 }
 
 async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Response {
-    let wanted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let wanted = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
     let text = agent.metrics();
     if wanted.contains("application/openmetrics-text") {
         return ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response();

@@ -1,7 +1,8 @@
-//! The page that people see: is this node safe, what comes next, what was, and how to get it back. Pure: a status goes in, HTML comes out.
+//! The page that people see: is this node safe, what comes next, what was, and how to get it back.
+//! Pure: a status goes in, HTML comes out.
 //!
-//! There is no script in it and nothing comes from outside. It does not renew itself while somebody reads; after two minutes it says that it is old, and `?live`
-//! renews it for a screen on a wall.
+//! There is no script in it and nothing comes from outside. It does not renew itself while somebody
+//! reads; after two minutes it says that it is old, and `?live` renews it for a screen on a wall.
 
 mod picture;
 mod words;
@@ -51,8 +52,17 @@ pub struct View<'a> {
 /// The page, as a whole document.
 #[must_use]
 pub fn page(status: &Status, view: View<'_>) -> String {
-    let words = Words { now: status.at, zone: view.zone };
-    Page { status, view, words }.document().into_string()
+    let words = Words {
+        now: status.at,
+        zone: view.zone,
+    };
+    Page {
+        status,
+        view,
+        words,
+    }
+    .document()
+    .into_string()
 }
 
 /// The mark of a level, for the tab.
@@ -116,7 +126,11 @@ impl Page<'_> {
 
     /// What the page is about: the node, or else where its backups are.
     fn name(&self) -> String {
-        let node = self.status.node.as_ref().and_then(|node| node.facts.as_ref());
+        let node = self
+            .status
+            .node
+            .as_ref()
+            .and_then(|node| node.facts.as_ref());
         match (node, &self.status.repository.facts) {
             (Some(node), _) => node.place.clone(),
             (None, Some(repository)) => repository.place.clone(),
@@ -259,7 +273,11 @@ impl Page<'_> {
     }
 
     fn next(&self, job: &JobStatus) -> Markup {
-        let is_running = self.status.running.as_ref().is_some_and(|running| running.job == job.plan.job);
+        let is_running = self
+            .status
+            .running
+            .as_ref()
+            .is_some_and(|running| running.job == job.plan.job);
         let why = match job.plan.trigger {
             Trigger::Schedule => "",
             Trigger::First => " – the first backup",
@@ -278,7 +296,12 @@ impl Page<'_> {
 
     fn picture(&self) -> Markup {
         let picture = Picture::of(self.status, self.words);
-        let runs_known = self.status.history.first().map(|record| record.began).filter(|began| *began > picture.shown_since());
+        let runs_known = self
+            .status
+            .history
+            .first()
+            .map(|record| record.began)
+            .filter(|began| *began > picture.shown_since());
         html! {
             section aria-labelledby="weeks" {
                 h2 #weeks { "The last " (picture.days()) " days" }
@@ -309,7 +332,9 @@ impl Page<'_> {
     }
 
     fn points(&self) -> Markup {
-        let Some(facts) = &self.status.repository.facts else { return html! {} };
+        let Some(facts) = &self.status.repository.facts else {
+            return html! {};
+        };
         let shown = self.limit(facts.points.len(), POINTS);
         html! {
             section aria-labelledby="points" {
@@ -414,7 +439,11 @@ impl Page<'_> {
     }
 
     fn limit(&self, count: usize, most: usize) -> usize {
-        if self.view.all { count } else { count.min(most) }
+        if self.view.all {
+            count
+        } else {
+            count.min(most)
+        }
     }
 
     fn fold(&self, count: usize, most: usize, what: &str) -> Markup {
@@ -481,11 +510,22 @@ fn notes(point: &Point, is_newest: bool) -> Vec<(&'static str, &'static str)> {
     let all = [
         (is_newest, "good", "newest good"),
         (is_damaged, "bad", "damaged in the repository"),
-        (point.made.is_some_and(|made| !made.is_sound), "bad", "damaged at the node"),
+        (
+            point.made.is_some_and(|made| !made.is_sound),
+            "bad",
+            "damaged at the node",
+        ),
         (point.made.is_none(), "bad", "unreadable"),
-        (point.made.is_some_and(|made| made.kind == BackupKind::Full), "", "every byte read"),
+        (
+            point.made.is_some_and(|made| made.kind == BackupKind::Full),
+            "",
+            "every byte read",
+        ),
     ];
-    all.into_iter().filter(|(holds, ..)| *holds).map(|(_, class, note)| (class, note)).collect()
+    all.into_iter()
+        .filter(|(holds, ..)| *holds)
+        .map(|(_, class, note)| (class, note))
+        .collect()
 }
 
 const fn depth(of: Depth) -> &'static str {
@@ -528,15 +568,25 @@ fn with_code(text: &str) -> Markup {
 }
 
 fn amount(count: u64) -> String {
-    if count == 0 { "–".to_owned() } else { bytes(count) }
+    if count == 0 {
+        "–".to_owned()
+    } else {
+        bytes(count)
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    if count == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{count} {what}s")
+    }
 }
 
 /// What stands in these columns is aligned to the right.
-const NUMBERS: [&str; 7] = ["Branch", "Position", "Size", "New", "Took", "Read", "Stored"];
+const NUMBERS: [&str; 7] = [
+    "Branch", "Position", "Size", "New", "Took", "Read", "Stored",
+];
 
 /// On a narrow screen its rows become cards, which would take the roles from it.
 fn table(heads: &[&str], rows: &Markup) -> Markup {

@@ -1,6 +1,8 @@
-//! The picture of the last weeks: what was backed up when, how much and how long it took, and when nothing was.
+//! The picture of the last weeks: what was backed up when, how much and how long it took, and when
+//! nothing was.
 //!
-//! Horizontal places are shares of the width, so that one picture fits a phone and a wall, and its words keep their size.
+//! Horizontal places are shares of the width, so that one picture fits a phone and a wall, and its
+//! words keep their size.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -73,16 +75,39 @@ pub(super) struct Picture<'a> {
 impl<'a> Picture<'a> {
     pub(super) fn of(status: &'a Status, words: Words<'a>) -> Self {
         let backups = backups(status);
-        let firsts = [backups.iter().map(|backup| backup.started).min(), status.history.first().map(|record| record.began)];
+        let firsts = [
+            backups.iter().map(|backup| backup.started).min(),
+            status.history.first().map(|record| record.began),
+        ];
         let first = firsts.into_iter().flatten().min().unwrap_or(status.at);
         let begin = |days: i64| {
-            let midnight = words.at(status.at).start_of_day().ok().and_then(|today| today.checked_sub((days - 1).days()).ok());
+            let midnight = words
+                .at(status.at)
+                .start_of_day()
+                .ok()
+                .and_then(|today| today.checked_sub((days - 1).days()).ok());
             midnight.map_or(status.at, |midnight| midnight.timestamp())
         };
-        let days = DAYS.into_iter().find(|days| begin(*days) <= first).unwrap_or(28);
-        let shown = Stretch { from: begin(days), to: status.at };
-        let gaps = gaps(status, &backups).into_iter().filter(|gap| gap.to > shown.from).collect();
-        Self { status, words, shown, days, backups, gaps }
+        let days = DAYS
+            .into_iter()
+            .find(|days| begin(*days) <= first)
+            .unwrap_or(28);
+        let shown = Stretch {
+            from: begin(days),
+            to: status.at,
+        };
+        let gaps = gaps(status, &backups)
+            .into_iter()
+            .filter(|gap| gap.to > shown.from)
+            .collect();
+        Self {
+            status,
+            words,
+            shown,
+            days,
+            backups,
+            gaps,
+        }
     }
 
     /// The stretches of time for which more was at stake than allowed.
@@ -100,8 +125,16 @@ impl<'a> Picture<'a> {
 
     pub(super) fn draw(&self) -> Markup {
         let columns = self.columns();
-        let largest = columns.values().map(|column| column.stored).max().unwrap_or(0);
-        let longest = columns.values().map(|column| column.longest).max().unwrap_or_default();
+        let largest = columns
+            .values()
+            .map(|column| column.stored)
+            .max()
+            .unwrap_or(0);
+        let longest = columns
+            .values()
+            .map(|column| column.longest)
+            .max()
+            .unwrap_or_default();
         html! {
             svg.picture role="img" aria-labelledby="picture-title picture-facts" width="100%" height=(HEIGHT) xmlns="http://www.w3.org/2000/svg" {
                 title #picture-title { "Backups of the last " (self.days) " days" }
@@ -135,22 +168,40 @@ impl<'a> Picture<'a> {
 
     /// How far from the left edge a moment stands, of 1.
     fn share(&self, at: Timestamp) -> f64 {
-        let seconds = |length: SignedDuration| f64::from(u32::try_from(length.as_secs()).unwrap_or(0));
+        let seconds =
+            |length: SignedDuration| f64::from(u32::try_from(length.as_secs()).unwrap_or(0));
         let whole = seconds(self.shown.to.duration_since(self.shown.from));
-        if whole > 0.0 { (seconds(at.duration_since(self.shown.from)) / whole).min(1.0) } else { 1.0 }
+        if whole > 0.0 {
+            (seconds(at.duration_since(self.shown.from)) / whole).min(1.0)
+        } else {
+            1.0
+        }
     }
 
     fn slot(&self, at: Timestamp) -> Option<u32> {
         let seconds = |length: SignedDuration| u64::try_from(length.as_secs()).ok();
-        let (past, whole) = (seconds(at.duration_since(self.shown.from))?, seconds(self.shown.to.duration_since(self.shown.from))?);
-        u32::try_from(past.saturating_mul(u64::from(SLOTS)).checked_div(whole)?.min(u64::from(SLOTS) - 1)).ok()
+        let (past, whole) = (
+            seconds(at.duration_since(self.shown.from))?,
+            seconds(self.shown.to.duration_since(self.shown.from))?,
+        );
+        u32::try_from(
+            past.saturating_mul(u64::from(SLOTS))
+                .checked_div(whole)?
+                .min(u64::from(SLOTS) - 1),
+        )
+        .ok()
     }
 
     fn columns(&self) -> BTreeMap<u32, Column> {
         let mut columns: BTreeMap<u32, Column> = BTreeMap::new();
         for backup in &self.backups {
-            let Some(slot) = self.slot(backup.started) else { continue };
-            let seen = Stretch { from: backup.started, to: backup.finished };
+            let Some(slot) = self.slot(backup.started) else {
+                continue;
+            };
+            let seen = Stretch {
+                from: backup.started,
+                to: backup.finished,
+            };
             let column = columns.entry(slot).or_insert(Column {
                 fulls: 0,
                 diffs: 0,
@@ -168,15 +219,20 @@ impl<'a> Picture<'a> {
             column.is_gone &= backup.is_gone;
             column.stored = column.stored.saturating_add(backup.stored);
             column.longest = column.longest.max(between(backup.started, backup.finished));
-            column.seen = Stretch { from: column.seen.from.min(backup.started), to: column.seen.to.max(backup.finished) };
+            column.seen = Stretch {
+                from: column.seen.from.min(backup.started),
+                to: column.seen.to.max(backup.finished),
+            };
         }
         columns
     }
 
     fn column(&self, slot: u32, column: &Column, largest: u64, longest: Duration) -> Markup {
-        let top = f64::from(SIZE_BASE) - SIZE_HEIGHT * magnitude(column.stored >> 10, largest >> 10);
+        let top =
+            f64::from(SIZE_BASE) - SIZE_HEIGHT * magnitude(column.stored >> 10, largest >> 10);
         let seconds = SECOND_HALVES;
-        let time_top = f64::from(TIME_BASE) - TIME_HEIGHT * magnitude(millis(column.longest) / seconds, millis(longest) / seconds);
+        let time_top = f64::from(TIME_BASE)
+            - TIME_HEIGHT * magnitude(millis(column.longest) / seconds, millis(longest) / seconds);
         let x = place(slot);
         let class = match column {
             Column { damaged: 1.., .. } => "backup damaged",
@@ -206,25 +262,40 @@ impl<'a> Picture<'a> {
             1 => Some(format!("1 {what}")),
             many => Some(format!("{many} {what}s")),
         };
-        let kinds: Vec<String> = [count(column.fulls, "full"), count(column.diffs, "diff")].into_iter().flatten().collect();
+        let kinds: Vec<String> = [count(column.fulls, "full"), count(column.diffs, "diff")]
+            .into_iter()
+            .flatten()
+            .collect();
         let Stretch { from, to } = column.seen;
         let (when, took) = match column.fulls + column.diffs {
             1 => (self.words.when(from), "took"),
-            _ => (format!("{} to {}", self.words.when(from), self.words.when(to)), "took up to"),
+            _ => (
+                format!("{} to {}", self.words.when(from), self.words.when(to)),
+                "took up to",
+            ),
         };
         let condition = match (column.damaged, column.is_gone) {
             (0, false) => "",
             (0, true) => ", removed since",
             _ => ", DAMAGED",
         };
-        format!("{when}: {}, {} stored, {took} {}{condition}", kinds.join(" and "), bytes(column.stored), length(column.longest))
+        format!(
+            "{when}: {}, {} stored, {took} {}{condition}",
+            kinds.join(" and "),
+            bytes(column.stored),
+            length(column.longest)
+        )
     }
 
     fn axis(&self) -> Markup {
         let every = if self.days > 14 { 7 } else { self.days / 7 };
         let today = self.words.at(self.shown.to).date();
         let days = (0..self.days).filter_map(|back| {
-            let midnight = today.checked_sub(back.days()).ok()?.to_zoned(self.words.at(self.shown.to).time_zone().clone()).ok()?;
+            let midnight = today
+                .checked_sub(back.days())
+                .ok()?
+                .to_zoned(self.words.at(self.shown.to).time_zone().clone())
+                .ok()?;
             Some((back, midnight))
         });
         html! {
@@ -248,18 +319,40 @@ impl<'a> Picture<'a> {
 
     pub(super) fn describe_gap(&self, gap: &Stretch) -> String {
         let limit = Span(Duration::from_secs(self.status.max_age_seconds));
-        format!("{} to {}: no backup for longer than {limit}", self.words.when(gap.from), self.words.when(gap.to))
+        format!(
+            "{} to {}: no backup for longer than {limit}",
+            self.words.when(gap.from),
+            self.words.when(gap.to)
+        )
     }
 
     /// The last verification in each slot, a bad one before good ones.
     fn verified(&self) -> BTreeMap<u32, (bool, String)> {
-        let points = self.status.repository.facts.iter().flat_map(|facts| &facts.points);
+        let points = self
+            .status
+            .repository
+            .facts
+            .iter()
+            .flat_map(|facts| &facts.points);
         let remembered = points.filter_map(|point| Some((point.verified?, point)));
         let mut marks = BTreeMap::new();
         for (verified, point) in remembered {
-            let Some(slot) = self.slot(verified.at) else { continue };
-            let result = if verified.is_damaged() { "damaged" } else { "intact" };
-            let mark = (!verified.is_damaged(), format!("{}: {} verified, {result}", self.words.when(verified.at), point.label));
+            let Some(slot) = self.slot(verified.at) else {
+                continue;
+            };
+            let result = if verified.is_damaged() {
+                "damaged"
+            } else {
+                "intact"
+            };
+            let mark = (
+                !verified.is_damaged(),
+                format!(
+                    "{}: {} verified, {result}",
+                    self.words.when(verified.at),
+                    point.label
+                ),
+            );
             let is_worse = |known: &(bool, String)| known.0 || !mark.0;
             if marks.get(&slot).is_none_or(is_worse) {
                 marks.insert(slot, mark);
@@ -271,18 +364,45 @@ impl<'a> Picture<'a> {
     fn failed(&self) -> BTreeMap<u32, String> {
         let mut marks: BTreeMap<u32, (u32, String)> = BTreeMap::new();
         for record in &self.status.history {
-            let (Outcome::Failed { message, .. }, Some(slot)) = (&record.outcome, self.slot(record.ended)) else { continue };
+            let (Outcome::Failed { message, .. }, Some(slot)) =
+                (&record.outcome, self.slot(record.ended))
+            else {
+                continue;
+            };
             let times = marks.get(&slot).map_or(0, |(times, _)| *times);
-            marks.insert(slot, (times + 1, format!("{}: {} failed: {message}", self.words.when(record.ended), record.job)));
+            marks.insert(
+                slot,
+                (
+                    times + 1,
+                    format!(
+                        "{}: {} failed: {message}",
+                        self.words.when(record.ended),
+                        record.job
+                    ),
+                ),
+            );
         }
         marks
             .into_iter()
-            .map(|(slot, (times, text))| (slot, if times > 1 { format!("{times} failures, the last {text}") } else { text }))
+            .map(|(slot, (times, text))| {
+                (
+                    slot,
+                    if times > 1 {
+                        format!("{times} failures, the last {text}")
+                    } else {
+                        text
+                    },
+                )
+            })
             .collect()
     }
 
     fn paused(&self) -> impl Iterator<Item = Markup> {
-        let pauses = self.status.history.iter().flat_map(|record| record.pauses.iter().map(move |pause| (record, pause)));
+        let pauses = self
+            .status
+            .history
+            .iter()
+            .flat_map(|record| record.pauses.iter().map(move |pause| (record, pause)));
         pauses.filter(|(_, pause)| pause.began >= self.shown.from).map(|(record, pause)| {
             let lasted = pause.milliseconds.map(Duration::from_millis);
             let to = lasted.and_then(|lasted| pause.began.checked_add(lasted).ok()).unwrap_or(record.ended);
@@ -301,12 +421,30 @@ impl<'a> Picture<'a> {
 
     /// The picture's facts for those who do not see it.
     pub(super) fn in_words(&self) -> String {
-        let in_view: Vec<&Backup> = self.backups.iter().filter(|backup| backup.started >= self.shown.from).collect();
-        let fulls = in_view.iter().filter(|backup| backup.kind == BackupKind::Full).count();
-        let stored = in_view.iter().fold(0_u64, |sum, backup| sum.saturating_add(backup.stored));
-        let recent: Vec<&Record> = self.status.history.iter().filter(|record| record.began >= self.shown.from).collect();
+        let in_view: Vec<&Backup> = self
+            .backups
+            .iter()
+            .filter(|backup| backup.started >= self.shown.from)
+            .collect();
+        let fulls = in_view
+            .iter()
+            .filter(|backup| backup.kind == BackupKind::Full)
+            .count();
+        let stored = in_view
+            .iter()
+            .fold(0_u64, |sum, backup| sum.saturating_add(backup.stored));
+        let recent: Vec<&Record> = self
+            .status
+            .history
+            .iter()
+            .filter(|record| record.began >= self.shown.from)
+            .collect();
         let failures = recent.iter().filter(|record| record.is_failure()).count();
-        let paused: u64 = recent.iter().flat_map(|record| &record.pauses).filter_map(|pause| pause.milliseconds).sum();
+        let paused: u64 = recent
+            .iter()
+            .flat_map(|record| &record.pauses)
+            .filter_map(|pause| pause.milliseconds)
+            .sum();
         let mut text = format!(
             "{}, {} of them full, {} stored; {failures} {}; ",
             counted(in_view.len(), "backup"),
@@ -314,15 +452,26 @@ impl<'a> Picture<'a> {
             bytes(stored),
             if failures == 1 { "failure" } else { "failures" }
         );
-        text += &match self.gaps.iter().max_by_key(|gap| gap.to.duration_since(gap.from)) {
+        text += &match self
+            .gaps
+            .iter()
+            .max_by_key(|gap| gap.to.duration_since(gap.from))
+        {
             None => "no gap".to_owned(),
             Some(longest) => {
                 let length = between(longest.from, longest.to);
-                format!("{}, the longest {} beyond the limit", counted(self.gaps.len(), "gap"), roughly(length))
+                format!(
+                    "{}, the longest {} beyond the limit",
+                    counted(self.gaps.len(), "gap"),
+                    roughly(length)
+                )
             }
         };
         if paused > 0 {
-            text += &format!("; scavenging paused for {} in all", length(Duration::from_millis(paused)));
+            text += &format!(
+                "; scavenging paused for {} in all",
+                length(Duration::from_millis(paused))
+            );
         }
         text
     }
@@ -332,18 +481,27 @@ impl<'a> Picture<'a> {
 const SECOND_HALVES: u64 = 500;
 
 fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    if count == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{count} {what}s")
+    }
 }
 
 fn millis(of: Duration) -> u64 {
     u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How large something is beside the largest, of 1; what is a thousand times larger looks larger by the same step anywhere.
+/// How large something is beside the largest, of 1; what is a thousand times larger looks larger by
+/// the same step anywhere.
 fn magnitude(of: u64, largest: u64) -> f64 {
     let logarithm = |of: u64| (1.0 + f64::from(u32::try_from(of).unwrap_or(u32::MAX))).ln();
     let whole = logarithm(largest);
-    if whole > 0.0 { logarithm(of) / whole } else { 0.0 }
+    if whole > 0.0 {
+        logarithm(of) / whole
+    } else {
+        0.0
+    }
 }
 
 fn percent(share: f64) -> String {
@@ -376,13 +534,35 @@ fn mark(slot: u32, y: u32, shape: &str, class: &str, text: &str) -> Markup {
 
 /// Those of the repository, and those that were made and are gone; oldest first.
 fn backups(status: &Status) -> Vec<Backup> {
-    let points = status.repository.facts.as_ref().map(|facts| facts.points.as_slice()).unwrap_or_default();
+    let points = status
+        .repository
+        .facts
+        .as_ref()
+        .map(|facts| facts.points.as_slice())
+        .unwrap_or_default();
     let mut backups: BTreeMap<_, Backup> = BTreeMap::new();
     for record in &status.history {
-        if let Outcome::Done { label: Some(label), .. } = &record.outcome {
-            let kind = if label.to_string().ends_with("full") { BackupKind::Full } else { BackupKind::Diff };
+        if let Outcome::Done {
+            label: Some(label), ..
+        } = &record.outcome
+        {
+            let kind = if label.to_string().ends_with("full") {
+                BackupKind::Full
+            } else {
+                BackupKind::Diff
+            };
             let (started, finished, stored) = (record.began, record.ended, record.bytes_stored);
-            backups.insert(label, Backup { kind, started, finished, stored, is_good: true, is_gone: true });
+            backups.insert(
+                label,
+                Backup {
+                    kind,
+                    started,
+                    finished,
+                    stored,
+                    is_good: true,
+                    is_gone: true,
+                },
+            );
         }
     }
     for point in points {
@@ -390,7 +570,14 @@ fn backups(status: &Status) -> Vec<Backup> {
             let (started, finished, stored) = (made.started, made.finished, made.bytes_stored);
             backups.insert(
                 &point.label,
-                Backup { kind: made.kind, started, finished, stored, is_good: point.good().is_some(), is_gone: false },
+                Backup {
+                    kind: made.kind,
+                    started,
+                    finished,
+                    stored,
+                    is_good: point.good().is_some(),
+                    is_gone: false,
+                },
             );
         }
     }
@@ -399,15 +586,30 @@ fn backups(status: &Status) -> Vec<Backup> {
     backups
 }
 
-/// The times in which the newest good backup was older than allowed. A look that found nothing new is as good as a backup.
+/// The times in which the newest good backup was older than allowed. A look that found nothing new
+/// is as good as a backup.
 fn gaps(status: &Status, backups: &[Backup]) -> Vec<Stretch> {
-    let made = backups.iter().filter(|backup| backup.is_good).map(|backup| (backup.started, backup.finished));
-    let looked = status.history.iter().filter(|record| record.outcome == Outcome::UpToDate).map(|record| (record.began, record.ended));
+    let made = backups
+        .iter()
+        .filter(|backup| backup.is_good)
+        .map(|backup| (backup.started, backup.finished));
+    let looked = status
+        .history
+        .iter()
+        .filter(|record| record.outcome == Outcome::UpToDate)
+        .map(|record| (record.began, record.ended));
     let mut covered: Vec<(Timestamp, Timestamp)> = made.chain(looked).collect();
     covered.sort_by_key(|(_, until)| *until);
-    let everything_is_backed_up = status.exposure.is_some_and(|exposure| exposure.since.is_none());
-    let now = if everything_is_backed_up { None } else { Some((status.at, status.at)) };
-    let limit = SignedDuration::from_secs(i64::try_from(status.max_age_seconds).unwrap_or(i64::MAX));
+    let everything_is_backed_up = status
+        .exposure
+        .is_some_and(|exposure| exposure.since.is_none());
+    let now = if everything_is_backed_up {
+        None
+    } else {
+        Some((status.at, status.at))
+    };
+    let limit =
+        SignedDuration::from_secs(i64::try_from(status.max_age_seconds).unwrap_or(i64::MAX));
     let following = covered.iter().skip(1).copied().chain(now);
     covered
         .iter()

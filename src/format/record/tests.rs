@@ -11,9 +11,22 @@ const NOW: i64 = 639_308_497_222_047_296;
 /// A record to be written.
 #[derive(Debug, Clone)]
 enum Written {
-    Prepare { version: u8, flags: u16, expected: i32, stream: Vec<u8>, event_type: Vec<u8>, data: Vec<u8>, metadata: Vec<u8> },
-    Commit { version: u8, first: i32 },
-    System { data: Vec<u8> },
+    Prepare {
+        version: u8,
+        flags: u16,
+        expected: i32,
+        stream: Vec<u8>,
+        event_type: Vec<u8>,
+        data: Vec<u8>,
+        metadata: Vec<u8>,
+    },
+    Commit {
+        version: u8,
+        first: i32,
+    },
+    System {
+        data: Vec<u8>,
+    },
 }
 
 fn text(bytes: &[u8], body: &mut Vec<u8>) {
@@ -32,7 +45,11 @@ fn blob(bytes: &[u8], body: &mut Vec<u8>) {
 }
 
 fn number(version: u8, number: i32, body: &mut Vec<u8>) {
-    if version == 0 { body.extend(number.to_le_bytes()) } else { body.extend(i64::from(number).to_le_bytes()) }
+    if version == 0 {
+        body.extend(number.to_le_bytes())
+    } else {
+        body.extend(i64::from(number).to_le_bytes())
+    }
 }
 
 impl Written {
@@ -43,7 +60,15 @@ impl Written {
             body.extend(position.to_le_bytes());
         };
         match self {
-            Self::Prepare { version, flags, expected, stream, event_type, data, metadata } => {
+            Self::Prepare {
+                version,
+                flags,
+                expected,
+                stream,
+                event_type,
+                data,
+                metadata,
+            } => {
                 start(0, *version, &mut body);
                 body.extend(flags.to_le_bytes());
                 body.extend(position.to_le_bytes());
@@ -81,11 +106,34 @@ impl Written {
         let position = LogPosition::new(position).unwrap();
         let timestamp = Ticks::new(NOW).unwrap();
         match self {
-            Self::Prepare { version, flags, expected, stream, event_type, data, metadata } => {
+            Self::Prepare {
+                version,
+                flags,
+                expected,
+                stream,
+                event_type,
+                data,
+                metadata,
+            } => {
                 let width = if *version == 0 { 4 } else { 8 };
-                let prefix = |length: usize| 1 + [0x80, 0x4000, 0x20_0000].iter().filter(|limit| length >= **limit).count();
-                let head = 24 + width + prefix(stream.len()) + stream.len() + 40 + prefix(event_type.len()) + event_type.len() + 4;
-                let data = Span { offset: offset + 4 + head as u64, length: data.len() as u64 };
+                let prefix = |length: usize| {
+                    1 + [0x80, 0x4000, 0x20_0000]
+                        .iter()
+                        .filter(|limit| length >= **limit)
+                        .count()
+                };
+                let head = 24
+                    + width
+                    + prefix(stream.len())
+                    + stream.len()
+                    + 40
+                    + prefix(event_type.len())
+                    + event_type.len()
+                    + 4;
+                let data = Span {
+                    offset: offset + 4 + head as u64,
+                    length: data.len() as u64,
+                };
                 Record::Prepare(Prepare {
                     flags: Flags(*flags),
                     transaction: position,
@@ -97,7 +145,10 @@ impl Written {
                     timestamp,
                     event_type,
                     data,
-                    metadata: Span { offset: data.offset + data.length + 4, length: metadata.len() as u64 },
+                    metadata: Span {
+                        offset: data.offset + data.length + 4,
+                        length: metadata.len() as u64,
+                    },
                 })
             }
             Self::Commit { first, .. } => Record::Commit(Commit {
@@ -106,7 +157,12 @@ impl Written {
                 correlation_id: Uuid::from_bytes_le([2; 16]),
                 timestamp,
             }),
-            Self::System { data } => Record::System(System { timestamp, subtype: 1, serialization: 2, data }),
+            Self::System { data } => Record::System(System {
+                timestamp,
+                subtype: 1,
+                serialization: 2,
+                data,
+            }),
         }
     }
 }
@@ -166,11 +222,22 @@ fn chunk(written: &[Written], gap: u64, map_entries: MapEntries) -> Chunk<'_> {
         md5: Md5Hash([0; 16]),
     };
     bytes.extend(map);
-    bytes.resize(usize::try_from(footer.file_length(&header).unwrap()).unwrap() - 128, 0);
+    bytes.resize(
+        usize::try_from(footer.file_length(&header).unwrap()).unwrap() - 128,
+        0,
+    );
     bytes.extend(footer.encode().unwrap());
     let file = chunk::inspect(&bytes).unwrap();
-    assert!(matches!(file.state, State::Completed(_)), "{:?}", file.state);
-    Chunk { bytes, file, records }
+    assert!(
+        matches!(file.state, State::Completed(_)),
+        "{:?}",
+        file.state
+    );
+    Chunk {
+        bytes,
+        file,
+        records,
+    }
 }
 
 impl Chunk<'_> {
@@ -181,7 +248,12 @@ impl Chunk<'_> {
         let mut lookup = Lookup::new(&self.bytes, &self.file, data.clone()).unwrap();
         for (position, offset, length, written) in &self.records {
             let at = LogPosition::new(*position).unwrap();
-            let frame = Frame { position: at, offset: *offset, length: *length, record: written.expected(*position, *offset) };
+            let frame = Frame {
+                position: at,
+                offset: *offset,
+                length: *length,
+                record: written.expected(*position, *offset),
+            };
             assert_eq!(forwards.next().unwrap(), Some(frame));
             assert_eq!(lookup.read_at_position(at).unwrap(), Some(frame));
         }
@@ -192,7 +264,12 @@ impl Chunk<'_> {
         let mut backwards = Backwards::new(&self.bytes, &self.file.header, data).unwrap();
         for (position, offset, length, written) in self.records.iter().rev() {
             let position = LogPosition::new(*position).unwrap();
-            let frame = Frame { position, offset: *offset, length: *length, record: written.expected(position.get(), *offset) };
+            let frame = Frame {
+                position,
+                offset: *offset,
+                length: *length,
+                record: written.expected(position.get(), *offset),
+            };
             assert_eq!(backwards.next().unwrap(), Some(frame));
         }
         assert_eq!(backwards.next().unwrap(), None);
@@ -241,8 +318,13 @@ fn records_longer_than_the_window() {
         event(10, window - 100, 0),
         event(10, window - 99, 0),
         event(10, window, 0),
-        Written::Commit { version: 1, first: 7 },
-        Written::System { data: vec![b' '; 64 * 1024] },
+        Written::Commit {
+            version: 1,
+            first: 7,
+        },
+        Written::System {
+            data: vec![b' '; 64 * 1024],
+        },
         event(1, 0, 0),
     ];
     chunk(&records, 0, MapEntries::Wide).check();
@@ -254,7 +336,16 @@ fn records_longer_than_the_window() {
 fn records_that_end_at_every_place_of_a_window() {
     for length in [SCAN - 150, SCAN - 50] {
         for shift in 0..120 {
-            chunk(&[event(20, length + shift, 3), event(20, 100, 3), event(3, 0, 0)], 0, MapEntries::Wide).check();
+            chunk(
+                &[
+                    event(20, length + shift, 3),
+                    event(20, 100, 3),
+                    event(3, 0, 0),
+                ],
+                0,
+                MapEntries::Wide,
+            )
+            .check();
         }
     }
 }
@@ -277,8 +368,15 @@ fn old_versions_have_narrow_numbers() {
     };
     let written = [stream_deleted];
     let chunk = chunk(&written, 0, MapEntries::Wide);
-    let mut forwards = Forwards::new(&chunk.bytes, &chunk.file.header, chunk.file.completed_data().unwrap()).unwrap();
-    let Record::Prepare(prepare) = forwards.next().unwrap().unwrap().record else { panic!("a prepare") };
+    let mut forwards = Forwards::new(
+        &chunk.bytes,
+        &chunk.file.header,
+        chunk.file.completed_data().unwrap(),
+    )
+    .unwrap();
+    let Record::Prepare(prepare) = forwards.next().unwrap().unwrap().record else {
+        panic!("a prepare")
+    };
     assert_eq!(prepare.event_number(), Some(i64::MAX));
 }
 
@@ -292,33 +390,113 @@ fn every_field_of_a_frame_is_checked() {
     let body = length - 8;
     let data_length = 4 + 32 + 4 + 40 + 5;
     let cases: Vec<(usize, Vec<u8>, String)> = vec![
-        (0, vec![0; 4], format!("byte {second}: expected a length from 10 to {body} bytes, found 0")),
-        (0, vec![255; 4], format!("byte {second}: expected a length from 10 to {body} bytes, found -1")),
+        (
+            0,
+            vec![0; 4],
+            format!("byte {second}: expected a length from 10 to {body} bytes, found 0"),
+        ),
+        (
+            0,
+            vec![255; 4],
+            format!("byte {second}: expected a length from 10 to {body} bytes, found -1"),
+        ),
         (
             0,
             i32::try_from(body + 1).unwrap().to_le_bytes().to_vec(),
-            format!("byte {second}: expected a length from 10 to {body} bytes, found {}", body + 1),
+            format!(
+                "byte {second}: expected a length from 10 to {body} bytes, found {}",
+                body + 1
+            ),
         ),
         (
             length - 4,
             vec![0; 4],
-            format!("byte {}: expected a length of {body} bytes, as at the record's start, found 0", second + length - 4),
+            format!(
+                "byte {}: expected a length of {body} bytes, as at the record's start, found 0",
+                second + length - 4
+            ),
         ),
-        (4, vec![3], format!("byte {}: expected a record of type 0, 1 or 2 (log format V2), found 3", second + 4)),
-        (5, vec![2], format!("byte {}: expected a record version that servers up to 26.1 know, found 2", second + 5)),
-        (6, vec![0; 8], format!("byte {}: expected the log position {position}, found 0", second + 6)),
-        (13, vec![0x80], format!("byte {}: expected a log position, found ", second + 6)),
-        (23, vec![0x80], format!("byte {}: expected a log position, found ", second + 16)),
-        (36, vec![255; 5], format!("byte {}: expected a text length of at most 5 bytes, found more", second + 36)),
-        (36, vec![250, 127], format!("byte {second}: expected fields that end where the record ends, found fields that go on")),
-        (79, vec![0x7f], format!("byte {}: expected a time up to the year 9999, found ", second + 72)),
+        (
+            4,
+            vec![3],
+            format!(
+                "byte {}: expected a record of type 0, 1 or 2 (log format V2), found 3",
+                second + 4
+            ),
+        ),
+        (
+            5,
+            vec![2],
+            format!(
+                "byte {}: expected a record version that servers up to 26.1 know, found 2",
+                second + 5
+            ),
+        ),
+        (
+            6,
+            vec![0; 8],
+            format!(
+                "byte {}: expected the log position {position}, found 0",
+                second + 6
+            ),
+        ),
+        (
+            13,
+            vec![0x80],
+            format!("byte {}: expected a log position, found ", second + 6),
+        ),
+        (
+            23,
+            vec![0x80],
+            format!("byte {}: expected a log position, found ", second + 16),
+        ),
+        (
+            36,
+            vec![255; 5],
+            format!(
+                "byte {}: expected a text length of at most 5 bytes, found more",
+                second + 36
+            ),
+        ),
+        (
+            36,
+            vec![250, 127],
+            format!(
+                "byte {second}: expected fields that end where the record ends, found fields that go on"
+            ),
+        ),
+        (
+            79,
+            vec![0x7f],
+            format!(
+                "byte {}: expected a time up to the year 9999, found ",
+                second + 72
+            ),
+        ),
         (
             data_length,
             vec![21],
-            format!("byte {second}: expected fields that end at byte {}, found fields that end at ", second + length - 4),
+            format!(
+                "byte {second}: expected fields that end at byte {}, found fields that end at ",
+                second + length - 4
+            ),
         ),
-        (data_length + 27, vec![0x80], format!("byte {}: expected a length, found ", second + data_length + 24)),
-        (data_length, vec![26], format!("byte {}: expected at most 25 bytes of data, found 26", second + data_length)),
+        (
+            data_length + 27,
+            vec![0x80],
+            format!(
+                "byte {}: expected a length, found ",
+                second + data_length + 24
+            ),
+        ),
+        (
+            data_length,
+            vec![26],
+            format!(
+                "byte {}: expected at most 25 bytes of data, found 26",
+                second + data_length
+            ),
+        ),
         (
             data_length + 24,
             vec![4],
@@ -333,7 +511,10 @@ fn every_field_of_a_frame_is_checked() {
         let mut bytes = sound.bytes.clone();
         bytes[second + at..second + at + change.len()].copy_from_slice(&change);
         let error = sound.scan(&bytes).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("log record at {message}")), "{error}\nnot {message}");
+        assert!(
+            error.starts_with(&format!("log record at {message}")),
+            "{error}\nnot {message}"
+        );
         assert!(sound.scan_backwards(&bytes).is_err(), "{message}");
     }
 }
@@ -350,15 +531,24 @@ fn positions_rise_in_a_scavenged_chunk() {
         bytes
     };
     assert_eq!(sound.scan(&set(second.0)).unwrap(), 2);
-    assert_eq!(sound.scan(&set(second.0 + 1)).unwrap(), 2, "only the map knows better");
+    assert_eq!(
+        sound.scan(&set(second.0 + 1)).unwrap(),
+        2,
+        "only the map knows better"
+    );
     let end = sound.file.header.end_position().get();
     for position in [first.0, first.0 - 1, 0, end, end - second.2 + 1] {
         assert!(sound.scan(&set(position)).is_err(), "{position}");
         assert!(sound.scan_backwards(&set(position)).is_err(), "{position}");
     }
     let bytes = set(second.0 + 1);
-    let mut lookup = Lookup::new(&bytes, &sound.file, sound.file.completed_data().unwrap()).unwrap();
-    assert!(lookup.read_at_position(LogPosition::new(second.0).unwrap()).is_err());
+    let mut lookup =
+        Lookup::new(&bytes, &sound.file, sound.file.completed_data().unwrap()).unwrap();
+    assert!(
+        lookup
+            .read_at_position(LogPosition::new(second.0).unwrap())
+            .is_err()
+    );
 }
 
 #[test]
@@ -369,7 +559,12 @@ fn a_position_inside_a_record_is_no_record() {
     let mut lookup = Lookup::new(&sound.bytes, &sound.file, data).unwrap();
     let start = sound.records[0].0;
     for inside in 1..sound.records[0].2 {
-        assert!(lookup.read_at_position(LogPosition::new(start + inside).unwrap()).is_err(), "{inside}");
+        assert!(
+            lookup
+                .read_at_position(LogPosition::new(start + inside).unwrap())
+                .is_err(),
+            "{inside}"
+        );
     }
 }
 
@@ -379,12 +574,32 @@ fn a_scan_stays_in_the_chunk() {
     let sound = chunk(&written, 0, MapEntries::Wide);
     let header = &sound.file.header;
     let end = sound.bytes.len() as u64;
-    for data in [0..128, 127..200, Range { start: 200, end: 199 }, 128..end + 1] {
-        assert!(Forwards::new(&sound.bytes, header, data.clone()).is_err(), "{data:?}");
-        assert!(Backwards::new(&sound.bytes, header, data.clone()).is_err(), "{data:?}");
-        assert!(Lookup::new(&sound.bytes, &sound.file, data.clone()).is_err(), "{data:?}");
+    for data in [
+        0..128,
+        127..200,
+        Range {
+            start: 200,
+            end: 199,
+        },
+        128..end + 1,
+    ] {
+        assert!(
+            Forwards::new(&sound.bytes, header, data.clone()).is_err(),
+            "{data:?}"
+        );
+        assert!(
+            Backwards::new(&sound.bytes, header, data.clone()).is_err(),
+            "{data:?}"
+        );
+        assert!(
+            Lookup::new(&sound.bytes, &sound.file, data.clone()).is_err(),
+            "{data:?}"
+        );
     }
-    let encrypted = Header { transform: Transform::AesGcm, ..*header };
+    let encrypted = Header {
+        transform: Transform::AesGcm,
+        ..*header
+    };
     assert!(Forwards::new(&sound.bytes, &encrypted, 128..200).is_err());
 }
 
@@ -392,15 +607,47 @@ fn a_scan_stays_in_the_chunk() {
 fn what_lies_in_the_data_is_no_frame() {
     // Data that looks like a whole log must not be taken for one.
     let inner: Vec<u8> = frame(&event(3, 20, 5).body(0)).repeat(10);
-    let Written::Prepare { version, flags, expected, stream, event_type, metadata, .. } = event(3, 0, 0) else { panic!("a prepare") };
-    let written = [Written::Prepare { version, flags, expected, stream, event_type, data: inner, metadata }, event(3, 20, 5)];
+    let Written::Prepare {
+        version,
+        flags,
+        expected,
+        stream,
+        event_type,
+        metadata,
+        ..
+    } = event(3, 0, 0)
+    else {
+        panic!("a prepare")
+    };
+    let written = [
+        Written::Prepare {
+            version,
+            flags,
+            expected,
+            stream,
+            event_type,
+            data: inner,
+            metadata,
+        },
+        event(3, 20, 5),
+    ];
     chunk(&written, 0, MapEntries::Wide).check();
 }
 
 #[test]
 fn ticks_are_microseconds_to_people() {
-    assert_eq!(Ticks::new(621_355_968_000_000_000).unwrap().unix_microseconds(), 0);
-    assert_eq!(Ticks::new(621_355_967_999_999_999).unwrap().unix_microseconds(), -1);
+    assert_eq!(
+        Ticks::new(621_355_968_000_000_000)
+            .unwrap()
+            .unix_microseconds(),
+        0
+    );
+    assert_eq!(
+        Ticks::new(621_355_967_999_999_999)
+            .unwrap()
+            .unix_microseconds(),
+        -1
+    );
     assert_eq!(Ticks::new(-1), None);
     assert_eq!(Ticks::new(3_155_378_976_000_000_000), None);
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::simulate::{
-    CheckpointFact, ChunkFact, Damage, End, Facts, Hidden, IndexFact, MapFact, StreamFilterFact, TableFact, TableProblem,
+    CheckpointFact, ChunkFact, Damage, End, Facts, Hidden, IndexFact, MapFact, StreamFilterFact,
+    TableFact, TableProblem,
 };
 use super::{IndexSummary, LogSummary};
 use crate::error::{Error, Kind, Result};
@@ -39,14 +40,35 @@ pub(super) struct Gathered {
 
 pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gathered> {
     let entries = files.files()?;
-    let mut gathering = Gathering { files, depth, run, findings: Vec::new() };
+    let mut gathering = Gathering {
+        files,
+        depth,
+        run,
+        findings: Vec::new(),
+    };
     let checkpoints = gathering.checkpoints()?;
-    let value = |which| checkpoints.get(&which).map_or(0, |fact: &CheckpointFact| fact.value);
-    let (writer, chaser, truncate) = (value(Checkpoint::Writer), value(Checkpoint::Chaser), value(Checkpoint::Truncate));
+    let value = |which| {
+        checkpoints
+            .get(&which)
+            .map_or(0, |fact: &CheckpointFact| fact.value)
+    };
+    let (writer, chaser, truncate) = (
+        value(Checkpoint::Writer),
+        value(Checkpoint::Chaser),
+        value(Checkpoint::Truncate),
+    );
     let mut chunks = gathering.chunks(&entries)?;
-    let chunk_size = chunks.iter().find_map(|fact| fact.file.as_ref().ok()).map(|file| file.header.chunk_size);
+    let chunk_size = chunks
+        .iter()
+        .find_map(|fact| fact.file.as_ref().ok())
+        .map(|file| file.header.chunk_size);
     if chunks.is_empty() {
-        gathering.tell(Severity::Warning, "no-log", None, "there is no chunk: is this a server's db directory?");
+        gathering.tell(
+            Severity::Warning,
+            "no-log",
+            None,
+            "there is no chunk: is this a server's db directory?",
+        );
     }
     let set = readable(&chunks);
     let mut facts_log = Log::default();
@@ -58,12 +80,15 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
         if depth > Depth::Quick {
             gathering.hash(&mut chunks, set, size, writer)?;
         }
-        facts_log.bad_epoch = gathering.epoch(set, writer, value(Checkpoint::Epoch), &mut facts_log.epochs)?;
+        facts_log.bad_epoch =
+            gathering.epoch(set, writer, value(Checkpoint::Epoch), &mut facts_log.epochs)?;
     }
     let index = gathering.index(set.as_ref(), writer_position.unwrap_or(LogPosition::ZERO))?;
     let bad_secondary_index = gathering.others(&entries)?;
     let foreign_scavenge = match (&set, writer_position) {
-        (Some(set), Some(writer)) if depth > Depth::Quick => gathering.scavenge_state(&entries, set, writer)?,
+        (Some(set), Some(writer)) if depth > Depth::Quick => {
+            gathering.scavenge_state(&entries, set, writer)?
+        }
         _ => None,
     };
     let oldest = oldest(&entries, &chunks);
@@ -71,9 +96,15 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
         chunk_size: size.get(),
         chunks: set.in_use().len() as u64,
         writer,
-        position: facts_log.proof.as_ref().map(|proof| proof.boundary.position().get()),
+        position: facts_log
+            .proof
+            .as_ref()
+            .map(|proof| proof.boundary.position().get()),
         epochs: facts_log.epochs,
-        last_event: facts_log.proof.as_ref().and_then(|proof| proof.seen.last_event),
+        last_event: facts_log
+            .proof
+            .as_ref()
+            .and_then(|proof| proof.seen.last_event),
     });
     let summary = index.map.as_ref().map(|map| IndexSummary {
         tables: map.tables.len() as u64,
@@ -93,15 +124,36 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
         foreign_scavenge,
         bad_secondary_index,
     };
-    Ok(Gathered { facts, findings: gathering.findings, oldest, log, index: summary })
+    Ok(Gathered {
+        facts,
+        findings: gathering.findings,
+        oldest,
+        log,
+        index: summary,
+    })
 }
 
 /// The files of the log that can be read, as the newest servers use them.
 fn readable(chunks: &[ChunkFact]) -> Option<ChunkSet> {
     let good = chunks.iter().filter_map(|fact| {
-        let file = fact.file.as_ref().ok().filter(|file| file.header.start == fact.listed.name.start)?;
-        let Listed { path, name, mode, stamp } = fact.listed.clone();
-        Some(LogFile { path, name, mode, file: Arc::new(file.clone()), stamp })
+        let file = fact
+            .file
+            .as_ref()
+            .ok()
+            .filter(|file| file.header.start == fact.listed.name.start)?;
+        let Listed {
+            path,
+            name,
+            mode,
+            stamp,
+        } = fact.listed.clone();
+        Some(LogFile {
+            path,
+            name,
+            mode,
+            file: Arc::new(file.clone()),
+            stamp,
+        })
     });
     ChunkSet::of_readable(good.collect())
 }
@@ -117,7 +169,13 @@ struct Log {
 }
 
 impl Log {
-    fn read(&mut self, gathering: &mut Gathering<'_>, set: &ChunkSet, writer: LogPosition, others: &[i64]) -> Result<()> {
+    fn read(
+        &mut self,
+        gathering: &mut Gathering<'_>,
+        set: &ChunkSet,
+        writer: LogPosition,
+        others: &[i64],
+    ) -> Result<()> {
         if gathering.depth == Depth::Quick {
             return Ok(());
         }
@@ -125,7 +183,12 @@ impl Log {
             self.ends.insert(writer, end);
             self.proof = proof;
         }
-        for position in others.iter().copied().filter_map(LogPosition::from_signed).filter(|position| *position < writer) {
+        for position in others
+            .iter()
+            .copied()
+            .filter_map(LogPosition::from_signed)
+            .filter(|position| *position < writer)
+        {
             if !self.ends.contains_key(&position)
                 && let Some((end, _)) = gathering.end_at(set, position)?
             {
@@ -147,20 +210,41 @@ struct Gathering<'a> {
 }
 
 impl Gathering<'_> {
-    fn tell(&mut self, severity: Severity, code: &'static str, file: Option<String>, what: impl Into<String>) {
-        self.findings.push(Finding { severity, code, file, what: what.into(), consequences: Vec::new(), evidence: None, hint: None });
+    fn tell(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        file: Option<String>,
+        what: impl Into<String>,
+    ) {
+        self.findings.push(Finding {
+            severity,
+            code,
+            file,
+            what: what.into(),
+            consequences: Vec::new(),
+            evidence: None,
+            hint: None,
+        });
     }
 
     fn place(&self, path: &RelativePath) -> String {
         self.files.place_of(path)
     }
 
-    /// What a parser says; none for damage, which is the caller's to tell. What the storage reports is an error.
-    fn judge<T>(&self, path: &RelativePath, parsed: format::Result<T>) -> Result<Result<T, String>> {
+    /// What a parser says; none for damage, which is the caller's to tell. What the storage reports
+    /// is an error.
+    fn judge<T>(
+        &self,
+        path: &RelativePath,
+        parsed: format::Result<T>,
+    ) -> Result<Result<T, String>> {
         match parsed {
             Ok(value) => Ok(Ok(value)),
             Err(format::Error::Malformed(why)) => Ok(Err(why.to_string())),
-            Err(format::Error::Read(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Err(format::Error::Read(error))
+                if error.kind() == std::io::ErrorKind::UnexpectedEof =>
+            {
                 Ok(Err("the file ends too early".to_owned()))
             }
             Err(error) => named(self.files, path, Err(error)),
@@ -170,8 +254,9 @@ impl Gathering<'_> {
     fn checkpoints(&mut self) -> Result<BTreeMap<Checkpoint, CheckpointFact>> {
         let mut facts = BTreeMap::new();
         for which in Checkpoint::ALL {
-            let path = RelativePath::new(Root::Db, which.file_name())
-                .map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))?;
+            let path = RelativePath::new(Root::Db, which.file_name()).map_err(|error| {
+                Error::new(Kind::Failed, "a name that cannot be").because(error)
+            })?;
             let place = self.place(&path);
             let absent = match which {
                 Checkpoint::Writer | Checkpoint::Chaser => 0,
@@ -180,9 +265,12 @@ impl Gathering<'_> {
             let (length, value) = match self.files.open(&path)? {
                 None => (None, absent),
                 Some(source) => {
-                    // The server makes every length 8: what is missing is zero, what is too much is cut off (disk-format §2.1).
+                    // The server makes every length 8: what is missing is zero, what is too much is
+                    // cut off (disk-format §2.1).
                     let mut bytes = [0; checkpoint::LENGTH];
-                    let held = usize::try_from(source.size()).unwrap_or(usize::MAX).min(bytes.len());
+                    let held = usize::try_from(source.size())
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
                     let read = source.read_exact_at(0, bytes.get_mut(..held).unwrap_or_default());
                     named(self.files, &path, read.map_err(Into::into))?;
                     (Some(source.size()), i64::from_le_bytes(bytes))
@@ -196,7 +284,14 @@ impl Gathering<'_> {
                     format!("it has {length} bytes instead of 8; a server takes it for {value}"),
                 );
             }
-            facts.insert(which, CheckpointFact { place, length, value });
+            facts.insert(
+                which,
+                CheckpointFact {
+                    place,
+                    length,
+                    value,
+                },
+            );
         }
         Ok(facts)
     }
@@ -212,62 +307,132 @@ impl Gathering<'_> {
             if let Ok(file) = &file {
                 self.header(&listed, &file.header, &place, &mut size);
             }
-            facts.push(ChunkFact { listed, place, file, has_records: false, fails_md5: false });
+            facts.push(ChunkFact {
+                listed,
+                place,
+                file,
+                has_records: false,
+                fails_md5: false,
+            });
         }
         Ok(facts)
     }
 
-    fn header(&mut self, listed: &Listed, header: &chunk::Header, place: &str, size: &mut Option<ChunkSize>) {
+    fn header(
+        &mut self,
+        listed: &Listed,
+        header: &chunk::Header,
+        place: &str,
+        size: &mut Option<ChunkSize>,
+    ) {
         let first = *size.get_or_insert(header.chunk_size);
         if header.chunk_size != first {
-            let what = format!("its chunk size is {}, that of the first chunk {}", header.chunk_size.get(), first.get());
-            self.tell(Severity::Error, "chunk-size-differs", Some(place.to_owned()), what);
+            let what = format!(
+                "its chunk size is {}, that of the first chunk {}",
+                header.chunk_size.get(),
+                first.get()
+            );
+            self.tell(
+                Severity::Error,
+                "chunk-size-differs",
+                Some(place.to_owned()),
+                what,
+            );
         }
         if header.start != listed.name.start {
             let what = format!("its header says that it begins with chunk {}", header.start);
             self.tell(Severity::Error, "chunk-name", Some(place.to_owned()), what);
         }
-        if header.transform != Transform::Identity && !self.findings.iter().any(|finding| finding.code == "chunk-encrypted") {
+        if header.transform != Transform::Identity
+            && !self
+                .findings
+                .iter()
+                .any(|finding| finding.code == "chunk-encrypted")
+        {
             let what = "it is encrypted: its records cannot be proven, and the server needs the master key that it names";
-            self.tell(Severity::Warning, "chunk-encrypted", Some(place.to_owned()), what);
+            self.tell(
+                Severity::Warning,
+                "chunk-encrypted",
+                Some(place.to_owned()),
+                what,
+            );
         }
     }
 
     /// Whether files beyond the writer's position hold anything.
-    fn note_records(&mut self, chunks: &mut [ChunkFact], size: ChunkSize, writer: LogPosition) -> Result<()> {
+    fn note_records(
+        &mut self,
+        chunks: &mut [ChunkFact],
+        size: ChunkSize,
+        writer: LogPosition,
+    ) -> Result<()> {
         let last = size.chunk_of(writer);
-        for fact in chunks.iter_mut().filter(|fact| writer == LogPosition::ZERO || Some(fact.listed.name.start) > last) {
+        for fact in chunks
+            .iter_mut()
+            .filter(|fact| writer == LogPosition::ZERO || Some(fact.listed.name.start) > last)
+        {
             let Ok(file) = &fact.file else { continue };
             let source = open(self.files, &fact.listed.path)?;
-            let capacity = file.header.end_position().since(file.header.start_position());
+            let capacity = file
+                .header
+                .end_position()
+                .since(file.header.start_position());
             let data = HEADER_LENGTH..file.length.min(HEADER_LENGTH + capacity);
-            let first = Forwards::new(&*source, &file.header, data).and_then(|mut frames| frames.next().map(|frame| frame.is_some()));
+            let first = Forwards::new(&*source, &file.header, data)
+                .and_then(|mut frames| frames.next().map(|frame| frame.is_some()));
             fact.has_records = matches!(first, Ok(true));
         }
         Ok(())
     }
 
     /// What a log that ended at `position` would end with; none where that cannot be read.
-    fn end_at(&mut self, set: &ChunkSet, position: LogPosition) -> Result<Option<(End, Option<LogProof>)>> {
+    fn end_at(
+        &mut self,
+        set: &ChunkSet,
+        position: LogPosition,
+    ) -> Result<Option<(End, Option<LogProof>)>> {
         let size = set.chunk_size();
         let inside = size.local(position) > 0;
         let current = if inside { set.holding(position) } else { None };
         let before = current.map_or(position, |file| file.file.header.start_position());
-        let previous = before.get().checked_sub(1).and_then(LogPosition::new).and_then(|before| set.holding(before));
-        if (inside && current.is_none()) || current.or(previous).is_none_or(|file| file.file.header.transform != Transform::Identity) {
+        let previous = before
+            .get()
+            .checked_sub(1)
+            .and_then(LogPosition::new)
+            .and_then(|before| set.holding(before));
+        if (inside && current.is_none())
+            || current
+                .or(previous)
+                .is_none_or(|file| file.file.header.transform != Transform::Identity)
+        {
             return Ok(None);
         }
-        // Only where the append that the chunk begins with began in the one before, that one is needed.
+        // Only where the append that the chunk begins with began in the one before, that one is
+        // needed.
         let attempts = [[current, None], [previous, current]];
         for attempt in attempts {
-            let stretches: Vec<Stretch> =
-                attempt.into_iter().flatten().map(|file| Stretch::new(file.path.clone(), file.file.header.start_position())).collect();
-            let Some(first) = attempt.into_iter().flatten().next() else { continue };
+            let stretches: Vec<Stretch> = attempt
+                .into_iter()
+                .flatten()
+                .map(|file| Stretch::new(file.path.clone(), file.file.header.start_position()))
+                .collect();
+            let Some(first) = attempt.into_iter().flatten().next() else {
+                continue;
+            };
             let begins = first.file.header.start_position();
-            match scan_or_damage(self.files, set, &stretches, Boundary::ZERO, WriterPosition(position), self.run) {
+            match scan_or_damage(
+                self.files,
+                set,
+                &stretches,
+                Boundary::ZERO,
+                WriterPosition(position),
+                self.run,
+            ) {
                 Ok(proof) => match proof.end {
                     LogEnd::Whole | LogEnd::Epoch => return Ok(Some((End::Whole, Some(proof)))),
-                    LogEnd::HalfAppend(begin) if begin >= begins || first.start().0 == 0 || attempt[0] == previous => {
+                    LogEnd::HalfAppend(begin)
+                        if begin >= begins || first.start().0 == 0 || attempt[0] == previous =>
+                    {
                         return Ok(Some((End::HalfAppend(begin), Some(proof))));
                     }
                     LogEnd::HalfAppend(_) => {}
@@ -275,9 +440,18 @@ impl Gathering<'_> {
                 Err(Stop::Torn(torn)) => {
                     let why = match torn.why {
                         format::Error::Malformed(why) => why.to_string(),
-                        format::Error::Read(error) => return named(self.files, &torn.path, Err(error.into())),
+                        format::Error::Read(error) => {
+                            return named(self.files, &torn.path, Err(error.into()));
+                        }
                     };
-                    return Ok(Some((End::Damaged(Damage { position: torn.position, place: self.place(&torn.path), why }), None)));
+                    return Ok(Some((
+                        End::Damaged(Damage {
+                            position: torn.position,
+                            place: self.place(&torn.path),
+                            why,
+                        }),
+                        None,
+                    )));
                 }
                 Err(Stop::Failed(error)) if error.kind() == Kind::Failed => return Ok(None),
                 Err(Stop::Failed(error)) => return Err(error),
@@ -291,7 +465,10 @@ impl Gathering<'_> {
         let mut damage = Vec::new();
         for file in set.in_use() {
             let header = &file.file.header;
-            if header.end_position() > writer || file.file.footer().is_none() || header.transform != Transform::Identity {
+            if header.end_position() > writer
+                || file.file.footer().is_none()
+                || header.transform != Transform::Identity
+            {
                 continue;
             }
             let stretch = Stretch::new(file.path.clone(), header.start_position());
@@ -300,7 +477,11 @@ impl Gathering<'_> {
                 Ok(_) => {}
                 Err(Stop::Torn(torn)) => {
                     let why = torn.why.to_string();
-                    damage.push(Damage { position: torn.position, place: self.place(&torn.path), why });
+                    damage.push(Damage {
+                        position: torn.position,
+                        place: self.place(&torn.path),
+                        why,
+                    });
                 }
                 Err(Stop::Failed(error)) => return Err(error),
             }
@@ -309,12 +490,22 @@ impl Gathering<'_> {
     }
 
     /// The MD5s of the chunks that a server hashes: all completed ones before the writer's.
-    fn hash(&mut self, chunks: &mut [ChunkFact], set: &ChunkSet, size: ChunkSize, writer: LogPosition) -> Result<()> {
+    fn hash(
+        &mut self,
+        chunks: &mut [ChunkFact],
+        set: &ChunkSet,
+        size: ChunkSize,
+        writer: LogPosition,
+    ) -> Result<()> {
         let last = size.chunk_of(writer);
         for fact in chunks.iter_mut() {
             self.run.check()?;
-            let Some(footer) = fact.file.as_ref().ok().and_then(|file| file.footer()) else { continue };
-            let used = set.file(&fact.listed.path).is_some_and(|file| Some(file.end()) < last);
+            let Some(footer) = fact.file.as_ref().ok().and_then(|file| file.footer()) else {
+                continue;
+            };
+            let used = set
+                .file(&fact.listed.path)
+                .is_some_and(|file| Some(file.end()) < last);
             if used {
                 let source = open(self.files, &fact.listed.path)?;
                 fact.fails_md5 = hash_file(&*source, true, self.run)?.md5 != Some(footer.md5);
@@ -323,37 +514,60 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    fn epoch(&mut self, set: &ChunkSet, writer: LogPosition, epoch: i64, count: &mut Option<u64>) -> Result<Option<Damage>> {
-        let Some(position) = LogPosition::from_signed(epoch).filter(|position| *position <= writer) else { return Ok(None) };
+    fn epoch(
+        &mut self,
+        set: &ChunkSet,
+        writer: LogPosition,
+        epoch: i64,
+        count: &mut Option<u64>,
+    ) -> Result<Option<Damage>> {
+        let Some(position) = LogPosition::from_signed(epoch).filter(|position| *position <= writer)
+        else {
+            return Ok(None);
+        };
         // That its chunk is missing, or encrypted, is told elsewhere.
-        let Some(file) = set.holding(position).filter(|file| file.file.header.transform == Transform::Identity) else { return Ok(None) };
+        let Some(file) = set
+            .holding(position)
+            .filter(|file| file.file.header.transform == Transform::Identity)
+        else {
+            return Ok(None);
+        };
         match lineage(self.files, set, position) {
             Ok(lineage) => {
                 *count = Some(lineage.epochs().len() as u64);
                 Ok(None)
             }
-            Err(error) if error.kind() == Kind::SourceCorrupt => {
-                Ok(Some(Damage { position, place: self.place(&file.path), why: error.in_words() }))
-            }
+            Err(error) if error.kind() == Kind::SourceCorrupt => Ok(Some(Damage {
+                position,
+                place: self.place(&file.path),
+                why: error.in_words(),
+            })),
             Err(error) if error.kind() == Kind::Refused => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     fn index(&mut self, set: Option<&ChunkSet>, writer: LogPosition) -> Result<IndexProof> {
-        let scope = IndexScope { chunks: set, writer: WriterPosition(writer), depth: self.depth, hash_tables: true };
+        let scope = IndexScope {
+            chunks: set,
+            writer: WriterPosition(writer),
+            depth: self.depth,
+            hash_tables: true,
+        };
         examine_index(self.files, &scope, self.run)
     }
 
     fn index_fact(&mut self, proof: IndexProof) -> Result<IndexFact> {
-        let map_path =
-            RelativePath::new(Root::Index, "indexmap").map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))?;
+        let map_path = RelativePath::new(Root::Index, "indexmap")
+            .map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))?;
         let place = self.place(&map_path);
         let mut fact = IndexFact {
             map: match proof.map {
-                Some(map) => {
-                    MapFact::Read { place, commit: map.commit, merge_level: map.max_merge_level.filter(|level| *level < i32::MAX) }
-                }
+                Some(map) => MapFact::Read {
+                    place,
+                    commit: map.commit,
+                    merge_level: map.max_merge_level.filter(|level| *level < i32::MAX),
+                },
                 None => MapFact::Absent,
             },
             bad_tables: Vec::new(),
@@ -367,13 +581,35 @@ impl Gathering<'_> {
         for problem in proof.problems {
             let place = self.place(&problem.path);
             match problem.fault {
-                IndexFault::Map => fact.map = MapFact::Damaged { place, why: problem.what },
-                IndexFault::TableMissing => fact.bad_tables.push(TableFact { place, why: TableProblem::Missing }),
-                IndexFault::TableDamaged => fact.bad_tables.push(TableFact { place, why: TableProblem::Damaged(problem.what) }),
-                IndexFault::TableOld => fact.bad_tables.push(TableFact { place, why: TableProblem::Old }),
-                IndexFault::EntryWrong => self.tell(Severity::Error, "index-entry-wrong", Some(place), problem.what),
+                IndexFault::Map => {
+                    fact.map = MapFact::Damaged {
+                        place,
+                        why: problem.what,
+                    }
+                }
+                IndexFault::TableMissing => fact.bad_tables.push(TableFact {
+                    place,
+                    why: TableProblem::Missing,
+                }),
+                IndexFault::TableDamaged => fact.bad_tables.push(TableFact {
+                    place,
+                    why: TableProblem::Damaged(problem.what),
+                }),
+                IndexFault::TableOld => fact.bad_tables.push(TableFact {
+                    place,
+                    why: TableProblem::Old,
+                }),
+                IndexFault::EntryWrong => self.tell(
+                    Severity::Error,
+                    "index-entry-wrong",
+                    Some(place),
+                    problem.what,
+                ),
                 IndexFault::TableFilter => {
-                    let what = format!("{}; the server does without the filter, and is slower", problem.what);
+                    let what = format!(
+                        "{}; the server does without the filter, and is slower",
+                        problem.what
+                    );
                     self.tell(Severity::Warning, "table-filter-damaged", Some(place), what);
                 }
                 // Told as facts of their own.
@@ -381,8 +617,16 @@ impl Gathering<'_> {
             }
         }
         if let Some(first) = proof.unlisted.first() {
-            let what = format!("{} files that indexmap does not name, from this one on; a server deletes them", proof.unlisted.len());
-            self.tell(Severity::Info, "index-unlisted", Some(self.place(first)), what);
+            let what = format!(
+                "{} files that indexmap does not name, from this one on; a server deletes them",
+                proof.unlisted.len()
+            );
+            self.tell(
+                Severity::Info,
+                "index-unlisted",
+                Some(self.place(first)),
+                what,
+            );
         }
         Ok(fact)
     }
@@ -390,21 +634,46 @@ impl Gathering<'_> {
     fn stream_filter(&self, proof: &IndexProof) -> StreamFilterFact {
         let problem = |fault| proof.problems.iter().find(|problem| problem.fault == fault);
         if let Some(problem) = problem(IndexFault::StreamFilterIncomplete) {
-            return StreamFilterFact::Incomplete { place: self.place(&problem.path), why: problem.what.clone() };
+            return StreamFilterFact::Incomplete {
+                place: self.place(&problem.path),
+                why: problem.what.clone(),
+            };
         }
         if let Some(problem) = problem(IndexFault::StreamFilter) {
-            return StreamFilterFact::Damaged { place: self.place(&problem.path), why: problem.what.clone() };
+            return StreamFilterFact::Damaged {
+                place: self.place(&problem.path),
+                why: problem.what.clone(),
+            };
         }
-        if proof.has_stream_filter { StreamFilterFact::Whole } else { StreamFilterFact::Absent }
+        if proof.has_stream_filter {
+            StreamFilterFact::Whole
+        } else {
+            StreamFilterFact::Absent
+        }
     }
 
     /// A scavenge state that knows more than the log.
-    fn scavenge_state(&self, entries: &[FileEntry], set: &ChunkSet, writer: LogPosition) -> Result<Option<(String, String)>> {
-        for entry in entries.iter().filter(|entry| entry.path.root() == Root::Index) {
+    fn scavenge_state(
+        &self,
+        entries: &[FileEntry],
+        set: &ChunkSet,
+        writer: LogPosition,
+    ) -> Result<Option<(String, String)>> {
+        for entry in entries
+            .iter()
+            .filter(|entry| entry.path.root() == Root::Index)
+        {
             let file = IndexFile::of(entry.path.below_root());
-            if matches!(file, IndexFile::Scavenging(ScavengingFile::Database | ScavengingFile::WriteAheadLog))
-                && let Some(why) = foreign_scavenge(self.files, &entry.path, set, WriterPosition(writer), self.run)?
-            {
+            if matches!(
+                file,
+                IndexFile::Scavenging(ScavengingFile::Database | ScavengingFile::WriteAheadLog)
+            ) && let Some(why) = foreign_scavenge(
+                self.files,
+                &entry.path,
+                set,
+                WriterPosition(writer),
+                self.run,
+            )? {
                 return Ok(Some((self.place(&entry.path), why)));
             }
         }
@@ -414,12 +683,18 @@ impl Gathering<'_> {
     /// What a restore by this program says of itself.
     fn restore_mark(&mut self, path: &RelativePath) -> Result<()> {
         let source = open(self.files, path)?;
-        let bytes = self.judge(path, read_small(&*source, LONGEST_MARK))?.unwrap_or_default();
+        let bytes = self
+            .judge(path, read_small(&*source, LONGEST_MARK))?
+            .unwrap_or_default();
         let (severity, what) = match serde_json::from_slice::<RestoreMark>(&bytes) {
-            Ok(mark) if mark.state == RestoreState::InProgress => {
-                (Severity::Error, format!("the restore of {} did not come to its end", mark.label))
-            }
-            Ok(mark) => (Severity::Info, format!("kbackup restored {} here", mark.label)),
+            Ok(mark) if mark.state == RestoreState::InProgress => (
+                Severity::Error,
+                format!("the restore of {} did not come to its end", mark.label),
+            ),
+            Ok(mark) => (
+                Severity::Info,
+                format!("kbackup restored {} here", mark.label),
+            ),
             Err(_) => (Severity::Info, "kbackup restored this directory".to_owned()),
         };
         let place = self.place(path);
@@ -441,7 +716,9 @@ impl Gathering<'_> {
                         bad = inspected.err().map(|why| (place(), why));
                     }
                     DbFile::Temporary => leftovers.push(&entry.path),
-                    _ if entry.path.below_root() == RestoreMark::NAME => self.restore_mark(&entry.path)?,
+                    _ if entry.path.below_root() == RestoreMark::NAME => {
+                        self.restore_mark(&entry.path)?
+                    }
                     _ => {}
                 },
                 Root::Index => match IndexFile::of(entry.path.below_root()) {
@@ -449,10 +726,17 @@ impl Gathering<'_> {
                         let source = open(self.files, &entry.path)?;
                         if let Err(why) = self.judge(&entry.path, sqlite::inspect(&*source))? {
                             let place = place();
-                            self.tell(Severity::Warning, "scavenge-state-damaged", Some(place), why);
+                            self.tell(
+                                Severity::Warning,
+                                "scavenge-state-damaged",
+                                Some(place),
+                                why,
+                            );
                         }
                     }
-                    IndexFile::Scavenging(ScavengingFile::WriteAheadLog | ScavengingFile::Journal) if entry.size > 0 => {
+                    IndexFile::Scavenging(
+                        ScavengingFile::WriteAheadLog | ScavengingFile::Journal,
+                    ) if entry.size > 0 => {
                         let place = place();
                         self.tell(
                             Severity::Info,
@@ -462,7 +746,9 @@ impl Gathering<'_> {
                         );
                     }
                     IndexFile::IndexMapTemporary => leftovers.push(&entry.path),
-                    IndexFile::ExperimentalV3 if !self.findings.iter().any(|finding| finding.code == "log-v3") => {
+                    IndexFile::ExperimentalV3
+                        if !self.findings.iter().any(|finding| finding.code == "log-v3") =>
+                    {
                         let place = place();
                         let what = "this is a database in the experimental log format V3, which only servers from 21.6 to 26.0 could be told to read";
                         self.tell(Severity::Error, "log-v3", Some(place), what);
@@ -472,7 +758,10 @@ impl Gathering<'_> {
             }
         }
         if let Some(first) = leftovers.first() {
-            let what = format!("{} temporary files, from this one on; a server deletes them", leftovers.len());
+            let what = format!(
+                "{} temporary files, from this one on; a server deletes them",
+                leftovers.len()
+            );
             self.tell(Severity::Info, "leftovers", Some(self.place(first)), what);
         }
         Ok(bad)
@@ -487,14 +776,19 @@ fn oldest(entries: &[FileEntry], chunks: &[ChunkFact]) -> ServerLine {
             _ => ServerLine::V20_10,
         },
         Root::Index => match IndexFile::of(entry.path.below_root()) {
-            IndexFile::BloomFilter(_) | IndexFile::StreamFilterCheckpoint | IndexFile::StreamFilterData => ServerLine::V21_10,
+            IndexFile::BloomFilter(_)
+            | IndexFile::StreamFilterCheckpoint
+            | IndexFile::StreamFilterData => ServerLine::V21_10,
             IndexFile::Scavenging(_) => ServerLine::V22_10,
             _ => ServerLine::V20_10,
         },
     });
-    let by_chunk = chunks.iter().filter_map(|fact| fact.file.as_ref().ok()).map(|file| match file.header.version {
-        ..4 => ServerLine::V20_10,
-        _ => ServerLine::V24_10,
-    });
+    let by_chunk = chunks
+        .iter()
+        .filter_map(|fact| fact.file.as_ref().ok())
+        .map(|file| match file.header.version {
+            ..4 => ServerLine::V20_10,
+            _ => ServerLine::V24_10,
+        });
     by_entry.chain(by_chunk).max().unwrap_or(ServerLine::V20_10)
 }

@@ -1,4 +1,5 @@
-//! Would a server start from this directory, and what would it lose, rebuild or refuse? For any data directory, per version line (disk-format §6, O10–O39).
+//! Would a server start from this directory, and what would it lose, rebuild or refuse? For any
+//! data directory, per version line (disk-format §6, O10–O39).
 
 mod facts;
 mod simulate;
@@ -18,17 +19,23 @@ use crate::transfer::Paced;
 /// What to examine for.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The line of the server that is to start there. None: every line that can be meant, from the oldest that the files show on.
+    /// The line of the server that is to start there. None: every line that can be meant, from the
+    /// oldest that the files show on.
     pub version: Option<ServerLine>,
     /// How much is read.
     pub depth: Depth,
-    /// A server runs on the directory: what is wrong is the source's (exit code 21), and may be a change caught half-way.
+    /// A server runs on the directory: what is wrong is the source's (exit code 21), and may be a
+    /// change caught half-way.
     pub in_use: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { version: None, depth: Depth::Normal, in_use: false }
+        Self {
+            version: None,
+            depth: Depth::Normal,
+            in_use: false,
+        }
     }
 }
 
@@ -65,13 +72,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The error kind, and by it the exit code, for everything but a start with all events and no damage.
+    /// The error kind, and by it the exit code, for everything but a start with all events and no
+    /// damage.
     #[must_use]
     pub const fn kind(self, in_use: bool) -> Option<Kind> {
         match self {
             Self::Starts | Self::StartsAndRebuilds => None,
-            Self::Damaged | Self::Loses | Self::StartsThenDies | Self::Refuses if in_use => Some(Kind::SourceCorrupt),
-            Self::Damaged | Self::Loses | Self::StartsThenDies | Self::Refuses => Some(Kind::StoredCorrupt),
+            Self::Damaged | Self::Loses | Self::StartsThenDies | Self::Refuses if in_use => {
+                Some(Kind::SourceCorrupt)
+            }
+            Self::Damaged | Self::Loses | Self::StartsThenDies | Self::Refuses => {
+                Some(Kind::StoredCorrupt)
+            }
         }
     }
 
@@ -119,7 +131,8 @@ pub struct LogSummary {
     pub chunks: u64,
     /// What `writer.chk` says, in bytes of log.
     pub writer: i64,
-    /// The last place before it where no append is cut, in bytes of log; none where the records were not read.
+    /// The last place before it where no append is cut, in bytes of log; none where the records
+    /// were not read.
     pub position: Option<u64>,
     /// Epochs, as far as they can be followed.
     pub epochs: Option<u64>,
@@ -158,7 +171,8 @@ pub struct Examination {
 }
 
 impl Examination {
-    /// The error kind, and by it the exit code; none where a server starts with everything and nothing is damaged.
+    /// The error kind, and by it the exit code; none where a server starts with everything and
+    /// nothing is damaged.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         self.verdict.kind(self.in_use)
@@ -173,7 +187,8 @@ impl Examination {
 
 /// Examines a data directory. What is wrong with it is in the result.
 ///
-/// Nothing is changed, and no lock is taken. Of a directory that a server runs on, parts may have changed before others were read.
+/// Nothing is changed, and no lock is taken. Of a directory that a server runs on, parts may have
+/// changed before others were read.
 ///
 /// # Errors
 /// What the storage reports, and an interruption.
@@ -183,30 +198,60 @@ pub fn examine(files: &dyn FileSet, options: &Options, run: &Run) -> Result<Exam
         Some(line) => vec![line],
         None => ServerLine::ALL.to_vec(),
     };
-    let mut findings = Merged { findings: gathered.findings };
+    let mut findings = Merged {
+        findings: gathered.findings,
+    };
     let mut versions = Vec::with_capacity(lines.len());
     for line in lines {
         let observations = simulate::start(line, &gathered.facts);
         let older_than_files = options.version.is_none() && line < gathered.oldest;
-        versions.push(outcome(line, &observations, findings.has_damage(), older_than_files));
+        versions.push(outcome(
+            line,
+            &observations,
+            findings.has_damage(),
+            older_than_files,
+        ));
         for observation in observations {
             findings.add(line, observation);
         }
     }
-    let counted = versions.iter().filter(|version| !version.older_than_files).map(|version| version.verdict);
+    let counted = versions
+        .iter()
+        .filter(|version| !version.older_than_files)
+        .map(|version| version.verdict);
     let verdict = counted.max().unwrap_or(Verdict::Refuses);
     let findings = findings.finish();
-    Ok(Examination { verdict, depth: options.depth, in_use: options.in_use, versions, findings, log: gathered.log, index: gathered.index })
+    Ok(Examination {
+        verdict,
+        depth: options.depth,
+        in_use: options.in_use,
+        versions,
+        findings,
+        log: gathered.log,
+        index: gathered.index,
+    })
 }
 
-fn outcome(line: ServerLine, observations: &[Observation], damaged: bool, older_than_files: bool) -> VersionOutcome {
+fn outcome(
+    line: ServerLine,
+    observations: &[Observation],
+    damaged: bool,
+    older_than_files: bool,
+) -> VersionOutcome {
     let with = |wanted: fn(Effect) -> bool| -> Vec<&'static str> {
-        let mut codes: Vec<_> =
-            observations.iter().filter(|observation| wanted(observation.effect)).map(|observation| observation.code).collect();
+        let mut codes: Vec<_> = observations
+            .iter()
+            .filter(|observation| wanted(observation.effect))
+            .map(|observation| observation.code)
+            .collect();
         codes.dedup();
         codes
     };
-    let has = |effect| observations.iter().any(|observation| observation.effect == effect);
+    let has = |effect| {
+        observations
+            .iter()
+            .any(|observation| observation.effect == effect)
+    };
     let outcome = if has(Effect::Refuses) {
         Outcome::Refuses
     } else if has(Effect::Dies) {
@@ -227,8 +272,19 @@ fn outcome(line: ServerLine, observations: &[Observation], damaged: bool, older_
         _ if !rebuilds.is_empty() => Verdict::StartsAndRebuilds,
         _ => Verdict::Starts,
     };
-    let unproven = !line.was_run() || observations.iter().any(|observation| !observation.evidence.proves(line));
-    VersionOutcome { version: line, outcome, verdict, loses, rebuilds, unproven, older_than_files }
+    let unproven = !line.was_run()
+        || observations
+            .iter()
+            .any(|observation| !observation.evidence.proves(line));
+    VersionOutcome {
+        version: line,
+        outcome,
+        verdict,
+        loses,
+        rebuilds,
+        unproven,
+        older_than_files,
+    }
 }
 
 /// The findings of all lines, each told once.
@@ -238,16 +294,23 @@ struct Merged {
 
 impl Merged {
     fn has_damage(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Error && finding.consequences.is_empty())
+        self.findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Error && finding.consequences.is_empty())
     }
 
     fn add(&mut self, line: ServerLine, observation: Observation) {
-        let consequence = Consequence { version: line, effect: observation.effect, unproven: !observation.evidence.proves(line) };
+        let consequence = Consequence {
+            version: line,
+            effect: observation.effect,
+            unproven: !observation.evidence.proves(line),
+        };
         let severity = severity(&observation);
-        let same = self
-            .findings
-            .iter_mut()
-            .find(|finding| finding.code == observation.code && finding.file == observation.file && finding.what == observation.what);
+        let same = self.findings.iter_mut().find(|finding| {
+            finding.code == observation.code
+                && finding.file == observation.file
+                && finding.what == observation.what
+        });
         match same {
             Some(finding) => {
                 finding.severity = finding.severity.max(severity);
@@ -266,16 +329,21 @@ impl Merged {
     }
 
     fn finish(mut self) -> Vec<Finding> {
-        self.findings.sort_by_key(|finding| std::cmp::Reverse((finding.severity, finding.worst())));
+        self.findings
+            .sort_by_key(|finding| std::cmp::Reverse((finding.severity, finding.worst())));
         self.findings
     }
 }
 
 fn severity(observation: &Observation) -> Severity {
     match observation.effect {
-        Effect::LosesEvents | Effect::ShowsHalfAppend | Effect::Dies | Effect::Refuses => Severity::Error,
+        Effect::LosesEvents | Effect::ShowsHalfAppend | Effect::Dies | Effect::Refuses => {
+            Severity::Error
+        }
         _ if observation.damage => Severity::Error,
-        Effect::Rebuilds | Effect::SetsIndexAside | Effect::StartsAgain | Effect::MayHideEvents => Severity::Warning,
+        Effect::Rebuilds | Effect::SetsIndexAside | Effect::StartsAgain | Effect::MayHideEvents => {
+            Severity::Warning
+        }
         Effect::Ignores | Effect::Slows | Effect::Deletes => Severity::Info,
     }
 }

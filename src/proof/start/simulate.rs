@@ -1,4 +1,5 @@
-//! The start of a server, step by step as disk-format §6 lists it, on facts instead of files. Pure: every rule is a line here and can be tested without a disk.
+//! The start of a server, step by step as disk-format §6 lists it, on facts instead of files. Pure:
+//! every rule is a line here and can be tested without a disk.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use crate::proof::chunks::{Listed, select};
 use crate::proof::finding::{Effect, Evidence};
 use crate::proof::line::ServerLine;
 
-/// The truncator refuses to cut off more than this, unless it is told `--max-truncation=-1` (disk-format §2.4).
+/// The truncator refuses to cut off more than this, unless it is told `--max-truncation=-1`
+/// (disk-format §2.4).
 const MAX_TRUNCATION: i64 = 256 * 1024 * 1024;
 
 /// What a start depends on, as it was found.
@@ -81,7 +83,8 @@ pub(super) struct IndexFact {
     pub(super) map: MapFact,
     /// Listed tables that a server refuses.
     pub(super) bad_tables: Vec<TableFact>,
-    /// Events that are in the log and not in the index, and whether a scavenge in the log may explain it.
+    /// Events that are in the log and not in the index, and whether a scavenge in the log may
+    /// explain it.
     pub(super) hidden: Option<Hidden>,
 }
 
@@ -153,8 +156,21 @@ pub(super) struct Observation {
 }
 
 impl Observation {
-    fn new(code: &'static str, what: impl Into<String>, effect: Effect, evidence: Evidence) -> Self {
-        Self { code, file: None, what: what.into(), effect, evidence, hint: None, damage: false }
+    fn new(
+        code: &'static str,
+        what: impl Into<String>,
+        effect: Effect,
+        evidence: Evidence,
+    ) -> Self {
+        Self {
+            code,
+            file: None,
+            what: what.into(),
+            effect,
+            evidence,
+            hint: None,
+            damage: false,
+        }
     }
 
     fn on(mut self, place: &str) -> Self {
@@ -173,9 +189,15 @@ impl Observation {
     }
 }
 
-/// What a server of `line` does at its start with these files, in its order. Where it does not start, nothing behind that is told.
+/// What a server of `line` does at its start with these files, in its order. Where it does not
+/// start, nothing behind that is told.
 pub(super) fn start(line: ServerLine, facts: &Facts) -> Vec<Observation> {
-    let value = |checkpoint| facts.checkpoints.get(&checkpoint).map_or(0, |fact| fact.value);
+    let value = |checkpoint| {
+        facts
+            .checkpoints
+            .get(&checkpoint)
+            .map_or(0, |fact| fact.value)
+    };
     let mut start = Start {
         line,
         facts,
@@ -236,11 +258,18 @@ impl Start<'_> {
     }
 
     fn place(&self, checkpoint: Checkpoint) -> String {
-        self.facts.checkpoints.get(&checkpoint).map(|fact| fact.place.clone()).unwrap_or_default()
+        self.facts
+            .checkpoints
+            .get(&checkpoint)
+            .map(|fact| fact.place.clone())
+            .unwrap_or_default()
     }
 
     fn is_missing(&self, checkpoint: Checkpoint) -> bool {
-        self.facts.checkpoints.get(&checkpoint).is_none_or(|fact| fact.length.is_none())
+        self.facts
+            .checkpoints
+            .get(&checkpoint)
+            .is_none_or(|fact| fact.length.is_none())
     }
 
     /// O15: whatever half of a guarded directory has been restored.
@@ -249,9 +278,17 @@ impl Start<'_> {
         if !guarded {
             return Ok(());
         }
-        let evidence = if self.chaser > self.writer && truncate == -1 { Evidence::Seen("O15") } else { Evidence::Read("O15") };
+        let evidence = if self.chaser > self.writer && truncate == -1 {
+            Evidence::Seen("O15")
+        } else {
+            Evidence::Read("O15")
+        };
         let what = "a restore was interrupted here: the checkpoints are a guard that no server starts from";
-        let place = self.place(if self.chaser == i64::MAX { Checkpoint::Chaser } else { Checkpoint::Writer });
+        let place = self.place(if self.chaser == i64::MAX {
+            Checkpoint::Chaser
+        } else {
+            Checkpoint::Writer
+        });
         self.refuse(
             Observation::new("start-guard", what, Effect::Refuses, evidence)
                 .on(&place)
@@ -265,14 +302,24 @@ impl Start<'_> {
         let place = self.place(Checkpoint::Truncate);
         let Some(size) = self.facts.chunk_size else {
             let what = format!("a truncation to {target} is pending, and there is no log");
-            return self.refuse(Observation::new("truncation-pending", what, Effect::Refuses, SECTION).on(&place));
+            return self.refuse(
+                Observation::new("truncation-pending", what, Effect::Refuses, SECTION).on(&place),
+            );
         };
-        let (Some(position), Some(writer)) = (LogPosition::from_signed(target), LogPosition::from_signed(self.writer)) else {
+        let (Some(position), Some(writer)) = (
+            LogPosition::from_signed(target),
+            LogPosition::from_signed(self.writer),
+        ) else {
             let what = format!("a truncation to {target} is pending, which is no position");
-            return self.refuse(Observation::new("truncation-pending", what, Effect::Refuses, SECTION).on(&place));
+            return self.refuse(
+                Observation::new("truncation-pending", what, Effect::Refuses, SECTION).on(&place),
+            );
         };
         if self.writer.saturating_sub(target) > MAX_TRUNCATION {
-            let what = format!("truncate.chk wants {} bytes cut off, more than servers cut by default", self.writer.saturating_sub(target));
+            let what = format!(
+                "truncate.chk wants {} bytes cut off, more than servers cut by default",
+                self.writer.saturating_sub(target)
+            );
             return self.refuse(
                 Observation::new("truncation-limit", what, Effect::Refuses, SECTION)
                     .on(&place)
@@ -280,23 +327,50 @@ impl Start<'_> {
             );
         }
         let writer_chunk = number(size, writer);
-        if let Some(excess) = self.find(|fact| Some(fact.listed.name.start.0) == writer_chunk.checked_add(1)) {
+        if let Some(excess) =
+            self.find(|fact| Some(fact.listed.name.start.0) == writer_chunk.checked_add(1))
+        {
             let what = "it lies beyond the chunk of writer.chk, which no server accepts while a truncation is pending";
             return self.refuse(
-                Observation::new("truncation-excess-chunk", what, Effect::Refuses, Evidence::Seen("O16"))
-                    .on(&excess)
-                    .hint("restore with kbackup, which leaves such a chunk out"),
+                Observation::new(
+                    "truncation-excess-chunk",
+                    what,
+                    Effect::Refuses,
+                    Evidence::Seen("O16"),
+                )
+                .on(&excess)
+                .hint("restore with kbackup, which leaves such a chunk out"),
             );
         }
         let selection = self.select();
         let target_chunk = number(size, position);
-        if let Some(missing) = selection.missing.iter().find(|range| *range.start() < target_chunk) {
-            let what = format!("chunk {} is missing, below the position {target} that truncate.chk names", missing.start());
-            return self.refuse(Observation::new("chunk-missing", what, Effect::Refuses, SECTION));
+        if let Some(missing) = selection
+            .missing
+            .iter()
+            .find(|range| *range.start() < target_chunk)
+        {
+            let what = format!(
+                "chunk {} is missing, below the position {target} that truncate.chk names",
+                missing.start()
+            );
+            return self.refuse(Observation::new(
+                "chunk-missing",
+                what,
+                Effect::Refuses,
+                SECTION,
+            ));
         }
-        let covering = selection.used.iter().copied().find(|index| self.range_of(*index).contains(&target_chunk));
+        let covering = selection
+            .used
+            .iter()
+            .copied()
+            .find(|index| self.range_of(*index).contains(&target_chunk));
         let effective = self.cut_off(covering, position, target_chunk, size)?;
-        let effect = if self.line.is_modern() { Effect::StartsAgain } else { Effect::Ignores };
+        let effect = if self.line.is_modern() {
+            Effect::StartsAgain
+        } else {
+            Effect::Ignores
+        };
         let what = format!("truncate.chk asks for the log to be cut at {target}");
         self.see(
             Observation::new("truncation-pending", what, effect, Evidence::Seen("O10"))
@@ -305,13 +379,20 @@ impl Start<'_> {
         );
         if effective < writer {
             let (evidence, why) = match effective {
-                LogPosition::ZERO if self.is_short(Checkpoint::Truncate) => {
-                    (Evidence::Seen("O13"), "an empty truncate.chk reads as 0, and ")
-                }
-                _ if effective < position => (Evidence::Seen("O33"), "a scavenged chunk is cut as a whole, and "),
+                LogPosition::ZERO if self.is_short(Checkpoint::Truncate) => (
+                    Evidence::Seen("O13"),
+                    "an empty truncate.chk reads as 0, and ",
+                ),
+                _ if effective < position => (
+                    Evidence::Seen("O33"),
+                    "a scavenged chunk is cut as a whole, and ",
+                ),
                 _ => (Evidence::Seen("recordings: truncate"), ""),
             };
-            let what = format!("{why}{} bytes of the log are cut off: {effective} to {writer}", writer.since(effective));
+            let what = format!(
+                "{why}{} bytes of the log are cut off: {effective} to {writer}",
+                writer.since(effective)
+            );
             self.see(
                 Observation::new("truncation-loses", what, Effect::LosesEvents, evidence)
                     .on(&place)
@@ -328,12 +409,25 @@ impl Start<'_> {
     }
 
     /// Removes what lies beyond the target, and says where the log really ends then.
-    fn cut_off(&mut self, covering: Option<usize>, position: LogPosition, target_chunk: u32, size: ChunkSize) -> Step<LogPosition> {
+    fn cut_off(
+        &mut self,
+        covering: Option<usize>,
+        position: LogPosition,
+        target_chunk: u32,
+        size: ChunkSize,
+    ) -> Step<LogPosition> {
         let facts = self.facts;
         let keep_below = |files: &mut Vec<usize>, limit: u32| {
-            files.retain(|index| facts.chunks.get(*index).is_some_and(|fact| fact.listed.name.start.0 < limit));
+            files.retain(|index| {
+                facts
+                    .chunks
+                    .get(*index)
+                    .is_some_and(|fact| fact.listed.name.start.0 < limit)
+            });
         };
-        let Some((index, fact)) = covering.and_then(|index| Some((index, facts.chunks.get(index)?))) else {
+        let Some((index, fact)) =
+            covering.and_then(|index| Some((index, facts.chunks.get(index)?)))
+        else {
             keep_below(&mut self.files, target_chunk);
             return Ok(position);
         };
@@ -344,8 +438,14 @@ impl Start<'_> {
                 return Ok(size.start_of(file_start));
             }
             if file.header.end > file_start {
-                let what = "truncate.chk points into it; it holds several chunks and is not scavenged";
-                let refused = Observation::new("truncation-merged-chunk", what, Effect::Refuses, Evidence::Read("disk-format §2.4"));
+                let what =
+                    "truncate.chk points into it; it holds several chunks and is not scavenged";
+                let refused = Observation::new(
+                    "truncation-merged-chunk",
+                    what,
+                    Effect::Refuses,
+                    Evidence::Read("disk-format §2.4"),
+                );
                 return self.refuse(refused.on(&fact.place));
             }
         }
@@ -375,13 +475,24 @@ impl Start<'_> {
     /// Chaser and epoch must not be ahead of the writer.
     fn readers(&mut self) -> Step {
         if self.writer < 0 || self.chaser < 0 {
-            let which = if self.writer < 0 { Checkpoint::Writer } else { Checkpoint::Chaser };
+            let which = if self.writer < 0 {
+                Checkpoint::Writer
+            } else {
+                Checkpoint::Chaser
+            };
             let place = self.place(which);
-            let refused =
-                Observation::new("checkpoint-negative", "a negative position", Effect::Refuses, Evidence::Read("disk-format §6.5"));
+            let refused = Observation::new(
+                "checkpoint-negative",
+                "a negative position",
+                Effect::Refuses,
+                Evidence::Read("disk-format §6.5"),
+            );
             return self.refuse(refused.on(&place).damage());
         }
-        for (checkpoint, value) in [(Checkpoint::Chaser, self.chaser), (Checkpoint::Epoch, self.epoch)] {
+        for (checkpoint, value) in [
+            (Checkpoint::Chaser, self.chaser),
+            (Checkpoint::Epoch, self.epoch),
+        ] {
             if value <= self.writer {
                 continue;
             }
@@ -392,22 +503,35 @@ impl Start<'_> {
                 Checkpoint::Chaser => Evidence::Seen("O15"),
                 _ => Evidence::Read("disk-format §6.5"),
             };
-            let writer = if missing { "writer.chk, which is missing and reads as 0".to_owned() } else { format!("writer.chk at {writer}") };
+            let writer = if missing {
+                "writer.chk, which is missing and reads as 0".to_owned()
+            } else {
+                format!("writer.chk at {writer}")
+            };
             let what = format!("{} at {value} is ahead of {writer}", checkpoint.file_name());
-            return self.refuse(Observation::new("reader-ahead", what, Effect::Refuses, evidence).on(&place));
+            return self.refuse(
+                Observation::new("reader-ahead", what, Effect::Refuses, evidence).on(&place),
+            );
         }
         Ok(())
     }
 
     /// disk-format §6.6–§6.8. Returns the chunk number of W, where there is a log.
     fn chunks(&mut self) -> Step<Option<(ChunkSize, u32)>> {
-        let Some(writer) = LogPosition::from_signed(self.writer) else { return Err(Refused) };
+        let Some(writer) = LogPosition::from_signed(self.writer) else {
+            return Err(Refused);
+        };
         let Some(size) = self.facts.chunk_size else {
             if self.facts.chunks.is_empty() && self.writer == 0 {
                 return Ok(None);
             }
             let what = "no chunk can be read, and writer.chk does not say that there is none";
-            return self.refuse(Observation::new("chunk-missing", what, Effect::Refuses, Evidence::Read("disk-format §6.6")));
+            return self.refuse(Observation::new(
+                "chunk-missing",
+                what,
+                Effect::Refuses,
+                Evidence::Read("disk-format §6.6"),
+            ));
         };
         let writer_chunk = number(size, writer);
         let at_boundary = size.local(writer) == 0;
@@ -416,20 +540,42 @@ impl Start<'_> {
             let covers = |index: &usize| *start.range_of(*index).start() < writer_chunk;
             selection.used.iter().copied().filter(covers).collect()
         };
-        let current = selection.used.iter().copied().find(|index| self.range_of(*index).contains(&writer_chunk));
+        let current = selection
+            .used
+            .iter()
+            .copied()
+            .find(|index| self.range_of(*index).contains(&writer_chunk));
         let mut refused = false;
-        if let Some(range) = selection.missing.iter().find(|range| *range.start() < writer_chunk) {
+        if let Some(range) = selection
+            .missing
+            .iter()
+            .find(|range| *range.start() < writer_chunk)
+        {
             let what = format!("chunk {} is missing", range.start());
             self.see(
-                Observation::new("chunk-missing", what, Effect::Refuses, Evidence::Read("disk-format §6.6"))
-                    .hint("with an archive, servers from 25.0 on fetch missing chunks from there"),
+                Observation::new(
+                    "chunk-missing",
+                    what,
+                    Effect::Refuses,
+                    Evidence::Read("disk-format §6.6"),
+                )
+                .hint("with an archive, servers from 25.0 on fetch missing chunks from there"),
             );
             refused = true;
-        } else if let Some(covered) = selection.used.iter().map(|index| *self.range_of(*index).end()).max()
+        } else if let Some(covered) = selection
+            .used
+            .iter()
+            .map(|index| *self.range_of(*index).end())
+            .max()
             && covered < writer_chunk.saturating_sub(1)
         {
             let what = format!("chunk {} is missing", covered + 1);
-            self.see(Observation::new("chunk-missing", what, Effect::Refuses, Evidence::Read("disk-format §6.6")));
+            self.see(Observation::new(
+                "chunk-missing",
+                what,
+                Effect::Refuses,
+                Evidence::Read("disk-format §6.6"),
+            ));
             refused = true;
         }
         for index in used(self) {
@@ -442,15 +588,23 @@ impl Start<'_> {
         refused |= self.current(current, writer, size, at_boundary);
         refused |= self.beyond(writer_chunk);
         self.overwrites();
-        if refused { Err(Refused) } else { Ok(Some((size, writer_chunk))) }
+        if refused {
+            Err(Refused)
+        } else {
+            Ok(Some((size, writer_chunk)))
+        }
     }
 
     /// A chunk below W's: it must be completed. True where the server gives up.
     fn historical(&mut self, index: usize, may_be_ongoing: bool) -> bool {
         const SECTION: Evidence = Evidence::Read("disk-format §6.6");
-        let Some(fact) = self.facts.chunks.get(index) else { return false };
+        let Some(fact) = self.facts.chunks.get(index) else {
+            return false;
+        };
         let refusal = match &fact.file {
-            Err(why) => Some(Observation::new("chunk-unreadable", why, Effect::Refuses, SECTION).damage()),
+            Err(why) => {
+                Some(Observation::new("chunk-unreadable", why, Effect::Refuses, SECTION).damage())
+            }
             Ok(file) => self.too_new(file).or_else(|| match &file.state {
                 _ if self.cut == Some(index) => (!may_be_ongoing).then(not_completed),
                 State::Ongoing => (!may_be_ongoing).then(not_completed),
@@ -461,11 +615,23 @@ impl Start<'_> {
             self.see(observation.on(&fact.place));
             return true;
         }
-        if let Ok(ChunkFile { state: State::Contradictory(malformed), .. }) = &fact.file
+        if let Ok(ChunkFile {
+            state: State::Contradictory(malformed),
+            ..
+        }) = &fact.file
             && self.cut != Some(index)
         {
             let evidence = Evidence::Read("disk-format §3.5");
-            self.see(Observation::new("chunk-contradictory", malformed.to_string(), Effect::Dies, evidence).on(&fact.place).damage());
+            self.see(
+                Observation::new(
+                    "chunk-contradictory",
+                    malformed.to_string(),
+                    Effect::Dies,
+                    evidence,
+                )
+                .on(&fact.place)
+                .damage(),
+            );
         }
         false
     }
@@ -473,35 +639,78 @@ impl Start<'_> {
     fn too_new(&self, file: &ChunkFile) -> Option<Observation> {
         let too_new = !self.line.is_modern() && file.header.min_compatible > 3;
         let what = "its format is newer than servers up to 24.2 read";
-        too_new.then(|| Observation::new("chunk-too-new", what, Effect::Refuses, Evidence::Read("disk-format §3.2")))
+        too_new.then(|| {
+            Observation::new(
+                "chunk-too-new",
+                what,
+                Effect::Refuses,
+                Evidence::Read("disk-format §3.2"),
+            )
+        })
     }
 
     /// The chunk that W lies in.
-    fn current(&mut self, current: Option<usize>, writer: LogPosition, size: ChunkSize, at_boundary: bool) -> bool {
+    fn current(
+        &mut self,
+        current: Option<usize>,
+        writer: LogPosition,
+        size: ChunkSize,
+        at_boundary: bool,
+    ) -> bool {
         const SECTION: Evidence = Evidence::Read("disk-format §6.7");
         let Some(fact) = current.and_then(|index| self.facts.chunks.get(index)) else {
             if at_boundary {
                 return false;
             }
-            let what = format!("chunk {}, which the log should end in, is missing", number(size, writer));
-            self.see(Observation::new("chunk-missing", what, Effect::Refuses, SECTION));
+            let what = format!(
+                "chunk {}, which the log should end in, is missing",
+                number(size, writer)
+            );
+            self.see(Observation::new(
+                "chunk-missing",
+                what,
+                Effect::Refuses,
+                SECTION,
+            ));
             return true;
         };
         let refusal = match &fact.file {
-            Err(why) => Some(Observation::new("chunk-unreadable", why, Effect::Refuses, SECTION).damage()),
+            Err(why) => {
+                Some(Observation::new("chunk-unreadable", why, Effect::Refuses, SECTION).damage())
+            }
             Ok(file) => self.too_new(file).or_else(|| {
                 let local = writer.since(size.start_of(fact.listed.name.start));
                 if file.header.scavenged && self.cut != current {
-                    let fits =
-                        if self.line.is_modern() { at_boundary } else { file.footer().is_some_and(|footer| footer.logical == local) };
-                    let what = format!("it is scavenged, and writer.chk at {writer} points into it");
-                    return (!fits).then(|| Observation::new("chunk-scavenged-at-writer", what, Effect::Refuses, SECTION));
+                    let fits = if self.line.is_modern() {
+                        at_boundary
+                    } else {
+                        file.footer().is_some_and(|footer| footer.logical == local)
+                    };
+                    let what =
+                        format!("it is scavenged, and writer.chk at {writer} points into it");
+                    return (!fits).then(|| {
+                        Observation::new(
+                            "chunk-scavenged-at-writer",
+                            what,
+                            Effect::Refuses,
+                            SECTION,
+                        )
+                    });
                 }
-                let ends_early =
-                    file.header.transform == Transform::Identity && file.header.offset_of(writer).is_none_or(|end| end > file.length);
+                let ends_early = file.header.transform == Transform::Identity
+                    && file
+                        .header
+                        .offset_of(writer)
+                        .is_none_or(|end| end > file.length);
                 ends_early.then(|| {
                     let what = format!("it ends before the log does, at {writer}");
-                    Observation::new("log-damaged", what, Effect::Refuses, Evidence::Read("disk-format §6.12")).damage()
+                    Observation::new(
+                        "log-damaged",
+                        what,
+                        Effect::Refuses,
+                        Evidence::Read("disk-format §6.12"),
+                    )
+                    .damage()
                 })
             }),
         };
@@ -516,37 +725,86 @@ impl Start<'_> {
 
     /// Files beyond W's chunk (O16, O14).
     fn beyond(&mut self, writer_chunk: u32) -> bool {
-        let beyond: Vec<usize> =
-            self.files.iter().copied().filter(|index| self.name_of(*index).is_some_and(|start| start > writer_chunk)).collect();
+        let beyond: Vec<usize> = self
+            .files
+            .iter()
+            .copied()
+            .filter(|index| {
+                self.name_of(*index)
+                    .is_some_and(|start| start > writer_chunk)
+            })
+            .collect();
         let mut refused = false;
         for index in &beyond {
-            let Some(fact) = self.facts.chunks.get(*index) else { continue };
-            let deletable = fact.listed.name.start.0 == writer_chunk.saturating_add(1) && fact.listed.name.version.0 == 0;
-            let same_start = beyond.iter().filter(|other| self.name_of(**other) == Some(fact.listed.name.start.0)).count();
+            let Some(fact) = self.facts.chunks.get(*index) else {
+                continue;
+            };
+            let deletable = fact.listed.name.start.0 == writer_chunk.saturating_add(1)
+                && fact.listed.name.version.0 == 0;
+            let same_start = beyond
+                .iter()
+                .filter(|other| self.name_of(**other) == Some(fact.listed.name.start.0))
+                .count();
             let observation = if self.line.is_modern() && deletable && same_start == 1 {
                 let (what, effect) = if fact.has_records {
-                    ("it lies beyond writer.chk, but holds records: the server deletes it", Effect::LosesEvents)
+                    (
+                        "it lies beyond writer.chk, but holds records: the server deletes it",
+                        Effect::LosesEvents,
+                    )
                 } else {
-                    ("it lies beyond writer.chk and holds nothing: the server deletes it", Effect::Deletes)
+                    (
+                        "it lies beyond writer.chk and holds nothing: the server deletes it",
+                        Effect::Deletes,
+                    )
                 };
-                let evidence = if self.is_missing(Checkpoint::Writer) { "O14" } else { "O16" };
-                Observation::new("chunk-beyond-writer", what, effect, Evidence::Seen(evidence))
+                let evidence = if self.is_missing(Checkpoint::Writer) {
+                    "O14"
+                } else {
+                    "O16"
+                };
+                Observation::new(
+                    "chunk-beyond-writer",
+                    what,
+                    effect,
+                    Evidence::Seen(evidence),
+                )
             } else {
                 refused = true;
-                Observation::new("chunk-beyond-writer", "it lies beyond writer.chk", Effect::Refuses, Evidence::Seen("O16"))
+                Observation::new(
+                    "chunk-beyond-writer",
+                    "it lies beyond writer.chk",
+                    Effect::Refuses,
+                    Evidence::Seen("O16"),
+                )
             };
-            self.see(observation.on(&fact.place).hint("is writer.chk older than the chunks, or missing?"));
+            self.see(
+                observation
+                    .on(&fact.place)
+                    .hint("is writer.chk older than the chunks, or missing?"),
+            );
         }
         refused
     }
 
     /// disk-format §1: with no writer checkpoint the log is written anew from its start.
     fn overwrites(&mut self) {
-        let has_log = self.files.iter().filter_map(|index| self.facts.chunks.get(*index)).any(|fact| fact.has_records);
+        let has_log = self
+            .files
+            .iter()
+            .filter_map(|index| self.facts.chunks.get(*index))
+            .any(|fact| fact.has_records);
         if self.is_missing(Checkpoint::Writer) && has_log {
             let place = self.place(Checkpoint::Writer);
             let what = "it is missing and reads as 0: what the chunks hold is overwritten";
-            self.see(Observation::new("writer-missing", what, Effect::LosesEvents, Evidence::Read("disk-format §1")).on(&place));
+            self.see(
+                Observation::new(
+                    "writer-missing",
+                    what,
+                    Effect::LosesEvents,
+                    Evidence::Read("disk-format §1"),
+                )
+                .on(&place),
+            );
         }
     }
 
@@ -556,41 +814,71 @@ impl Start<'_> {
         if self.epoch < 0 {
             if self.writer > 0 {
                 let what = "the server searches the log backwards for its last epoch";
-                self.see(Observation::new("epoch-search", what, Effect::Slows, Evidence::Seen("O12")).on(&place));
+                self.see(
+                    Observation::new("epoch-search", what, Effect::Slows, Evidence::Seen("O12"))
+                        .on(&place),
+                );
             }
             return Ok(());
         }
         match &self.facts.bad_epoch {
             Some(damage) => {
-                let what = format!("no epoch record stands at {}: {}", damage.position, damage.why);
+                let what = format!(
+                    "no epoch record stands at {}: {}",
+                    damage.position, damage.why
+                );
                 self.refuse(
-                    Observation::new("epoch-record", what, Effect::Refuses, Evidence::Read("disk-format §6.9"))
-                        .on(&damage.place)
-                        .hint("a missing epoch.chk, or -1 in it, makes the server search the log instead"),
+                    Observation::new(
+                        "epoch-record",
+                        what,
+                        Effect::Refuses,
+                        Evidence::Read("disk-format §6.9"),
+                    )
+                    .on(&damage.place)
+                    .hint(
+                        "a missing epoch.chk, or -1 in it, makes the server search the log instead",
+                    ),
                 )
             }
             None => Ok(()),
         }
     }
 
-    /// disk-format §5.4 and §6.12: the index is taken or set aside, and the log is replayed from where it ends.
+    /// disk-format §5.4 and §6.12: the index is taken or set aside, and the log is replayed from
+    /// where it ends.
     fn index_and_tail(&mut self, sizes: Option<(ChunkSize, u32)>) -> Step {
         let replay_from = self.index();
         if sizes.is_none() {
             return Ok(());
         }
-        let Some(writer) = LogPosition::from_signed(self.writer) else { return Ok(()) };
+        let Some(writer) = LogPosition::from_signed(self.writer) else {
+            return Ok(());
+        };
         let facts = self.facts;
         match facts.ends.get(&writer) {
             Some(End::HalfAppend(begin)) => {
-                let what = format!("the log ends at {writer}, inside of an append that begins at {begin}: clients see a part of it");
+                let what = format!(
+                    "the log ends at {writer}, inside of an append that begins at {begin}: clients see a part of it"
+                );
                 let place = self.place(Checkpoint::Writer);
-                self.see(Observation::new("half-append", what, Effect::ShowsHalfAppend, Evidence::Seen("O32")).on(&place));
+                self.see(
+                    Observation::new(
+                        "half-append",
+                        what,
+                        Effect::ShowsHalfAppend,
+                        Evidence::Seen("O32"),
+                    )
+                    .on(&place),
+                );
             }
             Some(End::Damaged(damage)) => self.damaged(damage, replay_from)?,
             Some(End::Whole) | None => {}
         }
-        for damage in facts.damage.iter().filter(|damage| damage.position < writer) {
+        for damage in facts
+            .damage
+            .iter()
+            .filter(|damage| damage.position < writer)
+        {
             self.damaged(damage, replay_from)?;
         }
         let chaser = LogPosition::from_signed(self.chaser);
@@ -598,21 +886,49 @@ impl Start<'_> {
             && !matches!(facts.ends.get(&writer), Some(End::Damaged(_)))
         {
             let place = self.place(Checkpoint::Chaser);
-            let what = format!("chaser.chk at {} is not the end of a record: {}", self.chaser, damage.why);
-            return self
-                .refuse(Observation::new("chaser-inside-record", what, Effect::Refuses, Evidence::Read("disk-format §2.7 C1")).on(&place));
+            let what = format!(
+                "chaser.chk at {} is not the end of a record: {}",
+                self.chaser, damage.why
+            );
+            return self.refuse(
+                Observation::new(
+                    "chaser-inside-record",
+                    what,
+                    Effect::Refuses,
+                    Evidence::Read("disk-format §2.7 C1"),
+                )
+                .on(&place),
+            );
         }
         Ok(())
     }
 
     fn damaged(&mut self, damage: &Damage, replay_from: i64) -> Step {
-        let what = format!("the log is damaged at position {}: {}", damage.position, damage.why);
+        let what = format!(
+            "the log is damaged at position {}: {}",
+            damage.position, damage.why
+        );
         if damage.position.to_signed() >= replay_from {
-            let refused = Observation::new("log-damaged", what, Effect::Refuses, Evidence::Seen("O17"));
-            return self.refuse(refused.on(&damage.place).hint("restore from a backup").damage());
+            let refused =
+                Observation::new("log-damaged", what, Effect::Refuses, Evidence::Seen("O17"));
+            return self.refuse(
+                refused
+                    .on(&damage.place)
+                    .hint("restore from a backup")
+                    .damage(),
+            );
         }
-        let read = Observation::new("log-damaged", what, Effect::LosesEvents, Evidence::Read("disk-format §6.12"));
-        self.see(read.on(&damage.place).hint("restore from a backup").damage());
+        let read = Observation::new(
+            "log-damaged",
+            what,
+            Effect::LosesEvents,
+            Evidence::Read("disk-format §6.12"),
+        );
+        self.see(
+            read.on(&damage.place)
+                .hint("restore from a backup")
+                .damage(),
+        );
         Ok(())
     }
 
@@ -625,18 +941,34 @@ impl Start<'_> {
             MapFact::Absent => {
                 if self.writer > 0 {
                     let what = "there is no index; a full rebuild takes long on a large database";
-                    self.see(Observation::new("index-absent", what, Effect::Rebuilds, Evidence::Seen("O18")));
+                    self.see(Observation::new(
+                        "index-absent",
+                        what,
+                        Effect::Rebuilds,
+                        Evidence::Seen("O18"),
+                    ));
                 }
                 return 0;
             }
             MapFact::Damaged { place, why } => {
                 let evidence = Evidence::Read("disk-format §5.4");
-                self.see(Observation::new("index-map-damaged", why, Effect::SetsIndexAside, evidence).on(place).damage());
+                self.see(
+                    Observation::new("index-map-damaged", why, Effect::SetsIndexAside, evidence)
+                        .on(place)
+                        .damage(),
+                );
             }
-            MapFact::Read { place, commit, merge_level } => {
+            MapFact::Read {
+                place,
+                commit,
+                merge_level,
+            } => {
                 accepted = Some(commit.map_or(0, LogPosition::to_signed));
                 if let Some(commit) = commit.filter(|commit| commit.to_signed() >= self.chaser) {
-                    let what = format!("the index reaches to {commit}, not below chaser.chk at {}", self.chaser);
+                    let what = format!(
+                        "the index reaches to {commit}, not below chaser.chk at {}",
+                        self.chaser
+                    );
                     self.see(
                         Observation::new("index-ahead", what, Effect::SetsIndexAside, Evidence::Seen("O18"))
                             .on(place)
@@ -644,9 +976,19 @@ impl Start<'_> {
                     );
                 }
                 if let Some(level) = merge_level {
-                    let what = format!("tables are merged up to level {level} only; a server without that setting rebuilds the index");
+                    let what = format!(
+                        "tables are merged up to level {level} only; a server without that setting rebuilds the index"
+                    );
                     let evidence = Evidence::Read("disk-format §5.1");
-                    self.see(Observation::new("index-merge-level", what, Effect::SetsIndexAside, evidence).on(place));
+                    self.see(
+                        Observation::new(
+                            "index-merge-level",
+                            what,
+                            Effect::SetsIndexAside,
+                            evidence,
+                        )
+                        .on(place),
+                    );
                 }
             }
         }
@@ -654,32 +996,61 @@ impl Start<'_> {
             let observation = match &table.why {
                 TableProblem::Missing => {
                     let what = "indexmap names this table, and it is missing";
-                    Observation::new("index-table-missing", what, Effect::SetsIndexAside, Evidence::Seen("O18")).damage()
+                    Observation::new(
+                        "index-table-missing",
+                        what,
+                        Effect::SetsIndexAside,
+                        Evidence::Seen("O18"),
+                    )
+                    .damage()
                 }
-                TableProblem::Damaged(why) => {
-                    Observation::new("index-table-damaged", why, Effect::SetsIndexAside, Evidence::Seen("O18")).damage()
-                }
+                TableProblem::Damaged(why) => Observation::new(
+                    "index-table-damaged",
+                    why,
+                    Effect::SetsIndexAside,
+                    Evidence::Seen("O18"),
+                )
+                .damage(),
                 TableProblem::Old if self.line.is_modern() => {
                     let what = "servers from 24.10 on refuse tables of format version 1";
-                    Observation::new("index-table-old", what, Effect::SetsIndexAside, Evidence::Read("disk-format §5.2"))
+                    Observation::new(
+                        "index-table-old",
+                        what,
+                        Effect::SetsIndexAside,
+                        Evidence::Read("disk-format §5.2"),
+                    )
                 }
                 TableProblem::Old => continue,
             };
-            self.see(observation.on(&table.place).hint("remove the index directory's files: the rebuild stays, the copy is saved"));
+            self.see(
+                observation.on(&table.place).hint(
+                    "remove the index directory's files: the rebuild stays, the copy is saved",
+                ),
+            );
         }
         if self.seen.len() > before {
             return 0;
         }
         if let Some(hidden) = &facts.index.hidden {
-            let Hidden { missing, sampled, first, explained } = hidden;
-            let what = format!("{missing} of {sampled} events that the log holds are not in the index, the first at {first}");
+            let Hidden {
+                missing,
+                sampled,
+                first,
+                explained,
+            } = hidden;
+            let what = format!(
+                "{missing} of {sampled} events that the log holds are not in the index, the first at {first}"
+            );
             let (effect, hint) = if *explained {
                 (
                     Effect::MayHideEvents,
                     "a scavenge can explain it; if this directory was put together from copies, remove the index directory's files",
                 )
             } else {
-                (Effect::LosesEvents, "the index is from after a scavenge, the chunks from before it: remove the index directory's files")
+                (
+                    Effect::LosesEvents,
+                    "the index is from after a scavenge, the chunks from before it: remove the index directory's files",
+                )
             };
             let evidence = Evidence::SeenOn("O39", &[ServerLine::V23_10, ServerLine::V26_1]);
             self.see(Observation::new("index-hides-events", what, effect, evidence).hint(hint));
@@ -689,15 +1060,23 @@ impl Start<'_> {
 
     /// The hashing of completed chunks that begins after the start (O17).
     fn background(&mut self, sizes: Option<(ChunkSize, u32)>) {
-        let Some((_, writer_chunk)) = sizes else { return };
+        let Some((_, writer_chunk)) = sizes else {
+            return;
+        };
         let facts = self.facts;
         let selection = self.select();
         for index in selection.used {
-            let Some(fact) = facts.chunks.get(index).filter(|fact| fact.fails_md5) else { continue };
+            let Some(fact) = facts.chunks.get(index).filter(|fact| fact.fails_md5) else {
+                continue;
+            };
             if *self.range_of(index).end() < writer_chunk && self.cut != Some(index) {
                 let what = "the chunk fails its own MD5";
                 let dies = Observation::new("chunk-md5", what, Effect::Dies, Evidence::Seen("O17"));
-                self.see(dies.on(&fact.place).hint("restore this chunk from a backup").damage());
+                self.see(
+                    dies.on(&fact.place)
+                        .hint("restore this chunk from a backup")
+                        .damage(),
+                );
             }
         }
     }
@@ -711,17 +1090,29 @@ impl Start<'_> {
             StreamFilterFact::Whole => return,
             StreamFilterFact::Absent => {
                 let what = "there is no stream-existence filter; it is built from the index";
-                Observation::new("stream-filter-absent", what, Effect::Rebuilds, Evidence::Seen("O18"))
+                Observation::new(
+                    "stream-filter-absent",
+                    what,
+                    Effect::Rebuilds,
+                    Evidence::Seen("O18"),
+                )
             }
-            StreamFilterFact::Damaged { place, why } => {
-                Observation::new("stream-filter-damaged", why, Effect::Rebuilds, Evidence::Seen("O18")).on(place)
-            }
-            StreamFilterFact::Incomplete { place, why } => {
-                Observation::new("stream-filter-incomplete", why, Effect::LosesEvents, Evidence::Read("disk-format §5.3"))
-                    .on(place)
-                    .hint("remove the files in index/stream-existence: the server builds the filter anew")
-                    .damage()
-            }
+            StreamFilterFact::Damaged { place, why } => Observation::new(
+                "stream-filter-damaged",
+                why,
+                Effect::Rebuilds,
+                Evidence::Seen("O18"),
+            )
+            .on(place),
+            StreamFilterFact::Incomplete { place, why } => Observation::new(
+                "stream-filter-incomplete",
+                why,
+                Effect::LosesEvents,
+                Evidence::Read("disk-format §5.3"),
+            )
+            .on(place)
+            .hint("remove the files in index/stream-existence: the server builds the filter anew")
+            .damage(),
         };
         self.see(observation);
     }
@@ -733,44 +1124,95 @@ impl Start<'_> {
         }
         if let Some((place, why)) = &self.facts.foreign_scavenge {
             let what = format!("{why}: the next scavenge removes events that were written since");
-            let evidence = Evidence::SeenOn("O34", &[ServerLine::V23_10, ServerLine::V24_10, ServerLine::V26_1]);
-            let loses = Observation::new("scavenge-state-foreign", what, Effect::LosesEvents, evidence);
-            self.see(loses.on(place).hint("remove the files in index/scavenging: the next scavenge begins anew"));
+            let evidence = Evidence::SeenOn(
+                "O34",
+                &[ServerLine::V23_10, ServerLine::V24_10, ServerLine::V26_1],
+            );
+            let loses = Observation::new(
+                "scavenge-state-foreign",
+                what,
+                Effect::LosesEvents,
+                evidence,
+            );
+            self.see(
+                loses
+                    .on(place)
+                    .hint("remove the files in index/scavenging: the next scavenge begins anew"),
+            );
         }
     }
 
     fn is_short(&self, checkpoint: Checkpoint) -> bool {
-        self.facts.checkpoints.get(&checkpoint).is_some_and(|fact| fact.length.is_some_and(|length| length != 8))
+        self.facts
+            .checkpoints
+            .get(&checkpoint)
+            .is_some_and(|fact| fact.length.is_some_and(|length| length != 8))
     }
 
     fn name_of(&self, index: usize) -> Option<u32> {
-        self.facts.chunks.get(index).map(|fact| fact.listed.name.start.0)
+        self.facts
+            .chunks
+            .get(index)
+            .map(|fact| fact.listed.name.start.0)
     }
 
     /// The chunk numbers that a server takes a file for.
     fn range_of(&self, index: usize) -> std::ops::RangeInclusive<u32> {
-        let Some(fact) = self.facts.chunks.get(index) else { return u32::MAX..=u32::MAX };
+        let Some(fact) = self.facts.chunks.get(index) else {
+            return u32::MAX..=u32::MAX;
+        };
         let start = fact.listed.name.start.0;
-        let end = fact.file.as_ref().map_or(start, |file| file.header.end.0.max(start));
+        let end = fact
+            .file
+            .as_ref()
+            .map_or(start, |file| file.header.end.0.max(start));
         let single = self.line.trusts_version_zero() && fact.listed.name.version.0 == 0;
         start..=if single { start } else { end }
     }
 
     fn find(&self, wanted: impl Fn(&ChunkFact) -> bool) -> Option<String> {
-        self.files.iter().filter_map(|index| self.facts.chunks.get(*index)).find(|fact| wanted(fact)).map(|fact| fact.place.clone())
+        self.files
+            .iter()
+            .filter_map(|index| self.facts.chunks.get(*index))
+            .find(|fact| wanted(fact))
+            .map(|fact| fact.place.clone())
     }
 
     /// The files used, as indices of the facts.
     fn select(&self) -> Used {
-        let remaining: Vec<(usize, &ChunkFact)> =
-            self.files.iter().filter_map(|index| Some((*index, self.facts.chunks.get(*index)?))).collect();
-        let names: Vec<Listed> = remaining.iter().map(|(_, fact)| fact.listed.clone()).collect();
-        let ends: BTreeMap<_, _> = remaining.iter().map(|(index, fact)| (fact.listed.name, *self.range_of(*index).end())).collect();
-        let selection = select(&names, self.line, |_, listed| Ok(ChunkNumber(ends.get(&listed.name).copied().unwrap_or_default())));
-        let Ok(selection) = selection else { return Used::default() };
+        let remaining: Vec<(usize, &ChunkFact)> = self
+            .files
+            .iter()
+            .filter_map(|index| Some((*index, self.facts.chunks.get(*index)?)))
+            .collect();
+        let names: Vec<Listed> = remaining
+            .iter()
+            .map(|(_, fact)| fact.listed.clone())
+            .collect();
+        let ends: BTreeMap<_, _> = remaining
+            .iter()
+            .map(|(index, fact)| (fact.listed.name, *self.range_of(*index).end()))
+            .collect();
+        let selection = select(&names, self.line, |_, listed| {
+            Ok(ChunkNumber(
+                ends.get(&listed.name).copied().unwrap_or_default(),
+            ))
+        });
+        let Ok(selection) = selection else {
+            return Used::default();
+        };
         Used {
-            used: selection.used.into_iter().filter_map(|place| remaining.get(place)).map(|(index, _)| *index).collect(),
-            missing: selection.missing.into_iter().map(|range| range.start().0..=range.end().0).collect(),
+            used: selection
+                .used
+                .into_iter()
+                .filter_map(|place| remaining.get(place))
+                .map(|(index, _)| *index)
+                .collect(),
+            missing: selection
+                .missing
+                .into_iter()
+                .map(|range| range.start().0..=range.end().0)
+                .collect(),
         }
     }
 }
@@ -783,7 +1225,12 @@ struct Used {
 
 fn not_completed() -> Observation {
     let what = "it lies below writer.chk and is not completed";
-    Observation::new("chunk-not-completed", what, Effect::Refuses, Evidence::Read("disk-format §6.6"))
+    Observation::new(
+        "chunk-not-completed",
+        what,
+        Effect::Refuses,
+        Evidence::Read("disk-format §6.6"),
+    )
 }
 
 fn number(size: ChunkSize, position: LogPosition) -> u32 {

@@ -1,7 +1,8 @@
 //! Removing backups, and keeping those that somebody reads.
 //!
-//! Who reads a backup holds a shared `flock` on its `manifest.json`, which needs no right but to read, on any mount; who removes it takes an exclusive one first,
-//! and holds it until the backup has left `backups/`. No manifest is shared with another backup.
+//! Who reads a backup holds a shared `flock` on its `manifest.json`, which needs no right but to
+//! read, on any mount; who removes it takes an exclusive one first, and holds it until the backup
+//! has left `backups/`. No manifest is shared with another backup.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,13 +35,23 @@ impl Reader {
             result => Ok(result?),
         })?;
         let open = manifest.status()?;
-        let is_there = fs::status(&path)?.is_some_and(|status| (status.device, status.inode) == (open.device, open.inode));
-        if locked && is_there { Ok(Self { _manifest: manifest }) } else { Err(no_such_backup(label).because("it is being removed")) }
+        let is_there = fs::status(&path)?
+            .is_some_and(|status| (status.device, status.inode) == (open.device, open.inode));
+        if locked && is_there {
+            Ok(Self {
+                _manifest: manifest,
+            })
+        } else {
+            Err(no_such_backup(label).because("it is being removed"))
+        }
     }
 }
 
 fn has_no_locks(error: &IoError) -> bool {
-    matches!(Errno::from_io_error(&error.source), Some(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS))
+    matches!(
+        Errno::from_io_error(&error.source),
+        Some(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS)
+    )
 }
 
 /// Locks a backup against readers; none where somebody reads it.
@@ -81,7 +92,11 @@ impl Tally {
         }
         let gone = self.gone.entry((status.device, status.inode)).or_default();
         *gone += 1;
-        if *gone >= status.links { status.allocated } else { 0 }
+        if *gone >= status.links {
+            status.allocated
+        } else {
+            0
+        }
     }
 }
 
@@ -110,7 +125,11 @@ pub(super) struct DirectoryExpiring<'a> {
 
 impl<'a> DirectoryExpiring<'a> {
     pub(super) fn new(repository: &'a DirectoryRepository, run: &'a Run, lock: Lock) -> Self {
-        Self { repository, run, _lock: lock }
+        Self {
+            repository,
+            run,
+            _lock: lock,
+        }
     }
 
     /// Takes a backup out of the list, durably, and says where it lies now.
@@ -118,18 +137,28 @@ impl<'a> DirectoryExpiring<'a> {
         let layout = &self.repository.layout;
         let (backup, expired) = (layout.backup(label), layout.expired(label));
         fs::rename(&backup, &expired)?;
-        let Err(error) = make_durable(self.repository) else { return Ok(expired) };
+        let Err(error) = make_durable(self.repository) else {
+            return Ok(expired);
+        };
         // As long as a loss of power may bring the name back, all of it has to be there.
         Err(match fs::rename(&expired, &backup) {
             Ok(()) => error,
-            Err(back) => Error::new(Kind::Failed, format!("{label} is not listed any more, and that may not last"))
-                .at(&expired)
-                .because(format!("{}; it could not be taken back: {back}: {}", error.in_words(), back.source))
-                .hint("look at the repository's disk and the system's log: it fails, or has gone"),
+            Err(back) => Error::new(
+                Kind::Failed,
+                format!("{label} is not listed any more, and that may not last"),
+            )
+            .at(&expired)
+            .because(format!(
+                "{}; it could not be taken back: {back}: {}",
+                error.in_words(),
+                back.source
+            ))
+            .hint("look at the repository's disk and the system's log: it fails, or has gone"),
         })
     }
 
-    /// Deletes what is not listed any more, and tells what came free. The inode of a file that another backup has as well only loses a name.
+    /// Deletes what is not listed any more, and tells what came free. The inode of a file that
+    /// another backup has as well only loses a name.
     fn delete(&self, top: &Path, freed: &mut u64) -> Result<()> {
         let mut directories = fs::status(top)?.map_or(0, |status| status.allocated);
         each_below(top, |path, status| {
@@ -139,7 +168,11 @@ impl<'a> DirectoryExpiring<'a> {
             }
             self.run.check()?;
             fs::remove_file(path)?;
-            *freed = freed.saturating_add(if status.links <= 1 { status.allocated } else { 0 });
+            *freed = freed.saturating_add(if status.links <= 1 {
+                status.allocated
+            } else {
+                0
+            });
             Ok(())
         })?;
         fs::remove_tree(top)?;
@@ -150,38 +183,51 @@ impl<'a> DirectoryExpiring<'a> {
 
 impl Expiring for DirectoryExpiring<'_> {
     fn remove(&self, label: &Label) -> Result<Removal> {
-        let Some(_alone) = alone(self.repository, label)? else { return Ok(Removal::InUse) };
+        let Some(_alone) = alone(self.repository, label)? else {
+            return Ok(Removal::InUse);
+        };
         let expired = self.unlist(label)?;
         self.run.note(format!("{label} is removed"));
         forget(self.repository, label, self.run);
         let mut freed = 0;
         if let Err(error) = self.delete(&expired, &mut freed) {
-            self.run.note(format!("{error}: what is left of {label} goes with the next run that writes"));
+            self.run.note(format!(
+                "{error}: what is left of {label} goes with the next run that writes"
+            ));
         }
         Ok(Removal::Freed(freed))
     }
 }
 
-/// Removes the rest of backups whose removal came to a sudden end. Only for whom holds the lock. What cannot be removed is said, and is in nobody's way.
+/// Removes the rest of backups whose removal came to a sudden end. Only for whom holds the lock.
+/// What cannot be removed is said, and is in nobody's way.
 ///
 /// # Errors
 /// What the file system reports while it is looked for.
 pub(super) fn sweep(repository: &DirectoryRepository, run: &Run) -> Result<()> {
     let incoming = repository.layout.incoming();
     for entry in fs::list(&incoming)? {
-        let Some(label) = expired_label(&entry) else { continue };
-        run.note(format!("removing what is left of {label}, which is listed no more"));
+        let Some(label) = expired_label(&entry) else {
+            continue;
+        };
+        run.note(format!(
+            "removing what is left of {label}, which is listed no more"
+        ));
         forget(repository, &label, run);
         // The run that took it out of the list may have died before that was durable.
-        let removed = make_durable(repository).and_then(|()| Ok(fs::remove_tree(&incoming.join(&entry.name))?));
+        let removed = make_durable(repository)
+            .and_then(|()| Ok(fs::remove_tree(&incoming.join(&entry.name))?));
         if let Err(error) = removed {
-            run.note(format!("{error}: it stays there until the next run that writes"));
+            run.note(format!(
+                "{error}: it stays there until the next run that writes"
+            ));
         }
     }
     Ok(())
 }
 
-/// What was renamed from `backups/` to `incoming/` is there first, and then no longer here: at no time it is nowhere.
+/// What was renamed from `backups/` to `incoming/` is there first, and then no longer here: at no
+/// time it is nowhere.
 fn make_durable(repository: &DirectoryRepository) -> Result<()> {
     fs::sync_directory(&repository.layout.incoming())?;
     Ok(fs::sync_directory(&repository.layout.backups())?)
@@ -194,6 +240,8 @@ fn forget(repository: &DirectoryRepository, label: &Label, run: &Run) {
         return;
     }
     if let Err(error) = repository.set_state(&condition::key(label), None) {
-        run.note(format!("{error}: what is remembered of {label} stays there"));
+        run.note(format!(
+            "{error}: what is remembered of {label} stays there"
+        ));
     }
 }

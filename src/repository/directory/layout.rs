@@ -35,13 +35,19 @@ pub(super) struct Marker {
 
 impl Marker {
     pub(super) fn new() -> Self {
-        Self { format: FORMAT, id: clock::identifier(), created: clock::now() }
+        Self {
+            format: FORMAT,
+            id: clock::identifier(),
+            created: clock::now(),
+        }
     }
 
     pub(super) fn encode(&self) -> Result<String> {
         serde_json::to_string_pretty(self)
             .map(|text| text + "\n")
-            .map_err(|error| Error::new(Kind::Failed, "cannot write the repository's description").because(error))
+            .map_err(|error| {
+                Error::new(Kind::Failed, "cannot write the repository's description").because(error)
+            })
     }
 
     pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
@@ -52,8 +58,13 @@ impl Marker {
         let corrupt = |error: serde_json::Error| damaged_marker(path).because(error);
         let version: Version = serde_json::from_slice(bytes).map_err(corrupt)?;
         if version.format > FORMAT {
-            let what = format!("the repository has format {}, this program knows {FORMAT}", version.format);
-            return Err(Error::new(Kind::Refused, what).at(path).hint("use the newer kbackup that wrote it"));
+            let what = format!(
+                "the repository has format {}, this program knows {FORMAT}",
+                version.format
+            );
+            return Err(Error::new(Kind::Refused, what)
+                .at(path)
+                .hint("use the newer kbackup that wrote it"));
         }
         serde_json::from_slice(bytes).map_err(corrupt)
     }
@@ -68,7 +79,10 @@ pub(super) fn damaged_marker(path: &Path) -> Error {
 
 /// The backup of which this is the rest, where a removal came to a sudden end.
 pub(super) fn expired_label(entry: &fs::Entry) -> Option<Label> {
-    let name = entry.name.to_str().filter(|_| entry.status.kind == FileKind::Directory)?;
+    let name = entry
+        .name
+        .to_str()
+        .filter(|_| entry.status.kind == FileKind::Directory)?;
     name.strip_prefix(EXPIRED)?.parse().ok()
 }
 
@@ -116,9 +130,16 @@ impl Layout {
     /// Where the key breaks the rules of [`super::super::Repository::state`].
     pub(super) fn value(&self, key: &str) -> Result<PathBuf> {
         let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let valid =
-            (1..=100).contains(&key.len()) && key.bytes().all(letters) && !key.starts_with('.') && key != "lock" && key != "readers";
-        if valid { Ok(self.state().join(key)) } else { Err(Error::new(Kind::Failed, "no key of a repository's state").on(key)) }
+        let valid = (1..=100).contains(&key.len())
+            && key.bytes().all(letters)
+            && !key.starts_with('.')
+            && key != "lock"
+            && key != "readers";
+        if valid {
+            Ok(self.state().join(key))
+        } else {
+            Err(Error::new(Kind::Failed, "no key of a repository's state").on(key))
+        }
     }
 
     /// Makes the directories that are missing.
@@ -138,7 +159,8 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is a directory: a real one, as a link could lead anywhere. False where nothing has that name.
+/// Whether there is a directory: a real one, as a link could lead anywhere. False where nothing has
+/// that name.
 pub(super) fn is_directory(path: &Path) -> Result<bool> {
     match fs::status(path)?.map(|status| status.kind) {
         None => Ok(false),
@@ -152,7 +174,11 @@ pub(super) fn is_directory(path: &Path) -> Result<bool> {
 /// Whether all directories between `top` and the file are there and real, `top` included.
 pub(super) fn has_directories(top: &Path, path: &RelativePath) -> Result<bool> {
     let place = path.under(top);
-    let mut above: Vec<&Path> = place.ancestors().skip(1).take_while(|directory| directory.starts_with(top)).collect();
+    let mut above: Vec<&Path> = place
+        .ancestors()
+        .skip(1)
+        .take_while(|directory| directory.starts_with(top))
+        .collect();
     above.reverse();
     for directory in above {
         if !is_directory(directory)? {

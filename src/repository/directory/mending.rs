@@ -11,8 +11,9 @@ use crate::manifest::{Label, Row};
 use crate::repository::Mending;
 use crate::transfer::{self, Segment};
 
-/// Mends what is listed. Every new name is made in `incoming/`, where the next run sweeps, and takes its place by one rename: whoever dies in between
-/// leaves nothing in `backups/` that no manifest knows.
+/// Mends what is listed. Every new name is made in `incoming/`, where the next run sweeps, and
+/// takes its place by one rename: whoever dies in between leaves nothing in `backups/` that no
+/// manifest knows.
 pub(super) struct DirectoryMending<'a> {
     repository: &'a DirectoryRepository,
     run: &'a Run,
@@ -22,18 +23,35 @@ pub(super) struct DirectoryMending<'a> {
 
 impl<'a> DirectoryMending<'a> {
     pub(super) fn new(repository: &'a DirectoryRepository, run: &'a Run, lock: Lock) -> Self {
-        Self { repository, run, _lock: lock }
+        Self {
+            repository,
+            run,
+            _lock: lock,
+        }
     }
 
     /// A copy of its own where no further link can be had.
     fn copy(&self, from: &fs::File, row: &Row, staged: &std::path::Path) -> Result<()> {
         let file = fs::create_new(staged, FILE_MODE)?;
         let place = from.path().display().to_string();
-        let segment = Segment { source: from, place: &place, end: row.size, live: false, whole: None };
-        let plan = transfer::Copy { segments: &[segment], full_length: row.size, md5: false };
+        let segment = Segment {
+            source: from,
+            place: &place,
+            end: row.size,
+            live: false,
+            whole: None,
+        };
+        let plan = transfer::Copy {
+            segments: &[segment],
+            full_length: row.size,
+            md5: false,
+        };
         let copied = transfer::copy(&plan, &file, None, self.run)?;
         if copied.digest.blake3 != row.blake3 {
-            return Err(Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").at(from.path()));
+            return Err(
+                Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
+                    .at(from.path()),
+            );
         }
         set_attributes(&file, row.into())?;
         Ok(file.sync()?)
@@ -66,7 +84,9 @@ impl Mending for DirectoryMending<'_> {
         let staged = incoming.join(clock::identifier().to_string());
         match fs::hard_link(good.path(), &staged) {
             Ok(()) => {}
-            Err(error) if cannot_link(&error) => self.copy(&good, row, &staged).inspect_err(|_| drop(fs::remove_file(&staged)))?,
+            Err(error) if cannot_link(&error) => self
+                .copy(&good, row, &staged)
+                .inspect_err(|_| drop(fs::remove_file(&staged)))?,
             Err(error) => return Err(error.into()),
         }
         if let Err(error) = fs::rename(&staged, &place) {

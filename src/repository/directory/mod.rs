@@ -1,4 +1,5 @@
-//! A repository in a plain directory: every backup is a complete data directory, restorable with `cp`. Unchanged files are hard links to the backup before.
+//! A repository in a plain directory: every backup is a complete data directory, restorable with
+//! `cp`. Unchanged files are hard links to the backup before.
 //!
 //! ```text
 //! REPO/kbackup.json                   format of this layout, the repository's id
@@ -9,10 +10,11 @@
 //! REPO/state/…                        the lock, and small values that may be lost
 //! ```
 //!
-//! A backup is durable in `incoming/`, its manifest written last, before one rename makes it visible: a crash at any moment leaves it whole or not at all.
-//! What an interrupted run leaves in `incoming/` the next one takes up, as far as it proves right, and removes when it commits. A file in `backups/` is
-//! never written to again, as its inode may be in several backups; only names are made, moved and removed. Links that somebody plants in a repository are
-//! never followed.
+//! A backup is durable in `incoming/`, its manifest written last, before one rename makes it
+//! visible: a crash at any moment leaves it whole or not at all. What an interrupted run leaves in
+//! `incoming/` the next one takes up, as far as it proves right, and removes when it commits. A
+//! file in `backups/` is never written to again, as its inode may be in several backups; only names
+//! are made, moved and removed. Links that somebody plants in a repository are never followed.
 
 mod expiring;
 mod incoming;
@@ -55,36 +57,56 @@ impl DirectoryRepository {
         fs::create_directories_durably(path, DIRECTORY_MODE, DIRECTORY_MODE)?;
         let layout = Layout::new(fs::canonical(path)?);
         let ours = ["backups", "incoming", "state", "lost+found"];
-        if let Some(entry) = fs::list(layout.root())?.into_iter().find(|entry| !ours.iter().any(|name| entry.name == *name)) {
-            return Err(Error::new(Kind::Refused, "the directory for a new repository is not empty")
-                .at(&layout.root().join(entry.name))
-                .hint("name an empty or a new directory with `--repo`"));
+        if let Some(entry) = fs::list(layout.root())?
+            .into_iter()
+            .find(|entry| !ours.iter().any(|name| entry.name == *name))
+        {
+            return Err(Error::new(
+                Kind::Refused,
+                "the directory for a new repository is not empty",
+            )
+            .at(&layout.root().join(entry.name))
+            .hint("name an empty or a new directory with `--repo`"));
         }
         layout.make_directories()?;
         // Two runs may find the same empty directory.
         let _lock = Lock::take(&layout.lock())?;
         if let Some(repository) = Self::open_if_there(path)? {
-            return Err(Error::new(Kind::Refused, "another run has just made a repository").on(repository.place()));
+            return Err(
+                Error::new(Kind::Refused, "another run has just made a repository")
+                    .on(repository.place()),
+            );
         }
         let marker = Marker::new();
-        // Not written where it will stand: what an interrupted run leaves must not look like somebody else's file.
+        // Not written where it will stand: what an interrupted run leaves must not look like
+        // somebody else's file.
         let staged = layout.state().join("new");
         fs::write_durably(&staged, marker.encode()?.as_bytes(), FILE_MODE)?;
         fs::rename(&staged, &layout.marker())?;
         fs::sync_directory(layout.root())?;
-        Ok(Self { layout, id: marker.id })
+        Ok(Self {
+            layout,
+            id: marker.id,
+        })
     }
 
     /// Opens a repository.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Refused` where a newer program made it, `StoredCorrupt` where its description is damaged.
+    /// `NotFound` where there is none, `Refused` where a newer program made it, `StoredCorrupt`
+    /// where its description is damaged.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_if_there(path)?.ok_or_else(|| {
-            let error =
-                Error::new(Kind::NotFound, "there is no repository").at(path).hint("check `--repo`; `kbackup full` makes a new repository");
-            let is_empty = fs::list(path).is_ok_and(|entries| entries.iter().all(|entry| entry.name == "lost+found"));
-            if is_empty { error.hint("the directory is empty: is its disk mounted?") } else { error }
+            let error = Error::new(Kind::NotFound, "there is no repository")
+                .at(path)
+                .hint("check `--repo`; `kbackup full` makes a new repository");
+            let is_empty = fs::list(path)
+                .is_ok_and(|entries| entries.iter().all(|entry| entry.name == "lost+found"));
+            if is_empty {
+                error.hint("the directory is empty: is its disk mounted?")
+            } else {
+                error
+            }
         })
     }
 
@@ -114,10 +136,15 @@ impl DirectoryRepository {
             return Err(layout::damaged_marker(&marker).because("it is no plain file"));
         }
         match fs::read_small(&marker, MAX_BYTES) {
-            Ok(bytes) => Ok(Some(Self { id: Marker::decode(&bytes, &marker)?.id, layout })),
+            Ok(bytes) => Ok(Some(Self {
+                id: Marker::decode(&bytes, &marker)?.id,
+                layout,
+            })),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) if error.source.kind() == std::io::ErrorKind::NotADirectory => {
-                Err(Error::new(Kind::NotFound, "this is no directory").at(path).hint("check `--repo`"))
+                Err(Error::new(Kind::NotFound, "this is no directory")
+                    .at(path)
+                    .hint("check `--repo`"))
             }
             Err(error) => Err(error.into()),
         }
@@ -143,7 +170,10 @@ impl DirectoryRepository {
         if !is_directory(&self.layout.backups())? {
             return Ok(Vec::new());
         }
-        let mut labels: Vec<Label> = fs::list(&self.layout.backups())?.iter().filter_map(label_of).collect();
+        let mut labels: Vec<Label> = fs::list(&self.layout.backups())?
+            .iter()
+            .filter_map(label_of)
+            .collect();
         labels.sort();
         Ok(labels)
     }
@@ -153,10 +183,15 @@ impl DirectoryRepository {
         self.layout.make_directories()?;
         let lock = Lock::take(&self.layout.lock())?;
         for name in self.foreign_names()? {
-            run.note(format!("`{name}` in `{}` is no backup and is left alone", self.layout.backups().display()));
+            run.note(format!(
+                "`{name}` in `{}` is no backup and is left alone",
+                self.layout.backups().display()
+            ));
         }
         if let Err(error) = fs::remove_stale_staging(&self.layout.state()) {
-            run.note(format!("{error}: what a run that was killed left there stays until the next one"));
+            run.note(format!(
+                "{error}: what a run that was killed left there stays until the next one"
+            ));
         }
         expiring::sweep(self, run)?;
         let leftovers = Leftovers::sorted_out(&self.layout.incoming(), run)?;
@@ -170,7 +205,9 @@ impl DirectoryRepository {
     fn head(&self, label: &Label) -> Result<Head> {
         let (path, file) = self.open_manifest(label)?;
         let head = Head::read(&file).map_err(|error| error.at(&path))?;
-        is_of(&head, label).map(|()| head).map_err(|error| error.at(&path))
+        is_of(&head, label)
+            .map(|()| head)
+            .map_err(|error| error.at(&path))
     }
 
     fn open_manifest(&self, label: &Label) -> Result<(PathBuf, fs::File)> {
@@ -178,7 +215,9 @@ impl DirectoryRepository {
         match fs::open(&path) {
             Ok(file) => Ok((path, file)),
             // Removed since it was looked at.
-            Err(error) if error.is_not_found() && !self.is_listed(label)? => Err(no_such_backup(label)),
+            Err(error) if error.is_not_found() && !self.is_listed(label)? => {
+                Err(no_such_backup(label))
+            }
             Err(error) => {
                 let why = if error.is_not_found() {
                     "it is gone"
@@ -187,18 +226,26 @@ impl DirectoryRepository {
                 } else {
                     return Err(error.into());
                 };
-                Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged").at(&path).because(why))
+                Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged")
+                    .at(&path)
+                    .because(why))
             }
         }
     }
 
     fn backup(&self, label: &Label) -> Result<Files> {
-        if self.is_listed(label)? { Ok(Files::new(self.layout.backup(label))) } else { Err(no_such_backup(label)) }
+        if self.is_listed(label)? {
+            Ok(Files::new(self.layout.backup(label)))
+        } else {
+            Err(no_such_backup(label))
+        }
     }
 }
 
 fn no_such_backup(label: &Label) -> Error {
-    Error::new(Kind::NotFound, "there is no such backup").on(label).hint("`kbackup list` shows what there is")
+    Error::new(Kind::NotFound, "there is no such backup")
+        .on(label)
+        .hint("`kbackup list` shows what there is")
 }
 
 /// A manifest stands in the directory of its own backup.
@@ -206,11 +253,15 @@ fn is_of(head: &Head, label: &Label) -> Result<()> {
     if head.label == *label {
         return Ok(());
     }
-    Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged").because(format!("it is that of {}", head.label)))
+    Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged")
+        .because(format!("it is that of {}", head.label)))
 }
 
 fn label_of(entry: &fs::Entry) -> Option<Label> {
-    let name = entry.name.to_str().filter(|_| entry.status.kind == fs::FileKind::Directory)?;
+    let name = entry
+        .name
+        .to_str()
+        .filter(|_| entry.status.kind == fs::FileKind::Directory)?;
     name.parse().ok()
 }
 
@@ -228,16 +279,25 @@ impl Repository for DirectoryRepository {
         let mut damaged = Vec::new();
         for label in self.labels()? {
             match self.head(&label) {
-                Ok(head) => listed.push(Listed { label, head: Ok(head) }),
+                Ok(head) => listed.push(Listed {
+                    label,
+                    head: Ok(head),
+                }),
                 // Deleted since it was listed.
                 Err(error) if error.kind() == Kind::NotFound => {}
-                Err(error) => damaged.push(Listed { label, head: Err(error) }),
+                Err(error) => damaged.push(Listed {
+                    label,
+                    head: Err(error),
+                }),
             }
         }
         listed.sort_by_key(|listed| listed.head.as_ref().map_or(0, |head| head.sequence));
         // A damaged one does not tell its sequence; labels grow with it.
         for one in damaged {
-            let place = listed.iter().position(|other| other.label > one.label).unwrap_or(listed.len());
+            let place = listed
+                .iter()
+                .position(|other| other.label > one.label)
+                .unwrap_or(listed.len());
             listed.insert(place, one);
         }
         Ok(listed)
@@ -246,7 +306,9 @@ impl Repository for DirectoryRepository {
     fn manifest(&self, label: &Label) -> Result<Manifest> {
         let (path, file) = self.open_manifest(label)?;
         let manifest = Manifest::read(&file).map_err(|error| error.at(&path))?;
-        is_of(&manifest, label).map(|()| manifest).map_err(|error| error.at(&path))
+        is_of(&manifest, label)
+            .map(|()| manifest)
+            .map_err(|error| error.at(&path))
     }
 
     fn files(&self, label: &Label) -> Result<Box<dyn FileSet + '_>> {
@@ -257,12 +319,18 @@ impl Repository for DirectoryRepository {
         Ok(Box::new(self.backup(label)?.open_row(row)?))
     }
 
-    fn begin<'a>(&'a self, parent: Option<&'a Manifest>, run: &'a Run) -> Result<Box<dyn Incoming + 'a>> {
+    fn begin<'a>(
+        &'a self,
+        parent: Option<&'a Manifest>,
+        run: &'a Run,
+    ) -> Result<Box<dyn Incoming + 'a>> {
         let (lock, leftovers) = self.only_writer(run)?;
         if !leftovers.is_empty() {
             run.note("an earlier run was interrupted: what it left is taken up, as far as it proves right");
         }
-        Ok(Box::new(DirectoryIncoming::new(self, parent, run, leftovers, lock)?))
+        Ok(Box::new(DirectoryIncoming::new(
+            self, parent, run, leftovers, lock,
+        )?))
     }
 
     fn mend<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Mending + 'a>> {
@@ -281,7 +349,10 @@ impl Repository for DirectoryRepository {
 
     fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>> {
         let mut tally = Tally::default();
-        labels.iter().map(|label| tally.without(self.backup(label)?.top())).collect()
+        labels
+            .iter()
+            .map(|label| tally.without(self.backup(label)?.top()))
+            .collect()
     }
 
     fn expire<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Expiring + 'a>> {
@@ -295,13 +366,20 @@ impl Repository for DirectoryRepository {
             return Ok(None);
         }
         // What is no value any more is as good as lost, and values may be lost.
-        if fs::status(&path)?.is_some_and(|status| status.kind != fs::FileKind::File || status.size > MAX_BYTES) {
+        if fs::status(&path)?
+            .is_some_and(|status| status.kind != fs::FileKind::File || status.size > MAX_BYTES)
+        {
             return Ok(None);
         }
         match fs::read_small(&path, MAX_BYTES) {
             Ok(bytes) => Ok(Some(bytes)),
             // As good as lost, too: another user, root perhaps, has kept it.
-            Err(error) if error.is_not_found() || error.source.kind() == std::io::ErrorKind::PermissionDenied => Ok(None),
+            Err(error)
+                if error.is_not_found()
+                    || error.source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -324,8 +402,13 @@ impl Repository for DirectoryRepository {
     }
 
     fn interrupted(&self) -> Result<Option<Interrupted>> {
-        let directories = is_directory(&self.layout.incoming())? && is_directory(&self.layout.state())?;
-        let leftovers = if directories { Leftovers::found(&self.layout.incoming())? } else { Leftovers::default() };
+        let directories =
+            is_directory(&self.layout.incoming())? && is_directory(&self.layout.state())?;
+        let leftovers = if directories {
+            Leftovers::found(&self.layout.incoming())?
+        } else {
+            Leftovers::default()
+        };
         if leftovers.is_empty() || Lock::is_held(&self.layout.lock())? {
             return Ok(None);
         }

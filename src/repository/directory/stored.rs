@@ -11,13 +11,17 @@ use crate::manifest::{Directories, FileEntry, FileSet, RelativePath, Root, Row};
 #[derive(Debug)]
 pub(super) struct Files {
     top: PathBuf,
-    /// Directories that were looked at, and are real ones: once is enough for all that lies in them.
+    /// Directories that were looked at, and are real ones: once is enough for all that lies in
+    /// them.
     real: RwLock<Vec<(Root, String)>>,
 }
 
 impl Files {
     pub(super) fn new(top: PathBuf) -> Self {
-        Self { top, real: RwLock::default() }
+        Self {
+            top,
+            real: RwLock::default(),
+        }
     }
 
     pub(super) fn top(&self) -> &Path {
@@ -48,10 +52,16 @@ impl Files {
             return Err(corrupt("it is gone".to_owned()));
         }
         match fs::open(&place) {
-            Ok(file) if file.found().size != row.size => Err(corrupt(format!("it has {} bytes, not {}", file.found().size, row.size))),
+            Ok(file) if file.found().size != row.size => Err(corrupt(format!(
+                "it has {} bytes, not {}",
+                file.found().size,
+                row.size
+            ))),
             Ok(file) => Ok(file),
             Err(error) if error.is_not_found() => Err(corrupt("it is gone".to_owned())),
-            Err(error) if error.is_no_plain_file() => Err(corrupt("it is no plain file".to_owned())),
+            Err(error) if error.is_no_plain_file() => {
+                Err(corrupt("it is no plain file".to_owned()))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -59,13 +69,19 @@ impl Files {
     /// Whether all directories of a path are there and real.
     pub(super) fn has_directories(&self, path: &RelativePath) -> Result<bool> {
         let (root, directory) = (path.root(), directory_of(path));
-        let is_known = |real: &[(Root, String)]| real.iter().any(|(other, known)| *other == root && known == directory);
+        let is_known = |real: &[(Root, String)]| {
+            real.iter()
+                .any(|(other, known)| *other == root && known == directory)
+        };
         if is_known(&self.real.read().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(true);
         }
         let there = has_directories(&self.top, path).map_err(planted)?;
         if there {
-            self.real.write().unwrap_or_else(PoisonError::into_inner).push((root, directory.to_owned()));
+            self.real
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((root, directory.to_owned()));
         }
         Ok(there)
     }
@@ -73,12 +89,18 @@ impl Files {
 
 /// The directory of a path, below its root.
 fn directory_of(path: &RelativePath) -> &str {
-    path.below_root().rsplit_once('/').map_or("", |(directory, _)| directory)
+    path.below_root()
+        .rsplit_once('/')
+        .map_or("", |(directory, _)| directory)
 }
 
 /// What stands in a backup where it had a directory is damage to this backup, and to no other.
 fn planted(error: Error) -> Error {
-    if error.kind() == Kind::Refused { error.with_kind(Kind::StoredCorrupt) } else { error }
+    if error.kind() == Kind::Refused {
+        error.with_kind(Kind::StoredCorrupt)
+    } else {
+        error
+    }
 }
 
 impl FileSet for Files {
@@ -97,9 +119,12 @@ impl FileSet for Files {
         match fs::open(&place) {
             Ok(file) => Ok(Some(Box::new(file))),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) if error.is_no_plain_file() => {
-                Err(Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored").at(&place).because("it is no plain file"))
-            }
+            Err(error) if error.is_no_plain_file() => Err(Error::new(
+                Kind::StoredCorrupt,
+                "a stored file is not as it was stored",
+            )
+            .at(&place)
+            .because("it is no plain file")),
             Err(error) => Err(error.into()),
         }
     }

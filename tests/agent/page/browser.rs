@@ -25,17 +25,33 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) const WIDE: Self = Self { width: 1280, height: 900, is_dark: false };
-    pub(super) const NARROW: Self = Self { width: 320, height: 640, is_dark: false };
+    pub(super) const WIDE: Self = Self {
+        width: 1280,
+        height: 900,
+        is_dark: false,
+    };
+    pub(super) const NARROW: Self = Self {
+        width: 320,
+        height: 640,
+        is_dark: false,
+    };
 
     pub(super) const fn dark(self) -> Self {
-        Self { is_dark: true, ..self }
+        Self {
+            is_dark: true,
+            ..self
+        }
     }
 }
 
 impl fmt::Display for Screen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.width, if self.is_dark { "dark" } else { "light" })
+        write!(
+            f,
+            "{}-{}",
+            self.width,
+            if self.is_dark { "dark" } else { "light" }
+        )
     }
 }
 
@@ -50,23 +66,71 @@ pub(crate) struct Browser {
 impl Browser {
     /// None where there is no browser on this machine, which is said.
     pub(crate) fn start() -> Option<Self> {
-        if [CHROMIUM, DRIVER].iter().any(|program| !Path::new(program).exists()) {
-            eprintln!("skipped: {CHROMIUM} and {DRIVER} are not there (Debian: chromium, chromium-driver)");
+        if [CHROMIUM, DRIVER]
+            .iter()
+            .any(|program| !Path::new(program).exists())
+        {
+            eprintln!(
+                "skipped: {CHROMIUM} and {DRIVER} are not there (Debian: chromium, chromium-driver)"
+            );
             return None;
         }
         let place = tempfile::tempdir().unwrap();
-        let mut driver = Command::new(DRIVER).arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let port =
-            lines.find_map(|line| Some(line.split_once("started successfully on port ")?.1.trim_end_matches('.').to_owned())).unwrap();
+        let mut driver = Command::new(DRIVER)
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(driver.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let port = lines
+            .find_map(|line| {
+                Some(
+                    line.split_once("started successfully on port ")?
+                        .1
+                        .trim_end_matches('.')
+                        .to_owned(),
+                )
+            })
+            .unwrap();
         std::thread::spawn(move || lines.for_each(drop));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        let mut browser = Self { driver, session: format!("http://127.0.0.1:{port}/session"), client, runtime, place };
-        let profile = format!("--user-data-dir={}", browser.place.path().join("profile").display());
-        let quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"];
-        let alone =
-            ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", &profile];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(60))
+            .build()
+            .unwrap();
+        let mut browser = Self {
+            driver,
+            session: format!("http://127.0.0.1:{port}/session"),
+            client,
+            runtime,
+            place,
+        };
+        let profile = format!(
+            "--user-data-dir={}",
+            browser.place.path().join("profile").display()
+        );
+        let quiet = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--hide-scrollbars",
+        ];
+        let alone = [
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            &profile,
+        ];
         let arguments = [&quiet[..], &alone[..]].concat();
         let options = json!({ "binary": CHROMIUM, "args": arguments });
         let answer =
@@ -77,7 +141,17 @@ impl Browser {
 
     fn post(&self, path: &str, body: &Value) -> Value {
         let url = format!("{}{path}", self.session);
-        let answer: Value = self.runtime.block_on(async { self.client.post(url).json(body).send().await.unwrap().json().await.unwrap() });
+        let answer: Value = self.runtime.block_on(async {
+            self.client
+                .post(url)
+                .json(body)
+                .send()
+                .await
+                .unwrap()
+                .json()
+                .await
+                .unwrap()
+        });
         assert!(answer["value"]["error"].is_null(), "{path}: {answer}");
         answer["value"].clone()
     }
@@ -86,7 +160,10 @@ impl Browser {
     pub(super) fn open(&self, html: &str) {
         std::fs::write(self.place.path().join("index.html"), html).unwrap();
         std::fs::write(self.place.path().join(&*STYLE_NAME), STYLE).unwrap();
-        self.visit(&format!("file://{}/index.html", self.place.path().display()));
+        self.visit(&format!(
+            "file://{}/index.html",
+            self.place.path().display()
+        ));
     }
 
     pub(crate) fn visit(&self, url: &str) {
@@ -95,17 +172,24 @@ impl Browser {
 
     pub(super) fn set(&self, screen: Screen) {
         let scheme = if screen.is_dark { "dark" } else { "light" };
-        self.tell("Emulation.setEmulatedMedia", &json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }));
+        self.tell(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
+        );
         self.metrics(screen.width, screen.height);
     }
 
     fn metrics(&self, width: u64, height: u64) {
-        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let metrics =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.tell("Emulation.setDeviceMetricsOverride", &metrics);
     }
 
     fn tell(&self, command: &str, parameters: &Value) -> Value {
-        self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
+        self.post(
+            "/goog/cdp/execute",
+            &json!({ "cmd": command, "params": parameters }),
+        )
     }
 
     pub(crate) fn ask(&self, script: &str) -> Value {
@@ -114,16 +198,26 @@ impl Browser {
 
     /// Of the page as far as one looks, as PNG.
     pub(super) fn screenshot(&self, screen: Screen) -> Vec<u8> {
-        let height = self.ask("return document.documentElement.scrollHeight").as_u64().unwrap().min(2400);
+        let height = self
+            .ask("return document.documentElement.scrollHeight")
+            .as_u64()
+            .unwrap()
+            .min(2400);
         let clip = json!({ "x": 0, "y": 0, "width": screen.width, "height": height, "scale": 1 });
-        let answer = self.tell("Page.captureScreenshot", &json!({ "captureBeyondViewport": true, "format": "png", "clip": clip }));
+        let answer = self.tell(
+            "Page.captureScreenshot",
+            &json!({ "captureBeyondViewport": true, "format": "png", "clip": clip }),
+        );
         base64_of_the_driver::decode(answer["data"].as_str().unwrap())
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        drop(self.runtime.block_on(async { self.client.delete(&self.session).send().await }));
+        drop(
+            self.runtime
+                .block_on(async { self.client.delete(&self.session).send().await }),
+        );
         drop(self.driver.kill());
         drop(self.driver.wait());
     }
@@ -133,7 +227,9 @@ impl Drop for Browser {
 mod base64_of_the_driver {
     pub(super) fn decode(text: &str) -> Vec<u8> {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let values = text.bytes().filter_map(|byte| ALPHABET.iter().position(|known| *known == byte));
+        let values = text
+            .bytes()
+            .filter_map(|byte| ALPHABET.iter().position(|known| *known == byte));
         let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len()), 0_u32, 0_u32);
         for value in values {
             held = (held << 6 | u32::try_from(value).unwrap()) & 0xFF_FFFF;

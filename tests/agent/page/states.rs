@@ -1,12 +1,13 @@
-//! How it can stand, each made as the agent makes it: from what is in the repository, in the journal, and seen of the node.
+//! How it can stand, each made as the agent makes it: from what is in the repository, in the
+//! journal, and seen of the node.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use kbackup::agent::{
-    AgentFacts, Exposure, Job, Journal, Made, NodeFacts, Outcome, Pause, Plan, Point, Record, RepositoryFacts, Running, Seeing, Seen,
-    Status, Trigger,
+    AgentFacts, Exposure, Job, Journal, Made, NodeFacts, Outcome, Pause, Plan, Point, Record,
+    RepositoryFacts, Running, Seeing, Seen, Status, Trigger,
 };
 use kbackup::clock::Timestamp;
 use kbackup::manifest::{BackupKind, Label};
@@ -42,7 +43,11 @@ pub(crate) struct State {
 
 fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> Point {
     let started = ago(seconds_ago);
-    let lasted = if kind == BackupKind::Full { 1400 } else { i64::try_from(4 + stored / (3 * MIB)).unwrap() };
+    let lasted = if kind == BackupKind::Full {
+        1400
+    } else {
+        i64::try_from(4 + stored / (3 * MIB)).unwrap()
+    };
     let position = 40_000_000_000 + sequence * 7_301_337;
     Point {
         label: Label::new(started, kind),
@@ -65,7 +70,11 @@ fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> Poin
 }
 
 fn intact(seconds_ago: i64) -> Option<Remembered> {
-    Some(Remembered { at: ago(seconds_ago), depth: Depth::Normal, findings: 0 })
+    Some(Remembered {
+        at: ago(seconds_ago),
+        depth: Depth::Normal,
+        findings: 0,
+    })
 }
 
 fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: Outcome) -> Record {
@@ -88,22 +97,47 @@ fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: Outcome) -> Record 
 fn of_point(point: &Point) -> Record {
     let made = point.made.unwrap();
     Record {
-        job: if made.kind == BackupKind::Full { Job::Full } else { Job::Diff },
+        job: if made.kind == BackupKind::Full {
+            Job::Full
+        } else {
+            Job::Diff
+        },
         began: made.started,
         ended: made.finished,
         bytes_read: made.bytes_read,
         bytes_stored: made.bytes_stored,
-        ..record(Job::Diff, 0, 0, Outcome::Done { label: Some(point.label.clone()), warnings: Vec::new() })
+        ..record(
+            Job::Diff,
+            0,
+            0,
+            Outcome::Done {
+                label: Some(point.label.clone()),
+                warnings: Vec::new(),
+            },
+        )
     }
 }
 
 fn failed(message: &str, hint: &str) -> Outcome {
-    Outcome::Failed { kind: "unreachable".to_owned(), exit_code: 13, message: message.to_owned(), hints: vec![hint.to_owned()] }
+    Outcome::Failed {
+        kind: "unreachable".to_owned(),
+        exit_code: 13,
+        message: message.to_owned(),
+        hints: vec![hint.to_owned()],
+    }
 }
 
 fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (Plan, String) {
     let due = in_seconds.map(|seconds| ago(-seconds));
-    (Plan { job, due, trigger: Trigger::Schedule, hold: None }, schedule.to_owned())
+    (
+        Plan {
+            job,
+            due,
+            trigger: Trigger::Schedule,
+            hold: None,
+        },
+        schedule.to_owned(),
+    )
 }
 
 impl State {
@@ -111,28 +145,55 @@ impl State {
     pub(crate) fn safe() -> Self {
         let mut points: Vec<Point> = Vec::new();
         for (sequence, step) in (0..26 * 4).rev().enumerate() {
-            let kind = if step % 28 == 27 || sequence == 0 { BackupKind::Full } else { BackupKind::Diff };
+            let kind = if step % 28 == 27 || sequence == 0 {
+                BackupKind::Full
+            } else {
+                BackupKind::Diff
+            };
             let stored = match kind {
                 BackupKind::Full => 38_000 * MIB,
                 BackupKind::Diff => (30 + (i64::from(step) * 7919 % 97).unsigned_abs() * 3) * MIB,
             };
-            points.push(point(sequence as u64 + 1, i64::from(step) * 6 * HOUR + 1800, kind, stored));
+            points.push(point(
+                sequence as u64 + 1,
+                i64::from(step) * 6 * HOUR + 1800,
+                kind,
+                stored,
+            ));
         }
         let mut records: Vec<Record> = points.iter().map(of_point).collect();
         for week in [3, 2, 1, 0] {
             let at = week * 7 * DAY + 2 * DAY;
-            if let Some(point) = points.iter_mut().find(|point| point.made.unwrap().started >= ago(at + 7 * HOUR)) {
+            if let Some(point) = points
+                .iter_mut()
+                .find(|point| point.made.unwrap().started >= ago(at + 7 * HOUR))
+            {
                 point.verified = intact(at);
             }
             records.push(Record {
                 bytes_read: 41 << 30,
-                ..record(Job::Verify, at + 900, 900, Outcome::Done { label: None, warnings: Vec::new() })
+                ..record(
+                    Job::Verify,
+                    at + 900,
+                    900,
+                    Outcome::Done {
+                        label: None,
+                        warnings: Vec::new(),
+                    },
+                )
             });
         }
         for days in [20_i64, 12, 5] {
             let began = ago(days * DAY + 1700);
-            let pauses = vec![Pause { what: "scavenge".to_owned(), began, milliseconds: Some(95_000 * days.unsigned_abs()) }];
-            records.push(Record { pauses, ..record(Job::Diff, days * DAY + 1800, 40, Outcome::UpToDate) });
+            let pauses = vec![Pause {
+                what: "scavenge".to_owned(),
+                began,
+                milliseconds: Some(95_000 * days.unsigned_abs()),
+            }];
+            records.push(Record {
+                pauses,
+                ..record(Job::Diff, days * DAY + 1800, 40, Outcome::UpToDate)
+            });
         }
         records.sort_by_key(|record| record.ended);
         let node = NodeFacts {
@@ -149,8 +210,17 @@ impl State {
             problem: None,
             place: "/backups/node-1".to_owned(),
             records,
-            exposure: Some(Exposure { writer: 41_000_000_000, bytes: 12 * MIB, since: Some(ago(1500)) }),
-            node: Some(Seen { at: now(), facts: Some(node), problem: None, hints: Vec::new() }),
+            exposure: Some(Exposure {
+                writer: 41_000_000_000,
+                bytes: 12 * MIB,
+                since: Some(ago(1500)),
+            }),
+            node: Some(Seen {
+                at: now(),
+                facts: Some(node),
+                problem: None,
+                hints: Vec::new(),
+            }),
             running: None,
             plans: vec![
                 plan(Job::Full, None, "off"),
@@ -164,8 +234,14 @@ impl State {
 
     fn up_to_date() -> Self {
         let mut state = Self::safe();
-        state.exposure = Some(Exposure { writer: 41_000_000_000, bytes: 0, since: None });
-        state.records.push(record(Job::Diff, 600, 0, Outcome::UpToDate));
+        state.exposure = Some(Exposure {
+            writer: 41_000_000_000,
+            bytes: 0,
+            since: None,
+        });
+        state
+            .records
+            .push(record(Job::Diff, 600, 0, Outcome::UpToDate));
         state
     }
 
@@ -173,18 +249,35 @@ impl State {
         let mut state = Self::safe();
         let points = state.points.as_mut().unwrap();
         let count = points.len();
-        points[count - 9].verified = Some(Remembered { at: ago(30 * HOUR), depth: Depth::Deep, findings: 2 });
+        points[count - 9].verified = Some(Remembered {
+            at: ago(30 * HOUR),
+            depth: Depth::Deep,
+            findings: 2,
+        });
         points[count - 20].made = None;
         for hours in [4, 3, 2] {
-            let outcome = failed("cannot reach https://node-1.example:2113: connection refused", "is the node running? `--node` names it");
+            let outcome = failed(
+                "cannot reach https://node-1.example:2113: connection refused",
+                "is the node running? `--node` names it",
+            );
             let retries = vec!["chunk-000012.000003 changed while it was read".to_owned()];
-            state.records.push(Record { retries, ..record(Job::Diff, hours * HOUR, 31, outcome) });
+            state.records.push(Record {
+                retries,
+                ..record(Job::Diff, hours * HOUR, 31, outcome)
+            });
         }
-        state.node = Some(Seen { at: now(), facts: None, problem: Some("connection refused".to_owned()), hints: Vec::new() });
+        state.node = Some(Seen {
+            at: now(),
+            facts: None,
+            problem: Some("connection refused".to_owned()),
+            hints: Vec::new(),
+        });
         state.plans[1] = plan(Job::Diff, Some(-60), "6h");
         state.plans[1].0.trigger = Trigger::Retry;
-        state.plans[1].0.hold = Some("a scavenge is running, and nothing is older than 26h".to_owned());
-        state.configuration = Some("the configuration file has an unknown key `diff-shedule`".to_owned());
+        state.plans[1].0.hold =
+            Some("a scavenge is running, and nothing is older than 26h".to_owned());
+        state.configuration =
+            Some("the configuration file has an unknown key `diff-shedule`".to_owned());
         state
     }
 
@@ -197,16 +290,25 @@ impl State {
         });
         let labels: Vec<Label> = points.iter().map(|point| point.label.clone()).collect();
         let is_there = |record: &Record| !matches!(&record.outcome, Outcome::Done { label: Some(label), .. } if !labels.contains(label));
-        state.records.retain(|record| is_there(record) && record.outcome != Outcome::UpToDate);
+        state
+            .records
+            .retain(|record| is_there(record) && record.outcome != Outcome::UpToDate);
         for hours in (1..70).rev().step_by(3) {
             state.records.push(record(
                 Job::Diff,
                 hours * HOUR,
                 12,
-                failed("cannot write /backups/node-1: No space left on device", "make room, or `kbackup expire`"),
+                failed(
+                    "cannot write /backups/node-1: No space left on device",
+                    "make room, or `kbackup expire`",
+                ),
             ));
         }
-        state.exposure = Some(Exposure { writer: 41_000_000_000, bytes: 2_900 * MIB, since: Some(ago(3 * DAY)) });
+        state.exposure = Some(Exposure {
+            writer: 41_000_000_000,
+            bytes: 2_900 * MIB,
+            since: Some(ago(3 * DAY)),
+        });
         state
     }
 
@@ -214,7 +316,8 @@ impl State {
         let mut state = Self::safe();
         state.points = None;
         state.exposure = None;
-        state.problem = Some("/backups/node-1 is no repository: it is empty; is its disk mounted?".to_owned());
+        state.problem =
+            Some("/backups/node-1 is no repository: it is empty; is its disk mounted?".to_owned());
         state
     }
 
@@ -222,7 +325,11 @@ impl State {
         let mut state = Self::safe();
         state.points = Some(Vec::new());
         state.records.clear();
-        state.exposure = Some(Exposure { writer: 41_000_000_000, bytes: 41_000_000_000, since: Some(ago(40)) });
+        state.exposure = Some(Exposure {
+            writer: 41_000_000_000,
+            bytes: 41_000_000_000,
+            since: Some(ago(40)),
+        });
         state.plans = vec![plan(Job::Diff, Some(0), "1h")];
         state.plans[0].0.trigger = Trigger::First;
         state
@@ -247,27 +354,54 @@ impl State {
         let points: Vec<Point> = (0..2000_i64)
             .rev()
             .map(|step| {
-                let kind = if step % 500 == 499 { BackupKind::Full } else { BackupKind::Diff };
-                let stored = if kind == BackupKind::Full { 38_000 * MIB } else { (1 + (step * 7919 % 61).unsigned_abs()) * MIB };
+                let kind = if step % 500 == 499 {
+                    BackupKind::Full
+                } else {
+                    BackupKind::Diff
+                };
+                let stored = if kind == BackupKind::Full {
+                    38_000 * MIB
+                } else {
+                    (1 + (step * 7919 % 61).unsigned_abs()) * MIB
+                };
                 point(2000 - step.unsigned_abs(), step * every + 300, kind, stored)
             })
             .collect();
         state.records = points.iter().map(of_point).collect();
         // What is older was removed, as a policy does.
-        state.points =
-            Some(points.into_iter().enumerate().filter(|(at, _)| *at > 1500 || at % 24 == 0 || *at < 1).map(|(_, point)| point).collect());
+        state.points = Some(
+            points
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| *at > 1500 || at % 24 == 0 || *at < 1)
+                .map(|(_, point)| point)
+                .collect(),
+        );
         state
     }
 
     pub(crate) fn hostile() -> Self {
         let mut state = Self::safe();
         let evil = "<script>alert(1)</script>\"><img src=x onerror=\"alert(1)\">";
-        state.records.push(record(Job::Diff, 100, 3, failed(evil, evil)));
+        state
+            .records
+            .push(record(Job::Diff, 100, 3, failed(evil, evil)));
         state.place = "/back ups/it's <b>".to_owned();
         state.configuration = Some(evil.to_owned());
-        state.node = Some(Seen { at: now(), facts: None, problem: Some(evil.to_owned()), hints: Vec::new() });
-        state.running =
-            Some(Running { job: Job::Diff, began: ago(5), step: evil.to_owned(), done: 9, expected: 3, holds: vec![evil.to_owned()] });
+        state.node = Some(Seen {
+            at: now(),
+            facts: None,
+            problem: Some(evil.to_owned()),
+            hints: Vec::new(),
+        });
+        state.running = Some(Running {
+            job: Job::Diff,
+            began: ago(5),
+            step: evil.to_owned(),
+            done: 9,
+            expected: 3,
+            holds: vec![evil.to_owned()],
+        });
         state.plans[0].0.hold = Some(evil.to_owned());
         state.plans[0].1 = evil.to_owned();
         state
@@ -289,7 +423,12 @@ impl State {
             cluster: None,
             now: now(),
             max_age: Duration::from_secs(26 * 3600),
-            repository: Seen { at: now(), facts, problem: self.problem, hints: Vec::new() },
+            repository: Seen {
+                at: now(),
+                facts,
+                problem: self.problem,
+                hints: Vec::new(),
+            },
             node: self.node,
             exposure: self.exposure,
             agent: Some(AgentFacts {

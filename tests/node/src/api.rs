@@ -49,7 +49,10 @@ impl Request {
     /// The value of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -64,7 +67,10 @@ pub struct Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), unix_socket: None }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            unix_socket: None,
+        }
     }
 }
 
@@ -107,48 +113,65 @@ impl Drop for Server {
 }
 
 impl Node {
-    /// Serves the admin API on a free port of 127.0.0.1, from threads of its own, until the server is dropped. While the node
-    /// is down, connections are dropped.
+    /// Serves the admin API on a free port of 127.0.0.1, from threads of its own, until the server
+    /// is dropped. While the node is down, connections are dropped.
     pub fn serve(&self) -> Result<Server> {
         self.serve_on(&Listen::default())
     }
 
     /// Serves the admin API there.
     pub fn serve_on(&self, listen: &Listen) -> Result<Server> {
-        let listener = TcpListener::bind(listen.address).with_context(|| format!("cannot listen on {}", listen.address))?;
+        let listener = TcpListener::bind(listen.address)
+            .with_context(|| format!("cannot listen on {}", listen.address))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let socket = match &listen.unix_socket {
             Some(path) => {
-                let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+                let listener = UnixListener::bind(path)
+                    .with_context(|| format!("cannot listen on {}", path.display()))?;
                 listener.set_nonblocking(true)?;
                 Some(listener)
             }
             None => None,
         };
         let templates = Arc::new(Templates::load(self.recording().version)?);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         let service = |by_socket| {
-            axum::Router::new().fallback(receive).with_state(Arc::new(Service {
-                node: self.clone(),
-                templates: Arc::clone(&templates),
-                address,
-                by_socket,
-                answers: AtomicUsize::new(0),
-                other_instance: Uuid::new_v4(),
-            }))
+            axum::Router::new()
+                .fallback(receive)
+                .with_state(Arc::new(Service {
+                    node: self.clone(),
+                    templates: Arc::clone(&templates),
+                    address,
+                    by_socket,
+                    answers: AtomicUsize::new(0),
+                    other_instance: Uuid::new_v4(),
+                }))
         };
         let reachable = &self.shared.reachable;
         let _context = runtime.enter();
-        let tcp = Door { listener: tokio::net::TcpListener::from_std(listener)?, reachable: Arc::clone(reachable) };
+        let tcp = Door {
+            listener: tokio::net::TcpListener::from_std(listener)?,
+            reachable: Arc::clone(reachable),
+        };
         let app = service(false);
         runtime.spawn(async move { axum::serve(tcp, app).await });
         if let Some(listener) = socket {
-            let unix = Door { listener: tokio::net::UnixListener::from_std(listener)?, reachable: Arc::clone(reachable) };
+            let unix = Door {
+                listener: tokio::net::UnixListener::from_std(listener)?,
+                reachable: Arc::clone(reachable),
+            };
             let app = service(true);
             runtime.spawn(async move { axum::serve(unix, app).await });
         }
-        Ok(Server { address, unix_socket: listen.unix_socket.clone(), runtime: Some(runtime) })
+        Ok(Server {
+            address,
+            unix_socket: listen.unix_socket.clone(),
+            runtime: Some(runtime),
+        })
     }
 }
 
@@ -169,7 +192,10 @@ where
         loop {
             let (io, address) = self.listener.accept().await;
             if self.reachable.load(Ordering::SeqCst) {
-                let line = Line { io, reachable: Arc::clone(&self.reachable) };
+                let line = Line {
+                    io,
+                    reachable: Arc::clone(&self.reachable),
+                };
                 return (line, address);
             }
         }
@@ -193,7 +219,11 @@ impl<T> Line<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut task::Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Some(error) = self.broken() {
             return Poll::Ready(Err(error));
         }
@@ -202,18 +232,28 @@ impl<T: AsyncRead + Unpin> AsyncRead for Line<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if let Some(error) = self.broken() {
             return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
@@ -241,7 +281,11 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+        self.query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -266,11 +310,19 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Answer {
     fn empty(status: u16) -> Self {
-        Self { status, ..Self::default() }
+        Self {
+            status,
+            ..Self::default()
+        }
     }
 
     fn text(status: u16, content_type: &'static str, body: impl Into<String>) -> Self {
-        Self { status, content_type: Some(content_type), body: body.into(), ..Self::default() }
+        Self {
+            status,
+            content_type: Some(content_type),
+            body: body.into(),
+            ..Self::default()
+        }
     }
 
     fn json(value: &Value) -> Self {
@@ -297,12 +349,25 @@ impl Answer {
     }
 }
 
-async fn receive(State(service): State<Arc<Service>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+async fn receive(
+    State(service): State<Arc<Service>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let node = &service.node;
     let number = node.note_request(Request {
         method: method.to_string(),
         path: uri.to_string(),
-        headers: headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                )
+            })
+            .collect(),
         at: SystemTime::now(),
         step: node.step(),
         by_socket: service.by_socket,
@@ -315,21 +380,26 @@ async fn receive(State(service): State<Arc<Service>>, method: Method, uri: Uri, 
     let delay = quirks.delay;
     // The answer may replay steps, and reads files.
     let working = Arc::clone(&service);
-    let answering = tokio::task::spawn_blocking(move || working.answer(&method, &uri, &headers, quirks));
+    let answering =
+        tokio::task::spawn_blocking(move || working.answer(&method, &uri, &headers, quirks));
     let answer = answering.await.unwrap_or_else(|_| Answer::empty(500));
     if answer.never {
         return std::future::pending().await;
     }
     tokio::time::sleep(delay + answer.delay).await;
     node.note_answer(number, answer.status);
-    let mut response = Response::builder().status(answer.status).header("Server", "Kestrel");
+    let mut response = Response::builder()
+        .status(answer.status)
+        .header("Server", "Kestrel");
     if let Some(content_type) = answer.content_type {
         response = response.header("Content-Type", content_type);
     }
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
-    response.body(Body::from(answer.body)).unwrap_or_else(|_| Response::new(Body::empty()))
+    response
+        .body(Body::from(answer.body))
+        .unwrap_or_else(|_| Response::new(Body::empty()))
 }
 
 /// A handler that has not replied by then makes the node answer 408 (http-api §0.2).
@@ -345,10 +415,12 @@ enum Codec {
 
 fn negotiate(asked: &Asked<'_>, codecs: &[Codec]) -> Option<Codec> {
     if let Some(format) = asked.parameter("format") {
-        return codecs
-            .iter()
-            .copied()
-            .find(|codec| matches!((*codec, format), (Codec::Text, "text") | (Codec::Json, "json") | (Codec::Xml, "xml")));
+        return codecs.iter().copied().find(|codec| {
+            matches!(
+                (*codec, format),
+                (Codec::Text, "text") | (Codec::Json, "json") | (Codec::Xml, "xml")
+            )
+        });
     }
     let Some(accept) = asked.header("accept") else {
         return codecs.first().copied();
@@ -358,7 +430,9 @@ fn negotiate(asked: &Asked<'_>, codecs: &[Codec]) -> Option<Codec> {
         .map(|entry| {
             let mut parts = entry.split(';').map(str::trim);
             let media = parts.next().unwrap_or_default();
-            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
+            let quality = parts
+                .find_map(|part| part.strip_prefix("q=")?.parse().ok())
+                .unwrap_or(1.0);
             (quality, media)
         })
         .collect();
@@ -417,7 +491,9 @@ impl Service {
             path: uri.path(),
             query: uri.query().unwrap_or_default(),
             headers,
-            elsewhere: quirks.other_node_every.is_some_and(|every| count.is_multiple_of(every.max(1))),
+            elsewhere: quirks
+                .other_node_every
+                .is_some_and(|every| count.is_multiple_of(every.max(1))),
             quirks,
         };
         let mut answer = self.route(&asked);
@@ -441,7 +517,11 @@ impl Service {
             return Ok(Caller::Anonymous);
         };
         if asked.quirks.user_store_unavailable {
-            return Err(if self.from(21, 10) { Answer::empty(503).with("Retry-After", "5") } else { Answer::empty(401) });
+            return Err(if self.from(21, 10) {
+                Answer::empty(503).with("Retry-After", "5")
+            } else {
+                Answer::empty(401)
+            });
         }
         if !presented.is(wanted) {
             let scheme = match presented {
@@ -450,7 +530,11 @@ impl Service {
             };
             return Err(Answer::empty(401).with("WWW-Authenticate", scheme));
         }
-        Ok(if wanted.operator { Caller::Operator } else { Caller::User })
+        Ok(if wanted.operator {
+            Caller::Operator
+        } else {
+            Caller::User
+        })
     }
 
     fn route(&self, asked: &Asked<'_>) -> Answer {
@@ -478,7 +562,11 @@ impl Service {
             return Answer::empty(405).with("Access-Control-Allow-Methods", allowed);
         }
         let (codecs, wants): (&[Codec], Wants) = if path.starts_with("/admin/") {
-            let wants = if path == "/admin/login" { Wants::User } else { Wants::Operator };
+            let wants = if path == "/admin/login" {
+                Wants::User
+            } else {
+                Wants::Operator
+            };
             (&[Codec::Text, Codec::Json, Codec::Xml], wants)
         } else if path.starts_with("/stats") && self.from(23, 6) {
             (&[Codec::Json, Codec::Xml, Codec::Text], Wants::User)
@@ -498,7 +586,8 @@ impl Service {
         if !enough {
             return Answer::empty(401);
         }
-        self.handle(asked, codec).with("Access-Control-Allow-Methods", allowed)
+        self.handle(asked, codec)
+            .with("Access-Control-Allow-Methods", allowed)
     }
 
     /// The methods that this version knows for a path; none where the path is unknown.
@@ -543,7 +632,10 @@ impl Service {
         if self.node.phase() != Phase::Ready {
             return Answer::empty(503);
         }
-        let code = asked.parameter("liveCode").and_then(|code| code.parse().ok()).filter(|_| self.from(24, 10));
+        let code = asked
+            .parameter("liveCode")
+            .and_then(|code| code.parse().ok())
+            .filter(|_| self.from(24, 10));
         Answer::empty(code.unwrap_or(204))
     }
 
@@ -567,13 +659,22 @@ impl Service {
 
     fn options(&self, asked: &Asked<'_>) -> Value {
         let quirks = &asked.quirks;
-        let chunk_size =
-            self.node.at_rest(|| log::chunks(&self.node.db())).ok().and_then(|chunks| chunks.first().map(|chunk| chunk.header.chunk_size));
+        let chunk_size = self
+            .node
+            .at_rest(|| log::chunks(&self.node.db()))
+            .ok()
+            .and_then(|chunks| chunks.first().map(|chunk| chunk.header.chunk_size));
         let mut options = self.templates.options.clone();
         for option in options.as_array_mut().into_iter().flatten() {
             let value = match option["name"].as_str() {
-                Some("Db") => quirks.db_option.clone().unwrap_or_else(|| self.node.db().display().to_string()),
-                Some("Index") => quirks.index_option.clone().unwrap_or_else(|| self.node.index().display().to_string()),
+                Some("Db") => quirks
+                    .db_option
+                    .clone()
+                    .unwrap_or_else(|| self.node.db().display().to_string()),
+                Some("Index") => quirks
+                    .index_option
+                    .clone()
+                    .unwrap_or_else(|| self.node.index().display().to_string()),
                 Some("NodePort" | "HttpPort") => self.address.port().to_string(),
                 Some("Insecure") if quirks.credentials.is_some() => "False".to_owned(),
                 Some("ChunkSize") => match chunk_size {
@@ -591,20 +692,34 @@ impl Service {
     fn gossip(&self, asked: &Asked<'_>) -> Answer {
         let quirks = &asked.quirks;
         if quirks.gossip_never_answers {
-            return Answer { never: true, ..Answer::default() };
+            return Answer {
+                never: true,
+                ..Answer::default()
+            };
         }
         let host = self.address.ip().to_string();
         let position = |checkpoint| self.node.checkpoint(checkpoint).unwrap_or(0);
         let (writer, chaser, epoch, last) = self.node.at_rest(|| {
-            let epoch = u64::try_from(position(Checkpoint::Epoch)).ok().and_then(|position| log::epoch_at(&self.node.db(), position).ok());
+            let epoch = u64::try_from(position(Checkpoint::Epoch))
+                .ok()
+                .and_then(|position| log::epoch_at(&self.node.db(), position).ok());
             let writer = position(Checkpoint::Writer);
             let chaser = position(Checkpoint::Chaser);
             let last = log::last_record(&self.node.db(), chaser).unwrap_or(-1);
             (writer, chaser, epoch, last)
         });
-        let epoch = epoch.unwrap_or(log::Epoch { position: -1, number: -1, id: Uuid::nil(), previous: -1 });
+        let epoch = epoch.unwrap_or(log::Epoch {
+            position: -1,
+            number: -1,
+            id: Uuid::nil(),
+            previous: -1,
+        });
         let mut me = self.templates.member.clone();
-        let instance = if asked.elsewhere { self.other_instance } else { self.node.instance_id() };
+        let instance = if asked.elsewhere {
+            self.other_instance
+        } else {
+            self.node.instance_id()
+        };
         let state = self.state_name(quirks);
         for (name, value) in [
             ("instanceId", json!(instance)),
@@ -634,8 +749,14 @@ impl Service {
             let mut other = me.clone();
             let seed = member.state == "Manager";
             for (name, value) in [
-                ("instanceId", json!(if seed { Uuid::nil() } else { Uuid::new_v4() })),
-                ("isReadOnlyReplica", json!(member.state.contains("ReadOnly"))),
+                (
+                    "instanceId",
+                    json!(if seed { Uuid::nil() } else { Uuid::new_v4() }),
+                ),
+                (
+                    "isReadOnlyReplica",
+                    json!(member.state.contains("ReadOnly")),
+                ),
                 ("state", json!(member.state)),
                 ("isAlive", json!(member.alive)),
                 ("internalTcpIp", json!(member.host)),
@@ -644,10 +765,30 @@ impl Service {
                 ("internalHttpEndPointPort", json!(member.port)),
                 ("httpEndPointIp", json!(member.host)),
                 ("httpEndPointPort", json!(member.port)),
-                ("writerCheckpoint", json!(member.writer.unwrap_or(if seed { -1 } else { writer }))),
-                ("chaserCheckpoint", json!(member.writer.unwrap_or(if seed { -1 } else { chaser }))),
-                ("epochNumber", json!(member.epoch_number.unwrap_or(if seed { -1 } else { epoch.number }))),
-                ("epochId", json!(member.epoch_id.unwrap_or(if seed { Uuid::nil() } else { epoch.id }))),
+                (
+                    "writerCheckpoint",
+                    json!(member.writer.unwrap_or(if seed { -1 } else { writer })),
+                ),
+                (
+                    "chaserCheckpoint",
+                    json!(member.writer.unwrap_or(if seed { -1 } else { chaser })),
+                ),
+                (
+                    "epochNumber",
+                    json!(
+                        member
+                            .epoch_number
+                            .unwrap_or(if seed { -1 } else { epoch.number })
+                    ),
+                ),
+                (
+                    "epochId",
+                    json!(
+                        member
+                            .epoch_id
+                            .unwrap_or(if seed { Uuid::nil() } else { epoch.id })
+                    ),
+                ),
             ] {
                 if other.get(name).is_some() {
                     other[name] = value;
@@ -664,10 +805,19 @@ impl Service {
     fn login(&self, asked: &Asked<'_>) -> Value {
         let mut login = self.templates.login.clone();
         let data = &mut login["data"];
-        if let Some(credentials) = asked.quirks.credentials.as_ref().filter(|_| !self.by_socket) {
+        if let Some(credentials) = asked
+            .quirks
+            .credentials
+            .as_ref()
+            .filter(|_| !self.by_socket)
+        {
             data["loginName"] = json!(credentials.user);
             data["fullName"] = json!(credentials.user);
-            data["groups"] = if credentials.operator { json!([credentials.user, "$ops"]) } else { json!([credentials.user]) };
+            data["groups"] = if credentials.operator {
+                json!([credentials.user, "$ops"])
+            } else {
+                json!([credentials.user])
+            };
         }
         data["dateLastUpdated"] = json!(timestamp(SystemTime::now()).replace('Z', "+00:00"));
         login
@@ -681,7 +831,11 @@ impl Service {
         stats["es"]["checksum"] = writer.clone();
         stats["es"]["checksumNonFlushed"] = writer;
         let mut found = &stats;
-        for part in path.trim_start_matches("/stats").split('/').filter(|part| !part.is_empty()) {
+        for part in path
+            .trim_start_matches("/stats")
+            .split('/')
+            .filter(|part| !part.is_empty())
+        {
             match found.get(part) {
                 Some(inner) => found = inner,
                 None => return Answer::empty(404),
@@ -692,18 +846,27 @@ impl Service {
 
     fn start_scavenge(&self, asked: &Asked<'_>, codec: Codec) -> Answer {
         if let Some(wrong) = self.wrong_parameter(asked) {
-            return if self.from(23, 6) { Answer::text(400, "text/plain", wrong) } else { Answer::empty(400) };
+            return if self.from(23, 6) {
+                Answer::text(400, "text/plain", wrong)
+            } else {
+                Answer::empty(400)
+            };
         }
         match self.node.post_scavenge() {
-            Ok(id) => encode(codec, &json!({ "scavengeId": id }), || format!("ScavengeId: {id}")),
+            Ok(id) => encode(codec, &json!({ "scavengeId": id }), || {
+                format!("ScavengeId: {id}")
+            }),
             Err(_) if self.from(23, 6) => Answer::text(400, TEXT, "Scavenge is already running"),
-            Err(running) => Answer::text(400, TEXT, format!("{:#}", json!({ "scavengeId": running }))),
+            Err(running) => {
+                Answer::text(400, TEXT, format!("{:#}", json!({ "scavengeId": running })))
+            }
         }
     }
 
     fn wrong_parameter(&self, asked: &Asked<'_>) -> Option<&'static str> {
         let whole = |name| asked.parameter(name).map(|value| value.parse::<i32>().ok());
-        let too_small = |name, least| whole(name).is_some_and(|value| value.is_none_or(|value| value < least));
+        let too_small =
+            |name, least| whole(name).is_some_and(|value| value.is_none_or(|value| value < least));
         if too_small("startFromChunk", 0) {
             return Some("startFromChunk must be a positive integer");
         }
@@ -721,11 +884,17 @@ impl Service {
             let Some(percent) = percent.filter(|percent| (1..=100).contains(percent)) else {
                 return Some("throttlePercent must be between 1 and 100 inclusive");
             };
-            if percent != 100 && whole("threads").flatten().is_some_and(|threads| threads > 1) {
+            if percent != 100
+                && whole("threads")
+                    .flatten()
+                    .is_some_and(|threads| threads > 1)
+            {
                 return Some("throttlePercent must be 100 for a multi-threaded scavenge");
             }
         }
-        if asked.parameter("syncOnly").is_some_and(|value| !value.eq_ignore_ascii_case("true") && !value.eq_ignore_ascii_case("false")) {
+        if asked.parameter("syncOnly").is_some_and(|value| {
+            !value.eq_ignore_ascii_case("true") && !value.eq_ignore_ascii_case("false")
+        }) {
             return Some("syncOnly must be a boolean");
         }
         None
@@ -733,18 +902,27 @@ impl Service {
 
     fn current_scavenge(&self, codec: Codec) -> Answer {
         self.node.asked_for_current();
-        let (id, link) = self.node.current_scavenge().map_or_else(Default::default, |id| (id.to_string(), format!("/admin/scavenge/{id}")));
+        let (id, link) = self
+            .node
+            .current_scavenge()
+            .map_or_else(Default::default, |id| {
+                (id.to_string(), format!("/admin/scavenge/{id}"))
+            });
         let body = json!({ "scavengeId": id, "scavengeLink": link });
-        encode(codec, &body, || format!("ScavengeId: {id}, ScavengeLink: {link}"))
+        encode(codec, &body, || {
+            format!("ScavengeId: {id}, ScavengeLink: {link}")
+        })
     }
 
     fn last_scavenge(&self, codec: Codec) -> Answer {
-        let (id, link, result) = self
-            .node
-            .last_scavenge()
-            .map_or_else(|| (Uuid::nil(), String::new(), "Unknown"), |(id, outcome)| (id, format!("/admin/scavenge/{id}"), outcome.name()));
+        let (id, link, result) = self.node.last_scavenge().map_or_else(
+            || (Uuid::nil(), String::new(), "Unknown"),
+            |(id, outcome)| (id, format!("/admin/scavenge/{id}"), outcome.name()),
+        );
         let body = json!({ "scavengeId": id, "scavengeLink": link, "scavengeResult": result });
-        encode(codec, &body, || format!("ScavengeId: {id}, ScavengeLink: {link}, ScavengeResult: {result}"))
+        encode(codec, &body, || {
+            format!("ScavengeId: {id}, ScavengeLink: {link}, ScavengeResult: {result}")
+        })
     }
 
     fn stop_scavenge(&self, asked: &Asked<'_>, path: &str, codec: Codec) -> Answer {
@@ -755,10 +933,19 @@ impl Service {
             id => Some(Uuid::parse_str(id).unwrap_or_default()),
         };
         match self.node.delete_scavenge(wanted) {
-            Ok(_) if asked.quirks.drop_delete_answers => Answer { never: true, ..Answer::default() },
+            Ok(_) if asked.quirks.drop_delete_answers => Answer {
+                never: true,
+                ..Answer::default()
+            },
             Ok(_) if asked.quirks.delete_answers_408 => Answer::empty(408),
-            Ok(_) if asked.quirks.delete_takes > HTTP_TIMEOUT => Answer { delay: HTTP_TIMEOUT, ..Answer::empty(408) },
-            Ok(id) => Answer { delay: asked.quirks.delete_takes, ..encode(codec, &json!(id), || id.to_string()) },
+            Ok(_) if asked.quirks.delete_takes > HTTP_TIMEOUT => Answer {
+                delay: HTTP_TIMEOUT,
+                ..Answer::empty(408)
+            },
+            Ok(id) => Answer {
+                delay: asked.quirks.delete_takes,
+                ..encode(codec, &json!(id), || id.to_string())
+            },
             Err(_) if self.from(23, 6) => Answer::text(404, TEXT, "Scavenge Id does not exist"),
             Err(None) => Answer::text(404, TEXT, ""),
             Err(Some(running)) => Answer::text(404, TEXT, json!(running).to_string()),
@@ -769,7 +956,10 @@ impl Service {
         let Some(name) = streams::name(path) else {
             return Answer::empty(404);
         };
-        match self.node.at_rest(|| streams::read(&self.node.db(), self.node.checkpoint(Checkpoint::Writer))) {
+        match self
+            .node
+            .at_rest(|| streams::read(&self.node.db(), self.node.checkpoint(Checkpoint::Writer)))
+        {
             Ok(mut events) => {
                 events.extend(self.node.scavenge_events());
                 let feed = streams::feed(&name, events, self.address, self.version());
@@ -780,7 +970,10 @@ impl Service {
     }
 
     fn auto_scavenge(&self, asked: &Asked<'_>, caller: Caller) -> Answer {
-        let is_get = matches!(asked.path, "/auto-scavenge/enabled" | "/auto-scavenge/status");
+        let is_get = matches!(
+            asked.path,
+            "/auto-scavenge/enabled" | "/auto-scavenge/status"
+        );
         let is_post = matches!(asked.path, "/auto-scavenge/pause" | "/auto-scavenge/resume");
         let kind = match asked.quirks.auto_scavenge {
             AutoScavenge::AsVersion if self.from(25, 1) => AutoScavenge::Unlicensed,
@@ -797,15 +990,29 @@ impl Service {
             return Answer::empty(401);
         }
         if is_post && caller == Caller::User {
-            return if self.from(25, 0) { Answer::empty(302).with("Location", "/ui/access-denied") } else { Answer::empty(403) };
+            return if self.from(25, 0) {
+                Answer::empty(302).with("Location", "/ui/access-denied")
+            } else {
+                Answer::empty(403)
+            };
         }
         if asked.path == "/auto-scavenge/enabled" {
             return Answer::compact(200, &json!({ "enabled": kind != AutoScavenge::Unlicensed }));
         }
         match kind {
-            AutoScavenge::Unlicensed => Answer::problem(503, "Service Unavailable", "AutoScavenge is not enabled"),
-            AutoScavenge::NoLeader => Answer::problem(500, "Internal Server Error", "No leader node was found in the cluster"),
-            AutoScavenge::Broken => Answer::problem(500, "Internal Server Error", "AutoScavenge is no longer running"),
+            AutoScavenge::Unlicensed => {
+                Answer::problem(503, "Service Unavailable", "AutoScavenge is not enabled")
+            }
+            AutoScavenge::NoLeader => Answer::problem(
+                500,
+                "Internal Server Error",
+                "No leader node was found in the cluster",
+            ),
+            AutoScavenge::Broken => Answer::problem(
+                500,
+                "Internal Server Error",
+                "AutoScavenge is no longer running",
+            ),
             _ => self.licensed(asked),
         }
     }
@@ -827,11 +1034,18 @@ impl Service {
                 }
             }
             _ => {
-                let state = self.node.auto_scavenge().unwrap_or(AutoScavengeState::NotConfigured);
+                let state = self
+                    .node
+                    .auto_scavenge()
+                    .unwrap_or(AutoScavengeState::NotConfigured);
                 let (schedule, until) = match state {
                     AutoScavengeState::NotConfigured => (Value::Null, Value::Null),
-                    AutoScavengeState::Waiting | AutoScavengeState::Paused => (json!("0 6 * * 6"), json!("1.13:14:32.6299115")),
-                    AutoScavengeState::InProgress | AutoScavengeState::Pausing => (json!("0 6 * * 6"), json!("00:00:00")),
+                    AutoScavengeState::Waiting | AutoScavengeState::Paused => {
+                        (json!("0 6 * * 6"), json!("1.13:14:32.6299115"))
+                    }
+                    AutoScavengeState::InProgress | AutoScavengeState::Pausing => {
+                        (json!("0 6 * * 6"), json!("00:00:00"))
+                    }
                 };
                 let status = json!({
                     "state": state.name(), "schedule": schedule, "timeUntilNextCycle": until,
@@ -846,7 +1060,11 @@ fn encode(codec: Codec, value: &Value, text: impl FnOnce() -> String) -> Answer 
     match codec {
         Codec::Json => Answer::json(value),
         Codec::Text => Answer::text(200, TEXT, text()),
-        Codec::Xml => Answer::text(200, "text/xml; charset=utf-8", format!("<answer>{}</answer>", text())),
+        Codec::Xml => Answer::text(
+            200,
+            "text/xml; charset=utf-8",
+            format!("<answer>{}</answer>", text()),
+        ),
     }
 }
 
@@ -864,7 +1082,10 @@ impl Presented {
         }
         let decoded = String::from_utf8(base64(header.strip_prefix("Basic ")?)?).ok()?;
         let (user, password) = decoded.split_once(':')?;
-        Some(Self::Basic { user: user.to_owned(), password: password.to_owned() })
+        Some(Self::Basic {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        })
     }
 
     fn is(&self, wanted: &Credentials) -> bool {
@@ -900,7 +1121,9 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 
 /// Such as `2026-11-21T09:16:50.7761136Z`.
 pub(crate) fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let seconds = since.as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Civil date from days since 1970, in years that begin in March.
@@ -911,7 +1134,11 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:07}Z",

@@ -1,4 +1,5 @@
-//! Appends as a node does, at a steady rate, and tells how long each append took: what a backup beside a node does to it.
+//! Appends as a node does, at a steady rate, and tells how long each append took: what a backup
+//! beside a node does to it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -12,7 +13,8 @@ use rustix::fs::FallocateFlags;
 
 use crate::recording::{Action, Checkpoint, Recording};
 
-/// Length of a chunk that is being written, as every version lays it out by default (disk-format §3).
+/// Length of a chunk that is being written, as every version lays it out by default (disk-format
+/// §3).
 const CHUNK: u64 = 268_439_552;
 /// Where its records begin.
 const HEADER: u64 = 128;
@@ -21,8 +23,10 @@ const AT_ONCE: usize = 8192;
 
 /// What a node writes for one append, and how often it is asked to.
 ///
-/// The order is that of the system calls of real nodes: write to the chunk, fsync it, write `writer.chk`, fsync it, and then the client is told. The chaser
-/// follows in a thread of its own and writes and fsyncs `chaser.chk`. The chunk has its full length from the start, allocated as by 26.1.
+/// The order is that of the system calls of real nodes: write to the chunk, fsync it, write
+/// `writer.chk`, fsync it, and then the client is told. The chaser follows in a thread of its own
+/// and writes and fsyncs `chaser.chk`. The chunk has its full length from the start, allocated as
+/// by 26.1.
 #[derive(Debug, Clone)]
 pub struct Appender {
     /// Lengths of appends, over and over.
@@ -33,7 +37,8 @@ pub struct Appender {
     pub time: Duration,
 }
 
-/// How long appends took, from the moment they were due to the moment a client would be told, sorted.
+/// How long appends took, from the moment they were due to the moment a client would be told,
+/// sorted.
 #[derive(Debug)]
 pub struct Latencies(Vec<Duration>);
 
@@ -44,16 +49,20 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The latency that so many percent of them do not exceed, in milliseconds; 0 where there are none.
+    /// The latency that so many percent of them do not exceed, in milliseconds; 0 where there are
+    /// none.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
-        self.0.get(rank - 1).map_or(0.0, |latency| (latency.as_secs_f64() * 1e6).round() / 1e3)
+        self.0
+            .get(rank - 1)
+            .map_or(0.0, |latency| (latency.as_secs_f64() * 1e6).round() / 1e3)
     }
 }
 
 impl Appender {
-    /// The lengths of the appends of a recorded node: what it wrote into chunks between one fsync of a chunk and the next.
+    /// The lengths of the appends of a recorded node: what it wrote into chunks between one fsync
+    /// of a chunk and the next.
     pub fn of(recording: &Recording, rate: u32, time: Duration) -> Result<Self> {
         let mut lengths = Vec::new();
         let mut length = 0;
@@ -63,33 +72,52 @@ impl Appender {
                     lengths.push(length);
                     length = 0;
                 }
-                // What it writes of chunks that nobody asked for, as headers and footers, lies before the first event or beside them.
-                Action::Write { path, offset, length: written, .. } if path.starts_with("db/chunk-") && *offset >= HEADER => {
-                    length += written
-                }
+                // What it writes of chunks that nobody asked for, as headers and footers, lies
+                // before the first event or beside them.
+                Action::Write {
+                    path,
+                    offset,
+                    length: written,
+                    ..
+                } if path.starts_with("db/chunk-") && *offset >= HEADER => length += written,
                 _ => {}
             }
         }
         ensure!(!lengths.is_empty(), "{} holds no append", recording.name);
         ensure!(rate > 0, "a rate is more than 0");
-        Ok(Self { lengths, rate, time })
+        Ok(Self {
+            lengths,
+            rate,
+            time,
+        })
     }
 
-    /// Appends in `directory` until the time is over or `stop` is set. What is due while another append is being made durable is written together, as by a node.
+    /// Appends in `directory` until the time is over or `stop` is set. What is due while another
+    /// append is being made durable is written together, as by a node.
     pub fn run(&self, directory: &Path, stop: &AtomicBool) -> Result<Latencies> {
         let writer = checkpoint(directory, Checkpoint::Writer)?;
         let chaser = checkpoint(directory, Checkpoint::Chaser)?;
         let (chase, chased) = channel();
         std::thread::scope(|scope| {
             let chaser = scope.spawn(move || follow(&chaser, &chased));
-            let latencies = self.append(directory, &writer, stop, |position| chase.send(position).context("the chaser has ended"));
+            let latencies = self.append(directory, &writer, stop, |position| {
+                chase.send(position).context("the chaser has ended")
+            });
             drop(chase);
-            chaser.join().map_err(|_| anyhow::anyhow!("the chaser panicked"))??;
+            chaser
+                .join()
+                .map_err(|_| anyhow::anyhow!("the chaser panicked"))??;
             latencies
         })
     }
 
-    fn append(&self, directory: &Path, writer: &File, stop: &AtomicBool, chase: impl Fn(u64) -> Result<()>) -> Result<Latencies> {
+    fn append(
+        &self,
+        directory: &Path,
+        writer: &File,
+        stop: &AtomicBool,
+        chase: impl Fn(u64) -> Result<()>,
+    ) -> Result<Latencies> {
         let interval = Duration::from_secs(1) / self.rate;
         let bytes = [0x5a; AT_ONCE];
         let mut lengths = self.lengths.iter().copied().cycle();
@@ -123,7 +151,11 @@ impl Appender {
             writer.write_all_at(&position.to_le_bytes(), 0)?;
             writer.sync_all()?;
             let told = Instant::now();
-            latencies.extend(batch.into_iter().map(|due| told.saturating_duration_since(due)));
+            latencies.extend(
+                batch
+                    .into_iter()
+                    .map(|due| told.saturating_duration_since(due)),
+            );
             chase(position)?;
         }
         latencies.sort();
@@ -132,7 +164,11 @@ impl Appender {
 }
 
 fn checkpoint(directory: &Path, which: Checkpoint) -> Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join(which.file_name()))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(directory.join(which.file_name()))?;
     file.write_all_at(&0_u64.to_le_bytes(), 0)?;
     file.sync_all()?;
     Ok(file)
@@ -141,7 +177,11 @@ fn checkpoint(directory: &Path, which: Checkpoint) -> Result<File> {
 /// A chunk of full length that holds its header.
 fn new_chunk(directory: &Path, number: u32) -> Result<File> {
     let path = directory.join(format!("chunk-{number:06}.000000"));
-    let file = OpenOptions::new().write(true).create_new(true).open(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .with_context(|| format!("cannot create {}", path.display()))?;
     rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, CHUNK)?;
     file.set_len(CHUNK)?;
     file.write_all_at(&[1; 128], 0)?;
@@ -170,21 +210,39 @@ mod tests {
         let appender = Appender::of(&recording, 200, Duration::from_millis(300)).unwrap();
         assert!(appender.lengths.len() > 200);
 
-        let latencies = appender.run(directory.path(), &AtomicBool::new(false)).unwrap();
+        let latencies = appender
+            .run(directory.path(), &AtomicBool::new(false))
+            .unwrap();
 
         assert!((1..=61).contains(&latencies.count()));
         assert!(latencies.percentile(50) <= latencies.percentile(100));
-        let written: u64 = appender.lengths.iter().cycle().take(latencies.count()).sum();
+        let written: u64 = appender
+            .lengths
+            .iter()
+            .cycle()
+            .take(latencies.count())
+            .sum();
         for checkpoint in ["writer.chk", "chaser.chk"] {
-            assert_eq!(std::fs::read(directory.path().join(checkpoint)).unwrap(), written.to_le_bytes());
+            assert_eq!(
+                std::fs::read(directory.path().join(checkpoint)).unwrap(),
+                written.to_le_bytes()
+            );
         }
-        assert_eq!(std::fs::metadata(directory.path().join("chunk-000000.000000")).unwrap().len(), CHUNK);
+        assert_eq!(
+            std::fs::metadata(directory.path().join("chunk-000000.000000"))
+                .unwrap()
+                .len(),
+            CHUNK
+        );
     }
 
     #[test]
     fn a_percentile_is_a_latency_that_was_seen() {
         let latencies = Latencies((1..=200).map(Duration::from_millis).collect());
-        assert_eq!([50, 99, 100].map(|percent| latencies.percentile(percent)), [100.0, 198.0, 200.0]);
+        assert_eq!(
+            [50, 99, 100].map(|percent| latencies.percentile(percent)),
+            [100.0, 198.0, 200.0]
+        );
         assert_eq!(Latencies(Vec::new()).percentile(99), 0.0);
     }
 }

@@ -1,4 +1,5 @@
-//! A second, independent writing of index files (disk-format §5): stream hashes, tables, bloom filters, `indexmap`.
+//! A second, independent writing of index files (disk-format §5): stream hashes, tables, bloom
+//! filters, `indexmap`.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -17,11 +18,13 @@ const P3: u32 = 3_266_489_917;
 const P4: u32 = 668_265_263;
 const P5: u32 = 0x1656_67b1;
 
-/// The server's early variant of xxHash32 (disk-format §5.3); it also protects the lines of bloom filters.
+/// The server's early variant of xxHash32 (disk-format §5.3); it also protects the lines of bloom
+/// filters.
 #[must_use]
 pub fn early_xxhash(bytes: &[u8]) -> u32 {
     let length = bytes.len() as u32;
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     if bytes.len() < 16 {
         let mut index = SEED.wrapping_add(P1);
         let mut hash = P5;
@@ -30,11 +33,15 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
         while at + 4 < bytes.len() {
             hash = hash.wrapping_add(word(at).wrapping_add(index));
             index = index.wrapping_add(1);
-            hash = hash.wrapping_add(hash.rotate_left(17).wrapping_mul(P4)).wrapping_mul(P1);
+            hash = hash
+                .wrapping_add(hash.rotate_left(17).wrapping_mul(P4))
+                .wrapping_mul(P1);
             at += 4;
         }
         for byte in &bytes[at..] {
-            hash = hash.wrapping_add(u32::from(*byte).wrapping_add(index)).wrapping_mul(P1);
+            hash = hash
+                .wrapping_add(u32::from(*byte).wrapping_add(index))
+                .wrapping_mul(P1);
             index = index.wrapping_add(1);
         }
         hash = hash.wrapping_add(length);
@@ -55,12 +62,22 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
             at += 4;
         }
     }
-    for (number, (lane, (turn, again))) in lanes.iter_mut().zip([(17, 11), (19, 17), (13, 19), (11, 13)]).enumerate() {
-        *lane = stir(*lane, turn).wrapping_mul(P1).wrapping_add(word(last + 4 * number)).wrapping_mul(P2);
+    for (number, (lane, (turn, again))) in lanes
+        .iter_mut()
+        .zip([(17, 11), (19, 17), (13, 19), (11, 13)])
+        .enumerate()
+    {
+        *lane = stir(*lane, turn)
+            .wrapping_mul(P1)
+            .wrapping_add(word(last + 4 * number))
+            .wrapping_mul(P2);
         *lane = stir(*lane, again).wrapping_mul(P3);
     }
     let [first, second, third, fourth] = lanes;
-    let mut hash = first.wrapping_add(second.rotate_left(3)).wrapping_add(third.rotate_left(6)).wrapping_add(fourth.rotate_left(9));
+    let mut hash = first
+        .wrapping_add(second.rotate_left(3))
+        .wrapping_add(third.rotate_left(6))
+        .wrapping_add(fourth.rotate_left(9));
     hash ^= hash >> 11;
     hash = hash.wrapping_add(P4.wrapping_add(length).wrapping_mul(P1));
     hash = (hash ^ hash >> 15).wrapping_mul(P2);
@@ -70,16 +87,26 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
 /// Murmur3A with the server's seed.
 #[must_use]
 pub fn murmur(bytes: &[u8]) -> u32 {
-    let mix = |word: u32| word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    let mix = |word: u32| {
+        word.wrapping_mul(0xcc9e_2d51)
+            .rotate_left(15)
+            .wrapping_mul(0x1b87_3593)
+    };
     let mut hash = SEED;
     let words = bytes.chunks_exact(4);
     let rest = words.remainder();
     for word in words {
         hash ^= mix(u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        hash = hash.rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
+        hash = hash
+            .rotate_left(13)
+            .wrapping_mul(5)
+            .wrapping_add(0xe654_6b64);
     }
     if !rest.is_empty() {
-        let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        let word = rest
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u32::from(*byte));
         hash ^= mix(word);
     }
     hash ^= bytes.len() as u32;
@@ -119,14 +146,36 @@ impl Entry {
 /// The entries of a version 4 table.
 pub fn read_table(path: &Path) -> Result<Vec<Entry>> {
     let bytes = fs::read(path)?;
-    let tail = bytes.len().checked_sub(16 + 128).context("too short for a table")?;
-    ensure!(bytes.starts_with(&[1, 4]) && bytes[tail..].starts_with(&[1, 4]), "not a table of version 4");
-    let midpoints = u32::from_le_bytes([bytes[tail + 2], bytes[tail + 3], bytes[tail + 4], bytes[tail + 5]]) as usize;
-    let end = tail.checked_sub(24 * midpoints).context("more midpoints than bytes")?;
-    let entries = bytes.get(128..end).context("a negative number of entries")?.chunks_exact(24);
+    let tail = bytes
+        .len()
+        .checked_sub(16 + 128)
+        .context("too short for a table")?;
+    ensure!(
+        bytes.starts_with(&[1, 4]) && bytes[tail..].starts_with(&[1, 4]),
+        "not a table of version 4"
+    );
+    let midpoints = u32::from_le_bytes([
+        bytes[tail + 2],
+        bytes[tail + 3],
+        bytes[tail + 4],
+        bytes[tail + 5],
+    ]) as usize;
+    let end = tail
+        .checked_sub(24 * midpoints)
+        .context("more midpoints than bytes")?;
+    let entries = bytes
+        .get(128..end)
+        .context("a negative number of entries")?
+        .chunks_exact(24);
     ensure!(entries.remainder().is_empty(), "half an entry");
     let long = |bytes: &[u8]| crate::recording::number(bytes);
-    Ok(entries.map(|entry| Entry { number: long(&entry[..8]), hash: long(&entry[8..16]) as u64, position: long(&entry[16..]) }).collect())
+    Ok(entries
+        .map(|entry| Entry {
+            number: long(&entry[..8]),
+            hash: long(&entry[8..16]) as u64,
+            position: long(&entry[16..]),
+        })
+        .collect())
 }
 
 /// Counts what is written, and its MD5.
@@ -138,7 +187,11 @@ pub(crate) struct Hashing<W> {
 
 impl<W: Write> Hashing<W> {
     pub(crate) fn new(inner: W) -> Self {
-        Self { inner, hash: Md5::new(), length: 0 }
+        Self {
+            inner,
+            hash: Md5::new(),
+            length: 0,
+        }
     }
 
     /// Writes the MD5 of everything before, and gives back what was written to.
@@ -195,7 +248,8 @@ pub fn write_table(index: &Path, name: Uuid, entries: &mut [Entry]) -> Result<St
     Ok(name)
 }
 
-/// Writes an empty bloom filter of `size` logical bytes (disk-format §5.3); sparse, as all its lines are zero.
+/// Writes an empty bloom filter of `size` logical bytes (disk-format §5.3); sparse, as all its
+/// lines are zero.
 pub fn write_filter(path: &Path, size: u64) -> Result<()> {
     let file = File::create(path)?;
     file.set_len((64 + size + 4 * (size / 60)) / 64 * 64 + 64)?;
@@ -206,11 +260,14 @@ pub fn write_filter(path: &Path, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sets about half of a filter's bits, as a node's do that has many streams; it then answers "perhaps" to nearly everything. Other bits for another seed.
+/// Sets about half of a filter's bits, as a node's do that has many streams; it then answers
+/// "perhaps" to nearly everything. Other bits for another seed.
 pub fn fill_filter(path: &Path, seed: u64) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let lines = file.metadata()?.len() / 64 - 1;
-    let mut bits = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut bits = blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof();
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.seek(SeekFrom::Start(64))?;
     for _ in 0..lines {

@@ -56,7 +56,11 @@ impl ChunkHeader {
 
     /// Reads the 128 bytes.
     pub fn decode(bytes: &[u8; 128]) -> Result<Self> {
-        ensure!(bytes[0] == 2, "the first byte is {}, not that of a chunk", bytes[0]);
+        ensure!(
+            bytes[0] == 2,
+            "the first byte is {}, not that of a chunk",
+            bytes[0]
+        );
         Ok(Self {
             min_version: bytes[1],
             version: if bytes[34] == 0 { bytes[1] } else { bytes[34] },
@@ -142,17 +146,27 @@ impl ChunkFile {
     /// Reads header and footer.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let (_, version) = chunk_name(&name).with_context(|| format!("{name} is no chunk's name"))?;
+        let (_, version) =
+            chunk_name(&name).with_context(|| format!("{name} is no chunk's name"))?;
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        ensure!(length >= 2 * HEADER, "{name} is only {length} bytes in size");
+        ensure!(
+            length >= 2 * HEADER,
+            "{name} is only {length} bytes in size"
+        );
         let mut bytes = [0; 128];
         file.read_exact_at(&mut bytes, 0)?;
         let header = ChunkHeader::decode(&bytes)?;
         file.read_exact_at(&mut bytes, length - HEADER)?;
         // In an active chunk of full length the last bytes are zeros.
         let footer = ChunkFooter::decode(&bytes);
-        Ok(Self { path: path.to_owned(), version, header, footer, length })
+        Ok(Self {
+            path: path.to_owned(),
+            version,
+            header,
+            footer,
+            length,
+        })
     }
 
     /// Is the MD5 at the end that of all bytes before it (disk-format §3.5)?
@@ -220,7 +234,9 @@ pub fn chunks(db: &Path) -> Result<Vec<ChunkFile>> {
     let mut found = Vec::new();
     let mut expected = 0;
     for (index, ((start, _), name)) in names.iter().enumerate() {
-        let superseded = names.get(index + 1).is_some_and(|((next, _), _)| next == start);
+        let superseded = names
+            .get(index + 1)
+            .is_some_and(|((next, _), _)| next == start);
         if *start < expected || superseded {
             continue;
         }
@@ -249,7 +265,12 @@ impl Log {
         for chunk in chunks(db)? {
             records.extend(chunk.records(writer)?);
         }
-        ensure!(records.windows(2).all(|pair| pair[0].end <= pair[1].position), "the log's positions do not ascend");
+        ensure!(
+            records
+                .windows(2)
+                .all(|pair| pair[0].end <= pair[1].position),
+            "the log's positions do not ascend"
+        );
         Ok(Self { writer, records })
     }
 
@@ -261,10 +282,14 @@ impl Log {
         })
     }
 
-    /// The last position at or before the writer checkpoint where a log may end: after a whole append. 0 in an empty log.
+    /// The last position at or before the writer checkpoint where a log may end: after a whole
+    /// append. 0 in an empty log.
     #[must_use]
     pub fn last_boundary(&self) -> u64 {
-        self.records.iter().rfind(|record| record.is_boundary()).map_or(0, |record| record.end)
+        self.records
+            .iter()
+            .rfind(|record| record.is_boundary())
+            .map_or(0, |record| record.end)
     }
 
     /// Does the log end after a whole append?
@@ -313,7 +338,8 @@ pub struct Record {
     pub kind: Kind,
 }
 
-/// A prepare with this flag belongs to an implicit transaction, whose last one has [`TRANSACTION_END`].
+/// A prepare with this flag belongs to an implicit transaction, whose last one has
+/// [`TRANSACTION_END`].
 pub const IS_COMMITTED: u16 = 0x20;
 /// The first of its transaction.
 pub const TRANSACTION_BEGIN: u16 = 0x02;
@@ -329,7 +355,9 @@ impl Record {
     #[must_use]
     pub fn is_boundary(&self) -> bool {
         match &self.kind {
-            Kind::Prepare { flags, .. } => flags & IS_COMMITTED == 0 || flags & TRANSACTION_END != 0,
+            Kind::Prepare { flags, .. } => {
+                flags & IS_COMMITTED == 0 || flags & TRANSACTION_END != 0
+            }
             Kind::Commit | Kind::Epoch(_) => true,
         }
     }
@@ -342,7 +370,10 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
-        let slice = self.bytes.get(self.at..self.at.saturating_add(length)).context("the record ends too early")?;
+        let slice = self
+            .bytes
+            .get(self.at..self.at.saturating_add(length))
+            .context("the record ends too early")?;
         self.at += length;
         Ok(slice)
     }
@@ -386,7 +417,11 @@ fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> 
             let flags = u16::from_le_bytes(body.array()?);
             let transaction = i64::from_le_bytes(body.array()?);
             let _offset: [u8; 4] = body.array()?;
-            let expected = if version == 0 { i64::from(i32::from_le_bytes(body.array()?)) } else { i64::from_le_bytes(body.array()?) };
+            let expected = if version == 0 {
+                i64::from(i32::from_le_bytes(body.array()?))
+            } else {
+                i64::from_le_bytes(body.array()?)
+            };
             let stream = body.text()?;
             let event = Uuid::from_bytes_le(body.array()?);
             let _correlation: [u8; 16] = body.array()?;
@@ -395,7 +430,16 @@ fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> 
             let data = body.blob()?;
             let _metadata = body.blob()?;
             ensure!(body.at == length, "bytes are left over in the record");
-            Kind::Prepare { flags, transaction, stream, number: expected + 1, event, event_type, data, ticks }
+            Kind::Prepare {
+                flags,
+                transaction,
+                stream,
+                number: expected + 1,
+                event,
+                event_type,
+                data,
+                ticks,
+            }
         }
         (1, _) => Kind::Commit,
         (2, 0) => {
@@ -406,7 +450,11 @@ fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> 
         }
         (kind, version) => bail!("a record of type {kind}, version {version}"),
     };
-    let record = Record { position, end: position + length as u64 + 8, kind };
+    let record = Record {
+        position,
+        end: position + length as u64 + 8,
+        kind,
+    };
     Ok((record, length + 8))
 }
 
@@ -437,7 +485,11 @@ pub fn epoch_at(db: &Path, position: u64) -> Result<Epoch> {
             continue;
         }
         let local = position - chunk.header.start_position();
-        let place = if chunk.header.scavenged { actual_position(&chunk, local)? } else { local };
+        let place = if chunk.header.scavenged {
+            actual_position(&chunk, local)?
+        } else {
+            local
+        };
         let file = File::open(&chunk.path)?;
         let mut prefix = [0; 4];
         file.read_exact_at(&mut prefix, HEADER + place)?;
@@ -468,7 +520,8 @@ fn actual_position(chunk: &ChunkFile, local: u64) -> Result<u64> {
     bail!("{local} is not in the map of {}", chunk.path.display())
 }
 
-/// The log position of the record that ends at `end`; None at the start of a chunk and in scavenged ones.
+/// The log position of the record that ends at `end`; None at the start of a chunk and in scavenged
+/// ones.
 #[must_use]
 pub fn last_record(db: &Path, end: i64) -> Option<i64> {
     let end = u64::try_from(end).ok()?;
@@ -481,7 +534,10 @@ pub fn last_record(db: &Path, end: i64) -> Option<i64> {
     }
     let mut suffix = [0; 4];
     let place = end - chunk.header.start_position() + HEADER;
-    File::open(&chunk.path).ok()?.read_exact_at(&mut suffix, place.checked_sub(4)?).ok()?;
+    File::open(&chunk.path)
+        .ok()?
+        .read_exact_at(&mut suffix, place.checked_sub(4)?)
+        .ok()?;
     let start = end.checked_sub(u64::from(u32::from_le_bytes(suffix)) + 8)?;
     i64::try_from(start).ok()
 }
@@ -492,7 +548,10 @@ pub fn lineage(db: &Path, latest: i64) -> Result<Vec<Epoch>> {
     let mut position = latest;
     while let Ok(place) = u64::try_from(position) {
         let epoch = epoch_at(db, place)?;
-        ensure!(epoch.previous < position, "the chain of epochs does not go backwards");
+        ensure!(
+            epoch.previous < position,
+            "the chain of epochs does not go backwards"
+        );
         position = epoch.previous;
         epochs.push(epoch);
     }

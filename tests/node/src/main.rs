@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use kbackup_testnode::{Appender, Checkpoint, Listen, Mark, Node, Recording, Server, Speed, Synthetic, Version};
+use kbackup_testnode::{
+    Appender, Checkpoint, Listen, Mark, Node, Recording, Server, Speed, Synthetic, Version,
+};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,8 +28,8 @@ struct Arguments {
 enum Command {
     /// Replay a recording as a live node with its admin API, until SIGTERM
     ///
-    /// Prints one line of JSON with the URL and the directories when it listens. The node stays alive at the end of the recording
-    /// unless --exit-at-end or --hold-at says otherwise.
+    /// Prints one line of JSON with the URL and the directories when it listens. The node stays
+    /// alive at the end of the recording unless --exit-at-end or --hold-at says otherwise.
     Run {
         /// Such as 26.1-append
         #[arg(long)]
@@ -98,7 +100,8 @@ enum Command {
         /// Bytes of the stream-existence filter (sparse)
         #[arg(long, default_value = "256000000")]
         filter_size: Size,
-        /// Set half of the bits of all filters, which are sparse otherwise, as those of a node with many streams are
+        /// Set half of the bits of all filters, which are sparse otherwise, as those of a node with
+        /// many streams are
         #[arg(long)]
         filled_filters: bool,
         /// Entries of an index table
@@ -120,9 +123,11 @@ enum Command {
         #[arg(long)]
         bytes: Size,
     },
-    /// Append events as a recorded node did, at a steady rate, and tell how long it took until each was durable
+    /// Append events as a recorded node did, at a steady rate, and tell how long it took until each
+    /// was durable
     ///
-    /// Ends when its standard input ends, or after --seconds. Prints one line of JSON; latencies are in milliseconds.
+    /// Ends when its standard input ends, or after --seconds. Prints one line of JSON; latencies
+    /// are in milliseconds.
     AppendLatency {
         /// A new or empty directory for the chunk and the checkpoints
         #[arg(long)]
@@ -181,9 +186,10 @@ impl Place {
     fn find(&self, recording: &Recording) -> Result<usize> {
         match self {
             Self::Step(step) => Ok(*step),
-            Self::After(mark) => {
-                recording.find_mark(*mark, 0).map(|found| found + 1).with_context(|| format!("{} has no mark {mark:?}", recording.name))
-            }
+            Self::After(mark) => recording
+                .find_mark(*mark, 0)
+                .map(|found| found + 1)
+                .with_context(|| format!("{} has no mark {mark:?}", recording.name)),
         }
     }
 }
@@ -214,7 +220,16 @@ impl FromStr for Size {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Run { recording, dir, speed, listen, socket, from_step, hold_at, exit_at_end } => {
+        Command::Run {
+            recording,
+            dir,
+            speed,
+            listen,
+            socket,
+            from_step,
+            hold_at,
+            exit_at_end,
+        } => {
             let node = Node::start(Recording::named(&recording)?, &dir)?;
             node.advance_to(from_step.find(node.recording())?)?;
             match &hold_at {
@@ -222,12 +237,19 @@ fn main() -> Result<()> {
                 None if exit_at_end => {}
                 None => node.hold_at(node.recording().live_end()),
             }
-            let server = node.serve_on(&Listen { address: listen, unix_socket: socket })?;
+            let server = node.serve_on(&Listen {
+                address: listen,
+                unix_socket: socket,
+            })?;
             announce(&node, &server)?;
             node.run(speed.0);
             wait(&node, exit_at_end)
         }
-        Command::Replay { recording, dir, until } => {
+        Command::Replay {
+            recording,
+            dir,
+            until,
+        } => {
             let node = Node::start(Recording::named(&recording)?, &dir)?;
             let until = until.map_or(Ok(node.len()), |place| place.find(node.recording()))?;
             node.advance_to(until)?;
@@ -236,26 +258,68 @@ fn main() -> Result<()> {
                 "writer": node.checkpoint(Checkpoint::Writer),
             }))
         }
-        Command::Still { dir, version, listen } => {
+        Command::Still {
+            dir,
+            version,
+            listen,
+        } => {
             let node = Node::still(version, &dir)?;
-            let server = node.serve_on(&Listen { address: listen, unix_socket: None })?;
+            let server = node.serve_on(&Listen {
+                address: listen,
+                unix_socket: None,
+            })?;
             announce(&node, &server)?;
             wait(&node, false)
         }
-        Command::Make { dir, size, chunks, chunk_size, event_size, filter_size, filled_filters, table_entries, merged_chunks, seed } => {
-            let bytes = size.map(|size| size.0).or_else(|| Some(u64::from(chunks?) * chunk_size.0 + chunk_size.0 / 2));
-            let synthetic = Synthetic::of_size(bytes.context("neither --size nor --chunks")?, u32::try_from(chunk_size.0)?);
-            let event_bytes = event_size.map_or(Ok(synthetic.event_bytes), |size| u32::try_from(size.0))?;
-            let synthetic =
-                Synthetic { event_bytes, filter_bytes: filter_size.0, filled_filters, table_entries, merged_chunks, seed, ..synthetic };
+        Command::Make {
+            dir,
+            size,
+            chunks,
+            chunk_size,
+            event_size,
+            filter_size,
+            filled_filters,
+            table_entries,
+            merged_chunks,
+            seed,
+        } => {
+            let bytes = size
+                .map(|size| size.0)
+                .or_else(|| Some(u64::from(chunks?) * chunk_size.0 + chunk_size.0 / 2));
+            let synthetic = Synthetic::of_size(
+                bytes.context("neither --size nor --chunks")?,
+                u32::try_from(chunk_size.0)?,
+            );
+            let event_bytes =
+                event_size.map_or(Ok(synthetic.event_bytes), |size| u32::try_from(size.0))?;
+            let synthetic = Synthetic {
+                event_bytes,
+                filter_bytes: filter_size.0,
+                filled_filters,
+                table_entries,
+                merged_chunks,
+                seed,
+                ..synthetic
+            };
             let made = synthetic.make(&dir)?;
             print(&json!({
                 "db": made.db, "index": made.index, "writer": made.writer, "events": made.events, "indexed": made.indexed,
             }))
         }
-        Command::Append { dir, bytes } => print(&json!({ "writer": Synthetic::append(&dir, bytes.0)? })),
-        Command::AppendLatency { dir, recording, rate, seconds } => {
-            let appender = Appender::of(&Recording::named(&recording)?, rate, Duration::from_secs(seconds))?;
+        Command::Append { dir, bytes } => {
+            print(&json!({ "writer": Synthetic::append(&dir, bytes.0)? }))
+        }
+        Command::AppendLatency {
+            dir,
+            recording,
+            rate,
+            seconds,
+        } => {
+            let appender = Appender::of(
+                &Recording::named(&recording)?,
+                rate,
+                Duration::from_secs(seconds),
+            )?;
             std::fs::create_dir_all(&dir)?;
             let stop = Arc::new(AtomicBool::new(false));
             std::thread::spawn({
@@ -303,7 +367,9 @@ fn announce(node: &Node, server: &Server) -> Result<()> {
 
 /// Until SIGTERM or SIGINT, a step that cannot be done, or the end where that is wanted.
 fn wait(node: &Node, exit_at_end: bool) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;

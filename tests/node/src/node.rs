@@ -1,4 +1,5 @@
-//! The node itself: a recording that is replayed step by step, with a scavenge's state machine on top.
+//! The node itself: a recording that is replayed step by step, with a scavenge's state machine on
+//! top.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,9 @@ use uuid::Uuid;
 
 use crate::api::Request;
 use crate::quirks::{AutoScavenge, AutoScavengeState, Quirks};
-use crate::recording::{Acknowledged, Action, Checkpoint, Lock, Mark, RecordedScavenge, Recording, Version, number};
+use crate::recording::{
+    Acknowledged, Action, Checkpoint, Lock, Mark, RecordedScavenge, Recording, Version, number,
+};
 use crate::replay::Target;
 use crate::streams::Event;
 
@@ -79,24 +82,27 @@ struct Scavenge {
 
 /// A node that lives through a recording.
 ///
-/// Steps are counted from 0; the node *is at* step `n` when `n` steps have been done. A handle is cheap to clone, and all
-/// clones are the same node. All methods may be called from any thread.
+/// Steps are counted from 0; the node *is at* step `n` when `n` steps have been done. A handle is
+/// cheap to clone, and all clones are the same node. All methods may be called from any thread.
 ///
 /// # Locks
-/// While the process of the recording runs, its `flock`s are held, so that a probe says busy (O6). `kurrent.ddb` is locked with `fcntl`,
-/// which only *other processes* can see, and which goes when any descriptor of that file is closed in this one.
+/// While the process of the recording runs, its `flock`s are held, so that a probe says busy (O6).
+/// `kurrent.ddb` is locked with `fcntl`, which only *other processes* can see, and which goes when
+/// any descriptor of that file is closed in this one.
 ///
 /// # Scavenges
-/// A scavenge of the recording runs from the moment it was asked for until `current` became empty, while appends go on.
-/// While the node is *quiet*, a scavenge of the recording does not begin: the replay waits at that step, and the appends
-/// after it wait as well. The node is quiet
+/// A scavenge of the recording runs from the moment it was asked for until `current` became empty,
+/// while appends go on. While the node is *quiet*, a scavenge of the recording does not begin: the
+/// replay waits at that step, and the appends after it wait as well. The node is quiet
 /// * after [`quiet(true)`](Node::quiet) until `quiet(false)`;
-/// * after a client stopped a scavenge (DELETE) until a client gives it back (`POST /admin/scavenge`);
+/// * after a client stopped a scavenge (DELETE) until a client gives it back (`POST
+///   /admin/scavenge`);
 /// * while auto-scavenge is paused;
 /// * within [`Quirks::quiet_interval`] after a client asked for `current`.
 ///
-/// A DELETE brings a running scavenge of the recording to its end: the rest of its steps is done as fast as possible, even if
-/// the node is held, the last of them only when `current` becomes empty, [`Quirks::cancel_delay`] after the answer.
+/// A DELETE brings a running scavenge of the recording to its end: the rest of its steps is done as
+/// fast as possible, even if the node is held, the last of them only when `current` becomes empty,
+/// [`Quirks::cancel_delay`] after the answer.
 #[derive(Clone)]
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
@@ -147,7 +153,8 @@ struct Unrecorded {
     ended: Option<(SystemTime, Outcome)>,
 }
 
-/// The last steps of a stopped scavenge happen only after the DELETE was answered: files may still change then (http-api §1.6).
+/// The last steps of a stopped scavenge happen only after the DELETE was answered: files may still
+/// change then (http-api §1.6).
 const STEPS_AFTER_DELETE: usize = 40;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -155,27 +162,46 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Node {
-    /// A node at step 0 of a recording. Its data directory is `DIRECTORY/db`; the directory is made, and must be empty.
-    pub fn start(recording: impl Into<Arc<Recording>>, directory: impl AsRef<Path>) -> Result<Self> {
+    /// A node at step 0 of a recording. Its data directory is `DIRECTORY/db`; the directory is
+    /// made, and must be empty.
+    pub fn start(
+        recording: impl Into<Arc<Recording>>,
+        directory: impl AsRef<Path>,
+    ) -> Result<Self> {
         let root = directory.as_ref();
         std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
         let root = root.canonicalize()?;
-        ensure!(root.read_dir()?.next().is_none(), "{} is not empty", root.display());
+        ensure!(
+            root.read_dir()?.next().is_none(),
+            "{} is not empty",
+            root.display()
+        );
         std::fs::create_dir(root.join("db"))?;
         Ok(Self::new(recording.into(), root, Phase::Starting))
     }
 
-    /// A running, ready node over a data directory that is there already and does not change: `DIRECTORY/db`.
+    /// A running, ready node over a data directory that is there already and does not change:
+    /// `DIRECTORY/db`.
     pub fn still(version: Version, directory: impl AsRef<Path>) -> Result<Self> {
-        let root = directory.as_ref().canonicalize().with_context(|| format!("cannot find {}", directory.as_ref().display()))?;
-        ensure!(root.join("db").is_dir(), "there is no db in {}", root.display());
+        let root = directory
+            .as_ref()
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", directory.as_ref().display()))?;
+        ensure!(
+            root.join("db").is_dir(),
+            "there is no db in {}",
+            root.display()
+        );
         let node = Self::new(Arc::new(Recording::empty(version)), root, Phase::Ready);
         node.state().target.lock_as_running()?;
         Ok(node)
     }
 
     fn new(recording: Arc<Recording>, root: PathBuf, phase: Phase) -> Self {
-        let quirks = Quirks { gossip_never_answers: recording.version < Version::new(21, 0), ..Quirks::default() };
+        let quirks = Quirks {
+            gossip_never_answers: recording.version < Version::new(21, 0),
+            ..Quirks::default()
+        };
         let state = State {
             step: 0,
             target: Target::new(root.clone()),
@@ -280,30 +306,47 @@ impl Node {
         (bytes.len() == 8).then(|| number(&bytes))
     }
 
-    /// Files that somebody else had locked when the node wanted them. A client that leaves the node alone causes none.
+    /// Files that somebody else had locked when the node wanted them. A client that leaves the node
+    /// alone causes none.
     #[must_use]
     pub fn lock_conflicts(&self) -> Vec<String> {
         self.state().target.conflicts.clone()
     }
 
-    /// Does the steps up to `step`, without any pause and also while the node is held. Fails where a scavenge must not begin
-    /// because the node is quiet, and if the node is beyond `step`.
+    /// Does the steps up to `step`, without any pause and also while the node is held. Fails where
+    /// a scavenge must not begin because the node is quiet, and if the node is beyond `step`.
     pub fn advance_to(&self, step: usize) -> Result<()> {
-        ensure!(step <= self.len(), "the recording has {} steps, not {step}", self.len());
+        ensure!(
+            step <= self.len(),
+            "the recording has {} steps, not {step}",
+            self.len()
+        );
         let mut state = self.state();
-        ensure!(state.step <= step, "the node is at step {}, beyond {step}", state.step);
+        ensure!(
+            state.step <= step,
+            "the node is at step {}, beyond {step}",
+            state.step
+        );
         while state.step < step {
             if self.must_wait(&state) {
-                bail!("a scavenge would begin at step {}, and the node is held quiet", state.step);
+                bail!(
+                    "a scavenge would begin at step {}, and the node is held quiet",
+                    state.step
+                );
             }
             self.next(&mut state)?;
         }
         Ok(())
     }
 
-    /// Does the steps up to and including the next mark of this kind. Returns the number of steps done.
+    /// Does the steps up to and including the next mark of this kind. Returns the number of steps
+    /// done.
     pub fn advance_to_mark(&self, mark: Mark) -> Result<usize> {
-        let found = self.shared.recording.find_mark(mark, self.step()).with_context(|| format!("no mark {mark:?} follows"))?;
+        let found = self
+            .shared
+            .recording
+            .find_mark(mark, self.step())
+            .with_context(|| format!("no mark {mark:?} follows"))?;
         self.advance_to(found + 1)?;
         Ok(found + 1)
     }
@@ -313,7 +356,8 @@ impl Node {
         self.advance_to(self.len())
     }
 
-    /// Lets the recording go on in a background thread, until its end or the last handle is dropped.
+    /// Lets the recording go on in a background thread, until its end or the last handle is
+    /// dropped.
     pub fn run(&self, speed: Speed) {
         let mut state = self.state();
         state.held = false;
@@ -342,13 +386,19 @@ impl Node {
             self.shared.changed.notify_all();
             return false;
         }
-        if state.held || state.hold_at.is_some_and(|at| state.step >= at) || self.must_wait(&state) {
+        if state.held || state.hold_at.is_some_and(|at| state.step >= at) || self.must_wait(&state)
+        {
             *clock = None;
             self.shared.changed.notify_all();
-            let _unused = self.shared.changed.wait_timeout(state, Duration::from_millis(5));
+            let _unused = self
+                .shared
+                .changed
+                .wait_timeout(state, Duration::from_millis(5));
             return true;
         }
-        if let (Speed::Times(factor), Some(step)) = (speed, self.shared.recording.steps.get(state.step)) {
+        if let (Speed::Times(factor), Some(step)) =
+            (speed, self.shared.recording.steps.get(state.step))
+        {
             let (begun, from) = *clock.get_or_insert((Instant::now(), step.time));
             let due = begun + Duration::from_secs_f64(((step.time - from) / factor).max(0.0));
             let now = Instant::now();
@@ -399,7 +449,11 @@ impl Node {
             if state.step >= step {
                 return Ok(());
             }
-            ensure!(begun.elapsed() < patience, "the node is at step {} after {patience:?}, not at {step}", state.step);
+            ensure!(
+                begun.elapsed() < patience,
+                "the node is at step {} after {patience:?}, not at {step}",
+                state.step
+            );
             state = self
                 .shared
                 .changed
@@ -451,7 +505,8 @@ impl Node {
         state.last
     }
 
-    /// Somebody else starts a scavenge now. It changes no file, and lasts so long, or until a DELETE. Fails while another runs.
+    /// Somebody else starts a scavenge now. It changes no file, and lasts so long, or until a
+    /// DELETE. Fails while another runs.
     pub fn start_scavenge(&self, lasts: Option<Duration>) -> Result<Uuid> {
         let mut state = self.state();
         settle(&mut state);
@@ -499,7 +554,11 @@ impl Node {
     /// The requests received so far, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
-        locked(&self.shared.requests).received.iter().map(|(_, request)| request.clone()).collect()
+        locked(&self.shared.requests)
+            .received
+            .iter()
+            .map(|(_, request)| request.clone())
+            .collect()
     }
 
     /// Empties the list of received requests.
@@ -566,25 +625,42 @@ impl Node {
         let quirks = locked(&self.shared.quirks);
         state.quiet
             || state.stopped_by_client
-            || matches!(quirks.auto_scavenge, AutoScavenge::Licensed(AutoScavengeState::Paused | AutoScavengeState::Pausing))
-            || state.asked_for_current.is_some_and(|asked| asked.elapsed() < quirks.quiet_interval)
+            || matches!(
+                quirks.auto_scavenge,
+                AutoScavenge::Licensed(AutoScavengeState::Paused | AutoScavengeState::Pausing)
+            )
+            || state
+                .asked_for_current
+                .is_some_and(|asked| asked.elapsed() < quirks.quiet_interval)
     }
 
     fn must_wait(&self, state: &State) -> bool {
-        self.scavenge_at(state.step).is_some() && state.released != Some(state.step) && self.is_quiet(state)
+        self.scavenge_at(state.step).is_some()
+            && state.released != Some(state.step)
+            && self.is_quiet(state)
     }
 
     fn scavenge_at(&self, step: usize) -> Option<&RecordedScavenge> {
-        self.shared.recording.scavenges.iter().find(|scavenge| scavenge.begin == step)
+        self.shared
+            .recording
+            .scavenges
+            .iter()
+            .find(|scavenge| scavenge.begin == step)
     }
 
     /// Does one step.
     fn next(&self, state: &mut State) -> Result<()> {
         let recording = Arc::clone(&self.shared.recording);
-        let step = recording.steps.get(state.step).context("the recording is at its end")?;
+        let step = recording
+            .steps
+            .get(state.step)
+            .context("the recording is at its end")?;
         settle(state);
         if let Some(scavenge) = self.scavenge_at(state.step) {
-            state.scavenge = Some(Scavenge { id: scavenge.id, ends: Ends::Recorded(scavenge.end) });
+            state.scavenge = Some(Scavenge {
+                id: scavenge.id,
+                ends: Ends::Recorded(scavenge.end),
+            });
             state.last = Some((scavenge.id, Outcome::InProgress));
         }
         self.before(state, &step.action);
@@ -601,22 +677,38 @@ impl Node {
                 Mark::ScavengeFinished => {}
             }
         }
-        if let Some(Scavenge { id, ends: Ends::Recorded(end) }) = state.scavenge
+        if let Some(Scavenge {
+            id,
+            ends: Ends::Recorded(end),
+        }) = state.scavenge
             && state.step >= end
         {
-            let stopped = recording.scavenges.iter().any(|scavenge| scavenge.id == id && scavenge.stopped);
+            let stopped = recording
+                .scavenges
+                .iter()
+                .any(|scavenge| scavenge.id == id && scavenge.stopped);
             state.scavenge = None;
-            state.last = Some((id, if stopped { Outcome::Stopped } else { Outcome::Success }));
+            state.last = Some((
+                id,
+                if stopped {
+                    Outcome::Stopped
+                } else {
+                    Outcome::Success
+                },
+            ));
         }
         self.shared.changed.notify_all();
         Ok(())
     }
 
-    /// A new process shows itself by its first step, at the latest by the lock it takes on `writer.chk`.
+    /// A new process shows itself by its first step, at the latest by the lock it takes on
+    /// `writer.chk`.
     fn before(&self, state: &mut State, action: &Action) {
-        let locks_again =
-            state.target.holds_locks() && matches!(action, Action::Flock { path, how: Lock::Shared } if path == "db/writer.chk");
-        let begins = state.phase == Phase::Down && action.path().is_some() && !matches!(action, Action::Operator { .. });
+        let locks_again = state.target.holds_locks()
+            && matches!(action, Action::Flock { path, how: Lock::Shared } if path == "db/writer.chk");
+        let begins = state.phase == Phase::Down
+            && action.path().is_some()
+            && !matches!(action, Action::Operator { .. });
         if !begins && !locks_again {
             return;
         }
@@ -654,7 +746,8 @@ impl Node {
         Ok(id)
     }
 
-    /// A client's `DELETE /admin/scavenge/ID`, None for `current`. The error is the id of the one that runs instead, if any.
+    /// A client's `DELETE /admin/scavenge/ID`, None for `current`. The error is the id of the one
+    /// that runs instead, if any.
     pub(crate) fn delete_scavenge(&self, wanted: Option<Uuid>) -> Result<Uuid, Option<Uuid>> {
         let delay = self.quirks().cancel_delay;
         let mut state = self.state();
@@ -669,11 +762,17 @@ impl Node {
         if matches!(running.ends, Ends::Cleaned(_)) {
             return Ok(running.id);
         }
-        state.scavenge = Some(Scavenge { id: running.id, ends: Ends::Cleaned(Instant::now() + delay) });
+        state.scavenge = Some(Scavenge {
+            id: running.id,
+            ends: Ends::Cleaned(Instant::now() + delay),
+        });
         end_scavenge(&mut state, running.id, Outcome::Stopped);
         if let Ends::Recorded(end) = running.ends {
             // `current` stays until the rest has been done, however long that takes.
-            state.scavenge = Some(Scavenge { id: running.id, ends: Ends::Never });
+            state.scavenge = Some(Scavenge {
+                id: running.id,
+                ends: Ends::Never,
+            });
             self.fast_forward(&mut state, end.saturating_sub(STEPS_AFTER_DELETE));
             drop(state);
             let shared = Arc::downgrade(&self.shared);
@@ -699,7 +798,8 @@ impl Node {
         }
     }
 
-    /// A client's `POST /auto-scavenge/pause` on a licensed node, which stops a running scavenge. The state afterwards.
+    /// A client's `POST /auto-scavenge/pause` on a licensed node, which stops a running scavenge.
+    /// The state afterwards.
     pub(crate) fn pause_auto_scavenge(&self) -> Option<AutoScavengeState> {
         let mut state = self.state();
         let mut quirks = locked(&self.shared.quirks);
@@ -713,7 +813,9 @@ impl Node {
                 AutoScavengeState::Pausing
             }
             AutoScavengeState::Pausing => AutoScavengeState::Pausing,
-            AutoScavengeState::NotConfigured | AutoScavengeState::Waiting | AutoScavengeState::Paused => AutoScavengeState::Paused,
+            AutoScavengeState::NotConfigured
+            | AutoScavengeState::Waiting
+            | AutoScavengeState::Paused => AutoScavengeState::Paused,
         };
         quirks.auto_scavenge = AutoScavenge::Licensed(after);
         drop(quirks);
@@ -745,9 +847,16 @@ impl Node {
 
 fn begin_scavenge(state: &mut State, lasts: Option<Duration>) -> Uuid {
     let id = Uuid::new_v4();
-    state.scavenge = Some(Scavenge { id, ends: lasts.map_or(Ends::Never, |lasts| Ends::At(Instant::now() + lasts)) });
+    state.scavenge = Some(Scavenge {
+        id,
+        ends: lasts.map_or(Ends::Never, |lasts| Ends::At(Instant::now() + lasts)),
+    });
     state.last = Some((id, Outcome::InProgress));
-    state.unrecorded.push(Unrecorded { id, started: SystemTime::now(), ended: None });
+    state.unrecorded.push(Unrecorded {
+        id,
+        started: SystemTime::now(),
+        ended: None,
+    });
     id
 }
 
@@ -775,10 +884,13 @@ fn settle(state: &mut State) {
     }
 }
 
-/// `Pausing` becomes `Paused` when its time has come; a `Pausing` that a test has set gets its time now.
+/// `Pausing` becomes `Paused` when its time has come; a `Pausing` that a test has set gets its time
+/// now.
 fn settle_pausing(state: &mut State, quirks: &mut Quirks) {
     if quirks.auto_scavenge == AutoScavenge::Licensed(AutoScavengeState::Pausing) {
-        let due = *state.paused_at.get_or_insert_with(|| Instant::now() + quirks.pausing_for);
+        let due = *state
+            .paused_at
+            .get_or_insert_with(|| Instant::now() + quirks.pausing_for);
         if Instant::now() >= due {
             quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Paused);
             state.paused_at = None;

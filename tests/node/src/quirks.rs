@@ -11,14 +11,15 @@ pub struct Quirks {
     pub drop_delete_answers: bool,
     /// A DELETE of a scavenge stops it but answers 408 (http-api §1.5).
     pub delete_answers_408: bool,
-    /// A DELETE of a scavenge answers only after this time; after 10 s it answers 408 instead, and stops the scavenge all the same
-    /// (http-api §1.5).
+    /// A DELETE of a scavenge answers only after this time; after 10 s it answers 408 instead, and
+    /// stops the scavenge all the same (http-api §1.5).
     pub delete_takes: Duration,
     /// From the answer to a DELETE until the scavenge has cleaned up and `current` is empty (O40).
     pub cancel_delay: Duration,
     /// How long a scavenge lasts that a client starts and that is not in the recording.
     pub scavenge_duration: Duration,
-    /// After each `GET /admin/scavenge/current` no scavenge of the recording begins for so long. Zero: it begins when the recording says.
+    /// After each `GET /admin/scavenge/current` no scavenge of the recording begins for so long.
+    /// Zero: it begins when the recording says.
     pub quiet_interval: Duration,
     /// Every request answers 408 after a while, as a node does that is still `Initializing`.
     pub answer_408: bool,
@@ -28,7 +29,8 @@ pub struct Quirks {
     pub auto_scavenge: AutoScavenge,
     /// From `Pausing` to `Paused`.
     pub pausing_for: Duration,
-    /// The node is not the leader and passes auto-scavenge calls on: pause and resume answer 202 (http-api §2.4).
+    /// The node is not the leader and passes auto-scavenge calls on: pause and resume answer 202
+    /// (http-api §2.4).
     pub auto_scavenge_proxied: bool,
     /// The credentials that the node wants. None: insecure, everybody is `system` (O45).
     pub credentials: Option<Credentials>,
@@ -42,7 +44,8 @@ pub struct Quirks {
     pub state: Option<String>,
     /// Other members in the gossip.
     pub members: Vec<Member>,
-    /// `/gossip` never answers, as on a single 20.10 node (fixtures/http/20.10.json), where this is on from the start.
+    /// `/gossip` never answers, as on a single 20.10 node (fixtures/http/20.10.json), where this is
+    /// on from the start.
     pub gossip_never_answers: bool,
     /// The `Db` option, in place of the true directory.
     pub db_option: Option<String>,
@@ -109,7 +112,12 @@ impl Credentials {
     /// An operator's credentials.
     #[must_use]
     pub fn operator(user: &str, password: &str) -> Self {
-        Self { user: user.to_owned(), password: password.to_owned(), token: None, operator: true }
+        Self {
+            user: user.to_owned(),
+            password: password.to_owned(),
+            token: None,
+            operator: true,
+        }
     }
 }
 
@@ -182,7 +190,15 @@ impl Member {
     /// A living member that stands where this node stands.
     #[must_use]
     pub fn new(state: &str, host: &str, port: u16) -> Self {
-        Self { state: state.to_owned(), alive: true, host: host.to_owned(), port, writer: None, epoch_number: None, epoch_id: None }
+        Self {
+            state: state.to_owned(),
+            alive: true,
+            host: host.to_owned(),
+            port,
+            writer: None,
+            epoch_number: None,
+            epoch_id: None,
+        }
     }
 
     /// With its own writer checkpoint.

@@ -36,7 +36,9 @@ impl std::str::FromStr for Version {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (major, minor) = text.split_once('.').with_context(|| format!("`{text}` is not a version such as 26.1"))?;
+        let (major, minor) = text
+            .split_once('.')
+            .with_context(|| format!("`{text}` is not a version such as 26.1"))?;
         Ok(Self::new(major.parse()?, minor.parse()?))
     }
 }
@@ -136,7 +138,13 @@ pub enum Action {
     /// The node had acknowledged these events to a client.
     Acked { stream: String, ids: Vec<Uuid> },
     /// An admin call made to the node, from `sent` to the step's time.
-    Http { method: String, path: String, status: u16, sent: f64, body: String },
+    Http {
+        method: String,
+        path: String,
+        status: u16,
+        sent: f64,
+        body: String,
+    },
     /// A turn in the node's life.
     Mark { what: Mark },
     /// A checkpoint written by hand between two runs.
@@ -180,7 +188,8 @@ pub enum Mark {
     /// SIGKILL.
     #[serde(rename = "killed")]
     Killed,
-    /// It ended by itself, after a truncation (O10). In the recordings this stands as one more `ready` before the next start.
+    /// It ended by itself, after a truncation (O10). In the recordings this stands as one more
+    /// `ready` before the next start.
     #[serde(skip)]
     Exited,
     /// A scavenge came to its end.
@@ -198,7 +207,9 @@ impl std::str::FromStr for Mark {
             "killed" => Self::Killed,
             "exited" => Self::Exited,
             "scavenge finished" => Self::ScavengeFinished,
-            _ => bail!("`{text}` is no mark; there are ready, stopped, killed, exited and scavenge finished"),
+            _ => bail!(
+                "`{text}` is no mark; there are ready, stopped, killed, exited and scavenge finished"
+            ),
         })
     }
 }
@@ -210,7 +221,8 @@ pub struct RecordedScavenge {
     pub id: Uuid,
     /// The first step that may belong to it: it was asked for when this step had not happened yet.
     pub begin: usize,
-    /// The first step at which `/admin/scavenge/current` is empty again and no file changes because of it any more.
+    /// The first step at which `/admin/scavenge/current` is empty again and no file changes because
+    /// of it any more.
     pub end: usize,
     /// It was stopped by a DELETE in the recording.
     pub stopped: bool,
@@ -233,7 +245,13 @@ pub enum Checkpoint {
 
 impl Checkpoint {
     /// All five.
-    pub const ALL: [Self; 5] = [Self::Writer, Self::Chaser, Self::Epoch, Self::Proposal, Self::Truncate];
+    pub const ALL: [Self; 5] = [
+        Self::Writer,
+        Self::Chaser,
+        Self::Epoch,
+        Self::Proposal,
+        Self::Truncate,
+    ];
 
     /// The file's name, such as `writer.chk`.
     #[must_use]
@@ -268,7 +286,13 @@ pub struct Recording {
 #[must_use]
 pub fn fixtures() -> PathBuf {
     std::env::var_os("KBACKUP_FIXTURES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or_else(|| Path::new(".")).join("fixtures"),
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .ancestors()
+                .nth(2)
+                .unwrap_or_else(|| Path::new("."))
+                .join("fixtures")
+        },
         PathBuf::from,
     )
 }
@@ -283,7 +307,10 @@ impl Recording {
     pub fn names() -> Result<Vec<String>> {
         let directory = fixtures().join("recordings");
         let mut names = Vec::new();
-        for entry in directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))? {
+        for entry in directory
+            .read_dir()
+            .with_context(|| format!("cannot list {}", directory.display()))?
+        {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort();
@@ -292,8 +319,14 @@ impl Recording {
 
     /// Loads a recording from its directory, whose name is `VERSION-SCENARIO`.
     pub fn load(directory: &Path) -> Result<Self> {
-        let name = directory.file_name().context("a recording is a directory")?.to_string_lossy().into_owned();
-        let (version, scenario) = name.split_once('-').with_context(|| format!("`{name}` is not VERSION-SCENARIO"))?;
+        let name = directory
+            .file_name()
+            .context("a recording is a directory")?
+            .to_string_lossy()
+            .into_owned();
+        let (version, scenario) = name
+            .split_once('-')
+            .with_context(|| format!("`{name}` is not VERSION-SCENARIO"))?;
 
         let mut data = Vec::new();
         decompressed(&directory.join("data.bin.zst"))?.read_to_end(&mut data)?;
@@ -301,10 +334,18 @@ impl Recording {
         let path = directory.join("ops.jsonl.zst");
         let mut steps: Vec<Step> = Vec::new();
         for (number, line) in BufReader::new(decompressed(&path)?).lines().enumerate() {
-            let step: Step = serde_json::from_str(&line?).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
-            if let Action::Write { length, data: Some(start), .. } = step.action {
+            let step: Step = serde_json::from_str(&line?)
+                .with_context(|| format!("{}, line {}", path.display(), number + 1))?;
+            if let Action::Write {
+                length,
+                data: Some(start),
+                ..
+            } = step.action
+            {
                 ensure!(
-                    start.checked_add(length).is_some_and(|end| end <= data.len() as u64),
+                    start
+                        .checked_add(length)
+                        .is_some_and(|end| end <= data.len() as u64),
                     "{}, line {}: beyond the recorded data",
                     path.display(),
                     number + 1
@@ -314,7 +355,14 @@ impl Recording {
         }
         tell_exits(&mut steps);
         let scavenges = find_scavenges(&steps, &data)?;
-        Ok(Self { version: version.parse()?, scenario: scenario.to_owned(), name, steps, scavenges, data })
+        Ok(Self {
+            version: version.parse()?,
+            scenario: scenario.to_owned(),
+            name,
+            steps,
+            scavenges,
+            data,
+        })
     }
 
     /// A recording without any step: a node over a directory that does not change.
@@ -335,29 +383,40 @@ impl Recording {
     pub fn bytes(&self, start: u64, length: u64) -> &[u8] {
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        self.data.get(start..start.saturating_add(length)).unwrap_or(&[])
+        self.data
+            .get(start..start.saturating_add(length))
+            .unwrap_or(&[])
     }
 
-    /// Every value that a checkpoint takes, with the number of steps done when it is on disk (the step that writes it, plus one).
+    /// Every value that a checkpoint takes, with the number of steps done when it is on disk (the
+    /// step that writes it, plus one).
     #[must_use]
     pub fn values_of(&self, checkpoint: Checkpoint) -> Vec<(usize, i64)> {
         let path = format!("db/{}", checkpoint.file_name());
         let mut values = Vec::new();
         for (index, step) in self.steps.iter().enumerate() {
             match &step.action {
-                Action::Write { path: written, data, length: 8, offset: 0 } if *written == path => {
+                Action::Write {
+                    path: written,
+                    data,
+                    length: 8,
+                    offset: 0,
+                } if *written == path => {
                     let value = data.map_or(0, |start| number(self.bytes(start, 8)));
                     values.push((index + 1, value));
                 }
-                Action::Operator { path: written, value } if *written == path => values.push((index + 1, *value)),
+                Action::Operator {
+                    path: written,
+                    value,
+                } if *written == path => values.push((index + 1, *value)),
                 _ => {}
             }
         }
         values
     }
 
-    /// The numbers of steps at which `writer.chk` stands in the middle of an append (O38), found by replaying into `scratch`, which
-    /// must be empty. Each is the first step of such a span.
+    /// The numbers of steps at which `writer.chk` stands in the middle of an append (O38), found by
+    /// replaying into `scratch`, which must be empty. Each is the first step of such a span.
     pub fn steps_inside_appends(self: &std::sync::Arc<Self>, scratch: &Path) -> Result<Vec<usize>> {
         let node = crate::Node::start(std::sync::Arc::clone(self), scratch)?;
         let mut found = Vec::new();
@@ -365,17 +424,28 @@ impl Recording {
         let mut before = 0;
         for (steps, value) in self.values_of(Checkpoint::Writer) {
             node.advance_to(steps)?;
-            let Ok(writer) = u64::try_from(value) else { continue };
+            let Ok(writer) = u64::try_from(value) else {
+                continue;
+            };
             if writer < before {
                 ends.clear();
             }
             before = writer;
             if ends.last_key_value().is_none_or(|(end, _)| *end < writer) {
                 for chunk in crate::log::chunks(&node.db())? {
-                    ends.extend(chunk.records(writer)?.iter().map(|record| (record.end, record.is_boundary())));
+                    ends.extend(
+                        chunk
+                            .records(writer)?
+                            .iter()
+                            .map(|record| (record.end, record.is_boundary())),
+                    );
                 }
             }
-            if ends.range(..=writer).next_back().is_some_and(|(_, is_boundary)| !is_boundary) {
+            if ends
+                .range(..=writer)
+                .next_back()
+                .is_some_and(|(_, is_boundary)| !is_boundary)
+            {
                 found.push(steps);
             }
         }
@@ -390,19 +460,31 @@ impl Recording {
             .take(steps)
             .enumerate()
             .filter_map(|(step, entry)| match &entry.action {
-                Action::Acked { stream, ids } => Some(Acknowledged { step, stream: stream.clone(), ids: ids.clone() }),
+                Action::Acked { stream, ids } => Some(Acknowledged {
+                    step,
+                    stream: stream.clone(),
+                    ids: ids.clone(),
+                }),
                 _ => None,
             })
             .collect()
     }
 
-    /// The last step at which the node is surely alive before the recording ends: what follows may belong to its stop.
+    /// The last step at which the node is surely alive before the recording ends: what follows may
+    /// belong to its stop.
     #[must_use]
     pub fn live_end(&self) -> usize {
         self.steps
             .iter()
             .rposition(|step| {
-                matches!(step.action, Action::Acked { .. } | Action::Http { .. } | Action::Mark { what: Mark::ScavengeFinished })
+                matches!(
+                    step.action,
+                    Action::Acked { .. }
+                        | Action::Http { .. }
+                        | Action::Mark {
+                            what: Mark::ScavengeFinished
+                        }
+                )
             })
             .map_or(self.steps.len(), |last| last + 1)
     }
@@ -451,7 +533,9 @@ fn lock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lock, D::Error> {
         "LOCK_SH" => Ok(Lock::Shared),
         "LOCK_EX" => Ok(Lock::Exclusive),
         "LOCK_UN" => Ok(Lock::Release),
-        _ => Err(serde::de::Error::custom(format!("`{text}` is no way to lock"))),
+        _ => Err(serde::de::Error::custom(format!(
+            "`{text}` is no way to lock"
+        ))),
     }
 }
 
@@ -462,8 +546,13 @@ fn tell_exits(steps: &mut [Step]) {
     for (index, step) in steps.iter().enumerate() {
         match &step.action {
             Action::Mark { what: Mark::Ready } => ready = Some(index),
-            Action::Mark { what: Mark::Stopped | Mark::Killed } => ready = None,
-            Action::Flock { path, how: Lock::Shared } if path == "db/writer.chk" => exits.extend(ready.take()),
+            Action::Mark {
+                what: Mark::Stopped | Mark::Killed,
+            } => ready = None,
+            Action::Flock {
+                path,
+                how: Lock::Shared,
+            } if path == "db/writer.chk" => exits.extend(ready.take()),
             _ => {}
         }
     }
@@ -484,7 +573,14 @@ struct Started {
 fn find_scavenges(steps: &[Step], data: &[u8]) -> Result<Vec<RecordedScavenge>> {
     let mut found = Vec::new();
     for (index, step) in steps.iter().enumerate() {
-        let Action::Http { method, path, status: 200, sent, body } = &step.action else {
+        let Action::Http {
+            method,
+            path,
+            status: 200,
+            sent,
+            body,
+        } = &step.action
+        else {
             continue;
         };
         if method != "POST" || !path.starts_with("/admin/scavenge") {
@@ -492,29 +588,47 @@ fn find_scavenges(steps: &[Step], data: &[u8]) -> Result<Vec<RecordedScavenge>> 
         }
         let id = serde_json::from_str::<Started>(body)?.scavenge_id;
         let begin = steps.partition_point(|earlier| earlier.time < *sent);
-        let (end, stopped) =
-            find_end(steps, data, index, id).with_context(|| format!("the end of scavenge {id} is not in the recording"))?;
-        found.push(RecordedScavenge { id, begin, end, stopped });
+        let (end, stopped) = find_end(steps, data, index, id)
+            .with_context(|| format!("the end of scavenge {id} is not in the recording"))?;
+        found.push(RecordedScavenge {
+            id,
+            begin,
+            end,
+            stopped,
+        });
     }
     Ok(found)
 }
 
-/// Up to 21.10 nothing tells that a scavenge has ended but its `$scavengeCompleted` event; later ones empty `current`.
+/// Up to 21.10 nothing tells that a scavenge has ended but its `$scavengeCompleted` event; later
+/// ones empty `current`.
 fn find_end(steps: &[Step], data: &[u8], posted: usize, id: Uuid) -> Option<(usize, bool)> {
     let mut stopped = false;
     let mut completed = false;
     for (index, step) in steps.iter().enumerate().skip(posted + 1) {
         match &step.action {
-            Action::Http { method, path, status: 200, body, .. } => {
+            Action::Http {
+                method,
+                path,
+                status: 200,
+                body,
+                ..
+            } => {
                 stopped |= method == "DELETE";
                 if path == "/admin/scavenge/current" && !body.contains(&id.to_string()) {
                     return Some((index + 1, stopped));
                 }
             }
-            Action::Write { path, length, data: Some(start), .. } if path.starts_with("db/chunk-") && !path.ends_with(".tmp") => {
+            Action::Write {
+                path,
+                length,
+                data: Some(start),
+                ..
+            } if path.starts_with("db/chunk-") && !path.ends_with(".tmp") => {
                 let start = usize::try_from(*start).ok()?;
                 let bytes = data.get(start..start + usize::try_from(*length).ok()?)?;
-                completed |= contains(bytes, b"$scavengeCompleted") && contains(bytes, id.to_string().as_bytes());
+                completed |= contains(bytes, b"$scavengeCompleted")
+                    && contains(bytes, id.to_string().as_bytes());
             }
             Action::Write { path, .. } if completed && path == "db/writer.chk" => {
                 let currents_follow = steps
@@ -525,7 +639,9 @@ fn find_end(steps: &[Step], data: &[u8], posted: usize, id: Uuid) -> Option<(usi
                     return Some((index + 1, stopped));
                 }
             }
-            Action::Mark { what: Mark::Stopped | Mark::Killed } => return None,
+            Action::Mark {
+                what: Mark::Stopped | Mark::Killed,
+            } => return None,
             _ => {}
         }
     }

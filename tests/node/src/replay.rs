@@ -29,15 +29,22 @@ struct Held {
 pub(crate) struct Target {
     root: PathBuf,
     held: HashMap<String, Held>,
-    /// Its `fcntl` lock would go with the first descriptor closed, so the same one is written through.
+    /// Its `fcntl` lock would go with the first descriptor closed, so the same one is written
+    /// through.
     duckdb: Option<File>,
-    /// Files that somebody else had locked when the node wanted them: a real node would have failed there.
+    /// Files that somebody else had locked when the node wanted them: a real node would have failed
+    /// there.
     pub(crate) conflicts: Vec<String>,
 }
 
 impl Target {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, held: HashMap::new(), duckdb: None, conflicts: Vec::new() }
+        Self {
+            root,
+            held: HashMap::new(),
+            duckdb: None,
+            conflicts: Vec::new(),
+        }
     }
 
     /// The process is gone: the kernel gives up all its locks.
@@ -51,13 +58,23 @@ impl Target {
     }
 
     pub(crate) fn apply(&mut self, recording: &Recording, action: &Action) -> Result<()> {
-        self.try_apply(recording, action).with_context(|| format!("cannot replay {action:?}"))
+        self.try_apply(recording, action)
+            .with_context(|| format!("cannot replay {action:?}"))
     }
 
     fn try_apply(&mut self, recording: &Recording, action: &Action) -> Result<()> {
         match action {
-            Action::Create { path, exclusive, truncate } => self.create(path, *exclusive, *truncate)?,
-            Action::Write { path, offset, length, data } => {
+            Action::Create {
+                path,
+                exclusive,
+                truncate,
+            } => self.create(path, *exclusive, *truncate)?,
+            Action::Write {
+                path,
+                offset,
+                length,
+                data,
+            } => {
                 let zeros;
                 let bytes = if let Some(start) = data {
                     recording.bytes(*start, *length)
@@ -84,8 +101,17 @@ impl Target {
                     self.writable(path)?.set_len(*size)?;
                 }
             }
-            Action::Allocate { path, offset, length, mode } => {
-                let flags = if mode.contains("FALLOC_FL_KEEP_SIZE") { FallocateFlags::KEEP_SIZE } else { FallocateFlags::empty() };
+            Action::Allocate {
+                path,
+                offset,
+                length,
+                mode,
+            } => {
+                let flags = if mode.contains("FALLOC_FL_KEEP_SIZE") {
+                    FallocateFlags::KEEP_SIZE
+                } else {
+                    FallocateFlags::empty()
+                };
                 match rustix::fs::fallocate(self.writable(path)?, flags, *offset, *length) {
                     Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
                     Err(error) => return Err(error.into()),
@@ -97,7 +123,13 @@ impl Target {
                     self.held.insert(to.clone(), held);
                 }
             }
-            Action::Copy { path, source_offset, to, offset, length } => {
+            Action::Copy {
+                path,
+                source_offset,
+                to,
+                offset,
+                length,
+            } => {
                 let mut bytes = vec![0; usize::try_from(*length)?];
                 File::open(self.at(path)?)?.read_exact_at(&mut bytes, *source_offset)?;
                 self.writable(to)?.write_all_at(&bytes, *offset)?;
@@ -113,14 +145,21 @@ impl Target {
             Action::Operator { path, value } => {
                 self.writable(path)?.write_all_at(&value.to_le_bytes(), 0)?;
             }
-            Action::Fsync { .. } | Action::MmapSharedWrite { .. } | Action::Acked { .. } | Action::Http { .. } | Action::Mark { .. } => {}
+            Action::Fsync { .. }
+            | Action::MmapSharedWrite { .. }
+            | Action::Acked { .. }
+            | Action::Http { .. }
+            | Action::Mark { .. } => {}
         }
         Ok(())
     }
 
     fn at(&self, path: &str) -> Result<PathBuf> {
         let relative = Path::new(path);
-        if relative.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        if relative
+            .components()
+            .any(|part| !matches!(part, std::path::Component::Normal(_)))
+        {
             bail!("`{path}` climbs out of the directory");
         }
         Ok(self.root.join(relative))
@@ -197,8 +236,12 @@ impl Target {
 
     fn lock_duckdb(&mut self) -> Result<()> {
         if self.duckdb.is_none() {
-            let file = OpenOptions::new().read(true).write(true).open(self.at(DUCKDB)?)?;
-            rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).context("kurrent.ddb is locked by somebody else")?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(self.at(DUCKDB)?)?;
+            rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
+                .context("kurrent.ddb is locked by somebody else")?;
             self.duckdb = Some(file);
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The streams in which the node writes down its scavenges: the only way to see them up to 21.10 (http-api §1.7).
+//! The streams in which the node writes down its scavenges: the only way to see them up to 21.10
+//! (http-api §1.7).
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,7 +43,15 @@ pub(crate) fn read(db: &Path, writer: Option<i64>) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for chunk in log::chunks(db)? {
         for record in chunk.records(writer)? {
-            if let Kind::Prepare { stream, number, event, event_type, data, ticks, .. } = record.kind
+            if let Kind::Prepare {
+                stream,
+                number,
+                event,
+                event_type,
+                data,
+                ticks,
+                ..
+            } = record.kind
                 && stream.starts_with("$scavenges-")
             {
                 let nanoseconds = u64::try_from((ticks - UNIX_EPOCH_TICKS).max(0))? * 100;
@@ -61,22 +70,36 @@ pub(crate) fn read(db: &Path, writer: Option<i64>) -> Result<Vec<Event>> {
 }
 
 /// A stream as an Atom feed in JSON, newest first. None where there is no such stream.
-pub(crate) fn feed(name: &str, events: Vec<Event>, address: SocketAddr, version: Version) -> Option<Value> {
+pub(crate) fn feed(
+    name: &str,
+    events: Vec<Event>,
+    address: SocketAddr,
+    version: Version,
+) -> Option<Value> {
     let linked = name == "$scavenges";
     let mut chosen: Vec<Event> = events
         .into_iter()
-        .filter(
-            |event| {
-                if linked { matches!(event.kind.as_str(), "$scavengeStarted" | "$scavengeCompleted") } else { event.stream == name }
-            },
-        )
+        .filter(|event| {
+            if linked {
+                matches!(
+                    event.kind.as_str(),
+                    "$scavengeStarted" | "$scavengeCompleted"
+                )
+            } else {
+                event.stream == name
+            }
+        })
         .collect();
     if chosen.is_empty() {
         return None;
     }
     let base = format!("http://{address}/streams");
     let own = format!("{base}/{}", name.replace('$', "%24"));
-    let author = if version.major >= 25 { "Kurrent" } else { "EventStore" };
+    let author = if version.major >= 25 {
+        "Kurrent"
+    } else {
+        "EventStore"
+    };
     let entries: Vec<Value> = chosen
         .iter_mut()
         .enumerate()
@@ -115,8 +138,20 @@ pub(crate) fn feed(name: &str, events: Vec<Event>, address: SocketAddr, version:
     ))
 }
 
-fn entry(event: &Event, position: usize, linked: bool, name: &str, base: &str, author: &str, version: Version) -> Value {
-    let own = format!("{base}/{}/{}", event.stream.replace('$', "%24"), event.number);
+fn entry(
+    event: &Event,
+    position: usize,
+    linked: bool,
+    name: &str,
+    base: &str,
+    author: &str,
+    version: Version,
+) -> Value {
+    let own = format!(
+        "{base}/{}/{}",
+        event.stream.replace('$', "%24"),
+        event.number
+    );
     let mut entry = json!({
         "eventId": event.id,
         "eventType": event.kind,

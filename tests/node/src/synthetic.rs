@@ -1,4 +1,5 @@
-//! Data directories of any size that no node has written but every check accepts: for benchmarks and the quickstart.
+//! Data directories of any size that no node has written but every check accepts: for benchmarks
+//! and the quickstart.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufWriter, Read, Write};
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use crate::index::{self, Entry, Hashing};
 use crate::log::{
-    self, ChunkFile, ChunkFooter, ChunkHeader, DATA, HEADER, IS_COMMITTED, IS_JSON, TRANSACTION_BEGIN, TRANSACTION_END, align,
+    self, ChunkFile, ChunkFooter, ChunkHeader, DATA, HEADER, IS_COMMITTED, IS_JSON,
+    TRANSACTION_BEGIN, TRANSACTION_END, align,
 };
 use crate::recording::{Checkpoint, number};
 
@@ -26,9 +28,10 @@ const EPOCH: Uuid = Uuid::from_u128(0x5e9e_0c40_0000_4000_8000_0000_0000_0001);
 /// 21 November 2026, in ticks of 100 ns.
 const BEGIN_TICKS: i64 = 639_308_160_000_000_000;
 
-/// What to make. The directory is as of a 26.1 node that was stopped cleanly: completed chunks of version 4 full of events, one
-/// active chunk of full length, checkpoints at its last record, index tables for all events but the last ones, and filters
-/// without any bit set (those of the tables the server takes for valid, so do not let one answer requests from them) unless they are filled.
+/// What to make. The directory is as of a 26.1 node that was stopped cleanly: completed chunks of
+/// version 4 full of events, one active chunk of full length, checkpoints at its last record, index
+/// tables for all events but the last ones, and filters without any bit set (those of the tables
+/// the server takes for valid, so do not let one answer requests from them) unless they are filled.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
     /// Capacity of a chunk in bytes.
@@ -45,11 +48,13 @@ pub struct Synthetic {
     pub streams: u32,
     /// Entries of an index table.
     pub table_entries: usize,
-    /// Logical size of the stream-existence filter in bytes, at least 10 000. It is sparse unless it is filled.
+    /// Logical size of the stream-existence filter in bytes, at least 10 000. It is sparse unless
+    /// it is filled.
     pub filter_bytes: u64,
     /// Whether about half of the bits of all filters are set. They are not sparse then.
     pub filled_filters: bool,
-    /// The first so many chunks are one scavenged and merged file; 0: none. Must be less than `completed_chunks`.
+    /// The first so many chunks are one scavenged and merged file; 0: none. Must be less than
+    /// `completed_chunks`.
     pub merged_chunks: u32,
     /// Other data for another seed.
     pub seed: u64,
@@ -89,7 +94,8 @@ pub struct Made {
 }
 
 impl Synthetic {
-    /// A directory whose log has `bytes` bytes, in chunks of this size. Where they are small, so are the events.
+    /// A directory whose log has `bytes` bytes, in chunks of this size. Where they are small, so
+    /// are the events.
     #[must_use]
     pub fn of_size(bytes: u64, chunk_size: u32) -> Self {
         let most = Self::default();
@@ -97,7 +103,10 @@ impl Synthetic {
             chunk_size,
             completed_chunks: u32::try_from(bytes / u64::from(chunk_size)).unwrap_or(u32::MAX),
             active_bytes: bytes % u64::from(chunk_size),
-            event_bytes: most.event_bytes.min((chunk_size.saturating_sub(1) / most.most_events_in_append).saturating_sub(RECORD_BYTES)),
+            event_bytes: most.event_bytes.min(
+                (chunk_size.saturating_sub(1) / most.most_events_in_append)
+                    .saturating_sub(RECORD_BYTES),
+            ),
             ..most
         }
     }
@@ -111,8 +120,15 @@ impl Synthetic {
             self.most_events_in_append,
             self.event_bytes
         );
-        ensure!(self.most_events_in_append > 0 && self.streams > 0 && self.table_entries > 0, "nothing to make");
-        ensure!(self.active_bytes < u64::from(self.chunk_size), "the active chunk cannot hold {} bytes", self.active_bytes);
+        ensure!(
+            self.most_events_in_append > 0 && self.streams > 0 && self.table_entries > 0,
+            "nothing to make"
+        );
+        ensure!(
+            self.active_bytes < u64::from(self.chunk_size),
+            "the active chunk cannot hold {} bytes",
+            self.active_bytes
+        );
         ensure!(
             self.merged_chunks == 0 || self.merged_chunks < self.completed_chunks,
             "there are no {} chunks to merge",
@@ -129,7 +145,9 @@ impl Synthetic {
         let mut log = Log {
             db: &db,
             generator: Generator::new(self.seed),
-            streams: (0..self.streams).map(|number| Stream::new(format!("synthetic-{number:06}"))).collect(),
+            streams: (0..self.streams)
+                .map(|number| Stream::new(format!("synthetic-{number:06}")))
+                .collect(),
             next_stream: 0,
             next_append: 1,
             most: self.most_events_in_append,
@@ -152,9 +170,21 @@ impl Synthetic {
             next = self.merged_chunks;
         }
         for chunk in next..self.completed_chunks {
-            log.write_chunk(self.chunk_size, chunk, u64::from(self.chunk_size), true, self.seed)?;
+            log.write_chunk(
+                self.chunk_size,
+                chunk,
+                u64::from(self.chunk_size),
+                true,
+                self.seed,
+            )?;
         }
-        let written = log.write_chunk(self.chunk_size, self.completed_chunks, self.active_bytes, false, self.seed)?;
+        let written = log.write_chunk(
+            self.chunk_size,
+            self.completed_chunks,
+            self.active_bytes,
+            false,
+            self.seed,
+        )?;
         let writer = u64::from(self.completed_chunks) * u64::from(self.chunk_size) + written;
         log.tables.write_map()?;
         let (events, indexed) = (log.events, log.tables.entries);
@@ -168,43 +198,66 @@ impl Synthetic {
             fs::write(db.join(checkpoint.file_name()), value.to_le_bytes())?;
         }
         let existence = index.join("stream-existence");
-        index::write_filter(&existence.join("streamExistenceFilter.dat"), self.filter_bytes)?;
+        index::write_filter(
+            &existence.join("streamExistenceFilter.dat"),
+            self.filter_bytes,
+        )?;
         if self.filled_filters {
             index::fill_filter(&existence.join("streamExistenceFilter.dat"), self.seed)?;
             for (number, table) in log.tables.names.iter().enumerate() {
-                index::fill_filter(&index.join(format!("{table}.bloomfilter")), self.seed + 1 + number as u64)?;
+                index::fill_filter(
+                    &index.join(format!("{table}.bloomfilter")),
+                    self.seed + 1 + number as u64,
+                )?;
             }
         }
         // Complete up to nowhere: the server fills it at its next start (O21).
-        fs::write(existence.join("streamExistenceFilter.chk"), (-1_i64).to_le_bytes())?;
-        Ok(Made { db, index, writer, events, indexed })
+        fs::write(
+            existence.join("streamExistenceFilter.chk"),
+            (-1_i64).to_le_bytes(),
+        )?;
+        Ok(Made {
+            db,
+            index,
+            writer,
+            events,
+            indexed,
+        })
     }
 
-    /// Appends at least `bytes` bytes of new events to the log of `DIRECTORY/db`, as a 26.1 node does (O1): data, fsync,
-    /// writer.chk, fsync, chaser.chk; a full chunk is completed and the next one made. The index stays as it is, as if the events
-    /// were still in memory. Returns the new writer checkpoint.
+    /// Appends at least `bytes` bytes of new events to the log of `DIRECTORY/db`, as a 26.1 node
+    /// does (O1): data, fsync, writer.chk, fsync, chaser.chk; a full chunk is completed and the
+    /// next one made. The index stays as it is, as if the events were still in memory. Returns the
+    /// new writer checkpoint.
     pub fn append(directory: impl AsRef<Path>, bytes: u64) -> Result<u64> {
         Self::append_seeded(directory, bytes, 0)
     }
 
-    /// [`Self::append`] with other data for another seed: two nodes that go on from the same place write different events.
+    /// [`Self::append`] with other data for another seed: two nodes that go on from the same place
+    /// write different events.
     pub fn append_seeded(directory: impl AsRef<Path>, bytes: u64, seed: u64) -> Result<u64> {
         let db = directory.as_ref().join("db");
         let read = |checkpoint: Checkpoint| -> Result<u64> {
             let path = db.join(checkpoint.file_name());
-            let value = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let value =
+                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             Ok(u64::try_from(number(&value))?)
         };
         let writer = read(Checkpoint::Writer)?;
         let last = log::chunks(&db)?.pop().context("there is no chunk")?;
-        let mut active = if last.header.start_position() + u64::from(last.header.chunk_size) > writer && last.footer.is_none() {
+        let mut active = if last.header.start_position() + u64::from(last.header.chunk_size)
+            > writer
+            && last.footer.is_none()
+        {
             Active::open(last)?
         } else {
             bail!("the last chunk, {}, is not active", last.path.display());
         };
         let mut generator = Generator::new(writer ^ 0x9e37_79b9_7f4a_7c15 ^ seed.rotate_left(32));
         // Streams of their own, so that event numbers begin at 0.
-        let mut streams: Vec<Stream> = (0..100).map(|number| Stream::new(format!("append-{writer}-{seed}-{number}"))).collect();
+        let mut streams: Vec<Stream> = (0..100)
+            .map(|number| Stream::new(format!("append-{writer}-{seed}-{number}")))
+            .collect();
         let mut position = writer;
         let mut batch = Vec::new();
         let mut transaction = 0;
@@ -212,7 +265,14 @@ impl Synthetic {
             transaction += 1;
             let count = 1 + transaction % 5;
             let stream = transaction % streams.len();
-            let append = encode_append(&mut generator, &mut streams[stream], position, count, 4000, &mut |_| {});
+            let append = encode_append(
+                &mut generator,
+                &mut streams[stream],
+                position,
+                count,
+                4000,
+                &mut |_| {},
+            );
             let local = position - active.chunk.header.start_position();
             if local + append.len() as u64 > u64::from(active.chunk.header.chunk_size) {
                 active.write(&mut batch, position)?;
@@ -240,7 +300,9 @@ impl Synthetic {
 /// writer.chk, then chaser.chk, each durable.
 fn publish(db: &Path, position: u64) -> Result<()> {
     for checkpoint in [Checkpoint::Writer, Checkpoint::Chaser] {
-        let file = OpenOptions::new().write(true).open(db.join(checkpoint.file_name()))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .open(db.join(checkpoint.file_name()))?;
         file.write_all_at(&position.to_le_bytes(), 0)?;
         file.sync_data()?;
     }
@@ -255,14 +317,18 @@ struct Active {
 
 impl Active {
     fn open(chunk: ChunkFile) -> Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(&chunk.path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&chunk.path)?;
         Ok(Self { chunk, file })
     }
 
     /// Writes the batch that ends at a log position.
     fn write(&self, batch: &mut Vec<u8>, end: u64) -> Result<()> {
         let start = end - batch.len() as u64;
-        self.file.write_all_at(batch, HEADER + start - self.chunk.header.start_position())?;
+        self.file
+            .write_all_at(batch, HEADER + start - self.chunk.header.start_position())?;
         self.file.sync_data()?;
         batch.clear();
         Ok(())
@@ -271,7 +337,11 @@ impl Active {
     /// Writes the footer, shortens the file, and makes the next chunk (O1).
     fn complete(self, db: &Path, physical: u64) -> Result<Self> {
         let length = align(HEADER + physical + HEADER);
-        let footer = ChunkFooter { physical: u32::try_from(physical)?, logical: physical, map: 0 };
+        let footer = ChunkFooter {
+            physical: u32::try_from(physical)?,
+            logical: physical,
+            map: 0,
+        };
         let zeros = vec![0; usize::try_from(length - HEADER - physical - HEADER)?];
         self.file.write_all_at(&zeros, HEADER + physical)?;
         self.file.write_all_at(&footer.encode(), length - HEADER)?;
@@ -318,18 +388,27 @@ struct Stream {
 
 impl Stream {
     fn new(name: String) -> Self {
-        Self { hash: index::stream_hash(&name), name, next: 0 }
+        Self {
+            hash: index::stream_hash(&name),
+            name,
+            next: 0,
+        }
     }
 }
 
-/// Random bytes that do not compress. BLAKE3's output stream, because it is quick without optimisation as well.
+/// Random bytes that do not compress. BLAKE3's output stream, because it is quick without
+/// optimisation as well.
 struct Generator {
     stream: blake3::OutputReader,
 }
 
 impl Generator {
     fn new(seed: u64) -> Self {
-        Self { stream: blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof() }
+        Self {
+            stream: blake3::Hasher::new()
+                .update(&seed.to_le_bytes())
+                .finalize_xof(),
+        }
     }
 
     fn uuid(&mut self) -> Uuid {
@@ -433,7 +512,11 @@ fn encode_append(
             event_type: "synthetic",
         };
         prepare.encode(&mut out, |out| generator.fill(out, event_bytes));
-        indexed(Entry { hash: stream.hash, number: stream.next, position: at as i64 });
+        indexed(Entry {
+            hash: stream.hash,
+            number: stream.next,
+            position: at as i64,
+        });
         stream.next += 1;
     }
     out
@@ -485,22 +568,45 @@ impl Log<'_> {
             event_type: "$epoch-information",
         };
         prepare.encode(&mut out, |out| out.extend_from_slice(json.as_bytes()));
-        self.entries.push(Entry { hash: index::stream_hash("$epoch-information"), number: 0, position: position as i64 });
+        self.entries.push(Entry {
+            hash: index::stream_hash("$epoch-information"),
+            number: 0,
+            position: position as i64,
+        });
         out
     }
 
-    /// The next append; None where it would end beyond `limit`, a log position, as an append never spans chunks.
+    /// The next append; None where it would end beyond `limit`, a log position, as an append never
+    /// spans chunks.
     fn append(&mut self, position: u64, limit: u64) -> Option<Vec<u8>> {
         let count = self.next_append;
         let stream = &mut self.streams[self.next_stream];
-        let record = 8 + 32 + 1 + stream.name.len() + 16 + 16 + 8 + 1 + "synthetic".len() + 4 + self.event_bytes + 4;
+        let record = 8
+            + 32
+            + 1
+            + stream.name.len()
+            + 16
+            + 16
+            + 8
+            + 1
+            + "synthetic".len()
+            + 4
+            + self.event_bytes
+            + 4;
         if position + (record * count as usize) as u64 > limit {
             return None;
         }
         let entries = &mut self.entries;
-        let append = encode_append(&mut self.generator, stream, position, count as usize, self.event_bytes, &mut |entry| {
-            entries.push(entry);
-        });
+        let append = encode_append(
+            &mut self.generator,
+            stream,
+            position,
+            count as usize,
+            self.event_bytes,
+            &mut |entry| {
+                entries.push(entry);
+            },
+        );
         self.next_append = if count >= self.most { 1 } else { count + 1 };
         self.next_stream = (self.next_stream + 1) % self.streams.len();
         Some(append)
@@ -513,7 +619,14 @@ impl Log<'_> {
     }
 
     /// Writes one chunk, filled up to `bytes`. Returns the bytes of records in it.
-    fn write_chunk(&mut self, chunk_size: u32, number: u32, bytes: u64, completed: bool, seed: u64) -> Result<u64> {
+    fn write_chunk(
+        &mut self,
+        chunk_size: u32,
+        number: u32,
+        bytes: u64,
+        completed: bool,
+        seed: u64,
+    ) -> Result<u64> {
         let header = header(chunk_size, number, number, false, seed);
         let path = self.db.join(format!("chunk-{number:06}.000000"));
         let file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
@@ -535,16 +648,27 @@ impl Log<'_> {
         }
         let physical = position - start;
         if completed {
-            close(out, ChunkFooter { physical: u32::try_from(physical)?, logical: physical, map: 0 })?;
+            close(
+                out,
+                ChunkFooter {
+                    physical: u32::try_from(physical)?,
+                    logical: physical,
+                    map: 0,
+                },
+            )?;
             fs::set_permissions(&path, Permissions::from_mode(0o444))?;
         } else {
             out.flush()?;
-            OpenOptions::new().write(true).open(&path)?.set_len(align(2 * HEADER + u64::from(chunk_size)))?;
+            OpenOptions::new()
+                .write(true)
+                .open(&path)?
+                .set_len(align(2 * HEADER + u64::from(chunk_size)))?;
         }
         Ok(physical)
     }
 
-    /// Writes the first `count` chunks as one scavenged file that kept only as many appends as fit into one chunk.
+    /// Writes the first `count` chunks as one scavenged file that kept only as many appends as fit
+    /// into one chunk.
     fn write_merged(&mut self, chunk_size: u32, count: u32, seed: u64) -> Result<()> {
         let header = header(chunk_size, 0, count - 1, true, seed);
         let path = self.db.join("chunk-000000.000001");
@@ -564,7 +688,13 @@ impl Log<'_> {
                 while at < bytes.len() {
                     map.extend(((*physical) as u32).to_le_bytes());
                     map.extend((position + at as u64).to_le_bytes());
-                    let length = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize + 8;
+                    let length = u32::from_le_bytes([
+                        bytes[at],
+                        bytes[at + 1],
+                        bytes[at + 2],
+                        bytes[at + 3],
+                    ]) as usize
+                        + 8;
                     *physical += length as u64;
                     at += length;
                 }
@@ -589,15 +719,33 @@ impl Log<'_> {
             }
         }
         out.write_all(&map)?;
-        close(out, ChunkFooter { physical: u32::try_from(physical)?, logical: position, map: u32::try_from(map.len())? })?;
+        close(
+            out,
+            ChunkFooter {
+                physical: u32::try_from(physical)?,
+                logical: position,
+                map: u32::try_from(map.len())?,
+            },
+        )?;
         fs::set_permissions(&path, Permissions::from_mode(0o444))?;
         Ok(())
     }
 }
 
 fn header(chunk_size: u32, start: u32, end: u32, scavenged: bool, seed: u64) -> ChunkHeader {
-    let id = Uuid::from_u64_pair(seed ^ 0x5e9e_0c40_0000_4000, u64::from(start) << 32 | u64::from(scavenged));
-    ChunkHeader { min_version: 3, version: 4, chunk_size, start, end, scavenged, id }
+    let id = Uuid::from_u64_pair(
+        seed ^ 0x5e9e_0c40_0000_4000,
+        u64::from(start) << 32 | u64::from(scavenged),
+    );
+    ChunkHeader {
+        min_version: 3,
+        version: 4,
+        chunk_size,
+        start,
+        end,
+        scavenged,
+        id,
+    }
 }
 
 /// Padding, footer and MD5.
@@ -626,7 +774,11 @@ impl Tables<'_> {
     /// Fills tables one after the other; what does not fill one stays "in memory".
     fn add(&mut self, entries: Vec<Entry>) -> Result<()> {
         self.pending.extend(entries);
-        if self.pending.len() >= self.size { self.write() } else { Ok(()) }
+        if self.pending.len() >= self.size {
+            self.write()
+        } else {
+            Ok(())
+        }
     }
 
     fn write(&mut self) -> Result<()> {
@@ -634,7 +786,8 @@ impl Tables<'_> {
         self.commit = entries.last().map_or(self.commit, |entry| entry.position);
         self.entries += entries.len() as u64;
         let name = Uuid::from_u64_pair(self.seed ^ 0x7ab1_e000_0000_4000, self.names.len() as u64);
-        self.names.push(index::write_table(self.index, name, &mut entries)?);
+        self.names
+            .push(index::write_table(self.index, name, &mut entries)?);
         Ok(())
     }
 
@@ -645,8 +798,13 @@ impl Tables<'_> {
             self.write()?;
         }
         let newest_first = self.names.iter().rev().zip(0..);
-        let tables: Vec<_> = newest_first.map(|(name, number)| (number / 3, number % 3, name.clone())).collect();
-        fs::write(self.index.join("indexmap"), index::indexmap(self.commit, self.commit, &tables))?;
+        let tables: Vec<_> = newest_first
+            .map(|(name, number)| (number / 3, number % 3, name.clone()))
+            .collect();
+        fs::write(
+            self.index.join("indexmap"),
+            index::indexmap(self.commit, self.commit, &tables),
+        )?;
         Ok(())
     }
 }

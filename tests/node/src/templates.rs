@@ -26,7 +26,8 @@ impl Templates {
             ping: body("/ping")?,
             login: body("/admin/login")?,
             stats: body("/stats")?,
-            // The 20.10 node never answered this (fixtures/http/20.10.json); its members looked as those of 21.10.
+            // The 20.10 node never answered this (fixtures/http/20.10.json); its members looked as
+            // those of 21.10.
             member: body("/gossip")
                 .or_else(|_| answer(&self::exchanges(Version::new(21, 10))?, "/gossip"))?
                 .pointer("/members/0")
@@ -39,7 +40,8 @@ impl Templates {
 /// The recorded exchanges with a version's node.
 fn exchanges(version: Version) -> Result<Vec<Value>> {
     let path = fixtures().join("http").join(format!("{version}.json"));
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let mut file: Value = serde_json::from_str(&text)?;
     match file["exchanges"].take() {
         Value::Array(exchanges) => Ok(exchanges),

@@ -6,7 +6,10 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use kbackup_testnode::{AutoScavenge, AutoScavengeState, Credentials, Listen, Mark, Member, Node, Recording, Server, Speed, fixtures};
+use kbackup_testnode::{
+    AutoScavenge, AutoScavengeState, Credentials, Listen, Mark, Member, Node, Recording, Server,
+    Speed, fixtures,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -24,7 +27,12 @@ impl Reply {
 }
 
 /// The least HTTP client: one request a connection. None where no answer comes within `patience`.
-fn exchange(mut line: impl Read + Write, method: &str, path: &str, headers: &[(&str, &str)]) -> std::io::Result<Reply> {
+fn exchange(
+    mut line: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> std::io::Result<Reply> {
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
@@ -38,12 +46,31 @@ fn exchange(mut line: impl Read + Write, method: &str, path: &str, headers: &[(&
         return Err(std::io::ErrorKind::ConnectionReset.into());
     };
     let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    Ok(Reply { status, headers, body: body.to_owned() })
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
+    Ok(Reply {
+        status,
+        headers,
+        body: body.to_owned(),
+    })
 }
 
-fn send(server: &Server, method: &str, path: &str, headers: &[(&str, &str)]) -> std::io::Result<Reply> {
+fn send(
+    server: &Server,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> std::io::Result<Reply> {
     let line = TcpStream::connect(server.address())?;
     line.set_read_timeout(Some(Duration::from_millis(500)))?;
     exchange(line, method, path, headers)
@@ -64,7 +91,10 @@ fn ready(name: &str) -> (TempDir, Node, Server) {
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{what} did not happen");
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{what} did not happen"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -78,7 +108,10 @@ fn shape(value: &Value) -> String {
         Value::String(_) => "string".to_owned(),
         Value::Array(list) => format!("[{}]", list.first().map_or(String::new(), shape)),
         Value::Object(object) => {
-            let members: Vec<String> = object.iter().map(|(name, inner)| format!("{name}: {}", shape(inner))).collect();
+            let members: Vec<String> = object
+                .iter()
+                .map(|(name, inner)| format!("{name}: {}", shape(inner)))
+                .collect();
             format!("{{{}}}", members.join(", "))
         }
     }
@@ -91,7 +124,11 @@ fn recorded_exchanges(version: &str) -> Vec<Value> {
 }
 
 fn header<'a>(exchange: &'a Value, name: &str) -> Option<&'a str> {
-    exchange["headers"].as_array()?.iter().find(|pair| pair[0].as_str().unwrap().eq_ignore_ascii_case(name))?[1].as_str()
+    exchange["headers"]
+        .as_array()?
+        .iter()
+        .find(|pair| pair[0].as_str().unwrap().eq_ignore_ascii_case(name))?[1]
+        .as_str()
 }
 
 fn answers_as_recorded(version: &str) {
@@ -123,12 +160,16 @@ fn answers_as_recorded(version: &str) {
             .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
             .collect();
         let answers = recorded.get("error").is_none();
-        // The recorded scavenges were over where these answers say so; ours last as long as they must.
-        let nothing_runs = (method == "POST" && path.starts_with("/admin/scavenge") && recorded["status"] == 200)
-            || (path == "/admin/scavenge/current" && wanted.contains("\"\""))
-            || wanted.contains("Success\"\n}");
+        // The recorded scavenges were over where these answers say so; ours last as long as they
+        // must.
+        let nothing_runs =
+            (method == "POST" && path.starts_with("/admin/scavenge") && recorded["status"] == 200)
+                || (path == "/admin/scavenge/current" && wanted.contains("\"\""))
+                || wanted.contains("Success\"\n}");
         if nothing_runs {
-            until("the end of the scavenge", || node.current_scavenge().is_none());
+            until("the end of the scavenge", || {
+                node.current_scavenge().is_none()
+            });
         }
         node.change_quirks(|quirks| quirks.drop_delete_answers = !answers && method == "DELETE");
         let reply = send(&server, method, &path, &headers);
@@ -137,12 +178,22 @@ fn answers_as_recorded(version: &str) {
             continue;
         }
         let reply = reply.unwrap_or_else(|error| panic!("{version} {name}: {error}"));
-        assert_eq!(recorded["status"], reply.status, "{version} {name}: {reply:?}");
-        assert_eq!(header(&recorded, "content-type"), reply.headers.get("content-type").map(String::as_str), "{version} {name}");
+        assert_eq!(
+            recorded["status"], reply.status,
+            "{version} {name}: {reply:?}"
+        );
+        assert_eq!(
+            header(&recorded, "content-type"),
+            reply.headers.get("content-type").map(String::as_str),
+            "{version} {name}"
+        );
         if reply.status == 405 {
             assert_eq!(
                 header(&recorded, "access-control-allow-methods"),
-                reply.headers.get("access-control-allow-methods").map(String::as_str),
+                reply
+                    .headers
+                    .get("access-control-allow-methods")
+                    .map(String::as_str),
                 "{version} {name}"
             );
         }
@@ -151,7 +202,10 @@ fn answers_as_recorded(version: &str) {
                 let found = reply.json();
                 assert_eq!(shape(&wanted_json), shape(&found), "{version} {name}");
                 if method == "POST"
-                    && let (Some(theirs), Some(ours)) = (wanted_json["scavengeId"].as_str(), found["scavengeId"].as_str())
+                    && let (Some(theirs), Some(ours)) = (
+                        wanted_json["scavengeId"].as_str(),
+                        found["scavengeId"].as_str(),
+                    )
                 {
                     ids.insert(theirs.to_owned(), ours.to_owned());
                 }
@@ -204,7 +258,9 @@ fn values_come_from_the_directory() {
     node.advance_to(2000).unwrap();
     let gossip = ask(&server, "GET", "/gossip").json();
     let me = &gossip["members"][0];
-    let writer = node.checkpoint(kbackup_testnode::Checkpoint::Writer).unwrap();
+    let writer = node
+        .checkpoint(kbackup_testnode::Checkpoint::Writer)
+        .unwrap();
     assert_eq!(me["writerCheckpoint"], writer);
     assert_eq!(me["httpEndPointPort"], gossip["serverPort"]);
     assert_eq!(me["epochNumber"], 0);
@@ -213,7 +269,11 @@ fn values_come_from_the_directory() {
     assert!(me["lastCommitPosition"].as_i64().unwrap() > 0);
     let options = ask(&server, "GET", "/info/options").json();
     let option = |name: &str| {
-        let option = options.as_array().unwrap().iter().find(|option| option["name"] == name);
+        let option = options
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|option| option["name"] == name);
         option.unwrap()["value"].as_str().unwrap().to_owned()
     };
     assert_eq!(option("Db"), node.db().display().to_string());
@@ -231,14 +291,21 @@ fn a_node_that_is_down_is_not_reachable() {
     assert_eq!(ask(&server, "GET", "/health/live").status, 503);
     node.advance_to_mark(Mark::Ready).unwrap();
     assert_eq!(ask(&server, "GET", "/health/live").status, 204);
-    let identity = |server: &Server| ask(server, "GET", "/gossip").json()["members"][0]["instanceId"].clone();
-    let (before, began) = (identity(&server), ask(&server, "GET", "/stats/proc").json()["startTime"].clone());
+    let identity =
+        |server: &Server| ask(server, "GET", "/gossip").json()["members"][0]["instanceId"].clone();
+    let (before, began) = (
+        identity(&server),
+        ask(&server, "GET", "/stats/proc").json()["startTime"].clone(),
+    );
     node.advance_to_mark(Mark::Killed).unwrap();
     assert!(send(&server, "GET", "/info", &[]).is_err());
     node.advance_to_mark(Mark::Ready).unwrap();
     assert_eq!(ask(&server, "GET", "/info").json()["state"], "leader");
     assert_ne!(identity(&server), before);
-    assert_ne!(ask(&server, "GET", "/stats/proc").json()["startTime"], began);
+    assert_ne!(
+        ask(&server, "GET", "/stats/proc").json()["startTime"],
+        began
+    );
 }
 
 #[test]
@@ -262,19 +329,38 @@ fn a_delete_brings_a_recorded_scavenge_to_its_end() {
         let scavenge = node.recording().scavenges[0].clone();
         node.advance_to(scavenge.begin + 20).unwrap();
         let id = scavenge.id.to_string();
-        assert_eq!(ask(&server, "GET", "/admin/scavenge/current").json()["scavengeId"], id, "{name}");
+        assert_eq!(
+            ask(&server, "GET", "/admin/scavenge/current").json()["scavengeId"],
+            id,
+            "{name}"
+        );
         assert!(node.step() < scavenge.end - 40);
         let reply = ask(&server, "DELETE", &format!("/admin/scavenge/{id}"));
-        assert_eq!((reply.status, reply.json()), (200, id.clone().into()), "{name}");
-        assert_eq!(ask(&server, "GET", "/admin/scavenge/current").json()["scavengeId"], id);
+        assert_eq!(
+            (reply.status, reply.json()),
+            (200, id.clone().into()),
+            "{name}"
+        );
+        assert_eq!(
+            ask(&server, "GET", "/admin/scavenge/current").json()["scavengeId"],
+            id
+        );
         assert!(node.owes_scavenge());
-        until("an empty current", || ask(&server, "GET", "/admin/scavenge/current").json()["scavengeId"] == "");
+        until("an empty current", || {
+            ask(&server, "GET", "/admin/scavenge/current").json()["scavengeId"] == ""
+        });
         assert_eq!(node.step(), scavenge.end);
         let db = node.index().join("scavenging");
         assert!(db.join("scavenging.db").exists());
-        assert!(!db.join("scavenging.db-wal").exists(), "{name}: the scavenge still has its journal");
+        assert!(
+            !db.join("scavenging.db-wal").exists(),
+            "{name}: the scavenge still has its journal"
+        );
         if !name.starts_with("22") {
-            assert_eq!(ask(&server, "GET", "/admin/scavenge/last").json()["scavengeResult"], "Stopped");
+            assert_eq!(
+                ask(&server, "GET", "/admin/scavenge/last").json()["scavengeResult"],
+                "Stopped"
+            );
         }
     }
 }
@@ -282,18 +368,25 @@ fn a_delete_brings_a_recorded_scavenge_to_its_end() {
 #[test]
 fn a_scavenge_that_waits_begins_when_it_is_given_back() {
     let (_directory, node, server) = ready("26.1-scavenge");
-    let [first, second] = &node.recording().scavenges[..] else { panic!("two scavenges") };
+    let [first, second] = &node.recording().scavenges[..] else {
+        panic!("two scavenges")
+    };
     node.advance_to(first.begin + 10).unwrap();
-    assert_eq!(ask(&server, "DELETE", "/admin/scavenge/current").status, 200);
+    assert_eq!(
+        ask(&server, "DELETE", "/admin/scavenge/current").status,
+        200
+    );
     until("an empty current", || node.current_scavenge().is_none());
     node.run(Speed::Fastest);
-    node.wait_for_step(second.begin, Duration::from_secs(10)).unwrap();
+    node.wait_for_step(second.begin, Duration::from_secs(10))
+        .unwrap();
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(node.step(), second.begin);
     node.hold_at(second.begin + 5);
     let reply = ask(&server, "POST", "/admin/scavenge?syncOnly=true");
     assert_eq!(reply.json()["scavengeId"], second.id.to_string());
-    node.wait_for_step(second.begin + 5, Duration::from_secs(10)).unwrap();
+    node.wait_for_step(second.begin + 5, Duration::from_secs(10))
+        .unwrap();
     assert_eq!(node.current_scavenge(), Some(second.id));
     assert!(!node.owes_scavenge());
     node.resume();
@@ -308,24 +401,49 @@ fn a_delete_may_never_answer_and_stops_all_the_same() {
     assert_eq!(node.current_scavenge(), Some(id));
     assert!(send(&server, "DELETE", "/admin/scavenge/current", &[]).is_err());
     until("an empty current", || node.current_scavenge().is_none());
-    assert_eq!(ask(&server, "GET", "/admin/scavenge/last").json()["scavengeResult"], "Stopped");
+    assert_eq!(
+        ask(&server, "GET", "/admin/scavenge/last").json()["scavengeResult"],
+        "Stopped"
+    );
 }
 
 #[test]
 fn scavenges_up_to_21_10_are_seen_in_their_streams() {
     let (_directory, node, server) = ready("21.10-scavenge");
-    assert_eq!(ask(&server, "GET", "/streams/$scavenges?embed=body").status, 404);
+    assert_eq!(
+        ask(&server, "GET", "/streams/$scavenges?embed=body").status,
+        404
+    );
     let scavenge = node.recording().scavenges[0].clone();
     node.advance_to(scavenge.end - 60).unwrap();
     let types = |path: &str| -> Vec<String> {
         let feed = ask(&server, "GET", path).json();
         let entries = feed["entries"].as_array().unwrap();
-        entries.iter().map(|entry| entry["eventType"].as_str().unwrap().to_owned()).collect()
+        entries
+            .iter()
+            .map(|entry| entry["eventType"].as_str().unwrap().to_owned())
+            .collect()
     };
-    assert_eq!(types("/streams/$scavenges?embed=body"), ["$scavengeStarted"]);
-    assert_eq!(ask(&server, "DELETE", &format!("/admin/scavenge/{}", scavenge.id)).status, 200);
-    until("the end", || types("/streams/$scavenges?embed=body") == ["$scavengeCompleted", "$scavengeStarted"]);
-    let own = types(&format!("/streams/$scavenges/{}/head/20?embed=body", scavenge.id));
+    assert_eq!(
+        types("/streams/$scavenges?embed=body"),
+        ["$scavengeStarted"]
+    );
+    assert_eq!(
+        ask(
+            &server,
+            "DELETE",
+            &format!("/admin/scavenge/{}", scavenge.id)
+        )
+        .status,
+        200
+    );
+    until("the end", || {
+        types("/streams/$scavenges?embed=body") == ["$scavengeCompleted", "$scavengeStarted"]
+    });
+    let own = types(&format!(
+        "/streams/$scavenges/{}/head/20?embed=body",
+        scavenge.id
+    ));
     assert_eq!(own.first().map(String::as_str), Some("$scavengeCompleted"));
     let feed = ask(&server, "GET", "/streams/%24scavenges?embed=body").json();
     let data: Value = serde_json::from_str(feed["entries"][0]["data"].as_str().unwrap()).unwrap();
@@ -340,23 +458,44 @@ fn credentials_are_asked_for() {
     credentials.token = Some("secret".to_owned());
     node.change_quirks(|quirks| quirks.credentials = Some(credentials.clone()));
     let get = |path: &str, authorization: &str| {
-        send(&server, "GET", path, &[("Accept", "application/json"), ("Authorization", authorization)]).unwrap()
+        send(
+            &server,
+            "GET",
+            path,
+            &[
+                ("Accept", "application/json"),
+                ("Authorization", authorization),
+            ],
+        )
+        .unwrap()
     };
     let anonymous = ask(&server, "GET", "/admin/scavenge/current");
     assert_eq!(anonymous.status, 401);
     assert!(!anonymous.headers.contains_key("www-authenticate"));
-    assert_eq!(ask(&server, "GET", "/info").json()["authentication"]["type"], "internal");
+    assert_eq!(
+        ask(&server, "GET", "/info").json()["authentication"]["type"],
+        "internal"
+    );
     let wrong = get("/admin/scavenge/current", "Basic b3BzOndyb25n");
     assert_eq!(wrong.status, 401);
     assert_eq!(wrong.headers["www-authenticate"], "X-Basic realm=\"ESDB\"");
-    assert_eq!(get("/admin/scavenge/current", "Basic b3BzOmNoYW5nZWl0").status, 200);
+    assert_eq!(
+        get("/admin/scavenge/current", "Basic b3BzOmNoYW5nZWl0").status,
+        200
+    );
     assert_eq!(get("/admin/scavenge/current", "Bearer secret").status, 200);
-    assert_eq!(get("/admin/login", "Bearer secret").json()["data"]["loginName"], "ops");
+    assert_eq!(
+        get("/admin/login", "Bearer secret").json()["data"]["loginName"],
+        "ops"
+    );
     node.change_quirks(|quirks| quirks.credentials.as_mut().unwrap().operator = false);
     assert_eq!(get("/admin/scavenge/current", "Bearer secret").status, 401);
     assert_eq!(get("/admin/login", "Bearer secret").status, 200);
     node.change_quirks(|quirks| quirks.user_store_unavailable = true);
-    assert_eq!(get("/admin/login", "Bearer secret").headers["retry-after"], "5");
+    assert_eq!(
+        get("/admin/login", "Bearer secret").headers["retry-after"],
+        "5"
+    );
 }
 
 #[test]
@@ -366,11 +505,19 @@ fn auto_scavenge_can_be_paused() {
         quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::InProgress);
         quirks.pausing_for = Duration::from_millis(100);
     });
-    assert_eq!(ask(&server, "GET", "/auto-scavenge/enabled").body, "{\"enabled\":true}");
+    assert_eq!(
+        ask(&server, "GET", "/auto-scavenge/enabled").body,
+        "{\"enabled\":true}"
+    );
     assert_eq!(ask(&server, "POST", "/auto-scavenge/pause").status, 202);
     assert_eq!(ask(&server, "POST", "/auto-scavenge/resume").status, 400);
-    assert_eq!(ask(&server, "GET", "/auto-scavenge/status").json()["state"], "Pausing");
-    until("Paused", || ask(&server, "GET", "/auto-scavenge/status").json()["state"] == "Paused");
+    assert_eq!(
+        ask(&server, "GET", "/auto-scavenge/status").json()["state"],
+        "Pausing"
+    );
+    until("Paused", || {
+        ask(&server, "GET", "/auto-scavenge/status").json()["state"] == "Paused"
+    });
     assert_eq!(ask(&server, "POST", "/auto-scavenge/pause").status, 200);
     assert_eq!(ask(&server, "POST", "/auto-scavenge/resume").status, 200);
     assert_eq!(node.auto_scavenge(), Some(AutoScavengeState::Waiting));
@@ -389,7 +536,10 @@ fn other_members_and_other_nodes() {
     let gossip = ask(&server, "GET", "/gossip").json();
     assert_eq!(gossip["members"][0]["state"], "Follower");
     assert_eq!(gossip["members"][1]["writerCheckpoint"], 1_i64 << 40);
-    assert_eq!(gossip["members"][1]["epochId"], gossip["members"][0]["epochId"]);
+    assert_eq!(
+        gossip["members"][1]["epochId"],
+        gossip["members"][0]["epochId"]
+    );
     assert_eq!(ask(&server, "GET", "/info").json()["state"], "follower");
     node.change_quirks(|quirks| quirks.other_node_every = Some(2));
     let identity = || ask(&server, "GET", "/gossip").json()["members"][0]["instanceId"].clone();
@@ -400,7 +550,10 @@ fn other_members_and_other_nodes() {
 fn a_difficult_node() {
     let (_directory, node, server) = ready("26.1-append");
     node.change_quirks(|quirks| quirks.redirect_to = Some("http://elsewhere:2113".to_owned()));
-    assert_eq!(ask(&server, "GET", "/info").headers["location"], "http://elsewhere:2113/info");
+    assert_eq!(
+        ask(&server, "GET", "/info").headers["location"],
+        "http://elsewhere:2113/info"
+    );
     node.change_quirks(|quirks| *quirks = Default::default());
     node.change_quirks(|quirks| quirks.body = Some("{\"members\": 17".to_owned()));
     assert_eq!(ask(&server, "GET", "/gossip").body, "{\"members\": 17");
@@ -421,7 +574,10 @@ fn a_difficult_node() {
     send(&server, "GET", "/ping?x=1", &[("X-Thing", "7")]).unwrap();
     let requests = node.requests();
     assert_eq!(requests.len(), 1);
-    assert_eq!((requests[0].method.as_str(), requests[0].path.as_str()), ("GET", "/ping?x=1"));
+    assert_eq!(
+        (requests[0].method.as_str(), requests[0].path.as_str()),
+        ("GET", "/ping?x=1")
+    );
     assert_eq!(requests[0].header("x-thing"), Some("7"));
     assert_eq!(requests[0].status, Some(200));
 }
@@ -432,13 +588,24 @@ fn the_unix_socket_needs_no_credentials() {
     let recording = Recording::named("26.1-append").unwrap();
     let node = Node::start(recording, directory.path().join("node")).unwrap();
     node.advance_to_mark(Mark::Ready).unwrap();
-    node.change_quirks(|quirks| quirks.credentials = Some(Credentials::operator("ops", "changeit")));
+    node.change_quirks(|quirks| {
+        quirks.credentials = Some(Credentials::operator("ops", "changeit"))
+    });
     let path = node.db().join("kurrent.sock");
-    let listen = Listen { unix_socket: Some(path.clone()), ..Listen::default() };
+    let listen = Listen {
+        unix_socket: Some(path.clone()),
+        ..Listen::default()
+    };
     let server = node.serve_on(&listen).unwrap();
     assert_eq!(ask(&server, "GET", "/admin/scavenge/current").status, 401);
     let line = UnixStream::connect(&path).unwrap();
-    let reply = exchange(line, "GET", "/admin/scavenge/current", &[("Accept", "application/json")]).unwrap();
+    let reply = exchange(
+        line,
+        "GET",
+        "/admin/scavenge/current",
+        &[("Accept", "application/json")],
+    )
+    .unwrap();
     assert_eq!(reply.status, 200);
     assert!(node.requests().last().unwrap().by_socket);
     drop(server);
@@ -448,20 +615,28 @@ fn the_unix_socket_needs_no_credentials() {
 #[test]
 fn pausing_auto_scavenge_stops_its_scavenge_and_keeps_the_next_one_waiting() {
     let (_directory, node, server) = ready("26.1-scavenge");
-    let [first, second] = &node.recording().scavenges[..] else { panic!("two scavenges") };
-    node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::InProgress));
+    let [first, second] = &node.recording().scavenges[..] else {
+        panic!("two scavenges")
+    };
+    node.change_quirks(|quirks| {
+        quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::InProgress)
+    });
     node.advance_to(first.begin + 10).unwrap();
     assert_eq!(ask(&server, "POST", "/auto-scavenge/pause").status, 202);
-    until("Paused", || node.auto_scavenge() == Some(AutoScavengeState::Paused));
+    until("Paused", || {
+        node.auto_scavenge() == Some(AutoScavengeState::Paused)
+    });
     until("an empty current", || node.current_scavenge().is_none());
     assert!(!node.owes_scavenge());
     node.run(Speed::Fastest);
-    node.wait_for_step(second.begin, Duration::from_secs(10)).unwrap();
+    node.wait_for_step(second.begin, Duration::from_secs(10))
+        .unwrap();
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(node.step(), second.begin);
     node.hold_at(second.begin + 1);
     assert_eq!(ask(&server, "POST", "/auto-scavenge/resume").status, 200);
-    node.wait_for_step(second.begin + 1, Duration::from_secs(10)).unwrap();
+    node.wait_for_step(second.begin + 1, Duration::from_secs(10))
+        .unwrap();
     node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
     assert_eq!(ask(&server, "POST", "/auto-scavenge/pause").status, 500);
 }
@@ -472,6 +647,9 @@ fn a_delete_can_be_slow() {
     node.change_quirks(|quirks| quirks.delete_takes = Duration::from_millis(200));
     node.start_scavenge(None).unwrap();
     let begun = Instant::now();
-    assert_eq!(ask(&server, "DELETE", "/admin/scavenge/current").status, 200);
+    assert_eq!(
+        ask(&server, "DELETE", "/admin/scavenge/current").status,
+        200
+    );
     assert!(begun.elapsed() >= Duration::from_millis(200));
 }

@@ -1,4 +1,5 @@
-//! Every recording replays step by step into the directory that an independent replay gives, and into what the node left.
+//! Every recording replays step by step into the directory that an independent replay gives, and
+//! into what the node left.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,23 +21,37 @@ fn replay_in_memory(recording: &Recording) -> BTreeMap<String, Vec<u8>> {
                     file.clear();
                 }
             }
-            Action::Write { path, offset, length, data } => {
+            Action::Write {
+                path,
+                offset,
+                length,
+                data,
+            } => {
                 let file = files.get_mut(path).expect("written before it was created");
                 let (start, length) = (*offset as usize, *length as usize);
                 if file.len() < start + length {
                     file.resize(start + length, 0);
                 }
                 match data {
-                    Some(data) => file[start..start + length].copy_from_slice(recording.bytes(*data, length as u64)),
+                    Some(data) => file[start..start + length]
+                        .copy_from_slice(recording.bytes(*data, length as u64)),
                     None => file[start..start + length].fill(0),
                 }
             }
-            Action::Truncate { path, size } => files.get_mut(path).unwrap().resize(*size as usize, 0),
+            Action::Truncate { path, size } => {
+                files.get_mut(path).unwrap().resize(*size as usize, 0)
+            }
             Action::Rename { path, to } => {
                 let file = files.remove(path).unwrap();
                 files.insert(to.clone(), file);
             }
-            Action::Copy { path, source_offset, to, offset, length } => {
+            Action::Copy {
+                path,
+                source_offset,
+                to,
+                offset,
+                length,
+            } => {
                 let (from, length) = (*source_offset as usize, *length as usize);
                 let bytes = files[path][from..from + length].to_vec();
                 let file = files.get_mut(to).unwrap();
@@ -75,14 +90,19 @@ fn read_tree(root: &Path, prefix: &str, into: &mut BTreeMap<String, Vec<u8>>) {
 }
 
 fn prove_directory(db: &Path, name: &str) {
-    let checkpoint = |file: &str| i64::from_le_bytes(std::fs::read(db.join(file)).unwrap().try_into().unwrap());
+    let checkpoint =
+        |file: &str| i64::from_le_bytes(std::fs::read(db.join(file)).unwrap().try_into().unwrap());
     let writer = checkpoint("writer.chk");
     assert!(checkpoint("chaser.chk") <= writer, "{name}");
     assert_eq!(checkpoint("truncate.chk"), -1, "{name}");
     let mut last = None;
     for chunk in log::chunks(db).unwrap() {
         if chunk.footer.is_some() {
-            assert!(chunk.md5_is_right().unwrap(), "{name}: {}", chunk.path.display());
+            assert!(
+                chunk.md5_is_right().unwrap(),
+                "{name}: {}",
+                chunk.path.display()
+            );
         }
         for record in chunk.records(writer as u64).unwrap() {
             if let Some(last) = last {
@@ -97,7 +117,10 @@ fn prove_directory(db: &Path, name: &str) {
     let map = std::fs::read_to_string(db.join("index/indexmap")).unwrap();
     for line in map.lines().skip(4) {
         let table = line.split(',').nth(2).unwrap();
-        assert!(log::md5_is_right(&db.join("index").join(table)).unwrap(), "{name}: {table}");
+        assert!(
+            log::md5_is_right(&db.join("index").join(table)).unwrap(),
+            "{name}: {table}"
+        );
     }
 }
 
@@ -108,11 +131,16 @@ fn every_recording_gives_the_directory_that_it_recorded() {
         let wanted = replay_in_memory(&recording);
         let directory = tempfile::tempdir().unwrap();
         let node = Node::start(recording, directory.path()).unwrap();
-        node.advance_to_end().unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        node.advance_to_end()
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert_eq!(node.phase(), Phase::Down);
         let mut found = BTreeMap::new();
         read_tree(directory.path(), "", &mut found);
-        assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{name}");
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            wanted.keys().collect::<Vec<_>>(),
+            "{name}"
+        );
         for (path, bytes) in &wanted {
             assert!(found[path] == *bytes, "{name}: {path} differs");
         }
@@ -147,7 +175,9 @@ fn a_running_node_holds_its_locks_and_a_killed_one_does_not() {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
     };
     node.advance_to_mark(Mark::Ready).unwrap();
-    let filter = node.index().join("stream-existence/streamExistenceFilter.chk");
+    let filter = node
+        .index()
+        .join("stream-existence/streamExistenceFilter.chk");
     for checkpoint in Checkpoint::ALL {
         assert!(busy(&node.db().join(checkpoint.file_name())));
     }
@@ -167,8 +197,13 @@ fn a_running_node_holds_its_locks_and_a_killed_one_does_not() {
 #[test]
 fn a_node_that_truncates_exits_and_starts_again() {
     let recording = Recording::named("26.1-truncate").unwrap();
-    let exits =
-        |recording: &Recording| recording.steps.iter().filter(|step| matches!(step.action, Action::Mark { what: Mark::Exited })).count();
+    let exits = |recording: &Recording| {
+        recording
+            .steps
+            .iter()
+            .filter(|step| matches!(step.action, Action::Mark { what: Mark::Exited }))
+            .count()
+    };
     assert_eq!(exits(&recording), 1);
     assert_eq!(exits(&Recording::named("24.10-truncate").unwrap()), 1);
     assert_eq!(exits(&Recording::named("23.10-truncate").unwrap()), 0);
@@ -239,14 +274,16 @@ fn a_scavenge_waits_while_the_node_is_quiet() {
     let first = node.recording().scavenges[0].clone();
     node.quiet(true);
     node.run(Speed::Fastest);
-    node.wait_for_step(first.begin, Duration::from_secs(20)).unwrap();
+    node.wait_for_step(first.begin, Duration::from_secs(20))
+        .unwrap();
     std::thread::sleep(Duration::from_millis(30));
     assert_eq!(node.step(), first.begin);
     assert_eq!(node.current_scavenge(), None);
     assert!(node.advance_to(first.begin + 1).is_err());
     node.hold_at(first.begin + 5);
     node.quiet(false);
-    node.wait_for_step(first.begin + 5, Duration::from_secs(20)).unwrap();
+    node.wait_for_step(first.begin + 5, Duration::from_secs(20))
+        .unwrap();
     assert_eq!(node.current_scavenge(), Some(first.id));
 }
 
@@ -286,7 +323,12 @@ fn a_lock_of_another_process_is_noticed() {
 #[test]
 fn the_writer_checkpoint_stands_inside_appends_up_to_22_10() {
     // O38.
-    for (name, some) in [("21.10-append", true), ("22.10-append", true), ("23.10-append", false), ("26.1-append", false)] {
+    for (name, some) in [
+        ("21.10-append", true),
+        ("22.10-append", true),
+        ("23.10-append", false),
+        ("26.1-append", false),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         let recording = std::sync::Arc::new(Recording::named(name).unwrap());
         let steps = recording.steps_inside_appends(directory.path()).unwrap();

@@ -18,7 +18,10 @@ fn prove(db: &Path, writer: u64) -> Vec<Record> {
         let size = u64::from(chunk.header.chunk_size);
         if number + 1 < chunks.len() {
             let footer = chunk.footer.expect("completed");
-            assert_eq!(chunk.length, log::align(256 + u64::from(footer.physical) + u64::from(footer.map)));
+            assert_eq!(
+                chunk.length,
+                log::align(256 + u64::from(footer.physical) + u64::from(footer.map))
+            );
             assert!(chunk.md5_is_right().unwrap(), "{}", chunk.path.display());
         } else {
             assert_eq!(chunk.length, log::align(256 + size));
@@ -26,7 +29,11 @@ fn prove(db: &Path, writer: u64) -> Vec<Record> {
         records.extend(chunk.records(writer).unwrap());
     }
     assert_eq!(records.last().unwrap().end, writer);
-    assert!(records.windows(2).all(|pair| pair[0].end <= pair[1].position));
+    assert!(
+        records
+            .windows(2)
+            .all(|pair| pair[0].end <= pair[1].position)
+    );
     assert!(records.last().unwrap().is_boundary());
 
     let places: HashMap<u64, Entry> = records
@@ -34,7 +41,14 @@ fn prove(db: &Path, writer: u64) -> Vec<Record> {
         .filter_map(|record| match &record.kind {
             Kind::Prepare { stream, number, .. } => {
                 let position = record.position as i64;
-                Some((record.position, Entry { hash: index::stream_hash(stream), number: *number, position }))
+                Some((
+                    record.position,
+                    Entry {
+                        hash: index::stream_hash(stream),
+                        number: *number,
+                        position,
+                    },
+                ))
             }
             _ => None,
         })
@@ -49,14 +63,24 @@ fn prove(db: &Path, writer: u64) -> Vec<Record> {
         let path = db.join("index").join(name);
         assert!(log::md5_is_right(&path).unwrap());
         let entries = index::read_table(&path).unwrap();
-        assert!(entries.windows(2).all(|pair| pair[0] >= pair[1]), "{name} is not sorted");
+        assert!(
+            entries.windows(2).all(|pair| pair[0] >= pair[1]),
+            "{name} is not sorted"
+        );
         for entry in entries {
             assert_eq!(places.get(&(entry.position as u64)), Some(&entry));
             assert!(listed.insert(entry.position));
         }
     }
-    let wanted = places.keys().filter(|position| **position <= commit).count();
-    assert_eq!(listed.len(), wanted, "every event up to the commit checkpoint is in a table");
+    let wanted = places
+        .keys()
+        .filter(|position| **position <= commit)
+        .count();
+    assert_eq!(
+        listed.len(),
+        wanted,
+        "every event up to the commit checkpoint is in a table"
+    );
     records
 }
 
@@ -104,10 +128,17 @@ fn an_indexmap_is_written_as_the_node_writes_it() {
         .iter()
         .map(|line| {
             let parts: Vec<&str> = line.split(',').collect();
-            (parts[0].parse().unwrap(), parts[1].parse().unwrap(), parts[2].to_owned())
+            (
+                parts[0].parse().unwrap(),
+                parts[1].parse().unwrap(),
+                parts[2].to_owned(),
+            )
         })
         .collect();
-    assert_eq!(index::indexmap(prepare.parse().unwrap(), commit.parse().unwrap(), &tables), real);
+    assert_eq!(
+        index::indexmap(prepare.parse().unwrap(), commit.parse().unwrap(), &tables),
+        real
+    );
 }
 
 #[test]
@@ -119,18 +150,28 @@ fn a_synthetic_directory_is_valid() {
     assert!(made.indexed > made.events / 2);
     let epochs = log::lineage(&made.db, 0).unwrap();
     assert_eq!(epochs.len(), 1);
-    let filter = made.index.join("stream-existence/streamExistenceFilter.dat");
+    let filter = made
+        .index
+        .join("stream-existence/streamExistenceFilter.dat");
     assert_eq!(std::fs::metadata(filter).unwrap().len(), 10_752);
 }
 
 #[test]
 fn a_merged_chunk_has_its_map() {
     let directory = tempfile::tempdir().unwrap();
-    let made = Synthetic { merged_chunks: 2, ..small() }.make(directory.path()).unwrap();
+    let made = Synthetic {
+        merged_chunks: 2,
+        ..small()
+    }
+    .make(directory.path())
+    .unwrap();
     prove(&made.db, made.writer);
     let merged = &log::chunks(&made.db).unwrap()[0];
     assert!(merged.header.scavenged);
-    assert_eq!((merged.header.start, merged.header.end, merged.version), (0, 1, 1));
+    assert_eq!(
+        (merged.header.start, merged.header.end, merged.version),
+        (0, 1, 1)
+    );
     assert_eq!(log::epoch_at(&made.db, 0).unwrap().number, 0);
 }
 
@@ -168,14 +209,25 @@ fn a_still_node_serves_a_synthetic_directory() {
     let node = Node::still(Version::new(26, 1), directory.path()).unwrap();
     assert_eq!(node.db(), made.db);
     let _server = node.serve().unwrap();
-    assert_eq!(node.checkpoint(Checkpoint::Writer), Some(made.writer as i64));
+    assert_eq!(
+        node.checkpoint(Checkpoint::Writer),
+        Some(made.writer as i64)
+    );
 }
 
 #[test]
 fn filled_filters_hold_the_hashes_of_their_lines() {
     let directory = tempfile::tempdir().unwrap();
-    let made = Synthetic { filled_filters: true, ..small() }.make(directory.path()).unwrap();
-    let mut filters = vec![made.index.join("stream-existence/streamExistenceFilter.dat")];
+    let made = Synthetic {
+        filled_filters: true,
+        ..small()
+    }
+    .make(directory.path())
+    .unwrap();
+    let mut filters = vec![
+        made.index
+            .join("stream-existence/streamExistenceFilter.dat"),
+    ];
     filters.extend(
         std::fs::read_dir(&made.index)
             .unwrap()

@@ -1,4 +1,5 @@
-//! Disks that are full for real: small images of ext4, xfs and btrfs, mounted for the moment. Only root can do that.
+//! Disks that are full for real: small images of ext4, xfs and btrfs, mounted for the moment. Only
+//! root can do that.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::assert_told;
 use crate::backup::bench::{Bench, small};
-use crate::torture::subject::{argument, assert_guarded_or_complete, assert_restores, is_well, kbackup, listed, text};
+use crate::torture::subject::{
+    argument, assert_guarded_or_complete, assert_restores, is_well, kbackup, listed, text,
+};
 
 /// An image under a mount point, until it is dropped.
 struct Disk {
@@ -22,21 +25,43 @@ struct Disk {
 impl Disk {
     /// None, said aloud, where this machine or this user cannot have one.
     fn new(bench: &Bench, name: &str, make: &[&str], mebibytes: u64) -> Option<Self> {
-        let disk = Self { place: bench.path(&format!("{name}-disk")), image: bench.path(&format!("{name}.image")) };
+        let disk = Self {
+            place: bench.path(&format!("{name}-disk")),
+            image: bench.path(&format!("{name}.image")),
+        };
         std::fs::create_dir(&disk.place).unwrap();
-        std::fs::File::create(&disk.image).unwrap().set_len(mebibytes << 20).unwrap();
+        std::fs::File::create(&disk.image)
+            .unwrap()
+            .set_len(mebibytes << 20)
+            .unwrap();
         let made = rustix::process::geteuid().is_root()
             && succeeds(Command::new(make[0]).args(&make[1..]).arg(&disk.image))
-            && succeeds(Command::new("mount").arg("-o").arg("loop").arg(&disk.image).arg(&disk.place));
+            && succeeds(
+                Command::new("mount")
+                    .arg("-o")
+                    .arg("loop")
+                    .arg(&disk.image)
+                    .arg(&disk.place),
+            );
         if !made {
-            println!("SKIPPED: no disk of {name}: that needs root, loop devices and {}", make[0]);
+            println!(
+                "SKIPPED: no disk of {name}: that needs root, loop devices and {}",
+                make[0]
+            );
             return None;
         }
         Some(disk)
     }
 
     fn remount(&self, how: &str) {
-        assert!(succeeds(Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&self.place)), "remount,{how}");
+        assert!(
+            succeeds(
+                Command::new("mount")
+                    .args(["-o", &format!("remount,{how}")])
+                    .arg(&self.place)
+            ),
+            "remount,{how}"
+        );
     }
 
     /// Takes all space that is left.
@@ -44,7 +69,9 @@ impl Disk {
         let mut file = std::fs::File::create(self.place.join("filler")).unwrap();
         let mut end = 0;
         for size in [1_u64 << 24, 1 << 20, 1 << 16, 1 << 12] {
-            while rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), end, size).is_ok() {
+            while rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), end, size)
+                .is_ok()
+            {
                 end += size;
             }
         }
@@ -68,13 +95,22 @@ impl Drop for Disk {
 }
 
 fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Runs `kbackup` up to an operation, does something to its disk there, and lets it go on.
 fn met_in_the_middle(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    command.args(line).env_clear().env("KBACKUP_FAULT", fault).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(line)
+        .env_clear()
+        .env("KBACKUP_FAULT", fault)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     wait_until_stopped(&child, fault);
     what();
@@ -96,23 +132,49 @@ fn wait_until_stopped(child: &Child, fault: &str) {
 }
 
 fn on(name: &str, make: &[&str], mebibytes: u64) {
-    let bench = Bench::new(&Synthetic { completed_chunks: 14, ..small() });
-    let Some(disk) = Disk::new(&bench, name, make, mebibytes) else { return };
+    let bench = Bench::new(&Synthetic {
+        completed_chunks: 14,
+        ..small()
+    });
+    let Some(disk) = Disk::new(&bench, name, make, mebibytes) else {
+        return;
+    };
     let repository = disk.place.join("repository");
-    let line = |verb| [verb, "--offline", "--db", argument(&bench.db), "--repo", argument(&repository)];
+    let line = |verb| {
+        [
+            verb,
+            "--offline",
+            "--db",
+            argument(&bench.db),
+            "--repo",
+            argument(&repository),
+        ]
+    };
     let works = |verb: &'static str, what: &str| {
         let before = listed(&repository, Depth::Quick, what).len();
         let output = kbackup(&line(verb), None);
         assert!(is_well(&output), "{name}: {what}: {}", text(&output));
-        assert_eq!(listed(&repository, Depth::Quick, what).len(), before + 1, "{name}: {what}");
+        assert_eq!(
+            listed(&repository, Depth::Quick, what).len(),
+            before + 1,
+            "{name}: {what}"
+        );
     };
     works("full", "while there is room");
 
     for (verb, moment) in [("full", 2), ("diff", 3), ("full", 20)] {
         bench.append(200_000);
         let before = listed(&repository, Depth::Quick, name);
-        let output = met_in_the_middle(&line(verb), &format!("create:{}/incoming:{moment}:stop", repository.display()), || disk.fill());
-        assert_told(&output, "free space", &format!("{name}: {verb}: full in the middle"));
+        let output = met_in_the_middle(
+            &line(verb),
+            &format!("create:{}/incoming:{moment}:stop", repository.display()),
+            || disk.fill(),
+        );
+        assert_told(
+            &output,
+            "free space",
+            &format!("{name}: {verb}: full in the middle"),
+        );
         assert_eq!(listed(&repository, Depth::Normal, name), before, "{name}");
         disk.free();
         works("diff", "after space was freed");
@@ -122,31 +184,69 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
     disk.fill();
     let before = listed(&repository, Depth::Quick, name);
     for verb in ["full", "diff"] {
-        assert_told(&kbackup(&line(verb), None), "free space", &format!("{name}: {verb}: full before"));
+        assert_told(
+            &kbackup(&line(verb), None),
+            "free space",
+            &format!("{name}: {verb}: full before"),
+        );
     }
     assert_eq!(listed(&repository, Depth::Normal, name), before, "{name}");
     let newest = before.last().unwrap();
-    assert_restores(&repository, newest, bench.line, &bench.path("restored"), name);
+    assert_restores(
+        &repository,
+        newest,
+        bench.line,
+        &bench.path("restored"),
+        name,
+    );
     disk.free();
     works("diff", "after space was freed again");
 
     // Too small for a restore, which finds out at once, or in the middle.
     let (source, target) = (bench.path("repository"), disk.place.join("restored"));
     let summary = bench.full().unwrap();
-    let restore = ["restore", summary.label.as_str(), "--repo", argument(&source), "--to", argument(&target)];
+    let restore = [
+        "restore",
+        summary.label.as_str(),
+        "--repo",
+        argument(&source),
+        "--to",
+        argument(&target),
+    ];
     let fault = format!("create:{}:12:stop", target.display());
-    assert_told(&met_in_the_middle(&restore, &fault, || disk.fill()), "free space", &format!("{name}: restore"));
+    assert_told(
+        &met_in_the_middle(&restore, &fault, || disk.fill()),
+        "free space",
+        &format!("{name}: restore"),
+    );
     let again = kbackup(&restore, None);
-    assert!(!is_well(&again) && text(&again).contains("hint:"), "{name}: {}", text(&again));
+    assert!(
+        !is_well(&again) && text(&again).contains("hint:"),
+        "{name}: {}",
+        text(&again)
+    );
     disk.free();
     assert_guarded_or_complete(&source, &summary.label, bench.line, &target, name);
 
     // Mounted read-only.
     disk.remount("ro");
     let before = listed_without_writing(&repository);
-    assert_told(&kbackup(&line("diff"), None), "mounted read-only", &format!("{name}: read-only"));
-    assert!(is_well(&kbackup(&["list", "--repo", argument(&repository)], None)), "{name}");
-    assert_eq!(kbackup(&["verify", "--repo", argument(&repository)], None).status.code(), Some(3), "{name}: the result cannot be kept");
+    assert_told(
+        &kbackup(&line("diff"), None),
+        "mounted read-only",
+        &format!("{name}: read-only"),
+    );
+    assert!(
+        is_well(&kbackup(&["list", "--repo", argument(&repository)], None)),
+        "{name}"
+    );
+    assert_eq!(
+        kbackup(&["verify", "--repo", argument(&repository)], None)
+            .status
+            .code(),
+        Some(3),
+        "{name}: the result cannot be kept"
+    );
     assert_eq!(listed_without_writing(&repository), before, "{name}");
     disk.remount("rw");
     works("diff", "writable again");
@@ -158,7 +258,11 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
         assert!(succeeds(Command::new("umount").arg("-l").arg(&disk.place)));
     });
     assert_eq!(output.status.code(), Some(1), "{name}: {}", text(&output));
-    assert_eq!(std::fs::read_dir(&disk.place).unwrap().count(), 0, "{name}: something was written below the mount point");
+    assert_eq!(
+        std::fs::read_dir(&disk.place).unwrap().count(),
+        0,
+        "{name}: something was written below the mount point"
+    );
     assert!(mounts_again(&disk), "{name}");
     assert_eq!(listed(&repository, Depth::Normal, name), before, "{name}");
     works("diff", "the disk is back");
@@ -168,12 +272,20 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
 fn mounts_again(disk: &Disk) -> bool {
     (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
-        succeeds(Command::new("mount").arg("-o").arg("loop").arg(&disk.image).arg(&disk.place))
+        succeeds(
+            Command::new("mount")
+                .arg("-o")
+                .arg("loop")
+                .arg(&disk.image)
+                .arg(&disk.place),
+        )
     })
 }
 
 fn listed_without_writing(repository: &Path) -> usize {
-    std::fs::read_dir(repository.join("backups")).unwrap().count()
+    std::fs::read_dir(repository.join("backups"))
+        .unwrap()
+        .count()
 }
 
 #[test]
@@ -184,9 +296,18 @@ fn ext4_full_for_real() {
 #[test]
 fn ext4_without_inodes() {
     let bench = Bench::new(&small());
-    let Some(disk) = Disk::new(&bench, "inodes", &["mkfs.ext4", "-q", "-F", "-N", "64"], 48) else { return };
+    let Some(disk) = Disk::new(&bench, "inodes", &["mkfs.ext4", "-q", "-F", "-N", "64"], 48) else {
+        return;
+    };
     let repository = disk.place.join("repository");
-    let line = ["full", "--offline", "--db", argument(&bench.db), "--repo", argument(&repository)];
+    let line = [
+        "full",
+        "--offline",
+        "--db",
+        argument(&bench.db),
+        "--repo",
+        argument(&repository),
+    ];
     let mut taken = Vec::new();
     let failed = loop {
         let output = kbackup(&line, None);

@@ -12,7 +12,8 @@ use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Speed};
 
 use crate::cli::Stage;
 use crate::torture::subject::{
-    assert_complete, assert_guarded_or_complete, assert_nothing_owed, assert_on_record, assert_restores, assert_unlocked, listed, records,
+    assert_complete, assert_guarded_or_complete, assert_nothing_owed, assert_on_record,
+    assert_restores, assert_unlocked, listed, records,
 };
 use crate::torture::{Chance, amount, seed};
 
@@ -35,7 +36,10 @@ const RECORDINGS: [&str; 14] = [
 ];
 const KILLS_IN_A_ROUND: usize = 12;
 /// By weight; a release while nothing is owed is another chance for something else.
-const VERBS: [&str; 12] = ["full", "full", "diff", "diff", "diff", "diff", "restore", "restore", "verify", "release", "release", "release"];
+const VERBS: [&str; 12] = [
+    "full", "full", "diff", "diff", "diff", "diff", "restore", "restore", "verify", "release",
+    "release", "release",
+];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was done to each verb.
@@ -60,7 +64,10 @@ fn a_kill_at_any_moment_harms_nothing() {
         Round::new(recording, chance).run(KILLS_IN_A_ROUND.min(wanted - done), &mut tally);
         println!("{recording}: {} s: {tally:?}", begun.elapsed().as_secs());
     }
-    println!("{wanted} kills in {} s: {tally:?}", begun.elapsed().as_secs());
+    println!(
+        "{wanted} kills in {} s: {tally:?}",
+        begun.elapsed().as_secs()
+    );
 }
 
 struct Round {
@@ -88,12 +95,31 @@ impl Round {
             quirks.pausing_for = Duration::from_millis(30);
         });
         let line = ServerLine::of_version(recording.split('-').next().unwrap()).unwrap();
-        Self { stage, line, chance, usual: BTreeMap::new(), what: recording.to_owned(), recording, targets: 0 }
+        Self {
+            stage,
+            line,
+            chance,
+            usual: BTreeMap::new(),
+            what: recording.to_owned(),
+            recording,
+            targets: 0,
+        }
     }
 
     fn run(mut self, kills: usize, tally: &mut Tally) {
-        let (begin, end) = (self.stage.node.step(), self.stage.node.recording().live_end());
-        assert!(self.stage.node.recording().find_mark(Mark::Killed, 0).is_none_or(|at| at >= end), "{}: it would go down", self.recording);
+        let (begin, end) = (
+            self.stage.node.step(),
+            self.stage.node.recording().live_end(),
+        );
+        assert!(
+            self.stage
+                .node
+                .recording()
+                .find_mark(Mark::Killed, 0)
+                .is_none_or(|at| at >= end),
+            "{}: it would go down",
+            self.recording
+        );
         for verb in ["full", "diff", "verify", "restore"] {
             self.left_alone(verb);
         }
@@ -102,7 +128,9 @@ impl Round {
         self.stage.node.run(Speed::Times(10.0));
         let mut done = 0;
         while done < kills {
-            self.stage.node.hold_at(begin + (end - begin) * (done + 1) / kills);
+            self.stage
+                .node
+                .hold_at(begin + (end - begin) * (done + 1) / kills);
             if self.chance.below(3) == 0 {
                 self.somebody_scavenges();
             }
@@ -131,9 +159,15 @@ impl Round {
         assert_eq!(self.stage.node.failure(), None, "{}", self.what);
     }
 
-    /// Somebody else starts a scavenge, unless one runs already. It goes on where a stopped one ended, which is then no longer owed.
+    /// Somebody else starts a scavenge, unless one runs already. It goes on where a stopped one
+    /// ended, which is then no longer owed.
     fn somebody_scavenges(&self) {
-        if self.stage.node.start_scavenge(Some(Duration::from_secs(3))).is_ok() {
+        if self
+            .stage
+            .node
+            .start_scavenge(Some(Duration::from_secs(3)))
+            .is_ok()
+        {
             self.stage.node.quiet(false);
         }
     }
@@ -164,12 +198,19 @@ impl Round {
             assert_nothing_owed(&self.stage.node, &self.path("state"), &self.what);
         }
         if verb == "restore" {
-            assert_complete(&self.path("repo"), label.unwrap(), self.line, &target, &self.what);
+            assert_complete(
+                &self.path("repo"),
+                label.unwrap(),
+                self.line,
+                &target,
+                &self.what,
+            );
             std::fs::remove_dir_all(target).unwrap();
         }
     }
 
-    /// Runs a verb, and kills it at some moment in twice its usual time; false where it had ended before.
+    /// Runs a verb, and kills it at some moment in twice its usual time; false where it had ended
+    /// before.
     fn strike(&mut self, verb: &'static str, tally: &mut Tally) -> bool {
         let before = listed(&self.path("repo"), Depth::Quick, &self.what);
         let target = self.target();
@@ -183,10 +224,20 @@ impl Round {
             End::Code(0 | 3) => false,
             End::Code(code) => panic!("{}: {line} ends with {code}: {}", self.what, self.said()),
         };
-        *if killed { &mut tally.killed } else { &mut tally.survived }.entry(verb).or_default() += 1;
+        *if killed {
+            &mut tally.killed
+        } else {
+            &mut tally.survived
+        }
+        .entry(verb)
+        .or_default() += 1;
 
         let now = listed(&self.path("repo"), Depth::Normal, &self.what);
-        assert!(now.starts_with(&before), "{}: an earlier backup is gone", self.what);
+        assert!(
+            now.starts_with(&before),
+            "{}: an earlier backup is gone",
+            self.what
+        );
         assert_on_record(&self.stage.node, &self.path("state"), &self.what);
         assert_unlocked(&[&self.path("repo/state"), &self.path("state")], &self.what);
         if killed && !records(&self.path("state")).is_empty() {
@@ -204,7 +255,11 @@ impl Round {
     fn command(&self, verb: &str, label: Option<&Label>, target: &std::path::Path) -> String {
         match verb {
             "full" | "diff" => self.stage.line(&format!("{verb} --repo repo --node URL")),
-            "restore" => format!("restore {} --repo repo --to {}", label.unwrap(), target.display()),
+            "restore" => format!(
+                "restore {} --repo repo --to {}",
+                label.unwrap(),
+                target.display()
+            ),
             "verify" => "verify --all --repo repo".to_owned(),
             _ => verb.to_owned(),
         }
@@ -217,7 +272,14 @@ impl Round {
     /// Runs it, and kills it after a while.
     fn execute(&self, line: &str, after: Duration) -> End {
         let said = std::fs::File::create(self.path("said")).unwrap();
-        let mut child = self.stage.place.process(line).stdout(Stdio::null()).stderr(said).spawn().unwrap();
+        let mut child = self
+            .stage
+            .place
+            .process(line)
+            .stdout(Stdio::null())
+            .stderr(said)
+            .spawn()
+            .unwrap();
         let begun = Instant::now();
         loop {
             if let Some(status) = child.try_wait().unwrap() {

@@ -11,7 +11,9 @@ use crate::cli::Stage;
 /// A node that scavenges, by hand and by itself.
 fn scavenging(recording: &str) -> (Stage, String) {
     let stage = Stage::new(recording);
-    stage.node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting));
+    stage.node.change_quirks(|quirks| {
+        quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting)
+    });
     let scavenge = stage.node.start_scavenge(None).unwrap().to_string();
     (stage, scavenge)
 }
@@ -19,12 +21,16 @@ fn scavenging(recording: &str) -> (Stage, String) {
 fn command(stage: &Stage, verb: &[&str], watched: &Path) -> Command {
     let mut command = kbackup(verb, &[("--state-dir", &watched.join("new/state"))]);
     if verb != ["release"] {
-        command.args(["--node", &stage.server.url()]).arg("--repo").arg(watched.join("repository"));
+        command
+            .args(["--node", &stage.server.url()])
+            .arg("--repo")
+            .arg(watched.join("repository"));
     }
     command
 }
 
-/// When something was owed: from the first request that takes it until the last that gives it back; from the beginning where an earlier run took it.
+/// When something was owed: from the first request that takes it until the last that gives it back;
+/// from the beginning where an earlier run took it.
 struct Owed {
     what: &'static str,
     from: u128,
@@ -33,40 +39,73 @@ struct Owed {
 }
 
 fn nanoseconds(time: SystemTime) -> u128 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos()
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos()
 }
 
 fn owed(stage: &Stage) -> [Owed; 2] {
     let requests = stage.node.requests();
     let times = |method: &str, part: &str| -> Vec<u128> {
-        requests.iter().filter(|one| one.method == method && one.path.contains(part)).map(|one| nanoseconds(one.at)).collect()
+        requests
+            .iter()
+            .filter(|one| one.method == method && one.path.contains(part))
+            .map(|one| nanoseconds(one.at))
+            .collect()
     };
     let owed = |what, taken: Vec<u128>, given: Vec<u128>, is_on_record| Owed {
         what,
-        from: *taken.first().unwrap_or_else(|| panic!("{what} was not taken")),
-        until: *given.last().unwrap_or_else(|| panic!("{what} was not given back")),
+        from: *taken
+            .first()
+            .unwrap_or_else(|| panic!("{what} was not taken")),
+        until: *given
+            .last()
+            .unwrap_or_else(|| panic!("{what} was not given back")),
         is_on_record,
     };
     [
-        owed("the scavenge", times("DELETE", "/admin/scavenge"), times("POST", "/admin/scavenge"), |debt, id| {
-            debt.scavenge.as_ref().is_some_and(|scavenge| scavenge.id == id)
-        }),
-        owed("auto-scavenge", times("POST", "/auto-scavenge/pause"), times("POST", "/auto-scavenge/resume"), |debt, _| {
-            debt.auto_scavenge.is_some()
-        }),
+        owed(
+            "the scavenge",
+            times("DELETE", "/admin/scavenge"),
+            times("POST", "/admin/scavenge"),
+            |debt, id| {
+                debt.scavenge
+                    .as_ref()
+                    .is_some_and(|scavenge| scavenge.id == id)
+            },
+        ),
+        owed(
+            "auto-scavenge",
+            times("POST", "/auto-scavenge/pause"),
+            times("POST", "/auto-scavenge/resume"),
+            |debt, _| debt.auto_scavenge.is_some(),
+        ),
     ]
 }
 
-/// The question of the state directory: what is owed at that moment is on record, and a record that is there can be read.
+/// The question of the state directory: what is owed at that moment is on record, and a record that
+/// is there can be read.
 fn ask(owed: &[Owed], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
     let ledger = Ledger::open(&cut.disk.join("new/state")).unwrap();
-    let records = ledger.records().unwrap_or_else(|error| panic!("{}: {error} {:?}", cut.what, error.causes()));
-    let (since, until) = (cut.made.checked_sub(1).map_or(0, |last| times[last]), times.get(cut.made).copied().unwrap_or(u128::MAX));
+    let records = ledger
+        .records()
+        .unwrap_or_else(|error| panic!("{}: {error} {:?}", cut.what, error.causes()));
+    let (since, until) = (
+        cut.made.checked_sub(1).map_or(0, |last| times[last]),
+        times.get(cut.made).copied().unwrap_or(u128::MAX),
+    );
     for debt in owed {
-        // The power may be lost at any time from the last change that was made to the first that was not.
+        // The power may be lost at any time from the last change that was made to the first that
+        // was not.
         if until > debt.from && since < debt.until {
-            let known = records.iter().any(|record| (debt.is_on_record)(&record.debt, scavenge));
-            assert!(known, "{}: {} is owed, and forgotten: {records:?}", cut.what, debt.what);
+            let known = records
+                .iter()
+                .any(|record| (debt.is_on_record)(&record.debt, scavenge));
+            assert!(
+                known,
+                "{}: {} is owed, and forgotten: {records:?}",
+                cut.what, debt.what
+            );
         }
     }
 }
@@ -82,7 +121,13 @@ fn nothing_that_was_taken_is_forgotten() {
     let (stage, scavenge) = scavenging("26.1-append");
     let watched = Watched::new(&stage.place.path("watched"));
     assert_success(&watched.watch(&mut command(&stage, &["full"], &watched.place)));
-    lose_power("full of a scavenging node", &stage, &scavenge, &watched, 400);
+    lose_power(
+        "full of a scavenging node",
+        &stage,
+        &scavenge,
+        &watched,
+        400,
+    );
 }
 
 /// A killed run's debts, given back by hand.
@@ -90,9 +135,16 @@ fn nothing_that_was_taken_is_forgotten() {
 fn a_release() {
     let (stage, scavenge) = scavenging("26.1-append");
     let watched = Watched::new(&stage.place.path("watched"));
-    let fault = format!("create:{}/repository/incoming:6:abort", watched.place.display());
-    let killed = watched.watch(command(&stage, &["full"], &watched.place).env("KBACKUP_FAULT", fault));
-    assert!(!killed.status.success() && stage.node.owes_scavenge(), "it was not killed in time");
+    let fault = format!(
+        "create:{}/repository/incoming:6:abort",
+        watched.place.display()
+    );
+    let killed =
+        watched.watch(command(&stage, &["full"], &watched.place).env("KBACKUP_FAULT", fault));
+    assert!(
+        !killed.status.success() && stage.node.owes_scavenge(),
+        "it was not killed in time"
+    );
     assert_success(&watched.watch(&mut command(&stage, &["release"], &watched.place)));
     assert!(!stage.node.owes_scavenge());
     lose_power("release", &stage, &scavenge, &watched, 400);

@@ -1,4 +1,5 @@
-//! A disk as POSIX promises it: what was not synced may be lost, each file and each name on its own.
+//! A disk as POSIX promises it: what was not synced may be lost, each file and each name on its
+//! own.
 
 use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
@@ -34,11 +35,18 @@ pub(super) struct Record {
 impl Record {
     /// A moment at which the order of writes matters.
     pub(super) fn is_barrier(&self) -> bool {
-        matches!(self.change.as_str(), "synced" | "renamed" | "linked" | "removed")
+        matches!(
+            self.change.as_str(),
+            "synced" | "renamed" | "linked" | "removed"
+        )
     }
 
     pub(super) fn describe(&self) -> String {
-        let name = self.to.as_ref().or(self.path.as_ref()).map_or_else(String::new, |path| path.display().to_string());
+        let name = self
+            .to
+            .as_ref()
+            .or(self.path.as_ref())
+            .map_or_else(String::new, |path| path.display().to_string());
         format!("{} {name}", self.change)
     }
 
@@ -52,7 +60,10 @@ impl Record {
             rest = &rest[record.bytes..];
             records.push(record);
         }
-        assert!(rest.is_empty() && !records.is_empty(), "a recording ends in the middle, or there is none");
+        assert!(
+            rest.is_empty() && !records.is_empty(),
+            "a recording ends in the middle, or there is none"
+        );
         records
     }
 }
@@ -78,7 +89,8 @@ struct Inode {
     /// As of its last sync; a new one was never synced and is empty.
     kept: Content,
     now: Content,
-    /// The bytes before the last write, and where that began; none where nothing was written since the sync.
+    /// The bytes before the last write, and where that began; none where nothing was written since
+    /// the sync.
     last_write: Option<(Rc<Vec<u8>>, usize)>,
 }
 
@@ -143,7 +155,12 @@ fn file(bytes: Vec<u8>) -> Body {
 impl Disk {
     /// What lies in a directory now, all of it durable.
     pub(super) fn of(place: &Path) -> Self {
-        let mut disk = Self { place: place.canonicalize().unwrap(), inodes: Vec::new(), numbers: HashMap::new(), pending: Vec::new() };
+        let mut disk = Self {
+            place: place.canonicalize().unwrap(),
+            inodes: Vec::new(),
+            numbers: HashMap::new(),
+            pending: Vec::new(),
+        };
         disk.take_in(place);
         disk
     }
@@ -153,8 +170,17 @@ impl Disk {
         if let Some(id) = self.numbers.get(&status.ino()).filter(|_| !status.is_dir()) {
             return *id;
         }
-        let body = if status.is_dir() { Body::Directory(BTreeMap::new()) } else { file(std::fs::read(path).unwrap()) };
-        let id = self.add(status.ino(), status.mode() & 0o7777, (status.uid(), status.gid()), body);
+        let body = if status.is_dir() {
+            Body::Directory(BTreeMap::new())
+        } else {
+            file(std::fs::read(path).unwrap())
+        };
+        let id = self.add(
+            status.ino(),
+            status.mode() & 0o7777,
+            (status.uid(), status.gid()),
+            body,
+        );
         if status.is_dir() {
             for entry in std::fs::read_dir(path).unwrap().map(Result::unwrap) {
                 let below = self.take_in(&entry.path());
@@ -167,20 +193,28 @@ impl Disk {
 
     fn add(&mut self, number: u64, mode: u32, owner: (u32, u32), body: Body) -> Id {
         let content = Content { mode, owner, body };
-        self.inodes.push(Inode { kept: content.clone(), now: content, last_write: None });
+        self.inodes.push(Inode {
+            kept: content.clone(),
+            now: content,
+            last_write: None,
+        });
         // The number of a file that is gone may be given again.
         self.numbers.insert(number, self.inodes.len() - 1);
         self.inodes.len() - 1
     }
 
     fn entries(&mut self, directory: Id) -> &mut BTreeMap<OsString, Id> {
-        let Body::Directory(entries) = &mut self.inodes[directory].now.body else { panic!("a file is used as a directory") };
+        let Body::Directory(entries) = &mut self.inodes[directory].now.body else {
+            panic!("a file is used as a directory")
+        };
         entries
     }
 
     /// The directory and the name of a path.
     fn locate(&mut self, path: &Path) -> (Id, OsString) {
-        let below = path.strip_prefix(&self.place).unwrap_or_else(|_| panic!("{} lies outside of what is watched", path.display()));
+        let below = path
+            .strip_prefix(&self.place)
+            .unwrap_or_else(|_| panic!("{} lies outside of what is watched", path.display()));
         let mut directory = 0;
         for name in below.parent().unwrap() {
             directory = self.entries(directory)[name];
@@ -195,7 +229,11 @@ impl Disk {
         if let Some((name, id)) = set.clone() {
             self.entries(directory).insert(name, id);
         }
-        self.pending.push(Entry { directory, set, unset });
+        self.pending.push(Entry {
+            directory,
+            set,
+            unset,
+        });
     }
 
     /// The run goes on by one change.
@@ -203,8 +241,17 @@ impl Disk {
         let path = record.path.as_deref();
         match record.change.as_str() {
             "made" => {
-                let body = if record.directory.unwrap() { Body::Directory(BTreeMap::new()) } else { file(Vec::new()) };
-                let id = self.add(record.inode.unwrap(), record.mode.unwrap(), record.owner.unwrap(), body);
+                let body = if record.directory.unwrap() {
+                    Body::Directory(BTreeMap::new())
+                } else {
+                    file(Vec::new())
+                };
+                let id = self.add(
+                    record.inode.unwrap(),
+                    record.mode.unwrap(),
+                    record.owner.unwrap(),
+                    body,
+                );
                 let (directory, name) = self.locate(path.unwrap());
                 self.entry(directory, Some((name, id)), None);
             }
@@ -227,24 +274,35 @@ impl Disk {
             }
             "synced" => {
                 // Directories above the watched one are nobody's here.
-                let Some(id) = self.numbers.get(&record.inode.unwrap()).copied() else { return };
+                let Some(id) = self.numbers.get(&record.inode.unwrap()).copied() else {
+                    return;
+                };
                 self.inodes[id].kept = self.inodes[id].now.clone();
                 self.inodes[id].last_write = None;
                 self.pending.retain(|entry| entry.directory != id);
             }
             change => {
-                let id = *self.numbers.get(&record.inode.unwrap()).unwrap_or_else(|| panic!("{change}: a file that is not watched"));
+                let id = *self
+                    .numbers
+                    .get(&record.inode.unwrap())
+                    .unwrap_or_else(|| panic!("{change}: a file that is not watched"));
                 let inode = &mut self.inodes[id];
                 if change == "attributes" {
-                    (inode.now.mode, inode.now.owner) = (record.mode.unwrap(), record.owner.unwrap());
+                    (inode.now.mode, inode.now.owner) =
+                        (record.mode.unwrap(), record.owner.unwrap());
                     return;
                 }
-                let Body::File(bytes, _) = &inode.now.body else { panic!("a directory is written to") };
+                let Body::File(bytes, _) = &inode.now.body else {
+                    panic!("a directory is written to")
+                };
                 let (before, mut bytes) = (Rc::clone(bytes), Vec::clone(bytes));
                 if change == "resized" {
                     bytes.resize(record.size.unwrap(), 0);
                 } else {
-                    let (start, end) = (record.offset.unwrap(), record.offset.unwrap() + record.data.len());
+                    let (start, end) = (
+                        record.offset.unwrap(),
+                        record.offset.unwrap() + record.data.len(),
+                    );
                     bytes.resize(bytes.len().max(end), 0);
                     bytes[start..end].copy_from_slice(&record.data);
                     inode.last_write = Some((before, start));
@@ -270,7 +328,12 @@ impl Disk {
             for data in DATA {
                 let fingerprint = self.fingerprint(&directories, data);
                 if seen.insert(fingerprint) {
-                    images.push(Image { names, data, fingerprint, directories: directories.clone() });
+                    images.push(Image {
+                        names,
+                        data,
+                        fingerprint,
+                        directories: directories.clone(),
+                    });
                 }
             }
         }
@@ -304,12 +367,24 @@ impl Disk {
     }
 
     fn content(&self, id: Id, data: Data) -> Content {
-        let Inode { kept, now, last_write } = &self.inodes[id];
-        let (Body::File(old, old_stamp), Body::File(new, new_stamp)) = (&kept.body, &now.body) else {
+        let Inode {
+            kept,
+            now,
+            last_write,
+        } = &self.inodes[id];
+        let (Body::File(old, old_stamp), Body::File(new, new_stamp)) = (&kept.body, &now.body)
+        else {
             // A directory: its attributes.
-            return if data == Data::All { now.clone() } else { kept.clone() };
+            return if data == Data::All {
+                now.clone()
+            } else {
+                kept.clone()
+            };
         };
-        let with = |bytes: Vec<u8>| Content { body: Body::File(Rc::new(bytes), 0), ..kept.clone() };
+        let with = |bytes: Vec<u8>| Content {
+            body: Body::File(Rc::new(bytes), 0),
+            ..kept.clone()
+        };
         match data {
             Data::None => kept.clone(),
             Data::All => now.clone(),
@@ -320,10 +395,15 @@ impl Disk {
                 with(bytes)
             }
             Data::Torn => {
-                let Some((before, start)) = last_write else { return with(Vec::clone(new)) };
+                let Some((before, start)) = last_write else {
+                    return with(Vec::clone(new));
+                };
                 let mut bytes = Vec::clone(new);
-                // The half that did not reach the disk begins with a sector; a write inside of one is not torn.
-                let torn = (start + bytes.len().saturating_sub(*start) / 2).next_multiple_of(SECTOR).min(bytes.len());
+                // The half that did not reach the disk begins with a sector; a write inside of one
+                // is not torn.
+                let torn = (start + bytes.len().saturating_sub(*start) / 2)
+                    .next_multiple_of(SECTOR)
+                    .min(bytes.len());
                 for (at, byte) in bytes.iter_mut().enumerate().skip(torn) {
                     *byte = before.get(at).copied().unwrap_or(0);
                 }
@@ -378,7 +458,12 @@ impl Disk {
                 return;
             }
             (Body::File(bytes, _), None) => {
-                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+                let mut file = std::fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)
+                    .unwrap();
                 file.write_all(bytes).unwrap();
                 written.insert(id, path.to_owned());
             }
@@ -398,6 +483,9 @@ impl Disk {
 
 impl Image {
     pub(super) fn describe(&self) -> String {
-        format!("names {:?}, unsynced data {:?}, {:016x}", self.names, self.data, self.fingerprint)
+        format!(
+            "names {:?}, unsynced data {:?}, {:016x}",
+            self.names, self.data, self.fingerprint
+        )
     }
 }

@@ -17,7 +17,10 @@ fn run() -> Run {
 }
 
 fn back_up(bench: &Bench, verb: &str, repository: &Path) -> std::process::Command {
-    kbackup(&[verb, "--offline"], &[("--db", &bench.db), ("--repo", repository)])
+    kbackup(
+        &[verb, "--offline"],
+        &[("--db", &bench.db), ("--repo", repository)],
+    )
 }
 
 /// The labels of all backups; every one of them verifies.
@@ -27,10 +30,16 @@ fn listed(repository: &Path, what: &str) -> Vec<Label> {
         Err(error) if error.kind() == Kind::NotFound => return Vec::new(),
         Err(error) => panic!("{what}: {error} {:?}", error.causes()),
     };
-    let listed = repository.list().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let listed = repository
+        .list()
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
     if !listed.is_empty() {
         let report = verify::verify(&repository, &Which::All, Depth::Normal, &run()).unwrap();
-        let bad: Vec<_> = report.backups.iter().filter(|backup| !backup.findings.is_empty()).collect();
+        let bad: Vec<_> = report
+            .backups
+            .iter()
+            .filter(|backup| !backup.findings.is_empty())
+            .collect();
         assert!(report.is_sound(), "{what}: {bad:#?}");
     }
     listed.into_iter().map(|listed| listed.label).collect()
@@ -38,32 +47,70 @@ fn listed(repository: &Path, what: &str) -> Vec<Label> {
 
 fn assert_restores(bench: &Bench, repository: &Path, label: &Label, target: &Path, what: &str) {
     let repository = DirectoryRepository::open(repository).unwrap();
-    let targets = vec![restore::Target { db: target.to_owned(), index: None }];
-    let request = restore::Request { label: Some(label.clone()), targets, ready: true, ..restore::Request::default() };
+    let targets = vec![restore::Target {
+        db: target.to_owned(),
+        index: None,
+    }];
+    let request = restore::Request {
+        label: Some(label.clone()),
+        targets,
+        ready: true,
+        ..restore::Request::default()
+    };
     let plan = restore::plan(&repository, &request, &run()).unwrap();
     let report = restore::execute(&repository, &plan, &run()).unwrap();
     assert!(report.failure().is_none(), "{what}: {label}: {report}");
-    let options = proof::Options { version: Some(bench.line), ..proof::Options::default() };
+    let options = proof::Options {
+        version: Some(bench.line),
+        ..proof::Options::default()
+    };
     let examination = proof::examine(&Directories::new(target, None), &options, &run()).unwrap();
-    assert_eq!(examination.kind(), None, "{what}: {label}: {:#?}", examination.findings);
+    assert_eq!(
+        examination.kind(),
+        None,
+        "{what}: {label}: {:#?}",
+        examination.findings
+    );
     std::fs::remove_dir_all(target).unwrap();
 }
 
-/// The questions of a repository: `before` was committed before the run, and the run commits one more.
+/// The questions of a repository: `before` was committed before the run, and the run commits one
+/// more.
 fn ask(bench: &Bench, before: &[Label], commits: bool, cut: &Cut<'_>) {
     let (repository, what) = (cut.disk.join("repository"), cut.what);
     let labels = listed(&repository, what);
-    assert!(labels.starts_with(before), "{what}: of {before:?} only {labels:?} are left");
-    assert!(!(cut.complete && commits) || labels.len() > before.len(), "{what}: the run had succeeded, its backup is gone");
+    assert!(
+        labels.starts_with(before),
+        "{what}: of {before:?} only {labels:?} are left"
+    );
+    assert!(
+        !(cut.complete && commits) || labels.len() > before.len(),
+        "{what}: the run had succeeded, its backup is gone"
+    );
     for label in &labels {
         assert_restores(bench, &repository, label, &cut.disk.join("restored"), what);
     }
-    let source = Source { directories: Directories::new(&bench.db, None), server_version: None, node: Node::Stopped };
-    let opened = DirectoryRepository::open_or_create(&repository).unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
-    backup::take(&bench.request, &source, &opened, &run()).unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
+    let source = Source {
+        directories: Directories::new(&bench.db, None),
+        server_version: None,
+        node: Node::Stopped,
+    };
+    let opened = DirectoryRepository::open_or_create(&repository)
+        .unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
+    backup::take(&bench.request, &source, &opened, &run())
+        .unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
     let after = listed(&repository, what);
-    assert!(after.starts_with(&labels) && after.len() == labels.len() + 1, "{what}: {after:?}");
-    assert_eq!(std::fs::read_dir(repository.join("incoming")).unwrap().count(), 0, "{what}: something is left");
+    assert!(
+        after.starts_with(&labels) && after.len() == labels.len() + 1,
+        "{what}: {after:?}"
+    );
+    assert_eq!(
+        std::fs::read_dir(repository.join("incoming"))
+            .unwrap()
+            .count(),
+        0,
+        "{what}: something is left"
+    );
 }
 
 /// A repository below directories that do not exist either, and its first backup.
@@ -71,7 +118,11 @@ fn ask(bench: &Bench, before: &[Label], commits: bool, cut: &Cut<'_>) {
 fn a_first_full() {
     let bench = Bench::new(&small());
     let watched = Watched::new(&bench.path("watched"));
-    assert_success(&watched.watch(&mut back_up(&bench, "full", &watched.place.join("repository"))));
+    assert_success(&watched.watch(&mut back_up(
+        &bench,
+        "full",
+        &watched.place.join("repository"),
+    )));
     watched.lose_power("first full", 16, |cut| ask(&bench, &[], true, cut));
 }
 
@@ -91,14 +142,20 @@ fn a_diff_and_another_full() {
     }
 }
 
-/// A run was killed, the next one goes on, and then the power fails: what the first one never synced is not durable for the second one either.
+/// A run was killed, the next one goes on, and then the power fails: what the first one never
+/// synced is not durable for the second one either.
 #[test]
 fn a_backup_after_a_killed_one() {
     let bench = Bench::new(&small());
-    for (number, (verb, operation, count)) in
-        [("full", "create", 4), ("full", "sync", 9), ("full", "sync", 22), ("full", "rename", 3), ("diff", "sync", 12)]
-            .into_iter()
-            .enumerate()
+    for (number, (verb, operation, count)) in [
+        ("full", "create", 4),
+        ("full", "sync", 9),
+        ("full", "sync", 22),
+        ("full", "rename", 3),
+        ("diff", "sync", 12),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let place = bench.path(&format!("watched-{number}"));
         let repository = place.join("repository");
@@ -111,9 +168,16 @@ fn a_backup_after_a_killed_one() {
         let watched = Watched::new(&place);
         let fault = format!("{operation}:{}:{count}:abort", place.display());
         let killed = watched.watch(back_up(&bench, verb, &repository).env("KBACKUP_FAULT", fault));
-        assert!(!killed.status.success(), "{verb} {operation} {count}: it was not killed");
+        assert!(
+            !killed.status.success(),
+            "{verb} {operation} {count}: it was not killed"
+        );
         assert_success(&watched.watch(&mut back_up(&bench, verb, &repository)));
-        watched.lose_power(&format!("{verb} after a kill at {operation} {count}"), 5, |cut| ask(&bench, &before, true, cut));
+        watched.lose_power(
+            &format!("{verb} after a kill at {operation} {count}"),
+            5,
+            |cut| ask(&bench, &before, true, cut),
+        );
     }
 }
 
@@ -134,12 +198,17 @@ fn a_verification() {
     watched.lose_power("verify", 8, |cut| {
         let repository = DirectoryRepository::open(&cut.disk.join("repository")).unwrap();
         let found = remembered(&repository, &before[0]).unwrap();
-        assert!(!cut.complete || found.map(|found| found.at) == Some(kept.at), "{}: the result is an older one", cut.what);
+        assert!(
+            !cut.complete || found.map(|found| found.at) == Some(kept.at),
+            "{}: the result is an older one",
+            cut.what
+        );
         ask(&bench, &before, false, cut);
     });
 }
 
-/// Between the step that takes a backup out of the list and the last of its files: each one is whole, or not listed.
+/// Between the step that takes a backup out of the list and the last of its files: each one is
+/// whole, or not listed.
 #[test]
 fn an_expiry() {
     let bench = Bench::new(&small());
@@ -152,14 +221,28 @@ fn an_expiry() {
     let before = listed(&repository, "before");
     let watched = Watched::new(&place);
     let line = ["expire", "--keep-last", "1", "--confirm"];
-    // What a killed one left is swept by the next, which must not trust that the list has lost it for good.
+    // What a killed one left is swept by the next, which must not trust that the list has lost it
+    // for good.
     let fault = format!("sync:{}/incoming:1:abort", repository.display());
-    assert!(!watched.watch(kbackup(&line, &[("--repo", &repository)]).env("KBACKUP_FAULT", fault)).status.success());
+    assert!(
+        !watched
+            .watch(kbackup(&line, &[("--repo", &repository)]).env("KBACKUP_FAULT", fault))
+            .status
+            .success()
+    );
     assert_success(&watched.watch(&mut kbackup(&line, &[("--repo", &repository)])));
     watched.lose_power("expire", 12, |cut| {
         let left = listed(&cut.disk.join("repository"), cut.what);
-        assert!(left.contains(&before[2]) && left.iter().all(|label| before.contains(label)), "{}: {left:?}", cut.what);
-        assert!(!cut.complete || left.len() == 1, "{}: {left:?} are listed again", cut.what);
+        assert!(
+            left.contains(&before[2]) && left.iter().all(|label| before.contains(label)),
+            "{}: {left:?}",
+            cut.what
+        );
+        assert!(
+            !cut.complete || left.len() == 1,
+            "{}: {left:?} are listed again",
+            cut.what
+        );
         ask(&bench, &left, false, cut);
     });
 }

@@ -30,11 +30,22 @@ impl Stage {
     fn new() -> Self {
         let bench = Bench::new(&small());
         let place = bench.path("source");
-        assert_success(&kbackup(&["full", "--offline"], &[("--db", &bench.db), ("--repo", &place)]).output().unwrap());
+        assert_success(
+            &kbackup(
+                &["full", "--offline"],
+                &[("--db", &bench.db), ("--repo", &place)],
+            )
+            .output()
+            .unwrap(),
+        );
         let repository = DirectoryRepository::open(&place).unwrap();
         let label = repository.list().unwrap().remove(0).label;
         let manifest = repository.manifest(&label).unwrap();
-        Self { bench, repository, manifest }
+        Self {
+            bench,
+            repository,
+            manifest,
+        }
     }
 
     fn command(&self, way: &Way, top: &Path) -> Command {
@@ -54,13 +65,25 @@ impl Stage {
 
     /// The same restore as the command's.
     fn restore(&self, way: &Way, top: &Path) -> Result<(), String> {
-        let targets = vec![Target { db: top.join(way.db), index: way.index.map(|index| top.join(index)) }];
+        let targets = vec![Target {
+            db: top.join(way.db),
+            index: way.index.map(|index| top.join(index)),
+        }];
         let label = Some(self.manifest.label.clone());
-        let request = Request { label, targets, ready: way.ready, owner: owner(), ..Request::default() };
+        let request = Request {
+            label,
+            targets,
+            ready: way.ready,
+            owner: owner(),
+            ..Request::default()
+        };
         let run = Run::new(Silent);
-        let plan = plan(&self.repository, &request, &run).map_err(|error| format!("{error} {:?}", error.causes()))?;
+        let plan = plan(&self.repository, &request, &run)
+            .map_err(|error| format!("{error} {:?}", error.causes()))?;
         let report = execute(&self.repository, &plan, &run).map_err(|error| error.to_string())?;
-        report.failure().map_or(Ok(()), |error| Err(format!("{error} {:?}", error.causes())))
+        report
+            .failure()
+            .map_or(Ok(()), |error| Err(format!("{error} {:?}", error.causes())))
     }
 
     fn lose_power(&self, name: &str, way: &Way, watched: &Watched, short: usize) {
@@ -76,16 +99,28 @@ impl Stage {
             Start::Opened { writer, .. } if writer == end => {
                 assert_same(&restored(way, cut.disk), expected, what);
                 let refused = self.restore(way, cut.disk).unwrap_err();
-                assert!(refused.contains("a restored database stands there"), "{what}: {refused}");
+                assert!(
+                    refused.contains("a restored database stands there"),
+                    "{what}: {refused}"
+                );
             }
             started => {
-                assert!(!cut.complete, "{what}: the restore had succeeded, and the server finds {started:?}");
+                assert!(
+                    !cut.complete,
+                    "{what}: the restore had succeeded, and the server finds {started:?}"
+                );
                 if started != Start::Refused {
                     let found = contents(cut.disk);
-                    let lost = found.keys().find(|name| !name.ends_with("/writer.chk") && !name.ends_with(".tmp"));
-                    assert_eq!(lost, None, "{what}: a server starts there, and something can be lost");
+                    let lost = found
+                        .keys()
+                        .find(|name| !name.ends_with("/writer.chk") && !name.ends_with(".tmp"));
+                    assert_eq!(
+                        lost, None,
+                        "{what}: a server starts there, and something can be lost"
+                    );
                 }
-                self.restore(way, cut.disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+                self.restore(way, cut.disk)
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_same(&restored(way, cut.disk), expected, what);
             }
         }
@@ -103,28 +138,59 @@ type Restored = BTreeMap<PathBuf, (Vec<u8>, u32, u32, u32)>;
 fn restored(way: &Way, top: &Path) -> Restored {
     let mut found = Restored::new();
     for directory in std::iter::once(way.db).chain(way.index) {
-        for entry in walkdir::WalkDir::new(top.join(directory)).into_iter().flatten() {
+        for entry in walkdir::WalkDir::new(top.join(directory))
+            .into_iter()
+            .flatten()
+        {
             let (status, path) = (entry.metadata().unwrap(), entry.path());
             // The mark holds a time.
-            let bytes = if status.is_file() && entry.file_name() != RestoreMark::NAME { std::fs::read(path).unwrap() } else { Vec::new() };
-            found.insert(path.strip_prefix(top).unwrap().to_owned(), (bytes, status.mode(), status.uid(), status.gid()));
+            let bytes = if status.is_file() && entry.file_name() != RestoreMark::NAME {
+                std::fs::read(path).unwrap()
+            } else {
+                Vec::new()
+            };
+            found.insert(
+                path.strip_prefix(top).unwrap().to_owned(),
+                (bytes, status.mode(), status.uid(), status.gid()),
+            );
         }
     }
     found
 }
 
 fn assert_same(found: &Restored, expected: &Restored, what: &str) {
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>(),
+        "{what}"
+    );
     for (path, content) in expected {
         let (found_bytes, found_mode, found_user, found_group) = &found[path];
         let (bytes, mode, user, group) = content;
-        assert!(found_bytes == bytes, "{what}: {} has other bytes", path.display());
-        assert_eq!((found_mode, found_user, found_group), (mode, user, group), "{what}: {}", path.display());
+        assert!(
+            found_bytes == bytes,
+            "{what}: {} has other bytes",
+            path.display()
+        );
+        assert_eq!(
+            (found_mode, found_user, found_group),
+            (mode, user, group),
+            "{what}: {}",
+            path.display()
+        );
     }
 }
 
-const DOCUMENTED: Way = Way { db: "db", index: None, ready: false };
-const READY: Way = Way { db: "new/below/db", index: Some("elsewhere/index"), ready: true };
+const DOCUMENTED: Way = Way {
+    db: "db",
+    index: None,
+    ready: false,
+};
+const READY: Way = Way {
+    db: "new/below/db",
+    index: Some("elsewhere/index"),
+    ready: true,
+};
 
 #[test]
 fn a_restore() {
@@ -136,21 +202,43 @@ fn a_restore() {
     }
 }
 
-/// Killed, taken up again, and then the power fails: what the first run made and never synced is not durable for the second one either.
+/// Killed, taken up again, and then the power fails: what the first run made and never synced is
+/// not durable for the second one either.
 #[test]
 fn a_restore_that_was_taken_up() {
     let stage = Stage::new();
-    let kills = [("create", 2), ("create", 5), ("rename", 2), ("sync", 3), ("sync", 12), ("sync", 25), ("write", 8), ("setowner", 3)];
+    let kills = [
+        ("create", 2),
+        ("create", 5),
+        ("rename", 2),
+        ("sync", 3),
+        ("sync", 12),
+        ("sync", 25),
+        ("write", 8),
+        ("setowner", 3),
+    ];
     for (number, (operation, count)) in kills.into_iter().enumerate() {
         let way = if number % 2 == 0 { READY } else { DOCUMENTED };
         let watched = Watched::new(&stage.bench.path(&format!("taken-up-{number}")));
         let fault = format!("{operation}:{}:{count}:abort", watched.place.display());
-        let killed = watched.watch(stage.command(&way, &watched.place).env("KBACKUP_FAULT", fault));
+        let killed = watched.watch(
+            stage
+                .command(&way, &watched.place)
+                .env("KBACKUP_FAULT", fault),
+        );
         let killable = operation != "setowner" || owner().is_some();
-        assert!(!killed.status.success() || !killable, "{operation} {count}: it was not killed");
+        assert!(
+            !killed.status.success() || !killable,
+            "{operation} {count}: it was not killed"
+        );
         if killable {
             assert_success(&watched.watch(&mut stage.command(&way, &watched.place)));
         }
-        stage.lose_power(&format!("restore after a kill at {operation} {count}"), &way, &watched, 5);
+        stage.lose_power(
+            &format!("restore after a kill at {operation} {count}"),
+            &way,
+            &watched,
+            5,
+        );
     }
 }

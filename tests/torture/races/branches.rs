@@ -1,4 +1,5 @@
-//! A node that went back, more than once: the histories lie side by side in one repository, and are never mixed.
+//! A node that went back, more than once: the histories lie side by side in one repository, and are
+//! never mixed.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -23,7 +24,12 @@ fn answer(bench: &Bench, line: &str) -> Value {
         .current_dir(bench.path(""))
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -35,11 +41,18 @@ struct Told {
 
 impl Told {
     fn begin() -> Self {
-        Self { bench: Bench::new(&Synthetic { active_bytes: 3_000, ..small() }), events: BTreeMap::new() }
+        Self {
+            bench: Bench::new(&Synthetic {
+                active_bytes: 3_000,
+                ..small()
+            }),
+            events: BTreeMap::new(),
+        }
     }
 
     fn note(&mut self, summary: Summary) -> Summary {
-        self.events.insert(summary.label.to_string(), self.bench.events());
+        self.events
+            .insert(summary.label.to_string(), self.bench.events());
         summary
     }
 
@@ -52,8 +65,20 @@ impl Told {
     fn take_other_way(&mut self) -> Summary {
         let error = self.bench.take().unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "{error}");
-        assert!(error.what().contains("they part at log position"), "{error}");
-        let taken = self.bench.take_with(&Request { new_branch: true, ..self.bench.request.clone() }, |_| ()).unwrap();
+        assert!(
+            error.what().contains("they part at log position"),
+            "{error}"
+        );
+        let taken = self
+            .bench
+            .take_with(
+                &Request {
+                    new_branch: true,
+                    ..self.bench.request.clone()
+                },
+                |_| (),
+            )
+            .unwrap();
         self.note(taken)
     }
 
@@ -69,7 +94,8 @@ impl Told {
     }
 
     fn prove(&self, summary: &Summary) {
-        self.bench.assert_restores(summary, &self.events[summary.label.as_str()]);
+        self.bench
+            .assert_restores(summary, &self.events[summary.label.as_str()]);
     }
 }
 
@@ -82,9 +108,13 @@ fn two_branches_are_told_apart_shown_and_restored() {
     restore_over(&told.bench, &trunk);
     told.live_on(1, 22, 70_000);
     let second = told.take_other_way();
-    assert_eq!((second.branch, second.kind, second.parent.as_ref()), (2, BackupKind::Full, None));
+    assert_eq!(
+        (second.branch, second.kind, second.parent.as_ref()),
+        (2, BackupKind::Full, None)
+    );
 
-    // Alternately on both: the first backup after a restore proves everything, the next one is built on its own branch.
+    // Alternately on both: the first backup after a restore proves everything, the next one is
+    // built on its own branch.
     let (mut heads, mut ends) = ([first, second], [11, 22]);
     for round in 0..super::amount(4, 40) {
         let way = round % 2;
@@ -92,10 +122,20 @@ fn two_branches_are_told_apart_shown_and_restored() {
         ends[way] += 100;
         told.live_on(2 + round as u64, ends[way], 9_000);
         let full = told.take();
-        assert_eq!((usize::try_from(full.branch).unwrap(), full.kind), (way + 1, BackupKind::Full), "{}", told.bench.said());
+        assert_eq!(
+            (usize::try_from(full.branch).unwrap(), full.kind),
+            (way + 1, BackupKind::Full),
+            "{}",
+            told.bench.said()
+        );
         told.bench.append_other(4_000, round as u64);
         heads[way] = told.take();
-        assert_eq!((heads[way].branch, heads[way].kind), (full.branch, BackupKind::Diff), "{}", told.bench.said());
+        assert_eq!(
+            (heads[way].branch, heads[way].kind),
+            (full.branch, BackupKind::Diff),
+            "{}",
+            told.bench.said()
+        );
         assert_eq!(heads[way].parent.as_ref(), Some(&full.label));
         for head in &heads {
             told.prove(head);
@@ -104,7 +144,11 @@ fn two_branches_are_told_apart_shown_and_restored() {
     told.prove(&trunk);
     let [one, two] = [&heads[0], &heads[1]].map(|head| &told.events[head.label.as_str()]);
     let trunk_events = &told.events[trunk.label.as_str()];
-    assert!(one.intersection(two).all(|event| trunk_events.contains(event)), "the test's two histories are the same");
+    assert!(
+        one.intersection(two)
+            .all(|event| trunk_events.contains(event)),
+        "the test's two histories are the same"
+    );
 
     // What an operator sees of it.
     let list = answer(&told.bench, "list");
@@ -113,7 +157,10 @@ fn two_branches_are_told_apart_shown_and_restored() {
         if backup["branch"] == 1 {
             assert_eq!(*fork, Value::Null);
         } else {
-            assert_eq!((&fork["branch"], &fork["position"]), (&1.into(), &trunk.position.get().into()));
+            assert_eq!(
+                (&fork["branch"], &fork["position"]),
+                (&1.into(), &trunk.position.get().into())
+            );
             assert_eq!(fork["label"], trunk.label.as_str());
         }
     }
@@ -123,17 +170,24 @@ fn two_branches_are_told_apart_shown_and_restored() {
         .output()
         .unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
-    let note = format!("branch 2 parts from 1 at {}, after {}", trunk.position, trunk.label);
+    let note = format!(
+        "branch 2 parts from 1 at {}, after {}",
+        trunk.position, trunk.label
+    );
     assert_eq!(text.matches(&note).count(), 1, "{text}");
     let newest = &heads[1];
     let plan = answer(&told.bench, "restore latest --to elsewhere --dry-run");
-    assert_eq!((&plan["backup"]["label"], &plan["backup"]["branch"]), (&newest.label.as_str().into(), &2.into()));
+    assert_eq!(
+        (&plan["backup"]["label"], &plan["backup"]["branch"]),
+        (&newest.label.as_str().into(), &2.into())
+    );
     assert_eq!(plan["other_branches"][0]["newest"], heads[0].label.as_str());
     assert_eq!(plan["other_branches"][0]["branch"], 1);
     told.bench.assert_sound();
 }
 
-/// A backup of the restored node before it wrote anything holds what both ways have in common, and must not make one branch of them.
+/// A backup of the restored node before it wrote anything holds what both ways have in common, and
+/// must not make one branch of them.
 #[test]
 fn a_backup_between_restore_and_election_joins_no_histories() {
     let mut told = Told::begin();
@@ -160,7 +214,8 @@ fn a_backup_between_restore_and_election_joins_no_histories() {
     told.bench.assert_sound();
 }
 
-/// Forks of forks: whatever backup the node is set back to, each backup holds what its node had, and each branch parts where it did.
+/// Forks of forks: whatever backup the node is set back to, each backup holds what its node had,
+/// and each branch parts where it did.
 #[test]
 fn a_tree_of_histories_keeps_them_apart() {
     let mut chance = Chance::new(super::seed());
@@ -202,7 +257,12 @@ fn a_tree_of_histories_keeps_them_apart() {
         let list = answer(&told.bench, "list");
         for backup in list["backups"].as_array().unwrap() {
             let branch = u32::try_from(backup["branch"].as_u64().unwrap()).unwrap();
-            assert_eq!(backup["forked_from"]["position"].as_u64(), forks.get(&branch).copied(), "seed {}: {list:#}", super::seed());
+            assert_eq!(
+                backup["forked_from"]["position"].as_u64(),
+                forks.get(&branch).copied(),
+                "seed {}: {list:#}",
+                super::seed()
+            );
         }
         told.bench.assert_sound();
     }

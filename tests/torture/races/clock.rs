@@ -1,4 +1,5 @@
-//! A clock that jumps, between runs and in the middle of one: the order of backups is that of their sequence, and nobody waits for a time that never comes.
+//! A clock that jumps, between runs and in the middle of one: the order of backups is that of their
+//! sequence, and nobody waits for a time that never comes.
 
 use kbackup::manifest::Role;
 use kbackup::repository::Repository;
@@ -20,15 +21,32 @@ struct Answer {
 fn run(bench: &Bench, line: &[&str], seconds: i64, from: usize) -> Answer {
     let repository = bench.path("repository").display().to_string();
     let mut command = kbackup(&bench.path(""), line);
-    let output = command.args(["--repo", &repository]).env("KBACKUP_CLOCK", format!("{seconds}@{from}")).output().unwrap();
+    let output = command
+        .args(["--repo", &repository])
+        .env("KBACKUP_CLOCK", format!("{seconds}@{from}"))
+        .output()
+        .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Answer { code: output.status.code().unwrap(), text: text(output.stdout), error: text(output.stderr) }
+    Answer {
+        code: output.status.code().unwrap(),
+        text: text(output.stdout),
+        error: text(output.stderr),
+    }
 }
 
 fn take(bench: &Bench, verb: &str, seconds: i64, from: usize) -> Value {
     let db = bench.db.display().to_string();
-    let answer = run(bench, &[verb, "--offline", "--db", &db, "--json"], seconds, from);
-    assert!(matches!(answer.code, 0 | 3), "{verb} {seconds}@{from}: {}", answer.error);
+    let answer = run(
+        bench,
+        &[verb, "--offline", "--db", &db, "--json"],
+        seconds,
+        from,
+    );
+    assert!(
+        matches!(answer.code, 0 | 3),
+        "{verb} {seconds}@{from}: {}",
+        answer.error
+    );
     serde_json::from_str(&answer.text).unwrap()
 }
 
@@ -55,20 +73,49 @@ fn a_clock_that_jumps_confuses_nobody() {
         if count % 3 == 1 {
             bench.append_other(3_000, chance.number());
         }
-        let summary = take(&bench, if count == 0 { "full" } else { "diff" }, seconds, from);
+        let summary = take(
+            &bench,
+            if count == 0 { "full" } else { "diff" },
+            seconds,
+            from,
+        );
         let label = summary["label"].as_str().unwrap().to_owned();
-        assert!(last.as_ref().is_none_or(|last| *last < label), "{what}: {label} after {last:?}");
+        assert!(
+            last.as_ref().is_none_or(|last| *last < label),
+            "{what}: {label} after {last:?}"
+        );
         assert_eq!(summary["parent"].as_str(), last.as_deref(), "{what}");
-        assert!(summary["seconds"].as_i64().unwrap() >= 0, "{what}: {summary}");
+        assert!(
+            summary["seconds"].as_i64().unwrap() >= 0,
+            "{what}: {summary}"
+        );
         last = Some(label.clone());
         let list = run(&bench, &["list"], -seconds, 1);
         assert_eq!(list.code, 0, "{what}: {}", list.error);
-        let ages: Vec<&str> = list.text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
-        assert!(ages.len() == count + 1 && ages.iter().all(|age| age.parse::<u64>().is_ok()), "{what}: {}", list.text);
+        let ages: Vec<&str> = list
+            .text
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .collect();
+        assert!(
+            ages.len() == count + 1 && ages.iter().all(|age| age.parse::<u64>().is_ok()),
+            "{what}: {}",
+            list.text
+        );
         let shown = run(&bench, &["show", "--json"], -seconds, 1);
         let shown: Value = serde_json::from_str(&shown.text).unwrap();
-        assert_eq!(shown["label"].as_str(), Some(label.as_str()), "{what}: not the newest");
-        assert!(shown["finished"].as_str() >= shown["started"].as_str(), "{what}: {} {}", shown["started"], shown["finished"]);
+        assert_eq!(
+            shown["label"].as_str(),
+            Some(label.as_str()),
+            "{what}: not the newest"
+        );
+        assert!(
+            shown["finished"].as_str() >= shown["started"].as_str(),
+            "{what}: {} {}",
+            shown["started"],
+            shown["finished"]
+        );
     }
     let newest = bench.manifests().pop().unwrap();
     assert_eq!(Some(newest.label.to_string()), last);
@@ -83,12 +130,19 @@ fn a_filter_from_the_future_is_read_again() {
     let captured = || {
         let newest = bench.manifests().pop().unwrap().label;
         let manifest = bench.repository.manifest(&newest).unwrap();
-        let row = manifest.files.iter().find(|row| row.role == Role::StreamFilter).unwrap();
+        let row = manifest
+            .files
+            .iter()
+            .find(|row| row.role == Role::StreamFilter)
+            .unwrap();
         row.captured
     };
     assert!(captured() > kbackup::clock::now());
     take(&bench, "diff", 0, 1);
-    assert!(captured() <= kbackup::clock::now(), "it would be held for years");
+    assert!(
+        captured() <= kbackup::clock::now(),
+        "it would be held for years"
+    );
     let before = captured();
     take(&bench, "diff", 0, 1);
     assert_eq!(captured(), before, "it is held again");

@@ -1,4 +1,5 @@
-//! The node itself is in trouble in mid-backup: scavenges that start by themselves, restarts, truncations, elections, silence, an index that never rests.
+//! The node itself is in trouble in mid-backup: scavenges that start by themselves, restarts,
+//! truncations, elections, silence, an index that never rests.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -59,7 +60,14 @@ const TROUBLES: [Trouble; 13] = [
     Trouble::Appends,
 ];
 
-const STEPS: [Step; 6] = [Step::Quiesce, Step::Index, Step::Checkpoints, Step::Chunks, Step::Prove, Step::Commit];
+const STEPS: [Step; 6] = [
+    Step::Quiesce,
+    Step::Index,
+    Step::Checkpoints,
+    Step::Chunks,
+    Step::Prove,
+    Step::Commit,
+];
 
 /// Ends whatever goes on in the background when the run is over.
 #[derive(Clone, Default)]
@@ -104,21 +112,37 @@ impl World {
             Trouble::Restart => node.restart(),
             Trouble::TruncationComesAndGoes => {
                 std::fs::write(&truncate, 300_000_i64.to_le_bytes()).unwrap();
-                after(80, Box::new(move || std::fs::write(&truncate, (-1_i64).to_le_bytes()).unwrap()));
+                after(
+                    80,
+                    Box::new(move || std::fs::write(&truncate, (-1_i64).to_le_bytes()).unwrap()),
+                );
             }
             Trouble::Truncation => std::fs::write(&truncate, 300_000_i64.to_le_bytes()).unwrap(),
             Trouble::Election => {}
             Trouble::Resumed => {
-                node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting));
+                node.change_quirks(|quirks| {
+                    quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting)
+                });
             }
             Trouble::Away | Trouble::Gone => {
                 node.change_quirks(|quirks| quirks.status = Some(503));
-                let pause = if matches!(trouble, Trouble::Away) { 700 } else { 5000 };
-                after(pause, Box::new(move || node.change_quirks(|quirks| quirks.status = None)));
+                let pause = if matches!(trouble, Trouble::Away) {
+                    700
+                } else {
+                    5000
+                };
+                after(
+                    pause,
+                    Box::new(move || node.change_quirks(|quirks| quirks.status = None)),
+                );
             }
-            Trouble::Flapping => self.over.background(Duration::from_millis(40), move |count| {
-                node.change_quirks(|quirks| quirks.status = count.is_multiple_of(2).then_some(503));
-            }),
+            Trouble::Flapping => self
+                .over
+                .background(Duration::from_millis(40), move |count| {
+                    node.change_quirks(|quirks| {
+                        quirks.status = count.is_multiple_of(2).then_some(503)
+                    });
+                }),
             Trouble::RestlessIndex => {
                 let map = db.join("index/indexmap");
                 let bytes = std::fs::read(&map).unwrap();
@@ -131,8 +155,10 @@ impl World {
                 });
             }
             Trouble::OtherTable => {
-                let mut tables: Vec<PathBuf> =
-                    files(&db.join("index")).into_iter().filter(|path| Uuid::parse_str(name(path)).is_ok()).collect();
+                let mut tables: Vec<PathBuf> = files(&db.join("index"))
+                    .into_iter()
+                    .filter(|path| Uuid::parse_str(name(path)).is_ok())
+                    .collect();
                 tables.sort();
                 std::fs::copy(&tables[1], db.join("index/new")).unwrap();
                 std::fs::rename(db.join("index/new"), &tables[0]).unwrap();
@@ -162,7 +188,12 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
     });
     bench.live(&live, |_| ()).unwrap();
     let before = events(&bench);
-    let world = World { root: bench.path(""), node: live.node.clone(), over: Over::default(), seed: chance.number() };
+    let world = World {
+        root: bench.path(""),
+        node: live.node.clone(),
+        over: Over::default(),
+        seed: chance.number(),
+    };
     let pending = Mutex::new(Some(world.clone()));
     let root = bench.path("");
     let hook = move |event: &Event| {
@@ -171,46 +202,99 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
         {
             if matches!(trouble, Trouble::Election) {
                 elect(&root.join("db"), 1, 77);
-                world.node.change_quirks(|quirks| quirks.state = Some("Follower".to_owned()));
+                world
+                    .node
+                    .change_quirks(|quirks| quirks.state = Some("Follower".to_owned()));
             } else {
                 world.begin(trouble);
             }
         }
     };
-    let result = bench.live_as(&live, &Request { attempts: 5, ..bench.request.clone() }, None, hook);
+    let result = bench.live_as(
+        &live,
+        &Request {
+            attempts: 5,
+            ..bench.request.clone()
+        },
+        None,
+        hook,
+    );
     world.over.0.store(true, Ordering::SeqCst);
     let said = bench.said();
-    let allowed = [Kind::Unstable, Kind::Unreachable, Kind::Refused, Kind::SourceCorrupt];
+    let allowed = [
+        Kind::Unstable,
+        Kind::Unreachable,
+        Kind::Refused,
+        Kind::SourceCorrupt,
+    ];
     match &result {
         Ok(summary) => {
             let after = events(&bench);
-            let held: HashSet<Uuid> = Log::read(&bench.stored(summary).join("db")).unwrap().event_ids().collect();
-            assert!(before.is_subset(&held), "{what}: events that were acknowledged are missing");
+            let held: HashSet<Uuid> = Log::read(&bench.stored(summary).join("db"))
+                .unwrap()
+                .event_ids()
+                .collect();
+            assert!(
+                before.is_subset(&held),
+                "{what}: events that were acknowledged are missing"
+            );
             assert!(held.is_subset(&after), "{what}: events of another history");
             bench.assert_restores(summary, &held);
         }
-        Err(error) => assert!(allowed.contains(&error.kind()), "{what}: {error} {:?}\n{said}", error.causes()),
+        Err(error) => assert!(
+            allowed.contains(&error.kind()),
+            "{what}: {error} {:?}\n{said}",
+            error.causes()
+        ),
     }
     // When the trouble is over, the next run works, and nothing is owed to the node any more.
-    std::thread::sleep(Duration::from_millis(if matches!(trouble, Trouble::Gone) { 5200 } else { 150 }));
-    live.node.change_quirks(|quirks| (quirks.status, quirks.state) = (None, None));
+    std::thread::sleep(Duration::from_millis(if matches!(trouble, Trouble::Gone) {
+        5200
+    } else {
+        150
+    }));
+    live.node
+        .change_quirks(|quirks| (quirks.status, quirks.state) = (None, None));
     // -1 again.
     bench.set(Checkpoint::Truncate, u64::MAX);
     if matches!(trouble, Trouble::OtherTable) {
         std::fs::remove_dir_all(&bench.db).unwrap();
         drop(live);
-        return result.map(|summary| summary.retries).map_err(|error| error.kind());
+        return result
+            .map(|summary| summary.retries)
+            .map_err(|error| error.kind());
     }
-    let next = bench.live(&live, |_| ()).unwrap_or_else(|error| panic!("{what}, the run after it: {error} {:?}", error.causes()));
+    let next = bench
+        .live(&live, |_| ())
+        .unwrap_or_else(|error| panic!("{what}, the run after it: {error} {:?}", error.causes()));
     bench.assert_restores(&next, &events(&bench));
     bench.assert_sound();
-    assert!(!live.node.owes_scavenge(), "{what}: the scavenge was not given back");
-    assert_eq!(live.node.auto_scavenge(), Some(AutoScavengeState::Waiting), "{what}: auto-scavenge was not given back");
-    assert!(Ledger::open(&bench.path("state")).unwrap().records().unwrap().is_empty(), "{what}: something is owed");
+    assert!(
+        !live.node.owes_scavenge(),
+        "{what}: the scavenge was not given back"
+    );
+    assert_eq!(
+        live.node.auto_scavenge(),
+        Some(AutoScavengeState::Waiting),
+        "{what}: auto-scavenge was not given back"
+    );
+    assert!(
+        Ledger::open(&bench.path("state"))
+            .unwrap()
+            .records()
+            .unwrap()
+            .is_empty(),
+        "{what}: something is owed"
+    );
     if matches!(trouble, Trouble::LongScavenge) {
-        assert!(live.node.current_scavenge().is_some(), "{what}: the scavenge does not go on");
+        assert!(
+            live.node.current_scavenge().is_some(),
+            "{what}: the scavenge does not go on"
+        );
     }
-    result.map(|summary| summary.retries).map_err(|error| error.kind())
+    result
+        .map(|summary| summary.retries)
+        .map_err(|error| error.kind())
 }
 
 #[test]
@@ -220,15 +304,25 @@ fn a_node_in_trouble_gets_back_what_is_its_own() {
     let every_step = super::amount(0, 1) == 1;
     for round in 0..super::amount(1, 4) {
         for (count, trouble) in TROUBLES.into_iter().enumerate() {
-            let steps: Vec<Step> = if every_step { STEPS.to_vec() } else { vec![*chance.of(&STEPS)] };
+            let steps: Vec<Step> = if every_step {
+                STEPS.to_vec()
+            } else {
+                vec![*chance.of(&STEPS)]
+            };
             for step in steps {
-                // Before the index is copied, this would be a faithful copy of a source whose index is wrong: only a deep verification tells.
-                if matches!((trouble, step), (Trouble::OtherTable, Step::Quiesce | Step::Index)) {
+                // Before the index is copied, this would be a faithful copy of a source whose index
+                // is wrong: only a deep verification tells.
+                if matches!(
+                    (trouble, step),
+                    (Trouble::OtherTable, Step::Quiesce | Step::Index)
+                ) {
                     continue;
                 }
                 match survive(trouble, step, &mut chance) {
                     Ok(retries) => {
-                        eprintln!("{round}.{count} {trouble:?} at {step:?}: a backup after {retries} retries");
+                        eprintln!(
+                            "{round}.{count} {trouble:?} at {step:?}: a backup after {retries} retries"
+                        );
                         good += 1;
                     }
                     Err(kind) => {

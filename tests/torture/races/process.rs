@@ -1,4 +1,5 @@
-//! A real kbackup that is stopped before any one of its operations, while somebody else changes the world, and then goes on.
+//! A real kbackup that is stopped before any one of its operations, while somebody else changes the
+//! world, and then goes on.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,10 +26,16 @@ pub(super) struct Process {
     ended: bool,
 }
 
-/// A kbackup with this command line, whose working directory is `place`, and that ignores all settings around it.
+/// A kbackup with this command line, whose working directory is `place`, and that ignores all
+/// settings around it.
 pub(super) fn kbackup(place: &Path, line: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    command.args(line).env_clear().env("KBACKUP_STATE_DIR", place.join("state")).current_dir(place).stdin(Stdio::null());
+    command
+        .args(line)
+        .env_clear()
+        .env("KBACKUP_STATE_DIR", place.join("state"))
+        .current_dir(place)
+        .stdin(Stdio::null());
     command
 }
 
@@ -42,22 +49,42 @@ impl Process {
     pub(super) fn start(command: &mut Command, log: &Path) -> Self {
         let file = std::fs::File::create(log).unwrap();
         // Its own group, so that no terminal's signal reaches it.
-        let child = command.stdout(file.try_clone().unwrap()).stderr(file).process_group(0).spawn().unwrap();
-        Self { id: Pid::from_child(&child), _child: child, log: log.to_owned(), ended: false }
+        let child = command
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self {
+            id: Pid::from_child(&child),
+            _child: child,
+            log: log.to_owned(),
+            ended: false,
+        }
     }
 
     /// Waits until it stops itself, or ends.
     pub(super) fn wait(&mut self) -> State {
         let begun = Instant::now();
         loop {
-            if let Some((_, status)) = waitpid(Some(self.id), WaitOptions::UNTRACED | WaitOptions::NOHANG).unwrap() {
+            if let Some((_, status)) =
+                waitpid(Some(self.id), WaitOptions::UNTRACED | WaitOptions::NOHANG).unwrap()
+            {
                 if status.stopped() {
                     return State::Stopped;
                 }
                 self.ended = true;
-                return State::Ended(status.exit_status().unwrap_or_else(|| -status.terminating_signal().unwrap_or(0)));
+                return State::Ended(
+                    status
+                        .exit_status()
+                        .unwrap_or_else(|| -status.terminating_signal().unwrap_or(0)),
+                );
             }
-            assert!(begun.elapsed() < PATIENCE, "it neither ends nor stops: {}", self.said());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it neither ends nor stops: {}",
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }

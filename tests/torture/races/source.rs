@@ -1,7 +1,9 @@
-//! Somebody else changes the source between any two operations of kbackup on it: files renamed, replaced, truncated, recreated, grown, swapped.
+//! Somebody else changes the source between any two operations of kbackup on it: files renamed,
+//! replaced, truncated, recreated, grown, swapped.
 //!
-//! Whatever happens: the run ends with a code that says what happened; what is listed is sound, holds every event that was there before the run and still is
-//! after it, and none that never was; and kbackup itself touched nothing.
+//! Whatever happens: the run ends with a code that says what happened; what is listed is sound,
+//! holds every event that was there before the run and still is after it, and none that never was;
+//! and kbackup itself touched nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -106,8 +108,15 @@ impl<'a> Case<'a> {
     fn new(origin: &'a Origin, what: String) -> Self {
         let place = workplace();
         copy_tree(&origin.bench.db, &place.path().join("db"));
-        link_tree(&origin.bench.path("repository"), &place.path().join("repository"));
-        Self { origin, place, what }
+        link_tree(
+            &origin.bench.path("repository"),
+            &place.path().join("repository"),
+        );
+        Self {
+            origin,
+            place,
+            what,
+        }
     }
 
     fn db(&self) -> PathBuf {
@@ -119,7 +128,12 @@ impl<'a> Case<'a> {
     }
 
     fn labels(&self) -> Vec<Label> {
-        self.repository().list().unwrap().into_iter().map(|listed| listed.label).collect()
+        self.repository()
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|listed| listed.label)
+            .collect()
     }
 
     /// Operations on the source of one undisturbed run.
@@ -131,14 +145,26 @@ impl<'a> Case<'a> {
         let (mut low, mut high) = (0, 4096);
         while low + 1 < high {
             let middle = usize::midpoint(low, high);
-            if stops(middle) { low = middle } else { high = middle }
+            if stops(middle) {
+                low = middle
+            } else {
+                high = middle
+            }
         }
         low
     }
 
     fn start(&self, verb: &str, node: Option<&str>, stop: Option<usize>) -> Process {
         let db = self.db().display().to_string();
-        let mut line = vec![verb, "--repo", "repository", "--attempts", "4", "--log", "warn"];
+        let mut line = vec![
+            verb,
+            "--repo",
+            "repository",
+            "--attempts",
+            "4",
+            "--log",
+            "warn",
+        ];
         match node {
             Some(url) => line.extend(["--node", url, "--node-patience", "2s", "--wait", "2s"]),
             None => line.extend(["--offline", "--db", &db]),
@@ -166,11 +192,20 @@ impl<'a> Case<'a> {
         let mut files = self.files();
         if matches!(change, Change::Flip) {
             // Only what has a checksum of the server's can be told from what a node wrote.
-            files.retain(|path| path.metadata().unwrap().permissions().mode() & 0o200 == 0 || path.ends_with("indexmap"));
+            files.retain(|path| {
+                path.metadata().unwrap().permissions().mode() & 0o200 == 0
+                    || path.ends_with("indexmap")
+            });
         }
         let file = chance.of(&files).clone();
-        let told = format!("{change:?} {}", file.strip_prefix(self.db()).unwrap().display());
-        let (bytes, mode) = (std::fs::read(&file).unwrap(), file.metadata().unwrap().permissions());
+        let told = format!(
+            "{change:?} {}",
+            file.strip_prefix(self.db()).unwrap().display()
+        );
+        let (bytes, mode) = (
+            std::fs::read(&file).unwrap(),
+            file.metadata().unwrap().permissions(),
+        );
         let aside = self.place.path().join("aside");
         match change {
             Change::Vanish => std::fs::rename(&file, &aside).unwrap(),
@@ -180,14 +215,23 @@ impl<'a> Case<'a> {
             }
             Change::Impostor => {
                 let kind = |path: &Path| path.extension().map(std::ffi::OsStr::len);
-                let others: Vec<&PathBuf> = files.iter().filter(|other| **other != file && kind(other) == kind(&file)).collect();
-                let other = others.get(chance.place(others.len())).map_or_else(|| file.clone(), |path| (*path).clone());
+                let others: Vec<&PathBuf> = files
+                    .iter()
+                    .filter(|other| **other != file && kind(other) == kind(&file))
+                    .collect();
+                let other = others
+                    .get(chance.place(others.len()))
+                    .map_or_else(|| file.clone(), |path| (*path).clone());
                 std::fs::copy(other, &aside).unwrap();
                 std::fs::rename(&aside, &file).unwrap();
             }
-            Change::Shorten => writable(&file, |file| file.set_len(bytes.len() as u64 * 2 / 3).unwrap()),
+            Change::Shorten => writable(&file, |file| {
+                file.set_len(bytes.len() as u64 * 2 / 3).unwrap()
+            }),
             Change::Empty => writable(&file, |file| file.set_len(0).unwrap()),
-            Change::Grow => writable(&file, |file| file.set_len(bytes.len() as u64 + 4096).unwrap()),
+            Change::Grow => writable(&file, |file| {
+                file.set_len(bytes.len() as u64 + 4096).unwrap()
+            }),
             Change::Recreate => {
                 std::fs::remove_file(&file).unwrap();
                 std::fs::write(&file, vec![0; bytes.len()]).unwrap();
@@ -202,11 +246,23 @@ impl<'a> Case<'a> {
             }
             Change::Pipe => {
                 std::fs::remove_file(&file).unwrap();
-                rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+                rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    &file,
+                    rustix::fs::FileType::Fifo,
+                    0o644.into(),
+                    0,
+                )
+                .unwrap();
             }
             Change::Flip => flip(&file, chance.below(bytes.len() as u64)),
             Change::Append => {
-                Synthetic::append_seeded(self.place.path(), 3_000 + chance.below(70_000), chance.number()).unwrap();
+                Synthetic::append_seeded(
+                    self.place.path(),
+                    3_000 + chance.below(70_000),
+                    chance.number(),
+                )
+                .unwrap();
                 return (told, Box::new(|| ()));
             }
             Change::Truncation | Change::Back => {
@@ -217,7 +273,10 @@ impl<'a> Case<'a> {
                 let path = self.db().join(name.file_name());
                 let before = std::fs::read(&path).unwrap();
                 std::fs::write(&path, value.to_le_bytes()).unwrap();
-                return (format!("{change:?}"), Box::new(move || std::fs::write(&path, before).unwrap()));
+                return (
+                    format!("{change:?}"),
+                    Box::new(move || std::fs::write(&path, before).unwrap()),
+                );
             }
         }
         let undo = move || {
@@ -249,12 +308,21 @@ impl<'a> Case<'a> {
     fn prove(&self, label: &Label, after: Option<&HashSet<Uuid>>) {
         let (repository, what) = (self.repository(), &self.what);
         let silent = Run::new(Silent);
-        let report = verify::verify(&repository, &Which::Named(vec![label.clone()]), Depth::Deep, &silent).unwrap();
+        let report = verify::verify(
+            &repository,
+            &Which::Named(vec![label.clone()]),
+            Depth::Deep,
+            &silent,
+        )
+        .unwrap();
         assert!(report.is_sound(), "{what}: {report:?}");
         let target = self.place.path().join("restored");
         let request = restore::Request {
             label: Some(label.clone()),
-            targets: vec![restore::Target { db: target.clone(), index: None }],
+            targets: vec![restore::Target {
+                db: target.clone(),
+                index: None,
+            }],
             ready: true,
             ..restore::Request::default()
         };
@@ -265,12 +333,32 @@ impl<'a> Case<'a> {
         assert!(log.ends_at_boundary(), "{what}");
         let held: HashSet<Uuid> = log.event_ids().collect();
         let before = &self.origin.events;
-        let missing = before.iter().filter(|id| after.is_none_or(|after| after.contains(id)) && !held.contains(id)).count();
-        let foreign = held.iter().filter(|id| !before.contains(id) && !after.is_some_and(|after| after.contains(id))).count();
-        assert_eq!((missing, foreign), (0, 0), "{what}: events missing, events of another history");
-        let options = proof::Options { version: Some(ServerLine::V26_1), depth: Depth::Deep, in_use: false };
-        let examination = proof::examine(&Directories::new(&target, None), &options, &silent).unwrap();
-        assert_eq!(examination.kind(), None, "{what}: {:#?}", examination.findings);
+        let missing = before
+            .iter()
+            .filter(|id| after.is_none_or(|after| after.contains(id)) && !held.contains(id))
+            .count();
+        let foreign = held
+            .iter()
+            .filter(|id| !before.contains(id) && !after.is_some_and(|after| after.contains(id)))
+            .count();
+        assert_eq!(
+            (missing, foreign),
+            (0, 0),
+            "{what}: events missing, events of another history"
+        );
+        let options = proof::Options {
+            version: Some(ServerLine::V26_1),
+            depth: Depth::Deep,
+            in_use: false,
+        };
+        let examination =
+            proof::examine(&Directories::new(&target, None), &options, &silent).unwrap();
+        assert_eq!(
+            examination.kind(),
+            None,
+            "{what}: {:#?}",
+            examination.findings
+        );
         std::fs::remove_dir_all(target).unwrap();
     }
 }
@@ -278,8 +366,13 @@ impl<'a> Case<'a> {
 /// The node that has just gone gives its locks back when its last thread ends.
 fn free(db: &Path) {
     for _ in 0..500 {
-        let locked = |name: &str| std::fs::File::open(db.join(name)).is_ok_and(|file| file.try_lock().is_err());
-        if !Checkpoint::ALL.iter().any(|checkpoint| locked(checkpoint.file_name())) {
+        let locked = |name: &str| {
+            std::fs::File::open(db.join(name)).is_ok_and(|file| file.try_lock().is_err())
+        };
+        if !Checkpoint::ALL
+            .iter()
+            .any(|checkpoint| locked(checkpoint.file_name()))
+        {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -293,12 +386,22 @@ fn look(directory: &Path) -> BTreeMap<PathBuf, (u64, u64, u32, i64, i64)> {
         .map(|entry| {
             let entry = entry.unwrap();
             let found = entry.metadata().unwrap();
-            (entry.into_path(), (found.ino(), found.len(), found.mode(), found.mtime(), found.mtime_nsec()))
+            (
+                entry.into_path(),
+                (
+                    found.ino(),
+                    found.len(),
+                    found.mode(),
+                    found.mtime(),
+                    found.mtime_nsec(),
+                ),
+            )
         })
         .collect()
 }
 
-/// A copy that shares all files, as no file of a repository is ever written to again; its state is copied.
+/// A copy that shares all files, as no file of a repository is ever written to again; its state is
+/// copied.
 fn link_tree(from: &Path, to: &Path) {
     for entry in walkdir::WalkDir::new(from) {
         let entry = entry.unwrap();
@@ -313,12 +416,29 @@ fn link_tree(from: &Path, to: &Path) {
     }
 }
 
-fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operations: usize, chance: &mut Chance) {
+fn torture(
+    origin: &Origin,
+    running: bool,
+    samples: &[(usize, Change)],
+    operations: usize,
+    chance: &mut Chance,
+) {
     let (mut good, mut undone) = (0, 0);
     for (count, (number, change)) in samples.iter().enumerate() {
         let verb = if chance.below(4) == 0 { "full" } else { "diff" };
-        let mut case = Case::new(origin, format!("seed {}, {change:?} at {number} of {operations}", super::seed()));
-        let live = running.then(|| Node::still(Version::new(26, 1), case.place.path()).unwrap().serve().unwrap());
+        let mut case = Case::new(
+            origin,
+            format!(
+                "seed {}, {change:?} at {number} of {operations}",
+                super::seed()
+            ),
+        );
+        let live = running.then(|| {
+            Node::still(Version::new(26, 1), case.place.path())
+                .unwrap()
+                .serve()
+                .unwrap()
+        });
         let url = live.as_ref().map(kbackup_testnode::Server::url);
         let before = case.labels();
         let mut process = case.start(verb, url.as_deref(), Some(*number));
@@ -326,9 +446,17 @@ fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operatio
         let (mut undo, mut settled): (Undo, _) = (Box::new(|| ()), None);
         if state == State::Stopped {
             // The test's node would wait at the pipe for ever.
-            let change = if running && matches!(change, Change::Pipe) { Change::Link } else { *change };
+            let change = if running && matches!(change, Change::Pipe) {
+                Change::Link
+            } else {
+                *change
+            };
             let (told, back) = case.change(change, chance);
-            case.what = format!("{}, {verb}, {told}, {}", case.what, if running { "running" } else { "stopped" });
+            case.what = format!(
+                "{}, {verb}, {told}, {}",
+                case.what,
+                if running { "running" } else { "stopped" }
+            );
             process.go_on();
             if chance.below(2) == 0 {
                 undone += 1;
@@ -341,20 +469,51 @@ fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operatio
             }
             state = process.wait();
         }
-        let State::Ended(code) = state else { panic!("{}: it stopped twice", case.what) };
-        assert!(HONEST.contains(&code), "{}: code {code}\n{}", case.what, process.said());
+        let State::Ended(code) = state else {
+            panic!("{}: it stopped twice", case.what)
+        };
+        assert!(
+            HONEST.contains(&code),
+            "{}: code {code}\n{}",
+            case.what,
+            process.said()
+        );
         if let Some(settled) = settled {
-            assert_eq!(look(&case.db()), settled, "{}: the source was touched", case.what);
+            assert_eq!(
+                look(&case.db()),
+                settled,
+                "{}: the source was touched",
+                case.what
+            );
         }
         let mut after = case.labels();
         let new = after.split_off(before.len());
         assert_eq!(before, after, "{}", case.what);
-        // What a failed run leaves is whole files for the next one, and a backup clears all of it away.
-        let left: Vec<_> =
-            walkdir::WalkDir::new(case.place.path().join("repository/incoming")).min_depth(1).into_iter().flatten().collect();
-        assert!(left.is_empty() || !matches!(code, 0 | 3), "{}: {left:?}", case.what);
-        assert!(!left.iter().any(|entry| entry.file_name().to_string_lossy().ends_with(".part")), "{}: {left:?}", case.what);
-        assert_eq!(new.len(), usize::from(matches!(code, 0 | 3)), "{}: code {code}", case.what);
+        // What a failed run leaves is whole files for the next one, and a backup clears all of it
+        // away.
+        let left: Vec<_> = walkdir::WalkDir::new(case.place.path().join("repository/incoming"))
+            .min_depth(1)
+            .into_iter()
+            .flatten()
+            .collect();
+        assert!(
+            left.is_empty() || !matches!(code, 0 | 3),
+            "{}: {left:?}",
+            case.what
+        );
+        assert!(
+            !left
+                .iter()
+                .any(|entry| entry.file_name().to_string_lossy().ends_with(".part")),
+            "{}: {left:?}",
+            case.what
+        );
+        assert_eq!(
+            new.len(),
+            usize::from(matches!(code, 0 | 3)),
+            "{}: code {code}",
+            case.what
+        );
         for label in &new {
             good += 1;
             case.prove(label, case.events().as_ref());
@@ -367,12 +526,24 @@ fn torture(origin: &Origin, running: bool, samples: &[(usize, Change)], operatio
             case.what.push_str(", the run after it");
             let mut next = case.start("diff", None, None);
             let state = next.wait();
-            assert!(matches!(state, State::Ended(0 | 3)), "{}: {state:?} {}", case.what, next.said());
+            assert!(
+                matches!(state, State::Ended(0 | 3)),
+                "{}: {state:?} {}",
+                case.what,
+                next.said()
+            );
             case.prove(case.labels().last().unwrap(), Some(&origin.events));
         }
     }
-    assert!(good * 5 > samples.len() && undone > 0, "{good} of {} runs took a backup", samples.len());
-    eprintln!("{} runs, {good} backups, {undone} changes undone, {operations} operations", samples.len());
+    assert!(
+        good * 5 > samples.len() && undone > 0,
+        "{good} of {} runs took a backup",
+        samples.len()
+    );
+    eprintln!(
+        "{} runs, {good} backups, {undone} changes undone, {operations} operations",
+        samples.len()
+    );
 }
 
 /// Chosen moments and changes; in the long form, every change at every moment.
@@ -380,9 +551,13 @@ fn samples(operations: usize, chance: &mut Chance) -> Vec<(usize, Change)> {
     let all = operations * CHANGES.len();
     let wanted = super::amount(14, all);
     if wanted == all {
-        return (1..=operations).flat_map(|number| CHANGES.map(|change| (number, change))).collect();
+        return (1..=operations)
+            .flat_map(|number| CHANGES.map(|change| (number, change)))
+            .collect();
     }
-    (0..wanted).map(|count| (1 + chance.place(operations), CHANGES[count % CHANGES.len()])).collect()
+    (0..wanted)
+        .map(|count| (1 + chance.place(operations), CHANGES[count % CHANGES.len()]))
+        .collect()
 }
 
 #[test]
@@ -390,15 +565,30 @@ fn a_stopped_nodes_files_change_between_any_two_operations() {
     let (origin, mut chance) = (Origin::new(), Chance::new(super::seed()));
     let operations = Case::new(&origin, String::new()).operations("diff", None);
     assert!(operations > 100, "{operations}");
-    torture(&origin, false, &samples(operations, &mut chance), operations, &mut chance);
+    torture(
+        &origin,
+        false,
+        &samples(operations, &mut chance),
+        operations,
+        &mut chance,
+    );
 }
 
 #[test]
 fn a_running_nodes_files_change_between_any_two_operations() {
     let (origin, mut chance) = (Origin::new(), Chance::new(super::seed()));
     let case = Case::new(&origin, String::new());
-    let live = Node::still(Version::new(26, 1), case.place.path()).unwrap().serve().unwrap();
+    let live = Node::still(Version::new(26, 1), case.place.path())
+        .unwrap()
+        .serve()
+        .unwrap();
     let operations = case.operations("diff", Some(&live.url()));
     assert!(operations > 100, "{operations}");
-    torture(&origin, true, &samples(operations, &mut chance), operations, &mut chance);
+    torture(
+        &origin,
+        true,
+        &samples(operations, &mut chance),
+        operations,
+        &mut chance,
+    );
 }

@@ -1,11 +1,14 @@
 //! Recordings of real nodes whose threads ran at another pace.
 //!
 //! The rule, so that only orders come out that a real node could show:
-//! * the log's own steps (chunks, `writer.chk`, epochs, acknowledgements, everything that is not named below) keep their order: data before checkpoint before
-//!   acknowledgement;
-//! * what one other thread writes keeps its own order too, and only comes **later** against the log: the chaser's checkpoint, the index with its tables, the
-//!   stream-existence filter. Each of them follows the log, and a slow disk or a busy processor makes it follow later; none can know what is not yet there;
-//! * nothing is carried across a turn in the node's life, a lock, an admin call or an operator's hand: there everything has come to rest in that order.
+//! * the log's own steps (chunks, `writer.chk`, epochs, acknowledgements, everything that is not
+//!   named below) keep their order: data before checkpoint before acknowledgement;
+//! * what one other thread writes keeps its own order too, and only comes **later** against the
+//!   log: the chaser's checkpoint, the index with its tables, the stream-existence filter. Each of
+//!   them follows the log, and a slow disk or a busy processor makes it follow later; none can know
+//!   what is not yet there;
+//! * nothing is carried across a turn in the node's life, a lock, an admin call or an operator's
+//!   hand: there everything has come to rest in that order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,16 +36,25 @@ fn thread(action: &Action) -> Option<usize> {
 }
 
 fn is_turn(action: &Action) -> bool {
-    matches!(action, Action::Mark { .. } | Action::Flock { .. } | Action::Operator { .. } | Action::Http { .. })
+    matches!(
+        action,
+        Action::Mark { .. } | Action::Flock { .. } | Action::Operator { .. } | Action::Http { .. }
+    )
 }
 
-/// Lets the other threads fall behind, each by a lag that changes now and then. Returns how many steps came later than recorded.
+/// Lets the other threads fall behind, each by a lag that changes now and then. Returns how many
+/// steps came later than recorded.
 fn permute(steps: &mut Vec<Step>, chance: &mut Chance) -> usize {
     let mut waiting: [VecDeque<(usize, Step)>; 3] = Default::default();
     let (mut lags, mut order, mut later) = ([0; 3], Vec::with_capacity(steps.len()), 0);
     for (index, step) in std::mem::take(steps).into_iter().enumerate() {
         if is_turn(&step.action) {
-            order.extend(waiting.iter_mut().flat_map(|queue| queue.drain(..)).map(|(_, step)| step));
+            order.extend(
+                waiting
+                    .iter_mut()
+                    .flat_map(|queue| queue.drain(..))
+                    .map(|(_, step)| step),
+            );
             order.push(step);
             continue;
         }
@@ -70,16 +82,28 @@ fn permute(steps: &mut Vec<Step>, chance: &mut Chance) -> usize {
 fn nodes_whose_threads_ran_at_another_pace() {
     let mut chance = Chance::new(super::seed());
     // Scavenges are known by the numbers of their steps, and keep their pace.
-    let names: Vec<String> = Recording::names().unwrap().into_iter().filter(|name| !name.contains("scavenge")).collect();
+    let names: Vec<String> = Recording::names()
+        .unwrap()
+        .into_iter()
+        .filter(|name| !name.contains("scavenge"))
+        .collect();
     for round in 0..super::amount(3, 10 * names.len()) {
-        let name = if super::amount(0, 1) == 1 { &names[round % names.len()] } else { chance.of(&names) };
+        let name = if super::amount(0, 1) == 1 {
+            &names[round % names.len()]
+        } else {
+            chance.of(&names)
+        };
         let mut recording = Recording::named(name).unwrap();
         let count = recording.steps.len();
         let later = permute(&mut recording.steps, &mut chance);
         assert_eq!(recording.steps.len(), count);
         assert!(later > 50, "{name}: only {later} steps moved");
         let taken = live::chain_over(&Arc::new(recording), super::amount(14, 48), chance.number());
-        assert!(taken >= 8, "seed {}, {name}: only {taken} backups", super::seed());
+        assert!(
+            taken >= 8,
+            "seed {}, {name}: only {taken} backups",
+            super::seed()
+        );
         eprintln!("{name}: {later} of {count} steps came later, {taken} backups");
     }
 }

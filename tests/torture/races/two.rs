@@ -1,4 +1,5 @@
-//! Two kbackups at once: on one repository one of them has to wait; on one node the scavenge is given back once, and not before it may run.
+//! Two kbackups at once: on one repository one of them has to wait; on one node the scavenge is
+//! given back once, and not before it may run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,15 +18,33 @@ impl Pair {
     fn new() -> Self {
         let bench = Bench::new(&small());
         let live = bench.serve();
-        live.node.change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(600));
+        live.node
+            .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(600));
         Self { bench, live }
     }
 
     /// A full of the running node, that stops before an operation.
-    fn start(&self, name: &str, repository: &str, state: &str, stop: Option<(&str, PathBuf, usize)>) -> Process {
+    fn start(
+        &self,
+        name: &str,
+        repository: &str,
+        state: &str,
+        stop: Option<(&str, PathBuf, usize)>,
+    ) -> Process {
         let place = self.bench.path("");
         let url = self.live.server.url();
-        let mut command = kbackup(&place, &["full", "--repo", repository, "--node", &url, "--attempts", "5"]);
+        let mut command = kbackup(
+            &place,
+            &[
+                "full",
+                "--repo",
+                repository,
+                "--node",
+                &url,
+                "--attempts",
+                "5",
+            ],
+        );
         command.env("KBACKUP_STATE_DIR", place.join(state));
         if let Some((operation, part, number)) = stop {
             stop_at(&mut command, operation, &part.display().to_string(), number);
@@ -35,7 +54,12 @@ impl Pair {
 
     fn posts(&self) -> usize {
         let requests = self.live.node.requests();
-        requests.iter().filter(|request| request.method == "POST" && request.path.starts_with("/admin/scavenge")).count()
+        requests
+            .iter()
+            .filter(|request| {
+                request.method == "POST" && request.path.starts_with("/admin/scavenge")
+            })
+            .count()
     }
 
     fn listed(&self, repository: &str) -> usize {
@@ -51,7 +75,10 @@ impl Pair {
         let events = self.bench.events();
         for backup in std::fs::read_dir(self.bench.path(repository).join("backups")).unwrap() {
             let log = Log::read(&backup.unwrap().path().join("db")).unwrap();
-            assert_eq!(log.event_ids().collect::<std::collections::HashSet<_>>(), events);
+            assert_eq!(
+                log.event_ids().collect::<std::collections::HashSet<_>>(),
+                events
+            );
         }
     }
 }
@@ -63,34 +90,61 @@ fn one_repository_has_one_writer() {
     assert_eq!(first.wait(), State::Stopped);
     let mut second = pair.start("second", "repo", "other-state", None);
     assert_eq!(second.wait(), State::Ended(11), "{}", second.said());
-    assert!(second.said().contains("another run writes to this repository"), "{}", second.said());
+    assert!(
+        second
+            .said()
+            .contains("another run writes to this repository"),
+        "{}",
+        second.said()
+    );
     first.go_on();
     assert_eq!(first.wait(), State::Ended(0), "{}", first.said());
     assert_eq!(pair.listed("repo"), 1);
     pair.assert_whole("repo");
 }
 
-/// The slower one has looked at the repository before the faster one began, and takes the lock after that is done.
+/// The slower one has looked at the repository before the faster one began, and takes the lock
+/// after that is done.
 #[test]
 fn a_run_that_was_overtaken_says_so_and_harms_nothing() {
     let pair = Pair::new();
     let repository = pair.bench.path("repo");
-    assert_eq!(pair.start("before", "repo", "state", None).wait(), State::Ended(0));
+    assert_eq!(
+        pair.start("before", "repo", "state", None).wait(),
+        State::Ended(0)
+    );
     for operation in ["create", "lock"] {
         let before = pair.listed("repo");
         pair.live.node.start_scavenge(None).ok();
-        let mut slow = pair.start("slow", "repo", "state", Some((operation, repository.join("state/lock"), 1)));
+        let mut slow = pair.start(
+            "slow",
+            "repo",
+            "state",
+            Some((operation, repository.join("state/lock"), 1)),
+        );
         assert_eq!(slow.wait(), State::Stopped);
         let mut fast = pair.start("fast", "repo", "state", None);
         assert_eq!(fast.wait(), State::Ended(0), "{}", fast.said());
         let asked = pair.posts();
         slow.go_on();
         assert_eq!(slow.wait(), State::Ended(11), "{}", slow.said());
-        assert!(slow.said().contains("another run has committed a backup") && slow.said().contains("run it again"), "{}", slow.said());
-        assert_eq!(pair.posts(), asked, "it was found out before anything was asked of the node");
+        assert!(
+            slow.said().contains("another run has committed a backup")
+                && slow.said().contains("run it again"),
+            "{}",
+            slow.said()
+        );
+        assert_eq!(
+            pair.posts(),
+            asked,
+            "it was found out before anything was asked of the node"
+        );
         assert_eq!(pair.listed("repo"), before + 1);
     }
-    assert_eq!(pair.start("after", "repo", "state", None).wait(), State::Ended(0));
+    assert_eq!(
+        pair.start("after", "repo", "state", None).wait(),
+        State::Ended(0)
+    );
     pair.assert_whole("repo");
 }
 
@@ -103,8 +157,15 @@ fn two_repositories_of_one_node_keep_its_scavenge_once() {
     assert!(pair.live.node.owes_scavenge());
     let mut second = pair.start("second", "two", "state", None);
     assert_eq!(second.wait(), State::Ended(11), "{}", second.said());
-    assert!(second.said().contains("works on this node"), "{}", second.said());
-    assert!(pair.live.node.owes_scavenge() && pair.live.node.current_scavenge().is_none(), "the second gave back what the first took");
+    assert!(
+        second.said().contains("works on this node"),
+        "{}",
+        second.said()
+    );
+    assert!(
+        pair.live.node.owes_scavenge() && pair.live.node.current_scavenge().is_none(),
+        "the second gave back what the first took"
+    );
     first.go_on();
     assert_eq!(first.wait(), State::Ended(0), "{}", first.said());
     assert!(pair.live.node.current_scavenge().is_some() && !pair.live.node.owes_scavenge());
@@ -119,7 +180,8 @@ fn two_runs_that_cannot_see_each_other_never_copy_beside_a_scavenge() {
     pair.live.node.start_scavenge(None).unwrap();
     let mut first = pair.start("first", "one", "state", pair.in_the_chunks());
     assert_eq!(first.wait(), State::Stopped);
-    // The second finds the node at rest, owes nothing, and must notice when the first gives the scavenge back under its hands.
+    // The second finds the node at rest, owes nothing, and must notice when the first gives the
+    // scavenge back under its hands.
     let mut second = pair.start("second", "two", "elsewhere", pair.in_the_chunks());
     assert_eq!(second.wait(), State::Stopped, "{}", second.said());
     first.go_on();
@@ -128,13 +190,26 @@ fn two_runs_that_cannot_see_each_other_never_copy_beside_a_scavenge() {
     second.go_on();
     assert_eq!(second.wait(), State::Ended(0), "{}", second.said());
     let text = std::fs::read_to_string(manifest(&pair.bench.path("two"))).unwrap();
-    assert!(text.contains("\"retries\": 1"), "it did not start over: {}", second.said());
-    assert!(pair.live.node.current_scavenge().is_some() && !pair.live.node.owes_scavenge(), "the second did not give it back");
+    assert!(
+        text.contains("\"retries\": 1"),
+        "it did not start over: {}",
+        second.said()
+    );
+    assert!(
+        pair.live.node.current_scavenge().is_some() && !pair.live.node.owes_scavenge(),
+        "the second did not give it back"
+    );
     assert_eq!(pair.posts(), 2);
     pair.assert_whole("one");
     pair.assert_whole("two");
 }
 
 fn manifest(repository: &Path) -> PathBuf {
-    std::fs::read_dir(repository.join("backups")).unwrap().next().unwrap().unwrap().path().join("manifest.json")
+    std::fs::read_dir(repository.join("backups"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path()
+        .join("manifest.json")
 }
