@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::crew;
+use crate::parallel;
 
 /// What was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -1020,8 +1020,8 @@ pub fn list_by<T: Send>(
         }
     };
     let mut entries = Vec::with_capacity(names.len());
-    for names in names.chunks(crew::AT_ONCE) {
-        entries.extend(crew::many(names, inspect)?.into_iter().flatten());
+    for names in names.chunks(parallel::AT_ONCE) {
+        entries.extend(parallel::map(names, inspect)?.into_iter().flatten());
     }
     Ok(entries)
 }

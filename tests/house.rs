@@ -7,11 +7,11 @@ use std::path::Path;
 const HOUSE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("schedule", &["clock"]),
-    ("fs", &["crew"]),
+    ("fs", &["parallel"]),
     ("users", &["fs"]),
     ("error", &["fs"]),
     ("pace", &[]),
-    ("crew", &[]),
+    ("parallel", &[]),
     ("timings", &[]),
     ("md5", &[]),
     ("event", &["timings", "clock", "error", "pace"]),
@@ -22,17 +22,17 @@ const HOUSE: &[(&str, &[&str])] = &[
             "timings", "error", "event", "pace", "format", "fs", "clock", "manifest", "md5",
         ],
     ),
-    ("manifest", &["crew", "clock", "error", "format", "fs"]),
+    ("manifest", &["parallel", "clock", "error", "format", "fs"]),
     (
         "proof",
         &[
-            "crew", "clock", "error", "event", "format", "fs", "manifest", "transfer",
+            "parallel", "clock", "error", "event", "format", "fs", "manifest", "transfer",
         ],
     ),
     (
         "repository",
         &[
-            "crew", "timings", "users", "clock", "error", "event", "format", "fs", "manifest",
+            "parallel", "timings", "users", "clock", "error", "event", "format", "fs", "manifest",
             "transfer", "proof",
         ],
     ),
@@ -43,7 +43,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "verify",
         &[
-            "crew",
+            "parallel",
             "clock",
             "error",
             "event",
@@ -63,7 +63,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "restore",
         &[
             "timings",
-            "crew",
+            "parallel",
             "clock",
             "error",
             "event",
@@ -79,7 +79,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "backup",
         &[
-            "crew",
+            "parallel",
             "users",
             "clock",
             "error",

@@ -4,7 +4,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::format::chunk::ChunkFile;
@@ -13,6 +12,7 @@ use crate::fs::{self, Stamp};
 use crate::manifest::{
     Blake3Hash, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row,
 };
+use crate::parallel;
 use crate::proof::{ChunkSet, Inspected, Passage, Stretch};
 use crate::repository::{Attributes, Incoming, Ingest, Stored};
 use crate::transfer::{Follower, hash_file, paced};
@@ -215,7 +215,7 @@ impl<'a> Capture<'a> {
     /// As [`Self::keep`], for many files. Several at once, as each costs no more than a few calls
     /// of the system.
     pub(super) fn keep_all(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
-        let glances = crew::many(paths, |path| {
+        let glances = parallel::map(paths, |path| {
             self.run.check()?;
             match self.lent(path).filter(|_| !self.here.contains_key(path)) {
                 Some(row) => self.adopt(row).map(Some),

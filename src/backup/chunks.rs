@@ -8,13 +8,13 @@ use super::capture::{
     Arrived, Capture, Mode, Records, Take, changed, not_as_stored, of_source, open,
 };
 use super::counted::Counted;
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, ReadAt, WriterPosition};
 use crate::fs;
 use crate::manifest::{ChunkRow, FileSet, RelativePath, Role, Row};
+use crate::parallel;
 use crate::proof::{ChunkSet, Following, Inspected, LogFile};
 use crate::repository::Repository;
 use crate::transfer::{FILES_AT_ONCE, Follow, Follower};
@@ -147,10 +147,10 @@ fn copy_each(
     writer: WriterPosition,
     allowed: Allowed,
 ) -> Result<()> {
-    for fresh in fresh.chunks(crew::AT_ONCE) {
+    for fresh in fresh.chunks(parallel::AT_ONCE) {
         let mut all = Vec::with_capacity(fresh.len());
         let taker = &*capture;
-        let copied = crew::few(
+        let copied = parallel::for_each(
             FILES_AT_ONCE,
             fresh,
             |found| {
@@ -245,7 +245,7 @@ fn held<'s>(
         .map(|found| found.path.clone())
         .collect();
     let mut held = HashSet::with_capacity(paths.len());
-    for paths in paths.chunks(crew::AT_ONCE) {
+    for paths in paths.chunks(parallel::AT_ONCE) {
         let kept = capture.keep_all(paths)?;
         held.extend(
             paths

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::capture::{Arrived, Capture, Take, changed, known, open, read_small, timestamp};
 use crate::clock::{self, Timestamp};
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint;
 use crate::format::indexmap::IndexMap;
@@ -14,6 +13,7 @@ use crate::format::names::TableId;
 use crate::format::{InContext, LogPosition, ReadAt, WriterPosition, bloom, ptable};
 use crate::fs;
 use crate::manifest::{RelativePath, Role, Row};
+use crate::parallel;
 use crate::proof::{self, ChunkSet};
 use crate::transfer::{FILES_AT_ONCE, Paced};
 
@@ -182,7 +182,7 @@ fn each_table(capture: &mut Capture<'_>, map: &IndexMap) -> Result<()> {
     }
     let (mut all, mut filters) = (Vec::new(), Ok(()));
     let reader = &*capture;
-    let copied = crew::few(
+    let copied = parallel::for_each(
         FILES_AT_ONCE,
         &fresh,
         |id| {

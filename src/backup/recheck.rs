@@ -4,11 +4,11 @@
 //! copied.
 
 use super::capture::not_as_stored;
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run, Step};
 use crate::format::ReadAt;
 use crate::manifest::{Label, Manifest, RelativePath, Role, Row};
+use crate::parallel;
 use crate::repository::{Copy, Repository, remember_damage, remembered};
 use crate::transfer::{FILES_AT_ONCE, hash_file, paced};
 
@@ -66,7 +66,7 @@ pub(super) fn recheck(
             .fold(0, u64::saturating_add),
     });
     let mut damaged = Vec::new();
-    crew::few(
+    parallel::for_each(
         FILES_AT_ONCE,
         &due.rows,
         |row| {

@@ -8,9 +8,9 @@ use std::io::{self, BufRead, Read, Write};
 use serde::Deserialize;
 
 use super::{Blake3Hash, Head, Manifest, RelativePath, Row, Totals};
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::fs::ReadAt;
+use crate::parallel;
 
 /// The version of the manifest format that this program writes.
 pub const FORMAT: u32 = 1;
@@ -59,9 +59,9 @@ impl Manifest {
             Blake3Hash::of(head.as_bytes())
         )?;
         let mut separator = "\n    ";
-        for rows in self.files.chunks(crew::AT_ONCE) {
+        for rows in self.files.chunks(parallel::AT_ONCE) {
             let mut text = Vec::with_capacity(rows.len() * USUAL_ROW);
-            for row in crew::many(rows, text_of)? {
+            for row in parallel::map(rows, text_of)? {
                 text.extend_from_slice(separator.as_bytes());
                 text.extend_from_slice(&row);
                 separator = ",\n    ";
@@ -166,7 +166,7 @@ fn read_lines(mut text: impl BufRead) -> io::Result<Option<Vec<Row>>> {
     loop {
         let mut lines = Vec::new();
         let mut is_end = false;
-        while lines.len() < crew::AT_ONCE && !is_end {
+        while lines.len() < parallel::AT_ONCE && !is_end {
             let row = line()?;
             is_end = !row.ends_with(b",\n");
             lines.push(row);
@@ -178,7 +178,7 @@ fn read_lines(mut text: impl BufRead) -> io::Result<Option<Vec<Row>>> {
                     .unwrap_or(line),
             )
         };
-        let Ok(rows) = crew::many(&lines, row) else {
+        let Ok(rows) = parallel::map(&lines, row) else {
             return Ok(None);
         };
         files.extend(rows);

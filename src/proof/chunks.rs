@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::line::ServerLine;
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, Malformed, ReadAt};
 use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, RelativePath, Root};
+use crate::parallel;
 
 /// One chunk file of a set, known from its name, header and footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -348,7 +348,7 @@ fn inspect_all(
         .map(|(one, next)| one.name.start == next.name.start)
         .chain([false]);
     let numbered: Vec<(&Listed, bool)> = names.iter().zip(replaced).collect();
-    let read = crew::many(&numbered, |(listed, replaced)| {
+    let read = parallel::map(&numbered, |(listed, replaced)| {
         Ok::<_, std::convert::Infallible>((!replaced).then(|| inspect(files, listed, inspected)))
     });
     read.unwrap_or_default()

@@ -3,12 +3,12 @@ use std::collections::{BTreeSet, HashSet};
 use super::Placement;
 use super::guard::{Guarded, Site};
 use super::target::Found;
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Run};
 use crate::format::{InContext, Md5Hash};
 use crate::fs::{self, File, ReadAt};
 use crate::manifest::{Log, RelativePath, RestoreMark, Role, Root, Row};
+use crate::parallel;
 use crate::repository::Repository;
 use crate::transfer::{self, Copy, Digest, FILES_AT_ONCE, Failure, Segment};
 
@@ -64,7 +64,7 @@ impl<'a> Guarded<'a> {
             present,
         };
         let mut placement = Placement::default();
-        crew::few(
+        parallel::for_each(
             FILES_AT_ONCE,
             &rows,
             |row| run.check().and_then(|()| work.row(row)),

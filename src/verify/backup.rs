@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use super::{BackupReport, Finding};
-use crate::crew;
 use crate::error::{Error, Kind, Result};
 use crate::event::Run;
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
+use crate::parallel;
 use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
 use crate::repository::{Copy, Repository};
 use crate::transfer::{Digest, FILES_AT_ONCE, Paced, hash_file, paced};
@@ -133,7 +133,7 @@ impl Verification<'_> {
         let (manifest, repository, run) = (self.manifest, self.repository, self.run);
         let known = Mutex::new(shared);
         let mut wrong = Vec::new();
-        crew::few(
+        parallel::for_each(
             FILES_AT_ONCE,
             &manifest.files,
             |row| -> Result<_> {

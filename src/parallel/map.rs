@@ -16,7 +16,7 @@ pub const AT_ONCE: usize = 2048;
 /// # Errors
 /// The error of the first piece, in their order, that has one: what comes before that was done,
 /// what comes after may have been.
-pub fn many<T: Sync, R: Send, E: Send>(
+pub fn map<T: Sync, R: Send, E: Send>(
     pieces: &[T],
     work: impl Fn(&T) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
@@ -117,7 +117,7 @@ mod tests {
         for count in [0, 1, STRETCH, STRETCH + 1, 10_000] {
             let pieces: Vec<usize> = (0..count).collect();
             let doubled: Vec<usize> = pieces.iter().map(|piece| piece * 2).collect();
-            assert_eq!(many(&pieces, |piece| Ok::<_, ()>(piece * 2)), Ok(doubled));
+            assert_eq!(map(&pieces, |piece| Ok::<_, ()>(piece * 2)), Ok(doubled));
         }
     }
 
@@ -126,7 +126,7 @@ mod tests {
         let pieces: Vec<usize> = (0..10_000).collect();
         for first in [0, 1, 63, 64, 5_000, 9_999] {
             assert_eq!(
-                many(&pieces, |piece| if *piece >= first {
+                map(&pieces, |piece| if *piece >= first {
                     Err(*piece)
                 } else {
                     Ok(())

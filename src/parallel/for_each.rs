@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 ///
 /// # Errors
 /// The first that `work` returned.
-pub fn few<'a, T: Sync, R: Send, E: Send>(
+pub fn for_each<'a, T: Sync, R: Send, E: Send>(
     threads: usize,
     items: &'a [T],
     work: impl Fn(&'a T) -> Result<R, E> + Sync,
@@ -62,7 +62,7 @@ mod tests {
         let items: Vec<usize> = (0..1000).collect();
         for threads in [0, 1, 2, 7, 5000] {
             let mut seen = BTreeSet::new();
-            few(
+            for_each(
                 threads,
                 &items,
                 |item| Ok::<_, ()>(item + 1),
@@ -86,7 +86,7 @@ mod tests {
                 begun.fetch_add(1, Ordering::SeqCst);
                 if *item == 10 { Err("ten") } else { Ok(()) }
             };
-            let outcome = few(threads, &items, work, |_, ()| kept += 1);
+            let outcome = for_each(threads, &items, work, |_, ()| kept += 1);
             assert_eq!(outcome, Err("ten"));
             let begun = begun.into_inner();
             assert_eq!(kept, begun - 1, "{threads} threads");

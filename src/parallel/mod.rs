@@ -1,7 +1,7 @@
 //! Several threads at one list of work: few large pieces, or many small ones.
 
-mod few;
-mod many;
+mod for_each;
+mod map;
 
-pub use few::few;
-pub use many::{AT_ONCE, many};
+pub use for_each::for_each;
+pub use map::{AT_ONCE, map};
