@@ -15,7 +15,7 @@ use crate::format::{Lineage, LogPosition, Relation};
 use crate::fs;
 use crate::manifest::{BackupKind, Directories, Head, Label};
 use crate::proof::{self, ChunkSet};
-use crate::repository::{DirectoryRepository, Repository, is_good, remembered};
+use crate::repository::{Location, Repository, is_good, remembered};
 
 /// A member, in the eyes of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,11 +188,11 @@ pub(super) fn look(directory: &Path, own: &Path, log: &OwnLog) -> ClusterFacts {
         if fs::canonical(&path).ok() == own {
             continue;
         }
-        let Ok(repository) = DirectoryRepository::open(&path) else {
+        let Ok(repository) = Location::parse(&path).and_then(|location| location.open()) else {
             continue;
         };
         let name = entry.name.to_string_lossy();
-        for (head, label) in good(&repository, log) {
+        for (head, label) in good(&*repository, log) {
             let made = Made::of(&head);
             if head.kind == BackupKind::Full {
                 facts.newest_full = facts.newest_full.max(Some(made.started));
@@ -221,7 +221,7 @@ pub(super) fn look(directory: &Path, own: &Path, log: &OwnLog) -> ClusterFacts {
 }
 
 fn good<'a>(
-    repository: &'a DirectoryRepository,
+    repository: &'a dyn Repository,
     log: &'a OwnLog,
 ) -> impl Iterator<Item = (Head, Label)> + 'a {
     let listed = repository.list().unwrap_or_default().into_iter();

@@ -14,7 +14,7 @@ use crate::manifest::{BackupKind, Head, Label};
 use crate::node::{
     self as server, Client, Connection, Ledger, Patience, PlannedRelease, Session, TimeLimits,
 };
-use crate::repository::{DirectoryRepository, Listed, Remembered, Repository, remembered};
+use crate::repository::{Listed, Location, Remembered, Repository, remembered};
 use crate::settings::arguments;
 use crate::verbs::{Common, log, node};
 
@@ -176,11 +176,11 @@ pub fn look_at_repository(path: &Path) -> Seen<RepositoryFacts> {
 }
 
 fn repository(path: &Path) -> Result<RepositoryFacts> {
-    let repository = DirectoryRepository::open(path)?;
+    let repository = Location::parse(path)?.open()?;
     let points = repository
         .list()?
         .into_iter()
-        .map(|listed| point(&repository, listed))
+        .map(|listed| point(&*repository, listed))
         .collect::<Result<_>>()?;
     Ok(RepositoryFacts {
         place: repository.place(),
@@ -190,7 +190,7 @@ fn repository(path: &Path) -> Result<RepositoryFacts> {
     })
 }
 
-fn point(repository: &DirectoryRepository, Listed { label, head }: Listed) -> Result<Point> {
+fn point(repository: &dyn Repository, Listed { label, head }: Listed) -> Result<Point> {
     let verified = remembered(repository, &label)?;
     Ok(Point {
         label,

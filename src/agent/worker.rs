@@ -20,7 +20,7 @@ use crate::error::{Cause, Error, Kind, Result};
 use crate::event::{Event, Interruption, Observer, Run, Step};
 use crate::expire;
 use crate::manifest::BackupKind;
-use crate::repository::DirectoryRepository;
+use crate::repository::Location;
 use crate::settings::arguments::Verb;
 use crate::verbs::{self, log, priority};
 use crate::verify;
@@ -235,9 +235,9 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
         )
         .map(Done::from),
         Verb::Verify(options) => {
-            let repository = DirectoryRepository::open(&options.repository.repo)?;
+            let repository = Location::parse(&options.repository.repo)?.open()?;
             let report = verify::verify(
-                &repository,
+                &*repository,
                 &verbs::verify::which(options)?,
                 verbs::verify::depth(options),
                 run,
@@ -251,10 +251,10 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
             }
         }
         Verb::Expire(options) => {
-            let repository = DirectoryRepository::open(&options.repository.repo)?;
+            let repository = Location::parse(&options.repository.repo)?.open()?;
             let report = expire::execute(
-                &repository,
-                &verbs::expire::plan(&repository, &options.keep, run)?,
+                &*repository,
+                &verbs::expire::plan(&*repository, &options.keep, run)?,
                 run,
             )?;
             Ok(Done {

@@ -7,17 +7,17 @@ use super::output::{count, size, table};
 use crate::clock::Zone;
 use crate::error::{Error, Kind, Result};
 use crate::expire::{self, Plan, Report, Summary};
-use crate::repository::{DirectoryRepository, Repository};
+use crate::repository::{Location, Repository};
 use crate::settings::arguments;
 use crate::verbs;
 
 pub(super) fn run(options: &arguments::Expire, session: &Session) -> Result<u8> {
     let run = &*session.run;
-    let repository = DirectoryRepository::open(&options.repository.repo)?;
+    let repository = Location::parse(&options.repository.repo)?.open()?;
     let zone = &options.keep.time_zone;
-    let plan = verbs::expire::plan(&repository, &options.keep, run)?;
+    let plan = verbs::expire::plan(&*repository, &options.keep, run)?;
     if options.confirm && !options.dry_run {
-        return execute(&repository, &plan, session, &planned(&plan, zone));
+        return execute(&*repository, &plan, session, &planned(&plan, zone));
     }
     session.output.answer(
         "kbackup.expire-plan/1",
@@ -41,7 +41,7 @@ pub(super) fn run(options: &arguments::Expire, session: &Session) -> Result<u8> 
         run.note("nothing was removed");
         return Ok(session.done());
     }
-    execute(&repository, &plan, session, "")
+    execute(&*repository, &plan, session, "")
 }
 
 fn execute(

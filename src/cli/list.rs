@@ -8,9 +8,7 @@ use super::output::{size, table};
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::manifest::{BackupKind, Fork, Head, Label, forks};
-use crate::repository::{
-    DirectoryRepository, Interrupted, Listed, Remembered, Repository, remembered,
-};
+use crate::repository::{Interrupted, Listed, Location, Remembered, Repository, remembered};
 use crate::settings::arguments;
 
 #[derive(Serialize)]
@@ -52,7 +50,7 @@ enum State {
 }
 
 pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
-    let repository = DirectoryRepository::open(&options.repository.repo)?;
+    let repository = Location::parse(&options.repository.repo)?.open()?;
     let listed = repository.list()?;
     let any_damaged = listed.iter().any(|backup| backup.head.is_err());
     let readable: Vec<&Head> = listed
@@ -62,10 +60,10 @@ pub(super) fn run(options: &arguments::List, session: &Session) -> Result<u8> {
     let forks = forks(&readable);
     let backups = listed
         .into_iter()
-        .map(|backup| line(&repository, backup, &forks))
+        .map(|backup| line(&*repository, backup, &forks))
         .collect::<Result<Vec<_>>>()?;
     let interrupted = repository.interrupted()?;
-    let mut text = text(&repository, &backups);
+    let mut text = text(&*repository, &backups);
     if let Some(left) = interrupted {
         let _ = writeln!(
             text,

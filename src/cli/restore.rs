@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Session;
 use super::output::times;
 use crate::error::{Error, Kind, Result};
-use crate::repository::DirectoryRepository;
+use crate::repository::Location;
 use crate::restore::{self, Accept, Request, Target};
 use crate::settings::arguments;
 use crate::users;
@@ -51,8 +51,8 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
             unsure_whether_in_use: options.confirm,
         },
     };
-    let repository = DirectoryRepository::open(&options.repository.repo)?;
-    let plan = restore::plan(&repository, &request, run)?;
+    let repository = Location::parse(&options.repository.repo)?.open()?;
+    let plan = restore::plan(&*repository, &request, run)?;
     if options.dry_run {
         for warning in &plan.warnings {
             run.warn(warning.as_str());
@@ -62,7 +62,7 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
             .answer("kbackup.restore-plan/1", &plan, &plan.to_string())?;
         return Ok(session.done());
     }
-    let report = restore::execute(&repository, &plan, run)?;
+    let report = restore::execute(&*repository, &plan, run)?;
     session.output.answer(
         "kbackup.restore/1",
         &session.with_warnings(&report)?,

@@ -4,16 +4,16 @@ use super::Session;
 use super::output::size;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Manifest, Quiet, Row, SecondaryIndex};
-use crate::repository::{DirectoryRepository, Repository};
+use crate::repository::{Location, Repository};
 use crate::settings::arguments;
 use crate::verbs::verify::label;
 
 pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
     let label = label(&options.label)?;
-    let repository = DirectoryRepository::open(&options.repository.repo)?;
+    let repository = Location::parse(&options.repository.repo)?.open()?;
     let manifest = match label {
         Some(label) => repository.manifest(&label)?,
-        None => newest(&repository)?,
+        None => newest(&*repository)?,
     };
     let text = Text {
         manifest: &manifest,
@@ -72,7 +72,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-fn newest(repository: &DirectoryRepository) -> Result<Manifest> {
+fn newest(repository: &dyn Repository) -> Result<Manifest> {
     let newest = repository.list()?.pop().ok_or_else(|| {
         Error::new(Kind::NotFound, "the repository has no backup").on(repository.place())
     })?;

@@ -7,19 +7,19 @@ use super::output::{count, size};
 use crate::error::{Kind, Result};
 use crate::manifest::Label;
 use crate::proof::Depth;
-use crate::repository::{DirectoryRepository, Repository};
+use crate::repository::{Location, Repository};
 use crate::settings::arguments;
 use crate::verbs;
 use crate::verify::{self, Lost, Replacement, Report, Which};
 
 pub(super) fn run(options: &arguments::Verify, session: &Session) -> Result<u8> {
     let which = verbs::verify::which(options)?;
-    let repository = DirectoryRepository::open(&options.repository.repo)?;
+    let repository = Location::parse(&options.repository.repo)?.open()?;
     let depth = verbs::verify::depth(options);
     if options.repair {
-        return repair(&repository, &which, depth, options.dry_run, session);
+        return repair(&*repository, &which, depth, options.dry_run, session);
     }
-    let report = verify::verify(&repository, &which, depth, &session.run)?;
+    let report = verify::verify(&*repository, &which, depth, &session.run)?;
     session.output.answer(
         "kbackup.verify/1",
         &session.with_warnings(&report)?,

@@ -3,10 +3,12 @@
 
 mod condition;
 mod directory;
+mod location;
 mod lock;
 
 pub use condition::{Remembered, is_good, remember, remember_damage, remembered};
 pub use directory::DirectoryRepository;
+pub use location::Location;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -20,7 +22,7 @@ use crate::manifest::{Blake3Hash, FileSet, Head, Label, Manifest, RelativePath, 
 use crate::transfer::Follower;
 
 /// A place that holds backups of one node.
-pub trait Repository: Sync {
+pub trait Repository: Send + Sync {
     /// The repository's own id, made when it was created.
     fn id(&self) -> Uuid;
 

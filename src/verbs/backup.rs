@@ -10,7 +10,7 @@ use crate::event::Run;
 use crate::fs;
 use crate::manifest::{BackupKind, Directories};
 use crate::node::{self as server, Client, FitnessLimits, Ledger, QuietSettings};
-use crate::repository::{DirectoryRepository, Repository};
+use crate::repository::Location;
 use crate::settings::arguments;
 use uuid::Uuid;
 
@@ -31,14 +31,15 @@ pub fn take(
 ) -> Result<Summary> {
     with_source(options, common, run, |source| {
         let path = &options.repository.repo;
+        let location = Location::parse(path)?;
         let repository = match expected {
-            Some(_) => DirectoryRepository::open(path)?,
-            None => DirectoryRepository::open_or_create(path)?,
+            Some(_) => location.open()?,
+            None => location.open_or_create()?,
         };
         if expected.is_some_and(|expected| expected != repository.id()) {
             return Err(another_repository(path));
         }
-        backup::take(&request(kind, options), source, &repository, run)
+        backup::take(&request(kind, options), source, &*repository, run)
     })
 }
 
@@ -61,19 +62,12 @@ pub fn forecast(
     run: &Run,
 ) -> Result<Forecast> {
     with_source(options, common, run, |source| {
-        let repository = match DirectoryRepository::open(&options.repository.repo) {
+        let repository = match Location::parse(&options.repository.repo)?.open() {
             Ok(repository) => Some(repository),
             Err(error) if error.kind() == Kind::NotFound => None,
             Err(error) => return Err(error),
         };
-        backup::forecast(
-            &request(kind, options),
-            source,
-            repository
-                .as_ref()
-                .map(|repository| repository as &dyn Repository),
-            run,
-        )
+        backup::forecast(&request(kind, options), source, repository.as_deref(), run)
     })
 }
 

@@ -1,0 +1,105 @@
+//! Where a repository is, as the operator named it. This is the only way to a repository: what
+//! stands behind the [`Repository`] trait is chosen here, and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use super::{DirectoryRepository, Repository};
+use crate::error::{Error, Kind, Result};
+
+/// The place of a repository: today always a directory of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    directory: PathBuf,
+}
+
+impl Location {
+    /// Reads what an operator typed for `--repo`.
+    ///
+    /// # Errors
+    /// `Usage` if it is a URL: no kind of store has URLs yet.
+    pub fn parse(typed: &Path) -> Result<Self> {
+        let Some(scheme) = scheme_of(typed) else {
+            return Ok(Self {
+                directory: typed.to_owned(),
+            });
+        };
+
+        Err(Error::new(
+            Kind::Usage,
+            format!("kbackup cannot keep backups in `{scheme}://`"),
+        )
+        .at(typed)
+        .hint("name a directory, such as `/var/backups/kurrentdb`")
+        .hint("for a directory whose name looks like a URL, put `./` before it"))
+    }
+
+    /// The directory that holds the repository; `None` if it is kept elsewhere.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        Some(&self.directory)
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, `Refused` if a newer kbackup made it, `StoredCorrupt` if its
+    /// description is damaged.
+    pub fn open(&self) -> Result<Box<dyn Repository>> {
+        Ok(Box::new(DirectoryRepository::open(&self.directory)?))
+    }
+
+    /// Opens the repository, or makes one if the place is new or empty.
+    ///
+    /// # Errors
+    /// As for [`Self::open`]; `Refused` if something else is there.
+    pub fn open_or_create(&self) -> Result<Box<dyn Repository>> {
+        Ok(Box::new(DirectoryRepository::open_or_create(
+            &self.directory,
+        )?))
+    }
+}
+
+/// The scheme of a URL: letters, digits, `+`, `-` and `.` before `://`.
+fn scheme_of(typed: &Path) -> Option<&str> {
+    let (scheme, _) = typed.to_str()?.split_once("://")?;
+
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_scheme.then_some(scheme)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_directory() {
+        for typed in [
+            "/backups",
+            "backups",
+            "./s3://bucket",
+            "/a://b",
+            "C:/x",
+            "://",
+        ] {
+            let location = Location::parse(Path::new(typed)).unwrap();
+            assert_eq!(location.directory(), Some(Path::new(typed)));
+        }
+    }
+
+    #[test]
+    fn a_url_is_refused_and_the_hint_says_what_works() {
+        for typed in [
+            "s3://bucket/prefix",
+            "az://x",
+            "object+file:///x",
+            "file:///x",
+        ] {
+            let error = Location::parse(Path::new(typed)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage, "{typed}");
+            assert!(error.hints()[0].contains("a directory"), "{typed}");
+        }
+    }
+}
