@@ -20,6 +20,7 @@ pub mod parallel;
 pub mod proof;
 pub mod repository;
 pub mod restore;
+pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod timings;

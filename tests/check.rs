@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::format::indexmap::IndexMap;
 use kbackup::manifest::Directories;
 use kbackup::proof::{
     self, Depth, Effect, Examination, Finding, Options, Outcome, ServerLine, Severity, Verdict,
 };
+use kbackup::run::Run;
 use kbackup_testnode::log::{self, Kind, Record};
 use kbackup_testnode::{Action, Node, Recording};
 use proptest::prelude::*;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use kbackup::clock::Timestamp;
 use kbackup::error::Kind;
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
@@ -20,6 +20,7 @@ use kbackup::proof::Proven;
 use kbackup::repository::{
     self, Attributes, DirectoryRepository, Incoming, Ingest, Removal, Repository, Stored,
 };
+use kbackup::run::Run;
 
 /// Makes repositories for the tests, and harms them.
 pub(crate) trait Factory {

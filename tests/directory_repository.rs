@@ -14,10 +14,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use kbackup::error::{Error, Kind};
-use kbackup::event::{Event, Observer, Run};
+use kbackup::event::{Event, Observer};
 use kbackup::fs;
 use kbackup::manifest::{Blake3Hash, Label, RelativePath, Row};
 use kbackup::repository::{DirectoryRepository, Ingest, Repository};
+use kbackup::run::Run;
 
 use crate::backup::bench::workplace;
 use crate::conformance::{

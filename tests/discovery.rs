@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kbackup::error::{Error, Kind};
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::format::checkpoint;
 use kbackup::manifest::Directories;
 use kbackup::node::{
     Client, Connection, FitnessLimits, NodeState, Session, Traits, Unfit, agree, locate, plausible,
     wait_until_fit,
 };
+use kbackup::run::Run;
 use kbackup_testnode::{Mark, Member, Node, Recording, Speed};
 
 use crate::http_server;

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex};
 use kbackup::backup::Summary;
 use kbackup::clock::{self, Zone};
 use kbackup::error::{Error, Kind};
-use kbackup::event::{Event, Run, Silent, Step};
+use kbackup::event::{Event, Silent, Step};
 use kbackup::expire::{self, Plan, Policy, Report, Rule};
 use kbackup::manifest::Label;
 use kbackup::proof::Depth;
 use kbackup::repository::{DirectoryRepository, Repository, remember_damage, remembered};
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 
 use crate::backup::bench::{Bench, at, small};

@@ -9,11 +9,12 @@
 use std::collections::HashSet;
 
 use kbackup::error::Error;
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::format::{Boundary, WriterPosition};
 use kbackup::manifest::{Manifest, RelativePath, Role, SecondaryIndex};
 use kbackup::proof::{BackupEvidence, ChunkSet, Inspected, LogProof, Stretch, prove_backup, scan};
 use kbackup::repository::Repository;
+use kbackup::run::Run;
 
 use crate::restore::stage::Stage;
 

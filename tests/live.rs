@@ -16,12 +16,13 @@ use std::time::Duration;
 
 use kbackup::backup::{self, Node as SourceNode, Request, Running, Source, Summary};
 use kbackup::error::{Error, Kind, Signal};
-use kbackup::event::{Event, Observer, Run, Silent, Step};
+use kbackup::event::{Event, Observer, Silent, Step};
 use kbackup::manifest::{BackupKind, Directories};
 use kbackup::node::{Client, Connection, Ledger, QuietSettings, Session, TimeLimits};
 use kbackup::proof::{self, Depth, ServerLine};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{Checkpoint, Mark, Node, Phase, Recording, Server};

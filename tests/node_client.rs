@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kbackup::error::{Kind, Signal};
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::node::{
     AutoScavenge, Client, Connection, Credentials, Current, Extent, NodeState, Patience, Session,
     Start, Stop, TimeLimits,
 };
+use kbackup::run::Run;
 
 use crate::http_server::{Answer, Exchanges, Request, Server, VERSIONS};
 

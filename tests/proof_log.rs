@@ -2,10 +2,11 @@
 //! and where the log may end.
 
 use anyhow::{Context, Result};
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::format::{Boundary, LogPosition, WriterPosition};
 use kbackup::manifest::Directories;
 use kbackup::proof::{self, ChunkSet, Following, LogEnd, LogFile, LogProof, Passage, Stretch};
+use kbackup::run::Run;
 use kbackup::transfer::Follow;
 use kbackup_testnode::log::{self, Kind};
 use proptest::prelude::*;

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kbackup::error::{Kind, Signal};
-use kbackup::event::{Event, Observer, Run, Silent};
+use kbackup::event::{Event, Observer, Silent};
 use kbackup::manifest::Quiet;
 use kbackup::node::{
     Client, Connection, Current, Ledger, NodeScavenging, OnlineQuiet, Patience, QuietSettings,
     Session, Stillness, TimeLimits, look_at_scavenging, plan_release, quiesce,
 };
+use kbackup::run::Run;
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Node, Recording, Server};
 
 /// One recording per version that ends in a running node for these tests.

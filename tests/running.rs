@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use kbackup::error::Kind;
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::Directories;
 use kbackup::node::{
     Client, Connection, Doubt, Findings, OfflineQuiet, Patience, Sign, Stillness, probe,
 };
+use kbackup::run::Run;
 use kbackup_testnode::{Mark, Node, Recording};
 
 const RECORDINGS: [&str; 6] = [

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kbackup::error::{Error, Kind, Signal};
-use kbackup::event::{Event, Observer, Run, Silent};
+use kbackup::event::{Event, Observer, Silent};
 use kbackup::fs::{self, ReadAt};
 use kbackup::manifest::Blake3Hash;
 use kbackup::pace::Rate;
+use kbackup::run::Run;
 use kbackup::transfer::{self, Copied, Copy, Digest, Failure, Follow, Segment};
 use proptest::prelude::*;
 

@@ -9,11 +9,12 @@
 use std::os::unix::fs::PermissionsExt;
 
 use kbackup::error::Kind;
-use kbackup::event::{Event, Observer, Run, Silent};
+use kbackup::event::{Event, Observer, Silent};
 use kbackup::format::LogPosition;
 use kbackup::manifest::{BackupKind, Label, Manifest, Role, Row, Totals};
 use kbackup::proof::{Depth, Proven};
 use kbackup::repository::{Repository, remembered};
+use kbackup::run::Run;
 use kbackup::verify::{Report, Which, verify};
 use proptest::prelude::*;
 

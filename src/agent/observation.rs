@@ -9,12 +9,13 @@ use uuid::Uuid;
 use super::cluster::Member;
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
-use crate::event::{Event, Observer, Run, Silent};
+use crate::event::{Event, Observer, Silent};
 use crate::manifest::{BackupKind, Head, Label};
 use crate::node::{
     self as server, Client, Connection, Ledger, Patience, PlannedRelease, Session, TimeLimits,
 };
 use crate::repository::{Listed, Location, Remembered, Repository, remembered};
+use crate::run::Run;
 use crate::settings::arguments;
 use crate::verbs::{Common, log, node};
 

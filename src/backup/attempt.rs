@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::error::{Kind, Result};
-use crate::event::{Event, Run};
+use crate::event::Event;
+use crate::run::Run;
 
 /// What looks corrupt may have been caught in the middle of a change; that often it is read again
 /// before anyone is told.

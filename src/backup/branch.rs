@@ -4,9 +4,9 @@
 use super::Request;
 use super::survey::Shelf;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::{Lineage, LogPosition, Relation};
 use crate::manifest::{BackupKind, Head, Identity, Label, RestoredFrom};
+use crate::run::Run;
 
 /// The source, as far as it tells whose log it is.
 #[derive(Debug)]

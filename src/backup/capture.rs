@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run};
+use crate::event::Event;
 use crate::format::chunk::ChunkFile;
 use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
 use crate::fs::{self, Stamp};
@@ -15,6 +15,7 @@ use crate::manifest::{
 use crate::parallel;
 use crate::proof::{ChunkSet, Inspected, Passage, Stretch};
 use crate::repository::{Attributes, Incoming, Ingest, Stored};
+use crate::run::Run;
 use crate::transfer::{Follower, hash_file, paced};
 
 /// Adopted files up to this many bytes are hashed whole.

@@ -30,7 +30,7 @@ pub use self::survey::Estimate;
 use self::survey::{Ground, Shelf};
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
-use crate::event::{Event, Run, Step};
+use crate::event::{Event, Step};
 use crate::format::{Boundary, ChunkSize, Lineage, LogPosition, Relation};
 use crate::manifest::{
     self, BackupKind, Contents, Head, Label, Log, Manifest, ReadCheckpoints, Row, SecondaryIndex,
@@ -38,6 +38,7 @@ use crate::manifest::{
 };
 use crate::proof::{self, BackupEvidence, ChunkSet, LogProof};
 use crate::repository::Repository;
+use crate::run::Run;
 use crate::transfer::Paced;
 
 /// What the operator asks for.

@@ -5,11 +5,12 @@
 
 use super::capture::not_as_stored;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run, Step};
+use crate::event::{Event, Step};
 use crate::format::ReadAt;
 use crate::manifest::{Label, Manifest, RelativePath, Role, Row};
 use crate::parallel;
 use crate::repository::{Copy, Repository, remember_damage, remembered};
+use crate::run::Run;
 use crate::transfer::{FILES_AT_ONCE, hash_file, paced};
 
 /// How much of what a diff takes over is hashed again.

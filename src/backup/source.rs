@@ -1,10 +1,10 @@
 use super::capture::{Capture, Take, changed, known, open};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::LogPosition;
 use crate::manifest::{Directories, Quiet, Role, Scavenging, SecondaryIndex};
 use crate::node::{self, Ledger, OfflineQuiet, OnlineQuiet, QuietSettings, Session, Stillness};
 use crate::repository::Repository;
+use crate::run::Run;
 
 const SECONDARY_INDEX: &str = "db/kurrent.ddb";
 const SECONDARY_INDEX_LOG: &str = "db/kurrent.ddb.wal";

@@ -11,7 +11,6 @@ use super::chunks::unchanged_since;
 use super::counted::Counted;
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::names::{ChunkName, TableId};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
@@ -20,6 +19,7 @@ use crate::manifest::{
 };
 use crate::proof::{self, ChunkSet, Inspected};
 use crate::repository::Repository;
+use crate::run::Run;
 use crate::transfer::Paced;
 use crate::users;
 

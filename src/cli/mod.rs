@@ -26,9 +26,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::output::Output;
 use crate::error::{Error, Kind, Result, Signal};
-use crate::event::Run;
 use crate::fs;
 use crate::manifest::BackupKind;
+use crate::run::Run;
 use crate::settings::arguments::Verb;
 use crate::settings::{self, Settings, Unresolved};
 use crate::verbs::{Common, priority};

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
+use crate::run::Run;
 use crate::settings::in_one_line;
 use crate::timings::{Spent, Timings};
 

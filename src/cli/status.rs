@@ -10,8 +10,8 @@ use crate::agent::{
 };
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::node::{Client, Connection, Credentials, Patience, TimeLimits};
+use crate::run::Run;
 use crate::settings::{Origin, arguments};
 use crate::verbs::node;
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::clock::{Window, Zoned};
 use crate::error::Result;
-use crate::event::Run;
+use crate::run::Run;
 use crate::verbs::window::closed;
 
 /// How often the clock on the wall is looked at: it may jump, so nobody waits for an hour on it.

@@ -15,10 +15,11 @@ use self::policy::{Facts, reasons};
 pub use self::policy::{Policy, Reason, Rule};
 use crate::clock::{Timestamp, Zone};
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run, Step};
+use crate::event::{Event, Step};
 use crate::manifest::{Head, Label};
 use crate::proof::Depth;
 use crate::repository::{Remembered, Removal, Repository, is_good, remembered};
+use crate::run::Run;
 
 /// What would become of each backup. Making it changes nothing.
 #[derive(Debug, Clone, Serialize)]

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::Change;
+use super::gate::Change;
 
 #[derive(Serialize)]
 struct Record<'a> {

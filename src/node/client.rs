@@ -25,9 +25,9 @@ use super::{
     Process, Resume, ScavengeEvent, Start, Stop,
 };
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::LogPosition;
 use crate::fs;
+use crate::run::Run;
 
 /// No answer that kbackup reads comes near this many bytes.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;

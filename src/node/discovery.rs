@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use super::{Options, Patience, Session};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{self, Transform};
 use crate::format::names::ChunkName;
@@ -18,6 +17,7 @@ use crate::format::record::Lookup;
 use crate::format::{Epoch, EpochRecord, InContext, LogPosition};
 use crate::fs;
 use crate::manifest::Directories;
+use crate::run::Run;
 
 /// The statistics are kept for one second (http-api §3.5), a node's line in its gossip for two
 /// (§3.2); both a little longer.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{Gossip, Member, NodeState, Patience, Session};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::LogPosition;
+use crate::run::Run;
 
 const POLL: Duration = Duration::from_millis(500);
 /// Asking the leader itself is worth this much; its position as this member knows it is the

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use super::running::probe;
 use super::{Findings, Stillness};
 use crate::error::Result;
-use crate::event::Run;
 use crate::fs;
 use crate::manifest::Directories;
+use crate::run::Run;
 
 /// Files by which a start of the server shows, even one that is over again.
 const TRACES: [&str; 5] = [

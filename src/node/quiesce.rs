@@ -10,9 +10,10 @@ use super::{
 };
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Deadline, Event, Interruption, Run};
+use crate::event::Event;
 use crate::fs;
 use crate::manifest::{Quiet, Scavenging};
+use crate::run::{Deadline, Interruption, Run};
 
 /// Pause between two looks at the node.
 const POLL: Duration = Duration::from_millis(100);

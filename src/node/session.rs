@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{Client, Gossip, Info, NodeState, Options, Patience, ServerVersion};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
+use crate::run::Run;
 
 /// A load balancer that takes turns shows itself within this many questions.
 const QUESTIONS: usize = 3;

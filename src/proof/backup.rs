@@ -8,7 +8,6 @@ use super::chunks::{ChunkSet, Inspected, LogFile, open};
 use super::index::{Depth, IndexScope, examine_index, read_small};
 use super::log::LogProof;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{State, full_length};
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
@@ -16,6 +15,7 @@ use crate::format::{LogPosition, ReadAt, WriterPosition, ptable};
 use crate::manifest::{
     ChunkRow, FileEntry, FileSet, Manifest, RelativePath, Role, Root, Row, SecondaryIndex,
 };
+use crate::run::Run;
 
 /// What the capture has to show besides the files themselves, which are not read again.
 #[derive(Debug, Clone, Copy)]

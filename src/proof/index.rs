@@ -9,7 +9,6 @@ use super::chunks::{ChunkSet, LogFile, named, open};
 use super::log::lookup;
 use super::stream_filter::{self, StreamFilter};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::bloom;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
@@ -19,6 +18,7 @@ use crate::format::ptable::{Entry, Table, TableVersion};
 use crate::format::record::{Backwards, Flags, Forwards, Prepare, Record};
 use crate::format::{self, LogPosition, ReadAt, WriterPosition, checkpoint};
 use crate::manifest::{FileSet, RelativePath, Root};
+use crate::run::Run;
 
 /// Entries that are looked up in the log unless all are.
 const LATEST: usize = 1000;

@@ -3,7 +3,6 @@ use std::collections::HashSet;
 use super::chunks::{ChunkSet, LogFile, named};
 use super::passage::{self, Broken, Passage, Tally, data_of};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::boundary::Boundaries;
 use crate::format::chunk::{HEADER_LENGTH, Header, Transform};
 use crate::format::record::{Backwards, Lookup, Record};
@@ -11,6 +10,7 @@ use crate::format::{
     self, Boundary, Chain, EpochRecord, Lineage, LogPosition, Malformed, ReadAt, WriterPosition,
 };
 use crate::manifest::{FileSet, RelativePath};
+use crate::run::Run;
 
 /// Frames between two looks at whether the run was told to end.
 const FRAMES_BETWEEN_CHECKS: u64 = 4096;

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::event::Run;
 use crate::format::boundary::Part;
 use crate::format::chunk::{ChunkFile, HEADER_LENGTH};
 use crate::format::position_map::{MapEntry, PositionMap};
 use crate::format::record::{Flags, Forwards, Frame, Prepare, Record};
 use crate::format::{self, Epoch, EpochRecord, LogPosition, Malformed, ReadAt, WriterPosition};
+use crate::run::Run;
 use crate::transfer::Follow;
 
 /// What records tell besides where the log may end.

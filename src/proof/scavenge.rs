@@ -4,11 +4,11 @@
 use super::chunks::{ChunkSet, named};
 use super::log::lookup;
 use crate::error::Result;
-use crate::event::Run;
 use crate::format::chunk::Transform;
 use crate::format::record::Record;
 use crate::format::{self, LogPosition, ReadAt, WriterPosition};
 use crate::manifest::{FileSet, RelativePath};
+use crate::run::Run;
 
 /// How the server's row about a scavenge begins; its JSON has no spaces (disk-format §2.6, and seen
 /// in the files of 22.10 to 26.1).

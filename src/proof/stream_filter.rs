@@ -4,12 +4,12 @@
 use super::chunks::{ChunkSet, LogFile, named, open};
 use super::index::{IndexFault, IndexProblem, path, read_small};
 use crate::error::Result;
-use crate::event::Run;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
 use crate::format::record::{Backwards, Flags, Forwards, Record};
 use crate::format::{self, LogPosition, ReadAt, WriterPosition, bloom, checkpoint};
 use crate::manifest::{FileSet, RelativePath};
+use crate::run::Run;
 
 /// The last events before the filter's checkpoint that are looked up.
 const LATEST: usize = 1000;

@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::event::Run;
 use crate::format::{Md5Hash, ReadAt};
 use crate::fs;
 use crate::manifest::{Blake3Hash, FileSet, Head, Label, Manifest, RelativePath, Row};
+use crate::run::Run;
 use crate::transfer::Follower;
 
 /// A place that holds backups of one node.

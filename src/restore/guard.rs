@@ -5,11 +5,11 @@ use super::plan::{Accept, Plan, PlannedTarget};
 use super::target::{self, Found};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::checkpoint::{self, Checkpoint, START_GUARD};
 use crate::fs::{self, File};
 use crate::manifest::{Directories, Manifest, RestoreMark};
 use crate::node;
+use crate::run::Run;
 
 const CHECKPOINT_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o750;

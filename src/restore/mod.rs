@@ -20,10 +20,11 @@ use bytesize::ByteSize;
 use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run, Step};
+use crate::event::{Event, Step};
 use crate::format::Boundary;
 use crate::manifest::Label;
 use crate::repository::Repository;
+use crate::run::Run;
 pub use closing::{Behaviour, Closing, FirstStart, Note};
 pub use guard::holds_database;
 pub use plan::{Accept, Chosen, Plan, PlannedTarget, Request, Target, Truncation, plan};

@@ -4,12 +4,13 @@ use super::Placement;
 use super::guard::{Guarded, Site};
 use super::target::Found;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run};
+use crate::event::Event;
 use crate::format::{InContext, Md5Hash};
 use crate::fs::{self, File, ReadAt};
 use crate::manifest::{Log, RelativePath, RestoreMark, Role, Root, Row};
 use crate::parallel;
 use crate::repository::Repository;
+use crate::run::Run;
 use crate::transfer::{self, Copy, Digest, FILES_AT_ONCE, Failure, Segment};
 
 /// A guarded target that holds every file of the backup, proven and durable, except the

@@ -13,7 +13,7 @@ use super::place::{is_active, is_placed};
 use super::target::{self, Found, Ownership};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run, Step};
+use crate::event::{Event, Step};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{HEADER_LENGTH, Transform};
 use crate::format::{Boundary, LogPosition};
@@ -24,6 +24,7 @@ use crate::manifest::{
 use crate::node::ServerVersion;
 use crate::proof;
 use crate::repository::{Remembered, Repository, remembered};
+use crate::run::Run;
 
 /// What the operator wants restored.
 #[derive(Debug, Clone, Default)]

@@ -7,9 +7,10 @@ use super::extents::{Extent, extent_at};
 use super::hashing::{Digest, Hashing, PIECE, ZEROS};
 use super::writeback::WriteBack;
 use crate::error::{Error, Kind};
-use crate::event::{Event, Run};
+use crate::event::Event;
 use crate::fs::{File, IoError, Operation, ReadAt};
 use crate::manifest::Blake3Hash;
+use crate::run::Run;
 use crate::timings::Activity;
 
 /// Bytes that the kernel copies at once.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::extents::{Extent, extent_at};
 use super::writeback::BLOCK;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run};
+use crate::event::Event;
 use crate::format::Md5Hash;
 use crate::fs::ReadAt;
 use crate::manifest::Blake3Hash;
 use crate::md5::{Md5, Piece};
+use crate::run::Run;
 use crate::timings::Activity;
 
 /// What a run of bytes hashes to.

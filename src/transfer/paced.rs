@@ -1,10 +1,10 @@
 use std::io;
 
 use crate::error::Result;
-use crate::event::Run;
 use crate::fs::{File, ReadAt};
 use crate::manifest::{FileEntry, FileSet, RelativePath};
 use crate::pace::Pace;
+use crate::run::Run;
 
 /// A set of files of which every byte that is read goes from a run's budget.
 pub struct Paced<'a> {

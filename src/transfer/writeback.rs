@@ -2,8 +2,8 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::hashing::PIECE;
-use crate::event::Run;
 use crate::fs::{File, IoError, Operation};
+use crate::run::Run;
 use crate::timings::Activity;
 
 /// Places, lengths and addresses that go past the page cache are multiples of this: no disk asks

@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::{Common, node};
 use crate::backup::{self, Forecast, Node, Request, Running, Share, Source, Summary};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::fs;
 use crate::manifest::{BackupKind, Directories};
 use crate::node::{self as server, Client, FitnessLimits, Ledger, QuietSettings};
 use crate::repository::Location;
+use crate::run::Run;
 use crate::settings::arguments;
 use uuid::Uuid;
 

@@ -2,9 +2,9 @@
 
 use crate::clock;
 use crate::error::Result;
-use crate::event::Run;
 use crate::expire::{self, Plan, Policy};
 use crate::repository::Repository;
+use crate::run::Run;
 use crate::settings::arguments::Keep;
 
 /// Plans what goes now. [`expire::execute`] does it.

@@ -8,7 +8,8 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
 };
 
-use crate::event::{Observer, Run};
+use crate::event::Observer;
+use crate::run::Run;
 use crate::settings::arguments::{Load, Priority};
 
 /// A run that takes no more of the machine than that; its thread is to be lowered beside.

@@ -1,7 +1,7 @@
 //! The hours in which a verb may run.
 
 use crate::clock::{Window, Zoned};
-use crate::event::Interruption;
+use crate::run::Interruption;
 
 /// What ends a run at a time at which its window is closed; none while it is open.
 #[must_use]

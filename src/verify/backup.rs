@@ -5,12 +5,12 @@ use std::sync::Mutex;
 
 use super::{BackupReport, Finding};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
 use crate::parallel;
 use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
 use crate::repository::{Copy, Repository};
+use crate::run::Run;
 use crate::transfer::{Digest, FILES_AT_ONCE, Paced, hash_file, paced};
 
 /// What was learnt of stored files, for all backups that share them.

@@ -12,10 +12,11 @@ use self::backup::Shared;
 pub use self::repair::{Lost, RepairPlan, Repaired, Replacement, plan_repair, repair};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Run, Step};
+use crate::event::{Event, Step};
 use crate::manifest::{Label, RelativePath};
 use crate::proof::Depth;
 use crate::repository::{Listed, Remembered, Repository, remember, remembered};
+use crate::run::Run;
 
 /// Which backups to verify.
 #[derive(Debug, Clone, PartialEq, Eq)]

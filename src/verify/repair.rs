@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::backup::{Shared, is_intact};
 use super::{Report, Which, verify, verify_with};
 use crate::error::{Kind, Result};
-use crate::event::Run;
 use crate::manifest::{Blake3Hash, Label, Manifest, RelativePath, Row};
 use crate::proof::Depth;
 use crate::repository::{Remembered, Repository, remember_damage, remembered};
+use crate::run::Run;
 
 /// What can be mended, and what cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use kbackup::backup::{self, Node as SourceNode, Request, Running, Share, Source, Summary};
 use kbackup::error::Error;
-use kbackup::event::{Event, Observer, Run, Step};
+use kbackup::event::{Event, Observer, Step};
 use kbackup::manifest::{BackupKind, Directories, Head, Manifest};
 use kbackup::node::{Client, Connection, Ledger, QuietSettings, Session, TimeLimits};
 use kbackup::proof::{self, Depth, ServerLine};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{Checkpoint, Made, Node, Server, Synthetic, Version};

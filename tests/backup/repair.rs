@@ -8,11 +8,12 @@ use std::process::{Command, Output};
 
 use kbackup::backup::{Request, Share, Summary};
 use kbackup::error::Kind;
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::{BackupKind, Label, Role};
 use kbackup::proof::Depth;
 use kbackup::repository::{DirectoryRepository, Repository, remembered};
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{self, Repaired, Which};
 use kbackup_testnode::{Checkpoint, Synthetic};
 

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use kbackup::backup::{self, Node, Request, Source, Summary};
 use kbackup::error::{Error, Kind, Signal};
-use kbackup::event::{Event, Observer, Run};
+use kbackup::event::{Event, Observer};
 use kbackup::manifest::{BackupKind, Directories};
 use kbackup::repository::{Interrupted, Repository};
+use kbackup::run::Run;
 use kbackup_testnode::{Checkpoint, Synthetic};
 use rustix::process::{Pid, kill_process};
 

@@ -684,7 +684,7 @@ fn a_fresh_node_has_nothing_but_its_first_epoch() {
     let examination = proof::examine(
         &directories,
         &options,
-        &kbackup::event::Run::new(kbackup::event::Silent),
+        &kbackup::run::Run::new(kbackup::event::Silent),
     )
     .unwrap();
     assert_eq!(examination.kind(), None, "{:#?}", examination.findings);

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use kbackup::backup::{self, Node, Source};
 use kbackup::error::{Cause, Error, Kind};
-use kbackup::event::{Event, Interruption, Step};
+use kbackup::event::{Event, Step};
 use kbackup::manifest::Directories;
+use kbackup::run::Interruption;
 
 use super::bench::{Bench, small};
 

@@ -5,10 +5,11 @@ use std::process::Command;
 use std::sync::{Arc, Weak};
 
 use kbackup::error::{Kind, Signal};
-use kbackup::event::{Event, Observer, Run};
+use kbackup::event::{Event, Observer};
 use kbackup::manifest::{RestoreMark, Role};
 use kbackup::repository::Repository;
 use kbackup::restore::{Accept, Found, Outcome, Report, Request, execute, holds_database};
+use kbackup::run::Run;
 use kbackup::transfer::FILES_AT_ONCE;
 
 use super::stage::{Stage, Start, assert_restored, back_up, contents, request, run, start};

@@ -1,11 +1,11 @@
 use std::path::{Path, PathBuf};
 
 use kbackup::error::{Kind, Result};
-use kbackup::event::Run;
 use kbackup::format::{ChunkNumber, LogPosition, ReadAt};
 use kbackup::manifest::{FileSet, Label, Manifest, RestoreMark, Role, Row};
 use kbackup::repository::{Expiring, Held, Incoming, Listed, Mending, Repository};
 use kbackup::restore::{Accept, Request, Target, plan};
+use kbackup::run::Run;
 
 use super::stage::{Stage, back_up, contents, request, run};
 

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use kbackup::clock::Timestamp;
 use kbackup::error::Kind;
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::format::{ChunkSize, LogPosition, Md5Hash, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::proof::{ChunkSet, Fault, Proven, lineage, structure};
 use kbackup::repository::{Attributes, DirectoryRepository, Ingest, Repository};
 use kbackup::restore::{Plan, Report, Request, Target, execute, plan};
+use kbackup::run::Run;
 
 use crate::fixtures::DataDirectory;
 

@@ -13,11 +13,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use kbackup::error::{Error, Kind};
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::{Label, Manifest, Role, Row};
 use kbackup::proof::Depth;
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{Which, verify};
 use kbackup_testnode::{Checkpoint, Synthetic};
 

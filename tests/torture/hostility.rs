@@ -14,12 +14,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kbackup::error::{Error, Kind};
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::{Blake3Hash, Label};
 use kbackup::node::{Client, Connection, Credentials, Patience, TimeLimits};
 use kbackup::proof::Depth;
 use kbackup::repository::Repository;
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{Which, verify};
 use kbackup_testnode::Synthetic;
 use serde_json::{Value, json};

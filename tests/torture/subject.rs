@@ -10,11 +10,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::{Directories, Label, Manifest};
 use kbackup::node::Ledger;
 use kbackup::proof::{self, Depth, ServerLine};
 use kbackup::repository::{DirectoryRepository, Repository};
+use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{AutoScavengeState, Node};

@@ -9,7 +9,6 @@ use super::simulate::{
 };
 use super::{IndexSummary, LogSummary};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{self, HEADER_LENGTH, Transform};
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
@@ -22,6 +21,7 @@ use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_ind
 use crate::proof::line::ServerLine;
 use crate::proof::log::{LogEnd, LogProof, Stop, Stretch, lineage, scan_or_damage};
 use crate::proof::scavenge::foreign_scavenge;
+use crate::run::Run;
 use crate::transfer::hash_file;
 
 /// Bytes of a restore's mark that are read.

@@ -12,8 +12,8 @@ use super::index::Depth;
 use super::line::ServerLine;
 use crate::clock::Timestamp;
 use crate::error::{Kind, Result};
-use crate::event::Run;
 use crate::manifest::FileSet;
+use crate::run::Run;
 use crate::transfer::Paced;
 
 /// What to examine for.

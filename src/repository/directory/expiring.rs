@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use super::layout::{expired_label, is_directory};
 use super::{DirectoryRepository, Lock, no_such_backup};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::fs::{self, FileKind, IoError};
 use crate::manifest::Label;
 use crate::repository::lock::patiently;
 use crate::repository::{Expiring, Held, Removal, Repository, condition};
+use crate::run::Run;
 
 /// Somebody reads a backup.
 pub(super) struct Reader {

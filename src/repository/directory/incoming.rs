@@ -12,12 +12,12 @@ use super::stored::Files;
 use super::{DirectoryRepository, Lock};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::{Md5Hash, ReadAt};
 use crate::fs::{self, IoError};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Label, Manifest, RelativePath, Row};
 use crate::proof::Proven;
 use crate::repository::{Attributes, Incoming, Ingest, Stored};
+use crate::run::Run;
 use crate::transfer::{self, Failure, Follower, Segment};
 
 /// A backup in the making: `incoming/<id>/`, which becomes `backups/LABEL/` by one rename.

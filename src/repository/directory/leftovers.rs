@@ -5,12 +5,12 @@ use uuid::Uuid;
 use super::layout::{MANIFEST, expired_label, has_directories};
 use super::stored::Files;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::Md5Hash;
 use crate::format::names::{DbFile, IndexFile};
 use crate::fs::{self, FileKind, ReadAt};
 use crate::manifest::RelativePath;
 use crate::repository::Interrupted;
+use crate::run::Run;
 use crate::transfer::{self, Digest};
 
 /// What interrupted runs left in `incoming/`, the newest first.

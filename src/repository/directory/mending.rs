@@ -5,10 +5,10 @@ use super::layout::{FILE_MODE, is_directory, make_directory};
 use super::{DirectoryRepository, Lock};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::fs;
 use crate::manifest::{Label, Row};
 use crate::repository::Mending;
+use crate::run::Run;
 use crate::transfer::{self, Segment};
 
 /// Mends what is listed. Every new name is made in `incoming/`, where the next run sweeps, and

@@ -36,10 +36,10 @@ use self::stored::Files;
 use super::lock::Lock;
 use super::{Expiring, Held, Incoming, Interrupted, Listed, Mending, Repository};
 use crate::error::{Error, Kind, Result};
-use crate::event::Run;
 use crate::format::ReadAt;
 use crate::fs;
 use crate::manifest::{FileSet, Head, Label, Manifest, Row};
+use crate::run::Run;
 
 /// Backups in a directory of this machine.
 #[derive(Debug)]

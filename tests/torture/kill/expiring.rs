@@ -1,9 +1,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::proof::Depth;
 use kbackup::repository::{DirectoryRepository, Repository, remembered};
+use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 
 use crate::backup::bench::{Bench, small};

@@ -2,11 +2,12 @@ use std::path::Path;
 
 use kbackup::backup::{self, Node, Source};
 use kbackup::error::Kind;
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::{Directories, Label};
 use kbackup::proof::{self, Depth};
 use kbackup::repository::{DirectoryRepository, Repository, remembered};
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 
 use super::{Cut, Watched, assert_success, kbackup};

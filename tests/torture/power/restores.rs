@@ -3,10 +3,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::{Manifest, RestoreMark};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore::{Request, Target, execute, plan};
+use kbackup::run::Run;
 
 use super::{Cut, Watched, assert_success, kbackup};
 use crate::backup::bench::{Bench, small};

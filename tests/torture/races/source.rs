@@ -10,11 +10,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kbackup::event::{Run, Silent};
+use kbackup::event::Silent;
 use kbackup::manifest::{Directories, Label};
 use kbackup::proof::{self, Depth, ServerLine};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore;
+use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{Checkpoint, Node, Synthetic, Version};

@@ -1,0 +1,90 @@
+//! What can go wrong at the file system, as a value: what was tried, on which path, and why it
+//! failed.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+/// What was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the name of a system call's purpose")]
+pub enum Operation {
+    Open,
+    Create,
+    Read,
+    Write,
+    Truncate,
+    Sync,
+    Rename,
+    Link,
+    Remove,
+    List,
+    Inspect,
+    SetMode,
+    SetOwner,
+    SetTime,
+    Lock,
+    Clone,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Truncate => "set the length of",
+            Self::Sync => "sync",
+            Self::Rename => "rename",
+            Self::Link => "link",
+            Self::Remove => "remove",
+            Self::List => "list",
+            Self::Inspect => "inspect",
+            Self::SetMode => "set the mode of",
+            Self::SetOwner => "set the owner of",
+            Self::SetTime => "set the time of",
+            Self::Lock => "lock",
+            Self::Clone => "clone",
+        })
+    }
+}
+
+/// A failed operation on a path.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} `{}`", path.display())]
+pub struct IoError {
+    /// What was tried.
+    pub operation: Operation,
+    /// On what.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+impl IoError {
+    /// The path, or a part of it, does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// The path names a link, a directory, a pipe or a socket where a plain file was wanted.
+    #[must_use]
+    pub fn is_no_plain_file(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::InvalidInput
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotADirectory
+        ) || matches!(
+            Errno::from_io_error(&self.source),
+            Some(Errno::LOOP | Errno::NXIO)
+        )
+    }
+}
+
+/// What this module's functions return.
+pub type Result<T> = std::result::Result<T, IoError>;

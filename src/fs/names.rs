@@ -1,0 +1,104 @@
+//! Names: giving a file another one, following one, removing what bears it, and setting owner and
+//! mode by it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::directory::sync_directory;
+use super::error::{Operation, Result};
+use super::gate::{Change, attempt, change};
+
+/// Where a link points.
+///
+/// # Errors
+/// Also where `path` is no link.
+pub fn link_target(path: &Path) -> Result<PathBuf> {
+    attempt(Operation::Inspect, path, || std::fs::read_link(path))
+}
+
+/// The absolute path without links. Used for directories the operator names, which may be links
+/// themselves.
+///
+/// # Errors
+/// Also where it does not exist.
+pub fn canonical(path: &Path) -> Result<PathBuf> {
+    attempt(Operation::Inspect, path, || std::fs::canonicalize(path))
+}
+
+/// Gives `from` the name `to`, replacing what has it.
+///
+/// # Errors
+/// What the file system reports.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    change(Operation::Rename, to, Change::Renamed(from, to), || {
+        std::fs::rename(from, to)
+    })
+}
+
+/// Gives the file `from` a second name.
+///
+/// # Errors
+/// What the file system reports.
+pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
+    change(Operation::Link, to, Change::Linked(from, to), || {
+        std::fs::hard_link(from, to)
+    })
+}
+
+/// Removes a file; that it is gone already is no error.
+///
+/// # Errors
+/// What the file system reports.
+pub fn remove_file(path: &Path) -> Result<()> {
+    gone_is_fine(change(
+        Operation::Remove,
+        path,
+        Change::Removed(path),
+        || std::fs::remove_file(path),
+    ))
+}
+
+/// Removes a directory and all below it, links not followed; that it is gone already is no error.
+///
+/// # Errors
+/// What the file system reports.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    gone_is_fine(change(
+        Operation::Remove,
+        path,
+        Change::RemovedTree(path),
+        || std::fs::remove_dir_all(path),
+    ))
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
+}
+
+/// Sets owner and group of a file or directory by number, durably.
+///
+/// # Errors
+/// What the file system reports.
+pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
+    change(
+        Operation::SetOwner,
+        path,
+        Change::AttributesOf(path),
+        || std::os::unix::fs::lchown(path, Some(user), Some(group)),
+    )?;
+    // Opens a file as well as a directory.
+    sync_directory(path)
+}
+
+/// Sets the permission bits of a directory.
+///
+/// # Errors
+/// What the file system reports.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    change(Operation::SetMode, path, Change::AttributesOf(path), || {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777))
+    })
+}

@@ -1,0 +1,116 @@
+//! Opening and creating files. No function here follows a link in the last part of a path.
+
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::error::{IoError, Operation, Result};
+use super::file::File;
+use super::gate::{Change, attempt, change};
+use super::status::FileKind;
+
+/// Opens a regular file of the node for reading: never through a link, without moving its access
+/// time where that is permitted.
+///
+/// # Errors
+/// Also where the path is a link or no regular file.
+pub fn open_source(path: &Path) -> Result<File> {
+    let open = |extra: OFlags| {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | extra;
+        std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+            .open(path)
+    };
+    let file = attempt(Operation::Open, path, || match open(OFlags::NOATIME) {
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            open(OFlags::empty())
+        }
+        result => result,
+    })?;
+    let file = File::new(file, path)?;
+    if file.found().kind != FileKind::File {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(IoError {
+            operation: Operation::Open,
+            path: path.to_owned(),
+            source,
+        });
+    }
+    Ok(file)
+}
+
+/// Opens a file of ours for reading, never through a link.
+///
+/// # Errors
+/// What the file system reports.
+pub fn open(path: &Path) -> Result<File> {
+    open_source(path)
+}
+
+/// Opens a file of ours for reading and writing, never through a link.
+///
+/// # Errors
+/// What the file system reports.
+pub fn open_for_writing(path: &Path) -> Result<File> {
+    open_with(
+        path,
+        Operation::Open,
+        std::fs::OpenOptions::new().read(true).write(true),
+    )
+}
+
+/// Creates a file that must not exist yet.
+///
+/// # Errors
+/// Also where the path exists.
+pub fn create_new(path: &Path, mode: u32) -> Result<File> {
+    open_with(
+        path,
+        Operation::Create,
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode),
+    )
+}
+
+/// Opens a file for reading and writing, and creates it where there is none.
+///
+/// # Errors
+/// What the file system reports.
+pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
+    open_with(
+        path,
+        Operation::Create,
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(mode),
+    )
+}
+
+fn open_with(
+    path: &Path,
+    operation: Operation,
+    options: &mut std::fs::OpenOptions,
+) -> Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let options = options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
+    let file = change(operation, path, Change::Made(path), || options.open(path))?;
+    File::new(file, path)
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// Also where it is longer than `limit` bytes.
+pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    open_source(path)?.read_small(limit)
+}

@@ -1,0 +1,151 @@
+//! What the file system says of a path: kind, length, times, owner. And the [`Stamp`], which tells
+//! whether a file is still the same.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::error::{Operation, Result};
+use super::gate::attempt;
+
+/// What kind of thing a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, never followed.
+    Link,
+    /// A socket, device or pipe.
+    Special,
+}
+
+/// What the file system says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// What it is.
+    pub kind: FileKind,
+    /// Length in bytes.
+    pub size: u64,
+    /// Bytes that it takes of the file system; holes take none.
+    pub allocated: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Time of the last modification.
+    pub modified: SystemTime,
+    /// Time of the last change of bytes, names, mode or owner; nobody can set it.
+    pub changed: SystemTime,
+    /// Device that holds it.
+    pub device: u64,
+    /// Number of the inode on that device.
+    pub inode: u64,
+    /// How many names the inode has.
+    pub links: u64,
+    /// Numeric owner.
+    pub user: u32,
+    /// Numeric group.
+    pub group: u32,
+}
+
+impl From<&std::fs::Metadata> for Status {
+    fn from(metadata: &std::fs::Metadata) -> Self {
+        let kind = match metadata.file_type() {
+            kind if kind.is_file() => FileKind::File,
+            kind if kind.is_dir() => FileKind::Directory,
+            kind if kind.is_symlink() => FileKind::Link,
+            _ => FileKind::Special,
+        };
+        Self {
+            kind,
+            size: metadata.len(),
+            allocated: metadata.blocks().saturating_mul(512),
+            mode: metadata.mode() & 0o7777,
+            modified: metadata.modified().unwrap_or(UNIX_EPOCH),
+            changed: time(metadata.ctime(), metadata.ctime_nsec()),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            links: metadata.nlink(),
+            user: metadata.uid(),
+            group: metadata.gid(),
+        }
+    }
+}
+
+/// Seconds since 1970, and nanoseconds.
+fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let part = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
+    let whole = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)
+    } else {
+        UNIX_EPOCH.checked_add(whole)
+    };
+    whole
+        .and_then(|whole| whole.checked_add(part))
+        .unwrap_or(UNIX_EPOCH)
+}
+
+/// What tells one state of one file from all others, as far as the file system does: nobody writes
+/// to a file, or puts another one in its place, and leaves all of it as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: SystemTime,
+    changed: SystemTime,
+}
+
+impl Stamp {
+    /// Whether the file has not changed since before `moment`. File systems keep times in ticks:
+    /// what changes twice in one tick shows only the first time.
+    #[must_use]
+    pub fn is_before(&self, moment: SystemTime) -> bool {
+        self.changed < moment && self.modified < moment
+    }
+}
+
+impl From<&Status> for Stamp {
+    fn from(status: &Status) -> Self {
+        let Status {
+            device,
+            inode,
+            size,
+            modified,
+            changed,
+            ..
+        } = *status;
+        Self {
+            device,
+            inode,
+            size,
+            modified,
+            changed,
+        }
+    }
+}
+
+/// What the file system says of `path`, links not followed; none where nothing has that name.
+///
+/// # Errors
+/// What the file system reports, except that nothing is there.
+pub fn status(path: &Path) -> Result<Option<Status>> {
+    match attempt(Operation::Inspect, path, || std::fs::symlink_metadata(path)) {
+        Ok(metadata) => Ok(Some(Status::from(&metadata))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the file system says of what `path` leads to, links followed; none where nothing is there.
+///
+/// # Errors
+/// What the file system reports, except that nothing is there.
+pub fn status_of_target(path: &Path) -> Result<Option<Status>> {
+    match attempt(Operation::Inspect, path, || std::fs::metadata(path)) {
+        Ok(metadata) => Ok(Some(Status::from(&metadata))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

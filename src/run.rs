@@ -1,0 +1,383 @@
+//! What every long operation carries: whom it tells, whether it should stop and why, how fast it may
+//! go, and the warnings so far.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::error::{Cause, Error, Kind, Result, Signal};
+use crate::event::{Event, Observer};
+use crate::pace::{Pace, Rate};
+use crate::timings::{Activity, Timings};
+
+/// Why a run is told to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interruption {
+    /// A signal came.
+    Signal(Signal),
+    /// The hours in which it is allowed are over.
+    WindowClosed {
+        /// The hours, as they were written: `22:00-05:00`.
+        window: String,
+        /// When they begin next, for people.
+        opens: String,
+    },
+    /// Scavenging was kept from the node for longer than is allowed.
+    PausedTooLong {
+        /// What is allowed.
+        limit: Duration,
+    },
+}
+
+impl Interruption {
+    /// It leaves a run alone that is almost done.
+    const fn may_come_too_late(&self) -> bool {
+        matches!(self, Self::WindowClosed { .. } | Self::PausedTooLong { .. })
+    }
+}
+
+impl From<Signal> for Interruption {
+    fn from(signal: Signal) -> Self {
+        Self::Signal(signal)
+    }
+}
+
+impl From<&Interruption> for Error {
+    fn from(interruption: &Interruption) -> Self {
+        match interruption {
+            Interruption::Signal(signal) => Self::new(Kind::Interrupted(Cause::Signal(*signal)), "interrupted")
+                .hint("nothing half done is listed; run the same command again, and it goes on where it stopped"),
+            Interruption::WindowClosed { window, opens } => {
+                Self::new(Kind::Interrupted(Cause::WindowClosed), format!("the window {window} is closed"))
+                    .hint(format!("it opens at {opens}: run the same command then, and it goes on where this run stopped"))
+            }
+            Interruption::PausedTooLong { limit } => Self::new(
+                Kind::Interrupted(Cause::PausedTooLong),
+                format!("scavenging was kept from the node for {}, which is all that is allowed", clock::length(*limit)),
+            )
+            .hint("run the same command again: it goes on where this run stopped")
+            .hint("if that is never enough, give it more bytes a second (`--limit-rate`), or the node a longer pause (`--max-pause`)"),
+        }
+    }
+}
+
+/// How far a run may still be interrupted.
+#[derive(Debug, Default)]
+struct Ending {
+    /// The first that came.
+    interruption: Option<Interruption>,
+    /// Too little is left for the clock to end the run.
+    almost_done: bool,
+    /// A signal came, first or later.
+    signalled: bool,
+}
+
+/// How a run is ended, by whomever.
+#[derive(Debug, Clone, Default)]
+struct End {
+    cancel: CancellationToken,
+    ending: Arc<Mutex<Ending>>,
+}
+
+impl End {
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn come(&self, interruption: Interruption) {
+        let mut ending = self.ending();
+        if ending.almost_done && interruption.may_come_too_late() {
+            return;
+        }
+        ending.signalled |= matches!(interruption, Interruption::Signal(_));
+        ending.interruption.get_or_insert(interruption);
+        self.cancel.cancel();
+    }
+}
+
+/// Ends a run at its time, unless it is dropped before.
+#[derive(Debug)]
+pub struct Deadline {
+    _disarm: mpsc::Sender<()>,
+}
+
+/// What every long operation carries: whom it tells, whether it should stop, how fast it may go,
+/// and the warnings so far.
+pub struct Run {
+    observer: Box<dyn Observer>,
+    end: End,
+    pace: Pace,
+    timings: Timings,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Run {
+    /// A run that reports to `observer`.
+    pub fn new(observer: impl Observer + 'static) -> Self {
+        let end = End::default();
+        let pace = Pace::new(None, end.cancel.clone());
+        Self {
+            observer: Box::new(observer),
+            end,
+            pace,
+            timings: Timings::default(),
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// The same run, with a budget: all its threads together read, copy and hash no more bytes in a
+    /// second than this.
+    #[must_use]
+    pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
+        self.pace = Pace::new(rate, self.end.cancel.clone());
+        self
+    }
+
+    /// The same run, which uses the disk with one thread at a time, and leaves it to others after
+    /// each piece.
+    #[must_use]
+    pub fn standing_back(mut self) -> Self {
+        self.pace = self.pace.standing_back();
+        self
+    }
+
+    /// The budget of bytes.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Where its time goes.
+    #[must_use]
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    /// Uses the disk, in turn where the run stands back, and counts the time.
+    pub fn in_turn<T>(&self, activity: Activity, work: impl FnOnce() -> T) -> T {
+        self.pace.in_turn(|| self.timings.time(activity, work))
+    }
+
+    /// Tells what happened. Warnings are kept as well.
+    pub fn emit(&self, event: Event) {
+        if let Event::Step(step) = event {
+            self.timings.begin(step.name());
+        }
+        self.observer.observe(&event);
+        if let Event::Warning(text) = event
+            && let Ok(mut warnings) = self.warnings.lock()
+        {
+            warnings.push(text);
+        }
+    }
+
+    /// Tells the operator something that does not spoil the result.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.emit(Event::Warning(text.into()));
+    }
+
+    /// Writes a line into the log.
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(Event::Note(text.into()));
+    }
+
+    /// The warnings so far.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings
+            .lock()
+            .map(|warnings| warnings.clone())
+            .unwrap_or_default()
+    }
+
+    /// Asks the run to end soon and cleanly. The first reason stands; the clock's come too late
+    /// once the run is [almost done](Self::almost_done).
+    pub fn interrupt(&self, interruption: impl Into<Interruption>) {
+        self.end.come(interruption.into());
+    }
+
+    /// Interrupts the run after so long, by a clock that nobody sets, unless what this returns is
+    /// dropped before.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] where the system gives no thread for it.
+    pub fn deadline(&self, limit: Duration, interruption: Interruption) -> Result<Deadline> {
+        let (disarm, disarmed) = mpsc::channel();
+        let end = self.end.clone();
+        let wait = move || {
+            if disarmed.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                end.come(interruption);
+            }
+        };
+        std::thread::Builder::new()
+            .name("deadline".to_owned())
+            .spawn(wait)
+            .map_err(|error| Error::new(Kind::Failed, "cannot watch the time").because(error))?;
+        Ok(Deadline { _disarm: disarm })
+    }
+
+    /// Somebody waits for the run to end: a signal came.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.end.ending().signalled
+    }
+
+    /// From here on too little is left to be thrown away by the clock. Signals still end the run.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`] once the run was asked to end.
+    pub fn almost_done(&self) -> Result<()> {
+        let mut ending = self.end.ending();
+        ending.almost_done = true;
+        ending
+            .interruption
+            .as_ref()
+            .map_or(Ok(()), |interruption| Err(interruption.into()))
+    }
+
+    /// For asynchronous waits.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.end.cancel
+    }
+
+    /// Called between any two pieces of work.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`] once the run was asked to end.
+    pub fn check(&self) -> Result<()> {
+        if !self.end.cancel.is_cancelled() {
+            return Ok(());
+        }
+        Err(self
+            .end
+            .ending()
+            .interruption
+            .as_ref()
+            .unwrap_or(&Interruption::Signal(Signal::Interrupt))
+            .into())
+    }
+
+    /// Sleeps, but not beyond an interruption.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`] once the run was asked to end.
+    pub fn pause(&self, duration: Duration) -> Result<()> {
+        let end = std::time::Instant::now() + duration;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Silent;
+
+    fn closed() -> Interruption {
+        Interruption::WindowClosed {
+            window: "22:00-05:00".to_owned(),
+            opens: "2026-03-01 22:00".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_first_reason_stands() {
+        let run = Run::new(Silent);
+        assert!(run.check().is_ok());
+        run.interrupt(closed());
+        run.interrupt(Signal::Interrupt);
+        let error = run.check().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.kind().exit_code()),
+            (Kind::Interrupted(Cause::WindowClosed), 143)
+        );
+        assert_eq!(error.to_string(), "the window 22:00-05:00 is closed");
+        assert!(
+            error.hints().concat().contains("2026-03-01 22:00"),
+            "{:?}",
+            error.hints()
+        );
+    }
+
+    #[test]
+    fn a_window_that_closes_leaves_a_run_alone_that_is_almost_done() {
+        let run = Run::new(Silent);
+        run.almost_done().unwrap();
+        run.interrupt(closed());
+        run.check().unwrap();
+        run.interrupt(Signal::Terminate);
+        assert_eq!(
+            run.check().unwrap_err().kind(),
+            Kind::Interrupted(Cause::Signal(Signal::Terminate))
+        );
+    }
+
+    const LIMIT: Duration = Duration::from_millis(30);
+
+    fn too_long() -> Interruption {
+        Interruption::PausedTooLong { limit: LIMIT }
+    }
+
+    #[test]
+    fn a_deadline_ends_the_run_and_its_waits() {
+        let run = Run::new(Silent);
+        let deadline = run.deadline(LIMIT, too_long()).unwrap();
+        let error = run.pause(Duration::from_secs(60)).unwrap_err();
+        assert_eq!(
+            (error.kind().name(), error.kind().exit_code()),
+            ("paused-too-long", 22)
+        );
+        assert!(
+            error.hints().concat().contains("--max-pause"),
+            "{:?}",
+            error.hints()
+        );
+        drop(deadline);
+        assert!(!run.is_hurried());
+        run.interrupt(Signal::Terminate);
+        assert!(run.is_hurried());
+        assert_eq!(
+            run.check().unwrap_err().kind(),
+            Kind::Interrupted(Cause::PausedTooLong)
+        );
+    }
+
+    #[test]
+    fn a_deadline_comes_too_late_once_it_is_dropped_or_the_run_is_almost_done() {
+        let run = Run::new(Silent);
+        drop(run.deadline(LIMIT, too_long()).unwrap());
+        run.pause(LIMIT * 4).unwrap();
+        run.almost_done().unwrap();
+        let deadline = run.deadline(LIMIT, too_long()).unwrap();
+        run.pause(LIMIT * 4).unwrap();
+        drop(deadline);
+    }
+
+    #[test]
+    fn a_deadline_may_be_farther_than_any_clock_reaches() {
+        let run = Run::new(Silent);
+        let deadline = run.deadline(Duration::MAX, too_long()).unwrap();
+        run.pause(LIMIT).unwrap();
+        drop(deadline);
+    }
+
+    #[test]
+    fn a_window_that_closed_before_ends_the_run() {
+        let run = Run::new(Silent);
+        run.interrupt(closed());
+        assert_eq!(
+            run.almost_done().unwrap_err().kind(),
+            Kind::Interrupted(Cause::WindowClosed)
+        );
+    }
+}
