@@ -22,6 +22,7 @@ pub mod repository;
 pub mod restore;
 pub mod run;
 pub mod schedule;
+pub mod server;
 pub mod settings;
 pub mod timings;
 pub mod transfer;

@@ -9,9 +9,10 @@ use kbackup::event::Silent;
 use kbackup::format::indexmap::IndexMap;
 use kbackup::manifest::Directories;
 use kbackup::proof::{
-    self, Depth, Effect, Examination, Finding, Options, Outcome, ServerLine, Severity, Verdict,
+    self, Depth, Effect, Examination, Finding, Options, Outcome, Severity, Verdict,
 };
 use kbackup::run::Run;
+use kbackup::server::ServerLine;
 use kbackup_testnode::log::{self, Kind, Record};
 use kbackup_testnode::{Action, Node, Recording};
 use proptest::prelude::*;

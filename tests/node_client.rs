@@ -18,6 +18,7 @@ use kbackup::node::{
     Start, Stop, TimeLimits,
 };
 use kbackup::run::Run;
+use kbackup::server::facts;
 
 use crate::http_server::{Answer, Exchanges, Request, Server, VERSIONS};
 
@@ -93,7 +94,7 @@ fn reads_what_every_version_answers() {
             assert_eq!(me.epoch_position().unwrap().get(), 0, "{version}");
         }
         let current = client.current_scavenge(patience).unwrap();
-        let supported = info.version().unwrap().names_current_scavenge();
+        let supported = info.version().unwrap().has(facts::NAMES_CURRENT_SCAVENGE);
         assert_eq!(
             current,
             if supported {
@@ -105,7 +106,7 @@ fn reads_what_every_version_answers() {
         );
         assert_eq!(
             client.last_scavenge(patience).unwrap().is_some(),
-            info.version().unwrap().names_last_scavenge(),
+            info.version().unwrap().has(facts::NAMES_LAST_SCAVENGE),
             "{version}"
         );
         assert_eq!(

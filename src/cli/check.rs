@@ -10,9 +10,9 @@ use crate::fs;
 use crate::manifest::Directories;
 use crate::node;
 use crate::proof::{
-    self, Depth, Effect, Examination, Finding, Options, Outcome, ServerLine, Severity,
-    VersionOutcome,
+    self, Depth, Effect, Examination, Finding, Options, Outcome, Severity, VersionOutcome,
 };
+use crate::server::ServerLine;
 use crate::settings::arguments;
 
 pub(super) fn run(options: &arguments::Check, session: &Session) -> Result<u8> {

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::ServerVersion;
 use crate::format::LogPosition;
+use crate::server::ServerVersion;
 
 /// The part a member plays in its cluster (http-api §3.1).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -14,7 +14,6 @@ mod offline;
 mod quiesce;
 mod running;
 mod session;
-mod version;
 
 pub use answers::{
     AutoScavenge, Current, Extent, Gossip, Info, LastScavenge, Member, NodeState, Options, Process,
@@ -32,4 +31,3 @@ pub use quiesce::{
 };
 pub use running::{Doubt, Findings, Sign, probe};
 pub use session::{Session, Whereabouts};
-pub use version::ServerVersion;

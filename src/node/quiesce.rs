@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::debt::{Claim, Debt, Ledger, OwedScavenge, Record};
 use super::{
-    AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, ServerVersion, Session,
-    Start, Stop,
+    AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, Session, Start, Stop,
 };
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -14,6 +13,7 @@ use crate::event::Event;
 use crate::fs;
 use crate::manifest::{Quiet, Scavenging};
 use crate::run::{Deadline, Interruption, Run};
+use crate::server::{ServerVersion, facts};
 
 /// Pause between two looks at the node.
 const POLL: Duration = Duration::from_millis(100);
@@ -632,11 +632,12 @@ fn give_back_scavenge(
         }
         // A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what
         // it was running (O43, http-api §1.4).
-        let extent = if version.resumes_scavenges() && !(old_server && version.is_development()) {
-            Extent::Unfinished
-        } else {
-            Extent::Whole
-        };
+        let extent =
+            if version.has(facts::RESUMES_SCAVENGES) && !(old_server && version.is_development()) {
+                Extent::Unfinished
+            } else {
+                Extent::Whole
+            };
         let why = match client.start_scavenge(
             extent,
             owed.threads,

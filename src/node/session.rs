@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{Client, Gossip, Info, NodeState, Options, Patience, ServerVersion};
+use super::{Client, Gossip, Info, NodeState, Options, Patience};
 use crate::error::{Error, Kind, Result};
 use crate::run::Run;
+use crate::server::{ServerVersion, facts};
 
 /// A load balancer that takes turns shows itself within this many questions.
 const QUESTIONS: usize = 3;
@@ -52,7 +53,8 @@ impl Session {
         }
         let options = client.options(patience)?;
         let alone = options.cluster_size().is_none_or(|size| size <= 1);
-        let gossips = version.gossips_alone() || !alone || options.is_on("GossipOnSingleNode");
+        let gossips =
+            version.has(facts::GOSSIPS_ALONE) || !alone || options.is_on("GossipOnSingleNode");
         let mut session = Self {
             client,
             version,

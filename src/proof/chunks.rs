@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::line::ServerLine;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
@@ -12,6 +11,8 @@ use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, Malformed, R
 use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, RelativePath, Root};
 use crate::parallel;
+use crate::server::ServerLine;
+use crate::server::facts::TRUSTS_VERSION_ZERO;
 
 /// One chunk file of a set, known from its name, header and footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +185,7 @@ impl ChunkSet {
         let names = names_of(entries);
         let mut read = inspect_all(files, &names, inspected);
         let mut used = Vec::with_capacity(names.len());
-        let selection = select(&names, ServerLine::V26_1, |index, listed| {
+        let selection = select(&names, ServerLine::NEWEST, |index, listed| {
             // Only what a server would use has to be good.
             let file = match read.get_mut(index).and_then(Option::take) {
                 Some(file) => file?,
@@ -242,7 +243,7 @@ impl ChunkSet {
         let names: Vec<Listed> = files.iter().map(listed).collect();
         let ends: HashMap<ChunkName, ChunkNumber> =
             files.iter().map(|file| (file.name, file.end())).collect();
-        let selection = select(&names, ServerLine::V26_1, |_, listed| {
+        let selection = select(&names, ServerLine::NEWEST, |_, listed| {
             Ok(ends.get(&listed.name).copied().unwrap_or(listed.name.start))
         })
         .ok()?;
@@ -431,7 +432,7 @@ pub(super) fn select(
         }
         selection.used.push(index);
         let end = end_of(index, listed)?.0.max(start);
-        let last = if line.trusts_version_zero() && listed.name.version.0 == 0 {
+        let last = if line.has(TRUSTS_VERSION_ZERO) && listed.name.version.0 == 0 {
             start
         } else {
             end

@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use super::line::ServerLine;
+use crate::server::ServerLine;
 
 /// What a server does about a finding, from harmless to fatal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,37 +66,6 @@ pub enum Severity {
     Warning,
     /// Damage, loss, or no start.
     Error,
-}
-
-/// Where the knowledge of an effect comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// Every version that was run did so (a letter of observed.md).
-    Seen(&'static str),
-    /// Some of the versions that were run did so.
-    SeenOn(&'static str, &'static [ServerLine]),
-    /// Read in the server's source (a section of disk-format), seen nowhere.
-    Read(&'static str),
-}
-
-impl Evidence {
-    /// The letter or section.
-    #[must_use]
-    pub const fn source(self) -> &'static str {
-        match self {
-            Self::Seen(source) | Self::SeenOn(source, _) | Self::Read(source) => source,
-        }
-    }
-
-    /// Whether a real server of this line was seen to do it.
-    #[must_use]
-    pub fn proves(self, line: ServerLine) -> bool {
-        match self {
-            Self::Seen(_) => line.was_run(),
-            Self::SeenOn(_, lines) => lines.contains(&line),
-            Self::Read(_) => false,
-        }
-    }
 }
 
 /// What one version line does about a finding.

@@ -5,7 +5,6 @@ mod backup;
 mod chunks;
 mod finding;
 mod index;
-mod line;
 mod log;
 mod passage;
 mod scavenge;
@@ -14,11 +13,10 @@ mod stream_filter;
 
 pub use backup::{Evidence as BackupEvidence, Fault, misnamed, prove_backup, structure};
 pub use chunks::{ChunkSet, Inspected, LogFile};
-pub use finding::{Consequence, Effect, Evidence, Finding, Severity};
+pub use finding::{Consequence, Effect, Finding, Severity};
 pub use index::{
     Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index,
 };
-pub use line::ServerLine;
 pub use log::{LogEnd, LogProof, Stretch, last_epoch, lineage, scan};
 pub use passage::{Following, Passage, Tally};
 pub use scavenge::foreign_scavenge;

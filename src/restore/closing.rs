@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::plan::Truncation;
 use crate::format::{Boundary, Lineage};
 use crate::manifest::{Manifest, SecondaryIndex};
-use crate::node::ServerVersion;
+use crate::server::ServerVersion;
+use crate::server::facts::EXITS_AFTER_TRUNCATION;
 
 /// What the operator has to know about a restored directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,18 +78,27 @@ impl Closing {
 impl FirstStart {
     fn new(truncation: &Truncation, server: Option<&ServerVersion>) -> Self {
         let (behaviour, text) = match (truncation.value(), server) {
-            (None, _) => (Behaviour::Starts, "the server comes up at its first start".to_owned()),
-            (Some(_), Some(server)) if server.is_at_least(24, 6, 0) => (
+            (None, _) => (
+                Behaviour::Starts,
+                "the server comes up at its first start".to_owned(),
+            ),
+            (Some(_), Some(server)) if server.has(EXITS_AFTER_TRUNCATION) => (
                 Behaviour::ExitsOnce,
-                format!("a server of version {server} exits once with code 0 after its truncation, which removes nothing, and has to be started again"),
+                format!(
+                    "a server of version {server} exits once with code 0 after its truncation, which removes nothing, and has to be started again"
+                ),
             ),
             (Some(_), Some(server)) => (
                 Behaviour::TruncatesAndStarts,
-                format!("a server of version {server} runs its truncation, which removes nothing, and comes up"),
+                format!(
+                    "a server of version {server} runs its truncation, which removes nothing, and comes up"
+                ),
             ),
             (Some(_), None) => (
                 Behaviour::MayExitOnce,
-                "the server runs its truncation, which removes nothing; from version 24.6 on it then exits once with code 0 and has to be started again".to_owned(),
+                format!(
+                    "the server runs its truncation, which removes nothing; {EXITS_AFTER_TRUNCATION} it then exits once with code 0 and has to be started again"
+                ),
             ),
         };
         Self { behaviour, text }

@@ -21,10 +21,10 @@ use crate::fs;
 use crate::manifest::{
     BackupKind, Blake3Hash, Directories, Head, Label, Manifest, Role, Root, Row, SecondaryIndex,
 };
-use crate::node::ServerVersion;
 use crate::proof;
 use crate::repository::{Remembered, Repository, remembered};
 use crate::run::Run;
+use crate::server::ServerVersion;
 
 /// What the operator wants restored.
 #[derive(Debug, Clone, Default)]
@@ -527,7 +527,7 @@ fn server_version(request: &Request, manifest: &Manifest) -> Result<Option<Serve
         .as_deref()
         .and_then(ServerVersion::parse);
     if let (Some(wanted), Some(source)) = (&wanted, &source)
-        && !wanted.is_at_least(source.numbers().0, source.numbers().1, 0)
+        && wanted.is_older_release_than(source)
         && !request.accept.older_server
     {
         let what = format!(

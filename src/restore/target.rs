@@ -10,6 +10,7 @@ use crate::fs::{self, FileKind};
 use crate::manifest::{
     Directories, Manifest, Owner, RelativePath, RestoreMark, RestoreState, Role, Root,
 };
+use crate::server::facts::MUST_OWN_CHUNKS;
 
 use super::guard::{read_checkpoint, stands};
 use super::plan::placed;
@@ -429,8 +430,8 @@ fn decide(
     source: Option<Ids>,
 ) -> Result<(Ownership, Option<String>)> {
     const ROOT: u32 = 0;
-    const CONSEQUENCE: &str =
-        "a server that does not own its chunks does not start (25.0 and later)";
+    let consequence =
+        format!("a server {MUST_OWN_CHUNKS} that does not own its chunks does not start");
     let set = |(user, group)| Ownership {
         user,
         group,
@@ -448,7 +449,7 @@ fn decide(
                 None => (
                     set(process),
                     Some(format!(
-                        "nothing tells who runs the server, so the files will belong to root: {CONSEQUENCE}; see `--owner`"
+                        "nothing tells who runs the server, so the files will belong to root: {consequence}; see `--owner`"
                     )),
                 ),
             },
@@ -477,7 +478,7 @@ fn decide(
                 .filter(|user| *user != process.0);
             let warning = server.map(|server| {
                 format!(
-                    "the files will belong to user {}, but the server seems to run as user {server}: {CONSEQUENCE}; run the restore as that user, or as root",
+                    "the files will belong to user {}, but the server seems to run as user {server}: {consequence}; run the restore as that user, or as root",
                     process.0
                 )
             });

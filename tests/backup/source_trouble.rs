@@ -6,7 +6,8 @@ use kbackup::backup::Request;
 use kbackup::error::{Error, Kind};
 use kbackup::event::Step;
 use kbackup::manifest::{BackupKind, Role, SecondaryIndex};
-use kbackup::proof::{self, Depth, ServerLine};
+use kbackup::proof::{self, Depth};
+use kbackup::server::ServerLine;
 use kbackup_testnode::{Checkpoint, Synthetic};
 
 use super::bench::{Bench, at, begin_scavenge, files, flip, name, small, writable};

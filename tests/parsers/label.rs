@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 
 use kbackup::manifest::{Label, RelativePath};
-use kbackup::node::ServerVersion;
+use kbackup::server::ServerVersion;
 
 pub(crate) fn examine(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {

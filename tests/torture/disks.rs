@@ -12,7 +12,8 @@ mod mounted;
 
 use std::process::Output;
 
-use kbackup::proof::{Depth, ServerLine};
+use kbackup::proof::Depth;
+use kbackup::server::ServerLine;
 use kbackup_testnode::AutoScavengeState;
 
 use super::kill::busy_node;

@@ -12,7 +12,8 @@ mod expiring;
 
 use std::path::Path;
 
-use kbackup::proof::{Depth, ServerLine};
+use kbackup::proof::Depth;
+use kbackup::server::ServerLine;
 use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 
 use super::subject::{

@@ -18,10 +18,10 @@ use crate::manifest::{FileEntry, FileSet, RelativePath, RestoreMark, RestoreStat
 use crate::proof::chunks::{ChunkSet, Listed, LogFile, named, names_of, open};
 use crate::proof::finding::{Finding, Severity};
 use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index, read_small};
-use crate::proof::line::ServerLine;
 use crate::proof::log::{LogEnd, LogProof, Stop, Stretch, lineage, scan_or_damage};
 use crate::proof::scavenge::foreign_scavenge;
 use crate::run::Run;
+use crate::server::{ServerLine, VersionFact, facts};
 use crate::transfer::hash_file;
 
 /// Bytes of a restore's mark that are read.
@@ -750,7 +750,10 @@ impl Gathering<'_> {
                         if !self.findings.iter().any(|finding| finding.code == "log-v3") =>
                     {
                         let place = place();
-                        let what = "this is a database in the experimental log format V3, which only servers from 21.6 to 26.0 could be told to read";
+                        let what = format!(
+                            "this is a database in the experimental log format V3, which only servers {} could be told to read",
+                            facts::KNEW_LOG_V3
+                        );
                         self.tell(Severity::Error, "log-v3", Some(place), what);
                     }
                     _ => {}
@@ -770,25 +773,38 @@ impl Gathering<'_> {
 
 /// The oldest line that can have written these files (disk-format §8).
 fn oldest(entries: &[FileEntry], chunks: &[ChunkFact]) -> ServerLine {
-    let by_entry = entries.iter().map(|entry| match entry.path.root() {
-        Root::Db => match DbFile::of(entry.path.below_root()) {
-            DbFile::SecondaryIndex => ServerLine::V25_1,
-            _ => ServerLine::V20_10,
+    let mut oldest = ServerLine::OLDEST;
+
+    for entry in entries {
+        if let Some(fact) = fact_shown_by(&entry.path) {
+            oldest = oldest.max(ServerLine::first_with(fact));
+        }
+    }
+    for chunk in chunks {
+        let Ok(file) = &chunk.file else { continue };
+        // A version-4 chunk that is not encrypted can be read by older servers, but not be written.
+        if file.header.version > 3 {
+            oldest = oldest.max(ServerLine::first_with(facts::READS_TRANSFORMED_CHUNKS));
+        }
+    }
+
+    oldest
+}
+
+/// The fact that holds for every server which can have written the file of this name. Returns
+/// `None` if every server writes such files.
+fn fact_shown_by(path: &RelativePath) -> Option<VersionFact> {
+    match path.root() {
+        Root::Db => match DbFile::of(path.below_root()) {
+            DbFile::SecondaryIndex => Some(facts::HAS_SECONDARY_INDEX),
+            _ => None,
         },
-        Root::Index => match IndexFile::of(entry.path.below_root()) {
+        Root::Index => match IndexFile::of(path.below_root()) {
             IndexFile::BloomFilter(_)
             | IndexFile::StreamFilterCheckpoint
-            | IndexFile::StreamFilterData => ServerLine::V21_10,
-            IndexFile::Scavenging(_) => ServerLine::V22_10,
-            _ => ServerLine::V20_10,
+            | IndexFile::StreamFilterData => Some(facts::HAS_FILTERS),
+            IndexFile::Scavenging(_) => Some(facts::HAS_SCAVENGE_STATE),
+            _ => None,
         },
-    });
-    let by_chunk = chunks
-        .iter()
-        .filter_map(|fact| fact.file.as_ref().ok())
-        .map(|file| match file.header.version {
-            ..4 => ServerLine::V20_10,
-            _ => ServerLine::V24_10,
-        });
-    by_entry.chain(by_chunk).max().unwrap_or(ServerLine::V20_10)
+    }
 }

@@ -9,11 +9,11 @@ use serde::Serialize;
 use self::simulate::Observation;
 use super::finding::{Consequence, Effect, Finding, Severity};
 use super::index::Depth;
-use super::line::ServerLine;
 use crate::clock::Timestamp;
 use crate::error::{Kind, Result};
 use crate::manifest::FileSet;
 use crate::run::Run;
+use crate::server::ServerLine;
 use crate::transfer::Paced;
 
 /// What to examine for.
@@ -323,7 +323,7 @@ impl Merged {
                 what: observation.what,
                 consequences: vec![consequence],
                 evidence: Some(observation.evidence.source()),
-                hint: observation.hint.map(str::to_owned),
+                hint: observation.hint,
             }),
         }
     }

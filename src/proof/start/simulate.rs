@@ -7,8 +7,8 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::chunk::{ChunkFile, State, Transform};
 use crate::format::{ChunkNumber, ChunkSize, LogPosition};
 use crate::proof::chunks::{Listed, select};
-use crate::proof::finding::{Effect, Evidence};
-use crate::proof::line::ServerLine;
+use crate::proof::finding::Effect;
+use crate::server::{Evidence, ServerLine, evidence, facts};
 
 /// The truncator refuses to cut off more than this, unless it is told `--max-truncation=-1`
 /// (disk-format §2.4).
@@ -150,7 +150,7 @@ pub(super) struct Observation {
     pub(super) what: String,
     pub(super) effect: Effect,
     pub(super) evidence: Evidence,
-    pub(super) hint: Option<&'static str>,
+    pub(super) hint: Option<String>,
     /// The bytes are provably not what a server wrote there.
     pub(super) damage: bool,
 }
@@ -178,8 +178,8 @@ impl Observation {
         self
     }
 
-    fn hint(mut self, hint: &'static str) -> Self {
-        self.hint = Some(hint);
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
@@ -366,7 +366,7 @@ impl Start<'_> {
             .copied()
             .find(|index| self.range_of(*index).contains(&target_chunk));
         let effective = self.cut_off(covering, position, target_chunk, size)?;
-        let effect = if self.line.is_modern() {
+        let effect = if self.line.has(facts::EXITS_AFTER_TRUNCATION) {
             Effect::StartsAgain
         } else {
             Effect::Ignores
@@ -375,7 +375,7 @@ impl Start<'_> {
         self.see(
             Observation::new("truncation-pending", what, effect, Evidence::Seen("O10"))
                 .on(&place)
-                .hint("servers from 24.6 on exit with 0 after it and have to be started again; a supervisor must allow that"),
+                .hint(format!("servers {} exit with 0 after it and have to be started again; a supervisor must allow that", facts::EXITS_AFTER_TRUNCATION)),
         );
         if effective < writer {
             let (evidence, why) = match effective {
@@ -449,7 +449,7 @@ impl Start<'_> {
                 return self.refuse(refused.on(&fact.place));
             }
         }
-        if size.local(position) == 0 && self.line.is_modern() {
+        if size.local(position) == 0 && self.line.has(facts::TRUNCATES_WHOLE_CHUNKS) {
             keep_below(&mut self.files, target_chunk);
         } else {
             keep_below(&mut self.files, target_chunk.saturating_add(1));
@@ -460,8 +460,8 @@ impl Start<'_> {
 
     fn secondary_index(&mut self) -> Step {
         match &self.facts.bad_secondary_index {
-            Some((place, why)) if self.line.has_secondary_index() => {
-                let evidence = Evidence::SeenOn("O35", &[ServerLine::V26_1]);
+            Some((place, why)) if self.line.has(facts::HAS_SECONDARY_INDEX) => {
+                let evidence = evidence::STOPS_AT_BAD_SECONDARY_INDEX;
                 let refused = Observation::new("secondary-index-damaged", why, Effect::Refuses, evidence)
                     .on(place)
                     .hint("remove kurrent.ddb and kurrent.ddb.wal: the server rebuilds them, perhaps without the schema registry's part")
@@ -559,7 +559,10 @@ impl Start<'_> {
                     Effect::Refuses,
                     Evidence::Read("disk-format §6.6"),
                 )
-                .hint("with an archive, servers from 25.0 on fetch missing chunks from there"),
+                .hint(format!(
+                    "with an archive, servers {} fetch missing chunks from there",
+                    facts::HAS_ARCHIVE
+                )),
             );
             refused = true;
         } else if let Some(covered) = selection
@@ -637,8 +640,12 @@ impl Start<'_> {
     }
 
     fn too_new(&self, file: &ChunkFile) -> Option<Observation> {
-        let too_new = !self.line.is_modern() && file.header.min_compatible > 3;
-        let what = "its format is newer than servers up to 24.2 read";
+        let too_new =
+            !self.line.has(facts::READS_TRANSFORMED_CHUNKS) && file.header.min_compatible > 3;
+        let what = format!(
+            "servers before {} cannot read its format",
+            facts::READS_TRANSFORMED_CHUNKS.first_release()
+        );
         too_new.then(|| {
             Observation::new(
                 "chunk-too-new",
@@ -681,7 +688,7 @@ impl Start<'_> {
             Ok(file) => self.too_new(file).or_else(|| {
                 let local = writer.since(size.start_of(fact.listed.name.start));
                 if file.header.scavenged && self.cut != current {
-                    let fits = if self.line.is_modern() {
+                    let fits = if self.line.has(facts::RESUMES_BEHIND_SCAVENGED_CHUNK) {
                         at_boundary
                     } else {
                         file.footer().is_some_and(|footer| footer.logical == local)
@@ -745,7 +752,10 @@ impl Start<'_> {
                 .iter()
                 .filter(|other| self.name_of(**other) == Some(fact.listed.name.start.0))
                 .count();
-            let observation = if self.line.is_modern() && deletable && same_start == 1 {
+            let observation = if self.line.has(facts::DELETES_CHUNK_BEYOND_WRITER)
+                && deletable
+                && same_start == 1
+            {
                 let (what, effect) = if fact.has_records {
                     (
                         "it lies beyond writer.chk, but holds records: the server deletes it",
@@ -1011,8 +1021,11 @@ impl Start<'_> {
                     Evidence::Seen("O18"),
                 )
                 .damage(),
-                TableProblem::Old if self.line.is_modern() => {
-                    let what = "servers from 24.10 on refuse tables of format version 1";
+                TableProblem::Old if self.line.has(facts::REFUSES_OLD_TABLES) => {
+                    let what = format!(
+                        "servers {} refuse tables of format version 1",
+                        facts::REFUSES_OLD_TABLES
+                    );
                     Observation::new(
                         "index-table-old",
                         what,
@@ -1052,7 +1065,7 @@ impl Start<'_> {
                     "the index is from after a scavenge, the chunks from before it: remove the index directory's files",
                 )
             };
-            let evidence = Evidence::SeenOn("O39", &[ServerLine::V23_10, ServerLine::V26_1]);
+            let evidence = evidence::HIDES_EVENTS_WITH_LATER_INDEX;
             self.see(Observation::new("index-hides-events", what, effect, evidence).hint(hint));
         }
         accepted.unwrap_or(0).min(self.chaser)
@@ -1082,7 +1095,7 @@ impl Start<'_> {
     }
 
     fn stream_filter(&mut self) {
-        if !self.line.has_filters() || self.writer <= 0 {
+        if !self.line.has(facts::HAS_FILTERS) || self.writer <= 0 {
             return;
         }
         let facts = self.facts;
@@ -1119,15 +1132,12 @@ impl Start<'_> {
 
     /// O34: the start goes well, the next scavenge does not.
     fn scavenge_state(&mut self) {
-        if self.line < ServerLine::V22_10 {
+        if !self.line.has(facts::HAS_SCAVENGE_STATE) {
             return;
         }
         if let Some((place, why)) = &self.facts.foreign_scavenge {
             let what = format!("{why}: the next scavenge removes events that were written since");
-            let evidence = Evidence::SeenOn(
-                "O34",
-                &[ServerLine::V23_10, ServerLine::V24_10, ServerLine::V26_1],
-            );
+            let evidence = evidence::SCAVENGES_BY_FOREIGN_STATE;
             let loses = Observation::new(
                 "scavenge-state-foreign",
                 what,
@@ -1166,7 +1176,7 @@ impl Start<'_> {
             .file
             .as_ref()
             .map_or(start, |file| file.header.end.0.max(start));
-        let single = self.line.trusts_version_zero() && fact.listed.name.version.0 == 0;
+        let single = self.line.has(facts::TRUSTS_VERSION_ZERO) && fact.listed.name.version.0 == 0;
         start..=if single { start } else { end }
     }
 

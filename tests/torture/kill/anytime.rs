@@ -7,7 +7,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use kbackup::manifest::Label;
-use kbackup::proof::{Depth, ServerLine};
+use kbackup::proof::Depth;
+use kbackup::server::ServerLine;
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Speed};
 
 use crate::cli::Stage;

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use kbackup::event::Silent;
 use kbackup::manifest::{Directories, Label};
-use kbackup::proof::{self, Depth, ServerLine};
+use kbackup::proof::{self, Depth};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore;
 use kbackup::run::Run;
+use kbackup::server::ServerLine;
 use kbackup::verify::{self, Which};
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{Checkpoint, Node, Synthetic, Version};
