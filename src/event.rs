@@ -31,14 +31,14 @@ pub enum Event {
         bytes: u64,
     },
     /// A file that an interrupted run had copied was taken up.
-    TakenUp {
+    Resumed {
         /// Where it lies in the backup.
         path: String,
         /// Its length in bytes.
         bytes: u64,
     },
     /// A file was taken over from an earlier backup.
-    Adopted {
+    Reused {
         /// Where it lies in the backup.
         path: String,
     },
@@ -53,7 +53,7 @@ pub enum Event {
     },
     /// From here on the node is without something, and is owed it: it stands on record, and the
     /// node is asked to let it go. Each is followed by one [`Self::GivenBack`] or
-    /// [`Self::NotOwed`], or the node is still owed it when the run ends.
+    /// [`Self::NothingToGiveBack`], or the node is still owed it when the run ends.
     Taken {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
@@ -75,7 +75,7 @@ pub enum Event {
         after: Duration,
     },
     /// What was taken is not owed any more: it had come to its own end.
-    NotOwed {
+    NothingToGiveBack {
         /// "scavenge".
         what: &'static str,
         /// How long it stood on record, as in [`Self::GivenBack`].

@@ -77,7 +77,7 @@ impl Pace {
     /// The same budget, of a run that stands back: its threads use the disk one after the other,
     /// and leave it alone for a while after each piece.
     #[must_use]
-    pub fn standing_back(self) -> Self {
+    pub fn at_low_priority(self) -> Self {
         Self {
             turn: Some(Arc::default()),
             ..self
@@ -86,7 +86,7 @@ impl Pace {
 
     /// Whether it leaves the disk to others.
     #[must_use]
-    pub fn stands_back(&self) -> bool {
+    pub fn has_low_priority(&self) -> bool {
         self.turn.is_some()
     }
 
@@ -115,7 +115,7 @@ impl Pace {
     /// Bytes to handle at once, where `wanted` would be best.
     #[must_use]
     pub fn piece(&self, wanted: u64) -> u64 {
-        let wanted = if self.stands_back() {
+        let wanted = if self.has_low_priority() {
             wanted.min(SMALL_PIECE)
         } else {
             wanted
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn who_stands_back_writes_one_piece_after_the_other_and_leaves_the_disk_alone_between() {
         const WRITE: Duration = Duration::from_millis(20);
-        let pace = Pace::new(None, CancellationToken::new()).standing_back();
+        let pace = Pace::new(None, CancellationToken::new()).at_low_priority();
         let at_once = std::sync::atomic::AtomicU32::new(0);
         let started = Instant::now();
         std::thread::scope(|scope| {

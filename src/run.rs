@@ -139,8 +139,8 @@ impl Run {
     /// The same run, which uses the disk with one thread at a time, and leaves it to others after
     /// each piece.
     #[must_use]
-    pub fn standing_back(mut self) -> Self {
-        self.pace = self.pace.standing_back();
+    pub fn at_low_priority(mut self) -> Self {
+        self.pace = self.pace.at_low_priority();
         self
     }
 

@@ -18,7 +18,7 @@ use kbackup::backup::{self, Node as SourceNode, Request, Running, Source, Summar
 use kbackup::error::{Error, Kind, Signal};
 use kbackup::event::{Event, Observer, Silent, Step};
 use kbackup::manifest::{BackupKind, Directories};
-use kbackup::node::{Client, Connection, Ledger, QuietSettings, Session, TimeLimits};
+use kbackup::node::{Client, Connection, QuiesceSettings, ReleaseRecords, Session, TimeLimits};
 use kbackup::proof::{self, Depth};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore;
@@ -40,7 +40,7 @@ struct Impatient {
 impl Observer for Impatient {
     fn observe(&self, event: &Event) {
         let enough = match event {
-            Event::Copied { .. } | Event::TakenUp { .. } => {
+            Event::Copied { .. } | Event::Resumed { .. } => {
                 self.files.fetch_sub(1, Ordering::SeqCst) == 1
             }
             Event::Step(step) => *step == Step::Prove,
@@ -124,11 +124,11 @@ impl Bench {
             })?,
             run,
         )?;
-        let ledger = Ledger::open(&self.place.path().join("state"))?;
-        let quiet = QuietSettings::default();
+        let release_records = ReleaseRecords::open(&self.place.path().join("state"))?;
+        let quiet = QuiesceSettings::default();
         let running = Running {
             session: &session,
-            ledger: &ledger,
+            release_records: &release_records,
             quiet,
             state: "leader".to_owned(),
             leader_end: None,

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use kbackup::error::{Kind, Signal};
 use kbackup::event::Silent;
 use kbackup::node::{
-    AutoScavenge, Client, Connection, Credentials, Current, Extent, NodeState, Patience, Session,
-    Start, Stop, TimeLimits,
+    AutoScavenge, Client, Connection, Credentials, CurrentScavenge, NodeState, Patience,
+    ScavengeExtent, ScavengeStart, ScavengeStop, Session, TimeLimits,
 };
 use kbackup::run::Run;
 use kbackup::server::facts;
@@ -98,9 +98,9 @@ fn reads_what_every_version_answers() {
         assert_eq!(
             current,
             if supported {
-                Current::Idle
+                CurrentScavenge::Idle
             } else {
-                Current::NotSupported
+                CurrentScavenge::NotSupported
             },
             "{version}"
         );
@@ -144,9 +144,9 @@ fn reads_what_every_version_says_of_a_scavenge() {
         assert!(
             matches!(
                 client
-                    .start_scavenge(Extent::Whole, 1, 100, patience)
+                    .start_scavenge(ScavengeExtent::Whole, 1, 100, patience)
                     .unwrap(),
-                Start::Started(_)
+                ScavengeStart::Started(_)
             ),
             "{version}"
         );
@@ -155,9 +155,9 @@ fn reads_what_every_version_says_of_a_scavenge() {
             assert!(
                 matches!(
                     client
-                        .start_scavenge(Extent::Unfinished, 1, 100, patience)
+                        .start_scavenge(ScavengeExtent::Unfinished, 1, 100, patience)
                         .unwrap(),
-                    Start::AlreadyRunning(_)
+                    ScavengeStart::AlreadyRunning(_)
                 ),
                 "{version}"
             );
@@ -165,23 +165,23 @@ fn reads_what_every_version_says_of_a_scavenge() {
             assert!(
                 matches!(
                     client.current_scavenge(patience).unwrap(),
-                    Current::Running(_)
+                    CurrentScavenge::Running(_)
                 ),
                 "{version}"
             );
             now("scavenge delete running id");
             assert_eq!(
                 client.stop_scavenge("any", patience).unwrap(),
-                Stop::Stopped,
+                ScavengeStop::Stopped,
                 "{version}"
             );
             now("scavenge post throttlePercent=0");
             assert!(
                 matches!(
                     client
-                        .start_scavenge(Extent::Unfinished, 1, 100, patience)
+                        .start_scavenge(ScavengeExtent::Unfinished, 1, 100, patience)
                         .unwrap(),
-                    Start::Refused(_)
+                    ScavengeStart::Refused(_)
                 ),
                 "{version}"
             );
@@ -190,28 +190,28 @@ fn reads_what_every_version_says_of_a_scavenge() {
             assert!(
                 matches!(
                     client.current_scavenge_of_old_server(patience).unwrap(),
-                    Current::Running(_)
+                    CurrentScavenge::Running(_)
                 ),
                 "{version}"
             );
             now("scavenge delete unknown id");
             assert_eq!(
                 client.current_scavenge_of_old_server(patience).unwrap(),
-                Current::Idle,
+                CurrentScavenge::Idle,
                 "{version}"
             );
         }
         now("scavenge delete current, idle");
         assert_eq!(
             client.stop_scavenge("current", patience).unwrap(),
-            Stop::NotRunning(None),
+            ScavengeStop::NotRunning(None),
             "{version}"
         );
         if ["22.10", "26.1"].contains(&version) {
             now("scavenge delete current");
             assert_eq!(
                 client.stop_scavenge("current", patience).unwrap(),
-                Stop::NoAnswer,
+                ScavengeStop::NoAnswer,
                 "{version}"
             );
         }
@@ -233,10 +233,10 @@ fn asks_as_the_specification_wants() {
     client.current_scavenge(Patience::of(&run)).unwrap();
     client.is_healthy(Patience::of(&run)).unwrap();
     client
-        .start_scavenge(Extent::Unfinished, 1, 25, Patience::of(&run))
+        .start_scavenge(ScavengeExtent::Unfinished, 1, 25, Patience::of(&run))
         .unwrap_err();
     client
-        .start_scavenge(Extent::Unfinished, 2, 25, Patience::of(&run))
+        .start_scavenge(ScavengeExtent::Unfinished, 2, 25, Patience::of(&run))
         .unwrap_err();
     client
         .stop_scavenge("../evil?x", Patience::of(&run))
@@ -500,9 +500,9 @@ fn never_repeats_the_wish_to_start_a_scavenge() {
         let server = Server::start(move |_| answer.clone());
         let run = run();
         let start = client(&server)
-            .start_scavenge(Extent::Unfinished, 1, 100, Patience::of(&run))
+            .start_scavenge(ScavengeExtent::Unfinished, 1, 100, Patience::of(&run))
             .unwrap();
-        assert_eq!(start, Start::NoAnswer);
+        assert_eq!(start, ScavengeStart::NoAnswer);
         assert_eq!(server.heard().len(), 1);
     }
 }

@@ -15,8 +15,8 @@ use kbackup::error::{Kind, Signal};
 use kbackup::event::{Event, Observer, Silent};
 use kbackup::manifest::Quiet;
 use kbackup::node::{
-    Client, Connection, Current, Ledger, NodeScavenging, OnlineQuiet, Patience, QuietSettings,
-    Session, Stillness, TimeLimits, look_at_scavenging, plan_release, quiesce,
+    Client, Connection, CurrentScavenge, NodeScavenging, Patience, QuiesceCheck, QuiesceSettings,
+    QuiescedOnline, ReleaseRecords, Session, TimeLimits, look_at_scavenging, plan_release, quiesce,
 };
 use kbackup::run::Run;
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Node, Recording, Server};
@@ -34,7 +34,7 @@ const RECORDINGS: [&str; 6] = [
 struct Setting {
     node: Node,
     server: Server,
-    ledger: Ledger,
+    records: ReleaseRecords,
     run: Run,
     directory: tempfile::TempDir,
 }
@@ -49,11 +49,11 @@ impl Setting {
         .unwrap();
         node.advance_to_mark(Mark::Ready).unwrap();
         let server = node.serve().unwrap();
-        let ledger = Ledger::open(&directory.path().join("state")).unwrap();
+        let records = ReleaseRecords::open(&directory.path().join("state")).unwrap();
         Self {
             node,
             server,
-            ledger,
+            records,
             run: Run::new(Silent),
             directory,
         }
@@ -79,10 +79,10 @@ impl Setting {
         Session::open(self.client(), &self.run).unwrap()
     }
 
-    fn quiesce<'a>(&'a self, session: &'a Session) -> kbackup::error::Result<OnlineQuiet<'a>> {
+    fn quiesce<'a>(&'a self, session: &'a Session) -> kbackup::error::Result<QuiescedOnline<'a>> {
         quiesce(
             session,
-            &self.ledger,
+            &self.records,
             Some(&self.node.db()),
             settings(),
             &self.run,
@@ -99,11 +99,11 @@ impl Setting {
     }
 
     fn records(&self) -> usize {
-        self.ledger.records().unwrap().len()
+        self.records.records().unwrap().len()
     }
 
     /// The state directory as a crash leaves it: the records without the locks.
-    fn after_crash(&self) -> Ledger {
+    fn after_crash(&self) -> ReleaseRecords {
         let (from, to) = (
             self.directory.path().join("state"),
             self.directory.path().join("crashed"),
@@ -115,13 +115,13 @@ impl Setting {
                 std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
             }
         }
-        Ledger::open(&to).unwrap()
+        ReleaseRecords::open(&to).unwrap()
     }
 
-    fn release(&self, ledger: &Ledger) -> kbackup::error::Result<()> {
-        plan_release(ledger, None)
+    fn release(&self, records: &ReleaseRecords) -> kbackup::error::Result<()> {
+        plan_release(records, None)
             .unwrap()
-            .execute(ledger, |_| Ok(self.client()), &self.run)
+            .execute(records, |_| Ok(self.client()), &self.run)
     }
 }
 
@@ -133,11 +133,11 @@ fn limits() -> TimeLimits {
     }
 }
 
-fn settings() -> QuietSettings {
-    QuietSettings {
+fn settings() -> QuiesceSettings {
+    QuiesceSettings {
         pausing: Duration::from_secs(5),
         stopping: Duration::from_secs(5),
-        ..QuietSettings::default()
+        ..QuiesceSettings::default()
     }
 }
 
@@ -148,8 +148,8 @@ fn leaves_an_idle_node_alone() {
         let session = setting.session();
         let quiet = setting.quiesce(&session).unwrap();
         assert_eq!(
-            quiet.still_quiet().unwrap(),
-            Stillness::Quiet,
+            quiet.check_undisturbed().unwrap(),
+            QuiesceCheck::Undisturbed,
             "{recording}"
         );
         let scavenging = quiet.scavenging();
@@ -192,13 +192,19 @@ fn stops_a_scavenge_and_gives_it_back() {
             "{recording}"
         );
         assert_eq!(
-            quiet.debt().unwrap().scavenge.as_ref().unwrap().id,
+            quiet
+                .release_record()
+                .unwrap()
+                .scavenge
+                .as_ref()
+                .unwrap()
+                .id,
             scavenge,
             "{recording}"
         );
         assert_eq!(
-            quiet.still_quiet().unwrap(),
-            Stillness::Quiet,
+            quiet.check_undisturbed().unwrap(),
+            QuiesceCheck::Undisturbed,
             "{recording}"
         );
         assert_eq!(setting.records(), 1, "{recording}");
@@ -256,15 +262,15 @@ fn does_not_restart_what_came_to_its_own_end() {
     setting
         .node
         .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
-    let ledger = setting.after_crash();
+    let records = setting.after_crash();
     let running = setting.node.start_scavenge(None).unwrap();
-    setting.release(&ledger).unwrap();
+    setting.release(&records).unwrap();
     assert!(
         setting.posts("/admin/scavenge").is_empty(),
         "one runs already"
     );
     assert_eq!(setting.node.current_scavenge(), Some(running));
-    assert!(ledger.records().unwrap().is_empty());
+    assert!(records.records().unwrap().is_empty());
 }
 
 #[test]
@@ -282,7 +288,10 @@ fn pauses_auto_scavenge_first_and_resumes_it_last() {
             Some(AutoScavengeState::Paused)
         );
         assert!(quiet.scavenging().auto_paused);
-        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
+        assert_eq!(
+            quiet.check_undisturbed().unwrap(),
+            QuiesceCheck::Undisturbed
+        );
         quiet.release().unwrap();
         assert_ne!(
             setting.node.auto_scavenge(),
@@ -367,12 +376,12 @@ fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
     setting
         .node
         .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
-    let short = QuietSettings {
+    let short = QuiesceSettings {
         pausing: Duration::from_millis(300),
         ..settings()
     };
     assert_eq!(
-        quiesce(&session, &setting.ledger, None, short, &setting.run)
+        quiesce(&session, &setting.records, None, short, &setting.run)
             .map(drop)
             .unwrap_err()
             .kind(),
@@ -403,8 +412,11 @@ fn notices_what_disturbs() {
         let session = setting.session();
         let mut quiet = setting.quiesce(&session).unwrap();
         setting.node.start_scavenge(None).unwrap();
-        let disturbed = |quiet: &OnlineQuiet<'_>| {
-            matches!(quiet.still_quiet().unwrap(), Stillness::Disturbed(_))
+        let disturbed = |quiet: &QuiescedOnline<'_>| {
+            matches!(
+                quiet.check_undisturbed().unwrap(),
+                QuiesceCheck::Disturbed(_)
+            )
         };
         assert!(disturbed(&quiet), "{recording}: it runs");
         quiet.settle_again().unwrap();
@@ -427,7 +439,7 @@ fn notices_what_disturbs() {
         .client()
         .resume_auto_scavenge(Patience::of(&setting.run))
         .unwrap();
-    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else {
+    let QuiesceCheck::Disturbed(why) = quiet.check_undisturbed().unwrap() else {
         panic!("somebody resumed it")
     };
     assert!(why.contains("resumed"), "{why}");
@@ -440,7 +452,7 @@ fn notices_a_restart() {
     let quiet = setting.quiesce(&session).unwrap();
     setting.node.advance_to_mark(Mark::Killed).unwrap();
     setting.node.advance_to_mark(Mark::Ready).unwrap();
-    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else {
+    let QuiesceCheck::Disturbed(why) = quiet.check_undisturbed().unwrap() else {
         panic!("the node was restarted")
     };
     assert!(why.contains("restarted"), "{why}");
@@ -453,40 +465,40 @@ fn a_crash_is_repaired_from_the_record_alone() {
     let session = setting.session();
     let scavenge = setting.node.start_scavenge(None).unwrap();
     std::mem::forget(setting.quiesce(&session).unwrap());
-    let ledger = setting.after_crash();
-    let plan = plan_release(&ledger, None).unwrap();
+    let records = setting.after_crash();
+    let plan = plan_release(&records, None).unwrap();
     let nodes = plan.nodes();
     assert_eq!(nodes.len(), 1);
     assert_eq!(nodes[0].scavenge, Some(scavenge.to_string()));
     assert!(nodes[0].auto_scavenge && !nodes[0].in_use);
     assert_eq!(nodes[0].node, setting.server.url());
     assert!(
-        plan_release(&ledger, Some("http://other:2113"))
+        plan_release(&records, Some("http://other:2113"))
             .unwrap()
             .nodes()
             .is_empty()
     );
     assert_eq!(
-        plan_release(&ledger, Some(&setting.server.address().to_string()))
+        plan_release(&records, Some(&setting.server.address().to_string()))
             .unwrap()
             .nodes()
             .len(),
         1
     );
 
-    setting.release(&ledger).unwrap();
+    setting.release(&records).unwrap();
     assert_eq!(
         setting.node.auto_scavenge(),
         Some(AutoScavengeState::Waiting)
     );
     assert!(!setting.node.owes_scavenge());
-    assert!(ledger.records().unwrap().is_empty());
+    assert!(records.records().unwrap().is_empty());
 
     // Twice, also by an old copy of the record: nothing happens.
     setting.node.forget_requests();
-    setting.release(&ledger).unwrap();
+    setting.release(&records).unwrap();
     setting
-        .release(&Ledger::open(&setting.directory.path().join("crashed")).unwrap())
+        .release(&ReleaseRecords::open(&setting.directory.path().join("crashed")).unwrap())
         .unwrap();
     assert!(setting.posts("").is_empty());
 }
@@ -495,12 +507,12 @@ fn a_crash_is_repaired_from_the_record_alone() {
 /// ago.
 fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
     let session = setting.session();
-    let mut claim = setting.ledger.claim(&session).unwrap();
-    claim.owe_scavenge(scavenge, 1, 100).unwrap();
+    let mut held = setting.records.hold(&session).unwrap();
+    held.record_scavenge(scavenge, 1, 100).unwrap();
     if told {
-        claim.told_scavenge().unwrap();
+        held.record_stop_request().unwrap();
     }
-    drop(claim);
+    drop(held);
     let state = setting.directory.path().join("state");
     for entry in std::fs::read_dir(state).unwrap().map(Result::unwrap) {
         if entry.file_name().to_str().unwrap().ends_with(".json") {
@@ -526,7 +538,7 @@ fn a_scavenge_that_was_never_told_to_stop_is_not_owed_for_long() {
     let scavenge = setting.node.start_scavenge(None).unwrap();
     // It may have been told a moment ago, and stop later on.
     on_record(&setting, &scavenge.to_string(), 1, false);
-    let error = setting.release(&setting.ledger).unwrap_err();
+    let error = setting.release(&setting.records).unwrap_err();
     assert!(
         error
             .what()
@@ -536,7 +548,7 @@ fn a_scavenge_that_was_never_told_to_stop_is_not_owed_for_long() {
     assert_eq!(setting.records(), 1);
     // What was told to stop does, however long it takes.
     on_record(&setting, &scavenge.to_string(), 60, true);
-    let error = setting.release(&setting.ledger).unwrap_err();
+    let error = setting.release(&setting.records).unwrap_err();
     assert!(
         error.what().contains("was told to stop and still runs"),
         "{error}"
@@ -551,7 +563,7 @@ fn a_scavenge_that_was_never_told_to_stop_is_not_owed_for_long() {
     }
     on_record(&setting, &scavenge.to_string(), 6, false);
     setting.node.forget_requests();
-    setting.release(&setting.ledger).unwrap();
+    setting.release(&setting.records).unwrap();
     assert_eq!(setting.records(), 0);
     assert_eq!(
         setting.node.current_scavenge(),
@@ -583,7 +595,7 @@ fn a_scavenge_that_stops_late_is_given_back() {
         .stop_scavenge(&scavenge, Patience::of(&setting.run))
         .unwrap();
     assert!(setting.node.current_scavenge().is_some());
-    setting.release(&setting.ledger).unwrap();
+    setting.release(&setting.records).unwrap();
     assert_eq!(setting.posts("/admin/scavenge").len(), 1);
     assert!(!setting.node.owes_scavenge());
 }
@@ -637,8 +649,8 @@ fn the_next_run_gives_back_what_a_crash_left() {
     let session = setting.session();
     setting.node.start_scavenge(None).unwrap();
     std::mem::forget(setting.quiesce(&session).unwrap());
-    let ledger = setting.after_crash();
-    let quiet = quiesce(&session, &ledger, None, settings(), &setting.run).unwrap();
+    let records = setting.after_crash();
+    let quiet = quiesce(&session, &records, None, settings(), &setting.run).unwrap();
     assert!(
         quiet.scavenging().auto_paused,
         "the log of this backup says paused as well"
@@ -669,14 +681,14 @@ fn another_node_is_never_given_anything() {
     let session = one.session();
     one.node.start_scavenge(None).unwrap();
     std::mem::forget(one.quiesce(&session).unwrap());
-    let ledger = one.after_crash();
-    let error = plan_release(&ledger, None)
+    let records = one.after_crash();
+    let error = plan_release(&records, None)
         .unwrap()
-        .execute(&ledger, |_| Ok(other.client()), &one.run)
+        .execute(&records, |_| Ok(other.client()), &one.run)
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(other.posts("").is_empty());
-    assert_eq!(ledger.records().unwrap().len(), 1, "it is still owed");
+    assert_eq!(records.records().unwrap().len(), 1, "it is still owed");
 }
 
 #[test]
@@ -686,8 +698,8 @@ fn one_run_at_a_time_keeps_a_node_quiet() {
     let quiet = setting.quiesce(&session).unwrap();
     let error = setting.quiesce(&session).map(drop).unwrap_err();
     assert_eq!(error.kind(), Kind::Locked);
-    assert!(plan_release(&setting.ledger, None).unwrap().nodes()[0].in_use);
-    setting.release(&setting.ledger).unwrap();
+    assert!(plan_release(&setting.records, None).unwrap().nodes()[0].in_use);
+    setting.release(&setting.records).unwrap();
     assert_eq!(
         setting.node.auto_scavenge(),
         Some(AutoScavengeState::Paused),
@@ -756,9 +768,9 @@ fn keeps_the_record_where_the_node_is_gone() {
         .node
         .change_quirks(|quirks| quirks.never_answer = false);
     let run = Run::new(Silent);
-    plan_release(&setting.ledger, None)
+    plan_release(&setting.records, None)
         .unwrap()
-        .execute(&setting.ledger, |_| Ok(setting.client()), &run)
+        .execute(&setting.records, |_| Ok(setting.client()), &run)
         .unwrap();
     assert_eq!(
         (setting.node.auto_scavenge(), setting.records()),
@@ -779,16 +791,19 @@ fn refuses_a_node_without_admin_api() {
         assert!(error.hints()[0].contains("--no-quiesce"));
         let quiet = quiesce(
             &session,
-            &setting.ledger,
+            &setting.records,
             None,
-            QuietSettings {
+            QuiesceSettings {
                 quiesce: false,
                 ..settings()
             },
             &setting.run,
         )
         .unwrap();
-        assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
+        assert_eq!(
+            quiet.check_undisturbed().unwrap(),
+            QuiesceCheck::Undisturbed
+        );
         assert_eq!(quiet.scavenging().quiet, Quiet::NotAsked);
         quiet.release().unwrap();
     }
@@ -801,11 +816,11 @@ fn gives_up_on_what_does_not_come_to_rest() {
         .node
         .change_quirks(|quirks| quirks.pausing_for = Duration::from_secs(2));
     let session = setting.session();
-    let short = QuietSettings {
+    let short = QuiesceSettings {
         pausing: Duration::from_millis(300),
         ..settings()
     };
-    let error = quiesce(&session, &setting.ledger, None, short, &setting.run)
+    let error = quiesce(&session, &setting.records, None, short, &setting.run)
         .map(drop)
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
@@ -821,11 +836,11 @@ fn gives_up_on_what_does_not_come_to_rest() {
         .change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(60));
     setting.node.start_scavenge(None).unwrap();
     let session = setting.session();
-    let short = QuietSettings {
+    let short = QuiesceSettings {
         stopping: Duration::from_millis(500),
         ..settings()
     };
-    let error = quiesce(&session, &setting.ledger, None, short, &setting.run)
+    let error = quiesce(&session, &setting.records, None, short, &setting.run)
         .map(drop)
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
@@ -872,7 +887,11 @@ fn tells_a_record_that_cannot_be_read() {
         ("{\"format\": 99}", Kind::Refused),
     ] {
         std::fs::write(&path, text).unwrap();
-        assert_eq!(setting.ledger.records().unwrap_err().kind(), kind, "{text}");
+        assert_eq!(
+            setting.records.records().unwrap_err().kind(),
+            kind,
+            "{text}"
+        );
     }
 }
 
@@ -884,12 +903,12 @@ fn asks_old_servers_without_stopping_anything() {
         let patience = Patience::of(&setting.run);
         assert_eq!(
             client.current_scavenge_of_old_server(patience).unwrap(),
-            Current::Idle
+            CurrentScavenge::Idle
         );
         let scavenge = setting.node.start_scavenge(None).unwrap();
         assert_eq!(
             client.current_scavenge_of_old_server(patience).unwrap(),
-            Current::Running(scavenge.to_string())
+            CurrentScavenge::Running(scavenge.to_string())
         );
         assert_eq!(
             setting.node.current_scavenge(),
@@ -908,7 +927,7 @@ fn looks_at_scavenging_and_changes_nothing() {
         assert_eq!(
             look(),
             NodeScavenging {
-                current: Current::Idle,
+                current: CurrentScavenge::Idle,
                 auto: Some(kbackup::node::AutoScavenge::Absent)
             },
             "{recording}"
@@ -916,7 +935,7 @@ fn looks_at_scavenging_and_changes_nothing() {
         let scavenge = setting.node.start_scavenge(None).unwrap();
         assert_eq!(
             look().current,
-            Current::Running(scavenge.to_string()),
+            CurrentScavenge::Running(scavenge.to_string()),
             "{recording}"
         );
         assert_eq!(
@@ -927,7 +946,11 @@ fn looks_at_scavenging_and_changes_nothing() {
         setting
             .node
             .change_quirks(|quirks| quirks.admin_ui_disabled = true);
-        assert_eq!(look().current, Current::AdminDisabled, "{recording}");
+        assert_eq!(
+            look().current,
+            CurrentScavenge::AdminDisabled,
+            "{recording}"
+        );
         assert!(
             setting.posts("").is_empty() && setting.records() == 0,
             "{recording}"
@@ -956,7 +979,7 @@ fn looks_at_scavenging_and_changes_nothing() {
     assert_eq!(
         seen,
         NodeScavenging {
-            current: Current::Idle,
+            current: CurrentScavenge::Idle,
             auto: None
         }
     );
@@ -977,7 +1000,7 @@ impl Observer for Pauses {
         let mut seen = self.0.lock().unwrap();
         match event {
             Event::Taken { what, .. } => assert!(seen.owed.insert(what), "{what} was taken twice"),
-            Event::GivenBack { what, after } | Event::NotOwed { what, after } => {
+            Event::GivenBack { what, after } | Event::NothingToGiveBack { what, after } => {
                 assert!(
                     seen.owed.remove(what),
                     "{what} was given back and never taken"
@@ -1027,12 +1050,12 @@ fn every_pause_can_be_measured() {
             setting
                 .node
                 .change_quirks(|quirks| quirks.cancel_delay = PAUSE);
-            let short = QuietSettings {
+            let short = QuiesceSettings {
                 stopping: Duration::from_millis(200),
                 ..settings()
             };
             assert_eq!(
-                quiesce(&session, &setting.ledger, None, short, &setting.run)
+                quiesce(&session, &setting.records, None, short, &setting.run)
                     .map(drop)
                     .unwrap_err()
                     .kind(),
@@ -1067,10 +1090,10 @@ fn every_pause_can_be_measured() {
             setting.directory.path().join("state"),
         )
         .unwrap();
-        setting.ledger = Ledger::open(&setting.directory.path().join("state")).unwrap();
+        setting.records = ReleaseRecords::open(&setting.directory.path().join("state")).unwrap();
         std::thread::sleep(PAUSE);
         if by_release {
-            setting.release(&setting.ledger).unwrap();
+            setting.release(&setting.records).unwrap();
         } else {
             setting.quiesce(&session).unwrap().release().unwrap();
         }
@@ -1082,7 +1105,7 @@ fn every_pause_can_be_measured() {
 #[test]
 fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
     let limit = Duration::from_millis(1500);
-    let brief = QuietSettings {
+    let brief = QuiesceSettings {
         longest: limit,
         ..settings()
     };
@@ -1090,7 +1113,14 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
 
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
-    let mut quiet = quiesce(&session, &setting.ledger, None, brief.clone(), &setting.run).unwrap();
+    let mut quiet = quiesce(
+        &session,
+        &setting.records,
+        None,
+        brief.clone(),
+        &setting.run,
+    )
+    .unwrap();
     let begun = Instant::now();
     let error = loop {
         if let Err(error) = quiet.settle_again() {
@@ -1116,9 +1146,15 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
         .start_scavenge(Some(Duration::from_secs(3600)))
         .unwrap();
     let session = setting.session();
-    let error = quiesce(&session, &setting.ledger, None, brief.clone(), &setting.run)
-        .map(drop)
-        .unwrap_err();
+    let error = quiesce(
+        &session,
+        &setting.records,
+        None,
+        brief.clone(),
+        &setting.run,
+    )
+    .map(drop)
+    .unwrap_err();
     assert_eq!(error.kind(), too_long);
     assert_eq!(
         (setting.records(), setting.node.owes_scavenge()),
@@ -1130,9 +1166,9 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
     let session = setting.session();
     let quiet = quiesce(
         &session,
-        &setting.ledger,
+        &setting.records,
         None,
-        QuietSettings {
+        QuiesceSettings {
             longest: Duration::ZERO,
             ..settings()
         },

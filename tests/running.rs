@@ -11,7 +11,8 @@ use kbackup::error::Kind;
 use kbackup::event::Silent;
 use kbackup::manifest::Directories;
 use kbackup::node::{
-    Client, Connection, Doubt, Findings, OfflineQuiet, Patience, Sign, Stillness, probe,
+    Client, Connection, Patience, ProbeDoubt, ProbeFindings, QuiesceCheck, QuiescedOffline,
+    RunningSign, probe,
 };
 use kbackup::run::Run;
 use kbackup_testnode::{Mark, Node, Recording};
@@ -29,7 +30,7 @@ fn directories(node: &Node) -> Directories {
     Directories::new(node.db(), None)
 }
 
-fn look(db: &Path) -> Findings {
+fn look(db: &Path) -> ProbeFindings {
     probe(&Directories::new(db, None), None).unwrap()
 }
 
@@ -116,7 +117,9 @@ fn sees_every_version_run_and_stop() {
         let findings = look(&node.db());
         for name in ["writer.chk", "chaser.chk", "epoch.chk", "truncate.chk"] {
             assert!(
-                findings.signs.contains(&Sign::Locked(node.db().join(name))),
+                findings
+                    .signs
+                    .contains(&RunningSign::Locked(node.db().join(name))),
                 "{recording} {name}: {findings:?}"
             );
         }
@@ -127,7 +130,7 @@ fn sees_every_version_run_and_stop() {
         assert!(error.causes().join(" ").contains("writer.chk"));
         let run = Run::new(Silent);
         assert_eq!(
-            OfflineQuiet::begin(&directories(&node), &run)
+            QuiescedOffline::begin(&directories(&node), &run)
                 .map(drop)
                 .unwrap_err()
                 .kind(),
@@ -156,7 +159,7 @@ fn says_nothing_runs_where_nothing_is() {
     file.try_lock().unwrap();
     assert_eq!(
         look(directory.path()).signs,
-        [Sign::Locked(directory.path().join("writer.chk"))]
+        [RunningSign::Locked(directory.path().join("writer.chk"))]
     );
 }
 
@@ -167,7 +170,7 @@ fn sees_the_lock_of_the_secondary_index() {
     let holder = Holder::start("fcntl", &path);
     let findings = look(directory.path());
     assert!(
-        findings.signs.contains(&Sign::DatabaseLocked {
+        findings.signs.contains(&RunningSign::DatabaseLocked {
             path: path.clone(),
             process: Some(holder.0.id())
         }),
@@ -186,7 +189,7 @@ fn sees_who_has_files_open_for_writing() {
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(directory.path(), &link).unwrap();
     let findings = look(&link);
-    let [Sign::Open { process, name, .. }] = findings.signs.as_slice() else {
+    let [RunningSign::Open { process, name, .. }] = findings.signs.as_slice() else {
         panic!("{findings:?}")
     };
     assert_eq!(*process, holder.0.id());
@@ -206,7 +209,10 @@ fn sees_a_listening_socket_and_not_a_stale_one() {
     let directory = stopped();
     let path = directory.path().join("kurrent.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    assert_eq!(look(directory.path()).signs, [Sign::Listens(path.clone())]);
+    assert_eq!(
+        look(directory.path()).signs,
+        [RunningSign::Listens(path.clone())]
+    );
     drop(listener);
     assert!(path.exists());
     assert!(!look(directory.path()).is_running());
@@ -225,7 +231,7 @@ fn asks_the_node_where_it_runs() {
     let client = Client::new(&Connection::new(server.url())).unwrap();
     let run = Run::new(Silent);
     let there = probe(&directories(&node), Some((&client, Patience::of(&run)))).unwrap();
-    assert!(there.signs.contains(&Sign::Answers(server.url())));
+    assert!(there.signs.contains(&RunningSign::Answers(server.url())));
     let other = stopped();
     let elsewhere = probe(
         &Directories::new(other.path(), None),
@@ -237,9 +243,9 @@ fn asks_the_node_where_it_runs() {
 
 #[test]
 fn doubts_refuse_until_confirmed() {
-    let network = Findings {
+    let network = ProbeFindings {
         signs: Vec::new(),
-        doubts: vec![Doubt::Network {
+        doubts: vec![ProbeDoubt::Network {
             path: "/db".into(),
             kind: "NFS",
         }],
@@ -252,9 +258,9 @@ fn doubts_refuse_until_confirmed() {
     network
         .refuse("cannot restore", Path::new("/db"), true)
         .unwrap();
-    let hidden = Findings {
+    let hidden = ProbeFindings {
         signs: Vec::new(),
-        doubts: vec![Doubt::HiddenProcesses(3)],
+        doubts: vec![ProbeDoubt::HiddenProcesses(3)],
     };
     hidden
         .refuse("cannot restore", Path::new("/db"), false)
@@ -271,19 +277,28 @@ fn an_offline_backup_notices_a_server_that_came_and_went() {
     .unwrap();
     node.advance_to_mark(Mark::Killed).unwrap();
     let run = Run::new(Silent);
-    let mut quiet = OfflineQuiet::begin(&directories(&node), &run).unwrap();
-    assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
+    let mut quiet = QuiescedOffline::begin(&directories(&node), &run).unwrap();
+    assert_eq!(
+        quiet.check_undisturbed().unwrap(),
+        QuiesceCheck::Undisturbed
+    );
     node.advance_to_mark(Mark::Ready).unwrap();
     assert!(
-        matches!(quiet.still_quiet().unwrap(), Stillness::Disturbed(_)),
+        matches!(
+            quiet.check_undisturbed().unwrap(),
+            QuiesceCheck::Disturbed(_)
+        ),
         "it runs"
     );
     assert_eq!(quiet.begin_again().unwrap_err().kind(), Kind::Refused);
     node.advance_to_end().unwrap();
-    let Stillness::Disturbed(why) = quiet.still_quiet().unwrap() else {
+    let QuiesceCheck::Disturbed(why) = quiet.check_undisturbed().unwrap() else {
         panic!("it ran")
     };
     assert!(why.contains("checkpoints changed"), "{why}");
     quiet.begin_again().unwrap();
-    assert_eq!(quiet.still_quiet().unwrap(), Stillness::Quiet);
+    assert_eq!(
+        quiet.check_undisturbed().unwrap(),
+        QuiesceCheck::Undisturbed
+    );
 }

@@ -18,7 +18,7 @@ use kbackup::fs::{self, ReadAt};
 use kbackup::manifest::Blake3Hash;
 use kbackup::pace::Rate;
 use kbackup::run::Run;
-use kbackup::transfer::{self, Copied, Copy, Digest, Failure, Follow, Segment};
+use kbackup::transfer::{self, Copied, CopyFailure, CopyPlan, Digest, Follow, Segment};
 use proptest::prelude::*;
 
 const KIB: usize = 1024;
@@ -98,7 +98,7 @@ fn copy_whole(
     full_length: u64,
     live: bool,
     target: &fs::File,
-) -> Result<Copied, Failure> {
+) -> Result<Copied, CopyFailure> {
     let segments = [Segment {
         source,
         place: "source",
@@ -107,7 +107,7 @@ fn copy_whole(
         whole: None,
     }];
     transfer::copy(
-        &Copy {
+        &CopyPlan {
             segments: &segments,
             full_length,
             md5: true,
@@ -177,10 +177,10 @@ proptest! {
             Segment { source: &held, place: "held", end: prefix as u64, live: false, whole: Some(hash) },
             Segment { source: &whole, place: "whole", end: size, live: true, whole: None },
         ];
-        let copied = transfer::copy(&Copy { segments: &segments, full_length: size, md5: true }, &target, None, &silent());
+        let copied = transfer::copy(&CopyPlan { segments: &segments, full_length: size, md5: true }, &target, None, &silent());
         if wrong {
             let failure = copied.unwrap_err();
-            prop_assert!(matches!(&failure, Failure::Other { place, .. } if place == "held"), "{failure:?}");
+            prop_assert!(matches!(&failure, CopyFailure::Other { place, .. } if place == "held"), "{failure:?}");
             return Ok(());
         }
         let copied = copied.unwrap();
@@ -275,7 +275,7 @@ fn trouble_with_the_source_is_told_from_trouble_with_the_target() {
         "short",
     );
     assert!(
-        matches!(&short, Failure::Short { wanted: 5_000_000, found: 3_000_000, place } if place == "source"),
+        matches!(&short, CopyFailure::Short { wanted: 5_000_000, found: 3_000_000, place } if place == "source"),
         "{short:?}"
     );
     assert_eq!(Error::from(short).kind(), Kind::Unstable);
@@ -303,7 +303,7 @@ fn trouble_with_the_source_is_told_from_trouble_with_the_target() {
     let source = vec![1; 100];
     assert!(matches!(
         copy_whole(&source, 100, 100, false, &full).unwrap_err(),
-        Failure::Target(_)
+        CopyFailure::Target(_)
     ));
 }
 
@@ -321,7 +321,7 @@ fn a_source_that_was_cut_is_short_also_in_its_holes() {
         let target = fs::create_new(&directory.path().join(format!("{live}")), 0o600).unwrap();
         let failure = copy_whole(&source, 4 << 20, 4 << 20, live, &target).unwrap_err();
         assert!(
-            matches!(failure, Failure::Short { found, .. } if found == 3 << 20),
+            matches!(failure, CopyFailure::Short { found, .. } if found == 3 << 20),
             "{failure:?}"
         );
     }
@@ -378,7 +378,7 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
             live,
             whole: None,
         }];
-        let plan = Copy {
+        let plan = CopyPlan {
             segments: &segments,
             full_length: 20_000_000,
             md5: true,
@@ -483,7 +483,7 @@ fn whoever_follows_a_copy_sees_all_of_it() {
                 expected,
                 seen: Arc::clone(&seen),
             };
-            let plan = Copy {
+            let plan = CopyPlan {
                 segments: &segments,
                 full_length: size + 5000,
                 md5: true,
@@ -505,7 +505,7 @@ fn copied(source: &Path, target: &Path, live: bool, run: &Run) -> u64 {
         live,
         whole: None,
     };
-    let plan = Copy {
+    let plan = CopyPlan {
         segments: &[segment],
         full_length: source.size(),
         md5: true,
@@ -578,7 +578,7 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
         live: false,
         whole: None,
     };
-    let plan = Copy {
+    let plan = CopyPlan {
         segments: &[segment],
         full_length: source.size(),
         md5: false,
@@ -590,7 +590,7 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
         run.interrupt(Signal::Terminate);
         copy.join().unwrap()
     });
-    assert!(matches!(result, Err(Failure::Stopped(_))), "{result:?}");
+    assert!(matches!(result, Err(CopyFailure::Stopped(_))), "{result:?}");
 }
 
 /// Bytes of a file that are in the page cache; none where nobody can tell.

@@ -12,7 +12,8 @@ use crate::error::{Kind, Result};
 use crate::event::{Event, Observer, Silent};
 use crate::manifest::{BackupKind, Head, Label};
 use crate::node::{
-    self as server, Client, Connection, Ledger, Patience, PlannedRelease, Session, TimeLimits,
+    self as server, Client, Connection, Patience, PlannedRelease, ReleaseRecords, Session,
+    TimeLimits,
 };
 use crate::repository::{Listed, Location, Remembered, Repository, remembered};
 use crate::run::Run;
@@ -233,10 +234,10 @@ pub(super) fn give_back(
     common: &Common,
     answers: bool,
 ) -> Result<Option<String>> {
-    let ledger = Ledger::open(&node::state_directory(&common.general)?)?;
+    let release_records = ReleaseRecords::open(&node::state_directory(&common.general)?)?;
     let name = node::name(&options.node);
     let owed = || -> Result<_> {
-        let plan = server::plan_release(&ledger, name.as_deref())?;
+        let plan = server::plan_release(&release_records, name.as_deref())?;
         let nodes = plan.nodes();
         let of = |node: &PlannedRelease| (!node.in_use).then(|| node.what());
         Ok((plan, nodes.iter().filter_map(of).next()))
@@ -248,7 +249,11 @@ pub(super) fn give_back(
     let Some(connection) = node::connection(&options.node, common.secrets)? else {
         return Ok(what);
     };
-    plan.execute(&ledger, |_| client(connection.clone()), &Run::new(Log))?;
+    plan.execute(
+        &release_records,
+        |_| client(connection.clone()),
+        &Run::new(Log),
+    )?;
     Ok(owed()?.1)
 }
 
@@ -274,7 +279,7 @@ fn node_facts(client: Client, options: &arguments::Agent) -> Result<NodeFacts> {
     let client = session.client();
     let scavenge = match server::look_at_scavenging(client, patience) {
         Ok(scavenging) => match scavenging.current {
-            server::Current::Running(scavenge) => Some(scavenge),
+            server::CurrentScavenge::Running(scavenge) => Some(scavenge),
             _ => None,
         },
         // What may not be asked is not known; a backup will say so.

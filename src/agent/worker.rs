@@ -374,7 +374,7 @@ impl Observer for Witness {
             Event::Retry { reason, .. } => told.retries.push(reason.clone()),
             Event::Taken { what, since } => drop(told.away.insert(what, *since)),
             Event::GivenBack { what, after } => told.gave_back(what, *after),
-            Event::NotOwed { what, .. } => drop(told.away.remove(what)),
+            Event::NothingToGiveBack { what, .. } => drop(told.away.remove(what)),
             _ => {}
         }
         drop(told);

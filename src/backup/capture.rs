@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::chunk::ChunkFile;
 use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
-use crate::fs::{self, Stamp};
+use crate::fs::{self, FileStamp};
 use crate::manifest::{
     Blake3Hash, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row,
 };
@@ -81,7 +81,7 @@ impl Deref for HeldRow<'_> {
 /// What a first look at an adopted file has shown.
 enum Glance {
     /// It is as its row says; of a chunk also the state in which it was read, and what was read.
-    Fits(Option<(Stamp, Arc<ChunkFile>)>),
+    Fits(Option<(FileStamp, Arc<ChunkFile>)>),
     /// It was not taken.
     Gone(Error),
     /// It was taken, and is another one than its row says.
@@ -230,7 +230,7 @@ impl<'a> Capture<'a> {
                     if let Some((stamp, file)) = chunk {
                         self.inspected.add(path, stamp, file);
                     }
-                    self.run.emit(Event::Adopted {
+                    self.run.emit(Event::Reused {
                         path: path.to_string(),
                     });
                     self.insert(HeldRow::Parents(row), Way::Adopted);
@@ -270,7 +270,7 @@ impl<'a> Capture<'a> {
     fn glance(&self, row: &Row, stored: Box<dyn ReadAt>) -> Result<Glance> {
         let unlike = |why: String| Ok(Glance::Unlike(not_as_stored(&row.path, why)));
         stored.expect_pieces();
-        let stamp = stored.file().map(|file| Stamp::from(file.found()));
+        let stamp = stored.file().map(|file| FileStamp::from(file.found()));
         let mut stored = stored;
         if row.size <= SMALL {
             let Some(bytes) = self.small(row, &*stored)? else {
@@ -380,7 +380,7 @@ impl<'a> Capture<'a> {
         let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else {
             return Ok(None);
         };
-        self.run.emit(Event::TakenUp {
+        self.run.emit(Event::Resumed {
             path: path.to_string(),
             bytes: stored.size,
         });

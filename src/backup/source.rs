@@ -2,7 +2,9 @@ use super::capture::{Capture, Take, changed, known, open};
 use crate::error::{Error, Kind, Result};
 use crate::format::LogPosition;
 use crate::manifest::{Directories, Quiet, Role, Scavenging, SecondaryIndex};
-use crate::node::{self, Ledger, OfflineQuiet, OnlineQuiet, QuietSettings, Session, Stillness};
+use crate::node::{
+    self, QuiesceCheck, QuiesceSettings, QuiescedOffline, QuiescedOnline, ReleaseRecords, Session,
+};
 use crate::repository::Repository;
 use crate::run::Run;
 
@@ -34,9 +36,9 @@ pub struct Running<'a> {
     /// The conversation with it.
     pub session: &'a Session,
     /// Where debts are remembered.
-    pub ledger: &'a Ledger,
+    pub release_records: &'a ReleaseRecords,
     /// How far quiescing goes.
-    pub quiet: QuietSettings,
+    pub quiet: QuiesceSettings,
     /// Its role.
     pub state: String,
     /// For a member that does not lead: where the leader's log ended before the backup.
@@ -83,12 +85,12 @@ impl<'a> Source<'a> {
             Node::Running(running) => {
                 let quiet = node::quiesce(
                     running.session,
-                    running.ledger,
+                    running.release_records,
                     Some(&self.directories.db),
                     running.quiet.clone(),
                     run,
                 )?;
-                if let Some(debt) = quiet.debt() {
+                if let Some(debt) = quiet.release_record() {
                     let text = serde_json::to_vec_pretty(debt).map_err(|error| {
                         Error::new(Kind::Failed, "cannot write the debt").because(error)
                     })?;
@@ -96,15 +98,18 @@ impl<'a> Source<'a> {
                 }
                 Ok(Still::Running(Box::new(quiet)))
             }
-            Node::Stopped => Ok(Still::Stopped(OfflineQuiet::begin(&self.directories, run)?)),
+            Node::Stopped => Ok(Still::Stopped(QuiescedOffline::begin(
+                &self.directories,
+                run,
+            )?)),
         }
     }
 }
 
 /// A source that holds still.
 pub(super) enum Still<'a> {
-    Running(Box<OnlineQuiet<'a>>),
-    Stopped(OfflineQuiet<'a>),
+    Running(Box<QuiescedOnline<'a>>),
+    Stopped(QuiescedOffline<'a>),
 }
 
 impl Still<'_> {
@@ -120,12 +125,12 @@ impl Still<'_> {
             )));
         }
         let (stillness, kind) = match self {
-            Self::Running(quiet) => (quiet.still_quiet()?, Kind::Unstable),
-            Self::Stopped(quiet) => (quiet.still_quiet()?, Kind::Refused),
+            Self::Running(quiet) => (quiet.check_undisturbed()?, Kind::Unstable),
+            Self::Stopped(quiet) => (quiet.check_undisturbed()?, Kind::Refused),
         };
         match stillness {
-            Stillness::Quiet => Ok(()),
-            Stillness::Disturbed(what) => Err(changed(what).with_kind(kind)),
+            QuiesceCheck::Undisturbed => Ok(()),
+            QuiesceCheck::Disturbed(what) => Err(changed(what).with_kind(kind)),
         }
     }
 

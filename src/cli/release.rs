@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Session;
 use crate::error::{Error, Kind, Result};
-use crate::node::{Client, Connection, DebtNode, Ledger, PlannedRelease, plan_release};
+use crate::node::{Client, Connection, PlannedRelease, RecordedNode, ReleaseRecords, plan_release};
 use crate::settings::arguments;
 use crate::verbs::node;
 
@@ -19,16 +19,16 @@ struct Answer {
 
 pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8> {
     let records = node::state_directory(&session.common.general)?;
-    let ledger = Ledger::open(&records)?;
+    let release_records = ReleaseRecords::open(&records)?;
     let connection = node::connection(&options.node, session.common.secrets)?;
     // Also where nothing is owed, an address that cannot be one is told.
     connection.as_ref().map(Client::new).transpose()?;
-    let plan = plan_release(&ledger, node::name(&options.node).as_deref())?;
+    let plan = plan_release(&release_records, node::name(&options.node).as_deref())?;
     let nodes = plan.nodes();
     let text = text(&nodes, options.dry_run, &records);
     if !options.dry_run {
         plan.execute(
-            &ledger,
+            &release_records,
             |debt| connect(options, connection.as_ref(), &debt.node, session),
             &session.run,
         )?;
@@ -47,7 +47,7 @@ pub(super) fn run(options: &arguments::Release, session: &Session) -> Result<u8>
 fn connect(
     options: &arguments::Release,
     named: Option<&Connection>,
-    owed: &DebtNode,
+    owed: &RecordedNode,
     session: &Session,
 ) -> Result<Client> {
     if let Some(connection) = named {

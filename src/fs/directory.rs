@@ -11,15 +11,15 @@ use crate::parallel;
 
 use super::error::{Operation, Result};
 use super::gate::{Change, attempt, change};
-use super::status::Status;
+use super::status::FileStatus;
 
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct DirectoryEntry {
     /// The name, which need not be UTF-8.
     pub name: OsString,
     /// What it is.
-    pub status: Status,
+    pub status: FileStatus,
 }
 
 /// The names in one directory, and nothing else of what bears them.
@@ -53,8 +53,8 @@ pub fn has_name(path: &Path, which: impl Fn(&OsStr) -> bool) -> Result<bool> {
 ///
 /// # Errors
 /// What the file system reports.
-pub fn list(path: &Path) -> Result<Vec<Entry>> {
-    let mut entries = list_by(path, |name, status| Some(Entry { name, status }))?;
+pub fn list(path: &Path) -> Result<Vec<DirectoryEntry>> {
+    let mut entries = list_by(path, |name, status| Some(DirectoryEntry { name, status }))?;
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(entries)
 }
@@ -66,7 +66,7 @@ pub fn list(path: &Path) -> Result<Vec<Entry>> {
 /// What the file system reports.
 pub fn list_by<T: Send>(
     path: &Path,
-    make: impl Fn(OsString, Status) -> Option<T> + Sync,
+    make: impl Fn(OsString, FileStatus) -> Option<T> + Sync,
 ) -> Result<Vec<T>> {
     let names = attempt(Operation::List, path, || {
         std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()
@@ -74,7 +74,7 @@ pub fn list_by<T: Send>(
     let inspect = |name: &std::fs::DirEntry| {
         // By its directory's descriptor: the way there is not walked for every name.
         match attempt(Operation::Inspect, &name.path(), || name.metadata()) {
-            Ok(metadata) => Ok(make(name.file_name(), Status::from(&metadata))),
+            Ok(metadata) => Ok(make(name.file_name(), FileStatus::from(&metadata))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -16,7 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::error::{Operation, Result};
 use super::gate::{Change, attempt, change};
-use super::status::Status;
+use super::status::FileStatus;
 
 /// Random access to the bytes of one file, wherever they are kept.
 pub trait ReadAt: Send + Sync {
@@ -105,7 +105,7 @@ pub struct File {
     inner: Arc<std::fs::File>,
     path: Arc<Path>,
     /// When it was opened; a live file may have changed since.
-    found: Arc<Status>,
+    found: Arc<FileStatus>,
     /// The kernel or the file system has refused to read without keeping.
     keeps: Arc<AtomicBool>,
 }
@@ -116,7 +116,7 @@ const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl File {
     pub(super) fn new(inner: std::fs::File, path: &Path) -> Result<Self> {
-        let found = Status::from(&attempt(Operation::Inspect, path, || inner.metadata())?);
+        let found = FileStatus::from(&attempt(Operation::Inspect, path, || inner.metadata())?);
         Ok(Self {
             inner: Arc::new(inner),
             path: path.into(),
@@ -127,7 +127,7 @@ impl File {
 
     /// Its state when it was opened.
     #[must_use]
-    pub fn found(&self) -> &Status {
+    pub fn found(&self) -> &FileStatus {
         &self.found
     }
 
@@ -141,9 +141,9 @@ impl File {
     ///
     /// # Errors
     /// What the file system reports.
-    pub fn status(&self) -> Result<Status> {
+    pub fn status(&self) -> Result<FileStatus> {
         attempt(Operation::Inspect, &self.path, || self.inner.metadata())
-            .map(|metadata| Status::from(&metadata))
+            .map(|metadata| FileStatus::from(&metadata))
     }
 
     /// Fills `buffer` from byte `offset`.

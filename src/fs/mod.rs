@@ -17,7 +17,7 @@ mod open;
 mod status;
 
 pub use directory::{
-    Entry, create_directory, has_name, list, list_by, names, parent, sync_directory,
+    DirectoryEntry, create_directory, has_name, list, list_by, names, parent, sync_directory,
 };
 pub use durable::{
     create_directories_durably, remove_stale_staging, write_durably, write_durably_by,
@@ -29,7 +29,7 @@ pub use names::{
     canonical, hard_link, link_target, remove_file, remove_tree, rename, set_mode, set_owner,
 };
 pub use open::{create_new, open, open_for_writing, open_or_create, open_source, read_small};
-pub use status::{FileKind, Stamp, Status, status, status_of_target};
+pub use status::{FileKind, FileStamp, FileStatus, status, status_of_target};
 
 #[cfg(feature = "faults")]
 mod faults;

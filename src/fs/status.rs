@@ -1,4 +1,4 @@
-//! What the file system says of a path: kind, length, times, owner. And the [`Stamp`], which tells
+//! What the file system says of a path: kind, length, times, owner. And the [`FileStamp`], which tells
 //! whether a file is still the same.
 
 use std::os::unix::fs::MetadataExt;
@@ -23,7 +23,7 @@ pub enum FileKind {
 
 /// What the file system says of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
+pub struct FileStatus {
     /// What it is.
     pub kind: FileKind,
     /// Length in bytes.
@@ -48,7 +48,7 @@ pub struct Status {
     pub group: u32,
 }
 
-impl From<&std::fs::Metadata> for Status {
+impl From<&std::fs::Metadata> for FileStatus {
     fn from(metadata: &std::fs::Metadata) -> Self {
         let kind = match metadata.file_type() {
             kind if kind.is_file() => FileKind::File,
@@ -89,7 +89,7 @@ fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
 /// What tells one state of one file from all others, as far as the file system does: nobody writes
 /// to a file, or puts another one in its place, and leaves all of it as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -97,7 +97,7 @@ pub struct Stamp {
     changed: SystemTime,
 }
 
-impl Stamp {
+impl FileStamp {
     /// Whether the file has not changed since before `moment`. File systems keep times in ticks:
     /// what changes twice in one tick shows only the first time.
     #[must_use]
@@ -106,9 +106,9 @@ impl Stamp {
     }
 }
 
-impl From<&Status> for Stamp {
-    fn from(status: &Status) -> Self {
-        let Status {
+impl From<&FileStatus> for FileStamp {
+    fn from(status: &FileStatus) -> Self {
+        let FileStatus {
             device,
             inode,
             size,
@@ -130,9 +130,9 @@ impl From<&Status> for Stamp {
 ///
 /// # Errors
 /// What the file system reports, except that nothing is there.
-pub fn status(path: &Path) -> Result<Option<Status>> {
+pub fn status(path: &Path) -> Result<Option<FileStatus>> {
     match attempt(Operation::Inspect, path, || std::fs::symlink_metadata(path)) {
-        Ok(metadata) => Ok(Some(Status::from(&metadata))),
+        Ok(metadata) => Ok(Some(FileStatus::from(&metadata))),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
@@ -142,9 +142,9 @@ pub fn status(path: &Path) -> Result<Option<Status>> {
 ///
 /// # Errors
 /// What the file system reports, except that nothing is there.
-pub fn status_of_target(path: &Path) -> Result<Option<Status>> {
+pub fn status_of_target(path: &Path) -> Result<Option<FileStatus>> {
     match attempt(Operation::Inspect, path, || std::fs::metadata(path)) {
-        Ok(metadata) => Ok(Some(Status::from(&metadata))),
+        Ok(metadata) => Ok(Some(FileStatus::from(&metadata))),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

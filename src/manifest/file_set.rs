@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::path::{RelativePath, Root};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
-use crate::fs::{self, FileKind, Stamp, Status};
+use crate::fs::{self, FileKind, FileStamp, FileStatus};
 
 /// One file of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct FileEntry {
     /// Permission bits.
     pub mode: u32,
     /// Its state when it was listed, where the storage tells.
-    pub stamp: Option<Stamp>,
+    pub stamp: Option<FileStamp>,
 }
 
 /// The files of one data directory, wherever they are: on a disk, in a capture in progress, in a
@@ -81,7 +81,7 @@ impl Directories {
         }
         let mut directories = vec![(top.to_owned(), String::new(), 0)];
         while let Some((directory, below, depth)) = directories.pop() {
-            let found = |name: OsString, status: Status| {
+            let found = |name: OsString, status: FileStatus| {
                 // Names that are not UTF-8, or that no manifest can hold, are not the server's.
                 let name = name.to_str()?;
                 match status.kind {

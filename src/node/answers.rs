@@ -62,7 +62,7 @@ impl fmt::Display for NodeState {
 /// `GET /info`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Info {
+pub struct NodeInfo {
     db_version: Option<String>,
     es_version: Option<String>,
     /// The part it plays.
@@ -77,7 +77,7 @@ struct Authentication {
     kind: String,
 }
 
-impl Info {
+impl NodeInfo {
     /// The server's version; none where it is no version at all.
     #[must_use]
     pub fn version(&self) -> Option<ServerVersion> {
@@ -99,7 +99,7 @@ impl Info {
 #[serde(rename_all = "camelCase")]
 pub struct Gossip {
     /// The members known to it, itself among them.
-    pub members: Vec<Member>,
+    pub members: Vec<GossipMember>,
     server_ip: String,
     server_port: u16,
 }
@@ -107,7 +107,7 @@ pub struct Gossip {
 impl Gossip {
     /// The member that answered.
     #[must_use]
-    pub fn me(&self) -> Option<&Member> {
+    pub fn me(&self) -> Option<&GossipMember> {
         self.members.iter().find(|member| {
             member.http_end_point_ip == self.server_ip
                 && member.http_end_point_port == self.server_port
@@ -124,7 +124,7 @@ impl Gossip {
 /// One member, in the eyes of another or its own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Member {
+pub struct GossipMember {
     /// The server process; new at each of its starts. All zeros for a seed that was never reached.
     pub instance_id: Uuid,
     /// The part it plays.
@@ -143,7 +143,7 @@ pub struct Member {
     pub epoch_id: Uuid,
 }
 
-impl Member {
+impl GossipMember {
     /// The advertised `host:port` of its HTTP side.
     #[must_use]
     pub fn endpoint(&self) -> String {
@@ -186,7 +186,7 @@ fn endpoint(host: &str, port: u16) -> String {
 /// `GET /info/options`: the node's configuration, by option name without regard to case. Plugins'
 /// options are not in it (http-api §3.6).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Options(BTreeMap<String, String>);
+pub struct NodeOptions(BTreeMap<String, String>);
 
 #[derive(Deserialize)]
 pub(super) struct OptionRow {
@@ -194,7 +194,7 @@ pub(super) struct OptionRow {
     value: Option<String>,
 }
 
-impl Options {
+impl NodeOptions {
     pub(super) fn from_rows(rows: Vec<OptionRow>) -> Self {
         Self(
             rows.into_iter()
@@ -230,7 +230,7 @@ impl Options {
 /// `GET /stats/proc`: the server process.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Process {
+pub struct ServerProcess {
     /// When it was started, as the server writes it.
     pub start_time: String,
     /// Its number, in its own namespace of processes.
@@ -239,7 +239,7 @@ pub struct Process {
 
 /// A scavenge that the server names, or that none runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Current {
+pub enum CurrentScavenge {
     /// None runs, and the last one is cleaned up (http-api §1.6).
     Idle,
     /// This one runs, stops, or is being cleaned up.
@@ -262,7 +262,7 @@ pub struct LastScavenge {
 
 /// What became of a wish to stop a scavenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
+pub enum ScavengeStop {
     /// The server says that it ended.
     Stopped,
     /// No scavenge of this id runs; servers up to 22.10 name the one that does.
@@ -273,7 +273,7 @@ pub enum Stop {
 
 /// What became of a wish to start a scavenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
+pub enum ScavengeStart {
     /// It runs, under this id.
     Started(String),
     /// Another one runs; servers up to 22.10 name it.
@@ -286,7 +286,7 @@ pub enum Start {
 
 /// How much of a scavenge to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub enum ScavengeExtent {
     /// Only what an earlier one left unfinished. Servers before 22.10 must never be asked for this
     /// (O43).
     Unfinished,
@@ -396,7 +396,7 @@ impl fmt::Display for AutoScavenge {
 
 /// What became of a wish to resume auto-scavenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resume {
+pub enum AutoScavengeResume {
     /// Taken; the status says whether it holds.
     Accepted,
     /// It is still pausing: ask again (http-api §2.3).

@@ -21,8 +21,9 @@ use tokio::runtime::Runtime;
 
 use super::answers::{Feed, OptionRow};
 use super::{
-    AutoScavenge, Connection, Credentials, Current, Extent, Gossip, Info, LastScavenge, Options,
-    Process, Resume, ScavengeEvent, Start, Stop,
+    AutoScavenge, AutoScavengeResume, Connection, Credentials, CurrentScavenge, Gossip,
+    LastScavenge, NodeInfo, NodeOptions, ScavengeEvent, ScavengeExtent, ScavengeStart,
+    ScavengeStop, ServerProcess,
 };
 use crate::error::{Error, Kind, Result};
 use crate::format::LogPosition;
@@ -275,7 +276,7 @@ impl Client {
     /// # Errors
     /// [`Kind::Unreachable`] where no answer comes in time, [`Kind::Failed`] where the answer makes
     /// no sense; so do all calls below.
-    pub fn info(&self, patience: Patience<'_>) -> Result<Info> {
+    pub fn info(&self, patience: Patience<'_>) -> Result<NodeInfo> {
         self.read("/info", patience)
     }
 
@@ -292,9 +293,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn options(&self, patience: Patience<'_>) -> Result<Options> {
+    pub fn options(&self, patience: Patience<'_>) -> Result<NodeOptions> {
         self.read::<Vec<OptionRow>>("/info/options", patience)
-            .map(Options::from_rows)
+            .map(NodeOptions::from_rows)
     }
 
     /// Whether the node calls itself ready (O47).
@@ -314,7 +315,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn process(&self, patience: Patience<'_>) -> Result<Option<Process>> {
+    pub fn process(&self, patience: Patience<'_>) -> Result<Option<ServerProcess>> {
         self.read_if_there("/stats/proc", patience)
     }
 
@@ -350,7 +351,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn current_scavenge(&self, patience: Patience<'_>) -> Result<Current> {
+    pub fn current_scavenge(&self, patience: Patience<'_>) -> Result<CurrentScavenge> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Body {
@@ -358,16 +359,16 @@ impl Client {
         }
         let reply = self.ask(&Question::get("/admin/scavenge/current"), patience)?;
         match reply.status {
-            StatusCode::METHOD_NOT_ALLOWED => Ok(Current::NotSupported),
-            StatusCode::NOT_FOUND => Ok(Current::AdminDisabled),
+            StatusCode::METHOD_NOT_ALLOWED => Ok(CurrentScavenge::NotSupported),
+            StatusCode::NOT_FOUND => Ok(CurrentScavenge::AdminDisabled),
             _ => {
                 self.success(&reply)?;
                 let body: Body = reply.json()?;
                 reply.plausible(&body.scavenge_id)?;
                 Ok(if body.scavenge_id.is_empty() {
-                    Current::Idle
+                    CurrentScavenge::Idle
                 } else {
-                    Current::Running(body.scavenge_id)
+                    CurrentScavenge::Running(body.scavenge_id)
                 })
             }
         }
@@ -381,7 +382,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn current_scavenge_of_old_server(&self, patience: Patience<'_>) -> Result<Current> {
+    pub fn current_scavenge_of_old_server(
+        &self,
+        patience: Patience<'_>,
+    ) -> Result<CurrentScavenge> {
         let path = format!("/admin/scavenge/{NO_SCAVENGE}");
         // It stops nothing, so that it can be asked again.
         let reply = self.ask(
@@ -397,7 +401,7 @@ impl Client {
         }
         Ok(reply
             .named_scavenge()
-            .map_or(Current::Idle, Current::Running))
+            .map_or(CurrentScavenge::Idle, CurrentScavenge::Running))
     }
 
     /// The last scavenge since the process started; none where the server cannot be asked (before
@@ -424,11 +428,11 @@ impl Client {
     /// As [`Self::gossip`].
     pub fn start_scavenge(
         &self,
-        extent: Extent,
+        extent: ScavengeExtent,
         threads: u32,
         throttle_percent: u32,
         patience: Patience<'_>,
-    ) -> Result<Start> {
+    ) -> Result<ScavengeStart> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Body {
@@ -436,31 +440,31 @@ impl Client {
         }
         let path = match extent {
             // The node refuses a throttle with more than one thread (http-api §1.4).
-            Extent::Unfinished if threads > 1 => {
+            ScavengeExtent::Unfinished if threads > 1 => {
                 format!("/admin/scavenge?syncOnly=true&threads={threads}")
             }
-            Extent::Unfinished => format!(
+            ScavengeExtent::Unfinished => format!(
                 "/admin/scavenge?syncOnly=true&threads=1&throttlePercent={throttle_percent}"
             ),
-            Extent::Whole => format!("/admin/scavenge?threads={threads}"),
+            ScavengeExtent::Whole => format!("/admin/scavenge?threads={threads}"),
         };
         let question = Question {
             answers: &[StatusCode::REQUEST_TIMEOUT],
             ..Question::once(Method::POST, &path)
         };
         let Some(reply) = self.ask_once(&question, patience)? else {
-            return Ok(Start::NoAnswer);
+            return Ok(ScavengeStart::NoAnswer);
         };
         match reply.status {
-            StatusCode::REQUEST_TIMEOUT => Ok(Start::NoAnswer),
+            StatusCode::REQUEST_TIMEOUT => Ok(ScavengeStart::NoAnswer),
             StatusCode::BAD_REQUEST => {
                 let text = reply.text();
                 if let Ok(body) = serde_json::from_slice::<Body>(&reply.body) {
-                    Ok(Start::AlreadyRunning(body.scavenge_id))
+                    Ok(ScavengeStart::AlreadyRunning(body.scavenge_id))
                 } else if text.contains("already running") {
-                    Ok(Start::AlreadyRunning(None))
+                    Ok(ScavengeStart::AlreadyRunning(None))
                 } else {
-                    Ok(Start::Refused(text))
+                    Ok(ScavengeStart::Refused(text))
                 }
             }
             _ => {
@@ -470,7 +474,7 @@ impl Client {
                     .scavenge_id
                     .ok_or_else(|| reply.nonsense("it names no scavenge"))?;
                 reply.plausible(&id)?;
-                Ok(Start::Started(id))
+                Ok(ScavengeStart::Started(id))
             }
         }
     }
@@ -480,7 +484,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn stop_scavenge(&self, scavenge: &str, patience: Patience<'_>) -> Result<Stop> {
+    pub fn stop_scavenge(&self, scavenge: &str, patience: Patience<'_>) -> Result<ScavengeStop> {
         let path = format!(
             "/admin/scavenge/{}",
             scavenge.replace(
@@ -493,12 +497,12 @@ impl Client {
             ..Question::once(Method::DELETE, &path)
         };
         let Some(reply) = self.ask_once(&question, patience)? else {
-            return Ok(Stop::NoAnswer);
+            return Ok(ScavengeStop::NoAnswer);
         };
         match reply.status {
-            StatusCode::REQUEST_TIMEOUT => Ok(Stop::NoAnswer),
-            StatusCode::NOT_FOUND => Ok(Stop::NotRunning(reply.named_scavenge())),
-            _ => self.success(&reply).map(|()| Stop::Stopped),
+            StatusCode::REQUEST_TIMEOUT => Ok(ScavengeStop::NoAnswer),
+            StatusCode::NOT_FOUND => Ok(ScavengeStop::NotRunning(reply.named_scavenge())),
+            _ => self.success(&reply).map(|()| ScavengeStop::Stopped),
         }
     }
 
@@ -581,16 +585,16 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn resume_auto_scavenge(&self, patience: Patience<'_>) -> Result<Resume> {
+    pub fn resume_auto_scavenge(&self, patience: Patience<'_>) -> Result<AutoScavengeResume> {
         let question = Question {
             repeatable: true,
             ..Question::once(Method::POST, "/auto-scavenge/resume")
         };
         let reply = self.ask(&question, patience)?;
         if reply.status == StatusCode::BAD_REQUEST && reply.text().contains("currently pausing") {
-            return Ok(Resume::StillPausing);
+            return Ok(AutoScavengeResume::StillPausing);
         }
-        self.success(&reply).map(|()| Resume::Accepted)
+        self.success(&reply).map(|()| AutoScavengeResume::Accepted)
     }
 
     /// What stands under a path, as JSON. Also for what is no node's admin API, and is asked in the

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Options, Patience, Session};
+use super::{NodeOptions, Patience, Session};
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{self, Transform};
@@ -50,7 +50,7 @@ pub struct Traits {
 impl Traits {
     /// Reads them from `/info/options`.
     #[must_use]
-    pub fn of(options: &Options) -> Self {
+    pub fn of(options: &NodeOptions) -> Self {
         Self {
             archiver: options.is_on("Archiver"),
             transform: options
@@ -288,7 +288,7 @@ fn same_end(session: &Session, directories: &Directories, run: &Run) -> Result<L
                 Some(_) => session.client().flushed(patience)?,
                 None => session
                     .gossip(patience)?
-                    .and_then(|gossip| gossip.me().and_then(super::Member::writer)),
+                    .and_then(|gossip| gossip.me().and_then(super::GossipMember::writer)),
             };
         }
         let Some(said) = said else {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Gossip, Member, NodeState, Patience, Session};
+use super::{Gossip, GossipMember, NodeState, Patience, Session};
 use crate::error::{Error, Kind, Result};
 use crate::format::LogPosition;
 use crate::run::Run;
@@ -131,7 +131,7 @@ pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit>
     if !me.is_alive {
         reasons.push(Unfit::NotAlive);
     }
-    let leaders: Vec<&Member> = leaders(gossip).collect();
+    let leaders: Vec<&GossipMember> = leaders(gossip).collect();
     match leaders.as_slice() {
         [] => reasons.push(Unfit::NoLeader),
         [leader] => {
@@ -174,7 +174,7 @@ pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit>
     reasons
 }
 
-fn leaders(gossip: &Gossip) -> impl Iterator<Item = &Member> {
+fn leaders(gossip: &Gossip) -> impl Iterator<Item = &GossipMember> {
     gossip
         .members
         .iter()
@@ -250,7 +250,7 @@ fn look(session: &Session, limits: FitnessLimits, run: &Run) -> Result<(Fitness,
     );
     let mut leader_position = None;
     if state != NodeState::Leader {
-        let leader = leaders(&gossip).next().map(Member::endpoint);
+        let leader = leaders(&gossip).next().map(GossipMember::endpoint);
         let fresh = leader.and_then(|endpoint| ask_leader(session, &endpoint, run));
         if let Some(fresh) = fresh {
             // The leader's own line replaces the one that this member knows.
@@ -260,7 +260,7 @@ fn look(session: &Session, limits: FitnessLimits, run: &Run) -> Result<(Fitness,
                 }
             }
         }
-        leader_position = leaders(&gossip).next().and_then(Member::writer);
+        leader_position = leaders(&gossip).next().and_then(GossipMember::writer);
     }
     reasons.extend(judge(&gossip, cluster_size, limits.lag));
     Ok((
@@ -274,7 +274,7 @@ fn look(session: &Session, limits: FitnessLimits, run: &Run) -> Result<(Fitness,
 }
 
 /// The leader's line in its own gossip, if it can be reached from here and still leads.
-fn ask_leader(session: &Session, endpoint: &str, run: &Run) -> Option<Member> {
+fn ask_leader(session: &Session, endpoint: &str, run: &Run) -> Option<GossipMember> {
     let client = session.client().neighbour(endpoint).ok()?;
     let gossip = client
         .gossip(Patience::of(run).within(LEADER_LIMIT))

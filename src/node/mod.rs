@@ -7,27 +7,31 @@
 mod answers;
 mod client;
 mod connection;
-mod debt;
 mod discovery;
 mod fitness;
 mod offline;
 mod quiesce;
+mod release_record;
 mod running;
 mod session;
 
 pub use answers::{
-    AutoScavenge, Current, Extent, Gossip, Info, LastScavenge, Member, NodeState, Options, Process,
-    Resume, ScavengeEvent, Start, Stop,
+    AutoScavenge, AutoScavengeResume, CurrentScavenge, Gossip, GossipMember, LastScavenge,
+    NodeInfo, NodeOptions, NodeState, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop,
+    ServerProcess,
 };
 pub use client::{Client, Patience, machine_authorities};
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
-pub use debt::{Claim, Debt, DebtNode, Ledger, OwedResume, OwedScavenge, Record};
 pub use discovery::{Agreement, Traits, agree, locate, plausible};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
-pub use offline::OfflineQuiet;
+pub use offline::QuiescedOffline;
 pub use quiesce::{
-    NodeScavenging, OnlineQuiet, PlannedRelease, QuietSettings, ReleasePlan, Stillness,
+    NodeScavenging, PlannedRelease, QuiesceCheck, QuiesceSettings, QuiescedOnline, ReleasePlan,
     look_at_scavenging, plan_release, quiesce,
 };
-pub use running::{Doubt, Findings, Sign, probe};
+pub use release_record::{
+    HeldRecord, ListedRecord, PausedAutoScavenge, RecordedNode, ReleaseRecord, ReleaseRecords,
+    StoppedScavenge,
+};
+pub use running::{ProbeDoubt, ProbeFindings, RunningSign, probe};
 pub use session::{Session, Whereabouts};

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::running::probe;
-use super::{Findings, Stillness};
+use super::{ProbeFindings, QuiesceCheck};
 use crate::error::Result;
 use crate::fs;
 use crate::manifest::Directories;
@@ -19,7 +19,7 @@ const TRACES: [&str; 5] = [
 ];
 
 /// Directories on which no server runs: a stopped node's, or a mounted snapshot.
-pub struct OfflineQuiet<'a> {
+pub struct QuiescedOffline<'a> {
     directories: Directories,
     run: &'a Run,
     traces: BTreeMap<PathBuf, Trace>,
@@ -33,7 +33,7 @@ struct Trace {
     bytes: Vec<u8>,
 }
 
-impl<'a> OfflineQuiet<'a> {
+impl<'a> QuiescedOffline<'a> {
     /// Looks whether a server runs here. What cannot be found out is told and does not stop the
     /// backup: it is checked again at its end.
     ///
@@ -69,20 +69,20 @@ impl<'a> OfflineQuiet<'a> {
     ///
     /// # Errors
     /// What the file system reports.
-    pub fn still_quiet(&self) -> Result<Stillness> {
+    pub fn check_undisturbed(&self) -> Result<QuiesceCheck> {
         self.run.check()?;
-        let Findings { signs, .. } = probe(&self.directories, None)?;
+        let ProbeFindings { signs, .. } = probe(&self.directories, None)?;
         if let Some(sign) = signs.first() {
-            return Ok(Stillness::Disturbed(format!(
+            return Ok(QuiesceCheck::Disturbed(format!(
                 "a server was started on these directories: {sign}"
             )));
         }
         if traces(&self.directories)? != self.traces {
-            return Ok(Stillness::Disturbed(
+            return Ok(QuiesceCheck::Disturbed(
                 "the checkpoints changed: a server ran on these directories".to_owned(),
             ));
         }
-        Ok(Stillness::Quiet)
+        Ok(QuiesceCheck::Undisturbed)
     }
 }
 

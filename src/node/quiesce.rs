@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::debt::{Claim, Debt, Ledger, OwedScavenge, Record};
+use super::release_record::{
+    HeldRecord, ListedRecord, ReleaseRecord, ReleaseRecords, StoppedScavenge,
+};
 use super::{
-    AutoScavenge, Client, Current, Extent, LastScavenge, Patience, Resume, Session, Start, Stop,
+    AutoScavenge, AutoScavengeResume, Client, CurrentScavenge, LastScavenge, Patience,
+    ScavengeExtent, ScavengeStart, ScavengeStop, Session,
 };
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -37,7 +40,7 @@ const LONGEST_STOP: Duration = Duration::from_secs(300);
 
 /// How far quiescing goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuietSettings {
+pub struct QuiesceSettings {
     /// False: leave scavenges alone, and say so in the manifest (`--no-quiesce`).
     pub quiesce: bool,
     /// How long auto-scavenge may take to pause; its leader stops a running scavenge first.
@@ -53,7 +56,7 @@ pub struct QuietSettings {
     pub throttle_percent: u32,
 }
 
-impl Default for QuietSettings {
+impl Default for QuiesceSettings {
     fn default() -> Self {
         Self {
             quiesce: true,
@@ -68,22 +71,22 @@ impl Default for QuietSettings {
 
 /// Whether the copy can be believed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stillness {
+pub enum QuiesceCheck {
     /// No scavenge ran since the node was made quiet.
-    Quiet,
+    Undisturbed,
     /// One did, or may have; what happened.
     Disturbed(String),
 }
 
 /// A node that scavenges nothing until this is released. Dropping it releases it too, as well as it
 /// can.
-pub struct OnlineQuiet<'a> {
+pub struct QuiescedOnline<'a> {
     session: &'a Session,
     run: &'a Run,
-    settings: QuietSettings,
+    settings: QuiesceSettings,
     db: Option<PathBuf>,
     /// None where nothing is asked of the node.
-    claim: Option<Claim>,
+    held: Option<HeldRecord>,
     /// While something is owed: ends the run before that lasts for too long.
     deadline: Option<Deadline>,
     quiet: Quiet,
@@ -101,7 +104,7 @@ struct Before {
 }
 
 /// Pauses auto-scavenge, stops a running scavenge, and waits until the node is at rest. What is
-/// taken stands in `ledger` before it is taken.
+/// taken stands in `records` before it is taken.
 ///
 /// `db` is the db directory, where it can be read: servers before 22.10.1 show a scavenge by the
 /// files it writes there.
@@ -112,16 +115,16 @@ struct Before {
 /// within the limits. What was taken until then is given back.
 pub fn quiesce<'a>(
     session: &'a Session,
-    ledger: &Ledger,
+    records: &ReleaseRecords,
     db: Option<&Path>,
-    settings: QuietSettings,
+    settings: QuiesceSettings,
     run: &'a Run,
-) -> Result<OnlineQuiet<'a>> {
-    let mut quiet = OnlineQuiet {
+) -> Result<QuiescedOnline<'a>> {
+    let mut quiet = QuiescedOnline {
         session,
         run,
         db: db.map(Path::to_owned),
-        claim: None,
+        held: None,
         deadline: None,
         quiet: Quiet::NotAsked,
         before: Before::default(),
@@ -135,7 +138,7 @@ pub fn quiesce<'a>(
     }
     let patience = Patience::of(run);
     session.check(patience)?;
-    if session.client().current_scavenge(patience)? == Current::AdminDisabled {
+    if session.client().current_scavenge(patience)? == CurrentScavenge::AdminDisabled {
         return Err(Error::new(
             Kind::Refused,
             "the node has no admin API (`DisableAdminUi`): its scavenges can neither be seen nor stopped",
@@ -143,19 +146,19 @@ pub fn quiesce<'a>(
         .on(session.client().place())
         .hint("switch it on, or make sure yourself that no scavenge runs during the backup, and pass `--no-quiesce`"));
     }
-    let claim = ledger.claim(session)?;
-    if !claim.debt().is_settled() {
+    let held = records.hold(session)?;
+    if !held.record().is_empty() {
         run.note(format!(
             "{}: an earlier run ended without giving back what it took; it is given back with the end of this one",
-            claim.debt().node
+            held.record().node
         ));
-        if let Some(owed) = &claim.debt().auto_scavenge {
+        if let Some(owed) = &held.record().auto_scavenge {
             run.emit(Event::Taken {
                 what: AUTO_SCAVENGE,
                 since: owed.since,
             });
         }
-        if let Some(owed) = &claim.debt().scavenge {
+        if let Some(owed) = &held.record().scavenge {
             run.emit(Event::Taken {
                 what: SCAVENGE,
                 since: owed.since,
@@ -163,18 +166,18 @@ pub fn quiesce<'a>(
         }
         watch(&mut quiet.deadline, quiet.settings.longest, run)?;
     }
-    quiet.claim = Some(claim);
+    quiet.held = Some(held);
     quiet.settle_down()?;
     Ok(quiet)
 }
 
-impl OnlineQuiet<'_> {
-    /// Makes the node quiet again after [`Stillness::Disturbed`].
+impl QuiescedOnline<'_> {
+    /// Makes the node quiet again after [`QuiesceCheck::Disturbed`].
     ///
     /// # Errors
     /// As [`quiesce`].
     pub fn settle_again(&mut self) -> Result<()> {
-        if self.claim.is_none() {
+        if self.held.is_none() {
             return self.session.check(Patience::of(self.run));
         }
         self.session.check(Patience::of(self.run))?;
@@ -185,19 +188,19 @@ impl OnlineQuiet<'_> {
     ///
     /// # Errors
     /// Where the node cannot be asked, and [`Kind::Refused`] where another node answers.
-    pub fn still_quiet(&self) -> Result<Stillness> {
+    pub fn check_undisturbed(&self) -> Result<QuiesceCheck> {
         let patience = Patience::of(self.run);
         match self.session.check(patience) {
             Err(error) if error.kind() == Kind::Unstable => {
-                return Ok(Stillness::Disturbed(error.what().to_owned()));
+                return Ok(QuiesceCheck::Disturbed(error.what().to_owned()));
             }
             result => result?,
         }
-        if self.claim.is_none() {
-            return Ok(Stillness::Quiet);
+        if self.held.is_none() {
+            return Ok(QuiesceCheck::Undisturbed);
         }
-        if let Current::Running(scavenge) = current(self.session.client(), patience)? {
-            return Ok(Stillness::Disturbed(format!(
+        if let CurrentScavenge::Running(scavenge) = current(self.session.client(), patience)? {
+            return Ok(QuiesceCheck::Disturbed(format!(
                 "somebody started scavenge {scavenge}"
             )));
         }
@@ -207,10 +210,12 @@ impl OnlineQuiet<'_> {
         if now.last != self.before.last
             || (now.newest.is_some() && now.newest != self.before.newest)
         {
-            return Ok(Stillness::Disturbed("a scavenge ran meanwhile".to_owned()));
+            return Ok(QuiesceCheck::Disturbed(
+                "a scavenge ran meanwhile".to_owned(),
+            ));
         }
         if let Some(file) = self.scavenge_output()? {
-            return Ok(Stillness::Disturbed(format!(
+            return Ok(QuiesceCheck::Disturbed(format!(
                 "a scavenge seems to run: there is {}",
                 file.display()
             )));
@@ -218,12 +223,12 @@ impl OnlineQuiet<'_> {
         if self.auto_paused {
             let state = self.session.client().auto_scavenge(patience)?;
             if state != AutoScavenge::Paused {
-                return Ok(Stillness::Disturbed(format!(
+                return Ok(QuiesceCheck::Disturbed(format!(
                     "somebody resumed auto-scavenge (it is {state})"
                 )));
             }
         }
-        Ok(Stillness::Quiet)
+        Ok(QuiesceCheck::Undisturbed)
     }
 
     /// What a manifest says about it.
@@ -238,11 +243,11 @@ impl OnlineQuiet<'_> {
 
     /// What the node is owed, for a copy of the record in the repository.
     #[must_use]
-    pub fn debt(&self) -> Option<&Debt> {
-        self.claim
+    pub fn release_record(&self) -> Option<&ReleaseRecord> {
+        self.held
             .as_ref()
-            .map(Claim::debt)
-            .filter(|debt| !debt.is_settled())
+            .map(HeldRecord::record)
+            .filter(|record| !record.is_empty())
     }
 
     /// Gives back what was taken, also when the run was interrupted; then it only takes less time
@@ -257,7 +262,7 @@ impl OnlineQuiet<'_> {
     fn give_back(&mut self) -> Result<()> {
         self.released = true;
         self.deadline = None;
-        let Some(claim) = &mut self.claim else {
+        let Some(held) = &mut self.held else {
             return Ok(());
         };
         let limit = if self.run.is_hurried() {
@@ -268,7 +273,7 @@ impl OnlineQuiet<'_> {
         give_back(
             self.session.client(),
             self.session.version(),
-            claim,
+            held,
             limit,
             self.run,
         )
@@ -277,13 +282,14 @@ impl OnlineQuiet<'_> {
     fn settle_down(&mut self) -> Result<()> {
         let patience = Patience::of(self.run);
         let auto_was_at_work = self.pause_auto_scavenge(patience)?;
-        self.quiet = if self.session.client().current_scavenge(patience)? == Current::NotSupported {
-            Quiet::Inferred
-        } else {
-            Quiet::Confirmed
-        };
+        self.quiet =
+            if self.session.client().current_scavenge(patience)? == CurrentScavenge::NotSupported {
+                Quiet::Inferred
+            } else {
+                Quiet::Confirmed
+            };
         self.stop_scavenges(patience, auto_was_at_work)?;
-        if self.debt().is_none() {
+        if self.release_record().is_none() {
             self.deadline = None;
         }
         self.before = self.look(patience)?;
@@ -292,7 +298,7 @@ impl OnlineQuiet<'_> {
 
     /// True where auto-scavenge may have had a scavenge on this node.
     fn pause_auto_scavenge(&mut self, patience: Patience<'_>) -> Result<bool> {
-        let Some(claim) = &mut self.claim else {
+        let Some(held) = &mut self.held else {
             return Ok(false);
         };
         let client = self.session.client();
@@ -308,7 +314,7 @@ impl OnlineQuiet<'_> {
                 result => break result?,
             }
         };
-        let owed = claim.debt().auto_scavenge.is_some();
+        let owed = held.record().auto_scavenge.is_some();
         self.auto_paused = owed && state == AutoScavenge::Paused;
         if matches!(
             state,
@@ -321,7 +327,7 @@ impl OnlineQuiet<'_> {
         let ours = owed || state != AutoScavenge::Pausing;
         if ours && !owed {
             watch(&mut self.deadline, self.settings.longest, self.run)?;
-            claim.owe_resume()?;
+            held.record_pause()?;
             self.run.emit(Event::Taken {
                 what: AUTO_SCAVENGE,
                 since: clock::now(),
@@ -363,7 +369,7 @@ impl OnlineQuiet<'_> {
     }
 
     fn stop_scavenges(&mut self, patience: Patience<'_>, auto_was_at_work: bool) -> Result<()> {
-        let Some(claim) = &mut self.claim else {
+        let Some(held) = &mut self.held else {
             return Ok(());
         };
         let client = self.session.client();
@@ -377,23 +383,23 @@ impl OnlineQuiet<'_> {
         let mut poll = POLL;
         let mut stopping: Option<String> = None;
         loop {
-            let Current::Running(scavenge) = current(client, patience)? else {
+            let CurrentScavenge::Running(scavenge) = current(client, patience)? else {
                 break;
             };
             if stopping.as_ref() != Some(&scavenge) && (clean..=end).contains(&Instant::now()) {
                 watch(&mut self.deadline, self.settings.longest, self.run)?;
                 // A run before this one may have taken the same one already.
-                let is_taken = claim
-                    .debt()
+                let is_taken = held
+                    .record()
                     .scavenge
                     .as_ref()
                     .is_some_and(|owed| owed.id == scavenge);
-                if let Some(after) = claim.owe_scavenge(
+                if let Some(after) = held.record_scavenge(
                     &scavenge,
                     self.settings.threads,
                     self.settings.throttle_percent,
                 )? {
-                    self.run.emit(Event::NotOwed {
+                    self.run.emit(Event::NothingToGiveBack {
                         what: SCAVENGE,
                         after,
                     });
@@ -406,8 +412,9 @@ impl OnlineQuiet<'_> {
                 }
                 self.run.note(format!("stopping scavenge {scavenge}"));
                 // Whatever it answers, `current` says when it has ended (http-api §1.6).
-                let _: Stop = client.stop_scavenge(&scavenge, patience.within(DELETE_LIMIT))?;
-                claim.told_scavenge()?;
+                let _: ScavengeStop =
+                    client.stop_scavenge(&scavenge, patience.within(DELETE_LIMIT))?;
+                held.record_stop_request()?;
                 // The limit is for all of them together: somebody may start one after the other.
                 if stopping.replace(scavenge).is_none() {
                     end = Instant::now() + self.settings.stopping;
@@ -426,8 +433,8 @@ impl OnlineQuiet<'_> {
         if let Some(scavenge) = stopping {
             if has_succeeded(client, &scavenge, patience)? {
                 // It had done its work before it was asked to stop.
-                let after = claim.settle_scavenge()?;
-                self.run.emit(Event::NotOwed {
+                let after = held.clear_scavenge()?;
+                self.run.emit(Event::NothingToGiveBack {
                     what: SCAVENGE,
                     after,
                 });
@@ -471,7 +478,7 @@ impl OnlineQuiet<'_> {
             return Ok(None);
         };
         // The clock may have been set back since the file was written.
-        let recent = |status: &fs::Status| {
+        let recent = |status: &fs::FileStatus| {
             status
                 .modified
                 .elapsed()
@@ -485,7 +492,7 @@ impl OnlineQuiet<'_> {
     }
 }
 
-impl Drop for OnlineQuiet<'_> {
+impl Drop for QuiescedOnline<'_> {
     fn drop(&mut self) {
         if self.released {
             return;
@@ -508,15 +515,15 @@ fn watch(deadline: &mut Option<Deadline>, limit: Duration, run: &Run) -> Result<
 /// What scavenges on a node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeScavenging {
-    /// What runs on this node; [`Current::AdminDisabled`] where it cannot be asked. Never
-    /// [`Current::NotSupported`].
-    pub current: Current,
+    /// What runs on this node; [`CurrentScavenge::AdminDisabled`] where it cannot be asked. Never
+    /// [`CurrentScavenge::NotSupported`].
+    pub current: CurrentScavenge,
     /// The cluster's auto-scavenge; none while there is no leader that could tell.
     pub auto: Option<AutoScavenge>,
 }
 
 /// Looks at a node's scavenging, on a server of any age. Changes nothing, neither there nor in a
-/// ledger.
+/// records.
 ///
 /// # Errors
 /// Where the node cannot be asked.
@@ -533,9 +540,9 @@ pub fn look_at_scavenging(client: &Client, patience: Patience<'_>) -> Result<Nod
 }
 
 /// The scavenge that runs, on a server of any age.
-fn current(client: &Client, patience: Patience<'_>) -> Result<Current> {
+fn current(client: &Client, patience: Patience<'_>) -> Result<CurrentScavenge> {
     match client.current_scavenge(patience)? {
-        Current::NotSupported => client.current_scavenge_of_old_server(patience),
+        CurrentScavenge::NotSupported => client.current_scavenge_of_old_server(patience),
         current => Ok(current),
     }
 }
@@ -558,17 +565,17 @@ fn has_succeeded(client: &Client, scavenge: &str, patience: Patience<'_>) -> Res
 fn give_back(
     client: &Client,
     version: &ServerVersion,
-    claim: &mut Claim,
+    held: &mut HeldRecord,
     limit: Duration,
     run: &Run,
 ) -> Result<()> {
-    if claim.debt().is_settled() {
+    if held.record().is_empty() {
         return Ok(());
     }
     let end = Instant::now() + limit;
-    is_same_node(client, claim.debt(), rest(end))?;
-    let scavenge = give_back_scavenge(client, version, claim, limit, run);
-    let auto = give_back_auto_scavenge(client, claim, end, run);
+    is_same_node(client, held.record(), rest(end))?;
+    let scavenge = give_back_scavenge(client, version, held, limit, run);
+    let auto = give_back_auto_scavenge(client, held, end, run);
     scavenge.and(auto)
 }
 
@@ -577,7 +584,7 @@ fn rest<'a>(end: Instant) -> Patience<'a> {
 }
 
 /// The node may have been restarted meanwhile, but it must be that node and not its neighbour.
-fn is_same_node(client: &Client, debt: &Debt, patience: Patience<'_>) -> Result<()> {
+fn is_same_node(client: &Client, debt: &ReleaseRecord, patience: Patience<'_>) -> Result<()> {
     let Some(endpoint) = &debt.node.endpoint else {
         return Ok(());
     };
@@ -599,11 +606,11 @@ fn is_same_node(client: &Client, debt: &Debt, patience: Patience<'_>) -> Result<
 fn give_back_scavenge(
     client: &Client,
     version: &ServerVersion,
-    claim: &mut Claim,
+    held: &mut HeldRecord,
     limit: Duration,
     run: &Run,
 ) -> Result<()> {
-    let Some(owed) = claim.debt().scavenge.clone() else {
+    let Some(owed) = held.record().scavenge.clone() else {
         return Ok(());
     };
     let (end, stopped_by) = (
@@ -612,10 +619,10 @@ fn give_back_scavenge(
     );
     let mut poll = POLL;
     loop {
-        let old_server = client.current_scavenge(rest(end))? == Current::NotSupported;
+        let old_server = client.current_scavenge(rest(end))? == CurrentScavenge::NotSupported;
         match current(client, rest(end))? {
             // It has been told to stop, and cleans up (O40); or it never was.
-            Current::Running(scavenge) if scavenge == owed.id => {
+            CurrentScavenge::Running(scavenge) if scavenge == owed.id => {
                 if Instant::now() + POLL < stopped_by {
                     std::thread::sleep(POLL);
                     continue;
@@ -624,19 +631,19 @@ fn give_back_scavenge(
                     return Err(still_runs(&owed).on(client.place()));
                 }
                 run.note(format!("scavenge {} still runs: the run that wanted to stop it died before, and nothing of it is owed", owed.id));
-                return end_of_scavenge(claim, run);
+                return end_of_scavenge(held, run);
             }
-            Current::Running(_) => break,
-            _ if has_succeeded(client, &owed.id, rest(end))? => return end_of_scavenge(claim, run),
+            CurrentScavenge::Running(_) => break,
+            _ if has_succeeded(client, &owed.id, rest(end))? => return end_of_scavenge(held, run),
             _ => {}
         }
         // A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what
         // it was running (O43, http-api §1.4).
         let extent =
             if version.has(facts::RESUMES_SCAVENGES) && !(old_server && version.is_development()) {
-                Extent::Unfinished
+                ScavengeExtent::Unfinished
             } else {
-                Extent::Whole
+                ScavengeExtent::Whole
             };
         let why = match client.start_scavenge(
             extent,
@@ -644,17 +651,17 @@ fn give_back_scavenge(
             owed.throttle_percent,
             rest(end),
         )? {
-            Start::Started(id) => {
+            ScavengeStart::Started(id) => {
                 run.note(match extent {
-                    Extent::Unfinished => format!("scavenge {} goes on as {id}", owed.id),
-                    Extent::Whole => format!("scavenge {} starts over as {id}: this server cannot go on where it was stopped", owed.id),
+                    ScavengeExtent::Unfinished => format!("scavenge {} goes on as {id}", owed.id),
+                    ScavengeExtent::Whole => format!("scavenge {} starts over as {id}: this server cannot go on where it was stopped", owed.id),
                 });
                 break;
             }
-            Start::AlreadyRunning(_) => break,
-            Start::Refused(why) => why,
+            ScavengeStart::AlreadyRunning(_) => break,
+            ScavengeStart::Refused(why) => why,
             // It may run: look again before asking again.
-            Start::NoAnswer => "the node does not answer".to_owned(),
+            ScavengeStart::NoAnswer => "the node does not answer".to_owned(),
         };
         if Instant::now() + poll >= end {
             return Err(Error::new(
@@ -668,7 +675,7 @@ fn give_back_scavenge(
         std::thread::sleep(poll);
         poll = (poll * 2).min(LONGEST_POLL);
     }
-    let after = claim.settle_scavenge()?;
+    let after = held.clear_scavenge()?;
     run.emit(Event::GivenBack {
         what: SCAVENGE,
         after,
@@ -677,9 +684,9 @@ fn give_back_scavenge(
 }
 
 /// Nothing has to be given back of a scavenge that came to its own end, or never was stopped.
-fn end_of_scavenge(claim: &mut Claim, run: &Run) -> Result<()> {
-    let after = claim.settle_scavenge()?;
-    run.emit(Event::NotOwed {
+fn end_of_scavenge(held: &mut HeldRecord, run: &Run) -> Result<()> {
+    let after = held.clear_scavenge()?;
+    run.emit(Event::NothingToGiveBack {
         what: SCAVENGE,
         after,
     });
@@ -688,12 +695,12 @@ fn end_of_scavenge(claim: &mut Claim, run: &Run) -> Result<()> {
 
 /// Whether a scavenge would have stopped by now, if it had been told to. A clock that went back
 /// says no.
-fn is_long_ago(owed: &OwedScavenge) -> bool {
+fn is_long_ago(owed: &StoppedScavenge) -> bool {
     Duration::try_from(clock::now().duration_since(owed.since))
         .is_ok_and(|passed| passed >= LONGEST_STOP)
 }
 
-fn still_runs(owed: &OwedScavenge) -> Error {
+fn still_runs(owed: &StoppedScavenge) -> Error {
     if owed.told {
         return Error::new(
             Kind::Failed,
@@ -712,11 +719,11 @@ fn still_runs(owed: &OwedScavenge) -> Error {
 
 fn give_back_auto_scavenge(
     client: &Client,
-    claim: &mut Claim,
+    held: &mut HeldRecord,
     end: Instant,
     run: &Run,
 ) -> Result<()> {
-    if claim.debt().auto_scavenge.is_none() {
+    if held.record().auto_scavenge.is_none() {
         return Ok(());
     }
     let mut poll = POLL;
@@ -725,8 +732,8 @@ fn give_back_auto_scavenge(
         let mut problem = None;
         if state == AutoScavenge::Paused {
             match client.resume_auto_scavenge(rest(end)) {
-                Ok(Resume::Accepted) => state = client.auto_scavenge(rest(end))?,
-                Ok(Resume::StillPausing) => state = AutoScavenge::Pausing,
+                Ok(AutoScavengeResume::Accepted) => state = client.auto_scavenge(rest(end))?,
+                Ok(AutoScavengeResume::StillPausing) => state = AutoScavenge::Pausing,
                 // Between two leaders (http-api §2.3).
                 Err(error) if error.kind() == Kind::Failed => problem = Some(error),
                 Err(error) => return Err(error),
@@ -755,7 +762,7 @@ fn give_back_auto_scavenge(
         std::thread::sleep(poll);
         poll = (poll * 2).min(LONGEST_POLL);
     }
-    let after = claim.settle_resume()?;
+    let after = held.clear_pause()?;
     run.emit(Event::GivenBack {
         what: AUTO_SCAVENGE,
         after,
@@ -766,7 +773,7 @@ fn give_back_auto_scavenge(
 /// What `kbackup release` is going to do.
 #[derive(Debug, Clone)]
 pub struct ReleasePlan {
-    records: Vec<Record>,
+    records: Vec<ListedRecord>,
 }
 
 /// One node in a [`ReleasePlan`], for people and for JSON.
@@ -805,9 +812,9 @@ impl PlannedRelease {
 ///
 /// # Errors
 /// What the state directory reports; [`Kind::NotFound`] never: nothing owed is an empty plan.
-pub fn plan_release(ledger: &Ledger, node: Option<&str>) -> Result<ReleasePlan> {
-    let mut records = ledger.records()?;
-    records.retain(|record| node.is_none_or(|node| record.debt.is_of(node)));
+pub fn plan_release(records: &ReleaseRecords, node: Option<&str>) -> Result<ReleasePlan> {
+    let mut records = records.records()?;
+    records.retain(|record| node.is_none_or(|node| record.record.is_of(node)));
     Ok(ReleasePlan { records })
 }
 
@@ -815,11 +822,11 @@ impl ReleasePlan {
     /// The nodes, in the order in which they are served.
     #[must_use]
     pub fn nodes(&self) -> Vec<PlannedRelease> {
-        let planned = |record: &Record| PlannedRelease {
-            node: record.debt.node.to_string(),
-            endpoint: record.debt.node.endpoint.clone(),
-            scavenge: record.debt.scavenge.as_ref().map(|owed| owed.id.clone()),
-            auto_scavenge: record.debt.auto_scavenge.is_some(),
+        let planned = |record: &ListedRecord| PlannedRelease {
+            node: record.record.node.to_string(),
+            endpoint: record.record.node.endpoint.clone(),
+            scavenge: record.record.scavenge.as_ref().map(|owed| owed.id.clone()),
+            auto_scavenge: record.record.auto_scavenge.is_some(),
             in_use: record.in_use,
         };
         self.records.iter().map(planned).collect()
@@ -833,23 +840,23 @@ impl ReleasePlan {
     /// stays on record.
     pub fn execute(
         &self,
-        ledger: &Ledger,
-        connect: impl Fn(&Debt) -> Result<Client>,
+        records: &ReleaseRecords,
+        connect: impl Fn(&ReleaseRecord) -> Result<Client>,
         run: &Run,
     ) -> Result<()> {
         let mut first = Ok(());
         for record in self.records.iter().filter(|record| !record.in_use) {
             run.check()?;
-            let served = ledger.take(record).and_then(|claim| {
-                let Some(mut claim) = claim else {
+            let served = records.hold_listed(record).and_then(|held| {
+                let Some(mut held) = held else {
                     return Ok(());
                 };
-                let client = connect(claim.debt())?;
+                let client = connect(held.record())?;
                 let session = Session::open(client, run)?;
                 give_back(
                     session.client(),
                     session.version(),
-                    &mut claim,
+                    &mut held,
                     GIVE_BACK_LIMIT,
                     run,
                 )

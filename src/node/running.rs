@@ -33,7 +33,7 @@ const MUTEXES: &str = "/tmp/.dotnet/shm/global";
 
 /// Something that only a running server does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sign {
+pub enum RunningSign {
     /// It holds a lock on this file.
     Locked(PathBuf),
     /// A process holds a lock on `kurrent.ddb`.
@@ -60,7 +60,7 @@ pub enum Sign {
     Answers(String),
 }
 
-impl fmt::Display for Sign {
+impl fmt::Display for RunningSign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked(path)
@@ -94,7 +94,7 @@ impl fmt::Display for Sign {
 
 /// Something that could not be found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Doubt {
+pub enum ProbeDoubt {
     /// The directory may be in use by another machine, whose locks are not seen here.
     Network {
         /// The directory.
@@ -121,7 +121,7 @@ pub enum Doubt {
     },
 }
 
-impl Doubt {
+impl ProbeDoubt {
     /// Whether a running server could hide behind it.
     #[must_use]
     pub const fn matters(&self) -> bool {
@@ -129,7 +129,7 @@ impl Doubt {
     }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for ProbeDoubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network { path, kind } => write!(
@@ -151,14 +151,14 @@ impl fmt::Display for Doubt {
 
 /// What the probes found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Findings {
+pub struct ProbeFindings {
     /// What says that a server runs.
-    pub signs: Vec<Sign>,
+    pub signs: Vec<RunningSign>,
     /// What could not be found out.
-    pub doubts: Vec<Doubt>,
+    pub doubts: Vec<ProbeDoubt>,
 }
 
-impl Findings {
+impl ProbeFindings {
     /// At least one probe says that a server runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -206,15 +206,15 @@ impl Findings {
 /// `client`: also asks that node whether it runs here.
 ///
 /// # Errors
-/// [`Kind::Interrupted`] only; what cannot be found out is a [`Doubt`].
+/// [`Kind::Interrupted`] only; what cannot be found out is a [`ProbeDoubt`].
 pub fn probe(
     directories: &Directories,
     client: Option<(&Client, Patience<'_>)>,
-) -> Result<Findings> {
-    let mut findings = Findings::default();
+) -> Result<ProbeFindings> {
+    let mut findings = ProbeFindings::default();
     for directory in [&directories.db, &directories.index] {
         match fs::network_file_system(directory) {
-            Ok(Some(kind)) => findings.doubts.push(Doubt::Network {
+            Ok(Some(kind)) => findings.doubts.push(ProbeDoubt::Network {
                 path: directory.clone(),
                 kind,
             }),
@@ -228,14 +228,14 @@ pub fn probe(
         .map(|name| directories.db.join(name))
         .chain([directories.index.join(FILTER_CHECKPOINT)]);
     for path in checkpoints {
-        findings.lock(&path, Sign::Locked);
+        findings.lock(&path, RunningSign::Locked);
     }
     findings.secondary_index(&directories.db.join(SECONDARY_INDEX));
     for name in SOCKETS {
         findings.socket(&directories.db.join(name));
     }
     for path in mutexes(&directories.db) {
-        findings.lock(&path, Sign::Mutex);
+        findings.lock(&path, RunningSign::Mutex);
     }
     findings.processes(directories);
     if let Some((client, patience)) = client {
@@ -244,15 +244,15 @@ pub fn probe(
     Ok(findings)
 }
 
-impl Findings {
+impl ProbeFindings {
     fn unprobed(&mut self, path: &Path, error: &fs::IoError) {
-        self.doubts.push(Doubt::Unprobed {
+        self.doubts.push(ProbeDoubt::Unprobed {
             path: path.to_owned(),
             why: error.source.to_string(),
         });
     }
 
-    fn lock(&mut self, path: &Path, sign: fn(PathBuf) -> Sign) {
+    fn lock(&mut self, path: &Path, sign: fn(PathBuf) -> RunningSign) {
         let free = fs::open_source(path).and_then(|file| {
             if file.try_lock()? {
                 file.unlock().map(|()| true)
@@ -278,7 +278,7 @@ impl Findings {
                 let process = holder
                     .pid
                     .and_then(|process| u32::try_from(process.as_raw_nonzero().get()).ok());
-                self.signs.push(Sign::DatabaseLocked {
+                self.signs.push(RunningSign::DatabaseLocked {
                     path: path.to_owned(),
                     process,
                 });
@@ -301,11 +301,11 @@ impl Findings {
         match connected {
             // Its queue of callers is full: somebody made that queue.
             Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
-                self.signs.push(Sign::Listens(path.to_owned()))
+                self.signs.push(RunningSign::Listens(path.to_owned()))
             }
             // Left behind by a server that was killed.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {}
-            Err(error) => self.doubts.push(Doubt::Unprobed {
+            Err(error) => self.doubts.push(ProbeDoubt::Unprobed {
                 path: path.to_owned(),
                 why: std::io::Error::from(error).to_string(),
             }),
@@ -364,7 +364,7 @@ impl Findings {
                             .filter(|here| here.kind == fs::FileKind::File)?;
                         Some((path, status))
                     };
-                    let mut here: Vec<(PathBuf, fs::Status)> =
+                    let mut here: Vec<(PathBuf, fs::FileStatus)> =
                         ours.iter().filter_map(of_that_name).collect();
                     if here.is_empty() {
                         return None;
@@ -380,7 +380,7 @@ impl Findings {
                 let name = fs::read_small(&home.join("comm"), 64)
                     .map(|name| String::from_utf8_lossy(&name).trim().to_owned())
                     .unwrap_or_default();
-                self.signs.push(Sign::Open {
+                self.signs.push(RunningSign::Open {
                     path,
                     process,
                     name,
@@ -388,7 +388,7 @@ impl Findings {
             }
         }
         if hidden > 0 {
-            self.doubts.push(Doubt::HiddenProcesses(hidden));
+            self.doubts.push(ProbeDoubt::HiddenProcesses(hidden));
         }
     }
 
@@ -408,13 +408,13 @@ impl Findings {
                     _ => false,
                 };
                 if options.value("Db").is_some_and(same) {
-                    self.signs.push(Sign::Answers(client.place()));
+                    self.signs.push(RunningSign::Answers(client.place()));
                 }
             }
             Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
             // A node that does not answer at all does not run.
             Err(error) if error.kind() == Kind::Unreachable => {}
-            Err(error) => self.doubts.push(Doubt::Unasked {
+            Err(error) => self.doubts.push(ProbeDoubt::Unasked {
                 url: client.place(),
                 why: error.what().to_owned(),
             }),

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Client, Gossip, Info, NodeState, Options, Patience};
+use super::{Client, Gossip, NodeInfo, NodeOptions, NodeState, Patience};
 use crate::error::{Error, Kind, Result};
 use crate::run::Run;
 use crate::server::{ServerVersion, facts};
@@ -15,7 +15,7 @@ const QUESTIONS: usize = 3;
 pub struct Session {
     client: Client,
     version: ServerVersion,
-    options: Options,
+    options: NodeOptions,
     insecure: bool,
     gossips: bool,
     here: Whereabouts,
@@ -94,7 +94,7 @@ impl Session {
 
     /// The node's configuration.
     #[must_use]
-    pub const fn options(&self) -> &Options {
+    pub const fn options(&self) -> &NodeOptions {
         &self.options
     }
 
@@ -115,7 +115,7 @@ impl Session {
     /// # Errors
     /// As [`Client::info`].
     pub fn state(&self, patience: Patience<'_>) -> Result<NodeState> {
-        self.client.info(patience).map(|info: Info| info.state)
+        self.client.info(patience).map(|info: NodeInfo| info.state)
     }
 
     /// The node's gossip, from the same server process; none where it does not gossip.

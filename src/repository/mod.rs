@@ -131,7 +131,7 @@ pub trait Repository: Send + Sync {
         Ok(None)
     }
 
-    /// The device of this machine that holds the backups, to compare with [`fs::Status::device`];
+    /// The device of this machine that holds the backups, to compare with [`fs::FileStatus::device`];
     /// none where they are kept elsewhere.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::manifest::{Log, RelativePath, RestoreMark, Role, Root, Row};
 use crate::parallel;
 use crate::repository::Repository;
 use crate::run::Run;
-use crate::transfer::{self, Copy, Digest, FILES_AT_ONCE, Failure, Segment};
+use crate::transfer::{self, CopyFailure, CopyPlan, Digest, FILES_AT_ONCE, Segment};
 
 /// A guarded target that holds every file of the backup, proven and durable, except the
 /// checkpoints.
@@ -127,7 +127,7 @@ impl Work<'_> {
             live: false,
             whole: None,
         };
-        let copy = Copy {
+        let copy = CopyPlan {
             segments: &[segment],
             full_length: row.size,
             md5: md5.is_some(),
@@ -188,22 +188,22 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn not_copied(&self, row: &Row, failure: Failure) -> Error {
+    fn not_copied(&self, row: &Row, failure: CopyFailure) -> Error {
         match failure {
-            Failure::Short { wanted, found, .. } => {
+            CopyFailure::Short { wanted, found, .. } => {
                 self.corrupt(row, format!("it ends at byte {found}, not at {wanted}"))
             }
-            Failure::Source { place, source } => {
+            CopyFailure::Source { place, source } => {
                 Error::new(Kind::Failed, "cannot read a stored file")
                     .on(place)
                     .because(source)
                     .hint("look after the disk or the mount that holds the repository")
             }
-            Failure::Other { wanted, found, .. } => {
+            CopyFailure::Other { wanted, found, .. } => {
                 self.corrupt(row, format!("its hash is {found}, not {wanted}"))
             }
-            Failure::Target(error) => error.into(),
-            Failure::Stopped(error) => error,
+            CopyFailure::Target(error) => error.into(),
+            CopyFailure::Stopped(error) => error,
         }
     }
 

@@ -18,7 +18,7 @@ const KERNEL_PIECE: u64 = 4 * 1024 * 1024;
 
 /// How a file is put together. Every byte keeps its offset.
 #[derive(Debug, Clone, Copy)]
-pub struct Copy<'a> {
+pub struct CopyPlan<'a> {
     /// Where its bytes come from, in order.
     pub segments: &'a [Segment<'a>],
     /// Length of the target; what the segments do not reach is a hole.
@@ -62,7 +62,7 @@ pub struct Copied {
 
 /// Why a copy failed: whose fault it was.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CopyFailure {
     /// A source ends before its segment does. A live file shrank, or was replaced: try again.
     #[error("`{place}` ends at byte {found}, not at {wanted} or behind it")]
     Short {
@@ -99,7 +99,7 @@ pub enum Failure {
     Stopped(#[from] Error),
 }
 
-impl Failure {
+impl CopyFailure {
     /// The source it failed on; none where a source is not to blame.
     #[must_use]
     pub fn source_place(&self) -> Option<&str> {
@@ -112,12 +112,12 @@ impl Failure {
     }
 }
 
-impl From<Failure> for Error {
+impl From<CopyFailure> for Error {
     /// As it is meant where the segments are a node's files: a short one is [`Kind::Unstable`], so
     /// that the procedure goes back and tries again.
-    fn from(failure: Failure) -> Self {
+    fn from(failure: CopyFailure) -> Self {
         match failure {
-            Failure::Short {
+            CopyFailure::Short {
                 place,
                 wanted,
                 found,
@@ -129,27 +129,27 @@ impl From<Failure> for Error {
             .because(format!(
                 "it ends at byte {found}, not at {wanted} or behind it"
             )),
-            Failure::Source { place, source }
+            CopyFailure::Source { place, source }
                 if Errno::from_io_error(&source) == Some(Errno::STALE) =>
             {
                 Self::new(Kind::Unstable, "the file vanished while it was copied")
                     .on(place)
                     .because(source)
             }
-            Failure::Source { place, source } => Self::from(IoError {
+            CopyFailure::Source { place, source } => Self::from(IoError {
                 operation: Operation::Read,
                 path: PathBuf::from(place),
                 source,
             }),
-            Failure::Other {
+            CopyFailure::Other {
                 place,
                 wanted,
                 found,
             } => Self::new(Kind::Unstable, "the file changed while it was copied")
                 .on(place)
                 .because(format!("its bytes hash to {found}, not to {wanted}")),
-            Failure::Target(error) => error.into(),
-            Failure::Stopped(error) => error,
+            CopyFailure::Target(error) => error.into(),
+            CopyFailure::Stopped(error) => error,
         }
     }
 }
@@ -171,13 +171,13 @@ pub type Follower<'a> = Option<&'a mut (dyn Follow + 'static)>;
 /// somebody writes to that.
 ///
 /// # Errors
-/// [`Failure`], which tells trouble with a source from trouble with the target.
+/// [`CopyFailure`], which tells trouble with a source from trouble with the target.
 pub fn copy(
-    plan: &Copy<'_>,
+    plan: &CopyPlan<'_>,
     target: &File,
     follow: Follower<'_>,
     run: &Run,
-) -> Result<Copied, Failure> {
+) -> Result<Copied, CopyFailure> {
     let shared = match plan.segments.first() {
         Some(first) if !first.live && first.end > 0 => share(first, target)?,
         _ => 0,
@@ -282,7 +282,7 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn segment(&mut self, segment: &Segment<'_>) -> Result<(), Failure> {
+    fn segment(&mut self, segment: &Segment<'_>) -> Result<(), CopyFailure> {
         segment.source.expect_pieces();
         match segment.source.file() {
             Some(file) if !segment.live => self.by_extents(file, segment),
@@ -291,7 +291,7 @@ impl Copying<'_> {
         }
     }
 
-    fn by_extents(&mut self, file: &File, segment: &Segment<'_>) -> Result<(), Failure> {
+    fn by_extents(&mut self, file: &File, segment: &Segment<'_>) -> Result<(), CopyFailure> {
         let mut way = match file.is_served()? {
             true => Way::Kernel,
             false if self.write_back.is_direct() => Way::Reading,
@@ -333,7 +333,7 @@ impl Copying<'_> {
     }
 
     /// Lets the kernel copy up to `end`; false where it cannot, and then the rest is to be read.
-    fn by_kernel(&mut self, source: &File, end: u64) -> Result<bool, Failure> {
+    fn by_kernel(&mut self, source: &File, end: u64) -> Result<bool, CopyFailure> {
         while self.offset < end {
             self.run.check()?;
             let wanted =
@@ -371,7 +371,7 @@ impl Copying<'_> {
         Ok(true)
     }
 
-    fn by_reading(&mut self, segment: &Segment<'_>, end: u64) -> Result<(), Failure> {
+    fn by_reading(&mut self, segment: &Segment<'_>, end: u64) -> Result<(), CopyFailure> {
         while self.offset < end {
             self.run.check()?;
             // Up to the next multiple of a piece, so that blocks of zeros are found at their
@@ -400,7 +400,7 @@ impl Copying<'_> {
     }
 
     /// Proves the whole file of the segment that everything up to `offset` came from.
-    fn prove(&self, segment: &Segment<'_>, wanted: Blake3Hash) -> Result<(), Failure> {
+    fn prove(&self, segment: &Segment<'_>, wanted: Blake3Hash) -> Result<(), CopyFailure> {
         let found = self
             .hashing
             .continued(segment.source, segment.end)?
@@ -408,7 +408,7 @@ impl Copying<'_> {
         if found == wanted {
             return Ok(());
         }
-        Err(Failure::Other {
+        Err(CopyFailure::Other {
             place: segment.place.to_owned(),
             wanted,
             found,
@@ -416,7 +416,7 @@ impl Copying<'_> {
     }
 
     /// Hashes bytes that are stored already, up to `end`.
-    fn stored(&mut self, end: u64) -> Result<(), Failure> {
+    fn stored(&mut self, end: u64) -> Result<(), CopyFailure> {
         while self.offset < end {
             self.run.check()?;
             let (at, piece) = (self.offset, self.run.pace().piece(PIECE as u64));
@@ -512,15 +512,15 @@ fn is_full(error: &IoError) -> bool {
     )
 }
 
-fn source_failure(segment: &Segment<'_>, source: io::Error) -> Failure {
-    Failure::Source {
+fn source_failure(segment: &Segment<'_>, source: io::Error) -> CopyFailure {
+    CopyFailure::Source {
         place: segment.place.to_owned(),
         source,
     }
 }
 
-fn short(segment: &Segment<'_>, found: u64) -> Failure {
-    Failure::Short {
+fn short(segment: &Segment<'_>, found: u64) -> CopyFailure {
+    CopyFailure::Short {
         place: segment.place.to_owned(),
         wanted: segment.end,
         found,

@@ -28,7 +28,7 @@ mod hashing;
 mod paced;
 mod writeback;
 
-pub use copy::{Copied, Copy, Failure, Follow, Follower, Segment, copy};
+pub use copy::{Copied, CopyFailure, CopyPlan, Follow, Follower, Segment, copy};
 pub use hashing::{Digest, hash_file};
 pub use paced::{Paced, paced};
 pub use writeback::sync;

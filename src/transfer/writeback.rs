@@ -46,7 +46,7 @@ impl<'a> WriteBack<'a> {
         // What the disk keeps to itself until it is told to sync, the node's next sync has to wait
         // for.
         let direct = if size > SMALL {
-            target.reopen_direct(run.pace().stands_back())
+            target.reopen_direct(run.pace().has_low_priority())
         } else {
             None
         };

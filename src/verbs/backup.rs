@@ -8,7 +8,7 @@ use crate::backup::{self, Forecast, Node, Request, Running, Share, Source, Summa
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::manifest::{BackupKind, Directories};
-use crate::node::{self as server, Client, FitnessLimits, Ledger, QuietSettings};
+use crate::node::{self as server, Client, FitnessLimits, QuiesceSettings, ReleaseRecords};
 use crate::repository::Location;
 use crate::run::Run;
 use crate::settings::arguments;
@@ -121,7 +121,7 @@ fn with_source<T>(
             node: Node::Stopped,
         });
     };
-    let ledger = Ledger::open(&node::state_directory(&common.general)?)?;
+    let release_records = ReleaseRecords::open(&node::state_directory(&common.general)?)?;
     let conversation = server::Session::open(Client::new(&connection)?, run)?;
     let directories = server::locate(
         &conversation,
@@ -139,7 +139,7 @@ fn with_source<T>(
         run.warn(format!("--allow-unfit: {unfit}"));
     }
     server::agree(&conversation, &directories, run)?;
-    let quiet = QuietSettings {
+    let quiet = QuiesceSettings {
         quiesce: !options.no_quiesce,
         pausing: options.quiesce_wait.0,
         stopping: options.quiesce_wait.0,
@@ -150,7 +150,7 @@ fn with_source<T>(
     let leader_end = fitness.leader_position;
     let running = Running {
         session: &conversation,
-        ledger: &ledger,
+        release_records: &release_records,
         quiet,
         state: fitness.state.name(),
         leader_end,

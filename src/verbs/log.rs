@@ -12,8 +12,8 @@ pub fn tell(event: &Event) {
         Event::Expected { files, bytes } => debug!(files, bytes, "expected"),
         Event::Progress { .. } => {}
         Event::Copied { path, bytes } => debug!(path, bytes, "copied"),
-        Event::TakenUp { path, bytes } => debug!(path, bytes, "taken up"),
-        Event::Adopted { path } => debug!(path, "adopted"),
+        Event::Resumed { path, bytes } => debug!(path, bytes, "taken up"),
+        Event::Reused { path } => debug!(path, "adopted"),
         Event::Retry {
             attempt,
             of,
@@ -25,7 +25,7 @@ pub fn tell(event: &Event) {
         Event::GivenBack { what, after } => {
             info!(after = %clock::length(*after), "{what} given back")
         }
-        Event::NotOwed { what, after } => {
+        Event::NothingToGiveBack { what, after } => {
             debug!(after = %clock::length(*after), "{what} has ended by itself")
         }
         Event::Committed { label, position } => info!(label, position, "committed"),

@@ -18,7 +18,7 @@ pub fn run(observer: impl Observer + 'static, load: Load) -> Run {
     if load.priority == Priority::Normal {
         run
     } else {
-        run.standing_back()
+        run.at_low_priority()
     }
 }
 

@@ -8,7 +8,7 @@ use kbackup::backup::{self, Node as SourceNode, Request, Running, Share, Source,
 use kbackup::error::Error;
 use kbackup::event::{Event, Observer, Step};
 use kbackup::manifest::{BackupKind, Directories, Head, Manifest};
-use kbackup::node::{Client, Connection, Ledger, QuietSettings, Session, TimeLimits};
+use kbackup::node::{Client, Connection, QuiesceSettings, ReleaseRecords, Session, TimeLimits};
 use kbackup::proof::{self, Depth};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::restore;
@@ -246,12 +246,12 @@ impl Bench {
             })?,
             &run,
         )?;
-        let ledger = Ledger::open(&self.path("state"))?;
-        let quiet = QuietSettings::default();
+        let release_records = ReleaseRecords::open(&self.path("state"))?;
+        let quiet = QuiesceSettings::default();
         let leader_end = leader_end.and_then(kbackup::format::LogPosition::new);
         let running = Running {
             session: &session,
-            ledger: &ledger,
+            release_records: &release_records,
             quiet,
             state: "leader".to_owned(),
             leader_end,

@@ -92,7 +92,7 @@ struct Impatient {
 
 impl Observer for Impatient {
     fn observe(&self, event: &Event) {
-        if !matches!(event, Event::Copied { .. } | Event::TakenUp { .. }) {
+        if !matches!(event, Event::Copied { .. } | Event::Resumed { .. }) {
             return;
         }
         let mut files = self.files.lock().unwrap();

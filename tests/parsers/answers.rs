@@ -1,9 +1,9 @@
 //! The input is what a node answers, to any question.
 
-use kbackup::node::{Gossip, Info, LastScavenge, Process};
+use kbackup::node::{Gossip, LastScavenge, NodeInfo, ServerProcess};
 
 pub(crate) fn examine(bytes: &[u8]) {
-    if let Ok(info) = serde_json::from_slice::<Info>(bytes) {
+    if let Ok(info) = serde_json::from_slice::<NodeInfo>(bytes) {
         let _ = (
             info.version(),
             info.is_insecure(),
@@ -23,6 +23,6 @@ pub(crate) fn examine(bytes: &[u8]) {
             );
         }
     }
-    let _ = serde_json::from_slice::<Process>(bytes);
+    let _ = serde_json::from_slice::<ServerProcess>(bytes);
     let _ = serde_json::from_slice::<LastScavenge>(bytes);
 }

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 
 use kbackup::event::Silent;
 use kbackup::manifest::{Directories, Label, Manifest};
-use kbackup::node::Ledger;
+use kbackup::node::ReleaseRecords;
 use kbackup::proof::{self, Depth};
 use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup::run::Run;
@@ -190,7 +190,7 @@ fn is_bare(target: &Path) -> bool {
 /// Whatever was taken from the node stands on record, and nobody holds the record.
 pub(super) fn assert_on_record(node: &Node, state: &Path, what: &str) {
     let records = if state.exists() {
-        Ledger::open(state).unwrap().records().unwrap()
+        ReleaseRecords::open(state).unwrap().records().unwrap()
     } else {
         Vec::new()
     };
@@ -206,11 +206,14 @@ pub(super) fn assert_on_record(node: &Node, state: &Path, what: &str) {
         !auto_scavenge
             || records
                 .iter()
-                .any(|record| record.debt.auto_scavenge.is_some()),
+                .any(|record| record.record.auto_scavenge.is_some()),
         "{what}: a pause is forgotten"
     );
     assert!(
-        !owes_scavenge(node) || records.iter().any(|record| record.debt.scavenge.is_some()),
+        !owes_scavenge(node)
+            || records
+                .iter()
+                .any(|record| record.record.scavenge.is_some()),
         "{what}: a scavenge is forgotten"
     );
 }

@@ -86,7 +86,7 @@ impl Tally {
         Ok(freed)
     }
 
-    fn name_gone(&mut self, status: &fs::Status) -> u64 {
+    fn name_gone(&mut self, status: &fs::FileStatus) -> u64 {
         if status.kind == FileKind::Directory || status.links <= 1 {
             return status.allocated;
         }
@@ -101,7 +101,10 @@ impl Tally {
 }
 
 /// Visits all that lies below a directory; no link is followed.
-fn each_below(top: &Path, mut visit: impl FnMut(&Path, &fs::Status) -> Result<()>) -> Result<()> {
+fn each_below(
+    top: &Path,
+    mut visit: impl FnMut(&Path, &fs::FileStatus) -> Result<()>,
+) -> Result<()> {
     let mut directories = vec![top.to_owned()];
     while let Some(directory) = directories.pop() {
         for entry in fs::list(&directory)? {

@@ -18,7 +18,7 @@ use crate::manifest::{Blake3Hash, FileEntry, FileSet, Label, Manifest, RelativeP
 use crate::proof::Proven;
 use crate::repository::{Attributes, Incoming, Ingest, Stored};
 use crate::run::Run;
-use crate::transfer::{self, Failure, Follower, Segment};
+use crate::transfer::{self, CopyFailure, Follower, Segment};
 
 /// A backup in the making: `incoming/<id>/`, which becomes `backups/LABEL/` by one rename.
 ///
@@ -159,14 +159,14 @@ impl<'a> DirectoryIncoming<'a> {
         &self,
         draft: &Draft,
         path: &RelativePath,
-        plan: &transfer::Copy<'_>,
+        plan: &transfer::CopyPlan<'_>,
         attributes: Attributes,
         follow: Follower<'_>,
-    ) -> Result<Stored, Failure> {
+    ) -> Result<Stored, CopyFailure> {
         let captured = clock::now();
         let copied =
             transfer::copy(plan, &draft.file, follow, self.run).inspect_err(|failure| {
-                if matches!(failure, Failure::Target(_)) {
+                if matches!(failure, CopyFailure::Target(_)) {
                     self.failed.store(true, Ordering::SeqCst);
                 }
             })?;
@@ -200,7 +200,7 @@ impl<'a> DirectoryIncoming<'a> {
             whole: rest.whole,
         };
         let segments: Vec<Segment<'_>> = std::iter::once(prefix).chain(rest.segment).collect();
-        let plan = transfer::Copy {
+        let plan = transfer::CopyPlan {
             segments: &segments,
             full_length: rest.full_length,
             md5: rest.md5,
@@ -369,7 +369,7 @@ pub(super) fn set_attributes(file: &fs::File, attributes: Attributes) -> Result<
     where_known(file.set_modified(attributes.modified.into()))
 }
 
-fn has_attributes(status: &fs::Status, attributes: Attributes) -> bool {
+fn has_attributes(status: &fs::FileStatus, attributes: Attributes) -> bool {
     status.mode & 0o7777 == stored_mode(attributes.mode)
         && status.modified == attributes.modified.into()
 }
@@ -531,7 +531,7 @@ impl Incoming for DirectoryIncoming<'_> {
             live: ingest.live,
             whole: None,
         };
-        let plan = transfer::Copy {
+        let plan = transfer::CopyPlan {
             segments: &[segment],
             full_length: ingest.full_length.max(ingest.length),
             md5: ingest.md5,

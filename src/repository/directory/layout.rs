@@ -78,7 +78,7 @@ pub(super) fn damaged_marker(path: &Path) -> Error {
 }
 
 /// The backup of which this is the rest, where a removal came to a sudden end.
-pub(super) fn expired_label(entry: &fs::Entry) -> Option<Label> {
+pub(super) fn expired_label(entry: &fs::DirectoryEntry) -> Option<Label> {
     let name = entry
         .name
         .to_str()

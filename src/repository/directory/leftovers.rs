@@ -146,7 +146,7 @@ pub(super) fn prove(file: &fs::File, md5: Md5Hash, run: &Run) -> Result<Digest> 
 }
 
 /// A backup in the making has an id for a name; all else in `incoming/` is not ours to take up.
-fn is_run(entry: &fs::Entry) -> bool {
+fn is_run(entry: &fs::DirectoryEntry) -> bool {
     entry.status.kind == FileKind::Directory
         && entry
             .name
@@ -219,7 +219,7 @@ fn measure(top: &Path) -> Result<Interrupted> {
 }
 
 impl Interrupted {
-    fn add(&mut self, status: &fs::Status) {
+    fn add(&mut self, status: &fs::FileStatus) {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(status.allocated);
     }
@@ -228,7 +228,7 @@ impl Interrupted {
 /// Visits the files below a directory that are no backup's as well.
 fn each_own_file(
     top: &Path,
-    mut visit: impl FnMut(&Path, &fs::Status) -> Result<()>,
+    mut visit: impl FnMut(&Path, &fs::FileStatus) -> Result<()>,
 ) -> Result<()> {
     let mut directories = vec![top.to_owned()];
     while let Some(directory) = directories.pop() {

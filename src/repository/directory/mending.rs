@@ -41,7 +41,7 @@ impl<'a> DirectoryMending<'a> {
             live: false,
             whole: None,
         };
-        let plan = transfer::Copy {
+        let plan = transfer::CopyPlan {
             segments: &[segment],
             full_length: row.size,
             md5: false,

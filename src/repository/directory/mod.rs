@@ -257,7 +257,7 @@ fn is_of(head: &Head, label: &Label) -> Result<()> {
         .because(format!("it is that of {}", head.label)))
 }
 
-fn label_of(entry: &fs::Entry) -> Option<Label> {
+fn label_of(entry: &fs::DirectoryEntry) -> Option<Label> {
     let name = entry
         .name
         .to_str()

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
-use kbackup::node::{Debt, Ledger};
+use kbackup::node::{ReleaseRecord, ReleaseRecords};
 use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 
 use super::{Cut, Watched, assert_success, kbackup};
@@ -35,7 +35,7 @@ struct Owed {
     what: &'static str,
     from: u128,
     until: u128,
-    is_on_record: fn(&Debt, &str) -> bool,
+    is_on_record: fn(&ReleaseRecord, &str) -> bool,
 }
 
 fn nanoseconds(time: SystemTime) -> u128 {
@@ -86,7 +86,7 @@ fn owed(stage: &Stage) -> [Owed; 2] {
 /// The question of the state directory: what is owed at that moment is on record, and a record that
 /// is there can be read.
 fn ask(owed: &[Owed], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
-    let ledger = Ledger::open(&cut.disk.join("new/state")).unwrap();
+    let ledger = ReleaseRecords::open(&cut.disk.join("new/state")).unwrap();
     let records = ledger
         .records()
         .unwrap_or_else(|error| panic!("{}: {error} {:?}", cut.what, error.causes()));
@@ -100,7 +100,7 @@ fn ask(owed: &[Owed], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
         if until > debt.from && since < debt.until {
             let known = records
                 .iter()
-                .any(|record| (debt.is_on_record)(&record.debt, scavenge));
+                .any(|record| (debt.is_on_record)(&record.record, scavenge));
             assert!(
                 known,
                 "{}: {} is owed, and forgotten: {records:?}",

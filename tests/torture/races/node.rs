@@ -11,7 +11,7 @@ use std::time::Duration;
 use kbackup::backup::Request;
 use kbackup::error::Kind;
 use kbackup::event::{Event, Step};
-use kbackup::node::Ledger;
+use kbackup::node::ReleaseRecords;
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Checkpoint, Node, Synthetic};
 use uuid::Uuid;
@@ -279,7 +279,7 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
         "{what}: auto-scavenge was not given back"
     );
     assert!(
-        Ledger::open(&bench.path("state"))
+        ReleaseRecords::open(&bench.path("state"))
             .unwrap()
             .records()
             .unwrap()
