@@ -115,6 +115,7 @@ pub(crate) fn whole(source: &fs::File) -> Ingest<'_> {
     let length = source.status().unwrap().size;
     Ingest {
         source,
+        place: source.path().display().to_string(),
         length,
         full_length: length,
         md5: false,
@@ -261,7 +262,10 @@ pub(crate) fn writable(path: &Path) -> std::fs::File {
 pub(crate) fn commit_one(repository: &impl Repository, sequence: u64, bytes: &[u8]) -> Manifest {
     let run = run();
     let mut source = Source::new();
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", bytes);
     let manifest = manifest(sequence, None, &source.rows);
     incoming.commit(&manifest).unwrap();
@@ -287,7 +291,10 @@ fn a_new_repository_is_empty(factory: &impl Factory) {
 fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     source.ingest(
         &*incoming,
@@ -328,11 +335,17 @@ fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
 fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     drop(incoming);
     assert!(labels(&repository).is_empty());
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     assert!(
         incoming.files().unwrap().is_empty(),
         "a new run begins with nothing"
@@ -343,8 +356,15 @@ fn a_second_writer_is_locked_out(factory: &impl Factory) {
     let repository = factory.create();
     let other = factory.reopen(&repository);
     let run = run();
-    let first = repository.begin(None, &run).unwrap();
-    let error = other.begin(None, &run).err().unwrap();
+    let first = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
+    let error = other
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .err()
+        .unwrap();
     assert_eq!(error.kind(), Kind::Locked);
     assert!(
         error
@@ -356,13 +376,19 @@ fn a_second_writer_is_locked_out(factory: &impl Factory) {
     );
     assert!(other.list().is_ok(), "readers do not wait");
     drop(first);
-    other.begin(None, &run).unwrap();
+    other
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
 }
 
 fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
 
     let bytes: Vec<u8> = (0..3_000_000_u32)
         .map(|number| (number % 251) as u8)
@@ -425,7 +451,10 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let repository = factory.create();
     let run = run();
     let mut full_source = Source::new();
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     let done: Vec<u8> = (0..700_000_u32)
         .map(|number| (number % 241) as u8)
         .collect();
@@ -446,8 +475,11 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     incoming.commit(&full).unwrap();
 
     let mut source = Source::new();
-    let incoming = repository.begin(Some(&full), &run).unwrap();
-    incoming.adopt(&completed).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(Some(&full)))
+        .unwrap();
+    incoming.adopt(&[&completed]).remove(0).unwrap();
     source.rows.push(completed.clone());
     // The first bytes must come from the parent: those of this source differ.
     let grown = [vec![9; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
@@ -515,7 +547,10 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
             )
         })
         .collect();
-    let incoming = repository.begin(Some(&full), &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(Some(&full)))
+        .unwrap();
     let stored: Vec<Stored> = std::thread::scope(|scope| {
         let put = |(path, file)| {
             incoming
@@ -532,7 +567,7 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
             .iter()
             .map(|(path, file)| scope.spawn(move || put((path, file))))
             .collect();
-        incoming.adopt(&full.files[0]).unwrap();
+        incoming.adopt(&[&full.files[0]]).remove(0).unwrap();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
@@ -557,15 +592,23 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     let repository = factory.create();
     let full = commit_one(&repository, 1, b"events");
     let run = run();
-    let incoming = repository.begin(Some(&full), &run).unwrap();
-    incoming.adopt(&full.files[0]).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(Some(&full)))
+        .unwrap();
+    incoming.adopt(&[&full.files[0]]).remove(0).unwrap();
     let diff = manifest(2, Some(&full), &full.files);
     incoming.commit(&diff).unwrap();
     factory.delete(&repository, &full.label);
     assert_eq!(labels(&repository), std::slice::from_ref(&diff.label));
     assert_eq!(content(&repository, &diff.label, &diff.files[0]), b"events");
     assert_eq!(
-        repository.begin(Some(&full), &run).err().unwrap().kind(),
+        repository
+            .writer(&run)
+            .and_then(|writer| writer.begin(Some(&full)))
+            .err()
+            .unwrap()
+            .kind(),
         Kind::NotFound,
         "the parent is gone"
     );
@@ -616,9 +659,17 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
             Kind::StoredCorrupt
         );
         let run = run();
-        let incoming = repository.begin(Some(&full), &run).unwrap();
+        let incoming = repository
+            .writer(&run)
+            .and_then(|writer| writer.begin(Some(&full)))
+            .unwrap();
         assert_eq!(
-            incoming.adopt(&full.files[0]).err().unwrap().kind(),
+            incoming
+                .adopt(&[&full.files[0]])
+                .remove(0)
+                .err()
+                .unwrap()
+                .kind(),
             Kind::StoredCorrupt
         );
         let source = Source::new();
@@ -640,18 +691,24 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
         let first = commit_one(&repository, 1, b"events");
         let second = commit_one(&repository, 2, b"events");
         harm(factory, &repository, &first.label, &first.files[0].path);
-        let mending = repository.mend(&run).unwrap();
+        let mending = repository.writer(&run).unwrap();
         assert_eq!(
             factory
                 .reopen(&repository)
-                .begin(None, &run)
+                .writer(&run)
+                .and_then(|writer| writer.begin(None))
                 .err()
                 .unwrap()
                 .kind(),
             Kind::Locked
         );
         assert_eq!(
-            factory.reopen(&repository).mend(&run).err().unwrap().kind(),
+            factory
+                .reopen(&repository)
+                .writer(&run)
+                .err()
+                .unwrap()
+                .kind(),
             Kind::Locked
         );
         mending
@@ -696,7 +753,8 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
         // The lock is free, and nothing is left over.
         assert!(
             repository
-                .begin(None, &run)
+                .writer(&run)
+                .and_then(|writer| writer.begin(None))
                 .unwrap()
                 .files()
                 .unwrap()
@@ -721,7 +779,10 @@ fn rows_and_files_must_agree(factory: &impl Factory) {
     ];
     for wrong in wrongs {
         let mut source = Source::new();
-        let incoming = repository.begin(None, &run).unwrap();
+        let incoming = repository
+            .writer(&run)
+            .and_then(|writer| writer.begin(None))
+            .unwrap();
         source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
         wrong(&mut source.rows);
         assert!(incoming.commit(&manifest(1, None, &source.rows)).is_err());
@@ -738,7 +799,10 @@ fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
     same_sequence.sequence = 5;
     for again in [same_label, Proven::unproven(same_sequence)] {
         let mut source = Source::new();
-        let incoming = repository.begin(None, &run).unwrap();
+        let incoming = repository
+            .writer(&run)
+            .and_then(|writer| writer.begin(None))
+            .unwrap();
         source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
         assert!(incoming.commit(&again).is_err());
         assert_eq!(labels(&repository), std::slice::from_ref(&first.label));
@@ -749,7 +813,10 @@ fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
 fn a_short_source_is_unstable(factory: &impl Factory) {
     let repository = factory.create();
     let (run, source) = (run(), Source::new());
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     let file = source.file("chunk", &[7; 5000]);
     for live in [false, true] {
         let ingest = Ingest {
@@ -769,7 +836,10 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
 fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     run.interrupt(kbackup::error::Signal::Terminate);
     let file = source.file("more", b"more");
@@ -794,7 +864,10 @@ pub(crate) fn sealed(bytes: &[u8]) -> (Vec<u8>, Md5Hash) {
 /// Stores these files, and ends before the commit.
 pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
     let (run, source) = (run(), Source::new());
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     for (path, bytes) in files {
         let file = source.file("left", bytes);
         incoming
@@ -821,13 +894,16 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     let repository = factory.reopen(&repository);
     let (run, mut source) = (run(), Source::new());
     let kept = repository.interrupted().unwrap();
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     assert!(
         incoming.files().unwrap().is_empty(),
         "it takes nothing that it was not asked for"
     );
     let path = at("db/chunk-000000.000000");
-    let Some(stored) = incoming.take_up(&path, bytes.len() as u64, md5).unwrap() else {
+    let Some(stored) = incoming.resume(&path, bytes.len() as u64, md5).unwrap() else {
         // A store may keep nothing; then it says so.
         return assert_eq!(kept, None);
     };
@@ -838,7 +914,7 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     );
     assert_eq!(incoming.bytes_stored(), 0);
     assert_eq!(
-        incoming.take_up(&path, bytes.len() as u64, md5).unwrap(),
+        incoming.resume(&path, bytes.len() as u64, md5).unwrap(),
         None,
         "once"
     );
@@ -847,16 +923,19 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     incoming.commit(&full).unwrap();
     assert_eq!(content(&repository, &full.label, &full.files[0]), bytes);
     assert_eq!(repository.interrupted().unwrap(), None);
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     assert_eq!(
         incoming
-            .take_up(&at("index/table"), other.len() as u64, other_md5)
+            .resume(&at("index/table"), other.len() as u64, other_md5)
             .unwrap(),
         None,
         "the commit removed the rest"
     );
     assert_eq!(
-        incoming.take_up(&path, bytes.len() as u64, md5).unwrap(),
+        incoming.resume(&path, bytes.len() as u64, md5).unwrap(),
         None,
         "what is committed is no leftover"
     );
@@ -878,23 +957,30 @@ fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
         &[good.clone(), vec![0]].concat(),
     ] {
         leave(&repository, &[("db/chunk-000000.000000", wrong)]);
-        let incoming = repository.begin(None, &run).unwrap();
-        assert_eq!(incoming.take_up(&path, size, md5).unwrap(), None);
+        let incoming = repository
+            .writer(&run)
+            .and_then(|writer| writer.begin(None))
+            .unwrap();
+        assert_eq!(incoming.resume(&path, size, md5).unwrap(), None);
         assert!(incoming.open(&path).unwrap().is_none());
     }
     // What an interruption comes upon stays for the next run.
     leave(&repository, &[("db/chunk-000000.000000", &good)]);
     let told = self::run();
-    let incoming = repository.begin(None, &told).unwrap();
+    let incoming = repository
+        .writer(&told)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     told.interrupt(kbackup::error::Signal::Terminate);
-    if let Err(error) = incoming.take_up(&path, size, md5) {
+    if let Err(error) = incoming.resume(&path, size, md5) {
         assert_eq!(error.kind().exit_code(), 143);
         drop(incoming);
         assert!(
             repository
-                .begin(None, &run)
+                .writer(&run)
+                .and_then(|writer| writer.begin(None))
                 .unwrap()
-                .take_up(&path, size, md5)
+                .resume(&path, size, md5)
                 .unwrap()
                 .is_some()
         );
@@ -905,8 +991,11 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
     let repository = factory.create();
     let first = commit_one(&repository, 1, &[1; 100_000]);
     let run = run();
-    let incoming = repository.begin(Some(&first), &run).unwrap();
-    incoming.adopt(&first.files[0]).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(Some(&first)))
+        .unwrap();
+    incoming.adopt(&[&first.files[0]]).remove(0).unwrap();
     let second = manifest(2, Some(&first), &first.files);
     incoming.commit(&second).unwrap();
     repository::remember_damage(&repository, &first.label).unwrap();
@@ -914,9 +1003,14 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
     let elsewhere = factory.reopen(&repository);
     let held = elsewhere.hold(&first.label).unwrap();
     let also = repository.hold(&first.label).unwrap();
-    let expiring = repository.expire(&run).unwrap();
+    let expiring = repository.writer(&run).unwrap();
     assert_eq!(
-        elsewhere.begin(None, &run).err().unwrap().kind(),
+        elsewhere
+            .writer(&run)
+            .and_then(|writer| writer.begin(None))
+            .err()
+            .unwrap()
+            .kind(),
         Kind::Locked
     );
     for reader in [held, also] {

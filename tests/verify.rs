@@ -29,9 +29,13 @@ fn check(stage: &Stage, which: &Which, depth: Depth) -> Report {
 fn second(stage: &Stage) -> Manifest {
     let run = Run::new(Silent);
     let parent = &stage.manifest;
-    let incoming = stage.repository.begin(Some(parent), &run).unwrap();
+    let incoming = stage
+        .repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(Some(parent)))
+        .unwrap();
     for row in &parent.files {
-        incoming.adopt(row).unwrap();
+        incoming.adopt(&[row]).remove(0).unwrap();
     }
     let mut manifest = parent.clone();
     let finished = parent.finished + std::time::Duration::from_secs(60);

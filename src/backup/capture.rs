@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::chunk::ChunkFile;
 use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
-use crate::fs::{self, FileStamp};
+use crate::fs::{self, Stamp};
 use crate::manifest::{
     Blake3Hash, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row,
 };
@@ -20,6 +20,8 @@ use crate::transfer::{Follower, hash_file, paced};
 
 /// Adopted files up to this many bytes are hashed whole.
 const SMALL: u64 = 4096;
+/// Adopted files that are open at once.
+const ADOPTED_AT_ONCE: usize = 256;
 
 /// The working copy of one run: what the incoming backup holds, and what its parent could give.
 ///
@@ -81,7 +83,7 @@ impl Deref for HeldRow<'_> {
 /// What a first look at an adopted file has shown.
 enum Glance {
     /// It is as its row says; of a chunk also the state in which it was read, and what was read.
-    Fits(Option<(FileStamp, Arc<ChunkFile>)>),
+    Fits(Option<(Stamp, Arc<ChunkFile>)>),
     /// It was not taken.
     Gone(Error),
     /// It was taken, and is another one than its row says.
@@ -216,15 +218,28 @@ impl<'a> Capture<'a> {
     /// As [`Self::keep`], for many files. Several at once, as each costs no more than a few calls
     /// of the system.
     pub(super) fn keep_all(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
-        let glances = parallel::map(paths, |path| {
-            self.run.check()?;
-            match self.lent(path).filter(|_| !self.here.contains_key(path)) {
-                Some(row) => self.adopt(row).map(Some),
-                None => Ok(None),
-            }
-        })?;
         let mut kept = Vec::with_capacity(paths.len());
-        for (path, glance) in paths.iter().zip(glances) {
+        for paths in paths.chunks(ADOPTED_AT_ONCE) {
+            self.run.check()?;
+            kept.extend(self.keep_some(paths)?);
+        }
+        Ok(kept)
+    }
+
+    /// As [`Self::keep`], for so many files as may be open at once.
+    fn keep_some(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
+        let mut rows = Vec::with_capacity(paths.len());
+        for path in paths {
+            if !self.here.contains_key(path) {
+                rows.extend(self.lent(path));
+            }
+        }
+        let adopted = self.look_at(&rows)?;
+        let mut adopted = adopted.into_iter().peekable();
+
+        let mut kept = Vec::with_capacity(paths.len());
+        for path in paths {
+            let glance = adopted.next_if(|(row, _)| row.path == *path);
             kept.push(match glance {
                 Some((row, Glance::Fits(chunk))) => {
                     if let Some((stamp, file)) = chunk {
@@ -255,31 +270,50 @@ impl<'a> Capture<'a> {
         Ok(kept)
     }
 
-    /// Takes a file of the parent, and looks at it.
-    fn adopt(&self, row: &'a Row) -> Result<(&'a Row, Glance)> {
-        let glance = match self.incoming.adopt(row) {
-            Err(error) if error.kind() == Kind::StoredCorrupt => Glance::Gone(error),
-            stored => self.glance(row, stored?)?,
-        };
-        Ok((row, glance))
+    /// Takes files of the parent, and looks at each.
+    fn look_at(&self, rows: &[&'a Row]) -> Result<Vec<(&'a Row, Glance)>> {
+        let stored = self.incoming.adopt(rows);
+        let stored: Vec<_> = rows.iter().copied().zip(stored).collect();
+        let glances = parallel::map(&stored, |(row, stored)| {
+            self.run.check()?;
+            match stored {
+                Ok(stored) => self.glance(row, &**stored).map(Some),
+                Err(_) => Ok(None),
+            }
+        })?;
+
+        let mut looked_at = Vec::with_capacity(rows.len());
+        for ((row, stored), glance) in stored.into_iter().zip(glances) {
+            let glance = match (stored, glance) {
+                (_, Some(glance)) => glance,
+                (Err(error), None) if error.kind() == Kind::StoredCorrupt => Glance::Gone(error),
+                (Err(error), None) => return Err(error),
+                (Ok(_), None) => continue,
+            };
+            looked_at.push((row, glance));
+        }
+        Ok(looked_at)
     }
 
     /// What a glance shows to be damaged in a file that was just adopted. The proof needs just as
     /// much of it, and could only say then that there is no backup: small files whole, of the
     /// others what identifies them.
-    fn glance(&self, row: &Row, stored: Box<dyn ReadAt>) -> Result<Glance> {
+    fn glance(&self, row: &Row, stored: &dyn ReadAt) -> Result<Glance> {
         let unlike = |why: String| Ok(Glance::Unlike(not_as_stored(&row.path, why)));
         stored.expect_pieces();
-        let stamp = stored.file().map(|file| FileStamp::from(file.found()));
-        let mut stored = stored;
-        if row.size <= SMALL {
-            let Some(bytes) = self.small(row, &*stored)? else {
+        let stamp = stored.stamp();
+        let bytes;
+        let stored = if row.size <= SMALL {
+            let Some(small) = self.small(row, stored)? else {
                 return unlike("the BLAKE3 differs".to_owned());
             };
-            stored = Box::new(bytes);
-        }
+            bytes = small;
+            &bytes
+        } else {
+            stored
+        };
         let fits = match row.role {
-            Role::Chunk => match chunk::inspect(&*stored) {
+            Role::Chunk => match chunk::inspect(stored) {
                 Ok(found)
                     if row
                         .chunk
@@ -289,10 +323,8 @@ impl<'a> Capture<'a> {
                 }
                 found => found.map(|_| false),
             },
-            Role::Table => {
-                ptable::inspect(&*stored).map(|layout| Some(layout.md5) == row.table_md5)
-            }
-            Role::TableFilter | Role::StreamFilter => bloom::inspect(&*stored).map(|_| true),
+            Role::Table => ptable::inspect(stored).map(|layout| Some(layout.md5) == row.table_md5),
+            Role::TableFilter | Role::StreamFilter => bloom::inspect(stored).map(|_| true),
             _ => Ok(true),
         };
         match fits {
@@ -377,7 +409,7 @@ impl<'a> Capture<'a> {
         md5: Md5Hash,
     ) -> Result<Option<Arrived>> {
         let attributes = take.attributes()?;
-        let Some(stored) = self.incoming.take_up(path, take.full_length, md5)? else {
+        let Some(stored) = self.incoming.resume(path, take.full_length, md5)? else {
             return Ok(None);
         };
         self.run.emit(Event::Resumed {
@@ -708,6 +740,7 @@ impl Take<'_> {
         } = *self;
         Ingest {
             source: file,
+            place: file.path().display().to_string(),
             length,
             full_length,
             md5: has_md5,

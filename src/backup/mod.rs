@@ -125,7 +125,7 @@ pub fn take(
     // There may be tens of thousands.
     drop(std::mem::take(&mut ground.entries));
     survey::room_for(estimates.all, source, &ground, repository, run)?;
-    let incoming = repository.begin(parent.as_ref(), run)?;
+    let incoming = repository.writer(run)?.begin(parent.as_ref())?;
     incoming.check_next(place.sequence)?;
     // While the node still goes about its work: hashing takes its time.
     let damaged = parent

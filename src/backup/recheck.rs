@@ -7,9 +7,10 @@ use super::capture::not_as_stored;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
 use crate::format::ReadAt;
+use crate::fs::CopyId;
 use crate::manifest::{Label, Manifest, RelativePath, Role, Row};
 use crate::parallel;
-use crate::repository::{Copy, Repository, remember_damage, remembered};
+use crate::repository::{Repository, remember_damage, remembered};
 use crate::run::Run;
 use crate::transfer::{FILES_AT_ONCE, hash_file, paced};
 
@@ -239,7 +240,7 @@ pub(super) fn mark(
 /// A damaged file of the parent, and the backups that have it.
 struct Affected<'a> {
     row: &'a Row,
-    copy: Option<Copy>,
+    copy: Option<CopyId>,
     labels: Vec<String>,
 }
 
@@ -258,8 +259,8 @@ impl Affected<'_> {
 }
 
 /// Which copy of its bytes a backup has, whatever is wrong with it.
-fn copy_of(repository: &dyn Repository, label: &Label, row: &Row) -> Option<Copy> {
+fn copy_of(repository: &dyn Repository, label: &Label, row: &Row) -> Option<CopyId> {
     let files = repository.files(label).ok()?;
     let stored: Box<dyn ReadAt> = files.open(&row.path).ok()??;
-    Copy::of(&*stored).ok()?
+    stored.copy_id()
 }

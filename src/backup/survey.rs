@@ -317,8 +317,7 @@ pub(super) fn room_for(
         .on(repository.place())
         .hint("free space there, or choose another `--repo`"));
     }
-    let source_device = fs::status(&source.directories.db)?.map(|status| status.device);
-    if source_device.is_some() && repository.device()? == source_device {
+    if repository.shares_device_with(&source.directories.db)? {
         run.note("the repository lies on the node's own disk, and would be lost with it");
     }
     Ok(())

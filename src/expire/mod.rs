@@ -204,7 +204,7 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
         freed: 0,
     };
     // Also where nothing goes: what a sudden end has left of an earlier removal does.
-    let expiring = repository.expire(run)?;
+    let writer = repository.writer(run)?;
     run.emit(Event::Step(Step::Expire));
     for Leaving { backup, .. } in &plan.goes {
         run.check()?;
@@ -220,7 +220,7 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
             run.note(format!("{} has gone already", backup.label));
             continue;
         }
-        match expiring.remove(&backup.label)? {
+        match writer.remove(&backup.label)? {
             Removal::Freed(bytes) => {
                 report.freed = report.freed.saturating_add(bytes);
                 report.removed.push(Removed {
@@ -231,6 +231,10 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
             Removal::InUse => report.kept.push(Staying {
                 backup: backup.clone(),
                 reasons: vec![Reason::new(Rule::InUse, None)],
+            }),
+            Removal::Later => report.kept.push(Staying {
+                backup: backup.clone(),
+                reasons: vec![Reason::new(Rule::RemovedLater, None)],
             }),
         }
     }

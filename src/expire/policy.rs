@@ -84,6 +84,8 @@ pub enum Rule {
     Unreadable,
     /// It is being restored or verified.
     InUse,
+    /// The store removes it later, such as when a retention lock ends.
+    RemovedLater,
 }
 
 /// Why a backup stays.
@@ -119,6 +121,7 @@ impl fmt::Display for Reason {
             Rule::NewestNotGood => "the newest is not good:",
             Rule::Unreadable => "unreadable:",
             Rule::InUse => "being restored or verified",
+            Rule::RemovedLater => "removed later by the store",
         })?;
         self.of.as_ref().map_or(Ok(()), |of| write!(f, " {of}"))
     }

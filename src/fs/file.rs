@@ -16,6 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::error::{Operation, Result};
 use super::gate::{Change, attempt, change};
+use super::stamp::{CopyId, Stamp};
 use super::status::FileStatus;
 
 /// Random access to the bytes of one file, wherever they are kept.
@@ -41,6 +42,16 @@ pub trait ReadAt: Send + Sync {
     /// The plain file behind it, if that is all there is: its bytes can then be copied by the
     /// kernel.
     fn file(&self) -> Option<&File> {
+        None
+    }
+
+    /// The state in which it was opened; `None` if the storage does not tell.
+    fn stamp(&self) -> Option<Stamp> {
+        None
+    }
+
+    /// Which stored copy of its bytes it is; `None` if the storage does not tell.
+    fn copy_id(&self) -> Option<CopyId> {
         None
     }
 
@@ -234,6 +245,14 @@ impl File {
                 rustix::fs::fadvise(fd, 0, None, advice)
             });
         }
+    }
+
+    /// Tells the kernel that nobody reads the file again soon, so that its pages can leave the
+    /// cache. This is advice, and harmless if the kernel ignores it.
+    pub fn drop_from_cache(&self) {
+        let _ = self.system(Operation::Inspect, |fd| {
+            rustix::fs::fadvise(fd, 0, None, Advice::DontNeed)
+        });
     }
 
     /// Whether [`Self::read_once_at`] has left the page cache alone so far.
@@ -445,5 +464,13 @@ impl ReadAt for File {
 
     fn file(&self) -> Option<&File> {
         Some(self)
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        Some(Stamp::from(self.found()))
+    }
+
+    fn copy_id(&self) -> Option<CopyId> {
+        Some(CopyId::from(self.found()))
     }
 }

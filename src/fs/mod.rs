@@ -14,6 +14,7 @@ mod file_system;
 mod gate;
 mod names;
 mod open;
+mod stamp;
 mod status;
 
 pub use directory::{
@@ -29,7 +30,8 @@ pub use names::{
     canonical, hard_link, link_target, remove_file, remove_tree, rename, set_mode, set_owner,
 };
 pub use open::{create_new, open, open_for_writing, open_or_create, open_source, read_small};
-pub use status::{FileKind, FileStamp, FileStatus, status, status_of_target};
+pub use stamp::{CopyId, Stamp};
+pub use status::{FileKind, FileStatus, status, status_of_target};
 
 #[cfg(feature = "faults")]
 mod faults;

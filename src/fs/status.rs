@@ -1,5 +1,4 @@
-//! What the file system says of a path: kind, length, times, owner. And the [`FileStamp`], which tells
-//! whether a file is still the same.
+//! What the file system says of a path: kind, length, times, owner.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -84,46 +83,6 @@ fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
     whole
         .and_then(|whole| whole.checked_add(part))
         .unwrap_or(UNIX_EPOCH)
-}
-
-/// What tells one state of one file from all others, as far as the file system does: nobody writes
-/// to a file, or puts another one in its place, and leaves all of it as it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileStamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: SystemTime,
-    changed: SystemTime,
-}
-
-impl FileStamp {
-    /// Whether the file has not changed since before `moment`. File systems keep times in ticks:
-    /// what changes twice in one tick shows only the first time.
-    #[must_use]
-    pub fn is_before(&self, moment: SystemTime) -> bool {
-        self.changed < moment && self.modified < moment
-    }
-}
-
-impl From<&FileStatus> for FileStamp {
-    fn from(status: &FileStatus) -> Self {
-        let FileStatus {
-            device,
-            inode,
-            size,
-            modified,
-            changed,
-            ..
-        } = *status;
-        Self {
-            device,
-            inode,
-            size,
-            modified,
-            changed,
-        }
-    }
 }
 
 /// What the file system says of `path`, links not followed; none where nothing has that name.

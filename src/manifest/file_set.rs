@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::path::{RelativePath, Root};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
-use crate::fs::{self, FileKind, FileStamp, FileStatus};
+use crate::fs::{self, FileKind, FileStatus, Stamp};
 
 /// One file of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct FileEntry {
     /// Permission bits.
     pub mode: u32,
     /// Its state when it was listed, where the storage tells.
-    pub stamp: Option<FileStamp>,
+    pub stamp: Option<Stamp>,
 }
 
 /// The files of one data directory, wherever they are: on a disk, in a capture in progress, in a

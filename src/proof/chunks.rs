@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, Malformed, ReadAt};
-use crate::fs::FileStamp;
+use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, RelativePath, Root};
 use crate::parallel;
 use crate::server::ServerLine;
@@ -26,7 +26,7 @@ pub struct LogFile {
     /// What header, footer and length say.
     pub file: Arc<ChunkFile>,
     /// Its state when it was listed, where the storage tells.
-    pub(super) stamp: Option<FileStamp>,
+    pub(super) stamp: Option<Stamp>,
 }
 
 impl LogFile {
@@ -106,7 +106,7 @@ impl Inspected {
     }
 
     /// Adds a file that was read in this state.
-    pub fn add(&mut self, path: &RelativePath, stamp: FileStamp, file: Arc<ChunkFile>) {
+    pub fn add(&mut self, path: &RelativePath, stamp: Stamp, file: Arc<ChunkFile>) {
         let known = Known {
             path: path.clone(),
             stamp,
@@ -123,7 +123,7 @@ impl Inspected {
 
     /// The state in which a file was read.
     #[must_use]
-    pub fn stamp(&self, path: &RelativePath) -> Option<FileStamp> {
+    pub fn stamp(&self, path: &RelativePath) -> Option<Stamp> {
         self.known(path).map(|known| known.stamp)
     }
 
@@ -135,7 +135,7 @@ impl Inspected {
         )
     }
 
-    fn find(&self, path: &RelativePath, stamp: FileStamp) -> Option<&Arc<ChunkFile>> {
+    fn find(&self, path: &RelativePath, stamp: Stamp) -> Option<&Arc<ChunkFile>> {
         let known = self.known(path)?;
         (known.stamp == stamp && self.since.is_none_or(|since| stamp.is_before(since)))
             .then_some(&known.file)
@@ -146,7 +146,7 @@ impl Inspected {
 #[derive(Debug)]
 struct Known {
     path: RelativePath,
-    stamp: FileStamp,
+    stamp: Stamp,
     file: Arc<ChunkFile>,
 }
 
@@ -333,7 +333,7 @@ pub(super) struct Listed {
     pub(super) path: RelativePath,
     pub(super) name: ChunkName,
     pub(super) mode: u32,
-    pub(super) stamp: Option<FileStamp>,
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// Reads the files that no name replaces, several at once. What is wrong with one is told only

@@ -1,7 +1,7 @@
 use std::io;
 
 use crate::error::Result;
-use crate::fs::{File, ReadAt};
+use crate::fs::{CopyId, File, ReadAt, Stamp};
 use crate::manifest::{FileEntry, FileSet, RelativePath};
 use crate::pace::Pace;
 use crate::run::Run;
@@ -88,5 +88,13 @@ impl ReadAt for PacedFile {
 
     fn file(&self) -> Option<&File> {
         self.file.file()
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        self.file.stamp()
+    }
+
+    fn copy_id(&self) -> Option<CopyId> {
+        self.file.copy_id()
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use super::{BackupReport, Finding};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
+use crate::fs::CopyId;
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
 use crate::parallel;
 use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
-use crate::repository::{Copy, Repository};
+use crate::repository::Repository;
 use crate::run::Run;
 use crate::transfer::{Digest, FILES_AT_ONCE, Paced, hash_file, paced};
 
@@ -17,9 +18,9 @@ use crate::transfer::{Digest, FILES_AT_ONCE, Paced, hash_file, paced};
 #[derive(Default)]
 pub(super) struct Shared {
     /// What a file hashes to, or why it cannot be read.
-    pub(super) hashed: HashMap<Copy, Hashed>,
+    pub(super) hashed: HashMap<CopyId, Hashed>,
     /// Chunks whose records are all right.
-    pub(super) scanned: HashSet<Copy>,
+    pub(super) scanned: HashSet<CopyId>,
     pub(super) bytes_hashed: u64,
 }
 
@@ -194,7 +195,7 @@ impl Verification<'_> {
             .filter(|file| file.file.header.end_position() < end)
         {
             self.run.check()?;
-            let key = Copy::of(&*file.open(self.files)?)?;
+            let key = file.open(self.files)?.copy_id();
             if key.is_some_and(|key| shared.scanned.contains(&key)) {
                 continue;
             }
@@ -292,7 +293,7 @@ fn hash_row(
         Err(error) if is_damage(&error) => return Ok(Err(error.in_words())),
         Err(error) => return Err(error),
     };
-    let key = Copy::of(&*source)?;
+    let key = source.copy_id();
     if let Some(key) = key
         && let Ok(shared) = shared.lock()
         && let Some(known) = shared.hashed.get(&key)

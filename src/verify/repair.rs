@@ -171,14 +171,14 @@ pub fn repair(
     depth: Depth,
     run: &Run,
 ) -> Result<Repaired> {
-    let mending = repository.mend(run)?;
+    let writer = repository.writer(run)?;
     let plan = plan_repair(repository, which, depth, run)?;
     let mut replaced = Vec::new();
     for replacement in plan.replacements {
         let mut into = Vec::new();
         for (label, row) in &replacement.rows.bad {
             run.check()?;
-            match mending.replace(label, row, (&replacement.from, &replacement.rows.good)) {
+            match writer.replace(label, row, (&replacement.from, &replacement.rows.good)) {
                 Ok(()) => into.push(label.clone()),
                 Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
                 Err(error) => run.warn(format!(

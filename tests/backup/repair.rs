@@ -557,7 +557,10 @@ fn a_repair_meets_a_full_disk_the_limit_of_links_and_another_run() {
     // The repository is in use.
     let held = DirectoryRepository::open(&repository).unwrap();
     let run = Run::new(Silent);
-    let incoming = held.begin(None, &run).unwrap();
+    let incoming = held
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     assert_eq!(execute(&repository, None).status.code(), Some(11));
     assert_eq!(wrongs(&repository), before);
     drop(incoming);

@@ -291,7 +291,13 @@ fn an_interrupted_run_keeps_what_can_be_proven_and_nothing_else() {
     assert_eq!(interrupted(&bench), None);
     // Nothing was done: nothing is left.
     let run = bench.run(|_| ());
-    drop(bench.repository.begin(None, &run).unwrap());
+    drop(
+        bench
+            .repository
+            .writer(&run)
+            .and_then(|writer| writer.begin(None))
+            .unwrap(),
+    );
     assert_eq!(interrupted(&bench), None);
 }
 
@@ -314,7 +320,7 @@ fn half_a_file_of_full_length_is_copied_again() {
         // What has no MD5 at its end is not even looked at.
         let looked_at = bench
             .said()
-            .contains("chunk-000001.000000: what an interrupted run left of it is not taken up");
+            .contains("chunk-000001.000000: what an interrupted run left of it is not resumed");
         assert_eq!(looked_at, to < length, "{}", bench.said());
         bench.assert_sound();
         bench.assert_restores(&summary, &bench.events());
@@ -502,7 +508,11 @@ fn what_is_left_counts_as_room() {
     );
     // While a run is at work, what lies there is its own.
     let run = bench.run(|_| ());
-    let working = bench.repository.begin(None, &run).unwrap();
+    let working = bench
+        .repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     assert_eq!(interrupted(&bench), None);
     drop(working);
     assert_eq!(interrupted(&bench), Some(kept));

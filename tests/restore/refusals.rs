@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use kbackup::error::{Kind, Result};
 use kbackup::format::{ChunkNumber, LogPosition, ReadAt};
 use kbackup::manifest::{FileSet, Label, Manifest, RestoreMark, Role, Row};
-use kbackup::repository::{Expiring, Held, Incoming, Listed, Mending, Repository};
+use kbackup::repository::{Held, Listed, Repository, Writer};
 use kbackup::restore::{Accept, Request, Target, plan};
 use kbackup::run::Run;
 
@@ -314,16 +314,8 @@ impl Repository for Boasting<'_> {
         self.0.open(label, row)
     }
 
-    fn begin<'b>(
-        &'b self,
-        parent: Option<&'b Manifest>,
-        run: &'b Run,
-    ) -> Result<Box<dyn Incoming + 'b>> {
-        self.0.begin(parent, run)
-    }
-
-    fn mend<'b>(&'b self, run: &'b Run) -> Result<Box<dyn Mending + 'b>> {
-        self.0.mend(run)
+    fn writer<'b>(&'b self, run: &'b Run) -> Result<Box<dyn Writer<'b> + 'b>> {
+        self.0.writer(run)
     }
 
     fn hold(&self, label: &Label) -> Result<Box<dyn Held>> {
@@ -338,10 +330,6 @@ impl Repository for Boasting<'_> {
         self.0.would_free(labels)
     }
 
-    fn expire<'b>(&'b self, run: &'b Run) -> Result<Box<dyn Expiring + 'b>> {
-        self.0.expire(run)
-    }
-
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
         self.0.state(key)
     }
@@ -354,8 +342,8 @@ impl Repository for Boasting<'_> {
         self.0.free_space()
     }
 
-    fn device(&self) -> Result<Option<u64>> {
-        self.0.device()
+    fn shares_device_with(&self, path: &Path) -> Result<bool> {
+        self.0.shares_device_with(path)
     }
 }
 

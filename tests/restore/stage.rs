@@ -136,7 +136,10 @@ pub(crate) fn back_up(
     change: impl FnOnce(&mut Manifest),
 ) -> Manifest {
     let run = run();
-    let incoming = repository.begin(None, &run).unwrap();
+    let incoming = repository
+        .writer(&run)
+        .and_then(|writer| writer.begin(None))
+        .unwrap();
     let chunk_size = ChunkSize::new(
         data.facts["chunk_size"]
             .as_u64()
@@ -178,6 +181,7 @@ pub(crate) fn back_up(
         };
         let mut ingest = Ingest {
             source: &file,
+            place: file.path().display().to_string(),
             length: entry.size,
             full_length: entry.size,
             md5: false,

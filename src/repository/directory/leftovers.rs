@@ -41,7 +41,7 @@ impl Leftovers {
     ///
     /// # Errors
     /// What the file system reports.
-    pub(super) fn sorted_out(incoming: &Path, run: &Run) -> Result<Self> {
+    pub(super) fn sort_out(incoming: &Path, run: &Run) -> Result<Self> {
         let mut runs = Vec::new();
         // The rest of a backup that was removed is swept elsewhere, or cannot be: then it waits.
         for entry in fs::list(incoming)?
@@ -79,7 +79,7 @@ impl Leftovers {
     /// The files of this path and length that belong to no backup, the newest first. What is no
     /// plain file, lies behind a link or cannot be opened is passed over: it can be had from the
     /// node.
-    pub(super) fn of<'a>(
+    pub(super) fn candidates<'a>(
         &'a self,
         path: &'a RelativePath,
         size: u64,

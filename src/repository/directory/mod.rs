@@ -16,25 +16,29 @@
 //! file in `backups/` is never written to again, as its inode may be in several backups; only names
 //! are made, moved and removed. Links that somebody plants in a repository are never followed.
 
-mod expiring;
+mod commit;
+mod draft;
 mod incoming;
 mod layout;
 mod leftovers;
-mod mending;
+mod reader;
+mod removal;
+mod replacement;
 mod stored;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use self::expiring::{DirectoryExpiring, Reader, Tally};
-use self::incoming::DirectoryIncoming;
 use self::layout::{DIRECTORY_MODE, FILE_MODE, Layout, MANIFEST, MAX_BYTES, Marker, is_directory};
 use self::leftovers::Leftovers;
-use self::mending::DirectoryMending;
+use self::reader::{Reader, lock_out_readers};
+use self::removal::SpaceTally;
 use self::stored::Files;
+use self::writer::DirectoryWriter;
 use super::lock::Lock;
-use super::{Expiring, Held, Incoming, Interrupted, Listed, Mending, Repository};
+use super::{Held, Interrupted, Listed, Repository, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
 use crate::fs;
@@ -178,26 +182,6 @@ impl DirectoryRepository {
         Ok(labels)
     }
 
-    /// Takes the writer's place, and sweeps up after a run that died in it.
-    fn only_writer(&self, run: &Run) -> Result<(Lock, Leftovers)> {
-        self.layout.make_directories()?;
-        let lock = Lock::take(&self.layout.lock())?;
-        for name in self.foreign_names()? {
-            run.note(format!(
-                "`{name}` in `{}` is no backup and is left alone",
-                self.layout.backups().display()
-            ));
-        }
-        if let Err(error) = fs::remove_stale_staging(&self.layout.state()) {
-            run.note(format!(
-                "{error}: what a run that was killed left there stays until the next one"
-            ));
-        }
-        expiring::sweep(self, run)?;
-        let leftovers = Leftovers::sorted_out(&self.layout.incoming(), run)?;
-        Ok((lock, leftovers))
-    }
-
     fn is_listed(&self, label: &Label) -> Result<bool> {
         Ok(is_directory(&self.layout.backups())? && is_directory(&self.layout.backup(label))?)
     }
@@ -319,24 +303,8 @@ impl Repository for DirectoryRepository {
         Ok(Box::new(self.backup(label)?.open_row(row)?))
     }
 
-    fn begin<'a>(
-        &'a self,
-        parent: Option<&'a Manifest>,
-        run: &'a Run,
-    ) -> Result<Box<dyn Incoming + 'a>> {
-        let (lock, leftovers) = self.only_writer(run)?;
-        if !leftovers.is_empty() {
-            run.note("an earlier run was interrupted: what it left is taken up, as far as it proves right");
-        }
-        Ok(Box::new(DirectoryIncoming::new(
-            self, parent, run, leftovers, lock,
-        )?))
-    }
-
-    fn mend<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Mending + 'a>> {
-        // What an interrupted backup left stays for the next one.
-        let (lock, _) = self.only_writer(run)?;
-        Ok(Box::new(DirectoryMending::new(self, run, lock)))
+    fn writer<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Writer<'a> + 'a>> {
+        Ok(Box::new(DirectoryWriter::take(self, run)?))
     }
 
     fn hold(&self, label: &Label) -> Result<Box<dyn Held>> {
@@ -344,20 +312,15 @@ impl Repository for DirectoryRepository {
     }
 
     fn is_held(&self, label: &Label) -> Result<bool> {
-        Ok(expiring::alone(self, label)?.is_none())
+        Ok(lock_out_readers(self, label)?.is_none())
     }
 
     fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>> {
-        let mut tally = Tally::default();
+        let mut tally = SpaceTally::default();
         labels
             .iter()
-            .map(|label| tally.without(self.backup(label)?.top()))
+            .map(|label| tally.remove(self.backup(label)?.top()))
             .collect()
-    }
-
-    fn expire<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Expiring + 'a>> {
-        let (lock, _) = self.only_writer(run)?;
-        Ok(Box::new(DirectoryExpiring::new(self, run, lock)))
     }
 
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
@@ -415,7 +378,11 @@ impl Repository for DirectoryRepository {
         Ok(Some(leftovers.measure()?).filter(|left| left.files > 0))
     }
 
-    fn device(&self) -> Result<Option<u64>> {
-        Ok(fs::status(self.layout.root())?.map(|status| status.device))
+    fn shares_device_with(&self, path: &Path) -> Result<bool> {
+        let (own, other) = (fs::status(self.layout.root())?, fs::status(path)?);
+        let (Some(own), Some(other)) = (own, other) else {
+            return Ok(false);
+        };
+        Ok(own.device == other.device)
     }
 }

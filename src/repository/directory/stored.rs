@@ -43,9 +43,7 @@ impl Files {
     pub(super) fn open_row(&self, row: &Row) -> Result<fs::File> {
         let place = self.path_of(&row.path);
         let corrupt = |why: String| {
-            Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
-                .at(&place)
-                .because(why)
+            not_as_stored(&place, why)
                 .hint("`kbackup verify` tells what else is damaged; a `kbackup full` reads everything from the node again")
         };
         if !self.has_directories(&row.path)? {
@@ -87,6 +85,13 @@ impl Files {
     }
 }
 
+/// A stored file is damaged.
+pub(super) fn not_as_stored(place: &Path, why: impl Into<String>) -> Error {
+    Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
+        .at(place)
+        .because(why.into())
+}
+
 /// The directory of a path, below its root.
 fn directory_of(path: &RelativePath) -> &str {
     path.below_root()
@@ -119,12 +124,9 @@ impl FileSet for Files {
         match fs::open(&place) {
             Ok(file) => Ok(Some(Box::new(file))),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) if error.is_no_plain_file() => Err(Error::new(
-                Kind::StoredCorrupt,
-                "a stored file is not as it was stored",
-            )
-            .at(&place)
-            .because("it is no plain file")),
+            Err(error) if error.is_no_plain_file() => {
+                Err(not_as_stored(&place, "it is no plain file"))
+            }
             Err(error) => Err(error.into()),
         }
     }

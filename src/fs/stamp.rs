@@ -1,0 +1,84 @@
+//! What tells files and their states apart, without saying how: a file system has devices, inodes
+//! and times, a store of blobs has hashes. Nobody outside of this file sees either.
+
+use std::time::SystemTime;
+
+use super::status::FileStatus;
+
+/// Tells one state of one file from all others, as far as the storage can: nobody writes to a file,
+/// or puts another one in its place, and leaves its stamp as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(State);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    File {
+        device: u64,
+        inode: u64,
+        size: u64,
+        modified: SystemTime,
+        changed: SystemTime,
+    },
+    /// The name of a blob that is written once.
+    Content([u8; 32]),
+}
+
+impl Stamp {
+    /// The stamp of bytes that are kept under their hash, and so cannot change.
+    #[must_use]
+    pub const fn of_content(hash: [u8; 32]) -> Self {
+        Self(State::Content(hash))
+    }
+
+    /// Whether the file has not changed since before `moment`. File systems keep times in ticks: of
+    /// two changes in one tick only the first one shows.
+    #[must_use]
+    pub fn is_before(&self, moment: SystemTime) -> bool {
+        match self.0 {
+            State::File {
+                modified, changed, ..
+            } => changed < moment && modified < moment,
+            State::Content(_) => true,
+        }
+    }
+}
+
+impl From<&FileStatus> for Stamp {
+    fn from(status: &FileStatus) -> Self {
+        Self(State::File {
+            device: status.device,
+            inode: status.inode,
+            size: status.size,
+            modified: status.modified,
+            changed: status.changed,
+        })
+    }
+}
+
+/// Which stored copy of its bytes a name leads to. Names with equal ids share one copy, so that
+/// damage to it is in all of them. Equal bytes may also be stored in several copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CopyId(Copied);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Copied {
+    File { device: u64, inode: u64 },
+    Content([u8; 32]),
+}
+
+impl CopyId {
+    /// The only copy of bytes that are kept under their hash.
+    #[must_use]
+    pub const fn of_content(hash: [u8; 32]) -> Self {
+        Self(Copied::Content(hash))
+    }
+}
+
+impl From<&FileStatus> for CopyId {
+    fn from(status: &FileStatus) -> Self {
+        Self(Copied::File {
+            device: status.device,
+            inode: status.inode,
+        })
+    }
+}

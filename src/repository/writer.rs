@@ -1,0 +1,185 @@
+//! The session of the repository's only writer.
+//!
+//! A [`Writer`] either becomes one backup ([`Writer::begin`] consumes it and returns an
+//! [`Incoming`]), or repairs and removes backups. So nothing can be removed or replaced while a
+//! backup is in the making, and no session makes two backups at once.
+
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::format::{Md5Hash, ReadAt};
+use crate::manifest::{Blake3Hash, FileSet, Label, Manifest, RelativePath, Row};
+use crate::proof::Proven;
+use crate::transfer::Follower;
+
+/// The place of the repository's only writer.
+pub trait Writer<'a> {
+    /// Begins a backup that may reuse files of `parent`. What an interrupted run left is kept for
+    /// [`Incoming::resume`] until a backup is committed.
+    ///
+    /// # Errors
+    /// `NotFound` if the parent is not listed any more.
+    fn begin(self: Box<Self>, parent: Option<&'a Manifest>) -> Result<Box<dyn Incoming + 'a>>;
+
+    /// Replaces a damaged or missing file of a listed backup by `good`, a file of another backup
+    /// that has the bytes it should have. This is one step: afterwards the name leads to what it
+    /// led to before, or to the good bytes. The damaged copy is never written to, because other
+    /// names may lead there.
+    ///
+    /// # Errors
+    /// `StoredCorrupt` if the good file is gone, or does not have its row's bytes.
+    fn replace(&self, label: &Label, row: &Row, good: (&Label, &Row)) -> Result<()>;
+
+    /// Removes a backup and what is remembered of it. One durable step takes it out of the list,
+    /// then its space is given back. A run that dies in between leaves nothing that is listed, and
+    /// the next writer removes the rest.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not listed. After an error the backup is still listed; what fails after
+    /// it has left the list is a note of the run.
+    fn remove(&self, label: &Label) -> Result<Removal>;
+}
+
+/// What became of a backup that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone, and so many bytes of storage came free.
+    Freed(u64),
+    /// Somebody reads it, so it stays.
+    InUse,
+    /// The store removes it later, such as when a retention lock ends. Until then it may still be
+    /// listed, and nothing has come free.
+    Later,
+}
+
+/// A backup in the making: a set of files that nobody lists.
+///
+/// Dropping it keeps what a later run can resume. If the storage itself has failed, nothing that
+/// was written is trusted, and all of it is removed.
+///
+/// Several threads may store files at once, each under a path of its own.
+pub trait Incoming: FileSet + Sync {
+    /// Checks that `sequence` is still the next sequence number. Another run may have committed
+    /// after it was chosen and before this run became the writer. [`Self::commit`] would find that
+    /// out too, but only after everything was copied.
+    ///
+    /// # Errors
+    /// `Locked` if another run has committed.
+    fn check_next(&self, sequence: u64) -> Result<()>;
+
+    /// Reuses files of the parent as they are. Returns each file as it now is in this set, open for
+    /// reading, in the order of `rows`. Every file may stay open until it is dropped, so ask for
+    /// some hundreds at once, not for all.
+    ///
+    /// # Errors
+    /// Each file has its own: `StoredCorrupt` if the parent's file is gone, or has another length.
+    fn adopt(&self, rows: &[&Row]) -> Vec<Result<Box<dyn ReadAt>>>;
+
+    /// Resumes a file that an interrupted run has stored under this path. Only the server's own
+    /// checksum proves it: its last 16 bytes must be `md5`, which the caller has read from the
+    /// source, and that must be the MD5 of all bytes before them. Returns `None` if there is no
+    /// such file; a file that turns out wrong is removed. A file that also belongs to a backup is
+    /// never resumed, so that a full shares nothing.
+    ///
+    /// # Errors
+    /// An interruption ends the proof, and the file stays for the next run.
+    fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>>;
+
+    /// Copies a file of the source. It replaces an earlier file of this path.
+    ///
+    /// # Errors
+    /// `Unstable` if the source ends before `length`, or vanished: the procedure goes back and
+    /// retries.
+    fn ingest(&self, path: &RelativePath, ingest: Ingest<'_>) -> Result<Stored>;
+
+    /// Copies a file whose first `prefix` bytes are those of the parent's file `held`. They are
+    /// taken from the parent and proven by its hash. Only the rest is read from the source.
+    ///
+    /// # Errors
+    /// As for [`Self::ingest`]; `StoredCorrupt` if the parent's file is not as it was stored.
+    fn extend(
+        &self,
+        path: &RelativePath,
+        held: &Row,
+        prefix: u64,
+        ingest: Ingest<'_>,
+    ) -> Result<Stored>;
+
+    /// Stores bytes that are in memory.
+    fn write(&self, path: &RelativePath, bytes: &[u8], attributes: Attributes) -> Result<Stored>;
+
+    /// Cuts a file of this set after `length` bytes, and makes the rest up to `full_length` a hole.
+    /// A file that was reused stays whole in the parent.
+    fn cut(
+        &self,
+        path: &RelativePath,
+        length: u64,
+        full_length: u64,
+        attributes: Attributes,
+    ) -> Result<Stored>;
+
+    /// Removes a file from the set; it need not exist.
+    fn remove(&self, path: &RelativePath) -> Result<()>;
+
+    /// Makes everything durable, and then visible under the manifest's label in one step. After an
+    /// error nothing is listed.
+    ///
+    /// # Errors
+    /// `Failed` if the files are not those of the manifest's rows; `Locked` if another run has
+    /// committed since the manifest's sequence number was chosen.
+    fn commit(self: Box<Self>, manifest: &Proven<Manifest>) -> Result<()>;
+
+    /// How many bytes were written so far.
+    fn bytes_stored(&self) -> u64;
+}
+
+/// What to copy from an open file of the source.
+pub struct Ingest<'a> {
+    /// The file: of a node, or of another repository. A plain file behind it ([`ReadAt::file`]) may
+    /// be cloned, or copied by the kernel.
+    pub source: &'a dyn ReadAt,
+    /// The source's name for an operator.
+    pub place: String,
+    /// How many bytes to copy from its start.
+    pub length: u64,
+    /// Length of the stored file, at least `length`; what lies beyond `length` is a hole.
+    pub full_length: u64,
+    /// The file ends with the server's MD5 of all other bytes: compute that as well.
+    pub md5: bool,
+    /// The file still grows, so its blocks must never be shared.
+    pub live: bool,
+    /// What the stored file gets besides its bytes.
+    pub attributes: Attributes,
+    /// Looks at what is stored while the file is copied.
+    pub follow: Follower<'a>,
+}
+
+/// What storing a file tells about it. The caller makes a row of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Length in bytes, holes included.
+    pub size: u64,
+    /// Hash of all stored bytes; holes read as zeros.
+    pub blake3: Blake3Hash,
+    /// MD5 of all but the last 16 bytes, if the [`Ingest`] asked for it.
+    pub md5: Option<Md5Hash>,
+    /// When reading the source began; for a resumed file, when its proof began.
+    pub captured: Timestamp,
+}
+
+/// What a stored file has besides its bytes, as far as the storage can keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u32,
+    /// When the node last wrote to the file, as far as that is known when it is read.
+    pub modified: Timestamp,
+}
+
+impl From<&Row> for Attributes {
+    fn from(row: &Row) -> Self {
+        Self {
+            mode: row.mode,
+            modified: row.modified,
+        }
+    }
+}
