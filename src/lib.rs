@@ -12,6 +12,7 @@ pub mod event;
 pub mod expire;
 pub mod format;
 pub mod fs;
+pub mod log;
 pub mod manifest;
 pub mod md5;
 pub mod node;

@@ -11,8 +11,9 @@ use std::collections::HashSet;
 use kbackup::error::Error;
 use kbackup::event::Silent;
 use kbackup::format::{Boundary, WriterPosition};
+use kbackup::log::{ChunkSet, Inspected};
 use kbackup::manifest::{Manifest, RelativePath, Role, SecondaryIndex};
-use kbackup::proof::{BackupEvidence, ChunkSet, Inspected, LogProof, Stretch, prove_backup, scan};
+use kbackup::proof::{BackupEvidence, LogProof, LogStretch, prove_backup, scan};
 use kbackup::repository::Repository;
 use kbackup::run::Run;
 
@@ -27,10 +28,10 @@ struct Shown {
 fn shown(stage: &Stage) -> Shown {
     let files = stage.repository.files(&stage.manifest.label).unwrap();
     let chunks = ChunkSet::read(&*files).unwrap();
-    let stretches: Vec<Stretch> = chunks
+    let stretches: Vec<LogStretch> = chunks
         .in_use()
         .iter()
-        .map(|file| Stretch::new(file.path.clone(), file.file.header.start_position()))
+        .map(|file| LogStretch::new(file.path.clone(), file.file.header.start_position()))
         .collect();
     let writer = WriterPosition(stage.manifest.log.position.position());
     let log = scan(

@@ -26,9 +26,16 @@ const HOUSE: &[(&str, &[&str])] = &[
     ),
     ("manifest", &["parallel", "clock", "error", "format", "fs"]),
     (
-        "proof",
+        "log",
         &[
             "server", "parallel", "clock", "error", "event", "run", "format", "fs", "manifest",
+            "transfer",
+        ],
+    ),
+    (
+        "proof",
+        &[
+            "server", "log", "clock", "error", "event", "run", "format", "fs", "manifest",
             "transfer",
         ],
     ),
@@ -42,12 +49,13 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "server", "clock", "error", "event", "run", "format", "fs", "manifest",
+            "log", "clock", "error", "event", "run", "format", "fs", "manifest", "server",
         ],
     ),
     (
         "verify",
         &[
+            "log",
             "parallel",
             "clock",
             "error",
@@ -77,7 +85,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "restore",
         &[
             "server",
-            "server",
+            "log",
             "timings",
             "parallel",
             "clock",
@@ -96,6 +104,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "backup",
         &[
+            "log",
             "parallel",
             "users",
             "clock",
@@ -134,6 +143,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "agent",
         &[
+            "log",
             "clock",
             "schedule",
             "error",

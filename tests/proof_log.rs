@@ -1,14 +1,15 @@
-//! The log of real nodes, read by `kbackup::proof`: which chunks count, every record, the epochs,
+//! The log of real nodes, read by `kbackup::log` and judged by `kbackup::proof`: which chunks count, every record, the epochs,
 //! and where the log may end.
 
 use anyhow::{Context, Result};
 use kbackup::event::Silent;
 use kbackup::format::{Boundary, LogPosition, WriterPosition};
+use kbackup::log::{self, ChunkRecords, ChunkSet, LogFile, RecordFollower};
 use kbackup::manifest::Directories;
-use kbackup::proof::{self, ChunkSet, Following, LogEnd, LogFile, LogProof, Passage, Stretch};
+use kbackup::proof::{self, LogEnd, LogProof, LogStretch};
 use kbackup::run::Run;
 use kbackup::transfer::Follow;
-use kbackup_testnode::log::{self, Kind};
+use kbackup_testnode::log::{self as node_log, Kind};
 use proptest::prelude::*;
 
 use crate::fixtures::DataDirectory;
@@ -26,11 +27,11 @@ fn writer(directory: &DataDirectory) -> Result<WriterPosition> {
     Ok(WriterPosition(writer))
 }
 
-fn whole(chunks: &ChunkSet) -> Vec<Stretch> {
+fn whole(chunks: &ChunkSet) -> Vec<LogStretch> {
     chunks
         .in_use()
         .iter()
-        .map(|file| Stretch::new(file.path.clone(), LogPosition::ZERO))
+        .map(|file| LogStretch::new(file.path.clone(), LogPosition::ZERO))
         .collect()
 }
 
@@ -120,7 +121,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
         let files = Directories::new(directory.db(), None);
         let chunks = ChunkSet::read(&files)?;
         let epoch = directory.checkpoint("epoch").context("no epoch")?;
-        let lineage = proof::lineage(
+        let lineage = log::lineage(
             &files,
             &chunks,
             LogPosition::from_signed(epoch).context("no epoch")?,
@@ -131,7 +132,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
             "{}",
             directory.name
         );
-        let checked = log::lineage(&directory.db(), epoch)?;
+        let checked = node_log::lineage(&directory.db(), epoch)?;
         assert_eq!(lineage.epochs().len(), checked.len(), "{}", directory.name);
         for (ours, theirs) in lineage.epochs().iter().zip(checked) {
             assert_eq!(
@@ -141,7 +142,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
                 directory.name
             );
         }
-        let last = proof::last_epoch(&files, &chunks, writer(&directory)?.0, &Run::new(Silent))?;
+        let last = log::last_epoch(&files, &chunks, writer(&directory)?.0, &Run::new(Silent))?;
         assert_eq!(last, LogPosition::from_signed(epoch), "{}", directory.name);
     }
     Ok(())
@@ -152,7 +153,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
 fn ends(directory: &DataDirectory) -> Result<Vec<(u64, bool)>> {
     let writer = writer(directory)?.0.get();
     let mut ends = Vec::new();
-    for chunk in log::chunks(&directory.db())? {
+    for chunk in node_log::chunks(&directory.db())? {
         if chunk.header.scavenged {
             ends.clear();
             continue;
@@ -204,11 +205,11 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
             .step_by(101)
         {
             let start = scan_whole(&directory, WriterPosition(position(end)))?.boundary;
-            let mut stretches: Vec<Stretch> = chunks
+            let mut stretches: Vec<LogStretch> = chunks
                 .in_use()
                 .iter()
                 .filter(|file| file.file.header.end_position() > start.position())
-                .map(|file| Stretch::new(file.path.clone(), start.position()))
+                .map(|file| LogStretch::new(file.path.clone(), start.position()))
                 .collect();
             let proof = proof::scan(
                 &files,
@@ -221,7 +222,7 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
             assert_eq!(proof.boundary.position(), writer.0, "{name} from {end}");
             // As after a scavenge: an old chunk is new too.
             let first = &chunks.in_use()[0];
-            stretches.push(Stretch::new(first.path.clone(), LogPosition::ZERO));
+            stretches.push(LogStretch::new(first.path.clone(), LogPosition::ZERO));
             let with_first = proof::scan(
                 &files,
                 &chunks,
@@ -274,8 +275,8 @@ fn followed(
     from: LogPosition,
     writer: WriterPosition,
     piece: usize,
-) -> Option<Passage> {
-    let mut following = Following::new(&file.file, from, writer)?;
+) -> Option<ChunkRecords> {
+    let mut following = RecordFollower::new(&file.file, from, writer)?;
     // What has not come yet reads as zeros, as it does in a file that is being written.
     let mut stored = vec![0; bytes.len()];
     let mut end = 0;
@@ -319,8 +320,8 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
             {
                 let mut bytes = std::fs::read(directory.db().join(file.path.below_root()))?;
                 let start = file.file.header.start_position();
-                let passage = followed(&bytes, file, start, writer, piece);
-                assert!(passage.is_some(), "{name} {end}: {}", file.path);
+                let records = followed(&bytes, file, start, writer, piece);
+                assert!(records.is_some(), "{name} {end}: {}", file.path);
                 // One wrong byte in the first record, and nothing was shown.
                 bytes[132] ^= 1;
                 assert!(
@@ -328,12 +329,12 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
                     "{name} {end}: {}",
                     file.path
                 );
-                stretches.push(Stretch {
-                    passage,
-                    ..Stretch::new(file.path.clone(), LogPosition::ZERO)
+                stretches.push(LogStretch {
+                    records,
+                    ..LogStretch::new(file.path.clone(), LogPosition::ZERO)
                 });
             }
-            // With passages for all of them, no file is opened.
+            // With the records of all of them, no file is opened.
             let nothing = tempfile::tempdir()?;
             let nowhere = Directories::new(nothing.path().to_owned(), None);
             let put_together = proof::scan(
@@ -345,7 +346,7 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
                 &Run::new(Silent),
             )?;
             assert_eq!(put_together, scanned, "{name} {end}");
-            // A passage of another log is not believed.
+            // Records of another log are not believed.
             let other = WriterPosition(position(end + 8));
             assert!(
                 proof::scan(
@@ -374,7 +375,7 @@ proptest! {
         let (number, local) = (at / 0x40000, at % 0x40000);
         let path = directory.db().join(format!("chunk-{number:06}.000000"));
         let hole = at..(at + length).min(end);
-        let lengths: Vec<u64> = log::ChunkFile::open(&path).unwrap().records(end).unwrap().iter().map(|record| record.position).collect();
+        let lengths: Vec<u64> = node_log::ChunkFile::open(&path).unwrap().records(end).unwrap().iter().map(|record| record.position).collect();
         prop_assume!(lengths.iter().any(|position| hole.contains(position) && hole.contains(&(position + 3))));
         let mut bytes = std::fs::read(&path).unwrap();
         let from = usize::try_from(128 + local).unwrap();

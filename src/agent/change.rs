@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Checkpoint;
-use crate::fs;
+use crate::log::RawCheckpoint;
 
 /// The agent is woken no more often, however much is written.
 const REST: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ struct Watchman<W> {
     watcher: notify::Result<W>,
     directory: Option<PathBuf>,
     /// The writer checkpoint as it was read last.
-    writer: Option<Vec<u8>>,
+    writer: Option<RawCheckpoint>,
     woken: Arc<Notify>,
     /// Why nothing is heard of the directory.
     deaf: Option<String>,
@@ -166,9 +166,11 @@ impl<W: Watcher> Watchman<W> {
         let Some(directory) = &self.directory else {
             return;
         };
-        let writer = fs::read_small(&Checkpoint::Writer.under(directory), 64).ok();
-        if writer.is_some() && writer != self.writer {
-            self.writer = writer;
+        let Ok(writer) = RawCheckpoint::in_directory(directory, Checkpoint::Writer) else {
+            return;
+        };
+        if writer != RawCheckpoint::Missing && Some(writer) != self.writer {
+            self.writer = Some(writer);
             self.woken.notify_one();
         }
     }
@@ -181,6 +183,7 @@ mod tests {
     use notify::NullWatcher;
 
     use super::*;
+    use crate::fs;
 
     /// Longer than anything here takes.
     const PATIENCE: Duration = Duration::from_secs(20);

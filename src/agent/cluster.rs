@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::observation::{Made, NodeFacts};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
-use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::checkpoint::Checkpoint;
 use crate::format::{Lineage, LogPosition, Relation};
 use crate::fs;
+use crate::log::{self, ChunkSet, RawCheckpoint};
 use crate::manifest::{BackupKind, Directories, Head, Label};
-use crate::proof::{self, ChunkSet};
 use crate::repository::{Location, Repository, is_good, remembered};
 
 /// A member, in the eyes of the node.
@@ -133,14 +133,18 @@ impl OwnLog {
     /// # Errors
     /// What the storage reports, and what is no log.
     pub(super) fn read(directories: &Directories, before: Option<Self>) -> Result<Option<Self>> {
-        let path = Checkpoint::Epoch.under(&directories.db);
-        let broken = |error| {
+        let raw = RawCheckpoint::in_directory(&directories.db, Checkpoint::Epoch)?;
+        if raw == RawCheckpoint::Missing {
+            return Err(Error::new(Kind::Failed, "the epoch checkpoint is missing")
+                .at(&Checkpoint::Epoch.under(&directories.db)));
+        }
+        let epoch = raw.position().map_err(|error| {
             Error::new(Kind::SourceCorrupt, "no checkpoint")
-                .at(&path)
+                .at(&Checkpoint::Epoch.under(&directories.db))
                 .because(error)
-        };
-        let epoch = checkpoint::position(&fs::read_small(&path, 64)?).map_err(broken)?;
+        })?;
         let Some(epoch) = epoch else { return Ok(None) };
+
         let inode = fs::status(&Checkpoint::Writer.under(&directories.db))?
             .map_or(0, |status| status.inode);
         if before
@@ -149,7 +153,7 @@ impl OwnLog {
         {
             return Ok(before);
         }
-        let lineage = proof::lineage(directories, &ChunkSet::read(directories)?, epoch)?;
+        let lineage = log::lineage(directories, &ChunkSet::read(directories)?, epoch)?;
         Ok(Some(Self {
             epoch,
             inode,

@@ -52,8 +52,8 @@ use self::systemd::Manager;
 use self::worker::{Ending, Order, Worker};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result, Signal};
-use crate::format::checkpoint::{self, Checkpoint};
-use crate::fs;
+use crate::format::checkpoint::Checkpoint;
+use crate::log::RawCheckpoint;
 use crate::settings::Settings;
 use crate::settings::arguments::Listen;
 use crate::verbs::backup::another_repository;
@@ -366,9 +366,9 @@ impl Agent {
         let Some(db) = lock(&self.seen).db.clone() else {
             return;
         };
-        let writer = fs::read_small(&Checkpoint::Writer.under(&db), 64)
+        let writer = RawCheckpoint::in_directory(&db, Checkpoint::Writer)
             .ok()
-            .and_then(|bytes| checkpoint::position(&bytes).ok().flatten());
+            .and_then(|raw| raw.position().ok().flatten());
         let mut history = lock(&self.history);
         match writer {
             Some(writer) => history.see(clock::now(), writer.get()),

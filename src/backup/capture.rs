@@ -9,11 +9,12 @@ use crate::event::Event;
 use crate::format::chunk::ChunkFile;
 use crate::format::{LogPosition, Md5Hash, ReadAt, bloom, chunk, ptable};
 use crate::fs::{self, Stamp};
+use crate::log::{ChunkRecords, ChunkSet, Inspected};
 use crate::manifest::{
     Blake3Hash, ChunkRow, Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row,
 };
 use crate::parallel;
-use crate::proof::{ChunkSet, Inspected, Passage, Stretch};
+use crate::proof::LogStretch;
 use crate::repository::{Attributes, Incoming, Ingest, Stored};
 use crate::run::Run;
 use crate::transfer::{Follower, hash_file, paced};
@@ -60,7 +61,7 @@ struct Held<'a> {
 /// copied.
 pub(super) struct Records {
     pub(super) from: LogPosition,
-    pub(super) passage: Option<Passage>,
+    pub(super) told: Option<ChunkRecords>,
 }
 
 /// There can be tens of thousands: what the parent holds is not held twice.
@@ -579,13 +580,13 @@ impl<'a> Capture<'a> {
 
     /// The stretches of the log that this run has read: whole chunks, or from the parent's end on,
     /// as all before that was proven there.
-    pub(super) fn newly_read(&self) -> Vec<Stretch> {
+    pub(super) fn newly_read(&self) -> Vec<LogStretch> {
         let stretch = |held: &Held<'_>| {
-            let Records { from, passage } = held.records.as_deref()?;
-            Some(Stretch {
+            let Records { from, told } = held.records.as_deref()?;
+            Some(LogStretch {
                 path: held.row.path.clone(),
                 from: *from,
-                passage: passage.clone(),
+                records: told.clone(),
             })
         };
         self.here
@@ -886,10 +887,4 @@ pub(super) fn read_small(
         .at(&place)),
         read => Ok(Some((read.map_err(of_source)?, modified))),
     }
-}
-
-/// A path that this program spells out itself.
-pub(super) fn known(path: &str) -> Result<RelativePath> {
-    path.parse()
-        .map_err(|error| Error::new(Kind::Failed, "not a path of a backup").because(error))
 }

@@ -1,11 +1,12 @@
 //! Steps D11–D14: chaser, epoch, writer, proposal, in this order. Any other could give a chaser or
 //! an epoch ahead of the writer.
 
-use super::capture::{changed, read_small};
+use super::capture::{changed, of_source};
 use crate::error::{Error, Kind, Result};
-use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::checkpoint::Checkpoint;
 use crate::format::{InContext, LogPosition, WriterPosition};
-use crate::manifest::{Directories, ReadCheckpoints, RelativePath, Root};
+use crate::log::RawCheckpoint;
+use crate::manifest::{Directories, ReadCheckpoints};
 
 /// How often a checkpoint is read before two readings in a row agree. A node writes all eight bytes
 /// at once.
@@ -49,7 +50,7 @@ pub(super) fn pending_truncation(source: &Directories) -> Result<Option<LogPosit
 }
 
 fn required(source: &Directories, which: Checkpoint) -> Result<LogPosition> {
-    let place = source.db.join(which.file_name());
+    let place = which.under(&source.db);
     position(source, which)?.ok_or_else(|| {
         let missing = "the checkpoint is missing or negative";
         changed(missing)
@@ -63,23 +64,19 @@ fn position(source: &Directories, which: Checkpoint) -> Result<Option<LogPositio
     Ok(value(source, which)?.and_then(LogPosition::from_signed))
 }
 
+/// Reads a checkpoint until two readings in a row agree.
 fn value(source: &Directories, which: Checkpoint) -> Result<Option<i64>> {
-    let path = path_of(which)?;
+    let place = which.under(&source.db);
+
     let mut last = None;
     for _ in 0..READINGS {
-        let reading = match read_small(source, &path, 64)? {
-            Some((bytes, _)) => Some(checkpoint::decode(&bytes).in_source(&source.path_of(&path))?),
-            None => None,
-        };
+        let raw = RawCheckpoint::at(&place).map_err(of_source)?;
+        let reading = raw.value().in_source(&place)?;
         if last == Some(reading) {
             return Ok(reading);
         }
         last = Some(reading);
     }
-    Err(changed("a checkpoint never came to rest").at(&source.path_of(&path)))
-}
 
-/// Where a checkpoint lies in a backup.
-pub(super) fn path_of(which: Checkpoint) -> Result<RelativePath> {
-    super::capture::known(&format!("{}/{}", Root::Db.name(), which.file_name()))
+    Err(changed("a checkpoint never came to rest").at(&place))
 }

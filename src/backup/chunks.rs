@@ -13,9 +13,9 @@ use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ChunkSize, InContext, LogPosition, ReadAt, WriterPosition};
 use crate::fs;
+use crate::log::{ChunkSet, Inspected, LogFile, RecordFollower};
 use crate::manifest::{ChunkRow, FileSet, RelativePath, Role, Row};
 use crate::parallel;
-use crate::proof::{ChunkSet, Following, Inspected, LogFile};
 use crate::repository::Repository;
 use crate::transfer::{FILES_AT_ONCE, Follow, Follower};
 
@@ -323,7 +323,7 @@ fn whole(
     if let Some(arrived) = capture.take_up(path, &take, footer.md5)? {
         let records = Some(Box::new(Records {
             from: chunk.start(),
-            passage: None,
+            told: None,
         }));
         return Ok(Arrived {
             records,
@@ -362,18 +362,18 @@ fn followed(
     writer: WriterPosition,
     copy: impl FnOnce(Follower<'_>) -> Result<Arrived>,
 ) -> Result<Arrived> {
-    let mut following = Following::new(&chunk.state, from, writer);
+    let mut following = RecordFollower::new(&chunk.state, from, writer);
     let arrived = copy(
         following
             .as_mut()
             .map(|following| following as &mut dyn Follow),
     )?;
     let stored = capture.incoming.open(chunk.path)?;
-    let passage = following
+    let told = following
         .zip(stored)
         .and_then(|(following, stored)| following.finish(&*stored));
     Ok(Arrived {
-        records: Some(Box::new(Records { from, passage })),
+        records: Some(Box::new(Records { from, told })),
         read: arrived.read + IDENTITY_BYTES,
         ..arrived
     })

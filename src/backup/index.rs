@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::capture::{Arrived, Capture, Take, changed, known, open, read_small, timestamp};
+use super::capture::{Arrived, Capture, Take, changed, open, read_small, timestamp};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint;
@@ -12,15 +12,11 @@ use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
 use crate::format::{InContext, LogPosition, ReadAt, WriterPosition, bloom, ptable};
 use crate::fs;
+use crate::log::ChunkSet;
 use crate::manifest::{RelativePath, Role, Row};
 use crate::parallel;
-use crate::proof::{self, ChunkSet};
+use crate::proof;
 use crate::transfer::{FILES_AT_ONCE, Paced};
-
-const INDEX_MAP: &str = "index/indexmap";
-const FILTER_CHECKPOINT: &str = "index/stream-existence/streamExistenceFilter.chk";
-const FILTER: &str = "index/stream-existence/streamExistenceFilter.dat";
-const SCAVENGE_STATE: &str = "index/scavenging/scavenging.db";
 
 /// A checkpoint has 8 bytes; more are read only to say that it has not.
 const FILTER_CHECKPOINT_LIMIT: u64 = 64;
@@ -109,7 +105,7 @@ fn tables(capture: &mut Capture<'_>) -> Result<Index> {
             Err(error) => return Err(error),
         }
         if index_map(capture)?.is_some_and(|after| after.0 == before.0) {
-            let path = known(INDEX_MAP)?;
+            let path = RelativePath::index_map();
             capture.write(&path, Role::IndexMap, &before.0, before.1)?;
             return Ok(Index::Captured { commit: map.commit });
         }
@@ -146,7 +142,11 @@ fn describe(error: &Error) -> String {
 }
 
 fn index_map(capture: &mut Capture<'_>) -> Result<Option<(Vec<u8>, Timestamp)>> {
-    let read = read_small(capture.source, &known(INDEX_MAP)?, IndexMap::MAXIMUM_SIZE)?;
+    let read = read_small(
+        capture.source,
+        &RelativePath::index_map(),
+        IndexMap::MAXIMUM_SIZE,
+    )?;
     capture.cost.bytes_read += read.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64);
     Ok(read)
 }
@@ -212,7 +212,7 @@ struct Table {
 
 impl Table {
     fn open(capture: &Capture<'_>, id: TableId) -> Result<Self> {
-        let path = known(&format!("index/{id}"))?;
+        let path = RelativePath::table(id);
         let file = open(capture.source, &path)?;
         file.expect_pieces();
         let layout = ptable::inspect(&file).in_source(file.path())?;
@@ -262,7 +262,7 @@ fn held_filter(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
 
 /// A filter of the source. Servers before 21.10 write none, and a start without one is only slower.
 fn open_filter(capture: &Capture<'_>, table: TableId) -> Result<Option<(RelativePath, fs::File)>> {
-    let path = known(&format!("index/{table}.bloomfilter"))?;
+    let path = RelativePath::table_filter(table);
     match open(capture.source, &path) {
         Ok(file) => Ok(Some((path, file))),
         Err(error) if error.kind() == Kind::Unstable => Ok(None),
@@ -320,7 +320,10 @@ fn is_good_filter(capture: &Capture<'_>, file: &fs::File) -> Result<bool> {
 /// Steps D7 and D8: the checkpoint first, because the filter is always ahead of it. An older pair
 /// of the same log is as good: the server catches it up (O21).
 fn stream_filter(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()> {
-    let (checkpoint_path, filter_path) = (known(FILTER_CHECKPOINT)?, known(FILTER)?);
+    let (checkpoint_path, filter_path) = (
+        RelativePath::stream_filter_checkpoint(),
+        RelativePath::stream_filter(),
+    );
     // A clock that went back must not keep a pair for as long as it was ahead.
     let fresh = |row: &Row| (policy.read_since..=policy.now).contains(&row.captured);
     if capture.held(&checkpoint_path).is_some()
@@ -377,7 +380,7 @@ fn stream_filter(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()> 
 /// Step D9: only a database that no scavenge has open. One with a journal beside it is left out;
 /// the next scavenge starts from the beginning (disk-format §7).
 fn scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
-    let path = known(SCAVENGE_STATE)?;
+    let path = RelativePath::scavenge_state();
     let file = match open(capture.source, &path) {
         Ok(file) => file,
         Err(error) if error.kind() == Kind::Unstable => return Ok(()),
@@ -420,7 +423,7 @@ fn scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
 
 /// The filter may be ahead of the log that a restore brings back, never its checkpoint.
 pub(super) fn hold_filter_back(capture: &mut Capture<'_>, end: LogPosition) -> Result<()> {
-    let path = known(FILTER_CHECKPOINT)?;
+    let path = RelativePath::stream_filter_checkpoint();
     let Some(held) = capture.held(&path).cloned() else {
         return Ok(());
     };
@@ -452,7 +455,10 @@ pub(super) fn complete_filter(
     chunks: &ChunkSet,
     end: LogPosition,
 ) -> Result<()> {
-    let (checkpoint_path, filter_path) = (known(FILTER_CHECKPOINT)?, known(FILTER)?);
+    let (checkpoint_path, filter_path) = (
+        RelativePath::stream_filter_checkpoint(),
+        RelativePath::stream_filter(),
+    );
     if !capture.is_newly_read(&filter_path) {
         return Ok(());
     }

@@ -32,11 +32,12 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::event::{Event, Step};
 use crate::format::{Boundary, ChunkSize, Lineage, LogPosition, Relation};
+use crate::log::{self, ChunkSet};
 use crate::manifest::{
     self, BackupKind, Contents, Head, Label, Log, Manifest, ReadCheckpoints, Row, SecondaryIndex,
     Totals,
 };
-use crate::proof::{self, BackupEvidence, ChunkSet, LogProof};
+use crate::proof::{self, BackupEvidence, LogProof};
 use crate::repository::Repository;
 use crate::run::Run;
 use crate::transfer::Paced;
@@ -366,7 +367,7 @@ impl Task<'_> {
             .map(|epoch| epoch.position)
             .max(read.epoch);
         let lineage = match newest {
-            Some(epoch) => match proof::lineage(&capture.files(), set, epoch) {
+            Some(epoch) => match log::lineage(&capture.files(), set, epoch) {
                 Err(error) if error.kind() == Kind::SourceCorrupt => {
                     self.stored_epochs(capture)?;
                     return Err(error);

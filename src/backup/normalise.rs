@@ -1,14 +1,13 @@
-//! Where the stored log ends. `writer.chk` and `chaser.chk` of a running node may lie inside an
-//! append (O3, O38), and a server would show half of it (O32).
+//! Makes the captured log end at P. `writer.chk` and `chaser.chk` of a running node may lie inside
+//! an append (O3, O38), and a server would show half of it (O32).
 
 use super::capture::{Capture, changed};
-use super::checkpoints::path_of;
-use super::chunks::full_length;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::{Boundary, ChunkSize, Epoch, Lineage, LogPosition, chunk};
-use crate::manifest::{ReadCheckpoints, Role, StoredCheckpoints};
+use crate::format::{Boundary, ChunkSize, Lineage};
+use crate::log::{ChunkPlace, LogEndingAt};
+use crate::manifest::{ReadCheckpoints, RelativePath, Role, StoredCheckpoints};
 
 /// The end of the stored log.
 #[derive(Debug, Clone)]
@@ -23,9 +22,9 @@ pub(super) struct End {
 /// Ends the log at `position`, the last boundary that was found up to the writer checkpoint.
 ///
 /// # Errors
-/// `Unstable` where P lies in another chunk than W: a running node mends that within milliseconds.
+/// `Unstable` if P lies in another chunk than W: a running node mends that within milliseconds.
 /// With `cut`, for a node that does not run, the later chunk is dropped and the earlier one cut at
-/// P; `Refused` where that one is scavenged (O33).
+/// P; `Refused` if that one is scavenged (O33).
 pub(super) fn end(
     capture: &mut Capture<'_>,
     size: ChunkSize,
@@ -35,71 +34,61 @@ pub(super) fn end(
     cut: bool,
 ) -> Result<End> {
     let end = position.position();
+    let log = LogEndingAt::new(size, position, epochs, read.proposal);
+
     if size.chunk_of(end) != size.chunk_of(read.writer.0) {
         if !cut {
             return Err(changed(format!(
-                "the writer checkpoint {} lies inside an append that began in the chunk before, at {end}",
+                "the writer checkpoint {} lies inside an append \
+                 that began in the chunk before, at {end}",
                 read.writer
             )));
         }
-        cut_at(capture, size, position)?;
+        cut_at_end(capture, &log)?;
     }
-    let lineage = epochs.at(end);
-    let last: Option<&Epoch> = lineage.epochs().last();
-    let proposal = read.proposal.max(last.map(|epoch| i64::from(epoch.number)));
-    let stored = StoredCheckpoints {
-        epoch: last.map(|epoch| epoch.position),
-        proposal,
-    };
-    let values = [
-        (Checkpoint::Writer, end.to_signed()),
-        (Checkpoint::Chaser, end.to_signed()),
-        (
-            Checkpoint::Epoch,
-            stored.epoch.map_or(-1, LogPosition::to_signed),
-        ),
-        (Checkpoint::Proposal, stored.proposal.unwrap_or(-1)),
-        (Checkpoint::Truncate, -1),
-    ];
-    for (which, value) in values {
+
+    for which in Checkpoint::ALL {
         capture.write(
-            &path_of(which)?,
+            &RelativePath::checkpoint(which),
             Role::Checkpoint,
-            &checkpoint::encode(value),
+            &checkpoint::encode(log.checkpoint(which)),
             clock::now(),
         )?;
     }
+
     Ok(End {
         position,
-        lineage,
-        stored,
+        lineage: epochs.at(end),
+        stored: log.stored().clone(),
     })
 }
 
-/// The state that the server's own truncation would leave (disk-format §2.8, O30).
-fn cut_at(capture: &mut Capture<'_>, size: ChunkSize, position: Boundary) -> Result<()> {
-    let end = position.position();
+/// Leaves the chunks as the server's own truncation would (disk-format §2.8, O30).
+fn cut_at_end(capture: &mut Capture<'_>, log: &LogEndingAt) -> Result<()> {
     for row in capture.rows() {
         let Some(chunk) = row.chunk else { continue };
-        if size.start_of(chunk.start) >= end {
-            capture.forget(&row.path)?;
-        } else if size.end_of(chunk.end) > end {
-            if chunk.scavenged || chunk.start != chunk.end {
-                return Err(Error::new(
-                    Kind::Refused,
-                    format!(
-                        "the log ends inside an append, at {end}, and the chunk there is scavenged"
-                    ),
-                )
-                .on(&row.path)
-                .hint("start the node and stop it again, then repeat the backup"));
+
+        match log.place_of(chunk.start, chunk.end) {
+            ChunkPlace::Before => {}
+            ChunkPlace::BeginsAtEnd | ChunkPlace::Beyond => capture.forget(&row.path)?,
+            ChunkPlace::HoldsEnd if chunk.scavenged || chunk.start != chunk.end => {
+                let what = format!(
+                    "the log ends inside an append, at {}, and the chunk there is scavenged",
+                    log.position()
+                );
+                return Err(Error::new(Kind::Refused, what)
+                    .on(&row.path)
+                    .hint("start the node and stop it again, then repeat the backup"));
             }
-            capture.cut(
-                &row.path,
-                chunk::HEADER_LENGTH + size.local(end),
-                full_length(size)?,
-            )?;
+            ChunkPlace::HoldsEnd => {
+                let Some(length) = log.active_length() else {
+                    let what = "the chunk size is beyond any server's";
+                    return Err(Error::new(Kind::SourceCorrupt, what));
+                };
+                capture.cut(&row.path, log.active_bytes(), length)?;
+            }
         }
     }
+
     Ok(())
 }

@@ -1,15 +1,13 @@
-use super::capture::{Capture, Take, changed, known, open};
+use super::capture::{Capture, Take, changed, open};
 use crate::error::{Error, Kind, Result};
 use crate::format::LogPosition;
-use crate::manifest::{Directories, Quiet, Role, Scavenging, SecondaryIndex};
+use crate::manifest::{Directories, Quiet, RelativePath, Role, Scavenging, SecondaryIndex};
 use crate::node::{
     self, QuiesceCheck, QuiesceSettings, QuiescedOffline, QuiescedOnline, ReleaseRecords, Session,
 };
 use crate::repository::Repository;
 use crate::run::Run;
 
-const SECONDARY_INDEX: &str = "db/kurrent.ddb";
-const SECONDARY_INDEX_LOG: &str = "db/kurrent.ddb.wal";
 /// Under this key a repository keeps a copy of what the node is owed.
 const DEBT: &str = "debt.json";
 
@@ -181,7 +179,7 @@ impl Still<'_> {
 /// The secondary indexes change in place, file and write-ahead log, so that they can be copied only
 /// while no server runs (U8, O35).
 pub(super) fn secondary_index(capture: &mut Capture<'_>, running: bool) -> Result<SecondaryIndex> {
-    let path = known(SECONDARY_INDEX)?;
+    let path = RelativePath::secondary_index();
     let file = match open(capture.source, &path) {
         Ok(file) => file,
         Err(error) if error.kind() == Kind::Unstable => return Ok(SecondaryIndex::Absent),
@@ -191,7 +189,7 @@ pub(super) fn secondary_index(capture: &mut Capture<'_>, running: bool) -> Resul
         return Ok(SecondaryIndex::LeftOut);
     }
     capture.take(&path, &Take::whole(Role::SecondaryIndex, &file))?;
-    let path = known(SECONDARY_INDEX_LOG)?;
+    let path = RelativePath::secondary_index_log();
     match open(capture.source, &path) {
         Ok(file) => capture
             .take(&path, &Take::whole(Role::SecondaryIndex, &file))

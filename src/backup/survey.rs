@@ -11,13 +11,13 @@ use super::chunks::unchanged_since;
 use super::counted::Counted;
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
-use crate::format::names::{ChunkName, TableId};
+use crate::format::names::{ChunkName, DbFile, IndexFile, ScavengingFile};
 use crate::format::{ChunkSize, Lineage, LogPosition};
 use crate::fs;
+use crate::log::{self, ChunkSet, Inspected};
 use crate::manifest::{
-    FileEntry, FileSet, Head, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom,
+    FileEntry, FileSet, Head, Identity, Label, Manifest, Owner, RestoreMark, RestoredFrom, Root,
 };
-use crate::proof::{self, ChunkSet, Inspected};
 use crate::repository::Repository;
 use crate::run::Run;
 use crate::transfer::Paced;
@@ -70,11 +70,11 @@ pub(super) fn look(source: &Source<'_>, run: &Run) -> Result<Ground> {
     let epoch = match read.epoch {
         Some(epoch) => Some(epoch),
         // A server without epoch.chk finds it like this, too (O12).
-        None => proof::last_epoch(&Paced::new(&files, run), &chunks, end, run)?,
+        None => log::last_epoch(&Paced::new(&files, run), &chunks, end, run)?,
     };
     let lineage = epoch.map_or_else(
         || Ok(Lineage::default()),
-        |epoch| proof::lineage(&files, &chunks, epoch),
+        |epoch| log::lineage(&files, &chunks, epoch),
     )?;
     let database = lineage.first().map(|epoch| epoch.id).ok_or_else(|| {
         Error::new(
@@ -281,13 +281,19 @@ impl Estimate {
     }
 }
 
+/// Whether a backup copies the file, as far as its name tells.
 fn belongs(entry: &FileEntry) -> bool {
-    let name = entry.path.file_name();
-    let table = name.strip_suffix(".bloomfilter").unwrap_or(name);
-    name.parse::<ChunkName>().is_ok()
-        || table.parse::<TableId>().is_ok()
-        || name.starts_with("streamExistenceFilter")
-        || name == "scavenging.db"
+    match entry.path.root() {
+        Root::Db => matches!(DbFile::of(entry.path.below_root()), DbFile::Chunk(_)),
+        Root::Index => matches!(
+            IndexFile::of(entry.path.below_root()),
+            IndexFile::Table(_)
+                | IndexFile::BloomFilter(_)
+                | IndexFile::StreamFilterData
+                | IndexFile::StreamFilterCheckpoint
+                | IndexFile::Scavenging(ScavengingFile::Database)
+        ),
+    }
 }
 
 /// Refuses a backup that cannot fit, and warns where the repository would be lost together with the

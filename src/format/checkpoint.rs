@@ -1,14 +1,14 @@
-//! Checkpoint files: one signed number in 8 bytes (disk-format §2.1).
-
-use std::path::{Path, PathBuf};
+//! Checkpoint files: one signed number in 8 bytes (disk-format §2.1). Their names stand in
+//! [`super::names`].
 
 use super::field::i64_at;
 use super::{LogPosition, Malformed, Result};
 
-/// Bytes of a checkpoint file; the server reads any other length as a number nobody wrote (O13).
+/// Bytes of a checkpoint file. From any other length the server reads a number that nobody wrote
+/// (O13).
 pub const LENGTH: usize = 8;
 
-/// What `truncate.chk`, `epoch.chk` and `proposal.chk` hold where there is nothing to say.
+/// The number in `truncate.chk`, `epoch.chk` and `proposal.chk` that stands for "none".
 pub const NONE: i64 = -1;
 
 /// The checkpoints beside the chunks (disk-format §2.2).
@@ -22,12 +22,12 @@ pub enum Checkpoint {
     Epoch,
     /// The highest epoch number proposed; not a position.
     Proposal,
-    /// T: where the next start cuts the log off; −1 for "nowhere".
+    /// T: where the next start cuts the log off; −1 if it does not.
     Truncate,
 }
 
 impl Checkpoint {
-    /// All of them.
+    /// The five checkpoints, in the order of the variants.
     pub const ALL: [Self; 5] = [
         Self::Writer,
         Self::Chaser,
@@ -36,30 +36,13 @@ impl Checkpoint {
         Self::Truncate,
     ];
 
-    /// The file's name in the db directory.
+    /// What a server takes for the value if the file is missing (disk-format §2.1).
     #[must_use]
-    pub const fn file_name(self) -> &'static str {
+    pub const fn value_if_missing(self) -> i64 {
         match self {
-            Self::Writer => "writer.chk",
-            Self::Chaser => "chaser.chk",
-            Self::Epoch => "epoch.chk",
-            Self::Proposal => "proposal.chk",
-            Self::Truncate => "truncate.chk",
+            Self::Writer | Self::Chaser => 0,
+            Self::Epoch | Self::Proposal | Self::Truncate => NONE,
         }
-    }
-
-    /// Its file in a db directory.
-    #[must_use]
-    pub fn under(self, db: &Path) -> PathBuf {
-        db.join(self.file_name())
-    }
-
-    /// The checkpoint that is kept in a file of this name.
-    #[must_use]
-    pub fn of_file(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|checkpoint| checkpoint.file_name() == name)
     }
 }
 
@@ -80,7 +63,8 @@ pub fn decode(bytes: &[u8]) -> Result<i64> {
     match i64_at(bytes, 0) {
         Some(value) if bytes.len() == LENGTH => Ok(value),
         _ => {
-            Err(Malformed::new("checkpoint", 0, "8 bytes", format!("{} bytes", bytes.len())).into())
+            let found = format!("{} bytes", bytes.len());
+            Err(Malformed::new("checkpoint", 0, "8 bytes", found).into())
         }
     }
 }
@@ -91,20 +75,33 @@ pub const fn encode(value: i64) -> [u8; LENGTH] {
     value.to_le_bytes()
 }
 
-/// The log position in a checkpoint file; none for −1.
+/// The log position in a checkpoint file; `None` for −1.
 ///
 /// # Errors
 /// A length other than 8 bytes, or a negative number other than −1.
 pub fn position(bytes: &[u8]) -> Result<Option<LogPosition>> {
-    match decode(bytes)? {
-        NONE => Ok(None),
-        value => {
-            let position = LogPosition::from_signed(value);
-            position.map(Some).ok_or_else(|| {
-                Malformed::new("checkpoint", 0, "a position, or −1 for none", value).into()
-            })
-        }
+    position_of(decode(bytes)?)
+}
+
+/// The log position that a checkpoint's number stands for; `None` for −1.
+///
+/// # Errors
+/// A negative number other than −1.
+pub fn position_of(value: i64) -> Result<Option<LogPosition>> {
+    if value == NONE {
+        return Ok(None);
     }
+
+    match LogPosition::from_signed(value) {
+        Some(position) => Ok(Some(position)),
+        None => Err(Malformed::new("checkpoint", 0, "a position, or −1 for none", value).into()),
+    }
+}
+
+/// The number that a checkpoint holds for a position; −1 for `None`.
+#[must_use]
+pub fn signed(position: Option<LogPosition>) -> i64 {
+    position.map_or(NONE, LogPosition::to_signed)
 }
 
 #[cfg(test)]
@@ -130,17 +127,6 @@ mod tests {
         assert_eq!(position(&encode(588)).unwrap(), LogPosition::new(588));
         assert!(position(&encode(-2)).is_err());
         assert!(position(&encode(i64::MIN)).is_err());
-    }
-
-    #[test]
-    fn knows_its_files() {
-        for checkpoint in Checkpoint::ALL {
-            assert_eq!(
-                Checkpoint::of_file(checkpoint.file_name()),
-                Some(checkpoint)
-            );
-        }
-        assert_eq!(Checkpoint::of_file("archive.chk"), None);
     }
 
     proptest! {

@@ -1,6 +1,8 @@
-//! Names of the files in a data directory (disk-format §1).
+//! Names of the server's files and directories (disk-format §1). They stand here and nowhere else:
+//! the other rooms build paths from these constants and types.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -9,19 +11,97 @@ use uuid::Uuid;
 use super::checkpoint::Checkpoint;
 use super::{ChunkNumber, ChunkVersion};
 
+/// The index directory inside the db directory, unless the server is told another one.
+pub const INDEX_DIRECTORY: &str = "index";
+/// In the db directory: the secondary indexes and the schema registry of 25.1 and later.
+pub const SECONDARY_INDEX: &str = "kurrent.ddb";
+/// In the db directory: the write-ahead log of [`SECONDARY_INDEX`].
+pub const SECONDARY_INDEX_LOG: &str = "kurrent.ddb.wal";
+/// In the db directory: the Unix socket of a running server, by its newer and its older name.
+pub const SOCKETS: [&str; 2] = ["kurrent.sock", "eventstore.sock"];
+/// In the index directory: the list of the tables.
+pub const INDEX_MAP: &str = "indexmap";
+/// In the index directory: holds the stream-existence filter and its checkpoint.
+pub const STREAM_FILTER_DIRECTORY: &str = "stream-existence";
+/// Below the index directory: the stream-existence filter.
+pub const STREAM_FILTER: &str = "stream-existence/streamExistenceFilter.dat";
+/// Below the index directory: up to where the stream-existence filter is complete; 8 bytes, as in a
+/// checkpoint.
+pub const STREAM_FILTER_CHECKPOINT: &str = "stream-existence/streamExistenceFilter.chk";
+/// Below the index directory: the scavenger's `SQLite` database.
+pub const SCAVENGE_STATE: &str = "scavenging/scavenging.db";
+
+/// In the index directory: the next start hashes every table.
+const FORCE_VERIFY: &str = ".forceverify";
+/// What `SQLite` appends to a database's name for the files beside it.
+const WRITE_AHEAD_LOG: &str = "-wal";
+const SHARED_MEMORY: &str = "-shm";
+const JOURNAL: &str = "-journal";
+
+const CHUNK_PREFIX: &str = "chunk-";
+const ARCHIVE_BACKUP_SUFFIX: &str = ".archive.bkup";
+const INDEX_BACKUP_PREFIX: &str = "index-backup-";
+const INDEX_MAP_TEMPORARY_PREFIX: &str = "indexmap.";
+const TEMPORARY_SUFFIX: &str = ".tmp";
+const CHECKPOINT_SUFFIX: &str = ".chk";
+const BLOOM_FILTER_SUFFIX: &str = ".bloomfilter";
+/// Ends the name of a file that a running scavenge writes.
+const SCAVENGE_SUFFIX: &str = ".scavenge.tmp";
+
+impl Checkpoint {
+    /// The file's name in the db directory.
+    #[must_use]
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Writer => "writer.chk",
+            Self::Chaser => "chaser.chk",
+            Self::Epoch => "epoch.chk",
+            Self::Proposal => "proposal.chk",
+            Self::Truncate => "truncate.chk",
+        }
+    }
+
+    /// The path of the file in a db directory.
+    #[must_use]
+    pub fn under(self, db: &Path) -> PathBuf {
+        db.join(self.file_name())
+    }
+
+    /// The checkpoint that is kept in a file of this name.
+    #[must_use]
+    pub fn of_file(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|checkpoint| checkpoint.file_name() == name)
+    }
+}
+
+/// Whether a name looks like one of a log's files, at first sight: it may be another directory's
+/// chunk or a checkpoint that no server has.
+#[must_use]
+pub fn looks_like_log_file(name: &str) -> bool {
+    name.starts_with(CHUNK_PREFIX) || name.ends_with(CHECKPOINT_SUFFIX)
+}
+
+/// Whether a running scavenge writes a file of this name in the db directory.
+#[must_use]
+pub fn is_written_by_scavenge(name: &str) -> bool {
+    name.ends_with(SCAVENGE_SUFFIX)
+}
+
 /// A chunk's file name, `chunk-NNNNNN.VVVVVV` (disk-format §3.1). Orders as the server sorts names:
 /// by number, then by version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkName {
-    /// The first chunk in the file.
+    /// The first chunk number in the file.
     pub start: ChunkNumber,
-    /// Which writing of it this is; the highest wins (disk-format §3.8).
+    /// How often the file was written anew; the highest version wins (disk-format §3.8).
     pub version: ChunkVersion,
 }
 
 impl fmt::Display for ChunkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "chunk-{:06}.{:06}", self.start.0, self.version.0)
+        write!(f, "{CHUNK_PREFIX}{:06}.{:06}", self.start.0, self.version.0)
     }
 }
 
@@ -29,14 +109,17 @@ impl FromStr for ChunkName {
     type Err = &'static str;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a chunk is named `chunk-`, six digits, a dot and six digits";
-        let (start, version) = name
-            .strip_prefix("chunk-")
-            .and_then(|rest| rest.split_once('.'))
-            .ok_or(WRONG)?;
-        Ok(Self {
-            start: ChunkNumber(six_digits(start).ok_or(WRONG)?),
-            version: ChunkVersion(six_digits(version).ok_or(WRONG)?),
+        Self::parse(name).ok_or("a chunk is named `chunk-`, six digits, a dot and six digits")
+    }
+}
+
+impl ChunkName {
+    fn parse(name: &str) -> Option<Self> {
+        let numbers = name.strip_prefix(CHUNK_PREFIX)?;
+        let (start, version) = numbers.split_once('.')?;
+        Some(Self {
+            start: ChunkNumber(six_digits(start)?),
+            version: ChunkVersion(six_digits(version)?),
         })
     }
 }
@@ -50,14 +133,15 @@ fn six_digits(text: &str) -> Option<u32> {
 }
 
 /// What an entry of the db directory is, by its name (disk-format §1). The index directory lies
-/// here only by default, and is not told apart.
+/// here only by default, so it is [`Self::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DbFile {
     /// A part of the log.
     Chunk(ChunkName),
     /// One of the five checkpoints.
     Checkpoint(Checkpoint),
-    /// `*.tmp`: something being written, or left by a crash. The node deletes it at its start.
+    /// `*.tmp`: something that is being written, or that a crash left. The node deletes it at its
+    /// start.
     Temporary,
     /// `chunk-….archive.bkup`: moved aside by the archive's catch-up.
     ArchiveBackup,
@@ -65,7 +149,7 @@ pub enum DbFile {
     SecondaryIndex,
     /// `kurrent.ddb.wal`: belongs to [`Self::SecondaryIndex`].
     SecondaryIndexLog,
-    /// The node's Unix socket: not a regular file, never opened.
+    /// The node's Unix socket. It is not a regular file, and kbackup never opens it.
     Socket,
     /// `index-backup-<time>`: a directory with the index that the node declared corrupt.
     IndexBackup,
@@ -83,16 +167,22 @@ impl DbFile {
         if let Some(checkpoint) = Checkpoint::of_file(name) {
             return Self::Checkpoint(checkpoint);
         }
+
         match name {
-            "kurrent.ddb" => Self::SecondaryIndex,
-            "kurrent.ddb.wal" => Self::SecondaryIndexLog,
-            "kurrent.sock" | "eventstore.sock" => Self::Socket,
-            _ if name.ends_with(".tmp") => Self::Temporary,
-            _ if name.starts_with("chunk-") && name.ends_with(".archive.bkup") => {
-                Self::ArchiveBackup
-            }
-            _ if name.starts_with("index-backup-") => Self::IndexBackup,
-            _ => Self::Other,
+            SECONDARY_INDEX => return Self::SecondaryIndex,
+            SECONDARY_INDEX_LOG => return Self::SecondaryIndexLog,
+            _ if SOCKETS.contains(&name) => return Self::Socket,
+            _ => {}
+        }
+
+        if name.ends_with(TEMPORARY_SUFFIX) {
+            Self::Temporary
+        } else if name.starts_with(CHUNK_PREFIX) && name.ends_with(ARCHIVE_BACKUP_SUFFIX) {
+            Self::ArchiveBackup
+        } else if name.starts_with(INDEX_BACKUP_PREFIX) {
+            Self::IndexBackup
+        } else {
+            Self::Other
         }
     }
 }
@@ -104,13 +194,13 @@ pub enum IndexFile {
     IndexMap,
     /// `indexmap.<guid>.indexmap.tmp`: the next one, being written.
     IndexMapTemporary,
-    /// A table; it counts only if the indexmap names it (O2).
+    /// A table. It counts only if `indexmap` names it (O2).
     Table(TableId),
     /// The Bloom filter beside a table.
     BloomFilter(TableId),
     /// `.forceverify`: the next start hashes every table.
     ForceVerify,
-    /// `stream-existence/streamExistenceFilter.chk`: 8 bytes, as a checkpoint.
+    /// `stream-existence/streamExistenceFilter.chk`: 8 bytes, as in a checkpoint.
     StreamFilterCheckpoint,
     /// `stream-existence/streamExistenceFilter.dat`.
     StreamFilterData,
@@ -118,16 +208,49 @@ pub enum IndexFile {
     Scavenging(ScavengingFile),
     /// `kontext/…`: text and vector indexes of 26.2.
     Kontext,
-    /// `stream-name-index/…`: the experimental log format V3, which is refused.
+    /// `stream-name-index/…`: the experimental log format V3, which kbackup refuses.
     ExperimentalV3,
     /// Nothing that the server writes here.
     Other,
 }
 
+impl IndexFile {
+    /// Classifies a path below the index directory, written with `/`.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
+        match path {
+            INDEX_MAP => return Self::IndexMap,
+            FORCE_VERIFY => return Self::ForceVerify,
+            STREAM_FILTER_CHECKPOINT => return Self::StreamFilterCheckpoint,
+            STREAM_FILTER => return Self::StreamFilterData,
+            _ => {}
+        }
+        if let Some(file) = ScavengingFile::of(path) {
+            return Self::Scavenging(file);
+        }
+
+        if let Some((directory, _)) = path.split_once('/') {
+            return match directory {
+                "kontext" => Self::Kontext,
+                "stream-name-index" => Self::ExperimentalV3,
+                _ => Self::Other,
+            };
+        }
+
+        if path.starts_with(INDEX_MAP_TEMPORARY_PREFIX) && path.ends_with(TEMPORARY_SUFFIX) {
+            return Self::IndexMapTemporary;
+        }
+        match path.strip_suffix(BLOOM_FILTER_SUFFIX) {
+            Some(table) => table.parse().map_or(Self::Other, Self::BloomFilter),
+            None => path.parse().map_or(Self::Other, Self::Table),
+        }
+    }
+}
+
 /// The files of the scavenger's `SQLite` database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScavengingFile {
-    /// `scavenging.db`: alone it is whole only while no scavenge runs and no other file lies beside
+    /// `scavenging.db`. Alone it is whole only while no scavenge runs and no other file lies beside
     /// it.
     Database,
     /// `scavenging.db-wal`.
@@ -138,38 +261,14 @@ pub enum ScavengingFile {
     Journal,
 }
 
-impl IndexFile {
-    /// Classifies a path below the index directory, written with `/`.
-    #[must_use]
-    pub fn of(path: &str) -> Self {
-        match path {
-            "indexmap" => return Self::IndexMap,
-            ".forceverify" => return Self::ForceVerify,
-            "stream-existence/streamExistenceFilter.chk" => return Self::StreamFilterCheckpoint,
-            "stream-existence/streamExistenceFilter.dat" => return Self::StreamFilterData,
-            "scavenging/scavenging.db" => return Self::Scavenging(ScavengingFile::Database),
-            "scavenging/scavenging.db-wal" => {
-                return Self::Scavenging(ScavengingFile::WriteAheadLog);
-            }
-            "scavenging/scavenging.db-shm" => {
-                return Self::Scavenging(ScavengingFile::SharedMemory);
-            }
-            "scavenging/scavenging.db-journal" => return Self::Scavenging(ScavengingFile::Journal),
-            _ => {}
-        }
-        if let Some((directory, _)) = path.split_once('/') {
-            return match directory {
-                "kontext" => Self::Kontext,
-                "stream-name-index" => Self::ExperimentalV3,
-                _ => Self::Other,
-            };
-        }
-        if path.starts_with("indexmap.") && path.ends_with(".tmp") {
-            return Self::IndexMapTemporary;
-        }
-        match path.strip_suffix(".bloomfilter") {
-            Some(table) => table.parse().map_or(Self::Other, Self::BloomFilter),
-            None => path.parse().map_or(Self::Other, Self::Table),
+impl ScavengingFile {
+    fn of(path: &str) -> Option<Self> {
+        match path.strip_prefix(SCAVENGE_STATE)? {
+            "" => Some(Self::Database),
+            WRITE_AHEAD_LOG => Some(Self::WriteAheadLog),
+            SHARED_MEMORY => Some(Self::SharedMemory),
+            JOURNAL => Some(Self::Journal),
+            _ => None,
         }
     }
 }
@@ -178,6 +277,14 @@ impl IndexFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TableId(pub Uuid);
+
+impl TableId {
+    /// The file name of the Bloom filter beside the table.
+    #[must_use]
+    pub fn filter_name(self) -> String {
+        format!("{self}{BLOOM_FILTER_SUFFIX}")
+    }
+}
 
 impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -229,6 +336,17 @@ mod tests {
         ] {
             assert!(wrong.parse::<ChunkName>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn each_checkpoint_is_found_by_its_file_name() {
+        for checkpoint in Checkpoint::ALL {
+            assert_eq!(
+                Checkpoint::of_file(checkpoint.file_name()),
+                Some(checkpoint)
+            );
+        }
+        assert_eq!(Checkpoint::of_file("archive.chk"), None);
     }
 
     #[test]

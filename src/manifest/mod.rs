@@ -8,6 +8,7 @@ mod label;
 mod path;
 mod record;
 mod restored;
+mod server_files;
 mod text;
 
 pub use file_set::{Directories, FileEntry, FileSet};

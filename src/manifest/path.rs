@@ -79,6 +79,14 @@ impl RelativePath {
         })
     }
 
+    /// A path whose name is known to follow the rules: the server's own names do.
+    pub(super) fn of_valid(root: Root, rest: &str) -> Self {
+        Self {
+            root,
+            rest: rest.into(),
+        }
+    }
+
     /// Which directory it lies in.
     #[must_use]
     pub const fn root(&self) -> Root {

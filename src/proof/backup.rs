@@ -4,14 +4,14 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Proven;
-use super::chunks::{ChunkSet, Inspected, LogFile, open};
-use super::index::{Depth, IndexScope, examine_index, read_small};
+use super::index::{Depth, IndexScope, examine_index};
 use super::log::LogProof;
 use crate::error::{Error, Kind, Result};
-use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::checkpoint::Checkpoint;
 use crate::format::chunk::{State, full_length};
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
 use crate::format::{LogPosition, ReadAt, WriterPosition, ptable};
+use crate::log::{ChunkSet, Inspected, LogEndingAt, LogFile, RawCheckpoint, open_listed};
 use crate::manifest::{
     ChunkRow, FileEntry, FileSet, Manifest, RelativePath, Role, Root, Row, SecondaryIndex,
 };
@@ -294,45 +294,34 @@ fn checkpoints(files: &dyn FileSet, manifest: &Manifest, faults: &mut Vec<Fault>
             "the stored proposal is below {number}, the last epoch's number"
         )));
     }
-    let position =
-        |position: Option<LogPosition>| position.map_or(checkpoint::NONE, LogPosition::to_signed);
-    for (which, wanted) in [
-        (Checkpoint::Writer, end.to_signed()),
-        (Checkpoint::Chaser, end.to_signed()),
-        (Checkpoint::Epoch, position(log.stored.epoch)),
-        (
-            Checkpoint::Proposal,
-            log.stored.proposal.unwrap_or(checkpoint::NONE),
-        ),
-        (Checkpoint::Truncate, checkpoint::NONE),
-    ] {
-        let Ok(path) = RelativePath::new(Root::Db, which.file_name()) else {
-            continue;
-        };
-        let source = match files.open(&path) {
-            Ok(Some(source)) => source,
-            Ok(None) => {
-                faults.push(Fault::new(&path, "it is missing"));
-                continue;
-            }
+
+    let wanted = LogEndingAt::of(log);
+    for which in Checkpoint::ALL {
+        let path = RelativePath::checkpoint(which);
+        let raw = match RawCheckpoint::of_set(files, which) {
+            Ok(raw) => raw,
             Err(error) if error.kind() == Kind::StoredCorrupt => {
                 faults.push(Fault::new(&path, error.in_words()));
                 continue;
             }
             Err(error) => return Err(error),
         };
-        match read_small(&*source, 64).and_then(|bytes| checkpoint::decode(&bytes)) {
-            Ok(value) if value == wanted => {}
-            Ok(value) => faults.push(Fault::new(
-                &path,
-                format!("it holds {value}, and should hold {wanted}"),
-            )),
-            Err(crate::format::Error::Malformed(why)) => {
-                faults.push(Fault::new(&path, why.to_string()))
+
+        let wanted = wanted.checkpoint(which);
+        match raw {
+            RawCheckpoint::Missing => faults.push(Fault::new(&path, "it is missing")),
+            RawCheckpoint::Value(value) if value == wanted => {}
+            RawCheckpoint::Value(value) => {
+                let what = format!("it holds {value}, and should hold {wanted}");
+                faults.push(Fault::new(&path, what));
             }
-            Err(error) => return super::chunks::named(files, &path, Err(error)),
+            RawCheckpoint::WrongLength { length, .. } => {
+                let what = format!("it has {length} bytes instead of 8");
+                faults.push(Fault::new(&path, what));
+            }
         }
     }
+
     Ok(())
 }
 
@@ -481,7 +470,7 @@ fn index(
         )));
     }
     for row in manifest.files.iter().filter(|row| row.role == Role::Table) {
-        let Ok(source) = open(files, &row.path) else {
+        let Ok(source) = open_listed(files, &row.path) else {
             continue;
         };
         if let Ok(layout) = ptable::inspect(&*source)

@@ -5,10 +5,8 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::chunks::{ChunkSet, LogFile, named, open};
-use super::log::lookup;
-use super::stream_filter::{self, StreamFilter};
-use crate::error::{Error, Kind, Result};
+use super::stream_filter::StreamFilter;
+use crate::error::Result;
 use crate::format::bloom;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
@@ -17,6 +15,7 @@ use crate::format::names::{IndexFile, TableId};
 use crate::format::ptable::{Entry, Table, TableVersion};
 use crate::format::record::{Backwards, Flags, Forwards, Prepare, Record};
 use crate::format::{self, LogPosition, ReadAt, WriterPosition, checkpoint};
+use crate::log::{ChunkSet, LogFile, lookup, open_listed, read_small, with_place};
 use crate::manifest::{FileSet, RelativePath, Root};
 use crate::run::Run;
 
@@ -206,11 +205,6 @@ pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> 
     Ok(proof)
 }
 
-pub(super) fn path(name: &str) -> Result<RelativePath> {
-    RelativePath::new(Root::Index, name)
-        .map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))
-}
-
 /// Puts a parser's complaint among the problems; what the storage reports stays an error.
 fn judge<T>(
     proof: &mut IndexProof,
@@ -237,26 +231,12 @@ fn judge<T>(
             });
             Ok(None)
         }
-        Err(error) => named(files, path, Err(error)),
+        Err(error) => with_place(files, path, Err(error)),
     }
 }
 
-/// Reads a file of at most `limit` bytes.
-pub(super) fn read_small(source: &dyn ReadAt, limit: u64) -> format::Result<Vec<u8>> {
-    let size = source.size();
-    let length = usize::try_from(size).ok().filter(|_| size <= limit);
-    let Some(length) = length else {
-        return Err(
-            format::Malformed::new("file", 0, format!("at most {limit} bytes"), size).into(),
-        );
-    };
-    let mut bytes = vec![0; length];
-    source.read_exact_at(0, &mut bytes)?;
-    Ok(bytes)
-}
-
 fn read_map(files: &dyn FileSet, proof: &mut IndexProof) -> Result<Option<IndexMap>> {
-    let path = path("indexmap")?;
+    let path = RelativePath::index_map();
     let Some(source) = files.open(&path)? else {
         return Ok(None);
     };
@@ -280,7 +260,7 @@ fn table(
     scope: &IndexScope<'_>,
     proof: &mut IndexProof,
 ) -> Result<Option<Listed>> {
-    let path = path(&table.to_string())?;
+    let path = RelativePath::table(table);
     let Some(source) = files.open(&path)? else {
         let what = "indexmap names this table, and it is missing".to_owned();
         proof.problems.push(IndexProblem {
@@ -354,7 +334,7 @@ fn table_filter(
     scope: &IndexScope<'_>,
     proof: &mut IndexProof,
 ) -> Result<()> {
-    let path = path(&format!("{table}.bloomfilter"))?;
+    let path = RelativePath::table_filter(table);
     // Servers before 21.10 write none.
     let Some(source) = files.open(&path)? else {
         return Ok(());
@@ -404,8 +384,8 @@ fn stream_filter(
     scope: &IndexScope<'_>,
     proof: &mut IndexProof,
 ) -> Result<Option<StreamFilter>> {
-    let data = path(stream_filter::DATA)?;
-    let checkpoint = path(stream_filter::CHECKPOINT)?;
+    let data = RelativePath::stream_filter();
+    let checkpoint = RelativePath::stream_filter_checkpoint();
     let Some(source) = files.open(&data)? else {
         return Ok(None);
     };
@@ -460,12 +440,12 @@ impl EntryReader<'_> {
 
     fn all(&mut self, tables: &[Listed]) -> Result<()> {
         for table in tables {
-            let source = open(self.files, &table.path)?;
-            let opened = named(self.files, &table.path, Table::open(&*source))?;
+            let source = open_listed(self.files, &table.path)?;
+            let opened = with_place(self.files, &table.path, Table::open(&*source))?;
             let mut entries = opened.entries();
             loop {
                 let batch: format::Result<Vec<Entry>> = entries.by_ref().take(BATCH).collect();
-                let batch = named(self.files, &table.path, batch)?;
+                let batch = with_place(self.files, &table.path, batch)?;
                 if batch.is_empty() {
                     break;
                 }
@@ -512,7 +492,7 @@ impl EntryReader<'_> {
             Ok(lookup) => lookup,
             // The chunk itself is damaged, and that is told elsewhere.
             Err(format::Error::Malformed(_)) => return Ok(()),
-            Err(error) => return named(self.files, &file.path, Err(error)),
+            Err(error) => return with_place(self.files, &file.path, Err(error)),
         };
         for (entry, table) in entries {
             self.proof.entries += 1;
@@ -538,7 +518,7 @@ impl EntryReader<'_> {
                 }
                 Ok(None) => Some("the chunk's records end before".to_owned()),
                 Err(format::Error::Malformed(why)) => Some(why.to_string()),
-                Err(error) => return named(self.files, &file.path, Err(error)),
+                Err(error) => return with_place(self.files, &file.path, Err(error)),
             };
             if let Some(found) = found {
                 self.wrong(table, format!("{entry}: {found}"));
@@ -632,11 +612,11 @@ fn hidden_events(
         if samples.is_empty() {
             break;
         }
-        let source = open(files, &listed.path)?;
-        let table = named(files, &listed.path, Table::open(&*source))?;
+        let source = open_listed(files, &listed.path)?;
+        let table = with_place(files, &listed.path, Table::open(&*source))?;
         let mut others = Vec::new();
         for sample in samples {
-            if !named(files, &listed.path, contains(&table, &sample))? {
+            if !with_place(files, &listed.path, contains(&table, &sample))? {
                 others.push(sample);
             }
         }
@@ -665,7 +645,7 @@ fn first_events(
         .file
         .completed_data()
         .and_then(|data| Forwards::new(&*source, &file.file.header, data));
-    let mut frames = named(files, &file.path, frames)?;
+    let mut frames = with_place(files, &file.path, frames)?;
     let mut samples = Vec::with_capacity(count);
     while samples.len() < count {
         // Damage in a chunk is told elsewhere.

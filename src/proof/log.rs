@@ -1,164 +1,36 @@
+//! Judges the records of a log: where the log may end, and where it is torn (disk-format §2.7).
+
 use std::collections::HashSet;
 
-use super::chunks::{ChunkSet, LogFile, named};
-use super::passage::{self, Broken, Passage, Tally, data_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::boundary::Boundaries;
-use crate::format::chunk::{HEADER_LENGTH, Header, Transform};
-use crate::format::record::{Backwards, Lookup, Record};
-use crate::format::{
-    self, Boundary, Chain, EpochRecord, Lineage, LogPosition, Malformed, ReadAt, WriterPosition,
+use crate::format::chunk::Header;
+use crate::format::{self, Boundary, LogPosition, WriterPosition};
+use crate::log::{
+    ChunkRecords, ChunkSet, Interruption, LogFile, RecordTally, read_records, refuse_encrypted,
 };
 use crate::manifest::{FileSet, RelativePath};
 use crate::run::Run;
 
-/// Frames between two looks at whether the run was told to end.
-const FRAMES_BETWEEN_CHECKS: u64 = 4096;
-
-/// Follows the epochs of the log back from the one at `epoch` (`epoch.chk`) to the first
-/// (disk-format §4.5). Reads a few KiB for each epoch.
-///
-/// # Errors
-/// [`Kind::SourceCorrupt`] where no epoch record stands at `epoch` or at a place that an epoch
-/// names as the one before it, [`Kind::Refused`] for encrypted chunks; what the storage reports.
-pub fn lineage(files: &dyn FileSet, chunks: &ChunkSet, epoch: LogPosition) -> Result<Lineage> {
-    let mut chain = Chain::starting_at(Some(epoch));
-    let mut open: Option<(&LogFile, Box<dyn ReadAt>)> = None;
-    while let Some(position) = chain.wanted() {
-        let file = holding(files, chunks, position)?;
-        let source = match open.take() {
-            Some((same, source)) if same.path == file.path => source,
-            _ => file.open(files)?,
-        };
-        let record = named(files, &file.path, epoch_record(file, &*source, position))?;
-        named(files, &file.path, chain.add(&record))?;
-        open = Some((file, source));
-    }
-    Ok(chain.finish())
-}
-
-/// The position of the last epoch record before `end`, found by reading the log backwards, as a
-/// server does that has no `epoch.chk`.
-///
-/// # Errors
-/// As for [`scan`].
-pub fn last_epoch(
-    files: &dyn FileSet,
-    chunks: &ChunkSet,
-    end: LogPosition,
-    run: &Run,
-) -> Result<Option<LogPosition>> {
-    for file in chunks
-        .in_use()
-        .iter()
-        .rev()
-        .filter(|file| file.file.header.start_position() < end)
-    {
-        refuse_transformed(files, file)?;
-        let source = file.open(files)?;
-        let data = named(files, &file.path, data_of(&file.file, end))?;
-        let mut frames = named(
-            files,
-            &file.path,
-            Backwards::new(&*source, &file.file.header, data),
-        )?;
-        let mut count = 0_u64;
-        while let Some(frame) = named(files, &file.path, frames.next())? {
-            if matches!(&frame.record, Record::System(system) if system.is_epoch()) {
-                return Ok(Some(frame.position));
-            }
-            count += 1;
-            if count.is_multiple_of(FRAMES_BETWEEN_CHECKS) {
-                run.check()?;
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// What the epoch record at a position says.
-pub(super) fn epoch_record(
-    file: &LogFile,
-    source: &dyn ReadAt,
-    position: LogPosition,
-) -> format::Result<EpochRecord> {
-    let mut lookup = lookup(file, source)?;
-    match lookup.read_at_position(position)? {
-        Some(frame) => EpochRecord::parse(&frame),
-        None => Err(Malformed::new(
-            "epoch record",
-            0,
-            format!("an epoch record at log position {position}"),
-            "none",
-        )
-        .into()),
-    }
-}
-
-/// Reads single records of a file.
-pub(super) fn lookup<'a>(file: &LogFile, source: &'a dyn ReadAt) -> format::Result<Lookup<'a>> {
-    let data = match file.file.footer() {
-        Some(_) => file.file.completed_data()?,
-        None => HEADER_LENGTH..file.file.length.min(HEADER_LENGTH + capacity(file)),
-    };
-    Lookup::new(source, &file.file, data)
-}
-
-fn capacity(file: &LogFile) -> u64 {
-    file.file
-        .header
-        .end_position()
-        .since(file.file.header.start_position())
-}
-
-fn holding<'a>(
-    files: &dyn FileSet,
-    chunks: &'a ChunkSet,
-    position: LogPosition,
-) -> Result<&'a LogFile> {
-    let file = chunks.holding(position).ok_or_else(|| {
-        let what = format!("the log position {position}, where an epoch should stand, lies in no chunk that is here");
-        let error = Error::new(Kind::SourceCorrupt, what);
-        match chunks.in_use().first() {
-            Some(first) if position < first.file.header.start_position() => error.hint("chunks that lie in an archive cannot be followed"),
-            _ => error,
-        }
-    })?;
-    refuse_transformed(files, file)?;
-    Ok(file)
-}
-
-fn refuse_transformed(files: &dyn FileSet, file: &LogFile) -> Result<()> {
-    if file.file.header.transform == Transform::Identity {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::Refused,
-        "the chunk is encrypted, and its records cannot be proven",
-    )
-    .on(files.place_of(&file.path))
-    .hint("take volume snapshots of this node"))
-}
-
 /// A chunk file whose records are to be read.
 #[derive(Debug, Clone)]
-pub struct Stretch {
+pub struct LogStretch {
     /// The file.
     pub path: RelativePath,
-    /// Where to begin: a boundary in the file, or its start. Scavenged files are always read whole.
+    /// Where to begin: a boundary in the file, or its start. A scavenged file is always read whole.
     pub from: LogPosition,
-    /// What these records have shown already, where they were looked at while the file was copied.
-    pub passage: Option<Passage>,
+    /// What these records told, if somebody read them already while the file was copied.
+    pub records: Option<ChunkRecords>,
 }
 
-impl Stretch {
-    /// Records that nobody has looked at yet.
+impl LogStretch {
+    /// Records that nobody has read yet.
     #[must_use]
     pub const fn new(path: RelativePath, from: LogPosition) -> Self {
         Self {
             path,
             from,
-            passage: None,
+            records: None,
         }
     }
 }
@@ -171,7 +43,7 @@ pub enum LogEnd {
     /// An epoch record: the event that the server writes after it is still to come (disk-format
     /// §2.7 C3).
     Epoch,
-    /// A part of an append; everything before it ends here (O32).
+    /// A part of an append. Everything before it ends at this position (O32).
     HalfAppend(LogPosition),
 }
 
@@ -184,30 +56,29 @@ pub struct LogProof {
     /// What stands before the writer's position.
     pub end: LogEnd,
     /// What the records told.
-    pub seen: Tally,
+    pub seen: RecordTally,
 }
 
-/// Parses every record of the given files forwards, those of the last one up to `writer`, and finds
+/// Parses every record of the given files forwards, those of the last file up to `writer`, and finds
 /// where the log may end.
 ///
-/// `start` is a boundary that is known already: of an earlier backup, or [`Boundary::ZERO`]. It is
-/// the answer where the records seen show no later one.
+/// `start` is a boundary that is known already: the end of an earlier backup, or
+/// [`Boundary::ZERO`]. It is the answer if the records show no later one.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`], with file, byte offset and log position, at the first bytes below
 /// `writer` that are no record, or not the one that belongs there; [`Kind::Refused`] for encrypted
-/// chunks; [`Kind::Failed`] where the stretches do not lead up to `writer`; what the storage
-/// reports.
+/// chunks; [`Kind::Failed`] if the stretches do not lead up to `writer`.
 pub fn scan(
     files: &dyn FileSet,
     chunks: &ChunkSet,
-    stretches: &[Stretch],
+    stretches: &[LogStretch],
     start: Boundary,
     writer: WriterPosition,
     run: &Run,
 ) -> Result<LogProof> {
     scan_or_damage(files, chunks, stretches, start, writer, run)
-        .map_err(|stop| stop.into_error(files))
+        .map_err(|failure| failure.into_error(files))
 }
 
 /// A place where the records of the log are not what the server writes.
@@ -220,69 +91,75 @@ pub(super) struct Torn {
 
 /// Why a scan came to no end.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum ScanFailure {
     Torn(Torn),
     Failed(Error),
 }
 
-impl From<Error> for Stop {
+impl From<Error> for ScanFailure {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
-impl Stop {
+impl ScanFailure {
     fn into_error(self, files: &dyn FileSet) -> Error {
-        match self {
-            Self::Torn(Torn {
-                path,
-                position,
-                why: format::Error::Malformed(why),
-            }) => Error::new(
-                Kind::SourceCorrupt,
-                format!("the log is damaged at position {position}"),
-            )
-            .on(files.place_of(&path))
-            .because(why),
-            Self::Torn(Torn {
-                path,
-                why: format::Error::Read(error),
-                ..
-            }) => Error::new(Kind::Failed, "cannot read")
-                .on(files.place_of(&path))
+        let Torn {
+            path,
+            position,
+            why,
+        } = match self {
+            Self::Torn(torn) => torn,
+            Self::Failed(error) => return error,
+        };
+
+        let place = files.place_of(&path);
+        match why {
+            format::Error::Malformed(why) => {
+                let what = format!("the log is damaged at position {position}");
+                Error::new(Kind::SourceCorrupt, what).on(place).because(why)
+            }
+            format::Error::Read(error) => Error::new(Kind::Failed, "cannot read")
+                .on(place)
                 .because(error),
-            Self::Failed(error) => error,
         }
     }
 }
 
+/// As [`scan`], for a caller that reports damage in another way.
 pub(super) fn scan_or_damage(
     files: &dyn FileSet,
     chunks: &ChunkSet,
-    stretches: &[Stretch],
+    stretches: &[LogStretch],
     start: Boundary,
     writer: WriterPosition,
     run: &Run,
-) -> Result<LogProof, Stop> {
+) -> Result<LogProof, ScanFailure> {
     let mut tracker = Tracker::new(start);
-    for (file, from, seen) in in_order(chunks, stretches)? {
+
+    for part in in_order(chunks, stretches)? {
+        let PartToScan { file, from, .. } = part;
         let header = &file.file.header;
         if header.start_position() > writer.0 {
             break;
         }
-        refuse_transformed(files, file)?;
+        refuse_encrypted(files, file)?;
+
         if tracker.reached != from {
             tracker.jump(from, start);
         }
-        match seen.filter(|seen| seen.is_of(&file.file, from, writer)) {
-            Some(seen) => tracker.go_on(seen),
-            None => tracker.go_on(&read(files, file, from, writer, run)?),
+
+        // What was read while the file was copied counts if it is this part of this log.
+        match part.records {
+            Some(records) if records.are_of(&file.file, from, writer) => tracker.append(records),
+            _ => tracker.append(&read(files, file, from, writer, run)?),
         }
         if header.end_position() <= writer.0 {
             tracker.end_of_file(header);
         }
     }
-    tracker.finish(start, writer).map_err(Stop::Failed)
+
+    tracker.finish(start, writer).map_err(ScanFailure::Failed)
 }
 
 fn read(
@@ -291,41 +168,54 @@ fn read(
     from: LogPosition,
     writer: WriterPosition,
     run: &Run,
-) -> Result<Passage, Stop> {
+) -> Result<ChunkRecords, ScanFailure> {
     let source = file.open(files)?;
-    passage::read(&file.file, &*source, from, writer, run).map_err(|broken| match broken {
-        Broken::Torn(position, why) => Stop::Torn(Torn {
+    match read_records(&file.file, &*source, from, writer, run) {
+        Ok(records) => Ok(records),
+        Err(Interruption::Torn(position, why)) => Err(ScanFailure::Torn(Torn {
             path: file.path.clone(),
             position,
             why,
-        }),
-        Broken::Stopped(error) => Stop::Failed(error),
-    })
+        })),
+        Err(Interruption::Stopped(error)) => Err(ScanFailure::Failed(error)),
+    }
 }
 
-/// The files to scan and where in each to begin, in the order of the log.
-fn in_order<'a>(
-    chunks: &'a ChunkSet,
-    stretches: &'a [Stretch],
-) -> Result<Vec<(&'a LogFile, LogPosition, Option<&'a Passage>)>> {
+/// A stretch in its place in the log.
+struct PartToScan<'a> {
+    file: &'a LogFile,
+    from: LogPosition,
+    records: Option<&'a ChunkRecords>,
+}
+
+/// The files to scan and where in each to begin, in the order of the log. A file that is named
+/// twice is scanned once.
+fn in_order<'a>(chunks: &'a ChunkSet, stretches: &'a [LogStretch]) -> Result<Vec<PartToScan<'a>>> {
     let mut ordered = Vec::with_capacity(stretches.len());
-    let mut seen = HashSet::new();
-    for stretch in stretches
-        .iter()
-        .filter(|stretch| seen.insert(&stretch.path))
-    {
-        let file = chunks
-            .file(&stretch.path)
-            .ok_or_else(|| Error::new(Kind::Failed, "no such chunk is in use").on(&stretch.path))?;
+    let mut known = HashSet::new();
+
+    for stretch in stretches {
+        if !known.insert(&stretch.path) {
+            continue;
+        }
+        let Some(file) = chunks.file(&stretch.path) else {
+            return Err(Error::new(Kind::Failed, "no such chunk is in use").on(&stretch.path));
+        };
+
         let header = &file.file.header;
         let from = if header.scavenged {
             header.start_position()
         } else {
             stretch.from.max(header.start_position())
         };
-        ordered.push((file, from, stretch.passage.as_ref()));
+        ordered.push(PartToScan {
+            file,
+            from,
+            records: stretch.records.as_ref(),
+        });
     }
-    ordered.sort_by_key(|(file, ..)| file.start());
+
+    ordered.sort_by_key(|part| part.file.start());
     Ok(ordered)
 }
 
@@ -334,9 +224,9 @@ struct Tracker {
     boundaries: Boundaries,
     /// Everything from the last jump up to here has been seen.
     reached: LogPosition,
-    /// The last record was an epoch.
-    behind_epoch: bool,
-    seen: Tally,
+    /// Whether the last record was an epoch.
+    is_behind_epoch: bool,
+    seen: RecordTally,
 }
 
 impl Tracker {
@@ -344,25 +234,26 @@ impl Tracker {
         Self {
             boundaries: Boundaries::starting_at(start),
             reached: start.position(),
-            behind_epoch: false,
-            seen: Tally::default(),
+            is_behind_epoch: false,
+            seen: RecordTally::default(),
         }
     }
 
-    /// Goes on elsewhere.
+    /// Goes on at another place of the log.
     fn jump(&mut self, to: LogPosition, start: Boundary) {
         self.boundaries = Boundaries::starting_at(start);
         self.reached = to;
-        self.behind_epoch = false;
+        self.is_behind_epoch = false;
     }
 
-    fn go_on(&mut self, passage: &Passage) {
-        self.boundaries.go_on(&passage.boundaries);
-        if passage.tally.records > 0 {
-            self.reached = passage.reached;
-            self.behind_epoch = passage.behind_epoch;
+    /// Adds the next records of the log.
+    fn append(&mut self, records: &ChunkRecords) {
+        self.boundaries.go_on(&records.boundaries);
+        if records.tally.records > 0 {
+            self.reached = records.reached;
+            self.is_behind_epoch = records.ends_with_epoch;
         }
-        self.seen.go_on(&passage.tally);
+        self.seen.append(&records.tally);
     }
 
     fn end_of_file(&mut self, header: &Header) {
@@ -371,34 +262,33 @@ impl Tracker {
     }
 
     fn finish(self, start: Boundary, writer: WriterPosition) -> Result<LogProof> {
-        let Self {
-            boundaries,
-            reached,
-            behind_epoch,
-            seen,
-        } = self;
-        if reached == writer.0 {
-            let end = match boundaries.last().position() {
-                boundary if boundary == writer.0 => LogEnd::Whole,
-                _ if behind_epoch => LogEnd::Epoch,
-                boundary => LogEnd::HalfAppend(boundary),
+        if self.reached == writer.0 {
+            let boundary = self.boundaries.last();
+            let end = if boundary.position() == writer.0 {
+                LogEnd::Whole
+            } else if self.is_behind_epoch {
+                LogEnd::Epoch
+            } else {
+                LogEnd::HalfAppend(boundary.position())
             };
             return Ok(LogProof {
-                boundary: boundaries.last(),
+                boundary,
                 end,
-                seen,
+                seen: self.seen,
             });
         }
+
+        // Nothing was appended since the start.
         if start.position() == writer.0 {
             return Ok(LogProof {
                 boundary: start,
                 end: LogEnd::Whole,
-                seen,
+                seen: self.seen,
             });
         }
-        Err(Error::new(
-            Kind::Failed,
-            format!("the records were read up to {reached}, and the log ends at {writer}"),
-        ))
+
+        let reached = self.reached;
+        let what = format!("the records were read up to {reached}, and the log ends at {writer}");
+        Err(Error::new(Kind::Failed, what))
     }
 }

@@ -2,23 +2,19 @@
 //! stored backup, a directory on a disk.
 
 mod backup;
-mod chunks;
 mod finding;
 mod index;
 mod log;
-mod passage;
 mod scavenge;
 mod start;
 mod stream_filter;
 
 pub use backup::{Evidence as BackupEvidence, Fault, misnamed, prove_backup, structure};
-pub use chunks::{ChunkSet, Inspected, LogFile};
 pub use finding::{Consequence, Effect, Finding, Severity};
 pub use index::{
     Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index,
 };
-pub use log::{LogEnd, LogProof, Stretch, last_epoch, lineage, scan};
-pub use passage::{Following, Passage, Tally};
+pub use log::{LogEnd, LogProof, LogStretch, scan};
 pub use scavenge::foreign_scavenge;
 pub use start::{
     Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine,

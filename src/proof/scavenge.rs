@@ -1,12 +1,11 @@
 //! `scavenging.db`: which scavenge it knows of. One that the log does not hold makes the next
 //! scavenge remove what was written since (O34).
 
-use super::chunks::{ChunkSet, named};
-use super::log::lookup;
 use crate::error::Result;
 use crate::format::chunk::Transform;
 use crate::format::record::Record;
 use crate::format::{self, LogPosition, ReadAt, WriterPosition};
+use crate::log::{ChunkSet, lookup, with_place};
 use crate::manifest::{FileSet, RelativePath};
 use crate::run::Run;
 
@@ -75,7 +74,7 @@ pub fn foreign_scavenge(
             // A later scavenge has removed it.
             Ok(None) => true,
             Err(format::Error::Malformed(_)) => false,
-            Err(error) => return named(files, &file.path, Err(error)),
+            Err(error) => return with_place(files, &file.path, Err(error)),
         };
         if !agrees {
             return Ok(Some(format!(
@@ -101,7 +100,7 @@ fn points(
             .unwrap_or(usize::MAX)
             .min(WINDOW);
         window.resize(length, 0);
-        named(
+        with_place(
             files,
             path,
             source
@@ -162,7 +161,7 @@ mod tests {
     fn found(bytes: &[u8]) -> Vec<(u64, i64)> {
         let directory = tempfile::tempdir().unwrap();
         let files = Directories::new(directory.path(), None);
-        let path = "index/scavenging/scavenging.db".parse().unwrap();
+        let path = RelativePath::scavenge_state();
         let points = points(&files, &path, &bytes.to_vec(), &Run::new(Silent)).unwrap();
         points
             .iter()

@@ -1,13 +1,13 @@
 //! The stream-existence filter: does it know the streams of all events before its checkpoint? A
 //! server takes a stream that it does not know for a new one.
 
-use super::chunks::{ChunkSet, LogFile, named, open};
-use super::index::{IndexFault, IndexProblem, path, read_small};
+use super::index::{IndexFault, IndexProblem};
 use crate::error::Result;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
 use crate::format::record::{Backwards, Flags, Forwards, Record};
 use crate::format::{self, LogPosition, ReadAt, WriterPosition, bloom, checkpoint};
+use crate::log::{ChunkSet, LogFile, open_listed, read_small, with_place};
 use crate::manifest::{FileSet, RelativePath};
 use crate::run::Run;
 
@@ -38,7 +38,7 @@ impl StreamFilter {
         }
         let knows = bloom::inspect(&*self.source)
             .and_then(|opened| opened.might_contain(stream_hash(stream)));
-        if named(files, &self.path, knows)? {
+        if with_place(files, &self.path, knows)? {
             return Ok(None);
         }
         let what =
@@ -108,17 +108,20 @@ pub fn stream_filter_gap(
     writer: WriterPosition,
     run: &Run,
 ) -> Result<Option<IndexProblem>> {
-    let (data, checkpoint) = (path(DATA)?, path(CHECKPOINT)?);
+    let (data, checkpoint) = (
+        RelativePath::stream_filter(),
+        RelativePath::stream_filter_checkpoint(),
+    );
     let (Some(source), Some(position)) = (files.open(&data)?, files.open(&checkpoint)?) else {
         return Ok(None);
     };
-    let position = named(
+    let position = with_place(
         files,
         &checkpoint,
         read_small(&*position, 64).and_then(|bytes| checkpoint::position(&bytes)),
     )?;
     let complete_to = position.unwrap_or(LogPosition::ZERO);
-    let lines = named(
+    let lines = with_place(
         files,
         &data,
         bloom::inspect(&*source).and_then(|filter| filter.check_lines()),
@@ -139,9 +142,6 @@ pub fn stream_filter_gap(
     .lacks_any(files, chunks, writer, run)
 }
 
-pub(super) const DATA: &str = "stream-existence/streamExistenceFilter.dat";
-pub(super) const CHECKPOINT: &str = "stream-existence/streamExistenceFilter.chk";
-
 type Sample = (LogPosition, String);
 
 /// An event that the server has put into the filter.
@@ -157,7 +157,7 @@ fn sample(record: &Record<'_>, position: LogPosition) -> Option<Sample> {
 }
 
 fn first_events(files: &dyn FileSet, file: &LogFile, end: LogPosition) -> Result<Vec<Sample>> {
-    let source = open(files, &file.path)?;
+    let source = open_listed(files, &file.path)?;
     let data = if file.file.footer().is_some() {
         file.file.completed_data()
     } else {
@@ -187,7 +187,7 @@ fn last_events(
     end: LogPosition,
     count: usize,
 ) -> Result<Vec<Sample>> {
-    let source = open(files, &file.path)?;
+    let source = open_listed(files, &file.path)?;
     let header = &file.file.header;
     let whole = header.end_position() <= end || header.scavenged;
     let data = if whole {
@@ -219,6 +219,6 @@ fn undamaged<T>(
     match parsed {
         Ok(value) => Ok(Some(value)),
         Err(format::Error::Malformed(_)) => Ok(None),
-        Err(error) => named(files, &file.path, Err(error)),
+        Err(error) => with_place(files, &file.path, Err(error)),
     }
 }

@@ -5,8 +5,9 @@ use super::plan::Truncation;
 use crate::clock;
 use crate::error::Result;
 use crate::format::LogPosition;
-use crate::format::checkpoint::{Checkpoint, NONE};
+use crate::format::checkpoint::{self, Checkpoint};
 use crate::fs;
+use crate::log::LogEndingAt;
 use crate::manifest::{Log, Manifest};
 
 /// A directory that a server starts from.
@@ -97,12 +98,13 @@ struct Steps {
 
 impl Steps {
     fn new(log: &Log, truncate: Option<LogPosition>) -> Self {
-        let position = log.position.position().to_signed();
+        let log = LogEndingAt::of(log);
+        let position = log.position().to_signed();
         Self {
-            epoch: log.stored.epoch.map_or(NONE, LogPosition::to_signed),
-            proposal: log.stored.proposal.unwrap_or(NONE),
+            epoch: log.checkpoint(Checkpoint::Epoch),
+            proposal: log.checkpoint(Checkpoint::Proposal),
             writer_below: position.saturating_sub(1).max(0),
-            truncate: truncate.map_or(NONE, LogPosition::to_signed),
+            truncate: checkpoint::signed(truncate),
             position,
         }
     }

@@ -6,7 +6,9 @@ use super::target::{self, Found};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{self, Checkpoint, START_GUARD};
+use crate::format::names;
 use crate::fs::{self, File};
+use crate::log::RawCheckpoint;
 use crate::manifest::{Directories, Manifest, RestoreMark};
 use crate::node;
 use crate::run::Run;
@@ -160,12 +162,11 @@ pub(super) fn write_in_place(file: &File, value: i64) -> Result<()> {
 
 /// A checkpoint's value; none where there is no such file, or it has not 8 bytes.
 pub(super) fn read_checkpoint(path: &Path) -> Result<Option<i64>> {
-    match fs::status(path)? {
-        Some(status)
-            if status.kind == fs::FileKind::File && status.size == checkpoint::LENGTH as u64 => {}
-        Some(_) | None => return Ok(None),
+    match RawCheckpoint::at(path) {
+        Ok(raw) => Ok(raw.if_whole()),
+        Err(error) if error.is_no_plain_file() => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Ok(checkpoint::decode(&fs::read_small(path, checkpoint::LENGTH as u64)?).ok())
 }
 
 /// Looks again at a target that was found finished, and leaves it as it is.
@@ -268,7 +269,10 @@ fn is_in_no_other(directories: &Directories) -> Result<()> {
             .skip(1)
             .filter(|above| *above != directories.db)
         {
-            for sign in [Checkpoint::Writer.under(above), above.join("indexmap")] {
+            for sign in [
+                Checkpoint::Writer.under(above),
+                above.join(names::INDEX_MAP),
+            ] {
                 if fs::status(&sign)?.is_some() {
                     return Err(Error::new(
                         Kind::Refused,

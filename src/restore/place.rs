@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::{InContext, Md5Hash};
 use crate::fs::{self, File, ReadAt};
+use crate::log::LogEndingAt;
 use crate::manifest::{Log, RelativePath, RestoreMark, Role, Root, Row};
 use crate::parallel;
 use crate::repository::Repository;
@@ -232,7 +233,9 @@ enum Way {
 fn mode(row: &Row, log: &Log) -> u32 {
     let finished = match row.role {
         Role::Table => true,
-        Role::Chunk => !is_active(row, log),
+        Role::Chunk => row
+            .chunk
+            .is_none_or(|chunk| !LogEndingAt::of(log).is_active(&chunk)),
         _ => false,
     };
     if finished {
@@ -240,17 +243,6 @@ fn mode(row: &Row, log: &Log) -> u32 {
     } else {
         row.mode & 0o666 | 0o600
     }
-}
-
-/// Whether the server will go on appending to this chunk.
-pub(super) fn is_active(row: &Row, log: &Log) -> bool {
-    row.chunk.is_some_and(|chunk| {
-        let (start, end) = (
-            log.chunk_size.start_of(chunk.start),
-            log.chunk_size.end_of(chunk.end),
-        );
-        !chunk.scavenged && (start..end).contains(&log.position.position())
-    })
 }
 
 /// Rows that are files of the server's to be placed: not the checkpoints, which come last.

@@ -9,15 +9,16 @@ use uuid::Uuid;
 use super::closing::Closing;
 use super::finish;
 use super::guard;
-use super::place::{is_active, is_placed};
+use super::place::is_placed;
 use super::target::{self, Found, Ownership};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
-use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::chunk::{HEADER_LENGTH, Transform};
+use crate::format::checkpoint;
+use crate::format::chunk::Transform;
 use crate::format::{Boundary, LogPosition};
 use crate::fs;
+use crate::log::{ChunkPlace, LogEndingAt};
 use crate::manifest::{
     BackupKind, Blake3Hash, Directories, Head, Label, Manifest, Role, Root, Row, SecondaryIndex,
 };
@@ -175,10 +176,11 @@ impl Truncation {
         }
         // At a chunk's start without a file there is nothing to cut: every truncator from 20.10 to
         // 26.1 finds no file to touch (disk-format §2.4, O36).
+        let ending = LogEndingAt::of(log);
         let covering = manifest.files.iter().find(|row| {
             row.chunk.is_some_and(|chunk| {
-                (log.chunk_size.start_of(chunk.start)..log.chunk_size.end_of(chunk.end))
-                    .contains(&position)
+                let place = ending.place_of(chunk.start, chunk.end);
+                matches!(place, ChunkPlace::HoldsEnd | ChunkPlace::BeginsAtEnd)
             })
         });
         match covering.and_then(|row| row.chunk.map(|chunk| (row, chunk))) {
@@ -471,27 +473,22 @@ fn check_manifest(manifest: &Manifest) -> Result<()> {
             .map_or_else(String::new, |path| format!("`{path}`: "));
         return Err(corrupt(format!("{place}{}", fault.what)));
     }
+    let ending = LogEndingAt::of(log);
     for row in &manifest.files {
-        let checkpoint =
-            Checkpoint::of_file(row.path.below_root()).filter(|_| row.path.root() == Root::Db);
-        let value = match checkpoint {
-            Some(Checkpoint::Writer | Checkpoint::Chaser) => Some(log.position.position()),
-            Some(Checkpoint::Epoch) => log.stored.epoch,
-            Some(Checkpoint::Truncate) => None,
-            Some(Checkpoint::Proposal) => log.stored.proposal.and_then(LogPosition::from_signed),
-            None if row.chunk.is_some_and(|chunk| {
-                log.chunk_size.start_of(chunk.start) > log.position.position()
-            }) =>
-            {
-                // O16: with it no server starts.
-                return Err(corrupt(format!(
-                    "the backup holds `{}`, which lies behind the end of its log",
-                    row.path
-                )));
-            }
-            None => continue,
+        if let Some(chunk) = row.chunk
+            && ending.place_of(chunk.start, chunk.end) == ChunkPlace::Beyond
+        {
+            // O16: with it no server starts.
+            return Err(corrupt(format!(
+                "the backup holds `{}`, which lies behind the end of its log",
+                row.path
+            )));
+        }
+
+        let Some(which) = row.path.as_checkpoint() else {
+            continue;
         };
-        let bytes = checkpoint::encode(value.map_or(checkpoint::NONE, LogPosition::to_signed));
+        let bytes = checkpoint::encode(ending.checkpoint(which));
         if row.blake3 != Blake3Hash::of(&bytes) {
             return Err(corrupt(format!(
                 "`{}` is not what the rest of the manifest says",
@@ -657,16 +654,12 @@ fn needed(row: &Row, manifest: &Manifest, found: &Found) -> u64 {
         Found::Interrupted(interrupted) if interrupted.present.contains(&row.path) => return 0,
         Found::Interrupted(_) | Found::Absent | Found::Empty => {}
     }
-    let log = &manifest.log;
-    let bytes = if is_active(row, log)
-        && row
-            .chunk
-            .is_some_and(|chunk| chunk.transform == Transform::Identity)
-    {
-        row.size
-            .min(HEADER_LENGTH + log.chunk_size.local(log.position.position()))
-    } else {
-        row.size
+    let ending = LogEndingAt::of(&manifest.log);
+    let bytes = match &row.chunk {
+        Some(chunk) if ending.is_active(chunk) && chunk.transform == Transform::Identity => {
+            row.size.min(ending.active_bytes())
+        }
+        _ => row.size,
     };
     bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, START_GUARD};
+use crate::format::names;
 use crate::fs::{self, FileKind};
 use crate::manifest::{
     Directories, Manifest, Owner, RelativePath, RestoreMark, RestoreState, Role, Root,
@@ -373,12 +374,14 @@ fn is_ours(name: &str) -> bool {
 /// from.
 fn is_a_refused_servers(place: &RelativePath) -> bool {
     match place.root() {
-        Root::Db => matches!(place.below_root(), "kurrent.ddb" | "kurrent.ddb.wal"),
+        Root::Db => matches!(
+            place.below_root(),
+            names::SECONDARY_INDEX | names::SECONDARY_INDEX_LOG
+        ),
         Root::Index => {
             matches!(
                 place.below_root(),
-                "stream-existence/streamExistenceFilter.chk"
-                    | "stream-existence/streamExistenceFilter.dat"
+                names::STREAM_FILTER_CHECKPOINT | names::STREAM_FILTER
             )
         }
     }

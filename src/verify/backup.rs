@@ -7,9 +7,10 @@ use super::{BackupReport, Finding};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
 use crate::fs::CopyId;
+use crate::log::{self, ChunkSet, LogFile};
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
 use crate::parallel;
-use crate::proof::{self, ChunkSet, Depth, IndexScope, LogEnd, LogFile, Stretch};
+use crate::proof::{self, Depth, IndexScope, LogEnd, LogStretch};
 use crate::repository::Repository;
 use crate::run::Run;
 use crate::transfer::{Digest, FILES_AT_ONCE, Paced, hash_file, paced};
@@ -156,7 +157,7 @@ impl Verification<'_> {
     fn lineage(&mut self, chunks: &ChunkSet) -> Result<()> {
         let log = &self.manifest.log;
         let found = match log.stored.epoch {
-            Some(epoch) => self.found(None, proof::lineage(self.files, chunks, epoch))?,
+            Some(epoch) => self.found(None, log::lineage(self.files, chunks, epoch))?,
             None => Some(Lineage::default()),
         };
         if found.is_some_and(|lineage| lineage != log.lineage) {
@@ -215,7 +216,7 @@ impl Verification<'_> {
         file: &LogFile,
         end: LogPosition,
     ) -> Result<Option<proof::LogProof>> {
-        let stretch = Stretch::new(file.path.clone(), file.file.header.start_position());
+        let stretch = LogStretch::new(file.path.clone(), file.file.header.start_position());
         let scanned = proof::scan(
             self.files,
             chunks,

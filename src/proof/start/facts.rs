@@ -8,17 +8,20 @@ use super::simulate::{
     TableFact, TableProblem,
 };
 use super::{IndexSummary, LogSummary};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{self, HEADER_LENGTH, Transform};
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
 use crate::format::record::Forwards;
 use crate::format::{self, Boundary, ChunkSize, LogPosition, WriterPosition, duckdb, sqlite};
+use crate::log::{
+    ChunkSet, ListedChunk, LogFile, RawCheckpoint, lineage, listed_chunks, open_listed, read_small,
+    with_place,
+};
 use crate::manifest::{FileEntry, FileSet, RelativePath, RestoreMark, RestoreState, Root};
-use crate::proof::chunks::{ChunkSet, Listed, LogFile, named, names_of, open};
 use crate::proof::finding::{Finding, Severity};
-use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index, read_small};
-use crate::proof::log::{LogEnd, LogProof, Stop, Stretch, lineage, scan_or_damage};
+use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index};
+use crate::proof::log::{LogEnd, LogProof, LogStretch, ScanFailure, scan_or_damage};
 use crate::proof::scavenge::foreign_scavenge;
 use crate::run::Run;
 use crate::server::{ServerLine, VersionFact, facts};
@@ -141,7 +144,7 @@ fn readable(chunks: &[ChunkFact]) -> Option<ChunkSet> {
             .as_ref()
             .ok()
             .filter(|file| file.header.start == fact.listed.name.start)?;
-        let Listed {
+        let ListedChunk {
             path,
             name,
             mode,
@@ -247,35 +250,16 @@ impl Gathering<'_> {
             {
                 Ok(Err("the file ends too early".to_owned()))
             }
-            Err(error) => named(self.files, path, Err(error)),
+            Err(error) => with_place(self.files, path, Err(error)),
         }
     }
 
     fn checkpoints(&mut self) -> Result<BTreeMap<Checkpoint, CheckpointFact>> {
         let mut facts = BTreeMap::new();
         for which in Checkpoint::ALL {
-            let path = RelativePath::new(Root::Db, which.file_name()).map_err(|error| {
-                Error::new(Kind::Failed, "a name that cannot be").because(error)
-            })?;
-            let place = self.place(&path);
-            let absent = match which {
-                Checkpoint::Writer | Checkpoint::Chaser => 0,
-                Checkpoint::Epoch | Checkpoint::Proposal | Checkpoint::Truncate => checkpoint::NONE,
-            };
-            let (length, value) = match self.files.open(&path)? {
-                None => (None, absent),
-                Some(source) => {
-                    // The server makes every length 8: what is missing is zero, what is too much is
-                    // cut off (disk-format §2.1).
-                    let mut bytes = [0; checkpoint::LENGTH];
-                    let held = usize::try_from(source.size())
-                        .unwrap_or(usize::MAX)
-                        .min(bytes.len());
-                    let read = source.read_exact_at(0, bytes.get_mut(..held).unwrap_or_default());
-                    named(self.files, &path, read.map_err(Into::into))?;
-                    (Some(source.size()), i64::from_le_bytes(bytes))
-                }
-            };
+            let place = self.place(&RelativePath::checkpoint(which));
+            let raw = RawCheckpoint::of_set(self.files, which)?;
+            let (length, value) = (raw.length(), raw.as_read_by_server(which));
             if let Some(length) = length.filter(|length| *length != checkpoint::LENGTH as u64) {
                 self.tell(
                     Severity::Error,
@@ -299,10 +283,10 @@ impl Gathering<'_> {
     fn chunks(&mut self, entries: &[FileEntry]) -> Result<Vec<ChunkFact>> {
         let mut facts = Vec::new();
         let mut size: Option<ChunkSize> = None;
-        for listed in names_of(entries) {
+        for listed in listed_chunks(entries) {
             self.run.check()?;
             let place = self.place(&listed.path);
-            let source = open(self.files, &listed.path)?;
+            let source = open_listed(self.files, &listed.path)?;
             let file = self.judge(&listed.path, chunk::inspect(&*source))?;
             if let Ok(file) = &file {
                 self.header(&listed, &file.header, &place, &mut size);
@@ -320,7 +304,7 @@ impl Gathering<'_> {
 
     fn header(
         &mut self,
-        listed: &Listed,
+        listed: &ListedChunk,
         header: &chunk::Header,
         place: &str,
         size: &mut Option<ChunkSize>,
@@ -372,7 +356,7 @@ impl Gathering<'_> {
             .filter(|fact| writer == LogPosition::ZERO || Some(fact.listed.name.start) > last)
         {
             let Ok(file) = &fact.file else { continue };
-            let source = open(self.files, &fact.listed.path)?;
+            let source = open_listed(self.files, &fact.listed.path)?;
             let capacity = file
                 .header
                 .end_position()
@@ -411,10 +395,10 @@ impl Gathering<'_> {
         // needed.
         let attempts = [[current, None], [previous, current]];
         for attempt in attempts {
-            let stretches: Vec<Stretch> = attempt
+            let stretches: Vec<LogStretch> = attempt
                 .into_iter()
                 .flatten()
-                .map(|file| Stretch::new(file.path.clone(), file.file.header.start_position()))
+                .map(|file| LogStretch::new(file.path.clone(), file.file.header.start_position()))
                 .collect();
             let Some(first) = attempt.into_iter().flatten().next() else {
                 continue;
@@ -437,11 +421,11 @@ impl Gathering<'_> {
                     }
                     LogEnd::HalfAppend(_) => {}
                 },
-                Err(Stop::Torn(torn)) => {
+                Err(ScanFailure::Torn(torn)) => {
                     let why = match torn.why {
                         format::Error::Malformed(why) => why.to_string(),
                         format::Error::Read(error) => {
-                            return named(self.files, &torn.path, Err(error.into()));
+                            return with_place(self.files, &torn.path, Err(error.into()));
                         }
                     };
                     return Ok(Some((
@@ -453,8 +437,8 @@ impl Gathering<'_> {
                         None,
                     )));
                 }
-                Err(Stop::Failed(error)) if error.kind() == Kind::Failed => return Ok(None),
-                Err(Stop::Failed(error)) => return Err(error),
+                Err(ScanFailure::Failed(error)) if error.kind() == Kind::Failed => return Ok(None),
+                Err(ScanFailure::Failed(error)) => return Err(error),
             }
         }
         Ok(None)
@@ -471,11 +455,11 @@ impl Gathering<'_> {
             {
                 continue;
             }
-            let stretch = Stretch::new(file.path.clone(), header.start_position());
+            let stretch = LogStretch::new(file.path.clone(), header.start_position());
             let end = WriterPosition(header.end_position());
             match scan_or_damage(self.files, set, &[stretch], Boundary::ZERO, end, self.run) {
                 Ok(_) => {}
-                Err(Stop::Torn(torn)) => {
+                Err(ScanFailure::Torn(torn)) => {
                     let why = torn.why.to_string();
                     damage.push(Damage {
                         position: torn.position,
@@ -483,7 +467,7 @@ impl Gathering<'_> {
                         why,
                     });
                 }
-                Err(Stop::Failed(error)) => return Err(error),
+                Err(ScanFailure::Failed(error)) => return Err(error),
             }
         }
         Ok(damage)
@@ -507,7 +491,7 @@ impl Gathering<'_> {
                 .file(&fact.listed.path)
                 .is_some_and(|file| Some(file.end()) < last);
             if used {
-                let source = open(self.files, &fact.listed.path)?;
+                let source = open_listed(self.files, &fact.listed.path)?;
                 fact.fails_md5 = hash_file(&*source, true, self.run)?.md5 != Some(footer.md5);
             }
         }
@@ -558,9 +542,7 @@ impl Gathering<'_> {
     }
 
     fn index_fact(&mut self, proof: IndexProof) -> Result<IndexFact> {
-        let map_path = RelativePath::new(Root::Index, "indexmap")
-            .map_err(|error| Error::new(Kind::Failed, "a name that cannot be").because(error))?;
-        let place = self.place(&map_path);
+        let place = self.place(&RelativePath::index_map());
         let mut fact = IndexFact {
             map: match proof.map {
                 Some(map) => MapFact::Read {
@@ -682,7 +664,7 @@ impl Gathering<'_> {
 
     /// What a restore by this program says of itself.
     fn restore_mark(&mut self, path: &RelativePath) -> Result<()> {
-        let source = open(self.files, path)?;
+        let source = open_listed(self.files, path)?;
         let bytes = self
             .judge(path, read_small(&*source, LONGEST_MARK))?
             .unwrap_or_default();
@@ -711,7 +693,7 @@ impl Gathering<'_> {
             match entry.path.root() {
                 Root::Db => match DbFile::of(entry.path.below_root()) {
                     DbFile::SecondaryIndex => {
-                        let source = open(self.files, &entry.path)?;
+                        let source = open_listed(self.files, &entry.path)?;
                         let inspected = self.judge(&entry.path, duckdb::inspect(&*source))?;
                         bad = inspected.err().map(|why| (place(), why));
                     }
@@ -723,7 +705,7 @@ impl Gathering<'_> {
                 },
                 Root::Index => match IndexFile::of(entry.path.below_root()) {
                     IndexFile::Scavenging(ScavengingFile::Database) => {
-                        let source = open(self.files, &entry.path)?;
+                        let source = open_listed(self.files, &entry.path)?;
                         if let Err(why) = self.judge(&entry.path, sqlite::inspect(&*source))? {
                             let place = place();
                             self.tell(

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::chunk::{ChunkFile, State, Transform};
 use crate::format::{ChunkNumber, ChunkSize, LogPosition};
-use crate::proof::chunks::{Listed, select};
+use crate::log::{ListedChunk, select};
 use crate::proof::finding::Effect;
 use crate::server::{Evidence, ServerLine, evidence, facts};
 
@@ -48,7 +48,7 @@ pub(super) struct CheckpointFact {
 /// A file named like a chunk.
 #[derive(Debug, Clone)]
 pub(super) struct ChunkFact {
-    pub(super) listed: Listed,
+    pub(super) listed: ListedChunk,
     pub(super) place: String,
     /// What header and footer say, or why they cannot be read.
     pub(super) file: Result<ChunkFile, String>,
@@ -81,7 +81,7 @@ pub(super) struct Damage {
 #[derive(Debug, Clone, Default)]
 pub(super) struct IndexFact {
     pub(super) map: MapFact,
-    /// Listed tables that a server refuses.
+    /// ListedChunk tables that a server refuses.
     pub(super) bad_tables: Vec<TableFact>,
     /// Events that are in the log and not in the index, and whether a scavenge in the log may
     /// explain it.
@@ -1195,7 +1195,7 @@ impl Start<'_> {
             .iter()
             .filter_map(|index| Some((*index, self.facts.chunks.get(*index)?)))
             .collect();
-        let names: Vec<Listed> = remaining
+        let names: Vec<ListedChunk> = remaining
             .iter()
             .map(|(_, fact)| fact.listed.clone())
             .collect();

@@ -1,0 +1,282 @@
+//! The chunk files that a server would use, as it finds them by their names and headers
+//! (disk-format §3.8).
+
+use std::borrow::Borrow;
+use std::convert::Infallible;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::access::{open_listed, with_place};
+use super::inspected::Inspected;
+use super::selection::{ListedChunk, is_replaced, listed_chunks, select};
+use crate::error::{Error, Kind, Result};
+use crate::format::chunk::{self, ChunkFile};
+use crate::format::names::ChunkName;
+use crate::format::{self, ChunkNumber, ChunkSize, LogPosition, Malformed, ReadAt};
+use crate::fs::Stamp;
+use crate::manifest::{FileEntry, FileSet, RelativePath};
+use crate::parallel;
+use crate::server::ServerLine;
+
+/// One chunk file of a set, known from its name, header and footer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Where it lies in the set.
+    pub path: RelativePath,
+    /// Number and version, as the file's name says them.
+    pub name: ChunkName,
+    /// Permission bits.
+    pub mode: u32,
+    /// What header, footer and length say.
+    pub file: Arc<ChunkFile>,
+    /// The state of the file when it was listed, if the storage tells it.
+    pub(crate) stamp: Option<Stamp>,
+}
+
+impl LogFile {
+    /// The first chunk number in the file.
+    #[must_use]
+    pub fn start(&self) -> ChunkNumber {
+        self.file.header.start
+    }
+
+    /// The last chunk number in the file.
+    #[must_use]
+    pub fn end(&self) -> ChunkNumber {
+        self.file.header.end
+    }
+
+    /// Opens the file in the set that it was listed in.
+    ///
+    /// # Errors
+    /// [`Kind::Unstable`] if it vanished since the set was read.
+    pub fn open(&self, files: &dyn FileSet) -> Result<Box<dyn ReadAt>> {
+        open_listed(files, &self.path)
+    }
+
+    /// What was listed of the file, before its header was read.
+    fn listed(&self) -> ListedChunk {
+        ListedChunk {
+            path: self.path.clone(),
+            name: self.name,
+            mode: self.mode,
+            stamp: self.stamp,
+        }
+    }
+}
+
+/// The chunk files that a server would use. No file stays open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkSet {
+    chunk_size: ChunkSize,
+    used: Vec<LogFile>,
+    superseded: Vec<RelativePath>,
+    missing: Vec<RangeInclusive<ChunkNumber>>,
+}
+
+impl ChunkSet {
+    /// Lists the chunk files of a set, and reads 256 bytes of each that a server (21.10.2 or later)
+    /// would use.
+    ///
+    /// # Errors
+    /// [`Kind::SourceCorrupt`] if there is no chunk, or if a used file has no good header, a header
+    /// that contradicts its name, or another chunk size than the others; [`Kind::Unstable`] if a
+    /// file vanishes meanwhile.
+    pub fn read(files: &dyn FileSet) -> Result<Self> {
+        Self::among(files, files.files()?, &Inspected::default())
+    }
+
+    /// As [`Self::read`], of files that were listed a moment ago, and of which some were read
+    /// already.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn among(
+        files: &dyn FileSet,
+        entries: impl IntoIterator<Item: Borrow<FileEntry>>,
+        inspected: &Inspected,
+    ) -> Result<Self> {
+        let listed = listed_chunks(entries);
+        let mut read = inspect_all(files, &listed, inspected);
+
+        let mut used = Vec::with_capacity(listed.len());
+        let selection = select(&listed, ServerLine::NEWEST, |index, chunk| {
+            // A fault counts only here: what no server uses need not be good.
+            let file = match read.get_mut(index).and_then(Option::take) {
+                Some(file) => file?,
+                None => inspect(files, chunk, inspected)?,
+            };
+
+            let end = file.header.end;
+            used.push(LogFile {
+                path: chunk.path.clone(),
+                name: chunk.name,
+                mode: chunk.mode,
+                file,
+                stamp: chunk.stamp,
+            });
+            Ok(end)
+        })?;
+
+        let mut superseded = Vec::with_capacity(selection.superseded.len());
+        for index in selection.superseded {
+            if let Some(chunk) = listed.get(index) {
+                superseded.push(chunk.path.clone());
+            }
+        }
+
+        let Some(first) = used.first() else {
+            return Err(
+                Error::new(Kind::SourceCorrupt, "there is no chunk in the db directory")
+                    .hint("is this the node's db directory?"),
+            );
+        };
+        let set = Self {
+            chunk_size: first.file.header.chunk_size,
+            used,
+            superseded,
+            missing: selection.missing,
+        };
+
+        for file in &set.used {
+            with_place(files, &file.path, set.check_header(file))?;
+        }
+        Ok(set)
+    }
+
+    /// The set of the files that could be read, which come in the order of their names. Leaves out
+    /// files of another chunk size than the first. Returns `None` if there is no file.
+    pub(crate) fn of_readable(mut files: Vec<LogFile>) -> Option<Self> {
+        let chunk_size = files.first()?.file.header.chunk_size;
+        files.retain(|file| file.file.header.chunk_size == chunk_size);
+
+        let listed: Vec<ListedChunk> = files.iter().map(LogFile::listed).collect();
+        let selection = select(&listed, ServerLine::NEWEST, |index, chunk| {
+            let file = files.get(index);
+            Ok(file.map_or(chunk.name.start, LogFile::end))
+        })
+        .ok()?;
+
+        let mut used = Vec::with_capacity(selection.used.len());
+        let mut superseded = Vec::new();
+        for (index, file) in files.into_iter().enumerate() {
+            if selection.used.binary_search(&index).is_ok() {
+                used.push(file);
+            } else {
+                superseded.push(file.path);
+            }
+        }
+
+        Some(Self {
+            chunk_size,
+            used,
+            superseded,
+            missing: selection.missing,
+        })
+    }
+
+    /// Whether a file's header agrees with its name and with the set.
+    fn check_header(&self, file: &LogFile) -> format::Result<()> {
+        let header = &file.file.header;
+        if header.start != file.name.start {
+            let wanted = format!("the first chunk number {}, as in the name", file.name.start);
+            return Err(Malformed::new("chunk header", 6, wanted, header.start).into());
+        }
+
+        if header.chunk_size != self.chunk_size {
+            let size = self.chunk_size.get();
+            let wanted = format!("the chunk size {size}, which the first chunk has");
+            return Err(Malformed::new("chunk header", 2, wanted, header.chunk_size.get()).into());
+        }
+        Ok(())
+    }
+
+    /// Bytes of log per chunk number.
+    #[must_use]
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size
+    }
+
+    /// The files that a server would use, in the order of the log.
+    #[must_use]
+    pub fn in_use(&self) -> &[LogFile] {
+        &self.used
+    }
+
+    /// The files that a server would use, for a caller that keeps them.
+    pub(super) fn into_used(self) -> Vec<LogFile> {
+        self.used
+    }
+
+    /// Files that another one covers. A server deletes them at its start.
+    #[must_use]
+    pub fn superseded(&self) -> &[RelativePath] {
+        &self.superseded
+    }
+
+    /// Chunk numbers below the last used file's that no file covers.
+    #[must_use]
+    pub fn missing(&self) -> &[RangeInclusive<ChunkNumber>] {
+        &self.missing
+    }
+
+    /// The used file that holds a chunk number.
+    #[must_use]
+    pub fn covering(&self, number: ChunkNumber) -> Option<&LogFile> {
+        let after = self.used.partition_point(|file| file.start() <= number);
+        let file = self.used.get(after.checked_sub(1)?)?;
+        (file.end() >= number).then_some(file)
+    }
+
+    /// The used file whose range of the log holds a position.
+    #[must_use]
+    pub fn holding(&self, position: LogPosition) -> Option<&LogFile> {
+        self.covering(self.chunk_size.chunk_of(position)?)
+    }
+
+    /// The used file of a path.
+    #[must_use]
+    pub fn file(&self, path: &RelativePath) -> Option<&LogFile> {
+        let name: ChunkName = path.file_name().parse().ok()?;
+        let file = self.covering(name.start)?;
+        (file.path == *path).then_some(file)
+    }
+}
+
+/// Reads the files that no higher version replaces, several at once. The caller reports a fault
+/// only if a server would use the file.
+fn inspect_all(
+    files: &dyn FileSet,
+    listed: &[ListedChunk],
+    inspected: &Inspected,
+) -> Vec<Option<Result<Arc<ChunkFile>>>> {
+    let mut wanted = Vec::with_capacity(listed.len());
+    for (index, chunk) in listed.iter().enumerate() {
+        wanted.push((chunk, !is_replaced(listed, index)));
+    }
+
+    let read = parallel::map(&wanted, |(chunk, is_wanted)| {
+        let file = is_wanted.then(|| inspect(files, chunk, inspected));
+        Ok::<_, Infallible>(file)
+    });
+    read.unwrap_or_default()
+}
+
+/// What header and footer of a file say. They are read only if nothing is remembered of the file in
+/// this state.
+fn inspect(
+    files: &dyn FileSet,
+    chunk: &ListedChunk,
+    inspected: &Inspected,
+) -> Result<Arc<ChunkFile>> {
+    if let Some(stamp) = chunk.stamp
+        && let Some(known) = inspected.find(&chunk.path, stamp)
+    {
+        return Ok(Arc::clone(known));
+    }
+
+    let source = open_listed(files, &chunk.path)?;
+    source.expect_pieces();
+    let file = with_place(files, &chunk.path, chunk::inspect(&*source))?;
+    Ok(Arc::new(file))
+}

@@ -1,0 +1,51 @@
+//! Where the records lie in a chunk file of the set, and single records of it.
+
+use std::ops::Range;
+
+use super::chunk_set::LogFile;
+use crate::error::{Error, Kind, Result};
+use crate::format::chunk::{ChunkFile, HEADER_LENGTH, Transform};
+use crate::format::record::Lookup;
+use crate::format::{self, LogPosition, ReadAt};
+use crate::manifest::FileSet;
+
+/// The bytes of a file that hold records before `end`.
+pub(crate) fn data_before(file: &ChunkFile, end: LogPosition) -> format::Result<Range<u64>> {
+    // The file that the log ends in may have any footer (disk-format §3.7). A file that ends where
+    // the log does may not have been completed yet (§6.6).
+    let header = &file.header;
+    let lies_before = header.end_position() < end;
+    let ends_there = header.end_position() == end;
+    if lies_before || (ends_there && (file.footer().is_some() || header.scavenged)) {
+        file.completed_data()
+    } else {
+        file.data_before(end)
+    }
+}
+
+/// Looks up single records of a file.
+pub(crate) fn lookup<'a>(file: &LogFile, source: &'a dyn ReadAt) -> format::Result<Lookup<'a>> {
+    let data = match file.file.footer() {
+        Some(_) => file.file.completed_data()?,
+        None => HEADER_LENGTH..file.file.length.min(HEADER_LENGTH + capacity(file)),
+    };
+    Lookup::new(source, &file.file, data)
+}
+
+/// Bytes of log in the range of a file.
+fn capacity(file: &LogFile) -> u64 {
+    let header = &file.file.header;
+    header.end_position().since(header.start_position())
+}
+
+/// Refuses an encrypted chunk, whose records cannot be read.
+pub(crate) fn refuse_encrypted(files: &dyn FileSet, file: &LogFile) -> Result<()> {
+    if file.file.header.transform == Transform::Identity {
+        return Ok(());
+    }
+
+    let what = "the chunk is encrypted, so kbackup cannot prove its records";
+    Err(Error::new(Kind::Refused, what)
+        .on(files.place_of(&file.path))
+        .hint("take volume snapshots of this node"))
+}

@@ -1,0 +1,27 @@
+//! Reads a node's log from its files: which chunk files count, what the checkpoints hold, the
+//! records of a chunk, the lineage, and what a log that ends at P consists of.
+//!
+//! This room says what stands in the files, over any [`FileSet`](crate::manifest::FileSet): a data
+//! directory, a capture in progress, a stored backup. Whether a server would start from them, and
+//! where a log may end, is for `proof` to judge.
+
+mod access;
+mod checkpoints;
+mod chunk_set;
+mod ending_at;
+mod frames;
+mod inspected;
+mod lineage;
+mod records;
+mod selection;
+
+pub(crate) use access::{open_listed, read_small, with_place};
+pub use checkpoints::RawCheckpoint;
+pub use chunk_set::{ChunkSet, LogFile};
+pub use ending_at::{ChunkPlace, LogEndingAt};
+pub(crate) use frames::{lookup, refuse_encrypted};
+pub use inspected::Inspected;
+pub use lineage::{last_epoch, lineage};
+pub use records::{ChunkRecords, RecordFollower, RecordTally};
+pub(crate) use records::{Interruption, read_records};
+pub(crate) use selection::{ListedChunk, listed_chunks, select};

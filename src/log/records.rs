@@ -1,0 +1,358 @@
+//! The records of one chunk file, read in one go or while the file is being copied.
+
+use std::ops::Range;
+
+use super::frames::data_before;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::format::boundary::Part;
+use crate::format::chunk::{ChunkFile, HEADER_LENGTH};
+use crate::format::position_map::{MapEntry, PositionMap};
+use crate::format::record::{Flags, Forwards, Frame, Prepare, Record};
+use crate::format::{self, Epoch, EpochRecord, LogPosition, Malformed, ReadAt, WriterPosition};
+use crate::run::Run;
+use crate::transfer::Follow;
+
+/// Records that are read before the run is asked again whether it should stop.
+const RECORDS_BETWEEN_CHECKS: u64 = 4096;
+
+/// What records tell besides where the log may end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordTally {
+    /// The epochs among them, oldest first.
+    pub epochs: Vec<Epoch>,
+    /// The time of the last event, by the clock of its leader.
+    pub last_event: Option<Timestamp>,
+    /// How many records were read.
+    pub records: u64,
+    /// How many of them are events.
+    pub events: u64,
+    /// How many of the events say that a scavenge began or ended.
+    pub scavenges: u64,
+}
+
+impl RecordTally {
+    fn add(&mut self, frame: &Frame<'_>) -> format::Result<()> {
+        self.records += 1;
+
+        match &frame.record {
+            Record::Prepare(prepare) => {
+                if is_event(prepare) {
+                    self.events += 1;
+                    let microseconds = prepare.timestamp.unix_microseconds();
+                    self.last_event = Timestamp::from_microsecond(microseconds).ok();
+                }
+                self.scavenges += u64::from(is_of_scavenge(prepare));
+            }
+            Record::System(system) if system.is_epoch() => {
+                self.epochs.push(EpochRecord::parse(frame)?.epoch);
+            }
+            Record::Commit(_) | Record::System(_) => {}
+        }
+
+        Ok(())
+    }
+
+    /// Adds what records further on in the log told.
+    pub(crate) fn append(&mut self, later: &Self) {
+        self.epochs.extend_from_slice(&later.epochs);
+
+        // An event with an impossible time has none.
+        if later.events > 0 {
+            self.last_event = later.last_event;
+        }
+
+        self.records += later.records;
+        self.events += later.events;
+        self.scavenges += later.scavenges;
+    }
+}
+
+fn is_event(prepare: &Prepare<'_>) -> bool {
+    prepare.flags.contains(Flags::DATA) || prepare.flags.contains(Flags::STREAM_DELETE)
+}
+
+/// Whether a scavenge says with this event that it begins or has ended (disk-format §2.6).
+fn is_of_scavenge(prepare: &Prepare<'_>) -> bool {
+    prepare.stream == b"$scavengePoints" || prepare.stream.starts_with(b"$scavenges")
+}
+
+/// What the records of a chunk file tell, whatever stands before them in the log.
+#[derive(Debug, Clone)]
+pub struct ChunkRecords {
+    /// The bytes of the file that were read.
+    data: Range<u64>,
+    /// The log position behind the last record. Before the first record: where it is expected.
+    pub(crate) reached: LogPosition,
+    /// Whether the last record was an epoch.
+    pub(crate) ends_with_epoch: bool,
+    pub(crate) boundaries: Part,
+    pub(crate) tally: RecordTally,
+}
+
+impl ChunkRecords {
+    fn starting_at(from: LogPosition, data: Range<u64>) -> Self {
+        Self {
+            data,
+            reached: from,
+            ends_with_epoch: false,
+            boundaries: Part::starting_at(from),
+            tally: RecordTally::default(),
+        }
+    }
+
+    /// Whether these are the records of `file` from `from` on, in a log that ends at `writer`.
+    pub(crate) fn are_of(
+        &self,
+        file: &ChunkFile,
+        from: LogPosition,
+        writer: WriterPosition,
+    ) -> bool {
+        match data_from(file, from, writer) {
+            Ok(data) => data == self.data,
+            Err(_) => false,
+        }
+    }
+
+    fn add(&mut self, frame: &Frame<'_>) -> format::Result<()> {
+        self.boundaries.add(frame);
+        self.reached = frame.end();
+        self.ends_with_epoch = matches!(&frame.record, Record::System(system) if system.is_epoch());
+        self.tally.add(frame)
+    }
+}
+
+/// The bytes of a file that hold records from `from` up to `writer`. A scavenged file is always
+/// read whole, because its offsets say nothing about log positions.
+fn data_from(
+    file: &ChunkFile,
+    from: LogPosition,
+    writer: WriterPosition,
+) -> format::Result<Range<u64>> {
+    let mut data = data_before(file, writer.0)?;
+    let header = &file.header;
+    if header.scavenged {
+        return Ok(data);
+    }
+
+    match header.offset_of(from) {
+        Some(offset) if offset <= data.end => {
+            data.start = offset;
+            Ok(data)
+        }
+        _ => {
+            let start = header.start_position();
+            let wanted = format!("a place between {start} and the log's end at {writer}");
+            let found = format!("log position {from}");
+            Err(Malformed::new("chunk file", 0, wanted, found).into())
+        }
+    }
+}
+
+/// The log position of a record that should begin at byte `offset` of a file that was not
+/// scavenged.
+fn position_at(file: &ChunkFile, offset: u64) -> LogPosition {
+    let start = file.header.start_position();
+    let position = start.checked_add(offset.saturating_sub(HEADER_LENGTH));
+    position.unwrap_or(start)
+}
+
+/// Why the records of a file were not read to their end.
+pub(crate) enum Interruption {
+    /// At this position stands no record, or not the one that belongs there.
+    Torn(LogPosition, format::Error),
+    /// The run was told to stop.
+    Stopped(Error),
+}
+
+fn torn_at(position: LogPosition) -> impl FnOnce(format::Error) -> Interruption {
+    move |why| Interruption::Torn(position, why)
+}
+
+/// Reads the records of a file from `from` up to `writer`. Compares those of a scavenged file with
+/// its position map.
+pub(crate) fn read_records(
+    file: &ChunkFile,
+    source: &dyn ReadAt,
+    from: LogPosition,
+    writer: WriterPosition,
+    run: &Run,
+) -> Result<ChunkRecords, Interruption> {
+    let data = data_from(file, from, writer).map_err(torn_at(from))?;
+    let mut records = ChunkRecords::starting_at(from, data.clone());
+    let mut map = None;
+    if file.header.scavenged {
+        map = Some(PositionMap::new(source, file).map_err(torn_at(from))?);
+    }
+
+    let mut frames = Forwards::new(source, &file.header, data).map_err(torn_at(from))?;
+    loop {
+        // Where to report damage if no record can be read.
+        let expected = match map {
+            Some(_) => records.reached,
+            None => position_at(file, frames.offset()),
+        };
+        let Some(frame) = frames.next().map_err(torn_at(expected))? else {
+            break;
+        };
+
+        if let Some(map) = &mut map {
+            agrees_with_map(map, &frame).map_err(torn_at(frame.position))?;
+        }
+        records.add(&frame).map_err(torn_at(frame.position))?;
+
+        if records.tally.records.is_multiple_of(RECORDS_BETWEEN_CHECKS) {
+            run.check().map_err(Interruption::Stopped)?;
+        }
+    }
+
+    if let Some(map) = &mut map {
+        map_is_at_its_end(map, records.reached)?;
+    }
+    Ok(records)
+}
+
+fn agrees_with_map(map: &mut PositionMap<'_>, frame: &Frame<'_>) -> format::Result<()> {
+    let (wanted, found) = match map.next_entry()? {
+        Some(entry) if entry == place_of(frame) => return Ok(()),
+        Some(MapEntry { position, offset }) => (
+            format!(
+                "the record at log position {position} and byte {offset}, \
+                 as the position map has it"
+            ),
+            format!("log position {}", frame.position),
+        ),
+        None => (
+            "an entry for it in the position map".to_owned(),
+            "none".to_owned(),
+        ),
+    };
+    Err(Malformed::new("log record", frame.offset, wanted, found).into())
+}
+
+/// Whether the position map has no entry left when all records were read.
+fn map_is_at_its_end(map: &mut PositionMap<'_>, reached: LogPosition) -> Result<(), Interruption> {
+    let Some(entry) = map.next_entry().map_err(torn_at(reached))? else {
+        return Ok(());
+    };
+
+    let wanted = "no more entries than records";
+    let found = format!("one for log position {}", entry.position);
+    let why = Malformed::new("position map", entry.offset, wanted, found);
+    Err(Interruption::Torn(entry.position, why.into()))
+}
+
+fn place_of(frame: &Frame<'_>) -> MapEntry {
+    MapEntry {
+        position: frame.position,
+        offset: frame.offset,
+    }
+}
+
+/// Reads the records of a chunk file while it is copied, so that nothing has to be read from the
+/// disk again.
+///
+/// It finds that all is well, or nothing. If something is wrong, `proof::scan` reads the file again
+/// and says what and where.
+pub struct RecordFollower {
+    file: ChunkFile,
+    records: ChunkRecords,
+    /// The byte of the file where the next record begins.
+    at: u64,
+    /// The log position of the record before it.
+    previous: Option<LogPosition>,
+    /// For a scavenged file: where its records stand. They are compared with its position map,
+    /// which comes after them in the file.
+    places: Option<PlacesHash>,
+    is_well: bool,
+}
+
+impl RecordFollower {
+    /// Follows the records of `file` from `from` on, in a log that ends at `writer`. Returns `None`
+    /// if header and footer leave no room for any.
+    #[must_use]
+    pub fn new(file: &ChunkFile, from: LogPosition, writer: WriterPosition) -> Option<Self> {
+        let data = data_from(file, from, writer).ok()?;
+        Some(Self {
+            file: file.clone(),
+            at: data.start,
+            records: ChunkRecords::starting_at(from, data),
+            previous: None,
+            places: file.header.scavenged.then(PlacesHash::default),
+            is_well: true,
+        })
+    }
+
+    /// What the records tell, once all of the file is stored. Returns `None` if something is wrong
+    /// with them.
+    #[must_use]
+    pub fn finish(mut self, stored: &dyn ReadAt) -> Option<ChunkRecords> {
+        self.follow(stored, self.records.data.end);
+        if !self.is_well || self.at != self.records.data.end {
+            return None;
+        }
+
+        if let Some(places) = self.places {
+            let mapped = PlacesHash::of_map(stored, &self.file).ok()?;
+            if mapped != places {
+                return None;
+            }
+        }
+        Some(self.records)
+    }
+
+    /// Reads the records that are whole before byte `end`.
+    fn read(&mut self, stored: &dyn ReadAt, end: u64) -> format::Result<()> {
+        let data = self.at..self.records.data.end;
+        let frames = Forwards::new(stored, &self.file.header, data)?;
+        let mut frames = frames.as_far_as(end, self.previous);
+
+        while let Some(frame) = frames.next()? {
+            if let Some(places) = &mut self.places {
+                places.add(place_of(&frame));
+            }
+            self.records.add(&frame)?;
+        }
+
+        (self.at, self.previous) = (frames.offset(), frames.previous());
+        Ok(())
+    }
+}
+
+impl Follow for RecordFollower {
+    fn follow(&mut self, stored: &dyn ReadAt, end: u64) {
+        if self.is_well && self.at < end {
+            self.is_well = self.read(stored, end).is_ok();
+        }
+    }
+}
+
+/// A sequence of places of any length, in a few bytes.
+#[derive(Default)]
+struct PlacesHash {
+    hash: blake3::Hasher,
+    count: u64,
+}
+
+impl PlacesHash {
+    fn of_map(stored: &dyn ReadAt, file: &ChunkFile) -> format::Result<Self> {
+        let mut map = PositionMap::new(stored, file)?;
+        let mut places = Self::default();
+        while let Some(entry) = map.next_entry()? {
+            places.add(entry);
+        }
+        Ok(places)
+    }
+
+    fn add(&mut self, entry: MapEntry) {
+        self.hash.update(&entry.position.get().to_le_bytes());
+        self.hash.update(&entry.offset.to_le_bytes());
+        self.count += 1;
+    }
+}
+
+impl PartialEq for PlacesHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.count == other.count && self.hash.finalize() == other.hash.finalize()
+    }
+}
