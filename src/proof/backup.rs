@@ -308,17 +308,14 @@ fn checkpoints(files: &dyn FileSet, manifest: &Manifest, faults: &mut Vec<Fault>
         };
 
         let wanted = wanted.checkpoint(which);
-        match raw {
-            RawCheckpoint::Missing => faults.push(Fault::new(&path, "it is missing")),
-            RawCheckpoint::Value(value) if value == wanted => {}
-            RawCheckpoint::Value(value) => {
+        match raw.value() {
+            Ok(Some(value)) if value == wanted => {}
+            Ok(Some(value)) => {
                 let what = format!("it holds {value}, and should hold {wanted}");
                 faults.push(Fault::new(&path, what));
             }
-            RawCheckpoint::WrongLength { length, .. } => {
-                let what = format!("it has {length} bytes instead of 8");
-                faults.push(Fault::new(&path, what));
-            }
+            Ok(None) => faults.push(Fault::new(&path, "it is missing")),
+            Err(why) => faults.push(Fault::new(&path, why.to_string())),
         }
     }
 
