@@ -27,11 +27,19 @@ pub fn for_each<'a, T: Sync, R: Send, E: Send>(
     let (results, arriving) = channel();
     std::thread::scope(|scope| {
         for _ in 0..threads.min(items.len()) {
-            let (results, work) = (results.clone(), &work);
+            let (results, work, next, stop) = (results.clone(), &work, &next, &stop);
             scope.spawn(move || {
                 while let Some(item) = next() {
+                    let result = work(item);
+
+                    // Not left to the caller's thread: until that one is scheduled, the others
+                    // would go on.
+                    if result.is_err() {
+                        stop();
+                    }
+
                     // The caller takes them to the end.
-                    let _ = results.send((item, work(item)));
+                    let _ = results.send((item, result));
                 }
             });
         }
@@ -40,10 +48,7 @@ pub fn for_each<'a, T: Sync, R: Send, E: Send>(
         for (item, result) in arriving {
             match result {
                 Ok(result) => done(item, result),
-                Err(error) => {
-                    stop();
-                    outcome = outcome.and(Err(error));
-                }
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
         outcome
@@ -54,6 +59,7 @@ pub fn for_each<'a, T: Sync, R: Send, E: Send>(
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
 
@@ -84,7 +90,15 @@ mod tests {
             let mut kept = 0;
             let work = |item: &usize| {
                 begun.fetch_add(1, Ordering::SeqCst);
-                if *item == 10 { Err("ten") } else { Ok(()) }
+                match *item {
+                    ..10 => Ok(()),
+                    10 => Err("ten"),
+                    // Whoever runs ahead leaves the thread of the tenth item half a minute.
+                    11.. => {
+                        std::thread::sleep(Duration::from_millis(1));
+                        Ok(())
+                    }
+                }
             };
             let outcome = for_each(threads, &items, work, |_, ()| kept += 1);
             assert_eq!(outcome, Err("ten"));
