@@ -9,14 +9,12 @@
 
 mod change;
 mod cluster;
-#[cfg(feature = "faults")]
 mod days;
 mod hooks;
 mod metrics;
 mod page;
 mod reading;
 mod sidecar;
-#[cfg(feature = "faults")]
 mod soak;
 mod systemd;
 

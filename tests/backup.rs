@@ -7,9 +7,7 @@ pub(crate) mod bench;
 mod cost;
 mod history;
 mod node_trouble;
-#[cfg(feature = "faults")]
 mod repair;
-#[cfg(feature = "faults")]
 mod resume;
 mod source_trouble;
 mod survival;

@@ -5,22 +5,21 @@
     reason = "tests look at the disk past the door"
 )]
 
+#[cfg(not(feature = "faults"))]
+compile_error!("these tests need the feature `faults`: the package's dev-dependency on itself sets it");
+
 mod agent;
 mod backup;
 mod check;
 mod cli;
-#[cfg(feature = "faults")]
 mod conformance;
-#[cfg(feature = "faults")]
 mod directory_repository;
 mod discovery;
 mod docs;
-#[cfg(feature = "faults")]
 mod expire;
 mod fixtures;
 mod format_index;
 mod format_log;
-#[cfg(feature = "faults")]
 mod gate;
 mod house;
 mod http_server;
@@ -29,11 +28,8 @@ mod node_client;
 mod parsers;
 mod proof_log;
 mod quiesce;
-#[cfg(feature = "faults")]
 mod restore;
 mod running;
-#[cfg(feature = "faults")]
 mod torture;
 mod transfer;
-#[cfg(feature = "faults")]
 mod verify;
