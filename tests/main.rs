@@ -6,7 +6,9 @@
 )]
 
 #[cfg(not(feature = "faults"))]
-compile_error!("these tests need the feature `faults`: the package's dev-dependency on itself sets it");
+compile_error!(
+    "these tests need the feature `faults`: the package's dev-dependency on itself sets it"
+);
 
 mod agent;
 mod backup;

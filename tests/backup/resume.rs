@@ -92,7 +92,7 @@ struct StopsAt {
 
 impl Observer for StopsAt {
     fn observe(&self, event: &Event) {
-        let (Event::Copied { path, .. } | Event::TakenUp { path, .. }) = event else {
+        let (Event::Copied { path, .. } | Event::Resumed { path, .. }) = event else {
             return;
         };
 

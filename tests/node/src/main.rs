@@ -14,7 +14,7 @@ use kbackup_testnode::{
     Appender, Checkpoint, Listen, Mark, Node, Recording, Server, Speed, Synthetic, Version,
 };
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Replays recordings of real nodes, serves their admin API, and makes synthetic data directories
 #[derive(Parser)]
@@ -241,9 +241,10 @@ fn main() -> Result<()> {
                 address: listen,
                 unix_socket: socket,
             })?;
+            let signals = Signals::catch()?;
             announce(&node, &server)?;
             node.run(speed.0);
-            wait(&node, exit_at_end)
+            signals.wait(&node, exit_at_end)
         }
         Command::Replay {
             recording,
@@ -268,8 +269,9 @@ fn main() -> Result<()> {
                 address: listen,
                 unix_socket: None,
             })?;
+            let signals = Signals::catch()?;
             announce(&node, &server)?;
-            wait(&node, false)
+            signals.wait(&node, false)
         }
         Command::Make {
             dir,
@@ -365,26 +367,48 @@ fn announce(node: &Node, server: &Server) -> Result<()> {
     }))
 }
 
-/// Until SIGTERM or SIGINT, a step that cannot be done, or the end where that is wanted.
-fn wait(node: &Node, exit_at_end: bool) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate())?;
-        let mut interrupted = signal(SignalKind::interrupt())?;
-        loop {
-            tokio::select! {
-                _ = terminated.recv() => return Ok(()),
-                _ = interrupted.recv() => return Ok(()),
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+/// SIGTERM and SIGINT. They are caught before the node is announced: who reads that line may send
+/// one at once.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminated: Signal,
+    interrupted: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let context = runtime.enter();
+        let terminated = signal(SignalKind::terminate())?;
+        let interrupted = signal(SignalKind::interrupt())?;
+
+        drop(context);
+        Ok(Self {
+            runtime,
+            terminated,
+            interrupted,
+        })
+    }
+
+    /// Waits for a signal, a step that cannot be done, or the end where that is wanted.
+    fn wait(mut self, node: &Node, exit_at_end: bool) -> Result<()> {
+        self.runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = self.terminated.recv() => return Ok(()),
+                    _ = self.interrupted.recv() => return Ok(()),
+                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                }
+
+                if let Some(failure) = node.failure() {
+                    bail!("{failure}");
+                }
+                if exit_at_end && node.step() == node.len() {
+                    return Ok(());
+                }
             }
-            if let Some(failure) = node.failure() {
-                bail!("{failure}");
-            }
-            if exit_at_end && node.step() == node.len() {
-                return Ok(());
-            }
-        }
-    })
+        })
+    }
 }
