@@ -352,16 +352,16 @@ fn all_is_decided_anew_before_each_removal() {
     );
 }
 
-fn restore_request(bench: &Bench, label: &Label) -> restore::Request {
-    let targets = vec![restore::Target {
+fn restore_request(bench: &Bench, label: &Label) -> restore::RestoreRequest {
+    let targets = vec![restore::RestoreTarget {
         db: bench.path("restored"),
         index: None,
     }];
-    restore::Request {
+    restore::RestoreRequest {
         label: Some(label.clone()),
         targets,
         ready: true,
-        ..restore::Request::default()
+        ..restore::RestoreRequest::default()
     }
 }
 

@@ -224,14 +224,14 @@ impl Bench {
     fn restores(&self, summary: &Summary, log: &Log, step: usize) {
         let run = Run::new(Silent);
         let target = self.place.path().join("restored");
-        let request = restore::Request {
+        let request = restore::RestoreRequest {
             label: Some(summary.label.clone()),
-            targets: vec![restore::Target {
+            targets: vec![restore::RestoreTarget {
                 db: target.clone(),
                 index: None,
             }],
             ready: step.is_multiple_of(2),
-            ..restore::Request::default()
+            ..restore::RestoreRequest::default()
         };
         let plan = restore::plan(&self.repository, &request, &run).unwrap();
         let report = restore::execute(&self.repository, &plan, &run).unwrap();

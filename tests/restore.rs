@@ -16,7 +16,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use kbackup::error::Kind;
 use kbackup::manifest::*;
-use kbackup::restore::{Outcome, Request, execute};
+use kbackup::restore::{RestoreRequest, TargetOutcome, execute};
 
 use crate::fixtures::DataDirectory;
 use stage::{Stage, Start, assert_restored, contents, request, run, start};
@@ -39,7 +39,7 @@ fn brings_back_every_directory_of_a_real_node() {
             &stage.target("target"),
             stage.data.checkpoint("writer").unwrap(),
         );
-        let ready = Request {
+        let ready = RestoreRequest {
             ready: true,
             ..request(&[&stage.target("ready")])
         };
@@ -140,9 +140,18 @@ fn several_targets_stand_alone() {
     std::fs::write(two.join("precious"), "x").unwrap();
     let report = execute(&stage.repository, &plan, &run()).unwrap();
     assert_eq!(report.failure().unwrap().kind(), Kind::Refused);
-    assert!(matches!(report.targets[0].outcome, Outcome::Restored(_)));
-    assert!(matches!(report.targets[1].outcome, Outcome::Failed(_)));
-    assert!(matches!(report.targets[2].outcome, Outcome::Restored(_)));
+    assert!(matches!(
+        report.targets[0].outcome,
+        TargetOutcome::Restored(_)
+    ));
+    assert!(matches!(
+        report.targets[1].outcome,
+        TargetOutcome::Failed(_)
+    ));
+    assert!(matches!(
+        report.targets[2].outcome,
+        TargetOutcome::Restored(_)
+    ));
     let end = stage.manifest.log.position.position().to_signed();
     assert_restored(&stage, &one, end);
     assert_restored(&stage, &three, end);

@@ -6,7 +6,7 @@ use super::Session;
 use super::output::times;
 use crate::error::{Error, Kind, Result};
 use crate::repository::Location;
-use crate::restore::{self, Accept, Request, Target};
+use crate::restore::{self, AcceptedRisks, RestoreRequest, RestoreTarget};
 use crate::settings::arguments;
 use crate::users;
 use crate::verbs::verify::label;
@@ -39,13 +39,13 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
             ));
         }
     }
-    let request = Request {
+    let request = RestoreRequest {
         label: label(&options.label)?,
         targets,
         ready: options.ready,
         owner: options.owner.as_deref().map(owner).transpose()?,
         server_version: options.server_version.clone(),
-        accept: Accept {
+        accept: AcceptedRisks {
             archive: options.archived,
             older_server: options.older_server,
             unsure_whether_in_use: options.confirm,
@@ -75,7 +75,7 @@ pub(super) fn run(options: &arguments::Restore, session: &Session) -> Result<u8>
 }
 
 /// Takes the targets in which a database stands from the list, and returns them.
-fn leave_databases(targets: &mut Vec<Target>) -> Result<Vec<String>> {
+fn leave_databases(targets: &mut Vec<RestoreTarget>) -> Result<Vec<String>> {
     let mut standing = Vec::new();
     for target in std::mem::take(targets) {
         if restore::holds_database(&target.db)? {
@@ -87,7 +87,7 @@ fn leave_databases(targets: &mut Vec<Target>) -> Result<Vec<String>> {
     Ok(standing)
 }
 
-fn targets(options: &arguments::Restore) -> Result<Vec<Target>> {
+fn targets(options: &arguments::Restore) -> Result<Vec<RestoreTarget>> {
     if !options.index_to.is_empty() && options.index_to.len() != options.to.len() {
         return Err(Error::new(
             Kind::Usage,
@@ -103,7 +103,7 @@ fn targets(options: &arguments::Restore) -> Result<Vec<Target>> {
     Ok(options
         .to
         .iter()
-        .map(|db| Target {
+        .map(|db| RestoreTarget {
             db: db.clone(),
             index: index.next().cloned(),
         })

@@ -1,131 +1,78 @@
+//! What the operator is told about a restored directory: what the first start does, what is not in
+//! a backup, and what is left to do.
+
 use std::fmt;
 
 use serde::Serialize;
 
-use super::plan::Truncation;
+use super::outcome::{DirectoryOutcome, FirstStart, FirstStartBehaviour, SecondaryIndexOutcome};
 use crate::format::{Boundary, Lineage};
-use crate::manifest::{Manifest, SecondaryIndex};
-use crate::server::ServerVersion;
-use crate::server::facts::EXITS_AFTER_TRUNCATION;
+use crate::manifest::Head;
 
 /// What the operator has to know about a restored directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Closing {
-    /// What the server will do when it is started.
+pub struct ClosingNotes {
+    /// What the server does when it is started.
     pub first_start: FirstStart,
-    /// The log ends here.
+    /// The position where the log ends.
     pub position: Boundary,
     /// The epochs of the restored log, oldest first.
     pub lineage: Lineage,
-    /// The index came along; else the server rebuilds it from the whole log.
+    /// Whether the index came along. Otherwise the server rebuilds it from the whole log.
     pub index_carried: bool,
     /// What the operator may miss, because no backup holds it.
-    pub not_inside: Vec<Note>,
+    pub not_inside: Vec<ClosingNote>,
     /// What is left to do, or to think of.
-    pub to_do: Vec<Note>,
-}
-
-/// The first start of the server in a restored directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FirstStart {
-    /// In a word.
-    pub behaviour: Behaviour,
-    /// In a sentence.
-    pub text: String,
-}
-
-/// What a server does at its first start (O10, O11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Behaviour {
-    /// It comes up.
-    Starts,
-    /// It truncates, which changes nothing here, and comes up.
-    TruncatesAndStarts,
-    /// It truncates, which changes nothing here, exits with code 0, and has to be started again.
-    ExitsOnce,
-    /// As one of the two before: its version is not known.
-    MayExitOnce,
+    pub to_do: Vec<ClosingNote>,
 }
 
 /// One thing to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Note {
-    /// Names it for programs; never changes.
+pub struct ClosingNote {
+    /// Names the note for programs; never changes.
     pub topic: &'static str,
     /// Explains it to people.
     pub text: String,
 }
 
-impl Closing {
-    pub(super) fn new(
-        manifest: &Manifest,
-        truncation: &Truncation,
-        server: Option<&ServerVersion>,
-    ) -> Self {
-        let first_start = FirstStart::new(truncation, server);
+impl ClosingNotes {
+    pub(super) fn new(head: &Head, outcome: &DirectoryOutcome) -> Self {
         Self {
-            position: manifest.log.position,
-            lineage: manifest.log.lineage.clone(),
-            index_carried: manifest.contents.index,
-            not_inside: not_inside(manifest, super::plan::carries_secondary_index(manifest)),
-            to_do: to_do(manifest, first_start.behaviour),
-            first_start,
+            first_start: outcome.first_start.clone(),
+            position: head.log.position,
+            lineage: head.log.lineage.clone(),
+            index_carried: outcome.carries_index,
+            not_inside: not_inside(head, outcome),
+            to_do: to_do(head, outcome),
         }
     }
 }
 
-impl FirstStart {
-    fn new(truncation: &Truncation, server: Option<&ServerVersion>) -> Self {
-        let (behaviour, text) = match (truncation.value(), server) {
-            (None, _) => (
-                Behaviour::Starts,
-                "the server comes up at its first start".to_owned(),
-            ),
-            (Some(_), Some(server)) if server.has(EXITS_AFTER_TRUNCATION) => (
-                Behaviour::ExitsOnce,
-                format!(
-                    "a server of version {server} exits once with code 0 after its truncation, which removes nothing, and has to be started again"
-                ),
-            ),
-            (Some(_), Some(server)) => (
-                Behaviour::TruncatesAndStarts,
-                format!(
-                    "a server of version {server} runs its truncation, which removes nothing, and comes up"
-                ),
-            ),
-            (Some(_), None) => (
-                Behaviour::MayExitOnce,
-                format!(
-                    "the server runs its truncation, which removes nothing; {EXITS_AFTER_TRUNCATION} it then exits once with code 0 and has to be started again"
-                ),
-            ),
-        };
-        Self { behaviour, text }
-    }
-}
-
-fn note(topic: &'static str, text: impl Into<String>) -> Note {
-    Note {
+fn note(topic: &'static str, text: &str) -> ClosingNote {
+    ClosingNote {
         topic,
-        text: text.into(),
+        text: text.to_owned(),
     }
 }
 
-fn not_inside(manifest: &Manifest, secondary_index: bool) -> Vec<Note> {
+fn not_inside(head: &Head, outcome: &DirectoryOutcome) -> Vec<ClosingNote> {
     let mut notes = Vec::new();
-    if manifest.contents.secondary_index != SecondaryIndex::Absent && !secondary_index {
-        notes.push(note(
+
+    match outcome.secondary_index {
+        SecondaryIndexOutcome::Absent | SecondaryIndexOutcome::Carried => {}
+        SecondaryIndexOutcome::MayBeAhead | SecondaryIndexOutcome::NotInBackup => notes.push(note(
             "secondary-index",
-            "`kurrent.ddb`: the server rebuilds the secondary indexes from the log; schemas that were registered before may not come back by themselves",
-        ));
+            "`kurrent.ddb`: the server rebuilds the secondary indexes from the log; schemas that \
+             were registered before may not come back by themselves",
+        )),
     }
-    if manifest.contents.archive {
+    if head.contents.archive {
         notes.push(note(
             "archive",
             "the chunks in the archive: the server needs access to it from its first start on",
         ));
     }
+
     notes.extend([
         note("configuration", "the server's configuration"),
         note("certificates", "certificates and their keys"),
@@ -138,62 +85,82 @@ fn not_inside(manifest: &Manifest, secondary_index: bool) -> Vec<Note> {
     notes
 }
 
-fn to_do(manifest: &Manifest, behaviour: Behaviour) -> Vec<Note> {
+fn to_do(head: &Head, outcome: &DirectoryOutcome) -> Vec<ClosingNote> {
     let mut notes = Vec::new();
-    match behaviour {
-        Behaviour::ExitsOnce => notes.push(note(
+
+    match outcome.first_start.behaviour {
+        FirstStartBehaviour::ExitsOnce => notes.push(note(
             "start-again",
-            "start the server a second time; a supervisor that restarts only after failures does not do it (`--ready` makes the first start enough)",
+            "start the server a second time; a supervisor that restarts only after failures does \
+             not do it (`--ready` makes the first start enough)",
         )),
-        Behaviour::MayExitOnce => notes.push(note("start-again", "if the server exits with code 0, start it a second time")),
-        Behaviour::Starts | Behaviour::TruncatesAndStarts => {}
+        FirstStartBehaviour::MayExitOnce => notes.push(note(
+            "start-again",
+            "if the server exits with code 0, start it a second time",
+        )),
+        FirstStartBehaviour::Starts | FirstStartBehaviour::TruncatesAndStarts => {}
     }
-    if !manifest.contents.index {
+    if !outcome.carries_index {
         notes.push(note(
             "index-rebuild",
-            "expect a long first start: the backup holds no index, and the server builds it anew from the whole log",
+            "expect a long first start: the backup holds no index, and the server builds it anew \
+             from the whole log",
         ));
     }
-    if manifest.scavenging.auto_paused {
+    if head.scavenging.auto_paused {
         notes.push(note(
             "resume-auto-scavenge",
-            "auto-scavenge comes up paused, because it was paused for the backup and the log says so: `POST /auto-scavenge/resume`",
+            "resume auto-scavenge with `POST /auto-scavenge/resume`: it comes up paused, because \
+             it was paused for the backup and the log says so",
         ));
     }
-    if manifest.contents.archive {
+    if head.contents.archive {
         notes.push(note(
             "archive",
-            "a server with the archive switched on fetches everything that was archived after this backup; switch it off, or use another archive, to stay at this position",
+            "switch the archive off, or use another one, if the server shall stay at this \
+             position: with the archive it fetches everything that was archived after this backup",
         ));
     }
+
     notes.extend([
         note(
             "other-members",
-            "before this member meets others of its cluster: empty their directories, or restore this same backup to them; members with a later or another log would win over it",
+            "before this member meets others of its cluster: empty their directories, or restore \
+             this same backup to them; members with a later or another log would win over it",
         ),
-        note("consumers", "consumers, read models and replicas outside that had read beyond this position have to be set back"),
-        note("test-copy", "for a test copy: switch connectors and the archive off before the first start, so that it does not act in the original's name"),
-        note("full-backup", "once the node is in service again, take a full backup of it"),
+        note(
+            "consumers",
+            "set back consumers, read models and external replicas that had read beyond this \
+             position",
+        ),
+        note(
+            "test-copy",
+            "for a test copy: switch connectors and the archive off before the first start, so \
+             that it does not act in the original's name",
+        ),
+        note(
+            "full-backup",
+            "once the node is in service again, take a full backup of it",
+        ),
     ]);
     notes
 }
 
-impl fmt::Display for Closing {
+impl fmt::Display for ClosingNotes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let index = if self.index_carried {
+            "carried along"
+        } else {
+            "rebuilt by the server"
+        };
         writeln!(f, "first start: {}", self.first_start.text)?;
-        writeln!(
-            f,
-            "index: {}",
-            if self.index_carried {
-                "carried along"
-            } else {
-                "rebuilt by the server"
-            }
-        )?;
+        writeln!(f, "index: {index}")?;
+
         writeln!(f, "not in the backup:")?;
         for note in &self.not_inside {
             writeln!(f, "  - {}", note.text)?;
         }
+
         writeln!(f, "to do:")?;
         for note in &self.to_do {
             writeln!(f, "  - {}", note.text)?;

@@ -1,111 +1,80 @@
-use super::Placement;
-use super::guard::write_in_place;
+//! Placed → finished: writes the final checkpoints, in an order in which no server starts from the
+//! target before the very last write.
+
+use super::checkpoints::write_in_place;
+use super::outcome::FinalCheckpoints;
 use super::place::Placed;
-use super::plan::Truncation;
+use super::report::Placement;
 use crate::clock;
 use crate::error::Result;
-use crate::format::LogPosition;
-use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::checkpoint::Checkpoint;
 use crate::fs;
-use crate::log::LogEndingAt;
-use crate::manifest::{Log, Manifest};
 
 /// A directory that a server starts from.
 pub(super) struct Finished {
-    placement: Placement,
-}
-
-impl Finished {
-    pub(super) fn report(&self) -> Placement {
-        self.placement
-    }
+    pub(super) placement: Placement,
 }
 
 impl Placed<'_> {
     /// Writes the checkpoints, each durable before the next, and `writer.chk` very last: with it
     /// the directory becomes startable, in one write of eight bytes.
     ///
+    /// The guard is C = 2⁶³−1 above W = 2⁶³−2, and what is wanted is W = C = P, with T = P or −1.
+    /// On the way there C stays above W until the last write, so that every server refuses to start
+    /// (O14, O15), whatever it does before it compares the two:
+    ///
+    /// * *The truncator runs first* if T ≠ −1 (disk-format §2.3). It lowers C and W to T, and never
+    ///   raises them. Only `MaxTruncation` would stop it at the guard's W, and that can be switched
+    ///   off; then it would take the guard down. So W goes to P − 1 before T is written: the
+    ///   truncator finds W below T, cuts at P, where nothing is lost, lowers C to P at most, and C
+    ///   is still above W.
+    /// * *C must not come down while W is high*: with W = 2⁶³−2 the number of its chunk overflows,
+    ///   and nobody has seen what a server deletes then.
+    /// * *W must not be 0, or anything far below P*: a node with an archive first fetches the
+    ///   chunks that W lacks, and sets C = W (disk-format §10). At P − 1 it does what it would do
+    ///   at P.
+    ///
     /// # Errors
-    /// What the file system reports; unless the very last write was done the directory is still
-    /// guarded.
+    /// `Failed` or `Denied` if a file cannot be written. The directory is still guarded, unless the
+    /// very last write failed after it was done.
     pub(super) fn finish(self) -> Result<Finished> {
         let Self {
-            site,
-            writer,
+            target,
+            writer_checkpoint,
             mark,
             placement,
         } = self;
-        let steps = Steps::new(&site.plan.manifest.log, site.plan.truncation.value());
-        // While the guard of before stands: these two are read only behind it.
-        site.checkpoint((Checkpoint::Epoch, steps.epoch))?;
-        site.checkpoint((Checkpoint::Proposal, steps.proposal))?;
-        // The mark says "finished" before the writer is written: once a server can start it may
-        // change the database, and then nothing may look like an interrupted restore, which would
-        // be taken up again. Until then the guard, and not the mark, tells that the restore is not
-        // done.
-        site.mark(&mark.finish(clock::now()))?;
-        write_in_place(&writer, steps.writer_below)?;
-        site.checkpoint((Checkpoint::Truncate, steps.truncate))?;
-        site.checkpoint((Checkpoint::Chaser, steps.position))?;
-        fs::sync_directory(&site.directories.db)?;
-        if let Err(error) = write_in_place(&writer, steps.position) {
-            // Not known to be durable, and so not to be started from. Where the guard does not come
-            // back either, the first error stays the one to tell.
-            let _ = write_in_place(&writer, steps.writer_below);
+        let FinalCheckpoints {
+            epoch,
+            proposal,
+            truncate,
+            position,
+        } = target.plan.outcome.checkpoints;
+        let just_below = position.saturating_sub(1).max(0);
+
+        // A server reads these two only behind the guard, so they come while it stands.
+        target.write_checkpoint((Checkpoint::Epoch, epoch))?;
+        target.write_checkpoint((Checkpoint::Proposal, proposal))?;
+
+        // The mark says "finished" before the writer is written: once a server can start, it may
+        // change the database, and then nothing may look like an interrupted restore, which the
+        // next restore would resume. Until then the guard, and not the mark, tells that the restore
+        // is not done.
+        target.write_mark(&mark.finish(clock::now()))?;
+
+        write_in_place(&writer_checkpoint, just_below)?;
+        target.write_checkpoint((Checkpoint::Truncate, truncate))?;
+        target.write_checkpoint((Checkpoint::Chaser, position))?;
+        fs::sync_directory(&target.directories.db)?;
+
+        if let Err(error) = write_in_place(&writer_checkpoint, position) {
+            // The write may not last, so no server may start from here. If the guard cannot be
+            // raised again either, the first error stays the one to report.
+            let _ = write_in_place(&writer_checkpoint, just_below);
             return Err(error);
         }
-        // The lock on `writer.chk` ends here, with the file.
-        drop(writer);
+        // The lock on `writer.chk` ends with its file.
+        drop(writer_checkpoint);
         Ok(Finished { placement })
-    }
-}
-
-/// The checkpoints of a restored directory that no server has touched.
-pub(super) fn checkpoints(manifest: &Manifest, truncation: &Truncation) -> [(Checkpoint, i64); 5] {
-    let steps = Steps::new(&manifest.log, truncation.value());
-    [
-        (Checkpoint::Epoch, steps.epoch),
-        (Checkpoint::Proposal, steps.proposal),
-        (Checkpoint::Truncate, steps.truncate),
-        (Checkpoint::Chaser, steps.position),
-        (Checkpoint::Writer, steps.position),
-    ]
-}
-
-/// The values of the last writes, in their order.
-///
-/// The guard is C = 2⁶³−1 above W = 2⁶³−2, and what is wanted is W = C = P, with T = P or −1. On
-/// the way there C stays above W until the last write, so that every server refuses to start (O14,
-/// O15), whatever it does before it compares the two:
-///
-/// * *The truncator runs first* if T ≠ −1 (disk-format §2.3), and lowers C and W to T, never raises
-///   them. With the guard's W it would be stopped only by `MaxTruncation`, which can be switched
-///   off, and would then take the guard down. So W goes to P − 1 before T is written: the truncator
-///   finds W below T, cuts at P, where nothing is lost, lowers C to P at most, and C is still above
-///   W.
-/// * *C must not come down while W is high*: with W = 2⁶³−2 the number of its chunk overflows, and
-///   nobody has seen what a server deletes then.
-/// * *W must not be 0, or anything far below P*: a node with an archive first fetches the chunks
-///   that W lacks, and sets C = W (disk-format §10). At P − 1 it does what it would do at P.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Steps {
-    epoch: i64,
-    proposal: i64,
-    writer_below: i64,
-    truncate: i64,
-    position: i64,
-}
-
-impl Steps {
-    fn new(log: &Log, truncate: Option<LogPosition>) -> Self {
-        let log = LogEndingAt::of(log);
-        let position = log.position().to_signed();
-        Self {
-            epoch: log.checkpoint(Checkpoint::Epoch),
-            proposal: log.checkpoint(Checkpoint::Proposal),
-            writer_below: position.saturating_sub(1).max(0),
-            truncate: checkpoint::signed(truncate),
-            position,
-        }
     }
 }

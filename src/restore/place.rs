@@ -1,14 +1,17 @@
-use std::collections::{BTreeSet, HashSet};
+//! Guarded → placed: writes every file of the backup but the checkpoints, and proves each.
 
-use super::Placement;
-use super::guard::{Guarded, Site};
-use super::target::Found;
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+
+use super::guard::{Guarded, TargetWriter};
+use super::outcome::PlacedFile;
+use super::report::Placement;
+use super::target::TargetContent;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::{InContext, Md5Hash};
 use crate::fs::{self, File, ReadAt};
-use crate::log::LogEndingAt;
-use crate::manifest::{Log, RelativePath, RestoreMark, Role, Root, Row};
+use crate::manifest::{RelativePath, RestoreMark, Row};
 use crate::parallel;
 use crate::repository::Repository;
 use crate::run::Run;
@@ -17,50 +20,35 @@ use crate::transfer::{self, CopyFailure, CopyPlan, Digest, FILES_AT_ONCE, Segmen
 /// A guarded target that holds every file of the backup, proven and durable, except the
 /// checkpoints.
 pub(super) struct Placed<'a> {
-    pub(super) site: Site<'a>,
-    pub(super) writer: File,
+    pub(super) target: TargetWriter<'a>,
+    pub(super) writer_checkpoint: File,
     pub(super) mark: RestoreMark,
     pub(super) placement: Placement,
 }
 
 impl<'a> Guarded<'a> {
-    /// Places every file. On an error the guard stays up, and what is there is taken up again by
-    /// the next restore.
+    /// Places every file. On an error the guard stays up, and the next restore resumes what is
+    /// there.
     ///
     /// # Errors
-    /// [`Kind::StoredCorrupt`] where stored bytes are not what their row says, the repository's
-    /// errors, and those of the target's file system.
+    /// [`Kind::StoredCorrupt`] if stored bytes differ from their row.
     pub(super) fn place(self, repository: &dyn Repository, run: &Run) -> Result<Placed<'a>> {
         let Self {
-            site,
-            writer,
+            target,
+            writer_checkpoint,
             mark,
-            found,
+            content,
         } = self;
-        let mut present = HashSet::new();
-        if let Found::Interrupted(interrupted) = found {
-            for leftover in &interrupted.leftovers {
-                fs::remove_file(leftover)?;
-            }
-            present = interrupted.present;
-        }
-        let rows: Vec<&Row> = site.plan.placed().collect();
-        let mut directories =
-            BTreeSet::from([site.directories.db.clone(), site.directories.index.clone()]);
-        directories.extend(
-            rows.iter()
-                .map(|row| fs::parent(&site.directories.path_of(&row.path)).to_owned()),
-        );
-        for directory in &directories {
-            site.create_directory(directory)?;
-        }
-        run.emit(Event::Expected {
-            files: rows.len() as u64,
-            bytes: rows.iter().map(|row| row.size).fold(0, u64::saturating_add),
-        });
+        let files = &target.plan.outcome.files;
+        let present = clear_leftovers(content)?;
+        let directories = create_directories(&target)?;
 
-        let work = Work {
-            site: &site,
+        run.emit(Event::Expected {
+            files: target.plan.files,
+            bytes: target.plan.bytes,
+        });
+        let placer = Placer {
+            target: &target,
             repository,
             run,
             present,
@@ -68,59 +56,109 @@ impl<'a> Guarded<'a> {
         let mut placement = Placement::default();
         parallel::for_each(
             FILES_AT_ONCE,
-            &rows,
-            |row| run.check().and_then(|()| work.row(row)),
-            |row, way| match way {
-                Way::Written => {
+            files,
+            |file| placer.place(file),
+            |file, origin| match origin {
+                PlacedBytes::Written => {
                     placement.files_written += 1;
-                    placement.bytes_written += row.size;
+                    placement.bytes_written += file.row.size;
                 }
-                Way::Kept => placement.files_kept += 1,
+                PlacedBytes::Kept => placement.files_kept += 1,
             },
         )?;
+
         for directory in &directories {
             fs::sync_directory(directory)?;
         }
         Ok(Placed {
-            site,
-            writer,
+            target,
+            writer_checkpoint,
             mark,
             placement,
         })
     }
 }
 
-/// What the workers share.
-struct Work<'a> {
-    site: &'a Site<'a>,
+/// Removes files of no backup, and returns the files that may be kept.
+fn clear_leftovers(content: TargetContent) -> Result<HashSet<RelativePath>> {
+    let TargetContent::Interrupted(interrupted) = content else {
+        return Ok(HashSet::new());
+    };
+    for leftover in &interrupted.leftovers {
+        fs::remove_file(leftover)?;
+    }
+    Ok(interrupted.present)
+}
+
+fn create_directories(target: &TargetWriter<'_>) -> Result<BTreeSet<PathBuf>> {
+    let mut directories = BTreeSet::from([
+        target.directories.db.clone(),
+        target.directories.index.clone(),
+    ]);
+    for file in &target.plan.outcome.files {
+        let path = target.directories.path_of(&file.row.path);
+        directories.insert(fs::parent(&path).to_owned());
+    }
+
+    for directory in &directories {
+        target.create_directory(directory)?;
+    }
+    Ok(directories)
+}
+
+/// How a file came to its bytes.
+enum PlacedBytes {
+    Written,
+    /// An interrupted restore had written them.
+    Kept,
+}
+
+/// Places single files, on several threads.
+struct Placer<'a> {
+    target: &'a TargetWriter<'a>,
     repository: &'a dyn Repository,
     run: &'a Run,
-    /// Paths that an interrupted restore left in their full length.
+    /// Files that an interrupted restore left in their full length.
     present: HashSet<RelativePath>,
 }
 
-impl Work<'_> {
-    fn row(&self, row: &Row) -> Result<Way> {
-        let path = self.site.directories.path_of(&row.path);
-        let md5 = self.expected_md5(row);
-        if self.present.contains(&row.path) {
-            let file = fs::open(&path)?;
-            let digest = transfer::hash_file(
-                &*transfer::paced(Box::new(file.clone()), self.run),
-                md5.is_some(),
-                self.run,
-            )
-            .map_err(|error| error.at(&path))?;
-            if digest.blake3 == row.blake3 {
-                self.proven(row, &file, digest, md5)?;
-                self.settle(row, &file)?;
-                return Ok(Way::Kept);
-            }
+impl Placer<'_> {
+    fn place(&self, file: &PlacedFile) -> Result<PlacedBytes> {
+        self.run.check()?;
+        if self.present.contains(&file.row.path) && self.keep(file)? {
+            return Ok(PlacedBytes::Kept);
         }
+        self.write(file)?;
+        Ok(PlacedBytes::Written)
+    }
+
+    /// Keeps a file that is there already. Returns false if it has other bytes.
+    fn keep(&self, placed: &PlacedFile) -> Result<bool> {
+        let row = &placed.row;
+        let path = self.target.directories.path_of(&row.path);
+        let file = fs::open(&path)?;
+
+        let paced = transfer::paced(Box::new(file.clone()), self.run);
+        let digest = transfer::hash_file(&*paced, placed.md5.is_some(), self.run)
+            .map_err(|error| error.at(&path))?;
+        if digest.blake3 != row.blake3 {
+            return Ok(false);
+        }
+
+        self.prove_md5(placed, &file, digest)?;
+        self.complete(placed, &file)?;
+        Ok(true)
+    }
+
+    fn write(&self, placed: &PlacedFile) -> Result<()> {
+        let row = &placed.row;
+        let path = self.target.directories.path_of(&row.path);
         fs::remove_file(&path)?;
         let file = fs::create_new(&path, 0o600)?;
-        let stored = self.repository.open(&self.site.plan.backup.label, row)?;
-        let place = format!("{}: {}", self.site.plan.backup.label, row.path);
+
+        let label = &self.target.plan.backup.label;
+        let stored = self.repository.open(label, row)?;
+        let place = format!("{label}: {}", row.path);
         let segment = Segment {
             source: stored.as_ref(),
             place: &place,
@@ -131,122 +169,77 @@ impl Work<'_> {
         let copy = CopyPlan {
             segments: &[segment],
             full_length: row.size,
-            md5: md5.is_some(),
+            md5: placed.md5.is_some(),
         };
         let copied = transfer::copy(&copy, &file, None, self.run)
             .map_err(|failure| self.not_copied(row, failure))?;
-        if copied.digest.blake3 != row.blake3 {
-            return Err(self.corrupt(
-                row,
-                format!("its hash is {}, not {}", copied.digest.blake3, row.blake3),
-            ));
+
+        let found = copied.digest.blake3;
+        if found != row.blake3 {
+            return Err(self.damaged(row, format!("its hash is {found}, not {}", row.blake3)));
         }
-        self.proven(row, stored.as_ref(), copied.digest, md5)?;
-        self.settle(row, &file)?;
-        Ok(Way::Written)
+        self.prove_md5(placed, stored.as_ref(), copied.digest)?;
+        self.complete(placed, &file)
     }
 
-    /// The MD5 that the server will compare; none where it has none, or where the backup says that
-    /// it is wrong.
-    fn expected_md5(&self, row: &Row) -> Option<Md5Hash> {
-        let md5 = row
-            .table_md5
-            .or_else(|| row.chunk.and_then(|chunk| chunk.md5));
-        md5.filter(|_| !self.site.plan.manifest.contents.damaged.contains(&row.path))
-    }
-
-    /// The server's own hash: computed over all but the last 16 bytes, which hold it (disk-format
-    /// §3.5, §5.2).
-    fn proven(
-        &self,
-        row: &Row,
-        bytes: &dyn ReadAt,
-        digest: Digest,
-        expected: Option<Md5Hash>,
-    ) -> Result<()> {
-        let Some(expected) = expected else {
+    /// Compares the server's own hash: computed over all but the last 16 bytes, which hold it
+    /// (disk-format §3.5, §5.2).
+    fn prove_md5(&self, placed: &PlacedFile, bytes: &dyn ReadAt, digest: Digest) -> Result<()> {
+        let Some(expected) = placed.md5 else {
             return Ok(());
         };
+        let row = &placed.row;
+
         let mut last = [0; 16];
         bytes
             .read_exact_at(row.size.saturating_sub(16), &mut last)
             .map_err(crate::format::Error::from)
-            .in_repository(&self.site.plan.backup.label, &row.path)?;
-        match digest.md5 {
-            Some(computed) if computed == expected && Md5Hash(last) == expected => Ok(()),
-            _ => Err(self.corrupt(row, "the server's own MD5 in it does not fit".to_owned())),
+            .in_repository(&self.target.plan.backup.label, &row.path)?;
+        if digest.md5 != Some(expected) || Md5Hash(last) != expected {
+            let why = "the server's own MD5 in it does not match its bytes";
+            return Err(self.damaged(row, why.to_owned()));
         }
+        Ok(())
     }
 
-    /// Owner, mode, durability: the file is complete.
-    fn settle(&self, row: &Row, file: &File) -> Result<()> {
-        let owner = &self.site.target.owner;
+    /// Owner, mode, durability: after these the file is complete.
+    fn complete(&self, placed: &PlacedFile, file: &File) -> Result<()> {
+        let owner = &self.target.planned.owner;
         if owner.set {
             file.set_owner(owner.user, owner.group)?;
         }
-        file.set_mode(mode(row, &self.site.plan.manifest.log))?;
-        transfer::sync(file, row.size, self.run)?;
+        file.set_mode(placed.mode)?;
+        transfer::sync(file, placed.row.size, self.run)?;
         Ok(())
     }
 
     fn not_copied(&self, row: &Row, failure: CopyFailure) -> Error {
         match failure {
             CopyFailure::Short { wanted, found, .. } => {
-                self.corrupt(row, format!("it ends at byte {found}, not at {wanted}"))
+                self.damaged(row, format!("it ends at byte {found}, not at {wanted}"))
             }
             CopyFailure::Source { place, source } => {
                 Error::new(Kind::Failed, "cannot read a stored file")
                     .on(place)
                     .because(source)
-                    .hint("look after the disk or the mount that holds the repository")
+                    .hint("check the disk or the mount that holds the repository")
             }
             CopyFailure::Other { wanted, found, .. } => {
-                self.corrupt(row, format!("its hash is {found}, not {wanted}"))
+                self.damaged(row, format!("its hash is {found}, not {wanted}"))
             }
             CopyFailure::Target(error) => error.into(),
             CopyFailure::Stopped(error) => error,
         }
     }
 
-    fn corrupt(&self, row: &Row, why: String) -> Error {
-        let label = &self.site.plan.backup.label;
-        Error::new(
-            Kind::StoredCorrupt,
-            "a stored file is not what was backed up",
-        )
-        .on(format!("{label}: {}", row.path))
-        .because(why)
-        .hint(format!(
-            "`kbackup verify {label}` tells what else is damaged; restore another backup"
-        ))
+    fn damaged(&self, row: &Row, why: String) -> Error {
+        let label = &self.target.plan.backup.label;
+        let what = "a stored file differs from what was backed up";
+        Error::new(Kind::StoredCorrupt, what)
+            .on(format!("{label}: {}", row.path))
+            .because(why)
+            .hint(format!(
+                "run `kbackup verify {label}` to learn what else is damaged; restore another backup"
+            ))
     }
-}
-
-enum Way {
-    Written,
-    Kept,
-}
-
-/// Permission bits of a restored file: those of the node without anything that runs or changes
-/// user. What the server never writes again is read-only, so that a 25.0+ server need not change it
-/// (O19); what it does write is writable for the owner.
-fn mode(row: &Row, log: &Log) -> u32 {
-    let finished = match row.role {
-        Role::Table => true,
-        Role::Chunk => row
-            .chunk
-            .is_none_or(|chunk| !LogEndingAt::of(log).is_active(&chunk)),
-        _ => false,
-    };
-    if finished {
-        row.mode & 0o444 | 0o400
-    } else {
-        row.mode & 0o666 | 0o600
-    }
-}
-
-/// Rows that are files of the server's to be placed: not the checkpoints, which come last.
-pub(super) fn is_placed(row: &Row) -> bool {
-    row.role != Role::Checkpoint
-        && !(row.path.root() == Root::Db && row.path.below_root() == RestoreMark::NAME)
 }

@@ -335,14 +335,14 @@ impl Bench {
     pub(crate) fn restore(&self, summary: &Summary, name: &str, ready: bool) -> PathBuf {
         let run = Run::new(kbackup::event::Silent);
         let target = self.path(name);
-        let request = restore::Request {
+        let request = restore::RestoreRequest {
             label: Some(summary.label.clone()),
-            targets: vec![restore::Target {
+            targets: vec![restore::RestoreTarget {
                 db: target.clone(),
                 index: None,
             }],
             ready,
-            ..restore::Request::default()
+            ..restore::RestoreRequest::default()
         };
         let plan = restore::plan(&self.repository, &request, &run).unwrap();
         let report = restore::execute(&self.repository, &plan, &run).unwrap();

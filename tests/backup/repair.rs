@@ -279,13 +279,13 @@ fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
             .collect::<Vec<_>>(),
         [vec![first.label.clone(), second.label.clone()]]
     );
-    let request = |label: Option<Label>| restore::Request {
+    let request = |label: Option<Label>| restore::RestoreRequest {
         label,
-        targets: vec![restore::Target {
+        targets: vec![restore::RestoreTarget {
             db: bench.path("target"),
             index: None,
         }],
-        ..restore::Request::default()
+        ..restore::RestoreRequest::default()
     };
     let plan = |label| restore::plan(&bench.repository, &request(label), &Run::new(Silent));
     let error = plan(None).unwrap_err();

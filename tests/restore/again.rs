@@ -8,7 +8,10 @@ use kbackup::error::{Kind, Signal};
 use kbackup::event::{Event, Observer};
 use kbackup::manifest::{RestoreMark, Role};
 use kbackup::repository::Repository;
-use kbackup::restore::{Accept, Found, Outcome, Report, Request, execute, holds_database};
+use kbackup::restore::{
+    AcceptedRisks, RestoreReport, RestoreRequest, TargetContent, TargetOutcome, execute,
+    holds_database,
+};
 use kbackup::run::Run;
 use kbackup::transfer::FILES_AT_ONCE;
 
@@ -64,7 +67,7 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
     std::fs::write(db.join(".abc.tmp"), "").unwrap();
 
     let plan = stage.plan(&stage.request()).unwrap();
-    let Found::Interrupted(found) = &plan.targets[0].found else {
+    let TargetContent::Interrupted(found) = &plan.targets[0].found else {
         panic!("{:?}", plan.targets[0].found)
     };
     assert_eq!(
@@ -72,7 +75,7 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
         (Some(stage.manifest.finished), plan.files - 2)
     );
     let report = execute(&stage.repository, &plan, &run()).unwrap();
-    let Outcome::Restored(placement) = &report.targets[0].outcome else {
+    let TargetOutcome::Restored(placement) = &report.targets[0].outcome else {
         panic!("{:?}", report.failure())
     };
     assert_eq!(
@@ -83,8 +86,23 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
     assert_restored(&stage, &db, end(&stage));
 }
 
+/// A server that meets the guard makes a new `kurrent.ddb`. It is no part of a restore that leaves
+/// the backup's own one out.
 #[test]
-fn a_foreign_file_stops_the_taking_up() {
+fn a_secondary_index_of_a_refused_server_is_removed_if_the_backups_is_left_out() {
+    let stage = Stage::with("26.1-append", |manifest| {
+        let beyond = manifest.log.position.position().checked_add(1).unwrap();
+        manifest.log.read.writer = kbackup::format::WriterPosition(beyond);
+    });
+    interrupt(&stage);
+    let secondary_index = stage.target("target").join("kurrent.ddb");
+    std::fs::write(&secondary_index, "new").unwrap();
+    assert!(stage.restore(&stage.request()).failure().is_none());
+    assert!(!secondary_index.exists());
+}
+
+#[test]
+fn a_foreign_file_stops_a_restore_from_resuming() {
     for name in [
         "notes.txt",
         "chunk-000099.000000",
@@ -108,20 +126,20 @@ fn a_foreign_file_stops_the_taking_up() {
 }
 
 #[test]
-fn only_the_same_backup_takes_up() {
+fn only_the_same_backup_resumes() {
     let stage = Stage::new("20.10-append");
     interrupt(&stage);
     let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
     assert!(
         stage
-            .refused(&Request {
+            .refused(&RestoreRequest {
                 label: Some(other.head.label),
                 ..stage.request()
             })
             .contains(stage.manifest.label.as_str())
     );
     stage
-        .plan(&Request {
+        .plan(&RestoreRequest {
             label: Some(stage.manifest.label.clone()),
             ..stage.request()
         })
@@ -135,7 +153,7 @@ fn only_the_same_backup_takes_up() {
     .unwrap();
     assert!(
         stage
-            .refused(&Request {
+            .refused(&RestoreRequest {
                 label: Some(stage.manifest.label.clone()),
                 ..stage.request()
             })
@@ -154,11 +172,11 @@ fn a_target_that_a_server_holds_is_refused() {
             .refused(&stage.request())
             .contains("a server runs on it")
     );
-    let confirmed = Accept {
+    let confirmed = AcceptedRisks {
         unsure_whether_in_use: true,
-        ..Accept::default()
+        ..AcceptedRisks::default()
     };
-    stage.refused(&Request {
+    stage.refused(&RestoreRequest {
         accept: confirmed,
         ..stage.request()
     });
@@ -178,18 +196,18 @@ impl Observer for Impatient {
 }
 
 #[test]
-fn a_signal_leaves_what_can_be_taken_up() {
+fn a_signal_leaves_what_can_be_resumed() {
     let stage = Stage::new("26.1-append");
     let (one, two) = (stage.target("one"), stage.target("two"));
     let both = request(&[&one, &two]);
     let impatient = Arc::new_cyclic(|run| Run::new(Impatient(run.clone())));
-    let report: Report =
+    let report: RestoreReport =
         execute(&stage.repository, &stage.plan(&both).unwrap(), &impatient).unwrap();
     assert_eq!(
         report.failure().unwrap().kind(),
         Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate))
     );
-    assert!(matches!(report.targets[1].outcome, Outcome::NotBegun));
+    assert!(matches!(report.targets[1].outcome, TargetOutcome::NotBegun));
     assert_eq!(start(&one, &stage.manifest), Start::Refused);
     assert!(!two.exists());
     assert!(stage.restore(&both).failure().is_none());
@@ -261,7 +279,7 @@ fn what_was_written_before_a_kill_is_not_written_again() {
             );
             if start(&target, &stage.manifest) == Start::Refused || right.len() < sizes.len() {
                 let report = stage.restore(&request(&[&target]));
-                let Outcome::Restored(placement) = &report.targets[0].outcome else {
+                let TargetOutcome::Restored(placement) = &report.targets[0].outcome else {
                     panic!("{:?}", report.failure())
                 };
                 let written = sizes.iter().sum::<u64>() - right.iter().sum::<u64>();
@@ -305,16 +323,16 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
     let plan = stage.plan(&request(&[&one, &two])).unwrap();
     assert_eq!(
         (&plan.targets[0].found, plan.targets[0].bytes_needed),
-        (&Found::Finished, 0)
+        (&TargetContent::Finished, 0)
     );
     let report = execute(&stage.repository, &plan, &run()).unwrap();
     assert!(
-        matches!(report.targets[0].outcome, Outcome::AlreadyRestored),
+        matches!(report.targets[0].outcome, TargetOutcome::AlreadyRestored),
         "{:?}",
         report.failure()
     );
     assert!(report.to_string().contains("already restored"), "{report}");
-    let Outcome::Restored(placement) = &report.targets[1].outcome else {
+    let TargetOutcome::Restored(placement) = &report.targets[1].outcome else {
         panic!("{:?}", report.failure())
     };
     assert_eq!(placement.files_kept, right.len() as u64);
@@ -331,26 +349,28 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
     assert!(stage.restore(&request(&[&one])).failure().is_none());
     let (writer, truncate) = (end(&stage).to_le_bytes(), (-1_i64).to_le_bytes());
     let later = (end(&stage) + 100).to_le_bytes();
-    let ready = Request {
+    let ready = RestoreRequest {
         ready: true,
         ..both.clone()
     };
     assert!(
-        stage.refused(&ready).contains("stands there already"),
+        stage
+            .refused(&ready)
+            .contains("holds a restored database already"),
         "it would not be what is asked for"
     );
     let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
-    let same = Request {
+    let same = RestoreRequest {
         label: Some(stage.manifest.label.clone()),
         ..both
     };
     assert!(
         stage
-            .refused(&Request {
+            .refused(&RestoreRequest {
                 label: Some(other.head.label),
                 ..same.clone()
             })
-            .contains("stands there already")
+            .contains("holds a restored database already")
     );
     for (name, changed) in [
         ("writer.chk", &later),
@@ -368,7 +388,9 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
         std::fs::remove_file(&path).ok();
         std::fs::write(&path, changed).unwrap();
         assert!(
-            stage.refused(&same).contains("stands there already"),
+            stage
+                .refused(&same)
+                .contains("holds a restored database already"),
             "{name}"
         );
         assert!(!two.exists(), "{name}");
@@ -378,7 +400,9 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
         }
     }
     assert!(
-        stage.refused(&same).contains("stands there already"),
+        stage
+            .refused(&same)
+            .contains("holds a restored database already"),
         "an empty directory of a server"
     );
     std::fs::remove_dir(one.join("index/scavenging")).unwrap();
@@ -391,12 +415,15 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
     std::fs::write(one.join("writer.chk"), later).unwrap();
     let report = execute(&stage.repository, &plan, &run()).unwrap();
     assert_eq!(report.failure().unwrap().kind(), Kind::Refused);
-    assert!(matches!(report.targets[1].outcome, Outcome::Restored(_)));
+    assert!(matches!(
+        report.targets[1].outcome,
+        TargetOutcome::Restored(_)
+    ));
     assert_eq!(std::fs::read(one.join("writer.chk")).unwrap(), later);
 }
 
 #[test]
-fn a_full_disk_leaves_what_can_be_taken_up() {
+fn a_full_disk_leaves_what_can_be_resumed() {
     const NO_SPACE: i32 = 28;
     let stage = Stage::new("26.1-append");
     let target = stage.target("target");
@@ -472,7 +499,7 @@ fn a_target_is_restored_once_and_then_left_alone_if_that_is_wanted() {
     execute(&stage.repository, &plan, &interrupted).ok();
     assert!(
         !holds_database(&one).unwrap(),
-        "a restore that was interrupted is to be taken up again"
+        "a restore that was interrupted is to be resumed"
     );
     assert!(stage.restore(&request(&[&one])).failure().is_none());
     assert!(holds_database(&one).unwrap());

@@ -1,4 +1,4 @@
-use kbackup::restore::{Behaviour, Plan, Report, Request};
+use kbackup::restore::{FirstStartBehaviour, RestorePlan, RestoreReport, RestoreRequest};
 
 use super::stage::{Stage, contents};
 
@@ -15,21 +15,22 @@ fn planning_writes_nothing() {
 #[test]
 fn the_plan_tells_what_the_first_start_does() {
     let stage = Stage::new("24.10-append");
-    let behaviour = |request: &Request| stage.plan(request).unwrap().closing.first_start.behaviour;
-    assert_eq!(behaviour(&stage.request()), Behaviour::ExitsOnce);
+    let behaviour =
+        |request: &RestoreRequest| stage.plan(request).unwrap().closing.first_start.behaviour;
+    assert_eq!(behaviour(&stage.request()), FirstStartBehaviour::ExitsOnce);
     assert_eq!(
-        behaviour(&Request {
+        behaviour(&RestoreRequest {
             ready: true,
             ..stage.request()
         }),
-        Behaviour::Starts
+        FirstStartBehaviour::Starts
     );
     assert_eq!(
-        behaviour(&Request {
+        behaviour(&RestoreRequest {
             server_version: Some("26.1".to_owned()),
             ..stage.request()
         }),
-        Behaviour::ExitsOnce
+        FirstStartBehaviour::ExitsOnce
     );
     let stage = Stage::new("23.10-append");
     assert_eq!(
@@ -39,7 +40,7 @@ fn the_plan_tells_what_the_first_start_does() {
             .closing
             .first_start
             .behaviour,
-        Behaviour::TruncatesAndStarts
+        FirstStartBehaviour::TruncatesAndStarts
     );
 }
 
@@ -59,7 +60,7 @@ fn settings(stage: &Stage) -> insta::Settings {
 }
 
 /// Of a root process the owner is no matter of warnings; of others it may be.
-fn without_owner_warnings(mut plan: Plan) -> Plan {
+fn without_owner_warnings(mut plan: RestorePlan) -> RestorePlan {
     plan.warnings
         .retain(|warning| !warning.contains("will belong to"));
     plan
@@ -91,7 +92,7 @@ fn a_report_reads_well() {
         .unwrap();
     std::fs::create_dir(stage.target("other")).unwrap();
     std::fs::write(stage.target("other").join("precious"), "").unwrap();
-    let report: Report =
+    let report: RestoreReport =
         kbackup::restore::execute(&stage.repository, &plan, &super::stage::run()).unwrap();
     settings(&stage).bind(|| {
         insta::assert_snapshot!("report", report.to_string());
@@ -106,12 +107,12 @@ fn a_report_reads_well() {
 fn the_operator_is_told_what_the_backup_knows() {
     let topics = |change: fn(&mut kbackup::manifest::Manifest)| {
         let stage = Stage::with("24.10-append", change);
-        let accept = kbackup::restore::Accept {
+        let accept = kbackup::restore::AcceptedRisks {
             archive: true,
             ..Default::default()
         };
         let closing = stage
-            .plan(&Request {
+            .plan(&RestoreRequest {
                 accept,
                 ..stage.request()
             })

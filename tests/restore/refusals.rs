@@ -4,7 +4,7 @@ use kbackup::error::{Kind, Result};
 use kbackup::format::{ChunkNumber, LogPosition, ReadAt};
 use kbackup::manifest::{FileSet, Label, Manifest, RestoreMark, Role, Row};
 use kbackup::repository::{Held, Listed, Repository, Writer};
-use kbackup::restore::{Accept, Request, Target, plan};
+use kbackup::restore::{AcceptedRisks, RestoreRequest, RestoreTarget, plan};
 use kbackup::run::Run;
 
 use super::stage::{Stage, back_up, contents, request, run};
@@ -83,18 +83,18 @@ fn directories_must_not_overlap() {
             .refused(&request(&[&target, &target.join("below")]))
             .contains("another target")
     );
-    let with_index = |index: Option<PathBuf>| Target {
+    let with_index = |index: Option<PathBuf>| RestoreTarget {
         db: target.clone(),
         index,
     };
-    let some = Request {
+    let some = RestoreRequest {
         targets: vec![with_index(Some(stage.target("index"))), with_index(None)],
-        ..Request::default()
+        ..RestoreRequest::default()
     };
     assert!(stage.refused(&some).contains("for some"));
-    let same = Request {
+    let same = RestoreRequest {
         targets: vec![with_index(Some(target.clone()))],
-        ..Request::default()
+        ..RestoreRequest::default()
     };
     assert!(stage.refused(&same).contains("overlap"));
 }
@@ -103,12 +103,12 @@ fn directories_must_not_overlap() {
 fn no_target_lies_inside_of_another_database() {
     let stage = Stage::new("26.1-append");
     let (db, index) = (stage.target("db"), stage.target("index"));
-    let apart = Request {
-        targets: vec![Target {
+    let apart = RestoreRequest {
+        targets: vec![RestoreTarget {
             db: db.clone(),
             index: Some(index.clone()),
         }],
-        ..Request::default()
+        ..RestoreRequest::default()
     };
     assert!(stage.restore(&apart).failure().is_none());
     for inside in [
@@ -119,21 +119,21 @@ fn no_target_lies_inside_of_another_database() {
         assert!(
             stage
                 .refused(&request(&[&inside]))
-                .contains("inside of another database"),
+                .contains("inside the directory of another database"),
             "{}",
             inside.display()
         );
-        let index_inside = Request {
-            targets: vec![Target {
+        let index_inside = RestoreRequest {
+            targets: vec![RestoreTarget {
                 db: stage.target("new"),
                 index: Some(inside),
             }],
-            ..Request::default()
+            ..RestoreRequest::default()
         };
         assert!(
             stage
                 .refused(&index_inside)
-                .contains("inside of another database")
+                .contains("inside the directory of another database")
         );
     }
     assert!(
@@ -148,12 +148,12 @@ fn no_target_lies_inside_of_another_database() {
 fn an_index_directory_of_its_own_gets_the_index() {
     let stage = Stage::new("26.1-append");
     let (db, index) = (stage.target("db"), stage.target("index"));
-    let request = Request {
-        targets: vec![Target {
+    let request = RestoreRequest {
+        targets: vec![RestoreTarget {
             db: db.clone(),
             index: Some(index.clone()),
         }],
-        ..Request::default()
+        ..RestoreRequest::default()
     };
     assert!(stage.restore(&request).failure().is_none());
     assert_eq!(contents(&index), contents(&stage.data.index()));
@@ -163,27 +163,27 @@ fn an_index_directory_of_its_own_gets_the_index() {
 #[test]
 fn an_older_server_is_refused_where_it_is_known() {
     let stage = Stage::new("24.10-append");
-    let older = Request {
+    let older = RestoreRequest {
         server_version: Some("23.10.8".to_owned()),
         ..stage.request()
     };
     assert!(stage.refused(&older).contains("older"));
     stage
-        .plan(&Request {
-            accept: Accept {
+        .plan(&RestoreRequest {
+            accept: AcceptedRisks {
                 older_server: true,
-                ..Accept::default()
+                ..AcceptedRisks::default()
             },
             ..older
         })
         .unwrap();
     stage
-        .plan(&Request {
+        .plan(&RestoreRequest {
             server_version: Some("24.10.0".to_owned()),
             ..stage.request()
         })
         .unwrap();
-    let nonsense = Request {
+    let nonsense = RestoreRequest {
         server_version: Some("new".to_owned()),
         ..stage.request()
     };
@@ -195,10 +195,10 @@ fn a_backup_beside_an_archive_wants_an_acknowledgement() {
     let stage = Stage::with("26.1-append", |manifest| manifest.contents.archive = true);
     assert!(stage.refused(&stage.request()).contains("archive"));
     let plan = stage
-        .plan(&Request {
-            accept: Accept {
+        .plan(&RestoreRequest {
+            accept: AcceptedRisks {
                 archive: true,
-                ..Accept::default()
+                ..AcceptedRisks::default()
             },
             ..stage.request()
         })
@@ -226,7 +226,7 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
         "{:?}",
         plan.warnings
     );
-    let named = Request {
+    let named = RestoreRequest {
         label: Some(damaged.label.clone()),
         ..stage.request()
     };
@@ -272,7 +272,7 @@ fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
     };
     assert!(plan.warnings.iter().any(warned), "{:?}", plan.warnings);
     // The other way round it is as it should be.
-    let named = Request {
+    let named = RestoreRequest {
         label: Some(stage.manifest.label.clone()),
         ..stage.request()
     };

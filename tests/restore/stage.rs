@@ -11,7 +11,7 @@ use kbackup::log::{ChunkSet, lineage};
 use kbackup::manifest::*;
 use kbackup::proof::{Fault, Proven, structure};
 use kbackup::repository::{Attributes, DirectoryRepository, Ingest, Repository};
-use kbackup::restore::{Plan, Report, Request, Target, execute, plan};
+use kbackup::restore::{RestorePlan, RestoreReport, RestoreRequest, RestoreTarget, execute, plan};
 use kbackup::run::Run;
 
 use crate::fixtures::DataDirectory;
@@ -55,19 +55,19 @@ impl Stage {
         self.place.path().join(name)
     }
 
-    pub(crate) fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> RestoreRequest {
         request(&[&self.target("target")])
     }
 
-    pub(crate) fn plan(&self, request: &Request) -> kbackup::error::Result<Plan> {
+    pub(crate) fn plan(&self, request: &RestoreRequest) -> kbackup::error::Result<RestorePlan> {
         plan(&self.repository, request, &run())
     }
 
-    pub(crate) fn restore(&self, request: &Request) -> Report {
+    pub(crate) fn restore(&self, request: &RestoreRequest) -> RestoreReport {
         execute(&self.repository, &self.plan(request).unwrap(), &run()).unwrap()
     }
 
-    pub(crate) fn refused(&self, request: &Request) -> String {
+    pub(crate) fn refused(&self, request: &RestoreRequest) -> String {
         let error = self.plan(request).unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "{error}");
         assert!(!error.hints().is_empty(), "{error}");
@@ -105,17 +105,17 @@ pub(crate) fn run() -> Run {
     Run::new(Silent)
 }
 
-pub(crate) fn request(targets: &[&Path]) -> Request {
+pub(crate) fn request(targets: &[&Path]) -> RestoreRequest {
     let targets = targets
         .iter()
-        .map(|db| Target {
+        .map(|db| RestoreTarget {
             db: db.to_path_buf(),
             index: None,
         })
         .collect();
-    Request {
+    RestoreRequest {
         targets,
-        ..Request::default()
+        ..RestoreRequest::default()
     }
 }
 

@@ -128,19 +128,19 @@ fn restore_into(
     target: &Path,
 ) -> (Result<(), Error>, PathBuf) {
     let run = Run::new(Silent);
-    let request = restore::Request {
+    let request = restore::RestoreRequest {
         label: Some(label.clone()),
-        targets: vec![restore::Target {
+        targets: vec![restore::RestoreTarget {
             db: target.to_owned(),
             index: None,
         }],
         ready: true,
-        ..restore::Request::default()
+        ..restore::RestoreRequest::default()
     };
     let outcome = restore::plan(repository, &request, &run).and_then(|plan| {
         let mut report = restore::execute(repository, &plan, &run)?;
         match report.targets.remove(0).outcome {
-            restore::Outcome::Failed(error) => Err(error),
+            restore::TargetOutcome::Failed(error) => Err(error),
             _ => Ok(()),
         }
     });

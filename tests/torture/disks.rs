@@ -220,7 +220,7 @@ fn a_restore_whose_last_sync_fails_is_one_that_no_server_starts_from() {
         }
         assert_eq!(start(&target, &stage.manifest), Start::Refused, "{count}");
         told.push(text(&output).contains(
-            "no server starts from this target as it is; the same restore takes it up again",
+            "run the same restore again to resume it; no server starts from this target as it is",
         ));
     }
     // Before the guard stands there is one sync, and one more where the owner is set; after it

@@ -113,18 +113,18 @@ impl Forgery {
     }
 
     fn restore(&self, target: &Path) -> Result<(), Error> {
-        let request = restore::Request {
+        let request = restore::RestoreRequest {
             label: Some(self.label.clone()),
-            targets: vec![restore::Target {
+            targets: vec![restore::RestoreTarget {
                 db: target.to_owned(),
                 index: None,
             }],
-            ..restore::Request::default()
+            ..restore::RestoreRequest::default()
         };
         let plan = restore::plan(&self.bench.repository, &request, &run())?;
         let mut report = restore::execute(&self.bench.repository, &plan, &run())?;
         match report.targets.remove(0).outcome {
-            restore::Outcome::Failed(error) => Err(error),
+            restore::TargetOutcome::Failed(error) => Err(error),
             _ => Ok(()),
         }
     }

@@ -48,15 +48,15 @@ fn listed(repository: &Path, what: &str) -> Vec<Label> {
 
 fn assert_restores(bench: &Bench, repository: &Path, label: &Label, target: &Path, what: &str) {
     let repository = DirectoryRepository::open(repository).unwrap();
-    let targets = vec![restore::Target {
+    let targets = vec![restore::RestoreTarget {
         db: target.to_owned(),
         index: None,
     }];
-    let request = restore::Request {
+    let request = restore::RestoreRequest {
         label: Some(label.clone()),
         targets,
         ready: true,
-        ..restore::Request::default()
+        ..restore::RestoreRequest::default()
     };
     let plan = restore::plan(&repository, &request, &run()).unwrap();
     let report = restore::execute(&repository, &plan, &run()).unwrap();

@@ -6,7 +6,7 @@ use std::process::Command;
 use kbackup::event::Silent;
 use kbackup::manifest::{Manifest, RestoreMark};
 use kbackup::repository::{DirectoryRepository, Repository};
-use kbackup::restore::{Request, Target, execute, plan};
+use kbackup::restore::{RestoreRequest, RestoreTarget, execute, plan};
 use kbackup::run::Run;
 
 use super::{Cut, Watched, assert_success, kbackup};
@@ -66,17 +66,17 @@ impl Stage {
 
     /// The same restore as the command's.
     fn restore(&self, way: &Way, top: &Path) -> Result<(), String> {
-        let targets = vec![Target {
+        let targets = vec![RestoreTarget {
             db: top.join(way.db),
             index: way.index.map(|index| top.join(index)),
         }];
         let label = Some(self.manifest.label.clone());
-        let request = Request {
+        let request = RestoreRequest {
             label,
             targets,
             ready: way.ready,
             owner: owner(),
-            ..Request::default()
+            ..RestoreRequest::default()
         };
         let run = Run::new(Silent);
         let plan = plan(&self.repository, &request, &run)
@@ -101,7 +101,7 @@ impl Stage {
                 assert_same(&restored(way, cut.disk), expected, what);
                 let refused = self.restore(way, cut.disk).unwrap_err();
                 assert!(
-                    refused.contains("a restored database stands there"),
+                    refused.contains("the target holds a restored database"),
                     "{what}: {refused}"
                 );
             }

@@ -319,14 +319,14 @@ impl<'a> Case<'a> {
         .unwrap();
         assert!(report.is_sound(), "{what}: {report:?}");
         let target = self.place.path().join("restored");
-        let request = restore::Request {
+        let request = restore::RestoreRequest {
             label: Some(label.clone()),
-            targets: vec![restore::Target {
+            targets: vec![restore::RestoreTarget {
                 db: target.clone(),
                 index: None,
             }],
             ready: true,
-            ..restore::Request::default()
+            ..restore::RestoreRequest::default()
         };
         let plan = restore::plan(&repository, &request, &silent).unwrap();
         let report = restore::execute(&repository, &plan, &silent).unwrap();

@@ -1,0 +1,310 @@
+//! Chooses the backup to restore: the named one, or the newest sound one.
+//!
+//! kbackup never chooses an older backup silently. If the newest one is damaged or unreadable, the
+//! restore fails, and its hints name the backup to use instead.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::format::Boundary;
+use crate::manifest::{BackupKind, Head, Label, Manifest};
+use crate::repository::{Remembered, Repository, remembered};
+
+/// The backup to be restored, as a plan shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChosenBackup {
+    /// The backup's name.
+    pub label: Label,
+    /// The backup's number in the repository.
+    pub sequence: u64,
+    /// The branch of its log.
+    pub branch: u32,
+    /// Full or diff.
+    pub kind: BackupKind,
+    /// When the backup was finished: the log in it is not newer.
+    pub finished: Timestamp,
+    /// The version of the server that wrote the files.
+    pub server_version: Option<String>,
+}
+
+impl ChosenBackup {
+    pub(super) fn new(head: &Head) -> Self {
+        Self {
+            label: head.label.clone(),
+            sequence: head.sequence,
+            branch: head.branch,
+            kind: head.kind,
+            finished: head.finished,
+            server_version: head.source.server_version.clone(),
+        }
+    }
+}
+
+/// A branch that the operator may have meant instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OtherBranch {
+    /// The number of the branch.
+    pub branch: u32,
+    /// The newest sound backup of the branch.
+    pub newest: Label,
+    /// The position where the log of that backup ends.
+    pub position: Boundary,
+}
+
+impl fmt::Display for OtherBranch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the newest of branch {} is {}, which ends at {}",
+            self.branch, self.newest, self.position
+        )
+    }
+}
+
+/// A backup, and what the operator has to know about choosing it.
+pub(super) struct Choice {
+    pub(super) manifest: Manifest,
+    /// Empty if the operator named the backup.
+    pub(super) other_branches: Vec<OtherBranch>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Chooses the backup with this label, or the newest sound one.
+///
+/// # Errors
+/// `NotFound` if there is no such backup. `StoredCorrupt`, or the error of reading it, if the
+/// newest backup is known to be damaged or cannot be read.
+pub(super) fn choose(repository: &dyn Repository, label: Option<&Label>) -> Result<Choice> {
+    match label {
+        Some(label) => named(repository, label),
+        None => newest(repository),
+    }
+}
+
+fn named(repository: &dyn Repository, label: &Label) -> Result<Choice> {
+    let manifest = repository.manifest(label)?;
+
+    let mut warnings = Vec::new();
+    if let Some(damage) = known_damage(repository, label)? {
+        warnings.push(format!(
+            "{damage}; the restore ends at the first file that differs from its row"
+        ));
+    }
+
+    Ok(Choice {
+        manifest,
+        other_branches: Vec::new(),
+        warnings,
+    })
+}
+
+fn newest(repository: &dyn Repository) -> Result<Choice> {
+    let listed = ListedBackups::read(repository)?;
+    let ListedBackups {
+        sound,
+        marked_damaged,
+        newest_unreadable,
+    } = listed;
+
+    // Labels never go back in time, so the name of an unreadable backup tells its order.
+    if let Some((label, error)) = newest_unreadable
+        && sound.last().is_none_or(|newest| newest.label < label)
+    {
+        return Err(unreadable(repository, &label, error, &sound));
+    }
+
+    let Some((newest, earlier)) = sound.split_last() else {
+        return Err(nothing_sound(repository, marked_damaged.last()));
+    };
+    if let Some(damage) = known_damage(repository, &newest.label)? {
+        return Err(damaged(repository, &newest.label, damage, earlier)?);
+    }
+    let manifest = match repository.manifest(&newest.label) {
+        Ok(manifest) => manifest,
+        Err(error) => return Err(unreadable(repository, &newest.label, error, earlier)),
+    };
+
+    let mut warnings = warn_of_later(&marked_damaged, newest);
+    warnings.extend(warn_of_further(earlier, newest));
+
+    Ok(Choice {
+        manifest,
+        other_branches: other_branches(earlier, newest.branch),
+        warnings,
+    })
+}
+
+/// What the repository lists, sorted by what it is good for; oldest first.
+#[derive(Default)]
+struct ListedBackups {
+    sound: Vec<Head>,
+    marked_damaged: Vec<Head>,
+    newest_unreadable: Option<(Label, Error)>,
+}
+
+impl ListedBackups {
+    fn read(repository: &dyn Repository) -> Result<Self> {
+        let mut found = Self::default();
+
+        for listed in repository.list()? {
+            match listed.head {
+                Ok(head) if head.is_sound() => found.sound.push(head),
+                Ok(head) => found.marked_damaged.push(head),
+                Err(error) => found.add_unreadable(listed.label, error),
+            }
+        }
+
+        found.sound.sort_by_key(|head| head.sequence);
+        Ok(found)
+    }
+
+    fn add_unreadable(&mut self, label: Label, error: Error) {
+        if let Some((newest, _)) = &self.newest_unreadable
+            && *newest >= label
+        {
+            return;
+        }
+        self.newest_unreadable = Some((label, error));
+    }
+}
+
+/// The newest backup of each branch but `chosen`. `earlier` is ordered, oldest first.
+fn other_branches(earlier: &[Head], chosen: u32) -> Vec<OtherBranch> {
+    let mut newest_of = BTreeMap::new();
+
+    for head in earlier {
+        if head.branch == chosen {
+            continue;
+        }
+        let other = OtherBranch {
+            branch: head.branch,
+            newest: head.label.clone(),
+            position: head.log.position,
+        };
+        newest_of.insert(head.branch, other);
+    }
+
+    newest_of.into_values().collect()
+}
+
+fn warn_of_later(marked_damaged: &[Head], chosen: &Head) -> Vec<String> {
+    let mut warnings = Vec::new();
+
+    for later in marked_damaged {
+        if later.sequence > chosen.sequence {
+            warnings.push(format!(
+                "the later backup {} is marked as damaged, so kbackup restores {}",
+                later.label, chosen.label
+            ));
+        }
+    }
+
+    warnings
+}
+
+/// The newest backup of a branch usually has the longest log.
+fn warn_of_further(earlier: &[Head], chosen: &Head) -> Option<String> {
+    let position = chosen.log.position;
+
+    for head in earlier.iter().rev() {
+        if head.branch == chosen.branch && head.log.position > position {
+            return Some(format!(
+                "the earlier backup {} of the same branch reaches further, to {}, and this one \
+                 ends at {position}: was an older copy of the node backed up?",
+                head.label, head.log.position
+            ));
+        }
+    }
+
+    None
+}
+
+fn nothing_sound(repository: &dyn Repository, damaged: Option<&Head>) -> Error {
+    let error =
+        Error::new(Kind::NotFound, "there is no sound backup to restore").on(repository.place());
+    match damaged {
+        Some(damaged) => error.hint(format!(
+            "`kbackup restore {}` restores one that is marked as damaged",
+            damaged.label
+        )),
+        None => error.hint("`kbackup list` shows which backups there are"),
+    }
+}
+
+/// The error for a newest backup that is known to be damaged.
+fn damaged(
+    repository: &dyn Repository,
+    label: &Label,
+    damage: String,
+    others: &[Head],
+) -> Result<Error> {
+    let what = format!(
+        "the newest backup, {label}, is known to be damaged, and kbackup does not restore an older \
+         one unasked"
+    );
+    Ok(Error::new(Kind::StoredCorrupt, what)
+        .on(repository.place())
+        .because(damage)
+        .hint(format!(
+            "`kbackup verify {label} --repair` repairs it if the repository holds the same bytes \
+             elsewhere"
+        ))
+        .hint(hint_at_other(repository, others)?))
+}
+
+/// The error for a newest backup that cannot be read.
+fn unreadable(repository: &dyn Repository, label: &Label, error: Error, others: &[Head]) -> Error {
+    let what = format!(
+        "the newest backup, {label}, cannot be read, and kbackup does not restore an older one \
+         unasked"
+    );
+    let unreadable = Error::new(error.kind(), what)
+        .on(repository.place())
+        .because(error);
+
+    match hint_at_other(repository, others) {
+        Ok(hint) => unreadable.hint(hint),
+        Err(error) => unreadable.hint(format!(
+            "kbackup cannot read what is known of the other backups either: {error}"
+        )),
+    }
+}
+
+/// Names the newest of `others` that nothing bad is known of. `others` is ordered, oldest first.
+fn hint_at_other(repository: &dyn Repository, others: &[Head]) -> Result<String> {
+    for head in others.iter().rev() {
+        if known_damage(repository, &head.label)?.is_none() {
+            return Ok(format!(
+                "`kbackup restore {}` restores the newest one that is not known to be damaged, of \
+                 {}",
+                head.label, head.finished
+            ));
+        }
+    }
+
+    if others.is_empty() {
+        return Ok("there is no other sound backup".to_owned());
+    }
+    Ok(
+        "every other backup is known to be damaged, too: `kbackup verify --all --repair` repairs \
+         what it can"
+            .to_owned(),
+    )
+}
+
+/// What an earlier run found wrong with a backup's stored files.
+fn known_damage(repository: &dyn Repository, label: &Label) -> Result<Option<String>> {
+    let known = remembered(repository, label)?;
+    let Some(known) = known.filter(Remembered::is_damaged) else {
+        return Ok(None);
+    };
+
+    let at = known.at.strftime("%Y-%m-%d %H:%M");
+    Ok(Some(format!(
+        "damage was found in the stored files of {label} at {at}"
+    )))
+}
