@@ -1,0 +1,71 @@
+//! Whether a server uses a restore target, now or when it runs.
+
+use super::content::{self, BackupToRestore, FinishedTarget, TargetContent};
+use crate::error::{Error, Kind, Result};
+use crate::format::checkpoint::Checkpoint;
+use crate::format::names;
+use crate::fs;
+use crate::manifest::Directories;
+use crate::node;
+use crate::run::Run;
+
+use super::super::request::AcceptedRisks;
+
+/// Proves that no server uses a target, and that nothing in it can be lost.
+///
+/// # Errors
+/// `Refused` if a server uses the target, if kbackup cannot tell and the operator did not confirm,
+/// and if the target holds anything but traces of the same restore.
+pub(in crate::restore) fn find_unused(
+    target: &Directories,
+    backup: BackupToRestore<'_>,
+    finished: FinishedTarget,
+    accept: AcceptedRisks,
+    run: &Run,
+) -> Result<TargetContent> {
+    const CANNOT: &str = "cannot restore into this directory";
+    refuse_inside_another(target)?;
+
+    // Signs of a server first: they explain why the directory is not empty.
+    let findings = node::probe(target, None)?;
+    findings.refuse(CANNOT, &target.db, true)?;
+    let content = content::examine(target, backup, finished)?;
+
+    // A server that runs unseen, perhaps on another machine, has files there and changes them.
+    let has_nothing_to_lose = match content {
+        TargetContent::Absent | TargetContent::Empty | TargetContent::Finished => true,
+        TargetContent::Interrupted(_) => false,
+    };
+    let confirmed = has_nothing_to_lose || accept.unsure_whether_in_use;
+    findings.refuse(CANNOT, &target.db, confirmed)?;
+
+    for doubt in &findings.doubts {
+        run.note(doubt.to_string());
+    }
+    Ok(content)
+}
+
+/// Refuses a target inside the directory of another database. A server lists its directories, and
+/// owns them: nothing of another database belongs there, whether the server runs now or later.
+fn refuse_inside_another(directories: &Directories) -> Result<()> {
+    for target in [&directories.db, &directories.index] {
+        for above in target.ancestors().skip(1) {
+            if above == directories.db {
+                continue;
+            }
+            for sign in [
+                Checkpoint::Writer.under(above),
+                above.join(names::INDEX_MAP),
+            ] {
+                if fs::status(&sign)?.is_some() {
+                    let what = "the target lies inside the directory of another database";
+                    return Err(Error::new(Kind::Refused, what)
+                        .at(target)
+                        .because(format!("there is {}", sign.display()))
+                        .hint("name a directory beside it"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
