@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the door")]
 
+mod beneath;
 mod directory;
 mod durable;
 mod error;
@@ -17,6 +18,7 @@ mod open;
 mod stamp;
 mod status;
 
+pub use beneath::Beneath;
 pub use directory::{
     DirectoryEntry, create_directory, has_name, list, list_by, names, parent, sync_directory,
 };

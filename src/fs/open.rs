@@ -31,16 +31,19 @@ pub fn open_source(path: &Path) -> Result<File> {
         }
         result => result,
     })?;
-    let file = File::new(file, path)?;
-    if file.found().kind != FileKind::File {
-        let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-        return Err(IoError {
-            operation: Operation::Open,
-            path: path.to_owned(),
-            source,
-        });
+    must_be_plain(File::new(file, path)?)
+}
+
+/// Passes on an open file if it is a regular one.
+pub(super) fn must_be_plain(file: File) -> Result<File> {
+    if file.found().kind == FileKind::File {
+        return Ok(file);
     }
-    Ok(file)
+    Err(IoError {
+        operation: Operation::Open,
+        path: file.path().to_owned(),
+        source: io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"),
+    })
 }
 
 /// Opens a file of ours for reading, never through a link.

@@ -128,7 +128,7 @@ pub trait Held: Send + Sync {}
 
 /// What interrupted runs left. The next backup resumes what it can prove, and its commit removes
 /// the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Interrupted {
     /// Files that belong to no backup.
     pub files: u64,

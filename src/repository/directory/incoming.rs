@@ -387,8 +387,8 @@ impl Incoming for DirectoryIncoming<'_> {
     }
 
     fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {
-        for found in self.leftovers.candidates(path, size) {
-            let resumed = self.resume_one(path, &found, md5)?;
+        for found in &self.leftovers.candidates(path, size) {
+            let resumed = self.resume_one(path, found, md5)?;
             if resumed.is_some() {
                 return Ok(resumed);
             }

@@ -1,3 +1,5 @@
+//! Where everything is in a directory repository, and the file that marks it as one.
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,15 +12,15 @@ use crate::manifest::{Label, RelativePath};
 
 /// The version of the layout that this program writes.
 const FORMAT: u32 = 1;
-/// Small files of ours are not read beyond this.
+/// The length up to which small files of the repository are read.
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// Nobody else looks into a repository: the server's modes of the files inside open nothing.
+/// Only the owner may look into a repository, whatever modes the server's files in it have.
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
 pub(super) const MANIFEST: &str = "manifest.json";
 const EXPIRED: &str = "expired-";
 
-/// Where everything lies.
+/// The paths of a repository.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     root: PathBuf,
@@ -43,11 +45,10 @@ impl Marker {
     }
 
     pub(super) fn encode(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map(|text| text + "\n")
-            .map_err(|error| {
-                Error::new(Kind::Failed, "cannot write the repository's description").because(error)
-            })
+        let text = serde_json::to_string_pretty(self).map_err(|error| {
+            Error::new(Kind::Failed, "cannot write the repository's description").because(error)
+        })?;
+        Ok(text + "\n")
     }
 
     pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
@@ -55,8 +56,9 @@ impl Marker {
         struct Version {
             format: u32,
         }
-        let corrupt = |error: serde_json::Error| damaged_marker(path).because(error);
-        let version: Version = serde_json::from_slice(bytes).map_err(corrupt)?;
+
+        let version: Version =
+            serde_json::from_slice(bytes).map_err(|error| damaged_marker(path).because(error))?;
         if version.format > FORMAT {
             let what = format!(
                 "the repository has format {}, this program knows {FORMAT}",
@@ -66,24 +68,30 @@ impl Marker {
                 .at(path)
                 .hint("use the newer kbackup that wrote it"));
         }
-        serde_json::from_slice(bytes).map_err(corrupt)
+        serde_json::from_slice(bytes).map_err(|error| damaged_marker(path).because(error))
     }
 }
 
-/// The description is damaged, which says nothing of the backups.
+/// The error for a damaged description. The backups may be intact all the same.
 pub(super) fn damaged_marker(path: &Path) -> Error {
-    Error::new(Kind::StoredCorrupt, "the repository's description is damaged")
-        .at(path)
-        .hint("the backups in `backups/` are not touched by it: put the file back from a copy of the repository, or take it away, and the next `kbackup full` writes another one")
+    Error::new(
+        Kind::StoredCorrupt,
+        "the repository's description is damaged",
+    )
+    .at(path)
+    .hint(
+        "the backups in `backups/` are not touched by it: put the file back from a copy of the \
+             repository, or take it away, and the next `kbackup full` writes another one",
+    )
 }
 
-/// The backup of which this is the rest, where a removal came to a sudden end.
+/// The label of a removed backup, if an entry of `incoming/` is what a removal left of it.
 pub(super) fn expired_label(entry: &fs::DirectoryEntry) -> Option<Label> {
-    let name = entry
-        .name
-        .to_str()
-        .filter(|_| entry.status.kind == FileKind::Directory)?;
-    name.strip_prefix(EXPIRED)?.parse().ok()
+    if entry.status.kind != FileKind::Directory {
+        return None;
+    }
+    let label = entry.name.to_str()?.strip_prefix(EXPIRED)?;
+    label.parse().ok()
 }
 
 impl Layout {
@@ -111,7 +119,7 @@ impl Layout {
         self.root.join("incoming")
     }
 
-    /// Where a backup goes that is removed: out of the list, and where the next writer sweeps.
+    /// Where a removed backup goes: out of the list, to where the next writer sweeps.
     pub(super) fn expired(&self, label: &Label) -> PathBuf {
         self.incoming().join(format!("{EXPIRED}{label}"))
     }
@@ -124,22 +132,15 @@ impl Layout {
         self.state().join("lock")
     }
 
-    /// The place of a small value.
+    /// The path of a small value.
     ///
     /// # Errors
-    /// Where the key breaks the rules of [`super::super::Repository::state`].
+    /// `Failed` if the key breaks the rules of [`crate::repository::Repository::state`].
     pub(super) fn value(&self, key: &str) -> Result<PathBuf> {
-        let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        let valid = (1..=100).contains(&key.len())
-            && key.bytes().all(letters)
-            && !key.starts_with('.')
-            && key != "lock"
-            && key != "readers";
-        if valid {
-            Ok(self.state().join(key))
-        } else {
-            Err(Error::new(Kind::Failed, "no key of a repository's state").on(key))
+        if is_key(key) {
+            return Ok(self.state().join(key));
         }
+        Err(Error::new(Kind::Failed, "no key of a repository's state").on(key))
     }
 
     /// Makes the directories that are missing.
@@ -151,7 +152,16 @@ impl Layout {
     }
 }
 
-/// Makes a directory unless it is there; its parent exists.
+fn is_key(key: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=100).contains(&key.len())
+        && key.bytes().all(is_allowed)
+        && !key.starts_with('.')
+        && key != "lock"
+        && key != "readers"
+}
+
+/// Makes a directory unless it exists. Its parent must exist.
 pub(super) fn make_directory(path: &Path) -> Result<()> {
     if !is_directory(path)? {
         fs::create_directory(path, DIRECTORY_MODE)?;
@@ -159,29 +169,39 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is a directory: a real one, as a link could lead anywhere. False where nothing has
-/// that name.
+/// Whether a real directory is at `path`. False if nothing has that name.
+///
+/// # Errors
+/// `Refused` if something else is there: a link could lead anywhere.
 pub(super) fn is_directory(path: &Path) -> Result<bool> {
-    match fs::status(path)?.map(|status| status.kind) {
-        None => Ok(false),
-        Some(FileKind::Directory) => Ok(true),
-        Some(_) => Err(Error::new(Kind::Refused, "something that is no directory stands in the repository")
-            .at(path)
-            .hint("kbackup follows no links inside of a repository; to keep backups elsewhere, mount or link the repository as a whole")),
+    let Some(status) = fs::status(path)? else {
+        return Ok(false);
+    };
+    if status.kind == FileKind::Directory {
+        return Ok(true);
     }
+    Err(Error::new(
+        Kind::Refused,
+        "something that is no directory stands in the repository",
+    )
+    .at(path)
+    .hint(
+        "kbackup follows no links inside of a repository; to keep backups elsewhere, mount or link \
+         the repository as a whole",
+    ))
 }
 
-/// Whether all directories between `top` and the file are there and real, `top` included.
+/// Whether all directories between `top` and a file exist and are real ones, `top` included.
 pub(super) fn has_directories(top: &Path, path: &RelativePath) -> Result<bool> {
-    let place = path.under(top);
-    let mut above: Vec<&Path> = place
-        .ancestors()
-        .skip(1)
-        .take_while(|directory| directory.starts_with(top))
-        .collect();
-    above.reverse();
-    for directory in above {
-        if !is_directory(directory)? {
+    if !is_directory(top)? {
+        return Ok(false);
+    }
+
+    let below = path.under(Path::new(""));
+    let mut directory = top.to_owned();
+    for part in fs::parent(&below) {
+        directory.push(part);
+        if !is_directory(&directory)? {
             return Ok(false);
         }
     }

@@ -1,20 +1,20 @@
-//! A repository in a plain directory: every backup is a complete data directory, restorable with
-//! `cp`. Unchanged files are hard links to the backup before.
+//! A repository in a plain directory. Every backup is a complete data directory that `cp` can
+//! restore. A file that did not change is a hard link to the file of the backup before.
 //!
 //! ```text
 //! REPO/kbackup.json                   format of this layout, the repository's id
 //! REPO/backups/LABEL/manifest.json    the commit record
 //! REPO/backups/LABEL/db/… index/…     the files
 //! REPO/incoming/ID/…                  a backup in the making
-//! REPO/incoming/expired-LABEL/…       the rest of one that is being removed
+//! REPO/incoming/expired-LABEL/…       the rest of a backup that is being removed
 //! REPO/state/…                        the lock, and small values that may be lost
 //! ```
 //!
 //! A backup is durable in `incoming/`, its manifest written last, before one rename makes it
-//! visible: a crash at any moment leaves it whole or not at all. What an interrupted run leaves in
-//! `incoming/` the next one takes up, as far as it proves right, and removes when it commits. A
-//! file in `backups/` is never written to again, as its inode may be in several backups; only names
-//! are made, moved and removed. Links that somebody plants in a repository are never followed.
+//! visible: a crash at any moment leaves it whole or not at all. The next run resumes what it can
+//! prove of an interrupted run, and removes the rest when it commits. A file in `backups/` is never
+//! written to again, because its inode may be in several backups: only names are made, moved and
+//! removed. No link inside of a repository is followed.
 
 mod commit;
 mod draft;
@@ -27,6 +27,7 @@ mod replacement;
 mod stored;
 mod writer;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -56,24 +57,14 @@ impl DirectoryRepository {
     /// Makes a repository in a directory that is new or empty.
     ///
     /// # Errors
-    /// `Refused` where the directory holds something else, or a repository already.
+    /// `Refused` if the directory holds something else, or a repository already.
     pub fn create(path: &Path) -> Result<Self> {
         fs::create_directories_durably(path, DIRECTORY_MODE, DIRECTORY_MODE)?;
         let layout = Layout::new(fs::canonical(path)?);
-        let ours = ["backups", "incoming", "state", "lost+found"];
-        if let Some(entry) = fs::list(layout.root())?
-            .into_iter()
-            .find(|entry| !ours.iter().any(|name| entry.name == *name))
-        {
-            return Err(Error::new(
-                Kind::Refused,
-                "the directory for a new repository is not empty",
-            )
-            .at(&layout.root().join(entry.name))
-            .hint("name an empty or a new directory with `--repo`"));
-        }
+        refuse_foreign_files(&layout)?;
         layout.make_directories()?;
-        // Two runs may find the same empty directory.
+
+        // Another run may have found the same empty directory.
         let _lock = Lock::take(&layout.lock())?;
         if let Some(repository) = Self::open_if_there(path)? {
             return Err(
@@ -81,9 +72,10 @@ impl DirectoryRepository {
                     .on(repository.place()),
             );
         }
+
+        // The marker is staged in `state/`: what a killed run leaves must not look like somebody
+        // else's file.
         let marker = Marker::new();
-        // Not written where it will stand: what an interrupted run leaves must not look like
-        // somebody else's file.
         let staged = layout.state().join("new");
         fs::write_durably(&staged, marker.encode()?.as_bytes(), FILE_MODE)?;
         fs::rename(&staged, &layout.marker())?;
@@ -97,24 +89,25 @@ impl DirectoryRepository {
     /// Opens a repository.
     ///
     /// # Errors
-    /// `NotFound` where there is none, `Refused` where a newer program made it, `StoredCorrupt`
-    /// where its description is damaged.
+    /// `NotFound` if there is none, `Refused` if a newer program made it, `StoredCorrupt` if its
+    /// description is damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_if_there(path)?.ok_or_else(|| {
-            let error = Error::new(Kind::NotFound, "there is no repository")
-                .at(path)
-                .hint("check `--repo`; `kbackup full` makes a new repository");
-            let is_empty = fs::list(path)
-                .is_ok_and(|entries| entries.iter().all(|entry| entry.name == "lost+found"));
-            if is_empty {
-                error.hint("the directory is empty: is its disk mounted?")
-            } else {
-                error
+        if let Some(repository) = Self::open_if_there(path)? {
+            return Ok(repository);
+        }
+
+        let error = Error::new(Kind::NotFound, "there is no repository")
+            .at(path)
+            .hint("check `--repo`; `kbackup full` makes a new repository");
+        match fs::list(path) {
+            Ok(entries) if entries.iter().all(|entry| entry.name == "lost+found") => {
+                Err(error.hint("the directory is empty: is its disk mounted?"))
             }
-        })
+            _ => Err(error),
+        }
     }
 
-    /// Opens a repository, or makes one where the directory is new or empty.
+    /// Opens a repository, or makes one if the directory is new or empty.
     ///
     /// # Errors
     /// As for [`Self::open`] and [`Self::create`].
@@ -133,7 +126,8 @@ impl DirectoryRepository {
         };
         let layout = Layout::new(root);
         let marker = layout.marker();
-        // Below a path that is no directory there is nothing, which is told further down.
+
+        // An error is left to the reading below, which says more.
         if let Ok(Some(status)) = fs::status(&marker)
             && status.kind != fs::FileKind::File
         {
@@ -145,7 +139,7 @@ impl DirectoryRepository {
                 layout,
             })),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(error) if error.source.kind() == ErrorKind::NotADirectory => {
                 Err(Error::new(Kind::NotFound, "this is no directory")
                     .at(path)
                     .hint("check `--repo`"))
@@ -154,30 +148,28 @@ impl DirectoryRepository {
         }
     }
 
-    /// Names in `backups/` that are no backups; they are left alone.
-    ///
-    /// # Errors
-    /// What the file system reports.
+    /// Names in `backups/` that are no backups. kbackup leaves them alone.
     pub fn foreign_names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        if is_directory(&self.layout.backups())? {
-            for entry in fs::list(&self.layout.backups())? {
-                if label_of(&entry).is_none() {
-                    names.push(entry.name.to_string_lossy().into_owned());
-                }
+        if !is_directory(&self.layout.backups())? {
+            return Ok(names);
+        }
+        for entry in fs::list(&self.layout.backups())? {
+            if label_of(&entry).is_none() {
+                names.push(entry.name.to_string_lossy().into_owned());
             }
         }
         Ok(names)
     }
 
     fn labels(&self) -> Result<Vec<Label>> {
+        let mut labels = Vec::new();
         if !is_directory(&self.layout.backups())? {
-            return Ok(Vec::new());
+            return Ok(labels);
         }
-        let mut labels: Vec<Label> = fs::list(&self.layout.backups())?
-            .iter()
-            .filter_map(label_of)
-            .collect();
+        for entry in fs::list(&self.layout.backups())? {
+            labels.extend(label_of(&entry));
+        }
         labels.sort();
         Ok(labels)
     }
@@ -186,44 +178,57 @@ impl DirectoryRepository {
         Ok(is_directory(&self.layout.backups())? && is_directory(&self.layout.backup(label))?)
     }
 
+    fn backup(&self, label: &Label) -> Result<Files> {
+        if self.is_listed(label)? {
+            return Ok(Files::new(self.layout.backup(label)));
+        }
+        Err(no_such_backup(label))
+    }
+
     fn head(&self, label: &Label) -> Result<Head> {
         let (path, file) = self.open_manifest(label)?;
         let head = Head::read(&file).map_err(|error| error.at(&path))?;
-        is_of(&head, label)
-            .map(|()| head)
-            .map_err(|error| error.at(&path))
+        check_label(&head, label, &path)?;
+        Ok(head)
     }
 
     fn open_manifest(&self, label: &Label) -> Result<(PathBuf, fs::File)> {
-        let path = self.backup(label)?.top().join(MANIFEST);
-        match fs::open(&path) {
-            Ok(file) => Ok((path, file)),
-            // Removed since it was looked at.
-            Err(error) if error.is_not_found() && !self.is_listed(label)? => {
-                Err(no_such_backup(label))
-            }
-            Err(error) => {
-                let why = if error.is_not_found() {
-                    "it is gone"
-                } else if error.is_no_plain_file() {
-                    "it is no plain file"
-                } else {
-                    return Err(error.into());
-                };
-                Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged")
-                    .at(&path)
-                    .because(why))
-            }
-        }
-    }
+        let files = self.backup(label)?;
+        let path = files.top().join(MANIFEST);
+        let error = match files.open_below(Path::new(MANIFEST)) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) => error,
+        };
 
-    fn backup(&self, label: &Label) -> Result<Files> {
-        if self.is_listed(label)? {
-            Ok(Files::new(self.layout.backup(label)))
+        if error.is_not_found() && !self.is_listed(label)? {
+            // It was removed a moment ago.
+            return Err(no_such_backup(label));
+        }
+        let why = if error.is_not_found() {
+            "it is gone"
+        } else if error.is_no_plain_file() {
+            "it is no plain file"
         } else {
-            Err(no_such_backup(label))
+            return Err(error.into());
+        };
+        Err(damaged_manifest(&path).because(why))
+    }
+}
+
+/// Nothing but what kbackup makes, and what a file system keeps at its top, is in the directory.
+fn refuse_foreign_files(layout: &Layout) -> Result<()> {
+    let known = ["backups", "incoming", "state", "lost+found"];
+    for entry in fs::list(layout.root())? {
+        if known.iter().all(|name| entry.name != *name) {
+            return Err(Error::new(
+                Kind::Refused,
+                "the directory for a new repository is not empty",
+            )
+            .at(&layout.root().join(entry.name))
+            .hint("name an empty or a new directory with `--repo`"));
         }
     }
+    Ok(())
 }
 
 fn no_such_backup(label: &Label) -> Error {
@@ -232,21 +237,41 @@ fn no_such_backup(label: &Label) -> Error {
         .hint("`kbackup list` shows what there is")
 }
 
-/// A manifest stands in the directory of its own backup.
-fn is_of(head: &Head, label: &Label) -> Result<()> {
+fn damaged_manifest(path: &Path) -> Error {
+    Error::new(Kind::StoredCorrupt, "the manifest is damaged").at(path)
+}
+
+/// A manifest is in the directory of its own backup.
+fn check_label(head: &Head, label: &Label, path: &Path) -> Result<()> {
     if head.label == *label {
         return Ok(());
     }
-    Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged")
-        .because(format!("it is that of {}", head.label)))
+    Err(damaged_manifest(path).because(format!("it is the manifest of {}", head.label)))
 }
 
+/// The backup that an entry of `backups/` is; `None` if it is none.
 fn label_of(entry: &fs::DirectoryEntry) -> Option<Label> {
-    let name = entry
-        .name
-        .to_str()
-        .filter(|_| entry.status.kind == fs::FileKind::Directory)?;
-    name.parse().ok()
+    if entry.status.kind != fs::FileKind::Directory {
+        return None;
+    }
+    entry.name.to_str()?.parse().ok()
+}
+
+/// Puts backups in order: by sequence, and those with a damaged manifest by label, which grows with
+/// the sequence.
+fn in_order(backups: Vec<Listed>) -> Vec<Listed> {
+    let (mut listed, damaged): (Vec<_>, Vec<_>) =
+        backups.into_iter().partition(|backup| backup.head.is_ok());
+    listed.sort_by_key(|listed| listed.head.as_ref().map_or(0, |head| head.sequence));
+
+    for backup in damaged {
+        let place = listed
+            .iter()
+            .position(|other| other.label > backup.label)
+            .unwrap_or(listed.len());
+        listed.insert(place, backup);
+    }
+    listed
 }
 
 impl Repository for DirectoryRepository {
@@ -259,40 +284,22 @@ impl Repository for DirectoryRepository {
     }
 
     fn list(&self) -> Result<Vec<Listed>> {
-        let mut listed: Vec<Listed> = Vec::new();
-        let mut damaged = Vec::new();
+        let mut listed = Vec::new();
         for label in self.labels()? {
-            match self.head(&label) {
-                Ok(head) => listed.push(Listed {
-                    label,
-                    head: Ok(head),
-                }),
-                // Deleted since it was listed.
-                Err(error) if error.kind() == Kind::NotFound => {}
-                Err(error) => damaged.push(Listed {
-                    label,
-                    head: Err(error),
-                }),
+            let head = self.head(&label);
+            // A backup that was removed since its label was listed is not listed.
+            if !matches!(&head, Err(error) if error.kind() == Kind::NotFound) {
+                listed.push(Listed { label, head });
             }
         }
-        listed.sort_by_key(|listed| listed.head.as_ref().map_or(0, |head| head.sequence));
-        // A damaged one does not tell its sequence; labels grow with it.
-        for one in damaged {
-            let place = listed
-                .iter()
-                .position(|other| other.label > one.label)
-                .unwrap_or(listed.len());
-            listed.insert(place, one);
-        }
-        Ok(listed)
+        Ok(in_order(listed))
     }
 
     fn manifest(&self, label: &Label) -> Result<Manifest> {
         let (path, file) = self.open_manifest(label)?;
         let manifest = Manifest::read(&file).map_err(|error| error.at(&path))?;
-        is_of(&manifest, label)
-            .map(|()| manifest)
-            .map_err(|error| error.at(&path))
+        check_label(&manifest, label, &path)?;
+        Ok(manifest)
     }
 
     fn files(&self, label: &Label) -> Result<Box<dyn FileSet + '_>> {
@@ -317,10 +324,11 @@ impl Repository for DirectoryRepository {
 
     fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>> {
         let mut tally = SpaceTally::default();
-        labels
-            .iter()
-            .map(|label| tally.remove(self.backup(label)?.top()))
-            .collect()
+        let mut freed = Vec::with_capacity(labels.len());
+        for label in labels {
+            freed.push(tally.remove(self.backup(label)?.top())?);
+        }
+        Ok(freed)
     }
 
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
@@ -328,21 +336,18 @@ impl Repository for DirectoryRepository {
         if !is_directory(&self.layout.state())? {
             return Ok(None);
         }
-        // What is no value any more is as good as lost, and values may be lost.
-        if fs::status(&path)?
-            .is_some_and(|status| status.kind != fs::FileKind::File || status.size > MAX_BYTES)
+
+        // Values may be lost: what stands there instead of one counts as lost.
+        if let Some(status) = fs::status(&path)?
+            && (status.kind != fs::FileKind::File || status.size > MAX_BYTES)
         {
             return Ok(None);
         }
         match fs::read_small(&path, MAX_BYTES) {
             Ok(bytes) => Ok(Some(bytes)),
-            // As good as lost, too: another user, root perhaps, has kept it.
-            Err(error)
-                if error.is_not_found()
-                    || error.source.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                Ok(None)
-            }
+            Err(error) if error.is_not_found() => Ok(None),
+            // Another user, such as root, has kept it: it counts as lost, too.
+            Err(error) if error.source.kind() == ErrorKind::PermissionDenied => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -365,17 +370,18 @@ impl Repository for DirectoryRepository {
     }
 
     fn interrupted(&self) -> Result<Option<Interrupted>> {
-        let directories =
-            is_directory(&self.layout.incoming())? && is_directory(&self.layout.state())?;
-        let leftovers = if directories {
-            Leftovers::found(&self.layout.incoming())?
-        } else {
-            Leftovers::default()
-        };
+        let (incoming, state) = (self.layout.incoming(), self.layout.state());
+        if !is_directory(&incoming)? || !is_directory(&state)? {
+            return Ok(None);
+        }
+
+        let leftovers = Leftovers::find(&incoming)?;
+        // What is there while a run is at work is that run's own.
         if leftovers.is_empty() || Lock::is_held(&self.layout.lock())? {
             return Ok(None);
         }
-        Ok(Some(leftovers.measure()?).filter(|left| left.files > 0))
+        let left = leftovers.measure()?;
+        Ok((left.files > 0).then_some(left))
     }
 
     fn shares_device_with(&self, path: &Path) -> Result<bool> {

@@ -1,18 +1,21 @@
+//! The files below one directory of the repository: those of a backup, or of one in the making.
+
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use super::layout::{has_directories, is_directory};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
-use crate::fs;
+use crate::fs::{self, Beneath, IoError};
 use crate::manifest::{Directories, FileEntry, FileSet, RelativePath, Root, Row};
 
-/// The files below one directory of the repository: a backup's, or those of a backup in the making.
+/// The files of one data directory in the repository. No link below its top is followed.
 #[derive(Debug)]
 pub(super) struct Files {
     top: PathBuf,
-    /// Directories that were looked at, and are real ones: once is enough for all that lies in
-    /// them.
+    /// The top, opened with the first file.
+    beneath: OnceLock<Beneath>,
+    /// Directories that were looked at and are real ones. One look is enough for all files in them.
     real: RwLock<Vec<(Root, String)>>,
 }
 
@@ -20,6 +23,7 @@ impl Files {
     pub(super) fn new(top: PathBuf) -> Self {
         Self {
             top,
+            beneath: OnceLock::new(),
             real: RwLock::default(),
         }
     }
@@ -36,96 +40,113 @@ impl Files {
         Directories::new(self.top.join("db"), Some(self.top.join("index")))
     }
 
+    /// Opens a file below the top.
+    pub(super) fn open_below(&self, below: &Path) -> Result<fs::File, IoError> {
+        if let Some(beneath) = self.beneath.get() {
+            return beneath.open(below);
+        }
+        let beneath = Beneath::new(&self.top)?;
+        self.beneath.get_or_init(|| beneath).open(below)
+    }
+
     /// Opens a file that must be as its row says, as far as its length tells.
     ///
     /// # Errors
-    /// `StoredCorrupt` where it is gone, has another length, or is no plain file.
+    /// `StoredCorrupt` if it is gone, has another length, or is not a plain file.
     pub(super) fn open_row(&self, row: &Row) -> Result<fs::File> {
         let place = self.path_of(&row.path);
-        let corrupt = |why: String| {
-            not_as_stored(&place, why)
-                .hint("`kbackup verify` tells what else is damaged; a `kbackup full` reads everything from the node again")
-        };
-        if !self.has_directories(&row.path)? {
-            return Err(corrupt("it is gone".to_owned()));
-        }
-        match fs::open(&place) {
-            Ok(file) if file.found().size != row.size => Err(corrupt(format!(
-                "it has {} bytes, not {}",
-                file.found().size,
-                row.size
-            ))),
-            Ok(file) => Ok(file),
-            Err(error) if error.is_not_found() => Err(corrupt("it is gone".to_owned())),
+        let why = match self.open_below(&below_top(&row.path)) {
+            Ok(file) if file.found().size == row.size => return Ok(file),
+            Ok(file) => format!("it has {} bytes, not {}", file.found().size, row.size),
+            Err(error) if error.is_not_found() => "it is gone".to_owned(),
             Err(error) if error.is_no_plain_file() => {
-                Err(corrupt("it is no plain file".to_owned()))
+                self.check_directories(&row.path)?;
+                "it is no plain file".to_owned()
             }
-            Err(error) => Err(error.into()),
-        }
+            Err(error) => return Err(error.into()),
+        };
+
+        Err(not_as_stored(&place, why)
+            .hint("`kbackup verify` tells what else is damaged")
+            .hint("`kbackup full` reads everything from the node again"))
     }
 
-    /// Whether all directories of a path are there and real.
+    /// Fails if something else stands where a directory of a path should be.
+    fn check_directories(&self, path: &RelativePath) -> Result<()> {
+        self.has_directories(path).map(drop)
+    }
+
+    /// Whether all directories of a path exist and are real ones.
+    ///
+    /// # Errors
+    /// `StoredCorrupt` if something else stands in the place of one.
     pub(super) fn has_directories(&self, path: &RelativePath) -> Result<bool> {
-        let (root, directory) = (path.root(), directory_of(path));
-        let is_known = |real: &[(Root, String)]| {
-            real.iter()
-                .any(|(other, known)| *other == root && known == directory)
-        };
-        if is_known(&self.real.read().unwrap_or_else(PoisonError::into_inner)) {
+        let directory = (path.root(), directory_of(path));
+        let is_known = self
+            .real
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .any(|(root, known)| (*root, known.as_str()) == directory);
+        if is_known {
             return Ok(true);
         }
-        let there = has_directories(&self.top, path).map_err(planted)?;
-        if there {
+
+        let are_there = has_directories(&self.top, path).map_err(damage_of_backup)?;
+        if are_there {
             self.real
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push((root, directory.to_owned()));
+                .push((path.root(), directory.1.to_owned()));
         }
-        Ok(there)
+        Ok(are_there)
     }
 }
 
-/// A stored file is damaged.
+/// The error for a stored file that is damaged.
 pub(super) fn not_as_stored(place: &Path, why: impl Into<String>) -> Error {
     Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
         .at(place)
         .because(why.into())
 }
 
-/// The directory of a path, below its root.
-fn directory_of(path: &RelativePath) -> &str {
-    path.below_root()
-        .rsplit_once('/')
-        .map_or("", |(directory, _)| directory)
+/// A path below the top of a backup.
+pub(super) fn below_top(path: &RelativePath) -> PathBuf {
+    path.under(Path::new(""))
 }
 
-/// What stands in a backup where it had a directory is damage to this backup, and to no other.
-fn planted(error: Error) -> Error {
-    if error.kind() == Kind::Refused {
-        error.with_kind(Kind::StoredCorrupt)
-    } else {
-        error
+/// The directory of a path, below its root.
+fn directory_of(path: &RelativePath) -> &str {
+    match path.below_root().rsplit_once('/') {
+        Some((directory, _)) => directory,
+        None => "",
     }
+}
+
+/// Something that stands in the place of a backup's directory is damage to this backup, and to no
+/// other.
+fn damage_of_backup(error: Error) -> Error {
+    if error.kind() == Kind::Refused {
+        return error.with_kind(Kind::StoredCorrupt);
+    }
+    error
 }
 
 impl FileSet for Files {
     fn files(&self) -> Result<Vec<FileEntry>> {
         let directories = self.directories();
-        is_directory(&directories.db).map_err(planted)?;
-        is_directory(&directories.index).map_err(planted)?;
+        is_directory(&directories.db).map_err(damage_of_backup)?;
+        is_directory(&directories.index).map_err(damage_of_backup)?;
         directories.files()
     }
 
     fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
-        if !self.has_directories(path)? {
-            return Ok(None);
-        }
-        let place = self.path_of(path);
-        match fs::open(&place) {
+        match self.open_below(&below_top(path)) {
             Ok(file) => Ok(Some(Box::new(file))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) if error.is_no_plain_file() => {
-                Err(not_as_stored(&place, "it is no plain file"))
+                self.check_directories(path)?;
+                Err(not_as_stored(&self.path_of(path), "it is no plain file"))
             }
             Err(error) => Err(error.into()),
         }
