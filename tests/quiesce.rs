@@ -419,7 +419,7 @@ fn notices_what_disturbs() {
             )
         };
         assert!(disturbed(&quiet), "{recording}: it runs");
-        quiet.settle_again().unwrap();
+        quiet.quiesce_again().unwrap();
         assert!(!disturbed(&quiet), "{recording}");
         setting
             .node
@@ -1123,7 +1123,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
     .unwrap();
     let begun = Instant::now();
     let error = loop {
-        if let Err(error) = quiet.settle_again() {
+        if let Err(error) = quiet.quiesce_again() {
             break error;
         }
         assert!(begun.elapsed() < Duration::from_secs(20));

@@ -135,7 +135,7 @@ impl Still<'_> {
     /// Makes the node quiet again before another attempt.
     pub(super) fn settle_again(&mut self) -> Result<()> {
         match self {
-            Self::Running(quiet) => quiet.settle_again(),
+            Self::Running(quiet) => quiet.quiesce_again(),
             Self::Stopped(quiet) => quiet.begin_again(),
         }
     }

@@ -1,6 +1,7 @@
-//! Directories: listing what they hold, and making them.
+//! Directories: listing what they hold, creating them, and making the names in them durable.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, DirEntry};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -18,30 +19,32 @@ use super::status::FileStatus;
 pub struct DirectoryEntry {
     /// The name, which need not be UTF-8.
     pub name: OsString,
-    /// What it is.
+    /// What the file system says about it; a link is not followed.
     pub status: FileStatus,
 }
 
-/// The names in one directory, and nothing else of what bears them.
+/// The names in one directory, without a look at what bears them.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn names(path: &Path) -> Result<Vec<OsString>> {
     attempt(Operation::List, path, || {
-        std::fs::read_dir(path)?
-            .map(|entry| entry.map(|entry| entry.file_name()))
-            .collect()
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            names.push(entry?.file_name());
+        }
+        Ok(names)
     })
 }
 
-/// Whether a directory has a name that `which` looks for.
+/// Whether a directory has a name that `is_wanted` accepts.
 ///
 /// # Errors
-/// What the file system reports.
-pub fn has_name(path: &Path, which: impl Fn(&OsStr) -> bool) -> Result<bool> {
+/// Whatever the file system reports.
+pub fn has_name(path: &Path, is_wanted: impl Fn(&OsStr) -> bool) -> Result<bool> {
     attempt(Operation::List, path, || {
         for entry in std::fs::read_dir(path)? {
-            if which(&entry?.file_name()) {
+            if is_wanted(&entry?.file_name()) {
                 return Ok(true);
             }
         }
@@ -49,92 +52,95 @@ pub fn has_name(path: &Path, which: impl Fn(&OsStr) -> bool) -> Result<bool> {
     })
 }
 
-/// The names in one directory, sorted. A name that vanishes meanwhile is left out.
+/// The entries of one directory, sorted by name. A name that vanishes meanwhile is left out.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn list(path: &Path) -> Result<Vec<DirectoryEntry>> {
     let mut entries = list_by(path, |name, status| Some(DirectoryEntry { name, status }))?;
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(entries)
 }
 
-/// What `make` makes of the names in one directory, in no order; it is called by several threads. A
-/// name that vanishes meanwhile is left out.
+/// What `make` makes of the entries of one directory, in no order. Several threads call it. A name
+/// that vanishes meanwhile is left out.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn list_by<T: Send>(
     path: &Path,
     make: impl Fn(OsString, FileStatus) -> Option<T> + Sync,
 ) -> Result<Vec<T>> {
-    let names = attempt(Operation::List, path, || {
+    let found = attempt(Operation::List, path, || {
         std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()
     })?;
-    let inspect = |name: &std::fs::DirEntry| {
-        // By its directory's descriptor: the way there is not walked for every name.
-        match attempt(Operation::Inspect, &name.path(), || name.metadata()) {
-            Ok(metadata) => Ok(make(name.file_name(), FileStatus::from(&metadata))),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    };
-    let mut entries = Vec::with_capacity(names.len());
-    for names in names.chunks(parallel::AT_ONCE) {
-        entries.extend(parallel::map(names, inspect)?.into_iter().flatten());
+
+    let mut entries = Vec::with_capacity(found.len());
+    for found in found.chunks(parallel::AT_ONCE) {
+        let made = parallel::map(found, |entry| inspect(entry, &make))?;
+        entries.extend(made.into_iter().flatten());
     }
     Ok(entries)
 }
 
-/// Creates a directory, unless there is one; its parent exists.
+fn inspect<T>(
+    entry: &DirEntry,
+    make: impl Fn(OsString, FileStatus) -> Option<T>,
+) -> Result<Option<T>> {
+    // By its directory's descriptor: the way there is not walked for every name.
+    match attempt(Operation::Inspect, &entry.path(), || entry.metadata()) {
+        Ok(metadata) => Ok(make(entry.file_name(), FileStatus::from(&metadata))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a directory, unless it exists already. Its parent exists.
 ///
 /// # Errors
-/// What the file system reports.
+/// Fails if something else has that name.
 pub fn create_directory(path: &Path, mode: u32) -> Result<()> {
     change(
         Operation::Create,
         path,
         Change::Made(path),
-        || match std::fs::DirBuilder::new().mode(mode).create(path) {
-            Err(error)
-                if error.kind() == io::ErrorKind::AlreadyExists
-                    && std::fs::metadata(path)?.is_dir() =>
-            {
-                Ok(())
+        || match DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if std::fs::metadata(path)?.is_dir() {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
             }
             result => result,
         },
     )
 }
 
-/// Makes the names in a directory durable, as far as its file system knows how: some network file
-/// systems do not.
+/// Makes the names in a directory durable, as far as its file system can: some network file systems
+/// cannot.
 ///
 /// # Errors
-/// What the file system reports.
+/// A failure is final: never retry it into success.
 pub fn sync_directory(path: &Path) -> Result<()> {
-    change(
-        Operation::Sync,
-        path,
-        Change::SyncedPath(path),
-        || match std::fs::File::open(path)?.sync_all() {
-            Err(error)
-                if matches!(
-                    Errno::from_io_error(&error),
-                    Some(Errno::INVAL | Errno::OPNOTSUPP)
-                ) =>
-            {
-                Ok(())
-            }
-            result => result,
-        },
-    )
+    change(Operation::Sync, path, Change::SyncedPath(path), || {
+        let directory = std::fs::File::open(path)?;
+        let Err(error) = directory.sync_all() else {
+            return Ok(());
+        };
+
+        match Errno::from_io_error(&error) {
+            Some(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+            _ => Err(error),
+        }
+    })
 }
 
 /// The directory that holds `path`.
 #[must_use]
 pub fn parent(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }

@@ -1,12 +1,13 @@
-//! Writing that survives a loss of power: whole files by an atomic rename, directories and the
-//! names in them.
+//! Writing that survives a loss of power: whole files by an atomic rename, and directories with
+//! their names.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::directory::{create_directory, list, parent, sync_directory};
+use super::directory::{DirectoryEntry, create_directory, list, parent, sync_directory};
 use super::error::{Operation, Result};
 use super::gate::{Change, attempt, change};
 use super::names::remove_file;
@@ -17,7 +18,7 @@ use super::status::{FileKind, status_of_target};
 /// new one.
 ///
 /// # Errors
-/// What the file system reports; the old file then still stands.
+/// If it fails before the rename, the old file still stands.
 pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     write_durably_by(path, mode, |into| into.write_all(bytes))
 }
@@ -32,102 +33,112 @@ pub fn write_durably_by(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let directory = parent(path);
-    let staged = attempt(Operation::Create, path, || {
-        let mode = std::fs::Permissions::from_mode(mode);
-        let staged = tempfile::Builder::new()
-            .prefix(".")
-            .suffix(".tmp")
-            .permissions(mode)
-            .tempfile_in(directory)?;
-        recording::made(staged.path())?;
-        Ok(staged)
+    let staged = attempt(Operation::Create, path, || stage(directory, mode))?;
+    let file = staged.as_file();
+
+    change(Operation::Write, path, Change::Content(file), || {
+        let mut buffered = io::BufWriter::new(file);
+        write(&mut buffered)?;
+        buffered.flush()
     })?;
-    change(
-        Operation::Write,
-        path,
-        Change::Content(staged.as_file()),
-        || {
-            let mut buffered = io::BufWriter::new(staged.as_file());
-            write(&mut buffered)?;
-            buffered.flush()
-        },
-    )?;
-    change(
-        Operation::Sync,
-        path,
-        Change::Synced(staged.as_file()),
-        || staged.as_file().sync_all(),
-    )?;
+
+    // The content must be on the disk before its name is: otherwise a loss of power could leave the
+    // name with nothing behind it.
+    change(Operation::Sync, path, Change::Synced(file), || {
+        file.sync_all()
+    })?;
+
     let name = staged.path().to_owned();
-    change(
-        Operation::Rename,
-        path,
-        Change::Renamed(&name, path),
-        || staged.persist(path).map_err(|error| error.error),
-    )?;
+    let rename = Change::Renamed(&name, path);
+    change(Operation::Rename, path, rename, || {
+        staged.persist(path).map_err(|error| error.error)
+    })?;
     sync_directory(directory)
 }
 
-/// Removes what [`write_durably`] left in a directory when its process was killed: no file has that
-/// name for longer than a write takes, and what is there for an hour is nobody's any more.
+fn stage(directory: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let staged = tempfile::Builder::new()
+        .prefix(".")
+        .suffix(".tmp")
+        .permissions(std::fs::Permissions::from_mode(mode))
+        .tempfile_in(directory)?;
+    recording::made(staged.path())?;
+    Ok(staged)
+}
+
+/// Removes what [`write_durably`] left in a directory when its process was killed. No write keeps
+/// such a file for an hour, so an older one belongs to nobody.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn remove_stale_staging(directory: &Path) -> Result<()> {
-    const STALE: Duration = Duration::from_secs(3600);
     for entry in list(directory)? {
-        let is_staging = entry
-            .name
-            .to_str()
-            .and_then(|name| name.strip_prefix('.')?.strip_suffix(".tmp"))
-            .is_some_and(|random| {
-                // As `tempfile` names them.
-                random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            });
-        // A file from the future is left: the clock may have gone back.
-        let is_stale = || {
-            entry
-                .status
-                .modified
-                .elapsed()
-                .is_ok_and(|age| age >= STALE)
-        };
-        if is_staging && entry.status.kind == FileKind::File && is_stale() {
+        let is_staging = entry.status.kind == FileKind::File && is_staging_name(&entry.name);
+        if is_staging && is_stale(&entry) {
             remove_file(&directory.join(&entry.name))?;
         }
     }
+
     Ok(())
 }
 
-/// Creates a directory and, with `mode_above`, those above it that are missing, and makes their
-/// names durable.
+fn is_staging_name(name: &OsStr) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    let Some(name) = name.strip_prefix('.') else {
+        return false;
+    };
+    let Some(random) = name.strip_suffix(".tmp") else {
+        return false;
+    };
+
+    // As `tempfile` names them.
+    random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// A file from the future is not stale: the clock may have gone back.
+fn is_stale(entry: &DirectoryEntry) -> bool {
+    const STALE: Duration = Duration::from_secs(3600);
+
+    match entry.status.modified.elapsed() {
+        Ok(age) => age >= STALE,
+        Err(_) => false,
+    }
+}
+
+/// Creates a directory and, with `mode_above`, those above it that are missing. Makes their names
+/// durable.
 ///
-/// Each is durable before the next is made, and the name of one that is there already is made
-/// durable, too: a run that was killed may have made it and never synced it. So only the last can
-/// be in doubt.
+/// Each is durable before the next is made. The name of one that exists already is made durable,
+/// too: a killed run may have made it without syncing it. So only the last can be in doubt.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn create_directories_durably(path: &Path, mode_above: u32, mode: u32) -> Result<()> {
     let mut missing = Vec::new();
-    let mut there = path;
-    while status_of_target(there)?.is_none() {
-        missing.push(there);
-        there = parent(there);
+    let mut existing = path;
+    while status_of_target(existing)?.is_none() {
+        missing.push(existing);
+        existing = parent(existing);
     }
-    match sync_directory(parent(there)) {
-        // What lies in a directory that this process may not read, or not change, was not made by
-        // an earlier run of it.
-        Err(error)
-            if matches!(
-                error.source.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-            ) => {}
-        result => result?,
-    }
+
+    sync_existing(parent(existing))?;
     for directory in missing.into_iter().rev() {
-        create_directory(directory, if directory == path { mode } else { mode_above })?;
+        let mode = if directory == path { mode } else { mode_above };
+        create_directory(directory, mode)?;
         sync_directory(parent(directory))?;
     }
+
     Ok(())
+}
+
+/// If this process may not read or change the directory, no earlier run of it made anything there.
+fn sync_existing(directory: &Path) -> Result<()> {
+    let Err(error) = sync_directory(directory) else {
+        return Ok(());
+    };
+
+    match error.source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        _ => Err(error),
+    }
 }

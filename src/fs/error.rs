@@ -31,7 +31,7 @@ pub enum Operation {
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let verb = match self {
             Self::Open => "open",
             Self::Create => "create",
             Self::Read => "read",
@@ -48,7 +48,9 @@ impl fmt::Display for Operation {
             Self::SetTime => "set the time of",
             Self::Lock => "lock",
             Self::Clone => "clone",
-        })
+        };
+
+        f.write_str(verb)
     }
 }
 
@@ -58,7 +60,7 @@ impl fmt::Display for Operation {
 pub struct IoError {
     /// What was tried.
     pub operation: Operation,
-    /// On what.
+    /// The path that it was tried on.
     pub path: PathBuf,
     /// Why it failed.
     pub source: io::Error,
@@ -71,18 +73,21 @@ impl IoError {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// The path names a link, a directory, a pipe or a socket where a plain file was wanted.
+    /// The path names a link, a directory, a pipe or a socket, but a plain file was wanted.
     #[must_use]
     pub fn is_no_plain_file(&self) -> bool {
-        matches!(
+        let is_other_kind = matches!(
             self.source.kind(),
             io::ErrorKind::InvalidInput
                 | io::ErrorKind::IsADirectory
                 | io::ErrorKind::NotADirectory
-        ) || matches!(
+        );
+        let is_link_or_socket = matches!(
             Errno::from_io_error(&self.source),
             Some(Errno::LOOP | Errno::NXIO)
-        )
+        );
+
+        is_other_kind || is_link_or_socket
     }
 }
 

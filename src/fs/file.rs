@@ -1,4 +1,4 @@
-//! Bytes at random places: the trait [`ReadAt`], whatever keeps the bytes, and an open [`File`].
+//! Bytes at any offset: the trait [`ReadAt`], however the bytes are kept, and an open [`File`].
 //!
 //! Both stand in one file because each names the other: a reader may be a plain file, and then the
 //! kernel can copy its bytes. `open.rs` opens files.
@@ -19,43 +19,42 @@ use super::gate::{Change, attempt, change};
 use super::stamp::{CopyId, Stamp};
 use super::status::FileStatus;
 
-/// Random access to the bytes of one file, wherever they are kept.
+/// Random access to the bytes of one file, however they are kept.
 pub trait ReadAt: Send + Sync {
     /// Length in bytes.
     fn size(&self) -> u64;
 
-    /// Reads at most `buffer.len()` bytes from byte `offset`; 0 only at or beyond the end.
+    /// Reads at most `buffer.len()` bytes from byte `offset`. Returns 0 only at or beyond the end.
     ///
     /// # Errors
-    /// What the storage reports.
+    /// Whatever the storage reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// As [`Self::read_at`], of bytes that nobody reads again soon: they need not stay in the page
-    /// cache where they were not before.
+    /// As [`Self::read_at`], for bytes that nobody reads again soon. If they were not in the page
+    /// cache before, they need not stay there.
     ///
     /// # Errors
-    /// What the storage reports.
+    /// Whatever the storage reports.
     fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_at(offset, buffer)
     }
 
-    /// The plain file behind it, if that is all there is: its bytes can then be copied by the
-    /// kernel.
+    /// The plain file behind it, if that is all there is. The kernel can then copy its bytes.
     fn file(&self) -> Option<&File> {
         None
     }
 
-    /// The state in which it was opened; `None` if the storage does not tell.
+    /// The state in which it was opened. Returns `None` if the storage does not tell.
     fn stamp(&self) -> Option<Stamp> {
         None
     }
 
-    /// Which stored copy of its bytes it is; `None` if the storage does not tell.
+    /// Which stored copy of its bytes it is. Returns `None` if the storage does not tell.
     fn copy_id(&self) -> Option<CopyId> {
         None
     }
 
-    /// As [`File::expect_pieces`], where there is such a file.
+    /// As [`File::expect_pieces`], if there is such a file.
     fn expect_pieces(&self) {
         if let Some(file) = self.file() {
             file.expect_pieces();
@@ -65,7 +64,7 @@ pub trait ReadAt: Send + Sync {
     /// Fills `buffer` from byte `offset`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] where the file ends earlier, else what the storage reports.
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends earlier.
     fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
         while !buffer.is_empty() {
             match self.read_at(offset, buffer) {
@@ -78,6 +77,7 @@ pub trait ReadAt: Send + Sync {
                 Err(error) => return Err(error),
             }
         }
+
         Ok(())
     }
 }
@@ -88,10 +88,9 @@ impl ReadAt for [u8] {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|start| self.get(start..))
-            .unwrap_or_default();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = self.get(start..).unwrap_or_default();
+
         let count = rest.len().min(buffer.len());
         if let (Some(into), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
             into.copy_from_slice(from);
@@ -110,15 +109,15 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-/// An open file that knows its path.
+/// An open file that knows its path. Clones share the descriptor.
 #[derive(Debug, Clone)]
 pub struct File {
     inner: Arc<std::fs::File>,
     path: Arc<Path>,
     /// When it was opened; a live file may have changed since.
     found: Arc<FileStatus>,
-    /// The kernel or the file system has refused to read without keeping.
-    keeps: Arc<AtomicBool>,
+    /// The kernel or the file system has refused to read without keeping the pages.
+    fills_cache: Arc<AtomicBool>,
 }
 
 /// `RWF_DONTCACHE` of preadv2(2), since Linux 6.14: pages that the read itself brings into the
@@ -127,12 +126,12 @@ const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl File {
     pub(super) fn new(inner: std::fs::File, path: &Path) -> Result<Self> {
-        let found = FileStatus::from(&attempt(Operation::Inspect, path, || inner.metadata())?);
+        let metadata = attempt(Operation::Inspect, path, || inner.metadata())?;
         Ok(Self {
             inner: Arc::new(inner),
             path: path.into(),
-            found: Arc::new(found),
-            keeps: Arc::default(),
+            found: Arc::new(FileStatus::from(&metadata)),
+            fills_cache: Arc::default(),
         })
     }
 
@@ -142,7 +141,7 @@ impl File {
         &self.found
     }
 
-    /// Where it was opened.
+    /// The path under which it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -151,26 +150,26 @@ impl File {
     /// Its state now.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn status(&self) -> Result<FileStatus> {
-        attempt(Operation::Inspect, &self.path, || self.inner.metadata())
-            .map(|metadata| FileStatus::from(&metadata))
+        let metadata = attempt(Operation::Inspect, &self.path, || self.inner.metadata())?;
+        Ok(FileStatus::from(&metadata))
     }
 
     /// Fills `buffer` from byte `offset`.
     ///
     /// # Errors
-    /// Also where the file ends earlier.
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends earlier.
     pub fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         attempt(Operation::Read, &self.path, || {
             FileExt::read_exact_at(&*self.inner, buffer, offset)
         })
     }
 
-    /// Reads at most `buffer.len()` bytes from byte `offset`; 0 only at the end.
+    /// Reads at most `buffer.len()` bytes from byte `offset`. Returns 0 only at the end.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         attempt(Operation::Read, &self.path, || {
             loop {
@@ -182,17 +181,17 @@ impl File {
         })
     }
 
-    /// Reads the whole of a small file, from the one descriptor: its name may lead elsewhere by
-    /// now.
+    /// Reads the whole of a small file from its descriptor: the name may lead elsewhere by now.
     ///
     /// # Errors
-    /// Also where it is longer than `limit` bytes.
+    /// [`io::ErrorKind::FileTooLarge`] if it is longer than `limit` bytes.
     pub fn read_small(&self, limit: u64) -> Result<Vec<u8>> {
         attempt(Operation::Read, &self.path, || {
             let mut bytes = Vec::new();
             (&*self.inner)
                 .take(limit.saturating_add(1))
                 .read_to_end(&mut bytes)?;
+
             if bytes.len() as u64 > limit {
                 return Err(io::Error::new(
                     io::ErrorKind::FileTooLarge,
@@ -203,42 +202,42 @@ impl File {
         })
     }
 
-    /// As [`Self::read_at`], and leaves the page cache as it was, where kernel and file system can.
+    /// As [`Self::read_at`]. Leaves the page cache as it was, if kernel and file system can.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        if self.keeps.load(Ordering::Relaxed) {
+        if !self.reads_once() {
             return self.read_at(offset, buffer);
         }
-        let read = attempt(Operation::Read, &self.path, || {
-            let read = || {
-                rustix::io::preadv2(
-                    &*self.inner,
-                    &mut [IoSliceMut::new(buffer)],
-                    offset,
-                    DONT_CACHE,
-                )
-            };
-            match rustix::io::retry_on_intr(read) {
+        if let Some(count) = self.read_past_cache(offset, buffer)? {
+            return Ok(count);
+        }
+
+        self.fills_cache.store(true, Ordering::Relaxed);
+        self.read_at(offset, buffer)
+    }
+
+    /// Returns `None` if the kernel or the file system cannot do that.
+    fn read_past_cache(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        attempt(Operation::Read, &self.path, || {
+            let read = rustix::io::retry_on_intr(|| {
+                let buffers = &mut [IoSliceMut::new(buffer)];
+                rustix::io::preadv2(&*self.inner, buffers, offset, DONT_CACHE)
+            });
+            match read {
                 Ok(count) => Ok(Some(count)),
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(None),
                 Err(error) => Err(error.into()),
             }
-        })?;
-        match read {
-            Some(count) => Ok(count),
-            None => {
-                self.keeps.store(true, Ordering::Relaxed);
-                self.read_at(offset, buffer)
-            }
-        }
+        })
     }
 
-    /// Tells the kernel that only what is asked for is wanted, and not again. It would read ahead
-    /// as much as it likes, which keeps the disk from others; and of what it has brought in for
-    /// [`Self::read_once_at`] it drops a part before it is asked for, and reads that again. Advice:
-    /// where it is not understood nothing is lost.
+    /// Tells the kernel that only what is asked for is wanted, and only once.
+    ///
+    /// The kernel would read ahead as much as it likes, which keeps the disk from others. For
+    /// [`Self::read_once_at`] it would drop a part of that before it is asked for, and read it
+    /// again. This is advice: a file system that ignores it does no harm.
     pub fn expect_pieces(&self) {
         for advice in [Advice::Random, Advice::NoReuse] {
             let _ = self.system(Operation::Inspect, |fd| {
@@ -248,7 +247,7 @@ impl File {
     }
 
     /// Tells the kernel that nobody reads the file again soon, so that its pages can leave the
-    /// cache. This is advice, and harmless if the kernel ignores it.
+    /// cache. This is advice: a file system that ignores it does no harm.
     pub fn drop_from_cache(&self) {
         let _ = self.system(Operation::Inspect, |fd| {
             rustix::fs::fadvise(fd, 0, None, Advice::DontNeed)
@@ -258,58 +257,63 @@ impl File {
     /// Whether [`Self::read_once_at`] has left the page cache alone so far.
     #[must_use]
     pub fn reads_once(&self) -> bool {
-        !self.keeps.load(Ordering::Relaxed)
+        !self.fills_cache.load(Ordering::Relaxed)
     }
 
-    /// Whether another machine serves it, and can copy it there.
+    /// Whether another machine serves the file, and can copy it there.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn is_served(&self) -> Result<bool> {
-        let statistics = self.system(Operation::Inspect, |fd| rustix::fs::fstatfs(fd))?;
         // NFS, CIFS, SMB2, Ceph.
-        let known = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
-        Ok(u32::try_from(statistics.f_type).is_ok_and(|number| known.contains(&number)))
+        const SERVED: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
+
+        let statistics = self.system(Operation::Inspect, |fd| rustix::fs::fstatfs(fd))?;
+        // The number may be signed or not.
+        let number = u32::try_from(statistics.f_type).unwrap_or_default();
+        Ok(SERVED.contains(&number))
     }
 
-    /// The same file again, to be written past the page cache: in whole blocks, from addresses that
-    /// are aligned as well; each write is on the disk when it returns if `durably`. None where the
-    /// file system cannot, or where its path leads elsewhere by now.
+    /// Opens the same file again, to be written past the page cache: in whole blocks, from addresses
+    /// that are aligned as well. If `durably`, each write is on the disk when it returns. Returns
+    /// `None` if the file system cannot do that, or if the path leads elsewhere by now.
     #[must_use]
     pub fn reopen_direct(&self, durably: bool) -> Option<Self> {
-        let flags = OFlags::NOFOLLOW
-            | OFlags::CLOEXEC
-            | OFlags::DIRECT
-            | if durably {
-                OFlags::DSYNC
-            } else {
-                OFlags::empty()
-            };
-        let direct = attempt(Operation::Open, &self.path, || {
+        let mut flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECT;
+        if durably {
+            flags |= OFlags::DSYNC;
+        }
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+
+        let opened = attempt(Operation::Open, &self.path, || {
             std::fs::OpenOptions::new()
                 .write(true)
-                .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+                .custom_flags(flags)
                 .open(&self.path)
         });
-        let direct = Self::new(direct.ok()?, &self.path).ok()?;
-        let same =
-            (direct.found.device, direct.found.inode) == (self.found.device, self.found.inode);
-        (same && direct.writes_past_cache()).then_some(direct)
+        let direct = Self::new(opened.ok()?, &self.path).ok()?;
+
+        let is_same =
+            direct.found.device == self.found.device && direct.found.inode == self.found.inode;
+        (is_same && direct.writes_past_cache()).then_some(direct)
     }
 
-    /// Some file systems open a file so and use the page cache all the same; since Linux 6.1 they
-    /// say so.
+    /// Some file systems open a file for writing past the page cache, and use it all the same. Since
+    /// Linux 6.1 they say so.
     fn writes_past_cache(&self) -> bool {
         let asked = rustix::fs::statx(&*self.inner, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
-        asked.map_or(true, |answer| {
-            answer.stx_mask & StatxFlags::DIOALIGN.bits() == 0 || answer.stx_dio_offset_align > 0
-        })
+        match asked {
+            Ok(answer) if answer.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
+                answer.stx_dio_offset_align > 0
+            }
+            _ => true,
+        }
     }
 
     /// Writes all of `bytes` at byte `offset`.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         change(
             Operation::Write,
@@ -319,10 +323,10 @@ impl File {
         )
     }
 
-    /// Sets the length; what is added is a hole.
+    /// Sets the length. What is added is a hole.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn set_size(&self, size: u64) -> Result<()> {
         change(
             Operation::Truncate,
@@ -332,10 +336,10 @@ impl File {
         )
     }
 
-    /// Makes content and length durable. A failure is final: never retry it into success.
+    /// Makes content and length durable.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// A failure is final: never retry it into success.
     pub fn sync(&self) -> Result<()> {
         change(
             Operation::Sync,
@@ -348,23 +352,21 @@ impl File {
     /// Sets the permission bits.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
+        let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
         change(
             Operation::SetMode,
             &self.path,
             Change::Attributes(&self.inner),
-            || {
-                self.inner
-                    .set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))
-            },
+            || self.inner.set_permissions(permissions),
         )
     }
 
     /// Sets the time of the last modification.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn set_modified(&self, modified: SystemTime) -> Result<()> {
         change(
             Operation::SetTime,
@@ -377,7 +379,7 @@ impl File {
     /// Sets owner and group by number.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// [`io::ErrorKind::PermissionDenied`] unless the process may give files away.
     pub fn set_owner(&self, user: u32, group: u32) -> Result<()> {
         change(
             Operation::SetOwner,
@@ -387,10 +389,10 @@ impl File {
         )
     }
 
-    /// Tries a system call on the open file, in the name of `operation`.
+    /// Makes a system call on the open file, in the name of `operation`.
     ///
     /// # Errors
-    /// What the call reports.
+    /// Whatever the call reports.
     pub fn system<T>(
         &self,
         operation: Operation,
@@ -406,40 +408,41 @@ impl File {
         }
     }
 
-    /// Takes an exclusive lock that ends with this process; false where somebody else holds one.
+    /// Takes an exclusive lock that ends with this process. Returns false if somebody else holds
+    /// one.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn try_lock(&self) -> Result<bool> {
         attempt(Operation::Lock, &self.path, || {
-            match self.inner.try_lock() {
-                Ok(()) => Ok(true),
-                Err(std::fs::TryLockError::WouldBlock) => Ok(false),
-                Err(std::fs::TryLockError::Error(error)) => Err(error),
-            }
+            lock_result(self.inner.try_lock())
         })
     }
 
-    /// Takes a lock that others may share; false where somebody holds an exclusive one.
+    /// Takes a lock that others may share. Returns false if somebody holds an exclusive one.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn try_lock_shared(&self) -> Result<bool> {
         attempt(Operation::Lock, &self.path, || {
-            match self.inner.try_lock_shared() {
-                Ok(()) => Ok(true),
-                Err(std::fs::TryLockError::WouldBlock) => Ok(false),
-                Err(std::fs::TryLockError::Error(error)) => Err(error),
-            }
+            lock_result(self.inner.try_lock_shared())
         })
     }
 
-    /// Gives a lock back.
+    /// Releases a lock.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Whatever the file system reports.
     pub fn unlock(&self) -> Result<()> {
         attempt(Operation::Lock, &self.path, || self.inner.unlock())
+    }
+}
+
+fn lock_result(taken: std::result::Result<(), std::fs::TryLockError>) -> io::Result<bool> {
+    match taken {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -8,19 +8,20 @@ use super::gate::attempt;
 /// Bytes that may still be written to the file system of `path`.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn free_space(path: &Path) -> Result<u64> {
     let statistics = attempt(Operation::Inspect, path, || Ok(rustix::fs::statvfs(path)?))?;
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
-/// The kind of the network file system that holds `path`, where it is one: other machines may use
-/// the same files, and locks may not be seen.
+/// The kind of the network file system that holds `path`. Other machines may use the same files, and
+/// their locks may not be seen. Returns `None` if it is no network file system.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn network_file_system(path: &Path) -> Result<Option<&'static str>> {
     let statistics = attempt(Operation::Inspect, path, || Ok(rustix::fs::statfs(path)?))?;
+
     // The numbers are those of statfs(2); they may be signed or not.
     Ok(match u32::try_from(statistics.f_type).unwrap_or_default() {
         0x6969 => Some("NFS"),

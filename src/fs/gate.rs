@@ -1,5 +1,5 @@
-//! The gate that every system call of this room passes. It gives each error its path, and it is
-//! the place where tests inject faults and record what a loss of power would leave.
+//! The gate that every system call of this room passes. It gives each error its path. Here tests
+//! inject faults, and record what a loss of power would leave.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::{faults, recording};
     expect(dead_code, reason = "only a recording reads it")
 )]
 pub(super) enum Change<'a> {
-    /// A path and what is missing above it, where it was not there before.
+    /// The path, and what is missing above it, unless it exists already.
     Made(&'a Path),
     Written(&'a std::fs::File, u64, &'a [u8]),
     /// The kernel put bytes somewhere.
@@ -31,7 +31,7 @@ pub(super) enum Change<'a> {
     RemovedTree(&'a Path),
 }
 
-/// Every change of the disk passes here.
+/// Runs a system call that changes the disk.
 pub(super) fn change<T>(
     operation: Operation,
     path: &Path,
@@ -41,6 +41,7 @@ pub(super) fn change<T>(
     attempt(operation, path, || recording::around(&change, run))
 }
 
+/// Runs a system call that changes nothing on the disk.
 pub(super) fn attempt<T>(
     operation: Operation,
     path: &Path,

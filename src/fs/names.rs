@@ -1,5 +1,5 @@
-//! Names: giving a file another one, following one, removing what bears it, and setting owner and
-//! mode by it.
+//! What is done to a file or directory by its name: rename and link it, follow or remove it, set its
+//! owner and mode.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,27 +8,27 @@ use super::directory::sync_directory;
 use super::error::{Operation, Result};
 use super::gate::{Change, attempt, change};
 
-/// Where a link points.
+/// The path that a link holds.
 ///
 /// # Errors
-/// Also where `path` is no link.
+/// Fails if `path` is no link.
 pub fn link_target(path: &Path) -> Result<PathBuf> {
     attempt(Operation::Inspect, path, || std::fs::read_link(path))
 }
 
-/// The absolute path without links. Used for directories the operator names, which may be links
+/// The absolute path without links. Used for directories that the operator names, which may be links
 /// themselves.
 ///
 /// # Errors
-/// Also where it does not exist.
+/// Fails if the path does not exist.
 pub fn canonical(path: &Path) -> Result<PathBuf> {
     attempt(Operation::Inspect, path, || std::fs::canonicalize(path))
 }
 
-/// Gives `from` the name `to`, replacing what has it.
+/// Gives `from` the name `to`. A file that has that name is replaced.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     change(Operation::Rename, to, Change::Renamed(from, to), || {
         std::fs::rename(from, to)
@@ -38,17 +38,17 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Gives the file `from` a second name.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
     change(Operation::Link, to, Change::Linked(from, to), || {
         std::fs::hard_link(from, to)
     })
 }
 
-/// Removes a file; that it is gone already is no error.
+/// Removes a file. It is no error if the file is gone already.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn remove_file(path: &Path) -> Result<()> {
     gone_is_fine(change(
         Operation::Remove,
@@ -58,10 +58,11 @@ pub fn remove_file(path: &Path) -> Result<()> {
     ))
 }
 
-/// Removes a directory and all below it, links not followed; that it is gone already is no error.
+/// Removes a directory and all below it; links are not followed. It is no error if the directory is
+/// gone already.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn remove_tree(path: &Path) -> Result<()> {
     gone_is_fine(change(
         Operation::Remove,
@@ -81,7 +82,7 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
 /// Sets owner and group of a file or directory by number, durably.
 ///
 /// # Errors
-/// What the file system reports.
+/// [`std::io::ErrorKind::PermissionDenied`] unless the process may give files away.
 pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
     change(
         Operation::SetOwner,
@@ -89,6 +90,7 @@ pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
         Change::AttributesOf(path),
         || std::os::unix::fs::lchown(path, Some(user), Some(group)),
     )?;
+
     // Opens a file as well as a directory.
     sync_directory(path)
 }
@@ -96,9 +98,10 @@ pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
 /// Sets the permission bits of a directory.
 ///
 /// # Errors
-/// What the file system reports.
+/// Whatever the file system reports.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
     change(Operation::SetMode, path, Change::AttributesOf(path), || {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777))
+        std::fs::set_permissions(path, permissions)
     })
 }

@@ -1,5 +1,6 @@
-//! Opening and creating files. No function here follows a link in the last part of a path.
+//! Opening and creating files. No function here follows a link at the end of a path.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -12,25 +13,22 @@ use super::file::File;
 use super::gate::{Change, attempt, change};
 use super::status::FileKind;
 
-/// Opens a regular file of the node for reading: never through a link, without moving its access
-/// time where that is permitted.
+/// Opens a regular file of the node for reading. Does not move its access time, if that is
+/// permitted.
 ///
 /// # Errors
-/// Also where the path is a link or no regular file.
+/// Fails if the path is a link or no regular file; see [`IoError::is_no_plain_file`].
 pub fn open_source(path: &Path) -> Result<File> {
-    let open = |extra: OFlags| {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | extra;
-        std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-            .open(path)
-    };
-    let file = attempt(Operation::Open, path, || match open(OFlags::NOATIME) {
-        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
-            open(OFlags::empty())
+    let file = attempt(Operation::Open, path, || {
+        // Only the owner of a file may leave its access time alone.
+        match open_for_reading(path, OFlags::NOATIME) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+                open_for_reading(path, OFlags::empty())
+            }
+            result => result,
         }
-        result => result,
     })?;
+
     must_be_plain(File::new(file, path)?)
 }
 
@@ -39,6 +37,7 @@ pub(super) fn must_be_plain(file: File) -> Result<File> {
     if file.found().kind == FileKind::File {
         return Ok(file);
     }
+
     Err(IoError {
         operation: Operation::Open,
         path: file.path().to_owned(),
@@ -46,74 +45,70 @@ pub(super) fn must_be_plain(file: File) -> Result<File> {
     })
 }
 
-/// Opens a file of ours for reading, never through a link.
+/// Does not wait for the other end of a pipe.
+fn open_for_reading(path: &Path, extra: OFlags) -> io::Result<std::fs::File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | extra;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)
+}
+
+/// Opens a regular file of kbackup for reading.
 ///
 /// # Errors
-/// What the file system reports.
+/// As [`open_source`].
 pub fn open(path: &Path) -> Result<File> {
     open_source(path)
 }
 
-/// Opens a file of ours for reading and writing, never through a link.
+/// Opens a file of kbackup for reading and writing.
 ///
 /// # Errors
-/// What the file system reports.
+/// Fails if the path is a link.
 pub fn open_for_writing(path: &Path) -> Result<File> {
-    open_with(
-        path,
-        Operation::Open,
-        std::fs::OpenOptions::new().read(true).write(true),
-    )
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    open_with(path, Operation::Open, &mut options)
 }
 
 /// Creates a file that must not exist yet.
 ///
 /// # Errors
-/// Also where the path exists.
+/// [`io::ErrorKind::AlreadyExists`] if the path exists.
 pub fn create_new(path: &Path, mode: u32) -> Result<File> {
-    open_with(
-        path,
-        Operation::Create,
-        std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(mode),
-    )
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(mode);
+    open_with(path, Operation::Create, &mut options)
 }
 
-/// Opens a file for reading and writing, and creates it where there is none.
+/// Opens a file for reading and writing, and creates it if it is missing.
 ///
 /// # Errors
-/// What the file system reports.
+/// Fails if the path is a link.
 pub fn open_or_create(path: &Path, mode: u32) -> Result<File> {
-    open_with(
-        path,
-        Operation::Create,
-        std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(mode),
-    )
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(mode);
+    open_with(path, Operation::Create, &mut options)
 }
 
-fn open_with(
-    path: &Path,
-    operation: Operation,
-    options: &mut std::fs::OpenOptions,
-) -> Result<File> {
+fn open_with(path: &Path, operation: Operation, options: &mut OpenOptions) -> Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let options = options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
+    options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
+
     let file = change(operation, path, Change::Made(path), || options.open(path))?;
     File::new(file, path)
 }
 
-/// Reads a whole small file.
+/// Reads the whole of a small file.
 ///
 /// # Errors
-/// Also where it is longer than `limit` bytes.
+/// [`io::ErrorKind::FileTooLarge`] if it is longer than `limit` bytes.
 pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
     open_source(path)?.read_small(limit)
 }

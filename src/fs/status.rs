@@ -1,4 +1,4 @@
-//! What the file system says of a path: kind, length, times, owner.
+//! What the file system says about a path: kind, length, times, owner.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,10 +20,10 @@ pub enum FileKind {
     Special,
 }
 
-/// What the file system says of a path.
+/// What the file system says about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStatus {
-    /// What it is.
+    /// File, directory, link or something special.
     pub kind: FileKind,
     /// Length in bytes.
     pub size: u64,
@@ -55,13 +55,14 @@ impl From<&std::fs::Metadata> for FileStatus {
             kind if kind.is_symlink() => FileKind::Link,
             _ => FileKind::Special,
         };
+
         Self {
             kind,
             size: metadata.len(),
             allocated: metadata.blocks().saturating_mul(512),
             mode: metadata.mode() & 0o7777,
             modified: metadata.modified().unwrap_or(UNIX_EPOCH),
-            changed: time(metadata.ctime(), metadata.ctime_nsec()),
+            changed: time_of(metadata.ctime(), metadata.ctime_nsec()).unwrap_or(UNIX_EPOCH),
             device: metadata.dev(),
             inode: metadata.ino(),
             links: metadata.nlink(),
@@ -71,38 +72,41 @@ impl From<&std::fs::Metadata> for FileStatus {
     }
 }
 
-/// Seconds since 1970, and nanoseconds.
-fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
+/// A time as the kernel tells it: seconds since 1970, and nanoseconds.
+fn time_of(seconds: i64, nanoseconds: i64) -> Option<SystemTime> {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let part = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
-    let whole = if seconds < 0 {
-        UNIX_EPOCH.checked_sub(whole)
+
+    let second = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(whole)?
     } else {
-        UNIX_EPOCH.checked_add(whole)
+        UNIX_EPOCH.checked_add(whole)?
     };
-    whole
-        .and_then(|whole| whole.checked_add(part))
-        .unwrap_or(UNIX_EPOCH)
+    second.checked_add(part)
 }
 
-/// What the file system says of `path`, links not followed; none where nothing has that name.
+/// What the file system says about `path` itself; links are not followed. Returns `None` if nothing
+/// has that name.
 ///
 /// # Errors
-/// What the file system reports, except that nothing is there.
+/// Whatever the file system reports, unless it is that nothing is there.
 pub fn status(path: &Path) -> Result<Option<FileStatus>> {
-    match attempt(Operation::Inspect, path, || std::fs::symlink_metadata(path)) {
-        Ok(metadata) => Ok(Some(FileStatus::from(&metadata))),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    let metadata = attempt(Operation::Inspect, path, || std::fs::symlink_metadata(path));
+    if_there(metadata)
 }
 
-/// What the file system says of what `path` leads to, links followed; none where nothing is there.
+/// What the file system says about the end of all links at `path`. Returns `None` if nothing is
+/// there.
 ///
 /// # Errors
-/// What the file system reports, except that nothing is there.
+/// Whatever the file system reports, unless it is that nothing is there.
 pub fn status_of_target(path: &Path) -> Result<Option<FileStatus>> {
-    match attempt(Operation::Inspect, path, || std::fs::metadata(path)) {
+    let metadata = attempt(Operation::Inspect, path, || std::fs::metadata(path));
+    if_there(metadata)
+}
+
+fn if_there(metadata: Result<std::fs::Metadata>) -> Result<Option<FileStatus>> {
+    match metadata {
         Ok(metadata) => Ok(Some(FileStatus::from(&metadata))),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),

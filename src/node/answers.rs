@@ -308,12 +308,22 @@ pub struct ScavengeEvent {
 #[derive(Deserialize)]
 pub(super) struct Feed {
     #[serde(default)]
-    pub(super) entries: Vec<FeedEntry>,
+    entries: Vec<FeedEntry>,
+}
+
+impl Feed {
+    /// The entries that are about scavenges, in the feed's order.
+    pub(super) fn scavenge_events(&self) -> Vec<ScavengeEvent> {
+        self.entries
+            .iter()
+            .filter_map(FeedEntry::scavenge_event)
+            .collect()
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FeedEntry {
+struct FeedEntry {
     #[serde(default)]
     event_type: String,
     #[serde(default)]
@@ -332,7 +342,7 @@ struct ScavengeData {
 
 impl FeedEntry {
     /// The event, unless it is of another kind or cannot be read.
-    pub(super) fn scavenge_event(&self) -> Option<ScavengeEvent> {
+    fn scavenge_event(&self) -> Option<ScavengeEvent> {
         let data: ScavengeData = serde_json::from_str(self.data.as_deref()?).ok()?;
         let result = match self.event_type.as_str() {
             "$scavengeStarted" => None,

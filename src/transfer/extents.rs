@@ -1,3 +1,5 @@
+//! Data and holes of a file.
+
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -18,8 +20,8 @@ pub(super) enum Extent {
     },
 }
 
-/// What begins at byte `start` of a file, up to `end` at most. A file system that cannot tell has
-/// no holes; neither has a file that ends before `start`.
+/// What begins at byte `start` of a file, up to `end` at most. If the file system cannot tell, or if
+/// the file ends before `start`, there are no holes.
 pub(super) fn extent_at(file: &File, start: u64, end: u64) -> Extent {
     match seek(file, SeekFrom::Data(start)) {
         Ok(data) if data > start => Extent::Hole { end: data.min(end) },

@@ -1,9 +1,14 @@
+//! The hashes of one file: the BLAKE3 of all bytes, and the server's MD5.
+//!
+//! BLAKE3 is computed where the bytes are handled. MD5 is slower, so it is computed beside it
+//! ([`crate::md5`]).
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use super::buffer::{Buffer, PIECE, ZEROS};
 use super::extents::{Extent, extent_at};
-use super::writeback::BLOCK;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::Md5Hash;
@@ -13,72 +18,19 @@ use crate::md5::{Md5, Piece};
 use crate::run::Run;
 use crate::timings::Activity;
 
-/// What a run of bytes hashes to.
+/// The hashes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
     /// Length in bytes, holes included.
     pub size: u64,
     /// Hash of all bytes.
     pub blake3: Blake3Hash,
-    /// MD5 of all but the last 16 bytes, where it was asked for: the server keeps its own in those
+    /// MD5 of all but the last 16 bytes, if it was asked for: the server keeps its own in those
     /// (disk-format §3.5, §5.2).
     pub md5: Option<Md5Hash>,
 }
 
-/// Bytes read at once.
-pub(super) const PIECE: usize = 1024 * 1024;
-pub(super) static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-
-/// A buffer that is filled in part, from an address that a write past the page cache takes.
-#[derive(Debug, Default)]
-pub(super) struct Buffer {
-    bytes: Vec<u8>,
-    start: usize,
-    used: usize,
-}
-
-impl Buffer {
-    /// The bytes that were read.
-    pub(super) fn filled(&self) -> &[u8] {
-        self.bytes
-            .get(self.start..self.start + self.used)
-            .unwrap_or_default()
-    }
-
-    /// Reads up to `wanted` bytes, fewer only at the end of the file, and says how many there are.
-    pub(super) fn fill(
-        &mut self,
-        source: &(impl ReadAt + ?Sized),
-        offset: u64,
-        wanted: usize,
-    ) -> io::Result<usize> {
-        if self.bytes.len() < wanted + BLOCK {
-            self.bytes.resize(wanted + BLOCK, 0);
-            self.start = self.bytes.as_ptr().align_offset(BLOCK).min(BLOCK);
-        }
-        self.used = 0;
-        while self.used < wanted {
-            let room = self
-                .bytes
-                .get_mut(self.start + self.used..self.start + wanted)
-                .unwrap_or_default();
-            match source.read_once_at(offset + self.used as u64, room) {
-                Ok(0) => break,
-                Ok(count) => self.used += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self.used)
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        self.filled()
-    }
-}
-
+/// Zeros for the MD5, which hashes what it can share.
 struct Zeros;
 
 impl AsRef<[u8]> for Zeros {
@@ -87,8 +39,7 @@ impl AsRef<[u8]> for Zeros {
     }
 }
 
-/// The hashes of one file in the making. BLAKE3 is taken where the bytes are handled; MD5, which is
-/// slower, beside it.
+/// The hashes of one file in the making.
 pub(super) struct Hashing<'a> {
     run: &'a Run,
     blake3: blake3::Hasher,
@@ -131,16 +82,17 @@ impl<'a> Hashing<'a> {
         }
     }
 
-    /// A buffer that nobody uses any more.
+    /// A buffer that nobody uses any more, or a new one.
     pub(super) fn buffer(&mut self) -> Buffer {
-        let oldest = if self.last.len() > 1 {
-            self.last.pop_front()
-        } else {
-            None
+        if self.last.len() <= 1 {
+            return Buffer::default();
+        }
+        let Some((_, oldest)) = self.last.pop_front() else {
+            return Buffer::default();
         };
-        oldest
-            .and_then(|(_, buffer)| Arc::into_inner(buffer))
-            .unwrap_or_default()
+
+        // MD5 has let it go: it takes a piece only after it is done with the one before.
+        Arc::into_inner(oldest).unwrap_or_default()
     }
 
     /// The bytes of the file that were handled last, as far as they are still at hand: each piece
@@ -159,18 +111,17 @@ impl<'a> Hashing<'a> {
         buffer: Buffer,
         meanwhile: impl FnOnce(&[u8]) -> T,
     ) -> T {
+        let timings = self.run.timings();
         let buffer = Arc::new(buffer);
         if let Some(md5) = &mut self.md5 {
             // Waits for the piece before, so that two buffers are enough.
             let piece: Piece = buffer.clone();
-            self.run
-                .timings()
-                .time(Activity::Md5, || md5.update(&piece, buffer.used));
+            timings.time(Activity::Md5, || md5.update(&piece, buffer.used()));
         }
+
         let result = meanwhile(buffer.filled());
-        self.run
-            .timings()
-            .time(Activity::Blake3, || self.blake3.update(buffer.filled()));
+        timings.time(Activity::Blake3, || self.blake3.update(buffer.filled()));
+
         self.last.push_back((offset, buffer));
         result
     }
@@ -183,51 +134,46 @@ impl<'a> Hashing<'a> {
             let part = usize::try_from(count)
                 .unwrap_or(usize::MAX)
                 .min(ZEROS.len());
+
             if let Some(md5) = &mut self.md5 {
                 md5.update(&zeros, part);
             }
             self.blake3.update(ZEROS.get(..part).unwrap_or_default());
             count -= part as u64;
         }
+
         Ok(())
     }
 
-    /// Hashes a file from byte `offset` to its end, and tells how many bytes went by, and how many
-    /// of them were read. The outer error ends the run, the inner one is the storage's.
+    /// Hashes a file from byte `offset` to its end. Tells how many bytes went by, and how many of
+    /// them were read. The outer error ends the run, the inner one is the storage's.
     fn rest_of(
         &mut self,
         file: &dyn ReadAt,
         mut offset: u64,
         progress: impl Fn(u64, u64),
     ) -> Result<io::Result<()>> {
-        let run = self.run;
         let size = file.size();
         file.expect_pieces();
         while offset < size {
-            run.check()?;
-            let end = match file.file().map_or(Extent::Data { end: size }, |file| {
-                extent_at(file, offset, size)
-            }) {
+            self.run.check()?;
+            match extent_of(file, offset, size) {
                 Extent::Hole { end } => {
                     self.zeros(end - offset)?;
                     progress(end - offset, 0);
                     offset = end;
-                    continue;
                 }
-                Extent::Data { end } => end,
-            };
-            let wanted = usize::try_from(run.pace().piece((end - offset).min(PIECE as u64)))
-                .unwrap_or(PIECE);
-            let mut buffer = self.buffer();
-            match run.in_turn(Activity::Read, || buffer.fill(file, offset, wanted)) {
-                Ok(count) if count < wanted => return Ok(Err(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
-                Err(error) => return Ok(Err(error)),
+                Extent::Data { end } => {
+                    let count = match self.piece_of(file, offset, end) {
+                        Ok(count) => count,
+                        Err(error) => return Ok(Err(error)),
+                    };
+                    progress(count, count);
+                    offset += count;
+                }
             }
-            self.bytes(offset, buffer, |_| ());
-            offset += wanted as u64;
-            progress(wanted as u64, wanted as u64);
         }
+
         // A file that was cut meanwhile reads as a hole at its end.
         if let Some(file) = file.file()
             && file.status()?.size < size
@@ -237,8 +183,25 @@ impl<'a> Hashing<'a> {
         Ok(Ok(()))
     }
 
-    /// What the BLAKE3 would come to if all that follows were the rest of `file` from byte `offset`
-    /// on.
+    /// Reads and hashes the next piece of a file's data, and returns its length.
+    fn piece_of(&mut self, file: &dyn ReadAt, offset: u64, end: u64) -> io::Result<u64> {
+        let wanted = self.run.pace().piece((end - offset).min(PIECE as u64));
+        let wanted = usize::try_from(wanted).unwrap_or(PIECE);
+
+        let mut buffer = self.buffer();
+        let count = self
+            .run
+            .in_turn(Activity::Read, || buffer.fill(file, offset, wanted))?;
+        if count < wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+
+        self.bytes(offset, buffer, |_| ());
+        Ok(wanted as u64)
+    }
+
+    /// The BLAKE3 of a file whose first `offset` bytes are those that were hashed here, and whose
+    /// others are read from `file`.
     pub(super) fn continued(
         &self,
         file: &dyn ReadAt,
@@ -248,9 +211,9 @@ impl<'a> Hashing<'a> {
             blake3: self.blake3.clone(),
             ..Self::new(file.size(), false, self.run)
         };
-        Ok(branch
-            .rest_of(file, offset, |_, read| self.run.pace().spend(read))?
-            .map(|()| branch.finish().blake3))
+
+        let read = branch.rest_of(file, offset, |_, read| self.run.pace().spend(read))?;
+        Ok(read.map(|()| branch.finish().blake3))
     }
 
     /// Waits for the MD5.
@@ -258,6 +221,7 @@ impl<'a> Hashing<'a> {
         let md5 = self.run.timings().time(Activity::Md5, || {
             self.md5.map(|md5| Md5Hash(md5.hasher.finish()))
         });
+
         Digest {
             size: self.size,
             blake3: self.blake3.finalize().into(),
@@ -266,11 +230,19 @@ impl<'a> Hashing<'a> {
     }
 }
 
-/// Hashes a whole file, reading it once, and its holes not at all. Tells progress in bytes. The
-/// pace is that of the file: see [`super::paced`].
+/// Only a plain file has holes.
+fn extent_of(file: &dyn ReadAt, offset: u64, size: u64) -> Extent {
+    match file.file() {
+        Some(file) => extent_at(file, offset, size),
+        None => Extent::Data { end: size },
+    }
+}
+
+/// Hashes a whole file. Reads it once, and its holes not at all. Tells progress in bytes. The pace
+/// is that of the file: see [`super::paced`].
 ///
 /// # Errors
-/// What the storage reports, without the file's place, which the caller knows; also where the file
+/// [`Kind::Failed`], without the file's place, which the caller knows, if the file cannot be read or
 /// ends before its size.
 pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
     let mut hashing = Hashing::new(file.size(), md5, run);

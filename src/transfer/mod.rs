@@ -1,39 +1,44 @@
 //! Copies bytes and hashes them on the way: the source is read once, and what is hashed is what is
 //! stored.
 //!
-//! * Where the file system can, a copy shares the blocks of its source (`FICLONE`), and is hashed
-//!   where it lies; never that of a live file. Where another machine serves both, it copies
-//!   (`copy_file_range`). Elsewhere bytes are read, hashed and written.
-//! * A file has one thread, which reads, writes and computes the BLAKE3; [`FILES_AT_ONCE`] have
-//!   their MD5s computed beside it, together ([`crate::md5`]).
-//! * Whoever has to look into the file does so while it is copied ([`Follow`]), and nothing is read
+//! * If the file system can, a copy shares the blocks of its source (`FICLONE`) and is hashed in the
+//!   target; the blocks of a live file are never shared. If another machine serves both files, it
+//!   copies (`copy_file_range`). Elsewhere bytes are read, hashed and written.
+//! * A file has one thread, which reads, writes and computes the BLAKE3. [`FILES_AT_ONCE`] files have
+//!   their MD5s computed beside that, together ([`crate::md5`]).
+//! * Code that has to look into the file does so while it is copied ([`Follow`]), and nothing is read
 //!   from a disk twice.
 //! * Holes of the source stay holes, and aligned blocks of zeros become holes; the hashes cover
 //!   them as zeros.
 //! * The node syncs with every append, and its syncs wait for all that the disk has been given. So
-//!   large files are written past the page cache (`O_DIRECT`), and nothing is left for the end;
-//!   where the file system cannot, at most 8 MiB of a file are dirty. A run that stands back uses
+//!   large files are written past the page cache (`O_DIRECT`), and nothing is left for the end. If
+//!   the file system cannot do that, at most 8 MiB of a file are dirty. A run at low priority uses
 //!   the disk with one thread at a time, and leaves it alone for a while after each piece
 //!   ([`crate::pace::Pace::in_turn`]).
 //! * The page cache: what is read once does not stay in it (`RWF_DONTCACHE`, Linux 6.14), and what
 //!   was there before stays. On older kernels (6.3) the pages are at least not marked as used.
-//!   Nothing is ever dropped from the source's cache, because that would evict the pages the node
-//!   itself reads.
-//! * The pace: what is read or copied goes from the run's budget, once. Of files that others read,
-//!   [`Paced`] sees to it.
+//!   Nothing is ever dropped from the source's cache, because that would evict the pages that the
+//!   node itself reads.
+//! * The pace: what is read or copied is taken from the run's budget, once. For files that others
+//!   read, [`Paced`] does it.
 
+mod buffer;
 mod copy;
 mod extents;
+mod failure;
 mod hashing;
 mod paced;
+mod plan;
 mod writeback;
 
-pub use copy::{Copied, CopyFailure, CopyPlan, Follow, Follower, Segment, copy};
+pub use copy::{Copied, copy};
+pub use failure::CopyFailure;
 pub use hashing::{Digest, hash_file};
 pub use paced::{Paced, paced};
+pub use plan::{CopyPlan, Follow, Follower, Segment};
 pub use writeback::sync;
 
-/// How many files are worth handling at once: each has a thread of its own. Eight fill enough lanes
-/// of the MD5 that it is no limit any more, and hide how far away a disk is; with more, a run that
-/// is interrupted has more to do again.
+/// How many files are worth handling at once: each has a thread of its own. Eight fill so many lanes
+/// of the MD5 that it is no limit any more, and they hide how far away a disk is. With more, an
+/// interrupted run has more to do again.
 pub const FILES_AT_ONCE: usize = 8;

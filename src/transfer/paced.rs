@@ -1,3 +1,5 @@
+//! Files that are read at a run's pace: every byte is taken from its budget.
+
 use std::io;
 
 use crate::error::Result;
@@ -6,7 +8,7 @@ use crate::manifest::{FileEntry, FileSet, RelativePath};
 use crate::pace::Pace;
 use crate::run::Run;
 
-/// A set of files of which every byte that is read goes from a run's budget.
+/// A set of files that is read at a run's pace.
 pub struct Paced<'a> {
     files: &'a dyn FileSet,
     pace: &'a Pace,
@@ -37,21 +39,21 @@ impl FileSet for Paced<'_> {
     }
 }
 
-/// The same file, of which every byte that is read goes from a run's budget.
+/// The same file, at the run's pace.
 #[must_use]
 pub fn paced(file: Box<dyn ReadAt>, run: &Run) -> Box<dyn ReadAt> {
     at_pace(file, run.pace())
 }
 
 fn at_pace(file: Box<dyn ReadAt>, pace: &Pace) -> Box<dyn ReadAt> {
-    if pace.is_limited() {
-        Box::new(PacedFile {
-            file,
-            pace: pace.clone(),
-        })
-    } else {
-        file
+    if !pace.is_limited() {
+        return file;
     }
+
+    Box::new(PacedFile {
+        file,
+        pace: pace.clone(),
+    })
 }
 
 /// An interruption ends the wait, not the read: the reader asks its run itself.

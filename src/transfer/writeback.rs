@@ -1,26 +1,27 @@
+//! Bringing the bytes of a new file to the disk, a little at a time: past the page cache, or through
+//! it with few dirty bytes. So little is left for the sync at the end, which the node's syncs would
+//! have to wait for.
+
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::hashing::PIECE;
+use super::buffer::{BLOCK, PIECE};
 use crate::fs::{File, IoError, Operation};
 use crate::run::Run;
 use crate::timings::Activity;
 
-/// Places, lengths and addresses that go past the page cache are multiples of this: no disk asks
-/// for more.
-pub(super) const BLOCK: usize = 4096;
-/// Bytes of a file that may be dirty before they are written back, where they go through the page
+/// Bytes of a file that may be dirty before they are written back, if they go through the page
 /// cache.
 const DIRTY: u64 = 8 * 1024 * 1024;
 /// Files up to this many bytes go through the page cache: the sync at their end writes no more at
 /// once than a piece of a large one.
 const SMALL: u64 = PIECE as u64;
 
-/// Makes a file durable that was copied, with its attributes. Of a small one that is all there was
-/// to be written; the journal takes those of several files together.
+/// Makes a copied file durable, with its attributes. A small file does not wait for its turn: the
+/// sync writes all of it at once, and the journal takes several files together.
 ///
 /// # Errors
-/// What the file system reports. It is final: never retry it into success.
+/// An error is final: never retry a failed sync into success.
 pub fn sync(file: &File, size: u64, run: &Run) -> Result<(), IoError> {
     if size > SMALL {
         run.in_turn(Activity::Sync, || file.sync())
@@ -29,8 +30,7 @@ pub fn sync(file: &File, size: u64, run: &Run) -> Result<(), IoError> {
     }
 }
 
-/// Brings the bytes of one new file to the disk while they are written, a little at a time, so that
-/// little is left for the sync at its end.
+/// Writes one new file.
 pub(super) struct WriteBack<'a> {
     target: &'a File,
     /// The same file past the page cache, while that works.
@@ -41,15 +41,16 @@ pub(super) struct WriteBack<'a> {
 }
 
 impl<'a> WriteBack<'a> {
-    /// Of a file that will have `size` bytes.
+    /// Writes a file that will have `size` bytes.
     pub(super) fn new(target: &'a File, size: u64, run: &'a Run) -> Self {
-        // What the disk keeps to itself until it is told to sync, the node's next sync has to wait
-        // for.
+        // A disk may keep bytes to itself until it is told to sync. Then the node's next sync has to
+        // wait for them, so a run at low priority syncs each write.
         let direct = if size > SMALL {
             target.reopen_direct(run.pace().has_low_priority())
         } else {
             None
         };
+
         Self {
             target,
             direct,
@@ -63,47 +64,50 @@ impl<'a> WriteBack<'a> {
         self.direct.is_some()
     }
 
-    /// Bytes from `start` to `end` will be written. Where they go past the page cache nobody
-    /// gathers them before they get their place on the disk, and the pieces of several files would
-    /// lie mixed there: so they get it now. It is only about where they lie; a failure shows when
-    /// they are written.
+    /// Bytes from `start` to `end` will be written. If they go past the page cache, nobody gathers
+    /// them before they get their place on the disk, and the pieces of several files would lie mixed
+    /// there. So they get their place now. If this fails, only that advantage is lost; a full disk
+    /// shows when they are written.
     pub(super) fn reserve(&self, start: u64, end: u64) {
-        if self.is_direct() && end > start {
-            let flags = FallocateFlags::KEEP_SIZE;
-            let _ = self.target.system(Operation::Write, |fd| {
-                rustix::fs::fallocate(fd, flags, start, end - start)
-            });
+        if !self.is_direct() || end <= start {
+            return;
         }
+
+        let _ = self.target.system(Operation::Write, |fd| {
+            rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, start, end - start)
+        });
     }
 
     /// Writes all of `bytes` at byte `offset`.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
         let (blocks, rest) = self.direct_part(offset, bytes);
         if let Some(direct) = self.direct.take_if(|_| !blocks.is_empty()) {
-            match self
+            let written = self
                 .run
-                .in_turn(Activity::Write, || direct.write_all_at(offset, blocks))
-            {
+                .in_turn(Activity::Write, || direct.write_all_at(offset, blocks));
+            match written {
                 Ok(()) => self.direct = Some(direct),
-                // A file system that opens files so, and does not write them so.
+                // Some file systems open files this way, and do not write them.
                 Err(error) if Errno::from_io_error(&error.source) == Some(Errno::INVAL) => {
                     return self.write_cached(offset, bytes);
                 }
                 Err(error) => return Err(error),
             }
         }
+
         self.write_cached(offset + blocks.len() as u64, rest)
     }
 
     /// The blocks that can go past the page cache, and what is left behind them.
     fn direct_part<'b>(&self, offset: u64, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
-        let aligned =
+        let is_aligned =
             offset.is_multiple_of(BLOCK as u64) && bytes.as_ptr().align_offset(BLOCK) == 0;
-        let length = if aligned && self.is_direct() {
+        let length = if is_aligned && self.is_direct() {
             bytes.len() - bytes.len() % BLOCK
         } else {
             0
         };
+
         bytes.split_at_checked(length).unwrap_or((&[], bytes))
     }
 
@@ -111,22 +115,25 @@ impl<'a> WriteBack<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
+
         self.run
             .timings()
             .time(Activity::Write, || self.target.write_all_at(offset, bytes))?;
         self.cached(bytes.len() as u64)
     }
 
-    /// So many bytes more were put into the page cache, by whomever.
+    /// `count` bytes more are in the page cache. The kernel may have put them there.
     pub(super) fn cached(&mut self, count: u64) -> Result<(), IoError> {
         self.dirty += count;
-        if self.dirty >= DIRTY {
-            self.run.in_turn(Activity::Sync, || {
-                self.target
-                    .system(Operation::Sync, |fd| rustix::fs::fdatasync(fd))
-            })?;
-            self.dirty = 0;
+        if self.dirty < DIRTY {
+            return Ok(());
         }
+
+        self.run.in_turn(Activity::Sync, || {
+            self.target
+                .system(Operation::Sync, |fd| rustix::fs::fdatasync(fd))
+        })?;
+        self.dirty = 0;
         Ok(())
     }
 }

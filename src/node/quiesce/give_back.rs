@@ -1,0 +1,252 @@
+//! Giving back to the node what stands on record: a stopped scavenge goes on, auto-scavenge is
+//! resumed.
+
+use std::time::Duration;
+
+use super::borrowed::Borrowed;
+use super::poll::Poll;
+use super::scavenges::{current_scavenge, has_succeeded};
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::node::release_record::{ReleaseRecord, StoppedScavenge};
+use crate::node::{
+    AutoScavenge, AutoScavengeResume, Client, CurrentScavenge, Patience, ScavengeExtent,
+    ScavengeStart,
+};
+use crate::server::{ServerVersion, facts};
+
+/// After a success or a failure, giving back may take its time.
+pub(super) const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
+/// After a signal somebody waits.
+pub(super) const HASTY_LIMIT: Duration = Duration::from_millis(1500);
+/// A scavenge that was told to stop and goes on for longer is left to a later run.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(5);
+/// No scavenge takes longer to stop. Completing a chunk cannot be interrupted, and a backup waits no
+/// longer for that unless it is told to.
+const LONGEST_STOP: Duration = Duration::from_secs(300);
+const LATER: &str = "it stays on record: run `kbackup release` later";
+
+/// Gives back all that stands on record, and takes it off the record. Doing it twice is harmless:
+/// what already runs is not started, and what is not paused is not resumed.
+///
+/// A stopped scavenge goes on first: a resumed auto-scavenge could be mistaken for it.
+pub(super) fn give_back(
+    client: &Client,
+    version: &ServerVersion,
+    borrowed: &mut Borrowed<'_>,
+    limit: Duration,
+) -> Result<()> {
+    if borrowed.record().is_empty() {
+        return Ok(());
+    }
+
+    let poll = Poll::regardless(limit);
+    check_node(client, borrowed.record(), poll.patience())?;
+
+    let scavenge = give_back_scavenge(client, version, borrowed, limit);
+    let auto_scavenge = give_back_auto_scavenge(client, borrowed, poll);
+    scavenge.and(auto_scavenge)
+}
+
+/// The node may have been restarted meanwhile, but it must be that node and not its neighbour.
+fn check_node(client: &Client, record: &ReleaseRecord, patience: Patience<'_>) -> Result<()> {
+    let Some(recorded) = &record.node.endpoint else {
+        return Ok(());
+    };
+    let Some(gossip) = client.gossip(patience)? else {
+        return Ok(());
+    };
+
+    let found = gossip.endpoint();
+    if found == *recorded {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!("another node answers: the release record is for {recorded}, {found} answers"),
+    )
+    .on(client.place())
+    .hint("give that node's own address"))
+}
+
+fn give_back_scavenge(
+    client: &Client,
+    version: &ServerVersion,
+    borrowed: &mut Borrowed<'_>,
+    limit: Duration,
+) -> Result<()> {
+    let Some(stopped) = borrowed.record().scavenge.clone() else {
+        return Ok(());
+    };
+
+    let mut clean_up = Poll::regardless(limit.min(CLEAN_UP_LIMIT)).steady();
+    let mut poll = Poll::regardless(limit);
+    loop {
+        let is_old = client.current_scavenge(poll.patience())? == CurrentScavenge::NotSupported;
+        match current_scavenge(client, poll.patience())? {
+            // It was told to stop and cleans up (O40), or it never was told.
+            CurrentScavenge::Running(id) if id == stopped.id => {
+                if clean_up.is_over() && was_never_told(&stopped) {
+                    borrowed.run().note(format!(
+                        "scavenge {id} still runs: the run that wanted to stop it died before, \
+                         and nothing of it has to be given back"
+                    ));
+                    return borrowed.scavenge_needs_nothing();
+                }
+                clean_up.again(|| still_runs(&stopped).on(client.place()))?;
+                continue;
+            }
+            CurrentScavenge::Running(_) => break,
+            _ if has_succeeded(client, &stopped.id, poll.patience())? => {
+                return borrowed.scavenge_needs_nothing();
+            }
+            _ => {}
+        }
+
+        let extent = extent_for(version, is_old);
+        let Some(problem) = start_again(client, borrowed, &stopped, extent, poll.patience())?
+        else {
+            break;
+        };
+        poll.again(|| {
+            let what = format!("scavenge {} could not be given back", stopped.id);
+            Error::new(Kind::Failed, what)
+                .on(client.place())
+                .because(problem)
+                .hint(LATER)
+        })?;
+    }
+
+    borrowed.gave_back_scavenge()
+}
+
+/// A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what it was
+/// running (O43, http-api §1.4).
+fn extent_for(version: &ServerVersion, is_old: bool) -> ScavengeExtent {
+    let is_unfinished_development = is_old && version.is_development();
+    if version.has(facts::RESUMES_SCAVENGES) && !is_unfinished_development {
+        ScavengeExtent::Unfinished
+    } else {
+        ScavengeExtent::Whole
+    }
+}
+
+/// Starts a scavenge in place of the stopped one. Returns why none runs yet.
+fn start_again(
+    client: &Client,
+    borrowed: &Borrowed<'_>,
+    stopped: &StoppedScavenge,
+    extent: ScavengeExtent,
+    patience: Patience<'_>,
+) -> Result<Option<String>> {
+    let started =
+        client.start_scavenge(extent, stopped.threads, stopped.throttle_percent, patience)?;
+
+    Ok(match started {
+        ScavengeStart::Started(id) => {
+            let old = &stopped.id;
+            borrowed.run().note(match extent {
+                ScavengeExtent::Unfinished => format!("scavenge {old} goes on as {id}"),
+                ScavengeExtent::Whole => format!(
+                    "scavenge {old} starts over as {id}: \
+                     this server cannot go on where it was stopped"
+                ),
+            });
+            None
+        }
+        ScavengeStart::AlreadyRunning(_) => None,
+        ScavengeStart::Refused(why) => Some(why),
+        // It may run: look again before asking again.
+        ScavengeStart::NoAnswer => Some("the node does not answer".to_owned()),
+    })
+}
+
+/// Whether a scavenge that still runs was never told to stop: otherwise it would have stopped by
+/// now. If the clock went back, the answer is no.
+fn was_never_told(stopped: &StoppedScavenge) -> bool {
+    if stopped.told {
+        return false;
+    }
+    match Duration::try_from(clock::now().duration_since(stopped.since)) {
+        Ok(passed) => passed >= LONGEST_STOP,
+        Err(_) => false,
+    }
+}
+
+fn still_runs(stopped: &StoppedScavenge) -> Error {
+    let id = &stopped.id;
+    if stopped.told {
+        return Error::new(
+            Kind::Failed,
+            format!("scavenge {id} was told to stop and still runs"),
+        )
+        .hint(LATER);
+    }
+
+    Error::new(
+        Kind::Failed,
+        format!("scavenge {id} still runs, and it is not known whether it was told to stop"),
+    )
+    .because("the run that wanted to stop it died at that moment")
+    .hint(format!(
+        "it stays on record: run `kbackup release` again {} minutes after {}; \
+         a scavenge that still runs then was not told. The next backup settles it, too",
+        LONGEST_STOP.as_secs() / 60,
+        stopped.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
+    ))
+}
+
+fn give_back_auto_scavenge(
+    client: &Client,
+    borrowed: &mut Borrowed<'_>,
+    mut poll: Poll<'_>,
+) -> Result<()> {
+    if borrowed.record().auto_scavenge.is_none() {
+        return Ok(());
+    }
+
+    loop {
+        let (state, problem) = look_and_resume(client, poll.patience())?;
+        match state {
+            // Nobody is there who could resume it.
+            AutoScavenge::Absent => return Err(not_resumed(client, &state, problem)),
+            AutoScavenge::Paused | AutoScavenge::Pausing => {
+                poll.again(|| not_resumed(client, &state, problem))?;
+            }
+            _ => return borrowed.gave_back_auto_scavenge(),
+        }
+    }
+}
+
+/// Resumes auto-scavenge if it is paused. Returns its state afterwards, and what went wrong.
+fn look_and_resume(
+    client: &Client,
+    patience: Patience<'_>,
+) -> Result<(AutoScavenge, Option<Error>)> {
+    let state = client.auto_scavenge(patience)?;
+    if state != AutoScavenge::Paused {
+        return Ok((state, None));
+    }
+
+    match client.resume_auto_scavenge(patience) {
+        Ok(AutoScavengeResume::Accepted) => Ok((client.auto_scavenge(patience)?, None)),
+        Ok(AutoScavengeResume::StillPausing) => Ok((AutoScavenge::Pausing, None)),
+        // Between two leaders (http-api §2.3).
+        Err(error) if error.kind() == Kind::Failed => Ok((state, Some(error))),
+        Err(error) => Err(error),
+    }
+}
+
+fn not_resumed(client: &Client, state: &AutoScavenge, problem: Option<Error>) -> Error {
+    let error = Error::new(
+        Kind::Failed,
+        format!("auto-scavenge could not be resumed (it is {state})"),
+    )
+    .on(client.place())
+    .hint("it stays on record: run `kbackup release` later, or `POST /auto-scavenge/resume`");
+
+    match problem {
+        Some(problem) => error.because(problem),
+        None => error,
+    }
+}

@@ -1,0 +1,268 @@
+//! A running node that scavenges nothing while it is copied.
+
+use std::path::{Path, PathBuf};
+
+use super::borrowed::Borrowed;
+use super::give_back::{GIVE_BACK_LIMIT, HASTY_LIMIT, give_back};
+use super::pause::pause_auto_scavenge;
+use super::scavenges::{RememberedScavenges, current_scavenge, fresh_scavenge_output};
+use super::settings::QuiesceSettings;
+use super::stop::{stop_scavenges, wait_for_auto_clean_up};
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{Quiet, Scavenging};
+use crate::node::release_record::{ReleaseRecord, ReleaseRecords};
+use crate::node::{AutoScavenge, CurrentScavenge, Patience, Session};
+use crate::run::Run;
+
+/// Whether the source has stayed quiesced so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QuiesceCheck {
+    /// No scavenge ran since the source was quiesced.
+    Undisturbed,
+    /// A scavenge ran, or may have; what happened.
+    Disturbed(String),
+}
+
+/// A node that scavenges nothing until it is released. Dropping this value releases the node too,
+/// as well as it can.
+pub struct QuiescedOnline<'a> {
+    session: &'a Session,
+    run: &'a Run,
+    settings: QuiesceSettings,
+    db: Option<PathBuf>,
+    /// `None` if nothing is asked of the node (`--no-quiesce`).
+    borrowed: Option<Borrowed<'a>>,
+    quiet: Quiet,
+    before: RememberedScavenges,
+    stopped: Option<String>,
+    auto_paused: bool,
+    is_released: bool,
+}
+
+/// Pauses auto-scavenge, stops a running scavenge, and waits until none runs. What is taken stands
+/// in `records` before it is taken.
+///
+/// `db` is the db directory, if it can be read: servers before 22.10.1 show a scavenge by the files
+/// that it writes there.
+///
+/// # Errors
+/// [`Kind::Refused`] if the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while another
+/// run quiesces this node, [`Kind::Unstable`] if scavenging does not stop within the limits. What
+/// was taken until then is given back.
+pub fn quiesce<'a>(
+    session: &'a Session,
+    records: &ReleaseRecords,
+    db: Option<&Path>,
+    settings: QuiesceSettings,
+    run: &'a Run,
+) -> Result<QuiescedOnline<'a>> {
+    let mut quiesced = QuiescedOnline {
+        session,
+        run,
+        db: db.map(Path::to_owned),
+        borrowed: None,
+        quiet: Quiet::NotAsked,
+        before: RememberedScavenges::default(),
+        stopped: None,
+        auto_paused: false,
+        is_released: false,
+        settings,
+    };
+    if !quiesced.settings.quiesce {
+        return Ok(quiesced);
+    }
+
+    check_admin_api(session, Patience::of(run))?;
+
+    let mut borrowed = Borrowed::new(records.hold(session)?, run);
+    borrowed.tell_earlier(quiesced.settings.longest)?;
+    quiesced.borrowed = Some(borrowed);
+
+    quiesced.stop_scavenging()?;
+    Ok(quiesced)
+}
+
+fn check_admin_api(session: &Session, patience: Patience<'_>) -> Result<()> {
+    session.check(patience)?;
+    let client = session.client();
+    if client.current_scavenge(patience)? != CurrentScavenge::AdminDisabled {
+        return Ok(());
+    }
+
+    Err(Error::new(
+        Kind::Refused,
+        "the node has no admin API (`DisableAdminUi`): \
+         its scavenges can neither be seen nor stopped",
+    )
+    .on(client.place())
+    .hint(
+        "switch it on, or make sure yourself that no scavenge runs during the backup, \
+         and pass `--no-quiesce`",
+    ))
+}
+
+impl QuiescedOnline<'_> {
+    /// Quiesces the node again after [`QuiesceCheck::Disturbed`].
+    ///
+    /// # Errors
+    /// As [`quiesce`].
+    pub fn quiesce_again(&mut self) -> Result<()> {
+        self.session.check(Patience::of(self.run))?;
+        if self.borrowed.is_none() {
+            return Ok(());
+        }
+
+        self.stop_scavenging()
+    }
+
+    /// Whether a scavenge has run since the node was quiesced (http-api §1.9).
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] if the node cannot be asked, [`Kind::Refused`] if another node answers.
+    pub fn check_undisturbed(&self) -> Result<QuiesceCheck> {
+        Ok(match self.disturbance()? {
+            Some(what) => QuiesceCheck::Disturbed(what),
+            None => QuiesceCheck::Undisturbed,
+        })
+    }
+
+    /// What a manifest says about the node's scavenging.
+    #[must_use]
+    pub fn scavenging(&self) -> Scavenging {
+        Scavenging {
+            quiet: self.quiet,
+            stopped: self.stopped.clone(),
+            auto_paused: self.auto_paused,
+        }
+    }
+
+    /// What has to be given back to the node, for the copy in the repository. Returns `None` if that
+    /// is nothing.
+    #[must_use]
+    pub fn release_record(&self) -> Option<&ReleaseRecord> {
+        let record = self.borrowed.as_ref()?.record();
+        if record.is_empty() {
+            None
+        } else {
+            Some(record)
+        }
+    }
+
+    /// Gives back what was taken, even if the run was interrupted. After a signal it takes less time
+    /// about it.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if something could not be given back; it stays on record.
+    pub fn release(mut self) -> Result<()> {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Result<()> {
+        self.is_released = true;
+        let Some(borrowed) = &mut self.borrowed else {
+            return Ok(());
+        };
+
+        borrowed.stop_deadline();
+        let limit = if self.run.is_hurried() {
+            HASTY_LIMIT
+        } else {
+            GIVE_BACK_LIMIT
+        };
+        give_back(
+            self.session.client(),
+            self.session.version(),
+            borrowed,
+            limit,
+        )
+    }
+
+    fn stop_scavenging(&mut self) -> Result<()> {
+        let patience = Patience::of(self.run);
+        let client = self.session.client();
+        let Some(borrowed) = &mut self.borrowed else {
+            return Ok(());
+        };
+
+        // Auto-scavenge first: it would start the next scavenge.
+        let pause = pause_auto_scavenge(client, borrowed, &self.settings, patience)?;
+        self.auto_paused = pause.is_ours;
+        self.quiet = match client.current_scavenge(patience)? {
+            CurrentScavenge::NotSupported => Quiet::Inferred,
+            _ => Quiet::Confirmed,
+        };
+
+        if pause.was_at_work {
+            wait_for_auto_clean_up(client, patience)?;
+        }
+        let stopped = stop_scavenges(client, borrowed, &self.settings, patience)?;
+        if stopped.is_some() {
+            self.stopped = stopped;
+        }
+
+        if borrowed.record().is_empty() {
+            borrowed.stop_deadline();
+        }
+        self.before = RememberedScavenges::ask(self.session, patience)?;
+        Ok(())
+    }
+
+    /// What happened since the node was quiesced, if a scavenge ran or may have run.
+    fn disturbance(&self) -> Result<Option<String>> {
+        let patience = Patience::of(self.run);
+        match self.session.check(patience) {
+            Err(error) if error.kind() == Kind::Unstable => {
+                return Ok(Some(error.what().to_owned()));
+            }
+            result => result?,
+        }
+        if self.borrowed.is_none() {
+            return Ok(None);
+        }
+
+        let client = self.session.client();
+        if let CurrentScavenge::Running(scavenge) = current_scavenge(client, patience)? {
+            return Ok(Some(format!("somebody started scavenge {scavenge}")));
+        }
+
+        let now = RememberedScavenges::ask(self.session, patience)?;
+        if now.differ_from(&self.before) {
+            return Ok(Some("a scavenge ran meanwhile".to_owned()));
+        }
+
+        // Servers that cannot be asked show a scavenge by its files alone.
+        if let (Quiet::Inferred, Some(db)) = (self.quiet, &self.db)
+            && let Some(file) = fresh_scavenge_output(db)?
+        {
+            let file = file.display();
+            return Ok(Some(format!("a scavenge seems to run: there is {file}")));
+        }
+
+        if self.auto_paused {
+            let state = client.auto_scavenge(patience)?;
+            if state != AutoScavenge::Paused {
+                return Ok(Some(format!(
+                    "somebody resumed auto-scavenge (it is {state})"
+                )));
+            }
+        }
+
+        Ok(None)
+    }
+}
+
+impl Drop for QuiescedOnline<'_> {
+    fn drop(&mut self) {
+        if self.is_released {
+            return;
+        }
+
+        if let Err(error) = self.give_back() {
+            let causes = error.causes().join(": ");
+            self.run.warn(format!(
+                "the node was not given back what was taken: {error}: {causes}; \
+                 run `kbackup release`"
+            ));
+        }
+    }
+}
