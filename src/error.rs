@@ -21,6 +21,9 @@ pub enum Kind {
     Denied,
     /// Node or storage out of reach after retries.
     Unreachable,
+    /// The storage was out of reach for a moment: another attempt may succeed. Where nobody retries,
+    /// or no attempt is left, this ends a run as [`Self::Unreachable`] does.
+    Transient,
     /// What the repository holds is corrupt.
     StoredCorrupt,
     /// The source is inconsistent or corrupt.
@@ -63,7 +66,7 @@ impl Kind {
             Self::NotFound => 10,
             Self::Locked => 11,
             Self::Denied => 12,
-            Self::Unreachable => 13,
+            Self::Unreachable | Self::Transient => 13,
             Self::StoredCorrupt => 20,
             Self::SourceCorrupt => 21,
             Self::Unstable | Self::Interrupted(Cause::PausedTooLong) => 22,
@@ -82,7 +85,7 @@ impl Kind {
             Self::NotFound => "not-found",
             Self::Locked => "locked",
             Self::Denied => "denied",
-            Self::Unreachable => "unreachable",
+            Self::Unreachable | Self::Transient => "unreachable",
             Self::StoredCorrupt => "stored-corrupt",
             Self::SourceCorrupt => "source-corrupt",
             Self::Unstable => "unstable",

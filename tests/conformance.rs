@@ -1,5 +1,5 @@
-//! What every repository must do, whatever keeps it. A new kind of store passes [`conformance`]
-//! with a factory of its own.
+//! What every repository must do, whatever keeps it. A new kind of store gets a factory of its own
+//! and a line with `every_behaviour!`: one test for each behaviour.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,14 +11,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kbackup::clock::Timestamp;
-use kbackup::error::Kind;
+use kbackup::error::{Kind, Result};
 use kbackup::event::Silent;
-use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, WriterPosition};
+use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, ReadAt, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::proof::Proven;
 use kbackup::repository::{
-    self, Attributes, DirectoryRepository, Incoming, Ingest, Removal, Repository, Stored,
+    self, Attributes, DirectoryRepository, Incoming, Ingest, MemoryRepository, Removal, Repository,
+    Stored,
 };
 use kbackup::run::Run;
 
@@ -46,29 +47,50 @@ pub(crate) trait Factory {
     fn delete(&self, repository: &Self::Repository, label: &Label);
 }
 
-/// The whole suite.
-pub(crate) fn conformance(factory: &impl Factory) {
-    a_new_repository_is_empty(factory);
-    a_backup_shows_when_it_is_committed(factory);
-    what_is_dropped_leaves_nothing(factory);
-    a_second_writer_is_locked_out(factory);
-    files_are_read_as_they_were_stored(factory);
-    a_diff_takes_over_extends_and_cuts(factory);
-    several_threads_put_files_in_at_once(factory);
-    a_parent_can_be_deleted_alone(factory);
-    backups_are_listed_by_sequence(factory);
-    a_damaged_manifest_is_listed_with_its_error(factory);
-    lost_and_short_files_are_stored_corrupt(factory);
-    rows_and_files_must_agree(factory);
-    a_label_or_sequence_is_used_once(factory);
-    a_short_source_is_unstable(factory);
-    an_interrupted_run_commits_nothing(factory);
-    damaged_files_are_replaced(factory);
-    what_an_interrupted_run_left_is_taken_up(factory);
-    what_is_not_proven_is_not_taken_up(factory);
-    what_is_removed_is_gone_and_what_is_held_stays(factory);
-    state_is_kept(factory);
+/// Makes a test of every behaviour, for one kind of store.
+macro_rules! every_behaviour {
+    ($store:ident, $factory:expr) => {
+        mod $store {
+            use super::*;
+
+            every_behaviour! {
+                $factory,
+                a_new_repository_is_empty,
+                a_backup_shows_when_it_is_committed,
+                what_is_dropped_leaves_nothing,
+                a_second_writer_is_locked_out,
+                files_are_read_as_they_were_stored,
+                a_diff_takes_over_extends_and_cuts,
+                several_threads_put_files_in_at_once,
+                a_parent_can_be_deleted_alone,
+                backups_are_listed_by_sequence,
+                a_damaged_manifest_is_listed_with_its_error,
+                lost_and_short_files_are_stored_corrupt,
+                rows_and_files_must_agree,
+                a_label_or_sequence_is_used_once,
+                a_short_source_is_unstable,
+                an_interrupted_run_commits_nothing,
+                damaged_files_are_replaced,
+                what_is_reused_shares_its_copy_until_it_is_read_anew,
+                what_an_interrupted_run_left_is_taken_up,
+                what_is_not_proven_is_not_taken_up,
+                what_is_removed_is_gone_and_what_is_held_stays,
+                state_is_kept,
+            }
+        }
+    };
+    ($factory:expr, $($behaviour:ident,)*) => {$(
+        #[test]
+        fn $behaviour() {
+            super::$behaviour(&$factory);
+        }
+    )*};
 }
+
+every_behaviour!(in_a_directory, Directories::new());
+// The usual case: the repository lies on another file system than the node.
+every_behaviour!(in_a_directory_elsewhere, Directories::elsewhere());
+every_behaviour!(in_memory, Memory);
 
 /// A source directory, and rows for what was stored from it.
 pub(crate) struct Source {
@@ -258,14 +280,25 @@ pub(crate) fn writable(path: &Path) -> std::fs::File {
     std::fs::OpenOptions::new().write(true).open(path).unwrap()
 }
 
+/// Begins a backup, as the only writer.
+pub(crate) fn begin<'a>(
+    repository: &'a impl Repository,
+    parent: Option<&'a Manifest>,
+    run: &'a Run,
+) -> Result<Box<dyn Incoming + 'a>> {
+    repository.writer(run)?.begin(parent)
+}
+
+/// Reuses one file of the parent.
+pub(crate) fn adopt(incoming: &dyn Incoming, row: &Row) -> Result<Box<dyn ReadAt>> {
+    incoming.adopt(&[row]).remove(0)
+}
+
 /// Commits a backup with one file.
 pub(crate) fn commit_one(repository: &impl Repository, sequence: u64, bytes: &[u8]) -> Manifest {
     let run = run();
     let mut source = Source::new();
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(repository, None, &run).unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", bytes);
     let manifest = manifest(sequence, None, &source.rows);
     incoming.commit(&manifest).unwrap();
@@ -291,10 +324,7 @@ fn a_new_repository_is_empty(factory: &impl Factory) {
 fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     source.ingest(
         &*incoming,
@@ -335,17 +365,11 @@ fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
 fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     drop(incoming);
     assert!(labels(&repository).is_empty());
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     assert!(
         incoming.files().unwrap().is_empty(),
         "a new run begins with nothing"
@@ -356,15 +380,8 @@ fn a_second_writer_is_locked_out(factory: &impl Factory) {
     let repository = factory.create();
     let other = factory.reopen(&repository);
     let run = run();
-    let first = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
-    let error = other
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .err()
-        .unwrap();
+    let first = begin(&repository, None, &run).unwrap();
+    let error = begin(&other, None, &run).err().unwrap();
     assert_eq!(error.kind(), Kind::Locked);
     assert!(
         error
@@ -376,19 +393,13 @@ fn a_second_writer_is_locked_out(factory: &impl Factory) {
     );
     assert!(other.list().is_ok(), "readers do not wait");
     drop(first);
-    other
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    begin(&other, None, &run).unwrap();
 }
 
 fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
 
     let bytes: Vec<u8> = (0..3_000_000_u32)
         .map(|number| (number % 251) as u8)
@@ -451,10 +462,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let repository = factory.create();
     let run = run();
     let mut full_source = Source::new();
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     let done: Vec<u8> = (0..700_000_u32)
         .map(|number| (number % 241) as u8)
         .collect();
@@ -475,11 +483,8 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     incoming.commit(&full).unwrap();
 
     let mut source = Source::new();
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(Some(&full)))
-        .unwrap();
-    incoming.adopt(&[&completed]).remove(0).unwrap();
+    let incoming = begin(&repository, Some(&full), &run).unwrap();
+    adopt(&*incoming, &completed).unwrap();
     source.rows.push(completed.clone());
     // The first bytes must come from the parent: those of this source differ.
     let grown = [vec![9; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
@@ -547,10 +552,7 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
             )
         })
         .collect();
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(Some(&full)))
-        .unwrap();
+    let incoming = begin(&repository, Some(&full), &run).unwrap();
     let stored: Vec<Stored> = std::thread::scope(|scope| {
         let put = |(path, file)| {
             incoming
@@ -567,7 +569,7 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
             .iter()
             .map(|(path, file)| scope.spawn(move || put((path, file))))
             .collect();
-        incoming.adopt(&[&full.files[0]]).remove(0).unwrap();
+        adopt(&*incoming, &full.files[0]).unwrap();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
@@ -592,23 +594,15 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     let repository = factory.create();
     let full = commit_one(&repository, 1, b"events");
     let run = run();
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(Some(&full)))
-        .unwrap();
-    incoming.adopt(&[&full.files[0]]).remove(0).unwrap();
+    let incoming = begin(&repository, Some(&full), &run).unwrap();
+    adopt(&*incoming, &full.files[0]).unwrap();
     let diff = manifest(2, Some(&full), &full.files);
     incoming.commit(&diff).unwrap();
     factory.delete(&repository, &full.label);
     assert_eq!(labels(&repository), std::slice::from_ref(&diff.label));
     assert_eq!(content(&repository, &diff.label, &diff.files[0]), b"events");
     assert_eq!(
-        repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(Some(&full)))
-            .err()
-            .unwrap()
-            .kind(),
+        begin(&repository, Some(&full), &run).err().unwrap().kind(),
         Kind::NotFound,
         "the parent is gone"
     );
@@ -659,10 +653,7 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
             Kind::StoredCorrupt
         );
         let run = run();
-        let incoming = repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(Some(&full)))
-            .unwrap();
+        let incoming = begin(&repository, Some(&full), &run).unwrap();
         assert_eq!(
             incoming
                 .adopt(&[&full.files[0]])
@@ -690,18 +681,13 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
         let run = run();
         let first = commit_one(&repository, 1, b"events");
         let second = commit_one(&repository, 2, b"events");
+        let (good, bad) = (
+            (&second.label, &second.files[0]),
+            (&first.label, &first.files[0]),
+        );
+        let is_shared = copy_id(&repository, good) == copy_id(&repository, bad);
         harm(factory, &repository, &first.label, &first.files[0].path);
-        let mending = repository.writer(&run).unwrap();
-        assert_eq!(
-            factory
-                .reopen(&repository)
-                .writer(&run)
-                .and_then(|writer| writer.begin(None))
-                .err()
-                .unwrap()
-                .kind(),
-            Kind::Locked
-        );
+        let writer = repository.writer(&run).unwrap();
         assert_eq!(
             factory
                 .reopen(&repository)
@@ -711,56 +697,65 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
                 .kind(),
             Kind::Locked
         );
-        mending
-            .replace(
-                &first.label,
-                &first.files[0],
-                (&second.label, &second.files[0]),
-            )
-            .unwrap();
-        assert_eq!(
-            content(&repository, &first.label, &first.files[0]),
-            b"events"
-        );
+        if is_shared {
+            // A store that keeps equal bytes once has no other copy.
+            let error = writer.replace(bad.0, bad.1, good).unwrap_err();
+            assert_eq!(error.kind(), Kind::StoredCorrupt);
+            continue;
+        }
+
+        writer.replace(bad.0, bad.1, good).unwrap();
+        assert_eq!(content(&repository, bad.0, bad.1), b"events");
         // What is right already may be replaced again, also by itself.
-        mending
-            .replace(
-                &first.label,
-                &first.files[0],
-                (&second.label, &second.files[0]),
-            )
-            .unwrap();
-        mending
-            .replace(
-                &second.label,
-                &second.files[0],
-                (&second.label, &second.files[0]),
-            )
-            .unwrap();
+        writer.replace(bad.0, bad.1, good).unwrap();
+        writer.replace(good.0, good.1, good).unwrap();
         let names = |label| repository.files(label).unwrap().files().unwrap().len();
         assert_eq!((names(&first.label), names(&second.label)), (1, 1));
 
         harm(factory, &repository, &first.label, &first.files[0].path);
-        let error = mending
-            .replace(
-                &second.label,
-                &second.files[0],
-                (&first.label, &first.files[0]),
-            )
-            .unwrap_err();
+        let error = writer.replace(good.0, good.1, bad).unwrap_err();
         assert_eq!(error.kind(), Kind::StoredCorrupt);
-        drop(mending);
+        drop(writer);
         // The lock is free, and nothing is left over.
-        assert!(
-            repository
-                .writer(&run)
-                .and_then(|writer| writer.begin(None))
-                .unwrap()
-                .files()
-                .unwrap()
-                .is_empty()
-        );
+        let incoming = begin(&repository, None, &run).unwrap();
+        assert!(incoming.files().unwrap().is_empty());
     }
+}
+
+fn copy_id(repository: &impl Repository, (label, row): (&Label, &Row)) -> Option<fs::CopyId> {
+    repository.open(label, row).unwrap().copy_id()
+}
+
+fn what_is_reused_shares_its_copy_until_it_is_read_anew(factory: &impl Factory) {
+    let repository = factory.create();
+    let run = run();
+    let full = commit_one(&repository, 1, b"events");
+    let incoming = begin(&repository, Some(&full), &run).unwrap();
+    let adopted = adopt(&*incoming, &full.files[0]).unwrap();
+    let listed = incoming.files().unwrap();
+    assert_eq!(
+        (adopted.stamp(), adopted.size()),
+        (listed[0].stamp, 6),
+        "a file that nobody changed has the stamp under which it was opened"
+    );
+    incoming
+        .commit(&manifest(2, Some(&full), &full.files))
+        .unwrap();
+
+    let [first, second] = [1, 2].map(|sequence| {
+        let label = labels(&repository)[sequence - 1].clone();
+        copy_id(&repository, (&label, &full.files[0]))
+    });
+    assert!(first.is_some() && first == second);
+
+    // A damaged copy is never taken for a good one.
+    factory.shorten(&repository, &full.label, &full.files[0].path);
+    let third = commit_one(&repository, 3, b"events");
+    assert_eq!(
+        content(&repository, &third.label, &third.files[0]),
+        b"events"
+    );
+    assert_ne!(copy_id(&repository, (&third.label, &third.files[0])), first);
 }
 
 fn rows_and_files_must_agree(factory: &impl Factory) {
@@ -779,10 +774,7 @@ fn rows_and_files_must_agree(factory: &impl Factory) {
     ];
     for wrong in wrongs {
         let mut source = Source::new();
-        let incoming = repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(None))
-            .unwrap();
+        let incoming = begin(&repository, None, &run).unwrap();
         source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
         wrong(&mut source.rows);
         assert!(incoming.commit(&manifest(1, None, &source.rows)).is_err());
@@ -799,10 +791,7 @@ fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
     same_sequence.sequence = 5;
     for again in [same_label, Proven::unproven(same_sequence)] {
         let mut source = Source::new();
-        let incoming = repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(None))
-            .unwrap();
+        let incoming = begin(&repository, None, &run).unwrap();
         source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
         assert!(incoming.commit(&again).is_err());
         assert_eq!(labels(&repository), std::slice::from_ref(&first.label));
@@ -813,10 +802,7 @@ fn a_label_or_sequence_is_used_once(factory: &impl Factory) {
 fn a_short_source_is_unstable(factory: &impl Factory) {
     let repository = factory.create();
     let (run, source) = (run(), Source::new());
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     let file = source.file("chunk", &[7; 5000]);
     for live in [false, true] {
         let ingest = Ingest {
@@ -836,10 +822,7 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
 fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
     run.interrupt(kbackup::error::Signal::Terminate);
     let file = source.file("more", b"more");
@@ -864,10 +847,7 @@ pub(crate) fn sealed(bytes: &[u8]) -> (Vec<u8>, Md5Hash) {
 /// Stores these files, and ends before the commit.
 pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
     let (run, source) = (run(), Source::new());
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(repository, None, &run).unwrap();
     for (path, bytes) in files {
         let file = source.file("left", bytes);
         incoming
@@ -894,10 +874,7 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     let repository = factory.reopen(&repository);
     let (run, mut source) = (run(), Source::new());
     let kept = repository.interrupted().unwrap();
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     assert!(
         incoming.files().unwrap().is_empty(),
         "it takes nothing that it was not asked for"
@@ -923,10 +900,7 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     incoming.commit(&full).unwrap();
     assert_eq!(content(&repository, &full.label, &full.files[0]), bytes);
     assert_eq!(repository.interrupted().unwrap(), None);
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &run).unwrap();
     assert_eq!(
         incoming
             .resume(&at("index/table"), other.len() as u64, other_md5)
@@ -957,28 +931,20 @@ fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
         &[good.clone(), vec![0]].concat(),
     ] {
         leave(&repository, &[("db/chunk-000000.000000", wrong)]);
-        let incoming = repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(None))
-            .unwrap();
+        let incoming = begin(&repository, None, &run).unwrap();
         assert_eq!(incoming.resume(&path, size, md5).unwrap(), None);
         assert!(incoming.open(&path).unwrap().is_none());
     }
     // What an interruption comes upon stays for the next run.
     leave(&repository, &[("db/chunk-000000.000000", &good)]);
     let told = self::run();
-    let incoming = repository
-        .writer(&told)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&repository, None, &told).unwrap();
     told.interrupt(kbackup::error::Signal::Terminate);
     if let Err(error) = incoming.resume(&path, size, md5) {
         assert_eq!(error.kind().exit_code(), 143);
         drop(incoming);
         assert!(
-            repository
-                .writer(&run)
-                .and_then(|writer| writer.begin(None))
+            begin(&repository, None, &run)
                 .unwrap()
                 .resume(&path, size, md5)
                 .unwrap()
@@ -991,11 +957,8 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
     let repository = factory.create();
     let first = commit_one(&repository, 1, &[1; 100_000]);
     let run = run();
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(Some(&first)))
-        .unwrap();
-    incoming.adopt(&[&first.files[0]]).remove(0).unwrap();
+    let incoming = begin(&repository, Some(&first), &run).unwrap();
+    adopt(&*incoming, &first.files[0]).unwrap();
     let second = manifest(2, Some(&first), &first.files);
     incoming.commit(&second).unwrap();
     repository::remember_damage(&repository, &first.label).unwrap();
@@ -1005,12 +968,7 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
     let also = repository.hold(&first.label).unwrap();
     let expiring = repository.writer(&run).unwrap();
     assert_eq!(
-        elsewhere
-            .writer(&run)
-            .and_then(|writer| writer.begin(None))
-            .err()
-            .unwrap()
-            .kind(),
+        begin(&elsewhere, None, &run).err().unwrap().kind(),
         Kind::Locked
     );
     for reader in [held, also] {
@@ -1093,11 +1051,25 @@ fn state_is_kept(factory: &impl Factory) {
     }
 }
 
+/// Makes repositories in directories.
 struct Directories {
     root: tempfile::TempDir,
 }
 
 impl Directories {
+    fn new() -> Self {
+        Self {
+            root: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn elsewhere() -> Self {
+        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self {
+            root: root.unwrap(),
+        }
+    }
+
     fn path(&self, repository: &DirectoryRepository, label: &Label) -> PathBuf {
         Path::new(&repository.place())
             .join("backups")
@@ -1138,17 +1110,41 @@ impl Factory for Directories {
     }
 }
 
-#[test]
-fn a_directory_repository_conforms() {
-    conformance(&Directories {
-        root: tempfile::tempdir().unwrap(),
-    });
-}
+/// Makes repositories in memory.
+struct Memory;
 
-/// The usual case: the repository lies on another file system than the node.
-#[test]
-fn a_directory_repository_on_another_file_system_conforms() {
-    if let Ok(root) = tempfile::tempdir_in("/dev/shm") {
-        conformance(&Directories { root });
+impl Factory for Memory {
+    type Repository = MemoryRepository;
+
+    fn create(&self) -> MemoryRepository {
+        MemoryRepository::create()
+    }
+
+    fn reopen(&self, repository: &MemoryRepository) -> MemoryRepository {
+        repository.clone()
+    }
+
+    fn shorten(&self, repository: &MemoryRepository, label: &Label, path: &RelativePath) {
+        let half = |mut bytes: Vec<u8>| {
+            bytes.truncate(bytes.len() / 2);
+            Some(bytes)
+        };
+        repository.damage(label, path, half).unwrap();
+    }
+
+    fn lose(&self, repository: &MemoryRepository, label: &Label, path: &RelativePath) {
+        repository.damage(label, path, |_| None).unwrap();
+    }
+
+    fn damage_manifest(&self, repository: &MemoryRepository, label: &Label) {
+        repository.damage_manifest(label, |bytes| {
+            let text = String::from_utf8(bytes).unwrap();
+            text.replace("\"conformance\"", "\"conformancf\"")
+                .into_bytes()
+        });
+    }
+
+    fn delete(&self, repository: &MemoryRepository, label: &Label) {
+        repository.delete(label);
     }
 }

@@ -22,7 +22,8 @@ use kbackup::run::Run;
 
 use crate::backup::bench::workplace;
 use crate::conformance::{
-    Source, at, commit_one, content, labels, manifest, run, whole, with_mode, writable,
+    Source, adopt, at, begin, commit_one, content, labels, manifest, run, whole, with_mode,
+    writable,
 };
 
 const CHUNK: &str = "db/chunk-000000.000000";
@@ -74,11 +75,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     let place = Place::new();
     let run = run();
     let mut source = Source::new();
-    let incoming = place
-        .repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&place.repository, None, &run).unwrap();
     let file = source.file("chunk", b"completed");
     let stored = incoming
         .ingest(
@@ -96,12 +93,8 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     assert_ne!(inode(&first), file.status().unwrap().inode);
     assert_eq!(file.status().unwrap().links, 1);
 
-    let incoming = place
-        .repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(Some(&full)))
-        .unwrap();
-    incoming.adopt(&[&row]).remove(0).unwrap();
+    let incoming = begin(&place.repository, Some(&full), &run).unwrap();
+    adopt(&*incoming, &row).unwrap();
     let diff = manifest(2, Some(&full), &source.rows);
     assert_eq!(incoming.bytes_stored(), 0);
     incoming.commit(&diff).unwrap();
@@ -156,12 +149,8 @@ fn what_is_adopted_is_never_written_to() {
             modified: "2001-01-01T00:00:00Z".parse().unwrap(),
             ..full.files[0].clone()
         });
-        let incoming = place
-            .repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(Some(&full)))
-            .unwrap();
-        incoming.adopt(&[&full.files[0]]).remove(0).unwrap();
+        let incoming = begin(&place.repository, Some(&full), &run).unwrap();
+        adopt(&*incoming, &full.files[0]).unwrap();
         if let Some(stored) = change(&*incoming) {
             source.keep(CHUNK, stored);
         }
@@ -182,11 +171,7 @@ fn a_plain_copy_looks_like_the_node() {
     let place = Place::new();
     let run = run();
     let mut source = Source::new();
-    let incoming = place
-        .repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    let incoming = begin(&place.repository, None, &run).unwrap();
     source.ingest(&*incoming, CHUNK, b"events");
     source.ingest(
         &*incoming,
@@ -283,28 +268,15 @@ fn links_in_a_repository_are_never_followed() {
         failed(place.repository.files(&full.label).unwrap().files()).kind(),
         Kind::StoredCorrupt
     );
-    let incoming = place
-        .repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(Some(&full)))
-        .unwrap();
-    assert_eq!(
-        failed(incoming.adopt(&[row]).remove(0)).kind(),
-        Kind::StoredCorrupt
-    );
+    let incoming = begin(&place.repository, Some(&full), &run).unwrap();
+    assert_eq!(failed(adopt(&*incoming, row)).kind(), Kind::StoredCorrupt);
     drop(incoming);
 
     for name in ["incoming", "backups", "state"] {
         std::fs::rename(place.path(name), place.path("moved")).unwrap();
         symlink(&outside, place.path(name)).unwrap();
         assert_eq!(
-            failed(
-                place
-                    .repository
-                    .writer(&run)
-                    .and_then(|writer| writer.begin(None))
-            )
-            .kind(),
+            failed(begin(&place.repository, None, &run)).kind(),
             Kind::Refused,
             "{name}"
         );
@@ -313,13 +285,7 @@ fn links_in_a_repository_are_never_followed() {
     }
     std::fs::remove_file(place.path("state/lock")).unwrap();
     symlink(outside.join("db/precious"), place.path("state/lock")).unwrap();
-    assert!(
-        place
-            .repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(None))
-            .is_err()
-    );
+    assert!(begin(&place.repository, None, &run).is_err());
     assert_eq!(
         std::fs::read(outside.join("db/precious")).unwrap(),
         b"precious"
@@ -358,13 +324,7 @@ fn leftovers_go_and_foreign_names_stay() {
     let notes = Notes::default();
     let run = Run::new(notes.clone());
     assert_eq!(labels(&place.repository), std::slice::from_ref(&full.label));
-    drop(
-        place
-            .repository
-            .writer(&run)
-            .and_then(|writer| writer.begin(None))
-            .unwrap(),
-    );
+    drop(begin(&place.repository, None, &run).unwrap());
     assert_eq!(
         std::fs::read_dir(place.path("incoming")).unwrap().count(),
         0
@@ -469,11 +429,7 @@ fn a_dead_process_does_not_keep_the_lock() {
         br#"{"pid":1,"host":"h","user":"u","command":"full","since":"2026-01-01T00:00:00Z"}"#,
     )
     .unwrap();
-    place
-        .repository
-        .writer(&run())
-        .and_then(|writer| writer.begin(None))
-        .unwrap();
+    begin(&place.repository, None, &run()).unwrap();
     assert_eq!(
         std::fs::metadata(place.path("state/lock")).unwrap().len(),
         0,
@@ -494,15 +450,8 @@ fn a_copy_that_is_not_what_the_row_says_is_not_adopted() {
         "link:incoming:1:1",
         || {
             let run = run();
-            let incoming = place
-                .repository
-                .writer(&run)
-                .and_then(|writer| writer.begin(Some(&full)))
-                .unwrap();
-            assert_eq!(
-                failed(incoming.adopt(&[&row]).remove(0)).kind(),
-                Kind::StoredCorrupt
-            );
+            let incoming = begin(&place.repository, Some(&full), &run).unwrap();
+            assert_eq!(failed(adopt(&*incoming, &row)).kind(), Kind::StoredCorrupt);
         },
     );
 }
@@ -516,12 +465,8 @@ fn without_hard_links_files_are_copied() {
             let place = Place::new();
             let full = commit_one(&place.repository, 1, b"events");
             let run = run();
-            let incoming = place
-                .repository
-                .writer(&run)
-                .and_then(|writer| writer.begin(Some(&full)))
-                .unwrap();
-            incoming.adopt(&[&full.files[0]]).remove(0).unwrap();
+            let incoming = begin(&place.repository, Some(&full), &run).unwrap();
+            adopt(&*incoming, &full.files[0]).unwrap();
             let diff = manifest(2, Some(&full), &full.files);
             incoming.commit(&diff).unwrap();
             assert_eq!(
@@ -570,9 +515,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     let mut source = Source::new();
     let taken = repository.list()?;
     let sequence = taken.len() as u64 + 1;
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(None))?;
+    let incoming = begin(&repository, None, &run)?;
     let active = source.file("active", &[vec![1; 3000], vec![0; 5000]].concat());
     for (name, live) in [
         (CHUNK, false),
@@ -595,10 +538,8 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     incoming.commit(&full)?;
     repository.set_state("verified", Some(b"yes"))?;
 
-    let incoming = repository
-        .writer(&run)
-        .and_then(|writer| writer.begin(Some(&full)))?;
-    incoming.adopt(&[&source.rows[0]]).remove(0)?;
+    let incoming = begin(&repository, Some(&full), &run)?;
+    adopt(&*incoming, &source.rows[0])?;
     let held = source.rows[1].clone();
     let active = source.file("active", &[vec![1; 3000], vec![2; 5000]].concat());
     let stored = incoming.extend(
@@ -703,9 +644,7 @@ fn a_commit_that_cannot_be_taken_back_is_told() {
         let (run, mut source) = (run(), Source::new());
         let attempt = || -> Result<(), Error> {
             let repository = DirectoryRepository::open_or_create(Path::new(&path))?;
-            let incoming = repository
-                .writer(&run)
-                .and_then(|writer| writer.begin(None))?;
+            let incoming = begin(&repository, None, &run)?;
             let file = source.file("chunk", b"events");
             let stored = incoming.ingest(&at(CHUNK), whole(&file))?;
             source.keep(CHUNK, stored);
@@ -755,13 +694,7 @@ fn staging_files_of_killed_runs_go() {
     plant(".cD4zW8.tmp", 60);
     plant(".notes.tmp", 7200);
     plant("verified", 7200);
-    drop(
-        place
-            .repository
-            .writer(&run())
-            .and_then(|writer| writer.begin(None))
-            .unwrap(),
-    );
+    drop(begin(&place.repository, None, &run()).unwrap());
     let mut names: Vec<String> = std::fs::read_dir(place.path("state"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -808,13 +741,7 @@ fn what_no_run_can_take_up_goes_at_once() {
         plant(name, bytes);
     }
     assert_eq!(place.repository.interrupted().unwrap().unwrap().files, 12);
-    drop(
-        place
-            .repository
-            .writer(&run())
-            .and_then(|writer| writer.begin(None))
-            .unwrap(),
-    );
+    drop(begin(&place.repository, None, &run()).unwrap());
     let left = place.repository.interrupted().unwrap().unwrap();
     assert_eq!(left.files, 2);
     assert!(top.join("db/chunk-000000.000000").exists() && top.join("index").join(table).exists());

@@ -30,7 +30,7 @@ pub(super) fn repeat<T>(
             Err(error) => error,
         };
         let again = match error.kind() {
-            Kind::Unstable => true,
+            Kind::Unstable | Kind::Transient => true,
             // Only these readings count: a busy node must not use up those of a chunk that was
             // caught in mid-change.
             Kind::SourceCorrupt => {

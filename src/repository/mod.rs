@@ -10,11 +10,15 @@ mod condition;
 mod directory;
 mod location;
 mod lock;
+#[cfg(feature = "faults")]
+mod memory;
 mod writer;
 
 pub use condition::{Remembered, is_good, remember, remember_damage, remembered};
 pub use directory::DirectoryRepository;
 pub use location::Location;
+#[cfg(feature = "faults")]
+pub use memory::MemoryRepository;
 pub use writer::{Attributes, Incoming, Ingest, Removal, Stored, Writer};
 
 use std::path::Path;
@@ -134,4 +138,14 @@ pub struct Interrupted {
     pub files: u64,
     /// Bytes of storage that these files take; holes take none.
     pub bytes: u64,
+}
+
+/// Whether `key` may name a value ([`Repository::state`]).
+fn is_key(key: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=100).contains(&key.len())
+        && key.bytes().all(is_allowed)
+        && !key.starts_with('.')
+        && key != "lock"
+        && key != "readers"
 }

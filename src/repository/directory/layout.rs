@@ -137,7 +137,7 @@ impl Layout {
     /// # Errors
     /// `Failed` if the key breaks the rules of [`crate::repository::Repository::state`].
     pub(super) fn value(&self, key: &str) -> Result<PathBuf> {
-        if is_key(key) {
+        if super::super::is_key(key) {
             return Ok(self.state().join(key));
         }
         Err(Error::new(Kind::Failed, "no key of a repository's state").on(key))
@@ -150,15 +150,6 @@ impl Layout {
         }
         Ok(fs::sync_directory(&self.root)?)
     }
-}
-
-fn is_key(key: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (1..=100).contains(&key.len())
-        && key.bytes().all(is_allowed)
-        && !key.starts_with('.')
-        && key != "lock"
-        && key != "readers"
 }
 
 /// Makes a directory unless it exists. Its parent must exist.
