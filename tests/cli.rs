@@ -258,8 +258,7 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     );
     settings.add_filter(r#""bytes_read": \d+"#, r#""bytes_read": "[BYTES]""#);
     // What comes free depends on the file system, and is proven where backups are removed.
-    settings.add_filter(r"[\d.]+ (\w?i?B) come free", "[BYTES] come free");
-    settings.add_filter(r"[\d.]+ (\w?i?B) came free", "[BYTES] came free");
+    settings.add_filter(r"(frees?|freed) [\d.]+ (\w?i?B)", "$1 [BYTES]");
     settings.add_filter(r"goes +[\d.]+ (\w?i?B) *", "goes  [BYTES]");
     settings.add_filter(r"stays  +", "stays  ");
     settings.add_filter(r"FREES +WHY", "FREES  WHY");

@@ -118,7 +118,7 @@ fn every_option_that_is_named_exists() {
         .map(str::to_owned),
     );
     // Options of other programs.
-    let others = ["release", "locked", "target", "team"];
+    let others = ["release", "locked", "target", "team", "package"];
     let mut wrong = Vec::new();
     for page in ["README.md", "docs/guide.md", "docs/agent.md"] {
         let text = document(page);

@@ -10,10 +10,10 @@ use super::planner::{Rule, Rules};
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
 use crate::schedule::Schedule;
-use crate::settings::arguments::{self, Cluster, Load, Verb};
 use crate::settings::hook::Hook;
+use crate::settings::options::{AgentOptions, ClusterMode, GeneralOptions, LoadOptions, Verb};
 use crate::settings::{self, Settings};
-use crate::verbs::{Common, node};
+use crate::verbs::connection::connection;
 
 /// Where all are backed up one after another, each lets those that are preferred ask for their turn
 /// first.
@@ -23,9 +23,9 @@ const STAGGER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Configuration {
     /// Its own options.
-    pub agent: arguments::Agent,
+    pub agent: AgentOptions,
     /// What it shares with every verb.
-    pub common: Common,
+    pub general: GeneralOptions,
     /// Who may read its page.
     pub(super) guard: Guard,
     /// What its jobs are told.
@@ -40,7 +40,7 @@ pub struct Task {
     /// The verb.
     pub verb: Verb,
     /// What every verb is told.
-    pub common: Common,
+    pub general: GeneralOptions,
 }
 
 impl Configuration {
@@ -52,20 +52,19 @@ impl Configuration {
     pub fn of(settings: &Settings) -> Result<Self> {
         let [full, diff, verify, expire] = Job::ALL.map(|job| Task::of(job, settings));
         let tasks = [full?, diff?, verify?, expire?];
-        let common = Common::of(settings);
-        let Verb::Agent(agent) = &settings.arguments.verb else {
+        let Verb::Agent(agent) = &settings.verb else {
             return Err(Error::new(Kind::Usage, "these are no settings of an agent"));
         };
-        if node::connection(&agent.node, common.secrets)?.is_none() {
+        if connection(&agent.node)?.is_none() {
             return Err(Error::new(Kind::Usage, "no node is named")
                 .hint("name the node that the agent keeps with `--node URL`"));
         }
         side_by_side(agent)?;
         let rules = rules(agent, &tasks);
         Ok(Self {
-            agent: arguments::Agent::clone(agent),
-            common,
-            guard: Guard::of(agent, settings)?,
+            agent: AgentOptions::clone(agent),
+            general: settings.general.clone(),
+            guard: Guard::of(agent)?,
             tasks,
             rules,
         })
@@ -111,14 +110,14 @@ impl Task {
             unresolved.into_error(&format!("the options of `{job}` make no sense"))
         })?;
         Ok(Self {
-            common: Common::of(&settings),
-            verb: settings.arguments.verb,
+            general: settings.general,
+            verb: settings.verb,
         })
     }
 
     /// How much of the machine it may take.
     #[must_use]
-    pub fn load(&self) -> Load {
+    pub fn load(&self) -> LoadOptions {
         self.verb.load()
     }
 
@@ -128,7 +127,7 @@ impl Task {
     }
 }
 
-const fn schedule(agent: &arguments::Agent, job: Job) -> &Schedule {
+const fn schedule(agent: &AgentOptions, job: Job) -> &Schedule {
     match job {
         Job::Full => &agent.full_schedule,
         Job::Diff => &agent.diff_schedule,
@@ -137,7 +136,7 @@ const fn schedule(agent: &arguments::Agent, job: Job) -> &Schedule {
     }
 }
 
-fn rules(agent: &arguments::Agent, tasks: &[Task; 4]) -> Rules {
+fn rules(agent: &AgentOptions, tasks: &[Task; 4]) -> Rules {
     let [full, diff, verify, expire] = tasks;
     let rule = |job, task: &Task| Rule {
         schedule: schedule(agent, job).clone(),
@@ -151,12 +150,12 @@ fn rules(agent: &arguments::Agent, tasks: &[Task; 4]) -> Rules {
             rule(Job::Expire, expire),
         ],
         on_change: agent.on_change,
-        jitter: agent.jitter.0,
-        seed: agent.repository.repo.display().to_string(),
-        max_age: agent.max_age.0,
-        scavenge_rest: agent.scavenge_rest.0,
-        grace: if agent.cluster == Cluster::One {
-            agent.cluster_grace.0
+        jitter: agent.jitter,
+        seed: agent.repository.display().to_string(),
+        max_age: agent.max_age,
+        scavenge_rest: agent.scavenge_rest,
+        grace: if agent.cluster == ClusterMode::One {
+            agent.cluster_grace
         } else {
             STAGGER
         },
@@ -164,9 +163,9 @@ fn rules(agent: &arguments::Agent, tasks: &[Task; 4]) -> Rules {
 }
 
 /// The other members' repositories are found beside the own one, and the others find it there.
-fn side_by_side(agent: &arguments::Agent) -> Result<()> {
+fn side_by_side(agent: &AgentOptions) -> Result<()> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let repository = absolute(&agent.repository.repo);
+    let repository = absolute(&agent.repository);
     match &agent.cluster_dir {
         Some(directory) if repository.parent() != Some(&absolute(directory)) => {
             Err(Error::new(Kind::Usage, "the repository does not lie in `--cluster-dir`")

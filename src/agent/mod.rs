@@ -55,9 +55,8 @@ use crate::error::{Error, Kind, Result, Signal};
 use crate::format::checkpoint::Checkpoint;
 use crate::log::RawCheckpoint;
 use crate::settings::Settings;
-use crate::settings::arguments::Listen;
+use crate::settings::options::ListenAddress;
 use crate::verbs::backup::another_repository;
-use crate::verbs::node;
 use crate::verbs::window::closed;
 
 /// The clock on the wall is looked at so often: it may jump, and windows close by it.
@@ -100,7 +99,7 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let agent = Arc::new(Agent::new(configuration)?);
-    if let Listen::At(address) = agent.configuration().agent.listen {
+    if let ListenAddress::At(address) = agent.configuration().agent.listen {
         http::serve(address, Arc::clone(&agent)).await?;
     }
     let (endings, mut ended) = mpsc::unbounded_channel();
@@ -111,7 +110,7 @@ async fn keep(configuration: Configuration, reread: &Reread) -> Result<()> {
     manager.ready();
     info!(
         "the agent keeps `{}`",
-        agent.configuration().agent.repository.repo.display()
+        agent.configuration().agent.repository.display()
     );
     loop {
         agent.pulse();
@@ -206,11 +205,8 @@ struct Sight {
 
 impl Agent {
     fn new(configuration: Configuration) -> Result<Self> {
-        let repository = &configuration.agent.repository.repo;
-        let journal = Journal::open(
-            &node::state_directory(&configuration.common.general)?,
-            repository,
-        )?;
+        let repository = &configuration.agent.repository;
+        let journal = Journal::open(&configuration.general.state_directory()?, repository)?;
         let repository = Seen {
             at: clock::now(),
             facts: None,
@@ -222,7 +218,7 @@ impl Agent {
             node: None,
             well_since: None,
             owed: None,
-            db: configuration.agent.places.db.clone(),
+            db: configuration.agent.directories.db.clone(),
             cluster: None,
             log: None,
         };
@@ -275,8 +271,8 @@ impl Agent {
     /// Whether both are there.
     fn look_now(&self) -> bool {
         let configuration = self.configuration();
-        let repository = self.look_at_repository(&configuration.agent.repository.repo);
-        let node = observation::look_at_node(&configuration.agent, &configuration.common);
+        let repository = self.look_at_repository(&configuration.agent.repository);
+        let node = observation::look_at_node(&configuration.agent);
         let owed = self.give_back(&configuration, node.as_ref());
         let is_well =
             repository.facts.is_some() && node.as_ref().is_none_or(|node| node.facts.is_some());
@@ -293,7 +289,7 @@ impl Agent {
             .map(|node| node.db.clone());
         seen.db = configuration
             .agent
-            .places
+            .directories
             .db
             .clone()
             .or(told)
@@ -340,7 +336,7 @@ impl Agent {
         }
         let result = observation::give_back(
             &configuration.agent,
-            &configuration.common,
+            &configuration.general,
             node.facts.is_some(),
         );
         result.unwrap_or_else(|problem| {
@@ -519,8 +515,7 @@ impl Agent {
             let message =
                 serde_json::to_vec(&Message::of(&piece, status, options)).unwrap_or_default();
             for hook in piece.hooks(options) {
-                self.hooks
-                    .tell(hook, message.clone(), options.hook_timeout.0);
+                self.hooks.tell(hook, message.clone(), options.hook_timeout);
             }
         }
     }
@@ -627,7 +622,7 @@ impl Agent {
         let running = lock(&self.worker).as_ref().map(Worker::running);
         Status::of(Seeing {
             now: clock::now(),
-            max_age: configuration.agent.max_age.0,
+            max_age: configuration.agent.max_age,
             repository,
             node,
             cluster,

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::journal::{Journal, Outcome, Record};
 use super::status::{Status, Verdict};
 use crate::clock::{Timestamp, between};
-use crate::settings::arguments;
 use crate::settings::hook::Hook;
+use crate::settings::options::AgentOptions;
 
 /// What is told waits for a look at node and repository, but not for one that does not end.
 const WAIT: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ struct MessageRun<'a> {
 }
 
 impl<'a> Message<'a> {
-    pub(super) fn of(piece: &'a Piece, status: &'a Status, options: &'a arguments::Agent) -> Self {
+    pub(super) fn of(piece: &'a Piece, status: &'a Status, options: &'a AgentOptions) -> Self {
         let Verdict {
             level, sentence, ..
         } = &status.verdict;
@@ -96,8 +96,8 @@ impl<'a> Message<'a> {
             event: piece.event,
             after: piece.after,
             at: status.at,
-            repository: options.repository.repo.display().to_string(),
-            node: options.node.node.as_ref().map(|url| url.0.as_str()),
+            repository: options.repository.display().to_string(),
+            node: options.node.url.as_ref().map(|url| url.0.as_str()),
             verdict: MessageVerdict {
                 level: *level,
                 sentence,
@@ -146,7 +146,7 @@ impl<'a> MessageRun<'a> {
 
 impl Piece {
     /// Who wants to know.
-    pub(super) fn hooks<'a>(&self, options: &'a arguments::Agent) -> &'a [Hook] {
+    pub(super) fn hooks<'a>(&self, options: &'a AgentOptions) -> &'a [Hook] {
         match (self.event, self.after) {
             (Event::Success, _) => &options.on_success,
             (Event::Failure, _) | (Event::Recovered, Some(Event::Failure)) => &options.on_failure,

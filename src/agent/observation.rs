@@ -17,8 +17,9 @@ use crate::node::{
 };
 use crate::repository::{Listed, Location, Remembered, Repository, remembered};
 use crate::run::Run;
-use crate::settings::arguments;
-use crate::verbs::{Common, log, node};
+use crate::settings::options::{AgentOptions, GeneralOptions};
+use crate::verbs::connection::{connection, node_name};
+use crate::verbs::log;
 
 /// A look must not take longer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -203,8 +204,8 @@ fn point(repository: &dyn Repository, Listed { label, head }: Listed) -> Result<
 
 /// Looks at a node; none where the settings name none.
 #[must_use]
-pub(super) fn look_at_node(options: &arguments::Agent, common: &Common) -> Option<Seen<NodeFacts>> {
-    match node::connection(&options.node, common.secrets) {
+pub(super) fn look_at_node(options: &AgentOptions) -> Option<Seen<NodeFacts>> {
+    match connection(&options.node) {
         Ok(None) => None,
         Ok(Some(connection)) => Some(Seen::of(
             client(connection).and_then(|client| node_facts(client, options)),
@@ -230,12 +231,12 @@ fn client(connection: Connection) -> Result<Client> {
 /// # Errors
 /// As `kbackup release`.
 pub(super) fn give_back(
-    options: &arguments::Agent,
-    common: &Common,
+    options: &AgentOptions,
+    general: &GeneralOptions,
     answers: bool,
 ) -> Result<Option<String>> {
-    let release_records = ReleaseRecords::open(&node::state_directory(&common.general)?)?;
-    let name = node::name(&options.node);
+    let release_records = ReleaseRecords::open(&general.state_directory()?)?;
+    let name = node_name(&options.node);
     let owed = || -> Result<_> {
         let plan = server::plan_release(&release_records, name.as_deref())?;
         let nodes = plan.nodes();
@@ -246,7 +247,7 @@ pub(super) fn give_back(
     let (Some(_), true) = (&what, answers) else {
         return Ok(what);
     };
-    let Some(connection) = node::connection(&options.node, common.secrets)? else {
+    let Some(connection) = connection(&options.node)? else {
         return Ok(what);
     };
     plan.execute(
@@ -266,14 +267,14 @@ impl Observer for Log {
     }
 }
 
-fn node_facts(client: Client, options: &arguments::Agent) -> Result<NodeFacts> {
+fn node_facts(client: Client, options: &AgentOptions) -> Result<NodeFacts> {
     let run = Run::new(Silent);
     let patience = Patience::of(&run).within(PATIENCE);
     let session = Session::open(client, &run)?;
     let directories = server::locate(
         &session,
-        options.places.db.as_deref(),
-        options.places.index.as_deref(),
+        options.directories.db.as_deref(),
+        options.directories.index.as_deref(),
         &run,
     )?;
     let client = session.client();

@@ -14,7 +14,7 @@ use super::{Agent, Sight, lock, status};
 use crate::clock;
 use crate::error::Result;
 use crate::manifest::Directories;
-use crate::settings::arguments::Cluster;
+use crate::settings::options::ClusterMode;
 
 /// After its turn a member leaves so much time to those that wait.
 const YIELD: Duration = Duration::from_secs(10);
@@ -23,19 +23,19 @@ impl Agent {
     /// Sees what other members have backed up, where that stands for this node.
     pub(super) fn look_at_others(&self, configuration: &Configuration) {
         let options = &configuration.agent;
-        let (Some(directory), Cluster::One) = (&options.cluster_dir, options.cluster) else {
+        let (Some(directory), ClusterMode::One) = (&options.cluster_dir, options.cluster) else {
             let mut seen = lock(&self.seen);
             (seen.cluster, seen.log) = (None, None);
             return;
         };
         let Sight { db, log, .. } = lock(&self.seen).clone();
         let log = db
-            .map(|db| Directories::new(db, options.places.index.clone()))
+            .map(|db| Directories::new(db, options.directories.index.clone()))
             .map_or(Ok(None), |own| OwnLog::read(&own, log));
         let (cluster, log) = match log {
             Ok(log) => (
                 log.as_ref()
-                    .map(|log| cluster::look(directory, &options.repository.repo, log))
+                    .map(|log| cluster::look(directory, &options.repository, log))
                     .unwrap_or_default(),
                 log,
             ),
@@ -141,7 +141,6 @@ impl Agent {
             configuration
                 .agent
                 .repository
-                .repo
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned())
         };

@@ -18,13 +18,10 @@ use crate::backup::Summary;
 use crate::clock::{self, Timestamp};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::event::{Event, Observer, Step};
-use crate::expire;
 use crate::manifest::BackupKind;
-use crate::repository::Location;
 use crate::run::{Interruption, Run};
-use crate::settings::arguments::Verb;
+use crate::settings::options::Verb;
 use crate::verbs::{self, log, priority};
-use crate::verify;
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -223,7 +220,7 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
             BackupKind::Full,
             options,
             order.repository,
-            &task.common,
+            &task.general,
             run,
         )
         .map(Done::from),
@@ -231,18 +228,12 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
             BackupKind::Diff,
             options,
             order.repository,
-            &task.common,
+            &task.general,
             run,
         )
         .map(Done::from),
         Verb::Verify(options) => {
-            let repository = Location::parse(&options.repository.repo)?.open()?;
-            let report = verify::verify(
-                &*repository,
-                &verbs::verify::which(options)?,
-                verbs::verify::depth(options),
-                run,
-            )?;
+            let report = verbs::verify::verify(options, run)?;
             match report.backups.iter().find_map(|backup| Some((backup, backup.findings.first()?))) {
                 None => Ok(Done { bytes_read: report.bytes_hashed, ..Done::default() }),
                 Some((backup, finding)) => Err(Error::new(Kind::StoredCorrupt, "a backup is damaged")
@@ -252,12 +243,7 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
             }
         }
         Verb::Expire(options) => {
-            let repository = Location::parse(&options.repository.repo)?.open()?;
-            let report = expire::execute(
-                &*repository,
-                &verbs::expire::plan(&*repository, &options.keep, run)?,
-                run,
-            )?;
+            let report = verbs::expire::plan(options, run)?.execute(run)?;
             Ok(Done {
                 bytes_stored: report.freed,
                 files_copied: report.removed.len() as u64,

@@ -4,68 +4,84 @@ use std::ffi::OsString;
 
 use serde::Serialize;
 
-use super::Session;
+use super::context::VerbContext;
 use super::output::table;
 use crate::agent::{self, Configuration, Job};
 use crate::clock;
 use crate::error::Result;
-use crate::settings::{self, Settings, arguments};
+use crate::settings::options::AgentOptions;
+use crate::settings::{self, Settings};
 
 #[derive(Serialize)]
-struct Checked<'a> {
-    jobs: &'a [Planned],
+struct CheckedConfiguration {
+    jobs: Vec<ScheduledJob>,
     on_change: String,
 }
 
 #[derive(Serialize)]
-struct Planned {
+struct ScheduledJob {
     job: Job,
     schedule: String,
-    /// When it would run next if it ran now; none: never by itself.
+    /// When the job would run next if it ran now. `None`: never by itself.
     next: Option<String>,
 }
 
-/// Runs until it is told to end. A service that was told to end has done what it was asked.
+/// Runs the agent until it is told to end. That is success: a service that was told to end has done
+/// what it was asked.
 pub(super) fn run(
-    options: &arguments::Agent,
+    options: &AgentOptions,
     settings: &Settings,
     arguments: Vec<OsString>,
-    session: &Session,
+    context: &VerbContext,
 ) -> Result<u8> {
     if options.check_config {
-        let configuration = Configuration::of(settings)?;
-        let now = options.time_zone.at(clock::now());
-        let jobs = Job::ALL.map(|job| Planned {
-            job,
-            schedule: configuration.schedule(job).to_string(),
-            next: configuration
-                .schedule(job)
-                .next(&now)
-                .map(|next| next.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()),
-        });
-        let rows = jobs.iter().map(|planned| {
-            vec![
-                planned.job.to_string(),
-                planned.schedule.clone(),
-                planned.next.clone().unwrap_or_else(|| "-".to_owned()),
-            ]
-        });
-        let text = table(&["JOB", "SCHEDULE", "NEXT, IF IT RAN NOW"], rows.collect())
-            + &format!("on change  {}\n", options.on_change);
-        session.output.answer(
-            "kbackup.agent-configuration/1",
-            &Checked {
-                jobs: &jobs,
-                on_change: options.on_change.to_string(),
-            },
-            &text,
-        )?;
-        return Ok(0);
+        return check_configuration(options, settings, context);
     }
+
     let reread = move || {
         settings::resolve(arguments.clone())
-            .map_err(|unresolved| unresolved.into_error("the settings make no sense"))
+            .map_err(|unresolved| unresolved.into_error("the settings are wrong"))
     };
     agent::run(settings, &(Box::new(reread) as agent::Reread))?;
+    Ok(0)
+}
+
+fn check_configuration(
+    options: &AgentOptions,
+    settings: &Settings,
+    context: &VerbContext,
+) -> Result<u8> {
+    let configuration = Configuration::of(settings)?;
+    let now = options.time_zone.at(clock::now());
+
+    let mut jobs = Vec::new();
+    let mut rows = Vec::new();
+    for job in Job::ALL {
+        let schedule = configuration.schedule(job);
+        let next = schedule
+            .next(&now)
+            .map(|next| next.strftime("%Y-%m-%d %H:%M:%S %Z").to_string());
+        rows.push(vec![
+            job.to_string(),
+            schedule.to_string(),
+            next.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+        jobs.push(ScheduledJob {
+            job,
+            schedule: schedule.to_string(),
+            next,
+        });
+    }
+
+    let mut text = table(&["JOB", "SCHEDULE", "NEXT, IF IT RAN NOW"], rows);
+    text += &format!("on change  {}\n", options.on_change);
+
+    let checked = CheckedConfiguration {
+        jobs,
+        on_change: options.on_change.to_string(),
+    };
+    context
+        .output
+        .answer("kbackup.agent-configuration/1", &checked, &text)?;
     Ok(0)
 }

@@ -2,38 +2,41 @@
 
 use std::fmt::Write;
 
-use super::Session;
+use super::context::VerbContext;
 use super::output::{count, size, times};
 use crate::backup::{Forecast, Summary};
 use crate::error::Result;
 use crate::manifest::BackupKind;
-use crate::settings::arguments;
-use crate::verbs;
+use crate::settings::options::BackupOptions;
+use crate::verbs::backup;
 
-pub(super) fn run(kind: BackupKind, options: &arguments::Backup, session: &Session) -> Result<u8> {
-    let run = &*session.run;
+pub(super) fn run(kind: BackupKind, options: &BackupOptions, context: &VerbContext) -> Result<u8> {
+    let run = &*context.run;
+
     if options.dry_run {
-        let forecast = verbs::backup::forecast(kind, options, &session.common, run)?;
-        session
+        let forecast = backup::forecast(kind, options, &context.general, run)?;
+        let text = forecast_text(&forecast);
+        context
             .output
-            .answer("kbackup.forecast/1", &forecast, &forecast_text(&forecast))?;
-        return Ok(session.done());
+            .answer("kbackup.forecast/1", &forecast, &text)?;
+        return Ok(context.done());
     }
-    let summary = verbs::backup::take(kind, options, None, &session.common, run)?;
-    let told = session.output.answer(
+
+    let summary = backup::take(kind, options, None, &context.general, run)?;
+    let printed = context.output.answer(
         "kbackup.summary/1",
-        &session.with_warnings(&summary)?,
+        &context.with_warnings(&summary)?,
         &summary_text(&summary),
     );
-    if let Err(error) = told {
-        // Who reads a failure would take it again.
+    if let Err(error) = printed {
+        // A supervisor that saw a failure here would take the backup again.
         run.warn(format!(
-            "{} is committed, and only its summary is lost: {}",
+            "{} is committed, but its summary could not be printed: {}",
             summary.label,
             error.in_words()
         ));
     }
-    Ok(session.done())
+    Ok(context.done())
 }
 
 fn summary_text(summary: &Summary) -> String {
@@ -41,58 +44,62 @@ fn summary_text(summary: &Summary) -> String {
         "{} ends at log position {}\n",
         summary.label, summary.position
     );
-    let parent = summary.parent.as_ref().map_or_else(String::new, |parent| {
-        format!(
-            " (since {parent}: {} of log)",
-            size(summary.log_bytes_added)
-        )
-    });
-    let _ = writeln!(
+
+    let _ = write!(
         text,
-        "read {} of the node's files{parent}",
+        "read {} of the node's files",
         size(summary.bytes_read)
     );
+    if let Some(parent) = &summary.parent {
+        let added = size(summary.log_bytes_added);
+        let _ = write!(text, " (the log has grown by {added} since {parent})");
+    }
+
     let _ = writeln!(
         text,
-        "stored {} anew: {} copied, {} taken over; a restore writes {}",
+        "\nstored {} of new data: {} copied, {} reused; a restore writes {}",
         size(summary.bytes_stored),
         count(summary.files_copied, "file"),
         summary.files_linked,
         size(summary.bytes)
     );
+
     if summary.files_resumed > 0 {
         let _ = writeln!(
             text,
-            "files taken up from an interrupted backup: {} ({})",
-            summary.files_resumed,
+            "resumed from an interrupted backup: {} ({})",
+            count(summary.files_resumed, "file"),
             size(summary.bytes_resumed)
         );
     }
-    let retries = if summary.retries == 0 {
-        String::new()
-    } else {
-        format!(", started over {}", times(summary.retries))
-    };
-    let _ = writeln!(
-        text,
-        "proven and durable after {} s{retries}",
-        summary.seconds
-    );
+
+    let _ = write!(text, "proven and durable after {} s", summary.seconds);
+    if summary.retries > 0 {
+        let _ = write!(text, ", started over {}", times(summary.retries));
+    }
+    text.push('\n');
     text
 }
 
 fn forecast_text(forecast: &Forecast) -> String {
-    let on = forecast
-        .parent
-        .as_ref()
-        .map_or_else(String::new, |parent| format!(" on {parent}"));
     let estimate = forecast.estimate;
-    format!(
-        "would take a {}{on}, on branch {}\nwould read about {} in {}, and take over {}\nan estimate: the files are known for sure only while the node holds still\n",
-        forecast.kind,
-        forecast.branch,
+
+    let mut text = format!("would take a {}", forecast.kind);
+    if let Some(parent) = &forecast.parent {
+        let _ = write!(text, " with the parent {parent}");
+    }
+    let _ = writeln!(text, ", on branch {}", forecast.branch);
+
+    let _ = writeln!(
+        text,
+        "would read about {} in {}, and reuse {}",
         size(estimate.bytes),
         count(estimate.files, "file"),
         count(estimate.held, "file")
-    )
+    );
+    text.push_str(
+        "this is an estimate: the exact files are known only when the node's scavenging is \
+         stopped\n",
+    );
+    text
 }

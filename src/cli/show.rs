@@ -1,100 +1,83 @@
-use std::fmt::{self, Write};
+//! `kbackup show`.
 
-use super::Session;
+use std::fmt;
+
+use super::context::VerbContext;
 use super::output::size;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::manifest::{Manifest, Quiet, Row, SecondaryIndex};
-use crate::repository::{Location, Repository};
-use crate::settings::arguments;
-use crate::verbs::verify::label;
+use crate::settings::options::ShowOptions;
+use crate::verbs;
 
-pub(super) fn run(options: &arguments::Show, session: &Session) -> Result<u8> {
-    let label = label(&options.label)?;
-    let repository = Location::parse(&options.repository.repo)?.open()?;
-    let manifest = match label {
-        Some(label) => repository.manifest(&label)?,
-        None => newest(&*repository)?,
-    };
-    let text = Text {
+pub(super) fn run(options: &ShowOptions, context: &VerbContext) -> Result<u8> {
+    let manifest = verbs::show::show(options)?;
+
+    let text = BackupText {
         manifest: &manifest,
-        files: options.files,
+        with_files: options.files,
     };
-    session
+    context
         .output
         .answer("kbackup.backup/1", &manifest, &text)?;
     Ok(0)
 }
 
-/// A backup, for people.
-struct Text<'a> {
+/// A backup, as text for people.
+struct BackupText<'a> {
     manifest: &'a Manifest,
-    /// Its files, too.
-    files: bool,
+    with_files: bool,
 }
 
-impl fmt::Display for Text<'_> {
+impl fmt::Display for BackupText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&text(self.manifest))?;
-        if !self.files {
-            return Ok(());
+        for (name, value) in facts(self.manifest) {
+            writeln!(f, "{name:<22} {value}")?;
         }
-        // Line by line: there can be tens of thousands.
-        let rows = &self.manifest.files;
-        let digits = |size: u64| size.to_string().len();
-        let path = rows
-            .iter()
-            .map(|row| row.path.to_string().chars().count())
-            .chain(["PATH".len()])
-            .max()
-            .unwrap_or_default();
-        let bytes = rows
-            .iter()
-            .map(|row| digits(row.size))
-            .chain(["BYTES".len()])
-            .max()
-            .unwrap_or_default();
-        writeln!(f, "\n{:<path$}  {:<bytes$}  MODE  BLAKE3", "PATH", "BYTES")?;
-        for Row {
-            path: name,
-            size,
-            mode,
-            blake3,
-            ..
-        } in rows
-        {
-            writeln!(
-                f,
-                "{:<path$}  {size:<bytes$}  {mode:04o}  {blake3}",
-                name.to_string()
-            )?;
+        if self.with_files {
+            write_files(f, &self.manifest.files)?;
         }
         Ok(())
     }
 }
 
-fn newest(repository: &dyn Repository) -> Result<Manifest> {
-    let newest = repository.list()?.pop().ok_or_else(|| {
-        Error::new(Kind::NotFound, "the repository has no backup").on(repository.place())
-    })?;
-    repository.manifest(&newest.label)
+/// Writes a table of files line by line, because there can be tens of thousands.
+fn write_files(f: &mut fmt::Formatter<'_>, rows: &[Row]) -> fmt::Result {
+    let mut path_width = "PATH".len();
+    let mut size_width = "BYTES".len();
+    for row in rows {
+        path_width = path_width.max(row.path.to_string().chars().count());
+        size_width = size_width.max(row.size.to_string().len());
+    }
+
+    writeln!(
+        f,
+        "\n{:<path_width$}  {:<size_width$}  MODE  BLAKE3",
+        "PATH", "BYTES"
+    )?;
+    for row in rows {
+        let path = row.path.to_string();
+        writeln!(
+            f,
+            "{path:<path_width$}  {:<size_width$}  {:04o}  {}",
+            row.size, row.mode, row.blake3
+        )?;
+    }
+    Ok(())
 }
 
-fn text(manifest: &Manifest) -> String {
-    let yes = |it: bool| if it { "yes" } else { "no" };
-    let source = &manifest.source;
-    let lines = [
+/// The facts of a backup, each with its name.
+fn facts(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let (log, source) = (&manifest.log, &manifest.source);
+    let (totals, cost) = (&manifest.totals, &manifest.cost);
+    let read_from = if source.online {
+        "running node"
+    } else {
+        "offline"
+    };
+
+    vec![
         ("label", manifest.label.to_string()),
-        (
-            "kind",
-            format!(
-                "{}{}",
-                manifest.kind,
-                manifest
-                    .parent
-                    .as_ref()
-                    .map_or_else(String::new, |parent| format!(" on {parent}"))
-            ),
-        ),
+        ("kind", kind(manifest)),
         (
             "sequence",
             format!("{}, branch {}", manifest.sequence, manifest.branch),
@@ -102,87 +85,69 @@ fn text(manifest: &Manifest) -> String {
         ("finished", manifest.finished.to_string()),
         (
             "position",
-            format!(
-                "{} (writer checkpoint {})",
-                manifest.log.position, manifest.log.read.writer
-            ),
+            format!("{} (writer checkpoint {})", log.position, log.read.writer),
         ),
-        ("epochs", manifest.log.lineage.epochs().len().to_string()),
-        (
-            "server",
-            source
-                .server_version
-                .clone()
-                .unwrap_or_else(|| "unknown".to_owned()),
-        ),
-        (
-            "node",
-            source
-                .identity
-                .endpoint
-                .clone()
-                .unwrap_or_else(|| "not asked".to_owned()),
-        ),
+        ("epochs", log.lineage.epochs().len().to_string()),
+        ("server", or(&source.server_version, "unknown")),
+        ("node", or(&source.identity.endpoint, "not asked")),
         ("database", source.identity.database.to_string()),
-        (
-            "taken from",
-            format!(
-                "{} ({})",
-                source.db,
-                if source.online {
-                    "running node"
-                } else {
-                    "offline"
-                }
-            ),
-        ),
-        (
-            "files",
-            format!("{}, {}", manifest.totals.files, size(manifest.totals.bytes)),
-        ),
-        ("read from the source", size(manifest.cost.bytes_read)),
-        ("new in the repository", size(manifest.cost.bytes_stored)),
-        (
-            "index",
-            manifest.log.index_commit.map_or_else(
-                || yes(manifest.contents.index).to_owned(),
-                |commit| format!("yes, up to {commit}"),
-            ),
-        ),
+        ("taken from", format!("{} ({read_from})", source.db)),
+        ("files", format!("{}, {}", totals.files, size(totals.bytes))),
+        ("read from the source", size(cost.bytes_read)),
+        ("new in the repository", size(cost.bytes_stored)),
+        ("index", index(manifest)),
         ("scavenging", scavenging(manifest)),
-        (
-            "kurrent.ddb",
-            match manifest.contents.secondary_index {
-                SecondaryIndex::Absent => "the node has none",
-                SecondaryIndex::Included => "included",
-                SecondaryIndex::LeftOut => {
-                    "left out; the server rebuilds it, perhaps without the schema registry"
-                }
-            }
-            .to_owned(),
-        ),
+        ("kurrent.ddb", secondary_index(manifest).to_owned()),
         (
             "damaged chunks",
             manifest.contents.damaged.len().to_string(),
         ),
-    ];
-    lines.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "{name:<22} {value}");
-        text
-    })
+    ]
+}
+
+fn or(value: &Option<String>, missing: &str) -> String {
+    match value {
+        Some(value) => value.clone(),
+        None => missing.to_owned(),
+    }
+}
+
+fn kind(manifest: &Manifest) -> String {
+    match &manifest.parent {
+        Some(parent) => format!("{}, parent {parent}", manifest.kind),
+        None => manifest.kind.to_string(),
+    }
+}
+
+fn index(manifest: &Manifest) -> String {
+    match manifest.log.index_commit {
+        Some(commit) => format!("yes, up to {commit}"),
+        None if manifest.contents.index => "yes".to_owned(),
+        None => "no".to_owned(),
+    }
+}
+
+fn secondary_index(manifest: &Manifest) -> &'static str {
+    match manifest.contents.secondary_index {
+        SecondaryIndex::Absent => "the node has none",
+        SecondaryIndex::Included => "included",
+        SecondaryIndex::LeftOut => {
+            "left out; the server rebuilds it, perhaps without the schema registry"
+        }
+    }
 }
 
 fn scavenging(manifest: &Manifest) -> String {
     let quiet = match manifest.scavenging.quiet {
-        Quiet::Confirmed => "none ran, says the node",
-        Quiet::Inferred => "none was seen; this version of the node cannot say",
-        Quiet::NotAsked => "not asked (--no-quiesce)",
+        Quiet::Confirmed => "none ran, as the node reported",
+        Quiet::Inferred => "none was seen; this version of the node cannot report it",
+        Quiet::NotAsked => "the node was not asked (--no-quiesce)",
         Quiet::Offline => "no node was running",
     };
-    let paused = if manifest.scavenging.auto_paused {
-        "; auto-scavenge is paused in this backup"
+
+    if manifest.scavenging.auto_paused {
+        format!("{quiet}; auto-scavenge is paused in this backup")
     } else {
-        ""
-    };
-    format!("{quiet}{paused}")
+        quiet.to_owned()
+    }
 }

@@ -2,130 +2,126 @@
 
 use std::fmt::Write;
 
-use super::Session;
+use super::context::VerbContext;
 use super::output::{count, size};
 use crate::error::{Kind, Result};
 use crate::manifest::Label;
 use crate::proof::Depth;
-use crate::repository::{Location, Repository};
-use crate::settings::arguments;
-use crate::verbs;
-use crate::verify::{self, Lost, Replacement, Report, Which};
+use crate::settings::options::VerifyOptions;
+use crate::verbs::verify;
+use crate::verify::{Lost, Replacement, Report};
 
-pub(super) fn run(options: &arguments::Verify, session: &Session) -> Result<u8> {
-    let which = verbs::verify::which(options)?;
-    let repository = Location::parse(&options.repository.repo)?.open()?;
-    let depth = verbs::verify::depth(options);
-    if options.repair {
-        return repair(&*repository, &which, depth, options.dry_run, session);
-    }
-    let report = verify::verify(&*repository, &which, depth, &session.run)?;
-    session.output.answer(
-        "kbackup.verify/1",
-        &session.with_warnings(&report)?,
-        &text(&report),
-    )?;
-    Ok(if report.is_sound() {
-        session.done()
-    } else {
-        Kind::StoredCorrupt.exit_code()
-    })
-}
-
-fn repair(
-    repository: &dyn Repository,
-    which: &Which,
-    depth: Depth,
-    dry_run: bool,
-    session: &Session,
-) -> Result<u8> {
-    let run = &*session.run;
-    let sound = if dry_run {
-        let plan = verify::plan_repair(repository, which, depth, run)?;
-        let text =
-            mended(&plan.replacements, "would be mended") + &lost(&plan.lost) + &text(&plan.found);
-        session.output.answer(
-            "kbackup.repair-plan/1",
-            &session.with_warnings(&plan)?,
-            &text,
-        )?;
-        plan.found.is_sound()
-    } else {
-        let repaired = verify::repair(repository, which, depth, run)?;
-        let text =
-            mended(&repaired.replaced, "mended") + &lost(&repaired.lost) + &text(&repaired.report);
-        session.output.answer(
-            "kbackup.repair/1",
-            &session.with_warnings(&repaired)?,
-            &text,
-        )?;
-        repaired.report.is_sound()
+pub(super) fn run(options: &VerifyOptions, context: &VerbContext) -> Result<u8> {
+    let is_sound = match (options.repair, options.dry_run) {
+        (false, _) => verify_only(options, context)?,
+        (true, true) => plan_repair(options, context)?,
+        (true, false) => repair(options, context)?,
     };
-    Ok(if sound {
-        session.done()
+
+    Ok(if is_sound {
+        context.done()
     } else {
         Kind::StoredCorrupt.exit_code()
     })
 }
 
-fn mended(replacements: &[Replacement], how: &str) -> String {
+/// Returns whether all backups are intact.
+fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
+    let report = verify::verify(options, &context.run)?;
+
+    context.output.answer(
+        "kbackup.verify/1",
+        &context.with_warnings(&report)?,
+        &report_text(&report),
+    )?;
+    Ok(report.is_sound())
+}
+
+/// Returns whether all backups are intact without a repair.
+fn plan_repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
+    let plan = verify::plan_repair(options, &context.run)?;
+
+    let mut text = replacements_text(&plan.replacements, "would be repaired");
+    text += &lost_text(&plan.lost);
+    text += &report_text(&plan.found);
+    context.output.answer(
+        "kbackup.repair-plan/1",
+        &context.with_warnings(&plan)?,
+        &text,
+    )?;
+    Ok(plan.found.is_sound())
+}
+
+/// Returns whether all backups are intact now.
+fn repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
+    let repaired = verify::repair(options, &context.run)?;
+
+    let mut text = replacements_text(&repaired.replaced, "repaired");
+    text += &lost_text(&repaired.lost);
+    text += &report_text(&repaired.report);
+    context.output.answer(
+        "kbackup.repair/1",
+        &context.with_warnings(&repaired)?,
+        &text,
+    )?;
+    Ok(repaired.report.is_sound())
+}
+
+fn replacements_text(replacements: &[Replacement], how: &str) -> String {
     let mut text = String::new();
     for Replacement {
         path, from, into, ..
     } in replacements
     {
-        let _ = writeln!(text, "{path}: {how} from {from}, in {}", labels(into));
+        let _ = writeln!(text, "{path}: {how} from {from}, in {}", joined(into));
     }
     text
 }
 
-fn lost(lost: &[Lost]) -> String {
+fn lost_text(lost: &[Lost]) -> String {
+    if lost.is_empty() {
+        return String::new();
+    }
+
     let mut text = String::new();
     for Lost { path, backups } in lost {
         let _ = writeln!(
             text,
-            "{path}: no right copy is left, in {}",
-            labels(backups)
+            "{path}: the repository has no intact copy, in {}",
+            joined(backups)
         );
     }
-    if !lost.is_empty() {
-        text.push_str(
-            "take a `kbackup diff`, which reads from the node what is damaged here, then repair again; what is damaged still is lost\n",
-        );
-    }
+    text.push_str(
+        "take a `kbackup diff`, which reads the damaged files from the node again, then repair \
+         again; what is damaged after that is lost\n",
+    );
     text
 }
 
-fn labels(labels: &[Label]) -> String {
-    labels
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+fn joined(labels: &[Label]) -> String {
+    let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
+    labels.join(", ")
 }
 
-fn text(report: &Report) -> String {
+fn report_text(report: &Report) -> String {
     let mut text = String::new();
     for backup in &report.backups {
-        if backup.findings.is_empty() {
-            let _ = writeln!(
-                text,
-                "{}: intact, {}",
-                backup.label,
-                count(backup.files, "file")
-            );
+        let label = &backup.label;
+        let _ = if backup.findings.is_empty() {
+            writeln!(text, "{label}: intact, {}", count(backup.files, "file"))
         } else {
-            let _ = writeln!(text, "{}: DAMAGED", backup.label);
-        }
+            writeln!(text, "{label}: DAMAGED")
+        };
         for finding in &backup.findings {
             let _ = writeln!(text, "  {finding}");
         }
     }
+
     let _ = match report.depth {
-        Depth::Quick => writeln!(text, "only structure and sizes were looked at"),
+        Depth::Quick => writeln!(text, "only structure and sizes were examined"),
         Depth::Normal | Depth::Deep => writeln!(
             text,
-            "{} hashed; what several backups share, once",
+            "{} hashed; files that several backups share were hashed once",
             size(report.bytes_hashed)
         ),
     };

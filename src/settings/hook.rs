@@ -1,14 +1,14 @@
-//! Whom to tell: a command, or a place on the web.
+//! Hooks: the commands and URLs that the agent tells of its runs.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Somebody who is told that something happened.
+/// A receiver of messages.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
-    /// A program and its arguments; no shell reads them.
+    /// A program with its arguments. It is started without a shell.
     Command(Vec<String>),
-    /// A URL. Often it holds a secret, and is never shown.
+    /// A URL. It often holds a secret, so neither `Display` nor `Debug` shows more than its host.
     Web(String),
 }
 
@@ -16,41 +16,41 @@ impl FromStr for Hook {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with("https://") || text.starts_with("http://") {
-            return match text.split_once("://") {
-                Some((_, rest))
-                    if !rest.is_empty()
-                        && !rest.starts_with('/')
-                        && !text.contains(char::is_whitespace) =>
-                {
-                    Ok(Self::Web(text.to_owned()))
-                }
-                _ => Err("it is no URL".to_owned()),
-            };
-        }
-        match shlex::split(text) {
-            None => Err("it has a quotation mark without its other half".to_owned()),
-            Some(words) if words.first().is_none_or(String::is_empty) => {
-                Err("it names no program".to_owned())
+        for scheme in ["https://", "http://"] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                return web(text, rest);
             }
-            Some(words) => Ok(Self::Command(words)),
         }
+
+        let Some(words) = shlex::split(text) else {
+            return Err("a quotation mark is not closed".to_owned());
+        };
+        if words.first().is_none_or(String::is_empty) {
+            return Err("no program is named".to_owned());
+        }
+        Ok(Self::Command(words))
     }
 }
 
-/// The program, or scheme and host.
+/// A hook for a URL, whose `rest` follows after the scheme.
+fn web(url: &str, rest: &str) -> Result<Hook, String> {
+    let has_host = !rest.is_empty() && !rest.starts_with('/');
+    if !has_host || url.contains(char::is_whitespace) {
+        return Err("this is not a valid URL".to_owned());
+    }
+    Ok(Hook::Web(url.to_owned()))
+}
+
+/// Shows the program, or the scheme and the host.
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(words) => f.write_str(words.first().map_or("", String::as_str)),
             Self::Web(url) => {
                 let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-                let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
-                write!(
-                    f,
-                    "{scheme}://{}",
-                    place.rsplit('@').next().unwrap_or_default()
-                )
+                let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+                let host = authority.rsplit('@').next().unwrap_or_default();
+                write!(f, "{scheme}://{host}")
             }
         }
     }

@@ -1,15 +1,29 @@
-//! What the user said: flags over environment over file, resolved once into plain values that know
-//! where they came from.
+//! What the user said: flags over environment over configuration file, resolved into plain values.
 //!
-//! Each option is declared once, in [`arguments`]: its flag, its variable `KBACKUP_*` and its key
-//! in the TOML file all follow from there.
+//! This is the only room that knows clap. Each option is declared once, in [`options`]: its flag,
+//! its variable `KBACKUP_*` and its key in the TOML file follow from that declaration. A file of
+//! [`options`] also holds the plain struct that verbs and agent take. [`resolve`] reads the three
+//! sources; manual pages and completion scripts come from the same declarations.
 
-pub mod arguments;
+mod command;
+mod completions;
 mod file;
+mod file_check;
 pub mod hook;
-mod parse;
+mod layers;
+mod manual;
+pub mod options;
+mod origin;
+mod resolve;
+mod secret;
+mod switches;
+mod usage;
 
-pub use parse::{
-    Origin, Setting, Settings, Unresolved, command, in_one_line, resolve, resolve_as, wants_json,
-    wants_plugin,
-};
+pub use command::command;
+pub use completions::completion_script;
+pub(crate) use manual::{ManualPage, manual_pages};
+pub use origin::{Origin, Setting};
+pub use resolve::{Settings, resolve, resolve_as};
+pub use secret::SecretSource;
+pub(crate) use switches::{wants_json, wants_plugin};
+pub use usage::{Unresolved, UsageMessage};

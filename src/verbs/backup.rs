@@ -1,37 +1,41 @@
-//! `full` and `diff`.
+//! `kbackup full` and `kbackup diff`: finds the node and its directories, and takes a backup.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Common, node};
+use uuid::Uuid;
+
+use super::connection;
 use crate::backup::{self, Forecast, Node, Request, Running, Share, Source, Summary};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::manifest::{BackupKind, Directories};
-use crate::node::{self as server, Client, FitnessLimits, QuiesceSettings, ReleaseRecords};
+use crate::node::{
+    self, Client, Connection, FitnessLimits, QuiesceSettings, ReleaseRecords, Session,
+};
 use crate::repository::Location;
 use crate::run::Run;
-use crate::settings::arguments;
-use uuid::Uuid;
+use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount};
 
-/// Takes a backup, into the repository with the id `expected`; where none is expected, a new one is
-/// made where there is none.
+/// Takes a backup into the repository with the id `expected`. If no id is expected, a missing
+/// repository is created.
 ///
 /// # Errors
-/// [`Kind::NotFound`] and [`Kind::Refused`] where the expected repository is not there: a disk that
-/// is not mounted must not look like an empty one. As [`backup::take`], [`Kind::Usage`] where the
-/// settings name neither a node nor a stopped one's directory, and [`Kind::Refused`] for a
-/// repository that lies inside of the node's own directories.
+/// [`Kind::NotFound`] or [`Kind::Refused`] if the expected repository is not there: a disk that is
+/// not mounted must not look like an empty one. [`Kind::Usage`] if the options name neither a node
+/// nor the directory of a stopped node. [`Kind::Refused`] if the repository lies inside the node's
+/// own directories. All errors of [`backup::take`].
 pub fn take(
     kind: BackupKind,
-    options: &arguments::Backup,
+    options: &BackupOptions,
     expected: Option<Uuid>,
-    common: &Common,
+    general: &GeneralOptions,
     run: &Run,
 ) -> Result<Summary> {
-    with_source(options, common, run, |source| {
-        let path = &options.repository.repo;
+    with_source(options, general, run, |source| {
+        let path = &options.repository;
         let location = Location::parse(path)?;
+
         let repository = match expected {
             Some(_) => location.open()?,
             None => location.open_or_create()?,
@@ -39,30 +43,34 @@ pub fn take(
         if expected.is_some_and(|expected| expected != repository.id()) {
             return Err(another_repository(path));
         }
+
         backup::take(&request(kind, options), source, &*repository, run)
     })
 }
 
-/// What is to be said of a repository that is not the one of before.
+/// The error for a repository that has another id than before.
 #[must_use]
 pub fn another_repository(path: &Path) -> Error {
-    Error::new(Kind::Refused, "this is another repository than before")
-        .at(path)
-        .hint("is the right disk mounted?")
+    Error::new(
+        Kind::Refused,
+        "this repository has another id than the repository of earlier runs",
+    )
+    .at(path)
+    .hint("check that the right disk is mounted")
 }
 
-/// Tells what a backup would be.
+/// Tells what a backup would read and reuse. Writes nothing.
 ///
 /// # Errors
-/// As [`take`]; nothing is written.
+/// As [`take`]; a missing repository is not an error.
 pub fn forecast(
     kind: BackupKind,
-    options: &arguments::Backup,
-    common: &Common,
+    options: &BackupOptions,
+    general: &GeneralOptions,
     run: &Run,
 ) -> Result<Forecast> {
-    with_source(options, common, run, |source| {
-        let repository = match Location::parse(&options.repository.repo)?.open() {
+    with_source(options, general, run, |source| {
+        let repository = match Location::parse(&options.repository)?.open() {
             Ok(repository) => Some(repository),
             Err(error) if error.kind() == Kind::NotFound => None,
             Err(error) => return Err(error),
@@ -71,118 +79,127 @@ pub fn forecast(
     })
 }
 
-fn request(kind: BackupKind, options: &arguments::Backup) -> Request {
+fn request(kind: BackupKind, options: &BackupOptions) -> Request {
+    let filter_max_age = match kind {
+        // A full reads everything again.
+        BackupKind::Full => Duration::ZERO,
+        BackupKind::Diff => options.filter_max_age,
+    };
     Request {
         kind,
         attempts: options.attempts,
-        filter_max_age: if kind == BackupKind::Full {
-            Duration::ZERO
-        } else {
-            options.filter_max_age.0
-        },
-        catch_up: options.wait.0,
+        filter_max_age,
+        catch_up: options.wait,
         accept_damaged: options.accept_damaged,
         new_branch: options.new_branch,
         new_address: options.new_address,
         recheck: match options.recheck {
-            arguments::Share::Bytes(bytes) => Share::Bytes(bytes),
-            arguments::Share::Percent(percent) => Share::Percent(percent),
+            RecheckAmount::Bytes(bytes) => Share::Bytes(bytes),
+            RecheckAmount::Percent(percent) => Share::Percent(percent),
         },
     }
 }
 
-/// Finds the node and its directories, and hands them on.
+/// Finds the source, checks that the repository lies outside of it, and hands it to `go`.
 fn with_source<T>(
-    options: &arguments::Backup,
-    common: &Common,
+    options: &BackupOptions,
+    general: &GeneralOptions,
     run: &Run,
     go: impl FnOnce(&Source<'_>) -> Result<T>,
 ) -> Result<T> {
     let go = |source: &Source<'_>| {
-        refuse_inside(&options.repository.repo, &source.directories)?;
+        refuse_inside(&options.repository, &source.directories)?;
         go(source)
     };
-    let connection = if options.offline {
-        None
-    } else {
-        node::connection(&options.node, common.secrets)?
-    };
-    let Some(connection) = connection else {
-        let (Some(db), true) = (&options.places.db, options.offline) else {
-            return Err(nothing_to_back_up(options.offline));
-        };
-        let directories = server::plausible(
-            &Directories::new(db.clone(), options.places.index.clone()),
-            run,
-        )?;
-        return go(&Source {
-            directories,
-            server_version: options.server_version.clone(),
-            node: Node::Stopped,
-        });
-    };
-    let release_records = ReleaseRecords::open(&node::state_directory(&common.general)?)?;
-    let conversation = server::Session::open(Client::new(&connection)?, run)?;
-    let directories = server::locate(
-        &conversation,
-        options.places.db.as_deref(),
-        options.places.index.as_deref(),
-        run,
-    )?;
-    let limits = FitnessLimits {
-        wait: options.wait.0,
-        allow_unfit: options.allow_unfit,
-        ..FitnessLimits::default()
-    };
-    let fitness = server::wait_until_fit(&conversation, limits, run)?;
-    for unfit in &fitness.overridden {
-        run.warn(format!("--allow-unfit: {unfit}"));
+
+    if options.offline {
+        return go(&stopped_source(options, run)?);
     }
-    server::agree(&conversation, &directories, run)?;
-    let quiet = QuiesceSettings {
-        quiesce: !options.no_quiesce,
-        pausing: options.quiesce_wait.0,
-        stopping: options.quiesce_wait.0,
-        longest: options.max_pause.0,
-        threads: options.scavenge_threads.unwrap_or(1),
-        throttle_percent: options.scavenge_throttle.unwrap_or(100),
+    match connection::connection(&options.node)? {
+        Some(connection) => with_running_source(&connection, options, general, run, go),
+        None => Err(Error::new(Kind::Usage, "no node is named")
+            .hint("name the running node with `--node URL`")
+            .hint("for a stopped node or a mounted snapshot, use `--offline --db DIR`")),
+    }
+}
+
+fn stopped_source(options: &BackupOptions, run: &Run) -> Result<Source<'static>> {
+    let Some(db) = &options.directories.db else {
+        return Err(Error::new(Kind::Usage, "an offline backup needs the db directory")
+            .hint("name it with `--db`, and name the index directory with `--index` if it is elsewhere"));
     };
-    let leader_end = fitness.leader_position;
-    let running = Running {
-        session: &conversation,
-        release_records: &release_records,
-        quiet,
-        state: fitness.state.name(),
-        leader_end,
-    };
-    let server_version = Some(conversation.version().as_str().to_owned());
-    go(&Source {
-        directories,
-        server_version,
-        node: Node::Running(running),
+
+    let named = Directories::new(db.clone(), options.directories.index.clone());
+    Ok(Source {
+        directories: node::plausible(&named, run)?,
+        server_version: options.server_version.clone(),
+        node: Node::Stopped,
     })
 }
 
-fn nothing_to_back_up(offline: bool) -> Error {
-    if offline {
-        return Error::new(Kind::Usage, "an offline backup needs the db directory").hint(
-            "name it with `--db`, and the index directory with `--index` if it is not inside",
-        );
+/// Connects to the node, waits until it is fit, and hands it to `go` as the source.
+fn with_running_source<T>(
+    connection: &Connection,
+    options: &BackupOptions,
+    general: &GeneralOptions,
+    run: &Run,
+    go: impl FnOnce(&Source<'_>) -> Result<T>,
+) -> Result<T> {
+    let release_records = ReleaseRecords::open(&general.state_directory()?)?;
+    let session = Session::open(Client::new(connection)?, run)?;
+    let directories = node::locate(
+        &session,
+        options.directories.db.as_deref(),
+        options.directories.index.as_deref(),
+        run,
+    )?;
+
+    let limits = FitnessLimits {
+        wait: options.wait,
+        allow_unfit: options.allow_unfit,
+        ..FitnessLimits::default()
+    };
+    let fitness = node::wait_until_fit(&session, limits, run)?;
+    for unfit in &fitness.overridden {
+        run.warn(format!("--allow-unfit: {unfit}"));
     }
-    Error::new(Kind::Usage, "no node is named")
-        .hint("name the running node with `--node URL`")
-        .hint("for a stopped node, or a mounted snapshot, say `--offline --db DIR`")
+
+    // The files and the API have to be those of one node.
+    node::agree(&session, &directories, run)?;
+
+    go(&Source {
+        directories,
+        server_version: Some(session.version().as_str().to_owned()),
+        node: Node::Running(Running {
+            session: &session,
+            release_records: &release_records,
+            quiet: quiet_settings(options),
+            state: fitness.state.name(),
+            leader_end: fitness.leader_position,
+        }),
+    })
 }
 
-/// A repository inside of the node's directories would be lost with them, and would be in the
-/// server's way.
+fn quiet_settings(options: &BackupOptions) -> QuiesceSettings {
+    QuiesceSettings {
+        quiesce: options.quiesce,
+        pausing: options.quiesce_wait,
+        stopping: options.quiesce_wait,
+        longest: options.max_pause,
+        threads: options.scavenge_threads,
+        throttle_percent: options.scavenge_throttle,
+    }
+}
+
+/// A repository inside the node's directories would be lost with them, and would be in the server's
+/// way.
 fn refuse_inside(repository: &Path, directories: &Directories) -> Result<()> {
     let place = real(repository)?;
     for directory in [&directories.db, &directories.index] {
         if place.starts_with(real(directory)?) {
             return Err(Error::new(
                 Kind::Refused,
-                "the repository lies inside of the node's own directory",
+                "the repository lies inside the node's own directory",
             )
             .at(repository)
             .hint("choose another `--repo`, best on another disk"));
@@ -191,19 +208,19 @@ fn refuse_inside(repository: &Path, directories: &Directories) -> Result<()> {
     Ok(())
 }
 
-/// Where a path leads to, though its last parts may not exist yet.
+/// The path without symbolic links, although its last parts may not exist yet.
 fn real(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).map_err(|error| {
-        Error::new(Kind::Usage, "no such path")
+        Error::new(Kind::Usage, "this path cannot be used")
             .at(path)
             .because(error)
     })?;
+
     for existing in absolute.ancestors() {
         match fs::canonical(existing) {
             Ok(real) => {
-                return Ok(absolute
-                    .strip_prefix(existing)
-                    .map_or_else(|_| real.clone(), |rest| real.join(rest)));
+                let missing = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+                return Ok(real.join(missing));
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),

@@ -1,36 +1,61 @@
-//! `expire`.
+//! `kbackup expire`: plans which backups go, and removes them.
 
 use crate::clock;
 use crate::error::Result;
-use crate::expire::{self, Plan, Policy};
-use crate::repository::Repository;
+use crate::expire::{self, Plan, Policy, Report};
+use crate::repository::{Location, Repository};
 use crate::run::Run;
-use crate::settings::arguments::Keep;
+use crate::settings::options::{ExpireOptions, RetentionOptions};
 
-/// Plans what goes now. [`expire::execute`] does it.
-///
-/// # Errors
-/// As [`expire::plan`].
-pub fn plan(repository: &dyn Repository, keep: &Keep, run: &Run) -> Result<Plan> {
-    expire::plan(
-        repository,
-        &policy(keep),
-        clock::now(),
-        &keep.time_zone,
-        run,
-    )
+/// A plan with the repository that it was made for.
+pub struct PlannedExpiry {
+    /// Which backups go and which stay, and why.
+    pub plan: Plan,
+    repository: Box<dyn Repository>,
 }
 
-/// What to keep.
-#[must_use]
-pub fn policy(keep: &Keep) -> Policy {
+/// Plans which backups go. Removes nothing.
+///
+/// # Errors
+/// As [`expire::plan`], and if the repository cannot be opened.
+pub fn plan(options: &ExpireOptions, run: &Run) -> Result<PlannedExpiry> {
+    let repository = Location::parse(&options.repository)?.open()?;
+    let retention = &options.retention;
+
+    let plan = expire::plan(
+        &*repository,
+        &policy(retention),
+        clock::now(),
+        &retention.time_zone,
+        run,
+    )?;
+    Ok(PlannedExpiry { plan, repository })
+}
+
+impl PlannedExpiry {
+    /// Where the repository is, for messages.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.repository.place()
+    }
+
+    /// Removes the backups that go.
+    ///
+    /// # Errors
+    /// As [`expire::execute`].
+    pub fn execute(&self, run: &Run) -> Result<Report> {
+        expire::execute(&*self.repository, &self.plan, run)
+    }
+}
+
+fn policy(retention: &RetentionOptions) -> Policy {
     Policy {
-        last: keep.keep_last.unwrap_or_default(),
-        hourly: keep.keep_hourly.unwrap_or_default(),
-        daily: keep.keep_daily.unwrap_or_default(),
-        weekly: keep.keep_weekly.unwrap_or_default(),
-        monthly: keep.keep_monthly.unwrap_or_default(),
-        yearly: keep.keep_yearly.unwrap_or_default(),
-        within: keep.keep_within.map(|within| within.0),
+        last: retention.last,
+        hourly: retention.hourly,
+        daily: retention.daily,
+        weekly: retention.weekly,
+        monthly: retention.monthly,
+        yearly: retention.yearly,
+        within: retention.within,
     }
 }

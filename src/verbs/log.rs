@@ -1,19 +1,19 @@
-//! What happens in a run, as lines of the log.
+//! The events of a run, as lines of the log.
 
 use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::event::Event;
 
-/// Writes an event into the log. Progress is left to whoever shows it.
+/// Writes an event into the log. Progress is left out: a progress bar or a page shows it.
 pub fn tell(event: &Event) {
     match event {
         Event::Step(step) => debug!("{}", step.name()),
         Event::Expected { files, bytes } => debug!(files, bytes, "expected"),
         Event::Progress { .. } => {}
         Event::Copied { path, bytes } => debug!(path, bytes, "copied"),
-        Event::Resumed { path, bytes } => debug!(path, bytes, "taken up"),
-        Event::Reused { path } => debug!(path, "adopted"),
+        Event::Resumed { path, bytes } => debug!(path, bytes, "resumed"),
+        Event::Reused { path } => debug!(path, "reused"),
         Event::Retry {
             attempt,
             of,
@@ -21,12 +21,12 @@ pub fn tell(event: &Event) {
         } => info!(attempt, of, "starting over: {reason}"),
         Event::AutoScavengePaused => info!("auto-scavenge paused"),
         Event::ScavengeStopped { scavenge } => info!(scavenge, "scavenge stopped"),
-        Event::Taken { what, since } => debug!(%since, "{what} is owed"),
+        Event::Taken { what, since } => debug!(%since, "{what} has to be given back"),
         Event::GivenBack { what, after } => {
-            info!(after = %clock::length(*after), "{what} given back")
+            info!(after = %clock::length(*after), "{what} given back");
         }
         Event::NothingToGiveBack { what, after } => {
-            debug!(after = %clock::length(*after), "{what} has ended by itself")
+            debug!(after = %clock::length(*after), "{what} has ended by itself");
         }
         Event::Committed { label, position } => info!(label, position, "committed"),
         Event::Warning(text) => warn!("{text}"),

@@ -1,8 +1,8 @@
-//! How a run stands back behind what else the machine does.
+//! The priority of a run against the other programs of the machine.
 
 use std::io;
 
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
@@ -10,50 +10,52 @@ use thread_priority::{
 
 use crate::event::Observer;
 use crate::run::Run;
-use crate::settings::arguments::{Load, Priority};
+use crate::settings::options::{LoadOptions, Priority};
 
-/// A run that takes no more of the machine than that; its thread is to be lowered beside.
-pub fn run(observer: impl Observer + 'static, load: Load) -> Run {
+/// A run that keeps to the load. [`lower`] has to lower the priority of its thread.
+pub fn run(observer: impl Observer + 'static, load: LoadOptions) -> Run {
     let run = Run::new(observer).limited_to(load.rate);
-    if load.priority == Priority::Normal {
-        run
-    } else {
-        run.at_low_priority()
+    match load.priority {
+        Priority::Normal => run,
+        Priority::Low | Priority::Idle => run.at_low_priority(),
     }
 }
 
-/// Lowers this thread, and those it starts from now on.
+/// Lowers the priority of this thread, and of the threads that it starts from now on.
 ///
-/// No I/O class is set beside: the kernel derives it, level 6 of the best-effort class from nice 10
-/// (`ioprio_set(2)`), and the idle class from the scheduling policy for idle work (Linux,
-/// `include/linux/ioprio.h`). One that was set from outside, by `ionice`, stands.
+/// The I/O class is left alone. The kernel derives it: level 6 of the best-effort class from nice
+/// 10 (`ioprio_set(2)`), and the idle class from the scheduling policy for idle work (Linux,
+/// `include/linux/ioprio.h`). A class that was set from outside, by `ionice`, stays.
 ///
 /// # Errors
-/// What the kernel reports; the rest of it was done.
+/// The first error of the kernel. Everything else that was wanted is done.
 pub fn lower(priority: Priority) -> io::Result<()> {
     match priority {
         Priority::Normal => Ok(()),
-        Priority::Low => nice(10),
+        Priority::Low => set_nice(10),
         Priority::Idle => {
             // In this order: a change of the policy sets nice as well.
-            let policy = idle();
-            nice(19).and(policy)
+            let policy = set_idle_policy();
+            set_nice(19).and(policy)
         }
     }
 }
 
-fn nice(wanted: i32) -> io::Result<()> {
-    // Never up: whoever started this may have meant it to be lower still.
-    let now = rustix::process::getpriority_process(None)?;
+fn set_nice(wanted: i32) -> io::Result<()> {
+    // Never up: whoever started kbackup may have meant it to be lower still.
+    let now = getpriority_process(None)?;
     Ok(setpriority_process(None, now.max(wanted))?)
 }
 
-fn idle() -> io::Result<()> {
+fn set_idle_policy() -> io::Result<()> {
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    match set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
-        // It may set nice to 0 only for root: that fails after the policy was changed, and is not
-        // wanted anyway.
+    let changed = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+
+    match changed {
+        Ok(()) => Ok(()),
+        // The crate also sets nice to 0, which only root may do. That fails after the policy was
+        // changed, and is not wanted anyway.
         Err(_) if thread_schedule_policy().is_ok_and(|now| now == policy) => Ok(()),
-        result => result.map_err(io::Error::other),
+        Err(error) => Err(io::Error::other(error)),
     }
 }

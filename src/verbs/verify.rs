@@ -1,49 +1,67 @@
-//! `verify`.
+//! `kbackup verify`: proves stored backups again, and repairs them if that is wanted.
 
-use crate::error::{Error, Kind, Result};
+use super::label;
+use crate::error::Result;
 use crate::manifest::Label;
 use crate::proof::Depth;
-use crate::settings::arguments;
-use crate::verify::Which;
+use crate::repository::Location;
+use crate::run::Run;
+use crate::settings::options::VerifyOptions;
+use crate::verify::{self, RepairPlan, Repaired, Report, Which};
 
-/// Which backups are meant.
+/// Proves the named backups.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a label that is none.
-pub fn which(options: &arguments::Verify) -> Result<Which> {
-    let named = options
-        .labels
-        .iter()
-        .map(|text| label(text))
-        .collect::<Result<Option<Vec<_>>>>()?;
-    Ok(match named {
-        _ if options.all => Which::All,
-        Some(labels) if !labels.is_empty() => Which::Named(labels),
-        _ => Which::Newest,
-    })
+/// [`Kind::Usage`](crate::error::Kind::Usage) for a wrong label. All errors of [`verify::verify`].
+pub fn verify(options: &VerifyOptions, run: &Run) -> Result<Report> {
+    let which = which(options)?;
+    let repository = Location::parse(&options.repository)?.open()?;
+    verify::verify(&*repository, &which, depth(options), run)
 }
 
-/// How much is to be read.
-#[must_use]
-pub const fn depth(options: &arguments::Verify) -> Depth {
+/// Tells what a repair would change.
+///
+/// # Errors
+/// As [`verify`].
+pub fn plan_repair(options: &VerifyOptions, run: &Run) -> Result<RepairPlan> {
+    let which = which(options)?;
+    let repository = Location::parse(&options.repository)?.open()?;
+    verify::plan_repair(&*repository, &which, depth(options), run)
+}
+
+/// Repairs damaged files from other copies in the repository.
+///
+/// # Errors
+/// As [`verify`], and all errors of [`verify::repair`].
+pub fn repair(options: &VerifyOptions, run: &Run) -> Result<Repaired> {
+    let which = which(options)?;
+    let repository = Location::parse(&options.repository)?.open()?;
+    verify::repair(&*repository, &which, depth(options), run)
+}
+
+fn which(options: &VerifyOptions) -> Result<Which> {
+    let mut labels: Vec<Label> = Vec::new();
+    let mut names_latest = false;
+    for text in &options.labels {
+        match label::parse(text)? {
+            Some(label) => labels.push(label),
+            None => names_latest = true,
+        }
+    }
+
+    if options.all {
+        Ok(Which::All)
+    } else if names_latest || labels.is_empty() {
+        Ok(Which::Newest)
+    } else {
+        Ok(Which::Named(labels))
+    }
+}
+
+const fn depth(options: &VerifyOptions) -> Depth {
     match (options.quick, options.deep) {
         (true, _) => Depth::Quick,
         (false, true) => Depth::Deep,
         (false, false) => Depth::Normal,
     }
-}
-
-/// A backup's label; none for `latest`.
-///
-/// # Errors
-/// [`Kind::Usage`] for a label that is none.
-pub fn label(text: &str) -> Result<Option<Label>> {
-    if text == "latest" {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|why: String| {
-        Error::new(Kind::Usage, "no such label")
-            .because(why)
-            .hint("`kbackup list` shows the labels")
-    })
 }

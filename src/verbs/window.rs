@@ -3,16 +3,18 @@
 use crate::clock::{Window, Zoned};
 use crate::run::Interruption;
 
-/// What ends a run at a time at which its window is closed; none while it is open.
+/// The interruption of a run at a time at which its window is closed. Returns `None` while the
+/// window is open.
 #[must_use]
 pub fn closed(window: Window, now: &Zoned) -> Option<Interruption> {
     if window.is_open(now) {
         return None;
     }
-    let opens = window.opens(now).map_or_else(
-        || "its next hour".to_owned(),
-        |opens| opens.strftime("%Y-%m-%d %H:%M %Z").to_string(),
-    );
+
+    let opens = match window.opens(now) {
+        Some(opens) => opens.strftime("%Y-%m-%d %H:%M %Z").to_string(),
+        None => "its next hour".to_owned(),
+    };
     Some(Interruption::WindowClosed {
         window: window.to_string(),
         opens,
@@ -24,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_of_a_closed_window() {
+    fn a_closed_window_says_when_it_opens() {
         let window: Window = "22:00-05:00".parse().unwrap();
         let told = closed(window, &"2026-06-01T05:00[Europe/Berlin]".parse().unwrap());
         let opens = "2026-06-01 22:00 CEST".to_owned();

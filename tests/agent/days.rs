@@ -306,7 +306,8 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
         .assert()
         .code(0);
     let status = sidecar.shows("another repository", |status| {
-        concerns(status).contains("this is another repository than before")
+        concerns(status)
+            .contains("this repository has another id than the repository of earlier runs")
     });
     assert_eq!(level(&status), "danger");
     disk.unmount();

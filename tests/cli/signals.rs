@@ -131,7 +131,7 @@ fn in_the_middle_of_copying() {
             .unwrap();
         let told = String::from_utf8(output.stdout).unwrap();
         assert!(
-            output.status.success() && told.contains("files taken up from an interrupted backup"),
+            output.status.success() && told.contains("resumed from an interrupted backup"),
             "{told}"
         );
         assert_eq!(stage.place.unfinished(), 0);

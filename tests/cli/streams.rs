@@ -128,7 +128,7 @@ fn a_backup_whose_summary_does_not_fit_is_no_failure() {
     assert_eq!(listed.len(), 1);
     assert!(
         stderr.contains(&format!(
-            "{} is committed, and only its summary is lost",
+            "{} is committed, but its summary could not be printed",
             listed[0]
         )),
         "{stderr}"

@@ -9,9 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Kind, Result};
-use crate::settings::arguments::{Agent, Listen};
-use crate::settings::{Origin, Settings};
-use crate::verbs::node::secret;
+use crate::settings::options::{AgentOptions, ListenAddress};
 
 /// What a reader has to bring.
 #[derive(Debug)]
@@ -29,13 +27,8 @@ impl Guard {
     /// # Errors
     /// [`Kind::Usage`] for a user without a password or the other way round, a secret that cannot
     /// be read, and half a key pair.
-    pub(in crate::agent) fn of(agent: &Agent, settings: &Settings) -> Result<Self> {
-        let origin: Origin = settings.origin("listen_password_file");
-        let password = secret(
-            agent.listen_password_file.as_deref(),
-            origin,
-            "KBACKUP_LISTEN_PASSWORD",
-        )?;
+    pub(in crate::agent) fn of(agent: &AgentOptions) -> Result<Self> {
+        let password = agent.listen_password.read()?;
         let wanted = match (&agent.listen_user, password) {
             (None, None) => None,
             (Some(user), Some(_)) if user.contains(':') => {
@@ -66,8 +59,8 @@ impl Guard {
             ));
         }
         let is_local = match agent.listen {
-            Listen::At(address) => address.ip().is_loopback(),
-            Listen::Off => true,
+            ListenAddress::At(address) => address.ip().is_loopback(),
+            ListenAddress::Off => true,
         };
         let notice = match (is_local, &wanted, &agent.listen_certificate_file) {
             (false, None, _) => Some(
@@ -78,7 +71,8 @@ impl Guard {
             ),
             _ => None,
         };
-        let names = (is_local || !agent.listen_host.is_empty()).then(|| agent.listen_host.clone());
+        let names =
+            (is_local || !agent.listen_hosts.is_empty()).then(|| agent.listen_hosts.clone());
         Ok(Self {
             wanted,
             names,

@@ -1,0 +1,70 @@
+//! Signals that ask a run to end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::{Error, Kind, Result, Signal};
+use crate::fs;
+use crate::run::Run;
+
+type SignalStream = tokio::signal::unix::Signal;
+
+/// Interrupts the run at the first SIGINT, SIGTERM or SIGHUP, which asks for a clean end. The
+/// runtime has to live as long as the run.
+pub(super) fn listen(run: &Arc<Run>) -> Result<Runtime> {
+    listen_for_all(run)
+        .map_err(|error| Error::new(Kind::Failed, "cannot listen for signals").because(error))
+}
+
+fn listen_for_all(run: &Arc<Run>) -> std::io::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+
+    let entered = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = if ignores_hangup() {
+        None
+    } else {
+        Some(signal(SignalKind::hangup())?)
+    };
+    drop(entered);
+
+    let run = Arc::clone(run);
+    runtime.spawn(async move {
+        let received = tokio::select! {
+            _ = interrupt.recv() => Signal::Interrupt,
+            _ = terminate.recv() => Signal::Terminate,
+            () = next_hangup(&mut hangup) => Signal::Terminate,
+        };
+        run.interrupt(received);
+    });
+    Ok(runtime)
+}
+
+/// Returns when the terminal is gone; never if that is to be ignored.
+async fn next_hangup(hangup: &mut Option<SignalStream>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the process was started so that it outlives its terminal (`nohup`).
+fn ignores_hangup() -> bool {
+    let status = fs::read_small(Path::new("/proc/self/status"), 64 * 1024).unwrap_or_default();
+
+    for line in String::from_utf8_lossy(&status).lines() {
+        let Some(mask) = line.strip_prefix("SigIgn:") else {
+            continue;
+        };
+        // The mask counts signals from 1, and SIGHUP is the first.
+        return u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1);
+    }
+    false
+}

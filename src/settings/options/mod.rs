@@ -1,0 +1,174 @@
+//! Every verb and every option, declared once.
+//!
+//! Each file holds the options of one verb, or options that several verbs share. A type
+//! `…Arguments` is what clap fills: it holds flag, variable, unit, default and help text. The type
+//! `…Options` beside it is what verbs and agent take: plain, resolved values.
+
+mod agent;
+mod backup;
+mod check;
+mod documents;
+mod expire;
+mod general;
+mod inspect;
+mod load;
+mod node;
+mod release;
+mod restore;
+mod status;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use agent::{AgentOptions, ClusterMode, ClusterTurns, ListenAddress};
+pub use backup::{BackupOptions, RecheckAmount};
+pub use check::CheckOptions;
+pub use documents::{CompletionsOptions, ManualOptions, Shell};
+pub use expire::{ExpireOptions, RetentionOptions};
+pub use general::{GeneralOptions, LogFormat, LogLevel};
+pub use inspect::{ListOptions, ShowOptions};
+pub use load::{LoadOptions, Priority};
+pub use node::{NodeOptions, RedactedUrl, SourceDirectories};
+pub use release::ReleaseOptions;
+pub use restore::RestoreOptions;
+pub use status::StatusOptions;
+pub use verify::VerifyOptions;
+
+use super::origin::Origins;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kbackup",
+    about = "Backs up a running KurrentDB or EventStoreDB node, and restores it",
+    version,
+    max_term_width = 120,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    after_help = "Every option can also be set by an environment variable (KBACKUP_REPO for \
+                  --repo, …) or by a key of the TOML file that --config names. A flag wins over \
+                  the environment, the environment over the file. Passwords and tokens are never \
+                  arguments: see --password-file, KBACKUP_PASSWORD, --token-file, KBACKUP_TOKEN."
+)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub verb: VerbArguments,
+    #[command(flatten)]
+    pub general: general::GeneralArguments,
+}
+
+/// The verbs, as clap reads them.
+#[derive(Debug, Subcommand)]
+pub(super) enum VerbArguments {
+    /// Take a backup that reads every byte of the node's files again
+    Full(backup::BackupArguments),
+    /// Take a backup that reads only what changed since the newest backup
+    Diff(backup::BackupArguments),
+    /// Write a backup into an empty directory from which a server can start
+    Restore(restore::RestoreArguments),
+    /// Prove that stored backups are intact and that a server would start from them
+    Verify(verify::VerifyArguments),
+    /// Examine a data directory: would a server start from it, and what would the server lose,
+    /// rebuild or refuse
+    Check(check::CheckArguments),
+    /// Remove the backups that no retention rule keeps
+    Expire(expire::ExpireArguments),
+    /// List the backups of a repository
+    List(inspect::ListArguments),
+    /// Show one backup
+    Show(inspect::ShowArguments),
+    /// Give back to a node, or to every node, what a killed backup stopped or paused
+    Release(release::ReleaseArguments),
+    /// Tell whether a node is safe now: ask its agent, or look at the repository alone
+    Status(status::StatusArguments),
+    /// Keep a node backed up: run beside the node, take backups by a schedule and after changes,
+    /// and serve a status page
+    Agent(Box<agent::AgentArguments>),
+    /// Print the script with which a shell completes verbs and options
+    Completions(documents::CompletionsArguments),
+    /// Print a manual page, or write all manual pages into a directory
+    Manual(documents::ManualArguments),
+}
+
+/// A verb with its options.
+#[derive(Debug)]
+pub enum Verb {
+    /// `kbackup full`.
+    Full(BackupOptions),
+    /// `kbackup diff`.
+    Diff(BackupOptions),
+    /// `kbackup restore`.
+    Restore(RestoreOptions),
+    /// `kbackup verify`.
+    Verify(VerifyOptions),
+    /// `kbackup check`.
+    Check(CheckOptions),
+    /// `kbackup expire`.
+    Expire(ExpireOptions),
+    /// `kbackup list`.
+    List(ListOptions),
+    /// `kbackup show`.
+    Show(ShowOptions),
+    /// `kbackup release`.
+    Release(ReleaseOptions),
+    /// `kbackup status`.
+    Status(StatusOptions),
+    /// `kbackup agent`.
+    Agent(Box<AgentOptions>),
+    /// `kbackup completions`.
+    Completions(CompletionsOptions),
+    /// `kbackup manual`.
+    Manual(ManualOptions),
+}
+
+impl VerbArguments {
+    /// The verb with plain options. Where a secret is read from depends on the origins.
+    pub(super) fn into_options(self, origins: Origins<'_>) -> Verb {
+        match self {
+            Self::Full(arguments) => Verb::Full(arguments.into_options(origins)),
+            Self::Diff(arguments) => Verb::Diff(arguments.into_options(origins)),
+            Self::Restore(arguments) => Verb::Restore(arguments.into()),
+            Self::Verify(arguments) => Verb::Verify(arguments.into()),
+            Self::Check(arguments) => Verb::Check(arguments.into()),
+            Self::Expire(arguments) => Verb::Expire(arguments.into()),
+            Self::List(arguments) => Verb::List(arguments.into()),
+            Self::Show(arguments) => Verb::Show(arguments.into()),
+            Self::Release(arguments) => Verb::Release(arguments.into_options(origins)),
+            Self::Status(arguments) => Verb::Status(arguments.into()),
+            Self::Agent(arguments) => Verb::Agent(Box::new(arguments.into_options(origins))),
+            Self::Completions(arguments) => Verb::Completions(arguments.into()),
+            Self::Manual(arguments) => Verb::Manual(arguments.into()),
+        }
+    }
+}
+
+impl Verb {
+    /// How much of the machine the verb may take.
+    #[must_use]
+    pub fn load(&self) -> LoadOptions {
+        match self {
+            Self::Full(options) | Self::Diff(options) => options.load,
+            Self::Verify(options) => options.load,
+            Self::Restore(options) => options.load,
+            Self::Check(options) => options.load,
+            Self::Expire(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Status(_)
+            | Self::Release(_)
+            | Self::Agent(_)
+            | Self::Completions(_)
+            | Self::Manual(_) => LoadOptions::default(),
+        }
+    }
+}
+
+/// The repository, for every verb that cannot do without.
+#[derive(Debug, Args)]
+struct RepositoryArguments {
+    /// Directory of the repository
+    #[arg(long, env = "KBACKUP_REPO", value_name = "DIR")]
+    repo: PathBuf,
+}

@@ -1,0 +1,33 @@
+//! `kbackup release`.
+
+use clap::Args;
+
+use super::node::{NodeArguments, NodeOptions};
+use crate::settings::origin::Origins;
+
+#[derive(Debug, Args)]
+pub(in crate::settings) struct ReleaseArguments {
+    #[command(flatten)]
+    node: NodeArguments,
+    /// Show what has to be given back, and give nothing back
+    #[arg(long, env = "KBACKUP_DRY_RUN")]
+    dry_run: bool,
+}
+
+/// The options of `kbackup release`.
+#[derive(Debug, Clone)]
+pub struct ReleaseOptions {
+    /// The only node to release; if none is named, every node with a release record.
+    pub node: NodeOptions,
+    /// `--dry-run`.
+    pub dry_run: bool,
+}
+
+impl ReleaseArguments {
+    pub(super) fn into_options(self, origins: Origins<'_>) -> ReleaseOptions {
+        ReleaseOptions {
+            node: self.node.into_options(origins),
+            dry_run: self.dry_run,
+        }
+    }
+}

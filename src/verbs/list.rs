@@ -1,0 +1,144 @@
+//! `kbackup list`: what a repository holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::manifest::{BackupKind, Fork, Head, Label, forks};
+use crate::repository::{Interrupted, Listed, Location, Remembered, Repository, remembered};
+
+/// Everything that a repository holds; `kbackup.list/1` of `docs/json.md`.
+#[derive(Serialize)]
+pub struct Listing {
+    /// Where the repository is.
+    pub repository: String,
+    /// The backups, oldest first.
+    pub backups: Vec<ListedBackup>,
+    /// What an interrupted backup left, which the next one can resume.
+    pub interrupted: Option<Interrupted>,
+}
+
+/// One backup of a listing.
+#[derive(Serialize)]
+pub struct ListedBackup {
+    /// The backup's label.
+    pub label: Label,
+    /// What its manifest says.
+    #[serde(flatten)]
+    pub contents: ListedContents,
+    /// The result of the last verification.
+    pub verified: Option<Remembered>,
+}
+
+/// What the manifest of a listed backup says.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum ListedContents {
+    /// The manifest can be read.
+    Readable(Box<ListedFacts>),
+    /// The manifest is damaged.
+    Damaged {
+        /// Why it cannot be read.
+        error: String,
+    },
+}
+
+/// The facts of a manifest that a listing shows.
+#[derive(Serialize)]
+pub struct ListedFacts {
+    /// Full or diff.
+    pub kind: BackupKind,
+    /// The sequence number.
+    pub sequence: u64,
+    /// The number of its branch.
+    pub branch: u32,
+    /// Where its branch parts from another one.
+    pub forked_from: Option<Fork>,
+    /// The backup whose files it reused.
+    pub parent: Option<Label>,
+    /// When the backup was finished.
+    pub finished: Timestamp,
+    /// The last consistent position, in bytes of log.
+    pub position: u64,
+    /// Bytes that a restore writes.
+    pub bytes: u64,
+    /// Bytes that the backup added to the repository.
+    pub bytes_stored: u64,
+    /// The backup holds chunks that were damaged at the source.
+    pub damaged: bool,
+    /// The backup holds the index.
+    pub index: bool,
+}
+
+/// Lists the backups of the repository at `path`.
+///
+/// # Errors
+/// If the repository cannot be opened or listed. A damaged manifest is part of the listing.
+pub fn list(path: &Path) -> Result<Listing> {
+    let repository = Location::parse(path)?.open()?;
+    let listed = repository.list()?;
+
+    let readable: Vec<&Head> = listed
+        .iter()
+        .filter_map(|backup| backup.head.as_ref().ok())
+        .collect();
+    let forks = forks(&readable);
+
+    let mut backups = Vec::with_capacity(listed.len());
+    for backup in listed {
+        backups.push(describe(&*repository, backup, &forks)?);
+    }
+    Ok(Listing {
+        repository: repository.place(),
+        backups,
+        interrupted: repository.interrupted()?,
+    })
+}
+
+impl Listing {
+    /// Whether a manifest cannot be read.
+    #[must_use]
+    pub fn has_damaged(&self) -> bool {
+        let is_damaged =
+            |backup: &ListedBackup| matches!(backup.contents, ListedContents::Damaged { .. });
+        self.backups.iter().any(is_damaged)
+    }
+}
+
+fn describe(
+    repository: &dyn Repository,
+    backup: Listed,
+    forks: &BTreeMap<u32, Fork>,
+) -> Result<ListedBackup> {
+    let verified = remembered(repository, &backup.label)?;
+    let contents = match backup.head {
+        Ok(head) => ListedContents::Readable(Box::new(facts(&head, forks.get(&head.branch)))),
+        Err(error) => ListedContents::Damaged {
+            error: error.to_string(),
+        },
+    };
+    Ok(ListedBackup {
+        label: backup.label,
+        contents,
+        verified,
+    })
+}
+
+fn facts(head: &Head, fork: Option<&Fork>) -> ListedFacts {
+    ListedFacts {
+        kind: head.kind,
+        sequence: head.sequence,
+        branch: head.branch,
+        forked_from: fork.cloned(),
+        parent: head.parent.clone(),
+        finished: head.finished,
+        position: head.log.position.position().get(),
+        bytes: head.totals.bytes,
+        bytes_stored: head.cost.bytes_new(),
+        damaged: !head.is_sound(),
+        index: head.contents.index,
+    }
+}

@@ -1,0 +1,122 @@
+//! `kbackup restore`: plans a restore, and does it.
+
+use crate::error::{Error, Kind, Result};
+use crate::repository::Location;
+use crate::restore::{
+    self, AcceptedRisks, RestorePlan, RestoreReport, RestoreRequest, RestoreTarget,
+};
+use crate::run::Run;
+use crate::settings::options::RestoreOptions;
+use crate::users;
+
+use super::label;
+
+/// What came of a restore.
+pub enum RestoreResult {
+    /// Each target holds a database already, and `--unless-restored` says to leave it: the db
+    /// directories.
+    NothingToDo(Vec<String>),
+    /// Only the plan was wanted.
+    Planned(Box<RestorePlan>),
+    /// The plan was carried out. The report also holds failures.
+    Restored(Box<RestoreReport>),
+}
+
+/// Restores a backup, or plans it.
+///
+/// # Errors
+/// [`Kind::Usage`] for a wrong label or owner, and for index directories that do not match the
+/// targets. All errors of [`restore::plan`] and [`restore::execute`].
+pub fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResult> {
+    let mut targets = targets(options)?;
+
+    if options.unless_restored {
+        let standing = leave_databases(&mut targets)?;
+        if targets.is_empty() {
+            return Ok(RestoreResult::NothingToDo(standing));
+        }
+        for db in standing {
+            run.note(format!(
+                "`{db}` already holds a database and is left as it is"
+            ));
+        }
+    }
+
+    let request = RestoreRequest {
+        label: label::parse(&options.label)?,
+        targets,
+        ready: options.ready,
+        owner: options.owner.as_deref().map(owner).transpose()?,
+        server_version: options.server_version.clone(),
+        accept: AcceptedRisks {
+            archive: options.archived,
+            older_server: options.older_server,
+            unsure_whether_in_use: options.confirm,
+        },
+    };
+
+    let repository = Location::parse(&options.repository)?.open()?;
+    let plan = restore::plan(&*repository, &request, run)?;
+    if options.dry_run {
+        for warning in &plan.warnings {
+            run.warn(warning.as_str());
+        }
+        return Ok(RestoreResult::Planned(Box::new(plan)));
+    }
+
+    let report = restore::execute(&*repository, &plan, run)?;
+    Ok(RestoreResult::Restored(Box::new(report)))
+}
+
+/// Removes the targets that hold a database from the list, and returns their db directories.
+fn leave_databases(targets: &mut Vec<RestoreTarget>) -> Result<Vec<String>> {
+    let mut standing = Vec::new();
+    for target in std::mem::take(targets) {
+        if restore::holds_database(&target.db)? {
+            standing.push(target.db.display().to_string());
+        } else {
+            targets.push(target);
+        }
+    }
+    Ok(standing)
+}
+
+/// Pairs each db directory with its index directory.
+fn targets(options: &RestoreOptions) -> Result<Vec<RestoreTarget>> {
+    let (dbs, indexes) = (options.to.len(), options.index_to.len());
+    if indexes > 0 && indexes != dbs {
+        let what = format!("the number of `--to` and of `--index-to` differs: {dbs} and {indexes}");
+        return Err(Error::new(Kind::Usage, what)
+            .hint("name an index directory for every target, or for none"));
+    }
+
+    let mut index = options.index_to.iter();
+    let mut targets = Vec::new();
+    for db in &options.to {
+        targets.push(RestoreTarget {
+            db: db.clone(),
+            index: index.next().cloned(),
+        });
+    }
+    Ok(targets)
+}
+
+/// The ids of `user:group`, each by name or by number.
+fn owner(text: &str) -> Result<(u32, u32)> {
+    let wrong = |what: &str| {
+        Err(Error::new(Kind::Usage, what)
+            .on(text)
+            .hint("write the owner as `user:group`, by name or by number"))
+    };
+
+    let Some((user, group)) = text.split_once(':') else {
+        return wrong("the owner is not a user and a group");
+    };
+    let Some(user) = users::user(user) else {
+        return wrong("there is no such user");
+    };
+    let Some(group) = users::group(group) else {
+        return wrong("there is no such group");
+    };
+    Ok((user, group))
+}

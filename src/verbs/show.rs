@@ -1,0 +1,31 @@
+//! `kbackup show`: one backup.
+
+use super::label;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::Manifest;
+use crate::repository::{Location, Repository};
+use crate::settings::options::ShowOptions;
+
+/// The manifest of the named backup, or of the newest one.
+///
+/// # Errors
+/// [`Kind::Usage`] for a wrong label, [`Kind::NotFound`] if there is no such backup, and
+/// [`Kind::StoredCorrupt`] if its manifest is damaged.
+pub fn show(options: &ShowOptions) -> Result<Manifest> {
+    let label = label::parse(&options.label)?;
+    let repository = Location::parse(&options.repository)?.open()?;
+
+    match label {
+        Some(label) => repository.manifest(&label),
+        None => newest(&*repository),
+    }
+}
+
+fn newest(repository: &dyn Repository) -> Result<Manifest> {
+    let Some(newest) = repository.list()?.pop() else {
+        return Err(
+            Error::new(Kind::NotFound, "the repository has no backup").on(repository.place())
+        );
+    };
+    repository.manifest(&newest.label)
+}
