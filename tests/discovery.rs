@@ -11,7 +11,7 @@ use kbackup::event::Silent;
 use kbackup::format::checkpoint;
 use kbackup::manifest::Directories;
 use kbackup::node::{
-    Client, Connection, FitnessLimits, NodeState, Session, Traits, Unfit, agree, locate, plausible,
+    Client, Connection, FitnessLimits, NodeState, Session, NodeTraits, Unfit, agree, locate, check_directories,
     wait_until_fit,
 };
 use kbackup::run::Run;
@@ -173,18 +173,18 @@ fn refuses_what_is_no_data_directory() {
         empty.path().join("missing"),
         setting.node.index(),
     ] {
-        let error = plausible(&Directories::new(&wrong, None), &setting.run).unwrap_err();
+        let error = check_directories(&Directories::new(&wrong, None), &setting.run).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert!(error.hints()[0].contains("--db"));
     }
     let copy = setting.copy("copy");
     for wrong in [empty.path().join("missing"), copy.clone()] {
-        let error = plausible(&Directories::new(&copy, Some(wrong)), &setting.run).unwrap_err();
+        let error = check_directories(&Directories::new(&copy, Some(wrong)), &setting.run).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert!(error.hints()[0].contains("--index"));
     }
     std::fs::write(copy.join("truncate.chk"), []).unwrap();
-    let error = plausible(&Directories::new(&copy, None), &setting.run).unwrap_err();
+    let error = check_directories(&Directories::new(&copy, None), &setting.run).unwrap_err();
     assert_eq!(
         error.kind(),
         Kind::SourceCorrupt,
@@ -292,12 +292,12 @@ fn reads_an_election_out_of_merged_chunks() {
 fn reads_the_traits_of_every_version() {
     for recording in RECORDINGS {
         let setting = Setting::new(recording);
-        let traits = Traits::of(setting.session().options());
+        let traits = NodeTraits::of(setting.session().options());
         assert_eq!(
             traits,
-            Traits {
+            NodeTraits {
                 cluster_size: Some(1),
-                ..Traits::default()
+                ..NodeTraits::default()
             },
             "{recording}"
         );

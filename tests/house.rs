@@ -130,6 +130,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "error",
             "event",
             "run",
+            "format",
             "fs",
             "manifest",
             "proof",

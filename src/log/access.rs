@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, InContext, Malformed, ReadAt};
+use crate::fs;
 use crate::manifest::{FileSet, RelativePath};
 
 /// Opens a file that the set listed a moment ago. If it has vanished since, the error is
@@ -43,4 +44,16 @@ pub(crate) fn read_small(source: &dyn ReadAt, limit: u64) -> format::Result<Vec<
     let mut bytes = vec![0; length];
     source.read_exact_at(0, &mut bytes)?;
     Ok(bytes)
+}
+
+/// What an error on a file that a server should have written means: if it is not a plain file, the
+/// source is corrupt.
+pub(crate) fn of_live_file(error: fs::IoError) -> Error {
+    let is_no_file = error.is_no_plain_file();
+    let error = Error::from(error);
+    if is_no_file {
+        error.with_kind(Kind::SourceCorrupt)
+    } else {
+        error
+    }
 }

@@ -158,15 +158,15 @@ fn position_at(file: &ChunkFile, offset: u64) -> LogPosition {
 }
 
 /// Why the records of a file were not read to their end.
-pub(crate) enum Interruption {
+pub(crate) enum RecordsFailure {
     /// At this position stands no record, or not the one that belongs there.
     Torn(LogPosition, format::Error),
     /// The run was told to stop.
     Stopped(Error),
 }
 
-fn torn_at(position: LogPosition) -> impl FnOnce(format::Error) -> Interruption {
-    move |why| Interruption::Torn(position, why)
+fn torn_at(position: LogPosition) -> impl FnOnce(format::Error) -> RecordsFailure {
+    move |why| RecordsFailure::Torn(position, why)
 }
 
 /// Reads the records of a file from `from` up to `writer`. Compares those of a scavenged file with
@@ -177,7 +177,7 @@ pub(crate) fn read_records(
     from: LogPosition,
     writer: WriterPosition,
     run: &Run,
-) -> Result<ChunkRecords, Interruption> {
+) -> Result<ChunkRecords, RecordsFailure> {
     let data = data_from(file, from, writer).map_err(torn_at(from))?;
     let mut records = ChunkRecords::starting_at(from, data.clone());
     let mut map = None;
@@ -202,7 +202,7 @@ pub(crate) fn read_records(
         records.add(&frame).map_err(torn_at(frame.position))?;
 
         if records.tally.records.is_multiple_of(RECORDS_BETWEEN_CHECKS) {
-            run.check().map_err(Interruption::Stopped)?;
+            run.check().map_err(RecordsFailure::Stopped)?;
         }
     }
 
@@ -231,7 +231,7 @@ fn agrees_with_map(map: &mut PositionMap<'_>, frame: &Frame<'_>) -> format::Resu
 }
 
 /// Whether the position map has no entry left when all records were read.
-fn map_is_at_its_end(map: &mut PositionMap<'_>, reached: LogPosition) -> Result<(), Interruption> {
+fn map_is_at_its_end(map: &mut PositionMap<'_>, reached: LogPosition) -> Result<(), RecordsFailure> {
     let Some(entry) = map.next_entry().map_err(torn_at(reached))? else {
         return Ok(());
     };
@@ -239,7 +239,7 @@ fn map_is_at_its_end(map: &mut PositionMap<'_>, reached: LogPosition) -> Result<
     let wanted = "no more entries than records";
     let found = format!("one for log position {}", entry.position);
     let why = Malformed::new("position map", entry.offset, wanted, found);
-    Err(Interruption::Torn(entry.position, why.into()))
+    Err(RecordsFailure::Torn(entry.position, why.into()))
 }
 
 fn place_of(frame: &Frame<'_>) -> MapEntry {

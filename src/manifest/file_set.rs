@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::path::{RelativePath, Root};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
+use crate::format::names::INDEX_DIRECTORY;
 use crate::fs::{self, FileKind, FileStatus, Stamp};
 
 /// One file of a set.
@@ -53,7 +54,7 @@ impl Directories {
     #[must_use]
     pub fn new(db: impl Into<PathBuf>, index: Option<PathBuf>) -> Self {
         let db = db.into();
-        let index = index.unwrap_or_else(|| db.join("index"));
+        let index = index.unwrap_or_else(|| db.join(INDEX_DIRECTORY));
         Self { db, index }
     }
 

@@ -7,6 +7,7 @@
 //! What the server answers and means is specified in "http-api"; sections are named as "http-api
 //! §3.3", observations of real nodes as "O41".
 
+mod agreement;
 mod answers;
 mod client;
 mod connection;
@@ -22,6 +23,7 @@ mod session;
 mod transport;
 mod trust;
 
+pub use agreement::{Agreement, agree};
 pub use answers::{
     AutoScavenge, AutoScavengeResume, CurrentScavenge, Gossip, GossipMember, LastScavenge,
     NodeInfo, NodeOptions, NodeState, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop,
@@ -29,7 +31,7 @@ pub use answers::{
 };
 pub use client::Client;
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
-pub use discovery::{Agreement, Traits, agree, locate, plausible};
+pub use discovery::{NodeTraits, check_directories, locate};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use offline::QuiescedOffline;
 pub use patience::Patience;

@@ -1,30 +1,31 @@
+//! A source on which no server runs: how kbackup makes sure of it before and after a copy. The
+//! counterpart for a running node is in `quiesce`.
+
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::running::probe;
 use super::{ProbeFindings, QuiesceCheck};
 use crate::error::Result;
+use crate::format::checkpoint::Checkpoint;
 use crate::fs;
 use crate::manifest::Directories;
 use crate::run::Run;
 
-/// Files by which a start of the server shows, even one that is over again.
-const TRACES: [&str; 5] = [
-    "writer.chk",
-    "chaser.chk",
-    "epoch.chk",
-    "proposal.chk",
-    "truncate.chk",
-];
+/// Bytes of the longest file whose content is compared; a checkpoint has 8.
+const LONGEST: u64 = 4096;
 
 /// Directories on which no server runs: a stopped node's, or a mounted snapshot.
 pub struct QuiescedOffline<'a> {
     directories: Directories,
     run: &'a Run,
+    /// The checkpoint files, by which a start of the server shows, even one that is over again.
     traces: BTreeMap<PathBuf, Trace>,
 }
 
+/// The state of a checkpoint file, whatever it holds.
 #[derive(Debug, PartialEq, Eq)]
 struct Trace {
     modified: SystemTime,
@@ -34,11 +35,11 @@ struct Trace {
 }
 
 impl<'a> QuiescedOffline<'a> {
-    /// Looks whether a server runs here. What cannot be found out is told and does not stop the
-    /// backup: it is checked again at its end.
+    /// Looks whether a server runs here. If something cannot be found out, the operator is told, and
+    /// the backup goes on: its end is checked again.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Refused`] where a server runs; what the file system reports.
+    /// [`crate::error::Kind::Refused`] if a server runs here.
     pub fn begin(directories: &Directories, run: &'a Run) -> Result<Self> {
         let findings = probe(directories, None)?;
         findings.refuse(
@@ -46,6 +47,7 @@ impl<'a> QuiescedOffline<'a> {
             &directories.db,
             true,
         )?;
+
         for doubt in &findings.doubts {
             run.note(doubt.to_string());
         }
@@ -59,58 +61,62 @@ impl<'a> QuiescedOffline<'a> {
     /// Looks anew, for a copy that starts over.
     ///
     /// # Errors
-    /// As [`Self::begin`].
+    /// As for [`Self::begin`].
     pub fn begin_again(&mut self) -> Result<()> {
         *self = Self::begin(&self.directories, self.run)?;
         Ok(())
     }
 
-    /// Whether no server ran here since [`Self::begin`].
+    /// Whether a server ran here since [`Self::begin`].
     ///
     /// # Errors
-    /// What the file system reports.
+    /// What the file system reports, and an interruption.
     pub fn check_undisturbed(&self) -> Result<QuiesceCheck> {
         self.run.check()?;
+
         let ProbeFindings { signs, .. } = probe(&self.directories, None)?;
         if let Some(sign) = signs.first() {
-            return Ok(QuiesceCheck::Disturbed(format!(
-                "a server was started on these directories: {sign}"
-            )));
+            let what = format!("a server was started on these directories: {sign}");
+            return Ok(QuiesceCheck::Disturbed(what));
         }
+
         if traces(&self.directories)? != self.traces {
-            return Ok(QuiesceCheck::Disturbed(
-                "the checkpoints changed: a server ran on these directories".to_owned(),
-            ));
+            let what = "the checkpoints changed: a server ran on these directories";
+            return Ok(QuiesceCheck::Disturbed(what.to_owned()));
         }
         Ok(QuiesceCheck::Undisturbed)
     }
 }
 
-/// Bytes of the longest file that is looked into; a checkpoint has 8.
-const LIMIT: u64 = 4096;
-
 fn traces(directories: &Directories) -> Result<BTreeMap<PathBuf, Trace>> {
     let mut traces = BTreeMap::new();
-    for path in TRACES.iter().map(|name| directories.db.join(name)) {
-        if let Some(status) = fs::status(&path)? {
-            let bytes = match fs::read_small(&path, LIMIT) {
-                // What is no plain small file, or is gone already, tells enough by being so.
-                Err(error) if status.kind != fs::FileKind::File || error.is_not_found() => {
-                    Vec::new()
-                }
-                Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => Vec::new(),
-                result => result?,
-            };
-            traces.insert(
-                path,
-                Trace {
-                    modified: status.modified,
-                    inode: status.inode,
-                    size: status.size,
-                    bytes,
-                },
-            );
-        }
+
+    for which in Checkpoint::ALL {
+        let path = which.under(&directories.db);
+        let Some(status) = fs::status(&path)? else {
+            continue;
+        };
+
+        let bytes = match fs::read_small(&path, LONGEST) {
+            Ok(bytes) => bytes,
+            // If this is not a plain small file, or is gone already, that tells enough.
+            Err(error)
+                if status.kind != fs::FileKind::File
+                    || error.is_not_found()
+                    || error.source.kind() == ErrorKind::FileTooLarge =>
+            {
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let trace = Trace {
+            modified: status.modified,
+            inode: status.inode,
+            size: status.size,
+            bytes,
+        };
+        traces.insert(path, trace);
     }
+
     Ok(traces)
 }

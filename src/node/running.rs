@@ -14,20 +14,11 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 use super::{Client, Patience};
 use crate::error::{Error, Kind, Result};
 use crate::format::Md5Hash;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::names;
 use crate::fs::{self, Operation};
 use crate::manifest::Directories;
 
-/// What a server keeps open and locked as long as it lives (O6).
-const CHECKPOINTS: [&str; 5] = [
-    "writer.chk",
-    "chaser.chk",
-    "epoch.chk",
-    "proposal.chk",
-    "truncate.chk",
-];
-const FILTER_CHECKPOINT: &str = "stream-existence/streamExistenceFilter.chk";
-const SOCKETS: [&str; 2] = ["kurrent.sock", "eventstore.sock"];
-const SECONDARY_INDEX: &str = "kurrent.ddb";
 /// Where .NET keeps the named mutexes of a machine; the path is part of .NET.
 const MUTEXES: &str = "/tmp/.dotnet/shm/global";
 
@@ -223,15 +214,16 @@ pub fn probe(
             Err(error) => findings.unprobed(directory, &error),
         }
     }
-    let checkpoints = CHECKPOINTS
-        .iter()
-        .map(|name| directories.db.join(name))
-        .chain([directories.index.join(FILTER_CHECKPOINT)]);
-    for path in checkpoints {
-        findings.lock(&path, RunningSign::Locked);
+
+    // What a server keeps open and locked as long as it lives (O6).
+    for which in Checkpoint::ALL {
+        findings.lock(&which.under(&directories.db), RunningSign::Locked);
     }
-    findings.secondary_index(&directories.db.join(SECONDARY_INDEX));
-    for name in SOCKETS {
+    let filter_checkpoint = directories.index.join(names::STREAM_FILTER_CHECKPOINT);
+    findings.lock(&filter_checkpoint, RunningSign::Locked);
+
+    findings.secondary_index(&directories.db.join(names::SECONDARY_INDEX));
+    for name in names::SOCKETS {
         findings.socket(&directories.db.join(name));
     }
     for path in mutexes(&directories.db) {
@@ -318,7 +310,7 @@ impl ProbeFindings {
         let ours = [
             directories.db.clone(),
             directories.index.clone(),
-            directories.index.join("stream-existence"),
+            directories.index.join(names::STREAM_FILTER_DIRECTORY),
         ];
         if !ours
             .iter()

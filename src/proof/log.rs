@@ -7,7 +7,7 @@ use crate::format::boundary::Boundaries;
 use crate::format::chunk::Header;
 use crate::format::{self, Boundary, LogPosition, WriterPosition};
 use crate::log::{
-    ChunkRecords, ChunkSet, Interruption, LogFile, RecordTally, read_records, refuse_encrypted,
+    ChunkRecords, ChunkSet, RecordsFailure, LogFile, RecordTally, read_records, refuse_encrypted,
 };
 use crate::manifest::{FileSet, RelativePath};
 use crate::run::Run;
@@ -172,12 +172,12 @@ fn read(
     let source = file.open(files)?;
     match read_records(&file.file, &*source, from, writer, run) {
         Ok(records) => Ok(records),
-        Err(Interruption::Torn(position, why)) => Err(ScanFailure::Torn(Torn {
+        Err(RecordsFailure::Torn(position, why)) => Err(ScanFailure::Torn(Torn {
             path: file.path.clone(),
             position,
             why,
         })),
-        Err(Interruption::Stopped(error)) => Err(ScanFailure::Failed(error)),
+        Err(RecordsFailure::Stopped(error)) => Err(ScanFailure::Failed(error)),
     }
 }
 

@@ -131,7 +131,7 @@ fn stopped_source(options: &BackupOptions, run: &Run) -> Result<Source<'static>>
 
     let named = Directories::new(db.clone(), options.directories.index.clone());
     Ok(Source {
-        directories: node::plausible(&named, run)?,
+        directories: node::check_directories(&named, run)?,
         server_version: options.server_version.clone(),
         node: Node::Stopped,
     })

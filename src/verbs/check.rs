@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
+use crate::format::names;
 use crate::fs;
 use crate::manifest::Directories;
 use crate::node;
@@ -54,7 +55,7 @@ fn require_data_directory(directory: &Path) -> Result<()> {
 fn holds_server_files(directory: &Path) -> Result<bool> {
     for entry in fs::list(directory)? {
         let name = entry.name.to_string_lossy();
-        if name.starts_with("chunk-") || name.ends_with(".chk") {
+        if names::looks_like_log_file(&name) {
             return Ok(true);
         }
     }

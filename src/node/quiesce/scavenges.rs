@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Kind, Result};
+use crate::format::names;
 use crate::fs;
 use crate::node::{
     AutoScavenge, Client, CurrentScavenge, LastScavenge, Patience, ScavengeEvent, Session,
@@ -123,7 +124,7 @@ pub(super) fn fresh_scavenge_output(db: &Path) -> Result<Option<PathBuf>> {
     const FRESH: Duration = Duration::from_secs(60);
 
     for entry in fs::list(db)? {
-        if !entry.name.to_string_lossy().ends_with(".scavenge.tmp") {
+        if !names::is_written_by_scavenge(&entry.name.to_string_lossy()) {
             continue;
         }
         // The clock may have been set back since the file was written.
