@@ -11,8 +11,8 @@ use kbackup::event::Silent;
 use kbackup::format::checkpoint;
 use kbackup::manifest::Directories;
 use kbackup::node::{
-    Client, Connection, FitnessLimits, NodeState, Session, NodeTraits, Unfit, agree, locate, check_directories,
-    wait_until_fit,
+    Client, Connection, FitnessLimits, NodeState, NodeTraits, Session, Unfit, agree,
+    check_directories, locate, wait_until_fit,
 };
 use kbackup::run::Run;
 use kbackup_testnode::{Mark, Member, Node, Recording, Speed};
@@ -179,7 +179,8 @@ fn refuses_what_is_no_data_directory() {
     }
     let copy = setting.copy("copy");
     for wrong in [empty.path().join("missing"), copy.clone()] {
-        let error = check_directories(&Directories::new(&copy, Some(wrong)), &setting.run).unwrap_err();
+        let error =
+            check_directories(&Directories::new(&copy, Some(wrong)), &setting.run).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert!(error.hints()[0].contains("--index"));
     }

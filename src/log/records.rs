@@ -231,7 +231,10 @@ fn agrees_with_map(map: &mut PositionMap<'_>, frame: &Frame<'_>) -> format::Resu
 }
 
 /// Whether the position map has no entry left when all records were read.
-fn map_is_at_its_end(map: &mut PositionMap<'_>, reached: LogPosition) -> Result<(), RecordsFailure> {
+fn map_is_at_its_end(
+    map: &mut PositionMap<'_>,
+    reached: LogPosition,
+) -> Result<(), RecordsFailure> {
     let Some(entry) = map.next_entry().map_err(torn_at(reached))? else {
         return Ok(());
     };

@@ -199,9 +199,7 @@ fn compare_epoch(me: &GossipMember, db: &Path) -> Result<EpochComparison> {
             "the election at {position} has the id {} in the node and {} in the log",
             epoch.id, found.id
         )),
-        None => {
-            EpochComparison::OtherLog(format!("there is no election at {position} in the log"))
-        }
+        None => EpochComparison::OtherLog(format!("there is no election at {position} in the log")),
     })
 }
 

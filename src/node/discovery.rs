@@ -133,9 +133,11 @@ fn index_directory(
     if told.is_absolute() {
         return Ok(Some(told.to_owned()));
     }
-    Err(usage("the node names its index directory by a relative path")
-        .at(told)
-        .hint("name the directory as it is seen here by `--index`"))
+    Err(
+        usage("the node names its index directory by a relative path")
+            .at(told)
+            .hint("name the directory as it is seen here by `--index`"),
+    )
 }
 
 /// Adds to an error about the operator's directories how the node calls its own.
@@ -184,9 +186,7 @@ pub fn check_directories(directories: &Directories, run: &Run) -> Result<Directo
     let index = match resolve(Root::Index, &directories.index) {
         Ok(index) => index,
         // A server that never wrote a table may have none yet.
-        Err(error) if error.kind() == Kind::Usage && is_default => {
-            db.join(names::INDEX_DIRECTORY)
-        }
+        Err(error) if error.kind() == Kind::Usage && is_default => db.join(names::INDEX_DIRECTORY),
         Err(error) => return Err(error),
     };
     check_index(&index, is_default, run)?;

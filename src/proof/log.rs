@@ -7,7 +7,7 @@ use crate::format::boundary::Boundaries;
 use crate::format::chunk::Header;
 use crate::format::{self, Boundary, LogPosition, WriterPosition};
 use crate::log::{
-    ChunkRecords, ChunkSet, RecordsFailure, LogFile, RecordTally, read_records, refuse_encrypted,
+    ChunkRecords, ChunkSet, LogFile, RecordTally, RecordsFailure, read_records, refuse_encrypted,
 };
 use crate::manifest::{FileSet, RelativePath};
 use crate::run::Run;

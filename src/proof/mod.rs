@@ -1,27 +1,36 @@
-//! Would a node start from these files? Evidence, over any set of files: a capture in progress, a
+//! Would a node start from these files? Evidence over any set of files: a capture in progress, a
 //! stored backup, a directory on a disk.
+//!
+//! What stands in the files, the rooms `format` and `log` read. Here it is judged: `log` and `index`
+//! judge the two halves of a database, `scavenge` the state between two scavenges, `start` plays a
+//! server's start through, and `backup` is the gate that every backup has to pass.
 
 mod backup;
+mod depth;
+mod fault;
 mod finding;
 mod index;
 mod log;
 mod scavenge;
 mod start;
-mod stream_filter;
+mod structure;
 
-pub use backup::{Evidence as BackupEvidence, Fault, misnamed, prove_backup, structure};
+pub use backup::{BackupEvidence, prove_backup};
+pub use depth::Depth;
+pub use fault::BackupFault;
 pub use finding::{Consequence, Effect, Finding, Severity};
 pub use index::{
-    Depth, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index,
+    HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index,
+    stream_filter_gap,
 };
 pub use log::{LogEnd, LogProof, LogStretch, scan};
 pub use scavenge::foreign_scavenge;
 pub use start::{
     Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine,
 };
-pub use stream_filter::stream_filter_gap;
+pub use structure::{misnamed, structure};
 
-/// A value that was proven; only this room makes one.
+/// A value that was proven. Only this room makes one, so only what was proven can be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven<T>(T);
 

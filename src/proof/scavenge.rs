@@ -5,27 +5,28 @@ use crate::error::Result;
 use crate::format::chunk::Transform;
 use crate::format::record::Record;
 use crate::format::{self, LogPosition, ReadAt, WriterPosition};
-use crate::log::{ChunkSet, lookup, with_place};
+use crate::log::{ChunkSet, LogFile, lookup, with_place};
 use crate::manifest::{FileSet, RelativePath};
 use crate::run::Run;
 
-/// How the server's row about a scavenge begins; its JSON has no spaces (disk-format §2.6, and seen
+/// How the server's row about a scavenge begins. Its JSON has no spaces (disk-format §2.6, and seen
 /// in the files of 22.10 to 26.1).
 const ROW: &[u8] = br#"{"scavengePoint":{"position":"#;
 const NUMBER: &[u8] = br#","eventNumber":"#;
-/// Bytes that are searched at once, and bytes of them that are searched again with the next.
+/// Bytes that are searched at once.
 const WINDOW: usize = 1024 * 1024;
+/// Bytes at the end of a window that are searched again with the next one.
 const OVERLAP: usize = 256;
 
 /// A scavenge point that the state names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Point {
+struct ScavengePoint {
     position: LogPosition,
     event_number: i64,
 }
 
-/// The first scavenge point that the state at `path` names and the log does not hold; none where
-/// all is well, or there is no state.
+/// Says what contradicts the first scavenge point that the state at `path` names and the log does
+/// not hold. Returns `None` if all is well, or if there is no state.
 ///
 /// The file is searched as bytes, so rows that were overwritten may be found as well: each was true
 /// of the log once.
@@ -42,83 +43,86 @@ pub fn foreign_scavenge(
     let Some(source) = files.open(path)? else {
         return Ok(None);
     };
-    for Point {
-        position,
-        event_number,
-    } in points(files, path, &*source, run)?
-    {
+
+    for point in points(files, path, &*source, run)? {
+        let position = point.position;
         if position >= writer.0 {
             return Ok(Some(format!(
                 "it knows of a scavenge at {position}, and the log ends at {writer}"
             )));
         }
-        let Some(file) = chunks
-            .holding(position)
-            .filter(|file| file.file.header.transform == Transform::Identity)
-        else {
+
+        let Some(file) = chunks.holding(position) else {
             continue;
         };
-        let opened = file.open(files)?;
-        // Damage in a chunk is told elsewhere.
-        let Ok(mut lookup) = lookup(file, &*opened) else {
-            continue;
-        };
-        let agrees = match lookup.read_at_position(position) {
-            Ok(Some(frame)) => match &frame.record {
-                Record::Prepare(prepare) => {
-                    prepare.stream == b"$scavengePoints"
-                        && prepare.event_number() == Some(event_number)
-                }
-                Record::Commit(_) | Record::System(_) => false,
-            },
-            // A later scavenge has removed it.
-            Ok(None) => true,
-            Err(format::Error::Malformed(_)) => false,
-            Err(error) => return with_place(files, &file.path, Err(error)),
-        };
-        if !agrees {
+        if !is_in_log(files, file, point)? {
             return Ok(Some(format!(
                 "it knows of a scavenge at {position}, and the log holds something else there"
             )));
         }
     }
+
     Ok(None)
 }
 
+/// Whether the log holds the scavenge point. True also if that cannot be known: the chunk is
+/// encrypted or damaged, which is reported elsewhere.
+fn is_in_log(files: &dyn FileSet, file: &LogFile, point: ScavengePoint) -> Result<bool> {
+    if file.file.header.transform != Transform::Identity {
+        return Ok(true);
+    }
+    let source = file.open(files)?;
+    let Ok(mut lookup) = lookup(file, &*source) else {
+        return Ok(true);
+    };
+
+    match lookup.read_at_position(point.position) {
+        Ok(Some(frame)) => match &frame.record {
+            Record::Prepare(prepare) => Ok(prepare.stream == b"$scavengePoints"
+                && prepare.event_number() == Some(point.event_number)),
+            Record::Commit(_) | Record::System(_) => Ok(false),
+        },
+        // A later scavenge has removed it.
+        Ok(None) => Ok(true),
+        Err(format::Error::Malformed(_)) => Ok(false),
+        Err(error) => with_place(files, &file.path, Err(error)),
+    }
+}
+
+/// The scavenge points that the state names, each once.
 fn points(
     files: &dyn FileSet,
     path: &RelativePath,
     source: &dyn ReadAt,
     run: &Run,
-) -> Result<Vec<Point>> {
+) -> Result<Vec<ScavengePoint>> {
     let mut points = Vec::new();
     let mut window = Vec::new();
+
     let mut offset = 0;
     while offset < source.size() {
         run.check()?;
-        let length = usize::try_from(source.size() - offset)
-            .unwrap_or(usize::MAX)
-            .min(WINDOW);
+
+        let rest = usize::try_from(source.size() - offset).unwrap_or(usize::MAX);
+        let length = rest.min(WINDOW);
         window.resize(length, 0);
-        with_place(
-            files,
-            path,
-            source
-                .read_exact_at(offset, &mut window)
-                .map_err(Into::into),
-        )?;
+        let read = source.read_exact_at(offset, &mut window);
+        with_place(files, path, read.map_err(format::Error::Read))?;
         collect(&window, &mut points);
+
         if length < WINDOW {
             break;
         }
         offset += (WINDOW - OVERLAP) as u64;
     }
+
     Ok(points)
 }
 
-fn collect(window: &[u8], points: &mut Vec<Point>) {
+fn collect(window: &[u8], points: &mut Vec<ScavengePoint>) {
     for start in places_of(ROW, window) {
-        if let Some(point) = window.get(start + ROW.len()..).and_then(parse)
+        let row = window.get(start + ROW.len()..).unwrap_or_default();
+        if let Some(point) = parse(row)
             && !points.contains(&point)
         {
             points.push(point);
@@ -135,21 +139,22 @@ fn places_of<'a>(needle: &'a [u8], bytes: &'a [u8]) -> impl Iterator<Item = usiz
         .map(|(at, _)| at)
 }
 
-/// The numbers behind the beginning of a row; none where they are cut off.
-fn parse(bytes: &[u8]) -> Option<Point> {
+/// The numbers behind the beginning of a row. Returns `None` if they are cut off.
+fn parse(bytes: &[u8]) -> Option<ScavengePoint> {
     let (position, rest) = digits(bytes)?;
     let (event_number, _) = digits(rest.strip_prefix(NUMBER)?)?;
-    Some(Point {
+    Some(ScavengePoint {
         position: LogPosition::from_signed(position)?,
         event_number,
     })
 }
 
-/// A number, and what follows it; something has to.
+/// A number, and what follows it. Something has to follow: else the number may be cut off.
 fn digits(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let length = bytes.iter().position(|byte| !byte.is_ascii_digit())?;
     let (digits, rest) = bytes.split_at(length);
-    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, rest))
+    let number = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some((number, rest))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use kbackup::format::{ChunkSize, LogPosition, Md5Hash, WriterPosition};
 use kbackup::fs;
 use kbackup::log::{ChunkSet, lineage};
 use kbackup::manifest::*;
-use kbackup::proof::{Fault, Proven, structure};
+use kbackup::proof::{BackupFault, Proven, structure};
 use kbackup::repository::{Attributes, DirectoryRepository, Ingest, Repository};
 use kbackup::restore::{RestorePlan, RestoreReport, RestoreRequest, RestoreTarget, execute, plan};
 use kbackup::run::Run;
@@ -461,7 +461,7 @@ pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
         }
     );
     let mut faults = structure(&Directories::new(db, None), &stage.manifest, &run()).unwrap();
-    faults.retain(|fault: &Fault| {
+    faults.retain(|fault: &BackupFault| {
         let name = fault.path.as_ref().map(RelativePath::file_name);
         name != Some(RestoreMark::NAME) && (name != Some("truncate.chk") || truncate == -1)
     });

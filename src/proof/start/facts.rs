@@ -19,8 +19,9 @@ use crate::log::{
     with_place,
 };
 use crate::manifest::{FileEntry, FileSet, RelativePath, RestoreMark, RestoreState, Root};
+use crate::proof::depth::Depth;
 use crate::proof::finding::{Finding, Severity};
-use crate::proof::index::{Depth, IndexFault, IndexProof, IndexScope, examine_index};
+use crate::proof::index::{IndexFault, IndexProof, IndexScope, examine_index};
 use crate::proof::log::{LogEnd, LogProof, LogStretch, ScanFailure, scan_or_damage};
 use crate::proof::scavenge::foreign_scavenge;
 use crate::run::Run;

@@ -7,8 +7,8 @@ mod simulate;
 use serde::Serialize;
 
 use self::simulate::Observation;
+use super::depth::Depth;
 use super::finding::{Consequence, Effect, Finding, Severity};
-use super::index::Depth;
 use crate::clock::Timestamp;
 use crate::error::{Kind, Result};
 use crate::manifest::FileSet;

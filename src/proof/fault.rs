@@ -1,0 +1,39 @@
+//! What is wrong with a stored backup.
+
+use std::fmt;
+
+use crate::manifest::RelativePath;
+
+/// Something that a stored backup is not, although its manifest says so or a server needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupFault {
+    /// The file; `None` if the fault is the whole backup's.
+    pub path: Option<RelativePath>,
+    /// What is wrong, in words.
+    pub what: String,
+}
+
+impl BackupFault {
+    pub(super) fn of_file(path: &RelativePath, what: impl Into<String>) -> Self {
+        Self {
+            path: Some(path.clone()),
+            what: what.into(),
+        }
+    }
+
+    pub(super) fn of_backup(what: impl Into<String>) -> Self {
+        Self {
+            path: None,
+            what: what.into(),
+        }
+    }
+}
+
+impl fmt::Display for BackupFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{path}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Compares the entries of the tables with the log.
+
+use std::cmp::Reverse;
+
+use super::report::{IndexFault, IndexProof};
+use super::stream_filter::StreamFilter;
+use super::tables::{CheckedTable, LATEST_ENTRIES};
+use crate::error::Result;
+use crate::format::chunk::Transform;
+use crate::format::hash::stream_hash;
+use crate::format::ptable::{Entry, Table};
+use crate::format::record::{Lookup, Prepare, Record};
+use crate::format::{self, WriterPosition};
+use crate::log::{ChunkSet, LogFile, lookup, open_listed, with_place};
+use crate::manifest::FileSet;
+use crate::run::Run;
+
+/// Entries that are looked up at once, in the order of the log.
+const BATCH: usize = 100_000;
+
+/// Looks entries up in the log. What contradicts them goes into the report.
+pub(super) struct EntryReader<'a> {
+    pub(super) files: &'a dyn FileSet,
+    pub(super) chunks: &'a ChunkSet,
+    pub(super) writer: WriterPosition,
+    /// Whether the whole index reaches beyond the log. Its entries behind the log's end are no news
+    /// then.
+    pub(super) is_ahead: bool,
+    /// Asked for the stream of each entry.
+    pub(super) stream_filter: Option<&'a StreamFilter>,
+    pub(super) run: &'a Run,
+    pub(super) proof: &'a mut IndexProof,
+}
+
+/// An entry and the table that it stands in.
+struct SourcedEntry<'t> {
+    entry: Entry,
+    table: &'t CheckedTable,
+}
+
+impl EntryReader<'_> {
+    /// Compares the entries of all tables that lie furthest on in the log.
+    pub(super) fn compare_latest(&mut self, tables: &[CheckedTable]) -> Result<()> {
+        let mut latest = Vec::new();
+        for table in tables {
+            for entry in &table.latest {
+                latest.push(SourcedEntry {
+                    entry: *entry,
+                    table,
+                });
+            }
+            latest.sort_by_key(|sourced| Reverse(sourced.entry.position));
+            latest.truncate(LATEST_ENTRIES);
+        }
+
+        self.compare(latest)
+    }
+
+    /// Compares every entry.
+    pub(super) fn compare_all(&mut self, tables: &[CheckedTable]) -> Result<()> {
+        for table in tables {
+            let source = open_listed(self.files, &table.path)?;
+            let opened = with_place(self.files, &table.path, Table::open(&*source))?;
+
+            let mut entries = opened.entries();
+            loop {
+                let mut batch = Vec::new();
+                for entry in entries.by_ref().take(BATCH) {
+                    let entry = with_place(self.files, &table.path, entry)?;
+                    batch.push(SourcedEntry { entry, table });
+                }
+                if batch.is_empty() {
+                    break;
+                }
+                self.compare(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks entries up in the order of the log, so that each chunk is opened once.
+    fn compare(&mut self, mut entries: Vec<SourcedEntry<'_>>) -> Result<()> {
+        entries.sort_by_key(|sourced| sourced.entry.position);
+
+        let mut rest = entries.as_slice();
+        while let Some(first) = rest.first() {
+            self.run.check()?;
+
+            let Some(file) = self.chunks.holding(first.entry.position) else {
+                self.judge_outside(first);
+                rest = rest.get(1..).unwrap_or_default();
+                continue;
+            };
+
+            let end = file.file.header.end_position();
+            let count = rest.partition_point(|sourced| sourced.entry.position < end);
+            let (of_file, behind) = rest.split_at(count);
+            self.compare_in(file, of_file)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Judges an entry whose position lies in no chunk. That is right if the chunk is in an archive,
+    /// or if the index is ahead of the log.
+    fn judge_outside(&mut self, sourced: &SourcedEntry<'_>) {
+        let SourcedEntry { entry, table } = sourced;
+        let first = self.chunks.in_use().first();
+        let is_archived =
+            first.is_some_and(|file| entry.position < file.file.header.start_position());
+        let is_beyond = self.is_ahead && entry.position >= self.writer.0;
+
+        if !is_archived && !is_beyond {
+            self.report(table, format!("{entry}, which lies in no chunk"));
+        }
+    }
+
+    fn compare_in(&mut self, file: &LogFile, entries: &[SourcedEntry<'_>]) -> Result<()> {
+        if file.file.header.transform != Transform::Identity {
+            return Ok(());
+        }
+
+        let source = file.open(self.files)?;
+        let mut lookup = match lookup(file, &*source) {
+            Ok(lookup) => lookup,
+            // The chunk itself is damaged, which is reported elsewhere.
+            Err(format::Error::Malformed(_)) => return Ok(()),
+            Err(error) => return with_place(self.files, &file.path, Err(error)),
+        };
+
+        for sourced in entries {
+            self.proof.entries += 1;
+            if let Some(wrong) = self.contradiction(file, &mut lookup, sourced)? {
+                self.report(sourced.table, wrong);
+            }
+        }
+        Ok(())
+    }
+
+    /// What in the log contradicts an entry, if anything does.
+    fn contradiction(
+        &mut self,
+        file: &LogFile,
+        lookup: &mut Lookup<'_>,
+        sourced: &SourcedEntry<'_>,
+    ) -> Result<Option<String>> {
+        let SourcedEntry { entry, table } = sourced;
+        if entry.position >= self.writer.0 {
+            if self.is_ahead {
+                return Ok(None);
+            }
+            let end = self.writer;
+            return Ok(Some(format!(
+                "{entry}, which is beyond the log's end at {end}"
+            )));
+        }
+
+        let found = match lookup.read_at_position(entry.position) {
+            Ok(Some(frame)) => match &frame.record {
+                Record::Prepare(prepare) => self.judge_event(entry, table, prepare)?,
+                Record::Commit(_) | Record::System(_) => Some("no event stands there".to_owned()),
+            },
+            // A scavenge has removed the record.
+            Ok(None) if file.file.header.scavenged => {
+                self.proof.dangling += 1;
+                None
+            }
+            Ok(None) => Some("the chunk's records end before".to_owned()),
+            Err(format::Error::Malformed(why)) => Some(why.to_string()),
+            Err(error) => return with_place(self.files, &file.path, Err(error)),
+        };
+        Ok(found.map(|found| format!("{entry}: {found}")))
+    }
+
+    /// What in an event contradicts the entry, if anything does.
+    fn judge_event(
+        &mut self,
+        entry: &Entry,
+        table: &CheckedTable,
+        event: &Prepare<'_>,
+    ) -> Result<Option<String>> {
+        let name = event.stream_name();
+        if table.version.entry_hash(stream_hash(&name)) != entry.stream {
+            return Ok(Some(format!("an event of stream `{name}` stands there")));
+        }
+        if let Some(number) = event.event_number()
+            && number != entry.event_number
+        {
+            return Ok(Some(format!("event {number} of its stream stands there")));
+        }
+
+        // One gap in the filter is reported: the first is as good as a million.
+        if let Some(filter) = self.stream_filter
+            && !self
+                .proof
+                .has_problem(IndexFault::StreamFilterIncomplete, None)
+        {
+            let gap = filter.lacks(self.files, &name, entry.position)?;
+            self.proof.problems.extend(gap);
+        }
+        Ok(None)
+    }
+
+    /// Adds one problem for each table: the first is as good as a million.
+    fn report(&mut self, table: &CheckedTable, what: String) {
+        let fault = IndexFault::EntryWrong;
+        if !self.proof.has_problem(fault, Some(&table.path)) {
+            self.proof.add_problem(&table.path, fault, what);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Examines the files of an index, and then what they say.
+
+use std::collections::HashSet;
+
+use super::entries::EntryReader;
+use super::hidden::hidden_events;
+use super::report::{IndexFault, IndexProof};
+use super::scope::IndexScope;
+use super::stream_filter::{StreamFilter, check_stream_filter};
+use super::tables::{CheckedTable, check_table};
+use crate::error::Result;
+use crate::format::LogPosition;
+use crate::format::indexmap::IndexMap;
+use crate::format::names::IndexFile;
+use crate::log::{ChunkSet, read_small};
+use crate::manifest::{FileSet, RelativePath, Root};
+use crate::proof::depth::Depth;
+use crate::run::Run;
+
+/// Examines the index of a set of files. What is wrong with them is in the result.
+///
+/// # Errors
+/// What the storage reports, and an interruption.
+pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> Result<IndexProof> {
+    let mut proof = IndexProof::default();
+
+    // The files themselves.
+    let map = read_map(files, &mut proof)?;
+    note_other_files(files, map.as_ref(), &mut proof)?;
+    let mut tables = Vec::new();
+    if let Some(map) = &map {
+        for row in &map.tables {
+            run.check()?;
+            tables.extend(check_table(files, row.table, scope, &mut proof)?);
+        }
+    }
+    let stream_filter = check_stream_filter(files, scope, &mut proof)?;
+
+    // What they say, against the log.
+    if let Some(chunks) = scope.chunks
+        && scope.depth > Depth::Quick
+    {
+        let contents = Contents {
+            chunks,
+            commit: map.as_ref().and_then(|map| map.commit),
+            tables: &tables,
+            stream_filter: stream_filter.as_ref(),
+        };
+        compare_with_log(files, scope, &contents, run, &mut proof)?;
+    }
+
+    proof.map = map;
+    Ok(proof)
+}
+
+/// What an index says, and the log to compare it with.
+struct Contents<'a> {
+    chunks: &'a ChunkSet,
+    /// Up to where the index reaches.
+    commit: Option<LogPosition>,
+    tables: &'a [CheckedTable],
+    stream_filter: Option<&'a StreamFilter>,
+}
+
+fn compare_with_log(
+    files: &dyn FileSet,
+    scope: &IndexScope<'_>,
+    contents: &Contents<'_>,
+    run: &Run,
+    proof: &mut IndexProof,
+) -> Result<()> {
+    let Contents { chunks, tables, .. } = *contents;
+    if let Some(filter) = contents.stream_filter {
+        let gap = filter.lacks_any(files, chunks, scope.writer, run)?;
+        proof.problems.extend(gap);
+    }
+
+    let is_deep = scope.depth == Depth::Deep;
+    let mut reader = EntryReader {
+        files,
+        chunks,
+        writer: scope.writer,
+        is_ahead: contents
+            .commit
+            .is_some_and(|commit| commit >= scope.writer.0),
+        // To ask it for every stream is worth the time only if all entries are read.
+        stream_filter: contents.stream_filter.filter(|_| is_deep),
+        run,
+        proof,
+    };
+    if is_deep {
+        reader.compare_all(tables)?;
+    } else {
+        reader.compare_latest(tables)?;
+    }
+
+    // Whether events are missing can be told of a whole index only.
+    if let Some(commit) = contents.commit
+        && proof.fatal().next().is_none()
+    {
+        let end = commit.min(scope.writer.0);
+        proof.hidden = hidden_events(files, chunks, tables, end, run)?;
+    }
+    Ok(())
+}
+
+fn read_map(files: &dyn FileSet, proof: &mut IndexProof) -> Result<Option<IndexMap>> {
+    let path = RelativePath::index_map();
+    let Some(source) = files.open(&path)? else {
+        return Ok(None);
+    };
+    proof.has_map = true;
+
+    let bytes = read_small(&*source, IndexMap::MAXIMUM_SIZE);
+    let parsed = bytes.and_then(|bytes| IndexMap::parse(&bytes));
+    proof.judge(files, &path, IndexFault::Map, parsed)
+}
+
+/// Notes tables and filters that `indexmap` does not name, and whether there is a stream-existence
+/// filter.
+fn note_other_files(
+    files: &dyn FileSet,
+    map: Option<&IndexMap>,
+    proof: &mut IndexProof,
+) -> Result<()> {
+    let mut listed = HashSet::new();
+    if let Some(map) = map {
+        listed.extend(map.tables.iter().map(|row| row.table));
+    }
+
+    for entry in files.files()? {
+        if entry.path.root() != Root::Index {
+            continue;
+        }
+        match IndexFile::of(entry.path.below_root()) {
+            IndexFile::Table(table) | IndexFile::BloomFilter(table) if !listed.contains(&table) => {
+                proof.unlisted.push(entry.path);
+            }
+            IndexFile::StreamFilterData => proof.has_stream_filter = true,
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Checks the index tables and their filters by themselves.
+
+use super::filter::FilterFile;
+use super::report::{IndexFault, IndexProof};
+use super::scope::IndexScope;
+use crate::error::Result;
+use crate::format::names::TableId;
+use crate::format::ptable::{Entry, Table, TableVersion};
+use crate::manifest::{FileSet, RelativePath};
+use crate::proof::depth::Depth;
+
+/// Entries of all tables that are looked up in the log, unless all are.
+pub(super) const LATEST_ENTRIES: usize = 1000;
+
+/// A table that is good enough to be asked.
+pub(super) struct CheckedTable {
+    pub(super) path: RelativePath,
+    pub(super) version: TableVersion,
+    /// Its entries that lie furthest on in the log. Empty if all entries are looked at, or none.
+    pub(super) latest: Vec<Entry>,
+}
+
+/// Checks a table and its filter. Returns `None` if the table cannot be asked.
+pub(super) fn check_table(
+    files: &dyn FileSet,
+    table: TableId,
+    scope: &IndexScope<'_>,
+    proof: &mut IndexProof,
+) -> Result<Option<CheckedTable>> {
+    const DAMAGED: IndexFault = IndexFault::TableDamaged;
+
+    let path = RelativePath::table(table);
+    let Some(source) = files.open(&path)? else {
+        let what = "indexmap names this table, and it is missing";
+        proof.add_problem(&path, IndexFault::TableMissing, what);
+        return Ok(None);
+    };
+    let Some(opened) = proof.judge(files, &path, DAMAGED, Table::open(&*source))? else {
+        return Ok(None);
+    };
+
+    let version = opened.layout().version;
+    if version == TableVersion::V1 {
+        proof.add_problem(&path, IndexFault::TableOld, "it has format version 1");
+    }
+
+    let mut latest = Vec::new();
+    if scope.depth > Depth::Quick {
+        if scope.hash_tables {
+            let hashed = proof.judge(files, &path, DAMAGED, opened.check_md5())?;
+            if hashed.is_none() {
+                return Ok(None);
+            }
+        }
+
+        // One pass checks the order of the entries and finds the latest ones.
+        let is_compared = scope.depth == Depth::Normal && scope.chunks.is_some();
+        let count = if is_compared { LATEST_ENTRIES } else { 0 };
+        let Some(entries) = proof.judge(files, &path, DAMAGED, opened.latest(count))? else {
+            return Ok(None);
+        };
+        latest = entries;
+    }
+
+    check_table_filter(files, table, scope, proof)?;
+    Ok(Some(CheckedTable {
+        path,
+        version,
+        latest,
+    }))
+}
+
+fn check_table_filter(
+    files: &dyn FileSet,
+    table: TableId,
+    scope: &IndexScope<'_>,
+    proof: &mut IndexProof,
+) -> Result<()> {
+    let path = RelativePath::table_filter(table);
+
+    // Servers before 21.10 write none.
+    if let Some(source) = files.open(&path)? {
+        let filter = FilterFile {
+            path: &path,
+            source: &*source,
+            fault: IndexFault::TableFilter,
+        };
+        filter.is_good(files, scope.depth, proof)?;
+    }
+    Ok(())
+}
