@@ -175,8 +175,10 @@ mod tests {
     }
 
     fn row(position: u64) -> Vec<u8> {
-        format!(r#"{{"scavengePoint":{{"position":{position},"eventNumber":1,"effectiveNow":"2026-11-21T09:22:01.379463"}},"schemaVersion":"V0"}}"#)
-            .into_bytes()
+        let point = format!(
+            r#"{{"position":{position},"eventNumber":1,"effectiveNow":"2026-11-21T09:22:01.379463"}}"#
+        );
+        format!(r#"{{"scavengePoint":{point},"schemaVersion":"V0"}}"#).into_bytes()
     }
 
     #[test]
