@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use kbackup::backup::Summary;
+use kbackup::backup::BackupSummary;
 use kbackup::clock::{self, Zone};
 use kbackup::error::{Error, Kind};
 use kbackup::event::{Event, Silent, Step};
@@ -71,7 +71,7 @@ fn labels(repository: &DirectoryRepository) -> Vec<Label> {
 }
 
 /// A full and diffs, each with something new.
-fn history(count: usize) -> (Bench, Vec<Summary>) {
+fn history(count: usize) -> (Bench, Vec<BackupSummary>) {
     let bench = Bench::new(&small());
     let mut summaries = vec![bench.full().unwrap()];
     for _ in 1..count {

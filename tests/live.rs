@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kbackup::backup::{self, Node as SourceNode, Request, Running, Source, Summary};
+use kbackup::backup::{self, BackupRequest, BackupSummary, RunningNode, Source, SourceNode};
 use kbackup::error::{Error, Kind, Signal};
 use kbackup::event::{Event, Observer, Silent, Step};
 use kbackup::manifest::{BackupKind, Directories};
@@ -81,7 +81,7 @@ impl Bench {
         }
     }
 
-    fn take(&self, new_branch: bool) -> Result<Summary, Error> {
+    fn take(&self, new_branch: bool) -> Result<BackupSummary, Error> {
         self.take_as(BackupKind::Diff, new_branch, &Run::new(Silent))
     }
 
@@ -97,9 +97,14 @@ impl Bench {
         assert!(self.take_as(BackupKind::Full, true, &run).is_err());
     }
 
-    fn take_as(&self, kind: BackupKind, new_branch: bool, run: &Run) -> Result<Summary, Error> {
+    fn take_as(
+        &self,
+        kind: BackupKind,
+        new_branch: bool,
+        run: &Run,
+    ) -> Result<BackupSummary, Error> {
         let directories = Directories::new(self.node.db(), Some(self.node.index()));
-        let request = Request {
+        let request = BackupRequest {
             kind,
             attempts: 10,
             filter_max_age: Duration::from_secs(86400),
@@ -107,7 +112,7 @@ impl Bench {
             accept_damaged: false,
             new_branch,
             new_address: false,
-            recheck: backup::Share::Percent(100),
+            recheck: backup::RecheckShare::Percent(100),
         };
         if self.node.phase() == Phase::Down {
             let source = Source {
@@ -125,11 +130,11 @@ impl Bench {
             run,
         )?;
         let release_records = ReleaseRecords::open(&self.place.path().join("state"))?;
-        let quiet = QuiesceSettings::default();
-        let running = Running {
+        let quiesce = QuiesceSettings::default();
+        let running = RunningNode {
             session: &session,
             release_records: &release_records,
-            quiet,
+            quiesce,
             state: "leader".to_owned(),
             leader_end: None,
         };
@@ -144,7 +149,7 @@ impl Bench {
 
     /// Takes a backup while the node goes on, slowly: what lies in the middle of something now does
     /// not a moment later.
-    fn take_while_it_lives(&self, new_branch: bool) -> Result<Summary, Error> {
+    fn take_while_it_lives(&self, new_branch: bool) -> Result<BackupSummary, Error> {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -187,13 +192,13 @@ impl Bench {
         Some(Log::read(&self.node.db()).ok()?.event_ids().collect())
     }
 
-    fn stored(&self, summary: &Summary) -> PathBuf {
+    fn stored(&self, summary: &BackupSummary) -> PathBuf {
         Path::new(&self.repository.place())
             .join("backups")
             .join(summary.label.as_str())
     }
 
-    fn prove(&self, summary: &Summary, before: &HashSet<Uuid>, step: usize) {
+    fn prove(&self, summary: &BackupSummary, before: &HashSet<Uuid>, step: usize) {
         let log = Log::read(&self.stored(summary).join("db"))
             .unwrap_or_else(|error| panic!("step {step}: {error:#}"));
         let held: HashSet<Uuid> = log.event_ids().collect();
@@ -221,7 +226,7 @@ impl Bench {
         self.restores(summary, &log, step);
     }
 
-    fn restores(&self, summary: &Summary, log: &Log, step: usize) {
+    fn restores(&self, summary: &BackupSummary, log: &Log, step: usize) {
         let run = Run::new(Silent);
         let target = self.place.path().join("restored");
         let request = restore::RestoreRequest {

@@ -14,7 +14,7 @@ use super::journal::{Job, Outcome, Pause, Record, Trigger};
 use super::lock;
 use super::status::Running;
 use super::turn::Turn;
-use crate::backup::Summary;
+use crate::backup::BackupSummary;
 use crate::clock::{self, Timestamp};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::event::{Event, Observer, Step};
@@ -257,8 +257,8 @@ fn work(order: &Order, configuration: &Configuration, run: &Run) -> Result<Done>
     }
 }
 
-impl From<Summary> for Done {
-    fn from(summary: Summary) -> Self {
+impl From<BackupSummary> for Done {
+    fn from(summary: BackupSummary) -> Self {
         Self {
             repository: Some(summary.repository),
             bytes_read: summary.bytes_read,

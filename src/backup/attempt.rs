@@ -1,140 +1,218 @@
-//! The retry loop: the source is alive, and what one attempt could not get whole, the next one can.
+//! One pass through the vendor's differential backup (D1–D17), and the proof of what it captured.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::error::{Kind, Result};
-use crate::event::Event;
-use crate::run::Run;
+use super::capture::Capture;
+use super::checkpoints;
+use super::chunk_rules::ChunkRules;
+use super::chunks;
+use super::databases;
+use super::estimate::CopyEstimate;
+use super::index::{self, CapturedIndex};
+use super::lineage::captured_lineage;
+use super::normalise::{Cutting, StoredEnd, end_log};
+use super::preflight::Preflight;
+use super::quiesced::Quiesced;
+use super::request::BackupRequest;
+use super::retry::retry;
+use super::source::Source;
+use super::source_files::changed;
+use super::stream_filter::{self, FilterPolicy};
+use crate::clock::{self, Timestamp};
+use crate::error::Result;
+use crate::event::{Event, Step};
+use crate::format::{Boundary, ChunkSize};
+use crate::log::ChunkSet;
+use crate::manifest::{ReadCheckpoints, Scavenging, SecondaryIndex};
+use crate::proof::{self, LogProof};
+use crate::repository::Repository;
+use crate::transfer::Paced;
 
-/// What looks corrupt may have been caught in the middle of a change; that often it is read again
-/// before anyone is told.
-const CORRUPT_READINGS: u32 = 3;
-/// The pause grows with each attempt up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at a member that has not reached the leader's position.
+const CATCHING_UP: Duration = Duration::from_millis(100);
 
-/// Runs `attempt` until it succeeds, at most `of` times. Only what another attempt can mend is
-/// tried again; each reason is told.
-///
-/// # Errors
-/// Those of the last attempt.
-pub(super) fn repeat<T>(
-    of: u32,
-    run: &Run,
-    mut attempt: impl FnMut(u32) -> Result<T>,
-) -> Result<T> {
-    let (mut number, mut corrupt) = (1, 0);
-    loop {
-        run.check()?;
-        let error = match attempt(number) {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        let again = match error.kind() {
-            Kind::Unstable | Kind::Transient => true,
-            // Only these readings count: a busy node must not use up those of a chunk that was
-            // caught in mid-change.
-            Kind::SourceCorrupt => {
-                corrupt += 1;
-                corrupt < CORRUPT_READINGS
+/// What all attempts of a run work with.
+#[derive(Clone, Copy)]
+pub(super) struct Procedure<'a> {
+    pub(super) request: &'a BackupRequest,
+    pub(super) source: &'a Source<'a>,
+    pub(super) repository: &'a dyn Repository,
+    pub(super) preflight: &'a Preflight,
+    /// What the chunks will cost, for the progress.
+    pub(super) expected_chunks: CopyEstimate,
+}
+
+/// What one attempt has captured, besides the files.
+pub(super) struct CapturedBackup {
+    pub(super) index: CapturedIndex,
+    pub(super) read: ReadCheckpoints,
+    pub(super) chunk_size: ChunkSize,
+    pub(super) secondary_index: SecondaryIndex,
+    pub(super) end: StoredEnd,
+    pub(super) proof: LogProof,
+    pub(super) scavenging: Scavenging,
+    /// When everything was proven.
+    pub(super) finished: Timestamp,
+    /// How often the procedure had to start over before.
+    pub(super) retries: u32,
+}
+
+impl Procedure<'_> {
+    /// Repeats the attempt until the source did not change meanwhile.
+    ///
+    /// # Errors
+    /// The error of the last attempt.
+    pub(super) fn capture(
+        &self,
+        capture: &mut Capture<'_>,
+        quiesced: &mut Quiesced<'_>,
+    ) -> Result<CapturedBackup> {
+        retry(self.request.attempts, capture.run, |number| {
+            if number > 1 {
+                capture.start_over();
+                // A node that cannot be quiesced again was restarted, or is gone: no further
+                // attempt can help.
+                if let Err(error) = quiesced.quiesce_again() {
+                    return Ok(Err(error));
+                }
             }
-            _ => false,
-        };
-        if !again || number >= of {
-            return Err(error);
-        }
-        run.emit(Event::Retry {
-            attempt: number,
-            of,
-            reason: error.in_words(),
+
+            let mut captured = self.attempt(capture, quiesced)?;
+            captured.retries = number - 1;
+            Ok(Ok(captured))
+        })?
+    }
+
+    fn attempt(
+        &self,
+        capture: &mut Capture<'_>,
+        quiesced: &Quiesced<'_>,
+    ) -> Result<CapturedBackup> {
+        let run = capture.run;
+        let is_running = self.source.is_running();
+
+        // D1–D6, D7 and D8, D9.
+        run.emit(Event::Step(Step::Index));
+        let index = index::copy(capture)?;
+        let policy = FilterPolicy::keep_for(self.request.filter_max_age);
+        stream_filter::copy(capture, policy)?;
+        databases::copy_scavenge_state(capture)?;
+
+        // D11–D14.
+        run.emit(Event::Step(Step::Checkpoints));
+        let read = self.read_checkpoints(capture)?;
+
+        // D10, D15–D17.
+        run.emit(Event::Step(Step::Chunks));
+        run.emit(Event::Expected {
+            files: self.expected_chunks.files,
+            bytes: self.expected_chunks.bytes,
         });
-        run.pause(
-            Duration::from_millis(20)
-                .saturating_mul(1 << number.min(8))
-                .min(LONGEST_PAUSE),
-        )?;
-        number += 1;
+        let rules = ChunkRules {
+            writer: read.writer,
+            accepts_damaged: self.request.accept_damaged,
+            is_running,
+        };
+        let chunk_size = chunks::copy(capture, self.repository, rules)?;
+        let secondary_index = databases::copy_secondary_index(capture, is_running)?;
+        // Before the proof: what an earlier attempt has captured and this one did not find must not
+        // pass for a part of the log.
+        capture.remove_unwanted()?;
+
+        // Prove the log, and make it end at the last consistent position.
+        run.emit(Event::Step(Step::Prove));
+        let set = capture.chunks()?;
+        let proof = scan(capture, &set, &read)?;
+        let (repository, preflight) = (self.repository, self.preflight);
+        let epochs = captured_lineage(capture, repository, preflight, &set, &read, &proof)?;
+        let cutting = if is_running {
+            Cutting::No
+        } else {
+            Cutting::Allowed
+        };
+        let end = end_log(capture, chunk_size, &read, &epochs, proof.boundary, cutting)?;
+
+        // The index and the filter must not reach beyond it.
+        stream_filter::hold_checkpoint_back(capture, end.position.position())?;
+        let index = self.index_within_log(capture, index, end.position)?;
+        stream_filter::leave_out_if_incomplete(capture, &set, end.position.position())?;
+        drop(set);
+
+        // Look at the node again: everything so far was worth it only if it stayed quiesced.
+        quiesced.check(checkpoints::pending_truncation(&self.source.directories)?)?;
+
+        Ok(CapturedBackup {
+            index,
+            read,
+            chunk_size,
+            secondary_index,
+            end,
+            proof,
+            scavenging: quiesced.scavenging(),
+            finished: clock::now(),
+            retries: 0,
+        })
+    }
+
+    /// Reads the checkpoints. A member that does not lead is given time to reach the position where
+    /// its leader was when the backup began.
+    fn read_checkpoints(&self, capture: &mut Capture<'_>) -> Result<ReadCheckpoints> {
+        let deadline = Instant::now() + self.request.catch_up;
+        loop {
+            let read = checkpoints::read(&self.source.directories)?;
+
+            let is_behind = match self.source.leader_end() {
+                Some(leader) => read.writer.0 < leader,
+                None => false,
+            };
+            if !is_behind || Instant::now() >= deadline {
+                capture.cost.bytes_read += checkpoints::BYTES_READ;
+                return Ok(read);
+            }
+            capture.run.pause(CATCHING_UP)?;
+        }
+    }
+
+    /// Leaves out an index that reaches beyond the log: the server would copy it away and rebuild
+    /// everything (O37). An index that ends before is caught up.
+    fn index_within_log(
+        &self,
+        capture: &mut Capture<'_>,
+        index: CapturedIndex,
+        end: Boundary,
+    ) -> Result<CapturedIndex> {
+        let CapturedIndex::Complete {
+            commit: Some(commit),
+        } = index
+        else {
+            return Ok(index);
+        };
+        if commit < end.position() {
+            return Ok(index);
+        }
+
+        if self.source.is_running() {
+            return Err(changed(format!(
+                "the index reaches to {commit}, into an append that the log holds only in part"
+            )));
+        }
+        let why = format!("it reaches to {commit}, and the log ends at {end}");
+        index::leave_out(capture, &why)?;
+        Ok(CapturedIndex::LeftOut)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Error;
-    use crate::event::Silent;
-
-    fn failing(kind: Kind, of: u32) -> (u32, Kind) {
-        let mut attempts = 0;
-        let result: Result<()> = repeat(of, &Run::new(Silent), |number| {
-            attempts = number;
-            Err(Error::new(kind, "changed"))
-        });
-        (attempts, result.unwrap_err().kind())
+/// Parses every frame of the log bytes that this run has read.
+fn scan(capture: &Capture<'_>, set: &ChunkSet, read: &ReadCheckpoints) -> Result<LogProof> {
+    let mut start = Boundary::ZERO;
+    if let Some(parent) = capture.parent()
+        && parent.log.position.position() <= read.writer.0
+    {
+        start = parent.log.position;
     }
 
-    #[test]
-    fn a_changing_source_is_tried_as_often_as_allowed() {
-        assert_eq!(failing(Kind::Unstable, 4), (4, Kind::Unstable));
-    }
-
-    #[test]
-    fn a_corrupt_source_is_read_three_times() {
-        assert_eq!(failing(Kind::SourceCorrupt, 10), (3, Kind::SourceCorrupt));
-        assert_eq!(failing(Kind::SourceCorrupt, 1), (1, Kind::SourceCorrupt));
-    }
-
-    #[test]
-    fn a_corrupt_reading_is_repeated_however_often_the_source_changed_before() {
-        let mut attempts = 0;
-        let result: Result<()> = repeat(10, &Run::new(Silent), |number| {
-            attempts = number;
-            Err(Error::new(
-                if number <= 4 {
-                    Kind::Unstable
-                } else {
-                    Kind::SourceCorrupt
-                },
-                "changed",
-            ))
-        });
-        assert_eq!(
-            (attempts, result.unwrap_err().kind()),
-            (7, Kind::SourceCorrupt)
-        );
-    }
-
-    #[test]
-    fn nothing_else_is_tried_twice() {
-        for kind in [
-            Kind::Failed,
-            Kind::StoredCorrupt,
-            Kind::Refused,
-            Kind::Denied,
-            Kind::Locked,
-        ] {
-            assert_eq!(failing(kind, 10), (1, kind));
-        }
-    }
-
-    #[test]
-    fn the_next_attempt_may_succeed() {
-        let run = Run::new(Silent);
-        let result = repeat(5, &run, |number| {
-            if number < 3 {
-                Err(Error::new(Kind::Unstable, "changed"))
-            } else {
-                Ok(number)
-            }
-        });
-        assert_eq!(result.unwrap(), 3);
-    }
-
-    #[test]
-    fn an_interrupted_run_does_not_try_again() {
-        let run = Run::new(Silent);
-        let result: Result<()> = repeat(5, &run, |_| {
-            run.interrupt(crate::error::Signal::Terminate);
-            Err(Error::new(Kind::Unstable, "changed"))
-        });
-        assert_eq!(result.unwrap_err().kind().exit_code(), 143);
-    }
+    let files = capture.files();
+    let paced = Paced::new(&files, capture.run);
+    let stretches = capture.newly_read_log();
+    proof::scan(&paced, set, &stretches, start, read.writer, capture.run)
 }

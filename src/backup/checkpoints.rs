@@ -1,7 +1,7 @@
 //! Steps D11–D14: chaser, epoch, writer, proposal, in this order. Any other could give a chaser or
 //! an epoch ahead of the writer.
 
-use super::capture::{changed, of_source};
+use super::source_files::{changed, of_source};
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::{InContext, LogPosition, WriterPosition};
@@ -18,20 +18,21 @@ pub(super) const BYTES_READ: u64 = 5 * 2 * 8;
 /// Reads the checkpoints, in the procedure's order.
 ///
 /// # Errors
-/// `SourceCorrupt` where one has another length than 8 bytes (O13), or they contradict each other;
-/// `Unstable` where it never comes to rest.
+/// `SourceCorrupt` if a checkpoint does not have 8 bytes (O13), or if they contradict each other;
+/// `Unstable` if a checkpoint never comes to rest.
 pub(super) fn read(source: &Directories) -> Result<ReadCheckpoints> {
     let chaser = required(source, Checkpoint::Chaser)?;
     let epoch = position(source, Checkpoint::Epoch)?;
     let writer = WriterPosition(required(source, Checkpoint::Writer)?);
     let proposal = value(source, Checkpoint::Proposal)?.filter(|number| *number >= 0);
-    // The chaser was read first, so even on a running node it cannot be ahead; no server starts
+
+    // The chaser was read first, so even on a running node it cannot be ahead. No server starts
     // like this (disk-format §6.5).
     if chaser > writer.0 {
         let what = format!("chaser.chk ({chaser}) is beyond writer.chk ({writer})");
-        return Err(Error::new(Kind::SourceCorrupt, what)
-            .at(&source.db)
-            .hint("what an unfinished restore leaves looks like this, too; `kbackup check` tells what a server would do"));
+        return Err(Error::new(Kind::SourceCorrupt, what).at(&source.db).hint(
+            "an unfinished restore leaves the same; `kbackup check` tells what a server would do",
+        ));
     }
     Ok(ReadCheckpoints {
         writer,
@@ -41,7 +42,7 @@ pub(super) fn read(source: &Directories) -> Result<ReadCheckpoints> {
     })
 }
 
-/// The position in `truncate.chk`: none while no truncation is pending.
+/// The position in `truncate.chk`. Returns `None` if no truncation is pending.
 ///
 /// # Errors
 /// As for [`read`].
@@ -50,18 +51,18 @@ pub(super) fn pending_truncation(source: &Directories) -> Result<Option<LogPosit
 }
 
 fn required(source: &Directories, which: Checkpoint) -> Result<LogPosition> {
-    let place = which.under(&source.db);
-    position(source, which)?.ok_or_else(|| {
-        let missing = "the checkpoint is missing or negative";
-        changed(missing)
-            .with_kind(Kind::SourceCorrupt)
-            .at(&place)
-            .hint("is this the node's db directory? see --db")
-    })
+    if let Some(position) = position(source, which)? {
+        return Ok(position);
+    }
+    let what = "the checkpoint is missing or negative";
+    Err(Error::new(Kind::SourceCorrupt, what)
+        .at(&which.under(&source.db))
+        .hint("is this the node's db directory? see --db"))
 }
 
 fn position(source: &Directories, which: Checkpoint) -> Result<Option<LogPosition>> {
-    Ok(value(source, which)?.and_then(LogPosition::from_signed))
+    let value = value(source, which)?;
+    Ok(value.and_then(LogPosition::from_signed))
 }
 
 /// Reads a checkpoint until two readings in a row agree.

@@ -1,21 +1,23 @@
+//! The source's files, with a count of the bytes that are read: what looking costs the node belongs
+//! to the cost of a backup.
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::capture::of_source;
+use super::source_files::of_source;
 use crate::error::Result;
 use crate::format::ReadAt;
 use crate::fs;
 use crate::manifest::{Directories, FileEntry, FileSet, RelativePath};
 
-/// The source's files, with a count of the bytes that are read through it: what looking costs the
-/// node belongs to the cost of a backup.
-pub(super) struct Counted<'a> {
+/// The source's files, with a count of the bytes that are read through it.
+pub(super) struct CountedSource<'a> {
     source: &'a Directories,
     read: Arc<AtomicU64>,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> CountedSource<'a> {
     pub(super) fn new(source: &'a Directories) -> Self {
         Self {
             source,
@@ -29,15 +31,16 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl FileSet for Counted<'_> {
+impl FileSet for CountedSource<'_> {
     fn files(&self) -> Result<Vec<FileEntry>> {
         self.source.files()
     }
 
     fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>> {
         let file = match fs::open_source(&self.source.path_of(path)) {
+            Ok(file) => file,
             Err(error) if error.is_not_found() => return Ok(None),
-            result => result.map_err(of_source)?,
+            Err(error) => return Err(of_source(error)),
         };
         Ok(Some(Box::new(CountedFile {
             file,

@@ -1,7 +1,8 @@
 //! Makes the captured log end at P. `writer.chk` and `chaser.chk` of a running node may lie inside
 //! an append (O3, O38), and a server would show half of it (O32).
 
-use super::capture::{Capture, changed};
+use super::capture::Capture;
+use super::source_files::changed;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{self, Checkpoint};
@@ -11,36 +12,45 @@ use crate::manifest::{ReadCheckpoints, RelativePath, Role, StoredCheckpoints};
 
 /// The end of the stored log.
 #[derive(Debug, Clone)]
-pub(super) struct End {
+pub(super) struct StoredEnd {
     /// P.
     pub(super) position: Boundary,
     /// The epochs before P.
     pub(super) lineage: Lineage,
-    pub(super) stored: StoredCheckpoints,
+    pub(super) checkpoints: StoredCheckpoints,
 }
 
-/// Ends the log at `position`, the last boundary that was found up to the writer checkpoint.
+/// Whether chunks may be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cutting {
+    /// The node runs. It goes on with the append within milliseconds, so another attempt helps.
+    No,
+    /// The node is stopped, and stays as it is.
+    Allowed,
+}
+
+/// Ends the log at P, the last boundary that was found up to the writer checkpoint, and stores the
+/// checkpoints for it.
 ///
 /// # Errors
-/// `Unstable` if P lies in another chunk than W: a running node mends that within milliseconds.
-/// With `cut`, for a node that does not run, the later chunk is dropped and the earlier one cut at
-/// P; `Refused` if that one is scavenged (O33).
-pub(super) fn end(
+/// `Unstable` if P lies in another chunk than W and nothing may be cut. If cutting is allowed, the
+/// later chunk is removed and the earlier one cut at P; `Refused` if that one is scavenged (O33).
+pub(super) fn end_log(
     capture: &mut Capture<'_>,
-    size: ChunkSize,
+    chunk_size: ChunkSize,
     read: &ReadCheckpoints,
     epochs: &Lineage,
     position: Boundary,
-    cut: bool,
-) -> Result<End> {
+    cutting: Cutting,
+) -> Result<StoredEnd> {
     let end = position.position();
-    let log = LogEndingAt::new(size, position, epochs, read.proposal);
+    let log = LogEndingAt::new(chunk_size, position, epochs, read.proposal);
 
-    if size.chunk_of(end) != size.chunk_of(read.writer.0) {
-        if !cut {
+    if chunk_size.chunk_of(end) != chunk_size.chunk_of(read.writer.0) {
+        if cutting == Cutting::No {
             return Err(changed(format!(
-                "the writer checkpoint {} lies inside an append \
-                 that began in the chunk before, at {end}",
+                "the writer checkpoint {} lies inside an append that began in the chunk before, at \
+                 {end}",
                 read.writer
             )));
         }
@@ -48,18 +58,15 @@ pub(super) fn end(
     }
 
     for which in Checkpoint::ALL {
-        capture.write(
-            &RelativePath::checkpoint(which),
-            Role::Checkpoint,
-            &checkpoint::encode(log.checkpoint(which)),
-            clock::now(),
-        )?;
+        let path = RelativePath::checkpoint(which);
+        let bytes = checkpoint::encode(log.checkpoint(which));
+        capture.write(&path, Role::Checkpoint, &bytes, clock::now())?;
     }
 
-    Ok(End {
+    Ok(StoredEnd {
         position,
         lineage: epochs.at(end),
-        stored: log.stored().clone(),
+        checkpoints: log.stored().clone(),
     })
 }
 
@@ -70,7 +77,7 @@ fn cut_at_end(capture: &mut Capture<'_>, log: &LogEndingAt) -> Result<()> {
 
         match log.place_of(chunk.start, chunk.end) {
             ChunkPlace::Before => {}
-            ChunkPlace::BeginsAtEnd | ChunkPlace::Beyond => capture.forget(&row.path)?,
+            ChunkPlace::BeginsAtEnd | ChunkPlace::Beyond => capture.remove(&row.path)?,
             ChunkPlace::HoldsEnd if chunk.scavenged || chunk.start != chunk.end => {
                 let what = format!(
                     "the log ends inside an append, at {}, and the chunk there is scavenged",

@@ -1,9 +1,11 @@
-//! What a diff takes over is not read at the source again, so damage on the repository's disk would
-//! go on from backup to backup. Each diff hashes a share of it again, in turns, so that every file
-//! comes round. What gets a new hash, the active chunk that is built upon, is proven when it is
-//! copied.
+//! Hashes a share of the parent's files again. A diff does not read at the source what it reuses,
+//! so damage on the repository's disk would go on from backup to backup. The share is taken in
+//! turns, so that every file comes round.
+//!
+//! The active chunk needs no turn: it gets a new hash when it is extended, so all of it is proven
+//! while it is copied.
 
-use super::capture::not_as_stored;
+use super::capture::differs;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
 use crate::format::ReadAt;
@@ -14,145 +16,148 @@ use crate::repository::{Repository, remember_damage, remembered};
 use crate::run::Run;
 use crate::transfer::{FILES_AT_ONCE, hash_file, paced};
 
-/// How much of what a diff takes over is hashed again.
+/// How much of the reused files a diff hashes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// So many bytes, and what is left of the last file. A smaller file counts as 1 MiB.
+pub enum RecheckShare {
+    /// So many bytes, and the rest of the last file. A smaller file counts as 1 MiB.
     Bytes(u64),
     /// So many of a hundred bytes.
     Percent(u8),
 }
 
-/// To get to a file costs a disk about as much as to read so many bytes: however small the files
-/// are, a share of bytes takes its time and no more.
+impl RecheckShare {
+    const ALL: Self = Self::Percent(100);
+
+    /// The bytes to hash, of `total`.
+    fn bytes_of(self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => {
+                let share = u128::from(total) * u128::from(percent);
+                u64::try_from(share.div_ceil(100)).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    /// What a file counts for.
+    fn weight_of(self, row: &Row) -> u64 {
+        match self {
+            Self::Bytes(_) => row.size.max(LEAST),
+            Self::Percent(_) => row.size,
+        }
+    }
+}
+
+/// A disk needs about as long to get to a file as to read so many bytes. So a share of bytes takes
+/// its time and no more, however small the files are.
 const LEAST: u64 = 1 << 20;
-/// Where the repository keeps the path that was hashed last.
+/// The key under which the repository keeps the path that was hashed last.
 const LAST: &str = "rechecked";
 /// A path is not longer.
 const LONGEST_PATH: usize = 4096;
 
-/// A stored file that is not what was stored.
-pub(super) struct Damaged {
+/// A stored file that differs from its row.
+pub(super) struct DamagedFile {
     pub(super) path: RelativePath,
     pub(super) error: Error,
 }
 
-/// Hashes the share that is due of the parent's files; all of them where the parent is known to be
-/// damaged. Backups that share what is wrong are marked.
+/// Hashes the share that is due of the parent's files, and all of them if the parent is known to be
+/// damaged. Marks every backup that shares a damaged file.
 ///
 /// # Errors
-/// What the storage reports for more than one file; an interruption.
+/// An interruption; a failure of the storage that concerns more than one file.
 pub(super) fn recheck(
     repository: &dyn Repository,
     parent: &Manifest,
-    share: Share,
+    share: RecheckShare,
     run: &Run,
-) -> Result<Vec<Damaged>> {
-    let suspicious = remembered(repository, &parent.label)?.is_some_and(|known| known.is_damaged());
-    let due = Due::of(
-        parent,
-        if suspicious {
-            Share::Percent(100)
-        } else {
-            share
-        },
-        last(repository)?.as_ref(),
-    );
+) -> Result<Vec<DamagedFile>> {
+    let is_suspect = match remembered(repository, &parent.label)? {
+        Some(known) => known.is_damaged(),
+        None => false,
+    };
+    let share = if is_suspect { RecheckShare::ALL } else { share };
+    let due = DueFiles::of(parent, share, last_hashed(repository)?.as_ref());
+
     run.emit(Event::Step(Step::Recheck));
     run.emit(Event::Expected {
         files: due.rows.len() as u64,
-        bytes: due
-            .rows
-            .iter()
-            .map(|row| row.size)
-            .fold(0, u64::saturating_add),
+        bytes: total_size(&due.rows),
     });
-    let mut damaged = Vec::new();
-    parallel::for_each(
-        FILES_AT_ONCE,
-        &due.rows,
-        |row| {
-            run.check()
-                .and_then(|()| wrong_with(repository, parent, row, run))
-        },
-        |row, error| {
-            damaged.extend(error.map(|error| Damaged {
-                path: row.path.clone(),
-                error,
-            }))
-        },
-    )?;
-    damaged.sort_by(|one, other| one.path.cmp(&other.path));
-    let paths: Vec<RelativePath> = damaged.iter().map(|damaged| damaged.path.clone()).collect();
-    mark(repository, parent, &paths, run);
-    // Not before the damage is kept: a run that dies here begins the same turn again.
+    let damaged = hash(repository, parent, &due.rows, run)?;
+    let paths: Vec<RelativePath> = damaged.iter().map(|file| file.path.clone()).collect();
+    mark_damage(repository, parent, &paths, run);
+
+    // Only after the damage is kept: if the run dies here, the next one takes the same turn again.
     if let Some(last) = due.last
         && let Err(error) = repository.set_state(LAST, Some(last.to_string().as_bytes()))
     {
         run.note(format!(
-            "how far the stored files were hashed cannot be kept: {error}"
+            "kbackup could not keep how far the stored files were hashed: {error}"
         ));
     }
     Ok(damaged)
 }
 
-fn last(repository: &dyn Repository) -> Result<Option<RelativePath>> {
-    let kept = repository
-        .state(LAST)?
-        .filter(|bytes| bytes.len() <= LONGEST_PATH);
-    // What cannot be read any more only makes the turn begin anew.
-    Ok(kept
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .and_then(|text| text.parse().ok()))
+/// The path that the last turn ended with.
+fn last_hashed(repository: &dyn Repository) -> Result<Option<RelativePath>> {
+    let Some(bytes) = repository.state(LAST)? else {
+        return Ok(None);
+    };
+    if bytes.len() > LONGEST_PATH {
+        return Ok(None);
+    }
+    // If it cannot be read any more, the turns begin anew.
+    let Ok(text) = String::from_utf8(bytes) else {
+        return Ok(None);
+    };
+    Ok(text.parse().ok())
 }
 
-/// What is hashed by one run.
-struct Due<'a> {
+/// What one run hashes.
+struct DueFiles<'a> {
     rows: Vec<&'a Row>,
-    /// Where the turn ends; none where no turn was taken.
+    /// Where the turn ends. `None` if nothing is due.
     last: Option<&'a RelativePath>,
 }
 
-impl<'a> Due<'a> {
-    fn of(parent: &'a Manifest, share: Share, last: Option<&RelativePath>) -> Self {
+impl<'a> DueFiles<'a> {
+    /// `last` is where the turn before ended.
+    fn of(parent: &'a Manifest, share: RecheckShare, last: Option<&RelativePath>) -> Self {
+        let reused = parent.files.iter().filter(|row| is_reused(row));
+        let mut reused: Vec<&Row> = reused.collect();
+        reused.sort_by(|one, other| one.path.cmp(&other.path));
+        let mut left = share.bytes_of(total_size(&reused));
+
+        if let Some(last) = last {
+            let begin = reused.partition_point(|row| row.path <= *last);
+            reused.rotate_left(begin);
+        }
+
         let mut rows = Vec::new();
-        let mut others: Vec<&Row> = parent
-            .files
-            .iter()
-            .filter(|row| is_taken_over(row))
-            .collect();
-        others.sort_by(|one, other| one.path.cmp(&other.path));
-        let total = others
-            .iter()
-            .map(|row| row.size)
-            .fold(0, u64::saturating_add);
-        let mut left = match share {
-            Share::Bytes(bytes) => bytes,
-            Share::Percent(percent) => {
-                u64::try_from((u128::from(total) * u128::from(percent)).div_ceil(100))
-                    .unwrap_or(u64::MAX)
-            }
-        };
-        let begin = last.map_or(0, |last| others.partition_point(|row| row.path <= *last));
-        others.rotate_left(begin);
-        let mut end = None;
-        for row in others {
+        for row in reused {
             if left == 0 {
                 break;
             }
-            left = left.saturating_sub(match share {
-                Share::Bytes(_) => row.size.max(LEAST),
-                Share::Percent(_) => row.size,
-            });
-            end = Some(&row.path);
+            left = left.saturating_sub(share.weight_of(row));
             rows.push(row);
         }
-        Self { rows, last: end }
+        let last = rows.last().map(|row| &row.path);
+        Self { rows, last }
     }
 }
 
-/// Whether a diff may take a file of its parent over.
-fn is_taken_over(row: &Row) -> bool {
+fn total_size(rows: &[&Row]) -> u64 {
+    let mut bytes: u64 = 0;
+    for row in rows {
+        bytes = bytes.saturating_add(row.size);
+    }
+    bytes
+}
+
+/// Whether a diff may reuse a file of its parent.
+fn is_reused(row: &Row) -> bool {
     match row.role {
         Role::Chunk
         | Role::Table
@@ -164,8 +169,34 @@ fn is_taken_over(row: &Row) -> bool {
     }
 }
 
-/// Why a stored file is not what was stored; none where it is.
-fn wrong_with(
+fn hash(
+    repository: &dyn Repository,
+    parent: &Manifest,
+    rows: &[&Row],
+    run: &Run,
+) -> Result<Vec<DamagedFile>> {
+    let mut damaged = Vec::new();
+    parallel::for_each(
+        FILES_AT_ONCE,
+        rows,
+        |row| {
+            run.check()?;
+            find_damage(repository, parent, row, run)
+        },
+        |row, damage| {
+            if let Some(error) = damage {
+                let path = row.path.clone();
+                damaged.push(DamagedFile { path, error });
+            }
+        },
+    )?;
+
+    damaged.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(damaged)
+}
+
+/// Hashes one stored file. Returns what is wrong with it, if anything is.
+fn find_damage(
     repository: &dyn Repository,
     parent: &Manifest,
     row: &Row,
@@ -176,19 +207,20 @@ fn wrong_with(
         Err(error) if error.kind() == Kind::StoredCorrupt => return Ok(Some(error)),
         Err(error) => return Err(error),
     };
+
     let why = match hash_file(&*source, false, run) {
         Ok(digest) if digest.blake3 == row.blake3 => return Ok(None),
         Ok(_) => "its bytes are not those that were stored: the BLAKE3 differs".to_owned(),
-        // One block that cannot be read is the damage of one file.
+        // A block that cannot be read is the damage of one file.
         Err(error) if error.kind() == Kind::Failed => error.causes().join(": "),
         Err(error) => return Err(error),
     };
     let place = repository.files(&parent.label)?.place_of(&row.path);
-    Ok(Some(not_as_stored(place, why)))
+    Ok(Some(differs(place, why)))
 }
 
 /// Marks every backup that shares these damaged files of the parent, and names it.
-pub(super) fn mark(
+pub(super) fn mark_damage(
     repository: &dyn Repository,
     parent: &Manifest,
     damaged: &[RelativePath],
@@ -197,68 +229,92 @@ pub(super) fn mark(
     if damaged.is_empty() {
         return;
     }
-    let mut affected: Vec<Affected<'_>> = damaged
-        .iter()
-        .filter_map(|path| parent.row(path))
-        .map(|row| Affected {
-            row,
-            copy: copy_of(repository, &parent.label, row),
-            labels: Vec::new(),
-        })
-        .collect();
-    let listed = repository.list().unwrap_or_else(|error| {
-        run.warn(format!(
-            "which other backups share what is damaged is not known: {error}"
-        ));
-        Vec::new()
-    });
-    for label in listed.into_iter().map(|listed| listed.label) {
+    let mut files = Vec::with_capacity(damaged.len());
+    for path in damaged {
+        if let Some(row) = parent.row(path) {
+            files.push(SharedDamage::new(repository, parent, row));
+        }
+    }
+
+    for label in labels(repository, run) {
         // One at a time: a manifest can be large, and there can be many.
         let Ok(manifest) = repository.manifest(&label) else {
             continue;
         };
-        let mut shares = false;
-        for one in affected
-            .iter_mut()
-            .filter(|one| one.is_in(repository, &manifest, parent))
-        {
-            one.labels.push(label.to_string());
-            shares = true;
+
+        let mut is_affected = false;
+        for file in &mut files {
+            if file.is_shared_by(repository, &manifest, parent) {
+                file.labels.push(label.to_string());
+                is_affected = true;
+            }
         }
-        if shares && let Err(error) = remember_damage(repository, &label) {
+        if is_affected && let Err(error) = remember_damage(repository, &label) {
             run.warn(format!(
-                "it cannot be kept that {label} is damaged: {error}"
+                "kbackup could not keep that {label} is damaged: {error}"
             ));
         }
     }
-    for Affected { row, labels, .. } in affected {
-        let names = labels.join(", ");
-        run.warn(format!("{} is damaged in {names}: `kbackup verify --all --repair` mends it once another backup holds it", row.path));
+
+    for file in files {
+        run.warn(format!(
+            "{} is damaged in {}: `kbackup verify --all --repair` repairs it once another backup \
+             holds the same bytes",
+            file.row.path,
+            file.labels.join(", ")
+        ));
+    }
+}
+
+fn labels(repository: &dyn Repository, run: &Run) -> Vec<Label> {
+    match repository.list() {
+        Ok(listed) => listed.into_iter().map(|listed| listed.label).collect(),
+        Err(error) => {
+            run.warn(format!(
+                "kbackup cannot tell which other backups share the damaged files: {error}"
+            ));
+            Vec::new()
+        }
     }
 }
 
 /// A damaged file of the parent, and the backups that have it.
-struct Affected<'a> {
+struct SharedDamage<'a> {
     row: &'a Row,
     copy: Option<CopyId>,
     labels: Vec<String>,
 }
 
-impl Affected<'_> {
-    fn is_in(&self, repository: &dyn Repository, manifest: &Manifest, parent: &Manifest) -> bool {
-        let same = || {
-            manifest
-                .row(&self.row.path)
-                .filter(|other| (other.blake3, other.size) == (self.row.blake3, self.row.size))
+impl<'a> SharedDamage<'a> {
+    fn new(repository: &dyn Repository, parent: &Manifest, row: &'a Row) -> Self {
+        Self {
+            row,
+            copy: copy_of(repository, &parent.label, row),
+            labels: Vec::new(),
+        }
+    }
+
+    fn is_shared_by(
+        &self,
+        repository: &dyn Repository,
+        manifest: &Manifest,
+        parent: &Manifest,
+    ) -> bool {
+        if manifest.label == parent.label {
+            return true;
+        }
+        if self.copy.is_none() {
+            return false;
+        }
+        let Some(other) = manifest.row(&self.row.path) else {
+            return false;
         };
-        manifest.label == parent.label
-            || self.copy.is_some()
-                && same()
-                    .is_some_and(|same| copy_of(repository, &manifest.label, same) == self.copy)
+        let is_same_content = (other.blake3, other.size) == (self.row.blake3, self.row.size);
+        is_same_content && copy_of(repository, &manifest.label, other) == self.copy
     }
 }
 
-/// Which copy of its bytes a backup has, whatever is wrong with it.
+/// Which stored copy of its bytes a backup has, whatever is wrong with it.
 fn copy_of(repository: &dyn Repository, label: &Label, row: &Row) -> Option<CopyId> {
     let files = repository.files(label).ok()?;
     let stored: Box<dyn ReadAt> = files.open(&row.path).ok()??;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::context::VerbContext;
 use super::output::{count, size, times};
-use crate::backup::{Forecast, Summary};
+use crate::backup::{BackupForecast, BackupSummary};
 use crate::error::Result;
 use crate::manifest::BackupKind;
 use crate::settings::options::BackupOptions;
@@ -39,7 +39,7 @@ pub(super) fn run(kind: BackupKind, options: &BackupOptions, context: &VerbConte
     Ok(context.done())
 }
 
-fn summary_text(summary: &Summary) -> String {
+fn summary_text(summary: &BackupSummary) -> String {
     let mut text = format!(
         "{} ends at log position {}\n",
         summary.label, summary.position
@@ -81,7 +81,7 @@ fn summary_text(summary: &Summary) -> String {
     text
 }
 
-fn forecast_text(forecast: &Forecast) -> String {
+fn forecast_text(forecast: &BackupForecast) -> String {
     let estimate = forecast.estimate;
 
     let mut text = format!("would take a {}", forecast.kind);

@@ -91,7 +91,7 @@ fn named(repository: &dyn Repository, label: &Label) -> Result<Choice> {
     let mut warnings = Vec::new();
     if let Some(damage) = known_damage(repository, label)? {
         warnings.push(format!(
-            "{damage}; the restore ends at the first file that differs from its row"
+            "{damage}; the restore ends at the first damaged file"
         ));
     }
 

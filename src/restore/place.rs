@@ -234,7 +234,7 @@ impl Placer<'_> {
 
     fn damaged(&self, row: &Row, why: String) -> Error {
         let label = &self.target.plan.backup.label;
-        let what = "a stored file differs from what was backed up";
+        let what = "a stored file is damaged";
         Error::new(Kind::StoredCorrupt, what)
             .on(format!("{label}: {}", row.path))
             .because(why)

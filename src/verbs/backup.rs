@@ -6,7 +6,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection;
-use crate::backup::{self, Forecast, Node, Request, Running, Share, Source, Summary};
+use crate::backup::{
+    self, BackupForecast, BackupRequest, BackupSummary, RecheckShare, RunningNode, Source,
+    SourceNode,
+};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::manifest::{BackupKind, Directories};
@@ -31,7 +34,7 @@ pub fn take(
     expected: Option<Uuid>,
     general: &GeneralOptions,
     run: &Run,
-) -> Result<Summary> {
+) -> Result<BackupSummary> {
     with_source(options, general, run, |source| {
         let path = &options.repository;
         let location = Location::parse(path)?;
@@ -68,7 +71,7 @@ pub fn forecast(
     options: &BackupOptions,
     general: &GeneralOptions,
     run: &Run,
-) -> Result<Forecast> {
+) -> Result<BackupForecast> {
     with_source(options, general, run, |source| {
         let repository = match Location::parse(&options.repository)?.open() {
             Ok(repository) => Some(repository),
@@ -79,13 +82,13 @@ pub fn forecast(
     })
 }
 
-fn request(kind: BackupKind, options: &BackupOptions) -> Request {
+fn request(kind: BackupKind, options: &BackupOptions) -> BackupRequest {
     let filter_max_age = match kind {
         // A full reads everything again.
         BackupKind::Full => Duration::ZERO,
         BackupKind::Diff => options.filter_max_age,
     };
-    Request {
+    BackupRequest {
         kind,
         attempts: options.attempts,
         filter_max_age,
@@ -94,8 +97,8 @@ fn request(kind: BackupKind, options: &BackupOptions) -> Request {
         new_branch: options.new_branch,
         new_address: options.new_address,
         recheck: match options.recheck {
-            RecheckAmount::Bytes(bytes) => Share::Bytes(bytes),
-            RecheckAmount::Percent(percent) => Share::Percent(percent),
+            RecheckAmount::Bytes(bytes) => RecheckShare::Bytes(bytes),
+            RecheckAmount::Percent(percent) => RecheckShare::Percent(percent),
         },
     }
 }
@@ -133,7 +136,7 @@ fn stopped_source(options: &BackupOptions, run: &Run) -> Result<Source<'static>>
     Ok(Source {
         directories: node::check_directories(&named, run)?,
         server_version: options.server_version.clone(),
-        node: Node::Stopped,
+        node: SourceNode::Stopped,
     })
 }
 
@@ -170,17 +173,17 @@ fn with_running_source<T>(
     go(&Source {
         directories,
         server_version: Some(session.version().as_str().to_owned()),
-        node: Node::Running(Running {
+        node: SourceNode::Running(RunningNode {
             session: &session,
             release_records: &release_records,
-            quiet: quiet_settings(options),
+            quiesce: quiesce_settings(options),
             state: fitness.state.name(),
             leader_end: fitness.leader_position,
         }),
     })
 }
 
-fn quiet_settings(options: &BackupOptions) -> QuiesceSettings {
+fn quiesce_settings(options: &BackupOptions) -> QuiesceSettings {
     QuiesceSettings {
         quiesce: options.quiesce,
         pausing: options.quiesce_wait,

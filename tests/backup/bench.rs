@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kbackup::backup::{self, Node as SourceNode, Request, Running, Share, Source, Summary};
+use kbackup::backup::{
+    self, BackupRequest, BackupSummary, RecheckShare, RunningNode, Source, SourceNode,
+};
 use kbackup::error::Error;
 use kbackup::event::{Event, Observer, Step};
 use kbackup::manifest::{BackupKind, Directories, Head, Manifest};
@@ -27,7 +29,7 @@ pub(crate) struct Bench {
     place: tempfile::TempDir,
     pub(crate) db: PathBuf,
     pub(crate) repository: DirectoryRepository,
-    pub(crate) request: Request,
+    pub(crate) request: BackupRequest,
     pub(crate) line: ServerLine,
     events: Arc<Mutex<Vec<String>>>,
 }
@@ -88,7 +90,7 @@ impl Bench {
     fn over(place: tempfile::TempDir, db: PathBuf, line: ServerLine) -> Self {
         let repository =
             DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
-        let request = Request {
+        let request = BackupRequest {
             kind: BackupKind::Diff,
             attempts: 4,
             filter_max_age: Duration::from_secs(86400),
@@ -96,7 +98,7 @@ impl Bench {
             accept_damaged: false,
             new_branch: false,
             new_address: false,
-            recheck: Share::Bytes(1 << 30),
+            recheck: RecheckShare::Bytes(1 << 30),
         };
         Self {
             place,
@@ -173,13 +175,13 @@ impl Bench {
         }))
     }
 
-    pub(crate) fn take(&self) -> Result<Summary, Error> {
+    pub(crate) fn take(&self) -> Result<BackupSummary, Error> {
         self.take_with(&self.request, |_| ())
     }
 
-    pub(crate) fn full(&self) -> Result<Summary, Error> {
+    pub(crate) fn full(&self) -> Result<BackupSummary, Error> {
         self.take_with(
-            &Request {
+            &BackupRequest {
                 kind: BackupKind::Full,
                 filter_max_age: Duration::ZERO,
                 ..self.request.clone()
@@ -191,9 +193,9 @@ impl Bench {
     /// Takes a backup of the stopped node, with a hook.
     pub(crate) fn take_with(
         &self,
-        request: &Request,
+        request: &BackupRequest,
         hook: impl Fn(&Event) + Send + Sync + 'static,
-    ) -> Result<Summary, Error> {
+    ) -> Result<BackupSummary, Error> {
         let source = Source {
             directories: Directories::new(&self.db, None),
             server_version: None,
@@ -203,7 +205,7 @@ impl Bench {
     }
 
     /// Takes a diff of the stopped node into another repository.
-    pub(crate) fn take_to(&self, repository: &DirectoryRepository) -> Result<Summary, Error> {
+    pub(crate) fn take_to(&self, repository: &DirectoryRepository) -> Result<BackupSummary, Error> {
         let source = Source {
             directories: Directories::new(&self.db, None),
             server_version: None,
@@ -223,17 +225,17 @@ impl Bench {
         &self,
         live: &Live,
         hook: impl Fn(&Event) + Send + Sync + 'static,
-    ) -> Result<Summary, Error> {
+    ) -> Result<BackupSummary, Error> {
         self.live_as(live, &self.request, None, hook)
     }
 
     pub(crate) fn live_as(
         &self,
         live: &Live,
-        request: &Request,
+        request: &BackupRequest,
         leader_end: Option<u64>,
         hook: impl Fn(&Event) + Send + Sync + 'static,
-    ) -> Result<Summary, Error> {
+    ) -> Result<BackupSummary, Error> {
         let run = self.run(hook);
         let limits = TimeLimits {
             patience: Duration::from_secs(2),
@@ -247,12 +249,12 @@ impl Bench {
             &run,
         )?;
         let release_records = ReleaseRecords::open(&self.path("state"))?;
-        let quiet = QuiesceSettings::default();
+        let quiesce = QuiesceSettings::default();
         let leader_end = leader_end.and_then(kbackup::format::LogPosition::new);
-        let running = Running {
+        let running = RunningNode {
             session: &session,
             release_records: &release_records,
-            quiet,
+            quiesce,
             state: "leader".to_owned(),
             leader_end,
         };
@@ -275,11 +277,11 @@ impl Bench {
             .collect()
     }
 
-    pub(crate) fn manifest(&self, summary: &Summary) -> Manifest {
+    pub(crate) fn manifest(&self, summary: &BackupSummary) -> Manifest {
         self.repository.manifest(&summary.label).unwrap()
     }
 
-    pub(crate) fn stored(&self, summary: &Summary) -> PathBuf {
+    pub(crate) fn stored(&self, summary: &BackupSummary) -> PathBuf {
         Path::new(&self.repository.place())
             .join("backups")
             .join(summary.label.as_str())
@@ -303,7 +305,7 @@ impl Bench {
     }
 
     /// A restore of the backup passes the check and holds these events.
-    pub(crate) fn assert_restores(&self, summary: &Summary, events: &HashSet<Uuid>) {
+    pub(crate) fn assert_restores(&self, summary: &BackupSummary, events: &HashSet<Uuid>) {
         let target = self.restore(summary, "restored", true);
         let log = Log::read(&target).unwrap();
         assert!(
@@ -332,7 +334,7 @@ impl Bench {
         std::fs::remove_dir_all(target).unwrap();
     }
 
-    pub(crate) fn restore(&self, summary: &Summary, name: &str, ready: bool) -> PathBuf {
+    pub(crate) fn restore(&self, summary: &BackupSummary, name: &str, ready: bool) -> PathBuf {
         let run = Run::new(kbackup::event::Silent);
         let target = self.path(name);
         let request = restore::RestoreRequest {
@@ -434,7 +436,7 @@ pub(crate) fn elect(db: &Path, number: u64, id: u128) {
 }
 
 /// The node goes on from a backup.
-pub(crate) fn restore_over(bench: &Bench, summary: &Summary) {
+pub(crate) fn restore_over(bench: &Bench, summary: &BackupSummary) {
     std::fs::remove_dir_all(&bench.db).unwrap();
     bench.restore(summary, "db", true);
 }

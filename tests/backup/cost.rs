@@ -1,14 +1,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kbackup::backup::Summary;
+use kbackup::backup::BackupSummary;
 use kbackup::manifest::{BackupKind, Role};
 use kbackup_testnode::{Made, Synthetic};
 
 use super::bench::{Bench, small};
 
 /// What looking at a source of this size may cost beyond what is new in it (docs/procedure.md).
-fn fixed_rest(bench: &Bench, summary: &Summary) -> u64 {
+fn fixed_rest(bench: &Bench, summary: &BackupSummary) -> u64 {
     let manifest = bench.manifest(summary);
     let count = |role| manifest.files.iter().filter(|row| row.role == role).count() as u64;
     let map = manifest
@@ -24,7 +24,7 @@ fn around(chunks: u64) -> u64 {
     chunks * (4096 + 256)
 }
 
-fn assert_cost(bench: &Bench, summary: &Summary, chunks: u64) {
+fn assert_cost(bench: &Bench, summary: &BackupSummary, chunks: u64) {
     assert_eq!(summary.kind, BackupKind::Diff);
     let most = summary.log_bytes_added + around(chunks) + fixed_rest(bench, summary);
     assert!(

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use kbackup::backup::Request;
+use kbackup::backup::BackupRequest;
 use kbackup::clock;
 use kbackup::error::{Error, Kind};
 use kbackup::manifest::{BackupKind, Label, Manifest};
@@ -36,7 +36,7 @@ fn a_node_that_was_restored_to_an_earlier_point_is_on_another_branch() {
     let events_of_third = bench.events();
     let third = bench
         .take_with(
-            &Request {
+            &BackupRequest {
                 new_branch: true,
                 ..bench.request.clone()
             },
@@ -133,7 +133,7 @@ fn a_repository_belongs_to_one_node() {
     refused(bench.take(), "repository of its own");
     refused(
         bench.take_with(
-            &Request {
+            &BackupRequest {
                 new_branch: true,
                 ..bench.request.clone()
             },
@@ -163,7 +163,7 @@ fn a_new_address_is_kept_from_then_on() {
     bench.live(&old, |_| ()).unwrap();
     old.stop(&bench);
     let new = bench.serve();
-    let moved = Request {
+    let moved = BackupRequest {
         new_address: true,
         ..bench.request.clone()
     };
@@ -190,7 +190,7 @@ fn an_address_is_no_excuse_for_another_database() {
     bench.take().unwrap();
     std::fs::remove_dir_all(&bench.db).unwrap();
     copy_tree(&Bench::of("24.10-append").db, &bench.db);
-    let all = Request {
+    let all = BackupRequest {
         new_address: true,
         new_branch: true,
         ..bench.request.clone()
@@ -211,7 +211,7 @@ fn new_branch_can_be_left_on_for_good() {
         active_bytes: 3_000,
         ..small()
     });
-    let always = Request {
+    let always = BackupRequest {
         new_branch: true,
         ..bench.request.clone()
     };

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use kbackup::backup::Request;
+use kbackup::backup::BackupRequest;
 use kbackup::error::Kind;
 use kbackup::event::{Event, Step};
 
@@ -118,7 +118,7 @@ fn a_follower_is_given_time_to_catch_up() {
         "{}",
         bench.said()
     );
-    let patient = Request {
+    let patient = BackupRequest {
         catch_up: Duration::from_secs(20),
         ..bench.request.clone()
     };

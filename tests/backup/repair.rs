@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kbackup::backup::{Request, Share, Summary};
+use kbackup::backup::{BackupRequest, BackupSummary, RecheckShare};
 use kbackup::error::Kind;
 use kbackup::event::Silent;
 use kbackup::manifest::{BackupKind, Label, Role};
@@ -21,7 +21,7 @@ use super::bench::{Bench, flip, small, writable};
 
 const CHUNK: &str = "db/chunk-000002.000000";
 
-fn damaged(bench: &Bench, summary: &Summary) -> bool {
+fn damaged(bench: &Bench, summary: &BackupSummary) -> bool {
     remembered(&bench.repository, &summary.label)
         .unwrap()
         .is_some_and(|known| known.is_damaged())
@@ -41,10 +41,10 @@ fn inode(path: &Path) -> u64 {
     path.metadata().unwrap().ino()
 }
 
-fn diff(bench: &Bench, share: Share) -> Summary {
+fn diff(bench: &Bench, share: RecheckShare) -> BackupSummary {
     let summary = bench
         .take_with(
-            &Request {
+            &BackupRequest {
                 recheck: share,
                 ..bench.request.clone()
             },
@@ -143,11 +143,11 @@ fn every_file_comes_round() {
         .filter(|row| !matches!(row.role, Role::Checkpoint | Role::IndexMap))
         .count();
     flip(&bench.stored(&full).join(CHUNK), 9_000);
-    diff(&bench, Share::Bytes(0));
+    diff(&bench, RecheckShare::Bytes(0));
     assert!(!damaged(&bench, &full), "nobody looked");
     let mut needed = 0;
     while !damaged(&bench, &full) {
-        diff(&bench, Share::Bytes(1));
+        diff(&bench, RecheckShare::Bytes(1));
         needed += 1;
         assert!(needed <= files, "{needed} of {files}");
     }
@@ -180,7 +180,7 @@ fn what_is_built_upon_is_proven_whole() {
         let active = "db/chunk-000005.000000";
         flip(&bench.stored(&full).join(active), damaged_at);
         bench.append(5_000);
-        let second = diff(&bench, Share::Bytes(0));
+        let second = diff(&bench, RecheckShare::Bytes(0));
         let end = 128 + usize::try_from(bench.get(Checkpoint::Writer)).unwrap() % (1 << 20);
         let (stored, source) = (
             std::fs::read(bench.stored(&second).join(active)).unwrap(),
@@ -214,14 +214,14 @@ fn nothing_of_a_parent_that_is_known_to_be_damaged_is_taken_over_unseen() {
         &Run::new(Silent),
     )
     .unwrap();
-    let second = diff(&bench, Share::Bytes(0));
+    let second = diff(&bench, RecheckShare::Bytes(0));
     bench.assert_restores(&second, &bench.events());
     assert_ne!(
         inode(&bench.stored(&full).join(CHUNK)),
         inode(&bench.stored(&second).join(CHUNK))
     );
     // The next one has a sound parent.
-    let third = diff(&bench, Share::Bytes(0));
+    let third = diff(&bench, RecheckShare::Bytes(0));
     assert_eq!(
         inode(&bench.stored(&third).join(CHUNK)),
         inode(&bench.stored(&second).join(CHUNK))
@@ -334,7 +334,7 @@ fn a_filter_that_lacks_streams_is_left_out() {
         let bench = Bench::of("26.1-append");
         let good = bench.full().unwrap();
         let has_filter =
-            |summary: &Summary| {
+            |summary: &BackupSummary| {
                 bench.manifest(summary).files.iter().any(|row| {
                     matches!(row.role, Role::StreamFilter | Role::StreamFilterCheckpoint)
                 })
@@ -364,7 +364,7 @@ fn a_filter_that_lacks_streams_is_left_out() {
         assert!(
             bench
                 .said()
-                .contains("the stream-existence filter is left out"),
+                .contains("leaves the stream-existence filter out"),
             "{name}: {}",
             bench.said()
         );

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use kbackup::backup::{self, Node, Request, Source, Summary};
+use kbackup::backup::{self, BackupRequest, BackupSummary, Source, SourceNode};
 use kbackup::error::{Error, Kind, Signal};
 use kbackup::event::{Event, Observer};
 use kbackup::manifest::{BackupKind, Directories};
@@ -125,7 +125,7 @@ impl Observer for Impatient {
 }
 
 /// A run that is interrupted after so many files.
-fn stop_after(bench: &Bench, kind: BackupKind, files: usize) -> Result<Summary, Error> {
+fn stop_after(bench: &Bench, kind: BackupKind, files: usize) -> Result<BackupSummary, Error> {
     let run = Arc::new_cyclic(|run| {
         Run::new(Impatient {
             run: run.clone(),
@@ -150,14 +150,14 @@ fn stop_with_all_copied(bench: &Bench) {
     assert_eq!(left(bench).len(), 8, "five chunks and three tables");
 }
 
-fn take_in(bench: &Bench, kind: BackupKind, run: &Run) -> Result<Summary, Error> {
+fn take_in(bench: &Bench, kind: BackupKind, run: &Run) -> Result<BackupSummary, Error> {
     let source = Source {
         directories: Directories::new(&bench.db, None),
         server_version: None,
-        node: Node::Stopped,
+        node: SourceNode::Stopped,
     };
     backup::take(
-        &Request {
+        &BackupRequest {
             kind,
             ..bench.request.clone()
         },
@@ -167,13 +167,13 @@ fn take_in(bench: &Bench, kind: BackupKind, run: &Run) -> Result<Summary, Error>
     )
 }
 
-fn is_interrupted(result: Result<Summary, Error>) {
+fn is_interrupted(result: Result<BackupSummary, Error>) {
     assert_eq!(result.unwrap_err().kind().exit_code(), 143);
 }
 
 /// The next backup takes up all that is left, reads the node for nothing of it, is sound, and
 /// leaves nothing.
-fn assert_goes_on(bench: &Bench, what: &str) -> Summary {
+fn assert_goes_on(bench: &Bench, what: &str) -> BackupSummary {
     let (files, bytes) = (left(bench).len() as u64, left_bytes(bench));
     let summary = bench.full().unwrap();
     assert_eq!(
@@ -430,7 +430,7 @@ fn planted_links_and_strangers_are_not_taken() {
     let second = bench.full().unwrap();
     assert_eq!(second.files_resumed, 0);
     assert_eq!(bench.db_bytes(), before);
-    let inode = |summary: &Summary| {
+    let inode = |summary: &BackupSummary| {
         bench
             .stored(summary)
             .join("db/chunk-000000.000000")

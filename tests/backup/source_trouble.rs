@@ -2,7 +2,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use kbackup::backup::Request;
+use kbackup::backup::BackupRequest;
 use kbackup::error::{Error, Kind};
 use kbackup::event::Step;
 use kbackup::manifest::{BackupKind, Role, SecondaryIndex};
@@ -50,7 +50,7 @@ fn a_damaged_chunk_stays_marked_however_often_the_run_starts_over() {
     // Held already: a diff does not read it.
     assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
     failed(bench.full(), Kind::SourceCorrupt, "fails its own MD5");
-    let accept = Request {
+    let accept = BackupRequest {
         accept_damaged: true,
         kind: BackupKind::Full,
         filter_max_age: Duration::ZERO,
@@ -126,7 +126,13 @@ fn a_filter_that_a_server_would_throw_away_is_left_out() {
     for length in [0, 7, 9, 100] {
         std::fs::write(existence.join("streamExistenceFilter.chk"), vec![0; length]).unwrap();
         let summary = bench.full().unwrap();
-        assert!(bench.said().contains("left out"), "{}", bench.said());
+        assert!(
+            bench
+                .said()
+                .contains("leaves the stream-existence filter out"),
+            "{}",
+            bench.said()
+        );
         assert!(
             !bench
                 .manifest(&summary)
@@ -523,7 +529,7 @@ fn the_scavenge_state_only_travels_when_it_is_closed() {
     let directory = bench.index().join("scavenging");
     std::fs::create_dir(&directory).unwrap();
     std::fs::write(directory.join("scavenging.db"), vec![1; 8192]).unwrap();
-    let has = |summary: &kbackup::backup::Summary| {
+    let has = |summary: &kbackup::backup::BackupSummary| {
         bench
             .manifest(summary)
             .files
@@ -718,7 +724,7 @@ fn a_stored_file_that_is_gone_is_read_from_the_node_again() {
         .unwrap_or_else(|error| panic!("{error} {:?}", error.causes()));
     assert_eq!(second.kind, BackupKind::Diff);
     assert_eq!(
-        bench.said().matches("read from the node again").count(),
+        bench.said().matches("reads it from the node again").count(),
         4,
         "{}",
         bench.said()

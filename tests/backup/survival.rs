@@ -1,7 +1,7 @@
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use kbackup::backup::{self, Node, Source};
+use kbackup::backup::{self, Source, SourceNode};
 use kbackup::error::{Cause, Error, Kind};
 use kbackup::event::{Event, Step};
 use kbackup::manifest::Directories;
@@ -10,7 +10,7 @@ use kbackup::run::Interruption;
 use super::bench::{Bench, small};
 
 /// Takes a backup whose window closes when it has come to a step.
-fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::Summary, Error> {
+fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::BackupSummary, Error> {
     let (reached, closes) = mpsc::channel();
     let (closed, goes_on) = mpsc::channel();
     let goes_on = Mutex::new(goes_on);
@@ -23,7 +23,7 @@ fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::Summary, Error>
     let source = Source {
         directories: Directories::new(&bench.db, None),
         server_version: None,
-        node: Node::Stopped,
+        node: SourceNode::Stopped,
     };
     std::thread::scope(|scope| {
         let run = &run;

@@ -675,9 +675,7 @@ fn a_diff_builds_on_no_damaged_byte_of_the_active_chunk() {
         bench.append(50_000);
         let diff = bench.take().unwrap();
         assert!(
-            bench
-                .said()
-                .contains("a stored file is not as it was stored"),
+            bench.said().contains("a stored file is damaged"),
             "{}",
             bench.said()
         );
@@ -714,7 +712,9 @@ fn a_diff_does_not_keep_a_damaged_checkpoint_of_the_stream_filter() {
     flip(&bench.stored(&full).join(name), 7);
     let diff = bench.take().unwrap();
     assert!(
-        bench.said().contains("it is read from the node again"),
+        bench
+            .said()
+            .contains("kbackup reads it from the node again"),
         "{}",
         bench.said()
     );
@@ -750,7 +750,9 @@ fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
         bench.append(10_000);
         let diff = bench.take().unwrap();
         assert!(
-            bench.said().contains("it is read from the node again"),
+            bench
+                .said()
+                .contains("kbackup reads it from the node again"),
             "{file}: {}",
             bench.said()
         );

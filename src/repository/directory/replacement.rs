@@ -70,10 +70,7 @@ fn copy(from: &fs::File, row: &Row, staged: &Path, run: &Run) -> Result<()> {
     let copied = transfer::copy(&plan, &file, None, run)?;
 
     if copied.digest.blake3 != row.blake3 {
-        return Err(
-            Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
-                .at(from.path()),
-        );
+        return Err(Error::new(Kind::StoredCorrupt, "a stored file is damaged").at(from.path()));
     }
     set_attributes(&file, row.into())?;
     Ok(file.sync()?)

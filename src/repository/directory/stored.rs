@@ -105,7 +105,7 @@ impl Files {
 
 /// The error for a stored file that is damaged.
 pub(super) fn not_as_stored(place: &Path, why: impl Into<String>) -> Error {
-    Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
+    Error::new(Kind::StoredCorrupt, "a stored file is damaged")
         .at(place)
         .because(why.into())
 }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use kbackup::backup::{self, Node, Source};
+use kbackup::backup::{self, Source, SourceNode};
 use kbackup::error::Kind;
 use kbackup::event::Silent;
 use kbackup::manifest::{Directories, Label};
@@ -94,7 +94,7 @@ fn ask(bench: &Bench, before: &[Label], commits: bool, cut: &Cut<'_>) {
     let source = Source {
         directories: Directories::new(&bench.db, None),
         server_version: None,
-        node: Node::Stopped,
+        node: SourceNode::Stopped,
     };
     let opened = DirectoryRepository::open_or_create(&repository)
         .unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use kbackup::backup::{Request, Summary};
+use kbackup::backup::{BackupRequest, BackupSummary};
 use kbackup::error::Kind;
 use kbackup::manifest::BackupKind;
 use kbackup_testnode::{Checkpoint, Synthetic};
@@ -50,19 +50,19 @@ impl Told {
         }
     }
 
-    fn note(&mut self, summary: Summary) -> Summary {
+    fn note(&mut self, summary: BackupSummary) -> BackupSummary {
         self.events
             .insert(summary.label.to_string(), self.bench.events());
         summary
     }
 
-    fn take(&mut self) -> Summary {
+    fn take(&mut self) -> BackupSummary {
         let taken = self.bench.take().unwrap();
         self.note(taken)
     }
 
     /// It must be refused until the operator says that the other way is meant.
-    fn take_other_way(&mut self) -> Summary {
+    fn take_other_way(&mut self) -> BackupSummary {
         let error = self.bench.take().unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "{error}");
         assert!(
@@ -72,7 +72,7 @@ impl Told {
         let taken = self
             .bench
             .take_with(
-                &Request {
+                &BackupRequest {
                     new_branch: true,
                     ..self.bench.request.clone()
                 },
@@ -93,7 +93,7 @@ impl Told {
         self.bench.append_other(bytes, u64::try_from(id).unwrap());
     }
 
-    fn prove(&self, summary: &Summary) {
+    fn prove(&self, summary: &BackupSummary) {
         self.bench
             .assert_restores(summary, &self.events[summary.label.as_str()]);
     }

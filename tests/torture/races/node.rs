@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kbackup::backup::Request;
+use kbackup::backup::BackupRequest;
 use kbackup::error::Kind;
 use kbackup::event::{Event, Step};
 use kbackup::node::ReleaseRecords;
@@ -212,7 +212,7 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
     };
     let result = bench.live_as(
         &live,
-        &Request {
+        &BackupRequest {
             attempts: 5,
             ..bench.request.clone()
         },

@@ -1,0 +1,280 @@
+//! Reuses files of the parent. Each is checked when it is adopted, and a file that differs from its
+//! row is read from the node instead.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::captured_file::{CapturedRow, FileOrigin};
+use super::working_copy::Capture;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::format::chunk::{self, ChunkFile};
+use crate::format::{ReadAt, bloom, ptable};
+use crate::fs::Stamp;
+use crate::manifest::{Blake3Hash, ChunkRow, RelativePath, Role, Row};
+use crate::parallel;
+use crate::transfer::{hash_file, paced};
+
+/// Adopted files up to this many bytes are hashed whole.
+const SMALL: u64 = 4096;
+/// Adopted files that are open at once.
+const ADOPTED_AT_ONCE: usize = 256;
+
+/// What a first look at an adopted file has shown.
+enum AdoptionCheck {
+    /// The file is as its row says.
+    AsStored(Option<InspectedChunk>),
+    /// The file could not be adopted.
+    Missing(Error),
+    /// The file was adopted, and differs from its row.
+    Differs(Error),
+}
+
+/// A chunk that was looked at, and the state in which it was read.
+struct InspectedChunk {
+    stamp: Stamp,
+    file: Arc<ChunkFile>,
+}
+
+impl<'a> Capture<'a> {
+    /// Takes a held file into the backup as it is. Returns false if the parent's file is damaged:
+    /// then it has to be read from the source.
+    pub(in crate::backup) fn keep(&mut self, path: &RelativePath) -> Result<bool> {
+        let kept = self.keep_all(std::slice::from_ref(path))?;
+        Ok(kept.into_iter().all(|is_kept| is_kept))
+    }
+
+    /// As [`Self::keep`], for many files.
+    pub(in crate::backup) fn keep_all(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
+        let mut kept = Vec::with_capacity(paths.len());
+        for paths in paths.chunks(ADOPTED_AT_ONCE) {
+            self.run.check()?;
+            kept.extend(self.keep_some(paths)?);
+        }
+        Ok(kept)
+    }
+
+    /// As [`Self::keep`], for so many files as may be open at once.
+    fn keep_some(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
+        let mut rows = Vec::with_capacity(paths.len());
+        for path in paths {
+            if !self.captured.contains_key(path) {
+                rows.extend(self.parent_row(path));
+            }
+        }
+        let mut checks = self.adopt(&rows)?;
+
+        let mut kept = Vec::with_capacity(paths.len());
+        for path in paths {
+            let is_kept = match checks.remove(path) {
+                Some((row, check)) => self.finish_adoption(row, check)?,
+                None => {
+                    self.want_again(path);
+                    true
+                }
+            };
+            kept.push(is_kept);
+        }
+        Ok(kept)
+    }
+
+    fn want_again(&mut self, path: &RelativePath) {
+        if let Some(file) = self.captured.get_mut(path) {
+            file.is_wanted = true;
+        }
+    }
+
+    /// Adopts files of the parent, and checks each. Several at once, because a check costs no more
+    /// than a few system calls.
+    fn adopt(
+        &self,
+        rows: &[&'a Row],
+    ) -> Result<HashMap<&'a RelativePath, (&'a Row, AdoptionCheck)>> {
+        let mut checks = HashMap::with_capacity(rows.len());
+        let mut adopted = Vec::with_capacity(rows.len());
+        for (row, stored) in rows.iter().zip(self.incoming.adopt(rows)) {
+            match stored {
+                Ok(stored) => adopted.push((*row, stored)),
+                Err(error) if error.kind() == Kind::StoredCorrupt => {
+                    checks.insert(&row.path, (*row, AdoptionCheck::Missing(error)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+
+        let checked = parallel::map(&adopted, |(row, stored)| {
+            self.run.check()?;
+            self.check_adopted(row, &**stored)
+        })?;
+        for ((row, _), check) in adopted.into_iter().zip(checked) {
+            checks.insert(&row.path, (row, check));
+        }
+        Ok(checks)
+    }
+
+    /// Returns whether the adopted file stays in the backup.
+    fn finish_adoption(&mut self, row: &'a Row, check: AdoptionCheck) -> Result<bool> {
+        let path = &row.path;
+
+        match check {
+            AdoptionCheck::AsStored(chunk) => {
+                if let Some(chunk) = chunk {
+                    self.inspected.add(path, chunk.stamp, chunk.file);
+                }
+                self.run.emit(Event::Reused {
+                    path: path.to_string(),
+                });
+                self.insert(CapturedRow::Parents(row), FileOrigin::Reused);
+                Ok(true)
+            }
+            AdoptionCheck::Missing(error) => {
+                self.stop_reusing(path, &error);
+                Ok(false)
+            }
+            AdoptionCheck::Differs(error) => {
+                self.discard_reused(path, &error)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Looks for damage in a file that was just adopted: small files are hashed whole, and of the
+    /// others the parts are read that identify them. The proof reads just as much, but if it found
+    /// the damage, there could be no backup any more.
+    fn check_adopted(&self, row: &Row, stored: &dyn ReadAt) -> Result<AdoptionCheck> {
+        stored.expect_pieces();
+        let stamp = stored.stamp();
+
+        let bytes;
+        let stored: &dyn ReadAt = if row.size <= SMALL {
+            let Some(small) = self.read_small_stored(row, stored)? else {
+                return Ok(AdoptionCheck::Differs(hash_differs(&row.path)));
+            };
+            bytes = small;
+            &bytes
+        } else {
+            stored
+        };
+
+        let is_as_described = match row.role {
+            Role::Chunk => match chunk::inspect(stored) {
+                Ok(found) if is_chunk_of(row, &found) => {
+                    let file = Arc::new(found);
+                    let chunk = stamp.map(|stamp| InspectedChunk { stamp, file });
+                    return Ok(AdoptionCheck::AsStored(chunk));
+                }
+                Ok(_) => Ok(false),
+                Err(error) => Err(error),
+            },
+            Role::Table => ptable::inspect(stored).map(|layout| Some(layout.md5) == row.table_md5),
+            Role::TableFilter | Role::StreamFilter => bloom::inspect(stored).map(|_| true),
+            _ => Ok(true),
+        };
+        Ok(match is_as_described {
+            Ok(true) => AdoptionCheck::AsStored(None),
+            Ok(false) => AdoptionCheck::Differs(differs(
+                &row.path,
+                "header and footer are not what its row says",
+            )),
+            Err(error) => AdoptionCheck::Differs(differs(&row.path, error.to_string())),
+        })
+    }
+
+    /// The bytes of a small file. Returns `None` if they are not those of its row.
+    fn read_small_stored(&self, row: &Row, stored: &dyn ReadAt) -> Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; usize::try_from(row.size).unwrap_or_default()];
+        match stored.read_exact_at(0, &mut bytes) {
+            Ok(()) => self.run.pace().spend(row.size),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => {
+                return Err(Error::new(Kind::Failed, "cannot read")
+                    .on(&row.path)
+                    .because(error));
+            }
+        }
+
+        if Blake3Hash::of(&bytes) != row.blake3 {
+            return Ok(None);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Whether a stored file has the bytes of its row.
+    pub(in crate::backup) fn has_bytes_of(
+        &self,
+        row: &Row,
+        stored: Box<dyn ReadAt>,
+    ) -> Result<bool> {
+        let paced = paced(stored, self.run);
+        let digest = hash_file(&*paced, false, self.run).map_err(|error| error.on(&row.path))?;
+        Ok(digest.blake3 == row.blake3)
+    }
+
+    /// Hashes the reused files that `is_suspect` chooses, and removes the damaged ones, so that the
+    /// next attempt reads them from the node. Returns whether there was one.
+    pub(in crate::backup) fn remove_damaged_reused(
+        &mut self,
+        is_suspect: impl Fn(&Row) -> bool,
+    ) -> Result<bool> {
+        let mut suspects = Vec::new();
+        for file in self.captured.values() {
+            if file.origin == FileOrigin::Reused && is_suspect(&file.row) {
+                suspects.push((*file.row).clone());
+            }
+        }
+
+        let mut has_damaged = false;
+        for row in suspects {
+            let Some(stored) = self.incoming.open(&row.path)? else {
+                continue;
+            };
+            if !self.has_bytes_of(&row, stored)? {
+                has_damaged = true;
+                self.discard_reused(&row.path, &hash_differs(&row.path))?;
+            }
+        }
+        Ok(has_damaged)
+    }
+
+    /// Removes a reused file that is damaged, and reads it from the node in the next attempt.
+    pub(super) fn discard_reused(&mut self, path: &RelativePath, error: &Error) -> Result<()> {
+        self.remove(path)?;
+        self.stop_reusing(path, error);
+        Ok(())
+    }
+
+    /// Reuses nothing more of the parent's file: what it held is read from the node.
+    pub(in crate::backup) fn stop_reusing(&mut self, path: &RelativePath, error: &Error) {
+        self.parent_rows.remove(path);
+        self.damaged_in_parent.push(path.clone());
+        self.run.warn(format!(
+            "{error}: {}; kbackup reads it from the node again",
+            error.causes().join(": ")
+        ));
+    }
+
+    /// The files of the parent that turned out damaged since the last call.
+    pub(in crate::backup) fn take_damaged_in_parent(&mut self) -> Vec<RelativePath> {
+        std::mem::take(&mut self.damaged_in_parent)
+    }
+}
+
+fn is_chunk_of(row: &Row, found: &ChunkFile) -> bool {
+    match row.chunk {
+        Some(chunk) => chunk == ChunkRow::of(found, chunk.version),
+        None => false,
+    }
+}
+
+/// The error for a file of an earlier backup that differs from its row.
+pub(in crate::backup) fn differs(place: impl Display, why: impl Into<String>) -> Error {
+    Error::new(Kind::StoredCorrupt, "a stored file is damaged")
+        .on(place)
+        .because(why.into())
+}
+
+fn hash_differs(place: impl Display) -> Error {
+    differs(place, "the BLAKE3 differs")
+}

@@ -1,0 +1,309 @@
+//! Brings files into the working copy: copies them from the source, resumes what an interrupted run
+//! has copied, and stores bytes that kbackup makes itself.
+
+use super::super::source_files::{changed, timestamp};
+use super::captured_file::{CapturedFile, CapturedRow, FileOrigin, ReadRecords};
+use super::working_copy::Capture;
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::format::{Md5Hash, ReadAt};
+use crate::fs;
+use crate::manifest::{ChunkRow, RelativePath, Role, Row};
+use crate::repository::{Attributes, Ingest, Stored};
+use crate::transfer::Follower;
+
+/// What to copy of an open source file, and what is known of it.
+pub(in crate::backup) struct CopyRequest<'a> {
+    pub(in crate::backup) role: Role,
+    pub(in crate::backup) file: &'a fs::File,
+    /// Bytes to copy from the start.
+    pub(in crate::backup) length: u64,
+    /// Length of the stored file. What lies beyond `length` is a hole.
+    pub(in crate::backup) full_length: u64,
+    /// The last 16 bytes are an MD5 of all others.
+    pub(in crate::backup) has_md5: bool,
+    /// The server may write to the file at this moment.
+    pub(in crate::backup) is_live: bool,
+    pub(in crate::backup) mode: StoredMode,
+    pub(in crate::backup) chunk: Option<ChunkRow>,
+}
+
+/// The stored file's permission bits.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::backup) enum StoredMode {
+    /// As on the node.
+    AsFound,
+    /// The server has to write to the restored file.
+    Writable,
+}
+
+/// A source file that was stored. [`Capture::add`] makes it part of the backup.
+pub(in crate::backup) struct StoredFile {
+    pub(in crate::backup) row: Row,
+    /// What the stored bytes hash to, if the server has an MD5 of them.
+    pub(in crate::backup) md5: Option<Md5Hash>,
+    /// Bytes read from the source.
+    pub(in crate::backup) bytes_read: u64,
+    pub(in crate::backup) records: Option<Box<ReadRecords>>,
+    pub(in crate::backup) is_damaged: bool,
+    origin: FileOrigin,
+}
+
+impl<'a> CopyRequest<'a> {
+    /// The whole file as it is now.
+    pub(in crate::backup) fn whole(role: Role, file: &'a fs::File) -> Self {
+        Self {
+            role,
+            file,
+            length: file.size(),
+            full_length: file.size(),
+            has_md5: false,
+            is_live: false,
+            mode: StoredMode::AsFound,
+            chunk: None,
+        }
+    }
+
+    fn ingest(&'a self, attributes: Attributes, follow: Follower<'a>) -> Ingest<'a> {
+        Ingest {
+            source: self.file,
+            place: self.file.path().display().to_string(),
+            length: self.length,
+            full_length: self.full_length,
+            md5: self.has_md5,
+            live: self.is_live,
+            attributes,
+            follow,
+        }
+    }
+
+    /// Mode and time, as they are before the file is read.
+    fn attributes(&self) -> Result<Attributes> {
+        let status = self.file.status()?;
+        let found = status.mode & 0o777;
+        let mode = match self.mode {
+            StoredMode::AsFound => found,
+            StoredMode::Writable => found | 0o200,
+        };
+        Ok(Attributes {
+            mode,
+            modified: timestamp(status.modified),
+        })
+    }
+
+    fn stored_file(
+        &self,
+        path: &RelativePath,
+        stored: Stored,
+        attributes: Attributes,
+        origin: FileOrigin,
+    ) -> StoredFile {
+        let table_md5 = match self.role {
+            Role::Table => stored.md5,
+            _ => None,
+        };
+        let row = Row {
+            chunk: self.chunk,
+            table_md5,
+            ..row(path, self.role, stored, attributes)
+        };
+        StoredFile {
+            row,
+            md5: stored.md5,
+            bytes_read: 0,
+            records: None,
+            is_damaged: false,
+            origin,
+        }
+    }
+}
+
+impl Capture<'_> {
+    /// Resumes what an interrupted run has copied of a source file whose MD5 is `md5`. Returns
+    /// `None` if there is no such file: then it has to be copied.
+    pub(in crate::backup) fn resume(
+        &self,
+        path: &RelativePath,
+        request: &CopyRequest<'_>,
+        md5: Md5Hash,
+    ) -> Result<Option<StoredFile>> {
+        let attributes = request.attributes()?;
+        let Some(stored) = self.incoming.resume(path, request.full_length, md5)? else {
+            return Ok(None);
+        };
+
+        self.run.emit(Event::Resumed {
+            path: path.to_string(),
+            bytes: stored.size,
+        });
+        let file = request.stored_file(path, stored, attributes, FileOrigin::Resumed);
+        Ok(Some(file))
+    }
+
+    /// Copies a source file.
+    pub(in crate::backup) fn copy(
+        &self,
+        path: &RelativePath,
+        request: &CopyRequest<'_>,
+        follow: Follower<'_>,
+    ) -> Result<StoredFile> {
+        let attributes = request.attributes()?;
+        let ingest = request.ingest(attributes, follow);
+
+        let stored = self.incoming.ingest(path, ingest);
+        self.finish_copy(path, request, stored, attributes, request.length)
+    }
+
+    /// Copies a source file whose first `prefix` bytes the parent's file has already.
+    pub(in crate::backup) fn extend(
+        &self,
+        path: &RelativePath,
+        parent_row: &Row,
+        prefix: u64,
+        request: &CopyRequest<'_>,
+        follow: Follower<'_>,
+    ) -> Result<StoredFile> {
+        let attributes = request.attributes()?;
+        let ingest = request.ingest(attributes, follow);
+
+        let stored = self.incoming.extend(path, parent_row, prefix, ingest);
+        let bytes_read = request.length.saturating_sub(prefix);
+        self.finish_copy(path, request, stored, attributes, bytes_read)
+    }
+
+    fn finish_copy(
+        &self,
+        path: &RelativePath,
+        request: &CopyRequest<'_>,
+        stored: Result<Stored>,
+        attributes: Attributes,
+        bytes_read: u64,
+    ) -> Result<StoredFile> {
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                // Half a file, under a name that the next attempt may not come back to.
+                self.incoming.remove(path)?;
+                return Err(error);
+            }
+        };
+
+        self.run.emit(Event::Copied {
+            path: path.to_string(),
+            bytes: bytes_read,
+        });
+        Ok(StoredFile {
+            bytes_read,
+            ..request.stored_file(path, stored, attributes, FileOrigin::Copied)
+        })
+    }
+
+    /// Makes a stored file part of the backup.
+    pub(in crate::backup) fn add(&mut self, stored: StoredFile) {
+        self.cost.bytes_read += stored.bytes_read;
+
+        let path = stored.row.path.clone();
+        let file = CapturedFile {
+            row: CapturedRow::Own(Box::new(stored.row)),
+            origin: stored.origin,
+            is_wanted: true,
+            records: stored.records,
+            is_damaged: stored.is_damaged,
+        };
+        self.captured.insert(path, file);
+    }
+
+    /// Copies a source file that has no checksum of the server's, and makes it part of the backup.
+    pub(in crate::backup) fn copy_and_add(
+        &mut self,
+        path: &RelativePath,
+        request: &CopyRequest<'_>,
+    ) -> Result<()> {
+        self.captured.remove(path);
+        let stored = self.copy(path, request, None)?;
+        self.add(stored);
+        Ok(())
+    }
+
+    /// Stores bytes that kbackup has read or made, and makes them part of the backup.
+    pub(in crate::backup) fn write(
+        &mut self,
+        path: &RelativePath,
+        role: Role,
+        bytes: &[u8],
+        modified: Timestamp,
+    ) -> Result<()> {
+        let attributes = Attributes {
+            mode: 0o644,
+            modified,
+        };
+        let stored = self.incoming.write(path, bytes, attributes)?;
+        self.insert_own(row(path, role, stored, attributes));
+        Ok(())
+    }
+
+    /// Cuts a captured chunk after `length` bytes, and makes the rest up to `full_length` a hole.
+    pub(in crate::backup) fn cut(
+        &mut self,
+        path: &RelativePath,
+        length: u64,
+        full_length: u64,
+    ) -> Result<()> {
+        let Some(file) = self.captured.get(path) else {
+            return Err(Error::new(Kind::Failed, "there is no captured file to cut").on(path));
+        };
+        let mut row = (*file.row).clone();
+        if file.origin == FileOrigin::Reused {
+            self.prove_before_cut(&row)?;
+        }
+
+        let attributes = Attributes {
+            mode: row.mode | 0o200,
+            modified: row.modified,
+        };
+        let stored = self.incoming.cut(path, length, full_length, attributes)?;
+
+        row.size = stored.size;
+        row.blake3 = stored.blake3;
+        row.mode = attributes.mode;
+        if let Some(chunk) = &mut row.chunk {
+            chunk.md5 = None;
+        }
+        self.insert_own(row);
+        Ok(())
+    }
+
+    /// A file that is cut gets a new hash, and damage would become part of it.
+    fn prove_before_cut(&mut self, row: &Row) -> Result<()> {
+        if let Some(stored) = self.incoming.open(&row.path)?
+            && self.has_bytes_of(row, stored)?
+        {
+            return Ok(());
+        }
+
+        let error = changed("a stored file is damaged")
+            .on(self.incoming.place_of(&row.path))
+            .because("the BLAKE3 differs");
+        self.discard_reused(&row.path, &error)?;
+        Err(error)
+    }
+
+    fn insert_own(&mut self, row: Row) {
+        self.insert(CapturedRow::Own(Box::new(row)), FileOrigin::Copied);
+    }
+}
+
+fn row(path: &RelativePath, role: Role, stored: Stored, attributes: Attributes) -> Row {
+    Row {
+        path: path.clone(),
+        role,
+        size: stored.size,
+        mode: attributes.mode,
+        modified: attributes.modified,
+        captured: stored.captured,
+        blake3: stored.blake3,
+        chunk: None,
+        table_md5: None,
+    }
+}

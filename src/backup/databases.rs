@@ -1,0 +1,86 @@
+//! The server's SQLite and DuckDB files: step D9, `scavenging.db`, and the secondary indexes,
+//! `kurrent.ddb`. Both are copied only while nobody has them open.
+
+use std::path::{Path, PathBuf};
+
+use super::capture::{Capture, CopyRequest};
+use super::source_files::{changed, open, open_if_present, timestamp};
+use crate::error::Result;
+use crate::format::ReadAt;
+use crate::fs;
+use crate::manifest::{RelativePath, Role, SecondaryIndex};
+
+/// Step D9: copies `scavenging.db` if no scavenge has it open. If a journal lies beside it, it is
+/// left out, and the next scavenge starts from the beginning (disk-format §7).
+///
+/// # Errors
+/// `Unstable` if somebody wrote to it meanwhile.
+pub(super) fn copy_scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
+    let path = RelativePath::scavenge_state();
+    let Some(file) = open_if_present(capture.source, &path)? else {
+        return Ok(());
+    };
+    if let Some(journal) = journal_beside(file.path())? {
+        capture.run.note(format!(
+            "this backup leaves scavenging.db out, because `{}` lies beside it",
+            journal.display()
+        ));
+        return Ok(());
+    }
+
+    let (size, modified) = (file.size(), timestamp(file.status()?.modified));
+    let is_held = match capture.held_row(&path) {
+        Some(row) => row.size == size && row.modified == modified,
+        None => false,
+    };
+    if is_held && capture.keep(&path)? {
+        return Ok(());
+    }
+
+    let request = CopyRequest {
+        is_live: true,
+        ..CopyRequest::whole(Role::ScavengeState, &file)
+    };
+    capture.copy_and_add(&path, &request)?;
+
+    let now = open(capture.source, &path)?.status()?;
+    if now.size != size || timestamp(now.modified) != modified {
+        capture.remove(&path)?;
+        return Err(changed("scavenging.db was written to").at(file.path()));
+    }
+    Ok(())
+}
+
+fn journal_beside(database: &Path) -> Result<Option<PathBuf>> {
+    for suffix in ["-wal", "-journal", "-shm"] {
+        let mut journal = database.as_os_str().to_owned();
+        journal.push(suffix);
+        let journal = PathBuf::from(journal);
+        if fs::status(&journal)?.is_some() {
+            return Ok(Some(journal));
+        }
+    }
+    Ok(None)
+}
+
+/// Copies the secondary indexes of a stopped node. The server changes file and write-ahead log in
+/// place, so they cannot be copied while it runs (U8, O35).
+pub(super) fn copy_secondary_index(
+    capture: &mut Capture<'_>,
+    is_running: bool,
+) -> Result<SecondaryIndex> {
+    let path = RelativePath::secondary_index();
+    let Some(file) = open_if_present(capture.source, &path)? else {
+        return Ok(SecondaryIndex::Absent);
+    };
+    if is_running {
+        return Ok(SecondaryIndex::LeftOut);
+    }
+    capture.copy_and_add(&path, &CopyRequest::whole(Role::SecondaryIndex, &file))?;
+
+    let path = RelativePath::secondary_index_log();
+    if let Some(file) = open_if_present(capture.source, &path)? {
+        capture.copy_and_add(&path, &CopyRequest::whole(Role::SecondaryIndex, &file))?;
+    }
+    Ok(SecondaryIndex::Included)
+}

@@ -1,0 +1,60 @@
+//! The backups that the repository holds already.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::manifest::{Head, Label};
+use crate::repository::Repository;
+use crate::run::Run;
+
+/// The backups that the repository holds already.
+#[derive(Debug, Default)]
+pub(super) struct ExistingBackups {
+    /// The head of every manifest that can be read, oldest first.
+    pub(super) backups: Vec<Head>,
+    /// The newest label, also of a backup whose manifest cannot be read.
+    pub(super) newest_label: Option<Label>,
+    /// Backups whose rows turned out damaged.
+    damaged: HashSet<Label>,
+}
+
+impl ExistingBackups {
+    /// Lists the repository, and warns of each manifest that cannot be read.
+    pub(super) fn read(repository: &dyn Repository, run: &Run) -> Result<Self> {
+        let mut existing = Self::default();
+
+        for listed in repository.list()? {
+            existing.note_label(&listed.label);
+            match listed.head {
+                Ok(head) => existing.backups.push(head),
+                Err(error) => warn_of_unusable(&listed.label, &error, run),
+            }
+        }
+
+        Ok(existing)
+    }
+
+    fn note_label(&mut self, label: &Label) {
+        if let Some(newest) = &self.newest_label
+            && newest.time() > label.time()
+        {
+            return;
+        }
+        self.newest_label = Some(label.clone());
+    }
+
+    /// Whether a diff can reuse files of a backup.
+    pub(super) fn is_usable(&self, backup: &Head) -> bool {
+        backup.is_sound() && !self.damaged.contains(&backup.label)
+    }
+
+    /// Remembers that the rows of a backup cannot be read, and warns.
+    pub(super) fn mark_damaged(&mut self, label: Label, error: &Error, run: &Run) {
+        warn_of_unusable(&label, error, run);
+        self.damaged.insert(label);
+    }
+}
+
+fn warn_of_unusable(label: &Label, error: &Error, run: &Run) {
+    run.warn(format!("{label}: {error}; this run ignores that backup"));
+}

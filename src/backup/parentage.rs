@@ -1,0 +1,301 @@
+//! Which branch a new backup belongs to, and which of the existing backups is its parent. One
+//! repository holds one node, and the branches of its log are never mixed.
+
+use super::existing::ExistingBackups;
+use super::request::BackupRequest;
+use crate::error::{Error, Kind, Result};
+use crate::format::{Lineage, LogPosition, Relation};
+use crate::manifest::{BackupKind, Head, Identity, Label, Manifest, RestoredFrom};
+use crate::repository::Repository;
+use crate::run::Run;
+
+/// The source's log, as far as it tells which backups hold its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SourceLog<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) lineage: &'a Lineage,
+    /// Where the log ends now.
+    pub(super) end: LogPosition,
+    pub(super) restored: Option<&'a RestoredFrom>,
+}
+
+/// The place of a new backup among the existing ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parentage {
+    pub(super) branch: u32,
+    pub(super) sequence: u64,
+    pub(super) kind: BackupKind,
+    /// What a diff reuses files from: the newest sound backup of the branch that ends in the log as
+    /// it is now.
+    pub(super) parent: Option<Label>,
+    /// Where the log of that backup ends; also given for a full.
+    pub(super) parent_end: Option<LogPosition>,
+}
+
+impl Parentage {
+    /// # Errors
+    /// `Refused` if the repository belongs to another node, or if the node's log has left all
+    /// branches and the operator has not asked for a new one.
+    pub(super) fn find(
+        existing: &ExistingBackups,
+        log: SourceLog<'_>,
+        request: &BackupRequest,
+        run: &Run,
+    ) -> Result<Self> {
+        let backups = &existing.backups;
+        check_identity(backups, log.identity, request.new_address, run)?;
+        let sequence = next_sequence(backups)?;
+
+        let Some(newest) = backups.last() else {
+            if request.kind == BackupKind::Diff {
+                run.note("there is no backup yet, so this diff is a full");
+            }
+            return Ok(Self::without_parent(1, sequence));
+        };
+        let Some(branch) = branch_that_continues(backups, log) else {
+            if !request.new_branch {
+                return Err(left_the_branch(backups, newest, log));
+            }
+            run.note(
+                "the log has left the branch of every backup: a new branch begins, and kbackup \
+                 reads everything",
+            );
+            return Ok(Self::without_parent(next_branch(backups), sequence));
+        };
+
+        // Only a backup that ends in the log at hand can be a parent.
+        let candidates = candidates(existing, branch, log);
+        let parent = candidates
+            .iter()
+            .copied()
+            .find(|backup| backup.log.position.position() <= log.end);
+        let kind = kind(request.kind, parent, log, run);
+        warn_of_older_copy(candidates.first().copied(), log, run);
+
+        let reused = parent.filter(|_| kind == BackupKind::Diff);
+        Ok(Self {
+            branch,
+            sequence,
+            kind,
+            parent: reused.map(|parent| parent.label.clone()),
+            parent_end: parent.map(|parent| parent.log.position.position()),
+        })
+    }
+
+    /// Finds the parentage, and reads the parent's manifest. A parent whose rows are damaged is
+    /// ignored, and the next one is looked for.
+    ///
+    /// # Errors
+    /// As for [`Self::find`].
+    pub(super) fn settle(
+        mut existing: ExistingBackups,
+        log: SourceLog<'_>,
+        request: &BackupRequest,
+        repository: &dyn Repository,
+        run: &Run,
+    ) -> Result<(Self, Option<Manifest>)> {
+        loop {
+            let parentage = Self::find(&existing, log, request, run)?;
+            let Some(label) = &parentage.parent else {
+                return Ok((parentage, None));
+            };
+
+            match repository.manifest(label) {
+                Ok(parent) => return Ok((parentage, Some(parent))),
+                Err(error) if error.kind() == Kind::StoredCorrupt => {
+                    existing.mark_damaged(label.clone(), &error, run);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    const fn without_parent(branch: u32, sequence: u64) -> Self {
+        Self {
+            branch,
+            sequence,
+            kind: BackupKind::Full,
+            parent: None,
+            parent_end: None,
+        }
+    }
+}
+
+/// A repository belongs to one database for ever. It belongs to one address, too: that of the
+/// newest backup of a node that told one.
+fn check_identity(backups: &[Head], ours: &Identity, new_address: bool, run: &Run) -> Result<()> {
+    for backup in backups {
+        let theirs = &backup.source.identity;
+        if theirs.database != ours.database {
+            return Err(of_another_node(theirs, ours));
+        }
+    }
+
+    let Some(last) = last_known_address(backups) else {
+        return Ok(());
+    };
+    let (Some(before), Some(now)) = (&last.endpoint, &ours.endpoint) else {
+        return Ok(());
+    };
+    if before == now {
+        return Ok(());
+    }
+    if !new_address {
+        return Err(of_another_node(last, ours).hint(
+            "if it is the same node, and only its address has changed, say `--new-address` once",
+        ));
+    }
+    run.note(format!(
+        "the node's address was {before}, and is {now} from now on"
+    ));
+    Ok(())
+}
+
+fn last_known_address(backups: &[Head]) -> Option<&Identity> {
+    let mut identities = backups.iter().rev().map(|backup| &backup.source.identity);
+    identities.find(|identity| identity.endpoint.is_some())
+}
+
+fn next_sequence(backups: &[Head]) -> Result<u64> {
+    let Some(newest) = backups.last() else {
+        return Ok(1);
+    };
+    match newest.sequence.checked_add(1) {
+        Some(sequence) => Ok(sequence),
+        None => Err(no_more_numbers(&newest.label)),
+    }
+}
+
+fn next_branch(backups: &[Head]) -> u32 {
+    let highest = backups.iter().map(|backup| backup.branch).max();
+    highest.unwrap_or(0).saturating_add(1)
+}
+
+/// The branch with the newest backup, among the branches that the log continues.
+fn branch_that_continues(backups: &[Head], log: SourceLog<'_>) -> Option<u32> {
+    let newest_first = backups.iter().rev();
+    newest_first
+        .map(|backup| backup.branch)
+        .find(|branch| backup_left_behind(backups, *branch, log).is_none())
+}
+
+/// The newest backup of a branch that the log does not continue. The newest backup of all may be of
+/// an older copy, which both branches have in common: so the log has to continue all backups of a
+/// branch.
+fn backup_left_behind<'a>(
+    backups: &'a [Head],
+    branch: u32,
+    log: SourceLog<'_>,
+) -> Option<&'a Head> {
+    backups
+        .iter()
+        .rev()
+        .find(|backup| backup.branch == branch && !continues(backup, log))
+}
+
+fn continues(backup: &Head, log: SourceLog<'_>) -> bool {
+    matches!(relation(backup, log), Relation::Same { .. })
+}
+
+fn relation(backup: &Head, log: SourceLog<'_>) -> Relation {
+    let end = backup.log.position.position();
+    backup.log.lineage.relation(end, log.lineage, log.end)
+}
+
+/// The sound backups of a branch that the log continues, newest first.
+fn candidates<'a>(existing: &'a ExistingBackups, branch: u32, log: SourceLog<'_>) -> Vec<&'a Head> {
+    let mut candidates = Vec::new();
+    for backup in existing.backups.iter().rev() {
+        if backup.branch == branch && existing.is_usable(backup) && continues(backup, log) {
+            candidates.push(backup);
+        }
+    }
+    candidates
+}
+
+/// A diff without a parent is a full, and so is the first diff after a restore.
+fn kind(wanted: BackupKind, parent: Option<&Head>, log: SourceLog<'_>, run: &Run) -> BackupKind {
+    if wanted == BackupKind::Full {
+        return BackupKind::Full;
+    }
+    let Some(parent) = parent else {
+        run.note("the branch has no sound backup that this log continues, so this diff is a full");
+        return BackupKind::Full;
+    };
+    if parent.source.restored.as_ref() != log.restored {
+        run.note(
+            "the directory was restored since the last backup, so this diff is a full: everything \
+             is proven again",
+        );
+        return BackupKind::Full;
+    }
+    BackupKind::Diff
+}
+
+fn warn_of_older_copy(newest: Option<&Head>, log: SourceLog<'_>, run: &Run) {
+    let Some(newest) = newest else {
+        return;
+    };
+    if newest.log.position.position() > log.end {
+        run.warn(format!(
+            "the log ends at {}, before the end of {} at {}: is this an older copy of the node?",
+            log.end, newest.label, newest.log.position
+        ));
+    }
+}
+
+/// No repository has so many backups.
+fn no_more_numbers(newest: &Label) -> Error {
+    let what = format!(
+        "the newest backup has the sequence number {}, and there is no higher one",
+        u64::MAX
+    );
+    Error::new(Kind::StoredCorrupt, what)
+        .on(newest)
+        .hint(format!(
+            "no repository counts that far: the manifest was forged, or damaged by a program. \
+             Move `backups/{newest}` out of the repository, and then back up again"
+        ))
+        .hint(
+            "whoever can write one manifest can write others: `kbackup verify --all` tells what is \
+             left of the rest",
+        )
+}
+
+fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
+    let what = format!(
+        "the repository holds backups of {}, this is {}",
+        in_words(theirs),
+        in_words(ours)
+    );
+    Error::new(Kind::Refused, what)
+        .hint("each node needs a repository of its own: choose another `--repo`")
+}
+
+fn in_words(identity: &Identity) -> String {
+    let endpoint = identity.endpoint.as_deref();
+    format!(
+        "{} (database {})",
+        endpoint.unwrap_or("a node that was not asked"),
+        identity.database
+    )
+}
+
+fn left_the_branch(backups: &[Head], newest: &Head, log: SourceLog<'_>) -> Error {
+    let left_behind = backup_left_behind(backups, newest.branch, log).unwrap_or(newest);
+    let fork = match relation(left_behind, log) {
+        Relation::Fork { at } => format!("they part at log position {at}"),
+        Relation::Same { .. } | Relation::Unrelated => "they have no epoch in common".to_owned(),
+    };
+    let which = if left_behind.label == newest.label {
+        "the newest backup"
+    } else {
+        "an earlier backup of the newest one's branch"
+    };
+
+    let what = format!("the node's log is not the one that {which} holds: {fork}");
+    Error::new(Kind::Refused, what).on(&left_behind.label).hint(
+        "if the node was restored to an earlier point or truncated on purpose, say \
+             `--new-branch`: the backups so far stay as they are",
+    )
+}

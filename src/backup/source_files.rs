@@ -1,0 +1,88 @@
+//! Opens and reads files of the node, and says what an error on one of them means. The node's files
+//! come, go and shrink while they are read, and all of them are plain files.
+
+use std::io::ErrorKind;
+use std::time::SystemTime;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::fs;
+use crate::manifest::{Directories, RelativePath};
+
+/// Opens a file of the node.
+///
+/// # Errors
+/// [`Kind::Unstable`] if the file does not exist: the directory changed while it was read.
+pub(super) fn open(source: &Directories, path: &RelativePath) -> Result<fs::File> {
+    fs::open_source(&source.path_of(path)).map_err(of_source)
+}
+
+/// Opens a file that a node need not have. Returns `None` if it does not exist.
+pub(super) fn open_if_present(
+    source: &Directories,
+    path: &RelativePath,
+) -> Result<Option<fs::File>> {
+    match open(source, path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == Kind::Unstable => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a small file whole, through one descriptor: a moment later the name may stand for another
+/// file. Returns `None` if it does not exist.
+///
+/// # Errors
+/// [`Kind::SourceCorrupt`] if the file is longer than `limit` bytes.
+pub(super) fn read_small(
+    source: &Directories,
+    path: &RelativePath,
+    limit: u64,
+) -> Result<Option<(Vec<u8>, Timestamp)>> {
+    let place = source.path_of(path);
+    let file = match fs::open_source(&place) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(of_source(error)),
+    };
+    let modified = timestamp(file.status()?.modified);
+
+    match file.read_small(limit) {
+        Ok(bytes) => Ok(Some((bytes, modified))),
+        Err(error) if error.source.kind() == ErrorKind::FileTooLarge => {
+            let what = format!("the file is longer than {limit} bytes");
+            Err(Error::new(Kind::SourceCorrupt, what).at(&place))
+        }
+        Err(error) => Err(of_source(error)),
+    }
+}
+
+/// The time when a file was changed, as a row has it.
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// What an error on a file of the node says about the node.
+pub(super) fn of_source(error: fs::IoError) -> Error {
+    match error.source.kind() {
+        ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle => {
+            changed("a file vanished").at(&error.path)
+        }
+        ErrorKind::UnexpectedEof => changed("a file became shorter").at(&error.path),
+        _ if error.is_no_plain_file() => no_plain_file(error),
+        _ => error.into(),
+    }
+}
+
+fn no_plain_file(error: fs::IoError) -> Error {
+    let what = "this should be a plain file of the node";
+    Error::new(Kind::SourceCorrupt, what)
+        .at(&error.path)
+        .because(error.source)
+        .hint("kbackup does not follow links, also not to other disks")
+}
+
+/// The error for a source that is not what it was a moment ago: another attempt may succeed.
+pub(super) fn changed(what: impl Into<String>) -> Error {
+    Error::new(Kind::Unstable, what)
+}
