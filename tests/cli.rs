@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use kbackup_testnode::{Mark, Node, Recording, Server, Synthetic, Version};
 
 use crate::backup::bench::workplace;
+use crate::executable;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ impl Place {
 
     /// `kbackup`, here, with nothing of this machine's environment.
     pub(crate) fn kbackup(&self, line: &str) -> assert_cmd::Command {
-        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_kbackup"));
+        let mut command = assert_cmd::Command::new(executable::PATH);
         command
             .args(line.split_whitespace())
             .env_clear()
@@ -60,10 +61,9 @@ impl Place {
 
     /// The same, for a process that is to be watched.
     pub(crate) fn process(&self, line: &str) -> std::process::Command {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kbackup"));
+        let mut command = executable::kbackup();
         command
             .args(line.split_whitespace())
-            .env_clear()
             .env("KBACKUP_STATE_DIR", self.path("state"))
             .current_dir(self.path(""));
         command
@@ -110,13 +110,13 @@ impl Place {
 }
 
 /// A node that stands still where its recording was left, with its API, and a place to work in.
-pub(crate) struct Stage {
+pub(crate) struct NodeSite {
     pub(crate) node: Node,
     pub(crate) server: Server,
     pub(crate) place: Place,
 }
 
-impl Stage {
+impl NodeSite {
     pub(crate) fn new(recording: &str) -> Self {
         let place = Place::new();
         let node = Node::start(Recording::named(recording).unwrap(), place.path("node")).unwrap();
@@ -149,20 +149,19 @@ impl Stage {
 
     /// The same, with a scavenge that runs for as long as any test.
     pub(crate) fn scavenging() -> Self {
-        let stage = Self::still();
-        stage
-            .node
+        let site = Self::still();
+        site.node
             .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
-        stage.node.start_scavenge(None).unwrap();
-        stage
+        site.node.start_scavenge(None).unwrap();
+        site
     }
 
     /// With a repository that holds a full of the node.
     pub(crate) fn backed_up(recording: &str) -> Self {
-        let stage = Self::new(recording);
-        let line = stage.line("full --repo repo --node URL");
-        stage.place.kbackup(&line).assert().code(0);
-        stage
+        let site = Self::new(recording);
+        let line = site.line("full --repo repo --node URL");
+        site.place.kbackup(&line).assert().code(0);
+        site
     }
 
     pub(crate) fn advance(&self, steps: usize) {

@@ -487,7 +487,7 @@ fn a_terminal_is_asked() {
         let (bench, _) = history(2);
         let line = format!(
             "{} expire --keep-last 1 --repo {}",
-            env!("CARGO_BIN_EXE_kbackup"),
+            crate::executable::PATH,
             bench.repository.place()
         );
         let mut command = std::process::Command::new("script");

@@ -17,7 +17,7 @@ use kbackup::proof::{BackupEvidence, LogProof, LogStretch, prove_backup, scan};
 use kbackup::repository::Repository;
 use kbackup::run::Run;
 
-use crate::restore::stage::Stage;
+use crate::restore::handmade::HandmadeBackup;
 
 /// What a full backup has to show.
 struct Shown {
@@ -25,15 +25,15 @@ struct Shown {
     log: LogProof,
 }
 
-fn shown(stage: &Stage) -> Shown {
-    let files = stage.repository.files(&stage.manifest.label).unwrap();
+fn shown(handmade: &HandmadeBackup) -> Shown {
+    let files = handmade.repository.files(&handmade.manifest.label).unwrap();
     let chunks = ChunkSet::read(&*files).unwrap();
     let stretches: Vec<LogStretch> = chunks
         .in_use()
         .iter()
         .map(|file| LogStretch::new(file.path.clone(), file.file.header.start_position()))
         .collect();
-    let writer = WriterPosition(stage.manifest.log.position.position());
+    let writer = WriterPosition(handmade.manifest.log.position.position());
     let log = scan(
         &*files,
         &chunks,
@@ -43,7 +43,7 @@ fn shown(stage: &Stage) -> Shown {
         &Run::new(Silent),
     )
     .unwrap();
-    let hashed = stage
+    let hashed = handmade
         .manifest
         .files
         .iter()
@@ -55,12 +55,12 @@ fn shown(stage: &Stage) -> Shown {
 }
 
 fn prove(
-    stage: &Stage,
+    handmade: &HandmadeBackup,
     manifest: Manifest,
     parent: Option<&Manifest>,
     shown: &Shown,
 ) -> Result<Manifest, Error> {
-    let files = stage.repository.files(&stage.manifest.label).unwrap();
+    let files = handmade.repository.files(&handmade.manifest.label).unwrap();
     let inspected = Inspected::default();
     let evidence = BackupEvidence {
         parent,
@@ -81,10 +81,16 @@ fn a_whole_backup_passes() {
         "24.10-scavenge",
         "26.1-truncate",
     ] {
-        let stage = Stage::new(name);
+        let handmade = HandmadeBackup::new(name);
         assert_eq!(
-            prove(&stage, stage.manifest.clone(), None, &shown(&stage)).unwrap(),
-            stage.manifest,
+            prove(
+                &handmade,
+                handmade.manifest.clone(),
+                None,
+                &shown(&handmade)
+            )
+            .unwrap(),
+            handmade.manifest,
             "{name}"
         );
     }
@@ -92,8 +98,8 @@ fn a_whole_backup_passes() {
 
 #[test]
 fn each_hash_has_to_be_shown_or_held() {
-    let stage = Stage::new("26.1-scavenge");
-    let whole = shown(&stage);
+    let handmade = HandmadeBackup::new("26.1-scavenge");
+    let whole = shown(&handmade);
     for path in whole
         .md5_compared
         .iter()
@@ -104,26 +110,32 @@ fn each_hash_has_to_be_shown_or_held() {
             log: whole.log.clone(),
         };
         less.md5_compared.remove(path);
-        let error = prove(&stage, stage.manifest.clone(), None, &less).unwrap_err();
+        let error = prove(&handmade, handmade.manifest.clone(), None, &less).unwrap_err();
         assert!(
             error.causes()[0].contains(&format!("{path}: its MD5 was not compared")),
             "{path} {:?}",
             error.causes()
         );
         // What an earlier backup holds was shown then, unless it is not the same.
-        prove(&stage, stage.manifest.clone(), Some(&stage.manifest), &less).unwrap();
-        let mut other = stage.manifest.clone();
+        prove(
+            &handmade,
+            handmade.manifest.clone(),
+            Some(&handmade.manifest),
+            &less,
+        )
+        .unwrap();
+        let mut other = handmade.manifest.clone();
         other
             .files
             .iter_mut()
             .find(|row| row.path == *path)
             .unwrap()
             .blake3 = kbackup::manifest::Blake3Hash::of(b"other");
-        prove(&stage, stage.manifest.clone(), Some(&other), &less).unwrap_err();
+        prove(&handmade, handmade.manifest.clone(), Some(&other), &less).unwrap_err();
         // What the operator took with its damage is marked as such.
-        let mut accepted = stage.manifest.clone();
+        let mut accepted = handmade.manifest.clone();
         accepted.contents.damaged.push(path.clone());
-        prove(&stage, accepted, None, &less).unwrap();
+        prove(&handmade, accepted, None, &less).unwrap();
     }
 }
 
@@ -219,12 +231,12 @@ fn a_manifest_that_says_more_than_the_files_is_refused() {
             "changes it in place",
         ),
     ];
-    let stage = Stage::new("26.1-append");
-    let whole = shown(&stage);
+    let handmade = HandmadeBackup::new("26.1-append");
+    let whole = shown(&handmade);
     for (what, change, wanted) in changes {
-        let mut manifest = stage.manifest.clone();
+        let mut manifest = handmade.manifest.clone();
         change(&mut manifest);
-        let error = prove(&stage, manifest, None, &whole).unwrap_err();
+        let error = prove(&handmade, manifest, None, &whole).unwrap_err();
         assert!(
             error.causes()[0].contains(wanted),
             "{what}: {:?}",
@@ -252,59 +264,59 @@ fn table(manifest: &mut Manifest, md5: &str) {
 
 #[test]
 fn files_that_no_server_starts_from_are_refused() {
-    type Harm = fn(&Stage);
+    type Harm = fn(&HandmadeBackup);
     let harms: [(&str, Harm, &str); 9] = [
         (
             "a pending truncation",
-            |stage| write(stage, "db/truncate.chk", &1000_i64.to_le_bytes()),
+            |handmade| write(handmade, "db/truncate.chk", &1000_i64.to_le_bytes()),
             "should hold -1",
         ),
         (
             "an empty checkpoint",
-            |stage| write(stage, "db/truncate.chk", b""),
+            |handmade| write(handmade, "db/truncate.chk", b""),
             "8 bytes",
         ),
         (
             "chaser behind",
-            |stage| write(stage, "db/chaser.chk", &1000_i64.to_le_bytes()),
+            |handmade| write(handmade, "db/chaser.chk", &1000_i64.to_le_bytes()),
             "db/chaser.chk: it holds 1000",
         ),
         (
             "a missing checkpoint",
-            |stage| remove(stage, "db/proposal.chk"),
+            |handmade| remove(handmade, "db/proposal.chk"),
             "db/proposal.chk: it is missing",
         ),
         (
             "a hole in the log",
-            |stage| remove(stage, "db/chunk-000002.000000"),
+            |handmade| remove(handmade, "db/chunk-000002.000000"),
             "chunk 2 is missing",
         ),
         (
             "a chunk beyond",
-            |stage| beyond(stage),
+            |handmade| beyond(handmade),
             "lies beyond the log's end",
         ),
         (
             "a short active chunk",
-            |stage| shorten(stage, "db/chunk-000004.000000"),
+            |handmade| shorten(handmade, "db/chunk-000004.000000"),
             "full length",
         ),
         (
             "a table that is not listed",
-            |stage| write(stage, "index/5ba5bfa8-ada3-4029-9997-a9e5ef8cc355", b""),
+            |handmade| write(handmade, "index/5ba5bfa8-ada3-4029-9997-a9e5ef8cc355", b""),
             "does not name it (O2)",
         ),
         (
             "an index that says otherwise",
-            |stage| write(stage, "index/indexmap", b"0"),
+            |handmade| write(handmade, "index/indexmap", b"0"),
             "index/indexmap",
         ),
     ];
     for (what, harm, wanted) in harms {
-        let stage = Stage::new("26.1-append");
-        let whole = shown(&stage);
-        harm(&stage);
-        let error = prove(&stage, stage.manifest.clone(), None, &whole).unwrap_err();
+        let handmade = HandmadeBackup::new("26.1-append");
+        let whole = shown(&handmade);
+        harm(&handmade);
+        let error = prove(&handmade, handmade.manifest.clone(), None, &whole).unwrap_err();
         assert!(
             error.causes()[0].contains(wanted),
             "{what}: {:?}",
@@ -313,33 +325,33 @@ fn files_that_no_server_starts_from_are_refused() {
     }
 }
 
-fn place(stage: &Stage, path: &str) -> std::path::PathBuf {
+fn place(handmade: &HandmadeBackup, path: &str) -> std::path::PathBuf {
     let path: RelativePath = path.parse().unwrap();
-    let backup = std::path::Path::new(&stage.repository.place())
+    let backup = std::path::Path::new(&handmade.repository.place())
         .join("backups")
-        .join(stage.manifest.label.as_str());
+        .join(handmade.manifest.label.as_str());
     path.under(&backup)
 }
 
-fn write(stage: &Stage, path: &str, bytes: &[u8]) {
-    let place = place(stage, path);
+fn write(handmade: &HandmadeBackup, path: &str, bytes: &[u8]) {
+    let place = place(handmade, path);
     let _ = std::fs::remove_file(&place);
     std::fs::write(place, bytes).unwrap();
 }
 
-fn remove(stage: &Stage, path: &str) {
-    std::fs::remove_file(place(stage, path)).unwrap();
+fn remove(handmade: &HandmadeBackup, path: &str) {
+    std::fs::remove_file(place(handmade, path)).unwrap();
 }
 
-fn shorten(stage: &Stage, path: &str) {
-    let bytes = std::fs::read(place(stage, path)).unwrap();
-    write(stage, path, &bytes[..bytes.len() - 4096]);
+fn shorten(handmade: &HandmadeBackup, path: &str) {
+    let bytes = std::fs::read(place(handmade, path)).unwrap();
+    write(handmade, path, &bytes[..bytes.len() - 4096]);
 }
 
 /// The chunk that a node creates before it moves the writer checkpoint.
-fn beyond(stage: &Stage) {
-    let mut bytes = std::fs::read(place(stage, "db/chunk-000004.000000")).unwrap();
+fn beyond(handmade: &HandmadeBackup) {
+    let mut bytes = std::fs::read(place(handmade, "db/chunk-000004.000000")).unwrap();
     bytes[128..].fill(0);
     (bytes[6], bytes[10]) = (5, 5);
-    write(stage, "db/chunk-000005.000000", &bytes);
+    write(handmade, "db/chunk-000005.000000", &bytes);
 }

@@ -8,9 +8,10 @@
 )]
 
 mod again;
+pub(crate) mod handmade;
 mod plans;
 mod refusals;
-pub(crate) mod stage;
+pub(crate) mod start;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -19,7 +20,8 @@ use kbackup::manifest::*;
 use kbackup::restore::{RestoreRequest, TargetOutcome, execute};
 
 use crate::fixtures::DataDirectory;
-use stage::{Stage, Start, assert_restored, contents, request, run, start};
+use handmade::{HandmadeBackup, assert_restored, contents, request, run};
+use start::{Start, start};
 
 #[test]
 fn brings_back_every_directory_of_a_real_node() {
@@ -31,29 +33,29 @@ fn brings_back_every_directory_of_a_real_node() {
             !name.ends_with("killed") && !name.ends_with("bad-index")
         });
     for name in stopped {
-        let stage = Stage::new(&name);
-        let report = stage.restore(&stage.request());
+        let handmade = HandmadeBackup::new(&name);
+        let report = handmade.restore(&handmade.request());
         assert!(report.failure().is_none(), "{name}: {:?}", report.failure());
         assert_restored(
-            &stage,
-            &stage.target("target"),
-            stage.data.checkpoint("writer").unwrap(),
+            &handmade,
+            &handmade.target("target"),
+            handmade.data.checkpoint("writer").unwrap(),
         );
         let ready = RestoreRequest {
             ready: true,
-            ..request(&[&stage.target("ready")])
+            ..request(&[&handmade.target("ready")])
         };
-        assert!(stage.restore(&ready).failure().is_none(), "{name}");
-        assert_restored(&stage, &stage.target("ready"), -1);
+        assert!(handmade.restore(&ready).failure().is_none(), "{name}");
+        assert_restored(&handmade, &handmade.target("ready"), -1);
     }
 }
 
 #[test]
 fn owner_and_modes_are_what_a_server_needs() {
-    let stage = Stage::new("24.10-append");
-    stage.restore(&stage.request());
+    let handmade = HandmadeBackup::new("24.10-append");
+    handmade.restore(&handmade.request());
     let root = rustix::process::geteuid().is_root();
-    for entry in walkdir::WalkDir::new(stage.target("target")) {
+    for entry in walkdir::WalkDir::new(handmade.target("target")) {
         let entry = entry.unwrap();
         let status = entry.metadata().unwrap();
         if root {
@@ -83,19 +85,19 @@ fn owner_and_modes_are_what_a_server_needs() {
 
 #[test]
 fn holes_stay_holes() {
-    let stage = Stage::new("26.1-append");
-    stage.restore(&stage.request());
-    let active = stage
+    let handmade = HandmadeBackup::new("26.1-append");
+    handmade.restore(&handmade.request());
+    let active = handmade
         .target("target")
         .join("chunk-000004.000000")
         .metadata()
         .unwrap();
     let data = 128
-        + stage
+        + handmade
             .manifest
             .log
             .chunk_size
-            .local(stage.manifest.log.position.position());
+            .local(handmade.manifest.log.position.position());
     assert!(
         active.blocks() * 512 <= data.next_multiple_of(64 * 1024),
         "{} blocks for {data} bytes",
@@ -106,9 +108,9 @@ fn holes_stay_holes() {
 #[test]
 fn corruption_in_the_repository_is_never_passed_on() {
     for role in [Role::Chunk, Role::Table, Role::TableFilter, Role::IndexMap] {
-        let stage = Stage::new("26.1-append");
-        stage.damage(stage.row(role));
-        let report = stage.restore(&stage.request());
+        let handmade = HandmadeBackup::new("26.1-append");
+        handmade.damage(handmade.row(role));
+        let report = handmade.restore(&handmade.request());
         let failure = report.failure().expect("the damage was not seen");
         assert_eq!(failure.kind(), Kind::StoredCorrupt, "{failure}");
         assert!(
@@ -120,7 +122,7 @@ fn corruption_in_the_repository_is_never_passed_on() {
             failure.hints()
         );
         assert_eq!(
-            start(&stage.target("target"), &stage.manifest),
+            start(&handmade.target("target"), &handmade.manifest),
             Start::Refused
         );
     }
@@ -128,17 +130,17 @@ fn corruption_in_the_repository_is_never_passed_on() {
 
 #[test]
 fn several_targets_stand_alone() {
-    let stage = Stage::new("26.1-append");
+    let handmade = HandmadeBackup::new("26.1-append");
     let (one, two, three) = (
-        stage.target("one"),
-        stage.target("two"),
-        stage.target("three"),
+        handmade.target("one"),
+        handmade.target("two"),
+        handmade.target("three"),
     );
     let request = request(&[&one, &two, &three]);
-    let plan = stage.plan(&request).unwrap();
+    let plan = handmade.plan(&request).unwrap();
     std::fs::create_dir(&two).unwrap();
     std::fs::write(two.join("precious"), "x").unwrap();
-    let report = execute(&stage.repository, &plan, &run()).unwrap();
+    let report = execute(&handmade.repository, &plan, &run()).unwrap();
     assert_eq!(report.failure().unwrap().kind(), Kind::Refused);
     assert!(matches!(
         report.targets[0].outcome,
@@ -152,9 +154,9 @@ fn several_targets_stand_alone() {
         report.targets[2].outcome,
         TargetOutcome::Restored(_)
     ));
-    let end = stage.manifest.log.position.position().to_signed();
-    assert_restored(&stage, &one, end);
-    assert_restored(&stage, &three, end);
+    let end = handmade.manifest.log.position.position().to_signed();
+    assert_restored(&handmade, &one, end);
+    assert_restored(&handmade, &three, end);
     assert_eq!(contents(&two).len(), 1, "nothing was added");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["targets"][1]["outcome"]["failed"]["exit_code"], 23);
@@ -164,18 +166,18 @@ fn several_targets_stand_alone() {
 fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
     for name in ["20.10-append", "23.10-append", "26.1-append"] {
         let end = 4 * 262_144;
-        let stage = Stage::at(name, tempfile::tempdir().unwrap(), Some(end), |_| ());
+        let handmade = HandmadeBackup::at(name, tempfile::tempdir().unwrap(), Some(end), |_| ());
         assert!(
-            !stage
+            !handmade
                 .manifest
                 .files
                 .iter()
                 .any(|row| row.path.file_name() == "chunk-000004.000000")
         );
-        let report = stage.restore(&stage.request());
+        let report = handmade.restore(&handmade.request());
         assert!(report.failure().is_none(), "{name}: {:?}", report.failure());
-        assert_restored(&stage, &stage.target("target"), end);
-        let last = stage
+        assert_restored(&handmade, &handmade.target("target"), end);
+        let last = handmade
             .target("target")
             .join("chunk-000003.000000")
             .metadata()
@@ -186,7 +188,7 @@ fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
 
 #[test]
 fn no_truncation_goes_into_a_scavenged_chunk() {
-    let stage = Stage::with("26.1-append", |manifest| {
+    let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let end = manifest.log.position.position();
         let chunk_size = manifest.log.chunk_size;
         let active = manifest
@@ -198,7 +200,7 @@ fn no_truncation_goes_into_a_scavenged_chunk() {
         assert!(chunk_size.start_of(active.start) < end);
         active.scavenged = true;
     });
-    let plan = stage.plan(&stage.request()).unwrap();
+    let plan = handmade.plan(&handmade.request()).unwrap();
     assert_eq!(plan.truncation.value(), None);
     assert!(
         plan.warnings.iter().any(|warning| warning.contains("O33")),
@@ -206,29 +208,29 @@ fn no_truncation_goes_into_a_scavenged_chunk() {
         plan.warnings
     );
     assert!(
-        execute(&stage.repository, &plan, &run())
+        execute(&handmade.repository, &plan, &run())
             .unwrap()
             .failure()
             .is_none()
     );
-    assert_restored(&stage, &stage.target("target"), -1);
+    assert_restored(&handmade, &handmade.target("target"), -1);
 }
 
 #[test]
 fn a_secondary_index_that_may_be_ahead_stays_behind() {
-    let stage = Stage::with("26.1-append", |manifest| {
+    let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let beyond = manifest.log.position.position().checked_add(1).unwrap();
         manifest.log.read.writer = kbackup::format::WriterPosition(beyond);
     });
     let run = run();
     let report = execute(
-        &stage.repository,
-        &stage.plan(&stage.request()).unwrap(),
+        &handmade.repository,
+        &handmade.plan(&handmade.request()).unwrap(),
         &run,
     )
     .unwrap();
     assert!(report.failure().is_none());
-    assert!(!stage.target("target").join("kurrent.ddb").exists());
+    assert!(!handmade.target("target").join("kurrent.ddb").exists());
     assert!(
         report
             .closing

@@ -19,17 +19,17 @@ use kbackup::verify::{Report, Which, verify};
 use proptest::prelude::*;
 
 use crate::fixtures::DataDirectory;
-use crate::restore::stage::Stage;
+use crate::restore::handmade::HandmadeBackup;
 
-fn check(stage: &Stage, which: &Which, depth: Depth) -> Report {
-    verify(&stage.repository, which, depth, &Run::new(Silent)).unwrap()
+fn check(handmade: &HandmadeBackup, which: &Which, depth: Depth) -> Report {
+    verify(&handmade.repository, which, depth, &Run::new(Silent)).unwrap()
 }
 
-/// A backup after the stage's, with the same files.
-fn second(stage: &Stage) -> Manifest {
+/// A backup after the handmade's, with the same files.
+fn second(handmade: &HandmadeBackup) -> Manifest {
     let run = Run::new(Silent);
-    let parent = &stage.manifest;
-    let incoming = stage
+    let parent = &handmade.manifest;
+    let incoming = handmade
         .repository
         .writer(&run)
         .and_then(|writer| writer.begin(Some(parent)))
@@ -58,33 +58,33 @@ fn bytes_of(manifest: &Manifest) -> u64 {
 fn backups_of_every_real_node_are_intact() {
     let names = DataDirectory::all().unwrap().map(|data| data.unwrap().name);
     for name in names.filter(|name| !name.ends_with("killed") && !name.ends_with("bad-index")) {
-        let stage = Stage::new(&name);
+        let handmade = HandmadeBackup::new(&name);
         for depth in [Depth::Quick, Depth::Normal, Depth::Deep] {
-            let report = check(&stage, &Which::Newest, depth);
+            let report = check(&handmade, &Which::Newest, depth);
             assert!(report.is_sound(), "{name} {depth:?} {report:#?}");
             let backup = &report.backups[0];
             assert_eq!(
                 (backup.label.clone(), backup.files),
                 (
-                    stage.manifest.label.clone(),
-                    stage.manifest.files.len() as u64
+                    handmade.manifest.label.clone(),
+                    handmade.manifest.files.len() as u64
                 )
             );
             let hashed = if depth == Depth::Quick {
                 0
             } else {
-                bytes_of(&stage.manifest)
+                bytes_of(&handmade.manifest)
             };
             assert_eq!(report.bytes_hashed, hashed, "{name} {depth:?}");
             if depth == Depth::Deep {
                 assert_eq!(
                     Some(backup.records),
-                    stage.data.facts["records"].as_u64(),
+                    handmade.data.facts["records"].as_u64(),
                     "{name}"
                 );
                 assert!(backup.entries > 1000, "{name}");
             }
-            let known = remembered(&stage.repository, &backup.label)
+            let known = remembered(&handmade.repository, &backup.label)
                 .unwrap()
                 .unwrap();
             assert_eq!((known.depth, known.findings), (depth, 0));
@@ -94,20 +94,20 @@ fn backups_of_every_real_node_are_intact() {
 
 #[test]
 fn what_backups_share_is_hashed_once() {
-    let stage = Stage::new("26.1-scavenge");
-    let diff = second(&stage);
-    let report = check(&stage, &Which::All, Depth::Deep);
+    let handmade = HandmadeBackup::new("26.1-scavenge");
+    let diff = second(&handmade);
+    let report = check(&handmade, &Which::All, Depth::Deep);
     assert!(report.is_sound(), "{report:#?}");
     assert_eq!(report.backups.len(), 2);
-    assert_eq!(report.bytes_hashed, bytes_of(&stage.manifest));
+    assert_eq!(report.bytes_hashed, bytes_of(&handmade.manifest));
     // One flipped bit is in every backup that links the file.
-    let row = stage.row(Role::Chunk);
-    stage.damage(row);
-    let report = check(&stage, &Which::All, Depth::Normal);
+    let row = handmade.row(Role::Chunk);
+    handmade.damage(row);
+    let report = check(&handmade, &Which::All, Depth::Normal);
     for (backup, label) in report
         .backups
         .iter()
-        .zip([&stage.manifest.label, &diff.label])
+        .zip([&handmade.manifest.label, &diff.label])
     {
         assert_eq!(&backup.label, label);
         assert!(
@@ -119,8 +119,8 @@ fn what_backups_share_is_hashed_once() {
         );
     }
     let one = check(
-        &stage,
-        &Which::Named(vec![stage.manifest.label.clone()]),
+        &handmade,
+        &Which::Named(vec![handmade.manifest.label.clone()]),
         Depth::Normal,
     );
     assert_eq!(one.backups.len(), 1);
@@ -128,53 +128,56 @@ fn what_backups_share_is_hashed_once() {
 
 #[test]
 fn a_shallow_look_does_not_hide_what_is_known() {
-    let stage = Stage::new("24.10-append");
-    let label = &stage.manifest.label;
-    assert_eq!(remembered(&stage.repository, label).unwrap(), None);
-    check(&stage, &Which::All, Depth::Normal);
-    check(&stage, &Which::All, Depth::Quick);
+    let handmade = HandmadeBackup::new("24.10-append");
+    let label = &handmade.manifest.label;
+    assert_eq!(remembered(&handmade.repository, label).unwrap(), None);
+    check(&handmade, &Which::All, Depth::Normal);
+    check(&handmade, &Which::All, Depth::Quick);
     assert_eq!(
-        remembered(&stage.repository, label).unwrap().unwrap().depth,
+        remembered(&handmade.repository, label)
+            .unwrap()
+            .unwrap()
+            .depth,
         Depth::Normal
     );
 
-    stage.damage(stage.row(Role::Chunk));
+    handmade.damage(handmade.row(Role::Chunk));
     assert!(
-        check(&stage, &Which::All, Depth::Quick).is_sound(),
+        check(&handmade, &Which::All, Depth::Quick).is_sound(),
         "nobody looked at the byte"
     );
-    check(&stage, &Which::All, Depth::Normal);
-    let known = remembered(&stage.repository, label).unwrap().unwrap();
+    check(&handmade, &Which::All, Depth::Normal);
+    let known = remembered(&handmade.repository, label).unwrap().unwrap();
     assert!(
         known.findings > 0 && known.to_string().ends_with("DAMAGED"),
         "{known}"
     );
-    check(&stage, &Which::All, Depth::Quick);
+    check(&handmade, &Which::All, Depth::Quick);
     assert_eq!(
-        remembered(&stage.repository, label).unwrap().unwrap(),
+        remembered(&handmade.repository, label).unwrap().unwrap(),
         known
     );
 }
 
 #[test]
 fn a_shallow_look_that_finds_something_does_not_replace_what_is_known() {
-    let stage = Stage::new("24.10-append");
-    let label = &stage.manifest.label;
-    stage.damage(stage.row(Role::Chunk));
-    check(&stage, &Which::All, Depth::Normal);
-    let stranger = std::path::Path::new(&stage.repository.place())
+    let handmade = HandmadeBackup::new("24.10-append");
+    let label = &handmade.manifest.label;
+    handmade.damage(handmade.row(Role::Chunk));
+    check(&handmade, &Which::All, Depth::Normal);
+    let stranger = std::path::Path::new(&handmade.repository.place())
         .join("backups")
         .join(label.as_str())
         .join("db/chunk-000099.000000");
     std::fs::write(&stranger, b"").unwrap();
-    assert!(!check(&stage, &Which::All, Depth::Quick).is_sound());
+    assert!(!check(&handmade, &Which::All, Depth::Quick).is_sound());
     std::fs::remove_file(stranger).unwrap();
     assert!(
-        check(&stage, &Which::All, Depth::Quick).is_sound(),
+        check(&handmade, &Which::All, Depth::Quick).is_sound(),
         "nobody looked at the byte"
     );
     assert!(
-        remembered(&stage.repository, label)
+        remembered(&handmade.repository, label)
             .unwrap()
             .unwrap()
             .is_damaged()
@@ -213,16 +216,16 @@ fn what_a_manifest_says_and_the_log_does_not_is_found() {
     ];
     for (what, change, wanted) in changes {
         // The conformance of rows and files is the repository's to see; here it is let through.
-        let stage = Stage::new("26.1-append");
-        let mut manifest = stage.manifest.clone();
+        let handmade = HandmadeBackup::new("26.1-append");
+        let mut manifest = handmade.manifest.clone();
         change(&mut manifest);
         manifest.totals = Totals::of(&manifest.files);
-        let place = std::path::Path::new(&stage.repository.place())
+        let place = std::path::Path::new(&handmade.repository.place())
             .join("backups")
             .join(manifest.label.as_str())
             .join("manifest.json");
         std::fs::write(place, crate::conformance::text(&manifest)).unwrap();
-        let report = check(&stage, &Which::Newest, Depth::Quick);
+        let report = check(&handmade, &Which::Newest, Depth::Quick);
         assert!(
             report.backups[0]
                 .findings
@@ -243,17 +246,17 @@ fn chunk(manifest: &mut Manifest) -> &mut kbackup::manifest::ChunkRow {
 
 #[test]
 fn a_damaged_manifest_is_a_finding_and_no_backup_an_error() {
-    let stage = Stage::new("23.10-append");
-    second(&stage);
-    let place = std::path::Path::new(&stage.repository.place())
+    let handmade = HandmadeBackup::new("23.10-append");
+    second(&handmade);
+    let place = std::path::Path::new(&handmade.repository.place())
         .join("backups")
-        .join(stage.manifest.label.as_str())
+        .join(handmade.manifest.label.as_str())
         .join("manifest.json");
     let mut bytes = std::fs::read(&place).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&place, bytes).unwrap();
-    let report = check(&stage, &Which::All, Depth::Normal);
+    let report = check(&handmade, &Which::All, Depth::Normal);
     assert_eq!(
         report
             .backups
@@ -266,7 +269,7 @@ fn a_damaged_manifest_is_a_finding_and_no_backup_an_error() {
 
     let unknown: Label = "20200101T000000Z-full".parse().unwrap();
     let error = verify(
-        &stage.repository,
+        &handmade.repository,
         &Which::Named(vec![unknown]),
         Depth::Quick,
         &Run::new(Silent),
@@ -278,10 +281,10 @@ fn a_damaged_manifest_is_a_finding_and_no_backup_an_error() {
 #[test]
 fn a_lost_file_is_named() {
     for role in [Role::Chunk, Role::Checkpoint, Role::Table, Role::IndexMap] {
-        let stage = Stage::new("22.10-append");
-        let row = stage.row(role);
-        std::fs::remove_file(stage.stored(row)).unwrap();
-        let report = check(&stage, &Which::Newest, Depth::Normal);
+        let handmade = HandmadeBackup::new("22.10-append");
+        let row = handmade.row(role);
+        std::fs::remove_file(handmade.stored(row)).unwrap();
+        let report = check(&handmade, &Which::Newest, Depth::Normal);
         assert!(
             report.backups[0]
                 .findings
@@ -303,7 +306,7 @@ fn an_interruption_ends_it() {
             }
         }
     }
-    let stage = Stage::new("26.1-append");
+    let handmade = HandmadeBackup::new("26.1-append");
     let (sender, receiver) = std::sync::mpsc::channel();
     let run = Run::new(Ending(sender));
     let error = std::thread::scope(|scope| {
@@ -313,14 +316,14 @@ fn an_interruption_ends_it() {
             interrupted.interrupt(kbackup::error::Signal::Terminate);
         });
         // So often that the signal comes in one of them.
-        (0..1000).find_map(|_| verify(&stage.repository, &Which::All, Depth::Deep, &run).err())
+        (0..1000).find_map(|_| verify(&handmade.repository, &Which::All, Depth::Deep, &run).err())
     });
     assert_eq!(error.unwrap().kind().exit_code(), 143);
 }
 
 /// Flips one bit of a stored file.
-fn flip(stage: &Stage, row: &Row, at: u64, bit: u32) {
-    let path = stage.stored(row);
+fn flip(handmade: &HandmadeBackup, row: &Row, at: u64, bit: u32) {
+    let path = handmade.stored(row);
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[usize::try_from(at).unwrap()] ^= 1 << bit;
@@ -332,11 +335,11 @@ proptest! {
 
     #[test]
     fn a_flipped_bit_anywhere_is_named(which in 0_usize..4, file in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(), bit in 0_u32..8) {
-        let stage = Stage::new(["20.10-append", "22.10-scavenge", "24.10-truncate", "26.1-scavenge"][which]);
-        let files: Vec<&Row> = stage.manifest.files.iter().filter(|row| row.size > 0).collect();
+        let handmade = HandmadeBackup::new(["20.10-append", "22.10-scavenge", "24.10-truncate", "26.1-scavenge"][which]);
+        let files: Vec<&Row> = handmade.manifest.files.iter().filter(|row| row.size > 0).collect();
         let row = file.get(&files);
-        flip(&stage, row, place.index(usize::try_from(row.size).unwrap()) as u64, bit);
-        let report = check(&stage, &Which::Newest, Depth::Normal);
+        flip(&handmade, row, place.index(usize::try_from(row.size).unwrap()) as u64, bit);
+        let report = check(&handmade, &Which::Newest, Depth::Normal);
         let named = report.backups[0].findings.iter().any(|finding| finding.path.as_ref() == Some(&row.path) && finding.what.contains("BLAKE3"));
         prop_assert!(named, "{} {:#?}", row.path, report);
     }
@@ -344,18 +347,18 @@ proptest! {
 
 #[test]
 fn a_quick_look_does_not_hide_what_a_deeper_one_has_found() {
-    let stage = Stage::new("26.1-append");
-    let label = stage.manifest.label.clone();
+    let handmade = HandmadeBackup::new("26.1-append");
+    let label = handmade.manifest.label.clone();
     let run = Run::new(Silent);
     assert!(
-        verify(&stage.repository, &Which::Newest, Depth::Quick, &run)
+        verify(&handmade.repository, &Which::Newest, Depth::Quick, &run)
             .unwrap()
             .is_sound()
             && run.warnings().is_empty()
     );
-    kbackup::repository::remember_damage(&stage.repository, &label).unwrap();
+    kbackup::repository::remember_damage(&handmade.repository, &label).unwrap();
     assert!(
-        verify(&stage.repository, &Which::Newest, Depth::Quick, &run)
+        verify(&handmade.repository, &Which::Newest, Depth::Quick, &run)
             .unwrap()
             .is_sound()
     );
@@ -368,7 +371,7 @@ fn a_quick_look_does_not_hide_what_a_deeper_one_has_found() {
     );
     // As deep as the look that found it: it speaks for itself.
     let run = Run::new(Silent);
-    verify(&stage.repository, &Which::Newest, Depth::Normal, &run).unwrap();
+    verify(&handmade.repository, &Which::Newest, Depth::Normal, &run).unwrap();
     assert_eq!(run.warnings(), Vec::<String>::new());
 }
 

@@ -5,19 +5,19 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use super::sidecar::{Sidecar, labels};
-use crate::cli::Stage;
+use crate::cli::NodeSite;
 
-fn agent(stage: &Stage, on_change: &str) -> Sidecar {
-    let line = stage.line("agent --repo repo --node URL --diff-schedule off --verify-schedule off");
-    let mut command = stage.place.process(&line);
+fn agent(site: &NodeSite, on_change: &str) -> Sidecar {
+    let line = site.line("agent --repo repo --node URL --diff-schedule off --verify-schedule off");
+    let mut command = site.place.process(&line);
     command.args(["--on-change", on_change]);
     Sidecar::start(command)
 }
 
 #[test]
 fn a_node_that_writes_is_backed_up_at_once() {
-    let stage = Stage::new("26.1-append");
-    let sidecar = agent(&stage, "1B");
+    let site = NodeSite::new("26.1-append");
+    let sidecar = agent(&site, "1B");
     let mut made = labels(&sidecar.shows("the first backup", |status| labels(status).len() == 1));
     let mut quickest = Duration::MAX;
     for _ in 0..3 {
@@ -26,8 +26,8 @@ fn a_node_that_writes_is_backed_up_at_once() {
         });
         let writer = seen["exposure"]["writer"].clone();
         let began = Instant::now();
-        while stage.node.checkpoint(kbackup_testnode::Checkpoint::Writer) == writer.as_i64() {
-            stage.advance(1);
+        while site.node.checkpoint(kbackup_testnode::Checkpoint::Writer) == writer.as_i64() {
+            site.advance(1);
         }
         made = labels(&sidecar.shows("another backup", |status| labels(status).len() > made.len()));
         quickest = quickest.min(began.elapsed());
@@ -49,8 +49,8 @@ fn a_node_that_writes_is_backed_up_at_once() {
 }
 
 /// As often as it can, for so long; the processor time that the agent used meanwhile.
-fn while_writing(stage: &Stage, sidecar: &Sidecar, span: Duration) -> (u32, Duration) {
-    let path = stage.node.db().join("writer.chk");
+fn while_writing(site: &NodeSite, sidecar: &Sidecar, span: Duration) -> (u32, Duration) {
+    let path = site.node.db().join("writer.chk");
     let checkpoint = OpenOptions::new().write(true).open(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let (began, before) = (Instant::now(), sidecar.processor());
@@ -68,15 +68,15 @@ fn while_writing(stage: &Stage, sidecar: &Sidecar, span: Duration) -> (u32, Dura
 #[test]
 fn a_busy_node_costs_the_agent_next_to_nothing() {
     const SPAN: Duration = Duration::from_secs(5);
-    let stage = Stage::backed_up("26.1-append");
-    let sidecar = agent(&stage, "1TiB");
+    let site = NodeSite::backed_up("26.1-append");
+    let sidecar = agent(&site, "1TiB");
     sidecar.shows("the node", |status| status["exposure"]["bytes"] == 0);
     // It looks around more at first.
     std::thread::sleep(Duration::from_secs(1));
     let before = sidecar.processor();
     std::thread::sleep(SPAN);
     let idle = sidecar.processor().checked_sub(before).unwrap();
-    let (writes, busy) = while_writing(&stage, &sidecar, SPAN);
+    let (writes, busy) = while_writing(&site, &sidecar, SPAN);
     eprintln!("{SPAN:?}: {idle:?} idle, {busy:?} under {writes} writes");
     assert!(
         writes > 5000 && busy < SPAN / 10,

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::sidecar::{Sidecar, labels};
-use crate::cli::{Place, Stage};
+use crate::cli::{NodeSite, Place};
 
 /// What is written becomes a backup soon; nothing else does.
 const EAGER: &str =
@@ -21,7 +21,7 @@ const EAGER: &str =
 const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h --on-change 1s --verify-schedule off";
 
 /// A small node that stands still until it is told to write, and a place to work in.
-fn stage() -> Stage {
+fn site() -> NodeSite {
     let place = Place::new();
     Synthetic {
         filter_bytes: 10_000,
@@ -31,7 +31,7 @@ fn stage() -> Stage {
     .unwrap();
     let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
     let server = node.serve().unwrap();
-    Stage {
+    NodeSite {
         node,
         server,
         place,
@@ -42,8 +42,8 @@ fn start(place: &Place, url: &str, options: &str) -> Sidecar {
     Sidecar::start(place.process(&format!("agent {}", options.replace("URL", url))))
 }
 
-fn begin(stage: &Stage, options: &str) -> Sidecar {
-    start(&stage.place, &stage.server.url(), options)
+fn begin(site: &NodeSite, options: &str) -> Sidecar {
+    start(&site.place, &site.server.url(), options)
 }
 
 fn append(place: &Place) {
@@ -119,8 +119,8 @@ fn assert_restorable(place: &Place) {
 
 #[test]
 fn the_first_is_a_full_and_where_nothing_is_written_nothing_is_made() {
-    let stage = stage();
-    let sidecar = begin(&stage, EAGER);
+    let site = site();
+    let sidecar = begin(&site, EAGER);
     let status = kept(&sidecar, 1);
     assert_eq!(status["repository"]["points"][0]["kind"], "full");
     assert_eq!(status["history"][0]["trigger"], "first");
@@ -135,21 +135,21 @@ fn the_first_is_a_full_and_where_nothing_is_written_nothing_is_made() {
                 .contains("everything it has written is backed up"),
         "{status:#}"
     );
-    append(&stage.place);
+    append(&site.place);
     let status = kept(&sidecar, 2);
     assert_eq!(status["repository"]["points"][1]["kind"], "diff");
     sidecar.ends_well();
-    assert_eq!(stage.place.listed().len(), 2);
-    assert_restorable(&stage.place);
+    assert_eq!(site.place.listed().len(), 2);
+    assert_restorable(&site.place);
 }
 
 #[test]
 fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
-    let Stage {
+    let NodeSite {
         node,
         server,
         place,
-    } = stage();
+    } = site();
     let url = server.url();
     let sidecar = start(&place, &url, PATIENT);
     kept(&sidecar, 1);
@@ -195,7 +195,7 @@ fn seconds_between(from: &str, to: &str) -> i64 {
 
 #[test]
 fn a_node_that_is_down_and_has_written_nothing_costs_no_failures() {
-    let Stage { server, place, .. } = stage();
+    let NodeSite { server, place, .. } = site();
     let sidecar = start(&place, &server.url(), EAGER);
     kept(&sidecar, 1);
     drop(server);
@@ -265,24 +265,23 @@ fn succeeds(command: &mut Command) -> bool {
 
 #[test]
 fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
-    let stage = stage();
-    let mount = stage.place.path("disk");
+    let site = site();
+    let mount = site.place.path("disk");
     let Some(disk) = Disk::new(&mount, 8) else {
         return;
     };
     // The agent only saw it: it has made nothing there itself.
     let repository = EAGER.replace("--repo repo", "--repo disk/repo");
-    stage
-        .place
-        .kbackup(&stage.line("full --repo disk/repo --node URL"))
+    site.place
+        .kbackup(&site.line("full --repo disk/repo --node URL"))
         .assert()
         .code(0);
-    let sidecar = begin(&stage, &repository);
+    let sidecar = begin(&site, &repository);
     kept(&sidecar, 1);
     // Another file system above it: the same as if it had never been mounted, and its backups stay
     // for later.
     assert!(disk.mount("size=8m"));
-    append(&stage.place);
+    append(&site.place);
     let status = sidecar.shows("the failure", |status| {
         runs(status, "diff", "failed") > 0 && level(status) == "danger"
     });
@@ -294,15 +293,14 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     assert!(!mount.join("repo").exists());
     sidecar.ends_well();
     // Also not after a start that finds nothing there.
-    let sidecar = begin(&stage, &repository);
+    let sidecar = begin(&site, &repository);
     sidecar.shows("the failure", |status| {
         runs(status, "diff", "failed") > 1 && level(status) == "danger"
     });
     assert!(!mount.join("repo").exists());
     // And never another one that lies there.
-    stage
-        .place
-        .kbackup(&stage.line("full --repo disk/repo --node URL"))
+    site.place
+        .kbackup(&site.line("full --repo disk/repo --node URL"))
         .assert()
         .code(0);
     let status = sidecar.shows("another repository", |status| {
@@ -318,12 +316,12 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
 
 #[test]
 fn a_disk_that_is_full_or_read_only_loses_nothing() {
-    let stage = stage();
-    let mount = stage.place.path("disk");
+    let site = site();
+    let mount = site.place.path("disk");
     let Some(disk) = Disk::new(&mount, 8) else {
         return;
     };
-    let sidecar = begin(&stage, &EAGER.replace("--repo repo", "--repo disk/repo"));
+    let sidecar = begin(&site, &EAGER.replace("--repo repo", "--repo disk/repo"));
     kept(&sidecar, 1);
     let filler = mount.join("filler");
     let full = std::io::copy(
@@ -331,7 +329,7 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
         &mut std::fs::File::create(&filler).unwrap(),
     );
     assert!(full.is_err());
-    append(&stage.place);
+    append(&site.place);
     let status = sidecar.shows("a failure", |status| {
         concerns(status).contains("the repository has 0 bytes of free space")
             && concerns(status).contains("the repository has 0 B left")
@@ -344,7 +342,7 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
     std::fs::remove_file(filler).unwrap();
     kept(&sidecar, 2);
     disk.remount("ro");
-    append(&stage.place);
+    append(&site.place);
     let status = sidecar.shows("a failure", |status| {
         job(status, "diff")["last"]["outcome"] == "failed"
             && concerns(status).contains("Read-only file system")
@@ -354,8 +352,7 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
     let status = kept(&sidecar, 3);
     assert!(!concerns(&status).contains("failed"), "{status:#}");
     sidecar.ends_well();
-    stage
-        .place
+    site.place
         .kbackup("verify --all --repo disk/repo")
         .assert()
         .code(0);
@@ -363,15 +360,15 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
 
 #[test]
 fn a_clock_that_jumps_costs_one_run_and_no_more() {
-    let stage = stage();
-    let clock = stage.place.write("clock", "0");
+    let site = site();
+    let clock = site.place.write("clock", "0");
     let hourly = EAGER.replace("--diff-schedule 1s", "--diff-schedule 1h");
-    let mut command = stage.place.process(&stage.line(&format!("agent {hourly}")));
+    let mut command = site.place.process(&site.line(&format!("agent {hourly}")));
     command.env("KBACKUP_CLOCK", &clock);
     let sidecar = Sidecar::start(command);
     kept(&sidecar, 1);
     for (round, offset) in [(2, "86400"), (3, "0"), (4, "-86400"), (5, "0")] {
-        append(&stage.place);
+        append(&site.place);
         std::fs::write(&clock, offset).unwrap();
         let status = kept(&sidecar, round);
         assert!(status["exposure"]["since"].is_null());
@@ -388,22 +385,21 @@ fn a_clock_that_jumps_costs_one_run_and_no_more() {
         "{status:#}"
     );
     sidecar.ends_well();
-    assert_restorable(&stage.place);
+    assert_restorable(&site.place);
 }
 
 #[test]
 fn a_password_that_changes_is_read_again() {
-    let stage = stage();
+    let site = site();
     let wanted = |password: &str| {
         let credentials = kbackup_testnode::Credentials::operator("ops", password);
-        stage
-            .node
+        site.node
             .change_quirks(|quirks| quirks.credentials = Some(credentials));
     };
     wanted("correct-horse");
-    let password = stage.place.write("password", "correct-horse\n");
+    let password = site.place.write("password", "correct-horse\n");
     let sidecar = begin(
-        &stage,
+        &site,
         &format!(
             "{PATIENT} --user ops --password-file {}",
             password.display()
@@ -411,7 +407,7 @@ fn a_password_that_changes_is_read_again() {
     );
     kept(&sidecar, 1);
     wanted("battery-staple");
-    append(&stage.place);
+    append(&site.place);
     let status = sidecar.shows("a failure", |status| {
         runs(status, "diff", "failed") > 0 && concerns(status).contains("does not answer")
     });
@@ -425,11 +421,11 @@ fn a_password_that_changes_is_read_again() {
 
 #[test]
 fn two_agents_on_one_repository_take_turns() {
-    let stage = stage();
-    let first = begin(&stage, EAGER);
-    let second = begin(&stage, &format!("{EAGER} --state-dir other"));
+    let site = site();
+    let first = begin(&site, EAGER);
+    let second = begin(&site, &format!("{EAGER} --state-dir other"));
     for _ in 0..4 {
-        append(&stage.place);
+        append(&site.place);
         for sidecar in [&first, &second] {
             let status = sidecar.shows("nothing in no backup", |status| {
                 status["exposure"]["bytes"] == 0
@@ -447,15 +443,15 @@ fn two_agents_on_one_repository_take_turns() {
         assert_eq!(others.count(), 0, "{status:#}");
         sidecar.ends_well();
     }
-    assert!(!stage.node.owes_scavenge());
-    assert_restorable(&stage.place);
+    assert!(!site.node.owes_scavenge());
+    assert_restorable(&site.place);
 }
 
 /// A node with a scavenge under way, an agent that copies slowly, and a signal at any moment.
 #[test]
 fn it_can_be_told_to_end_at_any_moment() {
-    let stage = Stage::scavenging();
-    let configuration = stage
+    let site = NodeSite::scavenging();
+    let configuration = site
         .place
         .write("kbackup.toml", "[diff]\nlimit-rate = \"8MiB\"\n");
     let options = format!(
@@ -463,47 +459,44 @@ fn it_can_be_told_to_end_at_any_moment() {
         configuration.display()
     );
     for moment in [0, 130, 410, 690, 1100] {
-        let sidecar = begin(&stage, &options);
+        let sidecar = begin(&site, &options);
         std::thread::sleep(Duration::from_millis(moment));
         let log = sidecar.ends_well();
         assert!(log.contains("told to end"), "{log}");
-        assert_eq!(stage.place.debts(), 0, "after {moment} ms: {log}");
+        assert_eq!(site.place.debts(), 0, "after {moment} ms: {log}");
         assert!(
-            !stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(),
+            !site.node.owes_scavenge() && site.node.current_scavenge().is_some(),
             "after {moment} ms: {log}"
         );
     }
-    let sidecar = begin(&stage, &options);
+    let sidecar = begin(&site, &options);
     kept(&sidecar, 1);
     sidecar.ends_well();
-    assert!(stage.node.current_scavenge().is_some() && stage.place.debts() == 0);
+    assert!(site.node.current_scavenge().is_some() && site.place.debts() == 0);
 }
 
 #[test]
 fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
-    let stage = Stage::scavenging();
-    stage
-        .place
-        .kbackup(&stage.line("full --repo repo --node URL"))
+    let site = NodeSite::scavenging();
+    site.place
+        .kbackup(&site.line("full --repo repo --node URL"))
         .assert()
         .code(0);
     for node_is_up in [true, false] {
         let fault = format!(
             "create:{}/incoming:9:abort",
-            stage.place.path("repo").display()
+            site.place.path("repo").display()
         );
-        stage
-            .place
-            .kbackup(&stage.line("full --repo repo --node URL"))
+        site.place
+            .kbackup(&site.line("full --repo repo --node URL"))
             .env("KBACKUP_FAULT", fault)
             .assert()
             .failure();
-        assert!(stage.node.owes_scavenge() && stage.place.debts() == 1);
-        stage
-            .node
+        assert!(site.node.owes_scavenge() && site.place.debts() == 1);
+        site.node
             .change_quirks(|quirks| quirks.status = (!node_is_up).then_some(500));
         let sidecar = begin(
-            &stage,
+            &site,
             "--repo repo --node URL --node-patience 1s --diff-schedule @monthly --verify-schedule off",
         );
         if !node_is_up {
@@ -511,12 +504,12 @@ fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
                 concerns(status).contains("it is not given back yet")
             });
             assert!(concerns(&status).contains("scavenge"), "{status:#}");
-            stage.node.change_quirks(|quirks| quirks.status = None);
+            site.node.change_quirks(|quirks| quirks.status = None);
         }
         let status = sidecar.shows("that nothing is owed", |status| {
-            stage.place.debts() == 0 && status["agent"]["owed"].is_null()
+            site.place.debts() == 0 && status["agent"]["owed"].is_null()
         });
-        assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some());
+        assert!(!site.node.owes_scavenge() && site.node.current_scavenge().is_some());
         assert!(
             status["history"].as_array().unwrap().is_empty(),
             "{status:#}"
@@ -527,10 +520,10 @@ fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
 
 #[test]
 fn a_configuration_that_makes_no_sense_changes_nothing() {
-    let stage = stage();
-    let configuration = stage.place.write("kbackup.toml", "repo = \"repo\"\n");
+    let site = site();
+    let configuration = site.place.write("kbackup.toml", "repo = \"repo\"\n");
     let sidecar = begin(
-        &stage,
+        &site,
         &format!("{EAGER} --config {}", configuration.display()),
     );
     kept(&sidecar, 1);
@@ -544,7 +537,7 @@ fn a_configuration_that_makes_no_sense_changes_nothing() {
             && concerns(&status).contains("its configuration was changed and cannot be used"),
         "{status:#}"
     );
-    append(&stage.place);
+    append(&site.place);
     kept(&sidecar, 2);
     std::fs::write(&configuration, "repo = \"repo\"\n").unwrap();
     sidecar.signal(Signal::HUP);
@@ -556,18 +549,17 @@ fn a_configuration_that_makes_no_sense_changes_nothing() {
 
 #[test]
 fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
-    let stage = stage();
+    let site = site();
     let options = EAGER.replace(
         "--diff-schedule 1s",
         "--diff-schedule 1s --max-age 8s --scavenge-rest 1h",
     );
-    let sidecar = begin(&stage, &options);
+    let sidecar = begin(&site, &options);
     kept(&sidecar, 1);
-    stage
-        .node
+    site.node
         .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
-    let scavenge = stage.node.start_scavenge(None).unwrap();
-    append(&stage.place);
+    let scavenge = site.node.start_scavenge(None).unwrap();
+    append(&site.place);
     let status = sidecar.shows("why it waits", |status| {
         job(status, "diff")["hold"]
             .as_str()
@@ -581,40 +573,39 @@ fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
         "{status:#}"
     );
     let status = kept(&sidecar, 2);
-    let stops = |stage: &Stage| {
-        stage
-            .node
+    let stops = |site: &NodeSite| {
+        site.node
             .requests()
             .iter()
             .filter(|request| request.method == "DELETE")
             .count()
     };
-    assert_eq!(stops(&stage), 1);
+    assert_eq!(stops(&site), 1);
     assert_eq!(
         status["history"].as_array().unwrap().last().unwrap()["pauses"][0]["what"],
         "scavenge"
     );
-    assert!(!stage.node.owes_scavenge() && stage.node.current_scavenge().is_some());
-    append(&stage.place);
+    assert!(!site.node.owes_scavenge() && site.node.current_scavenge().is_some());
+    append(&site.place);
     let status = sidecar.shows("why it waits", |status| {
         level(status) == "danger"
             && job(status, "diff")["hold"]
                 .as_str()
                 .is_some_and(|hold| hold.contains("one was stopped within the last 1h"))
     });
-    assert_eq!(stops(&stage), 1, "{status:#}");
+    assert_eq!(stops(&site), 1, "{status:#}");
     sidecar.ends_well();
 }
 
 #[test]
 fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
-    let stage = Stage::scavenging();
-    let configuration = stage.place.write(
+    let site = NodeSite::scavenging();
+    let configuration = site.place.write(
         "kbackup.toml",
         "[diff]\nlimit-rate = \"1MiB\"\nmax-pause = \"2s\"\n",
     );
     let sidecar = begin(
-        &stage,
+        &site,
         &format!(
             "{PATIENT} --scavenge-rest 0s --config {}",
             configuration.display()
@@ -622,8 +613,8 @@ fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
     );
     let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
     assert_eq!(job(&status, "diff")["last"]["kind"], "paused-too-long");
-    assert!(!stage.node.owes_scavenge() && stage.place.debts() == 0);
-    let stops = stage
+    assert!(!site.node.owes_scavenge() && site.place.debts() == 0);
+    let stops = site
         .node
         .requests()
         .iter()
@@ -640,8 +631,8 @@ fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
 
 #[test]
 fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
-    let stage = stage();
-    let mut command = stage.place.process(&stage.line(&format!("agent {EAGER}")));
+    let site = site();
+    let mut command = site.place.process(&site.line(&format!("agent {EAGER}")));
     command.env("KBACKUP_FAULT", "write:agent-:1:28");
     let sidecar = Sidecar::start(command);
     let status = kept(&sidecar, 1);
@@ -649,7 +640,7 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
         concerns(&status).contains("the agent's journal cannot be written"),
         "{status:#}"
     );
-    append(&stage.place);
+    append(&site.place);
     kept(&sidecar, 2);
     let log = sidecar.ends_well();
     assert_eq!(
@@ -658,7 +649,7 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
         "{log}"
     );
     let journal = || {
-        let entries = std::fs::read_dir(stage.place.path("state")).unwrap();
+        let entries = std::fs::read_dir(site.place.path("state")).unwrap();
         entries.map(|entry| entry.unwrap().path()).find(|path| {
             path.extension()
                 .is_some_and(|extension| extension == "jsonl")
@@ -674,8 +665,8 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
             (Some(content), Some(path)) => std::fs::write(path, content).unwrap(),
             (_, None) => {}
         }
-        append(&stage.place);
-        let sidecar = begin(&stage, EAGER);
+        append(&site.place);
+        let sidecar = begin(&site, EAGER);
         let status = kept(&sidecar, round);
         assert!(is_safe(&status), "{status:#}");
         sidecar.ends_well();
@@ -685,12 +676,12 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
 /// The supervisor that read its log is gone.
 #[test]
 fn nobody_listens_to_what_it_says() {
-    let stage = stage();
+    let site = site();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = stage
+    let mut command = site
         .place
-        .process(&stage.line(&format!("agent {EAGER} --listen off --log debug")));
+        .process(&site.line(&format!("agent {EAGER} --listen off --log debug")));
     let mut child = command
         .stdout(writer.try_clone().unwrap())
         .stderr(writer)
@@ -699,11 +690,11 @@ fn nobody_listens_to_what_it_says() {
     drop(command);
     let end = std::time::Instant::now() + Duration::from_secs(30);
     for backups in 1..4 {
-        while stage.place.listed().len() < backups {
+        while site.place.listed().len() < backups {
             assert!(std::time::Instant::now() < end, "it stands still");
             std::thread::sleep(Duration::from_millis(50));
         }
-        append(&stage.place);
+        append(&site.place);
     }
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -712,19 +703,18 @@ fn nobody_listens_to_what_it_says() {
 /// As a machine that sleeps, or a disk that hangs: everything stands still for a while.
 #[test]
 fn a_stall_is_over_when_it_is_over() {
-    let stage = stage();
-    let sidecar = begin(&stage, EAGER);
+    let site = site();
+    let sidecar = begin(&site, EAGER);
     kept(&sidecar, 1);
-    append(&stage.place);
+    append(&site.place);
     sidecar.signal(Signal::STOP);
     std::thread::sleep(Duration::from_secs(2));
     sidecar.signal(Signal::CONT);
     let status = kept(&sidecar, 2);
     assert!(is_safe(&status), "{status:#}");
-    stage
-        .node
+    site.node
         .change_quirks(|quirks| quirks.delay = Duration::from_millis(300));
-    append(&stage.place);
+    append(&site.place);
     kept(&sidecar, 3);
     sidecar.ends_well();
 }

@@ -10,11 +10,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::sidecar::Sidecar;
-use crate::cli::{Stage, json};
+use crate::cli::{NodeSite, json};
 
 /// A hook that keeps each message in a file of its own name.
-fn keeper(stage: &Stage, name: &str) -> String {
-    let script = stage.place.write(
+fn keeper(site: &NodeSite, name: &str) -> String {
+    let script = site.place.write(
         &format!("{name}.sh"),
         "#!/bin/sh\ncat >> \"$1\"; echo >> \"$1\"; env >> \"$1.env\"; echo \"said by $1\"\n",
     );
@@ -22,18 +22,18 @@ fn keeper(stage: &Stage, name: &str) -> String {
     format!("{} {name}", script.display())
 }
 
-fn kept(stage: &Stage, name: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(stage.place.path(name)).unwrap_or_default();
+fn kept(site: &NodeSite, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(site.place.path(name)).unwrap_or_default();
     // The last line may be half written.
     text.lines()
         .map_while(|line| serde_json::from_str(line).ok())
         .collect()
 }
 
-fn begin(stage: &Stage, options: &str, hooks: &[(&str, &str)]) -> Sidecar {
-    let mut command = stage
+fn begin(site: &NodeSite, options: &str, hooks: &[(&str, &str)]) -> Sidecar {
+    let mut command = site
         .place
-        .process(&stage.line(&format!("agent --repo repo --node URL {options}")));
+        .process(&site.line(&format!("agent --repo repo --node URL {options}")));
     command.args(
         hooks
             .iter()
@@ -46,9 +46,8 @@ fn begin(stage: &Stage, options: &str, hooks: &[(&str, &str)]) -> Sidecar {
 }
 
 /// The repository is away, or back, and the agent is made to look.
-fn hide(agent: &Sidecar, stage: &Stage, is_away: bool) {
-    let (here, there): (PathBuf, PathBuf) =
-        (stage.place.path("repo"), stage.place.path("elsewhere"));
+fn hide(agent: &Sidecar, site: &NodeSite, is_away: bool) {
+    let (here, there): (PathBuf, PathBuf) = (site.place.path("repo"), site.place.path("elsewhere"));
     let (from, to) = if is_away {
         (here, there)
     } else {
@@ -60,41 +59,41 @@ fn hide(agent: &Sidecar, stage: &Stage, is_away: bool) {
 
 #[test]
 fn each_is_told_what_it_wants_to_know() {
-    let stage = Stage::still();
+    let site = NodeSite::still();
     let hooks = [
-        ("on-success", keeper(&stage, "good")),
-        ("on-failure", keeper(&stage, "bad")),
-        ("on-too-old", keeper(&stage, "old")),
+        ("on-success", keeper(&site, "good")),
+        ("on-failure", keeper(&site, "bad")),
+        ("on-too-old", keeper(&site, "old")),
     ];
     let hooks = hooks
         .each_ref()
         .map(|(option, hook)| (*option, hook.as_str()));
     let agent = begin(
-        &stage,
+        &site,
         "--diff-schedule 1s --max-age 6s --verify-schedule off",
         &hooks,
     );
-    agent.soon("a success", |_| kept(&stage, "good").pop());
-    hide(&agent, &stage, true);
-    agent.soon("a failure", |_| kept(&stage, "bad").pop());
-    agent.soon("it is too old", |_| kept(&stage, "old").pop());
-    hide(&agent, &stage, false);
+    agent.soon("a success", |_| kept(&site, "good").pop());
+    hide(&agent, &site, true);
+    agent.soon("a failure", |_| kept(&site, "bad").pop());
+    agent.soon("it is too old", |_| kept(&site, "old").pop());
+    hide(&agent, &site, false);
     agent.soon("it is well again", |_| {
-        kept(&stage, "old")
+        kept(&site, "old")
             .into_iter()
             .find(|message| message["event"] == "recovered")
     });
     agent.soon("no failure any more", |_| {
-        kept(&stage, "bad")
+        kept(&site, "bad")
             .into_iter()
             .find(|message| message["event"] == "recovered")
     });
-    let old: Vec<Value> = kept(&stage, "old")
+    let old: Vec<Value> = kept(&site, "old")
         .iter()
         .map(|message| message["event"].clone())
         .collect();
     assert_eq!(old, ["too-old", "recovered"], "each once");
-    let bad = kept(&stage, "bad");
+    let bad = kept(&site, "bad");
     assert_eq!(bad[0]["event"], "failure");
     assert_eq!(bad[0]["run"]["failures_before"], 0);
     let again = bad
@@ -106,19 +105,19 @@ fn each_is_told_what_it_wants_to_know() {
         again["run"]["failures_before"].as_u64().unwrap() >= 1,
         "{again}"
     );
-    let mut all = kept(&stage, "good");
+    let mut all = kept(&site, "good");
     let first = all[0].clone();
     assert_eq!(
         first["verdict"]["level"], "safe",
         "it knows of the backup that was made: {first}"
     );
-    all.extend(bad.into_iter().chain(kept(&stage, "old")));
+    all.extend(bad.into_iter().chain(kept(&site, "old")));
     json::are_as_promised(&all, "kbackup.hook/1");
     agent.soon("what it said", |agent| {
         agent.log().contains("said by good").then_some(())
     });
     assert!(
-        !std::fs::read_to_string(stage.place.path("good.env"))
+        !std::fs::read_to_string(site.place.path("good.env"))
             .unwrap()
             .contains("hunter2"),
         "a secret is handed on"
@@ -127,15 +126,15 @@ fn each_is_told_what_it_wants_to_know() {
 
 #[test]
 fn one_that_hangs_is_killed_with_all_that_it_started() {
-    let stage = Stage::still();
+    let site = NodeSite::still();
     let script = "sh -c 'sleep 600 & echo $! > child; wait'";
     let agent = begin(
-        &stage,
+        &site,
         "--diff-schedule 1s --on-success true --hook-timeout 1s",
         &[("on-success", script)],
     );
     let child = || {
-        std::fs::read_to_string(stage.place.path("child"))
+        std::fs::read_to_string(site.place.path("child"))
             .ok()?
             .trim()
             .parse::<u32>()
@@ -214,10 +213,10 @@ fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
 
 #[test]
 fn a_place_that_cannot_listen_now_is_told_again() {
-    let stage = Stage::still();
+    let site = NodeSite::still();
     let (url, told) = web(&[503, 429, 200]);
     let agent = begin(
-        &stage,
+        &site,
         "--diff-schedule 1h --verify-schedule off --log debug",
         &[("on-success", &url)],
     );
@@ -242,10 +241,10 @@ fn a_place_that_cannot_listen_now_is_told_again() {
 
 #[test]
 fn a_place_that_refuses_is_told_once_and_shown() {
-    let stage = Stage::still();
+    let site = NodeSite::still();
     let (url, told) = web(&[404]);
     let agent = begin(
-        &stage,
+        &site,
         "--diff-schedule 1h --verify-schedule off",
         &[("on-success", &url)],
     );

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::sidecar::Sidecar;
-use crate::cli::Stage;
+use crate::cli::NodeSite;
 
 const OPEN_METRICS: &str =
     "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
@@ -14,21 +14,19 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-fn begin(stage: &Stage, options: &str) -> Sidecar {
+fn begin(site: &NodeSite, options: &str) -> Sidecar {
     Sidecar::start(
-        stage
-            .place
-            .process(&stage.line(&format!("agent --repo repo --node URL {options}"))),
+        site.place
+            .process(&site.line(&format!("agent --repo repo --node URL {options}"))),
     )
 }
 
 /// An agent that has taken a backup, verified it and removed old ones.
-fn experienced(stage: &Stage) -> Sidecar {
-    stage
-        .place
+fn experienced(site: &NodeSite) -> Sidecar {
+    site.place
         .write("kbackup.toml", "[expire]\nkeep-last = 3\n");
     let agent = begin(
-        stage,
+        site,
         "--config kbackup.toml --diff-schedule 1h --verify-schedule 1s --expire-schedule 1s",
     );
     for job in ["diff", "verify", "expire"] {
@@ -70,8 +68,8 @@ fn value(text: &str, series: &str) -> Option<f64> {
 
 #[test]
 fn what_is_written_of_them_is_what_is_exposed() {
-    let stage = Stage::still();
-    let agent = experienced(&stage);
+    let site = NodeSite::still();
+    let agent = experienced(&site);
     let (head, text) = agent.get("/metrics", OPEN_METRICS);
     assert!(
         head.contains("content-type: application/openmetrics-text; version=1.0.0"),
@@ -125,8 +123,8 @@ fn what_is_written_of_them_is_what_is_exposed() {
 
 #[test]
 fn they_tell_what_happened() {
-    let stage = Stage::still();
-    let agent = experienced(&stage);
+    let site = NodeSite::still();
+    let agent = experienced(&site);
     let status = agent.status();
     let (_, text) = agent.get("/metrics", OPEN_METRICS);
     let runs = |job: &str| {
@@ -167,8 +165,8 @@ fn they_tell_what_happened() {
 
 #[test]
 fn counters_begin_anew_with_the_agent_and_not_with_its_journal() {
-    let stage = Stage::still();
-    let agent = begin(&stage, "--diff-schedule 1h");
+    let site = NodeSite::still();
+    let agent = begin(&site, "--diff-schedule 1h");
     agent.ran("diff", "done");
     let series = "kbackup_runs_total{verb=\"diff\",outcome=\"done\"}";
     assert_eq!(
@@ -176,7 +174,7 @@ fn counters_begin_anew_with_the_agent_and_not_with_its_journal() {
         Some(1.0)
     );
     assert!(agent.end().success());
-    let again = begin(&stage, "--diff-schedule 1h");
+    let again = begin(&site, "--diff-schedule 1h");
     let text = again.get("/metrics", OPEN_METRICS).1;
     assert_eq!(value(&text, series), Some(0.0));
     assert!(

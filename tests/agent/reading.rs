@@ -351,7 +351,7 @@ fn the_commands_that_it_shows_restore() {
         .split_once("</code>")
         .unwrap()
         .0;
-    let program = Path::new(env!("CARGO_BIN_EXE_kbackup")).parent().unwrap();
+    let program = Path::new(crate::executable::PATH).parent().unwrap();
     let path = std::env::join_paths([
         program.to_owned(),
         PathBuf::from("/usr/bin"),

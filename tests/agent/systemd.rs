@@ -7,11 +7,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::sidecar::Sidecar;
-use crate::cli::Stage;
+use crate::cli::NodeSite;
 
 /// A service manager that remembers what it is told.
-fn manager(stage: &Stage) -> Arc<Mutex<Vec<String>>> {
-    let socket = UnixDatagram::bind(stage.place.path("notify")).unwrap();
+fn manager(site: &NodeSite) -> Arc<Mutex<Vec<String>>> {
+    let socket = UnixDatagram::bind(site.place.path("notify")).unwrap();
     let told = Arc::<Mutex<Vec<String>>>::default();
     let keep = Arc::clone(&told);
     std::thread::spawn(move || {
@@ -25,11 +25,11 @@ fn manager(stage: &Stage) -> Arc<Mutex<Vec<String>>> {
     told
 }
 
-fn begin(stage: &Stage, options: &str, watchdog: Option<&str>) -> Sidecar {
-    let mut command = stage
+fn begin(site: &NodeSite, options: &str, watchdog: Option<&str>) -> Sidecar {
+    let mut command = site
         .place
-        .process(&stage.line(&format!("agent --repo repo --node URL {options}")));
-    command.env("NOTIFY_SOCKET", stage.place.path("notify"));
+        .process(&site.line(&format!("agent --repo repo --node URL {options}")));
+    command.env("NOTIFY_SOCKET", site.place.path("notify"));
     if let Some(microseconds) = watchdog {
         command.env("WATCHDOG_USEC", microseconds);
     }
@@ -38,12 +38,11 @@ fn begin(stage: &Stage, options: &str, watchdog: Option<&str>) -> Sidecar {
 
 #[test]
 fn the_service_manager_knows_how_it_stands() {
-    let stage = Stage::still();
-    let told = manager(&stage);
-    stage
-        .place
+    let site = NodeSite::still();
+    let told = manager(&site);
+    site.place
         .write("kbackup.toml", "[agent]\ndiff-schedule = '1h'\n");
-    let agent = begin(&stage, "--config kbackup.toml", None);
+    let agent = begin(&site, "--config kbackup.toml", None);
     let find = |what: &str| {
         told.lock()
             .unwrap()
@@ -56,7 +55,7 @@ fn the_service_manager_knows_how_it_stands() {
     // A configuration that cannot be used is read, too.
     for text in ["[agent]\ndiff-schedule = '2h'\n", "[agent]\nnonsense = 1\n"] {
         told.lock().unwrap().clear();
-        stage.place.write("kbackup.toml", text);
+        site.place.write("kbackup.toml", text);
         agent.signal(Signal::HUP);
         let reloading = agent.soon("RELOADING", |_| find("RELOADING=1"));
         let ready = agent.soon("READY again", |_| find("READY=1"));
@@ -78,14 +77,12 @@ fn the_service_manager_knows_how_it_stands() {
 
 #[test]
 fn the_watchdog_hears_of_it_twice_in_its_time_also_while_the_node_is_silent() {
-    let stage = Stage::still();
-    let told = manager(&stage);
+    let site = NodeSite::still();
+    let told = manager(&site);
     // Every look waits for an answer that does not come.
-    stage
-        .node
-        .change_quirks(|quirks| quirks.never_answer = true);
+    site.node.change_quirks(|quirks| quirks.never_answer = true);
     let agent = begin(
-        &stage,
+        &site,
         "--diff-schedule off --verify-schedule off",
         Some("1000000"),
     );
@@ -109,8 +106,8 @@ fn the_watchdog_hears_of_it_twice_in_its_time_also_while_the_node_is_silent() {
 
 #[test]
 fn every_line_of_the_log_is_an_object() {
-    let stage = Stage::still();
-    let agent = begin(&stage, "--diff-schedule 1h --log-format json", None);
+    let site = NodeSite::still();
+    let agent = begin(&site, "--diff-schedule 1h --log-format json", None);
     agent.ran("diff", "done");
     agent.soon("its end in the log", |agent| {
         agent.log().contains("\"done\"").then_some(())

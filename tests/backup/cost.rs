@@ -1,11 +1,12 @@
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use kbackup::backup::BackupSummary;
 use kbackup::manifest::{BackupKind, Role};
 use kbackup_testnode::{Made, Synthetic};
 
 use super::bench::{Bench, small};
+use crate::executable::kbackup;
 
 /// What looking at a source of this size may cost beyond what is new in it (docs/procedure.md).
 fn fixed_rest(bench: &Bench, summary: &BackupSummary) -> u64 {
@@ -76,7 +77,7 @@ struct Used {
 
 fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
     let answer = repository.with_extension("answer");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kbackup"))
+    let mut child = kbackup()
         .args([verb, "--offline", "--json", "--log", "error", "--db"])
         .arg(db)
         .arg("--repo")

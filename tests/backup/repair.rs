@@ -18,6 +18,7 @@ use kbackup::verify::{self, Repaired, Which};
 use kbackup_testnode::{Checkpoint, Synthetic};
 
 use super::bench::{Bench, flip, small, writable};
+use crate::executable;
 
 const CHUNK: &str = "db/chunk-000002.000000";
 
@@ -424,14 +425,15 @@ fn a_table_filter_with_damaged_lines_is_left_out() {
 }
 
 fn execute(repository: &Path, fault: Option<String>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
+    let mut command = match fault {
+        Some(fault) => executable::kbackup_with_fault(fault),
+        None => executable::kbackup(),
+    };
     command
         .args(["verify", "--all", "--repair", "--repo"])
-        .arg(repository);
-    if let Some(fault) = fault {
-        command.env("KBACKUP_FAULT", fault);
-    }
-    command.output().unwrap()
+        .arg(repository)
+        .output()
+        .unwrap()
 }
 
 /// What is wrong with each backup, file by file.

@@ -19,9 +19,10 @@ use kbackup_testnode::{Checkpoint, Synthetic};
 use rustix::process::{Pid, kill_process};
 
 use super::bench::{Bench, copy_tree, files, flip, name, small, writable};
+use crate::executable::kbackup;
 
 fn command(bench: &Bench, verb: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
+    let mut command = kbackup();
     command
         .args([verb, "--offline", "--json", "--db"])
         .arg(&bench.db)

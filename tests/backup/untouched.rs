@@ -139,7 +139,7 @@ fn read_permission_is_enough() {
     std::fs::set_permissions(bench.path(""), std::fs::Permissions::from_mode(0o777)).unwrap();
     // The executable may lie where nobody else can look.
     let program = bench.path("kbackup");
-    std::fs::copy(env!("CARGO_BIN_EXE_kbackup"), &program).unwrap();
+    std::fs::copy(crate::executable::PATH, &program).unwrap();
     let execute = |verb: &str, repository: &str| {
         Command::new(&program)
             .args([verb, "--offline", "--db"])

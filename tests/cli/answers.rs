@@ -1,6 +1,6 @@
 //! What each verb answers, as text and as JSON.
 
-use super::{Place, Stage, snapshots, stable};
+use super::{NodeSite, Place, snapshots, stable};
 
 #[test]
 fn help() {
@@ -60,55 +60,55 @@ fn usage() {
 
 #[test]
 fn a_day_of_an_operator() {
-    let stage = Stage::new("26.1-append");
-    let place = &stage.place;
+    let site = NodeSite::new("26.1-append");
+    let place = &site.place;
     snapshots!(place,
-        "full-dry-run": stage.transcript("full --repo repo --node URL --dry-run"),
-        "full-dry-run-json": stage.transcript("full --repo repo --node URL --dry-run --json"),
-        "full": stage.transcript("full --repo repo --node URL"),
+        "full-dry-run": site.transcript("full --repo repo --node URL --dry-run"),
+        "full-dry-run-json": site.transcript("full --repo repo --node URL --dry-run --json"),
+        "full": site.transcript("full --repo repo --node URL"),
     );
     assert!(place.path("repo/kbackup.json").is_file());
-    stage.advance(300);
+    site.advance(300);
     snapshots!(place,
-        "diff-dry-run": stage.transcript("diff --repo repo --node URL --dry-run"),
+        "diff-dry-run": site.transcript("diff --repo repo --node URL --dry-run"),
         // The index is caught in the middle of a change, and the node stands still: a backup
         // without it, and exit code 3.
-        "diff-json": stage.transcript("diff --repo repo --node URL --json"),
+        "diff-json": site.transcript("diff --repo repo --node URL --json"),
     );
-    stage.advance(300);
+    site.advance(300);
     snapshots!(place,
-        "diff": stage.transcript("diff --repo repo --node URL"),
-        "list": stage.transcript("list --repo repo"),
-        "list-json": stage.transcript("list --repo repo --json"),
-        "show": stage.transcript("show --repo repo"),
-        "show-files": stage.transcript("show --repo repo --files"),
-        "show-json": stage.transcript("show --repo repo --json"),
-        "verify-quick": stage.transcript("verify --repo repo --quick"),
-        "verify": stage.transcript("verify --repo repo --all"),
-        "verify-json": stage.transcript("verify --repo repo --deep --json"),
-        "restore-dry-run": stage.transcript("restore --repo repo --to restored --dry-run"),
-        "restore-dry-run-json": stage.transcript("restore --repo repo --to restored --dry-run --json"),
+        "diff": site.transcript("diff --repo repo --node URL"),
+        "list": site.transcript("list --repo repo"),
+        "list-json": site.transcript("list --repo repo --json"),
+        "show": site.transcript("show --repo repo"),
+        "show-files": site.transcript("show --repo repo --files"),
+        "show-json": site.transcript("show --repo repo --json"),
+        "verify-quick": site.transcript("verify --repo repo --quick"),
+        "verify": site.transcript("verify --repo repo --all"),
+        "verify-json": site.transcript("verify --repo repo --deep --json"),
+        "restore-dry-run": site.transcript("restore --repo repo --to restored --dry-run"),
+        "restore-dry-run-json": site.transcript("restore --repo repo --to restored --dry-run --json"),
     );
     assert!(!place.path("restored").exists());
     snapshots!(place,
-        "restore": stage.transcript("restore --repo repo --to restored"),
-        "restore-json": stage.transcript("restore --repo repo --to again --ready --json"),
-        "check": stage.transcript("check restored"),
-        "check-json": stage.transcript("check again --server-version 26.1 --deep --json"),
-        "release-nothing": stage.transcript("release"),
-        "release-nothing-json": stage.transcript("release --json"),
+        "restore": site.transcript("restore --repo repo --to restored"),
+        "restore-json": site.transcript("restore --repo repo --to again --ready --json"),
+        "check": site.transcript("check restored"),
+        "check-json": site.transcript("check again --server-version 26.1 --deep --json"),
+        "release-nothing": site.transcript("release"),
+        "release-nothing-json": site.transcript("release --json"),
     );
 }
 
 #[test]
 fn what_is_not_kept_goes() {
-    let stage = Stage::backed_up("26.1-append");
-    let place = &stage.place;
+    let site = NodeSite::backed_up("26.1-append");
+    let place = &site.place;
     for _ in 0..2 {
-        stage.advance(100);
+        site.advance(100);
         assert!(matches!(
             place
-                .kbackup(&stage.line("diff --repo repo --node URL"))
+                .kbackup(&site.line("diff --repo repo --node URL"))
                 .output()
                 .unwrap()
                 .status
@@ -117,30 +117,30 @@ fn what_is_not_kept_goes() {
         ));
     }
     snapshots!(place,
-        "expire-no-rule": stage.transcript("expire --repo repo --confirm"),
-        "expire-no-rule-json": stage.transcript("expire --repo repo --json"),
-        "expire-zero": stage.transcript("expire --repo repo --keep-last 0"),
-        "expire-zone": stage.transcript("expire --repo repo --keep-daily 1 --time-zone Berlin"),
-        "expire-nothing": stage.transcript("expire --repo repo --keep-last 3"),
-        "expire-dry-run": stage.transcript("expire --repo repo --keep-last 1 --dry-run"),
-        "expire-dry-run-json": stage.transcript("expire --repo repo --keep-last 1 --dry-run --json --time-zone UTC"),
-        "expire-unconfirmed": stage.transcript("expire --repo repo --keep-last 2"),
+        "expire-no-rule": site.transcript("expire --repo repo --confirm"),
+        "expire-no-rule-json": site.transcript("expire --repo repo --json"),
+        "expire-zero": site.transcript("expire --repo repo --keep-last 0"),
+        "expire-zone": site.transcript("expire --repo repo --keep-daily 1 --time-zone Berlin"),
+        "expire-nothing": site.transcript("expire --repo repo --keep-last 3"),
+        "expire-dry-run": site.transcript("expire --repo repo --keep-last 1 --dry-run"),
+        "expire-dry-run-json": site.transcript("expire --repo repo --keep-last 1 --dry-run --json --time-zone UTC"),
+        "expire-unconfirmed": site.transcript("expire --repo repo --keep-last 2"),
     );
     assert_eq!(place.listed().len(), 3);
     snapshots!(place,
-        "expire": stage.transcript("expire --repo repo --keep-last 2 --confirm"),
-        "expire-json": stage.transcript("expire --repo repo --keep-last 1 --confirm --json"),
+        "expire": site.transcript("expire --repo repo --keep-last 2 --confirm"),
+        "expire-json": site.transcript("expire --repo repo --keep-last 1 --confirm --json"),
     );
     assert_eq!(place.listed().len(), 1);
 }
 
 #[test]
 fn offline_and_a_first_diff() {
-    let stage = Stage::new("24.10-append");
-    stage.node.advance_to_end().unwrap();
-    snapshots!(stage.place,
-        "diff-first-offline": stage.transcript("diff --repo repo --offline --db node/db"),
-        "full-second-json": stage.transcript("full --repo repo --offline --db node/db --server-version 24.10.4 --json"),
+    let site = NodeSite::new("24.10-append");
+    site.node.advance_to_end().unwrap();
+    snapshots!(site.place,
+        "diff-first-offline": site.transcript("diff --repo repo --offline --db node/db"),
+        "full-second-json": site.transcript("full --repo repo --offline --db node/db --server-version 24.10.4 --json"),
     );
 }
 
@@ -148,25 +148,24 @@ fn offline_and_a_first_diff() {
 fn nothing_in_the_repository() {
     let place = Place::new();
     std::fs::create_dir(place.path("repo")).unwrap();
-    let stage = Stage::backed_up("26.1-append");
-    std::fs::remove_dir_all(stage.place.path("repo/backups")).unwrap();
-    snapshots!(stage.place,
-        "list-empty": stage.transcript("list --repo repo"),
-        "list-empty-json": stage.transcript("list --repo repo --json"),
-        "show-empty": stage.transcript("show --repo repo"),
-        "verify-empty": stage.transcript("verify --repo repo"),
-        "restore-empty": stage.transcript("restore --repo repo --to restored"),
+    let site = NodeSite::backed_up("26.1-append");
+    std::fs::remove_dir_all(site.place.path("repo/backups")).unwrap();
+    snapshots!(site.place,
+        "list-empty": site.transcript("list --repo repo"),
+        "list-empty-json": site.transcript("list --repo repo --json"),
+        "show-empty": site.transcript("show --repo repo"),
+        "verify-empty": site.transcript("verify --repo repo"),
+        "restore-empty": site.transcript("restore --repo repo --to restored"),
     );
 }
 
 #[test]
 fn without_quiescing() {
-    let stage = Stage::new("26.1-append");
-    stage
-        .node
+    let site = NodeSite::new("26.1-append");
+    site.node
         .change_quirks(|quirks| quirks.admin_ui_disabled = true);
-    snapshots!(stage.place,
-        "no-quiesce": stage.transcript("full --repo repo --node URL --no-quiesce"),
-        "no-quiesce-show": stage.transcript("show --repo repo"),
+    snapshots!(site.place,
+        "no-quiesce": site.transcript("full --repo repo --node URL --no-quiesce"),
+        "no-quiesce-show": site.transcript("show --repo repo"),
     );
 }

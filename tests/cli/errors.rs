@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kbackup_testnode::{Checkpoint, Credentials, Mark, Node, Recording, Version};
 
-use super::{Place, Stage, snapshots};
+use super::{NodeSite, Place, snapshots};
 
 #[test]
 fn directories() {
@@ -31,63 +31,63 @@ fn directories() {
         "error-check-file": place.transcript("check file"),
     );
     assert!(!place.path("repo").exists());
-    let stage = Stage::new("26.1-append");
-    let inside = stage.node.db().join("backups");
-    std::os::unix::fs::symlink(stage.node.db(), stage.place.path("elsewhere")).unwrap();
-    std::fs::create_dir(stage.place.path("foreign")).unwrap();
-    stage.place.write("foreign/holiday.jpg", "");
-    snapshots!(stage.place,
-        "error-repository-is-foreign": stage.transcript("full --repo foreign --node URL"),
-        "error-repository-inside": stage.transcript("full --repo node/db/backups --node URL"),
-        "error-repository-inside-by-link": stage.transcript("full --repo elsewhere/new/backups --node URL"),
-        "error-repository-is-the-source": stage.transcript("full --repo node/db --node URL"),
+    let site = NodeSite::new("26.1-append");
+    let inside = site.node.db().join("backups");
+    std::os::unix::fs::symlink(site.node.db(), site.place.path("elsewhere")).unwrap();
+    std::fs::create_dir(site.place.path("foreign")).unwrap();
+    site.place.write("foreign/holiday.jpg", "");
+    snapshots!(site.place,
+        "error-repository-is-foreign": site.transcript("full --repo foreign --node URL"),
+        "error-repository-inside": site.transcript("full --repo node/db/backups --node URL"),
+        "error-repository-inside-by-link": site.transcript("full --repo elsewhere/new/backups --node URL"),
+        "error-repository-is-the-source": site.transcript("full --repo node/db --node URL"),
     );
     assert!(
         !inside.exists()
-            && !stage.node.db().join("new").exists()
-            && !stage.node.db().join("kbackup.json").exists()
+            && !site.node.db().join("new").exists()
+            && !site.node.db().join("kbackup.json").exists()
     );
 }
 
 #[test]
 fn repositories() {
-    let stage = Stage::backed_up("26.1-append");
-    let marker = stage.place.path("repo/kbackup.json");
+    let site = NodeSite::backed_up("26.1-append");
+    let marker = site.place.path("repo/kbackup.json");
     let good = std::fs::read_to_string(&marker).unwrap();
-    snapshots!(stage.place,
-        "error-no-such-label": stage.transcript("restore 20200101T000000Z-full --repo repo --to restored"),
-        "error-no-such-label-json": stage.transcript("show 20200101T000000Z-full --repo repo --json"),
+    snapshots!(site.place,
+        "error-no-such-label": site.transcript("restore 20200101T000000Z-full --repo repo --to restored"),
+        "error-no-such-label-json": site.transcript("show 20200101T000000Z-full --repo repo --json"),
     );
     std::fs::write(&marker, good.replace("\"format\": 1", "\"format\": 2")).unwrap();
     assert_ne!(good, std::fs::read_to_string(&marker).unwrap());
-    snapshots!(stage.place,
-        "error-newer-repository": stage.transcript("list --repo repo"),
-        "error-newer-repository-json": stage.transcript("diff --repo repo --node URL --json"),
+    snapshots!(site.place,
+        "error-newer-repository": site.transcript("list --repo repo"),
+        "error-newer-repository-json": site.transcript("diff --repo repo --node URL --json"),
     );
     std::fs::write(&marker, "{").unwrap();
-    snapshots!(stage.place, "error-damaged-repository": stage.transcript("list --repo repo"),);
+    snapshots!(site.place, "error-damaged-repository": site.transcript("list --repo repo"),);
     std::fs::write(&marker, good).unwrap();
-    let label = stage.place.listed().pop().unwrap();
-    let manifest = stage
+    let label = site.place.listed().pop().unwrap();
+    let manifest = site
         .place
         .path("repo/backups")
         .join(&label)
         .join("manifest.json");
     std::fs::set_permissions(&manifest, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&manifest, "{").unwrap();
-    snapshots!(stage.place,
-        "error-damaged-manifest-list": stage.transcript("list --repo repo"),
-        "error-damaged-manifest-list-json": stage.transcript("list --repo repo --json"),
-        "error-damaged-manifest-show": stage.transcript("show --repo repo"),
-        "error-damaged-manifest-restore": stage.transcript("restore --repo repo --to restored"),
-        "error-damaged-manifest-verify": stage.transcript("verify --repo repo"),
+    snapshots!(site.place,
+        "error-damaged-manifest-list": site.transcript("list --repo repo"),
+        "error-damaged-manifest-list-json": site.transcript("list --repo repo --json"),
+        "error-damaged-manifest-show": site.transcript("show --repo repo"),
+        "error-damaged-manifest-restore": site.transcript("restore --repo repo --to restored"),
+        "error-damaged-manifest-verify": site.transcript("verify --repo repo"),
     );
 }
 
 #[test]
 fn a_repository_in_use() {
-    let stage = Stage::backed_up("26.1-append");
-    let path = stage.place.path("repo/state/lock");
+    let site = NodeSite::backed_up("26.1-append");
+    let path = site.place.path("repo/state/lock");
     let text = r#"{"pid":4711,"host":"elsewhere","user":"backup","command":"full","since":"2026-11-21T06:00:00Z"}"#;
     let holder = std::fs::File::options()
         .write(true)
@@ -97,69 +97,60 @@ fn a_repository_in_use() {
         .unwrap();
     holder.try_lock().unwrap();
     std::fs::write(&path, text).unwrap();
-    snapshots!(stage.place,
-        "error-locked": stage.transcript("diff --repo repo --node URL"),
-        "error-locked-json": stage.transcript("diff --repo repo --node URL --json"),
+    snapshots!(site.place,
+        "error-locked": site.transcript("diff --repo repo --node URL"),
+        "error-locked-json": site.transcript("diff --repo repo --node URL --json"),
     );
-    stage.place.kbackup("list --repo repo").assert().code(0);
+    site.place.kbackup("list --repo repo").assert().code(0);
     drop(holder);
-    stage
-        .place
-        .kbackup(&stage.line("diff --repo repo --node URL"))
+    site.place
+        .kbackup(&site.line("diff --repo repo --node URL"))
         .assert()
         .code(0);
 }
 
 #[test]
 fn nodes() {
-    let stage = Stage::new("26.1-append");
-    stage
-        .node
+    let site = NodeSite::new("26.1-append");
+    site.node
         .change_quirks(|quirks| quirks.credentials = Some(Credentials::operator("ops", "correct")));
-    stage.place.write("password", "wrong\n");
-    stage.place.write("right", "correct\n");
-    snapshots!(stage.place,
-        "error-no-password": stage.transcript("full --repo repo --node URL"),
-        "error-wrong-password": stage.transcript("full --repo repo --node URL --user ops --password-file password"),
-        "error-wrong-password-json": stage.transcript("full --repo repo --node URL --user ops --password-file password --json"),
+    site.place.write("password", "wrong\n");
+    site.place.write("right", "correct\n");
+    snapshots!(site.place,
+        "error-no-password": site.transcript("full --repo repo --node URL"),
+        "error-wrong-password": site.transcript("full --repo repo --node URL --user ops --password-file password"),
+        "error-wrong-password-json": site.transcript("full --repo repo --node URL --user ops --password-file password --json"),
     );
-    stage
-        .place
-        .kbackup(&stage.line("full --repo other --node URL --user ops --password-file right"))
+    site.place
+        .kbackup(&site.line("full --repo other --node URL --user ops --password-file right"))
         .assert()
         .code(0);
-    stage.node.change_quirks(|quirks| quirks.credentials = None);
-    stage
-        .node
+    site.node.change_quirks(|quirks| quirks.credentials = None);
+    site.node
         .change_quirks(|quirks| quirks.body = Some("<html>It works!</html>".to_owned()));
-    snapshots!(stage.place, "error-garbage": stage.transcript("full --repo repo --node URL"),);
-    stage
-        .node
+    snapshots!(site.place, "error-garbage": site.transcript("full --repo repo --node URL"),);
+    site.node
         .change_quirks(|quirks| quirks.body = Some("{}".to_owned()));
-    snapshots!(stage.place, "error-empty-json": stage.transcript("full --repo repo --node URL"),);
-    stage.node.change_quirks(|quirks| quirks.body = None);
-    stage.node.change_quirks(|quirks| {
+    snapshots!(site.place, "error-empty-json": site.transcript("full --repo repo --node URL"),);
+    site.node.change_quirks(|quirks| quirks.body = None);
+    site.node.change_quirks(|quirks| {
         quirks.redirect_to = Some("http://elsewhere.example:2113".to_owned())
     });
-    snapshots!(stage.place, "error-redirect": stage.transcript("full --repo repo --node URL"),);
-    stage.node.change_quirks(|quirks| quirks.redirect_to = None);
-    stage
-        .node
+    snapshots!(site.place, "error-redirect": site.transcript("full --repo repo --node URL"),);
+    site.node.change_quirks(|quirks| quirks.redirect_to = None);
+    site.node
         .change_quirks(|quirks| quirks.other_node_every = Some(2));
-    snapshots!(stage.place, "error-load-balancer": stage.transcript("full --repo repo --node URL"),);
-    stage
-        .node
+    snapshots!(site.place, "error-load-balancer": site.transcript("full --repo repo --node URL"),);
+    site.node
         .change_quirks(|quirks| quirks.other_node_every = None);
-    stage
-        .node
+    site.node
         .change_quirks(|quirks| quirks.state = Some("CatchingUp".to_owned()));
-    snapshots!(stage.place, "error-unfit": stage.transcript("full --repo repo --node URL --wait 1s"),);
-    stage.node.change_quirks(|quirks| quirks.state = None);
-    stage
-        .node
+    snapshots!(site.place, "error-unfit": site.transcript("full --repo repo --node URL --wait 1s"),);
+    site.node.change_quirks(|quirks| quirks.state = None);
+    site.node
         .change_quirks(|quirks| quirks.admin_ui_disabled = true);
-    snapshots!(stage.place, "error-admin-disabled": stage.transcript("full --repo repo --node URL"),);
-    assert!(stage.place.listed().is_empty());
+    snapshots!(site.place, "error-admin-disabled": site.transcript("full --repo repo --node URL"),);
+    assert!(site.place.listed().is_empty());
 }
 
 #[test]
@@ -179,17 +170,17 @@ fn a_node_that_is_away() {
 
 #[test]
 fn another_node() {
-    let stage = Stage::backed_up("26.1-append");
-    let other = Stage::new("24.10-append");
+    let site = NodeSite::backed_up("26.1-append");
+    let other = NodeSite::new("24.10-append");
     let line = format!(
         "diff --node {} --repo {}",
         other.server.url(),
-        stage.place.path("repo").display()
+        site.place.path("repo").display()
     );
-    snapshots!(stage.place, "error-another-node": super::transcript(&line, &mut other.place.kbackup(&line)),);
+    snapshots!(site.place, "error-another-node": super::transcript(&line, &mut other.place.kbackup(&line)),);
     let line = format!(
         "full --repo repo --node {} --db {}",
-        stage.server.url(),
+        site.server.url(),
         other.node.db().display()
     );
     let place = &other.place;
@@ -199,22 +190,22 @@ fn another_node() {
 
 #[test]
 fn running_nodes_directory() {
-    let stage = Stage::backed_up("26.1-append");
-    std::fs::create_dir(stage.place.path("used")).unwrap();
-    stage.place.write("used/notes.txt", "");
-    snapshots!(stage.place,
-        "error-offline-on-running": stage.transcript("full --repo repo --offline --db node/db"),
-        "error-offline-on-running-json": stage.transcript("full --repo repo --offline --db node/db --json"),
-        "error-restore-not-empty": stage.transcript("restore --repo repo --to used"),
-        "error-restore-in-use": stage.transcript("restore --repo repo --to node/db"),
-        "error-restore-into-repository": stage.transcript("restore --repo repo --to repo/restored"),
-        "error-restore-older-server": stage.transcript("restore --repo repo --to restored --server-version 20.10"),
+    let site = NodeSite::backed_up("26.1-append");
+    std::fs::create_dir(site.place.path("used")).unwrap();
+    site.place.write("used/notes.txt", "");
+    snapshots!(site.place,
+        "error-offline-on-running": site.transcript("full --repo repo --offline --db node/db"),
+        "error-offline-on-running-json": site.transcript("full --repo repo --offline --db node/db --json"),
+        "error-restore-not-empty": site.transcript("restore --repo repo --to used"),
+        "error-restore-in-use": site.transcript("restore --repo repo --to node/db"),
+        "error-restore-into-repository": site.transcript("restore --repo repo --to repo/restored"),
+        "error-restore-older-server": site.transcript("restore --repo repo --to restored --server-version 20.10"),
     );
     assert_eq!(
-        std::fs::read_dir(stage.place.path("used")).unwrap().count(),
+        std::fs::read_dir(site.place.path("used")).unwrap().count(),
         1
     );
-    assert!(!stage.place.path("repo/restored").exists() && !stage.place.path("restored").exists());
+    assert!(!site.place.path("repo/restored").exists() && !site.place.path("restored").exists());
 }
 
 pub(super) fn flip(path: &Path, at: usize) {
@@ -227,41 +218,39 @@ pub(super) fn flip(path: &Path, at: usize) {
 
 #[test]
 fn damaged_backup() {
-    let stage = Stage::backed_up("26.1-append");
-    let label = stage.place.listed().pop().unwrap();
+    let site = NodeSite::backed_up("26.1-append");
+    let label = site.place.listed().pop().unwrap();
     flip(
-        &stage
+        &site
             .place
             .path("repo/backups")
             .join(&label)
             .join("db/chunk-000000.000000"),
         1000,
     );
-    snapshots!(stage.place,
-        "error-damaged-backup-verify": stage.transcript("verify --repo repo"),
-        "error-damaged-backup-verify-json": stage.transcript("verify --repo repo --json"),
-        "error-damaged-backup-restore-latest": stage.transcript("restore --repo repo --to restored"),
+    snapshots!(site.place,
+        "error-damaged-backup-verify": site.transcript("verify --repo repo"),
+        "error-damaged-backup-verify-json": site.transcript("verify --repo repo --json"),
+        "error-damaged-backup-restore-latest": site.transcript("restore --repo repo --to restored"),
     );
-    assert!(!stage.place.path("restored").exists());
-    let named = |line: &str| stage.transcript(&line.replace("LABEL", &label));
-    snapshots!(stage.place,
+    assert!(!site.place.path("restored").exists());
+    let named = |line: &str| site.transcript(&line.replace("LABEL", &label));
+    snapshots!(site.place,
         "error-damaged-backup-restore": named("restore LABEL --repo repo --to restored"),
         "error-damaged-backup-restore-json": named("restore LABEL --repo repo --to again --json"),
-        "error-damaged-backup-check": stage.transcript("check restored"),
-        "error-damaged-backup-list": stage.transcript("list --repo repo"),
-        "repair-nothing-right": stage.transcript("verify --repo repo --repair"),
-        "repair-diff": stage.transcript("diff --repo repo --node URL"),
-        "repair-dry-run": stage.transcript("verify --repo repo --all --repair --dry-run"),
-        "repair": stage.transcript("verify --repo repo --all --repair"),
-        "repair-list": stage.transcript("list --repo repo"),
+        "error-damaged-backup-check": site.transcript("check restored"),
+        "error-damaged-backup-list": site.transcript("list --repo repo"),
+        "repair-nothing-right": site.transcript("verify --repo repo --repair"),
+        "repair-diff": site.transcript("diff --repo repo --node URL"),
+        "repair-dry-run": site.transcript("verify --repo repo --all --repair --dry-run"),
+        "repair": site.transcript("verify --repo repo --all --repair"),
+        "repair-list": site.transcript("list --repo repo"),
     );
-    stage
-        .place
+    site.place
         .kbackup("restore --repo repo --to latest")
         .assert()
         .code(0);
-    stage
-        .place
+    site.place
         .kbackup(&format!("restore {label} --repo repo --to older"))
         .assert()
         .code(0);
@@ -293,8 +282,8 @@ fn damaged_source() {
 /// Every scavenge that is stopped is started again by somebody.
 #[test]
 fn a_source_that_never_rests() {
-    let stage = Stage::new("26.1-append");
-    let node = stage.node.clone();
+    let site = NodeSite::new("26.1-append");
+    let node = site.node.clone();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -305,9 +294,9 @@ fn a_source_that_never_rests() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let output = stage
+        let output = site
             .place
-            .kbackup(&stage.line(
+            .kbackup(&site.line(
                 "full --repo repo --node URL --attempts 2 --quiesce-wait 1s --log error --json",
             ))
             .output();
@@ -320,9 +309,9 @@ fn a_source_that_never_rests() {
             String::from_utf8_lossy(&output.stdout)
         );
     });
-    assert!(stage.place.listed().is_empty());
-    assert_eq!(stage.place.unfinished(), 0);
-    assert_eq!(stage.place.debts(), 0);
+    assert!(site.place.listed().is_empty());
+    assert_eq!(site.place.unfinished(), 0);
+    assert_eq!(site.place.debts(), 0);
 }
 
 #[test]
@@ -351,23 +340,23 @@ fn pending_truncation() {
 /// What is owed is told, given back once, and told again that nothing is.
 #[test]
 fn what_is_owed() {
-    let stage = Stage::new("26.1-append");
+    let site = NodeSite::new("26.1-append");
     let debt = format!(
         r#"{{"format":1,"node":{{"url":"{}","unix_socket":null,"endpoint":null,"instance":null}},
         "scavenge":{{"id":"3cb6a9a2-9d1e-4a6c-9a53-000000000000","threads":1,"throttle_percent":100,"since":"2026-11-21T06:00:00Z"}},
         "auto_scavenge":null,"process":1}}"#,
-        stage.server.url()
+        site.server.url()
     );
-    std::fs::create_dir(stage.place.path("state")).unwrap();
-    stage.place.write("state/node.json", &debt);
-    snapshots!(stage.place,
-        "release-dry-run": stage.transcript("release --dry-run"),
-        "release-dry-run-json": stage.transcript("release --dry-run --json"),
-        "release-another-node": stage.transcript("release --node http://127.0.0.1:1"),
-        "release": stage.transcript("release"),
-        "release-again": stage.transcript("release --node URL"),
+    std::fs::create_dir(site.place.path("state")).unwrap();
+    site.place.write("state/node.json", &debt);
+    snapshots!(site.place,
+        "release-dry-run": site.transcript("release --dry-run"),
+        "release-dry-run-json": site.transcript("release --dry-run --json"),
+        "release-another-node": site.transcript("release --node http://127.0.0.1:1"),
+        "release": site.transcript("release"),
+        "release-again": site.transcript("release --node URL"),
     );
-    let posts = stage
+    let posts = site
         .node
         .requests()
         .into_iter()

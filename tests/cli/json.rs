@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kbackup_testnode::Synthetic;
 use serde_json::Value;
 
-use super::{Place, Stage};
+use super::{NodeSite, Place};
 
 struct Field {
     types: Vec<String>,
@@ -172,27 +172,27 @@ fn the_page_is_what_is_printed() {
         schemas: contract(),
         seen: BTreeMap::new(),
     };
-    let stage = Stage::new("26.1-append");
-    let place = &stage.place;
+    let site = NodeSite::new("26.1-append");
+    let place = &site.place;
     contract.check(
         place,
-        &stage.line("full --repo repo --node URL --dry-run"),
+        &site.line("full --repo repo --node URL --dry-run"),
         "kbackup.forecast/1",
     );
     contract.check(
         place,
-        &stage.line("full --repo repo --node URL"),
+        &site.line("full --repo repo --node URL"),
         "kbackup.summary/1",
     );
-    stage.advance(600);
+    site.advance(600);
     contract.check(
         place,
-        &stage.line("diff --repo repo --node URL --dry-run"),
+        &site.line("diff --repo repo --node URL --dry-run"),
         "kbackup.forecast/1",
     );
     contract.check(
         place,
-        &stage.line("diff --repo repo --node URL"),
+        &site.line("diff --repo repo --node URL"),
         "kbackup.summary/1",
     );
     contract.check(place, "list --repo repo", "kbackup.list/1");
@@ -218,7 +218,7 @@ fn the_page_is_what_is_printed() {
     contract.check(place, "release", "kbackup.release/1");
     contract.check(
         place,
-        &stage.line("agent --repo repo --node URL --check-config"),
+        &site.line("agent --repo repo --node URL --check-config"),
         "kbackup.agent-configuration/1",
     );
     contract.check(place, "completions bash", "kbackup.completions/1");
@@ -250,7 +250,7 @@ fn the_page_is_what_is_printed() {
     contract.check(place, "check damaged", "kbackup.check/1");
     contract.check(
         place,
-        &stage.line("full --repo repo --node URL"),
+        &site.line("full --repo repo --node URL"),
         "kbackup.summary/1",
     );
     contract.check(
@@ -265,7 +265,7 @@ fn the_page_is_what_is_printed() {
     );
     contract.check(
         place,
-        &stage.line("full --repo repo --node URL"),
+        &site.line("full --repo repo --node URL"),
         "kbackup.summary/1",
     );
     contract.check(

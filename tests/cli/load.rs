@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::{Stage, wait_until};
+use super::{NodeSite, wait_until};
 use jiff::{SignedDuration, Zoned};
 
 /// Bytes of all chunks in a directory.
@@ -23,8 +23,8 @@ fn chunk_bytes(directory: &Path) -> u64 {
 #[test]
 fn no_verb_is_faster_than_its_limit() {
     const RATE: u64 = 20 << 20;
-    let stage = Stage::scavenging();
-    let bytes = chunk_bytes(&stage.place.path("node"));
+    let site = NodeSite::scavenging();
+    let bytes = chunk_bytes(&site.place.path("node"));
     assert!(bytes > 16 << 20);
     for line in [
         "full --repo repo --node URL --limit-rate 20MiB",
@@ -33,7 +33,7 @@ fn no_verb_is_faster_than_its_limit() {
         "check restored --limit-rate 20MiB",
     ] {
         let started = Instant::now();
-        stage.place.kbackup(&stage.line(line)).assert().code(0);
+        site.place.kbackup(&site.line(line)).assert().code(0);
         // The active chunk is copied in part; an eighth of a second may have been saved up.
         let least = Duration::from_millis((bytes - (4 << 20)) * 1000 / RATE - 125);
         assert!(
@@ -72,7 +72,7 @@ fn every_thread_has_the_priority() {
     /// Of `sched(7)`.
     const OTHER: &str = "0";
     const IDLE: &str = "5";
-    let stage = Stage::scavenging();
+    let site = NodeSite::scavenging();
     let own = stat(Path::new("/proc/self/stat")).unwrap()[16]
         .parse::<i32>()
         .unwrap();
@@ -81,10 +81,10 @@ fn every_thread_has_the_priority() {
         ("--priority idle", 19, IDLE),
         ("--priority normal", own, OTHER),
     ] {
-        let mut child = stage.start(&format!(
+        let mut child = site.start(&format!(
             "full --repo repo --node URL --limit-rate 1MiB {said}"
         ));
-        wait_until(|| chunk_bytes(&stage.place.path("repo/incoming")) > 0);
+        wait_until(|| chunk_bytes(&site.place.path("repo/incoming")) > 0);
         // The threads that hash come and go with each file.
         wait_until(|| priorities(&child).len() >= 3);
         let threads = priorities(&child);
@@ -96,8 +96,8 @@ fn every_thread_has_the_priority() {
                 .all(|thread| *thread == (nice.to_string(), policy.to_owned())),
             "{said}: {threads:?}"
         );
-        std::fs::remove_dir_all(stage.place.path("repo")).unwrap();
-        stage.place.kbackup("release").assert().code(0);
+        std::fs::remove_dir_all(site.place.path("repo")).unwrap();
+        site.place.kbackup("release").assert().code(0);
     }
 }
 
@@ -117,14 +117,14 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 #[test]
 fn outside_of_its_hours_it_does_nothing() {
-    let stage = Stage::scavenging();
+    let site = NodeSite::scavenging();
     for verb in [
         "full --repo repo --node URL",
         "diff --repo repo --node URL",
         "verify --repo repo",
     ] {
-        let line = format!("{} --window {}", stage.line(verb), hours(HOUR, HOUR * 2));
-        let output = stage.place.kbackup(&line).output().unwrap();
+        let line = format!("{} --window {}", site.line(verb), hours(HOUR, HOUR * 2));
+        let output = site.place.kbackup(&line).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(143), "{stderr}");
         assert!(
@@ -132,13 +132,13 @@ fn outside_of_its_hours_it_does_nothing() {
             "{stderr}"
         );
     }
-    assert!(stage.node.requests().is_empty() && !stage.place.path("repo").exists());
+    assert!(site.node.requests().is_empty() && !site.place.path("repo").exists());
     let line = format!(
         "{} --json --window {}",
-        stage.line("full --repo repo --node URL"),
+        site.line("full --repo repo --node URL"),
         hours(HOUR, HOUR * 2)
     );
-    let output = stage.place.kbackup(&line).output().unwrap();
+    let output = site.place.kbackup(&line).output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (&answer["error"], &answer["exit_code"]),
@@ -149,16 +149,16 @@ fn outside_of_its_hours_it_does_nothing() {
 
 #[test]
 fn when_its_hours_are_over_it_ends_cleanly() {
-    let stage = Stage::scavenging();
+    let site = NodeSite::scavenging();
     // A busy machine comes to copying later; the window has to close after that.
     let (window, child) = [2, 10, 40]
         .into_iter()
         .find_map(|seconds| {
             let window = hours(-HOUR, SignedDuration::from_secs(seconds));
-            let mut child = stage.start(&format!(
+            let mut child = site.start(&format!(
                 "full --repo repo --node URL --limit-rate 256KiB --window {window}"
             ));
-            let is_copying = || chunk_bytes(&stage.place.path("repo/incoming")) > 0;
+            let is_copying = || chunk_bytes(&site.place.path("repo/incoming")) > 0;
             let mut has_ended = false;
             while !is_copying() && !has_ended {
                 std::thread::sleep(Duration::from_millis(5));
@@ -174,15 +174,15 @@ fn when_its_hours_are_over_it_ends_cleanly() {
         stderr.contains(&format!("error: the window {window} is closed\n")),
         "{stderr}"
     );
-    assert!(stage.place.listed().is_empty() && stage.place.debts() == 0);
+    assert!(site.place.listed().is_empty() && site.place.debts() == 0);
     assert!(
-        !stage.node.owes_scavenge() && stage.node.current_scavenge().is_some(),
+        !site.node.owes_scavenge() && site.node.current_scavenge().is_some(),
         "the node has its scavenge back"
     );
-    let line = stage.line(&format!(
+    let line = site.line(&format!(
         "full --repo repo --node URL --window {}",
         hours(-HOUR, HOUR)
     ));
-    stage.place.kbackup(&line).assert().code(0);
-    assert_eq!(stage.place.listed().len(), 1);
+    site.place.kbackup(&line).assert().code(0);
+    assert_eq!(site.place.listed().len(), 1);
 }

@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use super::Stage;
+use super::NodeSite;
 
 /// A full of 24 MiB takes three times as long as the pause may.
 const SLOW: &str = "full --repo repo --node URL --json --limit-rate 8MiB --max-pause 2s";
 
-fn answer(stage: &Stage, line: &str) -> (Option<i32>, Value, String) {
-    let output = stage.place.kbackup(&stage.line(line)).output().unwrap();
+fn answer(site: &NodeSite, line: &str) -> (Option<i32>, Value, String) {
+    let output = site.place.kbackup(&site.line(line)).output().unwrap();
     (
         output.status.code(),
         serde_json::from_slice(&output.stdout).unwrap(),
@@ -18,8 +18,8 @@ fn answer(stage: &Stage, line: &str) -> (Option<i32>, Value, String) {
 
 #[test]
 fn a_pause_that_lasts_too_long_is_ended_and_the_next_run_goes_on() {
-    let stage = Stage::scavenging();
-    let (code, error, log) = answer(&stage, SLOW);
+    let site = NodeSite::scavenging();
+    let (code, error, log) = answer(&site, SLOW);
     assert_eq!(
         (code, &error["error"], &error["exit_code"]),
         (Some(22), &"paused-too-long".into(), &22.into()),
@@ -34,26 +34,26 @@ fn a_pause_that_lasts_too_long_is_ended_and_the_next_run_goes_on() {
             && error["hints"].to_string().contains("--max-pause"),
         "{error:#}"
     );
-    assert!(stage.place.listed().is_empty());
+    assert!(site.place.listed().is_empty());
     assert!(
-        stage.node.current_scavenge().is_some() && !stage.node.owes_scavenge(),
+        site.node.current_scavenge().is_some() && !site.node.owes_scavenge(),
         "it goes on"
     );
-    assert_eq!(stage.place.debts(), 0);
+    assert_eq!(site.place.debts(), 0);
     assert!(log.contains("scavenge given back after="), "{log}");
 
-    let (code, summary, log) = answer(&stage, "full --repo repo --node URL --json --max-pause 1m");
+    let (code, summary, log) = answer(&site, "full --repo repo --node URL --json --max-pause 1m");
     assert_eq!(code, Some(0), "{log}");
     assert!(
         summary["files_resumed"].as_u64().unwrap() > 0,
         "{summary:#}"
     );
-    assert!(stage.node.current_scavenge().is_some());
+    assert!(site.node.current_scavenge().is_some());
 }
 
 #[test]
 fn where_nothing_is_taken_no_time_runs() {
-    let stage = Stage::still();
-    let (code, _, log) = answer(&stage, &SLOW.replace("2s", "0s"));
+    let site = NodeSite::still();
+    let (code, _, log) = answer(&site, &SLOW.replace("2s", "0s"));
     assert_eq!(code, Some(0), "{log}");
 }

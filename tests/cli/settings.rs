@@ -2,7 +2,7 @@
 
 use kbackup_testnode::Credentials;
 
-use super::{Place, Stage, snapshots, transcript};
+use super::{NodeSite, Place, snapshots, transcript};
 
 /// What `--log debug` says of an option.
 fn setting(command: &mut assert_cmd::Command, option: &str) -> String {
@@ -249,14 +249,14 @@ fn what_needs_both() {
 
 #[test]
 fn no_secret_is_shown() {
-    let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| {
+    let site = NodeSite::new("26.1-append");
+    site.node.change_quirks(|quirks| {
         quirks.credentials = Some(Credentials::operator("ops", "correct-hunter2"))
     });
-    let place = &stage.place;
+    let place = &site.place;
     place.write("wrong", "wrong-hunter2\n");
     place.write("file.toml", "user = 'ops'\npassword-file = 'wrong'\n");
-    let full = stage.line("full --repo repo --node URL --log debug");
+    let full = site.line("full --repo repo --node URL --log debug");
     let good = transcript(
         &full,
         place
@@ -283,7 +283,7 @@ fn no_secret_is_shown() {
             .env("KBACKUP_PASSWORD", "correct-hunter2"),
     );
     assert!(flag.contains("\nexit: 12\n"), "{flag}");
-    let address = stage.server.url().replace("http://", "");
+    let address = site.server.url().replace("http://", "");
     let mut said = vec![good, file, environment, flag];
     for line in [
         format!("full --repo repo --log debug --node http://ops:correct-hunter2@{address}"),

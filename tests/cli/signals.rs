@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Stage, wait_until};
+use super::{NodeSite, wait_until};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -20,8 +20,8 @@ fn send(child: &Child, signal: Signal) {
 }
 
 /// A chunk of it lies in the repository.
-fn is_copying(stage: &Stage) -> bool {
-    let incoming = walkdir::WalkDir::new(stage.place.path("repo/incoming"));
+fn is_copying(site: &NodeSite) -> bool {
+    let incoming = walkdir::WalkDir::new(site.place.path("repo/incoming"));
     incoming.into_iter().flatten().any(|entry| {
         entry
             .file_name()
@@ -40,17 +40,15 @@ fn bytes_read(child: &Child) -> u64 {
         .unwrap()
 }
 
-fn is_stopping_a_scavenge(stage: &Stage) -> bool {
-    stage
-        .node
+fn is_stopping_a_scavenge(site: &NodeSite) -> bool {
+    site.node
         .requests()
         .iter()
         .any(|request| request.method == "DELETE")
 }
 
-fn posts(stage: &Stage, part: &str) -> usize {
-    stage
-        .node
+fn posts(site: &NodeSite, part: &str) -> usize {
+    site.node
         .requests()
         .iter()
         .filter(|request| request.method == "POST" && request.path.contains(part))
@@ -58,7 +56,7 @@ fn posts(stage: &Stage, part: &str) -> usize {
 }
 
 /// Ends soon, with this code, with nothing listed and nothing owed.
-fn ends_cleanly(stage: &Stage, child: Child, code: i32) {
+fn ends_cleanly(site: &NodeSite, child: Child, code: i32) {
     let sent = Instant::now();
     let output = child.wait_with_output().unwrap();
     let (took, stderr) = (sent.elapsed(), String::from_utf8(output.stderr).unwrap());
@@ -67,17 +65,17 @@ fn ends_cleanly(stage: &Stage, child: Child, code: i32) {
     assert!(stderr.contains("error: interrupted\n"), "{stderr}");
     assert!(stderr.contains("hint: "), "{stderr}");
     assert!(output.stdout.is_empty());
-    assert!(stage.place.listed().is_empty());
-    assert!(stage.place.unfinished() <= 1);
+    assert!(site.place.listed().is_empty());
+    assert!(site.place.unfinished() <= 1);
     assert!(
-        !walkdir::WalkDir::new(stage.place.path("repo/incoming"))
+        !walkdir::WalkDir::new(site.place.path("repo/incoming"))
             .into_iter()
             .flatten()
             .any(|entry| is_draft(&entry)),
         "half a file is left"
     );
-    assert_eq!(stage.place.debts(), 0);
-    assert!(!stage.node.owes_scavenge());
+    assert_eq!(site.place.debts(), 0);
+    assert!(!site.node.owes_scavenge());
 }
 
 fn is_draft(entry: &walkdir::DirEntry) -> bool {
@@ -99,9 +97,9 @@ fn ignores_hangup() -> bool {
 #[test]
 fn in_the_middle_of_copying() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 143)] {
-        let stage = Stage::scavenging();
-        let child = stage.start(FULL);
-        wait_until(|| is_copying(&stage));
+        let site = NodeSite::scavenging();
+        let child = site.start(FULL);
+        wait_until(|| is_copying(&site));
         // Under `nohup` the tests hand on that the terminal does not count.
         send(
             &child,
@@ -111,12 +109,11 @@ fn in_the_middle_of_copying() {
                 signal
             },
         );
-        ends_cleanly(&stage, child, code);
-        assert_eq!(posts(&stage, "/admin/scavenge"), 1);
-        assert!(stage.node.current_scavenge().is_some(), "it goes on");
+        ends_cleanly(&site, child, code);
+        assert_eq!(posts(&site, "/admin/scavenge"), 1);
+        assert!(site.node.current_scavenge().is_some(), "it goes on");
         let waiting = String::from_utf8(
-            stage
-                .place
+            site.place
                 .kbackup("list --repo repo")
                 .output()
                 .unwrap()
@@ -124,9 +121,9 @@ fn in_the_middle_of_copying() {
         )
         .unwrap();
         assert!(waiting.contains("an interrupted backup left"), "{waiting}");
-        let output = stage
+        let output = site
             .place
-            .kbackup(&stage.line("full --repo repo --node URL"))
+            .kbackup(&site.line("full --repo repo --node URL"))
             .output()
             .unwrap();
         let told = String::from_utf8(output.stdout).unwrap();
@@ -134,43 +131,43 @@ fn in_the_middle_of_copying() {
             output.status.success() && told.contains("resumed from an interrupted backup"),
             "{told}"
         );
-        assert_eq!(stage.place.unfinished(), 0);
+        assert_eq!(site.place.unfinished(), 0);
     }
 }
 
 #[test]
 fn a_second_signal_changes_nothing() {
-    let stage = Stage::scavenging();
-    let child = stage.start(FULL);
-    wait_until(|| is_copying(&stage));
+    let site = NodeSite::scavenging();
+    let child = site.start(FULL);
+    wait_until(|| is_copying(&site));
     send(&child, Signal::INT);
     send(&child, Signal::INT);
     // Of two that wait for a busy process nobody knows which was the first.
-    wait_until(|| posts(&stage, "/admin/scavenge") > 0);
+    wait_until(|| posts(&site, "/admin/scavenge") > 0);
     send(&child, Signal::TERM);
-    ends_cleanly(&stage, child, 130);
-    assert_eq!(posts(&stage, "/admin/scavenge"), 1);
+    ends_cleanly(&site, child, 130);
+    assert_eq!(posts(&site, "/admin/scavenge"), 1);
 }
 
 #[test]
 fn while_the_node_is_quieted() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let stage = Stage::new("26.1-append");
-        stage.node.change_quirks(|quirks| {
+        let site = NodeSite::new("26.1-append");
+        site.node.change_quirks(|quirks| {
             quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
             quirks.cancel_delay = Duration::from_millis(300);
             quirks.pausing_for = Duration::ZERO;
         });
-        stage.node.start_scavenge(None).unwrap();
-        let child = stage.start("full --repo repo --node URL");
-        wait_until(|| is_stopping_a_scavenge(&stage));
+        site.node.start_scavenge(None).unwrap();
+        let child = site.start("full --repo repo --node URL");
+        wait_until(|| is_stopping_a_scavenge(&site));
         send(&child, signal);
-        ends_cleanly(&stage, child, code);
-        assert_eq!(stage.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+        ends_cleanly(&site, child, code);
+        assert_eq!(site.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
         assert_eq!(
             (
-                posts(&stage, "/admin/scavenge"),
-                posts(&stage, "/auto-scavenge/resume")
+                posts(&site, "/admin/scavenge"),
+                posts(&site, "/auto-scavenge/resume")
             ),
             (1, 1)
         );
@@ -181,52 +178,48 @@ fn while_the_node_is_quieted() {
 /// what can be given back by then, the rest stays on record.
 #[test]
 fn while_a_scavenge_does_not_stop() {
-    let stage = Stage::new("26.1-append");
-    stage
-        .node
+    let site = NodeSite::new("26.1-append");
+    site.node
         .change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(4));
-    stage.node.start_scavenge(None).unwrap();
-    let child = stage.start("full --repo repo --node URL");
-    wait_until(|| is_stopping_a_scavenge(&stage));
+    site.node.start_scavenge(None).unwrap();
+    let child = site.start("full --repo repo --node URL");
+    wait_until(|| is_stopping_a_scavenge(&site));
     send(&child, Signal::TERM);
     let sent = Instant::now();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
     assert!(sent.elapsed() < SOON, "{:?}", sent.elapsed());
-    assert!(stage.place.listed().is_empty());
+    assert!(site.place.listed().is_empty());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("run `kbackup release`"), "{stderr}");
-    assert_eq!(stage.place.debts(), 1);
-    stage.place.kbackup("release").assert().code(0);
+    assert_eq!(site.place.debts(), 1);
+    site.place.kbackup("release").assert().code(0);
     assert_eq!(
-        (stage.place.debts(), posts(&stage, "/admin/scavenge")),
+        (site.place.debts(), posts(&site, "/admin/scavenge")),
         (0, 1)
     );
-    assert!(!stage.node.owes_scavenge());
+    assert!(!site.node.owes_scavenge());
 }
 
 #[test]
 fn while_the_node_answers_slowly() {
-    let stage = Stage::new("26.1-append");
-    stage
-        .node
-        .change_quirks(|quirks| quirks.never_answer = true);
-    let child = stage.start("full --repo repo --node URL");
-    wait_until(|| !stage.node.requests().is_empty());
+    let site = NodeSite::new("26.1-append");
+    site.node.change_quirks(|quirks| quirks.never_answer = true);
+    let child = site.start("full --repo repo --node URL");
+    wait_until(|| !site.node.requests().is_empty());
     send(&child, Signal::INT);
-    ends_cleanly(&stage, child, 130);
+    ends_cleanly(&site, child, 130);
 }
 
 #[test]
 fn during_restore_and_verify() {
-    let stage = Stage::scavenging();
-    stage
-        .place
-        .kbackup(&stage.line("full --repo repo --node URL"))
+    let site = NodeSite::scavenging();
+    site.place
+        .kbackup(&site.line("full --repo repo --node URL"))
         .assert()
         .code(0);
-    let child = stage.start("restore --repo repo --to restored --limit-rate 8MiB");
-    wait_until(|| stage.place.path("restored/chunk-000000.000000").exists());
+    let child = site.start("restore --repo repo --to restored --limit-rate 8MiB");
+    wait_until(|| site.place.path("restored/chunk-000000.000000").exists());
     send(&child, Signal::TERM);
     let output = child.wait_with_output().unwrap();
     assert_eq!(
@@ -236,13 +229,12 @@ fn during_restore_and_verify() {
         String::from_utf8_lossy(&output.stderr)
     );
     // No server starts from it, and the same restore takes it up again.
-    stage.place.kbackup("check restored").assert().code(20);
-    stage
-        .place
+    site.place.kbackup("check restored").assert().code(20);
+    site.place
         .kbackup("restore --repo repo --to restored")
         .assert()
         .code(0);
-    let child = stage.start("verify --repo repo --limit-rate 8MiB");
+    let child = site.start("verify --repo repo --limit-rate 8MiB");
     wait_until(|| bytes_read(&child) > 2 << 20);
     send(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
@@ -256,40 +248,39 @@ fn during_restore_and_verify() {
 
 #[test]
 fn a_kill_is_repaired() {
-    let stage = Stage::scavenging();
-    let mut child = stage.start(FULL);
-    wait_until(|| is_copying(&stage));
+    let site = NodeSite::scavenging();
+    let mut child = site.start(FULL);
+    wait_until(|| is_copying(&site));
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     assert_eq!(
         (
-            stage.place.debts(),
-            stage.place.unfinished(),
-            stage.place.listed().len()
+            site.place.debts(),
+            site.place.unfinished(),
+            site.place.listed().len()
         ),
         (1, 1, 0)
     );
-    assert!(stage.node.owes_scavenge());
+    assert!(site.node.owes_scavenge());
 
-    stage.place.kbackup("release --dry-run").assert().code(0);
-    assert_eq!(posts(&stage, "/admin/scavenge"), 0);
-    stage.place.kbackup("release").assert().code(0);
+    site.place.kbackup("release --dry-run").assert().code(0);
+    assert_eq!(posts(&site, "/admin/scavenge"), 0);
+    site.place.kbackup("release").assert().code(0);
     assert_eq!(
-        (posts(&stage, "/admin/scavenge"), stage.place.debts()),
+        (posts(&site, "/admin/scavenge"), site.place.debts()),
         (1, 0)
     );
-    assert!(!stage.node.owes_scavenge());
+    assert!(!site.node.owes_scavenge());
 
-    stage
-        .place
-        .kbackup(&stage.line("full --repo repo --node URL"))
+    site.place
+        .kbackup(&site.line("full --repo repo --node URL"))
         .assert()
         .code(0);
     assert_eq!(
         (
-            stage.place.debts(),
-            stage.place.unfinished(),
-            stage.place.listed().len()
+            site.place.debts(),
+            site.place.unfinished(),
+            site.place.listed().len()
         ),
         (0, 0, 1)
     );
@@ -297,24 +288,23 @@ fn a_kill_is_repaired() {
 
 #[test]
 fn the_next_backup_repairs_a_kill_as_well() {
-    let stage = Stage::scavenging();
-    let mut child = stage.start(FULL);
-    wait_until(|| is_copying(&stage));
+    let site = NodeSite::scavenging();
+    let mut child = site.start(FULL);
+    wait_until(|| is_copying(&site));
     child.kill().unwrap();
     child.wait().unwrap();
-    stage
-        .place
-        .kbackup(&stage.line("diff --repo repo --node URL"))
+    site.place
+        .kbackup(&site.line("diff --repo repo --node URL"))
         .assert()
         .code(0);
     assert_eq!(
         (
-            stage.place.debts(),
-            stage.place.unfinished(),
-            stage.place.listed().len()
+            site.place.debts(),
+            site.place.unfinished(),
+            site.place.listed().len()
         ),
         (0, 0, 1)
     );
-    assert!(!stage.node.owes_scavenge());
-    assert_eq!(posts(&stage, "/admin/scavenge"), 1);
+    assert!(!site.node.owes_scavenge());
+    assert_eq!(posts(&site, "/admin/scavenge"), 1);
 }

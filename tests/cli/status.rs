@@ -1,6 +1,6 @@
 //! Is the node safe now? Asked of a repository, with no agent.
 
-use super::{Place, Stage, snapshots};
+use super::{NodeSite, Place, snapshots};
 
 /// What it prints, and its exit code.
 fn told(place: &Place, line: &str) -> (String, i32) {
@@ -13,35 +13,34 @@ fn told(place: &Place, line: &str) -> (String, i32) {
 
 #[test]
 fn of_a_repository() {
-    let stage = Stage::backed_up("26.1-append");
-    snapshots!(stage.place,
-        "status": stage.place.transcript("status --repo repo"),
-        "status-too-old": stage.place.transcript("status --repo repo --max-age 0s"),
-        "status-missing": stage.place.transcript("status --repo elsewhere"),
-        "status-nothing-named": stage.place.transcript("status"),
+    let site = NodeSite::backed_up("26.1-append");
+    snapshots!(site.place,
+        "status": site.place.transcript("status --repo repo"),
+        "status-too-old": site.place.transcript("status --repo repo --max-age 0s"),
+        "status-missing": site.place.transcript("status --repo elsewhere"),
+        "status-nothing-named": site.place.transcript("status"),
     );
 }
 
 #[test]
 fn of_damage() {
-    let stage = Stage::backed_up("26.1-append");
-    stage.advance(600);
-    stage
-        .place
-        .kbackup(&stage.line("diff --repo repo --node URL"))
+    let site = NodeSite::backed_up("26.1-append");
+    site.advance(600);
+    site.place
+        .kbackup(&site.line("diff --repo repo --node URL"))
         .assert()
         .code(0);
-    let label = stage.place.listed().pop().unwrap();
+    let label = site.place.listed().pop().unwrap();
     super::errors::flip(
-        &stage
+        &site
             .place
             .path("repo/backups")
             .join(&label)
             .join("db/writer.chk"),
         1,
     );
-    stage.place.kbackup("verify --repo repo").assert().code(20);
-    let (text, code) = told(&stage.place, "status --repo repo");
+    site.place.kbackup("verify --repo repo").assert().code(20);
+    let (text, code) = told(&site.place, "status --repo repo");
     assert_eq!(code, 3, "{text}");
     assert!(
         text.starts_with(&format!(
@@ -59,8 +58,8 @@ fn of_damage() {
 /// bar.
 #[test]
 fn as_a_monitoring_plugin() {
-    let stage = Stage::backed_up("26.1-append");
-    let place = &stage.place;
+    let site = NodeSite::backed_up("26.1-append");
+    let place = &site.place;
     let (text, code) = told(place, "status --repo repo --monitoring-plugin");
     assert!(
         code == 0

@@ -6,23 +6,23 @@ use std::process::Stdio;
 
 use kbackup_testnode::Synthetic;
 
-use super::{Place, Stage};
+use super::{NodeSite, Place};
 
 #[test]
 fn quiet_and_machine_readable_logs() {
-    let stage = Stage::new("26.1-append");
-    let output = stage
+    let site = NodeSite::new("26.1-append");
+    let output = site
         .place
-        .kbackup(&stage.line("full --repo repo --node URL --log error"))
+        .kbackup(&site.line("full --repo repo --node URL --log error"))
         .output()
         .unwrap();
     assert_eq!(
         (output.status.code(), output.stderr.as_slice()),
         (Some(0), b"".as_slice())
     );
-    let output = stage
+    let output = site
         .place
-        .kbackup(&stage.line("full --repo repo --node URL --log debug --log-format json --json"))
+        .kbackup(&site.line("full --repo repo --node URL --log debug --log-format json --json"))
         .output()
         .unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -51,7 +51,7 @@ fn quiet_and_machine_readable_logs() {
 
 #[test]
 fn nobody_listens() {
-    let stage = Stage::new("26.1-append");
+    let site = NodeSite::new("26.1-append");
     // Each end of both pipes is closed before anything is written.
     for line in [
         "full --repo repo --node URL --log debug",
@@ -60,9 +60,9 @@ fn nobody_listens() {
         "list --repo missing --json",
     ] {
         let code = if line.contains("missing") { 10 } else { 0 };
-        let mut child = stage
+        let mut child = site
             .place
-            .process(&stage.line(line))
+            .process(&site.line(line))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -70,17 +70,17 @@ fn nobody_listens() {
         drop((child.stdout.take(), child.stderr.take()));
         assert_eq!(child.wait().unwrap().code(), Some(code), "{line}");
     }
-    assert_eq!(stage.place.listed().len(), 1);
+    assert_eq!(site.place.listed().len(), 1);
 }
 
 #[test]
 fn an_answer_that_does_not_fit() {
-    let stage = Stage::backed_up("26.1-append");
+    let site = NodeSite::backed_up("26.1-append");
     let full = std::fs::File::options()
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let mut child = stage
+    let mut child = site
         .place
         .process("list --repo repo")
         .stdout(full)
@@ -103,13 +103,13 @@ fn an_answer_that_does_not_fit() {
 
 #[test]
 fn a_backup_whose_summary_does_not_fit_is_no_failure() {
-    let stage = Stage::new("26.1-append");
+    let site = NodeSite::new("26.1-append");
     let full = std::fs::File::options()
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let line = stage.line("full --repo repo --node URL");
-    let mut child = stage
+    let line = site.line("full --repo repo --node URL");
+    let mut child = site
         .place
         .process(&line)
         .stdout(full)
@@ -124,7 +124,7 @@ fn a_backup_whose_summary_does_not_fit_is_no_failure() {
         .read_to_string(&mut stderr)
         .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3), "{stderr}");
-    let listed = stage.place.listed();
+    let listed = site.place.listed();
     assert_eq!(listed.len(), 1);
     assert!(
         stderr.contains(&format!(
@@ -145,7 +145,7 @@ fn a_bar_on_a_terminal() {
     }
     .make(place.path("node"))
     .unwrap();
-    let executable = env!("CARGO_BIN_EXE_kbackup");
+    let executable = crate::executable::PATH;
     let line = format!("{executable} full --repo repo --offline --db node/db >answer");
     let mut command = assert_cmd::Command::new("script");
     command

@@ -1,7 +1,6 @@
 //! Restores that were interrupted, and what is made of what they left.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Weak};
 
 use kbackup::error::{Kind, Signal};
@@ -15,28 +14,30 @@ use kbackup::restore::{
 use kbackup::run::Run;
 use kbackup::transfer::FILES_AT_ONCE;
 
-use super::stage::{Stage, Start, assert_restored, back_up, contents, request, run, start};
+use super::handmade::{HandmadeBackup, assert_restored, back_up, contents, request, run};
+use super::start::{Start, start};
 use crate::backup::bench::workplace;
+use crate::executable::kbackup_with_fault;
 
 /// Makes a finished restore look like one that was interrupted.
-fn interrupt(stage: &Stage) {
-    let db = stage.target("target");
-    assert!(stage.restore(&stage.request()).failure().is_none());
+fn interrupt(handmade: &HandmadeBackup) {
+    let db = handmade.target("target");
+    assert!(handmade.restore(&handmade.request()).failure().is_none());
     std::fs::write(db.join("chaser.chk"), i64::MAX.to_le_bytes()).unwrap();
     std::fs::write(db.join("writer.chk"), (i64::MAX - 1).to_le_bytes()).unwrap();
     std::fs::write(db.join("truncate.chk"), (-1_i64).to_le_bytes()).unwrap();
     RestoreMark::begin(
-        stage.repository.id(),
-        stage.manifest.label.clone(),
-        stage.manifest.finished,
+        handmade.repository.id(),
+        handmade.manifest.label.clone(),
+        handmade.manifest.finished,
     )
     .write(&db)
     .unwrap();
-    assert_eq!(start(&db, &stage.manifest), Start::Refused);
+    assert_eq!(start(&db, &handmade.manifest), Start::Refused);
 }
 
-fn end(stage: &Stage) -> i64 {
-    stage.manifest.log.position.position().to_signed()
+fn end(handmade: &HandmadeBackup) -> i64 {
+    handmade.manifest.log.position.position().to_signed()
 }
 
 fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -48,9 +49,9 @@ fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 
 #[test]
 fn what_is_right_is_kept_and_what_is_not_is_written_again() {
-    let stage = Stage::new("20.10-append");
-    interrupt(&stage);
-    let db = stage.target("target");
+    let handmade = HandmadeBackup::new("20.10-append");
+    interrupt(&handmade);
+    let db = handmade.target("target");
     overwrite(&db.join("chunk-000000.000000"), |bytes| bytes[5000] ^= 1);
     overwrite(&db.join("chunk-000001.000000"), |bytes| {
         bytes.truncate(5000)
@@ -66,15 +67,15 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
     std::fs::write(db.join("kurrent.ddb"), "new").unwrap();
     std::fs::write(db.join(".abc.tmp"), "").unwrap();
 
-    let plan = stage.plan(&stage.request()).unwrap();
+    let plan = handmade.plan(&handmade.request()).unwrap();
     let TargetContent::Interrupted(found) = &plan.targets[0].found else {
         panic!("{:?}", plan.targets[0].found)
     };
     assert_eq!(
         (found.since, found.files),
-        (Some(stage.manifest.finished), plan.files - 2)
+        (Some(handmade.manifest.finished), plan.files - 2)
     );
-    let report = execute(&stage.repository, &plan, &run()).unwrap();
+    let report = execute(&handmade.repository, &plan, &run()).unwrap();
     let TargetOutcome::Restored(placement) = &report.targets[0].outcome else {
         panic!("{:?}", report.failure())
     };
@@ -83,21 +84,21 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
         (3, plan.files - 3)
     );
     std::fs::remove_dir(db.join("index/stream-existence")).unwrap();
-    assert_restored(&stage, &db, end(&stage));
+    assert_restored(&handmade, &db, end(&handmade));
 }
 
 /// A server that meets the guard makes a new `kurrent.ddb`. It is no part of a restore that leaves
 /// the backup's own one out.
 #[test]
 fn a_secondary_index_of_a_refused_server_is_removed_if_the_backups_is_left_out() {
-    let stage = Stage::with("26.1-append", |manifest| {
+    let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let beyond = manifest.log.position.position().checked_add(1).unwrap();
         manifest.log.read.writer = kbackup::format::WriterPosition(beyond);
     });
-    interrupt(&stage);
-    let secondary_index = stage.target("target").join("kurrent.ddb");
+    interrupt(&handmade);
+    let secondary_index = handmade.target("target").join("kurrent.ddb");
     std::fs::write(&secondary_index, "new").unwrap();
-    assert!(stage.restore(&stage.request()).failure().is_none());
+    assert!(handmade.restore(&handmade.request()).failure().is_none());
     assert!(!secondary_index.exists());
 }
 
@@ -109,53 +110,59 @@ fn a_foreign_file_stops_a_restore_from_resuming() {
         "index/5f9ab8f0-4a1c-4a6e-9f0e-7a6f1f3e2d11",
         "archive.chk",
     ] {
-        let stage = Stage::new("20.10-append");
-        interrupt(&stage);
-        std::fs::write(stage.target("target").join(name), "mine").unwrap();
+        let handmade = HandmadeBackup::new("20.10-append");
+        interrupt(&handmade);
+        std::fs::write(handmade.target("target").join(name), "mine").unwrap();
         assert!(
-            stage.refused(&stage.request()).contains("not the backup's"),
+            handmade
+                .refused(&handmade.request())
+                .contains("not the backup's"),
             "{name}"
         );
     }
-    let stage = Stage::new("20.10-append");
-    interrupt(&stage);
-    let chunk = stage.target("target").join("chunk-000000.000000");
+    let handmade = HandmadeBackup::new("20.10-append");
+    interrupt(&handmade);
+    let chunk = handmade.target("target").join("chunk-000000.000000");
     std::fs::remove_file(&chunk).unwrap();
     std::os::unix::fs::symlink("/dev/null", &chunk).unwrap();
-    assert!(stage.refused(&stage.request()).contains("not the backup's"));
+    assert!(
+        handmade
+            .refused(&handmade.request())
+            .contains("not the backup's")
+    );
 }
 
 #[test]
 fn only_the_same_backup_resumes() {
-    let stage = Stage::new("20.10-append");
-    interrupt(&stage);
-    let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
+    let handmade = HandmadeBackup::new("20.10-append");
+    interrupt(&handmade);
+    let other = back_up(&handmade.repository, &handmade.data, 2, None, |_| ());
     assert!(
-        stage
+        handmade
             .refused(&RestoreRequest {
                 label: Some(other.head.label),
-                ..stage.request()
+                ..handmade.request()
             })
-            .contains(stage.manifest.label.as_str())
+            .contains(handmade.manifest.label.as_str())
     );
-    stage
+    handmade
         .plan(&RestoreRequest {
-            label: Some(stage.manifest.label.clone()),
-            ..stage.request()
+            label: Some(handmade.manifest.label.clone()),
+            ..handmade.request()
         })
         .unwrap();
     RestoreMark::begin(
         uuid::Uuid::nil(),
-        stage.manifest.label.clone(),
-        stage.manifest.finished,
+        handmade.manifest.label.clone(),
+        handmade.manifest.finished,
     )
-    .write(&stage.target("target"))
+    .write(&handmade.target("target"))
     .unwrap();
     assert!(
-        stage
+        handmade
             .refused(&RestoreRequest {
-                label: Some(stage.manifest.label.clone()),
-                ..stage.request()
+                label: Some(handmade.manifest.label.clone()),
+                ..handmade.request()
             })
             .contains("another backup")
     );
@@ -163,25 +170,25 @@ fn only_the_same_backup_resumes() {
 
 #[test]
 fn a_target_that_a_server_holds_is_refused() {
-    let stage = Stage::new("20.10-append");
-    interrupt(&stage);
-    let held = std::fs::File::open(stage.target("target").join("epoch.chk")).unwrap();
+    let handmade = HandmadeBackup::new("20.10-append");
+    interrupt(&handmade);
+    let held = std::fs::File::open(handmade.target("target").join("epoch.chk")).unwrap();
     held.lock_shared().unwrap();
     assert!(
-        stage
-            .refused(&stage.request())
+        handmade
+            .refused(&handmade.request())
             .contains("a server runs on it")
     );
     let confirmed = AcceptedRisks {
         unsure_whether_in_use: true,
         ..AcceptedRisks::default()
     };
-    stage.refused(&RestoreRequest {
+    handmade.refused(&RestoreRequest {
         accept: confirmed,
-        ..stage.request()
+        ..handmade.request()
     });
     drop(held);
-    stage.plan(&stage.request()).unwrap();
+    handmade.plan(&handmade.request()).unwrap();
 }
 
 /// Ends the run at the first bytes.
@@ -197,27 +204,31 @@ impl Observer for Impatient {
 
 #[test]
 fn a_signal_leaves_what_can_be_resumed() {
-    let stage = Stage::new("26.1-append");
-    let (one, two) = (stage.target("one"), stage.target("two"));
+    let handmade = HandmadeBackup::new("26.1-append");
+    let (one, two) = (handmade.target("one"), handmade.target("two"));
     let both = request(&[&one, &two]);
     let impatient = Arc::new_cyclic(|run| Run::new(Impatient(run.clone())));
-    let report: RestoreReport =
-        execute(&stage.repository, &stage.plan(&both).unwrap(), &impatient).unwrap();
+    let report: RestoreReport = execute(
+        &handmade.repository,
+        &handmade.plan(&both).unwrap(),
+        &impatient,
+    )
+    .unwrap();
     assert_eq!(
         report.failure().unwrap().kind(),
         Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate))
     );
     assert!(matches!(report.targets[1].outcome, TargetOutcome::NotBegun));
-    assert_eq!(start(&one, &stage.manifest), Start::Refused);
+    assert_eq!(start(&one, &handmade.manifest), Start::Refused);
     assert!(!two.exists());
-    assert!(stage.restore(&both).failure().is_none());
-    assert_restored(&stage, &one, end(&stage));
-    assert_restored(&stage, &two, end(&stage));
+    assert!(handmade.restore(&both).failure().is_none());
+    assert_restored(&handmade, &one, end(&handmade));
+    assert_restored(&handmade, &two, end(&handmade));
 }
 
 /// Rows whose bytes are in the target, and files that are there with other bytes.
-fn done(stage: &Stage, target: &Path) -> (Vec<u64>, usize) {
-    let rows = stage
+fn done(handmade: &HandmadeBackup, target: &Path) -> (Vec<u64>, usize) {
+    let rows = handmade
         .manifest
         .files
         .iter()
@@ -238,12 +249,11 @@ fn done(stage: &Stage, target: &Path) -> (Vec<u64>, usize) {
 
 /// Restores in a process that is killed at the n-th such operation; false where it came to its end,
 /// which may be one with warnings.
-fn killed(stage: &Stage, targets: &[&Path], fault: &str) -> bool {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
+fn killed(handmade: &HandmadeBackup, targets: &[&Path], fault: &str) -> bool {
+    let mut command = kbackup_with_fault(fault);
     command
         .args(["restore", "--repo"])
-        .arg(stage.repository.place())
-        .env("KBACKUP_FAULT", fault);
+        .arg(handmade.repository.place());
     for target in targets {
         command.arg("--to").arg(target);
     }
@@ -252,8 +262,8 @@ fn killed(stage: &Stage, targets: &[&Path], fault: &str) -> bool {
 
 #[test]
 fn what_was_written_before_a_kill_is_not_written_again() {
-    let stage = Stage::at("26.1-append", workplace(), None, |_| ());
-    let sizes: Vec<u64> = stage
+    let handmade = HandmadeBackup::at("26.1-append", workplace(), None, |_| ());
+    let sizes: Vec<u64> = handmade
         .manifest
         .files
         .iter()
@@ -264,21 +274,21 @@ fn what_was_written_before_a_kill_is_not_written_again() {
     for (operation, step) in [("write", 4), ("sync", 3), ("truncate", 2), ("create", 3)] {
         let mut count = 1;
         loop {
-            let target = stage.target(&format!("{operation}-{count}"));
+            let target = handmade.target(&format!("{operation}-{count}"));
             if !killed(
-                &stage,
+                &handmade,
                 &[&target],
                 &format!("{operation}:{}:{count}:abort", target.display()),
             ) {
                 break;
             }
-            let (right, wrong) = done(&stage, &target);
+            let (right, wrong) = done(&handmade, &target);
             assert!(
                 wrong <= FILES_AT_ONCE,
                 "{operation} {count}: {wrong} files were in flight"
             );
-            if start(&target, &stage.manifest) == Start::Refused || right.len() < sizes.len() {
-                let report = stage.restore(&request(&[&target]));
+            if start(&target, &handmade.manifest) == Start::Refused || right.len() < sizes.len() {
+                let report = handmade.restore(&request(&[&target]));
                 let TargetOutcome::Restored(placement) = &report.targets[0].outcome else {
                     panic!("{:?}", report.failure())
                 };
@@ -290,7 +300,7 @@ fn what_was_written_before_a_kill_is_not_written_again() {
                 );
                 most = most.max(right.len());
             }
-            assert_restored(&stage, &target, end(&stage));
+            assert_restored(&handmade, &target, end(&handmade));
             std::fs::remove_dir_all(&target).unwrap();
             count += step;
         }
@@ -301,31 +311,31 @@ fn what_was_written_before_a_kill_is_not_written_again() {
 
 #[test]
 fn a_kill_at_the_second_target_leaves_the_first_alone() {
-    let stage = Stage::new("26.1-append");
-    let (one, two) = (stage.target("one"), stage.target("two"));
+    let handmade = HandmadeBackup::new("26.1-append");
+    let (one, two) = (handmade.target("one"), handmade.target("two"));
     assert!(killed(
-        &stage,
+        &handmade,
         &[&one, &two],
         &format!("write:{}/chunk-000002:1:abort", two.display())
     ));
-    assert_restored(&stage, &one, end(&stage));
+    assert_restored(&handmade, &one, end(&handmade));
     let before = contents(&one);
-    assert_eq!(start(&two, &stage.manifest), Start::Refused);
-    let error = stage.plan(&request(&[&one])).unwrap_err();
+    assert_eq!(start(&two, &handmade.manifest), Start::Refused);
+    let error = handmade.plan(&request(&[&one])).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(
         error.hints().concat().contains("leave this target out"),
         "{:?}",
         error.hints()
     );
-    let (right, wrong) = done(&stage, &two);
+    let (right, wrong) = done(&handmade, &two);
     assert!(wrong <= FILES_AT_ONCE && !right.is_empty());
-    let plan = stage.plan(&request(&[&one, &two])).unwrap();
+    let plan = handmade.plan(&request(&[&one, &two])).unwrap();
     assert_eq!(
         (&plan.targets[0].found, plan.targets[0].bytes_needed),
         (&TargetContent::Finished, 0)
     );
-    let report = execute(&stage.repository, &plan, &run()).unwrap();
+    let report = execute(&handmade.repository, &plan, &run()).unwrap();
     assert!(
         matches!(report.targets[0].outcome, TargetOutcome::AlreadyRestored),
         "{:?}",
@@ -336,36 +346,36 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
         panic!("{:?}", report.failure())
     };
     assert_eq!(placement.files_kept, right.len() as u64);
-    assert_restored(&stage, &two, end(&stage));
+    assert_restored(&handmade, &two, end(&handmade));
     assert_eq!(contents(&one), before);
 }
 
 /// What a server does at its start, or somebody else, to a finished target of several.
 #[test]
 fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
-    let stage = Stage::new("26.1-append");
-    let (one, two) = (stage.target("one"), stage.target("two"));
+    let handmade = HandmadeBackup::new("26.1-append");
+    let (one, two) = (handmade.target("one"), handmade.target("two"));
     let both = request(&[&one, &two]);
-    assert!(stage.restore(&request(&[&one])).failure().is_none());
-    let (writer, truncate) = (end(&stage).to_le_bytes(), (-1_i64).to_le_bytes());
-    let later = (end(&stage) + 100).to_le_bytes();
+    assert!(handmade.restore(&request(&[&one])).failure().is_none());
+    let (writer, truncate) = (end(&handmade).to_le_bytes(), (-1_i64).to_le_bytes());
+    let later = (end(&handmade) + 100).to_le_bytes();
     let ready = RestoreRequest {
         ready: true,
         ..both.clone()
     };
     assert!(
-        stage
+        handmade
             .refused(&ready)
             .contains("holds a restored database already"),
         "it would not be what is asked for"
     );
-    let other = back_up(&stage.repository, &stage.data, 2, None, |_| ());
+    let other = back_up(&handmade.repository, &handmade.data, 2, None, |_| ());
     let same = RestoreRequest {
-        label: Some(stage.manifest.label.clone()),
+        label: Some(handmade.manifest.label.clone()),
         ..both
     };
     assert!(
-        stage
+        handmade
             .refused(&RestoreRequest {
                 label: Some(other.head.label),
                 ..same.clone()
@@ -388,7 +398,7 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
         std::fs::remove_file(&path).ok();
         std::fs::write(&path, changed).unwrap();
         assert!(
-            stage
+            handmade
                 .refused(&same)
                 .contains("holds a restored database already"),
             "{name}"
@@ -400,7 +410,7 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
         }
     }
     assert!(
-        stage
+        handmade
             .refused(&same)
             .contains("holds a restored database already"),
         "an empty directory of a server"
@@ -408,12 +418,12 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
     std::fs::remove_dir(one.join("index/scavenging")).unwrap();
     let held = std::fs::File::open(one.join("writer.chk")).unwrap();
     held.lock_shared().unwrap();
-    assert!(stage.refused(&same).contains("a server runs on it"));
+    assert!(handmade.refused(&same).contains("a server runs on it"));
     drop(held);
     // Between the plan and its turn.
-    let plan = stage.plan(&same).unwrap();
+    let plan = handmade.plan(&same).unwrap();
     std::fs::write(one.join("writer.chk"), later).unwrap();
-    let report = execute(&stage.repository, &plan, &run()).unwrap();
+    let report = execute(&handmade.repository, &plan, &run()).unwrap();
     assert_eq!(report.failure().unwrap().kind(), Kind::Refused);
     assert!(matches!(
         report.targets[1].outcome,
@@ -425,8 +435,8 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
 #[test]
 fn a_full_disk_leaves_what_can_be_resumed() {
     const NO_SPACE: i32 = 28;
-    let stage = Stage::new("26.1-append");
-    let target = stage.target("target");
+    let handmade = HandmadeBackup::new("26.1-append");
+    let target = handmade.target("target");
     for part in [
         "chunk-000003",
         "index/indexmap",
@@ -434,15 +444,12 @@ fn a_full_disk_leaves_what_can_be_resumed() {
         "kbackup-restore.json",
         "writer.chk",
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_kbackup"))
+        let fault = format!("write:{}/{part}:1:{NO_SPACE}", target.display());
+        let output = kbackup_with_fault(fault)
             .args(["restore", "--repo"])
-            .arg(stage.repository.place())
+            .arg(handmade.repository.place())
             .arg("--to")
             .arg(&target)
-            .env(
-                "KBACKUP_FAULT",
-                format!("write:{}/{part}:1:{NO_SPACE}", target.display()),
-            )
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
@@ -454,14 +461,14 @@ fn a_full_disk_leaves_what_can_be_resumed() {
             .keys()
             .all(|name| name == "writer.chk" || name == "chaser.chk");
         assert!(
-            nothing || start(&target, &stage.manifest) == Start::Refused,
+            nothing || start(&target, &handmade.manifest) == Start::Refused,
             "{part}"
         );
         assert!(
-            stage.restore(&stage.request()).failure().is_none(),
+            handmade.restore(&handmade.request()).failure().is_none(),
             "{part}"
         );
-        assert_restored(&stage, &target, end(&stage));
+        assert_restored(&handmade, &target, end(&handmade));
         std::fs::remove_dir_all(&target).unwrap();
     }
 }
@@ -469,7 +476,7 @@ fn a_full_disk_leaves_what_can_be_resumed() {
 #[test]
 fn the_bytes_of_a_kept_file_are_the_servers_too() {
     // The manifest's hash fits, the server's does not: kept or written, it must not come through.
-    let stage = Stage::with("20.10-append", |manifest| {
+    let handmade = HandmadeBackup::with("20.10-append", |manifest| {
         let row = manifest
             .files
             .iter_mut()
@@ -478,10 +485,10 @@ fn the_bytes_of_a_kept_file_are_the_servers_too() {
         row.table_md5 = Some(kbackup::format::Md5Hash([7; 16]));
     });
     for _ in 0..2 {
-        let report = stage.restore(&stage.request());
+        let report = handmade.restore(&handmade.request());
         assert_eq!(report.failure().unwrap().kind(), Kind::StoredCorrupt);
         assert_eq!(
-            start(&stage.target("target"), &stage.manifest),
+            start(&handmade.target("target"), &handmade.manifest),
             Start::Refused
         );
     }
@@ -490,18 +497,18 @@ fn the_bytes_of_a_kept_file_are_the_servers_too() {
 /// What an init container meets, start after start.
 #[test]
 fn a_target_is_restored_once_and_then_left_alone_if_that_is_wanted() {
-    let stage = Stage::new("26.1-append");
-    let one = stage.target("one");
+    let handmade = HandmadeBackup::new("26.1-append");
+    let one = handmade.target("one");
     assert!(!holds_database(&one).unwrap(), "nothing is there");
-    let plan = stage.plan(&request(&[&one])).unwrap();
+    let plan = handmade.plan(&request(&[&one])).unwrap();
     let interrupted = run();
     interrupted.interrupt(Signal::Terminate);
-    execute(&stage.repository, &plan, &interrupted).ok();
+    execute(&handmade.repository, &plan, &interrupted).ok();
     assert!(
         !holds_database(&one).unwrap(),
         "a restore that was interrupted is to be resumed"
     );
-    assert!(stage.restore(&request(&[&one])).failure().is_none());
+    assert!(handmade.restore(&request(&[&one])).failure().is_none());
     assert!(holds_database(&one).unwrap());
     for (name, value) in [("chaser.chk", i64::MAX), ("writer.chk", 0)] {
         let path = one.join(name);

@@ -1,41 +1,50 @@
 use kbackup::restore::{FirstStartBehaviour, RestorePlan, RestoreReport, RestoreRequest};
 
-use super::stage::{Stage, contents};
+use super::handmade::{HandmadeBackup, contents};
 
 #[test]
 fn planning_writes_nothing() {
-    let stage = Stage::new("26.1-append");
-    let before = contents(stage.place.path());
-    let plan = stage.plan(&stage.request()).unwrap();
+    let handmade = HandmadeBackup::new("26.1-append");
+    let before = contents(handmade.place.path());
+    let plan = handmade.plan(&handmade.request()).unwrap();
     assert!(plan.to_string().contains("26.1"), "{plan}");
-    assert_eq!(contents(stage.place.path()), before);
-    assert!(!stage.target("target").exists());
+    assert_eq!(contents(handmade.place.path()), before);
+    assert!(!handmade.target("target").exists());
 }
 
 #[test]
 fn the_plan_tells_what_the_first_start_does() {
-    let stage = Stage::new("24.10-append");
-    let behaviour =
-        |request: &RestoreRequest| stage.plan(request).unwrap().closing.first_start.behaviour;
-    assert_eq!(behaviour(&stage.request()), FirstStartBehaviour::ExitsOnce);
+    let handmade = HandmadeBackup::new("24.10-append");
+    let behaviour = |request: &RestoreRequest| {
+        handmade
+            .plan(request)
+            .unwrap()
+            .closing
+            .first_start
+            .behaviour
+    };
+    assert_eq!(
+        behaviour(&handmade.request()),
+        FirstStartBehaviour::ExitsOnce
+    );
     assert_eq!(
         behaviour(&RestoreRequest {
             ready: true,
-            ..stage.request()
+            ..handmade.request()
         }),
         FirstStartBehaviour::Starts
     );
     assert_eq!(
         behaviour(&RestoreRequest {
             server_version: Some("26.1".to_owned()),
-            ..stage.request()
+            ..handmade.request()
         }),
         FirstStartBehaviour::ExitsOnce
     );
-    let stage = Stage::new("23.10-append");
+    let handmade = HandmadeBackup::new("23.10-append");
     assert_eq!(
-        stage
-            .plan(&stage.request())
+        handmade
+            .plan(&handmade.request())
             .unwrap()
             .closing
             .first_start
@@ -45,9 +54,9 @@ fn the_plan_tells_what_the_first_start_does() {
 }
 
 /// What differs from run to run, and from machine to machine.
-fn settings(stage: &Stage) -> insta::Settings {
+fn settings(handmade: &HandmadeBackup) -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
-    let place = std::fs::canonicalize(stage.place.path()).unwrap();
+    let place = std::fs::canonicalize(handmade.place.path()).unwrap();
     settings.add_filter(&place.display().to_string(), "[place]");
     settings.add_filter("[0-9a-f]{8}-[0-9a-f-]{27}", "[uuid]");
     settings.add_filter(r"[0-9.]+ [A-Z]iB free", "[space] free");
@@ -68,14 +77,15 @@ fn without_owner_warnings(mut plan: RestorePlan) -> RestorePlan {
 
 #[test]
 fn a_plan_reads_well() {
-    let stage = Stage::with("26.1-scavenge", |manifest| {
+    let handmade = HandmadeBackup::with("26.1-scavenge", |manifest| {
         manifest.scavenging.auto_paused = true;
         manifest.source.missing_bytes = Some(512);
     });
-    std::fs::create_dir(stage.target("there")).unwrap();
-    let request = super::stage::request(&[&stage.target("target"), &stage.target("there")]);
-    let plan = without_owner_warnings(stage.plan(&request).unwrap());
-    settings(&stage).bind(|| {
+    std::fs::create_dir(handmade.target("there")).unwrap();
+    let request =
+        super::handmade::request(&[&handmade.target("target"), &handmade.target("there")]);
+    let plan = without_owner_warnings(handmade.plan(&request).unwrap());
+    settings(&handmade).bind(|| {
         insta::assert_snapshot!("plan", plan.to_string());
         insta::assert_snapshot!("plan_json", serde_json::to_string_pretty(&plan).unwrap());
     });
@@ -83,18 +93,18 @@ fn a_plan_reads_well() {
 
 #[test]
 fn a_report_reads_well() {
-    let stage = Stage::with("23.10-append", |manifest| manifest.contents.index = false);
-    let plan = stage
-        .plan(&super::stage::request(&[
-            &stage.target("target"),
-            &stage.target("other"),
+    let handmade = HandmadeBackup::with("23.10-append", |manifest| manifest.contents.index = false);
+    let plan = handmade
+        .plan(&super::handmade::request(&[
+            &handmade.target("target"),
+            &handmade.target("other"),
         ]))
         .unwrap();
-    std::fs::create_dir(stage.target("other")).unwrap();
-    std::fs::write(stage.target("other").join("precious"), "").unwrap();
+    std::fs::create_dir(handmade.target("other")).unwrap();
+    std::fs::write(handmade.target("other").join("precious"), "").unwrap();
     let report: RestoreReport =
-        kbackup::restore::execute(&stage.repository, &plan, &super::stage::run()).unwrap();
-    settings(&stage).bind(|| {
+        kbackup::restore::execute(&handmade.repository, &plan, &super::handmade::run()).unwrap();
+    settings(&handmade).bind(|| {
         insta::assert_snapshot!("report", report.to_string());
         insta::assert_snapshot!(
             "report_json",
@@ -106,15 +116,15 @@ fn a_report_reads_well() {
 #[test]
 fn the_operator_is_told_what_the_backup_knows() {
     let topics = |change: fn(&mut kbackup::manifest::Manifest)| {
-        let stage = Stage::with("24.10-append", change);
+        let handmade = HandmadeBackup::with("24.10-append", change);
         let accept = kbackup::restore::AcceptedRisks {
             archive: true,
             ..Default::default()
         };
-        let closing = stage
+        let closing = handmade
             .plan(&RestoreRequest {
                 accept,
-                ..stage.request()
+                ..handmade.request()
             })
             .unwrap()
             .closing;

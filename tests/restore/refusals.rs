@@ -7,51 +7,55 @@ use kbackup::repository::{Held, Listed, Repository, Writer};
 use kbackup::restore::{AcceptedRisks, RestoreRequest, RestoreTarget, plan};
 use kbackup::run::Run;
 
-use super::stage::{Stage, back_up, contents, request, run};
+use super::handmade::{HandmadeBackup, back_up, contents, request, run};
 
 #[test]
 fn a_target_that_holds_anything_is_refused() {
-    let stage = Stage::new("26.1-append");
-    let target = stage.target("target");
+    let handmade = HandmadeBackup::new("26.1-append");
+    let target = handmade.target("target");
     std::fs::create_dir(&target).unwrap();
     std::fs::create_dir(target.join("lost+found")).unwrap();
-    stage.plan(&stage.request()).unwrap();
+    handmade.plan(&handmade.request()).unwrap();
     std::fs::write(target.join(".hidden"), "").unwrap();
-    assert!(stage.refused(&stage.request()).contains("not empty"));
+    assert!(handmade.refused(&handmade.request()).contains("not empty"));
     std::fs::remove_file(target.join(".hidden")).unwrap();
     std::fs::create_dir_all(target.join("index")).unwrap();
-    stage.plan(&stage.request()).unwrap();
+    handmade.plan(&handmade.request()).unwrap();
     std::fs::write(target.join("index/indexmap"), "").unwrap();
-    assert!(stage.refused(&stage.request()).contains("not empty"));
+    assert!(handmade.refused(&handmade.request()).contains("not empty"));
     std::fs::remove_dir_all(&target).unwrap();
     std::fs::write(&target, "").unwrap();
-    assert!(stage.refused(&stage.request()).contains("not a directory"));
+    assert!(
+        handmade
+            .refused(&handmade.request())
+            .contains("not a directory")
+    );
 }
 
 #[test]
 fn a_database_that_was_restored_and_used_is_never_taken_up() {
-    let stage = Stage::new("26.1-append");
-    stage.restore(&stage.request());
-    let before = contents(&stage.target("target"));
+    let handmade = HandmadeBackup::new("26.1-append");
+    handmade.restore(&handmade.request());
+    let before = contents(&handmade.target("target"));
     assert!(
-        stage
-            .refused(&stage.request())
+        handmade
+            .refused(&handmade.request())
             .contains("restored database")
     );
     // Not even if the mark says that the restore is under way.
     RestoreMark::begin(
-        stage.repository.id(),
-        stage.manifest.label.clone(),
-        stage.manifest.finished,
+        handmade.repository.id(),
+        handmade.manifest.label.clone(),
+        handmade.manifest.finished,
     )
-    .write(&stage.target("target"))
+    .write(&handmade.target("target"))
     .unwrap();
     assert!(
-        stage
-            .refused(&stage.request())
+        handmade
+            .refused(&handmade.request())
             .contains("restored database")
     );
-    let mut after = contents(&stage.target("target"));
+    let mut after = contents(&handmade.target("target"));
     after.insert(
         RestoreMark::NAME.to_owned(),
         before[RestoreMark::NAME].clone(),
@@ -61,25 +65,26 @@ fn a_database_that_was_restored_and_used_is_never_taken_up() {
 
 #[test]
 fn directories_must_not_overlap() {
-    let stage = Stage::new("26.1-append");
-    let inside = |place: &Path| stage.refused(&request(&[place]));
+    let handmade = HandmadeBackup::new("26.1-append");
+    let inside = |place: &Path| handmade.refused(&request(&[place]));
     assert!(
-        inside(&Path::new(&stage.repository.place()).join("incoming/x")).contains("the repository")
+        inside(&Path::new(&handmade.repository.place()).join("incoming/x"))
+            .contains("the repository")
     );
-    assert!(inside(stage.place.path()).contains("the repository"));
-    let link = stage.target("link");
-    std::os::unix::fs::symlink(stage.repository.place(), &link).unwrap();
+    assert!(inside(handmade.place.path()).contains("the repository"));
+    let link = handmade.target("link");
+    std::os::unix::fs::symlink(handmade.repository.place(), &link).unwrap();
     assert!(inside(&link).contains("the repository"));
-    std::os::unix::fs::symlink(stage.target("nowhere"), stage.target("dangling")).unwrap();
-    assert!(inside(&stage.target("dangling")).contains("leads nowhere"));
-    let target = stage.target("target");
+    std::os::unix::fs::symlink(handmade.target("nowhere"), handmade.target("dangling")).unwrap();
+    assert!(inside(&handmade.target("dangling")).contains("leads nowhere"));
+    let target = handmade.target("target");
     assert!(
-        stage
+        handmade
             .refused(&request(&[&target, &target]))
             .contains("another target")
     );
     assert!(
-        stage
+        handmade
             .refused(&request(&[&target, &target.join("below")]))
             .contains("another target")
     );
@@ -88,21 +93,21 @@ fn directories_must_not_overlap() {
         index,
     };
     let some = RestoreRequest {
-        targets: vec![with_index(Some(stage.target("index"))), with_index(None)],
+        targets: vec![with_index(Some(handmade.target("index"))), with_index(None)],
         ..RestoreRequest::default()
     };
-    assert!(stage.refused(&some).contains("for some"));
+    assert!(handmade.refused(&some).contains("for some"));
     let same = RestoreRequest {
         targets: vec![with_index(Some(target.clone()))],
         ..RestoreRequest::default()
     };
-    assert!(stage.refused(&same).contains("overlap"));
+    assert!(handmade.refused(&same).contains("overlap"));
 }
 
 #[test]
 fn no_target_lies_inside_of_another_database() {
-    let stage = Stage::new("26.1-append");
-    let (db, index) = (stage.target("db"), stage.target("index"));
+    let handmade = HandmadeBackup::new("26.1-append");
+    let (db, index) = (handmade.target("db"), handmade.target("index"));
     let apart = RestoreRequest {
         targets: vec![RestoreTarget {
             db: db.clone(),
@@ -110,14 +115,14 @@ fn no_target_lies_inside_of_another_database() {
         }],
         ..RestoreRequest::default()
     };
-    assert!(stage.restore(&apart).failure().is_none());
+    assert!(handmade.restore(&apart).failure().is_none());
     for inside in [
         db.join("copy"),
         db.join("index/deeper/copy"),
         index.join("copy"),
     ] {
         assert!(
-            stage
+            handmade
                 .refused(&request(&[&inside]))
                 .contains("inside the directory of another database"),
             "{}",
@@ -125,20 +130,20 @@ fn no_target_lies_inside_of_another_database() {
         );
         let index_inside = RestoreRequest {
             targets: vec![RestoreTarget {
-                db: stage.target("new"),
+                db: handmade.target("new"),
                 index: Some(inside),
             }],
             ..RestoreRequest::default()
         };
         assert!(
-            stage
+            handmade
                 .refused(&index_inside)
                 .contains("inside the directory of another database")
         );
     }
     assert!(
-        stage
-            .restore(&request(&[&stage.target("beside")]))
+        handmade
+            .restore(&request(&[&handmade.target("beside")]))
             .failure()
             .is_none()
     );
@@ -146,8 +151,8 @@ fn no_target_lies_inside_of_another_database() {
 
 #[test]
 fn an_index_directory_of_its_own_gets_the_index() {
-    let stage = Stage::new("26.1-append");
-    let (db, index) = (stage.target("db"), stage.target("index"));
+    let handmade = HandmadeBackup::new("26.1-append");
+    let (db, index) = (handmade.target("db"), handmade.target("index"));
     let request = RestoreRequest {
         targets: vec![RestoreTarget {
             db: db.clone(),
@@ -155,20 +160,20 @@ fn an_index_directory_of_its_own_gets_the_index() {
         }],
         ..RestoreRequest::default()
     };
-    assert!(stage.restore(&request).failure().is_none());
-    assert_eq!(contents(&index), contents(&stage.data.index()));
+    assert!(handmade.restore(&request).failure().is_none());
+    assert_eq!(contents(&index), contents(&handmade.data.index()));
     assert!(!db.join("index").exists());
 }
 
 #[test]
 fn an_older_server_is_refused_where_it_is_known() {
-    let stage = Stage::new("24.10-append");
+    let handmade = HandmadeBackup::new("24.10-append");
     let older = RestoreRequest {
         server_version: Some("23.10.8".to_owned()),
-        ..stage.request()
+        ..handmade.request()
     };
-    assert!(stage.refused(&older).contains("older"));
-    stage
+    assert!(handmade.refused(&older).contains("older"));
+    handmade
         .plan(&RestoreRequest {
             accept: AcceptedRisks {
                 older_server: true,
@@ -177,30 +182,30 @@ fn an_older_server_is_refused_where_it_is_known() {
             ..older
         })
         .unwrap();
-    stage
+    handmade
         .plan(&RestoreRequest {
             server_version: Some("24.10.0".to_owned()),
-            ..stage.request()
+            ..handmade.request()
         })
         .unwrap();
     let nonsense = RestoreRequest {
         server_version: Some("new".to_owned()),
-        ..stage.request()
+        ..handmade.request()
     };
-    assert_eq!(stage.plan(&nonsense).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(handmade.plan(&nonsense).unwrap_err().kind(), Kind::Usage);
 }
 
 #[test]
 fn a_backup_beside_an_archive_wants_an_acknowledgement() {
-    let stage = Stage::with("26.1-append", |manifest| manifest.contents.archive = true);
-    assert!(stage.refused(&stage.request()).contains("archive"));
-    let plan = stage
+    let handmade = HandmadeBackup::with("26.1-append", |manifest| manifest.contents.archive = true);
+    assert!(handmade.refused(&handmade.request()).contains("archive"));
+    let plan = handmade
         .plan(&RestoreRequest {
             accept: AcceptedRisks {
                 archive: true,
                 ..AcceptedRisks::default()
             },
-            ..stage.request()
+            ..handmade.request()
         })
         .unwrap();
     assert!(
@@ -213,12 +218,12 @@ fn a_backup_beside_an_archive_wants_an_acknowledgement() {
 
 #[test]
 fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
-    let stage = Stage::new("26.1-append");
-    let damaged = back_up(&stage.repository, &stage.data, 2, None, |manifest| {
+    let handmade = HandmadeBackup::new("26.1-append");
+    let damaged = back_up(&handmade.repository, &handmade.data, 2, None, |manifest| {
         manifest.contents.damaged = vec!["db/chunk-000000.000000".parse().unwrap()];
     });
-    let plan = stage.plan(&stage.request()).unwrap();
-    assert_eq!(plan.backup.label, stage.manifest.label);
+    let plan = handmade.plan(&handmade.request()).unwrap();
+    assert_eq!(plan.backup.label, handmade.manifest.label);
     assert!(
         plan.warnings
             .iter()
@@ -228,27 +233,27 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
     );
     let named = RestoreRequest {
         label: Some(damaged.label.clone()),
-        ..stage.request()
+        ..handmade.request()
     };
-    assert_eq!(stage.plan(&named).unwrap().backup.label, damaged.label);
+    assert_eq!(handmade.plan(&named).unwrap().backup.label, damaged.label);
 
-    let newest = back_up(&stage.repository, &stage.data, 3, None, |_| ());
+    let newest = back_up(&handmade.repository, &handmade.data, 3, None, |_| ());
     assert_eq!(
-        stage.plan(&stage.request()).unwrap().backup.label,
+        handmade.plan(&handmade.request()).unwrap().backup.label,
         newest.label
     );
-    let path = Path::new(&stage.repository.place())
+    let path = Path::new(&handmade.repository.place())
         .join("backups")
         .join(newest.label.as_str())
         .join("manifest.json");
     std::fs::write(path, "{").unwrap();
-    let error = stage.plan(&stage.request()).unwrap_err();
+    let error = handmade.plan(&handmade.request()).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
     assert!(
         error
             .hints()
             .iter()
-            .any(|hint| hint.contains(stage.manifest.label.as_str())),
+            .any(|hint| hint.contains(handmade.manifest.label.as_str())),
         "{:?}",
         error.hints()
     );
@@ -257,26 +262,26 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
 /// Somebody may have backed up an older copy of the node last.
 #[test]
 fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
-    let stage = Stage::new("26.1-append");
-    let end = stage
+    let handmade = HandmadeBackup::new("26.1-append");
+    let end = handmade
         .manifest
         .log
         .chunk_size
         .start_of(ChunkNumber(1))
         .to_signed();
-    let shorter = back_up(&stage.repository, &stage.data, 2, Some(end), |_| ());
-    let plan = stage.plan(&stage.request()).unwrap();
+    let shorter = back_up(&handmade.repository, &handmade.data, 2, Some(end), |_| ());
+    let plan = handmade.plan(&handmade.request()).unwrap();
     assert_eq!(plan.backup.label, shorter.label);
     let warned = |warning: &String| {
-        warning.contains(stage.manifest.label.as_str()) && warning.contains("reaches further")
+        warning.contains(handmade.manifest.label.as_str()) && warning.contains("reaches further")
     };
     assert!(plan.warnings.iter().any(warned), "{:?}", plan.warnings);
     // The other way round it is as it should be.
     let named = RestoreRequest {
-        label: Some(stage.manifest.label.clone()),
-        ..stage.request()
+        label: Some(handmade.manifest.label.clone()),
+        ..handmade.request()
     };
-    assert!(!stage.plan(&named).unwrap().warnings.iter().any(warned));
+    assert!(!handmade.plan(&named).unwrap().warnings.iter().any(warned));
 }
 
 /// A repository that tells of a larger file than it holds.
@@ -349,8 +354,8 @@ impl Repository for Boasting<'_> {
 
 #[test]
 fn too_little_space_is_refused_before_anything_is_written() {
-    let stage = Stage::new("20.10-append");
-    let error = plan(&Boasting(&stage.repository), &stage.request(), &run()).unwrap_err();
+    let handmade = HandmadeBackup::new("20.10-append");
+    let error = plan(&Boasting(&handmade.repository), &handmade.request(), &run()).unwrap_err();
     assert_eq!(
         (error.kind(), error.what()),
         (Kind::Refused, "there is not enough space")
@@ -360,19 +365,19 @@ fn too_little_space_is_refused_before_anything_is_written() {
         "{:?}",
         error.causes()
     );
-    assert!(!stage.target("target").exists());
+    assert!(!handmade.target("target").exists());
 }
 
 #[test]
 fn a_manifest_that_contradicts_itself_is_refused() {
-    let stage = Stage::with("20.10-append", |manifest| {
+    let handmade = HandmadeBackup::with("20.10-append", |manifest| {
         manifest.log.stored.epoch = LogPosition::new(77)
     });
-    let error = stage.plan(&stage.request()).unwrap_err();
+    let error = handmade.plan(&handmade.request()).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
     assert!(error.to_string().contains("epoch.chk"), "{error}");
 
-    let stage = Stage::with("20.10-append", |manifest| {
+    let handmade = HandmadeBackup::with("20.10-append", |manifest| {
         let last = manifest
             .files
             .iter_mut()
@@ -382,8 +387,8 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         last.start = last.start.next().unwrap();
     });
     assert!(
-        stage
-            .plan(&stage.request())
+        handmade
+            .plan(&handmade.request())
             .unwrap_err()
             .to_string()
             .contains("behind the end")

@@ -24,7 +24,8 @@ use kbackup_testnode::{Checkpoint, Synthetic};
 
 use super::Chance;
 use crate::backup::bench::{Bench, flip, small, workplace};
-use crate::restore::stage::{Start, contents, start};
+use crate::restore::handmade::contents;
+use crate::restore::start::{Start, start};
 
 /// A repository as it was written, and what each of its backups restores to.
 struct Master {
@@ -811,11 +812,9 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
             harm(&top.join(&value));
             let repository = DirectoryRepository::open(&top).unwrap();
             assert_eq!(repository.list().unwrap().len(), master.manifests.len());
-            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kbackup"));
-            let listed = command
+            let listed = crate::executable::kbackup()
                 .args(["list", "--repo"])
                 .arg(&top)
-                .env_clear()
                 .output()
                 .unwrap();
             assert!(

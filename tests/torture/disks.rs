@@ -23,7 +23,8 @@ use super::subject::{
 };
 use super::{Chance, amount, seed};
 use crate::backup::bench::{Bench, small, workplace};
-use crate::restore::stage::{self, Start, start};
+use crate::restore::handmade::HandmadeBackup;
+use crate::restore::start::{Start, start};
 
 /// ENOSPC, EIO, EROFS and EDQUOT, each with a part of its hint.
 const ERRORS: [(u32, &str); 4] = [
@@ -141,10 +142,10 @@ fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
 
 #[test]
 fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
-    let stage = stage::Stage::at("20.10-scavenge", workplace(), None, |_| ());
-    let (repository, label) = (stage.target("repository"), &stage.manifest.label);
+    let handmade = HandmadeBackup::at("20.10-scavenge", workplace(), None, |_| ());
+    let (repository, label) = (handmade.target("repository"), &handmade.manifest.label);
     let line = ServerLine::of_version("20.10").unwrap();
-    let end = stage.manifest.log.position.position().to_signed();
+    let end = handmade.manifest.log.position.position().to_signed();
     let mut chance = Chance::new(seed());
     let mut failures = 0;
     for operation in ["create", "write", "truncate", "sync", "rename"] {
@@ -153,7 +154,7 @@ fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
             while !well {
                 for effect in ["", "!"] {
                     let what = format!("{operation} {count}: error {number}{effect}");
-                    let target = stage.target("target");
+                    let target = handmade.target("target");
                     let fault =
                         format!("{operation}:{}:{count}:{number}{effect}", target.display());
                     let output = kbackup(
@@ -195,11 +196,11 @@ fn a_restore_onto_a_full_or_broken_disk_stays_guarded() {
 /// of them is true either way.
 #[test]
 fn a_restore_whose_last_sync_fails_is_one_that_no_server_starts_from() {
-    let stage = stage::Stage::new("20.10-scavenge");
+    let handmade = HandmadeBackup::new("20.10-scavenge");
     let (repository, target, label) = (
-        stage.target("repository"),
-        stage.target("target"),
-        stage.manifest.label.as_str(),
+        handmade.target("repository"),
+        handmade.target("target"),
+        handmade.manifest.label.as_str(),
     );
     let mut told = Vec::new();
     for count in 1.. {
@@ -218,7 +219,11 @@ fn a_restore_whose_last_sync_fails_is_one_that_no_server_starts_from() {
         if is_well(&output) {
             break;
         }
-        assert_eq!(start(&target, &stage.manifest), Start::Refused, "{count}");
+        assert_eq!(
+            start(&target, &handmade.manifest),
+            Start::Refused,
+            "{count}"
+        );
         told.push(text(&output).contains(
             "run the same restore again to resume it; no server starts from this target as it is",
         ));
@@ -266,11 +271,11 @@ fn a_verification_on_a_full_or_broken_disk_tells_the_truth_all_the_same() {
 /// not.
 #[test]
 fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
-    let stage = busy_node();
+    let site = busy_node();
     let (repository, state, url) = (
-        stage.place.path("repo"),
-        stage.place.path("state"),
-        stage.server.url(),
+        site.place.path("repo"),
+        site.place.path("state"),
+        site.server.url(),
     );
     let full = [
         "full",
@@ -283,15 +288,13 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
     ];
     let release = ["release", "--state-dir", argument(&state)];
     let touched = || {
-        stage
-            .node
+        site.node
             .requests()
             .iter()
             .any(|request| request.method != "GET")
     };
     let has_everything = || {
-        !stage.node.owes_scavenge()
-            && stage.node.auto_scavenge() == Some(AutoScavengeState::Waiting)
+        !site.node.owes_scavenge() && site.node.auto_scavenge() == Some(AutoScavengeState::Waiting)
     };
     let mut chance = Chance::new(seed());
     let mut failures = [0, 0];
@@ -302,7 +305,7 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
                 while !done {
                     let what = format!("{operation} {count}: error {number}{effect}");
                     let fault = format!("{operation}:{}:{count}:{number}{effect}", state.display());
-                    stage.node.forget_requests();
+                    site.node.forget_requests();
                     let before = listed(&repository, Depth::Quick, &what).len();
                     let output = kbackup(&full, Some(&fault));
                     let after = listed(&repository, Depth::Quick, &what).len();
@@ -325,7 +328,7 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
                         "{what}: the node was touched"
                     );
                     assert!(is_well(&kbackup(&release, None)), "{what}");
-                    assert_nothing_owed(&stage.node, &state, &what);
+                    assert_nothing_owed(&site.node, &state, &what);
                     count = chance.next_moment(count, 2);
                 }
                 // The same while what a killed run has taken is given back.
@@ -334,7 +337,7 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
                     &full,
                     Some(&format!("create:{}/incoming:9:abort", repository.display())),
                 );
-                assert!(stage.node.owes_scavenge(), "{what}");
+                assert!(site.node.owes_scavenge(), "{what}");
                 let output = kbackup(
                     &release,
                     Some(&format!(
@@ -347,9 +350,9 @@ fn a_state_directory_on_a_full_or_broken_disk_costs_the_node_nothing() {
                     failures[1] += 1;
                     assert_told(&output, hint, &what);
                 }
-                assert_on_record(&stage.node, &state, &what);
+                assert_on_record(&site.node, &state, &what);
                 assert!(is_well(&kbackup(&release, None)), "{what}");
-                assert_nothing_owed(&stage.node, &state, &what);
+                assert_nothing_owed(&site.node, &state, &what);
             }
         }
     }

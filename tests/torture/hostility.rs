@@ -26,11 +26,10 @@ use kbackup_testnode::Synthetic;
 use serde_json::{Value, json};
 
 use crate::backup::bench::{Bench, small, workplace};
-use crate::cli::{Place, Stage};
+use crate::cli::{NodeSite, Place};
+use crate::executable::{self, kbackup};
 use crate::http_server::{Answer, Server};
-use crate::restore::stage::{Start, start};
-
-const KBACKUP: &str = env!("CARGO_BIN_EXE_kbackup");
+use crate::restore::start::{Start, start};
 
 fn run() -> Run {
     Run::new(Silent)
@@ -514,10 +513,9 @@ fn a_monstrous_manifest_takes_bounded_memory() {
     for (what, monster, code) in monsters {
         forgery.write(&monster());
         for verb in ["list", "show", "verify"] {
-            let mut command = Command::new(KBACKUP);
+            let mut command = kbackup();
             let ended = watched(
                 command
-                    .env_clear()
                     .args([verb, "--repo"])
                     .arg(forgery.bench.repository.place()),
             );
@@ -560,9 +558,8 @@ fn a_monstrous_manifest_takes_bounded_memory() {
         .set_len(10 << 30)
         .unwrap();
     for verb in ["list", "show", "verify", "restore"] {
-        let mut command = Command::new(KBACKUP);
+        let mut command = kbackup();
         command
-            .env_clear()
             .args([verb, "--repo"])
             .arg(forgery.bench.repository.place());
         if verb == "restore" {
@@ -584,8 +581,7 @@ fn a_manifest_does_not_command_the_terminal() {
     forgery.forge(|manifest| {
         manifest["source"]["server_version"] = json!("26.1\u{1b}]0;owned\u{7}\u{9b}2J")
     });
-    let output = Command::new(KBACKUP)
-        .env_clear()
+    let output = kbackup()
         .args(["show", "--repo"])
         .arg(forgery.bench.repository.place())
         .output()
@@ -686,10 +682,9 @@ fn what_is_planted_is_neither_followed_nor_waited_for() {
                 // What an operator names may be a link; only what lies inside may not.
                 let leads_out =
                     *what == "link to a directory" && ["target", "state"].contains(&place.as_str());
-                let mut command = Command::new(KBACKUP);
+                let mut command = kbackup();
                 command
                     .current_dir(&top)
-                    .env_clear()
                     .env("KBACKUP_STATE_DIR", top.join("state"))
                     .args(verb.split(' '));
                 let ended = watched(&mut command);
@@ -871,14 +866,14 @@ const SECRETS: [&str; 4] = [
 
 #[test]
 fn secrets_are_nowhere() {
-    let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| {
+    let site = NodeSite::new("26.1-append");
+    site.node.change_quirks(|quirks| {
         quirks.credentials = Some(kbackup_testnode::Credentials::operator(
             "ops",
             "correct-hunter2",
         ))
     });
-    let place: &Place = &stage.place;
+    let place: &Place = &site.place;
     std::fs::create_dir(place.path("secrets")).unwrap();
     for name in ["correct", "wrong"] {
         place.write(&format!("secrets/{name}"), &format!("{name}-hunter2\n"));
@@ -911,7 +906,7 @@ fn secrets_are_nowhere() {
                 std::fs::remove_dir_all(place.path("target")).unwrap();
             }
             let output = place
-                .kbackup(&stage.line(&format!("{line} {how}")))
+                .kbackup(&site.line(&format!("{line} {how}")))
                 .output()
                 .unwrap();
             let said = format!(
@@ -973,15 +968,15 @@ fn secrets_are_nowhere() {
 #[test]
 fn everything_is_as_private_as_its_purpose_allows() {
     for umask in ["000", "027", "077"] {
-        let stage = Stage::new("26.1-append");
-        let place = &stage.place;
+        let site = NodeSite::new("26.1-append");
+        let place = &site.place;
         let run = |line: &str| {
-            let line = stage.line(line);
+            let line = site.line(line);
             let mut command = Command::new("sh");
             command.args([
                 "-c",
                 &format!("umask {umask}; exec \"$0\" $1"),
-                KBACKUP,
+                executable::PATH,
                 &line,
             ]);
             let output = command

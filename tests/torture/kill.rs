@@ -22,8 +22,8 @@ use super::subject::{
 };
 use super::{Chance, amount, seed};
 use crate::backup::bench::{Bench, small, workplace};
-use crate::cli::Stage;
-use crate::restore::stage;
+use crate::cli::NodeSite;
+use crate::restore::handmade::HandmadeBackup;
 
 #[test]
 fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
@@ -99,15 +99,19 @@ fn a_backup_that_dies_anywhere_lists_nothing_half_done() {
 #[test]
 fn a_restore_that_dies_anywhere_leaves_what_no_server_starts_from() {
     // In memory, where there is any: hundreds of restores are made, and a sync costs nothing there.
-    let stage = stage::Stage::at("20.10-scavenge", workplace(), None, |_| ());
-    let end = stage.manifest.log.position.position();
+    let handmade = HandmadeBackup::at("20.10-scavenge", workplace(), None, |_| ());
+    let end = handmade.manifest.log.position.position();
     assert_eq!(
-        stage.plan(&stage.request()).unwrap().truncation.value(),
+        handmade
+            .plan(&handmade.request())
+            .unwrap()
+            .truncation
+            .value(),
         Some(end),
         "the harder way to the end"
     );
-    let repository = stage.target("repository");
-    let label = &stage.manifest.label;
+    let repository = handmade.target("repository");
+    let label = &handmade.manifest.label;
     let line = ServerLine::of_version("20.10").unwrap();
     let mut chance = Chance::new(seed());
     let mut deaths = 0;
@@ -118,7 +122,7 @@ fn a_restore_that_dies_anywhere_leaves_what_no_server_starts_from() {
         while !alive {
             let (what, target) = (
                 format!("{operation} {count}"),
-                stage.target(&format!("{operation}-{count}")),
+                handmade.target(&format!("{operation}-{count}")),
             );
             let fault = format!("{operation}:{}:{count}:abort", target.display());
             let line_of = [
@@ -167,16 +171,16 @@ fn a_verification_that_dies_anywhere_leaves_the_repository_as_it_was() {
 }
 
 /// A node with an auto-scavenge and a scavenge that lasts.
-pub(super) fn busy_node() -> Stage {
-    let stage = Stage::new("26.1-append");
-    stage.node.change_quirks(|quirks| {
+pub(super) fn busy_node() -> NodeSite {
+    let site = NodeSite::new("26.1-append");
+    site.node.change_quirks(|quirks| {
         quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
         quirks.pausing_for = std::time::Duration::ZERO;
         quirks.cancel_delay = std::time::Duration::ZERO;
         quirks.scavenge_duration = std::time::Duration::from_secs(3600);
     });
-    stage.node.start_scavenge(None).unwrap();
-    stage
+    site.node.start_scavenge(None).unwrap();
+    site
 }
 
 /// Makes a record older than any scavenge takes to stop.
@@ -189,11 +193,11 @@ fn put_back(record: &Path) {
 
 #[test]
 fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
-    let stage = busy_node();
+    let site = busy_node();
     let (repository, state, url) = (
-        stage.place.path("repo"),
-        stage.place.path("state"),
-        stage.server.url(),
+        site.place.path("repo"),
+        site.place.path("state"),
+        site.server.url(),
     );
     let full = [
         "full",
@@ -221,13 +225,13 @@ fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
                         &full,
                         Some(&format!("create:{}/incoming:9:abort", repository.display())),
                     );
-                    assert_on_record(&stage.node, &state, &what);
-                    assert!(stage.node.owes_scavenge(), "{what}");
+                    assert_on_record(&site.node, &state, &what);
+                    assert!(site.node.owes_scavenge(), "{what}");
                 }
                 let fault = format!("{operation}:{}:{count}:abort", state.display());
                 alive = is_well(&kbackup(verb, Some(&fault)));
                 deaths[number] += usize::from(!alive);
-                assert_on_record(&stage.node, &state, &what);
+                assert_on_record(&site.node, &state, &what);
                 let output = kbackup(&release, None);
                 if !is_well(&output) {
                     // It died between the record and the request: what was never told to stop is
@@ -238,7 +242,7 @@ fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
                         "{what}: {}",
                         text(&output)
                     );
-                    assert_on_record(&stage.node, &state, &what);
+                    assert_on_record(&site.node, &state, &what);
                     let again = if chance.below(2) == 0 {
                         full.as_slice()
                     } else {
@@ -247,11 +251,8 @@ fn a_run_that_dies_anywhere_around_the_record_forgets_no_debt() {
                     records(&state).iter().for_each(|record| put_back(record));
                     assert!(is_well(&kbackup(again, None)), "{what}");
                 }
-                assert_nothing_owed(&stage.node, &state, &what);
-                assert!(
-                    stage.node.current_scavenge().is_some(),
-                    "{what}: it goes on"
-                );
+                assert_nothing_owed(&site.node, &state, &what);
+                assert!(site.node.current_scavenge().is_some(), "{what}: it goes on");
                 assert_unlocked(&[&repository.join("state"), &state], &what);
                 listed(&repository, Depth::Quick, &what);
                 count = chance.next_moment(count, 2);

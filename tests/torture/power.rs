@@ -142,8 +142,8 @@ impl Watched {
 }
 
 fn kbackup(arguments: &[&str], paths: &[(&str, &Path)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    command.args(arguments).env_clear();
+    let mut command = crate::executable::kbackup();
+    command.args(arguments);
     for (option, path) in paths {
         command.arg(option).arg(path);
     }

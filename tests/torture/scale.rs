@@ -18,6 +18,7 @@ use rustix::process::geteuid;
 
 use super::{amount, subject::listed};
 use crate::backup::bench::{Bench, copy_tree, files, small};
+use crate::executable;
 
 /// What every verb has to do with, in bytes.
 const MEMORY: u64 = 64 << 20;
@@ -107,7 +108,7 @@ fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ende
 
 fn kbackup<'a>(line: impl IntoIterator<Item = &'a (impl AsRef<OsStr> + ?Sized + 'a)>) -> Ended {
     let line: Vec<&OsStr> = line.into_iter().map(AsRef::as_ref).collect();
-    limited(Path::new(env!("CARGO_BIN_EXE_kbackup")), None, &line)
+    limited(Path::new(executable::PATH), None, &line)
 }
 
 fn os(text: &str) -> &OsStr {
@@ -290,12 +291,8 @@ fn a_file_that_takes_no_more_links_is_copied_and_linked_again() {
     kbackup(line).well("full");
     let first = newest(&repository, "chunk-000000.000000");
     // EMLINK for the first file only.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    let fault = "link:chunk-000000.000000:1:31";
-    let refused = command
+    let refused = executable::kbackup_with_fault("link:chunk-000000.000000:1:31")
         .args(line)
-        .env_clear()
-        .env("KBACKUP_FAULT", fault)
         .output()
         .unwrap();
     assert!(
@@ -484,12 +481,7 @@ fn a_source_that_is_mounted_read_only() {
             .arg(&source.0)
     ));
     assert!(std::fs::write(source.0.join("x"), b"x").is_err());
-    works_from(
-        &bench,
-        &source.0,
-        Path::new(env!("CARGO_BIN_EXE_kbackup")),
-        None,
-    );
+    works_from(&bench, &source.0, Path::new(executable::PATH), None);
 }
 
 /// Backs up and restores with these rights.
@@ -585,7 +577,7 @@ fn without_root_and_by_the_group_alone() {
     let bench = Bench::new(&small());
     std::fs::set_permissions(bench.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     let executable = bench.path("kbackup");
-    std::fs::copy(env!("CARGO_BIN_EXE_kbackup"), &executable).unwrap();
+    std::fs::copy(executable::PATH, &executable).unwrap();
     make_readable(&bench, Some(user));
     works_from(&bench, &bench.db, &executable, Some(user));
 

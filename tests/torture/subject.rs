@@ -8,7 +8,7 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use kbackup::event::Silent;
 use kbackup::manifest::{Directories, Label, Manifest};
@@ -21,35 +21,27 @@ use kbackup::verify::{self, Which};
 use kbackup_testnode::log::Log;
 use kbackup_testnode::{AutoScavengeState, Node};
 
-use crate::restore::stage::{Start, start};
+use crate::executable;
+pub(super) use crate::executable::{argument, stderr as text};
+use crate::restore::start::{Start, start};
 
 /// Every operation that leaves something behind.
 pub(super) const OPERATIONS: [&str; 9] = [
     "create", "write", "truncate", "sync", "rename", "link", "remove", "setmode", "settime",
 ];
 
-/// `kbackup`, with nothing of this machine's environment, and with what shall go wrong.
+/// Runs `kbackup` to its end, with what shall go wrong.
 pub(super) fn kbackup(line: &[&str], fault: Option<&str>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
-    command.args(line).env_clear();
-    if let Some(fault) = fault {
-        command.env("KBACKUP_FAULT", fault);
-    }
-    command.output().unwrap()
-}
-
-pub(super) fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    let mut command = match fault {
+        Some(fault) => executable::kbackup_with_fault(fault),
+        None => executable::kbackup(),
+    };
+    command.args(line).output().unwrap()
 }
 
 /// It did what it was asked, perhaps with warnings.
 pub(super) fn is_well(output: &Output) -> bool {
     matches!(output.status.code(), Some(0 | 3))
-}
-
-/// A path as an argument.
-pub(super) fn argument(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 /// The listed backups, each of which verifies.
@@ -182,7 +174,7 @@ pub(super) fn assert_guarded_or_complete(
 
 /// Nothing is there, or only the file that is locked and what is not yet in its place.
 fn is_bare(target: &Path) -> bool {
-    crate::restore::stage::contents(target)
+    crate::restore::handmade::contents(target)
         .keys()
         .all(|name| name == "writer.chk" || name.ends_with(".tmp"))
 }

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::assert_told;
 use crate::backup::bench::{Bench, small};
+use crate::executable::kbackup_with_fault;
 use crate::torture::subject::{
     argument, assert_guarded_or_complete, assert_restores, is_well, kbackup, listed, text,
 };
@@ -104,11 +105,9 @@ fn succeeds(command: &mut Command) -> bool {
 
 /// Runs `kbackup` up to an operation, does something to its disk there, and lets it go on.
 fn met_in_the_middle(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
+    let mut command = kbackup_with_fault(fault);
     command
         .args(line)
-        .env_clear()
-        .env("KBACKUP_FAULT", fault)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let child = command.spawn().unwrap();

@@ -11,7 +11,7 @@ use kbackup::proof::Depth;
 use kbackup::server::ServerLine;
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Speed};
 
-use crate::cli::Stage;
+use crate::cli::NodeSite;
 use crate::torture::subject::{
     assert_complete, assert_guarded_or_complete, assert_nothing_owed, assert_on_record,
     assert_restores, assert_unlocked, listed, records,
@@ -72,7 +72,7 @@ fn a_kill_at_any_moment_harms_nothing() {
 }
 
 struct Round {
-    stage: Stage,
+    site: NodeSite,
     line: ServerLine,
     chance: Chance,
     /// How long each verb takes here when it is left alone.
@@ -90,14 +90,14 @@ enum End {
 
 impl Round {
     fn new(recording: &'static str, chance: Chance) -> Self {
-        let stage = Stage::new(recording);
-        stage.node.change_quirks(|quirks| {
+        let site = NodeSite::new(recording);
+        site.node.change_quirks(|quirks| {
             quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
             quirks.pausing_for = Duration::from_millis(30);
         });
         let line = ServerLine::of_version(recording.split('-').next().unwrap()).unwrap();
         Self {
-            stage,
+            site,
             line,
             chance,
             usual: BTreeMap::new(),
@@ -108,12 +108,9 @@ impl Round {
     }
 
     fn run(mut self, kills: usize, tally: &mut Tally) {
-        let (begin, end) = (
-            self.stage.node.step(),
-            self.stage.node.recording().live_end(),
-        );
+        let (begin, end) = (self.site.node.step(), self.site.node.recording().live_end());
         assert!(
-            self.stage
+            self.site
                 .node
                 .recording()
                 .find_mark(Mark::Killed, 0)
@@ -125,11 +122,11 @@ impl Round {
             self.left_alone(verb);
         }
         self.usual.insert("release", self.usual["diff"] / 4);
-        self.stage.node.hold_at(begin);
-        self.stage.node.run(Speed::Times(10.0));
+        self.site.node.hold_at(begin);
+        self.site.node.run(Speed::Times(10.0));
         let mut done = 0;
         while done < kills {
-            self.stage
+            self.site
                 .node
                 .hold_at(begin + (end - begin) * (done + 1) / kills);
             if self.chance.below(3) == 0 {
@@ -157,24 +154,24 @@ impl Round {
         self.left_alone("release");
         self.left_alone("diff");
         assert_unlocked(&[&self.path("repo/state"), &self.path("state")], &self.what);
-        assert_eq!(self.stage.node.failure(), None, "{}", self.what);
+        assert_eq!(self.site.node.failure(), None, "{}", self.what);
     }
 
     /// Somebody else starts a scavenge, unless one runs already. It goes on where a stopped one
     /// ended, which is then no longer owed.
     fn somebody_scavenges(&self) {
         if self
-            .stage
+            .site
             .node
             .start_scavenge(Some(Duration::from_secs(3)))
             .is_ok()
         {
-            self.stage.node.quiet(false);
+            self.site.node.quiet(false);
         }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.stage.place.path(name)
+        self.site.place.path(name)
     }
 
     fn target(&mut self) -> PathBuf {
@@ -196,7 +193,7 @@ impl Round {
         self.usual.insert(verb, begun.elapsed());
         self.what = format!("{}; {verb}", self.what);
         if ["full", "diff", "release"].contains(&verb) {
-            assert_nothing_owed(&self.stage.node, &self.path("state"), &self.what);
+            assert_nothing_owed(&self.site.node, &self.path("state"), &self.what);
         }
         if verb == "restore" {
             assert_complete(
@@ -239,7 +236,7 @@ impl Round {
             "{}: an earlier backup is gone",
             self.what
         );
-        assert_on_record(&self.stage.node, &self.path("state"), &self.what);
+        assert_on_record(&self.site.node, &self.path("state"), &self.what);
         assert_unlocked(&[&self.path("repo/state"), &self.path("state")], &self.what);
         if killed && !records(&self.path("state")).is_empty() {
             tally.owed += 1;
@@ -248,14 +245,14 @@ impl Round {
             assert_guarded_or_complete(&self.path("repo"), &label, self.line, &target, &self.what);
         }
         if !killed && ["full", "diff", "release"].contains(&verb) {
-            assert_nothing_owed(&self.stage.node, &self.path("state"), &self.what);
+            assert_nothing_owed(&self.site.node, &self.path("state"), &self.what);
         }
         killed
     }
 
     fn command(&self, verb: &str, label: Option<&Label>, target: &std::path::Path) -> String {
         match verb {
-            "full" | "diff" => self.stage.line(&format!("{verb} --repo repo --node URL")),
+            "full" | "diff" => self.site.line(&format!("{verb} --repo repo --node URL")),
             "restore" => format!(
                 "restore {} --repo repo --to {}",
                 label.unwrap(),
@@ -274,7 +271,7 @@ impl Round {
     fn execute(&self, line: &str, after: Duration) -> End {
         let said = std::fs::File::create(self.path("said")).unwrap();
         let mut child = self
-            .stage
+            .site
             .place
             .process(line)
             .stdout(Stdio::null())
@@ -286,7 +283,7 @@ impl Round {
             if let Some(status) = child.try_wait().unwrap() {
                 if status.code() == Some(22) && self.said().contains("lies inside an append") {
                     // A node that is held rests where no living one does.
-                    self.stage.node.hold_at(self.stage.node.step() + 3);
+                    self.site.node.hold_at(self.site.node.step() + 3);
                     return self.execute(line, after);
                 }
                 return End::Code(status.code().unwrap());

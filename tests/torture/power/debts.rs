@@ -6,23 +6,23 @@ use kbackup::node::{ReleaseRecord, ReleaseRecords};
 use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 
 use super::{Cut, Watched, assert_success, kbackup};
-use crate::cli::Stage;
+use crate::cli::NodeSite;
 
 /// A node that scavenges, by hand and by itself.
-fn scavenging(recording: &str) -> (Stage, String) {
-    let stage = Stage::new(recording);
-    stage.node.change_quirks(|quirks| {
+fn scavenging(recording: &str) -> (NodeSite, String) {
+    let site = NodeSite::new(recording);
+    site.node.change_quirks(|quirks| {
         quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting)
     });
-    let scavenge = stage.node.start_scavenge(None).unwrap().to_string();
-    (stage, scavenge)
+    let scavenge = site.node.start_scavenge(None).unwrap().to_string();
+    (site, scavenge)
 }
 
-fn command(stage: &Stage, verb: &[&str], watched: &Path) -> Command {
+fn command(site: &NodeSite, verb: &[&str], watched: &Path) -> Command {
     let mut command = kbackup(verb, &[("--state-dir", &watched.join("new/state"))]);
     if verb != ["release"] {
         command
-            .args(["--node", &stage.server.url()])
+            .args(["--node", &site.server.url()])
             .arg("--repo")
             .arg(watched.join("repository"));
     }
@@ -44,8 +44,8 @@ fn nanoseconds(time: SystemTime) -> u128 {
         .as_nanos()
 }
 
-fn owed(stage: &Stage) -> [Owed; 2] {
-    let requests = stage.node.requests();
+fn owed(site: &NodeSite) -> [Owed; 2] {
+    let requests = site.node.requests();
     let times = |method: &str, part: &str| -> Vec<u128> {
         requests
             .iter()
@@ -110,42 +110,36 @@ fn ask(owed: &[Owed], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
     }
 }
 
-fn lose_power(name: &str, stage: &Stage, scavenge: &str, watched: &Watched, short: usize) {
-    let owed = owed(stage);
+fn lose_power(name: &str, site: &NodeSite, scavenge: &str, watched: &Watched, short: usize) {
+    let owed = owed(site);
     let times: Vec<u128> = watched.records().iter().map(|record| record.at).collect();
     watched.lose_power(name, short, |cut| ask(&owed, scavenge, &times, cut));
 }
 
 #[test]
 fn nothing_that_was_taken_is_forgotten() {
-    let (stage, scavenge) = scavenging("26.1-append");
-    let watched = Watched::new(&stage.place.path("watched"));
-    assert_success(&watched.watch(&mut command(&stage, &["full"], &watched.place)));
-    lose_power(
-        "full of a scavenging node",
-        &stage,
-        &scavenge,
-        &watched,
-        400,
-    );
+    let (site, scavenge) = scavenging("26.1-append");
+    let watched = Watched::new(&site.place.path("watched"));
+    assert_success(&watched.watch(&mut command(&site, &["full"], &watched.place)));
+    lose_power("full of a scavenging node", &site, &scavenge, &watched, 400);
 }
 
 /// A killed run's debts, given back by hand.
 #[test]
 fn a_release() {
-    let (stage, scavenge) = scavenging("26.1-append");
-    let watched = Watched::new(&stage.place.path("watched"));
+    let (site, scavenge) = scavenging("26.1-append");
+    let watched = Watched::new(&site.place.path("watched"));
     let fault = format!(
         "create:{}/repository/incoming:6:abort",
         watched.place.display()
     );
     let killed =
-        watched.watch(command(&stage, &["full"], &watched.place).env("KBACKUP_FAULT", fault));
+        watched.watch(command(&site, &["full"], &watched.place).env("KBACKUP_FAULT", fault));
     assert!(
-        !killed.status.success() && stage.node.owes_scavenge(),
+        !killed.status.success() && site.node.owes_scavenge(),
         "it was not killed in time"
     );
-    assert_success(&watched.watch(&mut command(&stage, &["release"], &watched.place)));
-    assert!(!stage.node.owes_scavenge());
-    lose_power("release", &stage, &scavenge, &watched, 400);
+    assert_success(&watched.watch(&mut command(&site, &["release"], &watched.place)));
+    assert!(!site.node.owes_scavenge());
+    lose_power("release", &site, &scavenge, &watched, 400);
 }

@@ -11,10 +11,11 @@ use kbackup::run::Run;
 
 use super::{Cut, Watched, assert_success, kbackup};
 use crate::backup::bench::{Bench, small};
-use crate::restore::stage::{Start, contents, start};
+use crate::restore::handmade::contents;
+use crate::restore::start::{Start, start};
 
 /// A backup, and how it is restored again and again.
-struct Stage {
+struct RepeatedRestore {
     bench: Bench,
     repository: DirectoryRepository,
     manifest: Manifest,
@@ -27,7 +28,7 @@ struct Way {
     ready: bool,
 }
 
-impl Stage {
+impl RepeatedRestore {
     fn new() -> Self {
         let bench = Bench::new(&small());
         let place = bench.path("source");
@@ -195,11 +196,11 @@ const READY: Way = Way {
 
 #[test]
 fn a_restore() {
-    let stage = Stage::new();
+    let repeated = RepeatedRestore::new();
     for (name, way, short) in [("restore", DOCUMENTED, 20), ("restore --ready", READY, 20)] {
-        let watched = Watched::new(&stage.bench.path(name));
-        assert_success(&watched.watch(&mut stage.command(&way, &watched.place)));
-        stage.lose_power(name, &way, &watched, short);
+        let watched = Watched::new(&repeated.bench.path(name));
+        assert_success(&watched.watch(&mut repeated.command(&way, &watched.place)));
+        repeated.lose_power(name, &way, &watched, short);
     }
 }
 
@@ -207,7 +208,7 @@ fn a_restore() {
 /// not durable for the second one either.
 #[test]
 fn a_restore_that_was_taken_up() {
-    let stage = Stage::new();
+    let repeated = RepeatedRestore::new();
     let kills = [
         ("create", 2),
         ("create", 5),
@@ -220,10 +221,10 @@ fn a_restore_that_was_taken_up() {
     ];
     for (number, (operation, count)) in kills.into_iter().enumerate() {
         let way = if number % 2 == 0 { READY } else { DOCUMENTED };
-        let watched = Watched::new(&stage.bench.path(&format!("taken-up-{number}")));
+        let watched = Watched::new(&repeated.bench.path(&format!("taken-up-{number}")));
         let fault = format!("{operation}:{}:{count}:abort", watched.place.display());
         let killed = watched.watch(
-            stage
+            repeated
                 .command(&way, &watched.place)
                 .env("KBACKUP_FAULT", fault),
         );
@@ -233,9 +234,9 @@ fn a_restore_that_was_taken_up() {
             "{operation} {count}: it was not killed"
         );
         if killable {
-            assert_success(&watched.watch(&mut stage.command(&way, &watched.place)));
+            assert_success(&watched.watch(&mut repeated.command(&way, &watched.place)));
         }
-        stage.lose_power(
+        repeated.lose_power(
             &format!("restore after a kill at {operation} {count}"),
             &way,
             &watched,

@@ -12,12 +12,13 @@ use uuid::Uuid;
 
 use super::Chance;
 use crate::backup::bench::{Bench, elect, restore_over, small};
+use crate::executable::kbackup;
 
 /// Bytes of log in a chunk of [`small`].
 const CHUNK: i64 = 64 * 1024;
 
 fn answer(bench: &Bench, line: &str) -> Value {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kbackup"))
+    let output = kbackup()
         .args(line.split_whitespace())
         .args(["--json", "--repo"])
         .arg(bench.path("repository"))
@@ -164,7 +165,7 @@ fn two_branches_are_told_apart_shown_and_restored() {
             assert_eq!(fork["label"], trunk.label.as_str());
         }
     }
-    let text = std::process::Command::new(env!("CARGO_BIN_EXE_kbackup"))
+    let text = kbackup()
         .args(["list", "--repo"])
         .arg(told.bench.path("repository"))
         .output()

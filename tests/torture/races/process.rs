@@ -29,10 +29,9 @@ pub(super) struct Process {
 /// A kbackup with this command line, whose working directory is `place`, and that ignores all
 /// settings around it.
 pub(super) fn kbackup(place: &Path, line: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbackup"));
+    let mut command = crate::executable::kbackup();
     command
         .args(line)
-        .env_clear()
         .env("KBACKUP_STATE_DIR", place.join("state"))
         .current_dir(place)
         .stdin(Stdio::null());

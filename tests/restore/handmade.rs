@@ -1,3 +1,5 @@
+//! Backups of real nodes' directories, made by hand and without proof.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,17 +16,18 @@ use kbackup::repository::{Attributes, DirectoryRepository, Ingest, Repository};
 use kbackup::restore::{RestorePlan, RestoreReport, RestoreRequest, RestoreTarget, execute, plan};
 use kbackup::run::Run;
 
+use super::start::{Start, start};
 use crate::fixtures::DataDirectory;
 
 /// A repository with one backup of a real node's directory, and a place for targets.
-pub(crate) struct Stage {
+pub(crate) struct HandmadeBackup {
     pub(crate) data: DataDirectory,
     pub(crate) repository: DirectoryRepository,
     pub(crate) manifest: Manifest,
     pub(crate) place: tempfile::TempDir,
 }
 
-impl Stage {
+impl HandmadeBackup {
     pub(crate) fn new(name: &str) -> Self {
         Self::with(name, |_| ())
     }
@@ -349,84 +352,22 @@ pub(crate) fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// A checkpoint as the server reads it: a short file is extended with zeros (disk-format §2.1).
-pub(crate) fn checkpoint(db: &Path, name: &str, missing: i64) -> i64 {
-    match std::fs::read(db.join(name)) {
-        Ok(mut bytes) => {
-            bytes.resize(8, 0);
-            i64::from_le_bytes(bytes.try_into().unwrap())
-        }
-        Err(_) => missing,
-    }
-}
-
-/// What a server does first in a directory, by disk-format §2.3, §2.4 and §6, with its
-/// `MaxTruncation` switched off.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    Refused,
-    Opened { writer: i64, chaser: i64 },
-}
-
-pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
-    let (mut writer, mut chaser) = (
-        checkpoint(db, "writer.chk", 0),
-        checkpoint(db, "chaser.chk", 0),
-    );
-    let (mut epoch, truncate) = (
-        checkpoint(db, "epoch.chk", -1),
-        checkpoint(db, "truncate.chk", -1),
-    );
-    let size = i64::try_from(manifest.log.chunk_size.get()).unwrap();
-    let rows: Vec<ChunkRow> = manifest.files.iter().filter_map(|row| row.chunk).collect();
-    if truncate != -1 {
-        // The number is a 32-bit one in the server, and overflows.
-        #[expect(clippy::cast_possible_truncation, reason = "as in the server")]
-        let next = ((writer / size) as i32).wrapping_add(1);
-        if rows
-            .iter()
-            .any(|chunk| i32::try_from(chunk.start.0).unwrap() == next)
-        {
-            return Start::Refused;
-        }
-        assert_eq!(
-            truncate,
-            manifest.log.position.position().to_signed(),
-            "a truncation to anywhere else loses events"
-        );
-        let covering = rows.iter().find(|chunk| {
-            i64::from(chunk.start.0) * size <= truncate
-                && truncate < (i64::from(chunk.end.0) + 1) * size
-        });
-        assert!(
-            covering.is_none_or(|chunk| !chunk.scavenged),
-            "O33: it would go back to the start of a scavenged chunk"
-        );
-        epoch = if epoch >= truncate { -1 } else { epoch };
-        (writer, chaser) = (writer.min(truncate), chaser.min(truncate));
-    }
-    if chaser > writer || epoch > writer {
-        Start::Refused
-    } else {
-        Start::Opened { writer, chaser }
-    }
-}
-
 /// What a finished restore looks like.
-pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
-    let end = stage.manifest.log.position.position().to_signed();
-    let mut expected = contents(&stage.data.db());
+pub(crate) fn assert_restored(handmade: &HandmadeBackup, db: &Path, truncate: i64) {
+    let end = handmade.manifest.log.position.position().to_signed();
+    let mut expected = contents(&handmade.data.db());
     expected.retain(|name, _| {
-        stage
+        handmade
             .manifest
             .files
             .iter()
             .any(|row| row.path.below_root() == name.trim_start_matches("index/"))
     });
-    for row in &stage.manifest.files {
+    for row in &handmade.manifest.files {
         if row.chunk.is_some_and(|chunk| chunk.md5.is_none()) {
             let local =
-                usize::try_from(128 + stage.manifest.log.chunk_size.local(position(end))).unwrap();
+                usize::try_from(128 + handmade.manifest.log.chunk_size.local(position(end)))
+                    .unwrap();
             expected.get_mut(row.path.below_root()).unwrap()[local..].fill(0);
         }
     }
@@ -438,11 +379,11 @@ pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
     expected.insert("truncate.chk".to_owned(), number(truncate));
     expected.insert(
         "epoch.chk".to_owned(),
-        number(stage.data.checkpoint("epoch").unwrap_or(-1)),
+        number(handmade.data.checkpoint("epoch").unwrap_or(-1)),
     );
     expected.insert(
         "proposal.chk".to_owned(),
-        number(stage.data.checkpoint("proposal").unwrap_or(-1)),
+        number(handmade.data.checkpoint("proposal").unwrap_or(-1)),
     );
     let mut found = contents(db);
     found.remove(RestoreMark::NAME).unwrap();
@@ -454,21 +395,21 @@ pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
         assert!(found[&name] == bytes, "{name} differs");
     }
     assert_eq!(
-        start(db, &stage.manifest),
+        start(db, &handmade.manifest),
         Start::Opened {
             writer: end,
             chaser: end
         }
     );
-    let mut faults = structure(&Directories::new(db, None), &stage.manifest, &run()).unwrap();
+    let mut faults = structure(&Directories::new(db, None), &handmade.manifest, &run()).unwrap();
     faults.retain(|fault: &BackupFault| {
         let name = fault.path.as_ref().map(RelativePath::file_name);
         name != Some(RestoreMark::NAME) && (name != Some("truncate.chk") || truncate == -1)
     });
-    let stored = stage.repository.files(&stage.manifest.label).unwrap();
+    let stored = handmade.repository.files(&handmade.manifest.label).unwrap();
     assert_eq!(
         faults,
-        structure(&*stored, &stage.manifest, &run()).unwrap()
+        structure(&*stored, &handmade.manifest, &run()).unwrap()
     );
     let origin = RestoreMark::read(db)
         .unwrap()
@@ -477,6 +418,6 @@ pub(crate) fn assert_restored(stage: &Stage, db: &Path, truncate: i64) {
         .unwrap();
     assert_eq!(
         (origin.repository, origin.label),
-        (stage.repository.id(), stage.manifest.label.clone())
+        (handmade.repository.id(), handmade.manifest.label.clone())
     );
 }

@@ -1,0 +1,34 @@
+//! The executable under test, and the one way to run it.
+//!
+//! It is built with the feature `faults`, so that `KBACKUP_FAULT` can make it fail or die.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Where the executable lies.
+pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_kbackup");
+
+/// `kbackup`, with nothing of this machine's environment.
+pub(crate) fn kbackup() -> Command {
+    let mut command = Command::new(PATH);
+    command.env_clear();
+    command
+}
+
+/// `kbackup`, in a process that fails, stops or dies where the fault says
+/// (`operation:path part:n:effect`).
+pub(crate) fn kbackup_with_fault(fault: impl AsRef<str>) -> Command {
+    let mut command = kbackup();
+    command.env("KBACKUP_FAULT", fault.as_ref());
+    command
+}
+
+/// What it said on standard error.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A path as an argument.
+pub(crate) fn argument(path: &Path) -> &str {
+    path.to_str().unwrap_or_default()
+}
