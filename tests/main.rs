@@ -34,6 +34,7 @@ mod proof_log;
 mod quiesce;
 mod restore;
 mod running;
+mod timing;
 mod torture;
 mod transfer;
 mod verify;

@@ -21,6 +21,8 @@ use kbackup::node::{
 use kbackup::run::Run;
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Node, Recording, Server};
 
+use crate::timing::assert_soon;
+
 /// One recording per version that ends in a running node for these tests.
 const RECORDINGS: [&str; 6] = [
     "20.10-append",
@@ -711,7 +713,7 @@ fn one_run_at_a_time_keeps_a_node_quiet() {
 
 #[test]
 fn gives_back_after_errors_panics_and_interruptions() {
-    let setting = Arc::new(Setting::licensed("26.1-append", AutoScavengeState::Waiting));
+    let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
 
     setting.node.start_scavenge(None).unwrap();
@@ -726,15 +728,29 @@ fn gives_back_after_errors_panics_and_interruptions() {
     );
     assert_eq!(setting.posts("/admin/scavenge").len(), 1);
 
-    // An interruption while it waits for the scavenge to stop.
-    std::thread::sleep(setting.node.quirks().scavenge_duration);
+    assert_soon(Duration::from_secs(2), interrupted_while_a_scavenge_stops);
+}
+
+/// Interrupts a run while it waits for a scavenge to stop. Returns how long the run went on.
+fn interrupted_while_a_scavenge_stops() -> Duration {
+    let setting = Arc::new(Setting::licensed("26.1-append", AutoScavengeState::Waiting));
+    let session = setting.session();
     setting
         .node
         .change_quirks(|quirks| quirks.cancel_delay = Duration::from_millis(1500));
     setting.node.start_scavenge(None).unwrap();
     let interrupted = Arc::clone(&setting);
     let waker = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(700));
+        let is_stopping = || {
+            let requests = interrupted.node.requests();
+            requests.iter().any(|request| request.method == "DELETE")
+        };
+        while !is_stopping() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+
+        // In the middle of the scavenge's 1.5 s.
+        std::thread::sleep(Duration::from_millis(600));
         interrupted.run.interrupt(Signal::Interrupt);
         Instant::now()
     });
@@ -743,11 +759,12 @@ fn gives_back_after_errors_panics_and_interruptions() {
         error.kind(),
         Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Interrupt))
     );
-    assert!(waker.join().unwrap().elapsed() < Duration::from_secs(2));
+    let took = waker.join().unwrap().elapsed();
     assert_eq!(
         (setting.node.auto_scavenge(), setting.records()),
         (Some(AutoScavengeState::Waiting), 0)
     );
+    took
 }
 
 #[test]

