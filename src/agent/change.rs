@@ -1,5 +1,8 @@
-//! Wakes the agent soon after its node has written: by the kernel's word where it gives one, and by
-//! looking where it does not.
+//! Wakes the agent soon after its node has written.
+//!
+//! The kernel reports changes of the node's directory (inotify). If it does not, the thread reads
+//! the writer checkpoint now and then instead. The directory is never written: no file of it stays
+//! open, and none is locked.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,118 +17,123 @@ use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::log::RawCheckpoint;
 
-/// The agent is woken no more often, however much is written.
+/// The agent is woken at most once in this time, however much is written.
 const REST: Duration = Duration::from_secs(1);
-/// The checkpoint is looked at so often though nothing was heard: on some network mounts nothing
+/// How often the checkpoint is read although nothing was reported. On some network mounts nothing
 /// ever is, and the directory may be another one by now.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(2);
 
-/// Somebody who watches a node's directory. It is heard, never touched: no file of it stays open,
-/// and none is locked.
-pub(super) struct Watch {
+/// The loop's end of a thread that watches the node's directory.
+pub(super) struct ChangeWatcher {
     messages: Sender<Message>,
-    woken: Arc<Notify>,
+    changed: Arc<Notify>,
 }
 
 enum Message {
-    /// This directory is the one to watch; none: there is nothing to watch.
-    Directory(Option<PathBuf>),
-    /// Something in it was changed.
+    /// Watch this directory from now on. `None`: watch nothing.
+    Watch(Option<PathBuf>),
+    /// Something in the directory has changed.
     Changed,
-    /// Nobody listens any more.
+    /// The agent ends.
     End,
 }
 
-impl Watch {
-    /// Begins to watch nothing.
+impl ChangeWatcher {
+    /// Starts the thread. It watches nothing yet.
     ///
     /// # Errors
-    /// [`Kind::Failed`] where there is no thread to be had.
+    /// [`Kind::Failed`] if the system has no thread left.
     pub(super) fn start() -> Result<Self> {
         Self::start_with::<RecommendedWatcher>()
     }
 
     fn start_with<W: Watcher + Send>() -> Result<Self> {
         let (messages, received) = channel();
-        let woken = Arc::new(Notify::new());
-        let (heard, wake) = (messages.clone(), Arc::clone(&woken));
+        let changed = Arc::new(Notify::new());
+
+        let (reported, wake) = (messages.clone(), Arc::clone(&changed));
         std::thread::Builder::new()
             .name("watch".to_owned())
-            .spawn(move || Watchman::<W>::new(heard, wake).keep(&received))
+            .spawn(move || WatcherThread::<W>::new(reported, wake).run(&received))
             .map_err(|error| Error::new(Kind::Failed, "cannot start a thread").because(error))?;
-        Ok(Self { messages, woken })
+
+        Ok(Self { messages, changed })
     }
 
-    /// Watches this db directory from now on; none: nothing.
-    pub(super) fn directory(&self, directory: Option<PathBuf>) {
-        // Where the thread is gone, the agent's own looks remain.
-        drop(self.messages.send(Message::Directory(directory)));
+    /// Watches this db directory from now on. `None`: watches nothing.
+    pub(super) fn watch(&self, directory: Option<PathBuf>) {
+        // If the thread is gone, the agent's timer remains.
+        drop(self.messages.send(Message::Watch(directory)));
     }
 
-    /// Waits until more was written; what was written since the last call counts.
+    /// Waits until the node has written more. What it wrote since the last call counts.
     pub(super) async fn changed(&self) {
-        self.woken.notified().await;
+        self.changed.notified().await;
     }
 }
 
-impl Drop for Watch {
+impl Drop for ChangeWatcher {
     fn drop(&mut self) {
         drop(self.messages.send(Message::End));
     }
 }
 
-struct Watchman<W> {
-    /// None where the kernel has no watcher left for us.
+struct WatcherThread<W> {
+    /// An error if the kernel has no watcher left.
     watcher: notify::Result<W>,
     directory: Option<PathBuf>,
-    /// The writer checkpoint as it was read last.
+    /// The writer checkpoint, as it was read last.
     writer: Option<RawCheckpoint>,
-    woken: Arc<Notify>,
-    /// Why nothing is heard of the directory.
-    deaf: Option<String>,
+    changed: Arc<Notify>,
+    /// Why the kernel does not report changes of the directory.
+    watch_error: Option<String>,
 }
 
-impl<W: Watcher> Watchman<W> {
-    fn new(heard: Sender<Message>, woken: Arc<Notify>) -> Self {
-        let listener = move |event: notify::Result<notify::Event>| {
-            // To be read is no change; a backup reads everything.
-            if !matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(_))) {
-                drop(heard.send(Message::Changed));
+impl<W: Watcher> WatcherThread<W> {
+    fn new(messages: Sender<Message>, changed: Arc<Notify>) -> Self {
+        let report = move |event: notify::Result<notify::Event>| {
+            // Reading is no change, and a backup reads everything.
+            if let Ok(event) = &event
+                && matches!(event.kind, EventKind::Access(_))
+            {
+                return;
             }
+            drop(messages.send(Message::Changed));
         };
+
         Self {
-            watcher: W::new(listener, Config::default()),
+            watcher: W::new(report, Config::default()),
             directory: None,
             writer: None,
-            woken,
-            deaf: None,
+            changed,
+            watch_error: None,
         }
     }
 
-    /// The directory is given up with the first thing that is heard of it, and watched again after
-    /// a rest: a node that appends thousands of times a second is heard once. Each time it is
-    /// looked at afterwards, so that nothing falls between.
-    fn keep(mut self, messages: &Receiver<Message>) {
+    /// Stops watching with the first report, and watches again after a rest: a node that appends
+    /// thousands of times a second is reported once. After each begin the checkpoint is read, so
+    /// that no change falls in between.
+    fn run(mut self, messages: &Receiver<Message>) {
         loop {
             let began = Instant::now();
-            self.listen();
-            self.look();
-            let mut next = match messages.recv_timeout(if self.directory.is_some() {
-                LOOK
+            self.begin_watch();
+            self.read_checkpoint();
+
+            let patience = if self.directory.is_some() {
+                POLL
             } else {
                 Duration::MAX
-            }) {
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => None,
-                Ok(message) => Some(message),
             };
-            self.cease();
+            let mut next = match messages.recv_timeout(patience) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            self.end_watch();
+
             while let Some(message) = next {
                 match message {
-                    Message::Directory(directory) if directory == self.directory => {}
-                    Message::Directory(directory) => {
-                        (self.directory, self.writer, self.deaf) = (directory, None, None)
-                    }
+                    Message::Watch(directory) => self.change_directory(directory),
                     Message::Changed => std::thread::sleep(REST.saturating_sub(began.elapsed())),
                     Message::End => return,
                 }
@@ -134,44 +142,55 @@ impl<W: Watcher> Watchman<W> {
         }
     }
 
-    fn listen(&mut self) {
+    fn change_directory(&mut self, directory: Option<PathBuf>) {
+        if directory == self.directory {
+            return;
+        }
+
+        (self.directory, self.writer, self.watch_error) = (directory, None, None);
+    }
+
+    fn begin_watch(&mut self) {
         let Some(directory) = &self.directory else {
             return;
         };
-        let deaf = match &mut self.watcher {
-            Ok(watcher) => watcher.watch(directory, RecursiveMode::NonRecursive).err(),
-            Err(error) => Some(notify::Error::generic(&error.to_string())),
+
+        let result = match &mut self.watcher {
+            Ok(watcher) => watcher.watch(directory, RecursiveMode::NonRecursive),
+            Err(error) => Err(notify::Error::generic(&error.to_string())),
         };
-        let deaf = deaf.map(|error| error.to_string());
-        if deaf != self.deaf {
-            match &deaf {
-                Some(why) => info!(
-                    "changes of `{}` are not heard of, but looked for: {why}",
-                    directory.display()
-                ),
-                None => info!("changes of `{}` are heard of again", directory.display()),
-            }
-            self.deaf = deaf;
+        let problem = result.err().map(|error| error.to_string());
+        if problem == self.watch_error {
+            return;
         }
+
+        let name = directory.display();
+        match &problem {
+            Some(why) => info!("changes of `{name}` are not reported, so kbackup polls: {why}"),
+            None => info!("changes of `{name}` are reported again"),
+        }
+        self.watch_error = problem;
     }
 
-    fn cease(&mut self) {
+    fn end_watch(&mut self) {
         if let (Some(directory), Ok(watcher)) = (&self.directory, &mut self.watcher) {
-            // It may be gone, and its watch with it.
+            // The directory may be gone, and its watch with it.
             drop(watcher.unwatch(directory));
         }
     }
 
-    fn look(&mut self) {
+    /// Wakes the agent if the writer position is another one than before.
+    fn read_checkpoint(&mut self) {
         let Some(directory) = &self.directory else {
             return;
         };
+
         let Ok(writer) = RawCheckpoint::in_directory(directory, Checkpoint::Writer) else {
             return;
         };
         if writer != RawCheckpoint::Missing && Some(writer) != self.writer {
             self.writer = Some(writer);
-            self.woken.notify_one();
+            self.changed.notify_one();
         }
     }
 }
@@ -194,7 +213,7 @@ mod tests {
     }
 
     /// How long it took to be woken; none where it was not.
-    fn woken(watch: &Watch, patience: Duration) -> Option<Duration> {
+    fn woken(watch: &ChangeWatcher, patience: Duration) -> Option<Duration> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -206,9 +225,9 @@ mod tests {
             .map(|()| began.elapsed())
     }
 
-    fn watching<W: Watcher + Send>(db: &Path) -> Watch {
-        let watch = Watch::start_with::<W>().unwrap();
-        watch.directory(Some(db.to_owned()));
+    fn watching<W: Watcher + Send>(db: &Path) -> ChangeWatcher {
+        let watch = ChangeWatcher::start_with::<W>().unwrap();
+        watch.watch(Some(db.to_owned()));
         watch
     }
 
@@ -221,7 +240,7 @@ mod tests {
             write(db.path(), position);
             assert!(woken(&watch, PATIENCE).is_some());
         }
-        assert_eq!(woken(&watch, LOOK * 2), None, "nothing was written");
+        assert_eq!(woken(&watch, POLL * 2), None, "nothing was written");
     }
 
     #[test]
@@ -275,7 +294,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let db = place.path().join("db");
         let watch = watching::<RecommendedWatcher>(&db);
-        assert_eq!(woken(&watch, LOOK), None, "there is none yet");
+        assert_eq!(woken(&watch, POLL), None, "there is none yet");
+
         for (round, position) in [(1, 7), (2, 9)] {
             fs::create_directory(&db, 0o700).unwrap();
             write(&db, position);
@@ -289,9 +309,10 @@ mod tests {
                 fs::rename(&db, &place.path().join("before")).unwrap();
             }
         }
+
         write(&place.path().join("before"), 99);
         assert_eq!(
-            woken(&watch, LOOK * 2),
+            woken(&watch, POLL * 2),
             None,
             "this is not the directory any more"
         );
@@ -304,11 +325,11 @@ mod tests {
         write(second.path(), 1);
         let watch = watching::<RecommendedWatcher>(first.path());
         woken(&watch, PATIENCE).unwrap();
-        watch.directory(Some(second.path().to_owned()));
+        watch.watch(Some(second.path().to_owned()));
         assert!(woken(&watch, PATIENCE).is_some(), "the first look at it");
         write(first.path(), 2);
-        assert_eq!(woken(&watch, LOOK * 2), None);
-        watch.directory(None);
+        assert_eq!(woken(&watch, POLL * 2), None);
+        watch.watch(None);
         write(second.path(), 2);
         drop(watch);
     }

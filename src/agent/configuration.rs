@@ -1,12 +1,12 @@
-//! What the agent is told: its own options, and those of each verb that it runs, from the same
-//! flags, environment and file.
+//! What the agent is configured to do: its own options, and those of each job, from the same flags,
+//! environment and file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::http::Guard;
-use super::journal::Job;
-use super::planner::{Rule, Rules};
+use super::access::AccessRules;
+use super::planner::{JobRule, PlanningRules};
+use super::record::Job;
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
 use crate::schedule::Schedule;
@@ -15,65 +15,66 @@ use crate::settings::options::{AgentOptions, ClusterMode, GeneralOptions, LoadOp
 use crate::settings::{self, Settings};
 use crate::verbs::connection::connection;
 
-/// Where all are backed up one after another, each lets those that are preferred ask for their turn
-/// first.
+/// With `--turns one-after-another`, each member waits this long for each preferred one to ask for
+/// its turn first.
 const STAGGER: Duration = Duration::from_secs(10);
 
-/// Everything that the agent is told.
+/// The whole configuration of an agent.
 #[derive(Debug)]
 pub struct Configuration {
-    /// Its own options.
+    /// The agent's own options.
     pub agent: AgentOptions,
-    /// What it shares with every verb.
+    /// The options that all verbs share.
     pub general: GeneralOptions,
-    /// Who may read its page.
-    pub(super) guard: Guard,
-    /// What its jobs are told.
-    tasks: [Task; 4],
-    /// When they take place.
-    rules: Rules,
+    /// Who may read the page.
+    pub(super) access: AccessRules,
+    /// The settings of each of [`Job::ALL`], in that order.
+    jobs: [JobSettings; 4],
+    /// When the jobs run.
+    rules: PlanningRules,
 }
 
-/// One verb with its options, as if somebody had typed it.
+/// The settings of one job, as if somebody had typed its verb.
 #[derive(Debug)]
-pub struct Task {
-    /// The verb.
+pub(super) struct JobSettings {
     pub verb: Verb,
-    /// What every verb is told.
     pub general: GeneralOptions,
 }
 
 impl Configuration {
-    /// Resolves what each job is told beside the agent's own settings.
+    /// Resolves the settings of the agent and of its jobs.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for options of a job that make no sense, where no node is named, and for
-    /// secrets that cannot be read.
+    /// [`Kind::Usage`] if the options of a job make no sense, if no node is named, or if a secret
+    /// cannot be read.
     pub fn of(settings: &Settings) -> Result<Self> {
-        let [full, diff, verify, expire] = Job::ALL.map(|job| Task::of(job, settings));
-        let tasks = [full?, diff?, verify?, expire?];
+        let [full, diff, verify, expire] = Job::ALL.map(|job| JobSettings::of(job, settings));
+        let jobs = [full?, diff?, verify?, expire?];
+
         let Verb::Agent(agent) = &settings.verb else {
-            return Err(Error::new(Kind::Usage, "these are no settings of an agent"));
+            return Err(Error::new(
+                Kind::Usage,
+                "these are not the settings of an agent",
+            ));
         };
         if connection(&agent.node)?.is_none() {
             return Err(Error::new(Kind::Usage, "no node is named")
                 .hint("name the node that the agent keeps with `--node URL`"));
         }
-        side_by_side(agent)?;
-        let rules = rules(agent, &tasks);
+        check_cluster_directory(agent)?;
+
         Ok(Self {
             agent: AgentOptions::clone(agent),
             general: settings.general.clone(),
-            guard: Guard::of(agent)?,
-            tasks,
-            rules,
+            access: AccessRules::of(agent)?,
+            rules: rules(agent, &jobs),
+            jobs,
         })
     }
 
-    /// What a job is told.
-    #[must_use]
-    pub const fn task(&self, job: Job) -> &Task {
-        let [full, diff, verify, expire] = &self.tasks;
+    /// The settings of a job.
+    pub(super) const fn job_settings(&self, job: Job) -> &JobSettings {
+        let [full, diff, verify, expire] = &self.jobs;
         match job {
             Job::Full => full,
             Job::Diff => diff,
@@ -82,46 +83,46 @@ impl Configuration {
         }
     }
 
-    /// When a job takes place.
+    /// When a job runs.
     #[must_use]
     pub const fn schedule(&self, job: Job) -> &Schedule {
         schedule(&self.agent, job)
     }
 
-    /// Everybody who is told something.
+    /// All hooks.
     pub(super) fn hooks(&self) -> impl Iterator<Item = &Hook> {
-        self.agent
+        let agent = &self.agent;
+        agent
             .on_success
             .iter()
-            .chain(&self.agent.on_failure)
-            .chain(&self.agent.on_too_old)
+            .chain(&agent.on_failure)
+            .chain(&agent.on_too_old)
     }
 
-    /// When everything takes place.
-    #[must_use]
-    pub(super) const fn rules(&self) -> &Rules {
+    /// When the jobs run.
+    pub(super) const fn rules(&self) -> &PlanningRules {
         &self.rules
     }
 }
 
-impl Task {
+impl JobSettings {
     fn of(job: Job, settings: &Settings) -> Result<Self> {
         let settings = settings::resolve_as(job.name(), settings).map_err(|unresolved| {
             unresolved.into_error(&format!("the options of `{job}` make no sense"))
         })?;
+
         Ok(Self {
             general: settings.general,
             verb: settings.verb,
         })
     }
 
-    /// How much of the machine it may take.
-    #[must_use]
-    pub fn load(&self) -> LoadOptions {
+    /// How much of the machine the job may use.
+    pub(super) fn load(&self) -> LoadOptions {
         self.verb.load()
     }
 
-    /// The hours in which it may run.
+    /// The hours in which the job may run.
     pub(super) fn window(&self) -> Option<Window> {
         self.load().window
     }
@@ -136,44 +137,63 @@ const fn schedule(agent: &AgentOptions, job: Job) -> &Schedule {
     }
 }
 
-fn rules(agent: &AgentOptions, tasks: &[Task; 4]) -> Rules {
-    let [full, diff, verify, expire] = tasks;
-    let rule = |job, task: &Task| Rule {
-        schedule: schedule(agent, job).clone(),
-        window: task.window(),
+fn rules(agent: &AgentOptions, [full, diff, verify, expire]: &[JobSettings; 4]) -> PlanningRules {
+    let grace = if agent.cluster == ClusterMode::One {
+        agent.cluster_grace
+    } else {
+        STAGGER
     };
-    Rules {
+
+    PlanningRules {
         jobs: [
-            rule(Job::Full, full),
-            rule(Job::Diff, diff),
-            rule(Job::Verify, verify),
-            rule(Job::Expire, expire),
+            rule(agent, Job::Full, full),
+            rule(agent, Job::Diff, diff),
+            rule(agent, Job::Verify, verify),
+            rule(agent, Job::Expire, expire),
         ],
         on_change: agent.on_change,
         jitter: agent.jitter,
         seed: agent.repository.display().to_string(),
         max_age: agent.max_age,
         scavenge_rest: agent.scavenge_rest,
-        grace: if agent.cluster == ClusterMode::One {
-            agent.cluster_grace
-        } else {
-            STAGGER
-        },
+        grace,
     }
 }
 
-/// The other members' repositories are found beside the own one, and the others find it there.
-fn side_by_side(agent: &AgentOptions) -> Result<()> {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let repository = absolute(&agent.repository);
-    match &agent.cluster_dir {
-        Some(directory) if repository.parent() != Some(&absolute(directory)) => {
-            Err(Error::new(Kind::Usage, "the repository does not lie in `--cluster-dir`")
-                .at(&repository)
-                .hint("for example: `--repo /backup/node1 --cluster-dir /backup`, and `--repo /backup/node2 --cluster-dir /backup` for the next member"))
-        }
-        None if agent.takes_turns() => Err(Error::new(Kind::Usage, "`--cluster one` and `--turns one-after-another` need `--cluster-dir`")
-            .hint("name the directory in which the repositories of all members lie side by side")),
-        _ => Ok(()),
+fn rule(agent: &AgentOptions, job: Job, settings: &JobSettings) -> JobRule {
+    JobRule {
+        schedule: schedule(agent, job).clone(),
+        window: settings.window(),
     }
+}
+
+/// The repositories of all members have to lie side by side, so that the agents find each other's.
+fn check_cluster_directory(agent: &AgentOptions) -> Result<()> {
+    let Some(directory) = &agent.cluster_dir else {
+        if agent.takes_turns() {
+            return Err(Error::new(
+                Kind::Usage,
+                "`--cluster one` and `--turns one-after-another` need `--cluster-dir`",
+            )
+            .hint("name the directory in which the repositories of all members lie side by side"));
+        }
+        return Ok(());
+    };
+
+    let repository = absolute(&agent.repository);
+    if repository.parent() == Some(&absolute(directory)) {
+        return Ok(());
+    }
+    Err(
+        Error::new(Kind::Usage, "the repository is not in `--cluster-dir`")
+            .at(&repository)
+            .hint(
+                "say for example `--repo /backup/node1 --cluster-dir /backup`, \
+                 and `--repo /backup/node2 --cluster-dir /backup` for the next member",
+            ),
+    )
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

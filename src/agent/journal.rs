@@ -1,333 +1,192 @@
-//! What the agent has done, one line of JSON a run: its only memory. Losing it does no harm: what
-//! there is to know of backups stands in the repository.
+//! The agent's memory of its runs, and the file that keeps it.
+//!
+//! The [`Journal`] is in memory. The [`JournalFile`] holds one line of JSON per run in the state
+//! directory. A journal says what has to be written ([`JournalWrite`]), and a file writes it: so
+//! the agent's loop can leave the disk to another thread. Losing the file does no harm, because
+//! the repository holds everything that matters about backups.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use super::record::{Job, RunRecord};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
-use crate::manifest::Label;
 
-/// So many runs are remembered: with one every five minutes, five weeks.
+/// How many runs the agent remembers: five weeks with one run every five minutes.
 const MOST: usize = 10_000;
-/// The file is written anew when it has grown by so many lines.
+/// How many forgotten lines the file may hold before it is written anew.
 const SLACK: usize = 2_000;
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 const FILE_MODE: u32 = 0o600;
 
-/// What the agent does by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Job {
-    /// `kbackup full`.
-    Full,
-    /// `kbackup diff`.
-    Diff,
-    /// `kbackup verify`.
-    Verify,
-    /// `kbackup expire`.
-    Expire,
-}
-
-impl Job {
-    /// All, in the order in which they go when several are due at once.
-    pub const ALL: [Self; 4] = [Self::Full, Self::Diff, Self::Verify, Self::Expire];
-
-    /// The verb that does it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Diff => "diff",
-            Self::Verify => "verify",
-            Self::Expire => "expire",
-        }
-    }
-
-    /// Whether it makes a backup.
-    #[must_use]
-    pub const fn is_backup(self) -> bool {
-        matches!(self, Self::Full | Self::Diff)
-    }
-}
-
-impl std::fmt::Display for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Why a job was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trigger {
-    /// The repository held no backup.
-    First,
-    /// Its time had come.
-    Schedule,
-    /// So much was written, or so long ago, that it was due.
-    Change,
-    /// The one before had failed.
-    Retry,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "outcome")]
-pub enum Outcome {
-    /// It did what it should.
-    Done {
-        /// The backup that was made.
-        label: Option<Label>,
-        /// What the operator should know of it.
-        warnings: Vec<String>,
-    },
-    /// Nothing had been written since the newest backup: none was made.
-    UpToDate,
-    /// Another agent of the cluster had just made one.
-    Skipped {
-        /// Whose backup stands for this one.
-        because: String,
-    },
-    /// It was told to end: by a signal, or because its hours were over.
-    Interrupted {
-        /// By whom.
-        why: String,
-    },
-    /// It failed.
-    Failed {
-        /// The word for the kind of failure, as in JSON errors.
-        kind: String,
-        /// The exit code that the command would have had.
-        exit_code: u8,
-        /// What failed, on what, and why.
-        message: String,
-        /// What helps.
-        hints: Vec<String>,
-    },
-}
-
-impl Outcome {
-    /// How it ended, in a word.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Done { .. } => "done",
-            Self::UpToDate => "up-to-date",
-            Self::Skipped { .. } => "skipped",
-            Self::Interrupted { .. } => "interrupted",
-            Self::Failed { .. } => "failed",
-        }
-    }
-}
-
-/// A time during which something was taken from the node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pause {
-    /// `scavenge`, `auto-scavenge`.
-    pub what: String,
-    /// When it was taken.
-    pub began: Timestamp,
-    /// How long it was away, in milliseconds; none where it was not given back by this run.
-    pub milliseconds: Option<u64>,
-}
-
-/// One run of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// What was done.
-    pub job: Job,
-    /// Why then.
-    pub trigger: Trigger,
-    /// When it began.
-    pub began: Timestamp,
-    /// When it ended.
-    pub ended: Timestamp,
-    /// How it ended.
-    #[serde(flatten)]
-    pub outcome: Outcome,
-    /// The repository it worked on, as far as it got there.
-    pub repository: Option<Uuid>,
-    /// Bytes read from the node's files; for a verification, bytes hashed.
-    pub bytes_read: u64,
-    /// Bytes newly written to the repository; for an expiry, bytes that came free.
-    pub bytes_stored: u64,
-    /// Files copied, in whole or in part; for an expiry, backups removed.
-    pub files_copied: u64,
-    /// Files taken over from an earlier backup.
-    pub files_linked: u64,
-    /// Why the procedure started over, each time.
-    pub retries: Vec<String>,
-    /// What was taken from the node meanwhile.
-    pub pauses: Vec<Pause>,
-}
-
-impl Record {
-    /// Whether it did what it should, or found nothing to do.
-    #[must_use]
-    pub const fn is_success(&self) -> bool {
-        matches!(
-            self.outcome,
-            Outcome::Done { .. } | Outcome::UpToDate | Outcome::Skipped { .. }
-        )
-    }
-
-    /// Whether it failed, and not only was told to end, or had to wait.
-    #[must_use]
-    pub fn is_failure(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed { .. }) && !self.had_to_wait()
-    }
-
-    /// Whether another run held the repository or the node: it comes later, and nothing is wrong.
-    #[must_use]
-    pub fn had_to_wait(&self) -> bool {
-        matches!(&self.outcome, Outcome::Failed { kind, .. } if kind == Kind::Locked.name())
-    }
-
-    /// Whole seconds from its beginning to its end; a clock that went back makes it 0.
-    #[must_use]
-    pub fn seconds(&self) -> u64 {
-        u64::try_from(
-            self.ended
-                .as_second()
-                .saturating_sub(self.began.as_second()),
-        )
-        .unwrap_or(0)
-    }
-}
-
-/// The runs that are remembered, oldest first.
-#[derive(Debug)]
+/// The runs that the agent remembers, oldest first.
+#[derive(Debug, Default)]
 pub struct Journal {
-    path: PathBuf,
-    records: Vec<Record>,
-    /// The repository that was seen first.
+    records: Vec<RunRecord>,
+    /// The repository that the agent saw first.
     repository: Option<Uuid>,
-    /// Lines in the file that are not remembered any more.
+    /// Lines of runs that the file does not hold yet.
+    unwritten: String,
+    /// How many lines of the file are not remembered any more.
     slack: usize,
+    /// Whether the file has to be written anew, because its end is not known or lines are missing.
+    needs_rewrite: bool,
 }
 
-/// A line that is no run: the repository that was seen at this place.
+/// The line that is no run: the repository that the agent keeps at this place.
 #[derive(Serialize, Deserialize)]
-struct Known {
+struct RepositoryLine {
     knows: Uuid,
 }
 
+/// The file of a journal.
+#[derive(Debug, Clone)]
+pub(super) struct JournalFile {
+    path: PathBuf,
+}
+
+/// What the file of a journal does not hold yet.
+#[derive(Debug)]
+pub(super) enum JournalWrite {
+    /// Lines that belong at the end.
+    Append(String),
+    /// The whole content.
+    Replace(String),
+}
+
 impl Journal {
-    /// Opens the journal of the agent that keeps backups at a place. Lines that cannot be read are
-    /// passed over: a crash may have cut the last.
+    /// Opens the journal of the agent that keeps backups in `repository`.
+    ///
+    /// Lines that cannot be read are skipped, because a crash may have cut the last one. The file
+    /// is written anew then: a later line must not be joined to a half one.
     ///
     /// # Errors
-    /// What the file system reports.
-    pub fn open(state_directory: &Path, repository: &Path) -> Result<Self> {
-        fs::create_directories_durably(state_directory, 0o700, 0o700)?;
-        let place = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
-        let name = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
-        let path = state_directory.join(format!(
-            "agent-{}.jsonl",
-            name.get(..16).unwrap_or_default()
-        ));
-        let bytes = match fs::read_small(&path, MAX_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
-        let mut lines = 0;
-        let mut records = Vec::new();
-        let mut known: Option<Uuid> = None;
-        for line in bytes
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            match serde_json::from_slice::<Known>(line) {
-                Ok(line) if known.is_none() => known = Some(line.knows),
-                _ => {
-                    lines += 1;
-                    records.extend(serde_json::from_slice::<Record>(line).ok());
-                }
-            }
+    /// [`Kind::Failed`] if the state directory cannot be created, or the file cannot be read or
+    /// written anew.
+    pub(super) fn open(state_directory: &Path, repository: &Path) -> Result<(Self, JournalFile)> {
+        let file = JournalFile::of(state_directory, repository)?;
+        let mut journal = Self::parse(&file.read()?);
+
+        journal.forget_the_oldest();
+        if journal.slack > 0 {
+            let text = journal.text()?;
+            file.perform(&JournalWrite::Replace(text))?;
+            journal.slack = 0;
         }
-        let repository = known.or_else(|| records.iter().find_map(|record| record.repository));
-        let mut journal = Self {
-            path,
+
+        Ok((journal, file))
+    }
+
+    fn parse(bytes: &[u8]) -> Self {
+        let mut records = Vec::new();
+        let mut repository = None;
+        let mut lines = 0;
+
+        for line in bytes.split(|byte| *byte == b'\n') {
+            if line.is_empty() {
+                continue;
+            }
+
+            if repository.is_none()
+                && let Ok(line) = serde_json::from_slice::<RepositoryLine>(line)
+            {
+                repository = Some(line.knows);
+                continue;
+            }
+
+            lines += 1;
+            records.extend(serde_json::from_slice::<RunRecord>(line).ok());
+        }
+
+        // Journals of before that line was written know it from their first backup.
+        if repository.is_none() {
+            repository = records
+                .iter()
+                .find_map(|record: &RunRecord| record.repository);
+        }
+
+        Self {
             slack: lines - records.len(),
             records,
             repository,
-        };
-        journal.forget_the_oldest();
-        // Also after a crash in the middle of a line: the next one must not be joined to it.
-        if journal.slack > 0 {
-            journal.rewrite()?;
+            unwritten: String::new(),
+            needs_rewrite: false,
         }
-        Ok(journal)
     }
 
     /// The runs, oldest first.
     #[must_use]
-    pub fn records(&self) -> &[Record] {
+    pub fn records(&self) -> &[RunRecord] {
         &self.records
     }
 
-    /// The repository that is kept: an empty directory, or another repository, in its place is a
-    /// disk that is not mounted.
+    /// The repository that the agent keeps. If there is an empty directory or another repository
+    /// in its place, a disk is not mounted.
     #[must_use]
     pub const fn repository(&self) -> Option<Uuid> {
         self.repository
     }
 
-    /// Remembers the repository that is kept, durably.
-    ///
-    /// # Errors
-    /// As [`Self::write`].
-    pub fn know(&mut self, repository: Uuid) -> Result<()> {
-        self.repository = Some(repository);
-        self.rewrite()
-    }
-
     /// The runs of a job, newest first.
-    pub fn of(&self, job: Job) -> impl Iterator<Item = &Record> {
+    pub fn of(&self, job: Job) -> impl Iterator<Item = &RunRecord> {
         self.records
             .iter()
             .rev()
             .filter(move |record| record.job == job)
     }
 
-    /// Remembers a run, durably.
+    /// Remembers the repository that the agent keeps.
+    pub(super) fn know(&mut self, repository: Uuid) {
+        self.repository = Some(repository);
+        self.needs_rewrite = true;
+    }
+
+    /// Remembers a run.
     ///
     /// # Errors
-    /// What the file system reports; the run is remembered in memory nevertheless.
-    pub fn write(&mut self, record: Record) -> Result<()> {
-        let line = line(&record)?;
-        let is_first_of_its_repository = self.repository.is_none() && record.repository.is_some();
-        self.repository = self.repository.or(record.repository);
+    /// [`Kind::Failed`] if the run cannot be written as JSON. It is remembered nevertheless.
+    pub fn remember(&mut self, record: RunRecord) -> Result<()> {
+        let line = line(&record);
+
+        // The line about the repository stands at the beginning of the file.
+        if self.repository.is_none() && record.repository.is_some() {
+            self.repository = record.repository;
+            self.needs_rewrite = true;
+        }
         self.records.push(record);
         self.forget_the_oldest();
-        if self.slack >= SLACK || is_first_of_its_repository {
-            return self.rewrite();
-        }
-        let appended = self.append(&line);
-        if appended.is_err() {
-            // Half a line may be there: the next one must not be joined to it, and this one is
-            // missing.
-            self.slack = SLACK;
-        }
-        appended
-    }
 
-    #[cfg(test)]
-    pub(super) fn remember(&mut self, record: Record) {
-        self.records.push(record);
-    }
-
-    fn append(&self, line: &str) -> Result<()> {
-        let file = fs::open_or_create(&self.path, FILE_MODE)?;
-        let end = file.status()?.size;
-        file.write_all_at(end, line.as_bytes())?;
-        file.sync()?;
+        self.unwritten.push_str(&line?);
         Ok(())
+    }
+
+    /// What the file lacks. `None` if it holds everything.
+    ///
+    /// Call [`Self::was_not_written`] if the write then fails.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if a run cannot be written as JSON.
+    pub(super) fn next_write(&mut self) -> Result<Option<JournalWrite>> {
+        if self.needs_rewrite || self.slack >= SLACK {
+            let text = self.text()?;
+            (self.needs_rewrite, self.slack) = (false, 0);
+            self.unwritten.clear();
+            return Ok(Some(JournalWrite::Replace(text)));
+        }
+        if self.unwritten.is_empty() {
+            return Ok(None);
+        }
+
+        Ok(Some(JournalWrite::Append(std::mem::take(
+            &mut self.unwritten,
+        ))))
+    }
+
+    /// The last write failed: half a line may be in the file, and whole ones may be missing.
+    pub(super) const fn was_not_written(&mut self) {
+        self.needs_rewrite = true;
     }
 
     fn forget_the_oldest(&mut self) {
@@ -336,17 +195,59 @@ impl Journal {
         self.slack += excess;
     }
 
-    fn rewrite(&mut self) -> Result<()> {
-        // Until it is done.
-        self.slack = SLACK;
-        let known = self
-            .repository
-            .map(|knows| line(&Known { knows }))
-            .transpose()?
-            .unwrap_or_default();
-        let text = self.records.iter().map(line).collect::<Result<String>>()?;
-        fs::write_durably(&self.path, (known + &text).as_bytes(), FILE_MODE)?;
-        self.slack = 0;
+    /// The whole content of the file.
+    fn text(&self) -> Result<String> {
+        let mut text = match self.repository {
+            Some(knows) => line(&RepositoryLine { knows })?,
+            None => String::new(),
+        };
+        for record in &self.records {
+            text.push_str(&line(record)?);
+        }
+
+        Ok(text)
+    }
+}
+
+impl JournalFile {
+    fn of(state_directory: &Path, repository: &Path) -> Result<Self> {
+        fs::create_directories_durably(state_directory, 0o700, 0o700)?;
+
+        // Several agents may share a state directory.
+        let place = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
+        let hash = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
+        let name = format!("agent-{}.jsonl", hash.get(..16).unwrap_or_default());
+
+        Ok(Self {
+            path: state_directory.join(name),
+        })
+    }
+
+    fn read(&self) -> Result<Vec<u8>> {
+        match fs::read_small(&self.path, MAX_BYTES) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes durably. This may block for as long as the disk likes.
+    ///
+    /// # Errors
+    /// What the file system reports. The end of the file is not known then.
+    pub(super) fn perform(&self, write: &JournalWrite) -> Result<()> {
+        match write {
+            JournalWrite::Replace(text) => {
+                fs::write_durably(&self.path, text.as_bytes(), FILE_MODE)?;
+            }
+            JournalWrite::Append(lines) => {
+                let file = fs::open_or_create(&self.path, FILE_MODE)?;
+                let end = file.status()?.size;
+                file.write_all_at(end, lines.as_bytes())?;
+                file.sync()?;
+            }
+        }
+
         Ok(())
     }
 }
@@ -354,20 +255,23 @@ impl Journal {
 fn line(record: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string(record)
         .map_err(|error| Error::new(Kind::Failed, "cannot write the journal").because(error))?;
+
     Ok(text + "\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::record::{Pause, RunOutcome, Trigger};
+    use crate::clock::Timestamp;
 
-    fn record(second: i64) -> Record {
-        Record {
+    fn record(second: i64) -> RunRecord {
+        RunRecord {
             job: Job::Diff,
             trigger: Trigger::Schedule,
             began: Timestamp::from_second(second).unwrap(),
             ended: Timestamp::from_second(second + 5).unwrap(),
-            outcome: Outcome::Done {
+            outcome: RunOutcome::Done {
                 label: None,
                 warnings: vec!["a \"quoted\"\nwarning".to_owned()],
             },
@@ -385,37 +289,74 @@ mod tests {
         }
     }
 
+    fn open(place: &Path) -> (Journal, JournalFile) {
+        Journal::open(place, Path::new("/repo")).unwrap()
+    }
+
+    /// As the agent's loop does, on one thread.
+    fn write(journal: &mut Journal, file: &JournalFile, record: RunRecord) -> Result<()> {
+        journal.remember(record).unwrap();
+        let write = journal.next_write().unwrap().unwrap();
+        let result = file.perform(&write);
+        if result.is_err() {
+            journal.was_not_written();
+        }
+        result
+    }
+
     #[test]
     fn what_was_written_is_remembered() {
         let place = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
+        let (mut journal, file) = open(place.path());
         for second in 0..3 {
-            journal.write(record(second)).unwrap();
+            write(&mut journal, &file, record(second)).unwrap();
         }
-        let again = Journal::open(place.path(), Path::new("/repo")).unwrap();
+        assert!(journal.next_write().unwrap().is_none(), "nothing is left");
+
+        let (again, _) = open(place.path());
         assert_eq!(again.records(), journal.records());
         assert_eq!(again.of(Job::Diff).next(), Some(&record(2)));
-        assert!(
-            Journal::open(place.path(), Path::new("/other"))
-                .unwrap()
-                .records()
-                .is_empty()
+
+        let (other, _) = Journal::open(place.path(), Path::new("/other")).unwrap();
+        assert!(other.records().is_empty());
+    }
+
+    #[test]
+    fn runs_that_ended_during_a_write_are_written_with_the_next() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut journal, file) = open(place.path());
+        write(&mut journal, &file, record(1)).unwrap();
+
+        journal.remember(record(2)).unwrap();
+        let under_way = journal.next_write().unwrap().unwrap();
+        journal.remember(record(3)).unwrap();
+        journal.remember(record(4)).unwrap();
+        file.perform(&under_way).unwrap();
+        let next = journal.next_write().unwrap().unwrap();
+        file.perform(&next).unwrap();
+
+        assert!(matches!(under_way, JournalWrite::Append(_)));
+        let (again, _) = open(place.path());
+        assert_eq!(
+            again.records(),
+            [record(1), record(2), record(3), record(4)]
         );
     }
 
     #[test]
     fn the_repository_is_known_for_ever() {
         let place = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
+        let (mut journal, file) = open(place.path());
         assert_eq!(journal.repository(), None);
-        journal.know(Uuid::from_u128(3)).unwrap();
-        journal
-            .write(Record {
-                repository: Some(Uuid::from_u128(4)),
-                ..record(1)
-            })
-            .unwrap();
-        let again = Journal::open(place.path(), Path::new("/repo")).unwrap();
+
+        journal.know(Uuid::from_u128(3));
+        let other = RunRecord {
+            repository: Some(Uuid::from_u128(4)),
+            ..record(1)
+        };
+        write(&mut journal, &file, other).unwrap();
+
+        let (again, _) = open(place.path());
         assert_eq!(
             (again.repository(), again.records().len()),
             (Some(Uuid::from_u128(3)), 1)
@@ -425,32 +366,33 @@ mod tests {
     #[test]
     fn a_line_that_could_not_be_written_is_written_with_the_next() {
         let place = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
-        journal.write(record(1)).unwrap();
-        let path = std::mem::replace(&mut journal.path, place.path().to_owned());
-        journal.write(record(2)).unwrap_err();
-        journal.path = path;
-        journal.write(record(3)).unwrap();
-        assert_eq!(
-            Journal::open(place.path(), Path::new("/repo"))
-                .unwrap()
-                .records(),
-            [record(1), record(2), record(3)]
-        );
+        let (mut journal, file) = open(place.path());
+        write(&mut journal, &file, record(1)).unwrap();
+
+        let directory = JournalFile {
+            path: place.path().to_owned(),
+        };
+        write(&mut journal, &directory, record(2)).unwrap_err();
+        write(&mut journal, &file, record(3)).unwrap();
+
+        let (again, _) = open(place.path());
+        assert_eq!(again.records(), [record(1), record(2), record(3)]);
     }
 
     #[test]
     fn a_line_that_was_cut_costs_itself_only() {
         let place = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
-        journal.write(record(1)).unwrap();
-        journal.write(record(2)).unwrap();
-        let file = fs::open_for_writing(&journal.path).unwrap();
-        file.set_size(file.status().unwrap().size - 10).unwrap();
-        let mut again = Journal::open(place.path(), Path::new("/repo")).unwrap();
-        again.write(record(3)).unwrap();
-        let seen: Vec<i64> = Journal::open(place.path(), Path::new("/repo"))
-            .unwrap()
+        let (mut journal, file) = open(place.path());
+        write(&mut journal, &file, record(1)).unwrap();
+        write(&mut journal, &file, record(2)).unwrap();
+        let opened = fs::open_for_writing(&file.path).unwrap();
+        opened.set_size(opened.status().unwrap().size - 10).unwrap();
+
+        let (mut again, file) = open(place.path());
+        write(&mut again, &file, record(3)).unwrap();
+
+        let (last, _) = open(place.path());
+        let seen: Vec<i64> = last
             .records()
             .iter()
             .map(|record| record.began.as_second())
@@ -461,25 +403,19 @@ mod tests {
     #[test]
     fn it_does_not_grow_for_ever() {
         let place = tempfile::tempdir().unwrap();
-        let path = Journal::open(place.path(), Path::new("/repo"))
-            .unwrap()
-            .path;
+        let (_, file) = open(place.path());
         let lines = i64::try_from(MOST + 5).unwrap();
         let text: String = (0..lines)
             .map(|second| line(&record(second)).unwrap())
             .collect();
-        fs::write_durably(&path, text.as_bytes(), FILE_MODE).unwrap();
-        let journal = Journal::open(place.path(), Path::new("/repo")).unwrap();
+        fs::write_durably(&file.path, text.as_bytes(), FILE_MODE).unwrap();
+
+        let (journal, file) = open(place.path());
         assert_eq!(journal.records().len(), MOST);
         assert_eq!(journal.records().first(), Some(&record(5)));
-        assert_eq!(
-            fs::read_small(&path, MAX_BYTES)
-                .unwrap()
-                .split(|byte| *byte == b'\n')
-                .count()
-                - 2,
-            MOST,
-            "and the repository"
-        );
+
+        let bytes = fs::read_small(&file.path, MAX_BYTES).unwrap();
+        let lines = bytes.split(|byte| *byte == b'\n').count() - 2;
+        assert_eq!(lines, MOST, "and the repository");
     }
 }

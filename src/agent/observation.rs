@@ -1,190 +1,203 @@
-//! What can be seen of the node and of the repository from outside a run. Looking changes nothing.
+//! A look at the node, the repository and the other members of the cluster.
+//!
+//! A look may take as long as a disk or a network likes, so it runs on a blocking thread. It
+//! changes nothing but one thing: it gives back to the node what a run that was killed kept from it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use tracing::warn;
 use uuid::Uuid;
 
-use super::cluster::Member;
+use super::configuration::Configuration;
+use super::facts::{
+    BackupFacts, ClusterMember, LookResult, NodeFacts, RepositoryFacts, RestorePoint,
+};
+use super::siblings::Siblings;
+use super::writer_probe;
 use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::event::{Event, Observer, Silent};
-use crate::manifest::{BackupKind, Head, Label};
 use crate::node::{
-    self as server, Client, Connection, Patience, PlannedRelease, ReleaseRecords, Session,
+    self as server, Client, Connection, Gossip, Patience, ReleasePlan, ReleaseRecords, Session,
     TimeLimits,
 };
-use crate::repository::{Listed, Location, Remembered, Repository, remembered};
+use crate::repository::{Listed, Location, Repository, remembered};
 use crate::run::Run;
 use crate::settings::options::{AgentOptions, GeneralOptions};
+use crate::verbs::backup::another_repository;
 use crate::verbs::connection::{connection, node_name};
 use crate::verbs::log;
 
-/// A look must not take longer.
+/// How long a look waits for the node.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A look at something, and when it was taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen<T> {
-    /// When.
-    pub at: Timestamp,
-    /// What was seen; none where nothing could be.
-    #[serde(flatten)]
-    pub facts: Option<T>,
-    /// Why nothing could be seen.
-    pub problem: Option<String>,
-    /// What helps against that.
-    pub hints: Vec<String>,
+/// What the last look found.
+#[derive(Debug, Clone)]
+pub(super) struct Observation {
+    pub repository: LookResult<RepositoryFacts>,
+    /// `None` if the settings name no node.
+    pub node: Option<LookResult<NodeFacts>>,
+    /// Since when each look has found both node and repository.
+    pub well_since: Option<Timestamp>,
+    /// What an earlier run kept from the node and nobody could give back yet.
+    pub to_be_given_back: Option<String>,
+    /// The node's db directory. It stays known while the node does not answer.
+    pub db: Option<PathBuf>,
+    /// The writer position. `None` if it cannot be read.
+    pub writer_position: Option<u64>,
+    pub siblings: Siblings,
 }
 
-impl<T> Seen<T> {
-    pub(super) fn of(result: Result<T>) -> Self {
-        let at = clock::now();
-        match result {
-            Ok(facts) => Self {
-                at,
-                facts: Some(facts),
-                problem: None,
+/// What a look has to know.
+pub(super) struct LookRequest {
+    pub configuration: Arc<Configuration>,
+    /// The repository that the agent keeps, if it has seen it before.
+    pub known_repository: Option<Uuid>,
+    /// Whether a run is under way. Only that run may give back what was kept from the node.
+    pub is_running: bool,
+    pub before: Observation,
+}
+
+impl Observation {
+    /// Before the first look.
+    pub(super) fn nothing_yet(configuration: &Configuration) -> Self {
+        Self {
+            repository: LookResult {
+                at: clock::now(),
+                facts: None,
+                problem: Some("the agent has not looked at it yet".to_owned()),
                 hints: Vec::new(),
             },
-            Err(error) => Self {
-                at,
-                facts: None,
-                problem: Some(error.in_words()),
-                hints: error.hints().to_vec(),
-            },
+            node: None,
+            well_since: None,
+            to_be_given_back: None,
+            db: configuration.agent.directories.db.clone(),
+            writer_position: None,
+            siblings: Siblings::default(),
         }
     }
+
+    /// Whether the last look found the repository and, if the settings name one, the node.
+    pub(super) fn is_well(&self) -> bool {
+        let has_node = match &self.node {
+            Some(node) => node.facts.is_some(),
+            None => true,
+        };
+
+        has_node && self.repository.facts.is_some()
+    }
+
+    pub(super) fn node_facts(&self) -> Option<&NodeFacts> {
+        self.node.as_ref()?.facts.as_ref()
+    }
+
+    /// The newest backup of this node's own repository that can be restored.
+    pub(super) fn newest_own(&self) -> Option<&BackupFacts> {
+        let (_, backup) = self.repository.facts.as_ref()?.newest_good()?;
+        Some(backup)
+    }
 }
 
-/// A node, from outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeFacts {
-    /// Its address, as it was given.
-    pub place: String,
-    /// The server's version.
-    pub version: String,
-    /// The part it plays: `leader`, `follower`, `readonlyreplica`, or a passing state.
-    pub state: String,
-    /// The scavenge that runs now.
-    pub scavenge: Option<String>,
-    /// The db directory, as the node names it or as it was given.
-    pub db: std::path::PathBuf,
-    /// Its advertised `host:port`; none where it does not gossip.
-    pub endpoint: Option<String>,
-    /// The members of its cluster, itself among them; none where it does not gossip.
-    pub members: Vec<Member>,
-}
+impl LookRequest {
+    /// Looks. This blocks.
+    pub(super) fn look(self) -> Observation {
+        let Self {
+            configuration,
+            before,
+            ..
+        } = &self;
 
-/// A repository, from outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepositoryFacts {
-    /// Where it is.
-    pub place: String,
-    /// Its own id.
-    pub id: Uuid,
-    /// Every backup, oldest first.
-    pub points: Vec<Point>,
-    /// Bytes that may still be stored; none where no limit is known.
-    pub free_bytes: Option<u64>,
-}
+        let repository = self.repository();
+        let node = look_at_node(&configuration.agent);
+        let to_be_given_back = self.give_back(node.as_ref());
 
-/// One backup, as far as the status needs to know it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Point {
-    /// Its name.
-    pub label: Label,
-    /// What its manifest says; none where that cannot be read.
-    #[serde(flatten)]
-    pub made: Option<Made>,
-    /// When it was last verified, and with what result.
-    pub verified: Option<Remembered>,
-}
+        // What the settings say goes before what the node says, also if it does not answer.
+        let mut db = configuration.agent.directories.db.clone();
+        if db.is_none()
+            && let Some(LookResult {
+                facts: Some(facts), ..
+            }) = &node
+        {
+            db = Some(facts.db.clone());
+        }
+        if db.is_none() {
+            db.clone_from(&before.db);
+        }
 
-/// What the manifest of a backup says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
-    /// How it came to its bytes.
-    pub kind: BackupKind,
-    /// Its place in the order of backups.
-    pub sequence: u64,
-    /// Its branch.
-    pub branch: u32,
-    /// When it began.
-    pub started: Timestamp,
-    /// When everything was proven.
-    pub finished: Timestamp,
-    /// Where a restored log ends, in bytes.
-    pub position: u64,
-    /// The writer checkpoint as it was read: up to here the log was seen, in bytes.
-    pub writer: u64,
-    /// When the last event in it was written.
-    pub last_event: Option<Timestamp>,
-    /// Bytes that a restore writes.
-    pub bytes: u64,
-    /// Bytes read from the node.
-    pub bytes_read: u64,
-    /// Bytes newly written to the repository.
-    pub bytes_stored: u64,
-    /// No chunk of it failed its own checksum at the node.
-    pub is_sound: bool,
-}
+        let siblings = before.siblings.look(configuration, db.as_deref());
+        let mut observation = Observation {
+            repository,
+            node,
+            well_since: None,
+            to_be_given_back,
+            writer_position: db.as_deref().and_then(writer_probe::read),
+            db,
+            siblings,
+        };
+        if observation.is_well() {
+            observation.well_since = before.well_since.or_else(|| Some(clock::now()));
+        }
 
-impl Made {
-    pub(super) fn of(head: &Head) -> Self {
-        Self {
-            kind: head.kind,
-            sequence: head.sequence,
-            branch: head.branch,
-            started: head.started,
-            finished: head.finished,
-            position: head.log.position.position().get(),
-            writer: head.log.read.writer.0.get(),
-            last_event: head.log.last_event,
-            bytes: head.totals.bytes,
-            bytes_read: head.cost.bytes_read,
-            bytes_stored: head.cost.bytes_new(),
-            is_sound: head.is_sound(),
+        observation
+    }
+
+    /// A repository that is not the known one counts as missing: its disk is not mounted, or
+    /// another one is in its place.
+    fn repository(&self) -> LookResult<RepositoryFacts> {
+        let path = &self.configuration.agent.repository;
+        let seen = look_at_repository(path);
+
+        let (Some(facts), Some(known)) = (&seen.facts, self.known_repository) else {
+            return seen;
+        };
+        if facts.id == known {
+            return seen;
+        }
+
+        LookResult {
+            at: seen.at,
+            ..LookResult::of(Err(another_repository(path)))
         }
     }
-}
 
-impl Point {
-    /// What its manifest says, if it can be restored for all that is known.
-    #[must_use]
-    pub fn good(&self) -> Option<&Made> {
-        let is_damaged = self.verified.is_some_and(|verified| verified.is_damaged());
-        self.made
-            .as_ref()
-            .filter(|made| made.is_sound && !is_damaged)
-    }
-}
+    /// Gives back what an earlier run kept from the node, because no other run may come for a long
+    /// time. Returns what is left.
+    fn give_back(&self, node: Option<&LookResult<NodeFacts>>) -> Option<String> {
+        let node = node?;
+        if self.is_running {
+            return None;
+        }
 
-impl RepositoryFacts {
-    /// The newest backup that can be restored for all that is known.
-    #[must_use]
-    pub fn newest_good(&self) -> Option<(&Point, &Made)> {
-        self.points
-            .iter()
-            .rev()
-            .find_map(|point| point.good().map(|made| (point, made)))
+        let Configuration { agent, general, .. } = &*self.configuration;
+        match give_back(agent, general, node.facts.is_some()) {
+            Ok(left) => left,
+            Err(error) => {
+                let problem = error.in_words();
+                if self.before.to_be_given_back.as_ref() != Some(&problem) {
+                    warn!("cannot give back what an earlier run kept from the node: {problem}");
+                }
+                Some(problem)
+            }
+        }
     }
 }
 
 /// Looks at a repository.
 #[must_use]
-pub fn look_at_repository(path: &Path) -> Seen<RepositoryFacts> {
-    Seen::of(repository(path))
+pub fn look_at_repository(path: &Path) -> LookResult<RepositoryFacts> {
+    LookResult::of(repository_facts(path))
 }
 
-fn repository(path: &Path) -> Result<RepositoryFacts> {
+fn repository_facts(path: &Path) -> Result<RepositoryFacts> {
     let repository = Location::parse(path)?.open()?;
-    let points = repository
-        .list()?
-        .into_iter()
-        .map(|listed| point(&*repository, listed))
-        .collect::<Result<_>>()?;
+
+    let mut points = Vec::new();
+    for listed in repository.list()? {
+        points.push(restore_point(&*repository, listed)?);
+    }
+
     Ok(RepositoryFacts {
         place: repository.place(),
         id: repository.id(),
@@ -193,115 +206,135 @@ fn repository(path: &Path) -> Result<RepositoryFacts> {
     })
 }
 
-fn point(repository: &dyn Repository, Listed { label, head }: Listed) -> Result<Point> {
+fn restore_point(
+    repository: &dyn Repository,
+    Listed { label, head }: Listed,
+) -> Result<RestorePoint> {
     let verified = remembered(repository, &label)?;
-    Ok(Point {
+
+    Ok(RestorePoint {
         label,
-        made: head.ok().as_ref().map(Made::of),
+        backup: head.ok().as_ref().map(BackupFacts::of),
         verified,
     })
 }
 
-/// Looks at a node; none where the settings name none.
-#[must_use]
-pub(super) fn look_at_node(options: &AgentOptions) -> Option<Seen<NodeFacts>> {
-    match connection(&options.node) {
-        Ok(None) => None,
-        Ok(Some(connection)) => Some(Seen::of(
-            client(connection).and_then(|client| node_facts(client, options)),
-        )),
-        Err(error) => Some(Seen::of(Err(error))),
+/// Looks at a node. Returns `None` if the settings name none.
+fn look_at_node(options: &AgentOptions) -> Option<LookResult<NodeFacts>> {
+    let facts = match connection(&options.node) {
+        Ok(Some(connection)) => node_facts(connection, options),
+        Ok(None) => return None,
+        Err(error) => Err(error),
+    };
+
+    Some(LookResult::of(facts))
+}
+
+fn node_facts(connection: Connection, options: &AgentOptions) -> Result<NodeFacts> {
+    let run = Run::new(Silent);
+    let patience = Patience::of(&run).within(PATIENCE);
+    let session = Session::open(client(connection)?, &run)?;
+
+    let given = &options.directories;
+    let directories = server::locate(&session, given.db.as_deref(), given.index.as_deref(), &run)?;
+    let scavenge = running_scavenge(session.client(), patience)?;
+    let gossip = session.gossip(patience)?;
+
+    Ok(NodeFacts {
+        place: session.client().place(),
+        version: session.version().as_str().to_owned(),
+        state: session.state(patience)?.name(),
+        scavenge,
+        db: directories.db,
+        endpoint: gossip.as_ref().map(Gossip::endpoint),
+        members: members(gossip.as_ref()),
+    })
+}
+
+fn running_scavenge(client: &Client, patience: Patience<'_>) -> Result<Option<String>> {
+    match server::look_at_scavenging(client, patience) {
+        Ok(scavenging) => match scavenging.current {
+            server::CurrentScavenge::Running(scavenge) => Ok(Some(scavenge)),
+            _ => Ok(None),
+        },
+        // A user that may not ask gets no answer here. A backup will report it.
+        Err(error) if error.kind() == Kind::Denied => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
+fn members(gossip: Option<&Gossip>) -> Vec<ClusterMember> {
+    let Some(gossip) = gossip else {
+        return Vec::new();
+    };
+
+    gossip
+        .members
+        .iter()
+        .map(|member| ClusterMember {
+            endpoint: member.endpoint(),
+            state: member.state.name(),
+            is_alive: member.is_alive,
+        })
+        .collect()
+}
+
+/// A client that gives up when a look has taken long enough.
 fn client(connection: Connection) -> Result<Client> {
     let limits = TimeLimits {
         patience: PATIENCE.min(connection.limits.patience),
         ..connection.limits
     };
+
     Client::new(&Connection {
         limits,
         ..connection
     })
 }
 
-/// Gives back what runs that were killed, or could not reach the node, owe to this node, if it
-/// `answers`. Returns what is still owed, in words.
+/// Gives back what runs that were killed, or could not reach the node, kept from it. Does so only
+/// if the node `answers`. Returns what is left, in words.
 ///
 /// # Errors
 /// As `kbackup release`.
-pub(super) fn give_back(
+fn give_back(
     options: &AgentOptions,
     general: &GeneralOptions,
     answers: bool,
 ) -> Result<Option<String>> {
-    let release_records = ReleaseRecords::open(&general.state_directory()?)?;
+    let records = ReleaseRecords::open(&general.state_directory()?)?;
     let name = node_name(&options.node);
-    let owed = || -> Result<_> {
-        let plan = server::plan_release(&release_records, name.as_deref())?;
-        let nodes = plan.nodes();
-        let of = |node: &PlannedRelease| (!node.in_use).then(|| node.what());
-        Ok((plan, nodes.iter().filter_map(of).next()))
-    };
-    let (plan, what) = owed()?;
-    let (Some(_), true) = (&what, answers) else {
-        return Ok(what);
-    };
+
+    let plan = server::plan_release(&records, name.as_deref())?;
+    let left = first_in(&plan);
+    if left.is_none() || !answers {
+        return Ok(left);
+    }
+
     let Some(connection) = connection(&options.node)? else {
-        return Ok(what);
+        return Ok(left);
     };
-    plan.execute(
-        &release_records,
-        |_| client(connection.clone()),
-        &Run::new(Log),
-    )?;
-    Ok(owed()?.1)
+    plan.execute(&records, |_| client(connection.clone()), &Run::new(Log))?;
+
+    Ok(first_in(&server::plan_release(&records, name.as_deref())?))
 }
 
-/// What happens is told in the log.
+/// What would be given back first. What a run under way keeps is not for others to give back.
+fn first_in(plan: &ReleasePlan) -> Option<String> {
+    for node in plan.nodes() {
+        if !node.in_use {
+            return Some(node.what());
+        }
+    }
+
+    None
+}
+
+/// Writes into the log what happens.
 struct Log;
 
 impl Observer for Log {
     fn observe(&self, event: &Event) {
         log::tell(event);
     }
-}
-
-fn node_facts(client: Client, options: &AgentOptions) -> Result<NodeFacts> {
-    let run = Run::new(Silent);
-    let patience = Patience::of(&run).within(PATIENCE);
-    let session = Session::open(client, &run)?;
-    let directories = server::locate(
-        &session,
-        options.directories.db.as_deref(),
-        options.directories.index.as_deref(),
-        &run,
-    )?;
-    let client = session.client();
-    let scavenge = match server::look_at_scavenging(client, patience) {
-        Ok(scavenging) => match scavenging.current {
-            server::CurrentScavenge::Running(scavenge) => Some(scavenge),
-            _ => None,
-        },
-        // What may not be asked is not known; a backup will say so.
-        Err(error) if error.kind() == Kind::Denied => None,
-        Err(error) => return Err(error),
-    };
-    let gossip = session.gossip(patience)?;
-    let members = gossip.iter().flat_map(|gossip| &gossip.members);
-    Ok(NodeFacts {
-        place: client.place(),
-        version: session.version().as_str().to_owned(),
-        state: session.state(patience)?.name(),
-        scavenge,
-        db: directories.db,
-        endpoint: gossip.as_ref().map(server::Gossip::endpoint),
-        members: members
-            .map(|member| Member {
-                endpoint: member.endpoint(),
-                state: member.state.name(),
-                is_alive: member.is_alive,
-            })
-            .collect(),
-    })
 }

@@ -1,616 +1,478 @@
-//! What is due, and what holds it back. Pure: the clock, the journal and what was seen come in, a
-//! plan goes out.
+//! What is due, and what holds it back. Pure: the clock, the journal and what was seen go in, a
+//! plan comes out.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use super::cluster::{ClusterFacts, Standing};
+use super::cluster::ClusterRank;
 use super::exposure::Exposure;
-use super::journal::{Job, Journal, Outcome, Record, Trigger};
-use super::observation::{NodeFacts, RepositoryFacts};
+use super::facts::{BackupFacts, ClusterFacts, NodeFacts, RepositoryFacts};
+use super::journal::Journal;
+use super::record::{Job, RunOutcome, RunRecord, Trigger};
 use crate::clock::{Span, Timestamp, Window, Zoned, between};
 use crate::error::Kind;
+use crate::manifest::BackupKind;
 use crate::schedule::{OnChange, Schedule, jitter};
 
-/// When each job takes place.
+/// When the jobs run.
 #[derive(Debug, Clone)]
-pub(super) struct Rules {
-    /// The schedules and the hours in which they may run, in the order of [`Job::ALL`].
-    pub jobs: [Rule; 4],
-    /// What is written may ask for a diff, too.
+pub(super) struct PlanningRules {
+    /// One rule for each of [`Job::ALL`], in that order.
+    pub jobs: [JobRule; 4],
+    /// How much may be written before a diff is due.
     pub on_change: OnChange,
-    /// Runs begin up to so much later.
+    /// Runs begin up to this much later.
     pub jitter: Duration,
-    /// What distinguishes this agent from its neighbours.
+    /// Makes the jitter of this agent another one than that of its neighbours.
     pub seed: String,
-    /// Something written that is in no backup may become so old.
+    /// How old something may become that is in no backup.
     pub max_age: Duration,
     /// A running scavenge is stopped at most once in this time.
     pub scavenge_rest: Duration,
-    /// Each member of the cluster that goes first is left so much time.
+    /// How long this node waits for each member of the cluster that goes before it.
     pub grace: Duration,
 }
 
-/// When one job takes place.
+/// When one job runs.
 #[derive(Debug, Clone)]
-pub(super) struct Rule {
-    /// By the clock.
+pub(super) struct JobRule {
     pub schedule: Schedule,
-    /// Only in these hours.
+    /// The hours in which the job may run.
     pub window: Option<Window>,
 }
 
-/// All that a plan is made from.
+/// Everything that a plan is made from.
 #[derive(Debug)]
-pub(super) struct Situation<'a> {
-    /// Now, in the zone of the schedules.
+pub(super) struct PlannerInput<'a> {
+    /// The time now, in the zone of the schedules.
     pub now: Zoned,
     /// When the agent was started.
     pub started: Timestamp,
-    /// What it did.
     pub journal: &'a Journal,
-    /// The repository; none while it cannot be looked at.
+    /// `None` while the repository cannot be read.
     pub repository: Option<&'a RepositoryFacts>,
-    /// The node; none while it cannot be looked at.
+    /// `None` while the node does not answer.
     pub node: Option<&'a NodeFacts>,
-    /// Since when node and repository have been there whenever somebody looked; none while one of
-    /// them is not.
+    /// Since when each look has found node and repository. `None` if the last one missed one.
     pub well_since: Option<Timestamp>,
-    /// What is in no backup; none while the node's files cannot be looked at.
+    /// What is in no backup. `None` while the node's files cannot be seen.
     pub exposure: Option<Exposure>,
-    /// The node's place in a cluster whose members wait for each other; none where they do not.
-    pub standing: Option<Standing>,
-    /// Since when a backup has been due that was left to others; none where none was.
-    pub left_since: Option<Timestamp>,
-    /// Why it is not this member's turn; none where that is not known.
-    pub turn: Option<String>,
-    /// What other members' backups stand for; none where each has to have its own.
+    /// This node's rank in its cluster. `None` if the members do not wait for each other.
+    pub rank: Option<ClusterRank>,
+    /// Since when a backup has been due without a break.
+    pub backup_due_since: Option<Timestamp>,
+    /// Why it is not this member's turn, if that is known.
+    pub waits_for_turn: Option<String>,
+    /// The other members' backups. `None` if each member has to have a backup of its own.
     pub cluster: Option<&'a ClusterFacts>,
 }
 
 /// What is planned for a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// What is to be done.
+pub struct JobPlan {
+    /// The job.
     pub job: Job,
-    /// When; none: never by itself.
+    /// When it is due. `None` if it never runs by itself.
     pub due: Option<Timestamp>,
-    /// Why then.
+    /// Why it is due then.
     pub trigger: Trigger,
-    /// What holds it back although it is due.
+    /// What holds it back, although it is due.
     pub hold: Option<String>,
 }
 
-impl Plan {
-    /// Whether it is to begin now.
+impl JobPlan {
+    /// Whether the job is due, also if something holds it back.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Whether the job is to begin now.
     #[must_use]
     pub fn is_ready(&self, now: Timestamp) -> bool {
-        self.hold.is_none() && self.due.is_some_and(|due| due <= now)
+        self.is_due(now) && self.hold.is_none()
     }
 }
 
-/// Plans every job, in the order in which they go.
+/// Plans all jobs, in the order of [`Job::ALL`].
 #[must_use]
-pub(super) fn plan(rules: &Rules, situation: &Situation<'_>) -> Vec<Plan> {
-    Job::ALL
-        .iter()
-        .zip(&rules.jobs)
-        .map(|(job, rule)| {
-            Planner {
-                rules,
-                rule,
-                situation,
-                job: *job,
-            }
-            .plan()
-        })
-        .collect()
+pub(super) fn plan(rules: &PlanningRules, input: &PlannerInput<'_>) -> Vec<JobPlan> {
+    let mut plans = Vec::new();
+
+    for (job, rule) in Job::ALL.into_iter().zip(&rules.jobs) {
+        let planner = Planner {
+            rules,
+            rule,
+            input,
+            job,
+        };
+        plans.push(planner.plan());
+    }
+
+    plans
 }
 
-/// Whether a diff would find nothing: what the node has written is in the newest backup, and that
-/// is good.
+/// Whether a diff would find nothing new: the newest backup is good, and holds everything that the
+/// node has written.
 #[must_use]
-pub(super) fn is_up_to_date(situation: &Situation<'_>) -> bool {
-    let own = situation
-        .repository
-        .and_then(|repository| repository.points.last())
-        .and_then(|point| point.good());
-    let others = situation
-        .cluster
-        .and_then(|cluster| cluster.newest.as_ref())
-        .map(|newest| &newest.made);
-    // A member may lag behind the one that was backed up.
-    let holds_all = |exposure: Exposure| {
-        own.is_some_and(|own| own.writer == exposure.writer)
-            || others.is_some_and(|others| others.writer >= exposure.writer)
+pub(super) fn is_up_to_date(input: &PlannerInput<'_>) -> bool {
+    let Some(exposure) = input.exposure else {
+        return false;
     };
-    situation
-        .exposure
-        .is_some_and(|exposure| exposure.since.is_none() && holds_all(exposure))
+    if exposure.since.is_some() {
+        return false;
+    }
+
+    if let Some(cluster) = input.cluster
+        && let Some(newest) = &cluster.newest
+        // This member may lag behind the one that was backed up.
+        && newest.backup.writer >= exposure.writer
+    {
+        return true;
+    }
+
+    if let Some(repository) = input.repository
+        && let Some(newest) = repository.points.last()
+        && let Some(backup) = newest.good()
+    {
+        return backup.writer == exposure.writer;
+    }
+    false
 }
 
+/// Plans one job.
 struct Planner<'a> {
-    rules: &'a Rules,
-    rule: &'a Rule,
-    situation: &'a Situation<'a>,
+    rules: &'a PlanningRules,
+    rule: &'a JobRule,
+    input: &'a PlannerInput<'a>,
     job: Job,
 }
 
 impl Planner<'_> {
-    fn plan(&self) -> Plan {
-        let (due, trigger) = self
-            .due()
-            .map_or((None, Trigger::Schedule), |(due, trigger)| {
-                (Some(due), trigger)
-            });
-        let hold = due
-            .filter(|due| *due <= self.now())
-            .and_then(|due| self.hold(due));
-        Plan {
+    fn plan(&self) -> JobPlan {
+        let Some((due, trigger)) = self.due() else {
+            return JobPlan {
+                job: self.job,
+                due: None,
+                trigger: Trigger::Schedule,
+                hold: None,
+            };
+        };
+
+        let hold = if due <= self.now() {
+            self.hold(due)
+        } else {
+            None
+        };
+        JobPlan {
             job: self.job,
-            due,
+            due: Some(due),
             trigger,
             hold,
         }
     }
 
     fn now(&self) -> Timestamp {
-        self.situation.now.timestamp()
+        self.input.now.timestamp()
     }
 
-    /// The earliest of what the clock, the node's writing, and an earlier failure ask for.
+    // --- What is due ------------------------------------------------------------------------
+
+    /// The earliest time that the schedule, the node's writing or an earlier failure asks for.
     fn due(&self) -> Option<(Timestamp, Trigger)> {
-        let last = self.situation.journal.of(self.job).next();
-        if self.rule.schedule.is_off() && !self.is_asked_for_by_change() {
+        if self.rule.schedule.is_off() && !self.follows_changes() {
             return None;
         }
-        match last.map(|record| &record.outcome) {
-            Some(Outcome::Failed { .. }) => return self.retry(),
-            Some(Outcome::Interrupted { .. }) => return Some((self.now(), Trigger::Retry)),
-            _ => {}
+
+        if let Some(last) = self.input.journal.of(self.job).next() {
+            match &last.outcome {
+                RunOutcome::Failed { .. } => return self.retry(last),
+                RunOutcome::Interrupted { .. } => return Some((self.now(), Trigger::Retry)),
+                _ => {}
+            }
         }
-        if !self.job.is_backup() && self.is_new() {
+
+        // There is nothing to verify or to remove before the first backup.
+        if !self.job.is_backup() && self.has_no_repository_yet() {
             return None;
         }
         if self.job == Job::Diff && self.is_first() {
             return Some((self.now(), Trigger::First));
         }
-        [self.by_the_clock(), self.by_change()]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(due, _)| *due)
-    }
 
-    /// There is no backup, or no good one, by this member or for it; but one that was made and is
-    /// no good, because the node is damaged, is not made again at once.
-    fn is_first(&self) -> bool {
-        let is_covered = self
-            .situation
-            .cluster
-            .is_some_and(|cluster| cluster.newest.is_some());
-        !is_covered
-            && match self.situation.repository {
-                Some(repository) if repository.points.is_empty() => true,
-                Some(repository) => {
-                    repository.newest_good().is_none() && self.last_began().is_none()
-                }
-                None => self.is_new(),
+        match (self.by_schedule(), self.by_change()) {
+            (Some(by_schedule), Some(by_change)) if by_change < by_schedule => {
+                Some((by_change, Trigger::Change))
             }
+            (Some(by_schedule), _) => Some((by_schedule, Trigger::Schedule)),
+            (None, by_change) => Some((by_change?, Trigger::Change)),
+        }
     }
 
-    /// There is no repository yet. One that was there before and is not there now is no new one.
-    fn is_new(&self) -> bool {
-        self.situation.repository.is_none() && self.situation.journal.repository().is_none()
+    /// Whether there is no good backup of this node, neither by this member nor by another one.
+    ///
+    /// If the newest backup is not good, because the node is damaged, the next one would not be
+    /// good either: it is not taken at once.
+    fn is_first(&self) -> bool {
+        if let Some(cluster) = self.input.cluster
+            && cluster.newest.is_some()
+        {
+            return false;
+        }
+
+        match self.input.repository {
+            Some(repository) if repository.points.is_empty() => true,
+            Some(repository) => repository.newest_good().is_none() && self.last_began().is_none(),
+            None => self.has_no_repository_yet(),
+        }
     }
 
-    fn is_asked_for_by_change(&self) -> bool {
+    /// Whether there has never been a repository. One that is missing now has been there before.
+    fn has_no_repository_yet(&self) -> bool {
+        self.input.repository.is_none() && self.input.journal.repository().is_none()
+    }
+
+    fn follows_changes(&self) -> bool {
         self.job == Job::Diff && !self.rules.on_change.is_off()
     }
 
-    fn by_the_clock(&self) -> Option<(Timestamp, Trigger)> {
-        let zone = self.situation.now.time_zone();
+    fn by_schedule(&self) -> Option<Timestamp> {
+        let zone = self.input.now.time_zone();
         let last = self.last_began().map(|began| began.to_zoned(zone.clone()));
-        let started = self.situation.started.to_zoned(zone.clone());
-        let due = self
-            .rule
-            .schedule
-            .due(last.as_ref(), &started, &self.situation.now)?
-            .timestamp();
-        // What was missed waits no longer.
-        let late = jitter(self.rules.jitter, &self.rules.seed, due);
-        let due = due.checked_add(SignedDuration::try_from(late).ok()?).ok()?;
-        Some((due, Trigger::Schedule))
+        let started = self.input.started.to_zoned(zone.clone());
+
+        let schedule = &self.rule.schedule;
+        let due = schedule.due(last.as_ref(), &started, &self.input.now)?;
+        let due = due.timestamp();
+
+        let jitter = jitter(self.rules.jitter, &self.rules.seed, due);
+        due.checked_add(SignedDuration::try_from(jitter).ok()?).ok()
     }
 
-    /// When a run of this kind began last, by whoever's hand; a full stands for a diff, too.
+    /// When a run of this kind began last, whoever started it. A full counts as a diff, too.
     fn last_began(&self) -> Option<Timestamp> {
-        // What another member has taken began when it says.
-        let ours = self
-            .situation
-            .journal
-            .of(self.job)
-            .find(|record| !matches!(record.outcome, Outcome::Skipped { .. }));
-        let ours = ours.map(|record| record.began);
-        // What a clock that was wrong wrote into a manifest asks for one run at once, not for one
-        // after the other.
-        let is_possible = |made: &Timestamp| ours.is_none() || *made <= self.now();
-        let points = self
-            .situation
-            .repository
-            .map(|repository| repository.points.as_slice())
-            .unwrap_or_default();
-        let counts = |job: Job| match self.job {
-            Job::Diff => job.is_backup(),
-            _ => job == self.job,
-        };
-        let job_of = |kind| match kind {
-            crate::manifest::BackupKind::Full => Job::Full,
-            crate::manifest::BackupKind::Diff => Job::Diff,
-        };
-        let made = points
-            .iter()
-            .rev()
-            .filter_map(|point| point.good())
-            .find(|made| counts(job_of(made.kind)))
-            .map(|made| made.started)
-            .filter(is_possible);
-        let others = self.situation.cluster.and_then(|cluster| match self.job {
-            Job::Diff => cluster.newest.as_ref().map(|newest| newest.made.started),
+        let mut own_runs = self.input.journal.of(self.job);
+        // A skipped run stands for the backup of another member, which says itself when it began.
+        let own = own_runs.find(|record| !matches!(record.outcome, RunOutcome::Skipped { .. }));
+        let own = own.map(|record| record.began);
+
+        let mut last = own;
+        for began in [self.last_backup_began(), self.last_sibling_began()] {
+            // A wrong clock may have written a time in the future into a manifest. It asks for one
+            // run at once, but not for one after the other.
+            if began.is_some_and(|began| own.is_none() || began <= self.now()) {
+                last = last.max(began);
+            }
+        }
+
+        last
+    }
+
+    /// When the newest good backup of this kind in the repository began.
+    fn last_backup_began(&self) -> Option<Timestamp> {
+        for point in self.input.repository?.points.iter().rev() {
+            if let Some(backup) = point.good()
+                && self.counts(backup)
+            {
+                return Some(backup.started);
+            }
+        }
+
+        None
+    }
+
+    fn counts(&self, backup: &BackupFacts) -> bool {
+        match self.job {
+            Job::Diff => true,
+            Job::Full => backup.kind == BackupKind::Full,
+            Job::Verify | Job::Expire => false,
+        }
+    }
+
+    /// When the newest backup of this kind began that another member took.
+    fn last_sibling_began(&self) -> Option<Timestamp> {
+        let cluster = self.input.cluster?;
+
+        match self.job {
+            Job::Diff => Some(cluster.newest.as_ref()?.backup.started),
             Job::Full => cluster.newest_full,
             Job::Verify | Job::Expire => None,
-        });
-        ours.max(made).max(others.filter(is_possible))
+        }
     }
 
-    fn by_change(&self) -> Option<(Timestamp, Trigger)> {
-        if !self.is_asked_for_by_change() {
+    fn by_change(&self) -> Option<Timestamp> {
+        if !self.follows_changes() {
             return None;
         }
-        let exposure = self.situation.exposure?;
-        let oldest = exposure.since.map(|since| between(since, self.now()));
-        let due = self
-            .now()
-            .checked_add(self.rules.on_change.due_in(exposure.bytes, oldest)?)
-            .ok()?;
+
+        let exposure = self.input.exposure?;
+        let age = exposure.since.map(|since| between(since, self.now()));
+        let due_in = self.rules.on_change.due_in(exposure.bytes, age)?;
+        let due = self.now().checked_add(due_in).ok()?;
+
         // However much is written, the node has at least as much time to itself as its last backup
         // took.
-        let rested = self
-            .situation
-            .journal
-            .of(Job::Diff)
-            .next()
-            .map(|last| last.ended.min(self.now()) + SignedDuration::from_secs(seconds(last)));
-        Some((
-            rested.map_or(due, |rested| due.max(rested)),
-            Trigger::Change,
-        ))
+        let Some(last) = self.input.journal.of(Job::Diff).next() else {
+            return Some(due);
+        };
+        let rested = last.ended.min(self.now()) + SignedDuration::from_secs(seconds(last));
+        Some(due.max(rested))
     }
 
-    fn retry(&self) -> Option<(Timestamp, Trigger)> {
-        let last = self.situation.journal.of(self.job).next()?;
-        // What was missing has come back: nothing more is to be waited for. It may have come in the
-        // second of the failure.
-        let was_missing = matches!(&last.outcome, Outcome::Failed { kind, .. } if [Kind::Unreachable, Kind::NotFound].iter().any(|missing| missing.name() == kind));
-        let is_back =
-            |since: &Timestamp| *since > last.ended || (was_missing && *since == last.ended);
-        if let Some(since) = self.situation.well_since.filter(is_back) {
+    /// When a job that failed is tried again.
+    fn retry(&self, last: &RunRecord) -> Option<(Timestamp, Trigger)> {
+        // What was missing has come back: there is nothing more to wait for.
+        if let Some(since) = self.input.well_since
+            && is_back_since(since, last)
+        {
             return Some((since, Trigger::Retry));
         }
-        let failures = self
-            .situation
-            .journal
-            .of(self.job)
-            .take_while(|record| record.is_failure())
-            .count()
-            .max(1);
-        let zone = self.situation.now.time_zone();
-        // A clock that went back must not keep the next try away.
-        let ended = last.ended.min(self.now()).to_zoned(zone.clone());
-        let due = self
-            .rule
-            .schedule
-            .retry(&ended, u32::try_from(failures).unwrap_or(u32::MAX))?;
+
+        let runs = self.input.journal.of(self.job);
+        let failures = runs.take_while(|record| record.is_failure()).count().max(1);
+        let failures = u32::try_from(failures).unwrap_or(u32::MAX);
+
+        // A clock that went back must not keep the next attempt away.
+        let zone = self.input.now.time_zone().clone();
+        let ended = last.ended.min(self.now()).to_zoned(zone);
+        let due = self.rule.schedule.retry(&ended, failures)?;
         Some((due.timestamp(), Trigger::Retry))
     }
 
+    // --- What holds it back -----------------------------------------------------------------
+
     fn hold(&self, due: Timestamp) -> Option<String> {
-        self.closed_window().or_else(|| {
-            if !self.job.is_backup() {
-                return self.nothing_there();
-            }
-            self.left_to(due)
-                .or_else(|| self.situation.turn.clone())
-                .or_else(|| self.scavenge())
-        })
-    }
-
-    fn nothing_there(&self) -> Option<String> {
-        match self.situation.repository {
-            None => Some("the repository cannot be read".to_owned()),
-            Some(repository) => repository
-                .points
-                .is_empty()
-                .then(|| "there is no backup yet".to_owned()),
+        if let Some(hold) = self.closed_window() {
+            return Some(hold);
         }
-    }
+        if !self.job.is_backup() {
+            return self.missing_backup();
+        }
+        if let Some(hold) = self.left_to_another(due) {
+            return Some(hold);
+        }
+        if let Some(hold) = &self.input.waits_for_turn {
+            return Some(hold.clone());
+        }
 
-    /// Members that serve fewer clients go first.
-    fn left_to(&self, due: Timestamp) -> Option<String> {
-        // What is due because of what is written is due now, for as long as it is.
-        let due = self
-            .situation
-            .left_since
-            .map_or(due, |since| since.min(due));
-        let (member, until) =
-            self.situation
-                .standing
-                .as_ref()?
-                .leaves_to(due, self.now(), self.rules.grace)?;
-        let until = until.to_zoned(self.situation.now.time_zone().clone());
-        Some(format!(
-            "it is left to {member} until {}",
-            until.strftime("%H:%M:%S")
-        ))
+        self.scavenge()
     }
 
     fn closed_window(&self) -> Option<String> {
-        let window = self
-            .rule
-            .window
-            .filter(|window| !window.is_open(&self.situation.now))?;
-        let opens = window
-            .opens(&self.situation.now)
-            .map_or_else(String::new, |opens| {
-                format!(" until {}", opens.strftime("%Y-%m-%d %H:%M"))
-            });
-        Some(format!("its hours {window} are over{opens}"))
+        let window = self.rule.window?;
+        if window.is_open(&self.input.now) {
+            return None;
+        }
+
+        let until = match window.opens(&self.input.now) {
+            Some(opens) => format!(" until {}", opens.strftime("%Y-%m-%d %H:%M")),
+            None => String::new(),
+        };
+        Some(format!("its window {window} is closed{until}"))
     }
 
-    /// Stopping a scavenge costs the server its index part, and servers up to 22.10 all of it
+    /// A job that works on backups waits for one.
+    fn missing_backup(&self) -> Option<String> {
+        let Some(repository) = self.input.repository else {
+            return Some("the repository cannot be read".to_owned());
+        };
+
+        repository
+            .points
+            .is_empty()
+            .then(|| "there is no backup yet".to_owned())
+    }
+
+    /// Members that serve fewer clients go first.
+    fn left_to_another(&self, due: Timestamp) -> Option<String> {
+        let rank = self.input.rank.as_ref()?;
+
+        // A backup that changes ask for is always due now. It waits from when it was due first.
+        let due = match self.input.backup_due_since {
+            Some(since) => since.min(due),
+            None => due,
+        };
+        let (member, until) = rank.leaves_to(due, self.now(), self.rules.grace)?;
+
+        let until = until.to_zoned(self.input.now.time_zone().clone());
+        let until = until.strftime("%H:%M:%S");
+        Some(format!("it is left to {member} until {until}"))
+    }
+
+    /// A stopped scavenge costs the server its index part, and servers up to 22.10 all of it
     /// (http-api §1).
     fn scavenge(&self) -> Option<String> {
-        let scavenge = self.situation.node?.scavenge.as_ref()?;
-        let stopped = self
-            .situation
-            .journal
-            .records()
+        let scavenge = self.input.node?.scavenge.as_ref()?;
+
+        if self.has_stopped_one_lately() {
+            let rest = Span(self.rules.scavenge_rest);
+            return Some(format!(
+                "scavenge {scavenge} runs, and one was stopped within the last {rest}"
+            ));
+        }
+        if !self.is_too_old() {
+            let limit = Span(self.rules.max_age);
+            return Some(format!(
+                "scavenge {scavenge} runs, and nothing is older than {limit} yet"
+            ));
+        }
+
+        None
+    }
+
+    fn has_stopped_one_lately(&self) -> bool {
+        let records = self.input.journal.records();
+        match records
             .iter()
             .rev()
             .find(|record| stopped_a_scavenge(record))
-            .map(|record| record.began);
-        let rests =
-            stopped.is_some_and(|stopped| between(stopped, self.now()) < self.rules.scavenge_rest);
-        let too_old = self.situation.exposure.is_none_or(|exposure| {
-            let never = self
-                .situation
-                .repository
-                .is_some_and(|repository| repository.newest_good().is_none());
-            never
-                || exposure
-                    .since
-                    .is_some_and(|since| between(since, self.now()) >= self.rules.max_age)
-        });
-        if rests {
-            return Some(format!(
-                "scavenge {scavenge} runs, and one was stopped within the last {}",
-                Span(self.rules.scavenge_rest)
-            ));
+        {
+            Some(record) => between(record.began, self.now()) < self.rules.scavenge_rest,
+            None => false,
         }
-        (!too_old).then(|| {
-            format!(
-                "scavenge {scavenge} runs, and nothing is older than {} yet",
-                Span(self.rules.max_age)
-            )
-        })
+    }
+
+    /// Whether something is, or may be, in no backup for longer than it should.
+    fn is_too_old(&self) -> bool {
+        let Some(exposure) = self.input.exposure else {
+            return true;
+        };
+        if let Some(repository) = self.input.repository
+            && repository.newest_good().is_none()
+        {
+            return true;
+        }
+
+        match exposure.since {
+            Some(since) => between(since, self.now()) >= self.rules.max_age,
+            None => false,
+        }
     }
 }
 
-fn stopped_a_scavenge(record: &Record) -> bool {
+/// Whether what the run missed has been back since `since`.
+fn is_back_since(since: Timestamp, run: &RunRecord) -> bool {
+    let RunOutcome::Failed { kind, .. } = &run.outcome else {
+        return since > run.ended;
+    };
+
+    // It may have come back in the second of the failure.
+    let was_missing = [Kind::Unreachable, Kind::NotFound]
+        .iter()
+        .any(|missing| missing.name() == kind);
+    since > run.ended || (was_missing && since == run.ended)
+}
+
+fn stopped_a_scavenge(record: &RunRecord) -> bool {
     record.pauses.iter().any(|pause| pause.what == "scavenge")
 }
 
-fn seconds(record: &Record) -> i64 {
-    i64::try_from(record.seconds())
-        .unwrap_or(i64::MAX)
-        .min(86400)
+/// How long a run took, at most a day.
+fn seconds(record: &RunRecord) -> i64 {
+    i64::try_from(record.seconds().min(86_400)).unwrap_or(86_400)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::agent::worker::Order;
-    use crate::error::Kind;
-
-    const MINUTE: i64 = 60;
-    /// 2026-01-01 in UTC; Berlin changes its clocks on 2026-03-29 and 2026-10-25.
-    const YEAR: i64 = 1_767_225_600;
-    const LENGTH: i64 = 365 * 86400;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn rules(diff: &str) -> Rules {
-        let rule = |schedule: &str| Rule {
-            schedule: schedule.parse().unwrap(),
-            window: None,
-        };
-        Rules {
-            grace: Duration::ZERO,
-            jobs: [rule("off"), rule(diff), rule("off"), rule("off")],
-            on_change: OnChange::OFF,
-            jitter: Duration::ZERO,
-            seed: String::new(),
-            max_age: Duration::from_hours(26),
-            scavenge_rest: Duration::from_hours(24),
-        }
-    }
-
-    fn ran(outcome: Outcome, began: i64) -> Record {
-        let order = Order {
-            job: Job::Diff,
-            trigger: Trigger::Schedule,
-            repository: Some(Uuid::from_u128(1)),
-        };
-        Record::of(&order, at(began), outcome)
-    }
-
-    fn done() -> Outcome {
-        Outcome::Done {
-            label: None,
-            warnings: Vec::new(),
-        }
-    }
-
-    fn failed(kind: Kind) -> Outcome {
-        Outcome::Failed {
-            kind: kind.name().to_owned(),
-            exit_code: kind.exit_code(),
-            message: String::new(),
-            hints: Vec::new(),
-        }
-    }
-
-    fn journal(records: Vec<Record>) -> (tempfile::TempDir, Journal) {
-        let place = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(place.path(), std::path::Path::new("/repo")).unwrap();
-        journal.know(Uuid::from_u128(1)).unwrap();
-        records
-            .into_iter()
-            .for_each(|record| journal.remember(record));
-        (place, journal)
-    }
-
-    fn diff(
-        rules: &Rules,
-        journal: &Journal,
-        now: i64,
-        started: i64,
-        well_since: Option<i64>,
-    ) -> Plan {
-        let zone: crate::clock::Zone = "Europe/Berlin".parse().unwrap();
-        let situation = Situation {
-            cluster: None,
-            left_since: None,
-            standing: None,
-            now: zone.at(at(now)),
-            started: at(started),
-            journal,
-            repository: None,
-            node: None,
-            well_since: well_since.map(at),
-            exposure: None,
-            turn: None,
-        };
-        plan(rules, &situation)
-            .into_iter()
-            .find(|plan| plan.job == Job::Diff)
-            .unwrap()
-    }
-
-    /// Times at which no agent runs, in minutes of the year: when, and for how long.
-    fn outages() -> impl Strategy<Value = Vec<(i64, i64)>> {
-        proptest::collection::vec((1..LENGTH / MINUTE, 1..4000_i64), 0..40).prop_map(
-            |mut outages| {
-                outages.sort_unstable();
-                let mut end = 0;
-                outages.retain(|(from, length)| {
-                    let is_apart = *from > end + 1;
-                    end = if is_apart { from + length } else { end };
-                    is_apart
-                });
-                outages
-            },
-        )
-    }
-
-    proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
-
-        /// Each time of a cron expression in a year, with the days on which clocks change, once;
-        /// those that were missed once together, as soon as somebody is there.
-        #[test]
-        fn a_year_of_runs(outages in outages(), schedule in 0..4_usize) {
-            let rules = rules(["30 2 * * *", "0 */6 * * *", "15,45 1-3 * * *", "0 3 * * sun"][schedule]);
-            let outages: Vec<(i64, i64)> =
-                outages.iter().map(|(from, length)| (YEAR + from * MINUTE + 1, YEAR + (from + length) * MINUTE + 1)).collect();
-            let zone: crate::clock::Zone = "Europe/Berlin".parse().unwrap();
-            let mut expected = BTreeSet::new();
-            let mut occurrence = zone.at(at(YEAR));
-            loop {
-                occurrence = rules.jobs[1].schedule.next(&occurrence).unwrap();
-                let second = occurrence.timestamp().as_second();
-                let made = outages.iter().find(|(from, to)| (*from..*to).contains(&second)).map_or(second, |(_, to)| *to);
-                if second >= YEAR + LENGTH || made >= YEAR + LENGTH {
-                    break;
-                }
-                expected.insert(made);
-            }
-            let (_place, mut journal) = journal(vec![ran(done(), YEAR)]);
-            let (mut now, mut started, mut made) = (YEAR, YEAR, BTreeSet::new());
-            while now < YEAR + LENGTH {
-                if let Some((_, to)) = outages.iter().find(|(from, to)| (*from..*to).contains(&now)) {
-                    (now, started) = (*to, *to);
-                    continue;
-                }
-                let plan = diff(&rules, &journal, now, started, None);
-                if plan.is_ready(at(now)) {
-                    prop_assert!(made.insert(now), "twice at {}", at(now));
-                    journal.remember(ran(done(), now));
-                    continue;
-                }
-                let due = plan.due.unwrap().as_second();
-                prop_assert!(due > now);
-                now = outages.iter().map(|(from, _)| *from).filter(|from| *from > now).min().map_or(due, |from| due.min(from));
-            }
-            prop_assert_eq!(made, expected);
-        }
-    }
-
-    #[test]
-    fn failures_are_tried_again_later_and_later_and_at_once_when_what_was_missing_is_back() {
-        let rules = rules("12h");
-        let mut records = vec![ran(done(), YEAR)];
-        for (failures, minutes) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)] {
-            records.resize_with(failures + 1, || ran(failed(Kind::Unreachable), YEAR + 100));
-            let (_place, journal) = journal(records.clone());
-            let plan = |well_since| diff(&rules, &journal, YEAR + 110, YEAR, well_since);
-            assert_eq!(
-                (plan(None).due, plan(None).trigger),
-                (Some(at(YEAR + 100 + minutes * MINUTE)), Trigger::Retry),
-                "{failures}"
-            );
-            assert_eq!(
-                plan(Some(YEAR + 90)).due,
-                plan(None).due,
-                "it was there all the time"
-            );
-            assert!(plan(Some(YEAR + 105)).is_ready(at(YEAR + 110)));
-        }
-        // Another run that is at work is no failure, however often it is met.
-        let (_place, journal) = journal(vec![ran(failed(Kind::Locked), YEAR + 100); 9]);
-        assert_eq!(
-            diff(&rules, &journal, YEAR + 110, YEAR, None).due,
-            Some(at(YEAR + 160))
-        );
-    }
-
-    #[test]
-    fn a_clock_that_goes_back_asks_for_one_run() {
-        let rules = rules("1h");
-        let (_place, mut journal) = journal(vec![ran(done(), YEAR + 86400)]);
-        assert!(diff(&rules, &journal, YEAR, YEAR, None).is_ready(at(YEAR)));
-        journal.remember(ran(done(), YEAR));
-        assert_eq!(
-            diff(&rules, &journal, YEAR + 1, YEAR, None).due,
-            Some(at(YEAR + 3600))
-        );
-    }
-}
+mod tests;

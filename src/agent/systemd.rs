@@ -1,4 +1,4 @@
-//! What the service manager is told, where there is one (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
+//! Tells the service manager how the agent is, if there is one (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tracing::debug;
 
 /// The service manager.
 #[derive(Debug)]
-pub(super) struct Manager {
-    /// It ends an agent that was silent for so long.
+pub(super) struct ServiceManager {
+    /// It restarts an agent that was silent for this long.
     watchdog: Option<Duration>,
-    /// What it was told last of how it stands.
+    /// The sentence that it was told last.
     told: String,
 }
 
-impl Manager {
+impl ServiceManager {
     pub(super) fn new() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled(),
@@ -22,22 +22,26 @@ impl Manager {
         }
     }
 
-    /// The loop has to go round at least so often.
+    /// How long the loop may sleep at most.
     pub(super) fn beat(&self) -> Duration {
-        self.watchdog.map_or(Duration::MAX, |limit| limit / 2)
+        match self.watchdog {
+            Some(limit) => limit / 2,
+            None => Duration::MAX,
+        }
     }
 
-    /// Those who wait for this one may start.
+    /// Services that wait for the agent may start.
     pub(super) fn ready(&self) {
         notify(&[NotifyState::Ready]);
     }
 
-    /// The loop has come round, and so it stands.
+    /// The loop has gone round. `sentence` says how the node stands.
     pub(super) fn alive(&mut self, sentence: &str) {
         if self.watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
         }
-        // A line's end would begin another assignment.
+
+        // A line end would begin another assignment.
         let sentence = sentence.replace(char::is_control, " ");
         if sentence != self.told {
             notify(&[NotifyState::Status(&sentence)]);
@@ -45,16 +49,16 @@ impl Manager {
         }
     }
 
-    /// Reads its configuration again; [`Self::ready`] follows.
+    /// The agent reads its configuration again. [`Self::ready`] follows.
     pub(super) fn reloading(&self) {
-        // systemd takes a message without the time for one of an earlier reload.
+        // Without the time, systemd takes the message for one of an earlier reload.
         match NotifyState::monotonic_usec_now() {
             Ok(now) => notify(&[NotifyState::Reloading, now]),
-            Err(error) => debug!("the time is not known: {error}"),
+            Err(error) => debug!("cannot read the monotonic clock: {error}"),
         }
     }
 
-    /// Ends.
+    /// The agent ends.
     pub(super) fn stopping(&self) {
         notify(&[NotifyState::Stopping]);
     }
@@ -62,6 +66,6 @@ impl Manager {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!("the service manager cannot be told: {error}");
+        debug!("cannot tell the service manager: {error}");
     }
 }

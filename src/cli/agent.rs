@@ -1,6 +1,7 @@
 //! `kbackup agent`.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -42,7 +43,7 @@ pub(super) fn run(
         settings::resolve(arguments.clone())
             .map_err(|unresolved| unresolved.into_error("the settings are wrong"))
     };
-    agent::run(settings, &(Box::new(reread) as agent::Reread))?;
+    agent::run(settings, Arc::new(reread))?;
     Ok(0)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::context::{VerbContext, WITH_WARNINGS};
 use super::output::{Output, count, size, table};
 use crate::agent::{
-    Concern, JobStatus, Level, Outcome, Seeing, Status, look_at_repository, roughly,
+    Concern, JobStatus, Level, RunOutcome, Status, StatusInput, look_at_repository, roughly,
 };
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -87,7 +87,7 @@ fn look(options: &StatusOptions, run: &Run) -> Result<Status> {
 }
 
 fn of_repository(path: &Path, max_age: Duration) -> Status {
-    Status::of(Seeing {
+    Status::of(StatusInput {
         now: clock::now(),
         max_age,
         repository: look_at_repository(path),
@@ -210,11 +210,11 @@ fn row(status: &Status, job: &JobStatus) -> Vec<String> {
 
     let result = match job.last.as_ref().map(|last| &last.outcome) {
         None => "-",
-        Some(Outcome::Done { .. }) => "done",
-        Some(Outcome::UpToDate) => "up to date",
-        Some(Outcome::Skipped { .. }) => "not needed",
-        Some(Outcome::Interrupted { .. }) => "interrupted",
-        Some(Outcome::Failed { .. }) => "FAILED",
+        Some(RunOutcome::Done { .. }) => "done",
+        Some(RunOutcome::UpToDate) => "up to date",
+        Some(RunOutcome::Skipped { .. }) => "not needed",
+        Some(RunOutcome::Interrupted { .. }) => "interrupted",
+        Some(RunOutcome::Failed { .. }) => "FAILED",
     };
 
     let next = match (&job.plan.hold, job.plan.due) {

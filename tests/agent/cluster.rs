@@ -205,7 +205,7 @@ fn without_locks_backups_go_on() {
     assert!(
         agent
             .log()
-            .contains("the turns of the cluster's members cannot be kept"),
+            .contains("the members of the cluster cannot take turns"),
         "{}",
         agent.log()
     );
@@ -259,7 +259,7 @@ fn a_cluster_needs_its_directory() {
         ),
         (
             "agent --check-config --node http://127.0.0.1:1 --repo elsewhere/node1 --turns one-after-another --cluster-dir repos",
-            "does not lie in `--cluster-dir`",
+            "is not in `--cluster-dir`",
         ),
     ] {
         let output = place.kbackup(line).output().unwrap();

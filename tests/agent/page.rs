@@ -6,7 +6,7 @@ pub(crate) mod states;
 
 use std::collections::BTreeMap;
 
-use kbackup::agent::page::{STYLE, View, page};
+use kbackup::agent::page::{PageView, STYLE, page};
 use kbackup::agent::{Level, Status};
 
 use self::browser::{Browser, Screen};
@@ -16,7 +16,7 @@ fn shown(status: &Status) -> String {
     let zone = "Europe/Berlin".parse().unwrap();
     page(
         status,
-        View {
+        PageView {
             zone: &zone,
             all: false,
             live: false,
@@ -137,7 +137,7 @@ fn thousands_of_backups_are_folded_and_drawn_as_few() {
     let began = std::time::Instant::now();
     let all = page(
         &status,
-        View {
+        PageView {
             zone: &zone,
             all: true,
             live: false,

@@ -277,7 +277,13 @@ fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
     assert_eq!([reads(&first), reads(&second)], [true, false]);
     issue(&place, &second);
     assert_eq!([reads(&first), reads(&second)], [false, true]);
-    assert_eq!(sidecar.log().matches("cannot be renewed").count(), 1);
+    assert_eq!(
+        sidecar
+            .log()
+            .matches("new certificate cannot be used")
+            .count(),
+        1
+    );
     if let Some(browser) = Browser::start() {
         browser.visit(&format!("https://{}/", sidecar.address()));
         let shown = "return getComputedStyle(document.querySelector('.verdict')).display + document.querySelector('.word').textContent";

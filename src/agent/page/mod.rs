@@ -1,71 +1,68 @@
-//! The page that people see: is this node safe, what comes next, what was, and how to get it back.
-//! Pure: a status goes in, HTML comes out.
+//! The page that people see: whether the node is safe, what comes next, what was, and how to
+//! restore. Pure: a status goes in, HTML comes out.
 //!
-//! There is no script in it and nothing comes from outside. It does not renew itself while somebody
-//! reads; after two minutes it says that it is old, and `?live` renews it for a screen on a wall.
+//! There is no script in it, and nothing is loaded from elsewhere. It does not reload while somebody
+//! reads. After two minutes it says that it is old; `?live` reloads it for a screen on a wall.
 
+mod jobs;
+mod local_times;
 mod picture;
-mod words;
+mod tables;
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use self::local_times::{LocalTimes, bytes, counted};
 use self::picture::Picture;
-use self::words::{Words, bytes, length, number, quoted, took};
-use super::journal::{Job, Outcome, Record, Trigger};
-use super::observation::{Made, Point};
-use super::status::{Concern, JobStatus, Level, Running, Status, roughly};
+use super::exposure::Exposure;
+use super::facts::{NodeFacts, RepositoryFacts};
+use super::status::Status;
+use super::verdict::{Concern, Level, roughly};
 use crate::clock::{Span, Timestamp, Zone, between};
-use crate::manifest::BackupKind;
-use crate::proof::Depth;
 
 /// The style sheet.
 pub const STYLE: &str = include_str!("page.css");
-/// So many restore points are listed unless all are asked for.
-const POINTS: usize = 50;
-/// And so many runs.
-const RUNS: usize = 20;
-/// A page on a wall renews itself so often, in seconds.
-const RENEWED: u32 = 30;
+/// How often a live page reloads, in seconds.
+const RELOAD: u32 = 30;
 
-/// The style sheet's name, which changes with what it says.
+/// The name of the style sheet's file. It changes with the content.
 pub static STYLE_NAME: LazyLock<String> = LazyLock::new(|| {
     let hash = blake3::hash(STYLE.as_bytes()).to_hex();
     format!("style-{}.css", hash.get(..16).unwrap_or_default())
 });
 
-/// How the page is wanted.
+/// How the page is to be shown.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    /// Whose clock its times are.
+pub struct PageView<'a> {
+    /// The zone of all times.
     pub zone: &'a Zone,
-    /// Every restore point and run, not only the newest.
+    /// Whether all restore points and runs are listed, and not only the newest.
     pub all: bool,
-    /// It renews itself.
+    /// Whether the page reloads.
     pub live: bool,
-    /// What everybody who sees it should know of how it is served.
+    /// What every reader should know of how the page is served.
     pub notice: Option<&'a str>,
 }
 
 /// The page, as a whole document.
 #[must_use]
-pub fn page(status: &Status, view: View<'_>) -> String {
-    let words = Words {
+pub fn page(status: &Status, view: PageView<'_>) -> String {
+    let times = LocalTimes {
         now: status.at,
         zone: view.zone,
     };
-    Page {
+    let page = Page {
         status,
         view,
-        words,
-    }
-    .document()
-    .into_string()
+        times,
+    };
+
+    page.document().into_string()
 }
 
-/// The mark of a level, for the tab.
+/// The sign of a level, as the icon of the browser's tab.
 #[must_use]
 pub fn icon(level: Level) -> String {
     let (colour, shape) = match level {
@@ -73,24 +70,28 @@ pub fn icon(level: Level) -> String {
         Level::Attention => ("#a35c00", "M8 4v5M8 11.6v.1"),
         Level::Danger => ("#c0262d", "M5 5 11 11M11 5 5 11"),
     };
-    html! {
+
+    let icon = html! {
         svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" {
             circle cx="8" cy="8" r="8" fill=(colour) {}
-            path d=(shape) fill="none" stroke="#fff" stroke-width="2" stroke-linecap="round" stroke-linejoin="round" {}
+            path d=(shape) fill="none" stroke="#fff" stroke-width="2"
+                stroke-linecap="round" stroke-linejoin="round" {}
         }
-    }
-    .into_string()
+    };
+    icon.into_string()
 }
 
+/// One page. The parts are in this file, in [`jobs`] and in [`tables`].
 struct Page<'a> {
     status: &'a Status,
-    view: View<'a>,
-    words: Words<'a>,
+    view: PageView<'a>,
+    times: LocalTimes<'a>,
 }
 
 impl Page<'_> {
     fn document(&self) -> Markup {
         let level = self.status.verdict.level;
+
         html! {
             (DOCTYPE)
             html lang="en" {
@@ -99,13 +100,13 @@ impl Page<'_> {
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
                     meta name="robots" content="noindex";
-                    @if self.view.live { meta http-equiv="refresh" content=(RENEWED); }
+                    @if self.view.live { meta http-equiv="refresh" content=(RELOAD); }
                     title { (word(level)) " – " (self.name()) }
                     link rel="icon" href=(format!("icon-{level}.svg")) type="image/svg+xml";
                     link rel="stylesheet" href=(STYLE_NAME.as_str());
                 }
                 body {
-                    a.skip href="#main" { "Skip to what is known" } "\n"
+                    a.skip href="#main" { "Skip to the content" } "\n"
                     (self.header())
                     main #main tabindex="-1" {
                         (self.verdict())
@@ -125,37 +126,46 @@ impl Page<'_> {
     }
 
     /// What the page is about: the node, or else where its backups are.
-    fn name(&self) -> String {
-        let node = self
-            .status
-            .node
-            .as_ref()
-            .and_then(|node| node.facts.as_ref());
-        match (node, &self.status.repository.facts) {
-            (Some(node), _) => node.place.clone(),
-            (None, Some(repository)) => repository.place.clone(),
-            (None, None) => "kbackup".to_owned(),
+    fn name(&self) -> &str {
+        if let Some(node) = self.node() {
+            return &node.place;
         }
+        if let Some(repository) = &self.status.repository.facts {
+            return &repository.place;
+        }
+
+        "kbackup"
+    }
+
+    fn node(&self) -> Option<&NodeFacts> {
+        self.status.node.as_ref()?.facts.as_ref()
     }
 
     fn header(&self) -> Markup {
         let target = if self.view.all { "./?all" } else { "./" };
+
         html! {
             header.top {
                 span.brand { "kbackup" }
                 span.name { (self.name()) }
                 span.asof {
                     "as of " (self.time(self.status.at, "%H:%M:%S %Z"))
-                    " " a href=(target) { "Refresh" }
-                    " " @if self.view.live { a href="./" { "Stop renewing" } } @else { a href="./?live" { "Keep renewing" } }
+                    " " a href=(target) { "Reload" }
+                    " "
+                    @if self.view.live { a href="./" { "Stop reloading" } }
+                    @else { a href="./?live" { "Keep reloading" } }
                 }
             }
-            p.stale role="status" { "This page is more than two minutes old. " a href=(target) { "Refresh it" } " before you rely on it." }
+            p.stale role="status" {
+                "This page is more than two minutes old. "
+                a href=(target) { "Reload it" } " before you rely on it."
+            }
         }
     }
 
     fn verdict(&self) -> Markup {
         let verdict = &self.status.verdict;
+
         html! {
             section.verdict.(verdict.level.to_string()) aria-labelledby="verdict" {
                 (sign(verdict.level))
@@ -169,139 +179,87 @@ impl Page<'_> {
 
     fn figures(&self) -> Markup {
         let status = self.status;
+
         html! {
             dl.figures {
-                div { dt { "In no backup" } @match status.exposure {
-                    None => { dd { "not known" } dd.more { "the node’s files cannot be seen from here" } }
-                    Some(exposure) => {
-                        dd { (bytes(exposure.bytes)) }
-                        dd.more { @match exposure.since {
-                            None => "everything written is backed up",
-                            Some(since) => { "since " (self.words.when(since)) ", " (self.words.relative(since)) }
-                        } }
+                div { dt { "In no backup" } (self.exposure(status.exposure)) }
+                div { dt { "Newest good backup" } (self.newest()) }
+                div {
+                    dt { "Repository" }
+                    @match &status.repository.facts {
+                        None => (missing("cannot be read", status.repository.problem.as_deref())),
+                        Some(facts) => (repository(facts)),
                     }
-                } }
-                div { dt { "Newest good backup" } @match status.newest_good() {
-                    None => { dd { "none" } }
-                    Some((point, made)) => {
-                        dd { (self.words.relative(made.finished)) }
-                        dd.more { a href=(format!("#{}", point.label)) { (point.label) } }
-                    }
-                } }
-                div { dt { "Repository" } @match &status.repository.facts {
-                    None => { dd { "out of reach" } @if let Some(problem) = &status.repository.problem { dd.more { (with_code(problem)) } } }
-                    Some(facts) => {
-                        dd { (counted(facts.points.len(), "backup")) }
-                        dd.more { @if let Some(free) = facts.free_bytes { (bytes(free)) " free in " } (facts.place) }
-                    }
-                } }
+                }
                 @if let Some(node) = &status.node {
-                    div { dt { "Node" } @match &node.facts {
-                        None => { dd { "does not answer" } @if let Some(problem) = &node.problem { dd.more { (with_code(problem)) } } }
-                        Some(facts) => {
-                            dd { (facts.state) }
-                            dd.more { "version " (facts.version) @if facts.scavenge.is_some() { ", scavenging" } }
+                    div {
+                        dt { "Node" }
+                        @match &node.facts {
+                            None => (missing("does not answer", node.problem.as_deref())),
+                            Some(facts) => (self::node(facts)),
                         }
-                    } }
+                    }
                 }
             }
         }
     }
 
+    fn exposure(&self, exposure: Option<Exposure>) -> Markup {
+        let Some(exposure) = exposure else {
+            return html! {
+                dd { "not known" }
+                dd.more { "the agent cannot see the node’s files" }
+            };
+        };
+
+        html! {
+            dd { (bytes(exposure.bytes)) }
+            dd.more {
+                @match exposure.since {
+                    None => "everything written is backed up",
+                    Some(since) => {
+                        "since " (self.times.when(since)) ", " (self.times.relative(since))
+                    }
+                }
+            }
+        }
+    }
+
+    fn newest(&self) -> Markup {
+        let Some((point, backup)) = self.status.newest_good() else {
+            return html! { dd { "none" } };
+        };
+
+        html! {
+            dd { (self.times.relative(backup.finished)) }
+            dd.more { a href=(format!("#{}", point.label)) { (point.label) } }
+        }
+    }
+
     fn concerns(&self) -> Markup {
         let concerns = &self.status.verdict.concerns;
+
         html! {
             @if !concerns.is_empty() {
                 section aria-labelledby="concerns" {
-                    h2 #concerns { "What to look at" }
+                    h2 #concerns { "What is wrong" }
                     ul.concerns { @for concern in concerns { (self::concern(concern)) } }
                 }
             }
         }
     }
 
-    fn running(&self, running: &Running) -> Markup {
-        html! {
-            section aria-labelledby="running" {
-                h2 #running { "Running now" }
-                div.running {
-                    p { strong { (running.job) } ", " (running.step) ", for " (took(running.began, self.status.at)) }
-                    @if running.expected > 0 {
-                        @let done = running.done.min(running.expected);
-                        progress max=(running.expected) value=(done) aria-label="Progress of this step" {}
-                        p.more { (bytes(done)) " of " (bytes(running.expected)) " in this step" }
-                    } @else if running.done > 0 {
-                        p.more { (bytes(running.done)) " in this step" }
-                    }
-                    p.more {
-                        @if running.holds.is_empty() { "Nothing is held of the node." }
-                        @else { "Held of the node, and given back at the end: " strong { (running.holds.join(", ")) } }
-                    }
-                }
-            }
-        }
-    }
-
-    fn jobs(&self) -> Markup {
-        html! {
-            @if !self.status.jobs.is_empty() {
-                section aria-labelledby="jobs" {
-                    h2 #jobs { "What happens next" }
-                    div.jobs { @for job in &self.status.jobs { (self.job(job)) } }
-                }
-            }
-        }
-    }
-
-    fn job(&self, job: &JobStatus) -> Markup {
-        html! {
-            article.job {
-                h3 { (job.plan.job) }
-                p.next { (self.next(job)) }
-                @if let Some(hold) = &job.plan.hold { p.hold { "Waits: " (with_code(hold)) } }
-                p.more { "Schedule: " code { (job.schedule) } }
-                @if let Some(last) = &job.last { p.more { "Last: " (self.outcome(last)) ", " (self.words.relative(last.ended)) } }
-                @if job.failures > 0 {
-                    p.more.bad { "Failed " (if job.failures == 1 { "once".to_owned() } else { format!("{} times in a row", job.failures) }) }
-                    p.more { @match job.last_success {
-                        None => "Never done before",
-                        Some(success) => { "Last done " (self.words.relative(success)) }
-                    } }
-                }
-            }
-        }
-    }
-
-    fn next(&self, job: &JobStatus) -> Markup {
-        let is_running = self
-            .status
-            .running
-            .as_ref()
-            .is_some_and(|running| running.job == job.plan.job);
-        let why = match job.plan.trigger {
-            Trigger::Schedule => "",
-            Trigger::First => " – the first backup",
-            Trigger::Change => " – because of what was written",
-            Trigger::Retry => " – again after a failure",
-        };
-        html! {
-            @match job.plan.due {
-                _ if is_running => "running",
-                None => "never by itself",
-                Some(due) if due <= self.status.at => { "due now" (why) }
-                Some(due) => { (self.words.relative(due)) span.more { ", at " (self.time(due, "%H:%M")) (why) } }
-            }
-        }
-    }
-
     fn picture(&self) -> Markup {
-        let picture = Picture::of(self.status, self.words);
-        let runs_known = self
-            .status
-            .history
-            .first()
-            .map(|record| record.began)
-            .filter(|began| *began > picture.shown_since());
+        let picture = Picture::of(self.status, self.times);
+
+        // What happened before the first run that is remembered is not in the picture.
+        let mut runs_known = None;
+        if let Some(first) = self.status.history.first()
+            && first.began > picture.shown_since()
+        {
+            runs_known = Some(first.began);
+        }
+
         html! {
             section aria-labelledby="weeks" {
                 h2 #weeks { "The last " (picture.days()) " days" }
@@ -309,149 +267,39 @@ impl Page<'_> {
                     (picture.draw())
                     figcaption {
                         p { (picture.in_words()) "." }
-                        ul.legend aria-label="Legend" {
-                            li { (key("0 0 10 10", &html! { circle.fill cx="5" cy="5" r="3.5" {} })) "diff" }
-                            li { (key("0 0 10 10", &html! { path.fill d="M5 0 10 5 5 10 0 5Z" {} })) "full" }
-                            li { (key("0 0 10 10", &html! { circle.hollow cx="5" cy="5" r="3.5" {} })) "removed since" }
-                            li { (key("0 0 10 10", &html! { path.stroke.bad d="M1.5 1.5 8.5 8.5M8.5 1.5 1.5 8.5" {} })) "damaged, failed" }
-                            li { (key("0 0 10 10", &html! { path.stroke.good d="M1 5.5 4 8.5 9 2" {} })) "verified" }
-                            li { (key("0 0 16 10", &html! { rect.hatched width="16" height="10" {} })) "gap: older than " (Span(Duration::from_secs(self.status.max_age_seconds))) }
-                        }
-                        p.more { "Heights are logarithmic; what lies close together is drawn as one. Times are those of " (self.view.zone) "."
-                            @if let Some(since) = runs_known { " Failures and pauses are remembered since " (self.words.when(since)) "." }
-                        }
-                        @if !picture.gaps().is_empty() {
-                            details { summary { (counted(picture.gaps().len(), "gap")) }
-                                ul { @for gap in picture.gaps() { li { (picture.describe_gap(gap)) } } }
+                        (self.legend())
+                        p.more {
+                            "Heights are logarithmic. Marks that lie close together are drawn as one. "
+                            "Times are in the zone " (self.view.zone) "."
+                            @if let Some(since) = runs_known {
+                                " Failures and pauses are known since " (self.times.when(since)) "."
                             }
                         }
+                        (gaps(&picture))
                     }
                 }
             }
         }
     }
 
-    fn points(&self) -> Markup {
-        let Some(facts) = &self.status.repository.facts else {
-            return html! {};
-        };
-        let shown = self.limit(facts.points.len(), POINTS);
+    fn legend(&self) -> Markup {
+        const SQUARE: &str = "0 0 10 10";
+        let limit = Span(Duration::from_secs(self.status.max_age_seconds));
+        let cross = "M1.5 1.5 8.5 8.5M8.5 1.5 1.5 8.5";
+
         html! {
-            section aria-labelledby="points" {
-                h2 #points { "Restore points" }
-                @if facts.points.is_empty() { p.empty { "There is none yet." } } @else {
-                    (table(&["Backup", "Kind", "Branch", "Position", "Size", "New", "Verified", "Notes"], &html! {
-                        @for point in facts.points.iter().rev().take(shown) { (self.point(point, &facts.place)) }
-                    }))
-                    (self.fold(facts.points.len(), POINTS, "restore points"))
+            ul.legend aria-label="Legend" {
+                li { (key(SQUARE, &html! { circle.fill cx="5" cy="5" r="3.5" {} })) "diff" }
+                li { (key(SQUARE, &html! { path.fill d="M5 0 10 5 5 10 0 5Z" {} })) "full" }
+                li {
+                    (key(SQUARE, &html! { circle.hollow cx="5" cy="5" r="3.5" {} }))
+                    "removed since"
                 }
-            }
-        }
-    }
-
-    fn point(&self, point: &Point, place: &str) -> Markup {
-        let is_newest = self.status.newest.as_deref() == Some(point.label.to_string().as_str());
-        let notes = notes(point, is_newest);
-        html! {
-            tr role="row" id=(point.label) {
-                td.main role="cell" data-label="Backup" {
-                    @if let Some(made) = point.made {
-                        strong { (self.time(made.finished, "%-d %b %Y %H:%M")) }
-                        span.more { " " (self.words.relative(made.finished)) ", took " (took(made.started, made.finished)) }
-                    }
-                    (restore(point, place))
-                }
-                @if let Some(made) = point.made { (self.made(&made)) } @else {
-                    td role="cell" colspan="5" data-label="Manifest" { "its manifest cannot be read" }
-                }
-                td role="cell" data-label="Verified" { @match point.verified {
-                    None => span.more { "never" },
-                    Some(verified) => { (self.words.relative(verified.at)) " " span.more { "(" (depth(verified.depth)) ")" } }
-                } }
-                td role="cell" data-label="Notes" { @for (class, note) in notes { span class=(format!("badge {class}")) { (note) } " " } }
-            }
-        }
-    }
-
-    fn made(&self, made: &Made) -> Markup {
-        html! {
-            td role="cell" data-label="Kind" { (made.kind) }
-            td.number role="cell" data-label="Branch" { (made.branch) }
-            td.number role="cell" data-label="Position" { (number(made.position))
-                @if let Some(event) = made.last_event { br; span.more { "last event " (self.words.when(event)) } } }
-            td.number role="cell" data-label="Size" { (bytes(made.bytes)) }
-            td.number role="cell" data-label="New" { (bytes(made.bytes_stored)) }
-        }
-    }
-
-    fn runs(&self) -> Markup {
-        let history = &self.status.history;
-        let shown = self.limit(history.len(), RUNS);
-        html! {
-            section aria-labelledby="runs" {
-                h2 #runs { "What was done" }
-                @if history.is_empty() { p.empty { "Nothing yet, as far as is remembered." } } @else {
-                    (table(&["When", "What", "Took", "Result", "Read", "Stored", "Took from the node"], &html! {
-                        @for record in history.iter().rev().take(shown) { (self.run(record)) }
-                    }))
-                    (self.fold(history.len(), RUNS, "runs"))
-                }
-            }
-        }
-    }
-
-    fn run(&self, record: &Record) -> Markup {
-        let (stored, is_expiry) = (record.bytes_stored, record.job == Job::Expire);
-        html! {
-            tr role="row" {
-                td.main role="cell" data-label="When" { (self.time(record.began, "%-d %b %H:%M:%S")) }
-                td role="cell" data-label="What" { (record.job) }
-                td.number role="cell" data-label="Took" { (took(record.began, record.ended)) }
-                td role="cell" data-label="Result" {
-                    (self.outcome(record))
-                    (details("Warnings", match &record.outcome { Outcome::Done { warnings, .. } => warnings, _ => &[] }))
-                    (details("Hints", match &record.outcome { Outcome::Failed { hints, .. } => hints, _ => &[] }))
-                    (details("Began over", &record.retries))
-                }
-                td.number role="cell" data-label="Read" { (amount(record.bytes_read)) }
-                td.number role="cell" data-label="Stored" { @if is_expiry && stored > 0 { (bytes(stored)) " freed" } @else { (amount(stored)) } }
-                td role="cell" data-label="Took from the node" { @for pause in &record.pauses {
-                    span.line { (pause.what) " " @match pause.milliseconds {
-                        Some(milliseconds) => (length(Duration::from_millis(milliseconds))),
-                        None => span.badge.bad { "not given back" },
-                    } }
-                } }
-            }
-        }
-    }
-
-    fn outcome(&self, record: &Record) -> Markup {
-        html! {
-            @match &record.outcome {
-                Outcome::Done { warnings, .. } if warnings.is_empty() => span.good { "done" },
-                Outcome::Done { warnings, .. } => { span.good { "done" } ", " (counted(warnings.len(), "warning")) }
-                Outcome::UpToDate => "nothing new",
-                Outcome::Skipped { because } => { "not needed: " (with_code(because)) }
-                Outcome::Interrupted { why } => { "ended early: " (with_code(why)) }
-                Outcome::Failed { message, kind, .. } => { span.bad { "failed" } " (" (kind) "): " (with_code(message)) }
-            }
-        }
-    }
-
-    fn limit(&self, count: usize, most: usize) -> usize {
-        if self.view.all {
-            count
-        } else {
-            count.min(most)
-        }
-    }
-
-    fn fold(&self, count: usize, most: usize, what: &str) -> Markup {
-        html! {
-            @if count > most {
-                p.fold {
-                    @if self.view.all { a href="./" { "Only the newest" } }
-                    @else { "The newest " (most) " of " (count) ". " a href="./?all" { "Show all " (what) } }
+                li { (key(SQUARE, &html! { path.stroke.bad d=(cross) {} })) "damaged, failed" }
+                li { (key(SQUARE, &html! { path.stroke.good d="M1 5.5 4 8.5 9 2" {} })) "verified" }
+                li {
+                    (key("0 0 16 10", &html! { rect.hatched width="16" height="10" {} }))
+                    "gap: older than " (limit)
                 }
             }
         }
@@ -461,9 +309,14 @@ impl Page<'_> {
         html! {
             footer {
                 @if let Some(agent) = &self.status.agent {
-                    span { (agent.version) ", running for " (roughly(between(agent.started, self.status.at))) }
+                    span {
+                        (agent.version) ", running for "
+                        (roughly(between(agent.started, self.status.at)))
+                    }
                 }
-                @if let Some(facts) = &self.status.repository.facts { span { "repository " code { (facts.id) } } }
+                @if let Some(facts) = &self.status.repository.facts {
+                    span { "repository " code { (facts.id) } }
+                }
                 span { a href="status.json" { "status.json" } " " a href="metrics" { "metrics" } }
             }
         }
@@ -471,7 +324,35 @@ impl Page<'_> {
 
     /// A time for people and programs.
     fn time(&self, at: Timestamp, pattern: &str) -> Markup {
-        html! { time datetime=(at) { (self.words.at(at).strftime(pattern)) } }
+        html! { time datetime=(at) { (self.times.at(at).strftime(pattern)) } }
+    }
+}
+
+fn repository(facts: &RepositoryFacts) -> Markup {
+    html! {
+        dd { (counted(facts.points.len(), "backup")) }
+        dd.more {
+            @if let Some(free) = facts.free_bytes { (bytes(free)) " free in " }
+            (facts.place)
+        }
+    }
+}
+
+fn node(facts: &NodeFacts) -> Markup {
+    html! {
+        dd { (facts.state) }
+        dd.more {
+            "version " (facts.version)
+            @if facts.scavenge.is_some() { ", scavenging" }
+        }
+    }
+}
+
+/// Something that the last look missed.
+fn missing(what: &str, problem: Option<&str>) -> Markup {
+    html! {
+        dd { (what) }
+        @if let Some(problem) = problem { dd.more { (with_code(problem)) } }
     }
 }
 
@@ -483,7 +364,7 @@ const fn word(level: Level) -> &'static str {
     }
 }
 
-/// The sign of a level, which tells it without its colour.
+/// The sign of a level. It tells the level without its colour.
 fn sign(level: Level) -> Markup {
     PreEscaped(icon(level).replace("<svg ", "<svg class=\"sign\" aria-hidden=\"true\" "))
 }
@@ -501,99 +382,33 @@ fn concern(concern: &Concern) -> Markup {
     }
 }
 
+fn gaps(picture: &Picture<'_>) -> Markup {
+    let gaps = picture.gaps();
+
+    html! {
+        @if !gaps.is_empty() {
+            details {
+                summary { (counted(gaps.len(), "gap")) }
+                ul { @for gap in gaps { li { (picture.describe_gap(gap)) } } }
+            }
+        }
+    }
+}
+
+/// A mark of the legend.
 fn key(view: &str, shape: &Markup) -> Markup {
     html! { svg.key viewBox=(view) aria-hidden="true" { (shape) } }
 }
 
-fn notes(point: &Point, is_newest: bool) -> Vec<(&'static str, &'static str)> {
-    let is_damaged = point.verified.is_some_and(|verified| verified.is_damaged());
-    let all = [
-        (is_newest, "good", "newest good"),
-        (is_damaged, "bad", "damaged in the repository"),
-        (
-            point.made.is_some_and(|made| !made.is_sound),
-            "bad",
-            "damaged at the node",
-        ),
-        (point.made.is_none(), "bad", "unreadable"),
-        (
-            point.made.is_some_and(|made| made.kind == BackupKind::Full),
-            "",
-            "every byte read",
-        ),
-    ];
-    all.into_iter()
-        .filter(|(holds, ..)| *holds)
-        .map(|(_, class, note)| (class, note))
-        .collect()
-}
-
-const fn depth(of: Depth) -> &'static str {
-    match of {
-        Depth::Quick => "quick",
-        Depth::Normal => "normal",
-        Depth::Deep => "deep",
-    }
-}
-
-/// How to get it back.
-fn restore(point: &Point, place: &str) -> Markup {
-    let (label, repository) = (&point.label, quoted(place));
-    html! {
-        details {
-            summary { "Restore " span.label { (label) } }
-            @if point.good().is_none() { p.bad { "This one is damaged, or may be. Take another if there is one." } }
-            p { "See first what would be done, then do it. " code { "DIR" } " is an empty directory." }
-            pre tabindex="0" aria-label=(format!("Commands that restore {label}")) { code {
-                "kbackup restore " (label) " --repo " (repository) " --to DIR --dry-run\n"
-                "kbackup restore " (label) " --repo " (repository) " --to DIR"
-            } }
-        }
-    }
-}
-
-fn details(name: &str, lines: &[String]) -> Markup {
-    html! { @if !lines.is_empty() { details { summary { (name) } ul { @for line in lines { li { (with_code(line)) } } } } } }
-}
-
-/// What stands between backticks is code; a last one that stands alone is left.
+/// Text between backticks becomes code. A last backtick that stands alone is left as it is.
 fn with_code(text: &str) -> Markup {
     let parts: Vec<&str> = text.split('`').collect();
     let paired = (parts.len() - 1) / 2 * 2;
+
     html! {
         @for (at, part) in parts.iter().enumerate() {
-            @if at % 2 == 1 && at < paired { code { (part) } } @else { @if at > paired { "`" } (part) }
-        }
-    }
-}
-
-fn amount(count: u64) -> String {
-    if count == 0 {
-        "–".to_owned()
-    } else {
-        bytes(count)
-    }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{count} {what}s")
-    }
-}
-
-/// What stands in these columns is aligned to the right.
-const NUMBERS: [&str; 7] = [
-    "Branch", "Position", "Size", "New", "Took", "Read", "Stored",
-];
-
-/// On a narrow screen its rows become cards, which would take the roles from it.
-fn table(heads: &[&str], rows: &Markup) -> Markup {
-    html! {
-        table role="table" {
-            thead role="rowgroup" { tr role="row" { @for head in heads { th.number[NUMBERS.contains(head)] role="columnheader" scope="col" { (head) } } } }
-            tbody role="rowgroup" { (rows) }
+            @if at % 2 == 1 && at < paired { code { (part) } }
+            @else { @if at > paired { "`" } (part) }
         }
     }
 }

@@ -2,12 +2,11 @@
 //! journal, and seen of the node.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use kbackup::agent::{
-    AgentFacts, Exposure, Job, Journal, Made, NodeFacts, Outcome, Pause, Plan, Point, Record,
-    RepositoryFacts, Running, Seeing, Seen, Status, Trigger,
+    AgentFacts, BackupFacts, Exposure, Job, JobPlan, Journal, LookResult, NodeFacts, Pause,
+    RepositoryFacts, RestorePoint, RunOutcome, RunRecord, RunningJob, Status, StatusInput, Trigger,
 };
 use kbackup::clock::Timestamp;
 use kbackup::manifest::{BackupKind, Label};
@@ -30,18 +29,18 @@ fn ago(seconds: i64) -> Timestamp {
 
 /// All that a status is made from, to be changed.
 pub(crate) struct State {
-    points: Option<Vec<Point>>,
+    points: Option<Vec<RestorePoint>>,
     problem: Option<String>,
     place: String,
-    records: Vec<Record>,
+    records: Vec<RunRecord>,
     exposure: Option<Exposure>,
-    node: Option<Seen<NodeFacts>>,
-    running: Option<Running>,
-    plans: Vec<(Plan, String)>,
+    node: Option<LookResult<NodeFacts>>,
+    running: Option<RunningJob>,
+    plans: Vec<(JobPlan, String)>,
     configuration: Option<String>,
 }
 
-fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> Point {
+fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> RestorePoint {
     let started = ago(seconds_ago);
     let lasted = if kind == BackupKind::Full {
         1400
@@ -49,9 +48,9 @@ fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> Poin
         i64::try_from(4 + stored / (3 * MIB)).unwrap()
     };
     let position = 40_000_000_000 + sequence * 7_301_337;
-    Point {
+    RestorePoint {
         label: Label::new(started, kind),
-        made: Some(Made {
+        backup: Some(BackupFacts {
             kind,
             sequence,
             branch: 1,
@@ -77,8 +76,8 @@ fn intact(seconds_ago: i64) -> Option<Remembered> {
     })
 }
 
-fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: Outcome) -> Record {
-    Record {
+fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: RunOutcome) -> RunRecord {
+    RunRecord {
         job,
         trigger: Trigger::Schedule,
         began: ago(seconds_ago),
@@ -94,23 +93,23 @@ fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: Outcome) -> Record 
     }
 }
 
-fn of_point(point: &Point) -> Record {
-    let made = point.made.unwrap();
-    Record {
-        job: if made.kind == BackupKind::Full {
+fn of_point(point: &RestorePoint) -> RunRecord {
+    let backup = point.backup.unwrap();
+    RunRecord {
+        job: if backup.kind == BackupKind::Full {
             Job::Full
         } else {
             Job::Diff
         },
-        began: made.started,
-        ended: made.finished,
-        bytes_read: made.bytes_read,
-        bytes_stored: made.bytes_stored,
+        began: backup.started,
+        ended: backup.finished,
+        bytes_read: backup.bytes_read,
+        bytes_stored: backup.bytes_stored,
         ..record(
             Job::Diff,
             0,
             0,
-            Outcome::Done {
+            RunOutcome::Done {
                 label: Some(point.label.clone()),
                 warnings: Vec::new(),
             },
@@ -118,8 +117,8 @@ fn of_point(point: &Point) -> Record {
     }
 }
 
-fn failed(message: &str, hint: &str) -> Outcome {
-    Outcome::Failed {
+fn failed(message: &str, hint: &str) -> RunOutcome {
+    RunOutcome::Failed {
         kind: "unreachable".to_owned(),
         exit_code: 13,
         message: message.to_owned(),
@@ -127,10 +126,10 @@ fn failed(message: &str, hint: &str) -> Outcome {
     }
 }
 
-fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (Plan, String) {
+fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (JobPlan, String) {
     let due = in_seconds.map(|seconds| ago(-seconds));
     (
-        Plan {
+        JobPlan {
             job,
             due,
             trigger: Trigger::Schedule,
@@ -143,7 +142,7 @@ fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (Plan, String) {
 impl State {
     /// Four weeks of backups every six hours, as a good node has them.
     pub(crate) fn safe() -> Self {
-        let mut points: Vec<Point> = Vec::new();
+        let mut points: Vec<RestorePoint> = Vec::new();
         for (sequence, step) in (0..26 * 4).rev().enumerate() {
             let kind = if step % 28 == 27 || sequence == 0 {
                 BackupKind::Full
@@ -161,22 +160,22 @@ impl State {
                 stored,
             ));
         }
-        let mut records: Vec<Record> = points.iter().map(of_point).collect();
+        let mut records: Vec<RunRecord> = points.iter().map(of_point).collect();
         for week in [3, 2, 1, 0] {
             let at = week * 7 * DAY + 2 * DAY;
             if let Some(point) = points
                 .iter_mut()
-                .find(|point| point.made.unwrap().started >= ago(at + 7 * HOUR))
+                .find(|point| point.backup.unwrap().started >= ago(at + 7 * HOUR))
             {
                 point.verified = intact(at);
             }
-            records.push(Record {
+            records.push(RunRecord {
                 bytes_read: 41 << 30,
                 ..record(
                     Job::Verify,
                     at + 900,
                     900,
-                    Outcome::Done {
+                    RunOutcome::Done {
                         label: None,
                         warnings: Vec::new(),
                     },
@@ -190,9 +189,9 @@ impl State {
                 began,
                 milliseconds: Some(95_000 * days.unsigned_abs()),
             }];
-            records.push(Record {
+            records.push(RunRecord {
                 pauses,
-                ..record(Job::Diff, days * DAY + 1800, 40, Outcome::UpToDate)
+                ..record(Job::Diff, days * DAY + 1800, 40, RunOutcome::UpToDate)
             });
         }
         records.sort_by_key(|record| record.ended);
@@ -215,7 +214,7 @@ impl State {
                 bytes: 12 * MIB,
                 since: Some(ago(1500)),
             }),
-            node: Some(Seen {
+            node: Some(LookResult {
                 at: now(),
                 facts: Some(node),
                 problem: None,
@@ -241,7 +240,7 @@ impl State {
         });
         state
             .records
-            .push(record(Job::Diff, 600, 0, Outcome::UpToDate));
+            .push(record(Job::Diff, 600, 0, RunOutcome::UpToDate));
         state
     }
 
@@ -254,19 +253,19 @@ impl State {
             depth: Depth::Deep,
             findings: 2,
         });
-        points[count - 20].made = None;
+        points[count - 20].backup = None;
         for hours in [4, 3, 2] {
             let outcome = failed(
                 "cannot reach https://node-1.example:2113: connection refused",
                 "is the node running? `--node` names it",
             );
             let retries = vec!["chunk-000012.000003 changed while it was read".to_owned()];
-            state.records.push(Record {
+            state.records.push(RunRecord {
                 retries,
                 ..record(Job::Diff, hours * HOUR, 31, outcome)
             });
         }
-        state.node = Some(Seen {
+        state.node = Some(LookResult {
             at: now(),
             facts: None,
             problem: Some("connection refused".to_owned()),
@@ -285,14 +284,14 @@ impl State {
         let mut state = Self::safe();
         let points = state.points.as_mut().unwrap();
         points.retain(|point| {
-            let started = point.made.unwrap().started;
+            let started = point.backup.unwrap().started;
             started < ago(3 * DAY) && !(ago(16 * DAY)..ago(12 * DAY)).contains(&started)
         });
         let labels: Vec<Label> = points.iter().map(|point| point.label.clone()).collect();
-        let is_there = |record: &Record| !matches!(&record.outcome, Outcome::Done { label: Some(label), .. } if !labels.contains(label));
+        let is_there = |record: &RunRecord| !matches!(&record.outcome, RunOutcome::Done { label: Some(label), .. } if !labels.contains(label));
         state
             .records
-            .retain(|record| is_there(record) && record.outcome != Outcome::UpToDate);
+            .retain(|record| is_there(record) && record.outcome != RunOutcome::UpToDate);
         for hours in (1..70).rev().step_by(3) {
             state.records.push(record(
                 Job::Diff,
@@ -337,7 +336,7 @@ impl State {
 
     fn running() -> Self {
         let mut state = Self::safe();
-        state.running = Some(Running {
+        state.running = Some(RunningJob {
             job: Job::Diff,
             began: ago(95),
             step: "copy".to_owned(),
@@ -351,7 +350,7 @@ impl State {
     fn thousands() -> Self {
         let mut state = Self::safe();
         let every = 20 * 60;
-        let points: Vec<Point> = (0..2000_i64)
+        let points: Vec<RestorePoint> = (0..2000_i64)
             .rev()
             .map(|step| {
                 let kind = if step % 500 == 499 {
@@ -388,13 +387,13 @@ impl State {
             .push(record(Job::Diff, 100, 3, failed(evil, evil)));
         state.place = "/back ups/it's <b>".to_owned();
         state.configuration = Some(evil.to_owned());
-        state.node = Some(Seen {
+        state.node = Some(LookResult {
             at: now(),
             facts: None,
             problem: Some(evil.to_owned()),
             hints: Vec::new(),
         });
-        state.running = Some(Running {
+        state.running = Some(RunningJob {
             job: Job::Diff,
             began: ago(5),
             step: evil.to_owned(),
@@ -408,10 +407,9 @@ impl State {
     }
 
     pub(crate) fn status(self) -> Status {
-        let place = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(place.path(), Path::new("/backups/node-1")).unwrap();
+        let mut journal = Journal::default();
         for record in self.records {
-            journal.write(record).unwrap();
+            journal.remember(record).unwrap();
         }
         let facts = self.points.map(|points| RepositoryFacts {
             place: self.place,
@@ -419,11 +417,11 @@ impl State {
             points,
             free_bytes: Some(900 << 30),
         });
-        Status::of(Seeing {
+        Status::of(StatusInput {
             cluster: None,
             now: now(),
             max_age: Duration::from_secs(26 * 3600),
-            repository: Seen {
+            repository: LookResult {
                 at: now(),
                 facts,
                 problem: self.problem,

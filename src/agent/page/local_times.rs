@@ -1,25 +1,25 @@
-//! Times, sizes and commands as the page writes them.
+//! Times, sizes and commands, as the page writes them.
 
 use std::time::Duration;
 
-use crate::agent::status::roughly;
+use crate::agent::verdict::roughly;
 use crate::clock::{Timestamp, Zone, Zoned, between};
 
-/// Writes times as a clock on a wall shows them, seen from a moment.
+/// Writes times as a clock on the wall shows them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Words<'a> {
-    /// The moment at which everything is told.
+pub(super) struct LocalTimes<'a> {
+    /// The moment of the status.
     pub now: Timestamp,
-    /// Whose clock it is.
+    /// The zone of the clock.
     pub zone: &'a Zone,
 }
 
-impl Words<'_> {
+impl LocalTimes<'_> {
     pub(super) fn at(&self, instant: Timestamp) -> Zoned {
         self.zone.at(instant)
     }
 
-    /// `21 Nov 06:00`, with the year where it is another one.
+    /// `21 Nov 06:00`. The year is added if it is not this year.
     pub(super) fn when(&self, instant: Timestamp) -> String {
         let (at, now) = (self.at(instant), self.at(self.now));
         let pattern = if at.year() == now.year() {
@@ -27,38 +27,41 @@ impl Words<'_> {
         } else {
             "%-d %b %Y %H:%M"
         };
+
         at.strftime(pattern).to_string()
     }
 
     /// `3 hours ago`, `in 20 minutes`, `now`.
     pub(super) fn relative(&self, instant: Timestamp) -> String {
         let distance = self.now.duration_since(instant);
-        match (
-            Duration::try_from(distance.abs()).unwrap_or_default(),
-            distance.is_negative(),
-        ) {
-            (length, _) if length.is_zero() => "now".to_owned(),
-            (length, true) => format!("in {}", roughly(length)),
-            (length, false) => format!("{} ago", roughly(length)),
+        let length = Duration::try_from(distance.abs()).unwrap_or_default();
+
+        if length.is_zero() {
+            "now".to_owned()
+        } else if distance.is_negative() {
+            format!("in {}", roughly(length))
+        } else {
+            format!("{} ago", roughly(length))
         }
     }
 }
 
-/// How long something took, in its two largest units: `1 h 5 min`, `12 s`.
+/// How long something took: `1 h 5 min`, `12 s`.
 pub(super) fn took(from: Timestamp, to: Timestamp) -> String {
     length(between(from, to))
 }
 
 /// A length of time in its two largest units.
-pub(super) fn length(of: Duration) -> String {
-    let seconds = of.as_secs();
+pub(super) fn length(length: Duration) -> String {
+    let seconds = length.as_secs();
     let (large, small) = match seconds {
-        0 if of.subsec_millis() > 0 => return format!("{} ms", of.subsec_millis()),
+        0 if length.subsec_millis() > 0 => return format!("{} ms", length.subsec_millis()),
         0..60 => return format!("{seconds} s"),
         60..3600 => ((seconds / 60, "min"), (seconds % 60, "s")),
         3600..86_400 => ((seconds / 3600, "h"), (seconds / 60 % 60, "min")),
         _ => ((seconds / 86_400, "d"), (seconds / 3600 % 24, "h")),
     };
+
     match small {
         (0, _) => format!("{} {}", large.0, large.1),
         (count, unit) => format!("{} {} {count} {unit}", large.0, large.1),
@@ -70,26 +73,40 @@ pub(super) fn bytes(count: u64) -> String {
     bytesize::ByteSize(count).to_string()
 }
 
-/// A number with thin gaps between its thousands.
-pub(super) fn number(of: u64) -> String {
-    let digits = of.to_string();
-    let groups = digits
+/// `1 backup`, `3 backups`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    if count == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{count} {what}s")
+    }
+}
+
+/// A number with thin spaces between its thousands.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits
         .as_bytes()
         .rchunks(3)
         .rev()
-        .map(String::from_utf8_lossy);
-    groups.collect::<Vec<_>>().join("\u{202f}")
+        .map(String::from_utf8_lossy)
+        .collect();
+
+    groups.join("\u{202f}")
 }
 
 /// An argument as a shell takes it.
 pub(super) fn quoted(argument: &str) -> String {
-    let is_plain =
-        |character: char| character.is_ascii_alphanumeric() || "/._-+:@%,=".contains(character);
     if !argument.is_empty() && argument.chars().all(is_plain) {
         argument.to_owned()
     } else {
         format!("'{}'", argument.replace('\'', r"'\''"))
     }
+}
+
+/// Whether a shell takes the character as it is.
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "/._-+:@%,=".contains(character)
 }
 
 #[cfg(test)]
@@ -127,15 +144,15 @@ mod tests {
     #[test]
     fn times_are_those_of_the_zone() {
         let zone: Zone = "Europe/Berlin".parse().unwrap();
-        let words = Words {
+        let times = LocalTimes {
             now: "2026-11-21T06:00:00Z".parse().unwrap(),
             zone: &zone,
         };
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        assert_eq!(words.when(at("2026-11-20T23:30:00Z")), "21 Nov 00:30");
-        assert_eq!(words.when(at("2025-07-01T10:00:00Z")), "1 Jul 2025 12:00");
-        assert_eq!(words.relative(at("2026-11-21T03:00:00Z")), "3 hours ago");
-        assert_eq!(words.relative(at("2026-11-21T06:20:00Z")), "in 20 minutes");
+        assert_eq!(times.when(at("2026-11-20T23:30:00Z")), "21 Nov 00:30");
+        assert_eq!(times.when(at("2025-07-01T10:00:00Z")), "1 Jul 2025 12:00");
+        assert_eq!(times.relative(at("2026-11-21T03:00:00Z")), "3 hours ago");
+        assert_eq!(times.relative(at("2026-11-21T06:20:00Z")), "in 20 minutes");
         assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
     }
 }

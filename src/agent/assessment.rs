@@ -1,0 +1,320 @@
+//! Makes a [`Status`] from what was seen, and judges it: what is wrong, how bad it is, and what
+//! helps. Pure.
+
+use super::exposure::Exposure;
+use super::facts::{BackupFacts, RepositoryFacts, SiblingBackup};
+use super::journal::Journal;
+use super::planner::JobPlan;
+use super::record::{RunOutcome, RunRecord};
+use super::status::{JobStatus, Status, StatusInput, age, best};
+use super::verdict::{Concern, Verdict, roughly};
+use crate::clock::Span;
+
+/// How many of the last runs a status holds.
+const HISTORY: usize = 1_000;
+/// For how many backups like the largest of the last ones the repository should have space.
+const BACKUPS_AHEAD: u64 = 3;
+/// How many of the last backups are looked at for that.
+const LAST_BACKUPS: usize = 10;
+
+impl Status {
+    /// Makes a status.
+    #[must_use]
+    pub fn of(input: StatusInput<'_>) -> Self {
+        let jobs: Vec<JobStatus> = input
+            .plans
+            .iter()
+            .map(|(plan, schedule)| job_status(plan, schedule, input.journal))
+            .collect();
+        let assessment = Assessment {
+            input: &input,
+            jobs: &jobs,
+        };
+        let verdict = assessment.verdict();
+
+        let mut newest = None;
+        if let Some(facts) = &input.repository.facts
+            && let Some((point, _)) = facts.newest_good()
+        {
+            newest = Some(point.label.to_string());
+        }
+
+        let records = input.journal.map(Journal::records).unwrap_or_default();
+        let shown = records.len().saturating_sub(HISTORY);
+        let history = records.get(shown..).unwrap_or_default().to_vec();
+
+        Self {
+            at: input.now,
+            verdict,
+            max_age_seconds: input.max_age.as_secs(),
+            exposure: input.exposure,
+            newest,
+            history,
+            repository: input.repository,
+            node: input.node,
+            cluster: input.cluster,
+            agent: input.agent,
+            jobs,
+            running: input.running,
+        }
+    }
+}
+
+fn job_status(plan: &JobPlan, schedule: &str, journal: Option<&Journal>) -> JobStatus {
+    let mut status = JobStatus {
+        plan: plan.clone(),
+        schedule: schedule.to_owned(),
+        last_success: None,
+        last: None,
+        failures: 0,
+    };
+    let Some(journal) = journal else {
+        return status;
+    };
+
+    let has_failed = |record: &&RunRecord| record.is_failure();
+    status.failures = journal.of(plan.job).take_while(has_failed).count() as u64;
+    status.last = journal.of(plan.job).next().cloned();
+    status.last_success = journal
+        .of(plan.job)
+        .find(|record| record.is_success())
+        .map(|record| record.ended);
+
+    status
+}
+
+/// Looks for everything that is wrong.
+struct Assessment<'a> {
+    input: &'a StatusInput<'a>,
+    jobs: &'a [JobStatus],
+}
+
+impl Assessment<'_> {
+    fn verdict(&self) -> Verdict {
+        let mut concerns = Vec::new();
+        concerns.extend(self.repository());
+        concerns.extend(self.exposure());
+        concerns.extend(self.damaged_backups());
+        concerns.extend(self.failures());
+        concerns.extend(self.node());
+        concerns.extend(self.cluster());
+        concerns.extend(self.space());
+        concerns.extend(self.configuration());
+        concerns.extend(self.journal());
+        concerns.extend(self.to_be_given_back());
+        concerns.extend(self.hooks());
+
+        Verdict::of(concerns, self.all_is_well())
+    }
+
+    fn facts(&self) -> Option<&RepositoryFacts> {
+        self.input.repository.facts.as_ref()
+    }
+
+    /// The backup that protects the node best, and the other member that took it.
+    fn best(&self) -> (Option<&BackupFacts>, Option<&SiblingBackup>) {
+        let own = self.facts().and_then(RepositoryFacts::newest_good);
+
+        best(own.map(|(_, backup)| backup), self.input.cluster.as_ref())
+    }
+
+    fn all_is_well(&self) -> String {
+        let (newest, sibling) = self.best();
+        let age = roughly(age(self.input.now, self.input.exposure, newest).unwrap_or_default());
+        let by = match sibling {
+            Some(sibling) => format!(" by {}", sibling.member),
+            None => String::new(),
+        };
+
+        match self.input.exposure {
+            Some(Exposure { since: None, .. }) => {
+                format!("This node is safe: everything it has written is backed up{by}")
+            }
+            Some(_) => format!(
+                "This node is safe: everything it has written is backed up{by}, \
+                 except for the last {age}"
+            ),
+            None => format!("This node is safe: its newest backup was taken{by} {age} ago"),
+        }
+    }
+
+    fn repository(&self) -> Option<Concern> {
+        let problem = self.input.repository.problem.as_ref()?;
+        let what = format!("its repository cannot be read: {problem}");
+        let hints = &self.input.repository.hints;
+
+        if self.best().0.is_none() {
+            return Some(Concern::danger(what).hints(hints));
+        }
+
+        // Another member protects this node. If this one never took a backup, it never had a
+        // repository.
+        if let Some(journal) = self.input.journal
+            && journal.records().iter().all(|run| run.repository.is_none())
+        {
+            return None;
+        }
+        Some(Concern::attention(what).hints(hints))
+    }
+
+    /// Too much is in no backup, or there is no backup.
+    fn exposure(&self) -> Option<Concern> {
+        let (newest, _) = self.best();
+
+        let Some(age) = age(self.input.now, self.input.exposure, newest) else {
+            return self.no_good_backup();
+        };
+        if age < self.input.max_age {
+            return None;
+        }
+
+        let (age, limit) = (roughly(age), Span(self.input.max_age));
+        let what = if self.input.exposure.is_some() {
+            format!("what it wrote {age} ago is in no backup, and the limit is {limit}")
+        } else {
+            format!("its newest good backup is {age} old, and the limit is {limit}")
+        };
+        Some(Concern::danger(what))
+    }
+
+    fn no_good_backup(&self) -> Option<Concern> {
+        // If the repository cannot be read, that concern says it all.
+        let facts = self.facts()?;
+
+        let concern = if facts.points.is_empty() {
+            Concern::danger("there is no backup yet".to_owned()).hint(
+                "wait for the agent, or run `kbackup full`; the first backup may take a while",
+            )
+        } else {
+            Concern::danger("no backup is known to be good".to_owned())
+                .hint("run `kbackup list` to see what is wrong with them")
+        };
+        Some(concern)
+    }
+
+    fn damaged_backups(&self) -> Option<Concern> {
+        let points = self.facts()?.points.iter();
+        let damaged: Vec<_> = points.filter(|point| point.good().is_none()).collect();
+        let newest = damaged.last()?;
+
+        let others = match damaged.len() {
+            1 => String::new(),
+            2 => ", and another one".to_owned(),
+            many => format!(", and {} others", many - 1),
+        };
+        let what = format!("backup {} is damaged{others}", newest.label);
+        Some(
+            Concern::attention(what)
+                .hint("run `kbackup verify --repair` to repair what an intact copy exists of"),
+        )
+    }
+
+    fn failures(&self) -> Vec<Concern> {
+        let mut concerns = Vec::new();
+
+        for job in self.jobs {
+            let Some(last) = &job.last else { continue };
+            let RunOutcome::Failed { message, hints, .. } = &last.outcome else {
+                continue;
+            };
+            if last.had_to_wait() {
+                continue;
+            }
+
+            let times = if job.failures > 1 {
+                format!(" {} times in a row", job.failures)
+            } else {
+                String::new()
+            };
+            let what = format!("`{}` failed{times}: {message}", job.plan.job);
+            concerns.push(Concern::attention(what).hints(hints));
+        }
+
+        concerns
+    }
+
+    fn node(&self) -> Option<Concern> {
+        let node = self.input.node.as_ref()?;
+        let problem = node.problem.as_ref()?;
+
+        let what = format!("the node does not answer: {problem}");
+        Some(Concern::attention(what).hints(&node.hints))
+    }
+
+    fn cluster(&self) -> Option<Concern> {
+        let problem = self.input.cluster.as_ref()?.problem.as_ref()?;
+
+        Some(Concern::attention(format!(
+            "the agent does not know how the other members are backed up: {problem}"
+        )))
+    }
+
+    /// The repository will soon be full.
+    fn space(&self) -> Option<Concern> {
+        let facts = self.facts()?;
+        let free = facts.free_bytes?;
+
+        let newest_first = facts.points.iter().rev();
+        let stored = newest_first.filter_map(|point| Some(point.backup?.bytes_stored));
+        let needed = stored.take(LAST_BACKUPS).max()?;
+        if free >= needed.saturating_mul(BACKUPS_AHEAD) {
+            return None;
+        }
+
+        let what = format!(
+            "the repository has {} left, and the last backups took up to {}",
+            bytesize::ByteSize(free),
+            bytesize::ByteSize(needed)
+        );
+        Some(
+            Concern::attention(what)
+                .hint("remove old backups with `kbackup expire`, or give it more space"),
+        )
+    }
+
+    fn configuration(&self) -> Option<Concern> {
+        let problem = self.input.agent.as_ref()?.configuration.as_ref()?;
+
+        let what = format!(
+            "its configuration was changed and cannot be used, so the old one stays: {problem}"
+        );
+        Some(
+            Concern::attention(what)
+                .hint("run `kbackup agent --check-config` to see what is wrong with it"),
+        )
+    }
+
+    fn journal(&self) -> Option<Concern> {
+        let problem = self.input.agent.as_ref()?.journal.as_ref()?;
+
+        let what = format!("the agent's journal cannot be written: {problem}");
+        Some(Concern::attention(what).hint(
+            "repair the state directory: the agent goes on from memory, until it is restarted",
+        ))
+    }
+
+    fn to_be_given_back(&self) -> Option<Concern> {
+        let what = self.input.agent.as_ref()?.owed.as_ref()?;
+
+        let what = format!(
+            "an interrupted run stopped something at the node, and it is not given back yet: {what}"
+        );
+        Some(Concern::attention(what).hint("run `kbackup release` to give it back now"))
+    }
+
+    fn hooks(&self) -> Vec<Concern> {
+        let Some(agent) = &self.input.agent else {
+            return Vec::new();
+        };
+
+        let mut concerns = Vec::new();
+        for problem in &agent.hooks {
+            let what = format!("a hook could not be told: {problem}");
+            let concern = Concern::attention(what)
+                .hint("look into the agent's log to see what the hook said");
+            concerns.push(concern);
+        }
+
+        concerns
+    }
+}

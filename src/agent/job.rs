@@ -1,0 +1,97 @@
+//! Does the work of one job: runs its verb, as if somebody had typed it.
+
+use uuid::Uuid;
+
+use super::configuration::Configuration;
+use super::record::JobOrder;
+use crate::backup::BackupSummary;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{BackupKind, Label};
+use crate::run::Run;
+use crate::settings::options::{ExpireOptions, Verb, VerifyOptions};
+use crate::verbs;
+
+/// What a job that succeeded did.
+#[derive(Debug, Default)]
+pub(super) struct JobResult {
+    pub repository: Option<Uuid>,
+    pub label: Option<Label>,
+    pub bytes_read: u64,
+    pub bytes_stored: u64,
+    pub files_copied: u64,
+    pub files_linked: u64,
+}
+
+impl From<BackupSummary> for JobResult {
+    fn from(summary: BackupSummary) -> Self {
+        Self {
+            repository: Some(summary.repository),
+            bytes_read: summary.bytes_read,
+            bytes_stored: summary.bytes_stored,
+            files_copied: summary.files_copied,
+            files_linked: summary.files_linked,
+            label: Some(summary.label),
+        }
+    }
+}
+
+/// Runs the verb of an order.
+///
+/// # Errors
+/// As the verb. [`Kind::StoredCorrupt`] if a verification finds damage.
+pub(super) fn perform(
+    order: &JobOrder,
+    configuration: &Configuration,
+    run: &Run,
+) -> Result<JobResult> {
+    let settings = configuration.job_settings(order.job);
+    let (known, general) = (order.repository, &settings.general);
+
+    match &settings.verb {
+        Verb::Full(options) => {
+            let summary = verbs::backup::take(BackupKind::Full, options, known, general, run)?;
+            Ok(summary.into())
+        }
+        Verb::Diff(options) => {
+            let summary = verbs::backup::take(BackupKind::Diff, options, known, general, run)?;
+            Ok(summary.into())
+        }
+        Verb::Verify(options) => verify(options, run),
+        Verb::Expire(options) => expire(options, run),
+        _ => Err(Error::new(
+            Kind::Failed,
+            format!("`{}` is not a job of the agent", order.job),
+        )),
+    }
+}
+
+fn verify(options: &VerifyOptions, run: &Run) -> Result<JobResult> {
+    let report = verbs::verify::verify(options, run)?;
+
+    for backup in &report.backups {
+        if let Some(finding) = backup.findings.first() {
+            return Err(Error::new(Kind::StoredCorrupt, "a backup is damaged")
+                .on(&backup.label)
+                .because(finding.to_string())
+                .hint(
+                    "run `kbackup verify --repair` to repair it from intact copies; \
+                     the next diff reads the rest from the node again",
+                ));
+        }
+    }
+
+    Ok(JobResult {
+        bytes_read: report.bytes_hashed,
+        ..JobResult::default()
+    })
+}
+
+fn expire(options: &ExpireOptions, run: &Run) -> Result<JobResult> {
+    let report = verbs::expire::plan(options, run)?.execute(run)?;
+
+    Ok(JobResult {
+        bytes_stored: report.freed,
+        files_copied: report.removed.len() as u64,
+        ..JobResult::default()
+    })
+}

@@ -1,0 +1,49 @@
+//! What the loop publishes: the only thing that the page, the metrics and the health check read.
+//!
+//! The loop owns all of the agent's state and the only [`Publisher`]. Each time it goes round it
+//! replaces the snapshot. A reader gets the newest one and never waits for the loop.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::configuration::Configuration;
+use super::run_totals::RunTotals;
+use super::status::Status;
+
+/// One state of the agent.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// When the loop made it. An old one means that the loop is stuck.
+    pub at: Instant,
+    pub status: Arc<Status>,
+    pub totals: RunTotals,
+    pub configuration: Arc<Configuration>,
+}
+
+/// The loop's end.
+#[derive(Debug)]
+pub(super) struct Publisher(watch::Sender<Arc<Snapshot>>);
+
+/// The readers' end.
+#[derive(Debug, Clone)]
+pub(super) struct Published(watch::Receiver<Arc<Snapshot>>);
+
+impl Publisher {
+    pub(super) fn new(first: Snapshot) -> (Self, Published) {
+        let (sender, receiver) = watch::channel(Arc::new(first));
+        (Self(sender), Published(receiver))
+    }
+
+    pub(super) fn publish(&self, snapshot: Snapshot) {
+        self.0.send_replace(Arc::new(snapshot));
+    }
+}
+
+impl Published {
+    /// The newest snapshot.
+    pub(super) fn now(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.borrow())
+    }
+}

@@ -1,0 +1,304 @@
+//! All that the agent knows. The event loop owns it, and nobody else can read or change it.
+//!
+//! Nothing here touches a disk or the network: what was seen goes in, a plan and a status come out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::announcements::Announcements;
+use super::cluster::ClusterRank;
+use super::configuration::Configuration;
+use super::exposure::{Exposure, WriterHistory};
+use super::facts::ClusterFacts;
+use super::journal::Journal;
+use super::observation::Observation;
+use super::planner::{self, JobPlan, PlannerInput};
+use super::record::{Job, JobOrder, RunOutcome, RunRecord};
+use super::run_totals::RunTotals;
+use super::siblings::Siblings;
+use super::status::{self, AgentFacts, RunningJob, Status, StatusInput};
+use super::turns;
+use crate::clock::{self, Timestamp};
+use crate::error::Result;
+
+/// How often a member that has to wait for its turn asks again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long the status says that the member waits, if the member does not ask again.
+const SHOW_WAIT: Duration = Duration::from_secs(15);
+
+/// Everything that the agent knows, but for the threads and tasks that work for it.
+pub(super) struct AgentState {
+    started: Timestamp,
+    pub configuration: Arc<Configuration>,
+    /// Why the newest configuration is not in use.
+    pub configuration_error: Option<String>,
+    pub journal: Journal,
+    /// Why the journal cannot be written.
+    journal_error: Option<String>,
+    pub observation: Observation,
+    pub writer_history: WriterHistory,
+    pub totals: RunTotals,
+    pub announcements: Announcements,
+    /// Why a backup that is due has to wait for its turn.
+    pub waiting: Option<Waiting>,
+    /// Since when a backup has been due without a break.
+    backup_due_since: Option<Timestamp>,
+    /// Why the members of the cluster cannot take turns.
+    pub turn_error: Option<String>,
+}
+
+/// A backup that has to wait for its turn.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub since: Instant,
+    pub reason: String,
+}
+
+/// What the loop has to do next.
+pub(super) enum NextStep {
+    /// Nothing for this time.
+    Sleep(Duration),
+    /// Begin this run.
+    Begin(JobOrder),
+    /// This run is due and would find nothing to do.
+    Skip(JobOrder),
+}
+
+impl AgentState {
+    pub(super) fn new(configuration: Configuration, journal: Journal) -> Self {
+        let started = clock::now();
+
+        Self {
+            started,
+            observation: Observation::nothing_yet(&configuration),
+            configuration: Arc::new(configuration),
+            configuration_error: None,
+            journal,
+            journal_error: None,
+            writer_history: WriterHistory::default(),
+            totals: RunTotals::default(),
+            announcements: Announcements::new(started),
+            waiting: None,
+            backup_due_since: None,
+            turn_error: None,
+        }
+    }
+
+    /// Plans all jobs and chooses the run that is to begin.
+    pub(super) fn next_step(&mut self, shortest: Duration, longest: Duration) -> NextStep {
+        let input = self.planner_input(ASK_AGAIN);
+        let now = input.now.timestamp();
+        let plans = planner::plan(self.configuration.rules(), &input);
+        let is_up_to_date = planner::is_up_to_date(&input);
+
+        let has_due_backup = plans
+            .iter()
+            .any(|plan| plan.job.is_backup() && plan.is_due(now));
+        if !has_due_backup {
+            self.backup_due_since = None;
+        } else if self.backup_due_since.is_none() {
+            self.backup_due_since = Some(now);
+        }
+
+        let Some(ready) = plans.iter().find(|plan| plan.is_ready(now)) else {
+            return NextStep::Sleep(until_due(&plans, now).clamp(shortest, longest));
+        };
+        let order = JobOrder {
+            job: ready.job,
+            trigger: ready.trigger,
+            repository: self.journal.repository(),
+        };
+
+        if ready.job == Job::Diff && is_up_to_date {
+            NextStep::Skip(order)
+        } else {
+            NextStep::Begin(order)
+        }
+    }
+
+    /// What the planner needs. A wait for the turn counts for `wait_counts`.
+    fn planner_input(&self, wait_counts: Duration) -> PlannerInput<'_> {
+        let configuration = &self.configuration;
+        let node = self.observation.node_facts();
+
+        let mut rank = None;
+        if configuration.agent.takes_turns()
+            && let Some(node) = node
+        {
+            rank = ClusterRank::of(node);
+        }
+
+        let mut waits_for_turn = None;
+        if let Some(waiting) = &self.waiting
+            && waiting.since.elapsed() < wait_counts
+        {
+            waits_for_turn = Some(waiting.reason.clone());
+        }
+
+        PlannerInput {
+            now: configuration.agent.time_zone.at(clock::now()),
+            started: self.started,
+            journal: &self.journal,
+            repository: self.observation.repository.facts.as_ref(),
+            node,
+            well_since: self.observation.well_since,
+            exposure: self.exposure(),
+            rank,
+            backup_due_since: self.backup_due_since,
+            waits_for_turn,
+            cluster: self.observation.siblings.cluster.as_ref(),
+        }
+    }
+
+    /// What is in no backup. `None` if the node's files or the repository cannot be seen.
+    fn exposure(&self) -> Option<Exposure> {
+        let own = self.observation.newest_own();
+        let cluster = self.observation.siblings.cluster.as_ref();
+
+        match status::best(own, cluster) {
+            (Some(backup), Some(_)) => self.writer_history.exposure_beside(backup),
+            (newest, _) => {
+                // Nobody knows what is in a repository that cannot be seen.
+                self.observation.repository.facts.as_ref()?;
+                self.writer_history.exposure(newest)
+            }
+        }
+    }
+
+    /// Takes over what a look found.
+    pub(super) fn observe(&mut self, observation: Observation) {
+        self.observation = observation;
+
+        if self.journal.repository().is_none()
+            && let Some(facts) = &self.observation.repository.facts
+        {
+            self.journal.know(facts.id);
+        }
+        // If it is known, a later read may have overtaken the look.
+        if let Some(position) = self.observation.writer_position
+            && self.writer_history.is_unknown()
+        {
+            self.writer_history.see(clock::now(), position);
+        }
+        self.forget_old_moments();
+    }
+
+    pub(super) fn observe_siblings(&mut self, siblings: Siblings) {
+        self.observation.siblings = siblings;
+        self.forget_old_moments();
+    }
+
+    fn forget_old_moments(&mut self) {
+        let own = self.observation.newest_own();
+        let cluster = self.observation.siblings.cluster.as_ref();
+
+        if let (Some(backup), _) = status::best(own, cluster) {
+            self.writer_history.forget_before(backup.writer);
+        }
+    }
+
+    /// The record of a backup that another member has taken for all, if it is not in the journal.
+    pub(super) fn newly_covered(&self) -> Option<RunRecord> {
+        let own = self.observation.newest_own();
+        let cluster = self.observation.siblings.cluster.as_ref();
+        let (_, sibling) = status::best(own, cluster);
+        let sibling = sibling?;
+
+        let covered = format!("up to date by {}: {}", sibling.member, sibling.label);
+        turns::newly_covered(&self.journal, covered)
+    }
+
+    /// Remembers a run that has ended, and logs it.
+    pub(super) fn remember(&mut self, record: RunRecord) {
+        log(&record);
+        self.totals.count(&record);
+        self.announcements.ended(&record, &self.journal);
+
+        let result = self.journal.remember(record);
+        if result.is_err() {
+            self.note_journal(result);
+        }
+    }
+
+    /// The journal was written, or could not be. If not, the agent goes on from memory.
+    pub(super) fn note_journal(&mut self, result: Result<()>) {
+        let problem = result.err().map(|problem| problem.in_words());
+        if let (Some(problem), None) = (&problem, &self.journal_error) {
+            error!("the journal cannot be written: {problem}");
+        }
+
+        self.journal_error = problem;
+    }
+
+    /// The status now. `hooks`: what is wrong with hooks that could not be told.
+    pub(super) fn status(&self, running: Option<RunningJob>, hooks: Vec<String>) -> Status {
+        let configuration = &self.configuration;
+        let observation = &self.observation;
+
+        let mut plans = Vec::new();
+        for plan in planner::plan(configuration.rules(), &self.planner_input(SHOW_WAIT)) {
+            let schedule = configuration.schedule(plan.job).to_string();
+            plans.push((plan, schedule));
+        }
+
+        let mut cluster = observation.siblings.cluster.clone();
+        if let Some(problem) = &self.turn_error {
+            cluster = Some(ClusterFacts {
+                problem: Some(problem.clone()),
+                ..cluster.unwrap_or_default()
+            });
+        }
+
+        Status::of(StatusInput {
+            now: clock::now(),
+            max_age: configuration.agent.max_age,
+            repository: observation.repository.clone(),
+            node: observation.node.clone(),
+            cluster,
+            exposure: self.exposure(),
+            agent: Some(AgentFacts {
+                version: concat!("kbackup ", env!("CARGO_PKG_VERSION")).to_owned(),
+                started: self.started,
+                configuration: self.configuration_error.clone(),
+                journal: self.journal_error.clone(),
+                owed: observation.to_be_given_back.clone(),
+                hooks,
+            }),
+            journal: Some(&self.journal),
+            plans,
+            running,
+        })
+    }
+}
+
+fn log(record: &RunRecord) {
+    let job = record.job.name();
+
+    match &record.outcome {
+        RunOutcome::Done { .. } => info!(job, seconds = record.seconds(), "done"),
+        RunOutcome::UpToDate => info!(job, "nothing was written since the newest backup"),
+        RunOutcome::Skipped { because } => info!(job, "not needed: {because}"),
+        RunOutcome::Interrupted { why } => warn!(job, "{why}"),
+        RunOutcome::Failed { message, .. } if record.had_to_wait() => {
+            info!(job, "waits: {message}");
+        }
+        RunOutcome::Failed { message, .. } => error!(job, "{message}"),
+    }
+}
+
+/// How long until a job is due that nothing holds back.
+fn until_due(plans: &[JobPlan], now: Timestamp) -> Duration {
+    let mut wait = Duration::MAX;
+
+    for plan in plans {
+        if plan.hold.is_none()
+            && let Some(due) = plan.due
+        {
+            wait = wait.min(clock::between(now, due));
+        }
+    }
+
+    wait
+}
