@@ -197,6 +197,54 @@ fn only_the_room_of_servers_names_their_versions() {
     assert!(wrong.is_empty(), "{wrong:?} name a server line");
 }
 
+/// Paths of the server's files are built from `format/names.rs`. Messages may mention a name; a
+/// literal that is nothing but a name, or a path to it, is a second place where the name stands.
+#[test]
+fn the_names_of_the_servers_files_stand_in_one_file() {
+    const NAMES: [&str; 14] = [
+        "writer.chk",
+        "chaser.chk",
+        "epoch.chk",
+        "proposal.chk",
+        "truncate.chk",
+        "kurrent.ddb.wal",
+        "kurrent.sock",
+        "eventstore.sock",
+        "stream-existence",
+        "stream-existence/streamExistenceFilter.chk",
+        "stream-existence/streamExistenceFilter.dat",
+        "scavenging/scavenging.db",
+        "chunk-",
+        ".bloomfilter",
+    ];
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+
+    for entry in walkdir::WalkDir::new(&source) {
+        let entry = entry.unwrap();
+        let path = entry.path().strip_prefix(&source).unwrap();
+        let is_test = path.file_name().is_some_and(|name| name == "tests.rs");
+        if !entry.file_type().is_file() || is_test || path == Path::new("format/names.rs") {
+            continue;
+        }
+
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for name in NAMES {
+            let spelled = [
+                format!("\"{name}\""),
+                format!("\"db/{name}\""),
+                format!("\"index/{name}\""),
+            ];
+            if spelled.iter().any(|spelled| code.contains(spelled)) {
+                wrong.push(format!("{} spells `{name}`", path.display()));
+            }
+        }
+    }
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn nothing_points_upwards() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

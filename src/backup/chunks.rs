@@ -80,7 +80,7 @@ fn list(capture: &mut Capture<'_>) -> Result<ChunkSet> {
 /// before.
 pub(super) fn unchanged_since(set: ChunkSet, moment: SystemTime) -> Inspected {
     let tick_before = moment.checked_sub(LONGEST_TICK);
-    Inspected::of(set, tick_before.unwrap_or(SystemTime::UNIX_EPOCH))
+    set.into_inspected(tick_before.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 /// Keeps the completed chunks that are held already, as the listing shows. Returns their paths.

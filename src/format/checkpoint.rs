@@ -1,5 +1,5 @@
-//! Checkpoint files: one signed number in 8 bytes (disk-format §2.1). Their names stand in
-//! [`super::names`].
+//! Checkpoint files: one signed number in 8 bytes (disk-format §2.1). Their names stand in `names`,
+//! and the room `log` reads them.
 
 use super::field::i64_at;
 use super::{LogPosition, Malformed, Result};

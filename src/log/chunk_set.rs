@@ -5,65 +5,19 @@ use std::borrow::Borrow;
 use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::access::{open_listed, with_place};
 use super::inspected::Inspected;
+use super::log_file::LogFile;
 use super::selection::{ListedChunk, is_replaced, listed_chunks, select};
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
 use crate::format::names::ChunkName;
-use crate::format::{self, ChunkNumber, ChunkSize, LogPosition, Malformed, ReadAt};
-use crate::fs::Stamp;
+use crate::format::{self, ChunkNumber, ChunkSize, LogPosition, Malformed};
 use crate::manifest::{FileEntry, FileSet, RelativePath};
 use crate::parallel;
 use crate::server::ServerLine;
-
-/// One chunk file of a set, known from its name, header and footer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFile {
-    /// Where it lies in the set.
-    pub path: RelativePath,
-    /// Number and version, as the file's name says them.
-    pub name: ChunkName,
-    /// Permission bits.
-    pub mode: u32,
-    /// What header, footer and length say.
-    pub file: Arc<ChunkFile>,
-    /// The state of the file when it was listed, if the storage tells it.
-    pub(crate) stamp: Option<Stamp>,
-}
-
-impl LogFile {
-    /// The first chunk number in the file.
-    #[must_use]
-    pub fn start(&self) -> ChunkNumber {
-        self.file.header.start
-    }
-
-    /// The last chunk number in the file.
-    #[must_use]
-    pub fn end(&self) -> ChunkNumber {
-        self.file.header.end
-    }
-
-    /// Opens the file in the set that it was listed in.
-    ///
-    /// # Errors
-    /// [`Kind::Unstable`] if it vanished since the set was read.
-    pub fn open(&self, files: &dyn FileSet) -> Result<Box<dyn ReadAt>> {
-        open_listed(files, &self.path)
-    }
-
-    /// What was listed of the file, before its header was read.
-    fn listed(&self) -> ListedChunk {
-        ListedChunk {
-            path: self.path.clone(),
-            name: self.name,
-            mode: self.mode,
-            stamp: self.stamp,
-        }
-    }
-}
 
 /// The chunk files that a server would use. No file stays open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +86,7 @@ impl ChunkSet {
             );
         };
         let set = Self {
-            chunk_size: first.file.header.chunk_size,
+            chunk_size: first.header().chunk_size,
             used,
             superseded,
             missing: selection.missing,
@@ -148,7 +102,7 @@ impl ChunkSet {
     /// files of another chunk size than the first. Returns `None` if there is no file.
     pub(crate) fn of_readable(mut files: Vec<LogFile>) -> Option<Self> {
         let chunk_size = files.first()?.file.header.chunk_size;
-        files.retain(|file| file.file.header.chunk_size == chunk_size);
+        files.retain(|file| file.header().chunk_size == chunk_size);
 
         let listed: Vec<ListedChunk> = files.iter().map(LogFile::listed).collect();
         let selection = select(&listed, ServerLine::NEWEST, |index, chunk| {
@@ -177,7 +131,7 @@ impl ChunkSet {
 
     /// Whether a file's header agrees with its name and with the set.
     fn check_header(&self, file: &LogFile) -> format::Result<()> {
-        let header = &file.file.header;
+        let header = file.header();
         if header.start != file.name.start {
             let wanted = format!("the first chunk number {}, as in the name", file.name.start);
             return Err(Malformed::new("chunk header", 6, wanted, header.start).into());
@@ -203,9 +157,11 @@ impl ChunkSet {
         &self.used
     }
 
-    /// The files that a server would use, for a caller that keeps them.
-    pub(super) fn into_used(self) -> Vec<LogFile> {
-        self.used
+    /// Remembers what was read of these files, which others may write to. Only those count that had
+    /// not changed since before `since`.
+    #[must_use]
+    pub fn into_inspected(self, since: SystemTime) -> Inspected {
+        Inspected::of(self.used, since)
     }
 
     /// Files that another one covers. A server deletes them at its start.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::chunk_set::LogFile;
+use super::log_file::LogFile;
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{ChunkFile, HEADER_LENGTH, Transform};
 use crate::format::record::Lookup;
@@ -34,13 +34,13 @@ pub(crate) fn lookup<'a>(file: &LogFile, source: &'a dyn ReadAt) -> format::Resu
 
 /// Bytes of log in the range of a file.
 fn capacity(file: &LogFile) -> u64 {
-    let header = &file.file.header;
+    let header = file.header();
     header.end_position().since(header.start_position())
 }
 
 /// Refuses an encrypted chunk, whose records cannot be read.
 pub(crate) fn refuse_encrypted(files: &dyn FileSet, file: &LogFile) -> Result<()> {
-    if file.file.header.transform == Transform::Identity {
+    if file.header().transform == Transform::Identity {
         return Ok(());
     }
 

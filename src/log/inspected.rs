@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::chunk_set::{ChunkSet, LogFile};
+use super::log_file::LogFile;
 use crate::format::chunk::ChunkFile;
 use crate::fs::Stamp;
 use crate::manifest::RelativePath;
@@ -29,12 +29,11 @@ struct InspectedFile {
 }
 
 impl Inspected {
-    /// Remembers the files of a set that others may write to. Only those count that had not changed
-    /// since before `since`.
-    #[must_use]
-    pub fn of(set: ChunkSet, since: SystemTime) -> Self {
+    /// Remembers files that others may write to. Only those count that had not changed since before
+    /// `since`.
+    pub(super) fn of(used: Vec<LogFile>, since: SystemTime) -> Self {
         let mut files = Vec::new();
-        for found in set.into_used() {
+        for found in used {
             let LogFile {
                 path, file, stamp, ..
             } = found;

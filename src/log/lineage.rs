@@ -2,8 +2,9 @@
 //! checkpoint names it (disk-format §4.5).
 
 use super::access::with_place;
-use super::chunk_set::{ChunkSet, LogFile};
+use super::chunk_set::ChunkSet;
 use super::frames::{data_before, lookup, refuse_encrypted};
+use super::log_file::LogFile;
 use crate::error::{Error, Kind, Result};
 use crate::format::record::{Backwards, Record};
 use crate::format::{self, Chain, EpochRecord, Lineage, LogPosition, Malformed, ReadAt};
@@ -52,7 +53,7 @@ pub fn last_epoch(
     run: &Run,
 ) -> Result<Option<LogPosition>> {
     for file in chunks.in_use().iter().rev() {
-        if file.file.header.start_position() >= end {
+        if file.header().start_position() >= end {
             continue;
         }
 
@@ -74,7 +75,7 @@ fn last_epoch_in(
     refuse_encrypted(files, file)?;
     let source = file.open(files)?;
     let data = with_place(files, &file.path, data_before(&file.file, end))?;
-    let frames = Backwards::new(&*source, &file.file.header, data);
+    let frames = Backwards::new(&*source, file.header(), data);
     let mut frames = with_place(files, &file.path, frames)?;
 
     let mut count = 0_u64;
@@ -102,7 +103,7 @@ fn chunk_of_epoch<'a>(
         let what = format!("no chunk here holds the log position {position} of an epoch");
         let error = Error::new(Kind::SourceCorrupt, what);
         return Err(match chunks.in_use().first() {
-            Some(first) if position < first.file.header.start_position() => {
+            Some(first) if position < first.header().start_position() => {
                 error.hint("kbackup cannot read chunks that lie in an archive")
             }
             _ => error,

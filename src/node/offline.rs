@@ -35,8 +35,8 @@ struct Trace {
 }
 
 impl<'a> QuiescedOffline<'a> {
-    /// Looks whether a server runs here. If something cannot be found out, the operator is told, and
-    /// the backup goes on: its end is checked again.
+    /// Looks whether a server runs here. If something cannot be found out, the operator is told,
+    /// and the backup goes on: its end is checked again.
     ///
     /// # Errors
     /// [`crate::error::Kind::Refused`] if a server runs here.

@@ -59,8 +59,8 @@ pub struct LogProof {
     pub seen: RecordTally,
 }
 
-/// Parses every record of the given files forwards, those of the last file up to `writer`, and finds
-/// where the log may end.
+/// Parses every record of the given files forwards, those of the last file up to `writer`, and
+/// finds where the log may end.
 ///
 /// `start` is a boundary that is known already: the end of an earlier backup, or
 /// [`Boundary::ZERO`]. It is the answer if the records show no later one.
@@ -139,7 +139,7 @@ pub(super) fn scan_or_damage(
 
     for part in in_order(chunks, stretches)? {
         let PartToScan { file, from, .. } = part;
-        let header = &file.file.header;
+        let header = file.header();
         if header.start_position() > writer.0 {
             break;
         }
@@ -202,7 +202,7 @@ fn in_order<'a>(chunks: &'a ChunkSet, stretches: &'a [LogStretch]) -> Result<Vec
             return Err(Error::new(Kind::Failed, "no such chunk is in use").on(&stretch.path));
         };
 
-        let header = &file.file.header;
+        let header = file.header();
         let from = if header.scavenged {
             header.start_position()
         } else {

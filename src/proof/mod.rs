@@ -1,9 +1,9 @@
 //! Would a node start from these files? Evidence over any set of files: a capture in progress, a
 //! stored backup, a directory on a disk.
 //!
-//! What stands in the files, the rooms `format` and `log` read. Here it is judged: `log` and `index`
-//! judge the two halves of a database, `scavenge` the state between two scavenges, `start` plays a
-//! server's start through, and `backup` is the gate that every backup has to pass.
+//! What stands in the files, the rooms `format` and `log` read. Here it is judged: `log` and
+//! `index` judge the two halves of a database, `scavenge` the state between two scavenges, `start`
+//! plays a server's start through, and `backup` is the gate that every backup has to pass.
 
 mod backup;
 mod depth;

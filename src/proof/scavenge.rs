@@ -68,7 +68,7 @@ pub fn foreign_scavenge(
 /// Whether the log holds the scavenge point. True also if that cannot be known: the chunk is
 /// encrypted or damaged, which is reported elsewhere.
 fn is_in_log(files: &dyn FileSet, file: &LogFile, point: ScavengePoint) -> Result<bool> {
-    if file.file.header.transform != Transform::Identity {
+    if file.header().transform != Transform::Identity {
         return Ok(true);
     }
     let source = file.open(files)?;

@@ -241,7 +241,7 @@ impl StructureCheck<'_> {
             return;
         }
         let covered = match chunks.in_use().last() {
-            Some(file) => file.file.header.end_position(),
+            Some(file) => file.header().end_position(),
             None => LogPosition::ZERO,
         };
         if covered < end {
@@ -300,7 +300,7 @@ impl StructureCheck<'_> {
 
     /// The chunk that P lies in: the server appends to it.
     fn last_chunk(&mut self, file: &LogFile, row: &Row, place: ChunkPlace) {
-        let header = &file.file.header;
+        let header = file.header();
         if header.scavenged || header.end > header.start {
             let what = "the log ends in it, and it is scavenged or merged (O33)";
             self.tell_of(&file.path, what);

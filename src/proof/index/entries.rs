@@ -92,7 +92,7 @@ impl EntryReader<'_> {
                 continue;
             };
 
-            let end = file.file.header.end_position();
+            let end = file.header().end_position();
             let count = rest.partition_point(|sourced| sourced.entry.position < end);
             let (of_file, behind) = rest.split_at(count);
             self.compare_in(file, of_file)?;
@@ -101,13 +101,12 @@ impl EntryReader<'_> {
         Ok(())
     }
 
-    /// Judges an entry whose position lies in no chunk. That is right if the chunk is in an archive,
-    /// or if the index is ahead of the log.
+    /// Judges an entry whose position lies in no chunk. That is right if the chunk is in an
+    /// archive, or if the index is ahead of the log.
     fn judge_outside(&mut self, sourced: &SourcedEntry<'_>) {
         let SourcedEntry { entry, table } = sourced;
         let first = self.chunks.in_use().first();
-        let is_archived =
-            first.is_some_and(|file| entry.position < file.file.header.start_position());
+        let is_archived = first.is_some_and(|file| entry.position < file.header().start_position());
         let is_beyond = self.is_ahead && entry.position >= self.writer.0;
 
         if !is_archived && !is_beyond {
@@ -116,7 +115,7 @@ impl EntryReader<'_> {
     }
 
     fn compare_in(&mut self, file: &LogFile, entries: &[SourcedEntry<'_>]) -> Result<()> {
-        if file.file.header.transform != Transform::Identity {
+        if file.header().transform != Transform::Identity {
             return Ok(());
         }
 
@@ -161,7 +160,7 @@ impl EntryReader<'_> {
                 Record::Commit(_) | Record::System(_) => Some("no event stands there".to_owned()),
             },
             // A scavenge has removed the record.
-            Ok(None) if file.file.header.scavenged => {
+            Ok(None) if file.header().scavenged => {
                 self.proof.dangling += 1;
                 None
             }

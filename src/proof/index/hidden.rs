@@ -62,7 +62,7 @@ fn sample(
 ) -> Result<Vec<IndexedEvent>> {
     let mut candidates: Vec<&LogFile> = Vec::new();
     for file in chunks.in_use() {
-        let header = &file.file.header;
+        let header = file.header();
         let is_readable = header.transform == Transform::Identity && file.file.footer().is_some();
         if is_readable && !header.scavenged && header.start_position() <= commit {
             candidates.push(file);
@@ -90,7 +90,7 @@ fn first_events(
 ) -> Result<Vec<IndexedEvent>> {
     let source = file.open(files)?;
     let data = with_place(files, &file.path, file.file.completed_data())?;
-    let frames = Forwards::new(&*source, &file.file.header, data);
+    let frames = Forwards::new(&*source, file.header(), data);
     let mut frames = with_place(files, &file.path, frames)?;
 
     let mut events = Vec::with_capacity(count);
@@ -171,7 +171,7 @@ fn threshold_scavenge_after(
     position: LogPosition,
 ) -> Result<bool> {
     for file in chunks.in_use() {
-        let header = &file.file.header;
+        let header = file.header();
         if header.end_position() <= position
             || header.transform != Transform::Identity
             || file.file.footer().is_none()
@@ -200,7 +200,7 @@ struct ScavengePoint {
 /// its end cannot be read.
 fn last_scavenge_point(file: &LogFile, source: &dyn ReadAt) -> Option<ScavengePoint> {
     let data = file.file.completed_data().ok()?;
-    let mut frames = Backwards::new(source, &file.file.header, data).ok()?;
+    let mut frames = Backwards::new(source, file.header(), data).ok()?;
     let frame = frames.next().ok()??;
 
     match &frame.record {

@@ -113,8 +113,8 @@ impl IndexProof {
         self.problems.push(IndexProblem::new(path, fault, what));
     }
 
-    /// Puts what a parser complains of among the problems, and returns `None` then. What the storage
-    /// reports stays an error.
+    /// Puts what a parser complains of among the problems, and returns `None` then. What the
+    /// storage reports stays an error.
     pub(super) fn judge<T>(
         &mut self,
         files: &dyn FileSet,

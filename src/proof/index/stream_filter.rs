@@ -72,7 +72,7 @@ impl StreamFilter {
         let end = self.complete_to.min(writer.0);
         let mut readable: Vec<&LogFile> = Vec::new();
         for file in chunks.in_use() {
-            let header = &file.file.header;
+            let header = file.header();
             if header.transform == Transform::Identity && header.start_position() < end {
                 readable.push(file);
             }
@@ -118,7 +118,8 @@ impl StreamFilter {
     }
 }
 
-/// Checks the stream-existence filter by itself. Returns `None` if the filter, or its checkpoint, is missing or damaged.
+/// Checks the stream-existence filter by itself. Returns `None` if the filter, or its checkpoint,
+/// is missing or damaged.
 pub(super) fn check_stream_filter(
     files: &dyn FileSet,
     scope: &IndexScope<'_>,
@@ -224,7 +225,7 @@ fn first_events(
     } else {
         file.file.data_before(end)
     };
-    let frames = data.and_then(|data| Forwards::new(&*source, &file.file.header, data));
+    let frames = data.and_then(|data| Forwards::new(&*source, file.header(), data));
     let Some(mut frames) = undamaged(files, file, frames)? else {
         return Ok(Vec::new());
     };
@@ -250,7 +251,7 @@ fn last_events(
     count: usize,
 ) -> Result<Vec<FilteredEvent>> {
     let source = file.open(files)?;
-    let header = &file.file.header;
+    let header = file.header();
     let is_whole = header.end_position() <= end || header.scavenged;
     let data = if is_whole {
         file.file.completed_data()
