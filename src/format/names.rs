@@ -323,6 +323,7 @@ mod tests {
                 version: ChunkVersion(3)
             }
         );
+
         for wrong in [
             "chunk-00012.000003",
             "chunk-0000012.000003",
@@ -371,6 +372,7 @@ mod tests {
             ("index", DbFile::Other),
             ("lost+found", DbFile::Other),
         ];
+
         for (name, class) in classes {
             assert_eq!(DbFile::of(name), class, "{name}");
         }
@@ -407,6 +409,7 @@ mod tests {
             ("stream-name-index/x".to_owned(), IndexFile::ExperimentalV3),
             (format!("somewhere/{id}"), IndexFile::Other),
         ];
+
         for (path, class) in classes {
             assert_eq!(IndexFile::of(&path), class, "{path}");
         }
