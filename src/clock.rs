@@ -1,5 +1,5 @@
-//! Time as kbackup writes it: RFC 3339, UTC, whole seconds. And time as people write it: lengths,
-//! hours of a day, zones.
+//! Time as kbackup writes it: RFC 3339, UTC, whole seconds. And time as people write it: lengths of
+//! time ([`Span`]), hours of a day ([`Window`]) and time zones ([`Zone`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,22 +10,24 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 pub use jiff::{Timestamp, Zoned};
 
-/// Now, cut to whole seconds.
+/// The time now, cut to whole seconds.
 #[must_use]
 pub fn now() -> Timestamp {
     let now = Timestamp::now();
-    Timestamp::from_second(now.as_second().saturating_add(faults::jump())).unwrap_or(now)
+    let seconds = now.as_second().saturating_add(faults::jump());
+    Timestamp::from_second(seconds).unwrap_or(now)
 }
 
-/// A new identifier that begins with the time, so that they sort by age. Also by a clock that
-/// stands before 1970, at which [`uuid::Uuid::now_v7`] panics.
+/// A new identifier that begins with the time, so that identifiers sort by age. It also works with a
+/// clock before 1970, at which [`uuid::Uuid::now_v7`] panics.
 #[must_use]
 pub fn identifier() -> uuid::Uuid {
     let seconds = u64::try_from(now().as_second()).unwrap_or(0);
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0))
 }
 
-/// How long it is from one time to another; nothing where a clock went back between them.
+/// The length of time between two instants; zero if `to` lies before `from`, because a clock went
+/// back.
 #[must_use]
 pub fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
@@ -43,29 +45,36 @@ pub fn length(of: Duration) -> String {
 mod faults {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// `KBACKUP_CLOCK=seconds@n`: from its n-th reading on the clock is so much ahead, or behind
-    /// where that is negative. `KBACKUP_CLOCK=/path`: the seconds stand in that file, and change
-    /// with it.
+    /// The seconds by which the clock is ahead, or behind if negative.
+    ///
+    /// `KBACKUP_CLOCK=seconds@n`: the clock jumps at its n-th reading. `KBACKUP_CLOCK=/path`: the
+    /// file at that path holds the seconds, and the clock follows its changes.
     pub(super) fn jump() -> i64 {
         static READINGS: AtomicU64 = AtomicU64::new(0);
         let reading = READINGS.fetch_add(1, Ordering::SeqCst) + 1;
-        let parse = |text: String| {
-            if text.starts_with('/') {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the door to the file system lies above the clock"
-                )]
-                let seconds = std::fs::read_to_string(text).ok()?;
-                return Some((seconds.trim().parse().ok()?, 0));
-            }
-            let (seconds, from) = text.split_once('@')?;
-            Some((seconds.parse::<i64>().ok()?, from.parse::<u64>().ok()?))
+
+        let Ok(text) = std::env::var("KBACKUP_CLOCK") else {
+            return 0;
         };
-        std::env::var("KBACKUP_CLOCK")
-            .ok()
-            .and_then(parse)
-            .filter(|(_, from)| reading >= *from)
-            .map_or(0, |(seconds, _)| seconds)
+        match parse(&text) {
+            Some((seconds, from)) if reading >= from => seconds,
+            _ => 0,
+        }
+    }
+
+    /// The seconds, and the first reading that they count for.
+    fn parse(text: &str) -> Option<(i64, u64)> {
+        if text.starts_with('/') {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the door to the file system lies above the clock"
+            )]
+            let seconds = std::fs::read_to_string(text).ok()?;
+            return Some((seconds.trim().parse().ok()?, 0));
+        }
+
+        let (seconds, from) = text.split_once('@')?;
+        Some((seconds.parse().ok()?, from.parse().ok()?))
     }
 }
 
@@ -76,11 +85,11 @@ mod faults {
     }
 }
 
-/// Hours of every day in local time, such as `22:00-05:00`: the first minute belongs to them, the
-/// last does not. They may reach beyond midnight.
+/// Hours of every day in local time, such as `22:00-05:00`. The first minute belongs to the window,
+/// the last minute does not. A window may reach beyond midnight.
 ///
-/// It is the clock on the wall that counts: where it is set forward over an hour, that hour of the
-/// window is missing; where it is set back, it comes twice.
+/// The local clock counts. If it is set forward over an hour, that hour of the window is missing; if
+/// it is set back, that hour comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     from: Time,
@@ -88,7 +97,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether it is open at a time.
+    /// Whether the window is open at a time.
     #[must_use]
     pub fn is_open(&self, at: &Zoned) -> bool {
         let time = at.time();
@@ -99,19 +108,23 @@ impl Window {
         }
     }
 
-    /// When it opens next after a time at which it is closed; none at the end of the calendar.
+    /// When the window opens next after a time at which it is closed. Returns `None` at the end of
+    /// the calendar.
     #[must_use]
     pub fn opens(&self, after: &Zoned) -> Option<Zoned> {
-        let days = (0..=2).filter_map(|days| after.date().checked_add(days.days()).ok());
-        let openings = days.filter_map(|date| {
-            date.to_datetime(self.from)
+        for days in 0..=2 {
+            let date = after.date().checked_add(days.days()).ok()?;
+            let opening = date
+                .to_datetime(self.from)
                 .to_zoned(after.time_zone().clone())
-                .ok()
-        });
-        // An opening may fall into an hour that is left out, and the whole window with it.
-        openings
-            .into_iter()
-            .find(|opening| opening > after && self.is_open(opening))
+                .ok()?;
+
+            // An opening may fall into an hour that is left out, and the whole window with it.
+            if opening > *after && self.is_open(&opening) {
+                return Some(opening);
+            }
+        }
+        None
     }
 }
 
@@ -119,41 +132,46 @@ impl FromStr for Window {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} are no hours of a day such as 22:00-05:00");
-        let time =
-            |text: &str| match text.split(':').all(|part| part.len() == 2) && text.contains(':') {
-                true => text.parse::<Time>().map_err(|_| wrong()),
-                false => Err(wrong()),
-            };
-        let (from, to) = text.split_once('-').ok_or_else(wrong)?;
-        let (from, to) = (time(from)?, time(to)?);
-        if from == to {
-            Err(wrong())
-        } else {
-            Ok(Self { from, to })
+        let times = match text.split_once('-') {
+            Some((from, to)) => (time_of_day(from), time_of_day(to)),
+            None => (None, None),
+        };
+
+        match times {
+            (Some(from), Some(to)) if from != to => Ok(Self { from, to }),
+            _ => Err(format!(
+                "{text:?} is not a range of hours of a day such as 22:00-05:00"
+            )),
         }
     }
 }
 
+/// A time in hours, minutes and perhaps seconds, of two digits each.
+fn time_of_day(text: &str) -> Option<Time> {
+    if !text.contains(':') || text.split(':').any(|part| part.len() != 2) {
+        return None;
+    }
+    text.parse().ok()
+}
+
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pattern = |time: Time| {
-            if time.second() == 0 {
-                "%H:%M"
-            } else {
-                "%H:%M:%S"
-            }
-        };
-        write!(
-            f,
-            "{}-{}",
-            self.from.strftime(pattern(self.from)),
-            self.to.strftime(pattern(self.to))
-        )
+        write_time(f, self.from)?;
+        f.write_str("-")?;
+        write_time(f, self.to)
     }
 }
 
-/// A length of time as people write it: `90s`, `15m`, `24h`, `7d`; a number alone is seconds.
+fn write_time(f: &mut fmt::Formatter<'_>, time: Time) -> fmt::Result {
+    if time.second() == 0 {
+        write!(f, "{}", time.strftime("%H:%M"))
+    } else {
+        write!(f, "{}", time.strftime("%H:%M:%S"))
+    }
+}
+
+/// A length of time as people write it: `90s`, `15m`, `24h`, `7d`. A number without a unit counts
+/// seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -161,47 +179,54 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is no length of time such as 90s, 15m, 24h or 7d");
-        let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-        let number: u64 = digits.trim_end().parse().map_err(|_| wrong())?;
-        let seconds = match text.strip_prefix(digits).unwrap_or_default() {
-            "s" | "" => 1,
-            "m" | "min" => 60,
-            "h" => 3600,
-            "d" => 86400,
-            _ => return Err(wrong()),
-        };
-        number
-            .checked_mul(seconds)
-            .map(Duration::from_secs)
-            .map(Self)
-            .ok_or_else(wrong)
+        match parse_span(text) {
+            Some(seconds) => Ok(Self(Duration::from_secs(seconds))),
+            None => Err(format!(
+                "{text:?} is not a length of time such as 90s, 15m, 24h or 7d"
+            )),
+        }
     }
+}
+
+/// The seconds of a length of time.
+fn parse_span(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let number: u64 = digits.trim_end().parse().ok()?;
+
+    let seconds_per_unit = match text.strip_prefix(digits)? {
+        "s" | "" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return None,
+    };
+    number.checked_mul(seconds_per_unit)
 }
 
 impl fmt::Display for Span {
+    /// Writes the length in the largest unit that divides it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        let units = [(86400, "d"), (3600, "h"), (60, "m")];
-        let unit = units
-            .into_iter()
-            .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
-        let (unit, name) = unit.unwrap_or((1, "s"));
-        write!(f, "{}{name}", seconds / unit)
+
+        for (unit, name) in [(86400, "d"), (3600, "h"), (60, "m")] {
+            if seconds > 0 && seconds.is_multiple_of(unit) {
+                return write!(f, "{}{name}", seconds / unit);
+            }
+        }
+        write!(f, "{seconds}s")
     }
 }
 
-/// The zone whose clock on the wall counts: `Europe/Berlin`, `UTC`, or `system`, which is the one
-/// this machine is set to.
+/// A time zone: `Europe/Berlin`, `UTC`, or `system`, which is the zone that this machine is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
-    /// None for the system's, which may have no name.
+    /// `None` for the zone of the machine, which may have no name.
     name: Option<String>,
     zone: TimeZone,
 }
 
 impl Zone {
-    /// The one this machine is set to; UTC where it says nothing.
+    /// The zone that this machine is set to; UTC if it is set to none.
     #[must_use]
     pub fn system() -> Self {
         Self {
@@ -210,7 +235,7 @@ impl Zone {
         }
     }
 
-    /// What the clock on the wall shows at an instant.
+    /// The local time of an instant.
     #[must_use]
     pub fn at(&self, instant: Timestamp) -> Zoned {
         instant.to_zoned(self.zone.clone())
@@ -224,12 +249,12 @@ impl FromStr for Zone {
         if text == "system" {
             return Ok(Self::system());
         }
-        let wrong = |_| {
-            format!(
-                "{text:?} is no time zone such as Europe/Berlin, America/New_York, UTC or system"
-            )
+
+        let Ok(zone) = TimeZone::get(text) else {
+            return Err(format!(
+                "{text:?} is not a time zone such as Europe/Berlin, America/New_York, UTC or system"
+            ));
         };
-        let zone = TimeZone::get(text).map_err(wrong)?;
         let name = zone.iana_name().unwrap_or(text).to_owned();
         Ok(Self {
             name: Some(name),
@@ -257,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_of_a_day_and_of_a_night() {
+    fn a_window_is_open_by_day_or_over_midnight() {
         let (day, night) = (window("09:00-17:30"), window("22:00-05:00"));
         for (time, in_day, at_night) in [
             ("00:00", false, true),
@@ -281,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_today_or_tomorrow() {
+    fn a_window_opens_today_or_tomorrow() {
         let night = window("22:00-05:00");
         assert_eq!(
             night.opens(&at("2026-06-01T12:00[Europe/Berlin]")),
@@ -296,7 +321,7 @@ mod tests {
 
     /// Berlin sets its clocks forward at 02:00 on 2026-03-29, and back at 03:00 on 2026-10-25.
     #[test]
-    fn clocks_that_are_changed() {
+    fn a_window_follows_clocks_that_are_changed() {
         let missing = window("02:00-03:00");
         assert_eq!(
             missing.opens(&at("2026-03-28T12:00[Europe/Berlin]")),
@@ -316,7 +341,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn where_it_is_closed_it_opens_within_two_days(from in 0..1440_i64, length in 60..1439_i64, second in 0..31_536_000_i64) {
+        fn a_closed_window_opens_within_two_days(from in 0..1440_i64, length in 60..1439_i64, second in 0..31_536_000_i64) {
             let clock = |minute: i64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
             let window = window(&format!("{}-{}", clock(from), clock(from + length)));
             let now = Timestamp::from_second(1_767_225_600 + second).unwrap().in_tz("America/New_York").unwrap();
@@ -328,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn no_hours() {
+    fn other_texts_are_no_window() {
         for text in [
             "",
             "22:00",
@@ -345,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time() {
+    fn a_length_of_time_is_a_number_and_a_unit() {
         for (text, seconds, shown) in [
             ("90s", 90, "90s"),
             ("90", 90, "90s"),
@@ -377,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn zones() {
+    fn a_zone_is_named_as_in_the_time_zone_database() {
         let noon: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
         for (text, hour) in [
             ("Europe/Berlin", 14),

@@ -1,63 +1,67 @@
-//! The one error that leaves a room upwards: a value for the user.
+//! The error that a room hands to the rooms above it: a value for the user, which says what failed,
+//! on what, why, and what helps. Its kind decides the exit code.
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
+
+use rustix::io::Errno;
 
 use crate::fs::IoError;
 
-/// What kind of end a command came to; each kind is one exit code (see the guide's table).
+/// Why a command failed. Each kind is one exit code (the table is in the guide).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Anything without a code of its own.
+    /// Any failure without a code of its own.
     Failed,
     /// The command line, the environment or the configuration file is wrong.
     Usage,
-    /// No repository there, or no such backup.
+    /// There is no repository, or no such backup.
     NotFound,
-    /// Another run holds the repository.
+    /// Another run holds the repository, or works on the node.
     Locked,
     /// Wrong credentials, or permission denied.
     Denied,
-    /// Node or storage out of reach after retries.
+    /// The node or the storage cannot be reached, also after retries.
     Unreachable,
-    /// The storage was out of reach for a moment: another attempt may succeed. Where nobody retries,
-    /// or no attempt is left, this ends a run as [`Self::Unreachable`] does.
+    /// The storage could not be reached for a moment, and another attempt may succeed. If nobody
+    /// retries or no attempt is left, this ends a run as [`Self::Unreachable`] does.
     Transient,
-    /// What the repository holds is corrupt.
+    /// Stored data is damaged.
     StoredCorrupt,
-    /// The source is inconsistent or corrupt.
+    /// The node's files are inconsistent or corrupt.
     SourceCorrupt,
-    /// The source kept changing, or the node is not fit, beyond the retries.
+    /// The source kept changing, or the node is not fit, also after retries.
     Unstable,
     /// Refused for safety.
     Refused,
-    /// Told to end; clean.
+    /// The run was told to end, and ended cleanly.
     Interrupted(Cause),
 }
 
-/// Who ends a run.
+/// Who or what ended a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Somebody who sends signals.
+    /// A signal.
     Signal(Signal),
-    /// The clock: the hours in which the run is allowed are over.
+    /// The hours in which the run is allowed are over.
     WindowClosed,
-    /// Scavenging was kept from the node for as long as is allowed.
+    /// The node was without scavenging for as long as is allowed.
     PausedTooLong,
 }
 
 /// A signal that ends a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Ctrl-C.
+    /// SIGINT, which Ctrl-C sends.
     Interrupt,
-    /// What supervisors send.
+    /// SIGTERM, which supervisors send.
     Terminate,
 }
 
 impl Kind {
-    /// The process's exit code.
+    /// The exit code of the process.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -76,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// The word for this kind in JSON output.
+    /// The name of this kind in JSON output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -97,7 +101,7 @@ impl Kind {
     }
 }
 
-/// What failed, on which path or URL, why, and what helps.
+/// An error for the user: what failed, on which path or URL, why, and what helps.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -110,7 +114,7 @@ struct Inner {
     hints: Vec<String>,
 }
 
-/// What every room above the formats returns.
+/// The result of every room above `format`.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -125,34 +129,34 @@ impl Error {
         }))
     }
 
-    /// Names the path it failed on.
+    /// Adds the path on which it failed.
     #[must_use]
     pub fn at(self, path: &Path) -> Self {
         self.on(path.display())
     }
 
-    /// Names what it failed on, where that is no path: a URL, a backup's label.
+    /// Adds what it failed on, if that is not a path: a URL, a backup's label.
     #[must_use]
     pub fn on(mut self, place: impl fmt::Display) -> Self {
         self.0.on = Some(place.to_string());
         self
     }
 
-    /// Adds why.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// Adds an option or a command that helps.
+    /// Adds a hint: an instruction that the operator can follow now.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hints.push(hint.into());
         self
     }
 
-    /// The kind, and by it the exit code.
+    /// The kind, which decides the exit code.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -164,13 +168,13 @@ impl Error {
         &self.0.what
     }
 
-    /// The path, URL or label it failed on.
+    /// The path, URL or label on which it failed.
     #[must_use]
     pub fn place(&self) -> Option<&str> {
         self.0.on.as_deref()
     }
 
-    /// Why, from the outermost cause inwards.
+    /// The causes, from the outermost inwards.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {
         causes(self)
@@ -182,13 +186,13 @@ impl Error {
         in_words(self)
     }
 
-    /// What helps.
+    /// The hints, in the order in which they were added.
     #[must_use]
     pub fn hints(&self) -> &[String] {
         &self.0.hints
     }
 
-    /// The same error under another kind: the caller knows what it means here.
+    /// The same error with another kind, for a caller that knows better what the failure means.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
@@ -199,10 +203,9 @@ impl Error {
 /// An error with its causes, in one line.
 #[must_use]
 pub fn in_words(error: &dyn StdError) -> String {
-    std::iter::once(error.to_string())
-        .chain(causes(error))
-        .collect::<Vec<_>>()
-        .join(": ")
+    let mut parts = vec![error.to_string()];
+    parts.extend(causes(error));
+    parts.join(": ")
 }
 
 fn causes(error: &dyn StdError) -> Vec<String> {
@@ -215,17 +218,15 @@ fn causes(error: &dyn StdError) -> Vec<String> {
     causes
 }
 
-/// A cause may quote what was read, and that may be anything of any length.
+/// The beginning of a cause. A cause may quote what was read, which may have any length.
 fn clipped(text: String) -> String {
     const CHARACTERS: usize = 1000;
-    match text.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => format!(
-            "{} … and {} bytes more",
-            text.get(..end).unwrap_or_default(),
-            text.len() - end
-        ),
-        None => text,
-    }
+
+    let Some((end, _)) = text.char_indices().nth(CHARACTERS) else {
+        return text;
+    };
+    let beginning = text.get(..end).unwrap_or_default();
+    format!("{beginning} … and {} bytes more", text.len() - end)
 }
 
 impl fmt::Display for Error {
@@ -240,36 +241,19 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .cause
-            .as_deref()
-            .map(|cause| cause as &(dyn StdError + 'static))
+        let cause = self.0.cause.as_deref()?;
+        Some(cause)
     }
 }
 
 impl From<IoError> for Error {
     fn from(error: IoError) -> Self {
-        use std::io::ErrorKind;
-        let kind = if error.source.kind() == ErrorKind::PermissionDenied {
-            Kind::Denied
-        } else {
-            Kind::Failed
+        let kind = match error.source.kind() {
+            ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::Failed,
         };
-        let hint = match error.source.kind() {
-            ErrorKind::PermissionDenied => {
-                Some("run as the user that owns these files, or as root")
-            }
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                Some("free space there; nothing that is listed was harmed")
-            }
-            ErrorKind::ReadOnlyFilesystem => Some("the file system is mounted read-only"),
-            _ if rustix::io::Errno::from_io_error(&error.source) == Some(rustix::io::Errno::IO) => {
-                Some(
-                    "the disk below it reports a fault: see the kernel's log, and do not trust that disk with the only copy",
-                )
-            }
-            _ => None,
-        };
+        let hint = hint_for(&error.source);
+
         let result = Self::new(kind, format!("cannot {}", error.operation))
             .at(&error.path)
             .because(error.source);
@@ -277,5 +261,24 @@ impl From<IoError> for Error {
             Some(hint) => result.hint(hint),
             None => result,
         }
+    }
+}
+
+fn hint_for(error: &std::io::Error) -> Option<&'static str> {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            Some("run kbackup as the user that owns these files, or as root")
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("free space there; no listed backup was harmed")
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("the file system is mounted read-only: mount it so that kbackup can write to it")
+        }
+        _ if Errno::from_io_error(error) == Some(Errno::IO) => Some(
+            "the disk reports a fault: read the kernel's log, and do not trust this disk with the \
+             only copy",
+        ),
+        _ => None,
     }
 }

@@ -27,6 +27,6 @@ pub mod server;
 pub mod settings;
 pub mod timings;
 pub mod transfer;
-pub mod users;
-pub mod verbs;
+mod users;
+mod verbs;
 pub mod verify;

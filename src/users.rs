@@ -1,7 +1,7 @@
 //! Names of users and groups, from `/etc/passwd` and `/etc/group` alone.
 //!
-//! The C library would ask what else the machine has for names (`nsswitch.conf`: systemd, LDAP),
-//! and loads its modules for that; in a static binary that ends in a crash. Numbers always work.
+//! The C library would also ask the other sources of names that the machine has (`nsswitch.conf`:
+//! systemd, LDAP). It loads a module for each, which crashes a static binary. Numbers always work.
 
 use std::path::Path;
 
@@ -11,75 +11,86 @@ const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The name of a user; none where the file does not know it.
+/// The name of a user. Returns `None` if the file does not know the number.
 #[must_use]
-pub fn user_name(id: u32) -> Option<String> {
+pub(crate) fn user_name(id: u32) -> Option<String> {
     name_of(id, &lines(USERS))
 }
 
-/// The name of a group; none where the file does not know it.
+/// The name of a group. Returns `None` if the file does not know the number.
 #[must_use]
-pub fn group_name(id: u32) -> Option<String> {
+pub(crate) fn group_name(id: u32) -> Option<String> {
     name_of(id, &lines(GROUPS))
 }
 
-/// The id of a user, by number or by a name that the file knows.
+/// The number of a user. `text` is a number, or a name that the file knows.
 #[must_use]
-pub fn user(text: &str) -> Option<u32> {
+pub(crate) fn user(text: &str) -> Option<u32> {
     text.parse().ok().or_else(|| id_of(text, &lines(USERS)))
 }
 
-/// The id of a group, by number or by a name that the file knows.
+/// The number of a group. `text` is a number, or a name that the file knows.
 #[must_use]
-pub fn group(text: &str) -> Option<u32> {
+pub(crate) fn group(text: &str) -> Option<u32> {
     text.parse().ok().or_else(|| id_of(text, &lines(GROUPS)))
 }
 
-/// The user that this process runs as, by name where there is one.
+/// The user that this process runs as, by name if there is one, else by number.
 #[must_use]
-pub fn this_user() -> String {
+pub(crate) fn this_user() -> String {
     let id = rustix::process::getuid().as_raw();
     user_name(id).unwrap_or_else(|| id.to_string())
 }
 
+/// The text of the file. A file that cannot be read counts as empty, and so knows no names.
 fn lines(path: &str) -> String {
-    // Where there is no such file, or it is a link to what cannot be read, there are no names.
     let path = fs::canonical(Path::new(path)).unwrap_or_else(|_| path.into());
-    String::from_utf8_lossy(&fs::read_small(&path, MAX_BYTES).unwrap_or_default()).into_owned()
+    let bytes = fs::read_small(&path, MAX_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Both files begin each line with the name, a field for a password, and the number (`passwd(5)`,
-/// `group(5)`).
 fn entries(text: &str) -> impl Iterator<Item = (&str, u32)> {
-    text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields
-            .next()
-            .filter(|name| !name.is_empty() && !name.starts_with(['#', '+', '-']))?;
-        Some((name, fields.nth(1)?.parse().ok()?))
-    })
+    text.lines().filter_map(entry)
+}
+
+/// The name and the number in a line. Both files begin each line with the name, a field for a
+/// password, and the number (`passwd(5)`, `group(5)`).
+fn entry(line: &str) -> Option<(&str, u32)> {
+    let mut fields = line.split(':');
+
+    let name = fields.next()?;
+    if name.is_empty() || name.starts_with(['#', '+', '-']) {
+        return None;
+    }
+
+    let number = fields.nth(1)?.parse().ok()?;
+    Some((name, number))
 }
 
 fn name_of(id: u32, text: &str) -> Option<String> {
-    entries(text)
-        .find(|(_, other)| *other == id)
-        .map(|(name, _)| name.to_owned())
+    let (name, _) = entries(text).find(|(_, other)| *other == id)?;
+    Some(name.to_owned())
 }
 
 fn id_of(name: &str, text: &str) -> Option<u32> {
-    entries(text)
-        .find(|(other, _)| *other == name)
-        .map(|(_, id)| id)
+    let (_, id) = entries(text).find(|(other, _)| *other == name)?;
+    Some(id)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n# a comment:x:7:7\n+nis:x:8:8::\nbroken\nkurrent:x:1001:1002::/:\nagain:x:1001:1::/:\nodd:x:-1:0::/:\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
+        # a comment:x:7:7\n\
+        +nis:x:8:8::\n\
+        broken\n\
+        kurrent:x:1001:1002::/:\n\
+        again:x:1001:1::/:\n\
+        odd:x:-1:0::/:\n";
 
     #[test]
-    fn names_and_numbers() {
+    fn a_name_has_a_number_and_a_number_has_a_name() {
         assert_eq!(name_of(0, PASSWD), Some("root".to_owned()));
         assert_eq!(
             name_of(1001, PASSWD),
@@ -105,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn of_this_machine() {
+    fn this_machine_knows_root() {
         assert_eq!(
             (user_name(0).as_deref(), user("root")),
             (Some("root"), Some(0))

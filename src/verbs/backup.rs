@@ -28,7 +28,7 @@ use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount};
 /// not mounted must not look like an empty one. [`Kind::Usage`] if the options name neither a node
 /// nor the directory of a stopped node. [`Kind::Refused`] if the repository lies inside the node's
 /// own directories. All errors of [`backup::take`].
-pub fn take(
+pub(crate) fn take(
     kind: BackupKind,
     options: &BackupOptions,
     expected: Option<Uuid>,
@@ -53,7 +53,7 @@ pub fn take(
 
 /// The error for a repository that has another id than before.
 #[must_use]
-pub fn another_repository(path: &Path) -> Error {
+pub(crate) fn another_repository(path: &Path) -> Error {
     Error::new(
         Kind::Refused,
         "this repository has another id than the repository of earlier runs",
@@ -66,7 +66,7 @@ pub fn another_repository(path: &Path) -> Error {
 ///
 /// # Errors
 /// As [`take`]; a missing repository is not an error.
-pub fn forecast(
+pub(crate) fn forecast(
     kind: BackupKind,
     options: &BackupOptions,
     general: &GeneralOptions,

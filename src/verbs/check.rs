@@ -18,7 +18,7 @@ use crate::settings::options::CheckOptions;
 /// # Errors
 /// [`Kind::Usage`] if the directory is not the db directory of a server, or the version is unknown.
 /// All errors of [`proof::examine`].
-pub fn check(options: &CheckOptions, run: &Run) -> Result<(Directories, Examination)> {
+pub(crate) fn check(options: &CheckOptions, run: &Run) -> Result<(Directories, Examination)> {
     require_data_directory(&options.directory)?;
 
     let directory = fs::canonical(&options.directory)?;

@@ -7,7 +7,7 @@ use crate::settings::options::NodeOptions;
 /// The name of the node in messages: its socket, or else its address. Returns `None` if the options
 /// name no node.
 #[must_use]
-pub fn node_name(options: &NodeOptions) -> Option<String> {
+pub(crate) fn node_name(options: &NodeOptions) -> Option<String> {
     match (&options.socket, &options.url) {
         (Some(socket), _) => Some(format!("unix:{}", socket.display())),
         (None, Some(url)) => Some(url.0.clone()),
@@ -20,7 +20,7 @@ pub fn node_name(options: &NodeOptions) -> Option<String> {
 /// # Errors
 /// [`Kind::Usage`] if a secret cannot be read, if a secret is given without its user or the other
 /// way round, or if half of a client certificate is missing.
-pub fn connection(options: &NodeOptions) -> Result<Option<Connection>> {
+pub(crate) fn connection(options: &NodeOptions) -> Result<Option<Connection>> {
     let url = match (&options.url, &options.socket) {
         (Some(url), _) => url.0.clone(),
         (None, Some(_)) => "http://localhost".to_owned(),

@@ -8,9 +8,9 @@ use crate::run::Run;
 use crate::settings::options::{ExpireOptions, RetentionOptions};
 
 /// A plan with the repository that it was made for.
-pub struct PlannedExpiry {
+pub(crate) struct PlannedExpiry {
     /// Which backups go and which stay, and why.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     repository: Box<dyn Repository>,
 }
 
@@ -18,7 +18,7 @@ pub struct PlannedExpiry {
 ///
 /// # Errors
 /// As [`expire::plan`], and if the repository cannot be opened.
-pub fn plan(options: &ExpireOptions, run: &Run) -> Result<PlannedExpiry> {
+pub(crate) fn plan(options: &ExpireOptions, run: &Run) -> Result<PlannedExpiry> {
     let repository = Location::parse(&options.repository)?.open()?;
     let retention = &options.retention;
 
@@ -35,7 +35,7 @@ pub fn plan(options: &ExpireOptions, run: &Run) -> Result<PlannedExpiry> {
 impl PlannedExpiry {
     /// Where the repository is, for messages.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         self.repository.place()
     }
 
@@ -43,7 +43,7 @@ impl PlannedExpiry {
     ///
     /// # Errors
     /// As [`expire::execute`].
-    pub fn execute(&self, run: &Run) -> Result<Report> {
+    pub(crate) fn execute(&self, run: &Run) -> Result<Report> {
         expire::execute(&*self.repository, &self.plan, run)
     }
 }

@@ -12,31 +12,31 @@ use crate::repository::{Interrupted, Listed, Location, Remembered, Repository, r
 
 /// Everything that a repository holds; `kbackup.list/1` of `docs/json.md`.
 #[derive(Serialize)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// Where the repository is.
-    pub repository: String,
+    pub(crate) repository: String,
     /// The backups, oldest first.
-    pub backups: Vec<ListedBackup>,
+    pub(crate) backups: Vec<ListedBackup>,
     /// What an interrupted backup left, which the next one can resume.
-    pub interrupted: Option<Interrupted>,
+    pub(crate) interrupted: Option<Interrupted>,
 }
 
 /// One backup of a listing.
 #[derive(Serialize)]
-pub struct ListedBackup {
+pub(crate) struct ListedBackup {
     /// The backup's label.
-    pub label: Label,
+    pub(crate) label: Label,
     /// What its manifest says.
     #[serde(flatten)]
-    pub contents: ListedContents,
+    pub(crate) contents: ListedContents,
     /// The result of the last verification.
-    pub verified: Option<Remembered>,
+    pub(crate) verified: Option<Remembered>,
 }
 
 /// What the manifest of a listed backup says.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub enum ListedContents {
+pub(crate) enum ListedContents {
     /// The manifest can be read.
     Readable(Box<ListedFacts>),
     /// The manifest is damaged.
@@ -48,36 +48,36 @@ pub enum ListedContents {
 
 /// The facts of a manifest that a listing shows.
 #[derive(Serialize)]
-pub struct ListedFacts {
+pub(crate) struct ListedFacts {
     /// Full or diff.
-    pub kind: BackupKind,
+    pub(crate) kind: BackupKind,
     /// The sequence number.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// The number of its branch.
-    pub branch: u32,
+    pub(crate) branch: u32,
     /// Where its branch parts from another one.
-    pub forked_from: Option<Fork>,
+    pub(crate) forked_from: Option<Fork>,
     /// The backup whose files it reused.
-    pub parent: Option<Label>,
+    pub(crate) parent: Option<Label>,
     /// When the backup was finished.
-    pub finished: Timestamp,
+    pub(crate) finished: Timestamp,
     /// The last consistent position, in bytes of log.
-    pub position: u64,
+    pub(crate) position: u64,
     /// Bytes that a restore writes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Bytes that the backup added to the repository.
-    pub bytes_stored: u64,
+    pub(crate) bytes_stored: u64,
     /// The backup holds chunks that were damaged at the source.
-    pub damaged: bool,
+    pub(crate) damaged: bool,
     /// The backup holds the index.
-    pub index: bool,
+    pub(crate) index: bool,
 }
 
 /// Lists the backups of the repository at `path`.
 ///
 /// # Errors
 /// If the repository cannot be opened or listed. A damaged manifest is part of the listing.
-pub fn list(path: &Path) -> Result<Listing> {
+pub(crate) fn list(path: &Path) -> Result<Listing> {
     let repository = Location::parse(path)?.open()?;
     let listed = repository.list()?;
 
@@ -101,7 +101,7 @@ pub fn list(path: &Path) -> Result<Listing> {
 impl Listing {
     /// Whether a manifest cannot be read.
     #[must_use]
-    pub fn has_damaged(&self) -> bool {
+    pub(crate) fn has_damaged(&self) -> bool {
         let is_damaged =
             |backup: &ListedBackup| matches!(backup.contents, ListedContents::Damaged { .. });
         self.backups.iter().any(is_damaged)

@@ -6,7 +6,7 @@ use crate::clock;
 use crate::event::Event;
 
 /// Writes an event into the log. Progress is left out: a progress bar or a page shows it.
-pub fn tell(event: &Event) {
+pub(crate) fn tell(event: &Event) {
     match event {
         Event::Step(step) => debug!("{}", step.name()),
         Event::Expected { files, bytes } => debug!(files, bytes, "expected"),

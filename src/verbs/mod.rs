@@ -1,17 +1,17 @@
 //! The verbs: from options to what the core does. Whoever runs a verb calls them, the command line
 //! or the agent. Nothing is printed here.
 
-pub mod backup;
-pub mod check;
-pub mod connection;
-pub mod expire;
+pub(crate) mod backup;
+pub(crate) mod check;
+pub(crate) mod connection;
+pub(crate) mod expire;
 mod label;
-pub mod list;
-pub mod log;
-pub mod priority;
-pub mod release;
-pub mod restore;
-pub mod show;
-pub mod status;
-pub mod verify;
-pub mod window;
+pub(crate) mod list;
+pub(crate) mod log;
+pub(crate) mod priority;
+pub(crate) mod release;
+pub(crate) mod restore;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod verify;
+pub(crate) mod window;

@@ -13,7 +13,7 @@ use crate::run::Run;
 use crate::settings::options::{LoadOptions, Priority};
 
 /// A run that keeps to the load. [`lower`] has to lower the priority of its thread.
-pub fn run(observer: impl Observer + 'static, load: LoadOptions) -> Run {
+pub(crate) fn run(observer: impl Observer + 'static, load: LoadOptions) -> Run {
     let run = Run::new(observer).limited_to(load.rate);
     match load.priority {
         Priority::Normal => run,
@@ -29,7 +29,7 @@ pub fn run(observer: impl Observer + 'static, load: LoadOptions) -> Run {
 ///
 /// # Errors
 /// The first error of the kernel. Everything else that was wanted is done.
-pub fn lower(priority: Priority) -> io::Result<()> {
+pub(crate) fn lower(priority: Priority) -> io::Result<()> {
     match priority {
         Priority::Normal => Ok(()),
         Priority::Low => set_nice(10),

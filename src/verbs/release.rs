@@ -13,14 +13,14 @@ use crate::settings::options::{GeneralOptions, NodeOptions, RedactedUrl, Release
 
 /// What was given back, or would be; `kbackup.release/1` of `docs/json.md`.
 #[derive(Serialize)]
-pub struct Released {
+pub(crate) struct Released {
     /// Whether it was given back, and not only planned.
-    pub released: bool,
+    pub(crate) released: bool,
     /// Each node with a release record.
-    pub nodes: Vec<PlannedRelease>,
+    pub(crate) nodes: Vec<PlannedRelease>,
     /// The directory with the release records.
     #[serde(skip)]
-    pub records: PathBuf,
+    pub(crate) records: PathBuf,
 }
 
 /// Gives back everything that the release records name, or plans it.
@@ -28,7 +28,11 @@ pub struct Released {
 /// # Errors
 /// [`Kind::Usage`] for a wrong address or wrong credentials, also if there is nothing to give back.
 /// The first error of a node; the other nodes are served nevertheless.
-pub fn release(options: &ReleaseOptions, general: &GeneralOptions, run: &Run) -> Result<Released> {
+pub(crate) fn release(
+    options: &ReleaseOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<Released> {
     let records = general.state_directory()?;
     let release_records = ReleaseRecords::open(&records)?;
 

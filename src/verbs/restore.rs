@@ -12,7 +12,7 @@ use crate::users;
 use super::label;
 
 /// What came of a restore.
-pub enum RestoreResult {
+pub(crate) enum RestoreResult {
     /// Each target holds a database already, and `--unless-restored` says to leave it: the db
     /// directories.
     NothingToDo(Vec<String>),
@@ -27,7 +27,7 @@ pub enum RestoreResult {
 /// # Errors
 /// [`Kind::Usage`] for a wrong label or owner, and for index directories that do not match the
 /// targets. All errors of [`restore::plan`] and [`restore::execute`].
-pub fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResult> {
+pub(crate) fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResult> {
     let mut targets = targets(options)?;
 
     if options.unless_restored {

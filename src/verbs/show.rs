@@ -11,7 +11,7 @@ use crate::settings::options::ShowOptions;
 /// # Errors
 /// [`Kind::Usage`] for a wrong label, [`Kind::NotFound`] if there is no such backup, and
 /// [`Kind::StoredCorrupt`] if its manifest is damaged.
-pub fn show(options: &ShowOptions) -> Result<Manifest> {
+pub(crate) fn show(options: &ShowOptions) -> Result<Manifest> {
     let label = label::parse(&options.label)?;
     let repository = Location::parse(&options.repository)?.open()?;
 

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if the password cannot be read. All errors of the
 /// client.
-pub fn ask_agent<Status: DeserializeOwned>(
+pub(crate) fn ask_agent<Status: DeserializeOwned>(
     address: &RedactedUrl,
     options: &StatusOptions,
     run: &Run,

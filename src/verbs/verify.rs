@@ -13,7 +13,7 @@ use crate::verify::{self, RepairPlan, Repaired, Report, Which};
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) for a wrong label. All errors of [`verify::verify`].
-pub fn verify(options: &VerifyOptions, run: &Run) -> Result<Report> {
+pub(crate) fn verify(options: &VerifyOptions, run: &Run) -> Result<Report> {
     let which = which(options)?;
     let repository = Location::parse(&options.repository)?.open()?;
     verify::verify(&*repository, &which, depth(options), run)
@@ -23,7 +23,7 @@ pub fn verify(options: &VerifyOptions, run: &Run) -> Result<Report> {
 ///
 /// # Errors
 /// As [`verify`].
-pub fn plan_repair(options: &VerifyOptions, run: &Run) -> Result<RepairPlan> {
+pub(crate) fn plan_repair(options: &VerifyOptions, run: &Run) -> Result<RepairPlan> {
     let which = which(options)?;
     let repository = Location::parse(&options.repository)?.open()?;
     verify::plan_repair(&*repository, &which, depth(options), run)
@@ -33,7 +33,7 @@ pub fn plan_repair(options: &VerifyOptions, run: &Run) -> Result<RepairPlan> {
 ///
 /// # Errors
 /// As [`verify`], and all errors of [`verify::repair`].
-pub fn repair(options: &VerifyOptions, run: &Run) -> Result<Repaired> {
+pub(crate) fn repair(options: &VerifyOptions, run: &Run) -> Result<Repaired> {
     let which = which(options)?;
     let repository = Location::parse(&options.repository)?.open()?;
     verify::repair(&*repository, &which, depth(options), run)

@@ -6,7 +6,7 @@ use crate::run::Interruption;
 /// The interruption of a run at a time at which its window is closed. Returns `None` while the
 /// window is open.
 #[must_use]
-pub fn closed(window: Window, now: &Zoned) -> Option<Interruption> {
+pub(crate) fn closed(window: Window, now: &Zoned) -> Option<Interruption> {
     if window.is_open(now) {
         return None;
     }
