@@ -18,8 +18,8 @@ pub fn now() -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(now)
 }
 
-/// A new identifier that begins with the time, so that identifiers sort by age. It also works with a
-/// clock before 1970, at which [`uuid::Uuid::now_v7`] panics.
+/// A new identifier that begins with the time, so that identifiers sort by age. It also works with
+/// a clock before 1970, at which [`uuid::Uuid::now_v7`] panics.
 #[must_use]
 pub fn identifier() -> uuid::Uuid {
     let seconds = u64::try_from(now().as_second()).unwrap_or(0);
@@ -88,8 +88,8 @@ mod faults {
 /// Hours of every day in local time, such as `22:00-05:00`. The first minute belongs to the window,
 /// the last minute does not. A window may reach beyond midnight.
 ///
-/// The local clock counts. If it is set forward over an hour, that hour of the window is missing; if
-/// it is set back, that hour comes twice.
+/// The local clock counts. If it is set forward over an hour, that hour of the window is missing;
+/// if it is set back, that hour comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     from: Time,
@@ -301,6 +301,7 @@ mod tests {
                 "{time}"
             );
         }
+
         assert_eq!(night.to_string(), "22:00-05:00");
         assert_eq!(window("22:00:30-05:00").to_string(), "22:00:30-05:00");
     }
@@ -341,13 +342,20 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_closed_window_opens_within_two_days(from in 0..1440_i64, length in 60..1439_i64, second in 0..31_536_000_i64) {
+        fn a_closed_window_opens_within_two_days(
+            from in 0..1440_i64,
+            length in 60..1439_i64,
+            second in 0..31_536_000_i64,
+        ) {
             let clock = |minute: i64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
             let window = window(&format!("{}-{}", clock(from), clock(from + length)));
-            let now = Timestamp::from_second(1_767_225_600 + second).unwrap().in_tz("America/New_York").unwrap();
+            let instant = Timestamp::from_second(1_767_225_600 + second).unwrap();
+            let now = instant.in_tz("America/New_York").unwrap();
+
             if !window.is_open(&now) {
                 let opens = window.opens(&now).unwrap();
-                assert!(window.is_open(&opens) && opens > now && opens.timestamp().as_second() - now.timestamp().as_second() <= 49 * 3600);
+                let wait = opens.timestamp().as_second() - instant.as_second();
+                assert!(window.is_open(&opens) && opens > now && wait <= 49 * 3600);
             }
         }
     }
@@ -387,6 +395,7 @@ mod tests {
                 "{text}"
             );
         }
+
         for text in [
             "",
             "s",
@@ -416,11 +425,13 @@ mod tests {
                 (hour, text)
             );
         }
+
         let system: Zone = "system".parse().unwrap();
         assert_eq!(
             (system.at(noon).timestamp(), system.to_string().as_str()),
             (noon, "system")
         );
+
         for text in [
             "",
             "Berlin",

@@ -61,9 +61,9 @@ impl Schedule {
         self.0 == Rule::Off
     }
 
-    /// The first occurrence strictly after a time, in that time's zone. For an interval, this is the
-    /// end of the interval that begins there. Returns `None` if the schedule is off, and at the end
-    /// of the calendar.
+    /// The first occurrence strictly after a time, in that time's zone. For an interval, this is
+    /// the end of the interval that begins there. Returns `None` if the schedule is off, and at the
+    /// end of the calendar.
     #[must_use]
     pub fn next(&self, after: &Zoned) -> Option<Zoned> {
         match &self.0 {

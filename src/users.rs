@@ -97,6 +97,7 @@ mod tests {
             Some("kurrent".to_owned()),
             "the first one counts"
         );
+
         assert_eq!(
             (name_of(7, PASSWD), name_of(8, PASSWD), name_of(5, PASSWD)),
             (None, None, None)

@@ -18,6 +18,7 @@ mod conformance;
 mod directory_repository;
 mod discovery;
 mod docs;
+mod examples;
 mod executable;
 mod expire;
 mod fixtures;

@@ -72,6 +72,7 @@ mod tests {
             Ok(Hook::Command(words)) => words,
             other => panic!("{other:?}"),
         };
+
         assert_eq!(
             words("mail -s 'a backup' ops"),
             ["mail", "-s", "a backup", "ops"]
@@ -80,6 +81,7 @@ mod tests {
             words("sh -c \"cat > $HOME/x, *\""),
             ["sh", "-c", "cat > $HOME/x, *"]
         );
+
         for text in [
             "",
             "  ",

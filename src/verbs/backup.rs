@@ -128,8 +128,11 @@ fn with_source<T>(
 
 fn stopped_source(options: &BackupOptions, run: &Run) -> Result<Source<'static>> {
     let Some(db) = &options.directories.db else {
-        return Err(Error::new(Kind::Usage, "an offline backup needs the db directory")
-            .hint("name it with `--db`, and name the index directory with `--index` if it is elsewhere"));
+        return Err(
+            Error::new(Kind::Usage, "an offline backup needs the db directory")
+                .hint("name it with `--db`")
+                .hint("if the index directory is not inside it, name that with `--index`"),
+        );
     };
 
     let named = Directories::new(db.clone(), options.directories.index.clone());

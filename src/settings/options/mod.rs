@@ -1,8 +1,8 @@
 //! Every verb and every option, declared once.
 //!
-//! Each file holds the options of one verb, or options that several verbs share. A type
-//! `…Arguments` is what clap fills: it holds flag, variable, unit, default and help text. The type
-//! `…Options` beside it is what verbs and agent take: plain, resolved values.
+//! Each file holds the options of one verb, or options that several verbs share. clap fills the
+//! type `…Arguments`, which holds flag, variable, unit, default and help text. Verbs and agent take
+//! the type `…Options` beside it, which holds plain, resolved values.
 
 mod agent;
 mod backup;
