@@ -40,7 +40,8 @@ fn a_stopped_node_is_backed_up_twice_then_listed_and_verified() {
     let listing = String::from_utf8(listing).unwrap();
     let lines: Vec<&str> = listing.lines().collect();
     assert_eq!(lines.len(), 3, "{listing}");
-    assert!(lines[0].contains("-diff: finished "), "{listing}");
+    assert!(lines[0].contains("-full: finished "), "{listing}");
+    assert!(lines[1].contains("-diff: finished "), "{listing}");
     assert!(lines[2].ends_with(": intact"), "{listing}");
 }
 

@@ -29,7 +29,7 @@ use crate::restore::start::{Start, start};
 /// ENOSPC, EIO, EROFS and EDQUOT, each with a part of its hint.
 const ERRORS: [(u32, &str); 4] = [
     (28, "free space"),
-    (5, "disk below it"),
+    (5, "the disk reports a fault"),
     (30, "mounted read-only"),
     (122, "free space"),
 ];
