@@ -289,9 +289,19 @@ pub(crate) fn begin<'a>(
     repository.writer(run)?.begin(parent)
 }
 
-/// Reuses one file of the parent.
+/// Reuses one file of the parent, and opens it. It is shown once.
 pub(crate) fn adopt(incoming: &dyn Incoming, row: &Row) -> Result<Box<dyn ReadAt>> {
-    incoming.adopt(&[row]).remove(0)
+    let shown = std::sync::Mutex::new(Vec::new());
+    let adopted = incoming.adopt(&[row], &|row, stored| {
+        shown
+            .lock()
+            .unwrap()
+            .push((row.path.clone(), stored.size()));
+    });
+    adopted.into_iter().next().unwrap()?;
+
+    assert_eq!(shown.into_inner().unwrap(), [(row.path.clone(), row.size)]);
+    Ok(incoming.open(&row.path)?.unwrap())
 }
 
 /// Commits a backup with one file.
@@ -655,12 +665,7 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
         let run = run();
         let incoming = begin(&repository, Some(&full), &run).unwrap();
         assert_eq!(
-            incoming
-                .adopt(&[&full.files[0]])
-                .remove(0)
-                .err()
-                .unwrap()
-                .kind(),
+            adopt(&*incoming, &full.files[0]).err().unwrap().kind(),
             Kind::StoredCorrupt
         );
         let source = Source::new();

@@ -19,7 +19,7 @@ pub use directory::DirectoryRepository;
 pub use location::Location;
 #[cfg(feature = "faults")]
 pub use memory::MemoryRepository;
-pub use writer::{Attributes, Incoming, Ingest, Removal, Stored, Writer};
+pub use writer::{Attributes, Incoming, Ingest, LookAtAdopted, Removal, Stored, Writer};
 
 use std::path::Path;
 

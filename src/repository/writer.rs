@@ -51,6 +51,9 @@ pub enum Removal {
     Later,
 }
 
+/// Called with each adopted file, from several threads.
+pub type LookAtAdopted<'a> = &'a (dyn Fn(&Row, &dyn ReadAt) + Sync);
+
 /// A backup in the making: a set of files that nobody lists.
 ///
 /// Dropping it keeps what a later run can resume. If the storage itself has failed, nothing that
@@ -66,13 +69,13 @@ pub trait Incoming: FileSet + Sync {
     /// `Locked` if another run has committed.
     fn check_next(&self, sequence: u64) -> Result<()>;
 
-    /// Reuses files of the parent as they are. Returns each file as it now is in this set, open for
-    /// reading, in the order of `rows`. Every file may stay open until it is dropped, so ask for
-    /// some hundreds at once, not for all.
+    /// Reuses files of the parent as they are, several at once, and shows each to `look` as it now
+    /// is in this set. Returns the results in the order of `rows`. A file is open only while `look`
+    /// sees it, so that no number of rows needs many descriptors.
     ///
     /// # Errors
     /// Each file has its own: `StoredCorrupt` if the parent's file is gone, or has another length.
-    fn adopt(&self, rows: &[&Row]) -> Vec<Result<Box<dyn ReadAt>>>;
+    fn adopt(&self, rows: &[&Row], look: LookAtAdopted<'_>) -> Vec<Result<()>>;
 
     /// Resumes a file that an interrupted run has stored under this path. Only the server's own
     /// checksum proves it: its last 16 bytes must be `md5`, which the caller has read from the

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::captured_file::{CapturedRow, FileOrigin};
 use super::working_copy::Capture;
@@ -14,12 +14,11 @@ use crate::format::chunk::{self, ChunkFile};
 use crate::format::{ReadAt, bloom, ptable};
 use crate::fs::Stamp;
 use crate::manifest::{Blake3Hash, ChunkRow, RelativePath, Role, Row};
-use crate::parallel;
 use crate::transfer::{hash_file, paced};
 
 /// Adopted files up to this many bytes are hashed whole.
 const SMALL: u64 = 4096;
-/// Adopted files that are open at once.
+/// Files that are adopted between two looks at whether the run should stop.
 const ADOPTED_AT_ONCE: usize = 256;
 
 /// What a first look at an adopted file has shown.
@@ -56,7 +55,7 @@ impl<'a> Capture<'a> {
         Ok(kept)
     }
 
-    /// As [`Self::keep`], for so many files as may be open at once.
+    /// As [`Self::keep`], for some files.
     fn keep_some(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
         let mut rows = Vec::with_capacity(paths.len());
         for path in paths {
@@ -92,24 +91,29 @@ impl<'a> Capture<'a> {
         &self,
         rows: &[&'a Row],
     ) -> Result<HashMap<&'a RelativePath, (&'a Row, AdoptionCheck)>> {
-        let mut checks = HashMap::with_capacity(rows.len());
-        let mut adopted = Vec::with_capacity(rows.len());
-        for (row, stored) in rows.iter().zip(self.incoming.adopt(rows)) {
-            match stored {
-                Ok(stored) => adopted.push((*row, stored)),
-                Err(error) if error.kind() == Kind::StoredCorrupt => {
-                    checks.insert(&row.path, (*row, AdoptionCheck::Missing(error)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let looks = Mutex::new(HashMap::with_capacity(rows.len()));
+        let adopted = self.incoming.adopt(rows, &|row, stored| {
+            let check = self.check_adopted(row, stored);
+            let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+            looks.insert(row.path.clone(), check);
+        });
+        let mut looks = looks.into_inner().unwrap_or_else(PoisonError::into_inner);
 
-        let checked = parallel::map(&adopted, |(row, stored)| {
-            self.run.check()?;
-            self.check_adopted(row, &**stored)
-        })?;
-        for ((row, _), check) in adopted.into_iter().zip(checked) {
-            checks.insert(&row.path, (row, check));
+        let mut checks = HashMap::with_capacity(rows.len());
+        for (row, adopted) in rows.iter().zip(adopted) {
+            let check = match (adopted, looks.remove(&row.path)) {
+                (Ok(()), Some(check)) => check?,
+                (Ok(()), None) => {
+                    return Err(
+                        Error::new(Kind::Failed, "an adopted file was not shown").on(&row.path)
+                    );
+                }
+                (Err(error), _) if error.kind() == Kind::StoredCorrupt => {
+                    AdoptionCheck::Missing(error)
+                }
+                (Err(error), _) => return Err(error),
+            };
+            checks.insert(&row.path, (*row, check));
         }
         Ok(checks)
     }
@@ -144,6 +148,7 @@ impl<'a> Capture<'a> {
     /// others the parts are read that identify them. The proof reads just as much, but if it found
     /// the damage, there could be no backup any more.
     fn check_adopted(&self, row: &Row, stored: &dyn ReadAt) -> Result<AdoptionCheck> {
+        self.run.check()?;
         stored.expect_pieces();
         let stamp = stored.stamp();
 

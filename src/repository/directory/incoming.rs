@@ -23,7 +23,7 @@ use crate::fs::{self, IoError};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::parallel;
 use crate::proof::Proven;
-use crate::repository::{Attributes, Incoming, Ingest, Stored};
+use crate::repository::{Attributes, Incoming, Ingest, LookAtAdopted, Stored};
 use crate::run::Run;
 use crate::transfer::{self, CopyFailure, Follower, Segment};
 
@@ -378,10 +378,11 @@ impl Incoming for DirectoryIncoming<'_> {
         self.check_sequence(sequence)
     }
 
-    fn adopt(&self, rows: &[&Row]) -> Vec<Result<Box<dyn ReadAt>>> {
+    fn adopt(&self, rows: &[&Row], look: LookAtAdopted<'_>) -> Vec<Result<()>> {
         // Each costs no more than a few calls of the system.
         let adopted = parallel::map(rows, |row| {
-            Ok::<_, std::convert::Infallible>(self.adopt_one(row))
+            let shown = self.adopt_one(row).map(|stored| look(row, &*stored));
+            Ok::<_, std::convert::Infallible>(shown)
         });
         adopted.unwrap_or_default()
     }

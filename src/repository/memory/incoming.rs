@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::format::{Md5Hash, ReadAt};
 use crate::manifest::{FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::proof::Proven;
-use crate::repository::{Attributes, Incoming, Ingest, Repository, Stored};
+use crate::repository::{Attributes, Incoming, Ingest, LookAtAdopted, Repository, Stored};
 use crate::run::Run;
 use crate::transfer::{CopyFailure, hash_file};
 
@@ -252,8 +252,12 @@ impl Incoming for MemoryIncoming<'_> {
         }
     }
 
-    fn adopt(&self, rows: &[&Row]) -> Vec<Result<Box<dyn ReadAt>>> {
-        rows.iter().map(|row| self.adopt_one(row)).collect()
+    fn adopt(&self, rows: &[&Row], look: LookAtAdopted<'_>) -> Vec<Result<()>> {
+        let mut adopted = Vec::with_capacity(rows.len());
+        for row in rows {
+            adopted.push(self.adopt_one(row).map(|stored| look(row, &*stored)));
+        }
+        adopted
     }
 
     fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {
