@@ -226,6 +226,7 @@ fn runs_that_are_killed_again_and_again_pile_nothing_up() {
         // In the middle of the active chunk, when all else is there.
         die_at(&bench, "full", "chunk-000005");
     }
+
     let mut names: Vec<String> = walkdir::WalkDir::new(incoming(&bench))
         .into_iter()
         .map(Result::unwrap)
@@ -233,6 +234,7 @@ fn runs_that_are_killed_again_and_again_pile_nothing_up() {
         .map(|entry| name(entry.path()).to_owned())
         .collect();
     names.sort();
+
     let mut once = names.clone();
     once.dedup();
     assert!(
@@ -260,6 +262,7 @@ fn a_diff_goes_on_where_a_diff_was_killed() {
         !names.contains(&"chunk-000000.000000".to_owned()),
         "that is the full's: {names:?}"
     );
+
     let diff = bench.take().unwrap();
     assert_eq!(
         (diff.kind, diff.parent.as_ref()),
@@ -277,6 +280,7 @@ fn a_full_takes_up_what_a_diff_left_and_shares_nothing() {
     let first = bench.full().unwrap();
     bench.append(200_000);
     die_at(&bench, "diff", "chunk-000005");
+
     let second = bench.full().unwrap();
     assert!(second.files_resumed >= 1, "{}", bench.said());
     assert_eq!(second.files_linked, 0);
@@ -351,13 +355,16 @@ fn half_a_file_of_full_length_is_copied_again() {
         stop_with_all_copied(&bench);
         let count = left(&bench).len() as u64;
         let (half, length) = left(&bench)["chunk-000001.000000"].clone();
+
         let to = to.min(length);
         writable(&half, |file| {
             let zeros = vec![0; usize::try_from(to - from).unwrap()];
             std::os::unix::fs::FileExt::write_all_at(file, &zeros, from).unwrap();
         });
+
         let summary = bench.full().unwrap();
         assert_eq!(summary.files_resumed, count - 1);
+
         // What has no MD5 at its end is not even looked at.
         let looked_at = bench
             .said()
@@ -413,7 +420,9 @@ fn planted_links_and_strangers_are_not_taken() {
         run.join("db/chunk-000000.000000"),
     )
     .unwrap();
+
     symlink(bench.chunk(1, 0), run.join("db/chunk-000001.000000")).unwrap();
+
     rustix::fs::mknodat(
         rustix::fs::CWD,
         run.join("db/chunk-000002.000000"),
@@ -422,15 +431,19 @@ fn planted_links_and_strangers_are_not_taken() {
         0,
     )
     .unwrap();
+
     std::fs::create_dir(run.join("db/chunk-000003.000000")).unwrap();
     symlink(bench.index(), run.join("index")).unwrap();
     std::fs::write(run.join("manifest.json"), b"{}").unwrap();
+
     let other = incoming(&bench).join(uuid::Uuid::now_v7().to_string());
     symlink(&bench.db, &other).unwrap();
+
     let before = bench.db_bytes();
     let second = bench.full().unwrap();
     assert_eq!(second.files_resumed, 0);
     assert_eq!(bench.db_bytes(), before);
+
     let inode = |summary: &BackupSummary| {
         bench
             .stored(summary)
@@ -619,25 +632,30 @@ fn signals_at_any_moment() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+
         let end = Instant::now() + Duration::from_secs(60);
         // Not before it has copied something more.
         while left_of_any(&bench) < files + 2 && child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < end);
             std::thread::sleep(Duration::from_millis(2));
         }
+
         let sent = Instant::now();
         if child.try_wait().unwrap().is_none() {
             kill_process(Pid::from_child(&child), signal).unwrap();
         }
+
         let status = child.wait().unwrap();
         if status.success() {
             break;
         }
+
         quickest = quickest.min(sent.elapsed());
         assert!(
             status.signal() == Some(9) || status.code() == Some(143),
             "{status}"
         );
+
         let now = left_of_any(&bench);
         assert!(
             now >= files,
@@ -645,9 +663,11 @@ fn signals_at_any_moment() {
         );
         (files, kills) = (now, kills + 1);
     }
+
     assert!(kills >= 3, "only {kills} runs were interrupted");
     // On a busy machine some of them are late.
     assert!(quickest < Duration::from_secs(2), "{quickest:?}");
+
     let there = left_of_any(&bench) as u64;
     let output = command(&bench, "full").output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -60,11 +60,13 @@ fn posts(site: &NodeSite, part: &str) -> usize {
 #[must_use]
 fn ends_cleanly(site: &NodeSite, child: Child, code: i32) -> Duration {
     let sent = Instant::now();
+
     let output = child.wait_with_output().unwrap();
     let (took, stderr) = (sent.elapsed(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.contains("error: interrupted\n"), "{stderr}");
     assert!(stderr.contains("hint: "), "{stderr}");
+
     assert!(output.stdout.is_empty());
     assert!(site.place.listed().is_empty());
     assert!(site.place.unfinished() <= 1);
@@ -75,6 +77,7 @@ fn ends_cleanly(site: &NodeSite, child: Child, code: i32) -> Duration {
             .any(|entry| is_draft(&entry)),
         "half a file is left"
     );
+
     assert_eq!(site.place.debts(), 0);
     assert!(!site.node.owes_scavenge());
     took
@@ -105,6 +108,7 @@ fn in_the_middle_of_copying() {
 
 fn interrupted_while_copying(signal: Signal, code: i32) -> Duration {
     let site = NodeSite::scavenging();
+
     let child = site.start(FULL);
     wait_until(|| is_copying(&site));
     // Under `nohup` the tests hand on that the terminal does not count.
@@ -116,9 +120,11 @@ fn interrupted_while_copying(signal: Signal, code: i32) -> Duration {
             signal
         },
     );
+
     let took = ends_cleanly(&site, child, code);
     assert_eq!(posts(&site, "/admin/scavenge"), 1);
     assert!(site.node.current_scavenge().is_some(), "it goes on");
+
     let waiting = String::from_utf8(
         site.place
             .kbackup("list --repo repo")
@@ -128,6 +134,7 @@ fn interrupted_while_copying(signal: Signal, code: i32) -> Duration {
     )
     .unwrap();
     assert!(waiting.contains("an interrupted backup left"), "{waiting}");
+
     let output = site
         .place
         .kbackup(&site.line("full --repo repo --node URL"))
@@ -149,6 +156,7 @@ fn a_second_signal_changes_nothing() {
 
 fn interrupted_by_three_signals() -> Duration {
     let site = NodeSite::scavenging();
+
     let child = site.start(FULL);
     wait_until(|| is_copying(&site));
     send(&child, Signal::INT);
@@ -156,6 +164,7 @@ fn interrupted_by_three_signals() -> Duration {
     // Of two that wait for a busy process nobody knows which was the first.
     wait_until(|| posts(&site, "/admin/scavenge") > 0);
     send(&child, Signal::TERM);
+
     let took = ends_cleanly(&site, child, 130);
     assert_eq!(posts(&site, "/admin/scavenge"), 1);
     took
@@ -176,9 +185,11 @@ fn interrupted_while_quiescing(signal: Signal, code: i32) -> Duration {
         quirks.pausing_for = Duration::ZERO;
     });
     site.node.start_scavenge(None).unwrap();
+
     let child = site.start("full --repo repo --node URL");
     wait_until(|| is_stopping_a_scavenge(&site));
     send(&child, signal);
+
     let took = ends_cleanly(&site, child, code);
     assert_eq!(site.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
     assert_eq!(
@@ -203,6 +214,7 @@ fn interrupted_while_a_scavenge_does_not_stop() -> Duration {
     site.node
         .change_quirks(|quirks| quirks.cancel_delay = Duration::from_secs(4));
     site.node.start_scavenge(None).unwrap();
+
     let child = site.start("full --repo repo --node URL");
     wait_until(|| is_stopping_a_scavenge(&site));
     send(&child, Signal::TERM);
@@ -211,6 +223,7 @@ fn interrupted_while_a_scavenge_does_not_stop() -> Duration {
     let took = sent.elapsed();
     assert_eq!(output.status.code(), Some(143));
     assert!(site.place.listed().is_empty());
+
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("run `kbackup release`"), "{stderr}");
     assert_eq!(site.place.debts(), 1);
@@ -231,6 +244,7 @@ fn while_the_node_answers_slowly() {
 fn interrupted_while_the_node_is_silent() -> Duration {
     let site = NodeSite::new("26.1-append");
     site.node.change_quirks(|quirks| quirks.never_answer = true);
+
     let child = site.start("full --repo repo --node URL");
     wait_until(|| !site.node.requests().is_empty());
     send(&child, Signal::INT);
@@ -244,6 +258,7 @@ fn during_restore_and_verify() {
         .kbackup(&site.line("full --repo repo --node URL"))
         .assert()
         .code(0);
+
     let child = site.start("restore --repo repo --to restored --limit-rate 8MiB");
     wait_until(|| site.place.path("restored/chunk-000000.000000").exists());
     send(&child, Signal::TERM);
@@ -260,6 +275,7 @@ fn during_restore_and_verify() {
         .kbackup("restore --repo repo --to restored")
         .assert()
         .code(0);
+
     let child = site.start("verify --repo repo --limit-rate 8MiB");
     wait_until(|| bytes_read(&child) > 2 << 20);
     send(&child, Signal::INT);

@@ -154,6 +154,7 @@ pub(crate) fn back_up(
     .unwrap();
     let writer = end.unwrap_or_else(|| data.checkpoint("writer").unwrap());
     let source = Directories::new(data.db(), None);
+
     let mut files = Vec::new();
     let unlisted: Vec<String> = from_json(data.facts["index"]["unlisted"].clone());
     for entry in source.files().unwrap() {
@@ -167,6 +168,7 @@ pub(crate) fn back_up(
         if is_stray || end.is_some() && entry.path.root() == Root::Index {
             continue;
         }
+
         let file = fs::open_source(&source.path_of(&entry.path)).unwrap();
         let mut row = Row {
             path: entry.path.clone(),
@@ -193,6 +195,7 @@ pub(crate) fn back_up(
             attributes,
             follow: None,
         };
+
         row.role = match name.as_str() {
             "kurrent.ddb" | "kurrent.ddb.wal" => Role::SecondaryIndex,
             "streamExistenceFilter.chk" => Role::StreamFilterCheckpoint,
@@ -205,6 +208,7 @@ pub(crate) fn back_up(
             name if uuid::Uuid::parse_str(name).is_ok() => Role::Table,
             name => panic!("what is {name}?"),
         };
+
         if row.role == Role::Chunk {
             let facts = data.facts["chunks"]
                 .as_array()
@@ -227,9 +231,11 @@ pub(crate) fn back_up(
                 ingest.length = 128 + chunk_size.local(position(writer));
             }
         }
+
         if row.role == Role::Table {
             row.table_md5 = Some(last_16(&file, entry.size));
         }
+
         let stored = match name.as_str() {
             "writer.chk" | "chaser.chk" => {
                 incoming.write(&entry.path, &writer.to_le_bytes(), attributes)
@@ -237,18 +243,22 @@ pub(crate) fn back_up(
             "truncate.chk" => incoming.write(&entry.path, &(-1_i64).to_le_bytes(), attributes),
             _ => incoming.ingest(&entry.path, ingest),
         };
+
         row.blake3 = stored.unwrap().blake3;
         files.push(row);
     }
+
     let epoch = data.checkpoint("epoch").and_then(LogPosition::from_signed);
     let proposal = data.checkpoint("proposal").filter(|number| *number >= 0);
     let finished = "2026-11-21T06:00:00Z".parse::<Timestamp>().unwrap()
         + std::time::Duration::from_secs(sequence);
     let (major, minor) = data.server();
+
     let secondary_index = match files.iter().any(|row| row.role == Role::SecondaryIndex) {
         true => SecondaryIndex::Included,
         false => SecondaryIndex::Absent,
     };
+
     let head = Head {
         format: FORMAT,
         label: Label::new(finished, BackupKind::Full),
@@ -312,12 +322,14 @@ pub(crate) fn back_up(
         cost: Cost::default(),
         totals: Totals::of(&files),
     };
+
     let mut manifest = Manifest { head, files };
     assert_eq!(
         structure(&*incoming, &manifest, &run).unwrap(),
         [],
         "it is one that could be committed"
     );
+
     change(&mut manifest);
     let proven = Proven::unproven(manifest);
     incoming.commit(&proven).unwrap();
@@ -363,6 +375,7 @@ pub(crate) fn assert_restored(handmade: &HandmadeBackup, db: &Path, truncate: i6
             .iter()
             .any(|row| row.path.below_root() == name.trim_start_matches("index/"))
     });
+
     for row in &handmade.manifest.files {
         if row.chunk.is_some_and(|chunk| chunk.md5.is_none()) {
             let local =
@@ -371,6 +384,7 @@ pub(crate) fn assert_restored(handmade: &HandmadeBackup, db: &Path, truncate: i6
             expected.get_mut(row.path.below_root()).unwrap()[local..].fill(0);
         }
     }
+
     let number = |value: i64| value.to_le_bytes().to_vec();
     expected.extend([
         ("writer.chk".to_owned(), number(end)),
@@ -385,15 +399,18 @@ pub(crate) fn assert_restored(handmade: &HandmadeBackup, db: &Path, truncate: i6
         "proposal.chk".to_owned(),
         number(handmade.data.checkpoint("proposal").unwrap_or(-1)),
     );
+
     let mut found = contents(db);
     found.remove(RestoreMark::NAME).unwrap();
     assert_eq!(
         found.keys().collect::<Vec<_>>(),
         expected.keys().collect::<Vec<_>>()
     );
+
     for (name, bytes) in expected {
         assert!(found[&name] == bytes, "{name} differs");
     }
+
     assert_eq!(
         start(db, &handmade.manifest),
         Start::Opened {
@@ -401,6 +418,7 @@ pub(crate) fn assert_restored(handmade: &HandmadeBackup, db: &Path, truncate: i6
             chaser: end
         }
     );
+
     let mut faults = structure(&Directories::new(db, None), &handmade.manifest, &run()).unwrap();
     faults.retain(|fault: &BackupFault| {
         let name = fault.path.as_ref().map(RelativePath::file_name);
@@ -411,6 +429,7 @@ pub(crate) fn assert_restored(handmade: &HandmadeBackup, db: &Path, truncate: i6
         faults,
         structure(&*stored, &handmade.manifest, &run()).unwrap()
     );
+
     let origin = RestoreMark::read(db)
         .unwrap()
         .unwrap()

@@ -32,8 +32,10 @@ pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
         checkpoint(db, "epoch.chk", -1),
         checkpoint(db, "truncate.chk", -1),
     );
+
     let size = i64::try_from(manifest.log.chunk_size.get()).unwrap();
     let rows: Vec<ChunkRow> = manifest.files.iter().filter_map(|row| row.chunk).collect();
+
     if truncate != -1 {
         // The number is a 32-bit one in the server, and overflows.
         #[expect(clippy::cast_possible_truncation, reason = "as in the server")]
@@ -44,11 +46,13 @@ pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
         {
             return Start::Refused;
         }
+
         assert_eq!(
             truncate,
             manifest.log.position.position().to_signed(),
             "a truncation to anywhere else loses events"
         );
+
         let covering = rows.iter().find(|chunk| {
             i64::from(chunk.start.0) * size <= truncate
                 && truncate < (i64::from(chunk.end.0) + 1) * size
@@ -57,9 +61,11 @@ pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
             covering.is_none_or(|chunk| !chunk.scavenged),
             "O33: it would go back to the start of a scavenged chunk"
         );
+
         epoch = if epoch >= truncate { -1 } else { epoch };
         (writer, chaser) = (writer.min(truncate), chaser.min(truncate));
     }
+
     if chaser > writer || epoch > writer {
         Start::Refused
     } else {
