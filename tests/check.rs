@@ -9,7 +9,7 @@ use kbackup::event::Silent;
 use kbackup::format::indexmap::IndexMap;
 use kbackup::manifest::Directories;
 use kbackup::proof::{
-    self, Depth, Effect, Examination, Finding, Options, Outcome, Severity, Verdict,
+    self, Depth, Effect, Examination, ExamineOptions, Finding, Severity, StartOutcome, StartVerdict,
 };
 use kbackup::run::Run;
 use kbackup::server::ServerLine;
@@ -54,7 +54,7 @@ fn examine_at(db: &Path, version: Option<ServerLine>, depth: Depth) -> Result<Ex
     let files = Directories::new(db, None);
     Ok(proof::examine(
         &files,
-        &Options {
+        &ExamineOptions {
             version,
             depth,
             in_use: false,
@@ -90,7 +90,7 @@ fn finding<'a>(examination: &'a Examination, code: &str) -> Result<&'a Finding> 
 }
 
 /// The outcome, the verdict and the codes from warnings on.
-type Answer = (Outcome, Verdict, Vec<&'static str>);
+type Answer = (StartOutcome, StartVerdict, Vec<&'static str>);
 
 fn answer(directory: &DataDirectory, line: ServerLine) -> Result<Answer> {
     let examination = examine(directory, line)?;
@@ -203,13 +203,17 @@ fn every_real_directory_starts_with_everything() -> Result<()> {
             let examination = examine_at(&directory.db(), Some(own_line(&directory)), depth)?;
             let name = format!("{} {depth:?}: {:#?}", directory.name, examination.findings);
             assert_eq!(examination.versions.len(), 1, "{name}");
-            assert_eq!(examination.versions[0].outcome, Outcome::Starts, "{name}");
+            assert_eq!(
+                examination.versions[0].outcome,
+                StartOutcome::Starts,
+                "{name}"
+            );
             assert!(
                 !examination.versions[0].unproven
                     || codes(&examination, Severity::Info).contains(&"index-unlisted"),
                 "{name}"
             );
-            assert_eq!(examination.verdict, Verdict::Starts, "{name}");
+            assert_eq!(examination.verdict, StartVerdict::Starts, "{name}");
             assert_eq!(examination.kind(), None, "{name}");
             assert_eq!(codes(&examination, Severity::Warning), [""; 0], "{name}");
             let log = examination.log.context("no log")?;
@@ -246,9 +250,9 @@ fn newer_servers_start_from_what_older_ones_wrote() -> Result<()> {
         let examination = examine_at(&directory.db(), None, Depth::Normal)?;
         assert_eq!(examination.versions.len(), ServerLine::ALL.len());
         for version in &examination.versions {
-            assert_eq!(version.outcome, Outcome::Starts, "{name} {version:?}");
+            assert_eq!(version.outcome, StartOutcome::Starts, "{name} {version:?}");
             assert!(
-                version.verdict <= Verdict::StartsAndRebuilds,
+                version.verdict <= StartVerdict::StartsAndRebuilds,
                 "{name} {version:?}"
             );
             // What reading a node's source tells of a line without recordings is not the same as
@@ -270,7 +274,7 @@ fn o2_a_torn_table_is_named_with_what_the_server_does() -> Result<()> {
     let examination = examine(&directory, ServerLine::V26_1)?;
     assert_eq!(
         (examination.versions[0].outcome, examination.verdict),
-        (Outcome::Starts, Verdict::Damaged)
+        (StartOutcome::Starts, StartVerdict::Damaged)
     );
     assert_eq!(
         examination.kind().map(kbackup::error::Kind::exit_code),
@@ -298,17 +302,20 @@ fn o10_o11_the_documented_restore_starts_once_or_twice() -> Result<()> {
         if line >= ServerLine::V24_10 {
             assert_eq!(
                 (outcome, codes),
-                (Outcome::StartsAfterSecondStart, vec!["truncation-pending"]),
+                (
+                    StartOutcome::StartsAfterSecondStart,
+                    vec!["truncation-pending"]
+                ),
                 "{name}"
             );
         } else {
-            assert_eq!((outcome, codes), (Outcome::Starts, vec![]), "{name}");
+            assert_eq!((outcome, codes), (StartOutcome::Starts, vec![]), "{name}");
         }
-        assert_eq!(verdict, Verdict::Starts, "{name}");
+        assert_eq!(verdict, StartVerdict::Starts, "{name}");
         set(&directory, "truncate", -1)?;
         assert_eq!(
             answer(&directory, line)?,
-            (Outcome::Starts, Verdict::Starts, vec![]),
+            (StartOutcome::Starts, StartVerdict::Starts, vec![]),
             "{name}"
         );
     }
@@ -326,7 +333,7 @@ fn o3_a_truncation_inside_an_append_shows_half_of_it() -> Result<()> {
             set(&directory, "chaser", chaser)?;
             set(&directory, "truncate", chaser)?;
             let examination = examine(&directory, line)?;
-            assert_eq!(examination.verdict, Verdict::Loses, "{name} {chaser}");
+            assert_eq!(examination.verdict, StartVerdict::Loses, "{name} {chaser}");
             assert!(
                 examination.versions[0].loses.contains(&"half-append"),
                 "{name} {chaser} {examination:#?}"
@@ -348,7 +355,7 @@ fn o12_missing_checkpoints_without_a_say() -> Result<()> {
             remove(&directory, &format!("{missing}.chk"))?;
             assert_eq!(
                 answer(&directory, own_line(&directory))?,
-                (Outcome::Starts, Verdict::Starts, vec![]),
+                (StartOutcome::Starts, StartVerdict::Starts, vec![]),
                 "{name} {missing}"
             );
         }
@@ -365,13 +372,13 @@ fn o13_an_empty_truncate_checkpoint_wipes_the_database() -> Result<()> {
         let examination = examine(&directory, line)?;
         let modern = line >= ServerLine::V24_10;
         let outcome = if modern {
-            Outcome::StartsAfterSecondStart
+            StartOutcome::StartsAfterSecondStart
         } else {
-            Outcome::Starts
+            StartOutcome::Starts
         };
         assert_eq!(
             (examination.versions[0].outcome, examination.verdict),
-            (outcome, Verdict::Loses),
+            (outcome, StartVerdict::Loses),
             "{name}"
         );
         let loss = finding(&examination, "truncation-loses")?;
@@ -399,13 +406,17 @@ fn o14_without_a_writer_checkpoint() -> Result<()> {
         let (outcome, verdict, codes) = answer(&directory, line)?;
         assert_eq!(
             (outcome, verdict, codes),
-            (Outcome::Refuses, Verdict::Refuses, vec!["reader-ahead"]),
+            (
+                StartOutcome::Refuses,
+                StartVerdict::Refuses,
+                vec!["reader-ahead"]
+            ),
             "{name}"
         );
 
         remove(&directory, "chaser.chk")?;
         let examination = examine(&directory, line)?;
-        assert_eq!(examination.verdict, Verdict::Refuses, "{name}");
+        assert_eq!(examination.verdict, StartVerdict::Refuses, "{name}");
         let loses_first = examination.findings.iter().any(|finding| {
             finding.worst() == Some(Effect::LosesEvents)
                 && finding
@@ -436,7 +447,7 @@ fn o14_without_a_writer_checkpoint() -> Result<()> {
         let examination = examine(&directory, line)?;
         assert_eq!(
             examination.verdict,
-            Verdict::Loses,
+            StartVerdict::Loses,
             "{name} {examination:#?}"
         );
         assert!(
@@ -458,7 +469,11 @@ fn o15_no_server_starts_from_a_guarded_directory() -> Result<()> {
             for line in RUN {
                 assert_eq!(
                     answer(&directory, line)?,
-                    (Outcome::Refuses, Verdict::Refuses, vec!["start-guard"]),
+                    (
+                        StartOutcome::Refuses,
+                        StartVerdict::Refuses,
+                        vec!["start-guard"]
+                    ),
                     "{name} {line}"
                 );
             }
@@ -470,7 +485,7 @@ fn o15_no_server_starts_from_a_guarded_directory() -> Result<()> {
             examination
                 .versions
                 .iter()
-                .all(|version| version.outcome == Outcome::Refuses),
+                .all(|version| version.outcome == StartOutcome::Refuses),
             "{name}"
         );
         assert!(
@@ -490,7 +505,7 @@ fn o15_no_server_starts_from_a_guarded_directory() -> Result<()> {
         }
         assert_eq!(
             examine_at(half_restored.path(), None, Depth::Normal)?.verdict,
-            Verdict::Refuses
+            StartVerdict::Refuses
         );
     }
     Ok(())
@@ -523,9 +538,9 @@ fn o16_a_chunk_beyond_the_writer() -> Result<()> {
         for version in &examination.versions {
             let modern = MODERN.contains(&version.version);
             let wanted = if modern {
-                Outcome::Starts
+                StartOutcome::Starts
             } else {
-                Outcome::Refuses
+                StartOutcome::Refuses
             };
             assert_eq!(version.outcome, wanted, "{name} {version:?}");
             assert!(version.loses.is_empty(), "{name} {version:?}");
@@ -545,8 +560,8 @@ fn o16_a_chunk_beyond_the_writer() -> Result<()> {
             assert_eq!(
                 answer,
                 (
-                    Outcome::Refuses,
-                    Verdict::Refuses,
+                    StartOutcome::Refuses,
+                    StartVerdict::Refuses,
                     vec!["truncation-excess-chunk"]
                 ),
                 "{name} {line}"
@@ -566,7 +581,7 @@ fn o16_a_writer_checkpoint_that_is_too_old_costs_a_chunk() -> Result<()> {
         let examination = examine_at(&directory.db(), Some(own_line(&directory)), Depth::Quick)?;
         let lost = finding(&examination, "chunk-beyond-writer")?;
         assert_eq!(lost.worst(), Some(Effect::LosesEvents), "{name}");
-        assert_eq!(examination.verdict, Verdict::Loses, "{name}");
+        assert_eq!(examination.verdict, StartVerdict::Loses, "{name}");
     }
     Ok(())
 }
@@ -585,7 +600,7 @@ proptest! {
         // A byte of the header can be one that a start depends on.
         prop_assume!(at >= 128);
         let examination = examine(&directory, own_line(&directory)).unwrap();
-        prop_assert_eq!(examination.versions[0].outcome, Outcome::StartsThenDies);
+        prop_assert_eq!(examination.versions[0].outcome, StartOutcome::StartsThenDies);
         let bad = finding(&examination, "chunk-md5").unwrap();
         let name = format!("chunk-{number:06}.000000");
         prop_assert!(bad.file.as_ref().unwrap().ends_with(&name));
@@ -622,9 +637,9 @@ fn o17_zeros_below_the_writer_keep_the_node_from_starting() -> Result<()> {
             );
             // Before the index's end nothing is read again at a start.
             let wanted = if record.position >= commit {
-                Verdict::Refuses
+                StartVerdict::Refuses
             } else {
-                Verdict::Loses
+                StartVerdict::Loses
             };
             assert_eq!(
                 examination.verdict, wanted,
@@ -653,7 +668,7 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
         let (outcome, verdict, codes) = answer(&directory, line)?;
         assert_eq!(
             (outcome, verdict),
-            (Outcome::Starts, Verdict::StartsAndRebuilds),
+            (StartOutcome::Starts, StartVerdict::StartsAndRebuilds),
             "{name}"
         );
         assert!(codes.contains(&"index-absent"), "{name} {codes:?}");
@@ -663,8 +678,8 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
         assert_eq!(
             answer(&directory, line)?,
             (
-                Outcome::Starts,
-                Verdict::StartsAndRebuilds,
+                StartOutcome::Starts,
+                StartVerdict::StartsAndRebuilds,
                 vec!["index-absent"]
             ),
             "{name}"
@@ -678,8 +693,8 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
         assert_eq!(
             (outcome, verdict, codes),
             (
-                Outcome::Starts,
-                Verdict::Damaged,
+                StartOutcome::Starts,
+                StartVerdict::Damaged,
                 vec!["index-table-damaged"]
             ),
             "{name}"
@@ -689,8 +704,8 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
         assert_eq!(
             (outcome, verdict, codes),
             (
-                Outcome::Starts,
-                Verdict::Damaged,
+                StartOutcome::Starts,
+                StartVerdict::Damaged,
                 vec!["index-table-missing"]
             ),
             "{name}"
@@ -700,7 +715,11 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
         overwrite(&directory.index().join("indexmap"), |bytes| bytes[40] ^= 1)?;
         assert_eq!(
             answer(&directory, line)?,
-            (Outcome::Starts, Verdict::Damaged, vec!["index-map-damaged"]),
+            (
+                StartOutcome::Starts,
+                StartVerdict::Damaged,
+                vec!["index-map-damaged"]
+            ),
             "{name}"
         );
 
@@ -709,8 +728,8 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
         assert_eq!(
             answer(&directory, line)?,
             (
-                Outcome::Starts,
-                Verdict::StartsAndRebuilds,
+                StartOutcome::Starts,
+                StartVerdict::StartsAndRebuilds,
                 vec!["index-ahead"]
             ),
             "{name}"
@@ -725,8 +744,8 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
             assert_eq!(
                 answer(&directory, line)?,
                 (
-                    Outcome::Starts,
-                    Verdict::StartsAndRebuilds,
+                    StartOutcome::Starts,
+                    StartVerdict::StartsAndRebuilds,
                     vec!["stream-filter-absent"]
                 ),
                 "{name}"
@@ -741,8 +760,8 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
             assert_eq!(
                 answer(&directory, line)?,
                 (
-                    Outcome::Starts,
-                    Verdict::StartsAndRebuilds,
+                    StartOutcome::Starts,
+                    StartVerdict::StartsAndRebuilds,
                     vec!["stream-filter-damaged"]
                 ),
                 "{name}"
@@ -764,8 +783,8 @@ fn o18_without_index_or_filters_the_server_rebuilds() -> Result<()> {
                 assert_eq!(
                     (outcome, verdict, codes),
                     (
-                        Outcome::Starts,
-                        Verdict::Loses,
+                        StartOutcome::Starts,
+                        StartVerdict::Loses,
                         vec!["stream-filter-incomplete"]
                     ),
                     "{name}"
@@ -795,7 +814,7 @@ fn o30_o32_a_log_cut_offline_starts_where_no_append_is_cut() -> Result<()> {
             let (outcome, verdict, codes) = answer(&directory, line)?;
             assert_eq!(
                 (outcome, verdict),
-                (Outcome::Starts, Verdict::StartsAndRebuilds),
+                (StartOutcome::Starts, StartVerdict::StartsAndRebuilds),
                 "{name} {end} {codes:?}"
             );
         }
@@ -806,7 +825,7 @@ fn o30_o32_a_log_cut_offline_starts_where_no_append_is_cut() -> Result<()> {
             let (outcome, verdict, codes) = answer(&directory, line)?;
             assert_eq!(
                 (outcome, verdict),
-                (Outcome::Starts, Verdict::Loses),
+                (StartOutcome::Starts, StartVerdict::Loses),
                 "{name} {end}"
             );
             assert!(codes.contains(&"half-append"), "{name} {end} {codes:?}");
@@ -830,7 +849,7 @@ fn o31_o37_an_index_ahead_of_the_log_is_set_aside() -> Result<()> {
         let (outcome, verdict, codes) = answer(&directory, own_line(&directory))?;
         assert_eq!(
             (outcome, verdict),
-            (Outcome::Starts, Verdict::StartsAndRebuilds),
+            (StartOutcome::Starts, StartVerdict::StartsAndRebuilds),
             "{name} {codes:?}"
         );
         assert!(codes.contains(&"index-ahead"), "{name} {codes:?}");
@@ -866,7 +885,7 @@ fn o33_a_truncation_into_a_merged_chunk_goes_back_to_its_start() -> Result<()> {
         );
         assert_eq!(
             (loss.evidence, examination.verdict),
-            (Some("O33"), Verdict::Loses),
+            (Some("O33"), StartVerdict::Loses),
             "{name}"
         );
         seen += 1;
@@ -913,7 +932,7 @@ fn o34_a_scavenge_state_from_a_lost_future() -> Result<()> {
         );
         assert_eq!(
             (examination.versions[0].outcome, examination.verdict),
-            (Outcome::Starts, Verdict::Loses),
+            (StartOutcome::Starts, StartVerdict::Loses),
             "{name}"
         );
         assert_eq!(
@@ -925,7 +944,7 @@ fn o34_a_scavenge_state_from_a_lost_future() -> Result<()> {
         fs::remove_dir_all(directory.index().join("scavenging"))?;
         assert_eq!(
             examine(&directory, line)?.verdict,
-            Verdict::StartsAndRebuilds,
+            StartVerdict::StartsAndRebuilds,
             "{name}"
         );
     }
@@ -939,7 +958,7 @@ fn o35_a_secondary_index_that_cannot_be_opened() -> Result<()> {
     remove(&directory, "kurrent.ddb")?;
     assert_eq!(
         answer(&directory, ServerLine::V26_1)?,
-        (Outcome::Starts, Verdict::Starts, vec![])
+        (StartOutcome::Starts, StartVerdict::Starts, vec![])
     );
 
     type Change = fn(&mut Vec<u8>);
@@ -954,9 +973,9 @@ fn o35_a_secondary_index_that_cannot_be_opened() -> Result<()> {
         let examination = examine_at(&directory.db(), None, Depth::Quick)?;
         for version in &examination.versions {
             let wanted = if version.version >= ServerLine::V25_1 {
-                Outcome::Refuses
+                StartOutcome::Refuses
             } else {
-                Outcome::Starts
+                StartOutcome::Starts
             };
             assert_eq!(version.outcome, wanted, "{how} {version:?}");
         }
@@ -995,11 +1014,15 @@ fn o36_bytes_beyond_the_writer_mean_nothing() -> Result<()> {
             set(&directory, "chaser", end)?;
             assert_eq!(
                 answer(&directory, line)?,
-                (Outcome::Starts, Verdict::Starts, vec![]),
+                (StartOutcome::Starts, StartVerdict::Starts, vec![]),
                 "{name} {end}"
             );
             set(&directory, "truncate", end)?;
-            assert_eq!(answer(&directory, line)?.1, Verdict::Starts, "{name} {end}");
+            assert_eq!(
+                answer(&directory, line)?.1,
+                StartVerdict::Starts,
+                "{name} {end}"
+            );
             set(&directory, "truncate", -1)?;
         }
         // A file that ends where the log does (O5), and the end of a chunk with and without a file
@@ -1011,13 +1034,13 @@ fn o36_bytes_beyond_the_writer_mean_nothing() -> Result<()> {
         })?;
         assert_eq!(
             answer(&directory, line)?,
-            (Outcome::Starts, Verdict::Starts, vec![]),
+            (StartOutcome::Starts, StartVerdict::Starts, vec![]),
             "{name}"
         );
         overwrite(&active(&directory)?, |bytes| {
             bytes.truncate(usize::try_from(100 + local).unwrap())
         })?;
-        assert_eq!(answer(&directory, line)?.1, Verdict::Refuses, "{name}");
+        assert_eq!(answer(&directory, line)?.1, StartVerdict::Refuses, "{name}");
     }
     Ok(())
 }
@@ -1038,7 +1061,7 @@ fn o38_a_writer_inside_an_append_at_the_end_of_a_chunk() -> Result<()> {
         let examination = examine_at(&node.db(), Some(ServerLine::V22_10), Depth::Normal)?;
         if let Ok(found) = finding(&examination, "half-append") {
             assert!(found.what.contains("253636"), "{found:?}");
-            assert_eq!(examination.verdict, Verdict::Loses);
+            assert_eq!(examination.verdict, StartVerdict::Loses);
             half += 1;
         }
     }
@@ -1082,7 +1105,7 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
         node.advance_to_end()?;
         assert_eq!(
             examine_at(&node.db(), Some(line), Depth::Normal)?.verdict,
-            Verdict::Starts,
+            StartVerdict::Starts,
             "{name}"
         );
 
@@ -1099,13 +1122,13 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
             finding(&examination, "index-hides-events").with_context(|| name.to_owned())?;
         assert_eq!(
             (hidden.worst(), examination.verdict),
-            (Some(Effect::LosesEvents), Verdict::Loses),
+            (Some(Effect::LosesEvents), StartVerdict::Loses),
             "{name} {hidden:?}"
         );
         assert_eq!(hidden.evidence, Some("O39"));
         assert_eq!(
             examination.versions[0].outcome,
-            Outcome::Starts,
+            StartOutcome::Starts,
             "{name}: without a word"
         );
     }
@@ -1121,7 +1144,7 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
         copy_tree(kept.path(), &node.index());
         let examination = examine_at(&node.db(), Some(line), Depth::Deep)?;
         assert!(
-            examination.verdict <= Verdict::StartsAndRebuilds,
+            examination.verdict <= StartVerdict::StartsAndRebuilds,
             "{name} {examination:#?}"
         );
     }
@@ -1145,7 +1168,7 @@ fn holes_in_the_log_and_bad_chunks_are_named() -> Result<()> {
         let line = own_line(&directory);
         remove(&directory, "chunk-000002.000000")?;
         let examination = examine(&directory, line)?;
-        assert_eq!(examination.verdict, Verdict::Refuses, "{name}");
+        assert_eq!(examination.verdict, StartVerdict::Refuses, "{name}");
         assert!(
             finding(&examination, "chunk-missing")?
                 .what
@@ -1158,7 +1181,7 @@ fn holes_in_the_log_and_bad_chunks_are_named() -> Result<()> {
             bytes[0] = 7
         })?;
         let examination = examine(&directory, line)?;
-        assert_eq!(examination.verdict, Verdict::Refuses, "{name}");
+        assert_eq!(examination.verdict, StartVerdict::Refuses, "{name}");
         assert!(
             finding(&examination, "chunk-unreadable")?
                 .file
@@ -1225,7 +1248,7 @@ proptest! {
         }
         let examination = examine_at(&directory.db(), None, Depth::Deep).unwrap();
         for version in &examination.versions {
-            prop_assert_eq!(version.outcome == Outcome::Refuses, version.verdict == Verdict::Refuses);
+            prop_assert_eq!(version.outcome == StartOutcome::Refuses, version.verdict == StartVerdict::Refuses);
         }
         serde_json::to_string(&examination).unwrap();
     }

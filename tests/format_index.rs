@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use kbackup::format::indexmap::IndexMap;
 use kbackup::format::names::TableId;
-use kbackup::format::ptable::{self, Entry, Table, TableVersion};
+use kbackup::format::ptable::{self, Table, TableEntry, TableVersion};
 use kbackup::format::{Error, LogPosition, bloom, duckdb, hash, sqlite};
 use kbackup_testnode::log::{self, Kind};
 
@@ -240,7 +240,7 @@ fn the_latest_entries_are_those_furthest_on() -> Result<()> {
     };
     let bytes = table_bytes(&directory, row.table)?;
     let table = Table::open(&bytes)?;
-    let mut all = table.entries().collect::<Result<Vec<Entry>, _>>()?;
+    let mut all = table.entries().collect::<Result<Vec<TableEntry>, _>>()?;
     assert_eq!(all.len() as u64, table.layout().entries);
     for (index, entry) in (0..).zip(&all) {
         assert_eq!(table.entry(index)?, Some(*entry));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use kbackup::format::boundary::Boundaries;
 use kbackup::format::checkpoint::{self, Checkpoint};
-use kbackup::format::chunk::{self, ChunkFile, State, Transform};
+use kbackup::format::chunk::{self, ChunkFile, ChunkState, Transform};
 use kbackup::format::names::{ChunkName, DbFile, IndexFile};
 use kbackup::format::position_map::PositionMap;
 use kbackup::format::record::{Backwards, Forwards, Lookup, Record};
@@ -166,7 +166,7 @@ fn chunks_say_what_the_checker_found() -> Result<()> {
                 directory.name
             );
             assert_eq!(file.identity(name.version).length, bytes.len() as u64);
-            if let State::Completed(footer) = &file.state {
+            if let ChunkState::Completed(footer) = &file.state {
                 let hashed =
                     usize::try_from(chunk::hashed_length(file.length).context("too short")?)?;
                 row["md5ok"] = Value::Bool(Md5::digest(&bytes[..hashed])[..] == footer.md5.0);
@@ -176,7 +176,7 @@ fn chunks_say_what_the_checker_found() -> Result<()> {
                 );
                 assert_eq!(footer.file_length(&header), Some(file.length));
             } else {
-                assert_eq!(file.state, State::Ongoing, "{} {name}", directory.name);
+                assert_eq!(file.state, ChunkState::Ongoing, "{} {name}", directory.name);
                 assert_eq!(
                     chunk::full_length(header.chunk_size, header.transform),
                     Some(file.length)

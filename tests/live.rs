@@ -243,7 +243,7 @@ impl Bench {
         assert!(report.failure().is_none(), "step {step}: {report}");
         let restored = Log::read(&target).unwrap();
         assert_eq!(restored.records.len(), log.records.len(), "step {step}");
-        let options = proof::Options {
+        let options = proof::ExamineOptions {
             version: Some(self.line),
             depth: Depth::Deep,
             in_use: false,

@@ -232,7 +232,7 @@ fn keep_filter(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
 struct SourceTable {
     path: RelativePath,
     file: fs::File,
-    layout: ptable::Layout,
+    layout: ptable::TableLayout,
 }
 
 impl SourceTable {

@@ -6,7 +6,9 @@ use std::path::Path;
 use super::context::VerbContext;
 use super::output::count;
 use crate::error::{Kind, Result};
-use crate::proof::{Consequence, Effect, Examination, Finding, Outcome, Severity, VersionOutcome};
+use crate::proof::{
+    Consequence, Effect, Examination, Finding, Severity, StartOutcome, VersionOutcome,
+};
 use crate::settings::options::CheckOptions;
 use crate::verbs;
 
@@ -67,7 +69,7 @@ fn text(place: &Path, examination: &Examination) -> String {
 
 fn notes(version: &VersionOutcome) -> String {
     let mut notes = Vec::new();
-    if version.outcome == Outcome::StartsAfterSecondStart {
+    if version.outcome == StartOutcome::StartsAfterSecondStart {
         notes.push("exits with code 0 once and must be started again");
     }
     if version.unproven {

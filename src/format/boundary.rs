@@ -4,7 +4,7 @@
 //! none is open. This module is the only one that makes a [`Boundary`] out of a position; it does
 //! so from records seen in their order.
 
-use super::chunk::Header;
+use super::chunk::ChunkHeader;
 use super::record::{Flags, Frame, Record};
 use super::{Boundary, LogPosition};
 
@@ -97,7 +97,7 @@ impl Boundaries {
     ///
     /// A scavenge may have removed the last event of an append, so behind a scavenged chunk an open
     /// append is taken as ended, until a record shows the contrary.
-    pub fn chunk_completed(&mut self, header: &Header) {
+    pub fn chunk_completed(&mut self, header: &ChunkHeader) {
         self.end = header.end_position();
         if header.scavenged && self.open != Open::Nothing {
             self.fallback = Some(self.last);
@@ -232,8 +232,8 @@ mod tests {
         frame(at, Record::Commit(commit))
     }
 
-    fn header(scavenged: bool) -> Header {
-        Header {
+    fn header(scavenged: bool) -> ChunkHeader {
+        ChunkHeader {
             min_compatible: 3,
             version: 3,
             chunk_size: ChunkSize::new(1000).unwrap(),
@@ -402,7 +402,7 @@ mod tests {
                 }
                 together.go_on(&part);
                 // As if a chunk ended here, without room behind its last record.
-                let header = Header { chunk_size: ChunkSize::new(100).unwrap(), end: ChunkNumber(u32::try_from(end).unwrap().saturating_sub(1)), ..header(scavenged) };
+                let header = ChunkHeader { chunk_size: ChunkSize::new(100).unwrap(), end: ChunkNumber(u32::try_from(end).unwrap().saturating_sub(1)), ..header(scavenged) };
                 if end > 0 {
                     whole.chunk_completed(&header);
                     together.chunk_completed(&header);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::access::open_listed;
 use super::selection::ListedChunk;
 use crate::error::Result;
-use crate::format::chunk::{ChunkFile, Header};
+use crate::format::chunk::{ChunkFile, ChunkHeader};
 use crate::format::names::ChunkName;
 use crate::format::{ChunkNumber, ReadAt};
 use crate::fs::Stamp;
@@ -29,7 +29,7 @@ pub struct LogFile {
 impl LogFile {
     /// The header of the file.
     #[must_use]
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &ChunkHeader {
         &self.file.header
     }
 

@@ -1,3 +1,5 @@
+//! What an examination of a directory finds, and what servers do about it.
+
 use serde::Serialize;
 
 use crate::server::ServerLine;
@@ -10,21 +12,22 @@ pub enum Effect {
     Ignores,
     /// It works, but something takes longer.
     Slows,
-    /// It deletes the file, and loses nothing by it.
+    /// It deletes the file, and loses nothing by that.
     Deletes,
     /// It builds what is missing from the log.
     Rebuilds,
-    /// It copies the whole index aside (disk space!) and builds it from the log's start (O18).
+    /// It copies the whole index aside, which needs disk space, and builds a new one from the log's
+    /// start (O18).
     SetsIndexAside,
     /// It cuts the log, ends with exit code 0 and has to be started again (O10).
     StartsAgain,
-    /// Events that the log holds may not be found (O39).
+    /// Readers may not find events that the log holds (O39).
     MayHideEvents,
     /// Clients see a part of an append (O32).
     ShowsHalfAppend,
     /// Events are gone, or can no longer be read.
     LosesEvents,
-    /// It comes up, and ends itself within seconds, at every start (O17).
+    /// It comes up and ends itself within seconds, at every start (O17).
     Dies,
     /// It does not start.
     Refuses,
@@ -49,10 +52,16 @@ impl Effect {
         }
     }
 
-    /// Whether the server's answer is short of events that it should have.
+    /// Whether readers miss events that they should see, or see half of an append.
     #[must_use]
     pub const fn is_loss(self) -> bool {
         matches!(self, Self::ShowsHalfAppend | Self::LosesEvents)
+    }
+
+    /// Whether the server builds something anew from what is there.
+    #[must_use]
+    pub const fn is_rebuild(self) -> bool {
+        matches!(self, Self::Rebuilds | Self::SetsIndexAside)
     }
 }
 
@@ -60,11 +69,11 @@ impl Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing.
+    /// The operator may want to know it.
     Info,
     /// The server copes, at a price.
     Warning,
-    /// Damage, loss, or no start.
+    /// Files are damaged, events are lost, or the server does not start.
     Error,
 }
 
@@ -75,36 +84,36 @@ pub struct Consequence {
     pub version: ServerLine,
     /// What its servers do.
     pub effect: Effect,
-    /// No real server of this line was seen to do it: it was read in the source.
+    /// Whether nobody saw a real server of this line do it. It was read in the source.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unproven: bool,
 }
 
-/// Something about a directory that a server, or its operator, will notice.
+/// Something about a directory that a server or its operator will notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,
-    /// A stable name: "index-table-damaged".
+    /// A stable name, such as "index-table-damaged".
     pub code: &'static str,
     /// The file, as an operator would name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// What was found.
+    /// What was found, as a sentence about the file.
     pub what: String,
-    /// What servers do about it, oldest line first. None where it concerns no server.
+    /// What servers do about it, oldest line first. Empty if it concerns no server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub consequences: Vec<Consequence>,
     /// A letter of observed.md or a section of disk-format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<&'static str>,
-    /// What helps.
+    /// What the operator can do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
 impl Finding {
-    /// The worst that any of the versions does.
+    /// The worst effect on any version line.
     #[must_use]
     pub fn worst(&self) -> Option<Effect> {
         self.consequences

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::boundary::Boundaries;
-use crate::format::chunk::Header;
+use crate::format::chunk::ChunkHeader;
 use crate::format::{self, Boundary, LogPosition, WriterPosition};
 use crate::log::{
     ChunkRecords, ChunkSet, LogFile, RecordTally, RecordsFailure, read_records, refuse_encrypted,
@@ -256,7 +256,7 @@ impl Tracker {
         self.seen.append(&records.tally);
     }
 
-    fn end_of_file(&mut self, header: &Header) {
+    fn end_of_file(&mut self, header: &ChunkHeader) {
         self.boundaries.chunk_completed(header);
         self.reached = header.end_position();
     }

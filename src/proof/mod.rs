@@ -26,7 +26,8 @@ pub use index::{
 pub use log::{LogEnd, LogProof, LogStretch, scan};
 pub use scavenge::foreign_scavenge;
 pub use start::{
-    Examination, IndexSummary, LogSummary, Options, Outcome, Verdict, VersionOutcome, examine,
+    Examination, ExamineOptions, IndexSummary, LogSummary, StartOutcome, StartVerdict,
+    VersionOutcome, examine,
 };
 pub use structure::{misnamed, structure};
 

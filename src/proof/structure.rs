@@ -8,7 +8,7 @@ use super::fault::BackupFault;
 use super::index::{IndexScope, examine_index};
 use crate::error::{Kind, Result};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::chunk::{State, full_length};
+use crate::format::chunk::{ChunkState, full_length};
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
 use crate::format::{LogPosition, ReadAt, WriterPosition, ptable};
 use crate::log::{
@@ -307,7 +307,7 @@ impl StructureCheck<'_> {
             return;
         }
 
-        if file.file.state != State::Ongoing {
+        if file.file.state != ChunkState::Ongoing {
             let what = "the log ends in it, and it says that it is completed";
             self.tell_of(&file.path, what);
         }

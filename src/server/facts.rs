@@ -7,38 +7,38 @@
 
 use std::fmt;
 
-use super::Release;
+use super::ReleaseNumber;
 
 /// Something that servers do from one release on, and some only up to another. Shown as "from 24.6
 /// on" or "from 21.6 to 26.0".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VersionFact {
-    since: Release,
-    until: Option<Release>,
+    since: ReleaseNumber,
+    until: Option<ReleaseNumber>,
 }
 
 impl VersionFact {
     const fn since(major: u32, minor: u32, patch: u32) -> Self {
         Self {
-            since: Release::new(major, minor, patch),
+            since: ReleaseNumber::new(major, minor, patch),
             until: None,
         }
     }
 
     const fn until(self, major: u32, minor: u32) -> Self {
         Self {
-            until: Some(Release::new(major, minor, 0)),
+            until: Some(ReleaseNumber::new(major, minor, 0)),
             ..self
         }
     }
 
     /// The first release that it holds for.
     #[must_use]
-    pub const fn first_release(self) -> Release {
+    pub const fn first_release(self) -> ReleaseNumber {
         self.since
     }
 
-    pub(super) fn holds_for(self, release: Release) -> bool {
+    pub(super) fn holds_for(self, release: ReleaseNumber) -> bool {
         if release < self.since {
             return false;
         }
@@ -90,6 +90,10 @@ pub const HAS_SECONDARY_INDEX: VersionFact = VersionFact::since(25, 1, 0);
 pub const KNEW_LOG_V3: VersionFact = VersionFact::since(21, 6, 0).until(26, 0);
 
 // The start.
+
+/// The truncator refuses to cut off more bytes than this, unless the server is started with
+/// `--max-truncation=-1` (disk-format §2.4). The same in every line that kbackup knows.
+pub const MAX_TRUNCATION: u64 = 256 * 1024 * 1024;
 
 /// A chunk file of version 0 counts for one chunk number, whatever its header says (disk-format
 /// §3.8).

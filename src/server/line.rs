@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::{Release, ServerVersion, VersionFact};
+use super::{ReleaseNumber, ServerVersion, VersionFact};
 
 /// A line of server versions that start alike (disk-format §8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,9 +30,9 @@ pub enum ServerLine {
 /// What distinguishes one line from the others.
 struct Description {
     /// Its first release. The line ends where the next one begins; the last one is open.
-    first: Release,
+    first: ReleaseNumber,
     /// The release that stands for the line: the one that was run, or else the only one.
-    named: Release,
+    named: ReleaseNumber,
     /// The same as text.
     name: &'static str,
     /// Whether a server of this line was run to see what it does (observed.md).
@@ -66,8 +66,8 @@ impl ServerLine {
             was_run: bool,
         ) -> Description {
             Description {
-                first: Release::new(first.0, first.1, 0),
-                named: Release::new(named.0, named.1, 0),
+                first: ReleaseNumber::new(first.0, first.1, 0),
+                named: ReleaseNumber::new(named.0, named.1, 0),
                 name,
                 was_run,
             }

@@ -17,4 +17,4 @@ mod version;
 pub use evidence::Evidence;
 pub use facts::VersionFact;
 pub use line::ServerLine;
-pub use version::{Release, ServerVersion};
+pub use version::{ReleaseNumber, ServerVersion};

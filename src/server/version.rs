@@ -8,13 +8,13 @@ use super::VersionFact;
 /// The numbers of a release: major, minor, patch. Shown as `24.6`, or as `22.10.1` if there is a
 /// patch number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Release {
+pub struct ReleaseNumber {
     major: u32,
     minor: u32,
     patch: u32,
 }
 
-impl Release {
+impl ReleaseNumber {
     /// The release `major.minor.patch`.
     #[must_use]
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
@@ -31,7 +31,7 @@ impl Release {
     }
 }
 
-impl fmt::Display for Release {
+impl fmt::Display for ReleaseNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)?;
 
@@ -45,7 +45,7 @@ impl fmt::Display for Release {
 /// The version that a server calls itself (http-api §3.1). Only its first three numbers count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerVersion {
-    release: Release,
+    release: ReleaseNumber,
     has_minor: bool,
     text: String,
 }
@@ -65,7 +65,7 @@ impl ServerVersion {
         let minor = numbers.next();
         let patch = numbers.next();
         Some(Self {
-            release: Release::new(major, minor.unwrap_or(0), patch.unwrap_or(0)),
+            release: ReleaseNumber::new(major, minor.unwrap_or(0), patch.unwrap_or(0)),
             has_minor: minor.is_some(),
             text: text.to_owned(),
         })
@@ -75,12 +75,12 @@ impl ServerVersion {
     /// the newest server.
     #[must_use]
     pub fn is_development(&self) -> bool {
-        self.release == Release::new(0, 0, 0)
+        self.release == ReleaseNumber::new(0, 0, 0)
     }
 
     /// Major, minor and patch number.
     #[must_use]
-    pub const fn release(&self) -> Release {
+    pub const fn release(&self) -> ReleaseNumber {
         self.release
     }
 
@@ -159,7 +159,7 @@ mod tests {
             let (major, minor, patch) = numbers;
             assert_eq!(
                 version(text).release(),
-                Release::new(major, minor, patch),
+                ReleaseNumber::new(major, minor, patch),
                 "{text}"
             );
         }

@@ -7,7 +7,7 @@ use crate::format::names;
 use crate::fs;
 use crate::manifest::Directories;
 use crate::node;
-use crate::proof::{self, Depth, Examination, Options};
+use crate::proof::{self, Depth, Examination, ExamineOptions};
 use crate::run::Run;
 use crate::server::ServerLine;
 use crate::settings::options::CheckOptions;
@@ -28,7 +28,7 @@ pub(crate) fn check(options: &CheckOptions, run: &Run) -> Result<(Directories, E
         None => None,
     };
 
-    let examined = Options {
+    let examined = ExamineOptions {
         version,
         depth: depth(options),
         in_use: node::probe(&directories, None)?.is_running(),

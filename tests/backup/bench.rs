@@ -324,7 +324,7 @@ impl Bench {
             summary.label
         );
         let run = Run::new(kbackup::event::Silent);
-        let options = proof::Options {
+        let options = proof::ExamineOptions {
             version: Some(self.line),
             depth: Depth::Deep,
             in_use: false,

@@ -682,7 +682,7 @@ fn a_fresh_node_has_nothing_but_its_first_epoch() {
     assert_eq!(summary.position.get(), 0);
     bench.assert_sound();
     let restored = bench.restore(&summary, "restored", true);
-    let options = proof::Options {
+    let options = proof::ExamineOptions {
         version: Some(ServerLine::V26_1),
         depth: Depth::Deep,
         in_use: false,

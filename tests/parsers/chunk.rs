@@ -1,7 +1,7 @@
 //! The input is a chunk file: header, footer and position map, whose entries that stream by are
 //! those that are searched.
 
-use kbackup::format::chunk::{self, Footer, Header, State};
+use kbackup::format::chunk::{self, ChunkFooter, ChunkHeader, ChunkState};
 use kbackup::format::names::ChunkName;
 use kbackup::format::position_map::PositionMap;
 
@@ -12,21 +12,21 @@ pub(crate) fn examine(bytes: &[u8]) {
     };
     let header = chunk.header;
     assert_eq!(
-        Header::parse(&header.encode()).unwrap().chunk_size,
+        ChunkHeader::parse(&header.encode()).unwrap().chunk_size,
         header.chunk_size
     );
     assert!(header.start_position() < header.end_position());
     let name: ChunkName = "chunk-000000.000000".parse().unwrap();
     assert_eq!(
         chunk.identity(name.version).md5.is_some(),
-        matches!(chunk.state, State::Completed(_))
+        matches!(chunk.state, ChunkState::Completed(_))
     );
     let _ = chunk.data_before(header.start_position());
     let Ok(footer) = chunk.completed() else {
         return;
     };
     assert_eq!(
-        Footer::parse(&footer.encode().unwrap()).unwrap(),
+        ChunkFooter::parse(&footer.encode().unwrap()).unwrap(),
         Some(*footer)
     );
     let (Ok(mut entries), Ok(mut searched)) = (

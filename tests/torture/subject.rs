@@ -112,7 +112,7 @@ pub(super) fn assert_complete(
         "{what}"
     );
     assert!(Log::read(target).unwrap().ends_at_boundary(), "{what}");
-    let options = proof::Options {
+    let options = proof::ExamineOptions {
         version: Some(line),
         depth: Depth::Deep,
         in_use: false,

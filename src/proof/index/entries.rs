@@ -8,7 +8,7 @@ use super::tables::{CheckedTable, LATEST_ENTRIES};
 use crate::error::Result;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
-use crate::format::ptable::{Entry, Table};
+use crate::format::ptable::{Table, TableEntry};
 use crate::format::record::{Lookup, Prepare, Record};
 use crate::format::{self, WriterPosition};
 use crate::log::{ChunkSet, LogFile, lookup, open_listed, with_place};
@@ -34,7 +34,7 @@ pub(super) struct EntryReader<'a> {
 
 /// An entry and the table that it stands in.
 struct SourcedEntry<'t> {
-    entry: Entry,
+    entry: TableEntry,
     table: &'t CheckedTable,
 }
 
@@ -174,7 +174,7 @@ impl EntryReader<'_> {
     /// What in an event contradicts the entry, if anything does.
     fn judge_event(
         &mut self,
-        entry: &Entry,
+        entry: &TableEntry,
         table: &CheckedTable,
         event: &Prepare<'_>,
     ) -> Result<Option<String>> {

@@ -5,7 +5,7 @@ use super::tables::CheckedTable;
 use crate::error::Result;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
-use crate::format::ptable::{Entry, Table};
+use crate::format::ptable::{Table, TableEntry};
 use crate::format::record::{Backwards, Flags, Forwards, Prepare, Record};
 use crate::format::{self, LogPosition, ReadAt};
 use crate::log::{ChunkSet, LogFile, open_listed, with_place};
@@ -145,7 +145,7 @@ fn not_in(
 
 /// Searches a table, which is sorted in descending order.
 fn contains(table: &Table<'_>, event: &IndexedEvent) -> format::Result<bool> {
-    let wanted = Entry {
+    let wanted = TableEntry {
         stream: table.layout().version.entry_hash(event.stream),
         event_number: event.number,
         position: event.position,

@@ -5,7 +5,7 @@ use super::report::{IndexFault, IndexProof};
 use super::scope::IndexScope;
 use crate::error::Result;
 use crate::format::names::TableId;
-use crate::format::ptable::{Entry, Table, TableVersion};
+use crate::format::ptable::{Table, TableEntry, TableVersion};
 use crate::manifest::{FileSet, RelativePath};
 use crate::proof::depth::Depth;
 
@@ -17,7 +17,7 @@ pub(super) struct CheckedTable {
     pub(super) path: RelativePath,
     pub(super) version: TableVersion,
     /// Its entries that lie furthest on in the log. Empty if all entries are looked at, or none.
-    pub(super) latest: Vec<Entry>,
+    pub(super) latest: Vec<TableEntry>,
 }
 
 /// Checks a table and its filter. Returns `None` if the table cannot be asked.

@@ -61,9 +61,9 @@ fn assert_restores(bench: &Bench, repository: &Path, label: &Label, target: &Pat
     let plan = restore::plan(&repository, &request, &run()).unwrap();
     let report = restore::execute(&repository, &plan, &run()).unwrap();
     assert!(report.failure().is_none(), "{what}: {label}: {report}");
-    let options = proof::Options {
+    let options = proof::ExamineOptions {
         version: Some(bench.line),
-        ..proof::Options::default()
+        ..proof::ExamineOptions::default()
     };
     let examination = proof::examine(&Directories::new(target, None), &options, &run()).unwrap();
     assert_eq!(

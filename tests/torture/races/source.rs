@@ -348,7 +348,7 @@ impl<'a> Case<'a> {
             (0, 0),
             "{what}: events missing, events of another history"
         );
-        let options = proof::Options {
+        let options = proof::ExamineOptions {
             version: Some(ServerLine::V26_1),
             depth: Depth::Deep,
             in_use: false,

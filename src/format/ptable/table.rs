@@ -1,0 +1,204 @@
+//! A table that is read: its MD5, its order, its latest entries.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use md5::{Digest, Md5};
+
+use super::entries::{Entries, Midpoint, Midpoints, TableEntry, WINDOW};
+use super::layout::{ENTRIES, MD5_SIZE, MIDPOINT_SIZE, MIDPOINTS, TableLayout, inspect};
+use crate::format::{Malformed, Md5Hash, ReadAt, Result};
+
+/// A table whose layout holds. Its entries are read as they are asked for.
+pub struct Table<'a> {
+    source: &'a dyn ReadAt,
+    layout: TableLayout,
+}
+
+impl<'a> Table<'a> {
+    /// [Inspects](inspect) the table.
+    ///
+    /// # Errors
+    /// Those of [`inspect`].
+    pub fn open(source: &'a dyn ReadAt) -> Result<Self> {
+        let layout = inspect(source)?;
+        Ok(Self { source, layout })
+    }
+
+    /// What header, footer and size say.
+    #[must_use]
+    pub fn layout(&self) -> &TableLayout {
+        &self.layout
+    }
+
+    /// The entries in the order of the file, which is descending. Takes the memory of one window.
+    #[must_use]
+    pub fn entries(&self) -> Entries<'a> {
+        Entries::new(self.source, &self.layout, 0, self.layout.entries)
+    }
+
+    /// One entry by its place in the file. Returns `None` beyond the last one.
+    ///
+    /// # Errors
+    /// [`Malformed`] if its position is negative; what the storage reports.
+    pub fn entry(&self, index: u64) -> Result<Option<TableEntry>> {
+        if index >= self.layout.entries {
+            return Ok(None);
+        }
+        let mut entries = Entries::new(self.source, &self.layout, index, 1);
+        entries.next().transpose()
+    }
+
+    /// Hashes the file and compares the result with the MD5 at its end.
+    ///
+    /// The server does the same at each start, unless it is told to skip it or the table has no
+    /// entries.
+    ///
+    /// # Errors
+    /// [`Malformed`] if they differ; what the storage reports.
+    pub fn check_md5(&self) -> Result<()> {
+        let end = self.layout.size - MD5_SIZE;
+        let mut hasher = Md5::new();
+        let mut buffer = vec![0; WINDOW];
+        let mut offset = 0;
+        while offset < end {
+            let rest = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let length = rest.min(buffer.len());
+            let window = buffer.get_mut(..length).unwrap_or_default();
+            self.source.read_exact_at(offset, window)?;
+            hasher.update(&*window);
+            offset += length as u64;
+        }
+
+        let computed = Md5Hash(hasher.finalize().into());
+        if computed == self.layout.md5 {
+            return Ok(());
+        }
+        let expected = format!("{computed}, which the bytes before it have");
+        Err(Malformed::new("index table MD5", end, expected, self.layout.md5).into())
+    }
+
+    /// Reads all entries and midpoints once and checks what the server relies on without looking:
+    /// every entry is at most the one before it, and every midpoint repeats the key of an entry,
+    /// from the first to the last in order.
+    ///
+    /// The server itself compares only stream and number, and only of the entries at its midpoints.
+    /// A table that a server wrote passes the stricter test.
+    ///
+    /// # Errors
+    /// [`Malformed`] at the first contradiction; what the storage reports.
+    pub fn check_order(&self) -> Result<()> {
+        self.scan(|_| ())
+    }
+
+    /// The up to `count` entries that lie furthest on in the log, the last one first. They are
+    /// found in one pass over the table, which is [checked](Self::check_order) on the way. The
+    /// memory is in proportion to `count`.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_order`].
+    pub fn latest(&self, count: usize) -> Result<Vec<TableEntry>> {
+        let mut kept = BinaryHeap::new();
+        self.scan(|entry| {
+            kept.push(Reverse((entry.position, entry)));
+            if kept.len() > count {
+                kept.pop();
+            }
+        })?;
+
+        // Ascending in reverse order is the last one first.
+        let sorted = kept.into_sorted_vec();
+        Ok(sorted
+            .into_iter()
+            .map(|Reverse((_, entry))| entry)
+            .collect())
+    }
+
+    fn scan(&self, mut each: impl FnMut(TableEntry)) -> Result<()> {
+        let mut samples = SampleCheck::new(self.source, &self.layout)?;
+        let mut previous: Option<TableEntry> = None;
+
+        for (index, entry) in (0_u64..).zip(self.entries()) {
+            let entry = entry?;
+            if let Some(before) = previous
+                && entry > before
+            {
+                let offset = self.layout.offset_of(index);
+                let expected = format!("at most {before}, the entry before");
+                return Err(Malformed::new(ENTRIES, offset, expected, entry).into());
+            }
+            samples.meet(index, &entry)?;
+
+            each(entry);
+            previous = Some(entry);
+        }
+
+        samples.finish(&self.layout)
+    }
+}
+
+/// Compares the midpoints with the entries as they stream by.
+struct SampleCheck<'a> {
+    midpoints: Midpoints<'a>,
+    /// The midpoint that the next entries are compared with.
+    expected: Option<Midpoint>,
+    /// The entry that the last midpoint repeated.
+    last_sampled: Option<u64>,
+}
+
+impl<'a> SampleCheck<'a> {
+    fn new(source: &'a dyn ReadAt, layout: &TableLayout) -> Result<Self> {
+        let mut midpoints = Midpoints::new(source, layout);
+        let expected = midpoints.next_midpoint()?;
+        if let Some(first) = expected
+            && first.index != 0
+        {
+            let found = format!("entry {}", first.index);
+            let expected = "the first entry as the first midpoint";
+            return Err(Malformed::new(MIDPOINTS, first.offset, expected, found).into());
+        }
+        Ok(Self {
+            midpoints,
+            expected,
+            last_sampled: None,
+        })
+    }
+
+    /// Several midpoints may repeat one entry.
+    fn meet(&mut self, index: u64, entry: &TableEntry) -> Result<()> {
+        while let Some(midpoint) = self.expected
+            && midpoint.index <= index
+        {
+            let is_same = midpoint.index == index
+                && midpoint.stream == entry.stream
+                && midpoint.event_number == entry.event_number;
+            if !is_same {
+                let expected = format!("the key of entry {index}: {entry}");
+                return Err(Malformed::new(MIDPOINTS, midpoint.offset, expected, midpoint).into());
+            }
+            self.last_sampled = Some(index);
+            self.expected = self.midpoints.next_midpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Checks that each midpoint was met, and that the last one repeats the last entry.
+    fn finish(self, layout: &TableLayout) -> Result<()> {
+        if let Some(midpoint) = self.expected {
+            let expected = format!("one of {} entries", layout.entries);
+            return Err(Malformed::new(MIDPOINTS, midpoint.offset, expected, midpoint).into());
+        }
+        let Some(index) = self.last_sampled else {
+            return Ok(());
+        };
+        if index + 1 == layout.entries {
+            return Ok(());
+        }
+
+        let before_last = u64::from(layout.midpoints - 1) * MIDPOINT_SIZE as u64;
+        let offset = layout.entries_end() + before_last;
+        let expected = "the last entry as the last midpoint";
+        let found = format!("entry {index}");
+        Err(Malformed::new(MIDPOINTS, offset, expected, found).into())
+    }
+}

@@ -1,0 +1,306 @@
+//! The chunk files: all before the end of the log are completed, and nothing lies behind it
+//! (disk-format §6.6–§6.8).
+
+use super::selection::{UsedFile, UsedFiles, number_of};
+use super::state::{Refused, ServerStart, Step};
+use crate::format::checkpoint::Checkpoint;
+use crate::format::chunk::{ChunkFile, ChunkState, Transform};
+use crate::format::{ChunkSize, LogPosition};
+use crate::proof::finding::Effect;
+use crate::proof::start::facts::ChunkFact;
+use crate::proof::start::observation::Observation;
+use crate::server::Evidence;
+use crate::server::facts::{
+    DELETES_CHUNK_BEYOND_WRITER, HAS_ARCHIVE, READS_TRANSFORMED_CHUNKS,
+    RESUMES_BEHIND_SCAVENGED_CHUNK,
+};
+
+/// Chunks before the end of the log.
+const HISTORICAL: Evidence = Evidence::Read("disk-format §6.6");
+/// The chunk that the log ends in.
+const LAST: Evidence = Evidence::Read("disk-format §6.7");
+
+/// Where the log ends.
+#[derive(Clone, Copy)]
+pub(super) struct Tail {
+    size: ChunkSize,
+    writer: LogPosition,
+    /// The number of the chunk that the writer position lies in.
+    number: u32,
+}
+
+impl Tail {
+    /// Whether the log ends exactly where a chunk ends.
+    fn is_at_chunk_start(self) -> bool {
+        self.size.local(self.writer) == 0
+    }
+}
+
+impl<'a> ServerStart<'a> {
+    /// Opens the chunks. Returns where the log ends, and `None` for an empty directory.
+    pub(super) fn chunks(&mut self) -> Step<Option<Tail>> {
+        let Some(writer) = LogPosition::from_signed(self.writer) else {
+            return Err(Refused);
+        };
+        let Some(size) = self.facts.chunk_size else {
+            return self.without_readable_chunk();
+        };
+        let tail = Tail {
+            size,
+            writer,
+            number: number_of(size, writer),
+        };
+        let files = self.used_files();
+        let current = files.covering(tail.number);
+
+        // All that is wrong is told, not only what the server would meet first.
+        let mut is_refused = self.missing(&files, tail);
+        for file in &files.used {
+            let is_current = current.is_some_and(|current| current.first == file.first);
+            if file.first >= tail.number || is_current {
+                continue;
+            }
+            let is_last_before = file.last == tail.number.saturating_sub(1);
+            let may_be_ongoing = tail.is_at_chunk_start() && current.is_none() && is_last_before;
+            is_refused |= self.historical(file.fact, may_be_ongoing);
+        }
+        is_refused |= self.last(current, tail);
+        is_refused |= self.beyond(tail.number);
+        self.overwritten();
+
+        if is_refused {
+            return Err(Refused);
+        }
+        Ok(Some(tail))
+    }
+
+    fn without_readable_chunk(&mut self) -> Step<Option<Tail>> {
+        if self.facts.chunks.is_empty() && self.writer == 0 {
+            return Ok(None);
+        }
+        let what = "no chunk can be read, and writer.chk does not say that there is none";
+        self.refuse(Observation::refusal("chunk-missing", what, HISTORICAL))
+    }
+
+    /// Returns true if a chunk is missing before the one that the log ends in.
+    fn missing(&mut self, files: &UsedFiles<'_>, tail: Tail) -> bool {
+        if let Some(number) = files.missing_below(tail.number) {
+            let what = format!("chunk {number} is missing");
+            let hint =
+                format!("with an archive, servers {HAS_ARCHIVE} fetch missing chunks from there");
+            self.see(Observation::refusal("chunk-missing", what, HISTORICAL).hint(hint));
+            return true;
+        }
+
+        let Some(covered) = files.used.iter().map(|file| file.last).max() else {
+            return false;
+        };
+        if covered >= tail.number.saturating_sub(1) {
+            return false;
+        }
+        let what = format!("chunk {} is missing", covered + 1);
+        self.see(Observation::refusal("chunk-missing", what, HISTORICAL));
+        true
+    }
+
+    /// A chunk before the one that the log ends in has to be completed. Returns true if the server
+    /// gives up.
+    fn historical(&mut self, fact: &ChunkFact, may_be_ongoing: bool) -> bool {
+        if let Some(refusal) = self.refusal_of_historical(fact, may_be_ongoing) {
+            self.see(refusal.on(&fact.place));
+            return true;
+        }
+
+        // The server finds this out when it hashes the file.
+        if let Ok(file) = &fact.file
+            && let ChunkState::Contradictory(why) = &file.state
+            && !self.is_cut(fact)
+        {
+            let evidence = Evidence::Read("disk-format §3.5");
+            let dies = Observation::new(
+                "chunk-contradictory",
+                why.to_string(),
+                Effect::Dies,
+                evidence,
+            );
+            self.see(dies.on(&fact.place).damage());
+        }
+        false
+    }
+
+    fn refusal_of_historical(&self, fact: &ChunkFact, may_be_ongoing: bool) -> Option<Observation> {
+        let file = match &fact.file {
+            Ok(file) => file,
+            Err(why) => return Some(unreadable(why, HISTORICAL)),
+        };
+        if let Some(refusal) = self.too_new(file) {
+            return Some(refusal);
+        }
+
+        let is_ongoing = self.is_cut(fact) || file.state == ChunkState::Ongoing;
+        if !is_ongoing || may_be_ongoing {
+            return None;
+        }
+        let what = "it lies below writer.chk and is not completed";
+        Some(Observation::refusal(
+            "chunk-not-completed",
+            what,
+            HISTORICAL,
+        ))
+    }
+
+    /// A chunk format that servers of this line do not read (disk-format §3.2).
+    fn too_new(&self, file: &ChunkFile) -> Option<Observation> {
+        if !file.header.needs_transforms() || self.line.has(READS_TRANSFORMED_CHUNKS) {
+            return None;
+        }
+        let what = format!(
+            "servers before {} cannot read its format",
+            READS_TRANSFORMED_CHUNKS.first_release()
+        );
+        let evidence = Evidence::Read("disk-format §3.2");
+        Some(Observation::refusal("chunk-too-new", what, evidence))
+    }
+
+    /// The chunk that the log ends in. Returns true if the server gives up.
+    fn last(&mut self, current: Option<UsedFile<'_>>, tail: Tail) -> bool {
+        let Some(UsedFile { fact, .. }) = current else {
+            if tail.is_at_chunk_start() {
+                return false;
+            }
+            let what = format!(
+                "chunk {}, which the log should end in, is missing",
+                tail.number
+            );
+            self.see(Observation::refusal("chunk-missing", what, LAST));
+            return true;
+        };
+
+        let Some(refusal) = self.refusal_of_last(fact, tail) else {
+            return false;
+        };
+        self.see(refusal.on(&fact.place));
+        true
+    }
+
+    fn refusal_of_last(&self, fact: &ChunkFact, tail: Tail) -> Option<Observation> {
+        let file = match &fact.file {
+            Ok(file) => file,
+            Err(why) => return Some(unreadable(why, LAST)),
+        };
+        if let Some(refusal) = self.too_new(file) {
+            return Some(refusal);
+        }
+
+        let Tail { writer, size, .. } = tail;
+        if file.header.scavenged && !self.is_cut(fact) {
+            let written = writer.since(size.start_of(fact.listed.name.start));
+            let is_accepted = if self.line.has(RESUMES_BEHIND_SCAVENGED_CHUNK) {
+                tail.is_at_chunk_start()
+            } else {
+                file.footer()
+                    .is_some_and(|footer| footer.logical == written)
+            };
+            if is_accepted {
+                return None;
+            }
+            let what = format!("it is scavenged, and writer.chk at {writer} points into it");
+            return Some(Observation::refusal(
+                "chunk-scavenged-at-writer",
+                what,
+                LAST,
+            ));
+        }
+
+        // How many bytes a transformed chunk needs is not known.
+        if file.header.transform != Transform::Identity || file.reaches(writer) {
+            return None;
+        }
+        let what = format!("it ends before the log does, at {writer}");
+        let evidence = Evidence::Read("disk-format §6.12");
+        Some(Observation::refusal("log-damaged", what, evidence).damage())
+    }
+
+    /// Files behind the chunk that the log ends in (O14, O16). Returns true if the server gives up.
+    fn beyond(&mut self, last: u32) -> bool {
+        let is_beyond = |fact: &ChunkFact| fact.listed.name.start.0 > last;
+        let mut files = self.files.clone();
+        files.retain(|fact| is_beyond(fact));
+
+        let mut is_refused = false;
+        for fact in &files {
+            let number = fact.listed.name.start.0;
+            let is_alone = files
+                .iter()
+                .all(|other| other.listed.name.start.0 != number || other.place == fact.place);
+            let is_new =
+                number == last.saturating_add(1) && fact.listed.name.version.0 == 0 && is_alone;
+
+            let observation = if is_new && self.line.has(DELETES_CHUNK_BEYOND_WRITER) {
+                self.deleted(fact)
+            } else {
+                is_refused = true;
+                let what = "it lies beyond writer.chk";
+                Observation::refusal("chunk-beyond-writer", what, Evidence::Seen("O16"))
+            };
+            self.see(
+                observation
+                    .on(&fact.place)
+                    .hint("is writer.chk older than the chunks, or missing?"),
+            );
+        }
+        is_refused
+    }
+
+    /// The server deletes a file whatever it holds.
+    fn deleted(&self, fact: &ChunkFact) -> Observation {
+        let (what, effect) = if fact.has_records {
+            let what = "it lies beyond writer.chk, but holds records: the server deletes it";
+            (what, Effect::LosesEvents)
+        } else {
+            let what = "it lies beyond writer.chk and holds nothing: the server deletes it";
+            (what, Effect::Deletes)
+        };
+        let source = if self.is_missing(Checkpoint::Writer) {
+            "O14"
+        } else {
+            "O16"
+        };
+        Observation::new("chunk-beyond-writer", what, effect, Evidence::Seen(source))
+    }
+
+    /// Without a writer checkpoint the log is written anew from its start (disk-format §1).
+    fn overwritten(&mut self) {
+        let has_log = self.files.iter().any(|fact| fact.has_records);
+        if !has_log || !self.is_missing(Checkpoint::Writer) {
+            return;
+        }
+        let what = "it is missing and reads as 0: the server overwrites what the chunks hold";
+        let evidence = Evidence::Read("disk-format §1");
+        self.see(
+            Observation::new("writer-missing", what, Effect::LosesEvents, evidence)
+                .on(&self.place_of(Checkpoint::Writer)),
+        );
+    }
+
+    /// After its start the server hashes the completed chunks, and ends itself if one fails (O17).
+    pub(super) fn background_hashing(&mut self, tail: Tail) {
+        for file in self.used_files().used {
+            let fact = file.fact;
+            if !fact.fails_md5 || file.last >= tail.number || self.is_cut(fact) {
+                continue;
+            }
+            let what = "the chunk fails its own MD5";
+            let dies = Observation::new("chunk-md5", what, Effect::Dies, Evidence::Seen("O17"));
+            self.see(
+                dies.on(&fact.place)
+                    .hint("restore this chunk from a backup")
+                    .damage(),
+            );
+        }
+    }
+}
+
+fn unreadable(why: &str, evidence: Evidence) -> Observation {
+    Observation::refusal("chunk-unreadable", why, evidence).damage()
+}

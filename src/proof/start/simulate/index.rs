@@ -1,0 +1,178 @@
+//! The index: the server takes it, or sets it aside and builds a new one (disk-format §5.4).
+
+use super::state::ServerStart;
+use crate::format::LogPosition;
+use crate::proof::finding::Effect;
+use crate::proof::start::facts::{HiddenFact, MapFact, StreamFilterFact, TableFact, TableProblem};
+use crate::proof::start::observation::Observation;
+use crate::server::facts::{HAS_FILTERS, REFUSES_OLD_TABLES};
+use crate::server::{Evidence, evidence};
+
+/// Whatever is wrong with an index, the server copies all of it aside before it builds a new one.
+const REMOVE_INDEX: &str = "remove the files of the index directory: the server builds the index \
+                            anew either way, but then copies nothing aside";
+
+impl ServerStart<'_> {
+    /// Loads the index. Returns the position from which the server reads the log again: where the
+    /// index ends, or 0 if there is none.
+    pub(super) fn index(&mut self) -> i64 {
+        let facts = self.facts;
+        let seen_before = self.seen.len();
+
+        let commit = match &facts.index.map {
+            MapFact::Absent => {
+                self.no_index();
+                return 0;
+            }
+            MapFact::Damaged(problem) => {
+                let evidence = Evidence::Read("disk-format §5.4");
+                let damaged = set_aside("index-map-damaged", &problem.why, evidence);
+                self.see(damaged.on(&problem.place).damage());
+                None
+            }
+            MapFact::Read {
+                place,
+                commit,
+                merge_level,
+            } => {
+                self.index_ahead(place, *commit);
+                self.merge_level(place, *merge_level);
+                *commit
+            }
+        };
+        for table in &facts.index.bad_tables {
+            self.bad_table(table);
+        }
+
+        // Everything told so far makes the server start over.
+        let is_set_aside = self.seen.len() > seen_before;
+        if is_set_aside {
+            return 0;
+        }
+        if let Some(hidden) = &facts.index.hidden {
+            self.hidden_events(hidden);
+        }
+        let indexed = commit.map_or(0, LogPosition::to_signed);
+        indexed.min(self.chaser)
+    }
+
+    fn no_index(&mut self) {
+        if self.writer <= 0 {
+            return;
+        }
+        let what = "there is no index; a full rebuild takes long on a large database";
+        let evidence = Evidence::Seen("O18");
+        self.see(Observation::new(
+            "index-absent",
+            what,
+            Effect::Rebuilds,
+            evidence,
+        ));
+    }
+
+    fn index_ahead(&mut self, place: &str, commit: Option<LogPosition>) {
+        let Some(commit) = commit else { return };
+        if commit.to_signed() < self.chaser {
+            return;
+        }
+        let what = format!(
+            "the index reaches to {commit}, not below chaser.chk at {}",
+            self.chaser
+        );
+        let ahead = set_aside("index-ahead", what, Evidence::Seen("O18"));
+        self.see(ahead.on(place).hint(REMOVE_INDEX));
+    }
+
+    fn merge_level(&mut self, place: &str, level: Option<i32>) {
+        let Some(level) = level else { return };
+        let what = format!(
+            "tables are merged up to level {level} only; a server without that setting rebuilds \
+             the index"
+        );
+        let evidence = Evidence::Read("disk-format §5.1");
+        self.see(set_aside("index-merge-level", what, evidence).on(place));
+    }
+
+    fn bad_table(&mut self, table: &TableFact) {
+        let observation = match &table.why {
+            TableProblem::Missing => {
+                let what = "indexmap names this table, and it is missing";
+                set_aside("index-table-missing", what, Evidence::Seen("O18")).damage()
+            }
+            TableProblem::Damaged(why) => {
+                set_aside("index-table-damaged", why, Evidence::Seen("O18")).damage()
+            }
+            TableProblem::Old => {
+                if !self.line.has(REFUSES_OLD_TABLES) {
+                    return;
+                }
+                let what =
+                    format!("servers {REFUSES_OLD_TABLES} refuse tables of format version 1");
+                set_aside("index-table-old", what, Evidence::Read("disk-format §5.2"))
+            }
+        };
+        self.see(observation.on(&table.place).hint(REMOVE_INDEX));
+    }
+
+    /// The server answers from the index, so nobody finds an event that the index lacks (O39).
+    fn hidden_events(&mut self, hidden: &HiddenFact) {
+        let what = format!(
+            "{} of {} events that the log holds are not in the index, the first at {}",
+            hidden.missing, hidden.sampled, hidden.first
+        );
+        let (effect, hint) = if hidden.explained {
+            (
+                Effect::MayHideEvents,
+                "a scavenge can explain it; if this directory was put together from copies, remove \
+                 the index directory's files",
+            )
+        } else {
+            (
+                Effect::LosesEvents,
+                "the index is from after a scavenge, the chunks from before it: remove the index \
+                 directory's files",
+            )
+        };
+        let evidence = evidence::HIDES_EVENTS_WITH_LATER_INDEX;
+        self.see(Observation::new("index-hides-events", what, effect, evidence).hint(hint));
+    }
+
+    /// The stream-existence filter tells which streams there are (disk-format §5.3).
+    pub(super) fn stream_filter(&mut self) {
+        if !self.line.has(HAS_FILTERS) || self.writer <= 0 {
+            return;
+        }
+
+        let observation = match &self.facts.stream_filter {
+            StreamFilterFact::Whole => return,
+            StreamFilterFact::Absent => {
+                let what = "there is no stream-existence filter; the server builds it from the \
+                            index";
+                let evidence = Evidence::Seen("O18");
+                Observation::new("stream-filter-absent", what, Effect::Rebuilds, evidence)
+            }
+            StreamFilterFact::Damaged(problem) => {
+                let effect = Effect::Rebuilds;
+                let evidence = Evidence::Seen("O18");
+                Observation::new("stream-filter-damaged", &problem.why, effect, evidence)
+                    .on(&problem.place)
+            }
+            StreamFilterFact::Incomplete(problem) => {
+                let effect = Effect::LosesEvents;
+                let evidence = Evidence::Read("disk-format §5.3");
+                let hint = "remove the files in index/stream-existence: the server builds the \
+                            filter anew";
+                Observation::new("stream-filter-incomplete", &problem.why, effect, evidence)
+                    .on(&problem.place)
+                    .hint(hint)
+                    .damage()
+            }
+        };
+        self.see(observation);
+    }
+}
+
+/// The server copies the index aside and builds a new one.
+fn set_aside(code: &'static str, what: impl Into<String>, evidence: Evidence) -> Observation {
+    Observation::new(code, what, Effect::SetsIndexAside, evidence)
+}
