@@ -367,7 +367,7 @@ fn databases_beside_the_log_are_whole() -> Result<()> {
             let header = sqlite::inspect(&read(&path)?).with_context(|| directory.name.clone())?;
             assert_eq!(
                 header,
-                sqlite::Header {
+                sqlite::SqliteHeader {
                     page_size: 16_384,
                     pages: 17
                 },

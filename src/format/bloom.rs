@@ -1,8 +1,13 @@
 //! Bloom filters: `<table>.bloomfilter` and `streamExistenceFilter.dat` (disk-format §5.3).
 //!
-//! A file of lines of 64 bytes: a header, then lines of 60 bytes of filter and a hash of them. The
-//! hash tells garbage from data, but not a line of zeros that once held bits, and not an older line
-//! from a newer one.
+//! ```text
+//! | header line 64 | line 64 | line 64 | …
+//! header line    | version 1 | zeros 3 | rebuilds 4 | number of bits 8 | zeros |
+//! line           | filter 60 | hash of the filter bytes 4 |
+//! ```
+//!
+//! The hash tells garbage from data. It does not tell a line of zeros that once held bits, nor an
+//! older line from a newer one.
 
 use super::field::{i32_at, u32_at, u64_at};
 use super::hash::{filter_hash, line_hash};
@@ -13,7 +18,7 @@ const VERSION: u8 = 1;
 const HEADER_SIZE: u64 = 16;
 const LINE_SIZE: u64 = 64;
 const DATA_IN_LINE: u64 = 60;
-/// Logical sizes the server makes, in bytes.
+/// The logical sizes that a server makes, in bytes.
 const SMALLEST: u64 = 10_000;
 const LARGEST: u64 = 4_000_000_000;
 /// Bits that each member sets.
@@ -22,24 +27,24 @@ const MEMBER_SEEDS: [u32; 2] = [0xc001_5eed, 0x1337_5eed];
 /// Bytes read at once while lines stream by.
 const WINDOW: usize = 256 * 1024;
 
-/// A filter whose header fits its size; lines are read as they are asked for.
+/// A filter whose header fits its size. Its lines are read as they are asked for.
 pub struct Filter<'a> {
     source: &'a dyn ReadAt,
-    header: Header,
+    header: FilterHeader,
 }
 
-/// What the first line says.
+/// What the first line of a filter says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct FilterHeader {
     /// How often the server has rebuilt the filter because too many lines were bad.
     pub corruption_rebuilds: i32,
-    /// Bytes of filter, without header and hashes. For the stream-existence filter the server wants
-    /// this equal to its setting, else it rebuilds the filter.
+    /// Bytes of filter, without header and hashes. A server whose setting differs from the
+    /// stream-existence filter's size rebuilds that filter.
     pub logical_size: u64,
 }
 
-impl Header {
-    /// Length in bytes of the file: whole lines, with room for a little more than the logical size.
+impl FilterHeader {
+    /// Length of the file in bytes: whole lines, with room for a little more than the logical size.
     #[must_use]
     pub const fn file_size(&self) -> u64 {
         file_offset(self.logical_size) / LINE_SIZE * LINE_SIZE + LINE_SIZE
@@ -53,17 +58,17 @@ const fn file_offset(logical: u64) -> u64 {
 
 /// The outcome of [`Filter::check_lines`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lines {
-    /// Lines in the file, the header among them, as the server counts them.
+pub struct FilterLines {
+    /// Number of lines in the file, with the header, as the server counts them.
     pub total: u64,
-    /// Lines whose hash is wrong and cannot be explained, and lines the server had given up before.
-    /// Counting ends when there are too many.
+    /// Number of lines whose hash is wrong and cannot be explained, and of lines that the server had
+    /// given up before. Counting ends when there are too many.
     pub bad: u64,
 }
 
-impl Lines {
-    /// The server uses a filter with up to 5 % of bad lines, by taking all their bits as set. With
-    /// more it ignores a table's filter, and rebuilds the stream-existence filter.
+impl FilterLines {
+    /// Whether a server uses the filter: up to 5 % of the lines may be bad, and count as full. With
+    /// more the server ignores a table's filter, and rebuilds the stream-existence filter.
     #[must_use]
     pub const fn accepted(&self) -> bool {
         self.bad * 20 <= self.total
@@ -73,14 +78,13 @@ impl Lines {
 /// Reads the header (16 bytes) and compares it with the size.
 ///
 /// # Errors
-/// [`Malformed`] where the server would refuse the filter without looking at its lines; what the
+/// [`Malformed`] if the server would refuse the filter without looking at its lines; what the
 /// storage reports.
 pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
     let size = source.size();
     if size < HEADER_SIZE {
-        return Err(
-            Malformed::new(STRUCTURE, 0, format!("at least {HEADER_SIZE} bytes"), size).into(),
-        );
+        let expected = format!("at least {HEADER_SIZE} bytes");
+        return Err(Malformed::new(STRUCTURE, 0, expected, size).into());
     }
     let mut bytes = [0; 16];
     source.read_exact_at(0, &mut bytes)?;
@@ -88,27 +92,21 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
     if version != VERSION {
         return Err(Malformed::new(STRUCTURE, 0, "version 1", version).into());
     }
-    let (rebuilds, bits) = (
-        i32_at(&bytes, 4).unwrap_or_default(),
-        u64_at(&bytes, 8).unwrap_or_default(),
-    );
+
+    let bits = u64_at(&bytes, 8).unwrap_or_default();
     let logical_size = bits / 8;
     if bits % 8 != 0 || !(SMALLEST..=LARGEST).contains(&logical_size) {
-        return Err(Malformed::new(
-            STRUCTURE,
-            8,
-            format!("8 x {SMALLEST} to 8 x {LARGEST} bits"),
-            bits,
-        )
-        .into());
+        let expected = format!("8 x {SMALLEST} to 8 x {LARGEST} bits");
+        return Err(Malformed::new(STRUCTURE, 8, expected, bits).into());
     }
-    let header = Header {
-        corruption_rebuilds: rebuilds,
+    let header = FilterHeader {
+        corruption_rebuilds: i32_at(&bytes, 4).unwrap_or_default(),
         logical_size,
     };
+
     if size != header.file_size() {
-        let wanted = format!("{} bytes in a file of {} bits", header.file_size(), bits);
-        return Err(Malformed::new(STRUCTURE, 8, wanted, format!("{size} bytes")).into());
+        let expected = format!("{} bytes in a file of {bits} bits", header.file_size());
+        return Err(Malformed::new(STRUCTURE, 8, expected, format!("{size} bytes")).into());
     }
     Ok(Filter { source, header })
 }
@@ -116,35 +114,37 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
 impl Filter<'_> {
     /// What the first line says.
     #[must_use]
-    pub fn header(&self) -> Header {
+    pub fn header(&self) -> FilterHeader {
         self.header
     }
 
-    /// Reads all lines and counts the bad ones, as the server does at its start. Memory: one
-    /// window.
+    /// Reads all lines and counts the bad ones, as the server does at its start. Takes the memory of
+    /// one window.
     ///
     /// # Errors
     /// What the storage reports.
-    pub fn check_lines(&self) -> Result<Lines> {
+    pub fn check_lines(&self) -> Result<FilterLines> {
         let end = self.header.file_size();
-        let mut lines = Lines {
+        let mut lines = FilterLines {
             total: end / LINE_SIZE,
             bad: 0,
         };
         let mut window = vec![0; WINDOW];
         let mut offset = LINE_SIZE;
+
         while offset < end && lines.accepted() {
-            let length = usize::try_from(end - offset)
-                .unwrap_or(usize::MAX)
-                .min(window.len());
+            let rest = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let length = rest.min(window.len());
             let part = window.get_mut(..length).unwrap_or_default();
             self.source.read_exact_at(offset, part)?;
+
             for line in part.as_chunks().0 {
-                if !is_usable(line) {
-                    lines.bad += 1;
-                    if !lines.accepted() {
-                        break;
-                    }
+                if is_usable(line) {
+                    continue;
+                }
+                lines.bad += 1;
+                if !lines.accepted() {
+                    break;
                 }
             }
             offset += length as u64;
@@ -152,20 +152,22 @@ impl Filter<'_> {
         Ok(lines)
     }
 
-    /// Whether the filter holds the stream with this [hash](super::hash::stream_hash), or seems to:
-    /// false answers are always right. A table of version 1 has [shorter
-    /// hashes](super::ptable::TableVersion::entry_hash) in its filter.
+    /// Whether the filter holds the stream with this [hash](super::hash::stream_hash), or seems to.
+    /// The answer "no" is always right. The filter of a table of version 1 holds [shorter
+    /// hashes](super::ptable::TableVersion::entry_hash).
     ///
     /// # Errors
     /// What the storage reports.
     pub fn might_contain(&self, stream_hash: u64) -> Result<bool> {
         let bytes = stream_hash.to_le_bytes();
         let [start, step] = MEMBER_SEEDS.map(|seed| filter_hash(seed, &bytes));
+        let bits = self.header.logical_size * 8;
+
         let mut hash = start;
         for _ in 0..BITS_OF_MEMBER {
             // The server counts with signed numbers and drops the sign.
             hash = hash.wrapping_add(step) & (u64::MAX >> 1);
-            if !self.is_set(hash % (self.header.logical_size * 8))? {
+            if !self.is_set(hash % bits)? {
                 return Ok(false);
             }
         }
@@ -175,20 +177,19 @@ impl Filter<'_> {
     fn is_set(&self, bit: u64) -> Result<bool> {
         let offset = file_offset(bit / 8);
         let mut line = [0; 64];
-        self.source
-            .read_exact_at(offset / LINE_SIZE * LINE_SIZE, &mut line)?;
-        let byte = usize::try_from(offset % LINE_SIZE)
-            .ok()
-            .and_then(|place| line.get(place).copied())
-            .unwrap_or_default();
+        let line_at = offset / LINE_SIZE * LINE_SIZE;
+        self.source.read_exact_at(line_at, &mut line)?;
+
+        let place = usize::try_from(offset % LINE_SIZE).unwrap_or_default();
+        let byte = line.get(place).copied().unwrap_or_default();
         // The first bit is the highest.
-        let set = byte & (0x80 >> (bit % 8)) != 0;
-        Ok(set || !is_usable(&line))
+        let is_set = byte & (0x80 >> (bit % 8)) != 0;
+        Ok(is_set || !is_usable(&line))
     }
 }
 
-/// Whether the server trusts a line: it was never written, or its hash is right, or was right
-/// before the last bit was set.
+/// Whether the server trusts a line: it was never written, or its hash is right, or its hash was
+/// right before the last bit was set.
 fn is_usable(line: &[u8; 64]) -> bool {
     let (Some(data), Some(stated)) = (line.first_chunk::<60>(), u32_at(line, 60)) else {
         return false;
@@ -196,9 +197,11 @@ fn is_usable(line: &[u8; 64]) -> bool {
     if line.iter().all(|byte| *byte == 0xff) {
         return false;
     }
-    line.iter().all(|byte| *byte == 0) || line_hash(data) == stated || lacks_one_bit(*data, stated)
+    let was_never_written = line.iter().all(|byte| *byte == 0);
+    was_never_written || line_hash(data) == stated || lacks_one_bit(*data, stated)
 }
 
+/// Whether the hash is right for the data without one of its bits.
 fn lacks_one_bit(mut data: [u8; 60], stated: u32) -> bool {
     for place in 0..data.len() {
         for bit in 0..8 {
@@ -208,6 +211,7 @@ fn lacks_one_bit(mut data: [u8; 60], stated: u32) -> bool {
             if *byte & 1 << bit == 0 {
                 continue;
             }
+
             *byte ^= 1 << bit;
             let explains = line_hash(&data) == stated;
             if let Some(byte) = data.get_mut(place) {
@@ -227,12 +231,12 @@ mod tests {
 
     use super::*;
 
-    const HEADER: Header = Header {
+    const HEADER: FilterHeader = FilterHeader {
         corruption_rebuilds: 2,
         logical_size: 10_000,
     };
 
-    fn empty(header: Header) -> Vec<u8> {
+    fn empty(header: FilterHeader) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(header.file_size()).unwrap()];
         bytes[0] = 1;
         bytes[4..8].copy_from_slice(&header.corruption_rebuilds.to_le_bytes());
@@ -271,7 +275,7 @@ mod tests {
         // The size in the fixtures, and the default of 256 MB.
         assert_eq!(HEADER.file_size(), 10_752);
         assert_eq!(
-            Header {
+            FilterHeader {
                 corruption_rebuilds: 0,
                 logical_size: 256_000_000
             }
@@ -280,7 +284,7 @@ mod tests {
         );
         // The last byte of the filter stands in the last line at the latest.
         for logical_size in 10_000..10_200 {
-            let size = Header {
+            let size = FilterHeader {
                 corruption_rebuilds: 0,
                 logical_size,
             }
@@ -335,13 +339,13 @@ mod tests {
         let lines = inspect(&bytes).unwrap().check_lines().unwrap();
         assert_eq!(
             (lines, lines.accepted()),
-            (Lines { total: 168, bad: 8 }, true)
+            (FilterLines { total: 168, bad: 8 }, true)
         );
         bytes[64..].fill(0xff);
         let lines = inspect(&bytes).unwrap().check_lines().unwrap();
         assert_eq!(
             (lines, lines.accepted()),
-            (Lines { total: 168, bad: 9 }, false)
+            (FilterLines { total: 168, bad: 9 }, false)
         );
     }
 

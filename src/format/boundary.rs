@@ -1,30 +1,29 @@
 //! Where a log may end (disk-format §2.7 C1–C3, §4.6).
 //!
 //! The server shows half an append as readily as a whole one (O32), so a log may only be cut where
-//! none is open. This module is the only one that makes a [`Boundary`] out of a position; it does
-//! so from records seen in their order.
+//! no append is open. This module is the only one that makes a [`Boundary`] out of a position. It
+//! does so from records that it sees in their order.
 
 use super::chunk::ChunkHeader;
 use super::record::{Flags, Frame, Record};
 use super::{Boundary, LogPosition};
 
-/// Knows the last boundary of the records that were added to it.
+/// Finds the last boundary of the records that are added to it.
 ///
-/// * Behind a system or commit record, and behind a prepare, there is a boundary, unless the
-///   prepare counts at once (`IsCommitted`) and its append goes on (no `TransactionEnd`).
-/// * An append that was begun and never ended, as logs written before 23.10 hold them, ends where a
-///   record of another transaction begins (§4.6).
-/// * Directly behind an epoch there is none (C3): since 20.10.5 the leader writes an event
-///   `$epoch-information` there, and would number it wrongly if the epoch stood alone. That event
-///   closes the epoch as any other record does. Servers before 20.10.5 write no such event; there
-///   the next ordinary record closes it.
+/// * There is a boundary behind every record, unless the record is a prepare that counts at once
+///   (`IsCommitted`) and whose append goes on (no `TransactionEnd`).
+/// * Old logs hold appends that were begun and never ended. Such an append ends where a record of
+///   another transaction begins (§4.6).
+/// * There is no boundary directly behind an epoch (C3). Most servers write an event
+///   `$epoch-information` there, and would number it wrongly if the log ended before it (§4.4).
+///   That event closes the epoch, as any other record does.
 #[derive(Debug, Clone)]
 pub struct Boundaries {
     last: Boundary,
     /// The log position behind everything that was added.
     end: LogPosition,
     open: Open,
-    /// What counts if the end of a scavenged chunk turns out to lie inside an append.
+    /// The last boundary before a scavenged chunk's end, in case that end lies inside an append.
     fallback: Option<Boundary>,
 }
 
@@ -32,14 +31,14 @@ pub struct Boundaries {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
     Nothing,
-    /// The append whose transaction position this is.
+    /// An append, by its transaction position.
     Append(LogPosition),
     /// An epoch was the last record.
     Epoch,
 }
 
 impl Boundaries {
-    /// Goes on from a boundary that was proven before; [`Boundary::ZERO`] for a whole log.
+    /// Goes on from a boundary that was proven before. A whole log begins at [`Boundary::ZERO`].
     #[must_use]
     pub const fn starting_at(start: Boundary) -> Self {
         Self {
@@ -53,31 +52,24 @@ impl Boundaries {
     /// Adds the next record of the log.
     pub fn add(&mut self, frame: &Frame<'_>) {
         self.meet(transaction_of(frame));
+
         self.end = frame.end();
-        self.open = match &frame.record {
-            Record::Prepare(prepare)
-                if prepare.flags.contains(Flags::IS_COMMITTED)
-                    && !prepare.flags.contains(Flags::TRANSACTION_END) =>
-            {
-                Open::Append(prepare.transaction)
-            }
-            Record::System(system) if system.is_epoch() => Open::Epoch,
-            Record::Prepare(_) | Record::Commit(_) | Record::System(_) => Open::Nothing,
-        };
+        self.open = opened_by(&frame.record);
         self.settle();
     }
 
-    /// Adds the next records of the log, which were looked at before.
+    /// Adds the next records of the log, which `part` has seen before.
     pub fn go_on(&mut self, part: &Part) {
         let Some(first) = part.first else { return };
         self.meet(first);
+
         if part.boundaries.last.position() > part.start {
             self.last = part.boundaries.last;
         }
         (self.end, self.open) = (part.boundaries.end, part.boundaries.open);
     }
 
-    /// What the next record, of this transaction if it is of one, says of the append before it.
+    /// Decides about the append before the next record, which belongs to `transaction`.
     fn meet(&mut self, transaction: Option<LogPosition>) {
         match self.open {
             Open::Append(open) if transaction == Some(open) => {
@@ -92,11 +84,11 @@ impl Boundaries {
         self.fallback = None;
     }
 
-    /// The chunk whose records were added is completed, and the log goes on at its end, which lies
-    /// behind its last record (disk-format §3.3).
+    /// Says that the chunk whose records were added is completed. The log goes on at the chunk's end,
+    /// which lies behind its last record (disk-format §3.3).
     ///
-    /// A scavenge may have removed the last event of an append, so behind a scavenged chunk an open
-    /// append is taken as ended, until a record shows the contrary.
+    /// A scavenge may have removed the last event of an append. So behind a scavenged chunk an open
+    /// append counts as ended, until a record shows the contrary.
     pub fn chunk_completed(&mut self, header: &ChunkHeader) {
         self.end = header.end_position();
         if header.scavenged && self.open != Open::Nothing {
@@ -113,7 +105,7 @@ impl Boundaries {
         }
     }
 
-    /// The last boundary: at most [`Self::end`].
+    /// The last boundary, which is at most [`Self::end`].
     #[must_use]
     pub const fn last(&self) -> Boundary {
         self.last
@@ -126,6 +118,20 @@ impl Boundaries {
     }
 }
 
+/// What the record keeps open behind it.
+fn opened_by(record: &Record<'_>) -> Open {
+    match record {
+        Record::Prepare(prepare)
+            if prepare.flags.contains(Flags::IS_COMMITTED)
+                && !prepare.flags.contains(Flags::TRANSACTION_END) =>
+        {
+            Open::Append(prepare.transaction)
+        }
+        Record::System(system) if system.is_epoch() => Open::Epoch,
+        Record::Prepare(_) | Record::Commit(_) | Record::System(_) => Open::Nothing,
+    }
+}
+
 fn transaction_of(frame: &Frame<'_>) -> Option<LogPosition> {
     match &frame.record {
         Record::Prepare(prepare) => Some(prepare.transaction),
@@ -133,19 +139,19 @@ fn transaction_of(frame: &Frame<'_>) -> Option<LogPosition> {
     }
 }
 
-/// What the records of a part of a log say of its boundaries, whatever stands before them: parts
-/// can be looked at in any order, and be put together by [`Boundaries::go_on`].
+/// What the records of a part of a log say of its boundaries, whatever stands before them. Parts can
+/// be read in any order. [`Boundaries::go_on`] puts them together.
 #[derive(Debug, Clone)]
 pub struct Part {
     start: LogPosition,
-    /// The transaction of the first record, if it has one; none without a record.
+    /// The transaction of the first record, if it has one. `None` without a record.
     first: Option<Option<LogPosition>>,
-    /// Its last boundary means something only where it lies behind the start.
+    /// Its last boundary means something only if it lies behind the start.
     boundaries: Boundaries,
 }
 
 impl Part {
-    /// No record yet.
+    /// A part without a record, which begins at `start`.
     #[must_use]
     pub const fn starting_at(start: LogPosition) -> Self {
         Self {
@@ -324,6 +330,7 @@ mod tests {
             (spanning.last().position(), spanning.end()),
             (position(900), position(1000))
         );
+
         spanning.add(&prepare(1000, LAST, 900));
         assert_eq!(spanning.last().position(), position(1100));
     }

@@ -1,14 +1,20 @@
 //! `kurrent.ddb`: whether `DuckDB` would open it (O35: a node does not start over one that is torn,
 //! empty, or has a broken header).
 //!
-//! Read from `DuckDB`'s source and compared with files of real nodes, not with a specification:
-//! three headers of 4096 bytes, then blocks; each header and block begins with a checksum of the
-//! rest of it. A checkpoint writes its blocks first and then the older of the two database headers,
-//! so the one that counts says where the catalogue begins.
+//! ```text
+//! | main header 4096 | database header 4096 | database header 4096 | blocks …
+//! each header and block    | checksum of the rest 8 | the rest |
+//! main header              at 8 "DUCK", at 12 version 8, at 20 flags 8
+//! database header          at 8 iteration 8, catalogue 8, free list 8, blocks 8, block size 8
+//! ```
+//!
+//! This comes from `DuckDB`'s source and from files of real nodes, not from a specification. A
+//! checkpoint writes its blocks first and then the older of the two database headers, so the newer
+//! header says where the catalogue begins.
 //!
 //! Not proven: data blocks, the inner structure of any block, `kurrent.ddb.wal`, and whether the
 //! file fits the log. Encrypted files, which no server makes, are refused. The length says little:
-//! blocks that became free are cut off after the header that still counts them was written.
+//! `DuckDB` writes the header first, and then cuts off blocks that became free.
 
 use super::field::u64_at;
 use super::{Malformed, ReadAt, Result};
@@ -24,63 +30,52 @@ const CHECKSUM_SIZE: usize = 8;
 const MAGIC: [u8; 4] = *b"DUCK";
 /// The first of the main header's flags.
 const ENCRYPTED: u64 = 1;
-/// Powers of two from 16 KiB on; 0 in old files stands for the largest, which is also the default.
+/// Powers of two from 16 KiB on.
 const BLOCK_SIZES: std::ops::RangeInclusive<u64> = 1 << 14..=1 << 18;
+/// The default. In old files a block size of 0 stands for it.
 const LARGEST_BLOCK: u64 = 1 << 18;
 /// A pointer to nothing.
 const NOTHING: u64 = u64::MAX;
-/// The part of a pointer that says which block; the rest is a place in it.
+/// The part of a pointer that says which block. The rest is a place in it.
 const BLOCK_OF_POINTER: u64 = (1 << 56) - 1;
 
-/// What the headers say.
+/// What the headers of a database say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct DuckDbHeader {
     /// Version of the storage format.
     pub version: u64,
     /// How many checkpoints the file has seen.
     pub iteration: u64,
-    /// Blocks in use or free at the last checkpoint.
+    /// Number of blocks that were in use or free at the last checkpoint.
     pub blocks: u64,
     /// Length of a block in bytes.
     pub block_size: u64,
 }
 
 /// Checks the three headers, and the blocks in which the catalogue and the list of free blocks
-/// begin; reads at most 12 KiB and two blocks.
+/// begin. Reads at most 12 KiB and two blocks.
 ///
 /// # Errors
-/// [`Malformed`] where `DuckDB` would not open the file; what the storage reports.
-pub fn inspect(source: &dyn ReadAt) -> Result<Header> {
-    if source.size() < BLOCKS_START {
-        return Err(Malformed::new(
-            MAIN,
-            0,
-            format!("at least {BLOCKS_START} bytes"),
-            source.size(),
-        )
-        .into());
+/// [`Malformed`] if `DuckDB` would not open the file; what the storage reports.
+pub fn inspect(source: &dyn ReadAt) -> Result<DuckDbHeader> {
+    let size = source.size();
+    if size < BLOCKS_START {
+        let expected = format!("at least {BLOCKS_START} bytes");
+        return Err(Malformed::new(MAIN, 0, expected, size).into());
     }
-    let main = checked(source, MAIN, 0, HEADER_SIZE)?;
-    if !main.get(8..).is_some_and(|rest| rest.starts_with(&MAGIC)) {
-        return Err(Malformed::new(MAIN, 8, "the letters DUCK", "other bytes").into());
-    }
-    let version = u64_at(&main, 12).unwrap_or_default();
-    let flags = u64_at(&main, 20).unwrap_or_default();
-    if flags & ENCRYPTED != 0 {
-        return Err(Malformed::new(MAIN, 20, "no encryption", format!("flags {flags:#x}")).into());
-    }
+    let version = main_header(source)?;
 
-    let first = Candidate::read(source, HEADER_SIZE as u64)?;
-    let second = Candidate::read(source, 2 * HEADER_SIZE as u64)?;
+    let first = DatabaseHeader::read(source, HEADER_SIZE as u64)?;
+    let second = DatabaseHeader::read(source, 2 * HEADER_SIZE as u64)?;
     let active = if first.iteration > second.iteration {
         first
     } else {
         second
     };
-    for pointer in [active.catalogue, active.free_list] {
-        active.check_pointer(source, pointer)?;
-    }
-    Ok(Header {
+
+    active.check_pointer(source, active.catalogue)?;
+    active.check_pointer(source, active.free_list)?;
+    Ok(DuckDbHeader {
         version,
         iteration: active.iteration,
         blocks: active.blocks,
@@ -88,8 +83,24 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Header> {
     })
 }
 
-/// One of the two database headers, of which the one with the higher iteration counts.
-struct Candidate {
+/// Reads the main header. Returns the version of the storage format.
+fn main_header(source: &dyn ReadAt) -> Result<u64> {
+    let main = checked(source, MAIN, 0, HEADER_SIZE)?;
+    let has_magic = main.get(8..).is_some_and(|rest| rest.starts_with(&MAGIC));
+    if !has_magic {
+        return Err(Malformed::new(MAIN, 8, "the letters DUCK", "other bytes").into());
+    }
+
+    let flags = u64_at(&main, 20).unwrap_or_default();
+    if flags & ENCRYPTED != 0 {
+        let found = format!("flags {flags:#x}");
+        return Err(Malformed::new(MAIN, 20, "no encryption", found).into());
+    }
+    Ok(u64_at(&main, 12).unwrap_or_default())
+}
+
+/// One of the two database headers. The one with the higher iteration counts.
+struct DatabaseHeader {
     offset: u64,
     iteration: u64,
     catalogue: u64,
@@ -98,21 +109,17 @@ struct Candidate {
     block_size: u64,
 }
 
-impl Candidate {
+impl DatabaseHeader {
     fn read(source: &dyn ReadAt, offset: u64) -> Result<Self> {
         let bytes = checked(source, DATABASE, offset, HEADER_SIZE)?;
         let field = |place| u64_at(&bytes, place).unwrap_or_default();
+
         let block_size = match field(40) {
             0 => LARGEST_BLOCK,
             size if size.is_power_of_two() && BLOCK_SIZES.contains(&size) => size,
             other => {
-                return Err(Malformed::new(
-                    DATABASE,
-                    offset + 40,
-                    "a block size from 16 KiB to 256 KiB",
-                    other,
-                )
-                .into());
+                let expected = "a block size from 16 KiB to 256 KiB";
+                return Err(Malformed::new(DATABASE, offset + 40, expected, other).into());
             }
         };
         Ok(Self {
@@ -125,41 +132,37 @@ impl Candidate {
         })
     }
 
-    /// The block that `pointer` leads to is whole.
+    /// Checks that the block which `pointer` leads to is whole.
     fn check_pointer(&self, source: &dyn ReadAt, pointer: u64) -> Result<()> {
         if pointer == NOTHING {
             return Ok(());
         }
+
         let block = pointer & BLOCK_OF_POINTER;
-        let place = block
-            .checked_mul(self.block_size)
-            .and_then(|place| place.checked_add(BLOCKS_START));
-        let (true, Some(place), Ok(length)) =
-            (block < self.blocks, place, usize::try_from(self.block_size))
+        let (Some(place), Ok(length)) = (self.place_of(block), usize::try_from(self.block_size))
         else {
-            return Err(Malformed::new(
-                DATABASE,
-                self.offset + 16,
-                format!("pointers to one of {} blocks", self.blocks),
-                block,
-            )
-            .into());
+            let expected = format!("pointers to one of {} blocks", self.blocks);
+            return Err(Malformed::new(DATABASE, self.offset + 16, expected, block).into());
         };
-        if source
-            .size()
-            .checked_sub(place)
-            .is_none_or(|rest| rest < self.block_size)
-        {
-            return Err(Malformed::new(
-                BLOCK,
-                place,
-                format!("{length} bytes"),
-                format!("a file of {} bytes", source.size()),
-            )
-            .into());
+
+        let rest = source.size().saturating_sub(place);
+        if rest < self.block_size {
+            let expected = format!("{length} bytes");
+            let found = format!("a file of {} bytes", source.size());
+            return Err(Malformed::new(BLOCK, place, expected, found).into());
         }
         checked(source, BLOCK, place, length)?;
         Ok(())
+    }
+
+    /// Where a block begins in the file. Returns `None` for a block that the file does not have.
+    fn place_of(&self, block: u64) -> Option<u64> {
+        if block >= self.blocks {
+            return None;
+        }
+        block
+            .checked_mul(self.block_size)?
+            .checked_add(BLOCKS_START)
     }
 }
 
@@ -172,30 +175,24 @@ fn checked(
 ) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     source.read_exact_at(offset, &mut bytes)?;
+
     let stated = u64_at(&bytes, 0).unwrap_or_default();
     let computed = checksum(bytes.get(CHECKSUM_SIZE..).unwrap_or_default());
     if stated != computed {
-        return Err(Malformed::new(
-            structure,
-            offset,
-            format!("checksum {computed:016x}"),
-            format!("{stated:016x}"),
-        )
-        .into());
+        let expected = format!("checksum {computed:016x}");
+        let found = format!("{stated:016x}");
+        return Err(Malformed::new(structure, offset, expected, found).into());
     }
     Ok(bytes)
 }
 
-/// `DuckDB`'s checksum; all it is used for here is a multiple of eight bytes long.
+/// `DuckDB`'s checksum. All that it is used for here is a multiple of eight bytes long.
 fn checksum(bytes: &[u8]) -> u64 {
-    let words = bytes
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|word| u64::from_le_bytes(*word));
-    words.fold(5381, |sum, word| {
-        sum ^ word.wrapping_mul(0xbf58_476d_1ce4_e5b9)
-    })
+    let mut sum = 5381;
+    for word in bytes.as_chunks::<8>().0 {
+        sum ^= u64::from_le_bytes(*word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    }
+    sum
 }
 
 #[cfg(test)]
@@ -224,7 +221,7 @@ mod tests {
     fn an_empty_database_is_whole() {
         assert_eq!(
             inspect(&empty()).unwrap(),
-            Header {
+            DuckDbHeader {
                 version: 0,
                 iteration: 0,
                 blocks: 0,

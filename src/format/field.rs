@@ -1,6 +1,6 @@
 //! Fixed-width little-endian fields at fixed places of a byte slice.
 
-/// The `N` bytes from `at`; none where the slice is shorter.
+/// The `N` bytes from `at`. Returns `None` if the slice is shorter.
 pub(super) fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }

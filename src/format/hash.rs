@@ -1,13 +1,13 @@
 //! The server's hashes of stream names (disk-format §5.2, §5.3).
 //!
-//! Its "XXHash" is an early design that no released library computes: other rounds for long inputs,
-//! another loop for short ones. Its Murmur3A is the usual one.
+//! Its "XXHash" is an early design that no released library computes: the rounds for long inputs and
+//! the loop for short ones are different. Its Murmur3A is the usual one.
 
 /// The seed of the index's hashes and of the hashes in bloom filter lines.
 const INDEX_SEED: u32 = 0xc58f_1a7b;
 
-/// What the index calls a stream: the XXHash of its name in the upper half, the Murmur3A in the
-/// lower, both over UTF-16 in little-endian order.
+/// The number that the index uses for a stream: the XXHash of its name in the upper half and the
+/// Murmur3A in the lower, both over UTF-16 in little-endian order.
 ///
 /// Tables of version 1 keep the upper half only: see
 /// [`TableVersion::entry_hash`](super::ptable::TableVersion::entry_hash).
@@ -17,7 +17,7 @@ pub fn stream_hash(name: &str) -> u64 {
     join(xxhash(INDEX_SEED, &bytes), murmur3a(INDEX_SEED, &bytes))
 }
 
-/// What a bloom filter's line holds behind its data.
+/// The hash that a bloom filter's line holds behind its data.
 pub(super) fn line_hash(data: &[u8; 60]) -> u32 {
     xxhash(INDEX_SEED, data)
 }
@@ -59,6 +59,7 @@ fn xxhash_long(seed: u32, length: u32, bytes: &[u8], last: &[u8; 16]) -> u32 {
         absorb(&mut lanes, [13, 11, 17, 19], block);
     }
     absorb(&mut lanes, [17, 19, 13, 11], last);
+
     for (lane, rotation) in lanes.iter_mut().zip([11, 17, 19, 13]) {
         *lane = lane.wrapping_mul(PRIME_2);
         *lane = lane
@@ -92,6 +93,7 @@ fn xxhash_short(seed: u32, length: u32, bytes: &[u8]) -> u32 {
     let mut counter = seed.wrapping_add(PRIME_1);
     let mut hash = PRIME_5;
     let (in_words, in_bytes) = bytes.split_at(bytes.len().saturating_sub(1) / 4 * 4);
+
     for word in words(in_words) {
         hash = hash.wrapping_add(word).wrapping_add(counter);
         hash = hash
@@ -106,6 +108,7 @@ fn xxhash_short(seed: u32, length: u32, bytes: &[u8]) -> u32 {
             .wrapping_mul(PRIME_1);
         counter = counter.wrapping_add(1);
     }
+
     hash = hash.wrapping_add(length);
     hash ^= hash >> 15;
     hash = hash.wrapping_mul(PRIME_2);
@@ -115,37 +118,37 @@ fn xxhash_short(seed: u32, length: u32, bytes: &[u8]) -> u32 {
 }
 
 fn murmur3a(seed: u32, bytes: &[u8]) -> u32 {
-    let mix = |word: u32| {
-        word.wrapping_mul(0xcc9e_2d51)
-            .rotate_left(15)
-            .wrapping_mul(0x1b87_3593)
-    };
     let mut hash = seed;
     for word in words(bytes) {
-        hash = (hash ^ mix(word))
+        hash = (hash ^ murmur_mix(word))
             .rotate_left(13)
             .wrapping_mul(5)
             .wrapping_add(0xe654_6b64);
     }
-    let tail = bytes.chunks_exact(4).remainder();
+
     // A tail of no bytes mixes to 0 and changes nothing.
-    hash ^= mix(tail
-        .iter()
-        .rev()
-        .fold(0, |word, byte| word << 8 | u32::from(*byte)));
+    let mut tail = 0;
+    for byte in bytes.chunks_exact(4).remainder().iter().rev() {
+        tail = tail << 8 | u32::from(*byte);
+    }
+    hash ^= murmur_mix(tail);
+
     hash ^= u32::try_from(bytes.len() & 0xffff_ffff).unwrap_or_default();
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
     hash ^ hash >> 16
 }
 
+fn murmur_mix(word: u32) -> u32 {
+    word.wrapping_mul(0xcc9e_2d51)
+        .rotate_left(15)
+        .wrapping_mul(0x1b87_3593)
+}
+
 /// The whole little-endian words of a slice.
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|word| u32::from_le_bytes(*word))
+    let words = bytes.as_chunks::<4>().0.iter();
+    words.map(|word| u32::from_le_bytes(*word))
 }
 
 #[cfg(test)]

@@ -1,9 +1,15 @@
 //! `indexmap`: which tables make up the index, and how far into the log they reach (disk-format
 //! §5.1).
 //!
-//! The file is text: the MD5 of everything behind its first 32 bytes, a version, the two
-//! checkpoints, from version 2 on the highest level that is merged automatically, and a line per
-//! table. The server replaces it by delete and rename, so a reader sees a whole file or none.
+//! ```text
+//! MD5 of everything from byte 32 on, in capitals
+//! version, 1 or 2
+//! prepare checkpoint/commit checkpoint
+//! highest level that is merged automatically (only version 2)
+//! level,position,table     for each table
+//! ```
+//!
+//! The server replaces the file by delete and rename, so a reader sees a whole file or none.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -17,19 +23,19 @@ use super::{LogPosition, Malformed, Md5Hash, Result};
 const STRUCTURE: &str = "indexmap";
 /// Characters of the hash line, and the byte from which on the hash covers the file.
 const HASH_LENGTH: usize = 32;
-/// What `prepare` or `commit` say when nothing has been indexed.
+/// A checkpoint of an index that holds nothing.
 const NOTHING_INDEXED: i64 = -1;
 
 /// The list of the index's tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexMap {
-    /// Log position of the last prepare record in the tables; none in an empty index.
+    /// Log position of the last prepare record in the tables. `None` in an empty index.
     pub prepare: Option<LogPosition>,
-    /// Log position of the last commit in the tables; none in an empty index. The server wants it
-    /// below `chaser.chk`, else it rebuilds everything (§5.4).
+    /// Log position of the last commit in the tables. `None` in an empty index. The server wants it
+    /// below `chaser.chk`; otherwise it rebuilds everything (§5.4).
     pub commit: Option<LogPosition>,
-    /// Highest level that is merged automatically; none in version 1, written by servers before
-    /// 5.0. A server configured to merge higher rebuilds everything.
+    /// Highest level that is merged automatically. `None` in version 1, which servers before 5.0
+    /// wrote. A server that is configured to merge higher rebuilds everything.
     pub max_merge_level: Option<i32>,
     /// The tables in the order of their lines.
     pub tables: Vec<TableRow>,
@@ -38,7 +44,7 @@ pub struct IndexMap {
 /// A table's place in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableRow {
-    /// How often its entries have been merged; 0 comes fresh from memory.
+    /// How often its entries were merged. A table that comes fresh from memory has level 0.
     pub level: u32,
     /// Its place among the tables of the level, oldest first.
     pub position: u32,
@@ -47,7 +53,7 @@ pub struct TableRow {
 }
 
 impl IndexMap {
-    /// Largest file that is parsed, in bytes: some ten thousand tables, where the server merges
+    /// Largest file that is parsed, in bytes. It holds some ten thousand tables; the server merges
     /// from four on.
     pub const MAXIMUM_SIZE: u64 = 1 << 20;
 
@@ -59,48 +65,35 @@ impl IndexMap {
 
     /// Reads a whole file, with the line ends of Linux or Windows.
     ///
-    /// The rules are the server's: the MD5 holds, checkpoints are −1 only where no tables follow,
-    /// and the positions of each level count from 0 without a gap. A level may be empty. Beyond
-    /// them, a line or a table that the server would never write twice is refused.
+    /// The rules are the server's: the MD5 holds, checkpoints are −1 only if no tables follow, and
+    /// the positions of each level count from 0 without a gap. A level may be empty. Beyond these
+    /// rules, a table that stands twice is refused.
     ///
     /// # Errors
-    /// [`Malformed`] where the bytes break a rule, or are more than [`Self::MAXIMUM_SIZE`].
+    /// [`Malformed`] if the bytes break a rule, or are more than [`Self::MAXIMUM_SIZE`].
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() as u64 > Self::MAXIMUM_SIZE {
-            return Err(malformed(
-                0,
-                format!("at most {} bytes", Self::MAXIMUM_SIZE),
-                bytes.len(),
-            )
-            .into());
+            let expected = format!("at most {} bytes", Self::MAXIMUM_SIZE);
+            return Err(malformed(0, expected, bytes.len()).into());
         }
         let mut lines = Lines {
             rest: check_hash(bytes)?,
             offset: HASH_LENGTH as u64,
         };
+
         // The end of the hash's own line.
         let (offset, line) = lines.expect("a line end behind the MD5")?;
         if !line.is_empty() {
             return Err(malformed(offset, "a line end behind the MD5", line).into());
         }
 
-        let (offset, line) = lines.expect("the version")?;
-        let has_level = match line {
-            "1" => false,
-            "2" => true,
-            other => return Err(malformed(offset, "version 1 or 2", other).into()),
-        };
-        let (offset, line) = lines.expect("prepare/commit checkpoints")?;
-        let (prepare, commit) = line
-            .split_once('/')
-            .ok_or_else(|| malformed(offset, "prepare/commit checkpoints", line))?;
-        let (prepare, commit) = (checkpoint(offset, prepare)?, checkpoint(offset, commit)?);
-        let max_merge_level = match has_level {
-            true => {
-                let (offset, line) = lines.expect("the highest level to merge")?;
-                Some(number(offset, "the highest level to merge", line)?)
-            }
-            false => None,
+        let has_level = has_merge_level(&mut lines)?;
+        let (prepare, commit) = checkpoints(&mut lines)?;
+        let max_merge_level = if has_level {
+            let (offset, line) = lines.expect("the highest level to merge")?;
+            Some(number(offset, "the highest level to merge", line)?)
+        } else {
+            None
         };
 
         let tables_at = lines.offset;
@@ -109,14 +102,13 @@ impl IndexMap {
             tables.push(row(offset, line)?);
         }
         if !tables.is_empty() && (prepare.is_none() || commit.is_none()) {
-            return Err(malformed(
-                tables_at,
-                "no tables, as the checkpoints are -1",
-                format!("{} tables", tables.len()),
-            )
-            .into());
+            let expected = "no tables, as the checkpoints are -1";
+            let found = format!("{} tables", tables.len());
+            return Err(malformed(tables_at, expected, found).into());
         }
         check_places(tables_at, &tables)?;
+        check_single(tables_at, &tables)?;
+
         Ok(Self {
             prepare,
             commit,
@@ -128,14 +120,11 @@ impl IndexMap {
     /// The file as a server on Linux writes it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let position = |position: Option<LogPosition>| {
-            position.map_or(NOTHING_INDEXED, LogPosition::to_signed)
-        };
         let mut body = format!(
             "\n{}\n{}/{}\n",
             self.version(),
-            position(self.prepare),
-            position(self.commit)
+            signed(self.prepare),
+            signed(self.commit)
         );
         // Writing to a string cannot fail.
         if let Some(level) = self.max_merge_level {
@@ -144,8 +133,14 @@ impl IndexMap {
         for row in &self.tables {
             let _ = writeln!(body, "{},{},{}", row.level, row.position, row.table);
         }
-        format!("{}{body}", hash_line(body.as_bytes())).into_bytes()
+
+        let hash = hash_line(body.as_bytes());
+        format!("{hash}{body}").into_bytes()
     }
+}
+
+fn signed(checkpoint: Option<LogPosition>) -> i64 {
+    checkpoint.map_or(NOTHING_INDEXED, LogPosition::to_signed)
 }
 
 fn malformed(offset: u64, expected: impl Into<String>, found: impl std::fmt::Display) -> Malformed {
@@ -160,39 +155,30 @@ fn hash_line(body: &[u8]) -> String {
 /// Compares the first line with the rest, and returns the rest.
 fn check_hash(bytes: &[u8]) -> Result<&str> {
     let Some((stated, body)) = bytes.split_at_checked(HASH_LENGTH) else {
-        return Err(malformed(
-            0,
-            "an MD5 of 32 digits",
-            format!("a file of {} bytes", bytes.len()),
-        )
-        .into());
+        let found = format!("a file of {} bytes", bytes.len());
+        return Err(malformed(0, "an MD5 of 32 digits", found).into());
     };
-    if !stated
+    let is_hash = stated
         .iter()
-        .all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'))
-    {
-        return Err(malformed(0, "an MD5 of 32 digits in capitals", stated.escape_ascii()).into());
+        .all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'));
+    if !is_hash {
+        let expected = "an MD5 of 32 digits in capitals";
+        return Err(malformed(0, expected, stated.escape_ascii()).into());
     }
+
     let computed = hash_line(body);
     if stated != computed.as_bytes() {
-        return Err(malformed(
-            0,
-            format!("MD5 {computed}, which the rest has"),
-            stated.escape_ascii(),
-        )
-        .into());
+        let expected = format!("MD5 {computed}, which the rest has");
+        return Err(malformed(0, expected, stated.escape_ascii()).into());
     }
+
     std::str::from_utf8(body).map_err(|error| {
-        malformed(
-            (HASH_LENGTH + error.valid_up_to()) as u64,
-            "UTF-8 text",
-            "other bytes",
-        )
-        .into()
+        let at = (HASH_LENGTH + error.valid_up_to()) as u64;
+        malformed(at, "UTF-8 text", "other bytes").into()
     })
 }
 
-/// Lines with the place of each.
+/// The lines of a text, each with its byte offset.
 struct Lines<'a> {
     rest: &'a str,
     offset: u64,
@@ -207,6 +193,7 @@ impl<'a> Lines<'a> {
         let Some((line, rest)) = self.rest.split_once('\n') else {
             return Err(malformed(offset, "a line with its end", self.rest).into());
         };
+
         self.rest = rest;
         self.offset += line.len() as u64 + 1;
         Ok(Some((offset, line.strip_suffix('\r').unwrap_or(line))))
@@ -214,24 +201,46 @@ impl<'a> Lines<'a> {
 
     fn expect(&mut self, what: &str) -> Result<(u64, &'a str)> {
         let end = self.offset;
-        self.next()?
-            .ok_or_else(|| malformed(end, what, "the end of the file").into())
+        match self.next()? {
+            Some(line) => Ok(line),
+            None => Err(malformed(end, what, "the end of the file").into()),
+        }
+    }
+}
+
+/// Reads the version. Returns whether the version has a line for the merge level.
+fn has_merge_level(lines: &mut Lines<'_>) -> Result<bool> {
+    let (offset, line) = lines.expect("the version")?;
+    match line {
+        "1" => Ok(false),
+        "2" => Ok(true),
+        other => Err(malformed(offset, "version 1 or 2", other).into()),
+    }
+}
+
+fn checkpoints(lines: &mut Lines<'_>) -> Result<(Option<LogPosition>, Option<LogPosition>)> {
+    const WANTED: &str = "prepare/commit checkpoints";
+    let (offset, line) = lines.expect(WANTED)?;
+    let Some((prepare, commit)) = line.split_once('/') else {
+        return Err(malformed(offset, WANTED, line).into());
+    };
+    Ok((checkpoint(offset, prepare)?, checkpoint(offset, commit)?))
+}
+
+fn checkpoint(offset: u64, text: &str) -> Result<Option<LogPosition>> {
+    let value = number(offset, "a checkpoint", text)?;
+    if value == NOTHING_INDEXED {
+        return Ok(None);
+    }
+    match LogPosition::from_signed(value) {
+        Some(position) => Ok(Some(position)),
+        None => Err(malformed(offset, "a checkpoint, or -1", text).into()),
     }
 }
 
 fn number<N: FromStr>(offset: u64, what: &str, text: &str) -> Result<N> {
     text.parse()
         .map_err(|_| malformed(offset, what, text).into())
-}
-
-fn checkpoint(offset: u64, text: &str) -> Result<Option<LogPosition>> {
-    match number(offset, "a checkpoint", text)? {
-        NOTHING_INDEXED => Ok(None),
-        position => match LogPosition::from_signed(position) {
-            Some(position) => Ok(Some(position)),
-            None => Err(malformed(offset, "a checkpoint, or -1", text).into()),
-        },
-    }
 }
 
 fn row(offset: u64, line: &str) -> Result<TableRow> {
@@ -249,33 +258,35 @@ fn row(offset: u64, line: &str) -> Result<TableRow> {
     })
 }
 
-/// Each level's positions count from 0, and no table stands twice.
+/// The positions of each level count from 0 without a gap.
 fn check_places(offset: u64, tables: &[TableRow]) -> Result<()> {
     let mut places: Vec<_> = tables.iter().map(|row| (row.level, row.position)).collect();
     places.sort_unstable();
-    let mut wanted = None;
+
+    let mut before: Option<(u32, u32)> = None;
     for (level, position) in places {
-        let next = match wanted {
-            Some((same, next)) if same == level => next,
+        let wanted = match before {
+            Some((same, last)) if same == level => last + 1,
             _ => 0,
         };
-        if position != next {
-            return Err(malformed(
-                offset,
-                format!("a table at level {level}, position {next}"),
-                format!("position {position}"),
-            )
-            .into());
+        if position != wanted {
+            let expected = format!("a table at level {level}, position {wanted}");
+            return Err(malformed(offset, expected, format!("position {position}")).into());
         }
-        wanted = Some((level, next + 1));
+        before = Some((level, position));
     }
+    Ok(())
+}
+
+fn check_single(offset: u64, tables: &[TableRow]) -> Result<()> {
     let mut seen = HashSet::new();
-    match tables.iter().find(|row| !seen.insert(row.table)) {
-        Some(row) => {
-            Err(malformed(offset, "each table once", format!("{} twice", row.table)).into())
+    for row in tables {
+        if !seen.insert(row.table) {
+            let found = format!("{} twice", row.table);
+            return Err(malformed(offset, "each table once", found).into());
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
+//! MD5s that a server wrote into its files.
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// An MD5 the server wrote, or one computed to compare with it; written as lower-case hexadecimal
-/// digits.
+/// An MD5 that the server wrote, or one that was computed to compare with it. Shown as lower-case
+/// hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Md5Hash(pub [u8; 16]);
@@ -23,9 +25,10 @@ impl FromStr for Md5Hash {
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(WRONG);
         }
-        u128::from_str_radix(text, 16)
-            .map(|number| Self(number.to_be_bytes()))
-            .map_err(|_| WRONG)
+        match u128::from_str_radix(text, 16) {
+            Ok(number) => Ok(Self(number.to_be_bytes())),
+            Err(_) => Err(WRONG),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The server's files: parse and encode, nothing else.
 //!
-//! Everything here is pure. Parsers take bytes, or read through [`ReadAt`], and never trust a
-//! length: a truncated, lying or hostile file gives an [`Error`] that says at which byte what was
-//! expected. They know nothing of paths, exit codes or repositories; the caller says where the
-//! bytes came from.
+//! Parsers take bytes, or read through [`ReadAt`], and never trust a length: a truncated, lying or
+//! hostile file gives an [`Error`] that says at which byte what was expected. They know nothing of
+//! paths, exit codes or repositories. The caller says where the bytes came from. What a server does
+//! with a file, and which version writes it, stands in `server`.
 //!
-//! Facts about the formats come from the specification of the on-disk format; sections are named as
-//! "disk-format §3.5" and observations of real nodes as "O16".
+//! Facts about the formats come from the specification of the on-disk format. Its sections are named
+//! as "disk-format §3.5", and observations of real nodes as "O16".
 
 pub mod bloom;
 pub mod boundary;
@@ -17,6 +17,7 @@ mod epoch;
 mod field;
 pub mod hash;
 pub mod indexmap;
+mod lineage;
 mod md5;
 pub mod names;
 mod position;
@@ -32,7 +33,8 @@ use std::path::Path;
 
 use crate::error::{self, Kind};
 pub use crate::fs::ReadAt;
-pub use epoch::{Chain, Epoch, EpochRecord, Lineage, Relation};
+pub use epoch::{Chain, Epoch, EpochRecord};
+pub use lineage::{Lineage, Relation};
 pub use md5::Md5Hash;
 pub use position::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, LogPosition, WriterPosition};
 
@@ -42,7 +44,7 @@ pub enum Error {
     /// The bytes contradict the format.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// The bytes could not be read; says nothing about the format.
+    /// The bytes could not be read, which says nothing about the format.
     #[error(transparent)]
     Read(#[from] io::Error),
 }
@@ -54,14 +56,14 @@ pub struct Malformed {
     pub structure: &'static str,
     /// Byte offset in the file.
     pub offset: u64,
-    /// What the format asks for at this place.
+    /// What the format asks for at this byte.
     pub expected: String,
-    /// What stands there.
+    /// What stands there instead.
     pub found: String,
 }
 
 impl Malformed {
-    /// A contradiction in `structure` at byte `offset`.
+    /// `structure` has `found` at byte `offset`, where the format asks for `expected`.
     pub fn new(
         structure: &'static str,
         offset: u64,
@@ -87,7 +89,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// What every parser returns.
+/// What a parser returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Gives a format error its place and its meaning: whose bytes these were.

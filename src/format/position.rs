@@ -1,9 +1,11 @@
+//! Positions in the log, and the numbers and size of its chunks.
+
 use std::fmt;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// A byte position in the log, over all chunks; never negative, below 2⁶³ (disk-format §2.1).
+/// A byte position in the log, over all chunks. It is below 2⁶³ (disk-format §2.1).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -14,13 +16,14 @@ impl LogPosition {
     /// The start of the log.
     pub const ZERO: Self = Self(0);
 
-    /// A position, unless it lies beyond what the server can write.
+    /// Returns `None` for a position beyond what the server can write.
     #[must_use]
     pub fn new(bytes: u64) -> Option<Self> {
-        i64::try_from(bytes).ok().map(|_| Self(bytes))
+        i64::try_from(bytes).ok()?;
+        Some(Self(bytes))
     }
 
-    /// A position from the server's signed form, in which negative numbers mean "none".
+    /// A position from the server's signed form, in which negative numbers stand for `None`.
     #[must_use]
     pub fn from_signed(bytes: i64) -> Option<Self> {
         u64::try_from(bytes).ok().map(Self)
@@ -38,13 +41,13 @@ impl LogPosition {
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }
 
-    /// This position moved forwards, unless it leaves the range of positions.
+    /// This position moved forwards. Returns `None` if it leaves the range of positions.
     #[must_use]
     pub fn checked_add(self, bytes: u64) -> Option<Self> {
-        self.0.checked_add(bytes).and_then(Self::new)
+        Self::new(self.0.checked_add(bytes)?)
     }
 
-    /// Bytes from `earlier` to here; 0 where `earlier` is later.
+    /// Bytes from `earlier` to here, and 0 if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -71,8 +74,7 @@ impl fmt::Display for LogPosition {
     }
 }
 
-/// What `writer.chk` said: the end of the last durable record, perhaps in the middle of an append
-/// (O38).
+/// The value of `writer.chk`: the end of the last durable record, perhaps inside an append (O38).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterPosition(pub LogPosition);
@@ -85,7 +87,7 @@ impl fmt::Display for WriterPosition {
 
 /// A position where a log may end: no append is cut in two there (disk-format §2.7 C1–C3).
 ///
-/// Only a scan of the log's frames makes one out of a position, or a manifest that holds the result
+/// Only a scan of the log's frames makes a boundary out of a position. A manifest holds the result
 /// of such a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -95,8 +97,7 @@ impl Boundary {
     /// The empty log.
     pub const ZERO: Self = Self(LogPosition::ZERO);
 
-    /// The caller has seen that an implicit transaction, or a record outside one, ends at
-    /// `position`.
+    /// For a caller that has seen an append, or a record outside one, end at `position`.
     #[must_use]
     pub(crate) const fn proven_at(position: LogPosition) -> Self {
         Self(position)
@@ -115,13 +116,13 @@ impl fmt::Display for Boundary {
     }
 }
 
-/// The number of a chunk: its range of the log is `number × chunk size` and on.
+/// The number of a chunk: its range of the log begins at `number × chunk size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChunkNumber(pub u32);
 
 impl ChunkNumber {
-    /// The chunk behind this one.
+    /// The number of the chunk behind this one.
     #[must_use]
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
@@ -134,7 +135,7 @@ impl fmt::Display for ChunkNumber {
     }
 }
 
-/// The version in a chunk's file name: 0 for a new chunk, more after each scavenge (disk-format
+/// The version in a chunk's file name: 0 for a new chunk, and more after each scavenge (disk-format
 /// §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -146,32 +147,31 @@ impl fmt::Display for ChunkVersion {
     }
 }
 
-/// Bytes of log that one chunk number stands for; the same in every chunk of a database
+/// Bytes of log that one chunk number stands for. It is the same in every chunk of a database
 /// (disk-format, Conventions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChunkSize(NonZeroU32);
 
 impl ChunkSize {
-    /// A chunk size in bytes; positive and below 2³¹, as the header holds it as a signed number.
+    /// A chunk size in bytes. It is positive and below 2³¹: the header holds it as a signed number.
     #[must_use]
     pub fn new(bytes: u32) -> Option<Self> {
         i32::try_from(bytes).ok()?;
         NonZeroU32::new(bytes).map(Self)
     }
 
-    /// Bytes.
+    /// The chunk size in bytes.
     #[must_use]
     pub fn get(self) -> u64 {
         u64::from(self.0.get())
     }
 
-    /// The chunk that holds `position`; none where the number would not fit a file name's field.
+    /// The chunk that holds `position`. Returns `None` for a number that no file name can hold.
     #[must_use]
     pub fn chunk_of(self, position: LogPosition) -> Option<ChunkNumber> {
-        u32::try_from(position.get() / self.get())
-            .ok()
-            .map(ChunkNumber)
+        let number = u32::try_from(position.get() / self.get()).ok()?;
+        Some(ChunkNumber(number))
     }
 
     /// Bytes from the start of its chunk to `position`.

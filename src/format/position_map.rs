@@ -1,10 +1,20 @@
 //! The position map of a scavenged chunk: where each surviving record stands (disk-format §3.4).
+//!
+//! ```text
+//! narrow entry    | offset in the data 4 | position in the file's range 4 |
+//! wide entry      | offset in the data 4 | position in the file's range 8 |
+//! ```
+//!
+//! The entries rise in both numbers, one per record.
+
+use std::cmp::Ordering;
 
 use super::chunk::{ChunkFile, HEADER_LENGTH, MapEntries};
 use super::field::{i32_at, i64_at};
 use super::window::Window;
 use super::{LogPosition, Malformed, ReadAt, Result};
 
+const STRUCTURE: &str = "position map";
 /// Bytes that a walk over the map reads at once.
 const SCAN: usize = 64 * 1024;
 
@@ -17,14 +27,14 @@ pub struct MapEntry {
     pub offset: u64,
 }
 
-/// The entries of a position map, in rising order of both their numbers; also searched.
+/// The entries of a position map, which can be walked and searched.
 #[derive(Debug)]
 pub struct PositionMap<'s> {
     window: Window<'s>,
     entries: MapEntries,
-    /// Log position to which the entries' numbers are relative.
+    /// Log position to which the entries' positions are relative.
     origin: LogPosition,
-    /// Bytes of the file: where the map begins, which is where the data ends.
+    /// The byte of the file at which the map begins, which is where the data ends.
     start: u64,
     /// Bytes of log that the file stands for.
     logical: u64,
@@ -34,7 +44,7 @@ pub struct PositionMap<'s> {
 }
 
 impl<'s> PositionMap<'s> {
-    /// The map of a completed chunk; empty where it was not scavenged.
+    /// The map of a completed chunk. It is empty unless the chunk was scavenged.
     ///
     /// # Errors
     /// A chunk that is not completed, or whose data is transformed.
@@ -53,7 +63,7 @@ impl<'s> PositionMap<'s> {
         })
     }
 
-    /// The next entry; none at the end.
+    /// The next entry. Returns `None` at the end.
     ///
     /// # Errors
     /// An entry outside the chunk, or not behind the one before it, or what the storage reports.
@@ -61,37 +71,40 @@ impl<'s> PositionMap<'s> {
         if self.next == self.count {
             return Ok(None);
         }
+
         let entry = self.entry(self.next)?;
-        let rises = match self.previous {
-            Some(previous) => previous.position < entry.position && previous.offset < entry.offset,
-            None => entry.offset == HEADER_LENGTH,
-        };
-        if !rises {
-            let expected = self.previous.map_or_else(
-                || "the first record at the start of the data".to_owned(),
-                |previous| {
-                    format!(
-                        "an entry behind log position {} and byte {}",
-                        previous.position, previous.offset
-                    )
-                },
-            );
-            let found = format!("log position {} and byte {}", entry.position, entry.offset);
-            return Err(Malformed::new(
-                "position map",
-                self.offset_of_entry(self.next),
-                expected,
-                found,
-            )
-            .into());
-        }
+        self.check_order(&entry)?;
+
         self.previous = Some(entry);
         self.next += 1;
         Ok(Some(entry))
     }
 
-    /// The first byte in the file of the record at `position`; none where no record of that
-    /// position survived. A binary search.
+    fn check_order(&self, entry: &MapEntry) -> Result<()> {
+        let expected = match &self.previous {
+            Some(previous) => {
+                if previous.position < entry.position && previous.offset < entry.offset {
+                    return Ok(());
+                }
+                format!(
+                    "an entry behind log position {} and byte {}",
+                    previous.position, previous.offset
+                )
+            }
+            None => {
+                if entry.offset == HEADER_LENGTH {
+                    return Ok(());
+                }
+                "the first record at the start of the data".to_owned()
+            }
+        };
+        let found = format!("log position {} and byte {}", entry.position, entry.offset);
+        let at = self.offset_of_entry(self.next);
+        Err(Malformed::new(STRUCTURE, at, expected, found).into())
+    }
+
+    /// The first byte in the file of the record at `position`, by a binary search. Returns `None` if
+    /// no record of that position survived.
     ///
     /// # Errors
     /// An entry outside the chunk, or what the storage reports.
@@ -101,9 +114,9 @@ impl<'s> PositionMap<'s> {
             let middle = low + (high - low) / 2;
             let entry = self.entry(middle)?;
             match entry.position.cmp(&position) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Ok(Some(entry.offset)),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(Some(entry.offset)),
             }
         }
         Ok(None)
@@ -115,37 +128,44 @@ impl<'s> PositionMap<'s> {
 
     fn entry(&mut self, index: u64) -> Result<MapEntry> {
         let at = self.offset_of_entry(index);
+        let end = self.offset_of_entry(self.count);
         let length = match self.entries {
             MapEntries::Narrow => 8,
             MapEntries::Wide => 12,
         };
-        self.window
-            .forwards(at, length, self.offset_of_entry(self.count))?;
+        self.window.forwards(at, length, end)?;
         let bytes = self.window.get(at, length).unwrap_or_default();
+
         let actual = i64::from(i32_at(bytes, 0).unwrap_or(-1));
         let logical = match self.entries {
             MapEntries::Narrow => i64::from(i32_at(bytes, 4).unwrap_or(-1)),
             MapEntries::Wide => i64_at(bytes, 4).unwrap_or(-1),
         };
-        let offset = u64::try_from(actual)
-            .ok()
-            .map(|actual| HEADER_LENGTH + actual)
-            .filter(|offset| *offset < self.start);
-        let position = u64::try_from(logical)
-            .ok()
-            .filter(|logical| *logical < self.logical)
-            .and_then(|logical| self.origin.checked_add(logical));
-        match (offset, position) {
-            (Some(offset), Some(position)) => Ok(MapEntry { position, offset }),
-            _ => {
-                let expected = format!(
-                    "a record in the {} bytes of data and {} bytes of log",
-                    self.start - HEADER_LENGTH,
-                    self.logical
-                );
-                let found = format!("byte {actual} of the data and {logical} of the log");
-                Err(Malformed::new("position map", at, expected, found).into())
-            }
+        if let (Some(offset), Some(position)) = (self.in_data(actual), self.in_log(logical)) {
+            return Ok(MapEntry { position, offset });
         }
+
+        let expected = format!(
+            "a record in the {} bytes of data and {} bytes of log",
+            self.start - HEADER_LENGTH,
+            self.logical
+        );
+        let found = format!("byte {actual} of the data and {logical} of the log");
+        Err(Malformed::new(STRUCTURE, at, expected, found).into())
+    }
+
+    /// The byte of the file for an offset in the data.
+    fn in_data(&self, actual: i64) -> Option<u64> {
+        let offset = HEADER_LENGTH + u64::try_from(actual).ok()?;
+        (offset < self.start).then_some(offset)
+    }
+
+    /// The log position for a position in the file's range.
+    fn in_log(&self, logical: i64) -> Option<LogPosition> {
+        let logical = u64::try_from(logical).ok()?;
+        if logical >= self.logical {
+            return None;
+        }
+        self.origin.checked_add(logical)
     }
 }

@@ -1,15 +1,15 @@
-//! A bounded piece of a file that a scan looks through.
+//! A bounded piece of a file, which a scan moves over it.
 
 use super::{ReadAt, Result};
 
-/// The part of a file that is in memory. It moves forwards or backwards, never holds more than
-/// asked for, and reads nothing twice on its way.
+/// The part of a file that is in memory. It moves forwards or backwards, never holds more than it
+/// was asked for, and reads nothing twice on its way.
 pub(super) struct Window<'s> {
     source: &'s dyn ReadAt,
     buffer: Vec<u8>,
     /// File offset of the buffer's first byte.
     start: u64,
-    /// Bytes of the buffer that hold the file's.
+    /// Bytes of the buffer that hold bytes of the file.
     filled: usize,
     /// Bytes to read at once.
     reach: usize,
@@ -26,19 +26,19 @@ impl<'s> Window<'s> {
         }
     }
 
-    /// Bytes that are read at once where the file has them.
+    /// Bytes that are read at once if the file has them.
     pub(super) const fn reach(&self) -> usize {
         self.reach
     }
 
-    /// The `length` bytes from `offset`, as far as they are in the window.
+    /// The `length` bytes from `offset`. Returns `None` if the window does not hold all of them.
     pub(super) fn get(&self, offset: u64, length: usize) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         let to = from.checked_add(length).filter(|to| *to <= self.filled)?;
         self.buffer.get(from..to)
     }
 
-    /// Everything from `offset` on that is in the window.
+    /// The bytes from `offset` to the end of the window.
     pub(super) fn tail(&self, offset: u64) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         self.buffer.get(from..self.filled)
@@ -50,6 +50,7 @@ impl<'s> Window<'s> {
         if self.get(offset, length).is_some() {
             return Ok(());
         }
+
         let rest = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = length.max(self.reach.min(rest));
         let kept = self.keep(offset);
@@ -59,33 +60,34 @@ impl<'s> Window<'s> {
     /// Brings the `length` bytes before `end` into the window, and what stands before them from
     /// `start` on. The caller has bounded `length`.
     pub(super) fn backwards(&mut self, end: u64, length: usize, start: u64) -> Result<()> {
-        if end
-            .checked_sub(length as u64)
-            .is_some_and(|offset| self.get(offset, length).is_some())
+        if let Some(offset) = end.checked_sub(length as u64)
+            && self.get(offset, length).is_some()
         {
             return Ok(());
         }
+
         let rest = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
         let wanted = length.max(self.reach.min(rest));
         self.read(end.saturating_sub(wanted as u64), 0, wanted)
     }
 
-    /// Reads a few bytes past the window.
+    /// Reads a few bytes outside the window.
     pub(super) fn beside<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
         let mut bytes = [0; N];
         self.source.read_exact_at(offset, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// Moves what the window holds from `offset` on to the front of the buffer; how many bytes that
-    /// are.
+    /// Moves the bytes that the window holds from `offset` on to the front of the buffer. Returns
+    /// their number.
     fn keep(&mut self, offset: u64) -> usize {
-        let from = offset
-            .checked_sub(self.start)
-            .and_then(|from| usize::try_from(from).ok());
-        let Some(from) = from.filter(|from| *from < self.filled) else {
+        let Some(from) = offset.checked_sub(self.start) else {
             return 0;
         };
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        if from >= self.filled {
+            return 0;
+        }
         self.buffer.copy_within(from..self.filled, 0);
         self.filled - from
     }
@@ -96,10 +98,8 @@ impl<'s> Window<'s> {
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        self.source.read_exact_at(
-            start + kept as u64,
-            self.buffer.get_mut(kept..wanted).unwrap_or_default(),
-        )?;
+        let missing = self.buffer.get_mut(kept..wanted).unwrap_or_default();
+        self.source.read_exact_at(start + kept as u64, missing)?;
         (self.start, self.filled) = (start, wanted);
         Ok(())
     }

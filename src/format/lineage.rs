@@ -1,0 +1,257 @@
+//! Lineages: the epochs of a log, and what two logs have in common (disk-format §4.5).
+
+use serde::{Deserialize, Serialize};
+
+use super::LogPosition;
+use super::epoch::Epoch;
+
+/// The epochs of a log, oldest first, with rising positions and numbers (disk-format §4.5).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Epoch>")]
+pub struct Lineage(Vec<Epoch>);
+
+/// How two logs are related.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// One log continues the other: they are on one branch.
+    Same {
+        /// The end of the shorter log. Up to here they hold the same records.
+        shared: LogPosition,
+    },
+    /// The logs share their beginning and then differ.
+    Fork {
+        /// The end of the common part. Up to here they hold the same records.
+        at: LogPosition,
+    },
+    /// Nothing shows that the logs have anything in common.
+    Unrelated,
+}
+
+impl Lineage {
+    /// The epochs that a [`Chain`](super::Chain) has followed, oldest first. It has seen that they
+    /// rise.
+    pub(super) const fn of_chain(epochs: Vec<Epoch>) -> Self {
+        Self(epochs)
+    }
+
+    /// The epochs, oldest first.
+    #[must_use]
+    pub fn epochs(&self) -> &[Epoch] {
+        &self.0
+    }
+
+    /// The first epoch, whose id names the database.
+    #[must_use]
+    pub fn first(&self) -> Option<&Epoch> {
+        self.0.first()
+    }
+
+    /// The last epoch.
+    #[must_use]
+    pub fn last(&self) -> Option<&Epoch> {
+        self.0.last()
+    }
+
+    /// The last epoch of the log cut at `end`: the one that `epoch.chk` must name there.
+    #[must_use]
+    pub fn last_before(&self, end: LogPosition) -> Option<&Epoch> {
+        self.before(end).last()
+    }
+
+    /// The lineage of the log cut at `end`.
+    #[must_use]
+    pub fn at(&self, end: LogPosition) -> Self {
+        Self(self.before(end).to_vec())
+    }
+
+    fn before(&self, end: LogPosition) -> &[Epoch] {
+        let count = self.0.partition_point(|epoch| epoch.position < end);
+        self.0.get(..count).unwrap_or_default()
+    }
+
+    /// Compares the log of this lineage, which ends at `end`, with another one. Epochs at or beyond
+    /// an end do not count.
+    ///
+    /// One leader writes everything from its epoch to the next. So two logs that share an epoch hold
+    /// the same records from there to whatever comes first: the next epoch of either, or the end of
+    /// either (disk-format §4.5).
+    #[must_use]
+    pub fn relation(&self, end: LogPosition, other: &Self, other_end: LogPosition) -> Relation {
+        let (mine, others) = (self.before(end), other.before(other_end));
+        let shared = end.min(other_end);
+
+        let common = common_epochs(mine, others);
+        if common == 0 {
+            // An empty log is the beginning of every log.
+            if shared == LogPosition::ZERO {
+                return Relation::Same { shared };
+            }
+            return Relation::Unrelated;
+        }
+
+        let my_next = mine.get(common).map(|epoch| epoch.position);
+        let other_next = others.get(common).map(|epoch| epoch.position);
+        match (my_next, other_next) {
+            (None, None) => Relation::Same { shared },
+            (None, Some(next)) if end <= next => Relation::Same { shared },
+            (Some(next), None) if other_end <= next => Relation::Same { shared },
+            (None, Some(next)) | (Some(next), None) => Relation::Fork {
+                at: shared.min(next),
+            },
+            (Some(one), Some(two)) => Relation::Fork {
+                at: shared.min(one).min(two),
+            },
+        }
+    }
+}
+
+/// How many epochs two lineages share from the first one on.
+fn common_epochs(mine: &[Epoch], others: &[Epoch]) -> usize {
+    let pairs = mine.iter().zip(others);
+    pairs.take_while(|(one, two)| one == two).count()
+}
+
+impl TryFrom<Vec<Epoch>> for Lineage {
+    type Error = &'static str;
+
+    fn try_from(epochs: Vec<Epoch>) -> Result<Self, Self::Error> {
+        for (one, two) in epochs.iter().zip(epochs.iter().skip(1)) {
+            if one.position >= two.position || one.number >= two.number {
+                return Err("the positions and numbers of epochs rise from each to the next");
+            }
+        }
+        Ok(Self(epochs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn position(bytes: u64) -> LogPosition {
+        LogPosition::new(bytes).unwrap()
+    }
+
+    /// A lineage of epochs, each given by its position and an id.
+    fn lineage(epochs: &[(u64, u128)]) -> Lineage {
+        let epochs = (0..).zip(epochs).map(|(number, (at, id))| Epoch {
+            position: position(*at),
+            number,
+            id: Uuid::from_u128(*id),
+        });
+        Lineage::try_from(epochs.collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn cut_at_a_position() {
+        let whole = lineage(&[(0, 1), (500, 2), (900, 3)]);
+        assert_eq!(whole.at(position(900)), lineage(&[(0, 1), (500, 2)]));
+        assert_eq!(whole.at(position(901)), whole);
+        assert_eq!(
+            whole.last_before(position(500)).map(|epoch| epoch.position),
+            Some(position(0))
+        );
+        assert_eq!(whole.last_before(LogPosition::ZERO), None);
+    }
+
+    #[test]
+    fn logs_of_one_branch_continue_each_other() {
+        let (old, new) = (
+            lineage(&[(0, 1), (500, 2)]),
+            lineage(&[(0, 1), (500, 2), (900, 3)]),
+        );
+        let same = |shared| Relation::Same {
+            shared: position(shared),
+        };
+        assert_eq!(old.relation(position(900), &new, position(1000)), same(900));
+        assert_eq!(new.relation(position(1000), &old, position(800)), same(800));
+        assert_eq!(old.relation(position(700), &old, position(600)), same(600));
+        assert_eq!(
+            Lineage::default().relation(position(0), &new, position(1000)),
+            same(0)
+        );
+        // What lies beyond an end is not part of the log.
+        assert_eq!(new.relation(position(500), &new, position(1000)), same(500));
+    }
+
+    #[test]
+    fn logs_that_went_different_ways_have_a_trunk() {
+        let (old, new) = (
+            lineage(&[(0, 1), (500, 2)]),
+            lineage(&[(0, 1), (500, 2), (900, 3)]),
+        );
+        let fork = |at| Relation::Fork { at: position(at) };
+        // The old log went beyond the place where the new one had its next election.
+        assert_eq!(old.relation(position(901), &new, position(1000)), fork(900));
+        assert_eq!(new.relation(position(1000), &old, position(950)), fork(900));
+        // Two restores of one backup, each with an election of its own.
+        let other = lineage(&[(0, 1), (500, 2), (700, 4), (950, 5)]);
+        assert_eq!(
+            new.relation(position(1000), &other, position(2000)),
+            fork(700)
+        );
+        // Same place and number, another id.
+        assert_eq!(
+            new.relation(position(1000), &lineage(&[(0, 1), (500, 9)]), position(600)),
+            fork(500)
+        );
+    }
+
+    #[test]
+    fn nothing_in_common() {
+        let (one, two) = (lineage(&[(0, 1), (500, 2)]), lineage(&[(0, 9), (500, 2)]));
+        assert_eq!(
+            one.relation(position(600), &two, position(600)),
+            Relation::Unrelated
+        );
+        assert_eq!(
+            Lineage::default().relation(position(600), &Lineage::default(), position(600)),
+            Relation::Unrelated
+        );
+    }
+
+    #[test]
+    fn a_manifest_cannot_hold_a_lineage_out_of_order() {
+        let text = serde_json::to_string(&lineage(&[(0, 1), (500, 2)])).unwrap();
+        assert!(
+            text.starts_with(r#"[{"position":0,"number":0,"id":"#),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<Lineage>(&text).unwrap(),
+            lineage(&[(0, 1), (500, 2)])
+        );
+        assert!(serde_json::from_str::<Lineage>(&text.replace("500", "0")).is_err());
+    }
+
+    prop_compose! {
+        /// A log that goes on from a trunk: epochs, and an end behind them.
+        fn any_log()(steps in proptest::collection::vec((1_u64..50, 0_u128..3), 0..6), rest in 1_u64..50) -> (Lineage, LogPosition) {
+            let mut at = 0;
+            let mut epochs = vec![(0, 0)];
+            for (step, id) in steps {
+                at += step;
+                epochs.push((at, id));
+            }
+            (lineage(&epochs), position(at + rest))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn relations_are_symmetric_and_cuts_stay_on_the_branch((one, one_end) in any_log(), (two, two_end) in any_log(), cut in 0_u64..300) {
+            let relation = one.relation(one_end, &two, two_end);
+            prop_assert_eq!(relation, two.relation(two_end, &one, one_end));
+            let cut = position(cut).min(one_end);
+            prop_assert_eq!(one.at(cut).relation(cut, &one, one_end), Relation::Same { shared: cut });
+            if let Relation::Fork { at } = relation {
+                // At the fork they are still one log, one byte further no longer.
+                prop_assert_eq!(one.relation(at, &two, at), Relation::Same { shared: at });
+                prop_assert!(at < one_end && at < two_end);
+            }
+        }
+    }
+}
