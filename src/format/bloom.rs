@@ -282,6 +282,7 @@ mod tests {
             .file_size(),
             273_066_752
         );
+
         // The last byte of the filter stands in the last line at the latest.
         for logical_size in 10_000..10_200 {
             let size = FilterHeader {
@@ -372,8 +373,12 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(start in prop::collection::vec(any::<u8>(), 0..20), rest in prop::collection::vec(any::<u8>(), 10_752)) {
+        fn no_bytes_make_it_panic(
+            start in prop::collection::vec(any::<u8>(), 0..20),
+            rest in prop::collection::vec(any::<u8>(), 10_752),
+        ) {
             let _ = inspect(&start);
+
             let mut bytes = empty(HEADER);
             bytes[64..].copy_from_slice(&rest[64..]);
             let filter = inspect(&bytes).unwrap();

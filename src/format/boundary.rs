@@ -202,6 +202,7 @@ mod tests {
             offset: 0,
             length: 0,
         };
+
         let prepare = Prepare {
             flags: Flags(flags),
             transaction: position(transaction),
@@ -254,11 +255,12 @@ mod tests {
     /// The last boundary after each record.
     fn boundaries(frames: &[Frame<'_>]) -> Vec<u64> {
         let mut boundaries = Boundaries::starting_at(Boundary::ZERO);
-        let last = |frame: &Frame<'_>| {
+        let mut last = Vec::new();
+        for frame in frames {
             boundaries.add(frame);
-            boundaries.last().position().get()
-        };
-        frames.iter().map(last).collect()
+            last.push(boundaries.last().position().get());
+        }
+        last
     }
 
     #[test]
@@ -361,6 +363,7 @@ mod tests {
             epoch(400),
             prepare(500, ONLY, 500),
         ];
+
         let mut whole = Boundaries::starting_at(Boundary::ZERO);
         for (index, frame) in frames.iter().enumerate() {
             whole.add(frame);
@@ -398,18 +401,30 @@ mod tests {
                     _ => prepare(at, APPENDED, transaction),
                 });
             }
-            let (mut whole, mut together) = (Boundaries::starting_at(Boundary::ZERO), Boundaries::starting_at(Boundary::ZERO));
-            let ends: Vec<usize> = cuts.into_iter().filter(|cut| *cut < frames.len()).chain([frames.len()]).collect();
+
+            let mut whole = Boundaries::starting_at(Boundary::ZERO);
+            let mut together = Boundaries::starting_at(Boundary::ZERO);
+            let mut ends: Vec<usize> = cuts.into_iter().collect();
+            ends.retain(|cut| *cut < frames.len());
+            ends.push(frames.len());
+
             let mut begin = 0;
             for end in ends {
-                let mut part = Part::starting_at(frames.get(begin).map_or(whole.end(), |frame| frame.position));
+                let start = frames.get(begin).map_or(whole.end(), |frame| frame.position);
+                let mut part = Part::starting_at(start);
                 for frame in &frames[begin..end] {
                     whole.add(frame);
                     part.add(frame);
                 }
                 together.go_on(&part);
+
                 // As if a chunk ended here, without room behind its last record.
-                let header = ChunkHeader { chunk_size: ChunkSize::new(100).unwrap(), end: ChunkNumber(u32::try_from(end).unwrap().saturating_sub(1)), ..header(scavenged) };
+                let number = u32::try_from(end).unwrap().saturating_sub(1);
+                let header = ChunkHeader {
+                    chunk_size: ChunkSize::new(100).unwrap(),
+                    end: ChunkNumber(number),
+                    ..header(scavenged)
+                };
                 if end > 0 {
                     whole.chunk_completed(&header);
                     together.chunk_completed(&header);

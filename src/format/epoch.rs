@@ -246,8 +246,13 @@ mod tests {
             ),
             (LogPosition::ZERO, 0, None, None)
         );
-        let second =
-            parse(569_439, r#"{"epochPosition": 569439, "epochNumber": 1, "epochId": "46a934ab-6809-4119-8cb3-9a810a88611a"}"#).unwrap();
+
+        let second = parse(
+            569_439,
+            r#"{"epochPosition": 569439, "epochNumber": 1,
+                "epochId": "46a934ab-6809-4119-8cb3-9a810a88611a"}"#,
+        )
+        .unwrap();
         assert_eq!(
             (second.epoch.number, second.previous),
             (1, Some(LogPosition::ZERO))
@@ -258,6 +263,7 @@ mod tests {
     fn epochs_that_cannot_be_are_refused() {
         let id = r#""epochId": "46a934ab-6809-4119-8cb3-9a810a88611a""#;
         let deep = format!(r#"{{"anything": {}"#, "[".repeat(60_000));
+
         let cases = [
             (
                 0,
@@ -301,6 +307,7 @@ mod tests {
             ),
             (500, String::new(), "expected an epoch as JSON"),
         ];
+
         for (at, json, message) in cases {
             let error = parse(at, &json).unwrap_err().to_string();
             assert!(
@@ -314,16 +321,24 @@ mod tests {
     fn a_chain_only_leads_down() {
         let id = r#""epochId": "46a934ab-6809-4119-8cb3-9a810a88611a""#;
         let at = |at: u64, number: i32, previous: i64| {
-            parse(at, &format!(r#"{{{id}, "epochPosition": {at}, "epochNumber": {number}, "prevEpochPosition": {previous}}}"#)).unwrap()
+            let place = format!(r#""epochPosition": {at}, "epochNumber": {number}"#);
+            parse(
+                at,
+                &format!(r#"{{{id}, {place}, "prevEpochPosition": {previous}}}"#),
+            )
+            .unwrap()
         };
+
         let mut chain = Chain::starting_at(Some(position(900)));
         chain.add(&at(900, 7, 400)).unwrap();
         assert_eq!(chain.wanted(), Some(position(400)));
+
         assert!(
             chain.add(&at(300, 5, 0)).is_err(),
             "not the one that is wanted"
         );
         assert!(chain.add(&at(400, 7, 0)).is_err(), "numbers rise");
+
         chain.add(&at(400, 5, -1)).unwrap();
         assert_eq!(chain.wanted(), None);
         assert!(chain.add(&at(400, 4, -1)).is_err(), "no more");
@@ -339,9 +354,13 @@ mod tests {
         assert_eq!(Chain::starting_at(None).finish(), Lineage::default());
     }
 
+    /// Any text, or something like the JSON of an epoch.
+    const SOME_JSON: &str = "\\PC*|\\{(\"(epoch|prevEpoch)(Position|Number|Id)\
+        \": *-?[0-9\"]{1,20},?){0,6}\\}";
+
     proptest! {
         #[test]
-        fn no_json_makes_it_panic(json in "\\PC*|\\{(\"(epoch|prevEpoch)(Position|Number|Id)\": *-?[0-9\"]{1,20},?){0,6}\\}") {
+        fn no_json_makes_it_panic(json in SOME_JSON) {
             let _ = parse(500, &json);
         }
     }

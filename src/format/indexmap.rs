@@ -366,6 +366,7 @@ mod tests {
             3
         );
         assert!(parse(&format!("\n2\n1/1\n9\n0,1,{first}\n0,0,{second}\n")).is_ok());
+
         let (offset, wanted) = refusal(&format!("\n2\n1/1\n9\n0,0,{first}\n0,2,{second}\n"));
         assert_eq!(
             (offset, wanted.as_str()),
@@ -415,6 +416,7 @@ mod tests {
             (format!("\n2\n1/1\n9\n0,0,{}\n", table.to_uppercase()), 41),
             (format!("\n2\n1/1\n9\n0,0,{table}"), 41),
         ];
+
         for (body, offset) in cases {
             assert_eq!(refusal(&body).0, offset, "{body:?}");
         }
@@ -433,8 +435,13 @@ mod tests {
     }
 
     prop_compose! {
-        fn maps()(levels in prop::collection::vec(0_u32..4, 0..6), max_merge_level in any::<Option<i32>>(),
-                  prepare in 0..i64::MAX, commit in 0..i64::MAX, seed in any::<u64>()) -> IndexMap {
+        fn maps()(
+            levels in prop::collection::vec(0_u32..4, 0..6),
+            max_merge_level: Option<i32>,
+            prepare in 0..i64::MAX,
+            commit in 0..i64::MAX,
+            seed: u64,
+        ) -> IndexMap {
             let mut tables = Vec::new();
             for (level, count) in (0..).zip(levels) {
                 for position in 0..count {
@@ -442,7 +449,13 @@ mod tests {
                     tables.push(TableRow { level, position, table: TableId(id) });
                 }
             }
-            IndexMap { prepare: LogPosition::from_signed(prepare), commit: LogPosition::from_signed(commit), max_merge_level, tables }
+
+            IndexMap {
+                prepare: LogPosition::from_signed(prepare),
+                commit: LogPosition::from_signed(commit),
+                max_merge_level,
+                tables,
+            }
         }
     }
 

@@ -184,15 +184,18 @@ mod tests {
             lineage(&[(0, 1), (500, 2), (900, 3)]),
         );
         let fork = |at| Relation::Fork { at: position(at) };
+
         // The old log went beyond the place where the new one had its next election.
         assert_eq!(old.relation(position(901), &new, position(1000)), fork(900));
         assert_eq!(new.relation(position(1000), &old, position(950)), fork(900));
+
         // Two restores of one backup, each with an election of its own.
         let other = lineage(&[(0, 1), (500, 2), (700, 4), (950, 5)]);
         assert_eq!(
             new.relation(position(1000), &other, position(2000)),
             fork(700)
         );
+
         // Same place and number, another id.
         assert_eq!(
             new.relation(position(1000), &lineage(&[(0, 1), (500, 9)]), position(600)),
@@ -229,7 +232,10 @@ mod tests {
 
     prop_compose! {
         /// A log that goes on from a trunk: epochs, and an end behind them.
-        fn any_log()(steps in proptest::collection::vec((1_u64..50, 0_u128..3), 0..6), rest in 1_u64..50) -> (Lineage, LogPosition) {
+        fn any_log()(
+            steps in proptest::collection::vec((1_u64..50, 0_u128..3), 0..6),
+            rest in 1_u64..50,
+        ) -> (Lineage, LogPosition) {
             let mut at = 0;
             let mut epochs = vec![(0, 0)];
             for (step, id) in steps {
@@ -242,11 +248,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn relations_are_symmetric_and_cuts_stay_on_the_branch((one, one_end) in any_log(), (two, two_end) in any_log(), cut in 0_u64..300) {
+        fn relations_are_symmetric_and_cuts_stay_on_the_branch(
+            (one, one_end) in any_log(),
+            (two, two_end) in any_log(),
+            cut in 0_u64..300,
+        ) {
             let relation = one.relation(one_end, &two, two_end);
             prop_assert_eq!(relation, two.relation(two_end, &one, one_end));
+
             let cut = position(cut).min(one_end);
-            prop_assert_eq!(one.at(cut).relation(cut, &one, one_end), Relation::Same { shared: cut });
+            let relation_of_cut = one.at(cut).relation(cut, &one, one_end);
+            prop_assert_eq!(relation_of_cut, Relation::Same { shared: cut });
+
             if let Relation::Fork { at } = relation {
                 // At the fork they are still one log, one byte further no longer.
                 prop_assert_eq!(one.relation(at, &two, at), Relation::Same { shared: at });

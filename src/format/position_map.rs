@@ -81,6 +81,7 @@ impl<'s> PositionMap<'s> {
     }
 
     fn check_order(&self, entry: &MapEntry) -> Result<()> {
+        // A match arm returns if the entry fits, and else says what would.
         let expected = match &self.previous {
             Some(previous) => {
                 if previous.position < entry.position && previous.offset < entry.offset {
@@ -98,6 +99,7 @@ impl<'s> PositionMap<'s> {
                 "the first record at the start of the data".to_owned()
             }
         };
+
         let found = format!("log position {} and byte {}", entry.position, entry.offset);
         let at = self.offset_of_entry(self.next);
         Err(Malformed::new(STRUCTURE, at, expected, found).into())

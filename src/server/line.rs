@@ -158,6 +158,7 @@ mod tests {
             };
             assert_eq!(place, wanted);
         }
+
         assert_eq!(ServerLine::ALL.first(), Some(&ServerLine::OLDEST));
         assert_eq!(ServerLine::ALL.last(), Some(&ServerLine::NEWEST));
         assert!(
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn versions_between_belong_to_the_line_that_starts_like_them() {
-        for (version, line) in [
+        let lines = [
             ("20.6.0", "20.10"),
             ("20.10.5", "20.10"),
             ("21.2.0", "20.10"),
@@ -190,13 +191,16 @@ mod tests {
             ("25.0.1", "25.0"),
             ("25.1.0", "25.1"),
             ("26.2.0-alpha.1", "26.1"),
-        ] {
+        ];
+
+        for (version, line) in lines {
             assert_eq!(
                 ServerLine::of_version(version).unwrap().name(),
                 line,
                 "{version}"
             );
         }
+
         for version in ["", "5.0.11", "20.2", "latest", "26", "0.0.0"] {
             assert!(ServerLine::of_version(version).is_none(), "{version}");
         }

@@ -163,6 +163,7 @@ mod tests {
                 "{text}"
             );
         }
+
         assert!(ServerVersion::parse("").is_none());
         assert!(ServerVersion::parse("latest").is_none());
     }

@@ -63,6 +63,7 @@ fn a_header_is_written_as_its_version_does() {
             0xff, 4, 0
         ]
     );
+
     let old = ChunkHeader {
         version: 3,
         ..header()
@@ -110,11 +111,13 @@ fn a_header_no_server_writes_is_refused_where_it_is_wrong() {
             "chunk header at byte 10: expected a chunk number not below the first, found 1",
         ),
     ];
+
     for (at, byte, message) in cases {
         let mut bytes = header().encode();
         bytes[at] = byte;
         assert_eq!(ChunkHeader::parse(&bytes).unwrap_err().to_string(), message);
     }
+
     assert!(ChunkHeader::parse(&header().encode()[..127]).is_err());
 }
 
@@ -127,6 +130,7 @@ fn the_old_footer_has_narrow_sizes() {
         map_length: 16,
         md5: Md5Hash([1; 16]),
     };
+
     let bytes = narrow.encode().unwrap();
     assert_eq!(
         bytes[..17],
@@ -200,6 +204,7 @@ fn version_2_is_not_padded_or_padded_as_a_whole() {
         version: 2,
         ..header()
     };
+
     assert!(
         inspect(&file(&old, &footer(5000), 5256))
             .unwrap()
@@ -253,6 +258,7 @@ fn the_data_before_w_is_in_the_chunk_that_w_is_in() {
         found.data_before(at(220_000)).is_err(),
         "the file ends before"
     );
+
     let scavenged = inspect(&file(
         &ChunkHeader {
             scavenged: true,
@@ -263,6 +269,7 @@ fn the_data_before_w_is_in_the_chunk_that_w_is_in() {
     ))
     .unwrap();
     assert!(scavenged.data_before(at(200_588)).is_err());
+
     let encrypted = inspect(&file(
         &ChunkHeader {
             transform: Transform::AesGcm,
@@ -310,9 +317,21 @@ proptest! {
     }
 
     #[test]
-    fn footers_read_back(physical in 0_u64..1 << 31, more in 0_u64..1 << 40, entries in 0_u64..1 << 27, md5: [u8; 16], wide: bool) {
+    fn footers_read_back(
+        physical in 0_u64..1 << 31,
+        more in 0_u64..1 << 40,
+        entries in 0_u64..1 << 27,
+        md5: [u8; 16],
+        wide: bool,
+    ) {
         let map_entries = if wide { MapEntries::Wide } else { MapEntries::Narrow };
-        let footer = ChunkFooter { map_entries, physical, logical: physical + more, map_length: entries * map_entries.length(), md5: Md5Hash(md5) };
+        let footer = ChunkFooter {
+            map_entries,
+            physical,
+            logical: physical + more,
+            map_length: entries * map_entries.length(),
+            md5: Md5Hash(md5),
+        };
         match footer.encode() {
             Some(bytes) => prop_assert_eq!(ChunkFooter::parse(&bytes).unwrap(), Some(footer)),
             None => prop_assert!(!wide && footer.logical > 0x7fff_ffff),
@@ -320,13 +339,18 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..600), valid: bool) {
+    fn no_bytes_make_it_panic(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..600),
+        valid: bool,
+    ) {
         if let (true, Some(start)) = (valid, bytes.get_mut(..128)) {
             start.copy_from_slice(&header().encode());
         }
         let _ = ChunkFooter::parse(&bytes);
         if let Ok(found) = inspect(&bytes) {
-            let _ = (found.completed_data(), found.data_before(found.header.start_position()), found.identity(ChunkVersion(0)));
+            let _ = found.completed_data();
+            let _ = found.data_before(found.header.start_position());
+            let _ = found.identity(ChunkVersion(0));
         }
     }
 }

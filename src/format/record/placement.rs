@@ -41,6 +41,7 @@ impl Placement {
         length: u64,
         position: LogPosition,
     ) -> Result<(), Malformed> {
+        // A match arm returns if the position fits, and else says what would.
         let expected = match self {
             Self::InPlace { start } => {
                 let place = start.checked_add(offset.saturating_sub(HEADER_LENGTH));
@@ -61,6 +62,7 @@ impl Placement {
                 format!("a log position from {start} on, and the record's end at most at {end}")
             }
         };
+
         Err(Malformed::new(STRUCTURE, offset + 6, expected, position))
     }
 }

@@ -123,16 +123,17 @@ fn outcome(line: ServerLine, observations: &[Observation], is_damaged: bool) -> 
 }
 
 fn start_outcome(observations: &[Observation]) -> StartOutcome {
-    let has = |effect| observations.iter().any(|seen| seen.effect == effect);
-    if has(Effect::Refuses) {
-        StartOutcome::Refuses
-    } else if has(Effect::Dies) {
-        StartOutcome::StartsThenDies
-    } else if has(Effect::StartsAgain) {
-        StartOutcome::StartsAfterSecondStart
-    } else {
-        StartOutcome::Starts
+    let mut outcome = StartOutcome::Starts;
+    for observation in observations {
+        let of_this = match observation.effect {
+            Effect::Refuses => StartOutcome::Refuses,
+            Effect::Dies => StartOutcome::StartsThenDies,
+            Effect::StartsAgain => StartOutcome::StartsAfterSecondStart,
+            _ => StartOutcome::Starts,
+        };
+        outcome = outcome.max(of_this);
     }
+    outcome
 }
 
 /// The codes of the observations with such an effect.

@@ -30,6 +30,7 @@ fn records_longer_than_the_window() {
         },
         event(1, 0, 0),
     ];
+
     chunk(&records, 0, MapEntries::Wide).check();
     chunk(&records, 11, MapEntries::Wide).check();
     chunk(&records, 11, MapEntries::Narrow).check();
@@ -69,6 +70,7 @@ fn old_versions_have_narrow_numbers() {
         data: Vec::new(),
         metadata: Vec::new(),
     };
+
     let written = [stream_deleted];
     let chunk = chunk(&written, 0, MapEntries::Wide);
     let mut forwards = Forwards::new(
@@ -92,6 +94,8 @@ fn every_field_of_a_frame_is_checked() {
     let position = sound.records[1].0;
     let body = length - 8;
     let data_length = 4 + 32 + 4 + 40 + 5;
+
+    // Where in the second frame, which bytes, and the complaint about them.
     let cases: Vec<(usize, Vec<u8>, String)> = vec![
         (
             0,
@@ -210,6 +214,7 @@ fn every_field_of_a_frame_is_checked() {
             ),
         ),
     ];
+
     for (at, change, message) in cases {
         let mut bytes = sound.bytes.clone();
         bytes[second + at..second + at + change.len()].copy_from_slice(&change);
@@ -233,17 +238,20 @@ fn positions_rise_in_a_scavenged_chunk() {
         bytes[at..at + 8].copy_from_slice(&position.to_le_bytes());
         bytes
     };
+
     assert_eq!(sound.scan(&set(second.0)).unwrap(), 2);
     assert_eq!(
         sound.scan(&set(second.0 + 1)).unwrap(),
         2,
         "only the map knows better"
     );
+
     let end = sound.file.header.end_position().get();
     for position in [first.0, first.0 - 1, 0, end, end - second.2 + 1] {
         assert!(sound.scan(&set(position)).is_err(), "{position}");
         assert!(sound.scan_backwards(&set(position)).is_err(), "{position}");
     }
+
     let bytes = set(second.0 + 1);
     let mut lookup =
         Lookup::new(&bytes, &sound.file, sound.file.completed_data().unwrap()).unwrap();
@@ -277,6 +285,7 @@ fn a_scan_stays_in_the_chunk() {
     let sound = chunk(&written, 0, MapEntries::Wide);
     let header = &sound.file.header;
     let end = sound.bytes.len() as u64;
+
     for data in [
         0..128,
         127..200,
@@ -299,6 +308,7 @@ fn a_scan_stays_in_the_chunk() {
             "{data:?}"
         );
     }
+
     let encrypted = ChunkHeader {
         transform: Transform::AesGcm,
         ..*header
@@ -322,6 +332,7 @@ fn what_lies_in_the_data_is_no_frame() {
     else {
         panic!("a prepare")
     };
+
     let written = [
         Written::Prepare {
             version,
@@ -355,12 +366,27 @@ fn ticks_are_microseconds_to_people() {
     assert_eq!(Ticks::new(3_155_378_976_000_000_000), None);
 }
 
+fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), 0..most)
+}
+
+prop_compose! {
+    fn any_prepare()(
+        version in 0_u8..2,
+        flags: u16,
+        expected in -2..1000_i32,
+        stream in bytes(300),
+        event_type in bytes(40),
+        data in bytes(400),
+        metadata in bytes(100),
+    ) -> Written {
+        Written::Prepare { version, flags, expected, stream, event_type, data, metadata }
+    }
+}
+
 fn any_record() -> impl Strategy<Value = Written> {
-    let bytes = |most: usize| proptest::collection::vec(any::<u8>(), 0..most);
     prop_oneof![
-        8 => (0_u8..2, any::<u16>(), -2..1000_i32, bytes(300), bytes(40), bytes(400), bytes(100)).prop_map(
-            |(version, flags, expected, stream, event_type, data, metadata)| Written::Prepare { version, flags, expected, stream, event_type, data, metadata }
-        ),
+        8 => any_prepare(),
         1 => (0_u8..2, 0..1000_i32).prop_map(|(version, first)| Written::Commit { version, first }),
         1 => bytes(300).prop_map(|data| Written::System { data }),
     ]
@@ -370,8 +396,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_written_is_read(records in proptest::collection::vec(any_record(), 0..40), gap in 0_u64..3, narrow: bool) {
-        chunk(&records, gap, if narrow { MapEntries::Narrow } else { MapEntries::Wide }).check();
+    fn what_was_written_is_read(
+        records in proptest::collection::vec(any_record(), 0..40),
+        gap in 0_u64..3,
+        narrow: bool,
+    ) {
+        let entries = if narrow { MapEntries::Narrow } else { MapEntries::Wide };
+        chunk(&records, gap, entries).check();
     }
 
     #[test]
@@ -401,10 +432,14 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(data in proptest::collection::vec(any::<u8>(), 0..2000), scavenged: bool) {
+    fn no_bytes_make_it_panic(
+        data in proptest::collection::vec(any::<u8>(), 0..2000),
+        scavenged: bool,
+    ) {
         let header = header(scavenged);
         let bytes: Vec<u8> = header.encode().into_iter().chain(data).collect();
-        let file = ChunkFile { header, length: bytes.len() as u64, state: ChunkState::Ongoing };
+        let length = bytes.len() as u64;
+        let file = ChunkFile { header, length, state: ChunkState::Ongoing };
         let data = 128..bytes.len() as u64;
         let mut forwards = Forwards::new(&bytes, &header, data.clone()).unwrap();
         while let Ok(Some(_)) = forwards.next() {}

@@ -61,10 +61,12 @@ fn number(version: u8, number: i32, body: &mut Vec<u8>) {
 impl Written {
     pub(super) fn body(&self, position: u64) -> Vec<u8> {
         let mut body = Vec::new();
+
         let start = |kind: u8, version: u8, body: &mut Vec<u8>| {
             body.extend([kind, version]);
             body.extend(position.to_le_bytes());
         };
+
         match self {
             Self::Prepare {
                 version,
@@ -111,6 +113,7 @@ impl Written {
     fn expected(&self, position: u64, offset: u64) -> Record<'_> {
         let position = LogPosition::new(position).unwrap();
         let timestamp = Ticks::new(NOW).unwrap();
+
         match self {
             Self::Prepare {
                 version,
@@ -205,6 +208,7 @@ pub(super) fn chunk(written: &[Written], gap: u64, map_entries: MapEntries) -> C
     let mut map = Vec::new();
     let mut position = header.start_position().get();
     let mut records = Vec::new();
+
     for record in written {
         position += gap;
         let frame = frame(&record.body(position));
@@ -219,6 +223,7 @@ pub(super) fn chunk(written: &[Written], gap: u64, map_entries: MapEntries) -> C
         bytes.extend(&frame);
         position += frame.len() as u64;
     }
+
     let map = if gap > 0 { map } else { Vec::new() };
     let footer = ChunkFooter {
         map_entries,
@@ -233,6 +238,7 @@ pub(super) fn chunk(written: &[Written], gap: u64, map_entries: MapEntries) -> C
         0,
     );
     bytes.extend(footer.encode().unwrap());
+
     let file = chunk::inspect(&bytes).unwrap();
     assert!(
         matches!(file.state, ChunkState::Completed(_)),

@@ -32,6 +32,7 @@ enum FileBeside {
 impl FileBeside {
     fn of(entry: &FileEntry) -> Self {
         let name = entry.path.below_root();
+
         match entry.path.root() {
             Root::Db => match DbFile::of(name) {
                 DbFile::SecondaryIndex => Self::SecondaryIndex,

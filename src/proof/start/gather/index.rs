@@ -63,6 +63,7 @@ impl Gathering<'_> {
     fn index_problem(&mut self, problem: IndexProblem, fact: &mut IndexFact) {
         let place = self.place(&problem.path);
         let what = problem.what;
+
         match problem.fault {
             IndexFault::Map => fact.map = MapFact::Damaged(FileProblem { place, why: what }),
             IndexFault::TableMissing => fact.bad_tables.push(TableFact {

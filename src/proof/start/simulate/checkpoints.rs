@@ -94,8 +94,8 @@ impl ServerStart<'_> {
             "no epoch record stands at {}: {}",
             damage.position, damage.why
         );
-        let hint = "remove epoch.chk, or write -1 into it: the server then searches the log for its last \
-             epoch";
+        let hint = "remove epoch.chk, or write -1 into it: the server then searches the log for its \
+                    last epoch";
         self.refuse(
             Observation::refusal("epoch-record", what, Evidence::Read("disk-format §6.9"))
                 .on(&damage.place)

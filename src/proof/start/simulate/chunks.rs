@@ -223,9 +223,8 @@ impl<'a> ServerStart<'a> {
 
     /// Files behind the chunk that the log ends in (O14, O16). Returns true if the server gives up.
     fn beyond(&mut self, last: u32) -> bool {
-        let is_beyond = |fact: &ChunkFact| fact.listed.name.start.0 > last;
         let mut files = self.files.clone();
-        files.retain(|fact| is_beyond(fact));
+        files.retain(|fact| fact.listed.name.start.0 > last);
 
         let mut is_refused = false;
         for fact in &files {

@@ -111,6 +111,7 @@ impl ServerStart<'_> {
                 set_aside("index-table-old", what, Evidence::Read("disk-format §5.2"))
             }
         };
+
         self.see(observation.on(&table.place).hint(REMOVE_INDEX));
     }
 
@@ -120,6 +121,7 @@ impl ServerStart<'_> {
             "{} of {} events that the log holds are not in the index, the first at {}",
             hidden.missing, hidden.sampled, hidden.first
         );
+
         let (effect, hint) = if hidden.explained {
             (
                 Effect::MayHideEvents,

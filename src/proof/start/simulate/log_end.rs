@@ -9,7 +9,7 @@ use crate::proof::start::observation::Observation;
 use crate::server::Evidence;
 
 impl ServerStart<'_> {
-    /// Reads the log from `replayed_from` to its end, which is where the index ends.
+    /// Reads the log from `replayed_from`, where the index ends, to its end.
     pub(super) fn log_end(&mut self, replayed_from: i64) -> Step {
         let Some(writer) = LogPosition::from_signed(self.writer) else {
             return Ok(());
@@ -46,7 +46,7 @@ impl ServerStart<'_> {
         self.see(Observation::new("half-append", what, effect, Evidence::Seen("O32")).on(&place));
     }
 
-    /// Damage behind the end of the index stops the server. Damage before it is found by whoever
+    /// Damage behind the end of the index stops the server. Damage before it shows when somebody
     /// reads the events.
     fn damaged(&mut self, damage: &Damage, replayed_from: i64) -> Step {
         let is_replayed = damage.position.to_signed() >= replayed_from;
