@@ -95,7 +95,7 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
 
     let bits = u64_at(&bytes, 8).unwrap_or_default();
     let logical_size = bits / 8;
-    if bits % 8 != 0 || !(SMALLEST..=LARGEST).contains(&logical_size) {
+    if !bits.is_multiple_of(8) || !(SMALLEST..=LARGEST).contains(&logical_size) {
         let expected = format!("8 x {SMALLEST} to 8 x {LARGEST} bits");
         return Err(Malformed::new(STRUCTURE, 8, expected, bits).into());
     }

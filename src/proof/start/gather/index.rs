@@ -41,7 +41,7 @@ impl Gathering<'_> {
         let mut fact = IndexFact {
             map,
             bad_tables: Vec::new(),
-            hidden: proof.hidden.map(hidden_fact),
+            hidden: proof.hidden.as_ref().map(hidden_fact),
         };
 
         for problem in proof.problems {
@@ -114,7 +114,7 @@ impl Gathering<'_> {
     }
 }
 
-fn hidden_fact(hidden: HiddenEvents) -> HiddenFact {
+fn hidden_fact(hidden: &HiddenEvents) -> HiddenFact {
     HiddenFact {
         missing: hidden.missing,
         sampled: hidden.sampled,
