@@ -51,14 +51,14 @@ impl CopyEstimates {
 
         let mut estimates = Self::default();
         for entry in &preflight.entries {
-            let Some(is_chunk) = is_copied(entry) else {
+            let Some(kind) = copied_kind(entry) else {
                 continue;
             };
             let parent_row = parent_rows.get(&entry.path).copied();
             let estimate = estimate_file(entry, parent_row, appended);
 
             estimates.all.add(estimate);
-            if is_chunk {
+            if kind == CopiedKind::Chunk {
                 estimates.chunks.add(estimate);
             }
         }
@@ -100,13 +100,19 @@ fn estimate_file(entry: &FileEntry, parent_row: Option<&Row>, appended: u64) -> 
     }
 }
 
-/// Whether a backup copies a file, as far as its name tells: `Some(true)` for a chunk,
-/// `Some(false)` for another file that is copied.
-fn is_copied(entry: &FileEntry) -> Option<bool> {
+/// What a file is to an estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CopiedKind {
+    Chunk,
+    Index,
+}
+
+/// Returns `None` if a backup does not copy a file, as far as its name tells.
+fn copied_kind(entry: &FileEntry) -> Option<CopiedKind> {
     let name = entry.path.below_root();
     match entry.path.root() {
         Root::Db => match DbFile::of(name) {
-            DbFile::Chunk(_) => Some(true),
+            DbFile::Chunk(_) => Some(CopiedKind::Chunk),
             _ => None,
         },
         Root::Index => match IndexFile::of(name) {
@@ -114,7 +120,7 @@ fn is_copied(entry: &FileEntry) -> Option<bool> {
             | IndexFile::BloomFilter(_)
             | IndexFile::StreamFilterData
             | IndexFile::StreamFilterCheckpoint
-            | IndexFile::Scavenging(ScavengingFile::Database) => Some(false),
+            | IndexFile::Scavenging(ScavengingFile::Database) => Some(CopiedKind::Index),
             _ => None,
         },
     }

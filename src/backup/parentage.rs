@@ -1,6 +1,9 @@
 //! Which branch a new backup belongs to, and which of the existing backups is its parent. One
 //! repository holds one node, and the branches of its log are never mixed.
 
+#[cfg(test)]
+mod tests;
+
 use super::existing::ExistingBackups;
 use super::request::BackupRequest;
 use crate::error::{Error, Kind, Result};

@@ -1,5 +1,8 @@
 //! Whether a server uses a restore target, now or when it runs.
 
+use std::path::{Path, PathBuf};
+
+use super::super::request::AcceptedRisks;
 use super::content::{self, BackupToRestore, FinishedTarget, TargetContent};
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Checkpoint;
@@ -8,8 +11,6 @@ use crate::fs;
 use crate::manifest::Directories;
 use crate::node;
 use crate::run::Run;
-
-use super::super::request::AcceptedRisks;
 
 /// Proves that no server uses a target, and that nothing in it can be lost.
 ///
@@ -53,19 +54,30 @@ fn refuse_inside_another(directories: &Directories) -> Result<()> {
             if above == directories.db {
                 continue;
             }
-            for sign in [
-                Checkpoint::Writer.under(above),
-                above.join(names::INDEX_MAP),
-            ] {
-                if fs::status(&sign)?.is_some() {
-                    let what = "the target lies inside the directory of another database";
-                    return Err(Error::new(Kind::Refused, what)
-                        .at(target)
-                        .because(format!("there is {}", sign.display()))
-                        .hint("name a directory beside it"));
-                }
-            }
+            let Some(sign) = sign_of_database(above)? else {
+                continue;
+            };
+
+            let what = "the target lies inside the directory of another database";
+            return Err(Error::new(Kind::Refused, what)
+                .at(target)
+                .because(format!("there is {}", sign.display()))
+                .hint("name a directory beside it"));
         }
     }
     Ok(())
+}
+
+/// A file by which a directory shows that it is a db or an index directory.
+fn sign_of_database(directory: &Path) -> Result<Option<PathBuf>> {
+    let signs = [
+        Checkpoint::Writer.under(directory),
+        directory.join(names::INDEX_MAP),
+    ];
+    for sign in signs {
+        if fs::status(&sign)?.is_some() {
+            return Ok(Some(sign));
+        }
+    }
+    Ok(None)
 }
