@@ -107,8 +107,9 @@ fn a_backup_on_a_full_or_broken_disk_fails_and_harms_nothing() {
                             // backup's own never.
                             let beside =
                                 (operation, number) == ("write", 5) || operation == "truncate";
-                            let told = text(&once)
-                                .contains("how far the stored files were hashed cannot be kept");
+                            let told = text(&once).contains(
+                                "kbackup could not keep how far the stored files were hashed",
+                            );
                             assert!(
                                 beside || told,
                                 "{what}: retried into success: {}",

@@ -225,6 +225,8 @@ fn a_repository_holds_one_database_and_one_address() {
 fn the_sequence_numbers_do_not_overflow() {
     let mut last = backup(1, 1, 500, &[0]);
     last.sequence = u64::MAX;
-    let refused = find(&existing(vec![last]), &diff(), 900, &[0]).0.unwrap_err();
+    let refused = find(&existing(vec![last]), &diff(), 900, &[0])
+        .0
+        .unwrap_err();
     assert_eq!(refused.kind(), Kind::StoredCorrupt);
 }
