@@ -212,7 +212,7 @@ mod tests {
         file.write_all_at(0, &position.to_le_bytes()).unwrap();
     }
 
-    /// How long it took to be woken; none where it was not.
+    /// How long it took to be woken. `None` if it was not.
     fn woken(watch: &ChangeWatcher, patience: Duration) -> Option<Duration> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

@@ -1,4 +1,4 @@
-//! `kbackup agent`: runs beside a node for months, keeps it backed up, and shows how it stands.
+//! `kbackup agent`: runs beside a node for months, keeps it backed up, and shows its state.
 //!
 //! One loop ([`event_loop`]) owns all state. It plans, starts one run at a time on a thread of its
 //! own, and looks at the node and the repository in between. After each round it publishes a
@@ -10,7 +10,8 @@
 //! | what is seen | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
 //! | what is due | `planner`, `exposure`, `cluster`, `configuration` |
 //! | runs | `worker`, `job`, `run_recorder`, `turns`, `turn_lock`, `record`, `journal` |
-//! | what is told | `status`, `assessment`, `verdict`, `page`, `metrics`, `http`, `access`, `hooks`, `systemd` |
+//! | the status | `status`, `assessment`, `verdict` |
+//! | who reads it | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
 
 mod access;
 mod announcements;

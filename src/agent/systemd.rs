@@ -10,15 +10,15 @@ use tracing::debug;
 pub(super) struct ServiceManager {
     /// It restarts an agent that was silent for this long.
     watchdog: Option<Duration>,
-    /// The sentence that it was told last.
-    told: String,
+    /// The sentence that it got last.
+    last_sentence: String,
 }
 
 impl ServiceManager {
     pub(super) fn new() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled(),
-            told: String::new(),
+            last_sentence: String::new(),
         }
     }
 
@@ -35,7 +35,7 @@ impl ServiceManager {
         notify(&[NotifyState::Ready]);
     }
 
-    /// The loop has gone round. `sentence` says how the node stands.
+    /// The loop has gone round. `sentence` says how safe the node is.
     pub(super) fn alive(&mut self, sentence: &str) {
         if self.watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
@@ -43,9 +43,9 @@ impl ServiceManager {
 
         // A line end would begin another assignment.
         let sentence = sentence.replace(char::is_control, " ");
-        if sentence != self.told {
+        if sentence != self.last_sentence {
             notify(&[NotifyState::Status(&sentence)]);
-            self.told = sentence;
+            self.last_sentence = sentence;
         }
     }
 

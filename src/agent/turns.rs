@@ -139,3 +139,54 @@ pub(super) fn newly_covered(journal: &Journal, covered: String) -> Option<RunRec
 
     Some(RunRecord::left_to_another(clock::now(), covered))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::record::{JobOrder, Trigger};
+
+    fn journal(outcome: RunOutcome, ended: i64) -> Journal {
+        let order = JobOrder {
+            job: Job::Diff,
+            trigger: Trigger::Schedule,
+            repository: None,
+        };
+        let mut journal = Journal::default();
+        let record = RunRecord::of(&order, at(ended), outcome);
+        journal.remember(record).unwrap();
+        journal
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn after_a_backup_the_others_have_ten_seconds() {
+        let done = RunOutcome::Done {
+            label: None,
+            warnings: Vec::new(),
+        };
+        let taken = journal(done, 100);
+        assert!(must_yield(&taken, at(109)).is_some());
+        assert_eq!(must_yield(&taken, at(110)), None);
+        assert_eq!(must_yield(&taken, at(50)), None, "the clock went back");
+
+        let nothing_to_do = journal(RunOutcome::UpToDate, 100);
+        assert_eq!(must_yield(&nothing_to_do, at(101)), None);
+    }
+
+    #[test]
+    fn a_backup_of_another_member_is_noted_once() {
+        let covered = "up to date by node2:2113: LABEL".to_owned();
+        let first = newly_covered(&Journal::default(), covered.clone()).unwrap();
+        let RunOutcome::Skipped { because } = &first.outcome else {
+            panic!("{first:?}");
+        };
+        assert_eq!(*because, covered);
+
+        let known = journal(first.outcome, 100);
+        assert_eq!(newly_covered(&known, covered), None);
+        assert!(newly_covered(&known, "by another one".to_owned()).is_some());
+    }
+}

@@ -61,3 +61,46 @@ pub(super) fn read(db: &Path) -> Option<u64> {
 
     Some(position.get())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs;
+
+    fn write(db: &Path, bytes: &[u8]) {
+        let file = fs::open_or_create(&Checkpoint::Writer.under(db), 0o600).unwrap();
+        file.write_all_at(0, bytes).unwrap();
+    }
+
+    #[test]
+    fn only_a_whole_checkpoint_has_a_position() {
+        let db = tempfile::tempdir().unwrap();
+        assert_eq!(read(db.path()), None, "there is none");
+
+        write(db.path(), &[7, 0, 0]);
+        assert_eq!(read(db.path()), None, "it is cut");
+
+        write(db.path(), &4711_u64.to_le_bytes());
+        assert_eq!(read(db.path()), Some(4711));
+    }
+
+    #[test]
+    fn a_read_that_hangs_is_not_repeated_and_not_waited_for() {
+        let hanging = WriterProbe {
+            began: Instant::now().checked_sub(PATIENCE * 2),
+            last: None,
+        };
+        assert!(hanging.is_stuck() && hanging.is_recent(PATIENCE));
+
+        let mut probe = WriterProbe {
+            began: Some(Instant::now()),
+            last: None,
+        };
+        assert!(!probe.is_stuck() && !probe.is_recent(PATIENCE));
+
+        // Without a runtime, a second read would panic.
+        probe.begin(Path::new("/db"), |_| {});
+        probe.ended();
+        assert!(probe.is_recent(PATIENCE) && !probe.is_recent(Duration::ZERO));
+    }
+}

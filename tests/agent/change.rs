@@ -1,4 +1,4 @@
-//! Backups that are asked for by what the node writes.
+//! Backups that are due because of what the node wrote.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -32,7 +32,7 @@ fn a_node_that_writes_is_backed_up_at_once() {
         made = labels(&sidecar.shows("another backup", |status| labels(status).len() > made.len()));
         quickest = quickest.min(began.elapsed());
     }
-    // The loop alone comes by each 5 seconds.
+    // The loop alone would notice every 5 seconds.
     assert!(quickest < Duration::from_secs(5), "{quickest:?}");
     let history = sidecar.status()["history"].clone();
     let triggers: Vec<&str> = history
@@ -55,7 +55,7 @@ struct Used {
     elapsed: Duration,
 }
 
-/// Writes the checkpoint as often as it can, for so long at least and so often at least.
+/// Writes the checkpoint as often as it can: for a minimum time, and a minimum number of times.
 fn while_writing(site: &NodeSite, sidecar: &Sidecar, span: Duration, least: u32) -> Used {
     let path = site.node.db().join("writer.chk");
     let checkpoint = OpenOptions::new().write(true).open(&path).unwrap();
@@ -83,7 +83,7 @@ fn a_busy_node_costs_the_agent_next_to_nothing() {
     let site = NodeSite::backed_up("26.1-append");
     let sidecar = agent(&site, "1TiB");
     sidecar.shows("the node", |status| status["exposure"]["bytes"] == 0);
-    // It looks around more at first.
+    // Directly after the start the agent looks more often.
     std::thread::sleep(Duration::from_secs(1));
     let before = sidecar.processor();
     std::thread::sleep(SPAN);

@@ -12,7 +12,7 @@ use crate::cli::Place;
 
 const STATES: [&str; 3] = ["Leader", "Follower", "ReadOnlyReplica"];
 
-/// Three members that hold the same log, as each other's gossip tells.
+/// Three members that hold the same log and gossip about each other.
 struct Cluster {
     place: Place,
     nodes: Vec<Node>,
@@ -46,7 +46,7 @@ impl Cluster {
         cluster
     }
 
-    /// Who plays which part from now on.
+    /// The role of each member from now on.
     fn play(&self, states: [&str; 3]) {
         for (me, node) in self.nodes.iter().enumerate() {
             let other = |(number, server): (usize, &Server)| {
@@ -142,7 +142,7 @@ fn one_backup_stands_for_all() {
 #[test]
 fn who_is_preferred_is_waited_for_and_then_replaced() {
     let cluster = Cluster::new();
-    // Beside the replica and the follower there are no agents.
+    // The replica and the follower have no agents.
     let leader = cluster.agent(0, "--cluster one --cluster-grace 3s");
     let status = leader.shows("that it waits", |status| {
         !hold(status).is_empty() || !labels(status).is_empty()
@@ -189,7 +189,7 @@ fn a_member_waits_while_another_is_backed_up() {
         hold(status) == "it waits for its turn: elsewhere:2113 is being backed up"
     });
     assert!(labels(&agent.status()).is_empty());
-    // As when its process dies.
+    // This happens if its process dies.
     drop(turn);
     agent.shows("its backup", |status| labels(status).len() == 1);
 }
@@ -197,7 +197,7 @@ fn a_member_waits_while_another_is_backed_up() {
 #[test]
 fn without_locks_backups_go_on() {
     let cluster = Cluster::new();
-    // Nobody can lock this.
+    // A directory cannot be locked.
     std::fs::create_dir(cluster.place.path("repos/turn")).unwrap();
     let agent = cluster.agent(2, "--turns one-after-another");
     let status = agent.shows("its backup", |status| labels(status).len() == 1);

@@ -1,5 +1,4 @@
-//! Days that are not good, each told in the status, the log and the journal, and each over by
-//! itself.
+//! Bad days. Each is shown in the status, the log and the journal, and each ends by itself.
 
 #![expect(clippy::print_stdout, reason = "a test says what it leaves out")]
 
@@ -14,13 +13,13 @@ use serde_json::Value;
 use super::sidecar::{Sidecar, labels};
 use crate::cli::{NodeSite, Place};
 
-/// What is written becomes a backup soon; nothing else does.
+/// What is written is backed up soon, and nothing else happens.
 const EAGER: &str =
     "--repo repo --node URL --node-patience 1s --diff-schedule 1s --verify-schedule off";
-/// What is written becomes a backup soon; a failure is not tried again for a minute.
+/// What is written is backed up soon. A failure is tried again only after a minute.
 const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h --on-change 1s --verify-schedule off";
 
-/// A small node that stands still until it is told to write, and a place to work in.
+/// A small node that writes nothing by itself, and a place to work in.
 fn site() -> NodeSite {
     let place = Place::new();
     Synthetic {
@@ -75,7 +74,7 @@ fn job<'a>(status: &'a Value, name: &str) -> &'a Value {
         .unwrap()
 }
 
-/// Runs of a job with this outcome.
+/// How many runs of a job had this outcome.
 fn runs(status: &Value, name: &str, outcome: &str) -> usize {
     let history = status["history"].as_array().unwrap();
     history
@@ -84,7 +83,7 @@ fn runs(status: &Value, name: &str, outcome: &str) -> usize {
         .count()
 }
 
-/// Everything that was written is in a backup, and there are so many.
+/// Whether everything is in a backup, and there are this many backups.
 fn has(status: &Value, backups: usize) -> bool {
     labels(status).len() == backups
         && status["exposure"]["bytes"] == 0
@@ -98,7 +97,7 @@ fn kept(sidecar: &Sidecar, backups: usize) -> Value {
     )
 }
 
-/// Each backup restores, and what is restored is whole.
+/// Restores each backup, and checks what was restored.
 fn assert_restorable(place: &Place) {
     for label in place.listed() {
         let target = place.path("restored");
@@ -207,11 +206,11 @@ fn a_node_that_is_down_and_has_written_nothing_costs_no_failures() {
     sidecar.ends_well();
 }
 
-/// A repository on a disk of its own, until it is dropped.
+/// A disk of its own for a repository. Dropping it unmounts the disk.
 pub(super) struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    /// None, said aloud, where this user cannot mount.
+    /// Returns `None`, and says so, if this user cannot mount.
     pub(super) fn new(place: &'a Path, mebibytes: u64) -> Option<Self> {
         std::fs::create_dir_all(place).unwrap();
         let disk = Self(place);
@@ -243,7 +242,7 @@ impl<'a> Disk<'a> {
         assert!(self.try_remount(how), "remount,{how}");
     }
 
-    /// What was mounted last is gone, and what lay below it is there again.
+    /// Unmounts what was mounted last. What was below it is visible again.
     pub(super) fn unmount(&self) {
         assert!(succeeds(Command::new("umount").arg("-l").arg(self.0)));
     }
@@ -270,7 +269,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     let Some(disk) = Disk::new(&mount, 8) else {
         return;
     };
-    // The agent only saw it: it has made nothing there itself.
+    // The agent has only seen the repository. It has not made a backup there.
     let repository = EAGER.replace("--repo repo", "--repo disk/repo");
     site.place
         .kbackup(&site.line("full --repo disk/repo --node URL"))
@@ -278,8 +277,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
         .code(0);
     let sidecar = begin(&site, &repository);
     kept(&sidecar, 1);
-    // Another file system above it: the same as if it had never been mounted, and its backups stay
-    // for later.
+    // Another file system hides the repository, as if its disk were not mounted.
     assert!(disk.mount("size=8m"));
     append(&site.place);
     let status = sidecar.shows("the failure", |status| {
@@ -292,13 +290,13 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     );
     assert!(!mount.join("repo").exists());
     sidecar.ends_well();
-    // Also not after a start that finds nothing there.
+    // A restarted agent that finds nothing there makes no repository either.
     let sidecar = begin(&site, &repository);
     sidecar.shows("the failure", |status| {
         runs(status, "diff", "failed") > 1 && level(status) == "danger"
     });
     assert!(!mount.join("repo").exists());
-    // And never another one that lies there.
+    // Nor does it use another repository in that place.
     site.place
         .kbackup(&site.line("full --repo disk/repo --node URL"))
         .assert()
@@ -373,7 +371,7 @@ fn a_clock_that_jumps_costs_one_run_and_no_more() {
         let status = kept(&sidecar, round);
         assert!(status["exposure"]["since"].is_null());
     }
-    // One run each, and none of them twice.
+    // Each jump cost one run.
     let status = sidecar.status();
     assert_eq!(
         (
@@ -447,7 +445,7 @@ fn two_agents_on_one_repository_take_turns() {
     assert_restorable(&site.place);
 }
 
-/// A node with a scavenge under way, an agent that copies slowly, and a signal at any moment.
+/// The node scavenges, the agent copies slowly, and a signal comes at different moments.
 #[test]
 fn it_can_be_told_to_end_at_any_moment() {
     let site = NodeSite::scavenging();
@@ -673,7 +671,7 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
     }
 }
 
-/// The supervisor that read its log is gone.
+/// The supervisor that read the agent's log is gone.
 #[test]
 fn nobody_listens_to_what_it_says() {
     let site = site();
@@ -700,7 +698,7 @@ fn nobody_listens_to_what_it_says() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// As a machine that sleeps, or a disk that hangs: everything stands still for a while.
+/// A machine sleeps, or a disk hangs: everything stops for a while.
 #[test]
 fn a_stall_is_over_when_it_is_over() {
     let site = site();

@@ -1,4 +1,4 @@
-//! Commands and webhooks that are told what happens.
+//! Hooks: commands and places on the web that get messages.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::sidecar::Sidecar;
 use crate::cli::{NodeSite, json};
 
-/// A hook that keeps each message in a file of its own name.
+/// A hook that appends each message to a file with the hook's name.
 fn keeper(site: &NodeSite, name: &str) -> String {
     let script = site.place.write(
         &format!("{name}.sh"),
@@ -24,7 +24,7 @@ fn keeper(site: &NodeSite, name: &str) -> String {
 
 fn kept(site: &NodeSite, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(site.place.path(name)).unwrap_or_default();
-    // The last line may be half written.
+    // Only half of the last line may be written yet.
     text.lines()
         .map_while(|line| serde_json::from_str(line).ok())
         .collect()
@@ -45,7 +45,7 @@ fn begin(site: &NodeSite, options: &str, hooks: &[(&str, &str)]) -> Sidecar {
     Sidecar::start(command)
 }
 
-/// The repository is away, or back, and the agent is made to look.
+/// Moves the repository away or back, and makes the agent look.
 fn hide(agent: &Sidecar, site: &NodeSite, is_away: bool) {
     let (here, there): (PathBuf, PathBuf) = (site.place.path("repo"), site.place.path("elsewhere"));
     let (from, to) = if is_away {
@@ -140,13 +140,13 @@ fn one_that_hangs_is_killed_with_all_that_it_started() {
             .parse::<u32>()
             .ok()
     };
-    // Whoever inherits it may not wait for it.
+    // Its new parent may leave it as a zombie.
     let is_gone = |process| {
         std::fs::read_to_string(format!("/proc/{process}/stat"))
             .map_or(true, |text| text.contains(") Z "))
     };
     let started = agent.soon("it hangs", |_| child());
-    // Nothing waits for it.
+    // The agent does not wait for the hook.
     let status = agent.shows("it is known", |status| {
         status["agent"]["hooks"]
             .as_array()
@@ -171,8 +171,8 @@ fn one_that_hangs_is_killed_with_all_that_it_started() {
     assert!(agent.end().success());
 }
 
-/// A place on the web that answers as it is told, one status after another, the last for ever; and
-/// what it was told.
+/// A place on the web that answers with one status after another, and repeats the last. Returns its
+/// URL and the messages that it got.
 fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hunter2", listener.local_addr().unwrap());

@@ -1,5 +1,5 @@
-//! `/metrics`, and everything that is written of them: the table in `docs/agent.md`, the alert
-//! rules, the dashboard.
+//! `/metrics`, and everything that names a metric: the table in `docs/agent.md`, the alert rules and
+//! the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ fn exposed(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// Everything in a text that has the form of one of our metrics' names.
+/// All words of a text that look like the name of a kbackup metric.
 fn named(text: &str) -> BTreeSet<String> {
     let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
     let words = text.split(|letter| !is_part(letter));

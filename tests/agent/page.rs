@@ -1,5 +1,5 @@
-//! The page: what it says in each state, how it stands up to what comes from outside, and how a
-//! real browser shows it.
+//! The page: what it says in each state, how it treats text from outside, and how a real browser
+//! shows it.
 
 pub(super) mod browser;
 pub(crate) mod states;
@@ -25,7 +25,7 @@ fn shown(status: &Status) -> String {
     )
 }
 
-/// What is said, without how it is drawn and without marks.
+/// The text of the page, without the picture and without markup.
 fn text(html: &str) -> String {
     let body = html.split_once("<body>").unwrap().1;
     let (mut text, mut is_drawing) = (String::new(), false);
@@ -228,7 +228,7 @@ fn every_text_can_be_read_on_its_ground() {
     }
 }
 
-/// Pictures of it are left where the build leaves its scratch, for whoever wants to look.
+/// Screenshots stay in the temporary directory of the build, for whoever wants to look.
 #[test]
 fn a_browser_shows_it_light_dark_and_narrow() {
     let Some(browser) = Browser::start() else {

@@ -1,4 +1,4 @@
-//! Who may read what, and what nobody can hold.
+//! Who may read the page, and that no reader can block it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use super::page::browser::Browser;
 use super::sidecar::Sidecar;
 use crate::cli::Place;
 
-/// An agent of a repository that is not there: what it shows is bad, how it shows it is not.
+/// An agent whose repository is missing. Its status is bad, but its page works.
 fn agent(place: &Place, options: &str) -> Sidecar {
     Sidecar::start(
         place.process(&format!("agent --node http://127.0.0.1:1 --repo repo --diff-schedule off --verify-schedule off {options}")),
@@ -291,7 +291,7 @@ fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
     }
 }
 
-/// More of them than there are places: some say nothing, some never come to an end.
+/// More connections than there are places: some say nothing, some never end.
 #[test]
 fn nobody_holds_anything_by_saying_nothing() {
     let place = Place::new();
@@ -319,7 +319,7 @@ fn nobody_holds_anything_by_saying_nothing() {
     drop(silent);
 }
 
-/// The page's own words, typed.
+/// Runs the commands of the page as they are.
 #[test]
 fn the_commands_that_it_shows_restore() {
     let place = Place::new();

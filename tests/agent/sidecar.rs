@@ -1,4 +1,4 @@
-//! An agent that runs, and what it shows.
+//! An agent as a process of its own, and what it shows.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Longer than anything here takes.
+/// Longer than anything in these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Sidecar {
@@ -25,7 +25,7 @@ impl Sidecar {
         Self::start_where_it_says(command)
     }
 
-    /// The same at the address that it is told anyway.
+    /// The same, if the command names the address.
     pub(crate) fn start_where_it_says(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::null())
@@ -53,12 +53,12 @@ impl Sidecar {
         sidecar
     }
 
-    /// Where its page is.
+    /// Host and port of its page.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Lets it read its configuration again.
+    /// Makes it read its configuration again, and waits for that.
     pub(crate) fn reload(&self) {
         self.signal(Signal::HUP);
         self.soon("the reload", |sidecar| {
@@ -74,7 +74,7 @@ impl Sidecar {
         self.log.lock().unwrap().clone()
     }
 
-    /// What it answers to a program that wants an answer of a type: head and body.
+    /// Its answer, as head and body. `accept` is the wanted content type.
     pub(crate) fn get(&self, path: &str, accept: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -96,7 +96,7 @@ impl Sidecar {
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
     }
 
-    /// Waits until a run of a job has ended in some way.
+    /// Waits until a run of a job has ended with an outcome.
     pub(crate) fn ran(&self, job: &str, outcome: &str) -> Value {
         let is_it = |run: &Value| run["job"] == job && run["outcome"] == outcome;
         self.shows(&format!("{job} ends as {outcome}"), |status| {
@@ -125,16 +125,16 @@ impl Sidecar {
         }
     }
 
-    /// Its process.
+    /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Tells it to end, which it does well. Returns its log.
+    /// Tells it to end, and expects exit code 0. Returns its log.
     pub(crate) fn ends_well(self) -> String {
         let log = Arc::clone(&self.log);
         let status = self.end();
-        // The rest of it is on its way.
+        // The thread that reads the log has not seen its end yet.
         while Arc::strong_count(&log) > 1 {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -143,7 +143,7 @@ impl Sidecar {
         log
     }
 
-    /// Waits until it shows what is hoped for.
+    /// Waits until its status fulfils a condition.
     pub(crate) fn shows(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -175,7 +175,7 @@ impl Sidecar {
         }
     }
 
-    /// Processor time that it has used.
+    /// The processor time that it has used.
     pub(crate) fn processor(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = text

@@ -1,5 +1,5 @@
-//! A node's life at speed with an agent beside it, and faults by chance: `scripts/soak MINUTES
-//! FAULTS`.
+//! The life of a node at high speed, with an agent beside it and random faults:
+//! `scripts/soak MINUTES FAULTS`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use super::days::Disk;
 use super::sidecar::Sidecar;
 use crate::cli::Place;
 
-/// The agent comes back to making backups within this time after a fault.
+/// How long after a fault there has to be a backup again.
 const RECOVERY: Duration = Duration::from_secs(150);
 const DAY: i64 = 86400;
 const CONFIGURATION: &str = "
@@ -74,7 +74,7 @@ const FAULTS: [Fault; 13] = [
     Fault::Stall,
 ];
 
-/// A small generator, so that a failing soak can be repeated.
+/// A small random generator. Its seed makes a failed soak repeatable.
 struct Chance(u64);
 
 impl Chance {
@@ -86,7 +86,7 @@ impl Chance {
         usize::try_from(self.0 >> 33).unwrap() % limit
     }
 
-    /// Every fault once before one comes twice.
+    /// Each fault occurs once before one occurs twice.
     fn faults(&mut self, count: usize) -> Vec<Fault> {
         let mut faults = Vec::new();
         while faults.len() < count {
@@ -99,7 +99,7 @@ impl Chance {
     }
 }
 
-/// What was acknowledged when, by the agent's clock.
+/// What was acknowledged, and when, by the agent's clock.
 #[derive(Default)]
 struct Life {
     acknowledged: Mutex<Vec<(i64, u64)>>,
@@ -229,7 +229,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     assert!(most < 64 << 10, "{most} KiB resident");
 }
 
-/// Appends, and remembers what was acknowledged when.
+/// Appends, and remembers what was acknowledged, and when.
 fn live(life: &Life, directory: &Path) {
     let mut seed = 0;
     while !life.is_over.load(Ordering::SeqCst) {
@@ -288,7 +288,7 @@ impl Soak<'_> {
                 self.node.restart();
                 self.server = Some(self.node.serve_on(&self.listen).unwrap());
             }
-            // It may run already, given back by an earlier fault.
+            // A scavenge may run already: an earlier fault ended with giving it back.
             Fault::Scavenge => drop(self.node.start_scavenge(Some(Duration::from_secs(25)))),
             Fault::Terminate => {
                 self.agent.take().unwrap().ends_well();
@@ -297,7 +297,7 @@ impl Soak<'_> {
             Fault::Kill => {
                 drop(self.node.start_scavenge(Some(Duration::from_secs(60))));
                 self.rest(lasts);
-                // Sidecar kills what is dropped.
+                // A sidecar that is dropped is killed.
                 self.agent = None;
                 self.start();
             }
@@ -320,7 +320,7 @@ impl Soak<'_> {
                 std::fs::remove_file(filler).unwrap();
             }
             Fault::ReadOnly => {
-                // Busy while a file is open for writing.
+                // The file system is busy while a file is open for writing.
                 while !self.disk.try_remount("ro") {
                     std::thread::sleep(Duration::from_millis(20));
                 }
@@ -354,7 +354,7 @@ impl Soak<'_> {
         }
     }
 
-    /// Bytes of the first chunk rot, in all backups that share them.
+    /// Damages bytes of the first chunk, in all backups that share them.
     fn damage(&mut self) {
         let Some(newest) = self.labels().pop() else {
             return;
@@ -423,7 +423,7 @@ impl Soak<'_> {
         }
     }
 
-    /// What an agent costs beside a node that writes nothing.
+    /// What an agent uses beside a node that writes nothing.
     fn idle(&mut self) -> Value {
         let line = format!(
             "agent --config kbackup.toml --node http://{} --diff-schedule 1h",
@@ -446,7 +446,7 @@ impl Soak<'_> {
         json!({"seconds": 60, "processor_milliseconds": used.as_millis(), "resident_kib": resident})
     }
 
-    /// Every backup restores, and holds what was acknowledged before it began, and nothing else.
+    /// Restores every backup, and checks that it holds exactly what was acknowledged before it began.
     fn prove(&self) -> Value {
         let repaired = self
             .place
@@ -521,8 +521,8 @@ fn outcomes(status: &Value) -> BTreeMap<String, usize> {
     outcomes
 }
 
-/// Minimum, median and maximum, of all and of each third; and of the process that lived longest,
-/// the median of each half.
+/// Minimum, median and maximum of all values and of each third. For the process that lived longest,
+/// also the median of each half.
 fn memory(samples: &[(f64, u32, u64)]) -> Value {
     let row = |samples: &[u64]| {
         let mut sorted = samples.to_vec();

@@ -1,4 +1,4 @@
-//! What the service manager is told, by a real socket; and the log as JSON.
+//! What the agent tells the service manager, through a real socket, and its log as JSON.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::sidecar::Sidecar;
 use crate::cli::NodeSite;
 
-/// A service manager that remembers what it is told.
+/// A service manager that remembers its messages.
 fn manager(site: &NodeSite) -> Arc<Mutex<Vec<String>>> {
     let socket = UnixDatagram::bind(site.place.path("notify")).unwrap();
     let told = Arc::<Mutex<Vec<String>>>::default();
@@ -52,7 +52,7 @@ fn the_service_manager_knows_how_it_stands() {
     let ready = agent.soon("READY", |_| find("READY=1"));
     assert_eq!(ready, 0, "nothing before it");
     agent.soon("STATUS", |_| find("STATUS=This node is safe"));
-    // A configuration that cannot be used is read, too.
+    // The agent also reads a configuration that it cannot use.
     for text in ["[agent]\ndiff-schedule = '2h'\n", "[agent]\nnonsense = 1\n"] {
         told.lock().unwrap().clear();
         site.place.write("kbackup.toml", text);
@@ -79,7 +79,7 @@ fn the_service_manager_knows_how_it_stands() {
 fn the_watchdog_hears_of_it_twice_in_its_time_also_while_the_node_is_silent() {
     let site = NodeSite::still();
     let told = manager(&site);
-    // Every look waits for an answer that does not come.
+    // Every look waits for an answer that never comes.
     site.node.change_quirks(|quirks| quirks.never_answer = true);
     let agent = begin(
         &site,

@@ -1,4 +1,4 @@
-//! A real browser, spoken to by its driver's HTTP.
+//! A real browser, controlled through the HTTP of its driver (WebDriver).
 
 #![expect(clippy::print_stderr, reason = "what is left out is said")]
 
@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 const CHROMIUM: &str = "/usr/bin/chromium";
 const DRIVER: &str = "/usr/bin/chromedriver";
 
-/// How a page is looked at.
+/// A screen on which a page is shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Screen {
     /// In pixels.
     pub(super) width: u64,
     height: u64,
-    /// It asks for dark pages.
+    /// The browser asks for dark pages.
     pub(super) is_dark: bool,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// None where there is no browser on this machine, which is said.
+    /// Returns `None`, and says so, if this machine has no browser.
     pub(crate) fn start() -> Option<Self> {
         if [CHROMIUM, DRIVER]
             .iter()
@@ -196,7 +196,7 @@ impl Browser {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// Of the page as far as one looks, as PNG.
+    /// A picture of the visible page, as PNG.
     pub(super) fn screenshot(&self, screen: Screen) -> Vec<u8> {
         let height = self
             .ask("return document.documentElement.scrollHeight")
@@ -223,7 +223,7 @@ impl Drop for Browser {
     }
 }
 
-/// The driver sends pictures as text.
+/// Decodes base64, in which the driver sends pictures.
 mod base64_of_the_driver {
     pub(super) fn decode(text: &str) -> Vec<u8> {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

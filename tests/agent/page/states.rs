@@ -1,5 +1,5 @@
-//! How it can stand, each made as the agent makes it: from what is in the repository, in the
-//! journal, and seen of the node.
+//! The states that the page can show. Each is made as the agent makes it: from the repository, the
+//! journal, and a look at the node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,12 +22,12 @@ pub(super) fn now() -> Timestamp {
     "2026-11-21T13:05:00Z".parse().unwrap()
 }
 
-/// So many seconds ago.
+/// The time this many seconds ago.
 fn ago(seconds: i64) -> Timestamp {
     Timestamp::from_second(now().as_second() - seconds).unwrap()
 }
 
-/// All that a status is made from, to be changed.
+/// Everything that a status is made from. A test changes what it needs.
 pub(crate) struct State {
     points: Option<Vec<RestorePoint>>,
     problem: Option<String>,
@@ -140,7 +140,7 @@ fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (JobPlan, String) 
 }
 
 impl State {
-    /// Four weeks of backups every six hours, as a good node has them.
+    /// Four weeks with a backup every six hours, as a healthy node has them.
     pub(crate) fn safe() -> Self {
         let mut points: Vec<RestorePoint> = Vec::new();
         for (sequence, step) in (0..26 * 4).rev().enumerate() {
@@ -367,7 +367,7 @@ impl State {
             })
             .collect();
         state.records = points.iter().map(of_point).collect();
-        // What is older was removed, as a policy does.
+        // Older backups were removed, as retention does.
         state.points = Some(
             points
                 .into_iter()
