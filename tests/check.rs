@@ -135,9 +135,9 @@ fn ends_from(directory: &DataDirectory, from: u64) -> Result<(Vec<i64>, Vec<i64>
     {
         let end = i64::try_from(record.end)?;
         if record.is_boundary() {
-            whole.push(end)
+            whole.push(end);
         } else {
-            half.push(end)
+            half.push(end);
         }
     }
     Ok((whole, half))
@@ -1030,7 +1030,7 @@ fn o36_bytes_beyond_the_writer_mean_nothing() -> Result<()> {
         let directory = DataDirectory::unpack(name)?;
         let local = get(&directory, "writer")?.unsigned_abs() % SIZE;
         overwrite(&active(&directory)?, |bytes| {
-            bytes.truncate(usize::try_from(128 + local).unwrap().max(256))
+            bytes.truncate(usize::try_from(128 + local).unwrap().max(256));
         })?;
         assert_eq!(
             answer(&directory, line)?,
@@ -1038,7 +1038,7 @@ fn o36_bytes_beyond_the_writer_mean_nothing() -> Result<()> {
             "{name}"
         );
         overwrite(&active(&directory)?, |bytes| {
-            bytes.truncate(usize::try_from(100 + local).unwrap())
+            bytes.truncate(usize::try_from(100 + local).unwrap());
         })?;
         assert_eq!(answer(&directory, line)?.1, StartVerdict::Refuses, "{name}");
     }
@@ -1178,7 +1178,7 @@ fn holes_in_the_log_and_bad_chunks_are_named() -> Result<()> {
 
         let directory = DataDirectory::unpack(name)?;
         overwrite(&directory.db().join("chunk-000001.000000"), |bytes| {
-            bytes[0] = 7
+            bytes[0] = 7;
         })?;
         let examination = examine(&directory, line)?;
         assert_eq!(examination.verdict, StartVerdict::Refuses, "{name}");

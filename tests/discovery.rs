@@ -397,7 +397,7 @@ fn a_follower_is_measured_by_its_leaders_own_word() {
     assert_eq!(fitness.state, NodeState::Follower);
     assert_eq!(fitness.leader_position.unwrap().to_signed(), known);
     setting.node.change_quirks(|quirks| {
-        quirks.members = vec![Member::new("Leader", "127.0.0.1", 1).with_writer(known + (1 << 30))]
+        quirks.members = vec![Member::new("Leader", "127.0.0.1", 1).with_writer(known + (1 << 30))];
     });
     let error = wait_until_fit(&setting.session(), limits(), &setting.run).unwrap_err();
     assert!(error.causes().join(" ").contains("behind"), "{error:?}");

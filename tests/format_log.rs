@@ -292,7 +292,7 @@ fn an_independent_reader_finds_the_same_records() -> Result<()> {
                         );
                     }
                     (Record::System(mine), log::Kind::Epoch(json)) => {
-                        assert_eq!(mine.data, &json[..])
+                        assert_eq!(mine.data, &json[..]);
                     }
                     (mine, theirs) => panic!("{mine:?} against {theirs:?}"),
                 }

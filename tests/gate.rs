@@ -201,7 +201,7 @@ fn a_manifest_that_says_more_than_the_files_is_refused() {
                     .iter_mut()
                     .find(|row| row.chunk.is_some())
                     .unwrap()
-                    .chunk = None
+                    .chunk = None;
             },
             "what identifies it",
         ),

@@ -386,14 +386,14 @@ fn chain_through(
                 resumed += summary.files_resumed;
             }
             Err(error) if pending && matches!(error.kind(), Kind::Refused | Kind::Unstable) => {
-                failed += 1
+                failed += 1;
             }
             // It stopped while it was copied.
             Err(error)
                 if bench.node.phase() != Phase::Ready
                     && matches!(error.kind(), Kind::Unstable | Kind::Unreachable) =>
             {
-                failed += 1
+                failed += 1;
             }
             Err(error) => panic!(
                 "{name} step {step} (now {}): {error} {:?}",

@@ -362,7 +362,7 @@ fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
     let election = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(500));
         node.change_quirks(|quirks| {
-            quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting)
+            quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
         });
     });
     let quiet = setting.quiesce(&session).unwrap();

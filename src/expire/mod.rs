@@ -295,9 +295,9 @@ fn decide(
             reasons.push(Reason::new(Rule::InUse, None));
         }
         if reasons.is_empty() {
-            decision.goes.push(backup)
+            decision.goes.push(backup);
         } else {
-            decision.stays.push(Staying { backup, reasons })
+            decision.stays.push(Staying { backup, reasons });
         }
     }
     Ok(decision)

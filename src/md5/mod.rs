@@ -340,7 +340,7 @@ impl Engine {
                     stream = slot
                         .back
                         .wait(stream)
-                        .unwrap_or_else(PoisonError::into_inner)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }

@@ -154,7 +154,7 @@ pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit>
     }
     match (me.writer(), me.chaser()) {
         (Some(writer), Some(chaser)) if writer.since(chaser) > lag => {
-            reasons.push(Unfit::ChaserBehind(writer.since(chaser)))
+            reasons.push(Unfit::ChaserBehind(writer.since(chaser)));
         }
         (Some(_), Some(_)) => {}
         _ => reasons.push(Unfit::NoPosition),

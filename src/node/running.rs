@@ -293,7 +293,7 @@ impl ProbeFindings {
         match connected {
             // Its queue of callers is full: somebody made that queue.
             Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
-                self.signs.push(RunningSign::Listens(path.to_owned()))
+                self.signs.push(RunningSign::Listens(path.to_owned()));
             }
             // Left behind by a server that was killed.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {}

@@ -116,9 +116,9 @@ pub fn plan_repair(
         let (mut good, mut bad) = (None, Vec::new());
         for (label, row) in names {
             if is_intact(repository, &label, &row, &mut shared, run)? {
-                good = Some((label, row))
+                good = Some((label, row));
             } else {
-                bad.push((label, row))
+                bad.push((label, row));
             }
         }
         let Some((_, first)) = bad.first() else {

@@ -67,7 +67,7 @@ impl Cluster {
                 .map(other)
                 .collect();
             node.change_quirks(|quirks| {
-                (quirks.state, quirks.members) = (Some(states[me].to_owned()), members)
+                (quirks.state, quirks.members) = (Some(states[me].to_owned()), members);
             });
         }
     }

@@ -150,7 +150,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     .unwrap();
     let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
     node.change_quirks(|quirks| {
-        quirks.credentials = Some(Credentials::operator("ops", "password-0"))
+        quirks.credentials = Some(Credentials::operator("ops", "password-0"));
     });
     let server = node.serve().unwrap();
     let listen = Listen {
@@ -334,7 +334,7 @@ impl Soak<'_> {
                 self.password += 1;
                 let password = format!("password-{}", self.password);
                 self.node.change_quirks(|quirks| {
-                    quirks.credentials = Some(Credentials::operator("ops", &password))
+                    quirks.credentials = Some(Credentials::operator("ops", &password));
                 });
                 self.rest(lasts);
                 self.place.write("password", &password);

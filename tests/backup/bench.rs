@@ -422,7 +422,7 @@ pub(crate) fn elect(db: &Path, number: u64, id: u128) {
     let chunk = writer / (64 * 1024);
     writable(&db.join(format!("chunk-{chunk:06}.000000")), |file| {
         file.write_all_at(&record, 128 + writer % (64 * 1024))
-            .unwrap()
+            .unwrap();
     });
     let end = writer + record.len() as u64;
     for (checkpoint, value) in [

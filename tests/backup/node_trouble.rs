@@ -16,7 +16,7 @@ fn a_node_that_goes_away_fails_the_run() {
         .live(
             &live,
             at(Step::Chunks, 1, move || {
-                node.change_quirks(|quirks| quirks.status = Some(503))
+                node.change_quirks(|quirks| quirks.status = Some(503));
             }),
         )
         .unwrap_err();
@@ -43,7 +43,7 @@ fn another_node_behind_the_same_address_is_not_believed() {
         .live(
             &live,
             at(Step::Chunks, 1, move || {
-                node.change_quirks(|quirks| quirks.other_node_every = Some(1))
+                node.change_quirks(|quirks| quirks.other_node_every = Some(1));
             }),
         )
         .unwrap_err();

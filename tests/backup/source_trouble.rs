@@ -25,7 +25,7 @@ fn zeros_below_the_writer_checkpoint_are_told_after_three_readings() {
     let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
     let local = writer % (64 * 1024);
     writable(&bench.chunk(5, 0), |file| {
-        std::os::unix::fs::FileExt::write_all_at(file, &[0; 1000], 128 + local - 2000).unwrap()
+        std::os::unix::fs::FileExt::write_all_at(file, &[0; 1000], 128 + local - 2000).unwrap();
     });
     failed(
         bench.take(),
@@ -290,7 +290,7 @@ fn the_beginning_of_the_log_may_not_be_missing() {
 fn an_encrypted_chunk_and_a_wrong_chunk_size_are_refused() {
     let bench = Bench::new(&small());
     writable(&bench.chunk(1, 0), |file| {
-        std::os::unix::fs::FileExt::write_all_at(file, &[1], 35).unwrap()
+        std::os::unix::fs::FileExt::write_all_at(file, &[1], 35).unwrap();
     });
     failed(bench.take(), Kind::Refused, "encrypted");
     writable(&bench.chunk(1, 0), |file| {
@@ -322,7 +322,7 @@ fn a_pending_truncation_is_waited_for_or_refused() {
         bench.live(
             &live,
             at(Step::Chunks, 1, move || {
-                std::fs::write(truncate, 70_000_u64.to_le_bytes()).unwrap()
+                std::fs::write(truncate, 70_000_u64.to_le_bytes()).unwrap();
             }),
         ),
         Kind::Unstable,
@@ -473,7 +473,7 @@ fn a_chunk_that_vanishes_half_way_leaves_nothing_behind() {
             .open(shorter)
             .unwrap()
             .set_len(20_000)
-            .unwrap()
+            .unwrap();
     });
     let mend = at(Step::Index, 2, {
         let chunk = chunk.clone();

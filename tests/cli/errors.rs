@@ -134,7 +134,7 @@ fn nodes() {
     snapshots!(site.place, "error-empty-json": site.transcript("full --repo repo --node URL"),);
     site.node.change_quirks(|quirks| quirks.body = None);
     site.node.change_quirks(|quirks| {
-        quirks.redirect_to = Some("http://elsewhere.example:2113".to_owned())
+        quirks.redirect_to = Some("http://elsewhere.example:2113".to_owned());
     });
     snapshots!(site.place, "error-redirect": site.transcript("full --repo repo --node URL"),);
     site.node.change_quirks(|quirks| quirks.redirect_to = None);

@@ -251,7 +251,7 @@ fn what_needs_both() {
 fn no_secret_is_shown() {
     let site = NodeSite::new("26.1-append");
     site.node.change_quirks(|quirks| {
-        quirks.credentials = Some(Credentials::operator("ops", "correct-hunter2"))
+        quirks.credentials = Some(Credentials::operator("ops", "correct-hunter2"));
     });
     let place = &site.place;
     place.write("wrong", "wrong-hunter2\n");

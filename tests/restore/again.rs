@@ -54,7 +54,7 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
     let db = handmade.target("target");
     overwrite(&db.join("chunk-000000.000000"), |bytes| bytes[5000] ^= 1);
     overwrite(&db.join("chunk-000001.000000"), |bytes| {
-        bytes.truncate(5000)
+        bytes.truncate(5000);
     });
     std::fs::remove_file(db.join("index/indexmap")).unwrap();
     // What a server that was started meanwhile leaves, and we ourselves.
@@ -238,7 +238,7 @@ fn done(handmade: &HandmadeBackup, target: &Path) -> (Vec<u64>, usize) {
         let place = kbackup::manifest::Directories::new(target, None).path_of(&row.path);
         match std::fs::read(place) {
             Ok(bytes) if kbackup::manifest::Blake3Hash::of(&bytes) == row.blake3 => {
-                right.push(row.size)
+                right.push(row.size);
             }
             Ok(_) => wrong += 1,
             Err(_) => {}

@@ -371,7 +371,7 @@ fn too_little_space_is_refused_before_anything_is_written() {
 #[test]
 fn a_manifest_that_contradicts_itself_is_refused() {
     let handmade = HandmadeBackup::with("20.10-append", |manifest| {
-        manifest.log.stored.epoch = LogPosition::new(77)
+        manifest.log.stored.epoch = LogPosition::new(77);
     });
     let error = handmade.plan(&handmade.request()).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);

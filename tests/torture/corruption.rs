@@ -269,10 +269,10 @@ impl Damage {
                     .unwrap();
             }),
             Self::Cut(name, length) => {
-                write_anyway(&at(name), |file| file.set_len(*length).unwrap())
+                write_anyway(&at(name), |file| file.set_len(*length).unwrap());
             }
             Self::Extend(name, more) => write_anyway(&at(name), |file| {
-                file.set_len(file.metadata().unwrap().len() + more).unwrap()
+                file.set_len(file.metadata().unwrap().len() + more).unwrap();
             }),
             Self::Swap(one, other) => {
                 let between = top.join("between");
@@ -315,7 +315,7 @@ impl Damage {
                 std::fs::write(at(name), b"a file").unwrap();
             }
             Self::Mode(name, mode) => {
-                std::fs::set_permissions(at(name), PermissionsExt::from_mode(*mode)).unwrap()
+                std::fs::set_permissions(at(name), PermissionsExt::from_mode(*mode)).unwrap();
             }
         }
     }
@@ -947,7 +947,7 @@ const TROUBLES: [Trouble; 11] = [
             bench.set(
                 Checkpoint::Writer,
                 u64::try_from(bench.get(Checkpoint::Writer)).unwrap() + 4096,
-            )
+            );
         },
         Some("chunk-000005"),
     ),
@@ -957,7 +957,7 @@ const TROUBLES: [Trouble; 11] = [
             bench.set(
                 Checkpoint::Writer,
                 u64::try_from(bench.get(Checkpoint::Writer)).unwrap() - 4096,
-            )
+            );
         },
         Some("chk"),
     ),

@@ -579,7 +579,7 @@ fn a_monstrous_manifest_takes_bounded_memory() {
 fn a_manifest_does_not_command_the_terminal() {
     let forgery = Forgery::new();
     forgery.forge(|manifest| {
-        manifest["source"]["server_version"] = json!("26.1\u{1b}]0;owned\u{7}\u{9b}2J")
+        manifest["source"]["server_version"] = json!("26.1\u{1b}]0;owned\u{7}\u{9b}2J");
     });
     let output = kbackup()
         .args(["show", "--repo"])
@@ -871,7 +871,7 @@ fn secrets_are_nowhere() {
         quirks.credentials = Some(kbackup_testnode::Credentials::operator(
             "ops",
             "correct-hunter2",
-        ))
+        ));
     });
     let place: &Place = &site.place;
     std::fs::create_dir(place.path("secrets")).unwrap();

@@ -27,14 +27,14 @@ fn encode(version: TableVersion, entries: &[TableEntry], midpoints: &[usize]) ->
     for entry in entries {
         match version {
             TableVersion::V1 | TableVersion::V2 => {
-                bytes.extend(i32::try_from(entry.event_number).unwrap().to_le_bytes())
+                bytes.extend(i32::try_from(entry.event_number).unwrap().to_le_bytes());
             }
             TableVersion::V3 | TableVersion::V4 => bytes.extend(entry.event_number.to_le_bytes()),
         }
         match version {
             TableVersion::V1 => bytes.extend(u32::try_from(entry.stream).unwrap().to_le_bytes()),
             TableVersion::V2 | TableVersion::V3 | TableVersion::V4 => {
-                bytes.extend(entry.stream.to_le_bytes())
+                bytes.extend(entry.stream.to_le_bytes());
             }
         }
         bytes.extend(entry.position.to_signed().to_le_bytes());
@@ -267,8 +267,8 @@ fn the_md5_covers_all_but_itself() {
     assert_eq!(hashed_length(15), None);
 }
 
-fn is_whole(bytes: &Vec<u8>) -> bool {
-    match Table::open(bytes) {
+fn is_whole(bytes: &[u8]) -> bool {
+    match Table::open(&bytes.to_vec()) {
         Ok(table) => table.check_md5().is_ok(),
         Err(_) => false,
     }
@@ -325,7 +325,7 @@ proptest! {
     ) {
         let bytes = encode(version, &entries, &[0, entries.len() - 1]);
         let at = at.index(bytes.len());
-        prop_assert!(!is_whole(&bytes[..at].to_vec()));
+        prop_assert!(!is_whole(&bytes[..at]));
 
         let mut changed = bytes;
         changed[at] ^= 1;

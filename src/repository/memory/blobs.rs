@@ -41,7 +41,7 @@ pub(super) struct Content {
 
 impl Content {
     pub(super) fn hash(&self) -> blake3::Hash {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.bytes);
         let mut left = self.size.saturating_sub(self.bytes.len() as u64);

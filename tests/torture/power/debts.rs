@@ -12,7 +12,7 @@ use crate::cli::NodeSite;
 fn scavenging(recording: &str) -> (NodeSite, String) {
     let site = NodeSite::new(recording);
     site.node.change_quirks(|quirks| {
-        quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting)
+        quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
     });
     let scavenge = site.node.start_scavenge(None).unwrap().to_string();
     (site, scavenge)

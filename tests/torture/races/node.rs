@@ -121,7 +121,7 @@ impl World {
             Trouble::Election => {}
             Trouble::Resumed => {
                 node.change_quirks(|quirks| {
-                    quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting)
+                    quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
                 });
             }
             Trouble::Away | Trouble::Gone => {
@@ -140,7 +140,7 @@ impl World {
                 .over
                 .background(Duration::from_millis(40), move |count| {
                     node.change_quirks(|quirks| {
-                        quirks.status = count.is_multiple_of(2).then_some(503)
+                        quirks.status = count.is_multiple_of(2).then_some(503);
                     });
                 }),
             Trouble::RestlessIndex => {

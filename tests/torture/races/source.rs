@@ -148,9 +148,9 @@ impl<'a> Case<'a> {
         while low + 1 < high {
             let middle = usize::midpoint(low, high);
             if stops(middle) {
-                low = middle
+                low = middle;
             } else {
-                high = middle
+                high = middle;
             }
         }
         low
@@ -228,11 +228,11 @@ impl<'a> Case<'a> {
                 std::fs::rename(&aside, &file).unwrap();
             }
             Change::Shorten => writable(&file, |file| {
-                file.set_len(bytes.len() as u64 * 2 / 3).unwrap()
+                file.set_len(bytes.len() as u64 * 2 / 3).unwrap();
             }),
             Change::Empty => writable(&file, |file| file.set_len(0).unwrap()),
             Change::Grow => writable(&file, |file| {
-                file.set_len(bytes.len() as u64 + 4096).unwrap()
+                file.set_len(bytes.len() as u64 + 4096).unwrap();
             }),
             Change::Recreate => {
                 std::fs::remove_file(&file).unwrap();

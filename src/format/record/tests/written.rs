@@ -52,9 +52,9 @@ fn blob(bytes: &[u8], body: &mut Vec<u8>) {
 
 fn number(version: u8, number: i32, body: &mut Vec<u8>) {
     if version == 0 {
-        body.extend(number.to_le_bytes())
+        body.extend(number.to_le_bytes());
     } else {
-        body.extend(i64::from(number).to_le_bytes())
+        body.extend(i64::from(number).to_le_bytes());
     }
 }
 
