@@ -162,7 +162,8 @@ mod tests {
     fn read(bytes: Option<&[u8]>) -> RawCheckpoint {
         let db = tempfile::tempdir().unwrap();
         if let Some(bytes) = bytes {
-            std::fs::write(Checkpoint::Truncate.under(db.path()), bytes).unwrap();
+            let path = Checkpoint::Truncate.under(db.path());
+            fs::write_durably(&path, bytes, 0o600).unwrap();
         }
 
         let one = RawCheckpoint::in_directory(db.path(), Checkpoint::Truncate).unwrap();
