@@ -1,80 +1,81 @@
-//! What happens, told to whoever listens: the progress bar, the log, the JSON lines, the metrics.
+//! What happens in a run. Observers are told: the progress bar, the log, the JSON lines, the metrics.
+//! The run itself is in [`crate::run`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// One thing that happened, in the words of the domain.
+/// One thing that happened in a run, in the words of the domain.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
     /// A step of the procedure begins.
     Step(Step),
-    /// What the step will have to do, as far as it is known: files and bytes.
+    /// How much the step will have to do, as far as it is known.
     Expected {
         /// Files still to be handled in this step.
         files: u64,
         /// Bytes still to be handled in this step.
         bytes: u64,
     },
-    /// Bytes handled in this step since the last such event.
+    /// The step got on.
     Progress {
-        /// Bytes.
+        /// Bytes handled since the last such event.
         bytes: u64,
     },
     /// A file was copied from the source.
     Copied {
-        /// Where it lies in the backup.
+        /// Its path in the backup.
         path: String,
         /// Bytes read from the source.
         bytes: u64,
     },
-    /// A file that an interrupted run had copied was taken up.
+    /// A file was resumed: an interrupted run had copied it.
     Resumed {
-        /// Where it lies in the backup.
+        /// Its path in the backup.
         path: String,
         /// Its length in bytes.
         bytes: u64,
     },
-    /// A file was taken over from an earlier backup.
+    /// A file was reused from the parent.
     Reused {
-        /// Where it lies in the backup.
+        /// Its path in the backup.
         path: String,
     },
-    /// The source changed underfoot; the procedure goes back.
+    /// An attempt failed because the source changed. The next one begins.
     Retry {
-        /// Which attempt failed, from 1.
+        /// The number of the attempt that failed, from 1.
         attempt: u32,
-        /// How many are allowed.
+        /// How many attempts are allowed.
         of: u32,
-        /// What changed.
+        /// What changed in the source.
         reason: String,
     },
-    /// From here on the node is without something, and is owed it: it stands on record, and the
-    /// node is asked to let it go. Each is followed by one [`Self::GivenBack`] or
-    /// [`Self::NothingToGiveBack`], or the node is still owed it when the run ends.
+    /// From here on the node is without something, which stands in the release record. One
+    /// [`Self::GivenBack`] or [`Self::NothingToGiveBack`] follows. If none does, it still has to be
+    /// given back when the run has ended.
     Taken {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
-        /// When it was put on record; long ago where an earlier run took it.
+        /// When it was put on record; long ago if an earlier run took it.
         since: Timestamp,
     },
-    /// The node's auto-scavenge was paused by us.
+    /// kbackup paused the node's auto-scavenge.
     AutoScavengePaused,
-    /// A running scavenge was stopped by us.
+    /// kbackup stopped a running scavenge.
     ScavengeStopped {
-        /// The server's id of it.
+        /// The id that the server gave it.
         scavenge: String,
     },
     /// Something was given back to the node.
     GivenBack {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
-        /// How long the node was without it. Of what an earlier run took, by the clock on the wall.
+        /// How long the node was without it. If an earlier run took it, the clock on the wall tells.
         after: Duration,
     },
-    /// What was taken is not owed any more: it had come to its own end.
+    /// What was taken need not be given back: it had come to its own end.
     NothingToGiveBack {
         /// "scavenge".
         what: &'static str,
@@ -83,21 +84,21 @@ pub enum Event {
     },
     /// A backup became visible in the repository.
     Committed {
-        /// Its label.
+        /// The backup's label.
         label: String,
         /// The log position that a restore ends at, in bytes.
         position: u64,
     },
     /// The result is usable, but the operator should know this (exit code 3).
     Warning(String),
-    /// Worth a line in the log.
+    /// A line for the log.
     Note(String),
 }
 
-/// The steps of the verbs.
+/// The steps of backup, restore, verify and expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Is the node fit, are the directories right, is the repository ready?
+    /// Check that the node is fit, the directories are right, and the repository is ready.
     Preflight,
     /// Hash again a share of what the repository holds already.
     Recheck,
@@ -111,9 +112,9 @@ pub enum Step {
     Chunks,
     /// Prove what was copied.
     Prove,
-    /// Make it durable and visible.
+    /// Make the backup durable and visible.
     Commit,
-    /// Give scavenging back.
+    /// Give back to the node what was stopped.
     Release,
     /// Write a restored directory.
     Place,
@@ -124,7 +125,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The step in a word, for people.
+    /// The step in one word, as progress and metrics show it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -144,9 +145,9 @@ impl Step {
     }
 }
 
-/// Whoever wants to know what happens.
+/// Is told what happens in a run.
 pub trait Observer: Send + Sync {
-    /// Takes notice of one event; must not block for long.
+    /// Takes notice of one event. Must not block for long: the run waits for it.
     fn observe(&self, event: &Event);
 }
 
@@ -156,7 +157,7 @@ impl<T: Observer> Observer for Arc<T> {
     }
 }
 
-/// Nobody listens.
+/// An observer that ignores everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Silent;
 

@@ -1,4 +1,4 @@
-//! How fast a run may go: one budget of bytes for all its threads.
+//! How fast a run may go: one budget of bytes for all its threads, and turns at the disk.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// What is handled at once takes no more of the budget than this, and no more is saved up while
-/// nothing is spent: together a quarter of a second.
+/// One piece takes no more of the budget than this, and no more is saved up while nothing is spent:
+/// together a quarter of a second.
 const BURST: Duration = Duration::from_millis(125);
 /// Pieces are multiples of this, in bytes: blocks of zeros are found at such places, and stay
 /// holes.
 const GRAIN: u64 = 64 * 1024;
-/// What a run that stands back gives the disk at once, in bytes.
+/// The bytes that a run at low priority gives the disk at once.
 const SMALL_PIECE: u64 = 8 * GRAIN;
 /// The longest pause after the disk was used.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// An interruption is noticed so fast.
+/// An interruption is noticed within this time.
 const NOTICED: Duration = Duration::from_millis(50);
 
 /// Bytes that a run may handle in a second.
@@ -27,12 +27,13 @@ impl Rate {
     /// The lowest rate, in bytes a second: the smallest piece is a quarter of a second of it.
     pub const LOWEST: u64 = 4 * GRAIN;
 
-    /// So many bytes a second; none where that is below [`Self::LOWEST`].
+    /// A rate in bytes a second. Returns `None` if it is below [`Self::LOWEST`].
     #[must_use]
     pub fn new(bytes: u64) -> Option<Self> {
-        NonZeroU64::new(bytes)
-            .filter(|bytes| bytes.get() >= Self::LOWEST)
-            .map(Self)
+        if bytes < Self::LOWEST {
+            return None;
+        }
+        NonZeroU64::new(bytes).map(Self)
     }
 
     fn time_of(self, bytes: u64) -> Duration {
@@ -41,12 +42,12 @@ impl Rate {
     }
 }
 
-/// The budget of a run; clones spend the same one. Without a rate nothing is counted, and nothing
-/// waits.
+/// The pace of a run; clones share its budget and its turns. Without a rate nothing is counted, and
+/// nothing waits.
 #[derive(Debug, Clone)]
 pub struct Pace {
     budget: Option<Arc<Budget>>,
-    /// Whose turn it is to use the disk; none where the run does not stand back.
+    /// Whose turn it is to use the disk; only at low priority.
     turn: Option<Arc<Mutex<()>>>,
     stop: CancellationToken,
 }
@@ -58,24 +59,39 @@ struct Budget {
     earned: Mutex<Instant>,
 }
 
+impl Budget {
+    fn new(rate: Rate) -> Self {
+        Self {
+            rate,
+            earned: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Spends `bytes`. Returns when they have been earned.
+    fn spend(&self, bytes: u64) -> Instant {
+        let mut earned = self.earned.lock().unwrap_or_else(PoisonError::into_inner);
+
+        // What was not spent before is not saved up.
+        let saved_since = Instant::now().checked_sub(BURST).unwrap_or(*earned);
+        let start = (*earned).max(saved_since);
+        *earned = start.checked_add(self.rate.time_of(bytes)).unwrap_or(start);
+        *earned
+    }
+}
+
 impl Pace {
-    /// A budget of its own. Nobody waits for it any more once `stop` is cancelled.
+    /// A budget of its own. After `stop` is cancelled nobody waits for it any more.
     #[must_use]
     pub fn new(rate: Option<Rate>, stop: CancellationToken) -> Self {
         Self {
-            budget: rate.map(|rate| {
-                Arc::new(Budget {
-                    rate,
-                    earned: Mutex::new(Instant::now()),
-                })
-            }),
+            budget: rate.map(|rate| Arc::new(Budget::new(rate))),
             turn: None,
             stop,
         }
     }
 
-    /// The same budget, of a run that stands back: its threads use the disk one after the other,
-    /// and leave it alone for a while after each piece.
+    /// The same budget at low priority: the threads of the run use the disk one after the other, and
+    /// leave it alone for a while after each piece.
     #[must_use]
     pub fn at_low_priority(self) -> Self {
         Self {
@@ -84,19 +100,21 @@ impl Pace {
         }
     }
 
-    /// Whether it leaves the disk to others.
+    /// Whether the run leaves the disk to others.
     #[must_use]
     pub fn has_low_priority(&self) -> bool {
         self.turn.is_some()
     }
 
-    /// Has the disk do something. Whoever else reads or syncs waits behind all that the disk has
-    /// been given, by however many threads: where the run stands back that is one piece, and then
-    /// nothing for half as long as it took.
+    /// Has the disk do something.
+    ///
+    /// Others who read or sync wait behind all that the disk has been given, by however many
+    /// threads. At low priority that is one piece, and then nothing for half as long as it took.
     pub fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
         let Some(turn) = &self.turn else {
             return work();
         };
+
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = Instant::now();
         let result = work();
@@ -112,7 +130,7 @@ impl Pace {
         self.budget.is_some()
     }
 
-    /// Bytes to handle at once, where `wanted` would be best.
+    /// Bytes to handle at once, if `wanted` would be best.
     #[must_use]
     pub fn piece(&self, wanted: u64) -> u64 {
         let wanted = if self.has_low_priority() {
@@ -123,25 +141,19 @@ impl Pace {
         let Some(budget) = &self.budget else {
             return wanted;
         };
+
         let burst = budget.rate.0.get() / 8;
         wanted.min((burst - burst % GRAIN).max(GRAIN))
     }
 
-    /// Called after every piece, with its bytes: waits until they are earned, or the run is told to
+    /// Called after every piece, with its bytes. Waits until they are earned, or the run is told to
     /// stop.
     pub fn spend(&self, bytes: u64) {
         let Some(budget) = &self.budget else { return };
-        let end = {
-            let mut earned = budget.earned.lock().unwrap_or_else(PoisonError::into_inner);
-            let saved_since = Instant::now().checked_sub(BURST).unwrap_or(*earned);
-            let start = (*earned).max(saved_since);
-            *earned = start
-                .checked_add(budget.rate.time_of(bytes))
-                .unwrap_or(start);
-            *earned
-        };
+
+        let earned = budget.spend(bytes);
         while !self.stop.is_cancelled() {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = earned.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
@@ -184,10 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_back_writes_one_piece_after_the_other_and_leaves_the_disk_alone_between() {
+    fn a_run_at_low_priority_writes_one_piece_after_the_other_and_pauses_between() {
         const WRITE: Duration = Duration::from_millis(20);
         let pace = Pace::new(None, CancellationToken::new()).at_low_priority();
         let at_once = std::sync::atomic::AtomicU32::new(0);
+
         let started = Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..4 {

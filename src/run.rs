@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,99 +13,7 @@ use crate::event::{Event, Observer};
 use crate::pace::{Pace, Rate};
 use crate::timings::{Activity, Timings};
 
-/// Why a run is told to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Interruption {
-    /// A signal came.
-    Signal(Signal),
-    /// The hours in which it is allowed are over.
-    WindowClosed {
-        /// The hours, as they were written: `22:00-05:00`.
-        window: String,
-        /// When they begin next, for people.
-        opens: String,
-    },
-    /// Scavenging was kept from the node for longer than is allowed.
-    PausedTooLong {
-        /// What is allowed.
-        limit: Duration,
-    },
-}
-
-impl Interruption {
-    /// It leaves a run alone that is almost done.
-    const fn may_come_too_late(&self) -> bool {
-        matches!(self, Self::WindowClosed { .. } | Self::PausedTooLong { .. })
-    }
-}
-
-impl From<Signal> for Interruption {
-    fn from(signal: Signal) -> Self {
-        Self::Signal(signal)
-    }
-}
-
-impl From<&Interruption> for Error {
-    fn from(interruption: &Interruption) -> Self {
-        match interruption {
-            Interruption::Signal(signal) => Self::new(Kind::Interrupted(Cause::Signal(*signal)), "interrupted")
-                .hint("nothing half done is listed; run the same command again, and it goes on where it stopped"),
-            Interruption::WindowClosed { window, opens } => {
-                Self::new(Kind::Interrupted(Cause::WindowClosed), format!("the window {window} is closed"))
-                    .hint(format!("it opens at {opens}: run the same command then, and it goes on where this run stopped"))
-            }
-            Interruption::PausedTooLong { limit } => Self::new(
-                Kind::Interrupted(Cause::PausedTooLong),
-                format!("scavenging was kept from the node for {}, which is all that is allowed", clock::length(*limit)),
-            )
-            .hint("run the same command again: it goes on where this run stopped")
-            .hint("if that is never enough, give it more bytes a second (`--limit-rate`), or the node a longer pause (`--max-pause`)"),
-        }
-    }
-}
-
-/// How far a run may still be interrupted.
-#[derive(Debug, Default)]
-struct Ending {
-    /// The first that came.
-    interruption: Option<Interruption>,
-    /// Too little is left for the clock to end the run.
-    almost_done: bool,
-    /// A signal came, first or later.
-    signalled: bool,
-}
-
-/// How a run is ended, by whomever.
-#[derive(Debug, Clone, Default)]
-struct End {
-    cancel: CancellationToken,
-    ending: Arc<Mutex<Ending>>,
-}
-
-impl End {
-    fn ending(&self) -> MutexGuard<'_, Ending> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn come(&self, interruption: Interruption) {
-        let mut ending = self.ending();
-        if ending.almost_done && interruption.may_come_too_late() {
-            return;
-        }
-        ending.signalled |= matches!(interruption, Interruption::Signal(_));
-        ending.interruption.get_or_insert(interruption);
-        self.cancel.cancel();
-    }
-}
-
-/// Ends a run at its time, unless it is dropped before.
-#[derive(Debug)]
-pub struct Deadline {
-    _disarm: mpsc::Sender<()>,
-}
-
-/// What every long operation carries: whom it tells, whether it should stop, how fast it may go,
-/// and the warnings so far.
+/// What every long operation carries.
 pub struct Run {
     observer: Box<dyn Observer>,
     end: End,
@@ -128,7 +36,7 @@ impl Run {
         }
     }
 
-    /// The same run, with a budget: all its threads together read, copy and hash no more bytes in a
+    /// The same run with a budget: all its threads together read, copy and hash no more bytes in a
     /// second than this.
     #[must_use]
     pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
@@ -136,8 +44,8 @@ impl Run {
         self
     }
 
-    /// The same run, which uses the disk with one thread at a time, and leaves it to others after
-    /// each piece.
+    /// The same run at low priority: it uses the disk with one thread at a time, and leaves it to
+    /// others after each piece.
     #[must_use]
     pub fn at_low_priority(mut self) -> Self {
         self.pace = self.pace.at_low_priority();
@@ -150,13 +58,13 @@ impl Run {
         &self.pace
     }
 
-    /// Where its time goes.
+    /// Where the time of the run goes.
     #[must_use]
     pub fn timings(&self) -> &Timings {
         &self.timings
     }
 
-    /// Uses the disk, in turn where the run stands back, and counts the time.
+    /// Uses the disk and counts the time. At low priority it first waits for its turn.
     pub fn in_turn<T>(&self, activity: Activity, work: impl FnOnce() -> T) -> T {
         self.pace.in_turn(|| self.timings.time(activity, work))
     }
@@ -166,7 +74,9 @@ impl Run {
         if let Event::Step(step) = event {
             self.timings.begin(step.name());
         }
+
         self.observer.observe(&event);
+
         if let Event::Warning(text) = event
             && let Ok(mut warnings) = self.warnings.lock()
         {
@@ -187,78 +97,77 @@ impl Run {
     /// The warnings so far.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings
-            .lock()
-            .map(|warnings| warnings.clone())
-            .unwrap_or_default()
+        match self.warnings.lock() {
+            Ok(warnings) => warnings.clone(),
+            Err(_) => Vec::new(),
+        }
     }
 
-    /// Asks the run to end soon and cleanly. The first reason stands; the clock's come too late
-    /// once the run is [almost done](Self::almost_done).
+    /// Asks the run to end soon and cleanly. The first reason stands. The reasons of the clock come
+    /// too late once the run is [almost done](Self::almost_done).
     pub fn interrupt(&self, interruption: impl Into<Interruption>) {
-        self.end.come(interruption.into());
+        self.end.interrupt(interruption.into());
     }
 
-    /// Interrupts the run after so long, by a clock that nobody sets, unless what this returns is
+    /// Interrupts the run after `limit`, by a clock that nobody sets, unless the returned value is
     /// dropped before.
     ///
     /// # Errors
-    /// [`Kind::Failed`] where the system gives no thread for it.
+    /// [`Kind::Failed`] if the system gives no thread for it.
     pub fn deadline(&self, limit: Duration, interruption: Interruption) -> Result<Deadline> {
         let (disarm, disarmed) = mpsc::channel();
         let end = self.end.clone();
-        let wait = move || {
-            if disarmed.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                end.come(interruption);
-            }
-        };
         std::thread::Builder::new()
             .name("deadline".to_owned())
-            .spawn(wait)
+            .spawn(move || {
+                if disarmed.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    end.interrupt(interruption);
+                }
+            })
             .map_err(|error| Error::new(Kind::Failed, "cannot watch the time").because(error))?;
+
         Ok(Deadline { _disarm: disarm })
     }
 
-    /// Somebody waits for the run to end: a signal came.
+    /// A signal came: somebody waits for the run to end.
     #[must_use]
     pub fn is_hurried(&self) -> bool {
-        self.end.ending().signalled
+        self.end.state().signal_came
     }
 
-    /// From here on too little is left to be thrown away by the clock. Signals still end the run.
+    /// From here on too little is left to do: the clock does not throw it away. Signals still end
+    /// the run.
     ///
     /// # Errors
-    /// [`Kind::Interrupted`] once the run was asked to end.
+    /// [`Kind::Interrupted`] if the run was already asked to end.
     pub fn almost_done(&self) -> Result<()> {
-        let mut ending = self.end.ending();
-        ending.almost_done = true;
-        ending
-            .interruption
-            .as_ref()
-            .map_or(Ok(()), |interruption| Err(interruption.into()))
+        let mut state = self.end.state();
+        state.is_almost_done = true;
+        match &state.interruption {
+            Some(interruption) => Err(interruption.into()),
+            None => Ok(()),
+        }
     }
 
-    /// For asynchronous waits.
+    /// Is cancelled once the run was asked to end, for asynchronous waits.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
         &self.end.cancel
     }
 
-    /// Called between any two pieces of work.
+    /// Fails once the run was asked to end. Called between any two pieces of work.
     ///
     /// # Errors
-    /// [`Kind::Interrupted`] once the run was asked to end.
+    /// [`Kind::Interrupted`], with the first reason.
     pub fn check(&self) -> Result<()> {
         if !self.end.cancel.is_cancelled() {
             return Ok(());
         }
-        Err(self
-            .end
-            .ending()
-            .interruption
-            .as_ref()
-            .unwrap_or(&Interruption::Signal(Signal::Interrupt))
-            .into())
+
+        match &self.end.state().interruption {
+            Some(interruption) => Err(interruption.into()),
+            None => Err((&Interruption::Signal(Signal::Interrupt)).into()),
+        }
     }
 
     /// Sleeps, but not beyond an interruption.
@@ -266,15 +175,125 @@ impl Run {
     /// # Errors
     /// [`Kind::Interrupted`] once the run was asked to end.
     pub fn pause(&self, duration: Duration) -> Result<()> {
-        let end = std::time::Instant::now() + duration;
+        const NOTICED: Duration = Duration::from_millis(50);
+
+        let end = Instant::now() + duration;
         loop {
             self.check()?;
-            let left = end.saturating_duration_since(std::time::Instant::now());
+            let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
+            std::thread::sleep(left.min(NOTICED));
         }
+    }
+}
+
+/// Why a run is told to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interruption {
+    /// A signal came.
+    Signal(Signal),
+    /// The hours in which the run is allowed are over.
+    WindowClosed {
+        /// The hours, as they were written: `22:00-05:00`.
+        window: String,
+        /// When they begin next, for people.
+        opens: String,
+    },
+    /// The node was without its scavenging for longer than is allowed.
+    PausedTooLong {
+        /// What is allowed.
+        limit: Duration,
+    },
+}
+
+impl Interruption {
+    /// It does not end a run that is almost done.
+    const fn may_come_too_late(&self) -> bool {
+        matches!(self, Self::WindowClosed { .. } | Self::PausedTooLong { .. })
+    }
+}
+
+impl From<Signal> for Interruption {
+    fn from(signal: Signal) -> Self {
+        Self::Signal(signal)
+    }
+}
+
+impl From<&Interruption> for Error {
+    fn from(interruption: &Interruption) -> Self {
+        match interruption {
+            Interruption::Signal(signal) => {
+                Self::new(Kind::Interrupted(Cause::Signal(*signal)), "interrupted").hint(
+                    "nothing half done is listed; run the same command again, \
+                     and it goes on where it stopped",
+                )
+            }
+
+            Interruption::WindowClosed { window, opens } => Self::new(
+                Kind::Interrupted(Cause::WindowClosed),
+                format!("the window {window} is closed"),
+            )
+            .hint(format!(
+                "it opens at {opens}: run the same command then, \
+                 and it goes on where this run stopped"
+            )),
+
+            Interruption::PausedTooLong { limit } => Self::new(
+                Kind::Interrupted(Cause::PausedTooLong),
+                format!(
+                    "scavenging was kept from the node for {}, which is all that is allowed",
+                    clock::length(*limit)
+                ),
+            )
+            .hint("run the same command again: it goes on where this run stopped")
+            .hint(
+                "if that is never enough, give it more bytes a second (`--limit-rate`), \
+                 or the node a longer pause (`--max-pause`)",
+            ),
+        }
+    }
+}
+
+/// Ends a run at its time, unless it is dropped before.
+#[derive(Debug)]
+pub struct Deadline {
+    _disarm: mpsc::Sender<()>,
+}
+
+/// The way to end a run, for all who may.
+#[derive(Debug, Clone, Default)]
+struct End {
+    cancel: CancellationToken,
+    state: Arc<Mutex<EndState>>,
+}
+
+/// Whether a run was interrupted, and how far it may still be.
+#[derive(Debug, Default)]
+struct EndState {
+    /// The first that came.
+    interruption: Option<Interruption>,
+    /// Too little is left for the clock to end the run.
+    is_almost_done: bool,
+    /// A signal came, first or later.
+    signal_came: bool,
+}
+
+impl End {
+    fn state(&self) -> MutexGuard<'_, EndState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn interrupt(&self, interruption: Interruption) {
+        let mut state = self.state();
+        if state.is_almost_done && interruption.may_come_too_late() {
+            return;
+        }
+
+        state.signal_came |= matches!(interruption, Interruption::Signal(_));
+        state.interruption.get_or_insert(interruption);
+        self.cancel.cancel();
     }
 }
 
@@ -332,6 +351,7 @@ mod tests {
     fn a_deadline_ends_the_run_and_its_waits() {
         let run = Run::new(Silent);
         let deadline = run.deadline(LIMIT, too_long()).unwrap();
+
         let error = run.pause(Duration::from_secs(60)).unwrap_err();
         assert_eq!(
             (error.kind().name(), error.kind().exit_code()),
@@ -343,6 +363,7 @@ mod tests {
             error.hints()
         );
         drop(deadline);
+
         assert!(!run.is_hurried());
         run.interrupt(Signal::Terminate);
         assert!(run.is_hurried());

@@ -1,4 +1,4 @@
-//! Where the time of a run goes: for whoever wants to know what the limit is.
+//! Where the time of a run goes, so that one can see what the limit is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -36,38 +36,47 @@ const ACTIVITIES: [(Activity, &str); 6] = [
 /// Where the time of one run went so far.
 #[derive(Debug, Default)]
 pub struct Timings {
-    steps: Mutex<Vec<Begun>>,
+    steps: Mutex<Vec<StepBegin>>,
     /// Nanoseconds, in the order of the activities.
     spent: [AtomicU64; ACTIVITIES.len()],
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Begun {
+struct StepBegin {
     step: &'static str,
     at: Instant,
     cpu: Duration,
 }
 
-impl Begun {
+impl StepBegin {
     fn now(step: &'static str) -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let seconds = u64::try_from(cpu.tv_sec).unwrap_or_default();
         let nanoseconds = u32::try_from(cpu.tv_nsec).unwrap_or_default();
         Self {
             step,
             at: Instant::now(),
-            cpu: Duration::new(u64::try_from(cpu.tv_sec).unwrap_or_default(), nanoseconds),
+            cpu: Duration::new(seconds, nanoseconds),
+        }
+    }
+
+    fn until(self, end: Self) -> SpentTime {
+        SpentTime {
+            name: self.step,
+            seconds: (end.at - self.at).as_secs_f64(),
+            cpu_seconds: Some(end.cpu.saturating_sub(self.cpu).as_secs_f64()),
         }
     }
 }
 
-/// How long something took.
+/// How long a step or an activity took.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spent {
+pub struct SpentTime {
     /// The step, or the activity.
     pub name: &'static str,
-    /// Of a step by the clock; of an activity of all threads together.
+    /// For a step by the clock; for an activity of all threads together.
     pub seconds: f64,
-    /// Processor time of all threads; none of an activity.
+    /// Processor time of all threads; `None` for an activity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_seconds: Option<f64>,
 }
@@ -78,7 +87,7 @@ impl Timings {
         self.steps
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(Begun::now(step));
+            .push(StepBegin::now(step));
     }
 
     /// Does some work, and counts its time.
@@ -86,6 +95,7 @@ impl Timings {
         let begin = Instant::now();
         let result = work();
         let nanoseconds = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+
         for (counter, (counted, _)) in self.spent.iter().zip(ACTIVITIES) {
             if counted == activity {
                 counter.fetch_add(nanoseconds, Ordering::Relaxed);
@@ -94,35 +104,38 @@ impl Timings {
         result
     }
 
-    /// Each step so far, in the order in which they began; the last one ends now.
+    /// The steps so far, in the order in which they began. The last one ends now.
     #[must_use]
-    pub fn steps(&self) -> Vec<Spent> {
-        let begun = self
+    pub fn steps(&self) -> Vec<SpentTime> {
+        let mut begun = self
             .steps
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let ends = begun.iter().copied().skip(1).chain([Begun::now("")]);
-        let spent = |(begun, end): (&Begun, Begun)| Spent {
-            name: begun.step,
-            seconds: (end.at - begun.at).as_secs_f64(),
-            cpu_seconds: Some(end.cpu.saturating_sub(begun.cpu).as_secs_f64()),
-        };
-        begun.iter().zip(ends).map(spent).collect()
+        begun.push(StepBegin::now(""));
+
+        let mut steps = Vec::with_capacity(begun.len());
+        for pair in begun.windows(2) {
+            if let [step, next] = pair {
+                steps.push(step.until(*next));
+            }
+        }
+        steps
     }
 
-    /// Each activity.
+    /// The time of each activity so far.
     #[must_use]
-    pub fn activities(&self) -> Vec<Spent> {
-        let seconds = |counter: &AtomicU64| {
-            Duration::from_nanos(counter.load(Ordering::Relaxed)).as_secs_f64()
-        };
-        let spent = |(counter, (_, name)): (&AtomicU64, (Activity, &'static str))| Spent {
-            name,
-            seconds: seconds(counter),
-            cpu_seconds: None,
-        };
-        self.spent.iter().zip(ACTIVITIES).map(spent).collect()
+    pub fn activities(&self) -> Vec<SpentTime> {
+        let mut activities = Vec::with_capacity(ACTIVITIES.len());
+        for (counter, (_, name)) in self.spent.iter().zip(ACTIVITIES) {
+            let spent = Duration::from_nanos(counter.load(Ordering::Relaxed));
+            activities.push(SpentTime {
+                name,
+                seconds: spent.as_secs_f64(),
+                cpu_seconds: None,
+            });
+        }
+        activities
     }
 }
 
@@ -140,6 +153,7 @@ mod tests {
             (0..3_000_000).fold(0, |sum: u64, next| std::hint::black_box(sum ^ next))
         });
         std::hint::black_box(work);
+
         let [one, two] = timings.steps()[..] else {
             panic!("{:?}", timings.steps())
         };

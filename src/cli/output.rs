@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::error::{Error, Kind, Result};
 use crate::run::Run;
 use crate::settings::UsageMessage;
-use crate::timings::{Spent, Timings};
+use crate::timings::{SpentTime, Timings};
 
 /// Prints text for people, or JSON for programs.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +154,7 @@ impl Output {
     /// Prints how long each step and each activity took, on standard error.
     pub(super) fn timings(self, timings: &Timings) {
         let mut steps = Vec::new();
-        for Spent {
+        for SpentTime {
             name,
             seconds,
             cpu_seconds,

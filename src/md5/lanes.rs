@@ -1,35 +1,37 @@
 //! Whole blocks of several streams, side by side: each stream has a lane of the vectors, and every
 //! instruction works for all of them.
 //!
-//! MD5 is one long chain in which each step waits for the one before; within a stream nothing can
-//! be done at once.
+//! MD5 is one long chain in which each step waits for the one before. Within a stream nothing can be
+//! done at once.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x64, u32x8, u32x16};
 
-/// What the algorithm works on at once.
+/// The 64 bytes that the algorithm works on at once.
 pub type Block = [u8; 64];
-/// What a stream's blocks have come to so far.
+/// The four words that a stream's blocks have been mixed into so far.
 pub type State = [u32; 4];
 
-/// Streams that fill all lanes. Where a vector register holds fewer, two or four of them are worked
+/// Streams that fill all lanes. If a vector register holds fewer, two or four registers are worked
 /// on in turns, which fills the processor's pipeline.
 pub const LANES: usize = 16;
 
 /// The way blocks are compressed.
 #[derive(Debug, Clone, Copy)]
-pub struct Kernel(Way);
+pub struct Kernel(KernelKind);
 
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum KernelKind {
+    /// One stream after the other.
     Alone,
+    /// Many streams side by side, with these vectors.
     Lanes(Level),
 }
 
 /// A stream's next blocks, and its state before and after them.
 #[derive(Debug)]
 pub struct Lane<'a> {
-    /// Goes on from here.
+    /// Where it goes on from.
     pub state: &'a mut State,
     /// Those that are not in the state yet.
     pub blocks: &'a [Block],
@@ -37,17 +39,18 @@ pub struct Lane<'a> {
 
 impl Kernel {
     /// One stream after the other.
-    pub const ALONE: Self = Self(Way::Alone);
+    pub const ALONE: Self = Self(KernelKind::Alone);
 
     /// The fastest on this machine.
     #[must_use]
     pub fn best() -> Self {
         let level = Level::new();
-        // Code that is not optimised gains nothing from vectors; that of the dependency always is.
+        // Without optimisation, this code gains nothing from vectors. The dependency's code is
+        // always optimised.
         if level.is_fallback() || cfg!(target_endian = "big") || cfg!(debug_assertions) {
             return Self::ALONE;
         }
-        Self(Way::Lanes(level))
+        Self(KernelKind::Lanes(level))
     }
 
     /// All that this machine can run, with their names: for tests and measurements.
@@ -65,27 +68,29 @@ impl Kernel {
             "lanes",
             (!level.is_fallback() && cfg!(target_endian = "little")).then_some(level),
         )];
-        let lanes = levels
-            .into_iter()
-            .filter_map(|(name, level)| Some((name, Self(Way::Lanes(level?)))));
-        std::iter::once(("alone", Self::ALONE))
-            .chain(lanes)
-            .collect()
+
+        let mut kernels = vec![("alone", Self::ALONE)];
+        for (name, level) in levels {
+            if let Some(level) = level {
+                kernels.push((name, Self(KernelKind::Lanes(level))));
+            }
+        }
+        kernels
     }
 
     /// Streams that it works on at once.
     #[must_use]
     pub const fn lanes(self) -> usize {
         match self.0 {
-            Way::Alone => 1,
-            Way::Lanes(_) => LANES,
+            KernelKind::Alone => 1,
+            KernelKind::Lanes(_) => LANES,
         }
     }
 
     /// Takes the blocks of all streams into their states. Afterwards the lanes hold no blocks, in
     /// any order.
     pub fn compress(self, lanes: &mut [Lane<'_>]) {
-        if let Way::Lanes(level) = self.0 {
+        if let KernelKind::Lanes(level) = self.0 {
             // Streams of about one length share a group, and those that go on when others have
             // ended stand together.
             lanes.sort_by_key(|lane| std::cmp::Reverse(lane.blocks.len()));
@@ -108,13 +113,11 @@ fn compress_group(level: Level, group: &mut [Lane<'_>]) {
             .take_while(|lane| !lane.blocks.is_empty())
             .count();
         let live = group.get_mut(..live).unwrap_or_default();
-        let Some(common) = live
-            .last()
-            .map(|lane| lane.blocks.len())
-            .filter(|_| live.len() > 1)
-        else {
+        let [_, .., shortest] = &*live else {
             return;
         };
+
+        let common = shortest.blocks.len();
         if live.len() > 8 {
             dispatch!(level, simd => compress_common::<_, u32x16<_>, 16>(simd, live, common));
         } else {
@@ -135,11 +138,13 @@ fn compress_common<S: Simd, V: Words<S, N>, const N: usize>(
         let (now, later) = lane.blocks.split_at_checked(common).unwrap_or_default();
         (*state, *blocks, lane.blocks) = (*lane.state, now, later);
     }
+
     // A lane that nobody needs does again what the first one does.
     let first = blocks.first().copied().unwrap_or_default();
     for idle in blocks.iter_mut().skip(live.len()) {
         *idle = first;
     }
+
     compress_lanes::<S, V, N>(simd, &mut states, blocks);
     for (lane, state) in live.iter_mut().zip(states) {
         *lane.state = state;
@@ -158,6 +163,7 @@ fn compress_lanes<S: Simd, V: Words<S, N>, const N: usize>(
         V::of_lanes(simd, states.map(|[_, _, c, _]| c)),
         V::of_lanes(simd, states.map(|[_, _, _, d]| d)),
     ];
+
     let mut rest = blocks.map(<[Block]>::iter);
     'blocks: loop {
         let mut next = [&[0; 64]; N];
@@ -169,6 +175,7 @@ fn compress_lanes<S: Simd, V: Words<S, N>, const N: usize>(
         }
         mixed = mix(mixed, &V::words(simd, next));
     }
+
     let [a, b, c, d] = mixed.map(V::lanes);
     for ((((state, a), b), c), d) in states.iter_mut().zip(a).zip(b).zip(c).zip(d) {
         *state = [a, b, c, d];
@@ -220,6 +227,7 @@ impl<S: Simd> Words<S, 8> for u32x8<S> {
             transposed(rows.map(|(low, _)| low)),
             transposed(rows.map(|(_, high)| high)),
         ];
+
         let mut words = [Self::splat(simd, 0); 16];
         for (word, found) in words.iter_mut().zip(halves.as_flattened()) {
             *word = *found;
@@ -272,6 +280,7 @@ macro_rules! round {
 #[inline(always)]
 fn mix<S: Simd, V: SimdInt<S, Element = u32>>(before: [V; 4], words: &[V; 16]) -> [V; 4] {
     let state = before;
+
     let state = round!(state, words, first, [7 12 17 22],
         [0 1 2 3] [0xd76a_a478 0xe8c7_b756 0x2420_70db 0xc1bd_ceee]
         [4 5 6 7] [0xf57c_0faf 0x4787_c62a 0xa830_4613 0xfd46_9501]
@@ -292,6 +301,7 @@ fn mix<S: Simd, V: SimdInt<S, Element = u32>>(before: [V; 4], words: &[V; 16]) -
         [12 3 10 1] [0x655b_59c3 0x8f0c_cc92 0xffef_f47d 0x8584_5dd1]
         [8 15 6 13] [0x6fa8_7e4f 0xfe2c_e6e0 0xa301_4314 0x4e08_11a1]
         [4 11 2 9] [0xf753_7e82 0xbd3a_f235 0x2ad7_d2bb 0xeb86_d391]);
+
     let ([a, b, c, d], [e, f, g, h]) = (before, state);
     [a + e, b + f, c + g, d + h]
 }

@@ -1,31 +1,27 @@
 //! MD5 of many streams at once, beside their owners' work.
 //!
-//! Within one stream the algorithm runs on one core, at the pace of its slowest chain; with a
-//! stream in each lane of a vector the same time serves sixteen of them. So the pieces of all
-//! streams of the process wait in one queue, and whoever must wait for a piece takes as many as
-//! there are lanes and works on them all.
+//! Within one stream the algorithm runs on one core, at the pace of its slowest chain. With a stream
+//! in each lane of a vector the same time serves sixteen of them. So the pieces of all streams of
+//! the process wait in one queue. A thread that must wait for a piece takes as many as there are
+//! lanes, and works on them all.
+//!
+//! `stream` is one hash in the making, `engine` the queue and its workers, and `lanes` the vectors.
 
+mod engine;
 mod lanes;
+mod stream;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
 
+pub use engine::Piece;
+use engine::{Engine, HashJob, Slot, part};
 pub use lanes::{Block, Kernel, LANES, Lane, State};
-
-/// Bytes that are hashed while their owner uses them too. `as_ref` must not panic: somebody else
-/// calls it.
-pub type Piece = Arc<dyn AsRef<[u8]> + Send + Sync>;
+use stream::Md5Stream;
 
 /// Shorter pieces are hashed where they are handed over: to queue them would cost more.
 const WORTH_QUEUEING: usize = 64 * 1024 + 1;
-
-/// So long a stream waits for others to fill the lanes. Whoever computed its own piece at once
-/// would do so alone, piece after piece, and the others in their turn: no faster than without
-/// lanes.
-const PATIENCE: Duration = Duration::from_millis(2);
 
 /// The processor is one for the whole process, and so is the queue.
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Kernel::best(), WORTH_QUEUEING));
@@ -35,12 +31,12 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Kernel::best(), W
 pub struct Md5 {
     engine: &'static Engine,
     /// As of the last piece that came back.
-    stream: Stream,
+    stream: Md5Stream,
     slot: Arc<Slot>,
     /// A piece is on its way.
-    away: bool,
+    is_away: bool,
     /// The engine has been told of this stream.
-    known: bool,
+    is_known: bool,
 }
 
 impl Default for Md5 {
@@ -53,7 +49,7 @@ impl fmt::Debug for Md5 {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Md5")
-            .field("away", &self.away)
+            .field("is_away", &self.is_away)
             .finish_non_exhaustive()
     }
 }
@@ -68,32 +64,34 @@ impl Md5 {
     fn with(engine: &'static Engine) -> Self {
         Self {
             engine,
-            stream: Stream::default(),
+            stream: Md5Stream::default(),
             slot: Arc::default(),
-            away: false,
-            known: false,
+            is_away: false,
+            is_known: false,
         }
     }
 
-    /// Hashes the next bytes of the stream: those of the piece that are in the range. Returns at
-    /// once where the piece before is hashed, else waits for it; one piece at most is on its way,
-    /// and the one before has been let go.
+    /// Hashes the next bytes of the stream: those of the piece that are in the range. Waits for the
+    /// piece before, if that is not hashed yet. So at most one piece is on its way, and the one
+    /// before has been let go.
     pub fn update(&mut self, piece: &Piece, range: Range<usize>) {
         self.settle();
+
         let bytes = part(piece, &range);
-        if bytes.len() < self.engine.queued_from {
+        if !self.engine.queues(bytes.len()) {
             self.stream.update(bytes);
             return;
         }
-        self.away = true;
-        let job = Job {
+
+        self.is_away = true;
+        let is_new = !std::mem::replace(&mut self.is_known, true);
+        let job = HashJob {
             stream: self.stream.clone(),
             piece: piece.clone(),
             range,
             slot: self.slot.clone(),
         };
-        self.engine
-            .submit(job, !std::mem::replace(&mut self.known, true));
+        self.engine.submit(job, is_new);
     }
 
     /// The hash of all pieces.
@@ -104,7 +102,7 @@ impl Md5 {
     }
 
     fn settle(&mut self) {
-        if std::mem::take(&mut self.away) {
+        if std::mem::take(&mut self.is_away) {
             self.stream = self.engine.result(&self.slot);
         }
     }
@@ -112,267 +110,9 @@ impl Md5 {
 
 impl Drop for Md5 {
     fn drop(&mut self) {
-        if self.known {
+        if self.is_known {
             self.engine.forget(&self.slot);
         }
-    }
-}
-
-fn part<'a>(piece: &'a Piece, range: &Range<usize>) -> &'a [u8] {
-    (**piece).as_ref().get(range.clone()).unwrap_or_default()
-}
-
-/// A hash in the making.
-#[derive(Debug, Clone)]
-struct Stream {
-    state: State,
-    length: u64,
-    /// Its first `length % 64` bytes are not in the state yet.
-    rest: Block,
-}
-
-impl Default for Stream {
-    fn default() -> Self {
-        Self {
-            state: [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476],
-            length: 0,
-            rest: [0; 64],
-        }
-    }
-}
-
-impl Stream {
-    /// Takes the bytes, but leaves the whole blocks among them to the caller, who brings them into
-    /// the state.
-    fn take<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [Block] {
-        let begun = self.begun();
-        self.length += bytes.len() as u64;
-        if begun > 0 {
-            let room = self.rest.get_mut(begun..).unwrap_or_default();
-            let Some((filling, after)) = bytes.split_at_checked(room.len()) else {
-                write(room, bytes);
-                return &[];
-            };
-            write(room, filling);
-            ::md5::block_api::compress(&mut self.state, &[self.rest]);
-            bytes = after;
-        }
-        let (blocks, rest) = bytes.as_chunks();
-        write(&mut self.rest, rest);
-        blocks
-    }
-
-    fn begun(&self) -> usize {
-        usize::try_from(self.length % 64).unwrap_or_default()
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        let blocks = self.take(bytes);
-        ::md5::block_api::compress(&mut self.state, blocks);
-    }
-
-    fn finish(mut self) -> [u8; 16] {
-        let bits = self.length.wrapping_mul(8);
-        let padding = if self.begun() < 56 { 56 } else { 120 } - self.begun();
-        let mut marked = [0; 64];
-        marked[0] = 0x80;
-        self.update(marked.get(..padding).unwrap_or_default());
-        self.update(&bits.to_le_bytes());
-        let mut hash = [0; 16];
-        for (bytes, word) in hash.as_chunks_mut().0.iter_mut().zip(self.state) {
-            *bytes = word.to_le_bytes();
-        }
-        hash
-    }
-}
-
-fn write(room: &mut [u8], bytes: &[u8]) {
-    for (room, byte) in room.iter_mut().zip(bytes) {
-        *room = *byte;
-    }
-}
-
-/// Where a stream is handed back.
-#[derive(Default)]
-struct Slot {
-    stream: Mutex<Option<Stream>>,
-    back: Condvar,
-}
-
-struct Job {
-    stream: Stream,
-    piece: Piece,
-    range: Range<usize>,
-    slot: Arc<Slot>,
-}
-
-impl Job {
-    fn hand_back(self) {
-        let Self {
-            stream,
-            piece,
-            slot,
-            ..
-        } = self;
-        // The owner may count on having the piece for itself again.
-        drop(piece);
-        *lock(&slot.stream) = Some(stream);
-        slot.back.notify_one();
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Engine {
-    kernel: Kernel,
-    /// The shortest piece that is queued.
-    queued_from: usize,
-    queue: Mutex<Queue>,
-    full: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Job>,
-    /// Streams that may bring a piece.
-    streams: usize,
-    /// A thread has been started that takes what is [`Self::is_full`].
-    tended: bool,
-}
-
-impl Queue {
-    /// No more can be won by waiting: all lanes are filled, or all streams are here.
-    fn is_full(&self, lanes: usize) -> bool {
-        !self.waiting.is_empty() && self.waiting.len() >= self.streams.min(lanes)
-    }
-
-    fn batch(&mut self, lanes: usize) -> Vec<Job> {
-        self.waiting
-            .drain(..self.waiting.len().min(lanes))
-            .collect()
-    }
-
-    fn position(&self, slot: &Arc<Slot>) -> Option<usize> {
-        self.waiting
-            .iter()
-            .position(|job| Arc::ptr_eq(&job.slot, slot))
-    }
-}
-
-impl Engine {
-    fn new(kernel: Kernel, queued_from: usize) -> Self {
-        Self {
-            kernel,
-            queued_from,
-            queue: Mutex::default(),
-            full: Condvar::new(),
-        }
-    }
-
-    /// Streams that are worth working on at once.
-    fn lanes(&self) -> usize {
-        self.kernel.lanes()
-    }
-
-    fn submit(&'static self, job: Job, new: bool) {
-        let mut queue = lock(&self.queue);
-        queue.streams += usize::from(new);
-        queue.waiting.push_back(job);
-        let untended = !std::mem::replace(&mut queue.tended, true);
-        if queue.is_full(self.lanes()) {
-            self.full.notify_one();
-        }
-        drop(queue);
-        if untended {
-            // Without it the owners do all the work, when they come for it.
-            let _ = std::thread::Builder::new()
-                .name("md5".into())
-                .spawn(|| self.tend());
-        }
-    }
-
-    /// Ends with the last stream: the next one may belong to a run of another priority, which its
-    /// thread inherits.
-    fn tend(&self) {
-        loop {
-            let idle = |queue: &mut Queue| !queue.is_full(self.lanes()) && queue.streams > 0;
-            let mut queue = self
-                .full
-                .wait_while(lock(&self.queue), idle)
-                .unwrap_or_else(PoisonError::into_inner);
-            if queue.streams == 0 {
-                queue.tended = false;
-                return;
-            }
-            let batch = queue.batch(self.lanes());
-            drop(queue);
-            self.compute(batch);
-        }
-    }
-
-    /// Waits for a stream to come back. If nobody works on it, and no others join it for a while,
-    /// its owner does: together with whatever else waits.
-    fn result(&self, slot: &Arc<Slot>) -> Stream {
-        let full = lock(&self.queue).is_full(self.lanes());
-        let patience = if full { Duration::ZERO } else { PATIENCE };
-        let back = slot
-            .back
-            .wait_timeout_while(lock(&slot.stream), patience, |stream| stream.is_none());
-        let (mut stream, _) = back.unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = stream.take() {
-            return stream;
-        }
-        drop(stream);
-        let mut queue = lock(&self.queue);
-        let batch = queue.position(slot).map(|own| {
-            queue.waiting.swap(0, own);
-            queue.batch(self.lanes())
-        });
-        drop(queue);
-        self.compute(batch.unwrap_or_default());
-        let mut stream = lock(&slot.stream);
-        loop {
-            match stream.take() {
-                Some(stream) => return stream,
-                None => {
-                    stream = slot
-                        .back
-                        .wait(stream)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-    }
-
-    fn compute(&self, mut batch: Vec<Job>) {
-        let mut lanes: Vec<Lane<'_>> = batch
-            .iter_mut()
-            .map(|job| {
-                let blocks = job.stream.take(part(&job.piece, &job.range));
-                Lane {
-                    state: &mut job.stream.state,
-                    blocks,
-                }
-            })
-            .collect();
-        self.kernel.compress(&mut lanes);
-        drop(lanes);
-        batch.into_iter().for_each(Job::hand_back);
-    }
-
-    fn forget(&self, slot: &Arc<Slot>) {
-        let mut queue = lock(&self.queue);
-        queue.streams -= 1;
-        let unwanted = queue
-            .position(slot)
-            .and_then(|own| queue.waiting.remove(own));
-        if queue.streams == 0 || queue.is_full(self.lanes()) {
-            self.full.notify_one();
-        }
-        drop(queue);
-        drop(unwanted);
     }
 }
 
@@ -381,6 +121,7 @@ mod tests {
     use ::md5::Digest as _;
     use proptest::prelude::*;
 
+    use super::engine::lock;
     use super::*;
 
     /// Small, as kernels that are not optimised are slow.
@@ -393,7 +134,7 @@ mod tests {
     /// One that nobody tends.
     fn untended() -> &'static Engine {
         let engine = engine(Kernel::ALONE);
-        lock(&engine.queue).tended = true;
+        lock(&engine.queue).is_tended = true;
         engine
     }
 

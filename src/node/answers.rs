@@ -1,4 +1,5 @@
-//! What the node's admin API answers, as far as kbackup reads it (http-api §1–§3).
+//! What the node's admin API answers, as far as kbackup reads it (http-api §1–§3). `client` has the
+//! calls.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +20,7 @@ pub enum NodeState {
     Follower,
     /// As a follower, but does not vote.
     ReadOnlyReplica,
-    /// Any other: on its way to one of the three, or leaving it.
+    /// Any other state: on the way to one of the three, or leaving it.
     Other(String),
 }
 
@@ -30,7 +31,7 @@ impl NodeState {
         self.to_string().to_lowercase()
     }
 
-    /// One of the three in which a node may be backed up (http-api §3.3).
+    /// One of the three states in which a node may be backed up (http-api §3.3).
     #[must_use]
     pub const fn is_stable(&self) -> bool {
         !matches!(self, Self::Other(_))
@@ -65,7 +66,7 @@ impl fmt::Display for NodeState {
 pub struct NodeInfo {
     db_version: Option<String>,
     es_version: Option<String>,
-    /// The part it plays.
+    /// The part that the node plays in its cluster.
     pub state: NodeState,
     #[serde(default)]
     authentication: Authentication,
@@ -78,13 +79,11 @@ struct Authentication {
 }
 
 impl NodeInfo {
-    /// The server's version; none where it is no version at all.
+    /// The server's version. Returns `None` if the node tells none, or a text that is none.
     #[must_use]
     pub fn version(&self) -> Option<ServerVersion> {
-        self.db_version
-            .as_deref()
-            .or(self.es_version.as_deref())
-            .and_then(ServerVersion::parse)
+        let text = self.db_version.as_ref().or(self.es_version.as_ref())?;
+        ServerVersion::parse(text)
     }
 
     /// The node asks nobody for a password (http-api §0.3).
@@ -98,7 +97,7 @@ impl NodeInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gossip {
-    /// The members known to it, itself among them.
+    /// The members that it knows, itself among them.
     pub members: Vec<GossipMember>,
     server_ip: String,
     server_port: u16,
@@ -121,13 +120,14 @@ impl Gossip {
     }
 }
 
-/// One member, in the eyes of another or its own.
+/// One member, as it sees itself or as another member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GossipMember {
-    /// The server process; new at each of its starts. All zeros for a seed that was never reached.
+    /// The id of the server process, new at each of its starts. All zeros for a seed that was never
+    /// reached.
     pub instance_id: Uuid,
-    /// The part it plays.
+    /// The part that it plays in the cluster.
     pub state: NodeState,
     /// It was heard of lately.
     pub is_alive: bool,
@@ -137,9 +137,9 @@ pub struct GossipMember {
     writer_checkpoint: i64,
     chaser_checkpoint: i64,
     epoch_position: i64,
-    /// Number of the last election it knows.
+    /// Number of the last election that it knows.
     pub epoch_number: i32,
-    /// Random id of the last election it knows.
+    /// Random id of the last election that it knows.
     pub epoch_id: Uuid,
 }
 
@@ -150,13 +150,14 @@ impl GossipMember {
         endpoint(&self.http_end_point_ip, self.http_end_point_port)
     }
 
-    /// End of the log in its memory, not yet flushed (http-api §3.2); none while it is not known.
+    /// End of the log in its memory, not yet flushed (http-api §3.2). Returns `None` while it is not
+    /// known.
     #[must_use]
     pub fn writer(&self) -> Option<LogPosition> {
         LogPosition::from_signed(self.writer_checkpoint)
     }
 
-    /// Up to where its log was processed.
+    /// The position up to which it has processed its log.
     #[must_use]
     pub fn chaser(&self) -> Option<LogPosition> {
         LogPosition::from_signed(self.chaser_checkpoint)
@@ -196,34 +197,33 @@ pub(super) struct OptionRow {
 
 impl NodeOptions {
     pub(super) fn from_rows(rows: Vec<OptionRow>) -> Self {
-        Self(
-            rows.into_iter()
-                .map(|row| (row.name.to_lowercase(), row.value.unwrap_or_default()))
-                .collect(),
-        )
+        let mut options = BTreeMap::new();
+        for row in rows {
+            options.insert(row.name.to_lowercase(), row.value.unwrap_or_default());
+        }
+        Self(options)
     }
 
-    /// The value of an option; none where the server has no such option, or it is empty.
+    /// The value of an option. Returns `None` if the server has no such option, or it is empty.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(&name.to_lowercase())
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        let value = self.0.get(&name.to_lowercase())?;
+        if value.is_empty() { None } else { Some(value) }
     }
 
     /// Whether a switch is on.
     #[must_use]
     pub fn is_on(&self, name: &str) -> bool {
-        self.value(name)
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        match self.value(name) {
+            Some(value) => value.eq_ignore_ascii_case("true"),
+            None => false,
+        }
     }
 
     /// How many members the cluster should have.
     #[must_use]
     pub fn cluster_size(&self) -> Option<u32> {
-        self.value("ClusterSize")
-            .and_then(|value| value.parse().ok())
+        self.value("ClusterSize")?.parse().ok()
     }
 }
 
@@ -237,12 +237,12 @@ pub struct ServerProcess {
     pub id: i64,
 }
 
-/// A scavenge that the server names, or that none runs.
+/// What scavenges on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CurrentScavenge {
-    /// None runs, and the last one is cleaned up (http-api §1.6).
+    /// No scavenge runs, and the last one is cleaned up (http-api §1.6).
     Idle,
-    /// This one runs, stops, or is being cleaned up.
+    /// The scavenge with this id runs, stops, or is being cleaned up.
     Running(String),
     /// The server cannot be asked (before 22.10.1).
     NotSupported,
@@ -254,33 +254,33 @@ pub enum CurrentScavenge {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastScavenge {
-    /// Its id; all zeros where none ran since the process started.
+    /// The id of the scavenge; all zeros if none ran since the process started.
     pub scavenge_id: String,
     /// How it ended: `Unknown`, `InProgress`, `Success`, `Stopped`, `Errored`.
     pub scavenge_result: String,
 }
 
-/// What became of a wish to stop a scavenge.
+/// What became of the request to stop a scavenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScavengeStop {
     /// The server says that it ended.
     Stopped,
-    /// No scavenge of this id runs; servers up to 22.10 name the one that does.
+    /// No scavenge with this id runs; servers up to 22.10 name the one that does.
     NotRunning(Option<String>),
     /// No answer within the limit, which is normal and says nothing (O41).
     NoAnswer,
 }
 
-/// What became of a wish to start a scavenge.
+/// What became of the request to start a scavenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScavengeStart {
-    /// It runs, under this id.
+    /// It runs under this id.
     Started(String),
-    /// Another one runs; servers up to 22.10 name it.
+    /// Another scavenge runs; servers up to 22.10 name it.
     AlreadyRunning(Option<String>),
-    /// The node will not, and says why.
+    /// The node refuses, and says why.
     Refused(String),
-    /// No answer within the limit: it may run or not.
+    /// No answer within the limit: the scavenge may run or not.
     NoAnswer,
 }
 
@@ -297,11 +297,11 @@ pub enum ScavengeExtent {
 /// `$scavenges`: one entry, newest first (http-api §1.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScavengeEvent {
-    /// Id of the scavenge.
+    /// The id of the scavenge.
     pub scavenge: String,
     /// Advertised `host:port` of the node that runs it.
     pub endpoint: String,
-    /// How it ended; none for its start.
+    /// How the scavenge ended; `None` for its start.
     pub result: Option<String>,
 }
 
@@ -371,7 +371,7 @@ pub enum AutoScavenge {
     InProgress,
     /// Asked to pause; it still stops a scavenge.
     Pausing,
-    /// Paused, by whomever.
+    /// Paused, by kbackup or somebody else.
     Paused,
     /// A state that kbackup does not know.
     Other(String),
@@ -404,10 +404,10 @@ impl fmt::Display for AutoScavenge {
     }
 }
 
-/// What became of a wish to resume auto-scavenge.
+/// What became of the request to resume auto-scavenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoScavengeResume {
-    /// Taken; the status says whether it holds.
+    /// The request was taken; the status says whether it holds.
     Accepted,
     /// It is still pausing: ask again (http-api §2.3).
     StillPausing,

@@ -1,3 +1,5 @@
+//! How to reach a node: its URL, the TLS settings, the credentials and the time limits.
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,30 +14,31 @@ use crate::error::{Error, Kind, Result};
 pub struct Connection {
     /// `http://host:port` or `https://host:port` of one node, never of a load balancer.
     pub url: String,
-    /// PEM files of the authorities to trust; where any is named, only these.
+    /// PEM files of the authorities to trust. If any is named, no others are trusted.
     pub ca_files: Vec<PathBuf>,
     /// A certificate to show to the node.
     pub client_certificate: Option<ClientCertificate>,
-    /// The DNS name to expect in the node's certificate, where it is not the one in the URL.
+    /// The DNS name to expect in the node's certificate, if it is not the one in the URL.
     pub server_name: Option<String>,
-    /// Believe any certificate. For tests only: whoever stands in between can read the password.
+    /// Believe any certificate. For tests only: anybody in between can read the password.
     pub insecure_skip_verify: bool,
-    /// Who asks.
+    /// The user or token that kbackup shows to the node.
     pub credentials: Option<Credentials>,
     /// The node's unix socket, used instead of the URL's host; every caller there is the system
     /// account (http-api §4).
     pub unix_socket: Option<PathBuf>,
-    /// How long to wait.
+    /// How long to wait for answers.
     pub limits: TimeLimits,
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A URL with a password is refused when it is used, and may be shown before.
-        let url = self
-            .url
-            .rsplit_once('@')
-            .map_or(self.url.as_str(), |(_, host)| host);
+        let url = match self.url.rsplit_once('@') {
+            Some((_, host)) => host,
+            None => &self.url,
+        };
+
         f.debug_struct("Connection")
             .field("url", &url)
             .field("ca_files", &self.ca_files)
@@ -49,7 +52,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A certificate and its key, both PEM.
+/// The certificate that kbackup shows to the node, and its key, both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The certificate, and those between it and its authority.
@@ -84,9 +87,9 @@ impl fmt::Debug for Credentials {
 /// How long a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// To connect, TLS included.
+    /// For a connection, TLS included.
     pub connect: Duration,
-    /// From the question to the end of the answer; the node itself gives up after 10 s (http-api
+    /// From the question to the end of the answer. The node itself gives up after 10 s (http-api
     /// §0.2).
     pub answer: Duration,
     /// For all attempts of one question together.
@@ -104,7 +107,7 @@ impl Default for TimeLimits {
 }
 
 impl Connection {
-    /// To `url`, without credentials, with the usual authorities and limits.
+    /// A connection to `url`, without credentials, with the usual authorities and limits.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -121,17 +124,18 @@ impl Connection {
     /// The URL without path, query and password.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where it is no such URL, or holds a user or a password.
+    /// [`Kind::Usage`] if it is no such URL, or holds a user or a password.
     pub(super) fn base(&self) -> Result<Url> {
-        let usage =
-            |what: &str| Error::new(Kind::Usage, what).hint("write it as `https://host:2113`");
         let url = Url::parse(&self.url)
             .map_err(|error| usage("the node's URL cannot be read").because(error))?;
         // The text of the URL may hold a password: no error here may repeat it.
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(usage("the node's URL holds a user or a password")
-                .hint("give the user by `--user` and the password by `--password-file`; a URL is shown in logs"));
+            return Err(usage("the node's URL holds a user or a password").hint(
+                "give the user by `--user` and the password by `--password-file`; \
+                     a URL is shown in logs",
+            ));
         }
+
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(usage(
                 "the node's URL is neither `http://` nor `https://` with a host",
@@ -142,6 +146,10 @@ impl Connection {
         }
         Ok(url)
     }
+}
+
+fn usage(what: &str) -> Error {
+    Error::new(Kind::Usage, what).hint("write it as `https://host:2113`")
 }
 
 #[cfg(test)]
@@ -183,6 +191,7 @@ mod tests {
                 "{error:?}"
             );
         }
+
         let mut connection = Connection::new("http://node:2113");
         for credentials in [
             Credentials::Basic {

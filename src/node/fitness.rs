@@ -1,4 +1,7 @@
 //! May this node be backed up now? (http-api §3.3.)
+//!
+//! A member of a cluster is judged by its own gossip. If another member leads, that one is asked for
+//! its position, too.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,18 +12,18 @@ use crate::format::LogPosition;
 use crate::run::Run;
 
 const POLL: Duration = Duration::from_millis(500);
-/// Asking the leader itself is worth this much; its position as this member knows it is the
-/// fall-back.
+/// How long the leader may take to answer. If it does not, its position as this member knows it has
+/// to do.
 const LEADER_LIMIT: Duration = Duration::from_secs(3);
 
-/// Where fitness begins.
+/// How fit a node has to be, and how long to wait for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FitnessLimits {
     /// Bytes by which the node may be behind its leader, and its processing behind its log.
     pub lag: u64,
     /// How long to wait until the node is fit.
     pub wait: Duration,
-    /// Take a node that is not fit, and say what was overridden (`--allow-unfit`).
+    /// Back up a node that is not fit, and say what was overridden (`--allow-unfit`).
     pub allow_unfit: bool,
 }
 
@@ -43,7 +46,7 @@ pub enum Unfit {
     State(NodeState),
     /// It does not count itself among the living.
     NotAlive,
-    /// It tells no gossip although it belongs to a cluster.
+    /// It belongs to a cluster but does not answer `/gossip`.
     NoGossip,
     /// It knows of no leader.
     NoLeader,
@@ -56,13 +59,13 @@ pub enum Unfit {
         /// Number of the leader's.
         leaders: i32,
     },
-    /// Its log is so many bytes behind the leader's.
+    /// Its log is this many bytes behind the leader's.
     BehindLeader(u64),
-    /// Its processing is so many bytes behind its own log.
+    /// Its processing is this many bytes behind its own log.
     ChaserBehind(u64),
     /// It does not know its own position yet.
     NoPosition,
-    /// Fewer members than a majority are alive.
+    /// The living members are no majority.
     NoMajority {
         /// Living members that vote.
         alive: usize,
@@ -83,16 +86,17 @@ impl fmt::Display for Unfit {
             Self::NoGossip => {
                 f.write_str("it belongs to a cluster and tells no gossip (`DisableGossipOnHttp`)")
             }
+
             Self::NoLeader => f.write_str("it knows of no leader"),
             Self::SeveralLeaders(endpoints) => {
                 write!(f, "it knows of several leaders: {}", endpoints.join(", "))
             }
-            Self::OtherEpoch { mine, leaders } => {
-                write!(
-                    f,
-                    "its last election is number {mine}, the leader's is {leaders}, or they are different ones"
-                )
-            }
+            Self::OtherEpoch { mine, leaders } => write!(
+                f,
+                "its last election is number {mine}, the leader's is {leaders}, \
+                 or they are different ones"
+            ),
+
             Self::BehindLeader(bytes) => write!(f, "its log is {bytes} bytes behind the leader's"),
             Self::ChaserBehind(bytes) => {
                 write!(f, "its processing is {bytes} bytes behind its log")
@@ -109,69 +113,77 @@ impl fmt::Display for Unfit {
 /// A node that may be backed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fitness {
-    /// The part it plays.
+    /// The part that the node plays in its cluster.
     pub state: NodeState,
-    /// L0: the leader's writer position before the backup, where another member leads. The backup
+    /// L0: the leader's writer position before the backup, if another member leads. The backup
     /// should reach it.
     pub leader_position: Option<LogPosition>,
-    /// What was overridden by `--allow-unfit`.
+    /// What `--allow-unfit` overrode.
     pub overridden: Vec<Unfit>,
 }
 
-/// Judges a member of a cluster by its own gossip; empty where it is fit.
+/// Judges a member of a cluster by its own gossip. Returns the reasons why it is not fit.
 #[must_use]
 pub fn judge(gossip: &Gossip, cluster_size: Option<u32>, lag: u64) -> Vec<Unfit> {
-    let mut reasons = Vec::new();
     let Some(me) = gossip.me() else {
         return vec![Unfit::NotAlive];
     };
+
+    let mut reasons = Vec::new();
     if !me.state.is_stable() {
         reasons.push(Unfit::State(me.state.clone()));
     }
     if !me.is_alive {
         reasons.push(Unfit::NotAlive);
     }
+
     let leaders: Vec<&GossipMember> = leaders(gossip).collect();
     match leaders.as_slice() {
         [] => reasons.push(Unfit::NoLeader),
-        [leader] => {
-            if (leader.epoch_number, leader.epoch_id) != (me.epoch_number, me.epoch_id) {
-                reasons.push(Unfit::OtherEpoch {
-                    mine: me.epoch_number,
-                    leaders: leader.epoch_number,
-                });
-            }
-            // A stale view of the leader may lie behind this member; that is no lag.
-            if let (Some(leaders), Some(mine)) = (leader.writer(), me.writer())
-                && leaders.since(mine) > lag
-            {
-                reasons.push(Unfit::BehindLeader(leaders.since(mine)));
-            }
+        [leader] => compare_with_leader(me, leader, lag, &mut reasons),
+        several => {
+            let endpoints = several.iter().map(|leader| leader.endpoint());
+            reasons.push(Unfit::SeveralLeaders(endpoints.collect()));
         }
-        several => reasons.push(Unfit::SeveralLeaders(
-            several.iter().map(|leader| leader.endpoint()).collect(),
-        )),
     }
+
     match (me.writer(), me.chaser()) {
-        (Some(writer), Some(chaser)) if writer.since(chaser) > lag => {
-            reasons.push(Unfit::ChaserBehind(writer.since(chaser)));
+        (Some(writer), Some(chaser)) => {
+            if writer.since(chaser) > lag {
+                reasons.push(Unfit::ChaserBehind(writer.since(chaser)));
+            }
         }
-        (Some(_), Some(_)) => {}
         _ => reasons.push(Unfit::NoPosition),
     }
+
     if let Some(size) = cluster_size {
-        let alive = gossip
-            .members
-            .iter()
-            .filter(|member| {
-                member.is_alive && matches!(member.state, NodeState::Leader | NodeState::Follower)
-            })
-            .count();
+        let alive = living_voters(gossip);
         if alive < (size / 2 + 1) as usize {
             reasons.push(Unfit::NoMajority { alive, of: size });
         }
     }
     reasons
+}
+
+fn compare_with_leader(
+    me: &GossipMember,
+    leader: &GossipMember,
+    lag: u64,
+    reasons: &mut Vec<Unfit>,
+) {
+    if (leader.epoch_number, leader.epoch_id) != (me.epoch_number, me.epoch_id) {
+        reasons.push(Unfit::OtherEpoch {
+            mine: me.epoch_number,
+            leaders: leader.epoch_number,
+        });
+    }
+
+    // A stale view of the leader may lie behind this member; that is no lag.
+    if let (Some(leaders), Some(mine)) = (leader.writer(), me.writer())
+        && leaders.since(mine) > lag
+    {
+        reasons.push(Unfit::BehindLeader(leaders.since(mine)));
+    }
 }
 
 fn leaders(gossip: &Gossip) -> impl Iterator<Item = &GossipMember> {
@@ -181,15 +193,25 @@ fn leaders(gossip: &Gossip) -> impl Iterator<Item = &GossipMember> {
         .filter(|member| member.is_alive && member.state == NodeState::Leader)
 }
 
+fn living_voters(gossip: &Gossip) -> usize {
+    let mut voters = 0;
+    for member in &gossip.members {
+        let votes = matches!(member.state, NodeState::Leader | NodeState::Follower);
+        if member.is_alive && votes {
+            voters += 1;
+        }
+    }
+    voters
+}
+
 /// Waits until the node is fit.
 ///
-/// A member that does not lead is compared with its leader's own gossip, which is asked without
-/// credentials at the address that the member's gossip names; where that cannot be had, with the
-/// leader's position as the member knows it, which can be some seconds old.
+/// A member that does not lead is compared with its leader's own gossip. The leader is asked without
+/// credentials, at the address that the member's gossip names. If it does not answer, the member is
+/// compared with the leader's position as it knows it, which can be some seconds old.
 ///
 /// # Errors
-/// [`Kind::Unstable`] with the reasons where it does not become fit within the limit; what the node
-/// answers.
+/// [`Kind::Unstable`], with the reasons, if the node does not become fit within the limit.
 pub fn wait_until_fit(session: &Session, limits: FitnessLimits, run: &Run) -> Result<Fitness> {
     let end = Instant::now() + limits.wait;
     loop {
@@ -198,26 +220,39 @@ pub fn wait_until_fit(session: &Session, limits: FitnessLimits, run: &Run) -> Re
             return Ok(fitness);
         }
         if limits.allow_unfit {
-            for reason in &reasons {
-                run.warn(format!(
-                    "{}: the node is not fit for a backup, which `--allow-unfit` overrides: {reason}",
-                    session.client().place()
-                ));
-            }
-            return Ok(Fitness {
-                overridden: reasons,
-                ..fitness
-            });
+            return Ok(overridden(session, fitness, reasons, run));
         }
+
         if Instant::now() + POLL >= end {
-            let text: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-            return Err(Error::new(Kind::Unstable, "the node is not fit for a backup")
-                .on(session.client().place())
-                .because(text.join("; "))
-                .hint("wait until the cluster is at rest, or back up another member; `--allow-unfit` overrides"));
+            return Err(not_fit(session, &reasons));
         }
         run.pause(POLL)?;
     }
+}
+
+fn overridden(session: &Session, fitness: Fitness, reasons: Vec<Unfit>, run: &Run) -> Fitness {
+    let place = session.client().place();
+    for reason in &reasons {
+        run.warn(format!(
+            "{place}: the node is not fit for a backup, which `--allow-unfit` overrides: {reason}"
+        ));
+    }
+
+    Fitness {
+        overridden: reasons,
+        ..fitness
+    }
+}
+
+fn not_fit(session: &Session, reasons: &[Unfit]) -> Error {
+    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    Error::new(Kind::Unstable, "the node is not fit for a backup")
+        .on(session.client().place())
+        .because(reasons.join("; "))
+        .hint(
+            "wait until the cluster is at rest, or back up another member; \
+             `--allow-unfit` overrides",
+        )
 }
 
 fn look(session: &Session, limits: FitnessLimits, run: &Run) -> Result<(Fitness, Vec<Unfit>)> {
@@ -226,63 +261,74 @@ fn look(session: &Session, limits: FitnessLimits, run: &Run) -> Result<(Fitness,
     if !session.client().is_healthy(patience)? {
         reasons.push(Unfit::NotReady);
     }
+
     let cluster_size = session.options().cluster_size();
     let Some(mut gossip) = session.gossip(patience)? else {
         let state = session.state(patience)?;
-        if cluster_size.is_some_and(|size| size > 1) {
-            reasons.push(Unfit::NoGossip);
-        }
-        if !state.is_stable() {
-            reasons.push(Unfit::State(state.clone()));
-        }
-        return Ok((
-            Fitness {
-                state,
-                leader_position: None,
-                overridden: Vec::new(),
-            },
-            reasons,
-        ));
+        reasons.extend(judge_without_gossip(&state, cluster_size));
+        return Ok((fitness(state, None), reasons));
     };
-    let state = gossip.me().map_or_else(
-        || NodeState::Other("unknown".to_owned()),
-        |me| me.state.clone(),
-    );
+
+    let state = match gossip.me() {
+        Some(me) => me.state.clone(),
+        None => NodeState::Other("unknown".to_owned()),
+    };
     let mut leader_position = None;
     if state != NodeState::Leader {
-        let leader = leaders(&gossip).next().map(GossipMember::endpoint);
-        let fresh = leader.and_then(|endpoint| ask_leader(session, &endpoint, run));
-        if let Some(fresh) = fresh {
-            // The leader's own line replaces the one that this member knows.
-            for member in &mut gossip.members {
-                if member.instance_id == fresh.instance_id {
-                    *member = fresh.clone();
-                }
-            }
-        }
+        refresh_leader(session, &mut gossip, run);
         leader_position = leaders(&gossip).next().and_then(GossipMember::writer);
     }
+
     reasons.extend(judge(&gossip, cluster_size, limits.lag));
-    Ok((
-        Fitness {
-            state,
-            leader_position,
-            overridden: Vec::new(),
-        },
-        reasons,
-    ))
+    Ok((fitness(state, leader_position), reasons))
 }
 
-/// The leader's line in its own gossip, if it can be reached from here and still leads.
+fn fitness(state: NodeState, leader_position: Option<LogPosition>) -> Fitness {
+    Fitness {
+        state,
+        leader_position,
+        overridden: Vec::new(),
+    }
+}
+
+fn judge_without_gossip(state: &NodeState, cluster_size: Option<u32>) -> Vec<Unfit> {
+    let mut reasons = Vec::new();
+    if matches!(cluster_size, Some(size) if size > 1) {
+        reasons.push(Unfit::NoGossip);
+    }
+    if !state.is_stable() {
+        reasons.push(Unfit::State(state.clone()));
+    }
+    reasons
+}
+
+/// Replaces the line of the leader that this member knows by the leader's own.
+fn refresh_leader(session: &Session, gossip: &mut Gossip, run: &Run) {
+    let Some(leader) = leaders(gossip).next() else {
+        return;
+    };
+    let Some(fresh) = ask_leader(session, &leader.endpoint(), run) else {
+        return;
+    };
+
+    for member in &mut gossip.members {
+        if member.instance_id == fresh.instance_id {
+            *member = fresh.clone();
+        }
+    }
+}
+
+/// The leader's line in its own gossip, if the leader can be reached from here and still leads.
 fn ask_leader(session: &Session, endpoint: &str, run: &Run) -> Option<GossipMember> {
     let client = session.client().neighbour(endpoint).ok()?;
-    let gossip = client
-        .gossip(Patience::of(run).within(LEADER_LIMIT))
-        .ok()??;
-    gossip
-        .me()
-        .filter(|me| me.state == NodeState::Leader)
-        .cloned()
+    let patience = Patience::of(run).within(LEADER_LIMIT);
+    let gossip = client.gossip(patience).ok()??;
+
+    let me = gossip.me()?;
+    if me.state != NodeState::Leader {
+        return None;
+    }
+    Some(me.clone())
 }
 
 #[cfg(test)]
@@ -332,6 +378,7 @@ mod tests {
                 true,
             )
         };
+
         let cases: Vec<Case> = vec![
             ("single", vec![leader()], Some(1), vec![]),
             (
@@ -442,6 +489,7 @@ mod tests {
                 vec![Unfit::NoMajority { alive: 1, of: 3 }],
             ),
         ];
+
         for (name, members, size, expected) in cases {
             assert_eq!(judge(&gossip(&members), size, LAG), expected, "{name}");
         }

@@ -14,6 +14,7 @@ mod connection;
 mod discovery;
 mod fitness;
 mod offline;
+mod open_files;
 mod patience;
 mod quiesce;
 mod release_record;

@@ -1,16 +1,18 @@
 //! Does a server run on this directory? (http-api §6.2, O6.)
 //!
-//! The only place where kbackup ever locks a file of the server: one exclusive probe on a
-//! descriptor opened for reading, given back at once.
+//! This is the only place where kbackup ever locks a file of the server: one exclusive probe on a
+//! descriptor opened for reading, released at once. `open_files` looks through the processes.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
+use super::open_files::processes_that_write;
 use super::{Client, Patience};
 use crate::error::{Error, Kind, Result};
 use crate::format::Md5Hash;
@@ -83,7 +85,7 @@ impl fmt::Display for RunningSign {
     }
 }
 
-/// Something that could not be found out.
+/// Something that the probes could not find out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeDoubt {
     /// The directory may be in use by another machine, whose locks are not seen here.
@@ -95,19 +97,19 @@ pub enum ProbeDoubt {
     },
     /// This could not be probed.
     Unprobed {
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// Why it could not be probed.
         why: String,
     },
-    /// So many processes of other users could not be looked at. The locks show their servers all
-    /// the same.
+    /// The number of processes of other users whose files cannot be seen. The locks show their
+    /// servers all the same.
     HiddenProcesses(usize),
     /// The node at this URL could not be asked for its directories.
     Unasked {
         /// The URL.
         url: String,
-        /// Why not.
+        /// Why it could not be asked.
         why: String,
     },
 }
@@ -143,9 +145,9 @@ impl fmt::Display for ProbeDoubt {
 /// What the probes found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProbeFindings {
-    /// What says that a server runs.
+    /// Everything that shows a running server.
     pub signs: Vec<RunningSign>,
-    /// What could not be found out.
+    /// Everything that could not be found out.
     pub doubts: Vec<ProbeDoubt>,
 }
 
@@ -156,12 +158,12 @@ impl ProbeFindings {
         !self.signs.is_empty()
     }
 
-    /// Refuses what must not be done beside a running server. `what` is such as "cannot restore
-    /// into this directory".
+    /// Refuses what must not be done beside a running server. `what` begins the message, for
+    /// example "cannot restore into this directory".
     ///
     /// # Errors
-    /// [`Kind::Refused`] where a server runs, or may run unseen and the operator did not confirm
-    /// that none does.
+    /// [`Kind::Refused`] if a server runs. Also if one may run unseen, and the operator did not
+    /// confirm that none does.
     pub fn refuse(&self, what: &str, directory: &Path, confirmed: bool) -> Result<()> {
         if self.is_running() {
             let signs: Vec<String> = self.signs.iter().map(ToString::to_string).collect();
@@ -172,15 +174,17 @@ impl ProbeFindings {
                     .hint("stop the server first"),
             );
         }
-        let doubts: Vec<String> = self
-            .doubts
-            .iter()
-            .filter(|doubt| doubt.matters())
-            .map(ToString::to_string)
-            .collect();
+
+        let mut doubts: Vec<String> = Vec::new();
+        for doubt in &self.doubts {
+            if doubt.matters() {
+                doubts.push(doubt.to_string());
+            }
+        }
         if doubts.is_empty() || confirmed {
             return Ok(());
         }
+
         Err(Error::new(
             Kind::Refused,
             format!("{what}: it cannot be seen whether a server runs on it"),
@@ -191,200 +195,122 @@ impl ProbeFindings {
     }
 }
 
-/// Looks for a server that runs on these directories, which need not exist. What this process
-/// itself has open does not count.
+/// Looks for a server that runs on these directories, which need not exist. Files that this process
+/// itself has open do not count.
 ///
-/// `client`: also asks that node whether it runs here.
+/// If there is a `client`, that node is asked, too, whether it runs here.
 ///
 /// # Errors
-/// [`Kind::Interrupted`] only; what cannot be found out is a [`ProbeDoubt`].
+/// [`Kind::Interrupted`] only. What cannot be found out is a [`ProbeDoubt`].
 pub fn probe(
     directories: &Directories,
     client: Option<(&Client, Patience<'_>)>,
 ) -> Result<ProbeFindings> {
     let mut findings = ProbeFindings::default();
+
+    // On a network file system the locks of other machines may not be seen.
     for directory in [&directories.db, &directories.index] {
-        match fs::network_file_system(directory) {
-            Ok(Some(kind)) => findings.doubts.push(ProbeDoubt::Network {
-                path: directory.clone(),
-                kind,
-            }),
-            Ok(None) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => findings.unprobed(directory, &error),
-        }
+        findings.look_at_file_system(directory);
     }
 
     // What a server keeps open and locked as long as it lives (O6).
-    for which in Checkpoint::ALL {
-        findings.lock(&which.under(&directories.db), RunningSign::Locked);
+    for checkpoint in Checkpoint::ALL {
+        findings.try_lock(&checkpoint.under(&directories.db), RunningSign::Locked);
     }
-    let filter_checkpoint = directories.index.join(names::STREAM_FILTER_CHECKPOINT);
-    findings.lock(&filter_checkpoint, RunningSign::Locked);
+    let filter = directories.index.join(names::STREAM_FILTER_CHECKPOINT);
+    findings.try_lock(&filter, RunningSign::Locked);
+    findings.look_at_database_lock(&directories.db.join(names::SECONDARY_INDEX));
 
-    findings.secondary_index(&directories.db.join(names::SECONDARY_INDEX));
     for name in names::SOCKETS {
-        findings.socket(&directories.db.join(name));
+        findings.try_socket(&directories.db.join(name));
     }
     for path in mutexes(&directories.db) {
-        findings.lock(&path, RunningSign::Mutex);
+        findings.try_lock(&path, RunningSign::Mutex);
     }
-    findings.processes(directories);
+
+    findings.look_at_processes(directories);
     if let Some((client, patience)) = client {
-        findings.node(directories, client, patience)?;
+        findings.ask_node(directories, client, patience)?;
     }
     Ok(findings)
 }
 
 impl ProbeFindings {
-    fn unprobed(&mut self, path: &Path, error: &fs::IoError) {
+    fn unprobed(&mut self, path: &Path, error: &std::io::Error) {
         self.doubts.push(ProbeDoubt::Unprobed {
             path: path.to_owned(),
-            why: error.source.to_string(),
+            why: error.to_string(),
         });
     }
 
-    fn lock(&mut self, path: &Path, sign: fn(PathBuf) -> RunningSign) {
-        let free = fs::open_source(path).and_then(|file| {
-            if file.try_lock()? {
-                file.unlock().map(|()| true)
-            } else {
-                Ok(false)
-            }
-        });
-        match free {
+    fn look_at_file_system(&mut self, directory: &Path) {
+        match fs::network_file_system(directory) {
+            Ok(Some(kind)) => self.doubts.push(ProbeDoubt::Network {
+                path: directory.to_owned(),
+                kind,
+            }),
+            Ok(None) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => self.unprobed(directory, &error.source),
+        }
+    }
+
+    /// The server locks these files by `flock`.
+    fn try_lock(&mut self, path: &Path, sign: fn(PathBuf) -> RunningSign) {
+        match is_lockable(path) {
             Ok(true) => {}
             Ok(false) => self.signs.push(sign(path.to_owned())),
             Err(error) if error.is_not_found() => {}
-            Err(error) => self.unprobed(path, &error),
+            Err(error) => self.unprobed(path, &error.source),
         }
     }
 
     /// DuckDB locks by `fcntl`, which `flock` does not see.
-    fn secondary_index(&mut self, path: &Path) {
-        let question = Flock::from(FlockType::WriteLock);
-        match fs::open_source(path)
-            .and_then(|file| file.system(Operation::Lock, |file| fcntl_getlk(file, &question)))
-        {
-            Ok(Some(holder)) => {
-                let process = holder
-                    .pid
-                    .and_then(|process| u32::try_from(process.as_raw_nonzero().get()).ok());
-                self.signs.push(RunningSign::DatabaseLocked {
-                    path: path.to_owned(),
-                    process,
-                });
-            }
+    fn look_at_database_lock(&mut self, path: &Path) {
+        match holder_of_write_lock(path) {
+            Ok(Some(process)) => self.signs.push(RunningSign::DatabaseLocked {
+                path: path.to_owned(),
+                process,
+            }),
             Ok(None) => {}
             Err(error) if error.is_not_found() => {}
-            Err(error) => self.unprobed(path, &error),
+            Err(error) => self.unprobed(path, &error.source),
         }
     }
 
-    fn socket(&mut self, path: &Path) {
-        use rustix::io::Errno;
-        if !matches!(fs::status(path), Ok(Some(status)) if status.kind == fs::FileKind::Special) {
+    fn try_socket(&mut self, path: &Path) {
+        let is_socket =
+            matches!(fs::status(path), Ok(Some(status)) if status.kind == fs::FileKind::Special);
+        if !is_socket {
             return;
         }
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let connected =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-                .and_then(|socket| rustix::net::connect(socket, &SocketAddrUnix::new(path)?));
-        match connected {
-            // Its queue of callers is full: somebody made that queue.
+
+        match connect(path) {
+            // If its queue of callers is full, somebody made that queue.
             Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
                 self.signs.push(RunningSign::Listens(path.to_owned()));
             }
             // Left behind by a server that was killed.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {}
-            Err(error) => self.doubts.push(ProbeDoubt::Unprobed {
-                path: path.to_owned(),
-                why: std::io::Error::from(error).to_string(),
-            }),
+            Err(error) => self.unprobed(path, &error.into()),
         }
     }
 
-    /// Which processes have a file of these directories open for writing? Compared by inode: a
-    /// container calls the same file by another path.
-    fn processes(&mut self, directories: &Directories) {
-        let ours = [
-            directories.db.clone(),
-            directories.index.clone(),
-            directories.index.join(names::STREAM_FILTER_DIRECTORY),
-        ];
-        if !ours
-            .iter()
-            .any(|directory| fs::has_name(directory, |_| true).unwrap_or_default())
-        {
-            return;
+    fn look_at_processes(&mut self, directories: &Directories) {
+        let found = processes_that_write(directories);
+        for file in found.open {
+            self.signs.push(RunningSign::Open {
+                path: file.path,
+                process: file.process,
+                name: file.process_name,
+            });
         }
-        let mut hidden = 0;
-        for entry in fs::list(Path::new("/proc")).unwrap_or_default() {
-            let Some(process) = entry
-                .name
-                .to_str()
-                .and_then(|name| name.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            if process == std::process::id() {
-                continue;
-            }
-            let home = Path::new("/proc").join(&entry.name);
-            let descriptors = match fs::list(&home.join("fd")) {
-                Ok(descriptors) => descriptors,
-                Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
-                    hidden += 1;
-                    continue;
-                }
-                Err(_) => continue,
-            };
-            let open = descriptors
-                .iter()
-                .map(|descriptor| &descriptor.name)
-                .find_map(|descriptor| {
-                    let link = home.join("fd").join(descriptor);
-                    // Only what bears such a name is looked at: a file of a network that is gone
-                    // would hold us up.
-                    let target = fs::link_target(&link).ok()?;
-                    let name = target.file_name()?;
-                    let of_that_name = |directory: &PathBuf| {
-                        let path = directory.join(name);
-                        let status = fs::status(&path)
-                            .ok()
-                            .flatten()
-                            .filter(|here| here.kind == fs::FileKind::File)?;
-                        Some((path, status))
-                    };
-                    let mut here: Vec<(PathBuf, fs::FileStatus)> =
-                        ours.iter().filter_map(of_that_name).collect();
-                    if here.is_empty() {
-                        return None;
-                    }
-                    let status = fs::status_of_target(&link).ok().flatten()?;
-                    here.retain(|(_, here)| {
-                        (here.device, here.inode) == (status.device, status.inode)
-                    });
-                    let (path, _) = here.into_iter().next()?;
-                    is_open_for_writing(&home.join("fdinfo").join(descriptor)).then_some(path)
-                });
-            if let Some(path) = open {
-                let name = fs::read_small(&home.join("comm"), 64)
-                    .map(|name| String::from_utf8_lossy(&name).trim().to_owned())
-                    .unwrap_or_default();
-                self.signs.push(RunningSign::Open {
-                    path,
-                    process,
-                    name,
-                });
-            }
-        }
-        if hidden > 0 {
-            self.doubts.push(ProbeDoubt::HiddenProcesses(hidden));
+        if found.hidden > 0 {
+            self.doubts.push(ProbeDoubt::HiddenProcesses(found.hidden));
         }
     }
 
-    fn node(
+    fn ask_node(
         &mut self,
         directories: &Directories,
         client: &Client,
@@ -392,14 +318,9 @@ impl ProbeFindings {
     ) -> Result<()> {
         match client.options(patience) {
             Ok(options) => {
-                let same = |told: &str| match (
-                    fs::canonical(Path::new(told)),
-                    fs::canonical(&directories.db),
-                ) {
-                    (Ok(told), Ok(here)) => told == here,
-                    _ => false,
-                };
-                if options.value("Db").is_some_and(same) {
+                if let Some(db) = options.value("Db")
+                    && is_same_directory(Path::new(db), &directories.db)
+                {
                     self.signs.push(RunningSign::Answers(client.place()));
                 }
             }
@@ -411,21 +332,46 @@ impl ProbeFindings {
                 why: error.what().to_owned(),
             }),
         }
+
         Ok(())
     }
 }
 
-/// `flags:` in fdinfo is octal; its last two bits are the access mode, 0 for reading (proc(5)).
-fn is_open_for_writing(fdinfo: &Path) -> bool {
-    let Ok(bytes) = fs::read_small(fdinfo, 1 << 16) else {
-        return false;
+/// Takes an exclusive lock, and releases it at once. Returns false if somebody else holds one.
+fn is_lockable(path: &Path) -> fs::Result<bool> {
+    let file = fs::open_source(path)?;
+    if !file.try_lock()? {
+        return Ok(false);
+    }
+
+    file.unlock()?;
+    Ok(true)
+}
+
+/// The process that keeps others from writing: `None` if there is none, `Some(None)` if it cannot be
+/// seen from here.
+fn holder_of_write_lock(path: &Path) -> fs::Result<Option<Option<u32>>> {
+    let question = Flock::from(FlockType::WriteLock);
+    let file = fs::open_source(path)?;
+    let Some(holder) = file.system(Operation::Lock, |file| fcntl_getlk(file, &question))? else {
+        return Ok(None);
     };
-    let text = String::from_utf8_lossy(&bytes);
-    let flags = text
-        .lines()
-        .find_map(|line| line.strip_prefix("flags:"))
-        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & 3 != 0)
+
+    let process = holder.pid.map(|process| process.as_raw_nonzero().get());
+    Ok(Some(process.and_then(|number| u32::try_from(number).ok())))
+}
+
+fn connect(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(socket, &SocketAddrUnix::new(path)?)
+}
+
+fn is_same_directory(one: &Path, other: &Path) -> bool {
+    match (fs::canonical(one), fs::canonical(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// The files behind the mutexes of a server on `db`: one for each way to write the path, as the
@@ -434,17 +380,20 @@ fn mutexes(db: &Path) -> Vec<PathBuf> {
     let mut spellings: BTreeSet<PathBuf> = BTreeSet::new();
     spellings.extend(std::path::absolute(db));
     spellings.extend(fs::canonical(db));
-    let texts: BTreeSet<String> = spellings
+
+    let mut names = BTreeSet::new();
+    for path in &spellings {
+        let Some(path) = path.to_str() else {
+            continue;
+        };
+        let bare = path.trim_end_matches('/');
+        names.insert(mutex_name(bare));
+        names.insert(mutex_name(&format!("{bare}/")));
+    }
+
+    names
         .iter()
-        .filter_map(|path| path.to_str())
-        .flat_map(|path| {
-            let bare = path.trim_end_matches('/').to_owned();
-            [format!("{bare}/"), bare]
-        })
-        .collect();
-    texts
-        .iter()
-        .map(|text| Path::new(MUTEXES).join(mutex_name(text)))
+        .map(|name| Path::new(MUTEXES).join(name))
         .collect()
 }
 

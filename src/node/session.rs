@@ -1,4 +1,5 @@
-//! One run's conversation with one server process: every reply must come from it.
+//! One run's conversation with one server process. Every reply must come from that process: a load
+//! balancer could send a scavenge call to another node.
 
 use uuid::Uuid;
 
@@ -21,14 +22,14 @@ pub struct Session {
     here: Whereabouts,
 }
 
-/// Which server process answers.
+/// The signs by which a server process is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// Its random id, new at each start; none where the node does not gossip.
+    /// Its random id, new at each start; `None` if the node does not gossip.
     pub instance: Option<Uuid>,
-    /// Its advertised `host:port`; none where the node does not gossip.
+    /// Its advertised `host:port`; `None` if the node does not gossip.
     pub endpoint: Option<String>,
-    /// When it started, as the server writes it; none where the node tells no statistics.
+    /// When it started, as the server writes it; `None` if the node tells no statistics.
     pub started: Option<String>,
 }
 
@@ -39,22 +40,22 @@ impl Session {
     /// its start time.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`], [`Kind::Denied`]; [`Kind::Refused`] where different nodes answer.
+    /// [`Kind::Unreachable`], [`Kind::Denied`]; [`Kind::Refused`] if different nodes answer.
     pub fn open(client: Client, run: &Run) -> Result<Self> {
         let patience = Patience::of(run);
         let info = client.info(patience)?;
-        let version = info.version().ok_or_else(|| {
-            Error::new(Kind::Failed, "the node tells no version")
+        let Some(version) = info.version() else {
+            return Err(Error::new(Kind::Failed, "the node tells no version")
                 .on(client.place())
-                .hint("is it a KurrentDB or EventStoreDB node?")
-        })?;
+                .hint("is it a KurrentDB or EventStoreDB node?"));
+        };
+
         if !info.is_insecure() {
             client.check_login(patience)?;
         }
         let options = client.options(patience)?;
-        let alone = options.cluster_size().is_none_or(|size| size <= 1);
-        let gossips =
-            version.has(facts::GOSSIPS_ALONE) || !alone || options.is_on("GossipOnSingleNode");
+        let gossips = does_gossip(&version, &options);
+
         let mut session = Self {
             client,
             version,
@@ -67,20 +68,28 @@ impl Session {
                 started: None,
             },
         };
-        session.here = session.look(patience)?.0;
-        if session.here.instance.is_none() && session.here.started.is_none() {
-            run.warn(format!(
-                "{}: the node tells neither its gossip nor its statistics: a restart of it, or a load balancer in between, cannot be noticed",
-                session.client.place()
-            ));
-        }
+        session.here = session.look(patience)?;
+        session.warn_if_unknown(run);
+
         for _ in 1..QUESTIONS {
             session.check(patience)?;
         }
         Ok(session)
     }
 
-    /// The calls themselves.
+    fn warn_if_unknown(&self, run: &Run) {
+        if self.here.instance.is_some() || self.here.started.is_some() {
+            return;
+        }
+
+        run.warn(format!(
+            "{}: the node tells neither its gossip nor its statistics: \
+             a restart of it, or a load balancer in between, cannot be noticed",
+            self.client.place()
+        ));
+    }
+
+    /// The client, for calls whose answer may come from any server process.
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
@@ -104,7 +113,7 @@ impl Session {
         &self.here
     }
 
-    /// The node believes everybody (http-api §0.3).
+    /// The node asks nobody for a password (http-api §0.3).
     #[must_use]
     pub const fn is_insecure(&self) -> bool {
         self.insecure
@@ -115,37 +124,42 @@ impl Session {
     /// # Errors
     /// As [`Client::info`].
     pub fn state(&self, patience: Patience<'_>) -> Result<NodeState> {
-        self.client.info(patience).map(|info: NodeInfo| info.state)
+        let info: NodeInfo = self.client.info(patience)?;
+        Ok(info.state)
     }
 
-    /// The node's gossip, from the same server process; none where it does not gossip.
+    /// The node's gossip, from the same server process. Returns `None` if it does not gossip.
     ///
     /// # Errors
     /// As [`Self::check`].
     pub fn gossip(&self, patience: Patience<'_>) -> Result<Option<Gossip>> {
         let gossip = self.ask_gossip(patience)?;
-        if let Some(gossip) = &gossip {
-            self.same(&self.here_by(Some(gossip)))?;
+        if gossip.is_some() {
+            let started = self.here.started.clone();
+            self.check_same(&whereabouts(gossip.as_ref(), started))?;
         }
         Ok(gossip)
     }
 
-    /// Whether the same server process still answers.
+    /// Checks that the same server process still answers.
     ///
     /// # Errors
-    /// [`Kind::Unstable`] where it was restarted, [`Kind::Refused`] where another node answers, and
-    /// as [`Client::gossip`].
+    /// [`Kind::Unstable`] if it was restarted, [`Kind::Refused`] if another node answers, and as
+    /// [`Client::gossip`].
     pub fn check(&self, patience: Patience<'_>) -> Result<()> {
-        let (now, _) = self.look(patience)?;
-        self.same(&now)
+        let now = self.look(patience)?;
+        self.check_same(&now)
     }
 
     fn ask_gossip(&self, patience: Patience<'_>) -> Result<Option<Gossip>> {
         if !self.gossips {
             return Ok(None);
         }
+
         let gossip = self.client.gossip(patience)?;
-        if gossip.as_ref().is_some_and(|gossip| gossip.me().is_none()) {
+        if let Some(gossip) = &gossip
+            && gossip.me().is_none()
+        {
             return Err(Error::new(
                 Kind::Unstable,
                 "the node does not find itself in its own gossip",
@@ -155,49 +169,68 @@ impl Session {
         Ok(gossip)
     }
 
-    fn here_by(&self, gossip: Option<&Gossip>) -> Whereabouts {
-        Whereabouts {
-            instance: gossip.and_then(Gossip::me).map(|me| me.instance_id),
-            endpoint: gossip.map(Gossip::endpoint),
-            started: self.here.started.clone(),
-        }
-    }
-
-    fn look(&self, patience: Patience<'_>) -> Result<(Whereabouts, Option<Gossip>)> {
+    /// Who answers now.
+    fn look(&self, patience: Patience<'_>) -> Result<Whereabouts> {
         let gossip = self.ask_gossip(patience)?;
-        let started = self
-            .client
-            .process(patience)?
-            .map(|process| process.start_time);
-        Ok((
-            Whereabouts {
-                started,
-                ..self.here_by(gossip.as_ref())
-            },
-            gossip,
-        ))
+        let process = self.client.process(patience)?;
+        let started = process.map(|process| process.start_time);
+        Ok(whereabouts(gossip.as_ref(), started))
     }
 
-    fn same(&self, now: &Whereabouts) -> Result<()> {
+    fn check_same(&self, now: &Whereabouts) -> Result<()> {
         if *now == self.here {
             return Ok(());
         }
+
         let place = self.client.place();
         if now.endpoint != self.here.endpoint {
-            let name = |endpoint: &Option<String>| {
-                endpoint
-                    .clone()
-                    .unwrap_or_else(|| "a node that does not gossip".to_owned())
-            };
+            let (first, now) = (endpoint_name(&self.here), endpoint_name(now));
             return Err(Error::new(
                 Kind::Refused,
-                format!("different nodes answer: first {}, now {}", name(&self.here.endpoint), name(&now.endpoint)),
+                format!("different nodes answer: first {first}, now {now}"),
             )
             .on(place)
-            .hint("is this the address of a load balancer or of the whole cluster? Give the address of the one node whose files are backed up"));
+            .hint(
+                "is this the address of a load balancer or of the whole cluster? \
+                 Give the address of the one node whose files are backed up",
+            ));
         }
-        Err(Error::new(Kind::Unstable, "the node was restarted meanwhile, or different nodes answer under one advertised address")
-            .on(place)
-            .hint("if the node was not restarted, this is the address of a load balancer: give the node's own"))
+
+        Err(Error::new(
+            Kind::Unstable,
+            "the node was restarted meanwhile, \
+             or different nodes answer under one advertised address",
+        )
+        .on(place)
+        .hint(
+            "if the node was not restarted, this is the address of a load balancer: \
+             give the node's own",
+        ))
+    }
+}
+
+/// Older servers gossip only if they belong to a cluster, or are told to.
+fn does_gossip(version: &ServerVersion, options: &NodeOptions) -> bool {
+    let is_alone = match options.cluster_size() {
+        Some(size) => size <= 1,
+        None => true,
+    };
+
+    version.has(facts::GOSSIPS_ALONE) || !is_alone || options.is_on("GossipOnSingleNode")
+}
+
+fn whereabouts(gossip: Option<&Gossip>, started: Option<String>) -> Whereabouts {
+    let me = gossip.and_then(Gossip::me);
+    Whereabouts {
+        instance: me.map(|me| me.instance_id),
+        endpoint: gossip.map(Gossip::endpoint),
+        started,
+    }
+}
+
+fn endpoint_name(whereabouts: &Whereabouts) -> &str {
+    match &whereabouts.endpoint {
+        Some(endpoint) => endpoint,
+        None => "a node that does not gossip",
     }
 }

@@ -369,7 +369,7 @@ impl Transport {
             && reply.headers.contains_key(WWW_AUTHENTICATE);
         let (what, hint) = match (were_shown, were_rejected) {
             (false, _) => (
-                "the node wants to know who asks",
+                "the node asks for credentials",
                 "give a user of the database (the user `ops` suffices) and its password, \
                  or a token",
             ),

@@ -1,15 +1,17 @@
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::mpsc::channel;
+//! A few large pieces of work: each thread takes the next one when it is done with its last.
 
-/// Does some large pieces of work, on up to `threads` threads, and hands every result to `done` on
-/// the caller's thread, as they come.
+use std::slice::Iter;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Does some large pieces of work on up to `threads` threads. Hands every result to `done` on the
+/// caller's thread, as it comes.
 ///
-/// After the first failure nothing more is begun; what is under way comes to its end, and `done`
-/// gets what succeeded.
+/// After the first failure nothing more is begun. Work under way comes to its end, and `done` gets
+/// every success.
 ///
 /// # Errors
-/// The first that `work` returned.
+/// The first error that arrives from `work`.
 pub fn for_each<'a, T: Sync, R: Send, E: Send>(
     threads: usize,
     items: &'a [T],
@@ -17,25 +19,25 @@ pub fn for_each<'a, T: Sync, R: Send, E: Send>(
     mut done: impl FnMut(&'a T, R),
 ) -> Result<(), E> {
     if threads <= 1 || items.len() <= 1 {
-        return items
-            .iter()
-            .try_for_each(|item| work(item).map(|result| done(item, result)));
+        for item in items {
+            done(item, work(item)?);
+        }
+        return Ok(());
     }
-    let left = Mutex::new(items.iter());
-    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let stop = || *left.lock().unwrap_or_else(PoisonError::into_inner) = [].iter();
+
+    let left = Left(Mutex::new(items.iter()));
     let (results, arriving) = channel();
     std::thread::scope(|scope| {
         for _ in 0..threads.min(items.len()) {
-            let (results, work, next, stop) = (results.clone(), &work, &next, &stop);
+            let (results, work, left) = (results.clone(), &work, &left);
             scope.spawn(move || {
-                while let Some(item) = next() {
+                while let Some(item) = left.next() {
                     let result = work(item);
 
                     // Not left to the caller's thread: until that one is scheduled, the others
                     // would go on.
                     if result.is_err() {
-                        stop();
+                        left.clear();
                     }
 
                     // The caller takes them to the end.
@@ -43,6 +45,8 @@ pub fn for_each<'a, T: Sync, R: Send, E: Send>(
                 }
             });
         }
+
+        // The channel ends with the last thread.
         drop(results);
         let mut outcome = Ok(());
         for (item, result) in arriving {
@@ -53,6 +57,23 @@ pub fn for_each<'a, T: Sync, R: Send, E: Send>(
         }
         outcome
     })
+}
+
+/// The items that no thread has begun.
+struct Left<'a, T>(Mutex<Iter<'a, T>>);
+
+impl<'a, T> Left<'a, T> {
+    fn next(&self) -> Option<&'a T> {
+        self.items().next()
+    }
+
+    fn clear(&self) {
+        *self.items() = [].iter();
+    }
+
+    fn items(&self) -> MutexGuard<'_, Iter<'a, T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

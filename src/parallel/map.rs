@@ -1,65 +1,74 @@
+//! Many small pieces of work: each thread takes a row of them at a time, and their results keep
+//! their order.
+
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Pieces that a thread takes at once: so many that asking for more costs nothing, so few that none
-/// waits long for the last.
-const STRETCH: usize = 64;
+/// Pieces that a thread takes at once: so many that asking for more costs nothing, so few that no
+/// thread waits long for the last.
+const ROW: usize = 64;
 /// More threads would gain nothing: the pieces wait for one file system.
 const MOST: usize = 4;
 
-/// Pieces for one call of [`many`] where there may be very many: their results need not all be held
+/// Pieces for one call of [`map`], if there may be very many: their results need not all be held
 /// twice.
 pub const AT_ONCE: usize = 2048;
 
 /// Does very many small pieces of work, and returns the results in the order of the pieces.
 ///
 /// # Errors
-/// The error of the first piece, in their order, that has one: what comes before that was done,
-/// what comes after may have been.
+/// The error of the first piece, in their order, that has one. All pieces before it were done, and
+/// some behind it may have been.
 pub fn map<T: Sync, R: Send, E: Send>(
     pieces: &[T],
     work: impl Fn(&T) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
-    let threads = std::thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(MOST)
-        .min(pieces.len().div_ceil(STRETCH));
+    let threads = threads_for(pieces.len());
     if threads <= 1 {
         return pieces.iter().map(work).collect();
     }
-    let shared = Shared {
+
+    let shared = SharedWork {
         pieces,
         work,
         next: AtomicUsize::new(0),
         failed: AtomicUsize::new(usize::MAX),
     };
-    let mut stretches: Vec<Stretch<R, E>> = std::thread::scope(|scope| {
+    let mut rows: Vec<FinishedRow<R, E>> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads)
             .map(|_| scope.spawn(|| shared.take_turns()))
             .collect();
-        let mut stretches = shared.take_turns();
+        let mut rows = shared.take_turns();
         for other in others {
-            stretches.extend(
-                other
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            );
+            match other.join() {
+                Ok(theirs) => rows.extend(theirs),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         }
-        stretches
+        rows
     });
-    stretches.sort_unstable_by_key(|stretch| stretch.begin);
+
+    rows.sort_unstable_by_key(|row| row.begin);
     let mut results = Vec::with_capacity(pieces.len());
-    for stretch in stretches {
-        results.extend(stretch.results);
-        if let Some(error) = stretch.error {
+    for row in rows {
+        results.extend(row.results);
+        if let Some(error) = row.error {
             return Err(error);
         }
     }
     Ok(results)
 }
 
-/// What the threads share.
-struct Shared<'a, T, W> {
+fn threads_for(pieces: usize) -> usize {
+    let processors = match std::thread::available_parallelism() {
+        Ok(processors) => NonZeroUsize::get(processors),
+        Err(_) => 1,
+    };
+    processors.min(MOST).min(pieces.div_ceil(ROW))
+}
+
+/// The pieces, for all threads.
+struct SharedWork<'a, T, W> {
     pieces: &'a [T],
     work: W,
     next: AtomicUsize,
@@ -68,43 +77,52 @@ struct Shared<'a, T, W> {
 }
 
 /// Pieces in a row that one thread has done.
-struct Stretch<R, E> {
+struct FinishedRow<R, E> {
     begin: usize,
     results: Vec<R>,
     error: Option<E>,
 }
 
-impl<T, W> Shared<'_, T, W> {
-    fn take_turns<R, E>(&self) -> Vec<Stretch<R, E>>
+impl<T, W> SharedWork<'_, T, W> {
+    fn take_turns<R, E>(&self) -> Vec<FinishedRow<R, E>>
     where
         W: Fn(&T) -> Result<R, E>,
     {
         let mut done = Vec::new();
         loop {
-            let begin = self.next.fetch_add(STRETCH, Ordering::Relaxed);
-            let Some(rest) = self.pieces.get(begin..).filter(|rest| !rest.is_empty()) else {
-                return done;
-            };
-            let mut stretch = Stretch {
-                begin,
-                results: Vec::with_capacity(STRETCH.min(rest.len())),
-                error: None,
-            };
-            for (number, piece) in rest.iter().enumerate().take(STRETCH) {
-                if self.failed.load(Ordering::Relaxed) < begin + number {
+            let begin = self.next.fetch_add(ROW, Ordering::Relaxed);
+            match self.pieces.get(begin..) {
+                Some(rest) if !rest.is_empty() => done.push(self.do_row(begin, rest)),
+                _ => return done,
+            }
+        }
+    }
+
+    fn do_row<R, E>(&self, begin: usize, rest: &[T]) -> FinishedRow<R, E>
+    where
+        W: Fn(&T) -> Result<R, E>,
+    {
+        let mut row = FinishedRow {
+            begin,
+            results: Vec::with_capacity(ROW.min(rest.len())),
+            error: None,
+        };
+
+        for (number, piece) in rest.iter().enumerate().take(ROW) {
+            if self.failed.load(Ordering::Relaxed) < begin + number {
+                break;
+            }
+            match (self.work)(piece) {
+                Ok(result) => row.results.push(result),
+                Err(error) => {
+                    self.failed.fetch_min(begin + number, Ordering::Relaxed);
+                    row.error = Some(error);
                     break;
                 }
-                match (self.work)(piece) {
-                    Ok(result) => stretch.results.push(result),
-                    Err(error) => {
-                        self.failed.fetch_min(begin + number, Ordering::Relaxed);
-                        stretch.error = Some(error);
-                        break;
-                    }
-                }
             }
-            done.push(stretch);
         }
+
+        row
     }
 }
 
@@ -114,7 +132,7 @@ mod tests {
 
     #[test]
     fn results_come_in_the_order_of_the_pieces() {
-        for count in [0, 1, STRETCH, STRETCH + 1, 10_000] {
+        for count in [0, 1, ROW, ROW + 1, 10_000] {
             let pieces: Vec<usize> = (0..count).collect();
             let doubled: Vec<usize> = pieces.iter().map(|piece| piece * 2).collect();
             assert_eq!(map(&pieces, |piece| Ok::<_, ()>(piece * 2)), Ok(doubled));

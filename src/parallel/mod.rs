@@ -1,4 +1,5 @@
-//! Several threads at one list of work: few large pieces, or many small ones.
+//! Several threads at one list of work: a few large pieces ([`for_each`]), or many small ones
+//! ([`map`](map())).
 
 mod for_each;
 mod map;
