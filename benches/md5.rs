@@ -1,6 +1,10 @@
-//! How fast each kernel is, on one core, and what the engine makes of many threads: GB/s, and how
-//! often the single stream of the library.
-#![expect(clippy::print_stdout, reason = "the figures are for whoever runs it")]
+//! How fast each kernel is on one core, and how fast the engine is with many threads: in GB/s, and
+//! as a multiple of the single stream of the library.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "the figures are for the person who runs it"
+)]
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,14 +15,75 @@ const PIECE: usize = 256 * 1024;
 const THREADS: usize = 16;
 const PIECES_OF_A_THREAD: usize = 256;
 
+fn main() {
+    // `cargo test --all-targets` runs this too, slowly and for nothing.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+
+    let alone = measure_kernels();
+    for threads in [1, 2, 4, THREADS, 2 * THREADS] {
+        measure_engine(threads, alone);
+    }
+}
+
+/// Returns the speed of the single stream of the library.
+fn measure_kernels() -> f64 {
+    let streams: Vec<Vec<Block>> = (0..2 * LANES).map(|_| vec![[7; 64]; PIECE / 64]).collect();
+    let mut alone = 0.0;
+    for (name, kernel) in Kernel::all() {
+        for count in [1, 2, 3, 4, 8, 12, 16, 32] {
+            let mut states = [State::default(); 2 * LANES];
+            let time = seconds(40, || {
+                let mut lanes = Vec::with_capacity(count);
+                for (state, blocks) in states.iter_mut().zip(&streams).take(count) {
+                    lanes.push(Lane { state, blocks });
+                }
+                kernel.compress(&mut lanes);
+            });
+
+            let name = format!("{name}, {count} streams");
+            let speed = tell(&name, count * PIECE, time, alone);
+            if alone == 0.0 {
+                alone = speed;
+            }
+        }
+    }
+
+    alone
+}
+
+fn measure_engine(threads: usize, alone: f64) {
+    let time = seconds(3, || {
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(hash_pieces);
+            }
+        });
+    });
+
+    let bytes = threads * PIECES_OF_A_THREAD * PIECE;
+    tell(&format!("engine, {threads} threads"), bytes, time, alone);
+}
+
+fn hash_pieces() {
+    let pieces: [Piece; 2] = [Arc::new(vec![7; 4 * PIECE]), Arc::new(vec![9; 4 * PIECE])];
+    let mut md5 = Md5::new();
+    for piece in pieces.iter().cycle().take(PIECES_OF_A_THREAD / 4) {
+        md5.update(piece, 0..4 * PIECE);
+    }
+    std::hint::black_box(md5.finish());
+}
+
 /// The best of many tries: others use the machine too.
 fn seconds(tries: usize, mut work: impl FnMut()) -> f64 {
-    let tries = (0..tries).map(|_| {
+    let mut best = f64::INFINITY;
+    for _ in 0..tries {
         let started = Instant::now();
         work();
-        started.elapsed().as_secs_f64()
-    });
-    tries.fold(f64::INFINITY, f64::min)
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    best
 }
 
 #[expect(
@@ -27,63 +92,7 @@ fn seconds(tries: usize, mut work: impl FnMut()) -> f64 {
 )]
 fn tell(name: &str, bytes: usize, seconds: f64, alone: f64) -> f64 {
     let speed = bytes as f64 / seconds / 1e9;
-    println!(
-        "{name:<28} {speed:6.2} GB/s {:6.1} x",
-        if alone > 0.0 { speed / alone } else { 1.0 }
-    );
+    let times = if alone > 0.0 { speed / alone } else { 1.0 };
+    println!("{name:<28} {speed:6.2} GB/s {times:6.1} x");
     speed
-}
-
-fn main() {
-    // `cargo test --all-targets` runs this too, slowly and for nothing.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return;
-    }
-    let streams: Vec<Vec<Block>> = (0..2 * LANES).map(|_| vec![[7; 64]; PIECE / 64]).collect();
-    let mut alone = 0.0;
-    for (name, kernel) in Kernel::all() {
-        for count in [1, 2, 3, 4, 8, 12, 16, 32] {
-            let mut states = [State::default(); 2 * LANES];
-            let time = seconds(40, || {
-                let lanes = states.iter_mut().zip(&streams).take(count);
-                kernel.compress(
-                    &mut lanes
-                        .map(|(state, blocks)| Lane { state, blocks })
-                        .collect::<Vec<_>>(),
-                );
-            });
-            let speed = tell(
-                &format!("{name}, {count} streams"),
-                count * PIECE,
-                time,
-                alone,
-            );
-            if alone == 0.0 {
-                alone = speed;
-            }
-        }
-    }
-    for threads in [1, 2, 4, THREADS, 2 * THREADS] {
-        let time = seconds(3, || {
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| {
-                        let pieces: [Piece; 2] =
-                            [Arc::new(vec![7; 4 * PIECE]), Arc::new(vec![9; 4 * PIECE])];
-                        let mut md5 = Md5::new();
-                        for piece in pieces.iter().cycle().take(PIECES_OF_A_THREAD / 4) {
-                            md5.update(piece, 0..4 * PIECE);
-                        }
-                        std::hint::black_box(md5.finish());
-                    });
-                }
-            });
-        });
-        tell(
-            &format!("engine, {threads} threads"),
-            threads * PIECES_OF_A_THREAD * PIECE,
-            time,
-            alone,
-        );
-    }
 }

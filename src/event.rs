@@ -1,5 +1,5 @@
-//! What happens in a run. Observers are told: the progress bar, the log, the JSON lines, the metrics.
-//! The run itself is in [`crate::run`].
+//! What happens in a run. Observers are told: the progress bar, the log, the JSON lines, the
+//! metrics. The run itself is in [`crate::run`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +72,8 @@ pub enum Event {
     GivenBack {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
-        /// How long the node was without it. If an earlier run took it, the clock on the wall tells.
+        /// How long the node was without it. If an earlier run took it, the clock on the wall
+        /// tells.
         after: Duration,
     },
     /// What was taken need not be given back: it had come to its own end.

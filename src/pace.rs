@@ -90,8 +90,8 @@ impl Pace {
         }
     }
 
-    /// The same budget at low priority: the threads of the run use the disk one after the other, and
-    /// leave it alone for a while after each piece.
+    /// The same budget at low priority: the threads of the run use the disk one after the other,
+    /// and leave it alone for a while after each piece.
     #[must_use]
     pub fn at_low_priority(self) -> Self {
         Self {

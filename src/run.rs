@@ -1,5 +1,5 @@
-//! What every long operation carries: whom it tells, whether it should stop and why, how fast it may
-//! go, and the warnings so far.
+//! What every long operation carries: whom it tells, whether it should stop and why, how fast it
+//! may go, and the warnings so far.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

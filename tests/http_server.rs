@@ -176,6 +176,7 @@ impl Server {
                 std::thread::spawn(move || converse(stream, &*handler, &heard, &stop));
             }
         });
+
         server
     }
 
@@ -199,6 +200,7 @@ fn converse(
 ) {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
+
     loop {
         let mut line = String::new();
         match reader.read_line(&mut line) {
@@ -207,6 +209,7 @@ fn converse(
             Ok(_) => lines.push(line.trim().to_owned()),
         }
     }
+
     let mut words = lines[0].split(' ');
     let request = Request {
         method: words.next().unwrap().to_owned(),
@@ -225,6 +228,7 @@ fn converse(
             .and_then(|()| stream.flush())
             .is_ok()
     };
+
     match handler(&request) {
         Answer::Reply {
             status,
@@ -333,6 +337,7 @@ fn answer(exchange: &Value) -> Answer {
                 .contains(&name.to_lowercase().as_str())
         })
         .collect();
+
     Answer::Reply {
         status: u16::try_from(status).unwrap(),
         headers,

@@ -53,6 +53,7 @@ fn replay(version: &str) -> Server {
 fn reads_what_every_version_answers() {
     let run = run();
     let patience = Patience::of(&run);
+
     for version in VERSIONS {
         let server = replay(version);
         let client = client(&server);
@@ -64,6 +65,7 @@ fn reads_what_every_version_answers() {
         );
         assert_eq!(info.state, NodeState::Leader, "{version}");
         assert!(info.is_insecure(), "{version}");
+
         let options = client.options(patience).unwrap();
         assert_eq!(options.cluster_size(), Some(1), "{version}");
         assert!(options.value("db").is_some(), "{version}");
@@ -83,7 +85,9 @@ fn reads_what_every_version_answers() {
             733,
             "{version}"
         );
+
         client.check_login(patience).unwrap();
+
         if version != "20.10" {
             let gossip = client.gossip(patience).unwrap().unwrap();
             let me = gossip.me().unwrap();
@@ -94,6 +98,7 @@ fn reads_what_every_version_answers() {
             );
             assert_eq!(me.epoch_position().unwrap().get(), 0, "{version}");
         }
+
         let current = client.current_scavenge(patience).unwrap();
         let supported = info.version().unwrap().has(facts::NAMES_CURRENT_SCAVENGE);
         assert_eq!(
@@ -115,6 +120,7 @@ fn reads_what_every_version_answers() {
             AutoScavenge::Absent,
             "{version}"
         );
+
         let events = client.scavenge_events(patience).unwrap();
         assert!(
             events
@@ -135,6 +141,7 @@ fn reads_what_every_version_says_of_a_scavenge() {
     let patience = Patience::of(&run);
     // For what is never answered.
     let short = patience.within(Duration::from_millis(300));
+
     for version in VERSIONS {
         let exchanges = Exchanges::of(version);
         let state = Arc::new(std::sync::Mutex::new(String::new()));
@@ -153,6 +160,7 @@ fn reads_what_every_version_says_of_a_scavenge() {
             ),
             "{version}"
         );
+
         if !["20.10", "21.10"].contains(&version) {
             now("scavenge post while running");
             assert!(
@@ -164,6 +172,7 @@ fn reads_what_every_version_says_of_a_scavenge() {
                 ),
                 "{version}"
             );
+
             now("scavenge current, running");
             assert!(
                 matches!(
@@ -172,12 +181,14 @@ fn reads_what_every_version_says_of_a_scavenge() {
                 ),
                 "{version}"
             );
+
             now("scavenge delete running id");
             assert_eq!(
                 client.stop_scavenge("any", patience).unwrap(),
                 ScavengeStop::Stopped,
                 "{version}"
             );
+
             now("scavenge post throttlePercent=0");
             assert!(
                 matches!(
@@ -197,6 +208,7 @@ fn reads_what_every_version_says_of_a_scavenge() {
                 ),
                 "{version}"
             );
+
             now("scavenge delete unknown id");
             assert_eq!(
                 client.current_scavenge_of_old_server(patience).unwrap(),
@@ -204,12 +216,14 @@ fn reads_what_every_version_says_of_a_scavenge() {
                 "{version}"
             );
         }
+
         now("scavenge delete current, idle");
         assert_eq!(
             client.stop_scavenge("current", patience).unwrap(),
             ScavengeStop::NotRunning(None),
             "{version}"
         );
+
         if ["22.10", "26.1"].contains(&version) {
             now("scavenge delete current");
             assert_eq!(
@@ -245,6 +259,7 @@ fn asks_as_the_specification_wants() {
         .stop_scavenge("../evil?x", Patience::of(&run))
         .unwrap();
     let heard = server.heard();
+
     for request in &heard {
         assert_eq!(request.header("Accept"), Some("application/json"));
         assert_eq!(request.header("Accept-Encoding"), Some("identity"));
@@ -254,6 +269,7 @@ fn asks_as_the_specification_wants() {
             "{request:?}"
         );
     }
+
     assert_eq!(
         heard[0].header("Authorization"),
         Some("Basic YWRtaW46d3Jvbmc=")
@@ -367,6 +383,7 @@ fn says_what_is_wrong_with_the_credentials() {
             "do not suffice",
         ),
     ];
+
     for (password, answer, expected) in answers {
         let server = Server::start(move |_| answer.clone());
         let credentials = password.map(|password| Credentials::Basic {
@@ -405,6 +422,7 @@ fn follows_no_redirect() {
     })
     .unwrap();
     let error = client.info(Patience::of(&run())).unwrap_err();
+
     assert_eq!(error.kind(), Kind::Refused);
     assert!(
         error
@@ -442,6 +460,7 @@ fn survives_answers_that_make_no_sense() {
         (Answer::status(503), Kind::Unreachable),
         (Answer::status(408), Kind::Unreachable),
     ];
+
     for (answer, kind) in answers {
         let shown = format!("{answer:?}");
         let server = Server::start(move |_| answer.clone());
@@ -547,6 +566,7 @@ fn interrupted_while_waiting() -> Duration {
         error.kind(),
         Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate))
     );
+
     let error = client
         .info(Patience::regardless(Duration::from_millis(500)))
         .unwrap_err();
@@ -643,6 +663,7 @@ mod tls {
                 .with_single_cert(vec![certificate.der().clone()], key)
                 .unwrap();
             let exchanges = Exchanges::of("26.1");
+
             Server::start_tls(config, move |request| exchanges.to(request))
         }
     }
@@ -666,6 +687,7 @@ mod tls {
             assert_eq!(error.kind(), Kind::Unreachable);
             assert!(error.hints()[0].contains("--ca-file"), "{error:?}");
         }
+
         Client::new(&Connection {
             insecure_skip_verify: true,
             ..brief(&server.url)
@@ -691,6 +713,7 @@ mod tls {
             error.hints()[0].contains("name that its certificate holds"),
             "{error:?}"
         );
+
         let connection = Connection {
             server_name: Some("node.internal".to_owned()),
             ..connection
@@ -703,6 +726,7 @@ mod tls {
             server.heard()[0].header("Host").unwrap().split(':').next(),
             Some("node.internal")
         );
+
         for bad in ["", "10.0.0.1", "a b"] {
             let connection = Connection {
                 server_name: Some(bad.to_owned()),
@@ -732,6 +756,7 @@ mod tls {
                 .kind(),
             Kind::Unreachable
         );
+
         let (certificate, key) = authority.issue("ops");
         let files = kbackup::node::ClientCertificate {
             certificate: authority.write("ops.pem", &certificate.pem()),
@@ -751,6 +776,7 @@ mod tls {
     fn tells_files_that_hold_no_certificate() {
         let authority = Authority::new();
         let missing = authority.directory.path().join("missing.pem");
+
         for file in [
             missing,
             authority.write("empty.pem", ""),
@@ -764,6 +790,7 @@ mod tls {
             assert_eq!(error.kind(), Kind::Usage, "{error:?}");
             assert!(error.place().is_some());
         }
+
         let secret = authority.write(
             "secret.key",
             "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",

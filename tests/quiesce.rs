@@ -154,6 +154,7 @@ fn leaves_an_idle_node_alone() {
             QuiesceCheck::Undisturbed,
             "{recording}"
         );
+
         let scavenging = quiet.scavenging();
         let old = recording.starts_with("20.10") || recording.starts_with("21.10");
         assert_eq!(
@@ -170,6 +171,7 @@ fn leaves_an_idle_node_alone() {
             (None, false),
             "{recording}"
         );
+
         quiet.release().unwrap();
         assert!(
             setting.posts("").is_empty(),
@@ -210,8 +212,10 @@ fn stops_a_scavenge_and_gives_it_back() {
             "{recording}"
         );
         assert_eq!(setting.records(), 1, "{recording}");
+
         quiet.release().unwrap();
         assert!(!setting.node.owes_scavenge(), "{recording}");
+
         let old = recording.starts_with("20.10") || recording.starts_with("21.10");
         let expected = if old {
             "/admin/scavenge?threads=1"
@@ -244,6 +248,7 @@ fn needs_no_answer_to_a_delete() {
             None,
             "{recording}: `current` was not awaited"
         );
+
         quiet.release().unwrap();
         assert!(!setting.node.owes_scavenge(), "{recording}");
     }
@@ -259,7 +264,9 @@ fn does_not_restart_what_came_to_its_own_end() {
         .unwrap();
     let quiet = setting.quiesce(&session).unwrap();
     assert_eq!(quiet.scavenging().stopped, Some(scavenge.to_string()));
+
     std::mem::forget(quiet);
+
     // It was stopped after all, and somebody else let it finish.
     setting
         .node
@@ -294,11 +301,13 @@ fn pauses_auto_scavenge_first_and_resumes_it_last() {
             quiet.check_undisturbed().unwrap(),
             QuiesceCheck::Undisturbed
         );
+
         quiet.release().unwrap();
         assert_ne!(
             setting.node.auto_scavenge(),
             Some(AutoScavengeState::Paused)
         );
+
         let asked: Vec<String> = setting
             .node
             .requests()
@@ -340,6 +349,7 @@ fn leaves_its_own_scavenge_to_auto_scavenge() {
         None,
         "the pause stopped it, and the resume starts it again"
     );
+
     quiet.release().unwrap();
     let asked: Vec<String> = setting
         .node
@@ -368,12 +378,14 @@ fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
     let quiet = setting.quiesce(&session).unwrap();
     election.join().unwrap();
     assert!(quiet.scavenging().auto_paused);
+
     quiet.release().unwrap();
     setting
         .node
         .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Broken);
     let quiet = setting.quiesce(&session).unwrap();
     assert!(!quiet.scavenging().auto_paused);
+
     quiet.release().unwrap();
     setting
         .node
@@ -421,8 +433,10 @@ fn notices_what_disturbs() {
             )
         };
         assert!(disturbed(&quiet), "{recording}: it runs");
+
         quiet.quiesce_again().unwrap();
         assert!(!disturbed(&quiet), "{recording}");
+
         setting
             .node
             .start_scavenge(Some(Duration::from_millis(10)))
@@ -432,8 +446,10 @@ fn notices_what_disturbs() {
             disturbed(&quiet),
             "{recording}: it ran from beginning to end between two looks"
         );
+
         quiet.release().unwrap();
     }
+
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
     let quiet = setting.quiesce(&session).unwrap();
@@ -516,28 +532,33 @@ fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
     }
     drop(held);
     let state = setting.directory.path().join("state");
+
     for entry in std::fs::read_dir(state).unwrap().map(Result::unwrap) {
         if entry.file_name().to_str().unwrap().ends_with(".json") {
-            let mut debt: serde_json::Value =
+            let mut record: serde_json::Value =
                 serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
-            let since: kbackup::clock::Timestamp =
-                debt["scavenge"]["since"].as_str().unwrap().parse().unwrap();
-            debt["scavenge"]["since"] = (since
+            let since: kbackup::clock::Timestamp = record["scavenge"]["since"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            record["scavenge"]["since"] = (since
                 - Duration::from_secs(60) * u32::try_from(minutes).unwrap())
             .to_string()
             .into();
-            std::fs::write(entry.path(), debt.to_string()).unwrap();
+            std::fs::write(entry.path(), record.to_string()).unwrap();
         }
     }
 }
 
 #[test]
-fn a_scavenge_that_was_never_told_to_stop_is_not_owed_for_long() {
+fn a_scavenge_that_was_never_told_to_stop_leaves_the_record_in_time() {
     let setting = Setting::new("26.1-append");
     setting
         .node
         .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
     let scavenge = setting.node.start_scavenge(None).unwrap();
+
     // It may have been told a moment ago, and stop later on.
     on_record(&setting, &scavenge.to_string(), 1, false);
     let error = setting.release(&setting.records).unwrap_err();
@@ -548,6 +569,7 @@ fn a_scavenge_that_was_never_told_to_stop_is_not_owed_for_long() {
         "{error}"
     );
     assert_eq!(setting.records(), 1);
+
     // What was told to stop does, however long it takes.
     on_record(&setting, &scavenge.to_string(), 60, true);
     let error = setting.release(&setting.records).unwrap_err();
@@ -619,6 +641,7 @@ fn staging_files_of_killed_runs_go() {
         .unwrap()
         .release()
         .unwrap();
+
     assert!(
         !old.exists() && young.exists(),
         "what is young may be another run's"
@@ -666,7 +689,7 @@ fn the_next_run_gives_back_what_a_crash_left() {
 }
 
 #[test]
-fn a_restarted_node_is_still_owed() {
+fn a_restarted_node_is_given_back_to() {
     let setting = Setting::new("26.1-kill");
     let session = setting.session();
     setting.node.start_scavenge(None).unwrap();
@@ -690,7 +713,7 @@ fn another_node_is_never_given_anything() {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(other.posts("").is_empty());
-    assert_eq!(records.records().unwrap().len(), 1, "it is still owed");
+    assert_eq!(records.records().unwrap().len(), 1, "it stays on record");
 }
 
 #[test]
@@ -781,6 +804,7 @@ fn keeps_the_record_where_the_node_is_gone() {
     assert_eq!(error.kind(), Kind::Unreachable, "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(8));
     assert_eq!(setting.records(), 1);
+
     setting
         .node
         .change_quirks(|quirks| quirks.never_answer = false);
@@ -806,6 +830,7 @@ fn refuses_a_node_without_admin_api() {
         let error = setting.quiesce(&session).map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "{recording}");
         assert!(error.hints()[0].contains("--no-quiesce"));
+
         let quiet = quiesce(
             &session,
             &setting.records,
@@ -822,6 +847,7 @@ fn refuses_a_node_without_admin_api() {
             QuiesceCheck::Undisturbed
         );
         assert_eq!(quiet.scavenging().quiet, Quiet::NotAsked);
+
         quiet.release().unwrap();
     }
 }
@@ -885,12 +911,14 @@ fn the_record_is_private_and_holds_no_secret() {
     let state = setting.directory.path().join("state");
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&state), 0o700);
+
     for entry in std::fs::read_dir(&state).unwrap() {
         let path = entry.unwrap().path();
         assert_eq!(mode(&path), 0o600, "{path:?}");
         assert!(!std::fs::read_to_string(&path).unwrap().contains("hunter2"));
     }
     assert!(!format!("{session:?}").contains("hunter2"));
+
     quiet.release().unwrap();
 }
 
@@ -922,6 +950,7 @@ fn asks_old_servers_without_stopping_anything() {
             client.current_scavenge_of_old_server(patience).unwrap(),
             CurrentScavenge::Idle
         );
+
         let scavenge = setting.node.start_scavenge(None).unwrap();
         assert_eq!(
             client.current_scavenge_of_old_server(patience).unwrap(),
@@ -949,6 +978,7 @@ fn looks_at_scavenging_and_changes_nothing() {
             },
             "{recording}"
         );
+
         let scavenge = setting.node.start_scavenge(None).unwrap();
         assert_eq!(
             look().current,
@@ -960,6 +990,7 @@ fn looks_at_scavenging_and_changes_nothing() {
             Some(scavenge),
             "{recording}: it still runs"
         );
+
         setting
             .node
             .change_quirks(|quirks| quirks.admin_ui_disabled = true);
@@ -973,7 +1004,9 @@ fn looks_at_scavenging_and_changes_nothing() {
             "{recording}"
         );
     }
+
     use kbackup::node::AutoScavenge as Auto;
+
     for (state, seen) in [
         (AutoScavengeState::Waiting, Auto::Waiting),
         (AutoScavengeState::InProgress, Auto::InProgress),
@@ -988,6 +1021,7 @@ fn looks_at_scavenging_and_changes_nothing() {
         );
         assert_eq!(setting.node.auto_scavenge(), Some(state));
     }
+
     let setting = Setting::new("26.1-append");
     setting
         .node
@@ -1008,7 +1042,7 @@ struct Pauses(Arc<std::sync::Mutex<PausesSeen>>);
 
 #[derive(Default)]
 struct PausesSeen {
-    owed: std::collections::BTreeSet<&'static str>,
+    taken: std::collections::BTreeSet<&'static str>,
     lengths: Vec<(&'static str, Duration)>,
 }
 
@@ -1016,10 +1050,10 @@ impl Observer for Pauses {
     fn observe(&self, event: &Event) {
         let mut seen = self.0.lock().unwrap();
         match event {
-            Event::Taken { what, .. } => assert!(seen.owed.insert(what), "{what} was taken twice"),
+            Event::Taken { what, .. } => assert!(seen.taken.insert(what), "{what} was taken twice"),
             Event::GivenBack { what, after } | Event::NothingToGiveBack { what, after } => {
                 assert!(
-                    seen.owed.remove(what),
+                    seen.taken.remove(what),
                     "{what} was given back and never taken"
                 );
                 seen.lengths.push((what, *after));
@@ -1032,7 +1066,7 @@ impl Observer for Pauses {
 impl Pauses {
     fn lengths(&self) -> Vec<(&'static str, Duration)> {
         let mut seen = self.0.lock().unwrap();
-        assert!(seen.owed.is_empty(), "{:?}", seen.owed);
+        assert!(seen.taken.is_empty(), "{:?}", seen.taken);
         std::mem::take(&mut seen.lengths)
     }
 }
@@ -1040,6 +1074,7 @@ impl Pauses {
 #[test]
 fn every_pause_can_be_measured() {
     const PAUSE: Duration = Duration::from_millis(1200);
+
     let pauses = Pauses::default();
     let mut setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     setting
@@ -1061,6 +1096,7 @@ fn every_pause_can_be_measured() {
         );
     };
     setting.node.start_scavenge(None).unwrap();
+
     // Released, dropped, and dropped while it was being taken.
     for how in 0..3 {
         if how == 2 {
@@ -1079,8 +1115,10 @@ fn every_pause_can_be_measured() {
                 Kind::Unstable
             );
             assert_both(Duration::from_millis(200));
+
             continue;
         }
+
         let quiet = setting.quiesce(&session).unwrap();
         std::thread::sleep(PAUSE);
         if how == 0 {
@@ -1090,15 +1128,17 @@ fn every_pause_can_be_measured() {
         }
         assert_both(PAUSE);
     }
+
     setting
         .node
         .change_quirks(|quirks| quirks.cancel_delay = Duration::ZERO);
+
     // A run that was killed: the next one gives back, and `release` does.
     for by_release in [false, true] {
         let killed = setting.quiesce(&session).unwrap();
         std::mem::forget(killed);
         if !by_release {
-            pauses.0.lock().unwrap().owed.clear();
+            pauses.0.lock().unwrap().taken.clear();
         }
         drop(setting.after_crash());
         std::fs::remove_dir_all(setting.directory.path().join("state")).unwrap();
@@ -1114,6 +1154,7 @@ fn every_pause_can_be_measured() {
         } else {
             setting.quiesce(&session).unwrap().release().unwrap();
         }
+
         // The record has whole seconds.
         assert_both(PAUSE.saturating_sub(Duration::from_secs(1)));
     }
@@ -1146,6 +1187,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
         assert!(begun.elapsed() < Duration::from_secs(20));
     };
     assert_eq!((error.kind(), error.kind().exit_code()), (too_long, 22));
+
     quiet.release().unwrap();
     assert_eq!(
         (setting.node.auto_scavenge(), setting.records()),
@@ -1208,6 +1250,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
             .kind(),
         too_long
     );
+
     quiet.release().unwrap();
     assert_eq!(
         setting.node.auto_scavenge(),

@@ -97,6 +97,7 @@ fn holder() {
             file
         }
     };
+
     // The harness writes the test's name without a line's end.
     println!("\nholding");
     let mut line = String::new();
@@ -115,6 +116,7 @@ fn sees_every_version_run_and_stop() {
         .unwrap();
         node.advance_to_mark(Mark::Ready).unwrap();
         let findings = look(&node.db());
+
         for name in ["writer.chk", "chaser.chk", "epoch.chk", "truncate.chk"] {
             assert!(
                 findings
@@ -123,11 +125,13 @@ fn sees_every_version_run_and_stop() {
                 "{recording} {name}: {findings:?}"
             );
         }
+
         let error = findings
             .refuse("cannot restore into this directory", &node.db(), true)
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);
         assert!(error.causes().join(" ").contains("writer.chk"));
+
         let run = Run::new(Silent);
         assert_eq!(
             QuiescedOffline::begin(&directories(&node), &run)
@@ -137,6 +141,7 @@ fn sees_every_version_run_and_stop() {
             Kind::Refused,
             "{recording}"
         );
+
         node.advance_to_end().unwrap();
         assert!(!look(&node.db()).is_running(), "{recording}");
         assert_eq!(
@@ -185,6 +190,7 @@ fn sees_who_has_files_open_for_writing() {
     let directory = stopped();
     let path = directory.path().join("chunk-000000.000000");
     let holder = Holder::start("writing", &path);
+
     // By another name of the directory, as a container has it.
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(directory.path(), &link).unwrap();
@@ -194,6 +200,7 @@ fn sees_who_has_files_open_for_writing() {
     };
     assert_eq!(*process, holder.0.id());
     assert!(!name.is_empty());
+
     drop(holder);
 
     let _reader = Holder::start("reading", &path);
@@ -232,6 +239,7 @@ fn asks_the_node_where_it_runs() {
     let run = Run::new(Silent);
     let there = probe(&directories(&node), Some((&client, Patience::of(&run)))).unwrap();
     assert!(there.signs.contains(&RunningSign::Answers(server.url())));
+
     let other = stopped();
     let elsewhere = probe(
         &Directories::new(other.path(), None),
@@ -255,6 +263,7 @@ fn doubts_refuse_until_confirmed() {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.hints().join(" ").contains("--confirm"));
+
     network
         .refuse("cannot restore", Path::new("/db"), true)
         .unwrap();
@@ -282,6 +291,7 @@ fn an_offline_backup_notices_a_server_that_came_and_went() {
         quiet.check_undisturbed().unwrap(),
         QuiesceCheck::Undisturbed
     );
+
     node.advance_to_mark(Mark::Ready).unwrap();
     assert!(
         matches!(
@@ -291,11 +301,13 @@ fn an_offline_backup_notices_a_server_that_came_and_went() {
         "it runs"
     );
     assert_eq!(quiet.begin_again().unwrap_err().kind(), Kind::Refused);
+
     node.advance_to_end().unwrap();
     let QuiesceCheck::Disturbed(why) = quiet.check_undisturbed().unwrap() else {
         panic!("it ran")
     };
     assert!(why.contains("checkpoints changed"), "{why}");
+
     quiet.begin_again().unwrap();
     assert_eq!(
         quiet.check_undisturbed().unwrap(),

@@ -54,6 +54,7 @@ fn sparse() -> impl Strategy<Value = Sparse> {
             bytes: Vec::new(),
             written: Vec::new(),
         };
+
         for (kind, length, seed) in runs {
             let start = made.bytes.len();
             let byte = |index: usize| {
@@ -68,6 +69,7 @@ fn sparse() -> impl Strategy<Value = Sparse> {
                 made.written.push(start..start + length);
             }
         }
+
         made
     })
 }
@@ -127,7 +129,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn a_copy_is_its_source(sparse in sparse(), cut: proptest::sample::Index, more in 0..300_000_usize, live: bool) {
+    fn a_copy_is_its_source(
+        sparse in sparse(),
+        cut: proptest::sample::Index,
+        more in 0..300_000_usize,
+        live: bool,
+    ) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("source");
         sparse.store(&path);
@@ -135,6 +142,7 @@ proptest! {
         let full = (length + more) as u64;
         let mut expected = sparse.bytes[..length].to_vec();
         expected.resize(length + more, 0);
+
         for place in targets() {
             let copy = place.path().join("copy");
             let target = fs::create_new(&copy, 0o600).unwrap();
@@ -145,6 +153,7 @@ proptest! {
             prop_assert!(copied.written <= copied.read && copied.read <= length as u64);
             prop_assert!(allocated(&copy) <= length as u64 + 8 * 1024);
         }
+
         prop_assert!(std::fs::read(&path).unwrap() == sparse.bytes, "the source is as it was");
     }
 
@@ -161,9 +170,15 @@ proptest! {
     }
 
     #[test]
-    fn an_extended_file_is_a_whole_copy(sparse in sparse(), cut: proptest::sample::Index, longer in 0..200_000_usize, wrong: bool) {
+    fn an_extended_file_is_a_whole_copy(
+        sparse in sparse(),
+        cut: proptest::sample::Index,
+        longer in 0..200_000_usize,
+        wrong: bool,
+    ) {
         let directory = tempfile::tempdir().unwrap();
-        let (held, whole, copy) = ["held", "whole", "copy"].map(|name| directory.path().join(name)).into();
+        let names = ["held", "whole", "copy"];
+        let (held, whole, copy) = names.map(|name| directory.path().join(name)).into();
         sparse.store(&whole);
         let prefix = cut.index(sparse.bytes.len() + 1);
         let mut old = sparse.bytes[..prefix].to_vec();
@@ -174,23 +189,46 @@ proptest! {
         let size = sparse.bytes.len() as u64;
         let hash = Blake3Hash::of(if wrong { b"other" } else { &old });
         let segments = [
-            Segment { source: &held, place: "held", end: prefix as u64, live: false, whole: Some(hash) },
-            Segment { source: &whole, place: "whole", end: size, live: true, whole: None },
+            Segment {
+                source: &held,
+                place: "held",
+                end: prefix as u64,
+                live: false,
+                whole: Some(hash),
+            },
+            Segment {
+                source: &whole,
+                place: "whole",
+                end: size,
+                live: true,
+                whole: None,
+            },
         ];
-        let copied = transfer::copy(&CopyPlan { segments: &segments, full_length: size, md5: true }, &target, None, &silent());
+        let plan = CopyPlan {
+            segments: &segments,
+            full_length: size,
+            md5: true,
+        };
+        let copied = transfer::copy(&plan, &target, None, &silent());
+
         if wrong {
             let failure = copied.unwrap_err();
-            prop_assert!(matches!(&failure, CopyFailure::Other { place, .. } if place == "held"), "{failure:?}");
+            prop_assert!(
+                matches!(&failure, CopyFailure::Other { place, .. } if place == "held"),
+                "{failure:?}"
+            );
             return Ok(());
         }
         let copied = copied.unwrap();
+
         prop_assert!(std::fs::read(&copy).unwrap() == sparse.bytes);
         prop_assert_eq!(copied.digest, digest(&sparse.bytes));
     }
 
     #[test]
     fn a_file_hashes_to_what_its_bytes_hash_to(sparse in sparse()) {
-        prop_assert_eq!(transfer::hash_file(&sparse.bytes, true, &silent()).unwrap(), digest(&sparse.bytes));
+        let hashed = transfer::hash_file(&sparse.bytes, true, &silent()).unwrap();
+        prop_assert_eq!(hashed, digest(&sparse.bytes));
         let plain = transfer::hash_file(&sparse.bytes, false, &silent()).unwrap();
         prop_assert_eq!(plain, Digest { md5: None, ..digest(&sparse.bytes) });
     }
@@ -208,6 +246,7 @@ fn holes_stay_holes() {
         made.bytes[range].fill(3);
     }
     made.store(&path);
+
     for place in targets() {
         for live in [false, true] {
             let copy = place.path().join(format!("copy-{live}"));
@@ -275,10 +314,14 @@ fn trouble_with_the_source_is_told_from_trouble_with_the_target() {
         "short",
     );
     assert!(
-        matches!(&short, CopyFailure::Short { wanted: 5_000_000, found: 3_000_000, place } if place == "source"),
+        matches!(
+            &short,
+            CopyFailure::Short { wanted: 5_000_000, found: 3_000_000, place } if place == "source"
+        ),
         "{short:?}"
     );
     assert_eq!(Error::from(short).kind(), Kind::Unstable);
+
     let broken = fail(
         &Failing {
             size: 5_000_000,
@@ -289,6 +332,7 @@ fn trouble_with_the_source_is_told_from_trouble_with_the_target() {
     );
     assert_eq!(broken.source_place(), Some("source"));
     assert_eq!(Error::from(broken).kind(), Kind::Failed);
+
     let stale = fail(
         &Failing {
             size: 5_000_000,
@@ -370,6 +414,7 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
     let path = directory.path().join("source");
     std::fs::write(&path, vec![5; 20_000_000]).unwrap();
     let source = fs::open_source(&path).unwrap();
+
     for live in [false, true] {
         let segments = [Segment {
             source: &source,
@@ -396,6 +441,7 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
         assert_eq!(Error::from(failure).kind().exit_code(), 130);
         assert!(count.bytes.load(Ordering::SeqCst) < 16_000_000);
     }
+
     let (run, count) = counting(None);
     transfer::hash_file(&source, true, &run).unwrap();
     assert_eq!(count.bytes.load(Ordering::SeqCst), 20_000_000);
@@ -446,6 +492,7 @@ impl Follow for Watching {
 fn whoever_follows_a_copy_sees_all_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("source");
+
     // With a hole, with zeros that become one, and with an end that fits no block.
     let data = |seed: usize, length: usize| -> Vec<u8> {
         (0..length)
@@ -465,6 +512,7 @@ fn whoever_follows_a_copy_sees_all_of_it() {
     };
     sparse.store(&path);
     let source = fs::open_source(&path).unwrap();
+
     for place in targets() {
         for live in [false, true] {
             let target = fs::create_new(&place.path().join(format!("copy-{live}")), 0o600).unwrap();
@@ -527,15 +575,18 @@ fn two_places() -> [tempfile::TempDir; 2] {
 fn every_way_of_copying_keeps_to_the_pace() {
     const SIZE: usize = 3 << 20;
     const RATE: u64 = 8 << 20;
+
     for place in two_places() {
         let source = place.path().join("source");
         std::fs::write(&source, vec![7; SIZE]).unwrap();
+
         for (name, live) in [
             ("by kernel, or past the cache", false),
             ("by reading", true),
         ] {
             let run = silent().limited_to(Rate::new(RATE));
             let started = Instant::now();
+
             // Two threads have one budget.
             let read: u64 = std::thread::scope(|scope| {
                 let copy = |number: u8| {
@@ -553,6 +604,7 @@ fn every_way_of_copying_keeps_to_the_pace() {
                     .sum()
             });
             assert_eq!(read, 2 * SIZE as u64);
+
             // An eighth of a second is what may have been saved up.
             let least = Duration::from_millis(read * 1000 / RATE - 125);
             assert!(
@@ -590,6 +642,7 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
         run.interrupt(Signal::Terminate);
         copy.join().unwrap()
     });
+
     assert!(matches!(result, Err(CopyFailure::Stopped(_))), "{result:?}");
 }
 
@@ -618,6 +671,7 @@ fn evict(path: &Path) {
 #[test]
 fn the_page_cache_of_the_source_is_as_it_was() {
     const SIZE: usize = 8 << 20;
+
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let [cold, hot] = ["cold", "hot"].map(|name| place.path().join(name));
     for path in [&cold, &hot] {
@@ -630,8 +684,10 @@ fn the_page_cache_of_the_source_is_as_it_was() {
         eprintln!("skipped: no fincore here, or a kernel or a file system without RWF_DONTCACHE");
         return;
     };
+
     // Other programs push files out of the cache, but nobody pulls them in.
     std::fs::read(&hot).unwrap();
+
     for live in [false, true] {
         copied(
             &cold,
@@ -647,6 +703,7 @@ fn the_page_cache_of_the_source_is_as_it_was() {
         );
         transfer::hash_file(&fs::open_source(&cold).unwrap(), true, &silent()).unwrap();
     }
+
     let after = cached(&cold).unwrap();
     assert!(
         after <= before.max(SIZE as u64 / 4),

@@ -24,9 +24,6 @@ pub struct DirectoryEntry {
 }
 
 /// The names in one directory, without a look at what bears them.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn names(path: &Path) -> Result<Vec<OsString>> {
     attempt(Operation::List, path, || {
         let mut names = Vec::new();
@@ -38,9 +35,6 @@ pub fn names(path: &Path) -> Result<Vec<OsString>> {
 }
 
 /// Whether a directory has a name that `is_wanted` accepts.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn has_name(path: &Path, is_wanted: impl Fn(&OsStr) -> bool) -> Result<bool> {
     attempt(Operation::List, path, || {
         for entry in std::fs::read_dir(path)? {
@@ -53,9 +47,6 @@ pub fn has_name(path: &Path, is_wanted: impl Fn(&OsStr) -> bool) -> Result<bool>
 }
 
 /// The entries of one directory, sorted by name. A name that vanishes meanwhile is left out.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn list(path: &Path) -> Result<Vec<DirectoryEntry>> {
     let mut entries = list_by(path, |name, status| Some(DirectoryEntry { name, status }))?;
     entries.sort_by(|one, other| one.name.cmp(&other.name));
@@ -64,9 +55,6 @@ pub fn list(path: &Path) -> Result<Vec<DirectoryEntry>> {
 
 /// What `make` makes of the entries of one directory, in no order. Several threads call it. A name
 /// that vanishes meanwhile is left out.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn list_by<T: Send>(
     path: &Path,
     make: impl Fn(OsString, FileStatus) -> Option<T> + Sync,

@@ -68,9 +68,6 @@ fn stage(directory: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
 
 /// Removes what [`write_durably`] left in a directory when its process was killed. No write keeps
 /// such a file for an hour, so an older one belongs to nobody.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn remove_stale_staging(directory: &Path) -> Result<()> {
     for entry in list(directory)? {
         let is_staging = entry.status.kind == FileKind::File && is_staging_name(&entry.name);
@@ -110,9 +107,6 @@ fn is_stale(entry: &DirectoryEntry) -> bool {
 ///
 /// Each is durable before the next is made. The name of one that exists already is made durable,
 /// too: a killed run may have made it without syncing it. So only the last can be in doubt.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn create_directories_durably(path: &Path, mode_above: u32, mode: u32) -> Result<()> {
     let mut missing = Vec::new();
     let mut existing = path;

@@ -4,11 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::Operation;
 
 struct Fault {
-    operation: Option<String>,
+    operation: String,
     path: String,
     from: u64,
     effect: Effect,
@@ -21,6 +22,39 @@ enum Effect {
     Once(i32),
 }
 
+impl Fault {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(4, ':');
+        Some(Self {
+            operation: parts.next()?.to_owned(),
+            path: parts.next()?.to_owned(),
+            from: parts.next()?.parse().ok()?,
+            effect: Effect::parse(parts.next()?)?,
+        })
+    }
+
+    /// An empty operation or path part stands for all.
+    fn is_about(&self, operation: Operation, path: &Path) -> bool {
+        let is_operation =
+            self.operation.is_empty() || self.operation == format!("{operation:?}").to_lowercase();
+
+        is_operation && path.to_string_lossy().contains(&self.path)
+    }
+}
+
+impl Effect {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "abort" => Self::Abort,
+            "stop" => Self::Stop,
+            number => match number.strip_suffix('!') {
+                Some(number) => Self::Once(number.parse().ok()?),
+                None => Self::Errno(number.parse().ok()?),
+            },
+        })
+    }
+}
+
 /// `KBACKUP_FAULT=operation:path part:n:effect`: the n-th such operation, and for an error number
 /// every one after it, fails. An empty operation or path part stands for all. The effect is
 /// `abort`, an error number, one with a `!` for that one operation only, or `stop`: the process
@@ -28,63 +62,41 @@ enum Effect {
 fn fault() -> Option<&'static Fault> {
     static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
     FAULT
-        .get_or_init(|| {
-            let text = std::env::var("KBACKUP_FAULT").ok()?;
-            let mut parts = text.splitn(4, ':');
-            let operation = parts
-                .next()
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned);
-            let path = parts.next()?.to_owned();
-            let from = parts.next()?.parse().ok()?;
-            let effect = match parts.next()? {
-                "abort" => Effect::Abort,
-                "stop" => Effect::Stop,
-                number => match number.strip_suffix('!') {
-                    Some(number) => Effect::Once(number.parse().ok()?),
-                    None => Effect::Errno(number.parse().ok()?),
-                },
-            };
-            Some(Fault {
-                operation,
-                path,
-                from,
-                effect,
-            })
-        })
+        .get_or_init(|| Fault::parse(&std::env::var("KBACKUP_FAULT").ok()?))
         .as_ref()
 }
 
+/// Lets an operation pass, or has it fail.
 pub(super) fn gate(operation: Operation, path: &Path) -> io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
+
     let Some(fault) = fault() else { return Ok(()) };
-    let fits = fault
-        .operation
-        .as_ref()
-        .is_none_or(|name| *name == format!("{operation:?}").to_lowercase());
-    if !fits || !path.to_string_lossy().contains(&fault.path) {
+    if !fault.is_about(operation, path) {
         return Ok(());
     }
+
     let number = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
     if number < fault.from {
         return Ok(());
     }
+
+    let is_first = number == fault.from;
     match fault.effect {
         Effect::Abort => {
             let _changes = super::recording::hold();
             std::process::abort()
         }
-        Effect::Stop if number == fault.from => {
-            rustix::process::kill_process(
-                rustix::process::getpid(),
-                rustix::process::Signal::STOP,
-            )?;
-            // Another thread may take the signal, and this one stops a moment later.
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            Ok(())
-        }
-        Effect::Once(error) if number == fault.from => Err(io::Error::from_raw_os_error(error)),
+        Effect::Stop if is_first => stop_process(),
+        Effect::Once(error) if is_first => Err(io::Error::from_raw_os_error(error)),
         Effect::Stop | Effect::Once(_) => Ok(()),
-        Effect::Errno(number) => Err(io::Error::from_raw_os_error(number)),
+        Effect::Errno(error) => Err(io::Error::from_raw_os_error(error)),
     }
+}
+
+fn stop_process() -> io::Result<()> {
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+
+    // Another thread may take the signal, and this one stops a moment later.
+    std::thread::sleep(Duration::from_millis(20));
+    Ok(())
 }

@@ -25,16 +25,10 @@ pub trait ReadAt: Send + Sync {
     fn size(&self) -> u64;
 
     /// Reads at most `buffer.len()` bytes from byte `offset`. Returns 0 only at or beyond the end.
-    ///
-    /// # Errors
-    /// Whatever the storage reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// As [`Self::read_at`], for bytes that nobody reads again soon. If they were not in the page
     /// cache before, they need not stay there.
-    ///
-    /// # Errors
-    /// Whatever the storage reports.
     fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_at(offset, buffer)
     }
@@ -148,9 +142,6 @@ impl File {
     }
 
     /// Its state now.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn status(&self) -> Result<FileStatus> {
         let metadata = attempt(Operation::Inspect, &self.path, || self.inner.metadata())?;
         Ok(FileStatus::from(&metadata))
@@ -167,9 +158,6 @@ impl File {
     }
 
     /// Reads at most `buffer.len()` bytes from byte `offset`. Returns 0 only at the end.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         attempt(Operation::Read, &self.path, || {
             loop {
@@ -203,9 +191,6 @@ impl File {
     }
 
     /// As [`Self::read_at`]. Leaves the page cache as it was, if kernel and file system can.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         if !self.reads_once() {
             return self.read_at(offset, buffer);
@@ -261,9 +246,6 @@ impl File {
     }
 
     /// Whether another machine serves the file, and can copy it there.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn is_served(&self) -> Result<bool> {
         // NFS, CIFS, SMB2, Ceph.
         const SERVED: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
@@ -274,9 +256,9 @@ impl File {
         Ok(SERVED.contains(&number))
     }
 
-    /// Opens the same file again, to be written past the page cache: in whole blocks, from addresses
-    /// that are aligned as well. If `durably`, each write is on the disk when it returns. Returns
-    /// `None` if the file system cannot do that, or if the path leads elsewhere by now.
+    /// Opens the same file again, to be written past the page cache: in whole blocks, from
+    /// addresses that are aligned as well. If `durably`, each write is on the disk when it returns.
+    /// Returns `None` if the file system cannot do that, or if the path leads elsewhere by now.
     #[must_use]
     pub fn reopen_direct(&self, durably: bool) -> Option<Self> {
         let mut flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECT;
@@ -298,8 +280,8 @@ impl File {
         (is_same && direct.writes_past_cache()).then_some(direct)
     }
 
-    /// Some file systems open a file for writing past the page cache, and use it all the same. Since
-    /// Linux 6.1 they say so.
+    /// Some file systems open a file for writing past the page cache, and use it all the same.
+    /// Since Linux 6.1 they say so.
     fn writes_past_cache(&self) -> bool {
         let asked = rustix::fs::statx(&*self.inner, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
         match asked {
@@ -311,9 +293,6 @@ impl File {
     }
 
     /// Writes all of `bytes` at byte `offset`.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         change(
             Operation::Write,
@@ -324,9 +303,6 @@ impl File {
     }
 
     /// Sets the length. What is added is a hole.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn set_size(&self, size: u64) -> Result<()> {
         change(
             Operation::Truncate,
@@ -350,9 +326,6 @@ impl File {
     }
 
     /// Sets the permission bits.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
         let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
         change(
@@ -364,9 +337,6 @@ impl File {
     }
 
     /// Sets the time of the last modification.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn set_modified(&self, modified: SystemTime) -> Result<()> {
         change(
             Operation::SetTime,
@@ -390,9 +360,6 @@ impl File {
     }
 
     /// Makes a system call on the open file, in the name of `operation`.
-    ///
-    /// # Errors
-    /// Whatever the call reports.
     pub fn system<T>(
         &self,
         operation: Operation,
@@ -410,9 +377,6 @@ impl File {
 
     /// Takes an exclusive lock that ends with this process. Returns false if somebody else holds
     /// one.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn try_lock(&self) -> Result<bool> {
         attempt(Operation::Lock, &self.path, || {
             lock_result(self.inner.try_lock())
@@ -420,9 +384,6 @@ impl File {
     }
 
     /// Takes a lock that others may share. Returns false if somebody holds an exclusive one.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn try_lock_shared(&self) -> Result<bool> {
         attempt(Operation::Lock, &self.path, || {
             lock_result(self.inner.try_lock_shared())
@@ -430,9 +391,6 @@ impl File {
     }
 
     /// Releases a lock.
-    ///
-    /// # Errors
-    /// Whatever the file system reports.
     pub fn unlock(&self) -> Result<()> {
         attempt(Operation::Lock, &self.path, || self.inner.unlock())
     }

@@ -6,19 +6,13 @@ use super::error::{Operation, Result};
 use super::gate::attempt;
 
 /// Bytes that may still be written to the file system of `path`.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn free_space(path: &Path) -> Result<u64> {
     let statistics = attempt(Operation::Inspect, path, || Ok(rustix::fs::statvfs(path)?))?;
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
-/// The kind of the network file system that holds `path`. Other machines may use the same files, and
-/// their locks may not be seen. Returns `None` if it is no network file system.
-///
-/// # Errors
-/// Whatever the file system reports.
+/// The kind of the network file system that holds `path`. Other machines may use the same files,
+/// and their locks may not be seen. Returns `None` if it is no network file system.
 pub fn network_file_system(path: &Path) -> Result<Option<&'static str>> {
     let statistics = attempt(Operation::Inspect, path, || Ok(rustix::fs::statfs(path)?))?;
 

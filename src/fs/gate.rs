@@ -47,11 +47,14 @@ pub(super) fn attempt<T>(
     path: &Path,
     run: impl FnOnce() -> io::Result<T>,
 ) -> Result<T> {
-    faults::gate(operation, path)
-        .and_then(|()| run())
-        .map_err(|source| IoError {
-            operation,
-            path: path.to_owned(),
-            source,
-        })
+    let result = match faults::gate(operation, path) {
+        Ok(()) => run(),
+        Err(injected) => Err(injected),
+    };
+
+    result.map_err(|source| IoError {
+        operation,
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -1,5 +1,5 @@
-//! The one door to the file system. Every error says what was tried and on which path. Every durable
-//! step is an explicit call.
+//! The one door to the file system. Every error says what was tried and on which path. Every
+//! durable step is an explicit call.
 //!
 //! The room has a file for each subject: open files, opening, directories, names, durable writing,
 //! status, and facts about the whole file system. No other room calls `std::fs`.

@@ -1,5 +1,5 @@
-//! What is done to a file or directory by its name: rename and link it, follow or remove it, set its
-//! owner and mode.
+//! What is done to a file or directory by its name: rename and link it, follow or remove it, set
+//! its owner and mode.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ pub fn link_target(path: &Path) -> Result<PathBuf> {
     attempt(Operation::Inspect, path, || std::fs::read_link(path))
 }
 
-/// The absolute path without links. Used for directories that the operator names, which may be links
-/// themselves.
+/// The absolute path without links. Used for directories that the operator names, which may be
+/// links themselves.
 ///
 /// # Errors
 /// Fails if the path does not exist.
@@ -26,9 +26,6 @@ pub fn canonical(path: &Path) -> Result<PathBuf> {
 }
 
 /// Gives `from` the name `to`. A file that has that name is replaced.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     change(Operation::Rename, to, Change::Renamed(from, to), || {
         std::fs::rename(from, to)
@@ -36,9 +33,6 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Gives the file `from` a second name.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
     change(Operation::Link, to, Change::Linked(from, to), || {
         std::fs::hard_link(from, to)
@@ -46,9 +40,6 @@ pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Removes a file. It is no error if the file is gone already.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn remove_file(path: &Path) -> Result<()> {
     gone_is_fine(change(
         Operation::Remove,
@@ -60,9 +51,6 @@ pub fn remove_file(path: &Path) -> Result<()> {
 
 /// Removes a directory and all below it; links are not followed. It is no error if the directory is
 /// gone already.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn remove_tree(path: &Path) -> Result<()> {
     gone_is_fine(change(
         Operation::Remove,
@@ -96,9 +84,6 @@ pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
 }
 
 /// Sets the permission bits of a directory.
-///
-/// # Errors
-/// Whatever the file system reports.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
     change(Operation::SetMode, path, Change::AttributesOf(path), || {

@@ -1,7 +1,7 @@
 //! What was done to the disk, in its order: `KBACKUP_RECORD=FILE` appends every change that
 //! succeeded to FILE, for tests that take the power away.
 //!
-//! A record is a line of JSON, followed by as many bytes as its `bytes` says.
+//! An entry is a line of JSON, followed by as many bytes as its `bytes` says.
 
 use std::fs::Metadata;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::gate::Change;
 
 #[derive(Serialize)]
-struct Record<'a> {
+struct RecordedChange<'a> {
     /// Nanoseconds since 1970, taken when it was done.
     at: u128,
     process: u32,
@@ -31,26 +31,87 @@ struct Record<'a> {
     bytes: usize,
 }
 
-fn log() -> Option<&'static Mutex<std::fs::File>> {
-    static LOG: OnceLock<Option<Mutex<std::fs::File>>> = OnceLock::new();
-    LOG.get_or_init(|| {
-        let path = std::env::var_os("KBACKUP_RECORD")?;
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
-            .ok()
-            .map(Mutex::new)
-    })
-    .as_ref()
+impl<'a> RecordedChange<'a> {
+    fn new(change: &'a str) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            at: now.unwrap_or_default().as_nanos(),
+            process: std::process::id(),
+            change,
+            path: None,
+            to: None,
+            inode: None,
+            directory: None,
+            mode: None,
+            owner: None,
+            offset: None,
+            size: None,
+            bytes: 0,
+        }
+    }
+
+    /// A change of the file or directory with this inode.
+    fn of(change: &'a str, metadata: &Metadata) -> Self {
+        Self {
+            inode: Some(metadata.ino()),
+            mode: Some(metadata.mode() & 0o7777),
+            owner: Some((metadata.uid(), metadata.gid())),
+            ..Self::new(change)
+        }
+    }
+
+    /// A change of this name.
+    fn at_path(self, path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: Some(absolute(path)?),
+            ..self
+        })
+    }
+
+    fn to_path(self, path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            to: Some(absolute(path)?),
+            ..self
+        })
+    }
+
+    fn append(&self, log: &mut std::fs::File) -> io::Result<()> {
+        self.append_with(log, &[])
+    }
+
+    fn append_with(&self, log: &mut std::fs::File, bytes: &[u8]) -> io::Result<()> {
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        text.extend_from_slice(bytes);
+        log.write_all(&text)
+    }
 }
 
-/// Runs a change and records it. Changes are made one after the other then, as the order of the
-/// records is to be that of the changes.
+fn log() -> Option<&'static Mutex<std::fs::File>> {
+    static LOG: OnceLock<Option<Mutex<std::fs::File>>> = OnceLock::new();
+    LOG.get_or_init(open_log).as_ref()
+}
+
+fn open_log() -> Option<Mutex<std::fs::File>> {
+    let path = std::env::var_os("KBACKUP_RECORD")?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path);
+    Some(Mutex::new(file.ok()?))
+}
+
+fn lock(log: &'static Mutex<std::fs::File>) -> MutexGuard<'static, std::fs::File> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a change and records it. The order of the records is to be that of the changes, so changes
+/// are made one after the other.
 pub(super) fn around<T>(change: &Change<'_>, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(log) = log() else { return run() };
-    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+
+    let mut log = lock(log);
     let concerned = match change {
         Change::Made(path) => missing(path),
         Change::RemovedTree(path) => below(path),
@@ -61,30 +122,27 @@ pub(super) fn around<T>(change: &Change<'_>, run: impl FnOnce() -> io::Result<T>
     Ok(value)
 }
 
-/// Waits until every change that was made is recorded, and lets none be made while the guard lives.
+/// Waits until every change that was made is recorded. No other is made while the guard lives.
 pub(super) fn hold() -> Option<MutexGuard<'static, std::fs::File>> {
-    log().map(|log| log.lock().unwrap_or_else(PoisonError::into_inner))
+    log().map(lock)
 }
 
-/// Records a change whose path nobody knew before.
+/// Records a new file whose path nobody knew before.
 pub(super) fn made(path: &Path) -> io::Result<()> {
     let Some(log) = log() else { return Ok(()) };
-    record(
-        &mut log.lock().unwrap_or_else(PoisonError::into_inner),
-        &Change::Made(path),
-        &[path.to_owned()],
-    )
+    record(&mut lock(log), &Change::Made(path), &[path.to_owned()])
 }
 
-/// What of a path does not exist yet, from the top.
+/// The parts of a path that do not exist yet, from the top.
 fn missing(path: &Path) -> Vec<PathBuf> {
-    let mut missing: Vec<PathBuf> = path
-        .ancestors()
-        .take_while(|above| {
-            !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err()
-        })
-        .map(PathBuf::from)
-        .collect();
+    let mut missing = Vec::new();
+    for above in path.ancestors() {
+        if above.as_os_str().is_empty() || std::fs::symlink_metadata(above).is_ok() {
+            break;
+        }
+        missing.push(above.to_owned());
+    }
+
     missing.reverse();
     missing
 }
@@ -101,123 +159,74 @@ fn below(path: &Path) -> Vec<PathBuf> {
 
 fn record(log: &mut std::fs::File, change: &Change<'_>, concerned: &[PathBuf]) -> io::Result<()> {
     match change {
-        Change::Made(_) => concerned.iter().try_for_each(|path| {
-            let made = std::fs::symlink_metadata(path)?;
-            append(
-                log,
-                &Record {
-                    path: Some(absolute(path)?),
-                    directory: Some(made.is_dir()),
-                    ..of("made", Some(&made))
-                },
-                &[],
-            )
-        }),
-        Change::RemovedTree(_) => concerned.iter().try_for_each(|path| {
-            append(
-                log,
-                &Record {
-                    path: Some(absolute(path)?),
-                    ..of("removed", None)
-                },
-                &[],
-            )
-        }),
-        Change::Removed(path) => append(
-            log,
-            &Record {
-                path: Some(absolute(path)?),
-                ..of("removed", None)
-            },
-            &[],
-        ),
-        Change::Renamed(from, to) => append(
-            log,
-            &Record {
-                path: Some(absolute(from)?),
-                to: Some(absolute(to)?),
-                ..of("renamed", None)
-            },
-            &[],
-        ),
-        Change::Linked(from, to) => append(
-            log,
-            &Record {
-                path: Some(absolute(from)?),
-                to: Some(absolute(to)?),
-                ..of("linked", None)
-            },
-            &[],
-        ),
-        Change::Written(file, offset, bytes) => append(
-            log,
-            &Record {
-                offset: Some(*offset),
-                bytes: bytes.len(),
-                ..of("written", Some(&file.metadata()?))
-            },
-            bytes,
-        ),
-        Change::Content(file) => {
-            let status = file.metadata()?;
-            let mut bytes = vec![0; usize::try_from(status.len()).unwrap_or_default()];
-            file.read_exact_at(&mut bytes, 0)?;
-            append(
-                log,
-                &Record {
-                    offset: Some(0),
-                    bytes: bytes.len(),
-                    ..of("written", Some(&status))
-                },
-                &bytes,
-            )
+        Change::Made(_) => record_made(log, concerned),
+        Change::RemovedTree(_) => {
+            for path in concerned {
+                RecordedChange::new("removed").at_path(path)?.append(log)?;
+            }
+            Ok(())
         }
-        Change::Resized(file, size) => append(
-            log,
-            &Record {
+
+        Change::Removed(path) => RecordedChange::new("removed").at_path(path)?.append(log),
+        Change::Renamed(from, to) => RecordedChange::new("renamed")
+            .at_path(from)?
+            .to_path(to)?
+            .append(log),
+        Change::Linked(from, to) => RecordedChange::new("linked")
+            .at_path(from)?
+            .to_path(to)?
+            .append(log),
+
+        Change::Written(file, offset, bytes) => record_written(log, file, *offset, bytes),
+        Change::Content(file) => {
+            let size = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+            let mut bytes = vec![0; size];
+            file.read_exact_at(&mut bytes, 0)?;
+            record_written(log, file, 0, &bytes)
+        }
+        Change::Resized(file, size) => {
+            let resized = RecordedChange {
                 size: Some(*size),
-                ..of("resized", Some(&file.metadata()?))
-            },
-            &[],
-        ),
-        Change::Attributes(file) => append(log, &of("attributes", Some(&file.metadata()?)), &[]),
-        Change::AttributesOf(path) => append(
-            log,
-            &of("attributes", Some(&std::fs::symlink_metadata(path)?)),
-            &[],
-        ),
-        Change::Synced(file) => append(log, &of("synced", Some(&file.metadata()?)), &[]),
-        Change::SyncedPath(path) => append(
-            log,
-            &of("synced", Some(&std::fs::symlink_metadata(path)?)),
-            &[],
-        ),
+                ..RecordedChange::of("resized", &file.metadata()?)
+            };
+            resized.append(log)
+        }
+
+        Change::Attributes(file) => RecordedChange::of("attributes", &file.metadata()?).append(log),
+        Change::AttributesOf(path) => {
+            let metadata = std::fs::symlink_metadata(path)?;
+            RecordedChange::of("attributes", &metadata).append(log)
+        }
+        Change::Synced(file) => RecordedChange::of("synced", &file.metadata()?).append(log),
+        Change::SyncedPath(path) => {
+            let metadata = std::fs::symlink_metadata(path)?;
+            RecordedChange::of("synced", &metadata).append(log)
+        }
     }
 }
 
-fn of<'a>(change: &'a str, status: Option<&Metadata>) -> Record<'a> {
-    Record {
-        at: SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos(),
-        process: std::process::id(),
-        change,
-        path: None,
-        to: None,
-        inode: status.map(MetadataExt::ino),
-        directory: None,
-        mode: status.map(|status| status.mode() & 0o7777),
-        owner: status.map(|status| (status.uid(), status.gid())),
-        offset: None,
-        size: None,
-        bytes: 0,
+fn record_made(log: &mut std::fs::File, paths: &[PathBuf]) -> io::Result<()> {
+    for path in paths {
+        let metadata = std::fs::symlink_metadata(path)?;
+        let made = RecordedChange {
+            directory: Some(metadata.is_dir()),
+            ..RecordedChange::of("made", &metadata)
+        };
+        made.at_path(path)?.append(log)?;
     }
+    Ok(())
 }
 
-fn append(log: &mut std::fs::File, record: &Record<'_>, bytes: &[u8]) -> io::Result<()> {
-    let mut text = serde_json::to_vec(record)?;
-    text.push(b'\n');
-    text.extend_from_slice(bytes);
-    log.write_all(&text)
+fn record_written(
+    log: &mut std::fs::File,
+    file: &std::fs::File,
+    offset: u64,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let written = RecordedChange {
+        offset: Some(offset),
+        bytes: bytes.len(),
+        ..RecordedChange::of("written", &file.metadata()?)
+    };
+    written.append_with(log, bytes)
 }

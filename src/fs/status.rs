@@ -87,9 +87,6 @@ fn time_of(seconds: i64, nanoseconds: i64) -> Option<SystemTime> {
 
 /// What the file system says about `path` itself; links are not followed. Returns `None` if nothing
 /// has that name.
-///
-/// # Errors
-/// Whatever the file system reports, unless it is that nothing is there.
 pub fn status(path: &Path) -> Result<Option<FileStatus>> {
     let metadata = attempt(Operation::Inspect, path, || std::fs::symlink_metadata(path));
     if_there(metadata)
@@ -97,9 +94,6 @@ pub fn status(path: &Path) -> Result<Option<FileStatus>> {
 
 /// What the file system says about the end of all links at `path`. Returns `None` if nothing is
 /// there.
-///
-/// # Errors
-/// Whatever the file system reports, unless it is that nothing is there.
 pub fn status_of_target(path: &Path) -> Result<Option<FileStatus>> {
     let metadata = attempt(Operation::Inspect, path, || std::fs::metadata(path));
     if_there(metadata)

@@ -1,9 +1,9 @@
 //! MD5 of many streams at once, beside their owners' work.
 //!
-//! Within one stream the algorithm runs on one core, at the pace of its slowest chain. With a stream
-//! in each lane of a vector the same time serves sixteen of them. So the pieces of all streams of
-//! the process wait in one queue. A thread that must wait for a piece takes as many as there are
-//! lanes, and works on them all.
+//! Within one stream the algorithm runs on one core, at the pace of its slowest chain. With a
+//! stream in each lane of a vector the same time serves sixteen of them. So the pieces of all
+//! streams of the process wait in one queue. A thread that must wait for a piece takes as many as
+//! there are lanes, and works on them all.
 //!
 //! `stream` is one hash in the making, `engine` the queue and its workers, and `lanes` the vectors.
 
@@ -170,6 +170,7 @@ mod tests {
                 "57edf4a22be3c955ac49da2e2107b67a",
             ),
         ];
+
         for (text, hash) in known {
             let mut md5 = Md5::new();
             let piece: Piece = Arc::new(text.as_bytes());
@@ -213,6 +214,7 @@ mod tests {
                     });
                 }
             });
+
             assert_eq!(lock(&engine.queue).streams, 0);
         }
     }
@@ -270,12 +272,16 @@ mod tests {
 
         #[test]
         fn pieces_may_be_of_any_length(
-            lengths in prop::collection::vec(prop_oneof![0_usize..200, QUEUED_FROM - 100..QUEUED_FROM + 200], 0..8),
+            lengths in prop::collection::vec(
+                prop_oneof![0_usize..200, QUEUED_FROM - 100..QUEUED_FROM + 200],
+                0..8,
+            ),
             streams in 1_usize..20,
         ) {
             let whole = bytes(lengths.iter().sum(), streams);
             let hash = expected(&whole);
             let piece: Piece = whole;
+
             for (name, engine) in engines() {
                 let mut hashes: Vec<Md5> = (0..streams).map(|_| Md5::with(engine)).collect();
                 let mut start = 0;

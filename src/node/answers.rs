@@ -150,8 +150,8 @@ impl GossipMember {
         endpoint(&self.http_end_point_ip, self.http_end_point_port)
     }
 
-    /// End of the log in its memory, not yet flushed (http-api §3.2). Returns `None` while it is not
-    /// known.
+    /// End of the log in its memory, not yet flushed (http-api §3.2). Returns `None` while it is
+    /// not known.
     #[must_use]
     pub fn writer(&self) -> Option<LogPosition> {
         LogPosition::from_signed(self.writer_checkpoint)

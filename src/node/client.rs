@@ -83,8 +83,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Kind::Unreachable`](crate::error::Kind::Unreachable) if no answer comes in time,
-    /// [`Kind::Failed`](crate::error::Kind::Failed) if the answer makes no sense. This holds for all
-    /// calls below.
+    /// [`Kind::Failed`](crate::error::Kind::Failed) if the answer makes no sense. This holds for
+    /// all calls below.
     pub fn info(&self, patience: Patience<'_>) -> Result<NodeInfo> {
         self.read("/info", patience)
     }
@@ -293,8 +293,8 @@ impl Client {
         }
     }
 
-    /// The newest entries of the log's stream of scavenges, newest first. There are none if there is
-    /// no such stream. Best effort: a node writes them through its leader.
+    /// The newest entries of the log's stream of scavenges, newest first. There are none if there
+    /// is no such stream. Best effort: a node writes them through its leader.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -371,8 +371,8 @@ impl Client {
         Ok(AutoScavengeResume::Accepted)
     }
 
-    /// The JSON under a path. It also serves what is not a node's admin API but is asked in the same
-    /// way: an agent's status.
+    /// The JSON under a path. It also serves what is not a node's admin API but is asked in the
+    /// same way: an agent's status.
     ///
     /// # Errors
     /// As [`Self::gossip`].

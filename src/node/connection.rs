@@ -165,6 +165,7 @@ mod tests {
         ] {
             assert!(Connection::new(good).base().is_ok(), "{good}");
         }
+
         for bad in [
             "",
             "node:2113",

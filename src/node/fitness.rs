@@ -1,7 +1,7 @@
 //! May this node be backed up now? (http-api §3.3.)
 //!
-//! A member of a cluster is judged by its own gossip. If another member leads, that one is asked for
-//! its position, too.
+//! A member of a cluster is judged by its own gossip. If another member leads, that one is asked
+//! for its position, too.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -206,9 +206,9 @@ fn living_voters(gossip: &Gossip) -> usize {
 
 /// Waits until the node is fit.
 ///
-/// A member that does not lead is compared with its leader's own gossip. The leader is asked without
-/// credentials, at the address that the member's gossip names. If it does not answer, the member is
-/// compared with the leader's position as it knows it, which can be some seconds old.
+/// A member that does not lead is compared with its leader's own gossip. The leader is asked
+/// without credentials, at the address that the member's gossip names. If it does not answer, the
+/// member is compared with the leader's position as it knows it, which can be some seconds old.
 ///
 /// # Errors
 /// [`Kind::Unstable`], with the reasons, if the node does not become fit within the limit.
@@ -341,15 +341,28 @@ mod tests {
 
     fn member(port: u16, state: &str, writer: i64) -> Value {
         json!({
-            "instanceId": format!("00000000-0000-0000-0000-00000000{port}"), "state": state, "isAlive": true,
-            "httpEndPointIp": "10.0.0.1", "httpEndPointPort": port, "lastCommitPosition": writer - 100,
-            "writerCheckpoint": writer, "chaserCheckpoint": writer, "epochPosition": 0, "epochNumber": 3, "epochId": EPOCH,
+            "instanceId": format!("00000000-0000-0000-0000-00000000{port}"),
+            "state": state,
+            "isAlive": true,
+            "httpEndPointIp": "10.0.0.1",
+            "httpEndPointPort": port,
+            "lastCommitPosition": writer - 100,
+            "writerCheckpoint": writer,
+            "chaserCheckpoint": writer,
+            "epochPosition": 0,
+            "epochNumber": 3,
+            "epochId": EPOCH,
         })
     }
 
     /// The first member is the one that answers.
     fn gossip(members: &[Value]) -> Gossip {
-        serde_json::from_value(json!({ "members": members, "serverIp": "10.0.0.1", "serverPort": members[0]["httpEndPointPort"] })).unwrap()
+        let gossip = json!({
+            "members": members,
+            "serverIp": "10.0.0.1",
+            "serverPort": members[0]["httpEndPointPort"],
+        });
+        serde_json::from_value(gossip).unwrap()
     }
 
     fn with(mut member: Value, name: &str, value: impl Into<Value>) -> Value {
@@ -521,6 +534,7 @@ mod tests {
                 None,
                 LAG,
             );
+
             assert_eq!(reasons, [Unfit::State(NodeState::Other(state.to_owned()))]);
         }
     }

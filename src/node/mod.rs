@@ -1,8 +1,8 @@
 //! The node: asking it, judging whether it can be backed up, keeping its scavenges away, and seeing
 //! whether a server runs on a directory.
 //!
-//! `client` holds the calls of the admin API, and `transport` sends them. `session` pins a run to one
-//! server process. `fitness`, `quiesce` and `running` answer the questions of a backup.
+//! `client` holds the calls of the admin API, and `transport` sends them. `session` pins a run to
+//! one server process. `fitness`, `quiesce` and `running` answer the questions of a backup.
 //!
 //! What the server answers and means is specified in "http-api"; sections are named as "http-api
 //! §3.3", observations of real nodes as "O41".

@@ -101,8 +101,8 @@ fn watched_file(descriptor: &Path, watched: &[PathBuf]) -> Option<PathBuf> {
     let target = fs::link_target(descriptor).ok()?;
     let name = target.file_name()?;
 
-    // A descriptor is followed only if a watched file has its name: a file of a network that is gone
-    // would hold us up.
+    // A descriptor is followed only if a watched file has its name: a file of a network that is
+    // gone would hold us up.
     let mut candidates = Vec::new();
     for directory in watched {
         let path = directory.join(name);

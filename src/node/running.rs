@@ -65,6 +65,7 @@ impl fmt::Display for RunningSign {
                 path,
                 process: Some(process),
             } => write!(f, "`{}` is locked by process {process}", path.display()),
+
             Self::Listens(path) => write!(f, "somebody listens on `{}`", path.display()),
             Self::Open {
                 path,
@@ -75,6 +76,7 @@ impl fmt::Display for RunningSign {
                 "process {process} ({name}) has `{}` open for writing",
                 path.display()
             ),
+
             Self::Mutex(path) => write!(
                 f,
                 "the server's mutex for this directory is held (`{}`)",
@@ -348,8 +350,8 @@ fn is_lockable(path: &Path) -> fs::Result<bool> {
     Ok(true)
 }
 
-/// The process that keeps others from writing: `None` if there is none, `Some(None)` if it cannot be
-/// seen from here.
+/// The process that keeps others from writing: `None` if there is none, `Some(None)` if it cannot
+/// be seen from here.
 fn holder_of_write_lock(path: &Path) -> fs::Result<Option<Option<u32>>> {
     let question = Flock::from(FlockType::WriteLock);
     let file = fs::open_source(path)?;

@@ -173,8 +173,8 @@ impl Transport {
             .map_err(|silence| self.silent(question, silence))
     }
 
-    /// Asks for something that must not be done twice. Returns `None` if the node may have heard the
-    /// question, but no answer came.
+    /// Asks for something that must not be done twice. Returns `None` if the node may have heard
+    /// the question, but no answer came.
     pub(super) fn ask_once(
         &self,
         question: &Question<'_>,
@@ -301,6 +301,7 @@ impl Transport {
         let place = self.place_of(question);
         match silence {
             Silence::Interrupted(error) => error,
+
             Silence::Busy(status) => Error::new(
                 Kind::Unreachable,
                 format!("the node is not ready: it keeps answering {status}"),
@@ -310,15 +311,18 @@ impl Transport {
                 "a node that starts or has lost its cluster answers so; look at its log, \
                  or try again later",
             ),
+
             Silence::TooLong => Error::new(
                 Kind::Failed,
                 format!("the answer is longer than {MAX_ANSWER} bytes"),
             )
             .on(place)
             .hint(IS_THIS_A_NODE),
+
             Silence::TooLate => Error::new(Kind::Unreachable, "the node does not answer in time")
                 .on(place)
                 .hint("is the node overloaded, or something else behind this URL?"),
+
             Silence::NotConnected(error) | Silence::Broken(error) => {
                 let hint = self.connection_hint(&error);
                 Error::new(Kind::Unreachable, "the node cannot be reached")
@@ -478,8 +482,8 @@ fn route(
     ))
 }
 
-/// Resolves every name to the addresses of one host: the certificate is checked against another name
-/// than the one that is called.
+/// Resolves every name to the addresses of one host: the certificate is checked against another
+/// name than the one that is called.
 struct FixedResolver {
     host: String,
 }

@@ -121,6 +121,7 @@ mod tests {
                     }
                 }
             };
+
             let outcome = for_each(threads, &items, work, |_, ()| kept += 1);
             assert_eq!(outcome, Err("ten"));
             let begun = begun.into_inner();

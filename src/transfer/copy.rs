@@ -1,8 +1,8 @@
 //! Copying one file: from its segments into a new target, hashed on the way.
 //!
 //! For each extent of the source there are three ways: the target shares its blocks, the kernel
-//! copies it, or it is read, hashed and written. What is shared or copied by the kernel is hashed in
-//! the target.
+//! copies it, or it is read, hashed and written. What is shared or copied by the kernel is hashed
+//! in the target.
 
 use std::io;
 
@@ -34,11 +34,11 @@ pub struct Copied {
     pub written: u64,
 }
 
-/// Copies into `target`, which is new and empty. The target is not synced at the end. Tells progress
-/// in bytes of the segments.
+/// Copies into `target`, which is new and empty. The target is not synced at the end. Tells
+/// progress in bytes of the segments.
 ///
-/// If the file system can, the target shares the blocks of the first segment's file, unless somebody
-/// writes to that.
+/// If the file system can, the target shares the blocks of the first segment's file, unless
+/// somebody writes to that.
 ///
 /// # Errors
 /// [`CopyFailure::Stopped`] once the run was asked to end. The others tell trouble with a source

@@ -20,8 +20,8 @@ pub(super) enum Extent {
     },
 }
 
-/// What begins at byte `start` of a file, up to `end` at most. If the file system cannot tell, or if
-/// the file ends before `start`, there are no holes.
+/// What begins at byte `start` of a file, up to `end` at most. If the file system cannot tell, or
+/// if the file ends before `start`, there are no holes.
 pub(super) fn extent_at(file: &File, start: u64, end: u64) -> Extent {
     match seek(file, SeekFrom::Data(start)) {
         Ok(data) if data > start => Extent::Hole { end: data.min(end) },

@@ -242,8 +242,8 @@ fn extent_of(file: &dyn ReadAt, offset: u64, size: u64) -> Extent {
 /// is that of the file: see [`super::paced`].
 ///
 /// # Errors
-/// [`Kind::Failed`], without the file's place, which the caller knows, if the file cannot be read or
-/// ends before its size.
+/// [`Kind::Failed`], without the file's place, which the caller knows, if the file cannot be read
+/// or ends before its size.
 pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
     let mut hashing = Hashing::new(file.size(), md5, run);
     hashing

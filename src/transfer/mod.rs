@@ -1,13 +1,13 @@
 //! Copies bytes and hashes them on the way: the source is read once, and what is hashed is what is
 //! stored.
 //!
-//! * If the file system can, a copy shares the blocks of its source (`FICLONE`) and is hashed in the
-//!   target; the blocks of a live file are never shared. If another machine serves both files, it
-//!   copies (`copy_file_range`). Elsewhere bytes are read, hashed and written.
-//! * A file has one thread, which reads, writes and computes the BLAKE3. [`FILES_AT_ONCE`] files have
-//!   their MD5s computed beside that, together ([`crate::md5`]).
-//! * Code that has to look into the file does so while it is copied ([`Follow`]), and nothing is read
-//!   from a disk twice.
+//! * If the file system can, a copy shares the blocks of its source (`FICLONE`) and is hashed in
+//!   the target; the blocks of a live file are never shared. If another machine serves both files,
+//!   it copies (`copy_file_range`). Elsewhere bytes are read, hashed and written.
+//! * A file has one thread, which reads, writes and computes the BLAKE3. [`FILES_AT_ONCE`] files
+//!   have their MD5s computed beside that, together ([`crate::md5`]).
+//! * Code that has to look into the file does so while it is copied ([`Follow`]), and nothing is
+//!   read from a disk twice.
 //! * Holes of the source stay holes, and aligned blocks of zeros become holes; the hashes cover
 //!   them as zeros.
 //! * The node syncs with every append, and its syncs wait for all that the disk has been given. So
@@ -38,7 +38,7 @@ pub use paced::{Paced, paced};
 pub use plan::{CopyPlan, Follow, Follower, Segment};
 pub use writeback::sync;
 
-/// How many files are worth handling at once: each has a thread of its own. Eight fill so many lanes
-/// of the MD5 that it is no limit any more, and they hide how far away a disk is. With more, an
-/// interrupted run has more to do again.
+/// How many files are worth handling at once: each has a thread of its own. Eight fill so many
+/// lanes of the MD5 that it is no limit any more, and they hide how far away a disk is. With more,
+/// an interrupted run has more to do again.
 pub const FILES_AT_ONCE: usize = 8;

@@ -1,6 +1,6 @@
-//! Bringing the bytes of a new file to the disk, a little at a time: past the page cache, or through
-//! it with few dirty bytes. So little is left for the sync at the end, which the node's syncs would
-//! have to wait for.
+//! Bringing the bytes of a new file to the disk, a little at a time: past the page cache, or
+//! through it with few dirty bytes. So little is left for the sync at the end, which the node's
+//! syncs would have to wait for.
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -43,8 +43,8 @@ pub(super) struct WriteBack<'a> {
 impl<'a> WriteBack<'a> {
     /// Writes a file that will have `size` bytes.
     pub(super) fn new(target: &'a File, size: u64, run: &'a Run) -> Self {
-        // A disk may keep bytes to itself until it is told to sync. Then the node's next sync has to
-        // wait for them, so a run at low priority syncs each write.
+        // A disk may keep bytes to itself until it is told to sync. Then the node's next sync has
+        // to wait for them, so a run at low priority syncs each write.
         let direct = if size > SMALL {
             target.reopen_direct(run.pace().has_low_priority())
         } else {
@@ -65,9 +65,9 @@ impl<'a> WriteBack<'a> {
     }
 
     /// Bytes from `start` to `end` will be written. If they go past the page cache, nobody gathers
-    /// them before they get their place on the disk, and the pieces of several files would lie mixed
-    /// there. So they get their place now. If this fails, only that advantage is lost; a full disk
-    /// shows when they are written.
+    /// them before they get their place on the disk, and the pieces of several files would lie
+    /// mixed there. So they get their place now. If this fails, only that advantage is lost; a full
+    /// disk shows when they are written.
     pub(super) fn reserve(&self, start: u64, end: u64) {
         if !self.is_direct() || end <= start {
             return;

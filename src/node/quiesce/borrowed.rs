@@ -1,5 +1,5 @@
-//! What kbackup takes from the node for a while: the record of it, the events about it, and how long
-//! that may last.
+//! What kbackup takes from the node for a while: the record of it, the events about it, and how
+//! long that may last.
 
 use std::time::Duration;
 

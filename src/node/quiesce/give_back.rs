@@ -21,8 +21,8 @@ pub(super) const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
 pub(super) const HASTY_LIMIT: Duration = Duration::from_millis(1500);
 /// A scavenge that was told to stop and goes on for longer is left to a later run.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(5);
-/// No scavenge takes longer to stop. Completing a chunk cannot be interrupted, and a backup waits no
-/// longer for that unless it is told to.
+/// No scavenge takes longer to stop. Completing a chunk cannot be interrupted, and a backup waits
+/// no longer for that unless it is told to.
 const LONGEST_STOP: Duration = Duration::from_secs(300);
 const LATER: &str = "it stays on record: run `kbackup release` later";
 

@@ -46,9 +46,9 @@ pub struct QuiescedOnline<'a> {
 /// that it writes there.
 ///
 /// # Errors
-/// [`Kind::Refused`] if the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while another
-/// run quiesces this node, [`Kind::Unstable`] if scavenging does not stop within the limits. What
-/// was taken until then is given back.
+/// [`Kind::Refused`] if the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while
+/// another run quiesces this node, [`Kind::Unstable`] if scavenging does not stop within the
+/// limits. What was taken until then is given back.
 pub fn quiesce<'a>(
     session: &'a Session,
     records: &ReleaseRecords,
@@ -118,7 +118,8 @@ impl QuiescedOnline<'_> {
     /// Whether a scavenge has run since the node was quiesced (http-api §1.9).
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] if the node cannot be asked, [`Kind::Refused`] if another node answers.
+    /// [`Kind::Unreachable`] if the node cannot be asked, [`Kind::Refused`] if another node
+    /// answers.
     pub fn check_undisturbed(&self) -> Result<QuiesceCheck> {
         Ok(match self.disturbance()? {
             Some(what) => QuiesceCheck::Disturbed(what),
@@ -136,8 +137,8 @@ impl QuiescedOnline<'_> {
         }
     }
 
-    /// What has to be given back to the node, for the copy in the repository. Returns `None` if that
-    /// is nothing.
+    /// What has to be given back to the node, for the copy in the repository. Returns `None` if
+    /// that is nothing.
     #[must_use]
     pub fn release_record(&self) -> Option<&ReleaseRecord> {
         let record = self.borrowed.as_ref()?.record();
@@ -148,8 +149,8 @@ impl QuiescedOnline<'_> {
         }
     }
 
-    /// Gives back what was taken, even if the run was interrupted. After a signal it takes less time
-    /// about it.
+    /// Gives back what was taken, even if the run was interrupted. After a signal it takes less
+    /// time about it.
     ///
     /// # Errors
     /// [`Kind::Failed`] if something could not be given back; it stays on record.

@@ -24,7 +24,8 @@ pub struct PlannedRelease {
     pub scavenge: Option<String>,
     /// True if auto-scavenge is to be resumed.
     pub auto_scavenge: bool,
-    /// True if another run holds the record. That run gives back itself, so this node is left alone.
+    /// True if another run holds the record. That run gives back itself, so this node is left
+    /// alone.
     pub in_use: bool,
 }
 
@@ -75,8 +76,8 @@ impl ReleasePlan {
         self.records.iter().map(PlannedRelease::from).collect()
     }
 
-    /// Gives back to each node that is not in use. `connect` finds a node again; the record holds no
-    /// credentials.
+    /// Gives back to each node that is not in use. `connect` finds a node again; the record holds
+    /// no credentials.
     ///
     /// # Errors
     /// The first error. The other nodes are served nevertheless, and what could not be given back
