@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kbackup::md5::{Block, Kernel, LANES, Lane, Md5, Piece, State};
+use kbackup::md5::{Block, HashLane, Kernel, LANES, Md5, Piece, State};
 
 const PIECE: usize = 256 * 1024;
 const THREADS: usize = 16;
@@ -37,7 +37,7 @@ fn measure_kernels() -> f64 {
             let time = seconds(40, || {
                 let mut lanes = Vec::with_capacity(count);
                 for (state, blocks) in states.iter_mut().zip(&streams).take(count) {
-                    lanes.push(Lane { state, blocks });
+                    lanes.push(HashLane { state, blocks });
                 }
                 kernel.compress(&mut lanes);
             });

@@ -16,7 +16,7 @@ use crate::timings::{Activity, Timings};
 /// What every long operation carries.
 pub struct Run {
     observer: Box<dyn Observer>,
-    end: End,
+    end: RunEnd,
     pace: Pace,
     timings: Timings,
     warnings: Mutex<Vec<String>>,
@@ -25,7 +25,7 @@ pub struct Run {
 impl Run {
     /// A run that reports to `observer`.
     pub fn new(observer: impl Observer + 'static) -> Self {
-        let end = End::default();
+        let end = RunEnd::default();
         let pace = Pace::new(None, end.cancel.clone());
         Self {
             observer: Box::new(observer),
@@ -264,14 +264,14 @@ pub struct Deadline {
 
 /// The way to end a run, for all who may.
 #[derive(Debug, Clone, Default)]
-struct End {
+struct RunEnd {
     cancel: CancellationToken,
-    state: Arc<Mutex<EndState>>,
+    state: Arc<Mutex<RunEndState>>,
 }
 
 /// Whether a run was interrupted, and how far it may still be.
 #[derive(Debug, Default)]
-struct EndState {
+struct RunEndState {
     /// The first that came.
     interruption: Option<Interruption>,
     /// Too little is left for the clock to end the run.
@@ -280,8 +280,8 @@ struct EndState {
     signal_came: bool,
 }
 
-impl End {
-    fn state(&self) -> MutexGuard<'_, EndState> {
+impl RunEnd {
+    fn state(&self) -> MutexGuard<'_, RunEndState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -39,7 +39,7 @@ impl Request {
     }
 }
 
-/// What the server does about it.
+/// How the server answers.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Reply {
@@ -301,7 +301,7 @@ impl Exchanges {
         answer(exchange)
     }
 
-    /// The first answer of a node that is up to such a question; 404 where nobody asked it.
+    /// The first answer of a running node to such a question; 404 if nobody asked it.
     pub(crate) fn to(&self, request: &Request) -> Answer {
         self.0
             .iter()

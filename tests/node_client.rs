@@ -369,7 +369,7 @@ fn notices_a_load_balancer_and_a_restart() {
 #[test]
 fn says_what_is_wrong_with_the_credentials() {
     let answers = [
-        (None, Answer::status(401), "wants to know"),
+        (None, Answer::status(401), "asks for credentials"),
         (
             Some("hunter2"),
             Answer::status(401).with_header("WWW-Authenticate", "X-Basic realm=\"ESDB\""),
@@ -517,7 +517,7 @@ fn silence_of_an_old_server_is_not_idleness() {
 }
 
 #[test]
-fn never_repeats_the_wish_to_start_a_scavenge() {
+fn never_repeats_the_request_to_start_a_scavenge() {
     for answer in [Answer::Raw(Vec::new()), Answer::Never, Answer::status(408)] {
         let server = Server::start(move |_| answer.clone());
         let run = run();
@@ -698,7 +698,7 @@ mod tls {
     }
 
     #[test]
-    fn expects_another_name_where_told() {
+    fn expects_another_name_if_told() {
         let authority = Authority::new();
         let server = authority.serve("node.internal", None);
         let connection = Connection {

@@ -1,4 +1,4 @@
-//! Scavenges are kept away, and given back whatever happens.
+//! Scavenges are kept away from a copy, and given back whatever happens.
 
 #![expect(
     clippy::unwrap_used,
@@ -267,7 +267,7 @@ fn does_not_restart_what_came_to_its_own_end() {
 
     std::mem::forget(quiet);
 
-    // It was stopped after all, and somebody else let it finish.
+    // The scavenge was stopped after all, and somebody else let it finish.
     setting
         .node
         .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(60));
@@ -420,7 +420,7 @@ fn never_resumes_what_another_paused() {
 }
 
 #[test]
-fn notices_what_disturbs() {
+fn notices_a_disturbance() {
     for recording in RECORDINGS {
         let setting = Setting::new(recording);
         let session = setting.session();
@@ -512,7 +512,7 @@ fn a_crash_is_repaired_from_the_record_alone() {
     assert!(!setting.node.owes_scavenge());
     assert!(records.records().unwrap().is_empty());
 
-    // Twice, also by an old copy of the record: nothing happens.
+    // A second time, also by an old copy of the record, nothing happens.
     setting.node.forget_requests();
     setting.release(&records).unwrap();
     setting
@@ -521,8 +521,8 @@ fn a_crash_is_repaired_from_the_record_alone() {
     assert!(setting.posts("").is_empty());
 }
 
-/// Puts what a run leaves on record that dies before it tells a scavenge to stop, so many minutes
-/// ago.
+/// Writes the record of a run that died this many minutes ago, after or before it told a scavenge
+/// to stop.
 fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
     let session = setting.session();
     let mut held = setting.records.hold(&session).unwrap();
@@ -531,8 +531,8 @@ fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
         held.record_stop_request().unwrap();
     }
     drop(held);
-    let state = setting.directory.path().join("state");
 
+    let state = setting.directory.path().join("state");
     for entry in std::fs::read_dir(state).unwrap().map(Result::unwrap) {
         if entry.file_name().to_str().unwrap().ends_with(".json") {
             let mut record: serde_json::Value =
@@ -570,7 +570,7 @@ fn a_scavenge_that_was_never_told_to_stop_leaves_the_record_in_time() {
     );
     assert_eq!(setting.records(), 1);
 
-    // What was told to stop does, however long it takes.
+    // A scavenge that was told to stop will stop, however long it takes.
     on_record(&setting, &scavenge.to_string(), 60, true);
     let error = setting.release(&setting.records).unwrap_err();
     assert!(
@@ -603,8 +603,8 @@ fn a_scavenge_that_was_never_told_to_stop_leaves_the_record_in_time() {
     );
 }
 
-/// The request had arrived: what stops while it is watched is given back, and so is what stops
-/// later.
+/// The request to stop had arrived. A scavenge that stops while kbackup watches is given back, and
+/// so is one that stops later.
 #[test]
 fn a_scavenge_that_stops_late_is_given_back() {
     let setting = Setting::new("26.1-append");
@@ -717,7 +717,7 @@ fn another_node_is_never_given_anything() {
 }
 
 #[test]
-fn one_run_at_a_time_keeps_a_node_quiet() {
+fn one_run_at_a_time_quiesces_a_node() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
     let quiet = setting.quiesce(&session).unwrap();
@@ -791,7 +791,7 @@ fn interrupted_while_a_scavenge_stops() -> Duration {
 }
 
 #[test]
-fn keeps_the_record_where_the_node_is_gone() {
+fn keeps_the_record_if_the_node_is_gone() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
     let quiet = setting.quiesce(&session).unwrap();
@@ -853,7 +853,7 @@ fn refuses_a_node_without_admin_api() {
 }
 
 #[test]
-fn gives_up_on_what_does_not_come_to_rest() {
+fn gives_up_if_scavenging_does_not_stop() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::InProgress);
     setting
         .node
@@ -1161,7 +1161,7 @@ fn every_pause_can_be_measured() {
 }
 
 #[test]
-fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
+fn a_pause_ends_at_its_limit_and_no_retry_extends_it() {
     let limit = Duration::from_millis(1500);
     let brief = QuiesceSettings {
         longest: limit,
@@ -1194,8 +1194,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
         (Some(AutoScavengeState::Waiting), 0)
     );
 
-    // It ends the wait for a scavenge that takes its time to stop, and waits on until that can be
-    // given back.
+    // The limit ends the wait for a slow scavenge. Giving back waits until that has stopped.
     let setting = Setting::new("26.1-append");
     setting
         .node
@@ -1220,7 +1219,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_begins_it_anew() {
         (0, false)
     );
 
-    // Nothing is taken: no time runs.
+    // If nothing is taken, no time runs.
     let setting = Setting::new("26.1-append");
     let session = setting.session();
     let quiet = quiesce(

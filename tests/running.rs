@@ -1,4 +1,4 @@
-//! Whether a server runs on a directory.
+//! Finding out whether a server runs on a directory.
 
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
@@ -153,7 +153,7 @@ fn sees_every_version_run_and_stop() {
 }
 
 #[test]
-fn says_nothing_runs_where_nothing_is() {
+fn an_empty_directory_shows_no_server() {
     let directory = stopped();
     let findings = look(directory.path());
     assert!(!findings.is_running(), "{findings:?}");

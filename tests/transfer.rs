@@ -87,7 +87,7 @@ fn digest(bytes: &[u8]) -> Digest {
     }
 }
 
-/// Directories on one file system, and where there is one, on another.
+/// Directories on one file system and, if there is another, on that.
 fn targets() -> Vec<tempfile::TempDir> {
     let mut targets = vec![tempfile::tempdir().unwrap()];
     targets.extend(tempfile::tempdir_in("/dev/shm"));
@@ -299,7 +299,7 @@ impl ReadAt for Failing {
 }
 
 #[test]
-fn trouble_with_the_source_is_told_from_trouble_with_the_target() {
+fn trouble_with_the_source_differs_from_trouble_with_the_target() {
     let directory = tempfile::tempdir().unwrap();
     let fail = |source: &Failing, name: &str| {
         let target = fs::create_new(&directory.path().join(name), 0o600).unwrap();
@@ -463,7 +463,7 @@ fn a_copy_does_not_change_with_its_source() {
     );
 }
 
-/// Reads what is new, and a bit of what it has seen, whenever it is called.
+/// Whenever it is called, reads what is new, and a bit of what it has seen.
 struct Watching {
     expected: Vec<u8>,
     seen: Arc<Mutex<Vec<u64>>>,
@@ -489,7 +489,7 @@ impl Follow for Watching {
 }
 
 #[test]
-fn whoever_follows_a_copy_sees_all_of_it() {
+fn a_follower_sees_the_whole_copy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("source");
 
@@ -646,7 +646,7 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
     assert!(matches!(result, Err(CopyFailure::Stopped(_))), "{result:?}");
 }
 
-/// Bytes of a file that are in the page cache; none where nobody can tell.
+/// Bytes of a file that are in the page cache. Returns `None` if nobody can tell.
 fn cached(path: &Path) -> Option<u64> {
     let output = std::process::Command::new("fincore")
         .args(["--noheadings", "--bytes", "--output", "RES"])
@@ -667,7 +667,7 @@ fn evict(path: &Path) {
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
-/// What the node has not read is not brought into the cache, and what it has read stays there.
+/// A copy brings nothing into the cache that the node has not read, and leaves there what it has.
 #[test]
 fn the_page_cache_of_the_source_is_as_it_was() {
     const SIZE: usize = 8 << 20;

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 
 use crate::parallel;
 
+use super::change::Change;
 use super::error::{Operation, Result};
-use super::gate::{Change, attempt, change};
+use super::gate::{attempt, change};
 use super::status::FileStatus;
 
 /// One name in a directory.

@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::change::Change;
 use super::directory::{DirectoryEntry, create_directory, list, parent, sync_directory};
 use super::error::{Operation, Result};
-use super::gate::{Change, attempt, change};
+use super::gate::{attempt, change};
 use super::names::remove_file;
 use super::recording;
 use super::status::{FileKind, status_of_target};

@@ -8,28 +8,28 @@ use std::time::Duration;
 
 use super::Operation;
 
-struct Fault {
+struct InjectedFault {
     operation: String,
     path: String,
     from: u64,
-    effect: Effect,
+    effect: FaultEffect,
 }
 
-enum Effect {
+enum FaultEffect {
     Abort,
     Stop,
     Errno(i32),
     Once(i32),
 }
 
-impl Fault {
+impl InjectedFault {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(4, ':');
         Some(Self {
             operation: parts.next()?.to_owned(),
             path: parts.next()?.to_owned(),
             from: parts.next()?.parse().ok()?,
-            effect: Effect::parse(parts.next()?)?,
+            effect: FaultEffect::parse(parts.next()?)?,
         })
     }
 
@@ -42,7 +42,7 @@ impl Fault {
     }
 }
 
-impl Effect {
+impl FaultEffect {
     fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "abort" => Self::Abort,
@@ -59,10 +59,10 @@ impl Effect {
 /// every one after it, fails. An empty operation or path part stands for all. The effect is
 /// `abort`, an error number, one with a `!` for that one operation only, or `stop`: the process
 /// stops itself before that one operation, until somebody continues it.
-fn fault() -> Option<&'static Fault> {
-    static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
+fn fault() -> Option<&'static InjectedFault> {
+    static FAULT: OnceLock<Option<InjectedFault>> = OnceLock::new();
     FAULT
-        .get_or_init(|| Fault::parse(&std::env::var("KBACKUP_FAULT").ok()?))
+        .get_or_init(|| InjectedFault::parse(&std::env::var("KBACKUP_FAULT").ok()?))
         .as_ref()
 }
 
@@ -82,14 +82,14 @@ pub(super) fn gate(operation: Operation, path: &Path) -> io::Result<()> {
 
     let is_first = number == fault.from;
     match fault.effect {
-        Effect::Abort => {
+        FaultEffect::Abort => {
             let _changes = super::recording::hold();
             std::process::abort()
         }
-        Effect::Stop if is_first => stop_process(),
-        Effect::Once(error) if is_first => Err(io::Error::from_raw_os_error(error)),
-        Effect::Stop | Effect::Once(_) => Ok(()),
-        Effect::Errno(error) => Err(io::Error::from_raw_os_error(error)),
+        FaultEffect::Stop if is_first => stop_process(),
+        FaultEffect::Once(error) if is_first => Err(io::Error::from_raw_os_error(error)),
+        FaultEffect::Stop | FaultEffect::Once(_) => Ok(()),
+        FaultEffect::Errno(error) => Err(io::Error::from_raw_os_error(error)),
     }
 }
 

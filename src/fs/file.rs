@@ -14,8 +14,9 @@ use std::time::SystemTime;
 use rustix::fs::{Advice, AtFlags, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::change::Change;
 use super::error::{Operation, Result};
-use super::gate::{Change, attempt, change};
+use super::gate::{attempt, change};
 use super::stamp::{CopyId, Stamp};
 use super::status::FileStatus;
 

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the door")]
 
 mod beneath;
+mod change;
 mod directory;
 mod durable;
 mod error;
@@ -45,7 +46,7 @@ mod recording {
     use std::io;
 
     pub(super) fn around<T>(
-        _: &super::gate::Change<'_>,
+        _: &super::change::Change<'_>,
         run: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
         run()

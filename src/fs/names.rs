@@ -4,9 +4,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::change::Change;
 use super::directory::sync_directory;
 use super::error::{Operation, Result};
-use super::gate::{Change, attempt, change};
+use super::gate::{attempt, change};
 
 /// The path that a link holds.
 ///

@@ -8,9 +8,10 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::change::Change;
 use super::error::{IoError, Operation, Result};
 use super::file::File;
-use super::gate::{Change, attempt, change};
+use super::gate::{attempt, change};
 use super::status::FileKind;
 
 /// Opens a regular file of the node for reading. Does not move its access time, if that is

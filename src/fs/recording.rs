@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::gate::Change;
+use super::change::Change;
 
 #[derive(Serialize)]
 struct RecordedChange<'a> {
@@ -68,7 +68,7 @@ impl<'a> RecordedChange<'a> {
         })
     }
 
-    fn to_path(self, path: &Path) -> io::Result<Self> {
+    fn with_target(self, path: &Path) -> io::Result<Self> {
         Ok(Self {
             to: Some(absolute(path)?),
             ..self
@@ -170,11 +170,11 @@ fn record(log: &mut std::fs::File, change: &Change<'_>, concerned: &[PathBuf]) -
         Change::Removed(path) => RecordedChange::new("removed").at_path(path)?.append(log),
         Change::Renamed(from, to) => RecordedChange::new("renamed")
             .at_path(from)?
-            .to_path(to)?
+            .with_target(to)?
             .append(log),
         Change::Linked(from, to) => RecordedChange::new("linked")
             .at_path(from)?
-            .to_path(to)?
+            .with_target(to)?
             .append(log),
 
         Change::Written(file, offset, bytes) => record_written(log, file, *offset, bytes),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::lanes::{Kernel, Lane};
+use super::lanes::{HashLane, Kernel};
 use super::stream::Md5Stream;
 
 /// Bytes that are hashed while their owner uses them too. `as_ref` must not panic: another thread
@@ -198,10 +198,10 @@ impl Engine {
     }
 
     fn compute(&self, mut batch: Vec<HashJob>) {
-        let mut lanes: Vec<Lane<'_>> = Vec::with_capacity(batch.len());
+        let mut lanes: Vec<HashLane<'_>> = Vec::with_capacity(batch.len());
         for job in &mut batch {
             let blocks = job.stream.take(part(&job.piece, &job.range));
-            lanes.push(Lane {
+            lanes.push(HashLane {
                 state: &mut job.stream.state,
                 blocks,
             });

@@ -30,7 +30,7 @@ enum KernelKind {
 
 /// A stream's next blocks, and its state before and after them.
 #[derive(Debug)]
-pub struct Lane<'a> {
+pub struct HashLane<'a> {
     /// Where it goes on from.
     pub state: &'a mut State,
     /// Those that are not in the state yet.
@@ -89,7 +89,7 @@ impl Kernel {
 
     /// Takes the blocks of all streams into their states. Afterwards the lanes hold no blocks, in
     /// any order.
-    pub fn compress(self, lanes: &mut [Lane<'_>]) {
+    pub fn compress(self, lanes: &mut [HashLane<'_>]) {
         if let KernelKind::Lanes(level) = self.0 {
             // Streams of about one length share a group, and those that go on when others have
             // ended stand together.
@@ -99,7 +99,7 @@ impl Kernel {
             }
         }
 
-        for Lane { state, blocks } in lanes {
+        for HashLane { state, blocks } in lanes {
             ::md5::block_api::compress(state, std::mem::take(blocks));
         }
     }
@@ -107,7 +107,7 @@ impl Kernel {
 
 /// Takes the blocks of up to [`LANES`] streams, the longest first, until only one stream has any:
 /// two are as fast in lanes as alone.
-fn compress_group(level: Level, group: &mut [Lane<'_>]) {
+fn compress_group(level: Level, group: &mut [HashLane<'_>]) {
     loop {
         let live = group
             .iter()
@@ -128,9 +128,9 @@ fn compress_group(level: Level, group: &mut [Lane<'_>]) {
 }
 
 #[inline(always)]
-fn compress_common<S: Simd, V: Words<S, N>, const N: usize>(
+fn compress_common<S: Simd, V: LaneWords<S, N>, const N: usize>(
     simd: S,
-    live: &mut [Lane<'_>],
+    live: &mut [HashLane<'_>],
     common: usize,
 ) {
     let mut states = [State::default(); N];
@@ -153,7 +153,7 @@ fn compress_common<S: Simd, V: Words<S, N>, const N: usize>(
 }
 
 #[inline(always)]
-fn compress_lanes<S: Simd, V: Words<S, N>, const N: usize>(
+fn compress_lanes<S: Simd, V: LaneWords<S, N>, const N: usize>(
     simd: S,
     states: &mut [State; N],
     blocks: [&[Block]; N],
@@ -184,7 +184,7 @@ fn compress_lanes<S: Simd, V: Words<S, N>, const N: usize>(
 }
 
 /// Vectors with a word of each of `N` streams.
-trait Words<S: Simd, const N: usize>: SimdInt<S, Element = u32> {
+trait LaneWords<S: Simd, const N: usize>: SimdInt<S, Element = u32> {
     fn of_lanes(simd: S, words: [u32; N]) -> Self;
 
     fn lanes(self) -> [u32; N];
@@ -193,7 +193,7 @@ trait Words<S: Simd, const N: usize>: SimdInt<S, Element = u32> {
     fn words(simd: S, blocks: [&Block; N]) -> [Self; 16];
 }
 
-impl<S: Simd> Words<S, 16> for u32x16<S> {
+impl<S: Simd> LaneWords<S, 16> for u32x16<S> {
     #[inline(always)]
     fn of_lanes(simd: S, words: [u32; 16]) -> Self {
         words.simd_into(simd)
@@ -210,7 +210,7 @@ impl<S: Simd> Words<S, 16> for u32x16<S> {
     }
 }
 
-impl<S: Simd> Words<S, 8> for u32x8<S> {
+impl<S: Simd> LaneWords<S, 8> for u32x8<S> {
     #[inline(always)]
     fn of_lanes(simd: S, words: [u32; 8]) -> Self {
         words.simd_into(simd)
@@ -351,7 +351,7 @@ mod tests {
         let mut states = before.to_vec();
         let mut lanes = Vec::new();
         for (state, blocks) in states.iter_mut().zip(streams) {
-            lanes.push(Lane { state, blocks });
+            lanes.push(HashLane { state, blocks });
         }
         kernel.compress(&mut lanes);
         states

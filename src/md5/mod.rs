@@ -17,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use engine::Piece;
 use engine::{Engine, HashJob, Slot, part};
-pub use lanes::{Block, Kernel, LANES, Lane, State};
+pub use lanes::{Block, HashLane, Kernel, LANES, State};
 use stream::Md5Stream;
 
 /// Shorter pieces are hashed where they are handed over: to queue them would cost more.
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_do_all_the_work_where_nobody_else_does() {
+    fn owners_do_all_the_work_if_nobody_else_does() {
         let engine = untended();
         let whole = bytes(QUEUED_FROM * 2, 1);
         let piece: Piece = whole.clone();

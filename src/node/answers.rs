@@ -187,7 +187,7 @@ fn endpoint(host: &str, port: u16) -> String {
 /// `GET /info/options`: the node's configuration, by option name without regard to case. Plugins'
 /// options are not in it (http-api §3.6).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NodeOptions(BTreeMap<String, String>);
+pub struct ServerOptions(BTreeMap<String, String>);
 
 #[derive(Deserialize)]
 pub(super) struct OptionRow {
@@ -195,7 +195,7 @@ pub(super) struct OptionRow {
     value: Option<String>,
 }
 
-impl NodeOptions {
+impl ServerOptions {
     pub(super) fn from_rows(rows: Vec<OptionRow>) -> Self {
         let mut options = BTreeMap::new();
         for row in rows {

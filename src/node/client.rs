@@ -10,7 +10,7 @@ use super::reply::Reply;
 use super::transport::{Question, Transport};
 use super::{
     AutoScavenge, AutoScavengeResume, Connection, CurrentScavenge, Gossip, LastScavenge, NodeInfo,
-    NodeOptions, Patience, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop,
+    Patience, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop, ServerOptions,
     ServerProcess,
 };
 use crate::error::Result;
@@ -102,9 +102,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::gossip`].
-    pub fn options(&self, patience: Patience<'_>) -> Result<NodeOptions> {
+    pub fn options(&self, patience: Patience<'_>) -> Result<ServerOptions> {
         let rows: Vec<OptionRow> = self.read("/info/options", patience)?;
-        Ok(NodeOptions::from_rows(rows))
+        Ok(ServerOptions::from_rows(rows))
     }
 
     /// Whether the node calls itself ready (O47).

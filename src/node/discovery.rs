@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{NodeOptions, Session};
+use super::{ServerOptions, Session};
 use crate::error::{Error, Kind, Result};
 use crate::format::InContext;
 use crate::format::checkpoint::Checkpoint;
@@ -32,7 +32,7 @@ pub struct NodeTraits {
 impl NodeTraits {
     /// Reads them from `/info/options`.
     #[must_use]
-    pub fn of(options: &NodeOptions) -> Self {
+    pub fn of(options: &ServerOptions) -> Self {
         let transform = match options.value("Transform") {
             Some(transform) if transform.eq_ignore_ascii_case("identity") => None,
             transform => transform.map(str::to_owned),

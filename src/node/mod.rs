@@ -27,7 +27,7 @@ mod trust;
 pub use agreement::{Agreement, agree};
 pub use answers::{
     AutoScavenge, AutoScavengeResume, CurrentScavenge, Gossip, GossipMember, LastScavenge,
-    NodeInfo, NodeOptions, NodeState, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop,
+    NodeInfo, NodeState, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop, ServerOptions,
     ServerProcess,
 };
 pub use client::Client;

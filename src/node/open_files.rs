@@ -55,12 +55,11 @@ pub(super) fn processes_that_write(directories: &Directories) -> WritingProcesse
                 process,
                 process_name: process_name(&home),
             }),
-            Ok(None) => {}
             Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
                 found.hidden += 1;
             }
-            // The process has ended meanwhile.
-            Err(_) => {}
+            // It has no such file, or it has ended meanwhile.
+            Ok(None) | Err(_) => {}
         }
     }
 

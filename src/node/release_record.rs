@@ -195,7 +195,7 @@ impl ReleaseRecords {
             process: std::process::id(),
         };
 
-        Ok(self.held(name, record, lock))
+        Ok(self.held(&name, record, lock))
     }
 
     /// Locks a listed record, to give back what it says. Returns `None` if another run has given
@@ -209,13 +209,13 @@ impl ReleaseRecords {
             return Ok(None);
         };
 
-        Ok(Some(self.held(listed.name.clone(), record, lock)))
+        Ok(Some(self.held(&listed.name, record, lock)))
     }
 
-    fn held(&self, name: String, record: ReleaseRecord, lock: fs::File) -> HeldRecord {
+    fn held(&self, name: &str, record: ReleaseRecord, lock: fs::File) -> HeldRecord {
         HeldRecord {
             directory: self.directory.clone(),
-            path: self.path(&name, "json"),
+            path: self.path(name, "json"),
             record,
             scavenge_recorded: None,
             pause_recorded: None,
@@ -284,11 +284,12 @@ impl ReleaseRecords {
 /// The version is read first: a newer record may look quite different.
 fn parse(bytes: &[u8], path: &Path) -> Result<ReleaseRecord> {
     #[derive(Deserialize)]
-    struct Version {
+    struct RecordVersion {
         format: u32,
     }
 
-    let version: Version = serde_json::from_slice(bytes).map_err(|error| corrupt(path, error))?;
+    let version: RecordVersion =
+        serde_json::from_slice(bytes).map_err(|error| corrupt(path, error))?;
     if version.format > FORMAT {
         return Err(Error::new(
             Kind::Refused,

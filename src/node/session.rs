@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{Client, Gossip, NodeInfo, NodeOptions, NodeState, Patience};
+use super::{Client, Gossip, NodeInfo, NodeState, Patience, ServerOptions};
 use crate::error::{Error, Kind, Result};
 use crate::run::Run;
 use crate::server::{ServerVersion, facts};
@@ -16,7 +16,7 @@ const QUESTIONS: usize = 3;
 pub struct Session {
     client: Client,
     version: ServerVersion,
-    options: NodeOptions,
+    options: ServerOptions,
     insecure: bool,
     gossips: bool,
     here: Whereabouts,
@@ -103,7 +103,7 @@ impl Session {
 
     /// The node's configuration.
     #[must_use]
-    pub const fn options(&self) -> &NodeOptions {
+    pub const fn options(&self) -> &ServerOptions {
         &self.options
     }
 
@@ -210,7 +210,7 @@ impl Session {
 }
 
 /// Older servers gossip only if they belong to a cluster, or are told to.
-fn does_gossip(version: &ServerVersion, options: &NodeOptions) -> bool {
+fn does_gossip(version: &ServerVersion, options: &ServerOptions) -> bool {
     let is_alone = match options.cluster_size() {
         Some(size) => size <= 1,
         None => true,
