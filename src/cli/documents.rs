@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::context::VerbContext;
-use crate::error::{Error, Kind, Result};
-use crate::fs;
+use crate::error::Result;
 use crate::settings::options::{CompletionsOptions, ManualOptions};
-use crate::settings::{ManualPage, completion_script, manual_pages};
+use crate::settings::{ManualPage, completion_script};
+use crate::verbs::{self, manual::Manual};
 
 #[derive(Serialize)]
 struct CompletionsAnswer {
@@ -35,22 +35,16 @@ struct ManualAnswer<'a> {
 }
 
 pub(super) fn manual(options: &ManualOptions, context: &VerbContext) -> Result<u8> {
-    let mut pages = manual_pages()?;
+    let Manual { pages, written } = verbs::manual::manual(options)?;
 
-    let text = if let Some(directory) = &options.into {
-        write_pages(&pages, directory)?
+    let mut text = String::new();
+    if options.into.is_some() {
+        for path in written {
+            let _ = writeln!(text, "{}", path.display());
+        }
     } else {
-        let wanted = match &options.verb {
-            Some(verb) => format!("kbackup-{verb}.1"),
-            None => "kbackup.1".to_owned(),
-        };
-        pages.retain(|page| page.name == wanted);
-        let Some(page) = pages.first() else {
-            return Err(Error::new(Kind::Usage, "there is no such verb")
-                .hint("run `kbackup --help` to see the verbs"));
-        };
-        page.text.clone()
-    };
+        text.extend(pages.iter().map(|page| page.text.as_str()));
+    }
 
     let answer = ManualAnswer {
         pages,
@@ -60,17 +54,4 @@ pub(super) fn manual(options: &ManualOptions, context: &VerbContext) -> Result<u
         .output
         .document("kbackup.manual/1", &answer, &text)?;
     Ok(context.done())
-}
-
-/// Writes each page into a file, and returns the paths of the files, one in each line.
-fn write_pages(pages: &[ManualPage], directory: &Path) -> Result<String> {
-    fs::create_directories_durably(directory, 0o755, 0o755)?;
-
-    let mut paths = String::new();
-    for page in pages {
-        let path = directory.join(&page.name);
-        fs::write_durably(&path, page.text.as_bytes(), 0o644)?;
-        let _ = writeln!(paths, "{}", path.display());
-    }
-    Ok(paths)
 }

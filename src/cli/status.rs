@@ -1,4 +1,7 @@
 //! `kbackup status`: what the agent knows or, without an agent, what the repository tells.
+//!
+//! The agent's room computes a status, and verbs lie below the agent. So this file decides whom to
+//! ask.
 
 use std::fmt::Write;
 use std::path::Path;

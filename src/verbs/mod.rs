@@ -8,6 +8,7 @@ pub(crate) mod expire;
 mod label;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod manual;
 pub(crate) mod priority;
 pub(crate) mod release;
 pub(crate) mod restore;
