@@ -321,7 +321,10 @@ mod tests {
     proptest::proptest! {
         /// However much is forgotten, nothing seems younger than it is.
         #[test]
-        fn what_is_forgotten_makes_nothing_younger(steps in proptest::collection::vec(1..50_u64, 1..4000), share in 0..=100_u64) {
+        fn what_is_forgotten_makes_nothing_younger(
+            steps in proptest::collection::vec(1..50_u64, 1..4000),
+            share in 0..=100_u64,
+        ) {
             let held = steps.iter().sum::<u64>() * share / 100;
             let mut history = WriterHistory::default();
             let (mut writer, mut first_beyond) = (0, None);

@@ -1,7 +1,7 @@
 //! A look at the node, the repository and the other members of the cluster.
 //!
 //! A look may take as long as a disk or a network likes, so it runs on a blocking thread. It
-//! changes nothing but one thing: it gives back to the node what a run that was killed kept from it.
+//! changes one thing only: it gives back to the node what a run that was killed kept from it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -147,7 +147,7 @@ impl Connection {
     fn within<T>(
         &mut self,
         context: &mut Context<'_>,
-        act: impl FnOnce(Pin<&mut (dyn ByteStream + 'static)>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        act: impl FnOnce(ByteStreamPin<'_>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if self.life.as_mut().poll(context).is_ready()
             || self.silence.as_mut().poll(context).is_ready()
@@ -166,6 +166,9 @@ impl Connection {
         moved
     }
 }
+
+/// Either kind of stream.
+type ByteStreamPin<'a> = Pin<&'a mut (dyn ByteStream + 'static)>;
 
 trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> ByteStream for T {}

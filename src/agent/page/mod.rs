@@ -1,8 +1,9 @@
 //! The page that people see: whether the node is safe, what comes next, what was, and how to
 //! restore. Pure: a status goes in, HTML comes out.
 //!
-//! There is no script in it, and nothing is loaded from elsewhere. It does not reload while somebody
-//! reads. After two minutes it says that it is old; `?live` reloads it for a screen on a wall.
+//! There is no script in it, and nothing is loaded from elsewhere. It does not reload while
+//! somebody reads. After two minutes it says that it is old; `?live` reloads it for a screen on a
+//! wall.
 
 mod jobs;
 mod local_times;
@@ -269,7 +270,8 @@ impl Page<'_> {
                         p { (picture.in_words()) "." }
                         (self.legend())
                         p.more {
-                            "Heights are logarithmic. Marks that lie close together are drawn as one. "
+                            "Heights are logarithmic. "
+                            "Marks that lie close together are drawn as one. "
                             "Times are in the zone " (self.view.zone) "."
                             @if let Some(since) = runs_known {
                                 " Failures and pauses are known since " (self.times.when(since)) "."

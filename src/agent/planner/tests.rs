@@ -96,6 +96,11 @@ fn diff(
         .unwrap()
 }
 
+/// One second after a minute of the year.
+fn second(minute: i64) -> i64 {
+    YEAR + minute * MINUTE + 1
+}
+
 /// Times at which no agent runs, in minutes of the year: when, and for how long.
 fn outages() -> impl Strategy<Value = Vec<(i64, i64)>> {
     proptest::collection::vec((1..LENGTH / MINUTE, 1..4000_i64), 0..40).prop_map(|mut outages| {
@@ -117,9 +122,10 @@ proptest! {
     /// those that were missed once together, as soon as somebody is there.
     #[test]
     fn a_year_of_runs(outages in outages(), schedule in 0..4_usize) {
-        let rules = rules(["30 2 * * *", "0 */6 * * *", "15,45 1-3 * * *", "0 3 * * sun"][schedule]);
+        let schedules = ["30 2 * * *", "0 */6 * * *", "15,45 1-3 * * *", "0 3 * * sun"];
+        let rules = rules(schedules[schedule]);
         let outages: Vec<(i64, i64)> =
-            outages.iter().map(|(from, length)| (YEAR + from * MINUTE + 1, YEAR + (from + length) * MINUTE + 1)).collect();
+            outages.iter().map(|(from, length)| (second(*from), second(from + length))).collect();
 
         let zone: crate::clock::Zone = "Europe/Berlin".parse().unwrap();
         let mut expected = BTreeSet::new();
@@ -127,7 +133,8 @@ proptest! {
         loop {
             occurrence = rules.jobs[1].schedule.next(&occurrence).unwrap();
             let second = occurrence.timestamp().as_second();
-            let made = outages.iter().find(|(from, to)| (*from..*to).contains(&second)).map_or(second, |(_, to)| *to);
+            let outage = outages.iter().find(|(from, to)| (*from..*to).contains(&second));
+            let made = outage.map_or(second, |(_, to)| *to);
             if second >= YEAR + LENGTH || made >= YEAR + LENGTH {
                 break;
             }
@@ -151,7 +158,9 @@ proptest! {
 
             let due = plan.due.unwrap().as_second();
             prop_assert!(due > now);
-            now = outages.iter().map(|(from, _)| *from).filter(|from| *from > now).min().map_or(due, |from| due.min(from));
+            let outages = outages.iter().map(|(from, _)| *from);
+            let next_outage = outages.filter(|from| *from > now).min();
+            now = next_outage.map_or(due, |from| due.min(from));
         }
 
         prop_assert_eq!(made, expected);

@@ -105,9 +105,12 @@ impl<'a> Picture<'a> {
             @for (back, midnight) in self.midnights() {
                 @let x = percent(self.shown.share(midnight.timestamp()));
                 @let is_named = back % named_every == (self.days - 1) % named_every;
-                @let (class, end) = if is_named { ("day named", HEIGHT - 4) } else { ("day", BOTTOM) };
-                line class=(class) x1=(x) x2=(x) y1="0" y2=(end) {}
-                @if is_named { text.axis x=(x) dx="4" y=(HEIGHT - 6) { (midnight.strftime("%-d %b")) } }
+                @if is_named {
+                    line class="day named" x1=(x) x2=(x) y1="0" y2=(HEIGHT - 4) {}
+                    text.axis x=(x) dx="4" y=(HEIGHT - 6) { (midnight.strftime("%-d %b")) }
+                } @else {
+                    line class="day" x1=(x) x2=(x) y1="0" y2=(BOTTOM) {}
+                }
             }
         }
     }
