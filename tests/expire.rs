@@ -12,15 +12,27 @@ use kbackup::backup::BackupSummary;
 use kbackup::clock::{self, Zone};
 use kbackup::error::{Error, Kind};
 use kbackup::event::{Event, Silent, Step};
-use kbackup::expire::{self, Plan, Policy, Report, Rule};
+use kbackup::expire::{self, ExpirePlan, ExpireReport, KeepRule, Policy};
 use kbackup::manifest::Label;
 use kbackup::proof::Depth;
-use kbackup::repository::{DirectoryRepository, Repository, remember_damage, remembered};
+use kbackup::repository::{Repository, remember_damage, remembered};
 use kbackup::restore;
 use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 
 use crate::backup::bench::{Bench, at, small};
+use crate::stores::in_every_store;
+
+in_every_store! {
+    without_a_rule_nothing_is_planned,
+    a_damaged_one_takes_no_place,
+    the_last_verified_one_stays,
+    all_is_decided_anew_before_each_removal,
+    what_is_being_restored_stays_until_that_is_done,
+    a_restore_of_what_has_gone_since_its_plan_writes_nothing,
+    what_is_being_verified_stays_and_what_has_gone_is_passed_over,
+    a_backup_under_way_is_waited_for,
+}
 
 fn last(last: u32) -> Policy {
     Policy {
@@ -29,7 +41,7 @@ fn last(last: u32) -> Policy {
     }
 }
 
-fn plan(repository: &DirectoryRepository, policy: &Policy) -> Plan {
+fn plan(repository: &dyn Repository, policy: &Policy) -> ExpirePlan {
     expire::plan(
         repository,
         policy,
@@ -40,18 +52,18 @@ fn plan(repository: &DirectoryRepository, policy: &Policy) -> Plan {
     .unwrap()
 }
 
-fn execute(repository: &DirectoryRepository, plan: &Plan) -> Report {
+fn execute(repository: &dyn Repository, plan: &ExpirePlan) -> ExpireReport {
     expire::execute(repository, plan, &Run::new(Silent)).unwrap()
 }
 
-fn goes(plan: &Plan) -> Vec<Label> {
+fn goes(plan: &ExpirePlan) -> Vec<Label> {
     plan.goes
         .iter()
         .map(|leaving| leaving.backup.label.clone())
         .collect()
 }
 
-fn rules(plan: &Plan, label: &Label) -> Vec<Rule> {
+fn rules(plan: &ExpirePlan, label: &Label) -> Vec<KeepRule> {
     let staying = plan
         .stays
         .iter()
@@ -61,7 +73,7 @@ fn rules(plan: &Plan, label: &Label) -> Vec<Rule> {
     })
 }
 
-fn labels(repository: &DirectoryRepository) -> Vec<Label> {
+fn labels(repository: &dyn Repository) -> Vec<Label> {
     repository
         .list()
         .unwrap()
@@ -93,7 +105,7 @@ fn disk_usage(place: &Path) -> u64 {
         .sum()
 }
 
-fn backups(repository: &DirectoryRepository) -> PathBuf {
+fn backups(repository: &dyn Repository) -> PathBuf {
     Path::new(&repository.place()).join("backups")
 }
 
@@ -110,10 +122,15 @@ fn what_goes_frees_what_was_planned_and_the_rest_restores() {
             .map(|summary| summary.label.clone())
             .collect::<Vec<_>>()
     );
-    assert_eq!(rules(&planned, &summaries[3].label), [Rule::Last]);
+    assert_eq!(rules(&planned, &summaries[3].label), [KeepRule::Last]);
     assert_eq!(
         rules(&planned, &summaries[4].label),
-        [Rule::Last, Rule::LastGood, Rule::LastVerified, Rule::Newest]
+        [
+            KeepRule::Last,
+            KeepRule::LastGood,
+            KeepRule::LastVerified,
+            KeepRule::Newest
+        ]
     );
 
     let (before, inodes_kept) = (
@@ -200,7 +217,6 @@ fn inodes(backup: &Path) -> Vec<(PathBuf, u64, u32, i64, u64)> {
         .collect()
 }
 
-#[test]
 fn without_a_rule_nothing_is_planned() {
     let (bench, _) = history(1);
     let error = expire::plan(
@@ -214,13 +230,12 @@ fn without_a_rule_nothing_is_planned() {
     assert_eq!((error.kind(), error.hints().len()), (Kind::Usage, 1));
 }
 
-#[test]
 fn a_damaged_one_takes_no_place() {
     let (bench, summaries) = history(4);
     remember_damage(&bench.repository, &summaries[2].label).unwrap();
     let planned = plan(&bench.repository, &last(2));
     assert_eq!(goes(&planned), [summaries[0].label.clone()]);
-    assert_eq!(rules(&planned, &summaries[1].label), [Rule::Last]);
+    assert_eq!(rules(&planned, &summaries[1].label), [KeepRule::Last]);
     // When two newer ones are good it goes, too.
     bench.append(10_000);
     bench.take().unwrap();
@@ -256,7 +271,10 @@ fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
         )
         .unwrap();
         assert!(goes(&planned).is_empty(), "{planned:#?}");
-        assert_eq!(rules(&planned, &summaries[0].label), [Rule::NewestNotGood]);
+        assert_eq!(
+            rules(&planned, &summaries[0].label),
+            [KeepRule::NewestNotGood]
+        );
         assert!(
             bench.said().contains(&format!(
                 "nothing is removed while the newest backup, {newest}, is not good"
@@ -265,7 +283,7 @@ fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
             bench.said()
         );
         assert!(
-            !unreadable || rules(&planned, newest) == [Rule::Unreadable],
+            !unreadable || rules(&planned, newest) == [KeepRule::Unreadable],
             "{planned:#?}"
         );
         assert!(execute(&bench.repository, &planned).removed.is_empty());
@@ -294,7 +312,7 @@ fn what_cannot_be_read_is_left_alone_and_told() {
     .unwrap();
     assert_eq!(
         (goes(&planned), rules(&planned, &summaries[0].label)),
-        (vec![summaries[1].label.clone()], vec![Rule::Unreadable])
+        (vec![summaries[1].label.clone()], vec![KeepRule::Unreadable])
     );
     assert!(
         bench.said().contains("is left alone, unreadable"),
@@ -309,7 +327,6 @@ fn what_cannot_be_read_is_left_alone_and_told() {
 }
 
 /// A quick look proves nothing of the bytes.
-#[test]
 fn the_last_verified_one_stays() {
     let (bench, summaries) = history(3);
     let look = |number: usize, depth| {
@@ -321,7 +338,10 @@ fn the_last_verified_one_stays() {
     let planned = plan(&bench.repository, &last(1));
     assert_eq!(
         (goes(&planned), rules(&planned, &summaries[0].label)),
-        (vec![summaries[1].label.clone()], vec![Rule::LastVerified])
+        (
+            vec![summaries[1].label.clone()],
+            vec![KeepRule::LastVerified]
+        )
     );
     look(2, Depth::Normal);
     assert_eq!(
@@ -331,7 +351,6 @@ fn the_last_verified_one_stays() {
 }
 
 /// What is found between the plan and its execution counts.
-#[test]
 fn all_is_decided_anew_before_each_removal() {
     let (bench, summaries) = history(3);
     let planned = plan(&bench.repository, &last(1));
@@ -342,7 +361,7 @@ fn all_is_decided_anew_before_each_removal() {
         (report.removed.len(), report.kept.len(), report.freed),
         (0, 2, 0)
     );
-    assert_eq!(report.kept[0].reasons[0].rule, Rule::NewestNotGood);
+    assert_eq!(report.kept[0].reasons[0].rule, KeepRule::NewestNotGood);
     let other = Bench::new(&small());
     assert_eq!(
         expire::execute(&other.repository, &planned, &Run::new(Silent))
@@ -365,7 +384,7 @@ fn restore_request(bench: &Bench, label: &Label) -> restore::RestoreRequest {
     }
 }
 
-type Planned = Arc<Mutex<Option<Result<Plan, Error>>>>;
+type Planned = Arc<Mutex<Option<Result<ExpirePlan, Error>>>>;
 
 /// Plans, and executes a plan that was made before, when a run comes to this event; what is planned
 /// then is kept.
@@ -373,7 +392,7 @@ fn expiring_at(
     bench: &Bench,
     is_it: impl Fn(&Event) -> bool + Send + Sync + 'static,
 ) -> (Run, Planned) {
-    let repository = DirectoryRepository::open(Path::new(&bench.repository.place())).unwrap();
+    let repository = bench.repository.reopen();
     let (before, seen) = (plan(&repository, &last(1)), Planned::default());
     let planned = Arc::clone(&seen);
     let run = bench.run(move |event| {
@@ -394,7 +413,6 @@ fn expiring_at(
     (run, seen)
 }
 
-#[test]
 fn what_is_being_restored_stays_until_that_is_done() {
     let (bench, summaries) = history(3);
     let first = &summaries[0].label;
@@ -405,7 +423,7 @@ fn what_is_being_restored_stays_until_that_is_done() {
     let planned = planned.lock().unwrap().take().unwrap().unwrap();
     assert_eq!(
         (goes(&planned), rules(&planned, first)),
-        (vec![summaries[1].label.clone()], vec![Rule::InUse])
+        (vec![summaries[1].label.clone()], vec![KeepRule::InUse])
     );
     assert_eq!(
         labels(&bench.repository),
@@ -415,7 +433,6 @@ fn what_is_being_restored_stays_until_that_is_done() {
     assert_eq!(labels(&bench.repository), [summaries[2].label.clone()]);
 }
 
-#[test]
 fn a_restore_of_what_has_gone_since_its_plan_writes_nothing() {
     let (bench, summaries) = history(2);
     let run = Run::new(Silent);
@@ -431,14 +448,13 @@ fn a_restore_of_what_has_gone_since_its_plan_writes_nothing() {
     assert!(!bench.path("restored").exists());
 }
 
-#[test]
 fn what_is_being_verified_stays_and_what_has_gone_is_passed_over() {
     let (bench, summaries) = history(3);
     let (run, planned) = expiring_at(&bench, |event| matches!(event, Event::Progress { .. }));
     let report = verify::verify(&bench.repository, &Which::All, Depth::Normal, &run).unwrap();
     assert!(report.is_sound(), "{report:#?}");
     let planned = planned.lock().unwrap().take().unwrap().unwrap();
-    assert_eq!(rules(&planned, &summaries[0].label), [Rule::InUse]);
+    assert_eq!(rules(&planned, &summaries[0].label), [KeepRule::InUse]);
     // The second one went while the first was read.
     assert_eq!(
         report
@@ -462,10 +478,9 @@ fn what_is_being_verified_stays_and_what_has_gone_is_passed_over() {
     );
 }
 
-#[test]
 fn a_backup_under_way_is_waited_for() {
     let (bench, _) = history(2);
-    let repository = DirectoryRepository::open(Path::new(&bench.repository.place())).unwrap();
+    let repository = bench.repository.reopen();
     let planned = plan(&repository, &last(1));
     let seen = Arc::new(Mutex::new(None));
     let kind = Arc::clone(&seen);

@@ -20,10 +20,19 @@ use kbackup::manifest::*;
 use kbackup::restore::{RestoreRequest, TargetOutcome, execute};
 
 use crate::fixtures::DataDirectory;
+use crate::stores::in_every_store;
 use handmade::{HandmadeBackup, assert_restored, contents, request, run};
 use start::{Start, start};
 
-#[test]
+in_every_store! {
+    brings_back_every_directory_of_a_real_node,
+    corruption_in_the_repository_is_never_passed_on,
+    several_targets_stand_alone,
+    a_log_that_ends_with_a_chunk_needs_no_file_for_the_next,
+    no_truncation_goes_into_a_scavenged_chunk,
+    a_secondary_index_that_may_be_ahead_stays_behind,
+}
+
 fn brings_back_every_directory_of_a_real_node() {
     let stopped = DataDirectory::all()
         .unwrap()
@@ -105,7 +114,6 @@ fn holes_stay_holes() {
     );
 }
 
-#[test]
 fn corruption_in_the_repository_is_never_passed_on() {
     for role in [Role::Chunk, Role::Table, Role::TableFilter, Role::IndexMap] {
         let handmade = HandmadeBackup::new("26.1-append");
@@ -128,7 +136,6 @@ fn corruption_in_the_repository_is_never_passed_on() {
     }
 }
 
-#[test]
 fn several_targets_stand_alone() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (one, two, three) = (
@@ -162,7 +169,6 @@ fn several_targets_stand_alone() {
     assert_eq!(json["targets"][1]["outcome"]["failed"]["exit_code"], 23);
 }
 
-#[test]
 fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
     for name in ["20.10-append", "23.10-append", "26.1-append"] {
         let end = 4 * 262_144;
@@ -186,7 +192,6 @@ fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
     }
 }
 
-#[test]
 fn no_truncation_goes_into_a_scavenged_chunk() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let end = manifest.log.position.position();
@@ -216,7 +221,6 @@ fn no_truncation_goes_into_a_scavenged_chunk() {
     assert_restored(&handmade, &handmade.target("target"), -1);
 }
 
-#[test]
 fn a_secondary_index_that_may_be_ahead_stays_behind() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let beyond = manifest.log.position.position().checked_add(1).unwrap();

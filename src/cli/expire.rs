@@ -6,7 +6,7 @@ use super::context::VerbContext;
 use super::output::{count, size, table};
 use crate::clock::Zone;
 use crate::error::{Error, Kind, Result};
-use crate::expire::{Plan, Report, Summary};
+use crate::expire::{BackupBrief, ExpirePlan, ExpireReport};
 use crate::settings::options::ExpireOptions;
 use crate::verbs::expire::{self, PlannedExpiry};
 
@@ -57,7 +57,7 @@ fn execute(planned: &PlannedExpiry, context: &VerbContext, plan_text: &str) -> R
     Ok(context.done())
 }
 
-fn plan_text(plan: &Plan, zone: &Zone) -> String {
+fn plan_text(plan: &ExpirePlan, zone: &Zone) -> String {
     if plan.goes.is_empty() && plan.stays.is_empty() {
         return format!("no backups in `{}`\n", plan.repository);
     }
@@ -93,7 +93,7 @@ fn plan_text(plan: &Plan, zone: &Zone) -> String {
     text
 }
 
-fn row(backup: &Summary, zone: &Zone, fate: &str, frees: String, why: String) -> Vec<String> {
+fn row(backup: &BackupBrief, zone: &Zone, fate: &str, frees: String, why: String) -> Vec<String> {
     let branch = backup.branch.map(|branch| branch.to_string());
     let finished = backup
         .finished
@@ -114,7 +114,7 @@ fn row(backup: &Summary, zone: &Zone, fate: &str, frees: String, why: String) ->
     ]
 }
 
-fn report_text(report: &Report) -> String {
+fn report_text(report: &ExpireReport) -> String {
     let mut text = String::new();
     for kept in &report.kept {
         let _ = writeln!(

@@ -9,7 +9,7 @@ use crate::manifest::Label;
 use crate::proof::Depth;
 use crate::settings::options::VerifyOptions;
 use crate::verbs::verify;
-use crate::verify::{Lost, Replacement, Report};
+use crate::verify::{Lost, Replacement, VerifyReport};
 
 pub(super) fn run(options: &VerifyOptions, context: &VerbContext) -> Result<u8> {
     let is_sound = match (options.repair, options.dry_run) {
@@ -103,7 +103,7 @@ fn joined(labels: &[Label]) -> String {
     labels.join(", ")
 }
 
-fn report_text(report: &Report) -> String {
+fn report_text(report: &VerifyReport) -> String {
     let mut text = String::new();
     for backup in &report.backups {
         let label = &backup.label;

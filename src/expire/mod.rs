@@ -1,18 +1,20 @@
 //! Removes the backups that a policy does not keep.
 //!
-//! First a [`Plan`], which changes nothing and says of each backup why it stays. Then each one that
-//! goes is looked at once more, in the repository's only writer's place, and leaves the list in one
-//! step. The last good backup of a branch, the last one that was verified, the newest of all, and
-//! what somebody reads are never removed, whatever the policy says; while the newest backup is not
-//! good, nothing is.
+//! First comes an [`ExpirePlan`], which changes nothing and says of each backup why it stays. The
+//! execution takes the place of the repository's only writer, decides again before each removal,
+//! and takes each backup out of the list in one step. The rules are in [`policy`].
+//!
+//! Whatever the policy says, some backups are never removed: the last good backup of a branch, the
+//! last verified one, the newest of all, and those that somebody reads. While the newest backup is
+//! not good, nothing is removed.
 
 mod policy;
 
 use serde::Serialize;
 use uuid::Uuid;
 
-use self::policy::{Facts, reasons};
-pub use self::policy::{Policy, Reason, Rule};
+use self::policy::{BackupFacts, reasons};
+pub use self::policy::{KeepReason, KeepRule, Policy};
 use crate::clock::{Timestamp, Zone};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
@@ -21,22 +23,22 @@ use crate::proof::Depth;
 use crate::repository::{Remembered, Removal, Repository, is_good, remembered};
 use crate::run::Run;
 
-/// What would become of each backup. Making it changes nothing.
+/// What an expiry would remove and keep.
 #[derive(Debug, Clone, Serialize)]
-pub struct Plan {
-    /// Where the backups are.
+pub struct ExpirePlan {
+    /// The repository's place.
     pub repository: String,
-    /// The repository's id.
+    /// The repository's id: the plan holds for no other one.
     pub repository_id: Uuid,
     /// What to keep.
     pub policy: Policy,
-    /// Where days begin.
+    /// The time zone in which days begin.
     pub time_zone: String,
-    /// What goes, oldest first.
+    /// The backups that go, oldest first.
     pub goes: Vec<Leaving>,
-    /// What stays, oldest first.
+    /// The backups that stay, oldest first.
     pub stays: Vec<Staying>,
-    /// Bytes of disk space that come free.
+    /// How many bytes of storage come free.
     pub frees: u64,
     #[serde(skip)]
     now: Timestamp,
@@ -47,10 +49,10 @@ pub struct Plan {
 /// A backup that the policy does not keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Leaving {
-    /// Which.
+    /// The backup.
     #[serde(flatten)]
-    pub backup: Summary,
-    /// Bytes of disk space that come free when it goes after those before it: a file that others
+    pub backup: BackupBrief,
+    /// How many bytes of storage come free if it goes after those before it. A file that backups
     /// share frees nothing before the last of them goes.
     pub frees: u64,
 }
@@ -58,75 +60,72 @@ pub struct Leaving {
 /// A backup that stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Staying {
-    /// Which.
+    /// The backup.
     #[serde(flatten)]
-    pub backup: Summary,
-    /// Why; never empty.
-    pub reasons: Vec<Reason>,
+    pub backup: BackupBrief,
+    /// Why it stays; never empty.
+    pub reasons: Vec<KeepReason>,
 }
 
 impl Staying {
-    /// Why, in words.
+    /// Why it stays, in words.
     #[must_use]
     pub fn why(&self) -> String {
-        self.reasons
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let reasons: Vec<String> = self.reasons.iter().map(ToString::to_string).collect();
+        reasons.join(", ")
     }
 }
 
 /// What an operator has to know of a backup to let it go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// Its name.
+pub struct BackupBrief {
+    /// The backup's name.
     pub label: Label,
-    /// Its branch; none where its manifest cannot be read, as with what follows.
+    /// Its branch; `None` if its manifest cannot be read.
     pub branch: Option<u32>,
-    /// When it was finished.
+    /// When it was finished; `None` if its manifest cannot be read.
     pub finished: Option<Timestamp>,
-    /// It holds chunks that were damaged at the source, stored files of it are known to be damaged,
-    /// or its manifest cannot be read.
+    /// Whether it holds chunks that were damaged at the source, stored files of it are known to be
+    /// damaged, or its manifest cannot be read.
     pub damaged: bool,
 }
 
-/// What was removed.
+/// What an expiry removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Where.
+pub struct ExpireReport {
+    /// The repository's place.
     pub repository: String,
-    /// What has gone, oldest first.
+    /// The backups that are gone, oldest first.
     pub removed: Vec<Removed>,
-    /// What was to go, and stays: something has changed since it was planned.
+    /// The backups that were to go and stay, because something has changed since the plan.
     pub kept: Vec<Staying>,
     /// How many others stay.
     pub stays: u64,
-    /// Bytes of disk space that came free.
+    /// How many bytes of storage came free.
     pub freed: u64,
 }
 
-/// A backup that has gone.
+/// A backup that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Removed {
-    /// Its name.
+    /// The backup's name.
     pub label: Label,
-    /// Bytes of disk space that came free with it.
+    /// How many bytes of storage came free with it.
     pub freed: u64,
 }
 
-/// Decides what stays and what goes; changes nothing. `now` is the time that [`Policy::within`]
-/// counts from at the latest.
+/// Decides what stays and what goes, and changes nothing. `now` is the latest time that
+/// [`Policy::within`] counts from.
 ///
 /// # Errors
-/// [`Kind::Usage`] where no rule is given; what the storage reports.
+/// [`Kind::Usage`] if no rule is given.
 pub fn plan(
     repository: &dyn Repository,
     policy: &Policy,
     now: Timestamp,
     time_zone: &Zone,
     run: &Run,
-) -> Result<Plan> {
+) -> Result<ExpirePlan> {
     run.emit(Event::Step(Step::Preflight));
     if policy.is_empty() {
         return Err(
@@ -135,60 +134,62 @@ pub fn plan(
             ),
         );
     }
+
     let Decision { goes, stays } = decide(repository, policy, now, time_zone)?;
-    for Staying { backup, reasons } in &stays {
-        for reason in reasons
-            .iter()
-            .filter(|reason| reason.rule == Rule::Unreadable)
-        {
-            run.warn(format!("{} is left alone, {reason}", backup.label));
-        }
-    }
-    if let Some(reason) = stays
-        .iter()
-        .flat_map(|staying| &staying.reasons)
-        .find(|reason| reason.rule == Rule::NewestNotGood)
-    {
-        run.warn(format!(
-            "nothing is removed while the newest backup, {}, is not good",
-            reason.of.as_deref().unwrap_or_default()
-        ));
-    }
+    warn_of(&stays, run);
+
     run.check()?;
     let labels: Vec<&Label> = goes.iter().map(|backup| &backup.label).collect();
-    let frees = repository.would_free(&labels)?;
-    let goes: Vec<Leaving> = goes
-        .iter()
-        .zip(&frees)
-        .map(|(backup, frees)| Leaving {
-            backup: backup.clone(),
-            frees: *frees,
-        })
-        .collect();
-    Ok(Plan {
+    let freed = repository.would_free(&labels)?;
+    let mut leaving = Vec::with_capacity(goes.len());
+    let mut frees: u64 = 0;
+    for (backup, bytes) in goes.into_iter().zip(freed) {
+        frees = frees.saturating_add(bytes);
+        leaving.push(Leaving {
+            backup,
+            frees: bytes,
+        });
+    }
+
+    Ok(ExpirePlan {
         repository: repository.place(),
         repository_id: repository.id(),
         policy: policy.clone(),
         time_zone: time_zone.to_string(),
-        frees: goes
-            .iter()
-            .map(|backup| backup.frees)
-            .fold(0, u64::saturating_add),
-        goes,
+        goes: leaving,
         stays,
+        frees,
         now,
         zone: time_zone.clone(),
     })
 }
 
-/// Removes what the plan says, as far as it is still right to: before each removal all is decided
-/// anew, as a verification may have found damage meanwhile.
+/// Says what keeps the policy from being followed.
+fn warn_of(stays: &[Staying], run: &Run) {
+    let mut is_told = false;
+    for Staying { backup, reasons } in stays {
+        for reason in reasons {
+            if reason.rule == KeepRule::Unreadable {
+                run.warn(format!("{} is left alone, {reason}", backup.label));
+            }
+            if reason.rule == KeepRule::NewestNotGood && !is_told {
+                is_told = true;
+                run.warn(format!(
+                    "nothing is removed while the newest backup, {}, is not good",
+                    reason.of.as_deref().unwrap_or_default()
+                ));
+            }
+        }
+    }
+}
+
+/// Removes what the plan says, as far as that is still right. Everything is decided again before
+/// each removal, because a verification may have found damage meanwhile.
 ///
 /// # Errors
-/// [`Kind::Refused`] where the plan was made for another repository, [`Kind::Locked`] where another
-/// run writes; what the storage reports, and an interruption. Each backup is whole, or not listed
-/// any more.
-pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Report> {
+/// [`Kind::Refused`] if the plan was made for another repository, [`Kind::Locked`] if another run
+/// writes. After any error each backup is whole, or not listed any more.
+pub fn execute(repository: &dyn Repository, plan: &ExpirePlan, run: &Run) -> Result<ExpireReport> {
     if repository.id() != plan.repository_id {
         return Err(
             Error::new(Kind::Refused, "the plan was made for another repository")
@@ -196,63 +197,94 @@ pub fn execute(repository: &dyn Repository, plan: &Plan, run: &Run) -> Result<Re
                 .hint("plan it again"),
         );
     }
-    let mut report = Report {
+
+    let mut report = ExpireReport {
         repository: repository.place(),
         removed: Vec::new(),
         kept: Vec::new(),
         stays: plan.stays.len() as u64,
         freed: 0,
     };
-    // Also where nothing goes: what a sudden end has left of an earlier removal does.
+
+    // Also if nothing goes: the writer removes what an earlier removal could not finish.
     let writer = repository.writer(run)?;
     run.emit(Event::Step(Step::Expire));
     for Leaving { backup, .. } in &plan.goes {
         run.check()?;
-        let Decision { goes, stays } = decide(repository, &plan.policy, plan.now, &plan.zone)?;
-        if let Some(kept) = stays
-            .into_iter()
-            .find(|kept| kept.backup.label == backup.label)
-        {
-            report.kept.push(kept);
-            continue;
-        }
-        if goes.iter().all(|leaving| leaving.label != backup.label) {
-            run.note(format!("{} has gone already", backup.label));
-            continue;
-        }
-        match writer.remove(&backup.label)? {
-            Removal::Freed(bytes) => {
-                report.freed = report.freed.saturating_add(bytes);
-                report.removed.push(Removed {
-                    label: backup.label.clone(),
-                    freed: bytes,
-                });
+        let decision = decide(repository, &plan.policy, plan.now, &plan.zone)?;
+        match decision.on(&backup.label) {
+            Some(Verdict::Goes) => {}
+            Some(Verdict::Stays(kept)) => {
+                report.kept.push(kept);
+                continue;
             }
-            Removal::InUse => report.kept.push(Staying {
-                backup: backup.clone(),
-                reasons: vec![Reason::new(Rule::InUse, None)],
-            }),
-            Removal::Later => report.kept.push(Staying {
-                backup: backup.clone(),
-                reasons: vec![Reason::new(Rule::RemovedLater, None)],
-            }),
+            None => {
+                run.note(format!("{} is gone already", backup.label));
+                continue;
+            }
         }
+
+        let removal = writer.remove(&backup.label)?;
+        report.add(backup, removal);
     }
+
     for kept in &report.kept {
         run.note(format!("{} stays: {}", kept.backup.label, kept.why()));
     }
     Ok(report)
 }
 
+impl ExpireReport {
+    fn add(&mut self, backup: &BackupBrief, removal: Removal) {
+        let rule = match removal {
+            Removal::Freed(freed) => {
+                self.freed = self.freed.saturating_add(freed);
+                self.removed.push(Removed {
+                    label: backup.label.clone(),
+                    freed,
+                });
+                return;
+            }
+            Removal::InUse => KeepRule::InUse,
+            Removal::Later => KeepRule::RemovedLater,
+        };
+        self.kept.push(Staying {
+            backup: backup.clone(),
+            reasons: vec![KeepReason::new(rule, None)],
+        });
+    }
+}
+
+/// Which of the listed backups go, and which stay.
 struct Decision {
-    goes: Vec<Summary>,
+    goes: Vec<BackupBrief>,
     stays: Vec<Staying>,
 }
 
-/// A listed backup, and what the rules have to know of it; none where its manifest cannot be read.
+/// What was decided on one backup.
+enum Verdict {
+    Goes,
+    Stays(Staying),
+}
+
+impl Decision {
+    /// What was decided on a backup; `None` if it is not listed.
+    fn on(self, label: &Label) -> Option<Verdict> {
+        if self.goes.iter().any(|backup| backup.label == *label) {
+            return Some(Verdict::Goes);
+        }
+        let staying = self
+            .stays
+            .into_iter()
+            .find(|staying| staying.backup.label == *label)?;
+        Some(Verdict::Stays(staying))
+    }
+}
+
+/// A listed backup, and what the rules have to know of it: an error if its manifest cannot be read.
 struct Candidate {
-    backup: Summary,
-    facts: Result<Facts>,
+    backup: BackupBrief,
+    facts: Result<BackupFacts>,
 }
 
 fn decide(
@@ -261,20 +293,21 @@ fn decide(
     now: Timestamp,
     zone: &Zone,
 ) -> Result<Decision> {
-    let candidates: Vec<Candidate> = repository
-        .list()?
-        .into_iter()
-        .map(|listed| candidate(repository, listed.label, listed.head))
-        .collect::<Result<_>>()?;
-    let newest = candidates
-        .last()
-        .filter(|newest| newest.backup.damaged)
-        .map(|newest| newest.backup.label.to_string());
-    let facts: Vec<Facts> = candidates
-        .iter()
-        .filter_map(|candidate| candidate.facts.as_ref().ok().cloned())
-        .collect();
-    let mut by_rules = reasons(policy, &facts, now, zone).into_iter();
+    let mut candidates = Vec::new();
+    for listed in repository.list()? {
+        candidates.push(candidate(repository, listed.label, listed.head)?);
+    }
+
+    let mut readable = Vec::with_capacity(candidates.len());
+    for candidate in &candidates {
+        readable.extend(candidate.facts.as_ref().ok().cloned());
+    }
+    let mut by_rules = reasons(policy, &readable, now, zone).into_iter();
+
+    let damaged_newest = match candidates.last() {
+        Some(newest) if newest.backup.damaged => Some(newest.backup.label.to_string()),
+        _ => None,
+    };
     let mut decision = Decision {
         goes: Vec::new(),
         stays: Vec::new(),
@@ -282,18 +315,21 @@ fn decide(
     for Candidate { backup, facts } in candidates {
         let mut reasons = match facts {
             Ok(_) => by_rules.next().unwrap_or_default(),
-            Err(error) => vec![Reason::new(Rule::Unreadable, Some(error.to_string()))],
+            Err(error) => vec![KeepReason::new(
+                KeepRule::Unreadable,
+                Some(error.to_string()),
+            )],
         };
-        if reasons.is_empty() {
-            reasons.extend(
-                newest
-                    .clone()
-                    .map(|newest| Reason::new(Rule::NewestNotGood, Some(newest))),
-            );
+        if reasons.is_empty() && damaged_newest.is_some() {
+            reasons.push(KeepReason::new(
+                KeepRule::NewestNotGood,
+                damaged_newest.clone(),
+            ));
         }
         if reasons.is_empty() && repository.is_held(&backup.label)? {
-            reasons.push(Reason::new(Rule::InUse, None));
+            reasons.push(KeepReason::new(KeepRule::InUse, None));
         }
+
         if reasons.is_empty() {
             decision.goes.push(backup);
         } else {
@@ -308,7 +344,7 @@ fn candidate(repository: &dyn Repository, label: Label, head: Result<Head>) -> R
         Ok(head) => head,
         Err(error) => {
             return Ok(Candidate {
-                backup: Summary {
+                backup: BackupBrief {
                     label,
                     branch: None,
                     finished: None,
@@ -318,24 +354,26 @@ fn candidate(repository: &dyn Repository, label: Label, head: Result<Head>) -> R
             });
         }
     };
+
     let known = remembered(repository, &label)?;
     let good = is_good(&head, known);
-    // A quick look reads none of the stored bytes.
-    let read = |known: Remembered| known.depth >= Depth::Normal && !known.is_damaged();
-    let facts = Facts {
-        branch: head.branch,
-        finished: head.finished,
-        good,
-        verified: known.is_some_and(read),
-    };
-    let backup = Summary {
-        label,
-        branch: Some(head.branch),
-        finished: Some(head.finished),
-        damaged: !good,
-    };
     Ok(Candidate {
-        backup,
-        facts: Ok(facts),
+        backup: BackupBrief {
+            label,
+            branch: Some(head.branch),
+            finished: Some(head.finished),
+            damaged: !good,
+        },
+        facts: Ok(BackupFacts {
+            branch: head.branch,
+            finished: head.finished,
+            good,
+            verified: known.is_some_and(is_verified),
+        }),
     })
+}
+
+/// Whether all stored bytes were read and found intact. A quick look reads none of them.
+fn is_verified(known: Remembered) -> bool {
+    known.depth >= Depth::Normal && !known.is_damaged()
 }

@@ -1,4 +1,4 @@
-//! Which backups stay, and why: a pure function of what is known of them.
+//! The rules that keep backups: a pure function of what is known of them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,38 +11,38 @@ use crate::clock::{Timestamp, Zone, Zoned};
 /// What to keep of each branch. A count of 0 is a rule that was not given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Policy {
-    /// So many of the newest.
+    /// How many of the newest to keep.
     pub last: u32,
-    /// The newest of each hour, for so many hours that have one.
+    /// The newest of each hour, for so many hours that have a backup.
     pub hourly: u32,
-    /// The newest of each day.
+    /// The newest of each day, for so many days.
     pub daily: u32,
-    /// The newest of each week, which begins on Monday.
+    /// The newest of each week, for so many weeks; a week begins on Monday.
     pub weekly: u32,
-    /// The newest of each month.
+    /// The newest of each month, for so many months.
     pub monthly: u32,
-    /// The newest of each year.
+    /// The newest of each year, for so many years.
     pub yearly: u32,
-    /// All that were finished so long, or less, before the newest good one of the repository.
+    /// All that were finished no longer than this before the newest good one of the repository.
     #[serde(rename = "within_seconds", serialize_with = "seconds")]
     pub within: Option<Duration>,
 }
 
 impl Policy {
-    /// Whether no rule was given: everything would go.
+    /// Whether no rule was given, so that everything would go.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    fn counted(&self) -> [(Rule, u32); 6] {
+    fn counted(&self) -> [(KeepRule, u32); 6] {
         [
-            (Rule::Last, self.last),
-            (Rule::Hourly, self.hourly),
-            (Rule::Daily, self.daily),
-            (Rule::Weekly, self.weekly),
-            (Rule::Monthly, self.monthly),
-            (Rule::Yearly, self.yearly),
+            (KeepRule::Last, self.last),
+            (KeepRule::Hourly, self.hourly),
+            (KeepRule::Daily, self.daily),
+            (KeepRule::Weekly, self.weekly),
+            (KeepRule::Monthly, self.monthly),
+            (KeepRule::Yearly, self.yearly),
         ]
     }
 }
@@ -55,7 +55,7 @@ fn seconds<S: Serializer>(within: &Option<Duration>, serializer: S) -> Result<S:
 /// A rule by which a backup stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rule {
+pub enum KeepRule {
     /// [`Policy::last`].
     Last,
     /// [`Policy::hourly`].
@@ -70,17 +70,17 @@ pub enum Rule {
     Yearly,
     /// [`Policy::within`].
     Within,
-    /// It is the newest of all: what comes next may build on it.
+    /// It is the newest of all: the next backup may reuse its files.
     Newest,
-    /// It is the newest good one of its branch.
+    /// It is the newest good backup of its branch.
     LastGood,
-    /// Its branch has no good one.
+    /// Its branch has no good backup.
     NoGood,
-    /// Of all that a verification has read and found intact, it is the newest.
+    /// It is the newest backup that a verification has read whole and found intact.
     LastVerified,
-    /// The newest backup is not good: while new ones fail nothing goes.
+    /// The newest backup is not good: nothing goes while new backups fail.
     NewestNotGood,
-    /// Its manifest cannot be read, so that nothing is known of it.
+    /// Its manifest cannot be read, so nothing is known of it.
     Unreadable,
     /// It is being restored or verified.
     InUse,
@@ -90,131 +90,161 @@ pub enum Rule {
 
 /// Why a backup stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reason {
-    /// The rule.
-    pub rule: Rule,
-    /// The period that it stands for, such as `2026-11-20`, `2026-W47` or `2026-11`; its branch;
-    /// what failed.
+pub struct KeepReason {
+    /// The rule that keeps it.
+    pub rule: KeepRule,
+    /// What the rule is about: the period that the backup stands for, such as `2026-11-20`,
+    /// `2026-W47` or `2026-11`; its branch; or what failed.
     pub of: Option<String>,
 }
 
-impl Reason {
-    pub(super) fn new(rule: Rule, of: Option<String>) -> Self {
+impl KeepReason {
+    pub(super) fn new(rule: KeepRule, of: Option<String>) -> Self {
         Self { rule, of }
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.rule {
-            Rule::Last => "last",
-            Rule::Hourly => "hourly",
-            Rule::Daily => "daily",
-            Rule::Weekly => "weekly",
-            Rule::Monthly => "monthly",
-            Rule::Yearly => "yearly",
-            Rule::Within => "within the time",
-            Rule::Newest => "newest of all",
-            Rule::LastGood => "last good of",
-            Rule::NoGood => "no good one in",
-            Rule::LastVerified => "last verified",
-            Rule::NewestNotGood => "the newest is not good:",
-            Rule::Unreadable => "unreadable:",
-            Rule::InUse => "being restored or verified",
-            Rule::RemovedLater => "removed later by the store",
+            KeepRule::Last => "last",
+            KeepRule::Hourly => "hourly",
+            KeepRule::Daily => "daily",
+            KeepRule::Weekly => "weekly",
+            KeepRule::Monthly => "monthly",
+            KeepRule::Yearly => "yearly",
+            KeepRule::Within => "within the time",
+            KeepRule::Newest => "newest of all",
+            KeepRule::LastGood => "last good of",
+            KeepRule::NoGood => "no good one in",
+            KeepRule::LastVerified => "last verified",
+            KeepRule::NewestNotGood => "the newest is not good:",
+            KeepRule::Unreadable => "unreadable:",
+            KeepRule::InUse => "being restored or verified",
+            KeepRule::RemovedLater => "removed later by the store",
         })?;
-        self.of.as_ref().map_or(Ok(()), |of| write!(f, " {of}"))
+        match &self.of {
+            Some(of) => write!(f, " {of}"),
+            None => Ok(()),
+        }
     }
 }
 
 /// What the rules have to know of a backup.
 #[derive(Debug, Clone)]
-pub(super) struct Facts {
+pub(super) struct BackupFacts {
     pub(super) branch: u32,
     pub(super) finished: Timestamp,
-    /// Nothing bad is known of it.
+    /// No damage is known of it.
     pub(super) good: bool,
-    /// A verification has read all of its bytes, and found nothing.
+    /// A verification has read all of its bytes, and found nothing wrong.
     pub(super) verified: bool,
 }
 
-/// Why each of the backups stays; none for those that may go. `backups` are all whose manifest can
-/// be read, by sequence, the oldest first.
+/// Why each of the backups stays; the list is empty for those that may go. `backups` are all whose
+/// manifest can be read, by sequence, the oldest first.
 ///
-/// Each branch has places of its own. One that is damaged takes no place: what is good stays as if
-/// the damaged one were not there, and that one stays as long as it would if it were good.
+/// Each branch has places of its own. A damaged backup takes no place: the good ones stay as if it
+/// were not there, and it stays as long as it would if it were good.
 pub(super) fn reasons(
     policy: &Policy,
-    backups: &[Facts],
+    backups: &[BackupFacts],
     now: Timestamp,
     zone: &Zone,
-) -> Vec<Vec<Reason>> {
-    let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); backups.len()];
-    let mut stays = |index: usize, rule: Rule, of: Option<String>| {
-        if let Some(reasons) = reasons.get_mut(index) {
-            reasons.push(Reason::new(rule, of));
-        }
+) -> Vec<Vec<KeepReason>> {
+    let mut kept = Kept {
+        reasons: vec![Vec::new(); backups.len()],
     };
-    let good = || {
-        backups
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(_, backup)| backup.good)
-    };
-    let since = good().next().and_then(|(_, newest)| {
-        policy
-            .within
-            .map(|within| (newest.finished.min(now), within))
-    });
+
     let branches: BTreeSet<u32> = backups.iter().map(|backup| backup.branch).collect();
     for branch in branches {
-        let of_branch: Vec<(usize, &Facts)> = backups
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(_, backup)| backup.branch == branch)
-            .collect();
-        for (rule, places) in policy.counted() {
-            for (index, period) in stand(rule, places, &of_branch, zone) {
-                stays(index, rule, period);
+        let mut of_branch = Vec::new();
+        for (index, backup) in backups.iter().enumerate().rev() {
+            if backup.branch == branch {
+                of_branch.push((index, backup));
             }
         }
-        let name = || Some(format!("branch {branch}"));
-        match of_branch.iter().find(|(_, backup)| backup.good) {
-            Some((index, _)) => stays(*index, Rule::LastGood, name()),
-            None => of_branch
-                .iter()
-                .for_each(|(index, _)| stays(*index, Rule::NoGood, name())),
-        }
+        kept.by_branch(policy, branch, &of_branch, zone);
     }
-    if let Some((newest, within)) = since {
-        let old = |backup: &Facts| {
-            newest.duration_since(backup.finished).unsigned_abs() > within
-                && backup.finished < newest
-        };
-        backups
-            .iter()
-            .enumerate()
-            .filter(|(_, backup)| !old(backup))
-            .for_each(|(index, _)| stays(index, Rule::Within, None));
+
+    if let Some(within) = policy.within {
+        kept.within(within, backups, now);
     }
-    if let Some((index, _)) = good().find(|(_, backup)| backup.verified) {
-        stays(index, Rule::LastVerified, None);
+    if let Some(index) = backups
+        .iter()
+        .rposition(|backup| backup.good && backup.verified)
+    {
+        kept.add(index, KeepRule::LastVerified, None);
     }
     if let Some(newest) = backups.len().checked_sub(1) {
-        stays(newest, Rule::Newest, None);
+        kept.add(newest, KeepRule::Newest, None);
     }
-    reasons
+    kept.reasons
 }
 
-/// Those of a branch, the newest first, that stand for a period, as long as there are places.
-/// Periods are told apart by the clock, but it is the order of the backups that says which is the
-/// newest: a clock may jump.
-fn stand(
-    rule: Rule,
+/// The reasons that were found so far, for each backup.
+struct Kept {
+    reasons: Vec<Vec<KeepReason>>,
+}
+
+impl Kept {
+    fn add(&mut self, index: usize, rule: KeepRule, of: Option<String>) {
+        if let Some(reasons) = self.reasons.get_mut(index) {
+            reasons.push(KeepReason::new(rule, of));
+        }
+    }
+
+    /// Applies the rules that count places, and keeps the last good backup of a branch, or all of
+    /// them if none is good. `of_branch` begins with the newest.
+    fn by_branch(
+        &mut self,
+        policy: &Policy,
+        branch: u32,
+        of_branch: &[(usize, &BackupFacts)],
+        zone: &Zone,
+    ) {
+        for (rule, places) in policy.counted() {
+            for (index, period) in standing(rule, places, of_branch, zone) {
+                self.add(index, rule, period);
+            }
+        }
+
+        let name = Some(format!("branch {branch}"));
+        for (index, backup) in of_branch {
+            if backup.good {
+                self.add(*index, KeepRule::LastGood, name);
+                return;
+            }
+        }
+        for (index, _) in of_branch {
+            self.add(*index, KeepRule::NoGood, name.clone());
+        }
+    }
+
+    /// Keeps what was finished within a time before the newest good backup.
+    fn within(&mut self, within: Duration, backups: &[BackupFacts], now: Timestamp) {
+        let Some(newest) = backups.iter().rfind(|backup| backup.good) else {
+            return;
+        };
+        // A clock that was wrong must not make everything old.
+        let newest = newest.finished.min(now);
+
+        for (index, backup) in backups.iter().enumerate() {
+            let age = newest.duration_since(backup.finished).unsigned_abs();
+            if backup.finished >= newest || age <= within {
+                self.add(index, KeepRule::Within, None);
+            }
+        }
+    }
+}
+
+/// The backups of a branch that each stand for a period, the newest first, as long as there are
+/// places. The clock tells periods apart. The order of the backups says which is the newest of a
+/// period, because a clock may jump.
+fn standing(
+    rule: KeepRule,
     places: u32,
-    of_branch: &[(usize, &Facts)],
+    of_branch: &[(usize, &BackupFacts)],
     zone: &Zone,
 ) -> Vec<(usize, Option<String>)> {
     let (mut taken, mut damaged) = (BTreeSet::new(), BTreeSet::new());
@@ -223,31 +253,34 @@ fn stand(
         if taken.len() as u64 >= u64::from(places) {
             break;
         }
+
         let period = period(rule, &zone.at(backup.finished));
-        // Without a period each one is one of its own.
+        // Without periods, each backup is a period of its own.
         let key = period.clone().unwrap_or_else(|| index.to_string());
-        let stands = !taken.contains(&key)
-            && if backup.good {
-                taken.insert(key)
-            } else {
-                damaged.insert(key)
-            };
-        if stands {
+        if taken.contains(&key) {
+            continue;
+        }
+        let is_first = if backup.good {
+            taken.insert(key)
+        } else {
+            damaged.insert(key)
+        };
+        if is_first {
             standing.push((*index, period));
         }
     }
     standing
 }
 
-/// The period that a time lies in. The hour that comes twice when the clocks are set back is two
-/// hours.
-fn period(rule: Rule, time: &Zoned) -> Option<String> {
+/// The period that a time lies in. When clocks are set back, the hour that comes twice is two
+/// periods.
+fn period(rule: KeepRule, time: &Zoned) -> Option<String> {
     match rule {
-        Rule::Hourly => Some(time.strftime("%Y-%m-%d %H:00%:z").to_string()),
-        Rule::Daily => Some(time.strftime("%Y-%m-%d").to_string()),
-        Rule::Weekly => Some(time.strftime("%G-W%V").to_string()),
-        Rule::Monthly => Some(time.strftime("%Y-%m").to_string()),
-        Rule::Yearly => Some(time.strftime("%Y").to_string()),
+        KeepRule::Hourly => Some(time.strftime("%Y-%m-%d %H:00%:z").to_string()),
+        KeepRule::Daily => Some(time.strftime("%Y-%m-%d").to_string()),
+        KeepRule::Weekly => Some(time.strftime("%G-W%V").to_string()),
+        KeepRule::Monthly => Some(time.strftime("%Y-%m").to_string()),
+        KeepRule::Yearly => Some(time.strftime("%Y").to_string()),
         _ => None,
     }
 }
@@ -262,8 +295,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn good(branch: u32, finished: Timestamp) -> Facts {
-        Facts {
+    fn good(branch: u32, finished: Timestamp) -> BackupFacts {
+        BackupFacts {
             branch,
             finished,
             good: true,
@@ -271,7 +304,7 @@ mod tests {
         }
     }
 
-    fn series(times: &[&str]) -> Vec<Facts> {
+    fn series(times: &[&str]) -> Vec<BackupFacts> {
         times.iter().map(|time| good(1, at(time))).collect()
     }
 
@@ -283,7 +316,7 @@ mod tests {
         "Europe/Berlin".parse().unwrap()
     }
 
-    fn told(policy: &Policy, backups: &[Facts], zone: &Zone) -> Vec<String> {
+    fn told(policy: &Policy, backups: &[BackupFacts], zone: &Zone) -> Vec<String> {
         let now = backups.iter().map(|backup| backup.finished).max().unwrap();
         let reasons = reasons(policy, backups, now, zone);
         reasons
@@ -411,11 +444,11 @@ mod tests {
             "2026-11-02T00:00:00Z",
             "2026-11-03T00:00:00Z",
         ]);
-        let stay = |backups: &[Facts], now: &str| {
+        let stay = |backups: &[BackupFacts], now: &str| {
             let reasons = reasons(&policy, backups, at(now), &utc());
             reasons
                 .iter()
-                .map(|reasons| reasons.iter().any(|reason| reason.rule == Rule::Within))
+                .map(|reasons| reasons.iter().any(|reason| reason.rule == KeepRule::Within))
                 .collect::<Vec<_>>()
         };
         assert_eq!(
@@ -460,7 +493,7 @@ mod tests {
         );
     }
 
-    fn histories() -> impl Strategy<Value = Vec<Facts>> {
+    fn histories() -> impl Strategy<Value = Vec<BackupFacts>> {
         let step = prop_oneof![8 => 60_i64..200_000, 1 => -40_000_000_i64..40_000_000];
         let one = (
             1_u32..4,
@@ -472,7 +505,7 @@ mod tests {
             let mut second = 1_767_225_600;
             let facts = steps.into_iter().map(|(branch, step, good, verified)| {
                 second += step;
-                Facts {
+                BackupFacts {
                     branch,
                     finished: Timestamp::from_second(second).unwrap(),
                     good,
@@ -499,7 +532,7 @@ mod tests {
         )
     }
 
-    fn apply(policy: &Policy, backups: &[Facts], now: Timestamp) -> Vec<bool> {
+    fn apply(policy: &Policy, backups: &[BackupFacts], now: Timestamp) -> Vec<bool> {
         reasons(policy, backups, now, &berlin())
             .iter()
             .map(|reasons| !reasons.is_empty())
@@ -512,7 +545,7 @@ mod tests {
             let now = Timestamp::from_second(1_767_225_600 + ahead).unwrap();
             let stays = apply(&policy, &backups, now);
             prop_assert_eq!(stays.last().copied().unwrap_or(true), true, "the newest");
-            let newest = |wanted: &dyn Fn(&Facts) -> bool| backups.iter().rposition(wanted);
+            let newest = |wanted: &dyn Fn(&BackupFacts) -> bool| backups.iter().rposition(wanted);
             for branch in 1..4 {
                 if let Some(index) = newest(&|backup| backup.branch == branch && backup.good) {
                     prop_assert!(stays[index], "the last good one of branch {}", branch);
@@ -526,11 +559,11 @@ mod tests {
             }
 
             // Once more, with nothing new.
-            let left: Vec<Facts> = backups.iter().zip(&stays).filter(|(_, stays)| **stays).map(|(backup, _)| backup.clone()).collect();
+            let left: Vec<BackupFacts> = backups.iter().zip(&stays).filter(|(_, stays)| **stays).map(|(backup, _)| backup.clone()).collect();
             prop_assert!(apply(&policy, &left, now).into_iter().all(|stays| stays), "a second time more goes");
 
             // Damage to one pushes no other one out.
-            let sound: Vec<Facts> = backups.iter().filter(|backup| backup.good).cloned().collect();
+            let sound: Vec<BackupFacts> = backups.iter().filter(|backup| backup.good).cloned().collect();
             let with: Vec<bool> = backups.iter().zip(&stays).filter(|(backup, _)| backup.good).map(|(_, stays)| *stays).collect();
             prop_assert_eq!(with, apply(&policy, &sound, now), "damage to one decides about others");
 

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::error::Result;
-use crate::expire::{self, Plan, Policy, Report};
+use crate::expire::{self, ExpirePlan, ExpireReport, Policy};
 use crate::repository::{Location, Repository};
 use crate::run::Run;
 use crate::settings::options::{ExpireOptions, RetentionOptions};
@@ -10,7 +10,7 @@ use crate::settings::options::{ExpireOptions, RetentionOptions};
 /// A plan with the repository that it was made for.
 pub(crate) struct PlannedExpiry {
     /// Which backups go and which stay, and why.
-    pub(crate) plan: Plan,
+    pub(crate) plan: ExpirePlan,
     repository: Box<dyn Repository>,
 }
 
@@ -43,7 +43,7 @@ impl PlannedExpiry {
     ///
     /// # Errors
     /// As [`expire::execute`].
-    pub(crate) fn execute(&self, run: &Run) -> Result<Report> {
+    pub(crate) fn execute(&self, run: &Run) -> Result<ExpireReport> {
         expire::execute(&*self.repository, &self.plan, run)
     }
 }

@@ -7,13 +7,13 @@ use crate::proof::Depth;
 use crate::repository::Location;
 use crate::run::Run;
 use crate::settings::options::VerifyOptions;
-use crate::verify::{self, RepairPlan, Repaired, Report, Which};
+use crate::verify::{self, RepairPlan, Repaired, VerifyReport, Which};
 
 /// Proves the named backups.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) for a wrong label. All errors of [`verify::verify`].
-pub(crate) fn verify(options: &VerifyOptions, run: &Run) -> Result<Report> {
+pub(crate) fn verify(options: &VerifyOptions, run: &Run) -> Result<VerifyReport> {
     let which = which(options)?;
     let repository = Location::parse(&options.repository)?.open()?;
     verify::verify(&*repository, &which, depth(options), run)

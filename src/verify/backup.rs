@@ -1,40 +1,28 @@
-//! One backup.
+//! The verification of one backup: structure, hashes, epochs, the log, the index, and the scavenge
+//! state.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::collections::HashSet;
 
-use super::{BackupReport, Finding};
-use crate::error::{Error, Kind, Result};
+use super::known_files::{Hashed, KnownFiles, is_as_stored, is_damage};
+use super::report::{VerifiedBackup, VerifyFinding};
+use crate::error::Result;
 use crate::format::{Boundary, Lineage, LogPosition, WriterPosition};
-use crate::fs::CopyId;
 use crate::log::{self, ChunkSet, LogFile};
-use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
+use crate::manifest::{FileSet, Manifest, RelativePath, Role, Row};
 use crate::parallel;
 use crate::proof::{self, Depth, IndexScope, LogEnd, LogStretch};
 use crate::repository::Repository;
 use crate::run::Run;
-use crate::transfer::{Digest, FILES_AT_ONCE, Paced, hash_file, paced};
-
-/// What was learnt of stored files, for all backups that share them.
-#[derive(Default)]
-pub(super) struct Shared {
-    /// What a file hashes to, or why it cannot be read.
-    pub(super) hashed: HashMap<CopyId, Hashed>,
-    /// Chunks whose records are all right.
-    pub(super) scanned: HashSet<CopyId>,
-    pub(super) bytes_hashed: u64,
-}
-
-type Hashed = std::result::Result<Digest, String>;
+use crate::transfer::{FILES_AT_ONCE, Paced};
 
 /// Verifies the files of one manifest.
 pub(super) fn verify(
     repository: &dyn Repository,
     manifest: &Manifest,
     depth: Depth,
-    shared: &mut Shared,
+    known: &KnownFiles,
     run: &Run,
-) -> Result<BackupReport> {
+) -> Result<VerifiedBackup> {
     let stored = repository.files(&manifest.label)?;
     let stored = Paced::new(&*stored, run);
     let mut verification = Verification {
@@ -47,53 +35,26 @@ pub(super) fn verify(
         records: 0,
         entries: 0,
     };
-    for fault in verification
-        .found(None, proof::structure(&stored, manifest, run))?
-        .unwrap_or_default()
-    {
-        verification.tell(fault.path, fault.what);
-    }
+
+    verification.structure()?;
     if depth > Depth::Quick {
-        verification.hash(shared)?;
+        verification.hashes(known)?;
     }
     match ChunkSet::read(&stored) {
-        Ok(chunks) => {
-            verification.lineage(&chunks)?;
-            if depth > Depth::Quick {
-                verification.tail(&chunks)?;
-                verification.index(&chunks, depth)?;
-                verification.scavenge_state(&chunks)?;
-            }
-            if depth == Depth::Deep {
-                verification.all_records(&chunks, shared)?;
-            }
-        }
-        // Told with the structure.
+        Ok(chunks) => verification.log_and_index(&chunks, depth, known)?,
+        // The structure has told it already.
         Err(error) if is_damage(&error) => {}
         Err(error) => return Err(error),
     }
-    let Verification {
-        findings,
-        records,
-        entries,
-        ..
-    } = verification;
-    Ok(BackupReport {
+
+    Ok(VerifiedBackup {
         label: manifest.label.clone(),
         files: manifest.files.len() as u64,
-        records,
-        entries,
-        findings,
+        records: verification.records,
+        entries: verification.entries,
+        findings: verification.findings,
         damaged_at_source: manifest.contents.damaged.clone(),
     })
-}
-
-/// What the proof calls the source is a backup here.
-fn is_damage(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        Kind::SourceCorrupt | Kind::StoredCorrupt | Kind::Unstable
-    )
 }
 
 struct Verification<'a> {
@@ -101,15 +62,15 @@ struct Verification<'a> {
     manifest: &'a Manifest,
     files: &'a dyn FileSet,
     run: &'a Run,
-    findings: Vec<Finding>,
-    told: HashSet<Finding>,
+    findings: Vec<VerifyFinding>,
+    told: HashSet<VerifyFinding>,
     records: u64,
     entries: u64,
 }
 
 impl Verification<'_> {
     fn tell(&mut self, path: Option<RelativePath>, what: impl Into<String>) {
-        let finding = Finding {
+        let finding = VerifyFinding {
             path,
             what: what.into(),
         };
@@ -118,7 +79,7 @@ impl Verification<'_> {
         }
     }
 
-    /// Turns damage into a finding; what else the storage reports stays an error.
+    /// Turns damage into a finding. Any other error stays an error.
     fn found<T>(&mut self, path: Option<&RelativePath>, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -130,26 +91,54 @@ impl Verification<'_> {
         }
     }
 
+    /// Names, sizes, headers, footers, and small files.
+    fn structure(&mut self) -> Result<()> {
+        let structure = proof::structure(self.files, self.manifest, self.run);
+        let faults = self.found(None, structure)?.unwrap_or_default();
+        for fault in faults {
+            self.tell(fault.path, fault.what);
+        }
+        Ok(())
+    }
+
     /// The hashes of all files, against their rows and the server's own.
-    fn hash(&mut self, shared: &mut Shared) -> Result<()> {
+    fn hashes(&mut self, known: &KnownFiles) -> Result<()> {
         let (manifest, repository, run) = (self.manifest, self.repository, self.run);
-        let known = Mutex::new(shared);
         let mut wrong = Vec::new();
         parallel::for_each(
             FILES_AT_ONCE,
             &manifest.files,
             |row| -> Result<_> {
                 run.check()?;
-                let hashed = hash_row(repository, &manifest.label, row, &known, run)?;
+                let hashed = known.hash(repository, &manifest.label, row, run)?;
                 Ok(wrong_with(manifest, row, &hashed))
             },
-            |row, found| wrong.extend(found.into_iter().map(|what| (&row.path, what))),
+            |row, found| {
+                for what in found {
+                    wrong.push((&row.path, what));
+                }
+            },
         )?;
-        // Whichever was hashed first.
+
+        // In the order of the paths, whichever was hashed first.
         wrong.sort_by_key(|(path, _)| *path);
-        wrong
-            .into_iter()
-            .for_each(|(path, what)| self.tell(Some(path.clone()), what));
+        for (path, what) in wrong {
+            self.tell(Some(path.clone()), what);
+        }
+        Ok(())
+    }
+
+    /// Everything that needs the chunks of the log.
+    fn log_and_index(&mut self, chunks: &ChunkSet, depth: Depth, known: &KnownFiles) -> Result<()> {
+        self.lineage(chunks)?;
+        if depth > Depth::Quick {
+            self.tail(chunks)?;
+            self.index(chunks, depth)?;
+            self.scavenge_state(chunks)?;
+        }
+        if depth == Depth::Deep {
+            self.all_records(chunks, known)?;
+        }
         Ok(())
     }
 
@@ -169,16 +158,15 @@ impl Verification<'_> {
     /// Every record of the chunk that the log ends in.
     fn tail(&mut self, chunks: &ChunkSet) -> Result<()> {
         let end = self.manifest.log.position.position();
-        let last = chunks
-            .in_use()
-            .iter()
-            .rev()
-            .find(|file| file.file.header.start_position() < end);
-        let Some(last) = last else { return Ok(()) };
-        let proof = self.scan(chunks, last, end)?;
-        if let Some(proof) = proof
-            && proof.end != LogEnd::Whole
-        {
+        let begins_before_end = |file: &&LogFile| file.file.header.start_position() < end;
+        let Some(last) = chunks.in_use().iter().rfind(begins_before_end) else {
+            return Ok(());
+        };
+
+        let Some(proof) = self.scan(chunks, last, end)? else {
+            return Ok(());
+        };
+        if proof.end != LogEnd::Whole {
             self.tell(
                 Some(last.path.clone()),
                 format!("the log's end at {end} is inside of an append"),
@@ -187,24 +175,22 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// Every record of every other chunk; of those that backups share, once.
-    fn all_records(&mut self, chunks: &ChunkSet, shared: &mut Shared) -> Result<()> {
+    /// Every record of every other chunk. A chunk that backups share is read once.
+    fn all_records(&mut self, chunks: &ChunkSet, known: &KnownFiles) -> Result<()> {
         let end = self.manifest.log.position.position();
-        for file in chunks
-            .in_use()
-            .iter()
-            .filter(|file| file.file.header.end_position() < end)
-        {
-            self.run.check()?;
-            let key = file.open(self.files)?.copy_id();
-            if key.is_some_and(|key| shared.scanned.contains(&key)) {
+        for file in chunks.in_use() {
+            let file_end = file.file.header.end_position();
+            if file_end >= end {
                 continue;
             }
-            if self
-                .scan(chunks, file, file.file.header.end_position())?
-                .is_some()
-            {
-                shared.scanned.extend(key);
+
+            self.run.check()?;
+            let copy = file.open(self.files)?.copy_id();
+            if known.is_scanned(copy) {
+                continue;
+            }
+            if self.scan(chunks, file, file_end)?.is_some() {
+                known.add_scanned(copy);
             }
         }
         Ok(())
@@ -244,13 +230,17 @@ impl Verification<'_> {
         let Some(proof) = self.found(None, examined)? else {
             return Ok(());
         };
+
         self.entries += proof.entries;
         for problem in proof.problems {
             self.tell(Some(problem.path), problem.what);
         }
-        if let Some(hidden) = proof.hidden.filter(|hidden| !hidden.explained) {
+        if let Some(hidden) = proof.hidden
+            && !hidden.explained
+        {
             let what = format!(
-                "{} of {} events that the log holds are not in the index, the first at {}: a restored server would not show them (O39)",
+                "{} of {} events that the log holds are not in the index, the first at {}: a \
+                 restored server would not show them (O39)",
                 hidden.missing, hidden.sampled, hidden.first
             );
             self.tell(None, what);
@@ -261,92 +251,38 @@ impl Verification<'_> {
     /// The scavenge state knows of no scavenge that the log does not hold.
     fn scavenge_state(&mut self, chunks: &ChunkSet) -> Result<()> {
         let writer = WriterPosition(self.manifest.log.position.position());
-        for row in self
-            .manifest
-            .files
-            .iter()
-            .filter(|row| row.role == Role::ScavengeState)
-        {
+        for row in &self.manifest.files {
+            if row.role != Role::ScavengeState {
+                continue;
+            }
+
             let foreign = proof::foreign_scavenge(self.files, &row.path, chunks, writer, self.run);
-            if let Some(why) = self.found(Some(&row.path), foreign)?.flatten() {
-                self.tell(
-                    Some(row.path.clone()),
-                    format!(
-                        "{why}: the next scavenge would remove events that were written since (O34)"
-                    ),
+            if let Some(Some(why)) = self.found(Some(&row.path), foreign)? {
+                let what = format!(
+                    "{why}: the next scavenge would remove events that were written since (O34)"
                 );
+                self.tell(Some(row.path.clone()), what);
             }
         }
         Ok(())
     }
 }
 
-/// What a stored file hashes to. Damage, an unreadable block among it, is no error.
-fn hash_row(
-    repository: &dyn Repository,
-    label: &Label,
-    row: &Row,
-    shared: &Mutex<&mut Shared>,
-    run: &Run,
-) -> Result<Hashed> {
-    let source = match repository.open(label, row) {
-        Ok(source) => paced(source, run),
-        Err(error) if is_damage(&error) => return Ok(Err(error.in_words())),
-        Err(error) => return Err(error),
-    };
-    let key = source.copy_id();
-    if let Some(key) = key
-        && let Ok(shared) = shared.lock()
-        && let Some(known) = shared.hashed.get(&key)
-    {
-        return Ok(known.clone());
-    }
-    let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
-    let hashed = match hash_file(&*source, has_md5, run) {
-        Ok(digest) => Ok(digest),
-        Err(error) if error.kind() == Kind::Failed => Err(error.in_words()),
-        Err(error) => return Err(error),
-    };
-    if let Ok(mut shared) = shared.lock() {
-        shared.bytes_hashed = shared.bytes_hashed.saturating_add(row.size);
-        if let Some(key) = key {
-            shared.hashed.insert(key, hashed.clone());
-        }
-    }
-    Ok(hashed)
-}
-
-/// Whether a stored file has the bytes of its row.
-pub(super) fn is_intact(
-    repository: &dyn Repository,
-    label: &Label,
-    row: &Row,
-    shared: &mut Shared,
-    run: &Run,
-) -> Result<bool> {
-    let hashed = hash_row(repository, label, row, &Mutex::new(shared), run)?;
-    Ok(hashed.is_ok_and(|digest| is_as_stored(row, &digest)))
-}
-
-fn is_as_stored(row: &Row, digest: &Digest) -> bool {
-    digest.size == row.size && digest.blake3 == row.blake3
-}
-
-/// What a file's hashes contradict.
+/// What the hashes of a file contradict: its row, or the server's MD5.
 fn wrong_with(manifest: &Manifest, row: &Row, hashed: &Hashed) -> Vec<String> {
     let digest = match hashed {
         Ok(digest) => digest,
         Err(why) => return vec![why.clone()],
     };
+
     let mut wrong = Vec::new();
     if !is_as_stored(row, digest) {
         wrong.push("its bytes are not those that were stored: the BLAKE3 differs".to_owned());
     }
-    let servers = row
-        .table_md5
-        .or_else(|| row.chunk.and_then(|chunk| chunk.md5));
-    let known = manifest.contents.damaged.contains(&row.path);
-    if !known && servers.is_some() && servers != digest.md5 {
+    let of_chunk = row.chunk.and_then(|chunk| chunk.md5);
+    let servers = row.table_md5.or(of_chunk);
+    let was_bad_at_source = manifest.contents.damaged.contains(&row.path);
+    if !was_bad_at_source && servers.is_some() && servers != digest.md5 {
         wrong.push("it fails the server's own MD5".to_owned());
     }
     wrong

@@ -1,169 +1,210 @@
-//! Mending stored backups: where a file's bytes are stored once more, in another copy that is
-//! right, its name is made to lead there.
+//! Repairs stored backups: if the repository holds a damaged file's bytes once more, in an intact
+//! copy, the file's name is made to lead there.
 
 use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use super::backup::{Shared, is_intact};
-use super::{Report, Which, verify, verify_with};
+use super::known_files::KnownFiles;
+use super::report::VerifyReport;
+use super::verification::{Which, verify, verify_with};
 use crate::error::{Kind, Result};
 use crate::manifest::{Blake3Hash, Label, Manifest, RelativePath, Row};
 use crate::proof::Depth;
-use crate::repository::{Remembered, Repository, remember_damage, remembered};
+use crate::repository::{Repository, Writer, remember_damage, remembered};
 use crate::run::Run;
 
-/// What can be mended, and what cannot.
+/// What can be repaired, and what cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RepairPlan {
     /// Files whose bytes are stored once more.
     pub replacements: Vec<Replacement>,
-    /// Files of which no right copy is left.
+    /// Files of which no intact copy is left.
     pub lost: Vec<Lost>,
-    /// What the verification found, before anything is mended.
+    /// What the verification found, before anything is repaired.
     #[serde(flatten)]
-    pub found: Report,
+    pub found: VerifyReport,
 }
 
-/// A stored file that is to be had again.
+/// A damaged file that another copy can replace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replacement {
-    /// Where it lies in the backups.
+    /// The file's path in the backups.
     pub path: RelativePath,
-    /// Its length in bytes.
+    /// The file's length in bytes.
     pub size: u64,
     /// A backup that holds the bytes as they should be.
     pub from: Label,
     /// The backups whose file is damaged or gone.
     pub into: Vec<Label>,
     #[serde(skip)]
-    rows: Rows,
+    rows: CopyRows,
 }
 
-/// A stored file that the repository does not hold as it was any more.
+/// A stored file that the repository does not hold any more as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lost {
-    /// Where it lies in the backups.
+    /// The file's path in the backups.
     pub path: RelativePath,
-    /// The backups whose file it is.
+    /// The backups that have the file.
     pub backups: Vec<Label>,
 }
 
-/// The row of the right copy, and those of the wrong ones.
+/// The row of the intact copy, and those of the damaged ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rows {
+struct CopyRows {
     good: Row,
     bad: Vec<(Label, Row)>,
 }
 
-/// What became of a repair.
+/// What a repair did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Repaired {
-    /// Files that were mended.
+    /// Files that were repaired.
     pub replaced: Vec<Replacement>,
-    /// Files of which no right copy is left.
+    /// Files of which no intact copy is left.
     pub lost: Vec<Lost>,
-    /// The verification of the backups, and of all others that were mended, as they are now.
+    /// A new verification of the chosen backups, and of all others that were repaired.
     #[serde(flatten)]
-    pub report: Report,
+    pub report: VerifyReport,
 }
 
-/// Verifies backups, and looks for right copies of what is damaged in the whole repository. Changes
-/// no backup.
+/// Verifies backups, and looks in the whole repository for intact copies of what is damaged.
+/// Changes no backup.
 ///
 /// # Errors
-/// As for [`verify`]. Damage is in the plan.
+/// As for [`verify`].
 pub fn plan_repair(
     repository: &dyn Repository,
     which: &Which,
     depth: Depth,
     run: &Run,
 ) -> Result<RepairPlan> {
-    let mut shared = Shared::default();
-    let found = verify_with(repository, which, depth, &mut shared, run)?;
-    let mut plan = RepairPlan {
-        replacements: Vec::new(),
-        lost: Vec::new(),
-        found,
+    let mut search = CopySearch {
+        repository,
+        known: KnownFiles::default(),
+        run,
+        copies: HashMap::new(),
     };
-    let wanted: BTreeSet<&Label> = plan
-        .found
-        .backups
-        .iter()
-        .filter(|backup| !backup.findings.is_empty())
-        .map(|backup| &backup.label)
-        .collect();
-    if wanted.is_empty() {
-        return Ok(plan);
-    }
-    // The manifests one at a time: each can be large, and there can be many.
-    let mut names: HashMap<Bytes, Vec<(Label, Row)>> = HashMap::new();
-    for label in wanted {
-        for row in readable(repository, label)?.map_or_else(Vec::new, |manifest| manifest.files) {
-            if !is_intact(repository, label, &row, &mut shared, run)? {
-                names.entry(bytes_of(&row)).or_default();
-            }
+    let found = verify_with(repository, which, depth, &search.known, run)?;
+
+    for backup in &found.backups {
+        if !backup.findings.is_empty() {
+            search.want_damaged_of(&backup.label)?;
         }
     }
-    for label in repository.list()?.into_iter().map(|listed| listed.label) {
-        for row in readable(repository, &label)?.map_or_else(Vec::new, |manifest| manifest.files) {
-            if let Some(names) = names.get_mut(&bytes_of(&row)) {
-                names.push((label.clone(), row));
-            }
-        }
-    }
-    for names in names.into_values() {
-        let (mut good, mut bad) = (None, Vec::new());
-        for (label, row) in names {
-            if is_intact(repository, &label, &row, &mut shared, run)? {
-                good = Some((label, row));
-            } else {
-                bad.push((label, row));
-            }
-        }
-        let Some((_, first)) = bad.first() else {
-            continue;
-        };
-        let (path, size) = (first.path.clone(), first.size);
-        let backups: Vec<Label> = bad.iter().map(|(label, _)| label.clone()).collect();
-        let Some((from, good)) = good else {
-            plan.lost.push(Lost { path, backups });
-            continue;
-        };
-        plan.replacements.push(Replacement {
-            path,
-            size,
-            from,
-            into: backups,
-            rows: Rows { good, bad },
-        });
-    }
-    plan.replacements
-        .sort_by(|one, other| one.path.cmp(&other.path));
-    plan.lost.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(plan)
+    search.find_copies()?;
+    let (replacements, lost) = search.sort_copies()?;
+
+    Ok(RepairPlan {
+        replacements,
+        lost,
+        found,
+    })
 }
 
-/// The manifest; none where it is damaged, which the verification has told.
-fn readable(repository: &dyn Repository, label: &Label) -> Result<Option<Manifest>> {
-    match repository.manifest(label) {
-        Err(error) if matches!(error.kind(), Kind::StoredCorrupt | Kind::NotFound) => Ok(None),
-        result => result.map(Some),
-    }
-}
-
-/// What tells equal files.
+/// What tells equal files apart from others: their hash and length.
 type Bytes = (Blake3Hash, u64);
 
 fn bytes_of(row: &Row) -> Bytes {
     (row.blake3, row.size)
 }
 
-/// Mends what can be mended, verifies the result, and marks the backups of what cannot be mended as
-/// damaged. Takes the writer's place from the first look on.
+/// The search for other copies of damaged files.
+struct CopySearch<'a> {
+    repository: &'a dyn Repository,
+    known: KnownFiles,
+    run: &'a Run,
+    /// Every name in the repository of the bytes that are wanted.
+    copies: HashMap<Bytes, Vec<(Label, Row)>>,
+}
+
+impl CopySearch<'_> {
+    /// Wants the bytes of each damaged file of a backup.
+    fn want_damaged_of(&mut self, label: &Label) -> Result<()> {
+        for row in rows_of(self.repository, label)? {
+            if !self
+                .known
+                .is_intact(self.repository, label, &row, self.run)?
+            {
+                self.copies.entry(bytes_of(&row)).or_default();
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds every name of the wanted bytes. Manifests are read one at a time, because each can be
+    /// large, and there can be many.
+    fn find_copies(&mut self) -> Result<()> {
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        for listed in self.repository.list()? {
+            for row in rows_of(self.repository, &listed.label)? {
+                if let Some(copies) = self.copies.get_mut(&bytes_of(&row)) {
+                    copies.push((listed.label.clone(), row));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells intact copies from damaged ones.
+    fn sort_copies(self) -> Result<(Vec<Replacement>, Vec<Lost>)> {
+        let (mut replacements, mut lost) = (Vec::new(), Vec::new());
+        for copies in self.copies.into_values() {
+            let (mut good, mut bad) = (None, Vec::new());
+            for (label, row) in copies {
+                if self
+                    .known
+                    .is_intact(self.repository, &label, &row, self.run)?
+                {
+                    good = Some((label, row));
+                } else {
+                    bad.push((label, row));
+                }
+            }
+
+            let Some((_, first)) = bad.first() else {
+                continue;
+            };
+            let (path, size) = (first.path.clone(), first.size);
+            let backups: Vec<Label> = bad.iter().map(|(label, _)| label.clone()).collect();
+            let Some((from, good)) = good else {
+                lost.push(Lost { path, backups });
+                continue;
+            };
+            replacements.push(Replacement {
+                path,
+                size,
+                from,
+                into: backups,
+                rows: CopyRows { good, bad },
+            });
+        }
+
+        replacements.sort_by(|one, other| one.path.cmp(&other.path));
+        lost.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok((replacements, lost))
+    }
+}
+
+/// The rows of a backup; none if its manifest is damaged, which the verification has told.
+fn rows_of(repository: &dyn Repository, label: &Label) -> Result<Vec<Row>> {
+    match repository.manifest(label) {
+        Ok(Manifest { files, .. }) => Ok(files),
+        Err(error) if matches!(error.kind(), Kind::StoredCorrupt | Kind::NotFound) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Repairs what can be repaired, verifies the result, and marks the backups of what cannot be
+/// repaired as damaged. Takes the writer's place before the first look.
 ///
 /// # Errors
-/// [`Kind::Locked`] where another run writes; as for [`verify`]. What cannot be mended is in the
+/// [`Kind::Locked`] if another run writes; as for [`verify`]. What cannot be repaired is in the
 /// result.
 pub fn repair(
     repository: &dyn Repository,
@@ -173,21 +214,10 @@ pub fn repair(
 ) -> Result<Repaired> {
     let writer = repository.writer(run)?;
     let plan = plan_repair(repository, which, depth, run)?;
+
     let mut replaced = Vec::new();
     for replacement in plan.replacements {
-        let mut into = Vec::new();
-        for (label, row) in &replacement.rows.bad {
-            run.check()?;
-            match writer.replace(label, row, (&replacement.from, &replacement.rows.good)) {
-                Ok(()) => into.push(label.clone()),
-                Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
-                Err(error) => run.warn(format!(
-                    "{} of {label} cannot be mended: {}",
-                    row.path,
-                    error.in_words()
-                )),
-            }
-        }
+        let into = replace(&*writer, &replacement, run)?;
         if !into.is_empty() {
             replaced.push(Replacement {
                 into,
@@ -195,47 +225,66 @@ pub fn repair(
             });
         }
     }
-    for label in plan.lost.iter().flat_map(|lost| &lost.backups) {
-        remember_damage(repository, label)?;
+    for lost in &plan.lost {
+        for label in &lost.backups {
+            remember_damage(repository, label)?;
+        }
     }
-    let mended: BTreeSet<&Label> = replaced.iter().flat_map(|one| &one.into).collect();
-    if mended.is_empty() {
+    if replaced.is_empty() {
         return Ok(Repaired {
             replaced,
             lost: plan.lost,
             report: plan.found,
         });
     }
-    let labels: BTreeSet<Label> = plan
-        .found
-        .backups
-        .iter()
-        .map(|backup| &backup.label)
-        .chain(mended)
-        .cloned()
-        .collect();
+
+    let mut labels: BTreeSet<Label> = BTreeSet::new();
+    labels.extend(plan.found.backups.into_iter().map(|backup| backup.label));
+    for replacement in &replaced {
+        labels.extend(replacement.into.iter().cloned());
+    }
     let depth = deep_enough(repository, &labels, depth)?;
-    let report = verify(
-        repository,
-        &Which::Named(labels.into_iter().collect()),
-        depth,
-        run,
-    )?;
+    let which = Which::Named(labels.into_iter().collect());
     Ok(Repaired {
         replaced,
         lost: plan.lost,
-        report,
+        report: verify(repository, &which, depth, run)?,
     })
 }
 
-/// Damage that a deeper look has found is cleared only by a look as deep.
+/// Replaces the damaged copies of one file. Returns the backups in which that succeeded.
+fn replace(writer: &dyn Writer<'_>, replacement: &Replacement, run: &Run) -> Result<Vec<Label>> {
+    let good = (&replacement.from, &replacement.rows.good);
+    let mut into = Vec::new();
+    for (label, row) in &replacement.rows.bad {
+        run.check()?;
+        match writer.replace(label, row, good) {
+            Ok(()) => into.push(label.clone()),
+            Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
+            Err(error) => run.warn(format!(
+                "{} of {label} cannot be repaired: {}",
+                row.path,
+                error.in_words()
+            )),
+        }
+    }
+    Ok(into)
+}
+
+/// The depth that clears known damage of these backups: only a look as deep as the one that found
+/// it does.
 fn deep_enough(
     repository: &dyn Repository,
     labels: &BTreeSet<Label>,
     depth: Depth,
 ) -> Result<Depth> {
-    labels.iter().try_fold(depth, |depth, label| {
-        let known = remembered(repository, label)?.filter(Remembered::is_damaged);
-        Ok(known.map_or(depth, |known| known.depth.max(depth)))
-    })
+    let mut deepest = depth;
+    for label in labels {
+        if let Some(known) = remembered(repository, label)?
+            && known.is_damaged()
+        {
+            deepest = deepest.max(known.depth);
+        }
+    }
+    Ok(deepest)
 }

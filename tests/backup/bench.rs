@@ -12,7 +12,7 @@ use kbackup::event::{Event, Observer, Step};
 use kbackup::manifest::{BackupKind, Directories, Head, Manifest};
 use kbackup::node::{Client, Connection, QuiesceSettings, ReleaseRecords, Session, TimeLimits};
 use kbackup::proof::{self, Depth};
-use kbackup::repository::{DirectoryRepository, Repository};
+use kbackup::repository::Repository;
 use kbackup::restore;
 use kbackup::run::Run;
 use kbackup::server::ServerLine;
@@ -22,13 +22,14 @@ use kbackup_testnode::{Checkpoint, Made, Node, Server, Synthetic, Version};
 use uuid::Uuid;
 
 use crate::fixtures::DataDirectory;
+use crate::stores::TestRepository;
 
 /// A data directory, a repository, and room for restores. In memory where there is some: every
 /// backup syncs every file.
 pub(crate) struct Bench {
     place: tempfile::TempDir,
     pub(crate) db: PathBuf,
-    pub(crate) repository: DirectoryRepository,
+    pub(crate) repository: TestRepository,
     pub(crate) request: BackupRequest,
     pub(crate) line: ServerLine,
     events: Arc<Mutex<Vec<String>>>,
@@ -88,8 +89,7 @@ impl Bench {
     }
 
     fn over(place: tempfile::TempDir, db: PathBuf, line: ServerLine) -> Self {
-        let repository =
-            DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
+        let repository = TestRepository::create(&place.path().join("repository"));
         let request = BackupRequest {
             kind: BackupKind::Diff,
             attempts: 4,
@@ -205,7 +205,7 @@ impl Bench {
     }
 
     /// Takes a diff of the stopped node into another repository.
-    pub(crate) fn take_to(&self, repository: &DirectoryRepository) -> Result<BackupSummary, Error> {
+    pub(crate) fn take_to(&self, repository: &dyn Repository) -> Result<BackupSummary, Error> {
         let source = Source {
             directories: Directories::new(&self.db, None),
             server_version: None,

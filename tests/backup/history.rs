@@ -7,6 +7,19 @@ use kbackup::manifest::{BackupKind, Label, Manifest};
 use kbackup_testnode::Synthetic;
 
 use super::bench::{Bench, copy_tree, elect, restore_over, small};
+use crate::stores::in_every_store;
+
+in_every_store! {
+    a_node_that_was_restored_to_an_earlier_point_is_on_another_branch,
+    after_a_restore_everything_is_proven_once,
+    an_older_copy_of_the_node_is_told_and_not_built_upon,
+    an_older_copy_that_no_backup_ends_in_is_read_whole,
+    a_repository_belongs_to_one_node,
+    the_same_database_at_another_address_is_another_member,
+    a_new_address_is_kept_from_then_on,
+    an_address_is_no_excuse_for_another_database,
+    new_branch_can_be_left_on_for_good,
+}
 
 fn refused<T>(result: Result<T, Error>, hint: &str) {
     let error = result.err().unwrap();
@@ -18,7 +31,6 @@ fn refused<T>(result: Result<T, Error>, hint: &str) {
     );
 }
 
-#[test]
 fn a_node_that_was_restored_to_an_earlier_point_is_on_another_branch() {
     let bench = Bench::new(&Synthetic {
         active_bytes: 3_000,
@@ -62,7 +74,6 @@ fn a_node_that_was_restored_to_an_earlier_point_is_on_another_branch() {
     bench.assert_sound();
 }
 
-#[test]
 fn after_a_restore_everything_is_proven_once() {
     let bench = Bench::new(&small());
     bench.take().unwrap();
@@ -80,7 +91,6 @@ fn after_a_restore_everything_is_proven_once() {
     bench.assert_sound();
 }
 
-#[test]
 fn an_older_copy_of_the_node_is_told_and_not_built_upon() {
     let bench = Bench::new(&small());
     copy_tree(&bench.db, &bench.path("older"));
@@ -106,7 +116,6 @@ fn an_older_copy_of_the_node_is_told_and_not_built_upon() {
     bench.assert_sound();
 }
 
-#[test]
 fn an_older_copy_that_no_backup_ends_in_is_read_whole() {
     let bench = Bench::new(&small());
     copy_tree(&bench.db, &bench.path("older"));
@@ -124,7 +133,6 @@ fn an_older_copy_that_no_backup_ends_in_is_read_whole() {
     bench.assert_restores(&old, &bench.events());
 }
 
-#[test]
 fn a_repository_belongs_to_one_node() {
     let bench = Bench::of("26.1-append");
     bench.take().unwrap();
@@ -143,7 +151,6 @@ fn a_repository_belongs_to_one_node() {
     );
 }
 
-#[test]
 fn the_same_database_at_another_address_is_another_member() {
     let bench = Bench::new(&small());
     let live = bench.serve();
@@ -156,7 +163,6 @@ fn the_same_database_at_another_address_is_another_member() {
     refused(bench.live(&other, |_| ()), "--new-address");
 }
 
-#[test]
 fn a_new_address_is_kept_from_then_on() {
     let bench = Bench::new(&small());
     let old = bench.serve();
@@ -184,7 +190,6 @@ fn a_new_address_is_kept_from_then_on() {
     bench.assert_sound();
 }
 
-#[test]
 fn an_address_is_no_excuse_for_another_database() {
     let bench = Bench::of("26.1-append");
     bench.take().unwrap();
@@ -205,7 +210,6 @@ fn an_address_is_no_excuse_for_another_database() {
 }
 
 /// As in an agent's configuration, that nobody watches.
-#[test]
 fn new_branch_can_be_left_on_for_good() {
     let bench = Bench::new(&Synthetic {
         active_bytes: 3_000,

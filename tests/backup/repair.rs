@@ -441,7 +441,7 @@ fn wrongs(repository: &Path) -> BTreeSet<(String, Option<String>)> {
     let repository = DirectoryRepository::open(repository).unwrap();
     let report =
         verify::verify(&repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
-    let of = |backup: verify::BackupReport| {
+    let of = |backup: verify::VerifiedBackup| {
         let label = backup.label.to_string();
         backup
             .findings
@@ -551,7 +551,7 @@ fn a_repair_meets_a_full_disk_the_limit_of_links_and_another_run() {
     let output = execute(&repository, Some("link:/incoming/:1:28".to_owned()));
     assert_eq!(output.status.code(), Some(20));
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("cannot be mended"),
+        String::from_utf8_lossy(&output.stderr).contains("cannot be repaired"),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );

@@ -11,6 +11,23 @@ use kbackup::server::ServerLine;
 use kbackup_testnode::{Checkpoint, Synthetic};
 
 use super::bench::{Bench, at, begin_scavenge, files, flip, name, small, writable};
+use crate::stores::in_every_store;
+
+in_every_store! {
+    zeros_below_the_writer_checkpoint_are_told_after_three_readings,
+    a_damaged_chunk_stays_marked_however_often_the_run_starts_over,
+    a_bad_table_costs_the_index_and_is_not_read_for_ever,
+    a_filter_that_a_server_would_throw_away_is_left_out,
+    an_index_map_that_is_gone_for_good_costs_the_index,
+    what_the_index_map_does_not_name_is_never_copied,
+    a_missing_middle_chunk_is_the_sources_fault_when_nobody_works_on_it,
+    a_log_that_ends_where_a_chunk_ends_needs_no_next_file,
+    a_log_that_ends_behind_a_scavenged_chunk_ends_there,
+    chunks_beyond_the_log_are_dropped,
+    a_chunk_that_vanishes_half_way_leaves_nothing_behind,
+    what_only_an_earlier_attempt_found_is_no_part_of_the_backup,
+    a_fresh_node_has_nothing_but_its_first_epoch,
+}
 
 fn failed<T>(result: Result<T, Error>, kind: Kind, words: &str) {
     let error = result.err().unwrap();
@@ -19,7 +36,6 @@ fn failed<T>(result: Result<T, Error>, kind: Kind, words: &str) {
     assert!(text.contains(words), "{text}");
 }
 
-#[test]
 fn zeros_below_the_writer_checkpoint_are_told_after_three_readings() {
     let bench = Bench::new(&small());
     let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
@@ -41,7 +57,6 @@ fn zeros_below_the_writer_checkpoint_are_told_after_three_readings() {
     assert!(bench.manifests().is_empty());
 }
 
-#[test]
 fn a_damaged_chunk_stays_marked_however_often_the_run_starts_over() {
     let bench = Bench::new(&small());
     let events = bench.events();
@@ -87,7 +102,6 @@ fn a_damaged_chunk_stays_marked_however_often_the_run_starts_over() {
     bench.assert_restores(&good, &events);
 }
 
-#[test]
 fn a_bad_table_costs_the_index_and_is_not_read_for_ever() {
     let bench = Bench::new(&small());
     let table = bench.tables().remove(0);
@@ -116,7 +130,6 @@ fn a_bad_table_costs_the_index_and_is_not_read_for_ever() {
     bench.assert_sound();
 }
 
-#[test]
 fn a_filter_that_a_server_would_throw_away_is_left_out() {
     let bench = Bench::new(&small());
     let table_filter = files(&bench.index())
@@ -156,7 +169,6 @@ fn a_filter_that_a_server_would_throw_away_is_left_out() {
     bench.assert_sound();
 }
 
-#[test]
 fn an_index_map_that_is_gone_for_good_costs_the_index() {
     let bench = Bench::new(&small());
     std::fs::remove_file(bench.index().join("indexmap")).unwrap();
@@ -199,7 +211,6 @@ fn an_index_map_that_is_replaced_all_the_time_is_no_failure() {
     bench.assert_sound();
 }
 
-#[test]
 fn what_the_index_map_does_not_name_is_never_copied() {
     let bench = Bench::new(&small());
     let table = bench.tables().remove(0);
@@ -249,7 +260,6 @@ fn odd_things_in_the_directories_do_no_harm() {
     bench.assert_sound();
 }
 
-#[test]
 fn a_missing_middle_chunk_is_the_sources_fault_when_nobody_works_on_it() {
     let bench = Bench::new(&small());
     std::fs::rename(bench.chunk(2, 0), bench.path("elsewhere")).unwrap();
@@ -379,7 +389,6 @@ fn a_chaser_behind_the_writer_takes_nothing_away() {
     bench.assert_restores(&summary, &bench.events());
 }
 
-#[test]
 fn a_log_that_ends_where_a_chunk_ends_needs_no_next_file() {
     let bench = Bench::new(&Synthetic {
         active_bytes: 0,
@@ -395,7 +404,6 @@ fn a_log_that_ends_where_a_chunk_ends_needs_no_next_file() {
     bench.assert_sound();
 }
 
-#[test]
 fn a_log_that_ends_behind_a_scavenged_chunk_ends_there() {
     let bench = Bench::new(&Synthetic {
         active_bytes: 0,
@@ -420,7 +428,6 @@ fn a_log_that_ends_behind_a_scavenged_chunk_ends_there() {
     failed(bench.full(), Kind::SourceCorrupt, "has been scavenged");
 }
 
-#[test]
 fn chunks_beyond_the_log_are_dropped() {
     let bench = Bench::new(&small());
     let events = bench.events();
@@ -458,7 +465,6 @@ fn a_filter_that_cannot_be_had_costs_the_index_and_nothing_else() {
     bench.assert_restores(&summary, &bench.events());
 }
 
-#[test]
 fn a_chunk_that_vanishes_half_way_leaves_nothing_behind() {
     let bench = Bench::new(&small());
     let live = bench.serve();
@@ -490,7 +496,6 @@ fn a_chunk_that_vanishes_half_way_leaves_nothing_behind() {
     bench.assert_sound();
 }
 
-#[test]
 fn what_only_an_earlier_attempt_found_is_no_part_of_the_backup() {
     let bench = Bench::new(&Synthetic {
         merged_chunks: 0,
@@ -658,7 +663,6 @@ fn a_node_that_died_inside_an_append_across_chunks_ends_before_it() {
     assert!(cuts > 0, "no step of O38 was among them");
 }
 
-#[test]
 fn a_fresh_node_has_nothing_but_its_first_epoch() {
     let bench = Bench::new(&small());
     for chunk in 1..=5 {

@@ -1,7 +1,6 @@
 //! Backups of real nodes' directories, made by hand and without proof.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kbackup::clock::Timestamp;
@@ -12,17 +11,18 @@ use kbackup::fs;
 use kbackup::log::{ChunkSet, lineage};
 use kbackup::manifest::*;
 use kbackup::proof::{BackupFault, Proven, structure};
-use kbackup::repository::{Attributes, DirectoryRepository, Ingest, Repository};
+use kbackup::repository::{Attributes, Ingest, Repository};
 use kbackup::restore::{RestorePlan, RestoreReport, RestoreRequest, RestoreTarget, execute, plan};
 use kbackup::run::Run;
 
 use super::start::{Start, start};
 use crate::fixtures::DataDirectory;
+use crate::stores::TestRepository;
 
 /// A repository with one backup of a real node's directory, and a place for targets.
 pub(crate) struct HandmadeBackup {
     pub(crate) data: DataDirectory,
-    pub(crate) repository: DirectoryRepository,
+    pub(crate) repository: TestRepository,
     pub(crate) manifest: Manifest,
     pub(crate) place: tempfile::TempDir,
 }
@@ -44,7 +44,7 @@ impl HandmadeBackup {
         change: impl FnOnce(&mut Manifest),
     ) -> Self {
         let data = DataDirectory::unpack(name).unwrap();
-        let repository = DirectoryRepository::create(&place.path().join("repository")).unwrap();
+        let repository = TestRepository::create(&place.path().join("repository"));
         let manifest = back_up(&repository, &data, 1, end, change);
         Self {
             data,
@@ -87,12 +87,7 @@ impl HandmadeBackup {
 
     /// Flips a bit in the middle of a stored file. Its inode is the backup's alone.
     pub(crate) fn damage(&self, row: &Row) {
-        let path = self.stored(row);
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        self.repository.damage(&self.manifest.label, &row.path);
     }
 
     pub(crate) fn row(&self, role: Role) -> &Row {

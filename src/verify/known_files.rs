@@ -1,0 +1,112 @@
+//! What was learnt of stored files, for all backups that share them: each stored copy is hashed
+//! once.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Kind, Result};
+use crate::fs::CopyId;
+use crate::manifest::{Label, Role, Row};
+use crate::repository::Repository;
+use crate::run::Run;
+use crate::transfer::{Digest, hash_file, paced};
+
+/// What a file hashes to, or why it cannot be read.
+pub(super) type Hashed = std::result::Result<Digest, String>;
+
+/// What is known of stored copies. Several threads may ask at once.
+#[derive(Default)]
+pub(super) struct KnownFiles {
+    inner: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    hashed: HashMap<CopyId, Hashed>,
+    /// Chunks whose records are intact.
+    scanned: HashSet<CopyId>,
+    bytes_hashed: u64,
+}
+
+impl KnownFiles {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Every change to it is one step, so it is whole also if a thread panicked.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many bytes were hashed.
+    pub(super) fn bytes_hashed(&self) -> u64 {
+        self.known().bytes_hashed
+    }
+
+    /// Whether the records of a stored chunk were found intact before.
+    pub(super) fn is_scanned(&self, copy: Option<CopyId>) -> bool {
+        copy.is_some_and(|copy| self.known().scanned.contains(&copy))
+    }
+
+    /// Notes that the records of a stored chunk are intact.
+    pub(super) fn add_scanned(&self, copy: Option<CopyId>) {
+        self.known().scanned.extend(copy);
+    }
+
+    /// What a stored file hashes to. Damage, such as an unreadable block, is no error.
+    pub(super) fn hash(
+        &self,
+        repository: &dyn Repository,
+        label: &Label,
+        row: &Row,
+        run: &Run,
+    ) -> Result<Hashed> {
+        let source = match repository.open(label, row) {
+            Ok(source) => paced(source, run),
+            Err(error) if is_damage(&error) => return Ok(Err(error.in_words())),
+            Err(error) => return Err(error),
+        };
+        let copy = source.copy_id();
+        if let Some(copy) = copy
+            && let Some(hashed) = self.known().hashed.get(&copy)
+        {
+            return Ok(hashed.clone());
+        }
+
+        let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
+        let hashed = match hash_file(&*source, has_md5, run) {
+            Ok(digest) => Ok(digest),
+            Err(error) if error.kind() == Kind::Failed => Err(error.in_words()),
+            Err(error) => return Err(error),
+        };
+
+        let mut known = self.known();
+        known.bytes_hashed = known.bytes_hashed.saturating_add(row.size);
+        if let Some(copy) = copy {
+            known.hashed.insert(copy, hashed.clone());
+        }
+        Ok(hashed)
+    }
+
+    /// Whether a stored file has the bytes of its row.
+    pub(super) fn is_intact(
+        &self,
+        repository: &dyn Repository,
+        label: &Label,
+        row: &Row,
+        run: &Run,
+    ) -> Result<bool> {
+        let hashed = self.hash(repository, label, row, run)?;
+        Ok(hashed.is_ok_and(|digest| is_as_stored(row, &digest)))
+    }
+}
+
+/// Whether the bytes that were hashed are those of the row.
+pub(super) fn is_as_stored(row: &Row, digest: &Digest) -> bool {
+    digest.size == row.size && digest.blake3 == row.blake3
+}
+
+/// Whether an error is damage to a backup. The proof calls the files that it looks at the source;
+/// here they are a backup's.
+pub(super) fn is_damage(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        Kind::SourceCorrupt | Kind::StoredCorrupt | Kind::Unstable
+    )
+}

@@ -1,0 +1,183 @@
+//! The verification of the chosen backups, one after the other.
+
+use super::backup;
+use super::known_files::KnownFiles;
+use super::report::{VerifiedBackup, VerifyFinding, VerifyReport};
+use crate::clock;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Step};
+use crate::manifest::Label;
+use crate::proof::Depth;
+use crate::repository::{Listed, Remembered, Repository, remember, remembered};
+use crate::run::Run;
+
+/// Which backups to verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The backup with the highest sequence number.
+    Newest,
+    /// The backups with these labels.
+    Named(Vec<Label>),
+    /// Every listed backup.
+    All,
+}
+
+/// Verifies backups, and remembers the result of each in the repository.
+///
+/// * Quick: manifests, names, sizes, headers, footers, checkpoints, `indexmap`, the chain of
+///   epochs.
+/// * Normal: also the BLAKE3 of every stored file, the server's MD5s, every record of the chunk
+///   that the log ends in, and the tables with their last 1 000 entries against the log.
+/// * Deep: also every record of every chunk, and every entry of every table.
+///
+/// A stored copy that backups share is hashed once. Memory grows with the number of files, never
+/// with their size.
+///
+/// # Errors
+/// [`Kind::NotFound`] if there is no such backup. Damage is no error: it is in the report.
+pub fn verify(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    run: &Run,
+) -> Result<VerifyReport> {
+    verify_with(repository, which, depth, &KnownFiles::default(), run)
+}
+
+/// As [`verify`]. What is learnt of stored files goes into `known`.
+pub(super) fn verify_with(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    known: &KnownFiles,
+    run: &Run,
+) -> Result<VerifyReport> {
+    run.emit(Event::Step(Step::Verify));
+    let chosen = choose(repository, which)?;
+    if chosen.is_empty() {
+        run.warn(format!(
+            "there is no backup in {}: nothing was verified",
+            repository.place()
+        ));
+    }
+    if depth > Depth::Quick {
+        run.emit(expected(&chosen));
+    }
+
+    let mut backups = Vec::with_capacity(chosen.len());
+    for Listed { label, .. } in chosen {
+        run.check()?;
+        // The backup is held until its result is kept: nothing must be remembered of a backup that
+        // was removed.
+        let (_held, manifest) = match repository.hold(&label) {
+            Ok(held) => (Some(held), repository.manifest(&label)),
+            Err(error) => (None, Err(error)),
+        };
+        let report = match manifest {
+            Ok(manifest) => backup::verify(repository, &manifest, depth, known, run)?,
+            Err(error) if error.kind() == Kind::StoredCorrupt => unreadable(label, &error),
+            Err(error) if error.kind() == Kind::NotFound && *which == Which::All => {
+                run.note(format!("{label} was removed meanwhile"));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+
+        keep_result(repository, &report, depth, run)?;
+        backups.push(report);
+    }
+
+    Ok(VerifyReport {
+        depth,
+        backups,
+        bytes_hashed: known.bytes_hashed(),
+    })
+}
+
+fn choose(repository: &dyn Repository, which: &Which) -> Result<Vec<Listed>> {
+    let mut listed = repository.list()?;
+    match which {
+        Which::All => {}
+        Which::Newest => {
+            listed.drain(..listed.len().saturating_sub(1));
+            if listed.is_empty() {
+                return Err(Error::new(Kind::NotFound, "there is no backup")
+                    .on(repository.place())
+                    .hint("`kbackup full` makes one"));
+            }
+        }
+        Which::Named(labels) => {
+            for label in labels {
+                if listed.iter().all(|listed| listed.label != *label) {
+                    return Err(not_listed(label));
+                }
+            }
+            listed.retain(|listed| labels.contains(&listed.label));
+        }
+    }
+    Ok(listed)
+}
+
+fn not_listed(label: &Label) -> Error {
+    Error::new(Kind::NotFound, "there is no such backup")
+        .on(label)
+        .hint("`kbackup list` shows what there is")
+}
+
+/// How much there is to read, as far as the manifests tell.
+fn expected(chosen: &[Listed]) -> Event {
+    let (mut files, mut bytes) = (0, 0_u64);
+    for listed in chosen {
+        if let Ok(head) = &listed.head {
+            files += head.totals.files;
+            bytes = bytes.saturating_add(head.totals.bytes);
+        }
+    }
+    Event::Expected { files, bytes }
+}
+
+/// Remembers what was found of a backup. If it cannot be kept, that is a warning.
+fn keep_result(
+    repository: &dyn Repository,
+    report: &VerifiedBackup,
+    depth: Depth,
+    run: &Run,
+) -> Result<()> {
+    let label = &report.label;
+    let result = Remembered {
+        at: clock::now(),
+        depth,
+        findings: report.findings.len() as u64,
+    };
+    if let Err(error) = remember(repository, label, result) {
+        run.warn(format!(
+            "the result of the verification cannot be kept: {error}"
+        ));
+        return Ok(());
+    }
+
+    let known = remembered(repository, label)?;
+    if report.findings.is_empty() && known.is_some_and(|known| known.is_damaged()) {
+        run.warn(format!(
+            "{label} is known to be DAMAGED: an earlier look read more than this one, which found \
+             nothing and clears nothing"
+        ));
+    }
+    Ok(())
+}
+
+/// The report of a backup whose manifest cannot be read.
+fn unreadable(label: Label, error: &Error) -> VerifiedBackup {
+    let findings = vec![VerifyFinding {
+        path: None,
+        what: error.in_words(),
+    }];
+    VerifiedBackup {
+        label,
+        files: 0,
+        records: 0,
+        entries: 0,
+        findings,
+        damaged_at_source: Vec::new(),
+    }
+}
