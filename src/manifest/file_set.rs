@@ -1,23 +1,23 @@
-use std::ffi::OsString;
-use std::io::ErrorKind;
+//! The files of a data directory, wherever they are kept.
+
 use std::path::{Path, PathBuf};
 
 use super::path::{RelativePath, Root};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
 use crate::format::names::INDEX_DIRECTORY;
-use crate::fs::{self, FileKind, FileStatus, Stamp};
+use crate::fs::{self, Stamp};
 
-/// One file of a set.
+/// One file of a set, as it was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Its place.
+    /// The file's path in the data directory.
     pub path: RelativePath,
     /// Length in bytes.
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
-    /// Its state when it was listed, where the storage tells.
+    /// Its state when it was listed; `None` if the storage does not tell.
     pub stamp: Option<Stamp>,
 }
 
@@ -25,18 +25,12 @@ pub struct FileEntry {
 /// repository.
 pub trait FileSet: Sync {
     /// All regular files, in the order of their paths.
-    ///
-    /// # Errors
-    /// What the storage reports.
     fn files(&self) -> Result<Vec<FileEntry>>;
 
-    /// Opens one file for reading; none where the set has no such file.
-    ///
-    /// # Errors
-    /// What the storage reports.
+    /// Opens one file for reading. Returns `None` if the set has no such file.
     fn open(&self, path: &RelativePath) -> Result<Option<Box<dyn ReadAt>>>;
 
-    /// How to name a file of this set to an operator.
+    /// The name of a file of this set for an operator: a path or a URL.
     fn place_of(&self, path: &RelativePath) -> String;
 }
 
@@ -50,7 +44,8 @@ pub struct Directories {
 }
 
 impl Directories {
-    /// The server's default layout: the index inside of the db directory.
+    /// The directories of a node. Without `index` they have the server's default layout: the index
+    /// is inside of the db directory.
     #[must_use]
     pub fn new(db: impl Into<PathBuf>, index: Option<PathBuf>) -> Self {
         let db = db.into();
@@ -67,79 +62,52 @@ impl Directories {
         }
     }
 
-    /// Where a file lies.
+    /// The path of a file on the disk.
     #[must_use]
     pub fn path_of(&self, path: &RelativePath) -> PathBuf {
         self.root(path.root()).join(path.below_root())
     }
 
+    /// Adds the files of one root that a manifest can hold.
     fn walk(&self, root: Root, files: &mut Vec<FileEntry>) -> Result<()> {
         /// Directories below the root's that may hold something of the server's.
         const DEEPEST: usize = 3;
+
         let top = self.root(root);
         if fs::status(top)?.is_none() {
             return Ok(());
         }
-        let mut directories = vec![(top.to_owned(), String::new(), 0)];
-        while let Some((directory, below, depth)) = directories.pop() {
-            let found = |name: OsString, status: FileStatus| {
-                // Names that are not UTF-8, or that no manifest can hold, are not the server's.
-                let name = name.to_str()?;
-                match status.kind {
-                    FileKind::Directory => Some(Found::Directory(name.to_owned())),
-                    FileKind::File => {
-                        let path = RelativePath::new(root, &format!("{below}{name}")).ok()?;
-                        Some(Found::File(FileEntry {
-                            path,
-                            size: status.size,
-                            mode: status.mode,
-                            stamp: Some((&status).into()),
-                        }))
-                    }
-                    FileKind::Link | FileKind::Special => None,
-                }
+
+        let found = fs::files_below(top, DEEPEST, |directory| self.is_walked(root, directory))
+            .map_err(|error| {
+                Error::new(Kind::Failed, "cannot list")
+                    .at(top)
+                    .because(error.source)
+            })?;
+        for (path, status) in found {
+            let below = path.strip_prefix(top).ok().and_then(Path::to_str);
+            // A name that no manifest can hold is not the server's.
+            let Some(Ok(path)) = below.map(|below| RelativePath::new(root, below)) else {
+                continue;
             };
-            let entries = match fs::list_by(&directory, found) {
-                Ok(entries) => entries,
-                // A live directory changes while it is walked.
-                Err(error)
-                    if matches!(
-                        error.source.kind(),
-                        ErrorKind::NotFound | ErrorKind::NotADirectory
-                    ) =>
-                {
-                    continue;
-                }
-                Err(error) => {
-                    return Err(Error::new(Kind::Failed, "cannot list")
-                        .at(top)
-                        .because(error.source));
-                }
-            };
-            for entry in entries {
-                match entry {
-                    // What a file system keeps at its top is root's alone, and no content.
-                    Found::Directory(name) if depth == 0 && name == "lost+found" => {}
-                    Found::Directory(name) => {
-                        let place = directory.join(&name);
-                        // The index directory may lie inside the db directory: it is walked on its
-                        // own.
-                        if depth < DEEPEST && (root != Root::Db || place != self.index) {
-                            directories.push((place, format!("{below}{name}/"), depth + 1));
-                        }
-                    }
-                    Found::File(entry) => files.push(entry),
-                }
-            }
+            files.push(FileEntry {
+                path,
+                size: status.size,
+                mode: status.mode,
+                stamp: Some(Stamp::from(&status)),
+            });
         }
         Ok(())
     }
-}
 
-/// What a directory holds, as far as it can be a server's.
-enum Found {
-    Directory(String),
-    File(FileEntry),
+    /// Whether a directory below a root's may hold something of the server's.
+    fn is_walked(&self, root: Root, directory: &Path) -> bool {
+        // A file system keeps it at its top. Only root may read it, and it has no content.
+        let is_lost_and_found = directory == self.root(root).join("lost+found");
+        // The index directory may be inside of the db directory. It is walked on its own.
+        let is_index = root == Root::Db && directory == self.index;
+        !is_lost_and_found && !is_index
+    }
 }
 
 impl FileSet for Directories {

@@ -1,6 +1,7 @@
-//! Where the branches of a repository part: read from the epochs of its backups, which say which
-//! records two logs share.
+//! Where the branches of a repository part. The epochs of its backups say which records two logs
+//! share.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -11,11 +12,11 @@ use crate::format::{LogPosition, Relation};
 /// Where one branch left another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fork {
-    /// The branch it left: the lowest of those that hold most of its log.
+    /// The branch that it left: the lowest of those that hold most of its log.
     pub branch: u32,
-    /// Up to here both hold the same log, in bytes.
+    /// Both branches hold the same log up to this position.
     pub position: LogPosition,
-    /// The last backup before it; none where all of them are gone.
+    /// The last backup before the fork; `None` if all of them are gone.
     pub label: Option<Label>,
 }
 
@@ -31,39 +32,66 @@ pub fn forks(manifests: &[&Head]) -> BTreeMap<u32, Fork> {
             *entry = manifest;
         }
     }
-    longest
-        .values()
-        .filter_map(|longest| Some((longest.branch, fork(longest, manifests)?)))
-        .collect()
+
+    let mut forks = BTreeMap::new();
+    for (branch, longest) in longest {
+        if let Some(fork) = fork(longest, manifests) {
+            forks.insert(branch, fork);
+        }
+    }
+    forks
 }
 
+/// What a backup of an earlier branch shares with the log of a later one.
+struct SharedLog<'a> {
+    other: &'a Head,
+    /// Both hold the same log up to this position.
+    end: LogPosition,
+    /// All of the earlier backup's log is in the later branch.
+    is_whole: bool,
+}
+
+impl<'a> SharedLog<'a> {
+    fn of(other: &'a Head, longest: &Head) -> Option<Self> {
+        let (lineage, own) = (&other.log.lineage, &longest.log.lineage);
+        match lineage.relation(end(other), own, end(longest)) {
+            Relation::Same { shared } => Some(Self {
+                other,
+                end: shared,
+                is_whole: true,
+            }),
+            Relation::Fork { at } => Some(Self {
+                other,
+                end: at,
+                is_whole: false,
+            }),
+            Relation::Unrelated => None,
+        }
+    }
+}
+
+/// Where a branch left another one; `longest` is its longest backup.
 fn fork(longest: &Head, manifests: &[&Head]) -> Option<Fork> {
-    let shared = |other: &Head| match other.log.lineage.relation(
-        end(other),
-        &longest.log.lineage,
-        end(longest),
-    ) {
-        Relation::Same { shared } => Some((shared, true)),
-        Relation::Fork { at } => Some((at, false)),
-        Relation::Unrelated => None,
-    };
-    let earlier: Vec<_> = manifests
+    let mut earlier = Vec::new();
+    for other in manifests {
+        if other.branch < longest.branch {
+            earlier.extend(SharedLog::of(other, longest));
+        }
+    }
+
+    let left = earlier
         .iter()
-        .filter(|other| other.branch < longest.branch)
-        .filter_map(|other| shared(other).map(|(shared, whole)| (*other, shared, whole)))
-        .collect();
-    let (position, branch) = earlier
+        .max_by_key(|shared| (shared.end, Reverse(shared.other.branch)))?;
+    let position = left.end;
+
+    let last = earlier
         .iter()
-        .map(|(other, shared, _)| (*shared, std::cmp::Reverse(other.branch)))
-        .max()?;
-    let before = earlier
-        .iter()
-        .filter(|(other, _, whole)| *whole && end(other) <= position);
-    let last = before.max_by_key(|(other, ..)| (end(other), other.sequence));
+        .filter(|shared| shared.is_whole && end(shared.other) <= position)
+        .max_by_key(|shared| (end(shared.other), shared.other.sequence));
     Some(Fork {
-        branch: branch.0,
+        branch: left.other.branch,
         position,
-        label: last.map(|(other, ..)| other.label.clone()),
+        label: last.map(|shared| shared.other.label.clone()),
     })
 }
 

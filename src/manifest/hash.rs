@@ -1,3 +1,5 @@
+//! The hash under which stored bytes are known.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Blake3Hash(blake3::Hash);
 
 impl Blake3Hash {
-    /// The hash of bytes at hand.
+    /// The hash of bytes in memory.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes))
@@ -40,9 +42,10 @@ impl FromStr for Blake3Hash {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        blake3::Hash::from_hex(text)
-            .map(Self)
-            .map_err(|_| "a BLAKE3 hash has 64 hexadecimal digits")
+        match blake3::Hash::from_hex(text) {
+            Ok(hash) => Ok(Self(hash)),
+            Err(_) => Err("a BLAKE3 hash has 64 hexadecimal digits"),
+        }
     }
 }
 

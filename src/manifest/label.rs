@@ -1,9 +1,15 @@
+//! The name of a backup: when it was taken, and how it came to its bytes.
+
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+
+/// The time in a label, in UTC.
+const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
 /// How a backup came to its bytes. Both kinds are complete: each can be restored and deleted alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +17,7 @@ use crate::clock::Timestamp;
 pub enum BackupKind {
     /// Every byte was read again.
     Full,
-    /// What was proven unchanged was taken from the newest backup of the branch.
+    /// What could be proven unchanged was reused from the newest backup of the branch.
     Diff,
 }
 
@@ -30,25 +36,24 @@ impl fmt::Display for BackupKind {
 pub struct Label(String);
 
 impl Label {
-    /// The label for a backup of this kind; `time` in whole seconds.
+    /// The label of a backup of this kind. Only the whole seconds of `time` count.
     #[must_use]
     pub fn new(time: Timestamp, kind: BackupKind) -> Self {
-        Self(format!("{}-{kind}", time.strftime("%Y%m%dT%H%M%SZ")))
+        Self(format!("{}-{kind}", time.strftime(TIME_FORMAT)))
     }
 
-    /// The time in it.
+    /// The time that the label names.
     #[must_use]
     pub fn time(&self) -> Timestamp {
-        let time = self
-            .0
-            .split_once('-')
-            .map_or(self.0.as_str(), |(time, _)| time);
-        jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time)
-            .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC))
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.timestamp())
+        let Some((time, _)) = self.0.split_once('-') else {
+            return Timestamp::UNIX_EPOCH;
+        };
+        let time = DateTime::strptime(TIME_FORMAT, time)
+            .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC));
+        time.map_or(Timestamp::UNIX_EPOCH, |time| time.timestamp())
     }
 
-    /// The text.
+    /// The label as text, such as a directory's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,19 +64,21 @@ impl FromStr for Label {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let valid = text.split_once('-').is_some_and(|(time, kind)| {
-            time.len() == 16
-                && jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).is_ok()
-                && (kind == "full" || kind == "diff")
-        });
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!(
-                "{text:?} is no label such as `20261121T060000Z-diff`"
-            ))
+        if is_label(text) {
+            return Ok(Self(text.to_owned()));
         }
+        Err(format!(
+            "{text:?} is no label such as `20261121T060000Z-diff`"
+        ))
     }
+}
+
+fn is_label(text: &str) -> bool {
+    let Some((time, kind)) = text.split_once('-') else {
+        return false;
+    };
+    let is_time = time.len() == 16 && DateTime::strptime(TIME_FORMAT, time).is_ok();
+    is_time && (kind == "full" || kind == "diff")
 }
 
 impl TryFrom<String> for Label {

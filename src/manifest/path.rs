@@ -1,3 +1,5 @@
+//! The paths that a manifest can hold: none of them leads out of the data directory.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -5,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Which of a node's two directories a file lies in.
+/// One of the two directories of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Root {
     /// Chunks and checkpoints.
@@ -33,8 +35,8 @@ impl Root {
 #[serde(try_from = "String", into = "String")]
 pub struct RelativePath {
     root: Root,
-    /// What comes after the root, `/` between parts. A path stands in many places, and there are
-    /// many: they share the text.
+    /// What comes after the root, `/` between parts. There are many paths, and each is in many
+    /// places, so they share the text.
     rest: Arc<str>,
 }
 
@@ -50,28 +52,13 @@ impl RelativePath {
     /// A path below `root`.
     ///
     /// # Errors
-    /// [`InvalidPath`] where a part breaks the rules.
+    /// [`InvalidPath`] if a part breaks the rules.
     pub fn new(root: Root, rest: &str) -> Result<Self, InvalidPath> {
-        let invalid = |reason| InvalidPath {
-            path: format!("{}/{rest}", root.name()),
-            reason,
-        };
-        if rest.split('/').count() > 7 {
-            return Err(invalid("it has more than 8 parts"));
-        }
-        for part in rest.split('/') {
-            if part.is_empty() || part == "." || part == ".." {
-                return Err(invalid("a part is empty, `.` or `..`"));
-            }
-            if part.len() > 255 {
-                return Err(invalid("a part is longer than 255 bytes"));
-            }
-            if part
-                .chars()
-                .any(|character| character.is_control() || character == '\\')
-            {
-                return Err(invalid("a part has a control character or a backslash"));
-            }
+        if let Err(reason) = check_parts(rest) {
+            return Err(InvalidPath {
+                path: format!("{}/{rest}", root.name()),
+                reason,
+            });
         }
         Ok(Self {
             root,
@@ -79,7 +66,7 @@ impl RelativePath {
         })
     }
 
-    /// A path whose name is known to follow the rules: the server's own names do.
+    /// A path that is known to follow the rules: the server's own names do.
     pub(super) fn of_valid(root: Root, rest: &str) -> Self {
         Self {
             root,
@@ -87,7 +74,7 @@ impl RelativePath {
         }
     }
 
-    /// Which directory it lies in.
+    /// The directory that the file is in.
     #[must_use]
     pub const fn root(&self) -> Root {
         self.root
@@ -99,17 +86,36 @@ impl RelativePath {
         &self.rest
     }
 
-    /// The last part.
+    /// The last part: the file's name.
     #[must_use]
     pub fn file_name(&self) -> &str {
         self.rest.rsplit('/').next().unwrap_or(&self.rest)
     }
 
-    /// Its place under `directory`, which holds `db/` and `index/`.
+    /// The file's path under `directory`, which holds `db/` and `index/`.
     #[must_use]
     pub fn under(&self, directory: &Path) -> PathBuf {
         directory.join(self.root.name()).join(&*self.rest)
     }
+}
+
+/// Checks what comes after the root. The error is a reason.
+fn check_parts(rest: &str) -> Result<(), &'static str> {
+    if rest.split('/').count() > 7 {
+        return Err("it has more than 8 parts");
+    }
+    for part in rest.split('/') {
+        if part.is_empty() || part == "." || part == ".." {
+            return Err("a part is empty, `.` or `..`");
+        }
+        if part.len() > 255 {
+            return Err("a part is longer than 255 bytes");
+        }
+        if part.contains(|character: char| character.is_control() || character == '\\') {
+            return Err("a part has a control character or a backslash");
+        }
+    }
+    Ok(())
 }
 
 impl FromStr for RelativePath {

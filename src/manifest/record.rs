@@ -1,3 +1,6 @@
+//! What a manifest says: one type for each object of the JSON text. `docs/manifest.md` explains every
+//! field to operators.
+
 use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Serialize};
@@ -10,13 +13,13 @@ use crate::format::{
     Boundary, ChunkNumber, ChunkSize, ChunkVersion, Lineage, LogPosition, Md5Hash, WriterPosition,
 };
 
-/// Everything known of one backup: its head, and a row for each file.
+/// The description of one backup: its head, and a row for each file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Manifest {
-    /// All but the rows.
+    /// Everything but the rows.
     #[serde(flatten)]
     pub head: Head,
-    /// Every file, in the order of their paths.
+    /// A row for each file, in the order of their paths.
     pub files: Vec<Row>,
 }
 
@@ -34,46 +37,48 @@ impl DerefMut for Manifest {
     }
 }
 
-/// A manifest without its rows: enough for a list, and to find the place of the next backup. It can
-/// be read without them, as they can be many.
+/// A manifest without its rows. It is enough to list backups, and to find the parent of the next
+/// one, and can be read alone, because rows can be many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Version of this format.
+    /// Version of the manifest format.
     pub format: u32,
     /// The backup's name.
     pub label: Label,
-    /// Order of the backups in their repository; `latest` and parents follow it, not the clock.
+    /// The backup's place in the order of its repository. `latest` and parents follow it, not the
+    /// clock.
     pub sequence: u64,
-    /// How it came to its bytes.
+    /// Whether it is a full or a diff.
     pub kind: BackupKind,
-    /// The backup that a diff took its unchanged files from.
+    /// The backup that a diff reused unchanged files of.
     pub parent: Option<Label>,
-    /// Number of the branch in this repository: 1 for the first, one more for each `--new-branch`.
+    /// Number of the branch in this repository: 1 for the first, and one more for each
+    /// `--new-branch`.
     pub branch: u32,
-    /// Which program wrote it: "kbackup 0.1.0".
+    /// The program that wrote it: "kbackup 0.1.0".
     pub tool: String,
     /// When the run began.
     pub started: Timestamp,
     /// When everything was proven.
     pub finished: Timestamp,
-    /// Where it was taken.
+    /// The node that was backed up.
     pub source: Source,
-    /// The state of the log in it.
+    /// The log in the backup.
     pub log: Log,
-    /// What was done about scavenging.
+    /// How scavenging was kept away from the copy.
     pub scavenging: Scavenging,
-    /// What is, and what is not, inside.
+    /// What is in the backup, and what is not.
     pub contents: Contents,
-    /// What it cost.
+    /// What the backup cost.
     pub cost: Cost,
-    /// How many files it has, and how large they are.
+    /// How many files the backup has, and how large they are.
     pub totals: Totals,
 }
 
 /// The sum of a backup's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Totals {
-    /// Files.
+    /// Number of files.
     pub files: u64,
     /// Bytes that a restore writes, holes included.
     pub bytes: u64,
@@ -94,13 +99,13 @@ impl Totals {
 /// The node, and how it was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The server's version, where a node was asked or the operator named it.
+    /// The server's version; `None` if no node was asked and the operator did not name it.
     pub server_version: Option<String>,
-    /// Whose files these are.
+    /// The node that the files belong to.
     pub identity: Identity,
-    /// The server process; new at each of its starts.
+    /// The server process: the id is new at each start. `None` if no node was asked.
     pub instance: Option<Uuid>,
-    /// `leader`, `follower`, …
+    /// The node's role, such as `leader` or `follower`; `None` if no node was asked.
     pub state: Option<String>,
     /// The db directory, as text for people.
     pub db: String,
@@ -108,12 +113,11 @@ pub struct Source {
     pub index: String,
     /// Who owned the files.
     pub owner: Option<Owner>,
-    /// A running node (true), or a stopped one or a snapshot (false).
+    /// True for a running node; false for a stopped one, or a snapshot of its disk.
     pub online: bool,
     /// The restore that this directory came from, if kbackup made it.
     pub restored: Option<RestoredFrom>,
-    /// Bytes by which the leader was ahead when a member that does not lead was copied, as far as
-    /// they are missing here.
+    /// For a member that did not lead: how many bytes of the leader's log are missing here.
     pub missing_bytes: Option<u64>,
 }
 
@@ -122,7 +126,7 @@ pub struct Source {
 pub struct Identity {
     /// Id of the first epoch: the database (disk-format §4.5).
     pub database: Uuid,
-    /// The advertised `host:port`: the member. Unknown where no node was asked.
+    /// The advertised `host:port`: the member. `None` if no node was asked.
     pub endpoint: Option<String>,
 }
 
@@ -144,7 +148,7 @@ pub struct Owner {
 pub struct RestoredFrom {
     /// The repository's id.
     pub repository: Uuid,
-    /// The backup.
+    /// The backup that was restored.
     pub label: Label,
     /// When the restore ended.
     pub at: Timestamp,
@@ -157,8 +161,8 @@ pub struct Log {
     pub chunk_size: ChunkSize,
     /// P: the log ends here, between two appends.
     pub position: Boundary,
-    /// When the last event before P was written, by the clock of its leader; none where no event
-    /// was seen.
+    /// When the last event before P was written, by the clock of its leader; `None` if no event was
+    /// seen.
     pub last_event: Option<Timestamp>,
     /// The epochs before P.
     pub lineage: Lineage,
@@ -166,29 +170,29 @@ pub struct Log {
     pub read: ReadCheckpoints,
     /// The checkpoints as they are stored.
     pub stored: StoredCheckpoints,
-    /// Up to where the stored index reaches; none where no index is carried or it is empty.
+    /// The position that the stored index reaches; `None` if there is no index, or it is empty.
     pub index_commit: Option<LogPosition>,
 }
 
-/// Raw values, as the node had them.
+/// The checkpoints as they were read from the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadCheckpoints {
     /// `writer.chk`.
     pub writer: WriterPosition,
     /// `chaser.chk`.
     pub chaser: LogPosition,
-    /// `epoch.chk`; none for −1.
+    /// `epoch.chk`; `None` for −1.
     pub epoch: Option<LogPosition>,
-    /// `proposal.chk`, a number; none for −1 or where there is no such file.
+    /// `proposal.chk`; `None` for −1, or if there is no such file.
     pub proposal: Option<i64>,
 }
 
-/// What a restore writes; `writer.chk` and `chaser.chk` are both P, `truncate.chk` is −1.
+/// The checkpoints as a restore writes them. `writer.chk` and `chaser.chk` are both P, `truncate.chk` is −1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredCheckpoints {
-    /// `epoch.chk`: the last epoch before P; none for −1.
+    /// `epoch.chk`: the last epoch before P; `None` for −1.
     pub epoch: Option<LogPosition>,
-    /// `proposal.chk`; none for −1.
+    /// `proposal.chk`; `None` for −1.
     pub proposal: Option<i64>,
 }
 
@@ -197,10 +201,10 @@ pub struct StoredCheckpoints {
 pub struct Scavenging {
     /// How sure it is that none ran.
     pub quiet: Quiet,
-    /// The scavenge that was stopped for this backup.
+    /// The id of the scavenge that was stopped for this backup.
     pub stopped: Option<String>,
-    /// Auto-scavenge was paused for this backup: the log in it says so, and a restored cluster
-    /// comes up paused.
+    /// Auto-scavenge was paused for this backup. Its log says so, and a restored cluster comes up
+    /// paused.
     pub auto_paused: bool,
 }
 
@@ -210,9 +214,9 @@ pub struct Scavenging {
 pub enum Quiet {
     /// The node said so, before and after.
     Confirmed,
-    /// The node cannot say; its log of scavenges and its files did not show one.
+    /// The node cannot say; neither its log of scavenges nor its files showed one.
     Inferred,
-    /// The operator gave up asking with `--no-quiesce`.
+    /// The operator switched it off with `--no-quiesce`.
     NotAsked,
     /// No node was running.
     Offline,
@@ -221,18 +225,19 @@ pub enum Quiet {
 /// What is, and what is not, in the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// The index came along; else the node rebuilds it.
+    /// The index is in the backup. Without it, the node rebuilds it.
     pub index: bool,
-    /// `kurrent.ddb`: what became of it.
+    /// What became of `kurrent.ddb`.
     pub secondary_index: SecondaryIndex,
-    /// Chunks below the first local one lie in an archive, and are needed for a start.
+    /// Chunks below the first local one are in an archive. The server needs them to start.
     pub archive: bool,
-    /// Chunks that fail their own MD5, taken with `--accept-damaged`.
+    /// Chunks that fail their own MD5, and were copied because of `--accept-damaged`.
     #[serde(deserialize_with = "a_bounded_list")]
     pub damaged: Vec<RelativePath>,
 }
 
-/// A short path takes far more memory than text: a list of nothing else must not take all there is.
+/// Reads a list of bounded length. A short path takes far more memory than its text, so a hostile
+/// list could take all there is.
 fn a_bounded_list<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<RelativePath>, D::Error> {
@@ -269,10 +274,10 @@ fn a_bounded_list<'de, D: serde::Deserializer<'de>>(
 pub enum SecondaryIndex {
     /// The node has none.
     Absent,
-    /// It is in the backup (a stopped node's).
+    /// It is in the backup, because the node was stopped.
     Included,
-    /// It was left out, because it changes in place under a running node; the server rebuilds it,
-    /// perhaps without the schema registry.
+    /// It was left out, because a running node changes it in place. The server rebuilds it, perhaps
+    /// without the schema registry.
     LeftOut,
 }
 
@@ -285,15 +290,15 @@ pub struct Cost {
     pub bytes_stored: u64,
     /// Files copied, in whole or in part.
     pub files_copied: u64,
-    /// Files taken over from an earlier backup.
+    /// Files reused from the parent.
     pub files_linked: u64,
-    /// Files that an interrupted run had copied: taken up, and proven by the server's MD5.
+    /// Files resumed from an interrupted run, and proven by the server's MD5.
     #[serde(default)]
     pub files_resumed: u64,
-    /// Their bytes, neither read from the source nor written by this run.
+    /// Bytes of the resumed files. This run has neither read nor written them.
     #[serde(default)]
     pub bytes_resumed: u64,
-    /// How often the procedure had to go back.
+    /// How often the procedure had to start over.
     pub retries: u32,
 }
 
@@ -332,19 +337,19 @@ pub enum Role {
 /// One file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// Where a restore puts it.
+    /// The file's path in the data directory.
     pub path: RelativePath,
-    /// What it is for.
+    /// What the file is for.
     pub role: Role,
     /// Length in bytes.
     pub size: u64,
     /// Permission bits on the node.
     pub mode: u32,
-    /// Last modification on the node, to the nanosecond: a changed file shows by it.
+    /// Last modification on the node, to the nanosecond. It shows that a file has changed.
     pub modified: Timestamp,
     /// When its bytes were read from the node.
     pub captured: Timestamp,
-    /// Hash of all `size` stored bytes, holes read as zeros.
+    /// Hash of all `size` stored bytes; holes read as zeros.
     pub blake3: Blake3Hash,
     /// For chunks: what the header and footer say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -354,7 +359,7 @@ pub struct Row {
     pub table_md5: Option<Md5Hash>,
 }
 
-/// The identity of a chunk file; a chunk is held already only when all of it, and the size, agree.
+/// The identity of a chunk file. A stored chunk is reused only if all of it agrees, and the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkRow {
     /// First chunk number in it.
@@ -363,18 +368,18 @@ pub struct ChunkRow {
     pub end: ChunkNumber,
     /// Version in the file's name.
     pub version: ChunkVersion,
-    /// The header's random id of this file.
+    /// The random id in the file's header.
     pub id: Uuid,
-    /// The footer's MD5; none for the active chunk.
+    /// The MD5 in the footer; `None` for the active chunk.
     pub md5: Option<Md5Hash>,
-    /// Compacted by a scavenge.
+    /// Whether a scavenge has compacted it.
     pub scavenged: bool,
-    /// What the header says of encryption.
+    /// How the header says that the chunk is encrypted.
     pub transform: Transform,
 }
 
 impl ChunkRow {
-    /// What header, footer and name of a chunk file say.
+    /// The identity that header, footer and name of a chunk file give it.
     #[must_use]
     pub fn of(file: &ChunkFile, version: ChunkVersion) -> Self {
         let identity = file.identity(version);
@@ -399,7 +404,8 @@ impl Manifest {
 }
 
 impl Head {
-    /// Whether the backup may be `latest` by itself.
+    /// Whether the backup holds no chunk that was damaged at the source. Only then may it be
+    /// `latest` by itself.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.contents.damaged.is_empty()

@@ -1,3 +1,5 @@
+//! The mark that a restore leaves in the db directory, for the next restore and the next backup.
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,26 +10,26 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 
-/// What a restore leaves in the db directory, as `kbackup-restore.json`: first that it is under
-/// way, then what it brought back.
+/// The file `kbackup-restore.json`. It says first that a restore is under way, then what it brought
+/// back.
 ///
-/// It is a note for people, for the next restore and for the next backup. That no server starts
-/// from half a restore is the start guard's work, not this file's.
+/// It is a note for people, for the next restore and for the next backup. The start guard, and not
+/// this file, keeps a server from starting from half a restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreMark {
-    /// Version of this format.
+    /// Version of the mark's format.
     pub format: u32,
     /// How far the restore came.
     pub state: RestoreState,
     /// The repository's id.
     pub repository: Uuid,
-    /// The backup.
+    /// The backup that is, or was, restored.
     pub label: Label,
-    /// Which program restores: "kbackup 0.1.0".
+    /// The program that restores: "kbackup 0.1.0".
     pub tool: String,
     /// When the restore began.
     pub since: Timestamp,
-    /// When it ended.
+    /// When the restore ended; `None` while it is under way.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub finished: Option<Timestamp>,
 }
@@ -38,12 +40,12 @@ pub struct RestoreMark {
 pub enum RestoreState {
     /// Files are being placed.
     InProgress,
-    /// Everything was placed and proven; only the checkpoints may still be the start guard's.
+    /// Everything was placed and proven. Only the checkpoints may still be the start guard's.
     Finished,
 }
 
 impl RestoreMark {
-    /// Its name in the db directory. No server looks at it.
+    /// The mark's name in the db directory. No server looks at it.
     pub const NAME: &'static str = "kbackup-restore.json";
 
     const FORMAT: u32 = 1;
@@ -64,7 +66,7 @@ impl RestoreMark {
         }
     }
 
-    /// The same mark once everything is in place.
+    /// The mark of the same restore when everything is in place.
     #[must_use]
     pub fn finish(self, at: Timestamp) -> Self {
         Self {
@@ -74,16 +76,16 @@ impl RestoreMark {
         }
     }
 
-    /// Its place.
+    /// The mark's path in a db directory.
     #[must_use]
     pub fn path(db: &Path) -> PathBuf {
         db.join(Self::NAME)
     }
 
-    /// The mark in a db directory; none where no restore left one.
+    /// Reads the mark in a db directory. Returns `None` if no restore left one.
     ///
     /// # Errors
-    /// [`Kind::Failed`] where it cannot be read, or is no such mark.
+    /// [`Kind::Failed`] if it cannot be read, or is no such mark.
     pub fn read(db: &Path) -> Result<Option<Self>> {
         let path = Self::path(db);
         let bytes = match fs::read_small(&path, Self::MAX_BYTES) {
@@ -91,17 +93,17 @@ impl RestoreMark {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::new(Kind::Failed, "the record of a restore is damaged")
-                .at(&path)
-                .because(error)
-        })
+        match serde_json::from_slice(&bytes) {
+            Ok(mark) => Ok(Some(mark)),
+            Err(error) => Err(
+                Error::new(Kind::Failed, "the record of a restore is damaged")
+                    .at(&path)
+                    .because(error),
+            ),
+        }
     }
 
-    /// Puts it into a db directory, durably.
-    ///
-    /// # Errors
-    /// What the file system reports.
+    /// Writes the mark into a db directory, durably.
     pub fn write(&self, db: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::new(Kind::Failed, "cannot write the record").because(error))?;
@@ -110,13 +112,14 @@ impl RestoreMark {
         Ok(())
     }
 
-    /// What a later backup of the directory says of its origin; none while the restore is under
+    /// What a later backup says of where its directory came from. `None` while the restore is under
     /// way.
     #[must_use]
     pub fn restored_from(&self) -> Option<RestoredFrom> {
-        let at = self
-            .finished
-            .filter(|_| self.state == RestoreState::Finished)?;
+        if self.state != RestoreState::Finished {
+            return None;
+        }
+        let at = self.finished?;
         Some(RestoredFrom {
             repository: self.repository,
             label: self.label.clone(),

@@ -1,6 +1,6 @@
-//! `manifest.json`: one JSON object whose head comes first, under a checksum of its own, and whose
-//! rows stand one to a line. Both are written and read piece by piece, as a node of ten terabytes
-//! has forty thousand chunks.
+//! The text of `manifest.json`: one JSON object. Its head comes first and has a checksum of its own.
+//! Its rows follow, one to a line, and a checksum over everything ends it. Both are written and read
+//! piece by piece, because a node of ten terabytes has forty thousand chunks.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
@@ -14,24 +14,23 @@ use crate::parallel;
 
 /// The version of the manifest format that this program writes.
 pub const FORMAT: u32 = 1;
-/// A manifest may describe 400 000 chunks and more than that in bytes of JSON; beyond this it is
-/// not read.
+/// A manifest that describes 400 000 chunks is shorter. A longer file is not read.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
-/// A head has a line for each epoch; beyond this it is not read.
+/// A head has a line for each epoch. A longer one is not read.
 const MAX_HEAD_BYTES: usize = 16 * 1024 * 1024;
-/// A row is not longer.
+/// No row is longer.
 const LONGEST_ROW: u64 = 8 * 1024;
-/// Few rows are longer: room that is made beforehand.
+/// Few rows are longer, so that much room is made beforehand.
 const USUAL_ROW: usize = 512;
 /// Bytes that are read at once.
 const PIECE: usize = 64 * 1024;
 
 const BEGIN: &str = "{\n  \"format\": ";
-/// What stands between the head and the checksum over it. JSON strings hold no line breaks, so it
-/// stands nowhere else.
+/// The text between the head and the checksum over it. JSON strings hold no line breaks, so it is
+/// nowhere else.
 const HEAD_SEAL: &str = ",\n  \"head_checksum\": \"";
 const ROWS: &str = "\",\n  \"files\": [";
-/// What stands between everything and the checksum over it.
+/// The text between everything and the checksum over it.
 const SEAL: &str = ",\n  \"checksum\": \"";
 const END: &str = "\"\n}\n";
 const HASH_DIGITS: usize = 64;
@@ -42,15 +41,13 @@ fn corrupt(why: impl Into<String>) -> Error {
 }
 
 impl Manifest {
-    /// Writes the text of `manifest.json`, which ends in a checksum over all the rest.
-    ///
-    /// # Errors
-    /// The writer's.
+    /// Writes the text of `manifest.json`.
     pub fn write(&self, into: &mut dyn Write) -> io::Result<()> {
         let mut sealed = Sealed {
             into,
             hasher: blake3::Hasher::new(),
         };
+
         let head = serde_json::to_string_pretty(&self.head)?;
         let head = head.strip_suffix("\n}").unwrap_or(&head);
         write!(
@@ -58,6 +55,7 @@ impl Manifest {
             "{head}{HEAD_SEAL}{}{ROWS}",
             Blake3Hash::of(head.as_bytes())
         )?;
+
         let mut separator = "\n    ";
         for rows in self.files.chunks(parallel::AT_ONCE) {
             let mut text = Vec::with_capacity(rows.len() * USUAL_ROW);
@@ -69,6 +67,7 @@ impl Manifest {
             sealed.write_all(&text)?;
         }
         sealed.write_all(b"\n  ]")?;
+
         let Sealed { into, hasher } = sealed;
         write!(into, "{SEAL}{}{END}", Blake3Hash::from(hasher.finalize()))
     }
@@ -77,25 +76,23 @@ impl Manifest {
     /// format.
     ///
     /// # Errors
-    /// [`Kind::StoredCorrupt`] where the bytes are not a manifest or not what was written,
-    /// [`Kind::Refused`] for a newer format; what the storage reports.
+    /// [`Kind::StoredCorrupt`] if the bytes are not a manifest, or not what was written;
+    /// [`Kind::Refused`] for a newer format.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
         let (head, rows_begin) = read_head(source)?;
         let body = check_seal(source)?;
-        let rows = || {
-            io::BufReader::with_capacity(
-                PIECE,
-                Stretch {
-                    source,
-                    offset: rows_begin,
-                    end: body,
-                },
-            )
+
+        let rows = TextRange {
+            source,
+            offset: rows_begin,
+            end: body,
         };
-        let files = match read_lines(rows()).map_err(unreadable)? {
+        let lines = io::BufReader::with_capacity(PIECE, rows);
+        let files = match read_lines(lines).map_err(unreadable)? {
             Some(files) => files,
-            None => read_array(rows())?,
+            None => read_array(io::BufReader::with_capacity(PIECE, rows))?,
         };
+
         if let Some(row) = twin(&files) {
             return Err(corrupt(format!("two rows for {}", row.path)));
         }
@@ -113,92 +110,109 @@ fn text_of(row: &Row) -> serde_json::Result<Vec<u8>> {
     serde_json::to_writer(&mut text, row).map(|()| text)
 }
 
-/// A row whose path another one has, too. Two names that differ only in case would be one file on
-/// some file systems.
+/// A row whose path another row has, too. Two names that differ only in case would be one file on
+/// some file systems, so they count as the same.
 fn twin(files: &[Row]) -> Option<&Row> {
-    let folded = |row: &Row| row.path.to_string().to_lowercase();
-    let is_folded = |row: &Row| {
-        row.path
-            .below_root()
-            .bytes()
-            .all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
-    };
     let mut seen = HashSet::new();
     if !files.is_sorted_by(|one, other| one.path < other.path) {
         return files.iter().find(|row| !seen.insert(folded(row)));
     }
-    // Nearly all are small letters and digits: in this order no two of those are the same.
-    files.iter().filter(|row| !is_folded(row)).find(|row| {
+
+    // In this order no two paths are the same, and nearly all consist of small letters and digits.
+    // Only the others can have a twin.
+    for row in files {
+        if is_folded(row) {
+            continue;
+        }
         let path = folded(row);
-        let is_known = path.parse().is_ok_and(|path: RelativePath| {
-            files.binary_search_by(|row| row.path.cmp(&path)).is_ok()
-        });
-        // Letters without case are their own small ones.
+        // Letters without case are their own small letters.
         let is_another = path != row.path.to_string();
-        is_known && is_another || !seen.insert(path)
-    })
+        if is_another && has_path(files, &path) || !seen.insert(path) {
+            return Some(row);
+        }
+    }
+    None
+}
+
+fn folded(row: &Row) -> String {
+    row.path.to_string().to_lowercase()
+}
+
+fn is_folded(row: &Row) -> bool {
+    let mut bytes = row.path.below_root().bytes();
+    bytes.all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
+}
+
+/// Whether the sorted rows have a path.
+fn has_path(files: &[Row], path: &str) -> bool {
+    let Ok(path) = path.parse::<RelativePath>() else {
+        return false;
+    };
+    files.binary_search_by(|row| row.path.cmp(&path)).is_ok()
 }
 
 impl Head {
     /// Reads the head of a manifest, and nothing of its rows.
     ///
     /// # Errors
-    /// As for [`Manifest::read`]; damage behind the head is not seen.
+    /// As for [`Manifest::read`], but damage behind the head is not seen.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
-        read_head(source).map(|(head, _)| head)
+        let (head, _) = read_head(source)?;
+        Ok(head)
     }
 }
 
-/// The rows where they stand one to a line, as this program writes them; none where anything is
-/// otherwise, which may be right all the same.
+/// Reads rows that are one to a line, as this program writes them. Returns `None` if the text has
+/// another form, which may be a right one all the same.
 fn read_lines(mut text: impl BufRead) -> io::Result<Option<Vec<Row>>> {
-    let mut line = || {
-        let mut line = Vec::with_capacity(USUAL_ROW);
-        text.by_ref()
-            .take(LONGEST_ROW)
-            .read_until(b'\n', &mut line)
-            .map(|_| line)
-    };
-    let mut files = Vec::new();
-    if line()? != b"[\n" {
+    if line_of(&mut text)? != b"[\n" {
         return Ok(None);
     }
-    loop {
+
+    let mut files = Vec::new();
+    let mut is_end = false;
+    while !is_end {
         let mut lines = Vec::new();
-        let mut is_end = false;
         while lines.len() < parallel::AT_ONCE && !is_end {
-            let row = line()?;
-            is_end = !row.ends_with(b",\n");
-            lines.push(row);
+            let line = line_of(&mut text)?;
+            is_end = !line.ends_with(b",\n");
+            lines.push(line);
         }
-        let row = |line: &Vec<u8>| {
-            serde_json::from_slice::<Row>(
-                line.strip_suffix(b",\n")
-                    .or(line.strip_suffix(b"\n"))
-                    .unwrap_or(line),
-            )
-        };
-        let Ok(rows) = parallel::map(&lines, row) else {
+
+        let Ok(rows) = parallel::map(&lines, |line| row_of(line)) else {
             return Ok(None);
         };
         files.extend(rows);
-        if is_end {
-            break;
-        }
     }
-    Ok((line()? == b"  ]" && line()?.is_empty()).then_some(files))
+
+    let is_whole = line_of(&mut text)? == b"  ]" && line_of(&mut text)?.is_empty();
+    Ok(is_whole.then_some(files))
+}
+
+fn line_of(text: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut line = Vec::with_capacity(USUAL_ROW);
+    text.take(LONGEST_ROW).read_until(b'\n', &mut line)?;
+    Ok(line)
+}
+
+fn row_of(line: &[u8]) -> serde_json::Result<Row> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b",").unwrap_or(line);
+    serde_json::from_slice(line)
 }
 
 fn read_array(text: impl Read) -> Result<Vec<Row>> {
     let mut rows = serde_json::Deserializer::from_reader(text);
-    let files = Vec::<Row>::deserialize(&mut rows).and_then(|files| rows.end().map(|()| files));
-    files.map_err(|error| {
-        if error.is_io() {
-            unreadable(error.into())
-        } else {
-            corrupt(error.to_string())
-        }
-    })
+    let files = Vec::<Row>::deserialize(&mut rows).map_err(wrong_rows)?;
+    rows.end().map_err(wrong_rows)?;
+    Ok(files)
+}
+
+fn wrong_rows(error: serde_json::Error) -> Error {
+    if error.is_io() {
+        return unreadable(error.into());
+    }
+    corrupt(error.to_string())
 }
 
 /// The head, and the offset of the rows.
@@ -220,7 +234,7 @@ fn read_head(source: &dyn ReadAt) -> Result<(Head, u64)> {
     Ok((head, rows_begin))
 }
 
-/// Appends the next piece of the source, and says how long it was.
+/// Appends the next piece of the source. Returns how long it was.
 fn grow(text: &mut Vec<u8>, source: &dyn ReadAt) -> Result<usize> {
     let from = text.len();
     text.resize(from + PIECE, 0);
@@ -236,8 +250,8 @@ fn grow(text: &mut Vec<u8>, source: &dyn ReadAt) -> Result<usize> {
     Ok(count)
 }
 
-/// The text of the head, whose checksum is right, and where the rows begin; none where the text
-/// does not reach that far.
+/// The text of the head, with a checksum that fits, and where the rows begin. `None` if the text does
+/// not reach that far.
 fn sealed_head(text: &[u8]) -> Result<Option<(&[u8], u64)>> {
     let Some(end) = text
         .windows(HEAD_SEAL.len())
@@ -262,14 +276,14 @@ fn sealed_head(text: &[u8]) -> Result<Option<(&[u8], u64)>> {
 
 /// A newer format may have its checksums elsewhere.
 fn refuse_newer(text: &[u8]) -> Result<()> {
-    let digits = text
-        .strip_prefix(BEGIN.as_bytes())
-        .ok_or_else(|| corrupt("it does not begin like one"))?;
-    let number = digits
-        .split(|byte| !byte.is_ascii_digit())
-        .next()
-        .and_then(|digits| std::str::from_utf8(digits).ok());
-    match number.and_then(|number| number.parse::<u32>().ok()) {
+    let Some(rest) = text.strip_prefix(BEGIN.as_bytes()) else {
+        return Err(corrupt("it does not begin like one"));
+    };
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit());
+    let digits = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    let number = std::str::from_utf8(digits).unwrap_or_default();
+
+    match number.parse::<u32>().ok() {
         Some(format) if format > FORMAT => Err(Error::new(
             Kind::Refused,
             format!("the manifest has format {format}, this program knows {FORMAT}"),
@@ -280,7 +294,7 @@ fn refuse_newer(text: &[u8]) -> Result<()> {
     }
 }
 
-/// Compares the checksum over everything, and returns the length of what it covers.
+/// Compares the checksum over everything. Returns the length of what it covers.
 fn check_seal(source: &dyn ReadAt) -> Result<u64> {
     let size = source.size();
     if size > MAX_BYTES {
@@ -288,32 +302,42 @@ fn check_seal(source: &dyn ReadAt) -> Result<u64> {
             "it has {size} bytes, and no manifest has more than {MAX_BYTES}"
         )));
     }
-    let body = size
-        .checked_sub(SEAL_BYTES as u64)
-        .ok_or_else(|| corrupt("it is too short"))?;
+    let Some(body) = size.checked_sub(SEAL_BYTES as u64) else {
+        return Err(corrupt("it is too short"));
+    };
+
     let mut seal = [0; SEAL_BYTES];
     source.read_exact_at(body, &mut seal).map_err(unreadable)?;
-    let digits = seal
-        .strip_prefix(SEAL.as_bytes())
-        .and_then(|rest| rest.strip_suffix(END.as_bytes()))
-        .ok_or_else(|| corrupt("it has no checksum"))?;
+    let Some(digits) = digits_of(&seal) else {
+        return Err(corrupt("it has no checksum"));
+    };
+    if hash(digits) != Some(hash_of(source, body)?) {
+        return Err(corrupt("its checksum does not fit"));
+    }
+    Ok(body)
+}
+
+/// The digits of the checksum at the end of a manifest.
+fn digits_of(seal: &[u8]) -> Option<&[u8]> {
+    let rest = seal.strip_prefix(SEAL.as_bytes())?;
+    rest.strip_suffix(END.as_bytes())
+}
+
+/// The hash of everything before `end`.
+fn hash_of(source: &dyn ReadAt, end: u64) -> Result<Blake3Hash> {
     let mut hasher = blake3::Hasher::new();
-    let mut bytes = Stretch {
+    let mut text = TextRange {
         source,
         offset: 0,
-        end: body,
+        end,
     };
     let mut piece = vec![0; PIECE];
     loop {
-        match bytes.read(&mut piece).map_err(unreadable)? {
-            0 => break,
-            count => hasher.update(piece.get(..count).unwrap_or_default()),
-        };
-    }
-    if hash(digits) == Some(hasher.finalize().into()) {
-        Ok(body)
-    } else {
-        Err(corrupt("its checksum does not fit"))
+        let count = text.read(&mut piece).map_err(unreadable)?;
+        if count == 0 {
+            return Ok(hasher.finalize().into());
+        }
+        hasher.update(piece.get(..count).unwrap_or_default());
     }
 }
 
@@ -346,27 +370,29 @@ impl Write for Sealed<'_> {
     }
 }
 
-/// A part of a source, read from its beginning to its end.
-struct Stretch<'a> {
+/// A part of a manifest's text, read from its beginning to its end.
+#[derive(Clone, Copy)]
+struct TextRange<'a> {
     source: &'a dyn ReadAt,
     offset: u64,
     end: u64,
 }
 
-impl Read for Stretch<'_> {
+impl Read for TextRange<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end.saturating_sub(self.offset))
             .unwrap_or(usize::MAX)
             .min(buffer.len());
-        let Some(buffer) = buffer.get_mut(..left).filter(|buffer| !buffer.is_empty()) else {
+        if left == 0 {
             return Ok(0);
-        };
-        match self.source.read_at(self.offset, buffer)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                self.offset += count as u64;
-                Ok(count)
-            }
         }
+
+        let buffer = buffer.get_mut(..left).unwrap_or_default();
+        let count = self.source.read_at(self.offset, buffer)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.offset += count as u64;
+        Ok(count)
     }
 }

@@ -1,4 +1,5 @@
-//! What is known of a backup's condition: kept beside the backups, by whoever has looked.
+//! What is known of a backup's condition. A run that has read stored bytes keeps what it found as a
+//! small value beside the backups.
 
 use std::fmt;
 
@@ -17,7 +18,7 @@ pub struct Remembered {
     pub at: Timestamp,
     /// How much was read.
     pub depth: Depth,
-    /// How much was wrong; 0 for an intact backup.
+    /// How many things were wrong; 0 for an intact backup.
     pub findings: u64,
 }
 
@@ -28,17 +29,26 @@ impl Remembered {
         self.findings > 0
     }
 
-    /// What is known after this look: one that went less deep neither clears nor replaces what a
-    /// deeper one has found.
+    /// What is known after this look. A look that read less neither clears nor replaces what a deeper
+    /// one has found.
     fn after(self, known: Option<Self>) -> Self {
-        match known {
-            Some(known) if self.depth < known.depth && !self.is_damaged() => known,
-            Some(known) if self.depth < known.depth && known.is_damaged() => Self {
-                at: self.at,
-                depth: known.depth,
-                findings: self.findings.max(known.findings),
-            },
-            _ => self,
+        let Some(known) = known else {
+            return self;
+        };
+        if self.depth >= known.depth {
+            return self;
+        }
+
+        if !self.is_damaged() {
+            return known;
+        }
+        if !known.is_damaged() {
+            return self;
+        }
+        Self {
+            at: self.at,
+            depth: known.depth,
+            findings: self.findings.max(known.findings),
         }
     }
 }
@@ -55,58 +65,48 @@ impl fmt::Display for Remembered {
     }
 }
 
-/// Whether a backup can be restored for all that is known: what its manifest says, and what a look
-/// at its stored bytes has found.
+/// Whether no damage of a backup is known: neither its manifest nor a look at its stored bytes has
+/// told of any.
 #[must_use]
 pub fn is_good(head: &Head, known: Option<Remembered>) -> bool {
-    head.is_sound() && !known.is_some_and(|known| known.is_damaged())
+    let is_known_damaged = known.is_some_and(|known| known.is_damaged());
+    head.is_sound() && !is_known_damaged
 }
 
-/// Under which key the result of a verification is kept.
+/// The key under which the result of a verification is kept.
 pub(super) fn key(label: &Label) -> String {
     format!("verified-{label}")
 }
 
-/// What is known of a backup; none where it was never verified.
-///
-/// # Errors
-/// What the storage reports.
+/// What is known of a backup; `None` if it was never verified.
 pub fn remembered(repository: &dyn Repository, label: &Label) -> Result<Option<Remembered>> {
     let kept = repository.state(&key(label))?;
-    // What cannot be read any more was of no other use than this.
+    // A value that cannot be read is as good as lost.
     Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-/// Keeps the result of a verification.
-///
-/// # Errors
-/// What the storage reports.
+/// Keeps the result of a verification, unless a deeper one has found more.
 pub fn remember(repository: &dyn Repository, label: &Label, result: Remembered) -> Result<()> {
-    keep(
-        repository,
-        label,
-        result.after(remembered(repository, label)?),
-    )
+    let known = remembered(repository, label)?;
+    keep(repository, label, result.after(known))
 }
 
-/// Keeps that stored bytes of a backup were found to be wrong. Only a look at least as deep as
-/// [`Depth::Normal`], which reads them all, clears that again.
-///
-/// # Errors
-/// What the storage reports.
+/// Keeps that stored bytes of a backup were found to be wrong. Only a look that reads all of them
+/// ([`Depth::Normal`] or deeper) clears that again.
 pub fn remember_damage(repository: &dyn Repository, label: &Label) -> Result<()> {
-    match remembered(repository, label)? {
-        Some(known) if known.is_damaged() && known.depth >= Depth::Normal => Ok(()),
-        _ => keep(
-            repository,
-            label,
-            Remembered {
-                at: clock::now(),
-                depth: Depth::Normal,
-                findings: 1,
-            },
-        ),
+    if let Some(known) = remembered(repository, label)?
+        && known.is_damaged()
+        && known.depth >= Depth::Normal
+    {
+        return Ok(());
     }
+
+    let damaged = Remembered {
+        at: clock::now(),
+        depth: Depth::Normal,
+        findings: 1,
+    };
+    keep(repository, label, damaged)
 }
 
 fn keep(repository: &dyn Repository, label: &Label, result: Remembered) -> Result<()> {

@@ -77,9 +77,13 @@ impl KnownFiles {
         };
 
         let mut known = self.known();
-        known.bytes_hashed = known.bytes_hashed.saturating_add(row.size);
-        if let Some(copy) = copy {
-            known.hashed.insert(copy, hashed.clone());
+        let is_new = match copy {
+            Some(copy) => known.hashed.insert(copy, hashed.clone()).is_none(),
+            None => true,
+        };
+        // Two threads may have hashed the same copy at the same time: it counts once.
+        if is_new {
+            known.bytes_hashed = known.bytes_hashed.saturating_add(row.size);
         }
         Ok(hashed)
     }
