@@ -3,14 +3,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::lineage::Lineage;
 use super::record::{Frame, Record, System, Ticks};
 use super::{LogPosition, Malformed, Result};
 
-const STRUCTURE: &str = "epoch record";
-/// The most epochs that are followed back. A cluster that elects a leader every minute has them
-/// after two years.
-const MAX_EPOCHS: usize = 1_000_000;
+pub(super) const STRUCTURE: &str = "epoch record";
 
 /// One election: the record that a new leader writes first (disk-format §4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +32,7 @@ pub struct EpochRecord {
     /// The leader's clock when it was written.
     pub timestamp: Ticks,
     /// Where the record stands in its file, in bytes.
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 /// The JSON of an epoch. The server leaves out every member that is 0: the first epoch has no
@@ -127,82 +123,6 @@ fn previous_epoch(json: &Json, position: LogPosition) -> Option<Option<LogPositi
         return None;
     }
     Some(Some(previous))
-}
-
-/// Follows the epochs of a log back, from the one that `epoch.chk` names to the first.
-///
-/// ```text
-/// let mut chain = Chain::starting_at(epoch_checkpoint);
-/// while let Some(position) = chain.wanted() {
-///     chain.add(&read_epoch_at(position)?)?;
-/// }
-/// let lineage = chain.finish();
-/// ```
-#[derive(Debug, Clone)]
-pub struct Chain {
-    wanted: Option<LogPosition>,
-    newest_first: Vec<Epoch>,
-}
-
-impl Chain {
-    /// Begins at the last epoch of a log, and with `None` for a log without any.
-    #[must_use]
-    pub const fn starting_at(last: Option<LogPosition>) -> Self {
-        Self {
-            wanted: last,
-            newest_first: Vec::new(),
-        }
-    }
-
-    /// Where the next epoch record to add stands. Returns `None` when the first one was added.
-    #[must_use]
-    pub const fn wanted(&self) -> Option<LogPosition> {
-        self.wanted
-    }
-
-    /// Adds the epoch that was wanted. Each epoch lies before the last one added, so this ends.
-    ///
-    /// # Errors
-    /// Another epoch than wanted, a number not below that of the epoch after it, or more than a
-    /// million epochs.
-    pub fn add(&mut self, record: &EpochRecord) -> Result<()> {
-        let refuse = |expected: String, found: String| {
-            Err(Malformed::new(STRUCTURE, record.offset, expected, found).into())
-        };
-        let epoch = record.epoch;
-
-        if self.wanted != Some(epoch.position) {
-            let expected = match self.wanted {
-                Some(wanted) => format!("the epoch at {wanted}"),
-                None => "no more epochs".to_owned(),
-            };
-            return refuse(expected, format!("the one at {}", epoch.position));
-        }
-        if let Some(later) = self.newest_first.last()
-            && later.number <= epoch.number
-        {
-            let expected = format!(
-                "an epoch number below {}, that of the next epoch",
-                later.number
-            );
-            return refuse(expected, epoch.number.to_string());
-        }
-        if self.newest_first.len() >= MAX_EPOCHS {
-            return refuse(format!("at most {MAX_EPOCHS} epochs"), "more".to_owned());
-        }
-
-        self.newest_first.push(epoch);
-        self.wanted = record.previous;
-        Ok(())
-    }
-
-    /// The epochs that were added, oldest first.
-    #[must_use]
-    pub fn finish(self) -> Lineage {
-        let mut epochs = self.newest_first;
-        epochs.reverse();
-        Lineage::of_chain(epochs)
-    }
 }
 
 #[cfg(test)]
@@ -315,43 +235,6 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    #[test]
-    fn a_chain_only_leads_down() {
-        let id = r#""epochId": "46a934ab-6809-4119-8cb3-9a810a88611a""#;
-        let at = |at: u64, number: i32, previous: i64| {
-            let place = format!(r#""epochPosition": {at}, "epochNumber": {number}"#);
-            parse(
-                at,
-                &format!(r#"{{{id}, {place}, "prevEpochPosition": {previous}}}"#),
-            )
-            .unwrap()
-        };
-
-        let mut chain = Chain::starting_at(Some(position(900)));
-        chain.add(&at(900, 7, 400)).unwrap();
-        assert_eq!(chain.wanted(), Some(position(400)));
-
-        assert!(
-            chain.add(&at(300, 5, 0)).is_err(),
-            "not the one that is wanted"
-        );
-        assert!(chain.add(&at(400, 7, 0)).is_err(), "numbers rise");
-
-        chain.add(&at(400, 5, -1)).unwrap();
-        assert_eq!(chain.wanted(), None);
-        assert!(chain.add(&at(400, 4, -1)).is_err(), "no more");
-        assert_eq!(
-            chain
-                .finish()
-                .epochs()
-                .iter()
-                .map(|epoch| epoch.number)
-                .collect::<Vec<_>>(),
-            [5, 7]
-        );
-        assert_eq!(Chain::starting_at(None).finish(), Lineage::default());
     }
 
     /// Any text, or something like the JSON of an epoch.

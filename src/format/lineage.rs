@@ -1,9 +1,90 @@
-//! Lineages: the epochs of a log, and what two logs have in common (disk-format §4.5).
+//! Lineages: the epochs of a log, followed from the last one to the first, and what two logs have in
+//! common (disk-format §4.5).
 
 use serde::{Deserialize, Serialize};
 
-use super::LogPosition;
-use super::epoch::Epoch;
+use super::epoch::{Epoch, EpochRecord, STRUCTURE};
+use super::{LogPosition, Malformed, Result};
+
+/// The most epochs that are followed back. A cluster that elects a leader every minute has them
+/// after two years.
+const MAX_EPOCHS: usize = 1_000_000;
+
+/// Follows the epochs of a log back, from the one that `epoch.chk` names to the first.
+///
+/// ```text
+/// let mut chain = Chain::starting_at(epoch_checkpoint);
+/// while let Some(position) = chain.wanted() {
+///     chain.add(&read_epoch_at(position)?)?;
+/// }
+/// let lineage = chain.finish();
+/// ```
+#[derive(Debug, Clone)]
+pub struct Chain {
+    wanted: Option<LogPosition>,
+    newest_first: Vec<Epoch>,
+}
+
+impl Chain {
+    /// Begins at the last epoch of a log, and with `None` for a log without any.
+    #[must_use]
+    pub const fn starting_at(last: Option<LogPosition>) -> Self {
+        Self {
+            wanted: last,
+            newest_first: Vec::new(),
+        }
+    }
+
+    /// Where the next epoch record to add stands. Returns `None` when the first one was added.
+    #[must_use]
+    pub const fn wanted(&self) -> Option<LogPosition> {
+        self.wanted
+    }
+
+    /// Adds the epoch that was wanted. Each epoch lies before the last one added, so this ends.
+    ///
+    /// # Errors
+    /// Another epoch than wanted, a number not below that of the epoch after it, or more than a
+    /// million epochs.
+    pub fn add(&mut self, record: &EpochRecord) -> Result<()> {
+        let refuse = |expected: String, found: String| {
+            Err(Malformed::new(STRUCTURE, record.offset, expected, found).into())
+        };
+        let epoch = record.epoch;
+
+        if self.wanted != Some(epoch.position) {
+            let expected = match self.wanted {
+                Some(wanted) => format!("the epoch at {wanted}"),
+                None => "no more epochs".to_owned(),
+            };
+            return refuse(expected, format!("the one at {}", epoch.position));
+        }
+        if let Some(later) = self.newest_first.last()
+            && later.number <= epoch.number
+        {
+            let expected = format!(
+                "an epoch number below {}, that of the next epoch",
+                later.number
+            );
+            return refuse(expected, epoch.number.to_string());
+        }
+        if self.newest_first.len() >= MAX_EPOCHS {
+            return refuse(format!("at most {MAX_EPOCHS} epochs"), "more".to_owned());
+        }
+
+        self.newest_first.push(epoch);
+        self.wanted = record.previous;
+        Ok(())
+    }
+
+    /// The epochs that were added, oldest first.
+    #[must_use]
+    pub fn finish(self) -> Lineage {
+        let mut epochs = self.newest_first;
+        epochs.reverse();
+        Lineage(epochs)
+    }
+}
 
 /// The epochs of a log, oldest first, with rising positions and numbers (disk-format §4.5).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,12 +109,6 @@ pub enum Relation {
 }
 
 impl Lineage {
-    /// The epochs that a [`Chain`](super::Chain) has followed, oldest first. It has seen that they
-    /// rise.
-    pub(super) const fn of_chain(epochs: Vec<Epoch>) -> Self {
-        Self(epochs)
-    }
-
     /// The epochs, oldest first.
     #[must_use]
     pub fn epochs(&self) -> &[Epoch] {
@@ -129,6 +204,7 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
+    use super::super::record::Ticks;
     use super::*;
 
     fn position(bytes: u64) -> LogPosition {
@@ -143,6 +219,45 @@ mod tests {
             id: Uuid::from_u128(*id),
         });
         Lineage::try_from(epochs.collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_chain_only_leads_down() {
+        let at = |at: u64, number: i32, previous: i64| EpochRecord {
+            epoch: Epoch {
+                position: position(at),
+                number,
+                id: Uuid::nil(),
+            },
+            previous: LogPosition::from_signed(previous),
+            leader_instance: None,
+            timestamp: Ticks::MAX,
+            offset: 128,
+        };
+
+        let mut chain = Chain::starting_at(Some(position(900)));
+        chain.add(&at(900, 7, 400)).unwrap();
+        assert_eq!(chain.wanted(), Some(position(400)));
+
+        assert!(
+            chain.add(&at(300, 5, 0)).is_err(),
+            "not the one that is wanted"
+        );
+        assert!(chain.add(&at(400, 7, 0)).is_err(), "numbers rise");
+
+        chain.add(&at(400, 5, -1)).unwrap();
+        assert_eq!(chain.wanted(), None);
+        assert!(chain.add(&at(400, 4, -1)).is_err(), "no more");
+        assert_eq!(
+            chain
+                .finish()
+                .epochs()
+                .iter()
+                .map(|epoch| epoch.number)
+                .collect::<Vec<_>>(),
+            [5, 7]
+        );
+        assert_eq!(Chain::starting_at(None).finish(), Lineage::default());
     }
 
     #[test]

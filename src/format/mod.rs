@@ -33,8 +33,8 @@ use std::path::Path;
 
 use crate::error::{self, Kind};
 pub use crate::fs::ReadAt;
-pub use epoch::{Chain, Epoch, EpochRecord};
-pub use lineage::{Lineage, Relation};
+pub use epoch::{Epoch, EpochRecord};
+pub use lineage::{Chain, Lineage, Relation};
 pub use md5::Md5Hash;
 pub use position::{Boundary, ChunkNumber, ChunkSize, ChunkVersion, LogPosition, WriterPosition};
 
