@@ -14,8 +14,8 @@ use crate::repository::Repository;
 /// lie in the newly read bytes.
 ///
 /// # Errors
-/// `Unstable` if the log has left its branch since the preflight, or if a stored chunk that holds an
-/// epoch is damaged; `SourceCorrupt` if an epoch is wrong at the source.
+/// `Unstable` if the log has left its branch since the preflight, or if a stored chunk that holds
+/// an epoch is damaged; `SourceCorrupt` if an epoch is wrong at the source.
 pub(super) fn captured_lineage(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
