@@ -1,7 +1,12 @@
 //! Backups under attack: what they cost, that they leave the node alone, and what becomes of them
 //! when source, history, disk or node are in trouble.
 
-#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 pub(crate) mod bench;
 mod cost;

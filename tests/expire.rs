@@ -1,7 +1,11 @@
 //! Removing backups: what goes, what stays whatever the policy says, and that nothing else is
 //! harmed.
 
-#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may end in a panic"
+)]
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;

@@ -4,6 +4,8 @@
 //! A test that says nothing of files and directories is named in [`in_every_store`] and becomes one
 //! test for each kind. [`TestRepository::create`] makes the kind that the test runs over.
 
+#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+
 use std::cell::Cell;
 use std::path::Path;
 
