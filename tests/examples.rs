@@ -1,7 +1,5 @@
 //! The programs in `examples/`, compiled into this test and run on a fixture.
 
-#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
-
 #[path = "../examples/list_and_verify.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod list_and_verify;

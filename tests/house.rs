@@ -1,5 +1,7 @@
 //! Who may use whom: the table of `docs/architecture.md`, held against the code.
 
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -152,7 +152,6 @@ fn held_bytes(bytes: &mut [u8; checkpoint::LENGTH], size: u64) -> &mut [u8] {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests write files past the door")]
 mod tests {
     use super::*;
     use crate::manifest::Directories;
