@@ -1,6 +1,7 @@
-//! Backups of recorded live nodes, one chain of a full and many diffs per recording: whatever the
-//! moment, each backup holds every event that was acknowledged before it began, nothing by half,
-//! nothing of another history, and restores to a directory that a server starts from.
+//! Backups of recorded live nodes, one chain of a full and many diffs per recording. At any moment
+//! of the recording, a backup holds every event that was acknowledged before the backup began. It
+//! holds no part of an append and no event of another branch. It restores to a directory that a
+//! server starts from.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,7 +32,7 @@ use uuid::Uuid;
 
 use crate::backup::bench::workplace;
 
-/// Interrupts a backup after so many files, and before it is proven at the latest.
+/// Interrupts a backup after so many files, and at the latest before its proof.
 struct Impatient {
     run: Weak<Run>,
     files: AtomicUsize,
@@ -46,6 +47,7 @@ impl Observer for Impatient {
             Event::Step(step) => *step == Step::Prove,
             _ => false,
         };
+
         if let (true, Some(run)) = (enough, self.run.upgrade()) {
             run.interrupt(Signal::Terminate);
         }
@@ -65,13 +67,16 @@ impl Bench {
         let place = workplace();
         let node = Node::start(Arc::clone(recording), place.path().join("node")).unwrap();
         let server = node.serve().unwrap();
+
         let repository =
             DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
+
         let line = ServerLine::of_version(&format!(
             "{}.{}",
             recording.version.major, recording.version.minor
         ))
         .unwrap();
+
         Self {
             node,
             server,
@@ -85,8 +90,8 @@ impl Bench {
         self.take_as(BackupKind::Diff, new_branch, &Run::new(Silent))
     }
 
-    /// A full that is interrupted after some files; whatever became of it, it leaves nothing that
-    /// may harm the next backup.
+    /// Takes a full that is interrupted after some files. Its leftovers must not harm the next
+    /// backup.
     fn take_in_part(&self, files: usize) {
         let run = Arc::new_cyclic(|run| {
             Run::new(Impatient {
@@ -114,6 +119,7 @@ impl Bench {
             new_address: false,
             recheck: backup::RecheckShare::Percent(100),
         };
+
         if self.node.phase() == Phase::Down {
             let source = Source {
                 directories,
@@ -122,6 +128,7 @@ impl Bench {
             };
             return backup::take(&request, &source, &self.repository, run);
         }
+
         let session = Session::open(
             Client::new(&Connection {
                 limits: limits(),
@@ -129,8 +136,10 @@ impl Bench {
             })?,
             run,
         )?;
+
         let release_records = ReleaseRecords::open(&self.place.path().join("state"))?;
         let quiesce = QuiesceSettings::default();
+
         let running = RunningNode {
             session: &session,
             release_records: &release_records,
@@ -138,6 +147,7 @@ impl Bench {
             state: "leader".to_owned(),
             leader_end: None,
         };
+
         let server_version = Some(session.version().as_str().to_owned());
         let source = Source {
             directories,
@@ -147,9 +157,9 @@ impl Bench {
         backup::take(&request, &source, &self.repository, run)
     }
 
-    /// Takes a backup while the node goes on, slowly: what lies in the middle of something now does
-    /// not a moment later.
-    fn take_while_it_lives(&self, new_branch: bool) -> Result<BackupSummary, Error> {
+    /// Takes a backup while the node slowly goes on. The writer position may lie inside an append
+    /// now, and outside of it a moment later.
+    fn take_while_the_node_goes_on(&self, new_branch: bool) -> Result<BackupSummary, Error> {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -159,7 +169,7 @@ impl Bench {
                     && self.node.phase() == Phase::Ready
                     && self.node.step() < self.node.len()
                 {
-                    // A scavenge that must not begin holds the node up.
+                    // A scavenge that must not begin stops the replay.
                     if self.node.advance_to(self.node.step() + 1).is_err() {
                         break;
                     }
@@ -169,13 +179,15 @@ impl Bench {
                     std::thread::sleep(Duration::from_millis(if steps < 40 { 3 } else { 100 }));
                 }
             });
+
             let taken = self.take(new_branch);
+
             done.store(true, Ordering::SeqCst);
             taken
         })
     }
 
-    /// Acknowledged events that the node itself has: a scavenge may have removed some.
+    /// The acknowledged events that the node has. A scavenge may have removed some.
     fn expected(&self) -> Option<HashSet<Uuid>> {
         let acknowledged: HashSet<Uuid> = self
             .node
@@ -186,7 +198,7 @@ impl Bench {
         Some(acknowledged.intersection(&self.held()?).copied().collect())
     }
 
-    /// The events in the node's log now; none where a start was cut short in the middle of its
+    /// The events in the node's log now. Returns `None` if a start ended in the middle of its
     /// truncation.
     fn held(&self) -> Option<HashSet<Uuid>> {
         Some(Log::read(&self.node.db()).ok()?.event_ids().collect())
@@ -202,32 +214,35 @@ impl Bench {
         let log = Log::read(&self.stored(summary).join("db"))
             .unwrap_or_else(|error| panic!("step {step}: {error:#}"));
         let held: HashSet<Uuid> = log.event_ids().collect();
+
         assert!(
             log.ends_at_boundary(),
             "step {step}: the log ends inside an append"
         );
+
         if let Some(now) = self.held() {
-            let missing = before
-                .intersection(&now)
-                .filter(|id| !held.contains(id))
-                .count();
+            let expected: Vec<&Uuid> = before.intersection(&now).collect();
+            let missing = expected.iter().filter(|id| !held.contains(**id)).count();
             assert_eq!(
                 missing, 0,
                 "step {step}: acknowledged events are missing in {}",
                 summary.label
             );
+
             assert_eq!(
                 held.difference(&now).count(),
                 0,
-                "step {step}: events of another history are in {}",
+                "step {step}: events of another branch are in {}",
                 summary.label
             );
         }
-        self.restores(summary, &log, step);
+
+        self.assert_restores(summary, &log, step);
     }
 
-    fn restores(&self, summary: &BackupSummary, log: &Log, step: usize) {
+    fn assert_restores(&self, summary: &BackupSummary, log: &Log, step: usize) {
         let run = Run::new(Silent);
+
         let target = self.place.path().join("restored");
         let request = restore::RestoreRequest {
             label: Some(summary.label.clone()),
@@ -238,23 +253,28 @@ impl Bench {
             ready: step.is_multiple_of(2),
             ..restore::RestoreRequest::default()
         };
+
         let plan = restore::plan(&self.repository, &request, &run).unwrap();
         let report = restore::execute(&self.repository, &plan, &run).unwrap();
         assert!(report.failure().is_none(), "step {step}: {report}");
+
         let restored = Log::read(&target).unwrap();
         assert_eq!(restored.records.len(), log.records.len(), "step {step}");
+
         let options = proof::ExamineOptions {
             version: Some(self.line),
             depth: Depth::Deep,
             in_use: false,
         };
         let examination = proof::examine(&Directories::new(&target, None), &options, &run).unwrap();
+
         assert_eq!(
             examination.kind(),
             None,
             "step {step}: {:#?}",
             examination.findings
         );
+
         if summary.index {
             let unlisted = examination
                 .findings
@@ -262,11 +282,12 @@ impl Bench {
                 .find(|finding| finding.code.contains("unlisted"));
             assert!(unlisted.is_none(), "step {step}: {unlisted:?}");
         }
+
         std::fs::remove_dir_all(&target).unwrap();
     }
 }
 
-/// A node that is gone answers at once, or never.
+/// A node that has ended answers at once or never.
 fn limits() -> TimeLimits {
     TimeLimits {
         patience: Duration::from_secs(3),
@@ -274,12 +295,13 @@ fn limits() -> TimeLimits {
     }
 }
 
-/// A small generator, so that a failing run can be repeated.
+/// Random steps from a small generator, so that a failing run can be repeated.
 fn random_steps(name: &str, seed: u64, from: usize, to: usize, count: usize) -> Vec<usize> {
     let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     state ^= seed;
+
     (0..count)
         .map(|_| {
             state = state
@@ -300,13 +322,14 @@ fn chain(name: &str) {
     assert!(taken >= 26, "{name}: only {taken} backups");
 }
 
-/// A full and diffs at random moments of a recording, each proven. Returns how many were taken.
+/// Takes a full and diffs at random moments of a recording, and proves each of them. Returns how many
+/// backups there are.
 pub(crate) fn chain_over(recording: &Arc<Recording>, moments: usize, seed: u64) -> usize {
     chain_through(recording, moments, seed, false)
 }
 
-/// `interrupted`: before each backup another one is interrupted, at an earlier moment of the node's
-/// life.
+/// If `interrupted` is set, an interrupted backup comes before each backup, at an earlier moment of
+/// the recording.
 fn chain_through(
     recording: &Arc<Recording>,
     moments: usize,
@@ -317,24 +340,24 @@ fn chain_through(
     let bench = Bench::new(recording);
     let begin = bench.node.advance_to_mark(Mark::Ready).unwrap();
     let mut steps = random_steps(name, seed, begin, recording.live_end(), moments);
-    // The moments of O38: the writer checkpoint stands inside an append.
+
+    // The moments of O38: the writer checkpoint lies inside an append.
     let scratch = workplace();
     let inside = recording.steps_inside_appends(scratch.path()).unwrap();
-    steps.extend(
-        inside
-            .iter()
-            .filter(|step| **step > begin)
-            .step_by(inside.len() / 6 + 1),
-    );
+    let stride = inside.len() / 6 + 1;
+    let inside = inside.iter().filter(|step| **step > begin);
+    steps.extend(inside.step_by(stride));
     steps.sort_unstable();
     steps.dedup();
+
     let (mut taken, mut branches, mut resumed, mut failed) = (0, 1, 0, 0);
     for step in steps {
         if step < bench.node.step() {
             continue;
         }
-        // A recorded scavenge that was told to stop came to its recorded end, and so nothing of it
-        // was given back; `quiesce` proves the giving back.
+
+        // A recorded scavenge that was told to stop came to its recorded end, so kbackup did not
+        // give it back. The tests of `quiesce` prove the giving back.
         bench.node.quiet(false);
         if interrupted {
             let between = usize::midpoint(bench.node.step(), step);
@@ -342,15 +365,18 @@ fn chain_through(
                 .node
                 .advance_to(between)
                 .unwrap_or_else(|error| panic!("{name} step {between}: {error:#}"));
+
             if matches!(bench.node.phase(), Phase::Ready | Phase::Down) {
                 bench.take_in_part(taken * 5 % 17 + 1);
             }
+
             // A scavenge that was told to stop may have come to its recorded end.
             if step < bench.node.step() {
                 continue;
             }
             bench.node.quiet(false);
         }
+
         bench
             .node
             .advance_to(step)
@@ -358,26 +384,24 @@ fn chain_through(
         if bench.node.phase() == Phase::Starting {
             continue;
         }
+
         let pending = bench
             .node
             .checkpoint(Checkpoint::Truncate)
             .is_some_and(|position| position >= 0);
+
         let Some(expected) = bench.expected() else {
             continue;
         };
-        let result = match bench.take_while_it_lives(false) {
-            Err(error)
-                if error.kind() == Kind::Refused
-                    && error
-                        .hints()
-                        .iter()
-                        .any(|hint| hint.contains("--new-branch")) =>
-            {
+
+        let result = match bench.take_while_the_node_goes_on(false) {
+            Err(error) if wants_new_branch(&error) => {
                 branches += 1;
-                bench.take_while_it_lives(true)
+                bench.take_while_the_node_goes_on(true)
             }
             result => result,
         };
+
         match result {
             Ok(summary) => {
                 assert_eq!(summary.branch, branches, "{name} step {step}");
@@ -388,7 +412,7 @@ fn chain_through(
             Err(error) if pending && matches!(error.kind(), Kind::Refused | Kind::Unstable) => {
                 failed += 1;
             }
-            // It stopped while it was copied.
+            // The node stopped during the copy.
             Err(error)
                 if bench.node.phase() != Phase::Ready
                     && matches!(error.kind(), Kind::Unstable | Kind::Unreachable) =>
@@ -402,11 +426,13 @@ fn chain_through(
             ),
         }
     }
+
     assert_eq!(
         branches,
         if name.ends_with("truncate") { 2 } else { 1 },
         "{name}"
     );
+
     let report = verify::verify(
         &bench.repository,
         &Which::All,
@@ -423,21 +449,28 @@ fn chain_through(
             .filter(|backup| !backup.findings.is_empty())
             .collect::<Vec<_>>()
     );
+
     assert_eq!(report.backups.len(), taken);
-    // What a failed run leaves is taken up as well as what an interrupted one does.
+
+    // The next backup resumes what a failed run leaves, as it does after an interruption.
     assert!(
         if interrupted {
             resumed > 0
         } else {
             resumed == 0 || failed > 0
         },
-        "{name}: {resumed} files were taken up"
+        "{name}: {resumed} files were resumed"
     );
     taken
 }
 
+fn wants_new_branch(error: &Error) -> bool {
+    let mut hints = error.hints().iter();
+    error.kind() == Kind::Refused && hints.any(|hint| hint.contains("--new-branch"))
+}
+
 #[test]
-fn what_an_interrupted_backup_left_is_never_mixed_with_another_history() {
+fn files_of_an_interrupted_backup_are_never_mixed_with_another_branch() {
     let recording = Arc::new(Recording::named("24.10-truncate").unwrap());
     let taken = chain_through(&recording, 24, 0, true);
     assert!(taken >= 10, "only {taken} backups");

@@ -1,5 +1,5 @@
-//! Tortures: what an operator fears, done on purpose. `scripts/torture` runs them, in their long
-//! form on request; `docs/reliability.md` holds the figures.
+//! Tortures: tests of the situations that an operator fears. `scripts/torture` runs them, in a long
+//! form on request. `docs/reliability.md` holds the figures.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,8 +16,8 @@ mod races;
 mod scale;
 mod subject;
 
-/// How often something is done: `short` in every test run, `long` where `scripts/torture NAME long`
-/// asks for it.
+/// The number of repetitions: `short` in every test run, `long` if `scripts/torture NAME long` asks
+/// for it.
 fn amount(short: usize, long: usize) -> usize {
     if std::env::var_os("KBACKUP_TORTURE").is_some_and(|form| form == "long") {
         long
@@ -26,15 +26,27 @@ fn amount(short: usize, long: usize) -> usize {
     }
 }
 
-/// Where chance begins; a failure names it, and `KBACKUP_TORTURE_SEED` repeats it.
+/// The seed of all choices. A failure names it, and `KBACKUP_TORTURE_SEED` repeats it.
 fn seed() -> u64 {
-    std::env::var("KBACKUP_TORTURE_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(20_261_121)
+    let Ok(text) = std::env::var("KBACKUP_TORTURE_SEED") else {
+        return 20_261_121;
+    };
+    text.parse().unwrap_or(20_261_121)
 }
 
-/// Numbers that look like chance and are the same for the same seed.
+/// The peak memory of a process in bytes. Returns `None` if the process has ended.
+fn peak_memory(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+fn lossy_text(path: &std::path::Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+}
+
+/// Pseudo-random numbers, the same for the same seed.
 struct Chance(u64);
 
 impl Chance {
@@ -42,7 +54,7 @@ impl Chance {
         Self(seed)
     }
 
-    /// From 0 up to, but not including, `end`.
+    /// A number from 0 up to, but not including, `end`.
     fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -52,12 +64,12 @@ impl Chance {
         (mixed ^ (mixed >> 31)) % end.max(1)
     }
 
-    /// Any number that is not negative as an `i64` either.
+    /// Any number that fits into an `i64`.
     fn number(&mut self) -> u64 {
         self.below(1 << 63)
     }
 
-    /// A place in something of this length.
+    /// An index into something of this length.
     fn place(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap()
     }
@@ -66,8 +78,8 @@ impl Chance {
         &choices[self.place(choices.len())]
     }
 
-    /// The next moment to look at: the next one in the long form, by chance one of those to come in
-    /// the short form, after the first two.
+    /// The next moment to test. In the long form this is the next one. In the short form, after the
+    /// first two moments, it is a random one of those to come.
     fn next_moment(&mut self, count: u64, steps: u64) -> u64 {
         let sampled = if count < 2 {
             1

@@ -27,18 +27,18 @@ use crate::backup::bench::{Bench, flip, small, workplace};
 use crate::restore::handmade::contents;
 use crate::restore::start::{Start, start};
 
-/// A repository as it was written, and what each of its backups restores to.
+/// An undamaged repository, and what each of its backups restores to.
 struct Master {
     bench: Bench,
-    /// Relative to the repository: every file of every backup with its bytes.
+    /// Every file of every backup with its bytes, by its path in the repository.
     files: BTreeMap<String, Vec<u8>>,
     manifests: Vec<Manifest>,
-    /// What a restore of each backup writes, the mark of the restore apart.
+    /// The files that a restore of each backup writes, without the guard file.
     restored: HashMap<Label, BTreeMap<String, Vec<u8>>>,
 }
 
 impl Master {
-    /// Two fulls; diffs that share inodes with the first, and one with the second.
+    /// Two fulls, and for each of them one diff that shares inodes with it.
     fn synthetic() -> Self {
         let bench = Bench::new(&Synthetic {
             completed_chunks: 3,
@@ -55,7 +55,7 @@ impl Master {
         Self::of(bench)
     }
 
-    /// A real node's: scavenged and merged chunks, tables with filters.
+    /// The backups of a real node: scavenged and merged chunks, and tables with filters.
     fn real(name: &str) -> Self {
         let bench = Bench::of(name);
         bench.full().unwrap();
@@ -65,26 +65,27 @@ impl Master {
     }
 
     fn of(bench: Bench) -> Self {
-        let manifests = bench
-            .manifests()
-            .into_iter()
-            .map(|head| bench.repository.manifest(&head.label).unwrap())
-            .collect::<Vec<_>>();
-        let place = PathBuf::from(bench.repository.place());
-        let restored = manifests.iter().map(|manifest| {
+        let mut manifests = Vec::new();
+        let mut restored = HashMap::new();
+        for head in bench.manifests() {
+            let manifest = bench.repository.manifest(&head.label).unwrap();
             let (outcome, target) =
                 restore_into(&bench.repository, &manifest.label, &bench.path("expected"));
             outcome.unwrap();
+
             let mut found = contents(&target);
             std::fs::remove_dir_all(&target).unwrap();
             found.remove("kbackup-restore.json").unwrap();
-            (manifest.label.clone(), found)
-        });
-        let restored = restored.collect();
+            restored.insert(manifest.label.clone(), found);
+            manifests.push(manifest);
+        }
+
+        let place = PathBuf::from(bench.repository.place());
         let files = contents(&place.join("backups"))
             .into_iter()
             .map(|(name, bytes)| (format!("backups/{name}"), bytes))
             .collect();
+
         Self {
             bench,
             files,
@@ -102,7 +103,7 @@ impl Master {
     }
 }
 
-/// A copy that shares what the original shares, and nothing with the original.
+/// Copies a repository with the links inside it, but shares no inode with the original.
 fn copy_with_links(from: &Path, to: &Path) {
     let mut copied: HashMap<u64, PathBuf> = HashMap::new();
     for entry in walkdir::WalkDir::new(from) {
@@ -112,6 +113,7 @@ fn copy_with_links(from: &Path, to: &Path) {
             std::fs::create_dir_all(&target).unwrap();
             continue;
         }
+
         let inode = entry.metadata().unwrap().ino();
         match copied.get(&inode) {
             Some(first) => std::fs::hard_link(first, &target).unwrap(),
@@ -138,6 +140,7 @@ fn restore_into(
         ready: true,
         ..restore::RestoreRequest::default()
     };
+
     let outcome = restore::plan(repository, &request, &run).and_then(|plan| {
         let mut report = restore::execute(repository, &plan, &run)?;
         match report.targets.remove(0).outcome {
@@ -148,7 +151,7 @@ fn restore_into(
     (outcome, target.to_owned())
 }
 
-/// What is done to a repository.
+/// One change to a repository.
 #[derive(Debug, Clone, PartialEq)]
 enum Damage {
     Flip(String, u64),
@@ -176,6 +179,7 @@ impl fmt::Display for Damage {
 fn write_anyway(path: &Path, change: impl FnOnce(&std::fs::File)) {
     let mode = path.metadata().unwrap().permissions();
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+
     change(
         &std::fs::File::options()
             .read(true)
@@ -183,12 +187,13 @@ fn write_anyway(path: &Path, change: impl FnOnce(&std::fs::File)) {
             .open(path)
             .unwrap(),
     );
+
     std::fs::set_permissions(path, mode).unwrap();
 }
 
 impl Damage {
-    /// Anything, anywhere below `backups/`; places that hold more files are hit more often, small
-    /// files as often as large ones.
+    /// Chooses any damage, anywhere below `backups/`. A place with more files is hit more often.
+    /// A small file is hit as often as a large one.
     fn choose(master: &Master, chance: &mut Chance) -> Self {
         let names: Vec<&String> = master
             .files
@@ -200,11 +205,13 @@ impl Damage {
             .iter()
             .filter(|name| name.ends_with("manifest.json"))
             .collect();
+
         let name = if chance.below(12) == 0 {
             (**chance.of(&manifests)).clone()
         } else {
             any(chance)
         };
+
         let size = master.files[&name].len() as u64;
         let at = chance.below(size);
         let directory = |chance: &mut Chance| {
@@ -212,6 +219,7 @@ impl Damage {
             let below = *chance.of(&["", "/db", "/index"]);
             format!("backups/{label}{below}")
         };
+
         match chance.below(24) {
             0..8 => Self::Flip(name, at * 8 + chance.below(8)),
             8..10 => Self::ZeroPage(name, at / 4096 * 4096),
@@ -254,7 +262,7 @@ impl Damage {
         }
     }
 
-    fn do_to(&self, top: &Path) {
+    fn apply(&self, top: &Path) {
         let at = |name: &String| top.join(name);
         match self {
             Self::Flip(name, bit) => write_anyway(&at(name), |file| {
@@ -325,13 +333,13 @@ fn unreachable<T>() -> T {
     panic!("every file of a repository lies in a directory")
 }
 
-/// What is wrong with one backup now, by comparison with the bytes that were written.
+/// The real damage of one backup, from a comparison with the bytes that were written.
 #[derive(Debug, Default)]
 struct Truth {
-    /// The backup's directory is gone, or is none: it is not listed.
+    /// The backup's directory is missing or is not a directory, so the backup is not listed.
     gone: bool,
     manifest: bool,
-    /// Paths of rows whose bytes differ, and of files that have no row.
+    /// The paths of rows whose bytes differ, and of files without a row.
     files: BTreeSet<String>,
 }
 
@@ -347,32 +355,32 @@ impl Truth {
             .iter()
             .map(|row| row.path.to_string())
             .collect();
-        let intact = |path: &str| {
+        let is_intact = |path: &str| {
             let place = directory.join(path);
-            let plain = std::fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_file());
-            plain
-                && std::fs::read(&place).unwrap()
-                    == master.files[&master.path_of(&manifest.label, path)]
+            let is_file = std::fs::symlink_metadata(&place).is_ok_and(|found| found.is_file());
+            let written = &master.files[&master.path_of(&manifest.label, path)];
+            is_file && std::fs::read(&place).unwrap() == *written
         };
-        truth.manifest = !intact("manifest.json");
-        truth
-            .files
-            .extend(rows.iter().filter(|path| !intact(path)).cloned());
-        for entry in walkdir::WalkDir::new(&directory)
-            .into_iter()
-            .flatten()
-            .filter(|entry| entry.file_type().is_file())
-        {
-            let path = entry
-                .path()
-                .strip_prefix(&directory)
-                .unwrap()
-                .to_str()
-                .unwrap();
+
+        truth.manifest = !is_intact("manifest.json");
+        for path in &rows {
+            if !is_intact(path) {
+                truth.files.insert(path.clone());
+            }
+        }
+
+        for entry in walkdir::WalkDir::new(&directory).into_iter().flatten() {
+            if !entry.file_type().is_file() {
+                continue;
+            }
+
+            let path = entry.path().strip_prefix(&directory).unwrap();
+            let path = path.to_str().unwrap();
             if path.contains('/') && !rows.contains(path) {
                 truth.files.insert(path.to_owned());
             }
         }
+
         truth
     }
 
@@ -380,26 +388,23 @@ impl Truth {
         self.manifest || !self.files.is_empty()
     }
 
-    /// Harmless to a restore, and proven so by comparing what it writes: files that have no row,
-    /// because it goes by the rows; stored checkpoints, because it writes them anew from the
-    /// manifest.
+    /// Two kinds of damage do not harm a restore, and the comparison of the restored files proves
+    /// it. A file without a row is harmless because a restore follows the rows. A stored checkpoint
+    /// is harmless because a restore writes the checkpoints from the manifest.
     fn harms_a_restore(&self, manifest: &Manifest) -> bool {
-        let read = |row: &&Row| row.role != Role::Checkpoint;
-        self.manifest
-            || manifest
-                .files
-                .iter()
-                .filter(read)
-                .any(|row| self.files.contains(&row.path.to_string()))
+        let is_harmed =
+            |row: &Row| row.role != Role::Checkpoint && self.files.contains(&row.path.to_string());
+        self.manifest || manifest.files.iter().any(is_harmed)
     }
 }
 
-/// One sample: everything that an operator may ask of a damaged repository.
+/// Tests one sample: every command that an operator may run on a damaged repository.
 fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tally, String> {
     let place = workplace();
     let top = place.path().join("repository");
     copy_with_links(&master.place(), &top);
-    damage.do_to(&top);
+    damage.apply(&top);
+
     let repository =
         DirectoryRepository::open(&top).map_err(|error| format!("it does not open: {error}"))?;
     let truths: Vec<Truth> = master
@@ -417,11 +422,12 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
     for (manifest, truth) in master.manifests.iter().zip(&truths) {
         let label = &manifest.label;
         let line = listed.iter().find(|listed| listed.label == *label);
+
         match line {
             None if truth.gone => continue,
             None => return Err(format!("{label} is not listed")),
             Some(_) if truth.gone => return Err(format!("{label} is gone, and listed")),
-            // Only the heads are read for a list.
+            // A list reads only the head of each manifest.
             Some(line)
                 if line.head.is_ok() && truth.manifest && repository.manifest(label).is_ok() =>
             {
@@ -437,6 +443,7 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
             }
             Some(_) => {}
         }
+
         let found = report
             .backups
             .iter()
@@ -448,9 +455,11 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
                 found.findings
             ));
         }
+
         if truth.is_damaged() {
             tally.damaged += 1;
         }
+
         if !truth.manifest {
             let named: BTreeSet<String> = found
                 .findings
@@ -465,6 +474,7 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
             }
         }
     }
+
     restores(
         master,
         &repository,
@@ -473,13 +483,14 @@ fn examine(master: &Master, damage: &Damage, chance: &mut Chance) -> Result<Tall
         chance,
         &mut tally,
     )?;
+
     if chance.below(4) == 0 {
         next_diff(master, &repository, place.path(), &mut tally)?;
     }
     Ok(tally)
 }
 
-/// One intact backup is restored as it was; one damaged backup never.
+/// Restores one intact backup and compares it, and tries to restore one damaged backup.
 fn restores(
     master: &Master,
     repository: &DirectoryRepository,
@@ -488,15 +499,19 @@ fn restores(
     chance: &mut Chance,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let pairs = || {
-        master
-            .manifests
-            .iter()
-            .zip(truths)
-            .filter(|(_, truth)| !truth.gone)
-    };
-    let (bad, good): (Vec<_>, Vec<_>) =
-        pairs().partition(|(manifest, truth)| truth.harms_a_restore(manifest));
+    let mut good = Vec::new();
+    let mut bad = Vec::new();
+    for (manifest, truth) in master.manifests.iter().zip(truths) {
+        if truth.gone {
+            continue;
+        }
+        if truth.harms_a_restore(manifest) {
+            bad.push((manifest, truth));
+        } else {
+            good.push((manifest, truth));
+        }
+    }
+
     if !good.is_empty() {
         let (manifest, _) = *chance.of(&good);
         let (outcome, target) = restore_into(repository, &manifest.label, &place.join("good"));
@@ -507,6 +522,7 @@ fn restores(
                 error.causes()
             )
         })?;
+
         let mut found = contents(&target);
         found.remove("kbackup-restore.json");
         if found != master.restored[&manifest.label] {
@@ -515,8 +531,10 @@ fn restores(
                 manifest.label
             ));
         }
+
         tally.restored += 1;
     }
+
     if !bad.is_empty() {
         let (manifest, truth) = *chance.of(&bad);
         let (outcome, target) = restore_into(repository, &manifest.label, &place.join("bad"));
@@ -526,6 +544,7 @@ fn restores(
                 manifest.label
             ));
         };
+
         if error.kind() != Kind::StoredCorrupt {
             return Err(format!(
                 "{} is damaged, and its restore ends with {:?}: {error} {:?}",
@@ -534,19 +553,21 @@ fn restores(
                 error.causes()
             ));
         }
+
         if target.exists() && start(&target, manifest) != Start::Refused {
             return Err(format!(
                 "a server would start from half a restore of {}: {error}",
                 manifest.label
             ));
         }
+
         tally.refused += 1;
     }
+
     Ok(())
 }
 
-/// The node goes on being backed up, and what a diff reads of the repository it does not take for
-/// good when it is not.
+/// The next diff succeeds. It does not reuse damaged files that it reads.
 fn next_diff(
     master: &Master,
     repository: &DirectoryRepository,
@@ -557,6 +578,7 @@ fn next_diff(
         Some(newest) => newest.label,
         None => return Ok(()),
     };
+
     let summary = match master.bench.take_to(repository) {
         Ok(summary) => summary,
         Err(error) => {
@@ -567,7 +589,9 @@ fn next_diff(
             ));
         }
     };
+
     tally.diffs += 1;
+
     let report = verify(
         repository,
         &Which::Named(vec![summary.label.clone()]),
@@ -576,25 +600,26 @@ fn next_diff(
     )
     .map_err(|error| error.to_string())?;
     if !report.is_sound() {
-        // Adopted whole, and so not read: what the diff could not see, verify does.
+        // The diff reused whole files without reading them. Only verify sees their damage.
         tally.inherited += 1;
         return Ok(());
     }
+
     let (outcome, target) = restore_into(repository, &summary.label, &place.join("next"));
     outcome.map_err(|error| format!("{} is sound, and its restore says {error}", summary.label))?;
     let mut found = contents(&target);
     found.remove("kbackup-restore.json");
+
     let newest = &master.restored[&master.manifests.last().unwrap().label];
-    if let Some(differs) = newest
-        .keys()
-        .chain(found.keys())
-        .find(|name| newest.get(*name) != found.get(*name))
-    {
-        return Err(format!(
-            "{} verifies as sound, and its {differs} is not the node's",
-            summary.label
-        ));
+    for name in newest.keys().chain(found.keys()) {
+        if newest.get(name) != found.get(name) {
+            return Err(format!(
+                "{} verifies as sound, and its {name} is not the node's",
+                summary.label
+            ));
+        }
     }
+
     Ok(())
 }
 
@@ -618,7 +643,7 @@ impl Tally {
 }
 
 #[test]
-fn damage_anywhere_is_named_and_never_restored() {
+fn any_damage_is_named_and_never_restored() {
     let masters = [
         Master::synthetic(),
         Master::real("24.10-scavenge"),
@@ -627,14 +652,16 @@ fn damage_anywhere_is_named_and_never_restored() {
     ];
     let samples = super::amount(200, 10_000);
     let (mut total, mut failures) = (Tally::default(), Vec::new());
+
     for sample in 0..samples {
         let mut chance = Chance::new(super::seed().wrapping_add(sample as u64));
-        // Four of five hit the small one, with the most backups.
+        // Four of five samples hit the small repository, because it has the most backups.
         let master = &masters[if chance.below(5) < 4 {
             0
         } else {
             1 + usize::try_from(chance.below(3)).unwrap()
         }];
+
         let damage = Damage::choose(master, &mut chance);
         match examine(master, &damage, &mut chance) {
             Ok(tally) => total.add(&tally),
@@ -644,6 +671,7 @@ fn damage_anywhere_is_named_and_never_restored() {
             )),
         }
     }
+
     println!("{samples} samples: {total:?}");
     assert!(
         failures.is_empty(),
@@ -651,6 +679,7 @@ fn damage_anywhere_is_named_and_never_restored() {
         failures.len(),
         failures.join("\n")
     );
+
     assert!(
         total.damaged > samples / 2
             && total.restored > samples / 2
@@ -659,10 +688,10 @@ fn damage_anywhere_is_named_and_never_restored() {
     );
 }
 
-/// The diff hashes the whole new file, and so its row would vouch for damage that only the parent's
-/// row tells of: the server has no checksum for a chunk that is not completed.
+/// The server has no checksum for an active chunk. The diff hashes the whole new file, so its row
+/// would vouch for damage that only the parent's row reveals.
 #[test]
-fn a_diff_builds_on_no_damaged_byte_of_the_active_chunk() {
+fn a_diff_reuses_no_damaged_byte_of_the_active_chunk() {
     let synthetic = Synthetic {
         chunk_size: 1024 * 1024,
         completed_chunks: 1,
@@ -674,17 +703,20 @@ fn a_diff_builds_on_no_damaged_byte_of_the_active_chunk() {
         let full = bench.full().unwrap();
         flip(&bench.stored(&full).join("db/chunk-000001.000000"), offset);
         bench.append(50_000);
+
         let diff = bench.take().unwrap();
         assert!(
             bench.said().contains("a stored file is damaged"),
             "{}",
             bench.said()
         );
+
         let active = |place: PathBuf| std::fs::read(place.join("chunk-000001.000000")).unwrap();
         assert!(
             active(bench.stored(&diff).join("db")) == active(bench.db.clone()),
-            "byte {offset} went through"
+            "the damage of byte {offset} is in the diff"
         );
+
         let report = verify(
             &bench.repository,
             &Which::All,
@@ -697,7 +729,9 @@ fn a_diff_builds_on_no_damaged_byte_of_the_active_chunk() {
             .iter()
             .map(|backup| backup.findings.is_empty())
             .collect();
+
         assert_eq!(sound, [false, true], "{report:#?}");
+
         bench.assert_restores(&diff, &bench.events());
     }
 }
@@ -705,12 +739,14 @@ fn a_diff_builds_on_no_damaged_byte_of_the_active_chunk() {
 /// With a checkpoint that is ahead of its filter, a server takes every stream that was written in
 /// between for missing.
 #[test]
-fn a_diff_does_not_keep_a_damaged_checkpoint_of_the_stream_filter() {
+fn a_diff_reads_a_damaged_checkpoint_of_the_stream_filter_again() {
     let bench = Bench::new(&small());
     let name = "index/stream-existence/streamExistenceFilter.chk";
     let full = bench.full().unwrap();
-    // -1 becomes a position far beyond the log.
+
+    // The flip turns -1 into a position far beyond the log.
     flip(&bench.stored(&full).join(name), 7);
+
     let diff = bench.take().unwrap();
     assert!(
         bench
@@ -719,14 +755,14 @@ fn a_diff_does_not_keep_a_damaged_checkpoint_of_the_stream_filter() {
         "{}",
         bench.said()
     );
+
     assert_eq!(
         std::fs::read(bench.stored(&diff).join(name)).unwrap(),
         (-1_i64).to_le_bytes()
     );
 }
 
-/// The next diff reads the epochs where they are stored, and would blame the node for what it finds
-/// there.
+/// The next diff reads the epochs from the stored chunks. It would blame the node for damage there.
 #[test]
 fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
     type Place = fn(&Bench) -> (String, u64);
@@ -743,11 +779,13 @@ fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
             )
         },
     ];
+
     for damage in damages {
         let bench = Bench::new(&small());
         let full = bench.full().unwrap();
         let (file, offset) = damage(&bench);
         flip(&bench.stored(&full).join(&file), offset);
+
         bench.append(10_000);
         let diff = bench.take().unwrap();
         assert!(
@@ -757,6 +795,7 @@ fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
             "{file}: {}",
             bench.said()
         );
+
         bench.assert_restores(&diff, &bench.events());
         let report = verify(
             &bench.repository,
@@ -769,11 +808,12 @@ fn a_diff_reads_damaged_epochs_headers_and_tables_again() {
     }
 }
 
-/// What is kept beside the backups may be lost, or be anything.
+/// Files beside the backups may be missing, or hold anything.
 #[test]
-fn what_lies_beside_the_backups_keeps_nobody_from_them() {
+fn damage_beside_the_backups_does_not_block_them() {
     let master = Master::synthetic();
     let run = || Run::new(Silent);
+
     type Harm = fn(&Path);
     fn garbage(path: &Path) {
         let _ = std::fs::remove_file(path);
@@ -797,6 +837,7 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
         let _ = std::fs::remove_file(path);
         symlink("/etc/passwd", path).unwrap();
     }
+
     let newest = &master.manifests.last().unwrap().label;
     let harms: [Harm; 4] = [garbage, directory, pipe, link];
     for value in [
@@ -810,8 +851,10 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
             let top = place.path().join("repository");
             copy_with_links(&master.place(), &top);
             harm(&top.join(&value));
+
             let repository = DirectoryRepository::open(&top).unwrap();
             assert_eq!(repository.list().unwrap().len(), master.manifests.len());
+
             let listed = crate::executable::kbackup()
                 .args(["list", "--repo"])
                 .arg(&top)
@@ -828,15 +871,17 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
                     .is_sound(),
                 "{value}"
             );
+
             let (outcome, _) = restore_into(&repository, newest, &place.path().join("target"));
             outcome.unwrap();
+
             let harmless = value.starts_with("incoming")
                 || value.contains("verified")
                 || value.contains("debt");
             match master.bench.take_to(&repository) {
                 Ok(_) => {}
                 Err(error) if harmless => panic!("{value}: {error} {:?}", error.causes()),
-                // A lock that cannot be taken protects nobody; it is named.
+                // A lock that kbackup cannot take protects nothing. The error names it.
                 Err(error) => assert!(
                     error
                         .place()
@@ -846,14 +891,17 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
             }
         }
     }
-    // Without its description a directory is no repository; put back, all is there again.
+
+    // Without its description, a directory is no repository. With it, everything is back.
     for harm in [garbage, directory, pipe, link] {
         let place = workplace();
         let top = place.path().join("repository");
+
         copy_with_links(&master.place(), &top);
         let marker = top.join("kbackup.json");
         let good = std::fs::read(&marker).unwrap();
         harm(&marker);
+
         let error = DirectoryRepository::open(&top).unwrap_err();
         assert_eq!(
             error.kind(),
@@ -866,12 +914,14 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
             "{:?}",
             error.hints()
         );
+
         if marker.is_dir() {
             std::fs::remove_dir(&marker).unwrap();
         } else {
             std::fs::remove_file(&marker).unwrap();
         }
         std::fs::write(&marker, good).unwrap();
+
         let repository = DirectoryRepository::open(&top).unwrap();
         assert!(
             verify(&repository, &Which::All, Depth::Normal, &run())
@@ -881,8 +931,8 @@ fn what_lies_beside_the_backups_keeps_nobody_from_them() {
     }
 }
 
-/// One way to damage a source, the words that name it, and whether the backup succeeds all the
-/// same, without the index.
+/// One damage of a source, and the words that name it in the error. Without words, the backup
+/// succeeds without the index.
 type Trouble = (&'static str, fn(&Bench), Option<&'static str>);
 
 fn at_byte(path: &Path, offset: u64, bytes: &[u8]) {
@@ -975,7 +1025,7 @@ const TROUBLES: [Trouble; 11] = [
 ];
 
 #[test]
-fn a_damaged_source_is_told_or_left_out_and_never_listed_as_whole() {
+fn a_damaged_source_is_reported_or_left_out_and_never_listed_as_whole() {
     for (what, damage, words) in TROUBLES {
         for running in [false, true] {
             for held in [false, true] {
@@ -984,7 +1034,9 @@ fn a_damaged_source_is_told_or_left_out_and_never_listed_as_whole() {
                     bench.full().unwrap();
                     bench.append(3000);
                 }
+
                 let events = bench.events();
+
                 let outcome = if running {
                     let live = bench.serve();
                     damage(&bench);
@@ -993,18 +1045,21 @@ fn a_damaged_source_is_told_or_left_out_and_never_listed_as_whole() {
                     damage(&bench);
                     bench.take()
                 };
+
                 let scene = format!("{what}, running: {running}, on a full: {held}");
+
                 match (outcome, words) {
                     (Ok(summary), None) => {
                         assert!(!summary.index || held, "{scene}");
                         bench.assert_restores(&summary, &events);
                     }
-                    // What a full has of a chunk with the same identity is right: the damage at the
-                    // source is not read, and not taken.
+                    // The full holds the right bytes of a chunk with the same identity. So kbackup
+                    // neither reads nor copies the damaged one.
                     (Ok(summary), Some(_)) if held => bench.assert_restores(&summary, &events),
                     (Ok(_), Some(_)) => panic!("{scene}: a backup is listed"),
                     (Err(error), words) => {
                         let text = format!("{error} {:?} {:?}", error.causes(), error.hints());
+
                         let code = error.kind().exit_code();
                         assert!(
                             words.is_some() && (code == 21 || code == 22),
@@ -1014,6 +1069,7 @@ fn a_damaged_source_is_told_or_left_out_and_never_listed_as_whole() {
                         assert_eq!(bench.manifests().len(), usize::from(held), "{scene}");
                     }
                 }
+
                 bench.assert_sound();
             }
         }

@@ -1,4 +1,4 @@
-//! Manifests, links and servers that mean harm; secrets that must not leak.
+//! Malicious manifests, links and servers, and secrets that must not leak.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,6 +25,7 @@ use kbackup::verify::{Which, verify};
 use kbackup_testnode::Synthetic;
 use serde_json::{Value, json};
 
+use super::{lossy_text, peak_memory};
 use crate::backup::bench::{Bench, small, workplace};
 use crate::cli::{NodeSite, Place};
 use crate::executable::{self, kbackup};
@@ -35,31 +36,35 @@ fn run() -> Run {
     Run::new(Silent)
 }
 
-/// The text of a manifest with right checksums, of one that has none: whoever can write to the
-/// repository can compute them.
+/// Gives a manifest without checksums the right ones. Everybody who can write to the repository
+/// can compute them.
 fn sealed(manifest: &str) -> String {
     let (before, rest) = manifest.split_once("\"files\":").unwrap();
     let (rows, after) = rest.split_once("],\"finished\"").unwrap();
+
     let head = format!(
         "{}\"finished\"{}",
         before.strip_prefix('{').unwrap(),
         after.strip_suffix('}').unwrap()
     );
+
     let head = format!(
         "{{\n  \"format\": 1,{}",
         head.replacen("\"format\":1,", "", 1)
     );
+
     let body = format!(
         "{head},\n  \"head_checksum\": \"{}\",\n  \"files\": {rows}]",
         Blake3Hash::of(head.as_bytes())
     );
+
     format!(
         "{body},\n  \"checksum\": \"{}\"\n}}\n",
         Blake3Hash::of(body.as_bytes())
     )
 }
 
-/// What the head of a manifest with these rows has to say of them.
+/// The totals that the head of a manifest with these rows has to hold.
 fn totals(rows: &Value) -> Value {
     let rows = rows.as_array().unwrap();
     let bytes = rows
@@ -84,11 +89,13 @@ impl Forgery {
         });
         let label = bench.full().unwrap().label;
         let text = std::fs::read_to_string(Self::path(&bench, &label)).unwrap();
-        // By name, so that the place of the rows is known.
+
+        // Sorted by name, so that the place of the rows is known.
         let mut fields: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
         for checksum in ["head_checksum", "checksum"] {
             fields.remove(checksum).unwrap();
         }
+
         let good = json!(fields);
         Self { bench, label, good }
     }
@@ -120,8 +127,10 @@ impl Forgery {
             }],
             ..restore::RestoreRequest::default()
         };
+
         let plan = restore::plan(&self.bench.repository, &request, &run())?;
         let mut report = restore::execute(&self.bench.repository, &plan, &run())?;
+
         match report.targets.remove(0).outcome {
             restore::TargetOutcome::Failed(error) => Err(error),
             _ => Ok(()),
@@ -129,22 +138,15 @@ impl Forgery {
     }
 }
 
-/// Every name below a directory, with its length and time.
+/// Every path below a directory, with its length and its time.
 fn names(directory: &Path) -> BTreeMap<PathBuf, (u64, i64)> {
-    let entries = walkdir::WalkDir::new(directory)
-        .into_iter()
-        .map(Result::unwrap);
-    entries
-        .map(|entry| {
-            (
-                entry.path().to_owned(),
-                entry
-                    .metadata()
-                    .map(|found| (found.len(), found.mtime()))
-                    .unwrap(),
-            )
-        })
-        .collect()
+    let mut names = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(directory) {
+        let entry = entry.unwrap();
+        let found = entry.metadata().unwrap();
+        names.insert(entry.into_path(), (found.len(), found.mtime()));
+    }
+    names
 }
 
 fn row(change: impl Fn(&mut Value) + 'static) -> Box<dyn Fn(&mut Value)> {
@@ -161,7 +163,7 @@ fn chunk_row(change: impl Fn(&mut Value) + 'static) -> Box<dyn Fn(&mut Value)> {
 
 type Lie = (&'static str, Box<dyn Fn(&mut Value)>);
 
-/// What no manifest may say: it is not even read.
+/// Statements that no manifest may make. kbackup does not read further in such a manifest.
 fn lies() -> Vec<Lie> {
     let mut lies: Vec<Lie> = Vec::new();
     for path in [
@@ -182,6 +184,7 @@ fn lies() -> Vec<Lie> {
     ] {
         lies.push(("a path", row(move |row| row["path"] = json!(path))));
     }
+
     lies.push((
         "a long name",
         row(|row| row["path"] = json!(format!("db/{}", "x".repeat(300)))),
@@ -190,6 +193,7 @@ fn lies() -> Vec<Lie> {
         "a deep path",
         row(|row| row["path"] = json!(format!("db{}", "/x".repeat(100)))),
     ));
+
     for value in [
         json!(-1),
         json!(1.5),
@@ -205,6 +209,7 @@ fn lies() -> Vec<Lie> {
             Box::new(move |manifest| manifest["log"]["position"] = value.clone()),
         ));
     }
+
     lies.push((
         "a position beyond 2^63",
         Box::new(|manifest| manifest["log"]["position"] = json!(u64::MAX)),
@@ -232,6 +237,7 @@ fn lies() -> Vec<Lie> {
         "a damaged path",
         Box::new(|manifest| manifest["contents"]["damaged"] = json!(["db/../x"])),
     ));
+
     lies.push((
         "two rows",
         Box::new(|manifest| {
@@ -242,25 +248,26 @@ fn lies() -> Vec<Lie> {
     lies.push((
         "names that differ in case",
         Box::new(|manifest| {
-            let mut row = manifest["files"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|row| row["role"] == "chunk")
-                .unwrap()
-                .clone();
-            row["path"] = json!(row["path"].as_str().unwrap().replace("chunk", "CHUNK"));
-            manifest["files"].as_array_mut().unwrap().push(row);
+            let rows = manifest["files"].as_array_mut().unwrap();
+            let chunk = rows.iter().find(|row| row["role"] == "chunk").unwrap();
+            let upper_case = chunk["path"].as_str().unwrap().replace("chunk", "CHUNK");
+
+            let mut row = chunk.clone();
+            row["path"] = json!(upper_case);
+            rows.push(row);
         }),
     ));
+
     lies
 }
 
-/// A number that leaves none for the next backup stops it, and says what to do.
+/// A sequence number that leaves no number for the next backup stops that backup. The error says
+/// what to do.
 #[test]
-fn a_forged_sequence_number_is_told_from_another_run() {
+fn a_forged_sequence_number_is_not_reported_as_another_run() {
     let forgery = Forgery::new();
     forgery.forge(|manifest| manifest["sequence"] = u64::MAX.into());
+
     let error = forgery.bench.take().unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt, "{error}");
     let hints = error.hints().concat();
@@ -269,6 +276,7 @@ fn a_forged_sequence_number_is_told_from_another_run() {
             && hints.contains(&format!("`backups/{}`", forgery.label)),
         "{error} {hints}"
     );
+
     let (place, label) = (
         PathBuf::from(forgery.bench.repository.place()),
         forgery.label.as_str(),
@@ -278,14 +286,16 @@ fn a_forged_sequence_number_is_told_from_another_run() {
         forgery.bench.path("forged"),
     )
     .unwrap();
+
     forgery.bench.take().unwrap();
 }
 
 #[test]
-fn a_forged_manifest_leads_nowhere() {
+fn a_forged_manifest_is_refused_everywhere() {
     let forgery = Forgery::new();
     for (what, lie) in lies() {
         forgery.forge(lie);
+
         let place = forgery.bench.path("");
         let before = names(&place);
         let error = forgery
@@ -298,11 +308,13 @@ fn a_forged_manifest_leads_nowhere() {
             !error.causes().is_empty() && error.causes().iter().all(|cause| cause.len() < 1500),
             "{what}: {error:?}"
         );
+
         let listed = forgery.bench.repository.list().unwrap();
         assert_eq!(listed.len(), 1, "{what}");
         let error = forgery.restore(&forgery.bench.path("target")).unwrap_err();
         assert_eq!(error.kind(), Kind::StoredCorrupt, "{what}: {error}");
         assert_eq!(names(&place), before, "{what}: something was written");
+
         let report = verify(
             &forgery.bench.repository,
             &Which::All,
@@ -312,14 +324,15 @@ fn a_forged_manifest_leads_nowhere() {
         .unwrap();
         assert!(!report.is_sound(), "{what}");
     }
-    // The backup beside it is made all the same, and nothing of the forged one is taken.
+    // The next backup succeeds, and it reuses nothing of the forged one.
+
     let summary = forgery.bench.take().unwrap();
     assert_eq!((summary.parent, summary.files_linked), (None, 0));
 }
 
-/// Rows that can be read, and that no restore may follow.
+/// kbackup can read these rows, but no restore may follow them.
 #[test]
-fn a_row_that_is_not_what_its_name_says_is_not_restored() {
+fn a_row_that_contradicts_its_path_is_not_restored() {
     let forgery = Forgery::new();
     let renamed = |path: &'static str| chunk_row(move |row| row["path"] = json!(path));
     let lies: Vec<Lie> = vec![
@@ -333,7 +346,10 @@ fn a_row_that_is_not_what_its_name_says_is_not_restored() {
             }),
         ),
         ("a file that no server has", renamed("db/authorized_keys")),
-        ("the mark of a restore", renamed("db/kbackup-restore.json")),
+        (
+            "the guard file of a restore",
+            renamed("db/kbackup-restore.json"),
+        ),
         (
             "an index inside of the db directory",
             renamed("db/index/indexmap"),
@@ -355,9 +371,11 @@ fn a_row_that_is_not_what_its_name_says_is_not_restored() {
             }),
         ),
     ];
+
     for (what, lie) in lies {
         forgery.forge(lie);
         let manifest = forgery.bench.repository.manifest(&forgery.label).unwrap();
+
         let target = forgery.bench.path("target");
         let error = forgery.restore(&target).unwrap_err();
         let expected = if what.starts_with("a size") {
@@ -375,6 +393,7 @@ fn a_row_that_is_not_what_its_name_says_is_not_restored() {
             !target.exists() || start(&target, &manifest) == Start::Refused,
             "{what}"
         );
+
         let report = verify(&forgery.bench.repository, &Which::All, Depth::Quick, &run()).unwrap();
         assert!(!report.is_sound(), "{what}");
         if target.exists() {
@@ -383,7 +402,7 @@ fn a_row_that_is_not_what_its_name_says_is_not_restored() {
     }
 }
 
-/// What a process printed, how it ended, and the most memory it had, in bytes.
+/// The output of a process, its exit code, its peak memory in bytes, and its duration.
 struct Ended {
     code: Option<i32>,
     said: String,
@@ -395,26 +414,16 @@ fn watched(command: &mut Command) -> Ended {
     let begun = Instant::now();
     let output = workplace();
     let (out, err) = (output.path().join("out"), output.path().join("err"));
-    let file = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(file(&out))
-        .stderr(file(&err))
+        .stdout(std::fs::File::create(&out).unwrap())
+        .stderr(std::fs::File::create(&err).unwrap())
         .spawn()
         .unwrap();
-    let status = format!("/proc/{}/status", child.id());
+
     let mut peak = 0;
     let code = loop {
-        let kilobytes = std::fs::read_to_string(&status).ok().and_then(|text| {
-            text.lines().find_map(|line| {
-                line.strip_prefix("VmHWM:")?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse::<u64>()
-                    .ok()
-            })
-        });
-        peak = peak.max(kilobytes.unwrap_or(0) * 1024);
+        peak = peak.max(peak_memory(child.id()).unwrap_or(0));
         if let Some(ended) = child.try_wait().unwrap() {
             break ended.code();
         }
@@ -425,38 +434,45 @@ fn watched(command: &mut Command) -> Ended {
         }
         std::thread::sleep(Duration::from_millis(1));
     };
-    let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+
     Ended {
         code,
-        said: text(&out) + &text(&err),
+        said: lossy_text(&out) + &lossy_text(&err),
         peak,
         took: begun.elapsed(),
     }
 }
 
+/// The good manifest with so many rows that they take this many bytes.
+fn with_many_rows(good: &Value, bytes: usize) -> String {
+    let mut row = good["files"][0].clone();
+    let (mut text, mut number) = (String::new(), 0);
+    while text.len() < bytes {
+        row["path"] = json!(format!("db/{number}"));
+        let _ = write!(text, "{row},");
+        number += 1;
+    }
+
+    let mut manifest = good.clone();
+    manifest["files"] = json!("ROWS");
+    let rows = format!("[{}]", text.trim_end_matches(','));
+    manifest.to_string().replace("\"ROWS\"", &rows)
+}
+
 #[test]
-fn a_monstrous_manifest_takes_bounded_memory() {
+fn a_huge_manifest_takes_bounded_memory() {
     let forgery = Forgery::new();
     let megabytes = super::amount(3, 480);
     let bytes = megabytes << 20;
     let good = serde_json::to_string(&forgery.good).unwrap();
     let with = |extra: &str| good.replacen('{', &format!("{{{extra},"), 1);
-    let rows = || {
-        let mut row = forgery.good["files"][0].clone();
-        let (mut value, mut text, mut number) = (forgery.good.clone(), String::new(), 0);
-        while text.len() < bytes {
-            row["path"] = json!(format!("db/{number}"));
-            let _ = write!(text, "{row},");
-            number += 1;
-        }
-        value["files"] = json!("ROWS");
-        value
-            .to_string()
-            .replace("\"ROWS\"", &format!("[{}]", text.trim_end_matches(',')))
-    };
     type Monster<'a> = (&'a str, Box<dyn Fn() -> String + 'a>, Option<i32>);
     let monsters: Vec<Monster<'_>> = vec![
-        ("rows", Box::new(|| sealed(&rows())), None),
+        (
+            "rows",
+            Box::new(|| sealed(&with_many_rows(&forgery.good, bytes))),
+            None,
+        ),
         (
             "nesting",
             Box::new(|| {
@@ -510,6 +526,7 @@ fn a_monstrous_manifest_takes_bounded_memory() {
             Some(20),
         ),
     ];
+
     for (what, monster, code) in monsters {
         forgery.write(&monster());
         for verb in ["list", "show", "verify"] {
@@ -519,13 +536,15 @@ fn a_monstrous_manifest_takes_bounded_memory() {
                     .args([verb, "--repo"])
                     .arg(forgery.bench.repository.place()),
             );
+
             println!(
                 "{what}, {megabytes} MiB, {verb}: {} MiB, {:?}",
                 ended.peak >> 20,
                 ended.took
             );
             assert!(ended.code.is_some(), "{what}: {verb} does not end");
-            // A list reads only the heads.
+            // A list reads only the head of each manifest.
+
             let code = code.filter(|_| verb != "list" || what != "a path");
             assert!(
                 code.is_none() || ended.code == code,
@@ -545,11 +564,12 @@ fn a_monstrous_manifest_takes_bounded_memory() {
             );
             assert!(
                 !ended.said.contains('\u{1b}'),
-                "{what}: {verb} talks to the terminal"
+                "{what}: {verb} prints control characters"
             );
         }
     }
-    // Ten gigabytes are not even read.
+
+    // kbackup does not even read ten gigabytes.
     forgery.write("{");
     std::fs::File::options()
         .write(true)
@@ -557,6 +577,7 @@ fn a_monstrous_manifest_takes_bounded_memory() {
         .unwrap()
         .set_len(10 << 30)
         .unwrap();
+
     for verb in ["list", "show", "verify", "restore"] {
         let mut command = kbackup();
         command
@@ -565,6 +586,7 @@ fn a_monstrous_manifest_takes_bounded_memory() {
         if verb == "restore" {
             command.arg("--to").arg(forgery.bench.path("target"));
         }
+
         let ended = watched(&mut command);
         assert_eq!(ended.code, Some(20), "{verb}: {}", ended.said);
         assert!(
@@ -576,11 +598,12 @@ fn a_monstrous_manifest_takes_bounded_memory() {
 }
 
 #[test]
-fn a_manifest_does_not_command_the_terminal() {
+fn a_manifest_sends_no_control_characters_to_the_terminal() {
     let forgery = Forgery::new();
     forgery.forge(|manifest| {
         manifest["source"]["server_version"] = json!("26.1\u{1b}]0;owned\u{7}\u{9b}2J");
     });
+
     let output = kbackup()
         .args(["show", "--repo"])
         .arg(forgery.bench.repository.place())
@@ -588,6 +611,7 @@ fn a_manifest_does_not_command_the_terminal() {
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && said.contains("26.1"), "{said}");
+
     assert!(
         !said
             .chars()
@@ -596,7 +620,7 @@ fn a_manifest_does_not_command_the_terminal() {
     );
 }
 
-/// What somebody plants where a file or directory is expected.
+/// What an attacker puts in the place of a file or a directory.
 const PLANTS: [&str; 5] = [
     "pipe",
     "link to a file",
@@ -611,6 +635,7 @@ fn plant(what: &str, path: &Path, outside: &Path) {
     } else {
         let _ = std::fs::remove_file(path);
     }
+
     match what {
         "pipe" => assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
         "link to a file" => symlink(outside.join("precious"), path).unwrap(),
@@ -621,7 +646,7 @@ fn plant(what: &str, path: &Path, outside: &Path) {
 }
 
 #[test]
-fn what_is_planted_is_neither_followed_nor_waited_for() {
+fn planted_links_and_pipes_are_neither_followed_nor_waited_for() {
     let bench = Bench::new(&Synthetic {
         completed_chunks: 1,
         active_bytes: 5000,
@@ -653,6 +678,7 @@ fn what_is_planted_is_neither_followed_nor_waited_for() {
         "target/index".to_owned(),
         "state".to_owned(),
     ];
+
     let verbs = [
         "list --repo repository",
         "verify --repo repository --all",
@@ -661,13 +687,15 @@ fn what_is_planted_is_neither_followed_nor_waited_for() {
         "check db",
         "release",
     ];
+
     let everything = super::amount(0, 1) == 1;
     for (index, place) in places.iter().enumerate() {
         for (number, what) in PLANTS.iter().enumerate() {
-            // The short form plants a pipe and one other thing in each place.
+            // The short form plants a pipe and one other thing at each place.
             if !everything && number != 0 && number != 1 + index % 4 {
                 continue;
             }
+
             let copy = workplace();
             let top = copy.path().join("top");
             crate::backup::bench::copy_tree(&bench.path(""), &top);
@@ -677,9 +705,11 @@ fn what_is_planted_is_neither_followed_nor_waited_for() {
             std::fs::write(outside.join("directory/precious"), b"precious").unwrap();
             std::fs::create_dir_all(top.join(place).parent().unwrap()).unwrap();
             plant(what, &top.join(place), &outside);
+
             let before = names(&outside);
+
             for verb in verbs {
-                // What an operator names may be a link; only what lies inside may not.
+                // The operator may name a link. Only the entries below it may not be links.
                 let leads_out =
                     *what == "link to a directory" && ["target", "state"].contains(&place.as_str());
                 let mut command = kbackup();
@@ -692,6 +722,7 @@ fn what_is_planted_is_neither_followed_nor_waited_for() {
                     "{what} at {place}, {verb}: {:?} after {:?}\n{}",
                     ended.code, ended.took, ended.said
                 );
+
                 assert!(ended.code.is_some_and(|code| code != 101), "{scene}");
                 assert!(ended.took < Duration::from_secs(60), "{scene}");
                 assert!(
@@ -701,6 +732,7 @@ fn what_is_planted_is_neither_followed_nor_waited_for() {
                         || ended.code == Some(20),
                     "{scene}"
                 );
+
                 if !leads_out {
                     assert_eq!(names(&outside), before, "{scene}");
                 }
@@ -727,7 +759,7 @@ fn brief(url: &str) -> Connection {
 }
 
 #[test]
-fn no_answer_takes_more_than_its_time_and_its_bytes() {
+fn an_answer_of_the_node_takes_bounded_time_and_memory() {
     let long = "x".repeat(5 << 20);
     let header = |name: &str, value: &str| {
         format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{name}: {value}\r\n")
@@ -742,12 +774,14 @@ fn no_answer_takes_more_than_its_time_and_its_bytes() {
             .concat(),
         )
     };
+
     let bomb = Command::new("sh")
         .args(["-c", "head -c 100000000 /dev/zero | gzip -c"])
         .output()
         .unwrap()
         .stdout;
     assert!(bomb.len() > 1000 && bomb.len() < 1 << 20);
+
     let answers: Vec<(&str, Answer, Kind)> = vec![
         ("drip", Answer::Drip, Kind::Unreachable),
         ("headers", Answer::Headers, Kind::Unreachable),
@@ -791,6 +825,7 @@ fn no_answer_takes_more_than_its_time_and_its_bytes() {
             Kind::Unreachable,
         ),
     ];
+
     for (what, answer, kind) in answers {
         let server = Server::start(move |_| answer.clone());
         let begun = Instant::now();
@@ -799,11 +834,13 @@ fn no_answer_takes_more_than_its_time_and_its_bytes() {
             .info(Patience::of(&run()))
             .unwrap_err();
         assert_eq!(error.kind(), kind, "{what}: {error} {:?}", error.causes());
+
         assert!(
             begun.elapsed() < Duration::from_secs(6),
             "{what} took {:?}",
             begun.elapsed()
         );
+
         let text = format!("{error} {:?} {:?}", error.causes().join(" "), error.hints());
         assert!(text.len() < 3000, "{what}: {} bytes of words", text.len());
         assert!(
@@ -813,10 +850,9 @@ fn no_answer_takes_more_than_its_time_and_its_bytes() {
     }
 }
 
-/// The record of a debt is read again by the next run; an id of any length would make it
-/// unreadable.
+/// The next run reads the release record again. A very long id would make the record unreadable.
 #[test]
-fn the_id_of_a_scavenge_is_no_novel() {
+fn an_overlong_scavenge_id_is_refused() {
     let server =
         Server::start(|_| Answer::json(format!("{{\"scavengeId\":\"{}\"}}", "x".repeat(100_000))));
     let client = Client::new(&brief(&server.url)).unwrap();
@@ -825,7 +861,7 @@ fn the_id_of_a_scavenge_is_no_novel() {
 }
 
 #[test]
-fn credentials_go_to_no_other_host() {
+fn credentials_are_sent_to_no_other_host() {
     for location in [
         "http://ELSEWHERE/info",
         "//ELSEWHERE/info",
@@ -835,10 +871,12 @@ fn credentials_go_to_no_other_host() {
         let elsewhere = Server::start(|_| Answer::json("{}"));
         let location = location.replace("ELSEWHERE", elsewhere.url.trim_start_matches("http://"));
         let server = Server::start(move |_| Answer::status(302).with_header("Location", &location));
+
         let credentials = Some(Credentials::Basic {
             user: "ops".to_owned(),
             password: "hunter2".into(),
         });
+
         let error = Client::new(&Connection {
             credentials,
             ..brief(&server.url)
@@ -847,6 +885,7 @@ fn credentials_go_to_no_other_host() {
         .info(Patience::of(&run()))
         .unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);
+
         assert!(elsewhere.heard().is_empty());
         let text = format!("{error:?}");
         assert!(
@@ -856,7 +895,7 @@ fn credentials_go_to_no_other_host() {
     }
 }
 
-/// Both as they are written and as they travel.
+/// Each secret in clear text and in base64.
 const SECRETS: [&str; 4] = [
     "correct-hunter2",
     "wrong-hunter2",
@@ -865,7 +904,7 @@ const SECRETS: [&str; 4] = [
 ];
 
 #[test]
-fn secrets_are_nowhere() {
+fn secrets_appear_in_no_output_and_no_file() {
     let site = NodeSite::new("26.1-append");
     site.node.change_quirks(|quirks| {
         quirks.credentials = Some(kbackup_testnode::Credentials::operator(
@@ -874,12 +913,14 @@ fn secrets_are_nowhere() {
         ));
     });
     let place: &Place = &site.place;
+
     std::fs::create_dir(place.path("secrets")).unwrap();
     for name in ["correct", "wrong"] {
         place.write(&format!("secrets/{name}"), &format!("{name}-hunter2\n"));
-        // As an orchestrator mounts them.
+        // An orchestrator mounts its secrets as links.
         symlink(place.path(&format!("secrets/{name}")), place.path(name)).unwrap();
     }
+
     let login = "--node URL --user ops --password-file correct";
     let lines = [
         (format!("full --repo repo {login}"), 0),
@@ -899,6 +940,7 @@ fn secrets_are_nowhere() {
         (format!("release {login}"), 0),
         ("release --node http://ops:correct-hunter2@127.0.0.1:1".to_owned(), 2),
     ];
+
     let mut codes = Vec::new();
     for (index, (line, code)) in lines.iter().enumerate() {
         for how in ["--log debug", "--log debug --log-format json --json"] {
@@ -914,9 +956,11 @@ fn secrets_are_nowhere() {
                 String::from_utf8_lossy(&output.stdout),
                 String::from_utf8_lossy(&output.stderr)
             );
+
             for secret in SECRETS {
                 assert!(!said.contains(secret), "{line} {how}: {said}");
             }
+
             codes.push((
                 index,
                 output.status.code() == Some(*code)
@@ -929,12 +973,14 @@ fn secrets_are_nowhere() {
             );
         }
     }
+
     for directory in ["repo", "state", "target"] {
-        for entry in walkdir::WalkDir::new(place.path(directory))
-            .into_iter()
-            .flatten()
-            .filter(|entry| entry.file_type().is_file())
-        {
+        for entry in walkdir::WalkDir::new(place.path(directory)) {
+            let Ok(entry) = entry else { continue };
+            if !entry.file_type().is_file() {
+                continue;
+            }
+
             let bytes = std::fs::read(entry.path()).unwrap();
             for secret in SECRETS {
                 assert!(
@@ -947,6 +993,7 @@ fn secrets_are_nowhere() {
             }
         }
     }
+
     let settings = kbackup::settings::resolve(
         [
             "kbackup",
@@ -965,8 +1012,13 @@ fn secrets_are_nowhere() {
     );
 }
 
+fn mode(path: &Path) -> u32 {
+    let found = std::fs::symlink_metadata(path).unwrap();
+    found.permissions().mode() & 0o7777
+}
+
 #[test]
-fn everything_is_as_private_as_its_purpose_allows() {
+fn files_are_as_private_as_their_purpose_allows() {
     for umask in ["000", "027", "077"] {
         let site = NodeSite::new("26.1-append");
         let place = &site.place;
@@ -991,25 +1043,18 @@ fn everything_is_as_private_as_its_purpose_allows() {
                 String::from_utf8_lossy(&output.stderr)
             );
         };
+
         run("full --repo above/repo --node URL");
         run("diff --repo above/repo --node URL");
         run("verify --repo above/repo");
         run("restore --repo above/repo --to new/target");
-        let mode = |path: &Path| {
-            std::fs::symlink_metadata(path)
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o7777
-        };
+
         for directory in ["above/repo", "state"] {
-            for entry in walkdir::WalkDir::new(place.path(directory))
-                .into_iter()
-                .map(Result::unwrap)
-            {
+            for entry in walkdir::WalkDir::new(place.path(directory)) {
+                let entry = entry.unwrap();
                 let (path, found) = (entry.path(), mode(entry.path()));
-                // Files of the server keep its modes, for a restore by hand; the directories around
-                // them let nobody in.
+                // A file of the server keeps its mode, for a restore by hand. The directories
+                // around it let only their owner in.
                 let servers = path
                     .components()
                     .any(|part| part.as_os_str() == "db" || part.as_os_str() == "index")
@@ -1019,6 +1064,7 @@ fn everything_is_as_private_as_its_purpose_allows() {
                 } else {
                     servers || found == 0o600
                 };
+
                 assert!(expected, "umask {umask}: {} has {found:o}", path.display());
                 assert_eq!(
                     found & 0o7022,
@@ -1028,16 +1074,16 @@ fn everything_is_as_private_as_its_purpose_allows() {
                 );
             }
         }
-        for entry in walkdir::WalkDir::new(place.path("new/target"))
-            .into_iter()
-            .map(Result::unwrap)
-        {
+
+        for entry in walkdir::WalkDir::new(place.path("new/target")) {
+            let entry = entry.unwrap();
             let found = mode(entry.path());
             let allowed = if entry.file_type().is_dir() {
                 0o750
             } else {
                 0o644
             };
+
             assert_eq!(
                 found & !allowed,
                 0,

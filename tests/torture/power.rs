@@ -1,9 +1,9 @@
-//! Power loss: what was not synced is gone, in the worst order that a file system allows.
+//! Power loss: unsynced changes are gone, in the worst order that a file system allows.
 //!
-//! A run writes down every change it makes (`KBACKUP_RECORD`). From that each disk is made that a
-//! loss of power could leave, and the same questions are asked of each: what is listed restores,
-//! nothing half done starts, nothing committed and nothing owed is forgotten, and the next run
-//! needs no help.
+//! A run records every change that it makes (`KBACKUP_RECORD`). From the recording, the tests make
+//! each disk that a power loss could leave. The same assertions hold for each disk. Listed backups
+//! restore. No server starts from an incomplete target. No committed backup and no release record is
+//! lost. The next run needs no help.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,17 +35,17 @@ struct Watched {
 
 /// A disk after a loss of power.
 struct Cut<'a> {
-    /// Where it was materialised.
+    /// The directory that holds the disk.
     disk: &'a Path,
-    /// How many changes the run had made.
+    /// The number of changes that the run had made.
     made: usize,
-    /// All were made: the run had said that it succeeded.
+    /// The run had made all changes and had said that it succeeded.
     complete: bool,
     what: &'a str,
 }
 
 impl Watched {
-    /// Everything below `place` is durable now.
+    /// Takes everything below `place` as durable now.
     fn new(place: &Path) -> Self {
         std::fs::create_dir_all(place).unwrap();
         let recording = place.with_extension("recording");
@@ -57,7 +57,7 @@ impl Watched {
         }
     }
 
-    /// The changes of a command are recorded, behind those of an earlier one.
+    /// Runs a command and records its changes, after those of earlier commands.
     fn watch(&self, command: &mut Command) -> Output {
         command
             .env("KBACKUP_RECORD", &self.recording)
@@ -69,36 +69,36 @@ impl Watched {
         Record::read_all(&self.recording)
     }
 
-    /// Takes the power away before and after every sync, rename, link and removal, and at some
-    /// other moments. Of all the disks that this may leave, each different one counts once; `short`
-    /// of them are asked in the short form, all in the long one.
-    fn lose_power(&self, name: &str, short: usize, mut ask: impl FnMut(&Cut<'_>)) {
+    /// Loses the power before and after every sync, rename, link and removal, and at some other
+    /// moments. Different disks count once. The short form tests `short` of them, the long form all
+    /// of them.
+    fn lose_power(&self, name: &str, short: usize, mut test: impl FnMut(&Cut<'_>)) {
         let records = self.records();
         let mut chance = Chance::new(super::seed());
         let is_barrier = |number: usize| records.get(number).is_some_and(Record::is_barrier);
         let mut all = Vec::new();
         let (mut disk, mut seen) = (self.before.clone(), HashSet::new());
+
         for made in 0..=records.len() {
             if made > 0 {
                 disk.apply(&records[made - 1]);
             }
+
             let barrier =
                 made == records.len() || made > 0 && is_barrier(made - 1) || is_barrier(made);
             if barrier || chance.below(10) == 0 {
-                // The same disk is another question once the run has said that it succeeded.
+                // After the run has said that it succeeded, the same disk has to hold more.
                 if made == records.len() {
                     seen.clear();
                 }
-                all.extend(
-                    disk.after_power_loss(&mut seen)
-                        .into_iter()
-                        .map(|image| (made, image)),
-                );
+                for image in disk.after_power_loss(&mut seen) {
+                    all.push((made, image));
+                }
             }
         }
+
         let (of, wanted) = (all.len(), super::amount(short, usize::MAX));
-        // Of what the run had said to be done everything has to be there: this disk is always
-        // asked.
+        // After a successful run, the synced changes must be enough. This disk is always tested.
         let done = all.iter().position(|(made, image)| {
             *made == records.len() && image.names == Names::Synced && image.data == Data::None
         });
@@ -108,29 +108,33 @@ impl Watched {
         }
         all.push(done);
         println!(
-            "{name}: {} changes, {of} disks, {} asked",
+            "{name}: {} changes, {of} disks, {} tested",
             records.len(),
             all.len()
         );
+
         let place = self.place.with_extension("disk");
         let mut disk = self.before.clone();
+
         let mut applied = 0;
         for (made, image) in all {
-            records[applied..made]
-                .iter()
-                .for_each(|record| disk.apply(record));
+            for record in &records[applied..made] {
+                disk.apply(record);
+            }
             applied = made;
             disk.write(&image, &place);
-            let last = made
-                .checked_sub(1)
-                .map_or_else(String::new, |last| records[last].describe());
+
+            let last = match made {
+                0 => String::new(),
+                _ => records[made - 1].describe(),
+            };
             let what = format!(
                 "{name}, seed {}: power lost after {made} of {} changes ({last}), {}",
                 super::seed(),
                 records.len(),
                 image.describe()
             );
-            ask(&Cut {
+            test(&Cut {
                 disk: &place,
                 made,
                 complete: made == records.len(),

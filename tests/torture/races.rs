@@ -1,11 +1,11 @@
-//! A source that changes between any two steps, clocks that jump, two runs at once.
+//! A source that changes between any two steps, clocks that jump, and two runs at once.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test may end in a panic, and tells its figures"
+    reason = "a test may end in a panic, and prints its figures"
 )]
 
 mod branches;

@@ -1,6 +1,9 @@
-//! Many files, many backups, few descriptors, little memory, few rights.
+//! Many files and many backups with few descriptors, little memory and few rights.
 
-#![expect(clippy::print_stdout, reason = "figures, and what is left out")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the tests print figures, and what they leave out"
+)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -16,13 +19,13 @@ use kbackup::repository::{DirectoryRepository, Repository};
 use kbackup_testnode::Synthetic;
 use rustix::process::geteuid;
 
-use super::{amount, subject::listed};
+use super::{amount, lossy_text, peak_memory, subject::listed};
 use crate::backup::bench::{Bench, copy_tree, files, small};
 use crate::executable;
 
-/// What every verb has to do with, in bytes.
+/// The memory that is enough for every verb, in bytes.
 const MEMORY: u64 = 64 << 20;
-/// No number of files, backups or threads needs more descriptors.
+/// The descriptors that are enough for any number of files, backups and threads.
 const DESCRIPTORS: u32 = 64;
 
 /// A run of the executable.
@@ -30,7 +33,7 @@ struct Ended {
     code: Option<i32>,
     out: String,
     said: String,
-    /// The most memory it had, in bytes.
+    /// The peak memory in bytes.
     peak: u64,
 }
 
@@ -48,11 +51,10 @@ impl Ended {
     }
 }
 
-/// The executable with few descriptors, as somebody else where that is wanted.
+/// Runs the executable with few descriptors, as another user if one is given.
 fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ended {
     let place = crate::backup::bench::workplace();
     let (out, err) = (place.path().join("out"), place.path().join("err"));
-    let into = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
     let mut command = Command::new("sh");
     command
         .arg("-c")
@@ -64,44 +66,33 @@ fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ende
         .env("HOME", "/nonexistent")
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(into(&out))
-        .stderr(into(&err));
+        .stdout(std::fs::File::create(&out).unwrap())
+        .stderr(std::fs::File::create(&err).unwrap());
     if let Some((user, group)) = user {
         command.uid(user).gid(group);
     }
+
     let begun = Instant::now();
     let mut child = command.spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     let code = loop {
-        let kibibytes = std::fs::read_to_string(&status).ok().and_then(|text| {
-            text.lines().find_map(|line| {
-                line.strip_prefix("VmHWM:")?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse::<u64>()
-                    .ok()
-            })
-        });
-        peak = peak.max(kibibytes.unwrap_or(0) << 10);
+        peak = peak.max(peak_memory(child.id()).unwrap_or(0));
         if let Some(ended) = child.try_wait().unwrap() {
             break ended.code();
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let text = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-    let verb = line
-        .first()
-        .map_or_else(String::new, |verb| verb.to_string_lossy().into_owned());
+
     println!(
-        "{verb:<8} {:>7.2} s {:>6} KiB  {code:?}",
+        "{:<8} {:>7.2} s {:>6} KiB  {code:?}",
+        line[0].to_string_lossy(),
         begun.elapsed().as_secs_f64(),
         peak >> 10
     );
     Ended {
         code,
-        out: text(&out),
-        said: text(&err),
+        out: lossy_text(&out),
+        said: lossy_text(&err),
         peak,
     }
 }
@@ -132,7 +123,7 @@ fn many(chunks: usize, tables: usize) -> Bench {
 }
 
 #[test]
-fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
+fn many_chunks_and_tables_need_few_descriptors_and_little_memory() {
     let bench = many(amount(1500, 40_000), amount(60, 400));
     let repository = bench.path("repository");
     let (db, repo, target) = (
@@ -140,6 +131,7 @@ fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
         repository.as_os_str(),
         bench.path("restored"),
     );
+
     let backup = |verb| {
         vec![
             os(verb),
@@ -150,6 +142,7 @@ fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
             repo,
         ]
     };
+
     let chunks = files(&bench.db)
         .iter()
         .filter(|path| path.file_name().unwrap().as_bytes().starts_with(b"chunk-"))
@@ -162,12 +155,15 @@ fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
     );
 
     kbackup(backup("full")).well("full");
+
     kbackup(backup("diff")).well("diff without a change");
+
     bench.append(5 * 8192);
     let mut json = backup("diff");
     json.push(os("--json"));
     let after = kbackup(json).well("diff after appends");
     let summary: serde_json::Value = serde_json::from_str(&after.out).unwrap();
+
     assert!(
         summary["files_linked"].as_u64().unwrap() >= chunks as u64 - 2,
         "{summary}"
@@ -184,6 +180,7 @@ fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
     );
     let shown = kbackup([os("show"), os("--files"), os("--repo"), repo]).well("show");
     assert!(shown.out.lines().count() > chunks + tables);
+
     kbackup([os("verify"), os("--quick"), os("--repo"), repo]).well("verify --quick");
     kbackup([os("verify"), os("--all"), os("--repo"), repo]).well("verify --all");
     kbackup([
@@ -196,20 +193,22 @@ fn many_chunks_and_tables_with_few_descriptors_and_little_memory() {
     ])
     .well("restore");
     kbackup([os("check"), target.as_os_str()]).well("check");
+
     assert_eq!(
         std::fs::read_dir(&target).unwrap().count(),
         std::fs::read_dir(&bench.db).unwrap().count() + 1,
-        "and a mark"
+        "all files and the guard file"
     );
 }
 
 #[test]
-fn many_backups_in_one_repository() {
+fn many_backups_in_one_repository_need_little_memory() {
     let bench = Bench::new(&Synthetic {
         completed_chunks: 1,
         ..small()
     });
     let count = amount(60, 2000);
+
     let mut took = Vec::new();
     for number in 0..count {
         if number % 10 == 0 {
@@ -219,14 +218,15 @@ fn many_backups_in_one_repository() {
         bench.take().unwrap();
         took.push(begun.elapsed());
     }
-    // For people: machines are too unlike each other for an assertion.
-    let of = |range: &[Duration]| {
+
+    // For readers only: machines differ too much for an assertion.
+    let mean = |range: &[Duration]| {
         range.iter().sum::<Duration>() / u32::try_from(range.len().max(1)).unwrap()
     };
     println!(
         "a diff: {:?} among the first ten, {:?} among the last ten of {count}",
-        of(&took[1..10]),
-        of(&took[count - 10..])
+        mean(&took[1..10]),
+        mean(&took[count - 10..])
     );
 
     let (repo, target) = (bench.path("repository"), bench.path("restored"));
@@ -257,7 +257,7 @@ fn many_backups_in_one_repository() {
     assert_eq!(bench.manifests().len(), count + 1);
 }
 
-/// The newest backup's file of this name.
+/// The path of this file in the newest backup.
 fn newest(repository: &Path, name: &str) -> PathBuf {
     let label = labels(repository).pop().unwrap();
     repository
@@ -290,7 +290,8 @@ fn a_file_that_takes_no_more_links_is_copied_and_linked_again() {
     ];
     kbackup(line).well("full");
     let first = newest(&repository, "chunk-000000.000000");
-    // EMLINK for the first file only.
+
+    // The fault is EMLINK, for the first file only.
     let refused = executable::kbackup_with_fault("link:chunk-000000.000000:1:31")
         .args(line)
         .output()
@@ -302,17 +303,19 @@ fn a_file_that_takes_no_more_links_is_copied_and_linked_again() {
     );
     let copied = newest(&repository, "chunk-000000.000000");
     assert_ne!(inode(&copied).0, inode(&first).0);
+
     kbackup(line).well("diff");
     let linked = newest(&repository, "chunk-000000.000000");
     assert_eq!(inode(&linked), (inode(&copied).0, 2));
+
     assert_eq!(labels(&repository).len(), 3);
 }
 
-/// A mount, until it is dropped.
+/// A mount that ends when it is dropped.
 struct Mount(PathBuf);
 
 impl Mount {
-    /// None, said aloud, where this machine or this user cannot have one.
+    /// Prints a note and returns `None` if this machine or this user cannot mount.
     fn new(place: PathBuf, what: &str, how: &[&OsStr]) -> Option<Self> {
         std::fs::create_dir_all(&place).unwrap();
         if geteuid().is_root() && succeeds(Command::new("mount").args(how).arg(&place)) {
@@ -353,6 +356,7 @@ fn ext4_refuses_link_65001_and_the_backup_is_whole() {
     ) else {
         return;
     };
+
     let repository = disk.0.join("repository");
     let line = [
         os("diff"),
@@ -364,10 +368,12 @@ fn ext4_refuses_link_65001_and_the_backup_is_whole() {
     ];
     kbackup(line).well("full");
     let first = newest(&repository, "chunk-000000.000000");
+
     std::fs::create_dir(disk.0.join("links")).unwrap();
     let refused = (0..)
         .find_map(|number| std::fs::hard_link(&first, disk.0.join(format!("links/{number}"))).err())
         .unwrap();
+
     assert_eq!(
         (refused.raw_os_error(), inode(&first).1),
         (Some(31), 65_000),
@@ -376,33 +382,42 @@ fn ext4_refuses_link_65001_and_the_backup_is_whole() {
 
     kbackup(line).well("diff");
     let copied = newest(&repository, "chunk-000000.000000");
-    assert_eq!(inode(&copied).1, 1, "its own");
+    assert_eq!(inode(&copied).1, 1, "the copy is a new file");
+
     kbackup(line).well("diff");
     let linked = newest(&repository, "chunk-000000.000000");
-    assert_eq!(inode(&linked), (inode(&copied).0, 2), "linked again");
+    assert_eq!(
+        inode(&linked),
+        (inode(&copied).0, 2),
+        "the new file is linked"
+    );
     assert_eq!(
         inode(&newest(&repository, "chunk-000001.000000")).1,
         3,
-        "the others all the time"
+        "the other files are linked all the time"
     );
+
     assert_eq!(labels(&repository).len(), 3);
 }
 
 #[test]
-fn names_that_are_not_utf_8() {
+fn names_that_are_not_utf_8_are_accepted() {
     let bench = Bench::new(&small());
     let odd = |name: &[u8]| OsStr::from_bytes(name).to_owned();
     let top = bench.path("odd").join(odd(b"t\xff\xfe p"));
     let (db, index) = (top.join(odd(b"d\xe9b")), top.join(odd(b"\x80index")));
     let (repository, target) = (top.join(odd(b"r\xc3")), top.join(odd(b"\xffto")));
+
     std::fs::create_dir_all(&top).unwrap();
     copy_tree(&bench.db, &db);
     std::fs::rename(db.join("index"), &index).unwrap();
-    // Beside the server's files, in it and in the index.
+
+    // Odd names lie beside the server's files, in the db directory and in the index.
     for directory in [&db, &index] {
         std::fs::write(directory.join(odd(b"chunk-\xff00000.000000")), b"x").unwrap();
         std::fs::create_dir(directory.join(odd(b"\xfe"))).unwrap();
     }
+
     let source = [
         os("--offline"),
         os("--db"),
@@ -412,6 +427,7 @@ fn names_that_are_not_utf_8() {
     ];
     let repo = [os("--repo"), repository.as_os_str()];
     let to = [os("--to"), target.as_os_str()];
+
     let run = |verb: &[&str], options: &[&[&OsStr]]| {
         let line: Vec<&OsStr> = verb
             .iter()
@@ -424,6 +440,7 @@ fn names_that_are_not_utf_8() {
                 .unwrap_or_else(|error| panic!("{verb:?}: {error}: {}", ended.out));
         }
     };
+
     run(&["full", "--json"], &[&source, &repo]);
     std::fs::create_dir(repository.join(OsStr::from_bytes(b"backups/\xff"))).unwrap();
     std::fs::write(repository.join(OsStr::from_bytes(b"incoming/\xfe")), b"x").unwrap();
@@ -444,12 +461,15 @@ fn names_that_are_not_utf_8() {
     }
     run(&["restore", "latest", "--json"], &[&repo, &to]);
     run(&["check", "--json"], &[&[target.as_os_str()]]);
+
     assert!(target.join("chunk-000000.000000").exists());
-    // What was made was made under the very names that were given.
-    let names: std::collections::BTreeSet<OsString> = std::fs::read_dir(&top)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+
+    // kbackup made its directories under the names that it was given.
+    let mut names = std::collections::BTreeSet::<OsString>::new();
+    for entry in std::fs::read_dir(&top).unwrap() {
+        names.insert(entry.unwrap().file_name());
+    }
+
     assert_eq!(
         names,
         [
@@ -460,13 +480,14 @@ fn names_that_are_not_utf_8() {
         ]
         .into()
     );
+
     assert_eq!(std::fs::read_dir(bench.path("odd")).unwrap().count(), 1);
     let restored = DirectoryRepository::open(&repository).unwrap();
     assert_eq!(restored.list().unwrap().len(), 3);
 }
 
 #[test]
-fn a_source_that_is_mounted_read_only() {
+fn a_source_that_is_mounted_read_only_is_backed_up() {
     let bench = Bench::new(&small());
     let Some(source) = Mount::new(
         bench.path("source"),
@@ -481,11 +502,11 @@ fn a_source_that_is_mounted_read_only() {
             .arg(&source.0)
     ));
     assert!(std::fs::write(source.0.join("x"), b"x").is_err());
-    works_from(&bench, &source.0, Path::new(executable::PATH), None);
+    assert_works_from(&bench, &source.0, Path::new(executable::PATH), None);
 }
 
-/// Backs up and restores with these rights.
-fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u32)>) {
+/// Backs up and restores with the rights of this user.
+fn assert_works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u32)>) {
     let (repository, target) = (
         bench.path("theirs/repository"),
         bench.path("theirs/restored"),
@@ -494,6 +515,7 @@ fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u3
     if let Some((user, group)) = user {
         std::os::unix::fs::chown(bench.path("theirs"), Some(user), Some(group)).unwrap();
     }
+
     let run = |line: &[&OsStr]| limited(executable, user, line);
     let source = [os("--offline"), os("--db"), db.as_os_str()];
     let backup = |verb| {
@@ -504,12 +526,15 @@ fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u3
         ]
         .concat()
     };
+
     run(&backup("full")).well("full");
+
     bench.append(100_000);
     make_readable(bench, user);
     run(&backup("diff")).well("diff");
     run(&backup("diff")).well("diff");
-    // What root keeps of its look the other may not read; it does without.
+
+    // The user may not read what a verification by root keeps, and does without it.
     limited(
         executable,
         None,
@@ -523,6 +548,7 @@ fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u3
     .well("verify by root");
     run(&[os("list"), os("--repo"), repository.as_os_str()]).well("list after root");
     run(&backup("diff")).well("diff after root");
+
     run(&[
         os("verify"),
         os("--all"),
@@ -531,6 +557,7 @@ fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u3
         repository.as_os_str(),
     ])
     .well("verify");
+
     run(&[os("check"), db.as_os_str()]).well("check");
     run(&[
         os("restore"),
@@ -542,6 +569,7 @@ fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u3
     ])
     .well("restore");
     run(&[os("check"), target.as_os_str()]).well("check of the target");
+
     assert_eq!(
         DirectoryRepository::open(&repository)
             .unwrap()
@@ -552,15 +580,17 @@ fn works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u3
     );
 }
 
-/// Completed files are 0444, the others 0640 with the group of who backs up.
+/// Gives completed files the mode 0444, and the others 0640 with the group of the backup's user.
 fn make_readable(bench: &Bench, user: Option<(u32, u32)>) {
     let Some((_, group)) = user else { return };
     for entry in walkdir::WalkDir::new(&bench.db) {
         let entry = entry.unwrap();
-        let mode = match () {
-            () if entry.file_type().is_dir() => 0o750,
-            () if entry.metadata().unwrap().permissions().mode() & 0o200 == 0 => 0o444,
-            () => 0o640,
+        let mode = if entry.file_type().is_dir() {
+            0o750
+        } else if entry.metadata().unwrap().permissions().mode() & 0o200 == 0 {
+            0o444
+        } else {
+            0o640
         };
         std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode)).unwrap();
         std::os::unix::fs::chown(entry.path(), Some(12_345), Some(group)).unwrap();
@@ -568,20 +598,22 @@ fn make_readable(bench: &Bench, user: Option<(u32, u32)>) {
 }
 
 #[test]
-fn without_root_and_by_the_group_alone() {
+fn a_backup_without_root_needs_only_the_group() {
     if !geteuid().is_root() {
         println!("SKIPPED: another user: that needs root; all other tests have run without it");
         return;
     }
     let user = (65_534, 54_321);
     let bench = Bench::new(&small());
+
     std::fs::set_permissions(bench.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     let executable = bench.path("kbackup");
     std::fs::copy(executable::PATH, &executable).unwrap();
-    make_readable(&bench, Some(user));
-    works_from(&bench, &bench.db, &executable, Some(user));
 
-    // What is missing is said.
+    make_readable(&bench, Some(user));
+    assert_works_from(&bench, &bench.db, &executable, Some(user));
+
+    // kbackup says which right is missing.
     let run = |line: &[&OsStr]| limited(&executable, Some(user), line);
     let owned = |wanted: &str| {
         let (repository, target) = (bench.path("theirs/repository"), bench.path("theirs/other"));
@@ -596,6 +628,7 @@ fn without_root_and_by_the_group_alone() {
             target.as_os_str(),
         ])
     };
+
     let refused = owned("12345:12345");
     assert_eq!(refused.code, Some(23), "{}", refused.said);
     assert!(
@@ -605,11 +638,13 @@ fn without_root_and_by_the_group_alone() {
         refused.said
     );
     assert!(!bench.path("theirs/other").exists());
+
     std::fs::set_permissions(
         bench.db.join("writer.chk"),
         std::fs::Permissions::from_mode(0o600),
     )
     .unwrap();
+
     let (db, repository) = (bench.db.as_os_str(), bench.path("theirs/repository"));
     let denied = run(&[
         os("diff"),
@@ -619,6 +654,7 @@ fn without_root_and_by_the_group_alone() {
         os("--repo"),
         repository.as_os_str(),
     ]);
+
     assert!(
         denied.code == Some(12)
             && denied.said.contains("writer.chk")
@@ -627,6 +663,7 @@ fn without_root_and_by_the_group_alone() {
         denied.code,
         denied.said
     );
+
     assert_eq!(
         DirectoryRepository::open(&repository)
             .unwrap()

@@ -1,5 +1,5 @@
-//! What the tortures work on: a repository in the hands of the real executable, and the questions
-//! that are asked of it afterwards.
+//! The subject of the tortures: a repository that the real executable works on, and assertions about
+//! it.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,12 +25,12 @@ use crate::executable;
 pub(super) use crate::executable::{argument, stderr as text};
 use crate::restore::start::{Start, start};
 
-/// Every operation that leaves something behind.
+/// Every operation that changes a disk.
 pub(super) const OPERATIONS: [&str; 9] = [
     "create", "write", "truncate", "sync", "rename", "link", "remove", "setmode", "settime",
 ];
 
-/// Runs `kbackup` to its end, with what shall go wrong.
+/// Runs `kbackup` to its end, with a fault if one is given.
 pub(super) fn kbackup(line: &[&str], fault: Option<&str>) -> Output {
     let mut command = match fault {
         Some(fault) => executable::kbackup_with_fault(fault),
@@ -39,12 +39,12 @@ pub(super) fn kbackup(line: &[&str], fault: Option<&str>) -> Output {
     command.args(line).output().unwrap()
 }
 
-/// It did what it was asked, perhaps with warnings.
+/// True if the run succeeded, perhaps with warnings.
 pub(super) fn is_well(output: &Output) -> bool {
     matches!(output.status.code(), Some(0 | 3))
 }
 
-/// The listed backups, each of which verifies.
+/// The labels of all listed backups. Asserts that each of them verifies.
 pub(super) fn listed(repository: &Path, depth: Depth, what: &str) -> Vec<Label> {
     let Ok(repository) = DirectoryRepository::open(repository) else {
         return Vec::new();
@@ -55,10 +55,12 @@ pub(super) fn listed(repository: &Path, depth: Depth, what: &str) -> Vec<Label> 
         .into_iter()
         .map(|listed| listed.label)
         .collect();
+
     if !labels.is_empty() {
         let report = verify::verify(&repository, &Which::All, depth, &Run::new(Silent)).unwrap();
         assert!(report.is_sound(), "{what}: {report:#?}");
     }
+
     labels
 }
 
@@ -69,7 +71,7 @@ pub(super) fn manifest(repository: &Path, label: &Label) -> Manifest {
         .unwrap()
 }
 
-/// Restores a backup by the executable, and proves what came of it.
+/// Restores a backup with the executable, and proves the result.
 pub(super) fn assert_restores(
     repository: &Path,
     label: &Label,
@@ -93,7 +95,7 @@ pub(super) fn assert_restores(
     std::fs::remove_dir_all(target).unwrap();
 }
 
-/// A server would start from it, and would find all of the backup there.
+/// Asserts that a server starts from the target and finds the whole backup.
 pub(super) fn assert_complete(
     repository: &Path,
     label: &Label,
@@ -112,6 +114,7 @@ pub(super) fn assert_complete(
         "{what}"
     );
     assert!(Log::read(target).unwrap().ends_at_boundary(), "{what}");
+
     let options = proof::ExamineOptions {
         version: Some(line),
         depth: Depth::Deep,
@@ -119,6 +122,7 @@ pub(super) fn assert_complete(
     };
     let examination =
         proof::examine(&Directories::new(target, None), &options, &Run::new(Silent)).unwrap();
+
     assert_eq!(
         examination.kind(),
         None,
@@ -127,8 +131,8 @@ pub(super) fn assert_complete(
     );
 }
 
-/// What a restore that came to a sudden end has left is complete, or nothing that a server starts
-/// from (O15) and then taken up again by the same restore.
+/// Asserts what a restore that ended suddenly has left: a complete target, or one that no server
+/// starts from (O15) and that the same restore resumes.
 pub(super) fn assert_guarded_or_complete(
     repository: &Path,
     label: &Label,
@@ -138,6 +142,7 @@ pub(super) fn assert_guarded_or_complete(
 ) {
     let manifest = manifest(repository, label);
     let end = manifest.log.position.position().to_signed();
+
     let again = || {
         kbackup(
             &[
@@ -151,6 +156,7 @@ pub(super) fn assert_guarded_or_complete(
             None,
         )
     };
+
     match start(target, &manifest) {
         Start::Opened { writer, .. } if writer == end => {
             assert_eq!(
@@ -168,123 +174,124 @@ pub(super) fn assert_guarded_or_complete(
             assert!(is_well(&output), "{what}: {}", text(&output));
         }
     }
+
     assert_complete(repository, label, line, target, what);
     std::fs::remove_dir_all(target).unwrap();
 }
 
-/// Nothing is there, or only the file that is locked and what is not yet in its place.
+/// True if the target is empty, or holds only the locked file and temporary files.
 fn is_bare(target: &Path) -> bool {
     crate::restore::handmade::contents(target)
         .keys()
         .all(|name| name == "writer.chk" || name.ends_with(".tmp"))
 }
 
-/// Whatever was taken from the node stands on record, and nobody holds the record.
+/// Asserts that everything that was stopped at the node is on record, and that no record is locked.
 pub(super) fn assert_on_record(node: &Node, state: &Path, what: &str) {
     let records = if state.exists() {
         ReleaseRecords::open(state).unwrap().records().unwrap()
     } else {
         Vec::new()
     };
-    assert!(
-        records.iter().all(|record| !record.in_use),
-        "{what}: a lock stays"
-    );
-    let auto_scavenge = matches!(
+
+    let mut names_scavenge = false;
+    let mut names_auto_scavenge = false;
+    for record in &records {
+        assert!(!record.in_use, "{what}: a record is locked");
+        names_scavenge |= record.record.scavenge.is_some();
+        names_auto_scavenge |= record.record.auto_scavenge.is_some();
+    }
+
+    let is_paused = matches!(
         node.auto_scavenge(),
         Some(AutoScavengeState::Paused | AutoScavengeState::Pausing)
     );
     assert!(
-        !auto_scavenge
-            || records
-                .iter()
-                .any(|record| record.record.auto_scavenge.is_some()),
-        "{what}: a pause is forgotten"
+        !is_paused || names_auto_scavenge,
+        "{what}: no record names the pause of auto-scavenge"
     );
     assert!(
-        !owes_scavenge(node)
-            || records
-                .iter()
-                .any(|record| record.record.scavenge.is_some()),
-        "{what}: a scavenge is forgotten"
+        !has_stopped_scavenge(node) || names_scavenge,
+        "{what}: no record names the stopped scavenge"
     );
 }
 
-/// A client has stopped a scavenge that has work left. One of the recording that was told to stop
-/// comes to its recorded end all the same, and the log says so.
-fn owes_scavenge(node: &Node) -> bool {
+/// True if a client has stopped a scavenge that has work left. A recorded scavenge that was told to
+/// stop comes to its recorded end nevertheless, and the log says so.
+fn has_stopped_scavenge(node: &Node) -> bool {
     let told = node.last_scavenge().map(|(id, _)| id);
-    let succeeds = node
-        .recording()
-        .scavenges
-        .iter()
-        .any(|scavenge| Some(scavenge.id) == told && !scavenge.stopped);
+    let mut recorded = node.recording().scavenges.iter();
+    let succeeds = recorded.any(|scavenge| Some(scavenge.id) == told && !scavenge.stopped);
     node.owes_scavenge() && !succeeds
 }
 
-/// The node has all that is its own, and nothing is left on record.
-pub(super) fn assert_nothing_owed(node: &Node, state: &Path, what: &str) {
+/// Asserts that everything was given back to the node, and that no record is left.
+pub(super) fn assert_everything_released(node: &Node, state: &Path, what: &str) {
     assert!(
-        !owes_scavenge(node),
-        "{what}: a scavenge is owed: {:?}, {:#?}",
+        !has_stopped_scavenge(node),
+        "{what}: a scavenge was not given back: {:?}, {:#?}",
         node.last_scavenge(),
         last_requests(node)
     );
+
     assert!(
         !matches!(
             node.auto_scavenge(),
             Some(AutoScavengeState::Paused | AutoScavengeState::Pausing)
         ),
-        "{what}: still paused"
+        "{what}: auto-scavenge is paused"
     );
+
     assert_eq!(
         records(state),
         Vec::<PathBuf>::new(),
-        "{what}: still on record"
+        "{what}: a release record is left"
     );
-    // What had done its work is done with; the next one is another matter.
+
+    // The next scavenge of this node starts without this one's past.
     node.quiet(false);
 }
 
-/// What changed something at the node, or told of scavenges, most recently.
+/// The most recent requests about scavenges.
 fn last_requests(node: &Node) -> Vec<String> {
-    let told = node
-        .requests()
-        .into_iter()
-        .filter(|request| request.path.contains("scavenge"));
-    let told: Vec<String> = told
-        .map(|request| format!("{} {} {:?}", request.method, request.path, request.status))
-        .collect();
-    told.into_iter().rev().take(40).rev().collect()
+    let mut told = Vec::new();
+    for request in node.requests() {
+        if request.path.contains("scavenge") {
+            told.push(format!(
+                "{} {} {:?}",
+                request.method, request.path, request.status
+            ));
+        }
+    }
+
+    let first = told.len().saturating_sub(40);
+    told.split_off(first)
 }
 
-/// The records of debts in a state directory.
+/// The release records in a state directory.
 pub(super) fn records(state: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(state) else {
         return Vec::new();
     };
-    entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "json")
-        })
-        .collect()
+    let mut records: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    records.retain(|path| path.extension() == Some("json".as_ref()));
+    records
 }
 
-/// No lock is held on any file of these directories.
+/// Asserts that no file of these directories is locked.
 pub(super) fn assert_unlocked(directories: &[&Path], what: &str) {
-    for entry in directories
-        .iter()
-        .filter_map(|directory| std::fs::read_dir(directory).ok())
-        .flatten()
-    {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            std::fs::File::open(&path)
-                .unwrap()
-                .try_lock()
-                .unwrap_or_else(|_| panic!("{what}: {} is locked", path.display()));
+    for directory in directories {
+        let Ok(entries) = std::fs::read_dir(directory) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if !path.is_file() {
+                continue;
+            }
+
+            let lock = std::fs::File::open(&path).unwrap().try_lock();
+            assert!(lock.is_ok(), "{what}: {} is locked", path.display());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ enum Command {
         /// An empty or new directory; the data directory is `db` in it
         #[arg(long)]
         dir: PathBuf,
-        /// Times the speed of the recording, or `fastest`
+        /// How many times as fast as the recording, or `fastest`
         #[arg(long, default_value = "1")]
         speed: SpeedArgument,
         /// Where the admin API listens
@@ -49,7 +49,7 @@ enum Command {
         /// Do these steps before listening: a number, or a mark such as `ready`
         #[arg(long, default_value = "ready")]
         from_step: Place,
-        /// Go on until this step and stay there
+        /// Continue until this step and stay there
         #[arg(long)]
         hold_at: Option<Place>,
         /// Replay the node's stop as well and exit
@@ -88,7 +88,7 @@ enum Command {
         /// Bytes of log, such as 8GiB
         #[arg(long, required_unless_present = "chunks")]
         size: Option<Size>,
-        /// So many completed chunks and half an active one, instead of --size
+        /// Number of completed chunks, with half an active one after them, instead of --size
         #[arg(long, conflicts_with = "size")]
         chunks: Option<u32>,
         /// Bytes of a chunk
@@ -100,17 +100,17 @@ enum Command {
         /// Bytes of the stream-existence filter (sparse)
         #[arg(long, default_value = "256000000")]
         filter_size: Size,
-        /// Set half of the bits of all filters, which are sparse otherwise, as those of a node with
-        /// many streams are
+        /// Set half of the bits of all filters, as a node with many streams does (they are sparse
+        /// otherwise)
         #[arg(long)]
         filled_filters: bool,
         /// Entries of an index table
         #[arg(long, default_value_t = 100_000)]
         table_entries: usize,
-        /// Make the first so many chunks one scavenged and merged file
+        /// Merge so many chunks at the beginning of the log into one scavenged file
         #[arg(long, default_value_t = 0)]
         merged_chunks: u32,
-        /// Other data for another seed
+        /// The seed of the data
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -132,7 +132,7 @@ enum Command {
         /// A new or empty directory for the chunk and the checkpoints
         #[arg(long)]
         dir: PathBuf,
-        /// Whose appends
+        /// The recording that gives the appends
         #[arg(long, default_value = "26.1-append")]
         recording: String,
         /// Appends a second
@@ -156,10 +156,12 @@ impl FromStr for SpeedArgument {
         if text == "fastest" {
             return Ok(Self(Speed::Fastest));
         }
+
         let factor: f64 = text.parse().context("not a number")?;
         if !factor.is_finite() || factor <= 0.0 {
             bail!("a speed is more than 0");
         }
+
         Ok(Self(Speed::Times(factor)))
     }
 }
@@ -213,6 +215,7 @@ impl FromStr for Size {
             "gb" => 1_000_000_000,
             unit => bail!("`{unit}` is no unit of size"),
         };
+
         let count: u64 = digits.trim().parse().context("not a size")?;
         Ok(Self(count.checked_mul(factor).context("too large")?))
     }
@@ -237,6 +240,7 @@ fn main() -> Result<()> {
                 None if exit_at_end => {}
                 None => node.hold_at(node.recording().live_end()),
             }
+
             let server = node.serve_on(&Listen {
                 address: listen,
                 unix_socket: socket,
@@ -250,29 +254,12 @@ fn main() -> Result<()> {
             recording,
             dir,
             until,
-        } => {
-            let node = Node::start(Recording::named(&recording)?, &dir)?;
-            let until = until.map_or(Ok(node.len()), |place| place.find(node.recording()))?;
-            node.advance_to(until)?;
-            print(&json!({
-                "recording": recording, "step": node.step(), "steps": node.len(), "db": node.db(), "index": node.index(),
-                "writer": node.checkpoint(Checkpoint::Writer),
-            }))
-        }
+        } => replay(&recording, &dir, until),
         Command::Still {
             dir,
             version,
             listen,
-        } => {
-            let node = Node::still(version, &dir)?;
-            let server = node.serve_on(&Listen {
-                address: listen,
-                unix_socket: None,
-            })?;
-            let signals = Signals::catch()?;
-            announce(&node, &server)?;
-            signals.wait(&node, false)
-        }
+        } => serve_unchanging(version, &dir, listen),
         Command::Make {
             dir,
             size,
@@ -285,15 +272,17 @@ fn main() -> Result<()> {
             merged_chunks,
             seed,
         } => {
-            let bytes = size
-                .map(|size| size.0)
-                .or_else(|| Some(u64::from(chunks?) * chunk_size.0 + chunk_size.0 / 2));
-            let synthetic = Synthetic::of_size(
-                bytes.context("neither --size nor --chunks")?,
-                u32::try_from(chunk_size.0)?,
-            );
-            let event_bytes =
-                event_size.map_or(Ok(synthetic.event_bytes), |size| u32::try_from(size.0))?;
+            let bytes = match (size, chunks) {
+                (Some(size), _) => size.0,
+                (None, Some(chunks)) => u64::from(chunks) * chunk_size.0 + chunk_size.0 / 2,
+                (None, None) => bail!("neither --size nor --chunks"),
+            };
+            let synthetic = Synthetic::of_size(bytes, u32::try_from(chunk_size.0)?);
+            let event_bytes = match event_size {
+                Some(size) => u32::try_from(size.0)?,
+                None => synthetic.event_bytes,
+            };
+
             let synthetic = Synthetic {
                 event_bytes,
                 filter_bytes: filter_size.0,
@@ -305,7 +294,11 @@ fn main() -> Result<()> {
             };
             let made = synthetic.make(&dir)?;
             print(&json!({
-                "db": made.db, "index": made.index, "writer": made.writer, "events": made.events, "indexed": made.indexed,
+                "db": made.db,
+                "index": made.index,
+                "writer": made.writer,
+                "events": made.events,
+                "indexed": made.indexed,
             }))
         }
         Command::Append { dir, bytes } => {
@@ -316,40 +309,76 @@ fn main() -> Result<()> {
             recording,
             rate,
             seconds,
-        } => {
-            let appender = Appender::of(
-                &Recording::named(&recording)?,
-                rate,
-                Duration::from_secs(seconds),
-            )?;
-            std::fs::create_dir_all(&dir)?;
-            let stop = Arc::new(AtomicBool::new(false));
-            std::thread::spawn({
-                let stop = stop.clone();
-                move || {
-                    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-                    stop.store(true, Ordering::Relaxed);
-                }
-            });
-            let latencies = appender.run(&dir, &stop)?;
-            print(&json!({
-                "count": latencies.count(), "p50": latencies.percentile(50), "p90": latencies.percentile(90),
-                "p99": latencies.percentile(99), "max": latencies.percentile(100),
-            }))
-        }
-        Command::List => {
-            for name in Recording::names()? {
-                let recording = Recording::named(&name)?;
-                print(&json!({
-                    "recording": name,
-                    "steps": recording.steps.len(),
-                    "seconds": recording.steps.last().map(|step| step.time),
-                    "scavenges": recording.scavenges.len(),
-                }))?;
-            }
-            Ok(())
-        }
+        } => append_latency(&dir, &recording, rate, Duration::from_secs(seconds)),
+        Command::List => list(),
     }
+}
+
+fn replay(recording: &str, dir: &Path, until: Option<Place>) -> Result<()> {
+    let node = Node::start(Recording::named(recording)?, dir)?;
+    let until = match until {
+        Some(place) => place.find(node.recording())?,
+        None => node.len(),
+    };
+    node.advance_to(until)?;
+
+    print(&json!({
+        "recording": recording,
+        "step": node.step(),
+        "steps": node.len(),
+        "db": node.db(),
+        "index": node.index(),
+        "writer": node.checkpoint(Checkpoint::Writer),
+    }))
+}
+
+fn serve_unchanging(version: Version, dir: &Path, listen: SocketAddr) -> Result<()> {
+    let node = Node::still(version, dir)?;
+    let server = node.serve_on(&Listen {
+        address: listen,
+        unix_socket: None,
+    })?;
+
+    let signals = Signals::catch()?;
+    announce(&node, &server)?;
+    signals.wait(&node, false)
+}
+
+fn append_latency(dir: &Path, recording: &str, rate: u32, time: Duration) -> Result<()> {
+    let appender = Appender::of(&Recording::named(recording)?, rate, time)?;
+    std::fs::create_dir_all(dir)?;
+
+    // The end of the standard input stops the appender.
+    let stop = Arc::new(AtomicBool::new(false));
+    std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+
+    let latencies = appender.run(dir, &stop)?;
+    print(&json!({
+        "count": latencies.count(),
+        "p50": latencies.percentile(50),
+        "p90": latencies.percentile(90),
+        "p99": latencies.percentile(99),
+        "max": latencies.percentile(100),
+    }))
+}
+
+fn list() -> Result<()> {
+    for name in Recording::names()? {
+        let recording = Recording::named(&name)?;
+        print(&json!({
+            "recording": name,
+            "steps": recording.steps.len(),
+            "seconds": recording.steps.last().map(|step| step.time),
+            "scavenges": recording.scavenges.len(),
+        }))?;
+    }
+    Ok(())
 }
 
 fn print(line: &serde_json::Value) -> Result<()> {
@@ -361,14 +390,20 @@ fn print(line: &serde_json::Value) -> Result<()> {
 
 fn announce(node: &Node, server: &Server) -> Result<()> {
     print(&json!({
-        "url": server.url(), "socket": server.unix_socket(), "db": node.db(), "index": node.index(),
-        "version": node.recording().version.to_string(), "recording": node.recording().name, "step": node.step(), "steps": node.len(),
+        "url": server.url(),
+        "socket": server.unix_socket(),
+        "db": node.db(),
+        "index": node.index(),
+        "version": node.recording().version.to_string(),
+        "recording": node.recording().name,
+        "step": node.step(),
+        "steps": node.len(),
         "pid": std::process::id(),
     }))
 }
 
-/// SIGTERM and SIGINT. They are caught before the node is announced: who reads that line may send
-/// one at once.
+/// SIGTERM and SIGINT. They are caught before the node is announced, because the reader of the
+/// announcement may send one at once.
 struct Signals {
     runtime: tokio::runtime::Runtime,
     terminated: Signal,
@@ -392,7 +427,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal, a step that cannot be done, or the end where that is wanted.
+    /// Waits for a signal, a step that fails, or the end of the recording if `exit_at_end` is set.
     fn wait(mut self, node: &Node, exit_at_end: bool) -> Result<()> {
         self.runtime.block_on(async {
             loop {

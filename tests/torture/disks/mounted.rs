@@ -1,5 +1,5 @@
-//! Disks that are full for real: small images of ext4, xfs and btrfs, mounted for the moment. Only
-//! root can do that.
+//! Disks that are really full: small images of ext4, xfs and btrfs that the tests mount. Only root
+//! can mount them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,31 +10,33 @@ use kbackup::proof::Depth;
 use kbackup_testnode::Synthetic;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::assert_told;
+use super::assert_failed_with_hint;
 use crate::backup::bench::{Bench, small};
 use crate::executable::kbackup_with_fault;
 use crate::torture::subject::{
     argument, assert_guarded_or_complete, assert_restores, is_well, kbackup, listed, text,
 };
 
-/// An image under a mount point, until it is dropped.
+/// An image under a mount point. Both are removed when it is dropped.
 struct Disk {
     place: PathBuf,
     image: PathBuf,
 }
 
 impl Disk {
-    /// None, said aloud, where this machine or this user cannot have one.
+    /// Prints a note and returns `None` if this machine or this user cannot mount.
     fn new(bench: &Bench, name: &str, make: &[&str], mebibytes: u64) -> Option<Self> {
         let disk = Self {
             place: bench.path(&format!("{name}-disk")),
             image: bench.path(&format!("{name}.image")),
         };
+
         std::fs::create_dir(&disk.place).unwrap();
         std::fs::File::create(&disk.image)
             .unwrap()
             .set_len(mebibytes << 20)
             .unwrap();
+
         let made = rustix::process::geteuid().is_root()
             && succeeds(Command::new(make[0]).args(&make[1..]).arg(&disk.image))
             && succeeds(
@@ -44,6 +46,7 @@ impl Disk {
                     .arg(&disk.image)
                     .arg(&disk.place),
             );
+
         if !made {
             println!(
                 "SKIPPED: no disk of {name}: that needs root, loop devices and {}",
@@ -65,7 +68,7 @@ impl Disk {
         );
     }
 
-    /// Takes all space that is left.
+    /// Takes all free space.
     fn fill(&self) {
         let mut file = std::fs::File::create(self.place.join("filler")).unwrap();
         let mut end = 0;
@@ -76,7 +79,7 @@ impl Disk {
                 end += size;
             }
         }
-        // What is set aside for tails.
+        // The file system reserves some space for the ends of files.
         let _ = file.write_all(&[1; 1 << 16]).and_then(|()| file.sync_all());
     }
 
@@ -103,16 +106,19 @@ fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs `kbackup` up to an operation, does something to its disk there, and lets it go on.
-fn met_in_the_middle(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
+/// Runs `kbackup` up to an operation, does something to its disk there, and lets it continue.
+fn run_interrupted(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
     let mut command = kbackup_with_fault(fault);
     command
         .args(line)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+
     let child = command.spawn().unwrap();
+
     wait_until_stopped(&child, fault);
     what();
+
     kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
     child.wait_with_output().unwrap()
 }
@@ -123,14 +129,16 @@ fn wait_until_stopped(child: &Child, fault: &str) {
         let status = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         match status.rsplit(") ").next().unwrap().chars().next() {
             Some('T') => return,
-            Some('Z') => panic!("it ended before {fault}"),
-            _ => assert!(Instant::now() < end, "it does not come to {fault}"),
+            Some('Z') => panic!("the run ended before {fault}"),
+            _ => assert!(Instant::now() < end, "the run does not reach {fault}"),
         }
+
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn on(name: &str, make: &[&str], mebibytes: u64) {
+/// Tests every verb on a disk of this file system.
+fn assert_survives_full_disk(name: &str, make: &[&str], mebibytes: u64) {
     let bench = Bench::new(&Synthetic {
         completed_chunks: 14,
         ..small()
@@ -149,6 +157,7 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
             argument(&repository),
         ]
     };
+
     let works = |verb: &'static str, what: &str| {
         let before = listed(&repository, Depth::Quick, what).len();
         let output = kbackup(&line(verb), None);
@@ -164,32 +173,35 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
     for (verb, moment) in [("full", 2), ("diff", 3), ("full", 20)] {
         bench.append(200_000);
         let before = listed(&repository, Depth::Quick, name);
-        let output = met_in_the_middle(
+
+        let output = run_interrupted(
             &line(verb),
             &format!("create:{}/incoming:{moment}:stop", repository.display()),
             || disk.fill(),
         );
-        assert_told(
+        assert_failed_with_hint(
             &output,
             "free space",
             &format!("{name}: {verb}: full in the middle"),
         );
         assert_eq!(listed(&repository, Depth::Normal, name), before, "{name}");
+
         disk.free();
         works("diff", "after space was freed");
     }
 
-    // Full from the start.
+    // The disk is full from the start.
     disk.fill();
     let before = listed(&repository, Depth::Quick, name);
     for verb in ["full", "diff"] {
-        assert_told(
+        assert_failed_with_hint(
             &kbackup(&line(verb), None),
             "free space",
             &format!("{name}: {verb}: full before"),
         );
     }
     assert_eq!(listed(&repository, Depth::Normal, name), before, "{name}");
+
     let newest = before.last().unwrap();
     assert_restores(
         &repository,
@@ -198,10 +210,11 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
         &bench.path("restored"),
         name,
     );
+
     disk.free();
     works("diff", "after space was freed again");
 
-    // Too small for a restore, which finds out at once, or in the middle.
+    // The disk is too small for a restore, which notices it at once or in the middle.
     let (source, target) = (bench.path("repository"), disk.place.join("restored"));
     let summary = bench.full().unwrap();
     let restore = [
@@ -213,28 +226,31 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
         argument(&target),
     ];
     let fault = format!("create:{}:12:stop", target.display());
-    assert_told(
-        &met_in_the_middle(&restore, &fault, || disk.fill()),
+    assert_failed_with_hint(
+        &run_interrupted(&restore, &fault, || disk.fill()),
         "free space",
         &format!("{name}: restore"),
     );
+
     let again = kbackup(&restore, None);
     assert!(
         !is_well(&again) && text(&again).contains("hint:"),
         "{name}: {}",
         text(&again)
     );
+
     disk.free();
     assert_guarded_or_complete(&source, &summary.label, bench.line, &target, name);
 
-    // Mounted read-only.
+    // The disk is mounted read-only.
     disk.remount("ro");
     let before = listed_without_writing(&repository);
-    assert_told(
+    assert_failed_with_hint(
         &kbackup(&line("diff"), None),
         "mounted read-only",
         &format!("{name}: read-only"),
     );
+
     assert!(
         is_well(&kbackup(&["list", "--repo", argument(&repository)], None)),
         "{name}"
@@ -247,27 +263,30 @@ fn on(name: &str, make: &[&str], mebibytes: u64) {
         "{name}: the result cannot be kept"
     );
     assert_eq!(listed_without_writing(&repository), before, "{name}");
+
     disk.remount("rw");
     works("diff", "writable again");
 
-    // The disk vanishes in the middle: what is below its mount point is not taken for it.
+    // The disk vanishes in the middle. kbackup must not write below its mount point.
     let before = listed(&repository, Depth::Quick, name);
     let fault = format!("create:{}/incoming:5:stop", repository.display());
-    let output = met_in_the_middle(&line("full"), &fault, || {
+    let output = run_interrupted(&line("full"), &fault, || {
         assert!(succeeds(Command::new("umount").arg("-l").arg(&disk.place)));
     });
+
     assert_eq!(output.status.code(), Some(1), "{name}: {}", text(&output));
     assert_eq!(
         std::fs::read_dir(&disk.place).unwrap().count(),
         0,
         "{name}: something was written below the mount point"
     );
+
     assert!(mounts_again(&disk), "{name}");
     assert_eq!(listed(&repository, Depth::Normal, name), before, "{name}");
     works("diff", "the disk is back");
 }
 
-/// The last user of a lazily unmounted disk is gone a moment after it has ended.
+/// Mounts a disk again. The last user of a lazily unmounted disk needs a moment to end.
 fn mounts_again(disk: &Disk) -> bool {
     (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
@@ -288,12 +307,12 @@ fn listed_without_writing(repository: &Path) -> usize {
 }
 
 #[test]
-fn ext4_full_for_real() {
-    on("ext4", &["mkfs.ext4", "-q", "-F"], 48);
+fn a_full_ext4_loses_nothing() {
+    assert_survives_full_disk("ext4", &["mkfs.ext4", "-q", "-F"], 48);
 }
 
 #[test]
-fn ext4_without_inodes() {
+fn an_ext4_without_free_inodes_loses_nothing() {
     let bench = Bench::new(&small());
     let Some(disk) = Disk::new(&bench, "inodes", &["mkfs.ext4", "-q", "-F", "-N", "64"], 48) else {
         return;
@@ -307,6 +326,7 @@ fn ext4_without_inodes() {
         "--repo",
         argument(&repository),
     ];
+
     let mut taken = Vec::new();
     let failed = loop {
         let output = kbackup(&line, None);
@@ -314,19 +334,19 @@ fn ext4_without_inodes() {
             break output;
         }
         taken = listed(&repository, Depth::Quick, "inodes");
-        assert!(taken.len() < 20, "there is no end of inodes");
+        assert!(taken.len() < 20, "the disk does not run out of inodes");
     };
-    assert_told(&failed, "free space", "inodes");
+    assert_failed_with_hint(&failed, "free space", "inodes");
     assert!(!taken.is_empty());
     assert_eq!(listed(&repository, Depth::Normal, "inodes"), taken);
 }
 
 #[test]
-fn xfs_full_for_real() {
-    on("xfs", &["mkfs.xfs", "-q", "-f"], 320);
+fn a_full_xfs_loses_nothing() {
+    assert_survives_full_disk("xfs", &["mkfs.xfs", "-q", "-f"], 320);
 }
 
 #[test]
-fn btrfs_full_for_real() {
-    on("btrfs", &["mkfs.btrfs", "-q", "-f"], 128);
+fn a_full_btrfs_loses_nothing() {
+    assert_survives_full_disk("btrfs", &["mkfs.btrfs", "-q", "-f"], 128);
 }

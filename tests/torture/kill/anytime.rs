@@ -13,12 +13,12 @@ use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Speed};
 
 use crate::cli::NodeSite;
 use crate::torture::subject::{
-    assert_complete, assert_guarded_or_complete, assert_nothing_owed, assert_on_record,
+    assert_complete, assert_everything_released, assert_guarded_or_complete, assert_on_record,
     assert_restores, assert_unlocked, listed, records,
 };
 use crate::torture::{Chance, amount, seed};
 
-/// Nodes of all versions that live through what they recorded without a restart.
+/// Nodes of all versions whose recording holds no restart.
 const RECORDINGS: [&str; 14] = [
     "26.1-scavenge",
     "22.10-scavenge",
@@ -36,25 +36,25 @@ const RECORDINGS: [&str; 14] = [
     "20.10-append",
 ];
 const KILLS_IN_A_ROUND: usize = 12;
-/// By weight; a release while nothing is owed is another chance for something else.
+/// Each verb as often as its weight. A release without a record is replaced by another verb.
 const VERBS: [&str; 12] = [
     "full", "full", "diff", "diff", "diff", "diff", "restore", "restore", "verify", "release",
     "release", "release",
 ];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was done to each verb.
+/// Counts the runs of each verb.
 #[derive(Debug, Default)]
 struct Tally {
     killed: BTreeMap<&'static str, usize>,
     survived: BTreeMap<&'static str, usize>,
-    /// Kills that left something on record.
-    owed: usize,
+    /// Kills that left a release record.
+    left_records: usize,
     restored: usize,
 }
 
 #[test]
-fn a_kill_at_any_moment_harms_nothing() {
+fn a_kill_at_any_moment_damages_nothing() {
     let (wanted, mut tally, begun) = (amount(40, 1000), Tally::default(), Instant::now());
     for (round, recording) in RECORDINGS.iter().cycle().enumerate() {
         let done: usize = tally.killed.values().sum();
@@ -75,9 +75,9 @@ struct Round {
     site: NodeSite,
     line: ServerLine,
     chance: Chance,
-    /// How long each verb takes here when it is left alone.
+    /// The duration of each verb without a kill.
     usual: BTreeMap<&'static str, Duration>,
-    /// What has been done, for whoever reads a failure.
+    /// The story so far, for the reader of a failure.
     what: String,
     recording: &'static str,
     targets: usize,
@@ -95,6 +95,7 @@ impl Round {
             quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
             quirks.pausing_for = Duration::from_millis(30);
         });
+
         let line = ServerLine::of_version(recording.split('-').next().unwrap()).unwrap();
         Self {
             site,
@@ -109,19 +110,18 @@ impl Round {
 
     fn run(mut self, kills: usize, tally: &mut Tally) {
         let (begin, end) = (self.site.node.step(), self.site.node.recording().live_end());
+        let killed = self.site.node.recording().find_mark(Mark::Killed, 0);
         assert!(
-            self.site
-                .node
-                .recording()
-                .find_mark(Mark::Killed, 0)
-                .is_none_or(|at| at >= end),
-            "{}: it would go down",
+            killed.is_none_or(|at| at >= end),
+            "{}: the node would go down",
             self.recording
         );
+
         for verb in ["full", "diff", "verify", "restore"] {
-            self.left_alone(verb);
+            self.run_undisturbed(verb);
         }
         self.usual.insert("release", self.usual["diff"] / 4);
+
         self.site.node.hold_at(begin);
         self.site.node.run(Speed::Times(10.0));
         let mut done = 0;
@@ -129,14 +129,17 @@ impl Round {
             self.site
                 .node
                 .hold_at(begin + (end - begin) * (done + 1) / kills);
+
             if self.chance.below(3) == 0 {
-                self.somebody_scavenges();
+                self.start_scavenge();
             }
+
             let verb = *self.chance.of(&VERBS);
-            let owed = !records(&self.path("state")).is_empty();
-            if (verb == "release" && !owed) || !self.strike(verb, tally) {
+            let has_record = !records(&self.path("state")).is_empty();
+            if (verb == "release" && !has_record) || !self.run_and_kill(verb, tally) {
                 continue;
             }
+
             done += 1;
             if done % 5 == 0 {
                 let (repository, target) = (self.path("repo"), self.target());
@@ -145,27 +148,25 @@ impl Round {
                 assert_restores(&repository, label, self.line, &target, &self.what);
                 tally.restored += 1;
             }
+
             if self.chance.below(3) == 0 {
-                // What runs next gives back what is owed.
+                // The next run gives back what the killed one stopped.
                 let verb = *self.chance.of(&["release", "diff"]);
-                self.left_alone(verb);
+                self.run_undisturbed(verb);
             }
         }
-        self.left_alone("release");
-        self.left_alone("diff");
+
+        self.run_undisturbed("release");
+        self.run_undisturbed("diff");
         assert_unlocked(&[&self.path("repo/state"), &self.path("state")], &self.what);
         assert_eq!(self.site.node.failure(), None, "{}", self.what);
     }
 
-    /// Somebody else starts a scavenge, unless one runs already. It goes on where a stopped one
-    /// ended, which is then no longer owed.
-    fn somebody_scavenges(&self) {
-        if self
-            .site
-            .node
-            .start_scavenge(Some(Duration::from_secs(3)))
-            .is_ok()
-        {
+    /// Starts a scavenge by hand, unless one runs already. It goes on from the end of a stopped
+    /// scavenge, which then needs no giving back.
+    fn start_scavenge(&self) {
+        let started = self.site.node.start_scavenge(Some(Duration::from_secs(3)));
+        if started.is_ok() {
             self.site.node.quiet(false);
         }
     }
@@ -179,8 +180,8 @@ impl Round {
         self.path(&format!("target-{}", self.targets))
     }
 
-    /// A verb that nobody kills does what it was asked.
-    fn left_alone(&mut self, verb: &'static str) {
+    /// Runs a verb to its end, and asserts that it succeeds.
+    fn run_undisturbed(&mut self, verb: &'static str) {
         let begun = Instant::now();
         let labels = listed(&self.path("repo"), Depth::Quick, &self.what);
         let (target, label) = (self.target(), labels.last());
@@ -190,10 +191,12 @@ impl Round {
             End::Code(code) => panic!("{}: {line} ends with {code}: {}", self.what, self.said()),
             End::Killed => panic!("{}: {line} does not end: {}", self.what, self.said()),
         }
+
         self.usual.insert(verb, begun.elapsed());
         self.what = format!("{}; {verb}", self.what);
+
         if ["full", "diff", "release"].contains(&verb) {
-            assert_nothing_owed(&self.site.node, &self.path("state"), &self.what);
+            assert_everything_released(&self.site.node, &self.path("state"), &self.what);
         }
         if verb == "restore" {
             assert_complete(
@@ -207,28 +210,29 @@ impl Round {
         }
     }
 
-    /// Runs a verb, and kills it at some moment in twice its usual time; false where it had ended
-    /// before.
-    fn strike(&mut self, verb: &'static str, tally: &mut Tally) -> bool {
+    /// Runs a verb, and kills it at some moment in twice its usual time. Returns false if it ended
+    /// before that moment.
+    fn run_and_kill(&mut self, verb: &'static str, tally: &mut Tally) -> bool {
         let before = listed(&self.path("repo"), Depth::Quick, &self.what);
         let target = self.target();
         let label = self.chance.of(&before).clone();
         let line = self.command(verb, Some(&label), &target);
         let after = self.usual[verb] * u32::try_from(self.chance.below(2000)).unwrap() / 1000;
+
         let end = self.execute(&line, after);
+
         self.what = format!("{}; {verb} {after:?}", self.what);
         let killed = match end {
             End::Killed => true,
             End::Code(0 | 3) => false,
             End::Code(code) => panic!("{}: {line} ends with {code}: {}", self.what, self.said()),
         };
-        *if killed {
+        let runs = if killed {
             &mut tally.killed
         } else {
             &mut tally.survived
-        }
-        .entry(verb)
-        .or_default() += 1;
+        };
+        *runs.entry(verb).or_default() += 1;
 
         let now = listed(&self.path("repo"), Depth::Normal, &self.what);
         assert!(
@@ -236,17 +240,21 @@ impl Round {
             "{}: an earlier backup is gone",
             self.what
         );
+
         assert_on_record(&self.site.node, &self.path("state"), &self.what);
         assert_unlocked(&[&self.path("repo/state"), &self.path("state")], &self.what);
+
         if killed && !records(&self.path("state")).is_empty() {
-            tally.owed += 1;
+            tally.left_records += 1;
         }
+
         if verb == "restore" {
             assert_guarded_or_complete(&self.path("repo"), &label, self.line, &target, &self.what);
         }
         if !killed && ["full", "diff", "release"].contains(&verb) {
-            assert_nothing_owed(&self.site.node, &self.path("state"), &self.what);
+            assert_everything_released(&self.site.node, &self.path("state"), &self.what);
         }
+
         killed
     }
 
@@ -267,7 +275,7 @@ impl Round {
         std::fs::read_to_string(self.path("said")).unwrap()
     }
 
-    /// Runs it, and kills it after a while.
+    /// Runs a command line, and kills it after some time.
     fn execute(&self, line: &str, after: Duration) -> End {
         let said = std::fs::File::create(self.path("said")).unwrap();
         let mut child = self
@@ -278,26 +286,26 @@ impl Round {
             .stderr(said)
             .spawn()
             .unwrap();
+
         let begun = Instant::now();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 if status.code() == Some(22) && self.said().contains("lies inside an append") {
-                    // A node that is held rests where no living one does.
+                    // A held node may stop at a position where no living node stays.
                     self.site.node.hold_at(self.site.node.step() + 3);
                     return self.execute(line, after);
                 }
                 return End::Code(status.code().unwrap());
             }
+
             if begun.elapsed() >= after {
                 child.kill().unwrap();
                 let status = child.wait().unwrap();
-                return status.code().map_or_else(
-                    || {
-                        assert_eq!(status.signal(), Some(9), "{}: {}", self.what, self.said());
-                        End::Killed
-                    },
-                    End::Code,
-                );
+                if let Some(code) = status.code() {
+                    return End::Code(code);
+                }
+                assert_eq!(status.signal(), Some(9), "{}: {}", self.what, self.said());
+                return End::Killed;
             }
             std::thread::sleep(Duration::from_micros(500));
         }

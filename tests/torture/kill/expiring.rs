@@ -1,3 +1,5 @@
+//! Expiries that are killed at every operation.
+
 use std::path::Path;
 use std::process::Command;
 
@@ -11,7 +13,7 @@ use crate::backup::bench::{Bench, small};
 use crate::torture::subject::{argument, assert_unlocked, is_well, kbackup, listed, text};
 use crate::torture::{Chance, seed};
 
-/// With its links and times.
+/// Copies a directory with its links and times.
 fn copy(from: &Path, to: &Path) {
     assert!(
         Command::new("cp")
@@ -31,6 +33,7 @@ fn an_expiry_that_dies_anywhere_leaves_each_backup_whole_or_not_listed() {
         bench.append(50_000);
         before.push(bench.take().unwrap().label);
     }
+
     let template = bench.path("repository");
     verify::verify(
         &bench.repository,
@@ -39,6 +42,7 @@ fn an_expiry_that_dies_anywhere_leaves_each_backup_whole_or_not_listed() {
         &Run::new(Silent),
     )
     .unwrap();
+
     let mut chance = Chance::new(seed());
     let mut deaths = 0;
     for operation in [
@@ -48,6 +52,7 @@ fn an_expiry_that_dies_anywhere_leaves_each_backup_whole_or_not_listed() {
         while !alive {
             let (what, repository) = (format!("{operation} {count}"), bench.path("victim"));
             copy(&template, &repository);
+
             let fault = format!("{operation}:{}:{count}:abort", repository.display());
             let line = [
                 "expire",
@@ -57,8 +62,10 @@ fn an_expiry_that_dies_anywhere_leaves_each_backup_whole_or_not_listed() {
                 "--repo",
                 argument(&repository),
             ];
+
             alive = is_well(&kbackup(&line, Some(&fault)));
             deaths += usize::from(!alive);
+
             let left = listed(&repository, Depth::Normal, &what);
             assert!(
                 before.ends_with(&left) && !left.is_empty(),
@@ -85,30 +92,30 @@ fn an_expiry_that_dies_anywhere_leaves_each_backup_whole_or_not_listed() {
             };
             assert!(is_well(&output), "{what}: {}", text(&output));
             let opened = DirectoryRepository::open(&repository).unwrap();
-            let after: Vec<_> = opened
-                .list()
-                .unwrap()
-                .into_iter()
-                .map(|listed| listed.label)
-                .collect();
+            let listed = opened.list().unwrap();
+            let after: Vec<_> = listed.into_iter().map(|listed| listed.label).collect();
+
             if left.len() < before.len() {
                 let rest = std::fs::read_dir(repository.join("incoming"))
                     .unwrap()
                     .count();
-                assert_eq!(rest, 0, "{what}: something is left");
+                assert_eq!(rest, 0, "{what}: files are left");
             }
+
             for gone in before.iter().filter(|label| !after.contains(label)) {
                 assert_eq!(
                     remembered(&opened, gone).unwrap(),
                     None,
-                    "{what}: {gone} has gone, and what was remembered of it has not"
+                    "{what}: {gone} is gone, but its verification result is not"
                 );
             }
+
             std::fs::remove_dir_all(repository).unwrap();
             count = chance.next_moment(count, 12);
         }
         assert!(count > 1, "no {operation} was seen");
     }
+
     assert!(deaths >= 8, "{deaths}");
     println!("{deaths} deaths of expire");
 }

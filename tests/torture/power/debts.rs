@@ -1,3 +1,5 @@
+//! Power loss around the release record: what kbackup stopped at the node is never forgotten.
+
 use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
@@ -8,7 +10,7 @@ use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 use super::{Cut, Watched, assert_success, kbackup};
 use crate::cli::NodeSite;
 
-/// A node that scavenges, by hand and by itself.
+/// A node with a running scavenge and with auto-scavenge.
 fn scavenging(recording: &str) -> (NodeSite, String) {
     let site = NodeSite::new(recording);
     site.node.change_quirks(|quirks| {
@@ -29,9 +31,9 @@ fn command(site: &NodeSite, verb: &[&str], watched: &Path) -> Command {
     command
 }
 
-/// When something was owed: from the first request that takes it until the last that gives it back;
-/// from the beginning where an earlier run took it.
-struct Owed {
+/// Something that kbackup stopped, from the first request that stopped it until the last that gave
+/// it back. The time begins at the start if an earlier run stopped it.
+struct Stopped {
     what: &'static str,
     from: u128,
     until: u128,
@@ -44,48 +46,50 @@ fn nanoseconds(time: SystemTime) -> u128 {
         .as_nanos()
 }
 
-fn owed(site: &NodeSite) -> [Owed; 2] {
-    let requests = site.node.requests();
-    let times = |method: &str, part: &str| -> Vec<u128> {
-        requests
-            .iter()
-            .filter(|one| one.method == method && one.path.contains(part))
-            .map(|one| nanoseconds(one.at))
-            .collect()
-    };
-    let owed = |what, taken: Vec<u128>, given: Vec<u128>, is_on_record| Owed {
+/// When a request of this kind was made.
+fn times(site: &NodeSite, method: &str, part: &str) -> Vec<u128> {
+    let mut requests = site.node.requests();
+    requests.retain(|one| one.method == method && one.path.contains(part));
+    requests.iter().map(|one| nanoseconds(one.at)).collect()
+}
+
+fn stopped(site: &NodeSite) -> [Stopped; 2] {
+    let times = |method, part| times(site, method, part);
+    let stopped = |what, taken: Vec<u128>, given: Vec<u128>, is_on_record| Stopped {
         what,
         from: *taken
             .first()
-            .unwrap_or_else(|| panic!("{what} was not taken")),
+            .unwrap_or_else(|| panic!("{what} was not stopped")),
         until: *given
             .last()
             .unwrap_or_else(|| panic!("{what} was not given back")),
         is_on_record,
     };
+
     [
-        owed(
+        stopped(
             "the scavenge",
             times("DELETE", "/admin/scavenge"),
             times("POST", "/admin/scavenge"),
-            |debt, id| {
-                debt.scavenge
+            |record, id| {
+                record
+                    .scavenge
                     .as_ref()
                     .is_some_and(|scavenge| scavenge.id == id)
             },
         ),
-        owed(
+        stopped(
             "auto-scavenge",
             times("POST", "/auto-scavenge/pause"),
             times("POST", "/auto-scavenge/resume"),
-            |debt, _| debt.auto_scavenge.is_some(),
+            |record, _| record.auto_scavenge.is_some(),
         ),
     ]
 }
 
-/// The question of the state directory: what is owed at that moment is on record, and a record that
-/// is there can be read.
-fn ask(owed: &[Owed], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
+/// Asserts that everything that is stopped at the moment of the power loss is on record, and that
+/// every record can be read.
+fn assert_on_record(stopped: &[Stopped], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
     let ledger = ReleaseRecords::open(&cut.disk.join("new/state")).unwrap();
     let records = ledger
         .records()
@@ -94,39 +98,42 @@ fn ask(owed: &[Owed], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
         cut.made.checked_sub(1).map_or(0, |last| times[last]),
         times.get(cut.made).copied().unwrap_or(u128::MAX),
     );
-    for debt in owed {
-        // The power may be lost at any time from the last change that was made to the first that
+
+    for one in stopped {
+        // The power may fail at any time between the last change that was made and the first that
         // was not.
-        if until > debt.from && since < debt.until {
-            let known = records
+        if until > one.from && since < one.until {
+            let is_known = records
                 .iter()
-                .any(|record| (debt.is_on_record)(&record.record, scavenge));
+                .any(|record| (one.is_on_record)(&record.record, scavenge));
             assert!(
-                known,
-                "{}: {} is owed, and forgotten: {records:?}",
-                cut.what, debt.what
+                is_known,
+                "{}: no record names {}: {records:?}",
+                cut.what, one.what
             );
         }
     }
 }
 
 fn lose_power(name: &str, site: &NodeSite, scavenge: &str, watched: &Watched, short: usize) {
-    let owed = owed(site);
+    let stopped = stopped(site);
     let times: Vec<u128> = watched.records().iter().map(|record| record.at).collect();
-    watched.lose_power(name, short, |cut| ask(&owed, scavenge, &times, cut));
+    watched.lose_power(name, short, |cut| {
+        assert_on_record(&stopped, scavenge, &times, cut);
+    });
 }
 
 #[test]
-fn nothing_that_was_taken_is_forgotten() {
+fn a_power_loss_during_a_backup_forgets_nothing_to_be_given_back() {
     let (site, scavenge) = scavenging("26.1-append");
     let watched = Watched::new(&site.place.path("watched"));
     assert_success(&watched.watch(&mut command(&site, &["full"], &watched.place)));
     lose_power("full of a scavenging node", &site, &scavenge, &watched, 400);
 }
 
-/// A killed run's debts, given back by hand.
+/// A killed run has stopped the scavenges, and `release` gives them back.
 #[test]
-fn a_release() {
+fn a_power_loss_during_a_release_forgets_nothing_to_be_given_back() {
     let (site, scavenge) = scavenging("26.1-append");
     let watched = Watched::new(&site.place.path("watched"));
     let fault = format!(
@@ -137,7 +144,7 @@ fn a_release() {
         watched.watch(command(&site, &["full"], &watched.place).env("KBACKUP_FAULT", fault));
     assert!(
         !killed.status.success() && site.node.owes_scavenge(),
-        "it was not killed in time"
+        "the run was not killed in time"
     );
     assert_success(&watched.watch(&mut command(&site, &["release"], &watched.place)));
     assert!(!site.node.owes_scavenge());

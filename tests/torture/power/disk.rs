@@ -1,5 +1,5 @@
-//! A disk as POSIX promises it: what was not synced may be lost, each file and each name on its
-//! own.
+//! A disk that keeps only what POSIX promises: unsynced changes may be lost, each file and each name
+//! independently.
 
 use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// What a disk writes at once, in bytes: a write inside of it is there or not.
+/// The bytes that a disk writes at once. A write inside one sector is there or not.
 const SECTOR: usize = 512;
 
 /// One change that a run made, as `src/fs/recording.rs` writes it down.
@@ -33,7 +33,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// A moment at which the order of writes matters.
+    /// True if this change gives the writes before it an order.
     pub(super) fn is_barrier(&self) -> bool {
         matches!(
             self.change.as_str(),
@@ -42,12 +42,10 @@ impl Record {
     }
 
     pub(super) fn describe(&self) -> String {
-        let name = self
-            .to
-            .as_ref()
-            .or(self.path.as_ref())
-            .map_or_else(String::new, |path| path.display().to_string());
-        format!("{} {name}", self.change)
+        match self.to.as_ref().or(self.path.as_ref()) {
+            Some(path) => format!("{} {}", self.change, path.display()),
+            None => format!("{} ", self.change),
+        }
     }
 
     pub(super) fn read_all(file: &Path) -> Vec<Self> {
@@ -60,6 +58,7 @@ impl Record {
             rest = &rest[record.bytes..];
             records.push(record);
         }
+
         assert!(
             rest.is_empty() && !records.is_empty(),
             "a recording ends in the middle, or there is none"
@@ -72,7 +71,7 @@ type Id = usize;
 
 #[derive(Clone)]
 enum Body {
-    /// The bytes, and a number that no other content has.
+    /// The bytes, and a number that no other contents have.
     File(Rc<Vec<u8>>, u64),
     Directory(BTreeMap<OsString, Id>),
 }
@@ -86,15 +85,15 @@ struct Content {
 
 #[derive(Clone)]
 struct Inode {
-    /// As of its last sync; a new one was never synced and is empty.
+    /// The state at its last sync. A new inode was never synced and is empty.
     kept: Content,
     now: Content,
-    /// The bytes before the last write, and where that began; none where nothing was written since
-    /// the sync.
+    /// The bytes before the last write, and the offset of that write. `None` if nothing was written
+    /// since the sync.
     last_write: Option<(Rc<Vec<u8>>, usize)>,
 }
 
-/// One change of a directory, which is there or not after a loss of power.
+/// One change of a directory. After a power loss, it is there or not.
 #[derive(Clone)]
 struct Entry {
     directory: Id,
@@ -102,13 +101,13 @@ struct Entry {
     unset: Option<OsString>,
 }
 
-/// Everything below one directory: what is durable, and what the running system sees.
+/// Everything below one directory: the durable state, and the state that the system sees.
 #[derive(Clone)]
 pub(super) struct Disk {
     place: PathBuf,
     inodes: Vec<Inode>,
     numbers: HashMap<u64, Id>,
-    /// Changes of directories since these were synced.
+    /// The changes of directories since their last sync.
     pending: Vec<Entry>,
 }
 
@@ -119,24 +118,24 @@ pub(super) enum Names {
     All,
     Only(usize),
     AllBut(usize),
-    /// All of one directory, none of the others.
+    /// Every change of one directory, and no change of the others.
     OfDirectory(usize),
 }
 
-/// What reached the disk of bytes that were not synced.
+/// Which unsynced bytes reached the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Data {
     None,
     All,
-    /// The length, and zeros.
+    /// The length, with zeros.
     Length,
-    /// All but the second half of the last write to each file.
+    /// Everything but the second half of the last write to each file.
     Torn,
 }
 
 const DATA: [Data; 4] = [Data::None, Data::All, Data::Length, Data::Torn];
 
-/// What a loss of power may leave.
+/// A state that a power loss may leave.
 pub(super) struct Image {
     pub(super) names: Names,
     pub(super) data: Data,
@@ -153,7 +152,7 @@ fn file(bytes: Vec<u8>) -> Body {
 }
 
 impl Disk {
-    /// What lies in a directory now, all of it durable.
+    /// Takes the present state of a directory as durable.
     pub(super) fn of(place: &Path) -> Self {
         let mut disk = Self {
             place: place.canonicalize().unwrap(),
@@ -167,20 +166,25 @@ impl Disk {
 
     fn take_in(&mut self, path: &Path) -> Id {
         let status = path.symlink_metadata().unwrap();
-        if let Some(id) = self.numbers.get(&status.ino()).filter(|_| !status.is_dir()) {
+        if !status.is_dir()
+            && let Some(id) = self.numbers.get(&status.ino())
+        {
             return *id;
         }
+
         let body = if status.is_dir() {
             Body::Directory(BTreeMap::new())
         } else {
             file(std::fs::read(path).unwrap())
         };
+
         let id = self.add(
             status.ino(),
             status.mode() & 0o7777,
             (status.uid(), status.gid()),
             body,
         );
+
         if status.is_dir() {
             for entry in std::fs::read_dir(path).unwrap().map(Result::unwrap) {
                 let below = self.take_in(&entry.path());
@@ -198,7 +202,7 @@ impl Disk {
             now: content,
             last_write: None,
         });
-        // The number of a file that is gone may be given again.
+        // The system may give the number of a removed file again.
         self.numbers.insert(number, self.inodes.len() - 1);
         self.inodes.len() - 1
     }
@@ -214,7 +218,7 @@ impl Disk {
     fn locate(&mut self, path: &Path) -> (Id, OsString) {
         let below = path
             .strip_prefix(&self.place)
-            .unwrap_or_else(|_| panic!("{} lies outside of what is watched", path.display()));
+            .unwrap_or_else(|_| panic!("{} lies outside the watched directory", path.display()));
         let mut directory = 0;
         for name in below.parent().unwrap() {
             directory = self.entries(directory)[name];
@@ -236,7 +240,7 @@ impl Disk {
         });
     }
 
-    /// The run goes on by one change.
+    /// Advances the disk by one change of the run.
     pub(super) fn apply(&mut self, record: &Record) {
         let path = record.path.as_deref();
         match record.change.as_str() {
@@ -273,7 +277,7 @@ impl Disk {
                 self.entry(directory, None, Some(name));
             }
             "synced" => {
-                // Directories above the watched one are nobody's here.
+                // Directories above the watched one do not matter.
                 let Some(id) = self.numbers.get(&record.inode.unwrap()).copied() else {
                     return;
                 };
@@ -281,47 +285,49 @@ impl Disk {
                 self.inodes[id].last_write = None;
                 self.pending.retain(|entry| entry.directory != id);
             }
-            change => {
-                let id = *self
-                    .numbers
-                    .get(&record.inode.unwrap())
-                    .unwrap_or_else(|| panic!("{change}: a file that is not watched"));
-                let inode = &mut self.inodes[id];
-                if change == "attributes" {
-                    (inode.now.mode, inode.now.owner) =
-                        (record.mode.unwrap(), record.owner.unwrap());
-                    return;
-                }
-                let Body::File(bytes, _) = &inode.now.body else {
-                    panic!("a directory is written to")
-                };
-                let (before, mut bytes) = (Rc::clone(bytes), Vec::clone(bytes));
-                if change == "resized" {
-                    bytes.resize(record.size.unwrap(), 0);
-                } else {
-                    let (start, end) = (
-                        record.offset.unwrap(),
-                        record.offset.unwrap() + record.data.len(),
-                    );
-                    bytes.resize(bytes.len().max(end), 0);
-                    bytes[start..end].copy_from_slice(&record.data);
-                    inode.last_write = Some((before, start));
-                }
-                inode.now.body = file(bytes);
-            }
+            change => self.apply_to_file(change, record),
         }
     }
 
-    /// What the disk may hold after a loss of power now; each only once, as `seen` knows.
+    fn apply_to_file(&mut self, change: &str, record: &Record) {
+        let Some(id) = self.numbers.get(&record.inode.unwrap()).copied() else {
+            panic!("{change}: a file that is not watched")
+        };
+        let inode = &mut self.inodes[id];
+        if change == "attributes" {
+            inode.now.mode = record.mode.unwrap();
+            inode.now.owner = record.owner.unwrap();
+            return;
+        }
+
+        let Body::File(bytes, _) = &inode.now.body else {
+            panic!("a directory is written to")
+        };
+        let (before, mut bytes) = (Rc::clone(bytes), Vec::clone(bytes));
+        if change == "resized" {
+            bytes.resize(record.size.unwrap(), 0);
+        } else {
+            let start = record.offset.unwrap();
+            let end = start + record.data.len();
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[start..end].copy_from_slice(&record.data);
+            inode.last_write = Some((before, start));
+        }
+        inode.now.body = file(bytes);
+    }
+
+    /// The disks that a power loss may leave now. `seen` holds those that were returned before.
     pub(super) fn after_power_loss(&self, seen: &mut HashSet<u64>) -> Vec<Image> {
         let count = self.pending.len();
         let mut names = vec![Names::Synced, Names::All];
+
         let directories: HashSet<Id> = self.pending.iter().map(|entry| entry.directory).collect();
         let mut directories: Vec<Id> = directories.into_iter().collect();
         directories.sort_unstable();
         names.extend(directories.into_iter().map(Names::OfDirectory));
         names.extend((0..count).map(Names::Only));
         names.extend((0..count).map(Names::AllBut));
+
         let mut images = Vec::new();
         for names in names {
             let directories = self.directories(names);
@@ -347,6 +353,7 @@ impl Disk {
                 directories.insert(id, entries.clone());
             }
         }
+
         for (number, entry) in self.pending.iter().enumerate() {
             let reached = match names {
                 Names::Synced => false,
@@ -374,17 +381,19 @@ impl Disk {
         } = &self.inodes[id];
         let (Body::File(old, old_stamp), Body::File(new, new_stamp)) = (&kept.body, &now.body)
         else {
-            // A directory: its attributes.
+            // A directory has only attributes here.
             return if data == Data::All {
                 now.clone()
             } else {
                 kept.clone()
             };
         };
+
         let with = |bytes: Vec<u8>| Content {
             body: Body::File(Rc::new(bytes), 0),
             ..kept.clone()
         };
+
         match data {
             Data::None => kept.clone(),
             Data::All => now.clone(),
@@ -399,8 +408,8 @@ impl Disk {
                     return with(Vec::clone(new));
                 };
                 let mut bytes = Vec::clone(new);
-                // The half that did not reach the disk begins with a sector; a write inside of one
-                // is not torn.
+                // The half that did not reach the disk begins at a sector. A write inside one sector
+                // is never torn.
                 let torn = (start + bytes.len().saturating_sub(*start) / 2)
                     .next_multiple_of(SECTOR)
                     .min(bytes.len());
@@ -426,7 +435,7 @@ impl Disk {
         hasher.finish()
     }
 
-    /// Tells contents apart without looking at their bytes.
+    /// Identifies contents without looking at their bytes.
     fn stamp(&self, id: Id, data: Data) -> (u64, u32, (u32, u32)) {
         let Inode { kept, now, .. } = &self.inodes[id];
         let attributes = if data == Data::All { now } else { kept };
@@ -443,7 +452,7 @@ impl Disk {
         (stamp, attributes.mode, attributes.owner)
     }
 
-    /// Puts what is left onto a real disk, for the next run to find.
+    /// Writes an image into a real directory, for the next run.
     pub(super) fn write(&self, image: &Image, place: &Path) {
         let _ = std::fs::remove_dir_all(place);
         let mut written = HashMap::new();
@@ -474,6 +483,7 @@ impl Disk {
                 }
             }
         }
+
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::lchown(path, Some(content.owner.0), Some(content.owner.1)).unwrap();
         }

@@ -1,3 +1,5 @@
+//! Power loss during restores: what a server finds in the target afterwards.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,15 +16,15 @@ use crate::backup::bench::{Bench, small};
 use crate::restore::handmade::contents;
 use crate::restore::start::{Start, start};
 
-/// A backup, and how it is restored again and again.
+/// A backup that is restored again and again.
 struct RepeatedRestore {
     bench: Bench,
     repository: DirectoryRepository,
     manifest: Manifest,
 }
 
-/// Where a restore goes, below what is watched.
-struct Way {
+/// The options of a restore, with paths below the watched directory.
+struct Options {
     db: &'static str,
     index: Option<&'static str>,
     ready: bool,
@@ -40,6 +42,7 @@ impl RepeatedRestore {
             .output()
             .unwrap(),
         );
+
         let repository = DirectoryRepository::open(&place).unwrap();
         let label = repository.list().unwrap().remove(0).label;
         let manifest = repository.manifest(&label).unwrap();
@@ -50,67 +53,81 @@ impl RepeatedRestore {
         }
     }
 
-    fn command(&self, way: &Way, top: &Path) -> Command {
-        let (repository, db) = (PathBuf::from(self.repository.place()), top.join(way.db));
+    fn command(&self, options: &Options, top: &Path) -> Command {
+        let (repository, db) = (PathBuf::from(self.repository.place()), top.join(options.db));
         let mut command = kbackup(&["restore"], &[("--repo", &repository), ("--to", &db)]);
-        if let Some(index) = way.index {
+        if let Some(index) = options.index {
             command.arg("--index-to").arg(top.join(index));
         }
-        if way.ready {
+
+        if options.ready {
             command.arg("--ready");
         }
         if let Some((user, group)) = owner() {
             command.args(["--owner", &format!("{user}:{group}")]);
         }
+
         command
     }
 
-    /// The same restore as the command's.
-    fn restore(&self, way: &Way, top: &Path) -> Result<(), String> {
+    /// Runs the same restore as [`command`](Self::command), but in this process.
+    fn restore(&self, options: &Options, top: &Path) -> Result<(), String> {
         let targets = vec![RestoreTarget {
-            db: top.join(way.db),
-            index: way.index.map(|index| top.join(index)),
+            db: top.join(options.db),
+            index: options.index.map(|index| top.join(index)),
         }];
         let label = Some(self.manifest.label.clone());
         let request = RestoreRequest {
             label,
             targets,
-            ready: way.ready,
+            ready: options.ready,
             owner: owner(),
             ..RestoreRequest::default()
         };
+
         let run = Run::new(Silent);
         let plan = plan(&self.repository, &request, &run)
             .map_err(|error| format!("{error} {:?}", error.causes()))?;
+
         let report = execute(&self.repository, &plan, &run).map_err(|error| error.to_string())?;
         report
             .failure()
             .map_or(Ok(()), |error| Err(format!("{error} {:?}", error.causes())))
     }
 
-    fn lose_power(&self, name: &str, way: &Way, watched: &Watched, short: usize) {
-        let expected = restored(way, &watched.place);
+    fn lose_power(&self, name: &str, options: &Options, watched: &Watched, short: usize) {
+        let expected = restored(options, &watched.place);
         let end = self.manifest.log.position.position().to_signed();
-        watched.lose_power(name, short, |cut| self.ask(way, &expected, end, cut));
+        watched.lose_power(name, short, |cut| {
+            self.assert_target_survived(options, &expected, end, cut);
+        });
     }
 
-    /// The questions of a target.
-    fn ask(&self, way: &Way, expected: &Restored, end: i64, cut: &Cut<'_>) {
-        let (db, what) = (cut.disk.join(way.db), cut.what);
+    /// Asserts what holds for a target after a power loss.
+    fn assert_target_survived(
+        &self,
+        options: &Options,
+        expected: &Restored,
+        end: i64,
+        cut: &Cut<'_>,
+    ) {
+        let (db, what) = (cut.disk.join(options.db), cut.what);
         match start(&db, &self.manifest) {
             Start::Opened { writer, .. } if writer == end => {
-                assert_same(&restored(way, cut.disk), expected, what);
-                let refused = self.restore(way, cut.disk).unwrap_err();
+                assert_same(&restored(options, cut.disk), expected, what);
+                let refused = self.restore(options, cut.disk).unwrap_err();
                 assert!(
                     refused.contains("the target holds a restored database"),
                     "{what}: {refused}"
                 );
             }
+
             started => {
                 assert!(
                     !cut.complete,
-                    "{what}: the restore had succeeded, and the server finds {started:?}"
+                    "{what}: the restore had succeeded, but the server finds {started:?}"
                 );
+
                 if started != Start::Refused {
                     let found = contents(cut.disk);
                     let lost = found
@@ -118,39 +135,41 @@ impl RepeatedRestore {
                         .find(|name| !name.ends_with("/writer.chk") && !name.ends_with(".tmp"));
                     assert_eq!(
                         lost, None,
-                        "{what}: a server starts there, and something can be lost"
+                        "{what}: a server starts there, and files can be lost"
                     );
                 }
-                self.restore(way, cut.disk)
+
+                self.restore(options, cut.disk)
                     .unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert_same(&restored(way, cut.disk), expected, what);
+                assert_same(&restored(options, cut.disk), expected, what);
             }
         }
     }
 }
 
-/// As a user that only root can name.
+/// An owner that only root can set.
 fn owner() -> Option<(u32, u32)> {
     rustix::process::geteuid().is_root().then_some((1001, 1002))
 }
 
-/// Every file and directory that a server uses, with its bytes, mode and owner.
+/// Every file and directory that a server uses, with its bytes, its mode and its owner.
 type Restored = BTreeMap<PathBuf, (Vec<u8>, u32, u32, u32)>;
 
-fn restored(way: &Way, top: &Path) -> Restored {
+fn restored(options: &Options, top: &Path) -> Restored {
     let mut found = Restored::new();
-    for directory in std::iter::once(way.db).chain(way.index) {
+    for directory in std::iter::once(options.db).chain(options.index) {
         for entry in walkdir::WalkDir::new(top.join(directory))
             .into_iter()
             .flatten()
         {
             let (status, path) = (entry.metadata().unwrap(), entry.path());
-            // The mark holds a time.
+            // The guard file holds a time.
             let bytes = if status.is_file() && entry.file_name() != RestoreMark::NAME {
                 std::fs::read(path).unwrap()
             } else {
                 Vec::new()
             };
+
             found.insert(
                 path.strip_prefix(top).unwrap().to_owned(),
                 (bytes, status.mode(), status.uid(), status.gid()),
@@ -166,6 +185,7 @@ fn assert_same(found: &Restored, expected: &Restored, what: &str) {
         expected.keys().collect::<Vec<_>>(),
         "{what}"
     );
+
     for (path, content) in expected {
         let (found_bytes, found_mode, found_user, found_group) = &found[path];
         let (bytes, mode, user, group) = content;
@@ -183,31 +203,31 @@ fn assert_same(found: &Restored, expected: &Restored, what: &str) {
     }
 }
 
-const DOCUMENTED: Way = Way {
+const DOCUMENTED: Options = Options {
     db: "db",
     index: None,
     ready: false,
 };
-const READY: Way = Way {
+const READY: Options = Options {
     db: "new/below/db",
     index: Some("elsewhere/index"),
     ready: true,
 };
 
 #[test]
-fn a_restore() {
+fn a_power_loss_during_a_restore_is_survived() {
     let repeated = RepeatedRestore::new();
-    for (name, way, short) in [("restore", DOCUMENTED, 20), ("restore --ready", READY, 20)] {
+    for (name, options, short) in [("restore", DOCUMENTED, 20), ("restore --ready", READY, 20)] {
         let watched = Watched::new(&repeated.bench.path(name));
-        assert_success(&watched.watch(&mut repeated.command(&way, &watched.place)));
-        repeated.lose_power(name, &way, &watched, short);
+        assert_success(&watched.watch(&mut repeated.command(&options, &watched.place)));
+        repeated.lose_power(name, &options, &watched, short);
     }
 }
 
-/// Killed, taken up again, and then the power fails: what the first run made and never synced is
-/// not durable for the second one either.
+/// A restore is killed and resumed, and then the power fails. Files that the first run never synced
+/// are not durable for the second run either.
 #[test]
-fn a_restore_that_was_taken_up() {
+fn a_power_loss_during_a_resumed_restore_is_survived() {
     let repeated = RepeatedRestore::new();
     let kills = [
         ("create", 2),
@@ -219,26 +239,30 @@ fn a_restore_that_was_taken_up() {
         ("write", 8),
         ("setowner", 3),
     ];
+
     for (number, (operation, count)) in kills.into_iter().enumerate() {
-        let way = if number % 2 == 0 { READY } else { DOCUMENTED };
-        let watched = Watched::new(&repeated.bench.path(&format!("taken-up-{number}")));
+        let options = if number % 2 == 0 { READY } else { DOCUMENTED };
+        let watched = Watched::new(&repeated.bench.path(&format!("resumed-{number}")));
         let fault = format!("{operation}:{}:{count}:abort", watched.place.display());
+
         let killed = watched.watch(
             repeated
-                .command(&way, &watched.place)
+                .command(&options, &watched.place)
                 .env("KBACKUP_FAULT", fault),
         );
+
         let killable = operation != "setowner" || owner().is_some();
         assert!(
             !killed.status.success() || !killable,
-            "{operation} {count}: it was not killed"
+            "{operation} {count}: the run was not killed"
         );
+
         if killable {
-            assert_success(&watched.watch(&mut repeated.command(&way, &watched.place)));
+            assert_success(&watched.watch(&mut repeated.command(&options, &watched.place)));
         }
         repeated.lose_power(
             &format!("restore after a kill at {operation} {count}"),
-            &way,
+            &options,
             &watched,
             5,
         );

@@ -1,4 +1,4 @@
-//! A node that went back, more than once: the histories lie side by side in one repository, and are
+//! A node that goes back more than once. Its branches lie side by side in one repository, and are
 //! never mixed.
 
 use std::collections::{BTreeMap, HashSet};
@@ -34,13 +34,13 @@ fn answer(bench: &Bench, line: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What a story has seen so far.
-struct Told {
+/// A node with its backups, and the events of each backup.
+struct Story {
     bench: Bench,
     events: BTreeMap<String, HashSet<Uuid>>,
 }
 
-impl Told {
+impl Story {
     fn begin() -> Self {
         Self {
             bench: Bench::new(&Synthetic {
@@ -62,14 +62,15 @@ impl Told {
         self.note(taken)
     }
 
-    /// It must be refused until the operator says that the other way is meant.
-    fn take_other_way(&mut self) -> BackupSummary {
+    /// Takes a backup that is refused until the operator allows a new branch.
+    fn take_on_new_branch(&mut self) -> BackupSummary {
         let error = self.bench.take().unwrap_err();
         assert_eq!(error.kind(), Kind::Refused, "{error}");
         assert!(
             error.what().contains("they part at log position"),
             "{error}"
         );
+
         let taken = self
             .bench
             .take_with(
@@ -83,11 +84,11 @@ impl Told {
         self.note(taken)
     }
 
-    /// Another election, and events that only this way has.
-    fn live_on(&self, number: u64, id: u128, bytes: u64) {
+    /// Adds an election, and events that only this branch has.
+    fn continue_with(&self, number: u64, id: u128, bytes: u64) {
         let writer = self.bench.get(Checkpoint::Writer);
         if writer % CHUNK > CHUNK - 400 {
-            // The election's record finds no room in the active chunk any more.
+            // The election's record does not fit into the active chunk any more.
             self.bench.append_other(500, 0);
         }
         elect(&self.bench.db, number, id);
@@ -101,57 +102,64 @@ impl Told {
 }
 
 #[test]
-fn two_branches_are_told_apart_shown_and_restored() {
-    let mut told = Told::begin();
+fn two_branches_are_distinguished_shown_and_restored() {
+    let mut told = Story::begin();
     let trunk = told.take();
-    told.live_on(1, 11, 5_000);
+    told.continue_with(1, 11, 5_000);
     let first = told.take();
+
     restore_over(&told.bench, &trunk);
-    told.live_on(1, 22, 70_000);
-    let second = told.take_other_way();
+    told.continue_with(1, 22, 70_000);
+    let second = told.take_on_new_branch();
     assert_eq!(
         (second.branch, second.kind, second.parent.as_ref()),
         (2, BackupKind::Full, None)
     );
 
-    // Alternately on both: the first backup after a restore proves everything, the next one is
-    // built on its own branch.
+    // Alternately on both branches: the first backup after a restore proves everything, and the next
+    // one is built on its own branch.
     let (mut heads, mut ends) = ([first, second], [11, 22]);
+
     for round in 0..super::amount(4, 40) {
-        let way = round % 2;
-        restore_over(&told.bench, &heads[way]);
-        ends[way] += 100;
-        told.live_on(2 + round as u64, ends[way], 9_000);
+        let branch = round % 2;
+        restore_over(&told.bench, &heads[branch]);
+        ends[branch] += 100;
+        told.continue_with(2 + round as u64, ends[branch], 9_000);
         let full = told.take();
+
         assert_eq!(
             (usize::try_from(full.branch).unwrap(), full.kind),
-            (way + 1, BackupKind::Full),
+            (branch + 1, BackupKind::Full),
             "{}",
             told.bench.said()
         );
+
         told.bench.append_other(4_000, round as u64);
-        heads[way] = told.take();
+        heads[branch] = told.take();
         assert_eq!(
-            (heads[way].branch, heads[way].kind),
+            (heads[branch].branch, heads[branch].kind),
             (full.branch, BackupKind::Diff),
             "{}",
             told.bench.said()
         );
-        assert_eq!(heads[way].parent.as_ref(), Some(&full.label));
+        assert_eq!(heads[branch].parent.as_ref(), Some(&full.label));
+
         for head in &heads {
             told.prove(head);
         }
     }
+
     told.prove(&trunk);
     let [one, two] = [&heads[0], &heads[1]].map(|head| &told.events[head.label.as_str()]);
     let trunk_events = &told.events[trunk.label.as_str()];
+
     assert!(
         one.intersection(two)
             .all(|event| trunk_events.contains(event)),
-        "the test's two histories are the same"
+        "the two branches of this test are the same"
     );
 
-    // What an operator sees of it.
+    // This is what an operator sees.
     let list = answer(&told.bench, "list");
     for backup in list["backups"].as_array().unwrap() {
         let fork = &backup["forked_from"];
@@ -165,6 +173,7 @@ fn two_branches_are_told_apart_shown_and_restored() {
             assert_eq!(fork["label"], trunk.label.as_str());
         }
     }
+
     let text = kbackup()
         .args(["list", "--repo"])
         .arg(told.bench.path("repository"))
@@ -177,6 +186,7 @@ fn two_branches_are_told_apart_shown_and_restored() {
     );
     assert_eq!(text.matches(&note).count(), 1, "{text}");
     let newest = &heads[1];
+
     let plan = answer(&told.bench, "restore latest --to elsewhere --dry-run");
     assert_eq!(
         (&plan["backup"]["label"], &plan["backup"]["branch"]),
@@ -184,68 +194,74 @@ fn two_branches_are_told_apart_shown_and_restored() {
     );
     assert_eq!(plan["other_branches"][0]["newest"], heads[0].label.as_str());
     assert_eq!(plan["other_branches"][0]["branch"], 1);
+
     told.bench.assert_sound();
 }
 
-/// A backup of the restored node before it wrote anything holds what both ways have in common, and
-/// must not make one branch of them.
+/// A backup of the restored node, before the node wrote anything, holds the common beginning of both
+/// branches. It must not join them.
 #[test]
-fn a_backup_between_restore_and_election_joins_no_histories() {
-    let mut told = Told::begin();
+fn a_backup_between_restore_and_election_joins_no_branches() {
+    let mut told = Story::begin();
     let trunk = told.take();
-    told.live_on(1, 11, 5_000);
+    told.continue_with(1, 11, 5_000);
     let first = told.take();
+
     restore_over(&told.bench, &trunk);
     let between = told.take();
     assert_eq!(between.branch, 1);
-    told.live_on(1, 22, 7_000);
-    let second = told.take_other_way();
+    told.continue_with(1, 22, 7_000);
+    let second = told.take_on_new_branch();
     assert_eq!(second.branch, 2);
     told.bench.append_other(3_000, 22);
     let third = told.take();
     assert_eq!((third.branch, third.kind), (2, BackupKind::Diff));
-    // And the first way still has its own.
+
+    // The first branch has not lost its own events.
     restore_over(&told.bench, &first);
-    told.live_on(2, 33, 3_000);
+
+    told.continue_with(2, 33, 3_000);
     let fourth = told.take();
     assert_eq!(fourth.branch, 1);
+
     for summary in [&trunk, &first, &between, &second, &third, &fourth] {
         told.prove(summary);
     }
     told.bench.assert_sound();
 }
 
-/// Forks of forks: whatever backup the node is set back to, each backup holds what its node had,
-/// and each branch parts where it did.
+/// Forks of forks: the node is set back to any backup. Each backup holds the events of its node, and
+/// each branch forks at the right position.
 #[test]
-fn a_tree_of_histories_keeps_them_apart() {
+fn branches_of_branches_are_kept_apart() {
     let mut chance = Chance::new(super::seed());
     for _ in 0..super::amount(2, 40) {
-        let mut told = Told::begin();
+        let mut told = Story::begin();
         let mut taken = vec![told.take()];
         let mut epoch = 0;
-        // Where each branch left which.
+
+        // The position where each branch forked.
         let mut forks: BTreeMap<u32, u64> = BTreeMap::new();
         for turn in 0..8_u64 {
             epoch += 1;
             let id = chance.number();
             if chance.below(3) == 0 {
-                told.live_on(epoch, u128::from(id), 2_000 + id % 9_000);
+                told.continue_with(epoch, u128::from(id), 2_000 + id % 9_000);
                 taken.push(told.take());
                 continue;
             }
             let back_to = taken[chance.place(taken.len())].clone();
             restore_over(&told.bench, &back_to);
             if chance.below(4) == 0 {
-                // It is in no hurry.
+                // This node has not yet had an election.
                 taken.push(told.take());
             }
-            told.live_on(epoch, u128::from(id), 2_000 + id % 30_000);
+            told.continue_with(epoch, u128::from(id), 2_000 + id % 30_000);
             let summary = match told.bench.take() {
                 Ok(summary) => told.note(summary),
                 Err(error) => {
                     assert_eq!(error.kind(), Kind::Refused, "turn {turn}: {error}");
-                    let summary = told.take_other_way();
+                    let summary = told.take_on_new_branch();
                     forks.insert(summary.branch, back_to.position.get());
                     summary
                 }

@@ -1,5 +1,5 @@
-//! The node itself is in trouble in mid-backup: scavenges that start by themselves, restarts,
-//! truncations, elections, silence, an index that never rests.
+//! The node itself gets into trouble during a backup: it starts scavenges, restarts, truncates,
+//! elects, falls silent, or replaces its index all the time.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -21,25 +21,25 @@ use crate::backup::bench::{Bench, elect, files, name, small};
 
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
-    /// A scavenge starts by itself; the first is over soon, the second would go on for ever.
+    /// A scavenge starts by itself. The first kind is over soon, the second kind never ends.
     ShortScavenge,
     LongScavenge,
     Restart,
-    /// T is set, and gone again a moment later; or stays.
+    /// The truncate checkpoint is set. It is cleared a moment later, or it stays.
     TruncationComesAndGoes,
     Truncation,
-    /// Another leader: this node follows, and an epoch is in its log.
+    /// Another node becomes the leader: this node follows, and its log holds a new epoch.
     Election,
-    /// An operator resumes what kbackup has paused.
+    /// An operator resumes the auto-scavenge that kbackup has paused.
     Resumed,
-    /// 503 for a moment, and for longer than anybody waits.
+    /// The node answers 503 for a moment, or for longer than kbackup waits.
     Away,
     Gone,
     /// Every other answer is 503 for a while.
     Flapping,
-    /// `indexmap` is replaced all the time, with a moment in which there is none.
+    /// The node replaces `indexmap` all the time. For a moment each time, there is none.
     RestlessIndex,
-    /// A table that is made again under its old name, with what another one held.
+    /// A table appears again under its old name with the contents of another table.
     OtherTable,
     Appends,
 }
@@ -69,7 +69,7 @@ const STEPS: [Step; 6] = [
     Step::Commit,
 ];
 
-/// Ends whatever goes on in the background when the run is over.
+/// Ends the background threads when the run is over.
 #[derive(Clone, Default)]
 struct Over(Arc<AtomicBool>);
 
@@ -87,7 +87,7 @@ impl Over {
     }
 }
 
-/// The part of a bench that may go to other threads.
+/// The part of a bench that other threads may use.
 #[derive(Clone)]
 struct World {
     root: PathBuf,
@@ -100,19 +100,14 @@ impl World {
     fn begin(&self, trouble: Trouble) {
         let (node, db) = (self.node.clone(), self.root.join("db"));
         let truncate = db.join(Checkpoint::Truncate.file_name());
-        let after = |pause: u64, what: Box<dyn FnOnce() + Send>| {
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(pause));
-                what();
-            });
-        };
+
         match trouble {
             Trouble::ShortScavenge => drop(node.start_scavenge(Some(Duration::from_millis(30)))),
             Trouble::LongScavenge => drop(node.start_scavenge(None)),
             Trouble::Restart => node.restart(),
             Trouble::TruncationComesAndGoes => {
                 std::fs::write(&truncate, 300_000_i64.to_le_bytes()).unwrap();
-                after(
+                later(
                     80,
                     Box::new(move || std::fs::write(&truncate, (-1_i64).to_le_bytes()).unwrap()),
                 );
@@ -131,7 +126,8 @@ impl World {
                 } else {
                     5000
                 };
-                after(
+
+                later(
                     pause,
                     Box::new(move || node.change_quirks(|quirks| quirks.status = None)),
                 );
@@ -147,7 +143,7 @@ impl World {
                 let map = db.join("index/indexmap");
                 let bytes = std::fs::read(&map).unwrap();
                 self.over.background(Duration::from_millis(2), move |_| {
-                    // As the server does: the old one is deleted before the new one has its name.
+                    // The server deletes the old file before it gives the new one its name.
                     std::fs::remove_file(&map).unwrap();
                     std::thread::sleep(Duration::from_millis(1));
                     std::fs::write(map.with_extension("tmp"), &bytes).unwrap();
@@ -170,6 +166,15 @@ impl World {
     }
 }
 
+/// Does something after so many milliseconds, in another thread.
+fn later(pause: u64, what: Box<dyn FnOnce() + Send>) {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(pause));
+        what();
+    });
+}
+
+/// The events that a server would start with now.
 fn events(bench: &Bench) -> HashSet<Uuid> {
     let mut log = Log::read(&bench.db).unwrap();
     let end = log.last_boundary();
@@ -177,7 +182,8 @@ fn events(bench: &Bench) -> HashSet<Uuid> {
     log.event_ids().collect()
 }
 
-/// One backup with this trouble at this step. Returns how it ended.
+/// Takes one backup with this trouble at this step. Returns the retries of the backup, or why it
+/// failed.
 fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kind> {
     let what = format!("seed {}, {trouble:?} at {step:?}", super::seed());
     let bench = Bench::new(&small());
@@ -187,13 +193,16 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
         quirks.scavenge_duration = Duration::from_secs(600);
     });
     bench.live(&live, |_| ()).unwrap();
+
     let before = events(&bench);
+
     let world = World {
         root: bench.path(""),
         node: live.node.clone(),
         over: Over::default(),
         seed: chance.number(),
     };
+
     let pending = Mutex::new(Some(world.clone()));
     let root = bench.path("");
     let hook = move |event: &Event| {
@@ -210,6 +219,7 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
             }
         }
     };
+
     let result = bench.live_as(
         &live,
         &BackupRequest {
@@ -220,13 +230,16 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
         hook,
     );
     world.over.0.store(true, Ordering::SeqCst);
+
     let said = bench.said();
+
     let allowed = [
         Kind::Unstable,
         Kind::Unreachable,
         Kind::Refused,
         Kind::SourceCorrupt,
     ];
+
     match &result {
         Ok(summary) => {
             let after = events(&bench);
@@ -238,7 +251,7 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
                 before.is_subset(&held),
                 "{what}: events that were acknowledged are missing"
             );
-            assert!(held.is_subset(&after), "{what}: events of another history");
+            assert!(held.is_subset(&after), "{what}: events of another branch");
             bench.assert_restores(summary, &held);
         }
         Err(error) => assert!(
@@ -247,7 +260,8 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
             error.causes()
         ),
     }
-    // When the trouble is over, the next run works, and nothing is owed to the node any more.
+
+    // After the trouble, the next run works and gives everything back to the node.
     std::thread::sleep(Duration::from_millis(if matches!(trouble, Trouble::Gone) {
         5200
     } else {
@@ -255,8 +269,10 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
     }));
     live.node
         .change_quirks(|quirks| (quirks.status, quirks.state) = (None, None));
-    // -1 again.
+
+    // A truncate checkpoint of -1 asks for nothing.
     bench.set(Checkpoint::Truncate, u64::MAX);
+
     if matches!(trouble, Trouble::OtherTable) {
         std::fs::remove_dir_all(&bench.db).unwrap();
         drop(live);
@@ -264,11 +280,13 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
             .map(|summary| summary.retries)
             .map_err(|error| error.kind());
     }
+
     let next = bench
         .live(&live, |_| ())
         .unwrap_or_else(|error| panic!("{what}, the run after it: {error} {:?}", error.causes()));
     bench.assert_restores(&next, &events(&bench));
     bench.assert_sound();
+
     assert!(
         !live.node.owes_scavenge(),
         "{what}: the scavenge was not given back"
@@ -284,21 +302,23 @@ fn survive(trouble: Trouble, step: Step, chance: &mut Chance) -> Result<u32, Kin
             .records()
             .unwrap()
             .is_empty(),
-        "{what}: something is owed"
+        "{what}: a release record is left"
     );
+
     if matches!(trouble, Trouble::LongScavenge) {
         assert!(
             live.node.current_scavenge().is_some(),
             "{what}: the scavenge does not go on"
         );
     }
+
     result
         .map(|summary| summary.retries)
         .map_err(|error| error.kind())
 }
 
 #[test]
-fn a_node_in_trouble_gets_back_what_is_its_own() {
+fn a_node_in_trouble_gets_its_scavenging_back() {
     let mut chance = Chance::new(super::seed());
     let (mut good, mut failed) = (0, 0);
     let every_step = super::amount(0, 1) == 1;
@@ -309,15 +329,17 @@ fn a_node_in_trouble_gets_back_what_is_its_own() {
             } else {
                 vec![*chance.of(&STEPS)]
             };
+
             for step in steps {
-                // Before the index is copied, this would be a faithful copy of a source whose index
-                // is wrong: only a deep verification tells.
+                // At this step the table changes before kbackup copies it. The backup would be a
+                // faithful copy of a source with a wrong index. Only a deep verification finds that.
                 if matches!(
                     (trouble, step),
                     (Trouble::OtherTable, Step::Quiesce | Step::Index)
                 ) {
                     continue;
                 }
+
                 match survive(trouble, step, &mut chance) {
                     Ok(retries) => {
                         eprintln!(

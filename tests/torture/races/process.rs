@@ -1,5 +1,5 @@
-//! A real kbackup that is stopped before any one of its operations, while somebody else changes the
-//! world, and then goes on.
+//! A real kbackup process that is stopped before one of its operations, and continues after a change
+//! of the world around it.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-/// Longer than any run here takes.
+/// More time than any run here takes.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Where a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Stopped,
@@ -20,14 +20,13 @@ pub(super) enum State {
 
 pub(super) struct Process {
     id: Pid,
-    /// Waited for by its id: a stopped one has not ended.
+    /// `waitpid` waits by the id, because a stopped process has not ended.
     _child: std::process::Child,
     log: PathBuf,
     ended: bool,
 }
 
-/// A kbackup with this command line, whose working directory is `place`, and that ignores all
-/// settings around it.
+/// A kbackup command that works in `place` and ignores all settings around it.
 pub(super) fn kbackup(place: &Path, line: &[&str]) -> Command {
     let mut command = crate::executable::kbackup();
     command
@@ -38,16 +37,16 @@ pub(super) fn kbackup(place: &Path, line: &[&str]) -> Command {
     command
 }
 
-/// Before the n-th operation on a path with this part in it.
+/// Stops the command before its n-th operation on a path with this part in it.
 pub(super) fn stop_at(command: &mut Command, operation: &str, part: &str, number: usize) {
     command.env("KBACKUP_FAULT", format!("{operation}:{part}:{number}:stop"));
 }
 
 impl Process {
-    /// Starts it; what it says goes to the file `log`.
+    /// Starts the command. Its output goes to the file `log`.
     pub(super) fn start(command: &mut Command, log: &Path) -> Self {
         let file = std::fs::File::create(log).unwrap();
-        // Its own group, so that no terminal's signal reaches it.
+        // Its own process group, so that no signal of a terminal reaches it.
         let child = command
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -62,7 +61,7 @@ impl Process {
         }
     }
 
-    /// Waits until it stops itself, or ends.
+    /// Waits until the process stops itself, or ends.
     pub(super) fn wait(&mut self) -> State {
         let begun = Instant::now();
         loop {
@@ -72,16 +71,17 @@ impl Process {
                 if status.stopped() {
                     return State::Stopped;
                 }
+
                 self.ended = true;
-                return State::Ended(
-                    status
-                        .exit_status()
-                        .unwrap_or_else(|| -status.terminating_signal().unwrap_or(0)),
-                );
+                let code = match status.exit_status() {
+                    Some(code) => code,
+                    None => -status.terminating_signal().unwrap_or(0),
+                };
+                return State::Ended(code);
             }
             assert!(
                 begun.elapsed() < PATIENCE,
-                "it neither ends nor stops: {}",
+                "the process neither ends nor stops: {}",
                 self.said()
             );
             std::thread::sleep(Duration::from_millis(2));

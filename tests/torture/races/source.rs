@@ -1,9 +1,9 @@
-//! Somebody else changes the source between any two operations of kbackup on it: files renamed,
-//! replaced, truncated, recreated, grown, swapped.
+//! Another process changes the source between any two operations of kbackup: it renames, replaces,
+//! truncates, recreates, extends and swaps files.
 //!
-//! Whatever happens: the run ends with a code that says what happened; what is listed is sound,
-//! holds every event that was there before the run and still is after it, and none that never was;
-//! and kbackup itself touched nothing.
+//! Each run ends with an exit code that says what happened. Each listed backup is sound. It holds
+//! every event that existed before the run and after it, and no event that never existed. kbackup
+//! itself changes nothing in the source.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -26,10 +26,10 @@ use super::Chance;
 use super::process::{Process, State, kbackup, stop_at};
 use crate::backup::bench::{Bench, copy_tree, flip, small, workplace, writable};
 
-/// Done, done with warnings, denied, out of reach, corrupt or inconsistent, kept changing, refused.
+/// Done, done with warnings, denied, unreachable, corrupt or inconsistent, unstable, refused.
 const HONEST: [i32; 7] = [0, 3, 12, 13, 21, 22, 23];
 
-/// What somebody does to one file of the source.
+/// What another process does to one file of the source.
 #[derive(Debug, Clone, Copy)]
 enum Change {
     Vanish,
@@ -46,11 +46,11 @@ enum Change {
     Link,
     Pipe,
     Flip,
-    /// The node goes on.
+    /// The node appends events.
     Append,
     /// A truncation is pending.
     Truncation,
-    /// The writer checkpoint goes back.
+    /// The writer checkpoint moves backwards.
     Back,
 }
 
@@ -71,7 +71,7 @@ const CHANGES: [Change; 14] = [
     Change::Back,
 ];
 
-/// A node with three backups, from which every case begins.
+/// A node with two backups, from which every case begins.
 struct Origin {
     bench: Bench,
     events: HashSet<Uuid>,
@@ -80,30 +80,33 @@ struct Origin {
 impl Origin {
     fn new() -> Self {
         let bench = Bench::new(&small());
-        // What a finished scavenge leaves: the header of an SQLite database, and pages.
+
+        // A finished scavenge leaves this: the header of an SQLite database, and pages.
         let mut database = vec![0; 4096];
         database[..16].copy_from_slice(b"SQLite format 3\0");
         database[16..24].copy_from_slice(&[16, 0, 1, 1, 0, 64, 32, 32]);
         database[31] = 1;
         std::fs::create_dir_all(bench.index().join("scavenging")).unwrap();
         std::fs::write(bench.index().join("scavenging/scavenging.db"), database).unwrap();
+
         bench.full().unwrap();
         bench.append(30_000);
         bench.take().unwrap();
         bench.append(20_000);
+
         let events = bench.events();
         Self { bench, events }
     }
 }
 
-/// One run, and what became of it.
+/// One run, and its result.
 struct Case<'a> {
     origin: &'a Origin,
     place: tempfile::TempDir,
     what: String,
 }
 
-/// What is to be undone, and how.
+/// Undoes one change.
 type Undo = Box<dyn FnOnce() + Send>;
 
 impl<'a> Case<'a> {
@@ -138,16 +141,13 @@ impl<'a> Case<'a> {
             .collect()
     }
 
-    /// Operations on the source of one undisturbed run.
+    /// The number of operations on the source in one undisturbed run.
     fn operations(&self, verb: &str, node: Option<&str>) -> usize {
-        let stops = |number: usize| {
-            let mut process = self.start(verb, node, Some(number));
-            process.wait() == State::Stopped
-        };
         let (mut low, mut high) = (0, 4096);
         while low + 1 < high {
             let middle = usize::midpoint(low, high);
-            if stops(middle) {
+            let mut process = self.start(verb, node, Some(middle));
+            if process.wait() == State::Stopped {
                 low = middle;
             } else {
                 high = middle;
@@ -167,10 +167,12 @@ impl<'a> Case<'a> {
             "--log",
             "warn",
         ];
+
         match node {
             Some(url) => line.extend(["--node", url, "--node-patience", "2s", "--wait", "2s"]),
             None => line.extend(["--offline", "--db", &db]),
         }
+
         let mut command = kbackup(self.place.path(), &line);
         if let Some(number) = stop {
             stop_at(&mut command, "", &self.db().display().to_string(), number);
@@ -189,26 +191,30 @@ impl<'a> Case<'a> {
         files
     }
 
-    /// Does it, and tells how to undo it.
+    /// Makes the change. Returns its description and the way to undo it.
     fn change(&self, change: Change, chance: &mut Chance) -> (String, Undo) {
         let mut files = self.files();
         if matches!(change, Change::Flip) {
-            // Only what has a checksum of the server's can be told from what a node wrote.
+            // Only damage of a file with a checksum of the server can be detected.
             files.retain(|path| {
                 path.metadata().unwrap().permissions().mode() & 0o200 == 0
                     || path.ends_with("indexmap")
             });
         }
+
         let file = chance.of(&files).clone();
+
         let told = format!(
             "{change:?} {}",
             file.strip_prefix(self.db()).unwrap().display()
         );
+
         let (bytes, mode) = (
             std::fs::read(&file).unwrap(),
             file.metadata().unwrap().permissions(),
         );
         let aside = self.place.path().join("aside");
+
         match change {
             Change::Vanish => std::fs::rename(&file, &aside).unwrap(),
             Change::Refresh => {
@@ -216,14 +222,10 @@ impl<'a> Case<'a> {
                 std::fs::rename(&aside, &file).unwrap();
             }
             Change::Impostor => {
-                let kind = |path: &Path| path.extension().map(std::ffi::OsStr::len);
-                let others: Vec<&PathBuf> = files
-                    .iter()
-                    .filter(|other| **other != file && kind(other) == kind(&file))
-                    .collect();
-                let other = others
-                    .get(chance.place(others.len()))
-                    .map_or_else(|| file.clone(), |path| (*path).clone());
+                let mut others = files.clone();
+                others
+                    .retain(|other| *other != file && suffix_length(other) == suffix_length(&file));
+                let other = others.get(chance.place(others.len())).unwrap_or(&file);
                 std::fs::copy(other, &aside).unwrap();
                 std::fs::rename(&aside, &file).unwrap();
             }
@@ -281,8 +283,9 @@ impl<'a> Case<'a> {
                 );
             }
         }
+
         let undo = move || {
-            // In one step, as a node would.
+            // A node replaces a file in one step too.
             let whole = aside.with_extension("whole");
             std::fs::write(&whole, bytes).unwrap();
             std::fs::set_permissions(&whole, mode).unwrap();
@@ -294,19 +297,18 @@ impl<'a> Case<'a> {
         (told, Box::new(undo))
     }
 
-    /// The events that a server would have now; none where nothing sensible is left.
+    /// The events that a server would have now. Returns `None` if nothing useful is left.
     fn events(&self) -> Option<HashSet<Uuid>> {
-        std::panic::catch_unwind(|| {
+        let events = std::panic::catch_unwind(|| {
             let mut log = Log::read(&self.db()).ok()?;
             let end = log.last_boundary();
             log.records.retain(|record| record.end <= end);
             Some(log.event_ids().collect())
-        })
-        .ok()
-        .flatten()
+        });
+        events.ok().flatten()
     }
 
-    /// What is listed now is sound, and holds what it should.
+    /// Asserts that a new backup is sound and holds the right events.
     fn prove(&self, label: &Label, after: Option<&HashSet<Uuid>>) {
         let (repository, what) = (self.repository(), &self.what);
         let silent = Run::new(Silent);
@@ -318,6 +320,7 @@ impl<'a> Case<'a> {
         )
         .unwrap();
         assert!(report.is_sound(), "{what}: {report:?}");
+
         let target = self.place.path().join("restored");
         let request = restore::RestoreRequest {
             label: Some(label.clone()),
@@ -331,9 +334,11 @@ impl<'a> Case<'a> {
         let plan = restore::plan(&repository, &request, &silent).unwrap();
         let report = restore::execute(&repository, &plan, &silent).unwrap();
         assert!(report.failure().is_none(), "{what}: {report}");
+
         let log = Log::read(&target).unwrap();
         assert!(log.ends_at_boundary(), "{what}");
         let held: HashSet<Uuid> = log.event_ids().collect();
+
         let before = &self.origin.events;
         let missing = before
             .iter()
@@ -343,11 +348,13 @@ impl<'a> Case<'a> {
             .iter()
             .filter(|id| !before.contains(id) && !after.is_some_and(|after| after.contains(id)))
             .count();
+
         assert_eq!(
             (missing, foreign),
             (0, 0),
-            "{what}: events missing, events of another history"
+            "{what}: events are missing, or events of another branch are there"
         );
+
         let options = proof::ExamineOptions {
             version: Some(ServerLine::V26_1),
             depth: Depth::Deep,
@@ -355,33 +362,38 @@ impl<'a> Case<'a> {
         };
         let examination =
             proof::examine(&Directories::new(&target, None), &options, &silent).unwrap();
+
         assert_eq!(
             examination.kind(),
             None,
             "{what}: {:#?}",
             examination.findings
         );
+
         std::fs::remove_dir_all(target).unwrap();
     }
 }
 
-/// The node that has just gone gives its locks back when its last thread ends.
-fn free(db: &Path) {
+/// Waits until a node that has ended gives its locks back. It does so when its last thread ends.
+fn wait_for_unlocked(db: &Path) {
     for _ in 0..500 {
-        let locked = |name: &str| {
-            std::fs::File::open(db.join(name)).is_ok_and(|file| file.try_lock().is_err())
-        };
-        if !Checkpoint::ALL
-            .iter()
-            .any(|checkpoint| locked(checkpoint.file_name()))
-        {
+        let is_locked = Checkpoint::ALL.iter().any(|checkpoint| {
+            std::fs::File::open(db.join(checkpoint.file_name()))
+                .is_ok_and(|file| file.try_lock().is_err())
+        });
+        if !is_locked {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Names, inodes, lengths and times of a directory.
+/// The length of the file name's extension, which tells the kind of a file.
+fn suffix_length(path: &Path) -> Option<usize> {
+    path.extension().map(std::ffi::OsStr::len)
+}
+
+/// The names, inodes, lengths and times below a directory.
 fn look(directory: &Path) -> BTreeMap<PathBuf, (u64, u64, u32, i64, i64)> {
     walkdir::WalkDir::new(directory)
         .into_iter()
@@ -402,8 +414,8 @@ fn look(directory: &Path) -> BTreeMap<PathBuf, (u64, u64, u32, i64, i64)> {
         .collect()
 }
 
-/// A copy that shares all files, as no file of a repository is ever written to again; its state is
-/// copied.
+/// Makes a copy that shares all files, because kbackup never writes to a stored file again. Only the
+/// files in `state` are copied.
 fn link_tree(from: &Path, to: &Path) {
     for entry in walkdir::WalkDir::new(from) {
         let entry = entry.unwrap();
@@ -426,6 +438,7 @@ fn torture(
     chance: &mut Chance,
 ) {
     let (mut good, mut undone) = (0, 0);
+
     for (count, (number, change)) in samples.iter().enumerate() {
         let verb = if chance.below(4) == 0 { "full" } else { "diff" };
         let mut case = Case::new(
@@ -435,6 +448,7 @@ fn torture(
                 super::seed()
             ),
         );
+
         let live = running.then(|| {
             Node::still(Version::new(26, 1), case.place.path())
                 .unwrap()
@@ -442,12 +456,14 @@ fn torture(
                 .unwrap()
         });
         let url = live.as_ref().map(kbackup_testnode::Server::url);
+
         let before = case.labels();
         let mut process = case.start(verb, url.as_deref(), Some(*number));
         let mut state = process.wait();
+
         let (mut undo, mut settled): (Undo, _) = (Box::new(|| ()), None);
         if state == State::Stopped {
-            // The test's node would wait at the pipe for ever.
+            // The test's node would wait at the pipe forever.
             let change = if running && matches!(change, Change::Pipe) {
                 Change::Link
             } else {
@@ -459,6 +475,7 @@ fn torture(
                 case.what,
                 if running { "running" } else { "stopped" }
             );
+
             process.go_on();
             if chance.below(2) == 0 {
                 undone += 1;
@@ -471,15 +488,18 @@ fn torture(
             }
             state = process.wait();
         }
+
         let State::Ended(code) = state else {
-            panic!("{}: it stopped twice", case.what)
+            panic!("{}: the run stopped twice", case.what)
         };
+
         assert!(
             HONEST.contains(&code),
             "{}: code {code}\n{}",
             case.what,
             process.said()
         );
+
         if let Some(settled) = settled {
             assert_eq!(
                 look(&case.db()),
@@ -488,11 +508,12 @@ fn torture(
                 case.what
             );
         }
+
         let mut after = case.labels();
         let new = after.split_off(before.len());
         assert_eq!(before, after, "{}", case.what);
-        // What a failed run leaves is whole files for the next one, and a backup clears all of it
-        // away.
+
+        // A failed run leaves whole files for the next run. A successful one clears them away.
         let left: Vec<_> = walkdir::WalkDir::new(case.place.path().join("repository/incoming"))
             .min_depth(1)
             .into_iter()
@@ -516,16 +537,19 @@ fn torture(
             "{}: code {code}",
             case.what
         );
+
         for label in &new {
             good += 1;
             case.prove(label, case.events().as_ref());
         }
+
         if count % 3 == 0 && !matches!(change, Change::Append) {
-            // What this run has left behind does the next one no harm.
+            // The leftovers of this run do not harm the next one.
             undo();
             drop(live);
-            free(&case.db());
+            wait_for_unlocked(&case.db());
             case.what.push_str(", the run after it");
+
             let mut next = case.start("diff", None, None);
             let state = next.wait();
             assert!(
@@ -537,6 +561,7 @@ fn torture(
             case.prove(case.labels().last().unwrap(), Some(&origin.events));
         }
     }
+
     assert!(
         good * 5 > samples.len() && undone > 0,
         "{good} of {} runs took a backup",
@@ -548,7 +573,7 @@ fn torture(
     );
 }
 
-/// Chosen moments and changes; in the long form, every change at every moment.
+/// Samples of moments and changes. In the long form, every change at every moment.
 fn samples(operations: usize, chance: &mut Chance) -> Vec<(usize, Change)> {
     let all = operations * CHANGES.len();
     let wanted = super::amount(14, all);
@@ -563,7 +588,7 @@ fn samples(operations: usize, chance: &mut Chance) -> Vec<(usize, Change)> {
 }
 
 #[test]
-fn a_stopped_nodes_files_change_between_any_two_operations() {
+fn a_stopped_nodes_files_may_change_between_any_two_operations() {
     let (origin, mut chance) = (Origin::new(), Chance::new(super::seed()));
     let operations = Case::new(&origin, String::new()).operations("diff", None);
     assert!(operations > 100, "{operations}");
@@ -577,7 +602,7 @@ fn a_stopped_nodes_files_change_between_any_two_operations() {
 }
 
 #[test]
-fn a_running_nodes_files_change_between_any_two_operations() {
+fn a_running_nodes_files_may_change_between_any_two_operations() {
     let (origin, mut chance) = (Origin::new(), Chance::new(super::seed()));
     let case = Case::new(&origin, String::new());
     let live = Node::still(Version::new(26, 1), case.place.path())

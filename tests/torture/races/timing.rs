@@ -1,14 +1,14 @@
-//! Recordings of real nodes whose threads ran at another pace.
+//! Recordings of real nodes whose threads run at another pace.
 //!
-//! The rule, so that only orders come out that a real node could show:
-//! * the log's own steps (chunks, `writer.chk`, epochs, acknowledgements, everything that is not
-//!   named below) keep their order: data before checkpoint before acknowledgement;
-//! * what one other thread writes keeps its own order too, and only comes **later** against the
-//!   log: the chaser's checkpoint, the index with its tables, the stream-existence filter. Each of
-//!   them follows the log, and a slow disk or a busy processor makes it follow later; none can know
-//!   what is not yet there;
-//! * nothing is carried across a turn in the node's life, a lock, an admin call or an operator's
-//!   hand: there everything has come to rest in that order.
+//! Only orders that a real node could show may come out:
+//! * The log's own steps keep their order: data before checkpoint before acknowledgement. These are
+//!   the chunks, `writer.chk`, the epochs, the acknowledgements, and everything not named below.
+//! * The writes of another thread keep their order too, and only come **later** against the log.
+//!   There are three such threads: the chaser's checkpoint, the index with its tables, and the
+//!   stream-existence filter. Each of them follows the log. A slow disk or a busy processor makes it
+//!   follow later. None of them can know what is not yet there.
+//! * No step crosses a mark in the node's life, a lock, an admin call or an operator's action,
+//!   because everything has come to rest there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::live;
 /// The most steps of the log that another thread stays behind.
 const LONGEST_LAG: usize = 60;
 
-/// The thread that a step belongs to; none for the log's own.
+/// The thread that a step belongs to. Returns `None` for the log's own steps.
 fn thread(action: &Action) -> Option<usize> {
     let path = action.path()?;
     if path == "db/chaser.chk" {
@@ -35,29 +35,27 @@ fn thread(action: &Action) -> Option<usize> {
     }
 }
 
-fn is_turn(action: &Action) -> bool {
+fn is_boundary(action: &Action) -> bool {
     matches!(
         action,
         Action::Mark { .. } | Action::Flock { .. } | Action::Operator { .. } | Action::Http { .. }
     )
 }
 
-/// Lets the other threads fall behind, each by a lag that changes now and then. Returns how many
-/// steps came later than recorded.
+/// Delays the other threads, each by a lag that changes now and then. Returns how many steps came
+/// later than recorded.
 fn permute(steps: &mut Vec<Step>, chance: &mut Chance) -> usize {
     let mut waiting: [VecDeque<(usize, Step)>; 3] = Default::default();
     let (mut lags, mut order, mut later) = ([0; 3], Vec::with_capacity(steps.len()), 0);
     for (index, step) in std::mem::take(steps).into_iter().enumerate() {
-        if is_turn(&step.action) {
-            order.extend(
-                waiting
-                    .iter_mut()
-                    .flat_map(|queue| queue.drain(..))
-                    .map(|(_, step)| step),
-            );
+        if is_boundary(&step.action) {
+            for queue in &mut waiting {
+                order.extend(queue.drain(..).map(|(_, step)| step));
+            }
             order.push(step);
             continue;
         }
+
         if let Some(thread) = thread(&step.action) {
             if chance.below(20) == 0 {
                 lags[thread] = chance.place(LONGEST_LAG);
@@ -67,37 +65,39 @@ fn permute(steps: &mut Vec<Step>, chance: &mut Chance) -> usize {
         } else {
             order.push(step);
         }
+
         for queue in &mut waiting {
             while queue.front().is_some_and(|(due, _)| *due <= index) {
                 order.extend(queue.pop_front().map(|(_, step)| step));
             }
         }
     }
+
     order.extend(waiting.into_iter().flatten().map(|(_, step)| step));
     *steps = order;
     later
 }
 
 #[test]
-fn nodes_whose_threads_ran_at_another_pace() {
+fn nodes_with_slower_threads_are_backed_up() {
     let mut chance = Chance::new(super::seed());
-    // Scavenges are known by the numbers of their steps, and keep their pace.
-    let names: Vec<String> = Recording::names()
-        .unwrap()
-        .into_iter()
-        .filter(|name| !name.contains("scavenge"))
-        .collect();
+    // Scavenges are known by the numbers of their steps, so they keep their pace.
+    let mut names = Recording::names().unwrap();
+    names.retain(|name| !name.contains("scavenge"));
+
     for round in 0..super::amount(3, 10 * names.len()) {
         let name = if super::amount(0, 1) == 1 {
             &names[round % names.len()]
         } else {
             chance.of(&names)
         };
+
         let mut recording = Recording::named(name).unwrap();
         let count = recording.steps.len();
         let later = permute(&mut recording.steps, &mut chance);
         assert_eq!(recording.steps.len(), count);
         assert!(later > 50, "{name}: only {later} steps moved");
+
         let taken = live::chain_over(&Arc::new(recording), super::amount(14, 48), chance.number());
         assert!(
             taken >= 8,
