@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::journal::Journal;
-use super::record::{RunOutcome, RunRecord};
+use super::run_record::{RunOutcome, RunRecord};
 use super::status::Status;
 use super::verdict::Level;
 use crate::clock::{Timestamp, between};

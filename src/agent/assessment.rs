@@ -5,7 +5,7 @@ use super::exposure::Exposure;
 use super::facts::{BackupFacts, RepositoryFacts, SiblingBackup};
 use super::journal::Journal;
 use super::planner::JobPlan;
-use super::record::{RunOutcome, RunRecord};
+use super::run_record::{RunOutcome, RunRecord};
 use super::status::{JobStatus, Status, StatusInput, age, best};
 use super::verdict::{Concern, Verdict, roughly};
 use crate::clock::Span;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::access::AccessRules;
 use super::planner::{JobRule, PlanningRules};
-use super::record::Job;
+use super::run_record::Job;
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
 use crate::schedule::Schedule;

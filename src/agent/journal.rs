@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::record::{Job, RunRecord};
+use super::run_record::{Job, RunRecord};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 
@@ -262,7 +262,7 @@ fn line(record: &impl Serialize) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::record::{Pause, RunOutcome, Trigger};
+    use crate::agent::run_record::{Pause, RunOutcome, Trigger};
     use crate::clock::Timestamp;
 
     fn record(second: i64) -> RunRecord {

@@ -9,7 +9,7 @@
 //! | the loop and its state | `event_loop`, `state`, `report`, `published` |
 //! | what is seen | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
 //! | what is due | `planner`, `exposure`, `cluster`, `configuration` |
-//! | runs | `worker`, `job`, `run_recorder`, `turns`, `turn_lock`, `record`, `journal` |
+//! | runs | `worker`, `perform`, `run_recorder`, `run_record`, `turns`, `turn_lock`, `journal` |
 //! | the status | `status`, `assessment`, `verdict` |
 //! | who reads it | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
 
@@ -25,16 +25,16 @@ mod facts;
 mod hook_delivery;
 mod hooks;
 mod http;
-mod job;
 mod journal;
 mod look_schedule;
 mod metrics;
 mod observation;
 pub mod page;
+mod perform;
 mod planner;
 mod published;
-mod record;
 mod report;
+mod run_record;
 mod run_recorder;
 mod run_totals;
 mod siblings;
@@ -58,7 +58,7 @@ pub use self::facts::{
 pub use self::journal::Journal;
 pub use self::observation::look_at_repository;
 pub use self::planner::JobPlan;
-pub use self::record::{Job, Pause, RunOutcome, RunRecord, Trigger};
+pub use self::run_record::{Job, Pause, RunOutcome, RunRecord, Trigger};
 pub use self::status::{AgentFacts, JobStatus, RunningJob, Status, StatusInput};
 pub use self::verdict::{Concern, Level, Verdict, roughly};
 use crate::error::{Error, Kind, Result};

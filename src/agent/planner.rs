@@ -10,7 +10,7 @@ use super::cluster::ClusterRank;
 use super::exposure::Exposure;
 use super::facts::{BackupFacts, ClusterFacts, NodeFacts, RepositoryFacts};
 use super::journal::Journal;
-use super::record::{Job, RunOutcome, RunRecord, Trigger};
+use super::run_record::{Job, RunOutcome, RunRecord, Trigger};
 use crate::clock::{Span, Timestamp, Window, Zoned, between};
 use crate::error::Kind;
 use crate::manifest::BackupKind;

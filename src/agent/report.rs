@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::configuration::Configuration;
 use super::observation::Observation;
-use super::record::Job;
+use super::run_record::Job;
 use super::siblings::Siblings;
 use super::worker::OrderResult;
 use crate::error::Result;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::record::{Job, Pause};
+use super::run_record::{Job, Pause};
 use super::status::RunningJob;
 use crate::clock::{self, Timestamp};
 use crate::event::{Event, Observer, Step};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::record::{Job, Pause, RunRecord};
+use super::run_record::{Job, Pause, RunRecord};
 use crate::clock::between;
 
 /// What a run can keep from a node, as [`Pause`] names it.
@@ -91,7 +91,7 @@ fn add(total: &mut u64, more: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::record::{RunOutcome, Trigger};
+    use crate::agent::run_record::{RunOutcome, Trigger};
     use crate::clock::Timestamp;
 
     fn record(outcome: RunOutcome, pause: Option<u64>) -> RunRecord {

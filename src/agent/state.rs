@@ -15,7 +15,7 @@ use super::facts::ClusterFacts;
 use super::journal::Journal;
 use super::observation::Observation;
 use super::planner::{self, JobPlan, PlannerInput};
-use super::record::{Job, JobOrder, RunOutcome, RunRecord};
+use super::run_record::{Job, JobOrder, RunOutcome, RunRecord};
 use super::run_totals::RunTotals;
 use super::siblings::Siblings;
 use super::status::{self, AgentFacts, RunningJob, Status, StatusInput};

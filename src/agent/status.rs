@@ -13,7 +13,7 @@ use super::facts::{
 };
 use super::journal::Journal;
 use super::planner::JobPlan;
-use super::record::{Job, RunRecord};
+use super::run_record::{Job, RunRecord};
 use super::verdict::Verdict;
 use crate::clock::{Timestamp, between};
 

@@ -12,8 +12,8 @@ use tracing::warn;
 
 use super::configuration::Configuration;
 use super::journal::Journal;
-use super::record::{Job, RunOutcome, RunRecord};
 use super::report::Report;
+use super::run_record::{Job, RunOutcome, RunRecord};
 use super::siblings::Siblings;
 use super::turn_lock::TurnLock;
 use crate::clock::{self, Timestamp};
@@ -143,7 +143,7 @@ pub(super) fn newly_covered(journal: &Journal, covered: String) -> Option<RunRec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::record::{JobOrder, Trigger};
+    use crate::agent::run_record::{JobOrder, Trigger};
 
     fn journal(outcome: RunOutcome, ended: i64) -> Journal {
         let order = JobOrder {

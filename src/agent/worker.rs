@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::configuration::Configuration;
-use super::job::{self, JobResult};
-use super::record::{Job, JobOrder, RunOutcome, RunRecord};
+use super::perform::{JobResult, perform};
+use super::run_record::{Job, JobOrder, RunOutcome, RunRecord};
 use super::run_recorder::RunRecorder;
 use super::status::RunningJob;
 use super::turn_lock::TurnLock;
@@ -105,7 +105,7 @@ impl Worker {
         };
 
         info!(job = order.job.name(), "begins");
-        let result = job::perform(order, configuration, &self.run);
+        let result = perform(order, configuration, &self.run);
         drop(turn);
 
         OrderResult::Ran(self.record(order, result))

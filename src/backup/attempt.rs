@@ -10,7 +10,7 @@ use super::databases;
 use super::estimate::CopyEstimate;
 use super::index::{self, CapturedIndex};
 use super::lineage::captured_lineage;
-use super::normalise::{Cutting, StoredEnd, end_log};
+use super::log_end::{Cutting, StoredEnd, end_log};
 use super::preflight::Preflight;
 use super::quiesced::Quiesced;
 use super::request::BackupRequest;

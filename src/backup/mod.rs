@@ -14,7 +14,7 @@
 //! | … scavenging state | D9 | `databases` |
 //! | … checkpoints | D11–D14 | `checkpoints` |
 //! | … chunks | D10, D15–D17 | `chunks`, `chunk_copy`, `chunk_prefix` |
-//! | … prove and normalise | | `lineage`, `normalise` |
+//! | … prove the log, and end it at P | | `lineage`, `log_end` |
 //! | commit | | `description`, `commit` |
 //! | release, always | S5, S6 | `quiesced` |
 //!
@@ -37,7 +37,7 @@ mod existing;
 mod filter_file;
 mod index;
 mod lineage;
-mod normalise;
+mod log_end;
 mod parentage;
 mod preflight;
 mod quiesced;

@@ -8,7 +8,7 @@ use crate::agent::facts::{
 };
 use crate::agent::journal::Journal;
 use crate::agent::planner::{JobPlan, JobRule, PlannerInput, PlanningRules, plan};
-use crate::agent::record::Job;
+use crate::agent::run_record::Job;
 use crate::manifest::{BackupKind, Label};
 use crate::schedule::{OnChange, Schedule};
 

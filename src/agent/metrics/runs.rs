@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Unit;
 
 use super::{Labels, MetricSheet, flag, one, second};
-use crate::agent::record::{Job, RunRecord};
+use crate::agent::run_record::{Job, RunRecord};
 use crate::agent::run_totals::{JobTotals, PAUSABLE, RunTotals};
 use crate::agent::status::{JobStatus, Status};
 

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::local_times::{bytes, took};
 use super::{Page, with_code};
-use crate::agent::record::Trigger;
+use crate::agent::run_record::Trigger;
 use crate::agent::status::{JobStatus, RunningJob};
 
 impl Page<'_> {

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::local_times::{bytes, counted, length, number, quoted, took};
 use super::{Page, with_code};
 use crate::agent::facts::{BackupFacts, RestorePoint};
-use crate::agent::record::{Job, Pause, RunOutcome, RunRecord};
+use crate::agent::run_record::{Job, Pause, RunOutcome, RunRecord};
 use crate::manifest::BackupKind;
 use crate::proof::Depth;
 

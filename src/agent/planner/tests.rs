@@ -6,7 +6,7 @@ use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
 use uuid::Uuid;
 
 use super::*;
-use crate::agent::record::JobOrder;
+use crate::agent::run_record::JobOrder;
 use crate::error::Kind;
 
 const MINUTE: i64 = 60;

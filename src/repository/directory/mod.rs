@@ -18,10 +18,10 @@
 
 mod commit;
 mod draft;
+mod hold;
 mod incoming;
 mod layout;
 mod leftovers;
-mod reader;
 mod removal;
 mod replacement;
 mod stored;
@@ -32,9 +32,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use self::hold::{HeldBackup, lock_out_readers};
 use self::layout::{DIRECTORY_MODE, FILE_MODE, Layout, MANIFEST, MAX_BYTES, Marker, is_directory};
 use self::leftovers::Leftovers;
-use self::reader::{Reader, lock_out_readers};
 use self::removal::SpaceTally;
 use self::stored::Files;
 use self::writer::DirectoryWriter;
@@ -315,7 +315,7 @@ impl Repository for DirectoryRepository {
     }
 
     fn hold(&self, label: &Label) -> Result<Box<dyn Held>> {
-        Ok(Box::new(Reader::of(self, label)?))
+        Ok(Box::new(HeldBackup::take(self, label)?))
     }
 
     fn is_held(&self, label: &Label) -> Result<bool> {

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::DirectoryRepository;
+use super::hold::lock_out_readers;
 use super::layout::{expired_label, is_directory};
-use super::reader::lock_out_readers;
 use crate::error::{Error, Kind, Result};
 use crate::fs::{self, CopyId, FileKind, FileStatus};
 use crate::manifest::Label;

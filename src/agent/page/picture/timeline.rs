@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, ToSpan};
 
 use crate::agent::page::local_times::LocalTimes;
-use crate::agent::record::RunOutcome;
+use crate::agent::run_record::RunOutcome;
 use crate::agent::status::Status;
 use crate::clock::{Timestamp, between};
 use crate::manifest::BackupKind;

@@ -1,8 +1,8 @@
-//! Keeps the backups that somebody reads.
+//! Protects a backup from removal while a run reads it.
 //!
-//! A reader holds a shared `flock` on the backup's `manifest.json`. That needs no right but to
-//! read, on any mount. A writer that removes the backup takes an exclusive lock first, and holds it
-//! until the backup has left `backups/`. Backups never share a manifest.
+//! A reader holds a shared `flock` on the backup's `manifest.json`. For this it needs only the right
+//! to read, also on a read-only mount. A writer that removes the backup takes an exclusive lock
+//! first, and holds it until the backup has left `backups/`. Backups never share a manifest.
 
 use rustix::io::Errno;
 
@@ -13,17 +13,17 @@ use crate::manifest::Label;
 use crate::repository::Held;
 use crate::repository::lock::patiently;
 
-/// Somebody reads a backup.
-pub(super) struct Reader {
+/// The shared lock of a restore or a verification on its backup.
+pub(super) struct HeldBackup {
     /// The lock lives as long as this file is open.
     _manifest: fs::File,
 }
 
-impl Held for Reader {}
+impl Held for HeldBackup {}
 
-impl Reader {
+impl HeldBackup {
     /// As [`crate::repository::Repository::hold`].
-    pub(super) fn of(repository: &DirectoryRepository, label: &Label) -> Result<Self> {
+    pub(super) fn take(repository: &DirectoryRepository, label: &Label) -> Result<Self> {
         let (path, manifest) = repository.open_manifest(label)?;
         let locked = patiently(|| match manifest.try_lock_shared() {
             // A writer has to lock as well before it removes a backup, and cannot do so where there

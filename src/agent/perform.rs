@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::configuration::Configuration;
-use super::record::JobOrder;
+use super::run_record::JobOrder;
 use crate::backup::BackupSummary;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{BackupKind, Label};
