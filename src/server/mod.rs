@@ -12,9 +12,11 @@
 pub mod evidence;
 pub mod facts;
 mod line;
+mod release;
 mod version;
 
 pub use evidence::Evidence;
 pub use facts::VersionFact;
 pub use line::ServerLine;
-pub use version::{ReleaseNumber, ServerVersion};
+pub use release::ReleaseNumber;
+pub use version::ServerVersion;

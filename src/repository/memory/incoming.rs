@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blobs::{Blob, Content};
-use super::writer::WriterPlace;
+use super::writer_place::WriterPlace;
 use super::{Committed, MemoryRepository, StoredFile, StoredFiles, entries_of, not_as_stored};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};

@@ -12,6 +12,7 @@
 mod blobs;
 mod incoming;
 mod writer;
+mod writer_place;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;

@@ -1,10 +1,11 @@
 //! The session of the memory store's only writer.
 
 use super::incoming::MemoryIncoming;
+use super::writer_place::WriterPlace;
 use super::{MemoryRepository, not_as_stored};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::manifest::{Label, Manifest, Row};
-use crate::repository::{Incoming, Removal, Repository, Writer, condition};
+use crate::repository::{Incoming, Removal, Writer, condition};
 use crate::run::Run;
 use crate::transfer::hash_file;
 
@@ -14,31 +15,11 @@ pub(super) struct MemoryWriter<'a> {
     place: WriterPlace<'a>,
 }
 
-/// Gives the writer's place back when it is dropped.
-pub(super) struct WriterPlace<'a> {
-    pub(super) repository: &'a MemoryRepository,
-}
-
-impl Drop for WriterPlace<'_> {
-    fn drop(&mut self) {
-        self.repository.locked().has_writer = false;
-    }
-}
-
 impl<'a> MemoryWriter<'a> {
     pub(super) fn take(repository: &'a MemoryRepository, run: &'a Run) -> Result<Self> {
-        let mut store = repository.reach()?;
-        if store.has_writer {
-            return Err(
-                Error::new(Kind::Locked, "another run writes to this repository")
-                    .on(repository.place())
-                    .because(format!("process {}", std::process::id())),
-            );
-        }
-        store.has_writer = true;
         Ok(Self {
             run,
-            place: WriterPlace { repository },
+            place: WriterPlace::take(repository)?,
         })
     }
 }
