@@ -1,5 +1,5 @@
-//! Backups under attack: what they cost, that they leave the node alone, and what becomes of them
-//! when source, history, disk or node are in trouble.
+//! Backups in trouble: their cost, that they leave the node alone, and what happens if the source,
+//! the branch, the disk or the node is in trouble.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,8 +1,9 @@
-//! Where a node's files are, whether they are its own, and whether it is fit.
+//! Finding a node's directories, proving that they are its own, and asking whether the node is fit.
 
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 use std::io::{Read, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,63 +12,43 @@ use kbackup::event::Silent;
 use kbackup::format::checkpoint;
 use kbackup::manifest::Directories;
 use kbackup::node::{
-    Client, Connection, FitnessLimits, NodeState, NodeTraits, Session, Unfit, agree,
+    Client, Connection, FitnessLimits, NodeState, NodeTraits, Session, TimeLimits, Unfit, agree,
     check_directories, locate, wait_until_fit,
 };
 use kbackup::run::Run;
-use kbackup_testnode::{Mark, Member, Node, Recording, Speed};
+use kbackup_testnode::{Member, Node, Recording, Speed};
 
 use crate::http_server;
+use crate::recorded_node::{RECORDINGS, RecordedNode};
 
-const RECORDINGS: [&str; 6] = [
-    "20.10-append",
-    "21.10-append",
-    "22.10-append",
-    "23.10-append",
-    "24.10-append",
-    "26.1-append",
-];
+/// A node in the middle of its recording.
+struct Setting(RecordedNode);
 
-struct Setting {
-    node: Node,
-    server: kbackup_testnode::Server,
-    run: Run,
-    directory: tempfile::TempDir,
+impl Deref for Setting {
+    type Target = RecordedNode;
+
+    fn deref(&self) -> &RecordedNode {
+        &self.0
+    }
 }
 
 impl Setting {
-    /// A node in the middle of its recording.
     fn new(recording: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let node = Node::start(
-            Recording::named(recording).unwrap(),
-            directory.path().join("node"),
-        )
-        .unwrap();
-        node.advance_to_mark(Mark::Ready).unwrap();
-        node.advance_to(node.len() / 2).unwrap();
-        let server = node.serve().unwrap();
-        Self {
-            node,
-            server,
-            run: Run::new(Silent),
-            directory,
-        }
+        let recorded = RecordedNode::start(recording);
+        let half = recorded.node.len() / 2;
+        recorded.node.advance_to(half).unwrap();
+        Self(recorded)
     }
 
     fn session(&self) -> Session {
-        Session::open(
-            Client::new(&Connection::new(self.server.url())).unwrap(),
-            &self.run,
-        )
-        .unwrap()
+        self.0.session(TimeLimits::default())
     }
 
     fn locate(&self, db: Option<&Path>, index: Option<&Path>) -> Result<Directories, Error> {
         locate(&self.session(), db, index, &self.run)
     }
 
-    /// A copy of the node's directories as they are now.
+    /// A copy of the node's directories in their present state.
     fn copy(&self, name: &str) -> PathBuf {
         let to = self.directory.path().join(name);
         std::fs::create_dir(&to).unwrap();
@@ -112,13 +93,14 @@ fn agrees_while_the_log_grows() {
 }
 
 #[test]
-fn takes_the_directories_that_it_is_given() {
+fn takes_the_directories_of_the_options() {
     let setting = Setting::new("26.1-append");
     let copy = setting.copy("mounted");
     setting.node.change_quirks(|quirks| {
         quirks.db_option = Some("/var/lib/in-the-container".to_owned());
         quirks.index_option = Some("/var/lib/in-the-container/index".to_owned());
     });
+
     let error = setting.locate(None, None).unwrap_err();
     assert_eq!(error.kind(), Kind::Usage);
     assert!(
@@ -129,8 +111,9 @@ fn takes_the_directories_that_it_is_given() {
     assert_eq!(
         setting.locate(Some(&copy), None).unwrap(),
         Directories::new(&copy, None),
-        "the index is where it is below db"
+        "the index lies in its usual directory below db"
     );
+
     let link = setting.directory.path().join("link");
     std::os::unix::fs::symlink(&copy, &link).unwrap();
     assert_eq!(
@@ -150,11 +133,13 @@ fn takes_the_directories_that_it_is_given() {
             .what()
             .contains("relative")
     );
+
     setting
         .node
         .change_quirks(|quirks| quirks.index_option = Some("elsewhere".to_owned()));
     let error = setting.locate(Some(&copy), None).unwrap_err();
     assert!(error.hints()[0].contains("--index"), "{error:?}");
+
     setting
         .node
         .change_quirks(|quirks| quirks.index_option = Some(String::new()));
@@ -165,7 +150,7 @@ fn takes_the_directories_that_it_is_given() {
 }
 
 #[test]
-fn refuses_what_is_no_data_directory() {
+fn refuses_a_directory_that_is_no_data_directory() {
     let setting = Setting::new("26.1-append");
     let empty = tempfile::tempdir().unwrap();
     for wrong in [
@@ -177,6 +162,7 @@ fn refuses_what_is_no_data_directory() {
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert!(error.hints()[0].contains("--db"));
     }
+
     let copy = setting.copy("copy");
     for wrong in [empty.path().join("missing"), copy.clone()] {
         let error =
@@ -184,6 +170,7 @@ fn refuses_what_is_no_data_directory() {
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert!(error.hints()[0].contains("--index"));
     }
+
     std::fs::write(copy.join("truncate.chk"), []).unwrap();
     let error = check_directories(&Directories::new(&copy, None), &setting.run).unwrap_err();
     assert_eq!(
@@ -204,6 +191,7 @@ fn refuses_another_nodes_directory() {
         assert!(error.hints()[0].contains("--db"));
         error.causes().join(" ")
     };
+
     let other = Setting::new("24.10-append");
     assert!(refused(other.node.db()).contains("its log ends at"));
 
@@ -218,7 +206,7 @@ fn refuses_another_nodes_directory() {
     assert!(refused(copy).contains("nowhere"));
 }
 
-/// Asks the test node, as a proxy does.
+/// Passes a request on to the test node, as a proxy does.
 fn forward(address: std::net::SocketAddr, request: &http_server::Request) -> String {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(
@@ -227,13 +215,14 @@ fn forward(address: std::net::SocketAddr, request: &http_server::Request) -> Str
         request.method, request.path
     )
     .unwrap();
+
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 #[test]
-fn refuses_a_log_with_another_election_at_the_same_place() {
+fn refuses_a_log_with_another_election_at_the_same_position() {
     let setting = Setting::new("26.1-append");
     let address = setting.server.address();
     let server = http_server::Server::start(move |request| {
@@ -244,6 +233,7 @@ fn refuses_a_log_with_another_election_at_the_same_place() {
         }
         http_server::Answer::json(answer.to_string())
     });
+
     let session = Session::open(
         Client::new(&Connection::new(&server.url)).unwrap(),
         &setting.run,
@@ -276,6 +266,7 @@ fn reads_an_election_out_of_merged_chunks() {
         .unwrap();
         let last = node.recording().steps.len() - 30;
         node.advance_to(last).unwrap();
+
         let server = node.serve().unwrap();
         let run = Run::new(Silent);
         let session =
@@ -339,6 +330,7 @@ fn a_node_that_is_not_fit_is_refused_or_overridden() {
             && error.hints()[0].contains("--allow-unfit"),
         "{error:?}"
     );
+
     let fitness = wait_until_fit(
         &session,
         FitnessLimits {
@@ -381,9 +373,10 @@ fn a_node_that_is_not_fit_is_refused_or_overridden() {
 }
 
 #[test]
-fn a_follower_is_measured_by_its_leaders_own_word() {
+fn a_follower_is_compared_with_its_leader() {
     let setting = Setting::new("26.1-append");
-    // A leader that cannot be reached: what the follower knows of it counts.
+
+    // The leader cannot be reached, so the follower's knowledge of it counts.
     let known = setting
         .node
         .checkpoint(kbackup_testnode::Checkpoint::Writer)
@@ -396,6 +389,7 @@ fn a_follower_is_measured_by_its_leaders_own_word() {
     let fitness = wait_until_fit(&setting.session(), limits(), &setting.run).unwrap();
     assert_eq!(fitness.state, NodeState::Follower);
     assert_eq!(fitness.leader_position.unwrap().to_signed(), known);
+
     setting.node.change_quirks(|quirks| {
         quirks.members = vec![Member::new("Leader", "127.0.0.1", 1).with_writer(known + (1 << 30))];
     });

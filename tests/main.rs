@@ -34,6 +34,7 @@ mod node_client;
 mod parsers;
 mod proof_log;
 mod quiesce;
+mod recorded_node;
 mod restore;
 mod running;
 mod stores;

@@ -6,6 +6,7 @@
     reason = "a test may end in a panic"
 )]
 
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,46 +20,29 @@ use kbackup::node::{
     QuiescedOnline, ReleaseRecords, Session, TimeLimits, look_at_scavenging, plan_release, quiesce,
 };
 use kbackup::run::Run;
-use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark, Node, Recording, Server};
+use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark};
 
+use crate::recorded_node::{RECORDINGS, RecordedNode};
 use crate::timing::assert_soon;
 
-/// One recording per version that ends in a running node for these tests.
-const RECORDINGS: [&str; 6] = [
-    "20.10-append",
-    "21.10-append",
-    "22.10-append",
-    "23.10-append",
-    "24.10-append",
-    "26.1-append",
-];
-
 struct Setting {
-    node: Node,
-    server: Server,
+    recorded: RecordedNode,
     records: ReleaseRecords,
-    run: Run,
-    directory: tempfile::TempDir,
+}
+
+impl Deref for Setting {
+    type Target = RecordedNode;
+
+    fn deref(&self) -> &RecordedNode {
+        &self.recorded
+    }
 }
 
 impl Setting {
     fn new(recording: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let node = Node::start(
-            Recording::named(recording).unwrap(),
-            directory.path().join("node"),
-        )
-        .unwrap();
-        node.advance_to_mark(Mark::Ready).unwrap();
-        let server = node.serve().unwrap();
-        let records = ReleaseRecords::open(&directory.path().join("state")).unwrap();
-        Self {
-            node,
-            server,
-            records,
-            run: Run::new(Silent),
-            directory,
-        }
+        let recorded = RecordedNode::start(recording);
+        let records = ReleaseRecords::open(&recorded.directory.path().join("state")).unwrap();
+        Self { recorded, records }
     }
 
     fn licensed(recording: &str, state: AutoScavengeState) -> Self {
@@ -70,15 +54,11 @@ impl Setting {
     }
 
     fn client(&self) -> Client {
-        Client::new(&Connection {
-            limits: limits(),
-            ..Connection::new(self.server.url())
-        })
-        .unwrap()
+        self.recorded.client(limits())
     }
 
     fn session(&self) -> Session {
-        Session::open(self.client(), &self.run).unwrap()
+        self.recorded.session(limits())
     }
 
     fn quiesce<'a>(&'a self, session: &'a Session) -> kbackup::error::Result<QuiescedOnline<'a>> {
@@ -91,13 +71,18 @@ impl Setting {
         )
     }
 
+    /// The paths of all requests that change something.
+    fn changes(&self) -> Vec<String> {
+        let mut requests = self.node.requests();
+        requests.retain(|request| request.method != "GET");
+        requests.into_iter().map(|request| request.path).collect()
+    }
+
+    /// The paths of all POST requests with this part in them.
     fn posts(&self, part: &str) -> Vec<String> {
-        let requests = self.node.requests();
-        requests
-            .into_iter()
-            .filter(|request| request.method == "POST" && request.path.contains(part))
-            .map(|request| request.path)
-            .collect()
+        let mut requests = self.node.requests();
+        requests.retain(|request| request.method == "POST" && request.path.contains(part));
+        requests.into_iter().map(|request| request.path).collect()
     }
 
     fn records(&self) -> usize {
@@ -144,7 +129,7 @@ fn settings() -> QuiesceSettings {
 }
 
 #[test]
-fn leaves_an_idle_node_alone() {
+fn does_not_change_an_idle_node() {
     for recording in RECORDINGS {
         let setting = Setting::new(recording);
         let session = setting.session();
@@ -255,7 +240,7 @@ fn needs_no_answer_to_a_delete() {
 }
 
 #[test]
-fn does_not_restart_what_came_to_its_own_end() {
+fn does_not_restart_a_scavenge_while_another_runs() {
     let setting = Setting::new("24.10-append");
     let session = setting.session();
     let scavenge = setting
@@ -308,13 +293,7 @@ fn pauses_auto_scavenge_first_and_resumes_it_last() {
             Some(AutoScavengeState::Paused)
         );
 
-        let asked: Vec<String> = setting
-            .node
-            .requests()
-            .into_iter()
-            .filter(|request| request.method != "GET")
-            .map(|request| request.path)
-            .collect();
+        let asked = setting.changes();
         let delete = format!("/admin/scavenge/{scavenge}");
         let paused = asked
             .iter()
@@ -351,13 +330,7 @@ fn leaves_its_own_scavenge_to_auto_scavenge() {
     );
 
     quiet.release().unwrap();
-    let asked: Vec<String> = setting
-        .node
-        .requests()
-        .into_iter()
-        .filter(|request| request.method != "GET")
-        .map(|request| request.path)
-        .collect();
+    let asked = setting.changes();
     assert_eq!(asked, ["/auto-scavenge/pause", "/auto-scavenge/resume"]);
 }
 
@@ -404,7 +377,7 @@ fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
 }
 
 #[test]
-fn never_resumes_what_another_paused() {
+fn never_resumes_an_auto_scavenge_that_was_already_paused() {
     for state in [
         AutoScavengeState::Paused,
         AutoScavengeState::Pausing,
@@ -552,7 +525,7 @@ fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
 }
 
 #[test]
-fn a_scavenge_that_was_never_told_to_stop_leaves_the_record_in_time() {
+fn the_record_of_a_scavenge_that_was_never_told_to_stop_expires() {
     let setting = Setting::new("26.1-append");
     setting
         .node
@@ -689,7 +662,7 @@ fn the_next_run_gives_back_what_a_crash_left() {
 }
 
 #[test]
-fn a_restarted_node_is_given_back_to() {
+fn a_restarted_node_gets_its_scavenge_back() {
     let setting = Setting::new("26.1-kill");
     let session = setting.session();
     setting.node.start_scavenge(None).unwrap();
@@ -1080,7 +1053,7 @@ fn every_pause_can_be_measured() {
     setting
         .node
         .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
-    setting.run = Run::new(pauses.clone());
+    setting.recorded.run = Run::new(pauses.clone());
     let session = setting.session();
     let assert_both = |least: Duration| {
         let lengths = pauses.lengths();

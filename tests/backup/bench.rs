@@ -1,3 +1,5 @@
+//! The bench of most tests: a data directory, a repository, and assertions about its backups.
+
 use std::collections::HashSet;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -24,8 +26,8 @@ use uuid::Uuid;
 use crate::fixtures::DataDirectory;
 use crate::stores::TestRepository;
 
-/// A data directory, a repository, and room for restores. In memory where there is some: every
-/// backup syncs every file.
+/// A data directory, a repository, and room for restores. It lies in memory if possible, because
+/// every backup syncs every file.
 pub(crate) struct Bench {
     place: tempfile::TempDir,
     pub(crate) db: PathBuf,
@@ -35,7 +37,7 @@ pub(crate) struct Bench {
     events: Arc<Mutex<Vec<String>>>,
 }
 
-/// Called with every event of a run.
+/// Passes every event of a run on.
 struct Hook<F>(F);
 
 impl<F: Fn(&Event) + Send + Sync> Observer for Hook<F> {
@@ -44,7 +46,7 @@ impl<F: Fn(&Event) + Send + Sync> Observer for Hook<F> {
     }
 }
 
-/// A few chunks of 64 KiB, three tables, an active chunk that is half full.
+/// A few chunks of 64 KiB, three tables, and an active chunk that is half full.
 pub(crate) fn small() -> Synthetic {
     Synthetic {
         filled_filters: false,
@@ -69,7 +71,8 @@ impl Bench {
     pub(crate) fn made(synthetic: &Synthetic) -> (Self, Made) {
         let place = workplace();
         let made = synthetic.make(place.path()).unwrap();
-        // The filter is empty, and says so: else it would hide every stream from a deep check.
+
+        // The filter says that it is empty. Otherwise it would hide every stream from a deep check.
         std::fs::write(
             made.index
                 .join("stream-existence/streamExistenceFilter.chk"),
@@ -79,7 +82,7 @@ impl Bench {
         (Self::over(place, made.db.clone(), ServerLine::V26_1), made)
     }
 
-    /// A copy of a real node's directory.
+    /// Takes a copy of a real node's directory.
     pub(crate) fn of(name: &str) -> Self {
         let place = workplace();
         let data = DataDirectory::unpack(name).unwrap();
@@ -122,12 +125,10 @@ impl Bench {
         self.db.join("index")
     }
 
-    /// Completed chunks and tables in the order of their names.
+    /// The tables in the order of their names.
     pub(crate) fn tables(&self) -> Vec<PathBuf> {
-        let mut tables: Vec<PathBuf> = files(&self.index())
-            .into_iter()
-            .filter(|path| Uuid::parse_str(name(path)).is_ok())
-            .collect();
+        let mut tables = files(&self.index());
+        tables.retain(|path| Uuid::parse_str(name(path)).is_ok());
         tables.sort();
         tables
     }
@@ -137,29 +138,24 @@ impl Bench {
     }
 
     pub(crate) fn get(&self, checkpoint: Checkpoint) -> i64 {
-        i64::from_le_bytes(
-            std::fs::read(self.db.join(checkpoint.file_name()))
-                .unwrap()
-                .try_into()
-                .unwrap(),
-        )
+        read_checkpoint(&self.db, checkpoint)
     }
 
     pub(crate) fn append(&self, bytes: u64) -> u64 {
         Synthetic::append(self.place.path(), bytes).unwrap()
     }
 
-    /// Appends what no other seed appends at this place.
+    /// Appends events that no other seed appends at this position.
     pub(crate) fn append_other(&self, bytes: u64, seed: u64) -> u64 {
         Synthetic::append_seeded(self.place.path(), bytes, seed).unwrap()
     }
 
-    /// What the last run said: notes, warnings, reasons of retries.
+    /// The output of the last run: notes, warnings and reasons of retries.
     pub(crate) fn said(&self) -> String {
         self.events.lock().unwrap().join("\n")
     }
 
-    /// A run that does something at its events.
+    /// A run that passes its events to a hook.
     pub(crate) fn run(&self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Run {
         let events = Arc::clone(&self.events);
         events.lock().unwrap().clear();
@@ -190,7 +186,7 @@ impl Bench {
         )
     }
 
-    /// Takes a backup of the stopped node, with a hook.
+    /// Takes a backup of the stopped node and passes its events to a hook.
     pub(crate) fn take_with(
         &self,
         request: &BackupRequest,
@@ -214,7 +210,7 @@ impl Bench {
         backup::take(&self.request, &source, repository, &self.run(|_| ()))
     }
 
-    /// Serves the directory as a running node's.
+    /// Serves the directory as a running node.
     pub(crate) fn serve(&self) -> Live {
         let node = Node::still(Version::new(26, 1), self.place.path()).unwrap();
         let server = node.serve().unwrap();
@@ -241,6 +237,7 @@ impl Bench {
             patience: Duration::from_secs(2),
             ..TimeLimits::default()
         };
+
         let session = Session::open(
             Client::new(&Connection {
                 limits,
@@ -248,6 +245,7 @@ impl Bench {
             })?,
             &run,
         )?;
+
         let release_records = ReleaseRecords::open(&self.path("state"))?;
         let quiesce = QuiesceSettings::default();
         let leader_end = leader_end.and_then(kbackup::format::LogPosition::new);
@@ -258,6 +256,7 @@ impl Bench {
             state: "leader".to_owned(),
             leader_end,
         };
+
         let server_version = Some(session.version().as_str().to_owned());
         let directories = Directories::new(&self.db, None);
         let source = Source {
@@ -269,12 +268,8 @@ impl Bench {
     }
 
     pub(crate) fn manifests(&self) -> Vec<Head> {
-        self.repository
-            .list()
-            .unwrap()
-            .into_iter()
-            .map(|listed| listed.head.unwrap())
-            .collect()
+        let listed = self.repository.list().unwrap();
+        listed.into_iter().map(|one| one.head.unwrap()).collect()
     }
 
     pub(crate) fn manifest(&self, summary: &BackupSummary) -> Manifest {
@@ -287,32 +282,31 @@ impl Bench {
             .join(summary.label.as_str())
     }
 
-    /// Every listed backup is sound.
+    /// Asserts that every listed backup is sound.
     pub(crate) fn assert_sound(&self) {
-        let report = verify::verify(
+        let mut report = verify::verify(
             &self.repository,
             &Which::All,
             Depth::Deep,
             &Run::new(kbackup::event::Silent),
         )
         .unwrap();
-        let bad: Vec<_> = report
-            .backups
-            .iter()
-            .filter(|backup| !backup.findings.is_empty())
-            .collect();
-        assert!(report.is_sound(), "{bad:#?}");
+
+        let is_sound = report.is_sound();
+        report.backups.retain(|backup| !backup.findings.is_empty());
+        assert!(is_sound, "{:#?}", report.backups);
     }
 
-    /// A restore of the backup passes the check and holds these events.
+    /// Asserts that a restore of the backup passes the check and holds these events.
     pub(crate) fn assert_restores(&self, summary: &BackupSummary, events: &HashSet<Uuid>) {
         let target = self.restore(summary, "restored", true);
         let log = Log::read(&target).unwrap();
         assert!(
             log.ends_at_boundary(),
-            "{}: it ends inside an append",
+            "{}: the log ends inside an append",
             summary.label
         );
+
         let held: HashSet<Uuid> = log.event_ids().collect();
         assert_eq!(
             (
@@ -320,9 +314,10 @@ impl Bench {
                 events.difference(&held).count()
             ),
             (0, 0),
-            "{}: more, fewer events",
+            "{}: more or fewer events",
             summary.label
         );
+
         let run = Run::new(kbackup::event::Silent);
         let options = proof::ExamineOptions {
             version: Some(self.line),
@@ -331,6 +326,7 @@ impl Bench {
         };
         let examination = proof::examine(&Directories::new(&target, None), &options, &run).unwrap();
         assert_eq!(examination.kind(), None, "{:#?}", examination.findings);
+
         std::fs::remove_dir_all(target).unwrap();
     }
 
@@ -346,40 +342,42 @@ impl Bench {
             ready,
             ..restore::RestoreRequest::default()
         };
+
         let plan = restore::plan(&self.repository, &request, &run).unwrap();
         let report = restore::execute(&self.repository, &plan, &run).unwrap();
         assert!(report.failure().is_none(), "{report}");
         target
     }
 
-    /// Bytes of all files of the source.
+    /// The bytes of all files of the source.
     pub(crate) fn db_bytes(&self) -> u64 {
-        walkdir::WalkDir::new(&self.db)
-            .into_iter()
-            .map(|entry| entry.unwrap().metadata().unwrap())
-            .filter(std::fs::Metadata::is_file)
-            .map(|file| file.len())
-            .sum()
+        let mut bytes = 0;
+        for entry in walkdir::WalkDir::new(&self.db) {
+            let found = entry.unwrap().metadata().unwrap();
+            if found.is_file() {
+                bytes += found.len();
+            }
+        }
+        bytes
     }
 
-    /// The events of the source's log, up to its last boundary.
+    /// The events of the source's log, up to its last consistent position.
     pub(crate) fn events(&self) -> HashSet<Uuid> {
-        let log = Log::read(&self.db).unwrap();
+        let mut log = Log::read(&self.db).unwrap();
         let end = log.last_boundary();
-        let mut log = log;
         log.records.retain(|record| record.end <= end);
         log.event_ids().collect()
     }
 }
 
-/// A node that answers for the directory.
+/// A node that serves the data directory.
 pub(crate) struct Live {
     pub(crate) node: Node,
     pub(crate) server: Server,
 }
 
 impl Live {
-    /// Stops the node; its locks are gone when this returns.
+    /// Stops the node. Its locks are gone when this returns.
     pub(crate) fn stop(self, bench: &Bench) {
         drop(self);
         for _ in 0..500 {
@@ -393,23 +391,26 @@ impl Live {
     }
 }
 
-/// Another leader: an epoch record at the end of the log, which has room in the active chunk.
+fn read_checkpoint(db: &Path, checkpoint: Checkpoint) -> i64 {
+    let bytes = std::fs::read(db.join(checkpoint.file_name())).unwrap();
+    i64::from_le_bytes(bytes.try_into().unwrap())
+}
+
+/// Elects another leader: writes an epoch record at the end of the log. The active chunk must have
+/// room for it.
 pub(crate) fn elect(db: &Path, number: u64, id: u128) {
-    let get = |checkpoint: Checkpoint| {
-        i64::from_le_bytes(
-            std::fs::read(db.join(checkpoint.file_name()))
-                .unwrap()
-                .try_into()
-                .unwrap(),
-        )
-    };
-    let writer = u64::try_from(get(Checkpoint::Writer)).unwrap();
-    let previous = get(Checkpoint::Epoch);
+    let writer = u64::try_from(read_checkpoint(db, Checkpoint::Writer)).unwrap();
+    let previous = read_checkpoint(db, Checkpoint::Epoch);
     let json = serde_json::json!({
-        "epochPosition": writer, "epochNumber": number, "epochId": Uuid::from_u128(id), "prevEpochPosition": previous,
-        "timeStamp": "2026-11-21T00:00:00Z", "leaderInstanceId": Uuid::from_u128(id),
+        "epochPosition": writer,
+        "epochNumber": number,
+        "epochId": Uuid::from_u128(id),
+        "prevEpochPosition": previous,
+        "timeStamp": "2026-11-21T00:00:00Z",
+        "leaderInstanceId": Uuid::from_u128(id),
     })
     .to_string();
+
     let mut body = vec![2, 0];
     body.extend(writer.to_le_bytes());
     body.extend(639_308_160_000_000_000_i64.to_le_bytes());
@@ -417,13 +418,16 @@ pub(crate) fn elect(db: &Path, number: u64, id: u128) {
     body.extend(0_u64.to_le_bytes());
     body.extend(u32::try_from(json.len()).unwrap().to_le_bytes());
     body.extend(json.as_bytes());
+
     let length = u32::try_from(body.len()).unwrap().to_le_bytes();
     let record = [&length[..], &body, &length].concat();
+
     let chunk = writer / (64 * 1024);
     writable(&db.join(format!("chunk-{chunk:06}.000000")), |file| {
         file.write_all_at(&record, 128 + writer % (64 * 1024))
             .unwrap();
     });
+
     let end = writer + record.len() as u64;
     for (checkpoint, value) in [
         (Checkpoint::Writer, end),
@@ -435,13 +439,13 @@ pub(crate) fn elect(db: &Path, number: u64, id: u128) {
     }
 }
 
-/// The node goes on from a backup.
+/// Sets the node back to a backup.
 pub(crate) fn restore_over(bench: &Bench, summary: &BackupSummary) {
     std::fs::remove_dir_all(&bench.db).unwrap();
     bench.restore(summary, "db", true);
 }
 
-/// A place for many small backups: memory where there is some, because every backup syncs every
+/// A directory for many small backups, in memory if possible, because every backup syncs every
 /// file.
 pub(crate) fn workplace() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
@@ -449,7 +453,7 @@ pub(crate) fn workplace() -> tempfile::TempDir {
         .unwrap()
 }
 
-/// Does something once, when this step begins for the n-th time.
+/// A hook that does something once, when this step begins for the n-th time.
 pub(crate) fn at(
     step: Step,
     count: usize,
@@ -460,6 +464,7 @@ pub(crate) fn at(
         if !matches!(event, Event::Step(begun) if *begun == step) {
             return;
         }
+
         let mut state = state.lock().unwrap();
         state.0 += 1;
         if state.0 == count
@@ -470,7 +475,7 @@ pub(crate) fn at(
     }
 }
 
-/// Somebody else scavenges, for a moment.
+/// Starts a scavenge that another client wants, for a moment.
 pub(crate) fn begin_scavenge(node: &Node) {
     node.start_scavenge(Some(Duration::from_millis(1))).unwrap();
 }
@@ -480,14 +485,13 @@ pub(crate) fn name(path: &Path) -> &str {
 }
 
 pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
-        .collect()
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
+    files
 }
 
-/// Turns one byte over, whatever the file's mode.
+/// Inverts one byte, whatever the file's mode is.
 pub(crate) fn flip(path: &Path, offset: u64) {
     writable(path, |file| {
         let mut byte = [0];
@@ -496,9 +500,11 @@ pub(crate) fn flip(path: &Path, offset: u64) {
     });
 }
 
+/// Changes a file, whatever its mode is.
 pub(crate) fn writable(path: &Path, change: impl FnOnce(&std::fs::File)) {
     let mode = path.metadata().unwrap().permissions();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+
     change(
         &std::fs::OpenOptions::new()
             .read(true)
@@ -506,6 +512,7 @@ pub(crate) fn writable(path: &Path, change: impl FnOnce(&std::fs::File)) {
             .open(path)
             .unwrap(),
     );
+
     std::fs::set_permissions(path, mode).unwrap();
 }
 

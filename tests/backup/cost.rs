@@ -1,3 +1,5 @@
+//! The bytes that a backup reads, and the memory that it needs.
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -8,7 +10,8 @@ use kbackup_testnode::{Made, Synthetic};
 use super::bench::{Bench, small};
 use crate::executable::kbackup;
 
-/// What looking at a source of this size may cost beyond what is new in it (docs/procedure.md).
+/// The bytes that a diff may read beyond the new ones, for a source of this size
+/// (docs/procedure.md).
 fn fixed_rest(bench: &Bench, summary: &BackupSummary) -> u64 {
     let manifest = bench.manifest(summary);
     let count = |role| manifest.files.iter().filter(|row| row.role == role).count() as u64;
@@ -20,7 +23,7 @@ fn fixed_rest(bench: &Bench, summary: &BackupSummary) -> u64 {
     512 * count(Role::Chunk) + 272 * count(Role::Table) + 64 * 1024 + 2 * map + 4 * 80 + 4096
 }
 
-/// Padding, footer and header of each chunk that is new or completed, which are read when it is.
+/// The padding, footer and header of each chunk that is new or completed. A diff reads them too.
 fn around(chunks: u64) -> u64 {
     chunks * (4096 + 256)
 }
@@ -30,23 +33,26 @@ fn assert_cost(bench: &Bench, summary: &BackupSummary, chunks: u64) {
     let most = summary.log_bytes_added + around(chunks) + fixed_rest(bench, summary);
     assert!(
         summary.bytes_read <= most,
-        "{} bytes were read, {most} would do",
+        "{} bytes were read, {most} would be enough",
         summary.bytes_read
     );
 }
 
 #[test]
-fn a_diff_reads_what_was_appended() {
+fn a_diff_reads_little_more_than_the_appended_bytes() {
     let (bench, Made { writer, .. }) = Bench::made(&Synthetic {
         filter_bytes: 256_000_000,
         ..small()
     });
+
     let full = bench.take().unwrap();
     assert!(full.bytes_read > writer + 256_000_000);
+
     let nothing = bench.take().unwrap();
     assert_eq!(nothing.log_bytes_added, 0);
     assert_cost(&bench, &nothing, 0);
     assert_eq!(nothing.files_copied, 6, "indexmap, and five checkpoints");
+
     for (bytes, chunks) in [(5_000, 0), (20_000, 1), (100_000, 2), (64 * 1024, 2)] {
         bench.append(bytes);
         let diff = bench.take().unwrap();
@@ -57,7 +63,7 @@ fn a_diff_reads_what_was_appended() {
 }
 
 #[test]
-fn a_filter_is_read_when_it_is_due() {
+fn a_filter_is_read_again_when_it_is_due() {
     let mut bench = Bench::new(&Synthetic {
         filter_bytes: 5_000_000,
         ..small()
@@ -68,7 +74,7 @@ fn a_filter_is_read_when_it_is_due() {
     assert!(bench.take().unwrap().bytes_read > 5_000_000);
 }
 
-/// What a process has read and how much memory it had, at its end.
+/// The bytes that a process has read, its peak memory in bytes, and its answer.
 struct Used {
     read: u64,
     memory: u64,
@@ -86,17 +92,20 @@ fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
+
     let place = PathBuf::from(format!("/proc/{}", child.id()));
     let field = |file: &str, name: &str| -> Option<u64> {
         let text = std::fs::read_to_string(place.join(file)).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
+
     let (mut read, mut memory) = (0, 0);
     loop {
         read = field("io", "rchar:").unwrap_or(read);
         memory = field("status", "VmHWM:").unwrap_or(memory);
-        // Its numbers can be read until somebody asks for its end.
+
+        // The kernel keeps these numbers until the parent waits for the process.
         if std::fs::read_to_string(place.join("stat"))
             .unwrap()
             .contains(") Z ")
@@ -105,9 +114,11 @@ fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
+
     read = field("io", "rchar:").unwrap_or(read);
     let status = child.wait().unwrap();
     assert!(matches!(status.code(), Some(0 | 3)), "{status}");
+
     Used {
         read,
         memory: memory * 1024,
@@ -115,13 +126,13 @@ fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
     }
 }
 
-/// What a process reads that is none of the node's: libraries, locale, /proc for the probes, and
-/// the repository's own files.
+/// The bytes that a process reads for itself: libraries, the locale, /proc for the probes, and the
+/// repository's own files.
 const OF_ITSELF: u64 = 6 << 20;
 const MEMORY: u64 = 64 << 20;
 
 #[test]
-fn large_chunks_cost_neither_memory_nor_a_second_reading() {
+fn large_chunks_cost_no_memory_and_are_read_once() {
     let big = Synthetic {
         chunk_size: 256 << 20,
         completed_chunks: 2,
@@ -134,6 +145,7 @@ fn large_chunks_cost_neither_memory_nor_a_second_reading() {
         ..Synthetic::default()
     };
     let (bench, made) = Bench::made(&big);
+
     let repository = bench.path("repository");
     let full = execute("full", &bench.db, &repository);
     assert!(
@@ -141,6 +153,7 @@ fn large_chunks_cost_neither_memory_nor_a_second_reading() {
         "{} bytes of memory for a full",
         full.memory
     );
+
     let told = full.answer["bytes_read"].as_u64().unwrap();
     let filter = bench
         .index()
@@ -148,28 +161,35 @@ fn large_chunks_cost_neither_memory_nor_a_second_reading() {
         .metadata()
         .unwrap()
         .len();
+
     let completed: u64 = (0..2)
         .map(|number| bench.chunk(number, 0).metadata().unwrap().len())
         .sum();
     let all = completed + made.writer % (256 << 20) + filter;
+
     assert!(told >= all && told < all + 1_000_000, "{told} of {all}");
-    // Once from the node, and where the kernel copies or shares blocks, once from the repository:
-    // the records are looked at on the way.
+
+    // The process reads each byte once from the node. If the kernel copies or shares the blocks, it
+    // reads them once from the repository too, to check the records.
     assert!(
         full.read >= told && full.read < 2 * told + OF_ITSELF,
         "{} against {told}",
         full.read
     );
+
     let diff = execute("diff", &bench.db, &repository);
     let told = diff.answer["bytes_read"].as_u64().unwrap();
+
     assert!(
         diff.memory < MEMORY,
         "{} bytes of memory for a diff",
         diff.memory
     );
+
     assert!(told < 200_000, "{told}");
-    // Nothing was appended: all is linked, the active chunk too. What is held is less than the
-    // share that is hashed again.
+
+    // Nothing was appended, so all files are linked, the active chunk too. The stored bytes are fewer
+    // than the share that is hashed again.
     let rechecked = completed + filter + (60 << 20);
     assert!(diff.read < rechecked + OF_ITSELF, "{} were read", diff.read);
     assert!(
@@ -179,11 +199,13 @@ fn large_chunks_cost_neither_memory_nor_a_second_reading() {
     );
 
     bench.append(3_000_000);
+
     let grown = execute("diff", &bench.db, &repository);
     let told = grown.answer["bytes_read"].as_u64().unwrap();
     assert!((3_000_000..5_000_000).contains(&told), "{told}");
-    // The first 60 MiB of the active chunk are read once more, to be copied within the repository;
-    // they are proven on the way.
+
+    // The first 60 MiB of the active chunk are read once more: they are copied within the
+    // repository, and proven.
     assert!(
         grown.read < rechecked + (70 << 20) + OF_ITSELF,
         "{} were read",
@@ -201,9 +223,11 @@ fn thousands_of_chunks_cost_no_memory() {
         most_events_in_append: 1,
         ..small()
     };
+
     let (bench, _) = Bench::made(&tiny);
     let repository = bench.path("repository");
     let full = execute("full", &bench.db, &repository);
+
     let diff = execute("diff", &bench.db, &repository);
     assert!(
         full.memory < MEMORY && diff.memory < MEMORY,
@@ -211,6 +235,7 @@ fn thousands_of_chunks_cost_no_memory() {
         full.memory,
         diff.memory
     );
+
     let told = diff.answer["bytes_read"].as_u64().unwrap();
     assert!(told < 512 * 1501 + 64 * 1024 + 200_000, "{told}");
     assert_eq!(diff.answer["files_linked"].as_u64().unwrap() / 1500, 1);

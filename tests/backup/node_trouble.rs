@@ -1,3 +1,5 @@
+//! Nodes that disappear, change, scavenge or lag behind during a backup.
+
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -8,10 +10,11 @@ use kbackup::event::{Event, Step};
 use super::bench::{Bench, at, begin_scavenge, small};
 
 #[test]
-fn a_node_that_goes_away_fails_the_run() {
+fn a_node_that_disappears_fails_the_run() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     let node = live.node.clone();
+
     let error = bench
         .live(
             &live,
@@ -20,6 +23,7 @@ fn a_node_that_goes_away_fails_the_run() {
             }),
         )
         .unwrap_err();
+
     assert!(
         matches!(
             error.kind(),
@@ -28,6 +32,7 @@ fn a_node_that_goes_away_fails_the_run() {
         "{error} {:?}",
         error.causes()
     );
+
     assert!(bench.manifests().is_empty());
     live.node.change_quirks(|quirks| quirks.status = None);
     bench.live(&live, |_| ()).unwrap();
@@ -35,10 +40,11 @@ fn a_node_that_goes_away_fails_the_run() {
 }
 
 #[test]
-fn another_node_behind_the_same_address_is_not_believed() {
+fn another_node_behind_the_same_address_fails_the_run() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     let node = live.node.clone();
+
     let error = bench
         .live(
             &live,
@@ -47,6 +53,7 @@ fn another_node_behind_the_same_address_is_not_believed() {
             }),
         )
         .unwrap_err();
+
     assert!(
         matches!(error.kind(), Kind::Refused | Kind::Unstable),
         "{error} {:?}",
@@ -56,10 +63,11 @@ fn another_node_behind_the_same_address_is_not_believed() {
 }
 
 #[test]
-fn scavenges_that_somebody_starts_again_and_again_end_the_run() {
+fn scavenges_that_start_again_and_again_fail_the_run() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     let node = live.node.clone();
+
     let error = bench
         .live(&live, move |event| {
             if matches!(event, Event::Step(Step::Checkpoints)) {
@@ -67,6 +75,7 @@ fn scavenges_that_somebody_starts_again_and_again_end_the_run() {
             }
         })
         .unwrap_err();
+
     assert_eq!(error.kind(), Kind::Unstable, "{error}");
     assert_eq!(
         bench.said().matches("retry: ").count(),
@@ -75,11 +84,12 @@ fn scavenges_that_somebody_starts_again_and_again_end_the_run() {
         bench.said()
     );
     assert!(bench.manifests().is_empty());
+
     bench.live(&live, |_| ()).unwrap();
 }
 
 #[test]
-fn a_scavenge_that_somebody_starts_meanwhile_is_stopped_and_given_back() {
+fn a_scavenge_that_starts_during_a_backup_is_stopped_and_given_back() {
     for silent in [false, true] {
         let bench = Bench::new(&small());
         let live = bench.serve();
@@ -87,24 +97,30 @@ fn a_scavenge_that_somebody_starts_meanwhile_is_stopped_and_given_back() {
             quirks.drop_delete_answers = silent;
             quirks.scavenge_duration = Duration::from_secs(60);
         });
+
         let node = live.node.clone();
         let begun = at(Step::Chunks, 1, move || {
             node.start_scavenge(None).unwrap();
         });
+
         let summary = bench.live(&live, begun).unwrap();
         assert_eq!(summary.retries, 1, "{}", bench.said());
         assert!(bench.manifest(&summary).scavenging.stopped.is_some());
-        assert!(live.node.current_scavenge().is_some(), "it goes on");
+        assert!(
+            live.node.current_scavenge().is_some(),
+            "the scavenge goes on"
+        );
         assert!(!live.node.owes_scavenge());
         bench.assert_restores(&summary, &bench.events());
     }
 }
 
 #[test]
-fn a_follower_is_given_time_to_catch_up() {
+fn a_follower_gets_time_to_catch_up() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     bench.live(&live, |_| ()).unwrap();
+
     let ahead = u64::try_from(bench.get(kbackup_testnode::Checkpoint::Writer)).unwrap() + 5_000;
     let behind = bench
         .live_as(&live, &bench.request, Some(ahead), |_| ())
@@ -118,13 +134,16 @@ fn a_follower_is_given_time_to_catch_up() {
         "{}",
         bench.said()
     );
+
     let patient = BackupRequest {
         catch_up: Duration::from_secs(20),
         ..bench.request.clone()
     };
+
     let directory = bench.path("");
     let asked = Mutex::new(None);
     let begun = Instant::now();
+
     let caught_up = bench
         .live_as(&live, &patient, Some(ahead), move |event| {
             if matches!(event, Event::Step(Step::Checkpoints)) {
@@ -136,6 +155,7 @@ fn a_follower_is_given_time_to_catch_up() {
             }
         })
         .unwrap();
+
     assert!(begun.elapsed() < Duration::from_secs(15));
     assert_eq!(caught_up.missing_bytes, None);
     assert!(caught_up.position.get() >= ahead);

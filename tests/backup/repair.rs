@@ -1,5 +1,5 @@
-//! Silent damage on the repository's disk: that it is found, goes on to no new backup, and is
-//! mended from whatever right copy there is.
+//! Silent damage on the repository's disk: kbackup finds it, copies it into no new backup, and
+//! repairs it from any right copy.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +22,8 @@ use crate::executable;
 
 const CHUNK: &str = "db/chunk-000002.000000";
 
-fn damaged(bench: &Bench, summary: &BackupSummary) -> bool {
+/// True if a verification has found damage in this backup.
+fn is_known_damaged(bench: &Bench, summary: &BackupSummary) -> bool {
     remembered(&bench.repository, &summary.label)
         .unwrap()
         .is_some_and(|known| known.is_damaged())
@@ -52,12 +53,13 @@ fn diff(bench: &Bench, share: RecheckShare) -> BackupSummary {
             |_| (),
         )
         .unwrap();
+
     assert_eq!(summary.kind, BackupKind::Diff);
     summary
 }
 
 #[test]
-fn a_flipped_byte_is_found_by_the_next_diff_and_mended_from_it() {
+fn the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
     bench.append(30_000);
@@ -67,6 +69,7 @@ fn a_flipped_byte_is_found_by_the_next_diff_and_mended_from_it() {
         inode(&bench.stored(&full).join(CHUNK)),
         inode(&bench.stored(&first).join(CHUNK))
     );
+
     flip(&bench.stored(&full).join(CHUNK), 9_000);
     bench.append(30_000);
     let second = bench.take().unwrap();
@@ -79,11 +82,16 @@ fn a_flipped_byte_is_found_by_the_next_diff_and_mended_from_it() {
         "{said}"
     );
     assert_eq!(said.matches("is damaged in").count(), 1, "{said}");
-    assert!(damaged(&bench, &full) && damaged(&bench, &first) && !damaged(&bench, &second));
+    assert!(
+        is_known_damaged(&bench, &full)
+            && is_known_damaged(&bench, &first)
+            && !is_known_damaged(&bench, &second)
+    );
     assert_ne!(
         inode(&bench.stored(&first).join(CHUNK)),
         inode(&bench.stored(&second).join(CHUNK))
     );
+
     bench.assert_restores(&second, &bench.events());
     let report = verify::verify(
         &bench.repository,
@@ -110,8 +118,9 @@ fn a_flipped_byte_is_found_by_the_next_diff_and_mended_from_it() {
     assert_ne!(
         inode(&bench.stored(&first).join(CHUNK)),
         inode(&bench.stored(&second).join(CHUNK)),
-        "a plan mends nothing"
+        "a plan repairs nothing"
     );
+
     let repaired = repair(&bench);
     assert!(repaired.report.is_sound(), "{repaired:#?}");
     assert_eq!(repaired.replaced, plan.replacements);
@@ -126,51 +135,53 @@ fn a_flipped_byte_is_found_by_the_next_diff_and_mended_from_it() {
             &vec![full.label.clone(), first.label.clone()]
         )
     );
-    assert!(!damaged(&bench, &full) && !damaged(&bench, &first));
+    assert!(!is_known_damaged(&bench, &full) && !is_known_damaged(&bench, &first));
     bench.assert_sound();
     bench.assert_restores(&first, &events);
-    // Nothing is left to be done.
+
+    // Nothing is left to repair.
     assert!(repair(&bench).replaced.is_empty());
 }
 
 #[test]
-fn every_file_comes_round() {
+fn every_file_is_rechecked_in_turn() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
-    let files = bench
-        .manifest(&full)
-        .files
-        .iter()
-        .filter(|row| !matches!(row.role, Role::Checkpoint | Role::IndexMap))
-        .count();
+    let mut rows = bench.manifest(&full).files;
+    rows.retain(|row| !matches!(row.role, Role::Checkpoint | Role::IndexMap));
+    let files = rows.len();
+
     flip(&bench.stored(&full).join(CHUNK), 9_000);
     diff(&bench, RecheckShare::Bytes(0));
-    assert!(!damaged(&bench, &full), "nobody looked");
+    assert!(!is_known_damaged(&bench, &full), "no run read the file");
+
     let mut needed = 0;
-    while !damaged(&bench, &full) {
+    while !is_known_damaged(&bench, &full) {
         diff(&bench, RecheckShare::Bytes(1));
         needed += 1;
         assert!(needed <= files, "{needed} of {files}");
     }
     assert!(needed > 1);
-    // All backups so far share the file, but the last one.
+
+    // All backups share the file, except the last one.
     let backups = bench.manifests();
     let sound = backups.iter().filter(|manifest| {
-        !remembered(&bench.repository, &manifest.label)
-            .unwrap()
-            .is_some_and(|known| known.is_damaged())
+        let known = remembered(&bench.repository, &manifest.label).unwrap();
+        !known.is_some_and(|known| known.is_damaged())
     });
     assert_eq!(
         sound.map(|manifest| &manifest.label).collect::<Vec<_>>(),
         [&backups.last().unwrap().label]
     );
+
     assert!(repair(&bench).report.is_sound());
     bench.assert_sound();
 }
 
 #[test]
-fn what_is_built_upon_is_proven_whole() {
-    // In the bytes that are compared with the source, before them, and in the hole behind them.
+fn a_file_that_a_diff_extends_is_proven_whole() {
+    // The damage lies in the bytes that are compared with the source, before them, or in the hole
+    // behind them.
     for damaged_at in [399_000, 2_000, 900_000] {
         let bench = Bench::new(&Synthetic {
             chunk_size: 1 << 20,
@@ -179,32 +190,37 @@ fn what_is_built_upon_is_proven_whole() {
         });
         let full = bench.full().unwrap();
         let active = "db/chunk-000005.000000";
+
         flip(&bench.stored(&full).join(active), damaged_at);
         bench.append(5_000);
+
         let second = diff(&bench, RecheckShare::Bytes(0));
+
         let end = 128 + usize::try_from(bench.get(Checkpoint::Writer)).unwrap() % (1 << 20);
         let (stored, source) = (
             std::fs::read(bench.stored(&second).join(active)).unwrap(),
             std::fs::read(bench.db.join(active.trim_start_matches("db/"))).unwrap(),
         );
+
         assert!(
             stored.get(..end) == source.get(..end),
-            "the damage went on into the new backup"
+            "the damage is in the new backup"
         );
         assert!(
             stored.get(end..).unwrap().iter().all(|byte| *byte == 0),
-            "the damage went on into the new backup"
+            "the damage is in the new backup"
         );
         assert!(
-            damaged(&bench, &full) && !damaged(&bench, &second),
+            is_known_damaged(&bench, &full) && !is_known_damaged(&bench, &second),
             "{damaged_at}"
         );
+
         bench.assert_restores(&second, &bench.events());
     }
 }
 
 #[test]
-fn nothing_of_a_parent_that_is_known_to_be_damaged_is_taken_over_unseen() {
+fn no_file_of_a_damaged_parent_is_reused_unread() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
     flip(&bench.stored(&full).join(CHUNK), 9_000);
@@ -215,13 +231,15 @@ fn nothing_of_a_parent_that_is_known_to_be_damaged_is_taken_over_unseen() {
         &Run::new(Silent),
     )
     .unwrap();
+
     let second = diff(&bench, RecheckShare::Bytes(0));
     bench.assert_restores(&second, &bench.events());
     assert_ne!(
         inode(&bench.stored(&full).join(CHUNK)),
         inode(&bench.stored(&second).join(CHUNK))
     );
-    // The next one has a sound parent.
+
+    // The next diff has a sound parent.
     let third = diff(&bench, RecheckShare::Bytes(0));
     assert_eq!(
         inode(&bench.stored(&third).join(CHUNK)),
@@ -230,11 +248,12 @@ fn nothing_of_a_parent_that_is_known_to_be_damaged_is_taken_over_unseen() {
 }
 
 #[test]
-fn lost_short_and_flipped_files_come_from_another_full() {
+fn lost_short_and_flipped_files_are_repaired_from_another_full() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
     let first = bench.take().unwrap();
     let other = bench.full().unwrap();
+
     flip(&bench.stored(&full).join(CHUNK), 9_000);
     std::fs::remove_file(bench.stored(&first).join("db/chunk-000001.000000")).unwrap();
     writable(
@@ -242,6 +261,7 @@ fn lost_short_and_flipped_files_come_from_another_full() {
         |file| file.set_len(100).unwrap(),
     );
     std::fs::remove_dir_all(bench.stored(&other).join("index/stream-existence")).unwrap();
+
     let repaired = repair(&bench);
     assert!(repaired.report.is_sound(), "{repaired:#?}");
     assert!(repaired.lost.is_empty());
@@ -256,20 +276,23 @@ fn lost_short_and_flipped_files_come_from_another_full() {
             (&other.label, &vec![full.label.clone(), first.label.clone()])
         );
     }
+
     assert!(repaired.replaced.len() >= 4, "{repaired:#?}");
     bench.assert_sound();
 }
 
 #[test]
-fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
+fn damage_without_a_right_copy_is_marked_and_latest_is_refused() {
     let bench = Bench::new(&small());
     let first = bench.full().unwrap();
     let second = bench.full().unwrap();
+
     for summary in [&first, &second] {
         flip(&bench.stored(summary).join(CHUNK), 9_000);
     }
     let third = bench.full().unwrap();
     std::fs::remove_dir_all(bench.stored(&third)).unwrap();
+
     let repaired = repair(&bench);
     assert!(!repaired.report.is_sound() && repaired.replaced.is_empty());
     assert_eq!(
@@ -280,6 +303,7 @@ fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
             .collect::<Vec<_>>(),
         [vec![first.label.clone(), second.label.clone()]]
     );
+
     let request = |label: Option<Label>| restore::RestoreRequest {
         label,
         targets: vec![restore::RestoreTarget {
@@ -289,6 +313,7 @@ fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
         ..restore::RestoreRequest::default()
     };
     let plan = |label| restore::plan(&bench.repository, &request(label), &Run::new(Silent));
+
     let error = plan(None).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
     assert!(
@@ -296,7 +321,8 @@ fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
             && error.hints().concat().contains("verify --all --repair"),
         "{error:?}"
     );
-    // The operator may insist, and is told.
+
+    // The operator may insist, and gets a warning.
     assert!(
         plan(Some(second.label.clone()))
             .unwrap()
@@ -305,10 +331,11 @@ fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
             .contains("damage was found")
     );
 
-    // A diff reads anew what is damaged, and is what `latest` means from then on; the older ones
-    // can be mended from it.
+    // A diff reads the damaged files again. From then on `latest` means this diff, and the older
+    // backups can be repaired from it.
     let diff = bench.take().unwrap();
     assert_eq!(plan(None).unwrap().backup.label, diff.label);
+
     flip(&bench.stored(&diff).join("db/chunk-000001.000000"), 9_000);
     verify::verify(
         &bench.repository,
@@ -324,6 +351,7 @@ fn what_has_no_right_copy_is_marked_and_latest_is_refused() {
             .concat()
             .contains("every other backup")
     );
+
     assert!(repair(&bench).report.is_sound());
     assert_eq!(plan(None).unwrap().backup.label, diff.label);
     bench.assert_sound();
@@ -341,6 +369,7 @@ fn a_filter_that_lacks_streams_is_left_out() {
                 })
             };
         assert!(has_filter(&good), "{}", bench.said());
+
         writable(
             &bench
                 .index()
@@ -351,7 +380,9 @@ fn a_filter_that_lacks_streams_is_left_out() {
                     .unwrap();
             },
         );
-        // It claims to be complete up to the end of the log.
+
+        // The filter claims to be complete up to the end of the log.
+
         let end = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
         std::fs::write(
             bench
@@ -360,6 +391,7 @@ fn a_filter_that_lacks_streams_is_left_out() {
             end.to_le_bytes(),
         )
         .unwrap();
+
         let bad = bench.full().unwrap();
         assert!(!has_filter(&bad), "{name}");
         assert!(
@@ -369,6 +401,7 @@ fn a_filter_that_lacks_streams_is_left_out() {
             "{name}: {}",
             bench.said()
         );
+
         bench.assert_sound();
         bench.assert_restores(&bad, &bench.events());
     }
@@ -389,6 +422,7 @@ fn the_filters_of_real_nodes_are_kept() {
             .index()
             .join("stream-existence/streamExistenceFilter.dat")
             .exists();
+
         let full = bench.full().unwrap();
         assert_eq!(
             bench
@@ -400,6 +434,7 @@ fn the_filters_of_real_nodes_are_kept() {
             "{name}: {}",
             bench.said()
         );
+
         bench.assert_sound();
     }
 }
@@ -411,16 +446,19 @@ fn a_table_filter_with_damaged_lines_is_left_out() {
         .into_iter()
         .find(|path| super::bench::name(path).ends_with(".bloomfilter"))
         .unwrap();
+
     writable(&filter, |file| {
         let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
         std::os::unix::fs::FileExt::write_all_at(file, &vec![0xff; length - 64], 64).unwrap();
     });
+
     let full = bench.full().unwrap();
     assert!(
         full.index && bench.said().contains("the server does without it"),
         "{}",
         bench.said()
     );
+
     bench.assert_sound();
 }
 
@@ -436,40 +474,43 @@ fn execute(repository: &Path, fault: Option<String>) -> Output {
         .unwrap()
 }
 
-/// What is wrong with each backup, file by file.
-fn wrongs(repository: &Path) -> BTreeSet<(String, Option<String>)> {
+/// The damage of each backup, file by file.
+fn damages(repository: &Path) -> BTreeSet<(String, Option<String>)> {
     let repository = DirectoryRepository::open(repository).unwrap();
     let report =
         verify::verify(&repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
-    let of = |backup: verify::VerifiedBackup| {
-        let label = backup.label.to_string();
-        backup
-            .findings
-            .into_iter()
-            .map(move |finding| (label.clone(), finding.path.map(|path| path.to_string())))
-    };
-    report.backups.into_iter().flat_map(of).collect()
+    let mut damages = BTreeSet::new();
+    for backup in report.backups {
+        for finding in backup.findings {
+            let path = finding.path.map(|path| path.to_string());
+            damages.insert((backup.label.to_string(), path));
+        }
+    }
+    damages
 }
 
-/// A repository in which two backups share a damaged copy, one lacks a file, and a third holds all
-/// of it once more; copied with its links.
-struct Harmed {
+/// A repository in which two backups share a damaged file, one backup lacks a file, and a third
+/// backup holds everything once more.
+struct Damaged {
     bench: Bench,
     template: PathBuf,
 }
 
-impl Harmed {
+impl Damaged {
     fn new() -> Self {
         let bench = Bench::new(&small());
         let full = bench.full().unwrap();
         let first = bench.take().unwrap();
+
         bench.full().unwrap();
         flip(&bench.stored(&full).join(CHUNK), 9_000);
         std::fs::remove_file(bench.stored(&first).join("db/chunk-000001.000000")).unwrap();
+
         let template = PathBuf::from(bench.repository.place());
         Self { bench, template }
     }
 
+    /// Copies the repository with its links.
     fn again(&self, name: &str) -> PathBuf {
         let place = self.bench.path(name);
         assert!(
@@ -486,10 +527,12 @@ impl Harmed {
 
 #[test]
 fn a_repair_that_dies_anywhere_makes_nothing_worse() {
-    let harmed = Harmed::new();
-    let before = wrongs(&harmed.template);
+    let damaged = Damaged::new();
+    let before = damages(&damaged.template);
     assert!(before.len() >= 3, "{before:?}");
-    // Each that touches a backup, and the first ones that keep what was found.
+
+    // Each operation on a backup, and the first ones that store the findings.
+
     for (operation, part) in [
         ("link", "/incoming/"),
         ("rename", "/backups/"),
@@ -500,14 +543,16 @@ fn a_repair_that_dies_anywhere_makes_nothing_worse() {
         let (mut count, mut alive) = (1, false);
         while !alive && count < 5 {
             let what = format!("{operation}-{count}");
-            let repository = harmed.again(&what);
+            let repository = damaged.again(&what);
             let output = execute(
                 &repository,
                 Some(format!("{operation}:{part}:{count}:abort")),
             );
             alive = output.status.code().is_some();
-            let after = wrongs(&repository);
+
+            let after = damages(&repository);
             assert!(after.is_subset(&before), "{what}: {after:?}");
+
             let output = execute(&repository, None);
             assert_eq!(
                 output.status.code(),
@@ -522,6 +567,7 @@ fn a_repair_that_dies_anywhere_makes_nothing_worse() {
                 0,
                 "{what}"
             );
+
             std::fs::remove_dir_all(repository).unwrap();
             count += 1;
         }
@@ -530,10 +576,11 @@ fn a_repair_that_dies_anywhere_makes_nothing_worse() {
 }
 
 #[test]
-fn a_repair_meets_a_full_disk_the_limit_of_links_and_another_run() {
-    let harmed = Harmed::new();
-    // No more links (EMLINK): a copy is as good.
-    let repository = harmed.again("links");
+fn a_repair_survives_a_full_disk_the_limit_of_links_and_another_run() {
+    let damaged = Damaged::new();
+
+    // The file takes no more links (EMLINK), so a copy must do.
+    let repository = damaged.again("links");
     let output = execute(
         &repository,
         Some(format!("link:{}:1:31", repository.display())),
@@ -544,10 +591,11 @@ fn a_repair_meets_a_full_disk_the_limit_of_links_and_another_run() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(wrongs(&repository).is_empty());
-    // Nor room for a copy (ENOSPC, and only what goes into the place of a new file).
-    let repository = harmed.again("full");
-    let before = wrongs(&repository);
+    assert!(damages(&repository).is_empty());
+
+    // There is no room for a copy either (ENOSPC, only for a new file).
+    let repository = damaged.again("full");
+    let before = damages(&repository);
     let output = execute(&repository, Some("link:/incoming/:1:28".to_owned()));
     assert_eq!(output.status.code(), Some(20));
     assert!(
@@ -555,8 +603,9 @@ fn a_repair_meets_a_full_disk_the_limit_of_links_and_another_run() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert_eq!(wrongs(&repository), before);
-    // The repository is in use.
+    assert_eq!(damages(&repository), before);
+
+    // Another run uses the repository.
     let held = DirectoryRepository::open(&repository).unwrap();
     let run = Run::new(Silent);
     let incoming = held
@@ -564,7 +613,7 @@ fn a_repair_meets_a_full_disk_the_limit_of_links_and_another_run() {
         .and_then(|writer| writer.begin(None))
         .unwrap();
     assert_eq!(execute(&repository, None).status.code(), Some(11));
-    assert_eq!(wrongs(&repository), before);
+    assert_eq!(damages(&repository), before);
     drop(incoming);
     assert_eq!(execute(&repository, None).status.code(), Some(0));
 }

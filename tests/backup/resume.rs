@@ -1,5 +1,5 @@
-//! Backups that were interrupted, and what the next one makes of what they left: it copies what was
-//! in flight, and proves all else.
+//! Interrupted backups, and the next backup. It copies the file in flight again, and resumes every
+//! other file that it can prove.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -31,7 +31,7 @@ fn command(bench: &Bench, verb: &str) -> Command {
     command
 }
 
-/// A run whose n-th such operation on a path with this part has this effect.
+/// Runs a verb with a fault.
 fn execute(bench: &Bench, verb: &str, fault: &str) -> Output {
     command(bench, verb)
         .env("KBACKUP_FAULT", fault)
@@ -39,7 +39,7 @@ fn execute(bench: &Bench, verb: &str, fault: &str) -> Output {
         .unwrap()
 }
 
-/// Kills a run when it begins to write this file.
+/// Kills a run before it writes this file.
 fn die_at(bench: &Bench, verb: &str, file: &str) {
     let output = execute(bench, verb, &format!("write:{file}:1:abort"));
     assert_eq!(
@@ -58,27 +58,26 @@ fn interrupted(bench: &Bench) -> Option<Interrupted> {
     bench.repository.interrupted().unwrap()
 }
 
-/// The chunks and tables that lie in `incoming/` under their names, with their bytes: all of them
-/// can be taken up, unless one is the active chunk.
+/// The chunks and tables that lie in `incoming/` under their names, with their bytes. The next run
+/// can resume all of them, except the active chunk.
 fn left(bench: &Bench) -> BTreeMap<String, (PathBuf, u64)> {
     let active = format!("chunk-{:06}.000000", small().completed_chunks);
-    walkdir::WalkDir::new(incoming(bench))
-        .into_iter()
-        .map(Result::unwrap)
-        .filter(|entry| entry.file_type().is_file())
-        .filter(|entry| {
-            let name = name(entry.path());
-            let is_table = uuid::Uuid::parse_str(name).is_ok();
-            (is_table || name.starts_with("chunk-") && name != active)
-                && entry.metadata().unwrap().nlink() == 1
-        })
-        .map(|entry| {
-            (
-                name(entry.path()).to_owned(),
-                (entry.path().to_owned(), entry.metadata().unwrap().len()),
-            )
-        })
-        .collect()
+    let mut left = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(incoming(bench)) {
+        let entry = entry.unwrap();
+        let name = name(entry.path());
+        let is_table = uuid::Uuid::parse_str(name).is_ok();
+        let is_chunk = name.starts_with("chunk-") && name != active;
+        if !entry.file_type().is_file() || !(is_table || is_chunk) {
+            continue;
+        }
+
+        let found = entry.metadata().unwrap();
+        if found.nlink() == 1 {
+            left.insert(name.to_owned(), (entry.path().to_owned(), found.len()));
+        }
+    }
+    left
 }
 
 fn left_bytes(bench: &Bench) -> u64 {
@@ -105,8 +104,8 @@ impl Observer for StopsAt {
     }
 }
 
-/// Stops the run after it has copied or resumed a number of files. Files are copied in parallel, so
-/// a test that uses it must not expect particular ones.
+/// Stops the run after it has copied or resumed a number of files. kbackup copies files in parallel,
+/// so a test that uses this must not expect particular files.
 struct Impatient {
     run: Weak<Run>,
     files: Mutex<usize>,
@@ -117,6 +116,7 @@ impl Observer for Impatient {
         if !matches!(event, Event::Copied { .. } | Event::Resumed { .. }) {
             return;
         }
+
         let mut files = self.files.lock().unwrap();
         *files = files.saturating_sub(1);
         if let (0, Some(run)) = (*files, self.run.upgrade()) {
@@ -125,7 +125,7 @@ impl Observer for Impatient {
     }
 }
 
-/// A run that is interrupted after so many files.
+/// Takes a backup that is interrupted after so many files.
 fn stop_after(bench: &Bench, kind: BackupKind, files: usize) -> Result<BackupSummary, Error> {
     let run = Arc::new_cyclic(|run| {
         Run::new(Impatient {
@@ -137,8 +137,8 @@ fn stop_after(bench: &Bench, kind: BackupKind, files: usize) -> Result<BackupSum
     take_in(bench, kind, &run)
 }
 
-/// A full that is interrupted when everything that the next run can resume is there: the active
-/// chunk is copied after all tables and all completed chunks.
+/// Interrupts a full when everything that the next run can resume is there. The active chunk is
+/// copied after all tables and all completed chunks.
 fn stop_with_all_copied(bench: &Bench) {
     let run = Arc::new_cyclic(|run| {
         Run::new(StopsAt {
@@ -147,7 +147,7 @@ fn stop_with_all_copied(bench: &Bench) {
         })
     });
 
-    is_interrupted(take_in(bench, BackupKind::Full, &run));
+    assert_interrupted(take_in(bench, BackupKind::Full, &run));
     assert_eq!(left(bench).len(), 8, "five chunks and three tables");
 }
 
@@ -168,12 +168,12 @@ fn take_in(bench: &Bench, kind: BackupKind, run: &Run) -> Result<BackupSummary, 
     )
 }
 
-fn is_interrupted(result: Result<BackupSummary, Error>) {
+fn assert_interrupted(result: Result<BackupSummary, Error>) {
     assert_eq!(result.unwrap_err().kind().exit_code(), 143);
 }
 
-/// The next backup takes up all that is left, reads the node for nothing of it, is sound, and
-/// leaves nothing.
+/// Asserts that the next backup resumes every file that is left, does not read these files from the
+/// node, is sound, and leaves nothing behind.
 fn assert_goes_on(bench: &Bench, what: &str) -> BackupSummary {
     let (files, bytes) = (left(bench).len() as u64, left_bytes(bench));
     let summary = bench.full().unwrap();
@@ -183,19 +183,21 @@ fn assert_goes_on(bench: &Bench, what: &str) -> BackupSummary {
         "{what}: {}",
         bench.said()
     );
-    // Beside them: identities, checkpoints, small files.
+
+    // It also reads identities, checkpoints and small files.
     assert!(
         summary.bytes_read <= bench.db_bytes() - bytes + 40_000,
-        "{what}: {} read, {bytes} taken up",
+        "{what}: {} read, {bytes} resumed",
         summary.bytes_read
     );
+
     bench.assert_sound();
     bench.assert_restores(&summary, &bench.events());
     summary
 }
 
 #[test]
-fn a_killed_run_costs_the_file_in_flight() {
+fn a_killed_run_loses_only_the_file_in_flight() {
     let mut most = 0;
     for operation in ["create", "write", "truncate", "sync", "rename"] {
         let mut count = 1;
@@ -209,6 +211,7 @@ fn a_killed_run_costs_the_file_in_flight() {
             if output.status.success() {
                 break;
             }
+
             assert_eq!(output.status.signal(), Some(6));
             let what = format!("{operation} {count}");
             most = most.max(assert_goes_on(&bench, &what).files_resumed);
@@ -220,19 +223,20 @@ fn a_killed_run_costs_the_file_in_flight() {
 }
 
 #[test]
-fn runs_that_are_killed_again_and_again_pile_nothing_up() {
+fn runs_that_are_killed_repeatedly_leave_each_file_once() {
     let bench = Bench::new(&small());
     for _ in 0..4 {
-        // In the middle of the active chunk, when all else is there.
+        // The active chunk is in flight, and everything else is there.
         die_at(&bench, "full", "chunk-000005");
     }
 
-    let mut names: Vec<String> = walkdir::WalkDir::new(incoming(&bench))
-        .into_iter()
-        .map(Result::unwrap)
-        .filter(|entry| entry.file_type().is_file())
-        .map(|entry| name(entry.path()).to_owned())
-        .collect();
+    let mut names = Vec::new();
+    for entry in walkdir::WalkDir::new(incoming(&bench)) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            names.push(name(entry.path()).to_owned());
+        }
+    }
     names.sort();
 
     let mut once = names.clone();
@@ -245,12 +249,13 @@ fn runs_that_are_killed_again_and_again_pile_nothing_up() {
 }
 
 #[test]
-fn a_diff_goes_on_where_a_diff_was_killed() {
+fn a_diff_resumes_a_killed_diff() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
-    // Three more chunks are completed.
+
+    // The node completes three more chunks. The diff dies at the parent's active chunk, which comes
+    // last of them.
     bench.append(200_000);
-    // The parent's active chunk, which comes last of them.
     die_at(&bench, "diff", "chunk-000005");
     let names: Vec<String> = left(&bench).into_keys().collect();
     assert!(
@@ -260,7 +265,7 @@ fn a_diff_goes_on_where_a_diff_was_killed() {
     );
     assert!(
         !names.contains(&"chunk-000000.000000".to_owned()),
-        "that is the full's: {names:?}"
+        "this file is the full's: {names:?}"
     );
 
     let diff = bench.take().unwrap();
@@ -275,7 +280,7 @@ fn a_diff_goes_on_where_a_diff_was_killed() {
 }
 
 #[test]
-fn a_full_takes_up_what_a_diff_left_and_shares_nothing() {
+fn a_full_resumes_a_killed_diff_and_shares_no_file() {
     let bench = Bench::new(&small());
     let first = bench.full().unwrap();
     bench.append(200_000);
@@ -293,13 +298,14 @@ fn a_full_takes_up_what_a_diff_left_and_shares_nothing() {
 }
 
 #[test]
-fn a_diff_takes_up_what_a_full_left() {
+fn a_diff_resumes_an_interrupted_full() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
     bench.append(200_000);
-    is_interrupted(stop_after(&bench, BackupKind::Full, 11));
+    assert_interrupted(stop_after(&bench, BackupKind::Full, 11));
     let diff = bench.take().unwrap();
-    // What the parent has is linked all the same.
+
+    // The diff links the files that the parent has.
     assert_eq!(diff.parent.as_ref(), Some(&full.label));
     assert!(diff.files_linked >= 8, "{diff:?}");
     bench.assert_sound();
@@ -307,11 +313,11 @@ fn a_diff_takes_up_what_a_full_left() {
 }
 
 #[test]
-fn a_run_can_be_interrupted_again_and_again() {
+fn a_run_may_be_interrupted_repeatedly() {
     let bench = Bench::new(&small());
     let mut before = 0;
     for files in [1, 3, 5, 2, 7, 9] {
-        is_interrupted(stop_after(&bench, BackupKind::Full, files));
+        assert_interrupted(stop_after(&bench, BackupKind::Full, files));
         let now = left(&bench).len();
         assert!(now >= before, "{before} files were left, now {now}");
         before = now;
@@ -321,21 +327,24 @@ fn a_run_can_be_interrupted_again_and_again() {
 }
 
 #[test]
-fn an_interrupted_run_keeps_what_can_be_proven_and_nothing_else() {
+fn an_interrupted_run_keeps_only_files_that_can_be_proven() {
     let bench = Bench::new(&small());
     assert_eq!(interrupted(&bench), None);
-    is_interrupted(stop_after(&bench, BackupKind::Full, 9));
+    assert_interrupted(stop_after(&bench, BackupKind::Full, 9));
     let kept = interrupted(&bench).unwrap();
     assert_eq!(
         kept.files,
         left(&bench).len() as u64,
-        "no filters, no half files"
+        "no filters and no incomplete files"
     );
     assert!(kept.bytes > 0);
+
     bench.full().unwrap();
     assert_eq!(interrupted(&bench), None);
-    // Nothing was done: nothing is left.
+
+    // A run that did nothing leaves nothing.
     let run = bench.run(|_| ());
+
     drop(
         bench
             .repository
@@ -346,10 +355,10 @@ fn an_interrupted_run_keeps_what_can_be_proven_and_nothing_else() {
     assert_eq!(interrupted(&bench), None);
 }
 
-/// What a file was when its process died in the middle of it: of full length, with its end in
-/// place, and a hole in between.
+/// A file whose process died in the middle of it: it has its full length and its end, and a hole in
+/// between.
 #[test]
-fn half_a_file_of_full_length_is_copied_again() {
+fn an_incomplete_file_of_full_length_is_copied_again() {
     for (from, to) in [(30_000, 60_000), (0, 128), (30_000, u64::MAX)] {
         let bench = Bench::new(&small());
         stop_with_all_copied(&bench);
@@ -365,11 +374,12 @@ fn half_a_file_of_full_length_is_copied_again() {
         let summary = bench.full().unwrap();
         assert_eq!(summary.files_resumed, count - 1);
 
-        // What has no MD5 at its end is not even looked at.
+        // kbackup does not even read a chunk without an MD5 at its end.
         let looked_at = bench
             .said()
             .contains("chunk-000001.000000: what an interrupted run left of it is not resumed");
         assert_eq!(looked_at, to < length, "{}", bench.said());
+
         bench.assert_sound();
         bench.assert_restores(&summary, &bench.events());
     }
@@ -383,6 +393,7 @@ fn a_flipped_byte_anywhere_is_found() {
         let left = left(&bench);
         let (path, length) = left.values().nth(file).unwrap();
         flip(path, [0, 130, length / 2, length - 1][file % 4]);
+
         let summary = bench.full().unwrap();
         assert_eq!(
             summary.files_resumed,
@@ -390,13 +401,14 @@ fn a_flipped_byte_anywhere_is_found() {
             "{path:?}: {}",
             bench.said()
         );
+
         bench.assert_sound();
         bench.assert_restores(&summary, &bench.events());
     }
 }
 
 #[test]
-fn a_bad_chunk_of_the_source_is_not_made_good_and_the_others_stay() {
+fn a_bad_chunk_of_the_source_is_refused_and_the_others_are_kept() {
     let bench = Bench::new(&small());
     flip(&bench.chunk(3, 0), 30_000);
     assert_eq!(bench.full().unwrap_err().kind(), Kind::SourceCorrupt);
@@ -405,16 +417,17 @@ fn a_bad_chunk_of_the_source_is_not_made_good_and_the_others_stay() {
             && !left(&bench).contains_key("chunk-000003.000000")
     );
     flip(&bench.chunk(3, 0), 30_000);
-    assert_goes_on(&bench, "mended");
+    assert_goes_on(&bench, "repaired");
 }
 
 #[test]
-fn planted_links_and_strangers_are_not_taken() {
+fn planted_links_and_foreign_files_are_not_resumed() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
     let run = incoming(&bench).join(uuid::Uuid::now_v7().to_string());
     std::fs::create_dir_all(run.join("db")).unwrap();
-    // A file of a backup by its name, by a symbolic link, and behind a directory that is one.
+
+    // A file of a backup is planted by its name, by a symbolic link, and behind a linked directory.
     std::fs::hard_link(
         bench.stored(&full).join("db/chunk-000000.000000"),
         run.join("db/chunk-000000.000000"),
@@ -457,14 +470,16 @@ fn planted_links_and_strangers_are_not_taken() {
     bench.assert_restores(&second, &bench.events());
 }
 
-/// O7: the same name, and even the same length, is not the same chunk.
+/// O7: a chunk with the same name, and even the same length, may be another chunk.
 #[test]
-fn other_contents_under_the_same_names_are_not_taken() {
+fn other_contents_under_the_same_names_are_not_resumed() {
     let bench = Bench::new(&small());
     stop_with_all_copied(&bench);
     let other = Bench::new(&Synthetic { seed: 8, ..small() });
+
     std::fs::remove_dir_all(&bench.db).unwrap();
     copy_tree(&other.db, &bench.db);
+
     let summary = bench.full().unwrap();
     assert_eq!(summary.files_resumed, 0, "{}", bench.said());
     bench.assert_sound();
@@ -472,20 +487,21 @@ fn other_contents_under_the_same_names_are_not_taken() {
 }
 
 #[test]
-fn a_chunk_with_another_version_is_not_taken() {
+fn a_chunk_of_another_version_is_not_resumed() {
     let bench = Bench::new(&small());
     stop_with_all_copied(&bench);
     let count = left(&bench).len() as u64;
     std::fs::rename(bench.chunk(1, 0), bench.chunk(1, 1)).unwrap();
+
     let summary = bench.full().unwrap();
     assert_eq!(summary.files_resumed, count - 1);
     bench.assert_sound();
     bench.assert_restores(&summary, &bench.events());
 }
 
-/// The active chunk was left in full length; when it is completed it is another file.
+/// The active chunk was left in full length. When the node completes it, it is another file.
 #[test]
-fn an_active_chunk_is_never_taken_up() {
+fn an_active_chunk_is_never_resumed() {
     let bench = Bench::new(&small());
     die_at(&bench, "full", "manifest.json");
     assert!(
@@ -493,6 +509,7 @@ fn an_active_chunk_is_never_taken_up() {
             .into_iter()
             .any(|entry| name(entry.unwrap().path()) == "chunk-000005.000000")
     );
+
     bench.append(100_000);
     assert!(bench.get(Checkpoint::Writer) > 6 * 64 * 1024);
     let summary = bench.full().unwrap();
@@ -501,9 +518,10 @@ fn an_active_chunk_is_never_taken_up() {
     bench.assert_restores(&summary, &bench.events());
 }
 
-/// Where the storage itself fails, no byte is trusted again, and a full disk has its space back.
+/// If the storage itself fails, kbackup trusts no byte of it again, and a full disk gets its space
+/// back.
 #[test]
-fn a_failed_storage_keeps_nothing() {
+fn nothing_is_resumed_after_the_storage_failed() {
     for (operation, file, number) in [
         ("sync", "chunk-000003", 5),
         ("write", "chunk-000003", 28),
@@ -517,8 +535,9 @@ fn a_failed_storage_keeps_nothing() {
     ] {
         let what = format!("{operation} {file} {number}");
         let bench = Bench::new(&small());
-        is_interrupted(stop_after(&bench, BackupKind::Full, 5));
+        assert_interrupted(stop_after(&bench, BackupKind::Full, 5));
         assert!(interrupted(&bench).is_some());
+
         let output = execute(&bench, "full", &format!("{operation}:{file}:1:{number}"));
         assert_eq!(
             output.status.code(),
@@ -535,33 +554,38 @@ fn a_failed_storage_keeps_nothing() {
     }
 }
 
-/// The process is killed when a sync has just failed: its file has no name yet.
+/// The process is killed after a failed sync. Then the file has no name yet.
 #[test]
-fn what_could_not_be_synced_has_no_name() {
+fn a_file_that_could_not_be_synced_gets_no_name() {
     let bench = Bench::new(&small());
-    // The removal after the failed sync is the process's last act.
+    // The last act of this process is the removal after the failed sync.
     let run = execute(&bench, "full", "sync:chunk-000003:1:abort");
     assert_eq!(run.status.signal(), Some(6));
     let names = left(&bench);
     assert!(!names.contains_key("chunk-000003.000000"), "{names:?}");
-    // Which other chunks are there by then depends on the order of the threads.
+
+    // The order of the threads decides which other chunks are there.
     let is_written = walkdir::WalkDir::new(incoming(&bench))
         .into_iter()
         .any(|entry| name(entry.unwrap().path()) == ".chunk-000003.000000.part");
-    assert!(is_written, "it was copied, and only its name is missing");
+    assert!(
+        is_written,
+        "the chunk was copied, and only its name is missing"
+    );
     assert_goes_on(&bench, "sync");
 }
 
 #[test]
-fn what_is_left_counts_as_room() {
+fn resumable_files_count_as_free_space() {
     let bench = Bench::new(&small());
-    is_interrupted(stop_after(&bench, BackupKind::Full, 9));
+    assert_interrupted(stop_after(&bench, BackupKind::Full, 9));
     let kept = interrupted(&bench).unwrap();
     assert!(
         kept.bytes >= left_bytes(&bench) / 2 && kept.bytes < 2 * left_bytes(&bench) + 64 * 4096,
         "{kept:?}"
     );
-    // While a run is at work, what lies there is its own.
+
+    // While a run is at work, the files in `incoming/` belong to it.
     let run = bench.run(|_| ());
     let working = bench
         .repository
@@ -573,11 +597,12 @@ fn what_is_left_counts_as_room() {
     assert_eq!(interrupted(&bench), Some(kept));
 }
 
-/// Manifests of the first version have no count of what was taken up.
+/// Manifests of the first version do not count resumed files.
 #[test]
 fn a_manifest_of_an_earlier_version_is_read() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
+
     let path = bench.stored(&full).join("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let (head, rest) = text.split_once(",\n  \"head_checksum\"").unwrap();
@@ -587,13 +612,9 @@ fn a_manifest_of_an_earlier_version_is_read() {
         .collect();
     assert_eq!(lines.len() + 2, head.lines().count());
     let head = lines.join("\n");
-    let rows = rest
-        .split_once("\"files\"")
-        .unwrap()
-        .1
-        .split(",\n  \"checksum\"")
-        .next()
-        .unwrap();
+    let (_, rest) = rest.split_once("\"files\"").unwrap();
+    let (rows, _) = rest.split_once(",\n  \"checksum\"").unwrap();
+
     let body = format!(
         "{head},\n  \"head_checksum\": \"{}\",\n  \"files\"{rows}",
         blake3::hash(head.as_bytes())
@@ -602,19 +623,21 @@ fn a_manifest_of_an_earlier_version_is_read() {
         "{body},\n  \"checksum\": \"{}\"\n}}\n",
         blake3::hash(body.as_bytes())
     );
+
     let before = bench.manifest(&full);
     std::fs::write(&path, sealed).unwrap();
     assert_eq!(bench.manifest(&full), before);
     assert_eq!(before.cost.files_resumed, 0);
-    // And it serves as a parent.
+
+    // This manifest serves as a parent.
     let diff = bench.take().unwrap();
     assert_eq!(diff.parent, Some(full.label));
     bench.assert_sound();
 }
 
-/// Real signals at whatever moment; every run goes on, and in the end there is a backup.
+/// Real signals arrive at any moment. Every run resumes the one before, and the last one succeeds.
 #[test]
-fn signals_at_any_moment() {
+fn a_run_may_be_killed_at_any_moment() {
     let bench = Bench::new(&Synthetic {
         filter_bytes: 1 << 20,
         ..Synthetic::of_size(96 << 20, 4 << 20)
@@ -634,7 +657,7 @@ fn signals_at_any_moment() {
             .unwrap();
 
         let end = Instant::now() + Duration::from_secs(60);
-        // Not before it has copied something more.
+        // The signal comes after the run has copied something more.
         while left_of_any(&bench) < files + 2 && child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < end);
             std::thread::sleep(Duration::from_millis(2));
@@ -665,7 +688,7 @@ fn signals_at_any_moment() {
     }
 
     assert!(kills >= 3, "only {kills} runs were interrupted");
-    // On a busy machine some of them are late.
+    // On a busy machine, some of the runs end late.
     assert!(quickest < Duration::from_secs(2), "{quickest:?}");
 
     let there = left_of_any(&bench) as u64;
@@ -679,17 +702,17 @@ fn signals_at_any_moment() {
     bench.assert_sound();
 }
 
-/// Chunks and tables under their names, of a source whose active chunk is copied last.
+/// The number of chunks and tables in `incoming/` under their names. The active chunk of the source
+/// is copied last.
 fn left_of_any(bench: &Bench) -> usize {
-    let last = files(&bench.db)
-        .iter()
-        .map(|path| name(path).to_owned())
-        .filter(|name| name.starts_with("chunk-"))
-        .max()
-        .unwrap();
-    let is_provable = |name: &str| {
-        uuid::Uuid::parse_str(name).is_ok() || name.starts_with("chunk-") && name != last
+    let mut chunks: Vec<PathBuf> = files(&bench.db);
+    chunks.retain(|path| name(path).starts_with("chunk-"));
+    let active = chunks.into_iter().max().unwrap();
+    let is_provable = |path: &str| {
+        let is_table = uuid::Uuid::parse_str(path).is_ok();
+        is_table || path.starts_with("chunk-") && path != name(&active)
     };
+
     walkdir::WalkDir::new(incoming(bench))
         .into_iter()
         .flatten()

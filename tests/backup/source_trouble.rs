@@ -1,3 +1,5 @@
+//! Backups of sources that are damaged, incomplete or unusual.
+
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -14,40 +16,43 @@ use super::bench::{Bench, at, begin_scavenge, files, flip, name, small, writable
 use crate::stores::in_every_store;
 
 in_every_store! {
-    zeros_below_the_writer_checkpoint_are_told_after_three_readings,
+    zeros_below_the_writer_checkpoint_are_reported_after_three_attempts,
     a_damaged_chunk_stays_marked_however_often_the_run_starts_over,
-    a_bad_table_costs_the_index_and_is_not_read_for_ever,
-    a_filter_that_a_server_would_throw_away_is_left_out,
-    an_index_map_that_is_gone_for_good_costs_the_index,
-    what_the_index_map_does_not_name_is_never_copied,
-    a_missing_middle_chunk_is_the_sources_fault_when_nobody_works_on_it,
-    a_log_that_ends_where_a_chunk_ends_needs_no_next_file,
-    a_log_that_ends_behind_a_scavenged_chunk_ends_there,
+    a_bad_table_costs_the_index_and_is_not_read_again_and_again,
+    a_filter_that_a_server_would_discard_is_left_out,
+    a_missing_index_map_costs_the_index,
+    a_table_that_the_index_map_does_not_name_is_never_copied,
+    a_missing_chunk_of_a_stopped_node_is_damage_of_the_source,
+    a_log_that_ends_with_a_chunk_needs_no_next_file,
+    a_log_may_end_after_a_scavenged_chunk,
     chunks_beyond_the_log_are_dropped,
-    a_chunk_that_vanishes_half_way_leaves_nothing_behind,
-    what_only_an_earlier_attempt_found_is_no_part_of_the_backup,
-    a_fresh_node_has_nothing_but_its_first_epoch,
+    a_chunk_that_is_cut_during_the_copy_is_copied_again,
+    files_of_an_earlier_attempt_alone_are_not_in_the_backup,
+    a_fresh_node_with_only_its_first_epoch_is_backed_up,
 }
 
 fn failed<T>(result: Result<T, Error>, kind: Kind, words: &str) {
     let error = result.err().unwrap();
     let text = format!("{error} {:?}", error.causes());
+
     assert_eq!(error.kind(), kind, "{text}");
     assert!(text.contains(words), "{text}");
 }
 
-fn zeros_below_the_writer_checkpoint_are_told_after_three_readings() {
+fn zeros_below_the_writer_checkpoint_are_reported_after_three_attempts() {
     let bench = Bench::new(&small());
     let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
     let local = writer % (64 * 1024);
     writable(&bench.chunk(5, 0), |file| {
         std::os::unix::fs::FileExt::write_all_at(file, &[0; 1000], 128 + local - 2000).unwrap();
     });
+
     failed(
         bench.take(),
         Kind::SourceCorrupt,
         "the log is damaged at position",
     );
+
     assert_eq!(
         bench.said().matches("retry: ").count(),
         2,
@@ -60,20 +65,25 @@ fn zeros_below_the_writer_checkpoint_are_told_after_three_readings() {
 fn a_damaged_chunk_stays_marked_however_often_the_run_starts_over() {
     let bench = Bench::new(&small());
     let events = bench.events();
+
     let good = bench.take().unwrap();
     flip(&bench.chunk(2, 0), 9_000);
-    // Held already: a diff does not read it.
+
+    // The repository holds this chunk already, so a diff does not read it.
     assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
     failed(bench.full(), Kind::SourceCorrupt, "fails its own MD5");
+
     let accept = BackupRequest {
         accept_damaged: true,
         kind: BackupKind::Full,
         filter_max_age: Duration::ZERO,
         ..bench.request.clone()
     };
+
     let live = bench.serve();
-    // Somebody scavenges during the first attempt, so that there is a second one, which holds the
-    // damaged chunk already.
+
+    // A scavenge disturbs the first attempt. The second attempt finds the damaged chunk in the
+    // backup that it resumes.
     let node = live.node.clone();
     let damaged = bench
         .live_as(
@@ -95,19 +105,22 @@ fn a_damaged_chunk_stays_marked_however_often_the_run_starts_over() {
         ["db/chunk-000002.000000"]
     );
     assert!(!manifest.is_sound());
-    // Never a parent.
+
+    // A damaged backup is never a parent.
     live.stop(&bench);
     let next = bench.take().unwrap();
     assert_ne!(next.parent, Some(damaged.label.clone()));
     bench.assert_restores(&good, &events);
 }
 
-fn a_bad_table_costs_the_index_and_is_not_read_for_ever() {
+fn a_bad_table_costs_the_index_and_is_not_read_again_and_again() {
     let bench = Bench::new(&small());
     let table = bench.tables().remove(0);
     flip(&table, table.metadata().unwrap().len() / 2);
+
     let summary = bench.take().unwrap();
     assert!(!summary.index);
+
     assert!(
         bench.said().contains("carries no index"),
         "{}",
@@ -120,22 +133,25 @@ fn a_bad_table_costs_the_index_and_is_not_read_for_ever() {
             .iter()
             .any(|row| matches!(row.role, Role::Table | Role::IndexMap | Role::TableFilter))
     );
+
     let everything = bench.db_bytes();
     assert!(
         summary.bytes_read < everything + 3 * table.metadata().unwrap().len() + 200_000,
         "{} of {everything}",
         summary.bytes_read
     );
+
     bench.assert_restores(&summary, &bench.events());
     bench.assert_sound();
 }
 
-fn a_filter_that_a_server_would_throw_away_is_left_out() {
+fn a_filter_that_a_server_would_discard_is_left_out() {
     let bench = Bench::new(&small());
     let table_filter = files(&bench.index())
         .into_iter()
         .find(|path| name(path).ends_with(".bloomfilter"));
     let existence = bench.index().join("stream-existence");
+
     for length in [0, 7, 9, 100] {
         std::fs::write(existence.join("streamExistenceFilter.chk"), vec![0; length]).unwrap();
         let summary = bench.full().unwrap();
@@ -154,6 +170,7 @@ fn a_filter_that_a_server_would_throw_away_is_left_out() {
                 .any(|row| matches!(row.role, Role::StreamFilter | Role::StreamFilterCheckpoint))
         );
     }
+
     std::fs::write(
         existence.join("streamExistenceFilter.chk"),
         u64::MAX.to_le_bytes(),
@@ -163,26 +180,28 @@ fn a_filter_that_a_server_would_throw_away_is_left_out() {
     if let Some(path) = table_filter {
         writable(&path, |file| file.set_len(10).unwrap());
     }
+
     let summary = bench.full().unwrap();
     assert!(summary.index);
     bench.assert_restores(&summary, &bench.events());
     bench.assert_sound();
 }
 
-fn an_index_map_that_is_gone_for_good_costs_the_index() {
+fn a_missing_index_map_costs_the_index() {
     let bench = Bench::new(&small());
     std::fs::remove_file(bench.index().join("indexmap")).unwrap();
     let summary = bench.take().unwrap();
     assert!(!summary.index);
+
     std::fs::remove_dir_all(bench.index()).unwrap();
     let summary = bench.full().unwrap();
-    assert!(summary.index, "an empty index is no missing one");
+    assert!(summary.index, "an empty index is not a missing one");
     bench.assert_restores(&summary, &bench.events());
     bench.assert_sound();
 }
 
 #[test]
-fn an_index_map_that_is_replaced_all_the_time_is_no_failure() {
+fn an_index_map_that_is_replaced_all_the_time_fails_no_backup() {
     let bench = Bench::new(&small());
     let live = bench.serve();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -190,6 +209,7 @@ fn an_index_map_that_is_replaced_all_the_time_is_no_failure() {
         bench.index().join("indexmap"),
         bench.index().join("indexmap.x.indexmap.tmp"),
     );
+
     let bytes = std::fs::read(&map).unwrap();
     std::thread::scope(|scope| {
         let stopped = std::sync::Arc::clone(&stop);
@@ -208,15 +228,17 @@ fn an_index_map_that_is_replaced_all_the_time_is_no_failure() {
         }
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
+
     bench.assert_sound();
 }
 
-fn what_the_index_map_does_not_name_is_never_copied() {
+fn a_table_that_the_index_map_does_not_name_is_never_copied() {
     let bench = Bench::new(&small());
     let table = bench.tables().remove(0);
     let stranger = bench.index().join(uuid::Uuid::from_u128(77).to_string());
     std::fs::copy(&table, &stranger).unwrap();
     writable(&stranger, |file| file.set_len(1000).unwrap());
+
     let summary = bench.take().unwrap();
     assert!(
         !bench
@@ -229,7 +251,7 @@ fn what_the_index_map_does_not_name_is_never_copied() {
 }
 
 #[test]
-fn odd_things_in_the_directories_do_no_harm() {
+fn odd_entries_in_the_directories_do_no_harm() {
     let bench = Bench::new(&small());
     let before = bench.events();
     for directory in [bench.db.clone(), bench.index()] {
@@ -255,21 +277,24 @@ fn odd_things_in_the_directories_do_no_harm() {
         std::fs::write(directory.join("chunk-000001.000000.archive.bkup"), b"x").unwrap();
         std::fs::write(directory.join("chunk-000006.000000.0f.tmp"), b"x").unwrap();
     }
+
     let summary = bench.take().unwrap();
     bench.assert_restores(&summary, &before);
     bench.assert_sound();
 }
 
-fn a_missing_middle_chunk_is_the_sources_fault_when_nobody_works_on_it() {
+fn a_missing_chunk_of_a_stopped_node_is_damage_of_the_source() {
     let bench = Bench::new(&small());
     std::fs::rename(bench.chunk(2, 0), bench.path("elsewhere")).unwrap();
     failed(bench.take(), Kind::SourceCorrupt, "chunk 2 is missing");
+
     symlink(bench.path("elsewhere"), bench.chunk(2, 0)).unwrap();
     let error = bench.take().unwrap_err();
     assert!(
         error.hints().iter().any(|hint| hint.contains("links")),
         "{error:?}"
     );
+
     std::fs::remove_file(bench.chunk(2, 0)).unwrap();
     let live = bench.serve();
     failed(
@@ -277,7 +302,8 @@ fn a_missing_middle_chunk_is_the_sources_fault_when_nobody_works_on_it() {
         Kind::Unstable,
         "chunk 2 is missing",
     );
-    // It comes back between two attempts.
+
+    // The chunk returns between two attempts.
     let (from, to) = (bench.path("elsewhere"), bench.chunk(2, 0));
     let summary = bench
         .live(
@@ -290,7 +316,7 @@ fn a_missing_middle_chunk_is_the_sources_fault_when_nobody_works_on_it() {
 }
 
 #[test]
-fn the_beginning_of_the_log_may_not_be_missing() {
+fn a_log_without_its_beginning_is_refused() {
     let bench = Bench::new(&small());
     std::fs::remove_file(bench.chunk(0, 0)).unwrap();
     failed(bench.take(), Kind::Refused, "chunks 0 to 0 are not here");
@@ -302,7 +328,9 @@ fn an_encrypted_chunk_and_a_wrong_chunk_size_are_refused() {
     writable(&bench.chunk(1, 0), |file| {
         std::os::unix::fs::FileExt::write_all_at(file, &[1], 35).unwrap();
     });
+
     failed(bench.take(), Kind::Refused, "encrypted");
+
     writable(&bench.chunk(1, 0), |file| {
         std::os::unix::fs::FileExt::write_all_at(file, &[0], 35).unwrap();
         std::os::unix::fs::FileExt::write_all_at(file, &(128 * 1024_u32).to_le_bytes(), 2).unwrap();
@@ -326,7 +354,8 @@ fn a_pending_truncation_is_waited_for_or_refused() {
         "truncation to 70000 is pending",
     );
     bench.set(Checkpoint::Truncate, u64::MAX);
-    // One that comes while the chunks are copied.
+
+    // Another truncation comes while the chunks are copied.
     let truncate = bench.db.join("truncate.chk");
     failed(
         bench.live(
@@ -363,6 +392,7 @@ fn checkpoints_that_no_server_writes_are_named() {
         }
         std::fs::write(&path, good).unwrap();
     }
+
     let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
     bench.set(Checkpoint::Chaser, writer + 1);
     failed(bench.take(), Kind::SourceCorrupt, "is beyond writer.chk");
@@ -376,27 +406,30 @@ fn checkpoints_that_no_server_writes_are_named() {
     ] {
         std::fs::remove_file(bench.db.join(gone.file_name())).unwrap();
     }
+
     let summary = bench.take().unwrap();
     bench.assert_restores(&summary, &bench.events());
     bench.assert_sound();
 }
 
 #[test]
-fn a_chaser_behind_the_writer_takes_nothing_away() {
+fn a_chaser_behind_the_writer_loses_no_event() {
     let bench = Bench::new(&small());
     bench.set(Checkpoint::Chaser, 1000);
     let summary = bench.take().unwrap();
     bench.assert_restores(&summary, &bench.events());
 }
 
-fn a_log_that_ends_where_a_chunk_ends_needs_no_next_file() {
+fn a_log_that_ends_with_a_chunk_needs_no_next_file() {
     let bench = Bench::new(&Synthetic {
         active_bytes: 0,
         ..small()
     });
+
     let events = bench.events();
     let with = bench.take().unwrap();
     bench.assert_restores(&with, &events);
+
     std::fs::remove_file(bench.chunk(5, 0)).unwrap();
     let without = bench.take().unwrap();
     assert_eq!(without.position, with.position);
@@ -404,11 +437,12 @@ fn a_log_that_ends_where_a_chunk_ends_needs_no_next_file() {
     bench.assert_sound();
 }
 
-fn a_log_that_ends_behind_a_scavenged_chunk_ends_there() {
+fn a_log_may_end_after_a_scavenged_chunk() {
     let bench = Bench::new(&Synthetic {
         active_bytes: 0,
         completed_chunks: 4,
         merged_chunks: 3,
+
         ..small()
     });
     for chunk in [3, 4] {
@@ -418,11 +452,13 @@ fn a_log_that_ends_behind_a_scavenged_chunk_ends_there() {
         bench.set(checkpoint, 3 * 64 * 1024);
     }
     std::fs::remove_dir_all(bench.index()).unwrap();
+
     let summary = bench.take().unwrap();
     assert_eq!(summary.position.get(), 3 * 64 * 1024);
     bench.assert_restores(&summary, &bench.events());
     bench.assert_sound();
-    // A writer inside of it is what no server starts from.
+
+    // No server starts from a writer checkpoint inside this chunk.
     bench.set(Checkpoint::Chaser, 100_000);
     bench.set(Checkpoint::Writer, 100_000);
     failed(bench.full(), Kind::SourceCorrupt, "has been scavenged");
@@ -437,6 +473,7 @@ fn chunks_beyond_the_log_are_dropped() {
             std::os::unix::fs::FileExt::write_all_at(file, &6_u32.to_le_bytes(), offset).unwrap();
         }
     });
+
     let summary = bench.take().unwrap();
     assert!(
         !bench
@@ -445,32 +482,36 @@ fn chunks_beyond_the_log_are_dropped() {
             .iter()
             .any(|row| row.path.file_name() == "chunk-000006.000000")
     );
+
     bench.assert_restores(&summary, &events);
 }
 
 #[test]
-fn a_filter_that_cannot_be_had_costs_the_index_and_nothing_else() {
+fn an_unreadable_table_filter_costs_only_the_index() {
     let bench = Bench::new(&small());
     let filter = bench.tables()[0].with_extension("bloomfilter");
     let elsewhere = bench.path("filter");
     std::fs::rename(&filter, &elsewhere).unwrap();
     symlink(&elsewhere, &filter).unwrap();
+
     let summary = bench.take().unwrap();
     assert!(
         !summary.index && bench.said().contains("carries no index"),
         "{}",
         bench.said()
     );
+
     bench.assert_sound();
     bench.assert_restores(&summary, &bench.events());
 }
 
-fn a_chunk_that_vanishes_half_way_leaves_nothing_behind() {
+fn a_chunk_that_is_cut_during_the_copy_is_copied_again() {
     let bench = Bench::new(&small());
     let live = bench.serve();
-    // Between the listing and the copy it becomes shorter; then it is whole again, under another
-    // version.
+
+    // Between the listing and the copy, the chunk becomes shorter. Then it is whole again.
     let (chunk, other) = (bench.chunk(5, 0), bench.path("whole"));
+
     std::fs::copy(&chunk, &other).unwrap();
     let shorter = chunk.clone();
     let cut = at(Step::Chunks, 1, move || {
@@ -481,38 +522,44 @@ fn a_chunk_that_vanishes_half_way_leaves_nothing_behind() {
             .set_len(20_000)
             .unwrap();
     });
-    let mend = at(Step::Index, 2, {
+    let repair = at(Step::Index, 2, {
         let chunk = chunk.clone();
         move || assert!(std::fs::copy(other, chunk).is_ok())
     });
+
     let summary = bench
         .live(&live, move |event| {
             cut(event);
-            mend(event);
+            repair(event);
         })
         .unwrap();
+
     assert_eq!(summary.retries, 1, "{}", bench.said());
     bench.assert_restores(&summary, &bench.events());
     bench.assert_sound();
 }
 
-fn what_only_an_earlier_attempt_found_is_no_part_of_the_backup() {
+fn files_of_an_earlier_attempt_alone_are_not_in_the_backup() {
     let bench = Bench::new(&Synthetic {
         merged_chunks: 0,
         ..small()
     });
     let live = bench.serve();
-    // The last completed chunk has a newer version in the first attempt, and not in the second;
-    // somebody scavenges meanwhile.
+
+    // A newer version of the last completed chunk exists in the first attempt, but not in the
+    // second. A scavenge disturbs the first attempt.
     let (old, new) = (bench.chunk(4, 0), bench.chunk(4, 1));
+
     std::fs::copy(&old, &new).unwrap();
     let node = live.node.clone();
     let away = at(Step::Prove, 1, move || {
         std::fs::remove_file(&new).unwrap();
         begin_scavenge(&node);
     });
+
     let summary = bench.live(&live, away).unwrap();
     assert_eq!(summary.retries, 1);
+
     let names: Vec<String> = bench
         .manifest(&summary)
         .files
@@ -524,12 +571,13 @@ fn what_only_an_earlier_attempt_found_is_no_part_of_the_backup() {
             && !names.contains(&"db/chunk-000004.000001".to_owned()),
         "{names:?}"
     );
+
     bench.assert_restores(&summary, &bench.events());
     bench.assert_sound();
 }
 
 #[test]
-fn the_scavenge_state_only_travels_when_it_is_closed() {
+fn only_a_closed_scavenge_state_is_copied() {
     let bench = Bench::new(&small());
     let directory = bench.index().join("scavenging");
     std::fs::create_dir(&directory).unwrap();
@@ -541,12 +589,14 @@ fn the_scavenge_state_only_travels_when_it_is_closed() {
             .iter()
             .any(|row| row.role == Role::ScavengeState)
     };
+
     for journal in ["-wal", "-journal", "-shm"] {
         let path = directory.join(format!("scavenging.db{journal}"));
         std::fs::write(&path, b"").unwrap();
         assert!(!has(&bench.take().unwrap()), "{journal}");
         std::fs::remove_file(path).unwrap();
     }
+
     assert!(has(&bench.take().unwrap()));
     let second = bench.take().unwrap();
     assert!(
@@ -557,10 +607,11 @@ fn the_scavenge_state_only_travels_when_it_is_closed() {
 }
 
 #[test]
-fn the_secondary_index_travels_only_with_a_stopped_node() {
+fn the_secondary_index_of_a_running_node_is_left_out() {
     let bench = Bench::new(&small());
     std::fs::write(bench.db.join("kurrent.ddb"), vec![3; 5000]).unwrap();
     std::fs::write(bench.db.join("kurrent.ddb.wal"), vec![4; 100]).unwrap();
+
     let offline = bench.manifest(&bench.take().unwrap());
     assert_eq!(offline.contents.secondary_index, SecondaryIndex::Included);
     assert_eq!(
@@ -571,6 +622,7 @@ fn the_secondary_index_travels_only_with_a_stopped_node() {
             .count(),
         2
     );
+
     let live = bench.serve();
     let online = bench.manifest(&bench.live(&live, |_| ()).unwrap());
     assert_eq!(online.contents.secondary_index, SecondaryIndex::LeftOut);
@@ -594,11 +646,13 @@ fn real_directories_of_every_version_are_backed_up_whole() {
             {
                 continue;
             }
+
             let bench = Bench::of(&name);
             let summary = bench
                 .take()
                 .unwrap_or_else(|error| panic!("{name}: {error} {:?}", error.causes()));
             bench.assert_restores(&summary, &bench.events());
+
             let again = bench.take().unwrap();
             assert_eq!(again.position, summary.position);
             bench.assert_sound();
@@ -607,7 +661,7 @@ fn real_directories_of_every_version_are_backed_up_whole() {
 }
 
 #[test]
-fn a_node_that_died_inside_an_append_across_chunks_ends_before_it() {
+fn a_node_that_died_inside_an_append_is_backed_up_until_before_it() {
     let recording =
         std::sync::Arc::new(kbackup_testnode::Recording::named("22.10-append").unwrap());
     let scratch = super::bench::workplace();
@@ -615,13 +669,9 @@ fn a_node_that_died_inside_an_append_across_chunks_ends_before_it() {
         .find_mark(kbackup_testnode::Mark::Ready, 0)
         .unwrap();
     let mut cuts = 0;
-    for step in recording
-        .steps_inside_appends(scratch.path())
-        .unwrap()
-        .into_iter()
-        .filter(|step| *step > begin)
-        .step_by(3)
-    {
+    let mut inside = recording.steps_inside_appends(scratch.path()).unwrap();
+    inside.retain(|step| *step > begin);
+    for step in inside.into_iter().step_by(3) {
         let bench = Bench::of("22.10-append");
         std::fs::remove_dir_all(&bench.db).unwrap();
         let replayed = super::bench::workplace();
@@ -632,6 +682,7 @@ fn a_node_that_died_inside_an_append_across_chunks_ends_before_it() {
         .unwrap();
         node.advance_to(step).unwrap();
         super::bench::copy_tree(&node.db(), &bench.db);
+
         let events = bench.events();
         let writer = u64::try_from(bench.get(Checkpoint::Writer)).unwrap();
         for _ in 0..2 {
@@ -658,18 +709,23 @@ fn a_node_that_died_inside_an_append_across_chunks_ends_before_it() {
             }
             bench.assert_restores(&summary, &events);
         }
+
         bench.assert_sound();
     }
-    assert!(cuts > 0, "no step of O38 was among them");
+
+    assert!(cuts > 0, "no step of O38 was tested");
 }
 
-fn a_fresh_node_has_nothing_but_its_first_epoch() {
+fn a_fresh_node_with_only_its_first_epoch_is_backed_up() {
     let bench = Bench::new(&small());
+
     for chunk in 1..=5 {
         std::fs::remove_file(bench.chunk(chunk, 0)).unwrap();
     }
     std::fs::remove_dir_all(bench.index()).unwrap();
-    // The epoch, and not yet the event about it: the log of before the epoch is empty.
+
+    // The log holds the epoch record, but not the event about it. Before the epoch, the log is
+    // empty.
     let bytes = std::fs::read(bench.chunk(0, 0)).unwrap();
     let epoch = 8 + u64::from(u32::from_le_bytes(bytes[128..132].try_into().unwrap()));
     std::fs::remove_file(bench.chunk(0, 0)).unwrap();
@@ -677,6 +733,7 @@ fn a_fresh_node_has_nothing_but_its_first_epoch() {
     fresh[..usize::try_from(128 + epoch).unwrap()]
         .copy_from_slice(&bytes[..usize::try_from(128 + epoch).unwrap()]);
     std::fs::write(bench.chunk(0, 0), fresh).unwrap();
+
     for checkpoint in [Checkpoint::Writer, Checkpoint::Chaser] {
         bench.set(checkpoint, epoch);
     }
@@ -685,12 +742,15 @@ fn a_fresh_node_has_nothing_but_its_first_epoch() {
         .unwrap_or_else(|error| panic!("{error} {:?}", error.causes()));
     assert_eq!(summary.position.get(), 0);
     bench.assert_sound();
+
     let restored = bench.restore(&summary, "restored", true);
+
     let options = proof::ExamineOptions {
         version: Some(ServerLine::V26_1),
         depth: Depth::Deep,
         in_use: false,
     };
+
     let directories = kbackup::manifest::Directories::new(&restored, None);
     let examination = proof::examine(
         &directories,
@@ -698,7 +758,9 @@ fn a_fresh_node_has_nothing_but_its_first_epoch() {
         &kbackup::run::Run::new(kbackup::event::Silent),
     )
     .unwrap();
+
     assert_eq!(examination.kind(), None, "{:#?}", examination.findings);
+
     // The node goes on.
     bench.append(20_000);
     assert_eq!(bench.take().unwrap().kind, BackupKind::Diff);
@@ -706,7 +768,7 @@ fn a_fresh_node_has_nothing_but_its_first_epoch() {
 }
 
 #[test]
-fn a_stored_file_that_is_gone_is_read_from_the_node_again() {
+fn a_missing_stored_file_is_read_from_the_node_again() {
     let bench = Bench::new(&small());
     let first = bench.take().unwrap();
     for lost in [
@@ -716,6 +778,7 @@ fn a_stored_file_that_is_gone_is_read_from_the_node_again() {
     ] {
         std::fs::remove_file(bench.stored(&first).join(lost)).unwrap();
     }
+
     std::fs::remove_file(
         bench
             .stored(&first)
@@ -723,6 +786,7 @@ fn a_stored_file_that_is_gone_is_read_from_the_node_again() {
             .join(name(&bench.tables()[0])),
     )
     .unwrap();
+
     let second = bench
         .take()
         .unwrap_or_else(|error| panic!("{error} {:?}", error.causes()));
@@ -733,5 +797,6 @@ fn a_stored_file_that_is_gone_is_read_from_the_node_again() {
         "{}",
         bench.said()
     );
+
     bench.assert_restores(&second, &bench.events());
 }

@@ -1,3 +1,5 @@
+//! A window that closes during a backup.
+
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use kbackup::run::Interruption;
 
 use super::bench::{Bench, small};
 
-/// Takes a backup whose window closes when it has come to a step.
+/// Takes a backup whose window closes at a step.
 fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::BackupSummary, Error> {
     let (reached, closes) = mpsc::channel();
     let (closed, goes_on) = mpsc::channel();
@@ -20,11 +22,13 @@ fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::BackupSummary, 
             goes_on.lock().unwrap().recv().unwrap();
         }
     });
+
     let source = Source {
         directories: Directories::new(&bench.db, None),
         server_version: None,
         node: SourceNode::Stopped,
     };
+
     std::thread::scope(|scope| {
         let run = &run;
         scope.spawn(move || {
@@ -40,7 +44,7 @@ fn window_closes_at(bench: &Bench, step: Step) -> Result<backup::BackupSummary, 
 }
 
 #[test]
-fn a_window_that_closes_ends_all_but_the_commit() {
+fn a_window_that_closes_ends_every_step_but_the_commit() {
     let bench = Bench::new(&small());
     for step in [Step::Index, Step::Chunks, Step::Prove] {
         let error = window_closes_at(&bench, step).unwrap_err();
@@ -51,6 +55,7 @@ fn a_window_that_closes_ends_all_but_the_commit() {
         );
         assert!(bench.manifests().is_empty(), "{step:?}");
     }
+
     window_closes_at(&bench, Step::Commit).unwrap();
     assert_eq!(bench.manifests().len(), 1);
     bench.assert_sound();

@@ -1,3 +1,5 @@
+//! A backup changes nothing at the node, holds no lock, and needs only the right to read.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -6,7 +8,7 @@ use std::process::Command;
 
 use super::bench::{Bench, files, small};
 
-/// Everything a file system says of the files below a directory, and their bytes.
+/// Everything that a file system says about a file.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     times: [(i64, i64); 3],
@@ -26,13 +28,14 @@ fn look(directory: &Path) -> BTreeMap<PathBuf, Seen> {
             (found.mtime(), found.mtime_nsec()),
             (found.ctime(), found.ctime_nsec()),
         ];
-        // Listing a directory is no reading of a file; its access time moves where the file system
-        // keeps it.
+
+        // Listing a directory reads no file, but it may change the directory's access time.
         let times = if found.is_dir() {
             [(0, 0), times[1], times[2]]
         } else {
             times
         };
+
         let seen_now = Seen {
             times,
             inode: found.ino(),
@@ -46,21 +49,20 @@ fn look(directory: &Path) -> BTreeMap<PathBuf, Seen> {
 }
 
 fn bytes(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = walkdir::WalkDir::new(directory)
-        .into_iter()
-        .map(Result::unwrap)
-        .filter(|entry| entry.file_type().is_file());
-    entries
-        .map(|entry| {
-            (
+    let mut bytes = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(directory) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            bytes.insert(
                 entry.path().to_owned(),
                 std::fs::read(entry.path()).unwrap(),
-            )
-        })
-        .collect()
+            );
+        }
+    }
+    bytes
 }
 
-/// An access time that any reading would move.
+/// Sets an old access time, which any reading would change.
 fn age(directory: &Path) {
     for entry in walkdir::WalkDir::new(directory) {
         let entry = entry.unwrap();
@@ -77,36 +79,44 @@ fn age(directory: &Path) {
 }
 
 #[test]
-fn no_file_of_the_node_is_touched() {
+fn no_file_of_the_node_is_changed() {
     let bench = Bench::new(&small());
     let content = bytes(&bench.db);
     age(&bench.db);
+
     let before = look(&bench.db);
     bench.full().unwrap();
     bench.take().unwrap();
     assert_eq!(look(&bench.db), before);
+
     let live = bench.serve();
     bench.live(&live, |_| ()).unwrap();
-    // The node that answers reads its own files, and moves their access times.
+
+    // The node that answers reads its own files, which changes their access times.
     let but_for_access = |mut seen: BTreeMap<PathBuf, Seen>| {
-        seen.values_mut().for_each(|file| file.times[0] = (0, 0));
+        for file in seen.values_mut() {
+            file.times[0] = (0, 0);
+        }
         seen
     };
     assert_eq!(but_for_access(look(&bench.db)), but_for_access(before));
+
     assert_eq!(bytes(&bench.db), content);
     assert_eq!(live.node.lock_conflicts(), Vec::<String>::new());
 }
 
 #[test]
-fn locks_that_others_hold_are_none_of_its_business() {
+fn locks_of_other_processes_do_not_disturb_a_backup() {
     let bench = Bench::new(&small());
     let live = bench.serve();
+
     let mut held = Vec::new();
     for directory in [bench.db.clone(), bench.index()] {
-        for path in files(&directory)
-            .into_iter()
-            .filter(|path| path.extension().is_none_or(|extension| extension != "chk"))
-        {
+        for path in files(&directory) {
+            if path.extension() == Some("chk".as_ref()) {
+                continue;
+            }
+
             let file = std::fs::File::open(path).unwrap();
             file.lock().unwrap();
             held.push(file);
@@ -116,10 +126,11 @@ fn locks_that_others_hold_are_none_of_its_business() {
 }
 
 #[test]
-fn read_permission_is_enough() {
+fn the_right_to_read_is_enough() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
+
     let bench = Bench::new(&small());
     for entry in walkdir::WalkDir::new(&bench.db) {
         let entry = entry.unwrap();
@@ -130,6 +141,7 @@ fn read_permission_is_enough() {
         };
         std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode)).unwrap();
     }
+
     std::fs::create_dir(bench.db.join("lost+found")).unwrap();
     std::fs::set_permissions(
         bench.db.join("lost+found"),
@@ -137,9 +149,11 @@ fn read_permission_is_enough() {
     )
     .unwrap();
     std::fs::set_permissions(bench.path(""), std::fs::Permissions::from_mode(0o777)).unwrap();
-    // The executable may lie where nobody else can look.
+
+    // Another user may not be able to reach the built executable.
     let program = bench.path("kbackup");
     std::fs::copy(crate::executable::PATH, &program).unwrap();
+
     let execute = |verb: &str, repository: &str| {
         Command::new(&program)
             .args([verb, "--offline", "--db"])
@@ -153,6 +167,7 @@ fn read_permission_is_enough() {
             .output()
             .unwrap()
     };
+
     for verb in ["full", "diff"] {
         let output = execute(verb, "of-nobody");
         assert_eq!(
@@ -162,7 +177,8 @@ fn read_permission_is_enough() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    // Without it, the exit code and a hint say so.
+
+    // Without the right to read, the exit code and a hint say so.
     std::fs::set_permissions(bench.chunk(1, 0), std::fs::Permissions::from_mode(0o400)).unwrap();
     let output = execute("full", "of-nobody");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,4 +1,5 @@
-//! The node's admin API over real HTTP, as its version answers (http-api.md; `fixtures/http`).
+//! The node's admin API over real HTTP. It answers as the node's version does (http-api.md;
+//! `fixtures/http`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,7 +22,7 @@ use uuid::Uuid;
 
 use crate::log;
 use crate::node::{Node, Phase};
-use crate::quirks::{AutoScavenge, AutoScavengeState, Credentials, Quirks};
+use crate::quirks::{AutoScavenge, AutoScavengeState, Credentials, Member, Quirks};
 use crate::recording::{Checkpoint, Version};
 use crate::streams;
 use crate::templates::Templates;
@@ -35,13 +36,13 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
-    /// When it came.
+    /// The time of the request.
     pub at: SystemTime,
-    /// The node's step then.
+    /// The node's step at that time.
     pub step: usize,
-    /// Through the unix socket.
+    /// True if it came through the unix socket.
     pub by_socket: bool,
-    /// What was answered; None while there is no answer.
+    /// The status of the answer. `None` while there is no answer.
     pub status: Option<u16>,
 }
 
@@ -56,12 +57,12 @@ impl Request {
     }
 }
 
-/// Where the node listens.
+/// The addresses that the node listens on.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// The address; port 0 is any free one.
+    /// The TCP address. Port 0 means any free port.
     pub address: SocketAddr,
-    /// A unix socket as well, whose callers are `system` (http-api §4).
+    /// A unix socket too, whose callers are `system` (http-api §4).
     pub unix_socket: Option<PathBuf>,
 }
 
@@ -74,7 +75,7 @@ impl Default for Listen {
     }
 }
 
-/// A listening node. Dropping it ends all connections and frees the port.
+/// A listening node. When it is dropped, all connections end and the port is free.
 pub struct Server {
     address: SocketAddr,
     unix_socket: Option<PathBuf>,
@@ -113,18 +114,19 @@ impl Drop for Server {
 }
 
 impl Node {
-    /// Serves the admin API on a free port of 127.0.0.1, from threads of its own, until the server
-    /// is dropped. While the node is down, connections are dropped.
+    /// Serves the admin API on a free port of 127.0.0.1, in its own threads, until the server is
+    /// dropped. While the node is down, connections are dropped.
     pub fn serve(&self) -> Result<Server> {
         self.serve_on(&Listen::default())
     }
 
-    /// Serves the admin API there.
+    /// Serves the admin API on these addresses.
     pub fn serve_on(&self, listen: &Listen) -> Result<Server> {
         let listener = TcpListener::bind(listen.address)
             .with_context(|| format!("cannot listen on {}", listen.address))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+
         let socket = match &listen.unix_socket {
             Some(path) => {
                 let listener = UnixListener::bind(path)
@@ -134,11 +136,13 @@ impl Node {
             }
             None => None,
         };
+
         let templates = Arc::new(Templates::load(self.recording().version)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()?;
+
         let service = |by_socket| {
             axum::Router::new()
                 .fallback(receive)
@@ -151,6 +155,7 @@ impl Node {
                     other_instance: Uuid::new_v4(),
                 }))
         };
+
         let reachable = &self.shared.reachable;
         let _context = runtime.enter();
         let tcp = Door {
@@ -159,6 +164,7 @@ impl Node {
         };
         let app = service(false);
         runtime.spawn(async move { axum::serve(tcp, app).await });
+
         if let Some(listener) = socket {
             let unix = Door {
                 listener: tokio::net::UnixListener::from_std(listener)?,
@@ -167,6 +173,7 @@ impl Node {
             let app = service(true);
             runtime.spawn(async move { axum::serve(unix, app).await });
         }
+
         Ok(Server {
             address,
             unix_socket: listen.unix_socket.clone(),
@@ -175,7 +182,7 @@ impl Node {
     }
 }
 
-/// A listener that lets nobody in while the process is down.
+/// A listener that accepts no connection while the process is down.
 struct Door<L> {
     listener: L,
     reachable: Arc<AtomicBool>,
@@ -258,7 +265,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Line<T> {
     }
 }
 
-/// What one listener answers with.
+/// The answers of one listener.
 struct Service {
     node: Node,
     templates: Arc<Templates>,
@@ -268,14 +275,14 @@ struct Service {
     other_instance: Uuid,
 }
 
-/// A request, taken apart.
+/// A request in its parts.
 struct Asked<'a> {
     method: &'a str,
     path: &'a str,
     query: &'a str,
     headers: &'a HeaderMap,
     quirks: Quirks,
-    /// By a load balancer's other node.
+    /// True if a load balancer passed the request to its other node.
     elsewhere: bool,
 }
 
@@ -301,7 +308,7 @@ struct Answer {
     headers: Vec<(&'static str, String)>,
     body: String,
     never: bool,
-    /// Before it is sent.
+    /// The time before the answer is sent.
     delay: Duration,
 }
 
@@ -329,7 +336,7 @@ impl Answer {
         Self::text(200, JSON, format!("{value:#}"))
     }
 
-    /// As System.Text.Json writes it.
+    /// Without line breaks, as System.Text.Json writes JSON.
     fn compact(status: u16, value: &Value) -> Self {
         Self::text(status, JSON, value.to_string())
     }
@@ -359,26 +366,21 @@ async fn receive(
     let number = node.note_request(Request {
         method: method.to_string(),
         path: uri.to_string(),
-        headers: headers
-            .iter()
-            .map(|(name, value)| {
-                (
-                    name.to_string(),
-                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                )
-            })
-            .collect(),
+        headers: request_headers(&headers),
         at: SystemTime::now(),
         step: node.step(),
         by_socket: service.by_socket,
         status: None,
     });
+
     let quirks = node.quirks();
     if quirks.never_answer {
         return std::future::pending().await;
     }
+
     let delay = quirks.delay;
-    // The answer may replay steps, and reads files.
+
+    // The answer may replay steps and read files, so it gets its own thread.
     let working = Arc::clone(&service);
     let answering =
         tokio::task::spawn_blocking(move || working.answer(&method, &uri, &headers, quirks));
@@ -387,7 +389,9 @@ async fn receive(
         return std::future::pending().await;
     }
     tokio::time::sleep(delay + answer.delay).await;
+
     node.note_answer(number, answer.status);
+
     let mut response = Response::builder()
         .status(answer.status)
         .header("Server", "Kestrel");
@@ -397,20 +401,44 @@ async fn receive(
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
+
     response
         .body(Body::from(answer.body))
         .unwrap_or_else(|_| Response::new(Body::empty()))
 }
 
-/// A handler that has not replied by then makes the node answer 408 (http-api §0.2).
+fn request_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        pairs.push((name.to_string(), value));
+    }
+    pairs
+}
+
+/// The node answers 408 if a handler takes longer (http-api §0.2).
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The ways in which a legacy endpoint can encode its answer (http-api §0.1).
+/// The encodings of a legacy endpoint's answer (http-api §0.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Codec {
     Text,
     Json,
     Xml,
+}
+
+impl Codec {
+    /// True if the codec's answers have this media type.
+    fn accepts(self, media: &str) -> bool {
+        if media == "*/*" {
+            return true;
+        }
+        match self {
+            Self::Text => matches!(media, "text/plain" | "text/*"),
+            Self::Json => matches!(media, "application/json" | "application/*"),
+            Self::Xml => matches!(media, "text/xml" | "application/xml"),
+        }
+    }
 }
 
 fn negotiate(asked: &Asked<'_>, codecs: &[Codec]) -> Option<Codec> {
@@ -422,34 +450,30 @@ fn negotiate(asked: &Asked<'_>, codecs: &[Codec]) -> Option<Codec> {
             )
         });
     }
+
     let Some(accept) = asked.header("accept") else {
         return codecs.first().copied();
     };
-    let mut wanted: Vec<(f32, &str)> = accept
-        .split(',')
-        .map(|entry| {
-            let mut parts = entry.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default();
-            let quality = parts
-                .find_map(|part| part.strip_prefix("q=")?.parse().ok())
-                .unwrap_or(1.0);
-            (quality, media)
-        })
-        .collect();
+
+    let mut wanted: Vec<(f32, &str)> = Vec::new();
+    for entry in accept.split(',') {
+        let mut parts = entry.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+        wanted.push((quality.unwrap_or(1.0), media));
+    }
     wanted.sort_by(|left, right| right.0.total_cmp(&left.0));
-    wanted.iter().find_map(|(_, media)| {
-        codecs.iter().copied().find(|codec| {
-            *media == "*/*"
-                || match codec {
-                    Codec::Text => matches!(*media, "text/plain" | "text/*"),
-                    Codec::Json => matches!(*media, "application/json" | "application/*"),
-                    Codec::Xml => matches!(*media, "text/xml" | "application/xml"),
-                }
-        })
-    })
+
+    for (_, media) in wanted {
+        let accepted = codecs.iter().find(|codec| codec.accepts(media));
+        if let Some(codec) = accepted {
+            return Some(*codec);
+        }
+    }
+    None
 }
 
-/// Who asks.
+/// The role of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caller {
     Anonymous,
@@ -458,7 +482,7 @@ enum Caller {
     Operator,
 }
 
-/// Who may ask.
+/// The role that an endpoint wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wants {
     Anybody,
@@ -486,6 +510,7 @@ impl Service {
         if quirks.answer_408 {
             return Answer::empty(408);
         }
+
         let asked = Asked {
             method: method.as_str(),
             path: uri.path(),
@@ -496,6 +521,7 @@ impl Service {
                 .is_some_and(|every| count.is_multiple_of(every.max(1))),
             quirks,
         };
+
         let mut answer = self.route(&asked);
         if !answer.body.is_empty() {
             if let Some(body) = &asked.quirks.body {
@@ -503,6 +529,7 @@ impl Service {
             }
             answer.body.push_str(&" ".repeat(asked.quirks.padding));
         }
+
         answer
     }
 
@@ -513,9 +540,11 @@ impl Service {
         if self.by_socket {
             return Ok(Caller::Operator);
         }
+
         let Some(presented) = asked.header("authorization").and_then(Presented::parse) else {
             return Ok(Caller::Anonymous);
         };
+
         if asked.quirks.user_store_unavailable {
             return Err(if self.from(21, 10) {
                 Answer::empty(503).with("Retry-After", "5")
@@ -523,6 +552,7 @@ impl Service {
                 Answer::empty(401)
             });
         }
+
         if !presented.is(wanted) {
             let scheme = match presented {
                 Presented::Basic { .. } => "X-Basic realm=\"ESDB\"",
@@ -530,6 +560,7 @@ impl Service {
             };
             return Err(Answer::empty(401).with("WWW-Authenticate", scheme));
         }
+
         Ok(if wanted.operator {
             Caller::Operator
         } else {
@@ -549,6 +580,7 @@ impl Service {
         if path.starts_with("/auto-scavenge/") {
             return self.auto_scavenge(asked, caller);
         }
+
         let methods = self.methods(path, &asked.quirks);
         if methods.is_empty() {
             return Answer::empty(404);
@@ -561,6 +593,7 @@ impl Service {
             }
             return Answer::empty(405).with("Access-Control-Allow-Methods", allowed);
         }
+
         let (codecs, wants): (&[Codec], Wants) = if path.starts_with("/admin/") {
             let wants = if path == "/admin/login" {
                 Wants::User
@@ -575,6 +608,7 @@ impl Service {
         } else {
             (&[Codec::Json, Codec::Xml, Codec::Text], Wants::Anybody)
         };
+
         let Some(codec) = negotiate(asked, codecs) else {
             return Answer::empty(406);
         };
@@ -586,11 +620,12 @@ impl Service {
         if !enough {
             return Answer::empty(401);
         }
+
         self.handle(asked, codec)
             .with("Access-Control-Allow-Methods", allowed)
     }
 
-    /// The methods that this version knows for a path; none where the path is unknown.
+    /// The methods that this version knows for a path. The list is empty if the path is unknown.
     fn methods(&self, path: &str, quirks: &Quirks) -> Vec<&'static str> {
         if path.starts_with("/admin/") && quirks.admin_ui_disabled {
             return Vec::new();
@@ -659,11 +694,12 @@ impl Service {
 
     fn options(&self, asked: &Asked<'_>) -> Value {
         let quirks = &asked.quirks;
-        let chunk_size = self
-            .node
-            .at_rest(|| log::chunks(&self.node.db()))
-            .ok()
-            .and_then(|chunks| chunks.first().map(|chunk| chunk.header.chunk_size));
+        let chunks = self.node.at_rest(|| log::chunks(&self.node.db()));
+        let chunk_size = match chunks.as_deref() {
+            Ok([first, ..]) => Some(first.header.chunk_size),
+            _ => None,
+        };
+
         let mut options = self.templates.options.clone();
         for option in options.as_array_mut().into_iter().flatten() {
             let value = match option["name"].as_str() {
@@ -697,12 +733,14 @@ impl Service {
                 ..Answer::default()
             };
         }
+
         let host = self.address.ip().to_string();
         let position = |checkpoint| self.node.checkpoint(checkpoint).unwrap_or(0);
         let (writer, chaser, epoch, last) = self.node.at_rest(|| {
-            let epoch = u64::try_from(position(Checkpoint::Epoch))
-                .ok()
-                .and_then(|position| log::epoch_at(&self.node.db(), position).ok());
+            let epoch = match u64::try_from(position(Checkpoint::Epoch)) {
+                Ok(position) => log::epoch_at(&self.node.db(), position).ok(),
+                Err(_) => None,
+            };
             let writer = position(Checkpoint::Writer);
             let chaser = position(Checkpoint::Chaser);
             let last = log::last_record(&self.node.db(), chaser).unwrap_or(-1);
@@ -714,90 +752,44 @@ impl Service {
             id: Uuid::nil(),
             previous: -1,
         });
-        let mut me = self.templates.member.clone();
+
         let instance = if asked.elsewhere {
             self.other_instance
         } else {
             self.node.instance_id()
         };
         let state = self.state_name(quirks);
-        for (name, value) in [
-            ("instanceId", json!(instance)),
-            ("timeStamp", json!(timestamp(SystemTime::now()))),
-            ("isReadOnlyReplica", json!(state.contains("ReadOnly"))),
-            ("state", json!(state)),
-            ("internalTcpIp", json!(host)),
-            ("externalTcpIp", json!(host)),
-            ("internalHttpEndPointIp", json!(host)),
-            ("internalHttpEndPointPort", json!(self.address.port())),
-            ("httpEndPointIp", json!(host)),
-            ("httpEndPointPort", json!(self.address.port())),
-            ("lastCommitPosition", json!(last)),
-            ("writerCheckpoint", json!(writer)),
-            ("chaserCheckpoint", json!(chaser)),
-            ("epochPosition", json!(epoch.position)),
-            ("epochNumber", json!(epoch.number)),
-            ("epochId", json!(epoch.id)),
-        ] {
-            // Only what this version knows.
-            if me.get(name).is_some() {
-                me[name] = value;
-            }
-        }
+        let mut me = self.templates.member.clone();
+        overwrite_known(
+            &mut me,
+            [
+                ("instanceId", json!(instance)),
+                ("timeStamp", json!(timestamp(SystemTime::now()))),
+                ("isReadOnlyReplica", json!(state.contains("ReadOnly"))),
+                ("state", json!(state)),
+                ("internalTcpIp", json!(host)),
+                ("externalTcpIp", json!(host)),
+                ("internalHttpEndPointIp", json!(host)),
+                ("internalHttpEndPointPort", json!(self.address.port())),
+                ("httpEndPointIp", json!(host)),
+                ("httpEndPointPort", json!(self.address.port())),
+                ("lastCommitPosition", json!(last)),
+                ("writerCheckpoint", json!(writer)),
+                ("chaserCheckpoint", json!(chaser)),
+                ("epochPosition", json!(epoch.position)),
+                ("epochNumber", json!(epoch.number)),
+                ("epochId", json!(epoch.id)),
+            ],
+        );
+
         let mut members = vec![me.clone()];
         for member in &quirks.members {
-            let mut other = me.clone();
-            let seed = member.state == "Manager";
-            for (name, value) in [
-                (
-                    "instanceId",
-                    json!(if seed { Uuid::nil() } else { Uuid::new_v4() }),
-                ),
-                (
-                    "isReadOnlyReplica",
-                    json!(member.state.contains("ReadOnly")),
-                ),
-                ("state", json!(member.state)),
-                ("isAlive", json!(member.alive)),
-                ("internalTcpIp", json!(member.host)),
-                ("externalTcpIp", json!(member.host)),
-                ("internalHttpEndPointIp", json!(member.host)),
-                ("internalHttpEndPointPort", json!(member.port)),
-                ("httpEndPointIp", json!(member.host)),
-                ("httpEndPointPort", json!(member.port)),
-                (
-                    "writerCheckpoint",
-                    json!(member.writer.unwrap_or(if seed { -1 } else { writer })),
-                ),
-                (
-                    "chaserCheckpoint",
-                    json!(member.writer.unwrap_or(if seed { -1 } else { chaser })),
-                ),
-                (
-                    "epochNumber",
-                    json!(
-                        member
-                            .epoch_number
-                            .unwrap_or(if seed { -1 } else { epoch.number })
-                    ),
-                ),
-                (
-                    "epochId",
-                    json!(
-                        member
-                            .epoch_id
-                            .unwrap_or(if seed { Uuid::nil() } else { epoch.id })
-                    ),
-                ),
-            ] {
-                if other.get(name).is_some() {
-                    other[name] = value;
-                }
-            }
-            members.push(other);
+            members.push(other_member(&me, member, writer, chaser, &epoch));
         }
         Answer::json(&json!({
-            "members": members, "serverIp": host, "serverPort": self.address.port(),
+            "members": members,
+            "serverIp": host,
+            "serverPort": self.address.port(),
         }))
         .with("Cache-Control", "max-age=0, no-cache, must-revalidate")
     }
@@ -805,11 +797,9 @@ impl Service {
     fn login(&self, asked: &Asked<'_>) -> Value {
         let mut login = self.templates.login.clone();
         let data = &mut login["data"];
-        if let Some(credentials) = asked
-            .quirks
-            .credentials
-            .as_ref()
-            .filter(|_| !self.by_socket)
+        let credentials = asked.quirks.credentials.as_ref();
+        if let Some(credentials) = credentials
+            && !self.by_socket
         {
             data["loginName"] = json!(credentials.user);
             data["fullName"] = json!(credentials.user);
@@ -830,12 +820,10 @@ impl Service {
         let writer = json!(self.node.checkpoint(Checkpoint::Writer).unwrap_or(0));
         stats["es"]["checksum"] = writer.clone();
         stats["es"]["checksumNonFlushed"] = writer;
+
         let mut found = &stats;
-        for part in path
-            .trim_start_matches("/stats")
-            .split('/')
-            .filter(|part| !part.is_empty())
-        {
+        let parts = path.trim_start_matches("/stats").split('/');
+        for part in parts.filter(|part| !part.is_empty()) {
             match found.get(part) {
                 Some(inner) => found = inner,
                 None => return Answer::empty(404),
@@ -852,6 +840,7 @@ impl Service {
                 Answer::empty(400)
             };
         }
+
         match self.node.post_scavenge() {
             Ok(id) => encode(codec, &json!({ "scavengeId": id }), || {
                 format!("ScavengeId: {id}")
@@ -873,7 +862,8 @@ impl Service {
         if too_small("threads", 1) {
             return Some("threads must be a 1 or above");
         }
-        // 20.10 and 21.10 ignore what they do not know (O43).
+
+        // 20.10 and 21.10 ignore parameters that they do not know (O43).
         if !self.from(22, 10) {
             return None;
         }
@@ -884,30 +874,27 @@ impl Service {
             let Some(percent) = percent.filter(|percent| (1..=100).contains(percent)) else {
                 return Some("throttlePercent must be between 1 and 100 inclusive");
             };
-            if percent != 100
-                && whole("threads")
-                    .flatten()
-                    .is_some_and(|threads| threads > 1)
-            {
+            let threads = whole("threads").flatten();
+            if percent != 100 && threads.is_some_and(|threads| threads > 1) {
                 return Some("throttlePercent must be 100 for a multi-threaded scavenge");
             }
         }
-        if asked.parameter("syncOnly").is_some_and(|value| {
-            !value.eq_ignore_ascii_case("true") && !value.eq_ignore_ascii_case("false")
-        }) {
-            return Some("syncOnly must be a boolean");
-        }
+
+        let is_boolean =
+            |value: &str| value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false");
+        if asked
+            .parameter("syncOnly")
+            .is_some_and(|value| !is_boolean(value))
+        {}
         None
     }
 
     fn current_scavenge(&self, codec: Codec) -> Answer {
         self.node.asked_for_current();
-        let (id, link) = self
-            .node
-            .current_scavenge()
-            .map_or_else(Default::default, |id| {
-                (id.to_string(), format!("/admin/scavenge/{id}"))
-            });
+        let (id, link) = match self.node.current_scavenge() {
+            Some(id) => (id.to_string(), format!("/admin/scavenge/{id}")),
+            None => (String::new(), String::new()),
+        };
         let body = json!({ "scavengeId": id, "scavengeLink": link });
         encode(codec, &body, || {
             format!("ScavengeId: {id}, ScavengeLink: {link}")
@@ -915,10 +902,10 @@ impl Service {
     }
 
     fn last_scavenge(&self, codec: Codec) -> Answer {
-        let (id, link, result) = self.node.last_scavenge().map_or_else(
-            || (Uuid::nil(), String::new(), "Unknown"),
-            |(id, outcome)| (id, format!("/admin/scavenge/{id}"), outcome.name()),
-        );
+        let (id, link, result) = match self.node.last_scavenge() {
+            Some((id, outcome)) => (id, format!("/admin/scavenge/{id}"), outcome.name()),
+            None => (Uuid::nil(), String::new(), "Unknown"),
+        };
         let body = json!({ "scavengeId": id, "scavengeLink": link, "scavengeResult": result });
         encode(codec, &body, || {
             format!("ScavengeId: {id}, ScavengeLink: {link}, ScavengeResult: {result}")
@@ -927,11 +914,12 @@ impl Service {
 
     fn stop_scavenge(&self, asked: &Asked<'_>, path: &str, codec: Codec) -> Answer {
         let wanted = path.trim_start_matches("/admin/scavenge/");
-        // Only versions with `current` know it here as well; an id that is none matches nothing.
+        // Only versions with `current` know it here too. An invalid id matches nothing.
         let wanted = match wanted {
             "current" if self.from(22, 10) => None,
             id => Some(Uuid::parse_str(id).unwrap_or_default()),
         };
+
         match self.node.delete_scavenge(wanted) {
             Ok(_) if asked.quirks.drop_delete_answers => Answer {
                 never: true,
@@ -956,14 +944,16 @@ impl Service {
         let Some(name) = streams::name(path) else {
             return Answer::empty(404);
         };
-        match self
+        let read = self
             .node
-            .at_rest(|| streams::read(&self.node.db(), self.node.checkpoint(Checkpoint::Writer)))
-        {
+            .at_rest(|| streams::read(&self.node.db(), self.node.checkpoint(Checkpoint::Writer)));
+        match read {
             Ok(mut events) => {
                 events.extend(self.node.scavenge_events());
-                let feed = streams::feed(&name, events, self.address, self.version());
-                feed.map_or_else(|| Answer::empty(404), |feed| Answer::json(&feed))
+                match streams::feed(&name, events, self.address, self.version()) {
+                    Some(feed) => Answer::json(&feed),
+                    None => Answer::empty(404),
+                }
             }
             Err(error) => Answer::text(500, TEXT, format!("{error:#}")),
         }
@@ -980,9 +970,11 @@ impl Service {
             AutoScavenge::AsVersion => AutoScavenge::Absent,
             other => other,
         };
+
         if kind == AutoScavenge::Absent || !(is_get || is_post) {
             return Answer::empty(404);
         }
+
         if asked.method != (if is_get { "GET" } else { "POST" }) {
             return Answer::empty(405);
         }
@@ -996,6 +988,7 @@ impl Service {
                 Answer::empty(403)
             };
         }
+
         if asked.path == "/auto-scavenge/enabled" {
             return Answer::compact(200, &json!({ "enabled": kind != AutoScavenge::Unlicensed }));
         }
@@ -1048,12 +1041,67 @@ impl Service {
                     }
                 };
                 let status = json!({
-                    "state": state.name(), "schedule": schedule, "timeUntilNextCycle": until,
+                    "state": state.name(),
+                    "schedule": schedule,
+                    "timeUntilNextCycle": until,
                 });
                 Answer::compact(200, &status)
             }
         }
     }
+}
+
+/// Replaces the values of those fields that this version has.
+fn overwrite_known<const N: usize>(member: &mut Value, values: [(&str, Value); N]) {
+    for (name, value) in values {
+        if member.get(name).is_some() {
+            member[name] = value;
+        }
+    }
+}
+
+/// Another member in the gossip. A seed that was not contacted yet has no log.
+fn other_member(
+    me: &Value,
+    member: &Member,
+    writer: i64,
+    chaser: i64,
+    epoch: &log::Epoch,
+) -> Value {
+    let is_seed = member.state == "Manager";
+    let (instance, writer, chaser, epoch_number, epoch_id) = if is_seed {
+        (Uuid::nil(), -1, -1, -1, Uuid::nil())
+    } else {
+        (Uuid::new_v4(), writer, chaser, epoch.number, epoch.id)
+    };
+
+    let mut other = me.clone();
+    overwrite_known(
+        &mut other,
+        [
+            ("instanceId", json!(instance)),
+            (
+                "isReadOnlyReplica",
+                json!(member.state.contains("ReadOnly")),
+            ),
+            ("state", json!(member.state)),
+            ("isAlive", json!(member.alive)),
+            ("internalTcpIp", json!(member.host)),
+            ("externalTcpIp", json!(member.host)),
+            ("internalHttpEndPointIp", json!(member.host)),
+            ("internalHttpEndPointPort", json!(member.port)),
+            ("httpEndPointIp", json!(member.host)),
+            ("httpEndPointPort", json!(member.port)),
+            ("writerCheckpoint", json!(member.writer.unwrap_or(writer))),
+            ("chaserCheckpoint", json!(member.writer.unwrap_or(chaser))),
+            (
+                "epochNumber",
+                json!(member.epoch_number.unwrap_or(epoch_number)),
+            ),
+            ("epochId", json!(member.epoch_id.unwrap_or(epoch_id))),
+        ],
+    );
+    other
 }
 
 fn encode(codec: Codec, value: &Value, text: impl FnOnce() -> String) -> Answer {
@@ -1068,14 +1116,14 @@ fn encode(codec: Codec, value: &Value, text: impl FnOnce() -> String) -> Answer 
     }
 }
 
-/// What an `Authorization` header presents.
+/// The credentials in an `Authorization` header.
 enum Presented {
     Basic { user: String, password: String },
     Bearer(String),
 }
 
 impl Presented {
-    /// None where the header is malformed: the caller is anonymous then (http-api §0.2).
+    /// Returns `None` if the header is malformed. The caller is anonymous then (http-api §0.2).
     fn parse(header: &str) -> Option<Self> {
         if let Some(token) = header.strip_prefix("Bearer ") {
             return Some(Self::Bearer(token.to_owned()));
@@ -1099,6 +1147,7 @@ impl Presented {
 fn base64(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let (mut bits, mut count) = (0_u32, 0);
+
     for character in text.trim_end_matches('=').bytes() {
         let value = match character {
             b'A'..=b'Z' => character - b'A',
@@ -1109,6 +1158,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
             _ => return None,
         };
         bits = bits << 6 | u32::from(value);
+
         count += 6;
         if count >= 8 {
             count -= 8;
@@ -1124,9 +1174,11 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
+
     let seconds = since.as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Civil date from days since 1970, in years that begin in March.
+
+    // The civil date, from the days since 1970, in years that begin in March.
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let of_era = shifted % 146_097;
@@ -1140,6 +1192,7 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
         shifted_month - 9
     };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
+
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:07}Z",
         second / 3600,
@@ -1154,7 +1207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_written_as_the_server_writes_it() {
+    fn a_time_looks_like_the_servers() {
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_795_252_610, 776_113_600);
         assert_eq!(timestamp(time), "2026-11-21T09:16:50.7761136Z");
         let leap = SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_799);

@@ -1,5 +1,5 @@
-//! Appends as a node does, at a steady rate, and tells how long each append took: what a backup
-//! beside a node does to it.
+//! Appends as a node does, at a steady rate, and measures how long each append took. It shows how a
+//! backup beside a node affects the node.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -13,32 +13,31 @@ use rustix::fs::FallocateFlags;
 
 use crate::recording::{Action, Checkpoint, Recording};
 
-/// Length of a chunk that is being written, as every version lays it out by default (disk-format
-/// §3).
+/// The length of an active chunk, with the default settings of every version (disk-format §3).
 const CHUNK: u64 = 268_439_552;
-/// Where its records begin.
+/// The offset of a chunk's records.
 const HEADER: u64 = 128;
-/// A node writes no more at once.
+/// The most bytes that a node writes at once.
 const AT_ONCE: usize = 8192;
 
-/// What a node writes for one append, and how often it is asked to.
+/// The writes of a node for its appends, and their rate.
 ///
 /// The order is that of the system calls of real nodes: write to the chunk, fsync it, write
-/// `writer.chk`, fsync it, and then the client is told. The chaser follows in a thread of its own
-/// and writes and fsyncs `chaser.chk`. The chunk has its full length from the start, allocated as
-/// by 26.1.
+/// `writer.chk`, fsync it, and then answer the client. The chaser follows in its own thread, and
+/// writes and fsyncs `chaser.chk`. The chunk has its full length from the start, allocated as 26.1
+/// does it.
 #[derive(Debug, Clone)]
 pub struct Appender {
-    /// Lengths of appends, over and over.
+    /// The lengths of the appends, which are repeated.
     pub lengths: Vec<u64>,
-    /// Appends a second.
+    /// The number of appends per second.
     pub rate: u32,
-    /// For so long at most.
+    /// The longest time of a run.
     pub time: Duration,
 }
 
-/// How long appends took, from the moment they were due to the moment a client would be told,
-/// sorted.
+/// The durations of appends, sorted. Each lasts from the moment when the append was due to the
+/// moment when the client would get its answer.
 #[derive(Debug)]
 pub struct Latencies(Vec<Duration>);
 
@@ -49,20 +48,21 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The latency that so many percent of them do not exceed, in milliseconds; 0 where there are
-    /// none.
+    /// The latency that so many percent of them do not exceed, in milliseconds. Returns 0 if there
+    /// is none.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
-        self.0
-            .get(rank - 1)
-            .map_or(0.0, |latency| (latency.as_secs_f64() * 1e6).round() / 1e3)
+        let Some(latency) = self.0.get(rank - 1) else {
+            return 0.0;
+        };
+        (latency.as_secs_f64() * 1e6).round() / 1e3
     }
 }
 
 impl Appender {
-    /// The lengths of the appends of a recorded node: what it wrote into chunks between one fsync
-    /// of a chunk and the next.
+    /// Takes the lengths of the appends of a recorded node: the bytes that it wrote into chunks
+    /// between two acknowledgements.
     pub fn of(recording: &Recording, rate: u32, time: Duration) -> Result<Self> {
         let mut lengths = Vec::new();
         let mut length = 0;
@@ -72,8 +72,7 @@ impl Appender {
                     lengths.push(length);
                     length = 0;
                 }
-                // What it writes of chunks that nobody asked for, as headers and footers, lies
-                // before the first event or beside them.
+                // Headers and footers of chunks lie before the first event or beside the events.
                 Action::Write {
                     path,
                     offset,
@@ -83,6 +82,7 @@ impl Appender {
                 _ => {}
             }
         }
+
         ensure!(!lengths.is_empty(), "{} holds no append", recording.name);
         ensure!(rate > 0, "a rate is more than 0");
         Ok(Self {
@@ -92,8 +92,8 @@ impl Appender {
         })
     }
 
-    /// Appends in `directory` until the time is over or `stop` is set. What is due while another
-    /// append is being made durable is written together, as by a node.
+    /// Appends in `directory` until the time is over or `stop` is set. Appends that become due
+    /// during a sync are written together, as a node does.
     pub fn run(&self, directory: &Path, stop: &AtomicBool) -> Result<Latencies> {
         let writer = checkpoint(directory, Checkpoint::Writer)?;
         let chaser = checkpoint(directory, Checkpoint::Chaser)?;
@@ -104,9 +104,9 @@ impl Appender {
                 chase.send(position).context("the chaser has ended")
             });
             drop(chase);
-            chaser
-                .join()
-                .map_err(|_| anyhow::anyhow!("the chaser panicked"))??;
+
+            let chased = chaser.join();
+            chased.map_err(|_| anyhow::anyhow!("the chaser panicked"))??;
             latencies
         })
     }
@@ -124,10 +124,12 @@ impl Appender {
         let mut latencies = Vec::new();
         let (mut number, mut position, mut offset) = (0, 0, HEADER);
         let mut chunk = new_chunk(directory, number)?;
+
         let start = Instant::now();
         let mut due = start;
         while !stop.load(Ordering::Relaxed) && start.elapsed() < self.time {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+
             let mut batch = Vec::new();
             while due <= Instant::now() {
                 let mut left = lengths.next().unwrap_or_default();
@@ -147,17 +149,18 @@ impl Appender {
                 batch.push(due);
                 due += interval;
             }
+
             chunk.sync_all()?;
             writer.write_all_at(&position.to_le_bytes(), 0)?;
             writer.sync_all()?;
+
             let told = Instant::now();
-            latencies.extend(
-                batch
-                    .into_iter()
-                    .map(|due| told.saturating_duration_since(due)),
-            );
+            for due in batch {
+                latencies.push(told.saturating_duration_since(due));
+            }
             chase(position)?;
         }
+
         latencies.sort();
         Ok(Latencies(latencies))
     }
@@ -189,7 +192,7 @@ fn new_chunk(directory: &Path, number: u32) -> Result<File> {
     Ok(file)
 }
 
-/// The chaser: what has come in meanwhile is one step.
+/// The chaser. It writes all positions that have arrived as one step.
 fn follow(checkpoint: &File, positions: &Receiver<u64>) -> Result<()> {
     while let Ok(position) = positions.recv() {
         let position = positions.try_iter().last().unwrap_or(position);
@@ -216,18 +219,21 @@ mod tests {
 
         assert!((1..=61).contains(&latencies.count()));
         assert!(latencies.percentile(50) <= latencies.percentile(100));
+
         let written: u64 = appender
             .lengths
             .iter()
             .cycle()
             .take(latencies.count())
             .sum();
+
         for checkpoint in ["writer.chk", "chaser.chk"] {
             assert_eq!(
                 std::fs::read(directory.path().join(checkpoint)).unwrap(),
                 written.to_le_bytes()
             );
         }
+
         assert_eq!(
             std::fs::metadata(directory.path().join("chunk-000000.000000"))
                 .unwrap()
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_is_a_latency_that_was_seen() {
+    fn a_percentile_is_one_of_the_latencies() {
         let latencies = Latencies((1..=200).map(Duration::from_millis).collect());
         assert_eq!(
             [50, 99, 100].map(|percent| latencies.percentile(percent)),

@@ -1,5 +1,5 @@
-//! A second, independent writing of index files (disk-format §5): stream hashes, tables, bloom
-//! filters, `indexmap`.
+//! A second, independent implementation that writes index files (disk-format §5): stream hashes,
+//! tables, bloom filters, `indexmap`.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -18,18 +18,20 @@ const P3: u32 = 3_266_489_917;
 const P4: u32 = 668_265_263;
 const P5: u32 = 0x1656_67b1;
 
-/// The server's early variant of xxHash32 (disk-format §5.3); it also protects the lines of bloom
+/// The server's early variant of xxHash32 (disk-format §5.3). It also protects the lines of bloom
 /// filters.
 #[must_use]
 pub fn early_xxhash(bytes: &[u8]) -> u32 {
     let length = bytes.len() as u32;
     let word =
         |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+
     if bytes.len() < 16 {
         let mut index = SEED.wrapping_add(P1);
         let mut hash = P5;
         let mut at = 0;
-        // A last whole word is taken byte by byte.
+
+        // A last whole word is read byte by byte.
         while at + 4 < bytes.len() {
             hash = hash.wrapping_add(word(at).wrapping_add(index));
             index = index.wrapping_add(1);
@@ -38,22 +40,26 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
                 .wrapping_mul(P1);
             at += 4;
         }
+
         for byte in &bytes[at..] {
             hash = hash
                 .wrapping_add(u32::from(*byte).wrapping_add(index))
                 .wrapping_mul(P1);
             index = index.wrapping_add(1);
         }
+
         hash = hash.wrapping_add(length);
         hash = (hash ^ hash >> 15).wrapping_mul(P2);
         hash = (hash ^ hash >> 13).wrapping_mul(P3);
         return hash ^ hash >> 16;
     }
+
     let first = SEED.wrapping_add(P1);
     let second = first.wrapping_mul(P2).wrapping_add(length);
     let third = second.wrapping_mul(P3);
     let mut lanes = [first, second, third, third.wrapping_mul(P4)];
     let stir = |lane: u32, turn: u32| lane.wrapping_add(lane.rotate_left(turn));
+
     let last = bytes.len() - 16;
     let mut at = 0;
     while at < last {
@@ -62,6 +68,7 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
             at += 4;
         }
     }
+
     for (number, (lane, (turn, again))) in lanes
         .iter_mut()
         .zip([(17, 11), (19, 17), (13, 19), (11, 13)])
@@ -73,11 +80,13 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
             .wrapping_mul(P2);
         *lane = stir(*lane, again).wrapping_mul(P3);
     }
+
     let [first, second, third, fourth] = lanes;
     let mut hash = first
         .wrapping_add(second.rotate_left(3))
         .wrapping_add(third.rotate_left(6))
         .wrapping_add(fourth.rotate_left(9));
+
     hash ^= hash >> 11;
     hash = hash.wrapping_add(P4.wrapping_add(length).wrapping_mul(P1));
     hash = (hash ^ hash >> 15).wrapping_mul(P2);
@@ -92,6 +101,7 @@ pub fn murmur(bytes: &[u8]) -> u32 {
             .rotate_left(15)
             .wrapping_mul(0x1b87_3593)
     };
+
     let mut hash = SEED;
     let words = bytes.chunks_exact(4);
     let rest = words.remainder();
@@ -102,6 +112,7 @@ pub fn murmur(bytes: &[u8]) -> u32 {
             .wrapping_mul(5)
             .wrapping_add(0xe654_6b64);
     }
+
     if !rest.is_empty() {
         let word = rest
             .iter()
@@ -109,6 +120,7 @@ pub fn murmur(bytes: &[u8]) -> u32 {
             .fold(0, |word, byte| word << 8 | u32::from(*byte));
         hash ^= mix(word);
     }
+
     hash ^= bytes.len() as u32;
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
@@ -146,28 +158,22 @@ impl Entry {
 /// The entries of a version 4 table.
 pub fn read_table(path: &Path) -> Result<Vec<Entry>> {
     let bytes = fs::read(path)?;
-    let tail = bytes
-        .len()
-        .checked_sub(16 + 128)
-        .context("too short for a table")?;
+    let tail = bytes.len().checked_sub(16 + 128);
+    let tail = tail.context("too short for a table")?;
     ensure!(
         bytes.starts_with(&[1, 4]) && bytes[tail..].starts_with(&[1, 4]),
         "not a table of version 4"
     );
-    let midpoints = u32::from_le_bytes([
-        bytes[tail + 2],
-        bytes[tail + 3],
-        bytes[tail + 4],
-        bytes[tail + 5],
-    ]) as usize;
-    let end = tail
-        .checked_sub(24 * midpoints)
-        .context("more midpoints than bytes")?;
-    let entries = bytes
-        .get(128..end)
-        .context("a negative number of entries")?
-        .chunks_exact(24);
+
+    let midpoints = crate::log::take(&bytes, tail + 2);
+    let midpoints = u32::from_le_bytes(midpoints) as usize;
+    let end = tail.checked_sub(24 * midpoints);
+    let end = end.context("more midpoints than bytes")?;
+    let entries = bytes.get(128..end);
+    let entries = entries.context("a negative number of entries")?;
+    let entries = entries.chunks_exact(24);
     ensure!(entries.remainder().is_empty(), "half an entry");
+
     let long = |bytes: &[u8]| crate::recording::number(bytes);
     Ok(entries
         .map(|entry| Entry {
@@ -178,7 +184,7 @@ pub fn read_table(path: &Path) -> Result<Vec<Entry>> {
         .collect())
 }
 
-/// Counts what is written, and its MD5.
+/// Counts the written bytes, and computes their MD5.
 pub(crate) struct Hashing<W> {
     inner: W,
     hash: Md5,
@@ -194,7 +200,7 @@ impl<W: Write> Hashing<W> {
         }
     }
 
-    /// Writes the MD5 of everything before, and gives back what was written to.
+    /// Writes the MD5 of everything before it, and returns the inner writer.
     pub(crate) fn finish(mut self) -> Result<W> {
         self.inner.write_all(&self.hash.finalize())?;
         self.inner.flush()?;
@@ -215,15 +221,16 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-/// The most midpoints in a table.
+/// The largest number of midpoints in a table.
 const MIDPOINTS: usize = 1 << 16;
 
-/// Writes a version 4 table with its bloom filter, as 0444. Returns its name.
+/// Writes a version 4 table with its bloom filter, with the mode 0444. Returns its name.
 pub fn write_table(index: &Path, name: Uuid, entries: &mut [Entry]) -> Result<String> {
     entries.sort_unstable_by(|left, right| right.cmp(left));
     let name = name.to_string();
     let path = index.join(&name);
     let mut out = Hashing::new(BufWriter::new(File::create(&path)?));
+
     let mut edge = [0; 128];
     edge[0] = 1;
     edge[1] = 4;
@@ -231,6 +238,7 @@ pub fn write_table(index: &Path, name: Uuid, entries: &mut [Entry]) -> Result<St
     for entry in entries.iter() {
         out.write_all(&entry.encode(entry.position))?;
     }
+
     let midpoints = match entries.len() {
         0 => 0,
         count => count.clamp(2, MIDPOINTS),
@@ -239,17 +247,19 @@ pub fn write_table(index: &Path, name: Uuid, entries: &mut [Entry]) -> Result<St
         let at = number * (entries.len() - 1) / (midpoints - 1);
         out.write_all(&entries[at].encode(i64::try_from(at)?))?;
     }
+
     edge[2..6].copy_from_slice(&u32::try_from(midpoints)?.to_le_bytes());
     out.write_all(&edge)?;
     out.finish()?;
     fs::set_permissions(&path, Permissions::from_mode(0o444))?;
+
     let bits = (entries.len() as u64).max(10_000);
     write_filter(&index.join(format!("{name}.bloomfilter")), bits)?;
     Ok(name)
 }
 
-/// Writes an empty bloom filter of `size` logical bytes (disk-format §5.3); sparse, as all its
-/// lines are zero.
+/// Writes an empty bloom filter of `size` logical bytes (disk-format §5.3). The file is sparse,
+/// because all its lines are zero.
 pub fn write_filter(path: &Path, size: u64) -> Result<()> {
     let file = File::create(path)?;
     file.set_len((64 + size + 4 * (size / 60)) / 64 * 64 + 64)?;
@@ -260,14 +270,15 @@ pub fn write_filter(path: &Path, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sets about half of a filter's bits, as a node's do that has many streams; it then answers
-/// "perhaps" to nearly everything. Other bits for another seed.
+/// Sets about half of a filter's bits, as a node with many streams does. The filter then answers
+/// "perhaps" to nearly everything. Another seed sets other bits.
 pub fn fill_filter(path: &Path, seed: u64) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let lines = file.metadata()?.len() / 64 - 1;
     let mut bits = blake3::Hasher::new()
         .update(&seed.to_le_bytes())
         .finalize_xof();
+
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.seek(SeekFrom::Start(64))?;
     for _ in 0..lines {
@@ -276,6 +287,7 @@ pub fn fill_filter(path: &Path, seed: u64) -> Result<()> {
         out.write_all(&data)?;
         out.write_all(&early_xxhash(&data).to_le_bytes())?;
     }
+
     out.flush()?;
     Ok(())
 }

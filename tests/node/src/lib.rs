@@ -1,7 +1,6 @@
-//! A test node for kbackup: it replays the recording of a real node into a directory, step by step
-//! or at a chosen speed, and serves that version's admin API over real HTTP. It does not use
-//! kbackup: what it knows of the server's formats was written a second time, so that the two can
-//! prove each other.
+//! A test node for kbackup. It replays the recording of a real node into a directory, step by step or
+//! at a chosen speed, and serves that version's admin API over real HTTP. It does not use kbackup:
+//! its knowledge of the server's formats was written a second time, so that the two prove each other.
 //!
 //! ```no_run
 //! use kbackup_testnode::{Mark, Node, Recording, Speed};

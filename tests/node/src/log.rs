@@ -1,4 +1,5 @@
-//! A second, independent reading and writing of chunks and log records (disk-format §3, §4).
+//! A second, independent implementation that reads and writes chunks and log records (disk-format §3,
+//! §4).
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use md5::{Digest, Md5};
 use uuid::Uuid;
 
-/// Bytes of a chunk's header, and of its footer.
+/// The length of a chunk's header, and of its footer, in bytes.
 pub const HEADER: u64 = 128;
 
 /// Rounds up to a multiple of 4096, as the lengths of chunk files are.
@@ -21,24 +22,24 @@ pub const fn align(length: u64) -> u64 {
 /// A chunk's header (disk-format §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkHeader {
-    /// The least format version that a reader must know.
+    /// The lowest format version that a reader must know.
     pub min_version: u8,
     /// The format version.
     pub version: u8,
-    /// Capacity of one logical chunk, in bytes.
+    /// The capacity of one logical chunk, in bytes.
     pub chunk_size: u32,
     /// First logical chunk.
     pub start: u32,
     /// Last logical chunk.
     pub end: u32,
-    /// Written by a scavenge.
+    /// True if a scavenge wrote it.
     pub scavenged: bool,
     /// The file's id.
     pub id: Uuid,
 }
 
 impl ChunkHeader {
-    /// The 128 bytes.
+    /// Encodes the 128 bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; 128] {
         let mut bytes = [0; 128];
@@ -49,12 +50,12 @@ impl ChunkHeader {
         bytes[10..14].copy_from_slice(&self.end.to_le_bytes());
         bytes[14..18].copy_from_slice(&i32::from(self.scavenged).to_le_bytes());
         bytes[18..34].copy_from_slice(&self.id.to_bytes_le());
-        // Before version 4 this byte was not written (disk-format §3.2: 0 means as byte 1).
+        // Before version 4 this byte was not written. 0 means the value of byte 1 (disk-format §3.2).
         bytes[34] = if self.version >= 4 { self.version } else { 0 };
         bytes
     }
 
-    /// Reads the 128 bytes.
+    /// Decodes the 128 bytes.
     pub fn decode(bytes: &[u8; 128]) -> Result<Self> {
         ensure!(
             bytes[0] == 2,
@@ -82,16 +83,16 @@ impl ChunkHeader {
 /// A chunk's footer without its MD5 (disk-format §3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkFooter {
-    /// Bytes of records.
+    /// The bytes of records.
     pub physical: u32,
-    /// Bytes of log that they stand for.
+    /// The bytes of log that the records stand for.
     pub logical: u64,
-    /// Bytes of the position map.
+    /// The bytes of the position map.
     pub map: u32,
 }
 
 impl ChunkFooter {
-    /// The first 112 of the 128 bytes; the MD5 of everything before it follows.
+    /// Encodes the first 112 of the 128 bytes. The MD5 of everything before it follows.
     #[must_use]
     pub fn encode(&self) -> [u8; 112] {
         let mut bytes = [0; 112];
@@ -102,7 +103,7 @@ impl ChunkFooter {
         bytes
     }
 
-    /// Reads the last 128 bytes of a file; None where the chunk is not completed.
+    /// Decodes the last 128 bytes of a file. Returns `None` if the chunk is not completed.
     #[must_use]
     pub fn decode(bytes: &[u8; 128]) -> Option<Self> {
         (bytes[0] & 1 == 1).then(|| Self {
@@ -113,7 +114,7 @@ impl ChunkFooter {
     }
 }
 
-fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out
@@ -130,7 +131,7 @@ pub fn chunk_name(name: &str) -> Option<(u32, u32)> {
 /// One chunk file of a directory.
 #[derive(Debug, Clone)]
 pub struct ChunkFile {
-    /// Where it is.
+    /// The file's path.
     pub path: PathBuf,
     /// The version in its name.
     pub version: u32,
@@ -148,17 +149,20 @@ impl ChunkFile {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let (_, version) =
             chunk_name(&name).with_context(|| format!("{name} is no chunk's name"))?;
+
         let file = File::open(path)?;
         let length = file.metadata()?.len();
         ensure!(
             length >= 2 * HEADER,
             "{name} is only {length} bytes in size"
         );
+
         let mut bytes = [0; 128];
         file.read_exact_at(&mut bytes, 0)?;
         let header = ChunkHeader::decode(&bytes)?;
         file.read_exact_at(&mut bytes, length - HEADER)?;
-        // In an active chunk of full length the last bytes are zeros.
+
+        // In an active chunk of full length, the last bytes are zeros.
         let footer = ChunkFooter::decode(&bytes);
         Ok(Self {
             path: path.to_owned(),
@@ -169,12 +173,12 @@ impl ChunkFile {
         })
     }
 
-    /// Is the MD5 at the end that of all bytes before it (disk-format §3.5)?
+    /// True if the MD5 at the end is that of all bytes before it (disk-format §3.5).
     pub fn md5_is_right(&self) -> Result<bool> {
         md5_is_right(&self.path)
     }
 
-    /// The records in the file; of an active chunk those before the log position `writer`.
+    /// The records in the file. In an active chunk, only those before the log position `writer`.
     pub fn records(&self, writer: u64) -> Result<Vec<Record>> {
         let bytes = fs::read(&self.path)?;
         let data = bytes.get(HEADER as usize..).unwrap_or(&[]);
@@ -183,6 +187,7 @@ impl ChunkFile {
             None => writer.saturating_sub(self.header.start_position()),
         };
         let physical = physical.min(data.len() as u64) as usize;
+
         let mut records = Vec::new();
         let mut at = 0;
         while at < physical {
@@ -198,15 +203,18 @@ impl ChunkFile {
             records.push(record);
             at += length;
         }
+
         Ok(records)
     }
 }
 
-/// Is the MD5 at the end of the file that of all bytes before it, as in chunks and index tables?
+/// True if the MD5 at the end of the file is that of all bytes before it, as in chunks and index
+/// tables.
 pub fn md5_is_right(path: &Path) -> Result<bool> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     ensure!(length >= 16, "{} is too short", path.display());
+
     let mut left = length - 16;
     let mut hash = Md5::new();
     let mut buffer = vec![0; 1 << 16];
@@ -216,6 +224,7 @@ pub fn md5_is_right(path: &Path) -> Result<bool> {
         hash.update(&buffer[..part]);
         left -= part as u64;
     }
+
     let mut stored = [0; 16];
     file.read_exact(&mut stored)?;
     Ok(hash.finalize()[..] == stored)
@@ -231,12 +240,12 @@ pub fn chunks(db: &Path) -> Result<Vec<ChunkFile>> {
         }
     }
     names.sort();
+
     let mut found = Vec::new();
     let mut expected = 0;
     for (index, ((start, _), name)) in names.iter().enumerate() {
-        let superseded = names
-            .get(index + 1)
-            .is_some_and(|((next, _), _)| next == start);
+        let next = names.get(index + 1);
+        let superseded = next.is_some_and(|((next, _), _)| next == start);
         if *start < expected || superseded {
             continue;
         }
@@ -247,7 +256,7 @@ pub fn chunks(db: &Path) -> Result<Vec<ChunkFile>> {
     Ok(found)
 }
 
-/// A whole log, as a node would see it that starts from the directory.
+/// A whole log, as a node sees it that starts from the directory.
 #[derive(Debug, Clone)]
 pub struct Log {
     /// The writer checkpoint.
@@ -257,7 +266,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Reads all chunks up to `writer.chk`. Fails where a frame, a position or a header is wrong.
+    /// Reads all chunks up to `writer.chk`. Fails if a frame, a position or a header is wrong.
     pub fn read(db: &Path) -> Result<Self> {
         let writer = fs::read(db.join("writer.chk")).context("cannot read writer.chk")?;
         let writer = u64::try_from(crate::recording::number(&writer))?;
@@ -265,6 +274,7 @@ impl Log {
         for chunk in chunks(db)? {
             records.extend(chunk.records(writer)?);
         }
+
         ensure!(
             records
                 .windows(2)
@@ -282,8 +292,7 @@ impl Log {
         })
     }
 
-    /// The last position at or before the writer checkpoint where a log may end: after a whole
-    /// append. 0 in an empty log.
+    /// The last consistent position: the end of the last whole append. 0 in an empty log.
     #[must_use]
     pub fn last_boundary(&self) -> u64 {
         self.records
@@ -292,21 +301,21 @@ impl Log {
             .map_or(0, |record| record.end)
     }
 
-    /// Does the log end after a whole append?
+    /// True if the log ends after a whole append.
     #[must_use]
     pub fn ends_at_boundary(&self) -> bool {
         self.records.last().is_none_or(Record::is_boundary)
     }
 }
 
-/// What a record is.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// An event, or part of an explicit transaction.
     Prepare {
         /// The flags of disk-format §4.2.
         flags: u16,
-        /// Where its transaction began, a log position.
+        /// The log position at which its transaction began.
         transaction: i64,
         /// Its stream.
         stream: String,
@@ -318,7 +327,7 @@ pub enum Kind {
         event_type: String,
         /// Its payload.
         data: Vec<u8>,
-        /// Its creation, in 100 ns since the year 1.
+        /// Its creation time, in 100 ns since the year 1.
         ticks: i64,
     },
     /// The end of an explicit transaction.
@@ -332,26 +341,26 @@ pub enum Kind {
 pub struct Record {
     /// Its log position.
     pub position: u64,
-    /// The log position of what follows it.
+    /// The log position after it.
     pub end: u64,
-    /// What it is.
+    /// Its content.
     pub kind: Kind,
 }
 
-/// A prepare with this flag belongs to an implicit transaction, whose last one has
-/// [`TRANSACTION_END`].
+/// A prepare with this flag belongs to an implicit transaction. The last prepare of the transaction
+/// has [`TRANSACTION_END`].
 pub const IS_COMMITTED: u16 = 0x20;
-/// The first of its transaction.
+/// The first prepare of its transaction.
 pub const TRANSACTION_BEGIN: u16 = 0x02;
-/// The last of its transaction.
+/// The last prepare of its transaction.
 pub const TRANSACTION_END: u16 = 0x04;
-/// Has data.
+/// The prepare has data.
 pub const DATA: u16 = 0x01;
 /// The data is JSON.
 pub const IS_JSON: u16 = 0x100;
 
 impl Record {
-    /// May a log end after this record (disk-format §4.6)?
+    /// True if a log may end after this record (disk-format §4.6).
     #[must_use]
     pub fn is_boundary(&self) -> bool {
         match &self.kind {
@@ -400,7 +409,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads one framed record; also its length with the frame.
+/// Reads one framed record. Returns it with its length, frame included.
 fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> {
     let mut frame = Reader { bytes, at: 0 };
     let length = usize::try_from(i32::from_le_bytes(frame.array()?))?;
@@ -450,6 +459,7 @@ fn read_record(bytes: &[u8], path: &Path, at: usize) -> Result<(Record, usize)> 
         }
         (kind, version) => bail!("a record of type {kind}, version {version}"),
     };
+
     let record = Record {
         position,
         end: position + length as u64 + 8,
@@ -471,7 +481,7 @@ pub struct Epoch {
     /// Its id.
     #[serde(rename = "epochId")]
     pub id: Uuid,
-    /// The position of the epoch before, −1 at the first.
+    /// The position of the epoch before it. −1 in the first epoch.
     #[serde(default, rename = "prevEpochPosition")]
     pub previous: i64,
 }
@@ -484,12 +494,14 @@ pub fn epoch_at(db: &Path, position: u64) -> Result<Epoch> {
         if position < chunk.header.start_position() || position >= end {
             continue;
         }
+
         let local = position - chunk.header.start_position();
         let place = if chunk.header.scavenged {
             actual_position(&chunk, local)?
         } else {
             local
         };
+
         let file = File::open(&chunk.path)?;
         let mut prefix = [0; 4];
         file.read_exact_at(&mut prefix, HEADER + place)?;
@@ -497,17 +509,19 @@ pub fn epoch_at(db: &Path, position: u64) -> Result<Epoch> {
         ensure!(u64::from(length) < size, "a record of {length} bytes");
         let mut bytes = vec![0; length as usize + 8];
         file.read_exact_at(&mut bytes, HEADER + place)?;
+
         let (record, _) = read_record(&bytes, &chunk.path, 0)?;
         ensure!(record.position == position, "another record is there");
         let Kind::Epoch(json) = record.kind else {
             bail!("the record at {position} is no epoch");
         };
+
         return Ok(serde_json::from_slice(&json)?);
     }
     bail!("no chunk covers {position}")
 }
 
-/// Looks a local log position up in a scavenged chunk's position map (disk-format §3.4).
+/// Finds a local log position in a scavenged chunk's position map (disk-format §3.4).
 fn actual_position(chunk: &ChunkFile, local: u64) -> Result<u64> {
     let footer = chunk.footer.context("a scavenged chunk without a footer")?;
     let mut map = vec![0; footer.map as usize];
@@ -520,8 +534,8 @@ fn actual_position(chunk: &ChunkFile, local: u64) -> Result<u64> {
     bail!("{local} is not in the map of {}", chunk.path.display())
 }
 
-/// The log position of the record that ends at `end`; None at the start of a chunk and in scavenged
-/// ones.
+/// The log position of the record that ends at `end`. Returns `None` at the start of a chunk and in
+/// scavenged chunks.
 #[must_use]
 pub fn last_record(db: &Path, end: i64) -> Option<i64> {
     let end = u64::try_from(end).ok()?;
@@ -529,20 +543,23 @@ pub fn last_record(db: &Path, end: i64) -> Option<i64> {
         let size = u64::from(chunk.header.chunk_size);
         chunk.header.start_position() < end && end <= (u64::from(chunk.header.end) + 1) * size
     })?;
+
     if chunk.header.scavenged {
         return None;
     }
+
     let mut suffix = [0; 4];
     let place = end - chunk.header.start_position() + HEADER;
     File::open(&chunk.path)
         .ok()?
         .read_exact_at(&mut suffix, place.checked_sub(4)?)
         .ok()?;
+
     let start = end.checked_sub(u64::from(u32::from_le_bytes(suffix)) + 8)?;
     i64::try_from(start).ok()
 }
 
-/// All epochs, oldest first, by the chain from the one at `latest`.
+/// All epochs, oldest first: the chain that ends with the epoch at `latest`.
 pub fn lineage(db: &Path, latest: i64) -> Result<Vec<Epoch>> {
     let mut epochs = Vec::new();
     let mut position = latest;

@@ -1,5 +1,5 @@
-//! The node itself: a recording that is replayed step by step, with a scavenge's state machine on
-//! top.
+//! The node itself: it replays a recording step by step, and starts and stops scavenges at a client's
+//! request.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,39 +18,39 @@ use crate::recording::{
 use crate::replay::Target;
 use crate::streams::Event;
 
-/// How fast the recording goes on in the background.
+/// The speed of the replay in the background.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
-    /// So many times the speed of the recording: 1.0 is real time.
+    /// This many times the speed of the recording. 1.0 is real time.
     Times(f64),
     /// Without any pause.
     Fastest,
 }
 
-/// Where the node is in its life.
+/// The phase of the node's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The process runs and is not ready: `/health/live` says 503.
+    /// The process runs but is not ready: `/health/live` says 503.
     Starting,
-    /// It answers.
+    /// The node answers.
     Ready,
-    /// No process: no connection is accepted and no lock is held.
+    /// There is no process: no connection is accepted and no lock is held.
     Down,
 }
 
-/// How a scavenge ended, as `/admin/scavenge/last` says it.
+/// The result of a scavenge, as `/admin/scavenge/last` gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It runs.
+    /// The scavenge runs.
     InProgress,
-    /// It came to its end.
+    /// The scavenge came to its end.
     Success,
-    /// It was stopped.
+    /// The scavenge was stopped.
     Stopped,
 }
 
 impl Outcome {
-    /// Its name in the API.
+    /// The name in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -61,16 +61,16 @@ impl Outcome {
     }
 }
 
-/// What makes a scavenge end.
+/// The event that ends a scavenge.
 #[derive(Debug, Clone, Copy)]
 enum Ends {
-    /// The recording's step `end`.
+    /// The step `end` of the recording.
     Recorded(usize),
-    /// The clock.
+    /// A moment of the clock.
     At(Instant),
-    /// Only a DELETE.
+    /// A DELETE only.
     Never,
-    /// A DELETE has stopped it; `current` is empty from this moment on.
+    /// A DELETE has stopped it. From this moment on, `current` is empty.
     Cleaned(Instant),
 }
 
@@ -82,27 +82,27 @@ struct Scavenge {
 
 /// A node that lives through a recording.
 ///
-/// Steps are counted from 0; the node *is at* step `n` when `n` steps have been done. A handle is
-/// cheap to clone, and all clones are the same node. All methods may be called from any thread.
+/// Steps are counted from 0. The node *is at* step `n` when `n` steps have been done. All clones of
+/// a handle are the same node. All methods may be called from any thread.
 ///
 /// # Locks
 /// While the process of the recording runs, its `flock`s are held, so that a probe says busy (O6).
-/// `kurrent.ddb` is locked with `fcntl`, which only *other processes* can see, and which goes when
-/// any descriptor of that file is closed in this one.
+/// `kurrent.ddb` is locked with `fcntl`. Only *other processes* can see that lock, and it ends when
+/// this process closes any descriptor of the file.
 ///
 /// # Scavenges
-/// A scavenge of the recording runs from the moment it was asked for until `current` became empty,
-/// while appends go on. While the node is *quiet*, a scavenge of the recording does not begin: the
-/// replay waits at that step, and the appends after it wait as well. The node is quiet
-/// * after [`quiet(true)`](Node::quiet) until `quiet(false)`;
-/// * after a client stopped a scavenge (DELETE) until a client gives it back (`POST
-///   /admin/scavenge`);
+/// A scavenge of the recording runs from its request until `current` became empty. Appends go on
+/// meanwhile. While the node is *quiet*, a scavenge of the recording does not begin: the replay waits
+/// at that step, and the appends after it wait too. The node is quiet
+/// * after [`quiet(true)`](Node::quiet), until `quiet(false)`;
+/// * after a client stopped a scavenge (DELETE), until a client gives it back
+///   (`POST /admin/scavenge`);
 /// * while auto-scavenge is paused;
 /// * within [`Quirks::quiet_interval`] after a client asked for `current`.
 ///
-/// A DELETE brings a running scavenge of the recording to its end: the rest of its steps is done as
-/// fast as possible, even if the node is held, the last of them only when `current` becomes empty,
-/// [`Quirks::cancel_delay`] after the answer.
+/// A DELETE brings a running scavenge of the recording to its end. The node does the rest of its
+/// steps as fast as possible, even if it is held. It does the last of them only when `current`
+/// becomes empty, [`Quirks::cancel_delay`] after the answer.
 #[derive(Clone)]
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
@@ -120,7 +120,7 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct Requests {
-    /// With the number that its answer refers to.
+    /// Each request with the number that its answer refers to.
     received: Vec<(u64, Request)>,
     next: u64,
 }
@@ -143,7 +143,7 @@ struct State {
     scavenge: Option<Scavenge>,
     last: Option<(Uuid, Outcome)>,
     paused_at: Option<Instant>,
-    /// Scavenges that are not in the log, because no recorded step wrote them there.
+    /// Scavenges that the log does not hold, because no recorded step wrote them there.
     unrecorded: Vec<Unrecorded>,
 }
 
@@ -153,8 +153,8 @@ struct Unrecorded {
     ended: Option<(SystemTime, Outcome)>,
 }
 
-/// The last steps of a stopped scavenge happen only after the DELETE was answered: files may still
-/// change then (http-api §1.6).
+/// The last steps of a stopped scavenge happen after the answer to the DELETE. Files may change until
+/// then (http-api §1.6).
 const STEPS_AFTER_DELETE: usize = 40;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -162,36 +162,39 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Node {
-    /// A node at step 0 of a recording. Its data directory is `DIRECTORY/db`; the directory is
-    /// made, and must be empty.
+    /// A node at step 0 of a recording. Its data directory is `DIRECTORY/db`. The directory is made,
+    /// and must be empty.
     pub fn start(
         recording: impl Into<Arc<Recording>>,
         directory: impl AsRef<Path>,
     ) -> Result<Self> {
         let root = directory.as_ref();
         std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+
         let root = root.canonicalize()?;
         ensure!(
             root.read_dir()?.next().is_none(),
             "{} is not empty",
             root.display()
         );
+
         std::fs::create_dir(root.join("db"))?;
         Ok(Self::new(recording.into(), root, Phase::Starting))
     }
 
-    /// A running, ready node over a data directory that is there already and does not change:
-    /// `DIRECTORY/db`.
+    /// A running, ready node over an existing data directory that does not change: `DIRECTORY/db`.
     pub fn still(version: Version, directory: impl AsRef<Path>) -> Result<Self> {
         let root = directory
             .as_ref()
             .canonicalize()
             .with_context(|| format!("cannot find {}", directory.as_ref().display()))?;
+
         ensure!(
             root.join("db").is_dir(),
             "there is no db in {}",
             root.display()
         );
+
         let node = Self::new(Arc::new(Recording::empty(version)), root, Phase::Ready);
         node.state().target.lock_as_running()?;
         Ok(node)
@@ -202,6 +205,7 @@ impl Node {
             gossip_never_answers: recording.version < Version::new(21, 0),
             ..Quirks::default()
         };
+
         let state = State {
             step: 0,
             target: Target::new(root.clone()),
@@ -222,6 +226,7 @@ impl Node {
             paused_at: None,
             unrecorded: Vec::new(),
         };
+
         Self {
             shared: Arc::new(Shared {
                 recording,
@@ -269,13 +274,13 @@ impl Node {
         self.shared.recording.steps.len()
     }
 
-    /// Without any step, as a node made by [`Node::still`].
+    /// True if there is no step, as in a node made by [`Node::still`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Where the node is in its life.
+    /// The phase of the node's life.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.state().phase
@@ -299,38 +304,42 @@ impl Node {
         self.shared.recording.acknowledged_before(self.step())
     }
 
-    /// The value of a checkpoint file now; None if it is not there.
+    /// The present value of a checkpoint file. Returns `None` if there is no such file.
     #[must_use]
     pub fn checkpoint(&self, checkpoint: Checkpoint) -> Option<i64> {
         let bytes = std::fs::read(self.db().join(checkpoint.file_name())).ok()?;
         (bytes.len() == 8).then(|| number(&bytes))
     }
 
-    /// Files that somebody else had locked when the node wanted them. A client that leaves the node
-    /// alone causes none.
+    /// Files that another process had locked when the node wanted them. A client that leaves the
+    /// node alone causes none.
     #[must_use]
     pub fn lock_conflicts(&self) -> Vec<String> {
         self.state().target.conflicts.clone()
     }
 
-    /// Does the steps up to `step`, without any pause and also while the node is held. Fails where
-    /// a scavenge must not begin because the node is quiet, and if the node is beyond `step`.
+    /// Does the steps up to `step` without any pause, even while the node is held.
+    ///
+    /// # Errors
+    /// The node is beyond `step`, or it is quiet and a scavenge would begin.
     pub fn advance_to(&self, step: usize) -> Result<()> {
         ensure!(
             step <= self.len(),
             "the recording has {} steps, not {step}",
             self.len()
         );
+
         let mut state = self.state();
         ensure!(
             state.step <= step,
             "the node is at step {}, beyond {step}",
             state.step
         );
+
         while state.step < step {
             if self.must_wait(&state) {
                 bail!(
-                    "a scavenge would begin at step {}, and the node is held quiet",
+                    "a scavenge would begin at step {}, but the node is quiet",
                     state.step
                 );
             }
@@ -347,16 +356,17 @@ impl Node {
             .recording
             .find_mark(mark, self.step())
             .with_context(|| format!("no mark {mark:?} follows"))?;
+
         self.advance_to(found + 1)?;
         Ok(found + 1)
     }
 
-    /// Does all steps that are left.
+    /// Does all remaining steps.
     pub fn advance_to_end(&self) -> Result<()> {
         self.advance_to(self.len())
     }
 
-    /// Lets the recording go on in a background thread, until its end or the last handle is
+    /// Replays the recording in a background thread, until its end or until the last handle is
     /// dropped.
     pub fn run(&self, speed: Speed) {
         let mut state = self.state();
@@ -366,6 +376,7 @@ impl Node {
         }
         state.running = true;
         drop(state);
+
         let shared = Arc::downgrade(&self.shared);
         std::thread::spawn(move || {
             let mut clock: Option<(Instant, f64)> = None;
@@ -378,7 +389,7 @@ impl Node {
         });
     }
 
-    /// One turn of the background thread. False when there is nothing left to do.
+    /// One turn of the background thread. Returns false if nothing is left to do.
     fn run_once(&self, speed: Speed, clock: &mut Option<(Instant, f64)>) -> bool {
         let mut state = self.state();
         if state.step >= self.len() || state.failure.is_some() {
@@ -386,6 +397,7 @@ impl Node {
             self.shared.changed.notify_all();
             return false;
         }
+
         if state.held || state.hold_at.is_some_and(|at| state.step >= at) || self.must_wait(&state)
         {
             *clock = None;
@@ -396,6 +408,7 @@ impl Node {
                 .wait_timeout(state, Duration::from_millis(5));
             return true;
         }
+
         if let (Speed::Times(factor), Some(step)) =
             (speed, self.shared.recording.steps.get(state.step))
         {
@@ -403,29 +416,31 @@ impl Node {
             let due = begun + Duration::from_secs_f64(((step.time - from) / factor).max(0.0));
             let now = Instant::now();
             if due > now {
-                // Short sleeps, so that a dropped handle or a hold is noticed.
+                // The sleeps are short, so that the thread notices a dropped handle or a hold.
                 drop(state);
                 std::thread::sleep((due - now).min(Duration::from_millis(20)));
                 return true;
             }
         }
+
         if let Err(error) = self.next(&mut state) {
             state.failure = Some(format!("{error:#}"));
         }
+
         drop(state);
         if speed == Speed::Fastest {
-            // Mutexes are not fair, and requests must get their turn.
+            // Mutexes are not fair, but requests must get their turn.
             std::thread::yield_now();
         }
         true
     }
 
-    /// Stops the background thread between two steps. When this returns, no step is being done.
+    /// Stops the background thread between two steps. No step is in progress when this returns.
     pub fn hold(&self) {
         self.state().held = true;
     }
 
-    /// The background thread goes on until `step` and no further.
+    /// Lets the background thread continue until `step` and no further.
     pub fn hold_at(&self, step: usize) {
         self.state().hold_at = Some(step);
     }
@@ -438,7 +453,7 @@ impl Node {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until the node is at `step` or beyond, and fails after `patience`.
+    /// Waits until the node is at `step` or beyond. Fails after `patience`.
     pub fn wait_for_step(&self, step: usize, patience: Duration) -> Result<()> {
         let begun = Instant::now();
         let mut state = self.state();
@@ -454,11 +469,15 @@ impl Node {
                 "the node is at step {} after {patience:?}, not at {step}",
                 state.step
             );
-            state = self
+
+            let waited = self
                 .shared
                 .changed
-                .wait_timeout(state, Duration::from_millis(2))
-                .map_or_else(|error| error.into_inner().0, |(state, _)| state);
+                .wait_timeout(state, Duration::from_millis(2));
+            state = match waited {
+                Ok((state, _)) => state,
+                Err(error) => error.into_inner().0,
+            };
         }
     }
 
@@ -467,13 +486,13 @@ impl Node {
         self.wait_for_step(self.len(), patience)
     }
 
-    /// What stopped the background thread, if it could not do a step.
+    /// The error that stopped the background thread, if a step failed.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.state().failure.clone()
     }
 
-    /// While true, no scavenge of the recording begins (see [`Node`]).
+    /// While this is set, no scavenge of the recording begins (see [`Node`]).
     pub fn quiet(&self, quiet: bool) {
         let mut state = self.state();
         state.quiet = quiet;
@@ -483,7 +502,7 @@ impl Node {
         self.shared.changed.notify_all();
     }
 
-    /// A client has stopped a scavenge and has not given it back.
+    /// True if a client has stopped a scavenge and has not given it back.
     #[must_use]
     pub fn owes_scavenge(&self) -> bool {
         self.state().stopped_by_client
@@ -497,7 +516,7 @@ impl Node {
         state.scavenge.map(|scavenge| scavenge.id)
     }
 
-    /// What `/admin/scavenge/last` says; None before the first.
+    /// The answer of `/admin/scavenge/last`. Returns `None` before the first scavenge.
     #[must_use]
     pub fn last_scavenge(&self) -> Option<(Uuid, Outcome)> {
         let mut state = self.state();
@@ -505,8 +524,8 @@ impl Node {
         state.last
     }
 
-    /// Somebody else starts a scavenge now. It changes no file, and lasts so long, or until a
-    /// DELETE. Fails while another runs.
+    /// Starts a scavenge that changes no file, as another client does. It lasts for this time, or
+    /// until a DELETE. Fails while another scavenge runs.
     pub fn start_scavenge(&self, lasts: Option<Duration>) -> Result<Uuid> {
         let mut state = self.state();
         settle(&mut state);
@@ -514,7 +533,7 @@ impl Node {
         Ok(begin_scavenge(&mut state, lasts))
     }
 
-    /// The process of a node that stands still is another one from now on.
+    /// Replaces the process of a node from [`Node::still`] by a new one.
     pub fn restart(&self) {
         let mut state = self.state();
         state.instance_id = Uuid::new_v4();
@@ -524,22 +543,22 @@ impl Node {
         state.last = None;
     }
 
-    /// What the quirks are now.
+    /// The present quirks.
     #[must_use]
     pub fn quirks(&self) -> Quirks {
         locked(&self.shared.quirks).clone()
     }
 
-    /// Changes the quirks, also while the node runs.
+    /// Changes the quirks. This works while the node runs.
     pub fn change_quirks(&self, change: impl FnOnce(&mut Quirks)) {
-        // Not under the lock, so that `change` may ask the node.
+        // The lock is not held here, so that `change` may ask the node.
         let mut quirks = self.quirks();
         change(&mut quirks);
         *locked(&self.shared.quirks) = quirks;
         self.shared.changed.notify_all();
     }
 
-    /// The state of a licensed auto-scavenge now.
+    /// The present state of a licensed auto-scavenge.
     #[must_use]
     pub fn auto_scavenge(&self) -> Option<AutoScavengeState> {
         let mut state = self.state();
@@ -551,7 +570,7 @@ impl Node {
         }
     }
 
-    /// The requests received so far, oldest first.
+    /// The received requests, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         locked(&self.shared.requests)
@@ -604,8 +623,12 @@ impl Node {
                     id: Uuid::new_v4(),
                     kind: "$scavengeCompleted".to_owned(),
                     data: json!({
-                        "scavengeId": scavenge.id, "nodeEndpoint": "", "result": outcome.name(),
-                        "error": null, "timeTaken": "00:00:00.2000000", "spaceSaved": 0,
+                        "scavengeId": scavenge.id,
+                        "nodeEndpoint": "",
+                        "result": outcome.name(),
+                        "error": null,
+                        "timeTaken": "00:00:00.2000000",
+                        "spaceSaved": 0,
                     })
                     .to_string(),
                     time,
@@ -615,7 +638,7 @@ impl Node {
         events
     }
 
-    /// Runs `read` while no step is being done, so that what it reads belongs together.
+    /// Runs `read` while no step is in progress, so that the values belong together.
     pub(crate) fn at_rest<T>(&self, read: impl FnOnce() -> T) -> T {
         let _state = self.state();
         read()
@@ -623,15 +646,14 @@ impl Node {
 
     fn is_quiet(&self, state: &State) -> bool {
         let quirks = locked(&self.shared.quirks);
-        state.quiet
-            || state.stopped_by_client
-            || matches!(
-                quirks.auto_scavenge,
-                AutoScavenge::Licensed(AutoScavengeState::Paused | AutoScavengeState::Pausing)
-            )
-            || state
-                .asked_for_current
-                .is_some_and(|asked| asked.elapsed() < quirks.quiet_interval)
+        let is_paused = matches!(
+            quirks.auto_scavenge,
+            AutoScavenge::Licensed(AutoScavengeState::Paused | AutoScavengeState::Pausing)
+        );
+        let asked_recently = state
+            .asked_for_current
+            .is_some_and(|asked| asked.elapsed() < quirks.quiet_interval);
+        state.quiet || state.stopped_by_client || is_paused || asked_recently
     }
 
     fn must_wait(&self, state: &State) -> bool {
@@ -641,11 +663,8 @@ impl Node {
     }
 
     fn scavenge_at(&self, step: usize) -> Option<&RecordedScavenge> {
-        self.shared
-            .recording
-            .scavenges
-            .iter()
-            .find(|scavenge| scavenge.begin == step)
+        let mut scavenges = self.shared.recording.scavenges.iter();
+        scavenges.find(|scavenge| scavenge.begin == step)
     }
 
     /// Does one step.
@@ -655,6 +674,7 @@ impl Node {
             .steps
             .get(state.step)
             .context("the recording is at its end")?;
+
         settle(state);
         if let Some(scavenge) = self.scavenge_at(state.step) {
             state.scavenge = Some(Scavenge {
@@ -663,9 +683,11 @@ impl Node {
             });
             state.last = Some((scavenge.id, Outcome::InProgress));
         }
+
         self.before(state, &step.action);
         state.target.apply(&recording, &step.action)?;
         state.step += 1;
+
         if let Action::Mark { what } = step.action {
             match what {
                 Mark::Ready => state.phase = Phase::Ready,
@@ -677,31 +699,29 @@ impl Node {
                 Mark::ScavengeFinished => {}
             }
         }
+
         if let Some(Scavenge {
             id,
             ends: Ends::Recorded(end),
         }) = state.scavenge
             && state.step >= end
         {
-            let stopped = recording
-                .scavenges
-                .iter()
-                .any(|scavenge| scavenge.id == id && scavenge.stopped);
+            let mut scavenges = recording.scavenges.iter();
+            let was_stopped = scavenges.any(|scavenge| scavenge.id == id && scavenge.stopped);
+            let outcome = if was_stopped {
+                Outcome::Stopped
+            } else {
+                Outcome::Success
+            };
             state.scavenge = None;
-            state.last = Some((
-                id,
-                if stopped {
-                    Outcome::Stopped
-                } else {
-                    Outcome::Success
-                },
-            ));
+            state.last = Some((id, outcome));
         }
+
         self.shared.changed.notify_all();
         Ok(())
     }
 
-    /// A new process shows itself by its first step, at the latest by the lock it takes on
+    /// Notices a new process. It shows itself by its first step, at the latest by its lock on
     /// `writer.chk`.
     fn before(&self, state: &mut State, action: &Action) {
         let locks_again = state.target.holds_locks()
@@ -712,6 +732,7 @@ impl Node {
         if !begins && !locks_again {
             return;
         }
+
         state.target.release_locks();
         state.phase = Phase::Starting;
         state.instance_id = Uuid::new_v4();
@@ -726,7 +747,8 @@ impl Node {
         self.state().asked_for_current = Some(Instant::now());
     }
 
-    /// A client's `POST /admin/scavenge`: the id of what runs now, or the id of what runs already.
+    /// A client's `POST /admin/scavenge`. Returns the id of the new scavenge. The error is the id of
+    /// one that runs already.
     pub(crate) fn post_scavenge(&self) -> Result<Uuid, Uuid> {
         let lasts = self.quirks().scavenge_duration;
         let mut state = self.state();
@@ -734,6 +756,7 @@ impl Node {
         if let Some(running) = state.scavenge {
             return Err(running.id);
         }
+
         let waits = self.scavenge_at(state.step).is_some() && self.is_quiet(&state);
         state.stopped_by_client = false;
         if waits && let Some(recorded) = self.scavenge_at(state.step) {
@@ -741,40 +764,46 @@ impl Node {
             self.shared.changed.notify_all();
             return Ok(recorded.id);
         }
+
         let id = begin_scavenge(&mut state, Some(lasts));
         self.shared.changed.notify_all();
         Ok(id)
     }
 
-    /// A client's `DELETE /admin/scavenge/ID`, None for `current`. The error is the id of the one
-    /// that runs instead, if any.
+    /// A client's `DELETE /admin/scavenge/ID`, or of `current` if `wanted` is `None`. The error is
+    /// the id of another scavenge that runs, if there is one.
     pub(crate) fn delete_scavenge(&self, wanted: Option<Uuid>) -> Result<Uuid, Option<Uuid>> {
         let delay = self.quirks().cancel_delay;
         let mut state = self.state();
         settle(&mut state);
+
         let Some(running) = state.scavenge else {
             return Err(None);
         };
         if wanted.is_some_and(|wanted| wanted != running.id) {
             return Err(Some(running.id));
         }
+
         state.stopped_by_client = true;
         if matches!(running.ends, Ends::Cleaned(_)) {
             return Ok(running.id);
         }
+
         state.scavenge = Some(Scavenge {
             id: running.id,
             ends: Ends::Cleaned(Instant::now() + delay),
         });
         end_scavenge(&mut state, running.id, Outcome::Stopped);
+
         if let Ends::Recorded(end) = running.ends {
-            // `current` stays until the rest has been done, however long that takes.
+            // `current` stays until the remaining steps are done, however long that takes.
             state.scavenge = Some(Scavenge {
                 id: running.id,
                 ends: Ends::Never,
             });
             self.fast_forward(&mut state, end.saturating_sub(STEPS_AFTER_DELETE));
             drop(state);
+
             let shared = Arc::downgrade(&self.shared);
             std::thread::spawn(move || {
                 std::thread::sleep(delay);
@@ -799,14 +828,16 @@ impl Node {
     }
 
     /// A client's `POST /auto-scavenge/pause` on a licensed node, which stops a running scavenge.
-    /// The state afterwards.
+    /// Returns the state afterwards.
     pub(crate) fn pause_auto_scavenge(&self) -> Option<AutoScavengeState> {
         let mut state = self.state();
         let mut quirks = locked(&self.shared.quirks);
+
         settle_pausing(&mut state, &mut quirks);
         let AutoScavenge::Licensed(before) = quirks.auto_scavenge else {
             return None;
         };
+
         let after = match before {
             AutoScavengeState::InProgress => {
                 state.paused_at = Some(Instant::now() + quirks.pausing_for);
@@ -817,18 +848,20 @@ impl Node {
             | AutoScavengeState::Waiting
             | AutoScavengeState::Paused => AutoScavengeState::Paused,
         };
+
         quirks.auto_scavenge = AutoScavenge::Licensed(after);
         drop(quirks);
         drop(state);
+
         if before == AutoScavengeState::InProgress {
-            // The leader stops the scavenge that it had started (http-api §2.5); nobody owes it.
+            // The leader stops its own scavenge (http-api §2.5), so no client gives it back.
             let _none_runs = self.delete_scavenge(None);
             self.state().stopped_by_client = false;
         }
         Some(after)
     }
 
-    /// A client's `POST /auto-scavenge/resume` on a licensed node. False while it is pausing.
+    /// A client's `POST /auto-scavenge/resume` on a licensed node. Returns false while it is pausing.
     pub(crate) fn resume_auto_scavenge(&self) -> bool {
         let mut state = self.state();
         let mut quirks = locked(&self.shared.quirks);
@@ -840,6 +873,7 @@ impl Node {
             }
             _ => {}
         }
+
         self.shared.changed.notify_all();
         true
     }
@@ -860,7 +894,7 @@ fn begin_scavenge(state: &mut State, lasts: Option<Duration>) -> Uuid {
     id
 }
 
-/// The scavenge has ended, but `current` may still name it.
+/// Ends the scavenge, although `current` may name it for a while.
 fn end_scavenge(state: &mut State, id: Uuid, outcome: Outcome) {
     state.last = Some((id, outcome));
     for scavenge in &mut state.unrecorded {
@@ -870,7 +904,7 @@ fn end_scavenge(state: &mut State, id: Uuid, outcome: Outcome) {
     }
 }
 
-/// Lets a scavenge end whose time has come.
+/// Ends a scavenge that is due.
 fn settle(state: &mut State) {
     if let Some(scavenge) = state.scavenge {
         match scavenge.ends {
@@ -884,8 +918,7 @@ fn settle(state: &mut State) {
     }
 }
 
-/// `Pausing` becomes `Paused` when its time has come; a `Pausing` that a test has set gets its time
-/// now.
+/// Turns `Pausing` into `Paused` when it is due. If a test has set `Pausing`, its time begins now.
 fn settle_pausing(state: &mut State, quirks: &mut Quirks) {
     if quirks.auto_scavenge == AutoScavenge::Licensed(AutoScavengeState::Pausing) {
         let due = *state

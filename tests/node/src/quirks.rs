@@ -1,9 +1,9 @@
-//! Ways in which a node, or what stands between it and its client, can be difficult.
+//! The troubles that a node, or a proxy before it, can make.
 
 use std::time::Duration;
 
-/// How the node behaves beyond what its recording says. Everything is off at first
-/// (but `gossip_never_answers` on 20.10); change it at any time with
+/// How the node behaves beyond its recording. All quirks are off at first, except
+/// `gossip_never_answers` on 20.10. Change them at any time with
 /// [`Node::change_quirks`](crate::Node::change_quirks).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quirks {
@@ -11,28 +11,30 @@ pub struct Quirks {
     pub drop_delete_answers: bool,
     /// A DELETE of a scavenge stops it but answers 408 (http-api §1.5).
     pub delete_answers_408: bool,
-    /// A DELETE of a scavenge answers only after this time; after 10 s it answers 408 instead, and
-    /// stops the scavenge all the same (http-api §1.5).
+    /// A DELETE of a scavenge answers only after this time. After 10 s it answers 408 instead, and
+    /// stops the scavenge nevertheless (http-api §1.5).
     pub delete_takes: Duration,
-    /// From the answer to a DELETE until the scavenge has cleaned up and `current` is empty (O40).
+    /// The time from the answer to a DELETE until the scavenge has cleaned up and `current` is empty
+    /// (O40).
     pub cancel_delay: Duration,
-    /// How long a scavenge lasts that a client starts and that is not in the recording.
+    /// The duration of a scavenge that a client starts and that is not in the recording.
     pub scavenge_duration: Duration,
-    /// After each `GET /admin/scavenge/current` no scavenge of the recording begins for so long.
-    /// Zero: it begins when the recording says.
+    /// The time after each `GET /admin/scavenge/current` in which no scavenge of the recording
+    /// begins. If it is zero, a scavenge begins when the recording says.
     pub quiet_interval: Duration,
-    /// Every request answers 408 after a while, as a node does that is still `Initializing`.
+    /// Every request answers 408 after a while, as a node in the state `Initializing` does.
     pub answer_408: bool,
     /// `DisableAdminUi`: every `/admin/*` answers 404.
     pub admin_ui_disabled: bool,
-    /// What `/auto-scavenge/*` is like.
+    /// The answers of `/auto-scavenge/*`.
     pub auto_scavenge: AutoScavenge,
-    /// From `Pausing` to `Paused`.
+    /// The time from `Pausing` to `Paused`.
     pub pausing_for: Duration,
     /// The node is not the leader and passes auto-scavenge calls on: pause and resume answer 202
     /// (http-api §2.4).
     pub auto_scavenge_proxied: bool,
-    /// The credentials that the node wants. None: insecure, everybody is `system` (O45).
+    /// The credentials that the node wants. `None` means an insecure node: every caller is `system`
+    /// (O45).
     pub credentials: Option<Credentials>,
     /// The credentials cannot be checked yet: 503 with `Retry-After: 5` (http-api §0.2).
     pub user_store_unavailable: bool,
@@ -44,20 +46,20 @@ pub struct Quirks {
     pub state: Option<String>,
     /// Other members in the gossip.
     pub members: Vec<Member>,
-    /// `/gossip` never answers, as on a single 20.10 node (fixtures/http/20.10.json), where this is
-    /// on from the start.
+    /// `/gossip` never answers. A single 20.10 node behaves so (fixtures/http/20.10.json), and there
+    /// this quirk is on from the start.
     pub gossip_never_answers: bool,
     /// The `Db` option, in place of the true directory.
     pub db_option: Option<String>,
     /// The `Index` option, in place of the true directory.
     pub index_option: Option<String>,
-    /// No request is ever answered.
+    /// The node answers no request.
     pub never_answer: bool,
     /// Every body is this text, with the right status and content type.
     pub body: Option<String>,
-    /// Every body is followed by so many blanks (bytes).
+    /// The number of blanks after every body, in bytes.
     pub padding: usize,
-    /// Every answer takes so much longer.
+    /// The additional time of every answer.
     pub delay: Duration,
     /// Every answer has this status.
     pub status: Option<u16>,
@@ -102,9 +104,10 @@ pub struct Credentials {
     pub user: String,
     /// The password.
     pub password: String,
-    /// A bearer token that is accepted as well.
+    /// A bearer token that the node accepts too.
     pub token: Option<String>,
-    /// Has the role `$ops`. Without it the admin endpoints answer 401 (http-api §0.2).
+    /// True if the user has the role `$ops`. Without it the admin endpoints answer 401 (http-api
+    /// §0.2).
     pub operator: bool,
 }
 
@@ -124,7 +127,7 @@ impl Credentials {
 /// The auto-scavenge plugin (http-api §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoScavenge {
-    /// As the recording's version without a licence: 404, from 26.1 unlicensed (O44).
+    /// The version's behaviour without a licence: 404, and unlicensed from 26.1 on (O44).
     AsVersion,
     /// Not installed or switched off: 404.
     Absent,
@@ -138,16 +141,16 @@ pub enum AutoScavenge {
     NoLeader,
 }
 
-/// The state that `GET /auto-scavenge/status` tells.
+/// The state in the answer of `GET /auto-scavenge/status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoScavengeState {
-    /// No schedule.
+    /// There is no schedule.
     NotConfigured,
-    /// A schedule, and no scavenge now.
+    /// There is a schedule, and no scavenge runs now.
     Waiting,
     /// A scavenge runs on some node.
     InProgress,
-    /// Paused by somebody, and a scavenge has still to stop.
+    /// A client has paused it, and a scavenge has not stopped yet.
     Pausing,
     /// Paused.
     Paused,
@@ -172,22 +175,22 @@ impl AutoScavengeState {
 pub struct Member {
     /// Such as `Leader`, `Follower`, `ReadOnlyReplica`; `Manager` is a seed not yet contacted.
     pub state: String,
-    /// Answers the gossip.
+    /// True if it answers the gossip.
     pub alive: bool,
     /// Its address.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Its writer checkpoint; None: as this node's.
+    /// Its writer checkpoint. `None` means this node's.
     pub writer: Option<i64>,
-    /// Its last epoch's number; None: as this node's.
+    /// The number of its last epoch. `None` means this node's.
     pub epoch_number: Option<i32>,
-    /// Its last epoch's id; None: as this node's.
+    /// The id of its last epoch. `None` means this node's.
     pub epoch_id: Option<uuid::Uuid>,
 }
 
 impl Member {
-    /// A living member that stands where this node stands.
+    /// A living member with the same log as this node.
     #[must_use]
     pub fn new(state: &str, host: &str, port: u16) -> Self {
         Self {
@@ -201,7 +204,7 @@ impl Member {
         }
     }
 
-    /// With its own writer checkpoint.
+    /// Sets its writer checkpoint.
     #[must_use]
     pub fn with_writer(mut self, position: i64) -> Self {
         self.writer = Some(position);

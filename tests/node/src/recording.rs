@@ -1,4 +1,4 @@
-//! A recording of everything one real node did to its data directory (`fixtures/README.md`).
+//! A recording of everything that one real node did to its data directory (`fixtures/README.md`).
 
 use std::fmt;
 use std::fs::File;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
-/// A server version as far as the recordings tell versions apart: `26.1`.
+/// A server version, as far as the recordings distinguish versions: `26.1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The year: 20 to 26.
@@ -54,7 +54,7 @@ pub struct Step {
     pub action: Action,
 }
 
-/// How a file was locked with `flock`.
+/// The mode of a `flock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
     /// `LOCK_SH`.
@@ -65,7 +65,7 @@ pub enum Lock {
     Release,
 }
 
-/// What a step does. Paths are relative to the replay's root and begin with `db/`.
+/// The action of a step. Paths are relative to the replay's root and begin with `db/`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the fields are those of fixtures/README.md")]
@@ -98,7 +98,7 @@ pub enum Action {
         length: u64,
         mode: String,
     },
-    /// Replaces an existing `to`.
+    /// A rename, which replaces an existing `to`.
     Rename { path: String, to: String },
     /// `copy_file_range` or `sendfile`.
     Copy {
@@ -125,7 +125,7 @@ pub enum Action {
         #[serde(deserialize_with = "octal")]
         mode: u32,
     },
-    /// Everything written to the file before is durable.
+    /// Everything that was written to the file before is durable.
     Fsync { path: String },
     /// A lock was taken or given up.
     Flock {
@@ -135,9 +135,9 @@ pub enum Action {
     },
     /// A file was changed through a mapping; the change is not recorded.
     MmapSharedWrite { path: String },
-    /// The node had acknowledged these events to a client.
+    /// The node has acknowledged these events to a client.
     Acked { stream: String, ids: Vec<Uuid> },
-    /// An admin call made to the node, from `sent` to the step's time.
+    /// An admin call to the node, from `sent` to the step's time.
     Http {
         method: String,
         path: String,
@@ -145,7 +145,7 @@ pub enum Action {
         sent: f64,
         body: String,
     },
-    /// A turn in the node's life.
+    /// An event in the node's life.
     Mark { what: Mark },
     /// A checkpoint written by hand between two runs.
     Operator { path: String, value: i64 },
@@ -176,20 +176,20 @@ impl Action {
     }
 }
 
-/// A turn in the node's life.
+/// An event in the node's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Mark {
     /// The node answers requests.
     #[serde(rename = "ready")]
     Ready,
-    /// It was stopped cleanly.
+    /// The node was stopped cleanly.
     #[serde(rename = "stopped")]
     Stopped,
     /// SIGKILL.
     #[serde(rename = "killed")]
     Killed,
-    /// It ended by itself, after a truncation (O10). In the recordings this stands as one more
-    /// `ready` before the next start.
+    /// The node ended by itself, after a truncation (O10). The recordings have a second `ready`
+    /// before the next start instead.
     #[serde(skip)]
     Exited,
     /// A scavenge came to its end.
@@ -219,25 +219,25 @@ impl std::str::FromStr for Mark {
 pub struct RecordedScavenge {
     /// The id that the node gave it.
     pub id: Uuid,
-    /// The first step that may belong to it: it was asked for when this step had not happened yet.
+    /// The first step that may belong to it. Its request came before this step.
     pub begin: usize,
-    /// The first step at which `/admin/scavenge/current` is empty again and no file changes because
-    /// of it any more.
+    /// The first step at which `/admin/scavenge/current` is empty again, and from which on no file
+    /// changes because of the scavenge.
     pub end: usize,
-    /// It was stopped by a DELETE in the recording.
+    /// True if a DELETE stopped it in the recording.
     pub stopped: bool,
 }
 
 /// The five checkpoints of a data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Checkpoint {
-    /// End of the log, in log positions.
+    /// The end of the log, a log position.
     Writer,
-    /// Up to where the chaser has come, in log positions.
+    /// The log position that the chaser has reached.
     Chaser,
-    /// Position of the latest epoch record.
+    /// The position of the latest epoch record.
     Epoch,
-    /// The highest epoch number proposed.
+    /// The highest proposed epoch number.
     Proposal,
     /// −1, or the position to which the next start truncates the log.
     Truncate,
@@ -266,7 +266,7 @@ impl Checkpoint {
     }
 }
 
-/// Everything one node did to its data directory, in order, with the data.
+/// Everything that one node did to its data directory, in order, with the data.
 #[derive(Debug)]
 pub struct Recording {
     /// Such as `26.1-append`.
@@ -282,19 +282,14 @@ pub struct Recording {
     data: Vec<u8>,
 }
 
-/// The repository's `fixtures` directory, or what `KBACKUP_FIXTURES` names.
+/// The repository's `fixtures` directory, or the directory in `KBACKUP_FIXTURES`.
 #[must_use]
 pub fn fixtures() -> PathBuf {
-    std::env::var_os("KBACKUP_FIXTURES").map_or_else(
-        || {
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .ancestors()
-                .nth(2)
-                .unwrap_or_else(|| Path::new("."))
-                .join("fixtures")
-        },
-        PathBuf::from,
-    )
+    if let Some(path) = std::env::var_os("KBACKUP_FIXTURES") {
+        return PathBuf::from(path);
+    }
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    repository.unwrap_or(Path::new(".")).join("fixtures")
 }
 
 impl Recording {
@@ -336,16 +331,16 @@ impl Recording {
         for (number, line) in BufReader::new(decompressed(&path)?).lines().enumerate() {
             let step: Step = serde_json::from_str(&line?)
                 .with_context(|| format!("{}, line {}", path.display(), number + 1))?;
+
             if let Action::Write {
                 length,
                 data: Some(start),
                 ..
             } = step.action
             {
+                let end = start.checked_add(length);
                 ensure!(
-                    start
-                        .checked_add(length)
-                        .is_some_and(|end| end <= data.len() as u64),
+                    end.is_some_and(|end| end <= data.len() as u64),
                     "{}, line {}: beyond the recorded data",
                     path.display(),
                     number + 1
@@ -353,7 +348,8 @@ impl Recording {
             }
             steps.push(step);
         }
-        tell_exits(&mut steps);
+
+        mark_exits(&mut steps);
         let scavenges = find_scavenges(&steps, &data)?;
         Ok(Self {
             version: version.parse()?,
@@ -388,7 +384,7 @@ impl Recording {
             .unwrap_or(&[])
     }
 
-    /// Every value that a checkpoint takes, with the number of steps done when it is on disk (the
+    /// Every value of a checkpoint, with the number of steps that are done when it is on disk (the
     /// step that writes it, plus one).
     #[must_use]
     pub fn values_of(&self, checkpoint: Checkpoint) -> Vec<(usize, i64)> {
@@ -415,96 +411,89 @@ impl Recording {
         values
     }
 
-    /// The numbers of steps at which `writer.chk` stands in the middle of an append (O38), found by
-    /// replaying into `scratch`, which must be empty. Each is the first step of such a span.
+    /// The numbers of steps at which `writer.chk` lies inside an append (O38). Each is the first step
+    /// of such a span. The recording is replayed into `scratch`, which must be empty.
     pub fn steps_inside_appends(self: &std::sync::Arc<Self>, scratch: &Path) -> Result<Vec<usize>> {
         let node = crate::Node::start(std::sync::Arc::clone(self), scratch)?;
         let mut found = Vec::new();
         let mut ends: std::collections::BTreeMap<u64, bool> = std::collections::BTreeMap::new();
+
         let mut before = 0;
         for (steps, value) in self.values_of(Checkpoint::Writer) {
             node.advance_to(steps)?;
             let Ok(writer) = u64::try_from(value) else {
                 continue;
             };
+
             if writer < before {
                 ends.clear();
             }
             before = writer;
+
             if ends.last_key_value().is_none_or(|(end, _)| *end < writer) {
                 for chunk in crate::log::chunks(&node.db())? {
-                    ends.extend(
-                        chunk
-                            .records(writer)?
-                            .iter()
-                            .map(|record| (record.end, record.is_boundary())),
-                    );
+                    for record in chunk.records(writer)? {
+                        ends.insert(record.end, record.is_boundary());
+                    }
                 }
             }
-            if ends
-                .range(..=writer)
-                .next_back()
-                .is_some_and(|(_, is_boundary)| !is_boundary)
-            {
+
+            if let Some((_, false)) = ends.range(..=writer).next_back() {
                 found.push(steps);
             }
         }
         Ok(found)
     }
 
-    /// The events acknowledged when `steps` steps have been done.
+    /// The events that were acknowledged after `steps` steps.
     #[must_use]
     pub fn acknowledged_before(&self, steps: usize) -> Vec<Acknowledged> {
-        self.steps
-            .iter()
-            .take(steps)
-            .enumerate()
-            .filter_map(|(step, entry)| match &entry.action {
-                Action::Acked { stream, ids } => Some(Acknowledged {
+        let mut acknowledged = Vec::new();
+        for (step, entry) in self.steps.iter().take(steps).enumerate() {
+            if let Action::Acked { stream, ids } = &entry.action {
+                acknowledged.push(Acknowledged {
                     step,
                     stream: stream.clone(),
                     ids: ids.clone(),
-                }),
-                _ => None,
-            })
-            .collect()
+                });
+            }
+        }
+        acknowledged
     }
 
-    /// The last step at which the node is surely alive before the recording ends: what follows may
+    /// The last step at which the node certainly lives before the recording ends. Later steps may
     /// belong to its stop.
     #[must_use]
     pub fn live_end(&self) -> usize {
-        self.steps
-            .iter()
-            .rposition(|step| {
-                matches!(
-                    step.action,
-                    Action::Acked { .. }
-                        | Action::Http { .. }
-                        | Action::Mark {
-                            what: Mark::ScavengeFinished
-                        }
-                )
-            })
-            .map_or(self.steps.len(), |last| last + 1)
+        let last = self.steps.iter().rposition(|step| {
+            matches!(
+                step.action,
+                Action::Acked { .. }
+                    | Action::Http { .. }
+                    | Action::Mark {
+                        what: Mark::ScavengeFinished
+                    }
+            )
+        });
+        last.map_or(self.steps.len(), |last| last + 1)
     }
 
     /// The first step at or after `from` that is this mark.
     #[must_use]
     pub fn find_mark(&self, mark: Mark, from: usize) -> Option<usize> {
-        self.steps
-            .iter()
-            .enumerate()
-            .skip(from)
-            .find(|(_, step)| matches!(step.action, Action::Mark { what } if what == mark))
-            .map(|(index, _)| index)
+        for (index, step) in self.steps.iter().enumerate().skip(from) {
+            if matches!(step.action, Action::Mark { what } if what == mark) {
+                return Some(index);
+            }
+        }
+        None
     }
 }
 
-/// Events that the node had acknowledged.
+/// Events that the node acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// The step that says so.
+    /// The step of the acknowledgement.
     pub step: usize,
     /// The stream.
     pub stream: String,
@@ -512,7 +501,7 @@ pub struct Acknowledged {
     pub ids: Vec<Uuid>,
 }
 
-/// Eight bytes, little-endian.
+/// Reads eight bytes, little-endian.
 pub(crate) fn number(bytes: &[u8]) -> i64 {
     bytes.try_into().map_or(0, i64::from_le_bytes)
 }
@@ -539,8 +528,8 @@ fn lock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lock, D::Error> {
     }
 }
 
-/// A `ready` that is followed by another start, with no stop between, was an exit (O10).
-fn tell_exits(steps: &mut [Step]) {
+/// Marks exits: a `ready` that is followed by another start, with no stop between, was an exit (O10).
+fn mark_exits(steps: &mut [Step]) {
     let mut ready = None;
     let mut exits = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -556,6 +545,7 @@ fn tell_exits(steps: &mut [Step]) {
             _ => {}
         }
     }
+
     for index in exits {
         if let Some(step) = steps.get_mut(index) {
             step.action = Action::Mark { what: Mark::Exited };
@@ -586,10 +576,12 @@ fn find_scavenges(steps: &[Step], data: &[u8]) -> Result<Vec<RecordedScavenge>> 
         if method != "POST" || !path.starts_with("/admin/scavenge") {
             continue;
         }
+
         let id = serde_json::from_str::<Started>(body)?.scavenge_id;
         let begin = steps.partition_point(|earlier| earlier.time < *sent);
         let (end, stopped) = find_end(steps, data, index, id)
             .with_context(|| format!("the end of scavenge {id} is not in the recording"))?;
+
         found.push(RecordedScavenge {
             id,
             begin,
@@ -600,8 +592,8 @@ fn find_scavenges(steps: &[Step], data: &[u8]) -> Result<Vec<RecordedScavenge>> 
     Ok(found)
 }
 
-/// Up to 21.10 nothing tells that a scavenge has ended but its `$scavengeCompleted` event; later
-/// ones empty `current`.
+/// Up to 21.10, only the event `$scavengeCompleted` tells that a scavenge has ended. Later versions
+/// empty `current`.
 fn find_end(steps: &[Step], data: &[u8], posted: usize, id: Uuid) -> Option<(usize, bool)> {
     let mut stopped = false;
     let mut completed = false;
@@ -631,11 +623,13 @@ fn find_end(steps: &[Step], data: &[u8], posted: usize, id: Uuid) -> Option<(usi
                     && contains(bytes, id.to_string().as_bytes());
             }
             Action::Write { path, .. } if completed && path == "db/writer.chk" => {
-                let currents_follow = steps
-                    .iter()
-                    .skip(index)
-                    .any(|later| matches!(&later.action, Action::Http { path, status: 200, .. } if path == "/admin/scavenge/current"));
-                if !currents_follow {
+                let current_follows = steps.iter().skip(index).any(|later| {
+                    matches!(
+                        &later.action,
+                        Action::Http { path, status: 200, .. } if path == "/admin/scavenge/current"
+                    )
+                });
+                if !current_follows {
                     return Some((index + 1, stopped));
                 }
             }

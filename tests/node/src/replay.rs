@@ -1,4 +1,4 @@
-//! Does to a directory what a recorded step did: files, lengths, holes, modes and locks.
+//! Repeats recorded steps in a directory: files, lengths, holes, modes and locks.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::recording::{Action, Lock, Recording};
 
-/// How long the node waits for a file that somebody else has locked before it gives up.
+/// How long the node waits for a file that another process has locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The DuckDB file, which a running node locks with `fcntl` and not with `flock` (O6).
@@ -21,19 +21,19 @@ const DUCKDB: &str = "db/kurrent.ddb";
 /// One file that the node holds locked.
 struct Held {
     file: File,
-    /// The node opens some files several times; the lock stands until the last is closed.
+    /// The node opens some files several times. The lock ends when the last of them is closed.
     count: usize,
 }
 
-/// The directory that steps are applied to, with the locks that the node holds there.
+/// The directory in which the steps are repeated, with the node's locks there.
 pub(crate) struct Target {
     root: PathBuf,
     held: HashMap<String, Held>,
-    /// Its `fcntl` lock would go with the first descriptor closed, so the same one is written
-    /// through.
+    /// The open DuckDB file. Its `fcntl` lock would end with the first closed descriptor, so all
+    /// writes use this one.
     duckdb: Option<File>,
-    /// Files that somebody else had locked when the node wanted them: a real node would have failed
-    /// there.
+    /// Files that another process had locked when the node wanted them. A real node would have
+    /// failed.
     pub(crate) conflicts: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl Target {
         }
     }
 
-    /// The process is gone: the kernel gives up all its locks.
+    /// Ends the process: the kernel releases all its locks.
     pub(crate) fn release_locks(&mut self) {
         self.held.clear();
         self.duckdb = None;
@@ -160,7 +160,7 @@ impl Target {
             .components()
             .any(|part| !matches!(part, std::path::Component::Normal(_)))
         {
-            bail!("`{path}` climbs out of the directory");
+            bail!("`{path}` leads out of the directory");
         }
         Ok(self.root.join(relative))
     }
@@ -178,13 +178,15 @@ impl Target {
             }
             Err(error) => return Err(error.into()),
         }
+
         if path == DUCKDB {
             self.lock_duckdb()?;
         }
         Ok(())
     }
 
-    /// The node may write through a descriptor that it opened before the file became read-only.
+    /// Opens a file for writing. The node may write through a descriptor that it opened before the
+    /// file became read-only.
     fn writable(&self, path: &str) -> Result<File> {
         let place = self.at(path)?;
         match OpenOptions::new().write(true).open(&place) {
@@ -209,20 +211,23 @@ impl Target {
             }
             return Ok(());
         }
+
         if let Some(held) = self.held.get_mut(path) {
             held.count += 1;
             return Ok(());
         }
+
         let file = File::open(self.at(path)?)?;
         let operation = match how {
             Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
             Lock::Shared | Lock::Release => FlockOperation::NonBlockingLockShared,
         };
+
         let begun = Instant::now();
         let mut waited = false;
         while let Err(error) = rustix::fs::flock(&file, operation) {
             if error != rustix::io::Errno::WOULDBLOCK || begun.elapsed() > LOCK_PATIENCE {
-                return Err(error).with_context(|| format!("{path} is locked by somebody else"));
+                return Err(error).with_context(|| format!("{path} is locked by another process"));
             }
             if !waited {
                 self.conflicts.push(path.to_owned());
@@ -230,6 +235,7 @@ impl Target {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+
         self.held.insert(path.to_owned(), Held { file, count: 1 });
         Ok(())
     }
@@ -241,13 +247,13 @@ impl Target {
                 .write(true)
                 .open(self.at(DUCKDB)?)?;
             rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
-                .context("kurrent.ddb is locked by somebody else")?;
+                .context("kurrent.ddb is locked by another process")?;
             self.duckdb = Some(file);
         }
         Ok(())
     }
 
-    /// Takes the locks of a running node on a directory that is there already (O6).
+    /// Takes the locks of a running node on an existing directory (O6).
     pub(crate) fn lock_as_running(&mut self) -> Result<()> {
         for path in [
             "db/writer.chk",
@@ -261,6 +267,7 @@ impl Target {
                 self.flock(path, Lock::Shared)?;
             }
         }
+
         if self.at(DUCKDB)?.exists() {
             self.lock_duckdb()?;
         }

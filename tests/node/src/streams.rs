@@ -1,5 +1,5 @@
-//! The streams in which the node writes down its scavenges: the only way to see them up to 21.10
-//! (http-api §1.7).
+//! The streams in which the node records its scavenges. Up to 21.10 they are the only source about
+//! scavenges (http-api §1.7).
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(crate) struct Event {
     pub(crate) time: SystemTime,
 }
 
-/// The stream that a path asks for: `$scavenges`, or that of one scavenge.
+/// The stream that a path asks for: `$scavenges`, or the stream of one scavenge.
 pub(crate) fn name(path: &str) -> Option<String> {
     let path = path.replace("%24", "$");
     let rest = path.strip_prefix("/streams/$scavenges")?;
@@ -69,7 +69,7 @@ pub(crate) fn read(db: &Path, writer: Option<i64>) -> Result<Vec<Event>> {
     Ok(events)
 }
 
-/// A stream as an Atom feed in JSON, newest first. None where there is no such stream.
+/// A stream as an Atom feed in JSON, newest first. Returns `None` if there is no such stream.
 pub(crate) fn feed(
     name: &str,
     events: Vec<Event>,
@@ -77,22 +77,21 @@ pub(crate) fn feed(
     version: Version,
 ) -> Option<Value> {
     let linked = name == "$scavenges";
-    let mut chosen: Vec<Event> = events
-        .into_iter()
-        .filter(|event| {
-            if linked {
-                matches!(
-                    event.kind.as_str(),
-                    "$scavengeStarted" | "$scavengeCompleted"
-                )
-            } else {
-                event.stream == name
-            }
-        })
-        .collect();
+    let mut chosen = events;
+    if linked {
+        chosen.retain(|event| {
+            matches!(
+                event.kind.as_str(),
+                "$scavengeStarted" | "$scavengeCompleted"
+            )
+        });
+    } else {
+        chosen.retain(|event| event.stream == name);
+    }
     if chosen.is_empty() {
         return None;
     }
+
     let base = format!("http://{address}/streams");
     let own = format!("{base}/{}", name.replace('$', "%24"));
     let author = if version.major >= 25 {
@@ -100,22 +99,20 @@ pub(crate) fn feed(
     } else {
         "EventStore"
     };
-    let entries: Vec<Value> = chosen
-        .iter_mut()
-        .enumerate()
-        .rev()
-        .take(20)
-        .map(|(position, event)| {
-            // The recorded node had another address.
-            if let Ok(mut data) = serde_json::from_str::<Value>(&event.data)
-                && data.get("nodeEndpoint").is_some()
-            {
-                data["nodeEndpoint"] = json!(address.to_string());
-                event.data = format!("{data:#}");
-            }
-            entry(event, position, linked, name, &base, author, version)
-        })
-        .collect();
+
+    let mut entries = Vec::new();
+    for (position, event) in chosen.iter_mut().enumerate().rev().take(20) {
+        // The recorded node had another address.
+        if let Ok(mut data) = serde_json::from_str::<Value>(&event.data)
+            && data.get("nodeEndpoint").is_some()
+        {
+            data["nodeEndpoint"] = json!(address.to_string());
+            event.data = format!("{data:#}");
+        }
+        entries.push(entry(event, position, linked, name, &base, author, version));
+    }
+
+    let previous = format!("{own}/{}/forward/20", chosen.len());
     Some(without_nulls(
         json!({
             "title": format!("Event stream '{name}'"),
@@ -129,7 +126,7 @@ pub(crate) fn feed(
             "links": [
                 { "uri": own, "relation": "self", "type": null },
                 { "uri": format!("{own}/head/backward/20"), "relation": "first", "type": null },
-                { "uri": format!("{own}/{}/forward/20", chosen.len()), "relation": "previous", "type": null },
+                { "uri": previous, "relation": "previous", "type": null },
                 { "uri": format!("{own}/metadata"), "relation": "metadata", "type": null },
             ],
             "entries": entries,
@@ -152,6 +149,12 @@ fn entry(
         event.stream.replace('$', "%24"),
         event.number
     );
+    let shown_number = if linked {
+        i64::try_from(position).unwrap_or(0)
+    } else {
+        event.number
+    };
+
     let mut entry = json!({
         "eventId": event.id,
         "eventType": event.kind,
@@ -164,7 +167,7 @@ fn entry(
         "isMetaData": false,
         "isLinkMetaData": false,
         "isRedacted": false,
-        "positionEventNumber": if linked { i64::try_from(position).unwrap_or(0) } else { event.number },
+        "positionEventNumber": shown_number,
         "positionStreamId": name,
         "title": format!("{}@{}", event.number, event.stream),
         "id": own,
@@ -178,6 +181,7 @@ fn entry(
             { "uri": own, "relation": "alternate", "type": null },
         ],
     });
+
     if version < Version::new(23, 6)
         && let Some(entry) = entry.as_object_mut()
     {
@@ -186,7 +190,7 @@ fn entry(
     entry
 }
 
-/// 20.10 leaves out what is null.
+/// Removes all nulls, as 20.10 does.
 fn without_nulls(mut value: Value, version: Version) -> Value {
     fn strip(value: &mut Value) {
         match value {
@@ -198,6 +202,7 @@ fn without_nulls(mut value: Value, version: Version) -> Value {
             _ => {}
         }
     }
+
     if version < Version::new(21, 10) {
         strip(&mut value);
     }

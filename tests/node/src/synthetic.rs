@@ -1,5 +1,5 @@
-//! Data directories of any size that no node has written but every check accepts: for benchmarks
-//! and the quickstart.
+//! Data directories of any size that no node has written but that every check accepts. They serve
+//! the benchmarks and the quickstart.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufWriter, Read, Write};
@@ -21,42 +21,47 @@ use crate::recording::{Checkpoint, number};
 pub const CHUNK_SIZE: u32 = 256 << 20;
 /// The server's default size of the stream-existence filter in bytes.
 pub const FILTER_BYTES: u64 = 256_000_000;
-/// More than what a record has besides the payload.
+/// More bytes than a record has besides its payload.
 const RECORD_BYTES: u32 = 512;
 /// The epoch of a synthetic log.
 const EPOCH: Uuid = Uuid::from_u128(0x5e9e_0c40_0000_4000_8000_0000_0000_0001);
 /// 21 November 2026, in ticks of 100 ns.
 const BEGIN_TICKS: i64 = 639_308_160_000_000_000;
 
-/// What to make. The directory is as of a 26.1 node that was stopped cleanly: completed chunks of
-/// version 4 full of events, one active chunk of full length, checkpoints at its last record, index
-/// tables for all events but the last ones, and filters without any bit set (those of the tables
-/// the server takes for valid, so do not let one answer requests from them) unless they are filled.
+/// The description of a synthetic directory.
+///
+/// The directory looks like that of a 26.1 node that was stopped cleanly. It has completed chunks of
+/// version 4 full of events, and one active chunk of full length. The checkpoints point at its last
+/// record. The index tables hold all events but the last ones.
+///
+/// No bit of the filters is set, unless they are filled. The server takes an empty filter of a table
+/// for valid, so do not let a server answer requests from such a directory.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
-    /// Capacity of a chunk in bytes.
+    /// The capacity of a chunk in bytes.
     pub chunk_size: u32,
-    /// Completed chunks.
+    /// The number of completed chunks.
     pub completed_chunks: u32,
-    /// How far the active chunk is filled, in bytes.
+    /// The bytes of log in the active chunk.
     pub active_bytes: u64,
-    /// Payload of an event in bytes, random.
+    /// The random payload of an event, in bytes.
     pub event_bytes: u32,
-    /// The events of one append: 1, 2, …, up to this number, and again.
+    /// The largest number of events in one append. The appends have 1, 2, …, so many events, and
+    /// again.
     pub most_events_in_append: u32,
-    /// Streams that the events are spread over.
+    /// The number of streams of the events.
     pub streams: u32,
-    /// Entries of an index table.
+    /// The number of entries of an index table.
     pub table_entries: usize,
-    /// Logical size of the stream-existence filter in bytes, at least 10 000. It is sparse unless
-    /// it is filled.
+    /// The logical size of the stream-existence filter in bytes, at least 10 000. The file is sparse
+    /// unless it is filled.
     pub filter_bytes: u64,
-    /// Whether about half of the bits of all filters are set. They are not sparse then.
+    /// If set, about half of the bits of all filters are set. The files are not sparse then.
     pub filled_filters: bool,
-    /// The first so many chunks are one scavenged and merged file; 0: none. Must be less than
-    /// `completed_chunks`.
+    /// The number of chunks at the beginning that are one scavenged and merged file. 0 means none.
+    /// It must be less than `completed_chunks`.
     pub merged_chunks: u32,
-    /// Other data for another seed.
+    /// The seed of the data.
     pub seed: u64,
 }
 
@@ -78,7 +83,7 @@ impl Default for Synthetic {
     }
 }
 
-/// What was made.
+/// A directory that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
     /// The data directory.
@@ -87,32 +92,30 @@ pub struct Made {
     pub index: PathBuf,
     /// The writer checkpoint, a log position.
     pub writer: u64,
-    /// Events in the log, those of the first chunk's beginning included.
+    /// The events in the log, with those at the beginning of the first chunk.
     pub events: u64,
-    /// Events in the index tables.
+    /// The events in the index tables.
     pub indexed: u64,
 }
 
 impl Synthetic {
-    /// A directory whose log has `bytes` bytes, in chunks of this size. Where they are small, so
-    /// are the events.
+    /// A directory whose log has `bytes` bytes, in chunks of this size. If the chunks are small, the
+    /// events are small too.
     #[must_use]
     pub fn of_size(bytes: u64, chunk_size: u32) -> Self {
         let most = Self::default();
+        let fitting = (chunk_size.saturating_sub(1) / most.most_events_in_append)
+            .saturating_sub(RECORD_BYTES);
         Self {
             chunk_size,
             completed_chunks: u32::try_from(bytes / u64::from(chunk_size)).unwrap_or(u32::MAX),
             active_bytes: bytes % u64::from(chunk_size),
-            event_bytes: most.event_bytes.min(
-                (chunk_size.saturating_sub(1) / most.most_events_in_append)
-                    .saturating_sub(RECORD_BYTES),
-            ),
+            event_bytes: most.event_bytes.min(fitting),
             ..most
         }
     }
 
-    /// Makes `DIRECTORY/db` with its index. The directory must not hold a `db` yet.
-    pub fn make(&self, directory: impl AsRef<Path>) -> Result<Made> {
+    fn ensure_possible(&self) -> Result<()> {
         let record = u64::from(self.event_bytes) + u64::from(RECORD_BYTES);
         ensure!(
             record * u64::from(self.most_events_in_append) < u64::from(self.chunk_size),
@@ -134,6 +137,13 @@ impl Synthetic {
             "there are no {} chunks to merge",
             self.merged_chunks
         );
+        Ok(())
+    }
+
+    /// Makes `DIRECTORY/db` with its index. The directory must not hold a `db` yet.
+    pub fn make(&self, directory: impl AsRef<Path>) -> Result<Made> {
+        self.ensure_possible()?;
+
         let db = directory.as_ref().join("db");
         let index = db.join("index");
         fs::create_dir_all(directory.as_ref())?;
@@ -164,6 +174,7 @@ impl Synthetic {
             },
             events: 0,
         };
+
         let mut next = 0;
         if self.merged_chunks > 0 {
             log.write_merged(self.chunk_size, self.merged_chunks, self.seed)?;
@@ -178,6 +189,7 @@ impl Synthetic {
                 self.seed,
             )?;
         }
+
         let written = log.write_chunk(
             self.chunk_size,
             self.completed_chunks,
@@ -197,6 +209,7 @@ impl Synthetic {
             };
             fs::write(db.join(checkpoint.file_name()), value.to_le_bytes())?;
         }
+
         let existence = index.join("stream-existence");
         index::write_filter(
             &existence.join("streamExistenceFilter.dat"),
@@ -211,11 +224,13 @@ impl Synthetic {
                 )?;
             }
         }
-        // Complete up to nowhere: the server fills it at its next start (O21).
+
+        // The filter is complete up to nowhere, so the server fills it at its next start (O21).
         fs::write(
             existence.join("streamExistenceFilter.chk"),
             (-1_i64).to_le_bytes(),
         )?;
+
         Ok(Made {
             db,
             index,
@@ -226,15 +241,15 @@ impl Synthetic {
     }
 
     /// Appends at least `bytes` bytes of new events to the log of `DIRECTORY/db`, as a 26.1 node
-    /// does (O1): data, fsync, writer.chk, fsync, chaser.chk; a full chunk is completed and the
-    /// next one made. The index stays as it is, as if the events were still in memory. Returns the
-    /// new writer checkpoint.
+    /// does (O1): data, fsync, writer.chk, fsync, chaser.chk. A full chunk is completed, and the
+    /// next one is made. The index does not change, as if the events were only in memory. Returns
+    /// the new writer checkpoint.
     pub fn append(directory: impl AsRef<Path>, bytes: u64) -> Result<u64> {
         Self::append_seeded(directory, bytes, 0)
     }
 
-    /// [`Self::append`] with other data for another seed: two nodes that go on from the same place
-    /// write different events.
+    /// [`Self::append`] with other data for another seed, so that two nodes that continue from the
+    /// same position write different events.
     pub fn append_seeded(directory: impl AsRef<Path>, bytes: u64, seed: u64) -> Result<u64> {
         let db = directory.as_ref().join("db");
         let read = |checkpoint: Checkpoint| -> Result<u64> {
@@ -243,21 +258,21 @@ impl Synthetic {
                 fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             Ok(u64::try_from(number(&value))?)
         };
+
         let writer = read(Checkpoint::Writer)?;
         let last = log::chunks(&db)?.pop().context("there is no chunk")?;
-        let mut active = if last.header.start_position() + u64::from(last.header.chunk_size)
-            > writer
-            && last.footer.is_none()
-        {
-            Active::open(last)?
-        } else {
+        let capacity_end = last.header.start_position() + u64::from(last.header.chunk_size);
+        if capacity_end <= writer || last.footer.is_some() {
             bail!("the last chunk, {}, is not active", last.path.display());
-        };
+        }
+        let mut active = Active::open(last)?;
         let mut generator = Generator::new(writer ^ 0x9e37_79b9_7f4a_7c15 ^ seed.rotate_left(32));
-        // Streams of their own, so that event numbers begin at 0.
+
+        // Each call has its own streams, so that event numbers begin at 0.
         let mut streams: Vec<Stream> = (0..100)
             .map(|number| Stream::new(format!("append-{writer}-{seed}-{number}")))
             .collect();
+
         let mut position = writer;
         let mut batch = Vec::new();
         let mut transaction = 0;
@@ -273,17 +288,19 @@ impl Synthetic {
                 4000,
                 &mut |_| {},
             );
+
             let local = position - active.chunk.header.start_position();
             if local + append.len() as u64 > u64::from(active.chunk.header.chunk_size) {
                 active.write(&mut batch, position)?;
                 active = active.complete(&db, local)?;
                 position = active.chunk.header.start_position();
                 publish(&db, position)?;
-                // It is encoded again, as its position is another one now.
+                // The append is encoded again, because its position has changed.
                 streams[stream].next -= count as i64;
                 transaction -= 1;
                 continue;
             }
+
             position += append.len() as u64;
             batch.extend(append);
             if batch.len() > 4 << 20 {
@@ -291,13 +308,14 @@ impl Synthetic {
                 publish(&db, position)?;
             }
         }
+
         active.write(&mut batch, position)?;
         publish(&db, position)?;
         Ok(position)
     }
 }
 
-/// writer.chk, then chaser.chk, each durable.
+/// Writes writer.chk and then chaser.chk, each durably.
 fn publish(db: &Path, position: u64) -> Result<()> {
     for checkpoint in [Checkpoint::Writer, Checkpoint::Chaser] {
         let file = OpenOptions::new()
@@ -309,7 +327,7 @@ fn publish(db: &Path, position: u64) -> Result<()> {
     Ok(())
 }
 
-/// The chunk that is appended to.
+/// The active chunk.
 struct Active {
     chunk: ChunkFile,
     file: File,
@@ -342,9 +360,11 @@ impl Active {
             logical: physical,
             map: 0,
         };
+
         let zeros = vec![0; usize::try_from(length - HEADER - physical - HEADER)?];
         self.file.write_all_at(&zeros, HEADER + physical)?;
         self.file.write_all_at(&footer.encode(), length - HEADER)?;
+
         let mut hash = Md5::new();
         let mut reader = File::open(&self.chunk.path)?.take(length - 16);
         let mut buffer = vec![0; 1 << 20];
@@ -355,6 +375,7 @@ impl Active {
             }
             hash.update(&buffer[..read]);
         }
+
         self.file.write_all_at(&hash.finalize(), length - 16)?;
         self.file.sync_data()?;
         self.file.set_len(length)?;
@@ -367,12 +388,14 @@ impl Active {
             scavenged: false,
             ..self.chunk.header
         };
+
         let name = format!("chunk-{:06}.000000", header.start);
         let temporary = db.join(format!("{name}.{}.tmp", Uuid::new_v4()));
         let file = File::create(&temporary)?;
         file.set_len(align(2 * HEADER + u64::from(header.chunk_size)))?;
         file.write_all_at(&header.encode(), 0)?;
         file.sync_all()?;
+
         let path = db.join(name);
         fs::rename(temporary, &path)?;
         Self::open(ChunkFile::open(&path)?)
@@ -396,8 +419,8 @@ impl Stream {
     }
 }
 
-/// Random bytes that do not compress. BLAKE3's output stream, because it is quick without
-/// optimisation as well.
+/// Random bytes that do not compress. They come from BLAKE3's output stream, because it is fast even
+/// without optimisation.
 struct Generator {
     stream: blake3::OutputReader,
 }
@@ -424,10 +447,11 @@ impl Generator {
     }
 }
 
-/// Puts a body into its frame (disk-format §4.1).
+/// Writes a body with its frame (disk-format §4.1).
 fn frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend([0; 4]);
+
     body(out);
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
@@ -471,6 +495,8 @@ impl Prepare<'_> {
             out.extend(Uuid::nil().to_bytes_le());
             out.extend(self.ticks.to_le_bytes());
             text(out, self.event_type);
+
+            // The data has its length before it. There are no metadata.
             let start = out.len();
             out.extend([0; 4]);
             data(out);
@@ -500,6 +526,7 @@ fn encode_append(
         if number + 1 == count {
             flags |= TRANSACTION_END;
         }
+
         let prepare = Prepare {
             position: at,
             flags,
@@ -511,6 +538,7 @@ fn encode_append(
             ticks: BEGIN_TICKS + (at / 10) as i64,
             event_type: "synthetic",
         };
+
         prepare.encode(&mut out, |out| generator.fill(out, event_bytes));
         indexed(Entry {
             hash: stream.hash,
@@ -522,7 +550,7 @@ fn encode_append(
     out
 }
 
-/// The log while it is made.
+/// The log during its creation.
 struct Log<'a> {
     db: &'a Path,
     generator: Generator,
@@ -531,7 +559,7 @@ struct Log<'a> {
     next_append: u32,
     most: u32,
     event_bytes: usize,
-    /// Those of the append that is being written.
+    /// The entries of the append that is being written.
     entries: Vec<Entry>,
     tables: Tables<'a>,
     events: u64,
@@ -541,10 +569,11 @@ impl Log<'_> {
     /// The epoch 0 and its `$epoch-information`, with which every log begins (disk-format §4.4).
     fn beginning(&mut self) -> Vec<u8> {
         let json = format!(
-            "{{\n  \"epochId\": \"{EPOCH}\",\n  \"prevEpochPosition\": -1,\n  \"timeStamp\": \"2026-11-21T00:00:00Z\",\n  \
-             \"leaderInstanceId\": \"{}\"\n}}",
+            "{{\n  \"epochId\": \"{EPOCH}\",\n  \"prevEpochPosition\": -1,\n  \
+             \"timeStamp\": \"2026-11-21T00:00:00Z\",\n  \"leaderInstanceId\": \"{}\"\n}}",
             self.generator.uuid()
         );
+
         let mut out = Vec::new();
         frame(&mut out, |out| {
             out.extend([2, 0]);
@@ -555,6 +584,7 @@ impl Log<'_> {
             out.extend((json.len() as u32).to_le_bytes());
             out.extend_from_slice(json.as_bytes());
         });
+
         let position = out.len() as u64;
         let prepare = Prepare {
             position,
@@ -573,11 +603,12 @@ impl Log<'_> {
             number: 0,
             position: position as i64,
         });
+
         out
     }
 
-    /// The next append; None where it would end beyond `limit`, a log position, as an append never
-    /// spans chunks.
+    /// The next append. Returns `None` if it would end beyond `limit`, a log position: an append
+    /// never spans chunks.
     fn append(&mut self, position: u64, limit: u64) -> Option<Vec<u8>> {
         let count = self.next_append;
         let stream = &mut self.streams[self.next_stream];
@@ -596,6 +627,7 @@ impl Log<'_> {
         if position + (record * count as usize) as u64 > limit {
             return None;
         }
+
         let entries = &mut self.entries;
         let append = encode_append(
             &mut self.generator,
@@ -607,6 +639,7 @@ impl Log<'_> {
                 entries.push(entry);
             },
         );
+
         self.next_append = if count >= self.most { 1 } else { count + 1 };
         self.next_stream = (self.next_stream + 1) % self.streams.len();
         Some(append)
@@ -618,7 +651,7 @@ impl Log<'_> {
         self.tables.add(entries)
     }
 
-    /// Writes one chunk, filled up to `bytes`. Returns the bytes of records in it.
+    /// Writes one chunk with up to `bytes` bytes of records. Returns the bytes of its records.
     fn write_chunk(
         &mut self,
         chunk_size: u32,
@@ -632,20 +665,24 @@ impl Log<'_> {
         let file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
         let mut out = Hashing::new(file);
         out.write_all(&header.encode())?;
+
         let start = header.start_position();
         let limit = start + bytes;
         let mut position = start;
+
         if number == 0 {
             let beginning = self.beginning();
             out.write_all(&beginning)?;
             position += beginning.len() as u64;
             self.keep_entries()?;
         }
+
         while let Some(append) = self.append(position, limit) {
             out.write_all(&append)?;
             position += append.len() as u64;
             self.keep_entries()?;
         }
+
         let physical = position - start;
         if completed {
             close(
@@ -664,10 +701,11 @@ impl Log<'_> {
                 .open(&path)?
                 .set_len(align(2 * HEADER + u64::from(chunk_size)))?;
         }
+
         Ok(physical)
     }
 
-    /// Writes the first `count` chunks as one scavenged file that kept only as many appends as fit
+    /// Writes the first `count` chunks as one scavenged file. It keeps only as many appends as fit
     /// into one chunk.
     fn write_merged(&mut self, chunk_size: u32, count: u32, seed: u64) -> Result<()> {
         let header = header(chunk_size, 0, count - 1, true, seed);
@@ -677,47 +715,35 @@ impl Log<'_> {
         let mut map = Vec::new();
         let mut physical = 0_u64;
         let mut position = 0;
-        // Half of a chunk's share: the map and the beginning need room as well.
+
+        // Half of a chunk's share is used, because the map and the beginning need room too.
         let budget = u64::from(chunk_size) / 2 / u64::from(count);
         for chunk in 0..count {
             let start = u64::from(chunk) * u64::from(chunk_size);
             position = start;
             let kept_before = physical;
-            let keep = |bytes: &[u8], position: u64, physical: &mut u64, map: &mut Vec<u8>| {
-                let mut at = 0;
-                while at < bytes.len() {
-                    map.extend(((*physical) as u32).to_le_bytes());
-                    map.extend((position + at as u64).to_le_bytes());
-                    let length = u32::from_le_bytes([
-                        bytes[at],
-                        bytes[at + 1],
-                        bytes[at + 2],
-                        bytes[at + 3],
-                    ]) as usize
-                        + 8;
-                    *physical += length as u64;
-                    at += length;
-                }
-            };
+
             if chunk == 0 {
                 let beginning = self.beginning();
                 out.write_all(&beginning)?;
-                keep(&beginning, 0, &mut physical, &mut map);
+                add_to_map(&beginning, 0, &mut physical, &mut map);
                 position += beginning.len() as u64;
                 self.keep_entries()?;
             }
+
             while let Some(append) = self.append(position, start + u64::from(chunk_size)) {
                 if physical - kept_before < budget {
                     out.write_all(&append)?;
-                    keep(&append, position, &mut physical, &mut map);
+                    add_to_map(&append, position, &mut physical, &mut map);
                     self.keep_entries()?;
                 } else {
-                    // Scavenged: neither in the log nor in the index.
+                    // The scavenge removed it from the log and from the index.
                     self.entries.clear();
                 }
                 position += append.len() as u64;
             }
         }
+
         out.write_all(&map)?;
         close(
             out,
@@ -727,8 +753,23 @@ impl Log<'_> {
                 map: u32::try_from(map.len())?,
             },
         )?;
+
         fs::set_permissions(&path, Permissions::from_mode(0o444))?;
         Ok(())
+    }
+}
+
+/// Adds the records in `bytes` to the position map of a scavenged chunk (disk-format §3.4).
+fn add_to_map(bytes: &[u8], position: u64, physical: &mut u64, map: &mut Vec<u8>) {
+    let mut at = 0;
+    while at < bytes.len() {
+        map.extend(((*physical) as u32).to_le_bytes());
+        map.extend((position + at as u64).to_le_bytes());
+
+        let prefix = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+        let length = u32::from_le_bytes(prefix) as usize + 8;
+        *physical += length as u64;
+        at += length;
     }
 }
 
@@ -748,7 +789,7 @@ fn header(chunk_size: u32, start: u32, end: u32, scavenged: bool, seed: u64) -> 
     }
 }
 
-/// Padding, footer and MD5.
+/// Ends a chunk with padding, footer and MD5.
 fn close(mut out: Hashing<BufWriter<File>>, footer: ChunkFooter) -> Result<()> {
     let zeros = vec![0; usize::try_from(align(out.length + HEADER) - HEADER - out.length)?];
     out.write_all(&zeros)?;
@@ -757,21 +798,21 @@ fn close(mut out: Hashing<BufWriter<File>>, footer: ChunkFooter) -> Result<()> {
     Ok(())
 }
 
-/// The index tables while they are made.
+/// The index tables during their creation.
 struct Tables<'a> {
     index: &'a Path,
     size: usize,
     seed: u64,
-    /// Entries that are in no table yet, in the order of the log.
+    /// The entries that are in no table yet, in the order of the log.
     pending: Vec<Entry>,
-    /// Oldest first.
+    /// The names of the tables, oldest first.
     names: Vec<String>,
     commit: i64,
     entries: u64,
 }
 
 impl Tables<'_> {
-    /// Fills tables one after the other; what does not fill one stays "in memory".
+    /// Fills one table after the other. Entries that fill no table stay "in memory".
     fn add(&mut self, entries: Vec<Entry>) -> Result<()> {
         self.pending.extend(entries);
         if self.pending.len() >= self.size {
@@ -791,7 +832,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// At most three tables a level, the newest at level 0, as merging leaves them.
+    /// Writes the `indexmap`: at most three tables a level, the newest at level 0, as merging leaves
+    /// them.
     fn write_map(&mut self) -> Result<()> {
         if self.names.is_empty() {
             self.pending.truncate(self.pending.len().div_ceil(2));
