@@ -290,15 +290,15 @@ pub(crate) fn begin<'a>(
 }
 
 /// Reuses one file of the parent, and opens it. It is shown once.
-pub(crate) fn adopt(incoming: &dyn Incoming, row: &Row) -> Result<Box<dyn ReadAt>> {
+pub(crate) fn reuse(incoming: &dyn Incoming, row: &Row) -> Result<Box<dyn ReadAt>> {
     let shown = std::sync::Mutex::new(Vec::new());
-    let adopted = incoming.adopt(&[row], &|row, stored| {
+    let reused = incoming.reuse(&[row], &|row, stored| {
         shown
             .lock()
             .unwrap()
             .push((row.path.clone(), stored.size()));
     });
-    adopted.into_iter().next().unwrap()?;
+    reused.into_iter().next().unwrap()?;
 
     assert_eq!(shown.into_inner().unwrap(), [(row.path.clone(), row.size)]);
     Ok(incoming.open(&row.path)?.unwrap())
@@ -494,7 +494,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
 
     let mut source = Source::new();
     let incoming = begin(&repository, Some(&full), &run).unwrap();
-    adopt(&*incoming, &completed).unwrap();
+    reuse(&*incoming, &completed).unwrap();
     source.rows.push(completed.clone());
     // The first bytes must come from the parent: those of this source differ.
     let grown = [vec![9; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
@@ -525,7 +525,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     assert_eq!(beyond(300_001), Kind::Failed);
     assert_eq!(beyond(1_000_001), Kind::Failed);
 
-    // What is adopted and then cut is cut here only.
+    // What is reused and then cut is cut here only.
     let stored = incoming
         .cut(
             &at("db/chunk-000000.000000"),
@@ -579,7 +579,7 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
             .iter()
             .map(|(path, file)| scope.spawn(move || put((path, file))))
             .collect();
-        adopt(&*incoming, &full.files[0]).unwrap();
+        reuse(&*incoming, &full.files[0]).unwrap();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
@@ -605,7 +605,7 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     let full = commit_one(&repository, 1, b"events");
     let run = run();
     let incoming = begin(&repository, Some(&full), &run).unwrap();
-    adopt(&*incoming, &full.files[0]).unwrap();
+    reuse(&*incoming, &full.files[0]).unwrap();
     let diff = manifest(2, Some(&full), &full.files);
     incoming.commit(&diff).unwrap();
     factory.delete(&repository, &full.label);
@@ -665,7 +665,7 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
         let run = run();
         let incoming = begin(&repository, Some(&full), &run).unwrap();
         assert_eq!(
-            adopt(&*incoming, &full.files[0]).err().unwrap().kind(),
+            reuse(&*incoming, &full.files[0]).err().unwrap().kind(),
             Kind::StoredCorrupt
         );
         let source = Source::new();
@@ -736,10 +736,10 @@ fn what_is_reused_shares_its_copy_until_it_is_read_anew(factory: &impl Factory) 
     let run = run();
     let full = commit_one(&repository, 1, b"events");
     let incoming = begin(&repository, Some(&full), &run).unwrap();
-    let adopted = adopt(&*incoming, &full.files[0]).unwrap();
+    let reused = reuse(&*incoming, &full.files[0]).unwrap();
     let listed = incoming.files().unwrap();
     assert_eq!(
-        (adopted.stamp(), adopted.size()),
+        (reused.stamp(), reused.size()),
         (listed[0].stamp, 6),
         "a file that nobody changed has the stamp under which it was opened"
     );
@@ -963,7 +963,7 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
     let first = commit_one(&repository, 1, &[1; 100_000]);
     let run = run();
     let incoming = begin(&repository, Some(&first), &run).unwrap();
-    adopt(&*incoming, &first.files[0]).unwrap();
+    reuse(&*incoming, &first.files[0]).unwrap();
     let second = manifest(2, Some(&first), &first.files);
     incoming.commit(&second).unwrap();
     repository::remember_damage(&repository, &first.label).unwrap();

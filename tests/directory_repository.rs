@@ -22,7 +22,7 @@ use kbackup::run::Run;
 
 use crate::backup::bench::workplace;
 use crate::conformance::{
-    Source, adopt, at, begin, commit_one, content, labels, manifest, run, whole, with_mode,
+    Source, at, begin, commit_one, content, labels, manifest, reuse, run, whole, with_mode,
     writable,
 };
 
@@ -94,7 +94,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     assert_eq!(file.status().unwrap().links, 1);
 
     let incoming = begin(&place.repository, Some(&full), &run).unwrap();
-    adopt(&*incoming, &row).unwrap();
+    reuse(&*incoming, &row).unwrap();
     let diff = manifest(2, Some(&full), &source.rows);
     assert_eq!(incoming.bytes_stored(), 0);
     incoming.commit(&diff).unwrap();
@@ -109,7 +109,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
 }
 
 #[test]
-fn what_is_adopted_is_never_written_to() {
+fn what_is_reused_is_never_written_to() {
     let place = Place::new();
     let full = commit_one(&place.repository, 1, b"0123456789");
     let stored = place.stored(&full.label, &at(CHUNK));
@@ -150,7 +150,7 @@ fn what_is_adopted_is_never_written_to() {
             ..full.files[0].clone()
         });
         let incoming = begin(&place.repository, Some(&full), &run).unwrap();
-        adopt(&*incoming, &full.files[0]).unwrap();
+        reuse(&*incoming, &full.files[0]).unwrap();
         if let Some(stored) = change(&*incoming) {
             source.keep(CHUNK, stored);
         }
@@ -269,7 +269,7 @@ fn links_in_a_repository_are_never_followed() {
         Kind::StoredCorrupt
     );
     let incoming = begin(&place.repository, Some(&full), &run).unwrap();
-    assert_eq!(failed(adopt(&*incoming, row)).kind(), Kind::StoredCorrupt);
+    assert_eq!(failed(reuse(&*incoming, row)).kind(), Kind::StoredCorrupt);
     drop(incoming);
 
     for name in ["incoming", "backups", "state"] {
@@ -438,7 +438,7 @@ fn a_dead_process_does_not_keep_the_lock() {
 }
 
 #[test]
-fn a_copy_that_is_not_what_the_row_says_is_not_adopted() {
+fn a_copy_that_is_not_what_the_row_says_is_not_reused() {
     let place = Place::new();
     let full = commit_one(&place.repository, 1, b"events");
     let row = Row {
@@ -446,12 +446,12 @@ fn a_copy_that_is_not_what_the_row_says_is_not_adopted() {
         ..full.files[0].clone()
     };
     under_fault(
-        "a_copy_that_is_not_what_the_row_says_is_not_adopted",
+        "a_copy_that_is_not_what_the_row_says_is_not_reused",
         "link:incoming:1:1",
         || {
             let run = run();
             let incoming = begin(&place.repository, Some(&full), &run).unwrap();
-            assert_eq!(failed(adopt(&*incoming, &row)).kind(), Kind::StoredCorrupt);
+            assert_eq!(failed(reuse(&*incoming, &row)).kind(), Kind::StoredCorrupt);
         },
     );
 }
@@ -466,7 +466,7 @@ fn without_hard_links_files_are_copied() {
             let full = commit_one(&place.repository, 1, b"events");
             let run = run();
             let incoming = begin(&place.repository, Some(&full), &run).unwrap();
-            adopt(&*incoming, &full.files[0]).unwrap();
+            reuse(&*incoming, &full.files[0]).unwrap();
             let diff = manifest(2, Some(&full), &full.files);
             incoming.commit(&diff).unwrap();
             assert_eq!(
@@ -539,7 +539,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     repository.set_state("verified", Some(b"yes"))?;
 
     let incoming = begin(&repository, Some(&full), &run)?;
-    adopt(&*incoming, &source.rows[0])?;
+    reuse(&*incoming, &source.rows[0])?;
     let held = source.rows[1].clone();
     let active = source.file("active", &[vec![1; 3000], vec![2; 5000]].concat());
     let stored = incoming.extend(

@@ -46,7 +46,7 @@ fn second(handmade: &HandmadeBackup) -> Manifest {
         .and_then(|writer| writer.begin(Some(parent)))
         .unwrap();
     for row in &parent.files {
-        incoming.adopt(&[row], &|_, _| ()).remove(0).unwrap();
+        incoming.reuse(&[row], &|_, _| ()).remove(0).unwrap();
     }
     let mut manifest = parent.clone();
     let finished = parent.finished + std::time::Duration::from_secs(60);

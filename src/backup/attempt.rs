@@ -28,10 +28,11 @@ use crate::proof::{self, LogProof};
 use crate::repository::Repository;
 use crate::transfer::Paced;
 
-/// Between two looks at a member that has not reached the leader's position.
-const CATCHING_UP: Duration = Duration::from_millis(100);
+/// How long to wait before kbackup reads the checkpoints of a member that is behind its leader
+/// again.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 
-/// What all attempts of a run work with.
+/// What all attempts of a run have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Procedure<'a> {
     pub(super) request: &'a BackupRequest,
@@ -58,7 +59,7 @@ pub(super) struct CapturedBackup {
 }
 
 impl Procedure<'_> {
-    /// Repeats the attempt until the source did not change meanwhile.
+    /// Repeats the attempt until the source does not change during one.
     ///
     /// # Errors
     /// The error of the last attempt.
@@ -115,8 +116,8 @@ impl Procedure<'_> {
         };
         let chunk_size = chunks::copy(capture, self.repository, rules)?;
         let secondary_index = databases::copy_secondary_index(capture, is_running)?;
-        // Before the proof: what an earlier attempt has captured and this one did not find must not
-        // pass for a part of the log.
+        // An earlier attempt may have captured files that this one did not find. They are no part
+        // of the log, so they go before the proof.
         capture.remove_unwanted()?;
 
         // Prove the log, and make it end at the last consistent position.
@@ -138,7 +139,7 @@ impl Procedure<'_> {
         stream_filter::leave_out_if_incomplete(capture, &set, end.position.position())?;
         drop(set);
 
-        // Look at the node again: everything so far was worth it only if it stayed quiesced.
+        // The captured files are of use only if the source stayed quiesced until now.
         quiesced.check(checkpoints::pending_truncation(&self.source.directories)?)?;
 
         Ok(CapturedBackup {
@@ -169,12 +170,12 @@ impl Procedure<'_> {
                 capture.cost.bytes_read += checkpoints::BYTES_READ;
                 return Ok(read);
             }
-            capture.run.pause(CATCHING_UP)?;
+            capture.run.pause(CATCH_UP_PAUSE)?;
         }
     }
 
     /// Leaves out an index that reaches beyond the log: the server would copy it away and rebuild
-    /// everything (O37). An index that ends before is caught up.
+    /// everything (O37). The server brings an index that ends earlier up to date.
     fn index_within_log(
         &self,
         capture: &mut Capture<'_>,

@@ -1,5 +1,5 @@
-//! Steps D11–D14: chaser, epoch, writer, proposal, in this order. Any other could give a chaser or
-//! an epoch ahead of the writer.
+//! Steps D11–D14: reads chaser, epoch, writer and proposal, in this order. Another order could give
+//! a chaser or an epoch ahead of the writer.
 
 use super::source_files::{changed, of_source};
 use crate::error::{Error, Kind, Result};
@@ -8,8 +8,8 @@ use crate::format::{InContext, LogPosition, WriterPosition};
 use crate::log::RawCheckpoint;
 use crate::manifest::{Directories, ReadCheckpoints};
 
-/// How often a checkpoint is read before two readings in a row agree. A node writes all eight bytes
-/// at once.
+/// How often kbackup reads a checkpoint, at most, until two readings in a row agree. A node writes
+/// all eight bytes at once.
 const READINGS: u32 = 100;
 
 /// Four checkpoints and `truncate.chk`, each at least twice.

@@ -1,5 +1,5 @@
-//! Copies single chunks. A completed chunk is copied whole and proven by its own MD5. A chunk that
-//! the parent holds the beginning of costs only what was appended.
+//! Copies single chunks. A completed chunk is copied whole and proven by its own MD5. If the parent
+//! holds the beginning of a chunk, only the bytes that were appended since are read from the node.
 
 use super::capture::{Capture, CopyRequest, ReadRecords, StoredFile, StoredMode};
 use super::chunk_prefix::{StoredPrefix, stored_prefix};
@@ -82,10 +82,10 @@ pub(super) fn copy_grown(
                 capture.add(stored);
                 return Ok(());
             }
-            // The stored part may be what is wrong, so the chunk is read whole before anyone is
-            // told.
+            // The stored beginning may be damaged, so kbackup reads the whole chunk before it
+            // blames the node.
             Some(_) => capture.run.note(format!(
-                "{} does not match what is stored of it; kbackup reads all of it",
+                "{} does not match its stored beginning; kbackup reads all of it",
                 chunk.path
             )),
             None => {}
@@ -199,7 +199,7 @@ fn extend(
     }
 }
 
-/// Reads the records of a chunk from `from` on while `copy` copies it.
+/// Runs `copy`, and reads the chunk's records from `from` on while it copies them.
 fn copy_followed(
     capture: &Capture<'_>,
     chunk: &SourceChunk<'_>,

@@ -9,8 +9,8 @@ use crate::fs;
 use crate::manifest::Row;
 use crate::repository::Repository;
 
-/// Bytes before the parent's end of the log that have to be the same in the source, before the
-/// parent's active chunk is reused.
+/// How many bytes before the end of the parent's log kbackup compares with the source, before it
+/// reuses the parent's active chunk.
 const PROOF_BYTES: u64 = 64 * 1024;
 
 /// The parent's active chunk.
@@ -22,9 +22,13 @@ pub(super) struct StoredPrefix<'a> {
 
 /// Returns the parent's active chunk if `chunk` is the same one, and has only grown since.
 ///
-/// Three things prove that: the branch is the same, so nothing before the parent's end was
-/// truncated (the parentage tells); the id says that it is the same file; and the last bytes before
-/// the end are compared.
+/// Three things prove that:
+///
+/// * The branch is the same (`parentage` has checked that), so the node has truncated nothing
+///   before
+///   the parent's end.
+/// * The chunk ids are equal, so it is the same file.
+/// * The last bytes before the parent's end are equal.
 pub(super) fn stored_prefix<'a>(
     capture: &mut Capture<'a>,
     repository: &dyn Repository,
@@ -58,11 +62,11 @@ pub(super) fn stored_prefix<'a>(
         Err(error) => return Err(error),
     }
 
-    // One of the two differs from what it was. The row tells which.
+    // One of the two files has changed. The row's hash tells whether it is the stored one.
     let stored = repository.open(&parent.label, row)?;
     if capture.has_bytes_of(row, stored)? {
         capture.run.note(format!(
-            "{path} is not what it was at the last backup; kbackup reads all of it"
+            "the beginning of {path} has changed since the last backup; kbackup reads all of it"
         ));
     } else {
         capture.stop_reusing(path, &differs(path, "the BLAKE3 differs"));
@@ -90,7 +94,7 @@ fn has_same_tail(
 ) -> Result<bool> {
     let proof = length.min(PROOF_BYTES);
     let size = usize::try_from(proof)
-        .map_err(|error| Error::new(Kind::Failed, "a proof too large").because(error))?;
+        .map_err(|error| Error::new(Kind::Failed, "cannot compare so many bytes").because(error))?;
     let (mut ours, mut theirs) = (vec![0; size], vec![0; size]);
 
     source

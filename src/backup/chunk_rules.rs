@@ -1,10 +1,10 @@
-//! Which part of the log is copied, and what may be wrong with its chunks.
+//! Which part of the log to copy, and which faults of its chunks to accept.
 
 use super::source_files::changed;
 use crate::error::{Error, Kind};
 use crate::format::WriterPosition;
 
-/// The log to copy, and what may be wrong with it.
+/// The log to copy, and which faults of it to accept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChunkRules {
     /// W: the log is copied up to here.
@@ -16,8 +16,8 @@ pub(super) struct ChunkRules {
 }
 
 impl ChunkRules {
-    /// The error for chunks that do not fit together: on a running node they may have been caught
-    /// in the middle of a change.
+    /// The error for chunks that do not fit together. On a running node, kbackup may have read them
+    /// in the middle of a change, and another attempt can help.
     pub(super) fn inconsistent(self, what: impl Into<String>) -> Error {
         let kind = if self.is_running {
             Kind::Unstable

@@ -1,5 +1,6 @@
-//! Steps D10 and D15–D17: which chunks a backup holds, and how it comes to each. What is held
-//! already is known by its identity, never by its name (O7). `chunk_copy` copies a single chunk.
+//! Steps D10 and D15–D17: finds the chunks of the log, and reuses or copies each. kbackup
+//! recognises a chunk that it holds by the chunk's identity, never by its name (O7). `chunk_copy`
+//! copies a single chunk.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -17,11 +18,11 @@ use crate::parallel;
 use crate::repository::Repository;
 use crate::transfer::FILES_AT_ONCE;
 
-/// File systems keep times in ticks of no more than this; FAT's are the longest.
+/// No file system stores times more coarsely than this; FAT does it in steps of two seconds.
 const LONGEST_TICK: Duration = Duration::from_secs(2);
 
-/// Copies every chunk that a server would use for the log up to W. Returns how much of the log one
-/// chunk number stands for.
+/// Copies every chunk that a server would use for the log up to W. Returns the log's chunk
+/// size.
 ///
 /// # Errors
 /// `Unstable` if the directory changed meanwhile; `SourceCorrupt` if a chunk is missing or bad at
@@ -51,7 +52,7 @@ pub(super) fn copy(
         }
     }
 
-    // A log that ends where a chunk ends needs no file for what follows.
+    // If the log ends where a chunk ends, no file need follow.
     let next = chunks.next;
     if next <= last && chunk_size.start_of(next) < rules.writer.0 {
         let what = format!(
@@ -63,8 +64,8 @@ pub(super) fn copy(
     Ok(chunk_size)
 }
 
-/// Lists the chunks of the source. What this run has read and what has not changed since is not
-/// read again.
+/// Lists the chunks of the source. Reads headers and footers again only of the files that have
+/// changed since the preflight.
 fn list(capture: &mut Capture<'_>) -> Result<ChunkSet> {
     let source = CountedSource::new(capture.source);
     let known = std::mem::take(&mut capture.inspected_in_preflight);
@@ -76,14 +77,15 @@ fn list(capture: &mut Capture<'_>) -> Result<ChunkSet> {
     set
 }
 
-/// What a listing that began at `moment` has shown of files that nobody had written to shortly
-/// before.
+/// Keeps what a listing has shown of those files that nobody wrote to shortly before `moment`, when
+/// the listing began. A later change to one of the others might not change its time.
 pub(super) fn unchanged_since(set: ChunkSet, moment: SystemTime) -> Inspected {
     let tick_before = moment.checked_sub(LONGEST_TICK);
     set.into_inspected(tick_before.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-/// Keeps the completed chunks that are held already, as the listing shows. Returns their paths.
+/// Keeps the completed chunks that the parent, or an earlier attempt, holds already. Returns their
+/// paths.
 fn keep_unchanged(
     capture: &mut Capture<'_>,
     set: &ChunkSet,
@@ -167,7 +169,7 @@ impl<'s> ChunksToCopy<'s> {
     }
 }
 
-/// The preflight has seen that chunk 0 is there.
+/// The error for a missing chunk between two others. Chunk 0 is there: the preflight has seen it.
 fn gap(
     capture: &Capture<'_>,
     missing: ChunkNumber,
@@ -179,11 +181,11 @@ fn gap(
             "chunk {missing} is missing, and the next one there is {found}"
         ))
         .at(&capture.source.db)
-        .hint("a chunk counts only as a plain file: kbackup does not follow links to other disks")
+        .hint("keep each chunk as a plain file there: kbackup does not follow links to other disks")
 }
 
-/// Copies completed chunks of which nothing is held. Several at once: that fills the lanes of the
-/// MD5, and keeps a remote disk busy.
+/// Copies completed chunks of which nothing is held. Copies several at once, to fill the lanes of
+/// the MD5 and to keep a remote disk busy.
 fn copy_new(capture: &mut Capture<'_>, new: &[&LogFile], rules: ChunkRules) -> Result<()> {
     for new in new.chunks(parallel::AT_ONCE) {
         let mut stored = Vec::with_capacity(new.len());
@@ -199,7 +201,7 @@ fn copy_new(capture: &mut Capture<'_>, new: &[&LogFile], rules: ChunkRules) -> R
             |_, file| stored.push(file),
         );
 
-        // Also after a failure: the next attempt need not copy these again.
+        // Keep these also after a failure, so that the next attempt need not copy them again.
         for file in stored {
             capture.add(file);
         }

@@ -1,4 +1,4 @@
-//! Proves a captured backup, and makes it visible.
+//! Proves a captured backup, and commits it.
 
 use super::attempt::CapturedBackup;
 use super::capture::Capture;

@@ -1,5 +1,5 @@
-//! The source's files, with a count of the bytes that are read: what looking costs the node belongs
-//! to the cost of a backup.
+//! The source's files, with a count of the bytes that kbackup reads of them. The cost of a backup
+//! includes what it reads only to look.
 
 use std::io;
 use std::sync::Arc;

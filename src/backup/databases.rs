@@ -10,11 +10,11 @@ use crate::format::ReadAt;
 use crate::fs;
 use crate::manifest::{RelativePath, Role, SecondaryIndex};
 
-/// Step D9: copies `scavenging.db` if no scavenge has it open. If a journal lies beside it, it is
-/// left out, and the next scavenge starts from the beginning (disk-format §7).
+/// Step D9: copies `scavenging.db` if no scavenge has it open. If it has a journal beside it,
+/// kbackup leaves it out, and the next scavenge starts from the beginning (disk-format §7).
 ///
 /// # Errors
-/// `Unstable` if somebody wrote to it meanwhile.
+/// `Unstable` if somebody wrote to it while it was copied.
 pub(super) fn copy_scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
     let path = RelativePath::scavenge_state();
     let Some(file) = open_if_present(capture.source, &path)? else {
@@ -22,7 +22,7 @@ pub(super) fn copy_scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
     };
     if let Some(journal) = journal_beside(file.path())? {
         capture.run.note(format!(
-            "this backup leaves scavenging.db out, because `{}` lies beside it",
+            "this backup leaves scavenging.db out, because its journal `{}` is there",
             journal.display()
         ));
         return Ok(());

@@ -85,7 +85,8 @@ impl BackupDescription<'_> {
         }
     }
 
-    /// Time and kind; never before the newest backup's, whatever the clock says.
+    /// The label of the new backup, from time and kind. Its time is later than that of every label
+    /// in the repository, even if the clock went back.
     fn label(&self) -> Label {
         let mut second = self.started.as_second();
         if let Some(newest) = self.newest_label {

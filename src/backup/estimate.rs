@@ -1,5 +1,5 @@
-//! Estimates what a backup will copy, by names and lengths, and whether it fits. The files are
-//! known for sure only while the node is quiesced.
+//! Estimates from names and lengths what a backup will copy, and checks that it fits. The files may
+//! still change until the node is quiesced.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ impl CopyEstimate {
     }
 }
 
-/// What will be copied, of all files and of the chunks alone.
+/// The estimates for all files, and for the chunks alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CopyEstimates {
     pub(super) all: CopyEstimate,
@@ -100,7 +100,7 @@ fn estimate_file(entry: &FileEntry, parent_row: Option<&Row>, appended: u64) -> 
     }
 }
 
-/// What a file is to an estimate.
+/// The kinds of files that the estimates tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CopiedKind {
     Chunk,

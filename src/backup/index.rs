@@ -1,5 +1,5 @@
-//! Steps D1–D6: `indexmap` and the tables it names, copied until `indexmap` holds still. Only
-//! tables that `indexmap` names are copied, and each is proven by its own MD5 (O2).
+//! Steps D1–D6: copies `indexmap` and the tables that it names, until `indexmap` stays the same
+//! meanwhile. No other table is copied, and each is proven by its own MD5 (O2).
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::manifest::{RelativePath, Role, Row};
 use crate::parallel;
 use crate::transfer::FILES_AT_ONCE;
 
-/// What makes up the index, filters of streams aside.
+/// The roles of the index's files. The stream-existence filter is not one of them.
 const INDEX: [Role; 3] = [Role::IndexMap, Role::Table, Role::TableFilter];
 
 /// How often the index is read again before the backup goes on without it.
-const ROUNDS: u32 = 20;
+const READINGS: u32 = 20;
 /// A node needs some milliseconds between deleting `indexmap` and renaming the new one into its
 /// place.
-const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
+const BETWEEN_READINGS: Duration = Duration::from_millis(20);
 /// How often a bad table, or a bad `indexmap`, is read before the backup goes on without it.
 const CORRUPT_READINGS: u32 = 3;
-/// Header, footer and MD5: what is read of a table that is held already.
+/// Header, footer and MD5: the bytes that kbackup reads of each table to identify it.
 const TABLE_IDENTITY_BYTES: u64 = 272;
 
 /// The index in the backup.
@@ -40,12 +40,12 @@ pub(super) enum CapturedIndex {
         /// Up to where the tables reach in the log.
         commit: Option<LogPosition>,
     },
-    /// kbackup could not get it; the server rebuilds it.
+    /// The node changed it too often, or it is bad. The server rebuilds it.
     LeftOut,
 }
 
 /// How one reading of the index ended.
-enum Round {
+enum IndexReading {
     Captured(CapturedIndex),
     /// The node changed the index meanwhile.
     Changed,
@@ -61,15 +61,15 @@ pub(super) fn copy(capture: &mut Capture<'_>) -> Result<CapturedIndex> {
     let mut corrupt_readings = 0;
     let mut why = "it never came to rest".to_owned();
 
-    for round in 0..ROUNDS {
-        if round > 0 {
-            capture.run.pause(BETWEEN_ROUNDS)?;
+    for reading in 0..READINGS {
+        if reading > 0 {
+            capture.run.pause(BETWEEN_READINGS)?;
             capture.look_again_for(&INDEX);
         }
         match read_once(capture)? {
-            Round::Captured(index) => return Ok(index),
-            Round::Changed => {}
-            Round::Corrupt(error) => {
+            IndexReading::Captured(index) => return Ok(index),
+            IndexReading::Changed => {}
+            IndexReading::Corrupt(error) => {
                 why = error.in_words();
                 corrupt_readings += 1;
             }
@@ -95,40 +95,42 @@ pub(super) fn leave_out(capture: &mut Capture<'_>, why: &str) -> Result<()> {
     Ok(())
 }
 
-fn read_once(capture: &mut Capture<'_>) -> Result<Round> {
-    // D1, D2: tables without `indexmap` mean that it is only gone for a moment.
+fn read_once(capture: &mut Capture<'_>) -> Result<IndexReading> {
+    // D1, D2: a node with tables has an `indexmap`. If it is missing, the node is replacing it.
     let Some((bytes, modified)) = read_index_map(capture)? else {
         return Ok(if has_tables(&capture.source.index)? {
-            Round::Changed
+            IndexReading::Changed
         } else {
-            Round::Captured(CapturedIndex::Empty)
+            IndexReading::Captured(CapturedIndex::Empty)
         });
     };
     // The server replaces the file as a whole. A file that does not parse is bad at the source, or
     // another tool was copying it.
     let map = match IndexMap::parse(&bytes).in_source(&capture.source.index) {
         Ok(map) => map,
-        Err(error) => return Ok(Round::Corrupt(error)),
+        Err(error) => return Ok(IndexReading::Corrupt(error)),
     };
 
     // D3, D4.
     match copy_tables(capture, &map) {
         Ok(()) => {}
-        Err(error) if error.kind() == Kind::Unstable => return Ok(Round::Changed),
-        Err(error) if error.kind() == Kind::SourceCorrupt => return Ok(Round::Corrupt(error)),
+        Err(error) if error.kind() == Kind::Unstable => return Ok(IndexReading::Changed),
+        Err(error) if error.kind() == Kind::SourceCorrupt => {
+            return Ok(IndexReading::Corrupt(error));
+        }
         Err(error) => return Err(error),
     }
 
     // D5.
     let Some((after, _)) = read_index_map(capture)? else {
-        return Ok(Round::Changed);
+        return Ok(IndexReading::Changed);
     };
     if after != bytes {
-        return Ok(Round::Changed);
+        return Ok(IndexReading::Changed);
     }
     let path = RelativePath::index_map();
     capture.write(&path, Role::IndexMap, &bytes, modified)?;
-    Ok(Round::Captured(CapturedIndex::Complete {
+    Ok(IndexReading::Captured(CapturedIndex::Complete {
         commit: map.commit,
     }))
 }
@@ -157,7 +159,7 @@ fn has_tables(index: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// The tables that `indexmap` names, and their filters.
+/// Reuses or copies the tables that `indexmap` names, and their filters.
 fn copy_tables(capture: &mut Capture<'_>, map: &IndexMap) -> Result<()> {
     let mut new = Vec::new();
     for entry in &map.tables {
@@ -197,7 +199,7 @@ fn copy_new(capture: &mut Capture<'_>, new: &[TableId]) -> Result<()> {
         },
     );
 
-    // Also after a failure: the next round need not copy these again.
+    // Keep these also after a failure, so that the next reading need not copy them again.
     for file in stored {
         capture.add(file);
     }
@@ -208,8 +210,8 @@ fn copy_new(capture: &mut Capture<'_>, new: &[TableId]) -> Result<()> {
     }
 }
 
-/// A filter is written once, before `indexmap` names its table. It has no checksum, so it counts as
-/// held only beside its held table.
+/// Reuses the filter of a table that is reused. The server writes a filter once, before `indexmap`
+/// names the table. A filter has no checksum, so kbackup reuses it only with its table.
 fn keep_filter(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
     let Some((path, file)) = filter_file::open(capture, table)? else {
         return Ok(());

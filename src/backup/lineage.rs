@@ -1,4 +1,4 @@
-//! The epochs of the captured log, and whether they are those of the node's branch.
+//! Reads the epochs of the captured log, and checks that the log has not left its branch.
 
 use super::capture::Capture;
 use super::preflight::Preflight;
@@ -30,7 +30,7 @@ pub(super) fn captured_lineage(
         Some(epoch) => match log::lineage(&capture.files(), set, epoch) {
             Ok(lineage) => lineage,
             Err(error) if error.kind() == Kind::SourceCorrupt => {
-                blame_stored_epochs(capture, repository, preflight)?;
+                refuse_damaged_epochs(capture, repository, preflight)?;
                 return Err(error);
             }
             Err(error) => return Err(error),
@@ -38,7 +38,7 @@ pub(super) fn captured_lineage(
     };
 
     if !is_of_same_branch(capture, preflight, &lineage, read.writer.0) {
-        blame_stored_epochs(capture, repository, preflight)?;
+        refuse_damaged_epochs(capture, repository, preflight)?;
         return Err(left_the_branch(capture));
     }
     Ok(lineage)
@@ -73,12 +73,12 @@ fn left_the_branch(capture: &Capture<'_>) -> Error {
     changed("the log left its branch during the backup").at(&capture.source.db)
 }
 
-/// Checks the stored chunks that hold epochs, before the node is said to be wrong about them: they
-/// may have been reused, and be damaged in the repository.
+/// Checks the reused chunks that hold epochs, before kbackup blames the node: they may be damaged
+/// in the repository.
 ///
 /// # Errors
 /// `Unstable` if a chunk was damaged: the next attempt reads it from the node.
-fn blame_stored_epochs(
+fn refuse_damaged_epochs(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
     preflight: &Preflight,

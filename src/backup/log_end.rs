@@ -89,7 +89,7 @@ fn cut_at_end(capture: &mut Capture<'_>, log: &LogEndingAt) -> Result<()> {
             }
             ChunkPlace::HoldsEnd => {
                 let Some(length) = log.active_length() else {
-                    let what = "the chunk size is beyond any server's";
+                    let what = "no server has chunks as large as these";
                     return Err(Error::new(Kind::SourceCorrupt, what));
                 };
                 capture.cut(&row.path, log.active_bytes(), length)?;

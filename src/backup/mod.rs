@@ -18,8 +18,8 @@
 //! | commit | | `description`, `commit` |
 //! | release, always | S5, S6 | `quiesced` |
 //!
-//! `capture` is the working copy that the attempts fill. `source` and `source_files` are the node's
-//! side of it.
+//! `capture` is the working copy that the attempts fill. `source` says where the files come from,
+//! and `source_files` opens them.
 
 mod attempt;
 mod capture;
@@ -71,8 +71,8 @@ use crate::event::{Event, Step};
 use crate::repository::Repository;
 use crate::run::Run;
 
-/// Takes a backup. When this returns, the node has got back what was taken from it. If it has not,
-/// kbackup has said that `kbackup release` has to be run.
+/// Takes a backup. When this returns, the node has its scavenging back. If giving it back failed, a
+/// warning tells the operator to run `kbackup release`.
 ///
 /// # Errors
 /// Each kind has its meaning in `docs/guide.md`; after any of them nothing is listed.
@@ -93,23 +93,23 @@ pub fn take(
     let (parentage, parent) = Parentage::settle(existing, log, request, repository, run)?;
     let parent = parent.as_ref();
     let estimates = CopyEstimates::new(&preflight, parent);
-    // There may be tens of thousands.
+    // The list is not needed any more, and it may have tens of thousands of entries.
     drop(std::mem::take(&mut preflight.entries));
     check_space(estimates.all, source, &preflight, repository, run)?;
     let incoming = repository.writer(run)?.begin(parent)?;
     incoming.check_next(parentage.sequence)?;
 
-    // Recheck: while the node still goes about its work, because hashing takes its time.
+    // Recheck: before the node is quiesced, because hashing takes long.
     let damaged = match parent {
         Some(parent) => recheck::recheck(repository, parent, request.recheck, run)?,
         None => Vec::new(),
     };
 
-    // Quiesce (S1–S3). From here on the node has to get something back.
+    // Quiesce (S1–S3). From here on, scavenging has to be given back to the node.
     run.emit(Event::Step(Step::Quiesce));
     let mut quiesced = Quiesced::quiesce(source, repository, run)?;
 
-    // Capture (D1–D17), as often as it takes.
+    // Capture (D1–D17), in one attempt or several.
     let mut capture = Capture::new(incoming, &source.directories, parent, run);
     capture.cost.bytes_read = preflight.bytes_read;
     capture.inspected_in_preflight = std::mem::take(&mut preflight.inspected);
@@ -134,7 +134,7 @@ pub fn take(
     };
     let committed = captured.and_then(|captured| commit(capture, description, &captured));
 
-    // Release (S5, S6), whatever happened.
+    // Release (S5, S6), also after a failure.
     run.emit(Event::Step(Step::Release));
     if let Err(error) = quiesced.release(repository, run) {
         run.warn(format!(
@@ -159,7 +159,7 @@ fn read_again(capture: &mut Capture<'_>, damaged: &[DamagedFile]) {
     drop(capture.take_damaged_in_parent());
 }
 
-/// Marks what turned out damaged while files were reused.
+/// Marks the backups whose files turned out damaged when this run reused them.
 fn mark_damaged_parent(capture: &mut Capture<'_>, repository: &dyn Repository) {
     let damaged = capture.take_damaged_in_parent();
     if let Some(parent) = capture.parent() {

@@ -12,7 +12,7 @@ use crate::manifest::{BackupKind, Head, Identity, Label, Manifest, RestoredFrom}
 use crate::repository::Repository;
 use crate::run::Run;
 
-/// The source's log, as far as it tells which backups hold its beginning.
+/// What kbackup has to know of the source's log to find the backups that hold its beginning.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SourceLog<'a> {
     pub(super) identity: &'a Identity,
@@ -28,8 +28,8 @@ pub(super) struct Parentage {
     pub(super) branch: u32,
     pub(super) sequence: u64,
     pub(super) kind: BackupKind,
-    /// What a diff reuses files from: the newest sound backup of the branch that ends in the log as
-    /// it is now.
+    /// The backup whose files a diff reuses: the newest sound one of the branch whose log the node
+    /// still has.
     pub(super) parent: Option<Label>,
     /// Where the log of that backup ends; also given for a full.
     pub(super) parent_end: Option<LogPosition>,
@@ -66,7 +66,7 @@ impl Parentage {
             return Ok(Self::without_parent(next_branch(backups), sequence));
         };
 
-        // Only a backup that ends in the log at hand can be a parent.
+        // A backup whose log is longer than the node's cannot be a parent.
         let candidates = candidates(existing, branch, log);
         let parent = candidates
             .iter()
@@ -145,7 +145,7 @@ fn check_identity(backups: &[Head], ours: &Identity, new_address: bool, run: &Ru
     }
     if !new_address {
         return Err(of_another_node(last, ours).hint(
-            "if it is the same node, and only its address has changed, say `--new-address` once",
+            "if it is the same node, and only its address has changed, use `--new-address` once",
         ));
     }
     run.note(format!(
@@ -182,9 +182,9 @@ fn branch_that_continues(backups: &[Head], log: SourceLog<'_>) -> Option<u32> {
         .find(|branch| backup_left_behind(backups, *branch, log).is_none())
 }
 
-/// The newest backup of a branch that the log does not continue. The newest backup of all may be of
-/// an older copy, which both branches have in common: so the log has to continue all backups of a
-/// branch.
+/// The newest backup of a branch that the log does not continue. The log has to continue all
+/// backups of a branch, not only the newest one: that one may be of an older copy of the node, and
+/// then end in the part that both branches share.
 fn backup_left_behind<'a>(
     backups: &'a [Head],
     branch: u32,
@@ -247,7 +247,7 @@ fn warn_of_older_copy(newest: Option<&Head>, log: SourceLog<'_>, run: &Run) {
     }
 }
 
-/// No repository has so many backups.
+/// The error for a sequence number that has no successor. No repository holds so many backups.
 fn no_more_numbers(newest: &Label) -> Error {
     let what = format!(
         "the newest backup has the sequence number {}, and there is no higher one",
@@ -260,8 +260,8 @@ fn no_more_numbers(newest: &Label) -> Error {
              Move `backups/{newest}` out of the repository, and then back up again"
         ))
         .hint(
-            "whoever can write one manifest can write others: `kbackup verify --all` tells what is \
-             left of the rest",
+            "run `kbackup verify --all` to learn which backups are intact: somebody who could write \
+             one manifest could write others",
         )
 }
 
@@ -298,7 +298,7 @@ fn left_the_branch(backups: &[Head], newest: &Head, log: SourceLog<'_>) -> Error
 
     let what = format!("the node's log is not the one that {which} holds: {fork}");
     Error::new(Kind::Refused, what).on(&left_behind.label).hint(
-        "if the node was restored to an earlier point or truncated on purpose, say \
+        "if the node was restored to an earlier point or truncated on purpose, use \
              `--new-branch`: the backups so far stay as they are",
     )
 }

@@ -1,4 +1,5 @@
-//! The preflight: whose files these are, and where their log ends. The node is not touched.
+//! The preflight finds out whose files these are, and where their log ends. It changes nothing on
+//! the node.
 
 use std::time::SystemTime;
 
@@ -27,15 +28,15 @@ pub(super) struct Preflight {
     pub(super) identity: Identity,
     pub(super) lineage: Lineage,
     pub(super) chunk_size: ChunkSize,
-    /// Where the log ended then.
+    /// Where the log ended at that time.
     pub(super) end: LogPosition,
     pub(super) owner: Option<Owner>,
     pub(super) restored: Option<RestoredFrom>,
     /// The source's files, for the estimate.
     pub(super) entries: Vec<FileEntry>,
-    /// The source's chunks, as they were then.
+    /// Headers and footers of the source's chunks, as they were at that time.
     pub(super) inspected: Inspected,
-    /// Bytes that looking has read.
+    /// Bytes that the preflight has read.
     pub(super) bytes_read: u64,
 }
 
@@ -104,8 +105,8 @@ fn refuse_pending_truncation(source: &Source<'_>) -> Result<()> {
         .hint("start the node and stop it again: it truncates its log at the start"))
 }
 
-/// The log has to begin here. Otherwise nothing tells whose log it is, because the first epoch
-/// stands at its beginning.
+/// Refuses a source without its first chunks. They hold the first epoch, which tells whose log this
+/// is.
 fn refuse_missing_beginning(source: &Source<'_>, chunks: &ChunkSet) -> Result<()> {
     let missing = chunks.missing();
     let Some(gap) = missing.first().filter(|gap| gap.start().0 == 0) else {
@@ -118,10 +119,10 @@ fn refuse_missing_beginning(source: &Source<'_>, chunks: &ChunkSet) -> Result<()
     );
     Err(Error::new(Kind::Refused, what)
         .at(&source.directories.db)
-        .hint("a chunk counts only as a plain file: kbackup does not follow links to other disks")
+        .hint("keep each chunk as a plain file there: kbackup does not follow links to other disks")
         .hint(
-            "a node whose first chunks are in an archive only cannot be backed up yet: raise the \
-             archive's retention, or take volume snapshots",
+            "if the first chunks are only in an archive, kbackup cannot back up this node yet: keep \
+             them on the node for longer, or take volume snapshots",
         ))
 }
 

@@ -107,7 +107,8 @@ impl<'a> Quiesced<'a> {
     }
 }
 
-/// The copy may be of a killed run: `kbackup release` gives back without the repository.
+/// Removes the copy, also that of a killed run: `kbackup release` does not know the repository, so
+/// it cannot remove it.
 fn remove_record(repository: &dyn Repository) -> Result<()> {
     if repository.state(RELEASE_RECORD)?.is_some() {
         repository.set_state(RELEASE_RECORD, None)?;

@@ -1,9 +1,9 @@
-//! Hashes a share of the parent's files again. A diff does not read at the source what it reuses,
-//! so damage on the repository's disk would go on from backup to backup. The share is taken in
-//! turns, so that every file comes round.
+//! Hashes a share of the parent's files again. A diff does not read what it reuses from the source,
+//! so damage on the repository's disk would pass from backup to backup. Each run takes the next
+//! share, so that every file has its turn.
 //!
-//! The active chunk needs no turn: it gets a new hash when it is extended, so all of it is proven
-//! while it is copied.
+//! The active chunk needs no turn. It gets a new hash when it is extended, so kbackup proves all of
+//! it while it copies it.
 
 use super::capture::differs;
 use crate::error::{Error, Kind, Result};
@@ -19,9 +19,9 @@ use crate::transfer::{FILES_AT_ONCE, hash_file, paced};
 /// How much of the reused files a diff hashes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecheckShare {
-    /// So many bytes, and the rest of the last file. A smaller file counts as 1 MiB.
+    /// This many bytes, and the rest of the last file. A file below 1 MiB counts as 1 MiB.
     Bytes(u64),
-    /// So many of a hundred bytes.
+    /// This percentage of the bytes.
     Percent(u8),
 }
 
@@ -42,18 +42,19 @@ impl RecheckShare {
     /// What a file counts for.
     fn weight_of(self, row: &Row) -> u64 {
         match self {
-            Self::Bytes(_) => row.size.max(LEAST),
+            Self::Bytes(_) => row.size.max(LEAST_WEIGHT),
             Self::Percent(_) => row.size,
         }
     }
 }
 
-/// A disk needs about as long to get to a file as to read so many bytes. So a share of bytes takes
-/// its time and no more, however small the files are.
-const LEAST: u64 = 1 << 20;
+/// The least that a file counts for in [`RecheckShare::Bytes`]. A disk needs about as long to find
+/// a file as to read this many bytes, so a share of many small files takes no longer than one of
+/// few large files.
+const LEAST_WEIGHT: u64 = 1 << 20;
 /// The key under which the repository keeps the path that was hashed last.
-const LAST: &str = "rechecked";
-/// A path is not longer.
+const LAST_HASHED: &str = "rechecked";
+/// No path is longer. A longer value is not one that kbackup has kept.
 const LONGEST_PATH: usize = 4096;
 
 /// A stored file that differs from its row.
@@ -89,9 +90,9 @@ pub(super) fn recheck(
     let paths: Vec<RelativePath> = damaged.iter().map(|file| file.path.clone()).collect();
     mark_damage(repository, parent, &paths, run);
 
-    // Only after the damage is kept: if the run dies here, the next one takes the same turn again.
+    // Keep the turn last: if the run dies before, the next one hashes the same files again.
     if let Some(last) = due.last
-        && let Err(error) = repository.set_state(LAST, Some(last.to_string().as_bytes()))
+        && let Err(error) = repository.set_state(LAST_HASHED, Some(last.to_string().as_bytes()))
     {
         run.note(format!(
             "kbackup could not keep how far the stored files were hashed: {error}"
@@ -102,13 +103,13 @@ pub(super) fn recheck(
 
 /// The path that the last turn ended with.
 fn last_hashed(repository: &dyn Repository) -> Result<Option<RelativePath>> {
-    let Some(bytes) = repository.state(LAST)? else {
+    let Some(bytes) = repository.state(LAST_HASHED)? else {
         return Ok(None);
     };
     if bytes.len() > LONGEST_PATH {
         return Ok(None);
     }
-    // If it cannot be read any more, the turns begin anew.
+    // If the value is no path, the turns begin again with the first file.
     let Ok(text) = String::from_utf8(bytes) else {
         return Ok(None);
     };
@@ -123,7 +124,7 @@ struct DueFiles<'a> {
 }
 
 impl<'a> DueFiles<'a> {
-    /// `last` is where the turn before ended.
+    /// `last` is where the turn of the previous run ended.
     fn of(parent: &'a Manifest, share: RecheckShare, last: Option<&RelativePath>) -> Self {
         let reused = parent.files.iter().filter(|row| is_reused(row));
         let mut reused: Vec<&Row> = reused.collect();
@@ -211,7 +212,7 @@ fn find_damage(
     let why = match hash_file(&*source, false, run) {
         Ok(digest) if digest.blake3 == row.blake3 => return Ok(None),
         Ok(_) => "its bytes are not those that were stored: the BLAKE3 differs".to_owned(),
-        // A block that cannot be read is the damage of one file.
+        // An unreadable block is damage to one file, and no failure of the run.
         Err(error) if error.kind() == Kind::Failed => error.causes().join(": "),
         Err(error) => return Err(error),
     };
@@ -219,7 +220,7 @@ fn find_damage(
     Ok(Some(differs(place, why)))
 }
 
-/// Marks every backup that shares these damaged files of the parent, and names it.
+/// Marks every backup that shares these damaged files of the parent, and warns of each file.
 pub(super) fn mark_damage(
     repository: &dyn Repository,
     parent: &Manifest,
@@ -251,7 +252,7 @@ pub(super) fn mark_damage(
         }
         if is_affected && let Err(error) = remember_damage(repository, &label) {
             run.warn(format!(
-                "kbackup could not keep that {label} is damaged: {error}"
+                "kbackup could not remember that {label} is damaged: {error}"
             ));
         }
     }
@@ -314,7 +315,7 @@ impl<'a> SharedDamage<'a> {
     }
 }
 
-/// Which stored copy of its bytes a backup has, whatever is wrong with it.
+/// Which stored copy of a file a backup has. Damage does not change the answer.
 fn copy_of(repository: &dyn Repository, label: &Label, row: &Row) -> Option<CopyId> {
     let files = repository.files(label).ok()?;
     let stored: Box<dyn ReadAt> = files.open(&row.path).ok()??;

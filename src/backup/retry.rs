@@ -6,15 +6,15 @@ use crate::error::{Kind, Result};
 use crate::event::Event;
 use crate::run::Run;
 
-/// How often a source that looks corrupt is read before anyone is told: kbackup may have caught it
-/// in the middle of a change.
+/// How often kbackup reads a source that looks corrupt before it says so: it may have read it in
+/// the middle of a change.
 const CORRUPT_READINGS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// The pause grows with each attempt up to this.
+/// The pause doubles with each attempt, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs `attempt` until it succeeds, at most `allowed` times, and hands it its number, from 1 on.
-/// Only an error that another attempt can mend is retried; each reason is reported.
+/// Retries only errors that another attempt may avoid, and reports the reason of each retry.
 ///
 /// # Errors
 /// The error of the last attempt.

@@ -24,13 +24,13 @@ pub enum SourceNode<'a> {
     Stopped,
 }
 
-/// A running node that was found fit.
+/// A running node that is fit for a backup.
 pub struct RunningNode<'a> {
     /// The conversation with it.
     pub session: &'a Session,
     /// Where the release records are kept.
     pub release_records: &'a ReleaseRecords,
-    /// How far quiescing goes.
+    /// What to stop on the node, and how long to wait for it.
     pub quiesce: QuiesceSettings,
     /// The node's role.
     pub state: String,

@@ -69,7 +69,7 @@ impl<'a> SourceChunk<'a> {
         match chunk::full_length(self.size(), chunk::Transform::Identity) {
             Some(length) => Ok(length),
             None => {
-                let what = "the chunk size is beyond any server's";
+                let what = "no server has chunks as large as these";
                 Err(Error::new(Kind::SourceCorrupt, what))
             }
         }

@@ -15,15 +15,16 @@ use crate::manifest::{RelativePath, Role};
 use crate::proof;
 use crate::transfer::Paced;
 
-/// A checkpoint has 8 bytes; more are read only to say that it has not.
+/// How many bytes of the checkpoint kbackup reads at most. A good one has 8; more are read only to
+/// report its length.
 const CHECKPOINT_LIMIT: u64 = 64;
 
-/// When a held filter was read that may be kept.
+/// Which held filter may be kept, by the time when it was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FilterPolicy {
     /// A pair that was read earlier than this is read again.
     read_since: Timestamp,
-    /// A pair that was read later than this was read by a clock that was wrong.
+    /// If a pair was read later than this, the clock was wrong then.
     now: Timestamp,
 }
 
@@ -39,14 +40,15 @@ impl FilterPolicy {
         }
     }
 
-    /// A clock that went back must not keep a pair for as long as it was ahead.
+    /// Whether a pair is new enough. A pair from the future is not: it would stay fresh until the
+    /// clock caught up.
     fn is_fresh(self, captured: Timestamp) -> bool {
         self.read_since <= captured && captured <= self.now
     }
 }
 
 /// Copies the pair: the checkpoint first, because the filter is always ahead of it. An older pair
-/// of the same log is as good, because the server catches it up (O21).
+/// of the same log is as good, because the server brings it up to date (O21).
 pub(super) fn copy(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()> {
     let checkpoint_path = RelativePath::stream_filter_checkpoint();
     let filter_path = RelativePath::stream_filter();
@@ -136,9 +138,8 @@ pub(super) fn hold_checkpoint_back(capture: &mut Capture<'_>, end: LogPosition) 
     capture.write(&path, Role::StreamFilterCheckpoint, &bytes, modified)
 }
 
-/// Leaves out a filter that lacks streams of the log, below the position up to which it says that
-/// it is complete: a server would take these streams for new ones. A reused filter was examined
-/// when it was read.
+/// Leaves out a filter that lacks streams of the log before its checkpoint: a server would believe
+/// that these streams do not exist yet. A reused filter was examined when it was copied.
 pub(super) fn leave_out_if_incomplete(
     capture: &mut Capture<'_>,
     chunks: &ChunkSet,

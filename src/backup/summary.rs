@@ -1,4 +1,4 @@
-//! What became of a backup, and what a backup would be.
+//! The result of a backup, and the forecast of one.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::estimate::CopyEstimate;
 use crate::format::LogPosition;
 use crate::manifest::{BackupKind, Head, Label};
 
-/// What became of a backup.
+/// The result of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackupSummary {
     /// The backup's name.
@@ -77,7 +77,7 @@ impl BackupSummary {
     }
 }
 
-/// What a backup would be, as far as kbackup can tell while the node goes on.
+/// The forecast of a backup, as far as kbackup can tell while the node changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackupForecast {
     /// Full, or a diff on a parent.

@@ -1,12 +1,12 @@
 //! Removes the backups that a policy does not keep.
 //!
-//! First comes an [`ExpirePlan`], which changes nothing and says of each backup why it stays. The
-//! execution takes the place of the repository's only writer, decides again before each removal,
-//! and takes each backup out of the list in one step. The rules are in [`policy`].
+//! [`plan`] changes nothing. Its [`ExpirePlan`] says which backups go, and why each other one
+//! stays. [`execute`] takes the place of the repository's only writer, decides again before each
+//! removal, and takes each backup out of the list in one step. The rules are in [`policy`].
 //!
-//! Whatever the policy says, some backups are never removed: the last good backup of a branch, the
-//! last verified one, the newest of all, and those that somebody reads. While the newest backup is
-//! not good, nothing is removed.
+//! Some backups stay under every policy: the last good backup of a branch, the last verified one,
+//! the newest of all, and those that somebody reads. While the newest backup is not good, nothing
+//! is removed.
 
 mod policy;
 
@@ -52,8 +52,8 @@ pub struct Leaving {
     /// The backup.
     #[serde(flatten)]
     pub backup: BackupBrief,
-    /// How many bytes of storage come free if it goes after those before it. A file that backups
-    /// share frees nothing before the last of them goes.
+    /// How many bytes of storage come free with it, after the backups before it are gone. A file
+    /// that backups share comes free only with the last of them.
     pub frees: u64,
 }
 
@@ -97,7 +97,7 @@ pub struct ExpireReport {
     pub repository: String,
     /// The backups that are gone, oldest first.
     pub removed: Vec<Removed>,
-    /// The backups that were to go and stay, because something has changed since the plan.
+    /// The backups that the plan would remove, and that stay because something has changed since.
     pub kept: Vec<Staying>,
     /// How many others stay.
     pub stays: u64,
@@ -164,7 +164,7 @@ pub fn plan(
     })
 }
 
-/// Says what keeps the policy from being followed.
+/// Warns of backups that stay although the policy would remove them.
 fn warn_of(stays: &[Staying], run: &Run) {
     let mut is_told = false;
     for Staying { backup, reasons } in stays {
@@ -183,8 +183,8 @@ fn warn_of(stays: &[Staying], run: &Run) {
     }
 }
 
-/// Removes what the plan says, as far as that is still right. Everything is decided again before
-/// each removal, because a verification may have found damage meanwhile.
+/// Removes the backups of the plan. Decides again before each removal, because a verification may
+/// have found damage meanwhile.
 ///
 /// # Errors
 /// [`Kind::Refused`] if the plan was made for another repository, [`Kind::Locked`] if another run
@@ -206,7 +206,8 @@ pub fn execute(repository: &dyn Repository, plan: &ExpirePlan, run: &Run) -> Res
         freed: 0,
     };
 
-    // Also if nothing goes: the writer removes what an earlier removal could not finish.
+    // Take the writer's place even if nothing goes: it finishes earlier removals that were
+    // interrupted.
     let writer = repository.writer(run)?;
     run.emit(Event::Step(Step::Expire));
     for Leaving { backup, .. } in &plan.goes {

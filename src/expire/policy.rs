@@ -1,4 +1,4 @@
-//! The rules that keep backups: a pure function of what is known of them.
+//! The rules that keep backups: a pure function of the facts about them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -80,7 +80,7 @@ pub enum KeepRule {
     LastVerified,
     /// The newest backup is not good: nothing goes while new backups fail.
     NewestNotGood,
-    /// Its manifest cannot be read, so nothing is known of it.
+    /// Its manifest cannot be read, so kbackup knows nothing of it.
     Unreadable,
     /// It is being restored or verified.
     InUse,
@@ -93,7 +93,7 @@ pub enum KeepRule {
 pub struct KeepReason {
     /// The rule that keeps it.
     pub rule: KeepRule,
-    /// What the rule is about: the period that the backup stands for, such as `2026-11-20`,
+    /// What the rule is about: the period of which the backup is the newest, such as `2026-11-20`,
     /// `2026-W47` or `2026-11`; its branch; or what failed.
     pub of: Option<String>,
 }
@@ -141,18 +141,18 @@ pub(super) struct BackupFacts {
     pub(super) verified: bool,
 }
 
-/// Why each of the backups stays; the list is empty for those that may go. `backups` are all whose
-/// manifest can be read, by sequence, the oldest first.
+/// Why each of the backups stays. The list of a backup that may go is empty. `backups` are all
+/// whose manifest can be read, by sequence, the oldest first.
 ///
-/// Each branch has places of its own. A damaged backup takes no place: the good ones stay as if it
-/// were not there, and it stays as long as it would if it were good.
+/// The rules count on each branch separately. A damaged backup does not count: the good ones stay
+/// as if it did not exist, and it stays as long as it would if it were good.
 pub(super) fn reasons(
     policy: &Policy,
     backups: &[BackupFacts],
     now: Timestamp,
     zone: &Zone,
 ) -> Vec<Vec<KeepReason>> {
-    let mut kept = Kept {
+    let mut kept = ReasonsFound {
         reasons: vec![Vec::new(); backups.len()],
     };
 
@@ -183,19 +183,19 @@ pub(super) fn reasons(
 }
 
 /// The reasons that were found so far, for each backup.
-struct Kept {
+struct ReasonsFound {
     reasons: Vec<Vec<KeepReason>>,
 }
 
-impl Kept {
+impl ReasonsFound {
     fn add(&mut self, index: usize, rule: KeepRule, of: Option<String>) {
         if let Some(reasons) = self.reasons.get_mut(index) {
             reasons.push(KeepReason::new(rule, of));
         }
     }
 
-    /// Applies the rules that count places, and keeps the last good backup of a branch, or all of
-    /// them if none is good. `of_branch` begins with the newest.
+    /// Applies the rules that count, and keeps the last good backup of a branch, or all of them if
+    /// none is good. `of_branch` begins with the newest.
     fn by_branch(
         &mut self,
         policy: &Policy,
@@ -203,8 +203,8 @@ impl Kept {
         of_branch: &[(usize, &BackupFacts)],
         zone: &Zone,
     ) {
-        for (rule, places) in policy.counted() {
-            for (index, period) in standing(rule, places, of_branch, zone) {
+        for (rule, count) in policy.counted() {
+            for (index, period) in newest_of_periods(rule, count, of_branch, zone) {
                 self.add(index, rule, period);
             }
         }
@@ -226,7 +226,8 @@ impl Kept {
         let Some(newest) = backups.iter().rfind(|backup| backup.good) else {
             return;
         };
-        // A clock that was wrong must not make everything old.
+        // If a wrong clock gave the newest a time in the future, all others must not become too
+        // old.
         let newest = newest.finished.min(now);
 
         for (index, backup) in backups.iter().enumerate() {
@@ -238,42 +239,42 @@ impl Kept {
     }
 }
 
-/// The backups of a branch that each stand for a period, the newest first, as long as there are
-/// places. The clock tells periods apart. The order of the backups says which is the newest of a
-/// period, because a clock may jump.
-fn standing(
+/// The newest backup of each of the last `count` periods of a branch, the newest first. The clock
+/// tells periods apart. The order of the backups says which is the newest of a period, because a
+/// clock may jump.
+fn newest_of_periods(
     rule: KeepRule,
-    places: u32,
+    count: u32,
     of_branch: &[(usize, &BackupFacts)],
     zone: &Zone,
 ) -> Vec<(usize, Option<String>)> {
-    let (mut taken, mut damaged) = (BTreeSet::new(), BTreeSet::new());
-    let mut standing = Vec::new();
+    let (mut with_good, mut with_damaged) = (BTreeSet::new(), BTreeSet::new());
+    let mut newest = Vec::new();
     for (index, backup) in of_branch {
-        if taken.len() as u64 >= u64::from(places) {
+        if with_good.len() as u64 >= u64::from(count) {
             break;
         }
 
         let period = period(rule, &zone.at(backup.finished));
         // Without periods, each backup is a period of its own.
         let key = period.clone().unwrap_or_else(|| index.to_string());
-        if taken.contains(&key) {
+        if with_good.contains(&key) {
             continue;
         }
         let is_first = if backup.good {
-            taken.insert(key)
+            with_good.insert(key)
         } else {
-            damaged.insert(key)
+            with_damaged.insert(key)
         };
         if is_first {
-            standing.push((*index, period));
+            newest.push((*index, period));
         }
     }
-    standing
+    newest
 }
 
-/// The period that a time lies in. When clocks are set back, the hour that comes twice is two
-/// periods.
+/// The period that holds a time. Returns `None` for rules without periods. When clocks are set
+/// back, the hour that comes twice is two periods.
 fn period(rule: KeepRule, time: &Zoned) -> Option<String> {
     match rule {
         KeepRule::Hourly => Some(time.strftime("%Y-%m-%d %H:00%:z").to_string()),

@@ -1,4 +1,4 @@
-//! What is known of a backup's condition. A run that has read stored bytes keeps what it found as a
+//! Remembers the condition of each backup. A run that has read stored bytes keeps its result as a
 //! small value beside the backups.
 
 use std::fmt;
@@ -29,8 +29,8 @@ impl Remembered {
         self.findings > 0
     }
 
-    /// What is known after this look. A look that read less neither clears nor replaces what a deeper
-    /// one has found.
+    /// What is known after this look. A look that read less neither clears nor replaces what a
+    /// deeper one has found.
     fn after(self, known: Option<Self>) -> Self {
         let Some(known) = known else {
             return self;
@@ -65,8 +65,8 @@ impl fmt::Display for Remembered {
     }
 }
 
-/// Whether no damage of a backup is known: neither its manifest nor a look at its stored bytes has
-/// told of any.
+/// Whether a backup is good: kbackup knows of no damage to it, neither from its manifest nor from
+/// an earlier look at its stored bytes.
 #[must_use]
 pub fn is_good(head: &Head, known: Option<Remembered>) -> bool {
     let is_known_damaged = known.is_some_and(|known| known.is_damaged());
@@ -81,7 +81,7 @@ pub(super) fn key(label: &Label) -> String {
 /// What is known of a backup; `None` if it was never verified.
 pub fn remembered(repository: &dyn Repository, label: &Label) -> Result<Option<Remembered>> {
     let kept = repository.state(&key(label))?;
-    // A value that cannot be read is as good as lost.
+    // A value that cannot be read counts as lost.
     Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
@@ -91,8 +91,8 @@ pub fn remember(repository: &dyn Repository, label: &Label, result: Remembered) 
     keep(repository, label, result.after(known))
 }
 
-/// Keeps that stored bytes of a backup were found to be wrong. Only a look that reads all of them
-/// ([`Depth::Normal`] or deeper) clears that again.
+/// Remembers that stored bytes of a backup are damaged. Only a look that reads all of them
+/// ([`Depth::Normal`] or deeper) can clear that again.
 pub fn remember_damage(repository: &dyn Repository, label: &Label) -> Result<()> {
     if let Some(known) = remembered(repository, label)?
         && known.is_damaged()

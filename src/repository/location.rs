@@ -1,5 +1,5 @@
-//! Where a repository is, as the operator named it. This is the only way to a repository: what
-//! stands behind the [`Repository`] trait is chosen here, and nowhere else.
+//! Opens the repository that the operator named. This is the only way to a repository: only this
+//! file chooses which kind of store is behind the [`Repository`] trait.
 
 use std::path::{Path, PathBuf};
 

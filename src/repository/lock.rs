@@ -34,7 +34,7 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Lock {
-    /// Takes the lock, or says who has it.
+    /// Takes the lock. If another run has it, the error names that run.
     ///
     /// # Errors
     /// `Locked` if another run has it.
@@ -73,7 +73,7 @@ fn try_lock(file: &fs::File) -> Result<bool> {
     })
 }
 
-/// Tries for as long as somebody may have a lock for a moment only.
+/// Repeats `try_lock` for a while, because another process may hold the lock only for a moment.
 pub(super) fn patiently(try_lock: impl Fn() -> Result<bool>) -> Result<bool> {
     for _ in 0..TRIES {
         if try_lock()? {
@@ -86,7 +86,7 @@ pub(super) fn patiently(try_lock: impl Fn() -> Result<bool>) -> Result<bool> {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // This removes the words only. The lock itself ends when the file is closed.
+        // This removes only the text. The lock itself ends when the file is closed.
         let _ = self.file.set_size(0);
     }
 }
@@ -108,7 +108,7 @@ impl Holder {
 
 /// Who holds the lock, in words.
 fn holder_of(path: &Path) -> String {
-    let unknown = "it has not said who it is".to_owned();
+    let unknown = "the lock does not say which run".to_owned();
     let Ok(bytes) = fs::read_small(path, MAX_BYTES) else {
         return unknown;
     };

@@ -1,10 +1,10 @@
 //! Where the backups of one node are kept.
 //!
-//! [`Location`] is the way in: it opens what the operator named. The [`Repository`] trait speaks of
-//! intent, so that plain directories and stores of blobs fit it alike: nothing in it assumes
-//! inodes, renames or cheap appends. Reading needs no session. Whoever changes backups takes the
-//! only writer's place, a [`Writer`] ([`writer`]). What is known of a backup's condition is kept
-//! beside it ([`condition`]).
+//! [`Location`] is the way in: it opens what the operator named. The [`Repository`] trait says what
+//! a caller wants, and not how: it fits plain directories and stores of blobs alike, because
+//! nothing in it assumes inodes, renames or cheap appends. Reading needs no session. A run that
+//! changes backups takes the place of the only writer, a [`Writer`] ([`writer`]). [`condition`]
+//! remembers which backups are damaged.
 
 mod condition;
 mod directory;
@@ -19,7 +19,7 @@ pub use directory::DirectoryRepository;
 pub use location::Location;
 #[cfg(feature = "faults")]
 pub use memory::MemoryRepository;
-pub use writer::{Attributes, Incoming, Ingest, LookAtAdopted, Removal, Stored, Writer};
+pub use writer::{Attributes, Incoming, Ingest, LookAtReused, Removal, Stored, Writer};
 
 use std::path::Path;
 
@@ -108,8 +108,8 @@ pub trait Repository: Send + Sync {
     /// How many bytes may still be stored; `None` if no limit is known.
     fn free_space(&self) -> Result<Option<u64>>;
 
-    /// What interrupted runs left. `None` while a run is at work, because what is there is then its
-    /// own, and for a store that keeps nothing of interrupted runs.
+    /// What interrupted runs left. Returns `None` while a run writes, because its files are among
+    /// them, and for a store that keeps nothing of interrupted runs.
     fn interrupted(&self) -> Result<Option<Interrupted>> {
         Ok(None)
     }

@@ -34,12 +34,12 @@ pub trait Writer<'a> {
     /// the next writer removes the rest.
     ///
     /// # Errors
-    /// `NotFound` if it is not listed. After an error the backup is still listed; what fails after
-    /// it has left the list is a note of the run.
+    /// `NotFound` if it is not listed. After an error the backup is still listed. A failure after
+    /// it has left the list is only a note of the run.
     fn remove(&self, label: &Label) -> Result<Removal>;
 }
 
-/// What became of a backup that was to be removed.
+/// The result of removing a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// It is gone, and so many bytes of storage came free.
@@ -51,8 +51,8 @@ pub enum Removal {
     Later,
 }
 
-/// Called with each adopted file, from several threads.
-pub type LookAtAdopted<'a> = &'a (dyn Fn(&Row, &dyn ReadAt) + Sync);
+/// Called with each reused file, from several threads.
+pub type LookAtReused<'a> = &'a (dyn Fn(&Row, &dyn ReadAt) + Sync);
 
 /// A backup in the making: a set of files that nobody lists.
 ///
@@ -69,13 +69,13 @@ pub trait Incoming: FileSet + Sync {
     /// `Locked` if another run has committed.
     fn check_next(&self, sequence: u64) -> Result<()>;
 
-    /// Reuses files of the parent as they are, several at once, and shows each to `look` as it now
-    /// is in this set. Returns the results in the order of `rows`. A file is open only while `look`
+    /// Reuses files of the parent unchanged, several at once, and shows each to `look` as this set
+    /// now has it. Returns the results in the order of `rows`. A file is open only while `look`
     /// sees it, so that no number of rows needs many descriptors.
     ///
     /// # Errors
     /// Each file has its own: `StoredCorrupt` if the parent's file is gone, or has another length.
-    fn adopt(&self, rows: &[&Row], look: LookAtAdopted<'_>) -> Vec<Result<()>>;
+    fn reuse(&self, rows: &[&Row], look: LookAtReused<'_>) -> Vec<Result<()>>;
 
     /// Resumes a file that an interrupted run has stored under this path. Only the server's own
     /// checksum proves it: its last 16 bytes must be `md5`, which the caller has read from the
@@ -98,7 +98,7 @@ pub trait Incoming: FileSet + Sync {
     /// taken from the parent and proven by its hash. Only the rest is read from the source.
     ///
     /// # Errors
-    /// As for [`Self::ingest`]; `StoredCorrupt` if the parent's file is not as it was stored.
+    /// As for [`Self::ingest`]; `StoredCorrupt` if the parent's file is damaged.
     fn extend(
         &self,
         path: &RelativePath,
@@ -156,7 +156,7 @@ pub struct Ingest<'a> {
     pub follow: Follower<'a>,
 }
 
-/// What storing a file tells about it. The caller makes a row of it.
+/// What the storage knows of a file that it has stored. The caller makes a row of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// Length in bytes, holes included.

@@ -25,9 +25,9 @@ pub(super) fn write_in_place(file: &File, value: i64) -> Result<()> {
     Ok(())
 }
 
-/// Whether the start guard of a restore stands: the chaser is above every writer, or, between the
-/// last two writes of a restore, one byte above the writer. No server ever leaves either behind, as
-/// its chaser follows its writer. A writer that is missing or empty reads as 0.
+/// Whether the start guard of a restore keeps servers away: the chaser is above every writer, or,
+/// between the last two writes of a restore, one byte above the writer. No server ever leaves
+/// either behind, as its chaser follows its writer. A writer that is missing or empty reads as 0.
 pub(super) fn guard_stands(db: &Path) -> Result<bool> {
     // The chaser first: if a server runs unseen, the chaser is then the older value.
     let Some(chaser) = read_checkpoint(&Checkpoint::Chaser.under(db))? else {

@@ -129,7 +129,7 @@ fn newest(repository: &dyn Repository) -> Result<Choice> {
     };
 
     let mut warnings = warn_of_later(&marked_damaged, newest);
-    warnings.extend(warn_of_further(earlier, newest));
+    warnings.extend(warn_of_longer_log(earlier, newest));
 
     Ok(Choice {
         manifest,
@@ -138,7 +138,7 @@ fn newest(repository: &dyn Repository) -> Result<Choice> {
     })
 }
 
-/// What the repository lists, sorted by what it is good for; oldest first.
+/// What the repository lists: the backups that `latest` may be, and the others. Oldest first.
 #[derive(Default)]
 struct ListedBackups {
     sound: Vec<Head>,
@@ -206,8 +206,8 @@ fn warn_of_later(marked_damaged: &[Head], chosen: &Head) -> Vec<String> {
     warnings
 }
 
-/// The newest backup of a branch usually has the longest log.
-fn warn_of_further(earlier: &[Head], chosen: &Head) -> Option<String> {
+/// Warns if an earlier backup of the branch has a longer log: usually the newest has the longest.
+fn warn_of_longer_log(earlier: &[Head], chosen: &Head) -> Option<String> {
     let position = chosen.log.position;
 
     for head in earlier.iter().rev() {
@@ -274,7 +274,8 @@ fn unreadable(repository: &dyn Repository, label: &Label, error: Error, others: 
     }
 }
 
-/// Names the newest of `others` that nothing bad is known of. `others` is ordered, oldest first.
+/// The hint that names the newest of `others` without known damage. `others` is ordered, oldest
+/// first.
 fn hint_at_other(repository: &dyn Repository, others: &[Head]) -> Result<String> {
     for head in others.iter().rev() {
         if known_damage(repository, &head.label)?.is_none() {

@@ -1,5 +1,5 @@
-//! What the operator is told about a restored directory: what the first start does, what is not in
-//! a backup, and what is left to do.
+//! What kbackup tells the operator about a restored directory: what the first start does, what no
+//! backup holds, and what is left to do.
 
 use std::fmt;
 
@@ -18,7 +18,8 @@ pub struct ClosingNotes {
     pub position: Boundary,
     /// The epochs of the restored log, oldest first.
     pub lineage: Lineage,
-    /// Whether the index came along. Otherwise the server rebuilds it from the whole log.
+    /// Whether the restore brings the index back. Otherwise the server rebuilds it from the whole
+    /// log.
     pub index_carried: bool,
     /// What the operator may miss, because no backup holds it.
     pub not_inside: Vec<ClosingNote>,

@@ -68,8 +68,8 @@ impl Placed<'_> {
         fs::sync_directory(&target.directories.db)?;
 
         if let Err(error) = write_in_place(&writer_checkpoint, position) {
-            // The write may not last, so no server may start from here. If the guard cannot be
-            // raised again either, the first error stays the one to report.
+            // The write may be lost, so no server may start from here. If raising the guard again
+            // fails as well, the first error is still the one to report.
             let _ = write_in_place(&writer_checkpoint, just_below);
             return Err(error);
         }

@@ -15,7 +15,7 @@ use crate::run::Run;
 const CHECKPOINT_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// Writes into one target, in the name of the files' owner.
+/// Writes into one target, and gives what it writes to the owner of the files.
 pub(super) struct TargetWriter<'a> {
     pub(super) plan: &'a RestorePlan,
     pub(super) planned: &'a PlannedTarget,
@@ -35,7 +35,7 @@ pub(super) struct Guarded<'a> {
     pub(super) target: TargetWriter<'a>,
     pub(super) writer_checkpoint: File,
     pub(super) mark: RestoreMark,
-    /// What is there already. The restore keeps a file that has the right hash.
+    /// What the target holds already. The restore keeps a file that has the right hash.
     pub(super) content: TargetContent,
 }
 
@@ -72,11 +72,11 @@ impl<'a> Empty<'a> {
 
     /// Raises the start guard, and then leaves the mark of a restore in progress.
     ///
-    /// Whatever an earlier restore left behind: in each state on the way no server starts from the
-    /// target, or there is nothing to lose. First the chaser goes above every writer, then a
-    /// truncation that was asked for is withdrawn, and the writer comes last. The guard's writer is
-    /// as high as can be, because a node with an archive fetches what its writer lacks before it
-    /// compares the two (disk-format §10).
+    /// After each write, no server starts from the target, or there is nothing to lose, whatever an
+    /// earlier restore left behind. First the chaser goes above every writer, then a truncation
+    /// that was asked for is withdrawn, and the writer comes last. The guard's writer is as high as
+    /// can be, because a node with an archive fetches what its writer lacks before it compares the
+    /// two (disk-format §10).
     pub(super) fn guard(self) -> Result<Guarded<'a>> {
         let Self {
             target,
@@ -130,7 +130,7 @@ fn lock(writer_checkpoint: &File, db: &Path, run: &Run) -> Result<()> {
                 .because("another process holds a lock on `writer.chk`")
                 .hint("stop the server, or the other restore, that uses it"));
         }
-        // Some file systems have no locks. There the start guard alone has to do.
+        // Some file systems have no locks. There, only the start guard keeps servers away.
         Err(error) => run.note(format!(
             "`{}` cannot be locked: {}",
             Checkpoint::Writer.under(db).display(),
@@ -169,7 +169,7 @@ impl TargetWriter<'_> {
     /// Creates a directory if it is missing, and makes its name durable. A directory that exists
     /// is given to the owner of the files, too, because the server creates files in it.
     pub(super) fn create_directory(&self, path: &Path) -> Result<()> {
-        // What lies above the target is not the server's, but the server has to get through.
+        // The directories above the target do not belong to the server, but it has to pass through.
         fs::create_directories_durably(path, 0o755, DIRECTORY_MODE)?;
         self.give_to_owner(path)
     }

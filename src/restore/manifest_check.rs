@@ -1,5 +1,5 @@
-//! Whether a manifest describes a directory that a server would start from, as far as the manifest
-//! alone tells. No stored file is read.
+//! Checks from the manifest alone that a backup is a directory that a server would start from. No
+//! stored file is read.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint;
@@ -33,10 +33,10 @@ fn contradiction(manifest: &Manifest) -> Option<String> {
 
     let log = LogEndingAt::of(&manifest.log);
     for row in &manifest.files {
-        if lies_beyond(row, &log) {
+        if is_beyond_end(row, &log) {
             // O16: no server starts with such a chunk.
             return Some(format!(
-                "the backup holds `{}`, which lies behind the end of its log",
+                "the backup holds `{}`, which is behind the end of its log",
                 row.path
             ));
         }
@@ -44,19 +44,19 @@ fn contradiction(manifest: &Manifest) -> Option<String> {
             && row.blake3 != Blake3Hash::of(&checkpoint::encode(log.checkpoint(which)))
         {
             return Some(format!(
-                "`{}` is not what the rest of the manifest says",
+                "`{}` contradicts the rest of the manifest",
                 row.path
             ));
         }
     }
 
     if log.stored().epoch >= Some(log.position()) {
-        return Some("the epoch checkpoint lies behind the end of the log".to_owned());
+        return Some("the epoch checkpoint is behind the end of the log".to_owned());
     }
     None
 }
 
-fn lies_beyond(row: &Row, log: &LogEndingAt) -> bool {
+fn is_beyond_end(row: &Row, log: &LogEndingAt) -> bool {
     match row.chunk {
         Some(chunk) => log.place_of(chunk.start, chunk.end) == ChunkPlace::Beyond,
         None => false,

@@ -35,11 +35,11 @@ pub use report::{Placement, RestoreReport, TargetOutcome, TargetReport};
 pub use request::{AcceptedRisks, RestoreRequest, RestoreTarget};
 pub use target::{InterruptedRestore, Ownership, PlannedTarget, TargetContent};
 
-/// Does what was planned, target by target. The failure of one target leaves the others alone.
+/// Carries out a plan, target by target. If one target fails, the others are still restored.
 ///
 /// # Errors
 /// [`Kind::Refused`] if the plan was made for another repository, [`Kind::NotFound`] if the backup
-/// was removed meanwhile. What becomes of the targets is in the report, failures too.
+/// was removed meanwhile. The failure of a target is not an error: the report holds it.
 pub fn execute(
     repository: &dyn Repository,
     plan: &RestorePlan,
@@ -52,8 +52,7 @@ pub fn execute(
             .hint("plan the restore again"));
     }
 
-    // Before anything is written: if the backup is already removed, this fails, and if not, it
-    // stays from here on.
+    // From here on, no expiry can remove the backup. This fails if it is removed already.
     let _held = repository.hold(&plan.backup.label)?;
 
     for warning in &plan.warnings {
@@ -109,10 +108,10 @@ fn restore_target(
 fn hint_at_state(error: Error, target: &PlannedTarget) -> Error {
     match checkpoints::guard_stands(&target.db) {
         Ok(true) => error.hint(
-            "run the same restore again to resume it; no server starts from this target as it is",
+            "run the same restore again to resume it; until then no server starts from this target",
         ),
         Ok(false) | Err(_) => error.hint(
-            "start no server from this target, because its last write may not last; empty it, and \
+            "start no server from this target, because its last write may be lost; empty it, and \
              restore again once its disk works",
         ),
     }

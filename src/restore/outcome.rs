@@ -1,9 +1,8 @@
-//! What a restored directory will consist of: the files, what becomes of each, the checkpoints, and
-//! what a server does with them at its first start.
+//! What a restored directory will consist of: its files, its checkpoints, and what a server does
+//! with them at its first start.
 //!
-//! All of it follows from the manifest and the request, so it is computed without a disk. The rooms
-//! beside this one look at the target (`target`), and carry the outcome out (`guard`, `place`,
-//! `finish`).
+//! All of it follows from the manifest and the request, so it is computed without a disk. `target`
+//! looks at the restore target; `guard`, `place` and `finish` write what is computed here.
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +29,8 @@ pub(super) struct DirectoryOutcome {
     pub(super) left_out: Vec<RelativePath>,
     pub(super) checkpoints: FinalCheckpoints,
     pub(super) truncation: Truncation,
-    /// Whether the index comes along. Otherwise the server rebuilds it from the whole log.
+    /// Whether the restore brings the index back. Otherwise the server rebuilds it from the whole
+    /// log.
     pub(super) carries_index: bool,
     pub(super) secondary_index: SecondaryIndexOutcome,
     pub(super) first_start: FirstStart,
@@ -73,7 +73,7 @@ pub(super) struct FinalCheckpoints {
 pub(super) enum SecondaryIndexOutcome {
     /// The node had none.
     Absent,
-    /// It comes along.
+    /// The restore brings it back.
     Carried,
     /// The backup holds it, but it may be ahead of the log. The server never corrects that, and new
     /// events would stay unindexed (O35).
@@ -91,7 +91,7 @@ pub enum Truncation {
         /// P, in bytes.
         position: LogPosition,
     },
-    /// −1, as was asked for.
+    /// −1, because the operator asked for it (`--ready`).
     Ready,
     /// −1, because a truncation inside a scavenged chunk goes back to the start of that chunk and
     /// would lose events (O33).
@@ -122,7 +122,7 @@ pub enum FirstStartBehaviour {
     TruncatesAndStarts,
     /// It truncates, which changes nothing here, exits with code 0, and has to be started again.
     ExitsOnce,
-    /// As one of the two before: its version is not known.
+    /// As one of the two above. The server's version is not known.
     MayExitOnce,
 }
 

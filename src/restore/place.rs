@@ -27,8 +27,8 @@ pub(super) struct Placed<'a> {
 }
 
 impl<'a> Guarded<'a> {
-    /// Places every file. On an error the guard stays up, and the next restore resumes what is
-    /// there.
+    /// Places every file. After an error the guard stays, and the next restore resumes with the
+    /// files that are placed.
     ///
     /// # Errors
     /// [`Kind::StoredCorrupt`] if stored bytes differ from their row.
@@ -106,10 +106,11 @@ fn create_directories(target: &TargetWriter<'_>) -> Result<BTreeSet<PathBuf>> {
     Ok(directories)
 }
 
-/// How a file came to its bytes.
+/// Who wrote the bytes of a placed file.
 enum PlacedBytes {
+    /// This restore.
     Written,
-    /// An interrupted restore had written them.
+    /// An interrupted restore.
     Kept,
 }
 
@@ -182,7 +183,7 @@ impl Placer<'_> {
         self.complete(placed, &file)
     }
 
-    /// Compares the server's own hash: computed over all but the last 16 bytes, which hold it
+    /// Compares the server's own hash, which covers all but the last 16 bytes. They hold it
     /// (disk-format §3.5, §5.2).
     fn prove_md5(&self, placed: &PlacedFile, bytes: &dyn ReadAt, digest: Digest) -> Result<()> {
         let Some(expected) = placed.md5 else {
@@ -202,7 +203,7 @@ impl Placer<'_> {
         Ok(())
     }
 
-    /// Owner, mode, durability: after these the file is complete.
+    /// Sets owner and mode and syncs the file. Then it is complete.
     fn complete(&self, placed: &PlacedFile, file: &File) -> Result<()> {
         let owner = &self.target.planned.owner;
         if owner.set {

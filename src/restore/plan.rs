@@ -1,5 +1,5 @@
-//! The plan of a restore: what will be restored, to where, and what the operator has to know.
-//! Making it writes nothing.
+//! The plan of a restore: what kbackup will restore, to where, and what the operator has to know.
+//! Planning writes nothing.
 
 use std::fmt;
 

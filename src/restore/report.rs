@@ -1,4 +1,4 @@
-//! What became of a restore, for people and as JSON.
+//! The result of a restore, for people and as JSON.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::format::Boundary;
 use crate::manifest::Label;
 
-/// What became of a restore.
+/// The result of a restore.
 #[derive(Debug, Serialize)]
 pub struct RestoreReport {
     /// The backup that was restored.
@@ -25,7 +25,7 @@ pub struct RestoreReport {
     pub closing: ClosingNotes,
 }
 
-/// What became of one target.
+/// The result for one target.
 #[derive(Debug, Serialize)]
 pub struct TargetReport {
     /// The db directory.
@@ -46,7 +46,7 @@ pub enum TargetOutcome {
     Restored(Placement),
     /// An earlier restore to several targets had finished this one; nothing was written.
     AlreadyRestored,
-    /// It failed. What is there is guarded, and the same restore resumes it.
+    /// It failed. No server starts from the target, and the same restore resumes it.
     Failed(#[serde(serialize_with = "failure")] Error),
     /// The run was told to end before it was this target's turn; nothing was written.
     NotBegun,

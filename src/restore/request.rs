@@ -11,9 +11,10 @@ pub struct RestoreRequest {
     pub label: Option<Label>,
     /// The directories to restore to; each gets the whole backup.
     pub targets: Vec<RestoreTarget>,
-    /// `truncate.chk` shall be −1, so that the first start is enough on every version (O11).
+    /// Whether to set `truncate.chk` to −1, so that the first start is enough on every version
+    /// (O11).
     pub ready: bool,
-    /// User id and group id that shall own the files.
+    /// User id and group id of the owner that the files get.
     pub owner: Option<(u32, u32)>,
     /// The version of the server that will be started there, if the operator names it.
     pub server_version: Option<String>,

@@ -31,7 +31,7 @@ pub(super) fn verify(
         files: &stored,
         run,
         findings: Vec::new(),
-        told: HashSet::new(),
+        known_findings: HashSet::new(),
         records: 0,
         entries: 0,
     };
@@ -42,7 +42,7 @@ pub(super) fn verify(
     }
     match ChunkSet::read(&stored) {
         Ok(chunks) => verification.log_and_index(&chunks, depth, known)?,
-        // The structure has told it already.
+        // The check of the structure has found the same damage.
         Err(error) if is_damage(&error) => {}
         Err(error) => return Err(error),
     }
@@ -63,45 +63,50 @@ struct Verification<'a> {
     files: &'a dyn FileSet,
     run: &'a Run,
     findings: Vec<VerifyFinding>,
-    told: HashSet<VerifyFinding>,
+    /// The same findings, to add each only once.
+    known_findings: HashSet<VerifyFinding>,
     records: u64,
     entries: u64,
 }
 
 impl Verification<'_> {
-    fn tell(&mut self, path: Option<RelativePath>, what: impl Into<String>) {
+    fn add_finding(&mut self, path: Option<RelativePath>, what: impl Into<String>) {
         let finding = VerifyFinding {
             path,
             what: what.into(),
         };
-        if self.told.insert(finding.clone()) {
+        if self.known_findings.insert(finding.clone()) {
             self.findings.push(finding);
         }
     }
 
     /// Turns damage into a finding. Any other error stays an error.
-    fn found<T>(&mut self, path: Option<&RelativePath>, result: Result<T>) -> Result<Option<T>> {
+    fn or_finding<T>(
+        &mut self,
+        path: Option<&RelativePath>,
+        result: Result<T>,
+    ) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if is_damage(&error) => {
-                self.tell(path.cloned(), error.in_words());
+                self.add_finding(path.cloned(), error.in_words());
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Names, sizes, headers, footers, and small files.
+    /// Checks names, sizes, headers, footers, and small files.
     fn structure(&mut self) -> Result<()> {
         let structure = proof::structure(self.files, self.manifest, self.run);
-        let faults = self.found(None, structure)?.unwrap_or_default();
+        let faults = self.or_finding(None, structure)?.unwrap_or_default();
         for fault in faults {
-            self.tell(fault.path, fault.what);
+            self.add_finding(fault.path, fault.what);
         }
         Ok(())
     }
 
-    /// The hashes of all files, against their rows and the server's own.
+    /// Compares the hashes of all files with their rows and with the server's own MD5s.
     fn hashes(&mut self, known: &KnownFiles) -> Result<()> {
         let (manifest, repository, run) = (self.manifest, self.repository, self.run);
         let mut wrong = Vec::new();
@@ -120,15 +125,15 @@ impl Verification<'_> {
             },
         )?;
 
-        // In the order of the paths, whichever was hashed first.
+        // The threads end in any order, but the findings come in the order of the paths.
         wrong.sort_by_key(|(path, _)| *path);
         for (path, what) in wrong {
-            self.tell(Some(path.clone()), what);
+            self.add_finding(Some(path.clone()), what);
         }
         Ok(())
     }
 
-    /// Everything that needs the chunks of the log.
+    /// Runs all checks that need the chunks of the log.
     fn log_and_index(&mut self, chunks: &ChunkSet, depth: Depth, known: &KnownFiles) -> Result<()> {
         self.lineage(chunks)?;
         if depth > Depth::Quick {
@@ -142,20 +147,20 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// The epochs in the log are those of the manifest.
+    /// Checks that the epochs in the log are those of the manifest.
     fn lineage(&mut self, chunks: &ChunkSet) -> Result<()> {
         let log = &self.manifest.log;
         let found = match log.stored.epoch {
-            Some(epoch) => self.found(None, log::lineage(self.files, chunks, epoch))?,
+            Some(epoch) => self.or_finding(None, log::lineage(self.files, chunks, epoch))?,
             None => Some(Lineage::default()),
         };
         if found.is_some_and(|lineage| lineage != log.lineage) {
-            self.tell(None, "the epochs in the log are not those of the manifest");
+            self.add_finding(None, "the epochs in the log are not those of the manifest");
         }
         Ok(())
     }
 
-    /// Every record of the chunk that the log ends in.
+    /// Reads every record of the chunk that the log ends in.
     fn tail(&mut self, chunks: &ChunkSet) -> Result<()> {
         let end = self.manifest.log.position.position();
         let begins_before_end = |file: &&LogFile| file.file.header.start_position() < end;
@@ -167,15 +172,15 @@ impl Verification<'_> {
             return Ok(());
         };
         if proof.end != LogEnd::Whole {
-            self.tell(
+            self.add_finding(
                 Some(last.path.clone()),
-                format!("the log's end at {end} is inside of an append"),
+                format!("the log ends at {end}, inside an append"),
             );
         }
         Ok(())
     }
 
-    /// Every record of every other chunk. A chunk that backups share is read once.
+    /// Reads every record of every other chunk. A chunk that backups share is read once.
     fn all_records(&mut self, chunks: &ChunkSet, known: &KnownFiles) -> Result<()> {
         let end = self.manifest.log.position.position();
         for file in chunks.in_use() {
@@ -211,13 +216,13 @@ impl Verification<'_> {
             WriterPosition(end),
             self.run,
         );
-        let proof = self.found(Some(&file.path), scanned)?;
+        let proof = self.or_finding(Some(&file.path), scanned)?;
         self.records += proof.as_ref().map_or(0, |proof| proof.seen.records);
         Ok(proof)
     }
 
-    /// The tables, their filters, and their entries against the log. Their MD5s were computed with
-    /// the other hashes.
+    /// Checks the tables and their filters, and compares table entries with the log. `hashes` has
+    /// compared the MD5s of the tables.
     fn index(&mut self, chunks: &ChunkSet, depth: Depth) -> Result<()> {
         let writer = WriterPosition(self.manifest.log.position.position());
         let scope = IndexScope {
@@ -227,13 +232,13 @@ impl Verification<'_> {
             hash_tables: false,
         };
         let examined = proof::examine_index(self.files, &scope, self.run);
-        let Some(proof) = self.found(None, examined)? else {
+        let Some(proof) = self.or_finding(None, examined)? else {
             return Ok(());
         };
 
         self.entries += proof.entries;
         for problem in proof.problems {
-            self.tell(Some(problem.path), problem.what);
+            self.add_finding(Some(problem.path), problem.what);
         }
         if let Some(hidden) = proof.hidden
             && !hidden.explained
@@ -243,12 +248,12 @@ impl Verification<'_> {
                  restored server would not show them (O39)",
                 hidden.missing, hidden.sampled, hidden.first
             );
-            self.tell(None, what);
+            self.add_finding(None, what);
         }
         Ok(())
     }
 
-    /// The scavenge state knows of no scavenge that the log does not hold.
+    /// Checks that the scavenge state knows of no scavenge that the log does not hold.
     fn scavenge_state(&mut self, chunks: &ChunkSet) -> Result<()> {
         let writer = WriterPosition(self.manifest.log.position.position());
         for row in &self.manifest.files {
@@ -257,18 +262,18 @@ impl Verification<'_> {
             }
 
             let foreign = proof::foreign_scavenge(self.files, &row.path, chunks, writer, self.run);
-            if let Some(Some(why)) = self.found(Some(&row.path), foreign)? {
+            if let Some(Some(why)) = self.or_finding(Some(&row.path), foreign)? {
                 let what = format!(
                     "{why}: the next scavenge would remove events that were written since (O34)"
                 );
-                self.tell(Some(row.path.clone()), what);
+                self.add_finding(Some(row.path.clone()), what);
             }
         }
         Ok(())
     }
 }
 
-/// What the hashes of a file contradict: its row, or the server's MD5.
+/// What is wrong with a file, by its hashes: they contradict its row, or the server's MD5.
 fn wrong_with(manifest: &Manifest, row: &Row, hashed: &Hashed) -> Vec<String> {
     let digest = match hashed {
         Ok(digest) => digest,

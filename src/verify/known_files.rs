@@ -1,5 +1,5 @@
-//! What was learnt of stored files, for all backups that share them: each stored copy is hashed
-//! once.
+//! Remembers what one verification has learnt of each stored copy, so that a file that several
+//! backups share is hashed once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ struct Known {
 
 impl KnownFiles {
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Every change to it is one step, so it is whole also if a thread panicked.
+        // Every change is one step, so the maps are whole even if a thread panicked.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -106,8 +106,8 @@ pub(super) fn is_as_stored(row: &Row, digest: &Digest) -> bool {
     digest.size == row.size && digest.blake3 == row.blake3
 }
 
-/// Whether an error is damage to a backup. The proof calls the files that it looks at the source;
-/// here they are a backup's.
+/// Whether an error is damage to the backup. The proof reports damage of the files that it reads as
+/// damage of a source; here these files are a backup's.
 pub(super) fn is_damage(error: &Error) -> bool {
     matches!(
         error.kind(),

@@ -1,7 +1,9 @@
-//! Proves stored backups again: are the files still what they were, and would a server still start
-//! from them? `verification.rs` goes through the chosen backups, `backup.rs` looks at one,
-//! `known_files.rs` keeps what was learnt of files that backups share, and `repair.rs` mends. Only a
-//! repair changes a backup, and only where its bytes are wrong.
+//! Proves stored backups again: do the files still have their bytes, and would a server still start
+//! from them?
+//!
+//! `verification.rs` goes through the chosen backups, and `backup.rs` verifies one of them.
+//! `known_files.rs` remembers the hashes of files that backups share. `repair.rs` replaces damaged
+//! files by intact copies. Only a repair changes a backup, and only its damaged files.
 
 mod backup;
 mod known_files;

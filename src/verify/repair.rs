@@ -1,5 +1,5 @@
-//! Repairs stored backups: if the repository holds a damaged file's bytes once more, in an intact
-//! copy, the file's name is made to lead there.
+//! Repairs stored backups: if the repository holds an intact copy of a damaged file, kbackup makes
+//! the damaged file's name lead to that copy.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ use crate::run::Run;
 /// What can be repaired, and what cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RepairPlan {
-    /// Files whose bytes are stored once more.
+    /// Damaged files of which the repository holds an intact copy.
     pub replacements: Vec<Replacement>,
     /// Files of which no intact copy is left.
     pub lost: Vec<Lost>,
@@ -33,7 +33,7 @@ pub struct Replacement {
     pub path: RelativePath,
     /// The file's length in bytes.
     pub size: u64,
-    /// A backup that holds the bytes as they should be.
+    /// A backup that holds the intact copy.
     pub from: Label,
     /// The backups whose file is damaged or gone.
     pub into: Vec<Label>,
@@ -41,7 +41,7 @@ pub struct Replacement {
     rows: CopyRows,
 }
 
-/// A stored file that the repository does not hold any more as it was.
+/// A damaged file of which the repository holds no intact copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// The file's path in the backups.
@@ -90,7 +90,7 @@ pub fn plan_repair(
 
     for backup in &found.backups {
         if !backup.findings.is_empty() {
-            search.want_damaged_of(&backup.label)?;
+            search.want_damaged_files_of(&backup.label)?;
         }
     }
     search.find_copies()?;
@@ -115,13 +115,13 @@ struct CopySearch<'a> {
     repository: &'a dyn Repository,
     known: KnownFiles,
     run: &'a Run,
-    /// Every name in the repository of the bytes that are wanted.
+    /// Every file in the repository that should have the wanted bytes.
     copies: HashMap<Bytes, Vec<(Label, Row)>>,
 }
 
 impl CopySearch<'_> {
-    /// Wants the bytes of each damaged file of a backup.
-    fn want_damaged_of(&mut self, label: &Label) -> Result<()> {
+    /// Adds the bytes of each damaged file of a backup to the wanted ones.
+    fn want_damaged_files_of(&mut self, label: &Label) -> Result<()> {
         for row in rows_of(self.repository, label)? {
             if !self
                 .known
@@ -133,8 +133,8 @@ impl CopySearch<'_> {
         Ok(())
     }
 
-    /// Finds every name of the wanted bytes. Manifests are read one at a time, because each can be
-    /// large, and there can be many.
+    /// Finds every file that should have the wanted bytes. Reads one manifest at a time, because
+    /// each can be large, and there can be many.
     fn find_copies(&mut self) -> Result<()> {
         if self.copies.is_empty() {
             return Ok(());
@@ -189,7 +189,8 @@ impl CopySearch<'_> {
     }
 }
 
-/// The rows of a backup; none if its manifest is damaged, which the verification has told.
+/// The rows of a backup. Returns none if its manifest is damaged: the verification has reported
+/// that.
 fn rows_of(repository: &dyn Repository, label: &Label) -> Result<Vec<Row>> {
     match repository.manifest(label) {
         Ok(Manifest { files, .. }) => Ok(files),
@@ -201,7 +202,7 @@ fn rows_of(repository: &dyn Repository, label: &Label) -> Result<Vec<Row>> {
 }
 
 /// Repairs what can be repaired, verifies the result, and marks the backups of what cannot be
-/// repaired as damaged. Takes the writer's place before the first look.
+/// repaired as damaged. Takes the writer's place first, so that no other run writes meanwhile.
 ///
 /// # Errors
 /// [`Kind::Locked`] if another run writes; as for [`verify`]. What cannot be repaired is in the
@@ -271,8 +272,7 @@ fn replace(writer: &dyn Writer<'_>, replacement: &Replacement, run: &Run) -> Res
     Ok(into)
 }
 
-/// The depth that clears known damage of these backups: only a look as deep as the one that found
-/// it does.
+/// The depth that clears known damage of these backups: at least that of the look that found it.
 fn deep_enough(
     repository: &dyn Repository,
     labels: &BTreeSet<Label>,

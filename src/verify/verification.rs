@@ -44,7 +44,7 @@ pub fn verify(
     verify_with(repository, which, depth, &KnownFiles::default(), run)
 }
 
-/// As [`verify`]. What is learnt of stored files goes into `known`.
+/// As [`verify`]. Keeps the hashes of stored files in `known`.
 pub(super) fn verify_with(
     repository: &dyn Repository,
     which: &Which,
@@ -67,8 +67,7 @@ pub(super) fn verify_with(
     let mut backups = Vec::with_capacity(chosen.len());
     for Listed { label, .. } in chosen {
         run.check()?;
-        // The backup is held until its result is kept: nothing must be remembered of a backup that
-        // was removed.
+        // The backup is held until its result is kept, so that no result outlives its backup.
         let (_held, manifest) = match repository.hold(&label) {
             Ok(held) => (Some(held), repository.manifest(&label)),
             Err(error) => (None, Err(error)),
@@ -124,7 +123,7 @@ fn not_listed(label: &Label) -> Error {
         .hint("`kbackup list` shows what there is")
 }
 
-/// How much there is to read, as far as the manifests tell.
+/// How much the verification will read, by the manifests.
 fn expected(chosen: &[Listed]) -> Event {
     let (mut files, mut bytes) = (0, 0_u64);
     for listed in chosen {
@@ -136,7 +135,7 @@ fn expected(chosen: &[Listed]) -> Event {
     Event::Expected { files, bytes }
 }
 
-/// Remembers what was found of a backup. If it cannot be kept, that is a warning.
+/// Remembers the result for a backup. If that fails, the run only warns.
 fn keep_result(
     repository: &dyn Repository,
     report: &VerifiedBackup,
@@ -159,8 +158,8 @@ fn keep_result(
     let known = remembered(repository, label)?;
     if report.findings.is_empty() && known.is_some_and(|known| known.is_damaged()) {
         run.warn(format!(
-            "{label} is known to be DAMAGED: an earlier look read more than this one, which found \
-             nothing and clears nothing"
+            "{label} is known to be DAMAGED: this verification found nothing, but an earlier one that \
+             read more found damage, so the mark stays"
         ));
     }
     Ok(())

@@ -377,7 +377,7 @@ fn an_incomplete_file_of_full_length_is_copied_again() {
         // kbackup does not even read a chunk without an MD5 at its end.
         let looked_at = bench
             .said()
-            .contains("chunk-000001.000000: what an interrupted run left of it is not resumed");
+            .contains("chunk-000001.000000: kbackup does not resume what an interrupted run left of it");
         assert_eq!(looked_at, to < length, "{}", bench.said());
 
         bench.assert_sound();

@@ -250,7 +250,7 @@ fn no_server_starts_from_a_restore_whose_last_sync_failed() {
         );
 
         told.push(text(&output).contains(
-            "run the same restore again to resume it; no server starts from this target as it is",
+            "run the same restore again to resume it; until then no server starts from this target",
         ));
     }
 

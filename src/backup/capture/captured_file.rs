@@ -10,11 +10,12 @@ use crate::manifest::Row;
 pub(super) struct CapturedFile<'a> {
     pub(super) row: CapturedRow<'a>,
     pub(super) origin: FileOrigin,
-    /// Whether the attempt under way has found that the file belongs into the backup.
+    /// Whether the present attempt has found the file at the source, so that it belongs in the
+    /// backup.
     pub(super) is_wanted: bool,
     /// For chunks that this run has read: the records to be proven, by this attempt or the next.
     pub(super) records: Option<Box<ReadRecords>>,
-    /// The file fails the server's own MD5, and the operator wants it all the same.
+    /// The file fails the server's own MD5, and the operator accepts that.
     pub(super) is_damaged: bool,
 }
 
@@ -51,6 +52,7 @@ impl Deref for CapturedRow<'_> {
 pub(in crate::backup) struct ReadRecords {
     /// The position of the first record in the log.
     pub(in crate::backup) from: LogPosition,
-    /// What the records told while they were copied. `None` if nobody has looked at them yet.
+    /// What kbackup learnt from the records while it copied them. `None` if it has not read them
+    /// yet.
     pub(in crate::backup) told: Option<ChunkRecords>,
 }

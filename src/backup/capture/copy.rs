@@ -29,12 +29,12 @@ pub(in crate::backup) struct CopyRequest<'a> {
     pub(in crate::backup) chunk: Option<ChunkRow>,
 }
 
-/// The stored file's permission bits.
+/// Which permission bits the stored file gets.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::backup) enum StoredMode {
-    /// As on the node.
+    /// Those of the node's file.
     AsFound,
-    /// The server has to write to the restored file.
+    /// Those of the node's file, and the owner may write: the server writes to the restored file.
     Writable,
 }
 
@@ -183,7 +183,7 @@ impl Capture<'_> {
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => {
-                // Half a file, under a name that the next attempt may not come back to.
+                // The next attempt may not copy this path again, so half a file must not stay.
                 self.incoming.remove(path)?;
                 return Err(error);
             }
@@ -274,7 +274,7 @@ impl Capture<'_> {
         Ok(())
     }
 
-    /// A file that is cut gets a new hash, and damage would become part of it.
+    /// Proves a reused file before it is cut: it then gets a new hash, which would hide damage.
     fn prove_before_cut(&mut self, row: &Row) -> Result<()> {
         if let Some(stored) = self.incoming.open(&row.path)?
             && self.has_bytes_of(row, stored)?

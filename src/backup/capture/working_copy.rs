@@ -1,4 +1,4 @@
-//! Which files the working copy holds, and which of them belong into the backup.
+//! Which files the working copy holds, and which of them belong in the backup.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::proof::LogStretch;
 use crate::repository::Incoming;
 use crate::run::Run;
 
-/// What the incoming backup holds, and what its parent could give.
+/// The files of the incoming backup, and the parent's files that it may reuse.
 ///
 /// It outlives the attempts of a run: the next attempt need not copy what this one has captured.
 pub(in crate::backup) struct Capture<'a> {
@@ -23,10 +23,10 @@ pub(in crate::backup) struct Capture<'a> {
     /// The rows of the parent whose files may be reused.
     pub(super) parent_rows: HashMap<&'a RelativePath, &'a Row>,
     pub(super) captured: BTreeMap<RelativePath, CapturedFile<'a>>,
-    /// The reused chunks, as they were looked at in this backup.
+    /// Headers and footers of the reused chunks, as this run has read them.
     pub(super) inspected: Inspected,
-    /// The chunks of the source, as the preflight has seen them. Empty as soon as they were listed
-    /// again.
+    /// Headers and footers of the source's chunks, as the preflight has read them. The first
+    /// listing of the chunks takes them out.
     pub(in crate::backup) inspected_in_preflight: Inspected,
     /// Files of the parent that turned out damaged.
     pub(super) damaged_in_parent: Vec<RelativePath>,
@@ -103,7 +103,7 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    /// Removes a file that turned out wrong, so that nothing takes it for captured.
+    /// Removes a file that turned out wrong, so that it does not count as captured.
     pub(in crate::backup) fn remove(&mut self, path: &RelativePath) -> Result<()> {
         self.captured.remove(path);
         self.incoming.remove(path)
@@ -190,8 +190,8 @@ impl<'a> Capture<'a> {
         ChunkSet::among(&self.files(), entries, &self.inspected)
     }
 
-    /// The captured files, under the names that they have at the source: what is wrong with them is
-    /// wrong there.
+    /// The captured files. Messages about them name the source's files, because damage in them came
+    /// from there.
     pub(in crate::backup) fn files(&self) -> CapturedFiles<'_> {
         CapturedFiles {
             files: &*self.incoming,
@@ -231,7 +231,7 @@ impl<'a> Capture<'a> {
     }
 }
 
-/// Captured files that are named as at the source.
+/// Captured files that messages name by their paths at the source.
 pub(in crate::backup) struct CapturedFiles<'a> {
     files: &'a dyn FileSet,
     source: &'a Directories,

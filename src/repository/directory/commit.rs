@@ -33,7 +33,7 @@ impl DirectoryIncoming<'_> {
         Ok(())
     }
 
-    /// No backup has this label.
+    /// Checks that no backup has this label.
     fn check_label(&self, label: &Label) -> Result<()> {
         if fs::status(&self.repository.layout.backup(label))?.is_none() {
             return Ok(());
@@ -65,8 +65,8 @@ impl DirectoryIncoming<'_> {
         Ok(())
     }
 
-    /// The files of this set are those of the manifest. Reused files can be as large as the parent,
-    /// so only names and lengths are compared.
+    /// Checks that the files of this set are those of the manifest. Compares only names and
+    /// lengths, because reused files can be as large as the parent.
     fn check_rows(&self, manifest: &Manifest) -> Result<()> {
         let mut rows: Vec<&Row> = manifest.files.iter().collect();
         rows.sort_by(|one, other| one.path.cmp(&other.path));
@@ -74,27 +74,27 @@ impl DirectoryIncoming<'_> {
 
         for entry in self.files.files()? {
             let Some(row) = rows.next() else {
-                return Err(self.wrong(&entry.path, "it has no row"));
+                return Err(self.contradiction(&entry.path, "it has no row"));
             };
             if row.path < entry.path {
-                return Err(self.wrong(&row.path, "the file is missing"));
+                return Err(self.contradiction(&row.path, "the file is missing"));
             }
             if row.path > entry.path {
-                return Err(self.wrong(&entry.path, "it has no row"));
+                return Err(self.contradiction(&entry.path, "it has no row"));
             }
             if row.size != entry.size {
                 let why = format!("it has {} bytes, its row says {}", entry.size, row.size);
-                return Err(self.wrong(&row.path, why));
+                return Err(self.contradiction(&row.path, why));
             }
         }
 
         match rows.next() {
-            Some(row) => Err(self.wrong(&row.path, "the file is missing")),
+            Some(row) => Err(self.contradiction(&row.path, "the file is missing")),
             None => Ok(()),
         }
     }
 
-    fn wrong(&self, path: &RelativePath, why: impl Into<String>) -> Error {
+    fn contradiction(&self, path: &RelativePath, why: impl Into<String>) -> Error {
         Error::new(Kind::Failed, "the files are not those of the manifest")
             .on(self.files.place_of(path))
             .because(why.into())
@@ -115,7 +115,7 @@ impl DirectoryIncoming<'_> {
                 self.noted(set_attributes(&file, row.into()))?;
                 self.noted(file.sync())?;
             }
-            // The proof has read it, and nobody else will soon.
+            // The proof has read the file, and nothing else will read it soon.
             file.drop_from_cache();
         }
         Ok(())
@@ -157,7 +157,7 @@ impl DirectoryIncoming<'_> {
         let Err(error) = self.noted(synced) else {
             return Ok(());
         };
-        // It is not known to be durable, so it must not be listed.
+        // The rename may not be durable, so the backup must not stay listed.
         match fs::rename(&backup, self.files.top()) {
             Ok(()) => Err(error.into()),
             Err(back) => Err(still_listed(label, &backup, &error, &back)),
@@ -175,12 +175,12 @@ fn still_listed(label: &Label, backup: &Path, error: &IoError, back: &IoError) -
     )
     .at(backup)
     .because(format!(
-        "{error}: {}; it could not be taken back: {back}: {}",
+        "{error}: {}; kbackup could not undo the commit: {back}: {}",
         error.source, back.source
     ))
     .hint(format!(
         "its files are whole, but its name may be lost with the next loss of power: do not rely on \
          it before a later backup has succeeded and `kbackup verify {label}` finds it intact"
     ))
-    .hint("look at the repository's disk and the system's log: the disk fails, or is gone")
+    .hint("check the repository's disk and the system's log: the disk fails, or is gone")
 }

@@ -1,4 +1,4 @@
-//! A file in the making, and what it gets besides its bytes.
+//! A new file of the repository before it has its name, and the mode and time that it gets.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use super::layout::FILE_MODE;
 use crate::fs::{self, IoError};
 use crate::repository::Attributes;
 
-/// A file that has no name of a backup's file yet. It is removed unless it gets one.
+/// A new file under a temporary name. Dropping it removes it, unless [`Self::publish`] gave it its
+/// name.
 pub(super) struct Draft {
     pub(super) file: fs::File,
     staged: PathBuf,
@@ -17,7 +18,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Creates an empty file beside `place`, where it will stand.
+    /// Creates an empty file beside `place`, its later path.
     pub(super) fn create(place: PathBuf) -> Result<Self, IoError> {
         let mut name = OsString::from(".");
         name.push(place.file_name().unwrap_or_default());
@@ -32,8 +33,8 @@ impl Draft {
         })
     }
 
-    /// Gives the file its name. Its bytes must be durable: a name in `incoming/` says that the
-    /// file was synced with success, also to the run after one that was killed.
+    /// Gives the file its name. Its bytes must be durable: if this run is killed, the next one
+    /// resumes only files with a name, because those were synced.
     pub(super) fn publish(&self) -> Result<(), IoError> {
         fs::rename(&self.staged, &self.place)
     }
@@ -58,13 +59,14 @@ pub(super) fn set_attributes(file: &fs::File, attributes: Attributes) -> Result<
     if_supported(file.set_modified(attributes.modified.into()))
 }
 
-/// Whether a file has mode and time already.
+/// Whether a file has its mode and time already.
 pub(super) fn has_attributes(status: &fs::FileStatus, attributes: Attributes) -> bool {
     status.mode & 0o7777 == stored_mode(attributes.mode)
         && status.modified == attributes.modified.into()
 }
 
-/// Not every file system keeps modes and times. The rows of the manifest do.
+/// Ignores an error that says that the file system keeps no modes or times. The manifest's rows
+/// hold them anyway.
 fn if_supported(result: Result<(), IoError>) -> Result<(), IoError> {
     let Err(error) = result else {
         return Ok(());
@@ -75,7 +77,8 @@ fn if_supported(result: Result<(), IoError>) -> Result<(), IoError> {
     }
 }
 
-/// Whether the file system has no hard links, or no more for this file, or none to this place.
+/// Whether an error says that no hard link is possible: the file system has none, none to this
+/// place, or no more for this file.
 pub(super) fn cannot_link(error: &IoError) -> bool {
     let Some(errno) = Errno::from_io_error(&error.source) else {
         return false;

@@ -23,7 +23,7 @@ use crate::fs::{self, IoError};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::parallel;
 use crate::proof::Proven;
-use crate::repository::{Attributes, Incoming, Ingest, LookAtAdopted, Stored};
+use crate::repository::{Attributes, Incoming, Ingest, LookAtReused, Stored};
 use crate::run::Run;
 use crate::transfer::{self, CopyFailure, Follower, Segment};
 
@@ -37,9 +37,9 @@ pub(super) struct DirectoryIncoming<'a> {
     parent: Option<Files>,
     own: Mutex<OwnFiles>,
     bytes_stored: AtomicU64,
-    /// The storage could not do what it was told.
+    /// Whether a change to the disk has failed.
     has_failed: AtomicBool,
-    /// Given back last.
+    /// Dropped last, so that no other run writes before this one has cleaned up.
     _lock: Lock,
 }
 
@@ -47,12 +47,13 @@ pub(super) struct DirectoryIncoming<'a> {
 /// a later run can resume it.
 pub(super) type OwnFiles = BTreeMap<RelativePath, bool>;
 
-/// How a file is put together whose first bytes the repository has.
+/// How to make a file whose first bytes are in the repository already.
 struct Composition<'a> {
     /// The repository's file, and how many of its bytes to take.
     from: &'a fs::File,
     prefix: u64,
-    /// What all of the repository's file must hash to; `None` if that need not be proven.
+    /// The hash that the whole file of the repository must have. `None` if nothing has to be
+    /// proven.
     whole: Option<Blake3Hash>,
     /// What follows the prefix.
     rest: Option<Segment<'a>>,
@@ -78,7 +79,7 @@ impl<'a> DirectoryIncoming<'a> {
         let id = clock::identifier().to_string();
         let files = Files::new(repository.layout.incoming().join(id));
         if let Err(error) = make_directory(files.top()) {
-            // The disk may be full: it gets back what interrupted runs took.
+            // The disk may be full, so it gets back the space that interrupted runs took.
             leftovers.remove(run);
             return Err(error);
         }
@@ -97,8 +98,8 @@ impl<'a> DirectoryIncoming<'a> {
         })
     }
 
-    /// Passes on the result of a change to the disk, and remembers a failure. After a failed change
-    /// a later sync may succeed and the bytes be lost all the same, so nothing of this run is kept.
+    /// Passes on the result of a change to the disk, and remembers a failure. After a failure, a
+    /// later sync may succeed although bytes are lost, so kbackup keeps nothing of this run.
     pub(super) fn noted<T>(&self, result: Result<T, IoError>) -> Result<T, IoError> {
         if result.is_err() {
             self.has_failed.store(true, Ordering::SeqCst);
@@ -125,7 +126,7 @@ impl<'a> DirectoryIncoming<'a> {
         self.parent(row)?.open_row(row)
     }
 
-    /// Where a file goes. Makes its directories.
+    /// The path of a file in this set. Makes the directories that lead to it.
     fn place(&self, path: &RelativePath) -> Result<PathBuf> {
         let place = self.files.path_of(path);
         if matches!(self.files.has_directories(path), Ok(true)) {
@@ -237,7 +238,7 @@ impl<'a> DirectoryIncoming<'a> {
     }
 
     /// Reuses one file of the parent.
-    fn adopt_one(&self, row: &Row) -> Result<Box<dyn ReadAt>> {
+    fn reuse_one(&self, row: &Row) -> Result<Box<dyn ReadAt>> {
         if self.link_parents(row)? {
             return self.open_linked(row);
         }
@@ -246,13 +247,13 @@ impl<'a> DirectoryIncoming<'a> {
         Ok(Box::new(self.files.open_row(row)?))
     }
 
-    /// Gives the parent's file a second name in this set. False if the file system has no hard
-    /// links, or no more for this file.
+    /// Gives the parent's file a second name in this set. Returns false if the file system has no
+    /// hard links, or no more for this file.
     fn link_parents(&self, row: &Row) -> Result<bool> {
         let parent = self.parent(row)?;
         let place = self.place(&row.path)?;
         if !parent.has_directories(&row.path)? {
-            // This says what is wrong.
+            // Returns the error that says what is wrong.
             parent.open_row(row)?;
         }
 
@@ -269,15 +270,15 @@ impl<'a> DirectoryIncoming<'a> {
             Err(error) => error,
         };
         if error.is_not_found() {
-            // Most likely the parent's file is gone: that is damage, and no failure of the disk.
+            // Most likely the parent's file is gone. That is damage, and not a failure of the disk.
             parent.open_row(row)?;
         }
         self.noted(Err(error))?;
         Ok(false)
     }
 
-    /// Opens a linked file under its new name: whatever the old name leads to a moment later, this
-    /// is what the backup has.
+    /// Opens a linked file under its new name. The old name may lead to another file a moment
+    /// later, but the backup holds this one.
     fn open_linked(&self, row: &Row) -> Result<Box<dyn ReadAt>> {
         let error = match self.files.open_row(row) {
             Ok(file) => return Ok(Box::new(file)),
@@ -285,7 +286,7 @@ impl<'a> DirectoryIncoming<'a> {
         };
 
         self.remove(&row.path)?;
-        // The error should name the parent's file, because that one stays.
+        // The error should name the parent's file, because the link is removed.
         match self.open_parents(row) {
             Ok(_) => Err(error),
             Err(error) => Err(error),
@@ -321,8 +322,8 @@ impl<'a> DirectoryIncoming<'a> {
         Ok(())
     }
 
-    /// Proves a file that an interrupted run left, and moves it into this set. False if it is not
-    /// what the source has: then it is removed.
+    /// Proves a file that an interrupted run left, and moves it into this set. Returns `None`, and
+    /// removes the file, if it differs from the source's.
     fn resume_one(
         &self,
         path: &RelativePath,
@@ -340,7 +341,7 @@ impl<'a> DirectoryIncoming<'a> {
             Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
             Err(error) => {
                 self.run.note(format!(
-                    "{path}: what an interrupted run left of it is not resumed: {error}"
+                    "{path}: kbackup does not resume what an interrupted run left of it: {error}"
                 ));
                 self.noted(fs::remove_file(found.path()))?;
                 return Ok(None);
@@ -378,13 +379,13 @@ impl Incoming for DirectoryIncoming<'_> {
         self.check_sequence(sequence)
     }
 
-    fn adopt(&self, rows: &[&Row], look: LookAtAdopted<'_>) -> Vec<Result<()>> {
-        // Each costs no more than a few calls of the system.
-        let adopted = parallel::map(rows, |row| {
-            let shown = self.adopt_one(row).map(|stored| look(row, &*stored));
+    fn reuse(&self, rows: &[&Row], look: LookAtReused<'_>) -> Vec<Result<()>> {
+        // Several at once: each needs only a few system calls.
+        let reused = parallel::map(rows, |row| {
+            let shown = self.reuse_one(row).map(|stored| look(row, &*stored));
             Ok::<_, std::convert::Infallible>(shown)
         });
-        adopted.unwrap_or_default()
+        reused.unwrap_or_default()
     }
 
     fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {
@@ -408,8 +409,8 @@ impl Incoming for DirectoryIncoming<'_> {
         Ok(self.copy(path, &draft, &plan, ingest.attributes, follow)?)
     }
 
-    /// The parent's file plays the part of the `.old` file in the vendor's procedure. It is read
-    /// where it is, and stays.
+    /// Reads the parent's file where it is. It takes the part of the `.old` file in the vendor's
+    /// procedure.
     fn extend(
         &self,
         path: &RelativePath,
@@ -526,7 +527,7 @@ impl Drop for DirectoryIncoming<'_> {
 
         let has_failed = self.has_failed.load(Ordering::SeqCst);
         if has_failed {
-            // Also what earlier runs left: a full disk gets its space back.
+            // Remove also what earlier runs left, so that a full disk gets its space back.
             self.leftovers.remove(self.run);
         }
         if !matches!(is_directory(self.files.top()), Ok(true)) {

@@ -1,4 +1,4 @@
-//! Where everything is in a directory repository, and the file that marks it as one.
+//! The paths in a directory repository, and the file `kbackup.json` that marks it as one.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::manifest::{Label, RelativePath};
 const FORMAT: u32 = 1;
 /// The length up to which small files of the repository are read.
 pub(super) const MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// Only the owner may look into a repository, whatever modes the server's files in it have.
+/// Only the owner may enter a repository, whatever modes the server's files in it have.
 pub(super) const DIRECTORY_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -80,12 +80,12 @@ pub(super) fn damaged_marker(path: &Path) -> Error {
     )
     .at(path)
     .hint(
-        "the backups in `backups/` are not touched by it: put the file back from a copy of the \
-             repository, or take it away, and the next `kbackup full` writes another one",
+        "put the file back from a copy of the repository; or move it away, and the next `kbackup \
+         full` writes another one; the backups in `backups/` are not affected",
     )
 }
 
-/// The label of a removed backup, if an entry of `incoming/` is what a removal left of it.
+/// The label of a removed backup, if an entry of `incoming/` is the rest of one.
 pub(super) fn expired_label(entry: &fs::DirectoryEntry) -> Option<Label> {
     if entry.status.kind != FileKind::Directory {
         return None;
@@ -140,7 +140,7 @@ impl Layout {
         if super::super::is_key(key) {
             return Ok(self.state().join(key));
         }
-        Err(Error::new(Kind::Failed, "no key of a repository's state").on(key))
+        Err(Error::new(Kind::Failed, "this is not a key of the repository's state").on(key))
     }
 
     /// Makes the directories that are missing.
@@ -160,10 +160,10 @@ pub(super) fn make_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a real directory is at `path`. False if nothing has that name.
+/// Whether a real directory is at `path`. Returns false if nothing has that name.
 ///
 /// # Errors
-/// `Refused` if something else is there: a link could lead anywhere.
+/// `Refused` if something else is there, such as a link, which could lead anywhere.
 pub(super) fn is_directory(path: &Path) -> Result<bool> {
     let Some(status) = fs::status(path)? else {
         return Ok(false);
@@ -173,12 +173,12 @@ pub(super) fn is_directory(path: &Path) -> Result<bool> {
     }
     Err(Error::new(
         Kind::Refused,
-        "something that is no directory stands in the repository",
+        "this should be a directory of the repository, but is not",
     )
     .at(path)
     .hint(
-        "kbackup follows no links inside of a repository; to keep backups elsewhere, mount or link \
-         the repository as a whole",
+        "put a real directory there: kbackup follows no links inside a repository; to keep backups \
+         elsewhere, mount or link the repository as a whole",
     ))
 }
 

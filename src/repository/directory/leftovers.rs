@@ -1,8 +1,8 @@
-//! What interrupted runs left in `incoming/`: which of it a later run can resume, what it takes, and
-//! what is of no use.
+//! What interrupted runs left in `incoming/`: finds the files that a later run can resume, measures
+//! them, and removes the others.
 //!
-//! Only a file that ends with the server's own MD5 of its bytes can be resumed, because nothing else
-//! proves that it is what the source has.
+//! kbackup resumes only a file that ends with the server's own MD5 of its bytes, because nothing
+//! else proves that the file has the source's bytes.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Finds what is there, and changes nothing.
+    /// Finds what interrupted runs left, and changes nothing.
     pub(super) fn find(incoming: &Path) -> Result<Self> {
         let mut runs = Vec::new();
         // The names are ids, which begin with the time.
@@ -42,7 +42,7 @@ impl Leftovers {
     pub(super) fn sort_out(incoming: &Path, run: &Run) -> Result<Self> {
         let mut runs = Vec::new();
         for entry in fs::list(incoming)?.iter().rev() {
-            // The rest of a removed backup was swept before, or cannot be removed yet.
+            // This is the rest of a removed backup, which the writer could not remove yet.
             if expired_label(entry).is_some() {
                 continue;
             }
@@ -74,8 +74,8 @@ impl Leftovers {
         self.runs.is_empty()
     }
 
-    /// The files of this path and length that belong to no backup, the newest first. A file that
-    /// cannot be opened, or is reached through a link, is passed over: the node has it.
+    /// The files of this path and length that belong to no backup, the newest first. Skips a file
+    /// that cannot be opened, or is reached through a link, because the node has it, too.
     pub(super) fn candidates(&self, path: &RelativePath, size: u64) -> Vec<fs::File> {
         let mut candidates = Vec::new();
         for files in &self.runs {
@@ -102,7 +102,8 @@ impl Leftovers {
         Ok(all)
     }
 
-    /// Removes everything. What cannot be removed is a note of the run, and stays for a later one.
+    /// Removes everything. If something cannot be removed, a note says so, and a later run removes
+    /// it.
     pub(super) fn remove(&self, run: &Run) {
         for files in &self.runs {
             if let Err(error) = fs::remove_tree(files.top()) {
@@ -130,7 +131,7 @@ pub(super) fn prove(file: &fs::File, md5: Md5Hash, run: &Run) -> Result<Digest> 
     if !ends_with(file, md5) {
         return Err(Error::new(
             Kind::StoredCorrupt,
-            "it is another file than the node's",
+            "the node's file has another MD5",
         ));
     }
 
@@ -158,8 +159,8 @@ fn is_run(entry: &DirectoryEntry) -> bool {
     entry.status.kind == FileKind::Directory && Uuid::parse_str(name).is_ok()
 }
 
-/// Removes what no run can resume, because it would pile up with each run that is killed:
-/// half-written files, and files without an MD5 of the server's. Returns how much is left.
+/// Removes what no run can resume: half-written files, and files without an MD5 of the server's.
+/// Otherwise each killed run would add to them. Returns how much is left.
 fn remove_useless(top: &Path) -> Result<Interrupted> {
     let mut left = Interrupted::default();
     each_own_file(top, |path, status| {
@@ -220,7 +221,7 @@ fn each_own_file(
     while let Some(directory) = directories.pop() {
         let entries = match fs::list(&directory) {
             Ok(entries) => entries,
-            // A run that has begun meanwhile has used it.
+            // Another run has begun meanwhile and has moved or removed it.
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };

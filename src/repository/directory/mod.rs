@@ -127,7 +127,7 @@ impl DirectoryRepository {
         let layout = Layout::new(root);
         let marker = layout.marker();
 
-        // An error is left to the reading below, which says more.
+        // If this fails, the reading below fails as well, and its error says more.
         if let Ok(Some(status)) = fs::status(&marker)
             && status.kind != fs::FileKind::File
         {
@@ -148,7 +148,7 @@ impl DirectoryRepository {
         }
     }
 
-    /// Names in `backups/` that are no backups. kbackup leaves them alone.
+    /// The names in `backups/` that are not backups. kbackup leaves them alone.
     pub fn foreign_names(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         if !is_directory(&self.layout.backups())? {
@@ -215,7 +215,8 @@ impl DirectoryRepository {
     }
 }
 
-/// Nothing but what kbackup makes, and what a file system keeps at its top, is in the directory.
+/// Refuses a directory that holds anything but kbackup's own directories and what a file system
+/// keeps at its top.
 fn refuse_foreign_files(layout: &Layout) -> Result<()> {
     let known = ["backups", "incoming", "state", "lost+found"];
     for entry in fs::list(layout.root())? {
@@ -241,7 +242,7 @@ fn damaged_manifest(path: &Path) -> Error {
     Error::new(Kind::StoredCorrupt, "the manifest is damaged").at(path)
 }
 
-/// A manifest is in the directory of its own backup.
+/// Checks that a manifest is in the directory of its own backup.
 fn check_label(head: &Head, label: &Label, path: &Path) -> Result<()> {
     if head.label == *label {
         return Ok(());
@@ -249,7 +250,7 @@ fn check_label(head: &Head, label: &Label, path: &Path) -> Result<()> {
     Err(damaged_manifest(path).because(format!("it is the manifest of {}", head.label)))
 }
 
-/// The backup that an entry of `backups/` is; `None` if it is none.
+/// The label of an entry of `backups/`. Returns `None` if the entry is not a backup.
 fn label_of(entry: &fs::DirectoryEntry) -> Option<Label> {
     if entry.status.kind != fs::FileKind::Directory {
         return None;
@@ -337,7 +338,7 @@ impl Repository for DirectoryRepository {
             return Ok(None);
         }
 
-        // Values may be lost: what stands there instead of one counts as lost.
+        // Values may be lost. Anything else under the name of a value counts as a lost value.
         if let Some(status) = fs::status(&path)?
             && (status.kind != fs::FileKind::File || status.size > MAX_BYTES)
         {
@@ -346,7 +347,7 @@ impl Repository for DirectoryRepository {
         match fs::read_small(&path, MAX_BYTES) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_not_found() => Ok(None),
-            // Another user, such as root, has kept it: it counts as lost, too.
+            // Another user, such as root, has written the value. It counts as lost, too.
             Err(error) if error.source.kind() == ErrorKind::PermissionDenied => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -376,7 +377,7 @@ impl Repository for DirectoryRepository {
         }
 
         let leftovers = Leftovers::find(&incoming)?;
-        // What is there while a run is at work is that run's own.
+        // While a run writes, `incoming/` holds that run's own files.
         if leftovers.is_empty() || Lock::is_held(&self.layout.lock())? {
             return Ok(None);
         }

@@ -57,11 +57,11 @@ fn unlist(repository: &DirectoryRepository, label: &Label) -> Result<PathBuf> {
     )
     .at(&expired)
     .because(format!(
-        "{}; it could not be taken back: {back}: {}",
+        "{}; kbackup could not undo the removal: {back}: {}",
         error.in_words(),
         back.source
     ))
-    .hint("look at the repository's disk and the system's log: the disk fails, or is gone"))
+    .hint("check the repository's disk and the system's log: the disk fails, or is gone"))
 }
 
 /// Deletes the files of a backup that is not listed any more, and adds up what came free. A file
@@ -87,8 +87,8 @@ fn delete(top: &Path, freed: &mut u64, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Finishes removals that came to a sudden end. Only the writer may call it. What cannot be removed
-/// is said, and harms nothing.
+/// Finishes removals that ended suddenly. Only the writer may call it. If something cannot be
+/// removed, a note says so. It does no harm.
 pub(super) fn sweep(repository: &DirectoryRepository, run: &Run) -> Result<()> {
     let incoming = repository.layout.incoming();
     for entry in fs::list(&incoming)? {
@@ -119,8 +119,8 @@ fn make_durable(repository: &DirectoryRepository) -> Result<()> {
     Ok(fs::sync_directory(&repository.layout.backups())?)
 }
 
-/// Drops what is remembered of a removed backup. A backup of this name may be listed again, if
-/// somebody put it back from a copy: then it is kept.
+/// Drops what is remembered of a removed backup, unless a backup of this name is listed again
+/// because somebody put it back from a copy.
 fn forget(repository: &DirectoryRepository, label: &Label, run: &Run) {
     let is_listed = is_directory(&repository.layout.backup(label)).unwrap_or(true);
     if is_listed {
@@ -128,7 +128,7 @@ fn forget(repository: &DirectoryRepository, label: &Label, run: &Run) {
     }
     if let Err(error) = repository.set_state(&condition::key(label), None) {
         run.note(format!(
-            "{error}: what is remembered of {label} stays there"
+            "{error}: kbackup could not remove the stored result of the verification of {label}"
         ));
     }
 }

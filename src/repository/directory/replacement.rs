@@ -1,7 +1,8 @@
 //! Replaces a damaged file of a listed backup by the same bytes of another one.
 //!
-//! Every new name is made in `incoming/`, where the next writer sweeps, and takes its place by one
-//! rename. A run that dies in between leaves nothing in `backups/` that no manifest knows.
+//! kbackup makes every new name in `incoming/`, which the next writer cleans up, and renames it
+//! once to its place. So a run that is killed in between leaves nothing in `backups/` that no
+//! manifest knows.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +51,7 @@ pub(super) fn replace(
     Ok(fs::sync_directory(&incoming)?)
 }
 
-/// Copies the good file, where no further link can be made.
+/// Copies the good file, because the file system cannot link it once more.
 fn copy(from: &fs::File, row: &Row, staged: &Path, run: &Run) -> Result<()> {
     let file = fs::create_new(staged, FILE_MODE)?;
 
@@ -76,7 +77,7 @@ fn copy(from: &fs::File, row: &Row, staged: &Path, run: &Run) -> Result<()> {
     Ok(file.sync()?)
 }
 
-/// The directory that the file belongs in; it is made if it is gone.
+/// The directory that the file belongs in. Creates it if it is gone.
 fn make_directory_of(
     repository: &DirectoryRepository,
     label: &Label,

@@ -15,8 +15,8 @@ pub(super) struct Files {
     top: PathBuf,
     /// The top, opened with the first file.
     beneath: OnceLock<Beneath>,
-    /// Directories that were looked at and are real ones. One look is enough for all files in them.
-    real: RwLock<Vec<(Root, String)>>,
+    /// Directories that were checked and are real ones. One check is enough for all files in them.
+    checked: RwLock<Vec<(Root, String)>>,
 }
 
 impl Files {
@@ -24,7 +24,7 @@ impl Files {
         Self {
             top,
             beneath: OnceLock::new(),
-            real: RwLock::default(),
+            checked: RwLock::default(),
         }
     }
 
@@ -49,7 +49,7 @@ impl Files {
         self.beneath.get_or_init(|| beneath).open(below)
     }
 
-    /// Opens a file that must be as its row says, as far as its length tells.
+    /// Opens a file, and checks that it has the length of its row.
     ///
     /// # Errors
     /// `StoredCorrupt` if it is gone, has another length, or is not a plain file.
@@ -71,7 +71,7 @@ impl Files {
             .hint("`kbackup full` reads everything from the node again"))
     }
 
-    /// Fails if something else stands where a directory of a path should be.
+    /// Fails if something on the way to a file is not a directory.
     fn check_directories(&self, path: &RelativePath) -> Result<()> {
         self.has_directories(path).map(drop)
     }
@@ -79,11 +79,11 @@ impl Files {
     /// Whether all directories of a path exist and are real ones.
     ///
     /// # Errors
-    /// `StoredCorrupt` if something else stands in the place of one.
+    /// `StoredCorrupt` if one of them is something else.
     pub(super) fn has_directories(&self, path: &RelativePath) -> Result<bool> {
         let directory = (path.root(), directory_of(path));
         let is_known = self
-            .real
+            .checked
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
@@ -94,7 +94,7 @@ impl Files {
 
         let are_there = has_directories(&self.top, path).map_err(damage_of_backup)?;
         if are_there {
-            self.real
+            self.checked
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push((path.root(), directory.1.to_owned()));
@@ -123,8 +123,7 @@ fn directory_of(path: &RelativePath) -> &str {
     }
 }
 
-/// Something that stands in the place of a backup's directory is damage to this backup, and to no
-/// other.
+/// If something else is in the place of a backup's directory, this backup is damaged, and no other.
 fn damage_of_backup(error: Error) -> Error {
     if error.kind() == Kind::Refused {
         return error.with_kind(Kind::StoredCorrupt);

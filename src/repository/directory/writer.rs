@@ -1,5 +1,5 @@
-//! The session of a directory's only writer: it holds the lock, and has swept up after runs that
-//! died in its place. A backup in the making takes both over ([`super::incoming`]).
+//! The session of a directory's only writer. It holds the lock, and has cleaned up after runs that
+//! were killed. A backup in the making ([`super::incoming`]) gets its lock and its leftovers.
 
 use super::incoming::DirectoryIncoming;
 use super::leftovers::Leftovers;
@@ -37,7 +37,7 @@ impl<'a> DirectoryWriter<'a> {
 
         if let Err(error) = fs::remove_stale_staging(&layout.state()) {
             run.note(format!(
-                "{error}: what a killed run left there stays until the next one"
+                "{error}: what a killed run left there stays until the next run"
             ));
         }
         removal::sweep(repository, run)?;

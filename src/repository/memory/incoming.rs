@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::format::{Md5Hash, ReadAt};
 use crate::manifest::{FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::proof::Proven;
-use crate::repository::{Attributes, Incoming, Ingest, LookAtAdopted, Repository, Stored};
+use crate::repository::{Attributes, Incoming, Ingest, LookAtReused, Repository, Stored};
 use crate::run::Run;
 use crate::transfer::{CopyFailure, hash_file};
 
@@ -92,7 +92,7 @@ impl<'a> MemoryIncoming<'a> {
         Ok((file, blob))
     }
 
-    fn adopt_one(&self, row: &Row) -> Result<Box<dyn ReadAt>> {
+    fn reuse_one(&self, row: &Row) -> Result<Box<dyn ReadAt>> {
         let (file, blob) = self.parents(row)?;
         let mut files = self.names();
         files.all.insert(row.path.clone(), file);
@@ -252,12 +252,12 @@ impl Incoming for MemoryIncoming<'_> {
         }
     }
 
-    fn adopt(&self, rows: &[&Row], look: LookAtAdopted<'_>) -> Vec<Result<()>> {
-        let mut adopted = Vec::with_capacity(rows.len());
+    fn reuse(&self, rows: &[&Row], look: LookAtReused<'_>) -> Vec<Result<()>> {
+        let mut reused = Vec::with_capacity(rows.len());
         for row in rows {
-            adopted.push(self.adopt_one(row).map(|stored| look(row, &*stored)));
+            reused.push(self.reuse_one(row).map(|stored| look(row, &*stored)));
         }
-        adopted
+        reused
     }
 
     fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {

@@ -89,7 +89,7 @@ pub(super) fn examine(
         });
     }
 
-    // A mark that cannot be read counts as none: then nothing says that the content is kbackup's.
+    // An unreadable mark does not prove that kbackup wrote the content, so it counts as no mark.
     let Some(mark) = RestoreMark::read(&target.db).ok().flatten() else {
         return unmarked(&listing, target);
     };
@@ -132,8 +132,8 @@ fn unmarked(listing: &Listing, target: &Directories) -> Result<TargetContent> {
     }))
 }
 
-/// Whether there is nothing but what a restore writes before its mark: checkpoints of the guard,
-/// perhaps not all of them yet.
+/// Whether the target holds only what a restore writes before its mark: some or all checkpoints of
+/// the guard.
 fn is_bare_guard(listing: &Listing, db: &Path) -> Result<bool> {
     if !listing.directories.is_empty() {
         return Ok(false);
@@ -160,8 +160,8 @@ fn is_of_guard(file: &ListedFile, db: &Path) -> Result<bool> {
         return Ok(true);
     }
     let found = read_checkpoint(&file.path)?;
-    // The length of a file can reach a disk before its bytes do. A writer of zeros is nobody's
-    // loss, whether it stands alone or below the guard's chaser.
+    // The length of a file can reach a disk before its bytes do. A writer checkpoint of zeros says
+    // that the log is empty, so nothing can be lost, with or without the guard's chaser.
     Ok(found == Some(value) || is_writer && found == Some(0))
 }
 
@@ -175,7 +175,7 @@ fn guard_checkpoint(path: &Path, db: &Path) -> Option<(Checkpoint, i64)> {
 }
 
 /// Whether the target holds every file that a restore places, the final checkpoints, the mark, and
-/// nothing else. A server would have left something.
+/// nothing else. A server that ran there would have left more.
 fn is_as_restored(
     listing: &Listing,
     target: &Directories,
@@ -212,8 +212,8 @@ fn is_as_restored(
     Ok(true)
 }
 
-/// What an interrupted restore of this backup left. Every file has to be the backup's, or of a kind
-/// that is known to be nobody's.
+/// What an interrupted restore of this backup left. Every file has to belong to the backup, or be
+/// of a kind that no database needs.
 fn interrupted(
     listing: Listing,
     outcome: &DirectoryOutcome,
@@ -231,9 +231,9 @@ fn interrupted(
         if !file.is_regular {
             return Err(foreign(&file.path));
         }
-        let is_nobodys = is_temporary(&file.path);
+        let is_unneeded = is_temporary(&file.path);
         let Some(place) = file.place else {
-            if !is_nobodys {
+            if !is_unneeded {
                 return Err(foreign(&file.path));
             }
             found.leftovers.push(file.path);
@@ -251,7 +251,7 @@ fn interrupted(
         if is_restores_own(&place) {
             continue;
         }
-        if !is_nobodys && !is_of_a_refused_server(&place) {
+        if !is_unneeded && !is_of_a_refused_server(&place) {
             return Err(foreign(&file.path));
         }
         found.leftovers.push(file.path);
@@ -310,7 +310,7 @@ fn already_restored(target: &Directories, is_same_backup: bool) -> Error {
     // A restore to several targets may have been interrupted after this one.
     if is_same_backup {
         error = error
-            .hint("it is this backup, restored: leave this target out to go on with the others");
+            .hint("this backup is restored here already: leave this target out to continue with the others");
     }
     error.hint(
         "restore into an empty directory; to replace this database, stop its server and move the \

@@ -48,7 +48,7 @@ impl Listing {
         self.files.is_empty() && self.directories.is_empty()
     }
 
-    /// Some path of the content, for a message.
+    /// One path of the content, for a message.
     pub(super) fn first(&self) -> &Path {
         if let Some(file) = self.files.first() {
             return &file.path;
@@ -113,7 +113,8 @@ impl<'a> Walk<'a> {
             if directory == self.top && entry.name == "lost+found" {
                 continue;
             }
-            // The index directory is listed on its own, and what leads to it is no content.
+            // The index directory is listed on its own. The directories that lead to it do not
+            // count as content.
             if self.root == Root::Db && self.index.starts_with(&path) {
                 if path != self.index {
                     self.directory(&path, found)?;

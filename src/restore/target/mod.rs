@@ -1,5 +1,5 @@
-//! The restore target before the restore: where it is, what it holds, whether something uses it,
-//! who owns it, and whether the backup fits in. Looking writes nothing.
+//! Examines a restore target before the restore: its path, its content, its owner, whether a server
+//! uses it, and whether the backup fits. Nothing is written.
 
 mod content;
 mod listing;

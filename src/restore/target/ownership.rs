@@ -1,4 +1,4 @@
-//! Who shall own the restored files.
+//! Decides who will own the restored files.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub struct Ownership {
     pub user: u32,
     /// Group id.
     pub group: u32,
-    /// Whether owner and group have to be set. They need not if the files belong to them anyway.
+    /// Whether kbackup has to set owner and group. If it runs as the owner, it need not.
     pub set: bool,
 }
 
@@ -25,7 +25,7 @@ type Ids = (u32, u32);
 
 const ROOT: u32 = 0;
 
-/// Decides who shall own the files of a target, and what the operator has to know about it.
+/// Decides who will own the files of a target. Returns a warning if the server may not own them.
 ///
 /// # Errors
 /// `Refused` if the process cannot give files to the owner that was asked for.
@@ -91,8 +91,8 @@ fn decide_as_root(
     existing: Option<Ids>,
     source: Option<Ids>,
 ) -> (Ownership, Option<String>) {
-    // A directory that somebody prepared for the server tells more than the backup does. One of
-    // root's tells nothing.
+    // If somebody prepared the directory for the server, its owner counts before the owner on the
+    // node. Root as its owner means that nobody prepared it.
     let prepared = existing.filter(|(user, _)| *user != ROOT);
     if let Some(owner) = wanted.or(prepared).or(source) {
         return (set(owner), None);
@@ -106,7 +106,7 @@ fn decide_as_root(
     (set(process), Some(warning))
 }
 
-/// What a wrong owner leads to.
+/// What a wrong owner of the files leads to.
 fn consequence() -> String {
     format!("a server {MUST_OWN_CHUNKS} that does not own its chunks does not start")
 }

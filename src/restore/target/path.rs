@@ -1,4 +1,5 @@
-//! The paths of targets: without links, apart from each other and from the repository.
+//! The paths of targets: resolves links, and refuses paths that overlap with each other or with the
+//! repository.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! A target of a plan, as it was found.
+//! One target of a plan: what the plan has found there.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Whether the backup fits into its targets.
+//! Checks that the backup fits into its targets.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Whether a server uses a restore target, now or when it runs.
+//! Checks that no server uses a restore target, now or the next time that it runs.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ pub(in crate::restore) fn find_unused(
     findings.refuse(CANNOT, &target.db, true)?;
     let content = content::examine(target, backup, finished)?;
 
-    // A server that runs unseen, perhaps on another machine, has files there and changes them.
+    // kbackup may not see a server, such as on another machine. Its files would be in the target.
     let has_nothing_to_lose = match content {
         TargetContent::Absent | TargetContent::Empty | TargetContent::Finished => true,
         TargetContent::Interrupted(_) => false,
@@ -46,8 +46,8 @@ pub(in crate::restore) fn find_unused(
     Ok(content)
 }
 
-/// Refuses a target inside the directory of another database. A server lists its directories, and
-/// owns them: nothing of another database belongs there, whether the server runs now or later.
+/// Refuses a target inside the directory of another database. A server treats everything in its
+/// directories as its own, whether it runs now or later.
 fn refuse_inside_another(directories: &Directories) -> Result<()> {
     for target in [&directories.db, &directories.index] {
         for above in target.ancestors().skip(1) {

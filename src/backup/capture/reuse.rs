@@ -1,5 +1,5 @@
-//! Reuses files of the parent. Each is checked when it is adopted, and a file that differs from its
-//! row is read from the node instead.
+//! Reuses files of the parent. kbackup checks each file when it reuses it. If a file differs from
+//! its row, kbackup reads it from the node instead.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -16,30 +16,31 @@ use crate::fs::Stamp;
 use crate::manifest::{Blake3Hash, ChunkRow, RelativePath, Role, Row};
 use crate::transfer::{hash_file, paced};
 
-/// Adopted files up to this many bytes are hashed whole.
+/// Reused files up to this many bytes are hashed whole.
 const SMALL: u64 = 4096;
-/// Files that are adopted between two looks at whether the run should stop.
-const ADOPTED_AT_ONCE: usize = 256;
+/// How many files kbackup reuses before it asks again whether the run should stop.
+const REUSED_AT_ONCE: usize = 256;
 
-/// What a first look at an adopted file has shown.
-enum AdoptionCheck {
+/// The result of the check of a reused file.
+enum ReuseCheck {
     /// The file is as its row says.
     AsStored(Option<InspectedChunk>),
-    /// The file could not be adopted.
+    /// The parent's file is gone or has another length, so it could not be reused.
     Missing(Error),
-    /// The file was adopted, and differs from its row.
+    /// The file was reused and then found to differ from its row.
     Differs(Error),
 }
 
-/// A chunk that was looked at, and the state in which it was read.
+/// Header and footer of a reused chunk, and the state of the file when they were read.
 struct InspectedChunk {
     stamp: Stamp,
     file: Arc<ChunkFile>,
 }
 
 impl<'a> Capture<'a> {
-    /// Takes a held file into the backup as it is. Returns false if the parent's file is damaged:
-    /// then it has to be read from the source.
+    /// Keeps a file that is held already: reuses the parent's, or one that an earlier attempt has
+    /// captured. Returns false if the parent's file is damaged. Then the caller reads it from the
+    /// source.
     pub(in crate::backup) fn keep(&mut self, path: &RelativePath) -> Result<bool> {
         let kept = self.keep_all(std::slice::from_ref(path))?;
         Ok(kept.into_iter().all(|is_kept| is_kept))
@@ -48,7 +49,7 @@ impl<'a> Capture<'a> {
     /// As [`Self::keep`], for many files.
     pub(in crate::backup) fn keep_all(&mut self, paths: &[RelativePath]) -> Result<Vec<bool>> {
         let mut kept = Vec::with_capacity(paths.len());
-        for paths in paths.chunks(ADOPTED_AT_ONCE) {
+        for paths in paths.chunks(REUSED_AT_ONCE) {
             self.run.check()?;
             kept.extend(self.keep_some(paths)?);
         }
@@ -63,12 +64,12 @@ impl<'a> Capture<'a> {
                 rows.extend(self.parent_row(path));
             }
         }
-        let mut checks = self.adopt(&rows)?;
+        let mut checks = self.reuse(&rows)?;
 
         let mut kept = Vec::with_capacity(paths.len());
         for path in paths {
             let is_kept = match checks.remove(path) {
-                Some((row, check)) => self.finish_adoption(row, check)?,
+                Some((row, check)) => self.finish_reuse(row, check)?,
                 None => {
                     self.want_again(path);
                     true
@@ -85,31 +86,30 @@ impl<'a> Capture<'a> {
         }
     }
 
-    /// Adopts files of the parent, and checks each. Several at once, because a check costs no more
+    /// Reuses files of the parent, and checks each. Several at once, because a check costs no more
     /// than a few system calls.
-    fn adopt(
-        &self,
-        rows: &[&'a Row],
-    ) -> Result<HashMap<&'a RelativePath, (&'a Row, AdoptionCheck)>> {
+    fn reuse(&self, rows: &[&'a Row]) -> Result<HashMap<&'a RelativePath, (&'a Row, ReuseCheck)>> {
         let looks = Mutex::new(HashMap::with_capacity(rows.len()));
-        let adopted = self.incoming.adopt(rows, &|row, stored| {
-            let check = self.check_adopted(row, stored);
+        let reused = self.incoming.reuse(rows, &|row, stored| {
+            let check = self.check_reused(row, stored);
             let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
             looks.insert(row.path.clone(), check);
         });
         let mut looks = looks.into_inner().unwrap_or_else(PoisonError::into_inner);
 
         let mut checks = HashMap::with_capacity(rows.len());
-        for (row, adopted) in rows.iter().zip(adopted) {
-            let check = match (adopted, looks.remove(&row.path)) {
+        for (row, reused) in rows.iter().zip(reused) {
+            let check = match (reused, looks.remove(&row.path)) {
                 (Ok(()), Some(check)) => check?,
                 (Ok(()), None) => {
-                    return Err(
-                        Error::new(Kind::Failed, "an adopted file was not shown").on(&row.path)
-                    );
+                    return Err(Error::new(
+                        Kind::Failed,
+                        "the repository did not show a reused file",
+                    )
+                    .on(&row.path));
                 }
                 (Err(error), _) if error.kind() == Kind::StoredCorrupt => {
-                    AdoptionCheck::Missing(error)
+                    ReuseCheck::Missing(error)
                 }
                 (Err(error), _) => return Err(error),
             };
@@ -118,12 +118,12 @@ impl<'a> Capture<'a> {
         Ok(checks)
     }
 
-    /// Returns whether the adopted file stays in the backup.
-    fn finish_adoption(&mut self, row: &'a Row, check: AdoptionCheck) -> Result<bool> {
+    /// Returns whether the reused file stays in the backup.
+    fn finish_reuse(&mut self, row: &'a Row, check: ReuseCheck) -> Result<bool> {
         let path = &row.path;
 
         match check {
-            AdoptionCheck::AsStored(chunk) => {
+            ReuseCheck::AsStored(chunk) => {
                 if let Some(chunk) = chunk {
                     self.inspected.add(path, chunk.stamp, chunk.file);
                 }
@@ -133,21 +133,21 @@ impl<'a> Capture<'a> {
                 self.insert(CapturedRow::Parents(row), FileOrigin::Reused);
                 Ok(true)
             }
-            AdoptionCheck::Missing(error) => {
+            ReuseCheck::Missing(error) => {
                 self.stop_reusing(path, &error);
                 Ok(false)
             }
-            AdoptionCheck::Differs(error) => {
+            ReuseCheck::Differs(error) => {
                 self.discard_reused(path, &error)?;
                 Ok(false)
             }
         }
     }
 
-    /// Looks for damage in a file that was just adopted: small files are hashed whole, and of the
-    /// others the parts are read that identify them. The proof reads just as much, but if it found
-    /// the damage, there could be no backup any more.
-    fn check_adopted(&self, row: &Row, stored: &dyn ReadAt) -> Result<AdoptionCheck> {
+    /// Looks for damage in a file that was just reused. Small files are hashed whole. Of the
+    /// others, kbackup reads header and footer. The proof reads as much later, but damage that the
+    /// proof finds fails the backup, while damage found here only costs another copy.
+    fn check_reused(&self, row: &Row, stored: &dyn ReadAt) -> Result<ReuseCheck> {
         self.run.check()?;
         stored.expect_pieces();
         let stamp = stored.stamp();
@@ -155,7 +155,7 @@ impl<'a> Capture<'a> {
         let bytes;
         let stored: &dyn ReadAt = if row.size <= SMALL {
             let Some(small) = self.read_small_stored(row, stored)? else {
-                return Ok(AdoptionCheck::Differs(hash_differs(&row.path)));
+                return Ok(ReuseCheck::Differs(hash_differs(&row.path)));
             };
             bytes = small;
             &bytes
@@ -168,7 +168,7 @@ impl<'a> Capture<'a> {
                 Ok(found) if is_chunk_of(row, &found) => {
                     let file = Arc::new(found);
                     let chunk = stamp.map(|stamp| InspectedChunk { stamp, file });
-                    return Ok(AdoptionCheck::AsStored(chunk));
+                    return Ok(ReuseCheck::AsStored(chunk));
                 }
                 Ok(_) => Ok(false),
                 Err(error) => Err(error),
@@ -178,16 +178,16 @@ impl<'a> Capture<'a> {
             _ => Ok(true),
         };
         Ok(match is_as_described {
-            Ok(true) => AdoptionCheck::AsStored(None),
-            Ok(false) => AdoptionCheck::Differs(differs(
+            Ok(true) => ReuseCheck::AsStored(None),
+            Ok(false) => ReuseCheck::Differs(differs(
                 &row.path,
                 "header and footer are not what its row says",
             )),
-            Err(error) => AdoptionCheck::Differs(differs(&row.path, error.to_string())),
+            Err(error) => ReuseCheck::Differs(differs(&row.path, error.to_string())),
         })
     }
 
-    /// The bytes of a small file. Returns `None` if they are not those of its row.
+    /// Reads a small stored file. Returns `None` if its bytes are not those of its row.
     fn read_small_stored(&self, row: &Row, stored: &dyn ReadAt) -> Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; usize::try_from(row.size).unwrap_or_default()];
         match stored.read_exact_at(0, &mut bytes) {
@@ -250,7 +250,7 @@ impl<'a> Capture<'a> {
         Ok(())
     }
 
-    /// Reuses nothing more of the parent's file: what it held is read from the node.
+    /// Stops reusing the parent's file of this path: this run reads its bytes from the node.
     pub(in crate::backup) fn stop_reusing(&mut self, path: &RelativePath, error: &Error) {
         self.parent_rows.remove(path);
         self.damaged_in_parent.push(path.clone());
