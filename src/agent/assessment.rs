@@ -1,6 +1,8 @@
 //! Makes a [`Status`] from what was seen, and judges it: what is wrong, how bad it is, and what
 //! helps. Pure.
 
+use std::time::Duration;
+
 use super::exposure::Exposure;
 use super::facts::{BackupFacts, RepositoryFacts, SiblingBackup};
 use super::journal::Journal;
@@ -83,7 +85,19 @@ fn job_status(plan: &JobPlan, schedule: &str, journal: Option<&Journal>) -> JobS
     status
 }
 
-/// Looks for everything that is wrong.
+/// A look that has not ended for this time. Other concerns may be out of date meanwhile.
+pub(super) fn hanging_look(length: Duration) -> Concern {
+    let length = roughly(length);
+    let what = format!(
+        "the agent has looked at node and repository for {length} without an answer, \
+         and no run begins before the answer"
+    );
+
+    Concern::attention(what)
+        .hint("check that the disks of the repository, the node and the state directory answer")
+}
+
+/// Finds everything that is wrong.
 struct Assessment<'a> {
     input: &'a StatusInput<'a>,
     jobs: &'a [JobStatus],

@@ -1,8 +1,8 @@
 //! The agent's event loop.
 //!
-//! It owns the [`AgentState`]. Whatever can block on a disk or a network runs on another thread
-//! and ends with a [`Report`]. The loop waits for a report, a signal, a change of the node's files
-//! or its own timer, handles it, begins what is due, and publishes the new status.
+//! The loop owns the [`AgentState`]. All work that can block on a disk or a network runs on another
+//! thread and ends with a [`Report`]. The loop waits for a report, a signal, a change of the node's
+//! files or its own timer. It handles the event, begins what is due, and publishes the new status.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use tracing::{error, info};
 
 use super::Reread;
 use super::announcements::HookMessage;
+use super::assessment::hanging_look;
 use super::change::ChangeWatcher;
 use super::configuration::Configuration;
 use super::hook_delivery;
@@ -23,7 +24,7 @@ use super::journal::{Journal, JournalFile};
 use super::look_schedule::LookSchedule;
 use super::observation::{LookRequest, Observation};
 use super::published::{Published, Publisher, Snapshot};
-use super::report::Report;
+use super::report::{Report, defect, report_result_of};
 use super::run_record::{Job, JobOrder, RunRecord};
 use super::siblings::Siblings;
 use super::state::{AgentState, NextStep, Waiting};
@@ -31,25 +32,27 @@ use super::status::Status;
 use super::systemd::ServiceManager;
 use super::turns::{self, TurnRequest};
 use super::worker::{OrderResult, Worker, WorkerCalls};
-use super::writer_probe::WriterProbe;
+use super::writer_probe::{self, WriterProbe};
 use crate::clock;
 use crate::error::{Error, Kind, Result, Signal};
 use crate::settings::options::ListenAddress;
 use crate::verbs::window::closed;
 
-/// How long the loop sleeps at most. The clock may jump, and windows close by it.
+/// How long the loop sleeps at most. The clock may jump, and a window may close meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
-/// How long the loop sleeps at most while a run is under way: its progress is shown.
+/// How long the loop sleeps at most while a run is under way, because the page shows its progress.
 const SLEEP_BESIDE_RUN: Duration = Duration::from_secs(1);
 /// How long the loop sleeps at least.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(200);
 /// How old a look may be when a run begins. A scavenge may have begun since then.
 const RECENT_LOOK: Duration = Duration::from_secs(1);
-/// How old the writer position may be when a run begins. It only asks for one run too many.
+/// How old the writer position may be when a run begins. An old one costs one needless run at most.
 const RECENT_POSITION: Duration = Duration::from_secs(10);
 /// How old the writer position may be when the agent decides that there is nothing to back up.
 const CURRENT_POSITION: Duration = Duration::from_millis(200);
-/// How long the journal may take to be written when the agent ends.
+/// The status tells of a write of the journal that takes longer than this.
+const SLOW_JOURNAL_WRITE: Duration = Duration::from_secs(30);
+/// How long the agent waits for the journal's last write when it ends.
 const LAST_JOURNAL_WRITE: Duration = Duration::from_secs(10);
 
 /// Keeps a node backed up until a signal ends it.
@@ -64,10 +67,8 @@ pub(super) async fn keep(configuration: Configuration, reread: Reread) -> Result
     }
 
     agent.manager.ready();
-    info!(
-        "the agent keeps `{}`",
-        agent.state.configuration.agent.repository.display()
-    );
+    let repository = agent.state.configuration.agent.repository.display();
+    info!("the agent keeps `{repository}`");
 
     loop {
         let sleep = agent.begin_what_is_due().min(agent.manager.beat());
@@ -90,7 +91,7 @@ pub(super) async fn keep(configuration: Configuration, reread: Reread) -> Result
     Ok(())
 }
 
-/// The signals that the agent answers to.
+/// The signals that the agent obeys.
 struct Signals {
     interrupt: SignalStream,
     terminate: SignalStream,
@@ -124,13 +125,14 @@ struct EventLoop {
     run_took_step: Arc<Notify>,
     hooks: HookQueues,
     journal_file: JournalFile,
-    is_journal_write_under_way: bool,
+    /// When the write of the journal began that is under way.
+    journal_write_began: Option<Instant>,
     reread: Reread,
     is_rereading: bool,
     manager: ServiceManager,
     publisher: Publisher,
     reports: mpsc::UnboundedReceiver<Report>,
-    /// For the threads that report.
+    /// The threads report with clones of this.
     reporter: mpsc::UnboundedSender<Report>,
 }
 
@@ -158,7 +160,7 @@ impl EventLoop {
             run_took_step: Arc::new(Notify::new()),
             hooks: HookQueues::new(reporter.clone(), Handle::current()),
             journal_file,
-            is_journal_write_under_way: false,
+            journal_write_began: None,
             reread,
             is_rereading: false,
             manager: ServiceManager::new(),
@@ -191,8 +193,8 @@ impl EventLoop {
 
     /// Begins the run that is due. Returns how long the loop may sleep.
     ///
-    /// No run begins beside a look, or long after it, because what the look saw decides what may
-    /// be done.
+    /// No run begins during a look, or long after it, because the result of the look decides
+    /// whether the run may begin.
     fn begin_what_is_due(&mut self) -> Duration {
         if self.worker.is_some() {
             self.interrupt_outside_window();
@@ -214,7 +216,7 @@ impl EventLoop {
                     self.begin_run(&order);
                 }
             }
-            // With a newer position the next step may be another one.
+            // A newer position may change the next step.
             NextStep::Skip(_) | NextStep::Begin(_) => {
                 self.read_writer_position();
                 return LONGEST_SLEEP;
@@ -224,7 +226,7 @@ impl EventLoop {
         SHORTEST_SLEEP
     }
 
-    /// Whether the last writer position is young enough, or there is none to be had.
+    /// Whether the last writer position is young enough, or cannot be read at all.
     fn knows_position(&self, age: Duration) -> bool {
         self.state.observation.db.is_none() || self.writer_probe.is_recent(age)
     }
@@ -243,7 +245,7 @@ impl EventLoop {
         let run_took_step = Arc::clone(&self.run_took_step);
         let calls = WorkerCalls {
             turn: || turn_request.take(),
-            // The loop may have ended, and then nobody needs to know.
+            // If the loop has ended, no reader is left.
             ended: move |result| drop(reporter.send(Report::OrderEnded(result))),
             on_step: Box::new(move || run_took_step.notify_one()),
         };
@@ -288,13 +290,13 @@ impl EventLoop {
         }
     }
 
-    /// Tells a run that has its turn whether it is still wanted.
+    /// Tells a run that has its turn whether it is still due.
     fn answer_run(&mut self, job: Job, siblings: Siblings, reply: oneshot::Sender<bool>) {
         self.state.observe_siblings(siblings);
 
         let next = self.state.next_step(SHORTEST_SLEEP, LONGEST_SLEEP);
         let is_wanted = matches!(next, NextStep::Begin(order) if order.job == job);
-        // If the run has ended, nobody needs to know.
+        // The send fails if the run has ended. Then the answer is not needed.
         let _has_ended = reply.send(is_wanted).is_err();
     }
 
@@ -339,12 +341,8 @@ impl EventLoop {
             is_running: self.worker.is_some(),
             before: self.state.observation.clone(),
         };
-        let reporter = self.reporter.clone();
-        tokio::spawn(async move {
-            let look = tokio::task::spawn_blocking(move || Box::new(request.look()));
-            // The loop may have ended, and then nobody needs to know.
-            drop(reporter.send(Report::Looked(look.await.ok())));
-        });
+        let look = move || Box::new(request.look());
+        report_result_of(look, &self.reporter, Report::Looked);
     }
 
     fn look_ended(&mut self, observation: Option<Box<Observation>>) {
@@ -366,7 +364,7 @@ impl EventLoop {
         self.read_writer_position();
     }
 
-    /// Lets the watcher watch the directory whose changes may ask for a backup.
+    /// Makes the watcher watch the node's directory, if changes there may make a backup due.
     fn watch_directory(&self) {
         let on_change = &self.state.configuration.agent.on_change;
         let directory = if on_change.is_off() {
@@ -386,11 +384,13 @@ impl EventLoop {
             return;
         };
 
-        let reporter = self.reporter.clone();
-        self.writer_probe.begin(db, move |position| {
-            // The loop may have ended, and then nobody needs to know.
-            drop(reporter.send(Report::WriterPosition(position)));
-        });
+        let db = db.clone();
+        if self.writer_probe.begins() {
+            let read = move || writer_probe::read(&db);
+            report_result_of(read, &self.reporter, |position| {
+                Report::WriterPosition(position.flatten())
+            });
+        }
     }
 
     fn writer_position_was_read(&mut self, position: Option<u64>) {
@@ -409,9 +409,10 @@ impl EventLoop {
         self.write_journal();
     }
 
-    /// Writes what the journal's file lacks, if no write is under way.
+    /// Writes what the journal's file lacks, if no write is under way. The end of a write calls
+    /// this again, so the lines reach the file in the order in which the runs ended.
     fn write_journal(&mut self) {
-        if self.is_journal_write_under_way {
+        if self.journal_write_began.is_some() {
             return;
         }
         let write = match self.state.journal.next_write() {
@@ -420,22 +421,21 @@ impl EventLoop {
             Err(error) => return self.state.note_journal(Err(error)),
         };
 
-        self.is_journal_write_under_way = true;
-        let (file, reporter) = (self.journal_file.clone(), self.reporter.clone());
-        tokio::task::spawn_blocking(move || {
-            let result = file.perform(&write);
-            // The loop may have ended, and then nobody needs to know.
-            drop(reporter.send(Report::JournalWritten(result)));
+        self.journal_write_began = Some(Instant::now());
+        let file = self.journal_file.clone();
+        let perform = move || file.perform(&write);
+        report_result_of(perform, &self.reporter, |result| {
+            Report::JournalWritten(result.unwrap_or_else(|| Err(defect())))
         });
     }
 
     fn journal_was_written(&mut self, result: Result<()>) {
-        self.is_journal_write_under_way = false;
+        self.journal_write_began = None;
         let has_failed = result.is_err();
         self.state.note_journal(result);
 
         if has_failed {
-            // The next run that ends tries again.
+            // The next look or run that ends writes again.
             self.state.journal.was_not_written();
         } else {
             self.write_journal();
@@ -448,13 +448,15 @@ impl EventLoop {
         self.manager.reloading();
         self.is_rereading = true;
 
-        let (reread, reporter) = (Arc::clone(&self.reread), self.reporter.clone());
-        tokio::task::spawn_blocking(move || {
-            let result = reread().and_then(|settings| Configuration::of(&settings));
-            // The loop may have ended, and then nobody needs to know.
-            drop(reporter.send(Report::ConfigurationRead(Box::new(result))));
+        let reread = Arc::clone(&self.reread);
+        let read = move || Configuration::of(&reread()?);
+        report_result_of(read, &self.reporter, |result| {
+            Report::ConfigurationRead(Box::new(result.unwrap_or_else(|| Err(defect()))))
         });
     }
+
+    /// Uses the new configuration from now on. A run that is under way ends with the old one, but
+    /// in the new window.
 
     fn configuration_was_read(&mut self, result: Result<Configuration>) {
         self.is_rereading = false;
@@ -463,7 +465,7 @@ impl EventLoop {
             Ok(configuration) => {
                 self.state.configuration = Arc::new(configuration);
                 self.state.configuration_error = None;
-                // Whoever reads the log may rely on the new configuration.
+                // A reader of the log line may already rely on the new configuration.
                 self.publish();
                 info!("the configuration was read again");
             }
@@ -481,10 +483,16 @@ impl EventLoop {
     // --- Telling others ---------------------------------------------------------------------
 
     /// Publishes the status to the page and the metrics.
-    fn publish(&self) -> Arc<Status> {
+    fn publish(&mut self) -> Arc<Status> {
+        self.notice_slow_journal();
+
         let running = self.worker.as_ref().map(Worker::running);
         let problems = self.hooks.problems(self.state.configuration.hooks());
-        let status = Arc::new(self.state.status(running, problems));
+        let mut status = self.state.status(running, problems);
+        if let Some(length) = self.look_schedule.hangs_for() {
+            status.verdict.add(hanging_look(length));
+        }
+        let status = Arc::new(status);
 
         self.publisher.publish(Snapshot {
             at: Instant::now(),
@@ -496,14 +504,23 @@ impl EventLoop {
         status
     }
 
+    fn notice_slow_journal(&mut self) {
+        if let Some(began) = self.journal_write_began
+            && began.elapsed() >= SLOW_JOURNAL_WRITE
+        {
+            let error = Error::new(Kind::Failed, "the disk does not answer");
+            self.state.note_journal(Err(error));
+        }
+    }
+
     /// Tells the service manager and the hooks what is new.
     fn tell(&mut self, status: &Status) {
         self.manager.alive(&status.verdict.sentence);
         self.announce(status, self.look_schedule.is_current());
     }
 
-    /// Tells the hooks what is new. `is_fresh`: the status knows the backups of all runs that have
-    /// ended.
+    /// Tells the hooks what is new. `is_fresh`: the status contains the backups of all runs that
+    /// have ended.
     fn announce(&mut self, status: &Status, is_fresh: bool) {
         let options = &self.state.configuration.agent;
 
@@ -519,8 +536,8 @@ impl EventLoop {
 
     // --- The end ----------------------------------------------------------------------------
 
-    /// Ends the run that is under way, and waits until it has given back everything. Then waits a
-    /// few seconds for the journal and the hooks.
+    /// Ends the run that is under way, and waits until it has given back everything to the node.
+    /// Then waits a few seconds for the journal and the hooks.
     async fn end(mut self) {
         info!("told to end");
         self.manager.stopping();
@@ -529,11 +546,16 @@ impl EventLoop {
             worker.interrupt(Signal::Terminate);
         }
         while self.worker.is_some() {
-            self.handle_next_at_end().await;
+            // This may take minutes. The page and the service manager see that the loop lives.
+            let status = self.publish();
+            self.manager.alive(&status.verdict.sentence);
+
+            let sleep = SLEEP_BESIDE_RUN.min(self.manager.beat());
+            drop(tokio::time::timeout(sleep, self.handle_next_at_end()).await);
         }
 
         let journal = async {
-            while self.is_journal_write_under_way {
+            while self.journal_write_began.is_some() {
                 self.handle_next_at_end().await;
             }
         };
@@ -554,13 +576,13 @@ impl EventLoop {
                 self.handle_next_at_end().await;
             }
         };
-        // A hook that takes longer is left alone.
+        // The agent does not wait for a hook that takes longer.
         drop(tokio::time::timeout(limit, hooks).await);
     }
 
     async fn handle_next_at_end(&mut self) {
         match self.reports.recv().await {
-            // Nobody answers: a run that asks for its turn ends.
+            // The question is dropped without an answer, so the run that asked ends.
             Some(Report::SiblingsSeen { .. }) | None => {}
             Some(report) => self.handle(report),
         }

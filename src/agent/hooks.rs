@@ -1,9 +1,10 @@
-//! Queues messages for hooks: commands and places on the web that are told what happens.
+//! Queues the messages for hooks: commands and web addresses that are told what happens.
 //!
 //! The loop owns the queues. Each hook gets one message at a time, in order, from a thread of its
 //! own ([`super::hook_delivery`]). No backup waits for a hook.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -15,7 +16,7 @@ use super::hook_delivery::Delivery;
 use super::report::Report;
 use crate::settings::hook::Hook;
 
-/// How many messages wait for a slow hook. If there are more, the oldest is lost.
+/// How many messages may wait for a slow hook. One more, and the oldest is lost.
 const WAITING: usize = 16;
 
 /// The queues of all hooks.
@@ -101,8 +102,10 @@ impl HookQueues {
             .name("hook".to_owned())
             .spawn(move || {
                 let hook = delivery.hook.clone();
-                let result = delivery.deliver();
-                // The loop may have ended, and then nobody needs to know.
+                let deliver = AssertUnwindSafe(|| delivery.deliver());
+                let result = catch_unwind(deliver)
+                    .unwrap_or_else(|_| Err("it met a defect of kbackup".to_owned()));
+                // If the loop has ended, no reader is left.
                 drop(reports.send(Report::HookTold { hook, result }));
             });
 

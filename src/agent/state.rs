@@ -244,7 +244,10 @@ impl AgentState {
         }
 
         let mut cluster = observation.siblings.cluster.clone();
-        if let Some(problem) = &self.turn_error {
+        // A new configuration may have ended the turns since the error.
+        if configuration.agent.takes_turns()
+            && let Some(problem) = &self.turn_error
+        {
             cluster = Some(ClusterFacts {
                 problem: Some(problem.clone()),
                 ..cluster.unwrap_or_default()

@@ -55,7 +55,7 @@ impl TurnRequest {
         if self.is_still_wanted(siblings)? {
             Ok(turn)
         } else {
-            Err("another member has just been backed up".to_owned())
+            Err("it is not due any more: another member may have been backed up".to_owned())
         }
     }
 
@@ -66,7 +66,7 @@ impl TurnRequest {
         if let Some(problem) = &turn_error {
             warn!("the members of the cluster cannot take turns: {problem}");
         }
-        // The loop may have ended, and then nobody needs to know.
+        // If the loop has ended, no reader is left.
         drop(self.reports.send(Report::TurnTried { turn_error }));
 
         match taken {

@@ -1,4 +1,5 @@
-//! Reads how far the node's log has come: one small file of the node, on a blocking thread.
+//! Reads where the node's log ends, and knows how old the last read is. The position is in one
+//! small file of the node (`writer.chk`).
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,16 +20,14 @@ pub(super) struct WriterProbe {
 }
 
 impl WriterProbe {
-    /// Begins to read, unless a read is under way. `ended` gets the position, or `None` if it
-    /// cannot be read.
-    pub(super) fn begin(&mut self, db: &Path, ended: impl FnOnce(Option<u64>) + Send + 'static) {
+    /// Whether a read may begin now. If so, it counts as begun, until [`Self::ended`] is called.
+    pub(super) fn begins(&mut self) -> bool {
         if self.began.is_some() {
-            return;
+            return false;
         }
 
         self.began = Some(Instant::now());
-        let db = db.to_owned();
-        tokio::task::spawn_blocking(move || ended(read(&db)));
+        true
     }
 
     /// The read under way has ended.
@@ -45,7 +44,8 @@ impl WriterProbe {
         }
     }
 
-    /// Whether the last position is younger than `age`. One that cannot be had is not waited for.
+    /// Whether the last position is younger than `age`. Also true if the read under way hangs,
+    /// because no decision waits for such a read.
     pub(super) fn is_recent(&self, age: Duration) -> bool {
         match self.last {
             Some(last) if last.elapsed() < age => true,
@@ -54,7 +54,8 @@ impl WriterProbe {
     }
 }
 
-/// The writer position in a db directory. This may block for as long as the disk likes.
+/// The writer position in a db directory. `None` if it cannot be read. Blocks until the disk
+/// answers.
 pub(super) fn read(db: &Path) -> Option<u64> {
     let checkpoint = RawCheckpoint::in_directory(db, Checkpoint::Writer).ok()?;
     let position = checkpoint.position().ok()??;
@@ -75,10 +76,10 @@ mod tests {
     #[test]
     fn only_a_whole_checkpoint_has_a_position() {
         let db = tempfile::tempdir().unwrap();
-        assert_eq!(read(db.path()), None, "there is none");
+        assert_eq!(read(db.path()), None, "the file is missing");
 
         write(db.path(), &[7, 0, 0]);
-        assert_eq!(read(db.path()), None, "it is cut");
+        assert_eq!(read(db.path()), None, "the file is cut");
 
         write(db.path(), &4711_u64.to_le_bytes());
         assert_eq!(read(db.path()), Some(4711));
@@ -92,15 +93,12 @@ mod tests {
         };
         assert!(hanging.is_stuck() && hanging.is_recent(PATIENCE));
 
-        let mut probe = WriterProbe {
-            began: Some(Instant::now()),
-            last: None,
-        };
+        let mut probe = WriterProbe::default();
+        assert!(probe.begins() && !probe.begins());
         assert!(!probe.is_stuck() && !probe.is_recent(PATIENCE));
 
-        // Without a runtime, a second read would panic.
-        probe.begin(Path::new("/db"), |_| {});
         probe.ended();
         assert!(probe.is_recent(PATIENCE) && !probe.is_recent(Duration::ZERO));
+        assert!(probe.begins());
     }
 }

@@ -79,13 +79,25 @@ fn look(options: &StatusOptions, run: &Run) -> Result<Status> {
         }
         (Err(error), Some(path)) => {
             let mut status = of_repository(path, options.max_age);
-            status.verdict.add(Concern {
-                level: Level::Attention,
-                what: format!("the agent does not answer: {}", error.in_words()),
-                hints: vec!["check that the agent runs, and read its log".to_owned()],
-            });
+            status.verdict.add(no_answer(&error));
             Ok(status)
         }
+    }
+}
+
+/// Why there is no answer of the agent.
+fn no_answer(error: &Error) -> Concern {
+    let (problem, hints) = if error.kind() == Kind::Usage {
+        ("cannot be asked", error.hints().to_vec())
+    } else {
+        let hint = "check that the agent runs, and read its log";
+        ("does not answer", vec![hint.to_owned()])
+    };
+
+    Concern {
+        level: Level::Attention,
+        what: format!("the agent {problem}: {}", error.in_words()),
+        hints,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::node::{Client, Connection, Credentials, Patience, TimeLimits};
 use crate::run::Run;
 use crate::settings::options::{RedactedUrl, StatusOptions};
@@ -15,25 +15,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Asks the agent at `address` for its status, which the agent's room defines.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if the password cannot be read. All errors of the
+/// [`Kind::Usage`] if the password cannot be read, or if the user has none. All errors of the
 /// client.
 pub(crate) fn ask_agent<Status: DeserializeOwned>(
     address: &RedactedUrl,
     options: &StatusOptions,
     run: &Run,
 ) -> Result<Status> {
-    let password = options.agent_password.read()?;
-    let credentials = match (&options.agent_user, password) {
-        (Some(user), Some(password)) => Some(Credentials::Basic {
-            user: user.clone(),
-            password,
-        }),
-        _ => None,
-    };
-
     let connection = Connection {
         ca_files: options.agent_ca_files.clone(),
-        credentials,
+        credentials: credentials(options)?,
         limits: TimeLimits {
             answer: PATIENCE,
             patience: PATIENCE,
@@ -42,4 +33,22 @@ pub(crate) fn ask_agent<Status: DeserializeOwned>(
         ..Connection::new(address.0.as_str())
     };
     Client::new(&connection)?.read("/status.json", Patience::of(run))
+}
+
+/// The user of the page and the password. A password without a user is not used.
+fn credentials(options: &StatusOptions) -> Result<Option<Credentials>> {
+    let Some(user) = &options.agent_user else {
+        return Ok(None);
+    };
+
+    match options.agent_password.read()? {
+        Some(password) => Ok(Some(Credentials::Basic {
+            user: user.clone(),
+            password,
+        })),
+        None => Err(
+            Error::new(Kind::Usage, "the user of the agent's page needs a password")
+                .hint("set `KBACKUP_AGENT_PASSWORD`, or name a file with `--agent-password-file`"),
+        ),
+    }
 }

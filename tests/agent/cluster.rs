@@ -212,6 +212,21 @@ fn without_locks_backups_go_on() {
 }
 
 #[test]
+fn a_reload_without_turns_ends_the_concern_about_them() {
+    let cluster = Cluster::new();
+    std::fs::create_dir(cluster.place.path("repos/turn")).unwrap();
+    let configuration = "[agent]\nturns = \"one-after-another\"\n";
+    cluster.place.write("kbackup.toml", configuration);
+    let agent = cluster.agent(2, "--config kbackup.toml");
+    let problem = |status: &Value| status["cluster"]["problem"].clone();
+    agent.shows("the problem", |status| problem(status).is_string());
+
+    cluster.place.write("kbackup.toml", "");
+    agent.reload();
+    agent.shows("no problem", |status| problem(status).is_null());
+}
+
+#[test]
 fn never_two_at_once() {
     let cluster = Cluster::new();
     let agents: Vec<Sidecar> = [0, 1, 2]

@@ -191,6 +191,40 @@ fn a_password_is_asked_for_and_may_be_changed() {
     assert!(!log.contains("old one") && !log.contains("ünë"), "{log}");
 }
 
+/// The password of `kbackup status` comes from a file or from the environment.
+#[test]
+fn the_verb_status_asks_with_a_password() {
+    let place = Place::new();
+    place.write("password", "secret\n");
+    let sidecar = agent(&place, "--listen-user jane --listen-password-file password");
+    let line = format!(
+        "status --agent http://{} --agent-user jane",
+        sidecar.address()
+    );
+    let asks = |command: &mut assert_cmd::Command| {
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+
+    // The agent's repository is missing, so its answer is that the node is not safe.
+    let (mut with_file, mut with_variable) = (place.kbackup(&line), place.kbackup(&line));
+    with_file.args(["--agent-password-file", "password"]);
+    with_variable.env("KBACKUP_AGENT_PASSWORD", "secret");
+    for mut command in [with_file, with_variable] {
+        let (code, said) = asks(&mut command);
+        assert!(code == Some(1) && said.contains("not safe"), "{said}");
+    }
+
+    let (code, said) = asks(&mut place.kbackup(&line));
+    assert!(
+        code == Some(2) && said.contains("`KBACKUP_AGENT_PASSWORD`"),
+        "{said}"
+    );
+    let (_, said) = asks(&mut place.kbackup(&format!("{line} --repo repo")));
+    assert!(said.contains("the agent cannot be asked"), "{said}");
+}
+
 #[test]
 fn half_of_what_is_needed_is_refused() {
     let place = Place::new();

@@ -104,6 +104,34 @@ fn the_watchdog_hears_of_it_twice_in_its_time_also_while_the_node_is_silent() {
     );
 }
 
+/// A node that does not answer cannot be given back its scavenge. The run tries for some seconds.
+#[test]
+fn the_watchdog_hears_of_an_agent_that_waits_for_its_last_run() {
+    let site = NodeSite::scavenging();
+    let told = manager(&site);
+    site.place
+        .write("kbackup.toml", "[diff]\nlimit-rate = \"1MiB\"\n");
+    let agent = begin(
+        &site,
+        "--config kbackup.toml --max-age 1s --scavenge-rest 0s --node-patience 5s",
+        Some("1000000"),
+    );
+    agent.shows("a stopped scavenge", |status| {
+        status["running"]["holds"][0] == "scavenge"
+    });
+
+    site.node.change_quirks(|quirks| quirks.never_answer = true);
+    assert!(agent.end().success());
+
+    let told = told.lock().unwrap();
+    let mut after = told
+        .iter()
+        .skip_while(|message| !message.contains("STOPPING=1"));
+    assert!(after.next().is_some(), "{told:?}");
+    let alive = after.filter(|message| message.contains("WATCHDOG=1"));
+    assert!(alive.count() > 1, "{told:?}");
+}
+
 #[test]
 fn every_line_of_the_log_is_an_object() {
     let site = NodeSite::still();

@@ -22,13 +22,9 @@ pub(in crate::settings) struct StatusArguments {
     /// Address of the agent, such as `http://127.0.0.1:2114`
     #[arg(long, env = "KBACKUP_AGENT", value_name = "URL")]
     agent: Option<RedactedUrl>,
-    /// User of the agent's page; the password comes from --agent-password-file
-    #[arg(
-        long,
-        env = "KBACKUP_AGENT_USER",
-        value_name = "NAME",
-        requires = "agent_password_file"
-    )]
+    /// User of the agent's page; the password comes from --agent-password-file or
+    /// KBACKUP_AGENT_PASSWORD
+    #[arg(long, env = "KBACKUP_AGENT_USER", value_name = "NAME")]
     agent_user: Option<String>,
     /// File whose first line is the password of the agent's page
     #[arg(long, env = "KBACKUP_AGENT_PASSWORD_FILE", value_name = "FILE")]
@@ -77,7 +73,7 @@ pub struct StatusOptions {
 
 impl From<StatusArguments> for StatusOptions {
     fn from(arguments: StatusArguments) -> Self {
-        // Whoever names the file wins over the variable here.
+        // A file wins over the variable, also if only the configuration file names it.
         let agent_password = SecretSource::new(
             arguments.agent_password_file,
             Origin::Flag,
