@@ -1,4 +1,7 @@
-//! The files of a data directory, wherever they are kept.
+//! Sets of files: the files of one data directory, wherever they are kept.
+//!
+//! The rooms `log` and `proof` read every data directory through [`FileSet`]. [`Directories`] is a
+//! data directory on a disk. A capture in progress and a stored backup bring sets of their own.
 
 use std::path::{Path, PathBuf};
 
@@ -17,12 +20,11 @@ pub struct FileEntry {
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
-    /// Its state when it was listed; `None` if the storage does not tell.
+    /// The state of the file when it was listed. `None` if the storage does not tell it.
     pub stamp: Option<Stamp>,
 }
 
-/// The files of one data directory, wherever they are: on a disk, in a capture in progress, in a
-/// repository.
+/// The files of one data directory: on a disk, in a capture in progress, or in a repository.
 pub trait FileSet: Sync {
     /// All regular files, in the order of their paths.
     fn files(&self) -> Result<Vec<FileEntry>>;
@@ -37,15 +39,15 @@ pub trait FileSet: Sync {
 /// A data directory on a disk: a node's, or a restored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
-    /// Holds chunks and checkpoints.
+    /// The db directory: chunks and checkpoints.
     pub db: PathBuf,
-    /// Holds the index; often `db/index`.
+    /// The index directory, often `db/index`.
     pub index: PathBuf,
 }
 
 impl Directories {
-    /// The directories of a node. Without `index` they have the server's default layout: the index
-    /// is inside of the db directory.
+    /// The directories of a node. Without `index`, the index directory is the server's default:
+    /// `index` in the db directory.
     #[must_use]
     pub fn new(db: impl Into<PathBuf>, index: Option<PathBuf>) -> Self {
         let db = db.into();
@@ -53,7 +55,7 @@ impl Directories {
         Self { db, index }
     }
 
-    /// The directory of a root.
+    /// The directory on the disk that a root stands for.
     #[must_use]
     pub fn root(&self, root: Root) -> &Path {
         match root {
@@ -70,7 +72,7 @@ impl Directories {
 
     /// Adds the files of one root that a manifest can hold.
     fn walk(&self, root: Root, files: &mut Vec<FileEntry>) -> Result<()> {
-        /// Directories below the root's that may hold something of the server's.
+        /// How deep below a root the server keeps files, in directories.
         const DEEPEST: usize = 3;
 
         let top = self.root(root);
@@ -100,11 +102,11 @@ impl Directories {
         Ok(())
     }
 
-    /// Whether a directory below a root's may hold something of the server's.
+    /// Whether the server may keep files in a directory below a root.
     fn is_walked(&self, root: Root, directory: &Path) -> bool {
-        // A file system keeps it at its top. Only root may read it, and it has no content.
+        // The file system keeps this directory at its top, for root alone. It is not content.
         let is_lost_and_found = directory == self.root(root).join("lost+found");
-        // The index directory may be inside of the db directory. It is walked on its own.
+        // The index directory may lie inside the db directory. It has a walk of its own.
         let is_index = root == Root::Db && directory == self.index;
         !is_lost_and_found && !is_index
     }

@@ -1,7 +1,6 @@
-//! Where the branches of a repository part. The epochs of its backups say which records two logs
-//! share.
+//! Where the branches of a repository fork. The epochs of two backups say which records their logs
+//! share (disk-format §4.5).
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -14,87 +13,103 @@ use crate::format::{LogPosition, Relation};
 pub struct Fork {
     /// The branch that it left: the lowest of those that hold most of its log.
     pub branch: u32,
-    /// Both branches hold the same log up to this position.
+    /// The position in bytes up to which both branches hold the same log.
     pub position: LogPosition,
-    /// The last backup before the fork; `None` if all of them are gone.
+    /// The last backup before the fork. `None` if all of them are gone.
     pub label: Option<Label>,
 }
 
-/// The fork of each branch that left another one. `manifests` are all that can be read, in any
-/// order.
+/// The fork of each branch that left another one. `heads` are all that can be read, in any order.
 #[must_use]
-pub fn forks(manifests: &[&Head]) -> BTreeMap<u32, Fork> {
-    // Not the newest of a branch: that may be of an older copy, which ends before the fork.
-    let mut longest: BTreeMap<u32, &Head> = BTreeMap::new();
-    for manifest in manifests {
-        let entry = longest.entry(manifest.branch).or_insert(manifest);
-        if end(entry) < end(manifest) {
-            *entry = manifest;
-        }
-    }
-
+pub fn forks(heads: &[&Head]) -> BTreeMap<u32, Fork> {
     let mut forks = BTreeMap::new();
-    for (branch, longest) in longest {
-        if let Some(fork) = fork(longest, manifests) {
+    for (branch, longest) in longest_of_each_branch(heads) {
+        if let Some(fork) = fork(longest, heads) {
             forks.insert(branch, fork);
         }
     }
     forks
 }
 
-/// What a backup of an earlier branch shares with the log of a later one.
-struct SharedLog<'a> {
-    other: &'a Head,
-    /// Both hold the same log up to this position.
-    end: LogPosition,
-    /// All of the earlier backup's log is in the later branch.
-    is_whole: bool,
-}
-
-impl<'a> SharedLog<'a> {
-    fn of(other: &'a Head, longest: &Head) -> Option<Self> {
-        let (lineage, own) = (&other.log.lineage, &longest.log.lineage);
-        match lineage.relation(end(other), own, end(longest)) {
-            Relation::Same { shared } => Some(Self {
-                other,
-                end: shared,
-                is_whole: true,
-            }),
-            Relation::Fork { at } => Some(Self {
-                other,
-                end: at,
-                is_whole: false,
-            }),
-            Relation::Unrelated => None,
+/// The backup of each branch that reaches furthest. The newest one will not do: it may be of an
+/// older copy of the node, whose log ends before the fork.
+fn longest_of_each_branch<'a>(heads: &[&'a Head]) -> BTreeMap<u32, &'a Head> {
+    let mut longest: BTreeMap<u32, &Head> = BTreeMap::new();
+    for head in heads {
+        let entry = longest.entry(head.branch).or_insert(head);
+        if end(entry) < end(head) {
+            *entry = head;
         }
     }
+    longest
 }
 
-/// Where a branch left another one; `longest` is its longest backup.
-fn fork(longest: &Head, manifests: &[&Head]) -> Option<Fork> {
-    let mut earlier = Vec::new();
-    for other in manifests {
-        if other.branch < longest.branch {
-            earlier.extend(SharedLog::of(other, longest));
+/// A backup of an earlier branch, and what it shares with a log.
+struct EarlierBackup<'a> {
+    head: &'a Head,
+    /// Up to here both logs are the same.
+    shared: LogPosition,
+    /// Whether one of the logs continues the other.
+    is_same_branch: bool,
+}
+
+fn fork(longest: &Head, heads: &[&Head]) -> Option<Fork> {
+    let earlier = earlier_backups(longest, heads);
+
+    // The fork is as late as possible. Of several branches that share as much, the lowest counts.
+    let mut best: Option<&EarlierBackup<'_>> = None;
+    for backup in &earlier {
+        let is_better = match best {
+            Some(best) if backup.shared == best.shared => backup.head.branch < best.head.branch,
+            Some(best) => backup.shared > best.shared,
+            None => true,
+        };
+        if is_better {
+            best = Some(backup);
         }
     }
 
-    let left = earlier
-        .iter()
-        .max_by_key(|shared| (shared.end, Reverse(shared.other.branch)))?;
-    let position = left.end;
-
-    let last = earlier
-        .iter()
-        .filter(|shared| shared.is_whole && end(shared.other) <= position)
-        .max_by_key(|shared| (end(shared.other), shared.other.sequence));
+    let best = best?;
     Some(Fork {
-        branch: left.other.branch,
-        position,
-        label: last.map(|shared| shared.other.label.clone()),
+        branch: best.head.branch,
+        position: best.shared,
+        label: last_before(&earlier, best.shared),
     })
 }
 
-fn end(manifest: &Head) -> LogPosition {
-    manifest.log.position.position()
+/// The backups of lower branches that share something with the log of `longest`.
+fn earlier_backups<'a>(longest: &Head, heads: &[&'a Head]) -> Vec<EarlierBackup<'a>> {
+    let mut earlier = Vec::new();
+    for head in heads {
+        if head.branch >= longest.branch {
+            continue;
+        }
+
+        let other = &longest.log.lineage;
+        let relation = head.log.lineage.relation(end(head), other, end(longest));
+        let (shared, is_same_branch) = match relation {
+            Relation::Same { shared } => (shared, true),
+            Relation::Fork { at } => (at, false),
+            Relation::Unrelated => continue,
+        };
+        earlier.push(EarlierBackup {
+            head,
+            shared,
+            is_same_branch,
+        });
+    }
+    earlier
+}
+
+/// The last backup that both branches could have made: its whole log lies before the fork.
+fn last_before(earlier: &[EarlierBackup<'_>], fork: LogPosition) -> Option<Label> {
+    let common = earlier
+        .iter()
+        .filter(|backup| backup.is_same_branch && end(backup.head) <= fork);
+    let last = common.max_by_key(|backup| (end(backup.head), backup.head.sequence))?;
+    Some(last.head.label.clone())
+}
+
+fn end(head: &Head) -> LogPosition {
+    head.log.position.position()
 }

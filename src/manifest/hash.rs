@@ -1,11 +1,11 @@
-//! The hash under which stored bytes are known.
+//! The hash that identifies stored bytes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The identity of stored bytes: BLAKE3, 256 bit, written as lower-case hexadecimal digits.
+/// The identity of stored bytes: BLAKE3 with 256 bits, shown as lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Blake3Hash(blake3::Hash);

@@ -1,23 +1,25 @@
-//! The name of a backup: when it was taken, and how it came to its bytes.
+//! The names of backups: the time and the kind, `20261121T060000Z-diff`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// The time in a label, in UTC.
-const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
+const TIME_PATTERN: &str = "%Y%m%dT%H%M%SZ";
 
-/// How a backup came to its bytes. Both kinds are complete: each can be restored and deleted alone.
+/// How a backup got its bytes. Both kinds are complete: each backup can be restored and deleted
+/// alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackupKind {
     /// Every byte was read again.
     Full,
-    /// What could be proven unchanged was reused from the newest backup of the branch.
+    /// The backup reuses what it could prove unchanged since its parent, the newest backup of the
+    /// branch.
     Diff,
 }
 
@@ -36,24 +38,21 @@ impl fmt::Display for BackupKind {
 pub struct Label(String);
 
 impl Label {
-    /// The label of a backup of this kind. Only the whole seconds of `time` count.
+    /// The label of a backup of this kind. It holds `time` in whole seconds.
     #[must_use]
     pub fn new(time: Timestamp, kind: BackupKind) -> Self {
-        Self(format!("{}-{kind}", time.strftime(TIME_FORMAT)))
+        Self(format!("{}-{kind}", time.strftime(TIME_PATTERN)))
     }
 
-    /// The time that the label names.
+    /// The time in the label.
     #[must_use]
     pub fn time(&self) -> Timestamp {
-        let Some((time, _)) = self.0.split_once('-') else {
-            return Timestamp::UNIX_EPOCH;
-        };
-        let time = DateTime::strptime(TIME_FORMAT, time)
-            .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC));
-        time.map_or(Timestamp::UNIX_EPOCH, |time| time.timestamp())
+        let (time, _) = self.0.split_once('-').unwrap_or((self.as_str(), ""));
+        // A label always begins with a time: `new` and `from_str` see to that.
+        time_of(time).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// The label as text, such as a directory's name.
+    /// The label as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -77,8 +76,14 @@ fn is_label(text: &str) -> bool {
     let Some((time, kind)) = text.split_once('-') else {
         return false;
     };
-    let is_time = time.len() == 16 && DateTime::strptime(TIME_FORMAT, time).is_ok();
+    let is_time = time.len() == 16 && DateTime::strptime(TIME_PATTERN, time).is_ok();
     is_time && (kind == "full" || kind == "diff")
+}
+
+fn time_of(text: &str) -> Option<Timestamp> {
+    let time = DateTime::strptime(TIME_PATTERN, text).ok()?;
+    let in_utc = time.to_zoned(TimeZone::UTC).ok()?;
+    Some(in_utc.timestamp())
 }
 
 impl TryFrom<String> for Label {

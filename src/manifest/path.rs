@@ -1,4 +1,4 @@
-//! The paths that a manifest can hold: none of them leads out of the data directory.
+//! The paths that a manifest can hold. No path leads out of a data directory.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// One of the two directories of a node.
+/// One of the two directories of a node: each file lies in one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Root {
-    /// Chunks and checkpoints.
+    /// The db directory: chunks and checkpoints.
     Db,
-    /// Index map, tables, filters, scavenge state.
+    /// The index directory: `indexmap`, tables, filters, scavenge state.
     Index,
 }
 
 impl Root {
-    /// The first part of a [`RelativePath`].
+    /// The first part of a [`RelativePath`] below this root.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -27,16 +27,16 @@ impl Root {
     }
 }
 
-/// The only path a manifest can hold: `db/…` or `index/…`, and no way to climb out.
+/// A path below one of the roots: `db/…` or `index/…`. A manifest holds no other paths.
 ///
-/// Every part is non-empty, not `.` or `..`, at most 255 bytes, and free of `/`, `\` and control
-/// characters. At most 8 parts.
+/// It has at most 8 parts. No part is empty, `.` or `..`, or longer than 255 bytes, and no part
+/// holds `/`, `\` or a control character. So the path cannot lead out of its root.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelativePath {
     root: Root,
-    /// What comes after the root, `/` between parts. There are many paths, and each is in many
-    /// places, so they share the text.
+    /// The parts after the root, with `/` between them. Copies share this text, because one run
+    /// holds many copies of many paths.
     rest: Arc<str>,
 }
 
@@ -54,19 +54,16 @@ impl RelativePath {
     /// # Errors
     /// [`InvalidPath`] if a part breaks the rules.
     pub fn new(root: Root, rest: &str) -> Result<Self, InvalidPath> {
-        if let Err(reason) = check_parts(rest) {
+        if let Some(reason) = fault_of(rest) {
             return Err(InvalidPath {
                 path: format!("{}/{rest}", root.name()),
                 reason,
             });
         }
-        Ok(Self {
-            root,
-            rest: rest.into(),
-        })
+        Ok(Self::of_valid(root, rest))
     }
 
-    /// A path that is known to follow the rules: the server's own names do.
+    /// A path that is known to follow the rules, as the server's own names do.
     pub(super) fn of_valid(root: Root, rest: &str) -> Self {
         Self {
             root,
@@ -74,63 +71,67 @@ impl RelativePath {
         }
     }
 
-    /// The directory that the file is in.
+    /// The root that the path begins with.
     #[must_use]
     pub const fn root(&self) -> Root {
         self.root
     }
 
-    /// The path below its root, `/` between parts.
+    /// The parts after the root, with `/` between them.
     #[must_use]
     pub fn below_root(&self) -> &str {
         &self.rest
     }
 
-    /// The last part: the file's name.
+    /// The last part.
     #[must_use]
     pub fn file_name(&self) -> &str {
         self.rest.rsplit('/').next().unwrap_or(&self.rest)
     }
 
-    /// The file's path under `directory`, which holds `db/` and `index/`.
+    /// The path on the disk if `directory` holds `db/` and `index/`.
     #[must_use]
     pub fn under(&self, directory: &Path) -> PathBuf {
         directory.join(self.root.name()).join(&*self.rest)
     }
 }
 
-/// Checks what comes after the root. The error is a reason.
-fn check_parts(rest: &str) -> Result<(), &'static str> {
+/// The rule that the parts after the root break. Returns `None` if they break none.
+fn fault_of(rest: &str) -> Option<&'static str> {
+    // The root is a part too.
     if rest.split('/').count() > 7 {
-        return Err("it has more than 8 parts");
+        return Some("it has more than 8 parts");
     }
+
     for part in rest.split('/') {
         if part.is_empty() || part == "." || part == ".." {
-            return Err("a part is empty, `.` or `..`");
+            return Some("a part is empty, `.` or `..`");
         }
         if part.len() > 255 {
-            return Err("a part is longer than 255 bytes");
+            return Some("a part is longer than 255 bytes");
         }
-        if part.contains(|character: char| character.is_control() || character == '\\') {
-            return Err("a part has a control character or a backslash");
+        if part.chars().any(is_forbidden) {
+            return Some("a part has a control character or a backslash");
         }
     }
-    Ok(())
+    None
+}
+
+fn is_forbidden(character: char) -> bool {
+    character.is_control() || character == '\\'
 }
 
 impl FromStr for RelativePath {
     type Err = InvalidPath;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidPath {
-            path: text.to_owned(),
-            reason: "it does not begin with `db/` or `index/`",
-        };
-        let (root, rest) = text.split_once('/').ok_or_else(invalid)?;
-        match root {
-            "db" => Self::new(Root::Db, rest),
-            "index" => Self::new(Root::Index, rest),
-            _ => Err(invalid()),
+        match text.split_once('/') {
+            Some(("db", rest)) => Self::new(Root::Db, rest),
+            Some(("index", rest)) => Self::new(Root::Index, rest),
+            _ => Err(InvalidPath {
+                path: text.to_owned(),
+                reason: "it does not begin with `db/` or `index/`",
+            }),
         }
     }
 }

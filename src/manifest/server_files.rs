@@ -1,12 +1,12 @@
-//! Where the server's own files lie in a data directory. Their names are valid paths, so these
-//! constructors cannot fail.
+//! The paths of the server's own files in a data directory. These constructors cannot fail, because
+//! the server's names follow the rules of [`RelativePath`].
 
 use super::path::{RelativePath, Root};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{self, TableId};
 
 impl RelativePath {
-    /// Which checkpoint is kept at this path, if one is.
+    /// The checkpoint that a server keeps at this path. Returns `None` for other files.
     #[must_use]
     pub fn as_checkpoint(&self) -> Option<Checkpoint> {
         match self.root() {

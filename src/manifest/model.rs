@@ -1,8 +1,9 @@
-//! What a manifest says: one type for each object of the JSON text. `docs/manifest.md` explains every
-//! field to operators.
+//! What a manifest says, field by field. `docs/manifest.md` explains the fields for users.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ pub struct Manifest {
     /// Everything but the rows.
     #[serde(flatten)]
     pub head: Head,
-    /// A row for each file, in the order of their paths.
+    /// Every file, in the order of their paths.
     pub files: Vec<Row>,
 }
 
@@ -37,45 +38,45 @@ impl DerefMut for Manifest {
     }
 }
 
-/// A manifest without its rows. It is enough to list backups, and to find the parent of the next
-/// one, and can be read alone, because rows can be many.
+/// A manifest without its rows. It is enough to list backups and to choose a parent. There may be
+/// very many rows, so the head can be read without them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Version of the manifest format.
+    /// Version of the manifest format: [`FORMAT`](super::FORMAT) or older.
     pub format: u32,
     /// The backup's name.
     pub label: Label,
-    /// The backup's place in the order of its repository. `latest` and parents follow it, not the
+    /// The order of the backups in their repository, from 1. `latest` and parents follow it, not the
     /// clock.
     pub sequence: u64,
-    /// Whether it is a full or a diff.
+    /// How the backup got its bytes.
     pub kind: BackupKind,
-    /// The backup that a diff reused unchanged files of.
+    /// The backup that a diff reused files from. It may be gone.
     pub parent: Option<Label>,
-    /// Number of the branch in this repository: 1 for the first, and one more for each
+    /// The number of the branch in this repository: 1 for the first, and one more for each
     /// `--new-branch`.
     pub branch: u32,
-    /// The program that wrote it: "kbackup 0.1.0".
+    /// The program that wrote the manifest, such as "kbackup 0.1.0".
     pub tool: String,
     /// When the run began.
     pub started: Timestamp,
     /// When everything was proven.
     pub finished: Timestamp,
-    /// The node that was backed up.
+    /// Where the backup was taken.
     pub source: Source,
-    /// The log in the backup.
+    /// The log that the backup holds.
     pub log: Log,
-    /// How scavenging was kept away from the copy.
+    /// How scavenges were kept away from the copy.
     pub scavenging: Scavenging,
-    /// What is in the backup, and what is not.
+    /// What the backup holds, and what it lacks.
     pub contents: Contents,
-    /// What the backup cost.
+    /// How much was read and stored.
     pub cost: Cost,
-    /// How many files the backup has, and how large they are.
+    /// The sums of the rows.
     pub totals: Totals,
 }
 
-/// The sum of a backup's rows.
+/// The sums of a backup's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Totals {
     /// Number of files.
@@ -85,10 +86,14 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// The sum of `rows`.
+    /// The sums of `rows`.
     #[must_use]
     pub fn of(rows: &[Row]) -> Self {
-        let bytes = rows.iter().map(|row| row.size).fold(0, u64::saturating_add);
+        let mut bytes: u64 = 0;
+        for row in rows {
+            bytes = bytes.saturating_add(row.size);
+        }
+
         Self {
             files: rows.len() as u64,
             bytes,
@@ -96,57 +101,58 @@ impl Totals {
     }
 }
 
-/// The node, and how it was seen.
+/// The node that was backed up, and how kbackup reached it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The server's version; `None` if no node was asked and the operator did not name it.
+    /// The server's version, from the node or from `--server-version`. `None` if neither told it.
     pub server_version: Option<String>,
-    /// The node that the files belong to.
+    /// Whose files these are.
     pub identity: Identity,
-    /// The server process: the id is new at each start. `None` if no node was asked.
+    /// The id of the server process, new at each start. `None` for an offline backup.
     pub instance: Option<Uuid>,
-    /// The node's role, such as `leader` or `follower`; `None` if no node was asked.
+    /// The node's state: `leader`, `follower`, … `None` for an offline backup.
     pub state: Option<String>,
     /// The db directory, as text for people.
     pub db: String,
     /// The index directory, as text for people.
     pub index: String,
-    /// Who owned the files.
+    /// The owner of the files.
     pub owner: Option<Owner>,
-    /// True for a running node; false for a stopped one, or a snapshot of its disk.
+    /// True for a running node; false for a stopped node or a snapshot.
     pub online: bool,
-    /// The restore that this directory came from, if kbackup made it.
+    /// The restore that wrote this directory. `None` if kbackup did not restore it.
     pub restored: Option<RestoredFrom>,
-    /// For a member that did not lead: how many bytes of the leader's log are missing here.
+    /// Bytes of log that the leader had when the backup began, and that are missing here. `None` if
+    /// no bytes are missing.
     pub missing_bytes: Option<u64>,
 }
 
-/// What tells one node's data from another's.
+/// What distinguishes the data of one node from the data of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Id of the first epoch: the database (disk-format §4.5).
+    /// The id of the log's first epoch. It identifies the database (disk-format §4.5).
     pub database: Uuid,
-    /// The advertised `host:port`: the member. `None` if no node was asked.
+    /// The advertised `host:port`. It identifies the member. `None` for an offline backup.
     pub endpoint: Option<String>,
 }
 
-/// Owner of the server's files, by number; the names are for people.
+/// The owner of the server's files, by number. The names are for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// User id.
     pub user: u32,
     /// Group id.
     pub group: u32,
-    /// Name of the user on the node's machine.
+    /// The user's name on the node's machine.
     pub user_name: Option<String>,
-    /// Name of the group on the node's machine.
+    /// The group's name on the node's machine.
     pub group_name: Option<String>,
 }
 
-/// A restore that left its mark in the directory.
+/// A finished restore, as its mark in the directory tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoredFrom {
-    /// The repository's id.
+    /// The id of the repository that the backup came from.
     pub repository: Uuid,
     /// The backup that was restored.
     pub label: Label,
@@ -159,113 +165,114 @@ pub struct RestoredFrom {
 pub struct Log {
     /// Bytes of log per chunk number.
     pub chunk_size: ChunkSize,
-    /// P: the log ends here, between two appends.
+    /// P: the restored log ends here, between two appends.
     pub position: Boundary,
-    /// When the last event before P was written, by the clock of its leader; `None` if no event was
-    /// seen.
+    /// When the last event before P was written, by the clock of its leader. `None` if kbackup saw
+    /// no event.
     pub last_event: Option<Timestamp>,
-    /// The epochs before P.
+    /// The epochs before P, oldest first.
     pub lineage: Lineage,
-    /// The checkpoints as they were read.
+    /// The checkpoints as the node had them.
     pub read: ReadCheckpoints,
-    /// The checkpoints as they are stored.
+    /// The checkpoints as the backup stores them.
     pub stored: StoredCheckpoints,
-    /// The position that the stored index reaches; `None` if there is no index, or it is empty.
+    /// How far into the log the stored index reaches. `None` if there is no index, or if it is empty.
     pub index_commit: Option<LogPosition>,
 }
 
-/// The checkpoints as they were read from the node.
+/// The checkpoints that were read from the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadCheckpoints {
     /// `writer.chk`.
     pub writer: WriterPosition,
     /// `chaser.chk`.
     pub chaser: LogPosition,
-    /// `epoch.chk`; `None` for −1.
+    /// `epoch.chk`. `None` for −1.
     pub epoch: Option<LogPosition>,
-    /// `proposal.chk`; `None` for −1, or if there is no such file.
+    /// `proposal.chk`, which is a number and not a position. `None` for −1, and if there is no file.
     pub proposal: Option<i64>,
 }
 
-/// The checkpoints as a restore writes them. `writer.chk` and `chaser.chk` are both P, `truncate.chk` is −1.
+/// The stored checkpoints that do not follow from P alone. The stored `writer.chk` and `chaser.chk`
+/// are both P, and the stored `truncate.chk` is −1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredCheckpoints {
-    /// `epoch.chk`: the last epoch before P; `None` for −1.
+    /// `epoch.chk`: the last epoch before P. `None` for −1.
     pub epoch: Option<LogPosition>,
-    /// `proposal.chk`; `None` for −1.
+    /// `proposal.chk`. `None` for −1.
     pub proposal: Option<i64>,
 }
 
-/// How scavenging was kept away from the copy.
+/// How scavenges were kept away from the copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scavenging {
-    /// How sure it is that none ran.
+    /// How sure kbackup is that no scavenge ran.
     pub quiet: Quiet,
     /// The id of the scavenge that was stopped for this backup.
     pub stopped: Option<String>,
-    /// Auto-scavenge was paused for this backup. Its log says so, and a restored cluster comes up
-    /// paused.
+    /// Whether auto-scavenge was paused for this backup. The stored log contains the pause, so a
+    /// restored cluster comes up paused.
     pub auto_paused: bool,
 }
 
-/// How sure it is that no scavenge ran during the copy.
+/// How sure kbackup is that no scavenge ran during the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quiet {
-    /// The node said so, before and after.
+    /// The node said before and after the copy that no scavenge ran.
     Confirmed,
-    /// The node cannot say; neither its log of scavenges nor its files showed one.
+    /// The node cannot say it. Its scavenge log and its files showed no scavenge.
     Inferred,
-    /// The operator switched it off with `--no-quiesce`.
+    /// The operator passed `--no-quiesce`, so kbackup did not ask.
     NotAsked,
-    /// No node was running.
+    /// The node was stopped.
     Offline,
 }
 
-/// What is, and what is not, in the backup.
+/// What the backup holds, and what it lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// The index is in the backup. Without it, the node rebuilds it.
+    /// Whether the backup holds the index. Otherwise the server rebuilds it.
     pub index: bool,
     /// What became of `kurrent.ddb`.
     pub secondary_index: SecondaryIndex,
-    /// Chunks below the first local one are in an archive. The server needs them to start.
+    /// Whether chunks below the first one here are in an archive. A server needs them to start.
     pub archive: bool,
-    /// Chunks that fail their own MD5, and were copied because of `--accept-damaged`.
+    /// Chunks that failed their own MD5 and were accepted with `--accept-damaged`.
     #[serde(deserialize_with = "a_bounded_list")]
     pub damaged: Vec<RelativePath>,
 }
 
-/// Reads a list of bounded length. A short path takes far more memory than its text, so a hostile
-/// list could take all there is.
+/// The most damaged chunks that a manifest may name. No log has so many chunks.
+const MAX_DAMAGED: usize = 400_000;
+
+/// Reads a list of paths, but not an endless one. In memory a short path takes far more than its
+/// text, so a hostile manifest could use up all memory.
 fn a_bounded_list<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<RelativePath>, D::Error> {
-    /// More than any log has chunks.
-    const MOST: usize = 400_000;
-    struct Paths;
-    impl<'de> serde::de::Visitor<'de> for Paths {
-        type Value = Vec<RelativePath>;
+    deserializer.deserialize_seq(BoundedPaths)
+}
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            write!(f, "at most {MOST} paths")
-        }
+struct BoundedPaths;
 
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(
-            self,
-            mut paths: A,
-        ) -> Result<Self::Value, A::Error> {
-            let mut found = Vec::new();
-            while let Some(path) = paths.next_element()? {
-                if found.len() == MOST {
-                    return Err(serde::de::Error::custom(format!("more than {MOST} paths")));
-                }
-                found.push(path);
-            }
-            Ok(found)
-        }
+impl<'de> Visitor<'de> for BoundedPaths {
+    type Value = Vec<RelativePath>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {MAX_DAMAGED} paths")
     }
-    deserializer.deserialize_seq(Paths)
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut paths = Vec::new();
+        while let Some(path) = list.next_element()? {
+            if paths.len() == MAX_DAMAGED {
+                return Err(A::Error::custom(format!("more than {MAX_DAMAGED} paths")));
+            }
+            paths.push(path);
+        }
+        Ok(paths)
+    }
 }
 
 /// What became of `kurrent.ddb`.
@@ -274,14 +281,14 @@ fn a_bounded_list<'de, D: serde::Deserializer<'de>>(
 pub enum SecondaryIndex {
     /// The node has none.
     Absent,
-    /// It is in the backup, because the node was stopped.
+    /// The backup holds it. It comes from a stopped node.
     Included,
-    /// It was left out, because a running node changes it in place. The server rebuilds it, perhaps
-    /// without the schema registry.
+    /// The backup leaves it out, because a running node changes it in place. The server rebuilds it,
+    /// perhaps without the schema registry.
     LeftOut,
 }
 
-/// What a backup cost.
+/// How much a backup read and stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cost {
     /// Bytes read from the source.
@@ -290,15 +297,15 @@ pub struct Cost {
     pub bytes_stored: u64,
     /// Files copied, in whole or in part.
     pub files_copied: u64,
-    /// Files reused from the parent.
+    /// Files that were reused from the parent.
     pub files_linked: u64,
-    /// Files resumed from an interrupted run, and proven by the server's MD5.
+    /// Files that were resumed: an interrupted run had copied them, and the server's MD5 proved them.
     #[serde(default)]
     pub files_resumed: u64,
-    /// Bytes of the resumed files. This run has neither read nor written them.
+    /// Bytes of the resumed files. This run neither read them from the source nor wrote them.
     #[serde(default)]
     pub bytes_resumed: u64,
-    /// How often the procedure had to start over.
+    /// How often the procedure started over.
     pub retries: u32,
 }
 
@@ -337,7 +344,7 @@ pub enum Role {
 /// One file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The file's path in the data directory.
+    /// Where a restore writes the file.
     pub path: RelativePath,
     /// What the file is for.
     pub role: Role,
@@ -345,41 +352,42 @@ pub struct Row {
     pub size: u64,
     /// Permission bits on the node.
     pub mode: u32,
-    /// Last modification on the node, to the nanosecond. It shows that a file has changed.
+    /// The last modification on the node, in nanoseconds, so that a later change shows.
     pub modified: Timestamp,
-    /// When its bytes were read from the node.
+    /// When kbackup read the bytes from the node.
     pub captured: Timestamp,
-    /// Hash of all `size` stored bytes; holes read as zeros.
+    /// Hash of all `size` stored bytes. A hole reads as zeros.
     pub blake3: Blake3Hash,
-    /// For chunks: what the header and footer say.
+    /// What header and footer say. Only chunks have it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chunk: Option<ChunkRow>,
-    /// For tables: the MD5 in the last 16 bytes.
+    /// The MD5 in the last 16 bytes. Only tables have it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub table_md5: Option<Md5Hash>,
 }
 
-/// The identity of a chunk file. A stored chunk is reused only if all of it agrees, and the size.
+/// The identity of a chunk file. kbackup holds a chunk already only if all of this and the size are
+/// the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkRow {
-    /// First chunk number in it.
+    /// The first chunk number in the file.
     pub start: ChunkNumber,
-    /// Last chunk number in it.
+    /// The last chunk number in the file.
     pub end: ChunkNumber,
-    /// Version in the file's name.
+    /// The version in the file's name.
     pub version: ChunkVersion,
-    /// The random id in the file's header.
+    /// The header's random id of this file.
     pub id: Uuid,
-    /// The MD5 in the footer; `None` for the active chunk.
+    /// The footer's MD5. `None` for the active chunk.
     pub md5: Option<Md5Hash>,
-    /// Whether a scavenge has compacted it.
+    /// Whether a scavenge compacted the chunk.
     pub scavenged: bool,
-    /// How the header says that the chunk is encrypted.
+    /// How the header says that the data was encrypted.
     pub transform: Transform,
 }
 
 impl ChunkRow {
-    /// The identity that header, footer and name of a chunk file give it.
+    /// The identity in header, footer and name of a chunk file.
     #[must_use]
     pub fn of(file: &ChunkFile, version: ChunkVersion) -> Self {
         let identity = file.identity(version);
@@ -404,8 +412,7 @@ impl Manifest {
 }
 
 impl Head {
-    /// Whether the backup holds no chunk that was damaged at the source. Only then may it be
-    /// `latest` by itself.
+    /// Whether `latest` may name the backup: all its chunks fit their own MD5.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.contents.damaged.is_empty()

@@ -1,4 +1,4 @@
-//! The mark that a restore leaves in the db directory, for the next restore and the next backup.
+//! The mark that a restore leaves in a db directory.
 
 use std::path::{Path, PathBuf};
 
@@ -10,26 +10,26 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 
-/// The file `kbackup-restore.json`. It says first that a restore is under way, then what it brought
-/// back.
+/// The content of `kbackup-restore.json`. It says that a restore is under way, and later what the
+/// restore brought back.
 ///
-/// It is a note for people, for the next restore and for the next backup. The start guard, and not
-/// this file, keeps a server from starting from half a restore.
+/// People, the next restore and the next backup read it. It does not keep a server from starting
+/// from half a restore: the start guard does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreMark {
-    /// Version of the mark's format.
+    /// Version of this format.
     pub format: u32,
     /// How far the restore came.
     pub state: RestoreState,
     /// The repository's id.
     pub repository: Uuid,
-    /// The backup that is, or was, restored.
+    /// The backup.
     pub label: Label,
-    /// The program that restores: "kbackup 0.1.0".
+    /// The program that restores, such as "kbackup 0.1.0".
     pub tool: String,
     /// When the restore began.
     pub since: Timestamp,
-    /// When the restore ended; `None` while it is under way.
+    /// When the restore ended. `None` while it is under way.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub finished: Option<Timestamp>,
 }
@@ -40,12 +40,12 @@ pub struct RestoreMark {
 pub enum RestoreState {
     /// Files are being placed.
     InProgress,
-    /// Everything was placed and proven. Only the checkpoints may still be the start guard's.
+    /// All files are placed and proven. Only the checkpoints may still be those of the start guard.
     Finished,
 }
 
 impl RestoreMark {
-    /// The mark's name in the db directory. No server looks at it.
+    /// The name of the file in the db directory. No server reads it.
     pub const NAME: &'static str = "kbackup-restore.json";
 
     const FORMAT: u32 = 1;
@@ -66,7 +66,7 @@ impl RestoreMark {
         }
     }
 
-    /// The mark of the same restore when everything is in place.
+    /// The same mark once everything is in place.
     #[must_use]
     pub fn finish(self, at: Timestamp) -> Self {
         Self {
@@ -76,16 +76,16 @@ impl RestoreMark {
         }
     }
 
-    /// The mark's path in a db directory.
+    /// The path of the file in a db directory.
     #[must_use]
     pub fn path(db: &Path) -> PathBuf {
         db.join(Self::NAME)
     }
 
-    /// Reads the mark in a db directory. Returns `None` if no restore left one.
+    /// Reads the mark of a db directory. Returns `None` if no restore left one.
     ///
     /// # Errors
-    /// [`Kind::Failed`] if it cannot be read, or is no such mark.
+    /// [`Kind::Failed`] if the file cannot be read, or is not such a mark.
     pub fn read(db: &Path) -> Result<Option<Self>> {
         let path = Self::path(db);
         let bytes = match fs::read_small(&path, Self::MAX_BYTES) {
@@ -93,37 +93,41 @@ impl RestoreMark {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+
         match serde_json::from_slice(&bytes) {
             Ok(mark) => Ok(Some(mark)),
-            Err(error) => Err(
-                Error::new(Kind::Failed, "the record of a restore is damaged")
-                    .at(&path)
-                    .because(error),
-            ),
+            Err(error) => {
+                let what = "the mark of a restore is damaged";
+                Err(Error::new(Kind::Failed, what).at(&path).because(error))
+            }
         }
     }
 
     /// Writes the mark into a db directory, durably.
+    ///
+    /// # Errors
+    /// What the file system reports.
     pub fn write(&self, db: &Path) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::new(Kind::Failed, "cannot write the record").because(error))?;
+        let mut text = serde_json::to_string_pretty(self).map_err(|error| {
+            Error::new(Kind::Failed, "cannot write the mark of a restore").because(error)
+        })?;
         text.push('\n');
+
         fs::write_durably(&Self::path(db), text.as_bytes(), 0o644)?;
         Ok(())
     }
 
-    /// What a later backup says of where its directory came from. `None` while the restore is under
-    /// way.
+    /// What a later backup of the directory says of its origin. Returns `None` while the restore is
+    /// under way.
     #[must_use]
     pub fn restored_from(&self) -> Option<RestoredFrom> {
         if self.state != RestoreState::Finished {
             return None;
         }
-        let at = self.finished?;
         Some(RestoredFrom {
             repository: self.repository,
             label: self.label.clone(),
-            at,
+            at: self.finished?,
         })
     }
 }
