@@ -31,7 +31,7 @@ fn shown(handmade: &HandmadeBackup) -> Shown {
     let stretches: Vec<LogStretch> = chunks
         .in_use()
         .iter()
-        .map(|file| LogStretch::new(file.path.clone(), file.file.header.start_position()))
+        .map(|file| LogStretch::new(file.path.clone(), file.header().start_position()))
         .collect();
     let writer = WriterPosition(handmade.manifest.log.position.position());
     let log = scan(

@@ -1,5 +1,5 @@
-//! The log of real nodes, read by `kbackup::log` and judged by `kbackup::proof`: which chunks count, every record, the epochs,
-//! and where the log may end.
+//! The log of real nodes, read by `kbackup::log` and judged by `kbackup::proof`: which chunks
+//! count, every record, the epochs, and where the log may end.
 
 use anyhow::{Context, Result};
 use kbackup::event::Silent;
@@ -208,7 +208,7 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
             let mut stretches: Vec<LogStretch> = chunks
                 .in_use()
                 .iter()
-                .filter(|file| file.file.header.end_position() > start.position())
+                .filter(|file| file.header().end_position() > start.position())
                 .map(|file| LogStretch::new(file.path.clone(), start.position()))
                 .collect();
             let proof = proof::scan(
@@ -238,7 +238,7 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
             );
             assert!(
                 with_first.seen.records > proof.seen.records
-                    || first.file.header.covers(start.position()),
+                    || first.header().covers(start.position()),
                 "{name} from {end}"
             );
         }
@@ -276,7 +276,7 @@ fn followed(
     writer: WriterPosition,
     piece: usize,
 ) -> Option<ChunkRecords> {
-    let mut following = RecordFollower::new(&file.file, from, writer)?;
+    let mut following = RecordFollower::new(&file.chunk, from, writer)?;
     // What has not come yet reads as zeros, as it does in a file that is being written.
     let mut stored = vec![0; bytes.len()];
     let mut end = 0;
@@ -316,10 +316,10 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
             for file in chunks
                 .in_use()
                 .iter()
-                .filter(|file| file.file.header.start_position() <= writer.0)
+                .filter(|file| file.header().start_position() <= writer.0)
             {
                 let mut bytes = std::fs::read(directory.db().join(file.path.below_root()))?;
-                let start = file.file.header.start_position();
+                let start = file.header().start_position();
                 let records = followed(&bytes, file, start, writer, piece);
                 assert!(records.is_some(), "{name} {end}: {}", file.path);
                 // One wrong byte in the first record, and nothing was shown.

@@ -114,8 +114,8 @@ fn is_held(capture: &Capture<'_>, found: &LogFile) -> bool {
     let Some(row) = capture.held_row(&found.path) else {
         return false;
     };
-    let identity = ChunkRow::of(&found.file, found.name.version);
-    identity.md5.is_some() && row.chunk == Some(identity) && row.size == found.file.length
+    let identity = ChunkRow::of(&found.chunk, found.name.version);
+    identity.md5.is_some() && row.chunk == Some(identity) && row.size == found.chunk.length
 }
 
 /// The chunks that are not held yet.
@@ -146,7 +146,7 @@ impl<'s> ChunksToCopy<'s> {
 
         for found in set.in_use() {
             capture.run.check()?;
-            let start = found.file.header.start;
+            let start = found.start();
             if start > last {
                 // The server created it after the writer checkpoint was read (O16).
                 break;

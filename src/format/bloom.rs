@@ -6,8 +6,8 @@
 //! line           | filter 60 | hash of the filter bytes 4 |
 //! ```
 //!
-//! The hash tells garbage from data. It does not tell a line of zeros that once held bits, nor an
-//! older line from a newer one.
+//! The hash distinguishes garbage from data. It does not show that a line of zeros once held bits,
+//! or that a line is older than the others.
 
 use super::field::{i32_at, u32_at, u64_at};
 use super::hash::{filter_hash, line_hash};
@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 const HEADER_SIZE: u64 = 16;
 const LINE_SIZE: u64 = 64;
 const DATA_IN_LINE: u64 = 60;
-/// The logical sizes that a server makes, in bytes.
+/// The smallest and the largest logical size that servers write, in bytes.
 const SMALLEST: u64 = 10_000;
 const LARGEST: u64 = 4_000_000_000;
 /// Bits that each member sets.
@@ -27,7 +27,7 @@ const MEMBER_SEEDS: [u32; 2] = [0xc001_5eed, 0x1337_5eed];
 /// Bytes read at once while lines stream by.
 const WINDOW: usize = 256 * 1024;
 
-/// A filter whose header fits its size. Its lines are read as they are asked for.
+/// A filter whose header fits its size. Its lines are read only when they are needed.
 pub struct Filter<'a> {
     source: &'a dyn ReadAt,
     header: FilterHeader,
@@ -51,7 +51,7 @@ impl FilterHeader {
     }
 }
 
-/// Where a byte of the filter stands in the file.
+/// The place in the file of a byte of the filter.
 const fn file_offset(logical: u64) -> u64 {
     LINE_SIZE + logical + logical / DATA_IN_LINE * (LINE_SIZE - DATA_IN_LINE)
 }
@@ -61,8 +61,8 @@ const fn file_offset(logical: u64) -> u64 {
 pub struct FilterLines {
     /// Number of lines in the file, with the header, as the server counts them.
     pub total: u64,
-    /// Number of lines whose hash is wrong and cannot be explained, and of lines that the server had
-    /// given up before. Counting ends when there are too many.
+    /// Number of lines that the server cannot use: the hash is wrong, or the server has given the
+    /// line up. Counting ends when there are too many.
     pub bad: u64,
 }
 
@@ -78,8 +78,7 @@ impl FilterLines {
 /// Reads the header (16 bytes) and compares it with the size.
 ///
 /// # Errors
-/// [`Malformed`] if the server would refuse the filter without looking at its lines; what the
-/// storage reports.
+/// [`Malformed`] if the header alone makes the server refuse the filter; what the storage reports.
 pub fn inspect(source: &dyn ReadAt) -> Result<Filter<'_>> {
     let size = source.size();
     if size < HEADER_SIZE {
@@ -118,8 +117,8 @@ impl Filter<'_> {
         self.header
     }
 
-    /// Reads all lines and counts the bad ones, as the server does at its start. Takes the memory of
-    /// one window.
+    /// Reads all lines and counts the bad ones, as the server does at its start. Holds one window
+    /// in memory.
     ///
     /// # Errors
     /// What the storage reports.
@@ -152,9 +151,9 @@ impl Filter<'_> {
         Ok(lines)
     }
 
-    /// Whether the filter holds the stream with this [hash](super::hash::stream_hash), or seems to.
-    /// The answer "no" is always right. The filter of a table of version 1 holds [shorter
-    /// hashes](super::ptable::TableVersion::entry_hash).
+    /// Whether the filter seems to hold the stream with this [hash](super::hash::stream_hash). The
+    /// answer "no" is always right; the answer "yes" may be wrong. The filter of a table of version
+    /// 1 holds [shorter hashes](super::ptable::TableVersion::entry_hash).
     ///
     /// # Errors
     /// What the storage reports.

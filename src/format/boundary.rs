@@ -1,8 +1,8 @@
 //! Where a log may end (disk-format §2.7 C1–C3, §4.6).
 //!
-//! The server shows half an append as readily as a whole one (O32), so a log may only be cut where
-//! no append is open. This module is the only one that makes a [`Boundary`] out of a position. It
-//! does so from records that it sees in their order.
+//! A server that starts from a log with half an append shows that half to its clients (O32). So a
+//! log may only be cut where no append is open. Only this module makes a [`Boundary`] out of a
+//! position, and only after it has seen the records before that position, in their order.
 
 use super::chunk::ChunkHeader;
 use super::record::{Flags, Frame, Record};
@@ -10,24 +10,25 @@ use super::{Boundary, LogPosition};
 
 /// Finds the last boundary of the records that are added to it.
 ///
-/// * There is a boundary behind every record, unless the record is a prepare that counts at once
-///   (`IsCommitted`) and whose append goes on (no `TransactionEnd`).
+/// * There is a boundary behind every record, except behind a prepare that needs no commit record
+///   (`IsCommitted`) and is not the last one of its append (no `TransactionEnd`).
 /// * Old logs hold appends that were begun and never ended. Such an append ends where a record of
 ///   another transaction begins (§4.6).
 /// * There is no boundary directly behind an epoch (C3). Most servers write an event
-///   `$epoch-information` there, and would number it wrongly if the log ended before it (§4.4).
-///   That event closes the epoch, as any other record does.
+///   `$epoch-information` there, and would give it a wrong number if the log ended before it
+///   (§4.4). Any record behind the epoch ends this state.
 #[derive(Debug, Clone)]
 pub struct Boundaries {
     last: Boundary,
     /// The log position behind everything that was added.
     end: LogPosition,
     open: Open,
-    /// The last boundary before a scavenged chunk's end, in case that end lies inside an append.
+    /// The last boundary before the end of a scavenged chunk. It counts if the next record shows
+    /// that this end lies inside an append.
     fallback: Option<Boundary>,
 }
 
-/// What keeps the end from being a boundary.
+/// Why the end is not a boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
     Nothing,
@@ -38,7 +39,7 @@ enum Open {
 }
 
 impl Boundaries {
-    /// Goes on from a boundary that was proven before. A whole log begins at [`Boundary::ZERO`].
+    /// Begins at a boundary that was proven before. A whole log begins at [`Boundary::ZERO`].
     #[must_use]
     pub const fn starting_at(start: Boundary) -> Self {
         Self {
@@ -51,17 +52,17 @@ impl Boundaries {
 
     /// Adds the next record of the log.
     pub fn add(&mut self, frame: &Frame<'_>) {
-        self.meet(transaction_of(frame));
+        self.end_append_before(transaction_of(frame));
 
         self.end = frame.end();
         self.open = opened_by(&frame.record);
-        self.settle();
+        self.mark_if_closed();
     }
 
-    /// Adds the next records of the log, which `part` has seen before.
-    pub fn go_on(&mut self, part: &Part) {
+    /// Adds the next records of the log, which `part` has seen.
+    pub fn append(&mut self, part: &PartBoundaries) {
         let Some(first) = part.first else { return };
-        self.meet(first);
+        self.end_append_before(first);
 
         if part.boundaries.last.position() > part.start {
             self.last = part.boundaries.last;
@@ -69,37 +70,39 @@ impl Boundaries {
         (self.end, self.open) = (part.boundaries.end, part.boundaries.open);
     }
 
-    /// Decides about the append before the next record, which belongs to `transaction`.
-    fn meet(&mut self, transaction: Option<LogPosition>) {
+    /// Decides whether the append before the next record has ended. The next record belongs to
+    /// `transaction`.
+    fn end_append_before(&mut self, transaction: Option<LogPosition>) {
         match self.open {
             Open::Append(open) if transaction == Some(open) => {
                 if let Some(fallback) = self.fallback {
                     self.last = fallback;
                 }
             }
-            // The append before was never ended.
+            // The server never ended that append.
             Open::Append(_) => self.last = Boundary::proven_at(self.end),
             Open::Nothing | Open::Epoch => {}
         }
         self.fallback = None;
     }
 
-    /// Says that the chunk whose records were added is completed. The log goes on at the chunk's end,
-    /// which lies behind its last record (disk-format §3.3).
+    /// Adds the end of a completed chunk, whose records were added before. The log continues at the
+    /// chunk's end, which lies behind its last record (disk-format §3.3).
     ///
     /// A scavenge may have removed the last event of an append. So behind a scavenged chunk an open
-    /// append counts as ended, until a record shows the contrary.
+    /// append counts as ended, until a record of the same append follows.
     pub fn chunk_completed(&mut self, header: &ChunkHeader) {
         self.end = header.end_position();
         if header.scavenged && self.open != Open::Nothing {
             self.fallback = Some(self.last);
             self.last = Boundary::proven_at(self.end);
         } else {
-            self.settle();
+            self.mark_if_closed();
         }
     }
 
-    fn settle(&mut self) {
+    /// Makes the end the last boundary, unless something is open.
+    fn mark_if_closed(&mut self) {
         if self.open == Open::Nothing {
             self.last = Boundary::proven_at(self.end);
         }
@@ -118,7 +121,7 @@ impl Boundaries {
     }
 }
 
-/// What the record keeps open behind it.
+/// What is open behind a record.
 fn opened_by(record: &Record<'_>) -> Open {
     match record {
         Record::Prepare(prepare)
@@ -139,18 +142,19 @@ fn transaction_of(frame: &Frame<'_>) -> Option<LogPosition> {
     }
 }
 
-/// What the records of a part of a log say of its boundaries, whatever stands before them. Parts can
-/// be read in any order. [`Boundaries::go_on`] puts them together.
+/// The boundaries in a part of a log, found without the records before it. Parts can be read in any
+/// order. [`Boundaries::append`] puts them together.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct PartBoundaries {
     start: LogPosition,
-    /// The transaction of the first record, if it has one. `None` without a record.
+    /// The transaction of the first record, and `Some(None)` if the record belongs to none. `None`
+    /// if no record was added.
     first: Option<Option<LogPosition>>,
-    /// Its last boundary means something only if it lies behind the start.
+    /// The last boundary in here counts only if it lies behind the start.
     boundaries: Boundaries,
 }
 
-impl Part {
+impl PartBoundaries {
     /// A part without a record, which begins at `start`.
     #[must_use]
     pub const fn starting_at(start: LogPosition) -> Self {
@@ -411,12 +415,12 @@ mod tests {
             let mut begin = 0;
             for end in ends {
                 let start = frames.get(begin).map_or(whole.end(), |frame| frame.position);
-                let mut part = Part::starting_at(start);
+                let mut part = PartBoundaries::starting_at(start);
                 for frame in &frames[begin..end] {
                     whole.add(frame);
                     part.add(frame);
                 }
-                together.go_on(&part);
+                together.append(&part);
 
                 // As if a chunk ended here, without room behind its last record.
                 let number = u32::try_from(end).unwrap().saturating_sub(1);

@@ -1,4 +1,4 @@
-//! Checkpoint files: one signed number in 8 bytes (disk-format §2.1). Their names stand in `names`,
+//! Checkpoint files: one signed number in 8 bytes (disk-format §2.1). `names` holds their names,
 //! and the room `log` reads them.
 
 use super::field::i64_at;
@@ -16,13 +16,13 @@ pub const NONE: i64 = -1;
 pub enum Checkpoint {
     /// W: the end of the last durable record.
     Writer,
-    /// C: the end of the last record that the node has worked through; never beyond W.
+    /// C: the end of the last record that the node has processed. It is never beyond W.
     Chaser,
-    /// E: where the last epoch record stands.
+    /// E: the position of the last epoch record.
     Epoch,
-    /// The highest epoch number proposed; not a position.
+    /// The highest epoch number that was proposed. It is not a position.
     Proposal,
-    /// T: where the next start cuts the log off; −1 if it does not.
+    /// T: the position at which the next start cuts the log; −1 if it does not.
     Truncate,
 }
 
@@ -36,7 +36,7 @@ impl Checkpoint {
         Self::Truncate,
     ];
 
-    /// What a server takes for the value if the file is missing (disk-format §2.1).
+    /// The value that a server uses if the file is missing (disk-format §2.1).
     #[must_use]
     pub const fn value_if_missing(self) -> i64 {
         match self {
@@ -46,8 +46,8 @@ impl Checkpoint {
     }
 }
 
-/// Checkpoints with which a node refuses to start and changes no byte that was there, whatever else
-/// the directory holds (O15).
+/// The start guard: with these checkpoints a node refuses to start and changes no byte, whatever
+/// else the directory holds (O15).
 pub const START_GUARD: [(Checkpoint, i64); 3] = [
     (Checkpoint::Chaser, i64::MAX),
     (Checkpoint::Writer, i64::MAX - 1),
@@ -57,8 +57,8 @@ pub const START_GUARD: [(Checkpoint, i64); 3] = [
 /// The number in a checkpoint file.
 ///
 /// # Errors
-/// Any length but 8 bytes: the server would take an empty `truncate.chk` for 0 and wipe the
-/// database (O13).
+/// A length other than 8 bytes. A server reads an empty `truncate.chk` as 0 and wipes the database
+/// (O13).
 pub fn decode(bytes: &[u8]) -> Result<i64> {
     match i64_at(bytes, 0) {
         Some(value) if bytes.len() == LENGTH => Ok(value),
@@ -75,7 +75,7 @@ pub const fn encode(value: i64) -> [u8; LENGTH] {
     value.to_le_bytes()
 }
 
-/// The log position in a checkpoint file; `None` for −1.
+/// The log position in a checkpoint file. Returns `None` for −1.
 ///
 /// # Errors
 /// A length other than 8 bytes, or a negative number other than −1.
@@ -83,7 +83,7 @@ pub fn position(bytes: &[u8]) -> Result<Option<LogPosition>> {
     position_of(decode(bytes)?)
 }
 
-/// The log position that a checkpoint's number stands for; `None` for −1.
+/// The log position for the number in a checkpoint. Returns `None` for −1.
 ///
 /// # Errors
 /// A negative number other than −1.

@@ -32,7 +32,7 @@ const MAGIC: [u8; 4] = *b"DUCK";
 const ENCRYPTED: u64 = 1;
 /// Powers of two from 16 KiB on.
 const BLOCK_SIZES: std::ops::RangeInclusive<u64> = 1 << 14..=1 << 18;
-/// The default. In old files a block size of 0 stands for it.
+/// The default block size. Old files say 0 for it.
 const LARGEST_BLOCK: u64 = 1 << 18;
 /// A pointer to nothing.
 const NOTHING: u64 = u64::MAX;

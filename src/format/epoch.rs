@@ -11,7 +11,7 @@ pub(super) const STRUCTURE: &str = "epoch record";
 /// One election: the record that a new leader writes first (disk-format §4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// Where its record stands in the log.
+    /// The log position of its record.
     pub position: LogPosition,
     /// The number of the election, from 0 on.
     pub number: i32,
@@ -24,20 +24,20 @@ pub struct Epoch {
 pub struct EpochRecord {
     /// The election.
     pub epoch: Epoch,
-    /// Where the epoch before it stands. `None` in the first one.
+    /// The position of the epoch before it. `None` in the first epoch.
     pub previous: Option<LogPosition>,
     /// The id of the leader's process, new at each of its starts. Old servers do not write it
     /// (disk-format §4.4).
     pub leader_instance: Option<Uuid>,
     /// The leader's clock when it was written.
     pub timestamp: Ticks,
-    /// Where the record stands in its file, in bytes.
+    /// The byte of the file at which the record begins.
     pub(super) offset: u64,
 }
 
 /// The JSON of an epoch. The server leaves out every member that is 0: the first epoch has no
-/// number and no position, and **the second has no previous position** if the first stands at 0
-/// (seen on every line that was run).
+/// number and no position, and **the second has no previous position** if the first is at
+/// position 0 (seen on every line that was run).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Json {
@@ -77,7 +77,7 @@ impl EpochRecord {
 
         if LogPosition::from_signed(json.epoch_position) != Some(frame.position) {
             let found = format!("{} at {}", json.epoch_position, frame.position);
-            return Err(wrong("an epoch that says where its record stands", found));
+            return Err(wrong("an epoch with the position of its own record", found));
         }
         if json.epoch_number < 0 {
             return Err(wrong("an epoch number", json.epoch_number.to_string()));
@@ -112,8 +112,8 @@ fn epoch_in<'a>(frame: &Frame<'a>) -> Result<System<'a>, Malformed> {
     Err(Malformed::new(STRUCTURE, frame.offset, "an epoch", found))
 }
 
-/// The position of the epoch before, and `Some(None)` in the first epoch. Returns `None` if the
-/// member says neither.
+/// The position of the previous epoch, and `Some(None)` in the first epoch. Returns `None` if the
+/// member is neither a position before this one nor −1.
 fn previous_epoch(json: &Json, position: LogPosition) -> Option<Option<LogPosition>> {
     if json.prev_epoch_position == -1 {
         return Some(None);
@@ -193,7 +193,7 @@ mod tests {
             (
                 500,
                 format!(r#"{{{id}, "epochPosition": 501}}"#),
-                "expected an epoch that says where its record stands, found 501 at 500",
+                "expected an epoch with the position of its own record, found 501 at 500",
             ),
             (
                 500,

@@ -67,7 +67,7 @@ impl IndexMap {
     ///
     /// The rules are the server's: the MD5 holds, checkpoints are −1 only if no tables follow, and
     /// the positions of each level count from 0 without a gap. A level may be empty. Beyond these
-    /// rules, a table that stands twice is refused.
+    /// rules, this parser refuses a table that is listed twice.
     ///
     /// # Errors
     /// [`Malformed`] if the bytes break a rule, or are more than [`Self::MAXIMUM_SIZE`].

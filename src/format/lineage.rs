@@ -1,16 +1,17 @@
-//! Lineages: the epochs of a log, followed from the last one to the first, and what two logs have in
-//! common (disk-format §4.5).
+//! Lineages: the epochs of a log, collected from the last one back to the first, and what two logs
+//! have in common (disk-format §4.5).
 
 use serde::{Deserialize, Serialize};
 
 use super::epoch::{Epoch, EpochRecord, STRUCTURE};
 use super::{LogPosition, Malformed, Result};
 
-/// The most epochs that are followed back. A cluster that elects a leader every minute has them
-/// after two years.
+/// The most epochs that are read. A cluster that elects a leader every minute has so many after two
+/// years.
 const MAX_EPOCHS: usize = 1_000_000;
 
-/// Follows the epochs of a log back, from the one that `epoch.chk` names to the first.
+/// Collects the epochs of a log, from the one that `epoch.chk` names back to the first. The caller
+/// reads the records.
 ///
 /// ```text
 /// let mut chain = Chain::starting_at(epoch_checkpoint);
@@ -26,7 +27,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Begins at the last epoch of a log, and with `None` for a log without any.
+    /// Begins at the last epoch of a log. Takes `None` for a log without epochs.
     #[must_use]
     pub const fn starting_at(last: Option<LogPosition>) -> Self {
         Self {
@@ -35,13 +36,14 @@ impl Chain {
         }
     }
 
-    /// Where the next epoch record to add stands. Returns `None` when the first one was added.
+    /// The position of the epoch record to add next. Returns `None` after the first epoch was added.
     #[must_use]
     pub const fn wanted(&self) -> Option<LogPosition> {
         self.wanted
     }
 
-    /// Adds the epoch that was wanted. Each epoch lies before the last one added, so this ends.
+    /// Adds the epoch that was wanted. Each added epoch lies before the one added last, so the chain
+    /// has an end.
     ///
     /// # Errors
     /// Another epoch than wanted, a number not below that of the epoch after it, or more than a

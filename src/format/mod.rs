@@ -1,12 +1,12 @@
 //! The server's files: parse and encode, nothing else.
 //!
-//! Parsers take bytes, or read through [`ReadAt`], and never trust a length: a truncated, lying or
-//! hostile file gives an [`Error`] that says at which byte what was expected. They know nothing of
-//! paths, exit codes or repositories. The caller says where the bytes came from. What a server does
-//! with a file, and which version writes it, stands in `server`.
+//! Parsers take bytes, or read through [`ReadAt`]. They never trust a length: a truncated, damaged
+//! or hostile file gives an [`Error`] that names the byte and what was expected there. They know
+//! nothing of paths, exit codes or repositories. The caller says where the bytes came from. The
+//! room `server` knows what a server does with a file, and which version writes it.
 //!
-//! Facts about the formats come from the specification of the on-disk format. Its sections are named
-//! as "disk-format §3.5", and observations of real nodes as "O16".
+//! Facts about the formats come from a specification of the on-disk format, whose sections are
+//! quoted as "disk-format §3.5", and from observations of real nodes, quoted as "O16".
 
 pub mod bloom;
 pub mod boundary;
@@ -58,7 +58,7 @@ pub struct Malformed {
     pub offset: u64,
     /// What the format asks for at this byte.
     pub expected: String,
-    /// What stands there instead.
+    /// What the file holds instead.
     pub found: String,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Malformed {
 /// What a parser returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Gives a format error its place and its meaning: whose bytes these were.
+/// Turns a format error into an error for the user. The caller says whose bytes these were.
 pub trait InContext<T> {
     /// The bytes are the node's own (exit code 21).
     ///

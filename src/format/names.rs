@@ -1,5 +1,5 @@
-//! Names of the server's files and directories (disk-format §1). They stand here and nowhere else:
-//! the other rooms build paths from these constants and types.
+//! The names of the server's files and directories (disk-format §1). Only this file spells them.
+//! The other rooms build paths from these constants and types.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ pub const INDEX_MAP: &str = "indexmap";
 pub const STREAM_FILTER_DIRECTORY: &str = "stream-existence";
 /// Below the index directory: the stream-existence filter.
 pub const STREAM_FILTER: &str = "stream-existence/streamExistenceFilter.dat";
-/// Below the index directory: up to where the stream-existence filter is complete; 8 bytes, as in a
-/// checkpoint.
+/// Below the index directory: the position up to which the stream-existence filter is complete, in
+/// 8 bytes as in a checkpoint.
 pub const STREAM_FILTER_CHECKPOINT: &str = "stream-existence/streamExistenceFilter.chk";
 /// Below the index directory: the scavenger's `SQLite` database.
 pub const SCAVENGE_STATE: &str = "scavenging/scavenging.db";
@@ -76,8 +76,8 @@ impl Checkpoint {
     }
 }
 
-/// Whether a name looks like one of a log's files, at first sight: it may be another directory's
-/// chunk or a checkpoint that no server has.
+/// Whether a name looks like a file of a log. It need not be one: the rest of the name may be
+/// wrong.
 #[must_use]
 pub fn looks_like_log_file(name: &str) -> bool {
     name.starts_with(CHUNK_PREFIX) || name.ends_with(CHECKPOINT_SUFFIX)

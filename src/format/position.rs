@@ -23,7 +23,7 @@ impl LogPosition {
         Some(Self(bytes))
     }
 
-    /// A position from the server's signed form, in which negative numbers stand for `None`.
+    /// A position from the server's signed form. Returns `None` for negative numbers.
     #[must_use]
     pub fn from_signed(bytes: i64) -> Option<Self> {
         u64::try_from(bytes).ok().map(Self)
@@ -97,7 +97,8 @@ impl Boundary {
     /// The empty log.
     pub const ZERO: Self = Self(LogPosition::ZERO);
 
-    /// For a caller that has seen an append, or a record outside one, end at `position`.
+    /// Only for a caller that has seen an append end at `position`, or a record that belongs to no
+    /// append.
     #[must_use]
     pub(crate) const fn proven_at(position: LogPosition) -> Self {
         Self(position)
@@ -147,7 +148,7 @@ impl fmt::Display for ChunkVersion {
     }
 }
 
-/// Bytes of log that one chunk number stands for. It is the same in every chunk of a database
+/// Bytes of log that belong to one chunk number. The size is the same in every chunk of a database
 /// (disk-format, Conventions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

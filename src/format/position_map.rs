@@ -1,4 +1,4 @@
-//! The position map of a scavenged chunk: where each surviving record stands (disk-format §3.4).
+//! The position map of a scavenged chunk: the place of each surviving record (disk-format §3.4).
 //!
 //! ```text
 //! narrow entry    | offset in the data 4 | position in the file's range 4 |
@@ -18,7 +18,7 @@ const STRUCTURE: &str = "position map";
 /// Bytes that a walk over the map reads at once.
 const SCAN: usize = 64 * 1024;
 
-/// Where one record stands.
+/// The place of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapEntry {
     /// Its log position.
@@ -36,7 +36,7 @@ pub struct PositionMap<'s> {
     origin: LogPosition,
     /// The byte of the file at which the map begins, which is where the data ends.
     start: u64,
-    /// Bytes of log that the file stands for.
+    /// Bytes of log that the file covers.
     logical: u64,
     count: u64,
     next: u64,
@@ -81,7 +81,7 @@ impl<'s> PositionMap<'s> {
     }
 
     fn check_order(&self, entry: &MapEntry) -> Result<()> {
-        // A match arm returns if the entry fits, and else says what would.
+        // Each match arm returns if the entry fits. Otherwise it says which entry would.
         let expected = match &self.previous {
             Some(previous) => {
                 if previous.position < entry.position && previous.offset < entry.offset {
@@ -105,8 +105,8 @@ impl<'s> PositionMap<'s> {
         Err(Malformed::new(STRUCTURE, at, expected, found).into())
     }
 
-    /// The first byte in the file of the record at `position`, by a binary search. Returns `None` if
-    /// no record of that position survived.
+    /// The first byte in the file of the record at `position`, by a binary search. Returns `None`
+    /// if no record of that position survived.
     ///
     /// # Errors
     /// An entry outside the chunk, or what the storage reports.

@@ -1,9 +1,9 @@
 //! `scavenging.db`: whether it looks like a whole `SQLite` database (disk-format §1, §7).
 //!
-//! Only the file header is read, by `SQLite`'s published file format. `SQLite` keeps no checksums: a
-//! header that holds says that the file was not cut short, and nothing about what is in its pages.
-//! With a journal or a write-ahead log beside it the file alone says nothing at all. The caller has
-//! to see to that.
+//! Only the file header is read, by `SQLite`'s published file format. `SQLite` keeps no checksums.
+//! So a correct header shows that the file was not cut short, but nothing about the content of its
+//! pages. If a journal or a write-ahead log lies beside the file, even that is not certain. The
+//! caller has to exclude it.
 
 use super::field::bytes_at;
 use super::{Malformed, ReadAt, Result};

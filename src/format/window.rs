@@ -1,9 +1,9 @@
-//! A bounded piece of a file, which a scan moves over it.
+//! A bounded piece of a file in memory. A scan moves it over the file.
 
 use super::{ReadAt, Result};
 
-/// The part of a file that is in memory. It moves forwards or backwards, never holds more than it
-/// was asked for, and reads nothing twice on its way.
+/// The part of a file that is in memory. It moves forwards or backwards, and reads no byte twice on
+/// its way.
 pub(super) struct Window<'s> {
     source: &'s dyn ReadAt,
     buffer: Vec<u8>,
@@ -44,8 +44,8 @@ impl<'s> Window<'s> {
         self.buffer.get(from..self.filled)
     }
 
-    /// Brings the `length` bytes from `offset` into the window, and what follows them up to `end`.
-    /// The caller has bounded `length`.
+    /// Moves the window so that it holds the `length` bytes from `offset`, and more bytes behind
+    /// them if they lie before `end`. The caller limits `length`.
     pub(super) fn forwards(&mut self, offset: u64, length: usize, end: u64) -> Result<()> {
         if self.get(offset, length).is_some() {
             return Ok(());
@@ -57,8 +57,8 @@ impl<'s> Window<'s> {
         self.read(offset, kept, wanted)
     }
 
-    /// Brings the `length` bytes before `end` into the window, and what stands before them from
-    /// `start` on. The caller has bounded `length`.
+    /// Moves the window so that it holds the `length` bytes before `end`, and more bytes in front
+    /// of them if they lie behind `start`. The caller limits `length`.
     pub(super) fn backwards(&mut self, end: u64, length: usize, start: u64) -> Result<()> {
         if let Some(offset) = end.checked_sub(length as u64)
             && self.get(offset, length).is_some()
@@ -93,7 +93,7 @@ impl<'s> Window<'s> {
     }
 
     fn read(&mut self, start: u64, kept: usize, wanted: usize) -> Result<()> {
-        // Nothing is held while a read may fail.
+        // If the read fails, the window holds nothing.
         self.filled = 0;
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);

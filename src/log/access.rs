@@ -19,7 +19,7 @@ pub(crate) fn open_listed(files: &dyn FileSet, path: &RelativePath) -> Result<Bo
     Ok(source)
 }
 
-/// Adds to a parser's error which file of the set it is about.
+/// Adds to a parser's error the file that it is about.
 pub(crate) fn with_place<T>(
     files: &dyn FileSet,
     path: &RelativePath,
@@ -46,12 +46,12 @@ pub(crate) fn read_small(source: &dyn ReadAt, limit: u64) -> format::Result<Vec<
     Ok(bytes)
 }
 
-/// What an error on a file that a server should have written means: if it is not a plain file, the
-/// source is corrupt.
+/// Turns an error on a file of a running node into an error for the user. If the path leads to
+/// something else than a regular file, the source is corrupt.
 pub(crate) fn of_live_file(error: fs::IoError) -> Error {
-    let is_no_file = error.is_no_plain_file();
+    let is_no_plain_file = error.is_no_plain_file();
     let error = Error::from(error);
-    if is_no_file {
+    if is_no_plain_file {
         error.with_kind(Kind::SourceCorrupt)
     } else {
         error

@@ -1,7 +1,8 @@
 //! The one reader of checkpoint files (disk-format §2.1).
 //!
-//! It reports what stands in a file and judges nothing. How much a caller tolerates, it says by the
-//! method that it calls.
+//! It reports the content of a file and judges nothing. A caller chooses a method by how much it
+//! tolerates: [`RawCheckpoint::value`] is strict, and [`RawCheckpoint::as_read_by_server`] takes
+//! anything.
 
 use std::path::Path;
 
@@ -23,8 +24,8 @@ pub enum RawCheckpoint {
     WrongLength {
         /// Bytes of the file.
         length: u64,
-        /// The number that a server reads there: it fills up with zeros what is missing, and cuts
-        /// off what is too much.
+        /// The number that a server reads from it. The server adds zeros to a short file, and
+        /// ignores the bytes of a long file behind the eighth.
         as_read_by_server: i64,
     },
 }
@@ -33,7 +34,7 @@ impl RawCheckpoint {
     /// Reads a checkpoint of a set of files.
     ///
     /// # Errors
-    /// What the storage reports. A file of a wrong length is none.
+    /// What the storage reports. A wrong length is not an error.
     pub fn of_set(files: &dyn FileSet, which: Checkpoint) -> Result<Self> {
         let path = RelativePath::checkpoint(which);
         let Some(source) = files.open(&path)? else {
@@ -50,7 +51,7 @@ impl RawCheckpoint {
     /// Reads a checkpoint of a db directory.
     ///
     /// # Errors
-    /// What the file system reports, also if there is something else than a plain file.
+    /// What the file system reports. It is an error too if this is not a regular file.
     pub fn in_directory(db: &Path, which: Checkpoint) -> fs::Result<Self> {
         Self::at(&which.under(db))
     }
@@ -84,7 +85,7 @@ impl RawCheckpoint {
         }
     }
 
-    /// Strict: the number in the file; `None` if there is no file.
+    /// Strict: the number in the file. Returns `None` if there is no file.
     ///
     /// # Errors
     /// The file does not have 8 bytes. A server would take an empty `truncate.chk` for 0 and wipe
@@ -100,7 +101,7 @@ impl RawCheckpoint {
         }
     }
 
-    /// Strict: the log position in the file; `None` for −1, and if there is no file.
+    /// Strict: the log position in the file. Returns `None` for −1, and if there is no file.
     ///
     /// # Errors
     /// The file does not have 8 bytes, or holds a negative number other than −1.
@@ -120,8 +121,8 @@ impl RawCheckpoint {
         }
     }
 
-    /// As a server reads it, which takes every length, and a missing file for a value of its own
-    /// (disk-format §2.1).
+    /// The number that a server reads. A server accepts every length, and has a default for a
+    /// missing file (disk-format §2.1).
     #[must_use]
     pub fn as_read_by_server(self, which: Checkpoint) -> i64 {
         match self {
@@ -133,7 +134,7 @@ impl RawCheckpoint {
         }
     }
 
-    /// Bytes of the file; `None` if there is no file.
+    /// Bytes of the file. Returns `None` if there is no file.
     #[must_use]
     pub fn length(self) -> Option<u64> {
         match self {
@@ -156,8 +157,7 @@ mod tests {
     use super::*;
     use crate::manifest::Directories;
 
-    /// A db directory whose `truncate.chk` has these bytes, and the checkpoint as it is read from
-    /// the directory and from the set.
+    /// Reads a `truncate.chk` with these bytes, from the db directory and from a set of files.
     fn read(bytes: Option<&[u8]>) -> RawCheckpoint {
         let db = tempfile::tempdir().unwrap();
         if let Some(bytes) = bytes {

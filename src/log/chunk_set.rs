@@ -1,5 +1,7 @@
-//! The chunk files that a server would use, as it finds them by their names and headers
-//! (disk-format §3.8).
+//! The chunk files that a server would use, with their headers and footers read.
+//!
+//! `selection` holds the rules by which a server chooses them (disk-format §3.8). This file opens
+//! the chunks that the rules need, and answers which file holds a position.
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
@@ -40,7 +42,7 @@ impl ChunkSet {
         Self::among(files, files.files()?, &Inspected::default())
     }
 
-    /// As [`Self::read`], of files that were listed a moment ago, and of which some were read
+    /// As [`Self::read`], for a caller that has just listed the files and has read some of them
     /// already.
     ///
     /// # Errors
@@ -50,32 +52,32 @@ impl ChunkSet {
         entries: impl IntoIterator<Item: Borrow<FileEntry>>,
         inspected: &Inspected,
     ) -> Result<Self> {
-        let listed = listed_chunks(entries);
-        let mut read = inspect_all(files, &listed, inspected);
+        let chunks = listed_chunks(entries);
+        let mut read = inspect_all(files, &chunks, inspected);
 
-        let mut used = Vec::with_capacity(listed.len());
-        let selection = select(&listed, ServerLine::NEWEST, |index, chunk| {
-            // A fault counts only here: what no server uses need not be good.
-            let file = match read.get_mut(index).and_then(Option::take) {
-                Some(file) => file?,
-                None => inspect(files, chunk, inspected)?,
+        let mut used = Vec::with_capacity(chunks.len());
+        let selection = select(&chunks, ServerLine::NEWEST, |index, listed| {
+            // A fault counts only now. A file that no server uses may be damaged.
+            let chunk = match read.get_mut(index).and_then(Option::take) {
+                Some(chunk) => chunk?,
+                None => inspect(files, listed, inspected)?,
             };
 
-            let end = file.header.end;
+            let end = chunk.header.end;
             used.push(LogFile {
-                path: chunk.path.clone(),
-                name: chunk.name,
-                mode: chunk.mode,
-                file,
-                stamp: chunk.stamp,
+                path: listed.path.clone(),
+                name: listed.name,
+                mode: listed.mode,
+                chunk,
+                stamp: listed.stamp,
             });
             Ok(end)
         })?;
 
         let mut superseded = Vec::with_capacity(selection.superseded.len());
         for index in selection.superseded {
-            if let Some(chunk) = listed.get(index) {
-                superseded.push(chunk.path.clone());
+            if let Some(listed) = chunks.get(index) {
+                superseded.push(listed.path.clone());
             }
         }
 
@@ -98,10 +100,11 @@ impl ChunkSet {
         Ok(set)
     }
 
-    /// The set of the files that could be read, which come in the order of their names. Leaves out
-    /// files of another chunk size than the first. Returns `None` if there is no file.
+    /// The set of those chunk files that could be read. They have to come in the order of their
+    /// names. Files of another chunk size than the first are left out. Returns `None` if there is
+    /// no file.
     pub(crate) fn of_readable(mut files: Vec<LogFile>) -> Option<Self> {
-        let chunk_size = files.first()?.file.header.chunk_size;
+        let chunk_size = files.first()?.header().chunk_size;
         files.retain(|file| file.header().chunk_size == chunk_size);
 
         let listed: Vec<ListedChunk> = files.iter().map(LogFile::listed).collect();
@@ -157,20 +160,20 @@ impl ChunkSet {
         &self.used
     }
 
-    /// Remembers what was read of these files, which others may write to. Only those count that had
-    /// not changed since before `since`.
+    /// Remembers what was read of these files. A server may be writing to them, so only files that
+    /// last changed before `since` count.
     #[must_use]
     pub fn into_inspected(self, since: SystemTime) -> Inspected {
         Inspected::of(self.used, since)
     }
 
-    /// Files that another one covers. A server deletes them at its start.
+    /// Files whose chunk numbers another file covers. A server deletes them at its start.
     #[must_use]
     pub fn superseded(&self) -> &[RelativePath] {
         &self.superseded
     }
 
-    /// Chunk numbers below the last used file's that no file covers.
+    /// Chunk numbers before the last used file that no file covers.
     #[must_use]
     pub fn missing(&self) -> &[RangeInclusive<ChunkNumber>] {
         &self.missing
@@ -199,8 +202,8 @@ impl ChunkSet {
     }
 }
 
-/// Reads the files that no higher version replaces, several at once. The caller reports a fault
-/// only if a server would use the file.
+/// Reads header and footer of each file that no higher version replaces, several at once. The
+/// caller reports a fault only if a server would use the file.
 fn inspect_all(
     files: &dyn FileSet,
     listed: &[ListedChunk],
@@ -218,8 +221,8 @@ fn inspect_all(
     read.unwrap_or_default()
 }
 
-/// What header and footer of a file say. They are read only if nothing is remembered of the file in
-/// this state.
+/// Reads header and footer of a file, unless an earlier reading is remembered and the file has not
+/// changed since.
 fn inspect(
     files: &dyn FileSet,
     chunk: &ListedChunk,

@@ -1,4 +1,4 @@
-//! The log that ends at P: what a directory holds whose log ends there.
+//! What a directory has to hold if its log ends at P: its checkpoints and its chunk files.
 //!
 //! Backup makes a captured log end at P, the gate proves it, and restore writes its checkpoints.
 //! All of them take the description from here. It is pure: it reads and writes nothing.
@@ -8,7 +8,7 @@ use crate::format::chunk::{self, HEADER_LENGTH, Transform};
 use crate::format::{Boundary, ChunkNumber, ChunkSize, Epoch, Lineage, LogPosition};
 use crate::manifest::{ChunkRow, Log, StoredCheckpoints};
 
-/// What a log consists of that ends at P.
+/// A log that ends at P, the last consistent position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEndingAt {
     chunk_size: ChunkSize,
@@ -19,21 +19,21 @@ pub struct LogEndingAt {
 /// Where the range of a chunk file lies, as seen from P.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkPlace {
-    /// All of it lies before P: the file stays as it is.
+    /// All of it lies before P, so the file does not change.
     Before,
-    /// P lies inside: the file is cut at P.
+    /// P lies inside, so the file is cut at P.
     HoldsEnd,
-    /// It begins at P: the file holds nothing of the log. The server may have made it already.
+    /// It begins at P, so the file holds nothing of the log. The server may have made it already.
     BeginsAtEnd,
-    /// It begins behind P: no server starts with such a file (O16).
+    /// It begins behind P. No server starts with such a file (O16).
     Beyond,
 }
 
 impl LogEndingAt {
     /// The log that ends at `position`, of a node with these epochs and this `proposal.chk`.
     ///
-    /// With C = P the server would skip epochs at or behind P, so `epoch.chk` names the last one
-    /// before it, and the proposal is at least its number.
+    /// A server ignores epochs at or behind its chaser position, which is P here. So `epoch.chk`
+    /// names the last epoch before P, and `proposal.chk` is at least that epoch's number.
     #[must_use]
     pub fn new(
         chunk_size: ChunkSize,
@@ -62,7 +62,7 @@ impl LogEndingAt {
         }
     }
 
-    /// P.
+    /// P, where the log ends.
     #[must_use]
     pub fn position(&self) -> LogPosition {
         self.position.position()
@@ -74,7 +74,7 @@ impl LogEndingAt {
         &self.stored
     }
 
-    /// What a checkpoint file holds, with no truncation pending.
+    /// The number in a checkpoint file if no truncation is pending.
     #[must_use]
     pub fn checkpoint(&self, which: Checkpoint) -> i64 {
         match which {
@@ -108,14 +108,15 @@ impl LogEndingAt {
         !chunk.scavenged && matches!(place, ChunkPlace::HoldsEnd | ChunkPlace::BeginsAtEnd)
     }
 
-    /// Bytes of the active chunk file that hold the log: header and records. What follows up to its
-    /// full length is zero.
+    /// Bytes of the active chunk file that hold header and records. The rest, up to the full
+    /// length, is zeros.
     #[must_use]
     pub fn active_bytes(&self) -> u64 {
         HEADER_LENGTH + self.chunk_size.local(self.position())
     }
 
-    /// Bytes of the active chunk file; `None` if no server has chunks of this size.
+    /// The full length of the active chunk file. Returns `None` if no server has chunks of this
+    /// size.
     #[must_use]
     pub fn active_length(&self) -> Option<u64> {
         chunk::full_length(self.chunk_size, Transform::Identity)

@@ -1,4 +1,4 @@
-//! Finds one epoch in the log of a running node, with few looks at its chunks.
+//! Finds one epoch in the log of a running node, and opens few of its chunks for that.
 
 use std::path::{Path, PathBuf};
 
@@ -12,12 +12,11 @@ use crate::format::record::Lookup;
 use crate::format::{ChunkNumber, Epoch, EpochRecord, InContext, LogPosition};
 use crate::fs;
 
-/// Chunk files that are opened at most. An archive's first local chunk can have any number, but no
-/// directory has more versions of one chunk than this at a time.
+/// The most chunk files that are opened. No directory holds more versions of one chunk at a time.
 const MAX_LOOKS: usize = 64;
 
-/// The epoch whose record stands at `position` in a db directory that a server works on. Returns
-/// `None` if no chunk has it.
+/// The epoch whose record is at `position` in the log of a running node. Returns `None` if no chunk
+/// holds such a record.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`] if the record, or a checkpoint, is not what a server writes;
@@ -113,7 +112,7 @@ impl OpenChunk {
     }
 }
 
-/// The end of the log of a db directory that a server works on, as its writer checkpoint says it.
+/// The writer position in the db directory of a running node.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`] if the checkpoint is missing or holds no position.
@@ -125,8 +124,8 @@ pub(crate) fn writer_position(db: &Path) -> Result<LogPosition> {
     })
 }
 
-/// The position in a checkpoint of a db directory that a server works on; `None` for −1, and if
-/// there is no such file.
+/// The position in a checkpoint of a running node. Returns `None` for −1, and if there is no such
+/// file.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`] if the file is not what a server writes.

@@ -1,4 +1,4 @@
-//! Where the records lie in a chunk file of the set, and single records of it.
+//! Which bytes of a chunk file hold records, and single records in them.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use crate::format::record::Lookup;
 use crate::format::{self, LogPosition, ReadAt};
 use crate::manifest::FileSet;
 
-/// The bytes of a file that hold records before `end`.
+/// The bytes of a chunk file that hold records before `end`.
 pub(crate) fn data_before(file: &ChunkFile, end: LogPosition) -> format::Result<Range<u64>> {
-    // The file that the log ends in may have any footer (disk-format §3.7). A file that ends where
-    // the log does may not have been completed yet (§6.6).
+    // If the log ends inside the file, the footer means nothing (disk-format §3.7). If the log ends
+    // with the file, the file may not be completed yet (§6.6).
     let header = &file.header;
     let lies_before = header.end_position() < end;
     let ends_there = header.end_position() == end;
@@ -23,16 +23,16 @@ pub(crate) fn data_before(file: &ChunkFile, end: LogPosition) -> format::Result<
     }
 }
 
-/// Looks up single records of a file.
+/// A reader of single records of a file.
 pub(crate) fn lookup<'a>(file: &LogFile, source: &'a dyn ReadAt) -> format::Result<Lookup<'a>> {
-    let data = match file.file.footer() {
-        Some(_) => file.file.completed_data()?,
-        None => HEADER_LENGTH..file.file.length.min(HEADER_LENGTH + capacity(file)),
+    let data = match file.chunk.footer() {
+        Some(_) => file.chunk.completed_data()?,
+        None => HEADER_LENGTH..file.chunk.length.min(HEADER_LENGTH + capacity(file)),
     };
-    Lookup::new(source, &file.file, data)
+    Lookup::new(source, &file.chunk, data)
 }
 
-/// Bytes of log in the range of a file.
+/// Bytes of log that a file covers.
 fn capacity(file: &LogFile) -> u64 {
     let header = file.header();
     header.end_position().since(header.start_position())

@@ -1,5 +1,4 @@
-//! Remembers headers and footers of chunk files that were read already, so that nothing is read
-//! twice in a run.
+//! Remembers the headers and footers of chunk files, so that one run does not read them twice.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,8 +8,8 @@ use crate::format::chunk::ChunkFile;
 use crate::fs::Stamp;
 use crate::manifest::RelativePath;
 
-/// Headers and footers that were read already, by path. One counts as long as the state of its file
-/// is the same: inode, length and times.
+/// Headers and footers that were read already, by path. A reading counts as long as the file has
+/// the same inode, length and times.
 #[derive(Debug, Default)]
 pub struct Inspected {
     /// Sorted by path. Files nearly always come in this order.
@@ -25,20 +24,21 @@ pub struct Inspected {
 struct InspectedFile {
     path: RelativePath,
     stamp: Stamp,
-    file: Arc<ChunkFile>,
+    chunk: Arc<ChunkFile>,
 }
 
 impl Inspected {
-    /// Remembers files that others may write to. Only those count that had not changed since before
-    /// `since`.
+    /// Remembers files that a server may be writing to. Only files that last changed before `since`
+    /// count.
     pub(super) fn of(used: Vec<LogFile>, since: SystemTime) -> Self {
         let mut files = Vec::new();
         for found in used {
-            let LogFile {
-                path, file, stamp, ..
-            } = found;
-            if let Some(stamp) = stamp {
-                files.push(InspectedFile { path, stamp, file });
+            if let Some(stamp) = found.stamp {
+                files.push(InspectedFile {
+                    path: found.path,
+                    stamp,
+                    chunk: found.chunk,
+                });
             }
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
@@ -50,11 +50,11 @@ impl Inspected {
     }
 
     /// Adds a file that was read in this state. It replaces an earlier reading of the same path.
-    pub fn add(&mut self, path: &RelativePath, stamp: Stamp, file: Arc<ChunkFile>) {
+    pub fn add(&mut self, path: &RelativePath, stamp: Stamp, chunk: Arc<ChunkFile>) {
         let added = InspectedFile {
             path: path.clone(),
             stamp,
-            file,
+            chunk,
         };
 
         // The usual case: paths come in their order.
@@ -69,14 +69,15 @@ impl Inspected {
         };
     }
 
-    /// The state in which a file was read; `None` if it was not read.
+    /// The state in which a file was read. Returns `None` if it was not read.
     #[must_use]
     pub fn stamp(&self, path: &RelativePath) -> Option<Stamp> {
         let known = self.get(path)?;
         Some(known.stamp)
     }
 
-    /// What was read of a file that is in this state now; `None` if it has to be read again.
+    /// What was read of a file that now has this stamp. Returns `None` if the file has to be read
+    /// again.
     pub(super) fn find(&self, path: &RelativePath, stamp: Stamp) -> Option<&Arc<ChunkFile>> {
         let known = self.get(path)?;
         if known.stamp != stamp {
@@ -85,7 +86,7 @@ impl Inspected {
 
         match self.since {
             Some(since) if !stamp.is_before(since) => None,
-            _ => Some(&known.file),
+            _ => Some(&known.chunk),
         }
     }
 
@@ -94,7 +95,7 @@ impl Inspected {
         self.files.get(index)
     }
 
-    /// The index of a path, or else the index where it belongs.
+    /// The index of a path. As an error, the index at which the path has to be inserted.
     fn index_of(&self, path: &RelativePath) -> Result<usize, usize> {
         self.files.binary_search_by(|known| known.path.cmp(path))
     }

@@ -1,4 +1,4 @@
-//! Reads the epochs of a log: the chain back from the last one, and the last one itself where no
+//! Reads the epochs of a log: from the last one back to the first, and the last one itself if no
 //! checkpoint names it (disk-format §4.5).
 
 use super::access::with_place;
@@ -18,12 +18,12 @@ const RECORDS_BETWEEN_CHECKS: u64 = 4096;
 /// few KiB for each epoch.
 ///
 /// # Errors
-/// [`Kind::SourceCorrupt`] if no epoch record stands at `epoch`, or at a place that an epoch names
-/// as the one before it; [`Kind::Refused`] for encrypted chunks.
+/// [`Kind::SourceCorrupt`] if there is no epoch record at `epoch`, or at the position that an epoch
+/// names as the epoch before it; [`Kind::Refused`] for encrypted chunks.
 pub fn lineage(files: &dyn FileSet, chunks: &ChunkSet, epoch: LogPosition) -> Result<Lineage> {
     let mut chain = Chain::starting_at(Some(epoch));
 
-    // Many epochs may stand in one chunk, so the last file stays open.
+    // One chunk may hold many epochs, so the last file stays open.
     let mut open: Option<(&LogFile, Box<dyn ReadAt>)> = None;
     while let Some(position) = chain.wanted() {
         let file = chunk_of_epoch(files, chunks, position)?;
@@ -41,11 +41,11 @@ pub fn lineage(files: &dyn FileSet, chunks: &ChunkSet, epoch: LogPosition) -> Re
 }
 
 /// Finds the position of the last epoch record before `end`. Reads the log backwards, as a server
-/// does that has no `epoch.chk`.
+/// without `epoch.chk` does.
 ///
 /// # Errors
-/// [`Kind::SourceCorrupt`] at the first bytes that are no record; [`Kind::Refused`] for encrypted
-/// chunks.
+/// [`Kind::SourceCorrupt`] at the first bytes that are not a record; [`Kind::Refused`] for
+/// encrypted chunks.
 pub fn last_epoch(
     files: &dyn FileSet,
     chunks: &ChunkSet,
@@ -74,7 +74,7 @@ fn last_epoch_in(
 ) -> Result<Option<LogPosition>> {
     refuse_encrypted(files, file)?;
     let source = file.open(files)?;
-    let data = with_place(files, &file.path, data_before(&file.file, end))?;
+    let data = with_place(files, &file.path, data_before(&file.chunk, end))?;
     let frames = Backwards::new(&*source, file.header(), data);
     let mut frames = with_place(files, &file.path, frames)?;
 
@@ -114,7 +114,7 @@ fn chunk_of_epoch<'a>(
     Ok(file)
 }
 
-/// What the epoch record at a position says.
+/// Reads the epoch record at a position.
 fn epoch_record(
     file: &LogFile,
     source: &dyn ReadAt,

@@ -1,4 +1,4 @@
-//! A chunk file of a set, known without opening it again.
+//! A chunk file of a set, with what its header and footer said when it was read.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::manifest::{FileSet, RelativePath};
 /// One chunk file of a set, known from its name, header and footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFile {
-    /// Where it lies in the set.
+    /// Its place in the set.
     pub path: RelativePath,
     /// Number and version, as the file's name says them.
     pub name: ChunkName,
     /// Permission bits.
     pub mode: u32,
-    /// What header, footer and length say.
-    pub file: Arc<ChunkFile>,
-    /// The state of the file when it was listed, if the storage tells it.
+    /// Header, length and state of the chunk.
+    pub chunk: Arc<ChunkFile>,
+    /// The state of the file when it was listed. `None` if the storage does not tell it.
     pub(crate) stamp: Option<Stamp>,
 }
 
@@ -30,7 +30,7 @@ impl LogFile {
     /// The header of the file.
     #[must_use]
     pub fn header(&self) -> &ChunkHeader {
-        &self.file.header
+        &self.chunk.header
     }
 
     /// The first chunk number in the file.

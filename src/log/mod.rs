@@ -1,9 +1,11 @@
-//! Reads a node's log from its files: which chunk files count, what the checkpoints hold, the
-//! records of a chunk, the lineage, and what a log that ends at P consists of.
+//! Reads a node's log from its files, over any [`FileSet`](crate::manifest::FileSet): a data
+//! directory, a capture in progress, or a stored backup. It reports what it finds. The room `proof`
+//! judges whether a server would start from it, and where the log may end.
 //!
-//! This room says what stands in the files, over any [`FileSet`](crate::manifest::FileSet): a data
-//! directory, a capture in progress, a stored backup. Whether a server would start from them, and
-//! where a log may end, is for `proof` to judge.
+//! `chunk_set` finds the chunk files that count, by the rules in `selection`. `checkpoints` reads
+//! the checkpoint files. `records` reads all records of a chunk, `frames` and `find_epoch` single
+//! ones, and `lineage` the epochs. `ending_at` describes a log that ends at P, the last consistent
+//! position.
 
 mod access;
 mod checkpoints;

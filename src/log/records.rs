@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::frames::data_before;
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::format::boundary::Part;
+use crate::format::boundary::PartBoundaries;
 use crate::format::chunk::{ChunkFile, HEADER_LENGTH};
 use crate::format::position_map::{MapEntry, PositionMap};
 use crate::format::record::{Flags, Forwards, Frame, Prepare, Record};
@@ -16,7 +16,7 @@ use crate::transfer::Follow;
 /// Records that are read before the run is asked again whether it should stop.
 const RECORDS_BETWEEN_CHECKS: u64 = 4096;
 
-/// What records tell besides where the log may end.
+/// What records tell, besides the positions where the log may end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecordTally {
     /// The epochs among them, oldest first.
@@ -53,11 +53,11 @@ impl RecordTally {
         Ok(())
     }
 
-    /// Adds what records further on in the log told.
+    /// Adds what the following records of the log told.
     pub(crate) fn append(&mut self, later: &Self) {
         self.epochs.extend_from_slice(&later.epochs);
 
-        // An event with an impossible time has none.
+        // An event with an impossible time counts too. The last event then has no known time.
         if later.events > 0 {
             self.last_event = later.last_event;
         }
@@ -72,21 +72,21 @@ fn is_event(prepare: &Prepare<'_>) -> bool {
     prepare.flags.contains(Flags::DATA) || prepare.flags.contains(Flags::STREAM_DELETE)
 }
 
-/// Whether a scavenge says with this event that it begins or has ended (disk-format §2.6).
+/// Whether this event reports the beginning or the end of a scavenge (disk-format §2.6).
 fn is_of_scavenge(prepare: &Prepare<'_>) -> bool {
     prepare.stream == b"$scavengePoints" || prepare.stream.starts_with(b"$scavenges")
 }
 
-/// What the records of a chunk file tell, whatever stands before them in the log.
+/// What the records of a chunk file tell. It does not depend on the records before the file.
 #[derive(Debug, Clone)]
 pub struct ChunkRecords {
     /// The bytes of the file that were read.
     data: Range<u64>,
-    /// The log position behind the last record. Before the first record: where it is expected.
+    /// The log position behind the last record, and the start before a first record was read.
     pub(crate) reached: LogPosition,
     /// Whether the last record was an epoch.
     pub(crate) ends_with_epoch: bool,
-    pub(crate) boundaries: Part,
+    pub(crate) boundaries: PartBoundaries,
     pub(crate) tally: RecordTally,
 }
 
@@ -96,12 +96,12 @@ impl ChunkRecords {
             data,
             reached: from,
             ends_with_epoch: false,
-            boundaries: Part::starting_at(from),
+            boundaries: PartBoundaries::starting_at(from),
             tally: RecordTally::default(),
         }
     }
 
-    /// Whether these are the records of `file` from `from` on, in a log that ends at `writer`.
+    /// Whether these are the records of `file` from `from` on, if the log ends at `writer`.
     pub(crate) fn are_of(
         &self,
         file: &ChunkFile,
@@ -157,11 +157,11 @@ fn position_at(file: &ChunkFile, offset: u64) -> LogPosition {
     position.unwrap_or(start)
 }
 
-/// Why the records of a file were not read to their end.
+/// Why not all records of a file could be read.
 pub(crate) enum RecordsFailure {
-    /// At this position stands no record, or not the one that belongs there.
+    /// There is no record at this position, or not the record that belongs there.
     Torn(LogPosition, format::Error),
-    /// The run was told to stop.
+    /// The run was interrupted.
     Stopped(Error),
 }
 
@@ -169,8 +169,8 @@ fn torn_at(position: LogPosition) -> impl FnOnce(format::Error) -> RecordsFailur
     move |why| RecordsFailure::Torn(position, why)
 }
 
-/// Reads the records of a file from `from` up to `writer`. Compares those of a scavenged file with
-/// its position map.
+/// Reads the records of a file from `from` up to `writer`. If the file was scavenged, compares the
+/// records with its position map.
 pub(crate) fn read_records(
     file: &ChunkFile,
     source: &dyn ReadAt,
@@ -187,7 +187,7 @@ pub(crate) fn read_records(
 
     let mut frames = Forwards::new(source, &file.header, data).map_err(torn_at(from))?;
     loop {
-        // Where to report damage if no record can be read.
+        // Where the next record should be: if it cannot be read, the damage is reported there.
         let expected = match map {
             Some(_) => records.reached,
             None => position_at(file, frames.offset()),
@@ -223,14 +223,14 @@ fn agrees_with_map(map: &mut PositionMap<'_>, frame: &Frame<'_>) -> format::Resu
             format!("log position {}", frame.position),
         ),
         None => (
-            "an entry for it in the position map".to_owned(),
-            "none".to_owned(),
+            "an entry for the record in the position map".to_owned(),
+            "no entry".to_owned(),
         ),
     };
     Err(Malformed::new("log record", frame.offset, wanted, found).into())
 }
 
-/// Whether the position map has no entry left when all records were read.
+/// Checks that the position map has no entry left after the last record.
 fn map_is_at_its_end(
     map: &mut PositionMap<'_>,
     reached: LogPosition,
@@ -240,7 +240,7 @@ fn map_is_at_its_end(
     };
 
     let wanted = "no more entries than records";
-    let found = format!("one for log position {}", entry.position);
+    let found = format!("an entry for log position {}", entry.position);
     let why = Malformed::new("position map", entry.offset, wanted, found);
     Err(RecordsFailure::Torn(entry.position, why.into()))
 }
@@ -252,11 +252,11 @@ fn place_of(frame: &Frame<'_>) -> MapEntry {
     }
 }
 
-/// Reads the records of a chunk file while it is copied, so that nothing has to be read from the
-/// disk again.
+/// Reads the records of a chunk file while it is copied, so that kbackup need not read the file
+/// again.
 ///
-/// It finds that all is well, or nothing. If something is wrong, `proof::scan` reads the file again
-/// and says what and where.
+/// It either accepts all records or says nothing about them. In the second case `proof::scan` reads
+/// the file again and reports what is wrong and where.
 pub struct RecordFollower {
     file: ChunkFile,
     records: ChunkRecords,
@@ -264,15 +264,15 @@ pub struct RecordFollower {
     at: u64,
     /// The log position of the record before it.
     previous: Option<LogPosition>,
-    /// For a scavenged file: where its records stand. They are compared with its position map,
-    /// which comes after them in the file.
+    /// For a scavenged file: the places of its records. They are compared with the position map,
+    /// which follows the records in the file.
     places: Option<PlacesHash>,
     is_well: bool,
 }
 
 impl RecordFollower {
-    /// Follows the records of `file` from `from` on, in a log that ends at `writer`. Returns `None`
-    /// if header and footer leave no room for any.
+    /// Follows the records of `file` from `from` on, if the log ends at `writer`. Returns `None` if
+    /// header and footer leave no room for records.
     #[must_use]
     pub fn new(file: &ChunkFile, from: LogPosition, writer: WriterPosition) -> Option<Self> {
         let data = data_from(file, from, writer).ok()?;
@@ -286,8 +286,8 @@ impl RecordFollower {
         })
     }
 
-    /// What the records tell, once all of the file is stored. Returns `None` if something is wrong
-    /// with them.
+    /// What the records tell. The whole file has to be stored by now. Returns `None` if something
+    /// is wrong with them.
     #[must_use]
     pub fn finish(mut self, stored: &dyn ReadAt) -> Option<ChunkRecords> {
         self.follow(stored, self.records.data.end);
@@ -304,7 +304,7 @@ impl RecordFollower {
         Some(self.records)
     }
 
-    /// Reads the records that are whole before byte `end`.
+    /// Reads the records that lie completely before byte `end`.
     fn read(&mut self, stored: &dyn ReadAt, end: u64) -> format::Result<()> {
         let data = self.at..self.records.data.end;
         let frames = Forwards::new(stored, &self.file.header, data)?;
@@ -330,7 +330,7 @@ impl Follow for RecordFollower {
     }
 }
 
-/// A sequence of places of any length, in a few bytes.
+/// A hash over the places of any number of records, for comparing them in little memory.
 #[derive(Default)]
 struct PlacesHash {
     hash: blake3::Hasher,

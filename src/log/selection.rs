@@ -1,4 +1,7 @@
-//! Which chunk files of a directory a server uses, by their names and headers (disk-format §3.8).
+//! The rules by which a server chooses among the chunk files of a directory (disk-format §3.8).
+//!
+//! The rules differ between server versions, so the simulated start in `proof` uses them too. They
+//! read no file: the caller tells the last chunk number of each.
 
 use std::borrow::Borrow;
 use std::ops::RangeInclusive;
@@ -21,7 +24,7 @@ pub(crate) struct ListedChunk {
 }
 
 impl ListedChunk {
-    /// `None` if the entry is not named like a chunk in the db directory.
+    /// Returns `None` if the entry is not named like a chunk in the db directory.
     fn of(entry: &FileEntry) -> Option<Self> {
         if entry.path.root() != Root::Db {
             return None;
@@ -53,18 +56,18 @@ pub(crate) fn listed_chunks(
 /// Which of the sorted files a server uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selection {
-    /// Indices of the files that it uses.
+    /// Indices of the files that the server uses.
     pub(crate) used: Vec<usize>,
-    /// Indices of files that others cover.
+    /// Indices of the files whose numbers other files cover.
     pub(crate) superseded: Vec<usize>,
-    /// Numbers below the last used file that no file covers.
+    /// Chunk numbers before the last used file that no file covers.
     pub(crate) missing: Vec<RangeInclusive<ChunkNumber>>,
 }
 
 /// Walks the sorted files as servers of a line do.
 ///
-/// `end_of` tells the last chunk number in a file's header. It is called once for each used file,
-/// with the index of the file.
+/// `end_of` returns the last chunk number in the header of a file. It is called once for each used
+/// file, with the file's index.
 pub(crate) fn select(
     listed: &[ListedChunk],
     line: ServerLine,
@@ -100,7 +103,7 @@ pub(crate) fn select(
     Ok(selection)
 }
 
-/// Whether the next file has the same number, and so a higher version.
+/// Whether the next file has the same chunk number. Its version is higher then.
 pub(super) fn is_replaced(listed: &[ListedChunk], index: usize) -> bool {
     match (listed.get(index), listed.get(index + 1)) {
         (Some(chunk), Some(next)) => chunk.name.start == next.name.start,

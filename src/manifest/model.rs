@@ -46,8 +46,8 @@ pub struct Head {
     pub format: u32,
     /// The backup's name.
     pub label: Label,
-    /// The order of the backups in their repository, from 1. `latest` and parents follow it, not the
-    /// clock.
+    /// The order of the backups in their repository, from 1. `latest` and parents follow it, not
+    /// the clock.
     pub sequence: u64,
     /// How the backup got its bytes.
     pub kind: BackupKind,
@@ -176,7 +176,8 @@ pub struct Log {
     pub read: ReadCheckpoints,
     /// The checkpoints as the backup stores them.
     pub stored: StoredCheckpoints,
-    /// How far into the log the stored index reaches. `None` if there is no index, or if it is empty.
+    /// How far into the log the stored index reaches. `None` if there is no index, or if it is
+    /// empty.
     pub index_commit: Option<LogPosition>,
 }
 
@@ -189,7 +190,8 @@ pub struct ReadCheckpoints {
     pub chaser: LogPosition,
     /// `epoch.chk`. `None` for −1.
     pub epoch: Option<LogPosition>,
-    /// `proposal.chk`, which is a number and not a position. `None` for −1, and if there is no file.
+    /// `proposal.chk`, which is a number and not a position. `None` for −1, and if there is no
+    /// file.
     pub proposal: Option<i64>,
 }
 
@@ -283,8 +285,8 @@ pub enum SecondaryIndex {
     Absent,
     /// The backup holds it. It comes from a stopped node.
     Included,
-    /// The backup leaves it out, because a running node changes it in place. The server rebuilds it,
-    /// perhaps without the schema registry.
+    /// The backup leaves it out, because a running node changes it in place. The server rebuilds
+    /// it, perhaps without the schema registry.
     LeftOut,
 }
 
@@ -299,7 +301,8 @@ pub struct Cost {
     pub files_copied: u64,
     /// Files that were reused from the parent.
     pub files_linked: u64,
-    /// Files that were resumed: an interrupted run had copied them, and the server's MD5 proved them.
+    /// Files that were resumed: an interrupted run had copied them, and the server's MD5 proved
+    /// them.
     #[serde(default)]
     pub files_resumed: u64,
     /// Bytes of the resumed files. This run neither read them from the source nor wrote them.

@@ -1,6 +1,8 @@
-//! The gate: no manifest becomes a backup before its files were shown to be what a server starts
-//! from. `structure` says what that means for files that can be looked at; here is what a run has
-//! to show of the bytes that nobody reads again.
+//! The gate: it proves that a server starts from the files of a manifest. Nothing else turns a
+//! manifest into a backup.
+//!
+//! `structure` reads headers, footers and small files. The gate does not read the other bytes
+//! again. Instead the run has to show by its evidence that it proved them while it copied them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,17 +15,17 @@ use crate::log::Inspected;
 use crate::manifest::{FileSet, Manifest, RelativePath, Row};
 use crate::run::Run;
 
-/// What the capture has to show besides the files themselves, which are not read again.
+/// What the run proved while it captured the files.
 #[derive(Debug, Clone, Copy)]
 pub struct BackupEvidence<'a> {
     /// The proven backup that files were reused from.
     pub parent: Option<&'a Manifest>,
-    /// Chunks and tables that were read by this run, and whose MD5 over the stored bytes is the one
-    /// that the server wrote.
+    /// Chunks and tables that this run read, and whose stored bytes have the MD5 that the server
+    /// wrote.
     pub md5_compared: &'a HashSet<RelativePath>,
-    /// The scan of the records that were read by this run.
+    /// The scan of the records that this run read.
     pub log: &'a LogProof,
-    /// Headers and footers that were read by this run, in the files that are to be proven.
+    /// Headers and footers that this run read in the files to be proven.
     pub inspected: &'a Inspected,
 }
 
@@ -31,11 +33,11 @@ pub struct BackupEvidence<'a> {
 /// to `manifest.log.position`.
 ///
 /// Reads all small files, and header and footer of each chunk and table, unless this run has read
-/// them and the file has not changed since. The evidence has to show the rest. So the cost is in
-/// proportion to the number of files, never to their size.
+/// them and the file has not changed since. The evidence has to show the rest. So the cost depends
+/// on the number of files and not on their size.
 ///
 /// # Errors
-/// [`Kind::Failed`] with everything that is wrong.
+/// [`Kind::Failed`] if something is wrong. The error lists all of it.
 pub fn prove_backup(
     files: &dyn FileSet,
     manifest: Manifest,
@@ -56,8 +58,8 @@ pub fn prove_backup(
         .because(list.join("; ")))
 }
 
-/// Each MD5 was compared by this run, or belongs to the parent, which is proven. The operator may
-/// have accepted chunks whose MD5 is wrong.
+/// Checks that this run compared each MD5, or that the file is reused from the proven parent. The
+/// operator may have accepted chunks whose MD5 is wrong.
 fn check_md5s(manifest: &Manifest, evidence: &BackupEvidence<'_>, faults: &mut Vec<BackupFault>) {
     let mut parent_rows: HashMap<&RelativePath, &Row> = HashMap::new();
     if let Some(parent) = evidence.parent {
@@ -66,7 +68,7 @@ fn check_md5s(manifest: &Manifest, evidence: &BackupEvidence<'_>, faults: &mut V
 
     for row in &manifest.files {
         let is_reused = match parent_rows.get(&row.path) {
-            Some(parents) => is_same_file(parents, row),
+            Some(parent_row) => is_same_file(parent_row, row),
             None => false,
         };
         let is_accepted = manifest.contents.damaged.contains(&row.path);
@@ -90,7 +92,8 @@ fn is_same_file(one: &Row, other: &Row) -> bool {
         && one.table_md5 == other.table_md5
 }
 
-/// The log ends where its records allow it, and the lineage knows each epoch in them.
+/// Checks that the log ends where its records allow it, and that the lineage has each epoch that
+/// was read.
 fn check_end(manifest: &Manifest, scanned: &LogProof, faults: &mut Vec<BackupFault>) {
     let end = manifest.log.position;
     if end != scanned.boundary {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How much is read.
+/// How much an examination reads. Each depth includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {

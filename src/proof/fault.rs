@@ -4,10 +4,10 @@ use std::fmt;
 
 use crate::manifest::RelativePath;
 
-/// Something that a stored backup is not, although its manifest says so or a server needs it.
+/// A way in which a stored backup differs from its manifest, or from what a server needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupFault {
-    /// The file; `None` if the fault is the whole backup's.
+    /// The file. `None` if the fault concerns the whole backup.
     pub path: Option<RelativePath>,
     /// What is wrong, in words.
     pub what: String,

@@ -8,7 +8,7 @@ use crate::server::ServerLine;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
-    /// Nothing.
+    /// It does nothing about it.
     Ignores,
     /// It works, but something takes longer.
     Slows,

@@ -1,4 +1,4 @@
-//! Judges the records of a log: where the log may end, and where it is torn (disk-format §2.7).
+//! Judges the records of a log: where the log may end, and where it is damaged (disk-format §2.7).
 
 use std::collections::HashSet;
 
@@ -17,9 +17,10 @@ use crate::run::Run;
 pub struct LogStretch {
     /// The file.
     pub path: RelativePath,
-    /// Where to begin: a boundary in the file, or its start. A scavenged file is always read whole.
+    /// The position to begin at: a boundary in the file, or its start. A scavenged file is always
+    /// read whole.
     pub from: LogPosition,
-    /// What these records told, if somebody read them already while the file was copied.
+    /// What these records told while the file was copied. `None` if nobody has read them.
     pub records: Option<ChunkRecords>,
 }
 
@@ -35,13 +36,12 @@ impl LogStretch {
     }
 }
 
-/// What a log ends with.
+/// What a log ends with, at the writer position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogEnd {
     /// A whole append, or a record outside of one.
     Whole,
-    /// An epoch record: the event that the server writes after it is still to come (disk-format
-    /// §2.7 C3).
+    /// An epoch record. The server has not written the event that follows it (disk-format §2.7 C3).
     Epoch,
     /// A part of an append. Everything before it ends at this position (O32).
     HalfAppend(LogPosition),
@@ -50,10 +50,10 @@ pub enum LogEnd {
 /// What a scan of log records has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogProof {
-    /// P: the last position at or before the writer's where a log may end. Never directly behind an
-    /// epoch record.
+    /// P: the last position, at or before the writer position, where the log may end. It is never
+    /// directly behind an epoch record.
     pub boundary: Boundary,
-    /// What stands before the writer's position.
+    /// What the log ends with at the writer position.
     pub end: LogEnd,
     /// What the records told.
     pub seen: RecordTally,
@@ -63,12 +63,12 @@ pub struct LogProof {
 /// finds where the log may end.
 ///
 /// `start` is a boundary that is known already: the end of an earlier backup, or
-/// [`Boundary::ZERO`]. It is the answer if the records show no later one.
+/// [`Boundary::ZERO`]. If the records show no later boundary, the log ends at `start`.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`], with file, byte offset and log position, at the first bytes below
-/// `writer` that are no record, or not the one that belongs there; [`Kind::Refused`] for encrypted
-/// chunks; [`Kind::Failed`] if the stretches do not lead up to `writer`.
+/// `writer` that are not a record, or not the record that belongs there; [`Kind::Refused`] for
+/// encrypted chunks; [`Kind::Failed`] if the stretches do not reach up to `writer`.
 pub fn scan(
     files: &dyn FileSet,
     chunks: &ChunkSet,
@@ -89,7 +89,7 @@ pub(super) struct Torn {
     pub(super) why: format::Error,
 }
 
-/// Why a scan came to no end.
+/// Why a scan did not reach the end of the log.
 #[derive(Debug)]
 pub(super) enum ScanFailure {
     Torn(Torn),
@@ -149,9 +149,9 @@ pub(super) fn scan_or_damage(
             tracker.jump(from, start);
         }
 
-        // What was read while the file was copied counts if it is this part of this log.
+        // The records that were read during the copy count if they are exactly this part.
         match part.records {
-            Some(records) if records.are_of(&file.file, from, writer) => tracker.append(records),
+            Some(records) if records.are_of(&file.chunk, from, writer) => tracker.append(records),
             _ => tracker.append(&read(files, file, from, writer, run)?),
         }
         if header.end_position() <= writer.0 {
@@ -170,7 +170,7 @@ fn read(
     run: &Run,
 ) -> Result<ChunkRecords, ScanFailure> {
     let source = file.open(files)?;
-    match read_records(&file.file, &*source, from, writer, run) {
+    match read_records(&file.chunk, &*source, from, writer, run) {
         Ok(records) => Ok(records),
         Err(RecordsFailure::Torn(position, why)) => Err(ScanFailure::Torn(Torn {
             path: file.path.clone(),
@@ -188,8 +188,8 @@ struct PartToScan<'a> {
     records: Option<&'a ChunkRecords>,
 }
 
-/// The files to scan and where in each to begin, in the order of the log. A file that is named
-/// twice is scanned once.
+/// The files to scan, and the position in each to begin at, in the order of the log. A file that is
+/// named twice is scanned once.
 fn in_order<'a>(chunks: &'a ChunkSet, stretches: &'a [LogStretch]) -> Result<Vec<PartToScan<'a>>> {
     let mut ordered = Vec::with_capacity(stretches.len());
     let mut known = HashSet::new();
@@ -222,7 +222,7 @@ fn in_order<'a>(chunks: &'a ChunkSet, stretches: &'a [LogStretch]) -> Result<Vec
 /// Follows the appends through the records.
 struct Tracker {
     boundaries: Boundaries,
-    /// Everything from the last jump up to here has been seen.
+    /// The scan has seen everything from the last jump up to here.
     reached: LogPosition,
     /// Whether the last record was an epoch.
     is_behind_epoch: bool,
@@ -239,7 +239,7 @@ impl Tracker {
         }
     }
 
-    /// Goes on at another place of the log.
+    /// Continues at another position of the log.
     fn jump(&mut self, to: LogPosition, start: Boundary) {
         self.boundaries = Boundaries::starting_at(start);
         self.reached = to;
@@ -248,7 +248,7 @@ impl Tracker {
 
     /// Adds the next records of the log.
     fn append(&mut self, records: &ChunkRecords) {
-        self.boundaries.go_on(&records.boundaries);
+        self.boundaries.append(&records.boundaries);
         if records.tally.records > 0 {
             self.reached = records.reached;
             self.is_behind_epoch = records.ends_with_epoch;

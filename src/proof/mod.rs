@@ -1,9 +1,10 @@
-//! Would a node start from these files? Evidence over any set of files: a capture in progress, a
-//! stored backup, a directory on a disk.
+//! Would a node start from these files? This room answers it for any set of files: a capture in
+//! progress, a stored backup, or a directory on a disk.
 //!
-//! What stands in the files, the rooms `format` and `log` read. Here it is judged: `log` and
-//! `index` judge the two halves of a database, `scavenge` the state between two scavenges, `start`
-//! plays a server's start through, and `backup` is the gate that every backup has to pass.
+//! The rooms `format` and `log` read the files, and this room judges what they read. `backup` is
+//! the gate that every backup has to pass: it asks `structure` whether the files fit the manifest.
+//! `log` and `index` judge the two halves of a database, and `scavenge` the scavenger's state.
+//! `start` simulates the start of each server version on a directory, for `kbackup check`.
 
 mod backup;
 mod depth;
@@ -31,7 +32,8 @@ pub use start::{
 };
 pub use structure::{misnamed, structure};
 
-/// A value that was proven. Only this room makes one, so only what was proven can be committed.
+/// A value that was proven. Only this room makes one, so that only a proven manifest can be
+/// committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven<T>(T);
 

@@ -1,5 +1,5 @@
-//! `scavenging.db`: which scavenge it knows of. One that the log does not hold makes the next
-//! scavenge remove what was written since (O34).
+//! `scavenging.db`: the scavenges that it knows of. If the log does not hold one of them, the file
+//! comes from another log. Then the next scavenge removes events that were written since (O34).
 
 use crate::error::Result;
 use crate::format::chunk::Transform;
@@ -25,11 +25,11 @@ struct ScavengePoint {
     event_number: i64,
 }
 
-/// Says what contradicts the first scavenge point that the state at `path` names and the log does
-/// not hold. Returns `None` if all is well, or if there is no state.
+/// Looks for a scavenge point that the state at `path` names and the log does not hold. Says what
+/// the log holds instead. Returns `None` if there is no such point, or no state.
 ///
-/// The file is searched as bytes, so rows that were overwritten may be found as well: each was true
-/// of the log once.
+/// The file is searched as bytes, so this may also find rows that the server has deleted. They do
+/// no harm: each of them was true of the log once.
 ///
 /// # Errors
 /// What the storage reports, and an interruption.
@@ -65,8 +65,8 @@ pub fn foreign_scavenge(
     Ok(None)
 }
 
-/// Whether the log holds the scavenge point. True also if that cannot be known: the chunk is
-/// encrypted or damaged, which is reported elsewhere.
+/// Whether the log holds the scavenge point. Also returns true if the chunk is encrypted or
+/// damaged, because then nobody can know it. Another finding reports that.
 fn is_in_log(files: &dyn FileSet, file: &LogFile, point: ScavengePoint) -> Result<bool> {
     if file.header().transform != Transform::Identity {
         return Ok(true);
@@ -149,7 +149,7 @@ fn parse(bytes: &[u8]) -> Option<ScavengePoint> {
     })
 }
 
-/// A number, and what follows it. Something has to follow: else the number may be cut off.
+/// A number, and the bytes behind it. Returns `None` if there are none: the number may be cut off.
 fn digits(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let length = bytes.iter().position(|byte| !byte.is_ascii_digit())?;
     let (digits, rest) = bytes.split_at(length);

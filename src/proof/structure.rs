@@ -1,5 +1,5 @@
-//! What is wrong with the files of a backup, as far as names, sizes, headers, footers and small
-//! files tell. Both the gate and a verification ask this.
+//! Compares the files of a backup with its manifest: names, sizes, headers, footers, and the
+//! contents of small files. Both the gate and a verification use it.
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ use crate::manifest::{
 };
 use crate::run::Run;
 
-/// What is wrong with the files of a backup, as far as names, sizes, headers, footers and small
-/// files tell.
+/// Compares the files of a backup with its manifest, without reading the large ones whole. Returns
+/// everything that is wrong.
 ///
 /// # Errors
 /// What the storage reports, and an interruption.
@@ -67,8 +67,8 @@ pub(super) fn structure_of(
     Ok(check.faults)
 }
 
-/// Rows that are not what their names say: a restore would write files that no backup holds, or a
-/// checkpoint before its time.
+/// Finds rows whose name, role and identifying fields do not fit each other. From such a row a
+/// restore would write a file that no backup holds, or a checkpoint too early.
 #[must_use]
 pub fn misnamed(manifest: &Manifest) -> Vec<BackupFault> {
     let mut faults = Vec::new();
@@ -88,7 +88,7 @@ pub fn misnamed(manifest: &Manifest) -> Vec<BackupFault> {
     faults
 }
 
-/// What a file of a backup is for, by its name. Returns `None` for names that no backup holds.
+/// The role of a file in a backup, by its name. Returns `None` for a name that no backup holds.
 fn role_of(path: &RelativePath) -> Option<Role> {
     match path.root() {
         Root::Db => match DbFile::of(path.below_root()) {
@@ -109,7 +109,7 @@ fn role_of(path: &RelativePath) -> Option<Role> {
     }
 }
 
-/// The index files of a set, as they were listed before: nothing is listed again to look at them.
+/// The index files of a set, with the list that was read before, so that it is not read twice.
 struct ListedIndex<'a> {
     files: &'a dyn FileSet,
     entries: Vec<FileEntry>,
@@ -147,7 +147,7 @@ impl StructureCheck<'_> {
         self.faults.push(BackupFault::of_file(path, what));
     }
 
-    /// Names, sizes and roles: there is one file for each row, and no other.
+    /// Checks names, sizes and roles: each row has one file, and there is no other file.
     fn rows(&mut self, entries: &[FileEntry]) {
         let mut found: HashMap<&RelativePath, &FileEntry> =
             entries.iter().map(|entry| (&entry.path, entry)).collect();
@@ -172,7 +172,8 @@ impl StructureCheck<'_> {
         }
     }
 
-    /// The stored epoch and proposal are those of the lineage, which ends before P.
+    /// Checks that the stored epoch and proposal fit the lineage, and that the lineage ends before
+    /// P.
     fn lineage(&mut self) {
         let log = &self.manifest.log;
         let end = log.position.position();
@@ -195,7 +196,8 @@ impl StructureCheck<'_> {
         }
     }
 
-    /// The stored checkpoints are those of a log that ends at P, with nothing left to cut off.
+    /// Checks that the stored checkpoints are those of a log that ends at P, with no truncation
+    /// pending.
     fn checkpoints(&mut self) -> Result<()> {
         for which in Checkpoint::ALL {
             let path = RelativePath::checkpoint(which);
@@ -222,7 +224,8 @@ impl StructureCheck<'_> {
         Ok(())
     }
 
-    /// The chunks lead from the start of the log to P, each as its row says.
+    /// Checks that the chunks reach from the start of the log to P, and that each is as its row
+    /// says.
     fn chunk_set(&mut self, chunks: &ChunkSet) {
         let log = &self.manifest.log;
         let (end, size) = (log.position.position(), log.chunk_size);
@@ -272,7 +275,7 @@ impl StructureCheck<'_> {
         }
     }
 
-    /// A chunk file is what its row says, and what a log that ends at P needs at this place.
+    /// Checks that a chunk file is as its row says, and is what a log that ends at P needs there.
     fn chunk(&mut self, file: &LogFile, row: Option<&Row>) {
         let place = self.log.place_of(file.start(), file.end());
         if place == ChunkPlace::Beyond {
@@ -282,14 +285,14 @@ impl StructureCheck<'_> {
         }
 
         let Some(row) = row else { return };
-        if row.chunk != Some(ChunkRow::of(&file.file, file.name.version)) {
+        if row.chunk != Some(ChunkRow::of(&file.chunk, file.name.version)) {
             let what = "header and footer are not what its row says";
             self.tell_of(&file.path, what);
         }
 
         match place {
             ChunkPlace::Before => {
-                if let Err(error) = file.file.completed() {
+                if let Err(error) = file.chunk.completed() {
                     self.tell_of(&file.path, error.to_string());
                 }
             }
@@ -298,7 +301,7 @@ impl StructureCheck<'_> {
         }
     }
 
-    /// The chunk that P lies in: the server appends to it.
+    /// Checks the chunk that P lies in. The server will append to it.
     fn last_chunk(&mut self, file: &LogFile, row: &Row, place: ChunkPlace) {
         let header = file.header();
         if header.scavenged || header.end > header.start {
@@ -307,14 +310,14 @@ impl StructureCheck<'_> {
             return;
         }
 
-        if file.file.state != ChunkState::Ongoing {
+        if file.chunk.state != ChunkState::Ongoing {
             let what = "the log ends in it, and it says that it is completed";
             self.tell_of(&file.path, what);
         }
 
         let length = full_length(header.chunk_size, header.transform);
-        if place == ChunkPlace::HoldsEnd && length != Some(file.file.length) {
-            let what = "the log ends in it, and it has not its full length";
+        if place == ChunkPlace::HoldsEnd && length != Some(file.chunk.length) {
+            let what = "the log ends in it, and it does not have its full length";
             self.tell_of(&file.path, what);
         }
         if row.mode & 0o200 == 0 {
@@ -322,7 +325,7 @@ impl StructureCheck<'_> {
         }
     }
 
-    /// There is either a whole index whose tables reach no further than P, or none.
+    /// Checks that there is no index, or a whole one whose tables do not reach beyond P.
     fn index(&mut self, entries: Vec<FileEntry>, run: &Run) -> Result<()> {
         let end = self.log.position();
         let scope = IndexScope {
@@ -361,8 +364,8 @@ impl StructureCheck<'_> {
         Ok(())
     }
 
-    /// The MD5 at the end of each table is the one in its row. That a table is missing or damaged
-    /// is reported elsewhere.
+    /// Checks that the MD5 at the end of each table is the one in its row. Other checks report a
+    /// table that is missing or damaged.
     fn table_md5s(&mut self) {
         for row in &self.manifest.files {
             if row.role != Role::Table {
@@ -380,12 +383,12 @@ impl StructureCheck<'_> {
         }
     }
 
-    /// What the manifest says of its contents is what its rows are.
+    /// Checks that the rows are what the manifest says of its contents.
     fn contents(&mut self) {
         let secondary_index = self.manifest.contents.secondary_index;
         let has_secondary_index = self.has(Role::SecondaryIndex);
         if has_secondary_index != (secondary_index == SecondaryIndex::Included) {
-            self.tell("whether kurrent.ddb is inside is not what the manifest says");
+            self.tell("the manifest is wrong about whether kurrent.ddb is in the backup");
         }
         if has_secondary_index && self.manifest.source.online {
             self.tell("kurrent.ddb was copied from a running node, which changes it in place");

@@ -1,33 +1,34 @@
-//! Where the knowledge of what a server does comes from.
+//! How kbackup knows what a server does: somebody ran the server, or read its source.
 
 use super::ServerLine;
 
-/// Where the knowledge of an effect comes from.
+/// How kbackup knows an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// Every line that was run did so (a letter of observed.md).
+    /// Every line that was run showed it. The text names the observation ("O16", observed.md).
     Seen(&'static str),
-    /// These lines were run and did so (a letter of observed.md).
+    /// These lines were run and showed it. The text names the observation.
     SeenOn(&'static str, &'static [ServerLine]),
-    /// It was read in the server's source and seen nowhere (a section of disk-format).
+    /// Somebody read it in the server's source, and no run showed it. The text names the section of
+    /// disk-format.
     Read(&'static str),
 }
 
 /// A server does not start with a `kurrent.ddb` that it cannot open.
 pub const STOPS_AT_BAD_SECONDARY_INDEX: Evidence = Evidence::SeenOn("O35", &[ServerLine::V26_1]);
 
-/// An index from after a scavenge hides events that chunks from before it still hold.
+/// An index that was copied after a scavenge hides events that chunks from before it still hold.
 pub const HIDES_EVENTS_WITH_LATER_INDEX: Evidence =
     Evidence::SeenOn("O39", &[ServerLine::V23_10, ServerLine::V26_1]);
 
-/// A scavenge goes on from a state that knows more than the log, and removes new events.
+/// A scavenge continues from a state that is ahead of the log, and removes new events.
 pub const SCAVENGES_BY_FOREIGN_STATE: Evidence = Evidence::SeenOn(
     "O34",
     &[ServerLine::V23_10, ServerLine::V24_10, ServerLine::V26_1],
 );
 
 impl Evidence {
-    /// The letter of observed.md or the section of disk-format.
+    /// The observation of observed.md ("O16") or the section of disk-format.
     #[must_use]
     pub const fn source(self) -> &'static str {
         match self {
@@ -35,7 +36,7 @@ impl Evidence {
         }
     }
 
-    /// Whether a real server of this line was seen to do it.
+    /// Whether somebody saw a real server of this line do it.
     #[must_use]
     pub fn proves(self, line: ServerLine) -> bool {
         match self {

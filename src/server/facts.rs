@@ -1,16 +1,17 @@
 //! Everything that some server versions do and others do not.
 //!
 //! Each fact is a constant that says from which release on it holds. Rooms ask
-//! [`ServerLine::has`](super::ServerLine::has) or [`ServerVersion::has`](super::ServerVersion::has),
-//! and show the fact itself in messages ("servers from 24.6 on …"). What a file may hold,
-//! whichever server wrote it, stands in `format`.
+//! [`ServerLine::has`](super::ServerLine::has) or
+//! [`ServerVersion::has`](super::ServerVersion::has), and show the fact itself in messages
+//! ("servers from 24.6 on …"). The room `format` holds what is true of a file whichever server
+//! wrote it.
 
 use std::fmt;
 
 use super::ReleaseNumber;
 
-/// Something that servers do from one release on, and some only up to another. Shown as "from 24.6
-/// on" or "from 21.6 to 26.0".
+/// Something that servers do from one release on, and perhaps only up to another release. Shown as
+/// "from 24.6 on" or "from 21.6 to 26.0".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VersionFact {
     since: ReleaseNumber,
@@ -32,7 +33,7 @@ impl VersionFact {
         }
     }
 
-    /// The first release that it holds for.
+    /// The first release for which the fact holds.
     #[must_use]
     pub const fn first_release(self) -> ReleaseNumber {
         self.since
@@ -65,7 +66,7 @@ impl fmt::Display for VersionFact {
 // The files that servers write.
 
 /// Servers write a bloom filter per table and the stream-existence filter (disk-format §1, §5.3).
-/// Without the filters a server of this kind is slower, or builds them anew (O18).
+/// Without its filters such a server is slower, or rebuilds them (O18).
 pub const HAS_FILTERS: VersionFact = VersionFact::since(21, 10, 0);
 
 /// The scavenger keeps its state in `index/scavenging/scavenging.db` (disk-format §1, O34).
@@ -92,29 +93,30 @@ pub const KNEW_LOG_V3: VersionFact = VersionFact::since(21, 6, 0).until(26, 0);
 // The start.
 
 /// The truncator refuses to cut off more bytes than this, unless the server is started with
-/// `--max-truncation=-1` (disk-format §2.4). The same in every line that kbackup knows.
+/// `--max-truncation=-1` (disk-format §2.4). The limit is the same in every line that kbackup
+/// knows.
 pub const MAX_TRUNCATION: u64 = 256 * 1024 * 1024;
 
-/// A chunk file of version 0 counts for one chunk number, whatever its header says (disk-format
-/// §3.8).
+/// A chunk file of version 0 counts for one chunk number only, even if its header names more
+/// (disk-format §3.8).
 pub const TRUSTS_VERSION_ZERO: VersionFact = VersionFact::since(21, 10, 2);
 
-/// After a truncation the process exits with code 0 and has to be started again. Older servers go
-/// on with their start (O10, disk-format §2.3).
+/// After a truncation the process exits with code 0 and has to be started again. Older servers
+/// continue their start (O10, disk-format §2.3).
 pub const EXITS_AFTER_TRUNCATION: VersionFact = VersionFact::since(24, 6, 0);
 
 /// A truncation to the start of a chunk deletes that chunk's file. Older servers keep the file and
 /// write zeros over its data (disk-format §2.4).
 pub const TRUNCATES_WHOLE_CHUNKS: VersionFact = VersionFact::since(24, 6, 0);
 
-/// A server deletes the one new chunk file directly behind the chunk of `writer.chk`. Other servers
-/// do not start with it (O16, disk-format §6.8).
+/// A server deletes a new chunk file directly behind the chunk of `writer.chk`. Other servers do
+/// not start with such a file (O16, disk-format §6.8).
 ///
 /// 23.6 deletes it too, but 23.10 to 24.2, which share its line, do not.
 pub const DELETES_CHUNK_BEYOND_WRITER: VersionFact = VersionFact::since(24, 6, 0);
 
-/// A scavenged chunk at `writer.chk` is accepted if `writer.chk` is the chunk's start. Older servers
-/// accept it if `writer.chk` is where the chunk's records end (disk-format §6.7).
+/// A server accepts a scavenged chunk at `writer.chk` if `writer.chk` is the chunk's start. Older
+/// servers accept it if `writer.chk` is the end of the chunk's records (disk-format §6.7).
 pub const RESUMES_BEHIND_SCAVENGED_CHUNK: VersionFact = VersionFact::since(24, 6, 0);
 
 /// A server that does not own its chunk files does not start: it changes their permission bits
@@ -123,20 +125,19 @@ pub const MUST_OWN_CHUNKS: VersionFact = VersionFact::since(25, 0, 0);
 
 // The admin API.
 
-/// A node that is alone answers `GET /gossip`. Older ones do so only if `GossipOnSingleNode` is set
-/// (http-api §3.2).
+/// A node without a cluster answers `GET /gossip`. Older nodes do so only if `GossipOnSingleNode`
+/// is set (http-api §3.2).
 pub const GOSSIPS_ALONE: VersionFact = VersionFact::since(21, 2, 0);
 
-/// The scavenger goes on where it was stopped, and knows `syncOnly`. Older servers ignore that
+/// A scavenge continues where it was stopped, and `syncOnly` is known. Older servers ignore that
 /// parameter and start a full scavenge (O43).
 pub const RESUMES_SCAVENGES: VersionFact = VersionFact::since(22, 10, 0);
 
-/// `GET /admin/scavenge/current` exists. Older servers answer 405, which is how the client notices
-/// (O42, http-api §1.1).
+/// `GET /admin/scavenge/current` exists. The client knows older servers by their answer 405 (O42,
+/// http-api §1.1).
 pub const NAMES_CURRENT_SCAVENGE: VersionFact = VersionFact::since(22, 10, 1);
 
-/// `GET /admin/scavenge/last` exists. Older servers answer 405, which is how the client notices
-/// (O42).
+/// `GET /admin/scavenge/last` exists. The client knows older servers by their answer 405 (O42).
 pub const NAMES_LAST_SCAVENGE: VersionFact = VersionFact::since(24, 10, 0);
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The lines of server versions: the one list that a new release is entered into.
+//! The lines of server versions. A new server release gets its place in this list, and nowhere
+//! else.
 
 use std::fmt;
 
@@ -29,11 +30,12 @@ pub enum ServerLine {
 
 /// What distinguishes one line from the others.
 struct Description {
-    /// Its first release. The line ends where the next one begins; the last one is open.
+    /// The first release of the line. The line ends where the next line begins. The last line has
+    /// no end.
     first: ReleaseNumber,
-    /// The release that stands for the line: the one that was run, or else the only one.
+    /// The release that gives the line its name: the one that was run, or the only one.
     named: ReleaseNumber,
-    /// The same as text.
+    /// The name as text.
     name: &'static str,
     /// Whether a server of this line was run to see what it does (observed.md).
     was_run: bool,
@@ -55,7 +57,7 @@ impl ServerLine {
     /// The oldest line that kbackup knows.
     pub const OLDEST: Self = Self::V20_10;
 
-    /// The line that servers newer than all known ones are taken for.
+    /// The newest line. kbackup treats servers that are newer than all known ones like this line.
     pub const NEWEST: Self = Self::V26_1;
 
     const fn describe(self) -> Description {
@@ -86,8 +88,8 @@ impl ServerLine {
     }
 
     /// The line of a version that a person wrote, such as `24.10.14`. Returns `None` for servers
-    /// before 20.6, for text that is no version, and for text without a minor number: lines differ
-    /// by it.
+    /// before 20.6, for text that is not a version, and for a version without a minor number,
+    /// because the lines of one year differ by it.
     #[must_use]
     pub fn of_version(text: &str) -> Option<Self> {
         let version = ServerVersion::parse(text)?;
@@ -106,20 +108,20 @@ impl ServerLine {
         first.unwrap_or(Self::NEWEST)
     }
 
-    /// The version that the line is named by.
+    /// The name of the line, which is one of its versions.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.describe().name
     }
 
-    /// Whether a server of this line was run to see what it does (observed.md). What kbackup says
-    /// of the other lines comes from reading their source.
+    /// Whether a server of this line was run to see what it does (observed.md). kbackup knows the
+    /// other lines only from their source.
     #[must_use]
     pub const fn was_run(self) -> bool {
         self.describe().was_run
     }
 
-    /// Whether `fact` holds for the release that the line is named by, with all its patches.
+    /// Whether `fact` holds for the release that gives the line its name, with all its patches.
     #[must_use]
     pub fn has(self, fact: VersionFact) -> bool {
         fact.holds_for(self.describe().named.fully_patched())

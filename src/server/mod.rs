@@ -1,13 +1,14 @@
 //! What each server version does and needs.
 //!
-//! kbackup knows servers by *lines*: versions that start alike. [`ServerLine`] lists them, and
-//! [`facts`] lists everything that some servers do and others do not, each with the release it
-//! began in and the evidence for it. [`evidence`] tells what was seen on a real server and what was
-//! only read in its source.
+//! kbackup groups server versions into *lines*: versions that start alike. [`ServerLine`] lists
+//! them. [`facts`] lists everything that some servers do and others do not, with the release in
+//! which it began. [`evidence`] tells what was seen on a real server, and what was only read in its
+//! source.
 //!
-//! A new server release is entered here: a line in `line.rs`, a fact in `facts.rs` if it does what
-//! no server did before, and its line in `evidence.rs` if it was run. No other room names a
-//! version.
+//! To add a server release, add a line in `line.rs`. If the server does what no server did before,
+//! also add a fact in `facts.rs`, and ask for it where it matters: `proof/start/simulate` plays a
+//! start, and `restore/outcome.rs` tells the first start after a restore. If you ran the server,
+//! add its line in `evidence.rs`. No other room names a version.
 
 pub mod evidence;
 pub mod facts;

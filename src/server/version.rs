@@ -34,8 +34,8 @@ impl ServerVersion {
         })
     }
 
-    /// Whether this is a build from source that carries no number (`0.0.0`). kbackup takes it for
-    /// the newest server.
+    /// Whether this is a build from source without a number (`0.0.0`). kbackup treats it as the
+    /// newest server.
     #[must_use]
     pub fn is_development(&self) -> bool {
         self.release == ReleaseNumber::new(0, 0, 0)
@@ -72,7 +72,7 @@ impl ServerVersion {
         self.release.fully_patched() < other.release
     }
 
-    /// Whether the text says at least `major.minor`, so that a person meant a certain release.
+    /// Whether the text has at least `major.minor`, so that it names a certain release.
     pub(super) const fn has_minor(&self) -> bool {
         self.has_minor
     }

@@ -163,7 +163,7 @@ impl Verification<'_> {
     /// Reads every record of the chunk that the log ends in.
     fn tail(&mut self, chunks: &ChunkSet) -> Result<()> {
         let end = self.manifest.log.position.position();
-        let begins_before_end = |file: &&LogFile| file.file.header.start_position() < end;
+        let begins_before_end = |file: &&LogFile| file.header().start_position() < end;
         let Some(last) = chunks.in_use().iter().rfind(begins_before_end) else {
             return Ok(());
         };
@@ -184,7 +184,7 @@ impl Verification<'_> {
     fn all_records(&mut self, chunks: &ChunkSet, known: &KnownFiles) -> Result<()> {
         let end = self.manifest.log.position.position();
         for file in chunks.in_use() {
-            let file_end = file.file.header.end_position();
+            let file_end = file.header().end_position();
             if file_end >= end {
                 continue;
             }
@@ -207,7 +207,7 @@ impl Verification<'_> {
         file: &LogFile,
         end: LogPosition,
     ) -> Result<Option<proof::LogProof>> {
-        let stretch = LogStretch::new(file.path.clone(), file.file.header.start_position());
+        let stretch = LogStretch::new(file.path.clone(), file.header().start_position());
         let scanned = proof::scan(
             self.files,
             chunks,

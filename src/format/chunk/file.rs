@@ -18,8 +18,8 @@ pub enum ChunkState {
     Ongoing,
     /// The footer says "completed", but footer, header and length contradict each other.
     ///
-    /// If the log ends in the file, this means nothing: the server ignores what lies behind the
-    /// writer position (disk-format §3.7), and the end of a short copy can look like anything.
+    /// This means nothing if the log ends in the file: the server ignores the bytes behind the
+    /// writer position (disk-format §3.7), and the end of a short copy can hold anything.
     Contradictory(Malformed),
 }
 
@@ -28,13 +28,14 @@ pub enum ChunkState {
 pub struct ChunkFile {
     /// Its first 128 bytes.
     pub header: ChunkHeader,
-    /// Its length in bytes, when it was looked at.
+    /// Its length in bytes when it was read.
     pub length: u64,
     /// What its last 128 bytes say.
     pub state: ChunkState,
 }
 
-/// What tells one writing of a chunk from another. The name alone does not (disk-format §9.1).
+/// What distinguishes one version of a chunk file from another. The name alone does not
+/// (disk-format §9.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChunkIdentity {
     /// The first chunk number in the file.
@@ -88,8 +89,8 @@ pub fn inspect(source: &dyn ReadAt) -> Result<ChunkFile> {
 }
 
 impl ChunkFile {
-    /// The footer of a chunk that has to be completed: every one before the chunk that the log ends
-    /// in (disk-format §6.6).
+    /// The footer of a chunk that has to be completed, as all chunks before the end of the log have
+    /// to be (disk-format §6.6).
     ///
     /// # Errors
     /// The chunk is not completed, or its footer contradicts the rest.
@@ -126,8 +127,8 @@ impl ChunkFile {
         Ok(HEADER_LENGTH..HEADER_LENGTH + physical)
     }
 
-    /// The bytes of the file that hold the records before the writer position W, in the chunk that
-    /// W lies in. If there is a footer, it means nothing then.
+    /// The bytes of the file that hold the records before the writer position W. W lies in this
+    /// chunk, so its footer means nothing.
     ///
     /// # Errors
     /// W outside the range, a scavenged chunk (W is unusable then, disk-format §7), transformed
@@ -167,7 +168,7 @@ impl ChunkFile {
         }
     }
 
-    /// What tells this writing of the chunk from another. The version comes from the file's name.
+    /// What distinguishes this chunk file from others. `version` comes from the file's name.
     #[must_use]
     pub fn identity(&self, version: ChunkVersion) -> ChunkIdentity {
         ChunkIdentity {

@@ -14,9 +14,9 @@ const IS_COMPLETED: u8 = 1;
 const HAS_WIDE_MAP: u8 = 2;
 
 impl Transform {
-    /// Bytes from the start of the file that hold the first `data` bytes of an unscavenged chunk's
-    /// records: what must be copied of an active chunk if the writer position lies there
-    /// (disk-format §3.7). Returns `None` for an unknown transform.
+    /// Bytes from the start of the file up to the end of the first `data` bytes of records, in an
+    /// unscavenged chunk. If the log ends there, a copy needs so many bytes (disk-format §3.7).
+    /// Returns `None` for an unknown transform.
     #[must_use]
     pub fn prefix_length(self, data: u64) -> Option<u64> {
         HEADER_LENGTH.checked_add(self.stored(data)?)
@@ -196,7 +196,7 @@ impl ChunkFooter {
 
         let expected = match header.transform {
             Transform::Identity => self.file_length(header),
-            // Where exactly the transform puts the map was read, not seen; the MD5 decides.
+            // The place of the map is known only from the server's source. The MD5 decides.
             Transform::AesGcm | Transform::Other(_) => None,
         };
         let Some(exact) = expected else {

@@ -45,11 +45,11 @@ pub struct ChunkHeader {
     pub start: ChunkNumber,
     /// The last chunk number in the file. It is beyond `start` only in merged files.
     pub end: ChunkNumber,
-    /// Whether a scavenge wrote the file: then its records moved together, and a position map
+    /// Whether a scavenge wrote the file. Then its records have moved together, and a position map
     /// follows them.
     pub scavenged: bool,
-    /// A new random id for each writing of a file. The members of a cluster share it only if the
-    /// leader's header was replicated (disk-format §3.2).
+    /// A random id, new each time the file is written. The members of a cluster share it only if
+    /// the leader's header was replicated (disk-format §3.2).
     pub id: Uuid,
     /// How the data was changed before it was written.
     pub transform: Transform,
@@ -190,8 +190,8 @@ impl ChunkHeader {
     /// The byte of the file at which the log position `position` lies. The end of the range counts
     /// as inside.
     ///
-    /// Returns `None` outside the range, in a scavenged chunk (only its position map knows), and for
-    /// transformed data.
+    /// Returns `None` outside the range, in a scavenged chunk (only its position map knows), and
+    /// for transformed data.
     #[must_use]
     pub fn offset_of(&self, position: LogPosition) -> Option<u64> {
         let is_inside = (self.start_position()..=self.end_position()).contains(&position);

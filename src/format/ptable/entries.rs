@@ -22,7 +22,7 @@ pub struct TableEntry {
     pub stream: u64,
     /// The number of the event in its stream.
     pub event_number: i64,
-    /// Where the event's prepare record lies. After a scavenge there may be nothing any more.
+    /// The log position of the event's prepare record. A scavenge may have removed that record.
     pub position: LogPosition,
 }
 
@@ -102,7 +102,7 @@ impl Iterator for Entries<'_> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Midpoint {
-    /// Where it stands in the file.
+    /// The byte of the file at which it begins.
     pub(super) offset: u64,
     pub(super) stream: u64,
     pub(super) event_number: i64,
@@ -164,7 +164,7 @@ struct FixedRecords<'a> {
     /// Byte offset of the next record.
     next: u64,
     end: u64,
-    /// Bytes that were read; those from `used` on are not yet handed out.
+    /// Bytes that were read. Those before `used` were returned already.
     window: Vec<u8>,
     used: usize,
 }

@@ -17,8 +17,8 @@ pub(super) const MIDPOINT_SIZE: usize = 24;
 /// The first byte of header and footer.
 const FILE_TYPE: u8 = 1;
 
-/// How many of a table's bytes its trailing MD5 covers, from the start, for a file of `size` bytes.
-/// Returns `None` if there is no room for an MD5.
+/// The number of bytes from the start that the MD5 at the end of a table covers, in a file of
+/// `size` bytes. Returns `None` if there is no room for an MD5.
 #[must_use]
 pub fn hashed_length(size: u64) -> Option<u64> {
     size.checked_sub(MD5_SIZE)
@@ -121,8 +121,7 @@ impl TableLayout {
 /// Reads header, footer and MD5 (272 bytes), and compares them with the size.
 ///
 /// # Errors
-/// [`Malformed`] if the server would refuse the table without looking at its entries; what the
-/// storage reports.
+/// [`Malformed`] if this alone makes the server refuse the table; what the storage reports.
 pub fn inspect(source: &dyn ReadAt) -> Result<TableLayout> {
     let size = source.size();
     let shortest = HEADER_SIZE + MD5_SIZE;

@@ -6,9 +6,9 @@
 //!                          only version 4      only version 4
 //! ```
 //!
-//! A table never changes once `indexmap` names it. But it stands under its final name already while
-//! the server writes it, and its MD5 comes last (O1, O2). So neither name nor length tells a whole
-//! table from a torn one. Only the MD5 does.
+//! A table never changes once `indexmap` names it. But the server creates it under its final name,
+//! then fills it, and writes the MD5 last (O1, O2). So neither name nor length shows whether a
+//! table is whole. Only the MD5 does.
 
 mod entries;
 mod layout;

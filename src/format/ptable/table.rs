@@ -1,4 +1,4 @@
-//! A table that is read: its MD5, its order, its latest entries.
+//! Reads a table: its entries, their order, and its MD5.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,7 +9,8 @@ use super::entries::{Entries, Midpoint, Midpoints, TableEntry, WINDOW};
 use super::layout::{ENTRIES, MD5_SIZE, MIDPOINT_SIZE, MIDPOINTS, TableLayout, inspect};
 use crate::format::{Malformed, Md5Hash, ReadAt, Result};
 
-/// A table whose layout holds. Its entries are read as they are asked for.
+/// A table whose header, footer and size fit each other. Its entries are read only when they are
+/// needed.
 pub struct Table<'a> {
     source: &'a dyn ReadAt,
     layout: TableLayout,
@@ -31,7 +32,7 @@ impl<'a> Table<'a> {
         &self.layout
     }
 
-    /// The entries in the order of the file, which is descending. Takes the memory of one window.
+    /// The entries in the order of the file, which is descending. Holds one window in memory.
     #[must_use]
     pub fn entries(&self) -> Entries<'a> {
         Entries::new(self.source, &self.layout, 0, self.layout.entries)
@@ -78,12 +79,12 @@ impl<'a> Table<'a> {
         Err(Malformed::new("index table MD5", end, expected, self.layout.md5).into())
     }
 
-    /// Reads all entries and midpoints once and checks what the server relies on without looking:
-    /// every entry is at most the one before it, and every midpoint repeats the key of an entry,
-    /// from the first to the last in order.
+    /// Reads all entries and midpoints once, and checks the order that the server relies on: no
+    /// entry is above the one before it, and every midpoint repeats the key of an entry, in order
+    /// from the first entry to the last.
     ///
-    /// The server itself compares only stream and number, and only of the entries at its midpoints.
-    /// A table that a server wrote passes the stricter test.
+    /// The server checks less: it compares stream and number only, and only at the midpoints. Every
+    /// table that a server wrote passes this stricter check.
     ///
     /// # Errors
     /// [`Malformed`] at the first contradiction; what the storage reports.
@@ -91,9 +92,9 @@ impl<'a> Table<'a> {
         self.scan(|_| ())
     }
 
-    /// The up to `count` entries that lie furthest on in the log, the last one first. They are
-    /// found in one pass over the table, which is [checked](Self::check_order) on the way. The
-    /// memory is in proportion to `count`.
+    /// At most `count` entries: those of the latest events in the log, the last one first. One pass
+    /// over the table finds them and [checks](Self::check_order) its order. It holds `count`
+    /// entries in memory.
     ///
     /// # Errors
     /// Those of [`Self::check_order`].
@@ -106,7 +107,7 @@ impl<'a> Table<'a> {
             }
         })?;
 
-        // Ascending in reverse order is the last one first.
+        // The order is ascending by `Reverse`, so the last one comes first.
         let sorted = kept.into_sorted_vec();
         Ok(sorted
             .into_iter()

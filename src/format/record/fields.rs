@@ -11,7 +11,8 @@
 //! text             its length in 7 bits a byte, lowest first | UTF-8
 //! ```
 //!
-//! In version 0 of prepare and commit, the expected version and the first event number have 4 bytes.
+//! In version 0 of prepare and commit, the expected version and the first event number have 4
+//! bytes.
 
 use std::fmt;
 
@@ -31,7 +32,7 @@ const MAX_SYSTEM_DATA: u64 = 64 * 1024;
 pub(super) enum FieldError {
     /// The bytes end before the field does.
     Short,
-    /// The field says what it must not.
+    /// The field holds an impossible value.
     Wrong(Malformed),
 }
 
@@ -57,7 +58,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads `bytes`, of which the first stands at byte `offset` of the file.
+    /// Reads `bytes`, whose first byte is byte `offset` of the file.
     pub(super) const fn new(bytes: &'a [u8], offset: u64) -> Self {
         Self {
             bytes,
@@ -66,7 +67,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The file's byte behind what has been read.
+    /// The byte of the file behind the fields that were read.
     pub(super) const fn end(&self) -> u64 {
         self.offset + self.at as u64
     }
@@ -139,7 +140,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads a body, and a prepare's only up to its data.
+/// Reads a body. Of a prepare, reads only the part before its data.
 pub(super) fn head<'a>(fields: &mut Fields<'a>) -> Result<(LogPosition, Record<'a>), FieldError> {
     let (kind, version) = (fields.byte()?, fields.byte()?);
     let position = fields.position()?;
@@ -182,7 +183,7 @@ fn prepare<'a>(fields: &mut Fields<'a>, version: u8) -> Result<Prepare<'a>, Fiel
         offset: fields.end(),
         length,
     };
-    // The metadata stands behind the data. The caller finds it.
+    // The metadata follows the data. The caller finds it.
     let metadata = Span {
         offset: data.offset,
         length: 0,

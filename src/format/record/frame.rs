@@ -4,8 +4,8 @@
 //! | length 4 | body of that length | the same length 4 |
 //! ```
 //!
-//! [`load`] brings a frame into the window, and [`parse`] reads it there. Of a frame that is longer
-//! than the window, only the part before the event's data is loaded.
+//! [`load`] reads a frame into the window, and [`parse`] parses it there. If a frame is longer than
+//! the window, only the part before the event's data is loaded.
 
 use super::STRUCTURE;
 use super::fields::{FieldError, Fields, head};
@@ -18,8 +18,8 @@ use crate::format::{Malformed, Result};
 pub(super) const FRAME: u64 = 8;
 /// Type, version and log position.
 pub(super) const SHORTEST_BODY: u64 = 10;
-/// The most that may stand before a record's data, in bytes: its stream and its type. The server
-/// holds both in memory, in records of 16 MiB.
+/// The most bytes before a record's data. These are mainly the names of its stream and its type,
+/// which the server holds in memory, in records of 16 MiB.
 const MAX_HEAD: usize = 16 * 1024 * 1024;
 
 /// Checks a length of a frame against the room there is. The server's own limit of 16 MiB does not
@@ -50,17 +50,18 @@ pub(super) fn loaded_i32(window: &Window<'_>, at: u64) -> i32 {
     bytes.map_or(0, |bytes| i32::from_le_bytes(*bytes))
 }
 
-/// Brings the frame at `offset` into the window, or all of it up to its data if it is too long.
-/// Reads nothing from `there` on. Returns the frame's length with both lengths around it.
-pub(super) fn load(window: &mut Window<'_>, offset: u64, end: u64, there: u64) -> Result<u64> {
+/// Reads the frame at `offset` into the window. If the frame is too long for the window, reads the
+/// part before its data. Reads nothing from byte `written` on. Returns the length of the frame,
+/// which includes the two lengths around the body.
+pub(super) fn load(window: &mut Window<'_>, offset: u64, end: u64, written: u64) -> Result<u64> {
     let room = end - offset;
     check_room(offset, room)?;
-    window.forwards(offset, 4, there)?;
+    window.forwards(offset, 4, written)?;
     let length = body_length(loaded_i32(window, offset), offset, room)? + FRAME;
 
     let reach = window.reach();
     let held = usize::try_from(length).unwrap_or(usize::MAX);
-    window.forwards(offset, held.min(reach), there)?;
+    window.forwards(offset, held.min(reach), written)?;
     if held <= reach {
         return Ok(length);
     }
@@ -70,12 +71,12 @@ pub(super) fn load(window: &mut Window<'_>, offset: u64, end: u64, there: u64) -
     let mut loaded = reach;
     while loaded < most && !head_is_in(window, offset, loaded) {
         loaded = loaded.saturating_mul(4).min(most);
-        window.forwards(offset, loaded, there)?;
+        window.forwards(offset, loaded, written)?;
     }
     Ok(length)
 }
 
-/// Whether all that [`parse`] has to see of a long record lies in its first `loaded` bytes.
+/// Whether the first `loaded` bytes of a long record hold all that [`parse`] needs.
 fn head_is_in(window: &Window<'_>, offset: u64, loaded: usize) -> bool {
     let frame = window.get(offset, loaded);
     let Some(body) = frame.and_then(|bytes| bytes.get(4..)) else {
@@ -139,10 +140,10 @@ fn check_suffix(window: &Window<'_>, whole: Option<&[u8]>, body_end: u64, body: 
     Err(Malformed::new(STRUCTURE, body_end, expected, suffix).into())
 }
 
-/// Enters where the metadata lies. Returns the byte behind it.
+/// Sets the place of the metadata. Returns the byte behind the metadata.
 ///
-/// The data is only skipped. The metadata's length behind it, and the end of the record, show that
-/// the length of the data was true.
+/// The data is skipped. Its length is correct if the length of the metadata follows it, and the
+/// metadata ends where the record does.
 fn find_metadata(window: &Window<'_>, prepare: &mut Prepare<'_>, body_end: u64) -> Result<u64> {
     let Span {
         offset: data_at,

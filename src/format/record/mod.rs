@@ -1,10 +1,10 @@
 //! Log records and their frames (disk-format §4.1–4.4): forwards, backwards, and one at a position.
 //!
-//! A scan holds a window of the file, never more: event data is skipped, and all that describes it
-//! is checked. Records borrow from the window, so that nothing is allocated for each of them.
+//! A scan holds only a window of the file in memory. It skips the data of events and checks
+//! everything else. Records borrow from the window, so a scan allocates nothing for each record.
 //!
-//! `model` says what a record holds, `fields` reads its body, `frame` reads the frame around it, and
-//! `scan` and `lookup` find the frames in a chunk.
+//! `model` says what a record holds, `fields` reads its body, `frame` reads the frame around it,
+//! and `scan` and `lookup` find the frames in a chunk.
 
 mod fields;
 mod frame;

@@ -54,7 +54,7 @@ impl Flags {
     pub const TRANSACTION_END: Self = Self(0x04);
     /// The prepare deletes its stream for good.
     pub const STREAM_DELETE: Self = Self(0x08);
-    /// The prepare counts at once: no commit record follows.
+    /// The prepare counts without a commit record.
     pub const IS_COMMITTED: Self = Self(0x20);
     /// The data is JSON.
     pub const IS_JSON: Self = Self(0x100);
@@ -83,7 +83,8 @@ pub struct Prepare<'a> {
     pub flags: Flags,
     /// Where its transaction began: the same position in every prepare of a multi-event append.
     pub transaction: LogPosition,
-    /// Its place in its transaction: −1 for the first and last of an explicit one.
+    /// Its place in its transaction: −1 for the first and the last prepare of an explicit
+    /// transaction.
     pub transaction_offset: i32,
     /// The number of the event before it, if [`Flags::IS_COMMITTED`] is set; −2 for "any".
     pub expected_version: i64,
@@ -149,7 +150,7 @@ pub struct Commit {
 pub struct System<'a> {
     /// The leader's clock when it was written.
     pub timestamp: Ticks,
-    /// The kind of record. There has never been another kind than [`System::EPOCH`].
+    /// The kind of record. No server has written another kind than [`System::EPOCH`].
     pub subtype: u8,
     /// How `data` is written: [`System::JSON`] in every epoch.
     pub serialization: u8,
@@ -196,7 +197,7 @@ impl Record<'_> {
 /// A record with its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Where the record stands in the log, as it says itself.
+    /// The position of the record in the log, as the record itself says.
     pub position: LogPosition,
     /// The byte of the file at which the frame begins.
     pub offset: u64,

@@ -6,15 +6,15 @@ use super::STRUCTURE;
 use crate::format::chunk::{ChunkHeader, HEADER_LENGTH};
 use crate::format::{LogPosition, Malformed, ReadAt, Result};
 
-/// How log positions and file offsets belong together in one chunk file.
+/// How log positions and file offsets are related in one chunk file.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Placement {
-    /// Every record stands where it was written.
+    /// Every record is where it was first written.
     InPlace {
         /// Log position of the first byte of data.
         start: LogPosition,
     },
-    /// A scavenge moved the records together: positions only rise, within the file's range.
+    /// A scavenge moved the records together. Their positions rise, and stay in the file's range.
     Compacted {
         /// Where the range begins.
         start: LogPosition,
@@ -34,14 +34,15 @@ impl Placement {
         }
     }
 
-    /// Checks whether the frame of `length` bytes at `offset` may say that it stands at `position`.
+    /// Checks that the frame of `length` bytes at byte `offset` may have the log position
+    /// `position`.
     pub(super) fn check(
         &self,
         offset: u64,
         length: u64,
         position: LogPosition,
     ) -> Result<(), Malformed> {
-        // A match arm returns if the position fits, and else says what would.
+        // Each match arm returns if the position fits. Otherwise it says which position would.
         let expected = match self {
             Self::InPlace { start } => {
                 let place = start.checked_add(offset.saturating_sub(HEADER_LENGTH));

@@ -22,8 +22,8 @@ pub struct Forwards<'s> {
     placement: Placement,
     at: u64,
     end: u64,
-    /// Nothing is read from here on, because it may not be there yet.
-    there: u64,
+    /// Bytes from here on may not be written yet, so none of them is read.
+    written: u64,
     previous: Option<LogPosition>,
 }
 
@@ -42,17 +42,17 @@ impl<'s> Forwards<'s> {
             placement: Placement::of(header),
             at: data.start,
             end: data.end,
-            there: data.end,
+            written: data.end,
             previous: None,
         })
     }
 
-    /// For a file that is still being written: gives only records that lie whole before byte
-    /// `there`. `previous` is the position of the record before these data, if one was read.
+    /// For a file that is still being written: returns only records that lie completely before byte
+    /// `written`. `previous` is the position of the record before these data, if one was read.
     #[must_use]
-    pub fn as_far_as(self, there: u64, previous: Option<LogPosition>) -> Self {
+    pub fn as_far_as(self, written: u64, previous: Option<LogPosition>) -> Self {
         Self {
-            there: there.min(self.end),
+            written: written.min(self.end),
             previous,
             ..self
         }
@@ -61,15 +61,15 @@ impl<'s> Forwards<'s> {
     /// The next record. Returns `None` at the end.
     ///
     /// # Errors
-    /// Bytes that are no whole valid frame, a record that is not where it says, or what the storage
-    /// reports.
+    /// Bytes that are not a whole, valid frame; a record with another position than the place where
+    /// it lies; or what the storage reports.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>> {
-        if self.at == self.end || !self.is_there()? {
+        if self.at == self.end || !self.is_written()? {
             return Ok(None);
         }
 
-        let length = load(&mut self.window, self.at, self.end, self.there)?;
+        let length = load(&mut self.window, self.at, self.end, self.written)?;
         let frame = parse(&self.window, self.at, length, &self.placement)?;
         if let Some(previous) = self.previous.replace(frame.position) {
             check_order(previous, frame.position, self.at)?;
@@ -79,20 +79,20 @@ impl<'s> Forwards<'s> {
         Ok(Some(frame))
     }
 
-    /// Whether the next record lies whole in what is there. A record with an impossible length
-    /// counts as there, so that the caller is told of it.
-    fn is_there(&mut self) -> Result<bool> {
-        if self.there == self.end {
+    /// Whether the next record is written completely. A record with an impossible length counts as
+    /// written, so that the caller gets the error.
+    fn is_written(&mut self) -> Result<bool> {
+        if self.written == self.end {
             return Ok(true);
         }
-        if self.there < self.at + 4 {
+        if self.written < self.at + 4 {
             return Ok(false);
         }
 
-        self.window.forwards(self.at, 4, self.there)?;
+        self.window.forwards(self.at, 4, self.written)?;
         let prefix = loaded_i32(&self.window, self.at);
         match body_length(prefix, self.at, self.end - self.at) {
-            Ok(body) => Ok(body + FRAME <= self.there - self.at),
+            Ok(body) => Ok(body + FRAME <= self.written - self.at),
             Err(_) => Ok(true),
         }
     }
@@ -175,7 +175,7 @@ impl<'s> Backwards<'s> {
         let suffix = loaded_i32(&self.window, suffix_at);
         let length = body_length(suffix, suffix_at, room)? + FRAME;
 
-        // Short frames come in blocks that end here; a long one is loaded from its start.
+        // Read many short frames at once, up to this end. `load` reads a long one from its start.
         if let Ok(held) = usize::try_from(length)
             && held <= self.window.reach()
         {

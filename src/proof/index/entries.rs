@@ -18,28 +18,28 @@ use crate::run::Run;
 /// Entries that are looked up at once, in the order of the log.
 const BATCH: usize = 100_000;
 
-/// Looks entries up in the log. What contradicts them goes into the report.
+/// Looks up entries in the log, and reports contradictions.
 pub(super) struct EntryReader<'a> {
     pub(super) files: &'a dyn FileSet,
     pub(super) chunks: &'a ChunkSet,
     pub(super) writer: WriterPosition,
-    /// Whether the whole index reaches beyond the log. Its entries behind the log's end are no news
-    /// then.
+    /// Whether the index as a whole reaches beyond the log. A finding says so already, so the
+    /// entries behind the log's end are not reported one by one.
     pub(super) is_ahead: bool,
-    /// Asked for the stream of each entry.
+    /// The filter that has to know the stream of each entry. `None` if it is not to be asked.
     pub(super) stream_filter: Option<&'a StreamFilter>,
     pub(super) run: &'a Run,
     pub(super) proof: &'a mut IndexProof,
 }
 
-/// An entry and the table that it stands in.
+/// An entry and its table.
 struct SourcedEntry<'t> {
     entry: TableEntry,
     table: &'t CheckedTable,
 }
 
 impl EntryReader<'_> {
-    /// Compares the entries of all tables that lie furthest on in the log.
+    /// Compares the entries, of all tables together, that point to the latest events of the log.
     pub(super) fn compare_latest(&mut self, tables: &[CheckedTable]) -> Result<()> {
         let mut latest = Vec::new();
         for table in tables {
@@ -101,7 +101,7 @@ impl EntryReader<'_> {
         Ok(())
     }
 
-    /// Judges an entry whose position lies in no chunk. That is right if the chunk is in an
+    /// Judges an entry whose position lies in no chunk. The entry is correct if the chunk is in an
     /// archive, or if the index is ahead of the log.
     fn judge_outside(&mut self, sourced: &SourcedEntry<'_>) {
         let SourcedEntry { entry, table } = sourced;
@@ -122,7 +122,7 @@ impl EntryReader<'_> {
         let source = file.open(self.files)?;
         let mut lookup = match lookup(file, &*source) {
             Ok(lookup) => lookup,
-            // The chunk itself is damaged, which is reported elsewhere.
+            // The chunk itself is damaged. Another finding reports that.
             Err(format::Error::Malformed(_)) => return Ok(()),
             Err(error) => return with_place(self.files, &file.path, Err(error)),
         };
@@ -136,7 +136,7 @@ impl EntryReader<'_> {
         Ok(())
     }
 
-    /// What in the log contradicts an entry, if anything does.
+    /// Says how the log contradicts an entry. Returns `None` if it does not.
     fn contradiction(
         &mut self,
         file: &LogFile,
@@ -157,21 +157,21 @@ impl EntryReader<'_> {
         let found = match lookup.read_at_position(entry.position) {
             Ok(Some(frame)) => match &frame.record {
                 Record::Prepare(prepare) => self.judge_event(entry, table, prepare)?,
-                Record::Commit(_) | Record::System(_) => Some("no event stands there".to_owned()),
+                Record::Commit(_) | Record::System(_) => Some("no event is there".to_owned()),
             },
             // A scavenge has removed the record.
             Ok(None) if file.header().scavenged => {
                 self.proof.dangling += 1;
                 None
             }
-            Ok(None) => Some("the chunk's records end before".to_owned()),
+            Ok(None) => Some("the chunk's records end before that position".to_owned()),
             Err(format::Error::Malformed(why)) => Some(why.to_string()),
             Err(error) => return with_place(self.files, &file.path, Err(error)),
         };
         Ok(found.map(|found| format!("{entry}: {found}")))
     }
 
-    /// What in an event contradicts the entry, if anything does.
+    /// Says how an event contradicts the entry. Returns `None` if it does not.
     fn judge_event(
         &mut self,
         entry: &TableEntry,
@@ -180,15 +180,15 @@ impl EntryReader<'_> {
     ) -> Result<Option<String>> {
         let name = event.stream_name();
         if table.version.entry_hash(stream_hash(&name)) != entry.stream {
-            return Ok(Some(format!("an event of stream `{name}` stands there")));
+            return Ok(Some(format!("an event of stream `{name}` is there")));
         }
         if let Some(number) = event.event_number()
             && number != entry.event_number
         {
-            return Ok(Some(format!("event {number} of its stream stands there")));
+            return Ok(Some(format!("event {number} of its stream is there")));
         }
 
-        // One gap in the filter is reported: the first is as good as a million.
+        // One gap is enough to show that the filter is incomplete.
         if let Some(filter) = self.stream_filter
             && !self
                 .proof
@@ -200,7 +200,7 @@ impl EntryReader<'_> {
         Ok(None)
     }
 
-    /// Adds one problem for each table: the first is as good as a million.
+    /// Adds a problem of a table. One problem for each table is enough.
     fn report(&mut self, table: &CheckedTable, what: String) {
         let fault = IndexFault::EntryWrong;
         if !self.proof.has_problem(fault, Some(&table.path)) {

@@ -1,4 +1,4 @@
-//! Examines the files of an index, and then what they say.
+//! Examines the files of an index, and then compares their contents with the log.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use crate::manifest::{FileSet, RelativePath, Root};
 use crate::proof::depth::Depth;
 use crate::run::Run;
 
-/// Examines the index of a set of files. What is wrong with them is in the result.
+/// Examines the index of a set of files. The result holds everything that is wrong.
 ///
 /// # Errors
 /// What the storage reports, and an interruption.
@@ -36,11 +36,11 @@ pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> 
     }
     let stream_filter = check_stream_filter(files, scope, &mut proof)?;
 
-    // What they say, against the log.
+    // Their contents, compared with the log.
     if let Some(chunks) = scope.chunks
         && scope.depth > Depth::Quick
     {
-        let contents = Contents {
+        let contents = IndexContents {
             chunks,
             commit: map.as_ref().and_then(|map| map.commit),
             tables: &tables,
@@ -53,10 +53,10 @@ pub fn examine_index(files: &dyn FileSet, scope: &IndexScope<'_>, run: &Run) -> 
     Ok(proof)
 }
 
-/// What an index says, and the log to compare it with.
-struct Contents<'a> {
+/// The contents of an index, and the log to compare them with.
+struct IndexContents<'a> {
     chunks: &'a ChunkSet,
-    /// Up to where the index reaches.
+    /// How far into the log the index reaches.
     commit: Option<LogPosition>,
     tables: &'a [CheckedTable],
     stream_filter: Option<&'a StreamFilter>,
@@ -65,11 +65,11 @@ struct Contents<'a> {
 fn compare_with_log(
     files: &dyn FileSet,
     scope: &IndexScope<'_>,
-    contents: &Contents<'_>,
+    contents: &IndexContents<'_>,
     run: &Run,
     proof: &mut IndexProof,
 ) -> Result<()> {
-    let Contents { chunks, tables, .. } = *contents;
+    let IndexContents { chunks, tables, .. } = *contents;
     if let Some(filter) = contents.stream_filter {
         let gap = filter.lacks_any(files, chunks, scope.writer, run)?;
         proof.problems.extend(gap);
@@ -83,7 +83,7 @@ fn compare_with_log(
         is_ahead: contents
             .commit
             .is_some_and(|commit| commit >= scope.writer.0),
-        // To ask it for every stream is worth the time only if all entries are read.
+        // Asking the filter for each stream is worth the time only if all entries are read.
         stream_filter: contents.stream_filter.filter(|_| is_deep),
         run,
         proof,
@@ -94,7 +94,7 @@ fn compare_with_log(
         reader.compare_latest(tables)?;
     }
 
-    // Whether events are missing can be told of a whole index only.
+    // Only of a whole index can one tell whether events are missing.
     if let Some(commit) = contents.commit
         && proof.fatal().next().is_none()
     {

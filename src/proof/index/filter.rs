@@ -1,4 +1,4 @@
-//! Checks a Bloom filter by itself. A server accepts one with a few damaged lines.
+//! Checks the lines of a Bloom filter. A server accepts a filter with a few damaged lines.
 
 use super::report::{IndexFault, IndexProof};
 use crate::error::Result;

@@ -27,9 +27,9 @@ struct IndexedEvent {
     number: i64,
 }
 
-/// Looks up events from the beginnings of chunks that no scavenge has rewritten. A scavenge takes
-/// the same events out of log and index, so what an index lacks there comes from a scavenge that
-/// these chunks have not seen (O39).
+/// Looks up events from the beginnings of chunks that no scavenge has rewritten. A scavenge removes
+/// the same events from log and index. So if the index lacks such an event, a scavenge has changed
+/// the index and not these chunks (O39).
 pub(super) fn hidden_events(
     files: &dyn FileSet,
     chunks: &ChunkSet,
@@ -53,7 +53,7 @@ pub(super) fn hidden_events(
     }))
 }
 
-/// Events from all over the log up to `commit`, in its order.
+/// A sample of the events up to `commit`, from all over the log and in its order.
 fn sample(
     files: &dyn FileSet,
     chunks: &ChunkSet,
@@ -63,7 +63,7 @@ fn sample(
     let mut candidates: Vec<&LogFile> = Vec::new();
     for file in chunks.in_use() {
         let header = file.header();
-        let is_readable = header.transform == Transform::Identity && file.file.footer().is_some();
+        let is_readable = header.transform == Transform::Identity && file.chunk.footer().is_some();
         if is_readable && !header.scavenged && header.start_position() <= commit {
             candidates.push(file);
         }
@@ -80,8 +80,8 @@ fn sample(
     Ok(samples)
 }
 
-/// At most `count` events from the beginning of a chunk. Damage in the chunk ends them early: it is
-/// reported elsewhere.
+/// At most `count` events from the beginning of a chunk. If the chunk is damaged, the list ends
+/// there. Another finding reports the damage.
 fn first_events(
     files: &dyn FileSet,
     file: &LogFile,
@@ -89,7 +89,7 @@ fn first_events(
     commit: LogPosition,
 ) -> Result<Vec<IndexedEvent>> {
     let source = file.open(files)?;
-    let data = with_place(files, &file.path, file.file.completed_data())?;
+    let data = with_place(files, &file.path, file.chunk.completed_data())?;
     let frames = Forwards::new(&*source, file.header(), data);
     let mut frames = with_place(files, &file.path, frames)?;
 
@@ -116,8 +116,8 @@ fn first_events(
     Ok(events)
 }
 
-/// Those of the events that no table has. Opens one table after the other: a node may have more of
-/// them than a process may open.
+/// Those events that no table has. Opens one table after the other, because a node may have more
+/// tables than a process may have open files.
 fn not_in(
     files: &dyn FileSet,
     tables: &[CheckedTable],
@@ -163,8 +163,9 @@ fn contains(table: &Table<'_>, event: &IndexedEvent) -> format::Result<bool> {
     Ok(false)
 }
 
-/// Whether a scavenge that spares chunks with little to remove came after `position`. Its point in
-/// the log is the last record of a chunk (disk-format §2.6).
+/// Whether a scavenge with a threshold came after `position`. Such a scavenge does not rewrite
+/// chunks from which it would remove little. Its scavenge point is the last record of a chunk
+/// (disk-format §2.6).
 fn threshold_scavenge_after(
     files: &dyn FileSet,
     chunks: &ChunkSet,
@@ -174,7 +175,7 @@ fn threshold_scavenge_after(
         let header = file.header();
         if header.end_position() <= position
             || header.transform != Transform::Identity
-            || file.file.footer().is_none()
+            || file.chunk.footer().is_none()
         {
             continue;
         }
@@ -199,7 +200,7 @@ struct ScavengePoint {
 /// The scavenge point that a chunk ends with. Returns `None` if it ends with another record, or if
 /// its end cannot be read.
 fn last_scavenge_point(file: &LogFile, source: &dyn ReadAt) -> Option<ScavengePoint> {
-    let data = file.file.completed_data().ok()?;
+    let data = file.chunk.completed_data().ok()?;
     let mut frames = Backwards::new(source, file.header(), data).ok()?;
     let frame = frames.next().ok()??;
 

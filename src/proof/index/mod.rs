@@ -1,9 +1,9 @@
 //! The index: the tables that `indexmap` names, their filters, and whether they fit the log
 //! (disk-format §5).
 //!
-//! `examine` leads through it. `tables` and `filter` check the files by themselves. `entries`
-//! compares the tables with the log, `hidden` the log with the tables, and `stream_filter` the log
-//! with the stream-existence filter. What they find goes into the `report`.
+//! `examine` is the way in. `tables` and `filter` check each file alone. `entries` looks up entries
+//! of the tables in the log, `hidden` looks up events of the log in the tables, and `stream_filter`
+//! looks up streams of the log in the stream-existence filter. The findings go into the `report`.
 
 mod entries;
 mod examine;

@@ -1,4 +1,4 @@
-//! What is found of an index, and what is wrong with it.
+//! The result of examining an index: its facts and its problems.
 
 use std::io::ErrorKind;
 
@@ -21,11 +21,11 @@ pub enum IndexFault {
     TableOld,
     /// A table contradicts the log.
     EntryWrong,
-    /// A table's filter is damaged: the server does without it.
+    /// A table's filter is damaged. The server works without it.
     TableFilter,
-    /// The stream-existence filter is damaged: the server builds it anew.
+    /// The stream-existence filter is damaged. The server rebuilds it.
     StreamFilter,
-    /// The stream-existence filter lacks streams: a server takes them for new ones.
+    /// The stream-existence filter lacks streams. A server takes them for new streams.
     StreamFilterIncomplete,
 }
 
@@ -57,24 +57,24 @@ pub struct HiddenEvents {
     pub missing: u64,
     /// How many events were looked up.
     pub sampled: u64,
-    /// Where the first of them stands.
+    /// The position of the first of them.
     pub first: LogPosition,
-    /// Whether a scavenge with a threshold came after all of them. It takes events out of the index
-    /// and leaves them in their chunks.
+    /// Whether a scavenge with a threshold came after all of them. Such a scavenge removes events
+    /// from the index and may leave them in their chunks.
     pub explained: bool,
 }
 
 /// What was found of an index.
 #[derive(Debug, Clone, Default)]
 pub struct IndexProof {
-    /// The list of tables; `None` if there is none, or it cannot be read.
+    /// The list of tables. `None` if there is no `indexmap`, or if it cannot be read.
     pub map: Option<IndexMap>,
     /// Whether there is a file `indexmap`.
     pub has_map: bool,
     /// Everything that is wrong.
     pub problems: Vec<IndexProblem>,
-    /// Files named like tables, or like filters of tables, that `indexmap` does not name. A server
-    /// deletes them. A copy that holds some was made by name (O2).
+    /// Files that are named like tables or their filters, and that `indexmap` does not name. A
+    /// server deletes them. If a copy has such files, it was made by file names (O2).
     pub unlisted: Vec<RelativePath>,
     /// Whether there is a stream-existence filter.
     pub has_stream_filter: bool,
@@ -97,7 +97,7 @@ impl IndexProof {
         })
     }
 
-    /// Whether a problem of this kind is known, of this file if one is named.
+    /// Whether a problem of this kind is known already: of the file at `path`, or of any file.
     pub(super) fn has_problem(&self, fault: IndexFault, path: Option<&RelativePath>) -> bool {
         self.problems
             .iter()
@@ -113,8 +113,8 @@ impl IndexProof {
         self.problems.push(IndexProblem::new(path, fault, what));
     }
 
-    /// Puts what a parser complains of among the problems, and returns `None` then. What the
-    /// storage reports stays an error.
+    /// Adds the error of a parser to the problems. Returns `None` then. An error of the storage
+    /// stays an error.
     pub(super) fn judge<T>(
         &mut self,
         files: &dyn FileSet,

@@ -1,13 +1,13 @@
-//! What of an index is examined, and against which log.
+//! Which parts of an index to examine, and the log to compare it with.
 
 use crate::format::WriterPosition;
 use crate::log::ChunkSet;
 use crate::proof::depth::Depth;
 
-/// What to look at.
+/// Which parts of an index to examine.
 #[derive(Debug, Clone, Copy)]
 pub struct IndexScope<'a> {
-    /// The log, if it can be read: entries are compared with it.
+    /// The log to compare the entries with. `None` if it cannot be read, or is not to be read.
     pub chunks: Option<&'a ChunkSet>,
     /// Where the log ends.
     pub writer: WriterPosition,

@@ -36,8 +36,8 @@ struct FilteredEvent {
 }
 
 impl StreamFilter {
-    /// The problem if the filter does not know the stream of an event that it has to know. It has
-    /// to know those before its checkpoint.
+    /// The problem if the filter lacks the stream of an event. The filter has to know the streams
+    /// of all events before its checkpoint.
     pub(super) fn lacks(
         &self,
         files: &dyn FileSet,
@@ -55,8 +55,7 @@ impl StreamFilter {
         }
 
         let fault = IndexFault::StreamFilterIncomplete;
-        let what =
-            format!("it does not know stream `{stream}`, whose event at {position} it should");
+        let what = format!("it does not know stream `{stream}`, which has an event at {position}");
         Ok(Some(IndexProblem::new(&self.path, fault, what)))
     }
 
@@ -118,8 +117,8 @@ impl StreamFilter {
     }
 }
 
-/// Checks the stream-existence filter by itself. Returns `None` if the filter, or its checkpoint,
-/// is missing or damaged.
+/// Checks the stream-existence filter without the log. Returns `None` if the filter, or its
+/// checkpoint, is missing or damaged.
 pub(super) fn check_stream_filter(
     files: &dyn FileSet,
     scope: &IndexScope<'_>,
@@ -156,8 +155,8 @@ pub(super) fn check_stream_filter(
     }))
 }
 
-/// Looks up the streams of the log in a captured filter that came with it, as far as a verification
-/// would. Returns `None` if there is no filter, or nothing is wrong with it.
+/// Looks up streams of a captured log in the filter that was captured with it, as a verification
+/// does. Returns `None` if there is no filter, or if nothing is wrong with it.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`](crate::error::Kind::SourceCorrupt) if the filter, or its checkpoint,
@@ -198,7 +197,7 @@ pub fn stream_filter_gap(
 }
 
 impl FilteredEvent {
-    /// `None` if the record is not an event that the server puts into the filter.
+    /// Returns `None` if the record is not an event that the server puts into the filter.
     fn of(record: &Record<'_>, position: LogPosition) -> Option<Self> {
         let Record::Prepare(prepare) = record else {
             return None;
@@ -212,18 +211,18 @@ impl FilteredEvent {
     }
 }
 
-/// Some events from the beginning of a chunk. Damage in the chunk ends them early: it is reported
-/// elsewhere.
+/// Some events from the beginning of a chunk. If the chunk is damaged, the list ends there. Another
+/// finding reports the damage.
 fn first_events(
     files: &dyn FileSet,
     file: &LogFile,
     end: LogPosition,
 ) -> Result<Vec<FilteredEvent>> {
     let source = file.open(files)?;
-    let data = if file.file.footer().is_some() {
-        file.file.completed_data()
+    let data = if file.chunk.footer().is_some() {
+        file.chunk.completed_data()
     } else {
-        file.file.data_before(end)
+        file.chunk.data_before(end)
     };
     let frames = data.and_then(|data| Forwards::new(&*source, file.header(), data));
     let Some(mut frames) = undamaged(files, file, frames)? else {
@@ -243,7 +242,8 @@ fn first_events(
     Ok(events)
 }
 
-/// The last events of a chunk before `end`, at most `count`. Damage in the chunk ends them early.
+/// The last events of a chunk before `end`, at most `count`. If the chunk is damaged, the list ends
+/// there.
 fn last_events(
     files: &dyn FileSet,
     file: &LogFile,
@@ -254,9 +254,9 @@ fn last_events(
     let header = file.header();
     let is_whole = header.end_position() <= end || header.scavenged;
     let data = if is_whole {
-        file.file.completed_data()
+        file.chunk.completed_data()
     } else {
-        file.file.data_before(end)
+        file.chunk.data_before(end)
     };
     let frames = data.and_then(|data| Backwards::new(&*source, header, data));
     let Some(mut frames) = undamaged(files, file, frames)? else {
@@ -275,7 +275,7 @@ fn last_events(
     Ok(events)
 }
 
-/// Returns `None` for damage; what the storage reports stays an error.
+/// Returns `None` if a parser found damage. An error of the storage stays an error.
 fn undamaged<T>(
     files: &dyn FileSet,
     file: &LogFile,

@@ -1,4 +1,4 @@
-//! Checks the index tables and their filters by themselves.
+//! Checks the index tables and their filters, without the log.
 
 use super::filter::FilterFile;
 use super::report::{IndexFault, IndexProof};
@@ -9,18 +9,20 @@ use crate::format::ptable::{Table, TableEntry, TableVersion};
 use crate::manifest::{FileSet, RelativePath};
 use crate::proof::depth::Depth;
 
-/// Entries of all tables that are looked up in the log, unless all are.
+/// The number of entries that are looked up in the log, of all tables together, unless all entries
+/// are.
 pub(super) const LATEST_ENTRIES: usize = 1000;
 
-/// A table that is good enough to be asked.
+/// A table whose entries can be read.
 pub(super) struct CheckedTable {
     pub(super) path: RelativePath,
     pub(super) version: TableVersion,
-    /// Its entries that lie furthest on in the log. Empty if all entries are looked at, or none.
+    /// Its entries for the latest events of the log. Empty if the depth asks for all entries, or
+    /// for none.
     pub(super) latest: Vec<TableEntry>,
 }
 
-/// Checks a table and its filter. Returns `None` if the table cannot be asked.
+/// Checks a table and its filter. Returns `None` if the table's entries cannot be read.
 pub(super) fn check_table(
     files: &dyn FileSet,
     table: TableId,
@@ -78,7 +80,7 @@ fn check_table_filter(
 ) -> Result<()> {
     let path = RelativePath::table_filter(table);
 
-    // Servers before 21.10 write none.
+    // Not every server writes these filters.
     if let Some(source) = files.open(&path)? {
         let filter = FilterFile {
             path: &path,

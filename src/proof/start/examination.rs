@@ -1,4 +1,4 @@
-//! The answer of an examination: a verdict, what each server version does, and why.
+//! The result of an examination: a verdict, what each server version does, and why.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub enum StartOutcome {
     Refuses,
 }
 
-/// The answer in a word, from good to bad.
+/// The verdict in one word, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartVerdict {
@@ -79,7 +79,7 @@ pub struct VersionOutcome {
     pub version: ServerLine,
     /// How the start goes.
     pub outcome: StartOutcome,
-    /// The answer in a word.
+    /// The verdict in one word.
     pub verdict: StartVerdict,
     /// Codes of the findings that lose or hide events, or show half an append.
     pub loses: Vec<&'static str>,
@@ -89,7 +89,7 @@ pub struct VersionOutcome {
     /// this line.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unproven: bool,
-    /// Whether the files show that a newer server wrote them: then this line does not count for the
+    /// Whether the files show that a newer server wrote them. Then this line does not count for the
     /// verdict.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub older_than_files: bool,
@@ -123,7 +123,7 @@ pub struct IndexSummary {
     pub entries_compared: u64,
 }
 
-/// The answer, with its reasons.
+/// The verdict on a directory, with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Examination {
     /// The worst verdict of the lines that count.

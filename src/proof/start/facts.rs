@@ -1,5 +1,5 @@
-//! What a start depends on, as it was found in a directory: the input of `simulate`, which `gather`
-//! collects. Damage is a fact too.
+//! What a start depends on, as `gather` found it in a directory. It is the input of `simulate`.
+//! Damage is a fact too.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ pub(super) struct DirectoryFacts {
     pub(super) chunks: Vec<ChunkFact>,
     /// What the log ends with if it is cut at a position. Positions that were not read are missing.
     pub(super) ends: BTreeMap<LogPosition, EndFact>,
-    /// Places where the log is damaged, found elsewhere than before one of the `ends`.
+    /// Other places where the log is damaged, which the reading of the `ends` did not meet.
     pub(super) damage: Vec<Damage>,
-    /// What is wrong at the position in `epoch.chk`. `None` if an epoch record stands there, or if
+    /// What is wrong at the position in `epoch.chk`. `None` if there is an epoch record, or if
     /// nobody looked.
     pub(super) bad_epoch: Option<Damage>,
     pub(super) index: IndexFact,
@@ -66,9 +66,9 @@ pub(super) struct ChunkFact {
     pub(super) place: String,
     /// What header and footer say, or why they cannot be read.
     pub(super) file: Result<ChunkFile, String>,
-    /// Whether a record stands at its beginning. Only looked at behind the end of the log.
+    /// Whether the file begins with a record. Only known for files behind the end of the log.
     pub(super) has_records: bool,
-    /// Whether it was hashed and differs from its own MD5.
+    /// Whether kbackup hashed the file and its own MD5 differs.
     pub(super) fails_md5: bool,
 }
 
@@ -148,7 +148,7 @@ pub(super) enum StreamFilterFact {
     #[default]
     Absent,
     Damaged(FileProblem),
-    /// It lacks streams that it should hold: servers take them for new ones.
+    /// It lacks streams that it should hold. Servers take them for new streams.
     Incomplete(FileProblem),
     Whole,
 }

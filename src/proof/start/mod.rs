@@ -1,5 +1,5 @@
-//! Would a server start from this directory, and what would it lose, rebuild or refuse? For any
-//! data directory, per version line (disk-format §6, O10–O39).
+//! Would a server start from this directory, and what would it lose, rebuild or refuse? The answer
+//! holds for any data directory and is given for each version line (disk-format §6, O10–O39).
 //!
 //! `gather` reads the directory into `facts`. `simulate` runs the start of each version line on
 //! these facts and makes observations. [`examine`] merges them into an [`Examination`].
@@ -26,13 +26,13 @@ use crate::transfer::Paced;
 /// What to examine for.
 #[derive(Debug, Clone, Copy)]
 pub struct ExamineOptions {
-    /// The line of the server that is to start there. `None` for every line that can have written
-    /// the files, or can follow one that has.
+    /// The line of the server that is to start there. `None` for all lines: those count that are
+    /// not older than the oldest line that can have written the files.
     pub version: Option<ServerLine>,
     /// How much is read.
     pub depth: Depth,
-    /// Whether a server runs on the directory. Then damage is the source's (exit code 21), and may
-    /// be a change that was seen halfway.
+    /// Whether a server runs on the directory. Then damage counts as the source's (exit code 21),
+    /// and it may only be a change that was seen halfway.
     pub in_use: bool,
 }
 
@@ -46,9 +46,9 @@ impl Default for ExamineOptions {
     }
 }
 
-/// Examines a data directory. What is wrong with it is in the result.
+/// Examines a data directory. The result holds everything that is wrong with it.
 ///
-/// Nothing is changed, and no lock is taken. If a server runs on the directory, parts may change
+/// It changes nothing and takes no lock. If a server runs on the directory, some files may change
 /// before others are read.
 ///
 /// # Errors
@@ -91,8 +91,8 @@ pub fn examine(files: &dyn FileSet, options: &ExamineOptions, run: &Run) -> Resu
     })
 }
 
-/// Sums up what servers of one line do. `is_damaged` says that files are damaged whichever server
-/// starts from them.
+/// Sums up what servers of one line do. `is_damaged` is true if files are damaged for every server
+/// version.
 fn outcome(line: ServerLine, observations: &[Observation], is_damaged: bool) -> VersionOutcome {
     let outcome = start_outcome(observations);
     let loses = codes(observations, Effect::is_loss);
@@ -136,7 +136,7 @@ fn start_outcome(observations: &[Observation]) -> StartOutcome {
     outcome
 }
 
-/// The codes of the observations with such an effect.
+/// The codes of the observations whose effect is wanted.
 fn codes(observations: &[Observation], is_wanted: fn(Effect) -> bool) -> Vec<&'static str> {
     let mut codes = Vec::new();
     for observation in observations {
@@ -148,13 +148,13 @@ fn codes(observations: &[Observation], is_wanted: fn(Effect) -> bool) -> Vec<&'s
     codes
 }
 
-/// The findings of all lines, each told once.
+/// The findings of all lines, without repetition.
 struct MergedFindings {
     findings: Vec<Finding>,
 }
 
 impl MergedFindings {
-    /// Whether files are damaged whichever server starts from them.
+    /// Whether files are damaged for every server version.
     fn has_damage(&self) -> bool {
         self.findings
             .iter()

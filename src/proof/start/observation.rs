@@ -14,7 +14,7 @@ pub(super) struct Observation {
     pub(super) effect: Effect,
     pub(super) evidence: Evidence,
     pub(super) hint: Option<String>,
-    /// Whether the bytes are provably not what a server wrote there.
+    /// Whether this proves that the bytes are not what a server wrote.
     pub(super) damage: bool,
 }
 

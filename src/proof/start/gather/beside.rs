@@ -96,7 +96,7 @@ impl Gathering<'_> {
         }
     }
 
-    /// Tells what a restore by this program says of itself.
+    /// Reports what the mark of a restore says.
     fn restore_mark(&mut self, path: &RelativePath) -> Result<()> {
         let source = open_listed(self.files, path)?;
         let read = self.judge(path, read_small(&*source, LONGEST_MARK))?;
@@ -104,7 +104,7 @@ impl Gathering<'_> {
 
         let (severity, what) = match serde_json::from_slice::<RestoreMark>(&bytes) {
             Ok(mark) if mark.state == RestoreState::InProgress => {
-                let what = format!("the restore of {} did not come to its end", mark.label);
+                let what = format!("the restore of {} did not finish", mark.label);
                 (Severity::Error, what)
             }
             Ok(mark) => {

@@ -44,7 +44,7 @@ impl Gathering<'_> {
         Ok(facts)
     }
 
-    /// What a server does not notice, and an operator should.
+    /// Reports what a server does not notice, but an operator should know.
     fn check_header(
         &mut self,
         listed: &ListedChunk,
@@ -73,7 +73,8 @@ impl Gathering<'_> {
         }
     }
 
-    /// Notes which files behind the end of the log hold records. In an empty log that is any file.
+    /// Notes which files behind the end of the log hold records. If the log is empty, all files lie
+    /// behind its end.
     pub(super) fn note_records(
         &mut self,
         chunks: &mut [ChunkFact],
@@ -145,7 +146,7 @@ pub(super) fn readable_chunks(chunks: &[ChunkFact]) -> Option<ChunkSet> {
             path: listed.path,
             name: listed.name,
             mode: listed.mode,
-            file: Arc::new(file.clone()),
+            chunk: Arc::new(file.clone()),
             stamp: listed.stamp,
         });
     }

@@ -1,4 +1,4 @@
-//! The index: what the proof of the index found, as facts.
+//! The index: turns the result of its examination into facts.
 
 use super::Gathering;
 use crate::error::Result;
@@ -85,7 +85,7 @@ impl Gathering<'_> {
                 let what = format!("{what}; the server does without the filter, and is slower");
                 self.tell(Severity::Warning, "table-filter-damaged", Some(place), what);
             }
-            // `stream_filter` makes a fact of its own of these.
+            // `stream_filter` turns these into a fact of their own.
             IndexFault::StreamFilter | IndexFault::StreamFilterIncomplete => {}
         }
     }

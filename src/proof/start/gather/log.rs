@@ -68,8 +68,8 @@ impl LogFacts {
         let Some(position) = LogPosition::from_signed(epoch) else {
             return Ok(());
         };
-        // Other findings tell that the epoch's chunk is missing or encrypted, or that the epoch is
-        // ahead of the log.
+        // If the epoch's chunk is missing or encrypted, or if the epoch is ahead of the log,
+        // another finding says so.
         let Some(file) = set.holding(position) else {
             return Ok(());
         };
@@ -94,17 +94,18 @@ impl LogFacts {
 }
 
 impl Gathering<'_> {
-    /// What a log that ended at `position` would end with. Returns `None` if that cannot be read.
+    /// What the log would end with if it ended at `position`. Returns `None` if that cannot be
+    /// read.
     fn end_at(
         &mut self,
         set: &ChunkSet,
         position: LogPosition,
     ) -> Result<Option<(EndFact, Option<LogProof>)>> {
-        let Some(attempts) = attempts(set, position) else {
+        let Some(readings) = files_to_read(set, position) else {
             return Ok(None);
         };
 
-        for (number, files) in attempts.iter().enumerate() {
+        for (number, files) in readings.iter().enumerate() {
             let Some(first) = files.first() else { continue };
             let proof = match self.scan_from_starts(set, files, position) {
                 Ok(proof) => proof,
@@ -119,10 +120,10 @@ impl Gathering<'_> {
             let LogEnd::HalfAppend(begin) = proof.end else {
                 return Ok(Some((EndFact::Whole, Some(proof))));
             };
-            // An append that began before these files is only known from the chunk before them.
-            let is_last_attempt = number > 0;
-            let begins_here = begin >= first.file.header.start_position();
-            if begins_here || first.start().0 == 0 || is_last_attempt {
+            // If the append began before these files, only the chunk before them tells where.
+            let is_second_reading = number > 0;
+            let begins_here = begin >= first.header().start_position();
+            if begins_here || first.start().0 == 0 || is_second_reading {
                 return Ok(Some((EndFact::HalfAppend(begin), Some(proof))));
             }
         }
@@ -137,13 +138,13 @@ impl Gathering<'_> {
     ) -> Result<LogProof, ScanFailure> {
         let stretches: Vec<LogStretch> = files
             .iter()
-            .map(|file| LogStretch::new(file.path.clone(), file.file.header.start_position()))
+            .map(|file| LogStretch::new(file.path.clone(), file.header().start_position()))
             .collect();
         let end = WriterPosition(end);
         scan_or_damage(self.files, set, &stretches, Boundary::ZERO, end, self.run)
     }
 
-    /// What is wrong where a scan stopped. What the storage reports is an error.
+    /// What is wrong at the place where a scan stopped. An error of the storage stays an error.
     fn damage(&self, torn: Torn) -> Result<Damage> {
         let why = match torn.why {
             format::Error::Malformed(why) => why.to_string(),
@@ -162,8 +163,8 @@ impl Gathering<'_> {
     fn all_records(&mut self, set: &ChunkSet, writer: LogPosition) -> Result<Vec<Damage>> {
         let mut damage = Vec::new();
         for file in set.in_use() {
-            let end = file.file.header.end_position();
-            if end > writer || file.file.footer().is_none() || !is_plain(file) {
+            let end = file.header().end_position();
+            if end > writer || file.chunk.footer().is_none() || !is_plain(file) {
                 continue;
             }
 
@@ -181,14 +182,15 @@ impl Gathering<'_> {
     }
 }
 
-/// Which files to read for the end of a log at `position`: the chunk that it ends in, and if that
-/// chunk begins inside an append, the chunk before it too. Returns `None` if they cannot be read.
-fn attempts(set: &ChunkSet, position: LogPosition) -> Option<[Vec<&LogFile>; 2]> {
+/// The files to read for the end of a log at `position`. The first reading takes the chunk that the
+/// log ends in. The second one, for a chunk that begins inside an append, also takes the chunk
+/// before it. Returns `None` if they cannot be read.
+fn files_to_read(set: &ChunkSet, position: LogPosition) -> Option<[Vec<&LogFile>; 2]> {
     let mut current = None;
     let mut before = position;
     if set.chunk_size().local(position) > 0 {
         let file = set.holding(position)?;
-        before = file.file.header.start_position();
+        before = file.header().start_position();
         current = Some(file);
     }
 
@@ -206,5 +208,5 @@ fn attempts(set: &ChunkSet, position: LogPosition) -> Option<[Vec<&LogFile>; 2]>
 }
 
 fn is_plain(file: &LogFile) -> bool {
-    file.file.header.transform == Transform::Identity
+    file.header().transform == Transform::Identity
 }

@@ -1,4 +1,5 @@
-//! Reads a directory for what a start depends on. What cannot be read is a fact too.
+//! Reads everything in a directory that a start depends on. If something cannot be read, that is a
+//! fact too.
 
 mod beside;
 mod checkpoints;
@@ -26,7 +27,7 @@ use crate::server::ServerLine;
 /// Everything that was found.
 pub(super) struct Gathered {
     pub(super) facts: DirectoryFacts,
-    /// What concerns the files whichever server starts from them.
+    /// Findings that hold for every server version.
     pub(super) findings: Vec<Finding>,
     /// The oldest line that can have written these files.
     pub(super) oldest: ServerLine,
@@ -54,7 +55,7 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
         .find_map(|fact| Some(fact.file.as_ref().ok()?.header.chunk_size));
     let set = readable_chunks(&chunks);
 
-    // The guard of a restore is no position in any log.
+    // The start guard of a restore is not a position in any log.
     let is_guard = writer >= i64::MAX - 1;
     let writer_position = LogPosition::from_signed(writer).filter(|_| !is_guard);
 
@@ -157,8 +158,8 @@ impl Gathering<'_> {
         self.files.place_of(path)
     }
 
-    /// Separates damage, which is a fact, from what the storage reports, which is an error. The
-    /// inner result holds what a parser says.
+    /// Separates damage from errors of the storage. The inner result is the parser's: damage is a
+    /// fact.
     fn judge<T>(
         &self,
         path: &RelativePath,

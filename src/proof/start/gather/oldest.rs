@@ -1,4 +1,4 @@
-//! Which servers can have written the files.
+//! The oldest server version that can have written the files.
 
 use crate::format::names::{DbFile, IndexFile};
 use crate::manifest::{FileEntry, RelativePath, Root};
@@ -28,7 +28,7 @@ pub(super) fn oldest_writer(entries: &[FileEntry], chunks: &[ChunkFact]) -> Serv
     oldest
 }
 
-/// The fact that holds for every server which can have written a file of this name. Returns `None`
+/// The fact that is true of every server that can have written a file of this name. Returns `None`
 /// if every server writes such files.
 fn shown_by_name(path: &RelativePath) -> Option<VersionFact> {
     let name = path.below_root();

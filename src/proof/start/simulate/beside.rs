@@ -27,7 +27,8 @@ impl ServerStart<'_> {
         )
     }
 
-    /// With a scavenge state from another log the start goes well. The next scavenge does not (O34).
+    /// A scavenge state from another log does not disturb the start. The next scavenge loses events
+    /// (O34).
     pub(super) fn scavenge_state(&mut self) {
         let Some(problem) = &self.facts.foreign_scavenge else {
             return;

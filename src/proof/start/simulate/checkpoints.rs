@@ -9,7 +9,7 @@ use crate::server::Evidence;
 const ORDER: Evidence = Evidence::Read("disk-format §6.5");
 
 impl ServerStart<'_> {
-    /// A directory that a restore guards stops every server, whichever half of the guard is there
+    /// The start guard of a restore stops every server, even if only half of the guard is there
     /// (O15).
     pub(super) fn guard(&mut self, truncate: i64) -> Step {
         let chaser_guards = self.chaser == i64::MAX;
@@ -18,7 +18,7 @@ impl ServerStart<'_> {
             return Ok(());
         }
 
-        // Only the whole guard was shown to servers.
+        // Real servers were only seen with the whole guard.
         let evidence = if self.chaser > self.writer && truncate == checkpoint::NONE {
             Evidence::Seen("O15")
         } else {
@@ -38,7 +38,7 @@ impl ServerStart<'_> {
         )
     }
 
-    /// Neither writer nor chaser is negative, and neither chaser nor epoch is ahead of the writer
+    /// Writer and chaser must not be negative, and chaser and epoch must not be ahead of the writer
     /// (disk-format §6.5).
     pub(super) fn order_of_checkpoints(&mut self) -> Step {
         self.not_negative(Checkpoint::Writer, self.writer)?;
@@ -91,7 +91,7 @@ impl ServerStart<'_> {
             return Ok(());
         };
         let what = format!(
-            "no epoch record stands at {}: {}",
+            "there is no epoch record at {}: {}",
             damage.position, damage.why
         );
         let hint = "remove epoch.chk, or write -1 into it: the server then searches the log for its \

@@ -1,5 +1,5 @@
-//! The chunk files: all before the end of the log are completed, and nothing lies behind it
-//! (disk-format §6.6–§6.8).
+//! The chunk files. All chunks before the end of the log have to be completed, and no file may lie
+//! behind it (disk-format §6.6–§6.8).
 
 use super::selection::{UsedFile, UsedFiles, number_of};
 use super::state::{Refused, ServerStart, Step};
@@ -37,7 +37,7 @@ impl Tail {
 }
 
 impl<'a> ServerStart<'a> {
-    /// Opens the chunks. Returns where the log ends, and `None` for an empty directory.
+    /// Opens the chunks. Returns the end of the log, and `None` for an empty directory.
     pub(super) fn chunks(&mut self) -> Step<Option<Tail>> {
         let Some(writer) = LogPosition::from_signed(self.writer) else {
             return Err(Refused);
@@ -53,7 +53,7 @@ impl<'a> ServerStart<'a> {
         let files = self.used_files();
         let current = files.covering(tail.number);
 
-        // All that is wrong is told, not only what the server would meet first.
+        // Report everything that is wrong, not only what the server would meet first.
         let mut is_refused = self.missing(&files, tail);
         for file in &files.used {
             let is_current = current.is_some_and(|current| current.first == file.first);
@@ -78,7 +78,7 @@ impl<'a> ServerStart<'a> {
         if self.facts.chunks.is_empty() && self.writer == 0 {
             return Ok(None);
         }
-        let what = "no chunk can be read, and writer.chk does not say that there is none";
+        let what = "no chunk can be read, but writer.chk says that there is a log";
         self.refuse(Observation::refusal("chunk-missing", what, HISTORICAL))
     }
 
@@ -111,7 +111,7 @@ impl<'a> ServerStart<'a> {
             return true;
         }
 
-        // The server finds this out when it hashes the file.
+        // The server notices this when it hashes the file.
         if let Ok(file) = &fact.file
             && let ChunkState::Contradictory(why) = &file.state
             && !self.is_cut(fact)
@@ -212,7 +212,7 @@ impl<'a> ServerStart<'a> {
             ));
         }
 
-        // How many bytes a transformed chunk needs is not known.
+        // Nobody knows how many bytes a transformed chunk needs.
         if file.header.transform != Transform::Identity || file.reaches(writer) {
             return None;
         }
@@ -251,7 +251,7 @@ impl<'a> ServerStart<'a> {
         is_refused
     }
 
-    /// The server deletes a file whatever it holds.
+    /// The server deletes the file, whether it holds records or not.
     fn deleted(&self, fact: &ChunkFact) -> Observation {
         let (what, effect) = if fact.has_records {
             let what = "it lies beyond writer.chk, but holds records: the server deletes it";

@@ -1,4 +1,4 @@
-//! The index: the server takes it, or sets it aside and builds a new one (disk-format §5.4).
+//! The index: the server uses it, or sets it aside and builds a new one (disk-format §5.4).
 
 use super::state::ServerStart;
 use crate::format::LogPosition;
@@ -8,13 +8,13 @@ use crate::proof::start::observation::Observation;
 use crate::server::facts::{HAS_FILTERS, REFUSES_OLD_TABLES};
 use crate::server::{Evidence, evidence};
 
-/// Whatever is wrong with an index, the server copies all of it aside before it builds a new one.
+/// Before a server builds a new index, it copies the whole old one aside. This hint saves that.
 const REMOVE_INDEX: &str = "remove the files of the index directory: the server builds the index \
                             anew either way, but then copies nothing aside";
 
 impl ServerStart<'_> {
-    /// Loads the index. Returns the position from which the server reads the log again: where the
-    /// index ends, or 0 if there is none.
+    /// Loads the index. Returns the position from which the server reads the log again: the end of
+    /// the index, or 0 without an index.
     pub(super) fn index(&mut self) -> i64 {
         let facts = self.facts;
         let seen_before = self.seen.len();
@@ -44,7 +44,7 @@ impl ServerStart<'_> {
             self.bad_table(table);
         }
 
-        // Everything told so far makes the server start over.
+        // Each of these problems makes the server build the index from the start of the log.
         let is_set_aside = self.seen.len() > seen_before;
         if is_set_aside {
             return 0;

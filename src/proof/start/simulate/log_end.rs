@@ -1,4 +1,5 @@
-//! The records at the end of the log, which the server reads again at its start (disk-format §6.12).
+//! The records at the end of the log, which the server reads again at its start (disk-format
+//! §6.12).
 
 use super::state::{ServerStart, Step};
 use crate::format::LogPosition;
@@ -9,7 +10,7 @@ use crate::proof::start::observation::Observation;
 use crate::server::Evidence;
 
 impl ServerStart<'_> {
-    /// Reads the log from `replayed_from`, where the index ends, to its end.
+    /// Reads the log from the end of the index (`replayed_from`) to the end of the log.
     pub(super) fn log_end(&mut self, replayed_from: i64) -> Step {
         let Some(writer) = LogPosition::from_signed(self.writer) else {
             return Ok(());
@@ -29,7 +30,7 @@ impl ServerStart<'_> {
             }
         }
 
-        // If the log is damaged anyway, the chaser adds nothing.
+        // If the log is damaged at its end, the chaser tells nothing new.
         if matches!(end, Some(EndFact::Damaged(_))) {
             return Ok(());
         }
@@ -46,8 +47,8 @@ impl ServerStart<'_> {
         self.see(Observation::new("half-append", what, effect, Evidence::Seen("O32")).on(&place));
     }
 
-    /// Damage behind the end of the index stops the server. Damage before it shows when somebody
-    /// reads the events.
+    /// Damage behind the end of the index stops the server. Damage before that shows only when
+    /// somebody reads the events.
     fn damaged(&mut self, damage: &Damage, replayed_from: i64) -> Step {
         let is_replayed = damage.position.to_signed() >= replayed_from;
         let (effect, evidence) = if is_replayed {

@@ -1,8 +1,8 @@
 //! The start of a server, step by step as disk-format §6 lists it, on facts instead of files.
 //!
-//! Nothing here touches a disk, so each rule can be tested by itself. `state` holds what the start
-//! has done so far. The other files hold its steps: the truncation, the checkpoints, the chunks, the
-//! end of the log, the index, and what lies beside them.
+//! Nothing here touches a disk, so tests can check each rule alone. `state` holds what the start
+//! has done so far. The other files hold the steps: `truncation`, `checkpoints`, `chunks` (which of
+//! them the server uses, `selection` tells), `index`, `log_end`, and `beside` for the other files.
 
 mod beside;
 mod checkpoints;
@@ -19,12 +19,12 @@ use super::observation::Observation;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::server::ServerLine;
 
-/// What a server of `line` does at its start with these files, in its order. After the step at which
-/// it gives up, nothing is told.
+/// What a server of `line` does at its start with these files, in its own order. The list ends with
+/// the step at which the server gives up.
 pub(super) fn start(line: ServerLine, facts: &DirectoryFacts) -> Vec<Observation> {
     let mut start = ServerStart::new(line, facts);
 
-    // Whether the start came to its end is in what it has seen.
+    // The observations tell whether the start came to its end.
     let _ = run(&mut start, facts.checkpoint(Checkpoint::Truncate));
 
     start.seen
@@ -46,7 +46,7 @@ fn run(start: &mut ServerStart<'_>, truncate: i64) -> Step {
         start.log_end(replayed_from)?;
     }
 
-    // What follows happens after the start.
+    // The rest happens after the start.
     if let Some(tail) = tail {
         start.background_hashing(tail);
     }

@@ -1,4 +1,5 @@
-//! Which of the chunk files a server uses, and for which chunk numbers.
+//! Which chunk files a server uses at this start, and for which chunk numbers. The rules are in
+//! `crate::log`; a truncation may have removed some of the files.
 
 use std::ops::RangeInclusive;
 

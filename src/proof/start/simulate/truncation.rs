@@ -17,7 +17,7 @@ struct Cut {
     size: ChunkSize,
     /// Where `truncate.chk` wants the log to end.
     target: LogPosition,
-    /// Where the log ends before.
+    /// Where the log ends before the cut.
     writer: LogPosition,
 }
 
@@ -116,7 +116,7 @@ impl ServerStart<'_> {
         self.refuse(Observation::refusal("chunk-missing", what, SECTION))
     }
 
-    /// Removes the files behind the target. Returns where the log really ends then.
+    /// Removes the files behind the target. Returns where the log really ends after that.
     fn cut_files(&mut self, cut: Cut, covering: Option<UsedFile<'_>>) -> Step<LogPosition> {
         let Some(UsedFile { fact, .. }) = covering else {
             self.keep_files_below(cut.target_chunk());
