@@ -1,5 +1,6 @@
-//! What every repository must do, whatever keeps it. A new kind of store gets a factory of its own
-//! and a line with `every_behaviour!`: one test for each behaviour.
+//! The behaviour that every repository must have, whatever stores it. A new kind of store gets its own
+//! factory and a line with `every_behaviour!`: one test for each behaviour. This is one file because
+//! the behaviours are one list.
 
 #![expect(
     clippy::unwrap_used,
@@ -23,9 +24,9 @@ use kbackup::repository::{
 };
 use kbackup::run::Run;
 
-/// Makes repositories for the tests, and harms them.
+/// Makes repositories for the tests, and damages them.
 pub(crate) trait Factory {
-    /// What it makes.
+    /// The kind of repository that this factory makes.
     type Repository: Repository;
 
     /// An empty repository.
@@ -37,13 +38,13 @@ pub(crate) trait Factory {
     /// Cuts a stored file in half.
     fn shorten(&self, repository: &Self::Repository, label: &Label, path: &RelativePath);
 
-    /// Makes a stored file vanish.
+    /// Removes a stored file.
     fn lose(&self, repository: &Self::Repository, label: &Label, path: &RelativePath);
 
     /// Flips a bit of a stored manifest.
     fn damage_manifest(&self, repository: &Self::Repository, label: &Label);
 
-    /// Removes a backup as an operator would.
+    /// Removes a backup, as an operator may do by hand.
     fn delete(&self, repository: &Self::Repository, label: &Label);
 }
 
@@ -56,12 +57,12 @@ macro_rules! every_behaviour {
             every_behaviour! {
                 $factory,
                 a_new_repository_is_empty,
-                a_backup_shows_when_it_is_committed,
-                what_is_dropped_leaves_nothing,
+                a_backup_is_listed_after_its_commit,
+                a_dropped_session_leaves_nothing,
                 a_second_writer_is_locked_out,
                 files_are_read_as_they_were_stored,
-                a_diff_takes_over_extends_and_cuts,
-                several_threads_put_files_in_at_once,
+                a_diff_reuses_extends_and_cuts_files,
+                several_threads_store_files_at_once,
                 a_parent_can_be_deleted_alone,
                 backups_are_listed_by_sequence,
                 a_damaged_manifest_is_listed_with_its_error,
@@ -71,10 +72,10 @@ macro_rules! every_behaviour {
                 a_short_source_is_unstable,
                 an_interrupted_run_commits_nothing,
                 damaged_files_are_replaced,
-                what_is_reused_shares_its_copy_until_it_is_read_anew,
-                what_an_interrupted_run_left_is_taken_up,
-                what_is_not_proven_is_not_taken_up,
-                what_is_removed_is_gone_and_what_is_held_stays,
+                a_reused_file_shares_its_copy_until_it_is_read_again,
+                files_of_an_interrupted_run_are_resumed,
+                files_that_are_not_proven_are_not_resumed,
+                a_removed_backup_is_gone_and_a_held_one_stays,
                 state_is_kept,
             }
         }
@@ -88,11 +89,11 @@ macro_rules! every_behaviour {
 }
 
 every_behaviour!(in_a_directory, Directories::new());
-// The usual case: the repository lies on another file system than the node.
+// In the usual case, the repository lies on another file system than the node.
 every_behaviour!(in_a_directory_elsewhere, Directories::elsewhere());
 every_behaviour!(in_memory, Memory);
 
-/// A source directory, and rows for what was stored from it.
+/// A source directory, and the rows of the files that were stored from it.
 pub(crate) struct Source {
     directory: tempfile::TempDir,
     pub(crate) rows: Vec<Row>,
@@ -176,7 +177,7 @@ pub(crate) fn row(path: &str, stored: Stored) -> Row {
     }
 }
 
-/// The manifest number `sequence`, one second after the one before.
+/// The manifest with this sequence number, one second after the one before it.
 pub(crate) fn manifest(
     sequence: u64,
     parent: Option<&Manifest>,
@@ -189,6 +190,7 @@ pub(crate) fn manifest(
     } else {
         BackupKind::Full
     };
+
     let head = Head {
         format: FORMAT,
         label: Label::new(time, kind),
@@ -252,12 +254,8 @@ pub(crate) fn manifest(
 }
 
 pub(crate) fn labels(repository: &impl Repository) -> Vec<Label> {
-    repository
-        .list()
-        .unwrap()
-        .into_iter()
-        .map(|listed| listed.label)
-        .collect()
+    let listed = repository.list().unwrap();
+    listed.into_iter().map(|listed| listed.label).collect()
 }
 
 pub(crate) fn content(repository: &impl Repository, label: &Label, row: &Row) -> Vec<u8> {
@@ -267,14 +265,14 @@ pub(crate) fn content(repository: &impl Repository, label: &Label, row: &Row) ->
     bytes
 }
 
-/// The text of a manifest, whatever it says.
+/// The text of a manifest, valid or not.
 pub(crate) fn text(manifest: &Manifest) -> Vec<u8> {
     let mut text = Vec::new();
     manifest.write(&mut text).unwrap();
     text
 }
 
-/// Opens a stored file for writing, whatever its mode says.
+/// Opens a stored file for writing, whatever its mode is.
 pub(crate) fn writable(path: &Path) -> std::fs::File {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::OpenOptions::new().write(true).open(path).unwrap()
@@ -289,7 +287,7 @@ pub(crate) fn begin<'a>(
     repository.writer(run)?.begin(parent)
 }
 
-/// Reuses one file of the parent, and opens it. It is shown once.
+/// Reuses one file of the parent, and opens it. Asserts that the store shows the file once.
 pub(crate) fn reuse(incoming: &dyn Incoming, row: &Row) -> Result<Box<dyn ReadAt>> {
     let shown = std::sync::Mutex::new(Vec::new());
     let reused = incoming.reuse(&[row], &|row, stored| {
@@ -320,6 +318,7 @@ fn a_new_repository_is_empty(factory: &impl Factory) {
     assert!(labels(&repository).is_empty());
     assert_eq!(factory.reopen(&repository).id(), repository.id());
     assert_ne!(factory.create().id(), repository.id());
+
     let label = "20261121T060000Z-full".parse().unwrap();
     assert_eq!(
         repository.manifest(&label).unwrap_err().kind(),
@@ -331,7 +330,7 @@ fn a_new_repository_is_empty(factory: &impl Factory) {
     );
 }
 
-fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
+fn a_backup_is_listed_after_its_commit(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
     let incoming = begin(&repository, None, &run).unwrap();
@@ -341,38 +340,33 @@ fn a_backup_shows_when_it_is_committed(factory: &impl Factory) {
         "index/stream-existence/streamExistenceFilter.dat",
         b"filter",
     );
+
     assert!(labels(&repository).is_empty(), "not before the commit");
     assert_eq!(incoming.files().unwrap().len(), 2);
     assert!(incoming.bytes_stored() >= 12);
+
     let manifest = manifest(1, None, &source.rows);
     incoming.commit(&manifest).unwrap();
 
     let repository = factory.reopen(&repository);
     assert_eq!(labels(&repository), std::slice::from_ref(&manifest.label));
     assert_eq!(repository.manifest(&manifest.label).unwrap(), *manifest);
-    let names: Vec<_> = repository
-        .files(&manifest.label)
-        .unwrap()
+    let files = repository.files(&manifest.label).unwrap();
+    let names: Vec<_> = files
         .files()
         .unwrap()
         .into_iter()
         .map(|entry| entry.path)
         .collect();
-    assert_eq!(
-        names,
-        manifest
-            .files
-            .iter()
-            .map(|row| row.path.clone())
-            .collect::<Vec<_>>()
-    );
+    let expected: Vec<_> = manifest.files.iter().map(|row| row.path.clone()).collect();
+    assert_eq!(names, expected);
     assert_eq!(
         content(&repository, &manifest.label, &manifest.files[0]),
         b"events"
     );
 }
 
-fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
+fn a_dropped_session_leaves_nothing(factory: &impl Factory) {
     let repository = factory.create();
     let (run, mut source) = (run(), Source::new());
     let incoming = begin(&repository, None, &run).unwrap();
@@ -382,13 +376,14 @@ fn what_is_dropped_leaves_nothing(factory: &impl Factory) {
     let incoming = begin(&repository, None, &run).unwrap();
     assert!(
         incoming.files().unwrap().is_empty(),
-        "a new run begins with nothing"
+        "a new run begins without files"
     );
 }
 
 fn a_second_writer_is_locked_out(factory: &impl Factory) {
     let repository = factory.create();
     let other = factory.reopen(&repository);
+
     let run = run();
     let first = begin(&repository, None, &run).unwrap();
     let error = begin(&other, None, &run).err().unwrap();
@@ -398,10 +393,11 @@ fn a_second_writer_is_locked_out(factory: &impl Factory) {
             .causes()
             .concat()
             .contains(&std::process::id().to_string()),
-        "it says who: {:?}",
+        "the error names the other run: {:?}",
         error.causes()
     );
-    assert!(other.list().is_ok(), "readers do not wait");
+
+    assert!(other.list().is_ok(), "readers do not wait for the writer");
     drop(first);
     begin(&other, None, &run).unwrap();
 }
@@ -441,7 +437,7 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     );
     let checkpoint = source.keep("db/writer.chk", stored);
 
-    // What is ingested twice is there once; what is removed is gone.
+    // A file that is stored twice is there once. A removed file is gone.
     source.ingest(&*incoming, "index/indexmap", b"old");
     let map = source.ingest(&*incoming, "index/indexmap", b"newer");
     incoming
@@ -468,7 +464,7 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     );
 }
 
-fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
+fn a_diff_reuses_extends_and_cuts_files(factory: &impl Factory) {
     let repository = factory.create();
     let run = run();
     let mut full_source = Source::new();
@@ -478,6 +474,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
         .collect();
     let completed = full_source.ingest(&*incoming, "db/chunk-000000.000000", &done);
     let old = [vec![1; 100_000], vec![0; 900_000]].concat();
+
     let file = full_source.file("active", &old);
     let stored = incoming.ingest(
         &at("db/chunk-000001.000000"),
@@ -496,9 +493,11 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     let incoming = begin(&repository, Some(&full), &run).unwrap();
     reuse(&*incoming, &completed).unwrap();
     source.rows.push(completed.clone());
-    // The first bytes must come from the parent: those of this source differ.
+
+    // The first bytes must come from the parent, because those of this source differ.
     let grown = [vec![9; 100_000], vec![2; 200_000], vec![0; 700_000]].concat();
     let file = source.file("active", &grown);
+
     let before = incoming.bytes_stored();
     let ingest = || Ingest {
         length: 300_000,
@@ -516,6 +515,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     );
     assert!(incoming.bytes_stored() > before);
     source.keep("db/chunk-000001.000000", stored);
+
     let beyond = |prefix| {
         incoming
             .extend(&at("db/x"), &active, prefix, ingest())
@@ -525,7 +525,7 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     assert_eq!(beyond(300_001), Kind::Failed);
     assert_eq!(beyond(1_000_001), Kind::Failed);
 
-    // What is reused and then cut is cut here only.
+    // A reused file that is cut is cut in this backup only.
     let stored = incoming
         .cut(
             &at("db/chunk-000000.000000"),
@@ -549,35 +549,29 @@ fn a_diff_takes_over_extends_and_cuts(factory: &impl Factory) {
     assert_eq!(content(&repository, &diff.label, &diff.files[1]), extended);
 }
 
-fn several_threads_put_files_in_at_once(factory: &impl Factory) {
+fn several_threads_store_files_at_once(factory: &impl Factory) {
     let repository = factory.create();
     let run = run();
     let full = commit_one(&repository, 1, &[8; 3_000_000]);
     let mut source = Source::new();
-    let files: Vec<(String, fs::File)> = (0..8_u8)
-        .map(|number| {
-            (
-                format!("db/chunk-00001{number}.000000"),
-                source.file(&format!("{number}"), &vec![number; 2_500_000]),
-            )
-        })
-        .collect();
+    let mut files: Vec<(String, fs::File)> = Vec::new();
+    for number in 0..8_u8 {
+        let file = source.file(&format!("{number}"), &vec![number; 2_500_000]);
+        files.push((format!("db/chunk-00001{number}.000000"), file));
+    }
     let incoming = begin(&repository, Some(&full), &run).unwrap();
+
     let stored: Vec<Stored> = std::thread::scope(|scope| {
-        let put = |(path, file)| {
-            incoming
-                .ingest(
-                    &at(path),
-                    Ingest {
-                        md5: true,
-                        ..whole(file)
-                    },
-                )
-                .unwrap()
+        let put = |path: &str, file| {
+            let ingest = Ingest {
+                md5: true,
+                ..whole(file)
+            };
+            incoming.ingest(&at(path), ingest).unwrap()
         };
         let threads: Vec<_> = files
             .iter()
-            .map(|(path, file)| scope.spawn(move || put((path, file))))
+            .map(|(path, file)| scope.spawn(move || put(path, file)))
             .collect();
         reuse(&*incoming, &full.files[0]).unwrap();
         threads
@@ -585,10 +579,12 @@ fn several_threads_put_files_in_at_once(factory: &impl Factory) {
             .map(|thread| thread.join().unwrap())
             .collect()
     });
+
     source.rows.push(full.files[0].clone());
     for ((path, _), stored) in files.iter().zip(stored) {
         source.keep(path, stored);
     }
+
     let diff = manifest(2, Some(&full), &source.rows);
     assert!(incoming.bytes_stored() > 0);
     incoming.commit(&diff).unwrap();
@@ -608,6 +604,7 @@ fn a_parent_can_be_deleted_alone(factory: &impl Factory) {
     reuse(&*incoming, &full.files[0]).unwrap();
     let diff = manifest(2, Some(&full), &full.files);
     incoming.commit(&diff).unwrap();
+
     factory.delete(&repository, &full.label);
     assert_eq!(labels(&repository), std::slice::from_ref(&diff.label));
     assert_eq!(content(&repository, &diff.label, &diff.files[0]), b"events");
@@ -629,15 +626,12 @@ fn backups_are_listed_by_sequence(factory: &impl Factory) {
 fn a_damaged_manifest_is_listed_with_its_error(factory: &impl Factory) {
     let repository = factory.create();
     let made = [1, 2, 3].map(|sequence| commit_one(&repository, sequence, b"events").head.label);
+
     factory.damage_manifest(&repository, &made[1]);
     let listed = repository.list().unwrap();
-    assert_eq!(
-        listed
-            .iter()
-            .map(|one| one.label.clone())
-            .collect::<Vec<_>>(),
-        made
-    );
+    let labels: Vec<Label> = listed.iter().map(|one| one.label.clone()).collect();
+    assert_eq!(labels, made);
+
     assert_eq!(
         listed[1].head.as_ref().unwrap_err().kind(),
         Kind::StoredCorrupt
@@ -662,12 +656,14 @@ fn lost_and_short_files_are_stored_corrupt(factory: &impl Factory) {
                 .kind(),
             Kind::StoredCorrupt
         );
+
         let run = run();
         let incoming = begin(&repository, Some(&full), &run).unwrap();
         assert_eq!(
             reuse(&*incoming, &full.files[0]).err().unwrap().kind(),
             Kind::StoredCorrupt
         );
+
         let source = Source::new();
         let file = source.file("active", b"events and more");
         let extended = incoming.extend(
@@ -690,6 +686,7 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
             (&second.label, &second.files[0]),
             (&first.label, &first.files[0]),
         );
+
         let is_shared = copy_id(&repository, good) == copy_id(&repository, bad);
         harm(factory, &repository, &first.label, &first.files[0].path);
         let writer = repository.writer(&run).unwrap();
@@ -703,7 +700,7 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
             Kind::Locked
         );
         if is_shared {
-            // A store that keeps equal bytes once has no other copy.
+            // A store that keeps equal bytes only once has no other copy.
             let error = writer.replace(bad.0, bad.1, good).unwrap_err();
             assert_eq!(error.kind(), Kind::StoredCorrupt);
             continue;
@@ -711,7 +708,8 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
 
         writer.replace(bad.0, bad.1, good).unwrap();
         assert_eq!(content(&repository, bad.0, bad.1), b"events");
-        // What is right already may be replaced again, also by itself.
+
+        // A right file may be replaced again, even by itself.
         writer.replace(bad.0, bad.1, good).unwrap();
         writer.replace(good.0, good.1, good).unwrap();
         let names = |label| repository.files(label).unwrap().files().unwrap().len();
@@ -721,7 +719,8 @@ fn damaged_files_are_replaced(factory: &impl Factory) {
         let error = writer.replace(good.0, good.1, bad).unwrap_err();
         assert_eq!(error.kind(), Kind::StoredCorrupt);
         drop(writer);
-        // The lock is free, and nothing is left over.
+
+        // The lock is free, and no file is left over.
         let incoming = begin(&repository, None, &run).unwrap();
         assert!(incoming.files().unwrap().is_empty());
     }
@@ -731,7 +730,7 @@ fn copy_id(repository: &impl Repository, (label, row): (&Label, &Row)) -> Option
     repository.open(label, row).unwrap().copy_id()
 }
 
-fn what_is_reused_shares_its_copy_until_it_is_read_anew(factory: &impl Factory) {
+fn a_reused_file_shares_its_copy_until_it_is_read_again(factory: &impl Factory) {
     let repository = factory.create();
     let run = run();
     let full = commit_one(&repository, 1, b"events");
@@ -741,8 +740,9 @@ fn what_is_reused_shares_its_copy_until_it_is_read_anew(factory: &impl Factory) 
     assert_eq!(
         (reused.stamp(), reused.size()),
         (listed[0].stamp, 6),
-        "a file that nobody changed has the stamp under which it was opened"
+        "an unchanged file has the stamp that it had when it was opened"
     );
+
     incoming
         .commit(&manifest(2, Some(&full), &full.files))
         .unwrap();
@@ -780,6 +780,7 @@ fn rows_and_files_must_agree(factory: &impl Factory) {
     for wrong in wrongs {
         let mut source = Source::new();
         let incoming = begin(&repository, None, &run).unwrap();
+
         source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
         wrong(&mut source.rows);
         assert!(incoming.commit(&manifest(1, None, &source.rows)).is_err());
@@ -808,6 +809,7 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
     let repository = factory.create();
     let (run, source) = (run(), Source::new());
     let incoming = begin(&repository, None, &run).unwrap();
+
     let file = source.file("chunk", &[7; 5000]);
     for live in [false, true] {
         let ingest = Ingest {
@@ -829,12 +831,14 @@ fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     let (run, mut source) = (run(), Source::new());
     let incoming = begin(&repository, None, &run).unwrap();
     source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
+
     run.interrupt(kbackup::error::Signal::Terminate);
     let file = source.file("more", b"more");
     let error = incoming
         .ingest(&at("db/chunk-000001.000000"), whole(&file))
         .unwrap_err();
     assert_eq!(error.kind().exit_code(), 143);
+
     incoming.remove(&at("db/chunk-000001.000000")).unwrap();
     let error = incoming
         .commit(&manifest(1, None, &source.rows))
@@ -843,7 +847,7 @@ fn an_interrupted_run_commits_nothing(factory: &impl Factory) {
     assert!(labels(&repository).is_empty());
 }
 
-/// Bytes that end like a file of the server's: with the MD5 of all before.
+/// Bytes that end like a file of the server: with the MD5 of all bytes before it.
 pub(crate) fn sealed(bytes: &[u8]) -> (Vec<u8>, Md5Hash) {
     let md5 = <[u8; 16]>::from(<md5::Md5 as md5::Digest>::digest(bytes));
     ([bytes, &md5].concat(), Md5Hash(md5))
@@ -867,7 +871,7 @@ pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
     }
 }
 
-fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
+fn files_of_an_interrupted_run_are_resumed(factory: &impl Factory) {
     let repository = factory.create();
     let (bytes, md5) = sealed(&[7; 100_000]);
     let (other, other_md5) = sealed(b"a table");
@@ -879,14 +883,15 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     let repository = factory.reopen(&repository);
     let (run, mut source) = (run(), Source::new());
     let kept = repository.interrupted().unwrap();
+
     let incoming = begin(&repository, None, &run).unwrap();
     assert!(
         incoming.files().unwrap().is_empty(),
-        "it takes nothing that it was not asked for"
+        "a new run resumes only files that it asks for"
     );
     let path = at("db/chunk-000000.000000");
     let Some(stored) = incoming.resume(&path, bytes.len() as u64, md5).unwrap() else {
-        // A store may keep nothing; then it says so.
+        // A store may keep nothing. Then it says so.
         return assert_eq!(kept, None);
     };
     assert_eq!(kept.unwrap().files, 2);
@@ -894,17 +899,20 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
         (stored.size, stored.blake3, stored.md5),
         (bytes.len() as u64, Blake3Hash::of(&bytes), Some(md5))
     );
+
     assert_eq!(incoming.bytes_stored(), 0);
     assert_eq!(
         incoming.resume(&path, bytes.len() as u64, md5).unwrap(),
         None,
-        "once"
+        "a file is resumed once"
     );
+
     source.keep("db/chunk-000000.000000", stored);
     let full = manifest(1, None, &source.rows);
     incoming.commit(&full).unwrap();
     assert_eq!(content(&repository, &full.label, &full.files[0]), bytes);
     assert_eq!(repository.interrupted().unwrap(), None);
+
     let incoming = begin(&repository, None, &run).unwrap();
     assert_eq!(
         incoming
@@ -916,17 +924,18 @@ fn what_an_interrupted_run_left_is_taken_up(factory: &impl Factory) {
     assert_eq!(
         incoming.resume(&path, bytes.len() as u64, md5).unwrap(),
         None,
-        "what is committed is no leftover"
+        "a committed file is no leftover"
     );
 }
 
-fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
+fn files_that_are_not_proven_are_not_resumed(factory: &impl Factory) {
     let repository = factory.create();
     let (good, md5) = sealed(&[7; 5000]);
     let mut bad = good.clone();
     bad[100] ^= 1;
     let (other, _) = sealed(&[8; 5000]);
     let path = at("db/chunk-000000.000000");
+
     let run = run();
     let size = good.len() as u64;
     for wrong in [
@@ -940,7 +949,8 @@ fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
         assert_eq!(incoming.resume(&path, size, md5).unwrap(), None);
         assert!(incoming.open(&path).unwrap().is_none());
     }
-    // What an interruption comes upon stays for the next run.
+
+    // A file during whose proof the run is interrupted stays for the next run.
     leave(&repository, &[("db/chunk-000000.000000", &good)]);
     let told = self::run();
     let incoming = begin(&repository, None, &told).unwrap();
@@ -958,7 +968,7 @@ fn what_is_not_proven_is_not_taken_up(factory: &impl Factory) {
     }
 }
 
-fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
+fn a_removed_backup_is_gone_and_a_held_one_stays(factory: &impl Factory) {
     let repository = factory.create();
     let first = commit_one(&repository, 1, &[1; 100_000]);
     let run = run();
@@ -984,12 +994,13 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
         assert_eq!(expiring.remove(&first.label).unwrap(), Removal::InUse);
         drop(reader);
     }
+
     let would = repository
         .would_free(&[&first.label, &second.label])
         .unwrap();
     assert!(
         would[0] < 100_000 && would[1] >= 100_000,
-        "{would:?}: the file is the second's as well"
+        "{would:?}: the second backup shares the file"
     );
     assert_eq!(
         expiring.remove(&first.label).unwrap(),
@@ -999,23 +1010,27 @@ fn what_is_removed_is_gone_and_what_is_held_stays(factory: &impl Factory) {
         expiring.remove(&first.label).unwrap_err().kind(),
         Kind::NotFound
     );
+
     drop(expiring);
     assert_eq!(labels(&elsewhere), std::slice::from_ref(&second.label));
     assert_eq!(
         content(&elsewhere, &second.label, &second.files[0]),
         [1; 100_000]
     );
+
     assert_eq!(
         repository::remembered(&elsewhere, &first.label).unwrap(),
         None,
-        "nothing is remembered of it"
+        "its verification result is gone"
     );
+
     for gone in [
         elsewhere.hold(&first.label).err(),
         elsewhere.would_free(&[&first.label]).err(),
     ] {
         assert_eq!(gone.unwrap().kind(), Kind::NotFound);
     }
+
     let third = commit_one(&repository, 3, b"goes on");
     assert_eq!(
         labels(&repository),

@@ -1,5 +1,5 @@
-//! What is particular to a repository in a plain directory: links, modes, what people plant in it,
-//! and what a crash leaves.
+//! The particular behaviour of a repository in a plain directory: links, modes, foreign entries in it,
+//! and leftovers of a crash.
 
 #![expect(
     clippy::unwrap_used,
@@ -48,7 +48,7 @@ impl Place {
         path.under(&self.path("backups").join(label.as_str()))
     }
 
-    /// What lies outside, and must stay as it is.
+    /// A directory outside the repository, which must not change.
     fn outside(&self) -> PathBuf {
         let outside = self.root.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
@@ -76,6 +76,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     let run = run();
     let mut source = Source::new();
     let incoming = begin(&place.repository, None, &run).unwrap();
+
     let file = source.file("chunk", b"completed");
     let stored = incoming
         .ingest(
@@ -89,6 +90,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     let row = source.keep(CHUNK, stored);
     let full = manifest(1, None, &source.rows);
     incoming.commit(&full).unwrap();
+
     let first = place.stored(&full.label, &row.path);
     assert_ne!(inode(&first), file.status().unwrap().inode);
     assert_eq!(file.status().unwrap().links, 1);
@@ -100,7 +102,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     incoming.commit(&diff).unwrap();
     assert_eq!(inode(&first), inode(&place.stored(&diff.label, &row.path)));
 
-    // A full makes inodes of its own, so that damage does not reach it.
+    // A full makes its own inodes, so that damage of the first does not reach it.
     let second = commit_one(&place.repository, 3, b"completed");
     assert_ne!(
         inode(&first),
@@ -109,7 +111,7 @@ fn links_go_to_the_parent_and_never_to_the_source() {
 }
 
 #[test]
-fn what_is_reused_is_never_written_to() {
+fn a_reused_file_is_never_written_to() {
     let place = Place::new();
     let full = commit_one(&place.repository, 1, b"0123456789");
     let stored = place.stored(&full.label, &at(CHUNK));
@@ -118,6 +120,7 @@ fn what_is_reused_is_never_written_to() {
         mode(&stored),
         std::fs::metadata(&stored).unwrap().modified().unwrap(),
     );
+
     let run = run();
     let source = Source::new();
     let file = source.file("other", b"other bytes");
@@ -151,12 +154,14 @@ fn what_is_reused_is_never_written_to() {
         });
         let incoming = begin(&place.repository, Some(&full), &run).unwrap();
         reuse(&*incoming, &full.files[0]).unwrap();
+
         if let Some(stored) = change(&*incoming) {
             source.keep(CHUNK, stored);
         }
         incoming
             .commit(&manifest(sequence, Some(&full), &source.rows))
             .unwrap();
+
         let after = (
             std::fs::read(&stored).unwrap(),
             mode(&stored),
@@ -167,7 +172,7 @@ fn what_is_reused_is_never_written_to() {
 }
 
 #[test]
-fn a_plain_copy_looks_like_the_node() {
+fn a_stored_backup_has_the_files_and_modes_of_the_node() {
     let place = Place::new();
     let run = run();
     let mut source = Source::new();
@@ -182,26 +187,30 @@ fn a_plain_copy_looks_like_the_node() {
     source.rows[1].mode = 0o200;
     let full = manifest(1, None, &source.rows);
     incoming.commit(&full).unwrap();
+
     let chunk = place.stored(&full.label, &at(CHUNK));
     assert_eq!(
         mode(&chunk),
         0o444,
-        "the server's mode, and no bit that gives rights away"
+        "the server's mode, without the bits that give rights to others"
     );
     assert_eq!(
         mode(&place.stored(&full.label, &source.rows[1].path)),
         0o600,
-        "the owner can always read it"
+        "the owner can always read the file"
     );
+
     let modified =
         jiff::Timestamp::try_from(std::fs::metadata(&chunk).unwrap().modified().unwrap()).unwrap();
     assert_eq!(modified, source.rows[0].modified);
+
     for directory in ["", "backups", "incoming", "state"] {
         assert_eq!(mode(&place.path(directory)), 0o700, "{directory}");
     }
     for directory in chunk.ancestors().skip(1).take(2) {
         assert_eq!(mode(directory), 0o700, "{directory:?}");
     }
+
     assert_eq!(mode(&place.path("kbackup.json")), 0o600);
     assert_eq!(
         std::fs::read_dir(place.path("incoming")).unwrap().count(),
@@ -218,7 +227,7 @@ fn links_in_a_repository_are_never_followed() {
     let backup = place.path("backups").join(full.label.as_str());
     let run = run();
 
-    // A backup that is a link is none.
+    // A backup that is a link is not a backup.
     symlink(&backup, place.path("backups/20261121T070000Z-full")).unwrap();
     assert_eq!(labels(&place.repository), std::slice::from_ref(&full.label));
     assert_eq!(
@@ -268,6 +277,7 @@ fn links_in_a_repository_are_never_followed() {
         failed(place.repository.files(&full.label).unwrap().files()).kind(),
         Kind::StoredCorrupt
     );
+
     let incoming = begin(&place.repository, Some(&full), &run).unwrap();
     assert_eq!(failed(reuse(&*incoming, row)).kind(), Kind::StoredCorrupt);
     drop(incoming);
@@ -283,6 +293,7 @@ fn links_in_a_repository_are_never_followed() {
         std::fs::remove_file(place.path(name)).unwrap();
         std::fs::rename(place.path("moved"), place.path(name)).unwrap();
     }
+
     std::fs::remove_file(place.path("state/lock")).unwrap();
     symlink(outside.join("db/precious"), place.path("state/lock")).unwrap();
     assert!(begin(&place.repository, None, &run).is_err());
@@ -304,7 +315,7 @@ impl Observer for Notes {
 }
 
 #[test]
-fn leftovers_go_and_foreign_names_stay() {
+fn leftovers_are_removed_and_foreign_entries_stay() {
     let place = Place::new();
     let outside = place.outside();
     let full = commit_one(&place.repository, 1, b"events");
@@ -315,6 +326,7 @@ fn leftovers_go_and_foreign_names_stay() {
         left.join("db/chunk-000000.000000"),
     )
     .unwrap();
+
     symlink(&outside, left.join("index")).unwrap();
     symlink(&outside, place.path("incoming/link")).unwrap();
     std::fs::create_dir(place.path("backups/mine")).unwrap();
@@ -339,6 +351,7 @@ fn leftovers_go_and_foreign_names_stay() {
     ] {
         assert!(notes.contains(name), "{name} in {notes}");
     }
+
     assert_eq!(
         std::fs::read(place.path("backups/notes.txt")).unwrap(),
         b"notes"
@@ -379,10 +392,11 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
         failed(DirectoryRepository::open_or_create(&path)).kind(),
         Kind::Refused
     );
+
     assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
     std::fs::remove_file(path.join("thesis.txt")).unwrap();
 
-    // A new disk, or a run that ended while it made the repository.
+    // The directory may be a new disk, or come from a run that ended while it made the repository.
     std::fs::create_dir(path.join("lost+found")).unwrap();
     std::fs::create_dir(path.join("backups")).unwrap();
     let made = DirectoryRepository::open_or_create(&path).unwrap();
@@ -410,11 +424,13 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
         failed(DirectoryRepository::open_or_create(&path)).kind(),
         Kind::Refused
     );
+
     std::fs::write(&marker, &good.as_bytes()[..20]).unwrap();
     assert_eq!(
         failed(DirectoryRepository::open(&path)).kind(),
         Kind::StoredCorrupt
     );
+
     std::fs::remove_file(&marker).unwrap();
     symlink("/etc/hostname", &marker).unwrap();
     assert!(DirectoryRepository::open(&path).is_err());
@@ -423,7 +439,7 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
 #[test]
 fn a_dead_process_does_not_keep_the_lock() {
     let place = Place::new();
-    // What a killed run leaves: words, but no lock.
+    // A killed run leaves a text in the lock file, but no lock.
     std::fs::write(
         place.path("state/lock"),
         br#"{"pid":1,"host":"h","user":"u","command":"full","since":"2026-01-01T00:00:00Z"}"#,
@@ -433,12 +449,12 @@ fn a_dead_process_does_not_keep_the_lock() {
     assert_eq!(
         std::fs::metadata(place.path("state/lock")).unwrap().len(),
         0,
-        "given back"
+        "the lock was given back"
     );
 }
 
 #[test]
-fn a_copy_that_is_not_what_the_row_says_is_not_reused() {
+fn a_copy_that_differs_from_its_row_is_not_reused() {
     let place = Place::new();
     let full = commit_one(&place.repository, 1, b"events");
     let row = Row {
@@ -446,7 +462,7 @@ fn a_copy_that_is_not_what_the_row_says_is_not_reused() {
         ..full.files[0].clone()
     };
     under_fault(
-        "a_copy_that_is_not_what_the_row_says_is_not_reused",
+        "a_copy_that_differs_from_its_row_is_not_reused",
         "link:incoming:1:1",
         || {
             let run = run();
@@ -465,6 +481,7 @@ fn without_hard_links_files_are_copied() {
             let place = Place::new();
             let full = commit_one(&place.repository, 1, b"events");
             let run = run();
+
             let incoming = begin(&place.repository, Some(&full), &run).unwrap();
             reuse(&*incoming, &full.files[0]).unwrap();
             let diff = manifest(2, Some(&full), &full.files);
@@ -473,6 +490,7 @@ fn without_hard_links_files_are_copied() {
                 content(&place.repository, &diff.label, &diff.files[0]),
                 b"events"
             );
+
             let [one, other] = [&full, &diff].map(|backup| place.stored(&backup.label, &at(CHUNK)));
             assert_ne!(inode(&one), inode(&other));
             assert_eq!(mode(&one), mode(&other));
@@ -480,8 +498,7 @@ fn without_hard_links_files_are_copied() {
     );
 }
 
-/// Runs `body` in a process of its own, in which `fault` is injected at the door to the file
-/// system.
+/// Runs `body` in its own process, in which the door to the file system injects `fault`.
 fn under_fault(test: &str, fault: &str, body: impl FnOnce()) {
     if std::env::var_os("KBACKUP_FAULT").is_some() {
         return body();
@@ -508,13 +525,14 @@ fn child(test: &str) -> Command {
     command
 }
 
-/// Two backups into the repository at `path`, the second one with everything a diff does.
+/// Makes two backups in the repository at `path`. The second one does everything that a diff does.
 fn two_backups(path: &Path) -> Result<(), Error> {
     let repository = DirectoryRepository::open_or_create(path)?;
     let run = run();
     let mut source = Source::new();
     let taken = repository.list()?;
     let sequence = taken.len() as u64 + 1;
+
     let incoming = begin(&repository, None, &run)?;
     let active = source.file("active", &[vec![1; 3000], vec![0; 5000]].concat());
     for (name, live) in [
@@ -527,6 +545,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
             Ingest {
                 length: 3000,
                 full_length: 8000,
+
                 live,
                 md5: !live,
                 ..whole(&active)
@@ -540,6 +559,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
 
     let incoming = begin(&repository, Some(&full), &run)?;
     reuse(&*incoming, &source.rows[0])?;
+
     let held = source.rows[1].clone();
     let active = source.file("active", &[vec![1; 3000], vec![2; 5000]].concat());
     let stored = incoming.extend(
@@ -551,6 +571,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
             ..whole(&active)
         },
     )?;
+
     source.keep("db/chunk-000001.000000", stored);
     let stored = incoming.write(&at("index/indexmap"), b"map", with_mode(0o644))?;
     source.keep("index/indexmap", stored);
@@ -559,8 +580,8 @@ fn two_backups(path: &Path) -> Result<(), Error> {
     incoming.commit(&manifest(sequence + 1, Some(&full), &source.rows))
 }
 
-/// Every listed backup is whole.
-fn all_listed_are_whole(path: &Path) -> usize {
+/// Asserts that every listed backup is whole. Returns how many there are.
+fn assert_listed_are_whole(path: &Path) -> usize {
     let Ok(repository) = DirectoryRepository::open(path) else {
         return 0;
     };
@@ -576,45 +597,44 @@ fn all_listed_are_whole(path: &Path) -> usize {
                 row.path
             );
         }
-        assert_eq!(
-            repository
-                .files(&manifest.label)
-                .unwrap()
-                .files()
-                .unwrap()
-                .len(),
-            manifest.files.len()
-        );
+        let files = repository.files(&manifest.label).unwrap();
+        assert_eq!(files.files().unwrap().len(), manifest.files.len());
     }
     listed.len()
 }
 
-/// Ends or fails the n-th operation, for every n, or one in `step`: what is listed is whole, and
-/// the next run works as if nothing had been.
+/// Ends or fails the n-th operation, for every n, or for every `step`-th one. Listed backups must be
+/// whole, and the next run must work as if there had been no fault.
 fn every_operation(test: &str, effect: &str, step: usize) {
     if let Some(path) = std::env::var_os("KBACKUP_TEST_REPOSITORY") {
         return two_backups(Path::new(&path)).unwrap();
     }
     let mut seen = [0; 3];
     for number in (1..).step_by(step) {
-        // In memory, where there is one: it is the order of the steps that counts here, and syncing
-        // is slow.
+        // In memory if possible: only the order of the steps counts here, and syncing is slow.
         let root = workplace();
         let path = root.path().join("repository");
+
         let mut child = child(test);
         child
             .env("KBACKUP_TEST_REPOSITORY", &path)
             .env("KBACKUP_FAULT", format!("::{number}:{effect}"));
+
         let output = child.output().unwrap();
-        let whole = all_listed_are_whole(&path);
+        let whole = assert_listed_are_whole(&path);
         seen[whole] += 1;
+
         two_backups(&path).unwrap_or_else(|error| {
             panic!(
                 "after a fault at operation {number}: {error}: {:?}",
                 error.causes()
             )
         });
-        assert_eq!(all_listed_are_whole(&path), whole + 2, "operation {number}");
+        assert_eq!(
+            assert_listed_are_whole(&path),
+            whole + 2,
+            "operation {number}"
+        );
         if output.status.success() {
             assert_eq!(whole, 2);
             break;
@@ -636,10 +656,10 @@ fn a_full_disk_at_any_moment_leaves_whole_backups() {
     every_operation("a_full_disk_at_any_moment_leaves_whole_backups", "28", 3);
 }
 
-/// The disk goes away for good at one operation after the other, also between the rename that
-/// commits and the one that takes it back.
+/// The disk fails for good at one operation after the other, even between the rename that commits and
+/// the rename that takes the commit back.
 #[test]
-fn a_commit_that_cannot_be_taken_back_is_told() {
+fn a_commit_that_cannot_be_taken_back_is_reported() {
     if let Some(path) = std::env::var_os("KBACKUP_TEST_REPOSITORY") {
         let (run, mut source) = (run(), Source::new());
         let attempt = || -> Result<(), Error> {
@@ -654,18 +674,21 @@ fn a_commit_that_cannot_be_taken_back_is_told() {
         return attempt()
             .unwrap_or_else(|error| panic!("{error} {:?} {:?}", error.causes(), error.hints()));
     }
+
     let mut told = 0;
     for number in 1.. {
         let root = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .unwrap();
+
         let path = root.path().join("repository");
-        let mut child = child("a_commit_that_cannot_be_taken_back_is_told");
+        let mut child = child("a_commit_that_cannot_be_taken_back_is_reported");
         child
             .env("KBACKUP_TEST_REPOSITORY", &path)
             .env("KBACKUP_FAULT", format!(":{}:{number}:5", path.display()));
         let output = child.output().unwrap();
-        let whole = all_listed_are_whole(&path);
+
+        let whole = assert_listed_are_whole(&path);
         let said = String::from_utf8_lossy(&output.stderr).into_owned()
             + &String::from_utf8_lossy(&output.stdout);
         if output.status.success() {
@@ -683,7 +706,7 @@ fn a_commit_that_cannot_be_taken_back_is_told() {
 }
 
 #[test]
-fn staging_files_of_killed_runs_go() {
+fn temporary_files_of_killed_runs_are_removed() {
     let place = Place::new();
     let plant = |name: &str, age: u64| {
         let file = std::fs::File::create(place.path("state").join(name)).unwrap();
@@ -694,6 +717,7 @@ fn staging_files_of_killed_runs_go() {
     plant(".cD4zW8.tmp", 60);
     plant(".notes.tmp", 7200);
     plant("verified", 7200);
+
     drop(begin(&place.repository, None, &run()).unwrap());
     let mut names: Vec<String> = std::fs::read_dir(place.path("state"))
         .unwrap()
@@ -703,12 +727,12 @@ fn staging_files_of_killed_runs_go() {
     assert_eq!(
         names,
         [".cD4zW8.tmp", ".notes.tmp", "lock", "verified"],
-        "what is young may be somebody's, what has another name is"
+        "a young file may belong to another run, and a file of another name does"
     );
 }
 
 #[test]
-fn what_no_run_can_take_up_goes_at_once() {
+fn leftovers_that_no_run_can_resume_are_removed_at_once() {
     let place = Place::new();
     let table = "0a1b2c3d-0000-4000-8000-000000000001";
     let top = place
@@ -740,6 +764,7 @@ fn what_no_run_can_take_up_goes_at_once() {
     ] {
         plant(name, bytes);
     }
+
     assert_eq!(place.repository.interrupted().unwrap().unwrap().files, 12);
     drop(begin(&place.repository, None, &run()).unwrap());
     let left = place.repository.interrupted().unwrap().unwrap();
@@ -760,6 +785,7 @@ fn errors_name_the_path() {
         "{:?}",
         error.causes()
     );
+
     let gone = place.path("gone");
     assert!(fs::open(&gone).is_err_and(|error| error.path == gone));
 }

@@ -1,5 +1,5 @@
-//! Removing backups: what goes, what stays whatever the policy says, and that nothing else is
-//! harmed.
+//! The removal of backups: which ones expire, which ones stay whatever the rules say, and that the
+//! others are not damaged.
 
 #![expect(
     clippy::unwrap_used,
@@ -28,14 +28,14 @@ use crate::backup::bench::{Bench, at, small};
 use crate::stores::in_every_store;
 
 in_every_store! {
-    without_a_rule_nothing_is_planned,
-    a_damaged_one_takes_no_place,
-    the_last_verified_one_stays,
-    all_is_decided_anew_before_each_removal,
-    what_is_being_restored_stays_until_that_is_done,
-    a_restore_of_what_has_gone_since_its_plan_writes_nothing,
-    what_is_being_verified_stays_and_what_has_gone_is_passed_over,
-    a_backup_under_way_is_waited_for,
+    an_expiry_without_a_rule_is_refused,
+    a_damaged_backup_does_not_count_for_a_rule,
+    the_last_verified_backup_stays,
+    every_removal_is_decided_again_before_it_happens,
+    a_backup_stays_while_it_is_restored,
+    a_restore_of_a_backup_that_was_removed_after_its_plan_writes_nothing,
+    a_backup_stays_while_it_is_verified_and_a_removed_one_is_skipped,
+    an_expiry_during_a_backup_is_locked_out,
 }
 
 fn last(last: u32) -> Policy {
@@ -68,27 +68,31 @@ fn goes(plan: &ExpirePlan) -> Vec<Label> {
 }
 
 fn rules(plan: &ExpirePlan, label: &Label) -> Vec<KeepRule> {
-    let staying = plan
-        .stays
-        .iter()
-        .find(|staying| staying.backup.label == *label);
-    staying.map_or_else(Vec::new, |staying| {
-        staying.reasons.iter().map(|reason| reason.rule).collect()
-    })
+    let mut rules = Vec::new();
+    for staying in &plan.stays {
+        if staying.backup.label == *label {
+            rules.extend(staying.reasons.iter().map(|reason| reason.rule));
+        }
+    }
+    rules
 }
 
 fn labels(repository: &dyn Repository) -> Vec<Label> {
-    repository
-        .list()
-        .unwrap()
-        .into_iter()
-        .map(|listed| listed.label)
+    let listed = repository.list().unwrap();
+    listed.into_iter().map(|listed| listed.label).collect()
+}
+
+fn labels_of(summaries: &[BackupSummary]) -> Vec<Label> {
+    summaries
+        .iter()
+        .map(|summary| summary.label.clone())
         .collect()
 }
 
-/// A full and diffs, each with something new.
+/// A full and diffs, each with new events.
 fn history(count: usize) -> (Bench, Vec<BackupSummary>) {
     let bench = Bench::new(&small());
+
     let mut summaries = vec![bench.full().unwrap()];
     for _ in 1..count {
         bench.append(50_000);
@@ -97,16 +101,17 @@ fn history(count: usize) -> (Bench, Vec<BackupSummary>) {
     (bench, summaries)
 }
 
-/// What `du` says: blocks, each inode once.
+/// The disk usage as `du` measures it: blocks, and each inode once.
 fn disk_usage(place: &Path) -> u64 {
     let mut inodes = BTreeSet::new();
-    let entries = walkdir::WalkDir::new(place)
-        .into_iter()
-        .map(|entry| entry.unwrap().metadata().unwrap());
-    entries
-        .filter(|status| inodes.insert((status.dev(), status.ino())))
-        .map(|status| status.blocks() * 512)
-        .sum()
+    let mut bytes = 0;
+    for entry in walkdir::WalkDir::new(place) {
+        let status = entry.unwrap().metadata().unwrap();
+        if inodes.insert((status.dev(), status.ino())) {
+            bytes += status.blocks() * 512;
+        }
+    }
+    bytes
 }
 
 fn backups(repository: &dyn Repository) -> PathBuf {
@@ -114,18 +119,12 @@ fn backups(repository: &dyn Repository) -> PathBuf {
 }
 
 #[test]
-fn what_goes_frees_what_was_planned_and_the_rest_restores() {
+fn an_expiry_frees_what_it_planned_and_the_other_backups_restore() {
     let (bench, summaries) = history(5);
     let repository = &bench.repository;
     verify::verify(repository, &Which::All, Depth::Normal, &Run::new(Silent)).unwrap();
     let planned = plan(repository, &last(2));
-    assert_eq!(
-        goes(&planned),
-        summaries[..3]
-            .iter()
-            .map(|summary| summary.label.clone())
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(goes(&planned), labels_of(&summaries[..3]));
     assert_eq!(rules(&planned, &summaries[3].label), [KeepRule::Last]);
     assert_eq!(
         rules(&planned, &summaries[4].label),
@@ -141,18 +140,15 @@ fn what_goes_frees_what_was_planned_and_the_rest_restores() {
         disk_usage(&backups(repository)),
         inodes(&backups(repository).join(summaries[4].label.as_str())),
     );
+
     let report = execute(repository, &planned);
-    assert_eq!(
-        report
-            .removed
-            .iter()
-            .map(|removed| removed.label.clone())
-            .collect::<Vec<_>>(),
-        goes(&planned)
-    );
-    // The directory of all backups may have become smaller, too.
+    let removed: Vec<Label> = report.removed.iter().map(|one| one.label.clone()).collect();
+    assert_eq!(removed, goes(&planned));
+
+    // The directory of all backups may have become smaller too.
     assert_eq!(before - disk_usage(&backups(repository)), planned.frees);
     assert_eq!(report.freed, planned.frees);
+
     assert!(
         planned.frees > 0 && planned.goes.iter().all(|leaving| leaving.frees > 0),
         "{planned:#?}"
@@ -160,28 +156,24 @@ fn what_goes_frees_what_was_planned_and_the_rest_restores() {
     let all: u64 = summaries[..3].iter().map(|summary| summary.bytes).sum();
     assert!(
         planned.frees < all / 2,
-        "most is shared with what stays: {} of {all}",
+        "most files are shared with the other backups: {} of {all}",
         planned.frees
     );
 
     assert_eq!(
         inodes(&backups(repository).join(summaries[4].label.as_str())),
         inodes_kept,
-        "another byte, mode or time of what stays"
+        "a byte, a mode or a time of another backup has changed"
     );
     let state = Path::new(&repository.place()).join("state");
-    let remembered: Vec<_> = std::fs::read_dir(state)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(
-        remembered
-            .iter()
-            .filter(|name| name.to_string_lossy().starts_with("verified-"))
-            .count(),
-        2,
-        "{remembered:?}"
-    );
+    let mut stored = Vec::new();
+    for entry in std::fs::read_dir(state).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.starts_with("verified-") {
+            stored.push(name);
+        }
+    }
+    assert_eq!(stored.len(), 2, "{stored:?}");
     assert_eq!(
         std::fs::read_dir(Path::new(&repository.place()).join("incoming"))
             .unwrap()
@@ -192,7 +184,7 @@ fn what_goes_frees_what_was_planned_and_the_rest_restores() {
     bench.assert_restores(&summaries[4], &bench.events());
     assert!(
         plan(repository, &last(2)).goes.is_empty(),
-        "a second time more goes"
+        "a second run removes no more"
     );
 
     bench.append(20_000);
@@ -201,27 +193,24 @@ fn what_goes_frees_what_was_planned_and_the_rest_restores() {
     bench.assert_sound();
 }
 
-/// Inode, mode, times and length of each file.
+/// The inode, mode, time and length of each file.
 fn inodes(backup: &Path) -> Vec<(PathBuf, u64, u32, i64, u64)> {
-    let entries = walkdir::WalkDir::new(backup)
-        .sort_by_file_name()
-        .into_iter()
-        .map(Result::unwrap);
-    entries
-        .map(|entry| (entry.path().to_owned(), entry.metadata().unwrap()))
-        .map(|(path, status)| {
-            (
-                path,
-                status.ino(),
-                status.mode(),
-                status.mtime(),
-                status.len(),
-            )
-        })
-        .collect()
+    let mut inodes = Vec::new();
+    for entry in walkdir::WalkDir::new(backup).sort_by_file_name() {
+        let entry = entry.unwrap();
+        let status = entry.metadata().unwrap();
+        inodes.push((
+            entry.into_path(),
+            status.ino(),
+            status.mode(),
+            status.mtime(),
+            status.len(),
+        ));
+    }
+    inodes
 }
 
-fn without_a_rule_nothing_is_planned() {
+fn an_expiry_without_a_rule_is_refused() {
     let (bench, _) = history(1);
     let error = expire::plan(
         &bench.repository,
@@ -234,26 +223,24 @@ fn without_a_rule_nothing_is_planned() {
     assert_eq!((error.kind(), error.hints().len()), (Kind::Usage, 1));
 }
 
-fn a_damaged_one_takes_no_place() {
+fn a_damaged_backup_does_not_count_for_a_rule() {
     let (bench, summaries) = history(4);
     remember_damage(&bench.repository, &summaries[2].label).unwrap();
     let planned = plan(&bench.repository, &last(2));
     assert_eq!(goes(&planned), [summaries[0].label.clone()]);
     assert_eq!(rules(&planned, &summaries[1].label), [KeepRule::Last]);
-    // When two newer ones are good it goes, too.
+
+    // When two newer backups are good, the damaged one expires too.
     bench.append(10_000);
     bench.take().unwrap();
     assert_eq!(
         goes(&plan(&bench.repository, &last(2))),
-        summaries[..3]
-            .iter()
-            .map(|summary| summary.label.clone())
-            .collect::<Vec<_>>()
+        labels_of(&summaries[..3])
     );
 }
 
 #[test]
-fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
+fn nothing_expires_while_the_newest_backup_is_damaged_or_unreadable() {
     for unreadable in [false, true] {
         let (bench, summaries) = history(3);
         let newest = &summaries[2].label;
@@ -265,6 +252,7 @@ fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
         } else {
             remember_damage(&bench.repository, newest).unwrap();
         }
+
         let run = bench.run(|_| ());
         let planned = expire::plan(
             &bench.repository,
@@ -274,6 +262,7 @@ fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
             &run,
         )
         .unwrap();
+
         assert!(goes(&planned).is_empty(), "{planned:#?}");
         assert_eq!(
             rules(&planned, &summaries[0].label),
@@ -290,13 +279,14 @@ fn nothing_goes_while_the_newest_is_not_good_or_not_readable() {
             !unreadable || rules(&planned, newest) == [KeepRule::Unreadable],
             "{planned:#?}"
         );
+
         assert!(execute(&bench.repository, &planned).removed.is_empty());
         assert_eq!(labels(&bench.repository).len(), 3);
     }
 }
 
 #[test]
-fn what_cannot_be_read_is_left_alone_and_told() {
+fn an_unreadable_backup_is_left_alone_and_named() {
     let (bench, summaries) = history(3);
     std::fs::write(
         backups(&bench.repository)
@@ -330,8 +320,8 @@ fn what_cannot_be_read_is_left_alone_and_told() {
     );
 }
 
-/// A quick look proves nothing of the bytes.
-fn the_last_verified_one_stays() {
+/// A quick verification proves nothing about the bytes.
+fn the_last_verified_backup_stays() {
     let (bench, summaries) = history(3);
     let look = |number: usize, depth| {
         let which = Which::Named(vec![summaries[number].label.clone()]);
@@ -339,6 +329,7 @@ fn the_last_verified_one_stays() {
     };
     look(0, Depth::Normal);
     look(1, Depth::Quick);
+
     let planned = plan(&bench.repository, &last(1));
     assert_eq!(
         (goes(&planned), rules(&planned, &summaries[0].label)),
@@ -347,6 +338,7 @@ fn the_last_verified_one_stays() {
             vec![KeepRule::LastVerified]
         )
     );
+
     look(2, Depth::Normal);
     assert_eq!(
         goes(&plan(&bench.repository, &last(1))),
@@ -354,11 +346,12 @@ fn the_last_verified_one_stays() {
     );
 }
 
-/// What is found between the plan and its execution counts.
-fn all_is_decided_anew_before_each_removal() {
+/// Damage that is found between the plan and its execution counts.
+fn every_removal_is_decided_again_before_it_happens() {
     let (bench, summaries) = history(3);
     let planned = plan(&bench.repository, &last(1));
     assert_eq!(planned.goes.len(), 2);
+
     remember_damage(&bench.repository, &summaries[2].label).unwrap();
     let report = execute(&bench.repository, &planned);
     assert_eq!(
@@ -366,6 +359,7 @@ fn all_is_decided_anew_before_each_removal() {
         (0, 2, 0)
     );
     assert_eq!(report.kept[0].reasons[0].rule, KeepRule::NewestNotGood);
+
     let other = Bench::new(&small());
     assert_eq!(
         expire::execute(&other.repository, &planned, &Run::new(Silent))
@@ -390,8 +384,8 @@ fn restore_request(bench: &Bench, label: &Label) -> restore::RestoreRequest {
 
 type Planned = Arc<Mutex<Option<Result<ExpirePlan, Error>>>>;
 
-/// Plans, and executes a plan that was made before, when a run comes to this event; what is planned
-/// then is kept.
+/// When a run comes to this event, plans, and executes a plan that was made before. Returns the run,
+/// and where the new plan will be.
 fn expiring_at(
     bench: &Bench,
     is_it: impl Fn(&Event) -> bool + Send + Sync + 'static,
@@ -417,13 +411,15 @@ fn expiring_at(
     (run, seen)
 }
 
-fn what_is_being_restored_stays_until_that_is_done() {
+fn a_backup_stays_while_it_is_restored() {
     let (bench, summaries) = history(3);
     let first = &summaries[0].label;
     let (run, planned) = expiring_at(&bench, |event| matches!(event, Event::Step(Step::Place)));
+
     let restore = restore::plan(&bench.repository, &restore_request(&bench, first), &run).unwrap();
     let report = restore::execute(&bench.repository, &restore, &run).unwrap();
     assert!(report.failure().is_none(), "{report}");
+
     let planned = planned.lock().unwrap().take().unwrap().unwrap();
     assert_eq!(
         (goes(&planned), rules(&planned, first)),
@@ -433,11 +429,12 @@ fn what_is_being_restored_stays_until_that_is_done() {
         labels(&bench.repository),
         [first.clone(), summaries[2].label.clone()]
     );
+
     execute(&bench.repository, &plan(&bench.repository, &last(1)));
     assert_eq!(labels(&bench.repository), [summaries[2].label.clone()]);
 }
 
-fn a_restore_of_what_has_gone_since_its_plan_writes_nothing() {
+fn a_restore_of_a_backup_that_was_removed_after_its_plan_writes_nothing() {
     let (bench, summaries) = history(2);
     let run = Run::new(Silent);
     let restore = restore::plan(
@@ -446,28 +443,26 @@ fn a_restore_of_what_has_gone_since_its_plan_writes_nothing() {
         &run,
     )
     .unwrap();
+
     execute(&bench.repository, &plan(&bench.repository, &last(1)));
     let error = restore::execute(&bench.repository, &restore, &run).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
     assert!(!bench.path("restored").exists());
 }
 
-fn what_is_being_verified_stays_and_what_has_gone_is_passed_over() {
+fn a_backup_stays_while_it_is_verified_and_a_removed_one_is_skipped() {
     let (bench, summaries) = history(3);
     let (run, planned) = expiring_at(&bench, |event| matches!(event, Event::Progress { .. }));
     let report = verify::verify(&bench.repository, &Which::All, Depth::Normal, &run).unwrap();
     assert!(report.is_sound(), "{report:#?}");
+
     let planned = planned.lock().unwrap().take().unwrap().unwrap();
     assert_eq!(rules(&planned, &summaries[0].label), [KeepRule::InUse]);
-    // The second one went while the first was read.
-    assert_eq!(
-        report
-            .backups
-            .iter()
-            .map(|backup| &backup.label)
-            .collect::<Vec<_>>(),
-        [&summaries[0].label, &summaries[2].label]
-    );
+
+    // The second backup was removed while the first was read.
+    let verified: Vec<&Label> = report.backups.iter().map(|backup| &backup.label).collect();
+    assert_eq!(verified, [&summaries[0].label, &summaries[2].label]);
+
     assert!(
         bench
             .said()
@@ -478,11 +473,11 @@ fn what_is_being_verified_stays_and_what_has_gone_is_passed_over() {
     assert_eq!(
         remembered(&bench.repository, &summaries[1].label).unwrap(),
         None,
-        "of what has gone nothing is remembered"
+        "the verification result of a removed backup is gone"
     );
 }
 
-fn a_backup_under_way_is_waited_for() {
+fn an_expiry_during_a_backup_is_locked_out() {
     let (bench, _) = history(2);
     let repository = bench.repository.reopen();
     let planned = plan(&repository, &last(1));
@@ -498,9 +493,9 @@ fn a_backup_under_way_is_waited_for() {
     assert_eq!(labels(&bench.repository).len(), 3);
 }
 
-/// Somebody at a terminal is asked.
+/// kbackup asks the user at a terminal.
 #[test]
-fn a_terminal_is_asked() {
+fn an_expiry_asks_at_a_terminal() {
     use std::io::Write;
     for (answer, left) in [("n\n", 2), ("\n", 2), ("y\n", 1)] {
         let (bench, _) = history(2);
@@ -518,12 +513,14 @@ fn a_terminal_is_asked() {
             Ok(process) => process,
             Err(error) => panic!("`script` of util-linux makes a terminal: {error}"),
         };
+
         process
             .stdin
             .take()
             .unwrap()
             .write_all(answer.as_bytes())
             .unwrap();
+
         let output = process.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(

@@ -50,7 +50,7 @@ fn replay(version: &str) -> Server {
 }
 
 #[test]
-fn reads_what_every_version_answers() {
+fn reads_the_answers_of_every_version() {
     let run = run();
     let patience = Patience::of(&run);
 
@@ -136,7 +136,7 @@ fn reads_what_every_version_answers() {
 }
 
 #[test]
-fn reads_what_every_version_says_of_a_scavenge() {
+fn reads_the_answers_of_every_version_about_a_scavenge() {
     let run = run();
     let patience = Patience::of(&run);
     // For what is never answered.
@@ -236,7 +236,7 @@ fn reads_what_every_version_says_of_a_scavenge() {
 }
 
 #[test]
-fn asks_as_the_specification_wants() {
+fn sends_requests_as_the_specification_wants() {
     let server = replay("26.1");
     let connection = Connection {
         credentials: Some(Credentials::Basic {
@@ -367,7 +367,7 @@ fn notices_a_load_balancer_and_a_restart() {
 }
 
 #[test]
-fn says_what_is_wrong_with_the_credentials() {
+fn names_the_trouble_with_the_credentials() {
     let answers = [
         (None, Answer::status(401), "asks for credentials"),
         (
@@ -438,7 +438,7 @@ fn follows_no_redirect() {
 }
 
 #[test]
-fn survives_answers_that_make_no_sense() {
+fn survives_invalid_answers() {
     let answers = [
         (Answer::text(200, "<html>hello</html>"), Kind::Failed),
         (Answer::json("{\"members\": 3}"), Kind::Failed),
@@ -530,7 +530,7 @@ fn never_repeats_the_request_to_start_a_scavenge() {
 }
 
 #[test]
-fn tells_a_node_that_is_not_there() {
+fn reports_a_node_that_is_not_reachable() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -669,7 +669,7 @@ mod tls {
     }
 
     #[test]
-    fn believes_the_named_authority_and_only_it() {
+    fn trusts_only_the_named_authority() {
         let (authority, other) = (Authority::new(), Authority::new());
         let server = authority.serve("127.0.0.1", None);
         let with = |ca_files: Vec<PathBuf>| {
@@ -698,7 +698,7 @@ mod tls {
     }
 
     #[test]
-    fn expects_another_name_if_told() {
+    fn expects_the_server_name_of_the_settings() {
         let authority = Authority::new();
         let server = authority.serve("node.internal", None);
         let connection = Connection {
@@ -741,7 +741,7 @@ mod tls {
     }
 
     #[test]
-    fn shows_its_certificate() {
+    fn presents_its_client_certificate() {
         let authority = Authority::new();
         let server = authority.serve("127.0.0.1", Some(authority.issuer.der().clone()));
         let connection = Connection {
@@ -773,7 +773,7 @@ mod tls {
     }
 
     #[test]
-    fn tells_files_that_hold_no_certificate() {
+    fn refuses_files_without_a_certificate() {
         let authority = Authority::new();
         let missing = authority.directory.path().join("missing.pem");
 

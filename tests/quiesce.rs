@@ -598,7 +598,7 @@ fn a_scavenge_that_stops_late_is_given_back() {
 }
 
 #[test]
-fn staging_files_of_killed_runs_go() {
+fn temporary_files_of_killed_runs_are_removed() {
     let setting = Setting::new("26.1-append");
     let plant = |name: &str, age: u64| {
         let path = setting.directory.path().join("state").join(name);
@@ -896,7 +896,7 @@ fn the_record_is_private_and_holds_no_secret() {
 }
 
 #[test]
-fn tells_a_record_that_cannot_be_read() {
+fn reports_a_record_that_cannot_be_read() {
     let setting = Setting::new("26.1-append");
     let path = setting.directory.path().join("state").join("x.json");
     for (text, kind) in [

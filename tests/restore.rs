@@ -1,4 +1,4 @@
-//! Backups of real nodes' directories, made by hand, and what a restore makes of them.
+//! Restores of real nodes' directories, from backups that were made by hand.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,22 +26,18 @@ use handmade::{HandmadeBackup, assert_restored, contents, request, run};
 use start::{Start, start};
 
 in_every_store! {
-    brings_back_every_directory_of_a_real_node,
-    corruption_in_the_repository_is_never_passed_on,
-    several_targets_stand_alone,
-    a_log_that_ends_with_a_chunk_needs_no_file_for_the_next,
-    no_truncation_goes_into_a_scavenged_chunk,
-    a_secondary_index_that_may_be_ahead_stays_behind,
+    every_directory_of_a_real_node_is_restored,
+    damage_in_the_repository_is_never_restored,
+    several_targets_are_independent,
+    a_log_that_ends_with_a_chunk_is_restored_without_the_next_chunk,
+    no_restore_truncates_into_a_scavenged_chunk,
+    a_secondary_index_that_may_be_ahead_is_left_out,
 }
 
-fn brings_back_every_directory_of_a_real_node() {
-    let stopped = DataDirectory::all()
-        .unwrap()
-        .map(|data| data.unwrap().name)
-        .filter(|name| {
-            // Of a node that was killed, the writer's position is not known to be a boundary.
-            !name.ends_with("killed") && !name.ends_with("bad-index")
-        });
+fn every_directory_of_a_real_node_is_restored() {
+    let names = DataDirectory::all().unwrap().map(|data| data.unwrap().name);
+    // The writer position of a killed node is not known to be a boundary.
+    let stopped = names.filter(|name| !name.ends_with("killed") && !name.ends_with("bad-index"));
     for name in stopped {
         let handmade = HandmadeBackup::new(&name);
         let report = handmade.restore(&handmade.request());
@@ -51,6 +47,7 @@ fn brings_back_every_directory_of_a_real_node() {
             &handmade.target("target"),
             handmade.data.checkpoint("writer").unwrap(),
         );
+
         let ready = RestoreRequest {
             ready: true,
             ..request(&[&handmade.target("ready")])
@@ -61,9 +58,10 @@ fn brings_back_every_directory_of_a_real_node() {
 }
 
 #[test]
-fn owner_and_modes_are_what_a_server_needs() {
+fn files_get_the_owner_and_the_modes_that_a_server_needs() {
     let handmade = HandmadeBackup::new("24.10-append");
     handmade.restore(&handmade.request());
+
     let root = rustix::process::geteuid().is_root();
     for entry in walkdir::WalkDir::new(handmade.target("target")) {
         let entry = entry.unwrap();
@@ -76,6 +74,7 @@ fn owner_and_modes_are_what_a_server_needs() {
                 entry.path().display()
             );
         }
+
         let name = entry.file_name().to_str().unwrap();
         let expected = match name {
             _ if entry.file_type().is_dir() => 0o750,
@@ -102,12 +101,9 @@ fn holes_stay_holes() {
         .join("chunk-000004.000000")
         .metadata()
         .unwrap();
-    let data = 128
-        + handmade
-            .manifest
-            .log
-            .chunk_size
-            .local(handmade.manifest.log.position.position());
+
+    let log = &handmade.manifest.log;
+    let data = 128 + log.chunk_size.local(log.position.position());
     assert!(
         active.blocks() * 512 <= data.next_multiple_of(64 * 1024),
         "{} blocks for {data} bytes",
@@ -115,10 +111,11 @@ fn holes_stay_holes() {
     );
 }
 
-fn corruption_in_the_repository_is_never_passed_on() {
+fn damage_in_the_repository_is_never_restored() {
     for role in [Role::Chunk, Role::Table, Role::TableFilter, Role::IndexMap] {
         let handmade = HandmadeBackup::new("26.1-append");
         handmade.damage(handmade.row(role));
+
         let report = handmade.restore(&handmade.request());
         let failure = report.failure().expect("the damage was not seen");
         assert_eq!(failure.kind(), Kind::StoredCorrupt, "{failure}");
@@ -130,6 +127,7 @@ fn corruption_in_the_repository_is_never_passed_on() {
             "{:?}",
             failure.hints()
         );
+
         assert_eq!(
             start(&handmade.target("target"), &handmade.manifest),
             Start::Refused
@@ -137,7 +135,7 @@ fn corruption_in_the_repository_is_never_passed_on() {
     }
 }
 
-fn several_targets_stand_alone() {
+fn several_targets_are_independent() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (one, two, three) = (
         handmade.target("one"),
@@ -145,9 +143,11 @@ fn several_targets_stand_alone() {
         handmade.target("three"),
     );
     let request = request(&[&one, &two, &three]);
+
     let plan = handmade.plan(&request).unwrap();
     std::fs::create_dir(&two).unwrap();
     std::fs::write(two.join("precious"), "x").unwrap();
+
     let report = execute(&handmade.repository, &plan, &run()).unwrap();
     assert_eq!(report.failure().unwrap().kind(), Kind::Refused);
     assert!(matches!(
@@ -162,15 +162,17 @@ fn several_targets_stand_alone() {
         report.targets[2].outcome,
         TargetOutcome::Restored(_)
     ));
+
     let end = handmade.manifest.log.position.position().to_signed();
     assert_restored(&handmade, &one, end);
     assert_restored(&handmade, &three, end);
     assert_eq!(contents(&two).len(), 1, "nothing was added");
+
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["targets"][1]["outcome"]["failed"]["exit_code"], 23);
 }
 
-fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
+fn a_log_that_ends_with_a_chunk_is_restored_without_the_next_chunk() {
     for name in ["20.10-append", "23.10-append", "26.1-append"] {
         let end = 4 * 262_144;
         let handmade = HandmadeBackup::at(name, tempfile::tempdir().unwrap(), Some(end), |_| ());
@@ -181,31 +183,37 @@ fn a_log_that_ends_with_a_chunk_needs_no_file_for_the_next() {
                 .iter()
                 .any(|row| row.path.file_name() == "chunk-000004.000000")
         );
+
         let report = handmade.restore(&handmade.request());
         assert!(report.failure().is_none(), "{name}: {:?}", report.failure());
         assert_restored(&handmade, &handmade.target("target"), end);
+
         let last = handmade
             .target("target")
             .join("chunk-000003.000000")
             .metadata()
             .unwrap();
-        assert_eq!(last.permissions().mode() & 0o777, 0o444, "it is finished");
+        assert_eq!(
+            last.permissions().mode() & 0o777,
+            0o444,
+            "the last chunk is completed"
+        );
     }
 }
 
-fn no_truncation_goes_into_a_scavenged_chunk() {
+fn no_restore_truncates_into_a_scavenged_chunk() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let end = manifest.log.position.position();
         let chunk_size = manifest.log.chunk_size;
-        let active = manifest
+        let mut chunks = manifest
             .files
             .iter_mut()
-            .filter_map(|row| row.chunk.as_mut())
-            .next_back()
-            .unwrap();
+            .filter_map(|row| row.chunk.as_mut());
+        let active = chunks.next_back().unwrap();
         assert!(chunk_size.start_of(active.start) < end);
         active.scavenged = true;
     });
+
     let plan = handmade.plan(&handmade.request()).unwrap();
     assert_eq!(plan.truncation.value(), None);
     assert!(
@@ -222,11 +230,12 @@ fn no_truncation_goes_into_a_scavenged_chunk() {
     assert_restored(&handmade, &handmade.target("target"), -1);
 }
 
-fn a_secondary_index_that_may_be_ahead_stays_behind() {
+fn a_secondary_index_that_may_be_ahead_is_left_out() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let beyond = manifest.log.position.position().checked_add(1).unwrap();
         manifest.log.read.writer = kbackup::format::WriterPosition(beyond);
     });
+
     let run = run();
     let report = execute(
         &handmade.repository,
@@ -235,6 +244,7 @@ fn a_secondary_index_that_may_be_ahead_stays_behind() {
     )
     .unwrap();
     assert!(report.failure().is_none());
+
     assert!(!handmade.target("target").join("kurrent.ddb").exists());
     assert!(
         report
@@ -243,6 +253,7 @@ fn a_secondary_index_that_may_be_ahead_stays_behind() {
             .iter()
             .any(|note| note.topic == "secondary-index")
     );
+
     assert!(
         run.warnings()
             .iter()

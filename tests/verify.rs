@@ -1,4 +1,4 @@
-//! Verifying stored backups: what is intact is said to be, and any flipped byte is named.
+//! Verification of stored backups: intact ones are found intact, and every flipped byte is named.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,19 +24,19 @@ use crate::stores::{TestRepository, in_every_store};
 
 in_every_store! {
     backups_of_every_real_node_are_intact,
-    what_backups_share_is_hashed_once,
-    a_shallow_look_does_not_hide_what_is_known,
+    a_file_that_backups_share_is_hashed_once,
+    a_quick_verification_does_not_replace_a_deeper_one,
     a_lost_file_is_named,
-    an_interruption_ends_it,
-    a_quick_look_does_not_hide_what_a_deeper_one_has_found,
-    nothing_to_verify_is_no_success_without_a_word,
+    an_interruption_ends_a_verification,
+    a_quick_verification_warns_of_known_damage,
+    a_verification_of_nothing_warns,
 }
 
 fn check(handmade: &HandmadeBackup, which: &Which, depth: Depth) -> VerifyReport {
     verify(&handmade.repository, which, depth, &Run::new(Silent)).unwrap()
 }
 
-/// A backup after the handmade's, with the same files.
+/// Commits a second backup with the same files.
 fn second(handmade: &HandmadeBackup) -> Manifest {
     let run = Run::new(Silent);
     let parent = &handmade.manifest;
@@ -48,6 +48,7 @@ fn second(handmade: &HandmadeBackup) -> Manifest {
     for row in &parent.files {
         incoming.reuse(&[row], &|_, _| ()).remove(0).unwrap();
     }
+
     let mut manifest = parent.clone();
     let finished = parent.finished + std::time::Duration::from_secs(60);
     (manifest.sequence, manifest.kind, manifest.finished) =
@@ -56,12 +57,13 @@ fn second(handmade: &HandmadeBackup) -> Manifest {
         Label::new(finished, BackupKind::Diff),
         Some(parent.label.clone()),
     );
+
     let proven = Proven::unproven(manifest);
     incoming.commit(&proven).unwrap();
     (*proven).clone()
 }
 
-/// Bytes of the backup; those that files share count once.
+/// The bytes of the backup. Bytes that files share count once.
 fn bytes_of(handmade: &HandmadeBackup) -> u64 {
     let mut copies = std::collections::HashSet::new();
     let mut bytes = 0;
@@ -92,12 +94,14 @@ fn backups_of_every_real_node_are_intact() {
                     handmade.manifest.files.len() as u64
                 )
             );
+
             let hashed = if depth == Depth::Quick {
                 0
             } else {
                 bytes_of(&handmade)
             };
             assert_eq!(report.bytes_hashed, hashed, "{name} {depth:?}");
+
             if depth == Depth::Deep {
                 assert_eq!(
                     Some(backup.records),
@@ -106,6 +110,7 @@ fn backups_of_every_real_node_are_intact() {
                 );
                 assert!(backup.entries > 1000, "{name}");
             }
+
             let known = remembered(&handmade.repository, &backup.label)
                 .unwrap()
                 .unwrap();
@@ -114,14 +119,15 @@ fn backups_of_every_real_node_are_intact() {
     }
 }
 
-fn what_backups_share_is_hashed_once() {
+fn a_file_that_backups_share_is_hashed_once() {
     let handmade = HandmadeBackup::new("26.1-scavenge");
     let diff = second(&handmade);
     let report = check(&handmade, &Which::All, Depth::Deep);
     assert!(report.is_sound(), "{report:#?}");
     assert_eq!(report.backups.len(), 2);
     assert_eq!(report.bytes_hashed, bytes_of(&handmade));
-    // One flipped bit is in every backup that links the file.
+
+    // A flipped bit is in every backup that links the file.
     let row = handmade.row(Role::Chunk);
     handmade.damage(row);
     let report = check(&handmade, &Which::All, Depth::Normal);
@@ -139,6 +145,7 @@ fn what_backups_share_is_hashed_once() {
             "{backup:#?}"
         );
     }
+
     let one = check(
         &handmade,
         &Which::Named(vec![handmade.manifest.label.clone()]),
@@ -147,10 +154,11 @@ fn what_backups_share_is_hashed_once() {
     assert_eq!(one.backups.len(), 1);
 }
 
-fn a_shallow_look_does_not_hide_what_is_known() {
+fn a_quick_verification_does_not_replace_a_deeper_one() {
     let handmade = HandmadeBackup::new("24.10-append");
     let label = &handmade.manifest.label;
     assert_eq!(remembered(&handmade.repository, label).unwrap(), None);
+
     check(&handmade, &Which::All, Depth::Normal);
     check(&handmade, &Which::All, Depth::Quick);
     assert_eq!(
@@ -164,7 +172,7 @@ fn a_shallow_look_does_not_hide_what_is_known() {
     handmade.damage(handmade.row(Role::Chunk));
     assert!(
         check(&handmade, &Which::All, Depth::Quick).is_sound(),
-        "nobody looked at the byte"
+        "no quick verification reads the byte"
     );
     check(&handmade, &Which::All, Depth::Normal);
     let known = remembered(&handmade.repository, label).unwrap().unwrap();
@@ -172,6 +180,7 @@ fn a_shallow_look_does_not_hide_what_is_known() {
         known.findings > 0 && known.to_string().ends_with("DAMAGED"),
         "{known}"
     );
+
     check(&handmade, &Which::All, Depth::Quick);
     assert_eq!(
         remembered(&handmade.repository, label).unwrap().unwrap(),
@@ -180,7 +189,7 @@ fn a_shallow_look_does_not_hide_what_is_known() {
 }
 
 #[test]
-fn a_shallow_look_that_finds_something_does_not_replace_what_is_known() {
+fn a_quick_verification_with_findings_does_not_replace_a_deeper_one() {
     let handmade = HandmadeBackup::new("24.10-append");
     let label = &handmade.manifest.label;
     handmade.damage(handmade.row(Role::Chunk));
@@ -191,10 +200,11 @@ fn a_shallow_look_that_finds_something_does_not_replace_what_is_known() {
         .join("db/chunk-000099.000000");
     std::fs::write(&stranger, b"").unwrap();
     assert!(!check(&handmade, &Which::All, Depth::Quick).is_sound());
+
     std::fs::remove_file(stranger).unwrap();
     assert!(
         check(&handmade, &Which::All, Depth::Quick).is_sound(),
-        "nobody looked at the byte"
+        "no quick verification reads the byte"
     );
     assert!(
         remembered(&handmade.repository, label)
@@ -205,7 +215,7 @@ fn a_shallow_look_that_finds_something_does_not_replace_what_is_known() {
 }
 
 #[test]
-fn what_a_manifest_says_and_the_log_does_not_is_found() {
+fn a_manifest_that_contradicts_the_log_is_found() {
     type Change = fn(&mut Manifest);
     let changes: [(&str, Change, &str); 5] = [
         (
@@ -235,8 +245,9 @@ fn what_a_manifest_says_and_the_log_does_not_is_found() {
         ),
     ];
     for (what, change, wanted) in changes {
-        // The conformance of rows and files is the repository's to see; here it is let through.
+        // The repository checks that rows and files agree. This manifest is written past it.
         let handmade = HandmadeBackup::new("26.1-append");
+
         let mut manifest = handmade.manifest.clone();
         change(&mut manifest);
         manifest.totals = Totals::of(&manifest.files);
@@ -245,6 +256,7 @@ fn what_a_manifest_says_and_the_log_does_not_is_found() {
             .join(manifest.label.as_str())
             .join("manifest.json");
         std::fs::write(place, crate::conformance::text(&manifest)).unwrap();
+
         let report = check(&handmade, &Which::Newest, Depth::Quick);
         assert!(
             report.backups[0]
@@ -265,7 +277,7 @@ fn chunk(manifest: &mut Manifest) -> &mut kbackup::manifest::ChunkRow {
 }
 
 #[test]
-fn a_damaged_manifest_is_a_finding_and_no_backup_an_error() {
+fn a_damaged_manifest_is_a_finding_and_an_unknown_label_is_an_error() {
     let handmade = HandmadeBackup::new("23.10-append");
     second(&handmade);
     let place = std::path::Path::new(&handmade.repository.place())
@@ -276,16 +288,14 @@ fn a_damaged_manifest_is_a_finding_and_no_backup_an_error() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&place, bytes).unwrap();
+
     let report = check(&handmade, &Which::All, Depth::Normal);
-    assert_eq!(
-        report
-            .backups
-            .iter()
-            .map(|backup| backup.findings.len())
-            .collect::<Vec<_>>(),
-        [1, 0],
-        "{report:#?}"
-    );
+    let counts: Vec<usize> = report
+        .backups
+        .iter()
+        .map(|backup| backup.findings.len())
+        .collect();
+    assert_eq!(counts, [1, 0], "{report:#?}");
 
     let unknown: Label = "20200101T000000Z-full".parse().unwrap();
     let error = verify(
@@ -316,8 +326,8 @@ fn a_lost_file_is_named() {
     }
 }
 
-fn an_interruption_ends_it() {
-    /// Asks for the end as soon as something was read.
+fn an_interruption_ends_a_verification() {
+    /// Asks for the end as soon as bytes were read.
     struct Ending(std::sync::mpsc::Sender<()>);
     impl Observer for Ending {
         fn observe(&self, event: &Event) {
@@ -326,6 +336,7 @@ fn an_interruption_ends_it() {
             }
         }
     }
+
     let handmade = HandmadeBackup::new("26.1-append");
     let (sender, receiver) = std::sync::mpsc::channel();
     let run = Run::new(Ending(sender));
@@ -335,7 +346,8 @@ fn an_interruption_ends_it() {
             receiver.recv().unwrap();
             interrupted.interrupt(kbackup::error::Signal::Terminate);
         });
-        // So often that the signal comes in one of them.
+
+        // There are so many runs that the signal comes during one of them.
         (0..1000).find_map(|_| verify(&handmade.repository, &Which::All, Depth::Deep, &run).err())
     });
     assert_eq!(error.unwrap().kind().exit_code(), 143);
@@ -354,18 +366,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn a_flipped_bit_anywhere_is_named(which in 0_usize..4, file in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(), bit in 0_u32..8) {
+    fn every_flipped_bit_is_named(which in 0_usize..4, file in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(), bit in 0_u32..8) {
         let handmade = HandmadeBackup::new(["20.10-append", "22.10-scavenge", "24.10-truncate", "26.1-scavenge"][which]);
-        let files: Vec<&Row> = handmade.manifest.files.iter().filter(|row| row.size > 0).collect();
+        let mut files: Vec<&Row> = handmade.manifest.files.iter().collect();
+        files.retain(|row| row.size > 0);
         let row = file.get(&files);
         flip(&handmade, row, place.index(usize::try_from(row.size).unwrap()) as u64, bit);
         let report = check(&handmade, &Which::Newest, Depth::Normal);
-        let named = report.backups[0].findings.iter().any(|finding| finding.path.as_ref() == Some(&row.path) && finding.what.contains("BLAKE3"));
+        let mut findings = report.backups[0].findings.iter();
+        let named = findings.any(|finding| finding.path.as_ref() == Some(&row.path) && finding.what.contains("BLAKE3"));
         prop_assert!(named, "{} {:#?}", row.path, report);
     }
 }
 
-fn a_quick_look_does_not_hide_what_a_deeper_one_has_found() {
+fn a_quick_verification_warns_of_known_damage() {
     let handmade = HandmadeBackup::new("26.1-append");
     let label = handmade.manifest.label.clone();
     let run = Run::new(Silent);
@@ -388,13 +402,14 @@ fn a_quick_look_does_not_hide_what_a_deeper_one_has_found() {
         "{:?}",
         run.warnings()
     );
-    // As deep as the look that found it: it speaks for itself.
+
+    // A verification as deep as the one that found the damage needs no such warning.
     let run = Run::new(Silent);
     verify(&handmade.repository, &Which::Newest, Depth::Normal, &run).unwrap();
     assert_eq!(run.warnings(), Vec::<String>::new());
 }
 
-fn nothing_to_verify_is_no_success_without_a_word() {
+fn a_verification_of_nothing_warns() {
     let place = tempfile::tempdir().unwrap();
     let repository = TestRepository::create(&place.path().join("repo"));
     let run = Run::new(Silent);

@@ -125,7 +125,7 @@ fn each_is_told_what_it_wants_to_know() {
 }
 
 #[test]
-fn one_that_hangs_is_killed_with_all_that_it_started() {
+fn a_hook_that_hangs_is_killed_with_all_its_children() {
     let site = NodeSite::still();
     let script = "sh -c 'sleep 600 & echo $! > child; wait'";
     let agent = begin(

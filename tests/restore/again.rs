@@ -1,4 +1,4 @@
-//! Restores that were interrupted, and what is made of what they left.
+//! Interrupted restores, and the next restore into the same target.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -19,7 +19,7 @@ use super::start::{Start, start};
 use crate::backup::bench::workplace;
 use crate::executable::kbackup_with_fault;
 
-/// Makes a finished restore look like one that was interrupted.
+/// Makes a finished restore look like an interrupted one.
 fn interrupt(handmade: &HandmadeBackup) {
     let db = handmade.target("target");
     assert!(handmade.restore(&handmade.request()).failure().is_none());
@@ -48,16 +48,18 @@ fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
-fn what_is_right_is_kept_and_what_is_not_is_written_again() {
+fn right_files_are_kept_and_the_others_are_written_again() {
     let handmade = HandmadeBackup::new("20.10-append");
     interrupt(&handmade);
+
     let db = handmade.target("target");
     overwrite(&db.join("chunk-000000.000000"), |bytes| bytes[5000] ^= 1);
     overwrite(&db.join("chunk-000001.000000"), |bytes| {
         bytes.truncate(5000);
     });
     std::fs::remove_file(db.join("index/indexmap")).unwrap();
-    // What a server that was started meanwhile leaves, and we ourselves.
+
+    // A server that was started meanwhile leaves these files, and so does kbackup.
     std::fs::create_dir(db.join("index/stream-existence")).unwrap();
     std::fs::write(
         db.join("index/stream-existence/streamExistenceFilter.chk"),
@@ -75,6 +77,7 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
         (found.since, found.files),
         (Some(handmade.manifest.finished), plan.files - 2)
     );
+
     let report = execute(&handmade.repository, &plan, &run()).unwrap();
     let TargetOutcome::Restored(placement) = &report.targets[0].outcome else {
         panic!("{:?}", report.failure())
@@ -83,12 +86,13 @@ fn what_is_right_is_kept_and_what_is_not_is_written_again() {
         (placement.files_written, placement.files_kept),
         (3, plan.files - 3)
     );
+
     std::fs::remove_dir(db.join("index/stream-existence")).unwrap();
     assert_restored(&handmade, &db, end(&handmade));
 }
 
-/// A server that meets the guard makes a new `kurrent.ddb`. It is no part of a restore that leaves
-/// the backup's own one out.
+/// A server that meets the guard makes a new `kurrent.ddb`. A restore that leaves the backup's own one
+/// out does not keep it.
 #[test]
 fn a_secondary_index_of_a_refused_server_is_removed_if_the_backups_is_left_out() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| {
@@ -97,6 +101,7 @@ fn a_secondary_index_of_a_refused_server_is_removed_if_the_backups_is_left_out()
     });
     interrupt(&handmade);
     let secondary_index = handmade.target("target").join("kurrent.ddb");
+
     std::fs::write(&secondary_index, "new").unwrap();
     assert!(handmade.restore(&handmade.request()).failure().is_none());
     assert!(!secondary_index.exists());
@@ -120,6 +125,7 @@ fn a_foreign_file_stops_a_restore_from_resuming() {
             "{name}"
         );
     }
+
     let handmade = HandmadeBackup::new("20.10-append");
     interrupt(&handmade);
     let chunk = handmade.target("target").join("chunk-000000.000000");
@@ -136,6 +142,7 @@ fn a_foreign_file_stops_a_restore_from_resuming() {
 fn only_the_same_backup_resumes() {
     let handmade = HandmadeBackup::new("20.10-append");
     interrupt(&handmade);
+
     let other = back_up(&handmade.repository, &handmade.data, 2, None, |_| ());
     assert!(
         handmade
@@ -145,12 +152,14 @@ fn only_the_same_backup_resumes() {
             })
             .contains(handmade.manifest.label.as_str())
     );
+
     handmade
         .plan(&RestoreRequest {
             label: Some(handmade.manifest.label.clone()),
             ..handmade.request()
         })
         .unwrap();
+
     RestoreMark::begin(
         uuid::Uuid::nil(),
         handmade.manifest.label.clone(),
@@ -172,6 +181,7 @@ fn only_the_same_backup_resumes() {
 fn a_target_that_a_server_holds_is_refused() {
     let handmade = HandmadeBackup::new("20.10-append");
     interrupt(&handmade);
+
     let held = std::fs::File::open(handmade.target("target").join("epoch.chk")).unwrap();
     held.lock_shared().unwrap();
     assert!(
@@ -179,6 +189,7 @@ fn a_target_that_a_server_holds_is_refused() {
             .refused(&handmade.request())
             .contains("a server runs on it")
     );
+
     let confirmed = AcceptedRisks {
         unsure_whether_in_use: true,
         ..AcceptedRisks::default()
@@ -187,11 +198,12 @@ fn a_target_that_a_server_holds_is_refused() {
         accept: confirmed,
         ..handmade.request()
     });
+
     drop(held);
     handmade.plan(&handmade.request()).unwrap();
 }
 
-/// Ends the run at the first bytes.
+/// Interrupts the run at the first bytes.
 struct Impatient(Weak<Run>);
 
 impl Observer for Impatient {
@@ -203,10 +215,11 @@ impl Observer for Impatient {
 }
 
 #[test]
-fn a_signal_leaves_what_can_be_resumed() {
+fn a_restore_that_a_signal_ended_is_resumed() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (one, two) = (handmade.target("one"), handmade.target("two"));
     let both = request(&[&one, &two]);
+
     let impatient = Arc::new_cyclic(|run| Run::new(Impatient(run.clone())));
     let report: RestoreReport = execute(
         &handmade.repository,
@@ -214,6 +227,7 @@ fn a_signal_leaves_what_can_be_resumed() {
         &impatient,
     )
     .unwrap();
+
     assert_eq!(
         report.failure().unwrap().kind(),
         Kind::Interrupted(kbackup::error::Cause::Signal(Signal::Terminate))
@@ -221,20 +235,20 @@ fn a_signal_leaves_what_can_be_resumed() {
     assert!(matches!(report.targets[1].outcome, TargetOutcome::NotBegun));
     assert_eq!(start(&one, &handmade.manifest), Start::Refused);
     assert!(!two.exists());
+
     assert!(handmade.restore(&both).failure().is_none());
     assert_restored(&handmade, &one, end(&handmade));
     assert_restored(&handmade, &two, end(&handmade));
 }
 
-/// Rows whose bytes are in the target, and files that are there with other bytes.
+/// The sizes of rows whose bytes are in the target, and the number of files with other bytes.
 fn done(handmade: &HandmadeBackup, target: &Path) -> (Vec<u64>, usize) {
-    let rows = handmade
-        .manifest
-        .files
-        .iter()
-        .filter(|row| row.role != Role::Checkpoint);
     let (mut right, mut wrong) = (Vec::new(), 0);
-    for row in rows {
+    for row in &handmade.manifest.files {
+        if row.role == Role::Checkpoint {
+            continue;
+        }
+
         let place = kbackup::manifest::Directories::new(target, None).path_of(&row.path);
         match std::fs::read(place) {
             Ok(bytes) if kbackup::manifest::Blake3Hash::of(&bytes) == row.blake3 => {
@@ -247,8 +261,8 @@ fn done(handmade: &HandmadeBackup, target: &Path) -> (Vec<u64>, usize) {
     (right, wrong)
 }
 
-/// Restores in a process that is killed at the n-th such operation; false where it came to its end,
-/// which may be one with warnings.
+/// Restores in a process that is killed at the n-th such operation. Returns false if the process came
+/// to its end, perhaps with warnings.
 fn killed(handmade: &HandmadeBackup, targets: &[&Path], fault: &str) -> bool {
     let mut command = kbackup_with_fault(fault);
     command
@@ -261,15 +275,12 @@ fn killed(handmade: &HandmadeBackup, targets: &[&Path], fault: &str) -> bool {
 }
 
 #[test]
-fn what_was_written_before_a_kill_is_not_written_again() {
+fn files_that_were_written_before_a_kill_are_not_written_again() {
     let handmade = HandmadeBackup::at("26.1-append", workplace(), None, |_| ());
-    let sizes: Vec<u64> = handmade
-        .manifest
-        .files
-        .iter()
-        .filter(|row| row.role != Role::Checkpoint)
-        .map(|row| row.size)
-        .collect();
+    let mut rows = handmade.manifest.files.clone();
+    rows.retain(|row| row.role != Role::Checkpoint);
+    let sizes: Vec<u64> = rows.iter().map(|row| row.size).collect();
+
     let mut most = 0;
     for (operation, step) in [("write", 4), ("sync", 3), ("truncate", 2), ("create", 3)] {
         let mut count = 1;
@@ -282,11 +293,13 @@ fn what_was_written_before_a_kill_is_not_written_again() {
             ) {
                 break;
             }
+
             let (right, wrong) = done(&handmade, &target);
             assert!(
                 wrong <= FILES_AT_ONCE,
                 "{operation} {count}: {wrong} files were in flight"
             );
+
             if start(&target, &handmade.manifest) == Start::Refused || right.len() < sizes.len() {
                 let report = handmade.restore(&request(&[&target]));
                 let TargetOutcome::Restored(placement) = &report.targets[0].outcome else {
@@ -300,6 +313,7 @@ fn what_was_written_before_a_kill_is_not_written_again() {
                 );
                 most = most.max(right.len());
             }
+
             assert_restored(&handmade, &target, end(&handmade));
             std::fs::remove_dir_all(&target).unwrap();
             count += step;
@@ -320,6 +334,7 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
     ));
     assert_restored(&handmade, &one, end(&handmade));
     let before = contents(&one);
+
     assert_eq!(start(&two, &handmade.manifest), Start::Refused);
     let error = handmade.plan(&request(&[&one])).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
@@ -328,6 +343,7 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
         "{:?}",
         error.hints()
     );
+
     let (right, wrong) = done(&handmade, &two);
     assert!(wrong <= FILES_AT_ONCE && !right.is_empty());
     let plan = handmade.plan(&request(&[&one, &two])).unwrap();
@@ -335,6 +351,7 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
         (&plan.targets[0].found, plan.targets[0].bytes_needed),
         (&TargetContent::Finished, 0)
     );
+
     let report = execute(&handmade.repository, &plan, &run()).unwrap();
     assert!(
         matches!(report.targets[0].outcome, TargetOutcome::AlreadyRestored),
@@ -342,6 +359,7 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
         report.failure()
     );
     assert!(report.to_string().contains("already restored"), "{report}");
+
     let TargetOutcome::Restored(placement) = &report.targets[1].outcome else {
         panic!("{:?}", report.failure())
     };
@@ -350,9 +368,9 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
     assert_eq!(contents(&one), before);
 }
 
-/// What a server does at its start, or somebody else, to a finished target of several.
+/// A server changes a finished target at its start, and another process may change it too.
 #[test]
-fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
+fn a_finished_target_that_has_changed_is_refused() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (one, two) = (handmade.target("one"), handmade.target("two"));
     let both = request(&[&one, &two]);
@@ -367,8 +385,9 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
         handmade
             .refused(&ready)
             .contains("holds a restored database already"),
-        "it would not be what is asked for"
+        "the target would not be a ready one"
     );
+
     let other = back_up(&handmade.repository, &handmade.data, 2, None, |_| ());
     let same = RestoreRequest {
         label: Some(handmade.manifest.label.clone()),
@@ -382,6 +401,7 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
             })
             .contains("holds a restored database already")
     );
+
     for (name, changed) in [
         ("writer.chk", &later),
         ("epoch.chk", &later),
@@ -409,18 +429,21 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
             None => std::fs::remove_file(&path).unwrap(),
         }
     }
+
     assert!(
         handmade
             .refused(&same)
             .contains("holds a restored database already"),
-        "an empty directory of a server"
+        "a server made an empty directory"
     );
+
     std::fs::remove_dir(one.join("index/scavenging")).unwrap();
     let held = std::fs::File::open(one.join("writer.chk")).unwrap();
     held.lock_shared().unwrap();
     assert!(handmade.refused(&same).contains("a server runs on it"));
     drop(held);
-    // Between the plan and its turn.
+
+    // The target changes between the plan and its turn.
     let plan = handmade.plan(&same).unwrap();
     std::fs::write(one.join("writer.chk"), later).unwrap();
     let report = execute(&handmade.repository, &plan, &run()).unwrap();
@@ -433,7 +456,7 @@ fn a_finished_target_that_is_not_as_it_was_restored_is_refused() {
 }
 
 #[test]
-fn a_full_disk_leaves_what_can_be_resumed() {
+fn a_restore_that_a_full_disk_ended_is_resumed() {
     const NO_SPACE: i32 = 28;
     let handmade = HandmadeBackup::new("26.1-append");
     let target = handmade.target("target");
@@ -452,30 +475,35 @@ fn a_full_disk_leaves_what_can_be_resumed() {
             .arg(&target)
             .output()
             .unwrap();
+
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(
             !output.status.success() && told.contains("cannot write"),
             "{part}: {told}"
         );
-        let nothing = contents(&target)
+
+        let found = contents(&target);
+        let nothing = found
             .keys()
             .all(|name| name == "writer.chk" || name == "chaser.chk");
         assert!(
             nothing || start(&target, &handmade.manifest) == Start::Refused,
             "{part}"
         );
+
         assert!(
             handmade.restore(&handmade.request()).failure().is_none(),
             "{part}"
         );
+
         assert_restored(&handmade, &target, end(&handmade));
         std::fs::remove_dir_all(&target).unwrap();
     }
 }
 
 #[test]
-fn the_bytes_of_a_kept_file_are_the_servers_too() {
-    // The manifest's hash fits, the server's does not: kept or written, it must not come through.
+fn a_kept_file_must_have_the_servers_hash_too() {
+    // The manifest's hash fits, but the server's does not. The file must neither be kept nor written.
     let handmade = HandmadeBackup::with("20.10-append", |manifest| {
         let row = manifest
             .files
@@ -494,20 +522,22 @@ fn the_bytes_of_a_kept_file_are_the_servers_too() {
     }
 }
 
-/// What an init container meets, start after start.
+/// An init container restores at each of its starts.
 #[test]
-fn a_target_is_restored_once_and_then_left_alone_if_that_is_wanted() {
+fn a_finished_target_is_recognised() {
     let handmade = HandmadeBackup::new("26.1-append");
     let one = handmade.target("one");
-    assert!(!holds_database(&one).unwrap(), "nothing is there");
+    assert!(!holds_database(&one).unwrap(), "the target is empty");
+
     let plan = handmade.plan(&request(&[&one])).unwrap();
     let interrupted = run();
     interrupted.interrupt(Signal::Terminate);
     execute(&handmade.repository, &plan, &interrupted).ok();
     assert!(
         !holds_database(&one).unwrap(),
-        "a restore that was interrupted is to be resumed"
+        "an interrupted restore has to be resumed"
     );
+
     assert!(handmade.restore(&request(&[&one])).failure().is_none());
     assert!(holds_database(&one).unwrap());
     for (name, value) in [("chaser.chk", i64::MAX), ("writer.chk", 0)] {

@@ -1,4 +1,4 @@
-//! Backups of real nodes' directories, made by hand and without proof.
+//! Backups of real nodes' directories that the tests make by hand and without proof.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use kbackup::fs;
 use kbackup::log::{ChunkSet, lineage};
 use kbackup::manifest::*;
 use kbackup::proof::{BackupFault, Proven, structure};
-use kbackup::repository::{Attributes, Ingest, Repository};
+use kbackup::repository::{Attributes, Incoming, Ingest, Repository};
 use kbackup::restore::{RestorePlan, RestoreReport, RestoreRequest, RestoreTarget, execute, plan};
 use kbackup::run::Run;
 
@@ -32,11 +32,12 @@ impl HandmadeBackup {
         Self::with(name, |_| ())
     }
 
-    /// `change` has the last word about the manifest.
+    /// Makes a backup, and passes the manifest to `change` before the commit.
     pub(crate) fn with(name: &str, change: impl FnOnce(&mut Manifest)) -> Self {
         Self::at(name, tempfile::tempdir().unwrap(), None, change)
     }
 
+    /// Makes a backup in this place. If `end` is given, the log ends there, at the start of a chunk.
     pub(crate) fn at(
         name: &str,
         place: tempfile::TempDir,
@@ -85,17 +86,14 @@ impl HandmadeBackup {
         )
     }
 
-    /// Flips a bit in the middle of a stored file. Its inode is the backup's alone.
+    /// Flips a bit in the middle of a stored file that no other backup shares.
     pub(crate) fn damage(&self, row: &Row) {
         self.repository.damage(&self.manifest.label, &row.path);
     }
 
     pub(crate) fn row(&self, role: Role) -> &Row {
-        self.manifest
-            .files
-            .iter()
-            .find(|row| row.role == role)
-            .unwrap()
+        let mut rows = self.manifest.files.iter();
+        rows.find(|row| row.role == role).unwrap()
     }
 }
 
@@ -104,13 +102,11 @@ pub(crate) fn run() -> Run {
 }
 
 pub(crate) fn request(targets: &[&Path]) -> RestoreRequest {
-    let targets = targets
-        .iter()
-        .map(|db| RestoreTarget {
-            db: db.to_path_buf(),
-            index: None,
-        })
-        .collect();
+    let targets = targets.iter().map(|db| RestoreTarget {
+        db: db.to_path_buf(),
+        index: None,
+    });
+    let targets = targets.collect();
     RestoreRequest {
         targets,
         ..RestoreRequest::default()
@@ -125,8 +121,8 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(value: serde_json::Value
     serde_json::from_value(value).unwrap()
 }
 
-/// What a backup of a stopped node does, without proof: every file, the checkpoints normalised.
-/// `end`: the log ends there, at the start of a chunk.
+/// Backs a stopped node up without proof: every file, with the checkpoints that a backup writes. If
+/// `end` is given, the log ends there, at the start of a chunk, and there is no index.
 pub(crate) fn back_up(
     repository: &dyn Repository,
     data: &DataDirectory,
@@ -139,35 +135,55 @@ pub(crate) fn back_up(
         .writer(&run)
         .and_then(|writer| writer.begin(None))
         .unwrap();
-    let chunk_size = ChunkSize::new(
-        data.facts["chunk_size"]
-            .as_u64()
-            .unwrap()
-            .try_into()
-            .unwrap(),
-    )
-    .unwrap();
     let writer = end.unwrap_or_else(|| data.checkpoint("writer").unwrap());
-    let source = Directories::new(data.db(), None);
+    let files = store_files(&*incoming, data, end, writer);
 
-    let mut files = Vec::new();
+    let mut manifest = Manifest {
+        head: head(data, sequence, end, writer, &files),
+        files,
+    };
+    assert_eq!(
+        structure(&*incoming, &manifest, &run).unwrap(),
+        [],
+        "this manifest could be committed"
+    );
+
+    change(&mut manifest);
+    let proven = Proven::unproven(manifest);
+    incoming.commit(&proven).unwrap();
+    (*proven).clone()
+}
+
+fn chunk_size(data: &DataDirectory) -> ChunkSize {
+    let bytes = data.facts["chunk_size"].as_u64().unwrap();
+    ChunkSize::new(bytes.try_into().unwrap()).unwrap()
+}
+
+fn store_files(
+    incoming: &dyn Incoming,
+    data: &DataDirectory,
+    end: Option<i64>,
+    writer: i64,
+) -> Vec<Row> {
+    let source = Directories::new(data.db(), None);
     let unlisted: Vec<String> = from_json(data.facts["index"]["unlisted"].clone());
+    let mut files = Vec::new();
     for entry in source.files().unwrap() {
         let name = entry.path.file_name().to_owned();
         let is_index_backup =
             entry.path.root() == Root::Db && entry.path.below_root().contains('/');
-        let is_stray = is_index_backup
-            || unlisted
-                .iter()
-                .any(|table| name.starts_with(table.as_str()));
-        if is_stray || end.is_some() && entry.path.root() == Root::Index {
+        let is_unlisted = unlisted
+            .iter()
+            .any(|table| name.starts_with(table.as_str()));
+        let is_left_out = end.is_some() && entry.path.root() == Root::Index;
+        if is_index_backup || is_unlisted || is_left_out {
             continue;
         }
 
         let file = fs::open_source(&source.path_of(&entry.path)).unwrap();
         let mut row = Row {
             path: entry.path.clone(),
-            role: Role::Chunk,
+            role: role_of(&name),
             size: entry.size,
             mode: 0o444,
             modified: Timestamp::UNIX_EPOCH,
@@ -191,40 +207,15 @@ pub(crate) fn back_up(
             follow: None,
         };
 
-        row.role = match name.as_str() {
-            "kurrent.ddb" | "kurrent.ddb.wal" => Role::SecondaryIndex,
-            "streamExistenceFilter.chk" => Role::StreamFilterCheckpoint,
-            "streamExistenceFilter.dat" => Role::StreamFilter,
-            "scavenging.db" => Role::ScavengeState,
-            "indexmap" => Role::IndexMap,
-            name if name.ends_with(".chk") => Role::Checkpoint,
-            name if name.ends_with(".bloomfilter") => Role::TableFilter,
-            name if name.starts_with("chunk-") => Role::Chunk,
-            name if uuid::Uuid::parse_str(name).is_ok() => Role::Table,
-            name => panic!("what is {name}?"),
-        };
-
         if row.role == Role::Chunk {
-            let facts = data.facts["chunks"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|chunk| chunk["name"] == name.as_str())
-                .unwrap();
-            if facts["start"].as_i64().unwrap() * i64::try_from(chunk_size.get()).unwrap() >= writer
-            {
+            let Some(chunk) = chunk_row(data, &file, &name, entry.size, writer) else {
                 continue;
-            }
-            let completed = facts["completed"].as_bool().unwrap();
-            let scavenged = facts["scavenged"].as_bool().unwrap();
-            row.chunk = Some(from_json(serde_json::json!({
-                "start": facts["start"], "end": facts["end"], "version": name.split('.').nth(1).unwrap().parse::<u32>().unwrap(), "id": facts["id"],
-                "md5": completed.then(|| last_16(&file, entry.size)), "scavenged": scavenged, "transform": "identity",
-            })));
-            if !completed {
+            };
+            if chunk.md5.is_none() {
                 row.mode = 0o644;
-                ingest.length = 128 + chunk_size.local(position(writer));
+                ingest.length = 128 + chunk_size(data).local(position(writer));
             }
+            row.chunk = Some(chunk);
         }
 
         if row.role == Role::Table {
@@ -242,6 +233,55 @@ pub(crate) fn back_up(
         row.blake3 = stored.unwrap().blake3;
         files.push(row);
     }
+    files
+}
+
+fn role_of(name: &str) -> Role {
+    match name {
+        "kurrent.ddb" | "kurrent.ddb.wal" => Role::SecondaryIndex,
+        "streamExistenceFilter.chk" => Role::StreamFilterCheckpoint,
+        "streamExistenceFilter.dat" => Role::StreamFilter,
+        "scavenging.db" => Role::ScavengeState,
+        "indexmap" => Role::IndexMap,
+        name if name.ends_with(".chk") => Role::Checkpoint,
+        name if name.ends_with(".bloomfilter") => Role::TableFilter,
+        name if name.starts_with("chunk-") => Role::Chunk,
+        name if uuid::Uuid::parse_str(name).is_ok() => Role::Table,
+        name => panic!("{name} has no role"),
+    }
+}
+
+/// The description of a chunk, from the facts of the fixture. Returns `None` for a chunk beyond the
+/// log.
+fn chunk_row(
+    data: &DataDirectory,
+    file: &fs::File,
+    name: &str,
+    size: u64,
+    writer: i64,
+) -> Option<ChunkRow> {
+    let mut chunks = data.facts["chunks"].as_array().unwrap().iter();
+    let facts = chunks.find(|chunk| chunk["name"] == name).unwrap();
+    let start = facts["start"].as_i64().unwrap();
+    if start * i64::try_from(chunk_size(data).get()).unwrap() >= writer {
+        return None;
+    }
+
+    let completed = facts["completed"].as_bool().unwrap();
+    let version: u32 = name.split('.').nth(1).unwrap().parse().unwrap();
+    Some(from_json(serde_json::json!({
+        "start": facts["start"],
+        "end": facts["end"],
+        "version": version,
+        "id": facts["id"],
+        "md5": completed.then(|| last_16(file, size)),
+        "scavenged": facts["scavenged"].as_bool().unwrap(),
+        "transform": "identity",
+    })))
+}
+
+fn head(data: &DataDirectory, sequence: u64, end: Option<i64>, writer: i64, files: &[Row]) -> Head {
+    let source = Directories::new(data.db(), None);
 
     let epoch = data.checkpoint("epoch").and_then(LogPosition::from_signed);
     let proposal = data.checkpoint("proposal").filter(|number| *number >= 0);
@@ -253,8 +293,16 @@ pub(crate) fn back_up(
         true => SecondaryIndex::Included,
         false => SecondaryIndex::Absent,
     };
+    let lineage = match epoch {
+        Some(epoch) => lineage(&source, &ChunkSet::read(&source).unwrap(), epoch).unwrap(),
+        None => Default::default(),
+    };
+    let index_commit = match end {
+        Some(_) => None,
+        None => data.facts["index"]["commit"].as_i64(),
+    };
 
-    let head = Head {
+    Head {
         format: FORMAT,
         label: Label::new(finished, BackupKind::Full),
         sequence,
@@ -285,12 +333,10 @@ pub(crate) fn back_up(
             missing_bytes: None,
         },
         log: Log {
-            chunk_size,
+            chunk_size: chunk_size(data),
             position: from_json(writer.into()),
             last_event: None,
-            lineage: epoch
-                .map(|epoch| lineage(&source, &ChunkSet::read(&source).unwrap(), epoch).unwrap())
-                .unwrap_or_default(),
+            lineage,
             read: ReadCheckpoints {
                 writer: WriterPosition(position(writer)),
                 chaser: position(writer),
@@ -298,10 +344,7 @@ pub(crate) fn back_up(
                 proposal,
             },
             stored: StoredCheckpoints { epoch, proposal },
-            index_commit: data.facts["index"]["commit"]
-                .as_i64()
-                .filter(|_| end.is_none())
-                .and_then(LogPosition::from_signed),
+            index_commit: index_commit.and_then(LogPosition::from_signed),
         },
         scavenging: Scavenging {
             quiet: Quiet::Offline,
@@ -315,20 +358,8 @@ pub(crate) fn back_up(
             damaged: Vec::new(),
         },
         cost: Cost::default(),
-        totals: Totals::of(&files),
-    };
-
-    let mut manifest = Manifest { head, files };
-    assert_eq!(
-        structure(&*incoming, &manifest, &run).unwrap(),
-        [],
-        "it is one that could be committed"
-    );
-
-    change(&mut manifest);
-    let proven = Proven::unproven(manifest);
-    incoming.commit(&proven).unwrap();
-    (*proven).clone()
+        totals: Totals::of(files),
+    }
 }
 
 fn last_16(file: &fs::File, size: u64) -> Md5Hash {
@@ -340,26 +371,22 @@ fn last_16(file: &fs::File, size: u64) -> Md5Hash {
 /// Every file below a directory with its bytes.
 pub(crate) fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for entry in walkdir::WalkDir::new(directory)
-        .into_iter()
-        .skip(if directory.exists() { 0 } else { 1 })
-    {
+    if !directory.exists() {
+        return found;
+    }
+
+    for entry in walkdir::WalkDir::new(directory) {
         let entry = entry.unwrap();
         if entry.file_type().is_file() {
-            let name = entry
-                .path()
-                .strip_prefix(directory)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
+            let path = entry.path().strip_prefix(directory).unwrap();
+            let name = path.to_str().unwrap().to_owned();
             found.insert(name, std::fs::read(entry.path()).unwrap());
         }
     }
     found
 }
 
-/// What a finished restore looks like.
+/// Asserts that a target holds a finished restore of the backup.
 pub(crate) fn assert_restored(handmade: &HandmadeBackup, db: &Path, truncate: i64) {
     let end = handmade.manifest.log.position.position().to_signed();
     let mut expected = contents(&handmade.data.db());

@@ -1,3 +1,5 @@
+//! The plan and the report of a restore, as the operator reads them.
+
 use kbackup::restore::{FirstStartBehaviour, RestorePlan, RestoreReport, RestoreRequest};
 
 use super::handmade::{HandmadeBackup, contents};
@@ -13,16 +15,13 @@ fn planning_writes_nothing() {
 }
 
 #[test]
-fn the_plan_tells_what_the_first_start_does() {
+fn the_plan_names_what_the_first_start_does() {
     let handmade = HandmadeBackup::new("24.10-append");
     let behaviour = |request: &RestoreRequest| {
-        handmade
-            .plan(request)
-            .unwrap()
-            .closing
-            .first_start
-            .behaviour
+        let plan = handmade.plan(request).unwrap();
+        plan.closing.first_start.behaviour
     };
+
     assert_eq!(
         behaviour(&handmade.request()),
         FirstStartBehaviour::ExitsOnce
@@ -41,19 +40,16 @@ fn the_plan_tells_what_the_first_start_does() {
         }),
         FirstStartBehaviour::ExitsOnce
     );
+
     let handmade = HandmadeBackup::new("23.10-append");
+    let plan = handmade.plan(&handmade.request()).unwrap();
     assert_eq!(
-        handmade
-            .plan(&handmade.request())
-            .unwrap()
-            .closing
-            .first_start
-            .behaviour,
+        plan.closing.first_start.behaviour,
         FirstStartBehaviour::TruncatesAndStarts
     );
 }
 
-/// What differs from run to run, and from machine to machine.
+/// Replaces everything that differs from run to run and from machine to machine.
 fn settings(handmade: &HandmadeBackup) -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     let place = std::fs::canonicalize(handmade.place.path()).unwrap();
@@ -68,7 +64,7 @@ fn settings(handmade: &HandmadeBackup) -> insta::Settings {
     settings
 }
 
-/// Of a root process the owner is no matter of warnings; of others it may be.
+/// Removes the warnings about the owner, which only a process without root gets.
 fn without_owner_warnings(mut plan: RestorePlan) -> RestorePlan {
     plan.warnings
         .retain(|warning| !warning.contains("will belong to"));
@@ -84,6 +80,7 @@ fn a_plan_reads_well() {
     std::fs::create_dir(handmade.target("there")).unwrap();
     let request =
         super::handmade::request(&[&handmade.target("target"), &handmade.target("there")]);
+
     let plan = without_owner_warnings(handmade.plan(&request).unwrap());
     settings(&handmade).bind(|| {
         insta::assert_snapshot!("plan", plan.to_string());
@@ -100,10 +97,12 @@ fn a_report_reads_well() {
             &handmade.target("other"),
         ]))
         .unwrap();
+
     std::fs::create_dir(handmade.target("other")).unwrap();
     std::fs::write(handmade.target("other").join("precious"), "").unwrap();
     let report: RestoreReport =
         kbackup::restore::execute(&handmade.repository, &plan, &super::handmade::run()).unwrap();
+
     settings(&handmade).bind(|| {
         insta::assert_snapshot!("report", report.to_string());
         insta::assert_snapshot!(
@@ -114,27 +113,23 @@ fn a_report_reads_well() {
 }
 
 #[test]
-fn the_operator_is_told_what_the_backup_knows() {
+fn the_plan_names_everything_that_the_operator_has_to_do() {
     let topics = |change: fn(&mut kbackup::manifest::Manifest)| {
         let handmade = HandmadeBackup::with("24.10-append", change);
         let accept = kbackup::restore::AcceptedRisks {
             archive: true,
             ..Default::default()
         };
-        let closing = handmade
+        let plan = handmade
             .plan(&RestoreRequest {
                 accept,
                 ..handmade.request()
             })
-            .unwrap()
-            .closing;
-        closing
-            .not_inside
-            .iter()
-            .chain(&closing.to_do)
-            .map(|note| note.topic)
-            .collect::<Vec<_>>()
+            .unwrap();
+        let notes = plan.closing.not_inside.iter().chain(&plan.closing.to_do);
+        notes.map(|note| note.topic).collect::<Vec<_>>()
     };
+
     let usual = topics(|_| ());
     for topic in [
         "configuration",
@@ -157,6 +152,7 @@ fn the_operator_is_told_what_the_backup_knows() {
     ] {
         assert!(!usual.contains(&topic), "{topic}");
     }
+
     assert!(
         topics(|manifest| manifest.scavenging.auto_paused = true).contains(&"resume-auto-scavenge")
     );

@@ -1,3 +1,5 @@
+//! Restores that kbackup refuses, or that need the operator's consent.
+
 use std::path::{Path, PathBuf};
 
 use kbackup::error::{Kind, Result};
@@ -16,13 +18,16 @@ fn a_target_that_holds_anything_is_refused() {
     std::fs::create_dir(&target).unwrap();
     std::fs::create_dir(target.join("lost+found")).unwrap();
     handmade.plan(&handmade.request()).unwrap();
+
     std::fs::write(target.join(".hidden"), "").unwrap();
     assert!(handmade.refused(&handmade.request()).contains("not empty"));
     std::fs::remove_file(target.join(".hidden")).unwrap();
+
     std::fs::create_dir_all(target.join("index")).unwrap();
     handmade.plan(&handmade.request()).unwrap();
     std::fs::write(target.join("index/indexmap"), "").unwrap();
     assert!(handmade.refused(&handmade.request()).contains("not empty"));
+
     std::fs::remove_dir_all(&target).unwrap();
     std::fs::write(&target, "").unwrap();
     assert!(
@@ -33,16 +38,18 @@ fn a_target_that_holds_anything_is_refused() {
 }
 
 #[test]
-fn a_database_that_was_restored_and_used_is_never_taken_up() {
+fn a_restored_database_is_never_resumed() {
     let handmade = HandmadeBackup::new("26.1-append");
     handmade.restore(&handmade.request());
     let before = contents(&handmade.target("target"));
+
     assert!(
         handmade
             .refused(&handmade.request())
             .contains("restored database")
     );
-    // Not even if the mark says that the restore is under way.
+
+    // A guard file that says that the restore is in progress does not change that.
     RestoreMark::begin(
         handmade.repository.id(),
         handmade.manifest.label.clone(),
@@ -55,6 +62,7 @@ fn a_database_that_was_restored_and_used_is_never_taken_up() {
             .refused(&handmade.request())
             .contains("restored database")
     );
+
     let mut after = contents(&handmade.target("target"));
     after.insert(
         RestoreMark::NAME.to_owned(),
@@ -72,11 +80,13 @@ fn directories_must_not_overlap() {
             .contains("the repository")
     );
     assert!(inside(handmade.place.path()).contains("the repository"));
+
     let link = handmade.target("link");
     std::os::unix::fs::symlink(handmade.repository.place(), &link).unwrap();
     assert!(inside(&link).contains("the repository"));
     std::os::unix::fs::symlink(handmade.target("nowhere"), handmade.target("dangling")).unwrap();
     assert!(inside(&handmade.target("dangling")).contains("leads nowhere"));
+
     let target = handmade.target("target");
     assert!(
         handmade
@@ -88,6 +98,7 @@ fn directories_must_not_overlap() {
             .refused(&request(&[&target, &target.join("below")]))
             .contains("another target")
     );
+
     let with_index = |index: Option<PathBuf>| RestoreTarget {
         db: target.clone(),
         index,
@@ -105,7 +116,7 @@ fn directories_must_not_overlap() {
 }
 
 #[test]
-fn no_target_lies_inside_of_another_database() {
+fn a_target_inside_another_database_is_refused() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (db, index) = (handmade.target("db"), handmade.target("index"));
     let apart = RestoreRequest {
@@ -115,6 +126,7 @@ fn no_target_lies_inside_of_another_database() {
         }],
         ..RestoreRequest::default()
     };
+
     assert!(handmade.restore(&apart).failure().is_none());
     for inside in [
         db.join("copy"),
@@ -141,6 +153,7 @@ fn no_target_lies_inside_of_another_database() {
                 .contains("inside the directory of another database")
         );
     }
+
     assert!(
         handmade
             .restore(&request(&[&handmade.target("beside")]))
@@ -150,8 +163,9 @@ fn no_target_lies_inside_of_another_database() {
 }
 
 #[test]
-fn an_index_directory_of_its_own_gets_the_index() {
+fn a_separate_index_directory_gets_the_index() {
     let handmade = HandmadeBackup::new("26.1-append");
+
     let (db, index) = (handmade.target("db"), handmade.target("index"));
     let request = RestoreRequest {
         targets: vec![RestoreTarget {
@@ -166,13 +180,14 @@ fn an_index_directory_of_its_own_gets_the_index() {
 }
 
 #[test]
-fn an_older_server_is_refused_where_it_is_known() {
+fn an_older_server_is_refused_if_its_version_is_known() {
     let handmade = HandmadeBackup::new("24.10-append");
     let older = RestoreRequest {
         server_version: Some("23.10.8".to_owned()),
         ..handmade.request()
     };
     assert!(handmade.refused(&older).contains("older"));
+
     handmade
         .plan(&RestoreRequest {
             accept: AcceptedRisks {
@@ -182,12 +197,14 @@ fn an_older_server_is_refused_where_it_is_known() {
             ..older
         })
         .unwrap();
+
     handmade
         .plan(&RestoreRequest {
             server_version: Some("24.10.0".to_owned()),
             ..handmade.request()
         })
         .unwrap();
+
     let nonsense = RestoreRequest {
         server_version: Some("new".to_owned()),
         ..handmade.request()
@@ -196,7 +213,7 @@ fn an_older_server_is_refused_where_it_is_known() {
 }
 
 #[test]
-fn a_backup_beside_an_archive_wants_an_acknowledgement() {
+fn a_backup_beside_an_archive_needs_consent() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| manifest.contents.archive = true);
     assert!(handmade.refused(&handmade.request()).contains("archive"));
     let plan = handmade
@@ -208,6 +225,7 @@ fn a_backup_beside_an_archive_wants_an_acknowledgement() {
             ..handmade.request()
         })
         .unwrap();
+
     assert!(
         plan.closing
             .to_do
@@ -217,7 +235,7 @@ fn a_backup_beside_an_archive_wants_an_acknowledgement() {
 }
 
 #[test]
-fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
+fn latest_is_the_newest_sound_backup_and_never_silently_an_older_one() {
     let handmade = HandmadeBackup::new("26.1-append");
     let damaged = back_up(&handmade.repository, &handmade.data, 2, None, |manifest| {
         manifest.contents.damaged = vec!["db/chunk-000000.000000".parse().unwrap()];
@@ -231,6 +249,7 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
         "{:?}",
         plan.warnings
     );
+
     let named = RestoreRequest {
         label: Some(damaged.label.clone()),
         ..handmade.request()
@@ -242,6 +261,7 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
         handmade.plan(&handmade.request()).unwrap().backup.label,
         newest.label
     );
+
     let path = Path::new(&handmade.repository.place())
         .join("backups")
         .join(newest.label.as_str())
@@ -259,7 +279,7 @@ fn latest_is_the_newest_sound_one_and_never_silently_an_older_one() {
     );
 }
 
-/// Somebody may have backed up an older copy of the node last.
+/// The newest backup may be one of an older copy of the node.
 #[test]
 fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
     let handmade = HandmadeBackup::new("26.1-append");
@@ -270,13 +290,15 @@ fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
         .start_of(ChunkNumber(1))
         .to_signed();
     let shorter = back_up(&handmade.repository, &handmade.data, 2, Some(end), |_| ());
+
     let plan = handmade.plan(&handmade.request()).unwrap();
     assert_eq!(plan.backup.label, shorter.label);
     let warned = |warning: &String| {
         warning.contains(handmade.manifest.label.as_str()) && warning.contains("reaches further")
     };
     assert!(plan.warnings.iter().any(warned), "{:?}", plan.warnings);
-    // The other way round it is as it should be.
+
+    // In the other direction, there is nothing to warn about.
     let named = RestoreRequest {
         label: Some(handmade.manifest.label.clone()),
         ..handmade.request()
@@ -284,7 +306,7 @@ fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
     assert!(!handmade.plan(&named).unwrap().warnings.iter().any(warned));
 }
 
-/// A repository that tells of a larger file than it holds.
+/// A repository whose manifests name a larger file than it holds.
 struct Boasting<'a>(&'a dyn Repository);
 
 impl Repository for Boasting<'_> {
@@ -302,12 +324,8 @@ impl Repository for Boasting<'_> {
 
     fn manifest(&self, label: &Label) -> Result<Manifest> {
         let mut manifest = self.0.manifest(label)?;
-        manifest
-            .files
-            .iter_mut()
-            .find(|row| row.role == Role::Chunk)
-            .unwrap()
-            .size = 1 << 60;
+        let mut rows = manifest.files.iter_mut();
+        rows.find(|row| row.role == Role::Chunk).unwrap().size = 1 << 60;
         Ok(manifest)
     }
 
@@ -378,12 +396,11 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     assert!(error.to_string().contains("epoch.chk"), "{error}");
 
     let handmade = HandmadeBackup::with("20.10-append", |manifest| {
-        let last = manifest
+        let mut chunks = manifest
             .files
             .iter_mut()
-            .filter_map(|row| row.chunk.as_mut())
-            .next_back()
-            .unwrap();
+            .filter_map(|row| row.chunk.as_mut());
+        let last = chunks.next_back().unwrap();
         last.start = last.start.next().unwrap();
     });
     assert!(

@@ -1,4 +1,4 @@
-//! The executable, as scripts use it.
+//! The executable, in the manner of scripts.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -25,7 +25,7 @@ fn output(arguments: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn run_announces_itself_and_ends_with_sigterm() {
+fn run_announces_the_node_and_ends_with_sigterm() {
     let directory = tempfile::tempdir().unwrap();
     let mut child = testnode()
         .args([
@@ -40,6 +40,7 @@ fn run_announces_itself_and_ends_with_sigterm() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap())
         .read_line(&mut line)
@@ -50,6 +51,7 @@ fn run_announces_itself_and_ends_with_sigterm() {
         .unwrap()
         .strip_prefix("http://")
         .unwrap();
+
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .write_all(b"GET /info HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
@@ -62,13 +64,14 @@ fn run_announces_itself_and_ends_with_sigterm() {
             .join("writer.chk")
             .exists()
     );
+
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
 }
 
 #[test]
-fn replay_stops_where_it_is_told() {
+fn replay_stops_at_the_step_of_until() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().to_str().unwrap();
     let lines = output(&[
@@ -84,7 +87,7 @@ fn replay_stops_where_it_is_told() {
 }
 
 #[test]
-fn make_and_append() {
+fn make_makes_a_directory_and_append_extends_it() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().to_str().unwrap();
     let made = &output(&[
@@ -104,7 +107,7 @@ fn make_and_append() {
 }
 
 #[test]
-fn make_many_small_chunks() {
+fn make_can_make_many_small_chunks() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().to_str().unwrap();
     let made = &output(&[

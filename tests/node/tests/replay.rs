@@ -1,5 +1,5 @@
-//! Every recording replays step by step into the directory that an independent replay gives, and
-//! into what the node left.
+//! Each recording replays, step by step, into the directory that an independent replay makes and that
+//! the node left.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,7 +10,7 @@ use kbackup_testnode::log::{self, Kind};
 use kbackup_testnode::{Action, Checkpoint, Mark, Node, Phase, Recording, Speed};
 use rustix::fs::FlockOperation;
 
-/// A replay that knows nothing but bytes in memory.
+/// An independent replay that works on bytes in memory only.
 fn replay_in_memory(recording: &Recording) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for step in &recording.steps {
@@ -95,6 +95,7 @@ fn prove_directory(db: &Path, name: &str) {
     let writer = checkpoint("writer.chk");
     assert!(checkpoint("chaser.chk") <= writer, "{name}");
     assert_eq!(checkpoint("truncate.chk"), -1, "{name}");
+
     let mut last = None;
     for chunk in log::chunks(db).unwrap() {
         if chunk.footer.is_some() {
@@ -111,9 +112,11 @@ fn prove_directory(db: &Path, name: &str) {
             last = Some(record.position);
         }
     }
+
     assert!(last.is_some_and(|last| last < writer as u64));
     let epochs = log::lineage(db, checkpoint("epoch.chk")).unwrap();
     assert_eq!(epochs.first().unwrap().position, 0, "{name}");
+
     let map = std::fs::read_to_string(db.join("index/indexmap")).unwrap();
     for line in map.lines().skip(4) {
         let table = line.split(',').nth(2).unwrap();
@@ -125,15 +128,17 @@ fn prove_directory(db: &Path, name: &str) {
 }
 
 #[test]
-fn every_recording_gives_the_directory_that_it_recorded() {
+fn every_recording_makes_the_directory_that_it_recorded() {
     for name in Recording::names().unwrap() {
         let recording = Recording::named(&name).unwrap();
         let wanted = replay_in_memory(&recording);
+
         let directory = tempfile::tempdir().unwrap();
         let node = Node::start(recording, directory.path()).unwrap();
         node.advance_to_end()
             .unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert_eq!(node.phase(), Phase::Down);
+
         let mut found = BTreeMap::new();
         read_tree(directory.path(), "", &mut found);
         assert_eq!(
@@ -144,6 +149,7 @@ fn every_recording_gives_the_directory_that_it_recorded() {
         for (path, bytes) in &wanted {
             assert!(found[path] == *bytes, "{name}: {path} differs");
         }
+
         prove_directory(&node.db(), &name);
         assert_eq!(node.lock_conflicts(), Vec::<String>::new());
     }
@@ -155,9 +161,10 @@ fn completed_chunks_and_tables_are_read_only() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(Recording::named("26.1-append").unwrap(), directory.path()).unwrap();
     let last = node.recording().find_mark(Mark::Stopped, 0).unwrap();
-    // The node makes tables writable again when it stops.
+    // When the node stops, it makes tables writable again.
     node.advance_to(last - 60).unwrap();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+
     let chunks = log::chunks(&node.db()).unwrap();
     for chunk in &chunks {
         let wanted = if chunk.footer.is_some() { 0o444 } else { 0o644 };
@@ -174,6 +181,7 @@ fn a_running_node_holds_its_locks_and_a_killed_one_does_not() {
         let file = File::open(path).unwrap();
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
     };
+
     node.advance_to_mark(Mark::Ready).unwrap();
     let filter = node
         .index()
@@ -182,6 +190,7 @@ fn a_running_node_holds_its_locks_and_a_killed_one_does_not() {
         assert!(busy(&node.db().join(checkpoint.file_name())));
     }
     assert!(busy(&filter));
+
     let before = node.instance_id();
     node.advance_to_mark(Mark::Killed).unwrap();
     assert_eq!(node.phase(), Phase::Down);
@@ -189,6 +198,7 @@ fn a_running_node_holds_its_locks_and_a_killed_one_does_not() {
         assert!(!busy(&node.db().join(checkpoint.file_name())));
     }
     assert!(!busy(&filter));
+
     node.advance_to_mark(Mark::Ready).unwrap();
     assert!(busy(&node.db().join("writer.chk")));
     assert_ne!(node.instance_id(), before);
@@ -207,6 +217,7 @@ fn a_node_that_truncates_exits_and_starts_again() {
     assert_eq!(exits(&recording), 1);
     assert_eq!(exits(&Recording::named("24.10-truncate").unwrap()), 1);
     assert_eq!(exits(&Recording::named("23.10-truncate").unwrap()), 0);
+
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(recording, directory.path()).unwrap();
     node.advance_to_mark(Mark::Exited).unwrap();
@@ -214,7 +225,7 @@ fn a_node_that_truncates_exits_and_starts_again() {
 }
 
 #[test]
-fn what_a_checkpoint_will_be_is_known_before() {
+fn every_value_of_a_checkpoint_is_known_before_the_replay() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(Recording::named("22.10-append").unwrap(), directory.path()).unwrap();
     let values = node.recording().values_of(Checkpoint::Writer);
@@ -226,12 +237,13 @@ fn what_a_checkpoint_will_be_is_known_before() {
 }
 
 #[test]
-fn everything_acknowledged_lies_before_the_writer_checkpoint() {
+fn acknowledged_events_lie_before_the_writer_checkpoint() {
     for name in ["20.10-append", "22.10-append", "26.1-append"] {
         let directory = tempfile::tempdir().unwrap();
         let node = Node::start(Recording::named(name).unwrap(), directory.path()).unwrap();
         node.advance_to(node.len() * 2 / 3).unwrap();
         let writer = node.checkpoint(Checkpoint::Writer).unwrap() as u64;
+
         let mut events = std::collections::HashSet::new();
         for chunk in log::chunks(&node.db()).unwrap() {
             for record in chunk.records(writer).unwrap() {
@@ -240,6 +252,7 @@ fn everything_acknowledged_lies_before_the_writer_checkpoint() {
                 }
             }
         }
+
         let acked = node.acked();
         assert!(acked.len() > 100);
         for id in acked.iter().flat_map(|acked| &acked.ids) {
@@ -249,7 +262,7 @@ fn everything_acknowledged_lies_before_the_writer_checkpoint() {
 }
 
 #[test]
-fn the_background_thread_holds_and_goes_on() {
+fn the_background_thread_can_be_held_and_resumed() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(Recording::named("23.10-append").unwrap(), directory.path()).unwrap();
     node.hold_at(500);
@@ -257,12 +270,14 @@ fn the_background_thread_holds_and_goes_on() {
     node.wait_for_step(500, Duration::from_secs(20)).unwrap();
     std::thread::sleep(Duration::from_millis(30));
     assert_eq!(node.step(), 500);
+
     node.resume();
     node.wait_for_step(900, Duration::from_secs(20)).unwrap();
     node.hold();
     let held = node.step();
     std::thread::sleep(Duration::from_millis(30));
     assert_eq!(node.step(), held);
+
     node.resume();
     node.wait_for_end(Duration::from_secs(20)).unwrap();
 }
@@ -273,6 +288,7 @@ fn a_scavenge_waits_while_the_node_is_quiet() {
     let node = Node::start(Recording::named("26.1-scavenge").unwrap(), directory.path()).unwrap();
     let first = node.recording().scavenges[0].clone();
     node.quiet(true);
+
     node.run(Speed::Fastest);
     node.wait_for_step(first.begin, Duration::from_secs(20))
         .unwrap();
@@ -280,6 +296,7 @@ fn a_scavenge_waits_while_the_node_is_quiet() {
     assert_eq!(node.step(), first.begin);
     assert_eq!(node.current_scavenge(), None);
     assert!(node.advance_to(first.begin + 1).is_err());
+
     node.hold_at(first.begin + 5);
     node.quiet(false);
     node.wait_for_step(first.begin + 5, Duration::from_secs(20))
@@ -315,13 +332,14 @@ fn a_lock_of_another_process_is_noticed() {
         std::thread::sleep(Duration::from_millis(100));
         drop(file);
     });
+
     node.advance_to_mark(Mark::Ready).unwrap();
     releasing.join().unwrap();
     assert_eq!(node.lock_conflicts(), ["db/writer.chk"]);
 }
 
 #[test]
-fn the_writer_checkpoint_stands_inside_appends_up_to_22_10() {
+fn the_writer_checkpoint_may_lie_inside_an_append_up_to_22_10() {
     // O38.
     for (name, some) in [
         ("21.10-append", true),
@@ -333,6 +351,7 @@ fn the_writer_checkpoint_stands_inside_appends_up_to_22_10() {
         let recording = std::sync::Arc::new(Recording::named(name).unwrap());
         let steps = recording.steps_inside_appends(directory.path()).unwrap();
         assert_eq!(!steps.is_empty(), some, "{name}: {steps:?}");
+
         let again = tempfile::tempdir().unwrap();
         let node = Node::start(recording, again.path()).unwrap();
         for step in steps {

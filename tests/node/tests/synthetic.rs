@@ -1,4 +1,4 @@
-//! Synthetic directories hold by the same rules as the real ones.
+//! Synthetic directories follow the same rules as the real ones.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -7,7 +7,7 @@ use kbackup_testnode::index::{self, Entry};
 use kbackup_testnode::log::{self, Kind, Record};
 use kbackup_testnode::{Checkpoint, Mark, Node, Recording, Synthetic, Version};
 
-/// Everything that can be proven about a directory's log and index by reading it whole.
+/// Reads a directory's whole log and index, and proves everything about them that can be proven.
 fn prove(db: &Path, writer: u64) -> Vec<Record> {
     let chunks = log::chunks(db).unwrap();
     let mut records: Vec<Record> = Vec::new();
@@ -36,27 +36,23 @@ fn prove(db: &Path, writer: u64) -> Vec<Record> {
     );
     assert!(records.last().unwrap().is_boundary());
 
-    let places: HashMap<u64, Entry> = records
-        .iter()
-        .filter_map(|record| match &record.kind {
-            Kind::Prepare { stream, number, .. } => {
-                let position = record.position as i64;
-                Some((
-                    record.position,
-                    Entry {
-                        hash: index::stream_hash(stream),
-                        number: *number,
-                        position,
-                    },
-                ))
-            }
-            _ => None,
-        })
-        .collect();
+    let mut places: HashMap<u64, Entry> = HashMap::new();
+    for record in &records {
+        if let Kind::Prepare { stream, number, .. } = &record.kind {
+            let entry = Entry {
+                hash: index::stream_hash(stream),
+                number: *number,
+                position: record.position as i64,
+            };
+            places.insert(record.position, entry);
+        }
+    }
+
     let map = std::fs::read_to_string(db.join("index/indexmap")).unwrap();
     let lines: Vec<&str> = map.lines().collect();
     let commit: u64 = lines[2].split('/').nth(1).unwrap().parse().unwrap();
     assert!(commit < writer);
+
     let mut listed = HashSet::new();
     for line in &lines[4..] {
         let name = line.split(',').nth(2).unwrap();
@@ -72,6 +68,7 @@ fn prove(db: &Path, writer: u64) -> Vec<Record> {
             assert!(listed.insert(entry.position));
         }
     }
+
     let wanted = places
         .keys()
         .filter(|position| **position <= commit)
@@ -103,6 +100,7 @@ fn stream_hashes_are_those_of_real_tables() {
         let directory = tempfile::tempdir().unwrap();
         let node = Node::start(Recording::named(name).unwrap(), directory.path()).unwrap();
         node.advance_to_mark(Mark::Stopped).unwrap();
+
         let writer = node.checkpoint(Checkpoint::Writer).unwrap() as u64;
         let records = prove(&node.db(), writer);
         let streams: HashSet<&String> = records
@@ -117,24 +115,19 @@ fn stream_hashes_are_those_of_real_tables() {
 }
 
 #[test]
-fn an_indexmap_is_written_as_the_node_writes_it() {
+fn an_indexmap_looks_like_the_nodes() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(Recording::named("26.1-append").unwrap(), directory.path()).unwrap();
     node.advance_to_end().unwrap();
     let real = std::fs::read_to_string(node.index().join("indexmap")).unwrap();
     let lines: Vec<&str> = real.lines().collect();
     let (prepare, commit) = lines[2].split_once('/').unwrap();
-    let tables: Vec<(u32, u32, String)> = lines[4..]
-        .iter()
-        .map(|line| {
-            let parts: Vec<&str> = line.split(',').collect();
-            (
-                parts[0].parse().unwrap(),
-                parts[1].parse().unwrap(),
-                parts[2].to_owned(),
-            )
-        })
-        .collect();
+    let mut tables: Vec<(u32, u32, String)> = Vec::new();
+    for line in &lines[4..] {
+        let parts: Vec<&str> = line.split(',').collect();
+        let (level, number) = (parts[0].parse().unwrap(), parts[1].parse().unwrap());
+        tables.push((level, number, parts[2].to_owned()));
+    }
     assert_eq!(
         index::indexmap(prepare.parse().unwrap(), commit.parse().unwrap(), &tables),
         real
@@ -148,6 +141,7 @@ fn a_synthetic_directory_is_valid() {
     let records = prove(&made.db, made.writer);
     assert_eq!(records.len() as u64, made.events + 1);
     assert!(made.indexed > made.events / 2);
+
     let epochs = log::lineage(&made.db, 0).unwrap();
     assert_eq!(epochs.len(), 1);
     let filter = made
@@ -176,24 +170,27 @@ fn a_merged_chunk_has_its_map() {
 }
 
 #[test]
-fn appends_complete_chunks() {
+fn an_append_completes_full_chunks() {
     let directory = tempfile::tempdir().unwrap();
     let made = small().make(directory.path()).unwrap();
     let before = std::fs::read(made.db.join("chunk-000003.000000")).unwrap();
+
     let small_step = Synthetic::append(directory.path(), 100_000).unwrap();
     assert!(small_step >= made.writer + 100_000);
     prove(&made.db, small_step);
     let after = std::fs::read(made.db.join("chunk-000003.000000")).unwrap();
     let kept = 128 + (made.writer % (1 << 20)) as usize;
     assert!(before[..kept] == after[..kept]);
+
     let writer = Synthetic::append(directory.path(), 3_000_000).unwrap();
     prove(&made.db, writer);
     assert_eq!(log::chunks(&made.db).unwrap().len(), 7);
 }
 
 #[test]
-fn what_is_made_does_not_compress_and_depends_on_the_seed() {
+fn the_data_does_not_compress_and_depends_on_the_seed() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+
     let made = small().make(one.path()).unwrap();
     let other = Synthetic { seed: 2, ..small() }.make(two.path()).unwrap();
     let chunk = |db: &Path| std::fs::read(db.join("chunk-000001.000000")).unwrap();
@@ -203,7 +200,7 @@ fn what_is_made_does_not_compress_and_depends_on_the_seed() {
 }
 
 #[test]
-fn a_still_node_serves_a_synthetic_directory() {
+fn a_node_can_serve_a_synthetic_directory() {
     let directory = tempfile::tempdir().unwrap();
     let made = small().make(directory.path()).unwrap();
     let node = Node::still(Version::new(26, 1), directory.path()).unwrap();
@@ -228,12 +225,14 @@ fn filled_filters_hold_the_hashes_of_their_lines() {
         made.index
             .join("stream-existence/streamExistenceFilter.dat"),
     ];
+
     filters.extend(
         std::fs::read_dir(&made.index)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension() == Some("bloomfilter".as_ref())),
     );
+
     assert!(filters.len() > 2, "{filters:?}");
     for filter in filters {
         let bytes = std::fs::read(filter).unwrap();

@@ -1,5 +1,5 @@
-//! A clock that jumps, between runs and in the middle of one: the order of backups is that of their
-//! sequence, and nobody waits for a time that never comes.
+//! A clock that jumps, between runs and during a run. Backups are ordered by their sequence numbers,
+//! and no run waits for a time that never comes.
 
 use kbackup::manifest::Role;
 use kbackup::repository::Repository;
@@ -17,7 +17,7 @@ struct Answer {
     error: String,
 }
 
-/// Runs it with a clock that is off by `seconds` from its n-th reading on.
+/// Runs a verb with a clock that is wrong by `seconds` from its n-th reading on.
 fn run(bench: &Bench, line: &[&str], seconds: i64, from: usize) -> Answer {
     let repository = bench.path("repository").display().to_string();
     let mut command = kbackup(&bench.path(""), line);
@@ -26,6 +26,7 @@ fn run(bench: &Bench, line: &[&str], seconds: i64, from: usize) -> Answer {
         .env("KBACKUP_CLOCK", format!("{seconds}@{from}"))
         .output()
         .unwrap();
+
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Answer {
         code: output.status.code().unwrap(),
@@ -42,6 +43,7 @@ fn take(bench: &Bench, verb: &str, seconds: i64, from: usize) -> Value {
         seconds,
         from,
     );
+
     assert!(
         matches!(answer.code, 0 | 3),
         "{verb} {seconds}@{from}: {}",
@@ -50,9 +52,9 @@ fn take(bench: &Bench, verb: &str, seconds: i64, from: usize) -> Value {
     serde_json::from_str(&answer.text).unwrap()
 }
 
-/// A machine without a battery wakes up in any year.
+/// The clock of a machine without a battery may start in any year.
 #[test]
-fn a_clock_before_1970_stops_nobody() {
+fn a_clock_before_1970_stops_no_run() {
     let bench = Bench::new(&small());
     let first = take(&bench, "full", -2_500_000_000, 1);
     let second = take(&bench, "diff", -2_500_000_000, 1);
@@ -63,7 +65,7 @@ fn a_clock_before_1970_stops_nobody() {
 }
 
 #[test]
-fn a_clock_that_jumps_confuses_nobody() {
+fn a_clock_that_jumps_does_not_change_the_order_of_backups() {
     let (bench, mut chance) = (Bench::new(&small()), Chance::new(super::seed()));
     let mut last: Option<String> = None;
     for count in 0..super::amount(10, 300) {
@@ -73,12 +75,14 @@ fn a_clock_that_jumps_confuses_nobody() {
         if count % 3 == 1 {
             bench.append_other(3_000, chance.number());
         }
+
         let summary = take(
             &bench,
             if count == 0 { "full" } else { "diff" },
             seconds,
             from,
         );
+
         let label = summary["label"].as_str().unwrap().to_owned();
         assert!(
             last.as_ref().is_none_or(|last| *last < label),
@@ -90,12 +94,11 @@ fn a_clock_that_jumps_confuses_nobody() {
             "{what}: {summary}"
         );
         last = Some(label.clone());
+
         let list = run(&bench, &["list"], -seconds, 1);
         assert_eq!(list.code, 0, "{what}: {}", list.error);
-        let ages: Vec<&str> = list
-            .text
-            .lines()
-            .skip(1)
+        let lines = list.text.lines().skip(1);
+        let ages: Vec<&str> = lines
             .filter_map(|line| line.split_whitespace().nth(1))
             .collect();
         assert!(
@@ -103,6 +106,7 @@ fn a_clock_that_jumps_confuses_nobody() {
             "{what}: {}",
             list.text
         );
+
         let shown = run(&bench, &["show", "--json"], -seconds, 1);
         let shown: Value = serde_json::from_str(&shown.text).unwrap();
         assert_eq!(
@@ -117,12 +121,13 @@ fn a_clock_that_jumps_confuses_nobody() {
             shown["finished"]
         );
     }
+
     let newest = bench.manifests().pop().unwrap();
     assert_eq!(Some(newest.label.to_string()), last);
     bench.assert_sound();
 }
 
-/// What was read while the clock was ahead is not fresh until then.
+/// A filter that was read while the clock was ahead is not fresh until then.
 #[test]
 fn a_filter_from_the_future_is_read_again() {
     let bench = Bench::new(&small());
@@ -137,13 +142,15 @@ fn a_filter_from_the_future_is_read_again() {
             .unwrap();
         row.captured
     };
+
     assert!(captured() > kbackup::clock::now());
     take(&bench, "diff", 0, 1);
     assert!(
         captured() <= kbackup::clock::now(),
-        "it would be held for years"
+        "the filter would be reused for years"
     );
+
     let before = captured();
     take(&bench, "diff", 0, 1);
-    assert_eq!(captured(), before, "it is held again");
+    assert_eq!(captured(), before, "the filter is reused again");
 }

@@ -1,4 +1,4 @@
-//! Two kbackups at once: on one repository one of them has to wait; on one node the scavenge is
+//! Two kbackup runs at once. On one repository, one of them has to wait. On one node, the scavenge is
 //! given back once, and not before it may run.
 
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ impl Pair {
         Self { bench, live }
     }
 
-    /// A full of the running node, that stops before an operation.
+    /// Starts a full of the running node that stops before an operation.
     fn start(
         &self,
         name: &str,
@@ -45,6 +45,7 @@ impl Pair {
                 "5",
             ],
         );
+
         command.env("KBACKUP_STATE_DIR", place.join(state));
         if let Some((operation, part, number)) = stop {
             stop_at(&mut command, operation, &part.display().to_string(), number);
@@ -52,21 +53,20 @@ impl Pair {
         Process::start(&mut command, &self.bench.path(name))
     }
 
+    /// The number of requests to start a scavenge.
     fn posts(&self) -> usize {
-        let requests = self.live.node.requests();
-        requests
-            .iter()
-            .filter(|request| {
-                request.method == "POST" && request.path.starts_with("/admin/scavenge")
-            })
-            .count()
+        let mut requests = self.live.node.requests();
+        requests.retain(|request| {
+            request.method == "POST" && request.path.starts_with("/admin/scavenge")
+        });
+        requests.len()
     }
 
     fn listed(&self, repository: &str) -> usize {
         std::fs::read_dir(self.bench.path(repository).join("backups")).map_or(0, Iterator::count)
     }
 
-    /// While it copies the chunks: everything that is asked of the node has been asked.
+    /// A moment while the run copies the chunks. It asks nothing more of the node by then.
     fn in_the_chunks(&self) -> Option<(&'static str, PathBuf, usize)> {
         Some(("read", self.bench.chunk(4, 0), 3))
     }
@@ -88,6 +88,7 @@ fn one_repository_has_one_writer() {
     let pair = Pair::new();
     let mut first = pair.start("first", "repo", "state", pair.in_the_chunks());
     assert_eq!(first.wait(), State::Stopped);
+
     let mut second = pair.start("second", "repo", "other-state", None);
     assert_eq!(second.wait(), State::Ended(11), "{}", second.said());
     assert!(
@@ -97,16 +98,17 @@ fn one_repository_has_one_writer() {
         "{}",
         second.said()
     );
+
     first.go_on();
     assert_eq!(first.wait(), State::Ended(0), "{}", first.said());
     assert_eq!(pair.listed("repo"), 1);
     pair.assert_whole("repo");
 }
 
-/// The slower one has looked at the repository before the faster one began, and takes the lock
-/// after that is done.
+/// The slower run reads the repository before the faster one begins, and takes the lock after the
+/// faster one is done.
 #[test]
-fn a_run_that_was_overtaken_says_so_and_harms_nothing() {
+fn a_run_that_was_overtaken_fails_and_changes_nothing() {
     let pair = Pair::new();
     let repository = pair.bench.path("repo");
     assert_eq!(
@@ -116,6 +118,7 @@ fn a_run_that_was_overtaken_says_so_and_harms_nothing() {
     for operation in ["create", "lock"] {
         let before = pair.listed("repo");
         pair.live.node.start_scavenge(None).ok();
+
         let mut slow = pair.start(
             "slow",
             "repo",
@@ -123,11 +126,13 @@ fn a_run_that_was_overtaken_says_so_and_harms_nothing() {
             Some((operation, repository.join("state/lock"), 1)),
         );
         assert_eq!(slow.wait(), State::Stopped);
+
         let mut fast = pair.start("fast", "repo", "state", None);
         assert_eq!(fast.wait(), State::Ended(0), "{}", fast.said());
         let asked = pair.posts();
         slow.go_on();
         assert_eq!(slow.wait(), State::Ended(11), "{}", slow.said());
+
         assert!(
             slow.said().contains("another run has committed a backup")
                 && slow.said().contains("run it again"),
@@ -137,10 +142,11 @@ fn a_run_that_was_overtaken_says_so_and_harms_nothing() {
         assert_eq!(
             pair.posts(),
             asked,
-            "it was found out before anything was asked of the node"
+            "the slower run noticed it before it asked anything of the node"
         );
         assert_eq!(pair.listed("repo"), before + 1);
     }
+
     assert_eq!(
         pair.start("after", "repo", "state", None).wait(),
         State::Ended(0)
@@ -149,12 +155,14 @@ fn a_run_that_was_overtaken_says_so_and_harms_nothing() {
 }
 
 #[test]
-fn two_repositories_of_one_node_keep_its_scavenge_once() {
+fn two_runs_on_one_node_do_not_stop_its_scavenge_twice() {
     let pair = Pair::new();
     pair.live.node.start_scavenge(None).unwrap();
+
     let mut first = pair.start("first", "one", "state", pair.in_the_chunks());
     assert_eq!(first.wait(), State::Stopped);
     assert!(pair.live.node.owes_scavenge());
+
     let mut second = pair.start("second", "two", "state", None);
     assert_eq!(second.wait(), State::Ended(11), "{}", second.said());
     assert!(
@@ -164,8 +172,9 @@ fn two_repositories_of_one_node_keep_its_scavenge_once() {
     );
     assert!(
         pair.live.node.owes_scavenge() && pair.live.node.current_scavenge().is_none(),
-        "the second gave back what the first took"
+        "the second run gave back what the first one stopped"
     );
+
     first.go_on();
     assert_eq!(first.wait(), State::Ended(0), "{}", first.said());
     assert!(pair.live.node.current_scavenge().is_some() && !pair.live.node.owes_scavenge());
@@ -173,31 +182,36 @@ fn two_repositories_of_one_node_keep_its_scavenge_once() {
     pair.assert_whole("one");
 }
 
-/// Two machines, or two users, know nothing of each other.
+/// Runs on two machines, or of two users, know nothing of each other.
 #[test]
-fn two_runs_that_cannot_see_each_other_never_copy_beside_a_scavenge() {
+fn two_runs_that_cannot_see_each_other_never_copy_during_a_scavenge() {
     let pair = Pair::new();
     pair.live.node.start_scavenge(None).unwrap();
+
     let mut first = pair.start("first", "one", "state", pair.in_the_chunks());
     assert_eq!(first.wait(), State::Stopped);
-    // The second finds the node at rest, owes nothing, and must notice when the first gives the
-    // scavenge back under its hands.
+
+    // The second run finds the node at rest, so it has nothing to give back. It must notice when the
+    // first run gives the scavenge back during its copy.
     let mut second = pair.start("second", "two", "elsewhere", pair.in_the_chunks());
     assert_eq!(second.wait(), State::Stopped, "{}", second.said());
+
     first.go_on();
     assert_eq!(first.wait(), State::Ended(0), "{}", first.said());
     assert!(pair.live.node.current_scavenge().is_some());
+
     second.go_on();
     assert_eq!(second.wait(), State::Ended(0), "{}", second.said());
+
     let text = std::fs::read_to_string(manifest(&pair.bench.path("two"))).unwrap();
     assert!(
         text.contains("\"retries\": 1"),
-        "it did not start over: {}",
+        "the second run did not start over: {}",
         second.said()
     );
     assert!(
         pair.live.node.current_scavenge().is_some() && !pair.live.node.owes_scavenge(),
-        "the second did not give it back"
+        "the second run did not give the scavenge back"
     );
     assert_eq!(pair.posts(), 2);
     pair.assert_whole("one");
@@ -205,11 +219,7 @@ fn two_runs_that_cannot_see_each_other_never_copy_beside_a_scavenge() {
 }
 
 fn manifest(repository: &Path) -> PathBuf {
-    std::fs::read_dir(repository.join("backups"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path()
-        .join("manifest.json")
+    let mut backups = std::fs::read_dir(repository.join("backups")).unwrap();
+    let backup = backups.next().unwrap().unwrap();
+    backup.path().join("manifest.json")
 }
