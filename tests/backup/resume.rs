@@ -375,9 +375,9 @@ fn an_incomplete_file_of_full_length_is_copied_again() {
         assert_eq!(summary.files_resumed, count - 1);
 
         // kbackup does not even read a chunk without an MD5 at its end.
-        let looked_at = bench
-            .said()
-            .contains("chunk-000001.000000: kbackup does not resume what an interrupted run left of it");
+        let looked_at = bench.said().contains(
+            "chunk-000001.000000: kbackup does not resume what an interrupted run left of it",
+        );
         assert_eq!(looked_at, to < length, "{}", bench.said());
 
         bench.assert_sound();
