@@ -122,8 +122,8 @@ fn limits() -> TimeLimits {
 
 fn settings() -> QuiesceSettings {
     QuiesceSettings {
-        pausing: Duration::from_secs(5),
-        stopping: Duration::from_secs(5),
+        pause_within: Duration::from_secs(5),
+        stop_within: Duration::from_secs(5),
         ..QuiesceSettings::default()
     }
 }
@@ -364,7 +364,7 @@ fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
         .node
         .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
     let short = QuiesceSettings {
-        pausing: Duration::from_millis(300),
+        pause_within: Duration::from_millis(300),
         ..settings()
     };
     assert_eq!(
@@ -833,7 +833,7 @@ fn gives_up_if_scavenging_does_not_stop() {
         .change_quirks(|quirks| quirks.pausing_for = Duration::from_secs(2));
     let session = setting.session();
     let short = QuiesceSettings {
-        pausing: Duration::from_millis(300),
+        pause_within: Duration::from_millis(300),
         ..settings()
     };
     let error = quiesce(&session, &setting.records, None, short, &setting.run)
@@ -853,7 +853,7 @@ fn gives_up_if_scavenging_does_not_stop() {
     setting.node.start_scavenge(None).unwrap();
     let session = setting.session();
     let short = QuiesceSettings {
-        stopping: Duration::from_millis(500),
+        stop_within: Duration::from_millis(500),
         ..settings()
     };
     let error = quiesce(&session, &setting.records, None, short, &setting.run)
@@ -1077,7 +1077,7 @@ fn every_pause_can_be_measured() {
                 .node
                 .change_quirks(|quirks| quirks.cancel_delay = PAUSE);
             let short = QuiesceSettings {
-                stopping: Duration::from_millis(200),
+                stop_within: Duration::from_millis(200),
                 ..settings()
             };
             assert_eq!(
@@ -1200,7 +1200,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_extends_it() {
         &setting.records,
         None,
         QuiesceSettings {
-            longest: Duration::ZERO,
+            max_pause: Duration::ZERO,
             ..settings()
         },
         &setting.run,

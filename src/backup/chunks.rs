@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::capture::Capture;
 use super::chunk_copy::{copy_active, copy_grown, copy_whole};
 use super::chunk_rules::ChunkRules;
-use super::counted::CountedSource;
+use super::counted_source::CountedSource;
 use super::source_chunk::SourceChunk;
 use crate::error::{Error, Kind, Result};
 use crate::format::{ChunkNumber, ChunkSize};

@@ -29,7 +29,7 @@ mod chunk_prefix;
 mod chunk_rules;
 mod chunks;
 mod commit;
-mod counted;
+mod counted_source;
 mod databases;
 mod description;
 mod estimate;

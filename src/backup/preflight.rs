@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::checkpoints;
 use super::chunks::unchanged_since;
-use super::counted::CountedSource;
+use super::counted_source::CountedSource;
 use super::parentage::SourceLog;
 use super::quiesced::truncation_is_pending;
 use super::retry::retry;

@@ -5,6 +5,11 @@
 //! nothing of paths, exit codes or repositories. The caller says where the bytes came from. The
 //! room `server` knows what a server does with a file, and which version writes it.
 //!
+//! The log is in `chunk` (header and footer), `record` (the data), `position_map` (the map of a
+//! scavenged chunk) and `checkpoint`. `boundary` finds where a log may end, and `epoch` and
+//! `lineage` say whose log it is. The index is in `indexmap`, `ptable`, `bloom` and `hash`.
+//! `sqlite` and `duckdb` look at the headers of databases. `names` holds the names of all files.
+//!
 //! Facts about the formats come from a specification of the on-disk format, whose sections are
 //! quoted as "disk-format §3.5", and from observations of real nodes, quoted as "O16".
 

@@ -1,4 +1,4 @@
-//! Several threads at one list of work: a few large pieces ([`for_each`]), or many small ones
+//! Several threads for one list of work: a few large pieces ([`for_each`]), or many small ones
 //! ([`map`](map())).
 
 mod for_each;

@@ -189,9 +189,9 @@ fn with_running_source<T>(
 fn quiesce_settings(options: &BackupOptions) -> QuiesceSettings {
     QuiesceSettings {
         quiesce: options.quiesce,
-        pausing: options.quiesce_wait,
-        stopping: options.quiesce_wait,
-        longest: options.max_pause,
+        pause_within: options.quiesce_wait,
+        stop_within: options.quiesce_wait,
+        max_pause: options.max_pause,
         threads: options.scavenge_threads,
         throttle_percent: options.scavenge_throttle,
     }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::local_times::{bytes, took};
+use super::formatting::{bytes, took};
 use super::{Page, with_code};
 use crate::agent::run_record::Trigger;
 use crate::agent::status::{JobStatus, RunningJob};

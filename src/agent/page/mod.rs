@@ -5,8 +5,8 @@
 //! somebody reads. After two minutes it says that it is old; `?live` reloads it for a screen on a
 //! wall.
 
+mod formatting;
 mod jobs;
-mod local_times;
 mod picture;
 mod tables;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use self::local_times::{LocalTimes, bytes, counted};
+use self::formatting::{LocalTimes, bytes, counted};
 use self::picture::Picture;
 use super::exposure::Exposure;
 use super::facts::{NodeFacts, RepositoryFacts};

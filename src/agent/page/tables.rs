@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::local_times::{bytes, counted, length, number, quoted, took};
+use super::formatting::{bytes, counted, length, number, quoted, took};
 use super::{Page, with_code};
 use crate::agent::facts::{BackupFacts, RestorePoint};
 use crate::agent::run_record::{Job, Pause, RunOutcome, RunRecord};

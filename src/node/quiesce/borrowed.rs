@@ -41,7 +41,7 @@ impl<'a> Borrowed<'a> {
     }
 
     /// Tells what an earlier run took and did not give back. Its time counts from now.
-    pub(super) fn tell_earlier(&mut self, longest: Duration) -> Result<()> {
+    pub(super) fn tell_earlier(&mut self, max_pause: Duration) -> Result<()> {
         let record = self.held.record();
         if record.is_empty() {
             return Ok(());
@@ -59,12 +59,12 @@ impl<'a> Borrowed<'a> {
             self.tell_taken(SCAVENGE, stopped.since);
         }
 
-        self.start_deadline(longest)
+        self.start_deadline(max_pause)
     }
 
     /// Puts a pause of auto-scavenge on record, which is asked for next.
-    pub(super) fn take_auto_scavenge(&mut self, longest: Duration) -> Result<()> {
-        self.start_deadline(longest)?;
+    pub(super) fn take_auto_scavenge(&mut self, max_pause: Duration) -> Result<()> {
+        self.start_deadline(max_pause)?;
         self.held.record_pause()?;
         self.tell_taken(AUTO_SCAVENGE, clock::now());
         Ok(())
@@ -72,7 +72,7 @@ impl<'a> Borrowed<'a> {
 
     /// Puts a scavenge on record, which is told to stop next.
     pub(super) fn take_scavenge(&mut self, id: &str, settings: &QuiesceSettings) -> Result<()> {
-        self.start_deadline(settings.longest)?;
+        self.start_deadline(settings.max_pause)?;
 
         let earlier = &self.held.record().scavenge;
         // An earlier run may have stopped the same scavenge.

@@ -75,7 +75,7 @@ pub fn quiesce<'a>(
     check_admin_api(session, Patience::of(run))?;
 
     let mut borrowed = Borrowed::new(records.hold(session)?, run);
-    borrowed.tell_earlier(quiesced.settings.longest)?;
+    borrowed.tell_earlier(quiesced.settings.max_pause)?;
     quiesced.borrowed = Some(borrowed);
 
     quiesced.stop_scavenging()?;

@@ -25,7 +25,7 @@ pub(super) fn pause_auto_scavenge(
     settings: &QuiesceSettings,
     patience: Patience<'_>,
 ) -> Result<PauseResult> {
-    let mut poll = Poll::new(settings.pausing, patience);
+    let mut poll = Poll::new(settings.pause_within, patience);
     let state = first_state(client, &mut poll)?;
 
     let is_on_record = borrowed.record().auto_scavenge.is_some();
@@ -42,7 +42,7 @@ pub(super) fn pause_auto_scavenge(
     // kbackup never resumes what somebody else pauses.
     let is_ours = is_on_record || state != AutoScavenge::Pausing;
     if is_ours && !is_on_record {
-        borrowed.take_auto_scavenge(settings.longest)?;
+        borrowed.take_auto_scavenge(settings.max_pause)?;
     }
 
     let run = borrowed.run();
@@ -107,10 +107,10 @@ fn does_not_pause(client: &Client, state: &AutoScavenge, settings: &QuiesceSetti
         .on(client.place())
         .because(format!(
             "it is {state} after {} s",
-            settings.pausing.as_secs()
+            settings.pause_within.as_secs()
         ))
         .hint(
-            "a running scavenge has to stop first; allow it more time, \
+            "a running scavenge has to stop first; allow it more time (`--quiesce-wait`), \
              or run the backup at another hour",
         )
 }

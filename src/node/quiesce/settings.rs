@@ -5,15 +5,17 @@ use std::time::Duration;
 /// How far quiescing goes, how long it may take, and how a stopped scavenge goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuiesceSettings {
-    /// False: leave scavenges alone, and say so in the manifest (`--no-quiesce`).
+    /// False for `--no-quiesce`: leave scavenges alone, and say so in the manifest.
     pub quiesce: bool,
-    /// How long auto-scavenge may take to pause; its leader stops a running scavenge first.
-    pub pausing: Duration,
-    /// How long a scavenge may take to stop; completing a chunk cannot be interrupted.
-    pub stopping: Duration,
-    /// How long the node may be without its scavenging, from the first thing that is taken. After
-    /// that the run is interrupted, and everything is given back.
-    pub longest: Duration,
+    /// How long auto-scavenge may take to pause (`--quiesce-wait`). Its leader stops a running
+    /// scavenge first.
+    pub pause_within: Duration,
+    /// How long a scavenge may take to stop (`--quiesce-wait`). The server completes the chunk that
+    /// it works on.
+    pub stop_within: Duration,
+    /// How long the node may be without its scavenging (`--max-pause`). Then the run is interrupted
+    /// and gives everything back. The time begins with the first thing that the run stops.
+    pub max_pause: Duration,
     /// Threads of a scavenge that is given back.
     pub threads: u32,
     /// Throttle of a scavenge that is given back, in percent; only one thread can be throttled.
@@ -24,9 +26,9 @@ impl Default for QuiesceSettings {
     fn default() -> Self {
         Self {
             quiesce: true,
-            pausing: Duration::from_secs(600),
-            stopping: Duration::from_secs(300),
-            longest: Duration::from_secs(7200),
+            pause_within: Duration::from_secs(600),
+            stop_within: Duration::from_secs(300),
+            max_pause: Duration::from_secs(7200),
             threads: 1,
             throttle_percent: 100,
         }

@@ -28,7 +28,7 @@ pub(super) fn stop_scavenges(
     patience: Patience<'_>,
 ) -> Result<Option<String>> {
     let mut stopped: Option<String> = None;
-    let mut poll = Poll::new(settings.stopping, patience);
+    let mut poll = Poll::new(settings.stop_within, patience);
 
     while let CurrentScavenge::Running(scavenge) = current_scavenge(client, patience)? {
         let is_told = stopped.as_ref() == Some(&scavenge);
@@ -42,7 +42,7 @@ pub(super) fn stop_scavenges(
         // The limit is for all of them together, from the first on: somebody may start one after
         // the other.
         if stopped.replace(scavenge).is_none() {
-            poll = Poll::new(settings.stopping, patience);
+            poll = Poll::new(settings.stop_within, patience);
         }
     }
 
@@ -98,7 +98,7 @@ fn does_not_stop(client: &Client, scavenge: &str) -> Error {
     )
     .on(client.place())
     .hint(
-        "completing a large chunk takes a while; allow it more time, \
+        "completing a large chunk takes a while; allow it more time (`--quiesce-wait`), \
          or run the backup at another hour",
     )
 }

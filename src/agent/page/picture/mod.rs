@@ -15,7 +15,7 @@ use maud::{Markup, html};
 
 use self::shapes::{height_of_bytes, height_of_time, lane, mark, middle, percent, symbol};
 use self::timeline::{Column, DrawnBackup, TimeRange, backups, columns, gaps};
-use super::local_times::{LocalTimes, bytes, counted, length};
+use super::formatting::{LocalTimes, bytes, counted, length};
 use crate::agent::run_record::{Pause, RunOutcome, RunRecord};
 use crate::agent::status::Status;
 use crate::agent::verdict::roughly;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, ToSpan};
 
-use crate::agent::page::local_times::LocalTimes;
+use crate::agent::page::formatting::LocalTimes;
 use crate::agent::run_record::RunOutcome;
 use crate::agent::status::Status;
 use crate::clock::{Timestamp, between};

@@ -1,4 +1,4 @@
-//! Times, sizes and commands, as the page writes them.
+//! How the page writes times, lengths of time, sizes, counts and commands.
 
 use std::time::Duration;
 
