@@ -1137,7 +1137,7 @@ fn every_pause_can_be_measured() {
 fn a_pause_ends_at_its_limit_and_no_retry_extends_it() {
     let limit = Duration::from_millis(1500);
     let brief = QuiesceSettings {
-        longest: limit,
+        max_pause: limit,
         ..settings()
     };
     let too_long = Kind::Interrupted(kbackup::error::Cause::PausedTooLong);
