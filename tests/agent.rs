@@ -1,4 +1,4 @@
-//! The agent, as a process of its own beside test nodes.
+//! The agent, in its own process beside test nodes.
 
 #![expect(
     clippy::unwrap_used,

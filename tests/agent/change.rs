@@ -1,4 +1,4 @@
-//! Backups that are due because of what the node wrote.
+//! Backups that are due because the node has written.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -19,6 +19,7 @@ fn a_node_that_writes_is_backed_up_at_once() {
     let site = NodeSite::new("26.1-append");
     let sidecar = agent(&site, "1B");
     let mut made = labels(&sidecar.shows("the first backup", |status| labels(status).len() == 1));
+
     let mut quickest = Duration::MAX;
     for _ in 0..3 {
         let seen = sidecar.shows("that everything is backed up", |status| {
@@ -32,15 +33,13 @@ fn a_node_that_writes_is_backed_up_at_once() {
         made = labels(&sidecar.shows("another backup", |status| labels(status).len() > made.len()));
         quickest = quickest.min(began.elapsed());
     }
-    // The loop alone would notice every 5 seconds.
+
+    // Without this trigger, the agent would look only every 5 seconds.
     assert!(quickest < Duration::from_secs(5), "{quickest:?}");
+
     let history = sidecar.status()["history"].clone();
-    let triggers: Vec<&str> = history
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|run| run["trigger"].as_str().unwrap())
-        .collect();
+    let runs = history.as_array().unwrap().iter();
+    let triggers: Vec<&str> = runs.map(|run| run["trigger"].as_str().unwrap()).collect();
     assert_eq!(
         (triggers[0], triggers.last()),
         ("first", Some(&"change")),
@@ -48,7 +47,7 @@ fn a_node_that_writes_is_backed_up_at_once() {
     );
 }
 
-/// What the agent used while a node wrote.
+/// The processor time of the agent while a node wrote.
 struct Used {
     writes: u32,
     processor: Duration,
@@ -78,22 +77,26 @@ fn while_writing(site: &NodeSite, sidecar: &Sidecar, span: Duration, least: u32)
 }
 
 #[test]
-fn a_busy_node_costs_the_agent_next_to_nothing() {
+fn a_busy_node_costs_the_agent_little_processor_time() {
     const SPAN: Duration = Duration::from_secs(5);
     let site = NodeSite::backed_up("26.1-append");
     let sidecar = agent(&site, "1TiB");
     sidecar.shows("the node", |status| status["exposure"]["bytes"] == 0);
-    // Directly after the start the agent looks more often.
+
+    // Directly after its start, the agent looks more often.
     std::thread::sleep(Duration::from_secs(1));
     let before = sidecar.processor();
     std::thread::sleep(SPAN);
     let idle = sidecar.processor().checked_sub(before).unwrap();
+
     let Used {
         writes,
         processor: busy,
         elapsed,
     } = while_writing(&site, &sidecar, SPAN, 5000);
+
     eprintln!("{SPAN:?}: {idle:?} idle; {elapsed:?}: {busy:?} under {writes} writes");
+
     assert!(
         busy < elapsed / 10,
         "{busy:?} of {elapsed:?} under {writes} writes"

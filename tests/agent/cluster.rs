@@ -1,4 +1,4 @@
-//! Agents beside the members of a cluster: real processes, each with a repository of its own in one
+//! Agents beside the members of a cluster: real processes, each with its own repository in one
 //! directory.
 
 use std::fs::OpenOptions;
@@ -23,20 +23,18 @@ impl Cluster {
     fn new() -> Self {
         let place = Place::new();
         let recording = std::sync::Arc::new(Recording::named("26.1-append").unwrap());
-        let nodes: Vec<Node> = (0..3)
-            .map(|number| {
-                Node::start(
-                    std::sync::Arc::clone(&recording),
-                    place.path(&format!("db{number}")),
-                )
-                .unwrap()
-            })
-            .collect();
+        let mut nodes = Vec::new();
+        for number in 0..3 {
+            let directory = place.path(&format!("db{number}"));
+            nodes.push(Node::start(std::sync::Arc::clone(&recording), directory).unwrap());
+        }
         for node in &nodes {
             node.advance_to_mark(Mark::Ready).unwrap();
         }
+
         let servers: Vec<Server> = nodes.iter().map(|node| node.serve().unwrap()).collect();
         std::fs::create_dir(place.path("repos")).unwrap();
+
         let cluster = Self {
             place,
             nodes,
@@ -46,26 +44,16 @@ impl Cluster {
         cluster
     }
 
-    /// The role of each member from now on.
+    /// Gives each member its role from now on.
     fn play(&self, states: [&str; 3]) {
         for (me, node) in self.nodes.iter().enumerate() {
-            let other = |(number, server): (usize, &Server)| {
-                let (_, port) = server
-                    .url()
-                    .rsplit_once(':')
-                    .map(|(host, port)| {
-                        (host.to_owned(), port.trim_end_matches('/').parse().unwrap())
-                    })
-                    .unwrap();
-                Member::new(states[number], "127.0.0.1", port)
-            };
-            let members = self
-                .servers
-                .iter()
-                .enumerate()
-                .filter(|(number, _)| *number != me)
-                .map(other)
-                .collect();
+            let mut members = Vec::new();
+            for (number, server) in self.servers.iter().enumerate() {
+                if number != me {
+                    let port = server.address().port();
+                    members.push(Member::new(states[number], "127.0.0.1", port));
+                }
+            }
             node.change_quirks(|quirks| {
                 (quirks.state, quirks.members) = (Some(states[me].to_owned()), members);
             });
@@ -98,15 +86,17 @@ fn hold(status: &Value) -> String {
 }
 
 #[test]
-fn one_backup_stands_for_all() {
+fn one_backup_counts_for_all_members() {
     let cluster = Cluster::new();
     let agents: Vec<Sidecar> = [0, 1, 2]
         .map(|number| cluster.agent(number, "--cluster one --cluster-grace 1h"))
         .into();
+
     let preferred = agents[2].shows("the read-only replica's backup", |status| {
         labels(status).len() == 1
     });
     assert_eq!(preferred["cluster"]["newest"], Value::Null);
+
     for (number, agent) in agents.iter().enumerate().take(2) {
         let status = agent.shows("the replica's backup", |status| {
             status["cluster"]["newest"]["label"] == labels(&preferred)[0]
@@ -118,9 +108,11 @@ fn one_backup_stands_for_all() {
             sentence.contains(&format!("backed up by {}", cluster.endpoint(2))),
             "{sentence}"
         );
-        let skipped = agent.shows("that it was left out", |status| {
+
+        let skipped = agent.shows("the skipped run", |status| {
             status["history"][0]["outcome"] == "skipped"
         });
+
         let because = skipped["history"][0]["because"].as_str().unwrap();
         assert!(
             because.starts_with(&format!("up to date by {}: ", cluster.endpoint(2))),
@@ -128,9 +120,10 @@ fn one_backup_stands_for_all() {
         );
         assert!(
             !cluster.place.path(&format!("repos/node{number}")).exists(),
-            "it has none of its own"
+            "the member has no repository of its own"
         );
     }
+
     let restored = cluster.place.path("restored");
     let line = format!(
         "restore --repo repos/node2 --to {} --ready",
@@ -140,11 +133,11 @@ fn one_backup_stands_for_all() {
 }
 
 #[test]
-fn who_is_preferred_is_waited_for_and_then_replaced() {
+fn the_members_wait_for_the_preferred_member_and_then_replace_it() {
     let cluster = Cluster::new();
     // The replica and the follower have no agents.
     let leader = cluster.agent(0, "--cluster one --cluster-grace 3s");
-    let status = leader.shows("that it waits", |status| {
+    let status = leader.shows("the wait", |status| {
         !hold(status).is_empty() || !labels(status).is_empty()
     });
     assert!(
@@ -156,7 +149,7 @@ fn who_is_preferred_is_waited_for_and_then_replaced() {
 }
 
 #[test]
-fn after_another_leader_is_elected_another_member_is_preferred() {
+fn after_an_election_another_member_is_preferred() {
     let cluster = Cluster::new();
     cluster.play(["Follower", "Leader", "CatchingUp"]);
     let agents: Vec<Sidecar> = [1, 0]
@@ -184,18 +177,20 @@ fn a_member_waits_while_another_is_backed_up() {
         r#"{"member":"elsewhere:2113","since":"2026-01-01T00:00:00Z"}"#,
     )
     .unwrap();
+
     let agent = cluster.agent(2, "--turns one-after-another");
-    agent.shows("that it waits", |status| {
+    agent.shows("the wait", |status| {
         hold(status) == "it waits for its turn: elsewhere:2113 is being backed up"
     });
     assert!(labels(&agent.status()).is_empty());
-    // This happens if its process dies.
+
+    // The lock also ends when its process dies.
     drop(turn);
     agent.shows("its backup", |status| labels(status).len() == 1);
 }
 
 #[test]
-fn without_locks_backups_go_on() {
+fn without_locks_the_backups_continue() {
     let cluster = Cluster::new();
     // A directory cannot be locked.
     std::fs::create_dir(cluster.place.path("repos/turn")).unwrap();
@@ -227,7 +222,7 @@ fn a_reload_without_turns_ends_the_concern_about_them() {
 }
 
 #[test]
-fn never_two_at_once() {
+fn no_two_members_are_backed_up_at_once() {
     let cluster = Cluster::new();
     let agents: Vec<Sidecar> = [0, 1, 2]
         .map(|number| cluster.agent(number, "--turns one-after-another"))
@@ -236,20 +231,9 @@ fn never_two_at_once() {
         let status = agent.shows("its backup", |status| {
             labels(status).len() == 1 && status["running"].is_null()
         });
-        let run = status["history"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|run| run["outcome"] == "done")
-            .unwrap()
-            .clone();
-        let time = |name: &str| {
-            run[name]
-                .as_str()
-                .unwrap()
-                .parse::<jiff::Timestamp>()
-                .unwrap()
-        };
+        let history = status["history"].as_array().unwrap();
+        let run = history.iter().find(|run| run["outcome"] == "done").unwrap();
+        let time = |name: &str| -> jiff::Timestamp { run[name].as_str().unwrap().parse().unwrap() };
         (time("began"), time("ended"))
     });
     let mut runs: Vec<_> = runs.collect();
@@ -257,6 +241,7 @@ fn never_two_at_once() {
         runs[2].0 < runs[1].0 && runs[1].0 < runs[0].0,
         "the replica goes first, the leader last: {runs:?}"
     );
+
     runs.sort();
     assert!(
         runs.windows(2).all(|pair| pair[0].1 <= pair[1].0),
@@ -284,5 +269,6 @@ fn a_cluster_needs_its_directory() {
             "{stderr}"
         );
     }
+
     place.kbackup("agent --check-config --node http://127.0.0.1:1 --repo repos/node1 --cluster one --cluster-dir ./repos").assert().code(0);
 }

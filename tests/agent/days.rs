@@ -13,10 +13,10 @@ use serde_json::Value;
 use super::sidecar::{Sidecar, labels};
 use crate::cli::{NodeSite, Place};
 
-/// What is written is backed up soon, and nothing else happens.
+/// The node's appends are backed up soon, and no other job runs.
 const EAGER: &str =
     "--repo repo --node URL --node-patience 1s --diff-schedule 1s --verify-schedule off";
-/// What is written is backed up soon. A failure is tried again only after a minute.
+/// The node's appends are backed up soon. A failed backup is repeated only after a minute.
 const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h --on-change 1s --verify-schedule off";
 
 /// A small node that writes nothing by itself, and a place to work in.
@@ -58,23 +58,20 @@ fn is_safe(status: &Value) -> bool {
 }
 
 fn concerns(status: &Value) -> String {
-    let concerns = status["verdict"]["concerns"].as_array().unwrap();
+    let mut concerns = String::new();
+    for concern in status["verdict"]["concerns"].as_array().unwrap() {
+        concerns += concern["what"].as_str().unwrap();
+        concerns.push('\n');
+    }
     concerns
-        .iter()
-        .map(|concern| concern["what"].as_str().unwrap().to_owned() + "\n")
-        .collect()
 }
 
 fn job<'a>(status: &'a Value, name: &str) -> &'a Value {
-    status["jobs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|job| job["job"] == name)
-        .unwrap()
+    let mut jobs = status["jobs"].as_array().unwrap().iter();
+    jobs.find(|job| job["job"] == name).unwrap()
 }
 
-/// How many runs of a job had this outcome.
+/// The number of runs of a job with this outcome.
 fn runs(status: &Value, name: &str, outcome: &str) -> usize {
     let history = status["history"].as_array().unwrap();
     history
@@ -83,7 +80,7 @@ fn runs(status: &Value, name: &str, outcome: &str) -> usize {
         .count()
 }
 
-/// Whether everything is in a backup, and there are this many backups.
+/// True if everything is in a backup, and there are this many backups.
 fn has(status: &Value, backups: usize) -> bool {
     labels(status).len() == backups
         && status["exposure"]["bytes"] == 0
@@ -92,12 +89,12 @@ fn has(status: &Value, backups: usize) -> bool {
 
 fn kept(sidecar: &Sidecar, backups: usize) -> Value {
     sidecar.shows(
-        &format!("{backups} backups, and nothing that is in none"),
+        &format!("{backups} backups, and nothing outside of them"),
         |status| has(status, backups),
     )
 }
 
-/// Restores each backup, and checks what was restored.
+/// Restores each backup, and checks the restored directory.
 fn assert_restorable(place: &Place) {
     for label in place.listed() {
         let target = place.path("restored");
@@ -117,12 +114,13 @@ fn assert_restorable(place: &Place) {
 }
 
 #[test]
-fn the_first_is_a_full_and_where_nothing_is_written_nothing_is_made() {
+fn the_first_backup_is_a_full_and_an_idle_node_needs_no_other() {
     let site = site();
     let sidecar = begin(&site, EAGER);
     let status = kept(&sidecar, 1);
     assert_eq!(status["repository"]["points"][0]["kind"], "full");
     assert_eq!(status["history"][0]["trigger"], "first");
+
     let status = sidecar.shows("nothing to do", |status| {
         runs(status, "diff", "up-to-date") > 1
     });
@@ -134,9 +132,11 @@ fn the_first_is_a_full_and_where_nothing_is_written_nothing_is_made() {
                 .contains("everything it has written is backed up"),
         "{status:#}"
     );
+
     append(&site.place);
     let status = kept(&sidecar, 2);
     assert_eq!(status["repository"]["points"][1]["kind"], "diff");
+
     sidecar.ends_well();
     assert_eq!(site.place.listed().len(), 2);
     assert_restorable(&site.place);
@@ -152,14 +152,17 @@ fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
     let url = server.url();
     let sidecar = start(&place, &url, PATIENT);
     kept(&sidecar, 1);
+
     let listen = Listen {
         address: server.address(),
         unix_socket: None,
     };
+
     drop(server);
     append(&place);
     let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
     assert_eq!(job(&status, "diff")["last"]["kind"], "unreachable");
+
     let status = sidecar.shows("the node is missed", |status| {
         concerns(status).contains("the node does not answer")
     });
@@ -171,8 +174,9 @@ fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
     );
     assert!(
         seconds_between(&now, &due) > 30,
-        "it is not tried again and again: {now} {due}"
+        "the agent does not retry again and again: {now} {due}"
     );
+
     let _server = node.serve_on(&listen).unwrap();
     let status = sidecar.shows("a backup", |status| has(status, 2) && is_safe(status));
     assert_eq!(
@@ -182,6 +186,7 @@ fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
         ),
         (1, 2)
     );
+
     sidecar.ends_well();
     assert_restorable(&place);
 }
@@ -193,24 +198,26 @@ fn seconds_between(from: &str, to: &str) -> i64 {
 }
 
 #[test]
-fn a_node_that_is_down_and_has_written_nothing_costs_no_failures() {
+fn a_node_that_is_down_and_has_written_nothing_causes_no_failure() {
     let NodeSite { server, place, .. } = site();
     let sidecar = start(&place, &server.url(), EAGER);
     kept(&sidecar, 1);
+
     drop(server);
     let status = sidecar.shows("the node is missed", |status| {
         concerns(status).contains("the node does not answer")
             && runs(status, "diff", "up-to-date") > 0
     });
     assert_eq!(runs(&status, "diff", "failed"), 0);
+
     sidecar.ends_well();
 }
 
-/// A disk of its own for a repository. Dropping it unmounts the disk.
+/// A separate disk for a repository. It is unmounted when it is dropped.
 pub(super) struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    /// Returns `None`, and says so, if this user cannot mount.
+    /// Prints a note and returns `None` if this user cannot mount.
     pub(super) fn new(place: &'a Path, mebibytes: u64) -> Option<Self> {
         std::fs::create_dir_all(place).unwrap();
         let disk = Self(place);
@@ -242,7 +249,7 @@ impl<'a> Disk<'a> {
         assert!(self.try_remount(how), "remount,{how}");
     }
 
-    /// Unmounts what was mounted last. What was below it is visible again.
+    /// Unmounts the upper file system. The one below it is visible again.
     pub(super) fn unmount(&self) {
         assert!(succeeds(Command::new("umount").arg("-l").arg(self.0)));
     }
@@ -269,6 +276,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     let Some(disk) = Disk::new(&mount, 8) else {
         return;
     };
+
     // The agent has only seen the repository. It has not made a backup there.
     let repository = EAGER.replace("--repo repo", "--repo disk/repo");
     site.place
@@ -277,6 +285,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
         .code(0);
     let sidecar = begin(&site, &repository);
     kept(&sidecar, 1);
+
     // Another file system hides the repository, as if its disk were not mounted.
     assert!(disk.mount("size=8m"));
     append(&site.place);
@@ -290,13 +299,15 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     );
     assert!(!mount.join("repo").exists());
     sidecar.ends_well();
-    // A restarted agent that finds nothing there makes no repository either.
+
+    // A restarted agent that finds no repository there makes none either.
     let sidecar = begin(&site, &repository);
     sidecar.shows("the failure", |status| {
         runs(status, "diff", "failed") > 1 && level(status) == "danger"
     });
     assert!(!mount.join("repo").exists());
-    // Nor does it use another repository in that place.
+
+    // It does not use another repository in that place either.
     site.place
         .kbackup(&site.line("full --repo disk/repo --node URL"))
         .assert()
@@ -306,6 +317,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
             .contains("this repository has another id than the repository of earlier runs")
     });
     assert_eq!(level(&status), "danger");
+
     disk.unmount();
     let status = sidecar.shows("the backup that was missing", |status| has(status, 2));
     assert_ne!(level(&status), "danger", "{status:#}");
@@ -327,6 +339,7 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
         &mut std::fs::File::create(&filler).unwrap(),
     );
     assert!(full.is_err());
+
     append(&site.place);
     let status = sidecar.shows("a failure", |status| {
         concerns(status).contains("the repository has 0 bytes of free space")
@@ -337,8 +350,10 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
         "{status:#}"
     );
     assert_eq!(labels(&status).len(), 1);
+
     std::fs::remove_file(filler).unwrap();
     kept(&sidecar, 2);
+
     disk.remount("ro");
     append(&site.place);
     let status = sidecar.shows("a failure", |status| {
@@ -346,9 +361,11 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
             && concerns(status).contains("Read-only file system")
     });
     assert_eq!(labels(&status).len(), 2);
+
     disk.remount("rw");
     let status = kept(&sidecar, 3);
     assert!(!concerns(&status).contains("failed"), "{status:#}");
+
     sidecar.ends_well();
     site.place
         .kbackup("verify --all --repo disk/repo")
@@ -357,7 +374,7 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
 }
 
 #[test]
-fn a_clock_that_jumps_costs_one_run_and_no_more() {
+fn a_clock_that_jumps_costs_one_run() {
     let site = site();
     let clock = site.place.write("clock", "0");
     let hourly = EAGER.replace("--diff-schedule 1s", "--diff-schedule 1h");
@@ -365,12 +382,14 @@ fn a_clock_that_jumps_costs_one_run_and_no_more() {
     command.env("KBACKUP_CLOCK", &clock);
     let sidecar = Sidecar::start(command);
     kept(&sidecar, 1);
+
     for (round, offset) in [(2, "86400"), (3, "0"), (4, "-86400"), (5, "0")] {
         append(&site.place);
         std::fs::write(&clock, offset).unwrap();
         let status = kept(&sidecar, round);
         assert!(status["exposure"]["since"].is_null());
     }
+
     // Each jump cost one run.
     let status = sidecar.status();
     assert_eq!(
@@ -382,6 +401,7 @@ fn a_clock_that_jumps_costs_one_run_and_no_more() {
         (5, 0, 0),
         "{status:#}"
     );
+
     sidecar.ends_well();
     assert_restorable(&site.place);
 }
@@ -395,6 +415,7 @@ fn a_password_that_changes_is_read_again() {
             .change_quirks(|quirks| quirks.credentials = Some(credentials));
     };
     wanted("correct-horse");
+
     let password = site.place.write("password", "correct-horse\n");
     let sidecar = begin(
         &site,
@@ -404,6 +425,7 @@ fn a_password_that_changes_is_read_again() {
         ),
     );
     kept(&sidecar, 1);
+
     wanted("battery-staple");
     append(&site.place);
     let status = sidecar.shows("a failure", |status| {
@@ -411,9 +433,11 @@ fn a_password_that_changes_is_read_again() {
     });
     assert_eq!(job(&status, "diff")["last"]["kind"], "denied");
     assert!(!status.to_string().contains("horse") && !sidecar.log().contains("horse"));
+
     std::fs::write(&password, "battery-staple\n").unwrap();
     let status = kept(&sidecar, 2);
     assert!(is_safe(&status), "{status:#}");
+
     sidecar.ends_well();
 }
 
@@ -421,6 +445,7 @@ fn a_password_that_changes_is_read_again() {
 fn two_agents_on_one_repository_take_turns() {
     let site = site();
     let first = begin(&site, EAGER);
+
     let second = begin(&site, &format!("{EAGER} --state-dir other"));
     for _ in 0..4 {
         append(&site.place);
@@ -431,23 +456,24 @@ fn two_agents_on_one_repository_take_turns() {
             assert!(!concerns(&status).contains("failed"), "{status:#}");
         }
     }
+
     for sidecar in [first, second] {
         let status = sidecar.shows("rest", |status| status["running"].is_null());
-        let others = status["history"]
-            .as_array()
-            .unwrap()
+        let history = status["history"].as_array().unwrap();
+        let others = history
             .iter()
             .filter(|record| record["outcome"] == "failed" && record["kind"] != "locked");
         assert_eq!(others.count(), 0, "{status:#}");
         sidecar.ends_well();
     }
+
     assert!(!site.node.owes_scavenge());
     assert_restorable(&site.place);
 }
 
 /// The node scavenges, the agent copies slowly, and a signal comes at different moments.
 #[test]
-fn it_can_be_told_to_end_at_any_moment() {
+fn the_agent_can_be_told_to_end_at_any_moment() {
     let site = NodeSite::scavenging();
     let configuration = site
         .place
@@ -467,6 +493,7 @@ fn it_can_be_told_to_end_at_any_moment() {
             "after {moment} ms: {log}"
         );
     }
+
     let sidecar = begin(&site, &options);
     kept(&sidecar, 1);
     sidecar.ends_well();
@@ -474,12 +501,13 @@ fn it_can_be_told_to_end_at_any_moment() {
 }
 
 #[test]
-fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
+fn a_scavenge_that_a_killed_run_stopped_is_given_back_at_once() {
     let site = NodeSite::scavenging();
     site.place
         .kbackup(&site.line("full --repo repo --node URL"))
         .assert()
         .code(0);
+
     for node_is_up in [true, false] {
         let fault = format!(
             "create:{}/incoming:9:abort",
@@ -491,6 +519,7 @@ fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
             .assert()
             .failure();
         assert!(site.node.owes_scavenge() && site.place.debts() == 1);
+
         site.node
             .change_quirks(|quirks| quirks.status = (!node_is_up).then_some(500));
         let sidecar = begin(
@@ -498,13 +527,14 @@ fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
             "--repo repo --node URL --node-patience 1s --diff-schedule @monthly --verify-schedule off",
         );
         if !node_is_up {
-            let status = sidecar.shows("that something is owed", |status| {
+            let status = sidecar.shows("the stopped scavenge", |status| {
                 concerns(status).contains("it is not given back yet")
             });
             assert!(concerns(&status).contains("scavenge"), "{status:#}");
             site.node.change_quirks(|quirks| quirks.status = None);
         }
-        let status = sidecar.shows("that nothing is owed", |status| {
+
+        let status = sidecar.shows("that everything was given back", |status| {
             site.place.debts() == 0 && status["agent"]["owed"].is_null()
         });
         assert!(!site.node.owes_scavenge() && site.node.current_scavenge().is_some());
@@ -517,7 +547,7 @@ fn what_a_killed_run_took_is_given_back_though_nothing_is_due() {
 }
 
 #[test]
-fn a_configuration_that_makes_no_sense_changes_nothing() {
+fn an_invalid_configuration_changes_nothing() {
     let site = site();
     let configuration = site.place.write("kbackup.toml", "repo = \"repo\"\n");
     let sidecar = begin(
@@ -525,6 +555,7 @@ fn a_configuration_that_makes_no_sense_changes_nothing() {
         &format!("{EAGER} --config {}", configuration.display()),
     );
     kept(&sidecar, 1);
+
     std::fs::write(&configuration, "repo = [1\n").unwrap();
     sidecar.signal(Signal::HUP);
     let status = sidecar.shows("a refusal", |status| {
@@ -535,18 +566,21 @@ fn a_configuration_that_makes_no_sense_changes_nothing() {
             && concerns(&status).contains("its configuration was changed and cannot be used"),
         "{status:#}"
     );
+
     append(&site.place);
     kept(&sidecar, 2);
+
     std::fs::write(&configuration, "repo = \"repo\"\n").unwrap();
     sidecar.signal(Signal::HUP);
     sidecar.shows("no refusal", |status| {
         is_safe(status) && status["agent"]["configuration"].is_null()
     });
+
     sidecar.ends_well();
 }
 
 #[test]
-fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
+fn a_backup_waits_for_a_scavenge_and_stops_it_once_when_it_would_be_too_old() {
     let site = site();
     let options = EAGER.replace(
         "--diff-schedule 1s",
@@ -554,11 +588,12 @@ fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
     );
     let sidecar = begin(&site, &options);
     kept(&sidecar, 1);
+
     site.node
         .change_quirks(|quirks| quirks.scavenge_duration = Duration::from_secs(3600));
     let scavenge = site.node.start_scavenge(None).unwrap();
     append(&site.place);
-    let status = sidecar.shows("why it waits", |status| {
+    let status = sidecar.shows("the reason of the wait", |status| {
         job(status, "diff")["hold"]
             .as_str()
             .is_some_and(|hold| hold.contains("nothing is older than"))
@@ -570,10 +605,11 @@ fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
             .contains(&scavenge.to_string()),
         "{status:#}"
     );
+
     let status = kept(&sidecar, 2);
     let stops = |site: &NodeSite| {
-        site.node
-            .requests()
+        let requests = site.node.requests();
+        requests
             .iter()
             .filter(|request| request.method == "DELETE")
             .count()
@@ -584,8 +620,9 @@ fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
         "scavenge"
     );
     assert!(!site.node.owes_scavenge() && site.node.current_scavenge().is_some());
+
     append(&site.place);
-    let status = sidecar.shows("why it waits", |status| {
+    let status = sidecar.shows("the reason of the wait", |status| {
         level(status) == "danger"
             && job(status, "diff")["hold"]
                 .as_str()
@@ -596,7 +633,7 @@ fn a_scavenge_is_waited_for_until_it_would_be_too_late_and_stopped_once() {
 }
 
 #[test]
-fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
+fn scavenging_that_was_stopped_too_long_is_given_back_and_left_alone() {
     let site = NodeSite::scavenging();
     let configuration = site.place.write(
         "kbackup.toml",
@@ -609,12 +646,13 @@ fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
             configuration.display()
         ),
     );
+
     let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
     assert_eq!(job(&status, "diff")["last"]["kind"], "paused-too-long");
     assert!(!site.node.owes_scavenge() && site.place.debts() == 0);
-    let stops = site
-        .node
-        .requests()
+
+    let requests = site.node.requests();
+    let stops = requests
         .iter()
         .filter(|request| request.method == "DELETE")
         .count();
@@ -624,11 +662,12 @@ fn scavenging_that_was_away_too_long_is_given_back_and_left_in_peace() {
         "{status:#}"
     );
     assert_eq!(stops, 1);
+
     sidecar.ends_well();
 }
 
 #[test]
-fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
+fn a_lost_or_unwritable_journal_is_reported_and_costs_no_backup() {
     let site = site();
     let mut command = site.place.process(&site.line(&format!("agent {EAGER}")));
     command.env("KBACKUP_FAULT", "write:agent-:1:28");
@@ -638,14 +677,17 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
         concerns(&status).contains("the agent's journal cannot be written"),
         "{status:#}"
     );
+
     append(&site.place);
     kept(&sidecar, 2);
+
     let log = sidecar.ends_well();
     assert_eq!(
         log.matches("the journal cannot be written").count(),
         1,
         "{log}"
     );
+
     let journal = || {
         let entries = std::fs::read_dir(site.place.path("state")).unwrap();
         entries.map(|entry| entry.unwrap().path()).find(|path| {
@@ -663,6 +705,7 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
             (Some(content), Some(path)) => std::fs::write(path, content).unwrap(),
             (_, None) => {}
         }
+
         append(&site.place);
         let sidecar = begin(&site, EAGER);
         let status = kept(&sidecar, round);
@@ -673,7 +716,7 @@ fn a_journal_that_is_lost_or_cannot_be_written_is_told_and_costs_no_backup() {
 
 /// The supervisor that read the agent's log is gone.
 #[test]
-fn nobody_listens_to_what_it_says() {
+fn an_agent_whose_log_nobody_reads_works() {
     let site = site();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -686,33 +729,38 @@ fn nobody_listens_to_what_it_says() {
         .spawn()
         .unwrap();
     drop(command);
+
     let end = std::time::Instant::now() + Duration::from_secs(30);
     for backups in 1..4 {
         while site.place.listed().len() < backups {
-            assert!(std::time::Instant::now() < end, "it stands still");
+            assert!(std::time::Instant::now() < end, "the agent makes no backup");
             std::thread::sleep(Duration::from_millis(50));
         }
         append(&site.place);
     }
+
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// A machine sleeps, or a disk hangs: everything stops for a while.
+/// A machine sleeps, or a disk hangs, so everything stops for a while.
 #[test]
-fn a_stall_is_over_when_it_is_over() {
+fn the_agent_continues_after_a_stall() {
     let site = site();
     let sidecar = begin(&site, EAGER);
     kept(&sidecar, 1);
+
     append(&site.place);
     sidecar.signal(Signal::STOP);
     std::thread::sleep(Duration::from_secs(2));
     sidecar.signal(Signal::CONT);
     let status = kept(&sidecar, 2);
     assert!(is_safe(&status), "{status:#}");
+
     site.node
         .change_quirks(|quirks| quirks.delay = Duration::from_millis(300));
     append(&site.place);
     kept(&sidecar, 3);
+
     sidecar.ends_well();
 }

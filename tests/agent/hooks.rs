@@ -1,4 +1,4 @@
-//! Hooks: commands and places on the web that get messages.
+//! Hooks: commands and URLs that get messages.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -58,41 +58,44 @@ fn hide(agent: &Sidecar, site: &NodeSite, is_away: bool) {
 }
 
 #[test]
-fn each_is_told_what_it_wants_to_know() {
+fn each_hook_gets_the_messages_that_it_wants() {
     let site = NodeSite::still();
     let hooks = [
         ("on-success", keeper(&site, "good")),
         ("on-failure", keeper(&site, "bad")),
         ("on-too-old", keeper(&site, "old")),
     ];
-    let hooks = hooks
-        .each_ref()
-        .map(|(option, hook)| (*option, hook.as_str()));
+    let hooks = hooks.each_ref();
+    let hooks = hooks.map(|(option, hook)| (*option, hook.as_str()));
+
     let agent = begin(
         &site,
         "--diff-schedule 1s --max-age 6s --verify-schedule off",
         &hooks,
     );
+
     agent.soon("a success", |_| kept(&site, "good").pop());
     hide(&agent, &site, true);
     agent.soon("a failure", |_| kept(&site, "bad").pop());
-    agent.soon("it is too old", |_| kept(&site, "old").pop());
+    agent.soon("a message that the newest backup is too old", |_| {
+        kept(&site, "old").pop()
+    });
     hide(&agent, &site, false);
-    agent.soon("it is well again", |_| {
+    agent.soon("a message that the newest backup is young again", |_| {
         kept(&site, "old")
             .into_iter()
             .find(|message| message["event"] == "recovered")
     });
-    agent.soon("no failure any more", |_| {
+    agent.soon("a message that the failure is over", |_| {
         kept(&site, "bad")
             .into_iter()
             .find(|message| message["event"] == "recovered")
     });
-    let old: Vec<Value> = kept(&site, "old")
-        .iter()
-        .map(|message| message["event"].clone())
-        .collect();
-    assert_eq!(old, ["too-old", "recovered"], "each once");
+
+    let old = kept(&site, "old");
+    let old: Vec<&Value> = old.iter().map(|message| &message["event"]).collect();
+    assert_eq!(old, ["too-old", "recovered"], "each message comes once");
+
     let bad = kept(&site, "bad");
     assert_eq!(bad[0]["event"], "failure");
     assert_eq!(bad[0]["run"]["failures_before"], 0);
@@ -101,6 +104,7 @@ fn each_is_told_what_it_wants_to_know() {
         .find(|message| message["event"] == "recovered")
         .unwrap();
     assert_eq!(again["after"], "failure");
+
     assert!(
         again["run"]["failures_before"].as_u64().unwrap() >= 1,
         "{again}"
@@ -109,18 +113,20 @@ fn each_is_told_what_it_wants_to_know() {
     let first = all[0].clone();
     assert_eq!(
         first["verdict"]["level"], "safe",
-        "it knows of the backup that was made: {first}"
+        "the message knows of the new backup: {first}"
     );
     all.extend(bad.into_iter().chain(kept(&site, "old")));
     json::are_as_promised(&all, "kbackup.hook/1");
-    agent.soon("what it said", |agent| {
+
+    agent.soon("the hook's output", |agent| {
         agent.log().contains("said by good").then_some(())
     });
+
     assert!(
         !std::fs::read_to_string(site.place.path("good.env"))
             .unwrap()
             .contains("hunter2"),
-        "a secret is handed on"
+        "a secret is in the hook's environment"
     );
 }
 
@@ -140,14 +146,17 @@ fn a_hook_that_hangs_is_killed_with_all_its_children() {
             .parse::<u32>()
             .ok()
     };
-    // Its new parent may leave it as a zombie.
+
+    // The new parent of a process may leave it as a zombie.
     let is_gone = |process| {
         std::fs::read_to_string(format!("/proc/{process}/stat"))
             .map_or(true, |text| text.contains(") Z "))
     };
-    let started = agent.soon("it hangs", |_| child());
+
+    let started = agent.soon("the hanging process", |_| child());
+
     // The agent does not wait for the hook.
-    let status = agent.shows("it is known", |status| {
+    let status = agent.shows("the hook's failure", |status| {
         status["agent"]["hooks"]
             .as_array()
             .is_some_and(|hooks| !hooks.is_empty())
@@ -166,13 +175,14 @@ fn a_hook_that_hangs_is_killed_with_all_its_children() {
             .iter()
             .any(|concern| concern["level"] == "attention")
     );
-    agent.soon("it is gone", |_| is_gone(started).then_some(()));
+
+    agent.soon("the end of the process", |_| is_gone(started).then_some(()));
     agent.ran("diff", "up-to-date");
     assert!(agent.end().success());
 }
 
-/// A place on the web that answers with one status after another, and repeats the last. Returns its
-/// URL and the messages that it got.
+/// A web server that gives one status after another, and repeats the last one. Returns its URL and the
+/// messages that it got.
 fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hunter2", listener.local_addr().unwrap());
@@ -196,6 +206,7 @@ fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
                     break;
                 }
             }
+
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
             keep.lock()
@@ -212,7 +223,7 @@ fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
 }
 
 #[test]
-fn a_place_that_cannot_listen_now_is_told_again() {
+fn a_url_that_cannot_answer_now_gets_the_message_again() {
     let site = NodeSite::still();
     let (url, told) = web(&[503, 429, 200]);
     let agent = begin(
@@ -220,27 +231,25 @@ fn a_place_that_cannot_listen_now_is_told_again() {
         "--diff-schedule 1h --verify-schedule off --log debug",
         &[("on-success", &url)],
     );
-    agent.soon("the third time", |_| {
+
+    agent.soon("the third message", |_| {
         (told.lock().unwrap().len() == 3).then_some(())
     });
-    let ids: Vec<Value> = told
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|message| message["id"].clone())
-        .collect();
+    let told = told.lock().unwrap();
+    let ids: Vec<&Value> = told.iter().map(|message| &message["id"]).collect();
     assert!(
         ids[0].is_string() && ids.iter().all(|id| *id == ids[0]),
         "{ids:?}"
     );
-    agent.soon("it was told", |agent| {
+
+    agent.soon("a success in the log", |agent| {
         agent.log().contains("was told").then_some(())
     });
     assert!(!agent.log().contains("hunter2"), "{}", agent.log());
 }
 
 #[test]
-fn a_place_that_refuses_is_told_once_and_shown() {
+fn a_url_that_refuses_gets_the_message_once_and_is_shown() {
     let site = NodeSite::still();
     let (url, told) = web(&[404]);
     let agent = begin(
@@ -248,7 +257,8 @@ fn a_place_that_refuses_is_told_once_and_shown() {
         "--diff-schedule 1h --verify-schedule off",
         &[("on-success", &url)],
     );
-    let status = agent.shows("it refused", |status| {
+
+    let status = agent.shows("the refusal", |status| {
         status["agent"]["hooks"]
             .as_array()
             .is_some_and(|hooks| !hooks.is_empty())
@@ -260,6 +270,7 @@ fn a_place_that_refuses_is_told_once_and_shown() {
             .ends_with("it answered 404 Not Found"),
         "{status}"
     );
+
     assert!(!status.to_string().contains("hunter2"), "{status}");
     assert_eq!(status["jobs"][1]["failures"], 0);
     assert_eq!(told.lock().unwrap().len(), 1);

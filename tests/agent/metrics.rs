@@ -67,7 +67,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 }
 
 #[test]
-fn what_is_written_of_them_is_what_is_exposed() {
+fn documents_rules_and_dashboard_name_exactly_the_exposed_metrics() {
     let site = NodeSite::still();
     let agent = experienced(&site);
     let (head, text) = agent.get("/metrics", OPEN_METRICS);
@@ -122,11 +122,12 @@ fn what_is_written_of_them_is_what_is_exposed() {
 }
 
 #[test]
-fn they_tell_what_happened() {
+fn the_metrics_count_the_runs_and_their_bytes() {
     let site = NodeSite::still();
     let agent = experienced(&site);
     let status = agent.status();
     let (_, text) = agent.get("/metrics", OPEN_METRICS);
+
     let runs = |job: &str| {
         let outcomes = ["done", "up-to-date", "failed", "skipped", "interrupted"];
         let count = |outcome| {
@@ -138,18 +139,21 @@ fn they_tell_what_happened() {
         };
         outcomes.into_iter().map(count).sum::<f64>()
     };
+
     let history = status["history"].as_array().unwrap();
     for job in ["diff", "verify", "expire"] {
         let known = history.iter().filter(|run| run["job"] == job).count();
         let known = f64::from(u32::try_from(known).unwrap());
         assert!(runs(job) >= known, "{job}: {known} in {text}");
     }
+
     let first = history.iter().find(|run| run["outcome"] == "done").unwrap();
     assert!(
         value(&text, "kbackup_read_bytes_total{verb=\"full\"}").unwrap()
             + value(&text, "kbackup_read_bytes_total{verb=\"diff\"}").unwrap()
             >= first["bytes_read"].as_f64().unwrap()
     );
+
     assert_eq!(value(&text, "kbackup_node_reachable"), Some(1.0));
     assert_eq!(
         value(&text, "kbackup_recovery_point_lag_limit_seconds"),
@@ -164,16 +168,19 @@ fn they_tell_what_happened() {
 }
 
 #[test]
-fn counters_begin_anew_with_the_agent_and_not_with_its_journal() {
+fn counters_start_at_zero_with_each_agent_whatever_its_journal_holds() {
     let site = NodeSite::still();
     let agent = begin(&site, "--diff-schedule 1h");
     agent.ran("diff", "done");
     let series = "kbackup_runs_total{verb=\"diff\",outcome=\"done\"}";
+
     assert_eq!(
         value(&agent.get("/metrics", OPEN_METRICS).1, series),
         Some(1.0)
     );
+
     assert!(agent.end().success());
+
     let again = begin(&site, "--diff-schedule 1h");
     let text = again.get("/metrics", OPEN_METRICS).1;
     assert_eq!(value(&text, series), Some(0.0));

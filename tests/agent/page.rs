@@ -1,5 +1,5 @@
-//! The page: what it says in each state, how it treats text from outside, and how a real browser
-//! shows it.
+//! The page: its text in each state, the text from outside in it, and its appearance in a real
+//! browser.
 
 pub(super) mod browser;
 pub(crate) mod states;
@@ -36,6 +36,7 @@ fn text(html: &str) -> String {
             _ if tag == "/svg" => is_drawing = false,
             _ => {}
         }
+
         let ends_a_line = [
             "/p", "/h1", "/h2", "/h3", "/li", "/tr", "/dd", "/dt", "/td", "/th", "/summary",
             "/header", "/span",
@@ -47,6 +48,7 @@ fn text(html: &str) -> String {
             }
         }
     }
+
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
         .collect::<Vec<_>>()
@@ -58,7 +60,7 @@ fn text(html: &str) -> String {
 }
 
 #[test]
-fn each_state_says_what_it_is() {
+fn the_page_of_each_state_reads_well() {
     for (name, state) in states::all() {
         if name != "thousands" {
             insta::assert_snapshot!(name, text(&shown(&state.status())));
@@ -67,25 +69,22 @@ fn each_state_says_what_it_is() {
 }
 
 #[test]
-fn a_level_is_told_by_word_sign_and_colour() {
-    let levels: BTreeMap<Level, String> = states::all()
-        .into_values()
-        .map(State::status)
-        .map(|status| (status.verdict.level, shown(&status)))
-        .collect();
+fn a_level_has_its_word_sign_and_colour() {
+    let mut levels: BTreeMap<Level, String> = BTreeMap::new();
+    for state in states::all().into_values() {
+        let status = state.status();
+        levels.insert(status.verdict.level, shown(&status));
+    }
     assert_eq!(levels.len(), 3);
-    let signs: Vec<&str> = levels
-        .values()
-        .map(|html| {
-            html.split_once("class=\"sign\"")
-                .unwrap()
-                .1
-                .split_once("</svg>")
-                .unwrap()
-                .0
-        })
-        .collect();
+
+    let mut signs = Vec::new();
+    for html in levels.values() {
+        let (_, from_sign) = html.split_once("class=\"sign\"").unwrap();
+        signs.push(from_sign.split_once("</svg>").unwrap().0);
+    }
+
     assert!(signs[0] != signs[1] && signs[1] != signs[2] && signs[0] != signs[2]);
+
     for (level, html) in &levels {
         assert!(
             html.contains(&format!("<section class=\"verdict {level}\"")),
@@ -102,7 +101,7 @@ fn a_level_is_told_by_word_sign_and_colour() {
 }
 
 #[test]
-fn what_comes_from_outside_stays_text() {
+fn text_from_outside_stays_text() {
     let html = shown(&State::hostile().status());
     assert!(!html.contains("<script"), "{html}");
     assert!(!html.contains("onerror=\""));
@@ -115,16 +114,12 @@ fn what_comes_from_outside_stays_text() {
 }
 
 #[test]
-fn thousands_of_backups_are_folded_and_drawn_as_few() {
+fn thousands_of_backups_are_folded_and_drawn_in_few_marks() {
     let status = states::all().remove("thousands").unwrap().status();
     let html = shown(&status);
-    let picture = html
-        .split_once("<svg class=\"picture\"")
-        .unwrap()
-        .1
-        .split_once("</figure>")
-        .unwrap()
-        .0;
+
+    let (_, from_picture) = html.split_once("<svg class=\"picture\"").unwrap();
+    let (picture, _) = from_picture.split_once("</figure>").unwrap();
     assert!(
         picture.matches("class=\"backup").count() <= 168,
         "{}",
@@ -133,6 +128,7 @@ fn thousands_of_backups_are_folded_and_drawn_as_few() {
     assert!(html.len() < 300_000, "{}", html.len());
     assert_eq!(html.matches("Commands that restore").count(), 50);
     assert!(html.contains("href=\"./?all\""));
+
     let zone = "UTC".parse().unwrap();
     let began = std::time::Instant::now();
     let all = page(
@@ -144,6 +140,7 @@ fn thousands_of_backups_are_folded_and_drawn_as_few() {
             notice: None,
         },
     );
+
     assert!(began.elapsed().as_secs() < 5);
     assert_eq!(
         all.matches("Commands that restore").count(),
@@ -152,13 +149,14 @@ fn thousands_of_backups_are_folded_and_drawn_as_few() {
 }
 
 #[test]
-fn nothing_is_scripted_and_nothing_comes_from_elsewhere() {
+fn the_page_has_no_script_and_no_foreign_content() {
     for (name, state) in states::all() {
         let html = shown(&state.status());
         assert!(
             !html.contains("<script") && !html.contains(" style=") && !html.contains("http-equiv"),
             "{name}"
         );
+
         let links = html
             .split([' ', '<'])
             .filter_map(|part| part.strip_prefix("href=\"").or(part.strip_prefix("src=\"")));
@@ -192,22 +190,16 @@ fn contrast(one: &str, other: &str) -> f64 {
 }
 
 #[test]
-fn every_text_can_be_read_on_its_ground() {
-    let palettes: Vec<BTreeMap<&str, &str>> = STYLE
-        .split(":root {")
-        .skip(1)
-        .take(2)
-        .map(|block| {
-            block
-                .split_once('}')
-                .unwrap()
-                .0
-                .split(';')
-                .filter_map(|line| line.trim().strip_prefix("--")?.split_once(": "))
-                .collect()
-        })
-        .collect();
+fn every_text_has_enough_contrast() {
+    let mut palettes: Vec<BTreeMap<&str, &str>> = Vec::new();
+    for block in STYLE.split(":root {").skip(1).take(2) {
+        let (colours, _) = block.split_once('}').unwrap();
+        let lines = colours.split(';');
+        let named = lines.filter_map(|line| line.trim().strip_prefix("--")?.split_once(": "));
+        palettes.push(named.collect());
+    }
     assert_eq!(palettes.len(), 2);
+
     for palette in palettes {
         let everywhere = ["ink", "soft", "accent", "good", "bad"]
             .into_iter()
@@ -228,12 +220,13 @@ fn every_text_can_be_read_on_its_ground() {
     }
 }
 
-/// Screenshots stay in the temporary directory of the build, for whoever wants to look.
+/// The screenshots stay in the temporary directory of the build, for people who want to see them.
 #[test]
-fn a_browser_shows_it_light_dark_and_narrow() {
+fn a_browser_shows_the_page_light_dark_and_narrow() {
     let Some(browser) = Browser::start() else {
         return;
     };
+
     let gallery = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     std::fs::create_dir_all(&gallery).unwrap();
     for (name, state) in states::all() {
@@ -243,6 +236,7 @@ fn a_browser_shows_it_light_dark_and_narrow() {
             .chain((name == "attention").then_some(Screen::NARROW))
         {
             browser.set(screen);
+
             let width = browser
                 .ask("return document.documentElement.scrollWidth")
                 .as_u64()
@@ -254,6 +248,7 @@ fn a_browser_shows_it_light_dark_and_narrow() {
                 "{name} at {} is {width} wide",
                 screen.width
             );
+
             let sized = "return getComputedStyle(document.querySelector('.verdict')).display + matchMedia('(prefers-color-scheme: dark)').matches";
             assert_eq!(
                 browser.ask(sized),

@@ -1,4 +1,4 @@
-//! Who may read the page, and that no reader can block it.
+//! The page's readers: who may read it, and that no reader blocks it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -46,6 +46,7 @@ fn ask(sidecar: &Sidecar, method: Method, path: &str, password: Option<&str>) ->
             Some(password) => request.basic_auth("jane", Some(password)),
             None => request,
         };
+
         let response = request.send().await.unwrap();
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
         Answer {
@@ -73,17 +74,17 @@ fn raw(sidecar: &Sidecar, host: &str) -> String {
 }
 
 #[test]
-fn it_can_only_be_read_and_takes_nothing_from_elsewhere() {
+fn the_page_can_only_be_read_and_loads_nothing_from_elsewhere() {
     let place = Place::new();
     let sidecar = agent(&place, "");
     let page = get(&sidecar, "/");
     assert_eq!(page.code, 200);
+
     let header = |answer: &Answer, name: &str| {
-        answer
-            .headers
-            .get(name)
-            .map(|value| value.to_str().unwrap().to_owned())
+        let value = answer.headers.get(name)?;
+        Some(value.to_str().unwrap().to_owned())
     };
+
     assert!(
         header(&page, "content-security-policy")
             .unwrap()
@@ -94,20 +95,15 @@ fn it_can_only_be_read_and_takes_nothing_from_elsewhere() {
         header(&page, "x-content-type-options").as_deref(),
         Some("nosniff")
     );
+
     let html = page.text;
-    let links: Vec<&str> = html
-        .split("<link ")
-        .skip(1)
-        .map(|link| {
-            link.split_once("href=\"")
-                .unwrap()
-                .1
-                .split_once('"')
-                .unwrap()
-                .0
-        })
-        .collect();
+    let mut links = Vec::new();
+    for link in html.split("<link ").skip(1) {
+        let (_, from_link) = link.split_once("href=\"").unwrap();
+        links.push(from_link.split_once('"').unwrap().0);
+    }
     assert_eq!(links.len(), 2);
+
     for link in links {
         let part = get(&sidecar, &format!("/{link}"));
         assert_eq!(
@@ -119,6 +115,7 @@ fn it_can_only_be_read_and_takes_nothing_from_elsewhere() {
             "{link}"
         );
     }
+
     for path in ["/", "/status.json", "/healthz", "/metrics", "/nothing"] {
         for method in [
             Method::POST,
@@ -134,16 +131,18 @@ fn it_can_only_be_read_and_takes_nothing_from_elsewhere() {
             );
         }
     }
+
     assert_eq!(get(&sidecar, "/nothing").code, 404);
     assert_eq!(get(&sidecar, "/healthz").text, "alive\n");
     assert_eq!(get(&sidecar, "/readyz").code, 503);
+
     let status: serde_json::Value =
         serde_json::from_str(&get(&sidecar, "/status.json").text).unwrap();
     assert_eq!(status["schema"], "kbackup.status/1");
 }
 
 #[test]
-fn a_foreign_name_that_leads_here_is_not_answered() {
+fn a_request_for_another_host_name_is_refused() {
     let place = Place::new();
     let sidecar = agent(&place, "--listen-host backups.example");
     for (host, code) in [
@@ -160,7 +159,7 @@ fn a_foreign_name_that_leads_here_is_not_answered() {
 }
 
 #[test]
-fn a_password_is_asked_for_and_may_be_changed() {
+fn the_page_asks_for_a_password_that_may_change() {
     let place = Place::new();
     place.write("password", "old one\n");
     let sidecar = agent(&place, "--listen-user jane --listen-password-file password");
@@ -173,6 +172,7 @@ fn a_password_is_asked_for_and_may_be_changed() {
             "{path}"
         );
     }
+
     assert_eq!(
         [
             code(None, "/healthz"),
@@ -181,12 +181,14 @@ fn a_password_is_asked_for_and_may_be_changed() {
         ],
         [200, 401, 503]
     );
+
     place.write("password", "new: ünë\n");
     sidecar.reload();
     assert_eq!(
         [code(Some("old one"), "/"), code(Some("new: ünë"), "/")],
         [401, 200]
     );
+
     let log = sidecar.log();
     assert!(!log.contains("old one") && !log.contains("ünë"), "{log}");
 }
@@ -226,7 +228,7 @@ fn the_verb_status_asks_with_a_password() {
 }
 
 #[test]
-fn half_of_what_is_needed_is_refused() {
+fn incomplete_settings_of_the_page_are_refused() {
     let place = Place::new();
     place.write("password", "secret\n");
     for (options, word) in [
@@ -259,7 +261,7 @@ fn an_open_address_without_a_password_warns() {
     let mut command =
         place.process("agent --node http://127.0.0.1:1 --repo repo --diff-schedule off");
     command.env("KBACKUP_LISTEN", "0.0.0.0:0");
-    let sidecar = Sidecar::start_where_it_says(command);
+    let sidecar = Sidecar::start_at_its_address(command);
     sidecar.soon("the warning", |sidecar| {
         sidecar.log().contains("asks for no password").then_some(())
     });
@@ -283,7 +285,7 @@ fn issue(place: &Place, authority: &CertifiedIssuer<'static, KeyPair>) {
 }
 
 #[test]
-fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
+fn the_page_is_encrypted_and_uses_a_renewed_certificate() {
     let place = Place::new();
     let (first, second) = (authority(), authority());
     issue(&place, &first);
@@ -291,6 +293,7 @@ fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
         &place,
         "--listen-certificate-file page.pem --listen-key-file page.key",
     );
+
     let reads = |authority: &CertifiedIssuer<'static, KeyPair>| {
         let root = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
         let url = format!("https://{}/", sidecar.address());
@@ -306,9 +309,12 @@ fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
         })
         .is_ok()
     };
+
     assert_eq!([reads(&first), reads(&second)], [true, false]);
-    place.write("page.pem", "half of it");
+
+    place.write("page.pem", "half a certificate");
     assert_eq!([reads(&first), reads(&second)], [true, false]);
+
     issue(&place, &second);
     assert_eq!([reads(&first), reads(&second)], [false, true]);
     assert_eq!(
@@ -318,6 +324,7 @@ fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
             .count(),
         1
     );
+
     if let Some(browser) = Browser::start() {
         browser.visit(&format!("https://{}/", sidecar.address()));
         let shown = "return getComputedStyle(document.querySelector('.verdict')).display + document.querySelector('.word').textContent";
@@ -325,37 +332,38 @@ fn it_is_encrypted_and_a_renewed_certificate_is_taken() {
     }
 }
 
-/// More connections than there are places: some say nothing, some never end.
+/// There are more connections than the agent serves at once. Some say nothing, and some never end.
 #[test]
-fn nobody_holds_anything_by_saying_nothing() {
+fn a_silent_reader_blocks_no_other() {
     let place = Place::new();
     let sidecar = agent(&place, "");
-    let silent: Vec<TcpStream> = (0..80)
-        .map(|at| {
-            let mut stream = TcpStream::connect(sidecar.address()).unwrap();
-            if at % 2 == 0 {
-                stream.write_all(b"GET / HTTP/1.1\r\nX-").unwrap();
-            }
-            stream
-        })
-        .collect();
+    let mut silent = Vec::new();
+    for number in 0..80 {
+        let mut stream = TcpStream::connect(sidecar.address()).unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET / HTTP/1.1\r\nX-").unwrap();
+        }
+        silent.push(stream);
+    }
+
     let began = Instant::now();
     assert_eq!(get(&sidecar, "/healthz").code, 200);
     assert!(
         began.elapsed() > Duration::from_secs(2),
-        "there were places left"
+        "the agent served all connections at once"
     );
     assert!(
         began.elapsed() < Duration::from_secs(40),
         "{:?}",
         began.elapsed()
     );
+
     drop(silent);
 }
 
-/// Runs the commands of the page as they are.
+/// Runs the commands that the page shows.
 #[test]
-fn the_commands_that_it_shows_restore() {
+fn the_commands_of_the_page_restore() {
     let place = Place::new();
     let made = Synthetic {
         filter_bytes: 10_000,
@@ -364,6 +372,7 @@ fn the_commands_that_it_shows_restore() {
     }
     .make(place.path("node"))
     .unwrap();
+
     let repository = place.path("it's a repository");
     let mut full = place.process("full --offline --log error --db");
     assert!(
@@ -374,23 +383,19 @@ fn the_commands_that_it_shows_restore() {
             .unwrap()
             .success()
     );
+
     let mut command = place.process(
         "agent --node http://127.0.0.1:1 --diff-schedule off --verify-schedule off --repo",
     );
     command.arg(&repository);
     let sidecar = Sidecar::start(command);
     sidecar.shows("the backup", |status| status["newest"].is_string());
+
     let html = get(&sidecar, "/").text;
-    let commands = html
-        .split_once("<pre")
-        .unwrap()
-        .1
-        .split_once("<code>")
-        .unwrap()
-        .1
-        .split_once("</code>")
-        .unwrap()
-        .0;
+    let (_, from_commands) = html.split_once("<pre").unwrap();
+    let (_, from_code) = from_commands.split_once("<code>").unwrap();
+    let (commands, _) = from_code.split_once("</code>").unwrap();
+
     let program = Path::new(crate::executable::PATH).parent().unwrap();
     let path = std::env::join_paths([
         program.to_owned(),
@@ -398,6 +403,7 @@ fn the_commands_that_it_shows_restore() {
         PathBuf::from("/bin"),
     ])
     .unwrap();
+
     let script = commands.replace("--to DIR", "--to restored");
     let shell = std::process::Command::new("sh")
         .args(["-e", "-c", &script])
@@ -406,6 +412,7 @@ fn the_commands_that_it_shows_restore() {
         .current_dir(place.path(""))
         .output()
         .unwrap();
+
     assert!(
         shell.status.success(),
         "{script}: {}",

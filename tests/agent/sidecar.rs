@@ -1,4 +1,4 @@
-//! An agent as a process of its own, and what it shows.
+//! An agent in its own process, and the status that it shows.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Longer than anything in these tests takes.
+/// More time than anything in these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Sidecar {
@@ -22,16 +22,17 @@ impl Sidecar {
     /// Starts `kbackup agent …` and waits until its status is served.
     pub(crate) fn start(mut command: Command) -> Self {
         command.args(["--listen", "127.0.0.1:0"]);
-        Self::start_where_it_says(command)
+        Self::start_at_its_address(command)
     }
 
-    /// The same, if the command names the address.
-    pub(crate) fn start_where_it_says(mut command: Command) -> Self {
+    /// Starts the command, which names the address itself, and waits until its status is served.
+    pub(crate) fn start_at_its_address(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&log);
@@ -40,11 +41,13 @@ impl Sidecar {
                 written.lock().unwrap().extend([line.as_str(), "\n"]);
             }
         });
+
         let mut sidecar = Self {
             child,
             log,
             address: String::new(),
         };
+
         sidecar.address = sidecar.soon("its address", |sidecar| {
             let log = sidecar.log();
             let (_, address) = log.split_once("shown at http")?.1.split_once("://")?;
@@ -53,12 +56,12 @@ impl Sidecar {
         sidecar
     }
 
-    /// Host and port of its page.
+    /// The host and port of its page.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Makes it read its configuration again, and waits for that.
+    /// Makes the agent read its configuration again, and waits until it has.
     pub(crate) fn reload(&self) {
         self.signal(Signal::HUP);
         self.soon("the reload", |sidecar| {
@@ -69,12 +72,13 @@ impl Sidecar {
         });
     }
 
-    /// What it has logged so far.
+    /// The agent's log until now.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Its answer, as head and body. `accept` is the wanted content type.
+    /// Asks the agent. Returns the head and the body of its answer. `accept` is the wanted content
+    /// type.
     pub(crate) fn get(&self, path: &str, accept: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -90,7 +94,7 @@ impl Sidecar {
         (head.to_ascii_lowercase(), body.to_owned())
     }
 
-    /// `/status.json`.
+    /// The content of `/status.json`.
     pub(crate) fn status(&self) -> Value {
         let (_, body) = self.get("/status.json", "application/json");
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
@@ -108,7 +112,7 @@ impl Sidecar {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Tells it to end, and waits for that.
+    /// Tells the agent to end, and waits until it has.
     pub(crate) fn end(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         let began = Instant::now();
@@ -118,23 +122,23 @@ impl Sidecar {
             }
             assert!(
                 began.elapsed() < PATIENCE,
-                "it does not end\n{}",
+                "the agent does not end\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// The id of its process.
+    /// The id of the agent's process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Tells it to end, and expects exit code 0. Returns its log.
+    /// Tells the agent to end, and expects exit code 0. Returns its log.
     pub(crate) fn ends_well(self) -> String {
         let log = Arc::clone(&self.log);
         let status = self.end();
-        // The thread that reads the log has not seen its end yet.
+        // The thread that reads the log may not have read its end yet.
         while Arc::strong_count(&log) > 1 {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -143,7 +147,7 @@ impl Sidecar {
         log
     }
 
-    /// Waits until its status fulfils a condition.
+    /// Waits until the status fulfils a condition.
     pub(crate) fn shows(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -175,7 +179,7 @@ impl Sidecar {
         }
     }
 
-    /// The processor time that it has used.
+    /// The processor time of the agent.
     pub(crate) fn processor(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = text
@@ -192,13 +196,13 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The agent may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The labels of the good backups of its repository.
+/// The labels of the good backups in the agent's repository.
 pub(crate) fn labels(status: &Value) -> Vec<String> {
     let points = status["repository"]["points"]
         .as_array()

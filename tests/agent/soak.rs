@@ -19,7 +19,7 @@ use super::days::Disk;
 use super::sidecar::Sidecar;
 use crate::cli::Place;
 
-/// How long after a fault there has to be a backup again.
+/// The longest time from a fault to the next backup.
 const RECOVERY: Duration = Duration::from_secs(150);
 const DAY: i64 = 86400;
 const CONFIGURATION: &str = "
@@ -99,7 +99,7 @@ impl Chance {
     }
 }
 
-/// What was acknowledged, and when, by the agent's clock.
+/// The acknowledged log positions, with their times by the agent's clock.
 #[derive(Default)]
 struct Life {
     acknowledged: Mutex<Vec<(i64, u64)>>,
@@ -182,7 +182,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
         password: 0,
     };
     soak.start();
-    soak.recovers("the beginning");
+    soak.wait_for_backup("the beginning");
 
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let slot = Duration::from_secs(minutes * 60) / u32::try_from(count).unwrap();
@@ -197,7 +197,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
         println!("{:6.0} s  {fault:?}", began.elapsed().as_secs_f64());
         let at = began.elapsed().as_secs_f64();
         soak.inject(fault, &mut chance);
-        let recovery = soak.recovers(&format!("{fault:?}"));
+        let recovery = soak.wait_for_backup(&format!("{fault:?}"));
         told.push(json!({"fault": format!("{fault:?}"), "at_seconds": at.round(), "backup_again_after_seconds": (recovery.as_secs_f64() * 10.0).round() / 10.0}));
         soak.rest(slot_ends.saturating_duration_since(Instant::now()));
     }
@@ -209,7 +209,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     let runs = outcomes(&status);
     let log = soak.agent.take().unwrap().ends_well();
     let idle = soak.idle();
-    assert_eq!(place.debts(), 0, "something is owed");
+    assert_eq!(place.debts(), 0, "a release record is left");
     assert!(!soak.node.owes_scavenge());
     let proven = soak.prove();
     let memory = memory(&soak.samples);
@@ -229,7 +229,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     assert!(most < 64 << 10, "{most} KiB resident");
 }
 
-/// Appends, and remembers what was acknowledged, and when.
+/// Appends, and records the acknowledged position with its time.
 fn live(life: &Life, directory: &Path) {
     let mut seed = 0;
     while !life.is_over.load(Ordering::SeqCst) {
@@ -306,7 +306,7 @@ impl Soak<'_> {
                 self.rest(lasts);
                 assert!(
                     !self.mount.join("repo").exists(),
-                    "a new repository on a disk that is not the right one"
+                    "the agent made a new repository on the wrong disk"
                 );
                 self.disk.unmount();
             }
@@ -371,6 +371,7 @@ impl Soak<'_> {
         )]
         permissions.set_readonly(false);
         std::fs::set_permissions(&path, permissions).unwrap();
+
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"rotten", 300_000).unwrap();
         self.damaged += 1;
@@ -388,31 +389,22 @@ impl Soak<'_> {
     }
 
     /// Waits for a good backup that began after now. Returns how long that took.
-    fn recovers(&mut self, what: &str) -> Duration {
-        let (began, written) = (
-            Instant::now(),
-            self.life
-                .acknowledged
-                .lock()
-                .unwrap()
-                .last()
-                .map_or(0, |(_, writer)| *writer),
-        );
+    fn wait_for_backup(&mut self, what: &str) -> Duration {
+        let began = Instant::now();
+        let acknowledged = self.life.acknowledged.lock().unwrap().last().copied();
+        let written = acknowledged.map_or(0, |(_, writer)| writer);
         loop {
             let status = self.agent().status();
-            let is_good = |point: &&Value| {
-                point["writer"]
-                    .as_u64()
-                    .is_some_and(|writer| writer >= written)
-                    && point["is_sound"] == true
+            let is_good = |point: &Value| {
+                let writer = point["writer"].as_u64();
+                writer.is_some_and(|writer| writer >= written) && point["is_sound"] == true
             };
-            let points = status["repository"]["points"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            if points.iter().find(is_good).is_some() && status["agent"]["owed"].is_null() {
+            let points = status["repository"]["points"].as_array();
+            let has_good = points.is_some_and(|points| points.iter().any(is_good));
+            if has_good && status["agent"]["owed"].is_null() {
                 return began.elapsed();
             }
+
             assert!(
                 began.elapsed() < RECOVERY,
                 "no backup after {what}: {}\n{}",
@@ -423,7 +415,7 @@ impl Soak<'_> {
         }
     }
 
-    /// What an agent uses beside a node that writes nothing.
+    /// Measures what an agent uses beside a node that writes nothing.
     fn idle(&mut self) -> Value {
         let line = format!(
             "agent --config kbackup.toml --node http://{} --diff-schedule 1h",
@@ -437,16 +429,19 @@ impl Soak<'_> {
         agent.shows("rest", |status| {
             status["running"].is_null() && status["repository"]["points"].is_array()
         });
+
         std::thread::sleep(Duration::from_secs(5));
         let before = agent.processor();
         std::thread::sleep(Duration::from_mins(1));
         let used = agent.processor().saturating_sub(before);
+
         let resident = resident(agent.id());
         agent.ends_well();
         json!({"seconds": 60, "processor_milliseconds": used.as_millis(), "resident_kib": resident})
     }
 
-    /// Restores every backup, and checks that it holds exactly what was acknowledged before it began.
+    /// Restores every backup, and checks that it holds exactly the events that were acknowledged
+    /// before it began.
     fn prove(&self) -> Value {
         let repaired = self
             .place
@@ -460,6 +455,7 @@ impl Soak<'_> {
             String::from_utf8_lossy(&repaired.stdout),
             String::from_utf8_lossy(&repaired.stderr)
         );
+
         let whole = Log::read(&self.place.path("node/db")).unwrap();
         let acknowledged = self.life.acknowledged.lock().unwrap().clone();
         let target = self.place.path("restored");
@@ -470,23 +466,27 @@ impl Soak<'_> {
                 .assert()
                 .code(0);
             self.place.kbackup("check restored --deep").assert().code(0);
+
             // A label begins with the time at which its backup began.
             let started = label.parse::<Label>().unwrap().time().as_second();
-            let before = acknowledged
-                .iter()
-                .filter(|(at, _)| *at < started && started - *at < DAY / 2)
-                .map(|(_, writer)| *writer)
-                .max();
+            let mut before = 0;
+            for (at, writer) in &acknowledged {
+                if *at < started && started - *at < DAY / 2 {
+                    before = before.max(*writer);
+                }
+            }
+
             let log = Log::read(&target).unwrap();
             let end = log.records.last().map_or(0, |record| record.end);
             assert!(
-                end >= before.unwrap_or(0),
-                "{label} ends at {end}, and {before:?} was acknowledged before it began"
+                end >= before,
+                "{label} ends at {end}, and {before} was acknowledged before it began"
             );
+
             assert_eq!(
                 log.records,
                 whole.records[..log.records.len()],
-                "{label}: another history"
+                "{label}: events of another branch"
             );
             bytes += log.writer;
             std::fs::remove_dir_all(&target).unwrap();
@@ -529,18 +529,21 @@ fn memory(samples: &[(f64, u32, u64)]) -> Value {
         sorted.sort_unstable();
         json!({"min": sorted.first(), "median": sorted.get(sorted.len() / 2), "max": sorted.last()})
     };
+
     let all: Vec<u64> = samples.iter().map(|(_, _, resident)| *resident).collect();
     let thirds: Vec<Value> = all.chunks(all.len().div_ceil(3).max(1)).map(row).collect();
+
     let mut processes: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-    samples
-        .iter()
-        .for_each(|(_, process, resident)| processes.entry(*process).or_default().push(*resident));
+    for (_, process, resident) in samples {
+        processes.entry(*process).or_default().push(*resident);
+    }
     let longest = processes
         .values()
         .max_by_key(|samples| samples.len())
         .cloned()
         .unwrap_or_default();
     let (first, second) = longest.split_at(longest.len() / 2);
+
     let mut answer = row(&all);
     answer["thirds"] = thirds.into();
     answer["longest_process"] =
@@ -564,6 +567,7 @@ fn text(answer: &Value) -> String {
             fault["backup_again_after_seconds"]
         );
     }
+
     let _ = writeln!(text, "\nruns: {}", answer["runs"]);
     let _ = writeln!(text, "restore points: {}", answer["restore_points"]);
     let _ = writeln!(text, "resident memory (KiB): {}", answer["resident_kib"]);

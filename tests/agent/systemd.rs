@@ -1,4 +1,4 @@
-//! What the agent tells the service manager, through a real socket, and its log as JSON.
+//! The agent's messages to the service manager, through a real socket, and its log as JSON.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::sidecar::Sidecar;
 use crate::cli::NodeSite;
 
-/// A service manager that remembers its messages.
+/// A service manager that keeps its messages.
 fn manager(site: &NodeSite) -> Arc<Mutex<Vec<String>>> {
     let socket = UnixDatagram::bind(site.place.path("notify")).unwrap();
     let told = Arc::<Mutex<Vec<String>>>::default();
@@ -37,22 +37,24 @@ fn begin(site: &NodeSite, options: &str, watchdog: Option<&str>) -> Sidecar {
 }
 
 #[test]
-fn the_service_manager_knows_how_it_stands() {
+fn the_service_manager_gets_the_state_of_the_agent() {
     let site = NodeSite::still();
     let told = manager(&site);
     site.place
         .write("kbackup.toml", "[agent]\ndiff-schedule = '1h'\n");
     let agent = begin(&site, "--config kbackup.toml", None);
+
     let find = |what: &str| {
-        told.lock()
-            .unwrap()
-            .iter()
-            .position(|message| message.contains(what))
+        let told = told.lock().unwrap();
+        told.iter().position(|message| message.contains(what))
     };
+
     let ready = agent.soon("READY", |_| find("READY=1"));
-    assert_eq!(ready, 0, "nothing before it");
+    assert_eq!(ready, 0, "no message comes before READY");
+
     agent.soon("STATUS", |_| find("STATUS=This node is safe"));
-    // The agent also reads a configuration that it cannot use.
+
+    // The agent reads a configuration that it cannot use, too.
     for text in ["[agent]\ndiff-schedule = '2h'\n", "[agent]\nnonsense = 1\n"] {
         told.lock().unwrap().clear();
         site.place.write("kbackup.toml", text);
@@ -60,6 +62,7 @@ fn the_service_manager_knows_how_it_stands() {
         let reloading = agent.soon("RELOADING", |_| find("RELOADING=1"));
         let ready = agent.soon("READY again", |_| find("READY=1"));
         assert!(reloading < ready);
+
         let message = told.lock().unwrap()[reloading].clone();
         let microseconds = message
             .lines()
@@ -67,32 +70,34 @@ fn the_service_manager_knows_how_it_stands() {
             .unwrap();
         assert!(microseconds.parse::<u64>().unwrap() > 0, "{message}");
     }
+
     agent.soon("STATUS of it", |_| {
         find("STATUS=This node is backed up, but look at this: its configuration")
     });
-    assert!(find("WATCHDOG").is_none(), "nobody asked for it");
+    assert!(find("WATCHDOG").is_none(), "no watchdog is configured");
+
     assert!(agent.end().success());
     assert!(find("STOPPING=1").is_some());
 }
 
 #[test]
-fn the_watchdog_hears_of_it_twice_in_its_time_also_while_the_node_is_silent() {
+fn the_watchdog_gets_two_messages_in_its_time_even_if_the_node_is_silent() {
     let site = NodeSite::still();
     let told = manager(&site);
-    // Every look waits for an answer that never comes.
+    // The node never answers, so every look waits.
     site.node.change_quirks(|quirks| quirks.never_answer = true);
     let agent = begin(
         &site,
         "--diff-schedule off --verify-schedule off",
         Some("1000000"),
     );
+
     let count = || {
-        told.lock()
-            .unwrap()
-            .iter()
-            .filter(|message| message.contains("WATCHDOG=1"))
-            .count()
+        let told = told.lock().unwrap();
+        let alive = told.iter().filter(|message| message.contains("WATCHDOG=1"));
+        alive.count()
     };
+
     agent.soon("the first", |_| (count() > 0).then_some(()));
     let began = std::time::Instant::now();
     let before = count();
@@ -106,7 +111,7 @@ fn the_watchdog_hears_of_it_twice_in_its_time_also_while_the_node_is_silent() {
 
 /// A node that does not answer cannot be given back its scavenge. The run tries for some seconds.
 #[test]
-fn the_watchdog_hears_of_an_agent_that_waits_for_its_last_run() {
+fn the_watchdog_gets_messages_while_the_agent_waits_for_its_last_run() {
     let site = NodeSite::scavenging();
     let told = manager(&site);
     site.place
@@ -140,11 +145,13 @@ fn every_line_of_the_log_is_an_object() {
     agent.soon("its end in the log", |agent| {
         agent.log().contains("\"done\"").then_some(())
     });
+
     let log = agent.log();
-    let lines: Vec<Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
-        .collect();
+    let mut lines: Vec<Value> = Vec::new();
+    for line in log.lines() {
+        lines.push(serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")));
+    }
+
     for line in &lines {
         assert!(
             ["timestamp", "level", "message"]
@@ -153,12 +160,14 @@ fn every_line_of_the_log_is_an_object() {
             "{line}"
         );
     }
+
     let line = |message: &str| {
         lines
             .iter()
             .find(|line| line["message"] == message)
             .unwrap_or_else(|| panic!("{message} in {log}"))
     };
+
     assert_eq!(line("begins")["job"], "diff");
     assert_eq!(line("done")["job"], "diff");
     assert!(line("done")["seconds"].is_u64());

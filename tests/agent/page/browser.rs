@@ -20,7 +20,7 @@ pub(super) struct Screen {
     /// In pixels.
     pub(super) width: u64,
     height: u64,
-    /// The browser asks for dark pages.
+    /// True if the browser asks for dark pages.
     pub(super) is_dark: bool,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Returns `None`, and says so, if this machine has no browser.
+    /// Prints a note and returns `None` if this machine has no browser.
     pub(crate) fn start() -> Option<Self> {
         if [CHROMIUM, DRIVER]
             .iter()
@@ -75,6 +75,7 @@ impl Browser {
             );
             return None;
         }
+
         let place = tempfile::tempdir().unwrap();
         let mut driver = Command::new(DRIVER)
             .arg("--port=0")
@@ -82,20 +83,17 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(driver.stdout.take().unwrap())
-            .lines()
-            .map(Result::unwrap);
-        let port = lines
-            .find_map(|line| {
-                Some(
-                    line.split_once("started successfully on port ")?
-                        .1
-                        .trim_end_matches('.')
-                        .to_owned(),
-                )
-            })
-            .unwrap();
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = loop {
+            let line = lines.next().unwrap().unwrap();
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        // The driver must not block because nobody reads its output.
+
         std::thread::spawn(move || lines.for_each(drop));
+
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -105,6 +103,7 @@ impl Browser {
             .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
+
         let mut browser = Self {
             driver,
             session: format!("http://127.0.0.1:{port}/session"),
@@ -112,6 +111,7 @@ impl Browser {
             runtime,
             place,
         };
+
         let profile = format!(
             "--user-data-dir={}",
             browser.place.path().join("profile").display()
@@ -132,9 +132,17 @@ impl Browser {
             &profile,
         ];
         let arguments = [&quiet[..], &alone[..]].concat();
+
         let options = json!({ "binary": CHROMIUM, "args": arguments });
-        let answer =
-            browser.post("", &json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options, "acceptInsecureCerts": true } } }));
+        let capabilities = json!({
+            "goog:chromeOptions": options,
+            "acceptInsecureCerts": true,
+        });
+        let answer = browser.post(
+            "",
+            &json!({ "capabilities": { "alwaysMatch": capabilities } }),
+        );
+
         browser.session += &format!("/{}", answer["sessionId"].as_str().unwrap());
         Some(browser)
     }

@@ -27,7 +27,7 @@ fn ago(seconds: i64) -> Timestamp {
     Timestamp::from_second(now().as_second() - seconds).unwrap()
 }
 
-/// Everything that a status is made from. A test changes what it needs.
+/// Everything that makes a status. A test changes what it needs.
 pub(crate) struct State {
     points: Option<Vec<RestorePoint>>,
     problem: Option<String>,
@@ -47,7 +47,9 @@ fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> Rest
     } else {
         i64::try_from(4 + stored / (3 * MIB)).unwrap()
     };
+
     let position = 40_000_000_000 + sequence * 7_301_337;
+
     RestorePoint {
         label: Label::new(started, kind),
         backup: Some(BackupFacts {
@@ -140,7 +142,7 @@ fn plan(job: Job, in_seconds: Option<i64>, schedule: &str) -> (JobPlan, String) 
 }
 
 impl State {
-    /// Four weeks with a backup every six hours, as a healthy node has them.
+    /// Four weeks of a healthy node, with a backup every six hours.
     pub(crate) fn safe() -> Self {
         let mut points: Vec<RestorePoint> = Vec::new();
         for (sequence, step) in (0..26 * 4).rev().enumerate() {
@@ -160,7 +162,9 @@ impl State {
                 stored,
             ));
         }
+
         let mut records: Vec<RunRecord> = points.iter().map(of_point).collect();
+
         for week in [3, 2, 1, 0] {
             let at = week * 7 * DAY + 2 * DAY;
             if let Some(point) = points
@@ -169,6 +173,7 @@ impl State {
             {
                 point.verified = intact(at);
             }
+
             records.push(RunRecord {
                 bytes_read: 41 << 30,
                 ..record(
@@ -182,6 +187,7 @@ impl State {
                 )
             });
         }
+
         for days in [20_i64, 12, 5] {
             let began = ago(days * DAY + 1700);
             let pauses = vec![Pause {
@@ -194,7 +200,9 @@ impl State {
                 ..record(Job::Diff, days * DAY + 1800, 40, RunOutcome::UpToDate)
             });
         }
+
         records.sort_by_key(|record| record.ended);
+
         let node = NodeFacts {
             place: "https://node-1.example:2113".to_owned(),
             version: "26.1.0".to_owned(),
@@ -204,6 +212,7 @@ impl State {
             endpoint: None,
             members: Vec::new(),
         };
+
         Self {
             points: Some(points),
             problem: None,
@@ -246,6 +255,7 @@ impl State {
 
     fn attention() -> Self {
         let mut state = Self::safe();
+
         let points = state.points.as_mut().unwrap();
         let count = points.len();
         points[count - 9].verified = Some(Remembered {
@@ -254,6 +264,7 @@ impl State {
             findings: 2,
         });
         points[count - 20].backup = None;
+
         for hours in [4, 3, 2] {
             let outcome = failed(
                 "cannot reach https://node-1.example:2113: connection refused",
@@ -265,12 +276,14 @@ impl State {
                 ..record(Job::Diff, hours * HOUR, 31, outcome)
             });
         }
+
         state.node = Some(LookResult {
             at: now(),
             facts: None,
             problem: Some("connection refused".to_owned()),
             hints: Vec::new(),
         });
+
         state.plans[1] = plan(Job::Diff, Some(-60), "6h");
         state.plans[1].0.trigger = Trigger::Retry;
         state.plans[1].0.hold =
@@ -287,11 +300,13 @@ impl State {
             let started = point.backup.unwrap().started;
             started < ago(3 * DAY) && !(ago(16 * DAY)..ago(12 * DAY)).contains(&started)
         });
+
         let labels: Vec<Label> = points.iter().map(|point| point.label.clone()).collect();
         let is_there = |record: &RunRecord| !matches!(&record.outcome, RunOutcome::Done { label: Some(label), .. } if !labels.contains(label));
         state
             .records
             .retain(|record| is_there(record) && record.outcome != RunOutcome::UpToDate);
+
         for hours in (1..70).rev().step_by(3) {
             state.records.push(record(
                 Job::Diff,
@@ -303,6 +318,7 @@ impl State {
                 ),
             ));
         }
+
         state.exposure = Some(Exposure {
             writer: 41_000_000_000,
             bytes: 2_900 * MIB,
@@ -350,6 +366,8 @@ impl State {
     fn thousands() -> Self {
         let mut state = Self::safe();
         let every = 20 * 60;
+
+        // There is a backup every 20 minutes.
         let points: Vec<RestorePoint> = (0..2000_i64)
             .rev()
             .map(|step| {
@@ -366,6 +384,7 @@ impl State {
                 point(2000 - step.unsigned_abs(), step * every + 300, kind, stored)
             })
             .collect();
+
         state.records = points.iter().map(of_point).collect();
         // Older backups were removed, as retention does.
         state.points = Some(
@@ -381,12 +400,14 @@ impl State {
 
     pub(crate) fn hostile() -> Self {
         let mut state = Self::safe();
+
         let evil = "<script>alert(1)</script>\"><img src=x onerror=\"alert(1)\">";
         state
             .records
             .push(record(Job::Diff, 100, 3, failed(evil, evil)));
         state.place = "/back ups/it's <b>".to_owned();
         state.configuration = Some(evil.to_owned());
+
         state.node = Some(LookResult {
             at: now(),
             facts: None,
@@ -401,6 +422,7 @@ impl State {
             expected: 3,
             holds: vec![evil.to_owned()],
         });
+
         state.plans[0].0.hold = Some(evil.to_owned());
         state.plans[0].1 = evil.to_owned();
         state
@@ -411,12 +433,14 @@ impl State {
         for record in self.records {
             journal.remember(record).unwrap();
         }
+
         let facts = self.points.map(|points| RepositoryFacts {
             place: self.place,
             id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
             points,
             free_bytes: Some(900 << 30),
         });
+
         Status::of(StatusInput {
             cluster: None,
             now: now(),

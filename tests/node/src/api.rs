@@ -882,11 +882,10 @@ impl Service {
 
         let is_boolean =
             |value: &str| value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false");
-        if asked
-            .parameter("syncOnly")
-            .is_some_and(|value| !is_boolean(value))
-        {}
-        None
+        match asked.parameter("syncOnly") {
+            Some(value) if !is_boolean(value) => Some("syncOnly must be a boolean"),
+            _ => None,
+        }
     }
 
     fn current_scavenge(&self, codec: Codec) -> Answer {
