@@ -191,3 +191,50 @@ fn has_heading(page: &Path, anchor: &str) -> bool {
                 .eq(anchor.chars())
         })
 }
+
+/// Messages that do not stand in the source as a whole: the operating system says the first, and
+/// the program puts the second together.
+const ELSEWHERE: [&str; 2] = ["Permission denied", "there is no db directory"];
+
+#[test]
+fn every_message_that_the_guide_explains_is_the_programs_own() {
+    let source = source_text();
+    let guide = document("docs/guide.md");
+
+    let mut unknown = Vec::new();
+    let mut explained = 0;
+    for part in guide.split("**`").skip(1) {
+        let Some((message, _)) = part.split_once("`**") else {
+            continue;
+        };
+        explained += 1;
+
+        if !ELSEWHERE.contains(&message) && !source.contains(message) {
+            unknown.push(message);
+        }
+    }
+
+    assert!(explained > 15, "{explained}");
+    assert!(unknown.is_empty(), "not in src: {unknown:#?}");
+}
+
+/// The program's source, with string literals that go over several lines joined.
+fn source_text() -> String {
+    let mut text = String::new();
+    for entry in walkdir::WalkDir::new(root().join("src")) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            text += &std::fs::read_to_string(entry.path()).unwrap();
+        }
+    }
+
+    let mut joined = String::new();
+    for piece in text.split("\\\n") {
+        joined += if joined.is_empty() {
+            piece
+        } else {
+            piece.trim_start()
+        };
+    }
+    joined
+}
