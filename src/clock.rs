@@ -62,7 +62,7 @@ mod faults {
         }
     }
 
-    /// The seconds, and the first reading that they count for.
+    /// The seconds, and the first reading that they apply to.
     fn parse(text: &str) -> Option<(i64, u64)> {
         if text.starts_with('/') {
             #[expect(
@@ -88,8 +88,8 @@ mod faults {
 /// Hours of every day in local time, such as `22:00-05:00`. The first minute belongs to the window,
 /// the last minute does not. A window may reach beyond midnight.
 ///
-/// The local clock counts. If it is set forward over an hour, that hour of the window is missing;
-/// if it is set back, that hour comes twice.
+/// A window follows the local clock. If the clock skips an hour, that hour of the window is
+/// missing; if the clock is set back, that hour comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     from: Time,
@@ -119,7 +119,7 @@ impl Window {
                 .to_zoned(after.time_zone().clone())
                 .ok()?;
 
-            // An opening may fall into an hour that is left out, and the whole window with it.
+            // The opening, or even the whole window, may fall into an hour that the clock skips.
             if opening > *after && self.is_open(&opening) {
                 return Some(opening);
             }
@@ -170,7 +170,7 @@ fn write_time(f: &mut fmt::Formatter<'_>, time: Time) -> fmt::Result {
     }
 }
 
-/// A length of time as people write it: `90s`, `15m`, `24h`, `7d`. A number without a unit counts
+/// A length of time as people write it: `90s`, `15m`, `24h`, `7d`. A number without a unit means
 /// seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);

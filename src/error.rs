@@ -13,7 +13,7 @@ use crate::fs::IoError;
 /// Why a command failed. Each kind is one exit code (the table is in the guide).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Any failure without a code of its own.
+    /// Any failure that has no exit code of its own.
     Failed,
     /// The command line, the environment or the configuration file is wrong.
     Usage,
@@ -25,8 +25,8 @@ pub enum Kind {
     Denied,
     /// The node or the storage cannot be reached, also after retries.
     Unreachable,
-    /// The storage could not be reached for a moment, and another attempt may succeed. If nobody
-    /// retries or no attempt is left, this ends a run as [`Self::Unreachable`] does.
+    /// The storage could not be reached for a moment, and another attempt may succeed. If no
+    /// attempt is left, the run ends as with [`Self::Unreachable`].
     Transient,
     /// Stored data is damaged.
     StoredCorrupt,
@@ -40,7 +40,7 @@ pub enum Kind {
     Interrupted(Cause),
 }
 
-/// Who or what ended a run.
+/// Why a run was told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// A signal.
@@ -135,7 +135,7 @@ impl Error {
         self.on(path.display())
     }
 
-    /// Adds what it failed on, if that is not a path: a URL, a backup's label.
+    /// Adds what it failed on if that is not a path, such as a URL or a backup's label.
     #[must_use]
     pub fn on(mut self, place: impl fmt::Display) -> Self {
         self.0.on = Some(place.to_string());

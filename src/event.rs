@@ -1,5 +1,5 @@
-//! What happens in a run. Observers are told: the progress bar, the log, the JSON lines, the
-//! metrics. The run itself is in [`crate::run`].
+//! The events of a run. Observers receive them: the progress bar, the log, and the agent. The run
+//! itself is in [`crate::run`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub enum Event {
         /// Bytes still to be handled in this step.
         bytes: u64,
     },
-    /// The step got on.
+    /// The step made progress.
     Progress {
         /// Bytes handled since the last such event.
         bytes: u64,
@@ -52,9 +52,9 @@ pub enum Event {
         /// What changed in the source.
         reason: String,
     },
-    /// From here on the node is without something, which stands in the release record. One
-    /// [`Self::GivenBack`] or [`Self::NothingToGiveBack`] follows. If none does, it still has to be
-    /// given back when the run has ended.
+    /// kbackup has put something on record, and now keeps it from the node. One [`Self::GivenBack`]
+    /// or [`Self::NothingToGiveBack`] follows. If neither does, it still has to be given back when
+    /// the run has ended.
     Taken {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
@@ -72,15 +72,15 @@ pub enum Event {
     GivenBack {
         /// "auto-scavenge", "scavenge".
         what: &'static str,
-        /// How long the node was without it. If an earlier run took it, the clock on the wall
-        /// tells.
+        /// How long the node was without it. If an earlier run took it, this is a difference of
+        /// wall-clock times.
         after: Duration,
     },
-    /// What was taken need not be given back: it had come to its own end.
+    /// What was taken need not be given back, because it had finished.
     NothingToGiveBack {
         /// "scavenge".
         what: &'static str,
-        /// How long it stood on record, as in [`Self::GivenBack`].
+        /// How long it was on record, as in [`Self::GivenBack`].
         after: Duration,
     },
     /// A backup became visible in the repository.
@@ -146,9 +146,9 @@ impl Step {
     }
 }
 
-/// Is told what happens in a run.
+/// Receives the events of a run.
 pub trait Observer: Send + Sync {
-    /// Takes notice of one event. Must not block for long: the run waits for it.
+    /// Receives one event. Must not block for long, because the run waits for it.
     fn observe(&self, event: &Event);
 }
 

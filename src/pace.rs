@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// One piece takes no more of the budget than this, and no more is saved up while nothing is spent:
-/// together a quarter of a second.
+/// The most time of the budget that one piece takes, and the most that a run saves up while it
+/// spends nothing. Together they are a quarter of a second.
 const BURST: Duration = Duration::from_millis(125);
-/// Pieces are multiples of this, in bytes: blocks of zeros are found at such places, and stay
-/// holes.
+/// Pieces are multiples of this, in bytes, because blocks of zeros become holes only at such
+/// offsets.
 const GRAIN: u64 = 64 * 1024;
-/// The bytes that a run at low priority gives the disk at once.
+/// The largest piece of a run at low priority, in bytes.
 const SMALL_PIECE: u64 = 8 * GRAIN;
 /// The longest pause after the disk was used.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -47,7 +47,7 @@ impl Rate {
 #[derive(Debug, Clone)]
 pub struct Pace {
     budget: Option<Arc<Budget>>,
-    /// Whose turn it is to use the disk; only at low priority.
+    /// The lock of the thread whose turn it is to use the disk; only at low priority.
     turn: Option<Arc<Mutex<()>>>,
     stop: CancellationToken,
 }
@@ -71,7 +71,7 @@ impl Budget {
     fn spend(&self, bytes: u64) -> Instant {
         let mut earned = self.earned.lock().unwrap_or_else(PoisonError::into_inner);
 
-        // What was not spent before is not saved up.
+        // Only a burst of what was not spent before is saved up.
         let saved_since = Instant::now().checked_sub(BURST).unwrap_or(*earned);
         let start = (*earned).max(saved_since);
         *earned = start.checked_add(self.rate.time_of(bytes)).unwrap_or(start);
@@ -80,7 +80,7 @@ impl Budget {
 }
 
 impl Pace {
-    /// A budget of its own. After `stop` is cancelled nobody waits for it any more.
+    /// A new budget. Once `stop` is cancelled, no thread waits for it.
     #[must_use]
     pub fn new(rate: Option<Rate>, stop: CancellationToken) -> Self {
         Self {
@@ -106,10 +106,11 @@ impl Pace {
         self.turn.is_some()
     }
 
-    /// Has the disk do something.
+    /// Does work that uses the disk.
     ///
-    /// Others who read or sync wait behind all that the disk has been given, by however many
-    /// threads. At low priority that is one piece, and then nothing for half as long as it took.
+    /// If another process reads or syncs, it waits for everything that the disk was told to do
+    /// before. At low priority that is at most one piece, and then the disk is free for half as
+    /// long as the piece took.
     pub fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
         let Some(turn) = &self.turn else {
             return work();
@@ -124,7 +125,7 @@ impl Pace {
         result
     }
 
-    /// Whether there is a rate to be held.
+    /// Whether the run has a rate limit.
     #[must_use]
     pub fn is_limited(&self) -> bool {
         self.budget.is_some()
@@ -146,8 +147,8 @@ impl Pace {
         wanted.min((burst - burst % GRAIN).max(GRAIN))
     }
 
-    /// Called after every piece, with its bytes. Waits until they are earned, or the run is told to
-    /// stop.
+    /// Spends the bytes of a piece after it was handled. Waits until they are earned, or the run is
+    /// told to stop.
     pub fn spend(&self, bytes: u64) {
         let Some(budget) = &self.budget else { return };
 

@@ -1,5 +1,5 @@
-//! What every long operation carries: whom it tells, whether it should stop and why, how fast it
-//! may go, and the warnings so far.
+//! The context of every long operation: the observer of its events, its interruption, its pace, its
+//! timings, and its warnings so far.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::event::{Event, Observer};
 use crate::pace::{Pace, Rate};
 use crate::timings::{Activity, Timings};
 
-/// What every long operation carries.
+/// The context of one run. All its threads share it.
 pub struct Run {
     observer: Box<dyn Observer>,
     end: RunEnd,
@@ -64,12 +64,13 @@ impl Run {
         &self.timings
     }
 
-    /// Uses the disk and counts the time. At low priority it first waits for its turn.
+    /// Does work that uses the disk, and counts its time. At low priority it first waits for its
+    /// turn.
     pub fn in_turn<T>(&self, activity: Activity, work: impl FnOnce() -> T) -> T {
         self.pace.in_turn(|| self.timings.time(activity, work))
     }
 
-    /// Tells what happened. Warnings are kept as well.
+    /// Reports an event to the observer. Keeps warnings, too.
     pub fn emit(&self, event: Event) {
         if let Event::Step(step) = event {
             self.timings.begin(step.name());
@@ -84,7 +85,7 @@ impl Run {
         }
     }
 
-    /// Tells the operator something that does not spoil the result.
+    /// Warns the operator of something that leaves the result usable.
     pub fn warn(&self, text: impl Into<String>) {
         self.emit(Event::Warning(text.into()));
     }
@@ -103,13 +104,13 @@ impl Run {
         }
     }
 
-    /// Asks the run to end soon and cleanly. The first reason stands. The reasons of the clock come
-    /// too late once the run is [almost done](Self::almost_done).
+    /// Asks the run to end soon and cleanly. The first reason counts. The end of a window or of a
+    /// time limit is ignored once the run is [almost done](Self::almost_done).
     pub fn interrupt(&self, interruption: impl Into<Interruption>) {
         self.end.interrupt(interruption.into());
     }
 
-    /// Interrupts the run after `limit`, by a clock that nobody sets, unless the returned value is
+    /// Interrupts the run after `limit`, by the monotonic clock, unless the returned value is
     /// dropped before.
     ///
     /// # Errors
@@ -129,14 +130,14 @@ impl Run {
         Ok(Deadline { _disarm: disarm })
     }
 
-    /// A signal came: somebody waits for the run to end.
+    /// Whether a signal came. Then an operator or a supervisor waits for the run to end.
     #[must_use]
     pub fn is_hurried(&self) -> bool {
         self.end.state().signal_came
     }
 
-    /// From here on too little is left to do: the clock does not throw it away. Signals still end
-    /// the run.
+    /// Tells the run that so little is left to do that the end of a window or of a time limit must
+    /// not waste it. Signals still end the run.
     ///
     /// # Errors
     /// [`Kind::Interrupted`] if the run was already asked to end.
@@ -203,13 +204,13 @@ pub enum Interruption {
     },
     /// The node was without its scavenging for longer than is allowed.
     PausedTooLong {
-        /// What is allowed.
+        /// The longest time that is allowed.
         limit: Duration,
     },
 }
 
 impl Interruption {
-    /// It does not end a run that is almost done.
+    /// Whether it is ignored once the run is almost done.
     const fn may_come_too_late(&self) -> bool {
         matches!(self, Self::WindowClosed { .. } | Self::PausedTooLong { .. })
     }
@@ -227,7 +228,7 @@ impl From<&Interruption> for Error {
             Interruption::Signal(signal) => {
                 Self::new(Kind::Interrupted(Cause::Signal(*signal)), "interrupted").hint(
                     "nothing half done is listed; run the same command again, \
-                     and it goes on where it stopped",
+                     and it continues where it stopped",
                 )
             }
 
@@ -237,44 +238,44 @@ impl From<&Interruption> for Error {
             )
             .hint(format!(
                 "it opens at {opens}: run the same command then, \
-                 and it goes on where this run stopped"
+                 and it continues where this run stopped"
             )),
 
             Interruption::PausedTooLong { limit } => Self::new(
                 Kind::Interrupted(Cause::PausedTooLong),
                 format!(
-                    "scavenging was kept from the node for {}, which is all that is allowed",
+                    "scavenging was kept from the node for {}, the longest time that is allowed",
                     clock::length(*limit)
                 ),
             )
-            .hint("run the same command again: it goes on where this run stopped")
+            .hint("run the same command again: it continues where this run stopped")
             .hint(
-                "if that is never enough, give it more bytes a second (`--limit-rate`), \
-                 or the node a longer pause (`--max-pause`)",
+                "if the time is never enough, raise the rate with `--limit-rate`, \
+                 or the time with `--max-pause`",
             ),
         }
     }
 }
 
-/// Ends a run at its time, unless it is dropped before.
+/// Interrupts a run after its time limit, unless it is dropped before.
 #[derive(Debug)]
 pub struct Deadline {
     _disarm: mpsc::Sender<()>,
 }
 
-/// The way to end a run, for all who may.
+/// Ends a run. Signals, windows and time limits share it.
 #[derive(Debug, Clone, Default)]
 struct RunEnd {
     cancel: CancellationToken,
     state: Arc<Mutex<RunEndState>>,
 }
 
-/// Whether a run was interrupted, and how far it may still be.
+/// Why a run was interrupted, and what may still interrupt it.
 #[derive(Debug, Default)]
 struct RunEndState {
-    /// The first that came.
+    /// The first interruption.
     interruption: Option<Interruption>,
-    /// Too little is left for the clock to end the run.
+    /// So little is left to do that only signals end the run.
     is_almost_done: bool,
     /// A signal came, first or later.
     signal_came: bool,

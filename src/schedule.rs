@@ -13,8 +13,8 @@ use jiff::tz::AmbiguousOffset;
 
 use crate::clock::{Span, Timestamp, Zoned};
 
-/// How far in the future the last run may seem to lie and still be believed: a clock may have been
-/// corrected meanwhile.
+/// The last run may seem to have begun this far in the future, because the clock may have been
+/// corrected since.
 const CORRECTION: Duration = Duration::from_mins(5);
 
 /// The pause after the first failure. It doubles with each further failure.
@@ -29,9 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// An interval counts from the beginning of the last run. A cron expression names local times:
 ///
 /// * If its hour field begins with `*`, it means each such hour that really passes. When clocks are
-///   changed, an hour that is left out is missing, and an hour that comes twice counts twice.
-/// * Otherwise each time that it names takes place exactly once a day. A time in an hour that is
-///   left out is due at the end of the gap. A time that comes twice is due the first time.
+///   changed, an hour that the clock skips is missing, and an hour that comes twice counts twice.
+/// * Otherwise each time that it names takes place exactly once a day. A time in an hour that the
+///   clock skips is due at the end of the gap. A time that comes twice is due the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule(Rule);
 
@@ -52,10 +52,10 @@ struct Expression {
 }
 
 impl Schedule {
-    /// Runs never take place by themselves.
+    /// No run takes place by this schedule.
     pub const OFF: Self = Self(Rule::Off);
 
-    /// Whether runs never take place by themselves.
+    /// Whether the schedule is `off`.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.0 == Rule::Off
@@ -74,12 +74,12 @@ impl Schedule {
         }
     }
 
-    /// When the next run is due: a time up to `now` if it is due already. Returns `None` if runs
-    /// never take place by themselves.
+    /// When the next run is due: a time up to `now` if it is due already. Returns `None` if the
+    /// schedule is off.
     ///
-    /// `last` is when the last run of this kind began, whatever became of it. Without a last run,
-    /// the schedule counts from `started`, when somebody began to watch it: an interval is then due
-    /// at once, and a cron expression at its next occurrence.
+    /// `last` is when the last run of this kind began, whatever its outcome. Without a last run,
+    /// the schedule counts from `started`, when the agent began to follow it: an interval is then
+    /// due at once, and a cron expression at its next occurrence.
     ///
     /// However many runs were missed, one run is due, and the ordinary times follow after it began.
     /// A beginning in the future means that the clock was wrong then or is wrong now, so a run is
@@ -149,8 +149,8 @@ impl Expression {
 
     /// The next time of a day that the expression names, each once.
     ///
-    /// A later local time never stands for an earlier instant, so the first due instant after
-    /// `after` is the answer.
+    /// A later local time is never an earlier instant, so the first due instant after `after` is
+    /// the answer.
     fn next_local_time(&self, after: &Zoned) -> Option<Zoned> {
         let zone = after.time_zone();
         let mut civil = after.datetime();
@@ -168,7 +168,7 @@ impl Expression {
                 }
             };
 
-            // Only in an hour that comes twice the first instant can lie before `after`.
+            // In an hour that comes twice, the first instant can be before `after`.
             if due > *after {
                 return Some(due);
             }

@@ -1,4 +1,4 @@
-//! Where the time of a run goes, so that one can see what the limit is.
+//! Measures where the time of a run goes, so that an operator can see what limits it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ pub enum Activity {
     Read,
     /// Compute the BLAKE3.
     Blake3,
-    /// Hand over to the MD5, wait for it, and help with it.
+    /// Queue pieces for the MD5, wait for it, and help to compute it.
     Md5,
     /// Write.
     Write,
@@ -74,7 +74,7 @@ impl StepBegin {
 pub struct SpentTime {
     /// The step, or the activity.
     pub name: &'static str,
-    /// For a step by the clock; for an activity of all threads together.
+    /// For a step the time that passed; for an activity the sum of all threads.
     pub seconds: f64,
     /// Processor time of all threads; `None` for an activity.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ pub struct SpentTime {
 }
 
 impl Timings {
-    /// A step begins, and the one before it ends.
+    /// Begins a step, and ends the one before it.
     pub fn begin(&self, step: &'static str) {
         self.steps
             .lock()

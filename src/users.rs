@@ -1,7 +1,7 @@
 //! Names of users and groups, from `/etc/passwd` and `/etc/group` alone.
 //!
-//! The C library would also ask the other sources of names that the machine has (`nsswitch.conf`:
-//! systemd, LDAP). It loads a module for each, which crashes a static binary. Numbers always work.
+//! The C library would also ask the machine's other sources of names (`nsswitch.conf`: systemd,
+//! LDAP). It loads a module for each of them, which crashes a static binary. Numbers always work.
 
 use std::path::Path;
 

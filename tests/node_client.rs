@@ -373,7 +373,7 @@ fn names_the_trouble_with_the_credentials() {
         (
             Some("hunter2"),
             Answer::status(401).with_header("WWW-Authenticate", "X-Basic realm=\"ESDB\""),
-            "does not take",
+            "does not accept",
         ),
         (Some("hunter2"), Answer::status(401), "do not suffice"),
         (Some("hunter2"), Answer::status(403), "do not suffice"),
@@ -710,7 +710,7 @@ mod tls {
             .info(Patience::of(&run()))
             .unwrap_err();
         assert!(
-            error.hints()[0].contains("name that its certificate holds"),
+            error.hints()[0].contains("host name is in the certificate"),
             "{error:?}"
         );
 

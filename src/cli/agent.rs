@@ -23,12 +23,12 @@ struct CheckedConfiguration {
 struct ScheduledJob {
     job: Job,
     schedule: String,
-    /// When the job would run next if it ran now. `None`: never by itself.
+    /// When the job would run next if it ran now. `None` if it has no schedule.
     next: Option<String>,
 }
 
-/// Runs the agent until it is told to end. That is success: a service that was told to end has done
-/// what it was asked.
+/// Runs the agent until it is told to end. That is a success, because a service manager expects
+/// one.
 pub(super) fn run(
     options: &AgentOptions,
     settings: &Settings,

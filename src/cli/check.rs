@@ -115,7 +115,8 @@ fn finding_text(finding: &Finding) -> String {
     text
 }
 
-/// The versions on which a finding has this effect; `?` marks those where it was not seen.
+/// The versions on which a finding has this effect. `?` marks versions on which the effect is
+/// unproven.
 fn versions_with(effect: Effect, consequences: &[Consequence]) -> String {
     let mut versions = Vec::new();
     for consequence in consequences {

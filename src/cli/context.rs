@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::run::Run;
 use crate::settings::options::GeneralOptions;
 
-/// The exit code of a run that did what it was asked, with warnings.
+/// The exit code of a successful run with warnings.
 pub(super) const WITH_WARNINGS: u8 = 3;
 
 /// The run of a verb, and where its answer goes.
@@ -23,7 +23,7 @@ pub(super) struct VerbContext {
 }
 
 impl VerbContext {
-    /// The exit code of a run that did what it was asked.
+    /// The exit code of a successful run: 0, or 3 with warnings.
     pub(super) fn done(&self) -> u8 {
         if self.run.warnings().is_empty() {
             0

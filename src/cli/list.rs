@@ -76,7 +76,7 @@ fn backups_table(listing: &Listing) -> String {
     table(&header, rows)
 }
 
-/// What is special about a backup. Only the first backup of a branch says where the branch begins.
+/// The notes on a backup. Only the first backup of a branch says where the branch begins.
 fn notes(facts: &ListedFacts, begun_branches: &mut BTreeSet<u32>) -> String {
     let mut notes = Vec::new();
     if facts.damaged {

@@ -3,10 +3,11 @@
 mod agent;
 mod backup;
 mod check;
+mod completions;
 mod context;
-mod documents;
 mod expire;
 mod list;
+mod manual;
 mod output;
 mod progress;
 mod release;
@@ -99,7 +100,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, context: &VerbContext
         Verb::Verify(options) => verify::run(options, context),
         Verb::Check(options) => check::run(options, context),
         Verb::Agent(options) => agent::run(options, settings, arguments, context),
-        Verb::Completions(options) => documents::completions(options, context),
-        Verb::Manual(options) => documents::manual(options, context),
+        Verb::Completions(options) => completions::run(options, context),
+        Verb::Manual(options) => manual::run(options, context),
     }
 }

@@ -29,7 +29,7 @@ impl Output {
     /// one of the two is made.
     ///
     /// # Errors
-    /// [`Kind::Failed`] if standard output cannot be written. A reader that went away is no error.
+    /// [`Kind::Failed`] if standard output cannot be written. It is no error if the reader is gone.
     pub(super) fn answer(
         self,
         schema: &str,
@@ -83,7 +83,7 @@ impl Output {
                 "causes": error.causes(),
                 "hints": error.hints(),
             });
-            // Standard error has the error as well.
+            // The error is on standard error, too.
             let _ = print(|stdout| writeln!(stdout, "{object:#}"));
         }
         self.complain(error)
@@ -95,7 +95,7 @@ impl Output {
         error.kind().exit_code()
     }
 
-    /// Whether somebody at a terminal can be asked.
+    /// Whether there is an operator at a terminal to ask.
     pub(super) fn can_ask(self) -> bool {
         !self.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
@@ -103,7 +103,7 @@ impl Output {
     /// Asks a question. Only `y` and `yes` mean yes.
     ///
     /// # Errors
-    /// The interruption of the run, which does not wait for an answer.
+    /// [`Kind::Interrupted`] if the run is interrupted before an answer comes.
     pub(super) fn ask(self, question: &str, run: &Run) -> Result<bool> {
         complain(&printable(&format!("{question} [y/N] ")));
 
@@ -199,7 +199,7 @@ fn printable(text: &str) -> String {
     text.replace(|character| !is_kept(character), "\u{fffd}")
 }
 
-/// Writes to standard output. A reader that went away (`kbackup list | head`) is no error.
+/// Writes to standard output. It is no error if the reader is gone (`kbackup list | head`).
 fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
     let mut stdout = BufWriter::new(std::io::stdout().lock());
 
@@ -209,7 +209,7 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::
     }
 }
 
-/// Writes to standard error. If nobody reads that any more, the exit code still tells the result.
+/// Writes to standard error. If its reader is gone, the exit code still tells the result.
 fn complain(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -102,7 +102,7 @@ impl Observer for Progress {
                 log::tell(event);
             }
             Event::Progress { bytes } => self.advance(*bytes),
-            // The line must not be written into the bar.
+            // Otherwise the line would be written into the bar.
             event => self.bar.suspend(|| log::tell(event)),
         }
     }

@@ -15,19 +15,19 @@ struct NothingRestored {
 
 pub(super) fn run(options: &RestoreOptions, context: &VerbContext) -> Result<u8> {
     match restore::restore(options, &context.run)? {
-        RestoreResult::NothingToDo(standing) => nothing_to_do(standing, context),
+        RestoreResult::NothingToDo(unchanged) => nothing_to_do(unchanged, context),
         RestoreResult::Planned(plan) => planned(&plan, context),
         RestoreResult::Restored(report) => restored(&report, context),
     }
 }
 
-fn nothing_to_do(standing: Vec<String>, context: &VerbContext) -> Result<u8> {
+fn nothing_to_do(unchanged: Vec<String>, context: &VerbContext) -> Result<u8> {
     let mut text = String::new();
-    for db in &standing {
-        text += &format!("{db}: already holds a database, left as it is\n");
+    for db in &unchanged {
+        text += &format!("{db}: already holds a database, not changed\n");
     }
 
-    let answer = NothingRestored { left: standing };
+    let answer = NothingRestored { left: unchanged };
     context.output.answer(
         "kbackup.restore-nothing/1",
         &context.with_warnings(&answer)?,

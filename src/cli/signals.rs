@@ -47,7 +47,8 @@ fn listen_for_all(run: &Arc<Run>) -> std::io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Returns when the terminal is gone; never if that is to be ignored.
+/// Returns at a SIGHUP, which the end of a terminal sends. Never returns if the process ignores
+/// SIGHUP.
 async fn next_hangup(hangup: &mut Option<SignalStream>) {
     match hangup {
         Some(hangup) => drop(hangup.recv().await),
@@ -63,7 +64,7 @@ fn ignores_hangup() -> bool {
         let Some(mask) = line.strip_prefix("SigIgn:") else {
             continue;
         };
-        // The mask counts signals from 1, and SIGHUP is the first.
+        // SIGHUP is signal 1, the lowest bit of the mask.
         return u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1);
     }
     false

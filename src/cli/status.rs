@@ -1,7 +1,7 @@
-//! `kbackup status`: what the agent knows or, without an agent, what the repository tells.
+//! `kbackup status`: prints what the agent knows or, without an agent, what the repository shows.
 //!
-//! The agent's room computes a status, and verbs lie below the agent. So this file decides whom to
-//! ask.
+//! The agent's room computes a status, and verbs must not use the agent's room. So this file, and
+//! not a verb, chooses between agent and repository.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ const WARNING: u8 = 1;
 const CRITICAL: u8 = 2;
 const UNKNOWN: u8 = 3;
 
-/// The exit code if there is no status to tell. A plugin has its own code for that.
+/// The exit code if there is no status to show. A plugin has its own code for that.
 pub(super) const fn unknown(is_plugin: bool, code: u8) -> u8 {
     if is_plugin { UNKNOWN } else { code }
 }
@@ -67,8 +67,10 @@ fn look(options: &StatusOptions, run: &Run) -> Result<Status> {
     let Some(agent) = &options.agent else {
         return match repository {
             Some(path) => Ok(of_repository(path, options.max_age)),
-            None => Err(Error::new(Kind::Usage, "nothing is named to look at")
-                .hint("name `--agent` or `--repo`")),
+            None => Err(
+                Error::new(Kind::Usage, "neither an agent nor a repository is named")
+                    .hint("name one with `--agent` or `--repo`"),
+            ),
         };
     };
 

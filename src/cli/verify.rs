@@ -92,8 +92,8 @@ fn lost_text(lost: &[Lost]) -> String {
         );
     }
     text.push_str(
-        "take a `kbackup diff`, which reads the damaged files from the node again, then repair \
-         again; what is damaged after that is lost\n",
+        "run `kbackup diff`, which reads the damaged files from the node again, then repair \
+         again; what is still damaged after that is lost\n",
     );
     text
 }

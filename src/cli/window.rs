@@ -1,4 +1,4 @@
-//! Interrupts a run when the hours in which it is allowed are over.
+//! Interrupts a run at the end of its window (`--window`).
 
 use std::sync::Arc;
 use std::time::Duration;

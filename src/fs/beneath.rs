@@ -1,9 +1,9 @@
 //! Walks paths below a directory, and never leaves it.
 //!
-//! A link that somebody plants below the directory could lead anywhere. The kernel refuses to walk
-//! it (`openat2` with `RESOLVE_BENEATH`, Linux 5.6), in one step that nobody can race. A kernel
-//! that cannot do so, or a sandbox that forbids it, is answered in the old way: each part of the
-//! path is looked at before it is used.
+//! An attacker could plant a link below the directory that leads anywhere. The kernel refuses to
+//! follow it (`openat2` with `RESOLVE_BENEATH`, Linux 5.6), in one step without a race. If the
+//! kernel does not have that call, or a sandbox forbids it, kbackup inspects each part of the path
+//! before it uses it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ use super::gate::attempt;
 use super::open::{must_be_plain, open_source};
 use super::status::{FileKind, status};
 
-/// The kernel has refused `openat2` before: it is not asked again.
+/// The kernel has refused `openat2` once. It is not asked again.
 static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// A directory below which paths are walked.
@@ -64,7 +64,7 @@ impl Beneath {
     fn ask_kernel(&self, below: &Path, path: &Path) -> Option<Result<File>> {
         let opened = attempt(Operation::Open, path, || {
             let opened = match self.openat2(below, OFlags::NOATIME) {
-                // The access time of a file of somebody else may not be left alone.
+                // Only the owner of a file may leave its access time alone.
                 Err(Errno::PERM) => self.openat2(below, OFlags::empty()),
                 opened => opened,
             };
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// What both ways say of a path: the file's length, or what is wrong.
+    /// The result of both ways for a path: the file's length, or what is wrong.
     fn opened(beneath: &Beneath, below: &str) -> [std::result::Result<u64, &'static str>; 2] {
         let below = Path::new(below);
         let path = beneath.path.join(below);

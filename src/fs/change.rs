@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-/// One change, told so that a test can say what a loss of power leaves of it.
+/// One change. A test records the changes, to find out what a loss of power would leave of them.
 #[derive(Clone, Copy)]
 #[cfg_attr(
     not(feature = "faults"),
     expect(dead_code, reason = "only a recording reads it")
 )]
 pub(super) enum Change<'a> {
-    /// The path, and what is missing above it, unless it exists already.
+    /// The path and its missing parents were created. If the path existed already, nothing was.
     Made(&'a Path),
     Written(&'a std::fs::File, u64, &'a [u8]),
-    /// The kernel put bytes somewhere.
+    /// The kernel wrote bytes; where and how many is not known.
     Content(&'a std::fs::File),
     Resized(&'a std::fs::File, u64),
     Attributes(&'a std::fs::File),

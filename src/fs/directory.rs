@@ -24,7 +24,7 @@ pub struct DirectoryEntry {
     pub status: FileStatus,
 }
 
-/// The names in one directory, without a look at what bears them.
+/// The names in one directory, without their status.
 pub fn names(path: &Path) -> Result<Vec<OsString>> {
     attempt(Operation::List, path, || {
         let mut names = Vec::new();
@@ -47,15 +47,15 @@ pub fn has_name(path: &Path, is_wanted: impl Fn(&OsStr) -> bool) -> Result<bool>
     })
 }
 
-/// The entries of one directory, sorted by name. A name that vanishes meanwhile is left out.
+/// The entries of one directory, sorted by name. A name that vanishes during the call is left out.
 pub fn list(path: &Path) -> Result<Vec<DirectoryEntry>> {
     let mut entries = list_by(path, |name, status| Some(DirectoryEntry { name, status }))?;
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(entries)
 }
 
-/// What `make` makes of the entries of one directory, in no order. Several threads call it. A name
-/// that vanishes meanwhile is left out.
+/// Turns the entries of one directory into values by `make`, in no order. Several threads call
+/// `make`. A name that vanishes during the call is left out.
 pub fn list_by<T: Send>(
     path: &Path,
     make: impl Fn(OsString, FileStatus) -> Option<T> + Sync,
@@ -76,7 +76,8 @@ fn inspect<T>(
     entry: &DirEntry,
     make: impl Fn(OsString, FileStatus) -> Option<T>,
 ) -> Result<Option<T>> {
-    // By its directory's descriptor: the way there is not walked for every name.
+    // `metadata` uses the descriptor of the directory, so the kernel does not walk the whole path
+    // for each name.
     match attempt(Operation::Inspect, &entry.path(), || entry.metadata()) {
         Ok(metadata) => Ok(make(entry.file_name(), FileStatus::from(&metadata))),
         Err(error) if error.is_not_found() => Ok(None),

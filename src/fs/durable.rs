@@ -19,7 +19,7 @@ use super::status::{FileKind, status_of_target};
 /// new one.
 ///
 /// # Errors
-/// If it fails before the rename, the old file still stands.
+/// If it fails before the rename, the old file is unchanged.
 pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     write_durably_by(path, mode, |into| into.write_all(bytes))
 }
@@ -43,8 +43,8 @@ pub fn write_durably_by(
         buffered.flush()
     })?;
 
-    // The content must be on the disk before its name is: otherwise a loss of power could leave the
-    // name with nothing behind it.
+    // The content must be on the disk before its name is: otherwise a loss of power could leave an
+    // empty file with that name.
     change(Operation::Sync, path, Change::Synced(file), || {
         file.sync_all()
     })?;
@@ -68,7 +68,7 @@ fn stage(directory: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
 }
 
 /// Removes what [`write_durably`] left in a directory when its process was killed. No write keeps
-/// such a file for an hour, so an older one belongs to nobody.
+/// such a file for an hour, so no running process needs an older one.
 pub fn remove_stale_staging(directory: &Path) -> Result<()> {
     for entry in list(directory)? {
         let is_staging = entry.status.kind == FileKind::File && is_staging_name(&entry.name);
@@ -106,8 +106,9 @@ fn is_stale(entry: &DirectoryEntry) -> bool {
 /// Creates a directory and, with `mode_above`, those above it that are missing. Makes their names
 /// durable.
 ///
-/// Each is durable before the next is made. The name of one that exists already is made durable,
-/// too: a killed run may have made it without syncing it. So only the last can be in doubt.
+/// Each directory is durable before the next one is created. The name of a directory that exists
+/// already is made durable, too, because a killed run may have created it without a sync. So only
+/// the last directory can be in doubt.
 pub fn create_directories_durably(path: &Path, mode_above: u32, mode: u32) -> Result<()> {
     let mut missing = Vec::new();
     let mut existing = path;
@@ -126,7 +127,8 @@ pub fn create_directories_durably(path: &Path, mode_above: u32, mode: u32) -> Re
     Ok(())
 }
 
-/// If this process may not read or change the directory, no earlier run of it made anything there.
+/// Makes the names in an existing directory durable. If this process may not read or change it, no
+/// earlier run created anything there, and no sync is needed.
 fn sync_existing(directory: &Path) -> Result<()> {
     let Err(error) = sync_directory(directory) else {
         return Ok(());

@@ -33,7 +33,7 @@ impl InjectedFault {
         })
     }
 
-    /// An empty operation or path part stands for all.
+    /// An empty operation or path part matches everything.
     fn is_about(&self, operation: Operation, path: &Path) -> bool {
         let is_operation =
             self.operation.is_empty() || self.operation == format!("{operation:?}").to_lowercase();
@@ -56,9 +56,9 @@ impl FaultEffect {
 }
 
 /// `KBACKUP_FAULT=operation:path part:n:effect`: the n-th such operation, and for an error number
-/// every one after it, fails. An empty operation or path part stands for all. The effect is
+/// every one after it, fails. An empty operation or path part matches everything. The effect is
 /// `abort`, an error number, one with a `!` for that one operation only, or `stop`: the process
-/// stops itself before that one operation, until somebody continues it.
+/// stops itself before that one operation, until it gets SIGCONT.
 fn fault() -> Option<&'static InjectedFault> {
     static FAULT: OnceLock<Option<InjectedFault>> = OnceLock::new();
     FAULT
@@ -96,7 +96,7 @@ pub(super) fn gate(operation: Operation, path: &Path) -> io::Result<()> {
 fn stop_process() -> io::Result<()> {
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
 
-    // Another thread may take the signal, and this one stops a moment later.
+    // Another thread may receive the signal. Then this one stops a moment later.
     std::thread::sleep(Duration::from_millis(20));
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Bytes at any offset: the trait [`ReadAt`], however the bytes are kept, and an open [`File`].
+//! Bytes at any offset: the trait [`ReadAt`] for every kind of storage, and [`File`], an open file.
 //!
-//! Both stand in one file because each names the other: a reader may be a plain file, and then the
-//! kernel can copy its bytes. `open.rs` opens files.
+//! Both are in one file because each names the other: a reader may be a plain file, and the kernel
+//! can copy the bytes of a plain file. `open.rs` opens files.
 
 use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,7 +20,7 @@ use super::gate::{attempt, change};
 use super::stamp::{CopyId, Stamp};
 use super::status::FileStatus;
 
-/// Random access to the bytes of one file, however they are kept.
+/// Random access to the bytes of one file, in any kind of storage.
 pub trait ReadAt: Send + Sync {
     /// Length in bytes.
     fn size(&self) -> u64;
@@ -28,28 +28,29 @@ pub trait ReadAt: Send + Sync {
     /// Reads at most `buffer.len()` bytes from byte `offset`. Returns 0 only at or beyond the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// As [`Self::read_at`], for bytes that nobody reads again soon. If they were not in the page
+    /// As [`Self::read_at`], for bytes that are not read again soon. If they were not in the page
     /// cache before, they need not stay there.
     fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_at(offset, buffer)
     }
 
-    /// The plain file behind it, if that is all there is. The kernel can then copy its bytes.
+    /// The plain file that holds exactly these bytes, if there is one. The kernel can copy its
+    /// bytes.
     fn file(&self) -> Option<&File> {
         None
     }
 
-    /// The state in which it was opened. Returns `None` if the storage does not tell.
+    /// The state of the file when it was opened. Returns `None` if the storage has no stamps.
     fn stamp(&self) -> Option<Stamp> {
         None
     }
 
-    /// Which stored copy of its bytes it is. Returns `None` if the storage does not tell.
+    /// The stored copy that this reads. Returns `None` if the storage does not know copies.
     fn copy_id(&self) -> Option<CopyId> {
         None
     }
 
-    /// As [`File::expect_pieces`], if there is such a file.
+    /// As [`File::expect_pieces`], if the bytes are in a plain file.
     fn expect_pieces(&self) {
         if let Some(file) = self.file() {
             file.expect_pieces();
@@ -109,7 +110,7 @@ impl ReadAt for Vec<u8> {
 pub struct File {
     inner: Arc<std::fs::File>,
     path: Arc<Path>,
-    /// When it was opened; a live file may have changed since.
+    /// Its status when it was opened; a live file may have changed since.
     found: Arc<FileStatus>,
     /// The kernel or the file system has refused to read without keeping the pages.
     fills_cache: Arc<AtomicBool>,
@@ -170,7 +171,8 @@ impl File {
         })
     }
 
-    /// Reads the whole of a small file from its descriptor: the name may lead elsewhere by now.
+    /// Reads a whole small file from its descriptor, because the name may lead to another file by
+    /// now.
     ///
     /// # Errors
     /// [`io::ErrorKind::FileTooLarge`] if it is longer than `limit` bytes.
@@ -204,7 +206,7 @@ impl File {
         self.read_at(offset, buffer)
     }
 
-    /// Returns `None` if the kernel or the file system cannot do that.
+    /// Reads with [`DONT_CACHE`]. Returns `None` if the kernel or the file system cannot do that.
     fn read_past_cache(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
         attempt(Operation::Read, &self.path, || {
             let read = rustix::io::retry_on_intr(|| {
@@ -219,11 +221,11 @@ impl File {
         })
     }
 
-    /// Tells the kernel that only what is asked for is wanted, and only once.
+    /// Tells the kernel to read only the requested bytes, and that they are read only once.
     ///
-    /// The kernel would read ahead as much as it likes, which keeps the disk from others. For
-    /// [`Self::read_once_at`] it would drop a part of that before it is asked for, and read it
-    /// again. This is advice: a file system that ignores it does no harm.
+    /// Otherwise the kernel would read ahead, and others would wait for the disk. With
+    /// [`Self::read_once_at`] it would even drop some of those bytes before they are requested, and
+    /// read them again. This is advice: a file system that ignores it does no harm.
     pub fn expect_pieces(&self) {
         for advice in [Advice::Random, Advice::NoReuse] {
             let _ = self.system(Operation::Inspect, |fd| {
@@ -232,7 +234,7 @@ impl File {
         }
     }
 
-    /// Tells the kernel that nobody reads the file again soon, so that its pages can leave the
+    /// Tells the kernel that the file is not read again soon, so that its pages can leave the
     /// cache. This is advice: a file system that ignores it does no harm.
     pub fn drop_from_cache(&self) {
         let _ = self.system(Operation::Inspect, |fd| {
@@ -246,7 +248,7 @@ impl File {
         !self.fills_cache.load(Ordering::Relaxed)
     }
 
-    /// Whether another machine serves the file, and can copy it there.
+    /// Whether another machine serves the file. That machine can copy it without the network.
     pub fn is_served(&self) -> Result<bool> {
         // NFS, CIFS, SMB2, Ceph.
         const SERVED: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400];
@@ -257,9 +259,10 @@ impl File {
         Ok(SERVED.contains(&number))
     }
 
-    /// Opens the same file again, to be written past the page cache: in whole blocks, from
-    /// addresses that are aligned as well. If `durably`, each write is on the disk when it returns.
-    /// Returns `None` if the file system cannot do that, or if the path leads elsewhere by now.
+    /// Opens the same file again for writes past the page cache. Offsets, lengths and addresses
+    /// must then be multiples of a block. If `durably`, each write is on the disk when it returns.
+    /// Returns `None` if the file system cannot do that, or if the path leads to another file by
+    /// now.
     #[must_use]
     pub fn reopen_direct(&self, durably: bool) -> Option<Self> {
         let mut flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECT;
@@ -281,8 +284,8 @@ impl File {
         (is_same && direct.writes_past_cache()).then_some(direct)
     }
 
-    /// Some file systems open a file for writing past the page cache, and use it all the same.
-    /// Since Linux 6.1 they say so.
+    /// Whether writes really go past the page cache. Some file systems accept the flag and use the
+    /// cache all the same; since Linux 6.1 they report that.
     fn writes_past_cache(&self) -> bool {
         let asked = rustix::fs::statx(&*self.inner, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
         match asked {
@@ -303,7 +306,7 @@ impl File {
         )
     }
 
-    /// Sets the length. What is added is a hole.
+    /// Sets the length. Added bytes are a hole.
     pub fn set_size(&self, size: u64) -> Result<()> {
         change(
             Operation::Truncate,
@@ -376,15 +379,14 @@ impl File {
         }
     }
 
-    /// Takes an exclusive lock that ends with this process. Returns false if somebody else holds
-    /// one.
+    /// Takes an exclusive lock that ends with this process. Returns false if the file is locked.
     pub fn try_lock(&self) -> Result<bool> {
         attempt(Operation::Lock, &self.path, || {
             lock_result(self.inner.try_lock())
         })
     }
 
-    /// Takes a lock that others may share. Returns false if somebody holds an exclusive one.
+    /// Takes a lock that others may share. Returns false if there is an exclusive lock.
     pub fn try_lock_shared(&self) -> Result<bool> {
         attempt(Operation::Lock, &self.path, || {
             lock_result(self.inner.try_lock_shared())

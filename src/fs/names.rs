@@ -1,5 +1,5 @@
-//! What is done to a file or directory by its name: rename and link it, follow or remove it, set
-//! its owner and mode.
+//! Operations on the name of a file or directory: rename, link, resolve and remove it, and set its
+//! owner and mode.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::gate::{attempt, change};
 /// The path that a link holds.
 ///
 /// # Errors
-/// Fails if `path` is no link.
+/// Fails if `path` is not a link.
 pub fn link_target(path: &Path) -> Result<PathBuf> {
     attempt(Operation::Inspect, path, || std::fs::read_link(path))
 }
@@ -80,7 +80,7 @@ pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<()> {
         || std::os::unix::fs::lchown(path, Some(user), Some(group)),
     )?;
 
-    // Opens a file as well as a directory.
+    // This works for a file, too.
     sync_directory(path)
 }
 

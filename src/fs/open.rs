@@ -14,11 +14,11 @@ use super::file::File;
 use super::gate::{attempt, change};
 use super::status::FileKind;
 
-/// Opens a regular file of the node for reading. Does not move its access time, if that is
+/// Opens a regular file of the node for reading. Leaves its access time unchanged, if that is
 /// permitted.
 ///
 /// # Errors
-/// Fails if the path is a link or no regular file; see [`IoError::is_no_plain_file`].
+/// Fails if the path is a link or not a regular file; see [`IoError::is_no_plain_file`].
 pub fn open_source(path: &Path) -> Result<File> {
     let file = attempt(Operation::Open, path, || {
         // Only the owner of a file may leave its access time alone.

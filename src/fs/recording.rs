@@ -1,5 +1,5 @@
-//! What was done to the disk, in its order: `KBACKUP_RECORD=FILE` appends every change that
-//! succeeded to FILE, for tests that take the power away.
+//! Records the changes of the disk in their order: with `KBACKUP_RECORD=FILE`, kbackup appends
+//! every successful change to FILE. Tests use it to simulate a loss of power.
 //!
 //! An entry is a line of JSON, followed by as many bytes as its `bytes` says.
 
@@ -106,8 +106,8 @@ fn lock(log: &'static Mutex<std::fs::File>) -> MutexGuard<'static, std::fs::File
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a change and records it. The order of the records is to be that of the changes, so changes
-/// are made one after the other.
+/// Runs a change and records it. Changes are made one after the other, so that the records have the
+/// same order.
 pub(super) fn around<T>(change: &Change<'_>, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(log) = log() else { return run() };
 
@@ -122,12 +122,12 @@ pub(super) fn around<T>(change: &Change<'_>, run: impl FnOnce() -> io::Result<T>
     Ok(value)
 }
 
-/// Waits until every change that was made is recorded. No other is made while the guard lives.
+/// Waits until every change so far is recorded. No other change is made while the guard lives.
 pub(super) fn hold() -> Option<MutexGuard<'static, std::fs::File>> {
     log().map(lock)
 }
 
-/// Records a new file whose path nobody knew before.
+/// Records a new file whose path was chosen at random.
 pub(super) fn made(path: &Path) -> io::Result<()> {
     let Some(log) = log() else { return Ok(()) };
     record(&mut lock(log), &Change::Made(path), &[path.to_owned()])
@@ -147,7 +147,7 @@ fn missing(path: &Path) -> Vec<PathBuf> {
     missing
 }
 
-/// A directory and what is in it, each after what it holds.
+/// A directory and everything below it, each directory after its content.
 fn below(path: &Path) -> Vec<PathBuf> {
     walkdir::WalkDir::new(path)
         .contents_first(true)

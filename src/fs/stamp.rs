@@ -1,12 +1,12 @@
-//! What tells files and their states apart, without saying how: a file system has devices, inodes
-//! and times, a store of blobs has hashes. Nobody outside of this file sees either.
+//! Tells files and their states apart. A file system does that by device, inode and times, a store
+//! of blobs by hashes. Only this file knows which of them is used.
 
 use std::time::SystemTime;
 
 use super::status::FileStatus;
 
-/// Tells one state of one file from all others, as far as the storage can: nobody writes to a file,
-/// or puts another one in its place, and leaves its stamp as it was.
+/// Tells one state of one file from all others, as far as the storage can: a write to the file, or
+/// another file in its place, changes the stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(State);
 
@@ -55,8 +55,8 @@ impl From<&FileStatus> for Stamp {
     }
 }
 
-/// Which stored copy of its bytes a name leads to. Names with equal ids share one copy, so that
-/// damage to it is in all of them. Equal bytes may also be stored in several copies.
+/// Which stored copy of its bytes a name leads to. Names with equal ids share one copy, so damage
+/// to it shows under all of them. Equal bytes may also be stored in several copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CopyId(Copied);
 

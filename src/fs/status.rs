@@ -33,7 +33,7 @@ pub struct FileStatus {
     pub mode: u32,
     /// Time of the last modification.
     pub modified: SystemTime,
-    /// Time of the last change of bytes, names, mode or owner; nobody can set it.
+    /// Time of the last change of bytes, names, mode or owner; no program can set it.
     pub changed: SystemTime,
     /// Device that holds it.
     pub device: u64,
@@ -92,8 +92,8 @@ pub fn status(path: &Path) -> Result<Option<FileStatus>> {
     if_there(metadata)
 }
 
-/// What the file system says about the end of all links at `path`. Returns `None` if nothing is
-/// there.
+/// What the file system says about the target of `path`, with all links followed. Returns `None` if
+/// nothing is there.
 pub fn status_of_target(path: &Path) -> Result<Option<FileStatus>> {
     let metadata = attempt(Operation::Inspect, path, || std::fs::metadata(path));
     if_there(metadata)

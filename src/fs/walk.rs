@@ -1,4 +1,4 @@
-//! Walks a tree of directories that may change meanwhile.
+//! Walks a tree of directories that may change during the walk.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use super::status::{FileKind, FileStatus, status};
 
 /// The regular files below `top`, in no order. The walk goes at most `deepest` directories down,
 /// and only into those that `is_wanted` accepts. It follows no link but `top` itself. A file or
-/// directory that vanishes meanwhile is left out.
+/// directory that vanishes during the walk is left out.
 ///
 /// # Errors
-/// Whatever the file system reports, for any other reason.
+/// Every error of the file system, except that an entry vanished.
 pub fn files_below(
     top: &Path,
     deepest: usize,
@@ -42,7 +42,7 @@ pub fn files_below(
         }
     }
 
-    // The status is asked of several files at once, because each costs a way to the disk.
+    // Several threads ask for the status, because each answer may have to come from the disk.
     let mut files = Vec::with_capacity(paths.len());
     for some in paths.chunks(parallel::AT_ONCE) {
         let statuses = parallel::map(some, |path| status(path))?;
@@ -57,7 +57,7 @@ pub fn files_below(
     Ok(files)
 }
 
-/// What the walk came to was removed, or replaced by something else, meanwhile.
+/// Whether the entry was removed, or replaced by something else, during the walk.
 fn is_gone(error: &walkdir::Error) -> bool {
     let Some(error) = error.io_error() else {
         return false;

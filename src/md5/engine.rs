@@ -1,4 +1,5 @@
-//! The queue of pieces, and the threads that hash them: one of its own, and the owners themselves.
+//! The queue of pieces, and the threads that hash them: one worker thread, and the owners of the
+//! streams.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,9 +13,8 @@ use super::stream::Md5Stream;
 /// calls it.
 pub type Piece = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A stream waits this long for others to fill the lanes. If each owner computed its own piece at
-/// once, it would do so alone, piece after piece, and the others in their turn: no faster than
-/// without lanes.
+/// A stream waits this long for others to fill the lanes. If each owner hashed its own piece at
+/// once, each piece would be alone in its lanes, which is no faster than without lanes.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// The bytes of a piece that are in the range.
@@ -46,7 +46,7 @@ impl HashJob {
             ..
         } = self;
 
-        // The owner may count on having the piece for itself again.
+        // Drop the piece first, because its owner may expect to be the only user again.
         drop(piece);
         *lock(&slot.stream) = Some(stream);
         slot.is_back.notify_one();
@@ -71,12 +71,13 @@ pub(super) struct Queue {
     pub(super) waiting: VecDeque<HashJob>,
     /// Streams that may bring a piece.
     pub(super) streams: usize,
-    /// A thread has been started that works as soon as the queue [is full](Self::is_full).
-    pub(super) is_tended: bool,
+    /// A worker thread runs. It hashes as soon as the queue [is full](Self::is_full).
+    pub(super) has_worker: bool,
 }
 
 impl Queue {
-    /// No more can be won by waiting: all lanes are filled, or all streams have brought a piece.
+    /// Whether waiting gains nothing more: all lanes are filled, or all streams have brought a
+    /// piece.
     fn is_full(&self, lanes: usize) -> bool {
         !self.waiting.is_empty() && self.waiting.len() >= self.streams.min(lanes)
     }
@@ -117,23 +118,24 @@ impl Engine {
         let mut queue = lock(&self.queue);
         queue.streams += usize::from(is_new);
         queue.waiting.push_back(job);
-        let was_tended = std::mem::replace(&mut queue.is_tended, true);
+        let had_worker = std::mem::replace(&mut queue.has_worker, true);
         if queue.is_full(self.lanes()) {
             self.is_full.notify_one();
         }
         drop(queue);
 
-        if !was_tended {
-            // Without this thread the owners do all the work, when they come for it.
+        if !had_worker {
+            // If no thread can be started, the owners do all the work when they ask for their
+            // results.
             let _ = std::thread::Builder::new()
                 .name("md5".into())
-                .spawn(|| self.tend());
+                .spawn(|| self.work());
         }
     }
 
-    /// Ends with the last stream: the next one may belong to a run of another priority, which its
-    /// thread inherits.
-    fn tend(&self) {
+    /// The worker thread. It ends with the last stream, because the next stream may belong to a run
+    /// of another priority, and a thread inherits its priority.
+    fn work(&self) {
         loop {
             let mut queue = lock(&self.queue);
             while queue.streams > 0 && !queue.is_full(self.lanes()) {
@@ -143,7 +145,7 @@ impl Engine {
                     .unwrap_or_else(PoisonError::into_inner);
             }
             if queue.streams == 0 {
-                queue.is_tended = false;
+                queue.has_worker = false;
                 return;
             }
 
@@ -153,8 +155,8 @@ impl Engine {
         }
     }
 
-    /// Waits for a stream to come back. If nobody works on it, and no others join it for a while,
-    /// its owner does: together with whatever else waits.
+    /// Waits until a stream is handed back. If no thread works on it for a while, this thread does,
+    /// together with the other streams that wait.
     pub(super) fn result(&self, slot: &Arc<Slot>) -> Md5Stream {
         if let Some(stream) = self.wait_for_others(slot) {
             return stream;
@@ -166,7 +168,7 @@ impl Engine {
                 queue.waiting.swap(0, own);
                 queue.take_batch(self.lanes())
             }
-            // Another thread is at it.
+            // Another thread hashes it already.
             None => Vec::new(),
         };
         drop(queue);
@@ -214,7 +216,7 @@ impl Engine {
         }
     }
 
-    /// A stream brings no more pieces. One that waits is not hashed.
+    /// Removes a stream. If a piece of it still waits, that piece is not hashed.
     pub(super) fn forget(&self, slot: &Arc<Slot>) {
         let mut queue = lock(&self.queue);
         queue.streams -= 1;
@@ -224,7 +226,7 @@ impl Engine {
             self.is_full.notify_one();
         }
 
-        // The piece is let go outside of the lock.
+        // The piece is dropped outside of the lock.
         drop(queue);
         drop(unwanted);
     }

@@ -1,8 +1,8 @@
-//! Whole blocks of several streams, side by side: each stream has a lane of the vectors, and every
-//! instruction works for all of them.
+//! Compresses whole blocks of several streams side by side. Each stream has a lane of the vectors,
+//! so every instruction works for all streams.
 //!
-//! MD5 is one long chain in which each step waits for the one before. Within a stream nothing can
-//! be done at once.
+//! MD5 is one long chain in which each step waits for the one before, so nothing can run in
+//! parallel within a stream.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x64, u32x8, u32x16};
@@ -12,8 +12,8 @@ pub type Block = [u8; 64];
 /// The four words that a stream's blocks have been mixed into so far.
 pub type State = [u32; 4];
 
-/// Streams that fill all lanes. If a vector register holds fewer, two or four registers are worked
-/// on in turns, which fills the processor's pipeline.
+/// Streams that fill all lanes. If a vector register holds fewer, the code alternates between two
+/// or four registers, which fills the processor's pipeline.
 pub const LANES: usize = 16;
 
 /// The way blocks are compressed.
@@ -31,9 +31,9 @@ enum KernelKind {
 /// A stream's next blocks, and its state before and after them.
 #[derive(Debug)]
 pub struct HashLane<'a> {
-    /// Where it goes on from.
+    /// The state before the blocks; compressing them changes it.
     pub state: &'a mut State,
-    /// Those that are not in the state yet.
+    /// The blocks that are not in the state yet.
     pub blocks: &'a [Block],
 }
 
@@ -87,12 +87,12 @@ impl Kernel {
         }
     }
 
-    /// Takes the blocks of all streams into their states. Afterwards the lanes hold no blocks, in
-    /// any order.
+    /// Compresses the blocks of all streams into their states. Afterwards the lanes hold no blocks,
+    /// and may be in another order.
     pub fn compress(self, lanes: &mut [HashLane<'_>]) {
         if let KernelKind::Lanes(level) = self.0 {
-            // Streams of about one length share a group, and those that go on when others have
-            // ended stand together.
+            // Sorted by length, streams of similar length share a group, and the longest are at its
+            // beginning.
             lanes.sort_by_key(|lane| std::cmp::Reverse(lane.blocks.len()));
             for group in lanes.chunks_mut(LANES) {
                 compress_group(level, group);
@@ -105,8 +105,8 @@ impl Kernel {
     }
 }
 
-/// Takes the blocks of up to [`LANES`] streams, the longest first, until only one stream has any:
-/// two are as fast in lanes as alone.
+/// Compresses the blocks of up to [`LANES`] streams, the longest first, until at most one stream
+/// has any left. Two streams are as fast in lanes as one after the other.
 fn compress_group(level: Level, group: &mut [HashLane<'_>]) {
     loop {
         let live = group
@@ -140,7 +140,7 @@ fn compress_common<S: Simd, V: LaneWords<S, N>, const N: usize>(
         (*state, *blocks, lane.blocks) = (*lane.state, now, later);
     }
 
-    // A lane that nobody needs does again what the first one does.
+    // A lane without a stream repeats the work of the first one.
     let first = blocks.first().copied().unwrap_or_default();
     for idle in blocks.iter_mut().skip(live.len()) {
         *idle = first;
@@ -243,8 +243,8 @@ fn load<S: Simd>(simd: S, block: &Block) -> u32x16<S> {
     bytes.bitcast()
 }
 
-/// Rows become columns: shuffling the first half of the rows into the second moves one bit of a
-/// word's row number into its column number.
+/// Turns rows into columns. Each interleaving of the first half of the rows with the second moves
+/// one bit of a word's row number into its column number.
 #[inline(always)]
 fn transposed<S: Simd, V: SimdInt<S, Element = u32>, const N: usize>(mut rows: [V; N]) -> [V; N] {
     for _ in 0..N.ilog2() {

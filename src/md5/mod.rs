@@ -1,11 +1,12 @@
 //! MD5 of many streams at once, beside their owners' work.
 //!
-//! Within one stream the algorithm runs on one core, at the pace of its slowest chain. With a
-//! stream in each lane of a vector the same time serves sixteen of them. So the pieces of all
-//! streams of the process wait in one queue. A thread that must wait for a piece takes as many as
-//! there are lanes, and works on them all.
+//! Within one stream each step waits for the one before, so the stream cannot use a core fully.
+//! With a stream in each lane of a vector, sixteen streams take the time of one. So the pieces of
+//! all streams of the process wait in one queue. A thread that must wait for a piece takes as many
+//! pieces as there are lanes, and hashes them all.
 //!
-//! `stream` is one hash in the making, `engine` the queue and its workers, and `lanes` the vectors.
+//! `stream` is one unfinished hash, `engine` the queue and its threads, and `lanes` the code with
+//! vectors.
 
 mod engine;
 mod lanes;
@@ -20,17 +21,17 @@ use engine::{Engine, HashJob, Slot, part};
 pub use lanes::{Block, HashLane, Kernel, LANES, State};
 use stream::Md5Stream;
 
-/// Shorter pieces are hashed where they are handed over: to queue them would cost more.
+/// Shorter pieces are hashed at once, because to queue them would cost more.
 const WORTH_QUEUEING: usize = 64 * 1024 + 1;
 
-/// The processor is one for the whole process, and so is the queue.
+/// All streams of the process share one queue.
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Kernel::best(), WORTH_QUEUEING));
 
 /// The MD5 of one stream, computed beside its owner's work, in lanes with all other streams of the
 /// process.
 pub struct Md5 {
     engine: &'static Engine,
-    /// As of the last piece that came back.
+    /// Its state after the last piece that was handed back.
     stream: Md5Stream,
     slot: Arc<Slot>,
     /// A piece is on its way.
@@ -55,7 +56,7 @@ impl fmt::Debug for Md5 {
 }
 
 impl Md5 {
-    /// The hash of nothing yet.
+    /// A hash to which no bytes have been added yet.
     #[must_use]
     pub fn new() -> Self {
         Self::with(&ENGINE)
@@ -71,9 +72,9 @@ impl Md5 {
         }
     }
 
-    /// Hashes the next bytes of the stream: those of the piece that are in the range. Waits for the
-    /// piece before, if that is not hashed yet. So at most one piece is on its way, and the one
-    /// before has been let go.
+    /// Hashes the next bytes of the stream: those of the piece that are in the range. First waits
+    /// until the piece before is hashed. So at most one piece is on its way, and the one before has
+    /// been dropped.
     pub fn update(&mut self, piece: &Piece, range: Range<usize>) {
         self.settle();
 
@@ -131,10 +132,10 @@ mod tests {
         Box::leak(Box::new(Engine::new(kernel, QUEUED_FROM)))
     }
 
-    /// One that nobody tends.
+    /// An engine without a worker thread.
     fn untended() -> &'static Engine {
         let engine = engine(Kernel::ALONE);
-        lock(&engine.queue).is_tended = true;
+        lock(&engine.queue).has_worker = true;
         engine
     }
 

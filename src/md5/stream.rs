@@ -1,4 +1,4 @@
-//! One MD5 in the making.
+//! One unfinished MD5.
 
 use super::lanes::{Block, State};
 
@@ -22,13 +22,13 @@ impl Default for Md5Stream {
 }
 
 impl Md5Stream {
-    /// Takes the bytes, but leaves the whole blocks among them to the caller, who brings them into
-    /// the state.
+    /// Adds the bytes, except for the whole blocks among them: it returns those, and the caller
+    /// compresses them into the state.
     pub(super) fn take<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [Block] {
         let begun = self.begun();
         self.length += bytes.len() as u64;
 
-        // The block that was begun comes first.
+        // Complete the unfinished block first.
         if begun > 0 {
             let room = self.rest.get_mut(begun..).unwrap_or_default();
             let Some((filling, after)) = bytes.split_at_checked(room.len()) else {
@@ -45,7 +45,7 @@ impl Md5Stream {
         blocks
     }
 
-    /// Bytes of the block that was begun.
+    /// Number of bytes in the unfinished block.
     fn begun(&self) -> usize {
         usize::try_from(self.length % 64).unwrap_or_default()
     }

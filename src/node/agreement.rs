@@ -27,21 +27,20 @@ const POLL: Duration = Duration::from_millis(100);
 const END_ATTEMPTS: u32 = 3;
 const EPOCH_ATTEMPTS: u32 = 2;
 
-/// What is known of the log of a node whose directories were confirmed.
+/// What the node and its files agree on, once the directories are confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreement {
-    /// The end of the log, as the node said it and the files had it.
+    /// The end of the log.
     pub writer: LogPosition,
-    /// The last election, as the node said it and the files have it; `None` if the node does not
-    /// gossip.
+    /// The last election; `None` if the node does not gossip.
     pub epoch: Option<Epoch>,
 }
 
 /// Checks that the node's log is the one in these directories: both end at the same place, while it
 /// moves, and both know the same last election.
 ///
-/// Two members of one cluster on one machine, both at rest, say the same. They are told apart by
-/// the files that the node's process has open, if kbackup can see them.
+/// Two idle members of one cluster on one machine give the same answers. kbackup tells them apart
+/// by the files that the node's process has open, if it can see them.
 ///
 /// # Errors
 /// [`Kind::Refused`] if they do not agree, [`Kind::SourceCorrupt`] for files that are not what the
@@ -63,13 +62,13 @@ fn disagree(session: &Session, directories: &Directories, why: &str) -> Error {
     Error::new(Kind::Refused, what)
         .on(session.client().place())
         .because(why.to_owned())
-        .hint("name this node's own directories by `--db` and `--index`, as they are seen here")
+        .hint("name this node's own directories with `--db` and `--index`, by their paths here")
 }
 
 /// Compares the node's end of the log with the file's.
 ///
-/// What the node says was true at some time between two looks at the file: the file cannot have
-/// been beyond it before, and must reach it soon.
+/// kbackup reads the file, asks the node, and reads the file again. If both are of one node, the
+/// first position in the file is at most the node's, and the second one is at least the node's.
 fn same_end(session: &Session, directories: &Directories, run: &Run) -> Result<LogPosition> {
     let mut why = String::new();
 
@@ -100,11 +99,11 @@ fn same_end(session: &Session, directories: &Directories, run: &Run) -> Result<L
     Err(disagree(session, directories, &why))
 }
 
-/// Where the log ends by the node's statistics, or by its gossip if it has none. Returns `None` if
-/// the node tells neither.
+/// The end of the log by the node's statistics or, without them, by its gossip. Returns `None` if
+/// the node reports neither.
 ///
-/// A first answer of the statistics is used at once. Gossip, and every later answer, has to be
-/// younger than the look at the file, so this waits until an older one is renewed.
+/// The first attempt uses the statistics at once. Gossip, and the statistics of later attempts,
+/// must be newer than the position from the file, so this waits until the node has renewed them.
 fn end_by_node(session: &Session, attempt: u32, run: &Run) -> Result<Option<LogPosition>> {
     let patience = Patience::of(run);
 
@@ -124,7 +123,8 @@ fn end_by_node(session: &Session, attempt: u32, run: &Run) -> Result<Option<LogP
     Ok(gossip.me().and_then(GossipMember::writer))
 }
 
-/// Gives the writer checkpoint some time to reach a position, and returns what it says then.
+/// Waits until the writer checkpoint reaches a position, for a limited time. Returns its last
+/// position.
 fn wait_for_writer(db: &Path, position: LogPosition, run: &Run) -> Result<LogPosition> {
     let end = Instant::now() + CATCH_UP;
     loop {
@@ -136,12 +136,13 @@ fn wait_for_writer(db: &Path, position: LogPosition, run: &Run) -> Result<LogPos
     }
 }
 
-/// What one comparison of the last elections showed.
+/// The result of one comparison of the last elections.
 enum EpochComparison {
     Same(Option<Epoch>),
-    /// The node and `epoch.chk` name other positions: an election may lie between the two looks.
+    /// The node and `epoch.chk` name different positions: an election may have happened between the
+    /// two reads.
     OtherPosition(String),
-    /// The log holds something else at the position that both name.
+    /// Both name one position, but the log holds another election there.
     OtherLog(String),
 }
 
@@ -210,8 +211,8 @@ fn in_words(position: Option<LogPosition>) -> String {
     }
 }
 
-/// The node's process and the `writer.chk` that it has open instead of ours. Returns `None` if it
-/// has ours, or if kbackup cannot see the process.
+/// The node's process and the `writer.chk` that it has open, if that is not the file in these
+/// directories. Returns `None` if it is, or if kbackup cannot see the process.
 fn other_files_of_process(
     session: &Session,
     directories: &Directories,

@@ -1,5 +1,5 @@
-//! What the node's admin API answers, as far as kbackup reads it (http-api §1–§3). `client` has the
-//! calls.
+//! The types of what the node's admin API answers, with the fields that kbackup reads (http-api
+//! §1–§3). `client` has the calls.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -79,14 +79,15 @@ struct Authentication {
 }
 
 impl NodeInfo {
-    /// The server's version. Returns `None` if the node tells none, or a text that is none.
+    /// The server's version. Returns `None` if the node reports none, or a text that is not a
+    /// version.
     #[must_use]
     pub fn version(&self) -> Option<ServerVersion> {
         let text = self.db_version.as_ref().or(self.es_version.as_ref())?;
         ServerVersion::parse(text)
     }
 
-    /// The node asks nobody for a password (http-api §0.3).
+    /// The node asks for no password (http-api §0.3).
     #[must_use]
     pub fn is_insecure(&self) -> bool {
         self.authentication.kind == "insecure"
@@ -129,7 +130,7 @@ pub struct GossipMember {
     pub instance_id: Uuid,
     /// The part that it plays in the cluster.
     pub state: NodeState,
-    /// It was heard of lately.
+    /// The member that answers has heard of it recently.
     pub is_alive: bool,
     http_end_point_ip: String,
     http_end_point_port: u16,
@@ -233,11 +234,11 @@ impl ServerOptions {
 pub struct ServerProcess {
     /// When it was started, as the server writes it.
     pub start_time: String,
-    /// Its number, in its own namespace of processes.
+    /// Its process id, in its own PID namespace.
     pub id: i64,
 }
 
-/// What scavenges on the node.
+/// Whether a scavenge runs on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CurrentScavenge {
     /// No scavenge runs, and the last one is cleaned up (http-api §1.6).
@@ -260,7 +261,7 @@ pub struct LastScavenge {
     pub scavenge_result: String,
 }
 
-/// What became of the request to stop a scavenge.
+/// The result of a request to stop a scavenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScavengeStop {
     /// The server says that it ended.
@@ -271,7 +272,7 @@ pub enum ScavengeStop {
     NoAnswer,
 }
 
-/// What became of the request to start a scavenge.
+/// The result of a request to start a scavenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScavengeStart {
     /// It runs under this id.
@@ -357,7 +358,7 @@ impl FeedEntry {
     }
 }
 
-/// Where auto-scavenge stands (http-api §2.3).
+/// The state of auto-scavenge (http-api §2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AutoScavenge {
     /// Not installed, switched off, without a licence, or crashed: it runs no scavenge (http-api
@@ -371,7 +372,7 @@ pub enum AutoScavenge {
     InProgress,
     /// Asked to pause; it still stops a scavenge.
     Pausing,
-    /// Paused, by kbackup or somebody else.
+    /// Paused, by kbackup or by an operator.
     Paused,
     /// A state that kbackup does not know.
     Other(String),
@@ -404,10 +405,10 @@ impl fmt::Display for AutoScavenge {
     }
 }
 
-/// What became of the request to resume auto-scavenge.
+/// The result of a request to resume auto-scavenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoScavengeResume {
-    /// The request was taken; the status says whether it holds.
+    /// The node accepted the request. Only the status says whether auto-scavenge is resumed.
     Accepted,
     /// It is still pausing: ask again (http-api §2.3).
     StillPausing,

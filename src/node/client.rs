@@ -1,12 +1,12 @@
-//! The calls of a node's admin API that kbackup uses. How they are sent, and sent again, is in
-//! `transport`; what they answer is in `answers`.
+//! The calls of a node's admin API that kbackup uses. `transport` sends and repeats them; `answers`
+//! holds the types of their answers.
 
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::answers::{Feed, OptionRow};
-use super::reply::Reply;
+use super::http_reply::Reply;
 use super::transport::{Question, Transport};
 use super::{
     AutoScavenge, AutoScavengeResume, Connection, CurrentScavenge, Gossip, LastScavenge, NodeInfo,
@@ -16,7 +16,8 @@ use super::{
 use crate::error::Result;
 use crate::format::LogPosition;
 
-/// The id of no scavenge. Asking to stop it is how older servers are asked which one runs.
+/// An id that no scavenge has. Older servers name the running scavenge if they are asked to stop
+/// this one.
 const NO_SCAVENGE: &str = "00000000-0000-0000-0000-000000000001";
 
 /// The admin API of one node. Cheap to clone.
@@ -34,19 +35,19 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Prepares the conversation; nothing is sent yet.
+    /// Prepares the client. It sends nothing yet.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if the URL is none or holds credentials, or if a
-    /// certificate file cannot be read.
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if the URL is not valid or holds credentials, or
+    /// if a certificate file cannot be read.
     pub fn new(connection: &Connection) -> Result<Self> {
         Ok(Self {
             transport: Transport::new(connection)?,
         })
     }
 
-    /// A client for a neighbour of this node, at an endpoint that gossip named. The neighbour is
-    /// asked without credentials: they are meant for this node alone.
+    /// A client for a neighbour of this node, at an endpoint that gossip named. The client sends no
+    /// credentials, because those are meant for this node alone.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -89,7 +90,7 @@ impl Client {
         self.read("/info", patience)
     }
 
-    /// The cluster as this member sees it. Returns `None` if the node does not tell
+    /// The cluster as this member sees it. Returns `None` if the node does not report it
     /// (`DisableGossipOnHttp`).
     ///
     /// # Errors
@@ -112,7 +113,7 @@ impl Client {
     /// # Errors
     /// As [`Self::info`].
     pub fn is_healthy(&self, patience: Patience<'_>) -> Result<bool> {
-        // Must be asked without credentials (http-api §3.4).
+        // This path must be asked without credentials (http-api §3.4).
         let question = Question::get("/health/live")
             .without_credentials()
             .accept(&[StatusCode::SERVICE_UNAVAILABLE, StatusCode::REQUEST_TIMEOUT]);
@@ -120,7 +121,7 @@ impl Client {
         Ok(reply.status.is_success())
     }
 
-    /// The server process. Returns `None` if the node does not tell (`DisableStatsOnHttp`).
+    /// The server process. Returns `None` if the node does not report it (`DisableStatsOnHttp`).
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -129,7 +130,7 @@ impl Client {
     }
 
     /// The flushed end of the log, at most a second old (`es.checksum`). Returns `None` if the node
-    /// does not tell.
+    /// does not report it.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -143,11 +144,11 @@ impl Client {
         Ok(database.and_then(|database| LogPosition::from_signed(database.checksum)))
     }
 
-    /// Checks that the node takes the credentials. Whether their roles suffice shows only at the
-    /// calls that need them.
+    /// Checks that the node accepts the credentials. Only the calls that need a role show whether
+    /// the user has it.
     ///
     /// # Errors
-    /// As [`Self::info`]; [`Kind::Denied`](crate::error::Kind::Denied) if it does not take them.
+    /// As [`Self::info`]; [`Kind::Denied`](crate::error::Kind::Denied) if it does not accept them.
     pub fn check_login(&self, patience: Patience<'_>) -> Result<()> {
         let reply = self
             .transport
@@ -200,7 +201,7 @@ impl Client {
         patience: Patience<'_>,
     ) -> Result<CurrentScavenge> {
         let path = format!("/admin/scavenge/{NO_SCAVENGE}");
-        // It stops nothing, so that it can be asked again.
+        // This request stops nothing, so it can be sent again.
         let question = Question::once(Method::DELETE, &path).repeatable();
         let reply = self.transport.ask(&question, patience)?;
         if reply.status != StatusCode::NOT_FOUND {
@@ -270,8 +271,9 @@ impl Client {
         }
     }
 
-    /// Asks to stop a scavenge by its id, so that the other node behind a load balancer is not
-    /// harmed. No answer is normal (O41): poll the current scavenge afterwards.
+    /// Asks the node to stop the scavenge with this id. Another node behind a load balancer does
+    /// not have this scavenge, so it stops nothing. Often no answer comes (O41): poll the current
+    /// scavenge afterwards.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -293,8 +295,8 @@ impl Client {
         }
     }
 
-    /// The newest entries of the log's stream of scavenges, newest first. There are none if there
-    /// is no such stream. Best effort: a node writes them through its leader.
+    /// The newest entries of the stream `$scavenges`, newest first; empty if there is no such
+    /// stream. Entries may be missing, because a node writes them through its leader.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -306,7 +308,7 @@ impl Client {
         })
     }
 
-    /// Where auto-scavenge stands in the cluster.
+    /// The state of the cluster's auto-scavenge.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -350,7 +352,7 @@ impl Client {
     /// # Errors
     /// As [`Self::gossip`].
     pub fn pause_auto_scavenge(&self, patience: Patience<'_>) -> Result<()> {
-        // Pausing twice is as pausing once (http-api §2.3).
+        // A second request to pause changes nothing (http-api §2.3).
         let question = Question::once(Method::POST, "/auto-scavenge/pause").repeatable();
         let reply = self.transport.ask(&question, patience)?;
         self.transport.check_success(&reply)
@@ -371,8 +373,7 @@ impl Client {
         Ok(AutoScavengeResume::Accepted)
     }
 
-    /// The JSON under a path. It also serves what is not a node's admin API but is asked in the
-    /// same way: an agent's status.
+    /// The JSON at a path. `kbackup status` also reads the status of an agent with it.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -382,7 +383,7 @@ impl Client {
         reply.json()
     }
 
-    /// As [`Self::read`]. Returns `None` if nothing is under the path.
+    /// As [`Self::read`]. Returns `None` if the node answers that there is no such path.
     fn read_if_there<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -431,7 +432,8 @@ fn is_part_of_id(character: &char) -> bool {
     character.is_ascii_alphanumeric() || *character == '-'
 }
 
-/// A plugin that crashed says so by these words (http-api §2.1); other errors pass.
+/// Whether the reply contains the words of a crashed plugin (http-api §2.1). Other errors are
+/// temporary.
 fn says_plugin_crashed(reply: &Reply) -> bool {
     let detail = reply.detail();
     detail.contains("no longer running") || detail.contains("errored")

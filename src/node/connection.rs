@@ -20,7 +20,7 @@ pub struct Connection {
     pub client_certificate: Option<ClientCertificate>,
     /// The DNS name to expect in the node's certificate, if it is not the one in the URL.
     pub server_name: Option<String>,
-    /// Believe any certificate. For tests only: anybody in between can read the password.
+    /// Trust any certificate. For tests only: an attacker on the network could read the password.
     pub insecure_skip_verify: bool,
     /// The user or token that kbackup shows to the node.
     pub credentials: Option<Credentials>,
@@ -33,7 +33,8 @@ pub struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A URL with a password is refused when it is used, and may be shown before.
+        // kbackup refuses a URL with a password, but only when it uses the URL. A log may show it
+        // before.
         let url = match self.url.rsplit_once('@') {
             Some((_, host)) => host,
             None => &self.url,
@@ -61,7 +62,7 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// A secret that lets kbackup in. Never shown.
+/// How kbackup logs in. `Debug` never shows the secret.
 #[derive(Clone)]
 pub enum Credentials {
     /// A user of the database; `ops` may do all that kbackup needs (http-api §0.5).
@@ -124,7 +125,8 @@ impl Connection {
     /// The URL without path, query and password.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if it is no such URL, or holds a user or a password.
+    /// [`Kind::Usage`] if the text is not a plain `http://` or `https://` URL, or holds a user or a
+    /// password.
     pub(super) fn base(&self) -> Result<Url> {
         let url = Url::parse(&self.url)
             .map_err(|error| usage("the node's URL cannot be read").because(error))?;

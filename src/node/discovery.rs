@@ -1,5 +1,5 @@
-//! Finds the node's directories, and checks that they can be a server's at all. Whether they are
-//! this node's, `agreement` tells.
+//! Finds the node's directories, and checks that they hold a server's files. `agreement` checks
+//! that they are this node's.
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ impl NodeTraits {
 /// Finds the node's directories: those that the operator names, else those that the node names.
 ///
 /// # Errors
-/// [`Kind::Usage`] if they are not there or are no data directories, [`Kind::Refused`] for a node
+/// [`Kind::Usage`] if they do not exist or are not data directories, [`Kind::Refused`] for a node
 /// that keeps nothing on disk or encrypts its chunks.
 pub fn locate(
     session: &Session,
@@ -62,7 +62,7 @@ pub fn locate(
     let options = session.options();
     refuse_unsupported(session, &NodeTraits::of(options))?;
 
-    // The node's own words, which may hold only inside its container.
+    // The paths that the node reports. They may exist only inside its container.
     let told_db = options.value("Db").map(Path::new);
     let told_index = options.value("Index").map(Path::new);
     let db = db_directory(db, told_db)?;
@@ -101,15 +101,16 @@ fn db_directory(given: Option<&Path>, told: Option<&Path>) -> Result<PathBuf> {
         Some(told) if told.is_absolute() => Ok(told.to_owned()),
         Some(told) => Err(usage("the node names its db directory by a relative path")
             .at(told)
-            .hint("name the directory as it is seen here by `--db`")),
+            .hint("name the directory by its path on this machine with `--db`")),
         None => {
             let error = usage("the node does not name its db directory");
-            Err(error.hint("name it by `--db`"))
+            Err(error.hint("name it with `--db`"))
         }
     }
 }
 
-/// Returns `None` if nobody names the index directory: it is at its default place then.
+/// Returns `None` if neither the operator nor the node names the index directory. Then it is at its
+/// default place.
 fn index_directory(
     given: Option<&Path>,
     told: Option<&Path>,
@@ -123,7 +124,8 @@ fn index_directory(
         return Ok(None);
     };
 
-    // Inside of the db directory it lies at the same place, wherever that is mounted.
+    // An index directory below the db directory has the same relative path here, wherever the db
+    // directory is mounted.
     if let Some(told_db) = told_db
         && let Ok(below) = told.strip_prefix(told_db)
     {
@@ -136,23 +138,23 @@ fn index_directory(
     Err(
         usage("the node names its index directory by a relative path")
             .at(told)
-            .hint("name the directory as it is seen here by `--index`"),
+            .hint("name the directory by its path on this machine with `--index`"),
     )
 }
 
-/// Adds to an error about the operator's directories how the node calls its own.
+/// Adds the path that the node reports to an error about the operator's directories.
 fn with_told_directory(error: Error, told_db: Option<&Path>) -> Error {
     match told_db {
         Some(told) if error.kind() == Kind::Usage => error.hint(format!(
             "the node calls its db directory `{}`; \
-             if it runs in a container, name both directories as they are seen here",
+             if it runs in a container, name both directories by their paths on this machine",
             told.display()
         )),
         _ => error,
     }
 }
 
-/// Tells the operator if the directory that the node names exists here too and is another one.
+/// Logs it if the path that the node reports exists on this machine too, but is another directory.
 fn note_other_directory(told: Option<&Path>, db: &Path, run: &Run) {
     let Some(told) = told else { return };
     let (Ok(there), Ok(here)) = (fs::canonical(told), fs::canonical(db)) else {
@@ -172,11 +174,11 @@ fn usage(what: &str) -> Error {
     Error::new(Kind::Usage, what)
 }
 
-/// Checks that these can be a server's directories, also without a node. The result has no links in
-/// it.
+/// Checks that the directories hold a server's files. This needs no node. The returned paths hold
+/// no symbolic links.
 ///
 /// # Errors
-/// [`Kind::Usage`] if they are not there or hold no log, [`Kind::SourceCorrupt`] if a checkpoint
+/// [`Kind::Usage`] if they do not exist or hold no log, [`Kind::SourceCorrupt`] if a checkpoint
 /// file is not what a server writes.
 pub fn check_directories(directories: &Directories, run: &Run) -> Result<Directories> {
     let db = resolve(Root::Db, &directories.db)?;
@@ -213,7 +215,7 @@ fn resolve(root: Root, path: &Path) -> Result<PathBuf> {
 
 fn wrong_directory(root: Root, path: &Path, what: &str) -> Error {
     usage(what).at(path).hint(format!(
-        "is everything mounted, and is `--{}` the directory as it is seen here?",
+        "check that everything is mounted, and that `--{}` is the directory's path on this machine",
         root.name()
     ))
 }

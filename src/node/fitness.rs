@@ -1,7 +1,7 @@
 //! May this node be backed up now? (http-api §3.3.)
 //!
-//! A member of a cluster is judged by its own gossip. If another member leads, that one is asked
-//! for its position, too.
+//! kbackup judges a member of a cluster by the member's own gossip. If another member leads,
+//! kbackup also asks the leader for its position.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use crate::format::LogPosition;
 use crate::run::Run;
 
 const POLL: Duration = Duration::from_millis(500);
-/// How long the leader may take to answer. If it does not, its position as this member knows it has
-/// to do.
+/// How long the leader may take to answer. After that, kbackup uses the position of the leader that
+/// this member knows.
 const LEADER_LIMIT: Duration = Duration::from_secs(3);
 
 /// How fit a node has to be, and how long to wait for that.
@@ -44,7 +44,7 @@ pub enum Unfit {
     NotReady,
     /// It is on its way to a stable role, or leaving it.
     State(NodeState),
-    /// It does not count itself among the living.
+    /// Its own gossip says that it is not alive.
     NotAlive,
     /// It belongs to a cluster but does not answer `/gossip`.
     NoGossip,
@@ -84,7 +84,7 @@ impl fmt::Display for Unfit {
             ),
             Self::NotAlive => f.write_str("it is not alive in its own gossip"),
             Self::NoGossip => {
-                f.write_str("it belongs to a cluster and tells no gossip (`DisableGossipOnHttp`)")
+                f.write_str("it belongs to a cluster but reports no gossip (`DisableGossipOnHttp`)")
             }
 
             Self::NoLeader => f.write_str("it knows of no leader"),
@@ -178,7 +178,7 @@ fn compare_with_leader(
         });
     }
 
-    // A stale view of the leader may lie behind this member; that is no lag.
+    // A stale view of the leader may be behind this member. That is not a lag of this member.
     if let (Some(leaders), Some(mine)) = (leader.writer(), me.writer())
         && leaders.since(mine) > lag
     {
@@ -207,8 +207,9 @@ fn living_voters(gossip: &Gossip) -> usize {
 /// Waits until the node is fit.
 ///
 /// A member that does not lead is compared with its leader's own gossip. The leader is asked
-/// without credentials, at the address that the member's gossip names. If it does not answer, the
-/// member is compared with the leader's position as it knows it, which can be some seconds old.
+/// without credentials, at the address that the member's gossip names. If the leader does not
+/// answer, kbackup uses the position of the leader that the member knows, which can be some seconds
+/// old.
 ///
 /// # Errors
 /// [`Kind::Unstable`], with the reasons, if the node does not become fit within the limit.
@@ -302,7 +303,7 @@ fn judge_without_gossip(state: &NodeState, cluster_size: Option<u32>) -> Vec<Unf
     reasons
 }
 
-/// Replaces the line of the leader that this member knows by the leader's own.
+/// Replaces the leader's entry in this member's gossip with the entry in the leader's own gossip.
 fn refresh_leader(session: &Session, gossip: &mut Gossip, run: &Run) {
     let Some(leader) = leaders(gossip).next() else {
         return;
@@ -318,7 +319,7 @@ fn refresh_leader(session: &Session, gossip: &mut Gossip, run: &Run) {
     }
 }
 
-/// The leader's line in its own gossip, if the leader can be reached from here and still leads.
+/// The leader's entry in its own gossip, if the leader can be reached from here and still leads.
 fn ask_leader(session: &Session, endpoint: &str, run: &Run) -> Option<GossipMember> {
     let client = session.client().neighbour(endpoint).ok()?;
     let patience = Patience::of(run).within(LEADER_LIMIT);

@@ -1,11 +1,12 @@
-//! The node: asking it, judging whether it can be backed up, keeping its scavenges away, and seeing
-//! whether a server runs on a directory.
+//! Everything that kbackup does with a node: it asks the node, judges whether the node can be
+//! backed up, stops its scavenges, and finds out whether a server uses a directory.
 //!
-//! `client` holds the calls of the admin API, and `transport` sends them. `session` pins a run to
-//! one server process. `fitness`, `quiesce` and `running` answer the questions of a backup.
+//! `client` holds the calls of the admin API, and `answers` the types of their answers. `transport`
+//! sends the requests, and `http_reply` holds what comes back. `session` pins a run to one server
+//! process. `fitness`, `quiesce` and `running` answer the questions of a backup.
 //!
-//! What the server answers and means is specified in "http-api"; sections are named as "http-api
-//! §3.3", observations of real nodes as "O41".
+//! The specification "http-api" says what the server answers and what that means. Comments name its
+//! sections as "http-api §3.3", and observations of real nodes as "O41".
 
 mod agreement;
 mod answers;
@@ -13,12 +14,12 @@ mod client;
 mod connection;
 mod discovery;
 mod fitness;
+mod http_reply;
 mod offline;
 mod open_files;
 mod patience;
 mod quiesce;
 mod release_record;
-mod reply;
 mod running;
 mod session;
 mod transport;

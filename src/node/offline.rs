@@ -1,5 +1,5 @@
-//! A source on which no server runs: how kbackup makes sure of it before and after a copy. The
-//! counterpart for a running node is in `quiesce`.
+//! A source on which no server runs. kbackup checks that before and after a copy. The counterpart
+//! for a running node is in `quiesce`.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ const LONGEST: u64 = 4096;
 pub struct QuiescedOffline<'a> {
     directories: Directories,
     run: &'a Run,
-    /// The checkpoint files, by which a start of the server shows, even one that is over again.
+    /// The checkpoint files. They change if a server starts, even if it has stopped again.
     traces: BTreeMap<PathBuf, Trace>,
 }
 
@@ -35,8 +35,8 @@ struct Trace {
 }
 
 impl<'a> QuiescedOffline<'a> {
-    /// Looks whether a server runs here. If something cannot be found out, the operator is told,
-    /// and the backup goes on: its end is checked again.
+    /// Checks that no server runs here. If kbackup cannot find out everything, it tells the
+    /// operator and continues, because it checks again after the copy.
     ///
     /// # Errors
     /// [`crate::error::Kind::Refused`] if a server runs here.
@@ -58,7 +58,7 @@ impl<'a> QuiescedOffline<'a> {
         })
     }
 
-    /// Looks anew, for a copy that starts over.
+    /// Checks again, before a copy starts over.
     ///
     /// # Errors
     /// As for [`Self::begin`].
@@ -70,7 +70,7 @@ impl<'a> QuiescedOffline<'a> {
     /// Whether a server ran here since [`Self::begin`].
     ///
     /// # Errors
-    /// What the file system reports, and an interruption.
+    /// [`crate::error::Kind::Interrupted`] if the run was told to end.
     pub fn check_undisturbed(&self) -> Result<QuiesceCheck> {
         self.run.check()?;
 
@@ -99,7 +99,8 @@ fn traces(directories: &Directories) -> Result<BTreeMap<PathBuf, Trace>> {
 
         let bytes = match fs::read_small(&path, LONGEST) {
             Ok(bytes) => bytes,
-            // If this is not a plain small file, or is gone already, that tells enough.
+            // For a file that has vanished or is not a small regular file, the status alone is
+            // enough.
             Err(error)
                 if status.kind != fs::FileKind::File
                     || error.is_not_found()

@@ -11,7 +11,7 @@ use crate::manifest::Directories;
 
 const PROCESSES: &str = "/proc";
 
-/// What a look through the processes found.
+/// The processes that write here, as far as kbackup can see them.
 #[derive(Debug, Default)]
 pub(super) struct WritingProcesses {
     /// One file for each process that writes here.
@@ -58,7 +58,7 @@ pub(super) fn processes_that_write(directories: &Directories) -> WritingProcesse
             Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
                 found.hidden += 1;
             }
-            // It has no such file, or it has ended meanwhile.
+            // The process has no such file open, or it has ended.
             Ok(None) | Err(_) => {}
         }
     }
@@ -66,7 +66,7 @@ pub(super) fn processes_that_write(directories: &Directories) -> WritingProcesse
     found
 }
 
-/// Without files nothing can be open, and the processes need not be looked at.
+/// In directories without files, no process has one open, so the processes need not be examined.
 fn is_empty(directory: &Path) -> bool {
     !fs::has_name(directory, |_| true).unwrap_or_default()
 }
@@ -100,8 +100,8 @@ fn watched_file(descriptor: &Path, watched: &[PathBuf]) -> Option<PathBuf> {
     let target = fs::link_target(descriptor).ok()?;
     let name = target.file_name()?;
 
-    // A descriptor is followed only if a watched file has its name: a file of a network that is
-    // gone would hold us up.
+    // Follow a descriptor only if a watched file has the same name. A file on an unreachable
+    // network file system would block this thread.
     let mut candidates = Vec::new();
     for directory in watched {
         let path = directory.join(name);

@@ -22,7 +22,7 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Waits for at most `total`, even if the run was interrupted: for giving back what was taken.
+    /// Waits for at most `total`, even if the run was interrupted. Giving back uses this.
     #[must_use]
     pub const fn regardless(total: Duration) -> Self {
         Self {

@@ -1,8 +1,9 @@
 //! The release record: what kbackup took from a node and has to give back to it.
 //!
 //! A record is written before anything is taken. There is one JSON file per node in a local state
-//! directory, so that the next run, or `kbackup release` without any repository, repairs a crash.
-//! The run that quiesces a node locks its file; the lock of a dead process is gone.
+//! directory, so that after a crash the next run, or `kbackup release` without any repository,
+//! gives everything back. The run that quiesces a node locks its file. The lock ends with the
+//! process.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -56,14 +57,14 @@ pub struct RecordedNode {
 pub struct StoppedScavenge {
     /// The id that the server gave it.
     pub id: String,
-    /// With how many threads it goes on; the node does not tell the old number.
+    /// Number of threads with which it is started again; the node does not report the old number.
     pub threads: u32,
-    /// With how much of the time it goes on, in percent; the node does not tell the old value.
+    /// Throttle with which it is started again, in percent; the node does not report the old value.
     pub throttle_percent: u32,
     /// When it was put on record, right before it was told to stop.
     pub since: Timestamp,
     /// The request to stop it has been sent. False if the run died before that, or while it sent
-    /// the request: then nobody knows.
+    /// the request; in that case the node may have received it.
     #[serde(default)]
     pub told: bool,
 }
@@ -120,7 +121,7 @@ pub struct ReleaseRecords {
 pub struct ListedRecord {
     /// What the file says.
     pub record: ReleaseRecord,
-    /// Another run holds the record, and will give back to the node itself.
+    /// Another run holds the record and will give everything back itself.
     pub in_use: bool,
     name: String,
 }
@@ -131,7 +132,7 @@ impl ReleaseRecords {
     /// # Errors
     /// [`Kind::Failed`] if the directory cannot be created.
     pub fn open(directory: &Path) -> Result<Self> {
-        // A loss of power must not take the directory away: the record would be forgotten.
+        // After a loss of power the directory must still exist, or the record would be lost.
         fs::create_directories_durably(directory, 0o700, 0o700)?;
 
         Ok(Self {
@@ -199,7 +200,7 @@ impl ReleaseRecords {
     }
 
     /// Locks a listed record, to give back what it says. Returns `None` if another run has given
-    /// everything back meanwhile.
+    /// everything back since it was listed.
     ///
     /// # Errors
     /// [`Kind::Locked`] while another run quiesces this node.
@@ -255,7 +256,7 @@ impl ReleaseRecords {
             format!("another run of kbackup{who} works on this node"),
         )
         .at(&self.path(name, "lock"))
-        .hint("wait until it ends; it gives back to the node what it took")
+        .hint("wait until it ends; it gives back to the node what it stopped")
     }
 
     fn lock(&self, name: &str) -> Result<Option<fs::File>> {
@@ -281,7 +282,7 @@ impl ReleaseRecords {
     }
 }
 
-/// The version is read first: a newer record may look quite different.
+/// Reads the version first, because a newer record may have other fields.
 fn parse(bytes: &[u8], path: &Path) -> Result<ReleaseRecord> {
     #[derive(Deserialize)]
     struct RecordVersion {
@@ -310,8 +311,8 @@ fn corrupt(path: &Path, error: serde_json::Error) -> Error {
         .at(path)
         .because(error)
         .hint(
-            "look whether the node's auto-scavenge is paused, resume it by hand, \
-             and remove the file",
+            "if the node's auto-scavenge is paused, resume it by hand; \
+             then remove the file",
         )
 }
 
@@ -321,7 +322,7 @@ pub struct HeldRecord {
     directory: PathBuf,
     path: PathBuf,
     record: ReleaseRecord,
-    /// When this run put the scavenge on record, by a clock that nobody sets.
+    /// When this run put the scavenge on record, by the monotonic clock.
     scavenge_recorded: Option<Instant>,
     pause_recorded: Option<Instant>,
     _lock: fs::File,
@@ -334,8 +335,8 @@ impl HeldRecord {
         &self.record
     }
 
-    /// Puts a scavenge on record. It replaces an earlier one: each scavenge goes on where the one
-    /// before it was stopped. Returns how long the replaced one stood on record.
+    /// Puts a scavenge on record. It replaces an earlier one, because each scavenge continues where
+    /// the one before it was stopped. Returns how long the replaced one was on record.
     ///
     /// # Errors
     /// [`Kind::Failed`] if the record cannot be written. Then nothing may be taken from the node.
@@ -394,8 +395,8 @@ impl HeldRecord {
         Ok(())
     }
 
-    /// Takes the scavenge off the record, because it was given back or had come to its own end.
-    /// Returns how long it stood there.
+    /// Removes the scavenge from the record, because it was given back or had finished. Returns how
+    /// long it was on record.
     ///
     /// # Errors
     /// [`Kind::Failed`] if the record cannot be written. The scavenge may then be given back twice,
@@ -407,8 +408,8 @@ impl HeldRecord {
         Ok(time_on_record(self.scavenge_recorded.take(), since))
     }
 
-    /// Takes the pause off the record, because auto-scavenge was resumed. Returns how long it stood
-    /// there.
+    /// Removes the pause from the record, because auto-scavenge was resumed. Returns how long it
+    /// was on record.
     ///
     /// # Errors
     /// As [`Self::clear_scavenge`].
@@ -423,7 +424,7 @@ impl HeldRecord {
         Ok(time_on_record(self.pause_recorded.take(), since))
     }
 
-    /// Changes the file first: what is in memory never says more than the disk does.
+    /// Changes the file before the copy in memory, so that memory never holds more than the disk.
     fn change(&mut self, change: impl FnOnce(&mut ReleaseRecord)) -> Result<()> {
         let mut record = self.record.clone();
         change(&mut record);
@@ -445,8 +446,8 @@ impl HeldRecord {
     }
 }
 
-/// How long something stood on record. For what an earlier run took, only the clock on the wall can
-/// tell; if that clock went back, the answer is zero.
+/// How long something was on record. If an earlier run recorded it, this uses the wall clock, and
+/// returns zero if that went back.
 fn time_on_record(recorded: Option<Instant>, since: Option<Timestamp>) -> Duration {
     if let Some(recorded) = recorded {
         return recorded.elapsed();

@@ -1,7 +1,7 @@
 //! Does a server run on this directory? (http-api §6.2, O6.)
 //!
-//! This is the only place where kbackup ever locks a file of the server: one exclusive probe on a
-//! descriptor opened for reading, released at once. `open_files` looks through the processes.
+//! This is the only code that locks a file of the server: it opens the file for reading, takes an
+//! exclusive lock, and releases it at once. `open_files` looks through the processes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,10 +33,10 @@ pub enum RunningSign {
     DatabaseLocked {
         /// The file.
         path: PathBuf,
-        /// The process, where it can be seen from here.
+        /// The process; `None` if kbackup cannot see it.
         process: Option<u32>,
     },
-    /// Somebody listens on its socket.
+    /// A process listens on its socket.
     Listens(PathBuf),
     /// A process has this file open for writing.
     Open {
@@ -47,7 +47,7 @@ pub enum RunningSign {
         /// The process's name.
         name: String,
     },
-    /// It holds the mutex that stands for this directory.
+    /// It holds the mutex for this directory.
     Mutex(PathBuf),
     /// The node at this URL says that it runs here.
     Answers(String),
@@ -66,7 +66,7 @@ impl fmt::Display for RunningSign {
                 process: Some(process),
             } => write!(f, "`{}` is locked by process {process}", path.display()),
 
-            Self::Listens(path) => write!(f, "somebody listens on `{}`", path.display()),
+            Self::Listens(path) => write!(f, "a process listens on `{}`", path.display()),
             Self::Open {
                 path,
                 process,
@@ -90,14 +90,14 @@ impl fmt::Display for RunningSign {
 /// Something that the probes could not find out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeDoubt {
-    /// The directory may be in use by another machine, whose locks are not seen here.
+    /// Another machine may use the directory. Its locks cannot be seen here.
     Network {
         /// The directory.
         path: PathBuf,
         /// The kind of file system.
         kind: &'static str,
     },
-    /// This could not be probed.
+    /// kbackup could not probe this file or directory.
     Unprobed {
         /// The file or directory.
         path: PathBuf,
@@ -117,7 +117,7 @@ pub enum ProbeDoubt {
 }
 
 impl ProbeDoubt {
-    /// Whether a running server could hide behind it.
+    /// Whether a server may be running in spite of it.
     #[must_use]
     pub const fn matters(&self) -> bool {
         matches!(self, Self::Network { .. } | Self::Unprobed { .. })
@@ -160,8 +160,8 @@ impl ProbeFindings {
         !self.signs.is_empty()
     }
 
-    /// Refuses what must not be done beside a running server. `what` begins the message, for
-    /// example "cannot restore into this directory".
+    /// Refuses an action that must not happen beside a running server. `what` begins the message,
+    /// for example "cannot restore into this directory".
     ///
     /// # Errors
     /// [`Kind::Refused`] if a server runs. Also if one may run unseen, and the operator did not
@@ -189,7 +189,7 @@ impl ProbeFindings {
 
         Err(Error::new(
             Kind::Refused,
-            format!("{what}: it cannot be seen whether a server runs on it"),
+            format!("{what}: kbackup cannot tell whether a server runs on it"),
         )
         .at(directory)
         .because(doubts.join("; "))
@@ -200,7 +200,7 @@ impl ProbeFindings {
 /// Looks for a server that runs on these directories, which need not exist. Files that this process
 /// itself has open do not count.
 ///
-/// If there is a `client`, that node is asked, too, whether it runs here.
+/// If there is a `client`, kbackup also asks that node whether it uses these directories.
 ///
 /// # Errors
 /// [`Kind::Interrupted`] only. What cannot be found out is a [`ProbeDoubt`].
@@ -215,7 +215,7 @@ pub fn probe(
         findings.look_at_file_system(directory);
     }
 
-    // What a server keeps open and locked as long as it lives (O6).
+    // A server keeps these files open and locked as long as it runs (O6).
     for checkpoint in Checkpoint::ALL {
         findings.try_lock(&checkpoint.under(&directories.db), RunningSign::Locked);
     }
@@ -288,11 +288,11 @@ impl ProbeFindings {
         }
 
         match connect(path) {
-            // If its queue of callers is full, somebody made that queue.
+            // A full queue of connections also shows that a process listens.
             Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
                 self.signs.push(RunningSign::Listens(path.to_owned()));
             }
-            // Left behind by a server that was killed.
+            // A killed server leaves its socket behind.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {}
             Err(error) => self.unprobed(path, &error.into()),
         }
@@ -339,7 +339,7 @@ impl ProbeFindings {
     }
 }
 
-/// Takes an exclusive lock, and releases it at once. Returns false if somebody else holds one.
+/// Takes an exclusive lock, and releases it at once. Returns false if the file is locked.
 fn is_lockable(path: &Path) -> fs::Result<bool> {
     let file = fs::open_source(path)?;
     if !file.try_lock()? {
@@ -350,8 +350,8 @@ fn is_lockable(path: &Path) -> fs::Result<bool> {
     Ok(true)
 }
 
-/// The process that keeps others from writing: `None` if there is none, `Some(None)` if it cannot
-/// be seen from here.
+/// The process that holds a write lock on the file: `None` if none does, `Some(None)` if kbackup
+/// cannot see which one does.
 fn holder_of_write_lock(path: &Path) -> fs::Result<Option<Option<u32>>> {
     let question = Flock::from(FlockType::WriteLock);
     let file = fs::open_source(path)?;
@@ -376,8 +376,8 @@ fn is_same_directory(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// The files behind the mutexes of a server on `db`: one for each way to write the path, as the
-/// server does not follow links (http-api §6.1).
+/// The files behind the mutexes of a server on `db`: one for each spelling of the path, because the
+/// server does not resolve links (http-api §6.1).
 fn mutexes(db: &Path) -> Vec<PathBuf> {
     let mut spellings: BTreeSet<PathBuf> = BTreeSet::new();
     spellings.extend(std::path::absolute(db));

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::run::Run;
 use crate::server::{ServerVersion, facts};
 
-/// A load balancer that takes turns shows itself within this many questions.
+/// A load balancer that sends requests to the nodes in turn is noticed within this many requests.
 const QUESTIONS: usize = 3;
 
 /// A node, pinned to the server process that answered first.
@@ -22,22 +22,22 @@ pub struct Session {
     here: Whereabouts,
 }
 
-/// The signs by which a server process is known.
+/// What identifies a server process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whereabouts {
     /// Its random id, new at each start; `None` if the node does not gossip.
     pub instance: Option<Uuid>,
     /// Its advertised `host:port`; `None` if the node does not gossip.
     pub endpoint: Option<String>,
-    /// When it started, as the server writes it; `None` if the node tells no statistics.
+    /// When it started, as the server writes it; `None` if the node reports no statistics.
     pub started: Option<String>,
 }
 
 impl Session {
-    /// Asks who is there, checks the credentials, and remembers the server process.
+    /// Asks which server process answers, checks the credentials, and remembers the process.
     ///
-    /// A single node of 20.10 does not gossip unless `GossipOnSingleNode` is set; it is known by
-    /// its start time.
+    /// A single node of 20.10 does not gossip unless `GossipOnSingleNode` is set. kbackup
+    /// recognises it by its start time.
     ///
     /// # Errors
     /// [`Kind::Unreachable`], [`Kind::Denied`]; [`Kind::Refused`] if different nodes answer.
@@ -45,9 +45,9 @@ impl Session {
         let patience = Patience::of(run);
         let info = client.info(patience)?;
         let Some(version) = info.version() else {
-            return Err(Error::new(Kind::Failed, "the node tells no version")
+            return Err(Error::new(Kind::Failed, "the node reports no version")
                 .on(client.place())
-                .hint("is it a KurrentDB or EventStoreDB node?"));
+                .hint("check that this is the URL of a KurrentDB or EventStoreDB node"));
         };
 
         if !info.is_insecure() {
@@ -83,8 +83,8 @@ impl Session {
         }
 
         run.warn(format!(
-            "{}: the node tells neither its gossip nor its statistics: \
-             a restart of it, or a load balancer in between, cannot be noticed",
+            "{}: the node reports neither gossip nor statistics, \
+             so kbackup cannot notice a restart of the node or a load balancer in between",
             self.client.place()
         ));
     }
@@ -113,13 +113,13 @@ impl Session {
         &self.here
     }
 
-    /// The node asks nobody for a password (http-api §0.3).
+    /// The node asks for no password (http-api §0.3).
     #[must_use]
     pub const fn is_insecure(&self) -> bool {
         self.insecure
     }
 
-    /// The state that the node claims now.
+    /// The state that the node reports now.
     ///
     /// # Errors
     /// As [`Client::info`].
@@ -169,7 +169,7 @@ impl Session {
         Ok(gossip)
     }
 
-    /// Who answers now.
+    /// The server process that answers now.
     fn look(&self, patience: Patience<'_>) -> Result<Whereabouts> {
         let gossip = self.ask_gossip(patience)?;
         let process = self.client.process(patience)?;
@@ -191,20 +191,20 @@ impl Session {
             )
             .on(place)
             .hint(
-                "is this the address of a load balancer or of the whole cluster? \
-                 Give the address of the one node whose files are backed up",
+                "give the address of the one node whose files are backed up, \
+                 not that of a load balancer or of the whole cluster",
             ));
         }
 
         Err(Error::new(
             Kind::Unstable,
-            "the node was restarted meanwhile, \
+            "the node was restarted during the run, \
              or different nodes answer under one advertised address",
         )
         .on(place)
         .hint(
             "if the node was not restarted, this is the address of a load balancer: \
-             give the node's own",
+             give the node's own address",
         ))
     }
 }

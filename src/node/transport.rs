@@ -1,9 +1,9 @@
-//! One HTTP/1.1 conversation after another with a node. The only place where asynchronous code runs
-//! for the core.
+//! Sends requests to a node by HTTP/1.1, one after the other. For the core, asynchronous code runs
+//! only here.
 //!
-//! Each question has its own connection. A kept one would save little, and a load balancer that
-//! sends questions to different nodes shows itself early. Redirects are never followed, proxies of
-//! the environment are never used, and credentials never leave for another host.
+//! Each request has its own connection. To keep one would save little, and would hide a load
+//! balancer that sends requests to different nodes. kbackup never follows a redirect, never uses a
+//! proxy of the environment, and never sends credentials to another host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use secrecy::ExposeSecret;
 use tokio::runtime::Runtime;
 
-use super::reply::{IS_THIS_A_NODE, Reply};
+use super::http_reply::{IS_THIS_A_NODE, Reply};
 use super::trust::{authorities, identity};
 use super::{Connection, Credentials, Patience};
 use crate::error::{Error, Kind, Result};
@@ -40,10 +40,10 @@ pub(super) struct Transport {
 pub(super) struct Question<'a> {
     method: Method,
     path: &'a str,
-    /// Asking twice does no harm.
+    /// Sending it twice does no harm.
     is_repeatable: bool,
     with_credentials: bool,
-    /// Statuses that are an answer although they usually mean "try again".
+    /// Statuses that count as an answer although they usually mean "try again".
     accepted: &'a [StatusCode],
 }
 
@@ -84,7 +84,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Takes these statuses for an answer.
+    /// Counts these statuses as an answer.
     pub(super) fn accept(self, statuses: &'a [StatusCode]) -> Self {
         Self {
             accepted: statuses,
@@ -118,7 +118,7 @@ impl Silence {
     fn allows_another_attempt(&self, question: &Question<'_>) -> bool {
         match self {
             Self::Interrupted(_) | Self::TooLong => false,
-            // A busy answer says that nothing was done; silence does not.
+            // A node that answers "busy" has done nothing. A node that does not answer may have.
             Self::NotConnected(_) | Self::Busy(_) => true,
             Self::Broken(_) | Self::TooLate => question.is_repeatable,
         }
@@ -126,7 +126,7 @@ impl Silence {
 }
 
 impl Transport {
-    /// Prepares the conversation. Nothing is sent yet.
+    /// Prepares the transport. It sends nothing yet.
     pub(super) fn new(connection: &Connection) -> Result<Self> {
         let base = connection.base()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -173,8 +173,8 @@ impl Transport {
             .map_err(|silence| self.silent(question, silence))
     }
 
-    /// Asks for something that must not be done twice. Returns `None` if the node may have heard
-    /// the question, but no answer came.
+    /// Sends a request that must not be carried out twice. Returns `None` if the node may have
+    /// received it, but no answer came.
     pub(super) fn ask_once(
         &self,
         question: &Question<'_>,
@@ -187,7 +187,7 @@ impl Transport {
         }
     }
 
-    /// Asks until an answer comes, the time is over, or asking again could do harm.
+    /// Repeats the request until an answer comes, the time is over, or a repetition could do harm.
     fn attempts(&self, question: &Question<'_>, patience: Patience<'_>) -> Result<Reply, Silence> {
         let limits = self.connection.limits;
         let end = Instant::now() + patience.total().unwrap_or(limits.patience);
@@ -296,7 +296,7 @@ impl Transport {
         format!("{}{}", self.place(), question.path)
     }
 
-    /// What to say if no answer came.
+    /// The error for a question that got no answer.
     fn silent(&self, question: &Question<'_>, silence: Silence) -> Error {
         let place = self.place_of(question);
         match silence {
@@ -308,7 +308,7 @@ impl Transport {
             )
             .on(place)
             .hint(
-                "a node that starts or has lost its cluster answers so; look at its log, \
+                "the node may be starting, or may have lost its cluster: read its log, \
                  or try again later",
             ),
 
@@ -321,7 +321,7 @@ impl Transport {
 
             Silence::TooLate => Error::new(Kind::Unreachable, "the node does not answer in time")
                 .on(place)
-                .hint("is the node overloaded, or something else behind this URL?"),
+                .hint("check whether the node is overloaded, and whether this is its URL"),
 
             Silence::NotConnected(error) | Silence::Broken(error) => {
                 let hint = self.connection_hint(&error);
@@ -336,18 +336,18 @@ impl Transport {
     fn connection_hint(&self, error: &reqwest::Error) -> &'static str {
         let uses_tls = self.base.scheme() == "https" && self.connection.unix_socket.is_none();
         if is_about_certificates(error) {
-            "name the file of the authority that signed the node's certificate (`--ca-file`); \
-             the URL must call the node by a name that its certificate holds"
+            "name the file of the authority that signed the node's certificate with `--ca-file`; \
+             use a URL whose host name is in the certificate"
         } else if uses_tls {
-            "does the node run, and does it speak TLS? \
-             A node with `Insecure: true` is reached by `http://`"
+            "check that the node runs and speaks TLS; \
+             for a node with `Insecure: true`, use `http://`"
         } else {
-            "does the node run, and without TLS? \
-             A node that is not `Insecure` is reached by `https://`"
+            "check that the node runs without TLS; \
+             for a node that is not `Insecure`, use `https://`"
         }
     }
 
-    /// Fails if the node did not do what it was asked for, and says why.
+    /// Fails, with the reason, unless the status is a success.
     pub(super) fn check_success(&self, reply: &Reply) -> Result<()> {
         let status = reply.status;
         if status.is_success() {
@@ -378,8 +378,8 @@ impl Transport {
                  or a token",
             ),
             (true, true) => (
-                "the node does not take these credentials",
-                "check user and password; with OAuth it must be a token",
+                "the node does not accept these credentials",
+                "check user and password; a node with OAuth needs a token",
             ),
             (true, false) => ("these credentials do not suffice", NEEDED_ROLES),
         };
@@ -411,7 +411,7 @@ impl Transport {
             format!("the answer is a redirect to {scheme}://{host}, which is not followed"),
         )
         .on(&reply.place)
-        .hint("give the node's own address; a backup must not end up talking to another node")
+        .hint("give the node's own address; kbackup must not talk to another node")
     }
 
     fn redirect_target(&self, reply: &Reply) -> Option<Url> {
@@ -419,8 +419,8 @@ impl Transport {
     }
 }
 
-/// A runtime that is left behind without waiting: a name server that does not answer must not delay
-/// an interruption.
+/// A runtime that is dropped without waiting for its tasks. Otherwise a name server that does not
+/// answer would delay an interruption.
 struct BackgroundRuntime(Option<Runtime>);
 
 impl Drop for BackgroundRuntime {
@@ -452,8 +452,8 @@ fn http_settings(connection: &Connection, base: &Url) -> Result<reqwest::ClientB
     Ok(builder)
 }
 
-/// Settles where requests go: through the socket, or to the URL's host. If the certificate holds
-/// another name than the host's, the requests are for that name, and the name leads to the host.
+/// Decides where requests go: through the socket, or to the URL's host. If the operator expects
+/// another name in the certificate, the requests name that one, and it resolves to the host.
 fn route(
     builder: reqwest::ClientBuilder,
     connection: &Connection,
@@ -482,8 +482,8 @@ fn route(
     ))
 }
 
-/// Resolves every name to the addresses of one host: the certificate is checked against another
-/// name than the one that is called.
+/// Resolves every name to the addresses of one host, because the certificate holds another name
+/// than the URL.
 struct FixedResolver {
     host: String,
 }

@@ -1,4 +1,4 @@
-//! TLS: which authorities are believed, and the certificate that kbackup shows to the node.
+//! TLS: the authorities that kbackup trusts, and the certificate that it shows to the node.
 
 use std::path::Path;
 
@@ -11,8 +11,7 @@ use crate::fs;
 /// A certificate file is a few kilobytes, a bundle of all public authorities some hundred.
 const MAX_CERTIFICATE: u64 = 4 * 1024 * 1024;
 
-/// The authorities to believe: the named ones and nobody else. If none is named, those of the
-/// machine.
+/// The authorities to trust: only the named ones or, if none is named, those of the machine.
 pub(super) fn authorities(
     connection: &Connection,
     base: &Url,
@@ -43,10 +42,10 @@ pub(super) fn authorities(
     Ok(trusted)
 }
 
-/// The authorities that this machine trusts. On a machine that has none, they are the public ones.
+/// The authorities that this machine trusts. If the machine trusts none, these are the public ones.
 #[must_use]
 pub fn machine_authorities() -> Vec<reqwest::Certificate> {
-    // Certificates that cannot be read are left out, as every other program does.
+    // Like other programs, kbackup leaves out certificates that cannot be read.
     let native = rustls_native_certs::load_native_certs();
     let trusted = readable(&native.certs);
     if trusted.is_empty() {

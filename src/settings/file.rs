@@ -1,4 +1,4 @@
-//! The TOML configuration file: it is read into texts, which are checked elsewhere.
+//! Reads the TOML configuration file into texts. `file_check` and clap check them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ type Values = BTreeMap<String, Vec<String>>;
 #[derive(Debug, Default)]
 pub(super) struct ConfigFile {
     path: Option<PathBuf>,
-    /// Keys above the first table: they are for every verb.
+    /// The keys above the first table, which are for every verb.
     general: Values,
     /// The tables, by the verbs that they are for.
     tables: BTreeMap<String, Values>,

@@ -56,7 +56,7 @@ fn unknown(what: String, path: &Path) -> Error {
     )
 }
 
-/// The option that a key stands for. A key above the tables may belong to any verb.
+/// The option that a key names. A key above the tables may belong to any verb.
 fn find_argument<'a>(command: &'a Command, table: Option<&str>, key: &str) -> Option<&'a Arg> {
     // A file cannot name another file, and a positional argument has no key.
     let is_option = |argument: &&Arg| {

@@ -12,7 +12,7 @@ use super::file::ConfigFile;
 use super::{Origin, Setting};
 use crate::error::{Error, Kind, Result};
 
-/// What lies below the flags.
+/// The layers below the flags.
 pub(super) struct Layers<'a> {
     pub file: &'a ConfigFile,
     /// Options that are ignored in environment and file, because a stronger option excludes them.
@@ -112,7 +112,7 @@ impl Layers<'_> {
     pub(super) fn flags(&self, verb: &str, matches: &ArgMatches) -> Vec<(String, Vec<OsString>)> {
         let mut flags = Vec::new();
         for (id, setting) in self.values(verb, matches) {
-            // What the environment names is found there again by whoever resolves the flags.
+            // The next resolution reads the environment itself.
             if setting.origin != Origin::Flag {
                 continue;
             }

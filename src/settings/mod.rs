@@ -1,4 +1,5 @@
-//! What the user said: flags over environment over configuration file, resolved into plain values.
+//! Resolves the options: flags win over the environment, and the environment wins over the
+//! configuration file. The results are plain values.
 //!
 //! This is the only room that knows clap. Each option is declared once, in [`options`]: its flag,
 //! its variable `KBACKUP_*` and its key in the TOML file follow from that declaration. A file of

@@ -13,7 +13,7 @@ use super::options::{Arguments, GeneralOptions, Verb};
 use super::origin::{Origins, Setting};
 use super::{Unresolved, command, file_check};
 
-/// Everything that the user said, resolved.
+/// Everything that the user configured, resolved.
 #[derive(Debug)]
 pub struct Settings {
     /// The verb with its options.

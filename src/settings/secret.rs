@@ -10,13 +10,13 @@ use crate::fs;
 
 const MAX_SECRET: u64 = 64 * 1024;
 
-/// Where one secret is to be found. It is read when it is needed, not when the settings are
+/// The place of one secret. The secret is read when it is needed, not when the settings are
 /// resolved.
 #[derive(Debug, Clone)]
 pub struct SecretSource {
     file: Option<PathBuf>,
     variable: &'static str,
-    /// The variable is stronger than a file that only the configuration file names.
+    /// True if the variable wins, because only the configuration file names the secret's file.
     variable_wins: bool,
 }
 

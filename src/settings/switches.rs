@@ -1,5 +1,5 @@
-//! Two switches that decide how an error is shown, so they are needed before the arguments are
-//! understood.
+//! Two switches that decide how an error is shown. They are needed even if the arguments cannot be
+//! parsed.
 
 use std::ffi::OsString;
 

@@ -12,7 +12,7 @@ pub enum Unresolved {
 }
 
 impl Unresolved {
-    /// The error for a caller that typed nothing itself: `what` failed, and clap's message is the
+    /// The error for a caller without a command line: `what` failed, and clap's message is the
     /// cause.
     #[must_use]
     pub fn into_error(self, what: &str) -> Error {

@@ -1,8 +1,8 @@
 //! Copying one file: from its segments into a new target, hashed on the way.
 //!
-//! For each extent of the source there are three ways: the target shares its blocks, the kernel
-//! copies it, or it is read, hashed and written. What is shared or copied by the kernel is hashed
-//! in the target.
+//! Each extent of the source takes one of three ways: the target shares its blocks, the kernel
+//! copies it, or kbackup reads, hashes and writes it. kbackup hashes shared and kernel-copied
+//! extents in the target.
 
 use std::io;
 
@@ -34,15 +34,15 @@ pub struct Copied {
     pub written: u64,
 }
 
-/// Copies into `target`, which is new and empty. The target is not synced at the end. Tells
+/// Copies into `target`, which is new and empty. The target is not synced at the end. Reports
 /// progress in bytes of the segments.
 ///
-/// If the file system can, the target shares the blocks of the first segment's file, unless
-/// somebody writes to that.
+/// If the file system can, the target shares the blocks of the first segment's file, unless that
+/// file is live.
 ///
 /// # Errors
-/// [`CopyFailure::Stopped`] once the run was asked to end. The others tell trouble with a source
-/// from trouble with the target.
+/// [`CopyFailure::Stopped`] once the run was asked to end. The other variants tell a failure of a
+/// source from a failure of the target.
 pub fn copy(
     plan: &CopyPlan<'_>,
     target: &File,
@@ -79,7 +79,7 @@ pub fn copy(
         }
     }
 
-    // What the segments do not reach is a hole.
+    // After the last segment follows a hole.
     let mut hashing = copying.hashing;
     hashing.zeros(plan.full_length.saturating_sub(copying.offset))?;
     Ok(Copied {
@@ -90,7 +90,7 @@ pub fn copy(
 }
 
 /// Makes the empty `target` hold the bytes of a segment by sharing the blocks of its file, if the
-/// file system can. Returns how many bytes that are.
+/// file system can. Returns the number of shared bytes.
 fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
     let Some(source) = segment.source.file() else {
         return Ok(0);
@@ -101,7 +101,7 @@ fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
         .is_ok();
     let bytes = if is_shared { segment.end } else { 0 };
 
-    // The file may go on behind the segment, and a failed clone may leave bytes behind. Neither
+    // The file may be longer than the segment, and a failed clone may leave bytes behind. Neither
     // belongs to the target.
     if is_shared || target.status()?.size > 0 {
         target.set_size(bytes)?;
@@ -109,18 +109,19 @@ fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
     Ok(bytes)
 }
 
-/// How the data of a file goes into the target, if nobody writes to the file.
+/// How the data of a file gets into the target, if the file is not live.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DataPath {
-    /// What the first read shows decides.
+    /// The first read decides.
     Undecided,
-    /// The kernel copies: it needs no page cache, or reading would fill the cache as well.
+    /// The kernel copies, because it needs no page cache, or because reading would fill the cache,
+    /// too.
     Kernel,
     /// The data is read past the page cache, or the kernel cannot copy it.
     Reading,
 }
 
-/// The target, as long as it will be.
+/// The target, with the length that it will have.
 struct Target<'a> {
     file: &'a File,
     size: u64,
@@ -186,7 +187,7 @@ impl Copying<'_> {
             }
         }
 
-        // A file that was cut meanwhile reads as a hole at its end.
+        // If the file was truncated during the copy, its end was read as a hole.
         let status = file
             .status()
             .map_err(|error| source_failure(segment, error.source))?;
@@ -240,7 +241,8 @@ impl Copying<'_> {
         Ok(path)
     }
 
-    /// Lets the kernel copy up to `end`. Returns false if it cannot; then the rest has to be read.
+    /// Lets the kernel copy up to `end`. Returns false if it cannot. Then the caller reads the
+    /// rest.
     fn copy_by_kernel(&mut self, source: &File, end: u64) -> Result<bool, CopyFailure> {
         while self.offset < end {
             self.run.check()?;
@@ -248,16 +250,17 @@ impl Copying<'_> {
             let wanted = usize::try_from(wanted).unwrap_or(PIECE);
 
             match self.copy_piece_by_kernel(source, wanted) {
-                // The end of the file, or a file system that does not mean it: reading tells.
+                // The file has ended, or the file system copies nothing without an error. Reading
+                // shows which.
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.read += count;
                     self.written += count;
-                    self.write_back.cached(count)?;
+                    self.write_back.count_cached(count)?;
                     self.hash_stored(self.offset + count)?;
                 }
                 Err(error) if is_full(&error) => return Err(error.into()),
-                // Another file system, an old kernel, or a bad block: reading tells which.
+                // Another file system, an old kernel, or a bad block. Reading shows which.
                 Err(_) => return Ok(false),
             }
         }
@@ -311,7 +314,7 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// Proves the whole file of the segment that everything up to `offset` came from.
+    /// Proves the whole file of a segment whose bytes are all copied.
     fn prove(&self, segment: &Segment<'_>, wanted: Blake3Hash) -> Result<(), CopyFailure> {
         let found = self
             .hashing
@@ -371,7 +374,7 @@ impl Copying<'_> {
     }
 }
 
-/// The target, of which the last bytes need not be read again.
+/// The target. It serves the newest bytes from memory.
 struct RecentlyStored<'a> {
     target: &'a Target<'a>,
     hashing: &'a Hashing<'a>,
@@ -396,7 +399,7 @@ impl ReadAt for RecentlyStored<'_> {
     }
 }
 
-/// Writes the blocks of `bytes` that are not all zeros. Returns how many bytes that were.
+/// Writes the blocks of `bytes` that are not all zeros. Returns the number of bytes written.
 fn write_data(write_back: &mut WriteBack<'_>, offset: u64, bytes: &[u8]) -> Result<u64, IoError> {
     let mut written = 0;
     let mut data_start = 0;

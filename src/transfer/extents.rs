@@ -10,18 +10,18 @@ use crate::fs::{File, Operation};
 pub(super) enum Extent {
     /// Bytes to be read.
     Data {
-        /// First byte behind it.
+        /// First byte after it.
         end: u64,
     },
     /// A hole, which reads as zeros.
     Hole {
-        /// First byte behind it.
+        /// First byte after it.
         end: u64,
     },
 }
 
-/// What begins at byte `start` of a file, up to `end` at most. If the file system cannot tell, or
-/// if the file ends before `start`, there are no holes.
+/// The data or the hole that begins at byte `start` of a file, up to `end` at most. If the file
+/// system does not report holes, or if the file ends before `start`, everything is data.
 pub(super) fn extent_at(file: &File, start: u64, end: u64) -> Extent {
     match seek(file, SeekFrom::Data(start)) {
         Ok(data) if data > start => Extent::Hole { end: data.min(end) },

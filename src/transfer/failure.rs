@@ -1,4 +1,4 @@
-//! Why a copy failed, and whose fault that is.
+//! Why a copy failed, and whether a source or the target caused it.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use crate::error::{Error, Kind};
 use crate::fs::{IoError, Operation};
 use crate::manifest::Blake3Hash;
 
-/// Why a copy failed: it tells trouble with a source from trouble with the target.
+/// Why a copy failed. The variants tell a failure of a source from a failure of the target.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyFailure {
     /// A source ends before its segment does. A live file shrank, or was replaced: try again.
-    #[error("`{place}` ends at byte {found}, not at {wanted} or behind it")]
+    #[error("`{place}` ends at byte {found}, not at {wanted} or after it")]
     Short {
         /// The source.
         place: String,
@@ -63,7 +63,7 @@ impl CopyFailure {
 
 impl From<CopyFailure> for Error {
     /// The error if the segments are a node's files. A short one is [`Kind::Unstable`], so that the
-    /// procedure goes back and tries again.
+    /// next attempt of the procedure begins.
     fn from(failure: CopyFailure) -> Self {
         match failure {
             CopyFailure::Short {
@@ -76,7 +76,7 @@ impl From<CopyFailure> for Error {
             )
             .on(place)
             .because(format!(
-                "it ends at byte {found}, not at {wanted} or behind it"
+                "it ends at byte {found}, not at {wanted} or after it"
             )),
 
             CopyFailure::Source { place, source }

@@ -1,6 +1,6 @@
 //! The hashes of one file: the BLAKE3 of all bytes, and the server's MD5.
 //!
-//! BLAKE3 is computed where the bytes are handled. MD5 is slower, so it is computed beside it
+//! The copying thread computes BLAKE3. MD5 is slower, so other threads compute it at the same time
 //! ([`crate::md5`]).
 
 use std::collections::VecDeque;
@@ -25,12 +25,12 @@ pub struct Digest {
     pub size: u64,
     /// Hash of all bytes.
     pub blake3: Blake3Hash,
-    /// MD5 of all but the last 16 bytes, if it was asked for: the server keeps its own in those
-    /// (disk-format §3.5, §5.2).
+    /// MD5 of all but the last 16 bytes, if it was requested. The last 16 bytes are the server's
+    /// own MD5 (disk-format §3.5, §5.2).
     pub md5: Option<Md5Hash>,
 }
 
-/// Zeros for the MD5, which hashes what it can share.
+/// Zeros as a piece that the MD5's threads can share.
 struct Zeros;
 
 impl AsRef<[u8]> for Zeros {
@@ -39,17 +39,17 @@ impl AsRef<[u8]> for Zeros {
     }
 }
 
-/// The hashes of one file in the making.
+/// The unfinished hashes of one file.
 pub(super) struct Hashing<'a> {
     run: &'a Run,
     blake3: blake3::Hasher,
     md5: Option<ServersMd5>,
     size: u64,
-    /// The last pieces with their offsets: the one that MD5 may still be at, and the one before it.
+    /// The last two pieces with their offsets. MD5 may still be hashing the last one.
     last: VecDeque<(u64, Arc<Buffer>)>,
 }
 
-/// MD5 as the server has it: over all but the last 16 bytes.
+/// The MD5 that the server computes: of all but the last 16 bytes.
 struct ServersMd5 {
     hasher: Md5,
     left: u64,
@@ -82,7 +82,7 @@ impl<'a> Hashing<'a> {
         }
     }
 
-    /// A buffer that nobody uses any more, or a new one.
+    /// A buffer that is free again, or a new one.
     pub(super) fn buffer(&mut self) -> Buffer {
         if self.last.len() <= 1 {
             return Buffer::default();
@@ -91,25 +91,26 @@ impl<'a> Hashing<'a> {
             return Buffer::default();
         };
 
-        // MD5 has let it go: it takes a piece only after it is done with the one before.
+        // MD5 no longer uses it, because it accepts a piece only after it has hashed the one
+        // before.
         Arc::into_inner(oldest).unwrap_or_default()
     }
 
-    /// The bytes of the file that were handled last, as far as they are still at hand: each piece
-    /// with its offset.
+    /// The newest bytes of the file, as far as they are still in memory: each piece with its
+    /// offset.
     pub(super) fn at_hand(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.last
             .iter()
             .map(|(offset, buffer)| (*offset, buffer.filled()))
     }
 
-    /// Hashes what the buffer holds, which stands at byte `offset` of the file, and lends it to
-    /// `meanwhile`.
+    /// Hashes the bytes in the buffer, which begin at byte `offset` of the file. Calls `use_bytes`
+    /// with them while MD5 works.
     pub(super) fn bytes<T>(
         &mut self,
         offset: u64,
         buffer: Buffer,
-        meanwhile: impl FnOnce(&[u8]) -> T,
+        use_bytes: impl FnOnce(&[u8]) -> T,
     ) -> T {
         let timings = self.run.timings();
         let buffer = Arc::new(buffer);
@@ -119,7 +120,7 @@ impl<'a> Hashing<'a> {
             timings.time(Activity::Md5, || md5.update(&piece, buffer.used()));
         }
 
-        let result = meanwhile(buffer.filled());
+        let result = use_bytes(buffer.filled());
         timings.time(Activity::Blake3, || self.blake3.update(buffer.filled()));
 
         self.last.push_back((offset, buffer));
@@ -145,8 +146,9 @@ impl<'a> Hashing<'a> {
         Ok(())
     }
 
-    /// Hashes a file from byte `offset` to its end. Tells how many bytes went by, and how many of
-    /// them were read. The outer error ends the run, the inner one is the storage's.
+    /// Hashes a file from byte `offset` to its end. Reports how many bytes were hashed, and how
+    /// many of them were read. The outer error is an interruption, the inner one is an error of the
+    /// storage.
     fn rest_of(
         &mut self,
         file: &dyn ReadAt,
@@ -174,7 +176,7 @@ impl<'a> Hashing<'a> {
             }
         }
 
-        // A file that was cut meanwhile reads as a hole at its end.
+        // If the file was truncated meanwhile, its end was read as a hole.
         if let Some(file) = file.file()
             && file.status()?.size < size
         {
@@ -200,8 +202,8 @@ impl<'a> Hashing<'a> {
         Ok(wanted as u64)
     }
 
-    /// The BLAKE3 of a file whose first `offset` bytes are those that were hashed here, and whose
-    /// others are read from `file`.
+    /// The BLAKE3 of a file whose first `offset` bytes are hashed here already. Reads the others
+    /// from `file`.
     pub(super) fn continued(
         &self,
         file: &dyn ReadAt,
@@ -238,12 +240,12 @@ fn extent_of(file: &dyn ReadAt, offset: u64, size: u64) -> Extent {
     }
 }
 
-/// Hashes a whole file. Reads it once, and its holes not at all. Tells progress in bytes. The pace
-/// is that of the file: see [`super::paced`].
+/// Hashes a whole file. Reads its data once, and its holes not at all. Reports progress in bytes.
+/// The file decides the pace: see [`super::paced`].
 ///
 /// # Errors
-/// [`Kind::Failed`], without the file's place, which the caller knows, if the file cannot be read
-/// or ends before its size.
+/// [`Kind::Failed`] if the file cannot be read or ends before its size. The caller adds the file's
+/// place.
 pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
     let mut hashing = Hashing::new(file.size(), md5, run);
     hashing

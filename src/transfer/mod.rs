@@ -1,26 +1,26 @@
-//! Copies bytes and hashes them on the way: the source is read once, and what is hashed is what is
-//! stored.
+//! Copies bytes and hashes them on the way. The source is read once, and the hashes are those of
+//! the stored bytes.
 //!
 //! * If the file system can, a copy shares the blocks of its source (`FICLONE`) and is hashed in
 //!   the target; the blocks of a live file are never shared. If another machine serves both files,
 //!   it copies (`copy_file_range`). Elsewhere bytes are read, hashed and written.
 //! * A file has one thread, which reads, writes and computes the BLAKE3. [`FILES_AT_ONCE`] files
 //!   have their MD5s computed beside that, together ([`crate::md5`]).
-//! * Code that has to look into the file does so while it is copied ([`Follow`]), and nothing is
-//!   read from a disk twice.
+//! * Code that needs the content of the file reads it while it is copied ([`Follow`]), so that
+//!   nothing is read from a disk twice.
 //! * Holes of the source stay holes, and aligned blocks of zeros become holes; the hashes cover
 //!   them as zeros.
 //! * The node syncs with every append, and its syncs wait for all that the disk has been given. So
-//!   large files are written past the page cache (`O_DIRECT`), and nothing is left for the end. If
-//!   the file system cannot do that, at most 8 MiB of a file are dirty. A run at low priority uses
-//!   the disk with one thread at a time, and leaves it alone for a while after each piece
-//!   ([`crate::pace::Pace::in_turn`]).
-//! * The page cache: what is read once does not stay in it (`RWF_DONTCACHE`, Linux 6.14), and what
-//!   was there before stays. On older kernels (6.3) the pages are at least not marked as used.
-//!   Nothing is ever dropped from the source's cache, because that would evict the pages that the
-//!   node itself reads.
-//! * The pace: what is read or copied is taken from the run's budget, once. For files that others
-//!   read, [`Paced`] does it.
+//!   large files are written past the page cache (`O_DIRECT`), and the sync at the end has nothing
+//!   left to write. If the file system cannot do that, at most 8 MiB of a file are dirty. A run at
+//!   low priority uses the disk with one thread at a time, and leaves it alone for a while after
+//!   each piece ([`crate::pace::Pace::in_turn`]).
+//! * The page cache: bytes that kbackup reads do not stay in it (`RWF_DONTCACHE`, Linux 6.14), and
+//!   bytes that were there before stay. On older kernels (6.3) the pages are at least not marked as
+//!   used. Nothing is ever dropped from the source's cache, because that would evict the pages that
+//!   the node itself reads.
+//! * The pace: each byte that is read or copied is taken from the run's budget once. For files that
+//!   other rooms read, [`Paced`] does that.
 
 mod buffer;
 mod copy;
@@ -39,6 +39,6 @@ pub use plan::{CopyPlan, Follow, Follower, Segment};
 pub use writeback::sync;
 
 /// How many files are worth handling at once: each has a thread of its own. Eight fill so many
-/// lanes of the MD5 that it is no limit any more, and they hide how far away a disk is. With more,
-/// an interrupted run has more to do again.
+/// lanes of the MD5 that it no longer limits the run, and they hide the latency of a disk. With
+/// more, an interrupted run would leave more half-copied files.
 pub const FILES_AT_ONCE: usize = 8;

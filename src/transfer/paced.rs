@@ -56,14 +56,14 @@ fn at_pace(file: Box<dyn ReadAt>, pace: &Pace) -> Box<dyn ReadAt> {
     })
 }
 
-/// An interruption ends the wait, not the read: the reader asks its run itself.
+/// An interruption ends the wait, not the read: the reader checks its run itself.
 struct PacedFile {
     file: Box<dyn ReadAt>,
     pace: Pace,
 }
 
 impl PacedFile {
-    fn paying(
+    fn read_at_pace(
         &self,
         buffer: &mut [u8],
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
@@ -81,11 +81,11 @@ impl ReadAt for PacedFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.paying(buffer, |piece| self.file.read_at(offset, piece))
+        self.read_at_pace(buffer, |piece| self.file.read_at(offset, piece))
     }
 
     fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.paying(buffer, |piece| self.file.read_once_at(offset, piece))
+        self.read_at_pace(buffer, |piece| self.file.read_once_at(offset, piece))
     }
 
     fn file(&self) -> Option<&File> {

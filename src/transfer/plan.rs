@@ -1,4 +1,4 @@
-//! What a copy is made of: its segments, and whoever looks at it on the way.
+//! The plan of a copy: its segments, and the follower that reads the file while it is copied.
 
 use crate::fs::ReadAt;
 use crate::manifest::Blake3Hash;
@@ -8,7 +8,7 @@ use crate::manifest::Blake3Hash;
 pub struct CopyPlan<'a> {
     /// Where its bytes come from, in order.
     pub segments: &'a [Segment<'a>],
-    /// Length of the target. What the segments do not reach is a hole.
+    /// Length of the target. After the last segment follows a hole.
     pub full_length: u64,
     /// Compute the MD5 of all but the last 16 bytes, too.
     pub md5: bool,
@@ -21,12 +21,12 @@ pub struct Segment<'a> {
     pub source: &'a dyn ReadAt,
     /// The file's name for the operator.
     pub place: &'a str,
-    /// First byte behind the segment.
+    /// First byte after the segment.
     pub end: u64,
-    /// Somebody writes to the file: never share its blocks.
+    /// The node may write to the file: never share its blocks.
     pub live: bool,
-    /// For the first segment: what all bytes of its file hash to. That is proven on the way; behind
-    /// the segment's end only the data of the file is read for it, not its holes.
+    /// For the first segment: the hash of its whole file, which the copy proves. For that, the copy
+    /// also reads the file's data after the segment's end.
     pub whole: Option<Blake3Hash>,
 }
 
@@ -38,10 +38,10 @@ impl std::fmt::Debug for Segment<'_> {
 
 /// Looks at a file while it is being copied.
 pub trait Follow: Send {
-    /// All bytes of `stored` before `end` are there now. They will most likely not have to be read
-    /// from a disk.
+    /// Called when all bytes of `stored` before `end` are stored. Most likely they can be read
+    /// without the disk.
     fn follow(&mut self, stored: &dyn ReadAt, end: u64);
 }
 
-/// The one that looks at a file while it is copied, if there is one.
+/// The follower of a file that is copied, if there is one.
 pub type Follower<'a> = Option<&'a mut (dyn Follow + 'static)>;

@@ -1,6 +1,5 @@
-//! Bringing the bytes of a new file to the disk, a little at a time: past the page cache, or
-//! through it with few dirty bytes. So little is left for the sync at the end, which the node's
-//! syncs would have to wait for.
+//! Writes a new file to the disk, a little at a time: past the page cache, or through it with few
+//! dirty bytes. The node's syncs would have to wait for a long sync at the end.
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -35,7 +34,7 @@ pub(super) struct WriteBack<'a> {
     target: &'a File,
     /// The same file past the page cache, while that works.
     direct: Option<File>,
-    /// Bytes in the page cache that nobody has begun to write back.
+    /// Bytes in the page cache that are not on the disk yet.
     dirty: u64,
     run: &'a Run,
 }
@@ -64,10 +63,10 @@ impl<'a> WriteBack<'a> {
         self.direct.is_some()
     }
 
-    /// Bytes from `start` to `end` will be written. If they go past the page cache, nobody gathers
-    /// them before they get their place on the disk, and the pieces of several files would lie
-    /// mixed there. So they get their place now. If this fails, only that advantage is lost; a full
-    /// disk shows when they are written.
+    /// Reserves the place on the disk for the bytes from `start` to `end`. The kernel does not
+    /// gather writes past the page cache, so the pieces of several files would otherwise lie mixed
+    /// on the disk. If this fails, only that advantage is lost; the write itself finds out if the
+    /// disk is full.
     pub(super) fn reserve(&self, start: u64, end: u64) {
         if !self.is_direct() || end <= start {
             return;
@@ -87,7 +86,7 @@ impl<'a> WriteBack<'a> {
                 .in_turn(Activity::Write, || direct.write_all_at(offset, blocks));
             match written {
                 Ok(()) => self.direct = Some(direct),
-                // Some file systems open files this way, and do not write them.
+                // Some file systems open files this way, but fail to write them.
                 Err(error) if Errno::from_io_error(&error.source) == Some(Errno::INVAL) => {
                     return self.write_cached(offset, bytes);
                 }
@@ -98,7 +97,7 @@ impl<'a> WriteBack<'a> {
         self.write_cached(offset + blocks.len() as u64, rest)
     }
 
-    /// The blocks that can go past the page cache, and what is left behind them.
+    /// The blocks that can go past the page cache, and the bytes after them.
     fn direct_part<'b>(&self, offset: u64, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
         let is_aligned =
             offset.is_multiple_of(BLOCK as u64) && bytes.as_ptr().align_offset(BLOCK) == 0;
@@ -119,11 +118,12 @@ impl<'a> WriteBack<'a> {
         self.run
             .timings()
             .time(Activity::Write, || self.target.write_all_at(offset, bytes))?;
-        self.cached(bytes.len() as u64)
+        self.count_cached(bytes.len() as u64)
     }
 
-    /// `count` bytes more are in the page cache. The kernel may have put them there.
-    pub(super) fn cached(&mut self, count: u64) -> Result<(), IoError> {
+    /// Counts bytes that kbackup or the kernel has put into the page cache, and writes them to the
+    /// disk if there are too many.
+    pub(super) fn count_cached(&mut self, count: u64) -> Result<(), IoError> {
         self.dirty += count;
         if self.dirty < DIRTY {
             return Ok(());

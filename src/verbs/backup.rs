@@ -24,10 +24,10 @@ use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount};
 /// repository is created.
 ///
 /// # Errors
-/// [`Kind::NotFound`] or [`Kind::Refused`] if the expected repository is not there: a disk that is
-/// not mounted must not look like an empty one. [`Kind::Usage`] if the options name neither a node
-/// nor the directory of a stopped node. [`Kind::Refused`] if the repository lies inside the node's
-/// own directories. All errors of [`backup::take`].
+/// [`Kind::NotFound`] or [`Kind::Refused`] if the expected repository is missing, because a disk
+/// that is not mounted must not look like an empty repository. [`Kind::Usage`] if the options name
+/// neither a node nor the directory of a stopped node. [`Kind::Refused`] if the repository lies
+/// inside the node's own directories. All errors of [`backup::take`].
 pub(crate) fn take(
     kind: BackupKind,
     options: &BackupOptions,
@@ -62,7 +62,7 @@ pub(crate) fn another_repository(path: &Path) -> Error {
     .hint("check that the right disk is mounted")
 }
 
-/// Tells what a backup would read and reuse. Writes nothing.
+/// Estimates what a backup would read and reuse. Writes nothing.
 ///
 /// # Errors
 /// As [`take`]; a missing repository is not an error.
@@ -170,7 +170,7 @@ fn with_running_source<T>(
         run.warn(format!("--allow-unfit: {unfit}"));
     }
 
-    // The files and the API have to be those of one node.
+    // Files and API must belong to one node.
     node::agree(&session, &directories, run)?;
 
     go(&Source {

@@ -18,8 +18,8 @@ pub(crate) fn node_name(options: &NodeOptions) -> Option<String> {
 /// The connection that the options describe. Returns `None` if they name no node.
 ///
 /// # Errors
-/// [`Kind::Usage`] if a secret cannot be read, if a secret is given without its user or the other
-/// way round, or if half of a client certificate is missing.
+/// [`Kind::Usage`] if a secret cannot be read, if there is a password without a user or a user
+/// without a password, or if a client certificate has no key or a key has no certificate.
 pub(crate) fn connection(options: &NodeOptions) -> Result<Option<Connection>> {
     let url = match (&options.url, &options.socket) {
         (Some(url), _) => url.0.clone(),

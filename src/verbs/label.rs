@@ -1,4 +1,4 @@
-//! The label of a backup, as the user names it.
+//! Parses the label of a backup that the user names.
 
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Label;

@@ -26,7 +26,7 @@ pub(crate) fn tell(event: &Event) {
             info!(after = %clock::length(*after), "{what} given back");
         }
         Event::NothingToGiveBack { what, after } => {
-            debug!(after = %clock::length(*after), "{what} has ended by itself");
+            debug!(after = %clock::length(*after), "{what} had finished, so it is not given back");
         }
         Event::Committed { label, position } => info!(label, position, "committed"),
         Event::Warning(text) => warn!("{text}"),

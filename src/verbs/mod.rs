@@ -1,5 +1,5 @@
-//! The verbs: from options to what the core does. Whoever runs a verb calls them, the command line
-//! or the agent. Nothing is printed here.
+//! One file for each verb. Each turns the options of its verb into calls of the core. The command
+//! line and the agent call these files. They print nothing.
 
 pub(crate) mod backup;
 pub(crate) mod check;

@@ -12,7 +12,7 @@ use crate::event::Observer;
 use crate::run::Run;
 use crate::settings::options::{LoadOptions, Priority};
 
-/// A run that keeps to the load. [`lower`] has to lower the priority of its thread.
+/// A run within the limits of the load. The caller lowers the priority of its thread by [`lower`].
 pub(crate) fn run(observer: impl Observer + 'static, load: LoadOptions) -> Run {
     let run = Run::new(observer).limited_to(load.rate);
     match load.priority {
@@ -28,13 +28,13 @@ pub(crate) fn run(observer: impl Observer + 'static, load: LoadOptions) -> Run {
 /// `include/linux/ioprio.h`). A class that was set from outside, by `ionice`, stays.
 ///
 /// # Errors
-/// The first error of the kernel. Everything else that was wanted is done.
+/// The first error of the kernel. Everything else is done all the same.
 pub(crate) fn lower(priority: Priority) -> io::Result<()> {
     match priority {
         Priority::Normal => Ok(()),
         Priority::Low => set_nice(10),
         Priority::Idle => {
-            // In this order: a change of the policy sets nice as well.
+            // The policy comes first, because its change also sets nice.
             let policy = set_idle_policy();
             set_nice(19).and(policy)
         }
@@ -42,7 +42,7 @@ pub(crate) fn lower(priority: Priority) -> io::Result<()> {
 }
 
 fn set_nice(wanted: i32) -> io::Result<()> {
-    // Never up: whoever started kbackup may have meant it to be lower still.
+    // Never raise the priority: the operator may have started kbackup at a lower one.
     let now = getpriority_process(None)?;
     Ok(setpriority_process(None, now.max(wanted))?)
 }

@@ -11,10 +11,9 @@ use crate::users;
 
 use super::label;
 
-/// What came of a restore.
+/// The result of a restore.
 pub(crate) enum RestoreResult {
-    /// Each target holds a database already, and `--unless-restored` says to leave it: the db
-    /// directories.
+    /// Each target holds a database already, and `--unless-restored` is set: the db directories.
     NothingToDo(Vec<String>),
     /// Only the plan was wanted.
     Planned(Box<RestorePlan>),
@@ -31,13 +30,13 @@ pub(crate) fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResu
     let mut targets = targets(options)?;
 
     if options.unless_restored {
-        let standing = leave_databases(&mut targets)?;
+        let unchanged = take_out_databases(&mut targets)?;
         if targets.is_empty() {
-            return Ok(RestoreResult::NothingToDo(standing));
+            return Ok(RestoreResult::NothingToDo(unchanged));
         }
-        for db in standing {
+        for db in unchanged {
             run.note(format!(
-                "`{db}` already holds a database and is left as it is"
+                "`{db}` already holds a database and is not changed"
             ));
         }
     }
@@ -69,16 +68,16 @@ pub(crate) fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResu
 }
 
 /// Removes the targets that hold a database from the list, and returns their db directories.
-fn leave_databases(targets: &mut Vec<RestoreTarget>) -> Result<Vec<String>> {
-    let mut standing = Vec::new();
+fn take_out_databases(targets: &mut Vec<RestoreTarget>) -> Result<Vec<String>> {
+    let mut unchanged = Vec::new();
     for target in std::mem::take(targets) {
         if restore::holds_database(&target.db)? {
-            standing.push(target.db.display().to_string());
+            unchanged.push(target.db.display().to_string());
         } else {
             targets.push(target);
         }
     }
-    Ok(standing)
+    Ok(unchanged)
 }
 
 /// Pairs each db directory with its index directory.

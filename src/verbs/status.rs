@@ -1,4 +1,4 @@
-//! `kbackup status`: asks an agent how the node stands.
+//! `kbackup status`: asks an agent for the status of its node.
 
 use std::time::Duration;
 

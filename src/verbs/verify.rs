@@ -1,4 +1,4 @@
-//! `kbackup verify`: proves stored backups again, and repairs them if that is wanted.
+//! `kbackup verify`: proves stored backups again, and repairs them with `--repair`.
 
 use super::label;
 use crate::error::Result;
@@ -19,7 +19,7 @@ pub(crate) fn verify(options: &VerifyOptions, run: &Run) -> Result<VerifyReport>
     verify::verify(&*repository, &which, depth(options), run)
 }
 
-/// Tells what a repair would change.
+/// Plans a repair. Changes nothing.
 ///
 /// # Errors
 /// As [`verify`].

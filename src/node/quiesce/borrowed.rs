@@ -1,5 +1,4 @@
-//! What kbackup takes from the node for a while: the record of it, the events about it, and how
-//! long that may last.
+//! What kbackup keeps from the node for a while: its record, its events, and its time limit.
 
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use crate::event::Event;
 use crate::node::release_record::{HeldRecord, ReleaseRecord};
 use crate::run::{Deadline, Interruption, Run};
 
-/// What is taken from a node, in events.
+/// The names that events use.
 const AUTO_SCAVENGE: &str = "auto-scavenge";
 const SCAVENGE: &str = "scavenge";
 
-/// What is taken from one node. It stands on record before it is taken, and each change of the
-/// record is told to the run.
+/// What this run keeps from one node. It records each thing before it takes it, and reports each
+/// change of the record as an event.
 pub(super) struct Borrowed<'a> {
     held: HeldRecord,
     run: &'a Run,
@@ -40,7 +39,7 @@ impl<'a> Borrowed<'a> {
         self.run
     }
 
-    /// Tells what an earlier run took and did not give back. Its time counts from now.
+    /// Reports what an earlier run took and did not give back. The time limit starts now.
     pub(super) fn tell_earlier(&mut self, max_pause: Duration) -> Result<()> {
         let record = self.held.record();
         if record.is_empty() {
@@ -48,8 +47,8 @@ impl<'a> Borrowed<'a> {
         }
 
         self.run.note(format!(
-            "{}: an earlier run ended without giving back what it took; \
-             it is given back with the end of this one",
+            "{}: an earlier run ended before it gave back what it stopped; \
+             this run gives that back at its end",
             record.node
         ));
         if let Some(paused) = &record.auto_scavenge {
@@ -62,7 +61,7 @@ impl<'a> Borrowed<'a> {
         self.start_deadline(max_pause)
     }
 
-    /// Puts a pause of auto-scavenge on record, which is asked for next.
+    /// Puts a pause of auto-scavenge on record. The caller asks the node for the pause next.
     pub(super) fn take_auto_scavenge(&mut self, max_pause: Duration) -> Result<()> {
         self.start_deadline(max_pause)?;
         self.held.record_pause()?;
@@ -70,7 +69,7 @@ impl<'a> Borrowed<'a> {
         Ok(())
     }
 
-    /// Puts a scavenge on record, which is told to stop next.
+    /// Puts a scavenge on record. The caller tells it to stop next.
     pub(super) fn take_scavenge(&mut self, id: &str, settings: &QuiesceSettings) -> Result<()> {
         self.start_deadline(settings.max_pause)?;
 
@@ -93,12 +92,12 @@ impl<'a> Borrowed<'a> {
         Ok(())
     }
 
-    /// The scavenge on record has been told to stop.
+    /// Notes that the scavenge on record has been told to stop.
     pub(super) fn scavenge_was_told(&mut self) -> Result<()> {
         self.held.record_stop_request()
     }
 
-    /// The scavenge on record runs again.
+    /// Notes that the scavenge on record runs again.
     pub(super) fn gave_back_scavenge(&mut self) -> Result<()> {
         let after = self.held.clear_scavenge()?;
         self.run.emit(Event::GivenBack {
@@ -108,7 +107,7 @@ impl<'a> Borrowed<'a> {
         Ok(())
     }
 
-    /// The scavenge on record came to its own end, or never was stopped.
+    /// Notes that the scavenge on record had finished, or was never stopped.
     pub(super) fn scavenge_needs_nothing(&mut self) -> Result<()> {
         let after = self.held.clear_scavenge()?;
         self.run.emit(Event::NothingToGiveBack {
@@ -118,7 +117,7 @@ impl<'a> Borrowed<'a> {
         Ok(())
     }
 
-    /// Auto-scavenge is no longer paused.
+    /// Notes that auto-scavenge is no longer paused.
     pub(super) fn gave_back_auto_scavenge(&mut self) -> Result<()> {
         let after = self.held.clear_pause()?;
         self.run.emit(Event::GivenBack {
@@ -128,12 +127,12 @@ impl<'a> Borrowed<'a> {
         Ok(())
     }
 
-    /// From here on the node may be without its scavenging for as long as it needs to be.
+    /// Ends the time limit: from here on kbackup gives everything back anyway.
     pub(super) fn stop_deadline(&mut self) {
         self.deadline = None;
     }
 
-    /// The time runs from the first thing that is taken.
+    /// Starts the time limit with the first thing that is taken.
     fn start_deadline(&mut self, limit: Duration) -> Result<()> {
         if self.deadline.is_none() {
             let too_long = Interruption::PausedTooLong { limit };

@@ -1,5 +1,5 @@
-//! Giving back to the node what stands on record: a stopped scavenge goes on, auto-scavenge is
-//! resumed.
+//! Gives back to the node what is on record: starts a stopped scavenge again, and resumes
+//! auto-scavenge.
 
 use std::time::Duration;
 
@@ -15,21 +15,22 @@ use crate::node::{
 };
 use crate::server::{ServerVersion, facts};
 
-/// After a success or a failure, giving back may take its time.
+/// How long giving back may take after a success or a failure.
 pub(super) const GIVE_BACK_LIMIT: Duration = Duration::from_secs(30);
-/// After a signal somebody waits.
+/// How long giving back may take after a signal: an operator or a supervisor waits.
 pub(super) const HASTY_LIMIT: Duration = Duration::from_millis(1500);
-/// A scavenge that was told to stop and goes on for longer is left to a later run.
+/// If a scavenge that was told to stop runs for longer than this, a later run gives it back.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(5);
-/// No scavenge takes longer to stop. Completing a chunk cannot be interrupted, and a backup waits
-/// no longer for that unless it is told to.
+/// No scavenge takes longer to stop. It cannot be interrupted while it completes a chunk, and by
+/// default a backup waits for at most this long.
 const LONGEST_STOP: Duration = Duration::from_secs(300);
 const LATER: &str = "it stays on record: run `kbackup release` later";
 
-/// Gives back all that stands on record, and takes it off the record. Doing it twice is harmless:
-/// what already runs is not started, and what is not paused is not resumed.
+/// Gives back everything on record, and removes it from the record. Doing it twice is harmless: it
+/// does not start what already runs, and does not resume what is not paused.
 ///
-/// A stopped scavenge goes on first: a resumed auto-scavenge could be mistaken for it.
+/// The stopped scavenge comes first: a scavenge of the resumed auto-scavenge could be mistaken for
+/// it.
 pub(super) fn give_back(
     client: &Client,
     version: &ServerVersion,
@@ -48,7 +49,8 @@ pub(super) fn give_back(
     scavenge.and(auto_scavenge)
 }
 
-/// The node may have been restarted meanwhile, but it must be that node and not its neighbour.
+/// Checks that this is the recorded node. It may have been restarted since, but it must not be a
+/// neighbour.
 fn check_node(client: &Client, record: &ReleaseRecord, patience: Patience<'_>) -> Result<()> {
     let Some(recorded) = &record.node.endpoint else {
         return Ok(());
@@ -120,8 +122,8 @@ fn give_back_scavenge(
     borrowed.gave_back_scavenge()
 }
 
-/// A server that ignores `syncOnly` starts over whatever it is told; a full scavenge is what it was
-/// running (O43, http-api §1.4).
+/// How much of the stopped scavenge to start. A server that ignores `syncOnly` starts over in any
+/// case, and then a whole scavenge is right, because it was running one (O43, http-api §1.4).
 fn extent_for(version: &ServerVersion, is_old: bool) -> ScavengeExtent {
     let is_unfinished_development = is_old && version.is_development();
     if version.has(facts::RESUMES_SCAVENGES) && !is_unfinished_development {
@@ -146,17 +148,17 @@ fn start_again(
         ScavengeStart::Started(id) => {
             let old = &stopped.id;
             borrowed.run().note(match extent {
-                ScavengeExtent::Unfinished => format!("scavenge {old} goes on as {id}"),
+                ScavengeExtent::Unfinished => format!("scavenge {old} continues as {id}"),
                 ScavengeExtent::Whole => format!(
                     "scavenge {old} starts over as {id}: \
-                     this server cannot go on where it was stopped"
+                     this server cannot continue where it was stopped"
                 ),
             });
             None
         }
         ScavengeStart::AlreadyRunning(_) => None,
         ScavengeStart::Refused(why) => Some(why),
-        // It may run: look again before asking again.
+        // It may run: look before the next request.
         ScavengeStart::NoAnswer => Some("the node does not answer".to_owned()),
     })
 }
@@ -208,7 +210,7 @@ fn give_back_auto_scavenge(
     loop {
         let (state, problem) = look_and_resume(client, poll.patience())?;
         match state {
-            // Nobody is there who could resume it.
+            // Without the plugin, nothing can be resumed.
             AutoScavenge::Absent => return Err(not_resumed(client, &state, problem)),
             AutoScavenge::Paused | AutoScavenge::Pausing => {
                 poll.again(|| not_resumed(client, &state, problem))?;

@@ -1,4 +1,4 @@
-//! A running node that scavenges nothing while it is copied.
+//! A running node on which no scavenge runs during the copy.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +19,12 @@ use crate::run::Run;
 pub enum QuiesceCheck {
     /// No scavenge ran since the source was quiesced.
     Undisturbed,
-    /// A scavenge ran, or may have; what happened.
+    /// A scavenge ran or may have run. The text says what happened.
     Disturbed(String),
 }
 
-/// A node that scavenges nothing until it is released. Dropping this value releases the node too,
-/// as well as it can.
+/// A node that scavenges nothing until it is released. Dropping this value also releases the node;
+/// a failure is then only a warning.
 pub struct QuiescedOnline<'a> {
     session: &'a Session,
     run: &'a Run,
@@ -39,8 +39,8 @@ pub struct QuiescedOnline<'a> {
     is_released: bool,
 }
 
-/// Pauses auto-scavenge, stops a running scavenge, and waits until none runs. What is taken stands
-/// in `records` before it is taken.
+/// Pauses auto-scavenge, stops a running scavenge, and waits until none runs. Everything is on
+/// record in `records` before it is taken from the node.
 ///
 /// `db` is the db directory, if it can be read: servers before 22.10.1 show a scavenge by the files
 /// that it writes there.
@@ -138,7 +138,7 @@ impl QuiescedOnline<'_> {
     }
 
     /// What has to be given back to the node, for the copy in the repository. Returns `None` if
-    /// that is nothing.
+    /// nothing has to be given back.
     #[must_use]
     pub fn release_record(&self) -> Option<&ReleaseRecord> {
         let record = self.borrowed.as_ref()?.record();
@@ -149,8 +149,8 @@ impl QuiescedOnline<'_> {
         }
     }
 
-    /// Gives back what was taken, even if the run was interrupted. After a signal it takes less
-    /// time about it.
+    /// Gives back what was taken, even if the run was interrupted. After a signal it waits for the
+    /// node for a shorter time.
     ///
     /// # Errors
     /// [`Kind::Failed`] if something could not be given back; it stays on record.
@@ -223,12 +223,12 @@ impl QuiescedOnline<'_> {
 
         let client = self.session.client();
         if let CurrentScavenge::Running(scavenge) = current_scavenge(client, patience)? {
-            return Ok(Some(format!("somebody started scavenge {scavenge}")));
+            return Ok(Some(format!("scavenge {scavenge} was started")));
         }
 
         let now = RememberedScavenges::ask(self.session, patience)?;
         if now.differ_from(&self.before) {
-            return Ok(Some("a scavenge ran meanwhile".to_owned()));
+            return Ok(Some("a scavenge ran during the copy".to_owned()));
         }
 
         // Servers that cannot be asked show a scavenge by its files alone.
@@ -242,9 +242,7 @@ impl QuiescedOnline<'_> {
         if self.auto_paused {
             let state = client.auto_scavenge(patience)?;
             if state != AutoScavenge::Paused {
-                return Ok(Some(format!(
-                    "somebody resumed auto-scavenge (it is {state})"
-                )));
+                return Ok(Some(format!("auto-scavenge was resumed (it is {state})")));
             }
         }
 
@@ -261,7 +259,7 @@ impl Drop for QuiescedOnline<'_> {
         if let Err(error) = self.give_back() {
             let causes = error.causes().join(": ");
             self.run.warn(format!(
-                "the node was not given back what was taken: {error}: {causes}; \
+                "kbackup could not give back to the node what it stopped: {error}: {causes}; \
                  run `kbackup release`"
             ));
         }

@@ -1,4 +1,4 @@
-//! Pausing auto-scavenge, which the whole cluster shares (http-api §2.3).
+//! Pauses auto-scavenge, which the whole cluster shares (http-api §2.3).
 
 use super::borrowed::Borrowed;
 use super::poll::Poll;
@@ -7,11 +7,11 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::node::{AutoScavenge, Client, Patience};
 
-/// How auto-scavenge was found and left.
+/// The result of pausing auto-scavenge.
 pub(super) struct PauseResult {
     /// kbackup paused it, in this run or an earlier one, and has to resume it.
     pub(super) is_ours: bool,
-    /// It may have had a scavenge on this node.
+    /// It may have run a scavenge on this node.
     pub(super) was_at_work: bool,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn pause_auto_scavenge(
         });
     }
 
-    // kbackup never resumes what somebody else pauses.
+    // kbackup never resumes what an operator paused.
     let is_ours = is_on_record || state != AutoScavenge::Pausing;
     if is_ours && !is_on_record {
         borrowed.take_auto_scavenge(settings.max_pause)?;
@@ -61,7 +61,8 @@ pub(super) fn pause_auto_scavenge(
     })
 }
 
-/// A cluster between two leaders answers by errors for a while (http-api §2.3).
+/// The state at the beginning. A cluster between two leaders answers with errors for a while
+/// (http-api §2.3).
 fn first_state(client: &Client, poll: &mut Poll<'_>) -> Result<AutoScavenge> {
     loop {
         match client.auto_scavenge(poll.patience()) {
@@ -71,7 +72,7 @@ fn first_state(client: &Client, poll: &mut Poll<'_>) -> Result<AutoScavenge> {
     }
 }
 
-/// Asks for the pause until it holds: a new leader may not know of it.
+/// Repeats the request until auto-scavenge is paused, because a new leader may not know of it.
 fn wait_until_paused(
     client: &Client,
     mut state: AutoScavenge,
@@ -110,7 +111,7 @@ fn does_not_pause(client: &Client, state: &AutoScavenge, settings: &QuiesceSetti
             settings.pause_within.as_secs()
         ))
         .hint(
-            "a running scavenge has to stop first; allow it more time (`--quiesce-wait`), \
+            "a running scavenge has to stop first; allow it more time with `--quiesce-wait`, \
              or run the backup at another hour",
         )
 }

@@ -1,4 +1,4 @@
-//! Asking a node the same question until it gives the wanted answer.
+//! Asks a node the same question until it gives the wanted answer.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use crate::node::Patience;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long and how often a question is asked. The caller's loop knows what to ask and what to say
-/// in the end:
+/// Decides how long and how often a question is asked. The caller's loop asks the question and
+/// makes the error:
 ///
 /// ```text
 /// let mut poll = Poll::new(limit, patience);
@@ -47,7 +47,7 @@ impl<'a> Poll<'a> {
         }
     }
 
-    /// The same, with pauses that do not get longer: for what is over in a moment.
+    /// The same poll with pauses that stay short, for something that ends in a moment.
     pub(super) fn steady(self) -> Self {
         Self {
             longest_pause: SHORTEST_PAUSE,
@@ -89,7 +89,8 @@ impl<'a> Poll<'a> {
         }
     }
 
-    /// Something has just been changed at the node: the next pauses are short again.
+    /// Makes the next pauses short again, because the caller has just changed something at the
+    /// node.
     pub(super) fn expect_change(&mut self) {
         self.pause = SHORTEST_PAUSE;
     }

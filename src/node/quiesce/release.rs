@@ -1,4 +1,4 @@
-//! What `kbackup release` does: giving back to nodes what runs that died have left on record.
+//! `kbackup release`: gives back to nodes what killed runs left on record.
 
 use super::borrowed::Borrowed;
 use super::give_back::{GIVE_BACK_LIMIT, give_back};
@@ -20,12 +20,12 @@ pub struct PlannedRelease {
     pub node: String,
     /// The advertised `host:port`.
     pub endpoint: Option<String>,
-    /// Id of the scavenge that is to go on.
+    /// Id of the scavenge to start again.
     pub scavenge: Option<String>,
     /// True if auto-scavenge is to be resumed.
     pub auto_scavenge: bool,
-    /// True if another run holds the record. That run gives back itself, so this node is left
-    /// alone.
+    /// True if another run holds the record. That run gives everything back itself, so the plan
+    /// skips this node.
     pub in_use: bool,
 }
 
@@ -118,7 +118,7 @@ fn release_node(
     connect: impl Fn(&ReleaseRecord) -> Result<Client>,
     run: &Run,
 ) -> Result<()> {
-    // Another run may have given everything back meanwhile.
+    // Another run may have given everything back since the plan was made.
     let Some(held) = records.hold_listed(listed)? else {
         return Ok(());
     };

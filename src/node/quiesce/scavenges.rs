@@ -1,4 +1,4 @@
-//! What a node says about its scavenges, on servers of any age.
+//! What a node reports about its scavenges, on old and new servers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::node::{
     AutoScavenge, Client, CurrentScavenge, LastScavenge, Patience, ScavengeEvent, Session,
 };
 
-/// What scavenges on a node now.
+/// The scavenging on a node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeScavenging {
     /// What runs on this node. It is [`CurrentScavenge::AdminDisabled`] if the node cannot be
     /// asked, and never [`CurrentScavenge::NotSupported`].
     pub current: CurrentScavenge,
-    /// The cluster's auto-scavenge; `None` while there is no leader that could tell.
+    /// The cluster's auto-scavenge; `None` while there is no leader that knows it.
     pub auto: Option<AutoScavenge>,
 }
 
-/// Looks at a node's scavenging. Changes nothing, neither there nor in a release record.
+/// Looks at a node's scavenging. Changes neither the node nor a release record.
 ///
 /// # Errors
 /// [`Kind::Unreachable`] or [`Kind::Denied`] if the node cannot be asked.
@@ -45,7 +45,7 @@ pub(super) fn current_scavenge(client: &Client, patience: Patience<'_>) -> Resul
     }
 }
 
-/// Whether a scavenge came to its own end, as far as the node tells.
+/// Whether a scavenge has finished with success, as far as the node reports it.
 pub(super) fn has_succeeded(
     client: &Client,
     scavenge: &str,
@@ -66,7 +66,7 @@ pub(super) fn has_succeeded(
 #[derive(Debug, Default)]
 pub(super) struct RememberedScavenges {
     last: Option<LastScavenge>,
-    /// The newest one that started, on a node that cannot tell the last one.
+    /// The newest one that started, on a node that does not report the last one.
     newest: Option<String>,
 }
 
@@ -80,8 +80,7 @@ impl RememberedScavenges {
             });
         }
 
-        // Best effort: these servers tell it only by their log, and a leaderless cluster writes
-        // none.
+        // These servers report it only in a stream, and a cluster without a leader writes no entry.
         let events = match client.scavenge_events(patience) {
             Err(error) if matches!(error.kind(), Kind::Failed | Kind::Denied) => Vec::new(),
             result => result?,
@@ -95,8 +94,8 @@ impl RememberedScavenges {
 
     /// Whether a scavenge ran between `earlier` and this answer.
     pub(super) fn differ_from(&self, earlier: &Self) -> bool {
-        // The newest one of this node can fall off the first page of the log's list. Only another
-        // one says something.
+        // The newest entry of this node can drop off the first page of the stream. So a missing
+        // entry says nothing, and only another one does.
         let another_started = self.newest.is_some() && self.newest != earlier.newest;
 
         self.last != earlier.last || another_started

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How far quiescing goes, how long it may take, and how a stopped scavenge goes on.
+/// How far quiescing goes, how long it may take, and how a stopped scavenge is started again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuiesceSettings {
     /// False for `--no-quiesce`: leave scavenges alone, and say so in the manifest.

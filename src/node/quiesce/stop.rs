@@ -1,4 +1,4 @@
-//! Stopping the scavenges that run on the node (http-api §1.6).
+//! Stops the scavenges that run on the node (http-api §1.6).
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::node::{Client, CurrentScavenge, Patience, ScavengeStop};
 /// A leader that stops its own scavenge after a pause needs a moment to clean up. Only a scavenge
 /// that lasts longer was started by hand.
 const AUTO_CLEAN_UP: Duration = Duration::from_secs(3);
-/// A DELETE often has no answer (O41), and `current` tells all.
+/// A DELETE often gets no answer (O41), and the current scavenge shows the result.
 const DELETE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Stops every scavenge that runs, and waits until none does. Returns the id of the one that was
@@ -39,8 +39,8 @@ pub(super) fn stop_scavenges(
 
         tell_to_stop(client, borrowed, &scavenge, settings, patience)?;
         poll.expect_change();
-        // The limit is for all of them together, from the first on: somebody may start one after
-        // the other.
+        // The limit covers all scavenges together, from the first one on, because an operator may
+        // start one after the other.
         if stopped.replace(scavenge).is_none() {
             poll = Poll::new(settings.stop_within, patience);
         }
@@ -98,7 +98,7 @@ fn does_not_stop(client: &Client, scavenge: &str) -> Error {
     )
     .on(client.place())
     .hint(
-        "completing a large chunk takes a while; allow it more time (`--quiesce-wait`), \
+        "completing a large chunk takes a while; allow it more time with `--quiesce-wait`, \
          or run the backup at another hour",
     )
 }

@@ -1,5 +1,5 @@
-//! `kbackup agent`: its own options. What its runs of `full`, `diff`, `verify` and `expire` do is
-//! said by the options of those verbs.
+//! `kbackup agent`: its own options. The options of `full`, `diff`, `verify` and `expire` say what
+//! its jobs do.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ pub(in crate::settings) struct AgentArguments {
         help_heading = SCHEDULE
     )]
     jitter: Span,
-    /// Longest time that data may be in no backup; after it the node counts as not safe
+    /// Longest time that data may be in no backup; after that the node is not safe
     #[arg(
         long,
         env = "KBACKUP_MAX_AGE",
@@ -157,7 +157,7 @@ pub(in crate::settings) struct AgentArguments {
         help_heading = PAGE
     )]
     listen: ListenAddress,
-    /// Also answer to this host name, if a proxy passes on the name that it was asked for; may be
+    /// Also answer to this host name, if a proxy forwards the host name of its request; may be
     /// repeated. At a loopback address the agent answers to loopback names only, so that no foreign
     /// web page can read it
     #[arg(
@@ -169,7 +169,7 @@ pub(in crate::settings) struct AgentArguments {
     )]
     listen_host: Vec<String>,
     /// Name of the user who may read the page; the password comes from --listen-password-file or
-    /// KBACKUP_LISTEN_PASSWORD [default: everybody may read it]
+    /// KBACKUP_LISTEN_PASSWORD [default: no user and no password]
     #[arg(long, env = "KBACKUP_LISTEN_USER", value_name = "NAME", help_heading = PAGE)]
     listen_user: Option<String>,
     /// File whose first line is the password of that user

@@ -32,7 +32,7 @@ pub(in crate::settings) struct BackupArguments {
     offline: bool,
     #[command(flatten)]
     directories: SourceDirectoriesArguments,
-    /// Version of the server, for --offline; a running node tells its version itself
+    /// Version of the server, for --offline; a running node reports its version itself
     #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION", help_heading = SOURCE)]
     server_version: Option<String>,
     /// Back up a node even if it is not up to date and connected to its cluster
@@ -69,8 +69,8 @@ pub(in crate::settings) struct BackupArguments {
         help_heading = SCAVENGING
     )]
     max_pause: Span,
-    /// Threads of a scavenge that kbackup starts again [default: 1, because the node does not tell
-    /// how many threads the stopped scavenge had]
+    /// Threads of a scavenge that kbackup starts again [default: 1, because the node does not
+    /// report how many threads the stopped scavenge had]
     #[arg(long, env = "KBACKUP_SCAVENGE_THREADS", value_name = "N", help_heading = SCAVENGING)]
     scavenge_threads: Option<u32>,
     /// Throttle percentage of a scavenge that kbackup starts again, 1 to 100 [default: 100]
@@ -93,7 +93,8 @@ pub(in crate::settings) struct BackupArguments {
     /// Keep the backup if chunks of the node fail their own MD5, and mark the backup as damaged
     #[arg(long, env = "KBACKUP_ACCEPT_DAMAGED")]
     accept_damaged: bool,
-    /// Go through the procedure at most this often if the node's files change meanwhile, 1 to 1000
+    /// Start the backup over if the node's files change during it; make at most this many attempts,
+    /// 1 to 1000
     #[arg(
         long,
         env = "KBACKUP_ATTEMPTS",

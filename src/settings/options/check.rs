@@ -18,7 +18,7 @@ pub(in crate::settings) struct CheckArguments {
     /// kbackup knows]
     #[arg(long, env = "KBACKUP_SERVER_VERSION", value_name = "VERSION")]
     server_version: Option<String>,
-    /// Look at structure only, and hash no chunk and no table
+    /// Check the structure only, and hash no chunk and no table
     #[arg(long, env = "KBACKUP_QUICK", conflicts_with = "deep")]
     quick: bool,
     /// Also read every record of the log, and compare every entry of the index with the log

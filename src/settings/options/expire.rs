@@ -17,7 +17,7 @@ pub(in crate::settings) struct ExpireArguments {
     repository: RepositoryArguments,
     #[command(flatten)]
     retention: RetentionArguments,
-    /// Remove without asking; needed where no terminal can be asked
+    /// Remove without a question; required if there is no terminal to ask at
     #[arg(long, env = "KBACKUP_CONFIRM")]
     confirm: bool,
     /// Show the plan, and remove nothing
@@ -112,8 +112,8 @@ pub struct ExpireOptions {
     pub dry_run: bool,
 }
 
-/// How many backups of each branch each rule keeps; 0 if the rule is not used. What no rule keeps
-/// is removed.
+/// How many backups of each branch each rule keeps; 0 if the rule is not used. Backups that no rule
+/// keeps are removed.
 #[derive(Debug, Clone)]
 pub struct RetentionOptions {
     /// `--keep-last`.

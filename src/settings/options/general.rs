@@ -79,7 +79,7 @@ impl GeneralOptions {
     /// The directory for release records on this machine.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if neither an option nor a home directory names a place.
+    /// [`Kind::Usage`] if there is neither the option nor a home directory.
     pub fn state_directory(&self) -> Result<PathBuf> {
         if let Some(directory) = &self.state_dir {
             return Ok(directory.clone());

@@ -1,4 +1,4 @@
-//! How much of the machine a verb takes while others work on it.
+//! How much of the machine a verb takes from other programs.
 
 use std::str::FromStr;
 
@@ -10,7 +10,8 @@ use crate::pace::Rate;
 
 const HEADING: &str = "Load";
 
-/// The load of a verb that has time: it runs at low priority, and may be bound to some hours.
+/// The load of a verb that runs in the background: it runs at low priority, and may be limited to
+/// some hours.
 #[derive(Debug, Args)]
 pub(super) struct BackgroundLoadArguments {
     /// Priority of the run against other programs
@@ -31,7 +32,7 @@ pub(super) struct BackgroundLoadArguments {
     window: Option<Window>,
 }
 
-/// The load of a verb that somebody waits for.
+/// The load of a verb whose result the operator waits for.
 #[derive(Debug, Args)]
 pub(super) struct ForegroundLoadArguments {
     /// Priority of the run against other programs

@@ -1,20 +1,25 @@
 //! Every verb and every option, declared once.
 //!
-//! Each file holds the options of one verb, or options that several verbs share. clap fills the
-//! type `…Arguments`, which holds flag, variable, unit, default and help text. Verbs and agent take
-//! the type `…Options` beside it, which holds plain, resolved values.
+//! Each file holds the options of the verb that it is named after; `full` and `diff` share `backup`.
+//! Three files hold options that several verbs share: `general` (all verbs), `node` (how to reach
+//! the node, and where its files are) and `load` (how much of the machine a run may use).
+//!
+//! clap fills the type `…Arguments`, which holds flag, variable, unit, default and help text. Verbs
+//! and agent take the type `…Options` beside it, which holds plain, resolved values.
 
 mod agent;
 mod backup;
 mod check;
-mod documents;
+mod completions;
 mod expire;
 mod general;
-mod inspect;
+mod list;
 mod load;
+mod manual;
 mod node;
 mod release;
 mod restore;
+mod show;
 mod status;
 mod verify;
 
@@ -25,14 +30,16 @@ use clap::{Args, Parser, Subcommand};
 pub use agent::{AgentOptions, ClusterMode, ClusterTurns, ListenAddress};
 pub use backup::{BackupOptions, RecheckAmount};
 pub use check::CheckOptions;
-pub use documents::{CompletionsOptions, ManualOptions, Shell};
+pub use completions::{CompletionsOptions, Shell};
 pub use expire::{ExpireOptions, RetentionOptions};
 pub use general::{GeneralOptions, LogFormat, LogLevel};
-pub use inspect::{ListOptions, ShowOptions};
+pub use list::ListOptions;
 pub use load::{LoadOptions, Priority};
+pub use manual::ManualOptions;
 pub use node::{NodeOptions, RedactedUrl, SourceDirectories};
 pub use release::ReleaseOptions;
 pub use restore::RestoreOptions;
+pub use show::ShowOptions;
 pub use status::StatusOptions;
 pub use verify::VerifyOptions;
 
@@ -76,20 +83,20 @@ pub(super) enum VerbArguments {
     /// Remove the backups that no retention rule keeps
     Expire(expire::ExpireArguments),
     /// List the backups of a repository
-    List(inspect::ListArguments),
+    List(list::ListArguments),
     /// Show one backup
-    Show(inspect::ShowArguments),
+    Show(show::ShowArguments),
     /// Give back to a node, or to every node, what a killed backup stopped or paused
     Release(release::ReleaseArguments),
-    /// Tell whether a node is safe now: ask its agent, or look at the repository alone
+    /// Tell whether a node is safe now: ask its agent, or look only at the repository
     Status(status::StatusArguments),
     /// Keep a node backed up: run beside the node, take backups by a schedule and after changes,
     /// and serve a status page
     Agent(Box<agent::AgentArguments>),
     /// Print the script with which a shell completes verbs and options
-    Completions(documents::CompletionsArguments),
+    Completions(completions::CompletionsArguments),
     /// Print a manual page, or write all manual pages into a directory
-    Manual(documents::ManualArguments),
+    Manual(manual::ManualArguments),
 }
 
 /// A verb with its options.
@@ -165,7 +172,7 @@ impl Verb {
     }
 }
 
-/// The repository, for every verb that cannot do without.
+/// The repository, for every verb that needs one.
 #[derive(Debug, Args)]
 struct RepositoryArguments {
     /// Directory of the repository

@@ -47,8 +47,8 @@ pub(in crate::settings) struct RestoreArguments {
     /// Restore for a server that is older than the server of the backup
     #[arg(long, env = "KBACKUP_OLDER_SERVER")]
     older_server: bool,
-    /// Leave a target as it is, and succeed, if it already holds a database; for a container that
-    /// restores each time before its server starts
+    /// If a target already holds a database, do not change it, and succeed; for a container that
+    /// restores before each start of its server
     #[arg(long, env = "KBACKUP_UNLESS_RESTORED")]
     unless_restored: bool,
     /// Restore although kbackup cannot prove that no server uses the target, as on a network file

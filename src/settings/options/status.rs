@@ -11,7 +11,8 @@ use crate::settings::{Origin, SecretSource};
 
 #[derive(Debug, Args)]
 pub(in crate::settings) struct StatusArguments {
-    /// Directory of the repository, for the case that no agent is named or none answers
+    /// Directory of the repository; kbackup looks at it if no agent is named or the agent does not
+    /// answer
     #[arg(
         long,
         env = "KBACKUP_REPO",

@@ -17,7 +17,7 @@ pub(in crate::settings) struct VerifyArguments {
     /// Verify all backups
     #[arg(long, env = "KBACKUP_ALL")]
     all: bool,
-    /// Look at structure and sizes only, and hash no byte
+    /// Check structure and sizes only, and hash no byte
     #[arg(long, env = "KBACKUP_QUICK", conflicts_with = "deep")]
     quick: bool,
     /// Also compare every entry of every index table with the log

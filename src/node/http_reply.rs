@@ -1,4 +1,5 @@
-//! What the node replied: its JSON, its words, and whether it makes sense.
+//! One HTTP reply of the node: status, headers and body. `client` turns the body into a type of
+//! `answers`.
 
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
@@ -7,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result};
 
 pub(super) const IS_THIS_A_NODE: &str =
-    "is this URL the HTTP side of a KurrentDB or EventStoreDB node?";
+    "check that this is the URL of the HTTP side of a KurrentDB or EventStoreDB node";
 
 /// One complete answer.
 pub(super) struct Reply {
@@ -51,8 +52,8 @@ impl Reply {
         Some(id)
     }
 
-    /// An id is written down before its scavenge is stopped, and has to be read again: it cannot be
-    /// a text of any length.
+    /// Checks the id of a scavenge. kbackup writes it into the release record and has to read it
+    /// again, so it accepts no long id and no control characters.
     pub(super) fn check_id(&self, id: &str) -> Result<()> {
         const LONGEST: usize = 200;
         if id.len() <= LONGEST && !id.chars().any(char::is_control) {
@@ -60,7 +61,7 @@ impl Reply {
         }
 
         Err(self.nonsense(format!(
-            "the id of a scavenge has {} bytes, or is no text",
+            "the id of a scavenge has {} bytes, or holds control characters",
             id.len()
         )))
     }

@@ -1,4 +1,4 @@
-//! `kbackup completions` and `kbackup manual`.
+//! `kbackup manual`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,26 +7,9 @@ use serde::Serialize;
 
 use super::context::VerbContext;
 use crate::error::Result;
-use crate::settings::options::{CompletionsOptions, ManualOptions};
-use crate::settings::{ManualPage, completion_script};
+use crate::settings::ManualPage;
+use crate::settings::options::ManualOptions;
 use crate::verbs::{self, manual::Manual};
-
-#[derive(Serialize)]
-struct CompletionsAnswer {
-    shell: String,
-    script: String,
-}
-
-pub(super) fn completions(options: &CompletionsOptions, context: &VerbContext) -> Result<u8> {
-    let answer = CompletionsAnswer {
-        shell: options.shell.to_string(),
-        script: completion_script(options.shell),
-    };
-
-    let schema = "kbackup.completions/1";
-    context.output.document(schema, &answer, &answer.script)?;
-    Ok(context.done())
-}
 
 #[derive(Serialize)]
 struct ManualAnswer<'a> {
@@ -34,7 +17,7 @@ struct ManualAnswer<'a> {
     directory: Option<&'a Path>,
 }
 
-pub(super) fn manual(options: &ManualOptions, context: &VerbContext) -> Result<u8> {
+pub(super) fn run(options: &ManualOptions, context: &VerbContext) -> Result<u8> {
     let Manual { pages, written } = verbs::manual::manual(options)?;
 
     let mut text = String::new();
