@@ -62,7 +62,7 @@ pub(super) fn stored_prefix<'a>(
         Err(error) => return Err(error),
     }
 
-    // One of the two files has changed. The row's hash tells whether it is the stored one.
+    // One of the two files has changed. The row's hash says whether it is the stored one.
     let stored = repository.open(&parent.label, row)?;
     if capture.has_bytes_of(row, stored)? {
         capture.run.note(format!(

@@ -107,7 +107,7 @@ enum CopiedKind {
     Index,
 }
 
-/// Returns `None` if a backup does not copy a file, as far as its name tells.
+/// The kind of a file, by its name. Returns `None` for files that a backup does not copy.
 fn copied_kind(entry: &FileEntry) -> Option<CopiedKind> {
     let name = entry.path.below_root();
     match entry.path.root() {

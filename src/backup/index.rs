@@ -1,5 +1,5 @@
 //! Steps D1–D6: copies `indexmap` and the tables that it names, until `indexmap` stays the same
-//! meanwhile. No other table is copied, and each is proven by its own MD5 (O2).
+//! during one reading. No other table is copied, and each is proven by its own MD5 (O2).
 
 use std::path::Path;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) enum CapturedIndex {
 /// How one reading of the index ended.
 enum IndexReading {
     Captured(CapturedIndex),
-    /// The node changed the index meanwhile.
+    /// The node changed the index during the reading.
     Changed,
     /// `indexmap` or a table is bad at the source, or was read in the middle of a change.
     Corrupt(Error),

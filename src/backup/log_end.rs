@@ -20,12 +20,12 @@ pub(super) struct StoredEnd {
     pub(super) checkpoints: StoredCheckpoints,
 }
 
-/// Whether chunks may be cut.
+/// Whether to cut chunks so that the log ends at P.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cutting {
-    /// The node runs. It goes on with the append within milliseconds, so another attempt helps.
+    /// The node runs. It finishes the append within milliseconds, so another attempt helps.
     No,
-    /// The node is stopped, and stays as it is.
+    /// The node is stopped, so another attempt would find the same.
     Allowed,
 }
 

@@ -167,7 +167,7 @@ fn mark_damaged_parent(capture: &mut Capture<'_>, repository: &dyn Repository) {
     }
 }
 
-/// Estimates a backup. Scavenging goes on meanwhile, and nothing is written.
+/// Estimates a backup. Writes nothing, and lets the node scavenge.
 ///
 /// # Errors
 /// As the preflight of [`take`].

@@ -125,7 +125,7 @@ impl Parentage {
 }
 
 /// A repository belongs to one database for ever. It belongs to one address, too: that of the
-/// newest backup of a node that told one.
+/// newest backup of a running node.
 fn check_identity(backups: &[Head], ours: &Identity, new_address: bool, run: &Run) -> Result<()> {
     for backup in backups {
         let theirs = &backup.source.identity;
@@ -260,8 +260,8 @@ fn no_more_numbers(newest: &Label) -> Error {
              Move `backups/{newest}` out of the repository, and then back up again"
         ))
         .hint(
-            "run `kbackup verify --all` to learn which backups are intact: somebody who could write \
-             one manifest could write others",
+            "run `kbackup verify --all` to learn which backups are intact: somebody who could \
+             write one manifest could write others",
         )
 }
 

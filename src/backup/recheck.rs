@@ -196,7 +196,7 @@ fn hash(
     Ok(damaged)
 }
 
-/// Hashes one stored file. Returns what is wrong with it, if anything is.
+/// Hashes one stored file. Returns its damage, or `None` if it is intact.
 fn find_damage(
     repository: &dyn Repository,
     parent: &Manifest,

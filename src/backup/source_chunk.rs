@@ -21,7 +21,7 @@ pub(super) struct SourceChunk<'a> {
 }
 
 impl<'a> SourceChunk<'a> {
-    /// Opens a chunk, which has to be what the listing has shown.
+    /// Opens a chunk, and checks that it is still the one that the listing has shown.
     ///
     /// # Errors
     /// `Unstable` if the chunk was replaced; `Refused` if it is encrypted.

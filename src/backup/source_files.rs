@@ -29,8 +29,8 @@ pub(super) fn open_if_present(
     }
 }
 
-/// Reads a small file whole, through one descriptor: a moment later the name may stand for another
-/// file. Returns `None` if it does not exist.
+/// Reads a small file whole, through one descriptor, because a moment later another file may have
+/// the name. Returns `None` if it does not exist.
 ///
 /// # Errors
 /// [`Kind::SourceCorrupt`] if the file is longer than `limit` bytes.

@@ -76,7 +76,7 @@ impl Staying {
     }
 }
 
-/// What an operator has to know of a backup to let it go.
+/// What an operator has to know of a backup that may be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackupBrief {
     /// The backup's name.
@@ -188,7 +188,7 @@ fn warn_of(stays: &[Staying], run: &Run) {
 ///
 /// # Errors
 /// [`Kind::Refused`] if the plan was made for another repository, [`Kind::Locked`] if another run
-/// writes. After any error each backup is whole, or not listed any more.
+/// writes. After every error, each backup is whole or not listed.
 pub fn execute(repository: &dyn Repository, plan: &ExpirePlan, run: &Run) -> Result<ExpireReport> {
     if repository.id() != plan.repository_id {
         return Err(

@@ -1,5 +1,5 @@
 //! The lock that makes a run the repository's only writer. It is a `flock`, so the kernel gives it
-//! back if the process dies, and it never has to be removed by hand.
+//! back if the process dies, and nobody ever has to remove it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) struct Lock {
     file: fs::File,
 }
 
-/// Who holds the lock, for an operator who has to wait.
+/// The run that holds the lock. The lock file names it for an operator who has to wait.
 #[derive(Debug, Serialize, Deserialize)]
 struct Holder {
     pid: u32,

@@ -29,7 +29,7 @@ pub trait Writer<'a> {
     /// `StoredCorrupt` if the good file is gone, or does not have its row's bytes.
     fn replace(&self, label: &Label, row: &Row, good: (&Label, &Row)) -> Result<()>;
 
-    /// Removes a backup and what is remembered of it. One durable step takes it out of the list,
+    /// Removes a backup and its remembered condition. One durable step takes it out of the list,
     /// then its space is given back. A run that dies in between leaves nothing that is listed, and
     /// the next writer removes the rest.
     ///
@@ -42,7 +42,7 @@ pub trait Writer<'a> {
 /// The result of removing a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// It is gone, and so many bytes of storage came free.
+    /// It is gone. This many bytes of storage came free.
     Freed(u64),
     /// Somebody reads it, so it stays.
     InUse,
@@ -152,7 +152,7 @@ pub struct Ingest<'a> {
     pub live: bool,
     /// What the stored file gets besides its bytes.
     pub attributes: Attributes,
-    /// Looks at what is stored while the file is copied.
+    /// Reads the stored bytes while the file is copied.
     pub follow: Follower<'a>,
 }
 

@@ -1,5 +1,5 @@
-//! The checkpoint files of a target: reading and writing one, and what they tell about the
-//! directory.
+//! Reads and writes the checkpoint files of a target, and concludes from them what the directory
+//! holds.
 
 use std::path::Path;
 

@@ -110,7 +110,7 @@ fn newest(repository: &dyn Repository) -> Result<Choice> {
         newest_unreadable,
     } = listed;
 
-    // Labels never go back in time, so the name of an unreadable backup tells its order.
+    // Labels never go back in time, so the label of an unreadable backup says which is newer.
     if let Some((label, error)) = newest_unreadable
         && sound.last().is_none_or(|newest| newest.label < label)
     {
@@ -269,7 +269,7 @@ fn unreadable(repository: &dyn Repository, label: &Label, error: Error, others: 
     match hint_at_other(repository, others) {
         Ok(hint) => unreadable.hint(hint),
         Err(error) => unreadable.hint(format!(
-            "kbackup cannot read what is known of the other backups either: {error}"
+            "kbackup cannot read the condition of the other backups either: {error}"
         )),
     }
 }

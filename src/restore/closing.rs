@@ -9,7 +9,7 @@ use super::outcome::{DirectoryOutcome, FirstStart, FirstStartBehaviour, Secondar
 use crate::format::{Boundary, Lineage};
 use crate::manifest::Head;
 
-/// What the operator has to know about a restored directory.
+/// Everything that the operator has to know about a restored directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClosingNotes {
     /// What the server does when it is started.

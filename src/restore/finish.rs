@@ -19,7 +19,7 @@ impl Placed<'_> {
     /// Writes the checkpoints, each durable before the next, and `writer.chk` very last: with it
     /// the directory becomes startable, in one write of eight bytes.
     ///
-    /// The guard is C = 2⁶³−1 above W = 2⁶³−2, and what is wanted is W = C = P, with T = P or −1.
+    /// The guard is C = 2⁶³−1 above W = 2⁶³−2. The goal is W = C = P, with T = P or −1.
     /// On the way there C stays above W until the last write, so that every server refuses to start
     /// (O14, O15), whatever it does before it compares the two:
     ///
@@ -52,13 +52,13 @@ impl Placed<'_> {
         } = target.plan.outcome.checkpoints;
         let just_below = position.saturating_sub(1).max(0);
 
-        // A server reads these two only behind the guard, so they come while it stands.
+        // A server reads these two only after it has passed the guard, so they come first.
         target.write_checkpoint((Checkpoint::Epoch, epoch))?;
         target.write_checkpoint((Checkpoint::Proposal, proposal))?;
 
         // The mark says "finished" before the writer is written: once a server can start, it may
         // change the database, and then nothing may look like an interrupted restore, which the
-        // next restore would resume. Until then the guard, and not the mark, tells that the restore
+        // next restore would resume. Until then the guard, and not the mark, says that the restore
         // is not done.
         target.write_mark(&mark.finish(clock::now()))?;
 

@@ -29,8 +29,8 @@ pub(super) struct Empty<'a> {
     run: &'a Run,
 }
 
-/// A target that no server starts from. `writer.chk` is held with an exclusive lock, so that a
-/// server that is started meanwhile fails at once.
+/// A target that no server starts from. kbackup holds an exclusive lock on `writer.chk`, so a
+/// server that somebody starts during the restore fails at once.
 pub(super) struct Guarded<'a> {
     pub(super) target: TargetWriter<'a>,
     pub(super) writer_checkpoint: File,
@@ -175,7 +175,7 @@ impl TargetWriter<'_> {
     }
 }
 
-/// Looks again at a target that was found finished, and leaves it as it is.
+/// Looks again at a target that was found finished, and changes nothing in it.
 ///
 /// # Errors
 /// [`Kind::Refused`] if it has changed since the plan, or if a server uses it.

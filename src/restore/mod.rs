@@ -104,7 +104,7 @@ fn restore_target(
     }
 }
 
-/// Tells the operator of a failed restore whether a server could start from what is there.
+/// Tells the operator of a failed restore whether a server could start from the target.
 fn hint_at_state(error: Error, target: &PlannedTarget) -> Error {
     match checkpoints::guard_stands(&target.db) {
         Ok(true) => error.hint(

@@ -53,8 +53,7 @@ pub(super) struct PlacedFile {
 pub(super) enum FileExtent {
     /// All of it.
     Whole,
-    /// The log ends in this chunk: after so many bytes the file is cut, and zero-filled to its full
-    /// length.
+    /// The log ends in this chunk: only this many bytes are data. Zeros fill the rest of the file.
     CutAt(u64),
 }
 

@@ -24,7 +24,7 @@ use crate::server::ServerVersion;
 /// Everything that a restore will do.
 #[derive(Debug, Clone, Serialize)]
 pub struct RestorePlan {
-    /// The repository, as it is named to an operator.
+    /// The repository's path or URL.
     pub repository: String,
     /// The repository's id.
     pub repository_id: Uuid,

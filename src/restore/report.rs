@@ -21,7 +21,7 @@ pub struct RestoreReport {
     pub position: Boundary,
     /// Each target, in the order of the request.
     pub targets: Vec<TargetReport>,
-    /// What the operator is told at the end.
+    /// What the operator has to know afterwards.
     pub closing: ClosingNotes,
 }
 
@@ -48,7 +48,7 @@ pub enum TargetOutcome {
     AlreadyRestored,
     /// It failed. No server starts from the target, and the same restore resumes it.
     Failed(#[serde(serialize_with = "failure")] Error),
-    /// The run was told to end before it was this target's turn; nothing was written.
+    /// The run was interrupted before this target; nothing was written.
     NotBegun,
 }
 

@@ -103,7 +103,7 @@ pub fn plan_repair(
     })
 }
 
-/// What tells equal files apart from others: their hash and length.
+/// The hash and the length of a file. Files are equal if both are.
 type Bytes = (Blake3Hash, u64);
 
 fn bytes_of(row: &Row) -> Bytes {

@@ -38,8 +38,8 @@ pub struct VerifiedBackup {
     pub entries: u64,
     /// Everything that is wrong; empty for an intact backup.
     pub findings: Vec<VerifyFinding>,
-    /// Chunks that failed their own MD5 at the source already, and were copied all the same. They
-    /// are no findings.
+    /// Chunks that failed their own MD5 at the source already, and were copied because the operator
+    /// accepted that. They are not findings.
     pub damaged_at_source: Vec<RelativePath>,
 }
 

@@ -158,8 +158,8 @@ fn keep_result(
     let known = remembered(repository, label)?;
     if report.findings.is_empty() && known.is_some_and(|known| known.is_damaged()) {
         run.warn(format!(
-            "{label} is known to be DAMAGED: this verification found nothing, but an earlier one that \
-             read more found damage, so the mark stays"
+            "{label} is known to be DAMAGED: this verification found nothing, but an earlier one \
+             that read more found damage, so the mark stays"
         ));
     }
     Ok(())

@@ -121,7 +121,7 @@ impl<'a> CopyRequest<'a> {
 
 impl Capture<'_> {
     /// Resumes what an interrupted run has copied of a source file whose MD5 is `md5`. Returns
-    /// `None` if there is no such file: then it has to be copied.
+    /// `None` if there is no such file. Then the caller copies the source file.
     pub(in crate::backup) fn resume(
         &self,
         path: &RelativePath,

@@ -79,14 +79,15 @@ impl<'a> Capture<'a> {
         }
     }
 
-    /// Begins a new attempt: every file has to be found again, and none has to be copied again.
+    /// Begins a new attempt. It has to find every file at the source again, but need not copy any
+    /// again.
     pub(in crate::backup) fn start_over(&mut self) {
         for file in self.captured.values_mut() {
             file.is_wanted = false;
         }
     }
 
-    /// Begins a new look at the files of these roles: each has to be found again.
+    /// Begins a new reading of the files of these roles. It has to find each at the source again.
     pub(in crate::backup) fn look_again_for(&mut self, roles: &[Role]) {
         for file in self.captured.values_mut() {
             if roles.contains(&file.row.role) {

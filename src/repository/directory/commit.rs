@@ -49,7 +49,8 @@ impl DirectoryIncoming<'_> {
     /// As [`crate::repository::Incoming::check_next`].
     pub(super) fn check_sequence(&self, sequence: u64) -> Result<()> {
         for label in self.repository.labels()?.iter().rev() {
-            // A damaged manifest does not tell its sequence number. The one before it does.
+            // The sequence number in a damaged manifest is not known. That of the backup before it
+            // is.
             let Ok(newest) = self.repository.head(label) else {
                 continue;
             };

@@ -1,8 +1,8 @@
 //! Protects a backup from removal while a run reads it.
 //!
-//! A reader holds a shared `flock` on the backup's `manifest.json`. For this it needs only the right
-//! to read, also on a read-only mount. A writer that removes the backup takes an exclusive lock
-//! first, and holds it until the backup has left `backups/`. Backups never share a manifest.
+//! A reader holds a shared `flock` on the backup's `manifest.json`. For this it needs only the
+//! right to read, also on a read-only mount. A writer that removes the backup takes an exclusive
+//! lock first, and holds it until the backup has left `backups/`. Backups never share a manifest.
 
 use rustix::io::Errno;
 
@@ -26,8 +26,8 @@ impl HeldBackup {
     pub(super) fn take(repository: &DirectoryRepository, label: &Label) -> Result<Self> {
         let (path, manifest) = repository.open_manifest(label)?;
         let locked = patiently(|| match manifest.try_lock_shared() {
-            // A writer has to lock as well before it removes a backup, and cannot do so where there
-            // are no locks.
+            // If the file system has no locks, no writer can remove a backup: it needs the lock,
+            // too.
             Err(error) if has_no_locks(&error) => Ok(true),
             result => Ok(result?),
         })?;

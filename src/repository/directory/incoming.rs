@@ -332,7 +332,7 @@ impl<'a> DirectoryIncoming<'a> {
     ) -> Result<Option<Stored>> {
         let captured = clock::now();
         // Its bytes were synced before it got this name. They are synced once more and then read
-        // from the disk, so that the hash tells what the disk holds.
+        // from the disk, so that the hash is that of the bytes on the disk.
         self.noted(found.sync())?;
         found.drop_from_cache();
 

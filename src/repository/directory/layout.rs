@@ -72,7 +72,7 @@ impl Marker {
     }
 }
 
-/// The error for a damaged description. The backups may be intact all the same.
+/// The error for a damaged description. The backups may still be intact.
 pub(super) fn damaged_marker(path: &Path) -> Error {
     Error::new(
         Kind::StoredCorrupt,

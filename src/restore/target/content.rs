@@ -65,7 +65,7 @@ impl BackupToRestore<'_> {
 /// What to do about a target that is already restored, and that no server has started from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::restore) enum FinishedTarget {
-    /// Leave it as it is.
+    /// Leave it unchanged.
     Leave,
     /// Refuse it: an operator who names it alone wants to restore there again.
     Refuse,
@@ -310,7 +310,7 @@ fn already_restored(target: &Directories, is_same_backup: bool) -> Error {
     // A restore to several targets may have been interrupted after this one.
     if is_same_backup {
         error = error
-            .hint("this backup is restored here already: leave this target out to continue with the others");
+            .hint("leave this target out: it holds this backup already, and the others may not");
     }
     error.hint(
         "restore into an empty directory; to replace this database, stop its server and move the \
