@@ -1,5 +1,5 @@
-//! How fast each kernel is on one core, and how fast the engine is with many threads: in GB/s, and
-//! as a multiple of the single stream of the library.
+//! The speed of each kernel on one core, and of the engine with many threads: in GB/s, and as a multiple
+//! of the library's single stream.
 
 #![expect(
     clippy::print_stdout,
@@ -16,7 +16,7 @@ const THREADS: usize = 16;
 const PIECES_OF_A_THREAD: usize = 256;
 
 fn main() {
-    // `cargo test --all-targets` runs this too, slowly and for nothing.
+    // `cargo test --all-targets` runs this too, but there it is slow and useless.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -75,7 +75,7 @@ fn hash_pieces() {
     std::hint::black_box(md5.finish());
 }
 
-/// The best of many tries: others use the machine too.
+/// The best of many attempts, because other programs use the machine too.
 fn seconds(tries: usize, mut work: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..tries {

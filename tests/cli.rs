@@ -1,4 +1,4 @@
-//! The real executable, as an operator meets it: what it answers, what it refuses, and how it ends.
+//! The real executable, as an operator uses it: its answers, its refusals, and how it ends.
 
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
@@ -23,10 +23,10 @@ use kbackup_testnode::{Mark, Node, Recording, Server, Synthetic, Version};
 use crate::backup::bench::workplace;
 use crate::executable;
 
-/// Longer than anything here takes.
+/// More time than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A place for everything that one operator does.
+/// A directory for everything that one operator does.
 pub(crate) struct Place {
     directory: tempfile::TempDir,
 }
@@ -48,7 +48,7 @@ impl Place {
         path
     }
 
-    /// `kbackup`, here, with nothing of this machine's environment.
+    /// A `kbackup` command in this directory, without this machine's environment.
     pub(crate) fn kbackup(&self, line: &str) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::new(executable::PATH);
         command
@@ -59,7 +59,7 @@ impl Place {
         command
     }
 
-    /// The same, for a process that is to be watched.
+    /// The same, for a process that a test watches.
     pub(crate) fn process(&self, line: &str) -> std::process::Command {
         let mut command = executable::kbackup();
         command
@@ -69,12 +69,12 @@ impl Place {
         command
     }
 
-    /// Runs it, and writes down all that it says.
+    /// Runs a command line, and writes down all its output.
     pub(crate) fn transcript(&self, line: &str) -> String {
         transcript(line, &mut self.kbackup(line))
     }
 
-    /// What lies in the repository `repo`, as names of backups.
+    /// The labels of the backups in the repository `repo`.
     pub(crate) fn listed(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.path("repo/backups")) else {
             return Vec::new();
@@ -86,13 +86,13 @@ impl Place {
         names
     }
 
-    /// What is left of backups that were not finished.
+    /// The number of incomplete backups.
     pub(crate) fn unfinished(&self) -> usize {
         std::fs::read_dir(self.path("repo/incoming")).map_or(0, Iterator::count)
     }
 
-    /// How many nodes are owed something.
-    pub(crate) fn debts(&self) -> usize {
+    /// The number of release records.
+    pub(crate) fn release_records(&self) -> usize {
         let Ok(entries) = std::fs::read_dir(self.path("state")) else {
             return 0;
         };
@@ -109,7 +109,7 @@ impl Place {
     }
 }
 
-/// A node that stands still where its recording was left, with its API, and a place to work in.
+/// A node that stays at a step of its recording, with its API, and a place to work in.
 pub(crate) struct NodeSite {
     pub(crate) node: Node,
     pub(crate) server: Server,
@@ -129,7 +129,8 @@ impl NodeSite {
         }
     }
 
-    /// A still node of 24 MiB. A slow run over its many chunks can be met in the middle.
+    /// A node of 24 MiB that does not change. A slow run over its many chunks can be interrupted in the
+    /// middle.
     pub(crate) fn still() -> Self {
         let place = Place::new();
         Synthetic {
@@ -147,7 +148,7 @@ impl NodeSite {
         }
     }
 
-    /// The same, with a scavenge that runs for as long as any test.
+    /// The same, with a scavenge that outlasts every test.
     pub(crate) fn scavenging() -> Self {
         let site = Self::still();
         site.node
@@ -156,7 +157,7 @@ impl NodeSite {
         site
     }
 
-    /// With a repository that holds a full of the node.
+    /// A node with a repository that holds a full of it.
     pub(crate) fn backed_up(recording: &str) -> Self {
         let site = Self::new(recording);
         let line = site.line("full --repo repo --node URL");
@@ -168,7 +169,7 @@ impl NodeSite {
         self.node.advance_to(self.node.step() + steps).unwrap();
     }
 
-    /// `URL` becomes the node's address.
+    /// Replaces `URL` by the node's address.
     pub(crate) fn line(&self, line: &str) -> String {
         line.replace("URL", &self.server.url())
     }
@@ -177,7 +178,7 @@ impl NodeSite {
         self.place.transcript(&self.line(line))
     }
 
-    /// A process that goes on while the test does.
+    /// Starts a process that runs beside the test.
     fn start(&self, line: &str) -> Child {
         self.place
             .process(&self.line(line))
@@ -191,7 +192,7 @@ impl NodeSite {
 fn wait_until(what: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !what() {
-        assert!(Instant::now() < end, "it does not come to that");
+        assert!(Instant::now() < end, "the condition does not become true");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -214,12 +215,13 @@ pub(crate) fn transcript(line: &str, command: &mut assert_cmd::Command) -> Strin
     text
 }
 
-/// Runs `check` under filters for what differs from run to run.
+/// Runs `check` under filters for everything that differs from run to run.
 pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("snapshots");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
+
     let root = place.path("").display().to_string();
     settings.add_filter(root.trim_end_matches('/'), "[PLACE]");
     settings.add_filter(r"\d{8}T\d{6}Z-", "[TIME]-");
@@ -229,6 +231,7 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
         r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
         "[ID]",
     );
+
     settings.add_filter(r"after \d+ s", "after [SECONDS] s");
     settings.add_filter(r"given back after=.*", "given back after=[LENGTH]");
     settings.add_filter(r#""seconds": \d+"#, r#""seconds": "[SECONDS]""#);
@@ -238,6 +241,7 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
     settings.add_filter(r"by \S+ on \S+, process", "by [USER] on [HOST], process");
     settings.add_filter(r"\b\d+ s( +1 )", "[AGE]$1");
     settings.add_filter(r"/(dev/shm|tmp)/\.tmp\w+", "[ELSEWHERE]");
+
     settings.add_filter(r"\d{4}-\d\d-\d\d \d\d:\d\d", "[TIME]");
     settings.add_filter(
         r#""(bytes_needed|bytes_free|user|group)": \d+"#,
@@ -250,25 +254,30 @@ pub(crate) fn stable(place: &Place, check: impl FnOnce()) {
         r"space: .* needed, .* free",
         "space: [NEEDED] needed, [FREE] free",
     );
-    // How much a backup reads is proven where backups are.
+
+    // Other tests prove how much a backup reads.
     settings.add_filter(
         r"read (from the source +)?[\d.]+ (\w?i?B)( of the node)?",
         "read $1[BYTES]$3",
     );
     settings.add_filter(r#""bytes_read": \d+"#, r#""bytes_read": "[BYTES]""#);
-    // What comes free depends on the file system, and is proven where backups are removed.
+
+    // The freed bytes depend on the file system. Other tests prove them.
     settings.add_filter(r"(frees?|freed) [\d.]+ (\w?i?B)", "$1 [BYTES]");
     settings.add_filter(r"goes +[\d.]+ (\w?i?B) *", "goes  [BYTES]");
     settings.add_filter(r"stays  +", "stays  ");
     settings.add_filter(r"FREES +WHY", "FREES  WHY");
     settings.add_filter(r#""(frees|freed)": \d+"#, r#""$1": "[BYTES]""#);
+
     settings.add_filter(r"attempt=\d+ of=\d+", "attempt=[N] of=[M]");
     settings.add_filter(r"\(kbackup-[0-9a-f]+\)", "([TEST])");
-    // Said where the tests do not run as root.
+
+    // The tests see this line only without root.
     settings.add_filter(
         r"\[TIME\] +INFO \d+ process(es)? of other users could not be looked at\n",
         "",
     );
+
     settings.bind(check);
 }
 

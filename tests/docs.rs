@@ -1,4 +1,4 @@
-//! What the documents say of names, fields, options and links, held against the program.
+//! The names, fields, options and links in the documents, compared with the program.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -16,7 +16,7 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap()
 }
 
-/// README and everything in `docs/`, as path and text.
+/// The path and the text of README and of everything in `docs/`.
 fn documents() -> Vec<(PathBuf, String)> {
     let pages = std::fs::read_dir(root().join("docs"))
         .unwrap()
@@ -29,7 +29,7 @@ fn documents() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// A real backup's manifest, as it lies in the repository.
+/// The text of a real backup's manifest.
 fn manifest() -> String {
     let directory = tempfile::tempdir().unwrap();
     let node = directory.path().join("node");
@@ -40,6 +40,7 @@ fn manifest() -> String {
     }
     .make(&node)
     .unwrap();
+
     let repository = directory.path().join("repository");
     let arguments = ["kbackup", "full", "--offline", "--log", "error", "--repo"].map(Into::into);
     let paths = [
@@ -48,6 +49,7 @@ fn manifest() -> String {
         made.db.into_os_string(),
     ];
     assert_eq!(kbackup::cli::run(arguments.into_iter().chain(paths)), 0);
+
     let backup = std::fs::read_dir(repository.join("backups"))
         .unwrap()
         .next()
@@ -86,12 +88,12 @@ fn every_field_of_a_manifest_is_explained() {
     let (body, checksum) = text.split_once(",\n  \"checksum\": \"").unwrap();
     assert!(
         checksum.starts_with(&blake3::hash(body.as_bytes()).to_string()),
-        "the page says otherwise what the checksum covers"
+        "the page contradicts the checksum"
     );
 }
 
 #[test]
-fn every_option_that_is_named_exists() {
+fn every_named_option_exists() {
     let command = kbackup::settings::command();
     let verbs = command
         .get_subcommands()
@@ -100,6 +102,7 @@ fn every_option_that_is_named_exists() {
         BTreeSet::from(["help".to_owned(), "version".to_owned()]),
         BTreeSet::new(),
     );
+
     for argument in verbs.chain(command.get_arguments()) {
         options.extend(argument.get_long().map(str::to_owned));
         variables.extend(
@@ -108,6 +111,7 @@ fn every_option_that_is_named_exists() {
                 .map(|name| name.to_string_lossy().into_owned()),
         );
     }
+
     // Secrets have no flag.
     variables.extend(
         [
@@ -117,8 +121,10 @@ fn every_option_that_is_named_exists() {
         ]
         .map(str::to_owned),
     );
-    // Options of other programs.
+
+    // These are options of other programs.
     let others = ["release", "locked", "target", "team", "package"];
+
     let mut wrong = Vec::new();
     for page in ["README.md", "docs/guide.md", "docs/agent.md"] {
         let text = document(page);
@@ -137,7 +143,7 @@ fn every_option_that_is_named_exists() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What follows each `mark`, as far as it is a name.
+/// The names that follow each `mark`.
 fn words<'a>(text: &'a str, mark: &str) -> impl Iterator<Item = &'a str> {
     let end = |rest: &str| {
         rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-' && letter != '_')
@@ -150,7 +156,7 @@ fn words<'a>(text: &'a str, mark: &str) -> impl Iterator<Item = &'a str> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let mut wrong = Vec::new();
     for (path, text) in documents() {
         for link in text
@@ -161,9 +167,11 @@ fn every_link_leads_somewhere() {
             if link.starts_with("https://") {
                 continue;
             }
+
             let (file, heading) = link
                 .split_once('#')
                 .map_or((link, None), |(file, heading)| (file, Some(heading)));
+
             let target = if file.is_empty() {
                 path.clone()
             } else {
@@ -177,7 +185,7 @@ fn every_link_leads_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Whether a page has a heading with this anchor.
+/// True if a page has a heading with this anchor.
 fn has_heading(page: &Path, anchor: &str) -> bool {
     let text = std::fs::read_to_string(page).unwrap();
     text.lines()

@@ -44,7 +44,7 @@ fn a_stopped_node_is_backed_up_twice_then_listed_and_verified() {
 }
 
 #[test]
-fn a_repository_that_is_not_there_is_an_error() {
+fn a_missing_repository_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
 

@@ -1,21 +1,21 @@
-//! The executable under test, and the one way to run it.
+//! The executable under test, and the functions that run it.
 //!
 //! It is built with the feature `faults`, so that `KBACKUP_FAULT` can make it fail or die.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Where the executable lies.
+/// The path of the executable.
 pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_kbackup");
 
-/// `kbackup`, with nothing of this machine's environment.
+/// A `kbackup` command, without this machine's environment.
 pub(crate) fn kbackup() -> Command {
     let mut command = Command::new(PATH);
     command.env_clear();
     command
 }
 
-/// `kbackup`, in a process that fails, stops or dies where the fault says
+/// A `kbackup` command that fails, stops or dies at the operation that the fault names
 /// (`operation:path part:n:effect`).
 pub(crate) fn kbackup_with_fault(fault: impl AsRef<str>) -> Command {
     let mut command = kbackup();
@@ -23,7 +23,7 @@ pub(crate) fn kbackup_with_fault(fault: impl AsRef<str>) -> Command {
     command
 }
 
-/// What it said on standard error.
+/// The text on standard error.
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(crate) struct DataDirectory {
     /// Such as `26.1-append`.
     pub(crate) name: String,
-    /// What an independent checker found in it.
+    /// The facts that an independent checker found.
     pub(crate) facts: Value,
     temporary: tempfile::TempDir,
 }
@@ -32,7 +32,7 @@ impl DataDirectory {
         })
     }
 
-    /// Unpacks all of them, one after the other.
+    /// Unpacks all archives, one after the other.
     pub(crate) fn all() -> Result<impl Iterator<Item = Result<Self>>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(kbackup_testnode::fixtures().join("directories"))? {
@@ -44,7 +44,7 @@ impl DataDirectory {
         Ok(names.into_iter().map(|name| Self::unpack(&name)))
     }
 
-    /// The server's major and minor version, which orders by age: (26, 1).
+    /// The server's major and minor version, such as (26, 1). They order by age.
     pub(crate) fn server(&self) -> (u32, u32) {
         let mut numbers = self.name.split(['.', '-']).flat_map(str::parse);
         (

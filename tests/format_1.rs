@@ -1,5 +1,5 @@
-//! A repository that kbackup 0.1.0 wrote, in format 1: every later version still reads, proves,
-//! restores, extends and expires it. `fixtures/README.md` says how it was made.
+//! A repository that kbackup 0.1.0 wrote, in format 1. Every later version reads, proves, restores,
+//! extends and expires it. `fixtures/README.md` says how it was made.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,14 +14,14 @@ use serde_json::Value;
 
 use crate::cli::Place;
 
-/// The backups that the repository holds, and where each of them ends in the log.
+/// The backups in the repository, and the log position at which each of them ends.
 const BACKUPS: [(&str, u64); 3] = [
     ("20261130T212224Z-full", 661_956),
     ("20261130T212225Z-diff", 950_791),
     ("20261130T212226Z-diff", 1_396_869),
 ];
 
-/// The step of the recording at which the run was interrupted that has left something.
+/// The step of the recording at which a run was interrupted.
 const INTERRUPTED_AT: usize = 4200;
 
 /// Unpacks the repository as `repo`.
@@ -38,7 +38,7 @@ fn unpack() -> Place {
     place
 }
 
-/// The node that was backed up, further on than at any backup.
+/// The node of the backups, later than at any backup.
 fn node_further_on(place: &Place) -> (Node, Server) {
     let recording = Recording::named("26.1-scavenge").unwrap();
     let node = Node::start(recording, place.path("node")).unwrap();
@@ -51,7 +51,7 @@ fn node_further_on(place: &Place) -> (Node, Server) {
     (node, server)
 }
 
-/// What `kbackup` answers as JSON, having succeeded.
+/// Runs `kbackup`, which must succeed, and returns its answer as JSON.
 fn answer(place: &Place, line: &str) -> Value {
     let output = place.kbackup(line).arg("--json").output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
@@ -69,7 +69,7 @@ fn labels(list: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Every backup in the repository is sound.
+/// Asserts that every backup in the repository is sound.
 fn assert_verifies(place: &Place, backups: usize) {
     let report = answer(place, "verify --all --deep --repo repo");
     let verified = report["backups"].as_array().unwrap();
@@ -80,7 +80,7 @@ fn assert_verifies(place: &Place, backups: usize) {
     }
 }
 
-/// A server would start from a restore of the backup, and the log ends where it should.
+/// Asserts that a server would start from a restore of the backup, and that the log ends correctly.
 fn assert_restores(place: &Place, label: &str, position: u64) {
     let target = format!("restored-{label}");
     answer(
@@ -94,12 +94,15 @@ fn assert_restores(place: &Place, label: &str, position: u64) {
 }
 
 #[test]
-fn its_backups_are_listed_and_shown() {
+fn the_backups_of_format_1_are_listed_and_shown() {
     let place = unpack();
 
     let list = answer(&place, "list --repo repo");
     assert_eq!(labels(&list), BACKUPS.map(|(label, _)| label));
-    assert_eq!(list["interrupted"]["files"], 14, "what a killed run left");
+    assert_eq!(
+        list["interrupted"]["files"], 14,
+        "the files of a killed run"
+    );
 
     let mut parent = Value::Null;
     for (label, position) in BACKUPS {
@@ -114,7 +117,7 @@ fn its_backups_are_listed_and_shown() {
 }
 
 #[test]
-fn its_backups_verify_and_restore() {
+fn the_backups_of_format_1_verify_and_restore() {
     let place = unpack();
 
     assert_verifies(&place, BACKUPS.len());
@@ -124,7 +127,7 @@ fn its_backups_verify_and_restore() {
 }
 
 #[test]
-fn a_flipped_byte_in_it_is_found() {
+fn a_flipped_byte_in_a_repository_of_format_1_is_found() {
     let place = unpack();
     let chunk = "db/chunk-000001.000000";
     let stored = |label: &str| place.path("repo/backups").join(label).join(chunk);
@@ -147,12 +150,12 @@ fn a_flipped_byte_in_it_is_found() {
 }
 
 #[test]
-fn it_is_extended_and_what_was_interrupted_is_resumed() {
+fn a_repository_of_format_1_is_extended_and_its_interrupted_run_is_resumed() {
     let place = unpack();
     let (node, server) = node_further_on(&place);
     let (newest, _) = BACKUPS[2];
 
-    // The address of a test node is another one each time.
+    // A test node has a new address each time.
     let url = server.url();
     let line = format!("diff --repo repo --node {url} --new-address");
     let diff = answer(&place, &line);
@@ -161,7 +164,7 @@ fn it_is_extended_and_what_was_interrupted_is_resumed() {
     assert_eq!(diff["branch"], 1);
     assert_eq!(
         diff["files_resumed"], 2,
-        "two tables are as they were when the run was killed: {diff:#}"
+        "two tables did not change since the run was killed: {diff:#}"
     );
 
     let list = answer(&place, "list --repo repo");
@@ -175,14 +178,14 @@ fn it_is_extended_and_what_was_interrupted_is_resumed() {
 }
 
 #[test]
-fn its_oldest_backups_expire_and_the_others_stay_whole() {
+fn the_oldest_backups_of_format_1_expire_and_the_others_stay_whole() {
     let place = unpack();
 
     let expired = answer(&place, "expire --keep-last 2 --repo repo --confirm");
     let list = answer(&place, "list --repo repo");
     assert_eq!(labels(&list), [BACKUPS[1].0, BACKUPS[2].0], "{expired:#}");
 
-    // The diff shared files with the full that is gone.
+    // The diff shared files with the removed full.
     assert_verifies(&place, 2);
     assert_restores(&place, BACKUPS[1].0, BACKUPS[1].1);
 }

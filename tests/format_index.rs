@@ -11,7 +11,7 @@ use kbackup_testnode::log::{self, Kind};
 
 use crate::fixtures::{DataDirectory, read};
 
-/// This one holds a torn table.
+/// The directory that holds a torn table.
 const TORN: &str = "26.1-vendor-procedure-bad-index";
 
 fn indexmap(directory: &DataDirectory) -> Result<IndexMap> {
@@ -23,7 +23,7 @@ fn table_bytes(directory: &DataDirectory, table: TableId) -> Result<Vec<u8>> {
     read(&directory.index().join(table.to_string()))
 }
 
-/// Where each event of each stream lies, according to an independent reader of the log.
+/// The position of each event of each stream, by an independent reader of the log.
 fn events(directory: &DataDirectory) -> Result<BTreeMap<LogPosition, (String, i64)>> {
     let writer = u64::try_from(
         directory
@@ -49,7 +49,7 @@ fn is_malformed(error: &Error, structure: &str) -> bool {
 }
 
 #[test]
-fn indexmaps_say_what_the_checker_found() -> Result<()> {
+fn indexmaps_read_as_the_checker_found() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let map = indexmap(&directory)?;
@@ -122,15 +122,17 @@ fn a_changed_byte_of_an_indexmap_is_found() -> Result<()> {
 }
 
 #[test]
-fn listed_tables_hold() -> Result<()> {
+fn listed_tables_are_valid() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         if directory.name == TORN {
             continue;
         }
+
         for row in indexmap(&directory)?.tables {
             let bytes = table_bytes(&directory, row.table)?;
             let what = || format!("{} {}", directory.name, row.table);
+
             let table = Table::open(&bytes).with_context(what)?;
             table.check_md5().with_context(what)?;
             table.check_order().with_context(what)?;
@@ -146,7 +148,7 @@ fn listed_tables_hold() -> Result<()> {
 }
 
 #[test]
-fn the_torn_table_of_the_vendors_procedure_is_found() -> Result<()> {
+fn the_torn_table_of_the_vendors_copy_is_found() -> Result<()> {
     let directory = DataDirectory::unpack(TORN)?;
     let mut torn = Vec::new();
     for row in indexmap(&directory)?.tables {
@@ -159,7 +161,7 @@ fn the_torn_table_of_the_vendors_procedure_is_found() -> Result<()> {
         panic!("{torn:?}");
     };
     assert_eq!(table, "5ba5bfa8-ada3-4029-9997-a9e5ef8cc355");
-    // The copy ends where the server had not yet appended midpoints and footer.
+    // The copy ends before the midpoints and the footer, which the server had not appended yet.
     assert!(error.starts_with("index table footer"), "{error}");
     Ok(())
 }
@@ -192,9 +194,11 @@ fn entries_lead_to_the_events_of_their_streams() -> Result<()> {
         if directory.name == TORN {
             continue;
         }
+
         let events = events(&directory)?;
         let map = indexmap(&directory)?;
         let (mut found, mut highest) = (0, LogPosition::ZERO);
+
         for row in &map.tables {
             let bytes = table_bytes(&directory, row.table)?;
             for entry in Table::open(&bytes)?.entries() {
@@ -209,6 +213,7 @@ fn entries_lead_to_the_events_of_their_streams() -> Result<()> {
                     );
                     continue;
                 };
+
                 assert_eq!(
                     (entry.stream, entry.event_number),
                     (hash::stream_hash(stream), *number),
@@ -218,12 +223,14 @@ fn entries_lead_to_the_events_of_their_streams() -> Result<()> {
                 found += 1;
             }
         }
+
         let within = events.range(..=map.commit.unwrap()).count();
         assert!(
             found > 0 && found <= within,
             "{}: {found} of {within}",
             directory.name
         );
+
         if !directory.name.ends_with("-scavenge") {
             assert_eq!(found, within, "{}", directory.name);
         }
@@ -233,7 +240,7 @@ fn entries_lead_to_the_events_of_their_streams() -> Result<()> {
 }
 
 #[test]
-fn the_latest_entries_are_those_furthest_on() -> Result<()> {
+fn the_latest_entries_have_the_highest_positions() -> Result<()> {
     let directory = DataDirectory::unpack("26.1-append")?;
     let [row] = indexmap(&directory)?.tables[..] else {
         panic!("more than one table");
@@ -261,12 +268,14 @@ fn bloom_filters_of_tables_hold_the_tables_streams() -> Result<()> {
         let directory = directory?;
         for file in directory.index_files(|name| name.ends_with(".bloomfilter"))? {
             let table: TableId = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+
             let bytes = read(&file)?;
             let filter = bloom::inspect(&bytes)?;
             assert_eq!(filter.check_lines()?.bad, 0, "{} {table}", directory.name);
             if directory.name == TORN {
                 continue;
             }
+
             let bytes = table_bytes(&directory, table)?;
             for entry in Table::open(&bytes)?.entries() {
                 let entry = entry?;
@@ -284,9 +293,10 @@ fn bloom_filters_of_tables_hold_the_tables_streams() -> Result<()> {
 }
 
 #[test]
-fn stream_existence_filters_are_still_empty() -> Result<()> {
+fn stream_existence_filters_of_the_fixtures_are_empty() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
+
         let path = directory
             .index()
             .join("stream-existence/streamExistenceFilter.dat");
@@ -299,6 +309,7 @@ fn stream_existence_filters_are_still_empty() -> Result<()> {
         if !path.exists() {
             continue;
         }
+
         let bytes = read(&path)?;
         let filter = bloom::inspect(&bytes)?;
         assert_eq!(
@@ -308,6 +319,7 @@ fn stream_existence_filters_are_still_empty() -> Result<()> {
             directory.name
         );
         // None of these nodes ran for the half minute after which the server writes the filter
+
         // (O21).
         assert_eq!(
             read(&path.with_extension("chk"))?,
@@ -340,15 +352,15 @@ fn a_table_cut_anywhere_is_refused() -> Result<()> {
 }
 
 #[test]
-fn databases_beside_the_log_are_whole() -> Result<()> {
+fn databases_beside_the_log_are_intact() -> Result<()> {
     let (mut secondary, mut scavenging) = (0, 0);
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let path = directory.db().join("kurrent.ddb");
         if path.exists() {
             let header = duckdb::inspect(&read(&path)?).with_context(|| directory.name.clone())?;
-            // A node that was killed had not made its first checkpoint: all it knew is in the log
-            // beside the file.
+            // A killed node had not made its first checkpoint. Its data are in the log beside the
+            // file.
             let made = if directory.name.ends_with("-killed") {
                 0
             } else {

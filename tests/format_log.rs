@@ -41,7 +41,7 @@ impl Log {
             let bytes = read(&db.join(name.to_string()))?;
             let file =
                 chunk::inspect(&bytes).with_context(|| format!("{} {name}", db.display()))?;
-            // One that was created ahead of W is no part of the log yet (O16).
+            // A chunk that was created ahead of W is not part of the log yet (O16).
             if file.header.start_position() <= writer {
                 chunks.push(Chunk { name, bytes, file });
             }
@@ -81,7 +81,7 @@ impl Log {
         Ok(chain.finish())
     }
 
-    /// The last boundary, seen from a boundary on.
+    /// The last boundary, read from another boundary on.
     fn boundary(&self, from: Boundary) -> Result<Boundary> {
         let mut boundaries = Boundaries::starting_at(from);
         for chunk in self
@@ -96,10 +96,12 @@ impl Log {
             while let Some(frame) = records.next()? {
                 boundaries.add(&frame);
             }
+
             if header.end_position() <= self.writer {
                 boundaries.chunk_completed(header);
             }
         }
+
         Ok(boundaries.last())
     }
 }
@@ -122,7 +124,7 @@ fn checkpoint_position(db: &Path, checkpoint: Checkpoint) -> Result<Option<LogPo
 }
 
 #[test]
-fn checkpoints_say_what_the_checker_found() -> Result<()> {
+fn checkpoints_read_as_the_checker_found() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         for checkpoint in Checkpoint::ALL {
@@ -140,7 +142,7 @@ fn checkpoints_say_what_the_checker_found() -> Result<()> {
 }
 
 #[test]
-fn chunks_say_what_the_checker_found() -> Result<()> {
+fn chunks_read_as_the_checker_found() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let mut rows = Vec::new();
@@ -165,6 +167,7 @@ fn chunks_say_what_the_checker_found() -> Result<()> {
                 "{} {name}",
                 directory.name
             );
+
             assert_eq!(file.identity(name.version).length, bytes.len() as u64);
             if let ChunkState::Completed(footer) = &file.state {
                 let hashed =
@@ -182,8 +185,10 @@ fn chunks_say_what_the_checker_found() -> Result<()> {
                     Some(file.length)
                 );
             }
+
             rows.push(row);
         }
+
         assert_eq!(
             Value::Array(rows),
             directory.facts["chunks"],
@@ -202,6 +207,7 @@ fn records_are_those_that_the_checker_found() -> Result<()> {
         let (mut records, mut events, mut epochs) = (0_u64, 0_u64, 0_u64);
         let mut streams = BTreeSet::new();
         let mut last_timestamp = 0;
+
         for chunk in &log.chunks {
             let mut forwards = Forwards::new(&chunk.bytes, &chunk.file.header, log.data(chunk)?)?;
             while let Some(frame) = forwards
@@ -224,6 +230,7 @@ fn records_are_those_that_the_checker_found() -> Result<()> {
                 }
             }
         }
+
         let found = serde_json::json!([records, events, streams.len(), epochs, last_timestamp]);
         let facts = &directory.facts;
         let expected = serde_json::json!([
@@ -243,18 +250,21 @@ fn an_independent_reader_finds_the_same_records() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let log = Log::read(&directory.db())?;
+
         let mut theirs = BTreeMap::new();
         for chunk in log::chunks(&directory.db())? {
             for record in chunk.records(log.writer.get())? {
                 theirs.insert(record.position, record);
             }
         }
+
         for chunk in &log.chunks {
             let mut forwards = Forwards::new(&chunk.bytes, &chunk.file.header, log.data(chunk)?)?;
             while let Some(frame) = forwards.next()? {
                 let record = theirs
                     .remove(&frame.position.get())
                     .with_context(|| format!("{}: {}", directory.name, frame.position))?;
+
                 assert_eq!(record.end, frame.end().get());
                 match (&frame.record, record.kind) {
                     (
@@ -298,6 +308,7 @@ fn an_independent_reader_finds_the_same_records() -> Result<()> {
                 }
             }
         }
+
         assert!(
             theirs.is_empty(),
             "{}: {} records were not found",
@@ -309,21 +320,24 @@ fn an_independent_reader_finds_the_same_records() -> Result<()> {
 }
 
 #[test]
-fn backwards_and_by_position_are_the_same_records() -> Result<()> {
+fn reading_backwards_and_by_position_gives_the_same_records() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let log = Log::read(&directory.db())?;
         for chunk in &log.chunks {
             let header = &chunk.file.header;
             let data = log.data(chunk)?;
+
             let mut forwards = Forwards::new(&chunk.bytes, header, data.clone())?;
             let mut lookup = Lookup::new(&chunk.bytes, &chunk.file, data.clone())?;
             let mut seen = Vec::new();
+
             while let Some(frame) = forwards.next()? {
                 let same = lookup.read_at_position(frame.position)?;
                 assert_eq!(same, Some(frame), "{} {}", directory.name, chunk.name);
                 seen.push((frame.position, frame.offset, frame.length));
             }
+
             let mut backwards = Backwards::new(&chunk.bytes, header, data)?;
             while let Some(frame) = backwards.next()? {
                 assert_eq!(
@@ -352,6 +366,7 @@ fn a_position_map_names_every_record_that_a_scavenge_left() -> Result<()> {
             .filter(|chunk| chunk.file.header.scavenged)
         {
             scavenged += 1;
+
             let mut map = PositionMap::new(&chunk.bytes, &chunk.file)?;
             let mut forwards = Forwards::new(&chunk.bytes, &chunk.file.header, log.data(chunk)?)?;
             let mut missing = None;
@@ -366,6 +381,7 @@ fn a_position_map_names_every_record_that_a_scavenge_left() -> Result<()> {
                 );
                 missing = frame.position.checked_add(1);
             }
+
             assert_eq!(map.next_entry()?, None);
             let mut lookup = Lookup::new(&chunk.bytes, &chunk.file, log.data(chunk)?)?;
             assert_eq!(
@@ -386,6 +402,7 @@ fn lineages_lead_back_to_the_first_epoch() -> Result<()> {
         let log = Log::read(&directory.db())?;
         let last = checkpoint_position(&directory.db(), Checkpoint::Epoch)?;
         let lineage = log.lineage(last)?;
+
         assert_eq!(
             Some(lineage.epochs().len() as u64),
             directory.facts["epochs"].as_u64(),
@@ -397,6 +414,7 @@ fn lineages_lead_back_to_the_first_epoch() -> Result<()> {
             lineage.first().map(|epoch| (epoch.position, epoch.number)),
             Some((LogPosition::ZERO, 0))
         );
+
         let mut theirs = last.map(LogPosition::get);
         for epoch in lineage.epochs().iter().rev() {
             let record = log::epoch_at(&directory.db(), theirs.context("too many epochs")?)?;
@@ -406,6 +424,7 @@ fn lineages_lead_back_to_the_first_epoch() -> Result<()> {
             );
             theirs = u64::try_from(record.previous).ok();
         }
+
         let again: Lineage = serde_json::from_str(&serde_json::to_string(&lineage)?)?;
         assert_eq!(again, lineage);
     }
@@ -418,6 +437,7 @@ fn a_scan_from_any_boundary_ends_at_the_same_one() -> Result<()> {
         let directory = directory?;
         let log = Log::read(&directory.db())?;
         let last = log.boundary(Boundary::ZERO)?;
+
         if directory.facts["half"].is_null() {
             assert_eq!(
                 last.position(),
@@ -426,9 +446,10 @@ fn a_scan_from_any_boundary_ends_at_the_same_one() -> Result<()> {
                 directory.name
             );
         }
+
         assert_eq!(log.boundary(last)?, last);
-        // The chaser's position may lie inside an append, but a log cut there still ends at a
-        // boundary at or before it.
+        // The chaser's position may lie inside an append. A log cut there ends at a boundary at or
+        // before it.
         let cut = Log {
             writer: checkpoint_position(&directory.db(), Checkpoint::Chaser)?
                 .context("no chaser checkpoint")?,
@@ -442,9 +463,9 @@ fn a_scan_from_any_boundary_ends_at_the_same_one() -> Result<()> {
 }
 
 #[test]
-fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
-    // O38: up to 22.10 W may stand inside an append, and at a chunk's end the last boundary then
-    // lies in the chunk before.
+fn each_writer_checkpoint_of_a_running_node_has_its_boundary() -> Result<()> {
+    // O38: up to 22.10, W may lie inside an append. At a chunk's end, the last boundary then lies in
+    // the chunk before.
     for (name, inside, chunk_before) in [
         ("20.10-append", true, true),
         ("22.10-append", true, true),
@@ -455,6 +476,7 @@ fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
         let recording = Arc::new(Recording::named(name)?);
         let node = Node::start(Arc::clone(&recording), scratch.path())?;
         let mut last = Boundary::ZERO;
+
         let (mut found_inside, mut found_before) = (false, false);
         for (step, value) in recording.values_of(Recorded::Writer) {
             node.advance_to(step)?;
@@ -463,6 +485,7 @@ fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
             else {
                 continue;
             };
+
             let log = Log::read(&node.db())?;
             assert_eq!(log.writer, writer, "{name}: step {step}");
             let chunk_size = log.chunks[0].file.header.chunk_size;
@@ -471,6 +494,7 @@ fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
                 last <= boundary && boundary.position() <= writer,
                 "{name}: step {step}"
             );
+
             let inside = boundary.position() < writer;
             found_inside |= inside;
             if inside && chunk_size.chunk_of(boundary.position()) != chunk_size.chunk_of(writer) {
@@ -479,6 +503,7 @@ fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
             }
             last = boundary;
         }
+
         assert_eq!(
             (found_inside, found_before),
             (inside, chunk_before),
@@ -487,15 +512,15 @@ fn while_a_node_runs_each_writer_checkpoint_has_its_boundary() -> Result<()> {
         assert_eq!(
             Log::read(&node.db())?.boundary(Boundary::ZERO)?,
             last,
-            "{name}: a scan in pieces ends where a whole one does"
+            "{name}: a scan in pieces ends where a whole scan ends"
         );
     }
     Ok(())
 }
 
 #[test]
-fn a_boundary_in_the_chunk_before_w() -> Result<()> {
-    // The very places that O38 names, which counts steps from 0: each is to be done.
+fn the_last_boundary_may_lie_in_the_chunk_before_w() -> Result<()> {
+    // These are the steps that O38 names. O38 counts steps from 0, so one more step is done.
     let scratch = tempfile::tempdir()?;
     let recording = Arc::new(Recording::named("22.10-append")?);
     let node = Node::start(Arc::clone(&recording), scratch.path())?;
@@ -526,6 +551,7 @@ fn every_name_in_a_data_directory_is_known() -> Result<()> {
                 directory.name
             );
         }
+
         let mut below = vec![directory.index()];
         while let Some(here) = below.pop() {
             for entry in std::fs::read_dir(here)? {
@@ -563,6 +589,7 @@ fn a_cut_or_damaged_chunk_is_an_error_and_never_other_records() -> Result<()> {
         }
         Ok(count)
     };
+
     count(&chunk.bytes)?;
     for cut in [0, 127, 128, 129, 4096, 200_000] {
         assert!(count(&chunk.bytes[..cut].to_vec()).is_err(), "cut at {cut}");
@@ -573,7 +600,8 @@ fn a_cut_or_damaged_chunk_is_an_error_and_never_other_records() -> Result<()> {
             "cut at {cut}"
         );
     }
-    // A page of zeros, as a machine that lost its power leaves it (O17).
+
+    // A machine that lost its power may leave a page of zeros (O17).
     for page in 1..60 {
         let mut bytes = chunk.bytes.clone();
         bytes[page * 4096..(page + 1) * 4096].fill(0);

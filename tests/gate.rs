@@ -1,4 +1,4 @@
-//! The gate: nothing becomes a backup whose files were not shown to be what a server starts from.
+//! The gate: no directory becomes a backup without evidence that its files are what a server needs.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use kbackup::run::Run;
 
 use crate::restore::handmade::HandmadeBackup;
 
-/// What a full backup has to show.
+/// The evidence that a full backup needs.
 struct Shown {
     md5_compared: HashSet<RelativePath>,
     log: LogProof,
@@ -33,6 +33,7 @@ fn shown(handmade: &HandmadeBackup) -> Shown {
         .iter()
         .map(|file| LogStretch::new(file.path.clone(), file.header().start_position()))
         .collect();
+
     let writer = WriterPosition(handmade.manifest.log.position.position());
     let log = scan(
         &*files,
@@ -43,11 +44,13 @@ fn shown(handmade: &HandmadeBackup) -> Shown {
         &Run::new(Silent),
     )
     .unwrap();
+
     let hashed = handmade
         .manifest
         .files
         .iter()
         .filter(|row| matches!(row.role, Role::Chunk | Role::Table));
+
     Shown {
         md5_compared: hashed.map(|row| row.path.clone()).collect(),
         log,
@@ -72,7 +75,7 @@ fn prove(
 }
 
 #[test]
-fn a_whole_backup_passes() {
+fn a_complete_backup_passes() {
     for name in [
         "20.10-append",
         "21.10-truncate",
@@ -97,7 +100,7 @@ fn a_whole_backup_passes() {
 }
 
 #[test]
-fn each_hash_has_to_be_shown_or_held() {
+fn each_hash_needs_evidence() {
     let handmade = HandmadeBackup::new("26.1-scavenge");
     let whole = shown(&handmade);
     for path in whole
@@ -109,6 +112,7 @@ fn each_hash_has_to_be_shown_or_held() {
             md5_compared: whole.md5_compared.clone(),
             log: whole.log.clone(),
         };
+
         less.md5_compared.remove(path);
         let error = prove(&handmade, handmade.manifest.clone(), None, &less).unwrap_err();
         assert!(
@@ -116,7 +120,8 @@ fn each_hash_has_to_be_shown_or_held() {
             "{path} {:?}",
             error.causes()
         );
-        // What an earlier backup holds was shown then, unless it is not the same.
+
+        // An earlier backup with the same file is evidence too, but not one with another file.
         prove(
             &handmade,
             handmade.manifest.clone(),
@@ -124,6 +129,7 @@ fn each_hash_has_to_be_shown_or_held() {
             &less,
         )
         .unwrap();
+
         let mut other = handmade.manifest.clone();
         other
             .files
@@ -132,7 +138,8 @@ fn each_hash_has_to_be_shown_or_held() {
             .unwrap()
             .blake3 = kbackup::manifest::Blake3Hash::of(b"other");
         prove(&handmade, handmade.manifest.clone(), Some(&other), &less).unwrap_err();
-        // What the operator took with its damage is marked as such.
+
+        // A file that the operator accepted with its damage is marked.
         let mut accepted = handmade.manifest.clone();
         accepted.contents.damaged.push(path.clone());
         prove(&handmade, accepted, None, &less).unwrap();
@@ -140,7 +147,7 @@ fn each_hash_has_to_be_shown_or_held() {
 }
 
 #[test]
-fn a_manifest_that_says_more_than_the_files_is_refused() {
+fn a_manifest_that_contradicts_the_files_is_refused() {
     type Change = fn(&mut Manifest);
     let changes: [(&str, Change, &str); 16] = [
         (
@@ -231,6 +238,7 @@ fn a_manifest_that_says_more_than_the_files_is_refused() {
             "changes it in place",
         ),
     ];
+
     let handmade = HandmadeBackup::new("26.1-append");
     let whole = shown(&handmade);
     for (what, change, wanted) in changes {
@@ -312,9 +320,11 @@ fn files_that_no_server_starts_from_are_refused() {
             "index/indexmap",
         ),
     ];
+
     for (what, harm, wanted) in harms {
         let handmade = HandmadeBackup::new("26.1-append");
         let whole = shown(&handmade);
+
         harm(&handmade);
         let error = prove(&handmade, handmade.manifest.clone(), None, &whole).unwrap_err();
         assert!(

@@ -199,10 +199,10 @@ fn only_the_room_of_servers_names_their_versions() {
     assert!(wrong.is_empty(), "{wrong:?} name a server line");
 }
 
-/// Paths of the server's files are built from `format/names.rs`. Messages may mention a name; a
-/// literal that is nothing but a name, or a path to it, is a second place where the name stands.
+/// Paths of the server's files are built from `format/names.rs`. A message may mention a name, but a
+/// literal that is only a name, or a path to it, is a second place for the name.
 #[test]
-fn the_names_of_the_servers_files_stand_in_one_file() {
+fn the_names_of_the_servers_files_are_in_one_file() {
     const NAMES: [&str; 14] = [
         "writer.chk",
         "chaser.chk",
@@ -254,6 +254,7 @@ fn nothing_points_upwards() {
         .iter()
         .map(|(room, below)| (*room, below.iter().copied().collect()))
         .collect();
+
     let mut wrong = Vec::new();
     for entry in walkdir::WalkDir::new(&source)
         .into_iter()
@@ -269,9 +270,11 @@ fn nothing_points_upwards() {
             .to_str()
             .unwrap()
             .trim_end_matches(".rs");
+
         if room == "lib" || room == "main" {
             continue;
         }
+
         let Some(below) = rooms.get(room) else {
             wrong.push(format!(
                 "{}: the house has no room `{room}`",
@@ -279,6 +282,7 @@ fn nothing_points_upwards() {
             ));
             continue;
         };
+
         let text = std::fs::read_to_string(entry.path()).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         for used in code

@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server that answers as it is told, also wrongly; and the exchanges that were
-//! recorded with real nodes.
+//! A small HTTP/1.1 server that gives the answers of a test, even wrong ones, and the recorded
+//! exchanges with real nodes.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A question as the server heard it.
+/// A request as the server received it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -39,7 +39,7 @@ impl Request {
     }
 }
 
-/// How the server answers.
+/// An answer of the server.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Reply {
@@ -47,7 +47,7 @@ pub(crate) enum Answer {
         headers: Vec<(String, String)>,
         body: String,
     },
-    /// Bytes as they are.
+    /// Bytes without any change.
     Raw(Vec<u8>),
     /// A body without end.
     Endless,
@@ -275,10 +275,10 @@ fn converse(
     }
 }
 
-/// The versions that were recorded.
+/// The recorded versions.
 pub(crate) const VERSIONS: [&str; 6] = ["20.10", "21.10", "22.10", "23.10", "24.10", "26.1"];
 
-/// The exchanges recorded with one version.
+/// The recorded exchanges with one version.
 #[derive(Clone)]
 pub(crate) struct Exchanges(Arc<Vec<Value>>);
 
@@ -291,7 +291,7 @@ impl Exchanges {
         Self(Arc::new(value["exchanges"].as_array().unwrap().clone()))
     }
 
-    /// The answer recorded under a name.
+    /// The answer with this name in the recording.
     pub(crate) fn named(&self, name: &str) -> Answer {
         let exchange = self
             .0
@@ -301,7 +301,7 @@ impl Exchanges {
         answer(exchange)
     }
 
-    /// The first answer of a running node to such a question; 404 if nobody asked it.
+    /// The first answer of a running node to such a request. 404 if the recording has none.
     pub(crate) fn to(&self, request: &Request) -> Answer {
         self.0
             .iter()

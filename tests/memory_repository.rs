@@ -88,7 +88,7 @@ fn a_backup_that_the_store_retains_is_removed_later() {
 }
 
 #[test]
-fn what_a_full_reads_again_shares_its_blobs_and_mends_what_is_damaged() {
+fn a_full_shares_equal_blobs_and_repairs_damaged_ones() {
     let (bench, repository) = bench();
     let first = bench.full().unwrap();
     let second = bench.full().unwrap();

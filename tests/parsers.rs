@@ -1,5 +1,5 @@
-//! What the fuzzer found interesting about each parser, as ordinary tests. `fuzz/run` looks for
-//! more.
+//! The interesting inputs that the fuzzer found for each parser, as ordinary tests. `fuzz/run`
+//! searches for more.
 
 #![expect(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ replayed!(
     record, sqlite
 );
 
-/// Each target is its own judge: it panics where something does not hold.
+/// Runs a target on all its inputs. A target panics if something does not hold.
 fn replay(target: &str, examine: fn(&[u8])) {
     let archive =
         std::fs::File::open(kbackup_testnode::fixtures().join(format!("fuzz/{target}.tar.zst")))

@@ -1,4 +1,4 @@
-//! The log of real nodes, read by `kbackup::log` and judged by `kbackup::proof`: which chunks
+//! The log of real nodes, read by `kbackup::log` and judged by `kbackup::proof`: the chunks that
 //! count, every record, the epochs, and where the log may end.
 
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use crate::fixtures::DataDirectory;
 
-/// A position that a fixture's log reaches.
+/// A position inside a fixture's log.
 fn position(bytes: u64) -> LogPosition {
     LogPosition::new(bytes).unwrap_or_default()
 }
@@ -120,6 +120,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
         let directory = directory?;
         let files = Directories::new(directory.db(), None);
         let chunks = ChunkSet::read(&files)?;
+
         let epoch = directory.checkpoint("epoch").context("no epoch")?;
         let lineage = log::lineage(
             &files,
@@ -132,6 +133,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
             "{}",
             directory.name
         );
+
         let checked = node_log::lineage(&directory.db(), epoch)?;
         assert_eq!(lineage.epochs().len(), checked.len(), "{}", directory.name);
         for (ours, theirs) in lineage.epochs().iter().zip(checked) {
@@ -142,6 +144,7 @@ fn the_lineage_is_what_a_scan_and_the_checker_find() -> Result<()> {
                 directory.name
             );
         }
+
         let last = log::last_epoch(&files, &chunks, writer(&directory)?.0, &Run::new(Silent))?;
         assert_eq!(last, LogPosition::from_signed(epoch), "{}", directory.name);
     }
@@ -167,7 +170,7 @@ fn ends(directory: &DataDirectory) -> Result<Vec<(u64, bool)>> {
 }
 
 #[test]
-fn a_log_may_end_where_its_last_append_does() -> Result<()> {
+fn a_log_may_end_where_its_last_append_ends() -> Result<()> {
     for name in [
         "20.10-append",
         "26.1-append",
@@ -193,7 +196,7 @@ fn a_log_may_end_where_its_last_append_does() -> Result<()> {
 }
 
 #[test]
-fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
+fn a_scan_may_start_at_any_boundary_and_cover_single_chunks() -> Result<()> {
     for name in ["21.10-append", "23.10-scavenge", "26.1-scavenge"] {
         let directory = DataDirectory::unpack(name)?;
         let files = Directories::new(directory.db(), None);
@@ -220,7 +223,8 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
                 &Run::new(Silent),
             )?;
             assert_eq!(proof.boundary.position(), writer.0, "{name} from {end}");
-            // As after a scavenge: an old chunk is new too.
+
+            // After a scavenge, an old chunk may be new again.
             let first = &chunks.in_use()[0];
             stretches.push(LogStretch::new(first.path.clone(), LogPosition::ZERO));
             let with_first = proof::scan(
@@ -242,6 +246,7 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
                 "{name} from {end}"
             );
         }
+
         let at_rest = proof::scan(
             &files,
             &chunks,
@@ -251,6 +256,7 @@ fn a_scan_goes_on_from_any_boundary_and_over_single_chunks() -> Result<()> {
             &Run::new(Silent),
         )?;
         assert_eq!(at_rest.boundary.position(), writer.0);
+
         let gap = whole(&chunks).into_iter().rev().skip(1).collect::<Vec<_>>();
         assert!(
             proof::scan(
@@ -289,7 +295,7 @@ fn followed(
 }
 
 #[test]
-fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
+fn following_a_copy_proves_the_same_as_a_scan() -> Result<()> {
     for directory in DataDirectory::all()? {
         let directory = directory?;
         let name = &directory.name;
@@ -312,6 +318,7 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
                 writer,
                 &Run::new(Silent),
             )?;
+
             let mut stretches = Vec::new();
             for file in chunks
                 .in_use()
@@ -319,10 +326,12 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
                 .filter(|file| file.header().start_position() <= writer.0)
             {
                 let mut bytes = std::fs::read(directory.db().join(file.path.below_root()))?;
-                let start = file.header().start_position();
+                let start = file.chunk.header.start_position();
+
                 let records = followed(&bytes, file, start, writer, piece);
                 assert!(records.is_some(), "{name} {end}: {}", file.path);
-                // One wrong byte in the first record, and nothing was shown.
+
+                // With one wrong byte in the first record, nothing is proven.
                 bytes[132] ^= 1;
                 assert!(
                     followed(&bytes, file, start, writer, piece).is_none() || writer.0 == start,
@@ -334,7 +343,8 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
                     ..LogStretch::new(file.path.clone(), LogPosition::ZERO)
                 });
             }
-            // With the records of all of them, no file is opened.
+
+            // With the records of all files, no file is opened.
             let nothing = tempfile::tempdir()?;
             let nowhere = Directories::new(nothing.path().to_owned(), None);
             let put_together = proof::scan(
@@ -346,7 +356,8 @@ fn following_a_copy_shows_what_a_scan_of_it_shows() -> Result<()> {
                 &Run::new(Silent),
             )?;
             assert_eq!(put_together, scanned, "{name} {end}");
-            // Records of another log are not believed.
+
+            // Records of another log are refused.
             let other = WriterPosition(position(end + 8));
             assert!(
                 proof::scan(

@@ -34,7 +34,7 @@ fn look(db: &Path) -> ProbeFindings {
     probe(&Directories::new(db, None), None).unwrap()
 }
 
-/// A directory as a stopped server leaves it, as far as the probes look.
+/// A directory of a stopped server, as far as the probes look.
 fn stopped() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for name in [
@@ -48,7 +48,7 @@ fn stopped() -> tempfile::TempDir {
     directory
 }
 
-/// Another process that holds a file; it ends with its standard input.
+/// Another process that holds a file. It ends with its standard input.
 struct Holder(Child);
 
 impl Holder {
@@ -98,7 +98,7 @@ fn holder() {
         }
     };
 
-    // The harness writes the test's name without a line's end.
+    // The harness writes the test's name without a line break.
     println!("\nholding");
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
@@ -147,7 +147,7 @@ fn sees_every_version_run_and_stop() {
         assert_eq!(
             node.lock_conflicts(),
             Vec::<String>::new(),
-            "{recording}: the probe was in the node's way"
+            "{recording}: the probe disturbed the node"
         );
     }
 }
@@ -159,7 +159,7 @@ fn an_empty_directory_shows_no_server() {
     assert!(!findings.is_running(), "{findings:?}");
     findings.refuse("cannot", directory.path(), false).unwrap();
     assert!(!look(&directory.path().join("missing")).is_running());
-    // Nothing stays locked.
+    // No lock stays.
     let file = std::fs::File::open(directory.path().join("writer.chk")).unwrap();
     file.try_lock().unwrap();
     assert_eq!(
@@ -186,12 +186,12 @@ fn sees_the_lock_of_the_secondary_index() {
 }
 
 #[test]
-fn sees_who_has_files_open_for_writing() {
+fn sees_processes_that_have_files_open_for_writing() {
     let directory = stopped();
     let path = directory.path().join("chunk-000000.000000");
     let holder = Holder::start("writing", &path);
 
-    // By another name of the directory, as a container has it.
+    // A container has another name for the directory.
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(directory.path(), &link).unwrap();
     let findings = look(&link);
@@ -207,7 +207,7 @@ fn sees_who_has_files_open_for_writing() {
     let _ours = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     assert!(
         !look(directory.path()).is_running(),
-        "a reader is no server, and neither are we"
+        "neither a reader nor kbackup is a server"
     );
 }
 
@@ -226,7 +226,7 @@ fn sees_a_listening_socket_and_not_a_stale_one() {
 }
 
 #[test]
-fn asks_the_node_where_it_runs() {
+fn asks_the_node_at_its_address() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(
         Recording::named("26.1-append").unwrap(),
@@ -250,7 +250,7 @@ fn asks_the_node_where_it_runs() {
 }
 
 #[test]
-fn doubts_refuse_until_confirmed() {
+fn a_doubt_refuses_until_it_is_confirmed() {
     let network = ProbeFindings {
         signs: Vec::new(),
         doubts: vec![ProbeDoubt::Network {
@@ -277,7 +277,7 @@ fn doubts_refuse_until_confirmed() {
 }
 
 #[test]
-fn an_offline_backup_notices_a_server_that_came_and_went() {
+fn an_offline_backup_notices_a_server_that_ran_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(
         Recording::named("26.1-kill").unwrap(),

@@ -1,4 +1,4 @@
-//! What is copied is what was there, holes and hashes included, whichever way the bytes went.
+//! A copy has the bytes, the holes and the hashes of its source, whichever method copied it.
 
 #![expect(
     clippy::unwrap_used,
@@ -158,7 +158,7 @@ proptest! {
     }
 
     #[test]
-    fn a_file_that_is_no_plain_file_is_copied_too(sparse in sparse()) {
+    fn a_source_that_is_no_file_is_copied_too(sparse in sparse()) {
         let directory = tempfile::tempdir().unwrap();
         let copy = directory.path().join("copy");
         let target = fs::create_new(&copy, 0o600).unwrap();
@@ -572,7 +572,7 @@ fn two_places() -> [tempfile::TempDir; 2] {
 }
 
 #[test]
-fn every_way_of_copying_keeps_to_the_pace() {
+fn every_method_of_copying_keeps_to_the_pace() {
     const SIZE: usize = 3 << 20;
     const RATE: u64 = 8 << 20;
 
@@ -669,7 +669,7 @@ fn evict(path: &Path) {
 
 /// A copy brings nothing into the cache that the node has not read, and leaves there what it has.
 #[test]
-fn the_page_cache_of_the_source_is_as_it_was() {
+fn a_copy_does_not_change_the_page_cache_of_the_source() {
     const SIZE: usize = 8 << 20;
 
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

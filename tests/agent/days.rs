@@ -487,7 +487,7 @@ fn the_agent_can_be_told_to_end_at_any_moment() {
         std::thread::sleep(Duration::from_millis(moment));
         let log = sidecar.ends_well();
         assert!(log.contains("told to end"), "{log}");
-        assert_eq!(site.place.debts(), 0, "after {moment} ms: {log}");
+        assert_eq!(site.place.release_records(), 0, "after {moment} ms: {log}");
         assert!(
             !site.node.owes_scavenge() && site.node.current_scavenge().is_some(),
             "after {moment} ms: {log}"
@@ -497,7 +497,7 @@ fn the_agent_can_be_told_to_end_at_any_moment() {
     let sidecar = begin(&site, &options);
     kept(&sidecar, 1);
     sidecar.ends_well();
-    assert!(site.node.current_scavenge().is_some() && site.place.debts() == 0);
+    assert!(site.node.current_scavenge().is_some() && site.place.release_records() == 0);
 }
 
 #[test]
@@ -518,7 +518,7 @@ fn a_scavenge_that_a_killed_run_stopped_is_given_back_at_once() {
             .env("KBACKUP_FAULT", fault)
             .assert()
             .failure();
-        assert!(site.node.owes_scavenge() && site.place.debts() == 1);
+        assert!(site.node.owes_scavenge() && site.place.release_records() == 1);
 
         site.node
             .change_quirks(|quirks| quirks.status = (!node_is_up).then_some(500));
@@ -535,7 +535,7 @@ fn a_scavenge_that_a_killed_run_stopped_is_given_back_at_once() {
         }
 
         let status = sidecar.shows("that everything was given back", |status| {
-            site.place.debts() == 0 && status["agent"]["owed"].is_null()
+            site.place.release_records() == 0 && status["agent"]["owed"].is_null()
         });
         assert!(!site.node.owes_scavenge() && site.node.current_scavenge().is_some());
         assert!(
@@ -649,7 +649,7 @@ fn scavenging_that_was_stopped_too_long_is_given_back_and_left_alone() {
 
     let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
     assert_eq!(job(&status, "diff")["last"]["kind"], "paused-too-long");
-    assert!(!site.node.owes_scavenge() && site.place.debts() == 0);
+    assert!(!site.node.owes_scavenge() && site.place.release_records() == 0);
 
     let requests = site.node.requests();
     let stops = requests

@@ -116,7 +116,7 @@ fn each_hook_gets_the_messages_that_it_wants() {
         "the message knows of the new backup: {first}"
     );
     all.extend(bad.into_iter().chain(kept(&site, "old")));
-    json::are_as_promised(&all, "kbackup.hook/1");
+    json::assert_as_promised(&all, "kbackup.hook/1");
 
     agent.soon("the hook's output", |agent| {
         agent.log().contains("said by good").then_some(())

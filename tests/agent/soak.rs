@@ -209,13 +209,13 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     let runs = outcomes(&status);
     let log = soak.agent.take().unwrap().ends_well();
     let idle = soak.idle();
-    assert_eq!(place.debts(), 0, "a release record is left");
+    assert_eq!(place.release_records(), 0, "a release record is left");
     assert!(!soak.node.owes_scavenge());
     let proven = soak.prove();
     let memory = memory(&soak.samples);
     let answer = json!({
         "minutes": minutes, "seed": seed, "seconds": began.elapsed().as_secs(), "faults": told, "runs": runs,
-        "restore_points": proven, "files_damaged": soak.damaged, "debts": 0,
+        "restore_points": proven, "files_damaged": soak.damaged, "release_records": 0,
         "resident_kib": memory, "idle": idle, "log_lines_of_the_last_process": log.lines().count(),
     });
     std::fs::write(

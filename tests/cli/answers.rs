@@ -1,4 +1,4 @@
-//! What each verb answers, as text and as JSON.
+//! The answers of each verb, as text and as JSON.
 
 use super::{NodeSite, Place, snapshots, stable};
 
@@ -68,13 +68,15 @@ fn a_day_of_an_operator() {
         "full": site.transcript("full --repo repo --node URL"),
     );
     assert!(place.path("repo/kbackup.json").is_file());
+
     site.advance(300);
     snapshots!(place,
         "diff-dry-run": site.transcript("diff --repo repo --node URL --dry-run"),
-        // The index is caught in the middle of a change, and the node stands still: a backup
-        // without it, and exit code 3.
+        // The index is in the middle of a change, and the node does not go on. So the backup has no
+        // index, and the exit code is 3.
         "diff-json": site.transcript("diff --repo repo --node URL --json"),
     );
+
     site.advance(300);
     snapshots!(place,
         "diff": site.transcript("diff --repo repo --node URL"),
@@ -83,13 +85,16 @@ fn a_day_of_an_operator() {
         "show": site.transcript("show --repo repo"),
         "show-files": site.transcript("show --repo repo --files"),
         "show-json": site.transcript("show --repo repo --json"),
+
         "verify-quick": site.transcript("verify --repo repo --quick"),
         "verify": site.transcript("verify --repo repo --all"),
         "verify-json": site.transcript("verify --repo repo --deep --json"),
         "restore-dry-run": site.transcript("restore --repo repo --to restored --dry-run"),
         "restore-dry-run-json": site.transcript("restore --repo repo --to restored --dry-run --json"),
     );
+
     assert!(!place.path("restored").exists());
+
     snapshots!(place,
         "restore": site.transcript("restore --repo repo --to restored"),
         "restore-json": site.transcript("restore --repo repo --to again --ready --json"),
@@ -104,18 +109,13 @@ fn a_day_of_an_operator() {
 fn what_is_not_kept_goes() {
     let site = NodeSite::backed_up("26.1-append");
     let place = &site.place;
+
     for _ in 0..2 {
         site.advance(100);
-        assert!(matches!(
-            place
-                .kbackup(&site.line("diff --repo repo --node URL"))
-                .output()
-                .unwrap()
-                .status
-                .code(),
-            Some(0 | 3)
-        ));
+        let mut diff = place.kbackup(&site.line("diff --repo repo --node URL"));
+        assert!(matches!(diff.output().unwrap().status.code(), Some(0 | 3)));
     }
+
     snapshots!(place,
         "expire-no-rule": site.transcript("expire --repo repo --confirm"),
         "expire-no-rule-json": site.transcript("expire --repo repo --json"),
@@ -127,6 +127,7 @@ fn what_is_not_kept_goes() {
         "expire-unconfirmed": site.transcript("expire --repo repo --keep-last 2"),
     );
     assert_eq!(place.listed().len(), 3);
+
     snapshots!(place,
         "expire": site.transcript("expire --repo repo --keep-last 2 --confirm"),
         "expire-json": site.transcript("expire --repo repo --keep-last 1 --confirm --json"),

@@ -1,8 +1,8 @@
-//! What other programs read of kbackup: a shell its completions, `man` its pages.
+//! The parts of kbackup that other programs read: the completions of a shell, and the pages of `man`.
 
 use super::Place;
 
-/// What bash offers where the last word of a line is to be completed.
+/// The words that bash offers for the last word of a line.
 fn offered(place: &Place, line: &str) -> Vec<String> {
     let script = place.kbackup("completions bash").output().unwrap().stdout;
     std::fs::write(place.path("completions"), script).unwrap();
@@ -10,22 +10,22 @@ fn offered(place: &Place, line: &str) -> Vec<String> {
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
         "$(complete -p kbackup | sed 's/.*-F \([^ ]*\).*/\1/')" kbackup "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         printf '%s\n' "${COMPREPLY[@]}""#;
+
     let bash = std::process::Command::new("bash")
         .args(["-uc", ask])
         .env("LINE", line)
         .current_dir(place.path(""))
         .output()
         .unwrap();
+
     assert!(
         bash.status.success(),
         "{}",
         String::from_utf8_lossy(&bash.stderr)
     );
-    String::from_utf8(bash.stdout)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect()
+
+    let offered = String::from_utf8(bash.stdout).unwrap();
+    offered.lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -62,6 +62,7 @@ fn completions_are_made_for_every_shell() {
             "{shell}"
         );
     }
+
     assert_eq!(
         place
             .kbackup("completions tcsh")
@@ -74,41 +75,33 @@ fn completions_are_made_for_every_shell() {
 }
 
 #[test]
-fn every_verb_has_its_page() {
+fn every_verb_has_a_manual_page() {
     let place = Place::new();
     let help = String::from_utf8(place.kbackup("--help").output().unwrap().stdout).unwrap();
-    let listed = help
-        .split("Commands:\n")
-        .nth(1)
-        .unwrap()
-        .lines()
-        .take_while(|line| !line.is_empty());
-    let verbs: Vec<&str> = listed
-        .filter(|line| !line.starts_with("    "))
-        .map(|line| line.split_whitespace().next().unwrap())
-        .collect();
+    let (_, from_verbs) = help.split_once("Commands:\n").unwrap();
+    let mut verbs = Vec::new();
+    for line in from_verbs.lines().take_while(|line| !line.is_empty()) {
+        // A longer indentation continues a description.
+        if !line.starts_with("    ") {
+            verbs.push(line.split_whitespace().next().unwrap());
+        }
+    }
     assert!(
         verbs.contains(&"diff") && verbs.contains(&"manual"),
         "{verbs:?}"
     );
+
     let written = place.kbackup("manual --into pages").output().unwrap();
     assert_eq!(
         String::from_utf8(written.stdout).unwrap().lines().count(),
         verbs.len() + 1
     );
+
     for verb in verbs {
         let page = std::fs::read_to_string(place.path(&format!("pages/kbackup-{verb}.1"))).unwrap();
-        assert_eq!(
-            String::from_utf8(
-                place
-                    .kbackup(&format!("manual {verb}"))
-                    .output()
-                    .unwrap()
-                    .stdout
-            )
-            .unwrap(),
-            page
-        );
+        let printed = place.kbackup(&format!("manual {verb}")).output().unwrap();
+        assert_eq!(String::from_utf8(printed.stdout).unwrap(), page);
+
         for heading in [
             "NAME",
             "SYNOPSIS",
@@ -123,6 +116,7 @@ fn every_verb_has_its_page() {
             );
         }
     }
+
     let unknown = place.kbackup("manual nothing").output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));
 }

@@ -1,4 +1,4 @@
-//! What `docs/json.md` promises is what the program prints, field by field and type by type.
+//! The program prints exactly what `docs/json.md` promises, field by field and type by type.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,7 @@ fn contract() -> BTreeMap<String, Fields> {
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md"),
     )
     .unwrap();
+
     let mut schemas: BTreeMap<String, Fields> = BTreeMap::new();
     let mut schema = String::new();
     for line in page.lines() {
@@ -30,27 +31,28 @@ fn contract() -> BTreeMap<String, Fields> {
             schema = name.to_owned();
             schemas.insert(schema.clone(), Fields::new());
         }
+
         let Some(row) = line.strip_prefix("| `") else {
             continue;
         };
         let (path, rest) = row.split_once("` | ").unwrap();
-        let words: Vec<String> = rest
-            .split_once(" |")
-            .unwrap()
-            .0
-            .split(", ")
-            .map(str::to_owned)
-            .collect();
-        let optional = words.iter().any(|word| word == "optional");
-        let types = words
-            .into_iter()
-            .filter(|word| word != "optional")
-            .collect();
+        let (words, _) = rest.split_once(" |").unwrap();
+        let mut types = Vec::new();
+        let mut optional = false;
+        for word in words.split(", ") {
+            if word == "optional" {
+                optional = true;
+            } else {
+                types.push(word.to_owned());
+            }
+        }
+
         schemas
             .get_mut(&schema)
             .unwrap()
             .insert(path.to_owned(), Field { types, optional });
     }
+
     schemas
 }
 
@@ -65,7 +67,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Compares a value with what is written of its path, and remembers what was seen.
+/// Compares a value with the promise for its path, and records the paths that were seen.
 fn compare(value: &Value, path: &str, fields: &Fields, seen: &mut BTreeSet<String>) {
     if let Some(field) = fields.get(path) {
         seen.insert(path.to_owned());
@@ -76,27 +78,33 @@ fn compare(value: &Value, path: &str, fields: &Fields, seen: &mut BTreeSet<Strin
     } else {
         assert!(
             matches!(value, Value::Array(_) | Value::Object(_)),
-            "`{path}` is not written down"
+            "the page does not name `{path}`"
         );
     }
+
     match value {
-        Value::Array(values) => values
-            .iter()
-            .for_each(|value| compare(value, &format!("{path}[]"), fields, seen)),
+        Value::Array(values) => {
+            for value in values {
+                compare(value, &format!("{path}[]"), fields, seen);
+            }
+        }
         Value::Object(object) => {
             let start = if path.is_empty() {
                 String::new()
             } else {
                 format!("{path}.")
             };
-            let inside: Vec<(&str, bool)> = fields
-                .iter()
-                .filter_map(|(name, field)| Some((name.strip_prefix(&start)?, field.optional)))
-                .filter(|(name, _)| !name.is_empty())
-                .collect();
+            let mut inside = Vec::new();
+            for (name, field) in fields {
+                match name.strip_prefix(&start) {
+                    Some(name) if !name.is_empty() => inside.push((name, field.optional)),
+                    _ => {}
+                }
+            }
             if inside.is_empty() {
                 return;
             }
+
             for (name, _) in inside.iter().filter(|(_, optional)| !optional) {
                 let key = name.split(['.', '[']).next().unwrap();
                 let parent_is_optional = fields
@@ -107,6 +115,7 @@ fn compare(value: &Value, path: &str, fields: &Fields, seen: &mut BTreeSet<Strin
                     "`{start}{key}` is missing in {value}"
                 );
             }
+
             for (key, value) in object {
                 compare(value, &format!("{start}{key}"), fields, seen);
             }
@@ -143,9 +152,11 @@ impl Contract {
     }
 }
 
-/// Messages of one schema are as the page says, and all that it says is in one of them.
-pub(crate) fn are_as_promised(messages: &[Value], schema: &str) {
+/// Asserts that messages of one schema keep the page's promise, and that each promised field is in
+/// one of them.
+pub(crate) fn assert_as_promised(messages: &[Value], schema: &str) {
     let fields = contract().remove(schema).unwrap();
+
     let mut seen = BTreeSet::new();
     for message in messages {
         let mut message = message.clone();
@@ -155,11 +166,13 @@ pub(crate) fn are_as_promised(messages: &[Value], schema: &str) {
         );
         compare(&message, "", &fields, &mut seen);
     }
-    // A list of texts may well be empty in all of them.
+
+    // A list of texts may be empty in all of them.
     let missing: Vec<_> = fields
         .keys()
         .filter(|path| !path.ends_with("[]") && !seen.contains(*path))
         .collect();
+
     assert!(
         missing.is_empty(),
         "{schema}: {missing:?} is in none of {messages:#?}"
@@ -167,7 +180,7 @@ pub(crate) fn are_as_promised(messages: &[Value], schema: &str) {
 }
 
 #[test]
-fn the_page_is_what_is_printed() {
+fn the_program_prints_what_the_page_promises() {
     let mut contract = Contract {
         schemas: contract(),
         seen: BTreeMap::new(),
@@ -309,7 +322,7 @@ fn the_page_is_what_is_printed() {
         "kbackup.check/1",
     );
 
-    // It goes to hooks, and is compared where they are told.
+    // A hook message goes to hooks. The tests of hooks compare it.
     contract.schemas.remove("kbackup.hook/1");
     contract.check(place, "status --repo repo", "kbackup.status/1");
     for state in crate::agent::states().into_values() {
@@ -322,7 +335,7 @@ fn the_page_is_what_is_printed() {
     for (schema, fields) in &contract.schemas {
         let seen = contract.seen.get(schema);
         assert!(seen.is_some(), "{schema} is never printed");
-        // A list of texts may well be empty in all of them.
+        // A list of texts may be empty in all of them.
         for (path, _) in fields
             .iter()
             .filter(|(path, field)| !field.optional && !path.ends_with("[]"))

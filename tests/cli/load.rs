@@ -1,4 +1,4 @@
-//! How much of the machine a run takes: its pace, its priority, its hours.
+//! The load of a run on the machine: its pace, its priority, its hours.
 
 use std::path::Path;
 use std::process::Child;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{NodeSite, wait_until};
 use jiff::{SignedDuration, Zoned};
 
-/// Bytes of all chunks in a directory.
+/// The bytes of all chunks in a directory.
 fn chunk_bytes(directory: &Path) -> u64 {
     let files = walkdir::WalkDir::new(directory).into_iter().flatten();
     let chunks = files.filter(|entry| {
@@ -19,13 +19,14 @@ fn chunk_bytes(directory: &Path) -> u64 {
     chunks.map(|entry| entry.metadata().unwrap().len()).sum()
 }
 
-/// Every verb that reads much, from the source, from the repository, or both.
+/// Tests every verb that reads much from the source or from the repository.
 #[test]
-fn no_verb_is_faster_than_its_limit() {
+fn no_verb_exceeds_its_rate_limit() {
     const RATE: u64 = 20 << 20;
     let site = NodeSite::scavenging();
     let bytes = chunk_bytes(&site.place.path("node"));
     assert!(bytes > 16 << 20);
+
     for line in [
         "full --repo repo --node URL --limit-rate 20MiB",
         "verify --repo repo --limit-rate 20MiB",
@@ -34,7 +35,9 @@ fn no_verb_is_faster_than_its_limit() {
     ] {
         let started = Instant::now();
         site.place.kbackup(&site.line(line)).assert().code(0);
-        // The active chunk is copied in part; an eighth of a second may have been saved up.
+
+        // Only a part of the active chunk is copied. The budget of an eighth of a second may have
+        // been saved up.
         let least = Duration::from_millis((bytes - (4 << 20)) * 1000 / RATE - 125);
         assert!(
             started.elapsed() >= least,
@@ -44,7 +47,7 @@ fn no_verb_is_faster_than_its_limit() {
     }
 }
 
-/// Fields of a `/proc/…/stat` from the third one on.
+/// The fields of a `/proc/…/stat`, from the third one on.
 fn stat(path: &Path) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(path).ok()?;
     Some(
@@ -56,7 +59,7 @@ fn stat(path: &Path) -> Option<Vec<String>> {
     )
 }
 
-/// Nice value and scheduling policy of each thread.
+/// The nice value and the scheduling policy of each thread.
 fn priorities(child: &Child) -> Vec<(String, String)> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id()))
         .unwrap()
@@ -68,8 +71,8 @@ fn priorities(child: &Child) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_thread_has_the_priority() {
-    /// Of `sched(7)`.
+fn every_thread_has_the_priority_of_the_run() {
+    /// The scheduling policies of `sched(7)`.
     const OTHER: &str = "0";
     const IDLE: &str = "5";
     let site = NodeSite::scavenging();
@@ -85,23 +88,26 @@ fn every_thread_has_the_priority() {
             "full --repo repo --node URL --limit-rate 1MiB {said}"
         ));
         wait_until(|| chunk_bytes(&site.place.path("repo/incoming")) > 0);
-        // The threads that hash come and go with each file.
+
+        // The hashing threads live as long as their file.
         wait_until(|| priorities(&child).len() >= 3);
         let threads = priorities(&child);
         child.kill().unwrap();
         child.wait().unwrap();
+
         assert!(
             threads
                 .iter()
                 .all(|thread| *thread == (nice.to_string(), policy.to_owned())),
             "{said}: {threads:?}"
         );
+
         std::fs::remove_dir_all(site.place.path("repo")).unwrap();
         site.place.kbackup("release").assert().code(0);
     }
 }
 
-/// Hours of the clock on the wall.
+/// A window, by the clock of the machine.
 fn hours(from: SignedDuration, to: SignedDuration) -> String {
     let now = Zoned::now();
     let clock = |shift: SignedDuration| {
@@ -116,7 +122,7 @@ fn hours(from: SignedDuration, to: SignedDuration) -> String {
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 #[test]
-fn outside_of_its_hours_it_does_nothing() {
+fn a_run_outside_its_window_does_nothing() {
     let site = NodeSite::scavenging();
     for verb in [
         "full --repo repo --node URL",
@@ -132,14 +138,17 @@ fn outside_of_its_hours_it_does_nothing() {
             "{stderr}"
         );
     }
+
     assert!(site.node.requests().is_empty() && !site.place.path("repo").exists());
     let line = format!(
         "{} --json --window {}",
         site.line("full --repo repo --node URL"),
         hours(HOUR, HOUR * 2)
     );
+
     let output = site.place.kbackup(&line).output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+
     assert_eq!(
         (&answer["error"], &answer["exit_code"]),
         (&"window-closed".into(), &143.into()),
@@ -148,9 +157,10 @@ fn outside_of_its_hours_it_does_nothing() {
 }
 
 #[test]
-fn when_its_hours_are_over_it_ends_cleanly() {
+fn a_run_ends_cleanly_when_its_window_closes() {
     let site = NodeSite::scavenging();
-    // A busy machine comes to copying later; the window has to close after that.
+
+    // A busy machine begins to copy later, but the window must close after that.
     let (window, child) = [2, 10, 40]
         .into_iter()
         .find_map(|seconds| {
@@ -167,6 +177,7 @@ fn when_its_hours_are_over_it_ends_cleanly() {
             (!has_ended).then_some((window, child))
         })
         .unwrap();
+
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(143), "{stderr}");
@@ -176,11 +187,13 @@ fn when_its_hours_are_over_it_ends_cleanly() {
         stderr.contains(&format!("error: the window {shown} is closed\n")),
         "{stderr}"
     );
-    assert!(site.place.listed().is_empty() && site.place.debts() == 0);
+
+    assert!(site.place.listed().is_empty() && site.place.release_records() == 0);
     assert!(
         !site.node.owes_scavenge() && site.node.current_scavenge().is_some(),
-        "the node has its scavenge back"
+        "the scavenge was given back"
     );
+
     let line = site.line(&format!(
         "full --repo repo --node URL --window {}",
         hours(-HOUR, HOUR)

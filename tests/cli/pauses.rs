@@ -1,10 +1,10 @@
-//! The node comes first: what is taken from it for too long is given back, and the backup fails.
+//! The node comes first: a pause of scavenging that lasts too long ends, and the backup fails.
 
 use serde_json::Value;
 
 use super::NodeSite;
 
-/// A full of 24 MiB takes three times as long as the pause may.
+/// A full of 24 MiB takes three times as long as the pause may last.
 const SLOW: &str = "full --repo repo --node URL --json --limit-rate 8MiB --max-pause 2s";
 
 fn answer(site: &NodeSite, line: &str) -> (Option<i32>, Value, String) {
@@ -17,7 +17,7 @@ fn answer(site: &NodeSite, line: &str) -> (Option<i32>, Value, String) {
 }
 
 #[test]
-fn a_pause_that_lasts_too_long_is_ended_and_the_next_run_goes_on() {
+fn a_pause_that_lasts_too_long_ends_and_the_next_run_resumes() {
     let site = NodeSite::scavenging();
     let (code, error, log) = answer(&site, SLOW);
     assert_eq!(
@@ -39,7 +39,7 @@ fn a_pause_that_lasts_too_long_is_ended_and_the_next_run_goes_on() {
         site.node.current_scavenge().is_some() && !site.node.owes_scavenge(),
         "it goes on"
     );
-    assert_eq!(site.place.debts(), 0);
+    assert_eq!(site.place.release_records(), 0);
     assert!(log.contains("scavenge given back after="), "{log}");
 
     let (code, summary, log) = answer(&site, "full --repo repo --node URL --json --max-pause 1m");
@@ -52,7 +52,7 @@ fn a_pause_that_lasts_too_long_is_ended_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn where_nothing_is_taken_no_time_runs() {
+fn a_run_without_a_pause_has_no_limit() {
     let site = NodeSite::still();
     let (code, _, log) = answer(&site, &SLOW.replace("2s", "0s"));
     assert_eq!(code, Some(0), "{log}");

@@ -1,10 +1,10 @@
-//! Flag over environment over file, mistakes in the file, and secrets.
+//! The order of flag, environment and file, mistakes in the file, and secrets.
 
 use kbackup_testnode::Credentials;
 
 use super::{NodeSite, Place, snapshots, transcript};
 
-/// What `--log debug` says of an option.
+/// The value and the origin of an option, from the output of `--log debug`.
 fn setting(command: &mut assert_cmd::Command, option: &str) -> String {
     let stderr =
         String::from_utf8(command.args(["--log", "debug"]).output().unwrap().stderr).unwrap();
@@ -14,18 +14,20 @@ fn setting(command: &mut assert_cmd::Command, option: &str) -> String {
 }
 
 #[test]
-fn flag_over_environment_over_file() {
+fn a_flag_wins_over_the_environment_and_the_environment_over_the_file() {
     let place = Place::new();
     let file = place.write(
         "kbackup.toml",
         "attempts = 2\nwait = '7s'\n[full]\nattempts = 3\n",
     );
     place.write("empty.toml", "");
+
     let verb = |verb: &str| {
         let mut command = place.kbackup(&format!("{verb} --repo repo --offline --db missing"));
         command.env("KBACKUP_CONFIG", &file);
         command
     };
+
     assert_eq!(setting(&mut verb("full"), "attempts"), "3 (file)");
     assert_eq!(setting(&mut verb("diff"), "attempts"), "2 (file)");
     assert_eq!(
@@ -45,6 +47,7 @@ fn flag_over_environment_over_file() {
         setting(verb("full").env("KBACKUP_ATTEMPTS", ""), "attempts"),
         "3 (file)"
     );
+
     assert_eq!(setting(&mut verb("full"), "wait"), "7s (file)");
     assert_eq!(setting(&mut verb("full"), "quiesce_wait"), "5m (default)");
     assert_eq!(
@@ -74,9 +77,10 @@ fn every_option_is_a_variable_and_a_key() {
 }
 
 #[test]
-fn lists_and_switches() {
+fn lists_and_switches_may_come_from_the_file_and_the_environment() {
     let place = Place::new();
     place.write("lists.toml", "repo = 'repo'\njson = true\nto = ['one', 'two']\n[restore]\nindex-to = ['three', 'four']\nready = true\n");
+
     let mut command = place.kbackup("restore --config lists.toml");
     assert_eq!(setting(&mut command, "to"), "one,two (file)");
     let mut command = place.kbackup("restore --config lists.toml");
@@ -86,6 +90,7 @@ fn lists_and_switches() {
         setting(command.env("KBACKUP_TO", "five,six,seven"), "to"),
         "five,six,seven (environment)"
     );
+
     for (value, json) in [
         ("1", true),
         ("yes", true),
@@ -105,9 +110,10 @@ fn lists_and_switches() {
 }
 
 #[test]
-fn mistakes_in_the_file() {
+fn mistakes_in_the_file_are_reported() {
     let place = Place::new();
     let mut said = Vec::new();
+
     for (name, text) in [
         ("unknown-key", "repo = 'repo'\nspeed = 'high'\n"),
         ("unknown-key-in-table", "[list]\nready = true\n"),
@@ -137,31 +143,36 @@ fn mistakes_in_the_file() {
             place.transcript(&format!("verify --repo missing --config {name}.toml")),
         ));
     }
+
     super::stable(&place, || {
         for (name, text) in said {
             assert!(!text.contains("hunter2"), "{text}");
             insta::assert_snapshot!(format!("config-{name}"), text);
         }
     });
+
     snapshots!(place,
         "config-missing": place.transcript("list --repo missing --config missing.toml"),
         "config-missing-json": place.transcript("list --repo missing --config missing.toml --json"),
     );
+
     let line = "list --repo missing";
     snapshots!(place, "config-missing-environment": transcript(line, place.kbackup(line).env("KBACKUP_CONFIG", "missing.toml")),);
 }
 
 #[test]
-fn the_stronger_of_what_excludes_each_other() {
+fn the_stronger_of_two_exclusive_options_wins() {
     let place = Place::new();
     place.write(
         "online.toml",
         "node = 'http://127.0.0.1:1'\nrepo = 'repo'\n",
     );
     place.write("quick.toml", "quick = true\nrepo = 'repo'\n");
-    // The flag wins: an offline backup is tried.
+
+    // The flag wins, so kbackup tries an offline backup.
     let offline = place.transcript("full --config online.toml --offline --db missing");
     assert!(offline.contains("there is no db directory"), "{offline}");
+
     let line = "full --repo repo --offline --db missing";
     let environment = transcript(
         line,
@@ -173,6 +184,7 @@ fn the_stronger_of_what_excludes_each_other() {
         environment.contains("there is no db directory"),
         "{environment}"
     );
+
     let environment = transcript(
         line,
         place
@@ -183,6 +195,7 @@ fn the_stronger_of_what_excludes_each_other() {
         environment.contains("there is no db directory"),
         "{environment}"
     );
+
     assert_eq!(
         setting(
             &mut place.kbackup("verify --config quick.toml --deep"),
@@ -194,7 +207,8 @@ fn the_stronger_of_what_excludes_each_other() {
         setting(&mut place.kbackup("verify --config quick.toml"), "quick"),
         "true (file)"
     );
-    // A label named by hand is stronger than `all` in the file.
+
+    // A label on the command line is stronger than `all` in the file.
     place.write("all.toml", "all = true\nrepo = 'repo'\n");
     assert_eq!(
         setting(
@@ -203,6 +217,7 @@ fn the_stronger_of_what_excludes_each_other() {
         ),
         "false (default)"
     );
+
     let line = "verify --repo repo";
     let both = transcript(
         line,
@@ -211,6 +226,7 @@ fn the_stronger_of_what_excludes_each_other() {
             .env("KBACKUP_QUICK", "1")
             .env("KBACKUP_DEEP", "1"),
     );
+
     assert!(
         both.starts_with("$ kbackup verify --repo repo\nexit: 2\n"),
         "{both}"
@@ -222,7 +238,7 @@ fn the_stronger_of_what_excludes_each_other() {
 }
 
 #[test]
-fn what_needs_both() {
+fn options_that_need_each_other_are_demanded() {
     let place = Place::new();
     place.write("password", "correct\n");
     place.write("empty", "\n");
@@ -238,6 +254,7 @@ fn what_needs_both() {
         "password.toml",
         "repo = 'repo'\nnode = 'https://127.0.0.1:1'\npassword-file = 'password'\n",
     );
+
     snapshots!(place,
         "needs-key": place.transcript("full --config certificate.toml"),
         "needs-password": place.transcript("full --config user.toml"),
@@ -256,6 +273,7 @@ fn no_secret_is_shown() {
     let place = &site.place;
     place.write("wrong", "wrong-hunter2\n");
     place.write("file.toml", "user = 'ops'\npassword-file = 'wrong'\n");
+
     let full = site.line("full --repo repo --node URL --log debug");
     let good = transcript(
         &full,
@@ -265,7 +283,8 @@ fn no_secret_is_shown() {
             .env("KBACKUP_PASSWORD", "correct-hunter2"),
     );
     assert!(good.contains("\nexit: 0\n"), "{good}");
-    // The environment wins over what the file names, a flag over the environment.
+
+    // The environment is stronger than the file, and a flag is stronger than the environment.
     let line = format!("{full} --config file.toml");
     let file = transcript(&line, &mut place.kbackup(&line));
     assert!(file.contains("\nexit: 12\n"), "{file}");
@@ -283,8 +302,10 @@ fn no_secret_is_shown() {
             .env("KBACKUP_PASSWORD", "correct-hunter2"),
     );
     assert!(flag.contains("\nexit: 12\n"), "{flag}");
+
     let address = site.server.url().replace("http://", "");
     let mut said = vec![good, file, environment, flag];
+
     for line in [
         format!("full --repo repo --log debug --node http://ops:correct-hunter2@{address}"),
         format!("full --repo repo --log debug --node ops:correct-hunter2@{address}"),
@@ -298,19 +319,20 @@ fn no_secret_is_shown() {
         format!("full --repo repo --log debug --node http://{address} --token=correct-hunter2"),
         format!("release --log debug --node http://ops:correct-hunter2@{address}"),
     ] {
-        // The transcript begins with the line itself.
+        // The transcript begins with the line itself, so the line is left out.
         let text = transcript("", &mut place.kbackup(&line));
         assert!(text.contains("\nexit: 2\n"), "{line}: {text}");
+
         said.push(text);
     }
+
     for text in &said {
         assert!(!text.contains("hunter2"), "{text}");
     }
-    for entry in walkdir::WalkDir::new(place.path("repo"))
+    let files = walkdir::WalkDir::new(place.path("repo"))
         .into_iter()
-        .chain(walkdir::WalkDir::new(place.path("state")))
-        .flatten()
-    {
+        .chain(walkdir::WalkDir::new(place.path("state")));
+    for entry in files.flatten() {
         if entry.file_type().is_file() {
             let bytes = std::fs::read(entry.path()).unwrap();
             assert!(

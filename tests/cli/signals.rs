@@ -1,5 +1,5 @@
-//! A signal ends a backup within two seconds: nothing is listed, and the node has back what was
-//! taken. After a kill the next run repairs it.
+//! A signal ends a backup within two seconds: nothing is listed, and the stopped scavenging is given
+//! back. After a kill, the next run repairs everything.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
@@ -13,14 +13,14 @@ use crate::timing::assert_soon;
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// Slow enough to be met in the middle.
+/// A full that is slow enough to be interrupted in the middle.
 const FULL: &str = "full --repo repo --node URL --limit-rate 8MiB";
 
 fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// A chunk of it lies in the repository.
+/// True if a chunk of the backup lies in the repository.
 fn is_copying(site: &NodeSite) -> bool {
     let incoming = walkdir::WalkDir::new(site.place.path("repo/incoming"));
     incoming.into_iter().flatten().any(|entry| {
@@ -31,7 +31,7 @@ fn is_copying(site: &NodeSite) -> bool {
     })
 }
 
-/// Bytes that a process has asked the system for.
+/// The bytes that a process has read by system calls.
 fn bytes_read(child: &Child) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap();
     text.lines()
@@ -56,7 +56,8 @@ fn posts(site: &NodeSite, part: &str) -> usize {
         .count()
 }
 
-/// Ends with this code, with nothing listed and nothing owed. Returns how long that took.
+/// Asserts that the run ends with this code, and that nothing is listed and no release record is left.
+/// Returns how long the end took.
 #[must_use]
 fn ends_cleanly(site: &NodeSite, child: Child, code: i32) -> Duration {
     let sent = Instant::now();
@@ -75,10 +76,10 @@ fn ends_cleanly(site: &NodeSite, child: Child, code: i32) -> Duration {
             .into_iter()
             .flatten()
             .any(|entry| is_draft(&entry)),
-        "half a file is left"
+        "an incomplete file is left"
     );
 
-    assert_eq!(site.place.debts(), 0);
+    assert_eq!(site.place.release_records(), 0);
     assert!(!site.node.owes_scavenge());
     took
 }
@@ -100,7 +101,7 @@ fn ignores_hangup() -> bool {
 }
 
 #[test]
-fn in_the_middle_of_copying() {
+fn a_signal_during_the_copy_ends_the_run() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 143)] {
         assert_soon(SOON, || interrupted_while_copying(signal, code));
     }
@@ -111,7 +112,7 @@ fn interrupted_while_copying(signal: Signal, code: i32) -> Duration {
 
     let child = site.start(FULL);
     wait_until(|| is_copying(&site));
-    // Under `nohup` the tests hand on that the terminal does not count.
+    // Under `nohup`, the tests pass on that the terminal's signal does not count.
     send(
         &child,
         if signal == Signal::HUP && ignores_hangup() {
@@ -161,7 +162,7 @@ fn interrupted_by_three_signals() -> Duration {
     wait_until(|| is_copying(&site));
     send(&child, Signal::INT);
     send(&child, Signal::INT);
-    // Of two that wait for a busy process nobody knows which was the first.
+    // If two signals wait for a busy process, their order is not known.
     wait_until(|| posts(&site, "/admin/scavenge") > 0);
     send(&child, Signal::TERM);
 
@@ -171,7 +172,7 @@ fn interrupted_by_three_signals() -> Duration {
 }
 
 #[test]
-fn while_the_node_is_quieted() {
+fn a_signal_during_quiescing_ends_the_run() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         assert_soon(SOON, || interrupted_while_quiescing(signal, code));
     }
@@ -202,10 +203,10 @@ fn interrupted_while_quiescing(signal: Signal, code: i32) -> Duration {
     took
 }
 
-/// A scavenge takes its time to clean up, longer than a supervisor waits: the node is given back
-/// what can be given back by then, the rest stays on record.
+/// A scavenge cleans up for longer than a supervisor waits. Everything else is given back, and the
+/// scavenge stays on record.
 #[test]
-fn while_a_scavenge_does_not_stop() {
+fn a_signal_during_a_long_stop_leaves_a_release_record() {
     assert_soon(SOON, interrupted_while_a_scavenge_does_not_stop);
 }
 
@@ -226,10 +227,13 @@ fn interrupted_while_a_scavenge_does_not_stop() -> Duration {
 
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("run `kbackup release`"), "{stderr}");
-    assert_eq!(site.place.debts(), 1);
+    assert_eq!(site.place.release_records(), 1);
     site.place.kbackup("release").assert().code(0);
     assert_eq!(
-        (site.place.debts(), posts(&site, "/admin/scavenge")),
+        (
+            site.place.release_records(),
+            posts(&site, "/admin/scavenge")
+        ),
         (0, 1)
     );
     assert!(!site.node.owes_scavenge());
@@ -237,7 +241,7 @@ fn interrupted_while_a_scavenge_does_not_stop() -> Duration {
 }
 
 #[test]
-fn while_the_node_answers_slowly() {
+fn a_signal_during_a_slow_answer_ends_the_run() {
     assert_soon(SOON, interrupted_while_the_node_is_silent);
 }
 
@@ -252,7 +256,7 @@ fn interrupted_while_the_node_is_silent() -> Duration {
 }
 
 #[test]
-fn during_restore_and_verify() {
+fn a_signal_ends_restore_and_verify() {
     let site = NodeSite::scavenging();
     site.place
         .kbackup(&site.line("full --repo repo --node URL"))
@@ -269,7 +273,7 @@ fn during_restore_and_verify() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    // No server starts from it, and the same restore takes it up again.
+    // No server starts from the target, and the same restore resumes it.
     site.place.kbackup("check restored").assert().code(20);
     site.place
         .kbackup("restore --repo repo --to restored")
@@ -289,7 +293,7 @@ fn during_restore_and_verify() {
 }
 
 #[test]
-fn a_kill_is_repaired() {
+fn a_release_repairs_a_kill() {
     let site = NodeSite::scavenging();
     let mut child = site.start(FULL);
     wait_until(|| is_copying(&site));
@@ -297,7 +301,7 @@ fn a_kill_is_repaired() {
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     assert_eq!(
         (
-            site.place.debts(),
+            site.place.release_records(),
             site.place.unfinished(),
             site.place.listed().len()
         ),
@@ -309,7 +313,10 @@ fn a_kill_is_repaired() {
     assert_eq!(posts(&site, "/admin/scavenge"), 0);
     site.place.kbackup("release").assert().code(0);
     assert_eq!(
-        (posts(&site, "/admin/scavenge"), site.place.debts()),
+        (
+            posts(&site, "/admin/scavenge"),
+            site.place.release_records()
+        ),
         (1, 0)
     );
     assert!(!site.node.owes_scavenge());
@@ -320,7 +327,7 @@ fn a_kill_is_repaired() {
         .code(0);
     assert_eq!(
         (
-            site.place.debts(),
+            site.place.release_records(),
             site.place.unfinished(),
             site.place.listed().len()
         ),
@@ -329,24 +336,27 @@ fn a_kill_is_repaired() {
 }
 
 #[test]
-fn the_next_backup_repairs_a_kill_as_well() {
+fn the_next_backup_repairs_a_kill_too() {
     let site = NodeSite::scavenging();
     let mut child = site.start(FULL);
     wait_until(|| is_copying(&site));
     child.kill().unwrap();
     child.wait().unwrap();
+
     site.place
         .kbackup(&site.line("diff --repo repo --node URL"))
         .assert()
         .code(0);
+
     assert_eq!(
         (
-            site.place.debts(),
+            site.place.release_records(),
             site.place.unfinished(),
             site.place.listed().len()
         ),
         (0, 0, 1)
     );
+
     assert!(!site.node.owes_scavenge());
     assert_eq!(posts(&site, "/admin/scavenge"), 1);
 }

@@ -1,8 +1,8 @@
-//! Is the node safe now? Asked of a repository, with no agent.
+//! The verb `status` for a repository, without an agent: is the node safe now?
 
 use super::{NodeSite, Place, snapshots};
 
-/// What it prints, and its exit code.
+/// The output of a command, and its exit code.
 fn told(place: &Place, line: &str) -> (String, i32) {
     let output = place.kbackup(line).output().unwrap();
     (
@@ -12,7 +12,7 @@ fn told(place: &Place, line: &str) -> (String, i32) {
 }
 
 #[test]
-fn of_a_repository() {
+fn the_status_of_a_repository_is_shown() {
     let site = NodeSite::backed_up("26.1-append");
     snapshots!(site.place,
         "status": site.place.transcript("status --repo repo"),
@@ -23,13 +23,14 @@ fn of_a_repository() {
 }
 
 #[test]
-fn of_damage() {
+fn the_status_names_damage() {
     let site = NodeSite::backed_up("26.1-append");
     site.advance(600);
     site.place
         .kbackup(&site.line("diff --repo repo --node URL"))
         .assert()
         .code(0);
+
     let label = site.place.listed().pop().unwrap();
     super::errors::flip(
         &site
@@ -40,6 +41,7 @@ fn of_damage() {
         1,
     );
     site.place.kbackup("verify --repo repo").assert().code(20);
+
     let (text, code) = told(&site.place, "status --repo repo");
     assert_eq!(code, 3, "{text}");
     assert!(
@@ -48,16 +50,17 @@ fn of_damage() {
         )),
         "{text}"
     );
+
     assert!(
         text.contains("-full, "),
         "the newest good one is the full: {text}"
     );
 }
 
-/// The convention: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, and one line with measurements behind a
-/// bar.
+/// The exit codes follow the convention: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. The output is one line
+/// with measurements behind a bar.
 #[test]
-fn as_a_monitoring_plugin() {
+fn the_status_serves_as_a_monitoring_plugin() {
     let site = NodeSite::backed_up("26.1-append");
     let place = &site.place;
     let (text, code) = told(place, "status --repo repo --monitoring-plugin");
@@ -69,16 +72,19 @@ fn as_a_monitoring_plugin() {
         "{text}"
     );
     assert!(text.contains("s;;93600 backups=1 free="), "{text}");
+
     let (text, code) = told(place, "status --repo repo --monitoring-plugin --max-age 0s");
     assert!(
         code == 2 && text.starts_with("KBACKUP CRITICAL - This node is not safe: "),
         "{text}"
     );
+
     let (text, code) = told(place, "status --repo elsewhere --monitoring-plugin");
     assert!(
         code == 2 && text.contains("its repository cannot be read: there is no repository"),
         "{text}"
     );
+
     let (text, code) = told(
         place,
         "status --repo repo --agent http://127.0.0.1:1 --monitoring-plugin",
@@ -87,6 +93,7 @@ fn as_a_monitoring_plugin() {
         code == 1 && text.contains("the agent does not answer"),
         "{text}"
     );
+
     let (text, code) = told(
         place,
         "status --agent http://127.0.0.1:1 --monitoring-plugin",
@@ -95,6 +102,7 @@ fn as_a_monitoring_plugin() {
         code == 3 && text.starts_with("KBACKUP UNKNOWN - "),
         "{text}"
     );
+
     for wrong in [
         "status --monitoring-plugin",
         "status --repo repo --max-age soon --monitoring-plugin",

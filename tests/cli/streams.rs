@@ -1,5 +1,5 @@
-//! Standard output holds the answer and nothing else; log and progress go to standard error, and
-//! nobody has to read either.
+//! The standard output holds only the answer. The log and the progress go to standard error. A run
+//! works even if nobody reads either.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use kbackup_testnode::Synthetic;
 use super::{NodeSite, Place};
 
 #[test]
-fn quiet_and_machine_readable_logs() {
+fn logs_can_be_quiet_and_machine_readable() {
     let site = NodeSite::new("26.1-append");
     let output = site
         .place
@@ -20,18 +20,20 @@ fn quiet_and_machine_readable_logs() {
         (output.status.code(), output.stderr.as_slice()),
         (Some(0), b"".as_slice())
     );
+
     let output = site
         .place
         .kbackup(&site.line("full --repo repo --node URL --log debug --log-format json --json"))
         .output()
         .unwrap();
+
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["schema"], "kbackup.summary/1");
-    let lines: Vec<serde_json::Value> = String::from_utf8(output.stderr)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+
+    let mut lines: Vec<serde_json::Value> = Vec::new();
+    for line in String::from_utf8(output.stderr).unwrap().lines() {
+        lines.push(serde_json::from_str(line).unwrap());
+    }
     assert!(
         lines
             .iter()
@@ -42,6 +44,7 @@ fn quiet_and_machine_readable_logs() {
             .iter()
             .any(|line| line["message"] == "committed" && line["label"] == answer["label"])
     );
+
     assert!(
         lines
             .iter()
@@ -50,9 +53,10 @@ fn quiet_and_machine_readable_logs() {
 }
 
 #[test]
-fn nobody_listens() {
+fn a_run_whose_output_nobody_reads_works() {
     let site = NodeSite::new("26.1-append");
-    // Each end of both pipes is closed before anything is written.
+
+    // The other ends of both pipes are closed before the run writes anything.
     for line in [
         "full --repo repo --node URL --log debug",
         "list --repo repo",
@@ -60,6 +64,7 @@ fn nobody_listens() {
         "list --repo missing --json",
     ] {
         let code = if line.contains("missing") { 10 } else { 0 };
+
         let mut child = site
             .place
             .process(&site.line(line))
@@ -70,16 +75,18 @@ fn nobody_listens() {
         drop((child.stdout.take(), child.stderr.take()));
         assert_eq!(child.wait().unwrap().code(), Some(code), "{line}");
     }
+
     assert_eq!(site.place.listed().len(), 1);
 }
 
 #[test]
-fn an_answer_that_does_not_fit() {
+fn an_answer_that_cannot_be_written_fails_the_run() {
     let site = NodeSite::backed_up("26.1-append");
     let full = std::fs::File::options()
         .write(true)
         .open("/dev/full")
         .unwrap();
+
     let mut child = site
         .place
         .process("list --repo repo")
@@ -87,6 +94,7 @@ fn an_answer_that_does_not_fit() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+
     let mut stderr = String::new();
     child
         .stderr
@@ -94,6 +102,7 @@ fn an_answer_that_does_not_fit() {
         .unwrap()
         .read_to_string(&mut stderr)
         .unwrap();
+
     assert_eq!(child.wait().unwrap().code(), Some(1), "{stderr}");
     assert!(
         stderr.contains("error: cannot write the answer"),
@@ -102,12 +111,13 @@ fn an_answer_that_does_not_fit() {
 }
 
 #[test]
-fn a_backup_whose_summary_does_not_fit_is_no_failure() {
+fn a_backup_whose_summary_cannot_be_written_succeeds_with_a_warning() {
     let site = NodeSite::new("26.1-append");
     let full = std::fs::File::options()
         .write(true)
         .open("/dev/full")
         .unwrap();
+
     let line = site.line("full --repo repo --node URL");
     let mut child = site
         .place
@@ -116,6 +126,7 @@ fn a_backup_whose_summary_does_not_fit_is_no_failure() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+
     let mut stderr = String::new();
     child
         .stderr
@@ -124,6 +135,7 @@ fn a_backup_whose_summary_does_not_fit_is_no_failure() {
         .read_to_string(&mut stderr)
         .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3), "{stderr}");
+
     let listed = site.place.listed();
     assert_eq!(listed.len(), 1);
     assert!(
@@ -135,9 +147,9 @@ fn a_backup_whose_summary_does_not_fit_is_no_failure() {
     );
 }
 
-/// A pseudo-terminal by `script`: a bar that goes away, and log lines that stay.
+/// `script` makes a pseudo-terminal: a bar disappears, and log lines stay.
 #[test]
-fn a_bar_on_a_terminal() {
+fn a_terminal_shows_a_bar() {
     let place = Place::new();
     Synthetic {
         filter_bytes: 1 << 20,
@@ -172,7 +184,7 @@ fn a_bar_on_a_terminal() {
         answer.contains("proven and durable") && !answer.contains('\u{1b}'),
         "{answer:?}"
     );
-    // The last thing on the bar's line is its removal.
+    // The last output on the bar's line removes the bar.
     let after = seen.rsplit_once("committed").unwrap().1;
     assert!(!after.contains(" of "), "{after:?}");
 

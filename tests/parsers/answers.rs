@@ -1,4 +1,4 @@
-//! The input is what a node answers, to any question.
+//! The input is a node's answer to any request.
 
 use kbackup::node::{Gossip, LastScavenge, NodeInfo, ServerProcess};
 
@@ -11,6 +11,7 @@ pub(crate) fn examine(bytes: &[u8]) {
             info.state.is_stable(),
         );
     }
+
     if let Ok(gossip) = serde_json::from_slice::<Gossip>(bytes) {
         let _ = (gossip.me(), gossip.endpoint());
         for member in &gossip.members {
@@ -23,6 +24,7 @@ pub(crate) fn examine(bytes: &[u8]) {
             );
         }
     }
+
     let _ = serde_json::from_slice::<ServerProcess>(bytes);
     let _ = serde_json::from_slice::<LastScavenge>(bytes);
 }

@@ -1,4 +1,4 @@
-//! The input is a whole file, and again the start of one whose headers have the right checksums.
+//! The input is a whole file, and the start of a file whose headers have the right checksums.
 
 use kbackup::format::duckdb;
 
@@ -6,7 +6,7 @@ pub(crate) fn examine(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     let _ = duckdb::inspect(&bytes);
 
-    // A field that matters is in the first 64 bytes of each header.
+    // All fields that matter are in the first 64 bytes of each header.
     let fields = bytes.len().min(3 * 64);
     let mut headers = vec![0; 3 * 4096];
     for (header, part) in headers.chunks_mut(4096).zip(bytes[..fields].chunks(64)) {

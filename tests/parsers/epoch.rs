@@ -10,6 +10,7 @@ pub(crate) fn examine(data: &[u8]) {
         serialization: System::JSON,
         data,
     };
+
     for position in [0, 588, 613_167] {
         let position = LogPosition::new(position).unwrap();
         let frame = Frame {
@@ -18,6 +19,7 @@ pub(crate) fn examine(data: &[u8]) {
             length: 100,
             record: Record::System(system),
         };
+
         if let Ok(epoch) = EpochRecord::parse(&frame) {
             assert!(epoch.previous.is_none_or(|previous| previous < position));
             let mut chain = Chain::starting_at(Some(position));

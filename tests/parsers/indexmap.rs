@@ -1,4 +1,4 @@
-//! The input is what stands behind the MD5; what is read is encoded and read again.
+//! The input is the text after the MD5. A map that can be read is encoded and read again.
 
 use kbackup::format::indexmap::IndexMap;
 use md5::{Digest, Md5};

@@ -1,5 +1,5 @@
-//! The input is a whole manifest, and again a head and rows without their checksums; what is read
-//! is written and read again.
+//! The input is a whole manifest, and a head and rows without their checksums. A manifest that can be
+//! read is written and read again.
 
 use kbackup::manifest::{Blake3Hash, Head, Manifest};
 

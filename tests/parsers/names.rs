@@ -1,5 +1,4 @@
-//! The input is the name of a file, or a path; what is taken for a chunk or a table is written back
-//! as it was.
+//! The input is the name of a file, or a path. The name of a chunk or a table is written as it was.
 
 use kbackup::format::names::{DbFile, IndexFile};
 

@@ -1,5 +1,4 @@
-//! The input is a whole table; entries that stream by, stand alone and are picked as the latest
-//! agree.
+//! The input is a whole table. Its entries in order, single entries, and the latest entries agree.
 
 use kbackup::format::ptable::Table;
 
@@ -8,6 +7,7 @@ pub(crate) fn examine(bytes: &[u8]) {
     let Ok(table) = Table::open(&bytes) else {
         return;
     };
+
     let _ = table.check_md5();
     let mut entries = Vec::new();
     for (index, entry) in (0..).zip(table.entries()) {
@@ -18,7 +18,9 @@ pub(crate) fn examine(bytes: &[u8]) {
         assert_eq!(table.entry(index).unwrap(), Some(entry));
         entries.push(entry);
     }
+
     assert_eq!(entries.len() as u64, table.layout().entries);
+
     if let Ok(latest) = table.latest(5) {
         assert!(entries.is_sorted_by(|before, after| before >= after));
         entries.sort_by_key(|entry| (entry.position, *entry));

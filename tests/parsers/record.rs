@@ -1,5 +1,5 @@
-//! The input is a chunk file: its records forwards are those backwards and those by position, and
-//! no boundary lies outside them.
+//! The input is a chunk file. Its records read forwards are the records read backwards and by position,
+//! and no boundary lies outside them.
 
 use kbackup::format::boundary::Boundaries;
 use kbackup::format::chunk;
@@ -16,18 +16,21 @@ pub(crate) fn examine(bytes: &[u8]) {
     let data = chunk
         .completed_data()
         .unwrap_or(128..(bytes.len() as u64).min(128 + capacity));
+
     let (Ok(mut forwards), Ok(mut backwards)) = (
         Forwards::new(&bytes, &header, data.clone()),
         Backwards::new(&bytes, &header, data.clone()),
     ) else {
         return;
     };
+
     let lookup = Lookup::new(&bytes, &chunk, data.clone());
     let mut lookup = if header.scavenged {
         None
     } else {
         Some(lookup.unwrap())
     };
+
     let mut boundaries = Boundaries::starting_at(Boundary::ZERO);
     let mut seen = Vec::new();
     let whole = loop {
@@ -50,6 +53,7 @@ pub(crate) fn examine(bytes: &[u8]) {
             Err(_) => break false,
         }
     };
+
     loop {
         match backwards.next() {
             Ok(Some(frame)) if whole => assert_eq!(
@@ -64,5 +68,6 @@ pub(crate) fn examine(bytes: &[u8]) {
             }
         }
     }
+
     assert!(!whole || seen.is_empty());
 }

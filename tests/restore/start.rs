@@ -1,10 +1,10 @@
-//! What a server does first in a directory.
+//! The first steps of a server in a directory.
 
 use std::path::Path;
 
 use kbackup::manifest::{ChunkRow, Manifest};
 
-/// A checkpoint as the server reads it: a short file is extended with zeros (disk-format §2.1).
+/// A checkpoint as the server reads it. A short file is extended with zeros (disk-format §2.1).
 pub(crate) fn checkpoint(db: &Path, name: &str, missing: i64) -> i64 {
     match std::fs::read(db.join(name)) {
         Ok(mut bytes) => {
@@ -15,7 +15,7 @@ pub(crate) fn checkpoint(db: &Path, name: &str, missing: i64) -> i64 {
     }
 }
 
-/// What a server does first in a directory, by disk-format §2.3, §2.4 and §6, with its
+/// The result of a server's first steps in a directory, by disk-format §2.3, §2.4 and §6, with its
 /// `MaxTruncation` switched off.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Start {
@@ -37,7 +37,7 @@ pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
     let rows: Vec<ChunkRow> = manifest.files.iter().filter_map(|row| row.chunk).collect();
 
     if truncate != -1 {
-        // The number is a 32-bit one in the server, and overflows.
+        // The server uses a 32-bit number, which overflows.
         #[expect(clippy::cast_possible_truncation, reason = "as in the server")]
         let next = ((writer / size) as i32).wrapping_add(1);
         if rows
@@ -59,7 +59,7 @@ pub(crate) fn start(db: &Path, manifest: &Manifest) -> Start {
         });
         assert!(
             covering.is_none_or(|chunk| !chunk.scavenged),
-            "O33: it would go back to the start of a scavenged chunk"
+            "O33: the server would go back to the start of a scavenged chunk"
         );
 
         epoch = if epoch >= truncate { -1 } else { epoch };

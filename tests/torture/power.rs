@@ -13,8 +13,8 @@
 )]
 #![expect(clippy::print_stdout, reason = "the figures of the long form")]
 
-mod debts;
 mod disk;
+mod release_records;
 mod repositories;
 mod restores;
 
