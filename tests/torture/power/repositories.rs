@@ -133,7 +133,7 @@ fn a_power_loss_during_a_first_full_is_survived() {
         &watched.place.join("repository"),
     )));
     watched.lose_power("first full", 16, |cut| {
-        assert_repository_survived(&bench, &[], true, cut)
+        assert_repository_survived(&bench, &[], true, cut);
     });
 }
 
@@ -150,7 +150,7 @@ fn a_power_loss_during_later_backups_is_survived() {
         let watched = Watched::new(&place);
         assert_success(&watched.watch(&mut back_up(&bench, verb, &repository)));
         watched.lose_power(verb, short, |cut| {
-            assert_repository_survived(&bench, &before, true, cut)
+            assert_repository_survived(&bench, &before, true, cut);
         });
     }
 }
