@@ -538,7 +538,7 @@ fn the_record_of_a_scavenge_that_was_never_told_to_stop_expires() {
     assert!(
         error
             .what()
-            .contains("not known whether it was told to stop"),
+            .contains("does not know whether it was told to stop"),
         "{error}"
     );
     assert_eq!(setting.records(), 1);

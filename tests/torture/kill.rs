@@ -271,7 +271,7 @@ fn a_run_that_dies_anywhere_around_the_record_loses_nothing_to_be_given_back() {
                     // the next backup stops the scavenge itself and gives it back.
 
                     assert!(
-                        text(&output).contains("not known whether it was told to stop"),
+                        text(&output).contains("does not know whether it was told to stop"),
                         "{what}: {}",
                         text(&output)
                     );

@@ -187,12 +187,12 @@ fn still_runs(stopped: &StoppedScavenge) -> Error {
 
     Error::new(
         Kind::Failed,
-        format!("scavenge {id} still runs, and it is not known whether it was told to stop"),
+        format!("scavenge {id} still runs, and kbackup does not know whether it was told to stop"),
     )
     .because("the run that wanted to stop it died at that moment")
     .hint(format!(
-        "it stays on record: run `kbackup release` again {} minutes after {}; \
-         a scavenge that still runs then was not told. The next backup settles it, too",
+        "run `kbackup release` again {} minutes after {}; if the scavenge still runs then, \
+         nothing has to be given back. The next backup settles it, too",
         LONGEST_STOP.as_secs() / 60,
         stopped.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
     ))
