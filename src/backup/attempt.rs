@@ -68,6 +68,7 @@ impl Procedure<'_> {
         capture: &mut Capture<'_>,
         quiesced: &mut Quiesced<'_>,
     ) -> Result<CapturedBackup> {
+        // `retry` sees the outer result, so an inner error ends the run without a further attempt.
         retry(self.request.attempts, capture.run, |number| {
             if number > 1 {
                 capture.start_over();

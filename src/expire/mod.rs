@@ -304,11 +304,8 @@ fn decide(
         readable.extend(candidate.facts.as_ref().ok().cloned());
     }
     let mut by_rules = reasons(policy, &readable, now, zone).into_iter();
+    let damaged_newest = damaged_newest(&candidates);
 
-    let damaged_newest = match candidates.last() {
-        Some(newest) if newest.backup.damaged => Some(newest.backup.label.to_string()),
-        _ => None,
-    };
     let mut decision = Decision {
         goes: Vec::new(),
         stays: Vec::new(),
@@ -321,14 +318,8 @@ fn decide(
                 Some(error.to_string()),
             )],
         };
-        if reasons.is_empty() && damaged_newest.is_some() {
-            reasons.push(KeepReason::new(
-                KeepRule::NewestNotGood,
-                damaged_newest.clone(),
-            ));
-        }
-        if reasons.is_empty() && repository.is_held(&backup.label)? {
-            reasons.push(KeepReason::new(KeepRule::InUse, None));
+        if reasons.is_empty() {
+            reasons.extend(obstacle(repository, &backup, damaged_newest.as_ref())?);
         }
 
         if reasons.is_empty() {
@@ -338,6 +329,28 @@ fn decide(
         }
     }
     Ok(decision)
+}
+
+/// The newest backup, if it is not good.
+fn damaged_newest(candidates: &[Candidate]) -> Option<Label> {
+    let newest = &candidates.last()?.backup;
+    newest.damaged.then(|| newest.label.clone())
+}
+
+/// What keeps a backup that no rule keeps.
+fn obstacle(
+    repository: &dyn Repository,
+    backup: &BackupBrief,
+    damaged_newest: Option<&Label>,
+) -> Result<Option<KeepReason>> {
+    if let Some(newest) = damaged_newest {
+        let newest = Some(newest.to_string());
+        return Ok(Some(KeepReason::new(KeepRule::NewestNotGood, newest)));
+    }
+    if repository.is_held(&backup.label)? {
+        return Ok(Some(KeepReason::new(KeepRule::InUse, None)));
+    }
+    Ok(None)
 }
 
 fn candidate(repository: &dyn Repository, label: Label, head: Result<Head>) -> Result<Candidate> {

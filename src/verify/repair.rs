@@ -239,6 +239,7 @@ pub fn repair(
         });
     }
 
+    // Verify the result, as deep as the look that found the damage.
     let mut labels: BTreeSet<Label> = BTreeSet::new();
     labels.extend(plan.found.backups.into_iter().map(|backup| backup.label));
     for replacement in &replaced {

@@ -70,6 +70,7 @@ impl<'a> Capture<'a> {
         for path in paths {
             let is_kept = match checks.remove(path) {
                 Some((row, check)) => self.finish_reuse(row, check)?,
+                // An earlier attempt has captured it.
                 None => {
                     self.want_again(path);
                     true
@@ -164,25 +165,14 @@ impl<'a> Capture<'a> {
         };
 
         let is_as_described = match row.role {
-            Role::Chunk => match chunk::inspect(stored) {
-                Ok(found) if is_chunk_of(row, &found) => {
-                    let file = Arc::new(found);
-                    let chunk = stamp.map(|stamp| InspectedChunk { stamp, file });
-                    return Ok(ReuseCheck::AsStored(chunk));
-                }
-                Ok(_) => Ok(false),
-                Err(error) => Err(error),
-            },
+            Role::Chunk => return Ok(check_chunk(row, stored, stamp)),
             Role::Table => ptable::inspect(stored).map(|layout| Some(layout.md5) == row.table_md5),
             Role::TableFilter | Role::StreamFilter => bloom::inspect(stored).map(|_| true),
             _ => Ok(true),
         };
         Ok(match is_as_described {
             Ok(true) => ReuseCheck::AsStored(None),
-            Ok(false) => ReuseCheck::Differs(differs(
-                &row.path,
-                "header and footer are not what its row says",
-            )),
+            Ok(false) => ReuseCheck::Differs(described_otherwise(row)),
             Err(error) => ReuseCheck::Differs(differs(&row.path, error.to_string())),
         })
     }
@@ -264,6 +254,24 @@ impl<'a> Capture<'a> {
     pub(in crate::backup) fn take_damaged_in_parent(&mut self) -> Vec<RelativePath> {
         std::mem::take(&mut self.damaged_in_parent)
     }
+}
+
+/// Compares header and footer of a reused chunk with its row.
+fn check_chunk(row: &Row, stored: &dyn ReadAt, stamp: Option<Stamp>) -> ReuseCheck {
+    let found = match chunk::inspect(stored) {
+        Ok(found) => found,
+        Err(error) => return ReuseCheck::Differs(differs(&row.path, error.to_string())),
+    };
+    if !is_chunk_of(row, &found) {
+        return ReuseCheck::Differs(described_otherwise(row));
+    }
+
+    let file = Arc::new(found);
+    ReuseCheck::AsStored(stamp.map(|stamp| InspectedChunk { stamp, file }))
+}
+
+fn described_otherwise(row: &Row) -> Error {
+    differs(&row.path, "header and footer are not what its row says")
 }
 
 fn is_chunk_of(row: &Row, found: &ChunkFile) -> bool {
