@@ -457,7 +457,6 @@ impl EventLoop {
 
     /// Uses the new configuration from now on. A run that is under way ends with the old one, but
     /// in the new window.
-
     fn configuration_was_read(&mut self, result: Result<Configuration>) {
         self.is_rereading = false;
 

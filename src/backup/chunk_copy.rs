@@ -60,7 +60,7 @@ pub(super) fn copy_whole(
             "the node has a damaged chunk: restore this member, or take the backup from another \
              one",
         )
-        .hint("`--accept-damaged` keeps a backup all the same, marked as damaged"))
+        .hint("`--accept-damaged` takes the backup anyway, and marks it as damaged"))
 }
 
 /// Copies a completed chunk of which the parent may hold the beginning.
