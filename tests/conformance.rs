@@ -201,7 +201,7 @@ pub(crate) fn manifest(
         tool: "conformance".to_owned(),
         started: time,
         finished: time,
-        source: kbackup::manifest::Source {
+        source: SourceRecord {
             server_version: None,
             identity: Identity {
                 database: uuid::Uuid::nil(),
@@ -216,7 +216,7 @@ pub(crate) fn manifest(
             restored: None,
             missing_bytes: None,
         },
-        log: Log {
+        log: LogRecord {
             chunk_size: ChunkSize::new(256 * 1024 * 1024).unwrap(),
             position: Boundary::ZERO,
             last_event: None,

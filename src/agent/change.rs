@@ -25,11 +25,11 @@ const POLL: Duration = Duration::from_secs(2);
 
 /// The loop's end of a thread that watches the node's directory.
 pub(super) struct ChangeWatcher {
-    messages: Sender<Message>,
+    messages: Sender<ChangeMessage>,
     changed: Arc<Notify>,
 }
 
-enum Message {
+enum ChangeMessage {
     /// Watch this directory from now on. `None`: watch nothing.
     Watch(Option<PathBuf>),
     /// Something in the directory has changed.
@@ -63,7 +63,7 @@ impl ChangeWatcher {
     /// Watches this db directory from now on. `None`: watches nothing.
     pub(super) fn watch(&self, directory: Option<PathBuf>) {
         // If the thread is gone, the agent's timer remains.
-        drop(self.messages.send(Message::Watch(directory)));
+        drop(self.messages.send(ChangeMessage::Watch(directory)));
     }
 
     /// Waits until the node has written more. What it wrote since the last call counts.
@@ -74,7 +74,7 @@ impl ChangeWatcher {
 
 impl Drop for ChangeWatcher {
     fn drop(&mut self) {
-        drop(self.messages.send(Message::End));
+        drop(self.messages.send(ChangeMessage::End));
     }
 }
 
@@ -90,7 +90,7 @@ struct WatcherThread<W> {
 }
 
 impl<W: Watcher> WatcherThread<W> {
-    fn new(messages: Sender<Message>, changed: Arc<Notify>) -> Self {
+    fn new(messages: Sender<ChangeMessage>, changed: Arc<Notify>) -> Self {
         let report = move |event: notify::Result<notify::Event>| {
             // Reading is no change, and a backup reads everything.
             if let Ok(event) = &event
@@ -98,7 +98,7 @@ impl<W: Watcher> WatcherThread<W> {
             {
                 return;
             }
-            drop(messages.send(Message::Changed));
+            drop(messages.send(ChangeMessage::Changed));
         };
 
         Self {
@@ -113,7 +113,7 @@ impl<W: Watcher> WatcherThread<W> {
     /// Stops watching with the first report, and watches again after a rest: a node that appends
     /// thousands of times a second is reported once. After each begin the checkpoint is read, so
     /// that no change falls in between.
-    fn run(mut self, messages: &Receiver<Message>) {
+    fn run(mut self, messages: &Receiver<ChangeMessage>) {
         loop {
             let began = Instant::now();
             self.begin_watch();
@@ -133,9 +133,11 @@ impl<W: Watcher> WatcherThread<W> {
 
             while let Some(message) = next {
                 match message {
-                    Message::Watch(directory) => self.change_directory(directory),
-                    Message::Changed => std::thread::sleep(REST.saturating_sub(began.elapsed())),
-                    Message::End => return,
+                    ChangeMessage::Watch(directory) => self.change_directory(directory),
+                    ChangeMessage::Changed => {
+                        std::thread::sleep(REST.saturating_sub(began.elapsed()))
+                    }
+                    ChangeMessage::End => return,
                 }
                 next = messages.try_recv().ok();
             }

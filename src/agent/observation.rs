@@ -314,7 +314,11 @@ fn give_back(
     let Some(connection) = connection(&options.node)? else {
         return Ok(left);
     };
-    plan.execute(&records, |_| client(connection.clone()), &Run::new(Log))?;
+    plan.execute(
+        &records,
+        |_| client(connection.clone()),
+        &Run::new(LogObserver),
+    )?;
 
     Ok(first_in(&server::plan_release(&records, name.as_deref())?))
 }
@@ -331,9 +335,9 @@ fn first_in(plan: &ReleasePlan) -> Option<String> {
 }
 
 /// Writes into the log what happens.
-struct Log;
+struct LogObserver;
 
-impl Observer for Log {
+impl Observer for LogObserver {
     fn observe(&self, event: &Event) {
         log::tell(event);
     }

@@ -7,7 +7,7 @@ use super::parentage::Parentage;
 use super::preflight::Preflight;
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::manifest::{self, Contents, Cost, Head, Label, Log, Manifest, Totals};
+use crate::manifest::{self, Contents, Cost, Head, Label, LogRecord, Manifest, Totals};
 
 /// What is known of a backup before its files are captured.
 #[derive(Clone, Copy)]
@@ -69,9 +69,9 @@ impl BackupDescription<'_> {
         }
     }
 
-    fn source_described(&self, missing_bytes: Option<u64>) -> manifest::Source {
+    fn source_described(&self, missing_bytes: Option<u64>) -> manifest::SourceRecord {
         let (source, preflight) = (self.source, self.preflight);
-        manifest::Source {
+        manifest::SourceRecord {
             server_version: source.server_version.clone(),
             identity: preflight.identity.clone(),
             instance: source.instance(),
@@ -99,13 +99,13 @@ impl BackupDescription<'_> {
     }
 }
 
-fn log(capture: &Capture<'_>, captured: &CapturedBackup) -> Log {
+fn log(capture: &Capture<'_>, captured: &CapturedBackup) -> LogRecord {
     // A diff that adds no event has the last event of its parent.
     let parents_last_event = match capture.parent() {
         Some(parent) => parent.log.last_event,
         None => None,
     };
-    Log {
+    LogRecord {
         chunk_size: captured.chunk_size,
         position: captured.end.position,
         last_event: captured.proof.seen.last_event.or(parents_last_event),

@@ -13,8 +13,8 @@ mod policy;
 use serde::Serialize;
 use uuid::Uuid;
 
-use self::policy::{BackupFacts, reasons};
 pub use self::policy::{KeepReason, KeepRule, Policy};
+use self::policy::{RetentionFacts, reasons};
 use crate::clock::{Timestamp, Zone};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
@@ -214,8 +214,8 @@ pub fn execute(repository: &dyn Repository, plan: &ExpirePlan, run: &Run) -> Res
         run.check()?;
         let decision = decide(repository, &plan.policy, plan.now, &plan.zone)?;
         match decision.on(&backup.label) {
-            Some(Verdict::Goes) => {}
-            Some(Verdict::Stays(kept)) => {
+            Some(RetentionVerdict::Goes) => {}
+            Some(RetentionVerdict::Stays(kept)) => {
                 report.kept.push(kept);
                 continue;
             }
@@ -263,29 +263,29 @@ struct Decision {
 }
 
 /// What was decided on one backup.
-enum Verdict {
+enum RetentionVerdict {
     Goes,
     Stays(Staying),
 }
 
 impl Decision {
     /// What was decided on a backup; `None` if it is not listed.
-    fn on(self, label: &Label) -> Option<Verdict> {
+    fn on(self, label: &Label) -> Option<RetentionVerdict> {
         if self.goes.iter().any(|backup| backup.label == *label) {
-            return Some(Verdict::Goes);
+            return Some(RetentionVerdict::Goes);
         }
         let staying = self
             .stays
             .into_iter()
             .find(|staying| staying.backup.label == *label)?;
-        Some(Verdict::Stays(staying))
+        Some(RetentionVerdict::Stays(staying))
     }
 }
 
 /// A listed backup, and what the rules have to know of it: an error if its manifest cannot be read.
 struct Candidate {
     backup: BackupBrief,
-    facts: Result<BackupFacts>,
+    facts: Result<RetentionFacts>,
 }
 
 fn decide(
@@ -378,7 +378,7 @@ fn candidate(repository: &dyn Repository, label: Label, head: Result<Head>) -> R
             finished: Some(head.finished),
             damaged: !good,
         },
-        facts: Ok(BackupFacts {
+        facts: Ok(RetentionFacts {
             branch: head.branch,
             finished: head.finished,
             good,

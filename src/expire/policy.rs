@@ -135,7 +135,7 @@ impl fmt::Display for KeepReason {
 
 /// What the rules have to know of a backup.
 #[derive(Debug, Clone)]
-pub(super) struct BackupFacts {
+pub(super) struct RetentionFacts {
     pub(super) branch: u32,
     pub(super) finished: Timestamp,
     /// No damage is known of it.
@@ -151,7 +151,7 @@ pub(super) struct BackupFacts {
 /// as if it did not exist, and it stays as long as it would if it were good.
 pub(super) fn reasons(
     policy: &Policy,
-    backups: &[BackupFacts],
+    backups: &[RetentionFacts],
     now: Timestamp,
     zone: &Zone,
 ) -> Vec<Vec<KeepReason>> {
@@ -203,7 +203,7 @@ impl ReasonsFound {
         &mut self,
         policy: &Policy,
         branch: u32,
-        of_branch: &[(usize, &BackupFacts)],
+        of_branch: &[(usize, &RetentionFacts)],
         zone: &Zone,
     ) {
         for (rule, count) in policy.counted() {
@@ -225,7 +225,7 @@ impl ReasonsFound {
     }
 
     /// Keeps what was finished within a time before the newest good backup.
-    fn within(&mut self, within: Duration, backups: &[BackupFacts], now: Timestamp) {
+    fn within(&mut self, within: Duration, backups: &[RetentionFacts], now: Timestamp) {
         let Some(newest) = backups.iter().rfind(|backup| backup.good) else {
             return;
         };
@@ -248,7 +248,7 @@ impl ReasonsFound {
 fn newest_of_periods(
     rule: KeepRule,
     count: u32,
-    of_branch: &[(usize, &BackupFacts)],
+    of_branch: &[(usize, &RetentionFacts)],
     zone: &Zone,
 ) -> Vec<(usize, Option<String>)> {
     let (mut with_good, mut with_damaged) = (BTreeSet::new(), BTreeSet::new());

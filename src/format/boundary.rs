@@ -5,7 +5,7 @@
 //! position, and only after it has seen the records before that position, in their order.
 
 use super::chunk::ChunkHeader;
-use super::record::{Flags, Frame, Record};
+use super::record::{Frame, PrepareFlags, Record};
 use super::{Boundary, LogPosition};
 
 /// Finds the last boundary of the records that are added to it.
@@ -125,8 +125,8 @@ impl Boundaries {
 fn opened_by(record: &Record<'_>) -> Open {
     match record {
         Record::Prepare(prepare)
-            if prepare.flags.contains(Flags::IS_COMMITTED)
-                && !prepare.flags.contains(Flags::TRANSACTION_END) =>
+            if prepare.flags.contains(PrepareFlags::IS_COMMITTED)
+                && !prepare.flags.contains(PrepareFlags::TRANSACTION_END) =>
         {
             Open::Append(prepare.transaction)
         }
@@ -178,13 +178,13 @@ mod tests {
     use uuid::Uuid;
 
     use super::super::chunk::Transform;
-    use super::super::record::{Commit, Prepare, Span, System, Ticks};
+    use super::super::record::{ByteSpan, Commit, Prepare, System, Ticks};
     use super::super::{ChunkNumber, ChunkSize};
     use super::*;
 
-    const APPENDED: u16 = Flags::DATA.0 | Flags::IS_COMMITTED.0;
-    const FIRST: u16 = APPENDED | Flags::TRANSACTION_BEGIN.0;
-    const LAST: u16 = APPENDED | Flags::TRANSACTION_END.0;
+    const APPENDED: u16 = PrepareFlags::DATA.0 | PrepareFlags::IS_COMMITTED.0;
+    const FIRST: u16 = APPENDED | PrepareFlags::TRANSACTION_BEGIN.0;
+    const LAST: u16 = APPENDED | PrepareFlags::TRANSACTION_END.0;
     const ONLY: u16 = FIRST | LAST;
 
     fn position(bytes: u64) -> LogPosition {
@@ -202,13 +202,13 @@ mod tests {
     }
 
     fn prepare(at: u64, flags: u16, transaction: u64) -> Frame<'static> {
-        let nothing = Span {
+        let nothing = ByteSpan {
             offset: 0,
             length: 0,
         };
 
         let prepare = Prepare {
-            flags: Flags(flags),
+            flags: PrepareFlags(flags),
             transaction: position(transaction),
             transaction_offset: 0,
             expected_version: -1,
@@ -281,11 +281,11 @@ mod tests {
 
     #[test]
     fn explicit_transactions_may_be_cut_anywhere() {
-        let begin = Flags::TRANSACTION_BEGIN.0;
+        let begin = PrepareFlags::TRANSACTION_BEGIN.0;
         let frames = [
             prepare(0, begin, 0),
-            prepare(100, Flags::DATA.0, 0),
-            prepare(200, Flags::TRANSACTION_END.0, 0),
+            prepare(100, PrepareFlags::DATA.0, 0),
+            prepare(200, PrepareFlags::TRANSACTION_END.0, 0),
             commit(300),
         ];
         assert_eq!(boundaries(&frames), [100, 200, 300, 400]);
@@ -399,7 +399,7 @@ mod tests {
                 frames.push(match kind {
                     0 => epoch(at),
                     1 => commit(at),
-                    2 => prepare(at, Flags::DATA.0, transaction),
+                    2 => prepare(at, PrepareFlags::DATA.0, transaction),
                     3 => prepare(at, ONLY, at),
                     4 => prepare(at, LAST, transaction),
                     _ => prepare(at, APPENDED, transaction),

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 
 use super::chunk::{ChunkFile, HEADER_LENGTH, MapEntries};
 use super::field::{i32_at, i64_at};
-use super::window::Window;
+use super::window::FileWindow;
 use super::{LogPosition, Malformed, ReadAt, Result};
 
 const STRUCTURE: &str = "position map";
@@ -30,7 +30,7 @@ pub struct MapEntry {
 /// The entries of a position map, which can be walked and searched.
 #[derive(Debug)]
 pub struct PositionMap<'s> {
-    window: Window<'s>,
+    window: FileWindow<'s>,
     entries: MapEntries,
     /// Log position to which the entries' positions are relative.
     origin: LogPosition,
@@ -52,7 +52,7 @@ impl<'s> PositionMap<'s> {
         let footer = chunk.completed()?;
         let data = chunk.completed_data()?;
         Ok(Self {
-            window: Window::new(source, SCAN),
+            window: FileWindow::new(source, SCAN),
             entries: footer.map_entries,
             origin: chunk.header.start_position(),
             start: data.end,

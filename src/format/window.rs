@@ -4,7 +4,7 @@ use super::{ReadAt, Result};
 
 /// The part of a file that is in memory. It moves forwards or backwards, and reads no byte twice on
 /// its way.
-pub(super) struct Window<'s> {
+pub(super) struct FileWindow<'s> {
     source: &'s dyn ReadAt,
     buffer: Vec<u8>,
     /// File offset of the buffer's first byte.
@@ -15,7 +15,7 @@ pub(super) struct Window<'s> {
     reach: usize,
 }
 
-impl<'s> Window<'s> {
+impl<'s> FileWindow<'s> {
     pub(super) fn new(source: &'s dyn ReadAt, reach: usize) -> Self {
         Self {
             source,
@@ -105,9 +105,9 @@ impl<'s> Window<'s> {
     }
 }
 
-impl std::fmt::Debug for Window<'_> {
+impl std::fmt::Debug for FileWindow<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Window")
+        f.debug_struct("FileWindow")
             .field("start", &self.start)
             .field("filled", &self.filled)
             .finish_non_exhaustive()

@@ -58,10 +58,10 @@ impl From<&FileStatus> for Stamp {
 /// Which stored copy of its bytes a name leads to. Names with equal ids share one copy, so damage
 /// to it shows under all of them. Equal bytes may also be stored in several copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CopyId(Copied);
+pub struct CopyId(CopyPlace);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Copied {
+enum CopyPlace {
     File { device: u64, inode: u64 },
     Content([u8; 32]),
 }
@@ -70,13 +70,13 @@ impl CopyId {
     /// The only copy of bytes that are kept under their hash.
     #[must_use]
     pub const fn of_content(hash: [u8; 32]) -> Self {
-        Self(Copied::Content(hash))
+        Self(CopyPlace::Content(hash))
     }
 }
 
 impl From<&FileStatus> for CopyId {
     fn from(status: &FileStatus) -> Self {
-        Self(Copied::File {
+        Self(CopyPlace::File {
             device: status.device,
             inode: status.inode,
         })

@@ -6,7 +6,7 @@
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::chunk::{self, HEADER_LENGTH, Transform};
 use crate::format::{Boundary, ChunkNumber, ChunkSize, Epoch, Lineage, LogPosition};
-use crate::manifest::{ChunkRow, Log, StoredCheckpoints};
+use crate::manifest::{ChunkRow, LogRecord, StoredCheckpoints};
 
 /// A log that ends at P, the last consistent position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl LogEndingAt {
 
     /// The log of a backup, as its manifest describes it.
     #[must_use]
-    pub fn of(log: &Log) -> Self {
+    pub fn of(log: &LogRecord) -> Self {
         Self {
             chunk_size: log.chunk_size,
             position: log.position,

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::format::boundary::PartBoundaries;
 use crate::format::chunk::{ChunkFile, HEADER_LENGTH};
 use crate::format::position_map::{MapEntry, PositionMap};
-use crate::format::record::{Flags, Forwards, Frame, Prepare, Record};
+use crate::format::record::{Forwards, Frame, Prepare, PrepareFlags, Record};
 use crate::format::{self, Epoch, EpochRecord, LogPosition, Malformed, ReadAt, WriterPosition};
 use crate::run::Run;
 use crate::transfer::Follow;
@@ -69,7 +69,8 @@ impl RecordTally {
 }
 
 fn is_event(prepare: &Prepare<'_>) -> bool {
-    prepare.flags.contains(Flags::DATA) || prepare.flags.contains(Flags::STREAM_DELETE)
+    prepare.flags.contains(PrepareFlags::DATA)
+        || prepare.flags.contains(PrepareFlags::STREAM_DELETE)
 }
 
 /// Whether this event reports the beginning or the end of a scavenge (disk-format §2.6).

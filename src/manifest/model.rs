@@ -63,9 +63,9 @@ pub struct Head {
     /// When everything was proven.
     pub finished: Timestamp,
     /// Where the backup was taken.
-    pub source: Source,
+    pub source: SourceRecord,
     /// The log that the backup holds.
-    pub log: Log,
+    pub log: LogRecord,
     /// How scavenges were kept away from the copy.
     pub scavenging: Scavenging,
     /// What the backup holds, and what it lacks.
@@ -103,7 +103,7 @@ impl Totals {
 
 /// The node that was backed up, and how kbackup reached it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct SourceRecord {
     /// The server's version, from the node or from `--server-version`. `None` if neither told it.
     pub server_version: Option<String>,
     /// Whose files these are.
@@ -162,7 +162,7 @@ pub struct RestoredFrom {
 
 /// The log that a restore brings back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Log {
+pub struct LogRecord {
     /// Bytes of log per chunk number.
     pub chunk_size: ChunkSize,
     /// P: the restored log ends here, between two appends.

@@ -18,9 +18,9 @@ const WINDOW: usize = 1024 * 1024;
 /// Bytes at the end of a window that are searched again with the next one.
 const OVERLAP: usize = 256;
 
-/// A scavenge point that the state names.
+/// A scavenge that the state knows of: its point in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ScavengePoint {
+struct KnownScavenge {
     position: LogPosition,
     event_number: i64,
 }
@@ -67,7 +67,7 @@ pub fn foreign_scavenge(
 
 /// Whether the log holds the scavenge point. Also returns true if the chunk is encrypted or
 /// damaged, because then nobody can know it. Another finding reports that.
-fn is_in_log(files: &dyn FileSet, file: &LogFile, point: ScavengePoint) -> Result<bool> {
+fn is_in_log(files: &dyn FileSet, file: &LogFile, point: KnownScavenge) -> Result<bool> {
     if file.header().transform != Transform::Identity {
         return Ok(true);
     }
@@ -95,7 +95,7 @@ fn points(
     path: &RelativePath,
     source: &dyn ReadAt,
     run: &Run,
-) -> Result<Vec<ScavengePoint>> {
+) -> Result<Vec<KnownScavenge>> {
     let mut points = Vec::new();
     let mut window = Vec::new();
 
@@ -119,7 +119,7 @@ fn points(
     Ok(points)
 }
 
-fn collect(window: &[u8], points: &mut Vec<ScavengePoint>) {
+fn collect(window: &[u8], points: &mut Vec<KnownScavenge>) {
     for start in places_of(ROW, window) {
         let row = window.get(start + ROW.len()..).unwrap_or_default();
         if let Some(point) = parse(row)
@@ -140,10 +140,10 @@ fn places_of<'a>(needle: &'a [u8], bytes: &'a [u8]) -> impl Iterator<Item = usiz
 }
 
 /// The numbers behind the beginning of a row. Returns `None` if they are cut off.
-fn parse(bytes: &[u8]) -> Option<ScavengePoint> {
+fn parse(bytes: &[u8]) -> Option<KnownScavenge> {
     let (position, rest) = digits(bytes)?;
     let (event_number, _) = digits(rest.strip_prefix(NUMBER)?)?;
-    Some(ScavengePoint {
+    Some(KnownScavenge {
         position: LogPosition::from_signed(position)?,
         event_number,
     })

@@ -312,7 +312,7 @@ fn head(data: &DataDirectory, sequence: u64, end: Option<i64>, writer: i64, file
         tool: "kbackup".to_owned(),
         started: finished,
         finished,
-        source: Source {
+        source: SourceRecord {
             server_version: Some(format!("{major}.{minor}.0")),
             identity: Identity {
                 database: uuid::Uuid::nil(),
@@ -332,7 +332,7 @@ fn head(data: &DataDirectory, sequence: u64, end: Option<i64>, writer: i64, file
             restored: None,
             missing_bytes: None,
         },
-        log: Log {
+        log: LogRecord {
             chunk_size: chunk_size(data),
             position: from_json(writer.into()),
             last_event: None,

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener with these limits.
 pub(super) struct LimitedListener {
-    accepted: mpsc::Receiver<(Connection, SocketAddr)>,
+    accepted: mpsc::Receiver<(HttpConnection, SocketAddr)>,
     here: SocketAddr,
 }
 
@@ -46,10 +46,10 @@ impl LimitedListener {
 }
 
 impl axum::serve::Listener for LimitedListener {
-    type Io = Connection;
+    type Io = HttpConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (HttpConnection, SocketAddr) {
         match self.accepted.recv().await {
             Some(accepted) => accepted,
             None => std::future::pending().await,
@@ -64,7 +64,7 @@ impl axum::serve::Listener for LimitedListener {
 async fn accept_all(
     listener: TcpListener,
     published: Published,
-    accept: mpsc::Sender<(Connection, SocketAddr)>,
+    accept: mpsc::Sender<(HttpConnection, SocketAddr)>,
 ) {
     let places = Arc::new(Semaphore::new(PLACES));
     let key_pair = Arc::new(Mutex::new(KeyPairCache::default()));
@@ -83,7 +83,11 @@ async fn accept_all(
         let accept = accept.clone();
         tokio::spawn(async move {
             match tokio::time::timeout(SILENCE, greeting).await {
-                Ok(Ok(stream)) => drop(accept.send((Connection::new(stream, place), from)).await),
+                Ok(Ok(stream)) => drop(
+                    accept
+                        .send((HttpConnection::new(stream, place), from))
+                        .await,
+                ),
                 Ok(Err(error)) => debug!("{from}: {error}"),
                 Err(_) => debug!("{from}: says nothing"),
             }
@@ -126,14 +130,14 @@ enum Stream {
 }
 
 /// A connection that ends by itself.
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     stream: Stream,
     silence: Pin<Box<Sleep>>,
     life: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl HttpConnection {
     fn new(stream: Stream, place: OwnedSemaphorePermit) -> Self {
         Self {
             stream,
@@ -173,7 +177,7 @@ type ByteStreamPin<'a> = Pin<&'a mut (dyn ByteStream + 'static)>;
 trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> ByteStream for T {}
 
-impl AsyncRead for Connection {
+impl AsyncRead for HttpConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -183,7 +187,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for HttpConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

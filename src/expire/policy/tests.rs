@@ -6,8 +6,8 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn good(branch: u32, finished: Timestamp) -> BackupFacts {
-    BackupFacts {
+fn good(branch: u32, finished: Timestamp) -> RetentionFacts {
+    RetentionFacts {
         branch,
         finished,
         good: true,
@@ -15,7 +15,7 @@ fn good(branch: u32, finished: Timestamp) -> BackupFacts {
     }
 }
 
-fn series(times: &[&str]) -> Vec<BackupFacts> {
+fn series(times: &[&str]) -> Vec<RetentionFacts> {
     times.iter().map(|time| good(1, at(time))).collect()
 }
 
@@ -27,7 +27,7 @@ fn berlin() -> Zone {
     "Europe/Berlin".parse().unwrap()
 }
 
-fn told(policy: &Policy, backups: &[BackupFacts], zone: &Zone) -> Vec<String> {
+fn told(policy: &Policy, backups: &[RetentionFacts], zone: &Zone) -> Vec<String> {
     let now = backups.iter().map(|backup| backup.finished).max().unwrap();
 
     let mut told = Vec::new();
@@ -175,7 +175,7 @@ fn the_time_counts_from_the_newest_good_one_and_never_from_the_future() {
 }
 
 /// Which of the backups [`KeepRule::Within`] keeps.
-fn are_within(policy: &Policy, backups: &[BackupFacts], now: &str) -> Vec<bool> {
+fn are_within(policy: &Policy, backups: &[RetentionFacts], now: &str) -> Vec<bool> {
     let mut are_within = Vec::new();
     for reasons in reasons(policy, backups, at(now), &utc()) {
         are_within.push(reasons.iter().any(|reason| reason.rule == KeepRule::Within));
@@ -213,7 +213,7 @@ fn each_branch_counts_on_its_own_and_keeps_its_last_good_one() {
     );
 }
 
-fn sequences() -> impl Strategy<Value = Vec<BackupFacts>> {
+fn sequences() -> impl Strategy<Value = Vec<RetentionFacts>> {
     let step = prop_oneof![8 => 60_i64..200_000, 1 => -40_000_000_i64..40_000_000];
     let one = (
         1_u32..4,
@@ -226,7 +226,7 @@ fn sequences() -> impl Strategy<Value = Vec<BackupFacts>> {
         let mut second = 1_767_225_600;
         let facts = steps.into_iter().map(|(branch, step, good, verified)| {
             second += step;
-            BackupFacts {
+            RetentionFacts {
                 branch,
                 finished: Timestamp::from_second(second).unwrap(),
                 good,
@@ -257,7 +257,7 @@ fn policies() -> impl Strategy<Value = Policy> {
     )
 }
 
-fn apply(policy: &Policy, backups: &[BackupFacts], now: Timestamp) -> Vec<bool> {
+fn apply(policy: &Policy, backups: &[RetentionFacts], now: Timestamp) -> Vec<bool> {
     let reasons = reasons(policy, backups, now, &berlin());
     reasons.iter().map(|reasons| !reasons.is_empty()).collect()
 }
@@ -285,7 +285,7 @@ proptest! {
 
 fn keeps_the_newest_and_the_last_good_and_verified(
     policy: &Policy,
-    backups: &[BackupFacts],
+    backups: &[RetentionFacts],
     stays: &[bool],
 ) -> Result<(), TestCaseError> {
     if let Some(newest) = stays.last() {
@@ -299,7 +299,7 @@ fn keeps_the_newest_and_the_last_good_and_verified(
     }
 
     for branch in 1..4 {
-        let is_good = |backup: &BackupFacts| backup.branch == branch && backup.good;
+        let is_good = |backup: &RetentionFacts| backup.branch == branch && backup.good;
         if let Some(index) = backups.iter().rposition(is_good) {
             prop_assert!(stays[index], "the last good one of branch {}", branch);
         }
@@ -320,7 +320,7 @@ fn keeps_the_newest_and_the_last_good_and_verified(
 /// Nothing goes if the policy is applied once more.
 fn a_second_time_keeps_all(
     policy: &Policy,
-    backups: &[BackupFacts],
+    backups: &[RetentionFacts],
     stays: &[bool],
     now: Timestamp,
 ) -> Result<(), TestCaseError> {
@@ -333,7 +333,7 @@ fn a_second_time_keeps_all(
 /// The good backups stay as if there were no damaged ones.
 fn damage_to_one_leaves_the_others(
     policy: &Policy,
-    backups: &[BackupFacts],
+    backups: &[RetentionFacts],
     stays: &[bool],
     now: Timestamp,
 ) -> Result<(), TestCaseError> {
@@ -354,7 +354,7 @@ fn damage_to_one_leaves_the_others(
     Ok(())
 }
 
-fn kept_of(backups: &[BackupFacts], stays: &[bool]) -> Vec<BackupFacts> {
+fn kept_of(backups: &[RetentionFacts], stays: &[bool]) -> Vec<RetentionFacts> {
     let kept = backups.iter().zip(stays).filter(|(_, stays)| **stays);
     kept.map(|(backup, _)| backup.clone()).collect()
 }

@@ -19,7 +19,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::STRUCTURE;
-use super::model::{Commit, Flags, Prepare, Record, Span, System, Ticks};
+use super::model::{ByteSpan, Commit, Prepare, PrepareFlags, Record, System, Ticks};
 use crate::format::{LogPosition, Malformed, Result};
 
 const PREPARE: u8 = 0;
@@ -160,7 +160,7 @@ pub(super) fn head<'a>(fields: &mut Fields<'a>) -> Result<(LogPosition, Record<'
 }
 
 fn prepare<'a>(fields: &mut Fields<'a>, version: u8) -> Result<Prepare<'a>, FieldError> {
-    let flags = Flags(u16::from_le_bytes(fields.array()?));
+    let flags = PrepareFlags(u16::from_le_bytes(fields.array()?));
     let transaction = fields.position()?;
     let transaction_offset = fields.i32()?;
     let expected_version = if version == 0 {
@@ -179,12 +179,12 @@ fn prepare<'a>(fields: &mut Fields<'a>, version: u8) -> Result<Prepare<'a>, Fiel
     let event_type = fields.text()?;
 
     let length = fields.length()?;
-    let data = Span {
+    let data = ByteSpan {
         offset: fields.end(),
         length,
     };
     // The metadata follows the data. The caller finds it.
-    let metadata = Span {
+    let metadata = ByteSpan {
         offset: data.offset,
         length: 0,
     };

@@ -9,9 +9,9 @@
 
 use super::STRUCTURE;
 use super::fields::{FieldError, Fields, head};
-use super::model::{Frame, Prepare, Record, Span};
-use super::placement::Placement;
-use crate::format::window::Window;
+use super::model::{ByteSpan, Frame, Prepare, Record};
+use super::placement::RecordPlacement;
+use crate::format::window::FileWindow;
 use crate::format::{Malformed, Result};
 
 /// The two lengths around a record's body.
@@ -45,7 +45,7 @@ pub(super) fn check_room(at: u64, room: u64) -> Result<(), Malformed> {
 }
 
 /// The number at byte `at` of the file. Zero if the window does not hold it.
-pub(super) fn loaded_i32(window: &Window<'_>, at: u64) -> i32 {
+pub(super) fn loaded_i32(window: &FileWindow<'_>, at: u64) -> i32 {
     let bytes = window.get(at, 4).and_then(<[u8]>::first_chunk);
     bytes.map_or(0, |bytes| i32::from_le_bytes(*bytes))
 }
@@ -53,7 +53,12 @@ pub(super) fn loaded_i32(window: &Window<'_>, at: u64) -> i32 {
 /// Reads the frame at `offset` into the window. If the frame is too long for the window, reads the
 /// part before its data. Reads nothing from byte `written` on. Returns the length of the frame,
 /// which includes the two lengths around the body.
-pub(super) fn load(window: &mut Window<'_>, offset: u64, end: u64, written: u64) -> Result<u64> {
+pub(super) fn load(
+    window: &mut FileWindow<'_>,
+    offset: u64,
+    end: u64,
+    written: u64,
+) -> Result<u64> {
     let room = end - offset;
     check_room(offset, room)?;
     window.forwards(offset, 4, written)?;
@@ -77,7 +82,7 @@ pub(super) fn load(window: &mut Window<'_>, offset: u64, end: u64, written: u64)
 }
 
 /// Whether the first `loaded` bytes of a long record hold all that [`parse`] needs.
-fn head_is_in(window: &Window<'_>, offset: u64, loaded: usize) -> bool {
+fn head_is_in(window: &FileWindow<'_>, offset: u64, loaded: usize) -> bool {
     let frame = window.get(offset, loaded);
     let Some(body) = frame.and_then(|bytes| bytes.get(4..)) else {
         return false;
@@ -88,10 +93,10 @@ fn head_is_in(window: &Window<'_>, offset: u64, loaded: usize) -> bool {
 
 /// Reads the frame that [`load`] brought into the window.
 pub(super) fn parse<'w>(
-    window: &'w Window<'_>,
+    window: &'w FileWindow<'_>,
     offset: u64,
     length: u64,
-    placement: &Placement,
+    placement: &RecordPlacement,
 ) -> Result<Frame<'w>> {
     let body_end = offset + length - 4;
     let whole = match usize::try_from(length) {
@@ -127,7 +132,12 @@ pub(super) fn parse<'w>(
 }
 
 /// Checks that the length behind the body is the one in front of it.
-fn check_suffix(window: &Window<'_>, whole: Option<&[u8]>, body_end: u64, body: u64) -> Result<()> {
+fn check_suffix(
+    window: &FileWindow<'_>,
+    whole: Option<&[u8]>,
+    body_end: u64,
+    body: u64,
+) -> Result<()> {
     let suffix = match whole.and_then(<[u8]>::last_chunk) {
         Some(suffix) => *suffix,
         None => window.beside(body_end)?,
@@ -144,8 +154,8 @@ fn check_suffix(window: &Window<'_>, whole: Option<&[u8]>, body_end: u64, body: 
 ///
 /// The data is skipped. Its length is correct if the length of the metadata follows it, and the
 /// metadata ends where the record does.
-fn find_metadata(window: &Window<'_>, prepare: &mut Prepare<'_>, body_end: u64) -> Result<u64> {
-    let Span {
+fn find_metadata(window: &FileWindow<'_>, prepare: &mut Prepare<'_>, body_end: u64) -> Result<u64> {
+    let ByteSpan {
         offset: data_at,
         length: data_length,
     } = prepare.data;
@@ -163,7 +173,7 @@ fn find_metadata(window: &Window<'_>, prepare: &mut Prepare<'_>, body_end: u64) 
     let stated = i32::from_le_bytes(stated);
     let length = u64::try_from(stated)
         .map_err(|_| Malformed::new(STRUCTURE, metadata_at, "a length", stated))?;
-    prepare.metadata = Span {
+    prepare.metadata = ByteSpan {
         offset: metadata_at + 4,
         length,
     };

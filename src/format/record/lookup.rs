@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::STRUCTURE;
 use super::frame::{load, parse};
 use super::model::Frame;
-use super::placement::{Placement, check_range};
+use super::placement::{RecordPlacement, check_range};
 use crate::format::chunk::{ChunkFile, ChunkHeader};
 use crate::format::position_map::PositionMap;
-use crate::format::window::Window;
+use crate::format::window::FileWindow;
 use crate::format::{LogPosition, Malformed, ReadAt, Result};
 
 /// Bytes that reading one record begins with.
@@ -17,8 +17,8 @@ const PROBE: usize = 4096;
 /// Reads single records of a chunk by their log position.
 #[derive(Debug)]
 pub struct Lookup<'s> {
-    window: Window<'s>,
-    placement: Placement,
+    window: FileWindow<'s>,
+    placement: RecordPlacement,
     header: ChunkHeader,
     data: Range<u64>,
     /// Only in a scavenged chunk.
@@ -39,8 +39,8 @@ impl<'s> Lookup<'s> {
             None
         };
         Ok(Self {
-            window: Window::new(source, PROBE),
-            placement: Placement::of(&chunk.header),
+            window: FileWindow::new(source, PROBE),
+            placement: RecordPlacement::of(&chunk.header),
             header: chunk.header,
             data,
             map,

@@ -17,7 +17,7 @@ mod scan;
 mod tests;
 
 pub use self::lookup::Lookup;
-pub use self::model::{Commit, Flags, Frame, Prepare, Record, Span, System, Ticks};
+pub use self::model::{ByteSpan, Commit, Frame, Prepare, PrepareFlags, Record, System, Ticks};
 pub use self::scan::{Backwards, Forwards};
 
 /// The structure that errors name.

@@ -43,9 +43,9 @@ impl Ticks {
 
 /// The flags of a prepare (disk-format §4.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Flags(pub u16);
+pub struct PrepareFlags(pub u16);
 
-impl Flags {
+impl PrepareFlags {
     /// The prepare carries an event.
     pub const DATA: Self = Self(0x01);
     /// The prepare is the first of its transaction.
@@ -70,9 +70,9 @@ impl Flags {
     }
 }
 
-impl fmt::Debug for Flags {
+impl fmt::Debug for PrepareFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Flags({:#x})", self.0)
+        write!(f, "PrepareFlags({:#x})", self.0)
     }
 }
 
@@ -80,13 +80,13 @@ impl fmt::Debug for Flags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prepare<'a> {
     /// What the prepare says about itself.
-    pub flags: Flags,
+    pub flags: PrepareFlags,
     /// Where its transaction began: the same position in every prepare of a multi-event append.
     pub transaction: LogPosition,
     /// Its place in its transaction: −1 for the first and the last prepare of an explicit
     /// transaction.
     pub transaction_offset: i32,
-    /// The number of the event before it, if [`Flags::IS_COMMITTED`] is set; −2 for "any".
+    /// The number of the event before it, if [`PrepareFlags::IS_COMMITTED`] is set; −2 for "any".
     pub expected_version: i64,
     /// The name of its stream, as UTF-8 that nobody checked.
     pub stream: &'a [u8],
@@ -99,9 +99,9 @@ pub struct Prepare<'a> {
     /// Its event type, as UTF-8 that nobody checked.
     pub event_type: &'a [u8],
     /// Where its data lies in the file.
-    pub data: Span,
+    pub data: ByteSpan,
     /// Where its metadata lies in the file.
-    pub metadata: Span,
+    pub metadata: ByteSpan,
 }
 
 impl Prepare<'_> {
@@ -109,7 +109,7 @@ impl Prepare<'_> {
     /// the commit record gives its number.
     #[must_use]
     pub const fn event_number(&self) -> Option<i64> {
-        if self.flags.contains(Flags::IS_COMMITTED) {
+        if self.flags.contains(PrepareFlags::IS_COMMITTED) {
             self.expected_version.checked_add(1)
         } else {
             None
@@ -125,7 +125,7 @@ impl Prepare<'_> {
 
 /// Bytes of a file that were skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct ByteSpan {
     /// Byte offset in the file.
     pub offset: u64,
     /// Number of bytes.

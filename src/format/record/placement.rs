@@ -8,7 +8,7 @@ use crate::format::{LogPosition, Malformed, ReadAt, Result};
 
 /// How log positions and file offsets are related in one chunk file.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Placement {
+pub(super) enum RecordPlacement {
     /// Every record is where it was first written.
     InPlace {
         /// Log position of the first byte of data.
@@ -23,7 +23,7 @@ pub(super) enum Placement {
     },
 }
 
-impl Placement {
+impl RecordPlacement {
     pub(super) fn of(header: &ChunkHeader) -> Self {
         let start = header.start_position();
         if header.scavenged {

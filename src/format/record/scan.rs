@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::STRUCTURE;
 use super::frame::{FRAME, body_length, check_room, load, loaded_i32, parse};
 use super::model::Frame;
-use super::placement::{Placement, check_order, check_range};
+use super::placement::{RecordPlacement, check_order, check_range};
 use crate::format::chunk::ChunkHeader;
-use crate::format::window::Window;
+use crate::format::window::FileWindow;
 use crate::format::{LogPosition, Malformed, ReadAt, Result};
 
 /// Bytes that a scan reads at once.
@@ -18,8 +18,8 @@ pub(super) const SCAN: usize = 256 * 1024;
 /// A lending iterator: each frame borrows from the window and must be dropped before the next.
 #[derive(Debug)]
 pub struct Forwards<'s> {
-    window: Window<'s>,
-    placement: Placement,
+    window: FileWindow<'s>,
+    placement: RecordPlacement,
     at: u64,
     end: u64,
     /// Bytes from here on may not be written yet, so none of them is read.
@@ -38,8 +38,8 @@ impl<'s> Forwards<'s> {
     pub fn new(source: &'s dyn ReadAt, header: &ChunkHeader, data: Range<u64>) -> Result<Self> {
         check_range(source, header, &data)?;
         Ok(Self {
-            window: Window::new(source, SCAN),
-            placement: Placement::of(header),
+            window: FileWindow::new(source, SCAN),
+            placement: RecordPlacement::of(header),
             at: data.start,
             end: data.end,
             written: data.end,
@@ -115,8 +115,8 @@ impl<'s> Forwards<'s> {
 /// A lending iterator, as [`Forwards`].
 #[derive(Debug)]
 pub struct Backwards<'s> {
-    window: Window<'s>,
-    placement: Placement,
+    window: FileWindow<'s>,
+    placement: RecordPlacement,
     start: u64,
     at: u64,
     following: Option<LogPosition>,
@@ -131,8 +131,8 @@ impl<'s> Backwards<'s> {
     pub fn new(source: &'s dyn ReadAt, header: &ChunkHeader, data: Range<u64>) -> Result<Self> {
         check_range(source, header, &data)?;
         Ok(Self {
-            window: Window::new(source, SCAN),
-            placement: Placement::of(header),
+            window: FileWindow::new(source, SCAN),
+            placement: RecordPlacement::of(header),
             start: data.start,
             at: data.end,
             following: None,

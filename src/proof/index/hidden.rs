@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
 use crate::format::ptable::{Table, TableEntry};
-use crate::format::record::{Backwards, Flags, Forwards, Prepare, Record};
+use crate::format::record::{Backwards, Forwards, Prepare, PrepareFlags, Record};
 use crate::format::{self, LogPosition, ReadAt};
 use crate::log::{ChunkSet, LogFile, open_listed, with_place};
 use crate::manifest::FileSet;
@@ -103,7 +103,7 @@ fn first_events(
         }
 
         if let Record::Prepare(prepare) = &frame.record
-            && prepare.flags.contains(Flags::DATA)
+            && prepare.flags.contains(PrepareFlags::DATA)
             && let Some(number) = prepare.event_number()
         {
             events.push(IndexedEvent {

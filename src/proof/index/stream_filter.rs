@@ -7,7 +7,7 @@ use super::scope::IndexScope;
 use crate::error::Result;
 use crate::format::chunk::Transform;
 use crate::format::hash::stream_hash;
-use crate::format::record::{Backwards, Flags, Forwards, Record};
+use crate::format::record::{Backwards, Forwards, PrepareFlags, Record};
 use crate::format::{self, LogPosition, ReadAt, WriterPosition, bloom, checkpoint};
 use crate::log::{ChunkSet, LogFile, read_small, with_place};
 use crate::manifest::{FileSet, RelativePath};
@@ -202,7 +202,7 @@ impl FilteredEvent {
         let Record::Prepare(prepare) = record else {
             return None;
         };
-        if !prepare.flags.contains(Flags::DATA) || prepare.event_number().is_none() {
+        if !prepare.flags.contains(PrepareFlags::DATA) || prepare.event_number().is_none() {
             return None;
         }
 

@@ -14,7 +14,7 @@ pub use self::examination::{
     Examination, IndexSummary, LogSummary, StartOutcome, StartVerdict, VersionOutcome,
 };
 use self::gather::Gathered;
-use self::observation::Observation;
+use self::observation::StartObservation;
 use super::depth::Depth;
 use super::finding::{Consequence, Effect, Finding, Severity};
 use crate::error::Result;
@@ -93,7 +93,11 @@ pub fn examine(files: &dyn FileSet, options: &ExamineOptions, run: &Run) -> Resu
 
 /// Sums up what servers of one line do. `is_damaged` is true if files are damaged for every server
 /// version.
-fn outcome(line: ServerLine, observations: &[Observation], is_damaged: bool) -> VersionOutcome {
+fn outcome(
+    line: ServerLine,
+    observations: &[StartObservation],
+    is_damaged: bool,
+) -> VersionOutcome {
     let outcome = start_outcome(observations);
     let loses = codes(observations, Effect::is_loss);
     let rebuilds = codes(observations, Effect::is_rebuild);
@@ -122,7 +126,7 @@ fn outcome(line: ServerLine, observations: &[Observation], is_damaged: bool) -> 
     }
 }
 
-fn start_outcome(observations: &[Observation]) -> StartOutcome {
+fn start_outcome(observations: &[StartObservation]) -> StartOutcome {
     let mut outcome = StartOutcome::Starts;
     for observation in observations {
         let of_this = match observation.effect {
@@ -137,7 +141,7 @@ fn start_outcome(observations: &[Observation]) -> StartOutcome {
 }
 
 /// The codes of the observations whose effect is wanted.
-fn codes(observations: &[Observation], is_wanted: fn(Effect) -> bool) -> Vec<&'static str> {
+fn codes(observations: &[StartObservation], is_wanted: fn(Effect) -> bool) -> Vec<&'static str> {
     let mut codes = Vec::new();
     for observation in observations {
         if is_wanted(observation.effect) {
@@ -161,7 +165,7 @@ impl MergedFindings {
             .any(|finding| finding.severity == Severity::Error && finding.consequences.is_empty())
     }
 
-    fn add(&mut self, line: ServerLine, observation: Observation) {
+    fn add(&mut self, line: ServerLine, observation: StartObservation) {
         let severity = severity(&observation);
         let consequence = Consequence {
             version: line,
@@ -198,7 +202,7 @@ impl MergedFindings {
     }
 }
 
-fn severity(observation: &Observation) -> Severity {
+fn severity(observation: &StartObservation) -> Severity {
     match observation.effect {
         Effect::LosesEvents | Effect::ShowsHalfAppend | Effect::Dies | Effect::Refuses => {
             Severity::Error

@@ -6,7 +6,7 @@ use crate::server::Evidence;
 /// Something that a server of one line does. `examine` merges the observations of all lines into
 /// findings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Observation {
+pub(super) struct StartObservation {
     /// A stable name.
     pub(super) code: &'static str,
     pub(super) file: Option<String>,
@@ -18,7 +18,7 @@ pub(super) struct Observation {
     pub(super) damage: bool,
 }
 
-impl Observation {
+impl StartObservation {
     pub(super) fn new(
         code: &'static str,
         what: impl Into<String>,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::blobs::{Blob, Content};
 use super::writer_place::WriterPlace;
-use super::{Committed, MemoryRepository, StoredFile, StoredFiles, entries_of, not_as_stored};
+use super::{Committed, MemoryFile, MemoryFiles, MemoryRepository, entries_of, not_as_stored};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -22,7 +22,7 @@ const PIECE: u64 = 1 << 20;
 
 /// The incoming backup of a memory store. It holds the writer's place.
 pub(super) struct MemoryIncoming<'a> {
-    parent: Option<StoredFiles>,
+    parent: Option<MemoryFiles>,
     run: &'a Run,
     names: Mutex<IncomingFiles>,
     bytes_stored: AtomicU64,
@@ -34,8 +34,8 @@ pub(super) struct MemoryIncoming<'a> {
 /// those.
 #[derive(Default)]
 struct IncomingFiles {
-    all: StoredFiles,
-    resumable: StoredFiles,
+    all: MemoryFiles,
+    resumable: MemoryFiles,
 }
 
 impl<'a> MemoryIncoming<'a> {
@@ -70,7 +70,7 @@ impl<'a> MemoryIncoming<'a> {
     }
 
     /// The parent's blob of a row.
-    fn parents(&self, row: &Row) -> Result<(StoredFile, Blob)> {
+    fn parents(&self, row: &Row) -> Result<(MemoryFile, Blob)> {
         let place = || self.place_of(&row.path);
         let Some(parent) = &self.parent else {
             return Err(Error::new(
@@ -162,7 +162,7 @@ impl<'a> MemoryIncoming<'a> {
         drop(store);
         self.bytes_stored.fetch_add(written, Ordering::Relaxed);
 
-        let file = StoredFile { blob, size, mode };
+        let file = MemoryFile { blob, size, mode };
         let mut files = self.names();
         files.all.insert(path.clone(), file);
         files.resumable.remove(path);
@@ -178,7 +178,7 @@ impl<'a> MemoryIncoming<'a> {
     }
 
     /// The newest file of this path that an interrupted run left.
-    fn leftover(&self, path: &RelativePath, size: u64) -> Result<Option<(StoredFile, Blob)>> {
+    fn leftover(&self, path: &RelativePath, size: u64) -> Result<Option<(MemoryFile, Blob)>> {
         let store = self.repository().reach()?;
         for files in store.leftovers.iter().rev() {
             let Some(file) = files.get(path) else {
@@ -193,7 +193,7 @@ impl<'a> MemoryIncoming<'a> {
         Ok(None)
     }
 
-    fn forget_leftover(&self, path: &RelativePath, file: StoredFile) {
+    fn forget_leftover(&self, path: &RelativePath, file: MemoryFile) {
         for files in &mut self.repository().locked().leftovers {
             if files.get(path) == Some(&file) {
                 files.remove(path);
@@ -400,7 +400,7 @@ impl Incoming for MemoryIncoming<'_> {
 }
 
 /// The files of the set are those of the manifest's rows.
-fn check_rows(files: &StoredFiles, manifest: &Manifest) -> Result<()> {
+fn check_rows(files: &MemoryFiles, manifest: &Manifest) -> Result<()> {
     let mut rows: Vec<(&RelativePath, u64)> = Vec::with_capacity(manifest.files.len());
     for row in &manifest.files {
         rows.push((&row.path, row.size));

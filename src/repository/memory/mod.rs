@@ -46,7 +46,7 @@ struct Store {
     heads: BTreeMap<u64, Committed>,
     values: BTreeMap<String, Vec<u8>>,
     /// What interrupted runs left, the oldest first.
-    leftovers: Vec<StoredFiles>,
+    leftovers: Vec<MemoryFiles>,
     has_writer: bool,
     readers: HashMap<Label, usize>,
     /// Backups that the store does not let go yet.
@@ -60,15 +60,15 @@ struct Store {
 struct Committed {
     label: Label,
     manifest: Vec<u8>,
-    files: StoredFiles,
+    files: MemoryFiles,
 }
 
 /// The files of a backup, or of one in the making.
-type StoredFiles = BTreeMap<RelativePath, StoredFile>;
+type MemoryFiles = BTreeMap<RelativePath, MemoryFile>;
 
 /// A file: the blob that has its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct StoredFile {
+struct MemoryFile {
     blob: BlobId,
     size: u64,
     mode: u32,
@@ -162,7 +162,7 @@ impl Store {
         Err(no_such_backup(label))
     }
 
-    fn blob(&self, file: &StoredFile) -> Option<Blob> {
+    fn blob(&self, file: &MemoryFile) -> Option<Blob> {
         self.blobs.get(file.blob)
     }
 
@@ -318,7 +318,7 @@ impl Repository for MemoryRepository {
             return Ok(None);
         }
         let mut left = Interrupted::default();
-        for file in store.leftovers.iter().flat_map(StoredFiles::values) {
+        for file in store.leftovers.iter().flat_map(MemoryFiles::values) {
             left.files += 1;
             left.bytes += store.blobs.length(file.blob);
         }
@@ -362,7 +362,7 @@ impl Drop for Reader {
 struct StoredSet {
     repository: MemoryRepository,
     name: String,
-    files: StoredFiles,
+    files: MemoryFiles,
 }
 
 impl FileSet for StoredSet {
@@ -383,7 +383,7 @@ impl FileSet for StoredSet {
 }
 
 /// The files whose blobs are there, in the order of their paths.
-fn entries_of(files: &StoredFiles, store: &Store) -> Vec<FileEntry> {
+fn entries_of(files: &MemoryFiles, store: &Store) -> Vec<FileEntry> {
     let mut entries = Vec::with_capacity(files.len());
     for (path, file) in files {
         let Some(blob) = store.blob(file) else {

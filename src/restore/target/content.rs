@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::super::checkpoints::{guard_stands, read_checkpoint};
 use super::super::outcome::DirectoryOutcome;
-use super::listing::{ListedFile, Listing};
+use super::listing::{ListedFile, TargetListing};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{Checkpoint, START_GUARD};
@@ -80,7 +80,7 @@ pub(super) fn examine(
     backup: BackupToRestore<'_>,
     finished: FinishedTarget,
 ) -> Result<TargetContent> {
-    let listing = Listing::read(target)?;
+    let listing = TargetListing::read(target)?;
     if listing.is_empty() {
         return Ok(if listing.db_exists {
             TargetContent::Empty
@@ -113,7 +113,7 @@ pub(super) fn examine(
 }
 
 /// Without a mark, only a restore that was killed before it wrote one can be resumed.
-fn unmarked(listing: &Listing, target: &Directories) -> Result<TargetContent> {
+fn unmarked(listing: &TargetListing, target: &Directories) -> Result<TargetContent> {
     if !is_bare_guard(listing, &target.db)? {
         return Err(not_empty(listing.first()));
     }
@@ -134,7 +134,7 @@ fn unmarked(listing: &Listing, target: &Directories) -> Result<TargetContent> {
 
 /// Whether the target holds only what a restore writes before its mark: some or all checkpoints of
 /// the guard.
-fn is_bare_guard(listing: &Listing, db: &Path) -> Result<bool> {
+fn is_bare_guard(listing: &TargetListing, db: &Path) -> Result<bool> {
     if !listing.directories.is_empty() {
         return Ok(false);
     }
@@ -177,7 +177,7 @@ fn guard_checkpoint(path: &Path, db: &Path) -> Option<(Checkpoint, i64)> {
 /// Whether the target holds every file that a restore places, the final checkpoints, the mark, and
 /// nothing else. A server that ran there would have left more.
 fn is_as_restored(
-    listing: &Listing,
+    listing: &TargetListing,
     target: &Directories,
     outcome: &DirectoryOutcome,
 ) -> Result<bool> {
@@ -215,7 +215,7 @@ fn is_as_restored(
 /// What an interrupted restore of this backup left. Every file has to belong to the backup, or be
 /// of a kind that no database needs.
 fn interrupted(
-    listing: Listing,
+    listing: TargetListing,
     outcome: &DirectoryOutcome,
     since: Timestamp,
 ) -> Result<InterruptedRestore> {

@@ -7,7 +7,7 @@ use crate::fs::{self, FileKind};
 use crate::manifest::{Directories, RelativePath, Root};
 
 /// Everything below the two directories of a target, `lost+found` aside.
-pub(super) struct Listing {
+pub(super) struct TargetListing {
     pub(super) db_exists: bool,
     pub(super) files: Vec<ListedFile>,
     /// Directories, without the ones that lead to the index directory.
@@ -22,7 +22,7 @@ pub(super) struct ListedFile {
     pub(super) is_regular: bool,
 }
 
-impl Listing {
+impl TargetListing {
     /// # Errors
     /// `Refused` if one of the two paths is not a directory.
     pub(super) fn read(target: &Directories) -> Result<Self> {
@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn directory(&self, directory: &Path, found: &mut Listing) -> Result<()> {
+    fn directory(&self, directory: &Path, found: &mut TargetListing) -> Result<()> {
         for entry in fs::list(directory)? {
             let path = directory.join(&entry.name);
             if entry.status.kind != FileKind::Directory {

@@ -6,7 +6,8 @@ use crate::format::chunk::{
     self, ChunkFile, ChunkFooter, ChunkHeader, ChunkState, MapEntries, Transform,
 };
 use crate::format::record::{
-    Backwards, Commit, Flags, Forwards, Frame, Lookup, Prepare, Record, Span, System, Ticks,
+    Backwards, ByteSpan, Commit, Forwards, Frame, Lookup, Prepare, PrepareFlags, Record, System,
+    Ticks,
 };
 use crate::format::{ChunkNumber, ChunkSize, LogPosition, Md5Hash, ReadAt, Result};
 
@@ -139,12 +140,12 @@ impl Written {
                     + prefix(event_type.len())
                     + event_type.len()
                     + 4;
-                let data = Span {
+                let data = ByteSpan {
                     offset: offset + 4 + head as u64,
                     length: data.len() as u64,
                 };
                 Record::Prepare(Prepare {
-                    flags: Flags(*flags),
+                    flags: PrepareFlags(*flags),
                     transaction: position,
                     transaction_offset: -1,
                     expected_version: (*expected).into(),
@@ -154,7 +155,7 @@ impl Written {
                     timestamp,
                     event_type,
                     data,
-                    metadata: Span {
+                    metadata: ByteSpan {
                         offset: data.offset + data.length + 4,
                         length: metadata.len() as u64,
                     },

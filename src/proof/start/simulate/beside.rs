@@ -2,7 +2,7 @@
 
 use super::state::{ServerStart, Step};
 use crate::proof::finding::Effect;
-use crate::proof::start::observation::Observation;
+use crate::proof::start::observation::StartObservation;
 use crate::server::evidence;
 use crate::server::facts::{HAS_SCAVENGE_STATE, HAS_SECONDARY_INDEX};
 
@@ -20,7 +20,7 @@ impl ServerStart<'_> {
         let hint = "remove kurrent.ddb and kurrent.ddb.wal: the server rebuilds them, perhaps \
                     without the schema registry's part";
         self.refuse(
-            Observation::refusal("secondary-index-damaged", &problem.why, evidence)
+            StartObservation::refusal("secondary-index-damaged", &problem.why, evidence)
                 .on(&problem.place)
                 .hint(hint)
                 .damage(),
@@ -44,7 +44,7 @@ impl ServerStart<'_> {
         let hint = "remove the files in index/scavenging: the next scavenge begins anew";
         let evidence = evidence::SCAVENGES_BY_FOREIGN_STATE;
         self.see(
-            Observation::new(
+            StartObservation::new(
                 "scavenge-state-foreign",
                 what,
                 Effect::LosesEvents,

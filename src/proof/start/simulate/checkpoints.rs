@@ -3,7 +3,7 @@
 use super::state::{ServerStart, Step};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::proof::finding::Effect;
-use crate::proof::start::observation::Observation;
+use crate::proof::start::observation::StartObservation;
 use crate::server::Evidence;
 
 const ORDER: Evidence = Evidence::Read("disk-format §6.5");
@@ -32,7 +32,7 @@ impl ServerStart<'_> {
         let what = "a restore was interrupted here: no server starts from the checkpoints that it \
                     left as a guard";
         self.refuse(
-            Observation::refusal("start-guard", what, evidence)
+            StartObservation::refusal("start-guard", what, evidence)
                 .on(&self.place_of(guard))
                 .hint("run the same `kbackup restore` again, or empty the directory"),
         )
@@ -52,7 +52,7 @@ impl ServerStart<'_> {
             return Ok(());
         }
         self.refuse(
-            Observation::refusal("checkpoint-negative", "it holds a negative position", ORDER)
+            StartObservation::refusal("checkpoint-negative", "it holds a negative position", ORDER)
                 .on(&self.place_of(checkpoint))
                 .damage(),
         )
@@ -76,7 +76,8 @@ impl ServerStart<'_> {
         };
         let what = format!("{} at {value} is ahead of {writer}", checkpoint.file_name());
         self.refuse(
-            Observation::refusal("reader-ahead", what, evidence).on(&self.place_of(checkpoint)),
+            StartObservation::refusal("reader-ahead", what, evidence)
+                .on(&self.place_of(checkpoint)),
         )
     }
 
@@ -94,10 +95,10 @@ impl ServerStart<'_> {
             "there is no epoch record at {}: {}",
             damage.position, damage.why
         );
-        let hint = "remove epoch.chk, or write -1 into it: the server then searches the log for its \
-                    last epoch";
+        let hint = "remove epoch.chk, or write -1 into it: the server then searches the log for \
+                    its last epoch";
         self.refuse(
-            Observation::refusal("epoch-record", what, Evidence::Read("disk-format §6.9"))
+            StartObservation::refusal("epoch-record", what, Evidence::Read("disk-format §6.9"))
                 .on(&damage.place)
                 .hint(hint),
         )
@@ -110,7 +111,7 @@ impl ServerStart<'_> {
         }
         let what = "the server searches the log backwards for its last epoch";
         self.see(
-            Observation::new("epoch-search", what, Effect::Slows, Evidence::Seen("O12"))
+            StartObservation::new("epoch-search", what, Effect::Slows, Evidence::Seen("O12"))
                 .on(&self.place_of(Checkpoint::Epoch)),
         );
     }

@@ -8,7 +8,7 @@ use crate::format::chunk::{ChunkFile, ChunkState, Transform};
 use crate::format::{ChunkSize, LogPosition};
 use crate::proof::finding::Effect;
 use crate::proof::start::facts::ChunkFact;
-use crate::proof::start::observation::Observation;
+use crate::proof::start::observation::StartObservation;
 use crate::server::Evidence;
 use crate::server::facts::{
     DELETES_CHUNK_BEYOND_WRITER, HAS_ARCHIVE, READS_TRANSFORMED_CHUNKS,
@@ -79,7 +79,7 @@ impl<'a> ServerStart<'a> {
             return Ok(None);
         }
         let what = "no chunk can be read, but writer.chk says that there is a log";
-        self.refuse(Observation::refusal("chunk-missing", what, HISTORICAL))
+        self.refuse(StartObservation::refusal("chunk-missing", what, HISTORICAL))
     }
 
     /// Returns true if a chunk is missing before the one that the log ends in.
@@ -88,7 +88,7 @@ impl<'a> ServerStart<'a> {
             let what = format!("chunk {number} is missing");
             let hint =
                 format!("with an archive, servers {HAS_ARCHIVE} fetch missing chunks from there");
-            self.see(Observation::refusal("chunk-missing", what, HISTORICAL).hint(hint));
+            self.see(StartObservation::refusal("chunk-missing", what, HISTORICAL).hint(hint));
             return true;
         }
 
@@ -99,7 +99,7 @@ impl<'a> ServerStart<'a> {
             return false;
         }
         let what = format!("chunk {} is missing", covered + 1);
-        self.see(Observation::refusal("chunk-missing", what, HISTORICAL));
+        self.see(StartObservation::refusal("chunk-missing", what, HISTORICAL));
         true
     }
 
@@ -117,7 +117,7 @@ impl<'a> ServerStart<'a> {
             && !self.is_cut(fact)
         {
             let evidence = Evidence::Read("disk-format §3.5");
-            let dies = Observation::new(
+            let dies = StartObservation::new(
                 "chunk-contradictory",
                 why.to_string(),
                 Effect::Dies,
@@ -128,7 +128,11 @@ impl<'a> ServerStart<'a> {
         false
     }
 
-    fn refusal_of_historical(&self, fact: &ChunkFact, may_be_ongoing: bool) -> Option<Observation> {
+    fn refusal_of_historical(
+        &self,
+        fact: &ChunkFact,
+        may_be_ongoing: bool,
+    ) -> Option<StartObservation> {
         let file = match &fact.file {
             Ok(file) => file,
             Err(why) => return Some(unreadable(why, HISTORICAL)),
@@ -142,7 +146,7 @@ impl<'a> ServerStart<'a> {
             return None;
         }
         let what = "it lies below writer.chk and is not completed";
-        Some(Observation::refusal(
+        Some(StartObservation::refusal(
             "chunk-not-completed",
             what,
             HISTORICAL,
@@ -150,7 +154,7 @@ impl<'a> ServerStart<'a> {
     }
 
     /// A chunk format that servers of this line do not read (disk-format §3.2).
-    fn too_new(&self, file: &ChunkFile) -> Option<Observation> {
+    fn too_new(&self, file: &ChunkFile) -> Option<StartObservation> {
         if !file.header.needs_transforms() || self.line.has(READS_TRANSFORMED_CHUNKS) {
             return None;
         }
@@ -159,7 +163,7 @@ impl<'a> ServerStart<'a> {
             READS_TRANSFORMED_CHUNKS.first_release()
         );
         let evidence = Evidence::Read("disk-format §3.2");
-        Some(Observation::refusal("chunk-too-new", what, evidence))
+        Some(StartObservation::refusal("chunk-too-new", what, evidence))
     }
 
     /// The chunk that the log ends in. Returns true if the server gives up.
@@ -172,7 +176,7 @@ impl<'a> ServerStart<'a> {
                 "chunk {}, which the log should end in, is missing",
                 tail.number
             );
-            self.see(Observation::refusal("chunk-missing", what, LAST));
+            self.see(StartObservation::refusal("chunk-missing", what, LAST));
             return true;
         };
 
@@ -183,7 +187,7 @@ impl<'a> ServerStart<'a> {
         true
     }
 
-    fn refusal_of_last(&self, fact: &ChunkFact, tail: Tail) -> Option<Observation> {
+    fn refusal_of_last(&self, fact: &ChunkFact, tail: Tail) -> Option<StartObservation> {
         let file = match &fact.file {
             Ok(file) => file,
             Err(why) => return Some(unreadable(why, LAST)),
@@ -205,7 +209,7 @@ impl<'a> ServerStart<'a> {
                 return None;
             }
             let what = format!("it is scavenged, and writer.chk at {writer} points into it");
-            return Some(Observation::refusal(
+            return Some(StartObservation::refusal(
                 "chunk-scavenged-at-writer",
                 what,
                 LAST,
@@ -218,7 +222,7 @@ impl<'a> ServerStart<'a> {
         }
         let what = format!("it ends before the log does, at {writer}");
         let evidence = Evidence::Read("disk-format §6.12");
-        Some(Observation::refusal("log-damaged", what, evidence).damage())
+        Some(StartObservation::refusal("log-damaged", what, evidence).damage())
     }
 
     /// Files behind the chunk that the log ends in (O14, O16). Returns true if the server gives up.
@@ -240,7 +244,7 @@ impl<'a> ServerStart<'a> {
             } else {
                 is_refused = true;
                 let what = "it lies beyond writer.chk";
-                Observation::refusal("chunk-beyond-writer", what, Evidence::Seen("O16"))
+                StartObservation::refusal("chunk-beyond-writer", what, Evidence::Seen("O16"))
             };
             self.see(
                 observation
@@ -252,7 +256,7 @@ impl<'a> ServerStart<'a> {
     }
 
     /// The server deletes the file, whether it holds records or not.
-    fn deleted(&self, fact: &ChunkFact) -> Observation {
+    fn deleted(&self, fact: &ChunkFact) -> StartObservation {
         let (what, effect) = if fact.has_records {
             let what = "it lies beyond writer.chk, but holds records: the server deletes it";
             (what, Effect::LosesEvents)
@@ -265,7 +269,7 @@ impl<'a> ServerStart<'a> {
         } else {
             "O16"
         };
-        Observation::new("chunk-beyond-writer", what, effect, Evidence::Seen(source))
+        StartObservation::new("chunk-beyond-writer", what, effect, Evidence::Seen(source))
     }
 
     /// Without a writer checkpoint the log is written anew from its start (disk-format §1).
@@ -277,7 +281,7 @@ impl<'a> ServerStart<'a> {
         let what = "it is missing and reads as 0: the server overwrites what the chunks hold";
         let evidence = Evidence::Read("disk-format §1");
         self.see(
-            Observation::new("writer-missing", what, Effect::LosesEvents, evidence)
+            StartObservation::new("writer-missing", what, Effect::LosesEvents, evidence)
                 .on(&self.place_of(Checkpoint::Writer)),
         );
     }
@@ -290,7 +294,8 @@ impl<'a> ServerStart<'a> {
                 continue;
             }
             let what = "the chunk fails its own MD5";
-            let dies = Observation::new("chunk-md5", what, Effect::Dies, Evidence::Seen("O17"));
+            let dies =
+                StartObservation::new("chunk-md5", what, Effect::Dies, Evidence::Seen("O17"));
             self.see(
                 dies.on(&fact.place)
                     .hint("restore this chunk from a backup")
@@ -300,6 +305,6 @@ impl<'a> ServerStart<'a> {
     }
 }
 
-fn unreadable(why: &str, evidence: Evidence) -> Observation {
-    Observation::refusal("chunk-unreadable", why, evidence).damage()
+fn unreadable(why: &str, evidence: Evidence) -> StartObservation {
+    StartObservation::refusal("chunk-unreadable", why, evidence).damage()
 }

@@ -4,7 +4,7 @@ use super::state::ServerStart;
 use crate::format::LogPosition;
 use crate::proof::finding::Effect;
 use crate::proof::start::facts::{HiddenFact, MapFact, StreamFilterFact, TableFact, TableProblem};
-use crate::proof::start::observation::Observation;
+use crate::proof::start::observation::StartObservation;
 use crate::server::facts::{HAS_FILTERS, REFUSES_OLD_TABLES};
 use crate::server::{Evidence, evidence};
 
@@ -62,7 +62,7 @@ impl ServerStart<'_> {
         }
         let what = "there is no index; a full rebuild takes long on a large database";
         let evidence = Evidence::Seen("O18");
-        self.see(Observation::new(
+        self.see(StartObservation::new(
             "index-absent",
             what,
             Effect::Rebuilds,
@@ -136,7 +136,7 @@ impl ServerStart<'_> {
             )
         };
         let evidence = evidence::HIDES_EVENTS_WITH_LATER_INDEX;
-        self.see(Observation::new("index-hides-events", what, effect, evidence).hint(hint));
+        self.see(StartObservation::new("index-hides-events", what, effect, evidence).hint(hint));
     }
 
     /// The stream-existence filter tells which streams there are (disk-format §5.3).
@@ -151,12 +151,12 @@ impl ServerStart<'_> {
                 let what = "there is no stream-existence filter; the server builds it from the \
                             index";
                 let evidence = Evidence::Seen("O18");
-                Observation::new("stream-filter-absent", what, Effect::Rebuilds, evidence)
+                StartObservation::new("stream-filter-absent", what, Effect::Rebuilds, evidence)
             }
             StreamFilterFact::Damaged(problem) => {
                 let effect = Effect::Rebuilds;
                 let evidence = Evidence::Seen("O18");
-                Observation::new("stream-filter-damaged", &problem.why, effect, evidence)
+                StartObservation::new("stream-filter-damaged", &problem.why, effect, evidence)
                     .on(&problem.place)
             }
             StreamFilterFact::Incomplete(problem) => {
@@ -164,7 +164,7 @@ impl ServerStart<'_> {
                 let evidence = Evidence::Read("disk-format §5.3");
                 let hint = "remove the files in index/stream-existence: the server builds the \
                             filter anew";
-                Observation::new("stream-filter-incomplete", &problem.why, effect, evidence)
+                StartObservation::new("stream-filter-incomplete", &problem.why, effect, evidence)
                     .on(&problem.place)
                     .hint(hint)
                     .damage()
@@ -175,6 +175,6 @@ impl ServerStart<'_> {
 }
 
 /// The server copies the index aside and builds a new one.
-fn set_aside(code: &'static str, what: impl Into<String>, evidence: Evidence) -> Observation {
-    Observation::new(code, what, Effect::SetsIndexAside, evidence)
+fn set_aside(code: &'static str, what: impl Into<String>, evidence: Evidence) -> StartObservation {
+    StartObservation::new(code, what, Effect::SetsIndexAside, evidence)
 }

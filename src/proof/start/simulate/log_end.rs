@@ -6,7 +6,7 @@ use crate::format::LogPosition;
 use crate::format::checkpoint::Checkpoint;
 use crate::proof::finding::Effect;
 use crate::proof::start::facts::{Damage, EndFact};
-use crate::proof::start::observation::Observation;
+use crate::proof::start::observation::StartObservation;
 use crate::server::Evidence;
 
 impl ServerStart<'_> {
@@ -44,7 +44,9 @@ impl ServerStart<'_> {
         );
         let place = self.place_of(Checkpoint::Writer);
         let effect = Effect::ShowsHalfAppend;
-        self.see(Observation::new("half-append", what, effect, Evidence::Seen("O32")).on(&place));
+        self.see(
+            StartObservation::new("half-append", what, effect, Evidence::Seen("O32")).on(&place),
+        );
     }
 
     /// Damage behind the end of the index stops the server. Damage before that shows only when
@@ -60,7 +62,7 @@ impl ServerStart<'_> {
             "the log is damaged at position {}: {}",
             damage.position, damage.why
         );
-        let observation = Observation::new("log-damaged", what, effect, evidence)
+        let observation = StartObservation::new("log-damaged", what, effect, evidence)
             .on(&damage.place)
             .hint("restore from a backup")
             .damage();
@@ -87,6 +89,6 @@ impl ServerStart<'_> {
         );
         let evidence = Evidence::Read("disk-format §2.7 C1");
         let place = self.place_of(Checkpoint::Chaser);
-        self.refuse(Observation::refusal("chaser-inside-record", what, evidence).on(&place))
+        self.refuse(StartObservation::refusal("chaser-inside-record", what, evidence).on(&place))
     }
 }

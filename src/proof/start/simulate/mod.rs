@@ -15,13 +15,13 @@ mod truncation;
 
 use self::state::{ServerStart, Step};
 use super::facts::DirectoryFacts;
-use super::observation::Observation;
+use super::observation::StartObservation;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::server::ServerLine;
 
 /// What a server of `line` does at its start with these files, in its own order. The list ends with
 /// the step at which the server gives up.
-pub(super) fn start(line: ServerLine, facts: &DirectoryFacts) -> Vec<Observation> {
+pub(super) fn start(line: ServerLine, facts: &DirectoryFacts) -> Vec<StartObservation> {
     let mut start = ServerStart::new(line, facts);
 
     // The observations tell whether the start came to its end.

@@ -3,7 +3,7 @@
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::names::ChunkName;
 use crate::proof::start::facts::{ChunkFact, DirectoryFacts};
-use crate::proof::start::observation::Observation;
+use crate::proof::start::observation::StartObservation;
 use crate::server::ServerLine;
 
 /// A server that starts from a directory. A truncation changes what the later steps find, so this
@@ -18,7 +18,7 @@ pub(super) struct ServerStart<'a> {
     pub(super) files: Vec<&'a ChunkFact>,
     /// The file that a truncation has cut: it is not completed any more.
     pub(super) cut: Option<ChunkName>,
-    pub(super) seen: Vec<Observation>,
+    pub(super) seen: Vec<StartObservation>,
 }
 
 /// The server has given up.
@@ -42,12 +42,12 @@ impl<'a> ServerStart<'a> {
     }
 
     /// Notes what the server does, and goes on.
-    pub(super) fn see(&mut self, observation: Observation) {
+    pub(super) fn see(&mut self, observation: StartObservation) {
         self.seen.push(observation);
     }
 
     /// Notes why the server does not start.
-    pub(super) fn refuse<T>(&mut self, observation: Observation) -> Step<T> {
+    pub(super) fn refuse<T>(&mut self, observation: StartObservation) -> Step<T> {
         self.seen.push(observation);
         Err(Refused)
     }

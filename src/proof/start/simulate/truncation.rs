@@ -5,7 +5,7 @@ use super::state::{ServerStart, Step};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::{ChunkSize, LogPosition};
 use crate::proof::finding::Effect;
-use crate::proof::start::observation::Observation;
+use crate::proof::start::observation::StartObservation;
 use crate::server::Evidence;
 use crate::server::facts::{EXITS_AFTER_TRUNCATION, MAX_TRUNCATION, TRUNCATES_WHOLE_CHUNKS};
 
@@ -65,7 +65,7 @@ impl ServerStart<'_> {
 
     fn refuse_truncation<T>(&mut self, code: &'static str, what: String) -> Step<T> {
         let place = self.place_of(Checkpoint::Truncate);
-        self.refuse(Observation::refusal(code, what, SECTION).on(&place))
+        self.refuse(StartObservation::refusal(code, what, SECTION).on(&place))
     }
 
     fn within_limit(&mut self, cut: Cut) -> Step {
@@ -79,7 +79,7 @@ impl ServerStart<'_> {
         let hint = "if that is meant, start the server once with `--max-truncation=-1`; else write \
                     -1 into truncate.chk";
         self.refuse(
-            Observation::refusal("truncation-limit", what, SECTION)
+            StartObservation::refusal("truncation-limit", what, SECTION)
                 .on(&self.place_of(Checkpoint::Truncate))
                 .hint(hint),
         )
@@ -99,7 +99,7 @@ impl ServerStart<'_> {
                     truncation is pending";
         let place = file.place.clone();
         self.refuse(
-            Observation::refusal("truncation-excess-chunk", what, Evidence::Seen("O16"))
+            StartObservation::refusal("truncation-excess-chunk", what, Evidence::Seen("O16"))
                 .on(&place)
                 .hint("restore with kbackup, which leaves such a chunk out"),
         )
@@ -113,7 +113,7 @@ impl ServerStart<'_> {
             "chunk {missing} is missing, below the position {} that truncate.chk names",
             cut.target
         );
-        self.refuse(Observation::refusal("chunk-missing", what, SECTION))
+        self.refuse(StartObservation::refusal("chunk-missing", what, SECTION))
     }
 
     /// Removes the files behind the target. Returns where the log really ends after that.
@@ -134,7 +134,8 @@ impl ServerStart<'_> {
                 let what =
                     "truncate.chk points into it; it holds several chunks and is not scavenged";
                 return self.refuse(
-                    Observation::refusal("truncation-merged-chunk", what, SECTION).on(&fact.place),
+                    StartObservation::refusal("truncation-merged-chunk", what, SECTION)
+                        .on(&fact.place),
                 );
             }
         }
@@ -165,7 +166,7 @@ impl ServerStart<'_> {
              a supervisor must allow that"
         );
         self.see(
-            Observation::new("truncation-pending", what, effect, Evidence::Seen("O10"))
+            StartObservation::new("truncation-pending", what, effect, Evidence::Seen("O10"))
                 .on(&self.place_of(Checkpoint::Truncate))
                 .hint(hint),
         );
@@ -192,7 +193,7 @@ impl ServerStart<'_> {
             cut.writer
         );
         self.see(
-            Observation::new("truncation-loses", what, Effect::LosesEvents, evidence)
+            StartObservation::new("truncation-loses", what, Effect::LosesEvents, evidence)
                 .on(&self.place_of(Checkpoint::Truncate))
                 .hint("write -1 into truncate.chk (8 bytes of 0xff) unless the loss is meant"),
         );
