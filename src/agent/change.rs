@@ -135,7 +135,7 @@ impl<W: Watcher> WatcherThread<W> {
                 match message {
                     ChangeMessage::Watch(directory) => self.change_directory(directory),
                     ChangeMessage::Changed => {
-                        std::thread::sleep(REST.saturating_sub(began.elapsed()))
+                        std::thread::sleep(REST.saturating_sub(began.elapsed()));
                     }
                     ChangeMessage::End => return,
                 }
