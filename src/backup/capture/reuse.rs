@@ -25,7 +25,7 @@ const REUSED_AT_ONCE: usize = 256;
 enum ReuseCheck {
     /// The file is as its row says.
     AsStored(Option<InspectedChunk>),
-    /// The parent's file is gone or has another length, so it could not be reused.
+    /// The file could not be reused: the parent's is gone, or found damaged already.
     Missing(Error),
     /// The file was reused and then found to differ from its row.
     Differs(Error),
