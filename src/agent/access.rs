@@ -1,4 +1,4 @@
-//! Who may read the page, and under which names the page answers.
+//! Decides which readers may read the page, and to which names the page answers.
 
 use std::net::IpAddr;
 
@@ -16,12 +16,13 @@ const OPEN_TO_ALL: &str = "Everybody who reaches this address can read this page
 const UNENCRYPTED: &str = "The password of this page travels unencrypted. \
                            See `--listen-certificate-file`.";
 
-/// What a reader has to bring.
+/// What a reader has to send.
 #[derive(Debug)]
 pub(super) struct AccessRules {
-    /// The header `Authorization` that a reader has to send. `None`: everybody may read.
+    /// The header `Authorization` that a reader has to send. `None` if every reader may read.
     wanted: Option<SecretString>,
-    /// The names that the page answers to, besides loopback ones. `None`: it answers to any.
+    /// The names that the page answers to, besides loopback names. `None` if it answers to any
+    /// name.
     names: Option<Vec<String>>,
     notice: Option<&'static str>,
 }
@@ -63,7 +64,7 @@ impl AccessRules {
         })
     }
 
-    /// What every reader should know of how the page is served.
+    /// A warning for every reader about how the page is served.
     pub(super) const fn notice(&self) -> Option<&'static str> {
         self.notice
     }
@@ -95,9 +96,9 @@ impl AccessRules {
 
     /// Whether the page answers to the name that the reader used.
     ///
-    /// A foreign page can make its own name lead here (DNS rebinding), and its scripts could then
-    /// read this page. So only names that lead here by themselves count. A reader that sends no
-    /// name is no browser.
+    /// A foreign page can make its own name lead here (DNS rebinding). Then its scripts could read
+    /// this page. So the page answers only to names that it knows. A reader that sends no name is
+    /// not a browser, and may read.
     fn answers_to(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let Some(names) = &self.names else {
             return true;
@@ -140,7 +141,7 @@ fn wanted(agent: &AgentOptions) -> Result<Option<SecretString>> {
 }
 
 fn without_port(host: &str) -> &str {
-    // An IPv6 address stands in brackets.
+    // An IPv6 address is in brackets.
     if let Some(rest) = host.strip_prefix('[')
         && let Some((address, _)) = rest.split_once(']')
     {
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_own_names_are_answered_to() {
+    fn the_page_answers_to_its_own_names_only() {
         for (host, is_own) in [
             ("localhost:2114", true),
             ("LOCALHOST", true),
@@ -208,7 +209,7 @@ mod tests {
             assert!(answers(&rules(None), host), "{host}");
         }
 
-        // A reader that sends no name is no browser.
+        // A reader that sends no name is not a browser.
         assert!(
             rules(Some(&[]))
                 .refuses(&"/".parse().unwrap(), &HeaderMap::new())

@@ -1,5 +1,5 @@
-//! What is worth telling somebody who does not look: how runs end, and that something has been in
-//! no backup for too long. Pure: [`super::hooks`] does the telling.
+//! What the hooks are told: how runs end, and that something has been in no backup for too long.
+//! Pure: [`super::hooks`] delivers the messages.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::clock::{Timestamp, between};
 use crate::settings::hook::Hook;
 use crate::settings::options::AgentOptions;
 
-/// How long an announcement waits for a look at node and repository.
+/// How long an announcement waits for the next look at node and repository.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// The kind of an announcement.
@@ -35,7 +35,7 @@ pub(super) enum HookEvent {
 #[derive(Debug)]
 pub(super) struct Announcement {
     event: HookEvent,
-    /// What it recovered from.
+    /// For `Recovered`: what is over.
     after: Option<HookEvent>,
     run: Option<EndedRun>,
 }
@@ -49,7 +49,7 @@ struct EndedRun {
 }
 
 impl Announcement {
-    /// The hooks that want to know.
+    /// The hooks that get this announcement.
     pub(super) fn hooks<'a>(&self, options: &'a AgentOptions) -> &'a [Hook] {
         match (self.event, self.after) {
             (HookEvent::Success, _) => &options.on_success,
@@ -68,8 +68,8 @@ pub(super) struct Announcements {
     ended: Vec<EndedRun>,
     /// When the status was last fresh.
     fresh: Instant,
-    /// Since when something has been in no good backup, as far as was ever seen. While nothing can
-    /// be seen, nothing is backed up.
+    /// Since when something has been in no good backup, by the last status that knew. If a later
+    /// status does not know, the agent assumes that nothing was backed up since.
     exposed_since: Timestamp,
     is_too_old: bool,
 }
@@ -84,7 +84,7 @@ impl Announcements {
         }
     }
 
-    /// A run has ended. The journal does not know it yet.
+    /// A run has ended. The journal does not hold it yet.
     pub(super) fn ended(&mut self, record: &RunRecord, journal: &Journal) {
         let mut failures_before = 0;
         for run in journal.of(record.job) {
@@ -103,8 +103,8 @@ impl Announcements {
         });
     }
 
-    /// What is to be announced now. `is_fresh`: the status knows the backups of all runs that have
-    /// ended. If it is not, announcements wait a while.
+    /// What is to be announced now. `is_fresh`: the status contains the backups of all runs that
+    /// have ended. Otherwise the announcements wait for a while.
     pub(super) fn next(&mut self, status: &Status, is_fresh: bool) -> Vec<Announcement> {
         if is_fresh {
             self.fresh = Instant::now();
@@ -121,7 +121,7 @@ impl Announcements {
         announcements
     }
 
-    /// Announces once that something is too old, and once that nothing is any more.
+    /// Announces once that something is too old, and once that this is over.
     fn age(&mut self, status: &Status) -> Option<Announcement> {
         if let Some(age) = status.age()
             && let Ok(since) = status.at.checked_sub(age)
@@ -159,7 +159,7 @@ impl EndedRun {
             });
             return;
         }
-        // Nothing is wrong with a run that was interrupted, or that another run was in the way of.
+        // A run that was interrupted, or that another run kept from beginning, is not announced.
         if !self.record.is_success() {
             return;
         }
@@ -184,7 +184,7 @@ impl EndedRun {
 #[derive(Debug, Serialize)]
 pub(super) struct HookMessage<'a> {
     schema: &'static str,
-    /// Stays the same if the message is sent again.
+    /// The id stays the same if the message is sent again.
     id: Uuid,
     event: HookEvent,
     after: Option<HookEvent>,

@@ -14,9 +14,9 @@ use crate::clock::Span;
 
 /// How many of the last runs a status holds.
 const HISTORY: usize = 1_000;
-/// For how many backups like the largest of the last ones the repository should have space.
+/// The repository should have space for this many backups of the size of the largest recent one.
 const BACKUPS_AHEAD: u64 = 3;
-/// How many of the last backups are looked at for that.
+/// How many of the last backups count as recent for that.
 const LAST_BACKUPS: usize = 10;
 
 impl Status {
@@ -161,8 +161,8 @@ impl Assessment<'_> {
             return Some(Concern::danger(what).hints(hints));
         }
 
-        // Another member protects this node. If this one never took a backup, it never had a
-        // repository.
+        // Another member protects this node. This member has never taken a backup, so its
+        // repository need not exist.
         if let Some(journal) = self.input.journal
             && journal.records().iter().all(|run| run.repository.is_none())
         {
@@ -192,7 +192,7 @@ impl Assessment<'_> {
     }
 
     fn no_good_backup(&self) -> Option<Concern> {
-        // If the repository cannot be read, that concern says it all.
+        // If the repository cannot be read, another concern already says so.
         let facts = self.facts()?;
 
         let concern = if facts.points.is_empty() {
@@ -219,7 +219,7 @@ impl Assessment<'_> {
         let what = format!("backup {} is damaged{others}", newest.label);
         Some(
             Concern::attention(what)
-                .hint("run `kbackup verify --repair` to repair what an intact copy exists of"),
+                .hint("run `kbackup verify --repair` to repair it from intact copies"),
         )
     }
 

@@ -1,8 +1,8 @@
 //! Wakes the agent soon after its node has written.
 //!
-//! The kernel reports changes of the node's directory (inotify). If it does not, the thread reads
-//! the writer checkpoint now and then instead. The directory is never written: no file of it stays
-//! open, and none is locked.
+//! The kernel reports changes of the node's directory (inotify). If it does not, the thread polls
+//! the writer checkpoint. The thread never writes to the directory, never locks a file there, and
+//! keeps no file open.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::log::RawCheckpoint;
 
 /// The agent is woken at most once in this time, however much is written.
 const REST: Duration = Duration::from_secs(1);
-/// How often the checkpoint is read although nothing was reported. On some network mounts nothing
-/// ever is, and the directory may be another one by now.
+/// How often the thread reads the checkpoint although the kernel reported nothing. On some network
+/// mounts the kernel never reports anything, and the directory may have been replaced.
 const POLL: Duration = Duration::from_secs(2);
 
 /// The loop's end of a thread that watches the node's directory.
@@ -30,7 +30,7 @@ pub(super) struct ChangeWatcher {
 }
 
 enum ChangeMessage {
-    /// Watch this directory from now on. `None`: watch nothing.
+    /// Watch this directory from now on, or nothing.
     Watch(Option<PathBuf>),
     /// Something in the directory has changed.
     Changed,
@@ -60,13 +60,13 @@ impl ChangeWatcher {
         Ok(Self { messages, changed })
     }
 
-    /// Watches this db directory from now on. `None`: watches nothing.
+    /// Watches this db directory from now on, or nothing.
     pub(super) fn watch(&self, directory: Option<PathBuf>) {
-        // If the thread is gone, the agent's timer remains.
+        // If the thread has ended, the agent's timer still reads the position.
         drop(self.messages.send(ChangeMessage::Watch(directory)));
     }
 
-    /// Waits until the node has written more. What it wrote since the last call counts.
+    /// Waits until the node has written more. Writes since the last call count, too.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -79,7 +79,7 @@ impl Drop for ChangeWatcher {
 }
 
 struct WatcherThread<W> {
-    /// An error if the kernel has no watcher left.
+    /// Holds an error if the kernel has no watcher left.
     watcher: notify::Result<W>,
     directory: Option<PathBuf>,
     /// The writer checkpoint, as it was read last.
@@ -92,7 +92,7 @@ struct WatcherThread<W> {
 impl<W: Watcher> WatcherThread<W> {
     fn new(messages: Sender<ChangeMessage>, changed: Arc<Notify>) -> Self {
         let report = move |event: notify::Result<notify::Event>| {
-            // Reading is no change, and a backup reads everything.
+            // A read changes nothing, and a backup reads every file.
             if let Ok(event) = &event
                 && matches!(event.kind, EventKind::Access(_))
             {
@@ -110,9 +110,9 @@ impl<W: Watcher> WatcherThread<W> {
         }
     }
 
-    /// Stops watching with the first report, and watches again after a rest: a node that appends
-    /// thousands of times a second is reported once. After each begin the checkpoint is read, so
-    /// that no change falls in between.
+    /// Stops watching after the first report, and watches again after a rest. So a node that appends
+    /// thousands of times a second wakes the agent once. The thread reads the checkpoint each time
+    /// it begins to watch, so that it misses no change in between.
     fn run(mut self, messages: &Receiver<ChangeMessage>) {
         loop {
             let began = Instant::now();
@@ -176,12 +176,12 @@ impl<W: Watcher> WatcherThread<W> {
 
     fn end_watch(&mut self) {
         if let (Some(directory), Ok(watcher)) = (&self.directory, &mut self.watcher) {
-            // The directory may be gone, and its watch with it.
+            // If the directory is gone, its watch is gone, too.
             drop(watcher.unwatch(directory));
         }
     }
 
-    /// Wakes the agent if the writer position is another one than before.
+    /// Wakes the agent if the writer position has changed.
     fn read_checkpoint(&mut self) {
         let Some(directory) = &self.directory else {
             return;
@@ -214,7 +214,7 @@ mod tests {
         file.write_all_at(0, &position.to_le_bytes()).unwrap();
     }
 
-    /// How long it took to be woken. `None` if it was not.
+    /// How long it took until the watcher woke this test. `None` if it did not.
     fn woken(watch: &ChangeWatcher, patience: Duration) -> Option<Duration> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -246,22 +246,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_heard_of() {
+    fn a_write_wakes_the_agent() {
         awaken::<RecommendedWatcher>();
     }
 
     #[test]
-    fn where_nothing_is_heard_it_is_seen() {
+    fn without_reports_of_the_kernel_a_poll_wakes_the_agent() {
         awaken::<NullWatcher>();
     }
 
     #[test]
-    fn what_is_heard_is_not_waited_for() {
+    fn a_report_wakes_the_agent_before_the_next_poll() {
         let db = tempfile::tempdir().unwrap();
         write(db.path(), 1);
         let watch = watching::<RecommendedWatcher>(db.path());
         woken(&watch, PATIENCE).unwrap();
-        // Looks alone would take one second on the average, and two at times.
+        // Polls alone would take one second on average, and up to two.
         let quickest = (2..6).map(|position| {
             std::thread::sleep(REST + Duration::from_millis(100));
             write(db.path(), position);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn much_wakes_once_a_second_and_its_end_is_seen() {
+    fn many_writes_wake_once_a_second_and_the_last_one_counts() {
         let db = tempfile::tempdir().unwrap();
         let watch = watching::<RecommendedWatcher>(db.path());
         let began = Instant::now();
@@ -283,12 +283,12 @@ mod tests {
             }
             wakes += u32::from(woken(&watch, Duration::from_millis(1)).is_some());
         }
-        // The first look and the first word come at once.
+        // The first read and the first report wake at once.
         let most = u32::try_from(began.elapsed().as_secs()).unwrap() + 3;
         assert!((2..=most).contains(&wakes), "{wakes} of {most}");
-        // The last word may have come just now.
+        // The last report may have come just now.
         write(db.path(), position + 1);
-        assert!(woken(&watch, PATIENCE).is_some(), "the last of it");
+        assert!(woken(&watch, PATIENCE).is_some(), "the last write");
     }
 
     #[test]
@@ -296,16 +296,16 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let db = place.path().join("db");
         let watch = watching::<RecommendedWatcher>(&db);
-        assert_eq!(woken(&watch, POLL), None, "there is none yet");
+        assert_eq!(woken(&watch, POLL), None, "the directory is missing");
 
         for (round, position) in [(1, 7), (2, 9)] {
             fs::create_directory(&db, 0o700).unwrap();
             write(&db, position);
-            assert!(woken(&watch, PATIENCE).is_some(), "it came {round} times");
+            assert!(woken(&watch, PATIENCE).is_some(), "round {round}");
             write(&db, position + 1);
             assert!(
                 woken(&watch, PATIENCE).is_some(),
-                "it is another inode, and written to"
+                "a write to the new directory"
             );
             if round == 1 {
                 fs::rename(&db, &place.path().join("before")).unwrap();
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(
             woken(&watch, POLL * 2),
             None,
-            "this is not the directory any more"
+            "the old directory is not watched any more"
         );
     }
 

@@ -1,7 +1,7 @@
-//! Who goes first among the members of a cluster.
+//! The order in which the members of a cluster are backed up.
 //!
-//! Each agent works this out from its node's gossip, so that the agents need not talk to each
-//! other. What the members' repositories hold is in [`super::siblings`].
+//! Each agent reads the order from its node's gossip, so the agents need not talk to each other.
+//! [`super::siblings`] looks at the members' repositories.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use super::facts::NodeFacts;
 use crate::clock::Timestamp;
 
-/// The class of members that are in a state that passes: they cannot be backed up, or not for long.
+/// The class of members in a state that passes, such as catching up. No member waits for them.
 const UNFIT: u8 = 3;
 
 /// This node's rank among the members that could be backed up now.
@@ -21,7 +21,7 @@ pub(super) struct ClusterRank {
 }
 
 impl ClusterRank {
-    /// Returns `None` if the node is alone or does not gossip: then there is nothing to share.
+    /// Returns `None` if the node is alone or does not gossip. Then there is no work to share.
     pub(super) fn of(node: &NodeFacts) -> Option<Self> {
         let own_endpoint = node.endpoint.as_deref()?;
         if node.members.len() < 2 {
@@ -50,8 +50,8 @@ impl ClusterRank {
         })
     }
 
-    /// The member that a backup due at `due` is left to, and until when: each member that goes
-    /// before this one has `grace`.
+    /// The member that this node leaves a backup to that is due at `due`, and until when. The node
+    /// waits the time `grace` for each member that goes before it.
     pub(super) fn leaves_to(
         &self,
         due: Timestamp,
@@ -68,8 +68,8 @@ impl ClusterRank {
     }
 }
 
-/// The order in which members are backed up: the one that serves the fewest clients first, then by
-/// address.
+/// The place of a member in the order. Members that serve fewer clients go first. Members of one
+/// role go by address.
 fn preference<'a>(state: &str, endpoint: &'a str) -> (u8, &'a str) {
     let class = match state {
         "readonlyreplica" => 0,

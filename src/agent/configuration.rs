@@ -1,5 +1,5 @@
-//! What the agent is configured to do: its own options, and those of each job, from the same flags,
-//! environment and file.
+//! What the agent is configured to do: its own options and the options of each job. All come from
+//! the same flags, environment and file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::settings::options::{AgentOptions, ClusterMode, GeneralOptions, LoadOp
 use crate::settings::{self, Settings};
 use crate::verbs::connection::connection;
 
-/// With `--turns one-after-another`, each member waits this long for each preferred one to ask for
-/// its turn first.
+/// With `--turns one-after-another`, each member waits this long for each preferred member, so that
+/// the preferred one asks for its turn first.
 const STAGGER: Duration = Duration::from_secs(10);
 
 /// The whole configuration of an agent.
@@ -26,7 +26,7 @@ pub struct Configuration {
     pub agent: AgentOptions,
     /// The options that all verbs share.
     pub general: GeneralOptions,
-    /// Who may read the page.
+    /// Which readers may read the page.
     pub(super) access: AccessRules,
     /// The settings of each of [`Job::ALL`], in that order.
     jobs: [JobSettings; 4],
@@ -34,7 +34,7 @@ pub struct Configuration {
     rules: PlanningRules,
 }
 
-/// The settings of one job, as if somebody had typed its verb.
+/// The settings of one job. They are those of its verb on the command line.
 #[derive(Debug)]
 pub(super) struct JobSettings {
     pub verb: Verb,
@@ -45,7 +45,7 @@ impl Configuration {
     /// Resolves the settings of the agent and of its jobs.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if the options of a job make no sense, if no node is named, or if a secret
+    /// [`Kind::Usage`] if the options of a job cannot be used, if no node is named, or if a secret
     /// cannot be read.
     pub fn of(settings: &Settings) -> Result<Self> {
         let [full, diff, verify, expire] = Job::ALL.map(|job| JobSettings::of(job, settings));
@@ -108,7 +108,7 @@ impl Configuration {
 impl JobSettings {
     fn of(job: Job, settings: &Settings) -> Result<Self> {
         let settings = settings::resolve_as(job.name(), settings).map_err(|unresolved| {
-            unresolved.into_error(&format!("the options of `{job}` make no sense"))
+            unresolved.into_error(&format!("cannot use the options of `{job}`"))
         })?;
 
         Ok(Self {
@@ -167,7 +167,8 @@ fn rule(agent: &AgentOptions, job: Job, settings: &JobSettings) -> JobRule {
     }
 }
 
-/// The repositories of all members have to lie side by side, so that the agents find each other's.
+/// The repositories of all members have to be side by side, because each agent looks for the others
+/// there.
 fn check_cluster_directory(agent: &AgentOptions) -> Result<()> {
     let Some(directory) = &agent.cluster_dir else {
         if agent.takes_turns() {
@@ -175,7 +176,7 @@ fn check_cluster_directory(agent: &AgentOptions) -> Result<()> {
                 Kind::Usage,
                 "`--cluster one` and `--turns one-after-another` need `--cluster-dir`",
             )
-            .hint("name the directory in which the repositories of all members lie side by side"));
+            .hint("name the directory that holds the repositories of all members"));
         }
         return Ok(());
     };

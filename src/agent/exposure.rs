@@ -1,4 +1,4 @@
-//! What the node has written and is in no backup: how much, and since when.
+//! What the node has written that is in no backup: how many bytes, and since when.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::BackupFacts;
 use crate::clock::Timestamp;
 
-/// How many moments are remembered. If there are more, each two become one.
+/// How many moments are remembered. If there are more, every two become one.
 const MOST: usize = 1024;
 
 /// What was written since the newest good backup.
@@ -21,10 +21,10 @@ pub struct Exposure {
     pub since: Option<Timestamp>,
 }
 
-/// Remembers when the log was seen to end where.
+/// Remembers where the log ended, and when the agent saw that.
 #[derive(Debug, Default)]
 pub(super) struct WriterHistory {
-    /// When each position was seen first, oldest first. The positions ascend.
+    /// Each position, and when it was read first. The oldest is first, and the positions ascend.
     moments: VecDeque<(Timestamp, u64)>,
     /// When the position was read last.
     last_read: Timestamp,
@@ -35,7 +35,7 @@ pub(super) struct WriterHistory {
 impl WriterHistory {
     /// The log ends at `writer` now.
     pub(super) fn see(&mut self, now: Timestamp, writer: u64) {
-        // A clock that went back must not make anything younger.
+        // If the clock went back, the moments go back, too. So nothing becomes younger.
         if now < self.last_read {
             let back = self.last_read.duration_since(now);
             for (at, _) in &mut self.moments {
@@ -46,7 +46,7 @@ impl WriterHistory {
 
         match self.moments.back() {
             Some((_, newest)) if *newest == writer => {}
-            // The log went back: it is another log, of which nothing is known yet.
+            // The log became shorter. So it is another log, and the old moments say nothing of it.
             Some((_, newest)) if *newest > writer => self.moments = VecDeque::from([(now, writer)]),
             _ => self.moments.push_back((now, writer)),
         }
@@ -56,8 +56,8 @@ impl WriterHistory {
         }
     }
 
-    /// Makes one moment of each two: the earlier time, with the later position. Something may seem
-    /// older than it is, but never younger.
+    /// Makes one moment of every two, with the earlier time and the later position. So bytes may seem
+    /// older than they are, but never younger.
     fn halve(&mut self) {
         let mut halved = VecDeque::new();
         for pair in self.moments.make_contiguous().chunks(2) {
@@ -74,12 +74,12 @@ impl WriterHistory {
         self.is_blind || self.moments.is_empty()
     }
 
-    /// The position cannot be read. What was known of it may be long past.
+    /// The position cannot be read. The node may have written since the last read.
     pub(super) const fn lose_sight(&mut self) {
         self.is_blind = true;
     }
 
-    /// Everything before `writer` is in a good backup: forgets all moments before it but the last.
+    /// Everything before `writer` is in a good backup. Forgets all moments up to it but the last.
     pub(super) fn forget_before(&mut self, writer: u64) {
         while let Some((_, second)) = self.moments.get(1)
             && *second <= writer
@@ -99,8 +99,8 @@ impl WriterHistory {
         }))
     }
 
-    /// What is in no good backup, if `newest` is the newest good one. Returns `None` if the log
-    /// cannot be seen.
+    /// What is in no good backup, if `newest` is the newest good one. Returns `None` if the position
+    /// cannot be read.
     pub(super) fn exposure(&self, newest: Option<&BackupFacts>) -> Option<Exposure> {
         if self.is_blind {
             return None;
@@ -127,8 +127,8 @@ impl WriterHistory {
         let since = match beyond {
             None => None,
             Some((at, _)) if first <= newest.writer => Some(*at),
-            // The log was already longer than the backup when it was seen first. It may have been
-            // so since the backup began.
+            // The log was already longer than the backup at the first read. The bytes may be as old
+            // as the begin of the backup.
             Some((at, _)) => Some(newest.started.min(*at)),
         };
 
@@ -146,7 +146,7 @@ impl WriterHistory {
         writer: u64,
         newest: &BackupFacts,
     ) -> Exposure {
-        // The backup saw the log later, and saw more of it.
+        // The backup read the log later, and saw more of it.
         if self.last_read <= newest.finished {
             return Exposure {
                 writer: newest.writer,
@@ -155,7 +155,7 @@ impl WriterHistory {
             };
         }
 
-        // The log was restored, or is another one: nothing of it is in the backup.
+        // The log was restored, or is another one. The backup holds nothing of it.
         Exposure {
             writer,
             bytes: writer,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_from_the_first_byte_that_is_in_no_backup() {
+    fn exposure_counts_from_the_first_byte_that_is_in_no_backup() {
         let exposure =
             seen(&[(10, 100), (20, 100), (30, 150), (40, 200)]).exposure(Some(&backup(5, 100)));
         assert_eq!(
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_exposed_where_nothing_was_written() {
+    fn without_writes_nothing_is_exposed() {
         let exposure = seen(&[(10, 50), (20, 100)]).exposure(Some(&backup(15, 100)));
         assert_eq!(
             exposure,
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_saw_begin_is_as_old_as_it_can_be() {
+    fn bytes_from_before_the_first_read_are_as_old_as_they_can_be() {
         let exposure = seen(&[(1000, 300)]).exposure(Some(&backup(5, 100)));
         assert_eq!(
             exposure,
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_read_is_not_the_one_of_before() {
+    fn a_log_that_cannot_be_read_has_no_exposure() {
         let mut history = seen(&[(10, 100)]);
         history.lose_sight();
         assert_eq!(history.exposure(Some(&backup(5, 100))), None);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_that_saw_more_than_we_did_is_believed() {
+    fn a_backup_that_saw_more_of_the_log_counts() {
         let exposure = seen(&[(10, 300)]).exposure(Some(&backup(9, 320)));
         assert_eq!(
             exposure,

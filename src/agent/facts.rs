@@ -1,7 +1,7 @@
 //! What the agent knows of the node, its repository and the other members of its cluster.
 //!
-//! These types hold what was seen. They are part of the status, so their fields are fields of
-//! `kbackup.status/1`. [`super::observation`] and [`super::siblings`] fill them.
+//! These types are part of the status, so their fields are fields of `kbackup.status/1`.
+//! [`super::observation`] and [`super::siblings`] fill them.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::repository::Remembered;
 pub struct LookResult<T> {
     /// When the look ended.
     pub at: Timestamp,
-    /// What was seen. `None` if the look failed.
+    /// What the look found. `None` if the look failed.
     #[serde(flatten)]
     pub facts: Option<T>,
     /// Why the look failed.

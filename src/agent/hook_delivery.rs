@@ -1,5 +1,4 @@
-//! Delivers one message to one hook: to a command by its standard input, to a place on the web by
-//! POST.
+//! Delivers one message to one hook: to a command by its standard input, to a web address by POST.
 
 use std::io::{PipeReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -16,7 +15,7 @@ use crate::error::in_words;
 use crate::node::machine_authorities;
 use crate::settings::hook::Hook;
 
-/// How long to wait between the attempts to reach a place on the web.
+/// How long to wait between the attempts to reach a web address.
 const PAUSES: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(4),
@@ -25,7 +24,7 @@ const PAUSES: [Duration; 4] = [
 ];
 /// How much of a command's output goes into the log, in bytes.
 const MOST_OUTPUT: usize = 16 * 1024;
-/// How often to look whether a command has ended, or the agent is to end.
+/// How often to check whether a command has ended, or the agent is to end.
 const POLL: Duration = Duration::from_millis(50);
 /// How long a delivery may still take when the agent ends.
 pub(super) const LAST: Duration = Duration::from_secs(5);
@@ -51,7 +50,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Delivers the message. This blocks, for minutes if a place on the web cannot be reached.
+    /// Delivers the message. Blocks for minutes if a web address cannot be reached.
     pub(super) fn deliver(self) -> Result<(), String> {
         match &self.hook {
             Hook::Command(words) => self.run(words),
@@ -107,7 +106,7 @@ impl Delivery {
                     Attempt::Refused(problem)
                 }
             }
-            // The rest of a URL often is a secret.
+            // The path of a URL often is a secret.
             Err(error) => Attempt::Failed(in_words(&error.without_url())),
         }
     }
@@ -170,7 +169,7 @@ impl Delivery {
     }
 }
 
-/// One attempt to reach a place on the web.
+/// The result of one attempt to reach a web address.
 enum Attempt {
     Delivered,
     /// The answer is final.
@@ -200,7 +199,8 @@ fn start(words: &[String]) -> Result<(Child, PipeReader), String> {
         command.env_remove(name);
     }
 
-    // `command` is dropped here: the pipe ends only if nobody else holds its other end.
+    // The pipe ends only after all copies of its writing end are closed. The copies of this process
+    // are in `command`, which is dropped here.
     let child = command.spawn().map_err(|error| cannot_start(&error))?;
     Ok((child, reader))
 }
@@ -220,7 +220,7 @@ fn ended(child: &mut Child) -> Option<Result<(), String>> {
 }
 
 fn kill(child: &mut Child, after: Duration) -> Result<(), String> {
-    // Nobody has waited for the process yet, so its number cannot be another one's.
+    // The agent has not waited for the process yet, so no other process can have its number.
     let killed = kill_process_group(Pid::from_child(child), Signal::KILL);
     let waited = child.wait();
 
@@ -232,8 +232,8 @@ fn kill(child: &mut Child, after: Duration) -> Result<(), String> {
     }
 }
 
-/// The beginning of a command's output. The rest is read too, so that the command never waits to
-/// write it.
+/// The beginning of a command's output. Reads the rest, too, so that the command never blocks on a
+/// full pipe.
 fn read(mut reader: PipeReader) -> String {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];

@@ -1,9 +1,9 @@
 //! The agent's memory of its runs, and the file that keeps it.
 //!
-//! The [`Journal`] is in memory. The [`JournalFile`] holds one line of JSON per run in the state
-//! directory. A journal says what has to be written ([`JournalWrite`]), and a file writes it: so
-//! the agent's loop can leave the disk to another thread. Losing the file does no harm, because
-//! the repository holds everything that matters about backups.
+//! The [`Journal`] is in memory. The [`JournalFile`] in the state directory holds one line of JSON
+//! for each run. The journal says what the file lacks ([`JournalWrite`]), and the file writes it. So
+//! the agent's loop can leave the write to another thread. The loss of the file does no harm,
+//! because the repository holds everything that matters about backups.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::fs;
 
 /// How many runs the agent remembers: five weeks with one run every five minutes.
 const MOST: usize = 10_000;
-/// How many forgotten lines the file may hold before it is written anew.
+/// How many lines of forgotten runs the file may hold before the agent writes it anew.
 const SLACK: usize = 2_000;
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 const FILE_MODE: u32 = 0o600;
@@ -29,13 +29,14 @@ pub struct Journal {
     repository: Option<Uuid>,
     /// Lines of runs that the file does not hold yet.
     unwritten: String,
-    /// How many lines of the file are not remembered any more.
+    /// How many lines of the file the journal does not remember any more.
     slack: usize,
-    /// Whether the file has to be written anew, because its end is not known or lines are missing.
+    /// Whether the file has to be written anew, because its last line may be cut, or because lines
+    /// are missing.
     needs_rewrite: bool,
 }
 
-/// The line that is no run: the repository that the agent keeps at this place.
+/// The first line of the file, which names the repository that the agent keeps.
 #[derive(Serialize, Deserialize)]
 struct RepositoryLine {
     knows: Uuid,
@@ -59,8 +60,8 @@ pub(super) enum JournalWrite {
 impl Journal {
     /// Opens the journal of the agent that keeps backups in `repository`.
     ///
-    /// Lines that cannot be read are skipped, because a crash may have cut the last one. The file
-    /// is written anew then: a later line must not be joined to a half one.
+    /// Skips lines that cannot be read, because a crash may have cut the last one. Then it writes
+    /// the file anew, so that no later line is appended to a cut one.
     ///
     /// # Errors
     /// [`Kind::Failed`] if the state directory cannot be created, or the file cannot be read or
@@ -100,7 +101,7 @@ impl Journal {
             records.extend(serde_json::from_slice::<RunRecord>(line).ok());
         }
 
-        // Journals of before that line was written know it from their first backup.
+        // Old journals do not have that line. Their first backup names the repository.
         if repository.is_none() {
             repository = records
                 .iter()
@@ -122,8 +123,8 @@ impl Journal {
         &self.records
     }
 
-    /// The repository that the agent keeps. If there is an empty directory or another repository
-    /// in its place, a disk is not mounted.
+    /// The repository that the agent keeps. An empty directory or another repository in its place
+    /// means that a disk is not mounted.
     #[must_use]
     pub const fn repository(&self) -> Option<Uuid> {
         self.repository
@@ -150,7 +151,7 @@ impl Journal {
     pub fn remember(&mut self, record: RunRecord) -> Result<()> {
         let line = line(&record);
 
-        // The line about the repository stands at the beginning of the file.
+        // The line about the repository belongs at the beginning of the file.
         if self.repository.is_none() && record.repository.is_some() {
             self.repository = record.repository;
             self.needs_rewrite = true;
@@ -184,7 +185,7 @@ impl Journal {
         ))))
     }
 
-    /// The last write failed: half a line may be in the file, and whole ones may be missing.
+    /// The last write failed. The file may end with a cut line, and lines may be missing.
     pub(super) const fn was_not_written(&mut self) {
         self.needs_rewrite = true;
     }
@@ -231,10 +232,8 @@ impl JournalFile {
         }
     }
 
-    /// Writes durably. This may block for as long as the disk likes.
-    ///
-    /// # Errors
-    /// What the file system reports. The end of the file is not known then.
+    /// Writes durably. Blocks until the disk answers. After an error the file may end with a cut
+    /// line.
     pub(super) fn perform(&self, write: &JournalWrite) -> Result<()> {
         match write {
             JournalWrite::Replace(text) => {
@@ -293,7 +292,7 @@ mod tests {
         Journal::open(place, Path::new("/repo")).unwrap()
     }
 
-    /// As the agent's loop does, on one thread.
+    /// Remembers and writes a run as the agent's loop does, on one thread.
     fn write(journal: &mut Journal, file: &JournalFile, record: RunRecord) -> Result<()> {
         journal.remember(record).unwrap();
         let write = journal.next_write().unwrap().unwrap();
@@ -401,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_grow_for_ever() {
+    fn the_journal_does_not_grow_for_ever() {
         let place = tempfile::tempdir().unwrap();
         let (_, file) = open(place.path());
         let lines = i64::try_from(MOST + 5).unwrap();

@@ -1,17 +1,17 @@
 //! `kbackup agent`: runs beside a node for months, keeps it backed up, and shows its state.
 //!
-//! One loop ([`event_loop`]) owns all state. It plans, starts one run at a time on a thread of its
-//! own, and looks at the node and the repository in between. After each round it publishes a
-//! [`Status`]; the page, the metrics and the health check read that and nothing else.
+//! One loop ([`event_loop`]) owns all state. It plans the jobs, starts one run at a time on a thread
+//! of its own, and looks at the node and the repository in between. After each event it publishes a
+//! [`Status`]. The page, the metrics and the health check read the published status only.
 //!
 //! | subject | modules |
 //! |---|---|
 //! | the loop and its state | `event_loop`, `state`, `report`, `published` |
-//! | what is seen | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
+//! | what the agent sees | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
 //! | what is due | `planner`, `exposure`, `cluster`, `configuration` |
 //! | runs | `worker`, `perform`, `run_recorder`, `run_record`, `turns`, `turn_lock`, `journal` |
 //! | the status | `status`, `assessment`, `verdict` |
-//! | who reads it | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
+//! | the readers of the status | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
 
 mod access;
 mod announcements;
@@ -70,7 +70,9 @@ pub type Reread = Arc<dyn Fn() -> Result<Settings> + Send + Sync>;
 /// Keeps a node backed up until a signal ends the agent.
 ///
 /// # Errors
-/// If the agent cannot begin. Later problems are part of the status, and are tried again.
+/// [`Kind::Usage`] if the configuration or the address of the page cannot be used.
+/// [`Kind::Failed`] if the state directory or the system does not let the agent begin. Later
+/// problems are part of the status, and the agent tries again.
 pub fn run(settings: &Settings, reread: Reread) -> Result<()> {
     let configuration = Configuration::of(settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

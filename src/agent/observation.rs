@@ -1,7 +1,7 @@
 //! A look at the node, the repository and the other members of the cluster.
 //!
-//! A look may take as long as a disk or a network likes, so it runs on a blocking thread. It
-//! changes one thing only: it gives back to the node what a run that was killed kept from it.
+//! A look blocks until disks and network answer, so it runs on a thread of its own. It changes one
+//! thing only: it gives back to the node what a killed run stopped there.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(super) struct Observation {
     pub node: Option<LookResult<NodeFacts>>,
     /// Since when each look has found both node and repository.
     pub well_since: Option<Timestamp>,
-    /// What an earlier run kept from the node and nobody could give back yet.
+    /// What an earlier run stopped at the node and the agent could not give back yet.
     pub to_be_given_back: Option<String>,
     /// The node's db directory. It stays known while the node does not answer.
     pub db: Option<PathBuf>,
@@ -50,18 +50,18 @@ pub(super) struct Observation {
     pub siblings: Siblings,
 }
 
-/// What a look has to know.
+/// What a look needs.
 pub(super) struct LookRequest {
     pub configuration: Arc<Configuration>,
     /// The repository that the agent keeps, if it has seen it before.
     pub known_repository: Option<Uuid>,
-    /// Whether a run is under way. Only that run may give back what was kept from the node.
+    /// Whether a run is under way. Then only the run may give back something to the node.
     pub is_running: bool,
     pub before: Observation,
 }
 
 impl Observation {
-    /// Before the first look.
+    /// The observation before the first look.
     pub(super) fn nothing_yet(configuration: &Configuration) -> Self {
         Self {
             repository: LookResult {
@@ -113,7 +113,8 @@ impl LookRequest {
         let node = look_at_node(&configuration.agent);
         let to_be_given_back = self.give_back(node.as_ref());
 
-        // What the settings say goes before what the node says, also if it does not answer.
+        // The directory in the settings wins over the node's own answer. If neither is known, the
+        // directory of the last look counts.
         let mut db = configuration.agent.directories.db.clone();
         if db.is_none()
             && let Some(LookResult {
@@ -143,8 +144,8 @@ impl LookRequest {
         observation
     }
 
-    /// A repository that is not the known one counts as missing: its disk is not mounted, or
-    /// another one is in its place.
+    /// Looks at the repository. Another repository than the known one is a problem: the right disk
+    /// is not mounted, or the repository was replaced.
     fn repository(&self) -> LookResult<RepositoryFacts> {
         let path = &self.configuration.agent.repository;
         let seen = look_at_repository(path);
@@ -162,8 +163,8 @@ impl LookRequest {
         }
     }
 
-    /// Gives back what an earlier run kept from the node, because no other run may come for a long
-    /// time. Returns what is left.
+    /// Gives back what an earlier run stopped at the node, because the next run may be far away.
+    /// Returns what is left.
     fn give_back(&self, node: Option<&LookResult<NodeFacts>>) -> Option<String> {
         let node = node?;
         if self.is_running {
@@ -176,7 +177,7 @@ impl LookRequest {
             Err(error) => {
                 let problem = error.in_words();
                 if self.before.to_be_given_back.as_ref() != Some(&problem) {
-                    warn!("cannot give back what an earlier run kept from the node: {problem}");
+                    warn!("cannot give back what an earlier run stopped at the node: {problem}");
                 }
                 Some(problem)
             }
@@ -257,7 +258,7 @@ fn running_scavenge(client: &Client, patience: Patience<'_>) -> Result<Option<St
             server::CurrentScavenge::Running(scavenge) => Ok(Some(scavenge)),
             _ => Ok(None),
         },
-        // A user that may not ask gets no answer here. A backup will report it.
+        // The user may not ask for scavenges. A look goes on, because a backup reports the problem.
         Err(error) if error.kind() == Kind::Denied => Ok(None),
         Err(error) => Err(error),
     }
@@ -292,11 +293,8 @@ fn client(connection: Connection) -> Result<Client> {
     })
 }
 
-/// Gives back what runs that were killed, or could not reach the node, kept from it. Does so only
-/// if the node `answers`. Returns what is left, in words.
-///
-/// # Errors
-/// As `kbackup release`.
+/// Gives back what killed runs, and runs that lost the node, stopped at it. Only tries if the node
+/// `answers`. Returns what is left, in words. Fails as `kbackup release` fails.
 fn give_back(
     options: &AgentOptions,
     general: &GeneralOptions,
@@ -323,7 +321,7 @@ fn give_back(
     Ok(first_in(&server::plan_release(&records, name.as_deref())?))
 }
 
-/// What would be given back first. What a run under way keeps is not for others to give back.
+/// What would be given back first. Something that a run still uses does not count.
 fn first_in(plan: &ReleasePlan) -> Option<String> {
     for node in plan.nodes() {
         if !node.in_use {

@@ -1,4 +1,4 @@
-//! Does the work of one job: runs its verb, as if somebody had typed it.
+//! Does the work of one job: runs its verb as the command line would.
 
 use uuid::Uuid;
 

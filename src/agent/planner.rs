@@ -1,4 +1,4 @@
-//! What is due, and what holds it back. Pure: the clock, the journal and what was seen go in, a
+//! What is due, and what holds it back. Pure: the time, the journal and what the agent saw go in, a
 //! plan comes out.
 
 use std::time::Duration;
@@ -25,13 +25,13 @@ pub(super) struct PlanningRules {
     pub on_change: OnChange,
     /// Runs begin up to this much later.
     pub jitter: Duration,
-    /// Makes the jitter of this agent another one than that of its neighbours.
+    /// Differs from agent to agent, so that their delays differ.
     pub seed: String,
     /// How old something may become that is in no backup.
     pub max_age: Duration,
     /// A running scavenge is stopped at most once in this time.
     pub scavenge_rest: Duration,
-    /// How long this node waits for each member of the cluster that goes before it.
+    /// How long this node waits for each member of the cluster that is to be backed up first.
     pub grace: Duration,
 }
 
@@ -55,13 +55,13 @@ pub(super) struct PlannerInput<'a> {
     pub repository: Option<&'a RepositoryFacts>,
     /// `None` while the node does not answer.
     pub node: Option<&'a NodeFacts>,
-    /// Since when each look has found node and repository. `None` if the last one missed one.
+    /// Since when each look has found both node and repository. `None` if the last look did not.
     pub well_since: Option<Timestamp>,
     /// What is in no backup. `None` while the node's files cannot be seen.
     pub exposure: Option<Exposure>,
     /// This node's rank in its cluster. `None` if the members do not wait for each other.
     pub rank: Option<ClusterRank>,
-    /// Since when a backup has been due without a break.
+    /// When a backup became due that is still due.
     pub backup_due_since: Option<Timestamp>,
     /// Why it is not this member's turn, if that is known.
     pub waits_for_turn: Option<String>,
@@ -74,7 +74,7 @@ pub(super) struct PlannerInput<'a> {
 pub struct JobPlan {
     /// The job.
     pub job: Job,
-    /// When it is due. `None` if it never runs by itself.
+    /// When it is due. `None` if neither a schedule nor a change ever starts it.
     pub due: Option<Timestamp>,
     /// Why it is due then.
     pub trigger: Trigger,
@@ -114,8 +114,8 @@ pub(super) fn plan(rules: &PlanningRules, input: &PlannerInput<'_>) -> Vec<JobPl
     plans
 }
 
-/// Whether a diff would find nothing new: the newest backup is good, and holds everything that the
-/// node has written.
+/// Whether a diff would find nothing new, because the newest backup is good and holds everything
+/// that the node has written.
 #[must_use]
 pub(super) fn is_up_to_date(input: &PlannerInput<'_>) -> bool {
     let Some(exposure) = input.exposure else {
@@ -213,8 +213,8 @@ impl Planner<'_> {
 
     /// Whether there is no good backup of this node, neither by this member nor by another one.
     ///
-    /// If the newest backup is not good, because the node is damaged, the next one would not be
-    /// good either: it is not taken at once.
+    /// If the node is damaged, its backups are not good, and the next one would not be good either.
+    /// So the agent does not take that one at once, but by its schedule.
     fn is_first(&self) -> bool {
         if let Some(cluster) = self.input.cluster
             && cluster.newest.is_some()
@@ -229,7 +229,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether there has never been a repository. One that is missing now has been there before.
+    /// Whether there has never been a repository. A repository that is missing now does not count.
     fn has_no_repository_yet(&self) -> bool {
         self.input.repository.is_none() && self.input.journal.repository().is_none()
     }
@@ -251,17 +251,18 @@ impl Planner<'_> {
         due.checked_add(SignedDuration::try_from(jitter).ok()?).ok()
     }
 
-    /// When a run of this kind began last, whoever started it. A full counts as a diff, too.
+    /// When a run of this kind began last, also if the agent did not start it. A full counts as a
+    /// diff, too.
     fn last_began(&self) -> Option<Timestamp> {
         let mut own_runs = self.input.journal.of(self.job);
-        // A skipped run stands for the backup of another member, which says itself when it began.
+        // A skipped run is the backup of another member. Its manifest says when it began.
         let own = own_runs.find(|record| !matches!(record.outcome, RunOutcome::Skipped { .. }));
         let own = own.map(|record| record.began);
 
         let mut last = own;
         for began in [self.last_backup_began(), self.last_sibling_began()] {
-            // A wrong clock may have written a time in the future into a manifest. It asks for one
-            // run at once, but not for one after the other.
+            // A wrong clock may have written a time in the future into a manifest. Such a time
+            // must not keep the next run away.
             if began.is_some_and(|began| own.is_none() || began <= self.now()) {
                 last = last.max(began);
             }
@@ -312,8 +313,8 @@ impl Planner<'_> {
         let due_in = self.rules.on_change.due_in(exposure.bytes, age)?;
         let due = self.now().checked_add(due_in).ok()?;
 
-        // However much is written, the node has at least as much time to itself as its last backup
-        // took.
+        // Between two backups, the node has at least as much time to itself as the last one took,
+        // however much it writes.
         let Some(last) = self.input.journal.of(Job::Diff).next() else {
             return Some(due);
         };
@@ -323,7 +324,7 @@ impl Planner<'_> {
 
     /// When a job that failed is tried again.
     fn retry(&self, last: &RunRecord) -> Option<(Timestamp, Trigger)> {
-        // What was missing has come back: there is nothing more to wait for.
+        // The node or the repository was missing and is back, so the agent does not wait any more.
         if let Some(since) = self.input.well_since
             && is_back_since(since, last)
         {
@@ -373,7 +374,7 @@ impl Planner<'_> {
         Some(format!("its window {window} is closed{until}"))
     }
 
-    /// A job that works on backups waits for one.
+    /// `verify` and `expire` wait for the first backup.
     fn missing_backup(&self) -> Option<String> {
         let Some(repository) = self.input.repository else {
             return Some("the repository cannot be read".to_owned());
@@ -385,11 +386,12 @@ impl Planner<'_> {
             .then(|| "there is no backup yet".to_owned())
     }
 
-    /// Members that serve fewer clients go first.
+    /// Leaves the backup to members that serve fewer clients, for some time.
     fn left_to_another(&self, due: Timestamp) -> Option<String> {
         let rank = self.input.rank.as_ref()?;
 
-        // A backup that changes ask for is always due now. It waits from when it was due first.
+        // A backup that is due by changes always counts as due now. The wait counts from the time
+        // at which the backup became due.
         let due = match self.input.backup_due_since {
             Some(since) => since.min(due),
             None => due,
@@ -434,7 +436,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether something is, or may be, in no backup for longer than it should.
+    /// Whether something has been, or may have been, in no backup for longer than `--max-age`.
     fn is_too_old(&self) -> bool {
         let Some(exposure) = self.input.exposure else {
             return true;
@@ -452,13 +454,13 @@ impl Planner<'_> {
     }
 }
 
-/// Whether what the run missed has been back since `since`.
+/// Whether the node or the repository came back at `since`, after the run had failed.
 fn is_back_since(since: Timestamp, run: &RunRecord) -> bool {
     let RunOutcome::Failed { kind, .. } = &run.outcome else {
         return since > run.ended;
     };
 
-    // It may have come back in the second of the failure.
+    // Times have whole seconds: it may have come back in the second of the failure.
     let was_missing = [Kind::Unreachable, Kind::NotFound]
         .iter()
         .any(|missing| missing.name() == kind);

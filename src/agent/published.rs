@@ -1,7 +1,7 @@
 //! What the loop publishes: the only thing that the page, the metrics and the health check read.
 //!
-//! The loop owns all of the agent's state and the only [`Publisher`]. Each time it goes round it
-//! replaces the snapshot. A reader gets the newest one and never waits for the loop.
+//! The loop owns all of the agent's state and the only [`Publisher`]. After each event it replaces
+//! the snapshot. A reader gets the newest snapshot and never waits for the loop.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use super::status::Status;
 /// One state of the agent.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// When the loop made it. An old one means that the loop is stuck.
+    /// When the loop made it. If this is long ago, the loop is stuck.
     pub at: Instant,
     pub status: Arc<Status>,
     pub totals: RunTotals,

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::error::{Cause, Error, Kind};
 use crate::manifest::Label;
 
-/// A verb that the agent runs by itself.
+/// A verb that the agent runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Job {
@@ -59,7 +59,7 @@ pub enum Trigger {
     First,
     /// The schedule named this time.
     Schedule,
-    /// The node wrote as much, or as long ago, as `--on-change` allows.
+    /// A limit of `--on-change` was reached.
     Change,
     /// The run before it failed.
     Retry,
@@ -70,7 +70,7 @@ pub enum Trigger {
 pub(super) struct JobOrder {
     pub job: Job,
     pub trigger: Trigger,
-    /// The repository that has to be there. `None`: the run may create one.
+    /// The repository that the run has to use. `None` if the run may create one.
     pub repository: Option<Uuid>,
 }
 
@@ -82,14 +82,14 @@ pub enum RunOutcome {
     Done {
         /// The backup that was made.
         label: Option<Label>,
-        /// What the operator should know of it.
+        /// What the operator should know about the run.
         warnings: Vec<String>,
     },
     /// The node had written nothing since the newest backup, so none was made.
     UpToDate,
     /// Another member of the cluster had just made a backup.
     Skipped {
-        /// The backup that stands for this one.
+        /// The member's backup, in words.
         because: String,
     },
     /// A signal, or the end of the job's window, ended the run.
@@ -125,8 +125,8 @@ impl RunOutcome {
 
     pub(super) fn of_error(error: &Error) -> Self {
         match error.kind() {
-            // Not for `PausedTooLong`: an interrupted run begins again at once, and would stop
-            // the scavenge again.
+            // `PausedTooLong` counts as a failure. An interrupted run begins again at once, and
+            // that would stop the scavenge again.
             Kind::Interrupted(Cause::Signal(_) | Cause::WindowClosed) => Self::Interrupted {
                 why: error.in_words(),
             },
@@ -140,7 +140,7 @@ impl RunOutcome {
     }
 }
 
-/// A time during which a run kept something from the node.
+/// A time during which a run had stopped something at the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// `scavenge` or `auto-scavenge`.
@@ -177,7 +177,7 @@ pub struct RunRecord {
     pub files_linked: u64,
     /// Why the procedure started over, once per attempt.
     pub retries: Vec<String>,
-    /// What the run kept from the node.
+    /// What the run stopped at the node.
     pub pauses: Vec<Pause>,
 }
 
@@ -205,7 +205,7 @@ impl RunRecord {
         Self::of(order, now, RunOutcome::UpToDate)
     }
 
-    /// A diff that another member has just taken for all.
+    /// A diff that is not needed, because another member has taken one for all members.
     pub(super) fn left_to_another(now: Timestamp, because: String) -> Self {
         let order = JobOrder {
             job: Job::Diff,

@@ -30,9 +30,9 @@ struct RunState {
     /// Bytes that this step has to handle. 0 if that is not known.
     expected: u64,
     retries: Vec<String>,
-    /// What was kept from the node and is given back.
+    /// What the run stopped at the node and has given back.
     pauses: Vec<Pause>,
-    /// What is kept from the node now, and since when.
+    /// What is stopped at the node now, and since when.
     held: BTreeMap<&'static str, Timestamp>,
 }
 
@@ -77,7 +77,7 @@ impl RunRecorder {
         self.state().retries.clone()
     }
 
-    /// What the run kept from the node, also what it has not given back.
+    /// What the run stopped at the node, also what it has not given back.
     pub(super) fn pauses(&self) -> Vec<Pause> {
         let state = self.state();
 
@@ -96,7 +96,7 @@ impl RunRecorder {
 
 impl RunState {
     fn gave_back(&mut self, what: &'static str, after: Duration) {
-        // What an earlier run stopped was never reported to this one.
+        // The run also gives back what an earlier run stopped. It does not know since when.
         let began = self.held.remove(what).unwrap_or_else(clock::now);
         let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
 

@@ -1,7 +1,7 @@
 //! What the agent has counted since it was started, for the counters of the metrics.
 //!
-//! The journal is no source for counters: it forgets, and Prometheus takes a counter that goes
-//! back for a restart.
+//! The journal cannot be the source, because it forgets old runs. Prometheus takes a counter that
+//! shrinks for a restart.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::run_record::{Job, Pause, RunRecord};
 use crate::clock::between;
 
-/// What a run can keep from a node, as [`Pause`] names it.
+/// What a run can stop at a node, as [`Pause`] names it.
 pub(super) const PAUSABLE: [&str; 2] = ["scavenge", "auto-scavenge"];
 
 /// The totals of all jobs.
@@ -32,7 +32,7 @@ pub(super) struct JobTotals {
     pub retries: u64,
 }
 
-/// How often something was kept from the node, and for how long in total.
+/// How often something was stopped at the node, and for how long in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct PauseTotals {
     pub count: u64,
@@ -63,7 +63,7 @@ impl RunTotals {
 
         let length = match pause.milliseconds {
             Some(milliseconds) => Duration::from_millis(milliseconds),
-            // It was not given back: it was away until the end of the run, and longer.
+            // It was not given back. It was stopped until the end of the run at least.
             None => between(pause.began, record.ended),
         };
         let totals = self.pauses.entry(what).or_default();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_only_grows() {
+    fn totals_only_grow() {
         let mut totals = RunTotals::default();
         let mut before = 0;
         // More runs than the journal remembers.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_given_back_was_away_until_the_end() {
+    fn a_pause_that_was_not_ended_lasts_until_the_end_of_the_run() {
         let mut totals = RunTotals::default();
         let outcome = RunOutcome::Interrupted {
             why: "a signal".to_owned(),

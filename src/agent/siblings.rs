@@ -1,7 +1,7 @@
 //! What the other members of the cluster have backed up.
 //!
-//! Their repositories lie beside this node's own repository. A backup in one of them can stand for
-//! this node's own if it holds the same log.
+//! Their repositories are beside this node's own repository. A backup in one of them protects this
+//! node if it holds the same log.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::settings::options::ClusterMode;
 pub(super) struct Siblings {
     /// `None` if each member has to have a backup of its own.
     pub cluster: Option<ClusterFacts>,
-    /// This node's log, to which their backups were compared. Kept because reading it takes time.
+    /// This node's log, as the last look read it. It is kept because reading it takes time.
     own_log: Option<NodeLog>,
 }
 
@@ -62,7 +62,7 @@ impl Siblings {
     }
 }
 
-/// This node's log, as far as it takes to tell whether a backup is one of it.
+/// The identity of this node's log. It tells whether a backup is a backup of this log.
 #[derive(Debug, Clone)]
 struct NodeLog {
     epoch: LogPosition,
@@ -128,8 +128,8 @@ impl NodeLog {
     }
 }
 
-/// Looks at the repositories beside `own`. If one cannot be read, its member counts as one without
-/// a backup.
+/// Looks at the repositories beside `own`. A member whose repository cannot be read counts as a
+/// member without a backup.
 fn look_beside(directory: &Path, own: &Path, own_log: &NodeLog) -> ClusterFacts {
     let mut facts = ClusterFacts::default();
     let own = fs::canonical(own).ok();

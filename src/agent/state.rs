@@ -1,6 +1,7 @@
-//! All that the agent knows. The event loop owns it, and nobody else can read or change it.
+//! All that the agent knows. Only the event loop can read or change it.
 //!
-//! Nothing here touches a disk or the network: what was seen goes in, a plan and a status come out.
+//! Nothing here touches a disk or the network. Observations and ended runs go in. The next step and
+//! the status come out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +26,10 @@ use crate::error::Result;
 
 /// How often a member that has to wait for its turn asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// How long the status says that the member waits, if the member does not ask again.
+/// How long the status shows a wait for the turn that was not repeated.
 const SHOW_WAIT: Duration = Duration::from_secs(15);
 
-/// Everything that the agent knows, but for the threads and tasks that work for it.
+/// Everything that the agent knows. The threads and tasks that work for it are not part of this.
 pub(super) struct AgentState {
     started: Timestamp,
     pub configuration: Arc<Configuration>,
@@ -43,7 +44,7 @@ pub(super) struct AgentState {
     pub announcements: Announcements,
     /// Why a backup that is due has to wait for its turn.
     pub waiting: Option<Waiting>,
-    /// Since when a backup has been due without a break.
+    /// When a backup became due that is still due.
     backup_due_since: Option<Timestamp>,
     /// Why the members of the cluster cannot take turns.
     pub turn_error: Option<String>,
@@ -56,13 +57,13 @@ pub(super) struct Waiting {
     pub reason: String,
 }
 
-/// What the loop has to do next.
+/// What the loop does next.
 pub(super) enum NextStep {
-    /// Nothing for this time.
+    /// No run is ready. Look again after this time.
     Sleep(Duration),
     /// Begin this run.
     Begin(JobOrder),
-    /// This run is due and would find nothing to do.
+    /// This run is due, but would find nothing to do.
     Skip(JobOrder),
 }
 
@@ -118,7 +119,8 @@ impl AgentState {
         }
     }
 
-    /// What the planner needs. A wait for the turn counts for `wait_counts`.
+    /// What the planner needs. A member that was told to wait for its turn counts as waiting for
+    /// the time `wait_counts`.
     fn planner_input(&self, wait_counts: Duration) -> PlannerInput<'_> {
         let configuration = &self.configuration;
         let node = self.observation.node_facts();
@@ -152,7 +154,7 @@ impl AgentState {
         }
     }
 
-    /// What is in no backup. `None` if the node's files or the repository cannot be seen.
+    /// What is in no backup. `None` if the node's files or the repository cannot be read.
     fn exposure(&self) -> Option<Exposure> {
         let own = self.observation.newest_own();
         let cluster = self.observation.siblings.cluster.as_ref();
@@ -160,14 +162,14 @@ impl AgentState {
         match status::best(own, cluster) {
             (Some(backup), Some(_)) => self.writer_history.exposure_beside(backup),
             (newest, _) => {
-                // Nobody knows what is in a repository that cannot be seen.
+                // The content of a repository that cannot be read is not known.
                 self.observation.repository.facts.as_ref()?;
                 self.writer_history.exposure(newest)
             }
         }
     }
 
-    /// Takes over what a look found.
+    /// Remembers the result of a look.
     pub(super) fn observe(&mut self, observation: Observation) {
         self.observation = observation;
 
@@ -176,7 +178,7 @@ impl AgentState {
         {
             self.journal.know(facts.id);
         }
-        // If it is known, a later read may have overtaken the look.
+        // If the position is known, it may come from a read that is newer than the look.
         if let Some(position) = self.observation.writer_position
             && self.writer_history.is_unknown()
         {
@@ -190,6 +192,7 @@ impl AgentState {
         self.forget_old_moments();
     }
 
+    /// Forgets the moments of the writer position that every question about exposure is past.
     fn forget_old_moments(&mut self) {
         let own = self.observation.newest_own();
         let cluster = self.observation.siblings.cluster.as_ref();
@@ -199,7 +202,8 @@ impl AgentState {
         }
     }
 
-    /// The record of a backup that another member has taken for all, if it is not in the journal.
+    /// The record of a backup that another member has taken for all members. `None` if the journal
+    /// has it.
     pub(super) fn newly_covered(&self) -> Option<RunRecord> {
         let own = self.observation.newest_own();
         let cluster = self.observation.siblings.cluster.as_ref();
@@ -222,7 +226,7 @@ impl AgentState {
         }
     }
 
-    /// The journal was written, or could not be. If not, the agent goes on from memory.
+    /// The journal was written, or could not be written. Then the agent goes on from memory.
     pub(super) fn note_journal(&mut self, result: Result<()>) {
         let problem = result.err().map(|problem| problem.in_words());
         if let (Some(problem), None) = (&problem, &self.journal_error) {
@@ -232,7 +236,7 @@ impl AgentState {
         self.journal_error = problem;
     }
 
-    /// The status now. `hooks`: what is wrong with hooks that could not be told.
+    /// The status now. `hooks`: the problems of hooks that could not be told.
     pub(super) fn status(&self, running: Option<RunningJob>, hooks: Vec<String>) -> Status {
         let configuration = &self.configuration;
         let observation = &self.observation;
@@ -291,7 +295,7 @@ fn log(record: &RunRecord) {
     }
 }
 
-/// How long until a job is due that nothing holds back.
+/// How long it is until the next job is due. A job that something holds back does not count.
 fn until_due(plans: &[JobPlan], now: Timestamp) -> Duration {
     let mut wait = Duration::MAX;
 

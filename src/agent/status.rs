@@ -26,13 +26,13 @@ pub struct Status {
     pub verdict: Verdict,
     /// How old something may become that is in no backup, in seconds.
     pub max_age_seconds: u64,
-    /// What is in no backup. `None` if the node's files cannot be seen.
+    /// What is in no backup. `None` if the node's files cannot be read.
     pub exposure: Option<Exposure>,
     /// The label of the newest good backup.
     pub newest: Option<String>,
     /// The repository.
     pub repository: LookResult<RepositoryFacts>,
-    /// The node. `None` if nobody looks at it.
+    /// The node. `None` if the status was made from a repository alone.
     pub node: Option<LookResult<NodeFacts>>,
     /// The other members' backups. `None` if each member has to have a backup of its own.
     pub cluster: Option<ClusterFacts>,
@@ -72,7 +72,7 @@ pub struct JobStatus {
     pub plan: JobPlan,
     /// The schedule, as it was configured.
     pub schedule: String,
-    /// When the job last did its work, or found nothing to do.
+    /// When the job last ended without a failure: it did its work, or found nothing to do.
     pub last_success: Option<Timestamp>,
     /// The last run.
     pub last: Option<RunRecord>,
@@ -93,7 +93,7 @@ pub struct RunningJob {
     pub done: u64,
     /// Bytes that this step has to handle. 0 if that is not known.
     pub expected: u64,
-    /// What the run keeps from the node now.
+    /// What the run has stopped at the node now: `scavenge`, `auto-scavenge`.
     pub holds: Vec<String>,
 }
 
@@ -108,9 +108,9 @@ pub struct AgentFacts {
     pub configuration: Option<String>,
     /// Why the journal cannot be written.
     pub journal: Option<String>,
-    /// What an earlier run kept from the node and nobody could give back yet.
+    /// What an earlier run stopped at the node and the agent could not give back yet.
     pub owed: Option<String>,
-    /// Hooks that could not be told last time, each with its problem.
+    /// Hooks that did not get their last message, each with its problem.
     #[serde(default)]
     pub hooks: Vec<String>,
 }
@@ -124,11 +124,11 @@ pub struct StatusInput<'a> {
     pub max_age: Duration,
     /// The repository.
     pub repository: LookResult<RepositoryFacts>,
-    /// The node. `None` if nobody looks at it.
+    /// The node. `None` for a status from a repository alone.
     pub node: Option<LookResult<NodeFacts>>,
     /// The other members' backups. `None` if each member has to have a backup of its own.
     pub cluster: Option<ClusterFacts>,
-    /// What is in no backup. `None` if the node's files cannot be seen.
+    /// What is in no backup. `None` if the node's files cannot be read.
     pub exposure: Option<Exposure>,
     /// The agent. `None` if there is none.
     pub agent: Option<AgentFacts>,
@@ -168,7 +168,7 @@ pub(super) fn age(
             Some(since) => since,
             None => return Some(Duration::ZERO),
         },
-        // The node's files cannot be seen: it may have written since the backup began.
+        // The node's files cannot be read. It may have written since the backup began.
         None => newest.started,
     };
     Some(between(since, now))

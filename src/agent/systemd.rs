@@ -1,4 +1,5 @@
-//! Tells the service manager how the agent is, if there is one (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
+//! Tells the service manager, if one started the agent, that the agent lives and how safe the node
+//! is (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
 
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use tracing::debug;
 /// The service manager.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
-    /// It restarts an agent that was silent for this long.
+    /// The manager restarts an agent that was silent for this long.
     watchdog: Option<Duration>,
-    /// The sentence that it got last.
+    /// The sentence that the manager got last.
     last_sentence: String,
 }
 
@@ -41,7 +42,7 @@ impl ServiceManager {
             notify(&[NotifyState::Watchdog]);
         }
 
-        // A line end would begin another assignment.
+        // In this protocol, a line end would begin another message.
         let sentence = sentence.replace(char::is_control, " ");
         if sentence != self.last_sentence {
             notify(&[NotifyState::Status(&sentence)]);

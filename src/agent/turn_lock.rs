@@ -1,5 +1,5 @@
-//! The lock by which the members of a cluster run one after another: a file in the directory that
-//! holds their repositories. The lock ends with its process, so a crash gives it back.
+//! The lock that makes the members of a cluster run one after another. It is on a file in the
+//! directory that holds their repositories. The lock ends with its process, so a crash frees it.
 
 use std::path::Path;
 
@@ -48,7 +48,7 @@ impl TurnLock {
             member: member.to_owned(),
             since: clock::now(),
         };
-        // The text is for the other members. The lock holds without it.
+        // The other members show the text. The lock holds without it.
         if let Ok(text) = serde_json::to_vec(&holder)
             && turn.file.set_size(0).is_ok()
         {
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_one_members_at_a_time() {
+    fn one_member_has_the_turn_at_a_time() {
         let place = tempfile::tempdir().unwrap();
         let first = TurnLock::take(place.path(), "node1:2113").unwrap().unwrap();
         assert_eq!(

@@ -1,7 +1,7 @@
 //! How a run takes its turn among the members of a cluster.
 //!
-//! The loop makes a [`TurnRequest`]. The thread of the run takes the lock, looks at what the
-//! others have backed up meanwhile, and asks the loop whether the run is still wanted.
+//! The loop makes a [`TurnRequest`]. The thread of the run takes the lock, looks at the newest
+//! backups of the other members, and asks the loop whether the run is still due.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use super::turn_lock::TurnLock;
 use crate::clock::{self, Timestamp};
 use crate::error::Error;
 
-/// How long a member leaves the turn to those that wait, after its own run.
+/// How long a member leaves the turn to the waiting members after its own run.
 const YIELD: Duration = Duration::from_secs(10);
 
 /// What a run has to know to take its turn.
 pub(super) struct TurnRequest {
     pub job: Job,
     pub configuration: Arc<Configuration>,
-    /// This member's name, for those that wait.
+    /// This member's name, for the messages of the members that wait.
     pub member: String,
     /// This node's db directory, if it is known.
     pub db: Option<PathBuf>,
@@ -35,7 +35,7 @@ pub(super) struct TurnRequest {
 }
 
 impl TurnRequest {
-    /// Takes the turn. If there is one to take, blocks until the loop has answered.
+    /// Takes the turn, if the members take turns. Blocks until the loop has answered.
     ///
     /// # Errors
     /// Why the run has to come again later.
@@ -59,7 +59,7 @@ impl TurnRequest {
         }
     }
 
-    /// A lock that cannot be had at all keeps no node from being backed up.
+    /// Takes the lock. If the file system has no locks, the run goes on without a turn.
     fn lock(&self, directory: &Path) -> Result<Option<TurnLock>, String> {
         let taken = TurnLock::take(directory, &self.member);
         let turn_error = taken.as_ref().err().map(Error::in_words);

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 pub enum Level {
     /// What the node wrote is in a good backup, or will be soon.
     Safe,
-    /// The node is backed up, but somebody should look.
+    /// The node is backed up, but something needs the operator.
     Attention,
-    /// Too much would be lost, or everything.
+    /// The loss of the node would lose too much, or everything.
     Danger,
 }
 
@@ -40,7 +40,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// `all_is_well` is the sentence if there is no concern.
+    /// The verdict on these concerns. `all_is_well` is its sentence if there are none.
     pub(super) fn of(mut concerns: Vec<Concern>, all_is_well: String) -> Self {
         // The sort is stable: concerns of one level keep their order.
         concerns.sort_by_key(|concern| Reverse(concern.level));

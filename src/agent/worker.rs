@@ -1,5 +1,5 @@
-//! One run of a job, on a thread of its own. The thread has its own priority, and a panic in it
-//! does not reach the agent's loop.
+//! One run of a job, on a thread of its own. The thread has its own priority, and the loop gets a
+//! report even if the run panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::error::{Error, Kind, Result};
 use crate::run::{Interruption, Run};
 use crate::verbs::priority;
 
-/// What became of an order.
+/// The result of an order.
 pub(super) enum OrderResult {
-    /// The job was run, or tried.
+    /// The run has ended, well or not.
     Ran(RunRecord),
     /// The job has to wait for its turn. The text says why.
     Waits(String),
@@ -34,7 +34,7 @@ pub(super) struct Worker {
 
 /// What the thread of a run calls.
 pub(super) struct WorkerCalls<Turn, Ended> {
-    /// Waits for the run's turn, or says why the run has to come again later. May block.
+    /// Takes the run's turn, or says why the run has to come again later. May block.
     pub turn: Turn,
     /// Reports the end of the run, whatever it is. Must not block.
     pub ended: Ended,
@@ -65,7 +65,7 @@ impl Worker {
         std::thread::Builder::new()
             .name(order.job.name().to_owned())
             .spawn(move || {
-                // The threads that this one starts inherit its priority.
+                // The threads that this thread starts inherit its priority.
                 if let Err(error) = priority::lower(load.priority) {
                     let note = format!("cannot lower the priority as configured: {error}");
                     on_thread.run.note(note);
@@ -138,7 +138,7 @@ impl Worker {
 
         let began = self.recorder.began;
         RunRecord {
-            // The clock may have gone back meanwhile.
+            // The clock may have gone back during the run.
             ended: clock::now().max(began),
             repository: result.repository,
             bytes_read: result.bytes_read,

@@ -25,7 +25,9 @@ fn a_node_that_writes_is_backed_up_at_once() {
         let seen = sidecar.shows("that everything is backed up", |status| {
             status["exposure"]["bytes"] == 0
         });
+
         let writer = seen["exposure"]["writer"].clone();
+
         let began = Instant::now();
         while site.node.checkpoint(kbackup_testnode::Checkpoint::Writer) == writer.as_i64() {
             site.advance(1);
@@ -60,6 +62,7 @@ fn while_writing(site: &NodeSite, sidecar: &Sidecar, span: Duration, least: u32)
     let checkpoint = OpenOptions::new().write(true).open(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let (began, before) = (Instant::now(), sidecar.processor());
+
     let mut writes = 0;
     while began.elapsed() < span || writes < least {
         for _ in 0..10 {

@@ -54,6 +54,7 @@ impl Cluster {
                     members.push(Member::new(states[number], "127.0.0.1", port));
                 }
             }
+
             node.change_quirks(|quirks| {
                 (quirks.state, quirks.members) = (Some(states[me].to_owned()), members);
             });
@@ -63,7 +64,8 @@ impl Cluster {
     fn agent(&self, number: usize, options: &str) -> Sidecar {
         let url = self.servers[number].url();
         let line = format!(
-            "agent --repo repos/node{number} --cluster-dir repos --node {url} --verify-schedule off --state-dir state{number} {options}"
+            "agent --repo repos/node{number} --cluster-dir repos --node {url} \
+             --verify-schedule off --state-dir state{number} {options}"
         );
         Sidecar::start(self.place.process(&line))
     }
@@ -258,7 +260,8 @@ fn a_cluster_needs_its_directory() {
             "need `--cluster-dir`",
         ),
         (
-            "agent --check-config --node http://127.0.0.1:1 --repo elsewhere/node1 --turns one-after-another --cluster-dir repos",
+            "agent --check-config --node http://127.0.0.1:1 --repo elsewhere/node1 \
+             --turns one-after-another --cluster-dir repos",
             "is not in `--cluster-dir`",
         ),
     ] {
@@ -270,5 +273,7 @@ fn a_cluster_needs_its_directory() {
         );
     }
 
-    place.kbackup("agent --check-config --node http://127.0.0.1:1 --repo repos/node1 --cluster one --cluster-dir ./repos").assert().code(0);
+    let line = "agent --check-config --node http://127.0.0.1:1 --repo repos/node1 \
+                --cluster one --cluster-dir ./repos";
+    place.kbackup(line).assert().code(0);
 }

@@ -1,4 +1,7 @@
-//! Bad days. Each is shown in the status, the log and the journal, and each ends by itself.
+//! Bad days. The status, the log and the journal show each of them, and the agent recovers without
+//! help.
+//!
+//! This is one file, because all days start from one site and share the words for a status.
 
 #![expect(clippy::print_stdout, reason = "a test says what it leaves out")]
 
@@ -17,9 +20,10 @@ use crate::cli::{NodeSite, Place};
 const EAGER: &str =
     "--repo repo --node URL --node-patience 1s --diff-schedule 1s --verify-schedule off";
 /// The node's appends are backed up soon. A failed backup is repeated only after a minute.
-const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h --on-change 1s --verify-schedule off";
+const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h \
+                       --on-change 1s --verify-schedule off";
 
-/// A small node that writes nothing by itself, and a place to work in.
+/// A small node that writes only what a test appends, and a place to work in.
 fn site() -> NodeSite {
     let place = Place::new();
     Synthetic {
@@ -28,8 +32,10 @@ fn site() -> NodeSite {
     }
     .make(place.path("node"))
     .unwrap();
+
     let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
     let server = node.serve().unwrap();
+
     NodeSite {
         node,
         server,
@@ -149,6 +155,7 @@ fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
         server,
         place,
     } = site();
+
     let url = server.url();
     let sidecar = start(&place, &url, PATIENT);
     kept(&sidecar, 1);
@@ -160,6 +167,7 @@ fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
 
     drop(server);
     append(&place);
+
     let status = sidecar.shows("a failure", |status| runs(status, "diff", "failed") == 1);
     assert_eq!(job(&status, "diff")["last"]["kind"], "unreachable");
 
@@ -168,6 +176,7 @@ fn a_node_that_was_down_is_backed_up_soon_after_it_is_back() {
     });
     assert!(concerns(&status).contains("`diff` failed"), "{status:#}");
     assert_eq!(level(&status), "attention");
+
     let (now, due) = (
         status["at"].as_str().unwrap().to_owned(),
         job(&status, "diff")["due"].as_str().unwrap().to_owned(),
@@ -220,11 +229,13 @@ impl<'a> Disk<'a> {
     /// Prints a note and returns `None` if this user cannot mount.
     pub(super) fn new(place: &'a Path, mebibytes: u64) -> Option<Self> {
         std::fs::create_dir_all(place).unwrap();
+
         let disk = Self(place);
         if !disk.mount(&format!("size={mebibytes}m")) {
             println!("SKIPPED: only root can mount a file system");
             return None;
         }
+
         Some(disk)
     }
 
@@ -283,6 +294,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
         .kbackup(&site.line("full --repo disk/repo --node URL"))
         .assert()
         .code(0);
+
     let sidecar = begin(&site, &repository);
     kept(&sidecar, 1);
 
@@ -321,6 +333,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     disk.unmount();
     let status = sidecar.shows("the backup that was missing", |status| has(status, 2));
     assert_ne!(level(&status), "danger", "{status:#}");
+
     sidecar.ends_well();
 }
 
@@ -331,8 +344,10 @@ fn a_disk_that_is_full_or_read_only_loses_nothing() {
     let Some(disk) = Disk::new(&mount, 8) else {
         return;
     };
+
     let sidecar = begin(&site, &EAGER.replace("--repo repo", "--repo disk/repo"));
     kept(&sidecar, 1);
+
     let filler = mount.join("filler");
     let full = std::io::copy(
         &mut std::io::repeat(1),
@@ -447,6 +462,7 @@ fn two_agents_on_one_repository_take_turns() {
     let first = begin(&site, EAGER);
 
     let second = begin(&site, &format!("{EAGER} --state-dir other"));
+
     for _ in 0..4 {
         append(&site.place);
         for sidecar in [&first, &second] {
@@ -524,7 +540,8 @@ fn a_scavenge_that_a_killed_run_stopped_is_given_back_at_once() {
             .change_quirks(|quirks| quirks.status = (!node_is_up).then_some(500));
         let sidecar = begin(
             &site,
-            "--repo repo --node URL --node-patience 1s --diff-schedule @monthly --verify-schedule off",
+            "--repo repo --node URL --node-patience 1s --diff-schedule @monthly \
+             --verify-schedule off",
         );
         if !node_is_up {
             let status = sidecar.shows("the stopped scavenge", |status| {
@@ -714,7 +731,7 @@ fn a_lost_or_unwritable_journal_is_reported_and_costs_no_backup() {
     }
 }
 
-/// The supervisor that read the agent's log is gone.
+/// The supervisor that read the agent's log has died.
 #[test]
 fn an_agent_whose_log_nobody_reads_works() {
     let site = site();

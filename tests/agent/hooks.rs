@@ -34,6 +34,7 @@ fn begin(site: &NodeSite, options: &str, hooks: &[(&str, &str)]) -> Sidecar {
     let mut command = site
         .place
         .process(&site.line(&format!("agent --repo repo --node URL {options}")));
+
     command.args(
         hooks
             .iter()
@@ -42,6 +43,7 @@ fn begin(site: &NodeSite, options: &str, hooks: &[(&str, &str)]) -> Sidecar {
     command
         .env("PATH", "/usr/bin:/bin")
         .env("KBACKUP_TOKEN", "hunter2");
+
     Sidecar::start(command)
 }
 
@@ -181,17 +183,19 @@ fn a_hook_that_hangs_is_killed_with_all_its_children() {
     assert!(agent.end().success());
 }
 
-/// A web server that gives one status after another, and repeats the last one. Returns its URL and the
-/// messages that it got.
+/// A web server that gives one status after another, and repeats the last one. Returns its URL and
+/// the messages that it got.
 fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hunter2", listener.local_addr().unwrap());
     let told = Arc::<Mutex<Vec<Value>>>::default();
     let keep = Arc::clone(&told);
+
     std::thread::spawn(move || {
         let codes = answers
             .iter()
             .chain(std::iter::repeat(answers.last().unwrap()));
+
         for (stream, code) in listener.incoming().zip(codes) {
             let mut stream = stream.unwrap();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -212,6 +216,7 @@ fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
             keep.lock()
                 .unwrap()
                 .push(serde_json::from_slice(&body).unwrap());
+
             write!(
                 stream,
                 "HTTP/1.1 {code} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -219,6 +224,7 @@ fn web(answers: &'static [u16]) -> (String, Arc<Mutex<Vec<Value>>>) {
             .unwrap();
         }
     });
+
     (url, told)
 }
 

@@ -1,4 +1,4 @@
-//! `/metrics`, and everything that names a metric: the table in `docs/agent.md`, the alert rules and
+//! `/metrics`, and all files that name a metric: the table in `docs/agent.md`, the alert rules and
 //! the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,13 +41,16 @@ fn exposed(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         let keys = labels
             .trim_end_matches('}')
             .split(',')
             .filter_map(|pair| Some(pair.split_once('=')?.0.to_owned()));
+
         found.entry(name.to_owned()).or_default().extend(keys);
     }
+
     found
 }
 

@@ -29,6 +29,7 @@ fn shown(status: &Status) -> String {
 fn text(html: &str) -> String {
     let body = html.split_once("<body>").unwrap().1;
     let (mut text, mut is_drawing) = (String::new(), false);
+
     for part in body.split('<').skip(1) {
         let (tag, said) = part.split_once('>').unwrap();
         match tag.split([' ', '/']).next().unwrap() {
@@ -185,6 +186,7 @@ fn contrast(one: &str, other: &str) -> f64 {
         };
         0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
     };
+
     let (one, other) = (luminance(one), luminance(other));
     (one.max(other) + 0.05) / (one.min(other) + 0.05)
 }
@@ -249,7 +251,8 @@ fn a_browser_shows_the_page_light_dark_and_narrow() {
                 screen.width
             );
 
-            let sized = "return getComputedStyle(document.querySelector('.verdict')).display + matchMedia('(prefers-color-scheme: dark)').matches";
+            let sized = "return getComputedStyle(document.querySelector('.verdict')).display \
+                         + matchMedia('(prefers-color-scheme: dark)').matches";
             assert_eq!(
                 browser.ask(sized),
                 format!("flex{}", screen.is_dark),

@@ -16,9 +16,10 @@ use crate::cli::Place;
 
 /// An agent whose repository is missing. Its status is bad, but its page works.
 fn agent(place: &Place, options: &str) -> Sidecar {
-    Sidecar::start(
-        place.process(&format!("agent --node http://127.0.0.1:1 --repo repo --diff-schedule off --verify-schedule off {options}")),
-    )
+    Sidecar::start(place.process(&format!(
+        "agent --node http://127.0.0.1:1 --repo repo --diff-schedule off \
+             --verify-schedule off {options}"
+    )))
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -49,6 +50,7 @@ fn ask(sidecar: &Sidecar, method: Method, path: &str, password: Option<&str>) ->
 
         let response = request.send().await.unwrap();
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
+
         Answer {
             code,
             headers,
@@ -247,6 +249,7 @@ fn incomplete_settings_of_the_page_are_refused() {
             ))
             .output()
             .unwrap();
+
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(
             output.status.code() == Some(2) && said.contains(word),
@@ -327,7 +330,8 @@ fn the_page_is_encrypted_and_uses_a_renewed_certificate() {
 
     if let Some(browser) = Browser::start() {
         browser.visit(&format!("https://{}/", sidecar.address()));
-        let shown = "return getComputedStyle(document.querySelector('.verdict')).display + document.querySelector('.word').textContent";
+        let shown = "return getComputedStyle(document.querySelector('.verdict')).display \
+                     + document.querySelector('.word').textContent";
         assert_eq!(browser.ask(shown), "flexDanger");
     }
 }

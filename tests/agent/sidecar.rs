@@ -88,9 +88,12 @@ impl Sidecar {
             self.address
         )
         .unwrap();
+
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
+
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+
         (head.to_ascii_lowercase(), body.to_owned())
     }
 
@@ -120,6 +123,7 @@ impl Sidecar {
             if let Some(ended) = self.child.try_wait().unwrap() {
                 return ended;
             }
+
             assert!(
                 began.elapsed() < PATIENCE,
                 "the agent does not end\n{}",
@@ -138,10 +142,12 @@ impl Sidecar {
     pub(crate) fn ends_well(self) -> String {
         let log = Arc::clone(&self.log);
         let status = self.end();
+
         // The thread that reads the log may not have read its end yet.
         while Arc::strong_count(&log) > 1 {
             std::thread::sleep(Duration::from_millis(5));
         }
+
         let log = log.lock().unwrap().clone();
         assert_eq!(status.code(), Some(0), "{log}");
         log
@@ -155,6 +161,7 @@ impl Sidecar {
             if is_so(&status) {
                 return status;
             }
+
             assert!(
                 began.elapsed() < PATIENCE,
                 "never seen: {what}\n{}\n{status:#}",
@@ -170,6 +177,7 @@ impl Sidecar {
             if let Some(found) = look(self) {
                 return found;
             }
+
             assert!(
                 began.elapsed() < PATIENCE,
                 "never seen: {what}\n{}",

@@ -1,5 +1,6 @@
-//! The life of a node at high speed, with an agent beside it and random faults:
-//! `scripts/soak MINUTES FAULTS`.
+//! A node that writes, an agent beside it, and random faults: `scripts/soak MINUTES FAULTS`.
+//!
+//! This is one file, because the faults, the life and the proof share one state.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -95,6 +96,7 @@ impl Chance {
                 faults.push(round.swap_remove(self.below(round.len())));
             }
         }
+
         faults
     }
 }
@@ -136,18 +138,22 @@ fn a_node_lives_with_its_agent_through_bad_days() {
         setting("KBACKUP_SOAK_FAULTS", 20),
         setting("KBACKUP_SOAK_SEED", 1),
     );
+
     let report = PathBuf::from(std::env::var("KBACKUP_SOAK_REPORT").unwrap());
+
     let place = Place::new();
     let mount = place.path("disk");
     let Some(disk) = Disk::new(&mount, 400) else {
         return;
     };
+
     Synthetic {
         filter_bytes: 10_000,
         ..Synthetic::of_size(6 << 20, 1 << 20)
     }
     .make(place.path("node"))
     .unwrap();
+
     let node = Node::still(Version::new(26, 1), place.path("node")).unwrap();
     node.change_quirks(|quirks| {
         quirks.credentials = Some(Credentials::operator("ops", "password-0"));
@@ -157,14 +163,17 @@ fn a_node_lives_with_its_agent_through_bad_days() {
         address: server.address(),
         unix_socket: None,
     };
+
     place.write("kbackup.toml", CONFIGURATION);
     place.write("password", "password-0\n");
     place.write("clock", "0");
+
     let life = Arc::new(Life::default());
     let writer = std::thread::spawn({
         let (life, directory) = (Arc::clone(&life), place.path("node"));
         move || live(&life, &directory)
     });
+
     let (began, agent) = (Instant::now(), None);
     let (life_, server) = (Arc::clone(&life), Some(server));
     let mut soak = Soak {
@@ -181,6 +190,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
         damaged: 0,
         password: 0,
     };
+
     soak.start();
     soak.wait_for_backup("the beginning");
 
@@ -194,23 +204,33 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     {
         let slot_ends = began + slot * u32::try_from(number + 1).unwrap();
         soak.rest(slot * u32::try_from(10 + chance.below(20)).unwrap() / 100);
+
         println!("{:6.0} s  {fault:?}", began.elapsed().as_secs_f64());
         let at = began.elapsed().as_secs_f64();
         soak.inject(fault, &mut chance);
         let recovery = soak.wait_for_backup(&format!("{fault:?}"));
-        told.push(json!({"fault": format!("{fault:?}"), "at_seconds": at.round(), "backup_again_after_seconds": (recovery.as_secs_f64() * 10.0).round() / 10.0}));
+        told.push(json!({
+            "fault": format!("{fault:?}"),
+            "at_seconds": at.round(),
+            "backup_again_after_seconds": (recovery.as_secs_f64() * 10.0).round() / 10.0,
+        }));
+
         soak.rest(slot_ends.saturating_duration_since(Instant::now()));
     }
+
     life.is_over.store(true, Ordering::SeqCst);
     writer.join().unwrap();
+
     let status = soak.agent().shows("everything in a backup", |status| {
         status["exposure"]["bytes"] == 0 && status["running"].is_null()
     });
     let runs = outcomes(&status);
+
     let log = soak.agent.take().unwrap().ends_well();
     let idle = soak.idle();
     assert_eq!(place.release_records(), 0, "a release record is left");
     assert!(!soak.node.owes_scavenge());
+
     let proven = soak.prove();
     let memory = memory(&soak.samples);
     let answer = json!({
@@ -218,6 +238,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
         "restore_points": proven, "files_damaged": soak.damaged, "release_records": 0,
         "resident_kib": memory, "idle": idle, "log_lines_of_the_last_process": log.lines().count(),
     });
+
     std::fs::write(
         report.with_extension("json"),
         serde_json::to_string_pretty(&answer).unwrap(),
@@ -225,6 +246,7 @@ fn a_node_lives_with_its_agent_through_bad_days() {
     .unwrap();
     std::fs::write(report.with_extension("txt"), text(&answer)).unwrap();
     println!("{}", text(&answer));
+
     let most = answer["resident_kib"]["max"].as_u64().unwrap();
     assert!(most < 64 << 10, "{most} KiB resident");
 }
@@ -281,6 +303,7 @@ impl Soak<'_> {
 
     fn inject(&mut self, fault: Fault, chance: &mut Chance) {
         let lasts = Duration::from_secs(u64::try_from(4 + chance.below(6)).unwrap());
+
         match fault {
             Fault::NodeDown => {
                 self.server = None;
@@ -359,11 +382,13 @@ impl Soak<'_> {
         let Some(newest) = self.labels().pop() else {
             return;
         };
+
         let path = self
             .mount
             .join("repo/backups")
             .join(newest)
             .join("db/chunk-000000.000000");
+
         let mut permissions = std::fs::metadata(&path).unwrap().permissions();
         #[expect(
             clippy::permissions_set_readonly_false,
@@ -425,6 +450,7 @@ impl Soak<'_> {
             "{line} --verify-schedule 7d --full-schedule off --expire-schedule off"
         ));
         command.env("KBACKUP_CLOCK", self.place.path("clock"));
+
         let agent = Sidecar::start(command);
         agent.shows("rest", |status| {
             status["running"].is_null() && status["repository"]["points"].is_array()
@@ -460,6 +486,7 @@ impl Soak<'_> {
         let acknowledged = self.life.acknowledged.lock().unwrap().clone();
         let target = self.place.path("restored");
         let (labels, mut bytes) = (self.labels(), 0);
+
         for label in &labels {
             self.place
                 .kbackup(&format!("restore {label} --repo disk/repo --to restored"))
@@ -488,9 +515,11 @@ impl Soak<'_> {
                 whole.records[..log.records.len()],
                 "{label}: events of another branch"
             );
+
             bytes += log.writer;
             std::fs::remove_dir_all(&target).unwrap();
         }
+
         json!({"restored_and_checked": labels.len(), "log_bytes": bytes, "repair_exit_code": code})
     }
 }
@@ -518,6 +547,7 @@ fn outcomes(status: &Value) -> BTreeMap<String, usize> {
         );
         *outcomes.entry(key).or_default() += 1;
     }
+
     outcomes
 }
 
@@ -542,6 +572,7 @@ fn memory(samples: &[(f64, u32, u64)]) -> Value {
         .max_by_key(|samples| samples.len())
         .cloned()
         .unwrap_or_default();
+
     let (first, second) = longest.split_at(longest.len() / 2);
 
     let mut answer = row(&all);
@@ -558,6 +589,7 @@ fn text(answer: &Value) -> String {
         answer["faults"].as_array().unwrap().len(),
         answer["seed"]
     );
+
     for fault in answer["faults"].as_array().unwrap() {
         let name = fault["fault"].as_str().unwrap();
         let _ = writeln!(

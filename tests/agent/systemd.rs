@@ -14,6 +14,7 @@ fn manager(site: &NodeSite) -> Arc<Mutex<Vec<String>>> {
     let socket = UnixDatagram::bind(site.place.path("notify")).unwrap();
     let told = Arc::<Mutex<Vec<String>>>::default();
     let keep = Arc::clone(&told);
+
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(length) = socket.recv(&mut buffer) {
@@ -148,6 +149,7 @@ fn every_line_of_the_log_is_an_object() {
 
     let log = agent.log();
     let mut lines: Vec<Value> = Vec::new();
+
     for line in log.lines() {
         lines.push(serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")));
     }

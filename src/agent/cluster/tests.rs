@@ -1,4 +1,4 @@
-//! A model of a whole cluster: who is backed up when.
+//! A model of a whole cluster: which member is backed up when.
 
 use proptest::prelude::*;
 
@@ -50,7 +50,7 @@ fn node(number: usize, members: Vec<ClusterMember>) -> NodeFacts {
 }
 
 #[test]
-fn those_that_serve_the_fewest_go_first() {
+fn members_that_serve_the_fewest_clients_go_first() {
     let members = || {
         vec![
             member("leader", 1, true),
@@ -87,7 +87,7 @@ fn those_that_serve_the_fewest_go_first() {
 }
 
 #[test]
-fn each_of_those_before_has_its_grace() {
+fn each_member_before_has_its_grace() {
     let members = vec![
         member("leader", 1, true),
         member("follower", 2, true),
@@ -102,7 +102,7 @@ fn each_of_those_before_has_its_grace() {
     assert_eq!(rank.leaves_to(at(0), at(1200), grace), None);
 }
 
-/// A backup of somebody in the model of a cluster.
+/// A backup of one member in the model of a cluster.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     by: usize,
@@ -131,7 +131,7 @@ fn label(taken: &Taken) -> Label {
     Label::new(at(taken.began), BackupKind::Diff)
 }
 
-/// What an agent plans that has seen the backups that ended before `seen`.
+/// The plan of an agent that knows the backups that ended before `seen`.
 fn planned(
     who: usize,
     states: &[&str],
@@ -227,8 +227,9 @@ fn newest_sibling(who: usize, known: &[&Taken]) -> Option<SiblingBackup> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// One backup in each period, whoever wakes when, whoever leads, however old what they have
-    /// seen is, as long as one agent lives; never two at once.
+    /// There is one backup in each period, and there are never two at once. It does not matter which
+    /// agent wakes when, which member leads, and how old the agents' knowledge is, as long as one
+    /// agent lives.
     #[test]
     fn the_cluster_is_backed_up_once_in_each_period(
         agents in proptest::collection::vec((any::<bool>(), 0..AWAKE, 1..=AWAKE, 0..AWAKE), 1..5),
@@ -257,7 +258,7 @@ proptest! {
                 due_since[who] = due_since[who].filter(|_| is_due).or_else(|| is_due.then_some(now));
 
                 let ready = |seen| plan(seen, due_since[who]).is_ready(at(now));
-                // The turn is another member's, or what was seen is too old.
+                // Another member has the turn, or the agent's knowledge is too old.
                 if !ready(now - stale) || taken.iter().any(|other| other.ended > now) || !ready(now) {
                     continue;
                 }

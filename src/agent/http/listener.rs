@@ -1,5 +1,5 @@
-//! Accepts connections: a limited number at a time, each for a limited time, encrypted if
-//! configured. Nobody can hold a place by saying nothing.
+//! Accepts connections: a limited number at a time, each for a limited time, encrypted if that is
+//! configured. A reader that sends nothing loses its place.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ use tracing::debug;
 use super::tls::KeyPairCache;
 use crate::agent::published::Published;
 
-/// How many connections there may be at a time. Others wait.
+/// How many connections there may be at a time. More of them wait.
 const PLACES: usize = 64;
 /// A connection on which nothing moves for this long is closed.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Each connection is closed after this long, however busy it is.
 const LIFE: Duration = Duration::from_secs(60);
-/// How long to wait if the system has no more of something.
+/// How long to wait if the system is out of a resource, such as file descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener with these limits.
@@ -89,7 +89,7 @@ async fn accept_all(
                         .await,
                 ),
                 Ok(Err(error)) => debug!("{from}: {error}"),
-                Err(_) => debug!("{from}: says nothing"),
+                Err(_) => debug!("{from}: sent nothing in time"),
             }
         });
     }
@@ -110,7 +110,7 @@ async fn greet(
         return Ok(Stream::Plain(stream));
     };
 
-    // Reading files may block.
+    // The read of the files may block.
     let read = move || {
         let mut key_pair = key_pair.lock().unwrap_or_else(PoisonError::into_inner);
         key_pair.current(&certificate, &key)
@@ -129,7 +129,7 @@ enum Stream {
     Encrypted(Box<TlsStream<TcpStream>>),
 }
 
-/// A connection that ends by itself.
+/// A connection that ends after a time of silence, or at the end of its life.
 pub(super) struct HttpConnection {
     stream: Stream,
     silence: Pin<Box<Sleep>>,

@@ -1,7 +1,7 @@
-//! Serves the page, the status, the metrics and the health checks. Everything can only be read.
+//! Serves the page, the status, the metrics and the health checks. Readers can change nothing.
 //!
-//! All answers come from the newest [`Snapshot`](super::published::Snapshot), so no reader waits
-//! for the agent's loop, and none can hold it up.
+//! All answers come from the newest [`Snapshot`](super::published::Snapshot). So no reader waits for
+//! the agent's loop, and the loop waits for no reader.
 
 mod listener;
 mod tls;
@@ -43,7 +43,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// If the loop has not gone round for this long, it will not any more: it waits for nothing.
+/// A loop that has published nothing for this long is stuck. It publishes every few seconds, whatever
+/// it waits for.
 const STUCK: Duration = Duration::from_secs(120);
 
 /// Serves until the process ends.
@@ -99,7 +100,7 @@ fn routes(published: Published) -> Router {
         .route("/metrics", get(metrics))
         .route("/{file}", get(file))
         .layer(check_access)
-        // Says nothing but that the agent lives, to whoever restarts it.
+        // A supervisor needs no password for this. The answer says only that the agent lives.
         .route("/healthz", get(alive))
         .with_state(published)
         .layer(middleware::from_fn(allow_reading_only))
@@ -194,8 +195,8 @@ async fn status(State(published): State<Published>) -> Response {
     .into_response()
 }
 
-/// Whether the loop goes round. A restart helps against nothing else, and a run that takes its
-/// time does not stop the loop.
+/// Whether the loop lives. A restart helps only against a loop that is stuck. A long run does not stop
+/// the loop.
 async fn alive(State(published): State<Published>) -> Response {
     let age = published.now().at.elapsed();
     if age > STUCK {

@@ -22,7 +22,7 @@ pub(super) fn check(certificate: &Path, key: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Certificate and key, as they were when they could be used last.
+/// The newest certificate and key that could be used.
 #[derive(Default)]
 pub(super) struct KeyPairCache {
     known: Option<KeyPair>,
@@ -37,8 +37,8 @@ struct KeyPair {
 }
 
 impl KeyPairCache {
-    /// What the files hold now. If that cannot be used, what they held before: a renewal may be
-    /// half done.
+    /// The pair that the files hold now. If it cannot be used, the pair before, because a renewal may
+    /// be half done.
     pub(super) fn current(&mut self, certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
         let error = match self.renewed(certificate, key) {
             Ok(server) => {

@@ -1,5 +1,5 @@
 //! The metrics that Prometheus reads. Gauges come from the [`Status`], counters from the
-//! [`RunTotals`]; nothing is remembered here.
+//! [`RunTotals`]. Nothing is remembered here.
 //!
 //! To add a metric, add it to [`state`] (node and repository) or [`runs`] (jobs), and to the table
 //! in `docs/agent.md`.
@@ -27,7 +27,8 @@ pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0
 /// The content type of the older format, for all others.
 pub(super) const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Names and values of labels. Each value is one of a few: no text from outside becomes a label.
+/// Names and values of labels. There are only a few values, because no text from outside becomes a
+/// label.
 type Labels = Vec<(&'static str, &'static str)>;
 
 /// All metrics in the `OpenMetrics` text format.

@@ -13,7 +13,7 @@ use crate::agent::status::{JobStatus, Status};
 const OUTCOMES: [&str; 5] = ["done", "up-to-date", "skipped", "interrupted", "failed"];
 /// The jobs that make a backup.
 const BACKUPS: [Job; 2] = [Job::Full, Job::Diff];
-/// The jobs that read.
+/// The jobs that read the node or the repository.
 const READERS: [Job; 3] = [Job::Full, Job::Diff, Job::Verify];
 
 impl MetricSheet {
@@ -101,7 +101,7 @@ impl MetricSheet {
         self.gauge(
             "held",
             None,
-            "1 while a run keeps it from the node, else 0",
+            "1 while a run has stopped it at the node, else 0",
             PAUSABLE.map(|what| {
                 let is_held = held.iter().any(|held| held == what);
                 (vec![("what", what)], flag(is_held))
@@ -172,14 +172,14 @@ impl MetricSheet {
         self.counter(
             "pauses",
             None,
-            "How often a run kept it from the node",
+            "How often a run stopped it at the node",
             PAUSABLE.map(|what| (vec![("what", what)], totals.pauses(what).count)),
         );
 
         self.metric(
             "pauses_duration",
             Some(Unit::Seconds),
-            "For how long runs kept it from the node, in total",
+            "For how long runs had stopped it at the node, in total",
             PAUSABLE.map(|what| {
                 (
                     vec![("what", what)],

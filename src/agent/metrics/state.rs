@@ -1,4 +1,4 @@
-//! How the node, its backups and the repository stand.
+//! The metrics of the node, its backups and the repository.
 
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Unit;
@@ -26,7 +26,7 @@ impl MetricSheet {
         for (level, name) in LEVELS {
             let labels: Labels = vec![("level", name)];
             levels.push((labels.clone(), flag(verdict.level == level)));
-            // Nothing that is safe is a concern.
+            // There are no concerns of the level safe.
             if level != Level::Safe {
                 let of_level = verdict
                     .concerns
@@ -77,7 +77,7 @@ impl MetricSheet {
         self.gauge(
             "node_reachable",
             None,
-            "1 if the node answered the last time it was asked, else 0",
+            "1 if the node answered the last look, else 0",
             one(flag(node.facts.is_some())),
         );
 
@@ -144,7 +144,7 @@ impl MetricSheet {
         self.gauge(
             "repository_readable",
             None,
-            "1 if the repository could be read the last time, else 0",
+            "1 if the last look could read the repository, else 0",
             one(flag(facts.is_some())),
         );
         let Some(facts) = facts else {

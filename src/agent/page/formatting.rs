@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::agent::verdict::roughly;
 use crate::clock::{Timestamp, Zone, Zoned, between};
 
-/// Writes times as a clock on the wall shows them.
+/// Writes times as the clocks of a zone show them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LocalTimes<'a> {
     /// The moment of the status.
@@ -46,7 +46,7 @@ impl LocalTimes<'_> {
     }
 }
 
-/// How long something took: `1 h 5 min`, `12 s`.
+/// The length of time between two moments: `1 h 5 min`, `12 s`.
 pub(super) fn took(from: Timestamp, to: Timestamp) -> String {
     length(between(from, to))
 }

@@ -68,7 +68,7 @@ impl Page<'_> {
             p.more.bad { "Failed " (times) }
             p.more {
                 @match job.last_success {
-                    None => "Never done before",
+                    None => "Never done so far",
                     Some(success) => { "Last done " (self.times.relative(success)) }
                 }
             }
@@ -90,7 +90,7 @@ impl Page<'_> {
         };
         html! {
             @match job.plan.due {
-                None => "never by itself",
+                None => "has no schedule",
                 Some(due) if due <= self.status.at => { "due now" (why) }
                 Some(due) => {
                     (self.times.relative(due))

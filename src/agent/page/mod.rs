@@ -1,9 +1,8 @@
 //! The page that people see: whether the node is safe, what comes next, what was, and how to
 //! restore. Pure: a status goes in, HTML comes out.
 //!
-//! There is no script in it, and nothing is loaded from elsewhere. It does not reload while
-//! somebody reads. After two minutes it says that it is old; `?live` reloads it for a screen on a
-//! wall.
+//! The page has no script and loads nothing from elsewhere. It does not reload while a person reads
+//! it, but after two minutes it says that it is old. `?live` makes it reload, for a screen on a wall.
 
 mod formatting;
 mod jobs;
@@ -43,7 +42,7 @@ pub struct PageView<'a> {
     pub all: bool,
     /// Whether the page reloads.
     pub live: bool,
-    /// What every reader should know of how the page is served.
+    /// A warning for every reader about how the page is served.
     pub notice: Option<&'a str>,
 }
 
@@ -209,7 +208,7 @@ impl Page<'_> {
         let Some(exposure) = exposure else {
             return html! {
                 dd { "not known" }
-                dd.more { "the agent cannot see the node’s files" }
+                dd.more { "the agent cannot read the node’s files" }
             };
         };
 
@@ -253,7 +252,7 @@ impl Page<'_> {
     fn picture(&self) -> Markup {
         let picture = Picture::of(self.status, self.times);
 
-        // What happened before the first run that is remembered is not in the picture.
+        // The picture cannot show failures and pauses from before the first run in the history.
         let mut runs_known = None;
         if let Some(first) = self.status.history.first()
             && first.began > picture.shown_since()
@@ -350,7 +349,7 @@ fn node(facts: &NodeFacts) -> Markup {
     }
 }
 
-/// Something that the last look missed.
+/// A node or a repository that the last look did not find.
 fn missing(what: &str, problem: Option<&str>) -> Markup {
     html! {
         dd { (what) }
@@ -402,7 +401,7 @@ fn key(view: &str, shape: &Markup) -> Markup {
     html! { svg.key viewBox=(view) aria-hidden="true" { (shape) } }
 }
 
-/// Text between backticks becomes code. A last backtick that stands alone is left as it is.
+/// Text between backticks becomes code. A last backtick without a partner stays as it is.
 fn with_code(text: &str) -> Markup {
     let parts: Vec<&str> = text.split('`').collect();
     let paired = (parts.len() - 1) / 2 * 2;

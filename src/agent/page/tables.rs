@@ -44,7 +44,7 @@ impl Page<'_> {
         html! {
             section aria-labelledby="points" {
                 h2 #points { "Restore points" }
-                @if count == 0 { p.empty { "There is none yet." } } @else {
+                @if count == 0 { p.empty { "There is no backup yet." } } @else {
                     (table(&POINT_COLUMNS, &html! {
                         @for point in shown { (self.point(point, &facts.place)) }
                     }))
@@ -118,7 +118,7 @@ impl Page<'_> {
         html! {
             section aria-labelledby="runs" {
                 h2 #runs { "What was done" }
-                @if history.is_empty() { p.empty { "Nothing that the agent remembers." } } @else {
+                @if history.is_empty() { p.empty { "The agent remembers no run." } } @else {
                     (table(&RUN_COLUMNS, &html! {
                         @for record in shown { (self.run(record)) }
                     }))

@@ -118,8 +118,8 @@ fn outages() -> impl Strategy<Value = Vec<(i64, i64)>> {
 proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
 
-    /// Each time of a cron expression in a year, with the days on which clocks change, once;
-    /// those that were missed once together, as soon as somebody is there.
+    /// Each time of a cron expression in a year gets one run, also on the days on which clocks
+    /// change. The times that an outage missed get one run together, at its end.
     #[test]
     fn a_year_of_runs(outages in outages(), schedule in 0..4_usize) {
         let schedules = ["30 2 * * *", "0 */6 * * *", "15,45 1-3 * * *", "0 3 * * sun"];
@@ -184,12 +184,12 @@ fn failures_are_tried_again_later_and_later_and_at_once_when_what_was_missing_is
         assert_eq!(
             plan(Some(YEAR + 90)).due,
             plan(None).due,
-            "it was there all the time"
+            "the node was there all the time"
         );
         assert!(plan(Some(YEAR + 105)).is_ready(at(YEAR + 110)));
     }
 
-    // Another run that is at work is no failure, however often it is met.
+    // Another run that holds the repository is not a failure, however often that happens.
     let journal = journal(vec![ran(failed(Kind::Locked), YEAR + 100); 9]);
     assert_eq!(
         diff(&rules, &journal, YEAR + 110, YEAR, None).due,

@@ -83,6 +83,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = loop {
             let line = lines.next().unwrap().unwrap();
@@ -91,7 +92,6 @@ impl Browser {
             }
         };
         // The driver must not block because nobody reads its output.
-
         std::thread::spawn(move || lines.for_each(drop));
 
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -131,6 +131,7 @@ impl Browser {
             "--disable-dev-shm-usage",
             &profile,
         ];
+
         let arguments = [&quiet[..], &alone[..]].concat();
 
         let options = json!({ "binary": CHROMIUM, "args": arguments });
@@ -138,12 +139,14 @@ impl Browser {
             "goog:chromeOptions": options,
             "acceptInsecureCerts": true,
         });
+
         let answer = browser.post(
             "",
             &json!({ "capabilities": { "alwaysMatch": capabilities } }),
         );
 
         browser.session += &format!("/{}", answer["sessionId"].as_str().unwrap());
+
         Some(browser)
     }
 
@@ -212,6 +215,7 @@ impl Browser {
             .unwrap()
             .min(2400);
         let clip = json!({ "x": 0, "y": 0, "width": screen.width, "height": height, "scale": 1 });
+
         let answer = self.tell(
             "Page.captureScreenshot",
             &json!({ "captureBeyondViewport": true, "format": "png", "clip": clip }),
@@ -235,10 +239,13 @@ impl Drop for Browser {
 mod base64_of_the_driver {
     pub(super) fn decode(text: &str) -> Vec<u8> {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
         let values = text
             .bytes()
             .filter_map(|byte| ALPHABET.iter().position(|known| *known == byte));
+
         let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len()), 0_u32, 0_u32);
+
         for value in values {
             held = (held << 6 | u32::try_from(value).unwrap()) & 0xFF_FFFF;
             bits += 6;
@@ -247,6 +254,7 @@ mod base64_of_the_driver {
                 bytes.push(u8::try_from(held >> bits & 0xFF).unwrap());
             }
         }
+
         bytes
     }
 }

@@ -97,6 +97,7 @@ fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: RunOutcome) -> RunR
 
 fn of_point(point: &RestorePoint) -> RunRecord {
     let backup = point.backup.unwrap();
+
     RunRecord {
         job: if backup.kind == BackupKind::Full {
             Job::Full
@@ -151,10 +152,12 @@ impl State {
             } else {
                 BackupKind::Diff
             };
+
             let stored = match kind {
                 BackupKind::Full => 38_000 * MIB,
                 BackupKind::Diff => (30 + (i64::from(step) * 7919 % 97).unsigned_abs() * 3) * MIB,
             };
+
             points.push(point(
                 sequence as u64 + 1,
                 i64::from(step) * 6 * HOUR + 1800,
@@ -288,8 +291,10 @@ impl State {
         state.plans[1].0.trigger = Trigger::Retry;
         state.plans[1].0.hold =
             Some("a scavenge is running, and nothing is older than 26h".to_owned());
+
         state.configuration =
             Some("the configuration file has an unknown key `diff-shedule`".to_owned());
+
         state
     }
 
@@ -302,10 +307,12 @@ impl State {
         });
 
         let labels: Vec<Label> = points.iter().map(|point| point.label.clone()).collect();
-        let is_there = |record: &RunRecord| !matches!(&record.outcome, RunOutcome::Done { label: Some(label), .. } if !labels.contains(label));
-        state
-            .records
-            .retain(|record| is_there(record) && record.outcome != RunOutcome::UpToDate);
+        state.records.retain(|record| match &record.outcome {
+            RunOutcome::Done {
+                label: Some(label), ..
+            } => labels.contains(label),
+            outcome => *outcome != RunOutcome::UpToDate,
+        });
 
         for hours in (1..70).rev().step_by(3) {
             state.records.push(record(
@@ -324,6 +331,7 @@ impl State {
             bytes: 2_900 * MIB,
             since: Some(ago(3 * DAY)),
         });
+
         state
     }
 
@@ -386,6 +394,7 @@ impl State {
             .collect();
 
         state.records = points.iter().map(of_point).collect();
+
         // Older backups were removed, as retention does.
         state.points = Some(
             points
@@ -395,6 +404,7 @@ impl State {
                 .map(|(_, point)| point)
                 .collect(),
         );
+
         state
     }
 
@@ -414,6 +424,7 @@ impl State {
             problem: Some(evil.to_owned()),
             hints: Vec::new(),
         });
+
         state.running = Some(RunningJob {
             job: Job::Diff,
             began: ago(5),
@@ -425,6 +436,7 @@ impl State {
 
         state.plans[0].0.hold = Some(evil.to_owned());
         state.plans[0].1 = evil.to_owned();
+
         state
     }
 

@@ -61,7 +61,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// The times in which the newest good backup was older than allowed.
+    /// The times in which the newest good backup was older than the limit.
     pub(super) fn gaps(&self) -> &[TimeRange] {
         &self.gaps
     }
@@ -97,7 +97,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// A line for each midnight. Some of them have the day's name.
+    /// A line for each midnight. Some lines have the date.
     fn axis(&self) -> Markup {
         let named_every = if self.days > 14 { 7 } else { self.days / 7 };
 
@@ -333,7 +333,7 @@ impl<'a> Picture<'a> {
 
     // --- The same in words ------------------------------------------------------------------
 
-    /// The facts of the picture, for those who do not see it.
+    /// The facts of the picture, for readers who cannot see it.
     pub(super) fn in_words(&self) -> String {
         let (mut backups, mut fulls, mut stored) = (0, 0, 0_u64);
         for backup in &self.backups {

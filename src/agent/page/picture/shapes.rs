@@ -11,7 +11,7 @@ pub(super) fn symbol(name: &str, shape: &Markup) -> Markup {
     html! { g id=(name) { g transform="translate(-5 -5)" { (shape) } } }
 }
 
-/// A shape in a slot, with the text that is read by pointing at it.
+/// A shape in a slot. Its text appears when the reader points at it.
 pub(super) fn mark(slot: u32, y: u32, shape: &str, class: &str, text: &str) -> Markup {
     let (class, shape) = (format!("mark {class}"), format!("#{shape}"));
 
@@ -43,13 +43,13 @@ pub(super) fn middle(slot: u32) -> String {
     percent((f64::from(slot) + 0.5) / f64::from(SLOTS))
 }
 
-/// How high bytes are drawn beside the largest number, from 0 to 1.
+/// The height of a number of bytes, from 0 to 1. The largest number in the picture has 1.
 pub(super) fn height_of_bytes(bytes: u64, largest: u64) -> f64 {
     magnitude(bytes >> 10, largest >> 10)
 }
 
-/// How high a time is drawn beside the longest one, from 0 to 1. Half a second is the shortest
-/// time that differs from none.
+/// The height of a length of time, from 0 to 1. The longest in the picture has 1. Less than half a
+/// second counts as 0.
 pub(super) fn height_of_time(time: Duration, longest: Duration) -> f64 {
     magnitude(half_seconds(time), half_seconds(longest))
 }
@@ -58,7 +58,7 @@ fn half_seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis() / 500).unwrap_or(u64::MAX)
 }
 
-/// The logarithm: what is a thousand times larger looks larger by the same step anywhere.
+/// The logarithm of a value, as a share of the largest. So factors look like equal steps.
 fn magnitude(value: u64, largest: u64) -> f64 {
     let whole = logarithm(largest);
     if whole > 0.0 {

@@ -11,9 +11,10 @@ use crate::agent::status::Status;
 use crate::clock::{Timestamp, between};
 use crate::manifest::BackupKind;
 
-/// How many days the picture may show: the smallest number that holds everything, or the last.
+/// How many days the picture may show. It uses the smallest number that shows everything, or else the
+/// largest.
 const DAYS: [i64; 3] = [7, 14, 28];
-/// The picture is divided into this many slots. What falls into one is drawn as one.
+/// The picture is divided into this many slots. All backups of one slot are drawn as one mark.
 pub(super) const SLOTS: u32 = 168;
 
 /// The time from one moment to another.
@@ -167,7 +168,7 @@ fn midnight_before(now: Timestamp, days: i64, times: LocalTimes<'_>) -> Timestam
     }
 }
 
-/// The backups of the repository, and those that were made and are gone. Oldest first.
+/// The backups of the repository, and the backups of the history that were removed. Oldest first.
 pub(super) fn backups(status: &Status) -> Vec<DrawnBackup> {
     let mut backups = BTreeMap::new();
 
@@ -195,7 +196,7 @@ pub(super) fn backups(status: &Status) -> Vec<DrawnBackup> {
         backups.insert(label, gone);
     }
 
-    // What is in the repository replaces what the history says of it.
+    // The repository knows more about its backups than the history.
     let facts = status.repository.facts.iter();
     for point in facts.flat_map(|facts| &facts.points) {
         let Some(backup) = point.backup else { continue };
@@ -216,8 +217,8 @@ pub(super) fn backups(status: &Status) -> Vec<DrawnBackup> {
     backups
 }
 
-/// The times in which the newest good backup was older than allowed. A look that found nothing new
-/// is as good as a backup.
+/// The times in which the newest good backup was older than the limit. A run that found nothing new
+/// counts as a backup.
 pub(super) fn gaps(status: &Status, backups: &[DrawnBackup]) -> Vec<TimeRange> {
     let mut covered = Vec::new();
     for backup in backups {
@@ -232,7 +233,7 @@ pub(super) fn gaps(status: &Status, backups: &[DrawnBackup]) -> Vec<TimeRange> {
     }
     covered.sort_by_key(|(_, until)| *until);
 
-    // Now ends the last gap, unless there is none at this moment.
+    // A gap that goes on until now ends now.
     let is_all_backed_up = match status.exposure {
         Some(exposure) => exposure.since.is_none(),
         None => false,
