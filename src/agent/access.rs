@@ -37,7 +37,8 @@ impl AccessRules {
         if agent.listen_certificate_file.is_some() != agent.listen_key_file.is_some() {
             return Err(Error::new(
                 Kind::Usage,
-                "to encrypt the page takes both `--listen-certificate-file` and `--listen-key-file`",
+                "an encrypted page needs both `--listen-certificate-file` and \
+                 `--listen-key-file`",
             ));
         }
 

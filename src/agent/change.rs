@@ -110,9 +110,9 @@ impl<W: Watcher> WatcherThread<W> {
         }
     }
 
-    /// Stops watching after the first report, and watches again after a rest. So a node that appends
-    /// thousands of times a second wakes the agent once. The thread reads the checkpoint each time
-    /// it begins to watch, so that it misses no change in between.
+    /// Stops watching after the first report, and watches again after a rest. So a node that
+    /// appends thousands of times a second wakes the agent once. The thread reads the checkpoint
+    /// each time it begins to watch, so that it misses no change in between.
     fn run(mut self, messages: &Receiver<ChangeMessage>) {
         loop {
             let began = Instant::now();

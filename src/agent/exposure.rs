@@ -56,8 +56,8 @@ impl WriterHistory {
         }
     }
 
-    /// Makes one moment of every two, with the earlier time and the later position. So bytes may seem
-    /// older than they are, but never younger.
+    /// Makes one moment of every two, with the earlier time and the later position. So bytes may
+    /// seem older than they are, but never younger.
     fn halve(&mut self) {
         let mut halved = VecDeque::new();
         for pair in self.moments.make_contiguous().chunks(2) {
@@ -99,8 +99,8 @@ impl WriterHistory {
         }))
     }
 
-    /// What is in no good backup, if `newest` is the newest good one. Returns `None` if the position
-    /// cannot be read.
+    /// What is in no good backup, if `newest` is the newest good one. Returns `None` if the
+    /// position cannot be read.
     pub(super) fn exposure(&self, newest: Option<&BackupFacts>) -> Option<Exposure> {
         if self.is_blind {
             return None;

@@ -1,8 +1,8 @@
 //! The agent's memory of its runs, and the file that keeps it.
 //!
 //! The [`Journal`] is in memory. The [`JournalFile`] in the state directory holds one line of JSON
-//! for each run. The journal says what the file lacks ([`JournalWrite`]), and the file writes it. So
-//! the agent's loop can leave the write to another thread. The loss of the file does no harm,
+//! for each run. The journal says what the file lacks ([`JournalWrite`]), and the file writes it.
+//! So the agent's loop can leave the write to another thread. The loss of the file does no harm,
 //! because the repository holds everything that matters about backups.
 
 use std::path::{Path, PathBuf};

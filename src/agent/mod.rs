@@ -1,17 +1,18 @@
 //! `kbackup agent`: runs beside a node for months, keeps it backed up, and shows its state.
 //!
-//! One loop ([`event_loop`]) owns all state. It plans the jobs, starts one run at a time on a thread
-//! of its own, and looks at the node and the repository in between. After each event it publishes a
-//! [`Status`]. The page, the metrics and the health check read the published status only.
+//! One loop ([`event_loop`]) owns all state. It plans the jobs, starts one run at a time on a
+//! thread of its own, and looks at the node and the repository in between. After each event it
+//! publishes a [`Status`]. The page, the metrics and the health check read the published status
+//! only.
 //!
 //! | subject | modules |
 //! |---|---|
 //! | the loop and its state | `event_loop`, `state`, `report`, `published` |
-//! | what the agent sees | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
+//! | observations | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
 //! | what is due | `planner`, `exposure`, `cluster`, `configuration` |
 //! | runs | `worker`, `perform`, `run_recorder`, `run_record`, `turns`, `turn_lock`, `journal` |
 //! | the status | `status`, `assessment`, `verdict` |
-//! | the readers of the status | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
+//! | its readers | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
 
 mod access;
 mod announcements;

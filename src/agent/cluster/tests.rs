@@ -227,9 +227,9 @@ fn newest_sibling(who: usize, known: &[&Taken]) -> Option<SiblingBackup> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// There is one backup in each period, and there are never two at once. It does not matter which
-    /// agent wakes when, which member leads, and how old the agents' knowledge is, as long as one
-    /// agent lives.
+    /// There is one backup in each period, and there are never two at once. It does not matter
+    /// which agent wakes when, which member leads, and how old the agents' knowledge is, as long as
+    /// one agent lives.
     #[test]
     fn the_cluster_is_backed_up_once_in_each_period(
         agents in proptest::collection::vec((any::<bool>(), 0..AWAKE, 1..=AWAKE, 0..AWAKE), 1..5),

@@ -1,7 +1,7 @@
 //! Serves the page, the status, the metrics and the health checks. Readers can change nothing.
 //!
-//! All answers come from the newest [`Snapshot`](super::published::Snapshot). So no reader waits for
-//! the agent's loop, and the loop waits for no reader.
+//! All answers come from the newest [`Snapshot`](super::published::Snapshot). So no reader waits
+//! for the agent's loop, and the loop waits for no reader.
 
 mod listener;
 mod tls;
@@ -43,8 +43,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// A loop that has published nothing for this long is stuck. It publishes every few seconds, whatever
-/// it waits for.
+/// A loop that has published nothing for this long is stuck. It publishes every few seconds,
+/// whatever it waits for.
 const STUCK: Duration = Duration::from_secs(120);
 
 /// Serves until the process ends.
@@ -195,8 +195,8 @@ async fn status(State(published): State<Published>) -> Response {
     .into_response()
 }
 
-/// Whether the loop lives. A restart helps only against a loop that is stuck. A long run does not stop
-/// the loop.
+/// Whether the loop lives. A restart helps only against a loop that is stuck. A long run does not
+/// stop the loop.
 async fn alive(State(published): State<Published>) -> Response {
     let age = published.now().at.elapsed();
     if age > STUCK {

@@ -37,8 +37,8 @@ struct KeyPair {
 }
 
 impl KeyPairCache {
-    /// The pair that the files hold now. If it cannot be used, the pair before, because a renewal may
-    /// be half done.
+    /// The pair that the files hold now. If it cannot be used, the pair before, because a renewal
+    /// may be half done.
     pub(super) fn current(&mut self, certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
         let error = match self.renewed(certificate, key) {
             Ok(server) => {

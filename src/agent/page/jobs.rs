@@ -90,7 +90,7 @@ impl Page<'_> {
         };
         html! {
             @match job.plan.due {
-                None => "has no schedule",
+                None => "not planned",
                 Some(due) if due <= self.status.at => { "due now" (why) }
                 Some(due) => {
                     (self.times.relative(due))

@@ -2,7 +2,8 @@
 //! restore. Pure: a status goes in, HTML comes out.
 //!
 //! The page has no script and loads nothing from elsewhere. It does not reload while a person reads
-//! it, but after two minutes it says that it is old. `?live` makes it reload, for a screen on a wall.
+//! it, but after two minutes it says that it is old. `?live` makes it reload, for a screen on a
+//! wall.
 
 mod formatting;
 mod jobs;

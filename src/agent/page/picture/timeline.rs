@@ -11,8 +11,8 @@ use crate::agent::status::Status;
 use crate::clock::{Timestamp, between};
 use crate::manifest::BackupKind;
 
-/// How many days the picture may show. It uses the smallest number that shows everything, or else the
-/// largest.
+/// How many days the picture may show. It uses the smallest number that shows everything, or else
+/// the largest.
 const DAYS: [i64; 3] = [7, 14, 28];
 /// The picture is divided into this many slots. All backups of one slot are drawn as one mark.
 pub(super) const SLOTS: u32 = 168;
