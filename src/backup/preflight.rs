@@ -121,8 +121,8 @@ fn refuse_missing_beginning(source: &Source<'_>, chunks: &ChunkSet) -> Result<()
         .at(&source.directories.db)
         .hint("keep each chunk as a plain file there: kbackup does not follow links to other disks")
         .hint(
-            "if the first chunks are only in an archive, take volume snapshots, or keep them on the \
-             node for longer: kbackup cannot back up such a node yet",
+            "if the first chunks are only in an archive, take volume snapshots, or keep them on \
+             the node for longer: kbackup cannot back up such a node yet",
         ))
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::format::ReadAt;
 use crate::fs::{CopyId, Stamp};
 
-/// The name of a blob: the BLAKE3 of its bytes, and which copy of them it is. There is a second copy
-/// only if the first one turned out damaged, because a blob is never written again.
+/// The name of a blob: the BLAKE3 of its bytes, and which copy of them it is. There is a second
+/// copy only if the first one turned out damaged, because a blob is never written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct BlobId {
     content: [u8; 32],

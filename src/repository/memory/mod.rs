@@ -84,8 +84,8 @@ impl MemoryRepository {
         }
     }
 
-    /// Changes the stored bytes of a file, as a failing disk does. Every backup that shares them has
-    /// the damage. `None` makes them vanish.
+    /// Changes the stored bytes of a file, as a failing disk does. Every backup that shares them
+    /// has the damage. `None` makes them vanish.
     ///
     /// # Errors
     /// `NotFound` if there is no such file.

@@ -27,8 +27,8 @@ pub(in crate::restore) fn find_unused(
     const CANNOT: &str = "cannot restore into this directory";
     refuse_inside_another(target)?;
 
-    // Signs of a server first: they explain why the directory is not empty. Doubts count below, when
-    // the content is known.
+    // Signs of a server first: they explain why the directory is not empty. Doubts count below,
+    // when the content is known.
     let findings = node::probe(target, None)?;
     findings.refuse(CANNOT, &target.db, true)?;
     let content = content::examine(target, backup, finished)?;
