@@ -143,8 +143,10 @@ impl Pace {
             return wanted;
         };
 
+        // An eighth of a second is one burst.
         let burst = budget.rate.0.get() / 8;
-        wanted.min((burst - burst % GRAIN).max(GRAIN))
+        let whole_grains = (burst - burst % GRAIN).max(GRAIN);
+        wanted.min(whole_grains)
     }
 
     /// Spends the bytes of a piece after it was handled. Waits until they are earned, or the run is

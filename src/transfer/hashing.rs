@@ -176,7 +176,7 @@ impl<'a> Hashing<'a> {
             }
         }
 
-        // If the file was truncated meanwhile, its end was read as a hole.
+        // If the file was truncated while it was hashed, its end was read as a hole.
         if let Some(file) = file.file()
             && file.status()?.size < size
         {

@@ -80,21 +80,36 @@ impl<'a> WriteBack<'a> {
     /// Writes all of `bytes` at byte `offset`.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
         let (blocks, rest) = self.direct_part(offset, bytes);
-        if let Some(direct) = self.direct.take_if(|_| !blocks.is_empty()) {
-            let written = self
-                .run
-                .in_turn(Activity::Write, || direct.write_all_at(offset, blocks));
-            match written {
-                Ok(()) => self.direct = Some(direct),
-                // Some file systems open files this way, but fail to write them.
-                Err(error) if Errno::from_io_error(&error.source) == Some(Errno::INVAL) => {
-                    return self.write_cached(offset, bytes);
-                }
-                Err(error) => return Err(error),
-            }
+        if self.write_direct(offset, blocks)? {
+            return self.write_cached(offset + blocks.len() as u64, rest);
         }
 
-        self.write_cached(offset + blocks.len() as u64, rest)
+        self.write_cached(offset, bytes)
+    }
+
+    /// Writes whole blocks past the page cache. Returns false if there are none, or if the file
+    /// system cannot do that. In the second case the whole rest of the file goes through the page
+    /// cache.
+    fn write_direct(&mut self, offset: u64, blocks: &[u8]) -> Result<bool, IoError> {
+        let Some(direct) = &self.direct else {
+            return Ok(false);
+        };
+        if blocks.is_empty() {
+            return Ok(false);
+        }
+
+        let written = self
+            .run
+            .in_turn(Activity::Write, || direct.write_all_at(offset, blocks));
+        match written {
+            Ok(()) => Ok(true),
+            // Some file systems open files this way, but fail to write them.
+            Err(error) if Errno::from_io_error(&error.source) == Some(Errno::INVAL) => {
+                self.direct = None;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The blocks that can go past the page cache, and the bytes after them.

@@ -71,6 +71,8 @@ fn check_node(client: &Client, record: &ReleaseRecord, patience: Patience<'_>) -
     .hint("give that node's own address"))
 }
 
+/// Starts a scavenge again in place of the stopped one, and takes that off the record. Waits first
+/// until the stopped one has cleaned up.
 fn give_back_scavenge(
     client: &Client,
     version: &ServerVersion,
@@ -98,7 +100,9 @@ fn give_back_scavenge(
                 clean_up.again(|| still_runs(&stopped).on(client.place()))?;
                 continue;
             }
+            // A scavenge runs in its place already.
             CurrentScavenge::Running(_) => break,
+            // It had done its work before it was asked to stop.
             _ if has_succeeded(client, &stopped.id, poll.patience())? => {
                 return borrowed.scavenge_needs_nothing();
             }

@@ -1,10 +1,10 @@
-//! Keeping scavenges away while files are copied, and giving them back afterwards (design §3;
+//! Keeps scavenges from running while files are copied, and gives them back afterwards (design §3;
 //! http-api §1, §2; O40–O44).
 //!
 //! `online` quiesces a running node for a backup. It pauses auto-scavenge (`pause`), stops a
-//! running scavenge (`stop`), and gives both back (`give_back`). What it takes stands on record
-//! before it is taken (`borrowed`). `release` does the same for `kbackup release`, after a crash.
-//! All of them wait for the node by one polling type (`poll`).
+//! running scavenge (`stop`), and gives both back (`give_back`). It records everything before it
+//! takes it from the node (`borrowed`). `release` does the same for `kbackup release`, after a
+//! crash. All of them wait for the node by one polling type (`poll`).
 
 mod borrowed;
 mod give_back;

@@ -111,7 +111,7 @@ pub(in crate::settings) struct BackupArguments {
         default_value = "24h"
     )]
     filter_max_age: Span,
-    /// Hash again this many of the bytes that a diff reuses, other files each time: bytes
+    /// Hash again this many of the bytes that a diff reuses, different files each time: bytes
     /// (`512MiB`; each file counts as at least 1 MiB), a percentage (`5%`), or 0
     #[arg(
         long,
