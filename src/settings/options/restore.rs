@@ -9,7 +9,7 @@ use super::load::{ForegroundLoadArguments, LoadOptions};
 
 #[derive(Debug, Args)]
 pub(in crate::settings) struct RestoreArguments {
-    /// Label of the backup; `latest` is the newest good one
+    /// Label of the backup; `latest` is the newest one that was not damaged at the source
     #[arg(value_name = "LABEL", default_value = "latest")]
     label: String,
     #[command(flatten)]
