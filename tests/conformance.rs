@@ -23,6 +23,7 @@ use kbackup::repository::{
     Stored,
 };
 use kbackup::run::Run;
+use kbackup::transfer::Follow;
 
 /// Makes repositories for the tests, and damages them.
 pub(crate) trait Factory {
@@ -70,6 +71,7 @@ macro_rules! every_behaviour {
                 rows_and_files_must_agree,
                 a_label_or_sequence_is_used_once,
                 a_short_source_is_unstable,
+                a_follower_sees_the_file_in_the_state_that_is_listed,
                 an_interrupted_run_commits_nothing,
                 damaged_files_are_replaced,
                 a_reused_file_shares_its_copy_until_it_is_read_again,
@@ -824,6 +826,49 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
         assert_eq!(error.kind(), Kind::Unstable);
         assert_eq!(error.place(), file.path().to_str());
     }
+}
+
+/// Keeps what it is shown at the end of a copy.
+#[derive(Default)]
+struct Shown(Vec<Vec<u8>>);
+
+impl Follow for Shown {
+    fn follow(&mut self, _: &dyn ReadAt, _: u64) {}
+
+    fn finish(&mut self, stored: &dyn ReadAt) {
+        let mut bytes = vec![0; usize::try_from(stored.size()).unwrap()];
+        stored.read_exact_at(0, &mut bytes).unwrap();
+        self.0.push(bytes);
+    }
+}
+
+fn a_follower_sees_the_file_in_the_state_that_is_listed(factory: &impl Factory) {
+    let repository = factory.create();
+    let (run, source) = (run(), Source::new());
+    let incoming = begin(&repository, None, &run).unwrap();
+    let path = at("db/chunk-000000.000000");
+    let listed = || incoming.files().unwrap()[0].stamp;
+
+    let mut stamps = Vec::new();
+    for seed in [7, 8] {
+        let file = source.file("chunk", &[seed; 5000]);
+        let mut shown = Shown::default();
+        let ingest = Ingest {
+            full_length: 8192,
+            follow: Some(&mut shown),
+            ..whole(&file)
+        };
+        let stored = incoming.ingest(&path, ingest).unwrap();
+
+        assert_eq!(shown.0, [[vec![seed; 5000], vec![0; 3192]].concat()]);
+        assert!(stored.stamp.is_some());
+        assert_eq!(stored.stamp, listed());
+        stamps.push(stored.stamp);
+    }
+    assert_ne!(stamps[0], stamps[1], "it is another file");
+
+    incoming.cut(&path, 100, 8192, with_mode(0o644)).unwrap();
+    assert_ne!(listed(), stamps[1], "it was cut");
 }
 
 fn an_interrupted_run_commits_nothing(factory: &impl Factory) {

@@ -291,7 +291,8 @@ fn followed(
         end += new.len();
         following.follow(&stored, end as u64);
     }
-    following.finish(&stored)
+    following.finish(&stored);
+    following.into_followed().records
 }
 
 #[test]

@@ -7,16 +7,19 @@
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kbackup::error::Result;
 use kbackup::format::ReadAt;
+use kbackup::fs::CopyId;
 use kbackup::manifest::{FileSet, Label, Manifest, RelativePath, Row};
 use kbackup::repository::{
     DirectoryRepository, Held, Interrupted, Listed, MemoryRepository, Repository, Writer,
 };
 use kbackup::run::Run;
 use uuid::Uuid;
+
+use crate::backup::bench::flip;
 
 /// A kind of repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,54 @@ impl TestRepository {
         self.change(label, path, |_| None);
     }
 
+    /// Turns one byte of a stored file over, in every backup that shares it.
+    pub(crate) fn flip(&self, label: &Label, path: &str, offset: u64) {
+        let path: RelativePath = path.parse().unwrap();
+        match self {
+            Self::Directory(repository) => flip(&stored(repository, label, &path), offset),
+            Self::Memory(repository) => {
+                let flipped = |mut bytes: Vec<u8>| {
+                    let byte = bytes.get_mut(usize::try_from(offset).unwrap()).unwrap();
+                    *byte = !*byte;
+                    Some(bytes)
+                };
+                repository.damage(label, &path, flipped).unwrap();
+            }
+        }
+    }
+
+    /// Cuts a stored manifest short.
+    pub(crate) fn damage_manifest(&self, label: &Label) {
+        match self {
+            Self::Directory(repository) => {
+                let backup = Path::new(&repository.place()).join("backups");
+                let manifest = backup.join(label.as_str()).join("manifest.json");
+                std::fs::write(manifest, "{").unwrap();
+            }
+            Self::Memory(repository) => repository.damage_manifest(label, |_| b"{".to_vec()),
+        }
+    }
+
+    /// All bytes of a stored file.
+    pub(crate) fn read(&self, label: &Label, path: &str) -> Vec<u8> {
+        let stored = self.open_file(label, path);
+        let mut bytes = vec![0; usize::try_from(stored.size()).unwrap()];
+        stored.read_exact_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Which stored copy a file of a backup has.
+    pub(crate) fn copy_id(&self, label: &Label, path: &str) -> CopyId {
+        self.open_file(label, path).copy_id().unwrap()
+    }
+
+    fn open_file(&self, label: &Label, path: &str) -> Box<dyn ReadAt> {
+        let manifest = self.manifest(label).unwrap();
+        let mut rows = manifest.files.iter();
+        let row = rows.find(|row| row.path.to_string() == path).unwrap();
+        self.open(label, row).unwrap()
+    }
+
     fn change(
         &self,
         label: &Label,
@@ -109,8 +160,7 @@ impl TestRepository {
             Self::Memory(repository) => return repository.damage(label, path, change).unwrap(),
             Self::Directory(repository) => repository,
         };
-        let backups = Path::new(&repository.place()).join("backups");
-        let place = path.under(&backups.join(label.as_str()));
+        let place = stored(repository, label, path);
         match change(std::fs::read(&place).unwrap()) {
             Some(bytes) => {
                 drop(crate::conformance::writable(&place));
@@ -126,6 +176,11 @@ impl TestRepository {
             Self::Memory(repository) => repository,
         }
     }
+}
+
+fn stored(repository: &DirectoryRepository, label: &Label, path: &RelativePath) -> PathBuf {
+    let backups = Path::new(&repository.place()).join("backups");
+    path.under(&backups.join(label.as_str()))
 }
 
 impl Repository for TestRepository {

@@ -1,6 +1,8 @@
 //! Copies single chunks. A completed chunk is copied whole and proven by its own MD5. If the parent
 //! holds the beginning of a chunk, only the bytes that were appended since are read from the node.
 
+use std::sync::Arc;
+
 use super::capture::{Capture, CopyRequest, ReadRecords, StoredFile, StoredMode};
 use super::chunk_prefix::{StoredPrefix, stored_prefix};
 use super::chunk_rules::ChunkRules;
@@ -38,7 +40,7 @@ pub(super) fn copy_whole(
         return Ok(stored);
     }
 
-    let mut stored = copy_followed(capture, chunk, chunk.start(), rules.writer, |follow| {
+    let mut stored = copy_followed(chunk, chunk.start(), rules.writer, |follow| {
         capture.copy(path, &request, follow)
     })?;
     if stored.md5 == Some(footer.md5) {
@@ -151,7 +153,7 @@ pub(super) fn copy_active(
     };
     let stored = match extended {
         Some(stored) => stored,
-        None => copy_followed(capture, chunk, chunk.start(), writer, |follow| {
+        None => copy_followed(chunk, chunk.start(), writer, |follow| {
             capture.copy(path, &request, follow)
         })?,
     };
@@ -186,7 +188,7 @@ fn extend(
     let path = chunk.path;
     let length = chunk.length_before(prefix.end);
 
-    let stored = copy_followed(capture, chunk, prefix.end, writer, |follow| {
+    let stored = copy_followed(chunk, prefix.end, writer, |follow| {
         capture.extend(path, prefix.row, length, request, follow)
     });
     match stored {
@@ -201,7 +203,6 @@ fn extend(
 
 /// Runs `copy`, and reads the chunk's records from `from` on while it copies them.
 fn copy_followed(
-    capture: &Capture<'_>,
     chunk: &SourceChunk<'_>,
     from: LogPosition,
     writer: WriterPosition,
@@ -213,11 +214,12 @@ fn copy_followed(
         None => copy(None)?,
     };
 
-    let file = capture.incoming.open(chunk.path)?;
-    let told = match (follower, file) {
-        (Some(follower), Some(file)) => follower.finish(&*file),
-        _ => None,
-    };
+    let mut told = None;
+    if let Some(follower) = follower {
+        let followed = follower.into_followed();
+        told = followed.records;
+        stored.header_and_footer = followed.file.map(Arc::new);
+    }
     stored.records = Some(Box::new(ReadRecords { from, told }));
     stored.bytes_read += IDENTITY_BYTES;
     Ok(stored)

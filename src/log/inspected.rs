@@ -69,6 +69,13 @@ impl Inspected {
         };
     }
 
+    /// Forgets what was read of a path, because another file is there now.
+    pub fn forget(&mut self, path: &RelativePath) {
+        if let Ok(index) = self.index_of(path) {
+            self.files.remove(index);
+        }
+    }
+
     /// The state in which a file was read. Returns `None` if it was not read.
     #[must_use]
     pub fn stamp(&self, path: &RelativePath) -> Option<Stamp> {

@@ -28,6 +28,6 @@ pub(crate) use frames::{lookup, refuse_encrypted};
 pub use inspected::Inspected;
 pub use lineage::{last_epoch, lineage};
 pub use log_file::LogFile;
-pub use records::{ChunkRecords, RecordFollower, RecordTally};
+pub use records::{ChunkRecords, FollowedChunk, RecordFollower, RecordTally};
 pub(crate) use records::{RecordsFailure, read_records};
 pub(crate) use selection::{ListedChunk, listed_chunks, select};

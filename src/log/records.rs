@@ -6,7 +6,7 @@ use super::frames::data_before;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::format::boundary::PartBoundaries;
-use crate::format::chunk::{ChunkFile, HEADER_LENGTH};
+use crate::format::chunk::{self, ChunkFile, HEADER_LENGTH};
 use crate::format::position_map::{MapEntry, PositionMap};
 use crate::format::record::{Forwards, Frame, Prepare, PrepareFlags, Record};
 use crate::format::{self, Epoch, EpochRecord, LogPosition, Malformed, ReadAt, WriterPosition};
@@ -269,6 +269,18 @@ pub struct RecordFollower {
     /// which follows the records in the file.
     places: Option<PlacesHash>,
     is_well: bool,
+    /// What header and footer of the stored file say.
+    stored: Option<ChunkFile>,
+    is_finished: bool,
+}
+
+/// What a copy of a chunk has shown.
+#[derive(Debug)]
+pub struct FollowedChunk {
+    /// What the records tell. `None` if something is wrong with them.
+    pub records: Option<ChunkRecords>,
+    /// What header and footer of the stored file say. `None` if something is wrong with them.
+    pub file: Option<ChunkFile>,
 }
 
 impl RecordFollower {
@@ -284,25 +296,33 @@ impl RecordFollower {
             previous: None,
             places: file.header.scavenged.then(PlacesHash::default),
             is_well: true,
+            stored: None,
+            is_finished: false,
         })
     }
 
-    /// What the records tell. The whole file has to be stored by now. Returns `None` if something
-    /// is wrong with them.
+    /// What the copy has shown, once it is finished.
     #[must_use]
-    pub fn finish(mut self, stored: &dyn ReadAt) -> Option<ChunkRecords> {
-        self.follow(stored, self.records.data.end);
-        if !self.is_well || self.at != self.records.data.end {
-            return None;
+    pub fn into_followed(self) -> FollowedChunk {
+        let is_whole = self.is_finished && self.is_well;
+        FollowedChunk {
+            records: is_whole.then_some(self.records),
+            file: self.stored,
         }
+    }
 
-        if let Some(places) = self.places {
-            let mapped = PlacesHash::of_map(stored, &self.file).ok()?;
-            if mapped != places {
-                return None;
-            }
+    /// Whether the records were read to their end, and stand where the position map has them.
+    fn is_at_its_end(&self, stored: &dyn ReadAt) -> bool {
+        if self.at != self.records.data.end {
+            return false;
         }
-        Some(self.records)
+        let Some(places) = &self.places else {
+            return true;
+        };
+        match PlacesHash::of_map(stored, &self.file) {
+            Ok(mapped) => mapped == *places,
+            Err(_) => false,
+        }
     }
 
     /// Reads the records that lie completely before byte `end`.
@@ -328,6 +348,15 @@ impl Follow for RecordFollower {
         if self.is_well && self.at < end {
             self.is_well = self.read(stored, end).is_ok();
         }
+    }
+
+    fn finish(&mut self, stored: &dyn ReadAt) {
+        self.follow(stored, self.records.data.end);
+        self.is_well = self.is_well && self.is_at_its_end(stored);
+        self.is_finished = true;
+
+        stored.expect_pieces();
+        self.stored = chunk::inspect(stored).ok();
     }
 }
 

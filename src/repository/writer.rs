@@ -7,6 +7,7 @@
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::format::{Md5Hash, ReadAt};
+use crate::fs::Stamp;
 use crate::manifest::{Blake3Hash, FileSet, Label, Manifest, RelativePath, Row};
 use crate::proof::Proven;
 use crate::transfer::Follower;
@@ -167,6 +168,9 @@ pub struct Stored {
     pub md5: Option<Md5Hash>,
     /// When reading the source began; for a resumed file, when its proof began.
     pub captured: Timestamp,
+    /// The state in which [`crate::transfer::Follow::finish`] saw the file. `None` if nobody followed
+    /// the copy, or if the store cannot tell.
+    pub stamp: Option<Stamp>,
 }
 
 /// What a stored file has besides its bytes, as far as the storage can keep it.

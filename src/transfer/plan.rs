@@ -41,6 +41,9 @@ pub trait Follow: Send {
     /// Called when all bytes of `stored` before `end` are stored. Most likely they can be read
     /// without the disk.
     fn follow(&mut self, stored: &dyn ReadAt, end: u64);
+
+    /// All of `stored` is there, and it has its name. The store calls this once, after the copy.
+    fn finish(&mut self, stored: &dyn ReadAt);
 }
 
 /// The follower of a file that is copied, if there is one.

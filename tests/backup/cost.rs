@@ -8,7 +8,13 @@ use kbackup::manifest::{BackupKind, Role};
 use kbackup_testnode::{Made, Synthetic};
 
 use super::bench::{Bench, small};
-use crate::executable::kbackup;
+use crate::executable::{kbackup, kbackup_with_fault, stderr};
+use crate::stores::in_every_store;
+
+in_every_store! {
+    a_diff_reads_little_more_than_the_appended_bytes,
+    a_filter_is_read_again_when_it_is_due,
+}
 
 /// The bytes that a diff may read beyond the new ones, for a source of this size
 /// (docs/procedure.md).
@@ -38,7 +44,6 @@ fn assert_cost(bench: &Bench, summary: &BackupSummary, chunks: u64) {
     );
 }
 
-#[test]
 fn a_diff_reads_little_more_than_the_appended_bytes() {
     let (bench, Made { writer, .. }) = Bench::made(&Synthetic {
         filter_bytes: 256_000_000,
@@ -62,7 +67,6 @@ fn a_diff_reads_little_more_than_the_appended_bytes() {
     bench.assert_sound();
 }
 
-#[test]
 fn a_filter_is_read_again_when_it_is_due() {
     let mut bench = Bench::new(&Synthetic {
         filter_bytes: 5_000_000,
@@ -123,6 +127,27 @@ fn execute(verb: &str, db: &Path, repository: &Path) -> Used {
         read,
         memory: memory * 1024,
         answer: serde_json::from_slice(&std::fs::read(answer).unwrap()).unwrap(),
+    }
+}
+
+/// The copy shows header and footer of a chunk. After that, kbackup opens the stored file only
+/// once, to set its attributes.
+#[test]
+fn a_copied_chunk_is_not_read_again() {
+    let bench = Bench::new(&small());
+    // So that no path of the source looks like one of the repository.
+    let source = bench.path("data");
+    std::fs::rename(&bench.db, &source).unwrap();
+
+    for (opened, code) in [(2, 1), (3, 0)] {
+        let output = kbackup_with_fault(format!("open:/db/chunk-000001.000000:{opened}:5"))
+            .args(["full", "--offline", "--db"])
+            .arg(&source)
+            .arg("--repo")
+            .arg(bench.path(&format!("repository-{opened}")))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
     }
 }
 

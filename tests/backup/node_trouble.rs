@@ -8,8 +8,16 @@ use kbackup::error::Kind;
 use kbackup::event::{Event, Step};
 
 use super::bench::{Bench, at, begin_scavenge, small};
+use crate::stores::in_every_store;
 
-#[test]
+in_every_store! {
+    a_node_that_disappears_fails_the_run,
+    another_node_behind_the_same_address_fails_the_run,
+    scavenges_that_start_again_and_again_fail_the_run,
+    a_scavenge_that_starts_during_a_backup_is_stopped_and_given_back,
+    a_follower_gets_time_to_catch_up,
+}
+
 fn a_node_that_disappears_fails_the_run() {
     let bench = Bench::new(&small());
     let live = bench.serve();
@@ -39,7 +47,6 @@ fn a_node_that_disappears_fails_the_run() {
     bench.assert_sound();
 }
 
-#[test]
 fn another_node_behind_the_same_address_fails_the_run() {
     let bench = Bench::new(&small());
     let live = bench.serve();
@@ -62,7 +69,6 @@ fn another_node_behind_the_same_address_fails_the_run() {
     assert!(bench.manifests().is_empty());
 }
 
-#[test]
 fn scavenges_that_start_again_and_again_fail_the_run() {
     let bench = Bench::new(&small());
     let live = bench.serve();
@@ -88,7 +94,6 @@ fn scavenges_that_start_again_and_again_fail_the_run() {
     bench.live(&live, |_| ()).unwrap();
 }
 
-#[test]
 fn a_scavenge_that_starts_during_a_backup_is_stopped_and_given_back() {
     for silent in [false, true] {
         let bench = Bench::new(&small());
@@ -115,7 +120,6 @@ fn a_scavenge_that_starts_during_a_backup_is_stopped_and_given_back() {
     }
 }
 
-#[test]
 fn a_follower_gets_time_to_catch_up() {
     let bench = Bench::new(&small());
     let live = bench.serve();

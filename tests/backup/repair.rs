@@ -2,13 +2,13 @@
 //! repairs it from any right copy.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use kbackup::backup::{BackupRequest, BackupSummary, RecheckShare};
 use kbackup::error::Kind;
 use kbackup::event::Silent;
+use kbackup::fs::CopyId;
 use kbackup::manifest::{BackupKind, Label, Role};
 use kbackup::proof::Depth;
 use kbackup::repository::{DirectoryRepository, Repository, remembered};
@@ -19,6 +19,17 @@ use kbackup_testnode::{Checkpoint, Synthetic};
 
 use super::bench::{Bench, flip, small, writable};
 use crate::executable;
+use crate::stores::in_every_store;
+
+in_every_store! {
+    the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it,
+    every_file_is_rechecked_in_turn,
+    a_file_that_a_diff_extends_is_proven_whole,
+    no_file_of_a_damaged_parent_is_reused_unread,
+    a_filter_that_lacks_streams_is_left_out,
+    the_filters_of_real_nodes_are_kept,
+    a_table_filter_with_damaged_lines_is_left_out,
+}
 
 const CHUNK: &str = "db/chunk-000002.000000";
 
@@ -39,8 +50,9 @@ fn repair(bench: &Bench) -> Repaired {
     .unwrap()
 }
 
-fn inode(path: &Path) -> u64 {
-    path.metadata().unwrap().ino()
+/// Which stored copy of the chunk a backup has.
+fn copy_id(bench: &Bench, summary: &BackupSummary) -> CopyId {
+    bench.repository.copy_id(&summary.label, CHUNK)
 }
 
 fn diff(bench: &Bench, share: RecheckShare) -> BackupSummary {
@@ -58,19 +70,15 @@ fn diff(bench: &Bench, share: RecheckShare) -> BackupSummary {
     summary
 }
 
-#[test]
 fn the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
     bench.append(30_000);
     let first = bench.take().unwrap();
     let events = bench.events();
-    assert_eq!(
-        inode(&bench.stored(&full).join(CHUNK)),
-        inode(&bench.stored(&first).join(CHUNK))
-    );
+    assert_eq!(copy_id(&bench, &full), copy_id(&bench, &first));
 
-    flip(&bench.stored(&full).join(CHUNK), 9_000);
+    bench.repository.flip(&full.label, CHUNK, 9_000);
     bench.append(30_000);
     let second = bench.take().unwrap();
     let said = bench.said();
@@ -87,10 +95,7 @@ fn the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it() {
             && is_known_damaged(&bench, &first)
             && !is_known_damaged(&bench, &second)
     );
-    assert_ne!(
-        inode(&bench.stored(&first).join(CHUNK)),
-        inode(&bench.stored(&second).join(CHUNK))
-    );
+    assert_ne!(copy_id(&bench, &first), copy_id(&bench, &second));
 
     bench.assert_restores(&second, &bench.events());
     let report = verify::verify(
@@ -116,8 +121,8 @@ fn the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it() {
     .unwrap();
     assert_eq!((plan.replacements.len(), plan.lost.len()), (1, 0));
     assert_ne!(
-        inode(&bench.stored(&first).join(CHUNK)),
-        inode(&bench.stored(&second).join(CHUNK)),
+        copy_id(&bench, &first),
+        copy_id(&bench, &second),
         "a plan repairs nothing"
     );
 
@@ -143,7 +148,6 @@ fn the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it() {
     assert!(repair(&bench).replaced.is_empty());
 }
 
-#[test]
 fn every_file_is_rechecked_in_turn() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
@@ -151,7 +155,7 @@ fn every_file_is_rechecked_in_turn() {
     rows.retain(|row| !matches!(row.role, Role::Checkpoint | Role::IndexMap));
     let files = rows.len();
 
-    flip(&bench.stored(&full).join(CHUNK), 9_000);
+    bench.repository.flip(&full.label, CHUNK, 9_000);
     diff(&bench, RecheckShare::Bytes(0));
     assert!(!is_known_damaged(&bench, &full), "no run read the file");
 
@@ -178,7 +182,6 @@ fn every_file_is_rechecked_in_turn() {
     bench.assert_sound();
 }
 
-#[test]
 fn a_file_that_a_diff_extends_is_proven_whole() {
     // The damage lies in the bytes that are compared with the source, before them, or in the hole
     // behind them.
@@ -191,14 +194,14 @@ fn a_file_that_a_diff_extends_is_proven_whole() {
         let full = bench.full().unwrap();
         let active = "db/chunk-000005.000000";
 
-        flip(&bench.stored(&full).join(active), damaged_at);
+        bench.repository.flip(&full.label, active, damaged_at);
         bench.append(5_000);
 
         let second = diff(&bench, RecheckShare::Bytes(0));
 
         let end = 128 + usize::try_from(bench.get(Checkpoint::Writer)).unwrap() % (1 << 20);
         let (stored, source) = (
-            std::fs::read(bench.stored(&second).join(active)).unwrap(),
+            bench.repository.read(&second.label, active),
             std::fs::read(bench.db.join(active.trim_start_matches("db/"))).unwrap(),
         );
 
@@ -219,11 +222,10 @@ fn a_file_that_a_diff_extends_is_proven_whole() {
     }
 }
 
-#[test]
 fn no_file_of_a_damaged_parent_is_reused_unread() {
     let bench = Bench::new(&small());
     let full = bench.full().unwrap();
-    flip(&bench.stored(&full).join(CHUNK), 9_000);
+    bench.repository.flip(&full.label, CHUNK, 9_000);
     verify::verify(
         &bench.repository,
         &Which::All,
@@ -234,17 +236,11 @@ fn no_file_of_a_damaged_parent_is_reused_unread() {
 
     let second = diff(&bench, RecheckShare::Bytes(0));
     bench.assert_restores(&second, &bench.events());
-    assert_ne!(
-        inode(&bench.stored(&full).join(CHUNK)),
-        inode(&bench.stored(&second).join(CHUNK))
-    );
+    assert_ne!(copy_id(&bench, &full), copy_id(&bench, &second));
 
     // The next diff has a sound parent.
     let third = diff(&bench, RecheckShare::Bytes(0));
-    assert_eq!(
-        inode(&bench.stored(&third).join(CHUNK)),
-        inode(&bench.stored(&second).join(CHUNK))
-    );
+    assert_eq!(copy_id(&bench, &third), copy_id(&bench, &second));
 }
 
 #[test]
@@ -357,7 +353,6 @@ fn damage_without_a_right_copy_is_marked_and_latest_is_refused() {
     bench.assert_sound();
 }
 
-#[test]
 fn a_filter_that_lacks_streams_is_left_out() {
     for (name, wrong) in [("lacks streams", 0), ("has damaged lines", 0xff)] {
         let bench = Bench::of("26.1-append");
@@ -407,7 +402,6 @@ fn a_filter_that_lacks_streams_is_left_out() {
     }
 }
 
-#[test]
 fn the_filters_of_real_nodes_are_kept() {
     for name in [
         "20.10-append",
@@ -439,7 +433,6 @@ fn the_filters_of_real_nodes_are_kept() {
     }
 }
 
-#[test]
 fn a_table_filter_with_damaged_lines_is_left_out() {
     let bench = Bench::of("26.1-append");
     let filter = super::bench::files(&bench.index())

@@ -18,6 +18,19 @@ use super::handmade::{HandmadeBackup, assert_restored, back_up, contents, reques
 use super::start::{Start, start};
 use crate::backup::bench::workplace;
 use crate::executable::kbackup_with_fault;
+use crate::stores::in_every_store;
+
+in_every_store! {
+    right_files_are_kept_and_the_others_are_written_again,
+    a_secondary_index_of_a_refused_server_is_removed_if_the_backups_is_left_out,
+    a_foreign_file_stops_a_restore_from_resuming,
+    only_the_same_backup_resumes,
+    a_target_that_a_server_holds_is_refused,
+    a_restore_that_a_signal_ended_is_resumed,
+    a_finished_target_that_has_changed_is_refused,
+    a_kept_file_must_have_the_servers_hash_too,
+    a_finished_target_is_recognised,
+}
 
 /// Makes a finished restore look like an interrupted one.
 fn interrupt(handmade: &HandmadeBackup) {
@@ -47,7 +60,6 @@ fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(path, bytes).unwrap();
 }
 
-#[test]
 fn right_files_are_kept_and_the_others_are_written_again() {
     let handmade = HandmadeBackup::new("20.10-append");
     interrupt(&handmade);
@@ -93,7 +105,6 @@ fn right_files_are_kept_and_the_others_are_written_again() {
 
 /// A server that meets the guard makes a new `kurrent.ddb`. A restore that leaves the backup's own one
 /// out does not keep it.
-#[test]
 fn a_secondary_index_of_a_refused_server_is_removed_if_the_backups_is_left_out() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| {
         let beyond = manifest.log.position.position().checked_add(1).unwrap();
@@ -107,7 +118,6 @@ fn a_secondary_index_of_a_refused_server_is_removed_if_the_backups_is_left_out()
     assert!(!secondary_index.exists());
 }
 
-#[test]
 fn a_foreign_file_stops_a_restore_from_resuming() {
     for name in [
         "notes.txt",
@@ -138,7 +148,6 @@ fn a_foreign_file_stops_a_restore_from_resuming() {
     );
 }
 
-#[test]
 fn only_the_same_backup_resumes() {
     let handmade = HandmadeBackup::new("20.10-append");
     interrupt(&handmade);
@@ -177,7 +186,6 @@ fn only_the_same_backup_resumes() {
     );
 }
 
-#[test]
 fn a_target_that_a_server_holds_is_refused() {
     let handmade = HandmadeBackup::new("20.10-append");
     interrupt(&handmade);
@@ -214,7 +222,6 @@ impl Observer for Impatient {
     }
 }
 
-#[test]
 fn a_restore_that_a_signal_ended_is_resumed() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (one, two) = (handmade.target("one"), handmade.target("two"));
@@ -369,7 +376,6 @@ fn a_kill_at_the_second_target_leaves_the_first_alone() {
 }
 
 /// A server changes a finished target at its start, and another process may change it too.
-#[test]
 fn a_finished_target_that_has_changed_is_refused() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (one, two) = (handmade.target("one"), handmade.target("two"));
@@ -501,7 +507,6 @@ fn a_restore_that_a_full_disk_ended_is_resumed() {
     }
 }
 
-#[test]
 fn a_kept_file_must_have_the_servers_hash_too() {
     // The manifest's hash fits, but the server's does not. The file must neither be kept nor written.
     let handmade = HandmadeBackup::with("20.10-append", |manifest| {
@@ -523,7 +528,6 @@ fn a_kept_file_must_have_the_servers_hash_too() {
 }
 
 /// An init container restores at each of its starts.
-#[test]
 fn a_finished_target_is_recognised() {
     let handmade = HandmadeBackup::new("26.1-append");
     let one = handmade.target("one");

@@ -3,8 +3,14 @@
 use kbackup::restore::{FirstStartBehaviour, RestorePlan, RestoreReport, RestoreRequest};
 
 use super::handmade::{HandmadeBackup, contents};
+use crate::stores::in_every_store;
 
-#[test]
+in_every_store! {
+    planning_writes_nothing,
+    the_plan_names_what_the_first_start_does,
+    the_plan_names_everything_that_the_operator_has_to_do,
+}
+
 fn planning_writes_nothing() {
     let handmade = HandmadeBackup::new("26.1-append");
     let before = contents(handmade.place.path());
@@ -14,7 +20,6 @@ fn planning_writes_nothing() {
     assert!(!handmade.target("target").exists());
 }
 
-#[test]
 fn the_plan_names_what_the_first_start_does() {
     let handmade = HandmadeBackup::new("24.10-append");
     let behaviour = |request: &RestoreRequest| {
@@ -112,7 +117,6 @@ fn a_report_reads_well() {
     });
 }
 
-#[test]
 fn the_plan_names_everything_that_the_operator_has_to_do() {
     let topics = |change: fn(&mut kbackup::manifest::Manifest)| {
         let handmade = HandmadeBackup::with("24.10-append", change);

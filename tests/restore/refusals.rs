@@ -10,8 +10,21 @@ use kbackup::restore::{AcceptedRisks, RestoreRequest, RestoreTarget, plan};
 use kbackup::run::Run;
 
 use super::handmade::{HandmadeBackup, back_up, contents, request, run};
+use crate::stores::in_every_store;
 
-#[test]
+in_every_store! {
+    a_target_that_holds_anything_is_refused,
+    a_restored_database_is_never_resumed,
+    a_target_inside_another_database_is_refused,
+    a_separate_index_directory_gets_the_index,
+    an_older_server_is_refused_if_its_version_is_known,
+    a_backup_beside_an_archive_needs_consent,
+    latest_is_the_newest_sound_backup_and_never_silently_an_older_one,
+    a_newest_backup_that_ends_earlier_is_restored_with_a_warning,
+    too_little_space_is_refused_before_anything_is_written,
+    a_manifest_that_contradicts_itself_is_refused,
+}
+
 fn a_target_that_holds_anything_is_refused() {
     let handmade = HandmadeBackup::new("26.1-append");
     let target = handmade.target("target");
@@ -37,7 +50,6 @@ fn a_target_that_holds_anything_is_refused() {
     );
 }
 
-#[test]
 fn a_restored_database_is_never_resumed() {
     let handmade = HandmadeBackup::new("26.1-append");
     handmade.restore(&handmade.request());
@@ -115,7 +127,6 @@ fn directories_must_not_overlap() {
     assert!(handmade.refused(&same).contains("overlap"));
 }
 
-#[test]
 fn a_target_inside_another_database_is_refused() {
     let handmade = HandmadeBackup::new("26.1-append");
     let (db, index) = (handmade.target("db"), handmade.target("index"));
@@ -162,7 +173,6 @@ fn a_target_inside_another_database_is_refused() {
     );
 }
 
-#[test]
 fn a_separate_index_directory_gets_the_index() {
     let handmade = HandmadeBackup::new("26.1-append");
 
@@ -179,7 +189,6 @@ fn a_separate_index_directory_gets_the_index() {
     assert!(!db.join("index").exists());
 }
 
-#[test]
 fn an_older_server_is_refused_if_its_version_is_known() {
     let handmade = HandmadeBackup::new("24.10-append");
     let older = RestoreRequest {
@@ -212,7 +221,6 @@ fn an_older_server_is_refused_if_its_version_is_known() {
     assert_eq!(handmade.plan(&nonsense).unwrap_err().kind(), Kind::Usage);
 }
 
-#[test]
 fn a_backup_beside_an_archive_needs_consent() {
     let handmade = HandmadeBackup::with("26.1-append", |manifest| manifest.contents.archive = true);
     assert!(handmade.refused(&handmade.request()).contains("archive"));
@@ -234,7 +242,6 @@ fn a_backup_beside_an_archive_needs_consent() {
     );
 }
 
-#[test]
 fn latest_is_the_newest_sound_backup_and_never_silently_an_older_one() {
     let handmade = HandmadeBackup::new("26.1-append");
     let damaged = back_up(&handmade.repository, &handmade.data, 2, None, |manifest| {
@@ -262,11 +269,7 @@ fn latest_is_the_newest_sound_backup_and_never_silently_an_older_one() {
         newest.label
     );
 
-    let path = Path::new(&handmade.repository.place())
-        .join("backups")
-        .join(newest.label.as_str())
-        .join("manifest.json");
-    std::fs::write(path, "{").unwrap();
+    handmade.repository.damage_manifest(&newest.label);
     let error = handmade.plan(&handmade.request()).unwrap_err();
     assert_eq!(error.kind(), Kind::StoredCorrupt);
     assert!(
@@ -280,7 +283,6 @@ fn latest_is_the_newest_sound_backup_and_never_silently_an_older_one() {
 }
 
 /// The newest backup may be one of an older copy of the node.
-#[test]
 fn a_newest_backup_that_ends_earlier_is_restored_with_a_warning() {
     let handmade = HandmadeBackup::new("26.1-append");
     let end = handmade
@@ -370,7 +372,6 @@ impl Repository for Boasting<'_> {
     }
 }
 
-#[test]
 fn too_little_space_is_refused_before_anything_is_written() {
     let handmade = HandmadeBackup::new("20.10-append");
     let error = plan(&Boasting(&handmade.repository), &handmade.request(), &run()).unwrap_err();
@@ -386,7 +387,6 @@ fn too_little_space_is_refused_before_anything_is_written() {
     assert!(!handmade.target("target").exists());
 }
 
-#[test]
 fn a_manifest_that_contradicts_itself_is_refused() {
     let handmade = HandmadeBackup::with("20.10-append", |manifest| {
         manifest.log.stored.epoch = LogPosition::new(77);

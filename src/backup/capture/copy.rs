@@ -1,14 +1,17 @@
 //! Brings files into the working copy: copies them from the source, resumes what an interrupted run
 //! has copied, and stores bytes that kbackup makes itself.
 
+use std::sync::Arc;
+
 use super::super::source_files::{changed, timestamp};
 use super::captured_file::{CapturedFile, CapturedRow, FileOrigin, ReadRecords};
 use super::working_copy::Capture;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::format::chunk::ChunkFile;
 use crate::format::{Md5Hash, ReadAt};
-use crate::fs;
+use crate::fs::{self, Stamp};
 use crate::manifest::{ChunkRow, RelativePath, Role, Row};
 use crate::repository::{Attributes, Ingest, Stored};
 use crate::transfer::Follower;
@@ -47,6 +50,10 @@ pub(in crate::backup) struct StoredFile {
     pub(in crate::backup) bytes_read: u64,
     pub(in crate::backup) records: Option<Box<ReadRecords>>,
     pub(in crate::backup) is_damaged: bool,
+    /// What header and footer of a chunk said as it was stored.
+    pub(in crate::backup) header_and_footer: Option<Arc<ChunkFile>>,
+    /// The state of the file at that moment.
+    stamp: Option<Stamp>,
     origin: FileOrigin,
 }
 
@@ -114,6 +121,8 @@ impl<'a> CopyRequest<'a> {
             bytes_read: 0,
             records: None,
             is_damaged: false,
+            header_and_footer: None,
+            stamp: stored.stamp,
             origin,
         }
     }
@@ -211,7 +220,10 @@ impl Capture<'_> {
             records: stored.records,
             is_damaged: stored.is_damaged,
         };
-        self.captured.insert(path, file);
+        self.insert_file(file);
+        if let (Some(stamp), Some(chunk)) = (stored.stamp, stored.header_and_footer) {
+            self.inspected.add(&path, stamp, chunk);
+        }
     }
 
     /// Copies a source file that has no checksum of the server's, and makes it part of the backup.

@@ -125,13 +125,13 @@ impl<'a> Capture<'a> {
 
         match check {
             ReuseCheck::AsStored(chunk) => {
-                if let Some(chunk) = chunk {
-                    self.inspected.add(path, chunk.stamp, chunk.file);
-                }
                 self.run.emit(Event::Reused {
                     path: path.to_string(),
                 });
                 self.insert(CapturedRow::Parents(row), FileOrigin::Reused);
+                if let Some(chunk) = chunk {
+                    self.inspected.add(path, chunk.stamp, chunk.file);
+                }
                 Ok(true)
             }
             ReuseCheck::Missing(error) => {

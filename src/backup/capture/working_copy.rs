@@ -23,7 +23,7 @@ pub(in crate::backup) struct Capture<'a> {
     /// The rows of the parent whose files may be reused.
     pub(super) parent_rows: HashMap<&'a RelativePath, &'a Row>,
     pub(super) captured: BTreeMap<RelativePath, CapturedFile<'a>>,
-    /// Headers and footers of the reused chunks, as this run has read them.
+    /// Headers and footers of the reused and the copied chunks, as this run has read them.
     pub(super) inspected: Inspected,
     /// Headers and footers of the source's chunks, as the preflight has read them. The first
     /// listing of the chunks takes them out.
@@ -177,15 +177,11 @@ impl<'a> Capture<'a> {
             if file.row.role != Role::Chunk {
                 continue;
             }
-            let stamp = match file.origin {
-                FileOrigin::Reused => self.inspected.stamp(&file.row.path),
-                FileOrigin::Resumed | FileOrigin::Copied => None,
-            };
             entries.push(FileEntry {
                 path: file.row.path.clone(),
                 size: file.row.size,
                 mode: file.row.mode,
-                stamp,
+                stamp: self.inspected.stamp(&file.row.path),
             });
         }
         ChunkSet::among(&self.files(), entries, &self.inspected)
@@ -220,14 +216,20 @@ impl<'a> Capture<'a> {
     }
 
     pub(super) fn insert(&mut self, row: CapturedRow<'a>, origin: FileOrigin) {
-        let path = row.path.clone();
-        let file = CapturedFile {
+        self.insert_file(CapturedFile {
             row,
             origin,
             is_wanted: true,
             records: None,
             is_damaged: false,
-        };
+        });
+    }
+
+    /// Makes a file part of the backup. What was read of an earlier file of this path counts no
+    /// more.
+    pub(super) fn insert_file(&mut self, file: CapturedFile<'a>) {
+        let path = file.row.path.clone();
+        self.inspected.forget(&path);
         self.captured.insert(path, file);
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::draft::{has_attributes, set_attributes};
 use super::incoming::DirectoryIncoming;
 use super::layout::{FILE_MODE, MANIFEST};
+use super::stored::below_top;
 use crate::error::{Error, Kind, Result};
 use crate::fs::{self, IoError};
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Row};
@@ -111,7 +112,7 @@ impl DirectoryIncoming<'_> {
             }
 
             self.run.check()?;
-            let file = fs::open(&self.files.path_of(&row.path))?;
+            let file = self.files.open_below(&below_top(&row.path))?;
             if !has_attributes(&file.status()?, row.into()) {
                 self.noted(set_attributes(&file, row.into()))?;
                 self.noted(file.sync())?;

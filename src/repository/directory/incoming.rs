@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::draft::{Draft, cannot_link, set_attributes};
 use super::layout::{DIRECTORY_MODE, is_directory, make_directory};
 use super::leftovers::{self, Leftovers};
-use super::stored::{Files, not_as_stored};
+use super::stored::{Files, below_top, not_as_stored};
 use super::{DirectoryRepository, Lock};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -172,10 +172,10 @@ impl<'a> DirectoryIncoming<'a> {
         draft: &Draft,
         plan: &transfer::CopyPlan<'_>,
         attributes: Attributes,
-        follow: Follower<'_>,
+        mut follow: Follower<'_>,
     ) -> Result<Stored, CopyFailure> {
         let captured = clock::now();
-        let copied = match transfer::copy(plan, &draft.file, follow, self.run) {
+        let copied = match transfer::copy(plan, &draft.file, follow.as_deref_mut(), self.run) {
             Ok(copied) => copied,
             Err(failure) => {
                 if matches!(failure, CopyFailure::Target(_)) {
@@ -188,11 +188,20 @@ impl<'a> DirectoryIncoming<'a> {
         self.publish(draft, path, plan.full_length, attributes, plan.md5)?;
         self.bytes_stored
             .fetch_add(copied.written, Ordering::Relaxed);
+
+        // The stamp is taken before the file is shown: whoever changes it later changes the stamp.
+        let mut stamp = None;
+        if let Some(follow) = follow {
+            let stored = self.files.open_below(&below_top(path))?;
+            stamp = stored.stamp();
+            follow.finish(&stored);
+        }
         Ok(Stored {
             size: copied.digest.size,
             blake3: copied.digest.blake3,
             md5: copied.digest.md5,
             captured,
+            stamp,
         })
     }
 
@@ -356,6 +365,7 @@ impl<'a> DirectoryIncoming<'a> {
             blake3: digest.blake3,
             md5: digest.md5,
             captured,
+            stamp: None,
         }))
     }
 }
@@ -459,6 +469,7 @@ impl Incoming for DirectoryIncoming<'_> {
             blake3: Blake3Hash::of(bytes),
             md5: None,
             captured,
+            stamp: None,
         })
     }
 
@@ -469,7 +480,7 @@ impl Incoming for DirectoryIncoming<'_> {
         full_length: u64,
         attributes: Attributes,
     ) -> Result<Stored> {
-        let uncut = fs::open(&self.files.path_of(path))?;
+        let uncut = self.files.open_below(&below_top(path))?;
         if length > uncut.size() || length > full_length {
             let why = format!(
                 "{length} bytes of a file of {}, for one of {full_length}",

@@ -143,14 +143,16 @@ impl Blobs {
         freed
     }
 
-    /// Changes stored bytes. A blob that vanishes leaves its name behind only in the heads.
+    /// Changes stored bytes, those of the hole as well. A blob that vanishes leaves its name behind only in the heads.
     pub(super) fn damage(&mut self, id: BlobId, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) {
         let Some(content) = self.stored.remove(&id) else {
             return;
         };
-        let hole = content.size.saturating_sub(content.bytes.len() as u64);
-        if let Some(bytes) = change(content.bytes.to_vec()) {
-            let size = bytes.len() as u64 + hole;
+        let mut bytes = content.bytes.to_vec();
+        bytes.resize(usize::try_from(content.size).unwrap_or_default(), 0);
+
+        if let Some(bytes) = change(bytes) {
+            let size = bytes.len() as u64;
             let bytes = Arc::new(bytes);
             self.stored.insert(id, Content { bytes, size });
         }

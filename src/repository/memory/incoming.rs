@@ -11,6 +11,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::{Md5Hash, ReadAt};
+use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::proof::Proven;
 use crate::repository::{Attributes, Incoming, Ingest, LookAtReused, Repository, Stored};
@@ -136,6 +137,10 @@ impl<'a> MemoryIncoming<'a> {
 
         content.bytes = Arc::new(bytes);
         content.size = size;
+        if let Some(follow) = &mut ingest.follow {
+            // A blob has these bytes for good, whoever looks at it later.
+            follow.finish(&content);
+        }
         Ok(content)
     }
 
@@ -174,6 +179,7 @@ impl<'a> MemoryIncoming<'a> {
             blake3: digest.blake3,
             md5: digest.md5,
             captured,
+            stamp: Some(Stamp::of_content(blob.hash())),
         })
     }
 
@@ -285,6 +291,7 @@ impl Incoming for MemoryIncoming<'_> {
                 blake3: digest.blake3,
                 md5: digest.md5,
                 captured,
+                stamp: None,
             }));
         }
         Ok(None)

@@ -122,6 +122,16 @@ impl MemoryRepository {
         store.collect_garbage();
     }
 
+    /// The files that interrupted runs left, and their lengths.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<(RelativePath, u64)> {
+        let mut files = Vec::new();
+        for left in &self.locked().leftovers {
+            files.extend(left.iter().map(|(path, file)| (path.clone(), file.size)));
+        }
+        files
+    }
+
     /// Lets the next calls fail as if the store were out of reach for a moment.
     pub fn fail(&self, calls: u32) {
         self.locked().failures = calls;
