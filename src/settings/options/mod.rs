@@ -1,8 +1,8 @@
 //! Every verb and every option, declared once.
 //!
-//! Each file holds the options of the verb that it is named after; `full` and `diff` share `backup`.
-//! Three files hold options that several verbs share: `general` (all verbs), `node` (how to reach
-//! the node, and where its files are) and `load` (how much of the machine a run may use).
+//! Each file holds the options of the verb that it is named after; `full` and `diff` share
+//! `backup`. Three files hold options that several verbs share: `general` (all verbs), `node` (how
+//! to reach the node, and where its files are) and `load` (how much of the machine a run may use).
 //!
 //! clap fills the type `…Arguments`, which holds flag, variable, unit, default and help text. Verbs
 //! and agent take the type `…Options` beside it, which holds plain, resolved values.
