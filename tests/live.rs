@@ -174,9 +174,13 @@ impl Bench {
                         break;
                     }
                     steps += 1;
-                    // However busy the machine is, one backup does not use up the moments of the
-                    // next ones.
-                    std::thread::sleep(Duration::from_millis(if steps < 40 { 3 } else { 100 }));
+                    // However long a backup takes on a busy machine, it does not use up the
+                    // moments of the next ones.
+                    std::thread::sleep(match steps {
+                        0..40 => Duration::from_millis(3),
+                        40..60 => Duration::from_millis(100),
+                        _ => Duration::from_secs(2),
+                    });
                 }
             });
 

@@ -48,8 +48,6 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(200);
 const RECENT_LOOK: Duration = Duration::from_secs(1);
 /// How old the writer position may be when a run begins. An old one costs one needless run at most.
 const RECENT_POSITION: Duration = Duration::from_secs(10);
-/// How old the writer position may be when the agent decides that there is nothing to back up.
-const CURRENT_POSITION: Duration = Duration::from_millis(200);
 /// The status tells of a write of the journal that takes longer than this.
 const SLOW_JOURNAL_WRITE: Duration = Duration::from_secs(30);
 /// How long the agent waits for the journal's last write when it ends.
@@ -121,6 +119,8 @@ struct EventLoop {
     worker: Option<Worker>,
     look_schedule: LookSchedule,
     writer_probe: WriterProbe,
+    /// Since when a due run would be skipped, because the node seems to have written nothing.
+    skip_wanted_since: Option<Instant>,
     watcher: ChangeWatcher,
     run_took_step: Arc<Notify>,
     hooks: HookQueues,
@@ -156,6 +156,7 @@ impl EventLoop {
             worker: None,
             look_schedule: LookSchedule::default(),
             writer_probe: WriterProbe::default(),
+            skip_wanted_since: None,
             watcher: ChangeWatcher::start()?,
             run_took_step: Arc::new(Notify::new()),
             hooks: HookQueues::new(reporter.clone(), Handle::current()),
@@ -204,9 +205,12 @@ impl EventLoop {
             return LONGEST_SLEEP;
         }
 
-        match self.state.next_step(SHORTEST_SLEEP, LONGEST_SLEEP) {
+        let next = self.state.next_step(SHORTEST_SLEEP, LONGEST_SLEEP);
+        let may_skip = self.may_skip(&next);
+        match next {
             NextStep::Sleep(time) => return time,
-            NextStep::Skip(order) if self.knows_position(CURRENT_POSITION) => {
+            NextStep::Skip(order) if may_skip => {
+                self.skip_wanted_since = None;
                 self.remember(RunRecord::nothing_to_do(&order, clock::now()));
             }
             NextStep::Begin(order) if self.knows_position(RECENT_POSITION) => {
@@ -224,6 +228,18 @@ impl EventLoop {
         }
 
         SHORTEST_SLEEP
+    }
+
+    /// Whether a due run may be skipped because the node has written nothing: the writer position
+    /// was read after the skip was first wanted, so that the node's last append counts.
+    fn may_skip(&mut self, next: &NextStep) -> bool {
+        if !matches!(next, NextStep::Skip(_)) {
+            self.skip_wanted_since = None;
+            return false;
+        }
+
+        let wanted = *self.skip_wanted_since.get_or_insert_with(Instant::now);
+        self.state.observation.db.is_none() || self.writer_probe.has_read_since(wanted)
     }
 
     /// Whether the last writer position is young enough, or cannot be read at all.

@@ -114,6 +114,28 @@ pub(super) fn plan(rules: &PlanningRules, input: &PlannerInput<'_>) -> Vec<JobPl
     plans
 }
 
+/// The job that begins now: a backup before everything else, then the job that is due longest. So a
+/// job with a short schedule does not keep another one from its turn.
+#[must_use]
+pub(super) fn most_urgent(plans: &[JobPlan], now: Timestamp) -> Option<&JobPlan> {
+    let mut urgent: Option<&JobPlan> = None;
+
+    for plan in plans {
+        if !plan.is_ready(now) {
+            continue;
+        }
+        if plan.job.is_backup() {
+            return Some(plan);
+        }
+        match urgent {
+            Some(other) if other.due <= plan.due => {}
+            _ => urgent = Some(plan),
+        }
+    }
+
+    urgent
+}
+
 /// Whether a diff would find nothing new, because the newest backup is good and holds everything
 /// that the node has written.
 #[must_use]

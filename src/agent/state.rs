@@ -103,7 +103,7 @@ impl AgentState {
             self.backup_due_since = Some(now);
         }
 
-        let Some(ready) = plans.iter().find(|plan| plan.is_ready(now)) else {
+        let Some(ready) = planner::most_urgent(&plans, now) else {
             return NextStep::Sleep(until_due(&plans, now).clamp(shortest, longest));
         };
         let order = JobOrder {

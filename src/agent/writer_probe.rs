@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct WriterProbe {
     /// When the read under way began.
     began: Option<Instant>,
-    /// When the last read ended.
+    /// When the last read that ended had begun. Its position is at least as new as that.
     last: Option<Instant>,
 }
 
@@ -32,8 +32,7 @@ impl WriterProbe {
 
     /// The read under way has ended.
     pub(super) fn ended(&mut self) {
-        self.began = None;
-        self.last = Some(Instant::now());
+        self.last = self.began.take();
     }
 
     /// Whether the read under way hangs, as on a network mount that is gone.
@@ -51,6 +50,11 @@ impl WriterProbe {
             Some(last) if last.elapsed() < age => true,
             _ => self.is_stuck(),
         }
+    }
+
+    /// Whether a read that began after `moment` has ended.
+    pub(super) fn has_read_since(&self, moment: Instant) -> bool {
+        self.last.is_some_and(|last| last > moment)
     }
 }
 
@@ -100,5 +104,20 @@ mod tests {
         probe.ended();
         assert!(probe.is_recent(PATIENCE) && !probe.is_recent(Duration::ZERO));
         assert!(probe.begins());
+    }
+
+    #[test]
+    fn a_read_that_began_before_a_moment_says_nothing_of_it() {
+        let mut probe = WriterProbe::default();
+        assert!(probe.begins());
+
+        // The node may append now, after the read has seen its file.
+        let moment = Instant::now();
+        probe.ended();
+        assert!(!probe.has_read_since(moment));
+
+        assert!(probe.begins());
+        probe.ended();
+        assert!(probe.has_read_since(moment));
     }
 }

@@ -208,3 +208,26 @@ fn a_clock_that_goes_back_asks_for_one_run() {
         Some(at(YEAR + 3600))
     );
 }
+
+#[test]
+fn a_backup_goes_first_and_then_what_is_due_longest() {
+    let due = |job: Job, second: i64| JobPlan {
+        job,
+        due: Some(at(second)),
+        trigger: Trigger::Schedule,
+        hold: None,
+    };
+    let chosen = |plans: &[JobPlan]| most_urgent(plans, at(100)).map(|plan| plan.job);
+
+    let verify_often = due(Job::Verify, 99);
+    let expire = due(Job::Expire, 50);
+    assert_eq!(
+        chosen(&[verify_often.clone(), expire.clone()]),
+        Some(Job::Expire)
+    );
+    assert_eq!(
+        chosen(&[due(Job::Diff, 99), verify_often, expire]),
+        Some(Job::Diff)
+    );
+    assert_eq!(chosen(&[due(Job::Verify, 101)]), None);
+}
