@@ -119,8 +119,6 @@ struct EventLoop {
     worker: Option<Worker>,
     look_schedule: LookSchedule,
     writer_probe: WriterProbe,
-    /// Since when a due run would be skipped, because the node seems to have written nothing.
-    skip_wanted_since: Option<Instant>,
     watcher: ChangeWatcher,
     run_took_step: Arc<Notify>,
     hooks: HookQueues,
@@ -156,7 +154,6 @@ impl EventLoop {
             worker: None,
             look_schedule: LookSchedule::default(),
             writer_probe: WriterProbe::default(),
-            skip_wanted_since: None,
             watcher: ChangeWatcher::start()?,
             run_took_step: Arc::new(Notify::new()),
             hooks: HookQueues::new(reporter.clone(), Handle::current()),
@@ -206,11 +203,14 @@ impl EventLoop {
         }
 
         let next = self.state.next_step(SHORTEST_SLEEP, LONGEST_SLEEP);
-        let may_skip = self.may_skip(&next);
+        if !matches!(next, NextStep::Skip(_)) {
+            self.writer_probe.want_no_current();
+        }
+
         match next {
             NextStep::Sleep(time) => return time,
-            NextStep::Skip(order) if may_skip => {
-                self.skip_wanted_since = None;
+            NextStep::Skip(order) if self.knows_current_position() => {
+                self.writer_probe.want_no_current();
                 self.remember(RunRecord::nothing_to_do(&order, clock::now()));
             }
             NextStep::Begin(order) if self.knows_position(RECENT_POSITION) => {
@@ -230,16 +230,10 @@ impl EventLoop {
         SHORTEST_SLEEP
     }
 
-    /// Whether a due run may be skipped because the node has written nothing: the writer position
-    /// was read after the skip was first wanted, so that the node's last append counts.
-    fn may_skip(&mut self, next: &NextStep) -> bool {
-        if !matches!(next, NextStep::Skip(_)) {
-            self.skip_wanted_since = None;
-            return false;
-        }
-
-        let wanted = *self.skip_wanted_since.get_or_insert_with(Instant::now);
-        self.state.observation.db.is_none() || self.writer_probe.has_read_since(wanted)
+    /// Whether a due run may be skipped: the position was read after the skip was first wanted, so
+    /// that the node's last append counts.
+    fn knows_current_position(&mut self) -> bool {
+        self.state.observation.db.is_none() || self.writer_probe.is_current()
     }
 
     /// Whether the last writer position is young enough, or cannot be read at all.

@@ -17,6 +17,8 @@ pub(super) struct WriterProbe {
     began: Option<Instant>,
     /// When the last read that ended had begun. Its position is at least as new as that.
     last: Option<Instant>,
+    /// Since when a current position is wanted.
+    wanted: Option<Instant>,
 }
 
 impl WriterProbe {
@@ -52,9 +54,16 @@ impl WriterProbe {
         }
     }
 
-    /// Whether a read that began after `moment` has ended.
-    pub(super) fn has_read_since(&self, moment: Instant) -> bool {
-        self.last.is_some_and(|last| last > moment)
+    /// Whether a read has ended that began after the first of these calls. [`Self::want_no_current`]
+    /// ends the row of calls.
+    pub(super) fn is_current(&mut self) -> bool {
+        let wanted = *self.wanted.get_or_insert_with(Instant::now);
+        self.last.is_some_and(|last| last > wanted)
+    }
+
+    /// No current position is wanted any more.
+    pub(super) fn want_no_current(&mut self) {
+        self.wanted = None;
     }
 }
 
@@ -93,7 +102,7 @@ mod tests {
     fn a_read_that_hangs_is_not_repeated_and_not_waited_for() {
         let hanging = WriterProbe {
             began: Instant::now().checked_sub(PATIENCE * 2),
-            last: None,
+            ..WriterProbe::default()
         };
         assert!(hanging.is_stuck() && hanging.is_recent(PATIENCE));
 
@@ -107,17 +116,17 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_began_before_a_moment_says_nothing_of_it() {
+    fn a_read_that_began_before_it_was_wanted_is_not_current() {
         let mut probe = WriterProbe::default();
         assert!(probe.begins());
 
         // The node may append now, after the read has seen its file.
-        let moment = Instant::now();
+        assert!(!probe.is_current());
         probe.ended();
-        assert!(!probe.has_read_since(moment));
+        assert!(!probe.is_current());
 
         assert!(probe.begins());
         probe.ended();
-        assert!(probe.has_read_since(moment));
+        assert!(probe.is_current());
     }
 }
