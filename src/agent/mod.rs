@@ -1,6 +1,6 @@
 //! `kbackup agent`: runs beside a node for months, keeps it backed up, and shows its state.
 //!
-//! One loop ([`event_loop`]) owns all state. It plans the jobs, starts one run at a time on a
+//! One loop (`event_loop`) owns all state. It plans the jobs, starts one run at a time on a
 //! thread of its own, and looks at the node and the repository in between. After each event it
 //! publishes a [`Status`]. The page, the metrics and the health check read the published status
 //! only.

@@ -2,7 +2,7 @@
 //!
 //! [`plan`] changes nothing. Its [`ExpirePlan`] says which backups go, and why each other one
 //! stays. [`execute`] takes the place of the repository's only writer, decides again before each
-//! removal, and takes each backup out of the list in one step. The rules are in [`policy`].
+//! removal, and takes each backup out of the list in one step. The rules are in `policy`.
 //!
 //! Some backups stay under every policy: the last good backup of a branch, the last verified one,
 //! the newest of all, and those that somebody reads. While the newest backup is not good, nothing

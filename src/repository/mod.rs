@@ -3,7 +3,7 @@
 //! [`Location`] is the way in: it opens what the operator named. The [`Repository`] trait says what
 //! a caller wants, and not how: it fits plain directories and stores of blobs alike, because
 //! nothing in it assumes inodes, renames or cheap appends. Reading needs no session. A run that
-//! changes backups takes the place of the only writer, a [`Writer`] ([`writer`]). [`condition`]
+//! changes backups takes the place of the only writer, a [`Writer`] (`writer`). `condition`
 //! remembers which backups are damaged.
 
 mod condition;
