@@ -192,6 +192,21 @@ impl Error {
         &self.0.hints
     }
 
+    /// The same error with another first sentence, for a caller that knows better what failed:
+    /// "cannot read the configuration file" instead of "cannot open".
+    #[must_use]
+    pub fn with_what(mut self, what: impl Into<String>) -> Self {
+        self.0.what = what.into();
+        self
+    }
+
+    /// The same error without its hints, for a caller that has better ones.
+    #[must_use]
+    pub fn without_hints(mut self) -> Self {
+        self.0.hints.clear();
+        self
+    }
+
     /// The same error with another kind, for a caller that knows better what the failure means.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {

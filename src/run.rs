@@ -227,8 +227,8 @@ impl From<&Interruption> for Error {
         match interruption {
             Interruption::Signal(signal) => {
                 Self::new(Kind::Interrupted(Cause::Signal(*signal)), "interrupted").hint(
-                    "nothing half done is listed; run the same command again, \
-                     and it continues where it stopped",
+                    "run the same command again: it continues where it stopped; \
+                     nothing incomplete is listed",
                 )
             }
 

@@ -62,6 +62,7 @@ impl Configuration {
                 .hint("name the node that the agent keeps with `--node URL`"));
         }
         check_cluster_directory(agent)?;
+        check_retention(agent, &jobs)?;
 
         Ok(Self {
             agent: AgentOptions::clone(agent),
@@ -126,6 +127,26 @@ impl JobSettings {
     pub(super) fn window(&self) -> Option<Window> {
         self.load().window
     }
+}
+
+/// Without a rule, each run of `expire` would fail.
+fn check_retention(agent: &AgentOptions, jobs: &[JobSettings; 4]) -> Result<()> {
+    if agent.expire_schedule.is_off() {
+        return Ok(());
+    }
+
+    for job in jobs {
+        if let Verb::Expire(options) = &job.verb
+            && !options.retention.has_rule()
+        {
+            return Err(Error::new(
+                Kind::Usage,
+                "`expire` has a schedule, but no rule says what to keep",
+            )
+            .hint("set `keep-last`, `keep-daily` or another rule in the table `[expire]`"));
+        }
+    }
+    Ok(())
 }
 
 const fn schedule(agent: &AgentOptions, job: Job) -> &Schedule {

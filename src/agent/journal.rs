@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::run_record::{Job, RunRecord};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
+use crate::node::create_state_directory;
 
 /// How many runs the agent remembers: five weeks with one run every five minutes.
 const MOST: usize = 10_000;
@@ -212,7 +213,7 @@ impl Journal {
 
 impl JournalFile {
     fn of(state_directory: &Path, repository: &Path) -> Result<Self> {
-        fs::create_directories_durably(state_directory, 0o700, 0o700)?;
+        create_state_directory(state_directory)?;
 
         // Several agents may share a state directory.
         let place = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());

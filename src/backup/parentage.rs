@@ -222,7 +222,7 @@ fn kind(wanted: BackupKind, parent: Option<&Head>, log: SourceLog<'_>, run: &Run
         return BackupKind::Full;
     }
     let Some(parent) = parent else {
-        run.note("the branch has no sound backup that this log continues, so this diff is a full");
+        run.note("the branch has no good backup that this log continues, so this diff is a full");
         return BackupKind::Full;
     };
     if parent.source.restored.as_ref() != log.restored {

@@ -34,7 +34,7 @@ fn text(listing: &Listing) -> String {
     if let Some(left) = &listing.interrupted {
         let _ = writeln!(
             text,
-            "an interrupted backup left {}: the next backup reuses the files that it can prove",
+            "an interrupted backup left {}: the next backup resumes the files that it can prove",
             size(left.bytes)
         );
     }

@@ -126,19 +126,29 @@ fn plugin_line(status: &Status) -> (String, u8) {
         Level::Attention => ("WARNING", WARNING),
         Level::Danger => ("CRITICAL", CRITICAL),
     };
-    let mut line = format!("KBACKUP {word} - {} |", one_line(&status.verdict.sentence));
+    let mut measurements = String::new();
 
     if let Some(age) = status.age() {
-        let _ = write!(line, " age={}s;;{}", age.as_secs(), status.max_age_seconds);
+        let _ = write!(
+            measurements,
+            " age={}s;;{}",
+            age.as_secs(),
+            status.max_age_seconds
+        );
     }
     if let Some(exposure) = status.exposure {
-        let _ = write!(line, " exposed={}B", exposure.bytes);
+        let _ = write!(measurements, " exposed={}B", exposure.bytes);
     }
     if let Some(facts) = &status.repository.facts {
-        let _ = write!(line, " backups={}", facts.points.len());
+        let _ = write!(measurements, " backups={}", facts.points.len());
         if let Some(free) = facts.free_bytes {
-            let _ = write!(line, " free={free}B");
+            let _ = write!(measurements, " free={free}B");
         }
+    }
+
+    let mut line = format!("KBACKUP {word} - {}", one_line(&status.verdict.sentence));
+    if !measurements.is_empty() {
+        let _ = write!(line, " |{measurements}");
     }
     (line, code)
 }

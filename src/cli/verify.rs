@@ -29,11 +29,16 @@ pub(super) fn run(options: &VerifyOptions, context: &VerbContext) -> Result<u8> 
 fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
     let report = verify::verify(options, &context.run)?;
 
-    context.output.answer(
-        "kbackup.verify/1",
-        &context.with_warnings(&report)?,
-        &report_text(&report),
-    )?;
+    let mut text = report_text(&report);
+    if !report.is_sound() {
+        text.push_str(
+            "run `kbackup diff`, which reads damaged files from the node again, and then \
+             `kbackup verify --all --repair`\n",
+        );
+    }
+    context
+        .output
+        .answer("kbackup.verify/1", &context.with_warnings(&report)?, &text)?;
     Ok(report.is_sound())
 }
 
@@ -93,7 +98,7 @@ fn lost_text(lost: &[Lost]) -> String {
     }
     text.push_str(
         "run `kbackup diff`, which reads the damaged files from the node again, then repair \
-         again; what is still damaged after that is lost\n",
+         again; what is still damaged after that is lost: delete the backups that have it\n",
     );
     text
 }

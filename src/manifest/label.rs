@@ -67,7 +67,7 @@ impl FromStr for Label {
             return Ok(Self(text.to_owned()));
         }
         Err(format!(
-            "{text:?} is no label such as `20261121T060000Z-diff`"
+            "{text:?} is not a label such as `20261121T060000Z-diff`"
         ))
     }
 }

@@ -43,7 +43,7 @@ pub use quiesce::{
 };
 pub use release_record::{
     HeldRecord, ListedRecord, PausedAutoScavenge, RecordedNode, ReleaseRecord, ReleaseRecords,
-    StoppedScavenge,
+    StoppedScavenge, create_state_directory,
 };
 pub use running::{ProbeDoubt, ProbeFindings, RunningSign, probe};
 pub use session::{Session, Whereabouts};

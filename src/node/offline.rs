@@ -42,11 +42,16 @@ impl<'a> QuiescedOffline<'a> {
     /// [`crate::error::Kind::Refused`] if a server runs here.
     pub fn begin(directories: &Directories, run: &'a Run) -> Result<Self> {
         let findings = probe(directories, None)?;
-        findings.refuse(
-            "cannot back up these directories offline",
-            &directories.db,
-            true,
-        )?;
+        findings
+            .refuse(
+                "cannot back up this directory offline",
+                &directories.db,
+                true,
+            )
+            .map_err(|error| {
+                error
+                    .hint("to back up the running node, leave `--offline` out and use `--node URL`")
+            })?;
 
         for doubt in &findings.doubts {
             run.note(doubt.to_string());

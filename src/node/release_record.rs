@@ -6,6 +6,7 @@
 //! process.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -126,14 +127,32 @@ pub struct ListedRecord {
     name: String,
 }
 
+/// Creates the state directory if it does not exist. After a loss of power it must still exist, or
+/// the record in it would be lost.
+///
+/// # Errors
+/// [`Kind::Denied`] or [`Kind::Failed`] if the directory cannot be created.
+pub fn create_state_directory(directory: &Path) -> Result<()> {
+    fs::create_directories_durably(directory, 0o700, 0o700).map_err(|error| {
+        let kind = match error.source.kind() {
+            ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::Failed,
+        };
+
+        Error::new(kind, "cannot create the state directory")
+            .at(directory)
+            .because(error)
+            .hint("name a directory that this user may write with `--state-dir`")
+    })
+}
+
 impl ReleaseRecords {
     /// The records in `directory`. A missing directory is created for this user alone.
     ///
     /// # Errors
-    /// [`Kind::Failed`] if the directory cannot be created.
+    /// [`Kind::Denied`] or [`Kind::Failed`] if the directory cannot be created.
     pub fn open(directory: &Path) -> Result<Self> {
-        // After a loss of power the directory must still exist, or the record would be lost.
-        fs::create_directories_durably(directory, 0o700, 0o700)?;
+        create_state_directory(directory)?;
 
         Ok(Self {
             directory: directory.to_owned(),

@@ -339,10 +339,10 @@ impl Transport {
             "name the file of the authority that signed the node's certificate with `--ca-file`; \
              use a URL whose host name is in the certificate"
         } else if uses_tls {
-            "check that the node runs and speaks TLS; \
+            "check the address, and that the node runs and speaks TLS; \
              for a node with `Insecure: true`, use `http://`"
         } else {
-            "check that the node runs without TLS; \
+            "check the address, and that the node runs without TLS; \
              for a node that is not `Insecure`, use `https://`"
         }
     }
@@ -360,11 +360,14 @@ impl Transport {
             return Err(self.redirected(reply));
         }
 
-        Err(
-            Error::new(Kind::Failed, format!("the node answers {status}"))
-                .on(&reply.place)
-                .because(reply.detail()),
-        )
+        let error = Error::new(Kind::Failed, format!("the node answers {status}"))
+            .on(&reply.place)
+            .because(reply.detail());
+        Err(if status == StatusCode::NOT_FOUND {
+            error.hint(IS_THIS_A_NODE)
+        } else {
+            error
+        })
     }
 
     fn denied(&self, reply: &Reply) -> Error {

@@ -38,7 +38,7 @@ impl Effect {
     #[must_use]
     pub const fn phrase(self) -> &'static str {
         match self {
-            Self::Ignores => "does not mind",
+            Self::Ignores => "ignores it",
             Self::Slows => "is slower",
             Self::Deletes => "deletes it",
             Self::Rebuilds => "rebuilds it",

@@ -154,7 +154,7 @@ impl StructureCheck<'_> {
 
         for row in &self.manifest.files {
             match found.remove(&row.path) {
-                None => self.tell_of(&row.path, "the file is missing, or has two rows"),
+                None => self.tell_of(&row.path, "the file is missing"),
                 Some(entry) if entry.size != row.size => {
                     let what =
                         format!("it has {} bytes, and its row says {}", entry.size, row.size);

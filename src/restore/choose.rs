@@ -225,7 +225,7 @@ fn warn_of_longer_log(earlier: &[Head], chosen: &Head) -> Option<String> {
 
 fn nothing_sound(repository: &dyn Repository, damaged: Option<&Head>) -> Error {
     let error =
-        Error::new(Kind::NotFound, "there is no sound backup to restore").on(repository.place());
+        Error::new(Kind::NotFound, "there is no good backup to restore").on(repository.place());
     match damaged {
         Some(damaged) => error.hint(format!(
             "`kbackup restore {}` restores one that is marked as damaged",
@@ -288,7 +288,7 @@ fn hint_at_other(repository: &dyn Repository, others: &[Head]) -> Result<String>
     }
 
     if others.is_empty() {
-        return Ok("there is no other sound backup".to_owned());
+        return Ok("there is no other good backup".to_owned());
     }
     Ok(
         "every other backup is known to be damaged, too: `kbackup verify --all --repair` repairs \

@@ -24,8 +24,11 @@ impl ConfigFile {
     pub(super) fn read(path: &Path) -> Result<Self> {
         // A mounted configuration is a symbolic link.
         let target = fs::canonical(path).unwrap_or_else(|_| path.to_owned());
-        let bytes = fs::read_small(&target, MAX_BYTES)
-            .map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
+        let bytes = fs::read_small(&target, MAX_BYTES).map_err(|error| {
+            Error::from(error)
+                .with_kind(Kind::Usage)
+                .with_what("cannot read the configuration file")
+        })?;
 
         let (general, tables) = parse(bytes).map_err(|cause| {
             Error::new(Kind::Usage, "the configuration file cannot be used")

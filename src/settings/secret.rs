@@ -56,8 +56,11 @@ impl SecretSource {
 fn read_file(path: &Path) -> Result<String> {
     // A mounted secret is a symbolic link.
     let target = fs::canonical(path).unwrap_or_else(|_| path.to_owned());
-    let bytes = fs::read_small(&target, MAX_SECRET)
-        .map_err(|error| Error::from(error).with_kind(Kind::Usage))?;
+    let bytes = fs::read_small(&target, MAX_SECRET).map_err(|error| {
+        Error::from(error)
+            .with_kind(Kind::Usage)
+            .with_what("cannot read the file with the secret")
+    })?;
 
     String::from_utf8(bytes)
         .map_err(|_| Error::new(Kind::Usage, "the file is not UTF-8 text").at(path))

@@ -14,7 +14,8 @@ pub(super) fn parse(text: &str) -> Result<Option<Label>> {
 
     match text.parse::<Label>() {
         Ok(label) => Ok(Some(label)),
-        Err(why) => Err(Error::new(Kind::Usage, "no such label")
+        Err(why) => Err(Error::new(Kind::Usage, "cannot use this label")
+            .on(text)
             .because(why)
             .hint("run `kbackup list` to see the labels")),
     }

@@ -32,7 +32,34 @@ pub(crate) fn ask_agent<Status: DeserializeOwned>(
         },
         ..Connection::new(address.0.as_str())
     };
-    Client::new(&connection)?.read("/status.json", Patience::of(run))
+    Client::new(&connection)?
+        .read("/status.json", Patience::of(run))
+        .map_err(|error| about_the_agent(error, options.agent_user.is_some()))
+}
+
+/// The client's errors speak of a node, but here the agent did not answer.
+fn about_the_agent(error: Error, has_user: bool) -> Error {
+    match error.kind() {
+        Kind::Unreachable | Kind::Transient => error
+            .with_what("the agent cannot be reached")
+            .without_hints(),
+        Kind::Denied if has_user => error
+            .with_what("the agent does not accept this user or this password")
+            .without_hints()
+            .hint("compare them with `listen-user` and its password in the agent's configuration"),
+        Kind::Denied => error
+            .with_what("the agent asks for a user and a password")
+            .without_hints()
+            .hint("name the user with `--agent-user`, and a file with `--agent-password-file`"),
+        Kind::Failed => {
+            let what = error.what().replacen("the node", "the agent", 1);
+            error
+                .with_what(what)
+                .without_hints()
+                .hint("check that `--agent` is the address of an agent's page")
+        }
+        _ => error,
+    }
 }
 
 /// The user of the page and the password. A password without a user is not used.

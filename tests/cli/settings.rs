@@ -57,6 +57,24 @@ fn a_flag_wins_over_the_environment_and_the_environment_over_the_file() {
 }
 
 #[test]
+fn an_agent_that_expires_needs_a_rule() {
+    let place = Place::new();
+    let line =
+        "agent --check-config --node http://127.0.0.1:1 --repo repo --expire-schedule @daily";
+
+    let output = place.kbackup(line).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(2) && stderr.contains("no rule says what to keep"),
+        "{stderr}"
+    );
+
+    let config = place.write("rule.toml", "[expire]\nkeep-last = 3\n");
+    let mut with_rule = place.kbackup(line);
+    with_rule.env("KBACKUP_CONFIG", &config).assert().code(0);
+}
+
+#[test]
 fn every_option_is_a_variable_and_a_key() {
     for verb in kbackup::settings::command().get_subcommands() {
         for argument in verb

@@ -81,7 +81,9 @@ fn the_status_serves_as_a_monitoring_plugin() {
 
     let (text, code) = told(place, "status --repo elsewhere --monitoring-plugin");
     assert!(
-        code == 2 && text.contains("its repository cannot be read: there is no repository"),
+        code == 2
+            && text.contains("its repository cannot be read: there is no repository")
+            && !text.contains('|'),
         "{text}"
     );
 

@@ -62,6 +62,10 @@ pub(super) const SECRETS: &[(&str, &str)] = &[
         "KBACKUP_LISTEN_PASSWORD",
         "the password of --listen-user; wins over a file that the configuration file names",
     ),
+    (
+        "KBACKUP_AGENT_PASSWORD",
+        "the password of --agent-user; wins over a file that the configuration file names",
+    ),
 ];
 
 pub(super) const CONFIGURATION: &str = "Every option is a flag, a variable, and a key of the TOML \

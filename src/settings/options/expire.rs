@@ -134,6 +134,22 @@ pub struct RetentionOptions {
     pub time_zone: Zone,
 }
 
+impl RetentionOptions {
+    /// Whether any rule keeps a backup. Without one, `expire` refuses to work.
+    #[must_use]
+    pub const fn has_rule(&self) -> bool {
+        let counts = [
+            self.last,
+            self.hourly,
+            self.daily,
+            self.weekly,
+            self.monthly,
+            self.yearly,
+        ];
+        !matches!(counts, [0, 0, 0, 0, 0, 0]) || self.within.is_some()
+    }
+}
+
 impl From<ExpireArguments> for ExpireOptions {
     fn from(arguments: ExpireArguments) -> Self {
         Self {
