@@ -24,6 +24,8 @@ use crate::error::{Error, Kind, Result};
 /// No answer that kbackup reads comes near this many bytes.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// After this long without an answer, the log says that kbackup is waiting.
+const TELL_AFTER: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const NEEDED_ROLES: &str = "kbackup needs the role `$ops` or `$admins`; the user `ops` suffices";
 
@@ -192,6 +194,7 @@ impl Transport {
         let limits = self.connection.limits;
         let end = Instant::now() + patience.total().unwrap_or(limits.patience);
         let mut pause = FIRST_PAUSE;
+        let mut silent_since = Some(Instant::now());
         loop {
             patience.check().map_err(Silence::Interrupted)?;
 
@@ -211,9 +214,27 @@ impl Transport {
             if is_over || !silence.allows_another_attempt(question) {
                 return Err(silence);
             }
+
+            // An operator who watches must not believe that the run hangs.
+            if silent_since.is_some_and(|since| since.elapsed() >= TELL_AFTER) {
+                silent_since = None;
+                self.tell_of_silence(question, patience, end);
+            }
             patience.pause(pause).map_err(Silence::Interrupted)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    fn tell_of_silence(&self, question: &Question<'_>, patience: Patience<'_>, end: Instant) {
+        let Some(run) = patience.run() else {
+            return;
+        };
+
+        let left = end.saturating_duration_since(Instant::now()).as_secs();
+        let place = self.place_of(question);
+        run.note(format!(
+            "no usable answer from `{place}` yet: kbackup asks again for up to {left} seconds"
+        ));
     }
 
     fn attempt(

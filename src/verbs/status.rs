@@ -34,32 +34,30 @@ pub(crate) fn ask_agent<Status: DeserializeOwned>(
     };
     Client::new(&connection)?
         .read("/status.json", Patience::of(run))
-        .map_err(|error| about_the_agent(error, options.agent_user.is_some()))
+        .map_err(|error| about_the_agent(error, address, options.agent_user.is_some()))
 }
 
 /// The client's errors speak of a node, but here the agent did not answer.
-fn about_the_agent(error: Error, has_user: bool) -> Error {
-    match error.kind() {
-        Kind::Unreachable | Kind::Transient => error
-            .with_what("the agent cannot be reached")
-            .without_hints(),
-        Kind::Denied if has_user => error
-            .with_what("the agent does not accept this user or this password")
-            .without_hints()
-            .hint("compare them with `listen-user` and its password in the agent's configuration"),
-        Kind::Denied => error
-            .with_what("the agent asks for a user and a password")
-            .without_hints()
-            .hint("name the user with `--agent-user`, and a file with `--agent-password-file`"),
-        Kind::Failed => {
-            let what = error.what().replacen("the node", "the agent", 1);
-            error
-                .with_what(what)
-                .without_hints()
-                .hint("check that `--agent` is the address of an agent's page")
+fn about_the_agent(error: Error, address: &RedactedUrl, has_user: bool) -> Error {
+    let kind = error.kind();
+    let what = error.what().replacen("the node", "the agent", 1);
+    let uses_tls = address.0.as_str().starts_with("https:");
+
+    let hint = match kind {
+        Kind::Denied if has_user => {
+            "compare user and password with `listen-user` in the agent's configuration"
         }
-        _ => error,
-    }
+        Kind::Denied => {
+            "name the user with `--agent-user`, and a file with `--agent-password-file`"
+        }
+        Kind::Unreachable | Kind::Transient if uses_tls => {
+            "if the cause is the certificate, name its authority with `--agent-ca-file`"
+        }
+        Kind::Failed => "check that `--agent` is the address of an agent's page",
+        Kind::Unreachable | Kind::Transient => return error.with_what(what).without_hints(),
+        _ => return error,
+    };
+    error.with_what(what).without_hints().hint(hint)
 }
 
 /// The user of the page and the password. A password without a user is not used.
