@@ -134,14 +134,14 @@ pub struct ListedRecord {
 /// [`Kind::Denied`] or [`Kind::Failed`] if the directory cannot be created.
 pub fn create_state_directory(directory: &Path) -> Result<()> {
     fs::create_directories_durably(directory, 0o700, 0o700).map_err(|error| {
-        let kind = match error.source.kind() {
-            ErrorKind::PermissionDenied => Kind::Denied,
-            _ => Kind::Failed,
-        };
+        let is_denied = error.source.kind() == ErrorKind::PermissionDenied;
+        let error = Error::from(error).with_what("cannot create the state directory");
+        if !is_denied {
+            return error;
+        }
 
-        Error::new(kind, "cannot create the state directory")
-            .at(directory)
-            .because(error)
+        error
+            .without_hints()
             .hint("name a directory that this user may write with `--state-dir`")
     })
 }
