@@ -204,13 +204,13 @@ impl EventLoop {
 
         let next = self.state.next_step(SHORTEST_SLEEP, LONGEST_SLEEP);
         if !matches!(next, NextStep::Skip(_)) {
-            self.writer_probe.want_no_current();
+            self.writer_probe.stop_asking();
         }
 
         match next {
             NextStep::Sleep(time) => return time,
             NextStep::Skip(order) if self.knows_current_position() => {
-                self.writer_probe.want_no_current();
+                self.writer_probe.stop_asking();
                 self.remember(RunRecord::nothing_to_do(&order, clock::now()));
             }
             NextStep::Begin(order) if self.knows_position(RECENT_POSITION) => {

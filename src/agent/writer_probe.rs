@@ -17,8 +17,8 @@ pub(super) struct WriterProbe {
     began: Option<Instant>,
     /// When the last read that ended had begun. Its position is at least as new as that.
     last: Option<Instant>,
-    /// Since when a current position is wanted.
-    wanted: Option<Instant>,
+    /// When the loop first asked whether it knows a current position.
+    asked: Option<Instant>,
 }
 
 impl WriterProbe {
@@ -54,16 +54,16 @@ impl WriterProbe {
         }
     }
 
-    /// Whether a read has ended that began after the first of these calls. [`Self::want_no_current`]
+    /// Whether a read has ended that began after the first of these calls. [`Self::stop_asking`]
     /// ends the row of calls.
     pub(super) fn is_current(&mut self) -> bool {
-        let wanted = *self.wanted.get_or_insert_with(Instant::now);
-        self.last.is_some_and(|last| last > wanted)
+        let asked = *self.asked.get_or_insert_with(Instant::now);
+        self.last.is_some_and(|last| last > asked)
     }
 
-    /// No current position is wanted any more.
-    pub(super) fn want_no_current(&mut self) {
-        self.wanted = None;
+    /// The loop needs no current position now. The next question starts anew.
+    pub(super) fn stop_asking(&mut self) {
+        self.asked = None;
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_began_before_it_was_wanted_is_not_current() {
+    fn a_read_that_began_before_the_question_is_not_current() {
         let mut probe = WriterProbe::default();
         assert!(probe.begins());
 
