@@ -13,6 +13,8 @@ mod label;
 mod model;
 mod path;
 mod restore_mark;
+#[cfg(test)]
+pub(crate) mod samples;
 mod server_files;
 mod text;
 

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
-use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
 use crate::backup::recheck::RecheckShare;
 use crate::event::Silent;
 use crate::format::Epoch;
+use crate::manifest::samples;
 
 const DATABASE: Uuid = Uuid::from_u128(0xdb);
 
@@ -32,52 +32,16 @@ fn identity(endpoint: Option<&str>) -> Identity {
 
 /// A backup whose log ends at `end` and has these epochs.
 fn backup(sequence: u64, branch: u32, end: u64, epochs: &[u64]) -> Head {
-    let time = format!("2026-11-21T06:00:{sequence:02}Z");
-    let label = format!("20261121T0600{sequence:02}Z-full");
-    let checkpoints = json!({ "writer": end, "chaser": end, "epoch": null, "proposal": null });
-    let head = json!({
-        "format": 1,
-        "label": label,
-        "sequence": sequence,
-        "kind": "full",
-        "parent": null,
-        "branch": branch,
-        "tool": "kbackup",
-        "started": time,
-        "finished": time,
-        "source": {
-            "server_version": null,
-            "identity": { "database": DATABASE, "endpoint": "node:2113" },
-            "instance": null,
-            "state": null,
-            "db": "/db",
-            "index": "/db/index",
-            "owner": null,
-            "online": true,
-            "restored": null,
-            "missing_bytes": null,
-        },
-        "log": {
-            "chunk_size": 65536,
-            "position": end,
-            "last_event": null,
-            "lineage": lineage(epochs),
-            "read": checkpoints,
-            "stored": { "epoch": null, "proposal": null },
-            "index_commit": null,
-        },
-        "scavenging": { "quiet": "offline", "stopped": null, "auto_paused": false },
-        "contents": { "index": true, "secondary_index": "absent", "archive": false, "damaged": [] },
-        "cost": {
-            "bytes_read": 0,
-            "bytes_stored": 0,
-            "files_copied": 0,
-            "files_linked": 0,
-            "retries": 0,
-        },
-        "totals": { "files": 0, "bytes": 0 },
-    });
-    serde_json::from_value(head).unwrap()
+    let mut head = samples::head(end);
+    head.sequence = sequence;
+    head.label = format!("20261121T0600{sequence:02}Z-full").parse().unwrap();
+    head.started = format!("2026-11-21T06:00:{sequence:02}Z").parse().unwrap();
+    head.finished = head.started;
+    head.branch = branch;
+
+    head.source.identity = identity(Some("node:2113"));
+    head.log.lineage = lineage(epochs);
+    head
 }
 
 fn existing(backups: Vec<Head>) -> ExistingBackups {

@@ -3,59 +3,22 @@ use uuid::Uuid;
 
 use super::*;
 use crate::format::chunk::HEADER_LENGTH;
-use crate::manifest::Blake3Hash;
+use crate::manifest::{Blake3Hash, samples};
 
+/// As in [`samples::head`].
 const CHUNK_SIZE: u64 = 65536;
 
 /// A manifest whose log ends at `position`, with these files.
 fn manifest(position: u64, files: Vec<Row>) -> Manifest {
-    let checkpoints = json!({ "epoch": 100, "proposal": 1 });
-    let head = json!({
-        "format": 1,
-        "label": "20261121T060000Z-full",
-        "sequence": 1,
-        "kind": "full",
-        "parent": null,
-        "branch": 1,
-        "tool": "kbackup",
-        "started": "2026-11-21T06:00:00Z",
-        "finished": "2026-11-21T06:00:00Z",
-        "source": {
-            "server_version": "24.10.0",
-            "identity": { "database": Uuid::nil(), "endpoint": null },
-            "instance": null,
-            "state": null,
-            "db": "/db",
-            "index": "/db/index",
-            "owner": null,
-            "online": true,
-            "restored": null,
-            "missing_bytes": null,
-        },
-        "log": {
-            "chunk_size": CHUNK_SIZE,
-            "position": position,
-            "last_event": null,
-            "lineage": [],
-            "read": { "writer": position, "chaser": position, "epoch": 100, "proposal": 1 },
-            "stored": checkpoints,
-            "index_commit": null,
-        },
-        "scavenging": { "quiet": "offline", "stopped": null, "auto_paused": false },
-        "contents": { "index": true, "secondary_index": "absent", "archive": false, "damaged": [] },
-        "cost": {
-            "bytes_read": 0,
-            "bytes_stored": 0,
-            "files_copied": 0,
-            "files_linked": 0,
-            "retries": 0,
-        },
-        "totals": { "files": files.len(), "bytes": 0 },
-    });
-    Manifest {
-        head: serde_json::from_value(head).unwrap(),
-        files,
-    }
+    let mut head = samples::head(position);
+    head.source.server_version = Some("24.10.0".to_owned());
+    head.log.read.epoch = LogPosition::new(100);
+    head.log.read.proposal = Some(1);
+    head.log.stored.epoch = LogPosition::new(100);
+    head.log.stored.proposal = Some(1);
+    head.totals.files = files.len() as u64;
+
+    Manifest { head, files }
 }
 
 fn row(path: &str, role: Role) -> Row {
