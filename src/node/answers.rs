@@ -1,5 +1,5 @@
 //! The types of what the node's admin API answers, with the fields that kbackup reads (http-api
-//! §1–§3). `client` has the calls.
+//! §1–§3). `client` has the calls, and the fields of answers that one call alone reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
