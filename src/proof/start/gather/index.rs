@@ -45,7 +45,7 @@ impl Gathering<'_> {
         };
 
         for problem in proof.problems {
-            self.index_problem(problem, &mut fact);
+            self.note_problem(problem, &mut fact);
         }
 
         if let Some(first) = proof.unlisted.first() {
@@ -60,7 +60,8 @@ impl Gathering<'_> {
         fact
     }
 
-    fn index_problem(&mut self, problem: IndexProblem, fact: &mut IndexFact) {
+    /// Adds a problem to the facts if it changes how a server starts, otherwise to the findings.
+    fn note_problem(&mut self, problem: IndexProblem, fact: &mut IndexFact) {
         let place = self.place(&problem.path);
         let what = problem.what;
 
@@ -82,7 +83,7 @@ impl Gathering<'_> {
                 self.tell(Severity::Error, "index-entry-wrong", Some(place), what);
             }
             IndexFault::TableFilter => {
-                let what = format!("{what}; the server does without the filter, and is slower");
+                let what = format!("{what}; the server works without the filter, but slower");
                 self.tell(Severity::Warning, "table-filter-damaged", Some(place), what);
             }
             // `stream_filter` turns these into a fact of their own.
