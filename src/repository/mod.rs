@@ -63,14 +63,15 @@ pub trait Repository: Send + Sync {
     /// `StoredCorrupt` if the file is gone, or has another length than its row says.
     fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>>;
 
-    /// Takes the place of the repository's only writer. Dropping the writer, and what it turned
-    /// into, gives the place back.
+    /// Takes the place of the repository's only writer. Dropping the writer, or the [`Incoming`]
+    /// that it became, gives the place back.
     ///
     /// # Errors
     /// `Locked` if another run writes.
     fn writer<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Writer<'a> + 'a>>;
 
-    /// Keeps a backup from being removed while it is read: until the returned value is dropped.
+    /// Keeps a backup from being removed until the returned value is dropped. Readers hold the
+    /// backup that they read.
     ///
     /// # Errors
     /// `NotFound` if no such backup is listed, or if it is being removed; `StoredCorrupt` if its
@@ -84,8 +85,8 @@ pub trait Repository: Send + Sync {
     fn is_held(&self, label: &Label) -> Result<bool>;
 
     /// How many bytes of storage come free with each of these backups if they are removed in this
-    /// order. Bytes that backups share come free with the last of them. Blocks that a file system
-    /// shares below its files count as if each file had its own.
+    /// order. Bytes that backups share come free with the last of them. If the file system shares
+    /// blocks between files (reflinks), they count for each file.
     ///
     /// # Errors
     /// `NotFound` if one of them is not listed.
@@ -99,7 +100,7 @@ pub trait Repository: Send + Sync {
     /// `Failed` if the key breaks these rules.
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Keeps a value under `key`, or drops it. The change is atomic and durable.
+    /// Keeps a value under `key`; `None` removes it. The change is atomic and durable.
     ///
     /// # Errors
     /// As for [`Self::state`].

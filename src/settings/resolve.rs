@@ -81,8 +81,9 @@ pub fn resolve(arguments: impl IntoIterator<Item = OsString>) -> Result<Settings
     })
 }
 
-/// Resolves what the same flags, environment and configuration file say to another verb. Flags
-/// that the verb does not know are left out. The configuration file is read again.
+/// Resolves the same flags, environment and configuration file for another verb. The agent gets the
+/// options of its jobs this way. Flags that the verb does not know are left out. The configuration
+/// file is read again.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -106,6 +107,7 @@ pub fn resolve_as(verb: &str, settings: &Settings) -> Result<Settings, Unresolve
         };
 
         let flag = OsString::from(format!("--{long}"));
+        // A switch has no value on the command line, but clap holds one for it.
         if matches!(argument.get_action(), ArgAction::SetTrue) {
             arguments.push(flag);
             continue;

@@ -57,6 +57,7 @@ pub(crate) fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResu
     let repository = Location::parse(&options.repository)?.open()?;
     let plan = restore::plan(&*repository, &request, run)?;
     if options.dry_run {
+        // An execution would repeat these warnings itself.
         for warning in &plan.warnings {
             run.warn(warning.as_str());
         }

@@ -71,7 +71,7 @@ impl<'a> MemoryIncoming<'a> {
     }
 
     /// The parent's blob of a row.
-    fn parents(&self, row: &Row) -> Result<(MemoryFile, Blob)> {
+    fn blob_of_parent(&self, row: &Row) -> Result<(MemoryFile, Blob)> {
         let place = || self.place_of(&row.path);
         let Some(parent) = &self.parent else {
             return Err(Error::new(
@@ -94,7 +94,7 @@ impl<'a> MemoryIncoming<'a> {
     }
 
     fn reuse_one(&self, row: &Row) -> Result<Box<dyn ReadAt>> {
-        let (file, blob) = self.parents(row)?;
+        let (file, blob) = self.blob_of_parent(row)?;
         let mut files = self.names();
         files.all.insert(row.path.clone(), file);
         files.resumable.remove(&row.path);
@@ -138,13 +138,14 @@ impl<'a> MemoryIncoming<'a> {
         content.bytes = Arc::new(bytes);
         content.size = size;
         if let Some(follow) = &mut ingest.follow {
-            // A blob has these bytes for good, whoever looks at it later.
+            // The blob's bytes never change, so the follower may look before the blob is named.
             follow.finish(&content);
         }
         Ok(content)
     }
 
-    /// Stores a file's content as a blob, and names it.
+    /// Stores a file's content as a blob, and names it. `md5`: whether the file ends with the
+    /// server's MD5.
     fn put(
         &self,
         path: &RelativePath,
@@ -154,11 +155,14 @@ impl<'a> MemoryIncoming<'a> {
         captured: Timestamp,
     ) -> Result<Stored> {
         self.run.check()?;
-        // Zeros at the end are a hole.
+
+        // Zeros at the end take no storage, as a hole of a file would not. `content.size` counts
+        // them.
         let mut bytes = Arc::unwrap_or_clone(content.bytes);
-        let data = bytes.iter().rposition(|byte| *byte != 0);
-        bytes.truncate(data.map_or(0, |last| last + 1));
+        let last_data = bytes.iter().rposition(|byte| *byte != 0);
+        bytes.truncate(last_data.map_or(0, |last| last + 1));
         content.bytes = Arc::new(bytes);
+
         let digest = hash_file(&content, md5, self.run)?;
 
         let mut store = self.repository().reach()?;
@@ -170,10 +174,13 @@ impl<'a> MemoryIncoming<'a> {
         let file = MemoryFile { blob, size, mode };
         let mut files = self.names();
         files.all.insert(path.clone(), file);
-        files.resumable.remove(path);
+        // A later run can prove this file only by the server's MD5 in it.
         if md5 {
             files.resumable.insert(path.clone(), file);
+        } else {
+            files.resumable.remove(path);
         }
+
         Ok(Stored {
             size,
             blake3: digest.blake3,
@@ -312,7 +319,7 @@ impl Incoming for MemoryIncoming<'_> {
         mut ingest: Ingest<'_>,
     ) -> Result<Stored> {
         let captured = clock::now();
-        let (_, blob) = self.parents(held)?;
+        let (_, blob) = self.blob_of_parent(held)?;
         if prefix > held.size || prefix > ingest.length {
             return Err(Error::new(Kind::Failed, "cannot extend a file beyond its end").on(path));
         }

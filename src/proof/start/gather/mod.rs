@@ -63,12 +63,16 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
     let mut foreign_scavenge = None;
     if let (Some(size), Some(set), Some(writer)) = (chunk_size, &set, writer_position) {
         gathering.note_records(&mut chunks, size, writer)?;
-        let others = [value(Checkpoint::Chaser), value(Checkpoint::Truncate)];
-        log.read(&mut gathering, set, writer, &others)?;
+
+        // A start also depends on whether the log could end at these positions.
+        let other_ends = [value(Checkpoint::Chaser), value(Checkpoint::Truncate)];
+        log.read(&mut gathering, set, writer, &other_ends)?;
+
         if depth > Depth::Quick {
             gathering.hash(&mut chunks, set, size, writer)?;
             foreign_scavenge = gathering.foreign_scavenge(&entries, set, writer)?;
         }
+
         log.read_epochs(&mut gathering, set, writer, value(Checkpoint::Epoch))?;
     }
 
