@@ -24,7 +24,8 @@ fn main() -> Result<()> {
     offline_backup(db, repository, &mut std::io::stdout())
 }
 
-/// Takes a diff, which is a full if the repository has no backup yet, and writes what it did.
+/// Takes a diff, which is a full if the repository has no backup yet, and writes what it did. Makes
+/// the repository if there is none.
 pub(crate) fn offline_backup(db: &Path, repository: &Path, out: &mut impl Write) -> Result<()> {
     // Without an index directory, the index is in the directory `index` of the db directory.
     let source = Source {
@@ -43,7 +44,11 @@ pub(crate) fn offline_backup(db: &Path, repository: &Path, out: &mut impl Write)
         recheck: RecheckShare::Percent(5),
     };
 
-    let repository = Location::parse(repository)?.open_or_create()?;
+    let location = Location::parse(repository)?;
+    let repository = match location.open_if_there()? {
+        Some(repository) => repository,
+        None => location.create()?,
+    };
     let run = Run::new(Steps);
     let summary = backup::take(&request, &source, &*repository, &run)?;
 

@@ -58,7 +58,7 @@
 //!         recheck: RecheckShare::Percent(5),
 //!     };
 //!
-//!     let repository = Location::parse(repository)?.open_or_create()?;
+//!     let repository = Location::parse(repository)?.create()?;
 //!     backup::take(&request, &source, &*repository, &Run::new(Silent))
 //! }
 //! # use kbackup_testnode::Synthetic;
@@ -97,7 +97,7 @@
 //! }
 //! # let directory = tempfile::tempdir().unwrap();
 //! # let empty = directory.path().join("repository");
-//! # Location::parse(&empty).unwrap().open_or_create().unwrap();
+//! # Location::parse(&empty).unwrap().create().unwrap();
 //! # assert_eq!(list_and_verify(&empty).unwrap(), (0, true));
 //! ```
 //!

@@ -8,6 +8,7 @@ mod errors;
 pub(crate) mod json;
 mod load;
 mod pauses;
+mod places;
 mod settings;
 mod signals;
 mod status;
@@ -54,6 +55,7 @@ impl Place {
         command
             .args(line.split_whitespace())
             .env_clear()
+            .envs(executable::ENVIRONMENT)
             .env("KBACKUP_STATE_DIR", self.path("state"));
         command.current_dir(self.path("")).timeout(PATIENCE);
         command

@@ -25,6 +25,7 @@ use crate::conformance::{
     Source, at, begin, commit_one, content, labels, manifest, reuse, run, whole, with_mode,
     writable,
 };
+use crate::stores::opened_or_made;
 
 const CHUNK: &str = "db/chunk-000000.000000";
 
@@ -388,10 +389,7 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
         failed(DirectoryRepository::create(&path)).kind(),
         Kind::Refused
     );
-    assert_eq!(
-        failed(DirectoryRepository::open_or_create(&path)).kind(),
-        Kind::Refused
-    );
+    assert_eq!(failed(opened_or_made(&path)).kind(), Kind::Refused);
 
     assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
     std::fs::remove_file(path.join("thesis.txt")).unwrap();
@@ -399,11 +397,8 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
     // The directory may be a new disk, or come from a run that ended while it made the repository.
     std::fs::create_dir(path.join("lost+found")).unwrap();
     std::fs::create_dir(path.join("backups")).unwrap();
-    let made = DirectoryRepository::open_or_create(&path).unwrap();
-    assert_eq!(
-        DirectoryRepository::open_or_create(&path).unwrap().id(),
-        made.id()
-    );
+    let made = opened_or_made(&path).unwrap();
+    assert_eq!(opened_or_made(&path).unwrap().id(), made.id());
     assert_eq!(
         failed(DirectoryRepository::create(&path)).kind(),
         Kind::Refused
@@ -420,10 +415,7 @@ fn only_a_repository_is_opened_and_only_an_empty_directory_becomes_one() {
         (newer.kind(), newer.kind().exit_code()),
         (Kind::Refused, 23)
     );
-    assert_eq!(
-        failed(DirectoryRepository::open_or_create(&path)).kind(),
-        Kind::Refused
-    );
+    assert_eq!(failed(opened_or_made(&path)).kind(), Kind::Refused);
 
     std::fs::write(&marker, &good.as_bytes()[..20]).unwrap();
     assert_eq!(
@@ -527,7 +519,7 @@ fn child(test: &str) -> Command {
 
 /// Makes two backups in the repository at `path`. The second one does everything that a diff does.
 fn two_backups(path: &Path) -> Result<(), Error> {
-    let repository = DirectoryRepository::open_or_create(path)?;
+    let repository = opened_or_made(path)?;
     let run = run();
     let mut source = Source::new();
     let taken = repository.list()?;
@@ -663,7 +655,7 @@ fn a_commit_that_cannot_be_taken_back_is_reported() {
     if let Some(path) = std::env::var_os("KBACKUP_TEST_REPOSITORY") {
         let (run, mut source) = (run(), Source::new());
         let attempt = || -> Result<(), Error> {
-            let repository = DirectoryRepository::open_or_create(Path::new(&path))?;
+            let repository = opened_or_made(Path::new(&path))?;
             let incoming = begin(&repository, None, &run)?;
             let file = source.file("chunk", b"events");
             let stored = incoming.ingest(&at(CHUNK), whole(&file))?;

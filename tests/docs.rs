@@ -42,8 +42,11 @@ fn manifest() -> String {
     .unwrap();
 
     let repository = directory.path().join("repository");
-    let arguments = ["kbackup", "full", "--offline", "--log", "error", "--repo"].map(Into::into);
+    let words = "kbackup full --offline --new-repository --log error --state-dir";
+    let arguments = words.split_whitespace().map(Into::into);
     let paths = [
+        directory.path().join("state").into_os_string(),
+        "--repo".into(),
         repository.clone().into_os_string(),
         "--db".into(),
         made.db.into_os_string(),

@@ -8,10 +8,20 @@ use std::process::{Command, Output};
 /// The path of the executable.
 pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_kbackup");
 
+/// What most tests need beside the command line. Their first full makes the repository, and no test
+/// writes into this machine's own state directory.
+pub(crate) const ENVIRONMENT: [(&str, &str); 2] = [
+    ("KBACKUP_NEW_REPOSITORY", "true"),
+    (
+        "KBACKUP_STATE_DIR",
+        concat!(env!("CARGO_TARGET_TMPDIR"), "/state"),
+    ),
+];
+
 /// A `kbackup` command, without this machine's environment.
 pub(crate) fn kbackup() -> Command {
     let mut command = Command::new(PATH);
-    command.env_clear();
+    command.env_clear().envs(ENVIRONMENT);
     command
 }
 

@@ -507,6 +507,7 @@ fn an_expiry_asks_at_a_terminal() {
         let mut command = std::process::Command::new("script");
         command
             .args(["-qefc", &line, "/dev/null"])
+            .envs(crate::executable::ENVIRONMENT)
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped());
         let mut process = match command.spawn() {

@@ -68,8 +68,7 @@ impl Bench {
         let node = Node::start(Arc::clone(recording), place.path().join("node")).unwrap();
         let server = node.serve().unwrap();
 
-        let repository =
-            DirectoryRepository::open_or_create(&place.path().join("repository")).unwrap();
+        let repository = DirectoryRepository::create(&place.path().join("repository")).unwrap();
 
         let line = ServerLine::of_version(&format!(
             "{}.{}",

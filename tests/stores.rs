@@ -62,6 +62,14 @@ macro_rules! in_every_store {
 }
 pub(crate) use in_every_store;
 
+/// The repository in a directory, and a new one if there is none.
+pub(crate) fn opened_or_made(path: &Path) -> Result<DirectoryRepository> {
+    match DirectoryRepository::open_if_there(path)? {
+        Some(repository) => Ok(repository),
+        None => DirectoryRepository::create(path),
+    }
+}
+
 /// A repository of the kind that the test runs over.
 pub(crate) enum TestRepository {
     Directory(DirectoryRepository),
@@ -72,7 +80,7 @@ impl TestRepository {
     /// Makes a repository, at `path` if it is a directory.
     pub(crate) fn create(path: &Path) -> Self {
         match current() {
-            Store::Directory => Self::Directory(DirectoryRepository::open_or_create(path).unwrap()),
+            Store::Directory => Self::Directory(opened_or_made(path).unwrap()),
             Store::Memory => Self::Memory(MemoryRepository::create()),
         }
     }

@@ -23,12 +23,11 @@ use crate::node::{
     self as server, Client, Connection, Gossip, Patience, ReleasePlan, ReleaseRecords, Session,
     TimeLimits,
 };
-use crate::repository::{Listed, Location, Repository, remembered};
+use crate::repository::{Listed, Repository, remembered};
 use crate::run::Run;
 use crate::settings::options::{AgentOptions, GeneralOptions};
-use crate::verbs::backup::another_repository;
 use crate::verbs::connection::{connection, node_name};
-use crate::verbs::log;
+use crate::verbs::{log, repository};
 
 /// How long a look waits for the node.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,7 +52,7 @@ pub(super) struct Observation {
 /// What a look needs.
 pub(super) struct LookRequest {
     pub configuration: Arc<Configuration>,
-    /// The repository that the agent keeps, if it has seen it before.
+    /// The repository that the journal names.
     pub known_repository: Option<Uuid>,
     /// Whether a run is under way. Then only the run may give back something to the node.
     pub is_running: bool,
@@ -109,7 +108,11 @@ impl LookRequest {
             ..
         } = &self;
 
-        let repository = self.repository();
+        let repository = look_at_repository(
+            &configuration.agent.repository,
+            self.known_repository,
+            &configuration.general,
+        );
         let node = look_at_node(&configuration.agent);
         let to_be_given_back = self.give_back(node.as_ref());
 
@@ -144,25 +147,6 @@ impl LookRequest {
         observation
     }
 
-    /// Looks at the repository. Another repository than the known one is a problem: the right disk
-    /// is not mounted, or the repository was replaced.
-    fn repository(&self) -> LookResult<RepositoryFacts> {
-        let path = &self.configuration.agent.repository;
-        let seen = look_at_repository(path);
-
-        let (Some(facts), Some(known)) = (&seen.facts, self.known_repository) else {
-            return seen;
-        };
-        if facts.id == known {
-            return seen;
-        }
-
-        LookResult {
-            at: seen.at,
-            ..LookResult::of(Err(another_repository(path)))
-        }
-    }
-
     /// Gives back what an earlier run stopped at the node, because the next run may be far away.
     /// Returns what is left.
     fn give_back(&self, node: Option<&LookResult<NodeFacts>>) -> Option<String> {
@@ -185,14 +169,24 @@ impl LookRequest {
     }
 }
 
-/// Looks at a repository.
+/// Looks at a repository. Another repository than the one that was seen before is a problem: the
+/// right disk is not mounted, or the repository was replaced. `known` is its id, if a journal names
+/// it.
 #[must_use]
-pub fn look_at_repository(path: &Path) -> LookResult<RepositoryFacts> {
-    LookResult::of(repository_facts(path))
+pub fn look_at_repository(
+    path: &Path,
+    known: Option<Uuid>,
+    general: &GeneralOptions,
+) -> LookResult<RepositoryFacts> {
+    LookResult::of(repository_facts(path, known, general))
 }
 
-fn repository_facts(path: &Path) -> Result<RepositoryFacts> {
-    let repository = Location::parse(path)?.open()?;
+fn repository_facts(
+    path: &Path,
+    known: Option<Uuid>,
+    general: &GeneralOptions,
+) -> Result<RepositoryFacts> {
+    let repository = repository::open_the_same(path, known, general, &Run::new(Silent))?;
 
     let mut points = Vec::new();
     for listed in repository.list()? {

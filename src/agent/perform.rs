@@ -8,7 +8,7 @@ use crate::backup::BackupSummary;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{BackupKind, Label};
 use crate::run::Run;
-use crate::settings::options::{ExpireOptions, Verb, VerifyOptions};
+use crate::settings::options::{BackupOptions, ExpireOptions, GeneralOptions, Verb, VerifyOptions};
 use crate::verbs;
 
 /// What a job that succeeded did.
@@ -49,15 +49,17 @@ pub(super) fn perform(
 
     match &settings.verb {
         Verb::Full(options) => {
-            let summary = verbs::backup::take(BackupKind::Full, options, known, general, run)?;
+            let options = with_agents(options, configuration);
+            let summary = verbs::backup::take(BackupKind::Full, &options, known, general, run)?;
             Ok(summary.into())
         }
         Verb::Diff(options) => {
-            let summary = verbs::backup::take(BackupKind::Diff, options, known, general, run)?;
+            let options = with_agents(options, configuration);
+            let summary = verbs::backup::take(BackupKind::Diff, &options, known, general, run)?;
             Ok(summary.into())
         }
-        Verb::Verify(options) => verify(options, run),
-        Verb::Expire(options) => expire(options, run),
+        Verb::Verify(options) => verify(options, general, run),
+        Verb::Expire(options) => expire(options, general, run),
         _ => Err(Error::new(
             Kind::Failed,
             format!("`{}` is not a job of the agent", order.job),
@@ -65,8 +67,16 @@ pub(super) fn perform(
     }
 }
 
-fn verify(options: &VerifyOptions, run: &Run) -> Result<JobResult> {
-    let report = verbs::verify::verify(options, run)?;
+/// The agent's own key says whether its backups may make the repository.
+fn with_agents(options: &BackupOptions, configuration: &Configuration) -> BackupOptions {
+    BackupOptions {
+        new_repository: configuration.agent.new_repository,
+        ..options.clone()
+    }
+}
+
+fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {
+    let report = verbs::verify::verify(options, general, run)?;
 
     for backup in &report.backups {
         if let Some(finding) = backup.findings.first() {
@@ -86,8 +96,8 @@ fn verify(options: &VerifyOptions, run: &Run) -> Result<JobResult> {
     })
 }
 
-fn expire(options: &ExpireOptions, run: &Run) -> Result<JobResult> {
-    let report = verbs::expire::plan(options, run)?.execute(run)?;
+fn expire(options: &ExpireOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {
+    let report = verbs::expire::plan(options, general, run)?.execute(run)?;
 
     Ok(JobResult {
         bytes_stored: report.freed,

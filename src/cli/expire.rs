@@ -12,7 +12,7 @@ use crate::verbs::expire::{self, PlannedExpiry};
 
 pub(super) fn run(options: &ExpireOptions, context: &VerbContext) -> Result<u8> {
     let run = &*context.run;
-    let planned = expire::plan(options, run)?;
+    let planned = expire::plan(options, &context.general, run)?;
     let plan = &planned.plan;
     let text = plan_text(plan, &options.retention.time_zone);
 

@@ -12,7 +12,7 @@ use crate::settings::options::ListOptions;
 use crate::verbs::list::{self, ListedContents, ListedFacts, Listing};
 
 pub(super) fn run(options: &ListOptions, context: &VerbContext) -> Result<u8> {
-    let listing = list::list(&options.repository)?;
+    let listing = list::list(&options.repository, &context.general, &context.run)?;
 
     let text = text(&listing);
     context.output.answer("kbackup.list/1", &listing, &text)?;

@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod context;
 mod expire;
+mod init;
 mod list;
 mod manual;
 mod output;
@@ -89,6 +90,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, context: &VerbContext
     }
 
     match verb {
+        Verb::Init(options) => init::run(options, context),
         Verb::Full(options) => backup::run(BackupKind::Full, options, context),
         Verb::Diff(options) => backup::run(BackupKind::Diff, options, context),
         Verb::Restore(options) => restore::run(options, context),

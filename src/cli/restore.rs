@@ -14,7 +14,7 @@ struct NothingRestored {
 }
 
 pub(super) fn run(options: &RestoreOptions, context: &VerbContext) -> Result<u8> {
-    match restore::restore(options, &context.run)? {
+    match restore::restore(options, &context.general, &context.run)? {
         RestoreResult::NothingToDo(unchanged) => nothing_to_do(unchanged, context),
         RestoreResult::Planned(plan) => planned(&plan, context),
         RestoreResult::Restored(report) => restored(&report, context),

@@ -10,7 +10,7 @@ use crate::settings::options::ShowOptions;
 use crate::verbs;
 
 pub(super) fn run(options: &ShowOptions, context: &VerbContext) -> Result<u8> {
-    let manifest = verbs::show::show(options)?;
+    let manifest = verbs::show::show(options, &context.general, &context.run)?;
 
     let text = BackupText {
         manifest: &manifest,

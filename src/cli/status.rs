@@ -14,8 +14,7 @@ use crate::agent::{
 };
 use crate::clock;
 use crate::error::{Error, Kind, Result};
-use crate::run::Run;
-use crate::settings::options::StatusOptions;
+use crate::settings::options::{GeneralOptions, StatusOptions};
 use crate::verbs::status::ask_agent;
 
 /// Exit codes of a monitoring plugin.
@@ -34,7 +33,7 @@ pub(super) fn run(options: &StatusOptions, context: &VerbContext) -> Result<u8> 
         return run_as_plugin(options, context);
     }
 
-    let status = look(options, &context.run)?;
+    let status = look(options, context)?;
     context
         .output
         .answer("kbackup.status/1", &status, &text(&status))?;
@@ -47,7 +46,7 @@ pub(super) fn run(options: &StatusOptions, context: &VerbContext) -> Result<u8> 
 
 /// Prints one line on standard output, whatever happens, as a monitoring system expects.
 fn run_as_plugin(options: &StatusOptions, context: &VerbContext) -> Result<u8> {
-    let (line, code) = match look(options, &context.run) {
+    let (line, code) = match look(options, context) {
         Ok(status) => plugin_line(&status),
         Err(error) => (
             format!("KBACKUP UNKNOWN - {}", one_line(&error.in_words())),
@@ -61,12 +60,12 @@ fn run_as_plugin(options: &StatusOptions, context: &VerbContext) -> Result<u8> {
 }
 
 /// Asks the agent. If none is named or it does not answer, looks at the repository.
-fn look(options: &StatusOptions, run: &Run) -> Result<Status> {
+fn look(options: &StatusOptions, context: &VerbContext) -> Result<Status> {
     let repository = options.repository.as_deref();
 
     let Some(agent) = &options.agent else {
         return match repository {
-            Some(path) => Ok(of_repository(path, options.max_age)),
+            Some(path) => Ok(of_repository(path, options.max_age, &context.general)),
             None => Err(
                 Error::new(Kind::Usage, "neither an agent nor a repository is named")
                     .hint("name one with `--agent` or `--repo`"),
@@ -74,13 +73,13 @@ fn look(options: &StatusOptions, run: &Run) -> Result<Status> {
         };
     };
 
-    match (ask_agent(agent, options, run), repository) {
+    match (ask_agent(agent, options, &context.run), repository) {
         (Ok(status), _) => Ok(status),
         (Err(error), None) => {
             Err(error.hint("check that the agent runs, or name `--repo` to look at the repository"))
         }
         (Err(error), Some(path)) => {
-            let mut status = of_repository(path, options.max_age);
+            let mut status = of_repository(path, options.max_age, &context.general);
             status.verdict.add(no_answer(&error));
             Ok(status)
         }
@@ -103,11 +102,11 @@ fn no_answer(error: &Error) -> Concern {
     }
 }
 
-fn of_repository(path: &Path, max_age: Duration) -> Status {
+fn of_repository(path: &Path, max_age: Duration, general: &GeneralOptions) -> Status {
     Status::of(StatusInput {
         now: clock::now(),
         max_age,
-        repository: look_at_repository(path),
+        repository: look_at_repository(path, None, general),
         node: None,
         cluster: None,
         exposure: None,

@@ -27,7 +27,7 @@ pub(super) fn run(options: &VerifyOptions, context: &VerbContext) -> Result<u8> 
 
 /// Returns whether all backups are intact.
 fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
-    let report = verify::verify(options, &context.run)?;
+    let report = verify::verify(options, &context.general, &context.run)?;
 
     let mut text = report_text(&report);
     if !report.is_sound() {
@@ -44,7 +44,7 @@ fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
 
 /// Returns whether all backups are intact without a repair.
 fn plan_repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
-    let plan = verify::plan_repair(options, &context.run)?;
+    let plan = verify::plan_repair(options, &context.general, &context.run)?;
 
     let mut text = replacements_text(&plan.replacements, "would be repaired");
     text += &lost_text(&plan.lost);
@@ -59,7 +59,7 @@ fn plan_repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
 
 /// Returns whether all backups are intact now.
 fn repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
-    let repaired = verify::repair(options, &context.run)?;
+    let repaired = verify::repair(options, &context.general, &context.run)?;
 
     let mut text = replacements_text(&repaired.replaced, "repaired");
     text += &lost_text(&repaired.lost);

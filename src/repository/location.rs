@@ -48,14 +48,29 @@ impl Location {
         Ok(Box::new(DirectoryRepository::open(&self.directory)?))
     }
 
-    /// Opens the repository, or makes one if the place is new or empty.
+    /// Opens the repository. Returns `None` if there is none.
     ///
     /// # Errors
-    /// As for [`Self::open`]; `Refused` if something else is there.
-    pub fn open_or_create(&self) -> Result<Box<dyn Repository>> {
-        Ok(Box::new(DirectoryRepository::open_or_create(
-            &self.directory,
-        )?))
+    /// As for [`Self::open`]; `NotFound` if the place cannot hold a repository.
+    pub fn open_if_there(&self) -> Result<Option<Box<dyn Repository>>> {
+        match DirectoryRepository::open_if_there(&self.directory)? {
+            Some(repository) => Ok(Some(Box::new(repository))),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes a repository. The place must be new or empty.
+    ///
+    /// # Errors
+    /// `Refused` if something else is there, or a repository already.
+    pub fn create(&self) -> Result<Box<dyn Repository>> {
+        Ok(Box::new(DirectoryRepository::create(&self.directory)?))
+    }
+
+    /// The error that says that there is no repository, with hints on what may be wrong.
+    #[must_use]
+    pub fn no_repository(&self) -> Error {
+        DirectoryRepository::none_at(&self.directory)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::connection;
+use super::repository;
 use crate::backup::{
     self, BackupForecast, BackupRequest, BackupSummary, RecheckShare, RunningNode, Source,
     SourceNode,
@@ -16,56 +17,42 @@ use crate::manifest::{BackupKind, Directories};
 use crate::node::{
     self, Client, Connection, FitnessLimits, QuiesceSettings, ReleaseRecords, Session,
 };
-use crate::repository::Location;
+use crate::repository::Repository;
 use crate::run::Run;
 use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount};
 
-/// Takes a backup into the repository with the id `expected`. If no id is expected, a missing
-/// repository is created.
+/// Takes a backup. `known` is the id of the repository, if an earlier version of kbackup remembers
+/// that elsewhere.
 ///
 /// # Errors
-/// [`Kind::NotFound`] or [`Kind::Refused`] if the expected repository is missing, because a disk
-/// that is not mounted must not look like an empty repository. [`Kind::Usage`] if the options name
-/// neither a node nor the directory of a stopped node. [`Kind::Refused`] if the repository lies
-/// inside the node's own directories. All errors of [`backup::take`].
+/// [`Kind::NotFound`] if there is no repository, and none may be made. [`Kind::Refused`] if another
+/// repository was seen there before: a disk that is not mounted must not look like an empty
+/// repository. [`Kind::Usage`] if the options name neither a node nor the directory of a stopped
+/// node. [`Kind::Refused`] if the repository and the node's own directories overlap. All errors of
+/// [`backup::take`].
 pub(crate) fn take(
     kind: BackupKind,
     options: &BackupOptions,
-    expected: Option<Uuid>,
+    known: Option<Uuid>,
     general: &GeneralOptions,
     run: &Run,
 ) -> Result<BackupSummary> {
     with_source(options, general, run, |source| {
         let path = &options.repository;
-        let location = Location::parse(path)?;
 
-        let repository = match expected {
-            Some(_) => location.open()?,
-            None => location.open_or_create()?,
+        let repository: Box<dyn Repository> = if options.new_repository {
+            repository::open_or_make(path, known, general, run)?
+        } else {
+            repository::open_the_same(path, known, general, run)?
         };
-        if expected.is_some_and(|expected| expected != repository.id()) {
-            return Err(another_repository(path));
-        }
-
         backup::take(&request(kind, options), source, &*repository, run)
     })
-}
-
-/// The error for a repository that has another id than before.
-#[must_use]
-pub(crate) fn another_repository(path: &Path) -> Error {
-    Error::new(
-        Kind::Refused,
-        "this repository has another id than the repository of earlier runs",
-    )
-    .at(path)
-    .hint("check that the right disk is mounted")
 }
 
 /// Estimates what a backup would read and reuse. Writes nothing.
 ///
 /// # Errors
-/// As [`take`]; a missing repository is not an error.
+/// As [`take`].
 pub(crate) fn forecast(
     kind: BackupKind,
     options: &BackupOptions,
@@ -73,10 +60,12 @@ pub(crate) fn forecast(
     run: &Run,
 ) -> Result<BackupForecast> {
     with_source(options, general, run, |source| {
-        let repository = match Location::parse(&options.repository)?.open() {
-            Ok(repository) => Some(repository),
-            Err(error) if error.kind() == Kind::NotFound => None,
-            Err(error) => return Err(error),
+        let path = &options.repository;
+
+        let repository = if options.new_repository {
+            repository::open_or_nothing_yet(path, general, run)?
+        } else {
+            Some(repository::open_the_same(path, None, general, run)?)
         };
         backup::forecast(&request(kind, options), source, repository.as_deref(), run)
     })

@@ -1,11 +1,12 @@
 //! `kbackup expire`: plans which backups go, and removes them.
 
+use super::repository;
 use crate::clock;
 use crate::error::Result;
 use crate::expire::{self, ExpirePlan, ExpireReport, Policy};
-use crate::repository::{Location, Repository};
+use crate::repository::Repository;
 use crate::run::Run;
-use crate::settings::options::{ExpireOptions, RetentionOptions};
+use crate::settings::options::{ExpireOptions, GeneralOptions, RetentionOptions};
 
 /// A plan with the repository that it was made for.
 pub(crate) struct PlannedExpiry {
@@ -18,8 +19,12 @@ pub(crate) struct PlannedExpiry {
 ///
 /// # Errors
 /// As [`expire::plan`], and if the repository cannot be opened.
-pub(crate) fn plan(options: &ExpireOptions, run: &Run) -> Result<PlannedExpiry> {
-    let repository = Location::parse(&options.repository)?.open()?;
+pub(crate) fn plan(
+    options: &ExpireOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<PlannedExpiry> {
+    let repository = repository::open_the_same(&options.repository, None, general, run)?;
     let retention = &options.retention;
 
     let plan = expire::plan(

@@ -5,10 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::repository;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::manifest::{BackupKind, Fork, Head, Label, forks};
-use crate::repository::{Interrupted, Listed, Location, Remembered, Repository, remembered};
+use crate::repository::{Interrupted, Listed, Remembered, Repository, remembered};
+use crate::run::Run;
+use crate::settings::options::GeneralOptions;
 
 /// Everything that a repository holds; `kbackup.list/1` of `docs/json.md`.
 #[derive(Serialize)]
@@ -77,8 +80,8 @@ pub(crate) struct ListedFacts {
 ///
 /// # Errors
 /// If the repository cannot be opened or listed. A damaged manifest is part of the listing.
-pub(crate) fn list(path: &Path) -> Result<Listing> {
-    let repository = Location::parse(path)?.open()?;
+pub(crate) fn list(path: &Path, general: &GeneralOptions, run: &Run) -> Result<Listing> {
+    let repository = repository::open(path, general, run)?;
     let listed = repository.list()?;
 
     let readable: Vec<&Head> = listed

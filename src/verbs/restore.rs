@@ -1,15 +1,14 @@
 //! `kbackup restore`: plans a restore, and does it.
 
 use crate::error::{Error, Kind, Result};
-use crate::repository::Location;
 use crate::restore::{
     self, AcceptedRisks, RestorePlan, RestoreReport, RestoreRequest, RestoreTarget,
 };
 use crate::run::Run;
-use crate::settings::options::RestoreOptions;
+use crate::settings::options::{GeneralOptions, RestoreOptions};
 use crate::users;
 
-use super::label;
+use super::{label, repository};
 
 /// The result of a restore.
 pub(crate) enum RestoreResult {
@@ -26,7 +25,11 @@ pub(crate) enum RestoreResult {
 /// # Errors
 /// [`Kind::Usage`] for a wrong label or owner, and for index directories that do not match the
 /// targets. All errors of [`restore::plan`] and [`restore::execute`].
-pub(crate) fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResult> {
+pub(crate) fn restore(
+    options: &RestoreOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<RestoreResult> {
     let mut targets = targets(options)?;
 
     if options.unless_restored {
@@ -54,7 +57,7 @@ pub(crate) fn restore(options: &RestoreOptions, run: &Run) -> Result<RestoreResu
         },
     };
 
-    let repository = Location::parse(&options.repository)?.open()?;
+    let repository = repository::open(&options.repository, general, run)?;
     let plan = restore::plan(&*repository, &request, run)?;
     if options.dry_run {
         // An execution would repeat these warnings itself.

@@ -1,21 +1,24 @@
 //! `kbackup verify`: proves stored backups again, and repairs them with `--repair`.
 
-use super::label;
+use super::{label, repository};
 use crate::error::Result;
 use crate::manifest::Label;
 use crate::proof::Depth;
-use crate::repository::Location;
 use crate::run::Run;
-use crate::settings::options::VerifyOptions;
+use crate::settings::options::{GeneralOptions, VerifyOptions};
 use crate::verify::{self, RepairPlan, Repaired, VerifyReport, Which};
 
 /// Proves the named backups.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) for a wrong label. All errors of [`verify::verify`].
-pub(crate) fn verify(options: &VerifyOptions, run: &Run) -> Result<VerifyReport> {
+pub(crate) fn verify(
+    options: &VerifyOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<VerifyReport> {
     let which = which(options)?;
-    let repository = Location::parse(&options.repository)?.open()?;
+    let repository = repository::open(&options.repository, general, run)?;
     verify::verify(&*repository, &which, depth(options), run)
 }
 
@@ -23,9 +26,13 @@ pub(crate) fn verify(options: &VerifyOptions, run: &Run) -> Result<VerifyReport>
 ///
 /// # Errors
 /// As [`verify`].
-pub(crate) fn plan_repair(options: &VerifyOptions, run: &Run) -> Result<RepairPlan> {
+pub(crate) fn plan_repair(
+    options: &VerifyOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<RepairPlan> {
     let which = which(options)?;
-    let repository = Location::parse(&options.repository)?.open()?;
+    let repository = repository::open(&options.repository, general, run)?;
     verify::plan_repair(&*repository, &which, depth(options), run)
 }
 
@@ -33,9 +40,13 @@ pub(crate) fn plan_repair(options: &VerifyOptions, run: &Run) -> Result<RepairPl
 ///
 /// # Errors
 /// As [`verify`], and all errors of [`verify::repair`].
-pub(crate) fn repair(options: &VerifyOptions, run: &Run) -> Result<Repaired> {
+pub(crate) fn repair(
+    options: &VerifyOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<Repaired> {
     let which = which(options)?;
-    let repository = Location::parse(&options.repository)?.open()?;
+    let repository = repository::open_the_same(&options.repository, None, general, run)?;
     verify::repair(&*repository, &which, depth(options), run)
 }
 

@@ -304,7 +304,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     let status = sidecar.shows("the failure", |status| {
         runs(status, "diff", "failed") > 0 && level(status) == "danger"
     });
-    assert_eq!(job(&status, "diff")["last"]["kind"], "not-found");
+    assert_eq!(job(&status, "diff")["last"]["kind"], "refused");
     assert!(
         concerns(&status).contains("its repository cannot be read"),
         "{status:#}"
@@ -321,7 +321,7 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
 
     // It does not use another repository in that place either.
     site.place
-        .kbackup(&site.line("full --repo disk/repo --node URL"))
+        .kbackup(&site.line("full --repo disk/repo --node URL --state-dir elsewhere"))
         .assert()
         .code(0);
     let status = sidecar.shows("another repository", |status| {
@@ -334,6 +334,26 @@ fn a_disk_that_is_not_mounted_never_becomes_a_new_repository() {
     let status = sidecar.shows("the backup that was missing", |status| has(status, 2));
     assert_ne!(level(&status), "danger", "{status:#}");
 
+    sidecar.ends_well();
+}
+
+/// Without the key `new-repository` the agent waits for `kbackup init`.
+#[test]
+fn an_agent_makes_no_repository_unless_it_is_told_to() {
+    let site = site();
+    let options = EAGER.replace("URL", &site.server.url());
+    let mut command = site.place.process(&format!("agent {options}"));
+    command.env_remove("KBACKUP_NEW_REPOSITORY");
+
+    let sidecar = Sidecar::start(command);
+    let status = sidecar.shows("a failure", |status| {
+        runs(status, "diff", "failed") > 0 && level(status) == "danger"
+    });
+    assert_eq!(job(&status, "diff")["last"]["kind"], "not-found");
+    assert!(!site.place.path("repo").exists());
+
+    site.place.kbackup("init --repo repo").assert().code(0);
+    kept(&sidecar, 1);
     sidecar.ends_well();
 }
 

@@ -412,6 +412,7 @@ fn the_commands_of_the_page_restore() {
     let shell = std::process::Command::new("sh")
         .args(["-e", "-c", &script])
         .env_clear()
+        .envs(crate::executable::ENVIRONMENT)
         .env("PATH", path)
         .current_dir(place.path(""))
         .output()

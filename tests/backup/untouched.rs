@@ -161,6 +161,7 @@ fn the_right_to_read_is_enough() {
             .arg("--repo")
             .arg(bench.path(repository))
             .env("HOME", bench.path(""))
+            .env("KBACKUP_NEW_REPOSITORY", "true")
             .current_dir("/")
             .uid(65534)
             .gid(65534)

@@ -8,6 +8,7 @@ fn help() {
     stable(&place, || {
         for verb in [
             "",
+            "init",
             "full",
             "diff",
             "restore",
@@ -140,6 +141,8 @@ fn offline_and_a_first_diff() {
     let site = NodeSite::new("24.10-append");
     site.node.advance_to_end().unwrap();
     snapshots!(site.place,
+        "init": site.transcript("init --repo repo"),
+        "init-again-json": site.transcript("init --repo repo --json"),
         "diff-first-offline": site.transcript("diff --repo repo --offline --db node/db"),
         "full-second-json": site.transcript("full --repo repo --offline --db node/db --server-version 24.10.4 --json"),
     );

@@ -187,6 +187,7 @@ fn the_program_prints_what_the_page_promises() {
     };
     let site = NodeSite::new("26.1-append");
     let place = &site.place;
+    contract.check(place, "init --repo repo", "kbackup.init/1");
     contract.check(
         place,
         &site.line("full --repo repo --node URL --dry-run"),

@@ -165,6 +165,7 @@ fn a_terminal_shows_a_bar() {
         .current_dir(place.path(""))
         .timeout(super::PATIENCE);
     command
+        .envs(crate::executable::ENVIRONMENT)
         .env("KBACKUP_STATE_DIR", place.path("state"))
         .env("TERM", "xterm")
         .env("COLUMNS", "100")

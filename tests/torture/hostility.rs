@@ -1033,6 +1033,7 @@ fn files_are_as_private_as_their_purpose_allows() {
             ]);
             let output = command
                 .env_clear()
+                .envs(executable::ENVIRONMENT)
                 .env("KBACKUP_STATE_DIR", place.path("state"))
                 .current_dir(place.path(""))
                 .output()

@@ -63,6 +63,7 @@ fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ende
         .args(line);
     command
         .env_clear()
+        .envs(executable::ENVIRONMENT)
         .env("HOME", "/nonexistent")
         .current_dir("/")
         .stdin(Stdio::null())

@@ -80,8 +80,8 @@ pub(super) fn damaged_marker(path: &Path) -> Error {
     )
     .at(path)
     .hint(
-        "put the file back from a copy of the repository; or move it away, and the next `kbackup \
-         full` writes another one; the backups in `backups/` are not affected",
+        "put the file back from a copy of the repository; or move it away, and `kbackup init \
+         --another` writes another one; the backups in `backups/` are not affected",
     )
 }
 

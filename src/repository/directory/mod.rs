@@ -92,33 +92,30 @@ impl DirectoryRepository {
     /// `NotFound` if there is none, `Refused` if a newer program made it, `StoredCorrupt` if its
     /// description is damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        if let Some(repository) = Self::open_if_there(path)? {
-            return Ok(repository);
-        }
-
-        let error = Error::new(Kind::NotFound, "there is no repository")
-            .at(path)
-            .hint("check `--repo`; `kbackup full` makes a new repository");
-        match fs::list(path) {
-            Ok(entries) if entries.iter().all(|entry| entry.name == "lost+found") => {
-                Err(error.hint("the directory is empty: is its disk mounted?"))
-            }
-            _ => Err(error),
-        }
-    }
-
-    /// Opens a repository, or makes one if the directory is new or empty.
-    ///
-    /// # Errors
-    /// As for [`Self::open`] and [`Self::create`].
-    pub fn open_or_create(path: &Path) -> Result<Self> {
         match Self::open_if_there(path)? {
             Some(repository) => Ok(repository),
-            None => Self::create(path),
+            None => Err(Self::none_at(path)),
         }
     }
 
-    fn open_if_there(path: &Path) -> Result<Option<Self>> {
+    /// The error that says that a directory holds no repository.
+    pub(in crate::repository) fn none_at(path: &Path) -> Error {
+        let error = Error::new(Kind::NotFound, "there is no repository")
+            .at(path)
+            .hint("check `--repo`; `kbackup init` makes a new repository");
+        match fs::list(path) {
+            Ok(entries) if entries.iter().all(|entry| entry.name == "lost+found") => {
+                error.hint("the directory is empty: is its disk mounted?")
+            }
+            _ => error,
+        }
+    }
+
+    /// Opens a repository. Returns `None` if the directory does not exist, or is none.
+    ///
+    /// # Errors
+    /// As for [`Self::open`]; `NotFound` if the path is no directory.
+    pub fn open_if_there(path: &Path) -> Result<Option<Self>> {
         let root = match fs::canonical(path) {
             Ok(root) => root,
             Err(error) if error.is_not_found() => return Ok(None),

@@ -83,6 +83,11 @@ pub(super) struct Example {
 
 pub(super) const EXAMPLES: &[Example] = &[
     Example {
+        verb: "init",
+        purpose: "Make the repository of a node:",
+        line: "kbackup init --repo /backup/node1",
+    },
+    Example {
         verb: "full",
         purpose: "Take the first backup of a node without TLS:",
         line: "kbackup full --repo /backup/node1 --node http://127.0.0.1:2113",

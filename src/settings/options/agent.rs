@@ -25,6 +25,9 @@ const HOOKS: &str = "Hooks";
 pub(in crate::settings) struct AgentArguments {
     #[command(flatten)]
     repository: RepositoryArguments,
+    /// Make the repository if there is none, and if kbackup never saw one at this path
+    #[arg(long, env = "KBACKUP_NEW_REPOSITORY")]
+    new_repository: bool,
     #[command(flatten)]
     node: NodeArguments,
     #[command(flatten)]
@@ -235,6 +238,8 @@ pub(in crate::settings) struct AgentArguments {
 pub struct AgentOptions {
     /// `--repo`.
     pub repository: PathBuf,
+    /// `--new-repository`.
+    pub new_repository: bool,
     /// How to reach the node.
     pub node: NodeOptions,
     /// The directories that the user named.
@@ -293,6 +298,7 @@ impl AgentArguments {
     pub(super) fn into_options(self, origins: Origins<'_>) -> AgentOptions {
         AgentOptions {
             repository: self.repository.repo,
+            new_repository: self.new_repository,
             node: self.node.into_options(origins),
             directories: self.directories.into(),
             diff_schedule: self.diff_schedule,

@@ -16,6 +16,16 @@ use crate::settings::origin::Origins;
 const SOURCE: &str = "Source";
 const SCAVENGING: &str = "Scavenging";
 
+/// The options of `full`: those of a diff, and one more.
+#[derive(Debug, Args)]
+pub(in crate::settings) struct FullArguments {
+    #[command(flatten)]
+    backup: BackupArguments,
+    /// Make the repository if there is none, and if kbackup never saw one at this path
+    #[arg(long, env = "KBACKUP_NEW_REPOSITORY")]
+    new_repository: bool,
+}
+
 #[derive(Debug, Args)]
 pub(in crate::settings) struct BackupArguments {
     #[command(flatten)]
@@ -132,6 +142,8 @@ pub(in crate::settings) struct BackupArguments {
 pub struct BackupOptions {
     /// `--repo`.
     pub repository: PathBuf,
+    /// `--new-repository`, of a full.
+    pub new_repository: bool,
     /// How to reach the node.
     pub node: NodeOptions,
     /// `--offline`: the node is stopped.
@@ -172,10 +184,20 @@ pub struct BackupOptions {
     pub load: LoadOptions,
 }
 
+impl FullArguments {
+    pub(super) fn into_options(self, origins: Origins<'_>) -> BackupOptions {
+        BackupOptions {
+            new_repository: self.new_repository,
+            ..self.backup.into_options(origins)
+        }
+    }
+}
+
 impl BackupArguments {
     pub(super) fn into_options(self, origins: Origins<'_>) -> BackupOptions {
         BackupOptions {
             repository: self.repository.repo,
+            new_repository: false,
             node: self.node.into_options(origins),
             offline: self.offline,
             directories: self.directories.into(),

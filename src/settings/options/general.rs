@@ -38,8 +38,9 @@ pub(in crate::settings) struct GeneralArguments {
         help_heading = HEADING
     )]
     log_format: LogFormat,
-    /// Directory for release records, which say what has to be given back to nodes [default:
-    /// /var/lib/kbackup for root, else ~/.local/state/kbackup]
+    /// Directory for release records, which say what has to be given back to nodes, and for the ids
+    /// of the repositories that kbackup saw [default: /var/lib/kbackup for root, else
+    /// ~/.local/state/kbackup]
     #[arg(
         long,
         global = true,

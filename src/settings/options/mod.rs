@@ -13,6 +13,7 @@ mod check;
 mod completions;
 mod expire;
 mod general;
+mod init;
 mod list;
 mod load;
 mod manual;
@@ -33,6 +34,7 @@ pub use check::CheckOptions;
 pub use completions::{CompletionsOptions, Shell};
 pub use expire::{ExpireOptions, RetentionOptions};
 pub use general::{GeneralOptions, LogFormat, LogLevel};
+pub use init::InitOptions;
 pub use list::ListOptions;
 pub use load::{LoadOptions, Priority};
 pub use manual::ManualOptions;
@@ -69,8 +71,10 @@ pub(super) struct Arguments {
 /// The verbs, as clap reads them.
 #[derive(Debug, Subcommand)]
 pub(super) enum VerbArguments {
+    /// Make a repository, which keeps the backups of one node
+    Init(init::InitArguments),
     /// Take a backup that reads every byte of the node's files again
-    Full(backup::BackupArguments),
+    Full(backup::FullArguments),
     /// Take a backup that reads only what changed since the newest backup
     Diff(backup::BackupArguments),
     /// Write a backup into an empty directory from which a server can start
@@ -102,6 +106,8 @@ pub(super) enum VerbArguments {
 /// A verb with its options.
 #[derive(Debug)]
 pub enum Verb {
+    /// `kbackup init`.
+    Init(InitOptions),
     /// `kbackup full`.
     Full(BackupOptions),
     /// `kbackup diff`.
@@ -134,6 +140,7 @@ impl VerbArguments {
     /// The verb with plain options. Where a secret is read from depends on the origins.
     pub(super) fn into_options(self, origins: Origins<'_>) -> Verb {
         match self {
+            Self::Init(arguments) => Verb::Init(arguments.into()),
             Self::Full(arguments) => Verb::Full(arguments.into_options(origins)),
             Self::Diff(arguments) => Verb::Diff(arguments.into_options(origins)),
             Self::Restore(arguments) => Verb::Restore(arguments.into()),
@@ -160,7 +167,8 @@ impl Verb {
             Self::Verify(options) => options.load,
             Self::Restore(options) => options.load,
             Self::Check(options) => options.load,
-            Self::Expire(_)
+            Self::Init(_)
+            | Self::Expire(_)
             | Self::List(_)
             | Self::Show(_)
             | Self::Status(_)

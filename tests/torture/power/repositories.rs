@@ -14,6 +14,7 @@ use kbackup::verify::{self, Which};
 
 use super::{Cut, Watched, assert_success, kbackup};
 use crate::backup::bench::{Bench, small};
+use crate::stores::opened_or_made;
 
 fn run() -> Run {
     Run::new(Silent)
@@ -102,7 +103,7 @@ fn assert_repository_survived(bench: &Bench, before: &[Label], commits: bool, cu
         server_version: None,
         node: SourceNode::Stopped,
     };
-    let opened = DirectoryRepository::open_or_create(&repository)
+    let opened = opened_or_made(&repository)
         .unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
     backup::take(&bench.request, &source, &opened, &run())
         .unwrap_or_else(|error| panic!("{what}: {error} {:?}", error.causes()));
