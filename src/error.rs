@@ -34,6 +34,8 @@ pub enum Kind {
     SourceCorrupt,
     /// The source kept changing, or the node is not fit, also after retries.
     Unstable,
+    /// A scavenge runs, and the run may not stop it.
+    Scavenging,
     /// Refused for safety.
     Refused,
     /// The run was told to end, and ended cleanly.
@@ -73,7 +75,7 @@ impl Kind {
             Self::Unreachable | Self::Transient => 13,
             Self::StoredCorrupt => 20,
             Self::SourceCorrupt => 21,
-            Self::Unstable | Self::Interrupted(Cause::PausedTooLong) => 22,
+            Self::Unstable | Self::Scavenging | Self::Interrupted(Cause::PausedTooLong) => 22,
             Self::Refused => 23,
             Self::Interrupted(Cause::Signal(Signal::Interrupt)) => 130,
             Self::Interrupted(Cause::Signal(Signal::Terminate) | Cause::WindowClosed) => 143,
@@ -93,6 +95,7 @@ impl Kind {
             Self::StoredCorrupt => "stored-corrupt",
             Self::SourceCorrupt => "source-corrupt",
             Self::Unstable => "unstable",
+            Self::Scavenging => "scavenging",
             Self::Refused => "refused",
             Self::Interrupted(Cause::Signal(_)) => "interrupted",
             Self::Interrupted(Cause::WindowClosed) => "window-closed",

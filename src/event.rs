@@ -60,6 +60,8 @@ pub enum Event {
         what: &'static str,
         /// When it was put on record; long ago if an earlier run took it.
         since: Timestamp,
+        /// A scavenge was interrupted. False for an auto-scavenge that only waited for its cycle.
+        interrupted: bool,
     },
     /// kbackup paused the node's auto-scavenge.
     AutoScavengePaused,

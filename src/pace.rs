@@ -131,6 +131,12 @@ impl Pace {
         self.budget.is_some()
     }
 
+    /// The rate limit of the run, in bytes a second. Returns `None` if there is none.
+    #[must_use]
+    pub fn limit(&self) -> Option<u64> {
+        self.budget.as_ref().map(|budget| budget.rate.0.get())
+    }
+
     /// Bytes to handle at once, if `wanted` would be best.
     #[must_use]
     pub fn piece(&self, wanted: u64) -> u64 {

@@ -14,6 +14,7 @@ mod hooks;
 mod metrics;
 mod page;
 mod reading;
+mod scavenging;
 mod sidecar;
 mod soak;
 mod systemd;

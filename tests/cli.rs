@@ -9,6 +9,7 @@ pub(crate) mod json;
 mod load;
 mod pauses;
 mod places;
+mod scavenging;
 mod settings;
 mod signals;
 mod status;

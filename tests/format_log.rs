@@ -11,8 +11,8 @@ use kbackup::format::chunk::{self, ChunkFile, ChunkState, Transform};
 use kbackup::format::names::{ChunkName, DbFile, IndexFile};
 use kbackup::format::position_map::PositionMap;
 use kbackup::format::record::{Backwards, Forwards, Lookup, Record};
-use kbackup::format::{Boundary, Chain, EpochRecord, Lineage, LogPosition};
-use kbackup_testnode::{Checkpoint as Recorded, Node, Recording, log};
+use kbackup::format::{Boundary, Chain, EpochRecord, Lineage, LogPosition, WriterPosition};
+use kbackup_testnode::{Checkpoint as Recorded, Node, Recording, Synthetic, log};
 use md5::{Digest, Md5};
 use serde_json::Value;
 
@@ -609,4 +609,58 @@ fn a_cut_or_damaged_chunk_is_an_error_and_never_other_records() -> Result<()> {
         assert!(error.starts_with("log record at byte "), "{error}");
     }
     Ok(())
+}
+
+/// The notes of a real server about a scavenge, and what a client wrote behind them.
+#[test]
+fn a_server_notes_its_scavenges() {
+    // The metadata of the stream of the first scavenge.
+    const NOTES: u64 = 0x11_bb45;
+
+    let place = tempfile::tempdir().unwrap();
+    let recording = Recording::named("26.1-scavenge-stopped").unwrap();
+    let node = Node::start(recording, place.path()).unwrap();
+    let writer = || node.checkpoint(Recorded::Writer).unwrap_or(0);
+    while writer() < 0x11_be30 {
+        node.advance_to(node.step() + 1).unwrap();
+    }
+
+    let end = |from: u64, writer: u64| {
+        let from = LogPosition::new(from).unwrap();
+        let writer = WriterPosition(LogPosition::new(writer).unwrap());
+        kbackup::log::end_of_scavenge_notes(&node.db(), from, writer).unwrap()
+    };
+    let writer = u64::try_from(writer()).unwrap();
+    let notes = end(NOTES, writer).get();
+    assert!((0x11_bdb1..=writer).contains(&notes), "{notes:#x}");
+    assert_eq!(end(notes, writer).get(), notes, "nothing else is a note");
+    assert_eq!(end(0, writer).get(), 0, "too far away");
+}
+
+#[test]
+fn notes_of_auto_scavenge_end_where_a_client_writes() {
+    let place = tempfile::tempdir().unwrap();
+    Synthetic {
+        filter_bytes: 10_000,
+        ..Synthetic::of_size(1 << 20, 1 << 20)
+    }
+    .make(place.path())
+    .unwrap();
+
+    let start = Synthetic::append(place.path(), 5_000).unwrap();
+    let paused = Synthetic::note(place.path(), "$auto-scavenges", 0).unwrap();
+    let resumed = Synthetic::note(place.path(), "$auto-scavenges", 1).unwrap();
+    let end = |from: u64, writer: u64| {
+        let from = LogPosition::new(from).unwrap();
+        let writer = WriterPosition(LogPosition::new(writer).unwrap());
+        kbackup::log::end_of_scavenge_notes(&place.path().join("db"), from, writer)
+            .unwrap()
+            .get()
+    };
+    assert_eq!(end(start, paused), paused);
+    assert_eq!(end(start, resumed), resumed);
+
+    let configured = Synthetic::note(place.path(), "$auto-scavenge-configuration", 0).unwrap();
+    assert_eq!(end(start, configured), resumed, "the operator did that");
+    assert_eq!(end(resumed, configured), resumed);
 }

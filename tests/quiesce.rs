@@ -25,6 +25,8 @@ use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark};
 use crate::recorded_node::{RECORDINGS, RecordedNode};
 use crate::timing::assert_soon;
 
+mod manners;
+
 struct Setting {
     recorded: RecordedNode,
     records: ReleaseRecords,
@@ -499,7 +501,7 @@ fn a_crash_is_repaired_from_the_record_alone() {
 fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
     let session = setting.session();
     let mut held = setting.records.hold(&session).unwrap();
-    held.record_scavenge(scavenge, 1, 100).unwrap();
+    held.record_scavenge(scavenge, 1, 100, None).unwrap();
     if told {
         held.record_stop_request().unwrap();
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::access::AccessRules;
-use super::planner::{JobRule, PlanningRules};
+use super::planner::{JobRule, PlanningRules, ScavengingRule};
 use super::run_record::Job;
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
@@ -175,8 +175,6 @@ fn rules(agent: &AgentOptions, [full, diff, verify, expire]: &[JobSettings; 4]) 
         on_change: agent.on_change,
         jitter: agent.jitter,
         seed: agent.repository.display().to_string(),
-        max_age: agent.max_age,
-        scavenge_rest: agent.scavenge_rest,
         grace,
     }
 }
@@ -185,7 +183,25 @@ fn rule(agent: &AgentOptions, job: Job, settings: &JobSettings) -> JobRule {
     JobRule {
         schedule: schedule(agent, job).clone(),
         window: settings.window(),
+        scavenging: scavenging_rule(agent, settings),
     }
+}
+
+/// What the table of a job says goes before what is said to the agent.
+fn scavenging_rule(agent: &AgentOptions, settings: &JobSettings) -> ScavengingRule {
+    let mut rule = ScavengingRule {
+        manner: agent.scavenge,
+        rest: agent.scavenge_rest,
+        max_age: agent.max_age,
+    };
+    let (Verb::Full(options) | Verb::Diff(options)) = &settings.verb else {
+        return rule;
+    };
+
+    rule.manner = options.scavenge.unwrap_or(rule.manner);
+    rule.rest = options.scavenge_rest.unwrap_or(rule.rest);
+    rule.max_age = options.max_age.unwrap_or(rule.max_age);
+    rule
 }
 
 /// The repositories of all members have to be side by side, because each agent looks for the others

@@ -32,7 +32,7 @@ use super::status::Status;
 use super::systemd::ServiceManager;
 use super::turns::{self, TurnRequest};
 use super::worker::{OrderResult, Worker, WorkerCalls};
-use super::writer_probe::{self, WriterProbe};
+use super::writer_probe::{WriterProbe, WriterReading};
 use crate::clock;
 use crate::error::{Error, Kind, Result, Signal};
 use crate::settings::options::ListenAddress;
@@ -236,9 +236,11 @@ impl EventLoop {
         self.state.observation.db.is_none() || self.writer_probe.is_current()
     }
 
-    /// Whether the last writer position is young enough, or cannot be read at all.
+    /// Whether the last writer position is young enough and says what follows the newest backup, or
+    /// cannot be read at all.
     fn knows_position(&self, age: Duration) -> bool {
-        self.state.observation.db.is_none() || self.writer_probe.is_recent(age)
+        let knows = self.writer_probe.is_recent(age) && self.state.knows_scavenge_notes();
+        self.state.observation.db.is_none() || knows
     }
 
     fn begin_run(&mut self, order: &JobOrder) {
@@ -394,22 +396,18 @@ impl EventLoop {
             return;
         };
 
-        let db = db.clone();
+        let (db, notes) = (db.clone(), self.state.notes_to_follow());
         if self.writer_probe.begins() {
-            let read = move || writer_probe::read(&db);
+            let read = move || WriterReading::of(&db, notes);
             report_result_of(read, &self.reporter, |position| {
                 Report::WriterPosition(position.flatten())
             });
         }
     }
 
-    fn writer_position_was_read(&mut self, position: Option<u64>) {
+    fn writer_position_was_read(&mut self, reading: Option<WriterReading>) {
         self.writer_probe.ended();
-
-        match position {
-            Some(position) => self.state.writer_history.see(clock::now(), position),
-            None => self.state.writer_history.lose_sight(),
-        }
+        self.state.observe_writer(reading);
     }
 
     // --- Memory -----------------------------------------------------------------------------

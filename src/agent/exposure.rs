@@ -69,6 +69,12 @@ impl WriterHistory {
         self.moments = halved;
     }
 
+    /// Where the log ended at the last read.
+    pub(super) fn writer(&self) -> Option<u64> {
+        let &(_, writer) = self.moments.back()?;
+        Some(writer)
+    }
+
     /// Whether nothing is known of the position now.
     pub(super) fn is_unknown(&self) -> bool {
         self.is_blind || self.moments.is_empty()

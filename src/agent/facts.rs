@@ -58,6 +58,13 @@ pub struct NodeFacts {
     pub state: String,
     /// The id of the scavenge that runs now.
     pub scavenge: Option<String>,
+    /// The state of the cluster's auto-scavenge: `NotConfigured`, `Waiting`, `InProgress`,
+    /// `Pausing` or `Paused`. `None` if there is none, or while no leader knows it.
+    #[serde(default)]
+    pub auto_scavenge: Option<String>,
+    /// What scavenges on the node or in its cluster, in words. `None` if nothing does.
+    #[serde(default)]
+    pub scavenging: Option<String>,
     /// The db directory, as the node or the settings name it.
     pub db: PathBuf,
     /// The `host:port` that the node advertises. `None` if it does not gossip.

@@ -285,6 +285,7 @@ mod tests {
                 what: "scavenge".to_owned(),
                 began: Timestamp::from_second(second).unwrap(),
                 milliseconds: None,
+                interrupted: true,
             }],
         }
     }

@@ -38,6 +38,7 @@ mod report;
 mod run_record;
 mod run_recorder;
 mod run_totals;
+mod scavenge_notes;
 mod siblings;
 mod state;
 mod status;

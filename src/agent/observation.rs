@@ -20,8 +20,8 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Kind, Result};
 use crate::event::{Event, Observer, Silent};
 use crate::node::{
-    self as server, Client, Connection, Gossip, Patience, ReleasePlan, ReleaseRecords, Session,
-    TimeLimits,
+    self as server, AutoScavenge, Client, Connection, CurrentScavenge, Gossip, NodeScavenging,
+    Patience, ReleasePlan, ReleaseRecords, Session, TimeLimits,
 };
 use crate::repository::{Listed, Repository, remembered};
 use crate::run::Run;
@@ -232,29 +232,42 @@ fn node_facts(connection: Connection, options: &AgentOptions) -> Result<NodeFact
 
     let given = &options.directories;
     let directories = server::locate(&session, given.db.as_deref(), given.index.as_deref(), &run)?;
-    let scavenge = running_scavenge(session.client(), patience)?;
+    let scavenging = look_at_scavenging(session.client(), patience)?;
     let gossip = session.gossip(patience)?;
 
     Ok(NodeFacts {
         place: session.client().place(),
         version: session.version().as_str().to_owned(),
         state: session.state(patience)?.name(),
-        scavenge,
+        scavenge: scavenging.as_ref().and_then(running_scavenge),
+        auto_scavenge: scavenging.as_ref().and_then(auto_scavenge_state),
+        scavenging: scavenging.as_ref().and_then(NodeScavenging::at_work),
         db: directories.db,
         endpoint: gossip.as_ref().map(Gossip::endpoint),
         members: members(gossip.as_ref()),
     })
 }
 
-fn running_scavenge(client: &Client, patience: Patience<'_>) -> Result<Option<String>> {
+fn look_at_scavenging(client: &Client, patience: Patience<'_>) -> Result<Option<NodeScavenging>> {
     match server::look_at_scavenging(client, patience) {
-        Ok(scavenging) => match scavenging.current {
-            server::CurrentScavenge::Running(scavenge) => Ok(Some(scavenge)),
-            _ => Ok(None),
-        },
+        Ok(scavenging) => Ok(Some(scavenging)),
         // The user may not ask for scavenges. A look goes on, because a backup reports the problem.
         Err(error) if error.kind() == Kind::Denied => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+fn running_scavenge(scavenging: &NodeScavenging) -> Option<String> {
+    match &scavenging.current {
+        CurrentScavenge::Running(scavenge) => Some(scavenge.clone()),
+        _ => None,
+    }
+}
+
+fn auto_scavenge_state(scavenging: &NodeScavenging) -> Option<String> {
+    match &scavenging.auto {
+        None | Some(AutoScavenge::Absent) => None,
+        Some(state) => Some(state.to_string()),
     }
 }
 

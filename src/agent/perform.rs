@@ -8,7 +8,9 @@ use crate::backup::BackupSummary;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{BackupKind, Label};
 use crate::run::Run;
-use crate::settings::options::{BackupOptions, ExpireOptions, GeneralOptions, Verb, VerifyOptions};
+use crate::settings::options::{
+    BackupOptions, ExpireOptions, GeneralOptions, ScavengeManner, Verb, VerifyOptions,
+};
 use crate::verbs;
 
 /// What a job that succeeded did.
@@ -49,12 +51,12 @@ pub(super) fn perform(
 
     match &settings.verb {
         Verb::Full(options) => {
-            let options = with_agents(options, configuration);
+            let options = in_order(options, order, configuration);
             let summary = verbs::backup::take(BackupKind::Full, &options, known, general, run)?;
             Ok(summary.into())
         }
         Verb::Diff(options) => {
-            let options = with_agents(options, configuration);
+            let options = in_order(options, order, configuration);
             let summary = verbs::backup::take(BackupKind::Diff, &options, known, general, run)?;
             Ok(summary.into())
         }
@@ -67,9 +69,21 @@ pub(super) fn perform(
     }
 }
 
-/// The agent's own key says whether its backups may make the repository.
-fn with_agents(options: &BackupOptions, configuration: &Configuration) -> BackupOptions {
+/// The options of a backup, with what the planner decided about scavenges, because no run of the
+/// agent waits for one. The agent's own key says whether its backups may make the repository.
+fn in_order(
+    options: &BackupOptions,
+    order: &JobOrder,
+    configuration: &Configuration,
+) -> BackupOptions {
+    let manner = if order.may_stop_scavenges {
+        ScavengeManner::Stop
+    } else {
+        ScavengeManner::Skip
+    };
+
     BackupOptions {
+        scavenge: Some(manner),
         new_repository: configuration.agent.new_repository,
         ..options.clone()
     }

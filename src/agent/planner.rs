@@ -15,6 +15,7 @@ use crate::clock::{Span, Timestamp, Window, Zoned, between};
 use crate::error::Kind;
 use crate::manifest::BackupKind;
 use crate::schedule::{OnChange, Schedule, jitter};
+use crate::settings::options::ScavengeManner;
 
 /// When the jobs run.
 #[derive(Debug, Clone)]
@@ -27,10 +28,6 @@ pub(super) struct PlanningRules {
     pub jitter: Duration,
     /// Differs from agent to agent, so that their delays differ.
     pub seed: String,
-    /// How old something may become that is in no backup.
-    pub max_age: Duration,
-    /// A running scavenge is stopped at most once in this time.
-    pub scavenge_rest: Duration,
     /// How long this node waits for each member of the cluster that is to be backed up first.
     pub grace: Duration,
 }
@@ -41,6 +38,18 @@ pub(super) struct JobRule {
     pub schedule: Schedule,
     /// The hours in which the job may run.
     pub window: Option<Window>,
+    /// What the job does if a scavenge runs.
+    pub scavenging: ScavengingRule,
+}
+
+/// What a job does if a scavenge runs on the node or in its cluster.
+#[derive(Debug, Clone)]
+pub(super) struct ScavengingRule {
+    pub manner: ScavengeManner,
+    /// A running scavenge is stopped at most once in this time.
+    pub rest: Duration,
+    /// A running scavenge is stopped if something this old is in no backup.
+    pub max_age: Duration,
 }
 
 /// Everything that a plan is made from.
@@ -136,6 +145,27 @@ pub(super) fn most_urgent(plans: &[JobPlan], now: Timestamp) -> Option<&JobPlan>
     urgent
 }
 
+/// Whether a backup that begins now may stop a scavenge.
+#[must_use]
+pub(super) fn may_stop_scavenges(
+    rules: &PlanningRules,
+    input: &PlannerInput<'_>,
+    job: Job,
+) -> bool {
+    let mut jobs = Job::ALL.into_iter().zip(&rules.jobs);
+    let Some((job, rule)) = jobs.find(|(other, _)| *other == job) else {
+        return false;
+    };
+
+    let planner = Planner {
+        rules,
+        rule,
+        input,
+        job,
+    };
+    planner.must_not_stop_scavenges().is_none()
+}
+
 /// Whether a diff would find nothing new, because the newest backup is good and holds everything
 /// that the node has written.
 #[must_use]
@@ -143,7 +173,7 @@ pub(super) fn is_up_to_date(input: &PlannerInput<'_>) -> bool {
     let Some(exposure) = input.exposure else {
         return false;
     };
-    if exposure.since.is_some() {
+    if exposure.since.is_some() || exposure.bytes > 0 {
         return false;
     }
 
@@ -157,9 +187,8 @@ pub(super) fn is_up_to_date(input: &PlannerInput<'_>) -> bool {
 
     if let Some(repository) = input.repository
         && let Some(newest) = repository.points.last()
-        && let Some(backup) = newest.good()
     {
-        return backup.writer == exposure.writer;
+        return newest.good().is_some();
     }
     false
 }
@@ -428,19 +457,28 @@ impl Planner<'_> {
     /// A stopped scavenge costs the server its index part, and servers up to 22.10 all of it
     /// (http-api §1).
     fn scavenge(&self) -> Option<String> {
-        let scavenge = self.input.node?.scavenge.as_ref()?;
+        let scavenging = self.input.node?.scavenging.as_ref()?;
+        let why = self.must_not_stop_scavenges()?;
+
+        Some(format!("{scavenging}, and {why}"))
+    }
+
+    /// Why a scavenge must not be stopped now.
+    fn must_not_stop_scavenges(&self) -> Option<String> {
+        let rule = &self.rule.scavenging;
+        match rule.manner {
+            ScavengeManner::Stop => return None,
+            ScavengeManner::Skip => return Some("no backup is taken meanwhile".to_owned()),
+            ScavengeManner::Wait => {}
+        }
 
         if self.has_stopped_one_lately() {
-            let rest = Span(self.rules.scavenge_rest);
-            return Some(format!(
-                "scavenge {scavenge} runs, and one was stopped within the last {rest}"
-            ));
+            let rest = Span(rule.rest);
+            return Some(format!("one was stopped within the last {rest}"));
         }
         if !self.is_too_old() {
-            let limit = Span(self.rules.max_age);
-            return Some(format!(
-                "scavenge {scavenge} runs, and nothing is older than {limit} yet"
-            ));
+            let limit = Span(rule.max_age);
+            return Some(format!("nothing is older than {limit} yet"));
         }
 
         None
@@ -451,9 +489,9 @@ impl Planner<'_> {
         match records
             .iter()
             .rev()
-            .find(|record| stopped_a_scavenge(record))
+            .find(|record| record.interrupted_a_scavenge())
         {
-            Some(record) => between(record.began, self.now()) < self.rules.scavenge_rest,
+            Some(record) => between(record.began, self.now()) < self.rule.scavenging.rest,
             None => false,
         }
     }
@@ -470,7 +508,7 @@ impl Planner<'_> {
         }
 
         match exposure.since {
-            Some(since) => between(since, self.now()) >= self.rules.max_age,
+            Some(since) => between(since, self.now()) >= self.rule.scavenging.max_age,
             None => false,
         }
     }
@@ -487,10 +525,6 @@ fn is_back_since(since: Timestamp, run: &RunRecord) -> bool {
         .iter()
         .any(|missing| missing.name() == kind);
     since > run.ended || (was_missing && since == run.ended)
-}
-
-fn stopped_a_scavenge(record: &RunRecord) -> bool {
-    record.pauses.iter().any(|pause| pause.what == "scavenge")
 }
 
 /// How long a run took, at most a day.

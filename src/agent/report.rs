@@ -10,6 +10,7 @@ use super::observation::Observation;
 use super::run_record::Job;
 use super::siblings::Siblings;
 use super::worker::OrderResult;
+use super::writer_probe::WriterReading;
 use crate::error::{Error, Kind, Result};
 use crate::settings::hook::Hook;
 
@@ -18,7 +19,7 @@ pub(super) enum Report {
     /// A look has ended. `None` if its thread panicked.
     Looked(Option<Box<Observation>>),
     /// The writer position of the node. `None` if it cannot be read.
-    WriterPosition(Option<u64>),
+    WriterPosition(Option<WriterReading>),
     /// A run tried to take its turn. `turn_error` says why the members cannot take turns.
     TurnTried { turn_error: Option<String> },
     /// A run has its turn and asks whether it is still wanted.
@@ -73,9 +74,15 @@ mod tests {
     async fn work_that_panics_is_reported() {
         let (reporter, mut reports) = mpsc::unbounded_channel();
 
-        report_result_of(|| 7, &reporter, Report::WriterPosition);
-        let first = reports.recv().await;
-        assert!(matches!(first, Some(Report::WriterPosition(Some(7)))));
+        let reading = WriterReading {
+            position: 7,
+            notes: None,
+        };
+        report_result_of(move || reading, &reporter, Report::WriterPosition);
+        let Some(Report::WriterPosition(first)) = reports.recv().await else {
+            panic!("another report");
+        };
+        assert_eq!(first, Some(reading));
 
         report_result_of(|| panic!("a defect"), &reporter, Report::WriterPosition);
         let second = reports.recv().await;

@@ -72,6 +72,8 @@ pub(super) struct JobOrder {
     pub trigger: Trigger,
     /// The repository that the run has to use. `None` if the run may create one.
     pub repository: Option<Uuid>,
+    /// Whether a backup may stop a scavenge. If not, and one runs, the backup has to wait.
+    pub may_stop_scavenges: bool,
 }
 
 /// How a run ended.
@@ -149,6 +151,9 @@ pub struct Pause {
     pub began: Timestamp,
     /// How long it was stopped, in milliseconds. `None` if this run did not give it back.
     pub milliseconds: Option<u64>,
+    /// Whether a scavenge was interrupted. False for an auto-scavenge that only waited.
+    #[serde(default)]
+    pub interrupted: bool,
 }
 
 /// One run of a job that has ended.
@@ -211,6 +216,7 @@ impl RunRecord {
             job: Job::Diff,
             trigger: Trigger::Schedule,
             repository: None,
+            may_stop_scavenges: false,
         };
 
         Self::of(&order, now, RunOutcome::Skipped { because })
@@ -236,11 +242,25 @@ impl RunRecord {
         matches!(self.outcome, RunOutcome::Failed { .. }) && !self.had_to_wait()
     }
 
-    /// Whether another run held the repository or the node. This run comes later, and nothing is
-    /// wrong.
+    /// Whether another run held the repository or the node, or a scavenge ran that may not be
+    /// stopped. This run comes later, and nothing is wrong.
     #[must_use]
     pub fn had_to_wait(&self) -> bool {
-        matches!(&self.outcome, RunOutcome::Failed { kind, .. } if kind == Kind::Locked.name())
+        let RunOutcome::Failed { kind, .. } = &self.outcome else {
+            return false;
+        };
+        [Kind::Locked, Kind::Scavenging]
+            .iter()
+            .any(|waits| waits.name() == kind)
+    }
+
+    /// Whether the run interrupted a scavenge.
+    #[must_use]
+    pub fn interrupted_a_scavenge(&self) -> bool {
+        // Records of earlier versions do not say so of a scavenge.
+        self.pauses
+            .iter()
+            .any(|pause| pause.interrupted || pause.what == "scavenge")
     }
 
     /// How long the run took, in whole seconds. 0 if the clock went back meanwhile.

@@ -32,8 +32,16 @@ struct RunState {
     retries: Vec<String>,
     /// What the run stopped at the node and has given back.
     pauses: Vec<Pause>,
-    /// What is stopped at the node now, and since when.
-    held: BTreeMap<&'static str, Timestamp>,
+    /// What is stopped at the node now.
+    held: BTreeMap<&'static str, Held>,
+}
+
+/// Something that is stopped at the node now.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    since: Timestamp,
+    /// A scavenge was interrupted.
+    interrupted: bool,
 }
 
 impl RunRecorder {
@@ -82,11 +90,12 @@ impl RunRecorder {
         let state = self.state();
 
         let mut pauses = state.pauses.clone();
-        for (what, began) in &state.held {
+        for (what, held) in &state.held {
             pauses.push(Pause {
                 what: (*what).to_owned(),
-                began: *began,
+                began: held.since,
                 milliseconds: None,
+                interrupted: held.interrupted,
             });
         }
 
@@ -97,13 +106,17 @@ impl RunRecorder {
 impl RunState {
     fn gave_back(&mut self, what: &'static str, after: Duration) {
         // The run also gives back what an earlier run stopped. It does not know since when.
-        let began = self.held.remove(what).unwrap_or_else(clock::now);
+        let held = self.held.remove(what).unwrap_or_else(|| Held {
+            since: clock::now(),
+            interrupted: false,
+        });
         let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
 
         self.pauses.push(Pause {
             what: what.to_owned(),
-            began,
+            began: held.since,
             milliseconds: Some(milliseconds),
+            interrupted: held.interrupted,
         });
     }
 }
@@ -116,7 +129,17 @@ impl Observer for RunRecorder {
             Event::Expected { bytes, .. } => state.expected = *bytes,
             Event::Progress { bytes } => state.done = state.done.saturating_add(*bytes),
             Event::Retry { reason, .. } => state.retries.push(reason.clone()),
-            Event::Taken { what, since } => drop(state.held.insert(what, *since)),
+            Event::Taken {
+                what,
+                since,
+                interrupted,
+            } => {
+                let held = Held {
+                    since: *since,
+                    interrupted: *interrupted,
+                };
+                state.held.insert(what, held);
+            }
             Event::GivenBack { what, after } => state.gave_back(what, *after),
             Event::NothingToGiveBack { what, .. } => drop(state.held.remove(what)),
             _ => {}

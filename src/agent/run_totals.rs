@@ -113,6 +113,7 @@ mod tests {
                 what: "scavenge".to_owned(),
                 began: time(104),
                 milliseconds: pause,
+                interrupted: true,
             }],
         }
     }

@@ -12,15 +12,17 @@ use super::announcements::Announcements;
 use super::cluster::ClusterRank;
 use super::configuration::Configuration;
 use super::exposure::{Exposure, WriterHistory};
-use super::facts::ClusterFacts;
+use super::facts::{BackupFacts, ClusterFacts, SiblingBackup};
 use super::journal::Journal;
 use super::observation::Observation;
 use super::planner::{self, JobPlan, PlannerInput};
 use super::run_record::{Job, JobOrder, RunOutcome, RunRecord};
 use super::run_totals::RunTotals;
+use super::scavenge_notes::NotesBehind;
 use super::siblings::Siblings;
 use super::status::{self, AgentFacts, RunningJob, Status, StatusInput};
 use super::turns;
+use super::writer_probe::WriterReading;
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
 
@@ -40,6 +42,8 @@ pub(super) struct AgentState {
     journal_error: Option<String>,
     pub observation: Observation,
     pub writer_history: WriterHistory,
+    /// The server's notes of scavenging behind the newest backup, as far as they were followed.
+    scavenge_notes: Option<NotesBehind>,
     pub totals: RunTotals,
     pub announcements: Announcements,
     /// Why a backup that is due has to wait for its turn.
@@ -79,6 +83,7 @@ impl AgentState {
             journal,
             journal_error: None,
             writer_history: WriterHistory::default(),
+            scavenge_notes: None,
             totals: RunTotals::default(),
             announcements: Announcements::new(started),
             waiting: None,
@@ -94,28 +99,38 @@ impl AgentState {
         let plans = planner::plan(self.configuration.rules(), &input);
         let is_up_to_date = planner::is_up_to_date(&input);
 
+        let mut order = None;
+        if let Some(ready) = planner::most_urgent(&plans, now) {
+            order = Some(JobOrder {
+                job: ready.job,
+                trigger: ready.trigger,
+                repository: self.journal.repository(),
+                may_stop_scavenges: planner::may_stop_scavenges(
+                    self.configuration.rules(),
+                    &input,
+                    ready.job,
+                ),
+            });
+        }
+        self.note_due_backup(&plans, now);
+
+        match order {
+            None => NextStep::Sleep(until_due(&plans, now).clamp(shortest, longest)),
+            Some(order) if order.job == Job::Diff && is_up_to_date => NextStep::Skip(order),
+            Some(order) => NextStep::Begin(order),
+        }
+    }
+
+    /// Remembers since when a backup is due.
+    fn note_due_backup(&mut self, plans: &[JobPlan], now: Timestamp) {
         let has_due_backup = plans
             .iter()
             .any(|plan| plan.job.is_backup() && plan.is_due(now));
+
         if !has_due_backup {
             self.backup_due_since = None;
         } else if self.backup_due_since.is_none() {
             self.backup_due_since = Some(now);
-        }
-
-        let Some(ready) = planner::most_urgent(&plans, now) else {
-            return NextStep::Sleep(until_due(&plans, now).clamp(shortest, longest));
-        };
-        let order = JobOrder {
-            job: ready.job,
-            trigger: ready.trigger,
-            repository: self.journal.repository(),
-        };
-
-        if ready.job == Job::Diff && is_up_to_date {
-            NextStep::Skip(order)
-        } else {
-            NextStep::Begin(order)
         }
     }
 
@@ -156,16 +171,58 @@ impl AgentState {
 
     /// What is in no backup. `None` if the node's files or the repository cannot be read.
     fn exposure(&self) -> Option<Exposure> {
+        let (newest, sibling) = self.newest_backup();
+        let newest = newest.map(|backup| self.with_scavenge_notes(backup));
+
+        if let (Some(backup), Some(_)) = (&newest, sibling) {
+            return self.writer_history.exposure_beside(backup);
+        }
+        // The content of a repository that cannot be read is not known.
+        self.observation.repository.facts.as_ref()?;
+        self.writer_history.exposure(newest.as_ref())
+    }
+
+    /// The backup that protects the node best, and the other member that took it.
+    fn newest_backup(&self) -> (Option<&BackupFacts>, Option<&SiblingBackup>) {
         let own = self.observation.newest_own();
         let cluster = self.observation.siblings.cluster.as_ref();
+        status::best(own, cluster)
+    }
 
-        match status::best(own, cluster) {
-            (Some(backup), Some(_)) => self.writer_history.exposure_beside(backup),
-            (newest, _) => {
-                // The content of a repository that cannot be read is not known.
-                self.observation.repository.facts.as_ref()?;
-                self.writer_history.exposure(newest)
+    /// A backup as it counts with the server's notes of scavenging behind it.
+    fn with_scavenge_notes(&self, backup: &BackupFacts) -> BackupFacts {
+        match (self.scavenge_notes, self.writer_history.writer()) {
+            (Some(notes), Some(writer)) => notes.extend(backup, writer),
+            _ => *backup,
+        }
+    }
+
+    /// The notes behind the newest backup that the next read of the writer position follows.
+    pub(super) fn notes_to_follow(&self) -> Option<NotesBehind> {
+        let (newest, _) = self.newest_backup();
+        let newest = newest?;
+
+        match self.scavenge_notes {
+            Some(notes) if notes.are_behind(newest) => Some(notes),
+            _ => NotesBehind::of(newest),
+        }
+    }
+
+    /// Whether the last read of the writer position followed the notes behind the newest backup, or
+    /// need not have.
+    pub(super) fn knows_scavenge_notes(&self) -> bool {
+        let is_exposed = self.exposure().is_some_and(|exposure| exposure.bytes > 0);
+        !is_exposed || self.notes_to_follow() == self.scavenge_notes
+    }
+
+    /// Remembers what a read of the writer position has shown.
+    pub(super) fn observe_writer(&mut self, reading: Option<WriterReading>) {
+        match reading {
+            Some(WriterReading { position, notes }) => {
+                self.writer_history.see(clock::now(), position);
+                self.scavenge_notes = notes;
             }
+            None => self.writer_history.lose_sight(),
         }
     }
 
@@ -194,20 +251,16 @@ impl AgentState {
 
     /// Forgets the moments of the writer position that every question about exposure is past.
     fn forget_old_moments(&mut self) {
-        let own = self.observation.newest_own();
-        let cluster = self.observation.siblings.cluster.as_ref();
-
-        if let (Some(backup), _) = status::best(own, cluster) {
-            self.writer_history.forget_before(backup.writer);
+        if let (Some(backup), _) = self.newest_backup() {
+            let writer = backup.writer;
+            self.writer_history.forget_before(writer);
         }
     }
 
     /// The record of a backup that another member has taken for all members. `None` if the journal
     /// has it.
     pub(super) fn newly_covered(&self) -> Option<RunRecord> {
-        let own = self.observation.newest_own();
-        let cluster = self.observation.siblings.cluster.as_ref();
-        let (_, sibling) = status::best(own, cluster);
+        let (_, sibling) = self.newest_backup();
         let sibling = sibling?;
 
         let covered = format!("up to date by {}: {}", sibling.member, sibling.label);

@@ -150,6 +150,7 @@ mod tests {
             job: Job::Diff,
             trigger: Trigger::Schedule,
             repository: None,
+            may_stop_scavenges: false,
         };
         let mut journal = Journal::default();
         let record = RunRecord::of(&order, at(ended), outcome);

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::scavenge_notes::NotesBehind;
 use crate::format::checkpoint::Checkpoint;
 use crate::log::RawCheckpoint;
 
@@ -64,6 +65,28 @@ impl WriterProbe {
     /// The loop needs no current position now. The next question starts anew.
     pub(super) fn stop_asking(&mut self) {
         self.asked = None;
+    }
+}
+
+/// What one read of a node's files has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WriterReading {
+    /// Where the log ends.
+    pub position: u64,
+    /// The server's notes of scavenging behind the newest backup, if they were followed.
+    pub notes: Option<NotesBehind>,
+}
+
+impl WriterReading {
+    /// Reads the writer position, and follows `notes` up to it. `None` if the position cannot be
+    /// read. Blocks until the disk answers.
+    pub(super) fn of(db: &Path, notes: Option<NotesBehind>) -> Option<Self> {
+        let position = read(db)?;
+
+        Some(Self {
+            position,
+            notes: notes.map(|notes| notes.read_on(db, position)),
+        })
     }
 }
 

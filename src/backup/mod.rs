@@ -32,6 +32,7 @@ mod commit;
 mod counted_source;
 mod databases;
 mod description;
+mod duration;
 mod estimate;
 mod existing;
 mod filter_file;
@@ -89,6 +90,7 @@ pub fn take(
     let mut preflight = Preflight::run(source, request.attempts, run)?;
     let existing = ExistingBackups::read(repository, run)?;
     let newest_label = existing.newest_label.clone();
+    let rate = duration::expected_rate(&existing, run.pace().limit());
     let log = preflight.source_log();
     let (parentage, parent) = Parentage::settle(existing, log, request, repository, run)?;
     let parent = parent.as_ref();
@@ -107,7 +109,8 @@ pub fn take(
 
     // Quiesce (S1–S3). From here on, scavenging has to be given back to the node.
     run.emit(Event::Step(Step::Quiesce));
-    let mut quiesced = Quiesced::quiesce(source, repository, run)?;
+    let copy_takes = duration::of_copy(estimates.all, rate);
+    let mut quiesced = Quiesced::quiesce(source, copy_takes, repository, run)?;
 
     // Capture (D1–D17), in one attempt or several.
     let mut capture = Capture::new(incoming, &source.directories, parent, run);

@@ -1,11 +1,13 @@
 //! Steps S1–S3, S5 and S6: keeps scavenging away from the copy, and gives it back to the node.
 
+use std::time::Duration;
+
 use super::source::{Source, SourceNode};
 use super::source_files::changed;
 use crate::error::{Error, Kind, Result};
 use crate::format::LogPosition;
 use crate::manifest::{Quiet, Scavenging};
-use crate::node::{self, QuiesceCheck, QuiescedOffline, QuiescedOnline};
+use crate::node::{self, QuiesceCheck, QuiesceSettings, QuiescedOffline, QuiescedOnline};
 use crate::repository::Repository;
 use crate::run::Run;
 
@@ -19,10 +21,11 @@ pub(super) enum Quiesced<'a> {
 }
 
 impl<'a> Quiesced<'a> {
-    /// Steps S1–S3: keeps scavenges away until [`Self::release`]. A copy of the release record goes
-    /// to the repository.
+    /// Steps S1–S3: keeps scavenges away until [`Self::release`], for a copy that takes the time
+    /// `copy_takes`. A copy of the release record goes to the repository.
     pub(super) fn quiesce(
         source: &Source<'a>,
+        copy_takes: Duration,
         repository: &dyn Repository,
         run: &'a Run,
     ) -> Result<Self> {
@@ -34,11 +37,15 @@ impl<'a> Quiesced<'a> {
             }
         };
 
+        let settings = QuiesceSettings {
+            copy_takes,
+            ..running.quiesce.clone()
+        };
         let online = node::quiesce(
             running.session,
             running.release_records,
             Some(&source.directories.db),
-            running.quiesce.clone(),
+            settings,
             run,
         )?;
         if let Some(record) = online.release_record() {

@@ -4,7 +4,7 @@
 //!
 //! `chunk_set` finds the chunk files that count, by the rules in `selection`. `checkpoints` reads
 //! the checkpoint files. `records` reads all records of a chunk, `frames` and `find_epoch` single
-//! ones, and `lineage` the epochs. `ending_at` describes a log that ends at P, the last consistent
+//! ones, and `lineage` the epochs. `scavenge_notes` knows the events about scavenges. `ending_at` describes a log that ends at P, the last consistent
 //! position.
 
 mod access;
@@ -17,6 +17,7 @@ mod inspected;
 mod lineage;
 mod log_file;
 mod records;
+mod scavenge_notes;
 mod selection;
 
 pub(crate) use access::{of_live_file, open_listed, read_small, with_place};
@@ -30,4 +31,5 @@ pub use lineage::{last_epoch, lineage};
 pub use log_file::LogFile;
 pub use records::{ChunkRecords, FollowedChunk, RecordFollower, RecordTally};
 pub(crate) use records::{RecordsFailure, read_records};
+pub use scavenge_notes::end_of_scavenge_notes;
 pub(crate) use selection::{ListedChunk, listed_chunks, select};

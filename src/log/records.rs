@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::frames::data_before;
+use super::scavenge_notes::is_of_scavenge;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::format::boundary::PartBoundaries;
@@ -42,7 +43,7 @@ impl RecordTally {
                     let microseconds = prepare.timestamp.unix_microseconds();
                     self.last_event = Timestamp::from_microsecond(microseconds).ok();
                 }
-                self.scavenges += u64::from(is_of_scavenge(prepare));
+                self.scavenges += u64::from(is_of_scavenge(prepare.stream));
             }
             Record::System(system) if system.is_epoch() => {
                 self.epochs.push(EpochRecord::parse(frame)?.epoch);
@@ -71,11 +72,6 @@ impl RecordTally {
 fn is_event(prepare: &Prepare<'_>) -> bool {
     prepare.flags.contains(PrepareFlags::DATA)
         || prepare.flags.contains(PrepareFlags::STREAM_DELETE)
-}
-
-/// Whether this event reports the beginning or the end of a scavenge (disk-format §2.6).
-fn is_of_scavenge(prepare: &Prepare<'_>) -> bool {
-    prepare.stream == b"$scavengePoints" || prepare.stream.starts_with(b"$scavenges")
 }
 
 /// What the records of a chunk file tell. It does not depend on the records before the file.

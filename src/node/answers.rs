@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -293,6 +294,8 @@ pub enum ScavengeExtent {
     Unfinished,
     /// Everything.
     Whole,
+    /// Everything from this chunk number on. Only servers before 22.10 obey it (http-api §1.4).
+    From(u32),
 }
 
 /// `$scavenges`: one entry, newest first (http-api §1.7).
@@ -304,6 +307,18 @@ pub struct ScavengeEvent {
     pub endpoint: String,
     /// How the scavenge ended; `None` for its start.
     pub result: Option<String>,
+    /// How it was started, as far as its start says so.
+    pub parameters: ScavengeParameters,
+}
+
+/// The parameters of a scavenge, as far as the node tells them. 21.10 does; 20.10, and 22.10 and
+/// later, do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScavengeParameters {
+    /// Number of threads.
+    pub threads: Option<u32>,
+    /// The first chunk number that it scavenges.
+    pub start_from_chunk: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -339,6 +354,10 @@ struct ScavengeData {
     node_endpoint: String,
     #[serde(default)]
     result: Option<String>,
+    #[serde(default)]
+    threads: Option<u32>,
+    #[serde(default)]
+    start_from_chunk: Option<u32>,
 }
 
 impl FeedEntry {
@@ -354,6 +373,10 @@ impl FeedEntry {
             scavenge: data.scavenge_id,
             endpoint: data.node_endpoint,
             result,
+            parameters: ScavengeParameters {
+                threads: data.threads,
+                start_from_chunk: data.start_from_chunk,
+            },
         })
     }
 }
@@ -379,6 +402,12 @@ pub enum AutoScavenge {
 }
 
 impl AutoScavenge {
+    /// Whether a cycle runs somewhere in the cluster, or is being stopped.
+    #[must_use]
+    pub const fn is_at_work(&self) -> bool {
+        matches!(self, Self::InProgress | Self::Pausing)
+    }
+
     pub(super) fn from_state(state: &str) -> Self {
         match state {
             "NotConfigured" => Self::NotConfigured,
@@ -403,6 +432,15 @@ impl fmt::Display for AutoScavenge {
             Self::Other(state) => state,
         })
     }
+}
+
+/// What `GET /auto-scavenge/status` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoScavengeStatus {
+    /// Its state.
+    pub state: AutoScavenge,
+    /// How long it is until the next cycle begins. `None` if the node does not tell.
+    pub until_next_cycle: Option<Duration>,
 }
 
 /// The result of a request to resume auto-scavenge.

@@ -7,11 +7,12 @@ use serde::de::DeserializeOwned;
 
 use super::answers::{Feed, OptionRow};
 use super::http_reply::Reply;
+use super::time_span;
 use super::transport::{Question, Transport};
 use super::{
-    AutoScavenge, AutoScavengeResume, Connection, CurrentScavenge, Gossip, LastScavenge, NodeInfo,
-    Patience, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop, ServerOptions,
-    ServerProcess,
+    AutoScavenge, AutoScavengeResume, AutoScavengeStatus, Connection, CurrentScavenge, Gossip,
+    LastScavenge, NodeInfo, Patience, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop,
+    ServerOptions, ServerProcess,
 };
 use crate::error::Result;
 use crate::format::LogPosition;
@@ -255,6 +256,9 @@ impl Client {
                 "/admin/scavenge?syncOnly=true&threads=1&throttlePercent={throttle_percent}"
             ),
             ScavengeExtent::Whole => format!("/admin/scavenge?threads={threads}"),
+            ScavengeExtent::From(chunk) => {
+                format!("/admin/scavenge?threads={threads}&startFromChunk={chunk}")
+            }
         };
         let question = Question::once(Method::POST, &path).accept(&[StatusCode::REQUEST_TIMEOUT]);
         let Some(reply) = self.transport.ask_once(&question, patience)? else {
@@ -313,20 +317,35 @@ impl Client {
     /// # Errors
     /// As [`Self::gossip`].
     pub fn auto_scavenge(&self, patience: Patience<'_>) -> Result<AutoScavenge> {
+        Ok(self.auto_scavenge_status(patience)?.state)
+    }
+
+    /// As [`Self::auto_scavenge`], with the time until the next cycle.
+    ///
+    /// # Errors
+    /// As [`Self::gossip`].
+    pub fn auto_scavenge_status(&self, patience: Patience<'_>) -> Result<AutoScavengeStatus> {
         #[derive(Deserialize)]
         struct Enabled {
             enabled: bool,
         }
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct PluginStatus {
             state: String,
+            #[serde(default)]
+            time_until_next_cycle: Option<String>,
         }
+        const ABSENT: AutoScavengeStatus = AutoScavengeStatus {
+            state: AutoScavenge::Absent,
+            until_next_cycle: None,
+        };
 
         // Without a licence all but `enabled` answer 503, as if they were not ready (http-api
         // §2.1).
         let enabled: Option<Enabled> = self.read_if_there("/auto-scavenge/enabled", patience)?;
         if !matches!(enabled, Some(Enabled { enabled: true })) {
-            return Ok(AutoScavenge::Absent);
+            return Ok(ABSENT);
         }
 
         let question =
@@ -334,16 +353,20 @@ impl Client {
         let reply = self.transport.ask(&question, patience)?;
         match reply.status {
             StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => {
-                return Ok(AutoScavenge::Absent);
+                return Ok(ABSENT);
             }
             StatusCode::INTERNAL_SERVER_ERROR if says_plugin_crashed(&reply) => {
-                return Ok(AutoScavenge::Absent);
+                return Ok(ABSENT);
             }
             _ => self.transport.check_success(&reply)?,
         }
 
         let status: PluginStatus = reply.json()?;
-        Ok(AutoScavenge::from_state(&status.state))
+        let until = status.time_until_next_cycle;
+        Ok(AutoScavengeStatus {
+            state: AutoScavenge::from_state(&status.state),
+            until_next_cycle: until.as_deref().and_then(time_span::parse),
+        })
     }
 
     /// Asks the cluster to pause auto-scavenge. The pause holds once [`Self::auto_scavenge`] says

@@ -15,6 +15,7 @@ mod connection;
 mod discovery;
 mod fitness;
 mod http_reply;
+mod last_stop;
 mod offline;
 mod open_files;
 mod patience;
@@ -22,14 +23,15 @@ mod quiesce;
 mod release_record;
 mod running;
 mod session;
+mod time_span;
 mod transport;
 mod trust;
 
 pub use agreement::{Agreement, agree};
 pub use answers::{
-    AutoScavenge, AutoScavengeResume, CurrentScavenge, Gossip, GossipMember, LastScavenge,
-    NodeInfo, NodeState, ScavengeEvent, ScavengeExtent, ScavengeStart, ScavengeStop, ServerOptions,
-    ServerProcess,
+    AutoScavenge, AutoScavengeResume, AutoScavengeStatus, CurrentScavenge, Gossip, GossipMember,
+    LastScavenge, NodeInfo, NodeState, ScavengeEvent, ScavengeExtent, ScavengeParameters,
+    ScavengeStart, ScavengeStop, ServerOptions, ServerProcess,
 };
 pub use client::Client;
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
@@ -39,7 +41,7 @@ pub use offline::QuiescedOffline;
 pub use patience::Patience;
 pub use quiesce::{
     NodeScavenging, PlannedRelease, QuiesceCheck, QuiesceSettings, QuiescedOnline, ReleasePlan,
-    look_at_scavenging, plan_release, quiesce,
+    look_at_scavenging, plan_release, quiesce, still_scavenging,
 };
 pub use release_record::{
     HeldRecord, ListedRecord, PausedAutoScavenge, RecordedNode, ReleaseRecord, ReleaseRecords,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Session;
+use super::{Session, last_stop};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
@@ -58,10 +58,13 @@ pub struct RecordedNode {
 pub struct StoppedScavenge {
     /// The id that the server gave it.
     pub id: String,
-    /// Number of threads with which it is started again; the node does not report the old number.
+    /// Number of threads with which it is started again.
     pub threads: u32,
     /// Throttle with which it is started again, in percent; the node does not report the old value.
     pub throttle_percent: u32,
+    /// The first chunk number that it scavenged, if the node told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from_chunk: Option<u32>,
     /// When it was put on record, right before it was told to stop.
     pub since: Timestamp,
     /// The request to stop it has been sent. False if the run died before that, or while it sent
@@ -193,8 +196,7 @@ impl ReleaseRecords {
     /// [`Kind::Locked`] while another run quiesces this node.
     pub fn hold(&self, session: &Session) -> Result<HeldRecord> {
         let whereabouts = session.whereabouts();
-        let place = session.client().place();
-        let name = file_name(whereabouts.endpoint.as_deref().unwrap_or(&place));
+        let name = name_of(session);
         let (lock, earlier) = self.lock_and_read(&name)?;
 
         let (scavenge, auto_scavenge) = match earlier {
@@ -216,6 +218,14 @@ impl ReleaseRecords {
         };
 
         Ok(self.held(&name, record, lock))
+    }
+
+    /// When a run with this state directory last interrupted a scavenge on this node. Returns
+    /// `None` if none is known.
+    #[must_use]
+    pub fn last_stop(&self, session: &Session) -> Option<Timestamp> {
+        let record = self.path(&name_of(session), "json");
+        last_stop::read(&last_stop::path_beside(&record))
     }
 
     /// Locks a listed record, to give back what it says. Returns `None` if another run has given
@@ -364,6 +374,7 @@ impl HeldRecord {
         id: &str,
         threads: u32,
         throttle_percent: u32,
+        start_from_chunk: Option<u32>,
     ) -> Result<Option<Duration>> {
         // An earlier run may have stopped the same scavenge.
         let told = match self.record.scavenge_of(id) {
@@ -379,6 +390,7 @@ impl HeldRecord {
             id: id.to_owned(),
             threads,
             throttle_percent,
+            start_from_chunk,
             since: clock::now(),
             told,
         };
@@ -398,6 +410,14 @@ impl HeldRecord {
                 stopped.told = true;
             }
         })
+    }
+
+    /// Notes that a scavenge is interrupted now, for `--scavenge-rest`.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if the note cannot be written.
+    pub fn note_stop(&self) -> Result<()> {
+        last_stop::note(&last_stop::path_beside(&self.path))
     }
 
     /// Puts a pause of auto-scavenge on record.
@@ -476,6 +496,13 @@ fn time_on_record(recorded: Option<Instant>, since: Option<Timestamp>) -> Durati
     };
 
     Duration::try_from(clock::now().duration_since(since)).unwrap_or_default()
+}
+
+fn name_of(session: &Session) -> String {
+    match &session.whereabouts().endpoint {
+        Some(endpoint) => file_name(endpoint),
+        None => file_name(&session.client().place()),
+    }
 }
 
 /// The name of a node's file: readable, and different for different places.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::connection;
-use super::repository;
+use super::{connection, repository, scavenging};
 use crate::backup::{
     self, BackupForecast, BackupRequest, BackupSummary, RecheckShare, RunningNode, Source,
     SourceNode,
@@ -19,7 +18,7 @@ use crate::node::{
 };
 use crate::repository::Repository;
 use crate::run::Run;
-use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount};
+use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount, ScavengeManner};
 
 /// Takes a backup. `known` is the id of the repository, if an earlier version of kbackup remembers
 /// that elsewhere.
@@ -28,7 +27,8 @@ use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount};
 /// [`Kind::NotFound`] if there is no repository, and none may be made. [`Kind::Refused`] if another
 /// repository was seen there before: a disk that is not mounted must not look like an empty
 /// repository. [`Kind::Usage`] if the options name neither a node nor the directory of a stopped
-/// node. [`Kind::Refused`] if the repository and the node's own directories overlap. All errors of
+/// node. [`Kind::Refused`] if the repository and the node's own directories overlap.
+/// [`Kind::Scavenging`] if a scavenge runs that `--scavenge` does not let it stop. All errors of
 /// [`backup::take`].
 pub(crate) fn take(
     kind: BackupKind,
@@ -37,16 +37,30 @@ pub(crate) fn take(
     general: &GeneralOptions,
     run: &Run,
 ) -> Result<BackupSummary> {
-    with_source(options, general, run, |source| {
-        let path = &options.repository;
+    loop {
+        let may_stop_scavenges = scavenging::let_end(options, general, run)?;
+        let taken = with_source(options, may_stop_scavenges, general, run, |source| {
+            let path = &options.repository;
 
-        let repository: Box<dyn Repository> = if options.new_repository {
-            repository::open_or_make(path, known, general, run)?
-        } else {
-            repository::open_the_same(path, known, general, run)?
-        };
-        backup::take(&request(kind, options), source, &*repository, run)
-    })
+            let repository: Box<dyn Repository> = if options.new_repository {
+                repository::open_or_make(path, known, general, run)?
+            } else {
+                repository::open_the_same(path, known, general, run)?
+            };
+            backup::take(&request(kind, options), source, &*repository, run)
+        });
+
+        match taken {
+            // One began after the wait for the last one.
+            Err(error)
+                if error.kind() == Kind::Scavenging
+                    && options.scavenge == Some(ScavengeManner::Wait) =>
+            {
+                run.note(error.in_words());
+            }
+            taken => return taken,
+        }
+    }
 }
 
 /// Estimates what a backup would read and reuse. Writes nothing.
@@ -59,7 +73,8 @@ pub(crate) fn forecast(
     general: &GeneralOptions,
     run: &Run,
 ) -> Result<BackupForecast> {
-    with_source(options, general, run, |source| {
+    // A forecast stops no scavenge, so it need not wait for one.
+    with_source(options, false, general, run, |source| {
         let path = &options.repository;
 
         let repository = if options.new_repository {
@@ -95,6 +110,7 @@ fn request(kind: BackupKind, options: &BackupOptions) -> BackupRequest {
 /// Finds the source, checks that the repository lies outside of it, and hands it to `go`.
 fn with_source<T>(
     options: &BackupOptions,
+    may_stop_scavenges: bool,
     general: &GeneralOptions,
     run: &Run,
     go: impl FnOnce(&Source<'_>) -> Result<T>,
@@ -108,7 +124,10 @@ fn with_source<T>(
         return go(&stopped_source(options, run)?);
     }
     match connection::connection(&options.node)? {
-        Some(connection) => with_running_source(&connection, options, general, run, go),
+        Some(connection) => {
+            let quiesce = quiesce_settings(options, may_stop_scavenges);
+            with_running_source(&connection, options, quiesce, general, run, go)
+        }
         None => Err(Error::new(Kind::Usage, "no node is named")
             .hint("name the running node with `--node URL`")
             .hint("for a stopped node or a mounted snapshot, use `--offline --db DIR`")),
@@ -136,6 +155,7 @@ fn stopped_source(options: &BackupOptions, run: &Run) -> Result<Source<'static>>
 fn with_running_source<T>(
     connection: &Connection,
     options: &BackupOptions,
+    quiesce: QuiesceSettings,
     general: &GeneralOptions,
     run: &Run,
     go: impl FnOnce(&Source<'_>) -> Result<T>,
@@ -168,21 +188,23 @@ fn with_running_source<T>(
         node: SourceNode::Running(RunningNode {
             session: &session,
             release_records: &release_records,
-            quiesce: quiesce_settings(options),
+            quiesce,
             state: fitness.state.name(),
             leader_end: fitness.leader_position,
         }),
     })
 }
 
-fn quiesce_settings(options: &BackupOptions) -> QuiesceSettings {
+fn quiesce_settings(options: &BackupOptions, may_stop_scavenges: bool) -> QuiesceSettings {
     QuiesceSettings {
         quiesce: options.quiesce,
+        may_stop_scavenges,
         pause_within: options.quiesce_wait,
         stop_within: options.quiesce_wait,
         max_pause: options.max_pause,
         threads: options.scavenge_threads,
         throttle_percent: options.scavenge_throttle,
+        ..QuiesceSettings::default()
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn tell(event: &Event) {
         } => info!(attempt, of, "starting over: {reason}"),
         Event::AutoScavengePaused => info!("auto-scavenge paused"),
         Event::ScavengeStopped { scavenge } => info!(scavenge, "scavenge stopped"),
-        Event::Taken { what, since } => debug!(%since, "{what} has to be given back"),
+        Event::Taken { what, since, .. } => debug!(%since, "{what} has to be given back"),
         Event::GivenBack { what, after } => {
             info!(after = %clock::length(*after), "{what} given back");
         }

@@ -14,6 +14,7 @@ pub(crate) mod priority;
 pub(crate) mod release;
 pub(crate) mod repository;
 pub(crate) mod restore;
+mod scavenging;
 mod seen_repositories;
 pub(crate) mod show;
 pub(crate) mod status;

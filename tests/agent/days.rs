@@ -24,7 +24,7 @@ const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule
                        --on-change 1s --verify-schedule off";
 
 /// A small node that writes only what a test appends, and a place to work in.
-fn site() -> NodeSite {
+pub(super) fn site() -> NodeSite {
     let place = Place::new();
     Synthetic {
         filter_bytes: 10_000,
@@ -47,11 +47,11 @@ fn start(place: &Place, url: &str, options: &str) -> Sidecar {
     Sidecar::start(place.process(&format!("agent {}", options.replace("URL", url))))
 }
 
-fn begin(site: &NodeSite, options: &str) -> Sidecar {
+pub(super) fn begin(site: &NodeSite, options: &str) -> Sidecar {
     start(&site.place, &site.server.url(), options)
 }
 
-fn append(place: &Place) {
+pub(super) fn append(place: &Place) {
     Synthetic::append(place.path("node"), 30_000).unwrap();
 }
 
@@ -72,13 +72,13 @@ fn concerns(status: &Value) -> String {
     concerns
 }
 
-fn job<'a>(status: &'a Value, name: &str) -> &'a Value {
+pub(super) fn job<'a>(status: &'a Value, name: &str) -> &'a Value {
     let mut jobs = status["jobs"].as_array().unwrap().iter();
     jobs.find(|job| job["job"] == name).unwrap()
 }
 
 /// The number of runs of a job with this outcome.
-fn runs(status: &Value, name: &str, outcome: &str) -> usize {
+pub(super) fn runs(status: &Value, name: &str, outcome: &str) -> usize {
     let history = status["history"].as_array().unwrap();
     history
         .iter()
@@ -93,7 +93,7 @@ fn has(status: &Value, backups: usize) -> bool {
         && status["running"].is_null()
 }
 
-fn kept(sidecar: &Sidecar, backups: usize) -> Value {
+pub(super) fn kept(sidecar: &Sidecar, backups: usize) -> Value {
     sidecar.shows(
         &format!("{backups} backups, and nothing outside of them"),
         |status| has(status, backups),

@@ -7,10 +7,11 @@ use crate::agent::facts::{
     BackupFacts, ClusterFacts, ClusterMember, RepositoryFacts, RestorePoint, SiblingBackup,
 };
 use crate::agent::journal::Journal;
-use crate::agent::planner::{JobPlan, JobRule, PlannerInput, PlanningRules, plan};
+use crate::agent::planner::{JobPlan, JobRule, PlannerInput, PlanningRules, ScavengingRule, plan};
 use crate::agent::run_record::Job;
 use crate::manifest::{BackupKind, Label};
 use crate::schedule::{OnChange, Schedule};
+use crate::settings::options::ScavengeManner;
 
 const INTERVAL: i64 = 3600;
 const GRACE: i64 = 600;
@@ -43,6 +44,8 @@ fn node(number: usize, members: Vec<ClusterMember>) -> NodeFacts {
             .find(|member| member.endpoint == endpoint(number))
             .map_or_else(String::new, |me| me.state.clone()),
         scavenge: None,
+        auto_scavenge: None,
+        scavenging: None,
         db: "/db".into(),
         endpoint: Some(endpoint(number)),
         members,
@@ -178,6 +181,11 @@ fn rules(who: usize) -> PlanningRules {
             Schedule::OFF
         },
         window: None,
+        scavenging: ScavengingRule {
+            manner: ScavengeManner::Wait,
+            rest: Duration::ZERO,
+            max_age: Duration::from_hours(26),
+        },
     });
 
     PlanningRules {
@@ -185,8 +193,6 @@ fn rules(who: usize) -> PlanningRules {
         on_change: OnChange::OFF,
         jitter: Duration::ZERO,
         seed: endpoint(who),
-        max_age: Duration::from_hours(26),
-        scavenge_rest: Duration::ZERO,
         grace: Duration::from_secs(600),
     }
 }

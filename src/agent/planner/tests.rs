@@ -22,6 +22,11 @@ fn rules(diff: &str) -> PlanningRules {
     let rule = |schedule: &str| JobRule {
         schedule: schedule.parse().unwrap(),
         window: None,
+        scavenging: ScavengingRule {
+            manner: ScavengeManner::Wait,
+            rest: Duration::from_hours(24),
+            max_age: Duration::from_hours(26),
+        },
     };
     PlanningRules {
         grace: Duration::ZERO,
@@ -29,8 +34,6 @@ fn rules(diff: &str) -> PlanningRules {
         on_change: OnChange::OFF,
         jitter: Duration::ZERO,
         seed: String::new(),
-        max_age: Duration::from_hours(26),
-        scavenge_rest: Duration::from_hours(24),
     }
 }
 
@@ -39,6 +42,7 @@ fn ran(outcome: RunOutcome, began: i64) -> RunRecord {
         job: Job::Diff,
         trigger: Trigger::Schedule,
         repository: Some(Uuid::from_u128(1)),
+        may_stop_scavenges: false,
     };
     RunRecord::of(&order, at(began), outcome)
 }

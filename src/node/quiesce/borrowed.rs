@@ -1,12 +1,13 @@
 //! What kbackup keeps from the node for a while: its record, its events, and its time limit.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::settings::QuiesceSettings;
 use crate::clock;
 use crate::error::Result;
 use crate::event::Event;
 use crate::node::release_record::{HeldRecord, ReleaseRecord};
+use crate::node::{AutoScavenge, AutoScavengeStatus, ScavengeParameters};
 use crate::run::{Deadline, Interruption, Run};
 
 /// The names that events use.
@@ -18,8 +19,9 @@ const SCAVENGE: &str = "scavenge";
 pub(super) struct Borrowed<'a> {
     held: HeldRecord,
     run: &'a Run,
-    /// While something has to be given back: interrupts the run if that lasts for too long.
-    deadline: Option<Deadline>,
+    /// While something has to be given back: interrupts the run if that lasts for too long. The
+    /// first value says when.
+    deadline: Option<(Instant, Deadline)>,
 }
 
 impl<'a> Borrowed<'a> {
@@ -51,34 +53,57 @@ impl<'a> Borrowed<'a> {
              this run gives that back at its end",
             record.node
         ));
+        // The earlier run has told of a cycle that it interrupted.
         if let Some(paused) = &record.auto_scavenge {
-            self.tell_taken(AUTO_SCAVENGE, paused.since);
+            self.tell_taken(AUTO_SCAVENGE, paused.since, false);
         }
         if let Some(stopped) = &record.scavenge {
-            self.tell_taken(SCAVENGE, stopped.since);
+            self.tell_taken(SCAVENGE, stopped.since, true);
         }
 
-        self.start_deadline(max_pause)
+        self.start_deadline(Duration::ZERO, max_pause)
     }
 
     /// Puts a pause of auto-scavenge on record. The caller asks the node for the pause next.
-    pub(super) fn take_auto_scavenge(&mut self, max_pause: Duration) -> Result<()> {
-        self.start_deadline(max_pause)?;
+    pub(super) fn take_auto_scavenge(
+        &mut self,
+        status: &AutoScavengeStatus,
+        max_pause: Duration,
+    ) -> Result<()> {
+        let is_at_work = status.state != AutoScavenge::Waiting;
+        // Until its next cycle would begin, a pause takes nothing from the node.
+        let idle = match status.until_next_cycle {
+            Some(until) if !is_at_work => until,
+            _ => Duration::ZERO,
+        };
+
+        self.start_deadline(idle, max_pause)?;
+        if is_at_work {
+            self.held.note_stop()?;
+        }
         self.held.record_pause()?;
-        self.tell_taken(AUTO_SCAVENGE, clock::now());
+        self.tell_taken(AUTO_SCAVENGE, clock::now(), is_at_work);
         Ok(())
     }
 
-    /// Puts a scavenge on record. The caller tells it to stop next.
-    pub(super) fn take_scavenge(&mut self, id: &str, settings: &QuiesceSettings) -> Result<()> {
-        self.start_deadline(settings.max_pause)?;
+    /// Puts a scavenge on record. The caller tells it to stop next. `told`: how it was started, as
+    /// far as the node tells.
+    pub(super) fn take_scavenge(
+        &mut self,
+        id: &str,
+        told: ScavengeParameters,
+        settings: &QuiesceSettings,
+    ) -> Result<()> {
+        self.start_deadline(Duration::ZERO, settings.max_pause)?;
+        self.held.note_stop()?;
 
         let earlier = &self.held.record().scavenge;
         // An earlier run may have stopped the same scavenge.
         let is_on_record = matches!(earlier, Some(stopped) if stopped.id == id);
+        let (threads, throttle_percent) = settings.restart_with(told.threads);
         let replaced =
             self.held
-                .record_scavenge(id, settings.threads, settings.throttle_percent)?;
+                .record_scavenge(id, threads, throttle_percent, told.start_from_chunk)?;
 
         if let Some(after) = replaced {
             self.run.emit(Event::NothingToGiveBack {
@@ -87,7 +112,7 @@ impl<'a> Borrowed<'a> {
             });
         }
         if !is_on_record {
-            self.tell_taken(SCAVENGE, clock::now());
+            self.tell_taken(SCAVENGE, clock::now(), true);
         }
         Ok(())
     }
@@ -132,16 +157,29 @@ impl<'a> Borrowed<'a> {
         self.deadline = None;
     }
 
-    /// Starts the time limit with the first thing that is taken.
-    fn start_deadline(&mut self, limit: Duration) -> Result<()> {
-        if self.deadline.is_none() {
-            let too_long = Interruption::PausedTooLong { limit };
-            self.deadline = Some(self.run.deadline(limit, too_long)?);
+    /// Starts the time limit with the first thing that is taken. What is taken later can only end
+    /// it earlier. The time `limit` begins after the time `idle`.
+    fn start_deadline(&mut self, idle: Duration, limit: Duration) -> Result<()> {
+        let total = idle.saturating_add(limit);
+        let end = Instant::now().checked_add(total);
+        if let Some((earlier, _)) = &self.deadline
+            && end.is_none_or(|end| *earlier <= end)
+        {
+            return Ok(());
         }
+
+        let too_long = Interruption::PausedTooLong { limit };
+        let deadline = self.run.deadline(total, too_long)?;
+        // A time that no clock reaches is never over.
+        self.deadline = end.map(|end| (end, deadline));
         Ok(())
     }
 
-    fn tell_taken(&self, what: &'static str, since: clock::Timestamp) {
-        self.run.emit(Event::Taken { what, since });
+    fn tell_taken(&self, what: &'static str, since: clock::Timestamp, interrupted: bool) {
+        self.run.emit(Event::Taken {
+            what,
+            since,
+            interrupted,
+        });
     }
 }

@@ -109,7 +109,7 @@ fn give_back_scavenge(
             _ => {}
         }
 
-        let extent = extent_for(version, is_old);
+        let extent = extent_for(version, is_old, &stopped);
         let Some(problem) = start_again(client, borrowed, &stopped, extent, poll.patience())?
         else {
             break;
@@ -128,12 +128,15 @@ fn give_back_scavenge(
 
 /// How much of the stopped scavenge to start. A server that ignores `syncOnly` starts over in any
 /// case, and then a whole scavenge is right, because it was running one (O43, http-api §1.4).
-fn extent_for(version: &ServerVersion, is_old: bool) -> ScavengeExtent {
+fn extent_for(version: &ServerVersion, is_old: bool, stopped: &StoppedScavenge) -> ScavengeExtent {
     let is_unfinished_development = is_old && version.is_development();
     if version.has(facts::RESUMES_SCAVENGES) && !is_unfinished_development {
-        ScavengeExtent::Unfinished
-    } else {
-        ScavengeExtent::Whole
+        return ScavengeExtent::Unfinished;
+    }
+
+    match stopped.start_from_chunk {
+        Some(chunk) if chunk > 0 => ScavengeExtent::From(chunk),
+        _ => ScavengeExtent::Whole,
     }
 }
 
@@ -153,7 +156,7 @@ fn start_again(
             let old = &stopped.id;
             borrowed.run().note(match extent {
                 ScavengeExtent::Unfinished => format!("scavenge {old} continues as {id}"),
-                ScavengeExtent::Whole => format!(
+                ScavengeExtent::Whole | ScavengeExtent::From(_) => format!(
                     "scavenge {old} starts over as {id}: \
                      this server cannot continue where it was stopped"
                 ),

@@ -18,5 +18,5 @@ mod stop;
 
 pub use online::{QuiesceCheck, QuiescedOnline, quiesce};
 pub use release::{PlannedRelease, ReleasePlan, plan_release};
-pub use scavenges::{NodeScavenging, look_at_scavenging};
+pub use scavenges::{NodeScavenging, look_at_scavenging, still_scavenging};
 pub use settings::QuiesceSettings;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::borrowed::Borrowed;
 use super::give_back::{GIVE_BACK_LIMIT, HASTY_LIMIT, give_back};
-use super::pause::pause_auto_scavenge;
+use super::pause::{pause_auto_scavenge, settled_status};
+use super::poll::Poll;
 use super::scavenges::{RememberedScavenges, current_scavenge, fresh_scavenge_output};
 use super::settings::QuiesceSettings;
 use super::stop::{stop_scavenges, wait_for_auto_clean_up};
@@ -48,7 +49,8 @@ pub struct QuiescedOnline<'a> {
 /// # Errors
 /// [`Kind::Refused`] if the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while
 /// another run quiesces this node, [`Kind::Unstable`] if scavenging does not stop within the
-/// limits. What was taken until then is given back.
+/// limits, [`Kind::Scavenging`] if a scavenge runs that may not be stopped. What was taken until then
+/// is given back.
 pub fn quiesce<'a>(
     session: &'a Session,
     records: &ReleaseRecords,
@@ -239,14 +241,22 @@ impl QuiescedOnline<'_> {
             return Ok(Some(format!("a scavenge seems to run: there is {file}")));
         }
 
-        if self.auto_paused {
-            let state = client.auto_scavenge(patience)?;
-            if state != AutoScavenge::Paused {
-                return Ok(Some(format!("auto-scavenge was resumed (it is {state})")));
-            }
-        }
+        self.auto_scavenge_began()
+    }
 
-        Ok(None)
+    /// What auto-scavenge does that it did not do when the node was quiesced. A cycle that has
+    /// begun may scavenge any node of the cluster, so it counts as a scavenge here.
+    fn auto_scavenge_began(&self) -> Result<Option<String>> {
+        let patience = Patience::of(self.run);
+        let mut poll = Poll::new(self.settings.pause_within, patience);
+        let state = settled_status(self.session.client(), &mut poll)?.state;
+
+        Ok(match state {
+            AutoScavenge::Paused => None,
+            _ if self.auto_paused => Some(format!("auto-scavenge was resumed (it is {state})")),
+            _ if state.is_at_work() => Some(format!("auto-scavenge began a cycle (it is {state})")),
+            _ => None,
+        })
     }
 }
 

@@ -1,11 +1,16 @@
-//! Pauses auto-scavenge, which the whole cluster shares (http-api §2.3).
+//! Keeps auto-scavenge, which the whole cluster shares, away from a copy (http-api §2.3).
+//!
+//! A pause is an entry in the node's log, a resume moves the schedule, and both concern the whole
+//! cluster. So an auto-scavenge that will not begin during the copy is left alone.
 
 use super::borrowed::Borrowed;
 use super::poll::Poll;
+use super::scavenges::{auto_at_work, still_scavenging};
 use super::settings::QuiesceSettings;
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::node::{AutoScavenge, Client, Patience};
+use crate::node::{AutoScavenge, AutoScavengeStatus, Client, Patience};
 
 /// The result of pausing auto-scavenge.
 pub(super) struct PauseResult {
@@ -15,10 +20,20 @@ pub(super) struct PauseResult {
     pub(super) was_at_work: bool,
 }
 
-/// Pauses auto-scavenge, and waits until it is paused.
+impl PauseResult {
+    /// Nothing was paused.
+    const LEFT_ALONE: Self = Self {
+        is_ours: false,
+        was_at_work: false,
+    };
+}
+
+/// Pauses auto-scavenge, and waits until it is paused. Leaves it alone if it cannot begin a scavenge
+/// during the copy.
 ///
 /// # Errors
-/// [`Kind::Unstable`] if it does not pause in time.
+/// [`Kind::Scavenging`] if it runs a cycle that may not be interrupted, [`Kind::Unstable`] if it does
+/// not pause in time.
 pub(super) fn pause_auto_scavenge(
     client: &Client,
     borrowed: &mut Borrowed<'_>,
@@ -26,23 +41,38 @@ pub(super) fn pause_auto_scavenge(
     patience: Patience<'_>,
 ) -> Result<PauseResult> {
     let mut poll = Poll::new(settings.pause_within, patience);
-    let state = first_state(client, &mut poll)?;
+    let status = settled_status(client, &mut poll)?;
+    let state = status.state.clone();
 
     let is_on_record = borrowed.record().auto_scavenge.is_some();
-    if matches!(
-        state,
-        AutoScavenge::Absent | AutoScavenge::NotConfigured | AutoScavenge::Paused
-    ) {
-        return Ok(PauseResult {
-            is_ours: is_on_record && state == AutoScavenge::Paused,
-            was_at_work: false,
-        });
+    match state {
+        AutoScavenge::Absent | AutoScavenge::NotConfigured => {
+            return Ok(PauseResult::LEFT_ALONE);
+        }
+        AutoScavenge::Paused => {
+            return Ok(PauseResult {
+                is_ours: is_on_record,
+                was_at_work: false,
+            });
+        }
+        _ if is_far_away(&status, settings) => {
+            note_left_alone(&status, borrowed);
+            // Somebody has resumed what an earlier run paused.
+            if is_on_record {
+                borrowed.gave_back_auto_scavenge()?;
+            }
+            return Ok(PauseResult::LEFT_ALONE);
+        }
+        _ => {}
+    }
+    if state.is_at_work() && !is_on_record && !settings.may_stop_scavenges {
+        return Err(still_scavenging(client, auto_at_work(&state)));
     }
 
     // kbackup never resumes what an operator paused.
     let is_ours = is_on_record || state != AutoScavenge::Pausing;
     if is_ours && !is_on_record {
-        borrowed.take_auto_scavenge(settings.max_pause)?;
+        borrowed.take_auto_scavenge(&status, settings.max_pause)?;
     }
 
     let run = borrowed.run();
@@ -61,11 +91,28 @@ pub(super) fn pause_auto_scavenge(
     })
 }
 
-/// The state at the beginning. A cluster between two leaders answers with errors for a while
+/// Whether auto-scavenge waits, and its next cycle begins only after the copy. The end of the run
+/// checks that none began nevertheless.
+fn is_far_away(status: &AutoScavengeStatus, settings: &QuiesceSettings) -> bool {
+    match (&status.state, status.until_next_cycle) {
+        (AutoScavenge::Waiting, Some(until)) => until > settings.copy_takes,
+        _ => false,
+    }
+}
+
+fn note_left_alone(status: &AutoScavengeStatus, borrowed: &Borrowed<'_>) {
+    let until = status.until_next_cycle.unwrap_or_default();
+    borrowed.run().note(format!(
+        "auto-scavenge is not paused: its next cycle begins in {}, after this backup",
+        clock::length(until)
+    ));
+}
+
+/// The status of auto-scavenge. A cluster between two leaders answers with errors for a while
 /// (http-api §2.3).
-fn first_state(client: &Client, poll: &mut Poll<'_>) -> Result<AutoScavenge> {
+pub(super) fn settled_status(client: &Client, poll: &mut Poll<'_>) -> Result<AutoScavengeStatus> {
     loop {
-        match client.auto_scavenge(poll.patience()) {
+        match client.auto_scavenge_status(poll.patience()) {
             Err(error) if error.kind() == Kind::Failed => poll.again(|| error)?,
             result => return result,
         }

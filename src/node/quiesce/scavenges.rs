@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::names;
 use crate::fs;
 use crate::node::{
-    AutoScavenge, Client, CurrentScavenge, LastScavenge, Patience, ScavengeEvent, Session,
+    AutoScavenge, Client, CurrentScavenge, LastScavenge, Patience, ScavengeEvent,
+    ScavengeParameters, Session,
 };
 
 /// The scavenging on a node now.
@@ -18,6 +19,23 @@ pub struct NodeScavenging {
     pub current: CurrentScavenge,
     /// The cluster's auto-scavenge; `None` while there is no leader that knows it.
     pub auto: Option<AutoScavenge>,
+}
+
+impl NodeScavenging {
+    /// What scavenges on the node or in its cluster, in words. Returns `None` if nothing does.
+    #[must_use]
+    pub fn at_work(&self) -> Option<String> {
+        match (&self.current, &self.auto) {
+            (CurrentScavenge::Running(id), _) => Some(format!("scavenge {id} runs")),
+            (_, Some(auto)) if auto.is_at_work() => Some(auto_at_work(auto)),
+            _ => None,
+        }
+    }
+}
+
+/// Says that auto-scavenge runs a cycle. It may scavenge any node of the cluster next.
+pub(super) fn auto_at_work(state: &AutoScavenge) -> String {
+    format!("auto-scavenge runs a cycle in the cluster (it is {state})")
 }
 
 /// Looks at a node's scavenging. Changes neither the node nor a release record.
@@ -43,6 +61,31 @@ pub(super) fn current_scavenge(client: &Client, patience: Patience<'_>) -> Resul
         CurrentScavenge::NotSupported => client.current_scavenge_of_old_server(patience),
         current => Ok(current),
     }
+}
+
+/// How a scavenge was started, as far as the node tells. It tells so only in a stream, which may be
+/// missing or behind. Then nothing is known.
+pub(super) fn parameters_of(
+    client: &Client,
+    scavenge: &str,
+    patience: Patience<'_>,
+) -> ScavengeParameters {
+    for event in client.scavenge_events(patience).unwrap_or_default() {
+        if event.scavenge == scavenge && event.result.is_none() {
+            return event.parameters;
+        }
+    }
+
+    ScavengeParameters::default()
+}
+
+/// The error for a node that scavenges while the run may not stop that. `what` says what runs.
+#[must_use]
+pub fn still_scavenging(client: &Client, what: impl Into<String>) -> Error {
+    Error::new(Kind::Scavenging, what)
+        .on(client.place())
+        .hint("run the same command again when it has ended, or let kbackup wait for that: `--scavenge wait`")
+        .hint("`--scavenge stop` stops it for the backup, and starts it again afterwards")
 }
 
 /// Whether a scavenge has finished with success, as far as the node reports it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::borrowed::Borrowed;
 use super::poll::Poll;
-use super::scavenges::{current_scavenge, has_succeeded};
+use super::scavenges::{current_scavenge, has_succeeded, parameters_of, still_scavenging};
 use super::settings::QuiesceSettings;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -20,7 +20,8 @@ const DELETE_LIMIT: Duration = Duration::from_secs(2);
 /// stopped before it was done.
 ///
 /// # Errors
-/// [`Kind::Unstable`] if one does not stop in time.
+/// [`Kind::Scavenging`] if one runs that may not be stopped, [`Kind::Unstable`] if one does not stop
+/// in time.
 pub(super) fn stop_scavenges(
     client: &Client,
     borrowed: &mut Borrowed<'_>,
@@ -35,6 +36,15 @@ pub(super) fn stop_scavenges(
         if is_told || poll.is_over() {
             poll.again(|| does_not_stop(client, &scavenge))?;
             continue;
+        }
+
+        // An earlier run may have told it to stop.
+        let is_on_record = matches!(&borrowed.record().scavenge, Some(on) if on.id == scavenge);
+        if !settings.may_stop_scavenges && !is_on_record {
+            return Err(still_scavenging(
+                client,
+                format!("scavenge {scavenge} runs"),
+            ));
         }
 
         tell_to_stop(client, borrowed, &scavenge, settings, patience)?;
@@ -83,11 +93,16 @@ fn tell_to_stop(
     settings: &QuiesceSettings,
     patience: Patience<'_>,
 ) -> Result<()> {
-    borrowed.take_scavenge(scavenge, settings)?;
+    let told = parameters_of(client, scavenge, patience);
+    borrowed.run().check()?;
+    borrowed.take_scavenge(scavenge, told, settings)?;
     borrowed.run().note(format!("stopping scavenge {scavenge}"));
 
-    // Whatever it answers, `current` says when the scavenge has ended (http-api §1.6).
-    let _: ScavengeStop = client.stop_scavenge(scavenge, patience.within(DELETE_LIMIT))?;
+    // What is on record is told to stop, even if a signal comes now: only then is it known what has
+    // to be given back. Whatever the node answers, `current` says when the scavenge has ended
+    // (http-api §1.6).
+    let patience = Patience::regardless(DELETE_LIMIT);
+    let _: ScavengeStop = client.stop_scavenge(scavenge, patience)?;
     borrowed.scavenge_was_told()
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::RepositoryArguments;
+use super::backup::ScavengeManner;
 use super::node::{NodeArguments, NodeOptions, SourceDirectories, SourceDirectoriesArguments};
 use crate::clock::{Span, Zone};
 use crate::schedule::{OnChange, Schedule};
@@ -106,8 +107,18 @@ pub(in crate::settings) struct AgentArguments {
         help_heading = SCHEDULE
     )]
     max_age: Span,
-    /// Stop a running scavenge at most once in this time. Otherwise a diff waits until the scavenge
-    /// has ended, as long as --max-age allows
+    /// What a backup does if a scavenge runs on the node, or a cycle of auto-scavenge in its cluster
+    #[arg(
+        long,
+        env = "KBACKUP_SCAVENGE",
+        value_enum,
+        default_value_t = ScavengeManner::Wait,
+        value_name = "HOW",
+        help_heading = SCHEDULE
+    )]
+    scavenge: ScavengeManner,
+    /// With `--scavenge wait`: stop a running scavenge at most once in this time. Otherwise a backup
+    /// waits until the scavenge has ended, as long as --max-age allows
     #[arg(
         long,
         env = "KBACKUP_SCAVENGE_REST",
@@ -260,6 +271,8 @@ pub struct AgentOptions {
     pub jitter: Duration,
     /// `--max-age`.
     pub max_age: Duration,
+    /// `--scavenge`.
+    pub scavenge: ScavengeManner,
     /// `--scavenge-rest`.
     pub scavenge_rest: Duration,
     /// `--cluster`.
@@ -309,6 +322,7 @@ impl AgentArguments {
             time_zone: self.time_zone,
             jitter: self.jitter.0,
             max_age: self.max_age.0,
+            scavenge: self.scavenge,
             scavenge_rest: self.scavenge_rest.0,
             cluster: self.cluster,
             cluster_dir: self.cluster_dir,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, value_parser};
+use clap::{Args, ValueEnum, value_parser};
 
 use super::RepositoryArguments;
 use super::load::{BackgroundLoadArguments, LoadOptions};
@@ -60,6 +60,23 @@ pub(in crate::settings) struct BackupArguments {
     /// Do not stop scavenging; only for a node on which something else prevents scavenges
     #[arg(long, env = "KBACKUP_NO_QUIESCE", help_heading = SCAVENGING)]
     no_quiesce: bool,
+    /// What to do if a scavenge runs on the node, or a cycle of auto-scavenge in its cluster
+    /// [default: stop; for an agent: wait]
+    #[arg(
+        long,
+        env = "KBACKUP_SCAVENGE",
+        value_enum,
+        value_name = "HOW",
+        help_heading = SCAVENGING
+    )]
+    scavenge: Option<ScavengeManner>,
+    /// With `--scavenge wait`: stop a running scavenge at most once in this time [default: 24h]
+    #[arg(long, env = "KBACKUP_SCAVENGE_REST", value_name = "TIME", help_heading = SCAVENGING)]
+    scavenge_rest: Option<Span>,
+    /// With `--scavenge wait`: wait only while the newest good backup is younger than this [default:
+    /// 26h]
+    #[arg(long, env = "KBACKUP_MAX_AGE", value_name = "TIME", help_heading = SCAVENGING)]
+    max_age: Option<Span>,
     /// Wait at most this long until auto-scavenge is paused, and until a scavenge has stopped
     #[arg(
         long,
@@ -79,8 +96,8 @@ pub(in crate::settings) struct BackupArguments {
         help_heading = SCAVENGING
     )]
     max_pause: Span,
-    /// Threads of a scavenge that kbackup starts again [default: 1, because the node does not
-    /// report how many threads the stopped scavenge had]
+    /// Threads of a scavenge that kbackup starts again [default: as many as it had, if the node
+    /// tells that (21.10 does), or else 1]
     #[arg(long, env = "KBACKUP_SCAVENGE_THREADS", value_name = "N", help_heading = SCAVENGING)]
     scavenge_threads: Option<u32>,
     /// Throttle percentage of a scavenge that kbackup starts again, 1 to 100 [default: 100]
@@ -162,10 +179,17 @@ pub struct BackupOptions {
     pub quiesce_wait: Duration,
     /// `--max-pause`: how long the node may be without scavenging in all.
     pub max_pause: Duration,
-    /// `--scavenge-threads`.
-    pub scavenge_threads: u32,
+    /// `--scavenge`. `None`: `stop`, and for an agent what its own option says.
+    pub scavenge: Option<ScavengeManner>,
+    /// `--scavenge-rest`. `None`: a day, and for an agent what its own option says.
+    pub scavenge_rest: Option<Duration>,
+    /// `--max-age`, as long as a backup may wait for a scavenge. `None`: 26 hours, and for an agent
+    /// what its own option says.
+    pub max_age: Option<Duration>,
+    /// `--scavenge-threads`. `None`: as many as the scavenge had.
+    pub scavenge_threads: Option<u32>,
     /// `--scavenge-throttle`, in percent.
-    pub scavenge_throttle: u32,
+    pub scavenge_throttle: Option<u32>,
     /// `--new-branch`.
     pub new_branch: bool,
     /// `--new-address`.
@@ -207,8 +231,11 @@ impl BackupArguments {
             quiesce: !self.no_quiesce,
             quiesce_wait: self.quiesce_wait.0,
             max_pause: self.max_pause.0,
-            scavenge_threads: self.scavenge_threads.unwrap_or(1),
-            scavenge_throttle: self.scavenge_throttle.unwrap_or(100),
+            scavenge: self.scavenge,
+            scavenge_rest: self.scavenge_rest.map(|rest| rest.0),
+            max_age: self.max_age.map(|age| age.0),
+            scavenge_threads: self.scavenge_threads,
+            scavenge_throttle: self.scavenge_throttle,
             new_branch: self.new_branch,
             new_address: self.new_address,
             accept_damaged: self.accept_damaged,
@@ -219,6 +246,18 @@ impl BackupArguments {
             load: self.load.into(),
         }
     }
+}
+
+/// What a backup does if a scavenge runs on the node, or a cycle of auto-scavenge in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScavengeManner {
+    /// Wait until it has ended. Once the backups are older than --max-age, stop it, but at most once
+    /// in --scavenge-rest
+    Wait,
+    /// Take no backup
+    Skip,
+    /// Stop it, and start it again after the backup
+    Stop,
 }
 
 /// How many of the reused bytes a diff hashes again: `512MiB`, `5%`, `0`.

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use agent::{AgentOptions, ClusterMode, ClusterTurns, ListenAddress};
-pub use backup::{BackupOptions, RecheckAmount};
+pub use backup::{BackupOptions, RecheckAmount, ScavengeManner};
 pub use check::CheckOptions;
 pub use completions::{CompletionsOptions, Shell};
 pub use expire::{ExpireOptions, RetentionOptions};

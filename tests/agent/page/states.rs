@@ -197,6 +197,7 @@ impl State {
                 what: "scavenge".to_owned(),
                 began,
                 milliseconds: Some(95_000 * days.unsigned_abs()),
+                interrupted: true,
             }];
             records.push(RunRecord {
                 pauses,
@@ -211,6 +212,8 @@ impl State {
             version: "26.1.0".to_owned(),
             state: "follower".to_owned(),
             scavenge: None,
+            auto_scavenge: None,
+            scavenging: None,
             db: "/var/lib/kurrentdb".into(),
             endpoint: None,
             members: Vec::new(),

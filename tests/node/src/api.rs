@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use uuid::Uuid;
 
 use crate::log;
-use crate::node::{Node, Phase};
+use crate::node::{Node, Parameters, Phase};
 use crate::quirks::{AutoScavenge, AutoScavengeState, Credentials, Member, Quirks};
 use crate::recording::{Checkpoint, Version};
 use crate::streams;
@@ -841,7 +841,12 @@ impl Service {
             };
         }
 
-        match self.node.post_scavenge() {
+        let given = |name| asked.parameter(name).and_then(|value| value.parse().ok());
+        let parameters = Parameters {
+            threads: given("threads").unwrap_or(1),
+            start_from_chunk: given("startFromChunk").unwrap_or(0),
+        };
+        match self.node.post_scavenge(parameters) {
             Ok(id) => encode(codec, &json!({ "scavengeId": id }), || {
                 format!("ScavengeId: {id}")
             }),
@@ -1033,7 +1038,8 @@ impl Service {
                 let (schedule, until) = match state {
                     AutoScavengeState::NotConfigured => (Value::Null, Value::Null),
                     AutoScavengeState::Waiting | AutoScavengeState::Paused => {
-                        (json!("0 6 * * 6"), json!("1.13:14:32.6299115"))
+                        let until = asked.quirks.next_cycle.map(time_span);
+                        (json!("0 6 * * 6"), json!(until))
                     }
                     AutoScavengeState::InProgress | AutoScavengeState::Pausing => {
                         (json!("0 6 * * 6"), json!("00:00:00"))
@@ -1048,6 +1054,21 @@ impl Service {
             }
         }
     }
+}
+
+/// A length of time as .NET writes it: `[d.]hh:mm:ss.fffffff`.
+fn time_span(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+
+    let days = if days > 0 {
+        format!("{days}.")
+    } else {
+        String::new()
+    };
+    let ticks = length.subsec_nanos() / 100;
+    format!("{days}{hours:02}:{minutes:02}:{seconds:02}.{ticks:07}")
 }
 
 /// Replaces the values of those fields that this version has.

@@ -28,7 +28,7 @@ mod templates;
 
 pub use api::{Listen, Request, Server};
 pub use appender::{Appender, Latencies};
-pub use node::{Node, Outcome, Phase, Speed};
+pub use node::{Node, Outcome, Parameters, Phase, Speed};
 pub use quirks::{AutoScavenge, AutoScavengeState, Credentials, Member, Quirks};
 pub use recording::{Acknowledged, Action, Checkpoint, Mark, Recording, Step, Version, fixtures};
 pub use synthetic::{Made, Synthetic};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::api::Request;
@@ -17,6 +17,7 @@ use crate::recording::{
 };
 use crate::replay::Target;
 use crate::streams::Event;
+use crate::synthetic::Synthetic;
 
 /// The speed of the replay in the background.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -143,14 +144,35 @@ struct State {
     scavenge: Option<Scavenge>,
     last: Option<(Uuid, Outcome)>,
     paused_at: Option<Instant>,
+    /// Number of events about auto-scavenge in the log.
+    notes: i64,
     /// Scavenges that the log does not hold, because no recorded step wrote them there.
     unrecorded: Vec<Unrecorded>,
 }
 
 struct Unrecorded {
     id: Uuid,
+    parameters: Parameters,
     started: SystemTime,
     ended: Option<(SystemTime, Outcome)>,
+}
+
+/// How a scavenge was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// Number of threads.
+    pub threads: u32,
+    /// The first chunk that it scavenges.
+    pub start_from_chunk: u32,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            start_from_chunk: 0,
+        }
+    }
 }
 
 /// The last steps of a stopped scavenge happen after the answer to the DELETE. Files may change until
@@ -224,6 +246,7 @@ impl Node {
             scavenge: None,
             last: None,
             paused_at: None,
+            notes: 0,
             unrecorded: Vec::new(),
         };
 
@@ -527,10 +550,28 @@ impl Node {
     /// Starts a scavenge that changes no file, as another client does. It lasts for this time, or
     /// until a DELETE. Fails while another scavenge runs.
     pub fn start_scavenge(&self, lasts: Option<Duration>) -> Result<Uuid> {
+        self.start_scavenge_with(lasts, Parameters::default())
+    }
+
+    /// As [`Node::start_scavenge`], with these parameters.
+    pub fn start_scavenge_with(
+        &self,
+        lasts: Option<Duration>,
+        parameters: Parameters,
+    ) -> Result<Uuid> {
         let mut state = self.state();
         settle(&mut state);
         ensure!(state.scavenge.is_none(), "a scavenge runs already");
-        Ok(begin_scavenge(&mut state, lasts))
+        Ok(begin_scavenge(&mut state, lasts, parameters))
+    }
+
+    /// Brings a scavenge that changes no file to its end.
+    pub fn end_scavenge(&self) {
+        let mut state = self.state();
+        settle(&mut state);
+        if let Some(scavenge) = state.scavenge.take() {
+            end_scavenge(&mut state, scavenge.id, Outcome::Success);
+        }
     }
 
     /// Replaces the process of a node from [`Node::still`] by a new one.
@@ -613,7 +654,7 @@ impl Node {
                 number: 0,
                 id: Uuid::new_v4(),
                 kind: "$scavengeStarted".to_owned(),
-                data: json!({ "scavengeId": scavenge.id, "nodeEndpoint": "" }).to_string(),
+                data: self.start_of(scavenge).to_string(),
                 time: scavenge.started,
             });
             if let Some((time, outcome)) = scavenge.ended {
@@ -636,6 +677,24 @@ impl Node {
             }
         }
         events
+    }
+
+    /// The data of the event that tells of a start. 21.10 alone tells the parameters
+    /// (fixtures/http).
+    fn start_of(&self, scavenge: &Unrecorded) -> Value {
+        let version = self.shared.recording.version;
+        if version < Version::new(21, 0) || version >= Version::new(22, 0) {
+            return json!({ "scavengeId": scavenge.id, "nodeEndpoint": "" });
+        }
+
+        json!({
+            "scavengeId": scavenge.id,
+            "nodeEndpoint": "",
+            "alwaysKeepScavenged": false,
+            "mergeChunks": true,
+            "startFromChunk": scavenge.parameters.start_from_chunk,
+            "threads": scavenge.parameters.threads,
+        })
     }
 
     /// Runs `read` while no step is in progress, so that the values belong together.
@@ -749,7 +808,7 @@ impl Node {
 
     /// A client's `POST /admin/scavenge`. Returns the id of the new scavenge. The error is the id of
     /// one that runs already.
-    pub(crate) fn post_scavenge(&self) -> Result<Uuid, Uuid> {
+    pub(crate) fn post_scavenge(&self, parameters: Parameters) -> Result<Uuid, Uuid> {
         let lasts = self.quirks().scavenge_duration;
         let mut state = self.state();
         settle(&mut state);
@@ -765,7 +824,7 @@ impl Node {
             return Ok(recorded.id);
         }
 
-        let id = begin_scavenge(&mut state, Some(lasts));
+        let id = begin_scavenge(&mut state, Some(lasts), parameters);
         self.shared.changed.notify_all();
         Ok(id)
     }
@@ -849,6 +908,9 @@ impl Node {
             | AutoScavengeState::Paused => AutoScavengeState::Paused,
         };
 
+        if before != after {
+            self.note_auto_scavenge(&mut state, &quirks);
+        }
         quirks.auto_scavenge = AutoScavenge::Licensed(after);
         drop(quirks);
         drop(state);
@@ -861,6 +923,19 @@ impl Node {
         Some(after)
     }
 
+    /// Writes the change of auto-scavenge into the log.
+    fn note_auto_scavenge(&self, state: &mut State, quirks: &Quirks) {
+        if !quirks.notes_auto_scavenge {
+            return;
+        }
+
+        let note = Synthetic::note(&self.shared.root, "$auto-scavenges", state.notes);
+        if let Err(error) = note {
+            state.failure = Some(format!("{error:#}"));
+        }
+        state.notes += 1;
+    }
+
     /// A client's `POST /auto-scavenge/resume` on a licensed node. Returns false while it is pausing.
     pub(crate) fn resume_auto_scavenge(&self) -> bool {
         let mut state = self.state();
@@ -869,6 +944,7 @@ impl Node {
         match quirks.auto_scavenge {
             AutoScavenge::Licensed(AutoScavengeState::Pausing) => return false,
             AutoScavenge::Licensed(AutoScavengeState::Paused) => {
+                self.note_auto_scavenge(&mut state, &quirks);
                 quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
             }
             _ => {}
@@ -879,7 +955,7 @@ impl Node {
     }
 }
 
-fn begin_scavenge(state: &mut State, lasts: Option<Duration>) -> Uuid {
+fn begin_scavenge(state: &mut State, lasts: Option<Duration>, parameters: Parameters) -> Uuid {
     let id = Uuid::new_v4();
     state.scavenge = Some(Scavenge {
         id,
@@ -888,6 +964,7 @@ fn begin_scavenge(state: &mut State, lasts: Option<Duration>) -> Uuid {
     state.last = Some((id, Outcome::InProgress));
     state.unrecorded.push(Unrecorded {
         id,
+        parameters,
         started: SystemTime::now(),
         ended: None,
     });

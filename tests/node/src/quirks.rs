@@ -28,6 +28,12 @@ pub struct Quirks {
     pub admin_ui_disabled: bool,
     /// The answers of `/auto-scavenge/*`.
     pub auto_scavenge: AutoScavenge,
+    /// The time until the next cycle of a licensed auto-scavenge that waits. `None`: the node does
+    /// not tell it.
+    pub next_cycle: Option<Duration>,
+    /// Pausing and resuming auto-scavenge are events in the log (http-api §2.6). Works on a node
+    /// from [`Node::still`](crate::Node::still) alone, because a recording has its own log.
+    pub notes_auto_scavenge: bool,
     /// The time from `Pausing` to `Paused`.
     pub pausing_for: Duration,
     /// The node is not the leader and passes auto-scavenge calls on: pause and resume answer 202
@@ -77,6 +83,8 @@ impl Default for Quirks {
             answer_408: false,
             admin_ui_disabled: false,
             auto_scavenge: AutoScavenge::AsVersion,
+            next_cycle: Some(Duration::ZERO),
+            notes_auto_scavenge: false,
             pausing_for: Duration::from_millis(200),
             auto_scavenge_proxied: false,
             credentials: None,

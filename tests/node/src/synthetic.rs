@@ -252,20 +252,7 @@ impl Synthetic {
     /// same position write different events.
     pub fn append_seeded(directory: impl AsRef<Path>, bytes: u64, seed: u64) -> Result<u64> {
         let db = directory.as_ref().join("db");
-        let read = |checkpoint: Checkpoint| -> Result<u64> {
-            let path = db.join(checkpoint.file_name());
-            let value =
-                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(u64::try_from(number(&value))?)
-        };
-
-        let writer = read(Checkpoint::Writer)?;
-        let last = log::chunks(&db)?.pop().context("there is no chunk")?;
-        let capacity_end = last.header.start_position() + u64::from(last.header.chunk_size);
-        if capacity_end <= writer || last.footer.is_some() {
-            bail!("the last chunk, {}, is not active", last.path.display());
-        }
-        let mut active = Active::open(last)?;
+        let (writer, mut active) = open_end(&db)?;
         let mut generator = Generator::new(writer ^ 0x9e37_79b9_7f4a_7c15 ^ seed.rotate_left(32));
 
         // Each call has its own streams, so that event numbers begin at 0.
@@ -313,6 +300,40 @@ impl Synthetic {
         publish(&db, position)?;
         Ok(position)
     }
+
+    /// Appends one event to a stream, as a server does that notes something for itself: the event
+    /// with this number. Returns the new writer checkpoint.
+    pub fn note(directory: impl AsRef<Path>, stream: &str, number: i64) -> Result<u64> {
+        const BYTES: usize = 100;
+
+        let db = directory.as_ref().join("db");
+        let (writer, active) = open_end(&db)?;
+        let mut generator = Generator::new(writer ^ 0x2545_f491_4f6c_dd1d);
+        let mut stream = Stream {
+            next: number,
+            ..Stream::new(stream.to_owned())
+        };
+
+        let mut note = encode_append(&mut generator, &mut stream, writer, 1, BYTES, &mut |_| {});
+        let position = writer + note.len() as u64;
+        active.write(&mut note, position)?;
+        publish(&db, position)?;
+        Ok(position)
+    }
+}
+
+/// Where the log in `db` ends, and its active chunk.
+fn open_end(db: &Path) -> Result<(u64, Active)> {
+    let path = db.join(Checkpoint::Writer.file_name());
+    let value = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let writer = u64::try_from(number(&value))?;
+
+    let last = log::chunks(db)?.pop().context("there is no chunk")?;
+    let capacity_end = last.header.start_position() + u64::from(last.header.chunk_size);
+    if capacity_end <= writer || last.footer.is_some() {
+        bail!("the last chunk, {}, is not active", last.path.display());
+    }
+    Ok((writer, Active::open(last)?))
 }
 
 /// Writes writer.chk and then chaser.chk, each durably.
