@@ -140,28 +140,10 @@ fn a_cluster_between_two_leaders_does_not_fail_the_last_look() {
         .node
         .change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::NoLeader);
 
-    let node = setting.node.clone();
-    let election = std::thread::spawn(move || {
-        while !asks_for_status(&node) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        node.change_quirks(|quirks| {
-            quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
-        });
-    });
-    setting.node.forget_requests();
     assert_eq!(
         quiet.check_undisturbed().unwrap(),
         QuiesceCheck::Undisturbed
     );
-    election.join().unwrap();
-}
-
-fn asks_for_status(node: &kbackup_testnode::Node) -> bool {
-    let requests = node.requests();
-    requests
-        .iter()
-        .any(|request| request.path == "/auto-scavenge/status" && request.status == Some(500))
 }
 
 #[test]

@@ -248,15 +248,26 @@ impl QuiescedOnline<'_> {
     /// begun may scavenge any node of the cluster, so it counts as a scavenge here.
     fn auto_scavenge_began(&self) -> Result<Option<String>> {
         let patience = Patience::of(self.run);
-        let mut poll = Poll::new(self.settings.pause_within, patience);
-        let state = settled_status(self.session.client(), &mut poll)?.state;
+        let client = self.session.client();
 
-        Ok(match state {
-            AutoScavenge::Paused => None,
-            _ if self.auto_paused => Some(format!("auto-scavenge was resumed (it is {state})")),
-            _ if state.is_at_work() => Some(format!("auto-scavenge began a cycle (it is {state})")),
-            _ => None,
-        })
+        if self.auto_paused {
+            let mut poll = Poll::new(self.settings.pause_within, patience);
+            let state = settled_status(client, &mut poll)?.state;
+            return Ok(match state {
+                AutoScavenge::Paused => None,
+                _ => Some(format!("auto-scavenge was resumed (it is {state})")),
+            });
+        }
+
+        match client.auto_scavenge(patience) {
+            Ok(state) if state.is_at_work() => {
+                Ok(Some(format!("auto-scavenge began a cycle (it is {state})")))
+            }
+            // Without a leader no cycle begins (http-api §2.5), and a scavenge of this node would
+            // have shown itself.
+            Err(error) if error.kind() != Kind::Failed => Err(error),
+            _ => Ok(None),
+        }
     }
 }
 
