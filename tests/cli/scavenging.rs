@@ -78,7 +78,10 @@ fn a_backup_can_be_skipped_while_a_scavenge_runs() {
 #[test]
 fn a_backup_waits_until_the_scavenge_has_ended() {
     let site = NodeSite::still();
-    assert_eq!(run(&site, "full --new-repository --repo repo --node URL").0, Some(0));
+    assert_eq!(
+        run(&site, "full --new-repository --repo repo --node URL").0,
+        Some(0)
+    );
     site.node.start_scavenge(None).unwrap();
 
     let line = "diff --repo repo --node URL --scavenge wait";
