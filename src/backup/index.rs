@@ -241,7 +241,6 @@ impl SourceTable {
     fn open(capture: &Capture<'_>, table: TableId) -> Result<Self> {
         let path = RelativePath::table(table);
         let file = open(capture.source, &path)?;
-        file.expect_pieces();
         let layout = ptable::inspect(&file).in_source(file.path())?;
         Ok(Self { path, file, layout })
     }

@@ -28,8 +28,6 @@ impl<'a> SourceChunk<'a> {
     pub(super) fn open(source: &Directories, found: &'a LogFile) -> Result<Self> {
         let path = &found.path;
         let file = open(source, path)?;
-        file.expect_pieces();
-
         let state = chunk::inspect(&file).in_source(file.path())?;
         if state.header.end != found.end() {
             return Err(changed("a chunk was replaced by another one").at(file.path()));

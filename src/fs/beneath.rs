@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::error::{IoError, Operation, Result};
 use super::file::File;
 use super::gate::attempt;
-use super::open::{must_be_plain, open_source};
+use super::open::{expect_plain_file, open_source};
 use super::status::{FileKind, status};
 
 /// The kernel has refused `openat2` once. It is not asked again.
@@ -77,7 +77,7 @@ impl Beneath {
                 None
             }
             Err(error) => Some(Err(error)),
-            Ok(file) => Some(File::new(file.into(), path).and_then(must_be_plain)),
+            Ok(file) => Some(File::new(file.into(), path).and_then(expect_plain_file)),
         }
     }
 

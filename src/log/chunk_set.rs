@@ -235,7 +235,6 @@ fn inspect(
     }
 
     let source = open_listed(files, &chunk.path)?;
-    source.expect_pieces();
     let file = with_place(files, &chunk.path, chunk::inspect(&*source))?;
     Ok(Arc::new(file))
 }

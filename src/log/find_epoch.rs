@@ -83,7 +83,6 @@ impl OpenChunk {
             Err(error) => return Err(of_live_file(error)),
         };
 
-        file.expect_pieces();
         let Ok(found) = chunk::inspect(&file) else {
             return Ok(None);
         };

@@ -166,7 +166,6 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     fn copy_segment(&mut self, segment: &Segment<'_>) -> Result<(), CopyFailure> {
-        segment.source.expect_pieces();
         match segment.source.file() {
             Some(file) if !segment.live => self.copy_extents(file, segment),
             // Of a live file every byte is read: below the writer's position there are no holes.
