@@ -64,6 +64,14 @@ fn text(place: &Path, examination: &Examination) -> String {
     for finding in &examination.findings {
         text.push_str(&finding_text(finding));
     }
+
+    let consequences = examination
+        .findings
+        .iter()
+        .flat_map(|finding| &finding.consequences);
+    if consequences.clone().any(|consequence| consequence.unproven) {
+        text.push_str("\n?: read in the server's source, not seen on such a server\n");
+    }
     text
 }
 

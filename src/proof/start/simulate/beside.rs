@@ -3,8 +3,8 @@
 use super::state::{ServerStart, Step};
 use crate::proof::finding::Effect;
 use crate::proof::start::observation::StartObservation;
-use crate::server::evidence;
 use crate::server::facts::{HAS_SCAVENGE_STATE, HAS_SECONDARY_INDEX};
+use crate::server::{Evidence, observed};
 
 impl ServerStart<'_> {
     /// A server that cannot open `kurrent.ddb` does not start (disk-format §6.2, O35).
@@ -16,7 +16,7 @@ impl ServerStart<'_> {
             return Ok(());
         }
 
-        let evidence = evidence::STOPS_AT_BAD_SECONDARY_INDEX;
+        let evidence = Evidence::Seen(observed::O35);
         let hint = "remove kurrent.ddb and kurrent.ddb.wal: the server rebuilds them, perhaps \
                     without the schema registry's part";
         self.refuse(
@@ -42,7 +42,7 @@ impl ServerStart<'_> {
             problem.why
         );
         let hint = "remove the files in index/scavenging: the next scavenge begins anew";
-        let evidence = evidence::SCAVENGES_BY_FOREIGN_STATE;
+        let evidence = Evidence::Seen(observed::O34);
         self.see(
             StartObservation::new(
                 "scavenge-state-foreign",

@@ -4,7 +4,7 @@ use super::state::{ServerStart, Step};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::proof::finding::Effect;
 use crate::proof::start::observation::StartObservation;
-use crate::server::Evidence;
+use crate::server::{Evidence, observed};
 
 const ORDER: Evidence = Evidence::Read("disk-format §6.5");
 
@@ -20,7 +20,7 @@ impl ServerStart<'_> {
 
         // Real servers were only seen with the whole guard.
         let evidence = if self.chaser > self.writer && truncate == checkpoint::NONE {
-            Evidence::Seen("O15")
+            Evidence::Seen(observed::O15)
         } else {
             Evidence::Read("O15")
         };
@@ -65,8 +65,8 @@ impl ServerStart<'_> {
 
         let is_writer_missing = self.is_missing(Checkpoint::Writer);
         let evidence = match checkpoint {
-            Checkpoint::Chaser if is_writer_missing => Evidence::Seen("O14"),
-            Checkpoint::Chaser => Evidence::Seen("O15"),
+            Checkpoint::Chaser if is_writer_missing => Evidence::Seen(observed::O14),
+            Checkpoint::Chaser => Evidence::Seen(observed::O15),
             _ => ORDER,
         };
         let writer = if is_writer_missing {
@@ -111,8 +111,13 @@ impl ServerStart<'_> {
         }
         let what = "the server searches the log backwards for its last epoch";
         self.see(
-            StartObservation::new("epoch-search", what, Effect::Slows, Evidence::Seen("O12"))
-                .on(&self.place_of(Checkpoint::Epoch)),
+            StartObservation::new(
+                "epoch-search",
+                what,
+                Effect::Slows,
+                Evidence::Seen(observed::O12),
+            )
+            .on(&self.place_of(Checkpoint::Epoch)),
         );
     }
 }

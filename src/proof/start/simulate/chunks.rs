@@ -9,11 +9,11 @@ use crate::format::{ChunkSize, LogPosition};
 use crate::proof::finding::Effect;
 use crate::proof::start::facts::ChunkFact;
 use crate::proof::start::observation::StartObservation;
-use crate::server::Evidence;
 use crate::server::facts::{
     DELETES_CHUNK_BEYOND_WRITER, HAS_ARCHIVE, READS_TRANSFORMED_CHUNKS,
     RESUMES_BEHIND_SCAVENGED_CHUNK,
 };
+use crate::server::{Evidence, observed};
 
 /// Chunks before the end of the log.
 const HISTORICAL: Evidence = Evidence::Read("disk-format §6.6");
@@ -244,7 +244,11 @@ impl<'a> ServerStart<'a> {
             } else {
                 is_refused = true;
                 let what = "it lies beyond writer.chk";
-                StartObservation::refusal("chunk-beyond-writer", what, Evidence::Seen("O16"))
+                StartObservation::refusal(
+                    "chunk-beyond-writer",
+                    what,
+                    Evidence::Seen(observed::O16),
+                )
             };
             self.see(
                 observation
@@ -264,12 +268,12 @@ impl<'a> ServerStart<'a> {
             let what = "it lies beyond writer.chk and holds nothing: the server deletes it";
             (what, Effect::Deletes)
         };
-        let source = if self.is_missing(Checkpoint::Writer) {
-            "O14"
+        let seen = if self.is_missing(Checkpoint::Writer) {
+            observed::O14
         } else {
-            "O16"
+            observed::O16
         };
-        StartObservation::new("chunk-beyond-writer", what, effect, Evidence::Seen(source))
+        StartObservation::new("chunk-beyond-writer", what, effect, Evidence::Seen(seen))
     }
 
     /// Without a writer checkpoint the log is written anew from its start (disk-format §1).
@@ -294,8 +298,12 @@ impl<'a> ServerStart<'a> {
                 continue;
             }
             let what = "the chunk fails its own MD5";
-            let dies =
-                StartObservation::new("chunk-md5", what, Effect::Dies, Evidence::Seen("O17"));
+            let dies = StartObservation::new(
+                "chunk-md5",
+                what,
+                Effect::Dies,
+                Evidence::Seen(observed::O17),
+            );
             self.see(
                 dies.on(&fact.place)
                     .hint("restore this chunk from a backup")

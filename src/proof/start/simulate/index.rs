@@ -6,7 +6,7 @@ use crate::proof::finding::Effect;
 use crate::proof::start::facts::{HiddenFact, MapFact, StreamFilterFact, TableFact, TableProblem};
 use crate::proof::start::observation::StartObservation;
 use crate::server::facts::{HAS_FILTERS, REFUSES_OLD_TABLES};
-use crate::server::{Evidence, evidence};
+use crate::server::{Evidence, observed};
 
 /// Before a server builds a new index, it copies the whole old one aside. This hint saves that.
 const REMOVE_INDEX: &str = "remove the files of the index directory: the server builds the index \
@@ -61,7 +61,7 @@ impl ServerStart<'_> {
             return;
         }
         let what = "there is no index; a full rebuild takes long on a large database";
-        let evidence = Evidence::Seen("O18");
+        let evidence = Evidence::Seen(observed::O18);
         self.see(StartObservation::new(
             "index-absent",
             what,
@@ -79,7 +79,7 @@ impl ServerStart<'_> {
             "the index reaches to {commit}, not below chaser.chk at {}",
             self.chaser
         );
-        let ahead = set_aside("index-ahead", what, Evidence::Seen("O18"));
+        let ahead = set_aside("index-ahead", what, Evidence::Seen(observed::O18));
         self.see(ahead.on(place).hint(REMOVE_INDEX));
     }
 
@@ -97,10 +97,10 @@ impl ServerStart<'_> {
         let observation = match &table.why {
             TableProblem::Missing => {
                 let what = "indexmap names this table, and it is missing";
-                set_aside("index-table-missing", what, Evidence::Seen("O18")).damage()
+                set_aside("index-table-missing", what, Evidence::Seen(observed::O18)).damage()
             }
             TableProblem::Damaged(why) => {
-                set_aside("index-table-damaged", why, Evidence::Seen("O18")).damage()
+                set_aside("index-table-damaged", why, Evidence::Seen(observed::O18)).damage()
             }
             TableProblem::Old => {
                 if !self.line.has(REFUSES_OLD_TABLES) {
@@ -135,7 +135,7 @@ impl ServerStart<'_> {
                  directory's files",
             )
         };
-        let evidence = evidence::HIDES_EVENTS_WITH_LATER_INDEX;
+        let evidence = Evidence::Seen(observed::O39);
         self.see(StartObservation::new("index-hides-events", what, effect, evidence).hint(hint));
     }
 
@@ -150,12 +150,12 @@ impl ServerStart<'_> {
             StreamFilterFact::Absent => {
                 let what = "there is no stream-existence filter; the server builds it from the \
                             index";
-                let evidence = Evidence::Seen("O18");
+                let evidence = Evidence::Seen(observed::O18);
                 StartObservation::new("stream-filter-absent", what, Effect::Rebuilds, evidence)
             }
             StreamFilterFact::Damaged(problem) => {
                 let effect = Effect::Rebuilds;
-                let evidence = Evidence::Seen("O18");
+                let evidence = Evidence::Seen(observed::O18);
                 StartObservation::new("stream-filter-damaged", &problem.why, effect, evidence)
                     .on(&problem.place)
             }

@@ -7,7 +7,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::proof::finding::Effect;
 use crate::proof::start::facts::{Damage, EndFact};
 use crate::proof::start::observation::StartObservation;
-use crate::server::Evidence;
+use crate::server::{Evidence, observed};
 
 impl ServerStart<'_> {
     /// Reads the log from the end of the index (`replayed_from`) to the end of the log.
@@ -45,7 +45,8 @@ impl ServerStart<'_> {
         let place = self.place_of(Checkpoint::Writer);
         let effect = Effect::ShowsHalfAppend;
         self.see(
-            StartObservation::new("half-append", what, effect, Evidence::Seen("O32")).on(&place),
+            StartObservation::new("half-append", what, effect, Evidence::Seen(observed::O32))
+                .on(&place),
         );
     }
 
@@ -54,7 +55,7 @@ impl ServerStart<'_> {
     fn damaged(&mut self, damage: &Damage, replayed_from: i64) -> Step {
         let is_replayed = damage.position.to_signed() >= replayed_from;
         let (effect, evidence) = if is_replayed {
-            (Effect::Refuses, Evidence::Seen("O17"))
+            (Effect::Refuses, Evidence::Seen(observed::O17))
         } else {
             (Effect::LosesEvents, Evidence::Read("disk-format §6.12"))
         };

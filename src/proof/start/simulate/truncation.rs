@@ -6,8 +6,8 @@ use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::{ChunkSize, LogPosition};
 use crate::proof::finding::Effect;
 use crate::proof::start::observation::StartObservation;
-use crate::server::Evidence;
 use crate::server::facts::{EXITS_AFTER_TRUNCATION, MAX_TRUNCATION, TRUNCATES_WHOLE_CHUNKS};
+use crate::server::{Evidence, observed};
 
 const SECTION: Evidence = Evidence::Read("disk-format §2.4");
 
@@ -99,9 +99,13 @@ impl ServerStart<'_> {
                     truncation is pending";
         let place = file.place.clone();
         self.refuse(
-            StartObservation::refusal("truncation-excess-chunk", what, Evidence::Seen("O16"))
-                .on(&place)
-                .hint("restore with kbackup, which leaves such a chunk out"),
+            StartObservation::refusal(
+                "truncation-excess-chunk",
+                what,
+                Evidence::Seen(observed::O16),
+            )
+            .on(&place)
+            .hint("restore with kbackup, which leaves such a chunk out"),
         )
     }
 
@@ -166,9 +170,14 @@ impl ServerStart<'_> {
              a supervisor must allow that"
         );
         self.see(
-            StartObservation::new("truncation-pending", what, effect, Evidence::Seen("O10"))
-                .on(&self.place_of(Checkpoint::Truncate))
-                .hint(hint),
+            StartObservation::new(
+                "truncation-pending",
+                what,
+                effect,
+                Evidence::Seen(observed::O10),
+            )
+            .on(&self.place_of(Checkpoint::Truncate))
+            .hint(hint),
         );
     }
 
@@ -180,12 +189,12 @@ impl ServerStart<'_> {
         let (evidence, why) =
             if end == LogPosition::ZERO && self.has_wrong_length(Checkpoint::Truncate) {
                 let why = "an empty truncate.chk reads as 0, and ";
-                (Evidence::Seen("O13"), why)
+                (Evidence::Seen(observed::O13), why)
             } else if end < cut.target {
                 let why = "a scavenged chunk is cut as a whole, and ";
-                (Evidence::Seen("O33"), why)
+                (Evidence::Seen(observed::O33), why)
             } else {
-                (Evidence::Seen("recordings: truncate"), "")
+                (Evidence::Seen(observed::TRUNCATE_RECORDINGS), "")
             };
         let what = format!(
             "{why}{} bytes of the log are cut off: {end} to {}",
