@@ -105,6 +105,8 @@ pub enum Step {
     Preflight,
     /// Hash again a share of what the repository holds already.
     Recheck,
+    /// Resume what an interrupted run has copied.
+    Resume,
     /// Stop scavenging.
     Quiesce,
     /// Copy the index.
@@ -134,6 +136,7 @@ impl Step {
         match self {
             Self::Preflight => "preflight",
             Self::Recheck => "recheck",
+            Self::Resume => "resume",
             Self::Quiesce => "quiesce",
             Self::Index => "index",
             Self::Checkpoints => "checkpoints",

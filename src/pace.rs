@@ -1,6 +1,7 @@
 //! How fast a run may go: one budget of bytes for all its threads, and turns at the disk.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ struct Budget {
     rate: Rate,
     /// When everything that was spent so far has been earned.
     earned: Mutex<Instant>,
+    /// Bytes that were spent so far.
+    spent: AtomicU64,
 }
 
 impl Budget {
@@ -64,11 +67,13 @@ impl Budget {
         Self {
             rate,
             earned: Mutex::new(Instant::now()),
+            spent: AtomicU64::new(0),
         }
     }
 
     /// Spends `bytes`. Returns when they have been earned.
     fn spend(&self, bytes: u64) -> Instant {
+        self.spent.fetch_add(bytes, Ordering::Relaxed);
         let mut earned = self.earned.lock().unwrap_or_else(PoisonError::into_inner);
 
         // Only a burst of what was not spent before is saved up.
@@ -135,6 +140,15 @@ impl Pace {
     #[must_use]
     pub fn limit(&self) -> Option<u64> {
         self.budget.as_ref().map(|budget| budget.rate.0.get())
+    }
+
+    /// Bytes that were spent so far; 0 without a rate limit.
+    #[must_use]
+    pub fn spent(&self) -> u64 {
+        match &self.budget {
+            Some(budget) => budget.spent.load(Ordering::Relaxed),
+            None => 0,
+        }
     }
 
     /// Bytes to handle at once, if `wanted` would be best.
@@ -215,9 +229,9 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     pace.clone().in_turn(|| {
-                        assert_eq!(at_once.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0);
                         std::thread::sleep(WRITE);
-                        at_once.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        at_once.fetch_sub(1, Ordering::SeqCst);
                     });
                 });
             }

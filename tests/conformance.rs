@@ -17,10 +17,11 @@ use kbackup::event::Silent;
 use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, ReadAt, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
+use kbackup::pace::Rate;
 use kbackup::proof::Proven;
 use kbackup::repository::{
-    self, Attributes, DirectoryRepository, Incoming, Ingest, MemoryRepository, Removal, Repository,
-    Stored,
+    self, Attributes, DirectoryRepository, Incoming, Ingest, MemoryRepository, ProvenCopy, Removal,
+    Repository, Resumed, Stored,
 };
 use kbackup::run::Run;
 use kbackup::transfer::Follow;
@@ -77,6 +78,7 @@ macro_rules! every_behaviour {
                 a_reused_file_shares_its_copy_until_it_is_read_again,
                 files_of_an_interrupted_run_are_resumed,
                 files_that_are_not_proven_are_not_resumed,
+                a_file_whose_proof_was_kept_is_not_read_again,
                 a_removed_backup_is_gone_and_a_held_one_stays,
                 state_is_kept,
             }
@@ -935,10 +937,17 @@ fn files_of_an_interrupted_run_are_resumed(factory: &impl Factory) {
         "a new run resumes only files that it asks for"
     );
     let path = at("db/chunk-000000.000000");
-    let Some(stored) = incoming.resume(&path, bytes.len() as u64, md5).unwrap() else {
+    let left = incoming.left().unwrap();
+    let resumed = incoming.resume(&path, bytes.len() as u64, md5, None);
+    let Some(Resumed { stored, .. }) = resumed.unwrap() else {
         // A store may keep nothing. Then it says so.
-        return assert_eq!(kept, None);
+        return assert_eq!((kept, left), (None, Vec::new()));
     };
+    let sizes = [
+        (&path, bytes.len() as u64),
+        (&at("index/table"), other.len() as u64),
+    ];
+    assert_eq!(left, sizes.map(|(path, size)| (path.clone(), size)));
     assert_eq!(kept.unwrap().files, 2);
     assert_eq!(
         (stored.size, stored.blake3, stored.md5),
@@ -947,7 +956,9 @@ fn files_of_an_interrupted_run_are_resumed(factory: &impl Factory) {
 
     assert_eq!(incoming.bytes_stored(), 0);
     assert_eq!(
-        incoming.resume(&path, bytes.len() as u64, md5).unwrap(),
+        incoming
+            .resume(&path, bytes.len() as u64, md5, None)
+            .unwrap(),
         None,
         "a file is resumed once"
     );
@@ -961,13 +972,15 @@ fn files_of_an_interrupted_run_are_resumed(factory: &impl Factory) {
     let incoming = begin(&repository, None, &run).unwrap();
     assert_eq!(
         incoming
-            .resume(&at("index/table"), other.len() as u64, other_md5)
+            .resume(&at("index/table"), other.len() as u64, other_md5, None)
             .unwrap(),
         None,
         "the commit removed the rest"
     );
     assert_eq!(
-        incoming.resume(&path, bytes.len() as u64, md5).unwrap(),
+        incoming
+            .resume(&path, bytes.len() as u64, md5, None)
+            .unwrap(),
         None,
         "a committed file is no leftover"
     );
@@ -991,7 +1004,7 @@ fn files_that_are_not_proven_are_not_resumed(factory: &impl Factory) {
     ] {
         leave(&repository, &[("db/chunk-000000.000000", wrong)]);
         let incoming = begin(&repository, None, &run).unwrap();
-        assert_eq!(incoming.resume(&path, size, md5).unwrap(), None);
+        assert_eq!(incoming.resume(&path, size, md5, None).unwrap(), None);
         assert!(incoming.open(&path).unwrap().is_none());
     }
 
@@ -1000,17 +1013,73 @@ fn files_that_are_not_proven_are_not_resumed(factory: &impl Factory) {
     let told = self::run();
     let incoming = begin(&repository, None, &told).unwrap();
     told.interrupt(kbackup::error::Signal::Terminate);
-    if let Err(error) = incoming.resume(&path, size, md5) {
+    if let Err(error) = incoming.resume(&path, size, md5, None) {
         assert_eq!(error.kind().exit_code(), 143);
         drop(incoming);
         assert!(
             begin(&repository, None, &run)
                 .unwrap()
-                .resume(&path, size, md5)
+                .resume(&path, size, md5, None)
                 .unwrap()
                 .is_some()
         );
     }
+}
+
+fn a_file_whose_proof_was_kept_is_not_read_again(factory: &impl Factory) {
+    let repository = factory.create();
+    let mut files = Vec::new();
+    for (path, fill) in [("index/table", 7), ("index/other", 8)] {
+        let (bytes, md5) = sealed(&[fill; 100_000]);
+        let proof = ProvenCopy {
+            size: bytes.len() as u64,
+            blake3: Blake3Hash::of(&bytes),
+            md5,
+            records: None,
+        };
+        files.push((at(path), bytes, proof));
+    }
+    let limited = || run().limited_to(Rate::new(1 << 30));
+
+    // The proof of one file is kept with the copy, that of the other one when it is resumed.
+    let (first, source) = (run(), Source::new());
+    let incoming = begin(&repository, None, &first).unwrap();
+    for (path, bytes, _) in &files {
+        let file = source.file("table", bytes);
+        let ingest = Ingest {
+            md5: true,
+            ..whole(&file)
+        };
+        incoming.ingest(path, ingest).unwrap();
+    }
+    incoming
+        .keep_proof(&files[0].0, files[0].2.clone())
+        .unwrap();
+    drop(incoming);
+
+    let repository = factory.reopen(&repository);
+    for read in [files[1].2.size, 0] {
+        let run = limited();
+        let incoming = begin(&repository, None, &run).unwrap();
+        for (path, _, proof) in &files {
+            let resumed = incoming.resume(path, proof.size, proof.md5, None).unwrap();
+            let Some(Resumed { stored, records }) = resumed else {
+                // A store may keep nothing.
+                return assert_eq!(incoming.left().unwrap(), []);
+            };
+            assert_eq!((stored.size, stored.md5), (proof.size, Some(proof.md5)));
+            assert_eq!((stored.blake3, records), (proof.blake3, None));
+            incoming.keep_proof(path, proof.clone()).unwrap();
+        }
+        assert_eq!(run.pace().spent(), read);
+    }
+
+    // A proof does not help against another file of the source.
+    let run = limited();
+    let incoming = begin(&repository, None, &run).unwrap();
+    let (path, _, proof) = &files[0];
+    let wrong = incoming.resume(path, proof.size, sealed(b"another").1, None);
+    assert_eq!(wrong.unwrap(), None);
 }
 
 fn a_removed_backup_is_gone_and_a_held_one_stays(factory: &impl Factory) {

@@ -163,8 +163,8 @@ fn a_repository_of_format_1_is_extended_and_its_interrupted_run_is_resumed() {
     assert_eq!(diff["parent"], newest);
     assert_eq!(diff["branch"], 1);
     assert_eq!(
-        diff["files_resumed"], 2,
-        "two tables did not change since the run was killed: {diff:#}"
+        diff["files_resumed"], 3,
+        "two tables and a chunk did not change since the run was killed: {diff:#}"
     );
 
     let list = answer(&place, "list --repo repo");

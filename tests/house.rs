@@ -44,8 +44,8 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "repository",
         &[
-            "parallel", "timings", "users", "clock", "error", "event", "run", "format", "fs",
-            "manifest", "transfer", "proof",
+            "log", "parallel", "timings", "users", "clock", "error", "event", "run", "format",
+            "fs", "manifest", "transfer", "proof",
         ],
     ),
     (

@@ -30,20 +30,11 @@ pub(super) fn copy_whole(
     };
     let request = completed_request(chunk);
 
-    if let Some(mut stored) = capture.resume(path, &request, footer.md5)? {
-        let records = ReadRecords {
-            from: chunk.start(),
-            told: None,
-        };
-        stored.records = Some(Box::new(records));
-        stored.bytes_read = IDENTITY_BYTES;
-        return Ok(stored);
-    }
-
     let mut stored = copy_followed(chunk, chunk.start(), rules.writer, |follow| {
         capture.copy(path, &request, follow)
     })?;
     if stored.md5 == Some(footer.md5) {
+        capture.keep_proof(&stored)?;
         return Ok(stored);
     }
 
@@ -99,7 +90,8 @@ pub(super) fn copy_grown(
     Ok(())
 }
 
-fn completed_request<'a>(chunk: &'a SourceChunk<'_>) -> CopyRequest<'a> {
+/// The request for a completed chunk.
+pub(super) fn completed_request<'a>(chunk: &'a SourceChunk<'_>) -> CopyRequest<'a> {
     CopyRequest {
         has_md5: true,
         chunk: Some(chunk.row),

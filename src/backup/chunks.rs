@@ -16,7 +16,7 @@ use crate::log::{ChunkSet, Inspected, LogFile};
 use crate::manifest::{ChunkRow, FileSet, RelativePath};
 use crate::parallel;
 use crate::repository::Repository;
-use crate::transfer::FILES_AT_ONCE;
+use crate::transfer::files_at_once;
 
 /// No file system stores times more coarsely than this; FAT does it in steps of two seconds.
 const LONGEST_TICK: Duration = Duration::from_secs(2);
@@ -191,7 +191,7 @@ fn copy_new(capture: &mut Capture<'_>, new: &[&LogFile], rules: ChunkRules) -> R
         let mut stored = Vec::with_capacity(new.len());
         let reader = &*capture;
         let result = parallel::for_each(
-            FILES_AT_ONCE,
+            files_at_once(reader.run),
             new,
             |found| {
                 reader.run.check()?;

@@ -26,6 +26,15 @@ pub struct CopyEstimate {
 }
 
 impl CopyEstimate {
+    /// What is left without `other`. The source may have grown since this was estimated.
+    pub(super) fn without(self, other: Self) -> Self {
+        Self {
+            files: self.files.saturating_sub(other.files),
+            bytes: self.bytes.saturating_sub(other.bytes),
+            held: self.held,
+        }
+    }
+
     fn add(&mut self, other: Self) {
         self.files += other.files;
         self.bytes += other.bytes;

@@ -15,7 +15,7 @@ use crate::format::{InContext, LogPosition, ReadAt, ptable};
 use crate::fs;
 use crate::manifest::{RelativePath, Role, Row};
 use crate::parallel;
-use crate::transfer::FILES_AT_ONCE;
+use crate::transfer::files_at_once;
 
 /// The roles of the index's files. The stream-existence filter is not one of them.
 const INDEX: [Role; 3] = [Role::IndexMap, Role::Table, Role::TableFilter];
@@ -28,7 +28,7 @@ const BETWEEN_READINGS: Duration = Duration::from_millis(20);
 /// How often a bad table, or a bad `indexmap`, is read before the backup goes on without it.
 const CORRUPT_READINGS: u32 = 3;
 /// Header, footer and MD5: the bytes that kbackup reads of each table to identify it.
-const TABLE_IDENTITY_BYTES: u64 = 272;
+pub(super) const TABLE_IDENTITY_BYTES: u64 = 272;
 
 /// The index in the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +181,7 @@ fn copy_new(capture: &mut Capture<'_>, new: &[TableId]) -> Result<()> {
     let mut filter_error = None;
     let reader = &*capture;
     let tables: Result<()> = parallel::for_each(
-        FILES_AT_ONCE,
+        files_at_once(reader.run),
         new,
         |table| {
             reader.run.check()?;
@@ -231,21 +231,22 @@ fn keep_filter(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
 }
 
 /// An open index table of the source.
-struct SourceTable {
-    path: RelativePath,
+pub(super) struct SourceTable {
+    pub(super) path: RelativePath,
     file: fs::File,
-    layout: ptable::TableLayout,
+    pub(super) layout: ptable::TableLayout,
 }
 
 impl SourceTable {
-    fn open(capture: &Capture<'_>, table: TableId) -> Result<Self> {
+    pub(super) fn open(capture: &Capture<'_>, table: TableId) -> Result<Self> {
         let path = RelativePath::table(table);
         let file = open(capture.source, &path)?;
         let layout = ptable::inspect(&file).in_source(file.path())?;
         Ok(Self { path, file, layout })
     }
 
-    fn is_held(&self, capture: &Capture<'_>) -> bool {
+    /// Whether it is captured already, or the parent has it.
+    pub(super) fn is_held(&self, capture: &Capture<'_>) -> bool {
         match capture.held_row(&self.path) {
             Some(row) => self.is_described_by(row),
             None => false,
@@ -256,16 +257,15 @@ impl SourceTable {
         row.size == self.layout.size && row.table_md5 == Some(self.layout.md5)
     }
 
-    /// Copies the table, or resumes what an interrupted run has copied of it.
-    fn copy(&self, capture: &Capture<'_>) -> Result<StoredFile> {
-        let request = CopyRequest {
+    pub(super) fn request(&self) -> CopyRequest<'_> {
+        CopyRequest {
             has_md5: true,
             ..CopyRequest::whole(Role::Table, &self.file)
-        };
-        let mut stored = match capture.resume(&self.path, &request, self.layout.md5)? {
-            Some(stored) => stored,
-            None => capture.copy(&self.path, &request, None)?,
-        };
+        }
+    }
+
+    fn copy(&self, capture: &Capture<'_>) -> Result<StoredFile> {
+        let mut stored = capture.copy(&self.path, &self.request(), None)?;
 
         if stored.md5 != Some(self.layout.md5) {
             capture.incoming.remove(&self.path)?;
@@ -273,6 +273,7 @@ impl SourceTable {
             return Err(Error::new(Kind::SourceCorrupt, what).at(self.file.path()));
         }
         stored.bytes_read += TABLE_IDENTITY_BYTES;
+        capture.keep_proof(&stored)?;
         Ok(stored)
     }
 }

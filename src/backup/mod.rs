@@ -8,6 +8,7 @@
 //! | preflight: the source | U1 | `preflight` |
 //! | … the parent, and space | | `existing`, `parentage`, `estimate` |
 //! | recheck a share of the parent's files | | `recheck` |
+//! | resume what an interrupted run has copied | | `resume` |
 //! | quiesce | S1–S3 | `quiesced` |
 //! | one or more attempts | D1–D17 | `retry`, `attempt` |
 //! | … index and its filters | D1–D8 | `index`, `filter_file`, `stream_filter` |
@@ -44,6 +45,7 @@ mod preflight;
 mod quiesced;
 mod recheck;
 mod request;
+mod resume;
 mod retry;
 mod source;
 mod source_chunk;
@@ -69,6 +71,7 @@ pub use self::summary::{BackupForecast, BackupSummary};
 use crate::clock;
 use crate::error::Result;
 use crate::event::{Event, Step};
+use crate::format::WriterPosition;
 use crate::repository::Repository;
 use crate::run::Run;
 
@@ -107,22 +110,27 @@ pub fn take(
         None => Vec::new(),
     };
 
+    let mut capture = Capture::new(incoming, &source.directories, parent, run);
+    capture.cost.bytes_read = preflight.bytes_read;
+    capture.inspected_in_preflight = std::mem::take(&mut preflight.inspected);
+    read_again(&mut capture, &damaged);
+
+    // Resume: also before the node is quiesced, because a file without a kept proof is hashed.
+    let writer = WriterPosition(preflight.end);
+    let resumed = resume::resume(&mut capture, writer, request.attempts)?;
+
     // Quiesce (S1–S3). From here on, scavenging has to be given back to the node.
     run.emit(Event::Step(Step::Quiesce));
     let copy_takes = duration::of_copy(estimates.all, rate);
     let mut quiesced = Quiesced::quiesce(source, copy_takes, repository, run)?;
 
     // Capture (D1–D17), in one attempt or several.
-    let mut capture = Capture::new(incoming, &source.directories, parent, run);
-    capture.cost.bytes_read = preflight.bytes_read;
-    capture.inspected_in_preflight = std::mem::take(&mut preflight.inspected);
-    read_again(&mut capture, &damaged);
     let procedure = Procedure {
         request,
         source,
         repository,
         preflight: &preflight,
-        expected_chunks: estimates.chunks,
+        expected_chunks: estimates.chunks.without(resumed),
     };
     let captured = procedure.capture(&mut capture, &mut quiesced);
     mark_damaged_parent(&mut capture, repository);

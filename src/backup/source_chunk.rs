@@ -3,7 +3,7 @@
 use super::source_files::{changed, open};
 use crate::error::{Error, Kind, Result};
 use crate::format::chunk::{self, ChunkFile};
-use crate::format::{ChunkSize, InContext, LogPosition};
+use crate::format::{ChunkSize, ChunkVersion, InContext, LogPosition};
 use crate::fs;
 use crate::log::LogFile;
 use crate::manifest::{ChunkRow, Directories, RelativePath};
@@ -26,12 +26,24 @@ impl<'a> SourceChunk<'a> {
     /// # Errors
     /// `Unstable` if the chunk was replaced; `Refused` if it is encrypted.
     pub(super) fn open(source: &Directories, found: &'a LogFile) -> Result<Self> {
-        let path = &found.path;
+        let chunk = Self::at(source, &found.path, found.name.version)?;
+        if chunk.state.header.end != found.end() {
+            return Err(changed("a chunk was replaced by another one").at(chunk.file.path()));
+        }
+        Ok(chunk)
+    }
+
+    /// Opens the chunk that has this path now.
+    ///
+    /// # Errors
+    /// `Unstable` if there is none; `Refused` if it is encrypted.
+    pub(super) fn at(
+        source: &Directories,
+        path: &'a RelativePath,
+        version: ChunkVersion,
+    ) -> Result<Self> {
         let file = open(source, path)?;
         let state = chunk::inspect(&file).in_source(file.path())?;
-        if state.header.end != found.end() {
-            return Err(changed("a chunk was replaced by another one").at(file.path()));
-        }
         if state.header.transform != chunk::Transform::Identity {
             let what = "the chunk is encrypted, and kbackup cannot prove encrypted chunks yet";
             return Err(Error::new(Kind::Refused, what)
@@ -39,7 +51,7 @@ impl<'a> SourceChunk<'a> {
                 .hint("take volume snapshots of this node"));
         }
 
-        let row = ChunkRow::of(&state, found.name.version);
+        let row = ChunkRow::of(&state, version);
         Ok(Self {
             path,
             file,

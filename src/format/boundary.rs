@@ -4,6 +4,8 @@
 //! log may only be cut where no append is open. Only this module makes a [`Boundary`] out of a
 //! position, and only after it has seen the records before that position, in their order.
 
+use serde::{Deserialize, Serialize};
+
 use super::chunk::ChunkHeader;
 use super::record::{Frame, PrepareFlags, Record};
 use super::{Boundary, LogPosition};
@@ -17,7 +19,7 @@ use super::{Boundary, LogPosition};
 /// * There is no boundary directly behind an epoch (C3). Most servers write an event
 ///   `$epoch-information` there, and would give it a wrong number if the log ended before it
 ///   (§4.4). Any record behind the epoch ends this state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boundaries {
     last: Boundary,
     /// The log position behind everything that was added.
@@ -29,7 +31,7 @@ pub struct Boundaries {
 }
 
 /// Why the end is not a boundary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Open {
     Nothing,
     /// An append, by its transaction position.
@@ -61,8 +63,11 @@ impl Boundaries {
 
     /// Adds the next records of the log, which `part` has seen.
     pub fn append(&mut self, part: &PartBoundaries) {
-        let Some(first) = part.first else { return };
-        self.end_append_before(first);
+        match part.first {
+            FirstRecord::Missing => return,
+            FirstRecord::Alone => self.end_append_before(None),
+            FirstRecord::Of(transaction) => self.end_append_before(Some(transaction)),
+        }
 
         if part.boundaries.last.position() > part.start {
             self.last = part.boundaries.last;
@@ -144,14 +149,23 @@ fn transaction_of(frame: &Frame<'_>) -> Option<LogPosition> {
 
 /// The boundaries in a part of a log, found without the records before it. Parts can be read in any
 /// order. [`Boundaries::append`] puts them together.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartBoundaries {
     start: LogPosition,
-    /// The transaction of the first record, and `Some(None)` if the record belongs to none. `None`
-    /// if no record was added.
-    first: Option<Option<LogPosition>>,
+    first: FirstRecord,
     /// The last boundary in here counts only if it lies behind the start.
     boundaries: Boundaries,
+}
+
+/// The first record of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum FirstRecord {
+    /// No record was added.
+    Missing,
+    /// It belongs to no transaction.
+    Alone,
+    /// It belongs to this transaction.
+    Of(LogPosition),
 }
 
 impl PartBoundaries {
@@ -160,14 +174,19 @@ impl PartBoundaries {
     pub const fn starting_at(start: LogPosition) -> Self {
         Self {
             start,
-            first: None,
+            first: FirstRecord::Missing,
             boundaries: Boundaries::starting_at(Boundary::proven_at(start)),
         }
     }
 
     /// Adds the next record of the part.
     pub fn add(&mut self, frame: &Frame<'_>) {
-        self.first.get_or_insert_with(|| transaction_of(frame));
+        if self.first == FirstRecord::Missing {
+            self.first = match transaction_of(frame) {
+                Some(transaction) => FirstRecord::Of(transaction),
+                None => FirstRecord::Alone,
+            };
+        }
         self.boundaries.add(frame);
     }
 }

@@ -1,7 +1,7 @@
 //! Tells files and their states apart. A file system does that by device, inode and times, a store
 //! of blobs by hashes. Only this file knows which of them is used.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::status::FileStatus;
 
@@ -40,6 +40,35 @@ impl Stamp {
             } => changed < moment && modified < moment,
             State::Content(_) => true,
         }
+    }
+
+    /// The stamp as a text that a later process compares with the stamp of the same name. Leaves
+    /// the device out: its number may be another one after a restart.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self.0 {
+            State::File {
+                inode,
+                size,
+                modified,
+                changed,
+                ..
+            } => format!(
+                "inode {inode}, {size} bytes, modified {}, changed {}",
+                nanoseconds(modified),
+                nanoseconds(changed)
+            ),
+            State::Content(hash) => format!("content {}", blake3::Hash::from(hash)),
+        }
+    }
+}
+
+/// Nanoseconds from 1970 to a time, and negative ones for an earlier time.
+fn nanoseconds(time: SystemTime) -> i128 {
+    let signed = |length: Duration| i128::try_from(length.as_nanos()).unwrap_or(i128::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => signed(since),
+        Err(before) => -signed(before.duration()),
     }
 }
 

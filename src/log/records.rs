@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::frames::data_before;
 use super::scavenge_notes::is_of_scavenge;
 use crate::clock::Timestamp;
@@ -18,7 +20,7 @@ use crate::transfer::Follow;
 const RECORDS_BETWEEN_CHECKS: u64 = 4096;
 
 /// What records tell, besides the positions where the log may end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RecordTally {
     /// The epochs among them, oldest first.
     pub epochs: Vec<Epoch>,
@@ -75,7 +77,9 @@ fn is_event(prepare: &Prepare<'_>) -> bool {
 }
 
 /// What the records of a chunk file tell. It does not depend on the records before the file.
-#[derive(Debug, Clone)]
+///
+/// A repository keeps it beside a copy of the file, so that a later run need not read the copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkRecords {
     /// The bytes of the file that were read.
     data: Range<u64>,

@@ -19,7 +19,9 @@ pub use directory::DirectoryRepository;
 pub use location::Location;
 #[cfg(feature = "faults")]
 pub use memory::MemoryRepository;
-pub use writer::{Attributes, Incoming, Ingest, LookAtReused, Removal, Stored, Writer};
+pub use writer::{
+    Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Removal, Resumed, Stored, Writer,
+};
 
 use std::path::Path;
 

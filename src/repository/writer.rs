@@ -4,10 +4,13 @@
 //! [`Incoming`]), or repairs and removes backups. So nothing can be removed or replaced while a
 //! backup is in the making, and no session makes two backups at once.
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::format::{Md5Hash, ReadAt};
 use crate::fs::Stamp;
+use crate::log::ChunkRecords;
 use crate::manifest::{Blake3Hash, FileSet, Label, Manifest, RelativePath, Row};
 use crate::proof::Proven;
 use crate::transfer::Follower;
@@ -78,15 +81,39 @@ pub trait Incoming: FileSet + Sync {
     /// Each file has its own: `StoredCorrupt` if the parent's file is gone, or has another length.
     fn reuse(&self, rows: &[&Row], look: LookAtReused<'_>) -> Vec<Result<()>>;
 
+    /// The files that interrupted runs left, and their lengths. Each path stands there once.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn left(&self) -> Result<Vec<(RelativePath, u64)>>;
+
     /// Resumes a file that an interrupted run has stored under this path. Only the server's own
     /// checksum proves it: its last 16 bytes must be `md5`, which the caller has read from the
     /// source, and that must be the MD5 of all bytes before them. Returns `None` if there is no
     /// such file; a file that turns out wrong is removed. A file that also belongs to a backup is
     /// never resumed, so that a full shares nothing.
     ///
+    /// If [`Self::keep_proof`] was called for the file, and it has not changed since, it is not
+    /// read. Otherwise it is read at the run's pace, and `follow` sees its bytes. A proof without
+    /// records is not enough for a caller that follows.
+    ///
     /// # Errors
     /// An interruption ends the proof, and the file stays for the next run.
-    fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>>;
+    fn resume(
+        &self,
+        path: &RelativePath,
+        size: u64,
+        md5: Md5Hash,
+        follow: Follower<'_>,
+    ) -> Result<Option<Resumed>>;
+
+    /// Keeps the proof of a file of this set, so that a later run can resume the file without
+    /// reading it. The file must be durable, as it is when a method of this trait has returned it,
+    /// and its MD5 must be the server's.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn keep_proof(&self, path: &RelativePath, proof: ProvenCopy) -> Result<()>;
 
     /// Copies a file of the source. It replaces an earlier file of this path.
     ///
@@ -166,11 +193,34 @@ pub struct Stored {
     pub blake3: Blake3Hash,
     /// MD5 of all but the last 16 bytes, if the [`Ingest`] asked for it.
     pub md5: Option<Md5Hash>,
-    /// When reading the source began; for a resumed file, when its proof began.
+    /// When reading the source began; for a resumed file, when it was resumed.
     pub captured: Timestamp,
     /// The state in which [`crate::transfer::Follow::finish`] saw the file. `None` if nobody followed
     /// the copy, or if the store cannot tell.
     pub stamp: Option<Stamp>,
+}
+
+/// What a run has proven of a stored file that ends with the server's MD5.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvenCopy {
+    /// Length in bytes.
+    pub size: u64,
+    /// Hash of all bytes.
+    pub blake3: Blake3Hash,
+    /// The last 16 bytes, and the MD5 of all bytes before them.
+    pub md5: Md5Hash,
+    /// What the records of a chunk told. `None` if nobody has read all of them.
+    pub records: Option<ChunkRecords>,
+}
+
+/// A file of an interrupted run that became part of this backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// As for a file that was copied. `captured` is when it was resumed.
+    pub stored: Stored,
+    /// The records, if the proof was kept. `None` if the file was read, and the follower knows
+    /// them.
+    pub records: Option<ChunkRecords>,
 }
 
 /// What a stored file has besides its bytes, as far as the storage can keep it.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::buffer::{PIECE, ZEROS};
 use super::extents::{Extent, extent_at};
 use super::failure::CopyFailure;
-use super::hashing::{Digest, Hashing};
+use super::hashing::{Digest, Hashing, RecentlyHashed};
 use super::plan::{CopyPlan, Follower, Segment};
 use super::writeback::WriteBack;
 use crate::event::Event;
@@ -362,39 +362,14 @@ impl Copying<'_> {
         self.offset = offset;
 
         if let Some(follow) = &mut self.follow {
-            let stored = RecentlyStored {
-                target: &self.target,
+            let stored = RecentlyHashed {
+                file: &self.target,
                 hashing: &self.hashing,
             };
             self.run
                 .timings()
                 .time(Activity::Records, || follow.follow(&stored, offset));
         }
-    }
-}
-
-/// The target. It serves the newest bytes from memory.
-struct RecentlyStored<'a> {
-    target: &'a Target<'a>,
-    hashing: &'a Hashing<'a>,
-}
-
-impl ReadAt for RecentlyStored<'_> {
-    fn size(&self) -> u64 {
-        self.target.size
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        for (begin, bytes) in self.hashing.at_hand() {
-            let Some(from) = offset.checked_sub(begin) else {
-                continue;
-            };
-            if from < bytes.len() as u64 {
-                return bytes.read_at(from, buffer);
-            }
-        }
-
-        self.target.read_at(offset, buffer)
     }
 }
 

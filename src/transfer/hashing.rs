@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::buffer::{Buffer, PIECE, ZEROS};
 use super::extents::{Extent, extent_at};
+use super::plan::Follower;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::Md5Hash;
@@ -98,7 +99,7 @@ impl<'a> Hashing<'a> {
 
     /// The newest bytes of the file, as far as they are still in memory: each piece with its
     /// offset.
-    pub(super) fn at_hand(&self) -> impl Iterator<Item = (u64, &[u8])> {
+    fn at_hand(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.last
             .iter()
             .map(|(offset, buffer)| (*offset, buffer.filled()))
@@ -146,14 +147,13 @@ impl<'a> Hashing<'a> {
         Ok(())
     }
 
-    /// Hashes a file from byte `offset` to its end. Reports how many bytes were hashed, and how
-    /// many of them were read. The outer error is an interruption, the inner one is an error of the
-    /// storage.
+    /// Hashes a file from byte `offset` to its end. Tells `progress` after each piece. The outer
+    /// error is an interruption, the inner one is an error of the storage.
     fn rest_of(
         &mut self,
         file: &dyn ReadAt,
         mut offset: u64,
-        progress: impl Fn(u64, u64),
+        mut progress: impl FnMut(&Self, HashedPiece),
     ) -> Result<io::Result<()>> {
         let size = file.size();
         file.expect_pieces();
@@ -162,7 +162,15 @@ impl<'a> Hashing<'a> {
             match extent_of(file, offset, size) {
                 Extent::Hole { end } => {
                     self.zeros(end - offset)?;
-                    progress(end - offset, 0);
+                    let bytes = end - offset;
+                    progress(
+                        self,
+                        HashedPiece {
+                            end,
+                            bytes,
+                            read: 0,
+                        },
+                    );
                     offset = end;
                 }
                 Extent::Data { end } => {
@@ -170,8 +178,13 @@ impl<'a> Hashing<'a> {
                         Ok(count) => count,
                         Err(error) => return Ok(Err(error)),
                     };
-                    progress(count, count);
                     offset += count;
+                    let piece = HashedPiece {
+                        end: offset,
+                        bytes: count,
+                        read: count,
+                    };
+                    progress(self, piece);
                 }
             }
         }
@@ -214,7 +227,8 @@ impl<'a> Hashing<'a> {
             ..Self::new(file.size(), false, self.run)
         };
 
-        let read = branch.rest_of(file, offset, |_, read| self.run.pace().spend(read))?;
+        let pace = self.run.pace();
+        let read = branch.rest_of(file, offset, |_, piece| pace.spend(piece.read))?;
         Ok(read.map(|()| branch.finish().blake3))
     }
 
@@ -229,6 +243,41 @@ impl<'a> Hashing<'a> {
             blake3: self.blake3.finalize().into(),
             md5,
         }
+    }
+}
+
+/// A piece of a file that was just hashed.
+struct HashedPiece {
+    /// The byte of the file behind it.
+    end: u64,
+    /// Its length.
+    bytes: u64,
+    /// How many of these bytes were read: those of a hole are not.
+    read: u64,
+}
+
+/// A file that is being hashed. It serves the newest bytes from memory.
+pub(super) struct RecentlyHashed<'a> {
+    pub(super) file: &'a dyn ReadAt,
+    pub(super) hashing: &'a Hashing<'a>,
+}
+
+impl ReadAt for RecentlyHashed<'_> {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        for (begin, bytes) in self.hashing.at_hand() {
+            let Some(from) = offset.checked_sub(begin) else {
+                continue;
+            };
+            if from < bytes.len() as u64 {
+                return bytes.read_at(from, buffer);
+            }
+        }
+
+        self.file.read_at(offset, buffer)
     }
 }
 
@@ -247,10 +296,33 @@ fn extent_of(file: &dyn ReadAt, offset: u64, size: u64) -> Extent {
 /// [`Kind::Failed`] if the file cannot be read or ends before its size. The caller adds the file's
 /// place.
 pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
+    hash_followed(file, md5, None, run)
+}
+
+/// As [`hash_file`], and shows the bytes to a follower.
+///
+/// # Errors
+/// As for [`hash_file`].
+pub fn hash_followed(
+    file: &dyn ReadAt,
+    md5: bool,
+    mut follow: Follower<'_>,
+    run: &Run,
+) -> Result<Digest> {
     let mut hashing = Hashing::new(file.size(), md5, run);
-    hashing
-        .rest_of(file, 0, |bytes, _| run.emit(Event::Progress { bytes }))?
-        .map_err(unreadable)?;
+    let hashed = hashing.rest_of(file, 0, |hashing, piece| {
+        run.emit(Event::Progress { bytes: piece.bytes });
+        if let Some(follow) = &mut follow {
+            let recent = RecentlyHashed { file, hashing };
+            run.timings()
+                .time(Activity::Records, || follow.follow(&recent, piece.end));
+        }
+    })?;
+    hashed.map_err(unreadable)?;
+
+    if let Some(follow) = follow {
+        follow.finish(file);
+    }
     Ok(hashing.finish())
 }
 

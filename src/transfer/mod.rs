@@ -33,12 +33,29 @@ mod writeback;
 
 pub use copy::{Copied, copy};
 pub use failure::CopyFailure;
-pub use hashing::{Digest, hash_file};
+pub use hashing::{Digest, hash_file, hash_followed};
 pub use paced::{Paced, paced};
 pub use plan::{CopyPlan, Follow, Follower, Segment};
 pub use writeback::sync;
+
+use crate::run::Run;
 
 /// How many files are worth handling at once: each has a thread of its own. Eight fill so many
 /// lanes of the MD5 that it no longer limits the run, and they hide the latency of a disk. With
 /// more, an interrupted run would leave more half-copied files.
 pub const FILES_AT_ONCE: usize = 8;
+/// One file alone gets on at this rate at least, in bytes a second, on any disk that is in use.
+const RATE_OF_ONE_FILE: u64 = 64 << 20;
+
+/// How many files a run copies at once. An interruption wastes what it has copied of each. So under
+/// a rate limit there are no more than that rate keeps busy: the first of them is done sooner.
+#[must_use]
+pub fn files_at_once(run: &Run) -> usize {
+    let Some(limit) = run.pace().limit() else {
+        return FILES_AT_ONCE;
+    };
+    let busy = limit.div_ceil(RATE_OF_ONE_FILE);
+    usize::try_from(busy)
+        .unwrap_or(FILES_AT_ONCE)
+        .min(FILES_AT_ONCE)
+}

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use kbackup::backup::{self, BackupRequest, BackupSummary, Source, SourceNode};
 use kbackup::error::{Error, Kind, Signal};
-use kbackup::event::{Event, Observer};
+use kbackup::event::{Event, Observer, Step};
 use kbackup::manifest::{BackupKind, Directories};
+use kbackup::pace::Rate;
 use kbackup::repository::{Interrupted, Repository};
-use kbackup::run::Run;
+use kbackup::run::{Interruption, Run};
 use kbackup_testnode::{Checkpoint, Synthetic};
 use rustix::process::{Pid, kill_process};
 
@@ -30,6 +31,8 @@ in_every_store! {
     other_contents_under_the_same_names_are_not_resumed,
     a_chunk_of_another_version_is_not_resumed,
     resumable_files_count_as_free_space,
+    runs_whose_pause_is_too_short_finish_after_a_few,
+    what_was_copied_costs_nothing_in_the_next_pause,
 }
 
 fn command(bench: &Bench, verb: &str) -> Command {
@@ -260,7 +263,8 @@ fn runs_that_are_killed_repeatedly_leave_each_file_once() {
     let mut names = Vec::new();
     for entry in walkdir::WalkDir::new(incoming(&bench)) {
         let entry = entry.unwrap();
-        if entry.file_type().is_file() {
+        // The proofs of a run outlive the files, until the next run removes what is empty.
+        if entry.file_type().is_file() && name(entry.path()) != "proofs" {
             names.push(name(entry.path()).to_owned());
         }
     }
@@ -651,6 +655,195 @@ fn a_manifest_of_an_earlier_version_is_read() {
     let diff = bench.take().unwrap();
     assert_eq!(diff.parent, Some(full.label));
     bench.assert_sound();
+}
+
+/// Ends a run once it has handled so many bytes while the node is quiesced. That is what
+/// `--max-pause` does at a given rate, and a test of it needs no clock.
+struct ShortPause {
+    run: Weak<Run>,
+    bytes: u64,
+    /// The bytes that were handled since the node is quiesced.
+    handled: Mutex<Option<u64>>,
+}
+
+impl Observer for ShortPause {
+    fn observe(&self, event: &Event) {
+        let mut handled = self.handled.lock().unwrap();
+        match (event, *handled) {
+            (Event::Step(Step::Quiesce), _) => *handled = Some(0),
+            (Event::Progress { bytes }, Some(before)) => *handled = Some(before + bytes),
+            _ => return,
+        }
+
+        if let Some(run) = self.run.upgrade()
+            && handled.is_some_and(|handled| handled > self.bytes)
+        {
+            let limit = Duration::from_secs(1);
+            run.interrupt(Interruption::PausedTooLong { limit });
+        }
+    }
+}
+
+/// So slow that kbackup copies one file after the other, and so fast that no test waits for it.
+fn slow() -> Option<Rate> {
+    Rate::new(4 << 20)
+}
+
+/// The whole backup takes several times as long as one pause may last.
+fn runs_whose_pause_is_too_short_finish_after_a_few() {
+    let bench = Bench::new(&Synthetic {
+        completed_chunks: 12,
+        ..small()
+    });
+
+    let mut before = 0;
+    for number in 1.. {
+        assert!(number <= 14, "each run copies at least one more chunk");
+        let run = Arc::new_cyclic(|run| {
+            let pause = ShortPause {
+                run: run.clone(),
+                bytes: 400_000,
+                handled: Mutex::default(),
+            };
+            Run::new(pause).limited_to(slow())
+        });
+
+        let error = match take_in(&bench, BackupKind::Full, &run) {
+            Err(error) => error,
+            Ok(summary) => {
+                assert!(number > 2, "one pause was enough");
+                assert!(summary.files_resumed >= 12, "{summary:?}");
+                bench.assert_sound();
+                return bench.assert_restores(&summary, &bench.events());
+            }
+        };
+        assert_eq!(error.kind().name(), "paused-too-long");
+
+        let now = interrupted(&bench).unwrap().files;
+        assert!(
+            now > before,
+            "run {number}: {before} files were there, now {now}: {:?}",
+            left_sizes(&bench)
+        );
+        before = now;
+    }
+}
+
+/// The bytes of the run's budget that were spent before the node was quiesced, and while it was.
+#[derive(Debug, Default, Clone, Copy)]
+struct Spent {
+    before: u64,
+    quiesced: u64,
+}
+
+struct Accountant {
+    run: Weak<Run>,
+    spent: Arc<Mutex<Spent>>,
+}
+
+impl Observer for Accountant {
+    fn observe(&self, event: &Event) {
+        let Some(run) = self.run.upgrade() else {
+            return;
+        };
+
+        let (mut spent, all) = (self.spent.lock().unwrap(), run.pace().spent());
+        match event {
+            Event::Step(Step::Quiesce) => spent.before = all,
+            Event::Step(Step::Release) => spent.quiesced = all - spent.before,
+            _ => {}
+        }
+    }
+}
+
+/// Takes a full at a given rate, which resumes everything that is left. Returns what it has spent.
+fn account_for(bench: &Bench) -> Spent {
+    let left = left_sizes(bench).len() as u64;
+    let spent = Arc::new(Mutex::new(Spent::default()));
+    let run = Arc::new_cyclic(|run| {
+        let accountant = Accountant {
+            run: run.clone(),
+            spent: Arc::clone(&spent),
+        };
+        Run::new(accountant).limited_to(slow())
+    });
+
+    let summary = take_in(bench, BackupKind::Full, &run).unwrap();
+    assert_eq!(summary.files_resumed, left, "{summary:?}");
+    bench.assert_sound();
+    bench.assert_restores(&summary, &bench.events());
+    *spent.lock().unwrap()
+}
+
+/// What an account may hold besides the files that are left: the other files, and their proof.
+fn others(bench: &Bench) -> u64 {
+    bench.db_bytes() - left_bytes(bench) + 40_000
+}
+
+/// kbackup neither hashes it again nor reads its records again.
+fn what_was_copied_costs_nothing_in_the_next_pause() {
+    let bench = Bench::new(&small());
+    stop_with_all_copied(&bench);
+    let others = others(&bench);
+
+    let spent = account_for(&bench);
+    assert!(spent.quiesced < others, "{spent:?}, {others}");
+    assert!(spent.before < 40_000, "{spent:?}");
+}
+
+#[test]
+fn a_killed_run_leaves_its_proofs_to_the_next() {
+    let bench = Bench::new(&small());
+    die_at(&bench, "full", "chunk-000005");
+    let others = others(&bench);
+
+    let spent = account_for(&bench);
+    assert!(spent.quiesced < others, "{spent:?}, {others}");
+    assert!(spent.before < 40_000, "{spent:?}");
+}
+
+/// An earlier version kept no proofs, and a loss of power can take them.
+#[test]
+fn files_without_a_kept_proof_are_read_before_the_pause_and_at_the_given_rate() {
+    let bench = Bench::new(&small());
+    stop_with_all_copied(&bench);
+    let (bytes, others) = (left_bytes(&bench), others(&bench));
+    for run in std::fs::read_dir(incoming(&bench)).unwrap() {
+        std::fs::remove_file(run.unwrap().path().join("proofs")).unwrap();
+    }
+
+    // The proof is kept with the first run that makes it, also if that run copies nothing.
+    let run = Arc::new_cyclic(|run| {
+        let pause = ShortPause {
+            run: run.clone(),
+            bytes: 0,
+            handled: Mutex::default(),
+        };
+        Run::new(pause).limited_to(slow())
+    });
+    take_in(&bench, BackupKind::Full, &run).unwrap_err();
+    let spent = run.pace().spent();
+    assert!(spent >= bytes, "{bytes} bytes to prove, {spent} spent");
+    assert!(spent < bytes + others, "each file is read once: {spent}");
+
+    let spent = account_for(&bench);
+    assert!(spent.quiesced < others, "{spent:?}, {others}");
+    assert!(spent.before < 40_000, "{spent:?}");
+}
+
+/// The list of a backup holds its files and its manifest, and nothing else.
+#[test]
+fn a_listed_backup_holds_no_proofs() {
+    let bench = Bench::new(&small());
+    stop_with_all_copied(&bench);
+    let summary = bench.full().unwrap();
+
+    let mut names: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(bench.stored(&summary)).unwrap() {
+        names.push(entry.unwrap().file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(names, ["db", "index", "manifest.json"]);
 }
 
 /// Real signals arrive at any moment. Every run resumes the one before, and the last one succeeds.

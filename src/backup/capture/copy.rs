@@ -12,8 +12,9 @@ use crate::event::Event;
 use crate::format::chunk::ChunkFile;
 use crate::format::{Md5Hash, ReadAt};
 use crate::fs::{self, Stamp};
+use crate::log::ChunkRecords;
 use crate::manifest::{ChunkRow, RelativePath, Role, Row};
-use crate::repository::{Attributes, Ingest, Stored};
+use crate::repository::{Attributes, Ingest, ProvenCopy, Resumed, Stored};
 use crate::transfer::Follower;
 
 /// What to copy of an open source file, and what is known of it.
@@ -130,24 +131,54 @@ impl<'a> CopyRequest<'a> {
 
 impl Capture<'_> {
     /// Resumes what an interrupted run has copied of a source file whose MD5 is `md5`. Returns
-    /// `None` if there is no such file. Then the caller copies the source file.
+    /// `None` if there is no such file. Also returns what that run learnt from the records. If it
+    /// has kept nothing, `follow` has seen the bytes.
     pub(in crate::backup) fn resume(
         &self,
         path: &RelativePath,
         request: &CopyRequest<'_>,
         md5: Md5Hash,
-    ) -> Result<Option<StoredFile>> {
+        follow: Follower<'_>,
+    ) -> Result<Option<(StoredFile, Option<ChunkRecords>)>> {
         let attributes = request.attributes()?;
-        let Some(stored) = self.incoming.resume(path, request.full_length, md5)? else {
+        let size = request.full_length;
+        let Some(resumed) = self.incoming.resume(path, size, md5, follow)? else {
             return Ok(None);
         };
+        let Resumed { stored, records } = resumed;
 
         self.run.emit(Event::Resumed {
             path: path.to_string(),
             bytes: stored.size,
         });
         let file = request.stored_file(path, stored, attributes, FileOrigin::Resumed);
-        Ok(Some(file))
+        Ok(Some((file, records)))
+    }
+
+    /// Keeps the proof of a stored file whose MD5 is the server's, for the next run if this one is
+    /// interrupted.
+    pub(in crate::backup) fn keep_proof(&self, stored: &StoredFile) -> Result<()> {
+        let Some(md5) = stored.md5 else {
+            return Ok(());
+        };
+        let records = match &stored.records {
+            Some(records) => records.told.clone(),
+            None => None,
+        };
+
+        let path = &stored.row.path;
+        let proof = ProvenCopy {
+            size: stored.row.size,
+            blake3: stored.row.blake3,
+            md5,
+            records,
+        };
+        let Err(error) = self.incoming.keep_proof(path, proof) else {
+            return Ok(());
+        };
+        // The file will not count as captured, so it must not stay.
+        self.incoming.remove(path)?;
+        Err(error)
     }
 
     /// Copies a source file.
@@ -223,6 +254,15 @@ impl Capture<'_> {
         self.insert_file(file);
         if let (Some(stamp), Some(chunk)) = (stored.stamp, stored.header_and_footer) {
             self.inspected.add(&path, stamp, chunk);
+        }
+    }
+
+    /// Makes a resumed file part of the backup, if an attempt finds it at the source.
+    pub(in crate::backup) fn add_resumed(&mut self, stored: StoredFile) {
+        let path = stored.row.path.clone();
+        self.add(stored);
+        if let Some(file) = self.captured.get_mut(&path) {
+            file.is_wanted = false;
         }
     }
 

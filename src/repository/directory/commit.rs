@@ -28,6 +28,10 @@ impl DirectoryIncoming<'_> {
         }))?;
         self.run.check()?;
 
+        // From here on only a failure of the disk ends this run before its backup is listed, and
+        // then nobody resumes its files.
+        self.noted(self.proofs.remove())?;
+        self.noted(fs::sync_directory(self.files.top()))?;
         self.publish_backup(&manifest.label)?;
         self.is_committed = true;
         self.leftovers.remove(self.run);

@@ -13,17 +13,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::draft::{Draft, cannot_link, set_attributes};
 use super::layout::{DIRECTORY_MODE, is_directory, make_directory};
-use super::leftovers::{self, Leftovers};
+use super::leftovers::Leftovers;
+use super::proofs::{self, ProofsFile};
 use super::stored::{Files, below_top, not_as_stored};
 use super::{DirectoryRepository, Lock};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Md5Hash, ReadAt};
-use crate::fs::{self, IoError};
+use crate::fs::{self, IoError, Stamp};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::parallel;
 use crate::proof::Proven;
-use crate::repository::{Attributes, Incoming, Ingest, LookAtReused, Stored};
+use crate::repository::{Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Resumed, Stored};
 use crate::run::Run;
 use crate::transfer::{self, CopyFailure, Follower, Segment};
 
@@ -34,6 +35,8 @@ pub(super) struct DirectoryIncoming<'a> {
     pub(super) files: Files,
     pub(super) leftovers: Leftovers,
     pub(super) is_committed: bool,
+    /// What is proven of the files of this set.
+    pub(super) proofs: ProofsFile,
     parent: Option<Files>,
     own: Mutex<OwnFiles>,
     bytes_stored: AtomicU64,
@@ -87,6 +90,7 @@ impl<'a> DirectoryIncoming<'a> {
         Ok(Self {
             repository,
             run,
+            proofs: ProofsFile::new(files.top()),
             files,
             leftovers,
             is_committed: false,
@@ -127,7 +131,7 @@ impl<'a> DirectoryIncoming<'a> {
     }
 
     /// The path of a file in this set. Makes the directories that lead to it.
-    fn place(&self, path: &RelativePath) -> Result<PathBuf> {
+    pub(super) fn place(&self, path: &RelativePath) -> Result<PathBuf> {
         let place = self.files.path_of(path);
         if matches!(self.files.has_directories(path), Ok(true)) {
             return Ok(place);
@@ -330,44 +334,6 @@ impl<'a> DirectoryIncoming<'a> {
         }
         Ok(())
     }
-
-    /// Proves a file that an interrupted run left, and moves it into this set. Returns `None`, and
-    /// removes the file, if it differs from the source's.
-    fn resume_one(
-        &self,
-        path: &RelativePath,
-        found: &fs::File,
-        md5: Md5Hash,
-    ) -> Result<Option<Stored>> {
-        let captured = clock::now();
-        // Its bytes were synced before it got this name. They are synced once more and then read
-        // from the disk, so that the hash is that of the bytes on the disk.
-        self.noted(found.sync())?;
-        found.drop_from_cache();
-
-        let digest = match leftovers::prove(found, md5, self.run) {
-            Ok(digest) => digest,
-            Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
-            Err(error) => {
-                self.run.note(format!(
-                    "{path}: kbackup does not resume what an interrupted run left of it: {error}"
-                ));
-                self.noted(fs::remove_file(found.path()))?;
-                return Ok(None);
-            }
-        };
-
-        let place = self.place(path)?;
-        self.noted(fs::rename(found.path(), &place))?;
-        self.own().insert(path.clone(), true);
-        Ok(Some(Stored {
-            size: digest.size,
-            blake3: digest.blake3,
-            md5: digest.md5,
-            captured,
-            stamp: None,
-        }))
-    }
 }
 
 impl FileSet for DirectoryIncoming<'_> {
@@ -398,14 +364,32 @@ impl Incoming for DirectoryIncoming<'_> {
         reused.unwrap_or_default()
     }
 
-    fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {
+    fn left(&self) -> Result<Vec<(RelativePath, u64)>> {
+        self.leftovers.list()
+    }
+
+    fn resume(
+        &self,
+        path: &RelativePath,
+        size: u64,
+        md5: Md5Hash,
+        mut follow: Follower<'_>,
+    ) -> Result<Option<Resumed>> {
         for found in &self.leftovers.candidates(path, size) {
-            let resumed = self.resume_one(path, found, md5)?;
+            let resumed = self.resume_one(path, found, md5, &mut follow)?;
             if resumed.is_some() {
                 return Ok(resumed);
             }
         }
         Ok(None)
+    }
+
+    fn keep_proof(&self, path: &RelativePath, proof: ProvenCopy) -> Result<()> {
+        let Some(status) = fs::status(&self.files.path_of(path))? else {
+            return Err(Error::new(Kind::Failed, "there is no such file to prove").on(path));
+        };
+        let line = proofs::encode(path, Stamp::from(&status), proof)?;
+        Ok(self.noted(self.proofs.append(&line))?)
     }
 
     fn ingest(&self, path: &RelativePath, mut ingest: Ingest<'_>) -> Result<Stored> {

@@ -2,27 +2,60 @@
 //! them, and removes the others.
 //!
 //! kbackup resumes only a file that ends with the server's own MD5 of its bytes, because nothing
-//! else proves that the file has the source's bytes.
+//! else proves that the file has the source's bytes. Either the run that stored it has kept that
+//! proof ([`super::proofs`]), or this run reads the file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use uuid::Uuid;
 
 use super::layout::{MANIFEST, expired_label};
+use super::proofs::{KeptProofs, PROOFS};
 use super::stored::{Files, below_top};
 use crate::error::{Error, Kind, Result};
 use crate::format::Md5Hash;
 use crate::format::names::{DbFile, IndexFile};
-use crate::fs::{self, DirectoryEntry, FileKind, FileStatus, ReadAt};
+use crate::fs::{self, DirectoryEntry, FileKind, FileStatus, ReadAt, Stamp};
 use crate::manifest::RelativePath;
-use crate::repository::Interrupted;
+use crate::repository::{Interrupted, ProvenCopy};
 use crate::run::Run;
-use crate::transfer::{self, Digest};
+use crate::transfer::{self, Digest, Follower};
 
 /// What interrupted runs left, the newest run first.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
-    runs: Vec<Files>,
+    runs: Vec<InterruptedRun>,
+}
+
+/// What one run left.
+#[derive(Debug)]
+struct InterruptedRun {
+    files: Files,
+    /// The proofs that the run kept, read with the first file that is resumed.
+    proofs: OnceLock<KeptProofs>,
+}
+
+impl InterruptedRun {
+    fn new(files: Files) -> Self {
+        Self {
+            files,
+            proofs: OnceLock::new(),
+        }
+    }
+
+    fn proofs(&self) -> &KeptProofs {
+        self.proofs
+            .get_or_init(|| KeptProofs::read(self.files.top()))
+    }
+}
+
+/// A file that may be resumed.
+pub(super) struct Candidate<'a> {
+    pub(super) file: fs::File,
+    /// What an earlier run has proven of the file as it is now.
+    pub(super) proof: Option<&'a ProvenCopy>,
 }
 
 impl Leftovers {
@@ -32,7 +65,8 @@ impl Leftovers {
         // The names are ids, which begin with the time.
         for entry in fs::list(incoming)?.iter().rev() {
             if is_run(entry) {
-                runs.push(Files::new(incoming.join(&entry.name)));
+                let files = Files::new(incoming.join(&entry.name));
+                runs.push(InterruptedRun::new(files));
             }
         }
         Ok(Self { runs })
@@ -52,7 +86,7 @@ impl Leftovers {
                 // A later run may have resumed all of it, or it may hold links to a backup's files
                 // only.
                 if remove_useless(files.top())?.files > 0 {
-                    runs.push(files);
+                    runs.push(InterruptedRun::new(files));
                     continue;
                 }
             } else {
@@ -74,18 +108,39 @@ impl Leftovers {
         self.runs.is_empty()
     }
 
+    /// The paths and lengths of the files that belong to no backup. If several runs left a file of
+    /// one path, the newest counts.
+    pub(super) fn list(&self) -> Result<Vec<(RelativePath, u64)>> {
+        let mut left = BTreeMap::new();
+        for run in &self.runs {
+            let top = run.files.top();
+            each_own_file(top, |path, status| {
+                let below = path.strip_prefix(top).ok().and_then(Path::to_str);
+                if let Some(Ok(path)) = below.map(str::parse) {
+                    left.entry(path).or_insert(status.size);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(left.into_iter().collect())
+    }
+
     /// The files of this path and length that belong to no backup, the newest first. Skips a file
     /// that cannot be opened, or is reached through a link, because the node has it, too.
-    pub(super) fn candidates(&self, path: &RelativePath, size: u64) -> Vec<fs::File> {
+    pub(super) fn candidates(&self, path: &RelativePath, size: u64) -> Vec<Candidate<'_>> {
         let mut candidates = Vec::new();
-        for files in &self.runs {
-            let Ok(file) = files.open_below(&below_top(path)) else {
+        for run in &self.runs {
+            let Ok(file) = run.files.open_below(&below_top(path)) else {
                 continue;
             };
             let status = file.found();
-            if status.size == size && status.links == 1 {
-                candidates.push(file);
+            if status.size != size || status.links != 1 {
+                continue;
             }
+
+            let stamp = Stamp::from(status);
+            let proof = run.proofs().find(path, stamp);
+            candidates.push(Candidate { file, proof });
         }
         candidates
     }
@@ -93,8 +148,8 @@ impl Leftovers {
     /// How much interrupted runs left.
     pub(super) fn measure(&self) -> Result<Interrupted> {
         let mut all = Interrupted::default();
-        for files in &self.runs {
-            each_own_file(files.top(), |_, status| {
+        for run in &self.runs {
+            each_own_file(run.files.top(), |_, status| {
                 all.add(status);
                 Ok(())
             })?;
@@ -105,8 +160,8 @@ impl Leftovers {
     /// Removes everything. If something cannot be removed, a note says so, and a later run removes
     /// it.
     pub(super) fn remove(&self, run: &Run) {
-        for files in &self.runs {
-            if let Err(error) = fs::remove_tree(files.top()) {
+        for left in &self.runs {
+            if let Err(error) = fs::remove_tree(left.files.top()) {
                 run.note(format!(
                     "{error}: what an interrupted run left stays there until the next run"
                 ));
@@ -123,11 +178,16 @@ impl Interrupted {
 }
 
 /// Proves a file by the MD5 that the server wrote into the source's file. It covers all but the
-/// last 16 bytes, and those hold it.
+/// last 16 bytes, and those hold it. Reads the file at the run's pace.
 ///
 /// # Errors
 /// `StoredCorrupt` if the file has other bytes, or cannot be read; an interruption.
-pub(super) fn prove(file: &fs::File, md5: Md5Hash, run: &Run) -> Result<Digest> {
+pub(super) fn prove(
+    file: &fs::File,
+    md5: Md5Hash,
+    follow: Follower<'_>,
+    run: &Run,
+) -> Result<Digest> {
     if !ends_with(file, md5) {
         return Err(Error::new(
             Kind::StoredCorrupt,
@@ -135,7 +195,8 @@ pub(super) fn prove(file: &fs::File, md5: Md5Hash, run: &Run) -> Result<Digest> 
         ));
     }
 
-    match transfer::hash_file(file, true, run) {
+    let paced = transfer::paced(Box::new(file.clone()), run);
+    match transfer::hash_followed(&*paced, true, follow, run) {
         Ok(digest) if digest.md5 == Some(md5) => Ok(digest),
         Ok(_) => Err(Error::new(Kind::StoredCorrupt, "it fails the server's MD5")),
         Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => Err(error),
@@ -212,7 +273,7 @@ fn ends_with_md5(path: &Path, size: u64) -> bool {
     read.is_err() || last != [0; 16]
 }
 
-/// Visits the files below a directory that belong to no backup.
+/// Visits the files of a run that belong to no backup. Its proofs are not one of them.
 fn each_own_file(
     top: &Path,
     mut visit: impl FnMut(&Path, &FileStatus) -> Result<()>,
@@ -227,7 +288,10 @@ fn each_own_file(
         };
 
         for entry in entries {
-            let path = directory.join(entry.name);
+            let path = directory.join(&entry.name);
+            if directory == top && entry.name == PROOFS {
+                continue;
+            }
             match entry.status.kind {
                 FileKind::Directory => directories.push(path),
                 FileKind::File if entry.status.links == 1 => visit(&path, &entry.status)?,

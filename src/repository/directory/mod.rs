@@ -22,8 +22,10 @@ mod hold;
 mod incoming;
 mod layout;
 mod leftovers;
+mod proofs;
 mod removal;
 mod replacement;
+mod resumption;
 mod stored;
 mod writer;
 

@@ -1,5 +1,6 @@
 //! A backup in the making: names for blobs, which a head makes visible.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +15,11 @@ use crate::format::{Md5Hash, ReadAt};
 use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::proof::Proven;
-use crate::repository::{Attributes, Incoming, Ingest, LookAtReused, Repository, Stored};
+use crate::repository::{
+    Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Repository, Resumed, Stored,
+};
 use crate::run::Run;
-use crate::transfer::{CopyFailure, hash_file};
+use crate::transfer::{CopyFailure, Follower, hash_file, hash_followed, paced};
 
 /// Bytes of a source that are read at once.
 const PIECE: u64 = 1 << 20;
@@ -206,6 +209,28 @@ impl<'a> MemoryIncoming<'a> {
         Ok(None)
     }
 
+    /// Reads a blob, and proves it by its last 16 bytes. Returns `None` if they are not its MD5.
+    fn prove(&self, blob: &Blob, follow: Follower<'_>) -> Result<Option<ProvenCopy>> {
+        let paced = paced(Box::new(blob.clone()), self.run);
+        let digest = hash_followed(&*paced, true, follow, self.run)?;
+
+        let mut last = [0; 16];
+        let has_end = match blob.size().checked_sub(16) {
+            Some(offset) => blob.read_exact_at(offset, &mut last).is_ok(),
+            None => false,
+        };
+        let md5 = Md5Hash(last);
+        if !has_end || digest.md5 != Some(md5) {
+            return Ok(None);
+        }
+        Ok(Some(ProvenCopy {
+            size: digest.size,
+            blake3: digest.blake3,
+            md5,
+            records: None,
+        }))
+    }
+
     fn forget_leftover(&self, path: &RelativePath, file: MemoryFile) {
         for files in &mut self.repository().locked().leftovers {
             if files.get(path) == Some(&file) {
@@ -273,35 +298,62 @@ impl Incoming for MemoryIncoming<'_> {
         reused
     }
 
-    fn resume(&self, path: &RelativePath, size: u64, md5: Md5Hash) -> Result<Option<Stored>> {
+    fn left(&self) -> Result<Vec<(RelativePath, u64)>> {
+        let store = self.repository().reach()?;
+        let mut left = BTreeMap::new();
+        for files in &store.leftovers {
+            left.extend(files.iter().map(|(path, file)| (path.clone(), file.size)));
+        }
+        Ok(left.into_iter().collect())
+    }
+
+    fn resume(
+        &self,
+        path: &RelativePath,
+        size: u64,
+        md5: Md5Hash,
+        mut follow: Follower<'_>,
+    ) -> Result<Option<Resumed>> {
         let captured = clock::now();
         while let Some((file, blob)) = self.leftover(path, size)? {
-            let digest = hash_file(&blob, true, self.run)?;
+            let kept = self.repository().reach()?.proofs.get(&file.blob).cloned();
+            let kept = kept.filter(|proof| follow.is_none() || proof.records.is_some());
+            let proof = match kept {
+                Some(proof) => Some(proof),
+                None => self.prove(&blob, follow.take())?,
+            };
             self.forget_leftover(path, file);
 
-            let mut last = [0; 16];
-            let is_whole = size
-                .checked_sub(16)
-                .is_some_and(|offset| blob.read_exact_at(offset, &mut last).is_ok());
-            if !is_whole || Md5Hash(last) != md5 || digest.md5 != Some(md5) {
+            let Some(proof) = proof.filter(|proof| proof.md5 == md5) else {
                 self.run.note(format!(
                     "{path}: what an interrupted run left of it is not resumed"
                 ));
                 continue;
-            }
+            };
 
             let mut files = self.names();
             files.all.insert(path.clone(), file);
             files.resumable.insert(path.clone(), file);
-            return Ok(Some(Stored {
-                size,
-                blake3: digest.blake3,
-                md5: digest.md5,
-                captured,
-                stamp: None,
+            return Ok(Some(Resumed {
+                stored: Stored {
+                    size,
+                    blake3: proof.blake3,
+                    md5: Some(md5),
+                    captured,
+                    stamp: None,
+                },
+                records: proof.records,
             }));
         }
         Ok(None)
+    }
+
+    fn keep_proof(&self, path: &RelativePath, proof: ProvenCopy) -> Result<()> {
+        let file = self.names().all.get(path).copied();
+        if let Some(file) = file {
+            self.repository().reach()?.proofs.insert(file.blob, proof);
+        }
+        Ok(())
     }
 
     fn ingest(&self, path: &RelativePath, mut ingest: Ingest<'_>) -> Result<Stored> {

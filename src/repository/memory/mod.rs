@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use self::blobs::{Blob, BlobId, Blobs};
 use self::writer::MemoryWriter;
-use super::{Held, Interrupted, Listed, Repository, Writer};
+use super::{Held, Interrupted, Listed, ProvenCopy, Repository, Writer};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
@@ -47,6 +47,8 @@ struct Store {
     values: BTreeMap<String, Vec<u8>>,
     /// What interrupted runs left, the oldest first.
     leftovers: Vec<MemoryFiles>,
+    /// What runs have proven of the blobs that a later run can resume.
+    proofs: HashMap<BlobId, ProvenCopy>,
     has_writer: bool,
     readers: HashMap<Label, usize>,
     /// Backups that the store does not let go yet.
@@ -185,6 +187,7 @@ impl Store {
         for files in &self.leftovers {
             named.extend(files.values().map(|file| file.blob));
         }
+        self.proofs.retain(|blob, _| named.contains(blob));
         self.blobs.keep_only(&named)
     }
 }
