@@ -1,11 +1,11 @@
 //! Steps D11–D14: reads chaser, epoch, writer and proposal, in this order. Another order could give
 //! a chaser or an epoch ahead of the writer.
 
-use super::source_files::{changed, of_source};
+use super::source_files::changed;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::{InContext, LogPosition, WriterPosition};
-use crate::log::RawCheckpoint;
+use crate::log::{RawCheckpoint, of_source};
 use crate::manifest::{Directories, ReadCheckpoints};
 
 /// How often kbackup reads a checkpoint, at most, until two readings in a row agree. A node writes

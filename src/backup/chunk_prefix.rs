@@ -2,10 +2,10 @@
 
 use super::capture::{Capture, differs};
 use super::source_chunk::SourceChunk;
-use super::source_files::of_source;
 use crate::error::{Error, Kind, Result};
 use crate::format::{LogPosition, ReadAt};
 use crate::fs;
+use crate::log::of_source;
 use crate::manifest::Row;
 use crate::repository::Repository;
 

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::source_files::of_source;
 use crate::error::Result;
 use crate::format::ReadAt;
 use crate::fs;
+use crate::log::of_source;
 use crate::manifest::{Directories, FileEntry, FileSet, RelativePath};
 
 /// The source's files, with a count of the bytes that are read through it.

@@ -1,5 +1,4 @@
-//! Opens and reads files of the node, and says what an error on one of them means. The node's files
-//! come, go and shrink while they are read, and all of them are plain files.
+//! Opens and reads files of the node. They come, go and shrink while they are read.
 
 use std::io::ErrorKind;
 use std::time::SystemTime;
@@ -7,6 +6,7 @@ use std::time::SystemTime;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
+use crate::log::of_source;
 use crate::manifest::{Directories, RelativePath};
 
 /// Opens a file of the node.
@@ -60,26 +60,6 @@ pub(super) fn read_small(
 /// The time when a file was changed, as a row has it.
 pub(super) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// What an error on a file of the node says about the node.
-pub(super) fn of_source(error: fs::IoError) -> Error {
-    match error.source.kind() {
-        ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle => {
-            changed("a file vanished").at(&error.path)
-        }
-        ErrorKind::UnexpectedEof => changed("a file became shorter").at(&error.path),
-        _ if error.is_no_plain_file() => no_plain_file(error),
-        _ => error.into(),
-    }
-}
-
-fn no_plain_file(error: fs::IoError) -> Error {
-    let what = "this should be a plain file of the node";
-    Error::new(Kind::SourceCorrupt, what)
-        .at(&error.path)
-        .because(error.source)
-        .hint("kbackup does not follow links, also not to other disks")
 }
 
 /// The error for a source that is not what it was a moment ago: another attempt may succeed.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::access::of_live_file;
+use super::access::of_source;
 use super::checkpoints::RawCheckpoint;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Checkpoint;
@@ -80,7 +80,7 @@ impl OpenChunk {
         let file = match fs::open_source(&path) {
             Ok(file) => file,
             Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(of_live_file(error)),
+            Err(error) => return Err(of_source(error)),
         };
 
         let Ok(found) = chunk::inspect(&file) else {
@@ -129,6 +129,6 @@ pub(crate) fn writer_position(db: &Path) -> Result<LogPosition> {
 /// # Errors
 /// [`Kind::SourceCorrupt`] if the file is not what a server writes.
 pub(crate) fn position_in(db: &Path, which: Checkpoint) -> Result<Option<LogPosition>> {
-    let raw = RawCheckpoint::in_directory(db, which).map_err(of_live_file)?;
+    let raw = RawCheckpoint::in_directory(db, which).map_err(of_source)?;
     raw.position().in_source(&which.under(db))
 }

@@ -20,7 +20,7 @@ mod records;
 mod scavenge_notes;
 mod selection;
 
-pub(crate) use access::{of_live_file, open_listed, read_small, with_place};
+pub(crate) use access::{of_source, open_listed, read_small, with_place};
 pub use checkpoints::RawCheckpoint;
 pub use chunk_set::ChunkSet;
 pub use ending_at::{ChunkPlace, LogEndingAt};

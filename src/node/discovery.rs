@@ -9,7 +9,7 @@ use crate::format::InContext;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::names::{self, DbFile};
 use crate::fs;
-use crate::log::{RawCheckpoint, of_live_file};
+use crate::log::{RawCheckpoint, of_source};
 use crate::manifest::{Directories, Root};
 use crate::run::Run;
 
@@ -224,7 +224,7 @@ fn wrong_directory(root: Root, path: &Path, what: &str) -> Error {
 fn check_db(db: &Path) -> Result<()> {
     for which in Checkpoint::ALL {
         let path = which.under(db);
-        let raw = RawCheckpoint::in_directory(db, which).map_err(of_live_file)?;
+        let raw = RawCheckpoint::in_directory(db, which).map_err(of_source)?;
         raw.position().in_source(&path)?;
 
         let is_needed = matches!(which, Checkpoint::Writer | Checkpoint::Chaser);
