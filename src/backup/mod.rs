@@ -121,7 +121,7 @@ pub fn take(
 
     // Quiesce (S1–S3). From here on, scavenging has to be given back to the node.
     run.emit(Event::Step(Step::Quiesce));
-    let copy_takes = duration::of_copy(estimates.all, rate);
+    let copy_takes = duration::of_copy(estimates.all.without(resumed), rate);
     let mut quiesced = Quiesced::quiesce(source, copy_takes, repository, run)?;
 
     // Capture (D1–D17), in one attempt or several.
