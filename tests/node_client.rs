@@ -63,7 +63,7 @@ fn reads_the_answers_of_every_version() {
             "{version}: {:?}",
             info.version()
         );
-        assert_eq!(info.state, NodeState::Leader, "{version}");
+        assert_eq!(info.state, Some(NodeState::Leader), "{version}");
         assert!(info.is_insecure(), "{version}");
 
         let options = client.options(patience).unwrap();
@@ -77,6 +77,7 @@ fn reads_the_answers_of_every_version() {
                 .unwrap()
                 .unwrap()
                 .start_time
+                .unwrap()
                 .starts_with("2026-11-21T"),
             "{version}"
         );

@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use kbackup::error::{Kind, Signal};
 use kbackup::event::{Event, Observer, Silent};
-use kbackup::manifest::Quiet;
+use kbackup::log::{ChunkSet, Inspected, lineage};
+use kbackup::manifest::{Directories, FileSet, Quiet};
 use kbackup::node::{
-    Client, Connection, CurrentScavenge, NodeScavenging, Patience, QuiesceCheck, QuiesceSettings,
-    QuiescedOnline, ReleaseRecords, Session, TimeLimits, look_at_scavenging, plan_release, quiesce,
+    Client, Connection, CurrentScavenge, NodeFiles, NodeScavenging, Patience, QuiesceCheck,
+    QuiesceSettings, QuiescedOnline, ReleaseMode, ReleaseRecords, Session, TimeLimits,
+    look_at_scavenging, plan_release, quiesce,
 };
 use kbackup::run::Run;
-use kbackup_testnode::{AutoScavenge, AutoScavengeState, Mark};
+use kbackup_testnode::{AutoScavenge, AutoScavengeState, Checkpoint, Mark, Node};
 
 use crate::recorded_node::{RECORDINGS, RecordedNode};
 use crate::timing::assert_soon;
@@ -64,13 +66,20 @@ impl Setting {
     }
 
     fn quiesce<'a>(&'a self, session: &'a Session) -> kbackup::error::Result<QuiescedOnline<'a>> {
-        quiesce(
-            session,
-            &self.records,
-            Some(&self.node.db()),
-            settings(),
-            &self.run,
-        )
+        quiesce(session, &self.records, &self.files(), settings(), &self.run)
+    }
+
+    fn files(&self) -> NodeFiles {
+        NodeFiles {
+            db: Some(self.node.db()),
+            database: Some(self.database()),
+            former_endpoint: None,
+        }
+    }
+
+    /// The id of the first epoch in the node's log.
+    fn database(&self) -> uuid::Uuid {
+        database_of(&self.node)
     }
 
     /// The paths of all requests that change something.
@@ -88,7 +97,7 @@ impl Setting {
     }
 
     fn records(&self) -> usize {
-        self.records.records().unwrap().len()
+        self.records.list().unwrap().readable.len()
     }
 
     /// The state directory as a crash leaves it: the records without the locks.
@@ -108,10 +117,21 @@ impl Setting {
     }
 
     fn release(&self, records: &ReleaseRecords) -> kbackup::error::Result<()> {
-        plan_release(records, None)
+        plan_release(records, None, ReleaseMode::default())
             .unwrap()
             .execute(records, |_| Ok(self.client()), &self.run)
     }
+}
+
+/// The id of the first epoch in a node's log.
+fn database_of(node: &Node) -> uuid::Uuid {
+    let directories = Directories::new(node.db(), Some(node.index()));
+    let entries = directories.files().unwrap();
+    let chunks = ChunkSet::among(&directories, &entries, &Inspected::default()).unwrap();
+    let last = node.checkpoint(Checkpoint::Epoch).unwrap();
+    let last = kbackup::format::LogPosition::from_signed(last).unwrap();
+    let lineage = lineage(&directories, &chunks, last).unwrap();
+    lineage.first().unwrap().id
 }
 
 fn limits() -> TimeLimits {
@@ -266,7 +286,7 @@ fn does_not_restart_a_scavenge_while_another_runs() {
         "one runs already"
     );
     assert_eq!(setting.node.current_scavenge(), Some(running));
-    assert!(records.records().unwrap().is_empty());
+    assert!(records.list().unwrap().readable.is_empty());
 }
 
 #[test]
@@ -370,10 +390,16 @@ fn waits_for_a_leader_and_not_for_a_crashed_plugin() {
         ..settings()
     };
     assert_eq!(
-        quiesce(&session, &setting.records, None, short, &setting.run)
-            .map(drop)
-            .unwrap_err()
-            .kind(),
+        quiesce(
+            &session,
+            &setting.records,
+            &NodeFiles::default(),
+            short,
+            &setting.run
+        )
+        .map(drop)
+        .unwrap_err()
+        .kind(),
         Kind::Failed
     );
 }
@@ -459,23 +485,27 @@ fn a_crash_is_repaired_from_the_record_alone() {
     let scavenge = setting.node.start_scavenge(None).unwrap();
     std::mem::forget(setting.quiesce(&session).unwrap());
     let records = setting.after_crash();
-    let plan = plan_release(&records, None).unwrap();
+    let plan = plan_release(&records, None, ReleaseMode::default()).unwrap();
     let nodes = plan.nodes();
     assert_eq!(nodes.len(), 1);
     assert_eq!(nodes[0].scavenge, Some(scavenge.to_string()));
     assert!(nodes[0].auto_scavenge && !nodes[0].in_use);
     assert_eq!(nodes[0].node, setting.server.url());
     assert!(
-        plan_release(&records, Some("http://other:2113"))
+        plan_release(&records, Some("http://other:2113"), ReleaseMode::default())
             .unwrap()
             .nodes()
             .is_empty()
     );
     assert_eq!(
-        plan_release(&records, Some(&setting.server.address().to_string()))
-            .unwrap()
-            .nodes()
-            .len(),
+        plan_release(
+            &records,
+            Some(&setting.server.address().to_string()),
+            ReleaseMode::default()
+        )
+        .unwrap()
+        .nodes()
+        .len(),
         1
     );
 
@@ -485,7 +515,7 @@ fn a_crash_is_repaired_from_the_record_alone() {
         Some(AutoScavengeState::Waiting)
     );
     assert!(!setting.node.owes_scavenge());
-    assert!(records.records().unwrap().is_empty());
+    assert!(records.list().unwrap().readable.is_empty());
 
     // A second time, also by an old copy of the record, nothing happens.
     setting.node.forget_requests();
@@ -500,7 +530,10 @@ fn a_crash_is_repaired_from_the_record_alone() {
 /// to stop.
 fn on_record(setting: &Setting, scavenge: &str, minutes: i64, told: bool) {
     let session = setting.session();
-    let mut held = setting.records.hold(&session).unwrap();
+    let mut held = setting
+        .records
+        .hold(&session, &setting.files(), &setting.run)
+        .unwrap();
     held.record_scavenge(scavenge, 1, 100, None).unwrap();
     if told {
         held.record_stop_request().unwrap();
@@ -640,7 +673,7 @@ fn giving_back_twice_is_harmless() {
     setting.release(&copy).unwrap();
     assert!(setting.posts("").is_empty(), "{:?}", setting.posts(""));
     assert_eq!(setting.node.current_scavenge(), running);
-    assert!(copy.records().unwrap().is_empty());
+    assert!(copy.list().unwrap().readable.is_empty());
 }
 
 #[test]
@@ -650,7 +683,14 @@ fn the_next_run_gives_back_what_a_crash_left() {
     setting.node.start_scavenge(None).unwrap();
     std::mem::forget(setting.quiesce(&session).unwrap());
     let records = setting.after_crash();
-    let quiet = quiesce(&session, &records, None, settings(), &setting.run).unwrap();
+    let quiet = quiesce(
+        &session,
+        &records,
+        &NodeFiles::default(),
+        settings(),
+        &setting.run,
+    )
+    .unwrap();
     assert!(
         quiet.scavenging().auto_paused,
         "the log of this backup says paused as well"
@@ -682,13 +722,17 @@ fn another_node_is_never_given_anything() {
     one.node.start_scavenge(None).unwrap();
     std::mem::forget(one.quiesce(&session).unwrap());
     let records = one.after_crash();
-    let error = plan_release(&records, None)
+    let error = plan_release(&records, None, ReleaseMode::default())
         .unwrap()
         .execute(&records, |_| Ok(other.client()), &one.run)
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(other.posts("").is_empty());
-    assert_eq!(records.records().unwrap().len(), 1, "it stays on record");
+    assert_eq!(
+        records.list().unwrap().readable.len(),
+        1,
+        "it stays on record"
+    );
 }
 
 #[test]
@@ -698,7 +742,12 @@ fn one_run_at_a_time_quiesces_a_node() {
     let quiet = setting.quiesce(&session).unwrap();
     let error = setting.quiesce(&session).map(drop).unwrap_err();
     assert_eq!(error.kind(), Kind::Locked);
-    assert!(plan_release(&setting.records, None).unwrap().nodes()[0].in_use);
+    assert!(
+        plan_release(&setting.records, None, ReleaseMode::default())
+            .unwrap()
+            .nodes()[0]
+            .in_use
+    );
     setting.release(&setting.records).unwrap();
     assert_eq!(
         setting.node.auto_scavenge(),
@@ -784,7 +833,7 @@ fn keeps_the_record_if_the_node_is_gone() {
         .node
         .change_quirks(|quirks| quirks.never_answer = false);
     let run = Run::new(Silent);
-    plan_release(&setting.records, None)
+    plan_release(&setting.records, None, ReleaseMode::default())
         .unwrap()
         .execute(&setting.records, |_| Ok(setting.client()), &run)
         .unwrap();
@@ -809,7 +858,7 @@ fn refuses_a_node_without_admin_api() {
         let quiet = quiesce(
             &session,
             &setting.records,
-            None,
+            &NodeFiles::default(),
             QuiesceSettings {
                 quiesce: false,
                 ..settings()
@@ -838,9 +887,15 @@ fn gives_up_if_scavenging_does_not_stop() {
         pause_within: Duration::from_millis(300),
         ..settings()
     };
-    let error = quiesce(&session, &setting.records, None, short, &setting.run)
-        .map(drop)
-        .unwrap_err();
+    let error = quiesce(
+        &session,
+        &setting.records,
+        &NodeFiles::default(),
+        short,
+        &setting.run,
+    )
+    .map(drop)
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
     assert!(
         !setting.posts("/auto-scavenge/resume").is_empty(),
@@ -858,9 +913,15 @@ fn gives_up_if_scavenging_does_not_stop() {
         stop_within: Duration::from_millis(500),
         ..settings()
     };
-    let error = quiesce(&session, &setting.records, None, short, &setting.run)
-        .map(drop)
-        .unwrap_err();
+    let error = quiesce(
+        &session,
+        &setting.records,
+        &NodeFiles::default(),
+        short,
+        &setting.run,
+    )
+    .map(drop)
+    .unwrap_err();
     assert_eq!(error.kind(), Kind::Unstable);
     assert_eq!(
         setting.records(),
@@ -907,11 +968,10 @@ fn reports_a_record_that_cannot_be_read() {
         ("{\"format\": 99}", Kind::Refused),
     ] {
         std::fs::write(&path, text).unwrap();
-        assert_eq!(
-            setting.records.records().unwrap_err().kind(),
-            kind,
-            "{text}"
-        );
+        let listing = setting.records.list().unwrap();
+        assert_eq!(listing.unreadable.len(), 1, "{text}");
+        assert_eq!(listing.unreadable[0].path, path, "{text}");
+        assert_eq!(listing.unreadable[0].error.kind(), kind, "{text}");
     }
 }
 
@@ -1083,10 +1143,16 @@ fn every_pause_can_be_measured() {
                 ..settings()
             };
             assert_eq!(
-                quiesce(&session, &setting.records, None, short, &setting.run)
-                    .map(drop)
-                    .unwrap_err()
-                    .kind(),
+                quiesce(
+                    &session,
+                    &setting.records,
+                    &NodeFiles::default(),
+                    short,
+                    &setting.run
+                )
+                .map(drop)
+                .unwrap_err()
+                .kind(),
                 Kind::Unstable
             );
             assert_both(Duration::from_millis(200));
@@ -1149,7 +1215,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_extends_it() {
     let mut quiet = quiesce(
         &session,
         &setting.records,
-        None,
+        &NodeFiles::default(),
         brief.clone(),
         &setting.run,
     )
@@ -1182,7 +1248,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_extends_it() {
     let error = quiesce(
         &session,
         &setting.records,
-        None,
+        &NodeFiles::default(),
         brief.clone(),
         &setting.run,
     )
@@ -1200,7 +1266,7 @@ fn a_pause_ends_at_its_limit_and_no_retry_extends_it() {
     let quiet = quiesce(
         &session,
         &setting.records,
-        None,
+        &NodeFiles::default(),
         QuiesceSettings {
             max_pause: Duration::ZERO,
             ..settings()
@@ -1215,7 +1281,14 @@ fn a_pause_ends_at_its_limit_and_no_retry_extends_it() {
     let setting = Setting::licensed("26.1-append", AutoScavengeState::Waiting);
     let session = setting.session();
     std::mem::forget(setting.quiesce(&session).unwrap());
-    let quiet = quiesce(&session, &setting.after_crash(), None, brief, &setting.run).unwrap();
+    let quiet = quiesce(
+        &session,
+        &setting.after_crash(),
+        &NodeFiles::default(),
+        brief,
+        &setting.run,
+    )
+    .unwrap();
     assert_eq!(
         setting
             .run

@@ -21,7 +21,7 @@ use crate::error::{Kind, Result};
 use crate::event::{Event, Observer, Silent};
 use crate::node::{
     self as server, AutoScavenge, Client, Connection, CurrentScavenge, Gossip, NodeScavenging,
-    Patience, ReleasePlan, ReleaseRecords, Session, TimeLimits,
+    Patience, ReleaseMode, ReleasePlan, ReleaseRecords, Session, TimeLimits,
 };
 use crate::repository::{Listed, Repository, remembered};
 use crate::run::Run;
@@ -238,7 +238,7 @@ fn node_facts(connection: Connection, options: &AgentOptions) -> Result<NodeFact
     Ok(NodeFacts {
         place: session.client().place(),
         version: session.version().as_str().to_owned(),
-        state: session.state(patience)?.name(),
+        state: state(&session, patience)?,
         scavenge: scavenging.as_ref().and_then(running_scavenge),
         auto_scavenge: scavenging.as_ref().and_then(auto_scavenge_state),
         scavenging: scavenging.as_ref().and_then(NodeScavenging::at_work),
@@ -246,6 +246,12 @@ fn node_facts(connection: Connection, options: &AgentOptions) -> Result<NodeFact
         endpoint: gossip.as_ref().map(Gossip::endpoint),
         members: members(gossip.as_ref()),
     })
+}
+
+/// The node's role. A look goes on without it.
+fn state(session: &Session, patience: Patience<'_>) -> Result<String> {
+    let info = session.client().info(patience)?;
+    Ok(info.state.unwrap_or_default().name())
 }
 
 fn look_at_scavenging(client: &Client, patience: Patience<'_>) -> Result<Option<NodeScavenging>> {
@@ -310,7 +316,7 @@ fn give_back(
     let records = ReleaseRecords::open(&general.state_directory()?)?;
     let name = node_name(&options.node);
 
-    let plan = server::plan_release(&records, name.as_deref())?;
+    let plan = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
     let left = first_in(&plan);
     if left.is_none() || !answers {
         return Ok(left);
@@ -325,7 +331,8 @@ fn give_back(
         &Run::new(LogObserver),
     )?;
 
-    Ok(first_in(&server::plan_release(&records, name.as_deref())?))
+    let left = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
+    Ok(first_in(&left))
 }
 
 /// What would be given back first. Something that a run still uses does not count.

@@ -72,6 +72,7 @@ use crate::clock;
 use crate::error::Result;
 use crate::event::{Event, Step};
 use crate::format::WriterPosition;
+use crate::node::NodeFiles;
 use crate::repository::Repository;
 use crate::run::Run;
 
@@ -122,7 +123,12 @@ pub fn take(
     // Quiesce (S1–S3). From here on, scavenging has to be given back to the node.
     run.emit(Event::Step(Step::Quiesce));
     let copy_takes = duration::of_copy(estimates.all.without(resumed), rate);
-    let mut quiesced = Quiesced::quiesce(source, copy_takes, repository, run)?;
+    let files = NodeFiles {
+        db: Some(source.directories.db.clone()),
+        database: Some(preflight.identity.database),
+        former_endpoint: parentage.former_endpoint.clone(),
+    };
+    let mut quiesced = Quiesced::quiesce(source, &files, copy_takes, repository, run)?;
 
     // Capture (D1–D17), in one attempt or several.
     let procedure = Procedure {

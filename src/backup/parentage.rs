@@ -33,6 +33,8 @@ pub(super) struct Parentage {
     pub(super) parent: Option<Label>,
     /// Where the log of that backup ends; also given for a full.
     pub(super) parent_end: Option<LogPosition>,
+    /// The address of the node in the newest backup, if the node has another one now.
+    pub(super) former_endpoint: Option<String>,
 }
 
 impl Parentage {
@@ -46,14 +48,14 @@ impl Parentage {
         run: &Run,
     ) -> Result<Self> {
         let backups = &existing.backups;
-        check_identity(backups, log.identity, request.new_address, run)?;
+        let former_endpoint = check_identity(backups, log.identity, request.new_address, run)?;
         let sequence = next_sequence(backups)?;
 
         let Some(newest) = backups.last() else {
             if request.kind == BackupKind::Diff {
                 run.note("there is no backup yet, so this diff is a full");
             }
-            return Ok(Self::without_parent(1, sequence));
+            return Ok(Self::without_parent(1, sequence, former_endpoint));
         };
         let Some(branch) = branch_that_continues(backups, log) else {
             if !request.new_branch {
@@ -63,7 +65,11 @@ impl Parentage {
                 "the log has left the branch of every backup: a new branch begins, and kbackup \
                  reads everything",
             );
-            return Ok(Self::without_parent(next_branch(backups), sequence));
+            return Ok(Self::without_parent(
+                next_branch(backups),
+                sequence,
+                former_endpoint,
+            ));
         };
 
         // A backup whose log is longer than the node's cannot be a parent.
@@ -82,6 +88,7 @@ impl Parentage {
             kind,
             parent: reused.map(|parent| parent.label.clone()),
             parent_end: parent.map(|parent| parent.log.position.position()),
+            former_endpoint,
         })
     }
 
@@ -113,20 +120,26 @@ impl Parentage {
         }
     }
 
-    const fn without_parent(branch: u32, sequence: u64) -> Self {
+    const fn without_parent(branch: u32, sequence: u64, former_endpoint: Option<String>) -> Self {
         Self {
             branch,
             sequence,
             kind: BackupKind::Full,
             parent: None,
             parent_end: None,
+            former_endpoint,
         }
     }
 }
 
 /// A repository belongs to one database for ever. It belongs to one address, too: that of the
-/// newest backup of a running node.
-fn check_identity(backups: &[Head], ours: &Identity, new_address: bool, run: &Run) -> Result<()> {
+/// newest backup of a running node. Returns that address if the node has a new one.
+fn check_identity(
+    backups: &[Head],
+    ours: &Identity,
+    new_address: bool,
+    run: &Run,
+) -> Result<Option<String>> {
     for backup in backups {
         let theirs = &backup.source.identity;
         if theirs.database != ours.database {
@@ -135,13 +148,13 @@ fn check_identity(backups: &[Head], ours: &Identity, new_address: bool, run: &Ru
     }
 
     let Some(last) = last_known_address(backups) else {
-        return Ok(());
+        return Ok(None);
     };
     let (Some(before), Some(now)) = (&last.endpoint, &ours.endpoint) else {
-        return Ok(());
+        return Ok(None);
     };
     if before == now {
-        return Ok(());
+        return Ok(None);
     }
     if !new_address {
         return Err(of_another_node(last, ours).hint(
@@ -151,7 +164,7 @@ fn check_identity(backups: &[Head], ours: &Identity, new_address: bool, run: &Ru
     run.note(format!(
         "the node's address was {before}, and is {now} from now on"
     ));
-    Ok(())
+    Ok(Some(before.clone()))
 }
 
 fn last_known_address(backups: &[Head]) -> Option<&Identity> {

@@ -7,7 +7,9 @@ use super::source_files::changed;
 use crate::error::{Error, Kind, Result};
 use crate::format::LogPosition;
 use crate::manifest::{Quiet, Scavenging};
-use crate::node::{self, QuiesceCheck, QuiesceSettings, QuiescedOffline, QuiescedOnline};
+use crate::node::{
+    self, NodeFiles, QuiesceCheck, QuiesceSettings, QuiescedOffline, QuiescedOnline,
+};
 use crate::repository::Repository;
 use crate::run::Run;
 
@@ -22,9 +24,11 @@ pub(super) enum Quiesced<'a> {
 
 impl<'a> Quiesced<'a> {
     /// Steps S1–S3: keeps scavenges away until [`Self::release`], for a copy that takes the time
-    /// `copy_takes`. A copy of the release record goes to the repository.
+    /// `copy_takes`. A copy of the release record goes to the repository. `files` tells the node
+    /// from others.
     pub(super) fn quiesce(
         source: &Source<'a>,
+        files: &NodeFiles,
         copy_takes: Duration,
         repository: &dyn Repository,
         run: &'a Run,
@@ -44,7 +48,7 @@ impl<'a> Quiesced<'a> {
         let online = node::quiesce(
             running.session,
             running.release_records,
-            Some(&source.directories.db),
+            files,
             settings,
             run,
         )?;

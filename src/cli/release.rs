@@ -19,21 +19,36 @@ pub(super) fn run(options: &ReleaseOptions, context: &VerbContext) -> Result<u8>
 }
 
 fn text(released: &Released) -> String {
+    let mut text = String::new();
     if released.nodes.is_empty() {
-        return format!(
-            "nothing has to be given back: no release record in `{}`\n",
+        let whose = if released.untouched.is_empty() {
+            "no release record"
+        } else {
+            "no release record of this node"
+        };
+        let _ = writeln!(
+            text,
+            "nothing has to be given back: {whose} in `{}`",
             released.records.display()
         );
     }
 
-    let mut text = String::new();
     for node in &released.nodes {
-        let state = match (node.in_use, released.released) {
+        let is_left = node.in_use && !released.forced;
+        let state = match (is_left, released.released) {
             (true, _) => "a running backup will give it back",
             (false, false) => "has to be given back",
             (false, true) => "given back",
         };
         let _ = writeln!(text, "{}: {}: {state}", node.node, node.what());
+    }
+
+    for untouched in &released.untouched {
+        let what = match &untouched.release {
+            Some(release) => format!("{}: {}", release.node, release.what()),
+            None => untouched.record.clone(),
+        };
+        let _ = writeln!(text, "{what}: not touched: {}", untouched.why);
     }
     text
 }

@@ -162,6 +162,13 @@ fn same_epoch(session: &Session, directories: &Directories, run: &Run) -> Result
         let Some(me) = gossip.me() else {
             return Ok(None);
         };
+        if !me.tells_epoch() {
+            run.warn(
+                "the node's gossip does not tell its last election, \
+                 so kbackup could not compare it with the files",
+            );
+            return Ok(None);
+        }
         match compare_epoch(me, &directories.db)? {
             EpochComparison::Same(epoch) => return Ok(epoch),
             EpochComparison::OtherPosition(found) => why = found,
@@ -185,14 +192,14 @@ fn compare_epoch(me: &GossipMember, db: &Path) -> Result<EpochComparison> {
             in_words(stored)
         )));
     }
-    let Some(position) = told else {
+    let (Some(position), Some(number), Some(id)) = (told, me.epoch_number, me.epoch_id) else {
         return Ok(EpochComparison::Same(None));
     };
 
     let epoch = Epoch {
         position,
-        number: me.epoch_number,
-        id: me.epoch_id,
+        number,
+        id,
     };
     Ok(match find_epoch(db, position)? {
         Some(found) if found == epoch => EpochComparison::Same(Some(epoch)),
@@ -218,14 +225,15 @@ fn other_files_of_process(
     directories: &Directories,
     run: &Run,
 ) -> Result<Option<(i64, PathBuf)>> {
-    let Some(process) = session.client().process(Patience::of(run))? else {
+    let process = session.client().process(Patience::of(run))?;
+    let Some(process) = process.and_then(|process| process.id) else {
         return Ok(None);
     };
     let Some(ours) = fs::status(&Checkpoint::Writer.under(&directories.db))? else {
         return Ok(None);
     };
 
-    let home = PathBuf::from(format!("/proc/{}/fd", process.id));
+    let home = PathBuf::from(format!("/proc/{process}/fd"));
     let mut other = None;
     for descriptor in fs::list(&home).unwrap_or_default() {
         let link = home.join(descriptor.name);
@@ -243,7 +251,7 @@ fn other_files_of_process(
         if (status.device, status.inode) == (ours.device, ours.inode) {
             return Ok(None);
         }
-        other = Some((process.id, target));
+        other = Some((process, target));
     }
 
     Ok(other)

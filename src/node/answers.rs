@@ -1,5 +1,8 @@
 //! The types of what the node's admin API answers, with the fields that kbackup reads (http-api
 //! §1–§3). `client` has the calls, and the fields of answers that one call alone reads.
+//!
+//! Whatever a node may leave out without harm is optional. Without the other fields there is no
+//! backup, and the error names the field and the reply.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +42,13 @@ impl NodeState {
     }
 }
 
+impl Default for NodeState {
+    /// The state of a node that does not tell it.
+    fn default() -> Self {
+        Self::Other("unknown".to_owned())
+    }
+}
+
 impl From<String> for NodeState {
     fn from(name: String) -> Self {
         match name.to_lowercase().as_str() {
@@ -68,7 +78,7 @@ pub struct NodeInfo {
     db_version: Option<String>,
     es_version: Option<String>,
     /// The part that the node plays in its cluster.
-    pub state: NodeState,
+    pub state: Option<NodeState>,
     #[serde(default)]
     authentication: Authentication,
 }
@@ -92,6 +102,11 @@ impl NodeInfo {
     #[must_use]
     pub fn is_insecure(&self) -> bool {
         self.authentication.kind == "insecure"
+    }
+
+    /// Nothing shows that this is the answer of a node.
+    pub(super) const fn is_blank(&self) -> bool {
+        self.db_version.is_none() && self.es_version.is_none() && self.state.is_none()
     }
 }
 
@@ -128,21 +143,22 @@ impl Gossip {
 pub struct GossipMember {
     /// The id of the server process, new at each of its starts. All zeros for a seed that was never
     /// reached.
-    pub instance_id: Uuid,
+    pub instance_id: Option<Uuid>,
     /// The part that it plays in the cluster.
+    #[serde(default)]
     pub state: NodeState,
     /// The member that answers has heard of it recently.
     pub is_alive: bool,
     http_end_point_ip: String,
     http_end_point_port: u16,
-    last_commit_position: i64,
-    writer_checkpoint: i64,
-    chaser_checkpoint: i64,
-    epoch_position: i64,
+    last_commit_position: Option<i64>,
+    writer_checkpoint: Option<i64>,
+    chaser_checkpoint: Option<i64>,
+    epoch_position: Option<i64>,
     /// Number of the last election that it knows.
-    pub epoch_number: i32,
+    pub epoch_number: Option<i32>,
     /// Random id of the last election that it knows.
-    pub epoch_id: Uuid,
+    pub epoch_id: Option<Uuid>,
 }
 
 impl GossipMember {
@@ -156,25 +172,31 @@ impl GossipMember {
     /// not known.
     #[must_use]
     pub fn writer(&self) -> Option<LogPosition> {
-        LogPosition::from_signed(self.writer_checkpoint)
+        LogPosition::from_signed(self.writer_checkpoint?)
     }
 
     /// The position up to which it has processed its log.
     #[must_use]
     pub fn chaser(&self) -> Option<LogPosition> {
-        LogPosition::from_signed(self.chaser_checkpoint)
+        LogPosition::from_signed(self.chaser_checkpoint?)
     }
 
     /// Position of the last indexed record.
     #[must_use]
     pub fn indexed(&self) -> Option<LogPosition> {
-        LogPosition::from_signed(self.last_commit_position)
+        LogPosition::from_signed(self.last_commit_position?)
     }
 
     /// Position of the record of the last election.
     #[must_use]
     pub fn epoch_position(&self) -> Option<LogPosition> {
-        LogPosition::from_signed(self.epoch_position)
+        LogPosition::from_signed(self.epoch_position?)
+    }
+
+    /// Whether it tells which election was its last, or that there was none.
+    #[must_use]
+    pub const fn tells_epoch(&self) -> bool {
+        self.epoch_position.is_some() && self.epoch_number.is_some() && self.epoch_id.is_some()
     }
 }
 
@@ -193,6 +215,7 @@ pub struct ServerOptions(BTreeMap<String, String>);
 
 #[derive(Deserialize)]
 pub(super) struct OptionRow {
+    #[serde(default)]
     name: String,
     value: Option<String>,
 }
@@ -234,9 +257,9 @@ impl ServerOptions {
 #[serde(rename_all = "camelCase")]
 pub struct ServerProcess {
     /// When it was started, as the server writes it.
-    pub start_time: String,
+    pub start_time: Option<String>,
     /// Its process id, in its own PID namespace.
-    pub id: i64,
+    pub id: Option<i64>,
 }
 
 /// Whether a scavenge runs on the node.
@@ -253,13 +276,29 @@ pub enum CurrentScavenge {
 }
 
 /// `GET /admin/scavenge/last` (24.10 and later).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastScavenge {
     /// The id of the scavenge; all zeros if none ran since the process started.
     pub scavenge_id: String,
     /// How it ended: `Unknown`, `InProgress`, `Success`, `Stopped`, `Errored`.
     pub scavenge_result: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LastScavengeBody {
+    scavenge_id: Option<String>,
+    scavenge_result: Option<String>,
+}
+
+impl LastScavengeBody {
+    /// The scavenge, if the reply describes one in full.
+    pub(super) fn scavenge(self) -> Option<LastScavenge> {
+        Some(LastScavenge {
+            scavenge_id: self.scavenge_id?,
+            scavenge_result: self.scavenge_result?,
+        })
+    }
 }
 
 /// The result of a request to stop a scavenge.

@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::answers::{Feed, OptionRow};
+use super::answers::{Feed, LastScavengeBody, OptionRow};
 use super::http_reply::Reply;
 use super::time_span;
 use super::transport::{Question, Transport};
@@ -88,7 +88,13 @@ impl Client {
     /// [`Kind::Failed`](crate::error::Kind::Failed) if the answer makes no sense. This holds for
     /// all calls below.
     pub fn info(&self, patience: Patience<'_>) -> Result<NodeInfo> {
-        self.read("/info", patience)
+        let reply = self.transport.ask(&Question::get("/info"), patience)?;
+        self.transport.check_success(&reply)?;
+        let info: NodeInfo = reply.json()?;
+        if info.is_blank() {
+            return Err(reply.nonsense("it names neither a version nor a state"));
+        }
+        Ok(info)
     }
 
     /// The cluster as this member sees it. Returns `None` if the node does not report it
@@ -138,11 +144,12 @@ impl Client {
     pub fn flushed(&self, patience: Patience<'_>) -> Result<Option<LogPosition>> {
         #[derive(Deserialize)]
         struct Database {
-            checksum: i64,
+            checksum: Option<i64>,
         }
 
         let database: Option<Database> = self.read_if_there("/stats/es", patience)?;
-        Ok(database.and_then(|database| LogPosition::from_signed(database.checksum)))
+        let checksum = database.and_then(|database| database.checksum);
+        Ok(checksum.and_then(LogPosition::from_signed))
     }
 
     /// Checks that the node accepts the credentials. Only the calls that need a role show whether
@@ -217,7 +224,7 @@ impl Client {
     }
 
     /// The last scavenge since the process started. Returns `None` if the server cannot be asked
-    /// (before 24.10).
+    /// (before 24.10), or does not say which one it was and how it ended.
     ///
     /// # Errors
     /// As [`Self::gossip`].
@@ -232,7 +239,8 @@ impl Client {
         }
 
         self.transport.check_success(&reply)?;
-        reply.json().map(Some)
+        let body: LastScavengeBody = reply.json()?;
+        Ok(body.scavenge())
     }
 
     /// Asks to start a scavenge. The request is never repeated: even if no answer comes, the
@@ -327,7 +335,7 @@ impl Client {
     pub fn auto_scavenge_status(&self, patience: Patience<'_>) -> Result<AutoScavengeStatus> {
         #[derive(Deserialize)]
         struct Enabled {
-            enabled: bool,
+            enabled: Option<bool>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -344,7 +352,13 @@ impl Client {
         // Without a licence all but `enabled` answer 503, as if they were not ready (http-api
         // §2.1).
         let enabled: Option<Enabled> = self.read_if_there("/auto-scavenge/enabled", patience)?;
-        if !matches!(enabled, Some(Enabled { enabled: true })) {
+        // If it does not say whether it is enabled, its status tells.
+        if matches!(
+            enabled,
+            None | Some(Enabled {
+                enabled: Some(false)
+            })
+        ) {
             return Ok(ABSENT);
         }
 

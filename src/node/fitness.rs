@@ -101,7 +101,10 @@ impl fmt::Display for Unfit {
             Self::ChaserBehind(bytes) => {
                 write!(f, "its processing is {bytes} bytes behind its log")
             }
-            Self::NoPosition => f.write_str("it does not know its own position yet"),
+            Self::NoPosition => f.write_str(
+                "it does not tell its own position yet \
+                 (`writerCheckpoint` and `chaserCheckpoint` of `/gossip`)",
+            ),
             Self::NoMajority { alive, of } => write!(
                 f,
                 "only {alive} of {of} members are alive, which is no majority"
@@ -171,10 +174,12 @@ fn compare_with_leader(
     lag: u64,
     reasons: &mut Vec<Unfit>,
 ) {
-    if (leader.epoch_number, leader.epoch_id) != (me.epoch_number, me.epoch_id) {
+    let is_other_epoch =
+        differ(leader.epoch_number, me.epoch_number) || differ(leader.epoch_id, me.epoch_id);
+    if is_other_epoch {
         reasons.push(Unfit::OtherEpoch {
-            mine: me.epoch_number,
-            leaders: leader.epoch_number,
+            mine: me.epoch_number.unwrap_or(-1),
+            leaders: leader.epoch_number.unwrap_or(-1),
         });
     }
 
@@ -183,6 +188,14 @@ fn compare_with_leader(
         && leaders.since(mine) > lag
     {
         reasons.push(Unfit::BehindLeader(leaders.since(mine)));
+    }
+}
+
+/// Whether both are told, and are not the same.
+fn differ<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one != other,
+        _ => false,
     }
 }
 
@@ -313,7 +326,7 @@ fn refresh_leader(session: &Session, gossip: &mut Gossip, run: &Run) {
     };
 
     for member in &mut gossip.members {
-        if member.instance_id == fresh.instance_id {
+        if member.endpoint() == fresh.endpoint() {
             *member = fresh.clone();
         }
     }

@@ -10,6 +10,24 @@ use crate::error::{Error, Kind, Result};
 pub(super) const IS_THIS_A_NODE: &str =
     "check that this is the URL of the HTTP side of a KurrentDB or EventStoreDB node";
 
+/// The error for a reply from `place` without a field that the procedure needs.
+pub(super) fn lacks(place: &str, field: &str) -> Error {
+    Error::new(
+        Kind::Failed,
+        format!("the reply has no field `{field}`, and kbackup needs it"),
+    )
+    .on(place)
+    .hint("if a proxy stands before the node, check what it removes")
+    .hint("otherwise report the server's version: it answers in a way that kbackup does not know")
+}
+
+/// The name in serde's message about a missing field.
+fn missing_field(message: &str) -> Option<&str> {
+    let rest = message.strip_prefix("missing field `")?;
+    let (field, _) = rest.split_once('`')?;
+    Some(field)
+}
+
 /// One complete answer.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
@@ -21,7 +39,20 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body).map_err(|error| self.nonsense(error.to_string()))
+        serde_json::from_slice(&self.body).map_err(|error| self.unusable(&error))
+    }
+
+    fn unusable(&self, error: &serde_json::Error) -> Error {
+        let text = error.to_string();
+        match missing_field(&text) {
+            Some(field) => self.lacks(field),
+            None => self.nonsense(text),
+        }
+    }
+
+    /// The error for a reply without a field that the procedure needs.
+    pub(super) fn lacks(&self, field: &str) -> Error {
+        lacks(&self.place, field)
     }
 
     pub(super) fn nonsense(&self, why: impl Into<String>) -> Error {

@@ -1,10 +1,12 @@
 //! When kbackup last interrupted a scavenge on a node.
 //!
 //! `--scavenge-rest` needs this on the command line, where no agent remembers earlier runs. The
-//! file lies beside the node's release record, and stays when that record is gone.
+//! file lies beside the release records, and stays when the node's record is gone.
 
 use std::path::{Path, PathBuf};
 
+use super::record_names::file_name;
+use super::release_record::RecordedNode;
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
 use crate::fs;
@@ -12,9 +14,12 @@ use crate::fs;
 const EXTENSION: &str = "stopped";
 const MAX_LENGTH: u64 = 64;
 
-/// The file beside a node's release record.
-pub(super) fn path_beside(record: &Path) -> PathBuf {
-    record.with_extension(EXTENSION)
+/// The node's file in the state directory. Its name needs only what the node itself tells.
+pub(super) fn path(state: &Path, node: &RecordedNode) -> PathBuf {
+    let endpoint = node.endpoint.as_deref().unwrap_or_default();
+    let directory = node.own_directory.as_deref().unwrap_or_default();
+    let name = file_name(&format!("{endpoint} {node} {directory}"));
+    state.join(format!("{name}.{EXTENSION}"))
 }
 
 /// Notes that a scavenge is interrupted now.
@@ -37,8 +42,16 @@ mod tests {
     #[test]
     fn a_stop_is_remembered_beside_the_record() {
         let state = tempfile::tempdir().unwrap();
-        let path = path_beside(&state.path().join("10.0.0.1_2113-abc.json"));
-        assert_eq!(path, state.path().join("10.0.0.1_2113-abc.stopped"));
+        let node = RecordedNode {
+            url: "http://10.0.0.1:2113".to_owned(),
+            unix_socket: None,
+            endpoint: Some("10.0.0.1:2113".to_owned()),
+            instance: None,
+            database: None,
+            directory: None,
+            own_directory: None,
+        };
+        let path = path(state.path(), &node);
         assert_eq!(read(&path), None);
 
         let before = clock::now();

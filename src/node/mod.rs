@@ -3,7 +3,8 @@
 //!
 //! `client` holds the calls of the admin API, and `answers` the types of their answers. `transport`
 //! sends the requests, and `http_reply` holds what comes back. `session` pins a run to one server
-//! process. `fitness`, `quiesce` and `running` answer the questions of a backup.
+//! process. `fitness`, `quiesce` and `running` answer the questions of a backup. `release_record`,
+//! `release_records`, `held_record` and `same_node` remember what has to be given back, and to whom.
 //!
 //! The specification "http-api" says what the server answers and what that means. Comments name its
 //! sections as "http-api §3.3", and observations of real nodes as "O41".
@@ -14,14 +15,18 @@ mod client;
 mod connection;
 mod discovery;
 mod fitness;
+mod held_record;
 mod http_reply;
 mod last_stop;
 mod offline;
 mod open_files;
 mod patience;
 mod quiesce;
+mod record_names;
 mod release_record;
+mod release_records;
 mod running;
+mod same_node;
 mod session;
 mod time_span;
 mod transport;
@@ -37,15 +42,18 @@ pub use client::Client;
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
 pub use discovery::{NodeTraits, check_directories, locate};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
+pub use held_record::HeldRecord;
 pub use offline::QuiescedOffline;
 pub use patience::Patience;
 pub use quiesce::{
-    NodeScavenging, PlannedRelease, QuiesceCheck, QuiesceSettings, QuiescedOnline, ReleasePlan,
-    look_at_scavenging, plan_release, quiesce, still_scavenging,
+    NodeScavenging, PlannedRelease, QuiesceCheck, QuiesceSettings, QuiescedOnline, ReleaseMode,
+    ReleasePlan, UntouchedRecord, look_at_scavenging, plan_release, quiesce, still_scavenging,
 };
 pub use release_record::{
-    HeldRecord, ListedRecord, PausedAutoScavenge, RecordedNode, ReleaseRecord, ReleaseRecords,
-    StoppedScavenge, create_state_directory,
+    NodeFiles, PausedAutoScavenge, RecordedNode, ReleaseRecord, StoppedScavenge,
+};
+pub use release_records::{
+    ListedRecord, RecordListing, ReleaseRecords, UnreadableRecord, create_state_directory,
 };
 pub use running::{ProbeDoubt, ProbeFindings, RunningSign, probe};
 pub use session::{Session, Whereabouts};

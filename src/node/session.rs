@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::http_reply::lacks;
 use super::{Client, Gossip, NodeInfo, NodeState, Patience, ServerOptions};
 use crate::error::{Error, Kind, Result};
 use crate::run::Run;
@@ -45,9 +46,12 @@ impl Session {
         let patience = Patience::of(run);
         let info = client.info(patience)?;
         let Some(version) = info.version() else {
-            return Err(Error::new(Kind::Failed, "the node reports no version")
-                .on(client.place())
-                .hint("check that this is the URL of a KurrentDB or EventStoreDB node"));
+            return Err(Error::new(
+                Kind::Failed,
+                "the node reports no version: `dbVersion` and `esVersion` of `/info` hold none",
+            )
+            .on(client.place())
+            .hint("check that this is the URL of a KurrentDB or EventStoreDB node"));
         };
 
         if !info.is_insecure() {
@@ -122,10 +126,13 @@ impl Session {
     /// The state that the node reports now.
     ///
     /// # Errors
-    /// As [`Client::info`].
+    /// As [`Client::info`], also if the node does not tell it.
     pub fn state(&self, patience: Patience<'_>) -> Result<NodeState> {
         let info: NodeInfo = self.client.info(patience)?;
-        Ok(info.state)
+        let Some(state) = info.state else {
+            return Err(lacks(&format!("{}/info", self.client.place()), "state"));
+        };
+        Ok(state)
     }
 
     /// The node's gossip, from the same server process. Returns `None` if it does not gossip.
@@ -173,7 +180,7 @@ impl Session {
     fn look(&self, patience: Patience<'_>) -> Result<Whereabouts> {
         let gossip = self.ask_gossip(patience)?;
         let process = self.client.process(patience)?;
-        let started = process.map(|process| process.start_time);
+        let started = process.and_then(|process| process.start_time);
         Ok(whereabouts(gossip.as_ref(), started))
     }
 
@@ -222,7 +229,7 @@ fn does_gossip(version: &ServerVersion, options: &ServerOptions) -> bool {
 fn whereabouts(gossip: Option<&Gossip>, started: Option<String>) -> Whereabouts {
     let me = gossip.and_then(Gossip::me);
     Whereabouts {
-        instance: me.map(|me| me.instance_id),
+        instance: me.and_then(|me| me.instance_id),
         endpoint: gossip.map(Gossip::endpoint),
         started,
     }

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::connection::{connection, node_name};
 use crate::error::{Error, Kind, Result};
-use crate::node::{Client, Connection, PlannedRelease, RecordedNode, ReleaseRecords, plan_release};
+use crate::node::{
+    Client, Connection, PlannedRelease, RecordedNode, ReleaseMode, ReleaseRecords, UntouchedRecord,
+    plan_release,
+};
 use crate::run::Run;
 use crate::settings::options::{GeneralOptions, NodeOptions, RedactedUrl, ReleaseOptions};
 
@@ -16,8 +19,13 @@ use crate::settings::options::{GeneralOptions, NodeOptions, RedactedUrl, Release
 pub(crate) struct Released {
     /// Whether it was given back, and not only planned.
     pub(crate) released: bool,
-    /// Each node with a release record.
+    /// Each node with a release record that was chosen.
     pub(crate) nodes: Vec<PlannedRelease>,
+    /// The release records that were left as they are.
+    pub(crate) untouched: Vec<UntouchedRecord>,
+    /// Also what other runs hold was given back (`--force`).
+    #[serde(skip)]
+    pub(crate) forced: bool,
     /// The directory with the release records.
     #[serde(skip)]
     pub(crate) records: PathBuf,
@@ -26,8 +34,9 @@ pub(crate) struct Released {
 /// Gives back everything that the release records name, or plans it.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a wrong address or wrong credentials, also if there is nothing to give back.
-/// The first error of a node; the other nodes are served nevertheless.
+/// [`Kind::Usage`] for a wrong address or wrong credentials, also if there is nothing to give back,
+/// and for a new address without a node. The first error of a node; the other nodes are served
+/// nevertheless.
 pub(crate) fn release(
     options: &ReleaseOptions,
     general: &GeneralOptions,
@@ -42,8 +51,27 @@ pub(crate) fn release(
         Client::new(connection)?;
     }
 
-    let plan = plan_release(&release_records, node_name(&options.node).as_deref())?;
-    let nodes = plan.nodes();
+    let mode = ReleaseMode {
+        force: options.force,
+        new_address: options.new_address,
+    };
+    let name = node_name(&options.node);
+    let mut plan = plan_release(&release_records, name.as_deref(), mode)?;
+    if options.new_address {
+        let Some(connection) = &named else {
+            return Err(Error::new(Kind::Usage, "no node has the new address")
+                .hint("name the node by its new address with `--node`"));
+        };
+        plan.add_former_addresses(Client::new(connection)?, run)?;
+    }
+
+    let (nodes, untouched) = (plan.nodes(), plan.untouched());
+    for record in &untouched {
+        // A record that cannot be read may be the one of the named node.
+        if record.release.is_none() {
+            run.warn(format!("a release record was not touched: {}", record.why));
+        }
+    }
     if !options.dry_run {
         plan.execute(
             &release_records,
@@ -55,6 +83,8 @@ pub(crate) fn release(
     Ok(Released {
         released: !options.dry_run,
         nodes,
+        untouched,
+        forced: options.force,
         records,
     })
 }

@@ -1,14 +1,15 @@
 //! The input is a node's answer to any request.
 
-use kbackup::node::{Gossip, LastScavenge, NodeInfo, ServerProcess};
+use kbackup::node::{Gossip, NodeInfo, ServerProcess};
 
 pub(crate) fn examine(bytes: &[u8]) {
     if let Ok(info) = serde_json::from_slice::<NodeInfo>(bytes) {
         let _ = (
             info.version(),
             info.is_insecure(),
-            info.state.name(),
-            info.state.is_stable(),
+            info.state
+                .as_ref()
+                .map(|state| (state.name(), state.is_stable())),
         );
     }
 
@@ -26,5 +27,4 @@ pub(crate) fn examine(bytes: &[u8]) {
     }
 
     let _ = serde_json::from_slice::<ServerProcess>(bytes);
-    let _ = serde_json::from_slice::<LastScavenge>(bytes);
 }

@@ -29,7 +29,7 @@ impl Setting {
         session: &'a Session,
         settings: QuiesceSettings,
     ) -> kbackup::error::Result<QuiescedOnline<'a>> {
-        quiesce(session, &self.records, None, settings, &self.run)
+        quiesce(session, &self.records, &self.files(), settings, &self.run)
     }
 }
 

@@ -185,7 +185,11 @@ fn is_bare(target: &Path) -> bool {
 /// Asserts that everything that was stopped at the node is on record, and that no record is locked.
 pub(super) fn assert_on_record(node: &Node, state: &Path, what: &str) {
     let records = if state.exists() {
-        ReleaseRecords::open(state).unwrap().records().unwrap()
+        ReleaseRecords::open(state)
+            .unwrap()
+            .list()
+            .unwrap()
+            .readable
     } else {
         Vec::new()
     };

@@ -89,7 +89,7 @@ fn found(existing: &ExistingBackups, end: u64, epochs: &[u64]) -> Parentage {
 #[test]
 fn the_first_diff_is_a_full_of_the_first_branch() {
     let first = found(&ExistingBackups::default(), 900, &[0]);
-    assert_eq!(first, Parentage::without_parent(1, 1));
+    assert_eq!(first, Parentage::without_parent(1, 1, None));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_log_that_left_its_branch_begins_another_one_only_on_demand() {
         ..diff()
     };
     let parentage = find(&backups, &request, 1000, &[0, 600]).0.unwrap();
-    assert_eq!(parentage, Parentage::without_parent(2, 2));
+    assert_eq!(parentage, Parentage::without_parent(2, 2, None));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use super::settings::QuiesceSettings;
 use crate::clock;
 use crate::error::Result;
 use crate::event::Event;
-use crate::node::release_record::{HeldRecord, ReleaseRecord};
+use crate::node::held_record::HeldRecord;
+use crate::node::release_record::ReleaseRecord;
 use crate::node::{AutoScavenge, AutoScavengeStatus, ScavengeParameters};
 use crate::run::{Deadline, Interruption, Run};
 

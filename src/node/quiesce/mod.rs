@@ -17,6 +17,6 @@ mod settings;
 mod stop;
 
 pub use online::{QuiesceCheck, QuiescedOnline, quiesce};
-pub use release::{PlannedRelease, ReleasePlan, plan_release};
+pub use release::{PlannedRelease, ReleaseMode, ReleasePlan, UntouchedRecord, plan_release};
 pub use scavenges::{NodeScavenging, look_at_scavenging, still_scavenging};
 pub use settings::QuiesceSettings;

@@ -1,6 +1,6 @@
 //! A running node on which no scavenge runs during the copy.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::borrowed::Borrowed;
 use super::give_back::{GIVE_BACK_LIMIT, HASTY_LIMIT, give_back};
@@ -11,7 +11,8 @@ use super::settings::QuiesceSettings;
 use super::stop::{stop_scavenges, wait_for_auto_clean_up};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Quiet, Scavenging};
-use crate::node::release_record::{ReleaseRecord, ReleaseRecords};
+use crate::node::release_record::{NodeFiles, ReleaseRecord};
+use crate::node::release_records::ReleaseRecords;
 use crate::node::{AutoScavenge, CurrentScavenge, Patience, Session};
 use crate::run::Run;
 
@@ -43,8 +44,8 @@ pub struct QuiescedOnline<'a> {
 /// Pauses auto-scavenge, stops a running scavenge, and waits until none runs. Everything is on
 /// record in `records` before it is taken from the node.
 ///
-/// `db` is the db directory, if it can be read: servers before 22.10.1 show a scavenge by the files
-/// that it writes there.
+/// `files` tells this node from others in the records. Servers before 22.10.1 show a scavenge by
+/// the files that it writes into the db directory.
 ///
 /// # Errors
 /// [`Kind::Refused`] if the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while
@@ -54,14 +55,14 @@ pub struct QuiescedOnline<'a> {
 pub fn quiesce<'a>(
     session: &'a Session,
     records: &ReleaseRecords,
-    db: Option<&Path>,
+    files: &NodeFiles,
     settings: QuiesceSettings,
     run: &'a Run,
 ) -> Result<QuiescedOnline<'a>> {
     let mut quiesced = QuiescedOnline {
         session,
         run,
-        db: db.map(Path::to_owned),
+        db: files.db.clone(),
         borrowed: None,
         quiet: Quiet::NotAsked,
         before: RememberedScavenges::default(),
@@ -76,7 +77,7 @@ pub fn quiesce<'a>(
 
     check_admin_api(session, Patience::of(run))?;
 
-    let mut borrowed = Borrowed::new(records.hold(session)?, run);
+    let mut borrowed = Borrowed::new(records.hold(session, files, run)?, run);
     borrowed.tell_earlier(quiesced.settings.max_pause)?;
     quiesced.borrowed = Some(borrowed);
 

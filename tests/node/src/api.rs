@@ -350,9 +350,32 @@ impl Answer {
         Self::text(status, "application/problem+json", body.to_string())
     }
 
+    /// Removes a field wherever it is in the JSON.
+    fn remove_field(&mut self, field: &str) {
+        if let Ok(mut value) = serde_json::from_str::<Value>(&self.body) {
+            remove_field(&mut value, field);
+            self.body = value.to_string();
+        }
+    }
+
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+}
+
+fn remove_field(value: &mut Value, field: &str) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove(field);
+            fields
+                .values_mut()
+                .for_each(|inner| remove_field(inner, field));
+        }
+        Value::Array(values) => values
+            .iter_mut()
+            .for_each(|inner| remove_field(inner, field)),
+        _ => {}
     }
 }
 
@@ -526,6 +549,11 @@ impl Service {
         if !answer.body.is_empty() {
             if let Some(body) = &asked.quirks.body {
                 answer.body.clone_from(body);
+            }
+            for (path, field) in &asked.quirks.missing_fields {
+                if *path == asked.path {
+                    answer.remove_field(field);
+                }
             }
             answer.body.push_str(&" ".repeat(asked.quirks.padding));
         }
@@ -734,7 +762,8 @@ impl Service {
             };
         }
 
-        let host = self.address.ip().to_string();
+        let address = quirks.advertised.unwrap_or(self.address);
+        let host = address.ip().to_string();
         let position = |checkpoint| self.node.checkpoint(checkpoint).unwrap_or(0);
         let (writer, chaser, epoch, last) = self.node.at_rest(|| {
             let epoch = match u64::try_from(position(Checkpoint::Epoch)) {
@@ -770,9 +799,9 @@ impl Service {
                 ("internalTcpIp", json!(host)),
                 ("externalTcpIp", json!(host)),
                 ("internalHttpEndPointIp", json!(host)),
-                ("internalHttpEndPointPort", json!(self.address.port())),
+                ("internalHttpEndPointPort", json!(address.port())),
                 ("httpEndPointIp", json!(host)),
-                ("httpEndPointPort", json!(self.address.port())),
+                ("httpEndPointPort", json!(address.port())),
                 ("lastCommitPosition", json!(last)),
                 ("writerCheckpoint", json!(writer)),
                 ("chaserCheckpoint", json!(chaser)),
@@ -789,7 +818,7 @@ impl Service {
         Answer::json(&json!({
             "members": members,
             "serverIp": host,
-            "serverPort": self.address.port(),
+            "serverPort": address.port(),
         }))
         .with("Cache-Control", "max-age=0, no-cache, must-revalidate")
     }

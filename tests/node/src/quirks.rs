@@ -1,5 +1,6 @@
 //! The troubles that a node, or a proxy before it, can make.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How the node behaves beyond its recording. All quirks are off at first, except
@@ -69,6 +70,11 @@ pub struct Quirks {
     pub delay: Duration,
     /// Every answer has this status.
     pub status: Option<u16>,
+    /// The address in the gossip, in place of the true one: a node that binds 0.0.0.0 advertises
+    /// 127.0.0.1, and a node may get another address.
+    pub advertised: Option<SocketAddr>,
+    /// Fields that are missing, each with the path of its reply: `("/stats/es", "checksum")`.
+    pub missing_fields: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for Quirks {
@@ -101,6 +107,8 @@ impl Default for Quirks {
             padding: 0,
             delay: Duration::ZERO,
             status: None,
+            advertised: None,
+            missing_fields: Vec::new(),
         }
     }
 }

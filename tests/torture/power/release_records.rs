@@ -91,9 +91,14 @@ fn stopped(site: &NodeSite) -> [Stopped; 2] {
 /// every record can be read.
 fn assert_on_record(stopped: &[Stopped], scavenge: &str, times: &[u128], cut: &Cut<'_>) {
     let ledger = ReleaseRecords::open(&cut.disk.join("new/state")).unwrap();
-    let records = ledger
-        .records()
-        .unwrap_or_else(|error| panic!("{}: {error} {:?}", cut.what, error.causes()));
+    let listing = ledger.list().unwrap();
+    assert!(
+        listing.unreadable.is_empty(),
+        "{}: {:?}",
+        cut.what,
+        listing.unreadable
+    );
+    let records = listing.readable;
     let (since, until) = (
         cut.made.checked_sub(1).map_or(0, |last| times[last]),
         times.get(cut.made).copied().unwrap_or(u128::MAX),
