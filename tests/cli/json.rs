@@ -296,6 +296,11 @@ fn the_program_prints_what_the_page_promises() {
         "scavenge":{"id":"one","threads":1,"throttle_percent":100,"since":"2026-11-21T06:00:00Z"},"auto_scavenge":null,"process":1}"#;
     place.write("state/node.json", debt);
     contract.check(place, "release --dry-run", "kbackup.release/1");
+    contract.check(
+        place,
+        "release --dry-run --node http://127.0.0.1:2",
+        "kbackup.release/1",
+    );
 
     let damaged = Place::new();
     let made = Synthetic {
