@@ -44,9 +44,9 @@ fn text(released: &Released) -> String {
     }
 
     for untouched in &released.untouched {
-        let what = match &untouched.release {
-            Some(release) => format!("{}: {}", release.node, release.what()),
-            None => untouched.record.clone(),
+        let what = match (&untouched.node, &untouched.what) {
+            (Some(node), Some(what)) => format!("{node}: {what}"),
+            _ => untouched.record.clone(),
         };
         let _ = writeln!(text, "{what}: not touched: {}", untouched.why);
     }

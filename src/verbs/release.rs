@@ -68,7 +68,7 @@ pub(crate) fn release(
     let (nodes, untouched) = (plan.nodes(), plan.untouched());
     for record in &untouched {
         // A record that cannot be read may be the one of the named node.
-        if record.release.is_none() {
+        if record.node.is_none() {
             run.warn(format!("a release record was not touched: {}", record.why));
         }
     }

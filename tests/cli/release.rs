@@ -151,11 +151,8 @@ fn a_node_at_another_url_gets_everything_back_if_the_operator_says_so() {
     let left = answer(&site, &format!("release --node {url} --json"), 0);
     assert_eq!(left["nodes"].as_array().unwrap().len(), 0, "{left:#}");
     assert_eq!(
-        (
-            &left["untouched"][0]["release"]["node"],
-            &left["untouched"][0]["release"]["auto_scavenge"]
-        ),
-        (&site.server.url().into(), &true.into()),
+        (&left["untouched"][0]["node"], &left["untouched"][0]["what"]),
+        (&site.server.url().into(), &"auto-scavenge".into()),
         "{left:#}"
     );
     assert_eq!(node.auto_scavenge(), Some(AutoScavengeState::Paused));

@@ -53,8 +53,10 @@ pub struct PlannedRelease {
 pub struct UntouchedRecord {
     /// The file.
     pub record: String,
-    /// What it says. `None` if it cannot be read.
-    pub release: Option<PlannedRelease>,
+    /// The node's URL or socket. `None` if the record cannot be read.
+    pub node: Option<String>,
+    /// What has to be given back, in words. `None` if the record cannot be read.
+    pub what: Option<String>,
     /// Why it is left.
     pub why: String,
 }
@@ -133,14 +135,16 @@ impl ReleasePlan {
         for listed in &self.others {
             untouched.push(UntouchedRecord {
                 record: listed.path.display().to_string(),
-                release: Some(PlannedRelease::from(listed)),
+                node: Some(listed.record.node.to_string()),
+                what: Some(PlannedRelease::from(listed).what()),
                 why: "it is about another node".to_owned(),
             });
         }
         for unreadable in &self.unreadable {
             untouched.push(UntouchedRecord {
                 record: unreadable.path.display().to_string(),
-                release: None,
+                node: None,
+                what: None,
                 why: unreadable.error.in_words(),
             });
         }
