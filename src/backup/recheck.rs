@@ -5,12 +5,14 @@
 //! The active chunk needs no turn. It gets a new hash when it is extended, so kbackup proves all of
 //! it while it copies it.
 
+use std::collections::{BTreeMap, HashSet};
+
 use super::capture::differs;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
 use crate::format::ReadAt;
 use crate::fs::CopyId;
-use crate::manifest::{Label, Manifest, RelativePath, Role, Row};
+use crate::manifest::{FileSet, Label, Manifest, RelativePath, Role, Row};
 use crate::parallel;
 use crate::repository::{Repository, remember_damage, remembered};
 use crate::run::Run;
@@ -208,6 +210,8 @@ fn find_damage(
         Err(error) if error.kind() == Kind::StoredCorrupt => return Ok(Some(error)),
         Err(error) => return Err(error),
     };
+    // What is in the page cache says nothing about the disk.
+    source.drop_from_cache();
 
     let why = match hash_file(&*source, false, run) {
         Ok(digest) if digest.blake3 == row.blake3 => return Ok(None),
@@ -230,26 +234,14 @@ pub(super) fn mark_damage(
     if damaged.is_empty() {
         return;
     }
-    let mut files = Vec::with_capacity(damaged.len());
-    for path in damaged {
-        if let Some(row) = parent.row(path) {
-            files.push(SharedDamage::new(repository, parent, row));
-        }
-    }
+    let mut files = damaged_rows(repository, parent, damaged);
 
     for label in labels(repository, run) {
         // One at a time: a manifest can be large, and there can be many.
         let Ok(manifest) = repository.manifest(&label) else {
             continue;
         };
-
-        let mut is_affected = false;
-        for file in &mut files {
-            if file.is_shared_by(repository, &manifest, parent) {
-                file.labels.push(label.to_string());
-                is_affected = true;
-            }
-        }
+        let is_affected = note_shared(repository, parent, &manifest, &mut files);
         if is_affected && let Err(error) = remember_damage(repository, &label) {
             run.warn(format!(
                 "kbackup could not remember that {label} is damaged: {error}"
@@ -257,11 +249,10 @@ pub(super) fn mark_damage(
         }
     }
 
-    for file in files {
+    for (path, file) in files {
         run.warn(format!(
-            "{} is damaged in {}: `kbackup verify --all --repair` repairs it once another backup \
-             holds the same bytes",
-            file.row.path,
+            "{path} is damaged in {}: `kbackup verify --all --repair` repairs it once another \
+             backup holds the same bytes",
             file.labels.join(", ")
         ));
     }
@@ -286,38 +277,65 @@ struct SharedDamage<'a> {
     labels: Vec<String>,
 }
 
-impl<'a> SharedDamage<'a> {
-    fn new(repository: &dyn Repository, parent: &Manifest, row: &'a Row) -> Self {
-        Self {
-            row,
-            copy: copy_of(repository, &parent.label, row),
-            labels: Vec::new(),
+/// The damaged files of the parent, by their paths. There can be as many as the parent has files,
+/// so each manifest is gone through once.
+type DamagedRows<'a> = BTreeMap<&'a RelativePath, SharedDamage<'a>>;
+
+fn damaged_rows<'a>(
+    repository: &dyn Repository,
+    parent: &'a Manifest,
+    damaged: &[RelativePath],
+) -> DamagedRows<'a> {
+    let damaged: HashSet<&RelativePath> = damaged.iter().collect();
+    let stored = repository.files(&parent.label).ok();
+
+    let mut files = BTreeMap::new();
+    for row in &parent.files {
+        if damaged.contains(&row.path) {
+            let file = SharedDamage {
+                row,
+                copy: copy_of(stored.as_deref(), &row.path),
+                labels: Vec::new(),
+            };
+            files.insert(&row.path, file);
         }
     }
+    files
+}
 
-    fn is_shared_by(
-        &self,
-        repository: &dyn Repository,
-        manifest: &Manifest,
-        parent: &Manifest,
-    ) -> bool {
-        if manifest.label == parent.label {
-            return true;
-        }
-        if self.copy.is_none() {
-            return false;
-        }
-        let Some(other) = manifest.row(&self.row.path) else {
-            return false;
+/// Notes which of the damaged files a backup shares. Returns whether there is one.
+fn note_shared(
+    repository: &dyn Repository,
+    parent: &Manifest,
+    manifest: &Manifest,
+    files: &mut DamagedRows<'_>,
+) -> bool {
+    let is_parent = manifest.label == parent.label;
+    let stored = repository.files(&manifest.label).ok();
+
+    let mut is_affected = false;
+    for row in &manifest.files {
+        let Some(file) = files.get_mut(&row.path) else {
+            continue;
         };
+        if is_parent || file.is_shared_by(stored.as_deref(), row) {
+            file.labels.push(manifest.label.to_string());
+            is_affected = true;
+        }
+    }
+    is_affected
+}
+
+impl SharedDamage<'_> {
+    /// Whether another backup's file of this path is the damaged copy.
+    fn is_shared_by(&self, stored: Option<&dyn FileSet>, other: &Row) -> bool {
         let is_same_content = (other.blake3, other.size) == (self.row.blake3, self.row.size);
-        is_same_content && copy_of(repository, &manifest.label, other) == self.copy
+        self.copy.is_some() && is_same_content && copy_of(stored, &other.path) == self.copy
     }
 }
 
 /// Which stored copy of a file a backup has. Damage does not change the answer.
-fn copy_of(repository: &dyn Repository, label: &Label, row: &Row) -> Option<CopyId> {
-    let files = repository.files(label).ok()?;
-    let stored: Box<dyn ReadAt> = files.open(&row.path).ok()??;
-    stored.copy_id()
+fn copy_of(stored: Option<&dyn FileSet>, path: &RelativePath) -> Option<CopyId> {
+    let file: Box<dyn ReadAt> = stored?.open(path).ok()??;
+    file.copy_id()
 }

@@ -57,6 +57,13 @@ pub trait ReadAt: Send + Sync {
         }
     }
 
+    /// As [`File::drop_from_cache`], if the bytes are in a plain file.
+    fn drop_from_cache(&self) {
+        if let Some(file) = self.file() {
+            file.drop_from_cache();
+        }
+    }
+
     /// Fills `buffer` from byte `offset`.
     ///
     /// # Errors
@@ -234,8 +241,11 @@ impl File {
         }
     }
 
-    /// Tells the kernel that the file is not read again soon, so that its pages can leave the
-    /// cache. This is advice: a file system that ignores it does no harm.
+    /// Takes the file's pages out of the cache, so that the next read comes from the disk. Pages that
+    /// are not on the disk yet stay: see [`Self::settle`].
+    ///
+    /// Only for files of kbackup: the node reads its own files from the cache. This is advice, and
+    /// some file systems ignore it: those in memory, and those with a cache of their own.
     pub fn drop_from_cache(&self) {
         let _ = self.system(Operation::Inspect, |fd| {
             rustix::fs::fadvise(fd, 0, None, Advice::DontNeed)
@@ -327,6 +337,18 @@ impl File {
             Change::Synced(&self.inner),
             || self.inner.sync_all(),
         )
+    }
+
+    /// Syncs the file and takes its pages out of the cache, so that the next read shows what the
+    /// disk holds. No file that an earlier run left may be trusted before that: after a failed write
+    /// the kernel keeps the pages as if the disk had them, and the next sync succeeds.
+    ///
+    /// # Errors
+    /// As for [`Self::sync`]. Then nobody knows what the disk holds: remove the file.
+    pub fn settle(&self) -> Result<()> {
+        self.sync()?;
+        self.drop_from_cache();
+        Ok(())
     }
 
     /// Sets the permission bits.

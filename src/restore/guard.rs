@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::checkpoints::{read_checkpoint, write_in_place};
 use super::plan::RestorePlan;
-use super::target::{FinishedTarget, PlannedTarget, TargetContent, find_unused};
+use super::target::{FinishedTarget, PlannedTarget, TargetContent, examine, find_unused};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::{self, Checkpoint, START_GUARD};
-use crate::fs::{self, File};
+use crate::fs::{self, CopyId, File};
 use crate::manifest::{Directories, RestoreMark};
 use crate::run::Run;
 
@@ -25,7 +25,6 @@ pub(super) struct TargetWriter<'a> {
 /// A target in which nothing can be lost.
 pub(super) struct Empty<'a> {
     target: TargetWriter<'a>,
-    content: TargetContent,
     run: &'a Run,
 }
 
@@ -50,7 +49,7 @@ impl<'a> Empty<'a> {
         run: &'a Run,
     ) -> Result<Self> {
         let directories = planned.directories();
-        let content = find_unused(
+        find_unused(
             &directories,
             plan.backup_to_restore(),
             FinishedTarget::Refuse,
@@ -63,11 +62,7 @@ impl<'a> Empty<'a> {
             planned,
             directories,
         };
-        Ok(Self {
-            target,
-            content,
-            run,
-        })
+        Ok(Self { target, run })
     }
 
     /// Raises the start guard, and then leaves the mark of a restore in progress.
@@ -78,19 +73,15 @@ impl<'a> Empty<'a> {
     /// can be, because a node with an archive fetches what its writer lacks before it compares the
     /// two (disk-format §10).
     pub(super) fn guard(self) -> Result<Guarded<'a>> {
-        let Self {
-            target,
-            content,
-            run,
-        } = self;
+        let Self { target, run } = self;
         let db = &target.directories.db;
-        for directory in [db, &target.directories.index] {
-            target.create_directory(directory)?;
-        }
+        target.create_directory(db)?;
 
         let path = Checkpoint::Writer.under(db);
         let writer_checkpoint = fs::open_or_create(&path, CHECKPOINT_MODE)?;
         lock(&writer_checkpoint, db, run)?;
+        let content = target.look_again(&writer_checkpoint)?;
+        target.create_directory(&target.directories.index)?;
 
         let [chaser, (_, high_writer), truncate] = START_GUARD;
         target.write_checkpoint(chaser)?;
@@ -141,6 +132,24 @@ fn lock(writer_checkpoint: &File, db: &Path, run: &Run) -> Result<()> {
 }
 
 impl TargetWriter<'_> {
+    /// Looks at the target once more while `writer.chk` is locked: another restore may have come and
+    /// gone after the first look, and a server may have started from what it brought.
+    fn look_again(&self, writer_checkpoint: &File) -> Result<TargetContent> {
+        let path = Checkpoint::Writer.under(&self.directories.db);
+        let now = fs::status(&path)?;
+        let is_locked_file =
+            now.is_some_and(|now| CopyId::from(&now) == CopyId::from(writer_checkpoint.found()));
+        if !is_locked_file {
+            return Err(has_changed(self.planned));
+        }
+
+        examine(
+            &self.directories,
+            self.plan.backup_to_restore(),
+            FinishedTarget::Refuse,
+        )
+    }
+
     /// Sets a checkpoint, durably. A file that exists is changed in place, as the server does. A
     /// new one appears with its content, because an empty checkpoint reads as 0 (O13).
     pub(super) fn write_checkpoint(&self, (checkpoint, value): (Checkpoint, i64)) -> Result<()> {
@@ -192,13 +201,25 @@ pub(super) fn confirm_finished(
         run,
     )?;
     if content != TargetContent::Finished {
-        let what = "the target has changed since the restore was planned";
-        return Err(Error::new(Kind::Refused, what)
-            .at(&planned.db)
-            .hint("run the restore again"));
+        return Err(has_changed(planned));
     }
 
-    // The restore that wrote it may have been killed before its last sync.
-    fs::open(&Checkpoint::Writer.under(&planned.db))?.sync()?;
+    // The restore that wrote it may have been killed before its last sync, or that sync may have
+    // failed. What the disk holds decides.
+    let directories = planned.directories();
+    for (checkpoint, _) in plan.outcome.checkpoints.values() {
+        fs::open(&checkpoint.under(&directories.db))?.settle()?;
+    }
+    let backup = plan.backup_to_restore();
+    if examine(&directories, backup, FinishedTarget::Leave)? != TargetContent::Finished {
+        return Err(has_changed(planned));
+    }
     Ok(())
+}
+
+fn has_changed(planned: &PlannedTarget) -> Error {
+    let what = "the target has changed since the restore was planned";
+    Error::new(Kind::Refused, what)
+        .at(&planned.db)
+        .hint("run the restore again")
 }

@@ -1,7 +1,7 @@
 //! Guarded → placed: writes every file of the backup but the checkpoints, and proves each.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::guard::{Guarded, TargetWriter};
 use super::outcome::PlacedFile;
@@ -106,6 +106,13 @@ fn create_directories(target: &TargetWriter<'_>) -> Result<BTreeSet<PathBuf>> {
     Ok(directories)
 }
 
+/// Removes a file that could not be made durable, or is only half written, so that the next restore
+/// does not find it. If that fails too, the next restore proves the file by what the disk holds.
+fn remove_untrusted(path: &Path, error: Error) -> Error {
+    let _ = fs::remove_file(path);
+    error
+}
+
 /// Who wrote the bytes of a placed file.
 enum PlacedBytes {
     /// This restore.
@@ -133,30 +140,44 @@ impl Placer<'_> {
         Ok(PlacedBytes::Written)
     }
 
-    /// Keeps a file that is there already. Returns false if it has other bytes.
+    /// Keeps a file that is there already. Returns false if the disk has other bytes.
     fn keep(&self, placed: &PlacedFile) -> Result<bool> {
         let row = &placed.row;
         let path = self.target.directories.path_of(&row.path);
         let file = fs::open(&path)?;
 
+        // The earlier run may have lost what it wrote, although the page cache still shows it. So
+        // the file is complete first, and then read from the disk.
+        self.complete(placed, &file)
+            .map_err(|error| remove_untrusted(&path, error))?;
+        file.drop_from_cache();
+
         let paced = transfer::paced(Box::new(file.clone()), self.run);
-        let digest = transfer::hash_file(&*paced, placed.md5.is_some(), self.run)
-            .map_err(|error| error.at(&path))?;
+        let digest = match transfer::hash_file(&*paced, placed.md5.is_some(), self.run) {
+            Ok(digest) => digest,
+            // A block that cannot be read: the file is written to another place.
+            Err(error) if error.kind() == Kind::Failed => return Ok(false),
+            Err(error) => return Err(error.at(&path)),
+        };
         if digest.blake3 != row.blake3 {
             return Ok(false);
         }
 
         self.prove_md5(placed, &file, digest)?;
-        self.complete(placed, &file)?;
         Ok(true)
     }
 
     fn write(&self, placed: &PlacedFile) -> Result<()> {
-        let row = &placed.row;
-        let path = self.target.directories.path_of(&row.path);
+        let path = self.target.directories.path_of(&placed.row.path);
         fs::remove_file(&path)?;
         let file = fs::create_new(&path, 0o600)?;
+        self.fill(placed, &file)
+            .map_err(|error| remove_untrusted(&path, error))
+    }
 
+    /// Copies the stored bytes into a new file, proves them, and makes the file durable.
+    fn fill(&self, placed: &PlacedFile, file: &File) -> Result<()> {
+        let row = &placed.row;
         let label = &self.target.plan.backup.label;
         let stored = self.repository.open(label, row)?;
         let place = format!("{label}: {}", row.path);
@@ -172,7 +193,7 @@ impl Placer<'_> {
             full_length: row.size,
             md5: placed.md5.is_some(),
         };
-        let copied = transfer::copy(&copy, &file, None, self.run)
+        let copied = transfer::copy(&copy, file, None, self.run)
             .map_err(|failure| self.not_copied(row, failure))?;
 
         let found = copied.digest.blake3;
@@ -180,7 +201,7 @@ impl Placer<'_> {
             return Err(self.damaged(row, format!("its hash is {found}, not {}", row.blake3)));
         }
         self.prove_md5(placed, stored.as_ref(), copied.digest)?;
-        self.complete(placed, &file)
+        self.complete(placed, file)
     }
 
     /// Compares the server's own hash, which covers all but the last 16 bytes. They hold it

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use super::from_disk::FromDisk;
 use super::known_files::{Hashed, KnownFiles, is_as_stored, is_damage};
 use super::report::{VerifiedBackup, VerifyFinding};
 use crate::error::Result;
@@ -24,7 +25,8 @@ pub(super) fn verify(
     run: &Run,
 ) -> Result<VerifiedBackup> {
     let stored = repository.files(&manifest.label)?;
-    let stored = Paced::new(&*stored, run);
+    let stored = FromDisk::new(&*stored, known);
+    let stored = Paced::new(&stored, run);
     let mut verification = Verification {
         repository,
         manifest,

@@ -1,10 +1,11 @@
 //! Remembers what one verification has learnt of each stored copy, so that a file that several
-//! backups share is hashed once.
+//! backups share is read from the disk and hashed once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::ReadAt;
 use crate::fs::CopyId;
 use crate::manifest::{Label, Role, Row};
 use crate::repository::Repository;
@@ -22,7 +23,8 @@ pub(super) struct KnownFiles {
 
 #[derive(Default)]
 struct Known {
-    hashed: HashMap<CopyId, Hashed>,
+    /// Every copy that was opened, and what it hashes to once it was hashed.
+    copies: HashMap<CopyId, Option<Hashed>>,
     /// Chunks whose records are intact.
     scanned: HashSet<CopyId>,
     bytes_hashed: u64,
@@ -49,6 +51,21 @@ impl KnownFiles {
         self.known().scanned.extend(copy);
     }
 
+    /// Lets this verification read a stored copy from the disk: the first time that it opens the
+    /// copy, the pages in the cache go. They may hold bytes that the disk has lost.
+    pub(super) fn read_from_disk(&self, stored: &dyn ReadAt) {
+        let copy = stored.copy_id();
+        if copy.is_some_and(|copy| self.known().copies.contains_key(&copy)) {
+            return;
+        }
+
+        // First the pages go, then the copy is known: no other thread reads it in between.
+        stored.drop_from_cache();
+        if let Some(copy) = copy {
+            self.known().copies.entry(copy).or_default();
+        }
+    }
+
     /// What a stored file hashes to. Damage, such as an unreadable block, is no error.
     pub(super) fn hash(
         &self,
@@ -64,10 +81,11 @@ impl KnownFiles {
         };
         let copy = source.copy_id();
         if let Some(copy) = copy
-            && let Some(hashed) = self.known().hashed.get(&copy)
+            && let Some(Some(hashed)) = self.known().copies.get(&copy)
         {
             return Ok(hashed.clone());
         }
+        self.read_from_disk(&*source);
 
         let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
         let hashed = match hash_file(&*source, has_md5, run) {
@@ -78,7 +96,10 @@ impl KnownFiles {
 
         let mut known = self.known();
         let is_new = match copy {
-            Some(copy) => known.hashed.insert(copy, hashed.clone()).is_none(),
+            Some(copy) => !matches!(
+                known.copies.insert(copy, Some(hashed.clone())),
+                Some(Some(_))
+            ),
             None => true,
         };
         // Two threads may have hashed the same copy at the same time: it counts once.

@@ -2,10 +2,12 @@
 //! from them?
 //!
 //! `verification.rs` goes through the chosen backups, and `backup.rs` verifies one of them.
-//! `known_files.rs` remembers the hashes of files that backups share. `repair.rs` replaces damaged
-//! files by intact copies. Only a repair changes a backup, and only its damaged files.
+//! `from_disk.rs` reads stored files from the disk, and `known_files.rs` remembers the hashes of
+//! files that backups share. `repair.rs` replaces damaged files by intact copies, and separates
+//! names that lead to one file. Only a repair changes a backup.
 
 mod backup;
+mod from_disk;
 mod known_files;
 mod repair;
 mod report;

@@ -8,6 +8,8 @@
     reason = "a test may end in a panic, and says what it leaves out"
 )]
 
+mod beneath;
+mod lost_writes;
 mod mounted;
 
 use std::process::Output;

@@ -195,12 +195,13 @@ impl<'a> Capture<'a> {
         Ok(Some(bytes))
     }
 
-    /// Whether a stored file has the bytes of its row.
+    /// Whether a stored file has the bytes of its row, on the disk and not only in the page cache.
     pub(in crate::backup) fn has_bytes_of(
         &self,
         row: &Row,
         stored: Box<dyn ReadAt>,
     ) -> Result<bool> {
+        stored.drop_from_cache();
         let paced = paced(stored, self.run);
         let digest = hash_file(&*paced, false, self.run).map_err(|error| error.on(&row.path))?;
         Ok(digest.blake3 == row.blake3)

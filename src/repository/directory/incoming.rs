@@ -310,10 +310,16 @@ impl<'a> DirectoryIncoming<'a> {
     fn copy_parents(&self, row: &Row) -> Result<()> {
         let parents = self.open_parents(row)?;
         self.remove(&row.path)?;
+        self.copy_stored(&parents, row)
+    }
+
+    /// Copies a file that is in the repository already into an inode of its own, and proves it on
+    /// the way.
+    pub(super) fn copy_stored(&self, from: &fs::File, row: &Row) -> Result<()> {
         let stored = self.compose(
             &row.path,
             Composition {
-                from: &parents,
+                from,
                 prefix: row.size,
                 whole: None,
                 rest: None,
@@ -329,7 +335,7 @@ impl<'a> DirectoryIncoming<'a> {
                 "its bytes hash to {}, its row says {}",
                 stored.blake3, row.blake3
             );
-            return Err(not_as_stored(parents.path(), why)
+            return Err(not_as_stored(from.path(), why)
                 .hint("`kbackup full` reads everything from the node again"));
         }
         Ok(())

@@ -297,6 +297,8 @@ impl Repository for DirectoryRepository {
 
     fn manifest(&self, label: &Label) -> Result<Manifest> {
         let (path, file) = self.open_manifest(label)?;
+        // Everything else is checked against the manifest, so the disk has to hold it.
+        file.drop_from_cache();
         let manifest = Manifest::read(&file).map_err(|error| error.at(&path))?;
         check_label(&manifest, label, &path)?;
         Ok(manifest)

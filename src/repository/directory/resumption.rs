@@ -59,8 +59,7 @@ impl DirectoryIncoming<'_> {
     ) -> Result<Option<ProvenCopy>> {
         // Its bytes were synced before it got this name. They are synced once more and then read
         // from the disk, so that the hash is that of the bytes on the disk.
-        self.noted(found.sync())?;
-        found.drop_from_cache();
+        self.noted(found.settle())?;
 
         // The follower saw the bytes of a file that turned out wrong, so it follows no other one.
         let error = match leftovers::prove(found, md5, follow.take(), self.run) {

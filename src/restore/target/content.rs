@@ -75,7 +75,7 @@ pub(in crate::restore) enum FinishedTarget {
 ///
 /// # Errors
 /// `Refused` if the target holds anything but traces of the same restore.
-pub(super) fn examine(
+pub(in crate::restore) fn examine(
     target: &Directories,
     backup: BackupToRestore<'_>,
     finished: FinishedTarget,

@@ -9,7 +9,7 @@ mod planned;
 mod space;
 mod unused;
 
-pub(super) use content::{BackupToRestore, FinishedTarget};
+pub(super) use content::{BackupToRestore, FinishedTarget, examine};
 pub use content::{InterruptedRestore, TargetContent};
 pub use ownership::Ownership;
 pub(super) use path::as_text;

@@ -18,14 +18,14 @@ use crate::torture::subject::{
 };
 
 /// An image under a mount point. Both are removed when it is dropped.
-struct Disk {
-    place: PathBuf,
-    image: PathBuf,
+pub(super) struct Disk {
+    pub(super) place: PathBuf,
+    pub(super) image: PathBuf,
 }
 
 impl Disk {
     /// Prints a note and returns `None` if this machine or this user cannot mount.
-    fn new(bench: &Bench, name: &str, make: &[&str], mebibytes: u64) -> Option<Self> {
+    pub(super) fn new(bench: &Bench, name: &str, make: &[&str], mebibytes: u64) -> Option<Self> {
         let disk = Self {
             place: bench.path(&format!("{name}-disk")),
             image: bench.path(&format!("{name}.image")),
@@ -68,6 +68,12 @@ impl Disk {
         );
     }
 
+    /// Mounts the disk anew: nothing of it is in memory any more.
+    pub(super) fn mount_again(&self) {
+        assert!(succeeds(Command::new("umount").arg(&self.place)), "umount");
+        assert!(mounts_again(self), "mount");
+    }
+
     /// Takes all free space.
     fn fill(&self) {
         let mut file = std::fs::File::create(self.place.join("filler")).unwrap();
@@ -98,7 +104,7 @@ impl Drop for Disk {
     }
 }
 
-fn succeeds(command: &mut Command) -> bool {
+pub(super) fn succeeds(command: &mut Command) -> bool {
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -107,7 +113,16 @@ fn succeeds(command: &mut Command) -> bool {
 }
 
 /// Runs `kbackup` up to an operation, does something to its disk there, and lets it continue.
-fn run_interrupted(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
+pub(super) fn run_interrupted(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
+    run_and_send(line, fault, what, Signal::CONT)
+}
+
+/// Runs `kbackup` up to an operation, does something to its disk there, and kills it.
+pub(super) fn run_killed(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
+    run_and_send(line, fault, what, Signal::KILL)
+}
+
+fn run_and_send(line: &[&str], fault: &str, what: impl FnOnce(), signal: Signal) -> Output {
     let mut command = kbackup_with_fault(fault);
     command
         .args(line)
@@ -119,7 +134,7 @@ fn run_interrupted(line: &[&str], fault: &str, what: impl FnOnce()) -> Output {
     wait_until_stopped(&child, fault);
     what();
 
-    kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+    kill_process(Pid::from_child(&child), signal).unwrap();
     child.wait_with_output().unwrap()
 }
 

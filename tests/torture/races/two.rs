@@ -8,6 +8,7 @@ use kbackup_testnode::log::Log;
 
 use super::process::{Process, State, kbackup, stop_at};
 use crate::backup::bench::{Bench, Live, small};
+use crate::restore::handmade::contents;
 
 struct Pair {
     bench: Bench,
@@ -216,6 +217,64 @@ fn two_runs_that_cannot_see_each_other_never_copy_during_a_scavenge() {
     assert_eq!(pair.posts(), 2);
     pair.assert_whole("one");
     pair.assert_whole("two");
+}
+
+/// The slower restore looks at the target before the faster one begins, and takes the lock after the
+/// faster one is done.
+#[test]
+fn a_restore_that_was_overtaken_fails_and_changes_nothing() {
+    let bench = Bench::new(&small());
+    bench.full().unwrap();
+    let (repository, target) = (bench.path("repository"), bench.path("target"));
+    let start = |name: &str, stop: Option<&str>| {
+        let line = [
+            "restore",
+            "latest",
+            "--repo",
+            repository.to_str().unwrap(),
+            "--to",
+            target.to_str().unwrap(),
+        ];
+        let mut command = kbackup(&bench.path(""), &line);
+        if let Some(operation) = stop {
+            let writer = target.join("writer.chk");
+            stop_at(&mut command, operation, writer.to_str().unwrap(), 1);
+        }
+        Process::start(&mut command, &bench.path(name))
+    };
+
+    let mut slow = start("slow", Some("create"));
+    assert_eq!(slow.wait(), State::Stopped, "{}", slow.said());
+    let mut fast = start("fast", None);
+    assert_eq!(fast.wait(), State::Ended(0), "{}", fast.said());
+    let before = contents(&target);
+
+    slow.go_on();
+    assert_eq!(slow.wait(), State::Ended(23), "{}", slow.said());
+    assert!(
+        slow.said().contains("holds a restored database already"),
+        "{}",
+        slow.said()
+    );
+    assert!(
+        contents(&target) == before,
+        "the slower restore changed the target"
+    );
+    std::fs::remove_dir_all(&target).unwrap();
+
+    // The slower restore has opened the file that it is about to lock, and somebody puts another
+    // target in the place of this one.
+    let mut slow = start("slow", Some("lock"));
+    assert_eq!(slow.wait(), State::Stopped, "{}", slow.said());
+    std::fs::rename(&target, bench.path("moved")).unwrap();
+    assert_eq!(start("fast", None).wait(), State::Ended(0));
+    let before = contents(&target);
+    slow.go_on();
+    assert_eq!(slow.wait(), State::Ended(23), "{}", slow.said());
+    assert!(
+        contents(&target) == before,
+        "the slower restore changed the target"
+    );
 }
 
 fn manifest(repository: &Path) -> PathBuf {
