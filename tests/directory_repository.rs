@@ -111,6 +111,38 @@ fn links_go_to_the_parent_and_never_to_the_source() {
     );
 }
 
+/// A parent may have two names for one inode, such as after a repair by an earlier kbackup.
+#[test]
+fn a_diff_does_not_inherit_two_names_of_one_file() {
+    let place = Place::new();
+    let run = run();
+    let mut source = Source::new();
+    let incoming = begin(&place.repository, None, &run).unwrap();
+    for path in [CHUNK, "db/chunk-000001.000000"] {
+        source.ingest(&*incoming, path, b"the same bytes");
+    }
+    let full = manifest(1, None, &source.rows);
+    incoming.commit(&full).unwrap();
+    let stored = |label: &Label| [0, 1].map(|at: usize| place.stored(label, &full.files[at].path));
+    let [one, other] = stored(&full.label);
+    std::fs::remove_file(&other).unwrap();
+    std::fs::hard_link(&one, &other).unwrap();
+
+    let incoming = begin(&place.repository, Some(&full), &run).unwrap();
+    for row in &full.files {
+        reuse(&*incoming, row).unwrap();
+    }
+    let diff = manifest(2, Some(&full), &source.rows);
+    incoming.commit(&diff).unwrap();
+
+    let [one, other] = stored(&diff.label);
+    assert_ne!(inode(&one), inode(&other));
+    for path in [one, other] {
+        assert_eq!(std::fs::read(&path).unwrap(), b"the same bytes");
+        assert_eq!(mode(&path), source.rows[0].mode);
+    }
+}
+
 #[test]
 fn a_reused_file_is_never_written_to() {
     let place = Place::new();

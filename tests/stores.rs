@@ -216,6 +216,10 @@ impl Repository for TestRepository {
         self.inner().open(label, row)
     }
 
+    fn twins<'a>(&self, manifest: &'a Manifest) -> Result<Vec<&'a Row>> {
+        self.inner().twins(manifest)
+    }
+
     fn writer<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Writer<'a> + 'a>> {
         self.inner().writer(run)
     }

@@ -65,6 +65,14 @@ pub trait Repository: Send + Sync {
     /// `StoredCorrupt` if the file is gone, or has another length than its row says.
     fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>>;
 
+    /// The files of a backup that are one stored copy with a file before them in the manifest. If
+    /// somebody copies such a backup with its links, a server writes to both files at once. A store
+    /// whose copies nobody can write to has none.
+    fn twins<'a>(&self, manifest: &'a Manifest) -> Result<Vec<&'a Row>> {
+        let _ = manifest;
+        Ok(Vec::new())
+    }
+
     /// Takes the place of the repository's only writer. Dropping the writer, or the [`Incoming`]
     /// that it became, gives the place back.
     ///

@@ -24,14 +24,22 @@ pub trait Writer<'a> {
     /// `NotFound` if the parent is not listed any more.
     fn begin(self: Box<Self>, parent: Option<&'a Manifest>) -> Result<Box<dyn Incoming + 'a>>;
 
-    /// Replaces a damaged or missing file of a listed backup by `good`, a file of another backup
-    /// that has the bytes it should have. This is one step: afterwards the name leads to what it
-    /// led to before, or to the good bytes. The damaged copy is never written to, because other
-    /// names may lead there.
+    /// Replaces a damaged or missing file of a listed backup by `good`, a file that has the bytes it
+    /// should have. This is one step: afterwards the name leads to what it led to before, or to the
+    /// good bytes. The damaged copy is never written to, because other names may lead there. The
+    /// good copy is shared only if it has the same path in another backup.
     ///
     /// # Errors
     /// `StoredCorrupt` if the good file is gone, or does not have its row's bytes.
     fn replace(&self, label: &Label, row: &Row, good: (&Label, &Row)) -> Result<()>;
+
+    /// Gives a file of a listed backup a copy of its own: see [`Repository::twins`].
+    ///
+    /// # Errors
+    /// `StoredCorrupt` if the file is gone, or does not have its row's bytes.
+    ///
+    /// [`Repository::twins`]: super::Repository::twins
+    fn separate(&self, label: &Label, row: &Row) -> Result<()>;
 
     /// Removes a backup and its remembered condition. One durable step takes it out of the list,
     /// then its space is given back. A run that dies in between leaves nothing that is listed, and

@@ -56,6 +56,7 @@ pub(super) fn verify(
         entries: verification.entries,
         findings: verification.findings,
         damaged_at_source: manifest.contents.damaged.clone(),
+        twins: repository.twins(manifest)?.into_iter().cloned().collect(),
     })
 }
 

@@ -1,13 +1,13 @@
 //! Repairs stored backups: if the repository holds an intact copy of a damaged file, kbackup makes
 //! the damaged file's name lead to that copy.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
 use super::known_files::KnownFiles;
-use super::report::VerifyReport;
-use super::verification::{Which, verify, verify_with};
+use super::report::{VerifiedBackup, VerifyReport};
+use super::verification::{Which, verify_with};
 use crate::error::{Kind, Result};
 use crate::manifest::{Blake3Hash, Label, Manifest, RelativePath, Row};
 use crate::proof::Depth;
@@ -80,6 +80,12 @@ pub fn plan_repair(
     depth: Depth,
     run: &Run,
 ) -> Result<RepairPlan> {
+    let plan = plan(repository, which, depth, run)?;
+    plan.found.warn_of_twins(run);
+    Ok(plan)
+}
+
+fn plan(repository: &dyn Repository, which: &Which, depth: Depth, run: &Run) -> Result<RepairPlan> {
     let mut search = CopySearch {
         repository,
         known: KnownFiles::default(),
@@ -153,39 +159,57 @@ impl CopySearch<'_> {
     fn sort_copies(self) -> Result<(Vec<Replacement>, Vec<Lost>)> {
         let (mut replacements, mut lost) = (Vec::new(), Vec::new());
         for copies in self.copies.into_values() {
-            let (mut good, mut bad) = (None, Vec::new());
+            let (mut good, mut bad): (Vec<_>, BTreeMap<_, Vec<_>>) = Default::default();
             for (label, row) in copies {
                 if self
                     .known
                     .is_intact(self.repository, &label, &row, self.run)?
                 {
-                    good = Some((label, row));
+                    good.push((label, row));
                 } else {
-                    bad.push((label, row));
+                    bad.entry(row.path.clone()).or_default().push((label, row));
                 }
             }
 
-            let Some((_, first)) = bad.first() else {
-                continue;
-            };
-            let (path, size) = (first.path.clone(), first.size);
-            let backups: Vec<Label> = bad.iter().map(|(label, _)| label.clone()).collect();
-            let Some((from, good)) = good else {
-                lost.push(Lost { path, backups });
-                continue;
-            };
-            replacements.push(Replacement {
-                path,
-                size,
-                from,
-                into: backups,
-                rows: CopyRows { good, bad },
-            });
+            for (path, bad) in bad {
+                match best_copy(&good, &path) {
+                    Some(good) => replacements.push(Replacement::new(path, good, bad)),
+                    None => lost.push(Lost {
+                        path,
+                        backups: labels_of(&bad),
+                    }),
+                }
+            }
         }
 
         replacements.sort_by(|one, other| one.path.cmp(&other.path));
         lost.sort_by(|one, other| one.path.cmp(&other.path));
         Ok((replacements, lost))
+    }
+}
+
+/// The newest intact copy. One of the same path is better, because backups can share it.
+fn best_copy<'a>(good: &'a [(Label, Row)], path: &RelativePath) -> Option<&'a (Label, Row)> {
+    let same_path = good.iter().rev().find(|(_, row)| row.path == *path);
+    same_path.or(good.last())
+}
+
+fn labels_of(rows: &[(Label, Row)]) -> Vec<Label> {
+    rows.iter().map(|(label, _)| label.clone()).collect()
+}
+
+impl Replacement {
+    fn new(path: RelativePath, (from, good): &(Label, Row), bad: Vec<(Label, Row)>) -> Self {
+        Self {
+            path,
+            size: good.size,
+            from: from.clone(),
+            into: labels_of(&bad),
+            rows: CopyRows {
+                good: good.clone(),
+                bad,
+            },
+        }
     }
 }
 
@@ -214,7 +238,7 @@ pub fn repair(
     run: &Run,
 ) -> Result<Repaired> {
     let writer = repository.writer(run)?;
-    let plan = plan_repair(repository, which, depth, run)?;
+    let plan = plan(repository, which, depth, run)?;
 
     let mut replaced = Vec::new();
     for replacement in plan.replacements {
@@ -232,6 +256,7 @@ pub fn repair(
         }
     }
     if replaced.is_empty() {
+        separate(&*writer, &plan.found, run)?;
         return Ok(Repaired {
             replaced,
             lost: plan.lost,
@@ -247,11 +272,33 @@ pub fn repair(
     }
     let depth = deep_enough(repository, &labels, depth)?;
     let which = Which::Named(labels.into_iter().collect());
+    let report = verify_with(repository, &which, depth, &KnownFiles::default(), run)?;
+    // A file that was linked here may have had another name in its new backup all the time.
+    separate(&*writer, &report, run)?;
     Ok(Repaired {
         replaced,
         lost: plan.lost,
-        report: verify(repository, &which, depth, run)?,
+        report,
     })
+}
+
+/// Gives names of one backup that lead to one file a file each.
+fn separate(writer: &dyn Writer<'_>, found: &VerifyReport, run: &Run) -> Result<()> {
+    for VerifiedBackup { label, twins, .. } in &found.backups {
+        for row in twins {
+            run.check()?;
+            match writer.separate(label, row) {
+                Ok(()) => run.note(format!("{} of {label} is a file of its own now", row.path)),
+                Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
+                Err(error) => run.warn(format!(
+                    "{} of {label} is still one file with another name of that backup: {}",
+                    row.path,
+                    error.in_words()
+                )),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the damaged copies of one file. Returns the backups in which that succeeded.

@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::manifest::{Label, RelativePath};
+use crate::manifest::{Label, RelativePath, Row};
 use crate::proof::Depth;
+use crate::run::Run;
 
 /// Something that is wrong with a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -41,6 +42,9 @@ pub struct VerifiedBackup {
     /// Chunks that failed their own MD5 at the source already, and were copied because the operator
     /// accepted that. They are not findings.
     pub damaged_at_source: Vec<RelativePath>,
+    /// Files that are one stored file with another one of the backup. They are no damage.
+    #[serde(skip)]
+    pub(super) twins: Vec<Row>,
 }
 
 /// What a verification found of all backups.
@@ -59,5 +63,19 @@ impl VerifyReport {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.backups.iter().all(|backup| backup.findings.is_empty())
+    }
+
+    /// Warns of names of one backup that lead to one file.
+    pub(super) fn warn_of_twins(&self, run: &Run) {
+        for VerifiedBackup { label, twins, .. } in &self.backups {
+            for twin in twins {
+                run.warn(format!(
+                    "{} of {label} is one file with another name of that backup: a copy that keeps \
+                     hard links (`cp -a`, `rsync -H`) would make a server write to both at once; \
+                     `kbackup verify {label} --repair` separates them",
+                    twin.path
+                ));
+            }
+        }
     }
 }

@@ -41,7 +41,9 @@ pub fn verify(
     depth: Depth,
     run: &Run,
 ) -> Result<VerifyReport> {
-    verify_with(repository, which, depth, &KnownFiles::default(), run)
+    let report = verify_with(repository, which, depth, &KnownFiles::default(), run)?;
+    report.warn_of_twins(run);
+    Ok(report)
 }
 
 /// As [`verify`]. Keeps the hashes of stored files in `known`.
@@ -178,5 +180,6 @@ fn unreadable(label: Label, error: &Error) -> VerifiedBackup {
         entries: 0,
         findings,
         damaged_at_source: Vec::new(),
+        twins: Vec::new(),
     }
 }

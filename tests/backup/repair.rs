@@ -1,17 +1,20 @@
 //! Silent damage on the repository's disk: kbackup finds it, copies it into no new backup, and
 //! repairs it from any right copy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kbackup::backup::{BackupRequest, BackupSummary, RecheckShare};
-use kbackup::error::Kind;
+use kbackup::error::{Kind, Result};
 use kbackup::event::Silent;
+use kbackup::format::ReadAt;
 use kbackup::fs::CopyId;
-use kbackup::manifest::{BackupKind, Label, Role};
+use kbackup::manifest::{BackupKind, FileSet, Label, Manifest, Role, Row};
 use kbackup::proof::Depth;
-use kbackup::repository::{DirectoryRepository, Repository, remembered};
+use kbackup::repository::{DirectoryRepository, Held, Listed, Repository, Writer, remembered};
 use kbackup::restore;
 use kbackup::run::Run;
 use kbackup::verify::{self, Repaired, Which};
@@ -24,6 +27,7 @@ use crate::stores::in_every_store;
 in_every_store! {
     the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it,
     every_file_is_rechecked_in_turn,
+    the_cost_of_marking_does_not_multiply_files_and_backups,
     a_file_that_a_diff_extends_is_proven_whole,
     no_file_of_a_damaged_parent_is_reused_unread,
     a_filter_that_lacks_streams_is_left_out,
@@ -182,6 +186,106 @@ fn every_file_is_rechecked_in_turn() {
     bench.assert_sound();
 }
 
+/// A repository that counts how often it is asked for the files of a backup.
+struct Counting<'a> {
+    inner: &'a dyn Repository,
+    asked: AtomicUsize,
+}
+
+impl Repository for Counting<'_> {
+    fn id(&self) -> uuid::Uuid {
+        self.inner.id()
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+
+    fn list(&self) -> Result<Vec<Listed>> {
+        self.inner.list()
+    }
+
+    fn manifest(&self, label: &Label) -> Result<Manifest> {
+        self.inner.manifest(label)
+    }
+
+    fn files(&self, label: &Label) -> Result<Box<dyn FileSet + '_>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.inner.files(label)
+    }
+
+    fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>> {
+        self.inner.open(label, row)
+    }
+
+    fn writer<'b>(&'b self, run: &'b Run) -> Result<Box<dyn Writer<'b> + 'b>> {
+        self.inner.writer(run)
+    }
+
+    fn hold(&self, label: &Label) -> Result<Box<dyn Held>> {
+        self.inner.hold(label)
+    }
+
+    fn is_held(&self, label: &Label) -> Result<bool> {
+        self.inner.is_held(label)
+    }
+
+    fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>> {
+        self.inner.would_free(labels)
+    }
+
+    fn state(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.inner.state(key)
+    }
+
+    fn set_state(&self, key: &str, value: Option<&[u8]>) -> Result<()> {
+        self.inner.set_state(key, value)
+    }
+
+    fn free_space(&self) -> Result<Option<u64>> {
+        self.inner.free_space()
+    }
+
+    fn shares_device_with(&self, path: &Path) -> Result<bool> {
+        self.inner.shares_device_with(path)
+    }
+}
+
+/// Each backup is gone through once, however many files are damaged.
+fn the_cost_of_marking_does_not_multiply_files_and_backups() {
+    const BACKUPS: usize = 6;
+    let bench = Bench::new(&small());
+    let full = bench.full().unwrap();
+    for _ in 1..BACKUPS {
+        bench.take().unwrap();
+    }
+    for number in 0..5 {
+        let chunk = format!("db/chunk-{number:06}.000000");
+        bench.repository.flip(&full.label, &chunk, 9_000);
+    }
+
+    let counting = Counting {
+        inner: &bench.repository,
+        asked: AtomicUsize::new(0),
+    };
+    let diff = bench.take_to(&counting).unwrap();
+    assert_eq!(bench.said().matches("is damaged in").count(), 5);
+    for manifest in bench.manifests() {
+        let known = remembered(&bench.repository, &manifest.label).unwrap();
+        let is_damaged = known.is_some_and(|known| known.is_damaged());
+        assert_eq!(
+            is_damaged,
+            manifest.label != diff.label,
+            "{}",
+            manifest.label
+        );
+    }
+
+    // Once for the place of each damaged file, once for each backup, and a few times besides.
+    let asked = counting.asked.into_inner();
+    assert!(asked <= 5 + BACKUPS + 4, "{asked}");
+}
+
 fn a_file_that_a_diff_extends_is_proven_whole() {
     // The damage lies in the bytes that are compared with the source, before them, or in the hole
     // behind them.
@@ -275,6 +379,124 @@ fn lost_short_and_flipped_files_are_repaired_from_another_full() {
 
     assert!(repaired.replaced.len() >= 4, "{repaired:#?}");
     bench.assert_sound();
+}
+
+/// The inodes of a stored backup's files, by their paths.
+fn inodes(bench: &Bench, summary: &BackupSummary) -> BTreeMap<PathBuf, u64> {
+    let top = bench.stored(summary);
+    let mut inodes = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(&top) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            let below = entry.path().strip_prefix(&top).unwrap();
+            inodes.insert(below.to_owned(), entry.metadata().unwrap().ino());
+        }
+    }
+    inodes
+}
+
+fn assert_no_twins(bench: &Bench, backups: &[&BackupSummary]) {
+    for summary in backups {
+        let inodes = inodes(bench, summary);
+        let different: BTreeSet<u64> = inodes.values().copied().collect();
+        assert_eq!(
+            different.len(),
+            inodes.len(),
+            "{}: {inodes:?}",
+            summary.label
+        );
+    }
+}
+
+/// Writer and chaser hold the same eight bytes. A server that gets them as one file writes to both.
+#[test]
+fn a_repair_never_makes_two_files_of_a_backup_one() {
+    for damaged in [
+        &["db/writer.chk", "db/chaser.chk"][..],
+        &["db/writer.chk"],
+        &["db/chaser.chk"],
+    ] {
+        let bench = Bench::new(&small());
+        let full = bench.full().unwrap();
+        let other = bench.full().unwrap();
+        for path in damaged {
+            flip(&bench.stored(&full).join(path), 3);
+        }
+
+        let repaired = repair(&bench);
+        assert!(repaired.report.is_sound(), "{repaired:#?}");
+        let paths: Vec<String> = repaired
+            .replaced
+            .iter()
+            .map(|replaced| replaced.path.to_string())
+            .collect();
+        let mut expected = damaged.to_vec();
+        expected.sort_unstable();
+        assert_eq!(paths, expected);
+        assert_no_twins(&bench, &[&full, &other]);
+        bench.assert_sound();
+    }
+
+    // The only intact copy has another path.
+    let bench = Bench::new(&small());
+    let full = bench.full().unwrap();
+    let other = bench.full().unwrap();
+    for summary in [&full, &other] {
+        flip(&bench.stored(summary).join("db/chaser.chk"), 3);
+    }
+    assert!(repair(&bench).report.is_sound());
+    assert_no_twins(&bench, &[&full, &other]);
+}
+
+/// An earlier kbackup, or a script, has made two names of a backup one file.
+#[test]
+fn two_names_of_one_file_are_a_warning_and_a_repair_separates_them() {
+    let bench = Bench::new(&small());
+    let full = bench.full().unwrap();
+    let (writer, chaser) = (
+        bench.stored(&full).join("db/writer.chk"),
+        bench.stored(&full).join("db/chaser.chk"),
+    );
+    std::fs::remove_file(&writer).unwrap();
+    std::fs::hard_link(&chaser, &writer).unwrap();
+
+    let place = PathBuf::from(bench.repository.place());
+    for (options, code) in [
+        (&[][..], 3),
+        (&["--repair", "--dry-run"], 3),
+        (&["--repair"], 0),
+        (&[], 0),
+    ] {
+        let mut command = executable::kbackup();
+        command.args(["verify", "--repo"]).arg(&place).args(options);
+        let output = command.output().unwrap();
+        let said = executable::stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{options:?}: {said}");
+        assert_eq!(
+            said.contains("is one file with another name"),
+            code == 3,
+            "{options:?}: {said}"
+        );
+    }
+    assert_no_twins(&bench, &[&full]);
+    bench.assert_sound();
+}
+
+/// `cp -a` and `rsync -H` bring links into a source.
+#[test]
+fn a_backup_of_linked_files_has_a_file_for_each_name() {
+    let bench = Bench::new(&small());
+    std::fs::remove_file(bench.db.join("writer.chk")).unwrap();
+    std::fs::hard_link(bench.db.join("chaser.chk"), bench.db.join("writer.chk")).unwrap();
+
+    let full = bench.full().unwrap();
+    let diff = bench.take().unwrap();
+    assert_no_twins(&bench, &[&full, &diff]);
+    bench.assert_sound();
+
+    let target = bench.restore(&diff, "target", true);
+    let inode = |name: &str| target.join(name).metadata().unwrap().ino();
+    assert_ne!(inode("writer.chk"), inode("chaser.chk"));
 }
 
 #[test]

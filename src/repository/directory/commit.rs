@@ -8,6 +8,7 @@ use super::draft::{has_attributes, set_attributes};
 use super::incoming::DirectoryIncoming;
 use super::layout::{FILE_MODE, MANIFEST};
 use super::stored::below_top;
+use super::twins;
 use crate::error::{Error, Kind, Result};
 use crate::fs::{self, IoError};
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Row};
@@ -20,6 +21,7 @@ impl DirectoryIncoming<'_> {
         self.check_sequence(manifest.sequence)?;
         self.check_rows(manifest)?;
 
+        self.separate_twins(manifest)?;
         self.finish_files(manifest)?;
         self.sync_directories(manifest)?;
         let place = self.files.top().join(MANIFEST);
@@ -104,6 +106,16 @@ impl DirectoryIncoming<'_> {
         Error::new(Kind::Failed, "the files are not those of the manifest")
             .on(self.files.place_of(path))
             .because(why.into())
+    }
+
+    /// Gives each file an inode of its own: the parent may have two names for one.
+    fn separate_twins(&self, manifest: &Manifest) -> Result<()> {
+        for row in twins::find(&self.files, manifest) {
+            self.run.check()?;
+            let shared = self.files.open_row(row)?;
+            self.copy_stored(&shared, row)?;
+        }
+        Ok(())
     }
 
     /// Sets modes and times as on the node, so that a plain copy looks like it. Only resumed files,

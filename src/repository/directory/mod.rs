@@ -27,6 +27,7 @@ mod removal;
 mod replacement;
 mod resumption;
 mod stored;
+mod twins;
 mod writer;
 
 use std::io::ErrorKind;
@@ -310,6 +311,10 @@ impl Repository for DirectoryRepository {
 
     fn open(&self, label: &Label, row: &Row) -> Result<Box<dyn ReadAt>> {
         Ok(Box::new(self.backup(label)?.open_row(row)?))
+    }
+
+    fn twins<'a>(&self, manifest: &'a Manifest) -> Result<Vec<&'a Row>> {
+        Ok(twins::find(&self.backup(&manifest.label)?, manifest))
     }
 
     fn writer<'a>(&'a self, run: &'a Run) -> Result<Box<dyn Writer<'a> + 'a>> {

@@ -72,6 +72,10 @@ impl<'a> Writer<'a> for DirectoryWriter<'a> {
         replacement::replace(self.repository, (label, row), good, self.run)
     }
 
+    fn separate(&self, label: &Label, row: &Row) -> Result<()> {
+        replacement::separate(self.repository, (label, row), self.run)
+    }
+
     fn remove(&self, label: &Label) -> Result<Removal> {
         removal::remove(self.repository, label, self.run)
     }

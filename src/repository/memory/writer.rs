@@ -54,6 +54,11 @@ impl<'a> Writer<'a> for MemoryWriter<'a> {
         Ok(())
     }
 
+    /// A blob has one name, and nobody can write to it.
+    fn separate(&self, _: &Label, _: &Row) -> Result<()> {
+        Ok(())
+    }
+
     fn remove(&self, label: &Label) -> Result<Removal> {
         let repository = self.place.repository;
         let mut store = repository.reach()?;
