@@ -93,7 +93,7 @@ impl Disk {
         let image = std::fs::read(&self.image).unwrap();
         let mut blocks = image.chunks(BLOCK);
         let place = blocks.position(|other| other.starts_with(block));
-        (place.expect("the block is on the disk") * BLOCK) as u64
+        (place.unwrap() * BLOCK) as u64
     }
 }
 

@@ -181,7 +181,7 @@ impl FailingDisk {
         match &self.kind {
             FailureKind::TooSmall { memory } => {
                 assert!(
-                    resize(memory, 2 * MEBIBYTES << 20),
+                    resize(memory, (2 * MEBIBYTES) << 20),
                     "the memory cannot grow"
                 );
             }
