@@ -1,7 +1,7 @@
 //! Guarded → placed: writes every file of the backup but the checkpoints, and proves each.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::guard::{Guarded, TargetWriter};
 use super::outcome::PlacedFile;
@@ -10,7 +10,7 @@ use super::target::TargetContent;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::{InContext, Md5Hash};
-use crate::fs::{self, File, ReadAt};
+use crate::fs::{self, File, IoError, ReadAt};
 use crate::manifest::{RelativePath, RestoreMark, Row};
 use crate::parallel;
 use crate::repository::Repository;
@@ -106,13 +106,6 @@ fn create_directories(target: &TargetWriter<'_>) -> Result<BTreeSet<PathBuf>> {
     Ok(directories)
 }
 
-/// Removes a file that could not be made durable, or is only half written, so that the next restore
-/// does not find it. If that fails too, the next restore proves the file by what the disk holds.
-fn remove_untrusted(path: &Path, error: Error) -> Error {
-    let _ = fs::remove_file(path);
-    error
-}
-
 /// Who wrote the bytes of a placed file.
 enum PlacedBytes {
     /// This restore.
@@ -148,8 +141,7 @@ impl Placer<'_> {
 
         // The earlier run may have lost what it wrote, although the page cache still shows it. So
         // the file is complete first, and then read from the disk.
-        self.complete(placed, &file)
-            .map_err(|error| remove_untrusted(&path, error))?;
+        self.complete(placed, &file)?;
         file.drop_from_cache();
 
         let paced = transfer::paced(Box::new(file.clone()), self.run);
@@ -168,16 +160,11 @@ impl Placer<'_> {
     }
 
     fn write(&self, placed: &PlacedFile) -> Result<()> {
-        let path = self.target.directories.path_of(&placed.row.path);
+        let row = &placed.row;
+        let path = self.target.directories.path_of(&row.path);
         fs::remove_file(&path)?;
         let file = fs::create_new(&path, 0o600)?;
-        self.fill(placed, &file)
-            .map_err(|error| remove_untrusted(&path, error))
-    }
 
-    /// Copies the stored bytes into a new file, proves them, and makes the file durable.
-    fn fill(&self, placed: &PlacedFile, file: &File) -> Result<()> {
-        let row = &placed.row;
         let label = &self.target.plan.backup.label;
         let stored = self.repository.open(label, row)?;
         let place = format!("{label}: {}", row.path);
@@ -193,15 +180,15 @@ impl Placer<'_> {
             full_length: row.size,
             md5: placed.md5.is_some(),
         };
-        let copied = transfer::copy(&copy, file, None, self.run)
-            .map_err(|failure| self.not_copied(row, failure))?;
+        let copied = transfer::copy(&copy, &file, None, self.run)
+            .map_err(|failure| self.not_copied(row, &file, failure))?;
 
         let found = copied.digest.blake3;
         if found != row.blake3 {
             return Err(self.damaged(row, format!("its hash is {found}, not {}", row.blake3)));
         }
         self.prove_md5(placed, stored.as_ref(), copied.digest)?;
-        self.complete(placed, file)
+        self.complete(placed, &file)
     }
 
     /// Compares the server's own hash, which covers all but the last 16 bytes. They hold it
@@ -226,16 +213,20 @@ impl Placer<'_> {
 
     /// Sets owner and mode and syncs the file. Then it is complete.
     fn complete(&self, placed: &PlacedFile, file: &File) -> Result<()> {
+        self.make_durable(placed, file)
+            .map_err(|error| remove_lost(file, error))
+    }
+
+    fn make_durable(&self, placed: &PlacedFile, file: &File) -> Result<(), IoError> {
         let owner = &self.target.planned.owner;
         if owner.set {
             file.set_owner(owner.user, owner.group)?;
         }
         file.set_mode(placed.mode)?;
-        transfer::sync(file, placed.row.size, self.run)?;
-        Ok(())
+        transfer::sync(file, placed.row.size, self.run)
     }
 
-    fn not_copied(&self, row: &Row, failure: CopyFailure) -> Error {
+    fn not_copied(&self, row: &Row, file: &File, failure: CopyFailure) -> Error {
         match failure {
             CopyFailure::Short { wanted, found, .. } => {
                 self.damaged(row, format!("it ends at byte {found}, not at {wanted}"))
@@ -249,7 +240,7 @@ impl Placer<'_> {
             CopyFailure::Other { wanted, found, .. } => {
                 self.damaged(row, format!("its hash is {found}, not {wanted}"))
             }
-            CopyFailure::Target(error) => error.into(),
+            CopyFailure::Target(error) => remove_lost(file, error),
             CopyFailure::Stopped(error) => error,
         }
     }
@@ -264,4 +255,11 @@ impl Placer<'_> {
                 "run `kbackup verify {label}` to learn what else is damaged; restore another backup"
             ))
     }
+}
+
+/// Removes a file of the target whose write or sync failed: nobody knows what the disk holds of it.
+/// If the removal fails too, the next restore finds out what the disk holds.
+fn remove_lost(file: &File, error: IoError) -> Error {
+    let _ = fs::remove_file(file.path());
+    error.into()
 }

@@ -333,8 +333,8 @@ fn a_repeated_backup_does_not_trust_what_the_disk_has_lost() {
     for disk in FailingDisk::all(&bench) {
         let mut chance = Chance::new(seed());
         for ending in [Ending::Error, Ending::Killed] {
-            for _ in 0..amount(2, 12) {
-                let repository = disk.place.join("repository");
+            for round in 0..amount(2, 12) {
+                let repository = disk.place.join(format!("{ending:?}-{round}"));
                 DirectoryRepository::create(&repository).unwrap();
                 let full = [
                     "full",
