@@ -121,12 +121,22 @@ impl FailingDisk {
 
     fn made_and_mounted(self) -> Option<Self> {
         std::fs::create_dir(&self.place).unwrap();
-        let is_made = succeeds(
-            Command::new("mkfs.ext4")
-                .args(["-q", "-F", "-O", "^has_journal"])
-                .arg(&self.device),
-        );
-        (is_made && self.mount()).then_some(self)
+        self.is_made_and_mounted().then_some(self)
+    }
+
+    fn is_made_and_mounted(&self) -> bool {
+        let mut make = Command::new("mkfs.ext4");
+        make.args(["-q", "-F", "-O", "^has_journal"]);
+        succeeds(make.arg(&self.device)) && self.mount()
+    }
+
+    /// Makes the disk anew. In an image that was written before, some writes would not fail.
+    fn clear(&self) {
+        assert!(succeeds(Command::new("umount").arg(&self.place)), "umount");
+        if matches!(self.kind, FailureKind::TooSmall { .. }) {
+            new_image(&self.image);
+        }
+        assert!(self.is_made_and_mounted(), "a new file system");
     }
 
     fn mount(&self) -> bool {
@@ -320,7 +330,7 @@ fn a_repeated_restore_does_not_trust_what_the_disk_has_lost() {
 
                 assert_every_byte(&repository, &label, &target, &what);
                 assert_complete(&repository, &label, bench.line, &target, &what);
-                std::fs::remove_dir_all(&target).unwrap();
+                disk.clear();
             }
         }
     }
@@ -355,7 +365,7 @@ fn a_repeated_backup_does_not_trust_what_the_disk_has_lost() {
                 assert_eq!(labels.len(), 1, "{what}");
                 let target = bench.path("restored");
                 assert_restores(&repository, &labels[0], bench.line, &target, &what);
-                std::fs::remove_dir_all(&repository).unwrap();
+                disk.clear();
             }
         }
     }
