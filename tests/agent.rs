@@ -16,6 +16,7 @@ mod page;
 mod reading;
 mod scavenging;
 mod sidecar;
+mod silence;
 mod soak;
 mod systemd;
 

@@ -4,7 +4,7 @@
 
 mod answers;
 mod documents;
-mod errors;
+pub(crate) mod errors;
 pub(crate) mod json;
 mod load;
 mod missing_fields;

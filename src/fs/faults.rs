@@ -18,6 +18,7 @@ struct InjectedFault {
 enum FaultEffect {
     Abort,
     Stop,
+    Hang,
     Errno(i32),
     Once(i32),
 }
@@ -47,6 +48,7 @@ impl FaultEffect {
         Some(match text {
             "abort" => Self::Abort,
             "stop" => Self::Stop,
+            "hang" => Self::Hang,
             number => match number.strip_suffix('!') {
                 Some(number) => Self::Once(number.parse().ok()?),
                 None => Self::Errno(number.parse().ok()?),
@@ -57,8 +59,11 @@ impl FaultEffect {
 
 /// `KBACKUP_FAULT=operation:path part:n:effect`: the n-th such operation, and for an error number
 /// every one after it, fails. An empty operation or path part matches everything. The effect is
-/// `abort`, an error number, one with a `!` for that one operation only, or `stop`: the process
-/// stops itself before that one operation, until it gets SIGCONT.
+/// `abort`, an error number, one with a `!` for that one operation only, `stop`, or `hang`.
+///
+/// * `stop`: the process stops itself before that one operation, until it gets SIGCONT.
+/// * `hang`: that operation and every one after it wait while the file at `KBACKUP_HANG` exists, as
+///   on a disk that does not answer.
 fn fault() -> Option<&'static InjectedFault> {
     static FAULT: OnceLock<Option<InjectedFault>> = OnceLock::new();
     FAULT
@@ -87,9 +92,23 @@ pub(super) fn gate(operation: Operation, path: &Path) -> io::Result<()> {
             std::process::abort()
         }
         FaultEffect::Stop if is_first => stop_process(),
+        FaultEffect::Hang => {
+            hang();
+            Ok(())
+        }
         FaultEffect::Once(error) if is_first => Err(io::Error::from_raw_os_error(error)),
         FaultEffect::Stop | FaultEffect::Once(_) => Ok(()),
         FaultEffect::Errno(error) => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Waits like a thread whose disk does not answer. Only the end of the process ends that earlier.
+fn hang() {
+    let Some(path) = std::env::var_os("KBACKUP_HANG") else {
+        return;
+    };
+    while Path::new(&path).exists() {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -17,10 +17,10 @@ use super::sidecar::{Sidecar, labels};
 use crate::cli::{NodeSite, Place};
 
 /// The node's appends are backed up soon, and no other job runs.
-const EAGER: &str =
+pub(super) const EAGER: &str =
     "--repo repo --node URL --node-patience 1s --diff-schedule 1s --verify-schedule off";
 /// The node's appends are backed up soon. A failed backup is repeated only after a minute.
-const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h \
+pub(super) const PATIENT: &str = "--repo repo --node URL --node-patience 1s --diff-schedule 1h \
                        --on-change 1s --verify-schedule off";
 
 /// A small node that writes only what a test appends, and a place to work in.
@@ -55,15 +55,15 @@ pub(super) fn append(place: &Place) {
     Synthetic::append(place.path("node"), 30_000).unwrap();
 }
 
-fn level(status: &Value) -> &str {
+pub(super) fn level(status: &Value) -> &str {
     status["verdict"]["level"].as_str().unwrap()
 }
 
-fn is_safe(status: &Value) -> bool {
+pub(super) fn is_safe(status: &Value) -> bool {
     level(status) == "safe"
 }
 
-fn concerns(status: &Value) -> String {
+pub(super) fn concerns(status: &Value) -> String {
     let mut concerns = String::new();
     for concern in status["verdict"]["concerns"].as_array().unwrap() {
         concerns += concern["what"].as_str().unwrap();
@@ -87,7 +87,7 @@ pub(super) fn runs(status: &Value, name: &str, outcome: &str) -> usize {
 }
 
 /// True if everything is in a backup, and there are this many backups.
-fn has(status: &Value, backups: usize) -> bool {
+pub(super) fn has(status: &Value, backups: usize) -> bool {
     labels(status).len() == backups
         && status["exposure"]["bytes"] == 0
         && status["running"].is_null()

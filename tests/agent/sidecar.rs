@@ -116,8 +116,13 @@ impl Sidecar {
     }
 
     /// Tells the agent to end, and waits until it has.
-    pub(crate) fn end(mut self) -> ExitStatus {
+    pub(crate) fn end(self) -> ExitStatus {
         self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits until the agent has ended.
+    fn ended(mut self) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Some(ended) = self.child.try_wait().unwrap() {
@@ -140,8 +145,16 @@ impl Sidecar {
 
     /// Tells the agent to end, and expects exit code 0. Returns its log.
     pub(crate) fn ends_well(self) -> String {
+        self.signal(Signal::TERM);
+        let (status, log) = self.ended_with_log();
+        assert_eq!(status.code(), Some(0), "{log}");
+        log
+    }
+
+    /// Waits until the agent, which was told so, has ended. Returns its whole log, too.
+    pub(crate) fn ended_with_log(self) -> (ExitStatus, String) {
         let log = Arc::clone(&self.log);
-        let status = self.end();
+        let status = self.ended();
 
         // The thread that reads the log may not have read its end yet.
         while Arc::strong_count(&log) > 1 {
@@ -149,8 +162,7 @@ impl Sidecar {
         }
 
         let log = log.lock().unwrap().clone();
-        assert_eq!(status.code(), Some(0), "{log}");
-        log
+        (status, log)
     }
 
     /// Waits until the status fulfils a condition.

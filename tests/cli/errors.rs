@@ -227,7 +227,7 @@ fn the_directory_of_a_running_node_is_refused() {
     assert!(!site.place.path("repo/restored").exists() && !site.place.path("restored").exists());
 }
 
-pub(super) fn flip(path: &Path, at: usize) {
+pub(crate) fn flip(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     let byte = bytes.get_mut(at).unwrap();
     *byte ^= 1;
