@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::exposure::Exposure;
 use super::facts::{BackupFacts, RepositoryFacts, SiblingBackup};
 use super::journal::Journal;
+use super::last_known::LastKnown;
 use super::planner::JobPlan;
 use super::run_record::{RunOutcome, RunRecord};
 use super::status::{JobStatus, Status, StatusInput, age, best};
 use super::verdict::{Concern, Verdict, roughly};
-use crate::clock::Span;
+use crate::clock::{Span, between};
 
 /// How many of the last runs a status holds.
 const HISTORY: usize = 1_000;
@@ -33,6 +34,7 @@ impl Status {
             jobs: &jobs,
         };
         let verdict = assessment.verdict();
+        let last_known = assessment.last_known().cloned();
 
         let mut newest = None;
         if let Some(facts) = &input.repository.facts
@@ -51,6 +53,7 @@ impl Status {
             max_age_seconds: input.max_age.as_secs(),
             exposure: input.exposure,
             newest,
+            last_known,
             history,
             repository: input.repository,
             node: input.node,
@@ -86,15 +89,25 @@ fn job_status(plan: &JobPlan, schedule: &str, journal: Option<&Journal>) -> JobS
 }
 
 /// A look that has not ended for this time. Other concerns may be out of date meanwhile.
-pub(super) fn hanging_look(length: Duration) -> Concern {
+pub(super) fn hanging_look(subject: &str, length: Duration) -> Concern {
     let length = roughly(length);
     let what = format!(
-        "the agent has looked at node and repository for {length} without an answer, \
+        "the agent has looked at {subject} for {length} without an answer, \
          and no run begins before the answer"
     );
 
     Concern::attention(what)
         .hint("check that the disks of the repository, the node and the state directory answer")
+}
+
+/// The loop has published nothing for this time.
+pub(super) fn stuck_loop(length: Duration) -> Concern {
+    let length = roughly(length);
+
+    Concern::danger(format!(
+        "the agent has been stuck for {length}, and no backup begins"
+    ))
+    .hint("restart the agent, and report this as a defect of kbackup, with its log")
 }
 
 /// Finds everything that is wrong.
@@ -108,9 +121,12 @@ impl Assessment<'_> {
         let mut concerns = Vec::new();
         concerns.extend(self.repository());
         concerns.extend(self.exposure());
+        concerns.extend(self.last_known_is_too_old());
         concerns.extend(self.damaged_backups());
         concerns.extend(self.failures());
+        concerns.extend(self.late_jobs());
         concerns.extend(self.node());
+        concerns.extend(self.position());
         concerns.extend(self.cluster());
         concerns.extend(self.space());
         concerns.extend(self.configuration());
@@ -152,10 +168,23 @@ impl Assessment<'_> {
         }
     }
 
+    /// What was last known of the backups. `None` while a good backup is known.
+    fn last_known(&self) -> Option<&LastKnown> {
+        match self.best() {
+            (Some(_), _) => None,
+            (None, _) => self.input.last_known,
+        }
+    }
+
     fn repository(&self) -> Option<Concern> {
-        let problem = self.input.repository.problem.as_ref()?;
-        let what = format!("its repository cannot be read: {problem}");
-        let hints = &self.input.repository.hints;
+        let repository = &self.input.repository;
+        let problem = repository.problem.as_ref()?;
+        let what = if repository.unknown_since.is_some() {
+            format!("the state of its repository is {problem}")
+        } else {
+            format!("its repository cannot be read: {problem}")
+        };
+        let hints = &repository.hints;
 
         if self.best().0.is_none() {
             return Some(Concern::danger(what).hints(hints));
@@ -169,6 +198,20 @@ impl Assessment<'_> {
             return None;
         }
         Some(Concern::attention(what).hints(hints))
+    }
+
+    /// Too much may be in no backup since the repository was read last.
+    fn last_known_is_too_old(&self) -> Option<Concern> {
+        let age = between(self.last_known()?.exposed_since, self.input.now);
+        if age < self.input.max_age {
+            return None;
+        }
+
+        let (age, limit) = (roughly(age), Span(self.input.max_age));
+        Some(Concern::danger(format!(
+            "what it wrote {age} ago is in no backup that the agent can read, \
+             and the limit is {limit}"
+        )))
     }
 
     /// Too much is in no backup, or there is no backup.
@@ -247,12 +290,54 @@ impl Assessment<'_> {
         concerns
     }
 
+    /// A job that is due, that nothing holds back, and that has not begun for minutes.
+    fn late_jobs(&self) -> Vec<Concern> {
+        let mut concerns = Vec::new();
+
+        for job in self.jobs {
+            let plan = &job.plan;
+            if !self.input.late.contains(&plan.job) {
+                continue;
+            }
+            let Some(due) = plan.due else { continue };
+
+            let due = due.strftime("%Y-%m-%d %H:%M:%S UTC");
+            let what = format!("`{}` has been due since {due}, and has not begun", plan.job);
+            concerns.push(Concern::attention(what).hint(
+                "check that the disks of the repository, the node and the state directory answer: \
+                 no run begins before the agent has looked at them",
+            ));
+        }
+
+        concerns
+    }
+
     fn node(&self) -> Option<Concern> {
         let node = self.input.node.as_ref()?;
         let problem = node.problem.as_ref()?;
 
-        let what = format!("the node does not answer: {problem}");
+        let what = if node.unknown_since.is_some() {
+            format!("the state of the node is {problem}")
+        } else {
+            format!("the node does not answer: {problem}")
+        };
         Some(Concern::attention(what).hints(&node.hints))
+    }
+
+    /// The node answers, but nobody knows how much of its log is in no backup.
+    fn position(&self) -> Option<Concern> {
+        let node = self.input.node.as_ref()?.facts.as_ref()?;
+        if !self.input.position_is_unknown {
+            return None;
+        }
+
+        let db = node.db.display();
+        let what = format!(
+            "how much is in no backup is not known, because `writer.chk` in `{db}` cannot be read"
+        );
+        Some(Concern::attention(what).hint(
+            "check that the disk of the db directory answers, and that kbackup may read the file",
+        ))
     }
 
     fn cluster(&self) -> Option<Concern> {

@@ -1,6 +1,7 @@
 //! What the node has written that is in no backup: how many bytes, and since when.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +29,8 @@ pub(super) struct WriterHistory {
     moments: VecDeque<(Timestamp, u64)>,
     /// When the position was read last.
     last_read: Timestamp,
-    /// Whether the position cannot be read now.
-    is_blind: bool,
+    /// Since when the position cannot be read.
+    blind_since: Option<Instant>,
 }
 
 impl WriterHistory {
@@ -42,7 +43,7 @@ impl WriterHistory {
                 *at = at.checked_sub(back).unwrap_or(*at);
             }
         }
-        (self.last_read, self.is_blind) = (now, false);
+        (self.last_read, self.blind_since) = (now, None);
 
         match self.moments.back() {
             Some((_, newest)) if *newest == writer => {}
@@ -77,12 +78,20 @@ impl WriterHistory {
 
     /// Whether nothing is known of the position now.
     pub(super) fn is_unknown(&self) -> bool {
-        self.is_blind || self.moments.is_empty()
+        self.blind_since.is_some() || self.moments.is_empty()
     }
 
     /// The position cannot be read. The node may have written since the last read.
-    pub(super) const fn lose_sight(&mut self) {
-        self.is_blind = true;
+    pub(super) fn lose_sight(&mut self) {
+        self.blind_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether the position has not been readable for at least this time.
+    pub(super) fn has_been_blind_for(&self, time: Duration) -> bool {
+        match self.blind_since {
+            Some(since) => since.elapsed() >= time,
+            None => false,
+        }
     }
 
     /// Everything before `writer` is in a good backup. Forgets all moments up to it but the last.
@@ -108,7 +117,7 @@ impl WriterHistory {
     /// What is in no good backup, if `newest` is the newest good one. Returns `None` if the
     /// position cannot be read.
     pub(super) fn exposure(&self, newest: Option<&BackupFacts>) -> Option<Exposure> {
-        if self.is_blind {
+        if self.blind_since.is_some() {
             return None;
         }
         let &(first_seen, first) = self.moments.front()?;

@@ -25,9 +25,27 @@ pub struct LookResult<T> {
     pub problem: Option<String>,
     /// What the operator can do against the problem.
     pub hints: Vec<String>,
+    /// Since when nothing is known, because the next look does not end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_since: Option<Timestamp>,
 }
 
 impl<T> LookResult<T> {
+    /// The result of a look that does not end. The look before it ended at `since`.
+    pub(super) fn silent(since: Timestamp) -> Self {
+        Self {
+            at: since,
+            facts: None,
+            problem: Some(not_known_since(since)),
+            hints: vec![
+                "check that the disks of the repository, of the node and of the state directory \
+                 answer"
+                    .to_owned(),
+            ],
+            unknown_since: Some(since),
+        }
+    }
+
     pub(super) fn of(result: Result<T>) -> Self {
         let at = clock::now();
         match result {
@@ -36,15 +54,23 @@ impl<T> LookResult<T> {
                 facts: Some(facts),
                 problem: None,
                 hints: Vec::new(),
+                unknown_since: None,
             },
             Err(error) => Self {
                 at,
                 facts: None,
                 problem: Some(error.in_words()),
                 hints: error.hints().to_vec(),
+                unknown_since: None,
             },
         }
     }
+}
+
+/// Since when something is not known, in words.
+pub(super) fn not_known_since(since: Timestamp) -> String {
+    let since = since.strftime("%Y-%m-%d %H:%M:%S UTC");
+    format!("not known since {since}, because a disk does not answer")
 }
 
 /// What a node says of itself.

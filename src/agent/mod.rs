@@ -11,7 +11,7 @@
 //! | observations | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
 //! | what is due | `planner`, `exposure`, `cluster`, `configuration` |
 //! | runs | `worker`, `perform`, `run_recorder`, `run_record`, `turns`, `turn_lock`, `journal` |
-//! | the status | `status`, `assessment`, `verdict` |
+//! | the status | `status`, `last_known`, `assessment`, `verdict` |
 //! | its readers | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
 
 mod access;
@@ -27,6 +27,7 @@ mod hook_delivery;
 mod hooks;
 mod http;
 mod journal;
+mod last_known;
 mod look_schedule;
 mod metrics;
 mod observation;
@@ -58,6 +59,7 @@ pub use self::facts::{
     SiblingBackup,
 };
 pub use self::journal::Journal;
+pub use self::last_known::{BackupTimes, LastKnown};
 pub use self::observation::look_at_repository;
 pub use self::planner::JobPlan;
 pub use self::run_record::{Job, Pause, RunOutcome, RunRecord, Trigger};

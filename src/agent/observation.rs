@@ -1,6 +1,6 @@
-//! A look at the node, the repository and the other members of the cluster.
+//! Looks at the node, the repository and the other members of the cluster.
 //!
-//! A look blocks until disks and network answer, so it runs on a thread of its own. It changes one
+//! A look blocks until disks and network answer, so each runs on a thread of its own. It changes one
 //! thing only: it gives back to the node what a killed run stopped there.
 
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use super::configuration::Configuration;
 use super::facts::{
     BackupFacts, ClusterMember, LookResult, NodeFacts, RepositoryFacts, RestorePoint,
 };
+use super::look_schedule::Subject;
 use super::siblings::Siblings;
 use super::writer_probe;
 use crate::clock::{self, Timestamp};
@@ -32,7 +33,7 @@ use crate::verbs::{log, repository};
 /// How long a look waits for the node.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the last look found.
+/// What the last looks found.
 #[derive(Debug, Clone)]
 pub(super) struct Observation {
     pub repository: LookResult<RepositoryFacts>,
@@ -44,12 +45,28 @@ pub(super) struct Observation {
     pub to_be_given_back: Option<String>,
     /// The node's db directory. It stays known while the node does not answer.
     pub db: Option<PathBuf>,
-    /// The writer position. `None` if it cannot be read.
-    pub writer_position: Option<u64>,
     pub siblings: Siblings,
 }
 
+/// What one look found.
+pub(super) enum Look {
+    Repository(LookResult<RepositoryFacts>),
+    Node(NodeLook),
+    Cluster(Siblings),
+}
+
+/// What a look at the node found.
+pub(super) struct NodeLook {
+    /// `None` if the settings name no node.
+    node: Option<LookResult<NodeFacts>>,
+    to_be_given_back: Option<String>,
+    db: Option<PathBuf>,
+    /// The writer position. `None` if it cannot be read.
+    pub writer_position: Option<u64>,
+}
+
 /// What a look needs.
+#[derive(Clone)]
 pub(super) struct LookRequest {
     pub configuration: Arc<Configuration>,
     /// The repository that the journal names.
@@ -68,18 +85,51 @@ impl Observation {
                 facts: None,
                 problem: Some("the agent has not looked at it yet".to_owned()),
                 hints: Vec::new(),
+                unknown_since: None,
             },
             node: None,
             well_since: None,
             to_be_given_back: None,
             db: configuration.agent.directories.db.clone(),
-            writer_position: None,
             siblings: Siblings::default(),
         }
     }
 
-    /// Whether the last look found the repository and, if the settings name one, the node.
-    pub(super) fn is_well(&self) -> bool {
+    /// Takes over what a look found.
+    pub(super) fn note(&mut self, look: Look) {
+        match look {
+            Look::Repository(repository) => self.repository = repository,
+            Look::Node(seen) => {
+                self.node = seen.node;
+                self.to_be_given_back = seen.to_be_given_back;
+                self.db = seen.db;
+            }
+            Look::Cluster(siblings) => self.siblings = siblings,
+        }
+
+        self.well_since = if self.is_well() {
+            self.well_since.or_else(|| Some(clock::now()))
+        } else {
+            None
+        };
+    }
+
+    /// The last look at a subject ended at `since`, which is so long ago that its result is not
+    /// known any more.
+    pub(super) fn lose_sight(&mut self, subject: Subject, since: Timestamp) {
+        match subject {
+            Subject::Repository => self.repository = LookResult::silent(since),
+            Subject::Node => self.node = Some(LookResult::silent(since)),
+            Subject::Cluster => self.siblings.lose_sight(since),
+        }
+
+        if subject != Subject::Cluster {
+            self.well_since = None;
+        }
+    }
+
+    /// Whether the last looks found the repository and, if the settings name one, the node.
+    fn is_well(&self) -> bool {
         let has_node = match &self.node {
             Some(node) => node.facts.is_some(),
             None => true,
@@ -99,26 +149,44 @@ impl Observation {
     }
 }
 
-impl LookRequest {
-    /// Looks. This blocks.
-    pub(super) fn look(self) -> Observation {
-        let Self {
-            configuration,
-            before,
-            ..
-        } = &self;
+impl Look {
+    /// Whether the look found its subject. If not, the next one comes soon.
+    pub(super) const fn is_well(&self) -> bool {
+        match self {
+            Self::Repository(repository) => repository.facts.is_some(),
+            Self::Node(NodeLook {
+                node: Some(node), ..
+            }) => node.facts.is_some(),
+            Self::Node(_) | Self::Cluster(_) => true,
+        }
+    }
+}
 
-        let repository = look_at_repository(
-            &configuration.agent.repository,
-            self.known_repository,
-            &configuration.general,
-        );
-        let node = look_at_node(&configuration.agent);
+impl LookRequest {
+    /// Looks at a subject. This blocks.
+    pub(super) fn look(self, subject: Subject) -> Look {
+        match subject {
+            Subject::Repository => Look::Repository(look_at_repository(
+                &self.configuration.agent.repository,
+                self.known_repository,
+                &self.configuration.general,
+            )),
+            Subject::Node => Look::Node(self.node()),
+            Subject::Cluster => {
+                let (before, db) = (&self.before.siblings, self.before.db.as_deref());
+                Look::Cluster(before.look(&self.configuration, db))
+            }
+        }
+    }
+
+    fn node(&self) -> NodeLook {
+        let options = &self.configuration.agent;
+        let node = look_at_node(options);
         let to_be_given_back = self.give_back(node.as_ref());
 
         // The directory in the settings wins over the node's own answer. If neither is known, the
         // directory of the last look counts.
-        let mut db = configuration.agent.directories.db.clone();
+        let mut db = options.directories.db.clone();
         if db.is_none()
             && let Some(LookResult {
                 facts: Some(facts), ..
@@ -127,24 +195,15 @@ impl LookRequest {
             db = Some(facts.db.clone());
         }
         if db.is_none() {
-            db.clone_from(&before.db);
+            db.clone_from(&self.before.db);
         }
 
-        let siblings = before.siblings.look(configuration, db.as_deref());
-        let mut observation = Observation {
-            repository,
+        NodeLook {
             node,
-            well_since: None,
             to_be_given_back,
             writer_position: db.as_deref().and_then(writer_probe::read),
             db,
-            siblings,
-        };
-        if observation.is_well() {
-            observation.well_since = before.well_since.or_else(|| Some(clock::now()));
         }
-
-        observation
     }
 
     /// Gives back what an earlier run stopped at the node, because the next run may be far away.

@@ -6,7 +6,8 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::configuration::Configuration;
-use super::observation::Observation;
+use super::look_schedule::Subject;
+use super::observation::Look;
 use super::run_record::Job;
 use super::siblings::Siblings;
 use super::worker::OrderResult;
@@ -16,8 +17,11 @@ use crate::settings::hook::Hook;
 
 /// One report.
 pub(super) enum Report {
-    /// A look has ended. `None` if its thread panicked.
-    Looked(Option<Box<Observation>>),
+    /// A look has ended. `look` is `None` if its thread panicked.
+    Looked {
+        subject: Subject,
+        look: Option<Box<Look>>,
+    },
     /// The writer position of the node. `None` if it cannot be read.
     WriterPosition(Option<WriterReading>),
     /// A run tried to take its turn. `turn_error` says why the members cannot take turns.

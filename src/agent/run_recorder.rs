@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::run_record::{Job, Pause};
+use super::run_record::{Job, Pause, Trigger};
 use super::status::RunningJob;
 use crate::clock::{self, Timestamp};
 use crate::event::{Event, Observer, Step};
@@ -15,6 +15,7 @@ use crate::verbs::log;
 /// The observer of one run.
 pub(super) struct RunRecorder {
     pub job: Job,
+    pub trigger: Trigger,
     pub began: Timestamp,
     state: Mutex<RunState>,
     /// Called when the run takes another step, or stops or gives back scavenging.
@@ -45,7 +46,11 @@ struct Held {
 }
 
 impl RunRecorder {
-    pub(super) fn new(job: Job, on_step: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(super) fn new(
+        job: Job,
+        trigger: Trigger,
+        on_step: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let state = RunState {
             step: Step::Preflight,
             done: 0,
@@ -57,6 +62,7 @@ impl RunRecorder {
 
         Self {
             job,
+            trigger,
             began: clock::now(),
             state: Mutex::new(state),
             on_step: Box::new(on_step),

@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use super::configuration::Configuration;
-use super::facts::{BackupFacts, ClusterFacts, SiblingBackup};
+use super::facts::{BackupFacts, ClusterFacts, SiblingBackup, not_known_since};
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::{Lineage, LogPosition, Relation};
@@ -26,6 +27,16 @@ pub(super) struct Siblings {
 }
 
 impl Siblings {
+    /// The last look ended at `since`, which is so long ago that nothing is known any more.
+    pub(super) fn lose_sight(&mut self, since: Timestamp) {
+        if self.cluster.is_some() {
+            self.cluster = Some(ClusterFacts {
+                problem: Some(not_known_since(since)),
+                ..ClusterFacts::default()
+            });
+        }
+    }
+
     /// Looks at the repositories of the other members. `db` is this node's db directory, if it is
     /// known.
     pub(super) fn look(&self, configuration: &Configuration, db: Option<&Path>) -> Self {

@@ -3,6 +3,7 @@
 //! Nothing here touches a disk or the network. Observations and ended runs go in. The next step and
 //! the status come out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use super::configuration::Configuration;
 use super::exposure::{Exposure, WriterHistory};
 use super::facts::{BackupFacts, ClusterFacts, SiblingBackup};
 use super::journal::Journal;
-use super::observation::Observation;
+use super::last_known::LastKnown;
+use super::observation::{Look, Observation};
 use super::planner::{self, JobPlan, PlannerInput};
 use super::run_record::{Job, JobOrder, RunOutcome, RunRecord};
 use super::run_totals::RunTotals;
@@ -23,13 +25,16 @@ use super::siblings::Siblings;
 use super::status::{self, AgentFacts, RunningJob, Status, StatusInput};
 use super::turns;
 use super::writer_probe::WriterReading;
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Timestamp, patience};
 use crate::error::Result;
 
 /// How often a member that has to wait for its turn asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long the status shows a wait for the turn that was not repeated.
 const SHOW_WAIT: Duration = Duration::from_secs(15);
+
+/// A job that is due and has not begun for this long is late. So is a writer position.
+const LATE: Duration = Duration::from_mins(5);
 
 /// Everything that the agent knows. The threads and tasks that work for it are not part of this.
 pub(super) struct AgentState {
@@ -50,6 +55,10 @@ pub(super) struct AgentState {
     pub waiting: Option<Waiting>,
     /// When a backup became due that is still due.
     backup_due_since: Option<Timestamp>,
+    /// Since when each job has been due without anything that holds it back.
+    ready_since: BTreeMap<Job, Instant>,
+    /// What was last known of the backups.
+    last_known: Option<LastKnown>,
     /// Why the members of the cluster cannot take turns.
     pub turn_error: Option<String>,
 }
@@ -80,6 +89,7 @@ impl AgentState {
             observation: Observation::nothing_yet(&configuration),
             configuration: Arc::new(configuration),
             configuration_error: None,
+            last_known: LastKnown::of_journal(&journal),
             journal,
             journal_error: None,
             writer_history: WriterHistory::default(),
@@ -88,6 +98,7 @@ impl AgentState {
             announcements: Announcements::new(started),
             waiting: None,
             backup_due_since: None,
+            ready_since: BTreeMap::new(),
             turn_error: None,
         }
     }
@@ -227,19 +238,20 @@ impl AgentState {
     }
 
     /// Remembers the result of a look.
-    pub(super) fn observe(&mut self, observation: Observation) {
-        self.observation = observation;
+    pub(super) fn observe(&mut self, look: Look) {
+        // If the position is known, it may come from a read that is newer than the look.
+        if let Look::Node(seen) = &look
+            && let Some(position) = seen.writer_position
+            && self.writer_history.is_unknown()
+        {
+            self.writer_history.see(clock::now(), position);
+        }
 
+        self.observation.note(look);
         if self.journal.repository().is_none()
             && let Some(facts) = &self.observation.repository.facts
         {
             self.journal.know(facts.id);
-        }
-        // If the position is known, it may come from a read that is newer than the look.
-        if let Some(position) = self.observation.writer_position
-            && self.writer_history.is_unknown()
-        {
-            self.writer_history.see(clock::now(), position);
         }
         self.forget_old_moments();
     }
@@ -289,15 +301,42 @@ impl AgentState {
         self.journal_error = problem;
     }
 
+    /// The jobs that have been due for minutes, that nothing holds back, and that have not begun.
+    fn late_jobs(&mut self, plans: &[JobPlan], is_running: bool) -> Vec<Job> {
+        let now = clock::now();
+        let mut late = Vec::new();
+
+        for plan in plans {
+            // A job waits for the end of a run.
+            if is_running || !plan.is_ready(now) {
+                self.ready_since.remove(&plan.job);
+                continue;
+            }
+
+            let since = *self
+                .ready_since
+                .entry(plan.job)
+                .or_insert_with(Instant::now);
+            if since.elapsed() >= patience(LATE) {
+                late.push(plan.job);
+            }
+        }
+
+        late
+    }
+
     /// The status now. `hooks`: the problems of hooks that could not be told.
-    pub(super) fn status(&self, running: Option<RunningJob>, hooks: Vec<String>) -> Status {
+    pub(super) fn status(&mut self, running: Option<RunningJob>, hooks: Vec<String>) -> Status {
+        let plans = planner::plan(self.configuration.rules(), &self.planner_input(SHOW_WAIT));
+        let late = self.late_jobs(&plans, running.is_some());
+        let position_is_unknown = self.writer_history.has_been_blind_for(patience(LATE));
+
         let configuration = &self.configuration;
         let observation = &self.observation;
-
-        let mut plans = Vec::new();
-        for plan in planner::plan(configuration.rules(), &self.planner_input(SHOW_WAIT)) {
+        let mut scheduled = Vec::new();
+        for plan in plans {
             let schedule = configuration.schedule(plan.job).to_string();
-            plans.push((plan, schedule));
+            scheduled.push((plan, schedule));
         }
 
         let mut cluster = observation.siblings.cluster.clone();
@@ -311,13 +350,15 @@ impl AgentState {
             });
         }
 
-        Status::of(StatusInput {
+        let status = Status::of(StatusInput {
             now: clock::now(),
             max_age: configuration.agent.max_age,
             repository: observation.repository.clone(),
             node: observation.node.clone(),
             cluster,
             exposure: self.exposure(),
+            position_is_unknown,
+            last_known: self.last_known.as_ref(),
             agent: Some(AgentFacts {
                 version: concat!("kbackup ", env!("CARGO_PKG_VERSION")).to_owned(),
                 started: self.started,
@@ -327,9 +368,15 @@ impl AgentState {
                 hooks,
             }),
             journal: Some(&self.journal),
-            plans,
+            plans: scheduled,
+            late,
             running,
-        })
+        });
+
+        if let Some(known) = status.known() {
+            self.last_known = Some(known);
+        }
+        status
     }
 }
 

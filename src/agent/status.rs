@@ -12,6 +12,7 @@ use super::facts::{
     BackupFacts, ClusterFacts, LookResult, NodeFacts, RepositoryFacts, RestorePoint, SiblingBackup,
 };
 use super::journal::Journal;
+use super::last_known::{BackupTimes, LastKnown};
 use super::planner::JobPlan;
 use super::run_record::{Job, RunRecord};
 use super::verdict::Verdict;
@@ -30,6 +31,9 @@ pub struct Status {
     pub exposure: Option<Exposure>,
     /// The label of the newest good backup.
     pub newest: Option<String>,
+    /// What was last known of the backups. `None` while a good backup is known.
+    #[serde(default)]
+    pub last_known: Option<LastKnown>,
     /// The repository.
     pub repository: LookResult<RepositoryFacts>,
     /// The node. `None` if the status was made from a repository alone.
@@ -53,14 +57,68 @@ impl Status {
         self.repository.facts.as_ref()?.newest_good()
     }
 
-    /// For how long something has been in no good backup. Zero if everything is in one, `None` if
-    /// there is no good backup.
+    /// For how long something has been in no good backup. Zero if everything is in one. If no good
+    /// backup is known any more, the time counts from what was last known. `None` if there has
+    /// never been a good backup.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         let own = self.newest_good().map(|(_, backup)| backup);
         let (newest, _) = best(own, self.cluster.as_ref());
 
-        age(self.at, self.exposure, newest)
+        match (newest, &self.last_known) {
+            (Some(_), _) => age(self.at, self.exposure, newest),
+            (None, Some(known)) => Some(between(known.exposed_since, self.at)),
+            (None, None) => None,
+        }
+    }
+
+    /// What is known of the backups now. `None` if no good backup is known.
+    pub(super) fn known(&self) -> Option<LastKnown> {
+        let own = self.newest_good();
+        let (newest, sibling) = best(own.map(|(_, backup)| backup), self.cluster.as_ref());
+        let newest = newest?;
+
+        let label = match (sibling, own) {
+            (Some(sibling), _) => &sibling.label,
+            (None, Some((point, _))) => &point.label,
+            (None, None) => return None,
+        };
+        let times = match &self.repository.facts {
+            Some(facts) => BackupTimes::of(facts),
+            None => BackupTimes::default(),
+        };
+
+        let age = age(self.at, self.exposure, Some(newest))?;
+        Some(LastKnown {
+            at: self.at,
+            newest: label.clone(),
+            started: newest.started,
+            exposed_since: self.at.checked_sub(age).unwrap_or(self.at),
+            times,
+        })
+    }
+
+    /// The times of the newest backups, as far as they are or were known.
+    pub(super) fn times(&self) -> BackupTimes {
+        match (&self.repository.facts, &self.last_known) {
+            (Some(facts), _) => BackupTimes::of(facts),
+            (None, Some(known)) => known.times,
+            (None, None) => BackupTimes::default(),
+        }
+    }
+
+    /// Nothing has been known any more since the status was made.
+    pub(super) fn lose_sight(&mut self) {
+        self.last_known = self.known().or(self.last_known.take());
+
+        let since = self.at;
+        self.exposure = None;
+        self.newest = None;
+        self.repository = LookResult::silent(since);
+        if self.node.is_some() {
+            self.node = Some(LookResult::silent(since));
+        }
+        self.cluster = None;
     }
 }
 
@@ -130,12 +188,18 @@ pub struct StatusInput<'a> {
     pub cluster: Option<ClusterFacts>,
     /// What is in no backup. `None` if the node's files cannot be read.
     pub exposure: Option<Exposure>,
+    /// Whether the node's writer position has not been readable for minutes.
+    pub position_is_unknown: bool,
+    /// What was last known of the backups.
+    pub last_known: Option<&'a LastKnown>,
     /// The agent. `None` if there is none.
     pub agent: Option<AgentFacts>,
     /// The runs of the agent.
     pub journal: Option<&'a Journal>,
     /// The plan of each job, with its schedule as it was configured.
     pub plans: Vec<(JobPlan, String)>,
+    /// The jobs that have been due for minutes and have not begun, although nothing holds them back.
+    pub late: Vec<Job>,
     /// The run that is under way.
     pub running: Option<RunningJob>,
 }

@@ -56,7 +56,7 @@ impl Worker {
         Turn: FnOnce() -> std::result::Result<Option<TurnLock>, String> + Send + 'static,
         Ended: FnOnce(OrderResult) + Send + 'static,
     {
-        let recorder = Arc::new(RunRecorder::new(order.job, calls.on_step));
+        let recorder = Arc::new(RunRecorder::new(order.job, order.trigger, calls.on_step));
         let load = configuration.job_settings(order.job).load();
         let run = Arc::new(priority::run(Arc::clone(&recorder), load));
         let worker = Self { run, recorder };
@@ -91,6 +91,18 @@ impl Worker {
 
     pub(super) fn running(&self) -> RunningJob {
         self.recorder.running()
+    }
+
+    /// The record of the run, if the agent ends without it.
+    pub(super) fn abandoned(&self, error: &Error) -> RunRecord {
+        let order = JobOrder {
+            job: self.recorder.job,
+            trigger: self.recorder.trigger,
+            repository: None,
+            may_stop_scavenges: false,
+        };
+
+        self.ended(&order, JobResult::default(), RunOutcome::of_error(error))
     }
 
     fn run_in_turn(
@@ -136,6 +148,10 @@ impl Worker {
             }
         };
 
+        self.ended(order, result, outcome)
+    }
+
+    fn ended(&self, order: &JobOrder, result: JobResult, outcome: RunOutcome) -> RunRecord {
         let began = self.recorder.began;
         RunRecord {
             // The clock may have gone back during the run.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::scavenge_notes::NotesBehind;
+use crate::clock::patience;
 use crate::format::checkpoint::Checkpoint;
 use crate::log::RawCheckpoint;
 
@@ -41,7 +42,7 @@ impl WriterProbe {
     /// Whether the read under way hangs, as on a network mount that is gone.
     pub(super) fn is_stuck(&self) -> bool {
         match self.began {
-            Some(began) => began.elapsed() > PATIENCE,
+            Some(began) => began.elapsed() > patience(PATIENCE),
             None => false,
         }
     }

@@ -110,9 +110,12 @@ fn of_repository(path: &Path, max_age: Duration, general: &GeneralOptions) -> St
         node: None,
         cluster: None,
         exposure: None,
+        position_is_unknown: false,
+        last_known: None,
         agent: None,
         journal: None,
         plans: Vec::new(),
+        late: Vec::new(),
         running: None,
     })
 }
@@ -196,6 +199,10 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
     if let Some((point, made)) = status.newest_good() {
         let age = ago(status, made.finished);
         lines.push(("newest good backup", format!("{}, {age} old", point.label)));
+    } else if let Some(known) = &status.last_known {
+        let age = ago(status, known.started);
+        let line = format!("{}, {age} old", known.newest);
+        lines.push(("newest known backup", line));
     }
 
     if let Some(facts) = &status.repository.facts {

@@ -7,7 +7,6 @@ mod listener;
 mod tls;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -23,6 +22,7 @@ use self::listener::LimitedListener;
 use super::metrics::{OPEN_METRICS, PLAIN_TEXT, open_metrics, plain_text};
 use super::page::{self, PageView};
 use super::published::Published;
+use super::report::defect;
 use super::status::Status;
 use super::verdict::Level;
 use crate::error::{Error, Kind, Result};
@@ -43,10 +43,6 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// A loop that has published nothing for this long is stuck. It publishes every few seconds,
-/// whatever it waits for.
-const STUCK: Duration = Duration::from_secs(120);
-
 /// Serves until the process ends.
 ///
 /// # Errors
@@ -59,7 +55,10 @@ pub(super) async fn serve(address: SocketAddr, published: Published) -> Result<(
     if let (Some(certificate), Some(key)) =
         (&options.listen_certificate_file, &options.listen_key_file)
     {
-        tls::check(certificate, key)?;
+        let (certificate, key) = (certificate.clone(), key.clone());
+        let check = move || tls::check(&certificate, &key);
+        let checked = tokio::task::spawn_blocking(check).await;
+        checked.unwrap_or_else(|_| Err(defect()))?;
         scheme = "https";
     }
 
@@ -151,7 +150,7 @@ async fn front(State(published): State<Published>, uri: Uri) -> Response {
         live: query.split('&').any(|word| word == "live"),
         notice: configuration.access.notice(),
     };
-    Html(page::page(&snapshot.status, view)).into_response()
+    Html(page::page(&snapshot.known_status(), view)).into_response()
 }
 
 /// The page's style sheet and icons.
@@ -186,11 +185,11 @@ struct StatusDocument<'a> {
 }
 
 async fn status(State(published): State<Published>) -> Response {
-    let snapshot = published.now();
+    let status = published.now().known_status();
 
     Json(StatusDocument {
         schema: "kbackup.status/1",
-        status: &snapshot.status,
+        status: &status,
     })
     .into_response()
 }
@@ -198,9 +197,8 @@ async fn status(State(published): State<Published>) -> Response {
 /// Whether the loop lives. A restart helps only against a loop that is stuck. A long run does not
 /// stop the loop.
 async fn alive(State(published): State<Published>) -> Response {
-    let age = published.now().at.elapsed();
-    if age > STUCK {
-        let text = format!("stuck for {} seconds\n", age.as_secs());
+    if let Some(length) = published.now().stuck_for() {
+        let text = format!("stuck for {} seconds\n", length.as_secs());
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
 
@@ -208,8 +206,7 @@ async fn alive(State(published): State<Published>) -> Response {
 }
 
 async fn ready(State(published): State<Published>) -> Response {
-    let snapshot = published.now();
-    let status = &snapshot.status;
+    let status = published.now().known_status();
 
     let code = if status.repository.facts.is_some() {
         StatusCode::OK
@@ -221,7 +218,7 @@ async fn ready(State(published): State<Published>) -> Response {
 
 async fn metrics(State(published): State<Published>, headers: HeaderMap) -> Response {
     let snapshot = published.now();
-    let text = open_metrics(&snapshot.status, &snapshot.totals);
+    let text = open_metrics(&snapshot.known_status(), &snapshot.totals);
 
     if accepts_open_metrics(&headers) {
         ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()

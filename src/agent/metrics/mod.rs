@@ -39,6 +39,8 @@ pub(super) fn open_metrics(status: &Status, totals: &RunTotals) -> String {
     sheet.node(status);
     sheet.exposure(status);
     sheet.newest_backup(status);
+    sheet.times(status);
+    sheet.looks(status);
     sheet.repository(status);
     sheet.jobs(&status.jobs);
     sheet.running(status);

@@ -8,14 +8,12 @@ use crate::agent::facts::{RepositoryFacts, RestorePoint};
 use crate::agent::status::Status;
 use crate::agent::verdict::Level;
 use crate::clock::between;
-use crate::manifest::BackupKind;
 
 const LEVELS: [(Level, &str); 3] = [
     (Level::Safe, "safe"),
     (Level::Attention, "attention"),
     (Level::Danger, "danger"),
 ];
-const KINDS: [(BackupKind, &str); 2] = [(BackupKind::Full, "full"), (BackupKind::Diff, "diff")];
 
 impl MetricSheet {
     pub(super) fn verdict(&mut self, status: &Status) {
@@ -114,28 +112,71 @@ impl MetricSheet {
         );
     }
 
+    /// While the repository cannot be read, these tell what was last known.
     pub(super) fn newest_backup(&mut self, status: &Status) {
-        let Some((_, backup)) = status.newest_good() else {
-            return;
+        let newest = status.newest_good().map(|(_, backup)| backup);
+        let started = match (newest, &status.last_known) {
+            (Some(newest), _) => newest.started,
+            (None, Some(known)) => known.started,
+            (None, None) => return,
         };
 
         self.gauge(
             "newest_backup_age",
             Some(Unit::Seconds),
             "Age of the newest good backup",
-            one(between(backup.started, status.at).as_secs()),
+            one(between(started, status.at).as_secs()),
         );
         self.gauge(
             "newest_backup_timestamp",
             Some(Unit::Seconds),
             "When the newest good backup began",
-            one(second(backup.started)),
+            one(second(started)),
         );
         self.gauge(
             "newest_backup_size",
             Some(Unit::Bytes),
             "Bytes that a restore of the newest good backup writes",
-            one(backup.bytes),
+            maybe(newest.map(|newest| newest.bytes)),
+        );
+    }
+
+    /// While the repository cannot be read, these tell what was last known.
+    pub(super) fn times(&mut self, status: &Status) {
+        let times = status.times();
+
+        let mut newest = Vec::new();
+        for (kind, at) in [("full", times.newest_full), ("diff", times.newest_diff)] {
+            if let Some(at) = at {
+                newest.push((vec![("verb", kind)], second(at)));
+            }
+        }
+        self.gauge(
+            "newest_backup_of_kind_timestamp",
+            Some(Unit::Seconds),
+            "When the newest good backup of each kind began",
+            newest,
+        );
+        self.gauge(
+            "newest_verification_timestamp",
+            Some(Unit::Seconds),
+            "When a backup was last verified, whatever the result",
+            maybe(times.verified.map(second)),
+        );
+    }
+
+    /// When the agent last saw what the other metrics tell of.
+    pub(super) fn looks(&mut self, status: &Status) {
+        let mut looks = vec![(vec![("what", "repository")], second(status.repository.at))];
+        if let Some(node) = &status.node {
+            looks.push((vec![("what", "node")], second(node.at)));
+        }
+
+        self.gauge(
+            "last_look_timestamp",
+            Some(Unit::Seconds),
+            "When the last look at it ended",
+            looks,
         );
     }
 
@@ -168,18 +209,6 @@ impl MetricSheet {
             None,
             "Backups in the repository, by their condition",
             conditions(facts),
-        );
-        self.gauge(
-            "newest_backup_of_kind_timestamp",
-            Some(Unit::Seconds),
-            "When the newest good backup of each kind began",
-            newest_of_each_kind(facts),
-        );
-        self.gauge(
-            "newest_verification_timestamp",
-            Some(Unit::Seconds),
-            "When a backup was last verified, whatever the result",
-            maybe(newest_verification(facts)),
         );
     }
 }
@@ -216,22 +245,4 @@ fn condition(point: &RestorePoint) -> &'static str {
     } else {
         "good"
     }
-}
-
-fn newest_of_each_kind(facts: &RepositoryFacts) -> Vec<(Labels, u64)> {
-    let mut newest = Vec::new();
-    for (kind, name) in KINDS {
-        let mut good = facts.points.iter().rev().filter_map(RestorePoint::good);
-        if let Some(backup) = good.find(|backup| backup.kind == kind) {
-            newest.push((vec![("verb", name)], second(backup.started)));
-        }
-    }
-
-    newest
-}
-
-fn newest_verification(facts: &RepositoryFacts) -> Option<u64> {
-    let verified = facts.points.iter().filter_map(|point| point.verified);
-
-    verified.map(|verified| second(verified.at)).max()
 }

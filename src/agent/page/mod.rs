@@ -18,7 +18,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::formatting::{LocalTimes, bytes, counted};
 use self::picture::Picture;
 use super::exposure::Exposure;
-use super::facts::{NodeFacts, RepositoryFacts};
+use super::facts::{LookResult, NodeFacts, RepositoryFacts};
 use super::status::Status;
 use super::verdict::{Concern, Level, roughly};
 use crate::clock::{Span, Timestamp, Zone, between};
@@ -188,7 +188,7 @@ impl Page<'_> {
                 div {
                     dt { "Repository" }
                     @match &status.repository.facts {
-                        None => (missing("cannot be read", status.repository.problem.as_deref())),
+                        None => (missing("cannot be read", &status.repository)),
                         Some(facts) => (repository(facts)),
                     }
                 }
@@ -196,7 +196,7 @@ impl Page<'_> {
                     div {
                         dt { "Node" }
                         @match &node.facts {
-                            None => (missing("does not answer", node.problem.as_deref())),
+                            None => (missing("does not answer", node)),
                             Some(facts) => (self::node(facts)),
                         }
                     }
@@ -207,9 +207,14 @@ impl Page<'_> {
 
     fn exposure(&self, exposure: Option<Exposure>) -> Markup {
         let Some(exposure) = exposure else {
+            let unread = if self.status.repository.facts.is_none() {
+                "the repository"
+            } else {
+                "the node’s files"
+            };
             return html! {
                 dd { "not known" }
-                dd.more { "the agent cannot read the node’s files" }
+                dd.more { "the agent cannot read " (unread) }
             };
         };
 
@@ -227,13 +232,22 @@ impl Page<'_> {
     }
 
     fn newest(&self) -> Markup {
-        let Some((point, backup)) = self.status.newest_good() else {
-            return html! { dd { "none" } };
-        };
+        let newest = self.status.newest_good();
 
         html! {
-            dd { (self.times.relative(backup.finished)) }
-            dd.more { a href=(format!("#{}", point.label)) { (point.label) } }
+            @match (newest, &self.status.last_known) {
+                (Some((point, backup)), _) => {
+                    dd { (self.times.relative(backup.finished)) }
+                    dd.more { a href=(format!("#{}", point.label)) { (point.label) } }
+                }
+                (None, Some(known)) => {
+                    dd { "not known" }
+                    dd.more {
+                        (self.times.relative(known.at)) " it was " (known.newest)
+                    }
+                }
+                (None, None) => dd { "none" },
+            }
         }
     }
 
@@ -350,11 +364,17 @@ fn node(facts: &NodeFacts) -> Markup {
     }
 }
 
-/// A node or a repository that the last look did not find.
-fn missing(what: &str, problem: Option<&str>) -> Markup {
+/// A node or a repository that the last look did not find, or that no look has found for long.
+fn missing<T>(what: &str, seen: &LookResult<T>) -> Markup {
+    let what = if seen.unknown_since.is_some() {
+        "not known"
+    } else {
+        what
+    };
+
     html! {
         dd { (what) }
-        @if let Some(problem) = problem { dd.more { (with_code(problem)) } }
+        @if let Some(problem) = &seen.problem { dd.more { (with_code(problem)) } }
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kbackup::agent::{
-    AgentFacts, BackupFacts, Exposure, Job, JobPlan, Journal, LookResult, NodeFacts, Pause,
-    RepositoryFacts, RestorePoint, RunOutcome, RunRecord, RunningJob, Status, StatusInput, Trigger,
+    AgentFacts, BackupFacts, Exposure, Job, JobPlan, Journal, LastKnown, LookResult, NodeFacts,
+    Pause, RepositoryFacts, RestorePoint, RunOutcome, RunRecord, RunningJob, Status, StatusInput,
+    Trigger,
 };
 use kbackup::clock::Timestamp;
 use kbackup::manifest::{BackupKind, Label};
@@ -31,6 +32,8 @@ fn ago(seconds: i64) -> Timestamp {
 pub(crate) struct State {
     points: Option<Vec<RestorePoint>>,
     problem: Option<String>,
+    /// Since when a disk has not answered.
+    silent_since: Option<Timestamp>,
     place: String,
     records: Vec<RunRecord>,
     exposure: Option<Exposure>,
@@ -222,6 +225,7 @@ impl State {
         Self {
             points: Some(points),
             problem: None,
+            silent_since: None,
             place: "/backups/node-1".to_owned(),
             records,
             exposure: Some(Exposure {
@@ -234,6 +238,7 @@ impl State {
                 facts: Some(node),
                 problem: None,
                 hints: Vec::new(),
+                unknown_since: None,
             }),
             running: None,
             plans: vec![
@@ -288,6 +293,7 @@ impl State {
             facts: None,
             problem: Some("connection refused".to_owned()),
             hints: Vec::new(),
+            unknown_since: None,
         });
 
         state.plans[1] = plan(Job::Diff, Some(-60), "6h");
@@ -344,6 +350,24 @@ impl State {
         state.exposure = None;
         state.problem =
             Some("/backups/node-1 is no repository: it is empty; is its disk mounted?".to_owned());
+        state
+    }
+
+    /// No disk answers.
+    fn not_known() -> Self {
+        let mut state = Self::no_repository();
+        let since = ago(400);
+        let problem = "not known since 2026-11-21 12:58:20 UTC, because a disk does not answer";
+        state.problem = Some(problem.to_owned());
+        state.silent_since = Some(since);
+        state.node = Some(LookResult {
+            at: since,
+            facts: None,
+            problem: Some(problem.to_owned()),
+            hints: Vec::new(),
+            unknown_since: Some(since),
+        });
+        state.plans[1] = plan(Job::Diff, Some(-390), "6h");
         state
     }
 
@@ -426,6 +450,7 @@ impl State {
             facts: None,
             problem: Some(evil.to_owned()),
             hints: Vec::new(),
+            unknown_since: None,
         });
 
         state.running = Some(RunningJob {
@@ -465,9 +490,12 @@ impl State {
                 facts,
                 problem: self.problem,
                 hints: Vec::new(),
+                unknown_since: self.silent_since,
             },
             node: self.node,
             exposure: self.exposure,
+            position_is_unknown: false,
+            last_known: LastKnown::of_journal(&journal).as_ref(),
             agent: Some(AgentFacts {
                 version: "kbackup 0.1.0".to_owned(),
                 started: ago(19 * DAY),
@@ -478,6 +506,7 @@ impl State {
             }),
             journal: Some(&journal),
             plans: self.plans,
+            late: self.silent_since.map(|_| Job::Diff).into_iter().collect(),
             running: self.running,
         })
     }
@@ -490,6 +519,7 @@ pub(crate) fn all() -> BTreeMap<&'static str, State> {
         ("attention", State::attention()),
         ("too-old", State::too_old()),
         ("no-repository", State::no_repository()),
+        ("not-known", State::not_known()),
         ("no-backup-yet", State::no_backup_yet()),
         ("running", State::running()),
         ("thousands", State::thousands()),
