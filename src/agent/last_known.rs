@@ -97,13 +97,15 @@ impl LastKnown {
             BackupKind::Diff
         };
         let mut times = before.map(|before| before.times).unwrap_or_default();
-        *times.newest(kind) = Some(record.began);
+        // The run began a little earlier than its backup.
+        let started = label.time();
+        *times.newest(kind) = Some(started);
 
         Self {
             at: record.ended,
             newest: label.clone(),
-            started: record.began,
-            exposed_since: record.began,
+            started,
+            exposed_since: started,
             times,
         }
     }

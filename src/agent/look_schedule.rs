@@ -14,6 +14,8 @@ const LOOK: Duration = Duration::from_secs(30);
 const LOOK_WHILE_MISSING: Duration = Duration::from_secs(5);
 /// A look that takes longer than this hangs. A look at a node that does not answer takes less.
 const LONGEST_LOOK: Duration = Duration::from_mins(2);
+/// How old a look may be when a run begins. A scavenge may have begun since then.
+const RECENT_LOOK: Duration = Duration::from_secs(1);
 /// What a look found is not known any more after this time.
 const AGE_LIMIT: Duration = Duration::from_mins(5);
 
@@ -47,6 +49,8 @@ pub(super) struct LookSchedules {
     repository: LookSchedule,
     node: LookSchedule,
     cluster: LookSchedule,
+    /// When the loop first asked whether the looks are recent, less the time that counts as recent.
+    asked: Option<Instant>,
 }
 
 impl LookSchedules {
@@ -56,6 +60,7 @@ impl LookSchedules {
             repository: LookSchedule::new(),
             node: LookSchedule::new(),
             cluster: LookSchedule::new(),
+            asked: None,
         }
     }
 
@@ -112,9 +117,30 @@ impl LookSchedules {
         self.all().iter().all(|(_, looks)| looks.is_current())
     }
 
-    /// Whether one of the last looks ended at least `age` ago, or does not count.
-    pub(super) fn are_older_than(&self, age: Duration) -> bool {
-        self.all().iter().any(|(_, looks)| looks.is_older_than(age))
+    /// Whether the last looks are new enough for a run to begin: they began after the first of
+    /// these calls, or shortly before it. If not, they do not count any more. Call this only while
+    /// they are current. [`Self::stop_asking`] ends the row of calls.
+    pub(super) fn are_recent(&mut self) -> bool {
+        let now = Instant::now();
+        let asked = *self
+            .asked
+            .get_or_insert_with(|| now.checked_sub(RECENT_LOOK).unwrap_or(now));
+
+        let mut are_recent = true;
+        for subject in Subject::ALL {
+            let looks = self.of(subject);
+            if looks.last_began.is_none_or(|began| began < asked) {
+                looks.forget();
+                are_recent = false;
+            }
+        }
+
+        are_recent
+    }
+
+    /// No run is to begin now. The next question starts anew.
+    pub(super) const fn stop_asking(&mut self) {
+        self.asked = None;
     }
 
     /// The subjects whose look hangs, each with the time that the look has lasted. Lost subjects
@@ -152,6 +178,8 @@ struct LookSchedule {
     began: Option<Instant>,
     /// When the last look ended. `None` if its result does not count any more for decisions.
     last: Option<Instant>,
+    /// When the last look that ended had begun.
+    last_began: Option<Instant>,
     /// When the last look ended, or when the agent was started.
     seen: Instant,
     /// Whether the last look is so old that its result is not known any more.
@@ -167,6 +195,7 @@ impl LookSchedule {
         Self {
             began: None,
             last: None,
+            last_began: None,
             seen: Instant::now(),
             is_lost: false,
             is_outdated: false,
@@ -191,7 +220,7 @@ impl LookSchedule {
 
     fn ended(&mut self, is_well: bool) -> bool {
         self.last_look_failed = !is_well;
-        self.began = None;
+        self.last_began = self.began.take();
 
         // The age counts from the end of a look. Otherwise a look that takes long would never be
         // recent.
@@ -276,6 +305,29 @@ mod tests {
         assert!(looks.ended(true) && !looks.ended(true));
         assert!(!looks.loses());
         assert_eq!(looks.hangs_for(), None);
+    }
+
+    /// The looks at two subjects may take so long that the first is old when the second ends.
+    #[test]
+    fn looks_are_recent_if_they_began_after_the_question() {
+        let mut all = LookSchedules::new();
+        let look = |all: &mut LookSchedules| {
+            for subject in all.begin() {
+                all.ended(subject, true);
+            }
+        };
+        look(&mut all);
+        assert!(all.are_recent());
+        all.stop_asking();
+
+        for subject in Subject::ALL {
+            all.of(subject).last_began = Instant::now().checked_sub(RECENT_LOOK * 2);
+        }
+        assert!(!all.are_recent());
+        assert!(!all.are_current(), "they are forgotten");
+        look(&mut all);
+        all.asked = all.asked.and_then(|asked| asked.checked_sub(RECENT_LOOK));
+        assert!(all.are_recent(), "the question is old, the looks are newer");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! position. Each blocks a thread of its own until a disk or the network answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{error, info};
 
@@ -33,7 +34,7 @@ impl EventLoop {
     /// Forgets what a look found that is too old, and says so.
     pub(super) fn notice_silence(&mut self) {
         for (subject, age) in self.look_schedules.newly_lost() {
-            let now = clock::now();
+            let (now, age) = (clock::now(), Duration::from_secs(age.as_secs()));
             let since = now.checked_sub(age).unwrap_or(now);
             self.state.observation.lose_sight(subject, since);
 

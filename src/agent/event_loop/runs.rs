@@ -15,8 +15,6 @@ use crate::agent::worker::{OrderResult, Worker, WorkerCalls};
 use crate::clock;
 use crate::verbs::window::closed;
 
-/// How old a look may be when a run begins. A scavenge may have begun since then.
-const RECENT_LOOK: Duration = Duration::from_secs(1);
 /// How old the writer position may be when a run begins. An old one costs one needless run at most.
 const RECENT_POSITION: Duration = Duration::from_secs(10);
 
@@ -38,6 +36,9 @@ impl EventLoop {
         if !matches!(next, NextStep::Skip(_)) {
             self.writer_probe.stop_asking();
         }
+        if !matches!(next, NextStep::Begin(_)) {
+            self.look_schedules.stop_asking();
+        }
 
         match next {
             NextStep::Sleep(time) => return time,
@@ -46,9 +47,7 @@ impl EventLoop {
                 self.remember(RunRecord::nothing_to_do(&order, clock::now()));
             }
             NextStep::Begin(order) if self.knows_position(RECENT_POSITION) => {
-                if self.look_schedules.are_older_than(RECENT_LOOK) {
-                    self.look_schedules.forget();
-                } else {
+                if self.look_schedules.are_recent() {
                     self.begin_run(&order);
                 }
             }
@@ -76,6 +75,7 @@ impl EventLoop {
     }
 
     fn begin_run(&mut self, order: &JobOrder) {
+        self.look_schedules.stop_asking();
         if let Some(reason) = self.must_yield(order.job) {
             self.state.waiting = Some(Waiting {
                 since: Instant::now(),
