@@ -59,7 +59,7 @@ mod tests {
         let noted = read(&path).unwrap();
         assert!(before <= noted && noted <= clock::now());
 
-        std::fs::write(&path, "yesterday").unwrap();
+        fs::write_durably(&path, b"yesterday", 0o600).unwrap();
         assert_eq!(read(&path), None);
     }
 }

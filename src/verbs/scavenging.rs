@@ -48,11 +48,7 @@ pub(super) fn let_end(
             return Err(node::still_scavenging(&client, scavenging));
         }
 
-        let is_over = match &spared {
-            Some(spared) => spared.is_over(),
-            None => true,
-        };
-        if is_over {
+        if spared.as_ref().is_none_or(Spared::is_over) {
             spared = spare(&client, options, general, run)?;
             let Some(spared) = &spared else {
                 run.note(format!("{scavenging}, and this backup stops it"));

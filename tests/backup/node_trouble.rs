@@ -7,6 +7,8 @@ use kbackup::backup::BackupRequest;
 use kbackup::error::Kind;
 use kbackup::event::{Event, Step};
 
+use kbackup_testnode::{AutoScavenge, AutoScavengeState, Node};
+
 use super::bench::{Bench, at, begin_scavenge, small};
 use crate::stores::in_every_store;
 
@@ -15,6 +17,7 @@ in_every_store! {
     another_node_behind_the_same_address_fails_the_run,
     scavenges_that_start_again_and_again_fail_the_run,
     a_scavenge_that_starts_during_a_backup_is_stopped_and_given_back,
+    a_cycle_of_auto_scavenge_that_begins_during_a_backup_counts_as_a_scavenge,
     a_follower_gets_time_to_catch_up,
 }
 
@@ -118,6 +121,35 @@ fn a_scavenge_that_starts_during_a_backup_is_stopped_and_given_back() {
         assert!(!live.node.owes_scavenge());
         bench.assert_restores(&summary, &bench.events());
     }
+}
+
+fn a_cycle_of_auto_scavenge_that_begins_during_a_backup_counts_as_a_scavenge() {
+    let becomes = |node: &Node, state: AutoScavengeState| {
+        node.change_quirks(|quirks| quirks.auto_scavenge = AutoScavenge::Licensed(state));
+    };
+
+    let bench = Bench::new(&small());
+    let live = bench.serve();
+    live.node
+        .change_quirks(|quirks| quirks.next_cycle = Some(Duration::from_secs(86_400)));
+    becomes(&live.node, AutoScavengeState::Waiting);
+    let summary = bench.live(&live, |_| ()).unwrap();
+    assert!(!bench.manifest(&summary).scavenging.auto_paused);
+    assert_eq!(summary.retries, 0);
+
+    let node = live.node.clone();
+    let begun = at(Step::Chunks, 1, move || {
+        becomes(&node, AutoScavengeState::InProgress);
+    });
+    let summary = bench.live(&live, begun).unwrap();
+    assert_eq!(summary.retries, 1, "{}", bench.said());
+    assert!(bench.manifest(&summary).scavenging.auto_paused);
+    assert_eq!(
+        live.node.auto_scavenge(),
+        Some(AutoScavengeState::Waiting),
+        "it was resumed"
+    );
+    bench.assert_restores(&summary, &bench.events());
 }
 
 fn a_follower_gets_time_to_catch_up() {

@@ -1,5 +1,8 @@
 //! The node comes first: a pause of scavenging that lasts too long ends, and the backup fails.
 
+use std::time::Duration;
+
+use kbackup_testnode::{AutoScavenge, AutoScavengeState};
 use serde_json::Value;
 
 use super::NodeSite;
@@ -56,4 +59,26 @@ fn a_run_without_a_pause_has_no_limit() {
     let site = NodeSite::still();
     let (code, _, log) = answer(&site, &SLOW.replace("2s", "0s"));
     assert_eq!(code, Some(0), "{log}");
+}
+
+/// A pause costs the node nothing before the next cycle would begin.
+#[test]
+fn a_long_backup_before_the_next_cycle_has_no_limit() {
+    for (minutes, is_paused) in [(5, true), (24 * 60, false)] {
+        let site = NodeSite::still();
+        site.node.change_quirks(|quirks| {
+            quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Waiting);
+            quirks.next_cycle = Some(Duration::from_secs(minutes * 60));
+        });
+
+        let (code, _, log) = answer(&site, &SLOW.replace("2s", "0s"));
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(log.contains("auto-scavenge paused"), is_paused, "{log}");
+        assert_eq!(
+            log.contains("auto-scavenge is not paused: its next cycle begins in"),
+            !is_paused,
+            "{log}"
+        );
+        assert_eq!(site.node.auto_scavenge(), Some(AutoScavengeState::Waiting));
+    }
 }

@@ -34,16 +34,11 @@ fn begin(site: &NodeSite, line: &str, says: &str) -> Child {
 
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut log = String::new();
-    loop {
-        let line = lines
-            .next()
-            .unwrap_or_else(|| panic!("it ended: {log}"))
-            .unwrap();
-        log += &line;
+    while !log.contains(says) {
+        let line = lines.next();
+        assert!(line.is_some(), "it ended: {log}");
+        log += &line.unwrap().unwrap();
         log.push('\n');
-        if line.contains(says) {
-            break;
-        }
     }
     // The process must not block, or die, because nobody reads its log.
     std::thread::spawn(move || lines.for_each(drop));
