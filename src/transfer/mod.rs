@@ -18,7 +18,8 @@
 //! * The page cache: bytes that kbackup reads do not stay in it (`RWF_DONTCACHE`, Linux 6.14), and
 //!   bytes that were there before stay. On older kernels (6.3) the pages are at least not marked as
 //!   used. Nothing is ever dropped from the source's cache, because that would evict the pages that
-//!   the node itself reads.
+//!   the node itself reads. Whoever proves a file of kbackup drops it first
+//!   ([`crate::fs::File::settle`]).
 //! * The pace: each byte that is read or copied is taken from the run's budget once. For files that
 //!   other rooms read, [`Paced`] does that.
 

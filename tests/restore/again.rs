@@ -507,6 +507,35 @@ fn a_restore_that_a_full_disk_ended_is_resumed() {
     }
 }
 
+/// After a failed sync nobody knows what the disk holds, and the next sync succeeds.
+#[test]
+fn a_file_whose_sync_failed_is_removed() {
+    let handmade = HandmadeBackup::new("20.10-append");
+    let target = handmade.target("target");
+    let chunk = target.join("chunk-000000.000000");
+    let fail = |what: &str| {
+        let fault = format!("sync:{}:1:5!", chunk.display());
+        let mut command = kbackup_with_fault(fault);
+        command.args(["restore", "--repo"]);
+        command.arg(handmade.repository.place()).arg("--to");
+        let output = command.arg(&target).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{what}");
+        assert!(!chunk.exists(), "{what}");
+    };
+
+    fail("a file that was written");
+    interrupt(&handmade);
+    assert!(chunk.exists());
+    fail("a file that was kept");
+
+    let report = handmade.restore(&handmade.request());
+    let TargetOutcome::Restored(placement) = &report.targets[0].outcome else {
+        panic!("{:?}", report.failure())
+    };
+    assert_eq!(placement.files_written, 1);
+    assert_restored(&handmade, &target, end(&handmade));
+}
+
 fn a_kept_file_must_have_the_servers_hash_too() {
     // The manifest's hash fits, but the server's does not. The file must neither be kept nor written.
     let handmade = HandmadeBackup::with("20.10-append", |manifest| {
