@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kbackup_testnode::index::{Entry, read_table};
+use md5::{Digest, Md5};
 use serde_json::Value;
 
 /// One data directory: a copy that the test may change.
@@ -68,6 +70,11 @@ impl DataDirectory {
         self.facts.get("checkpoints")?.get(name)?.as_i64()
     }
 
+    /// The tables of the index.
+    pub(crate) fn tables(&self) -> Result<Vec<PathBuf>> {
+        self.index_files(|name| name.len() == 36)
+    }
+
     /// The files of the index directory whose name passes the test.
     pub(crate) fn index_files(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
@@ -90,4 +97,47 @@ impl DataDirectory {
 /// A file's bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// Replaces the MD5 at the end of a file.
+pub(crate) fn seal(bytes: &mut [u8]) {
+    let end = bytes.len() - 16;
+    let md5 = Md5::digest(&bytes[..end]);
+    bytes[end..].copy_from_slice(&md5);
+}
+
+/// Replaces a table by one of an old version, with the entries that `change` leaves.
+pub(crate) fn write_old_table(
+    path: &Path,
+    version: u8,
+    change: impl FnOnce(&mut Vec<Entry>),
+) -> Result<()> {
+    let mut entries = read_table(path)?;
+    change(&mut entries);
+    if version == 1 {
+        for entry in &mut entries {
+            entry.hash >>= 32;
+        }
+    }
+    entries.sort_unstable_by(|left, right| right.cmp(left));
+
+    let mut bytes = vec![0; 128];
+    bytes[..2].copy_from_slice(&[1, version]);
+    for entry in entries {
+        bytes.extend(i32::try_from(entry.number)?.to_le_bytes());
+        match version {
+            1 => bytes.extend(u32::try_from(entry.hash)?.to_le_bytes()),
+            _ => bytes.extend(entry.hash.to_le_bytes()),
+        }
+        bytes.extend(entry.position.to_le_bytes());
+    }
+    bytes.extend([0; 16]);
+    seal(&mut bytes);
+
+    let filter = path.with_extension("bloomfilter");
+    if filter.exists() {
+        fs::remove_file(filter)?;
+    }
+    fs::remove_file(path)?;
+    Ok(fs::write(path, bytes)?)
 }

@@ -42,3 +42,4 @@ mod timing;
 mod torture;
 mod transfer;
 mod verify;
+mod visibility;

@@ -15,6 +15,8 @@ pub struct LogPosition(u64);
 impl LogPosition {
     /// The start of the log.
     pub const ZERO: Self = Self(0);
+    /// The last position that the server can write.
+    pub const MAX: Self = Self(i64::MAX.cast_unsigned());
 
     /// Returns `None` for a position beyond what the server can write.
     #[must_use]

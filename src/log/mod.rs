@@ -25,7 +25,7 @@ pub use checkpoints::RawCheckpoint;
 pub use chunk_set::ChunkSet;
 pub use ending_at::{ChunkPlace, LogEndingAt};
 pub(crate) use find_epoch::{find_epoch, position_in, writer_position};
-pub(crate) use frames::{lookup, refuse_encrypted};
+pub(crate) use frames::{data_before, lookup, refuse_encrypted};
 pub use inspected::Inspected;
 pub use lineage::{last_epoch, lineage};
 pub use log_file::LogFile;

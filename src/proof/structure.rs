@@ -341,6 +341,9 @@ impl StructureCheck<'_> {
         let proof = examine_index(&listed, &scope, run)?;
 
         for problem in &proof.problems {
+            if !problem.fault.is_damage() {
+                continue;
+            }
             self.tell_of(&problem.path, problem.what.clone());
         }
         for path in &proof.unlisted {

@@ -241,14 +241,17 @@ impl Verification<'_> {
 
         self.entries += proof.entries;
         for problem in proof.problems {
-            self.add_finding(Some(problem.path), problem.what);
+            if problem.fault.is_damage() {
+                self.add_finding(Some(problem.path), problem.what);
+            }
         }
         if let Some(hidden) = proof.hidden
-            && !hidden.explained
+            && hidden.missing > 0
         {
             let what = format!(
-                "{} of {} events that the log holds are not in the index, the first at {}: a \
-                 restored server would not show them (O39)",
+                "{} of {} events that the log holds are not in the index, the first at {}, \
+                 although the metadata of their streams does not hide them: a restored server \
+                 would not show them (O39)",
                 hidden.missing, hidden.sampled, hidden.first
             );
             self.add_finding(None, what);

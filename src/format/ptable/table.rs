@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 
 use super::entries::{Entries, Midpoint, Midpoints, TableEntry, WINDOW};
 use super::layout::{ENTRIES, MD5_SIZE, MIDPOINT_SIZE, MIDPOINTS, TableLayout, inspect};
-use crate::format::{Malformed, Md5Hash, ReadAt, Result};
+use crate::format::{LogPosition, Malformed, Md5Hash, ReadAt, Result};
 
 /// A table whose header, footer and size fit each other. Its entries are read only when they are
 /// needed.
@@ -48,6 +48,54 @@ impl<'a> Table<'a> {
         }
         let mut entries = Entries::new(self.source, &self.layout, index, 1);
         entries.next().transpose()
+    }
+
+    /// Whether the table has an entry. Needs few reads, because the entries are sorted.
+    ///
+    /// # Errors
+    /// Those of [`Self::entry`].
+    pub fn contains(&self, wanted: &TableEntry) -> Result<bool> {
+        let place = self.first_at_most(wanted)?;
+        Ok(self.entry(place)? == Some(*wanted))
+    }
+
+    /// At most `count` entries of a stream: those with the highest event numbers, the highest one
+    /// first. `stream` is the hash as this version of table [holds](super::TableVersion::entry_hash) it.
+    ///
+    /// # Errors
+    /// Those of [`Self::entry`].
+    pub fn newest_of(&self, stream: u64, count: usize) -> Result<Vec<TableEntry>> {
+        let highest = TableEntry {
+            stream,
+            event_number: i64::MAX,
+            position: LogPosition::MAX,
+        };
+        let place = self.first_at_most(&highest)?;
+        let rest = self.layout.entries.saturating_sub(place);
+        let count = rest.min(count as u64);
+
+        let mut newest = Vec::new();
+        for entry in Entries::new(self.source, &self.layout, place, count) {
+            let entry = entry?;
+            if entry.stream != stream {
+                break;
+            }
+            newest.push(entry);
+        }
+        Ok(newest)
+    }
+
+    /// The place of the first entry that is not above `bound`. The order is descending.
+    fn first_at_most(&self, bound: &TableEntry) -> Result<u64> {
+        let (mut low, mut high) = (0, self.layout.entries);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.entry(middle)? {
+                Some(entry) if entry > *bound => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
     }
 
     /// Hashes the file and compares the result with the MD5 at its end.

@@ -4,16 +4,17 @@ use std::collections::HashSet;
 
 use super::entries::EntryReader;
 use super::hidden::hidden_events;
-use super::report::{IndexFault, IndexProof};
+use super::report::IndexProof;
 use super::scope::IndexScope;
-use super::stream_filter::{StreamFilter, check_stream_filter};
-use super::tables::{CheckedTable, check_table};
+use super::stream_filter::{IndexBeside, StreamFilter, check_stream_filter};
+use super::streams::StreamReader;
+use super::tables::{CheckedTable, check_table, read_map};
 use crate::error::Result;
 use crate::format::LogPosition;
 use crate::format::indexmap::IndexMap;
 use crate::format::names::IndexFile;
-use crate::log::{ChunkSet, read_small};
-use crate::manifest::{FileSet, RelativePath, Root};
+use crate::log::ChunkSet;
+use crate::manifest::{FileSet, Root};
 use crate::proof::depth::Depth;
 use crate::run::Run;
 
@@ -71,7 +72,9 @@ fn compare_with_log(
 ) -> Result<()> {
     let IndexContents { chunks, tables, .. } = *contents;
     if let Some(filter) = contents.stream_filter {
-        let gap = filter.lacks_any(files, chunks, scope.writer, run)?;
+        let commit = contents.commit.filter(|_| proof.fatal().next().is_none());
+        let index = commit.map(|commit| IndexBeside { tables, commit });
+        let gap = filter.lacks_any(files, chunks, scope.writer, index, run)?;
         proof.problems.extend(gap);
     }
 
@@ -98,22 +101,17 @@ fn compare_with_log(
     if let Some(commit) = contents.commit
         && proof.fatal().next().is_none()
     {
-        let end = commit.min(scope.writer.0);
-        proof.hidden = hidden_events(files, chunks, tables, end, run)?;
+        let end = scope.writer.0;
+        proof.hidden = hidden_events(&StreamReader {
+            files,
+            chunks,
+            tables,
+            commit: commit.min(end),
+            end,
+            run,
+        })?;
     }
     Ok(())
-}
-
-fn read_map(files: &dyn FileSet, proof: &mut IndexProof) -> Result<Option<IndexMap>> {
-    let path = RelativePath::index_map();
-    let Some(source) = files.open(&path)? else {
-        return Ok(None);
-    };
-    proof.has_map = true;
-
-    let bytes = read_small(&*source, IndexMap::MAXIMUM_SIZE);
-    let parsed = bytes.and_then(|bytes| IndexMap::parse(&bytes));
-    proof.judge(files, &path, IndexFault::Map, parsed)
 }
 
 /// Notes tables and filters that `indexmap` does not name, and whether there is a stream-existence

@@ -4,6 +4,9 @@
 //! `examine` is the way in. `tables` and `filter` check each file alone. `entries` looks up entries
 //! of the tables in the log, `hidden` looks up events of the log in the tables, and `stream_filter`
 //! looks up streams of the log in the stream-existence filter. The findings go into the `report`.
+//!
+//! An index lacks what a server hides anyway. `streams` reads what the server knows of a stream,
+//! and `visibility` judges by the server's rules.
 
 mod entries;
 mod examine;
@@ -12,7 +15,9 @@ mod hidden;
 mod report;
 mod scope;
 mod stream_filter;
+mod streams;
 mod tables;
+mod visibility;
 
 pub use examine::examine_index;
 pub use report::{HiddenEvents, IndexFault, IndexProblem, IndexProof};

@@ -50,18 +50,17 @@ impl IndexProblem {
     }
 }
 
-/// Events that the log holds and the index does not (O39).
+/// Events that the log holds, and that the index lacks although a server should show them (O39).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HiddenEvents {
-    /// How many of the events looked up are not in the index.
+    /// How many of the events looked up a server would show if they were in the index.
     pub missing: u64,
+    /// How many more may be missing: the metadata that decides it is gone.
+    pub unknown: u64,
     /// How many events were looked up.
     pub sampled: u64,
-    /// The position of the first of them.
+    /// The position of the first missing event, or of the first that may be missing.
     pub first: LogPosition,
-    /// Whether a scavenge with a threshold came after all of them. Such a scavenge removes events
-    /// from the index and may leave them in their chunks.
-    pub explained: bool,
 }
 
 /// What was found of an index.
@@ -82,8 +81,16 @@ pub struct IndexProof {
     pub entries: u64,
     /// How many of them name a record that a scavenge has removed.
     pub dangling: u64,
-    /// Events of the log that the index lacks.
+    /// Events of the log that the index should hold and lacks.
     pub hidden: Option<HiddenEvents>,
+}
+
+impl IndexFault {
+    /// Whether the bytes are not what a server wrote. A table of version 1 is old, not damaged.
+    #[must_use]
+    pub const fn is_damage(self) -> bool {
+        !matches!(self, Self::TableOld)
+    }
 }
 
 impl IndexProof {

@@ -1,11 +1,13 @@
-//! Checks the index tables and their filters, without the log.
+//! Checks `indexmap`, the tables that it names and their filters, without the log.
 
 use super::filter::FilterFile;
 use super::report::{IndexFault, IndexProof};
 use super::scope::IndexScope;
 use crate::error::Result;
+use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
 use crate::format::ptable::{Table, TableEntry, TableVersion};
+use crate::log::read_small;
 use crate::manifest::{FileSet, RelativePath};
 use crate::proof::depth::Depth;
 
@@ -20,6 +22,19 @@ pub(super) struct CheckedTable {
     /// Its entries for the latest events of the log. Empty if the depth asks for all entries, or
     /// for none.
     pub(super) latest: Vec<TableEntry>,
+}
+
+/// Reads the list of tables. Returns `None` if there is none, or if it cannot be read.
+pub(super) fn read_map(files: &dyn FileSet, proof: &mut IndexProof) -> Result<Option<IndexMap>> {
+    let path = RelativePath::index_map();
+    let Some(source) = files.open(&path)? else {
+        return Ok(None);
+    };
+    proof.has_map = true;
+
+    let bytes = read_small(&*source, IndexMap::MAXIMUM_SIZE);
+    let parsed = bytes.and_then(|bytes| IndexMap::parse(&bytes));
+    proof.judge(files, &path, IndexFault::Map, parsed)
 }
 
 /// Checks a table and its filter. Returns `None` if the table's entries cannot be read.

@@ -97,7 +97,7 @@ pub(super) struct IndexFact {
     pub(super) map: MapFact,
     /// Tables that `indexmap` names and some server refuses.
     pub(super) bad_tables: Vec<TableFact>,
-    /// Events that the log holds and the index does not.
+    /// Events that the index should hold and lacks.
     pub(super) hidden: Option<HiddenFact>,
 }
 
@@ -132,14 +132,14 @@ pub(super) enum TableProblem {
     Old,
 }
 
-/// Events that the log holds and the index does not.
+/// Events that the log holds, and that the index lacks although a server should show them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HiddenFact {
     pub(super) missing: u64,
+    /// Events of which nobody knows whether a server should show them.
+    pub(super) unknown: u64,
     pub(super) sampled: u64,
     pub(super) first: LogPosition,
-    /// Whether a scavenge in the log may be the reason.
-    pub(super) explained: bool,
 }
 
 /// The stream-existence filter.

@@ -120,6 +120,6 @@ fn hidden_fact(hidden: &HiddenEvents) -> HiddenFact {
         missing: hidden.missing,
         sampled: hidden.sampled,
         first: hidden.first,
-        explained: hidden.explained,
+        unknown: hidden.unknown,
     }
 }

@@ -117,22 +117,32 @@ impl ServerStart<'_> {
 
     /// The server answers from the index, so nobody finds an event that the index lacks (O39).
     fn hidden_events(&mut self, hidden: &HiddenFact) {
-        let what = format!(
-            "{} of {} events that the log holds are not in the index, the first at {}",
-            hidden.missing, hidden.sampled, hidden.first
-        );
+        let HiddenFact {
+            missing,
+            unknown,
+            sampled,
+            first,
+        } = hidden;
 
-        let (effect, hint) = if hidden.explained {
+        let (what, effect, hint) = if *missing > 0 {
             (
-                Effect::MayHideEvents,
-                "a scavenge can explain it; if this directory was put together from copies, remove \
-                 the index directory's files",
-            )
-        } else {
-            (
+                format!(
+                    "{missing} of {sampled} events that the log holds are not in the index, the \
+                     first at {first}; the metadata of their streams does not hide them"
+                ),
                 Effect::LosesEvents,
                 "the index is from after a scavenge, the chunks from before it: remove the index \
                  directory's files",
+            )
+        } else {
+            (
+                format!(
+                    "{unknown} of {sampled} events that the log holds are not in the index, the \
+                     first at {first}; the metadata of their streams was changed after a scavenge"
+                ),
+                Effect::MayHideEvents,
+                "that scavenge can explain it; if this directory was put together from copies, \
+                 remove the index directory's files",
             )
         };
         let evidence = Evidence::Seen(observed::O39);
