@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use kbackup::clock::Timestamp;
 use kbackup::error::{Kind, Result};
 use kbackup::event::Silent;
-use kbackup::format::{Boundary, ChunkSize, LogPosition, Md5Hash, ReadAt, WriterPosition};
+use kbackup::format::{Boundary, ChunkSize, Epoch, LogPosition, Md5Hash, ReadAt, WriterPosition};
 use kbackup::fs;
 use kbackup::manifest::*;
 use kbackup::pace::Rate;
@@ -60,6 +60,8 @@ macro_rules! every_behaviour {
                 $factory,
                 a_new_repository_is_empty,
                 a_backup_is_listed_after_its_commit,
+                a_manifest_that_cannot_be_read_back_is_not_committed,
+                a_backup_of_a_log_with_very_many_elections_is_read_back,
                 a_dropped_session_leaves_nothing,
                 a_second_writer_is_locked_out,
                 files_are_read_as_they_were_stored,
@@ -625,6 +627,52 @@ fn backups_are_listed_by_sequence(factory: &impl Factory) {
         .map(|sequence| commit_one(&repository, sequence, b"events").head.label)
         .to_vec();
     assert_eq!(labels(&repository), made);
+}
+
+/// A fault of kbackup must not become a backup that nobody can read.
+fn a_manifest_that_cannot_be_read_back_is_not_committed(factory: &impl Factory) {
+    let repository = factory.create();
+    let (run, mut source) = (run(), Source::new());
+    let incoming = begin(&repository, None, &run).unwrap();
+    source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
+
+    let mut wrong = Manifest::clone(&manifest(1, None, &source.rows));
+    wrong.totals.bytes += 1;
+    let error = incoming.commit(&Proven::unproven(wrong)).unwrap_err();
+
+    assert_eq!(error.kind(), Kind::Failed, "{error}");
+    assert!(error.to_string().contains("cannot be read back"), "{error}");
+    assert!(labels(&repository).is_empty());
+}
+
+/// So many elections that the head is longer than kbackup 0.1.0 reads.
+fn a_backup_of_a_log_with_very_many_elections_is_read_back(factory: &impl Factory) {
+    let repository = factory.create();
+    for (sequence, elections, format) in [(1, 140_000, 1), (2, 300_000, 2)] {
+        let mut epochs = Vec::new();
+        for number in 0..elections {
+            epochs.push(Epoch {
+                position: LogPosition::new(u64::try_from(number).unwrap() * 100_000_000).unwrap(),
+                number,
+                id: uuid::Uuid::from_u128(u128::MAX / 3 + u128::try_from(number).unwrap()),
+            });
+        }
+
+        let (run, mut source) = (run(), Source::new());
+        let incoming = begin(&repository, None, &run).unwrap();
+        source.ingest(&*incoming, "db/chunk-000000.000000", b"events");
+        let mut many = Manifest::clone(&manifest(sequence, None, &source.rows));
+        many.log.lineage = epochs.try_into().unwrap();
+        many.format = many.oldest_format().unwrap();
+        assert_eq!(many.format, format, "{elections}");
+        assert!(text(&many).len() < usize::try_from(elections).unwrap() * 64);
+
+        let many = Proven::unproven(many);
+        incoming.commit(&many).unwrap();
+        assert_eq!(repository.manifest(&many.label).unwrap(), *many);
+        let newest = repository.list().unwrap().pop().unwrap();
+        assert_eq!(newest.head.unwrap(), many.head);
+    }
 }
 
 fn a_damaged_manifest_is_listed_with_its_error(factory: &impl Factory) {

@@ -31,7 +31,7 @@ impl BackupDescription<'_> {
         }
 
         let files = capture.rows();
-        let head = Head {
+        let mut head = Head {
             format: manifest::FORMAT,
             label: self.label(),
             sequence: self.parentage.sequence,
@@ -57,6 +57,10 @@ impl BackupDescription<'_> {
             },
             totals: Totals::of(&files),
         };
+        // An older kbackup then says that it is too old, instead of calling the backup damaged.
+        if let Ok(format) = head.oldest_format() {
+            head.format = format;
+        }
         Manifest { head, files }
     }
 

@@ -1,9 +1,10 @@
 //! The backups that the repository holds already.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Error, Result};
-use crate::manifest::{Head, Label};
+use crate::format::Lineage;
+use crate::manifest::{BackupKind, Head, Label};
 use crate::repository::Repository;
 use crate::run::Run;
 
@@ -32,6 +33,24 @@ impl ExistingBackups {
         }
 
         Ok(existing)
+    }
+
+    /// The lineages whose epochs a run need not read from the source again: the longest one of each
+    /// branch. A full reads everything again.
+    pub(super) fn known_lineages(&self, kind: BackupKind) -> Vec<Lineage> {
+        if kind == BackupKind::Full {
+            return Vec::new();
+        }
+
+        let mut longest: BTreeMap<u32, &Lineage> = BTreeMap::new();
+        for backup in &self.backups {
+            let lineage = &backup.log.lineage;
+            let known = longest.entry(backup.branch).or_insert(lineage);
+            if known.epochs().len() < lineage.epochs().len() {
+                *known = lineage;
+            }
+        }
+        longest.into_values().cloned().collect()
     }
 
     fn note_label(&mut self, label: &Label) {

@@ -10,8 +10,8 @@ use crate::manifest::{ReadCheckpoints, Row};
 use crate::proof::LogProof;
 use crate::repository::Repository;
 
-/// Reads the epochs of the captured log. The epochs that were written after `epoch.chk` was read
-/// lie in the newly read bytes.
+/// Reads the epochs of the captured log that the preflight did not see. Those that were written
+/// after `epoch.chk` was read lie in the newly read bytes.
 ///
 /// # Errors
 /// `Unstable` if the log has left its branch since the preflight, or if a stored chunk that holds
@@ -27,14 +27,17 @@ pub(super) fn captured_lineage(
     let last_seen = proof.seen.epochs.last().map(|epoch| epoch.position);
     let lineage = match last_seen.max(read.epoch) {
         None => preflight.lineage.clone(),
-        Some(epoch) => match log::lineage(&capture.files(), set, epoch) {
-            Ok(lineage) => lineage,
-            Err(error) if error.kind() == Kind::SourceCorrupt => {
-                refuse_damaged_epochs(capture, repository, preflight)?;
-                return Err(error);
+        Some(epoch) => {
+            let known = std::slice::from_ref(&preflight.lineage);
+            match log::lineage_after(&capture.files(), set, epoch, known) {
+                Ok(lineage) => lineage,
+                Err(error) if error.kind() == Kind::SourceCorrupt => {
+                    refuse_damaged_epochs(capture, repository, preflight)?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        },
+        }
     };
 
     if !is_of_same_branch(capture, preflight, &lineage, read.writer.0) {

@@ -91,8 +91,13 @@ pub fn take(
 
     // Preflight: whose files these are, what the new backup builds on, and whether it fits.
     run.emit(Event::Step(Step::Preflight));
-    let mut preflight = Preflight::run(source, request.attempts, run)?;
     let existing = ExistingBackups::read(repository, run)?;
+    let mut preflight = Preflight::run(
+        source,
+        &existing.known_lineages(request.kind),
+        request.attempts,
+        run,
+    )?;
     let newest_label = existing.newest_label.clone();
     let rate = duration::expected_rate(&existing, run.pace().limit());
     let log = preflight.source_log();
@@ -194,18 +199,21 @@ pub fn forecast(
     repository: Option<&dyn Repository>,
     run: &Run,
 ) -> Result<BackupForecast> {
-    let preflight = Preflight::run(source, request.attempts, run)?;
+    let existing = match repository {
+        Some(repository) => ExistingBackups::read(repository, run)?,
+        None => ExistingBackups::default(),
+    };
+    let preflight = Preflight::run(
+        source,
+        &existing.known_lineages(request.kind),
+        request.attempts,
+        run,
+    )?;
 
     let log = preflight.source_log();
     let (parentage, parent) = match repository {
-        Some(repository) => {
-            let existing = ExistingBackups::read(repository, run)?;
-            Parentage::settle(existing, log, request, repository, run)?
-        }
-        None => {
-            let none = ExistingBackups::default();
-            (Parentage::find(&none, log, request, run)?, None)
-        }
+        Some(repository) => Parentage::settle(existing, log, request, repository, run)?,
+        None => (Parentage::find(&existing, log, request, run)?, None),
     };
 
     Ok(BackupForecast {

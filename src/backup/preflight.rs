@@ -41,16 +41,22 @@ pub(super) struct Preflight {
 }
 
 impl Preflight {
-    /// Looks at the source, and retries while it changes.
+    /// Looks at the source, and retries while it changes. Epochs in `known`, the lineages of
+    /// existing backups, are not read again.
     ///
     /// # Errors
     /// `Refused` or `Unstable` while a truncation is pending; `SourceCorrupt` if the directories
     /// are not those of a node.
-    pub(super) fn run(source: &Source<'_>, attempts: u32, run: &Run) -> Result<Self> {
-        retry(attempts, run, |_| Self::look(source, run))
+    pub(super) fn run(
+        source: &Source<'_>,
+        known: &[Lineage],
+        attempts: u32,
+        run: &Run,
+    ) -> Result<Self> {
+        retry(attempts, run, |_| Self::look(source, known, run))
     }
 
-    fn look(source: &Source<'_>, run: &Run) -> Result<Self> {
+    fn look(source: &Source<'_>, known: &[Lineage], run: &Run) -> Result<Self> {
         let directories = &source.directories;
         let files = CountedSource::new(directories);
         refuse_pending_truncation(source)?;
@@ -61,7 +67,7 @@ impl Preflight {
         let chunks = ChunkSet::among(&files, &entries, &Inspected::default())?;
         refuse_missing_beginning(source, &chunks)?;
 
-        let lineage = lineage(&files, &chunks, &read, run)?;
+        let lineage = lineage(&files, &chunks, &read, known, run)?;
         let identity = identity(source, &lineage)?;
         let restored = match RestoreMark::read(&directories.db)? {
             Some(mark) => mark.restored_from(),
@@ -130,6 +136,7 @@ fn lineage(
     files: &CountedSource<'_>,
     chunks: &ChunkSet,
     read: &ReadCheckpoints,
+    known: &[Lineage],
     run: &Run,
 ) -> Result<Lineage> {
     let epoch = match read.epoch {
@@ -138,7 +145,7 @@ fn lineage(
         None => log::last_epoch(&Paced::new(files, run), chunks, read.writer.0, run)?,
     };
     match epoch {
-        Some(epoch) => log::lineage(files, chunks, epoch),
+        Some(epoch) => log::lineage_after(files, chunks, epoch, known),
         None => Ok(Lineage::default()),
     }
 }

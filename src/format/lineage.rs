@@ -1,7 +1,9 @@
 //! Lineages: the epochs of a log, collected from the last one back to the first, and what two logs
 //! have in common (disk-format §4.5).
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::epoch::{Epoch, EpochRecord, STRUCTURE};
 use super::{LogPosition, Malformed, Result};
@@ -79,19 +81,42 @@ impl Chain {
         Ok(())
     }
 
+    /// Ends the chain if the epoch added last is one of `known`: two logs that share an epoch share
+    /// all epochs before it. Returns whether it did.
+    pub fn join(&mut self, known: &Lineage) -> bool {
+        let Some(epoch) = self.newest_first.last() else {
+            return false;
+        };
+        if !known.contains(epoch) {
+            return false;
+        }
+
+        let before = known.before(epoch.position);
+        self.newest_first.extend(before.iter().rev());
+        self.wanted = None;
+        true
+    }
+
     /// The epochs that were added, oldest first.
     #[must_use]
     pub fn finish(self) -> Lineage {
         let mut epochs = self.newest_first;
         epochs.reverse();
-        Lineage(epochs)
+        Lineage::of(epochs)
     }
 }
 
 /// The epochs of a log, oldest first, with rising positions and numbers (disk-format §4.5).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+///
+/// A clone shares the epochs, and so does the beginning of a lineage. A cluster may have had a
+/// hundred thousand elections, and a repository a thousand backups with nearly the same epochs.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "Vec<Epoch>")]
-pub struct Lineage(Vec<Epoch>);
+pub struct Lineage {
+    shared: Arc<[Epoch]>,
+    /// How many of the shared epochs belong to this lineage, from the first on.
+    count: usize,
+}
 
 /// How two logs are related.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,22 +136,51 @@ pub enum Relation {
 }
 
 impl Lineage {
+    fn of(epochs: Vec<Epoch>) -> Self {
+        Self {
+            count: epochs.len(),
+            shared: epochs.into(),
+        }
+    }
+
     /// The epochs, oldest first.
     #[must_use]
     pub fn epochs(&self) -> &[Epoch] {
-        &self.0
+        self.shared.get(..self.count).unwrap_or_default()
+    }
+
+    /// Lets this lineage and another one share their epochs in memory, if one of them is the
+    /// beginning of the other. Returns whether they share them now.
+    pub fn share_with(&mut self, other: &mut Self) -> bool {
+        let (shorter, longer) = if self.count <= other.count {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        if !longer.epochs().starts_with(shorter.epochs()) {
+            return false;
+        }
+        shorter.shared = Arc::clone(&longer.shared);
+        true
+    }
+
+    /// Whether the epoch is one of these.
+    #[must_use]
+    pub fn contains(&self, epoch: &Epoch) -> bool {
+        let place = self.before(epoch.position).len();
+        self.epochs().get(place) == Some(epoch)
     }
 
     /// The first epoch, whose id names the database.
     #[must_use]
     pub fn first(&self) -> Option<&Epoch> {
-        self.0.first()
+        self.epochs().first()
     }
 
     /// The last epoch.
     #[must_use]
     pub fn last(&self) -> Option<&Epoch> {
-        self.0.last()
+        self.epochs().last()
     }
 
     /// The last epoch of the log cut at `end`: the one that `epoch.chk` must name there.
@@ -138,12 +192,16 @@ impl Lineage {
     /// The lineage of the log cut at `end`.
     #[must_use]
     pub fn at(&self, end: LogPosition) -> Self {
-        Self(self.before(end).to_vec())
+        Self {
+            shared: Arc::clone(&self.shared),
+            count: self.before(end).len(),
+        }
     }
 
     fn before(&self, end: LogPosition) -> &[Epoch] {
-        let count = self.0.partition_point(|epoch| epoch.position < end);
-        self.0.get(..count).unwrap_or_default()
+        let epochs = self.epochs();
+        let count = epochs.partition_point(|epoch| epoch.position < end);
+        epochs.get(..count).unwrap_or_default()
     }
 
     /// Compares the log of this lineage, which ends at `end`, with another one. Epochs at or beyond
@@ -184,6 +242,10 @@ impl Lineage {
 
 /// How many epochs two lineages share from the first one on.
 fn common_epochs(mine: &[Epoch], others: &[Epoch]) -> usize {
+    // Lineages that share their memory need no comparison.
+    if std::ptr::eq(mine.as_ptr(), others.as_ptr()) {
+        return mine.len().min(others.len());
+    }
     let pairs = mine.iter().zip(others);
     pairs.take_while(|(one, two)| one == two).count()
 }
@@ -197,7 +259,21 @@ impl TryFrom<Vec<Epoch>> for Lineage {
                 return Err("the positions and numbers of epochs rise from each to the next");
             }
         }
-        Ok(Self(epochs))
+        Ok(Self::of(epochs))
+    }
+}
+
+impl PartialEq for Lineage {
+    fn eq(&self, other: &Self) -> bool {
+        self.epochs() == other.epochs()
+    }
+}
+
+impl Eq for Lineage {}
+
+impl Serialize for Lineage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.epochs().serialize(serializer)
     }
 }
 
@@ -260,6 +336,46 @@ mod tests {
             [5, 7]
         );
         assert_eq!(Chain::starting_at(None).finish(), Lineage::default());
+    }
+
+    #[test]
+    fn a_chain_ends_at_a_known_epoch() {
+        let known = lineage(&[(0, 1), (500, 2), (900, 3)]);
+        let record = |epoch: &Epoch, previous: u64| EpochRecord {
+            epoch: *epoch,
+            previous: Some(position(previous)),
+            leader_instance: None,
+            timestamp: Ticks::MAX,
+            offset: 128,
+        };
+
+        let longer = lineage(&[(0, 1), (500, 2), (900, 3), (1200, 4)]);
+        let mut chain = Chain::starting_at(Some(position(1200)));
+        chain.add(&record(&longer.epochs()[3], 900)).unwrap();
+        assert!(!chain.join(&known));
+        chain.add(&record(&longer.epochs()[2], 500)).unwrap();
+        assert!(chain.join(&known));
+        assert_eq!(chain.wanted(), None);
+        assert_eq!(chain.finish(), longer);
+
+        // An epoch of another branch at the same place is not known.
+        let other = lineage(&[(0, 1), (500, 9)]);
+        let mut chain = Chain::starting_at(Some(position(500)));
+        chain.add(&record(&other.epochs()[1], 0)).unwrap();
+        assert!(!chain.join(&known));
+    }
+
+    #[test]
+    fn lineages_of_one_branch_share_their_memory() {
+        let mut long = lineage(&[(0, 1), (500, 2), (900, 3)]);
+        let mut short = lineage(&[(0, 1), (500, 2)]);
+        assert!(long.share_with(&mut short));
+        assert!(Arc::ptr_eq(&long.shared, &short.shared));
+        assert_eq!(short, lineage(&[(0, 1), (500, 2)]));
+
+        let mut other = lineage(&[(0, 1), (500, 7), (800, 3)]);
+        assert!(!long.share_with(&mut other));
+        assert!(!Arc::ptr_eq(&long.shared, &other.shared));
     }
 
     #[test]

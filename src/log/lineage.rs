@@ -21,6 +21,20 @@ const RECORDS_BETWEEN_CHECKS: u64 = 4096;
 /// [`Kind::SourceCorrupt`] if there is no epoch record at `epoch`, or at the position that an epoch
 /// names as the epoch before it; [`Kind::Refused`] for encrypted chunks.
 pub fn lineage(files: &dyn FileSet, chunks: &ChunkSet, epoch: LogPosition) -> Result<Lineage> {
+    lineage_after(files, chunks, epoch, &[])
+}
+
+/// As [`lineage`], but follows the epochs back only to one that is in a lineage of `known`. So a log
+/// without an election since then costs one reading, however many epochs it has.
+///
+/// # Errors
+/// As for [`lineage`].
+pub fn lineage_after(
+    files: &dyn FileSet,
+    chunks: &ChunkSet,
+    epoch: LogPosition,
+    known: &[Lineage],
+) -> Result<Lineage> {
     let mut chain = Chain::starting_at(Some(epoch));
 
     // One chunk may hold many epochs, so the last file stays open.
@@ -34,6 +48,9 @@ pub fn lineage(files: &dyn FileSet, chunks: &ChunkSet, epoch: LogPosition) -> Re
 
         let record = with_place(files, &file.path, epoch_record(file, &*source, position))?;
         with_place(files, &file.path, chain.add(&record))?;
+        if known.iter().any(|lineage| chain.join(lineage)) {
+            break;
+        }
         open = Some((file, source));
     }
 

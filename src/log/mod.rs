@@ -27,7 +27,7 @@ pub use ending_at::{ChunkPlace, LogEndingAt};
 pub(crate) use find_epoch::{find_epoch, position_in, writer_position};
 pub(crate) use frames::{data_before, lookup, refuse_encrypted};
 pub use inspected::Inspected;
-pub use lineage::{last_epoch, lineage};
+pub use lineage::{last_epoch, lineage, lineage_after};
 pub use log_file::LogFile;
 pub use records::{ChunkRecords, FollowedChunk, RecordFollower, RecordTally};
 pub(crate) use records::{RecordsFailure, read_records};

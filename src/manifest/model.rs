@@ -42,7 +42,8 @@ impl DerefMut for Manifest {
 /// very many rows, so the head can be read without them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Version of the manifest format: [`FORMAT`](super::FORMAT) or older.
+    /// Version of the manifest format: [`FORMAT`](super::FORMAT), or 2 if the head is longer than
+    /// readers of format 1 expect.
     pub format: u32,
     /// The backup's name.
     pub label: Label,

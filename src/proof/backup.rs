@@ -105,7 +105,7 @@ fn check_end(manifest: &Manifest, scanned: &LogProof, faults: &mut Vec<BackupFau
 
     for epoch in &scanned.seen.epochs {
         let is_in_log = epoch.position < end.position();
-        if is_in_log && !manifest.log.lineage.epochs().contains(epoch) {
+        if is_in_log && !manifest.log.lineage.contains(epoch) {
             faults.push(BackupFault::of_backup(format!(
                 "the epoch at {} is in the log and not in the lineage",
                 epoch.position

@@ -29,7 +29,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::format::ReadAt;
+use crate::format::{Lineage, ReadAt};
 use crate::manifest::{FileSet, Head, Label, Manifest, Row};
 use crate::run::Run;
 
@@ -136,6 +136,24 @@ pub struct Listed {
     pub label: Label,
     /// The head of its manifest, or why it cannot be read.
     pub head: Result<Head>,
+}
+
+/// The epochs of the backups of one list. Backups of one branch have nearly the same ones, and there
+/// can be a thousand backups with a hundred thousand epochs each, so they share them in memory.
+#[derive(Default)]
+struct SharedEpochs(Vec<Lineage>);
+
+impl SharedEpochs {
+    /// Takes the heads of a list one after the other, those with most epochs first.
+    fn share(&mut self, head: &mut Head) {
+        let lineage = &mut head.log.lineage;
+        for known in &mut self.0 {
+            if known.share_with(lineage) {
+                return;
+            }
+        }
+        self.0.push(lineage.clone());
+    }
 }
 
 /// A backup that somebody reads. Dropping the value lets the backup go.

@@ -7,13 +7,14 @@ use kbackup::backup::BackupSummary;
 use kbackup::manifest::{BackupKind, Role};
 use kbackup_testnode::{Made, Synthetic};
 
-use super::bench::{Bench, small};
+use super::bench::{Bench, elect, small};
 use crate::executable::{kbackup, kbackup_with_fault, stderr};
 use crate::stores::in_every_store;
 
 in_every_store! {
     a_diff_reads_little_more_than_the_appended_bytes,
     a_filter_is_read_again_when_it_is_due,
+    a_diff_does_not_read_each_old_epoch_again,
 }
 
 /// The bytes that a diff may read beyond the new ones, for a source of this size
@@ -64,6 +65,31 @@ fn a_diff_reads_little_more_than_the_appended_bytes() {
         assert!(diff.log_bytes_added >= bytes);
         assert_cost(&bench, &diff, chunks);
     }
+    bench.assert_sound();
+}
+
+fn a_diff_does_not_read_each_old_epoch_again() {
+    let bench = Bench::new(&Synthetic {
+        active_bytes: 2_000,
+        ..small()
+    });
+    for number in 1..=100 {
+        elect(&bench.db, number, 1000 + u128::from(number));
+    }
+    bench.append(1_000);
+    bench.take().unwrap();
+
+    let nothing = bench.take().unwrap();
+    assert_eq!(nothing.log_bytes_added, 0);
+    assert_cost(&bench, &nothing, 0);
+
+    elect(&bench.db, 101, 1101);
+    bench.append(1_000);
+    let diff = bench.take().unwrap();
+    assert_cost(&bench, &diff, 0);
+    let epochs = bench.manifest(&diff).log.lineage.epochs().to_vec();
+    assert_eq!(epochs.len(), 102);
+    assert_eq!(epochs.last().map(|epoch| epoch.number), Some(101));
     bench.assert_sound();
 }
 

@@ -1,11 +1,15 @@
 //! Reads the head of a manifest, which has a checksum of its own.
 
 use super::layout::{
-    BEGIN, FORMAT, HASH_DIGITS, HEAD_SEAL, MAX_HEAD_BYTES, PIECE, ROWS, corrupt, hash, unreadable,
+    BEGIN, FORMAT_OF_LONG_HEADS, HASH_DIGITS, HEAD_SEAL, MAX_HEAD_BYTES, PIECE, ROWS, corrupt,
+    hash, unreadable,
 };
 use crate::error::{Error, Kind, Result};
 use crate::fs::ReadAt;
 use crate::manifest::{Blake3Hash, Head};
+
+/// Bytes of the longest text that [`proven_head`] looks for.
+const SEAL_AND_ROWS: usize = HEAD_SEAL.len() + HASH_DIGITS + ROWS.len();
 
 impl Head {
     /// Reads the head of a manifest, and none of its rows.
@@ -22,22 +26,25 @@ impl Head {
 /// Reads the head. Returns it with the offset of the rows.
 pub(super) fn read_head(source: &dyn ReadAt) -> Result<(Head, u64)> {
     let mut text = Vec::new();
-    let (head, rows_begin) = loop {
+    let mut searched = 0;
+    let (head_end, rows_begin) = loop {
         let added = read_more(&mut text, source)?;
         refuse_newer(&text)?;
 
-        if let Some(found) = proven_head(&text)? {
+        if let Some(found) = proven_head(&text, searched)? {
             break found;
         }
         if added == 0 || text.len() > MAX_HEAD_BYTES {
             return Err(corrupt("it has no head with a checksum"));
         }
+        // What was read next may end a seal that began here.
+        searched = text.len().saturating_sub(SEAL_AND_ROWS);
     };
 
     // In the file the closing brace comes after the rows.
-    let mut object = head.to_vec();
-    object.extend_from_slice(b"\n}");
-    match serde_json::from_slice(&object) {
+    text.truncate(head_end);
+    text.extend_from_slice(b"\n}");
+    match serde_json::from_slice(&text) {
         Ok(head) => Ok((head, rows_begin)),
         Err(error) => Err(corrupt(error.to_string())),
     }
@@ -46,7 +53,7 @@ pub(super) fn read_head(source: &dyn ReadAt) -> Result<(Head, u64)> {
 /// Appends the next piece of the source to `text`. Returns the number of bytes, 0 at the end.
 fn read_more(text: &mut Vec<u8>, source: &dyn ReadAt) -> Result<usize> {
     let from = text.len();
-    text.resize(from + PIECE, 0);
+    text.resize(from + PIECE.max(from), 0);
 
     let mut filled = from;
     while let Some(rest) = text.get_mut(filled..)
@@ -63,13 +70,15 @@ fn read_more(text: &mut Vec<u8>, source: &dyn ReadAt) -> Result<usize> {
     Ok(filled - from)
 }
 
-/// The text of the head and the offset of the rows, if the checksum of the head is right. Returns
-/// `None` if `text` does not reach up to the rows.
-fn proven_head(text: &[u8]) -> Result<Option<(&[u8], u64)>> {
-    let mut windows = text.windows(HEAD_SEAL.len());
-    let Some(end) = windows.position(|window| window == HEAD_SEAL.as_bytes()) else {
+/// Where the head ends and the rows begin, if the checksum of the head is right. Returns `None` if
+/// `text` does not reach up to the rows. No seal begins before byte `searched`.
+fn proven_head(text: &[u8], searched: usize) -> Result<Option<(usize, u64)>> {
+    let unsearched = text.get(searched..).unwrap_or_default();
+    let mut windows = unsearched.windows(HEAD_SEAL.len());
+    let Some(found) = windows.position(|window| window == HEAD_SEAL.as_bytes()) else {
         return Ok(None);
     };
+    let end = searched + found;
     let (head, seal) = text.split_at(end);
 
     let digits_end = HEAD_SEAL.len() + HASH_DIGITS;
@@ -84,7 +93,7 @@ fn proven_head(text: &[u8]) -> Result<Option<(&[u8], u64)>> {
     }
     // The rows begin with the bracket that `ROWS` ends with.
     let rows_begin = end + digits_end + ROWS.len() - 1;
-    Ok(Some((head, rows_begin as u64)))
+    Ok(Some((end, rows_begin as u64)))
 }
 
 /// Looks at the format before the checksums, which a newer format may keep elsewhere.
@@ -95,11 +104,12 @@ fn refuse_newer(text: &[u8]) -> Result<()> {
     let Some(format) = leading_number(rest) else {
         return Err(corrupt("it does not say its format"));
     };
-    if format <= FORMAT {
+    if format <= FORMAT_OF_LONG_HEADS {
         return Ok(());
     }
 
-    let what = format!("the manifest has format {format}, this program knows {FORMAT}");
+    let what =
+        format!("the manifest has format {format}, this program knows {FORMAT_OF_LONG_HEADS}");
     Err(Error::new(Kind::Refused, what).hint("use the newer kbackup that wrote it"))
 }
 

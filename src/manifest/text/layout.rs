@@ -7,11 +7,17 @@ use crate::manifest::Blake3Hash;
 
 /// The version of the manifest format that this program writes.
 pub const FORMAT: u32 = 1;
+/// The version that it writes if the head is longer than readers of format 1 expect. Nothing else
+/// differs.
+pub(super) const FORMAT_OF_LONG_HEADS: u32 = 2;
 
 /// The longest manifest that is read. It has room for 400 000 chunks.
 pub(super) const MAX_BYTES: u64 = 512 * 1024 * 1024;
-/// The longest head that is read. A head has a few lines for each epoch.
-pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024 * 1024;
+/// The longest head that readers of format 1 read.
+pub(super) const MAX_HEAD_BYTES_OF_FORMAT_1: usize = 16 * 1024 * 1024;
+/// The longest head that is read. It has room for a million epochs, of 70 bytes each, and for
+/// 400 000 damaged chunks.
+pub(super) const MAX_HEAD_BYTES: usize = 128 * 1024 * 1024;
 /// The longest row that is read as a line of its own.
 pub(super) const MAX_ROW_BYTES: u64 = 8 * 1024;
 /// Few rows are longer, so this much memory is reserved for each.
@@ -21,6 +27,9 @@ pub(super) const PIECE: usize = 64 * 1024;
 
 /// How every manifest begins.
 pub(super) const BEGIN: &str = "{\n  \"format\": ";
+/// How a head without epochs shows its lineage. A JSON string holds no line break, so no other
+/// place of a head looks like this.
+pub(super) const NO_EPOCHS: &str = "\n    \"lineage\": []";
 /// Separates the head from its checksum. A JSON string holds no line break, so no other place of a
 /// manifest looks like this.
 pub(super) const HEAD_SEAL: &str = ",\n  \"head_checksum\": \"";

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {
-//!   "format": 1, …               the head
+//!   "format": 1, …               the head; each epoch is `[position,number,"id"]` on a line
 //!   "head_checksum": "…",        BLAKE3 of everything before the comma in front of it
 //!   "files": [
 //!     {…},                       one row a line

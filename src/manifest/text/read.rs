@@ -8,12 +8,35 @@ use serde::Deserialize;
 use super::checksum::{self, SourceRange};
 use super::head::read_head;
 use super::layout::{MAX_ROW_BYTES, PIECE, USUAL_ROW_BYTES, corrupt, unreadable};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fs::ReadAt;
 use crate::manifest::{Manifest, RelativePath, Row, Totals};
 use crate::parallel;
 
 impl Manifest {
+    /// Reads back what [`Self::write`] has just written, before anybody relies on it.
+    ///
+    /// # Errors
+    /// `Failed` if the text is not this manifest, or if no reader could read it.
+    pub fn check_written(&self, source: &dyn ReadAt) -> Result<()> {
+        let why = match Self::read(source) {
+            Ok(written) if written == *self => return Ok(()),
+            Ok(_) => "it says something else than was written".to_owned(),
+            Err(error) if error.kind() == Kind::StoredCorrupt => error.in_words(),
+            Err(error) => return Err(error),
+        };
+        Err(Error::new(
+            Kind::Failed,
+            "the manifest of this backup cannot be read back",
+        )
+        .because(why)
+        .hint("the backup was not committed, and the earlier ones are untouched")
+        .hint(
+            "if the repository's disk is in order, this is a fault of kbackup: report it, \
+                     with this message",
+        ))
+    }
+
     /// Reads what [`Self::write`] wrote, in this version of the program or in a later one that
     /// writes the same format.
     ///

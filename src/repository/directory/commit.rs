@@ -1,5 +1,5 @@
 //! The commit of an incoming backup: everything in it is checked and made durable, its manifest is
-//! written last, and one rename makes it visible.
+//! written last and read back, and one rename makes it visible.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,10 @@ impl DirectoryIncoming<'_> {
         self.noted(fs::write_durably_by(&place, FILE_MODE, |into| {
             manifest.write(into)
         }))?;
+        let written = self.files.open_below(Path::new(MANIFEST))?;
+        manifest
+            .check_written(&written)
+            .map_err(|error| error.at(&place))?;
         self.run.check()?;
 
         // From here on only a failure of the disk ends this run before its backup is listed, and

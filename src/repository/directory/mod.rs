@@ -42,7 +42,7 @@ use self::removal::SpaceTally;
 use self::stored::Files;
 use self::writer::DirectoryWriter;
 use super::lock::Lock;
-use super::{Held, Interrupted, Listed, Repository, Writer};
+use super::{Held, Interrupted, Listed, Repository, SharedEpochs, Writer};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
 use crate::fs;
@@ -286,13 +286,18 @@ impl Repository for DirectoryRepository {
 
     fn list(&self) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
-        for label in self.labels()? {
-            let head = self.head(&label);
+        let mut epochs = SharedEpochs::default();
+        for label in self.labels()?.into_iter().rev() {
+            let mut head = self.head(&label);
+            if let Ok(head) = &mut head {
+                epochs.share(head);
+            }
             // A backup that was removed since its label was listed is not listed.
             if !matches!(&head, Err(error) if error.kind() == Kind::NotFound) {
                 listed.push(Listed { label, head });
             }
         }
+        listed.reverse();
         Ok(in_order(listed))
     }
 

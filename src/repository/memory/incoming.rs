@@ -436,6 +436,7 @@ impl Incoming for MemoryIncoming<'_> {
         manifest.write(&mut text).map_err(|error| {
             Error::new(Kind::Failed, "cannot write the manifest").because(error)
         })?;
+        manifest.check_written(&text)?;
 
         let mut store = self.repository().reach()?;
         if store.committed(&manifest.label).is_ok() {

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use self::blobs::{Blob, BlobId, Blobs};
 use self::writer::MemoryWriter;
-use super::{Held, Interrupted, Listed, ProvenCopy, Repository, Writer};
+use super::{Held, Interrupted, Listed, ProvenCopy, Repository, SharedEpochs, Writer};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
@@ -222,11 +222,16 @@ impl Repository for MemoryRepository {
 
     fn list(&self) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
-        for committed in self.reach()?.heads.values() {
+        let mut epochs = SharedEpochs::default();
+        for committed in self.reach()?.heads.values().rev() {
             let label = committed.label.clone();
-            let head = Head::read(&committed.manifest).map_err(|error| error.on(&label));
+            let mut head = Head::read(&committed.manifest).map_err(|error| error.on(&label));
+            if let Ok(head) = &mut head {
+                epochs.share(head);
+            }
             listed.push(Listed { label, head });
         }
+        listed.reverse();
         Ok(listed)
     }
 
