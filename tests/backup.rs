@@ -11,6 +11,7 @@
 pub(crate) mod bench;
 mod cost;
 mod history;
+mod missing_index;
 mod node_trouble;
 mod repair;
 mod resume;

@@ -106,6 +106,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "backup",
         &[
+            "server",
             "log",
             "parallel",
             "users",

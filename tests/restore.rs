@@ -10,6 +10,7 @@
 
 mod again;
 pub(crate) mod handmade;
+mod index;
 mod plans;
 mod refusals;
 pub(crate) mod start;

@@ -11,6 +11,7 @@ use super::estimate::CopyEstimate;
 use super::index::{self, CapturedIndex};
 use super::lineage::captured_lineage;
 use super::log_end::{Cutting, StoredEnd, end_log};
+use super::missing_index::{self, CapturedLog, EarlierIndex};
 use super::preflight::Preflight;
 use super::quiesced::Quiesced;
 use super::request::BackupRequest;
@@ -39,6 +40,8 @@ pub(super) struct Procedure<'a> {
     pub(super) source: &'a Source<'a>,
     pub(super) repository: &'a dyn Repository,
     pub(super) preflight: &'a Preflight,
+    /// The newest backup that holds index tables, whatever its branch.
+    pub(super) earlier_index: Option<&'a EarlierIndex>,
     /// What the chunks will cost, for the progress.
     pub(super) expected_chunks: CopyEstimate,
 }
@@ -138,10 +141,16 @@ impl Procedure<'_> {
         stream_filter::hold_checkpoint_back(capture, end.position.position())?;
         let index = self.index_within_log(capture, index, end.position)?;
         stream_filter::leave_out_if_incomplete(capture, &set, end.position.position())?;
-        drop(set);
 
         // The captured files are of use only if the source stayed quiesced until now.
         quiesced.check(checkpoints::pending_truncation(&self.source.directories)?)?;
+        let log = CapturedLog {
+            files: &capture.files(),
+            chunks: &set,
+            end: end.position.position(),
+        };
+        let directory = &self.source.directories.index;
+        missing_index::warn_if_missing(index, directory, self.earlier_index, &log, run)?;
 
         Ok(CapturedBackup {
             index,

@@ -46,7 +46,7 @@ impl BackupDescription<'_> {
             log: log(capture, captured),
             scavenging: captured.scavenging.clone(),
             contents: Contents {
-                index: captured.index != CapturedIndex::LeftOut,
+                index: matches!(captured.index, CapturedIndex::Complete { .. }),
                 secondary_index: captured.secondary_index,
                 archive: false,
                 damaged: capture.damaged_chunks(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::missing_index::EarlierIndex;
 use crate::error::{Error, Result};
 use crate::format::Lineage;
 use crate::manifest::{BackupKind, Head, Label};
@@ -51,6 +52,17 @@ impl ExistingBackups {
             }
         }
         longest.into_values().cloned().collect()
+    }
+
+    /// The newest backup that holds index tables.
+    pub(super) fn newest_index(&self) -> Option<EarlierIndex> {
+        for backup in self.backups.iter().rev() {
+            if let Some(commit) = backup.log.index_commit {
+                let label = backup.label.clone();
+                return Some(EarlierIndex { label, commit });
+            }
+        }
+        None
     }
 
     fn note_label(&mut self, label: &Label) {

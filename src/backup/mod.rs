@@ -11,7 +11,7 @@
 //! | resume what an interrupted run has copied | | `resume` |
 //! | quiesce | S1–S3 | `quiesced` |
 //! | one or more attempts | D1–D17 | `retry`, `attempt` |
-//! | … index and its filters | D1–D8 | `index`, `filter_file`, `stream_filter` |
+//! | … index and its filters | D1–D8 | `index`, `filter_file`, `stream_filter`, `missing_index` |
 //! | … scavenging state | D9 | `databases` |
 //! | … checkpoints | D11–D14 | `checkpoints` |
 //! | … chunks | D10, D15–D17 | `chunks`, `chunk_copy`, `chunk_prefix` |
@@ -40,6 +40,7 @@ mod filter_file;
 mod index;
 mod lineage;
 mod log_end;
+mod missing_index;
 mod parentage;
 mod preflight;
 mod quiesced;
@@ -99,6 +100,7 @@ pub fn take(
         run,
     )?;
     let newest_label = existing.newest_label.clone();
+    let newest_index = existing.newest_index();
     let rate = duration::expected_rate(&existing, run.pace().limit());
     let log = preflight.source_log();
     let (parentage, parent) = Parentage::settle(existing, log, request, repository, run)?;
@@ -141,6 +143,7 @@ pub fn take(
         source,
         repository,
         preflight: &preflight,
+        earlier_index: newest_index.as_ref(),
         expected_chunks: estimates.chunks.without(resumed),
     };
     let captured = procedure.capture(&mut capture, &mut quiesced);

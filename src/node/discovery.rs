@@ -245,6 +245,22 @@ fn check_db(db: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses an empty index directory that the operator has named. The mount point of a volume that is
+/// not mounted is empty.
+///
+/// # Errors
+/// [`Kind::Usage`] if the directory is empty.
+pub fn refuse_empty_index(directories: &Directories) -> Result<()> {
+    let index = &directories.index;
+    if fs::status(index)?.is_some() && !fs::list(index)?.is_empty() {
+        return Ok(());
+    }
+
+    let what = "the index directory that `--index` names is empty";
+    Err(wrong_directory(Root::Index, index, what)
+        .hint("if the node has written no index yet, leave `--index` out"))
+}
+
 /// An index directory holds what a server keeps there, or nothing yet.
 fn check_index(index: &Path, is_default: bool, run: &Run) -> Result<()> {
     for known in [names::INDEX_MAP, names::STREAM_FILTER_DIRECTORY] {

@@ -40,7 +40,7 @@ pub use answers::{
 };
 pub use client::Client;
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
-pub use discovery::{NodeTraits, check_directories, locate};
+pub use discovery::{NodeTraits, check_directories, locate, refuse_empty_index};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use held_record::HeldRecord;
 pub use offline::QuiescedOffline;

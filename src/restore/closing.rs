@@ -3,11 +3,15 @@
 
 use std::fmt;
 
+use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::outcome::{DirectoryOutcome, FirstStart, FirstStartBehaviour, SecondaryIndexOutcome};
+use super::outcome::{
+    DirectoryOutcome, FirstStart, FirstStartBehaviour, IndexOutcome, SecondaryIndexOutcome,
+};
 use crate::format::{Boundary, Lineage};
 use crate::manifest::Head;
+use crate::server::facts::REFUSES_OLD_TABLES;
 
 /// Everything that the operator has to know about a restored directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,9 +22,11 @@ pub struct ClosingNotes {
     pub position: Boundary,
     /// The epochs of the restored log, oldest first.
     pub lineage: Lineage,
-    /// Whether the restore brings the index back. Otherwise the server rebuilds it from the whole
-    /// log.
+    /// Whether the restore brings the index back, and the server uses it. Otherwise the server
+    /// rebuilds it from the whole log.
     pub index_carried: bool,
+    #[serde(skip)]
+    index: IndexOutcome,
     /// What the operator may miss, because no backup holds it.
     pub not_inside: Vec<ClosingNote>,
     /// What is left to do, or to think of.
@@ -42,7 +48,8 @@ impl ClosingNotes {
             first_start: outcome.first_start.clone(),
             position: head.log.position,
             lineage: head.log.lineage.clone(),
-            index_carried: outcome.carries_index,
+            index_carried: outcome.index == IndexOutcome::Carried,
+            index: outcome.index,
             not_inside: not_inside(head, outcome),
             to_do: to_do(head, outcome),
         }
@@ -101,11 +108,27 @@ fn to_do(head: &Head, outcome: &DirectoryOutcome) -> Vec<ClosingNote> {
         )),
         FirstStartBehaviour::Starts | FirstStartBehaviour::TruncatesAndStarts => {}
     }
-    if !outcome.carries_index {
-        notes.push(note(
+    match outcome.index {
+        IndexOutcome::Carried => {}
+        IndexOutcome::NotInBackup => notes.push(note(
             "index-rebuild",
             "expect a long first start: the backup holds no index, and the server builds it anew \
              from the whole log",
+        )),
+        IndexOutcome::Refused => notes.push(ClosingNote {
+            topic: "index-rebuild",
+            text: format!(
+                "expect a long first start: the server copies the index to `index-backup-…` beside \
+                 it ({}), and builds it anew from the whole log; if you remove the files of the \
+                 index directory before, it copies nothing",
+                ByteSize(outcome.bytes_copied_aside())
+            ),
+        }),
+    }
+    if outcome.lacks_stream_filter {
+        notes.push(note(
+            "stream-filter-rebuild",
+            "the backup holds no stream-existence filter: the server builds it at its first start",
         ));
     }
     if head.scavenging.auto_paused {
@@ -149,13 +172,21 @@ fn to_do(head: &Head, outcome: &DirectoryOutcome) -> Vec<ClosingNote> {
 
 impl fmt::Display for ClosingNotes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let index = if self.index_carried {
-            "carried along"
-        } else {
-            "rebuilt by the server"
-        };
         writeln!(f, "first start: {}", self.first_start.text)?;
-        writeln!(f, "index: {index}")?;
+        let log = ByteSize(self.position.position().get());
+        match self.index {
+            IndexOutcome::Carried => writeln!(f, "index: carried along")?,
+            IndexOutcome::NotInBackup => writeln!(
+                f,
+                "index: rebuilt by the server from the whole log ({log}), because the backup holds \
+                 none"
+            )?,
+            IndexOutcome::Refused => writeln!(
+                f,
+                "index: rebuilt by the server from the whole log ({log}), because servers \
+                 {REFUSES_OLD_TABLES} refuse its tables of format version 1"
+            )?,
+        }
 
         writeln!(f, "not in the backup:")?;
         for note in &self.not_inside {

@@ -17,7 +17,7 @@ use crate::manifest::{
     ChunkRow, Manifest, RelativePath, RestoreMark, Role, Root, Row, SecondaryIndex,
 };
 use crate::server::ServerVersion;
-use crate::server::facts::EXITS_AFTER_TRUNCATION;
+use crate::server::facts::{EXITS_AFTER_TRUNCATION, HAS_FILTERS, REFUSES_OLD_TABLES};
 
 /// A restored directory that no server has touched yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +29,9 @@ pub(super) struct DirectoryOutcome {
     pub(super) left_out: Vec<RelativePath>,
     pub(super) checkpoints: FinalCheckpoints,
     pub(super) truncation: Truncation,
-    /// Whether the restore brings the index back. Otherwise the server rebuilds it from the whole
-    /// log.
-    pub(super) carries_index: bool,
+    pub(super) index: IndexOutcome,
+    /// Whether the server lacks the stream-existence filter, and builds it.
+    pub(super) lacks_stream_filter: bool,
     pub(super) secondary_index: SecondaryIndexOutcome,
     pub(super) first_start: FirstStart,
 }
@@ -65,6 +65,18 @@ pub(super) struct FinalCheckpoints {
     pub(super) truncate: i64,
     /// P, in `writer.chk` and `chaser.chk` alike.
     pub(super) position: i64,
+}
+
+/// What becomes of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IndexOutcome {
+    /// The restore brings it back, and the server uses it.
+    Carried,
+    /// The restore brings it back. The server refuses its tables, copies it aside and builds another
+    /// one from the whole log (O18).
+    Refused,
+    /// The backup holds none. The server builds it from the whole log.
+    NotInBackup,
 }
 
 /// What becomes of `kurrent.ddb`.
@@ -127,7 +139,13 @@ pub enum FirstStartBehaviour {
 
 impl DirectoryOutcome {
     /// `ready` asks for a `truncate.chk` of −1. `server` is the version that will be started.
-    pub(super) fn new(manifest: &Manifest, ready: bool, server: Option<&ServerVersion>) -> Self {
+    /// `has_old_tables` says that some index table has format version 1.
+    pub(super) fn new(
+        manifest: &Manifest,
+        ready: bool,
+        server: Option<&ServerVersion>,
+        has_old_tables: bool,
+    ) -> Self {
         let log = LogEndingAt::of(&manifest.log);
         let secondary_index = SecondaryIndexOutcome::decide(manifest);
         let truncation = Truncation::decide(manifest, ready);
@@ -151,9 +169,26 @@ impl DirectoryOutcome {
             checkpoints: FinalCheckpoints::new(&log, &truncation),
             first_start: FirstStart::new(&truncation, server),
             truncation,
-            carries_index: manifest.contents.index,
+            index: IndexOutcome::decide(manifest, server, has_old_tables),
+            lacks_stream_filter: lacks_stream_filter(manifest, server),
             secondary_index,
         }
+    }
+
+    /// Bytes that the server writes beside the index directory at its first start: a copy of an
+    /// index that it refuses.
+    pub(super) fn bytes_copied_aside(&self) -> u64 {
+        if self.index != IndexOutcome::Refused {
+            return 0;
+        }
+
+        let mut bytes: u64 = 0;
+        for file in &self.files {
+            if file.row.path.root() == Root::Index {
+                bytes = bytes.saturating_add(file.bytes_on_disk());
+            }
+        }
+        bytes
     }
 
     /// Bytes of the placed files, holes included.
@@ -249,6 +284,33 @@ impl FinalCheckpoints {
             (Checkpoint::Writer, self.position),
         ]
     }
+}
+
+impl IndexOutcome {
+    fn decide(manifest: &Manifest, server: Option<&ServerVersion>, has_old_tables: bool) -> Self {
+        // Earlier versions of kbackup said of an index that was not there that they held it.
+        let is_in_backup = manifest.contents.index && has_role(manifest, Role::IndexMap);
+        if !is_in_backup {
+            return Self::NotInBackup;
+        }
+
+        let is_refused = server.is_some_and(|server| server.has(REFUSES_OLD_TABLES));
+        if has_old_tables && is_refused {
+            return Self::Refused;
+        }
+        Self::Carried
+    }
+}
+
+/// Whether the server keeps a stream-existence filter that the backup does not hold.
+fn lacks_stream_filter(manifest: &Manifest, server: Option<&ServerVersion>) -> bool {
+    let is_kept = server.is_none_or(|server| server.has(HAS_FILTERS));
+    let has_log = manifest.log.position.position() > LogPosition::ZERO;
+    is_kept && has_log && !has_role(manifest, Role::StreamFilter)
+}
+
+fn has_role(manifest: &Manifest, role: Role) -> bool {
+    manifest.files.iter().any(|row| row.role == role)
 }
 
 impl SecondaryIndexOutcome {

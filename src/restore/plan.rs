@@ -16,10 +16,12 @@ use super::target::{BackupToRestore, PlannedTarget, check_space, plan_targets};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
 use crate::format::Boundary;
-use crate::manifest::Head;
+use crate::format::ptable::{self, TableVersion};
+use crate::manifest::{Head, Manifest, Role};
 use crate::repository::Repository;
 use crate::run::Run;
 use crate::server::ServerVersion;
+use crate::server::facts::REFUSES_OLD_TABLES;
 
 /// Everything that a restore will do.
 #[derive(Debug, Clone, Serialize)]
@@ -84,7 +86,8 @@ pub fn plan(
     let server = server_to_start(request, &manifest)?;
     refuse_missing_archive(request, &manifest)?;
 
-    let outcome = DirectoryOutcome::new(&manifest, request.ready, server.as_ref());
+    let has_old_tables = has_old_tables(repository, &manifest, server.as_ref())?;
+    let outcome = DirectoryOutcome::new(&manifest, request.ready, server.as_ref(), has_old_tables);
     let backup = BackupToRestore {
         repository: repository.id(),
         label: &manifest.label,
@@ -151,6 +154,32 @@ fn server_to_start(request: &RestoreRequest, head: &Head) -> Result<Option<Serve
             .hint("`--older-server` restores nevertheless; the server may not start"));
     }
     Ok(Some(wanted))
+}
+
+/// Whether the server refuses an index table of the backup because of its age. Reads a few bytes of
+/// each table, and only if the server refuses any.
+fn has_old_tables(
+    repository: &dyn Repository,
+    manifest: &Manifest,
+    server: Option<&ServerVersion>,
+) -> Result<bool> {
+    if !server.is_some_and(|server| server.has(REFUSES_OLD_TABLES)) {
+        return Ok(false);
+    }
+
+    for row in &manifest.files {
+        if row.role != Role::Table {
+            continue;
+        }
+        let source = repository.open(&manifest.label, row)?;
+        // The restore itself reports a damaged table.
+        if let Ok(layout) = ptable::inspect(&*source)
+            && layout.version == TableVersion::V1
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn refuse_missing_archive(request: &RestoreRequest, head: &Head) -> Result<()> {

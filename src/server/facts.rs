@@ -123,6 +123,10 @@ pub const RESUMES_BEHIND_SCAVENGED_CHUNK: VersionFact = VersionFact::since(24, 6
 /// (O19, disk-format §1).
 pub const MUST_OWN_CHUNKS: VersionFact = VersionFact::since(25, 0, 0);
 
+/// How many new events a server holds in memory before it writes an index table of them, unless
+/// `MaxMemTableSize` says otherwise. So a node with fewer events may have no table at all.
+pub const EVENTS_BEFORE_A_TABLE: u64 = 1_000_000;
+
 // The admin API.
 
 /// A node without a cluster answers `GET /gossip`. Older nodes do so only if `GossipOnSingleNode`

@@ -117,6 +117,9 @@ fn with_source<T>(
 ) -> Result<T> {
     let go = |source: &Source<'_>| {
         refuse_inside(&options.repository, &source.directories)?;
+        if options.directories.index.is_some() {
+            node::refuse_empty_index(&source.directories)?;
+        }
         go(source)
     };
 

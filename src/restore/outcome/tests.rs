@@ -59,7 +59,7 @@ fn chunk(start: u32, end: u32, scavenged: bool) -> Row {
 }
 
 fn outcome(manifest: &Manifest) -> DirectoryOutcome {
-    DirectoryOutcome::new(manifest, false, None)
+    DirectoryOutcome::new(manifest, false, None, false)
 }
 
 fn position(bytes: u64) -> LogPosition {
@@ -120,7 +120,7 @@ fn every_checkpoint_has_its_value() {
         ]
     );
 
-    let ready = DirectoryOutcome::new(&manifest, true, None);
+    let ready = DirectoryOutcome::new(&manifest, true, None, false);
     assert_eq!(ready.truncation, Truncation::Ready);
     assert_eq!(ready.checkpoints.truncate, checkpoint::NONE);
 }
@@ -209,7 +209,7 @@ fn the_first_start_depends_on_the_truncation_and_the_server() {
     let manifest = manifest(500, vec![chunk(0, 0, false)]);
     let behaviour = |ready, server: Option<&str>| {
         let server = server.map(|text| ServerVersion::parse(text).unwrap());
-        let outcome = DirectoryOutcome::new(&manifest, ready, server.as_ref());
+        let outcome = DirectoryOutcome::new(&manifest, ready, server.as_ref(), false);
         outcome.first_start.behaviour
     };
     assert_eq!(

@@ -12,14 +12,13 @@ use super::planned::PlannedTarget;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::manifest::Root;
+use crate::server::facts::REFUSES_OLD_TABLES;
 
-/// Bytes that a restore will write into a target, as far as holes are known.
+/// Bytes that a restore, and the first start after it, will write into a target, as far as holes are
+/// known.
 pub(super) fn bytes_needed(outcome: &DirectoryOutcome, content: &TargetContent) -> u64 {
-    bytes_below(Root::Db, outcome, content).saturating_add(bytes_below(
-        Root::Index,
-        outcome,
-        content,
-    ))
+    let below_db = bytes_below(Root::Db, outcome, content);
+    below_db.saturating_add(bytes_below(Root::Index, outcome, content))
 }
 
 /// Refuses a restore that does not fit. Targets may share a file system, and an index may have a
@@ -47,7 +46,8 @@ pub(in crate::restore) fn check_space(
     for (directory, needed) in needed_on.into_values() {
         let free = fs::free_space(nearest(directory)?)?;
         if needed > free {
-            return Err(not_enough_space(directory, needed, free));
+            let aside = outcome.bytes_copied_aside();
+            return Err(not_enough_space(directory, needed, free, aside));
         }
     }
     Ok(())
@@ -60,6 +60,11 @@ fn bytes_below(root: Root, outcome: &DirectoryOutcome, content: &TargetContent) 
             bytes = bytes.saturating_add(file.bytes_on_disk());
         }
     }
+
+    // The server makes the copy in the directory above the index directory.
+    if root == Root::Index && !matches!(content, TargetContent::Finished) {
+        bytes = bytes.saturating_add(outcome.bytes_copied_aside());
+    }
     bytes
 }
 
@@ -71,10 +76,22 @@ fn is_to_be_written(file: &PlacedFile, content: &TargetContent) -> bool {
     }
 }
 
-fn not_enough_space(directory: &Path, needed: u64, free: u64) -> Error {
-    let (needed, free) = (ByteSize(needed), ByteSize(free));
-    Error::new(Kind::Refused, "there is not enough space")
+fn not_enough_space(directory: &Path, needed: u64, free: u64, aside: u64) -> Error {
+    let error = Error::new(Kind::Refused, "there is not enough space")
         .at(directory)
-        .because(format!("the restore needs {needed} there, {free} are free"))
-        .hint("free space, or restore to another file system")
+        .because(format!(
+            "the restore needs {} there, {} are free",
+            ByteSize(needed),
+            ByteSize(free)
+        ))
+        .hint("free space, or restore to another file system");
+    if aside == 0 {
+        return error;
+    }
+    error.hint(format!(
+        "{} of that are for `index-backup-…`, the copy that the server makes of an index that it \
+         refuses: a server before {} makes none (`--server-version`)",
+        ByteSize(aside),
+        REFUSES_OLD_TABLES.first_release()
+    ))
 }
