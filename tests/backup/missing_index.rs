@@ -59,7 +59,13 @@ fn a_young_node_without_an_index_is_no_reason_for_a_warning() {
 fn full(bench: &Bench, index: &Path) -> std::process::Output {
     let mut command = kbackup();
     command
-        .args(["full", "--offline", "--db", argument(&bench.db)])
+        .args([
+            "full",
+            "--new-repository",
+            "--offline",
+            "--db",
+            argument(&bench.db),
+        ])
         .args(["--index", argument(index)])
         .args(["--repo", argument(&bench.path("shelf"))])
         .args(["--state-dir", argument(&bench.path("state"))]);
