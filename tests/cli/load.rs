@@ -1,7 +1,7 @@
 //! The load of a run on the machine: its pace, its priority, its hours.
 
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{NodeSite, wait_until};
@@ -59,6 +59,11 @@ fn stat(path: &Path) -> Option<Vec<String>> {
     )
 }
 
+fn is_stopped(child: &Child) -> bool {
+    let status = stat(Path::new(&format!("/proc/{}/stat", child.id())));
+    status.is_some_and(|fields| fields[0] == "T")
+}
+
 /// The nice value and the scheduling policy of each thread.
 fn priorities(child: &Child) -> Vec<(String, String)> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id()))
@@ -84,13 +89,23 @@ fn every_thread_has_the_priority_of_the_run() {
         ("--priority idle", 19, IDLE),
         ("--priority normal", own, OTHER),
     ] {
-        let mut child = site.start(&format!(
-            "full --repo repo --node URL --limit-rate 1MiB {said}"
-        ));
-        wait_until(|| chunk_bytes(&site.place.path("repo/incoming")) > 0);
-
-        // The hashing threads live as long as their file.
-        wait_until(|| priorities(&child).len() >= 3);
+        // Each run makes a repository of its own.
+        let repository = format!("repo-{nice}");
+        let line = format!("full --repo {repository} --node URL {said}");
+        let mut child = site
+            .place
+            .process(&site.line(&line))
+            // The process stops itself while several threads copy.
+            .env(
+                "KBACKUP_FAULT",
+                format!("write:{repository}/incoming/:8:stop"),
+            )
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until(|| is_stopped(&child));
+        assert!(priorities(&child).len() >= 2, "{said}: nothing is copied");
         let threads = priorities(&child);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -102,7 +117,6 @@ fn every_thread_has_the_priority_of_the_run() {
             "{said}: {threads:?}"
         );
 
-        std::fs::remove_dir_all(site.place.path("repo")).unwrap();
         site.place.kbackup("release").assert().code(0);
     }
 }
