@@ -8,7 +8,8 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::fs::IoError;
+use crate::fs::{self, IoError};
+use crate::users;
 
 /// Why a command failed. Each kind is one exit code (the table is in the guide).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,7 +271,10 @@ impl From<IoError> for Error {
             ErrorKind::PermissionDenied => Kind::Denied,
             _ => Kind::Failed,
         };
-        let hint = hint_for(&error.source);
+        let hint = match kind {
+            Kind::Denied => Some(whose(&error.path)),
+            _ => hint_for(&error.source).map(str::to_owned),
+        };
 
         let result = Self::new(kind, format!("cannot {}", error.operation))
             .at(&error.path)
@@ -282,11 +286,32 @@ impl From<IoError> for Error {
     }
 }
 
+/// Says whose file it is that this user may not use: the file itself, or the nearest directory above
+/// it that this user can see.
+fn whose(path: &Path) -> String {
+    for place in path.ancestors() {
+        let Ok(Some(status)) = fs::status(place) else {
+            continue;
+        };
+        if status.user == rustix::process::geteuid().as_raw() {
+            break;
+        }
+        let owner = users::user_name(status.user).unwrap_or_else(|| status.user.to_string());
+        let who = match status.user {
+            0 => "as root".to_owned(),
+            _ => format!("as {owner}, or as root"),
+        };
+        return format!(
+            "`{}` belongs to {owner}, and kbackup runs as {}: run kbackup {who}",
+            place.display(),
+            users::this_user()
+        );
+    }
+    "run kbackup as the user that owns these files, or as root".to_owned()
+}
+
 fn hint_for(error: &std::io::Error) -> Option<&'static str> {
     match error.kind() {
-        ErrorKind::PermissionDenied => {
-            Some("run kbackup as the user that owns these files, or as root")
-        }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Some("free space there; no listed backup was harmed")
         }

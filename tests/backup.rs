@@ -13,6 +13,7 @@ mod cost;
 mod history;
 mod missing_index;
 mod node_trouble;
+mod numbers;
 mod repair;
 mod resume;
 mod source_trouble;

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 mod answers;
+mod denied;
 mod documents;
 pub(crate) mod errors;
 pub(crate) mod json;
 mod load;
 mod missing_fields;
+mod overlaps;
 mod pauses;
 mod places;
 mod release;

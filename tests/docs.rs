@@ -42,7 +42,8 @@ fn manifest() -> String {
     .unwrap();
 
     let repository = directory.path().join("repository");
-    let words = "kbackup full --offline --new-repository --log error --state-dir";
+    let words =
+        "kbackup full --offline --new-repository --accept-same-disk --log error --state-dir";
     let arguments = words.split_whitespace().map(Into::into);
     let paths = [
         directory.path().join("state").into_os_string(),

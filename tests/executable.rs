@@ -8,10 +8,11 @@ use std::process::{Command, Output};
 /// The path of the executable.
 pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_kbackup");
 
-/// What most tests need beside the command line. Their first full makes the repository, and no test
-/// writes into this machine's own state directory.
-pub(crate) const ENVIRONMENT: [(&str, &str); 2] = [
+/// What most tests need beside the command line. Their first full makes the repository, everything
+/// is on one disk, and no test writes into this machine's own state directory.
+pub(crate) const ENVIRONMENT: [(&str, &str); 3] = [
     ("KBACKUP_NEW_REPOSITORY", "true"),
+    ("KBACKUP_ACCEPT_SAME_DISK", "true"),
     (
         "KBACKUP_STATE_DIR",
         concat!(env!("CARGO_TARGET_TMPDIR"), "/state"),

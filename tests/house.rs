@@ -11,7 +11,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("schedule", &["clock"]),
     ("fs", &["parallel"]),
     ("users", &["fs"]),
-    ("error", &["fs"]),
+    ("error", &["fs", "users"]),
     ("pace", &[]),
     ("parallel", &[]),
     ("timings", &[]),

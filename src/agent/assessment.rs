@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::exposure::Exposure;
-use super::facts::{BackupFacts, RepositoryFacts, SiblingBackup};
+use super::facts::{BackupFacts, RepositoryFacts, RestorePoint, SiblingBackup};
 use super::journal::Journal;
 use super::last_known::LastKnown;
 use super::planner::JobPlan;
@@ -17,6 +17,8 @@ use crate::clock::{Span, between};
 const HISTORY: usize = 1_000;
 /// The repository should have space for this many backups of the size of the largest recent one.
 const BACKUPS_AHEAD: u64 = 3;
+/// How far in the future a time may seem to be, because the clocks of two machines differ a little.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 /// How many of the last backups count as recent for that.
 const LAST_BACKUPS: usize = 10;
 
@@ -122,12 +124,16 @@ impl Assessment<'_> {
         concerns.extend(self.repository());
         concerns.extend(self.exposure());
         concerns.extend(self.last_known_is_too_old());
+        concerns.extend(self.future_backup());
+        concerns.extend(self.same_number());
+        concerns.extend(self.unreadable_backups());
         concerns.extend(self.damaged_backups());
         concerns.extend(self.failures());
         concerns.extend(self.late_jobs());
         concerns.extend(self.node());
         concerns.extend(self.position());
         concerns.extend(self.cluster());
+        concerns.extend(self.same_disk());
         concerns.extend(self.space());
         concerns.extend(self.configuration());
         concerns.extend(self.journal());
@@ -249,9 +255,84 @@ impl Assessment<'_> {
         Some(concern)
     }
 
+    /// The newest backup is from the future, so nobody knows how old it is.
+    fn future_backup(&self) -> Option<Concern> {
+        let (newest, _) = self.best();
+        let ahead = between(self.input.now, newest?.started);
+        if ahead <= CLOCKS_DIFFER {
+            return None;
+        }
+
+        let what = format!(
+            "its newest backup seems to be from the future, by {}, so kbackup does not know how \
+             old it is",
+            roughly(ahead)
+        );
+        Some(Concern::attention(what).hint(
+            "compare this machine's clock with another one: it is wrong now, or it was wrong when \
+             the backup was taken; in the second case, take a new backup",
+        ))
+    }
+
+    /// Two backups carry one number, so nobody knows which is newer.
+    fn same_number(&self) -> Option<Concern> {
+        let mut before: Option<&RestorePoint> = None;
+        for point in &self.facts()?.points {
+            let Some(backup) = &point.backup else {
+                continue;
+            };
+            if let Some(before) = before
+                && before
+                    .backup
+                    .is_some_and(|other| other.sequence == backup.sequence)
+            {
+                let what = format!(
+                    "{} and {} carry the same sequence number, {}: kbackup does not know which is \
+                     newer",
+                    before.label, point.label, backup.sequence
+                );
+                return Some(Concern::attention(what).hint(
+                    "move the one that you do not need out of the repository's `backups/`: until \
+                     then nothing is removed, and a restore needs a label",
+                ));
+            }
+            before = Some(point);
+        }
+        None
+    }
+
+    /// Backups that may be good ones, and that the agent may not read.
+    fn unreadable_backups(&self) -> Option<Concern> {
+        let points = &self.facts()?.points;
+        let newest_first = points.iter().rev();
+        let mut problems = newest_first.filter_map(|point| point.problem.as_ref());
+
+        let problem = problems.next()?;
+        let others = match problems.count() {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        Some(Concern::attention(format!(
+            "a backup cannot be read{others}: {problem}"
+        )))
+    }
+
+    /// The repository would be lost together with the node.
+    fn same_disk(&self) -> Option<Concern> {
+        if !self.facts()?.on_nodes_disk {
+            return None;
+        }
+        let what = "the repository is on the node's own disk, and would be lost with it";
+        Some(Concern::attention(what.to_owned()).hint(
+            "move the repository to another disk or machine; if the storage below cannot lose \
+             both, say so with `--accept-same-disk`",
+        ))
+    }
+
     fn damaged_backups(&self) -> Option<Concern> {
         let points = self.facts()?.points.iter();
-        let damaged: Vec<_> = points.filter(|point| point.good().is_none()).collect();
+        let is_damaged = |point: &&RestorePoint| point.good().is_none() && point.problem.is_none();
+        let damaged: Vec<_> = points.filter(is_damaged).collect();
         let newest = damaged.last()?;
 
         let others = match damaged.len() {

@@ -121,6 +121,9 @@ pub struct RepositoryFacts {
     pub points: Vec<RestorePoint>,
     /// How many more bytes it can store. `None` if no limit is known.
     pub free_bytes: Option<u64>,
+    /// Whether it is on the node's own disk, and the operator has not accepted that.
+    #[serde(default)]
+    pub on_nodes_disk: bool,
 }
 
 impl RepositoryFacts {
@@ -145,6 +148,9 @@ pub struct RestorePoint {
     /// What the manifest says. `None` if it cannot be read.
     #[serde(flatten)]
     pub backup: Option<BackupFacts>,
+    /// Why the manifest cannot be read, if it is not known to be damaged.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// When the backup was last verified, and with what result.
     pub verified: Option<Remembered>,
 }

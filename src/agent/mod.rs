@@ -60,7 +60,7 @@ pub use self::facts::{
 };
 pub use self::journal::Journal;
 pub use self::last_known::{BackupTimes, LastKnown};
-pub use self::observation::look_at_repository;
+pub use self::observation::{RepositoryLook, look_at_repository};
 pub use self::planner::JobPlan;
 pub use self::run_record::{Job, Pause, RunOutcome, RunRecord, Trigger};
 pub use self::status::{AgentFacts, JobStatus, RunningJob, Status, StatusInput};

@@ -18,7 +18,7 @@ use super::look_schedule::Subject;
 use super::siblings::Siblings;
 use super::writer_probe;
 use crate::clock::{self, Timestamp};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Observer, Silent};
 use crate::node::{
     self as server, AutoScavenge, Client, Connection, CurrentScavenge, Gossip, NodeScavenging,
@@ -166,17 +166,25 @@ impl LookRequest {
     /// Looks at a subject. This blocks.
     pub(super) fn look(self, subject: Subject) -> Look {
         match subject {
-            Subject::Repository => Look::Repository(look_at_repository(
-                &self.configuration.agent.repository,
-                self.known_repository,
-                &self.configuration.general,
-            )),
+            Subject::Repository => Look::Repository(self.repository()),
             Subject::Node => Look::Node(self.node()),
             Subject::Cluster => {
                 let (before, db) = (&self.before.siblings, self.before.db.as_deref());
                 Look::Cluster(before.look(&self.configuration, db))
             }
         }
+    }
+
+    fn repository(&self) -> LookResult<RepositoryFacts> {
+        let Configuration { agent, general, .. } = &*self.configuration;
+        let db = agent.directories.db.as_deref();
+        look_at_repository(RepositoryLook {
+            path: &agent.repository,
+            known: self.known_repository,
+            node: db.or(self.before.db.as_deref()),
+            accept_same_disk: agent.accept_same_disk,
+            general,
+        })
     }
 
     fn node(&self) -> NodeLook {
@@ -228,35 +236,53 @@ impl LookRequest {
     }
 }
 
-/// Looks at a repository. Another repository than the one that was seen before is a problem: the
-/// right disk is not mounted, or the repository was replaced. `known` is its id, if a journal names
-/// it.
-#[must_use]
-pub fn look_at_repository(
-    path: &Path,
-    known: Option<Uuid>,
-    general: &GeneralOptions,
-) -> LookResult<RepositoryFacts> {
-    LookResult::of(repository_facts(path, known, general))
+/// Which repository to look at, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct RepositoryLook<'a> {
+    /// The path of the repository.
+    pub path: &'a Path,
+    /// The repository's id, if a journal names it.
+    pub known: Option<Uuid>,
+    /// The node's db directory. If it is not known, that of the newest backup counts.
+    pub node: Option<&'a Path>,
+    /// Whether the repository may be on the node's own disk.
+    pub accept_same_disk: bool,
+    /// Where kbackup remembers which repository it saw.
+    pub general: &'a GeneralOptions,
 }
 
-fn repository_facts(
-    path: &Path,
-    known: Option<Uuid>,
-    general: &GeneralOptions,
-) -> Result<RepositoryFacts> {
-    let repository = repository::open_the_same(path, known, general, &Run::new(Silent))?;
+/// Looks at a repository. Another repository than the one that was seen before is a problem: the
+/// right disk is not mounted, or the repository was replaced.
+#[must_use]
+pub fn look_at_repository(look: RepositoryLook<'_>) -> LookResult<RepositoryFacts> {
+    LookResult::of(repository_facts(look))
+}
+
+fn repository_facts(look: RepositoryLook<'_>) -> Result<RepositoryFacts> {
+    let run = Run::new(Silent);
+    let repository = repository::open_the_same(look.path, look.known, look.general, &run)?;
 
     let mut points = Vec::new();
-    for listed in repository.list()? {
+    let mut node = look.node.map(Path::to_owned);
+    for listed in repository.list()?.into_iter().rev() {
+        if let (None, Ok(head)) = (&node, &listed.head) {
+            node = Some(PathBuf::from(&head.source.db));
+        }
         points.push(restore_point(&*repository, listed)?);
     }
+    points.reverse();
+
+    let on_nodes_disk = match node {
+        Some(node) if !look.accept_same_disk => repository.shares_device_with(&node)?,
+        _ => false,
+    };
 
     Ok(RepositoryFacts {
         place: repository.place(),
         id: repository.id(),
         points,
         free_bytes: repository.free_space()?,
+        on_nodes_disk,
     })
 }
 
@@ -266,11 +292,27 @@ fn restore_point(
 ) -> Result<RestorePoint> {
     let verified = remembered(repository, &label)?;
 
+    let problem = match &head {
+        Err(error) if error.kind() != Kind::StoredCorrupt => Some(with_hints(error)),
+        _ => None,
+    };
+
     Ok(RestorePoint {
         label,
         backup: head.ok().as_ref().map(BackupFacts::of),
+        problem,
         verified,
     })
+}
+
+/// What failed, why, and what helps, in one line.
+fn with_hints(error: &Error) -> String {
+    let mut text = error.in_words();
+    for hint in error.hints() {
+        text.push_str("; ");
+        text.push_str(hint);
+    }
+    text
 }
 
 /// Looks at a node. Returns `None` if the settings name none.

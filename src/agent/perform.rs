@@ -70,7 +70,8 @@ pub(super) fn perform(
 }
 
 /// The options of a backup, with what the planner decided about scavenges, because no run of the
-/// agent waits for one. The agent's own key says whether its backups may make the repository.
+/// agent waits for one. The agent's own keys say whether its backups may make the repository, and
+/// where it may be.
 fn in_order(
     options: &BackupOptions,
     order: &JobOrder,
@@ -85,6 +86,7 @@ fn in_order(
     BackupOptions {
         scavenge: Some(manner),
         new_repository: configuration.agent.new_repository,
+        accept_same_disk: options.accept_same_disk || configuration.agent.accept_same_disk,
         ..options.clone()
     }
 }
@@ -101,6 +103,18 @@ fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Resul
                     "run `kbackup verify --repair` to repair it from intact copies; \
                      the next diff reads the rest from the node again",
                 ));
+        }
+    }
+
+    for backup in &report.backups {
+        if let Some(unread) = &backup.unread {
+            let mut error = Error::new(unread.kind, "a backup cannot be read")
+                .on(&backup.label)
+                .because(unread.why.clone());
+            for hint in &unread.hints {
+                error = error.hint(hint.as_str());
+            }
+            return Err(error);
         }
     }
 

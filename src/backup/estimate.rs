@@ -6,13 +6,11 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::preflight::Preflight;
-use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::format::LogPosition;
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
 use crate::manifest::{FileEntry, Manifest, RelativePath, Root, Row};
 use crate::repository::Repository;
-use crate::run::Run;
 
 /// An estimate of what a backup would copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -135,17 +133,14 @@ fn copied_kind(entry: &FileEntry) -> Option<CopiedKind> {
     }
 }
 
-/// Refuses a backup that cannot fit, and warns if the repository would be lost together with the
-/// node.
+/// Refuses a backup that cannot fit.
 ///
 /// # Errors
 /// `Failed` if the repository has too little free space.
 pub(super) fn check_space(
     estimate: CopyEstimate,
-    source: &Source<'_>,
     preflight: &Preflight,
     repository: &dyn Repository,
-    run: &Run,
 ) -> Result<()> {
     // If the active chunk cannot be cloned, it is stored anew.
     let needed = estimate.bytes.saturating_add(preflight.chunk_size.get());
@@ -157,10 +152,6 @@ pub(super) fn check_space(
         if free < needed {
             return Err(not_enough_space(repository, free, needed));
         }
-    }
-
-    if repository.shares_device_with(&source.directories.db)? {
-        run.note("the repository lies on the node's own disk, and would be lost with it");
     }
     Ok(())
 }

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::missing_index::EarlierIndex;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::Lineage;
 use crate::manifest::{BackupKind, Head, Label};
-use crate::repository::Repository;
+use crate::repository::{
+    GivenNumbers, Listed, Repository, given_numbers, same_number, same_number_in_words,
+};
 use crate::run::Run;
 
 /// The backups that the repository holds already.
@@ -16,23 +18,40 @@ pub(super) struct ExistingBackups {
     pub(super) backups: Vec<Head>,
     /// The newest label, also of a backup whose manifest cannot be read.
     pub(super) newest_label: Option<Label>,
+    /// The highest numbers that were ever given here.
+    pub(super) given: GivenNumbers,
     /// Backups whose rows turned out damaged.
     damaged: HashSet<Label>,
 }
 
 impl ExistingBackups {
-    /// Lists the repository, and warns of each manifest that cannot be read.
+    /// Lists the repository, and warns of each manifest that is damaged.
+    ///
+    /// # Errors
+    /// `Denied` if a manifest is somebody else's: that backup is there, and must not be passed over.
+    /// As for [`given_numbers`].
     pub(super) fn read(repository: &dyn Repository, run: &Run) -> Result<Self> {
-        let mut existing = Self::default();
+        let listed = repository.list()?;
 
-        for listed in repository.list()? {
-            existing.note_label(&listed.label);
-            match listed.head {
-                Ok(head) => existing.backups.push(head),
-                Err(error) => warn_of_unusable(&listed.label, &error, run),
+        let mut existing = Self::default();
+        for Listed { label, head } in &listed {
+            existing.note_label(label);
+            if let Err(error) = head {
+                warn_of_unusable(label, error, run);
             }
         }
+        existing.given = given_numbers(repository, &listed)?;
 
+        for Listed { head, .. } in listed {
+            match head {
+                Ok(head) => existing.backups.push(head),
+                Err(error) if error.kind() == Kind::Denied => return Err(error),
+                Err(_) => {}
+            }
+        }
+        if let Some((one, other)) = same_number(&existing.backups) {
+            run.warn(same_number_in_words(one, other));
+        }
         Ok(existing)
     }
 

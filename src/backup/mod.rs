@@ -108,7 +108,7 @@ pub fn take(
     let estimates = CopyEstimates::new(&preflight, parent);
     // The list is not needed any more, and it may have tens of thousands of entries.
     drop(std::mem::take(&mut preflight.entries));
-    check_space(estimates.all, source, &preflight, repository, run)?;
+    check_space(estimates.all, &preflight, repository)?;
     let incoming = repository.writer(run)?.begin(parent)?;
     incoming.check_next(parentage.sequence)?;
 

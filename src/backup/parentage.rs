@@ -49,13 +49,17 @@ impl Parentage {
     ) -> Result<Self> {
         let backups = &existing.backups;
         let former_endpoint = check_identity(backups, log.identity, request.new_address, run)?;
-        let sequence = next_sequence(backups)?;
+        let sequence = next_sequence(existing)?;
 
         let Some(newest) = backups.last() else {
             if request.kind == BackupKind::Diff {
                 run.note("there is no backup yet, so this diff is a full");
             }
-            return Ok(Self::without_parent(1, sequence, former_endpoint));
+            return Ok(Self::without_parent(
+                next_branch(existing),
+                sequence,
+                former_endpoint,
+            ));
         };
         let Some(branch) = branch_that_continues(backups, log) else {
             if !request.new_branch {
@@ -66,7 +70,7 @@ impl Parentage {
                  reads everything",
             );
             return Ok(Self::without_parent(
-                next_branch(backups),
+                next_branch(existing),
                 sequence,
                 former_endpoint,
             ));
@@ -172,19 +176,13 @@ fn last_known_address(backups: &[Head]) -> Option<&Identity> {
     identities.find(|identity| identity.endpoint.is_some())
 }
 
-fn next_sequence(backups: &[Head]) -> Result<u64> {
-    let Some(newest) = backups.last() else {
-        return Ok(1);
-    };
-    match newest.sequence.checked_add(1) {
-        Some(sequence) => Ok(sequence),
-        None => Err(no_more_numbers(&newest.label)),
-    }
+fn next_sequence(existing: &ExistingBackups) -> Result<u64> {
+    let next = existing.given.sequence.checked_add(1);
+    next.ok_or_else(|| no_more_numbers(existing.backups.last()))
 }
 
-fn next_branch(backups: &[Head]) -> u32 {
-    let highest = backups.iter().map(|backup| backup.branch).max();
-    highest.unwrap_or(0).saturating_add(1)
+fn next_branch(existing: &ExistingBackups) -> u32 {
+    existing.given.branch.saturating_add(1)
 }
 
 /// The branch with the newest backup, among the branches that the log continues.
@@ -261,21 +259,28 @@ fn warn_of_older_copy(newest: Option<&Head>, log: SourceLog<'_>, run: &Run) {
 }
 
 /// The error for a sequence number that has no successor. No repository holds so many backups.
-fn no_more_numbers(newest: &Label) -> Error {
+fn no_more_numbers(newest: Option<&Head>) -> Error {
     let what = format!(
-        "the newest backup has the sequence number {}, and there is no higher one",
+        "the sequence number {} was given to a backup, and there is no higher one",
         u64::MAX
     );
-    Error::new(Kind::StoredCorrupt, what)
-        .on(newest)
-        .hint(format!(
+    let error = Error::new(Kind::StoredCorrupt, what);
+
+    let error = match newest {
+        Some(newest) if newest.sequence == u64::MAX => error.on(&newest.label).hint(format!(
             "no repository counts that far: the manifest was forged, or damaged by a program. \
-             Move `backups/{newest}` out of the repository, and then back up again"
-        ))
-        .hint(
-            "run `kbackup verify --all` to learn which backups are intact: somebody who could \
-             write one manifest could write others",
-        )
+             Move `backups/{}` out of the repository, and then back up again",
+            newest.label
+        )),
+        _ => error.hint(
+            "no repository counts that far: a forged manifest raised the count. Remove \
+             `state/numbers` in the repository, and then back up again",
+        ),
+    };
+    error.hint(
+        "run `kbackup verify --all` to learn which backups are intact: somebody who could write \
+         one manifest could write others",
+    )
 }
 
 fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {

@@ -17,11 +17,7 @@ pub(super) fn run(options: &ListOptions, context: &VerbContext) -> Result<u8> {
     let text = text(&listing);
     context.output.answer("kbackup.list/1", &listing, &text)?;
 
-    Ok(if listing.has_damaged() {
-        Kind::StoredCorrupt.exit_code()
-    } else {
-        0
-    })
+    Ok(listing.worst().map_or(0, Kind::exit_code))
 }
 
 fn text(listing: &Listing) -> String {
@@ -30,6 +26,14 @@ fn text(listing: &Listing) -> String {
     } else {
         backups_table(listing)
     };
+
+    for backup in &listing.backups {
+        if let ListedContents::Unreadable { hints, .. } = &backup.contents {
+            for hint in hints {
+                let _ = writeln!(text, "{}: {hint}", backup.label);
+            }
+        }
+    }
 
     if let Some(left) = &listing.interrupted {
         let _ = writeln!(
@@ -62,7 +66,7 @@ fn backups_table(listing: &Listing) -> String {
                 verified,
                 notes(facts, &mut begun_branches),
             ]),
-            ListedContents::Damaged { error } => {
+            ListedContents::Unreadable { error, .. } => {
                 row.extend(["-"; 5].map(str::to_owned));
                 row.extend([verified, format!("UNREADABLE: {error}")]);
             }
@@ -104,9 +108,17 @@ fn fork_note(branch: u32, fork: &Fork) -> String {
     note
 }
 
-/// How long ago, in the largest unit that fits.
+/// How long ago, in the largest unit that fits; negative for a time in the future.
 fn age(then: Timestamp) -> String {
-    let seconds = clock::between(then, clock::now()).as_secs();
+    let now = clock::now();
+    if then > now {
+        // A clock was wrong then, or is wrong now.
+        return format!("-{}", length(clock::between(now, then).as_secs()));
+    }
+    length(clock::between(then, now).as_secs())
+}
+
+fn length(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),

@@ -5,12 +5,12 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
 
 use super::context::{VerbContext, WITH_WARNINGS};
 use super::output::{Output, count, size, table};
 use crate::agent::{
-    Concern, JobStatus, Level, RunOutcome, Status, StatusInput, look_at_repository, roughly,
+    Concern, JobStatus, Level, RepositoryLook, RunOutcome, Status, StatusInput, look_at_repository,
+    roughly,
 };
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -65,7 +65,7 @@ fn look(options: &StatusOptions, context: &VerbContext) -> Result<Status> {
 
     let Some(agent) = &options.agent else {
         return match repository {
-            Some(path) => Ok(of_repository(path, options.max_age, &context.general)),
+            Some(path) => Ok(of_repository(path, options, &context.general)),
             None => Err(
                 Error::new(Kind::Usage, "neither an agent nor a repository is named")
                     .hint("name one with `--agent` or `--repo`"),
@@ -79,7 +79,7 @@ fn look(options: &StatusOptions, context: &VerbContext) -> Result<Status> {
             Err(error.hint("check that the agent runs, or name `--repo` to look at the repository"))
         }
         (Err(error), Some(path)) => {
-            let mut status = of_repository(path, options.max_age, &context.general);
+            let mut status = of_repository(path, options, &context.general);
             status.verdict.add(no_answer(&error));
             Ok(status)
         }
@@ -102,11 +102,17 @@ fn no_answer(error: &Error) -> Concern {
     }
 }
 
-fn of_repository(path: &Path, max_age: Duration, general: &GeneralOptions) -> Status {
+fn of_repository(path: &Path, options: &StatusOptions, general: &GeneralOptions) -> Status {
     Status::of(StatusInput {
         now: clock::now(),
-        max_age,
-        repository: look_at_repository(path, None, general),
+        max_age: options.max_age,
+        repository: look_at_repository(RepositoryLook {
+            path,
+            known: None,
+            node: None,
+            accept_same_disk: options.accept_same_disk,
+            general,
+        }),
         node: None,
         cluster: None,
         exposure: None,
@@ -197,8 +203,13 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
 
     if let Some((point, made)) = status.newest_good() {
-        let age = ago(status, made.finished);
-        lines.push(("newest good backup", format!("{}, {age} old", point.label)));
+        let ahead = clock::between(status.at, made.finished);
+        let age = if ahead.is_zero() {
+            format!("{} old", ago(status, made.finished))
+        } else {
+            format!("{} in the future", roughly(ahead))
+        };
+        lines.push(("newest good backup", format!("{}, {age}", point.label)));
     } else if let Some(known) = &status.last_known {
         let age = ago(status, known.started);
         let line = format!("{}, {age} old", known.newest);

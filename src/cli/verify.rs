@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::context::VerbContext;
 use super::output::{count, size};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::manifest::Label;
 use crate::proof::Depth;
 use crate::settings::options::VerifyOptions;
@@ -12,25 +12,24 @@ use crate::verbs::verify;
 use crate::verify::{Lost, Replacement, VerifyReport};
 
 pub(super) fn run(options: &VerifyOptions, context: &VerbContext) -> Result<u8> {
-    let is_sound = match (options.repair, options.dry_run) {
+    let report = match (options.repair, options.dry_run) {
         (false, _) => verify_only(options, context)?,
         (true, true) => plan_repair(options, context)?,
         (true, false) => repair(options, context)?,
     };
 
-    Ok(if is_sound {
-        context.done()
-    } else {
-        Kind::StoredCorrupt.exit_code()
+    Ok(match report.worst() {
+        Some(kind) => kind.exit_code(),
+        None => context.done(),
     })
 }
 
-/// Returns whether all backups are intact.
-fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
+/// Returns what was found.
+fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<VerifyReport> {
     let report = verify::verify(options, &context.general, &context.run)?;
 
     let mut text = report_text(&report);
-    if !report.is_sound() {
+    if report.has_findings() {
         text.push_str(
             "run `kbackup diff`, which reads damaged files from the node again, and then \
              `kbackup verify --all --repair`\n",
@@ -39,11 +38,11 @@ fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
     context
         .output
         .answer("kbackup.verify/1", &context.with_warnings(&report)?, &text)?;
-    Ok(report.is_sound())
+    Ok(report)
 }
 
-/// Returns whether all backups are intact without a repair.
-fn plan_repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
+/// Returns what was found before any repair.
+fn plan_repair(options: &VerifyOptions, context: &VerbContext) -> Result<VerifyReport> {
     let plan = verify::plan_repair(options, &context.general, &context.run)?;
 
     let mut text = replacements_text(&plan.replacements, "would be repaired");
@@ -54,11 +53,11 @@ fn plan_repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
         &context.with_warnings(&plan)?,
         &text,
     )?;
-    Ok(plan.found.is_sound())
+    Ok(plan.found)
 }
 
-/// Returns whether all backups are intact now.
-fn repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
+/// Returns what is found now.
+fn repair(options: &VerifyOptions, context: &VerbContext) -> Result<VerifyReport> {
     let repaired = verify::repair(options, &context.general, &context.run)?;
 
     let mut text = replacements_text(&repaired.replaced, "repaired");
@@ -69,7 +68,7 @@ fn repair(options: &VerifyOptions, context: &VerbContext) -> Result<bool> {
         &context.with_warnings(&repaired)?,
         &text,
     )?;
-    Ok(repaired.report.is_sound())
+    Ok(repaired.report)
 }
 
 fn replacements_text(replacements: &[Replacement], how: &str) -> String {
@@ -112,6 +111,13 @@ fn report_text(report: &VerifyReport) -> String {
     let mut text = String::new();
     for backup in &report.backups {
         let label = &backup.label;
+        if let Some(unread) = &backup.unread {
+            let _ = writeln!(text, "{label}: NOT READ: {}", unread.why);
+            for hint in &unread.hints {
+                let _ = writeln!(text, "  hint: {hint}");
+            }
+            continue;
+        }
         let _ = if backup.findings.is_empty() {
             writeln!(text, "{label}: intact, {}", count(backup.files, "file"))
         } else {

@@ -5,8 +5,8 @@
 //! removal, and takes each backup out of the list in one step. The rules are in `policy`.
 //!
 //! Some backups stay under every policy: the last good backup of a branch, the last verified one,
-//! the newest of all, and those that somebody reads. While the newest backup is not good, nothing
-//! is removed.
+//! the newest of all, and those that somebody reads. Nothing is removed while the newest backup is
+//! not good, and while two backups carry the same number.
 
 mod policy;
 
@@ -20,7 +20,9 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
 use crate::manifest::{Head, Label};
 use crate::proof::Depth;
-use crate::repository::{Remembered, Removal, Repository, is_good, remembered};
+use crate::repository::{
+    Remembered, Removal, Repository, is_good, remembered, same_number, same_number_in_words,
+};
 use crate::run::Run;
 
 /// What an expiry would remove and keep.
@@ -118,7 +120,7 @@ pub struct Removed {
 /// [`Policy::within`] counts from.
 ///
 /// # Errors
-/// [`Kind::Usage`] if no rule is given.
+/// [`Kind::Usage`] if no rule is given. [`Kind::Denied`] if a manifest is somebody else's.
 pub fn plan(
     repository: &dyn Repository,
     policy: &Policy,
@@ -171,6 +173,14 @@ fn warn_of(stays: &[Staying], run: &Run) {
         for reason in reasons {
             if reason.rule == KeepRule::Unreadable {
                 run.warn(format!("{} is left alone, {reason}", backup.label));
+            }
+            if reason.rule == KeepRule::SameNumber && !is_told {
+                is_told = true;
+                run.warn(format!(
+                    "nothing is removed: {}. Move the one that you do not need out of the \
+                     repository",
+                    reason.of.as_deref().unwrap_or_default()
+                ));
             }
             if reason.rule == KeepRule::NewestNotGood && !is_told {
                 is_told = true;
@@ -294,8 +304,12 @@ fn decide(
     now: Timestamp,
     zone: &Zone,
 ) -> Result<Decision> {
+    let listed = repository.list()?;
+    let readable = listed.iter().filter_map(|listed| listed.head.as_ref().ok());
+    let doubt = same_number(readable).map(|(one, other)| same_number_in_words(one, other));
+
     let mut candidates = Vec::new();
-    for listed in repository.list()? {
+    for listed in listed {
         candidates.push(candidate(repository, listed.label, listed.head)?);
     }
 
@@ -318,6 +332,11 @@ fn decide(
                 Some(error.to_string()),
             )],
         };
+        if reasons.is_empty()
+            && let Some(doubt) = &doubt
+        {
+            reasons.push(KeepReason::new(KeepRule::SameNumber, Some(doubt.clone())));
+        }
         if reasons.is_empty() {
             reasons.extend(obstacle(repository, &backup, damaged_newest.as_ref())?);
         }
@@ -356,6 +375,8 @@ fn obstacle(
 fn candidate(repository: &dyn Repository, label: Label, head: Result<Head>) -> Result<Candidate> {
     let head = match head {
         Ok(head) => head,
+        // The backup may be a good one. Whoever may not read it must not decide on it.
+        Err(error) if error.kind() == Kind::Denied => return Err(error),
         Err(error) => {
             return Ok(Candidate {
                 backup: BackupBrief {

@@ -83,6 +83,8 @@ pub enum KeepRule {
     LastVerified,
     /// The newest backup is not good: nothing goes while new backups fail.
     NewestNotGood,
+    /// Two backups carry the same number: nothing goes while nobody knows which is newer.
+    SameNumber,
     /// Its manifest cannot be read, so kbackup knows nothing of it.
     Unreadable,
     /// It is being restored or verified.
@@ -122,6 +124,7 @@ impl fmt::Display for KeepReason {
             KeepRule::NoGood => "no good one in",
             KeepRule::LastVerified => "last verified",
             KeepRule::NewestNotGood => "the newest is not good:",
+            KeepRule::SameNumber => "same number:",
             KeepRule::Unreadable => "unreadable:",
             KeepRule::InUse => "being restored or verified",
             KeepRule::RemovedLater => "removed later by the store",

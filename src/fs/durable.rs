@@ -24,6 +24,15 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     write_durably_by(path, mode, |into| into.write_all(bytes))
 }
 
+/// As [`write_durably`], for a file that gets this owner and group, by number, before it has its
+/// name.
+///
+/// # Errors
+/// As for [`write_durably`]; if the process may not give files away.
+pub fn write_durably_for(path: &Path, bytes: &[u8], mode: u32, owner: (u32, u32)) -> Result<()> {
+    write_owned(path, mode, Some(owner), |into| into.write_all(bytes))
+}
+
 /// As [`write_durably`], for content that is made piece by piece.
 ///
 /// # Errors
@@ -33,9 +42,24 @@ pub fn write_durably_by(
     mode: u32,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
+    write_owned(path, mode, None, write)
+}
+
+fn write_owned(
+    path: &Path,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
     let directory = parent(path);
     let staged = attempt(Operation::Create, path, || stage(directory, mode))?;
     let file = staged.as_file();
+
+    if let Some((user, group)) = owner {
+        attempt(Operation::SetOwner, path, || {
+            std::os::unix::fs::fchown(file, Some(user), Some(group))
+        })?;
+    }
 
     change(Operation::Write, path, Change::Content(file), || {
         let mut buffered = io::BufWriter::new(file);

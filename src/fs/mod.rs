@@ -2,18 +2,20 @@
 //! durable step is an explicit call.
 //!
 //! The room has a file for each subject: open files, opening, directories, names, durable writing,
-//! status, and facts about the whole file system. No other room calls `std::fs`.
+//! status, mounts and disks, and facts about the whole file system. No other room calls `std::fs`.
 
 #![expect(clippy::disallowed_methods, reason = "this is the door")]
 
 mod beneath;
 mod change;
 mod directory;
+mod disks;
 mod durable;
 mod error;
 mod file;
 mod file_system;
 mod gate;
+mod mounts;
 mod names;
 mod open;
 mod stamp;
@@ -24,12 +26,15 @@ pub use beneath::Beneath;
 pub use directory::{
     DirectoryEntry, create_directory, has_name, list, list_by, names, parent, sync_directory,
 };
+pub use disks::on_same_disk;
 pub use durable::{
     create_directories_durably, remove_stale_staging, write_durably, write_durably_by,
+    write_durably_for,
 };
 pub use error::{IoError, Operation, Result};
 pub use file::{File, ReadAt};
 pub use file_system::{free_space, network_file_system};
+pub use mounts::mount_inside;
 pub use names::{
     canonical, hard_link, link_target, remove_file, remove_tree, rename, set_mode, set_owner,
 };

@@ -8,6 +8,7 @@ use super::change::Change;
 use super::directory::sync_directory;
 use super::error::{Operation, Result};
 use super::gate::{attempt, change};
+use super::mounts::refuse_mounts;
 
 /// The path that a link holds.
 ///
@@ -52,7 +53,12 @@ pub fn remove_file(path: &Path) -> Result<()> {
 
 /// Removes a directory and all below it; links are not followed. It is no error if the directory is
 /// gone already.
+///
+/// # Errors
+/// [`std::io::ErrorKind::ResourceBusy`] if another file system, or a part of one, is mounted there.
+/// Then nothing is removed.
 pub fn remove_tree(path: &Path) -> Result<()> {
+    refuse_mounts(path)?;
     gone_is_fine(change(
         Operation::Remove,
         path,

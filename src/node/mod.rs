@@ -13,6 +13,7 @@ mod agreement;
 mod answers;
 mod client;
 mod connection;
+mod database_sign;
 mod discovery;
 mod fitness;
 mod held_record;
@@ -40,6 +41,7 @@ pub use answers::{
 };
 pub use client::Client;
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
+pub use database_sign::{database_around, sign_of_database, state_inside_node};
 pub use discovery::{NodeTraits, check_directories, locate, refuse_empty_index};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use held_record::HeldRecord;

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::database_sign::{database_around, state_inside_node};
 use super::held_record::HeldRecord;
 use super::last_stop;
 use super::record_names::{file_name, key};
@@ -63,8 +64,17 @@ pub struct UnreadableRecord {
 /// the record in it would be lost.
 ///
 /// # Errors
-/// [`Kind::Denied`] or [`Kind::Failed`] if the directory cannot be created.
+/// [`Kind::Denied`] or [`Kind::Failed`] if the directory cannot be created. [`Kind::Refused`] if it
+/// would lie in a directory of a server, such as below the home of the server's user.
 pub fn create_state_directory(directory: &Path) -> Result<()> {
+    // If nobody can look there, nobody can create anything there either, and the error below says
+    // why.
+    if matches!(fs::status_of_target(directory), Ok(None))
+        && let Ok(Some(database)) = database_around(directory)
+    {
+        return Err(state_inside_node(directory, &database));
+    }
+
     fs::create_directories_durably(directory, 0o700, 0o700).map_err(|error| {
         let is_denied = error.source.kind() == ErrorKind::PermissionDenied;
         let error = Error::from(error).with_what("cannot create the state directory");

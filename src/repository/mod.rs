@@ -4,7 +4,7 @@
 //! a caller wants, and not how: it fits plain directories and stores of blobs alike, because
 //! nothing in it assumes inodes, renames or cheap appends. Reading needs no session. A run that
 //! changes backups takes the place of the only writer, a [`Writer`] (`writer`). `condition`
-//! remembers which backups are damaged.
+//! remembers which backups are damaged, and `numbers` which numbers were given.
 
 mod condition;
 mod directory;
@@ -12,6 +12,7 @@ mod location;
 mod lock;
 #[cfg(feature = "faults")]
 mod memory;
+mod numbers;
 mod writer;
 
 pub use condition::{Remembered, is_good, remember, remember_damage, remembered};
@@ -19,6 +20,7 @@ pub use directory::DirectoryRepository;
 pub use location::Location;
 #[cfg(feature = "faults")]
 pub use memory::MemoryRepository;
+pub use numbers::{GivenNumbers, given_numbers, same_number, same_number_in_words};
 pub use writer::{
     Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Removal, Resumed, Stored, Writer,
 };
@@ -103,11 +105,12 @@ pub trait Repository: Send + Sync {
     fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>>;
 
     /// Reads a small value that is kept beside the backups. Its loss harms no backup: the result of
-    /// a verification, a copy of a release record. A key has 1 to 100 ASCII letters, digits, `-`,
+    /// a verification, a copy of a release record, the highest numbers. A key has 1 to 100 ASCII letters, digits, `-`,
     /// `_` and `.`, and does not begin with `.`; `lock` and `readers` are reserved.
     ///
     /// # Errors
-    /// `Failed` if the key breaks these rules.
+    /// `Failed` if the key breaks these rules; `Denied` if the value is somebody else's. A value that
+    /// is damaged counts as lost.
     fn state(&self, key: &str) -> Result<Option<Vec<u8>>>;
 
     /// Keeps a value under `key`; `None` removes it. The change is atomic and durable.

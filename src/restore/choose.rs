@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::format::Boundary;
 use crate::manifest::{BackupKind, Head, Label, Manifest};
-use crate::repository::{Remembered, Repository, remembered};
+use crate::repository::{Remembered, Repository, remembered, same_number, same_number_in_words};
 
 /// The backup to be restored, as a plan shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -104,6 +104,7 @@ fn named(repository: &dyn Repository, label: &Label) -> Result<Choice> {
 
 fn newest(repository: &dyn Repository) -> Result<Choice> {
     let listed = ListedBackups::read(repository)?;
+    listed.refuse_same_number(repository)?;
     let ListedBackups {
         sound,
         marked_damaged,
@@ -160,6 +161,26 @@ impl ListedBackups {
 
         found.sound.sort_by_key(|head| head.sequence);
         Ok(found)
+    }
+
+    /// With two backups of one number, nobody knows which backup is the newest.
+    fn refuse_same_number(&self, repository: &dyn Repository) -> Result<()> {
+        let mut heads: Vec<&Head> = self.sound.iter().chain(&self.marked_damaged).collect();
+        heads.sort_by_key(|head| head.sequence);
+        let Some((one, other)) = same_number(heads) else {
+            return Ok(());
+        };
+
+        Err(
+            Error::new(Kind::StoredCorrupt, same_number_in_words(one, other))
+                .on(repository.place())
+                .hint(format!(
+                    "name the backup: `kbackup restore {}`, or `kbackup restore {}`; `kbackup list` \
+                     shows them all",
+                    one.label, other.label
+                ))
+                .hint("move the one that you do not need out of `backups/`"),
+        )
     }
 
     fn add_unreadable(&mut self, label: Label, error: Error) {
@@ -262,9 +283,13 @@ fn unreadable(repository: &dyn Repository, label: &Label, error: Error, others: 
         "the newest backup, {label}, cannot be read, and kbackup does not restore an older one \
          unasked"
     );
-    let unreadable = Error::new(error.kind(), what)
+    let hints = error.hints().to_vec();
+    let mut unreadable = Error::new(error.kind(), what)
         .on(repository.place())
         .because(error);
+    for hint in hints {
+        unreadable = unreadable.hint(hint);
+    }
 
     match hint_at_other(repository, others) {
         Ok(hint) => unreadable.hint(hint),

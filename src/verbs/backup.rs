@@ -1,17 +1,15 @@
 //! `kbackup full` and `kbackup diff`: finds the node and its directories, and takes a backup.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{connection, repository, scavenging};
+use super::{connection, overlap, repository, scavenging};
 use crate::backup::{
     self, BackupForecast, BackupRequest, BackupSummary, RecheckShare, RunningNode, Source,
     SourceNode,
 };
 use crate::error::{Error, Kind, Result};
-use crate::fs;
 use crate::manifest::{BackupKind, Directories};
 use crate::node::{
     self, Client, Connection, FitnessLimits, QuiesceSettings, ReleaseRecords, Session,
@@ -47,6 +45,7 @@ pub(crate) fn take(
             } else {
                 repository::open_the_same(path, known, general, run)?
             };
+            warn_of_same_disk(options, source, &*repository, run)?;
             backup::take(&request(kind, options), source, &*repository, run)
         });
 
@@ -61,6 +60,25 @@ pub(crate) fn take(
             taken => return taken,
         }
     }
+}
+
+fn warn_of_same_disk(
+    options: &BackupOptions,
+    source: &Source<'_>,
+    repository: &dyn Repository,
+    run: &Run,
+) -> Result<()> {
+    const WARNING: &str = "the repository is on the node's own disk, and would be lost with it: \
+                           move it to another disk or machine, or set --accept-same-disk";
+
+    let is_told = run.warnings().iter().any(|warning| warning == WARNING);
+    if options.accept_same_disk || is_told {
+        return Ok(());
+    }
+    if repository.shares_device_with(&source.directories.db)? {
+        run.warn(WARNING);
+    }
+    Ok(())
 }
 
 /// Estimates what a backup would read and reuse. Writes nothing.
@@ -107,7 +125,7 @@ fn request(kind: BackupKind, options: &BackupOptions) -> BackupRequest {
     }
 }
 
-/// Finds the source, checks that the repository lies outside of it, and hands it to `go`.
+/// Finds the source, checks that nothing of kbackup overlaps with it, and hands it to `go`.
 fn with_source<T>(
     options: &BackupOptions,
     may_stop_scavenges: bool,
@@ -116,7 +134,6 @@ fn with_source<T>(
     go: impl FnOnce(&Source<'_>) -> Result<T>,
 ) -> Result<T> {
     let go = |source: &Source<'_>| {
-        refuse_inside(&options.repository, &source.directories)?;
         if options.directories.index.is_some() {
             node::refuse_empty_index(&source.directories)?;
         }
@@ -124,7 +141,7 @@ fn with_source<T>(
     };
 
     if options.offline {
-        return go(&stopped_source(options, run)?);
+        return go(&stopped_source(options, general, run)?);
     }
     match connection::connection(&options.node)? {
         Some(connection) => {
@@ -137,7 +154,11 @@ fn with_source<T>(
     }
 }
 
-fn stopped_source(options: &BackupOptions, run: &Run) -> Result<Source<'static>> {
+fn stopped_source(
+    options: &BackupOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<Source<'static>> {
     let Some(db) = &options.directories.db else {
         return Err(
             Error::new(Kind::Usage, "an offline backup needs the db directory")
@@ -147,8 +168,10 @@ fn stopped_source(options: &BackupOptions, run: &Run) -> Result<Source<'static>>
     };
 
     let named = Directories::new(db.clone(), options.directories.index.clone());
+    let directories = node::check_directories(&named, run)?;
+    refuse_overlaps(options, general, &directories)?;
     Ok(Source {
-        directories: node::check_directories(&named, run)?,
+        directories,
         server_version: options.server_version.clone(),
         node: SourceNode::Stopped,
     })
@@ -163,7 +186,7 @@ fn with_running_source<T>(
     run: &Run,
     go: impl FnOnce(&Source<'_>) -> Result<T>,
 ) -> Result<T> {
-    let release_records = ReleaseRecords::open(&general.state_directory()?)?;
+    let state_directory = general.state_directory()?;
     let session = Session::open(Client::new(connection)?, run)?;
     let directories = node::locate(
         &session,
@@ -171,6 +194,8 @@ fn with_running_source<T>(
         options.directories.index.as_deref(),
         run,
     )?;
+    refuse_overlaps(options, general, &directories)?;
+    let release_records = ReleaseRecords::open(&state_directory)?;
 
     let limits = FitnessLimits {
         wait: options.wait,
@@ -198,6 +223,21 @@ fn with_running_source<T>(
     })
 }
 
+/// Refuses a repository that overlaps with the node's directories, and a new state directory inside
+/// them.
+fn refuse_overlaps(
+    options: &BackupOptions,
+    general: &GeneralOptions,
+    directories: &Directories,
+) -> Result<()> {
+    overlap::refuse_repository(&options.repository, directories)?;
+    match general.state_directory() {
+        Ok(state) => overlap::refuse_new_state(&state, directories),
+        // Only a running node needs one, and that run has asked already.
+        Err(_) => Ok(()),
+    }
+}
+
 fn quiesce_settings(options: &BackupOptions, may_stop_scavenges: bool) -> QuiesceSettings {
     QuiesceSettings {
         quiesce: options.quiesce,
@@ -209,42 +249,4 @@ fn quiesce_settings(options: &BackupOptions, may_stop_scavenges: bool) -> Quiesc
         throttle_percent: options.scavenge_throttle,
         ..QuiesceSettings::default()
     }
-}
-
-/// A repository inside the node's directories would be lost with them, and would be in the server's
-/// way.
-fn refuse_inside(repository: &Path, directories: &Directories) -> Result<()> {
-    let place = real(repository)?;
-    for directory in [&directories.db, &directories.index] {
-        if place.starts_with(real(directory)?) {
-            return Err(Error::new(
-                Kind::Refused,
-                "the repository lies inside the node's own directory",
-            )
-            .at(repository)
-            .hint("choose another `--repo`, best on another disk"));
-        }
-    }
-    Ok(())
-}
-
-/// The path without symbolic links, although its last parts may not exist yet.
-fn real(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).map_err(|error| {
-        Error::new(Kind::Usage, "this path cannot be used")
-            .at(path)
-            .because(error)
-    })?;
-
-    for existing in absolute.ancestors() {
-        match fs::canonical(existing) {
-            Ok(real) => {
-                let missing = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
-                return Ok(real.join(missing));
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(absolute)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::repository;
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::manifest::{BackupKind, Fork, Head, Label, forks};
 use crate::repository::{Interrupted, Listed, Remembered, Repository, remembered};
 use crate::run::Run;
@@ -42,10 +42,16 @@ pub(crate) struct ListedBackup {
 pub(crate) enum ListedContents {
     /// The manifest can be read.
     Readable(Box<ListedFacts>),
-    /// The manifest is damaged.
-    Damaged {
+    /// The manifest cannot be read.
+    Unreadable {
         /// Why it cannot be read.
         error: String,
+        /// The kind of that error.
+        #[serde(skip)]
+        kind: Kind,
+        /// What the operator can do.
+        #[serde(skip)]
+        hints: Vec<String>,
     },
 }
 
@@ -79,7 +85,8 @@ pub(crate) struct ListedFacts {
 /// Lists the backups of the repository at `path`.
 ///
 /// # Errors
-/// If the repository cannot be opened or listed. A damaged manifest is part of the listing.
+/// If the repository cannot be opened or listed. A manifest that cannot be read is part of the
+/// listing.
 pub(crate) fn list(path: &Path, general: &GeneralOptions, run: &Run) -> Result<Listing> {
     let repository = repository::open(path, general, run)?;
     let listed = repository.list()?;
@@ -102,12 +109,20 @@ pub(crate) fn list(path: &Path, general: &GeneralOptions, run: &Run) -> Result<L
 }
 
 impl Listing {
-    /// Whether a manifest cannot be read.
+    /// Why a manifest cannot be read, if one cannot. Damage is worse than everything else.
     #[must_use]
-    pub(crate) fn has_damaged(&self) -> bool {
-        let is_damaged =
-            |backup: &ListedBackup| matches!(backup.contents, ListedContents::Damaged { .. });
-        self.backups.iter().any(is_damaged)
+    pub(crate) fn worst(&self) -> Option<Kind> {
+        let mut worst = None;
+        for backup in &self.backups {
+            match backup.contents {
+                ListedContents::Unreadable { kind, .. } if kind == Kind::StoredCorrupt => {
+                    return Some(kind);
+                }
+                ListedContents::Unreadable { kind, .. } => worst = worst.or(Some(kind)),
+                ListedContents::Readable(_) => {}
+            }
+        }
+        worst
     }
 }
 
@@ -119,7 +134,9 @@ fn describe(
     let verified = remembered(repository, &backup.label)?;
     let contents = match backup.head {
         Ok(head) => ListedContents::Readable(Box::new(facts(&head, forks.get(&head.branch)))),
-        Err(error) => ListedContents::Damaged {
+        Err(error) => ListedContents::Unreadable {
+            kind: error.kind(),
+            hints: error.hints().to_vec(),
             error: error.to_string(),
         },
     };

@@ -10,6 +10,7 @@ mod label;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod manual;
+mod overlap;
 pub(crate) mod priority;
 pub(crate) mod release;
 pub(crate) mod repository;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::seen_repositories::{SeenRepositories, SeenRepository};
 use crate::error::{Error, Kind, Result};
+use crate::node::database_around;
 use crate::repository::{Location, Repository};
 use crate::run::Run;
 use crate::settings::options::GeneralOptions;
@@ -89,7 +90,7 @@ pub(crate) fn open_or_make(
         if !seen.all().is_empty() {
             return Err(vanished(path, seen.all()));
         }
-        location.create()?;
+        create(&location, path)?;
         run.note(format!("made a new repository in `{}`", path.display()));
     }
     open_the_same(path, known, general, run)
@@ -114,6 +115,20 @@ pub(crate) fn open_or_nothing_yet(
         return Ok(None);
     }
     Err(vanished(path, seen.all()))
+}
+
+/// Makes a repository, but never in the directory of a server.
+fn create(location: &Location, path: &Path) -> Result<Box<dyn Repository>> {
+    let Some(database) = database_around(path)? else {
+        return location.create();
+    };
+    Err(Error::new(
+        Kind::Refused,
+        "the repository would lie inside the directory of a server",
+    )
+    .at(path)
+    .because(format!("`{}` belongs to a server", database.display()))
+    .hint("choose another `--repo`, best on another disk"))
 }
 
 /// Remembers a repository. If that fails, the run goes on: only the next one knows less.
@@ -141,7 +156,7 @@ pub(super) fn make(
 
     let (repository, is_new) = match location.open_if_there()? {
         Some(repository) => (repository, false),
-        None if seen.all().is_empty() || another => (location.create()?, true),
+        None if seen.all().is_empty() || another => (create(&location, path)?, true),
         None => return Err(vanished(path, seen.all())),
     };
     if seen.is_another(repository.id()) && !another {

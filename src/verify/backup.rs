@@ -55,6 +55,7 @@ pub(super) fn verify(
         records: verification.records,
         entries: verification.entries,
         findings: verification.findings,
+        unread: None,
         damaged_at_source: manifest.contents.damaged.clone(),
         twins: repository.twins(manifest)?.into_iter().cloned().collect(),
     })

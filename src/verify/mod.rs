@@ -14,5 +14,5 @@ mod report;
 mod verification;
 
 pub use self::repair::{Lost, RepairPlan, Repaired, Replacement, plan_repair, repair};
-pub use self::report::{VerifiedBackup, VerifyFinding, VerifyReport};
+pub use self::report::{Unread, VerifiedBackup, VerifyFinding, VerifyReport};
 pub use self::verification::{Which, verify};

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::error::{Error, Kind};
 use crate::manifest::{Label, RelativePath, Row};
 use crate::proof::Depth;
 use crate::run::Run;
@@ -39,12 +40,58 @@ pub struct VerifiedBackup {
     pub entries: u64,
     /// Everything that is wrong; empty for an intact backup.
     pub findings: Vec<VerifyFinding>,
+    /// Why the backup could not be read, so that nobody knows whether it is intact; `None` if it was
+    /// read. It is no finding.
+    pub unread: Option<Unread>,
     /// Chunks that failed their own MD5 at the source already, and were copied because the operator
     /// accepted that. They are not findings.
     pub damaged_at_source: Vec<RelativePath>,
     /// Files that are one stored file with another one of the backup. They are no damage.
     #[serde(skip)]
     pub(super) twins: Vec<Row>,
+}
+
+/// Why a backup could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Unread {
+    /// The reason, in one line.
+    pub why: String,
+    /// What the operator can do.
+    #[serde(skip)]
+    pub hints: Vec<String>,
+    /// Its kind, which decides the exit code.
+    #[serde(skip)]
+    pub kind: Kind,
+}
+
+impl VerifiedBackup {
+    /// The report of a backup that could not be read.
+    pub(super) fn unread(label: Label, error: &Error) -> Self {
+        let unread = Unread {
+            why: error.in_words(),
+            hints: error.hints().to_vec(),
+            kind: error.kind(),
+        };
+        Self {
+            unread: Some(unread),
+            ..Self::nothing_read(label)
+        }
+    }
+
+    /// A report before anything was read.
+    pub(super) fn nothing_read(label: Label) -> Self {
+        Self {
+            label,
+            files: 0,
+            records: 0,
+            entries: 0,
+            findings: Vec::new(),
+            unread: None,
+            damaged_at_source: Vec::new(),
+            twins: Vec::new(),
+        }
+    }
 }
 
 /// What a verification found of all backups.
@@ -59,10 +106,31 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether nothing is wrong with any backup.
+    /// Whether every backup was read, and nothing is wrong with any of them.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.backups.iter().all(|backup| backup.findings.is_empty())
+        self.worst().is_none()
+    }
+
+    /// Whether something is wrong with a backup that was read.
+    #[must_use]
+    pub fn has_findings(&self) -> bool {
+        self.backups
+            .iter()
+            .any(|backup| !backup.findings.is_empty())
+    }
+
+    /// The kind of what is wrong: damage first, then why a backup could not be read.
+    #[must_use]
+    pub fn worst(&self) -> Option<Kind> {
+        if self.has_findings() {
+            return Some(Kind::StoredCorrupt);
+        }
+        let mut unread = self
+            .backups
+            .iter()
+            .filter_map(|backup| backup.unread.as_ref());
+        unread.next().map(|unread| unread.kind)
     }
 
     /// Warns of names of one backup that lead to one file.

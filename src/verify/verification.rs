@@ -74,18 +74,27 @@ pub(super) fn verify_with(
             Ok(held) => (Some(held), repository.manifest(&label)),
             Err(error) => (None, Err(error)),
         };
-        let report = match manifest {
-            Ok(manifest) => backup::verify(repository, &manifest, depth, known, run)?,
-            Err(error) if error.kind() == Kind::StoredCorrupt => unreadable(label, &error),
+        let verified = match manifest {
+            Ok(manifest) => backup::verify(repository, &manifest, depth, known, run),
+            Err(error) if error.kind() == Kind::StoredCorrupt => Ok(damaged(label.clone(), &error)),
             Err(error) if error.kind() == Kind::NotFound && *which == Which::All => {
                 run.note(format!("{label} was removed meanwhile"));
                 continue;
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         };
 
-        keep_result(repository, &report, depth, run)?;
-        backups.push(report);
+        match verified {
+            Ok(report) => {
+                keep_result(repository, &report, depth, run);
+                backups.push(report);
+            }
+            // Nobody knows whether this one is intact, but the others can still be verified.
+            Err(error) if can_go_on(which, &error) => {
+                backups.push(VerifiedBackup::unread(label, &error));
+            }
+            Err(error) => return Err(error),
+        }
     }
 
     Ok(VerifyReport {
@@ -137,49 +146,48 @@ fn expected(chosen: &[Listed]) -> Event {
     Event::Expected { files, bytes }
 }
 
+/// Whether the verification goes on with the next backup after an error that is no damage.
+fn can_go_on(which: &Which, error: &Error) -> bool {
+    let is_end = matches!(error.kind(), Kind::Interrupted(_) | Kind::NotFound);
+    *which != Which::Newest && !is_end
+}
+
 /// Remembers the result for a backup. If that fails, the run only warns.
-fn keep_result(
-    repository: &dyn Repository,
-    report: &VerifiedBackup,
-    depth: Depth,
-    run: &Run,
-) -> Result<()> {
+fn keep_result(repository: &dyn Repository, report: &VerifiedBackup, depth: Depth, run: &Run) {
     let label = &report.label;
     let result = Remembered {
         at: clock::now(),
         depth,
         findings: report.findings.len() as u64,
     };
-    if let Err(error) = remember(repository, label, result) {
-        run.warn(format!(
-            "the result of the verification cannot be kept: {error}"
-        ));
-        return Ok(());
-    }
+    let kept = remember(repository, label, result).and_then(|()| remembered(repository, label));
+    let known = match kept {
+        Ok(known) => known,
+        Err(error) => {
+            run.warn(format!(
+                "the result of the verification cannot be kept: {}",
+                error.in_words()
+            ));
+            return;
+        }
+    };
 
-    let known = remembered(repository, label)?;
     if report.findings.is_empty() && known.is_some_and(|known| known.is_damaged()) {
         run.warn(format!(
             "{label} is known to be DAMAGED: this verification found nothing, but an earlier one \
              that read more found damage, so the mark stays"
         ));
     }
-    Ok(())
 }
 
-/// The report of a backup whose manifest cannot be read.
-fn unreadable(label: Label, error: &Error) -> VerifiedBackup {
+/// The report of a backup whose manifest is damaged.
+fn damaged(label: Label, error: &Error) -> VerifiedBackup {
     let findings = vec![VerifyFinding {
         path: None,
         what: error.in_words(),
     }];
     VerifiedBackup {
-        label,
-        files: 0,
-        records: 0,
-        entries: 0,
         findings,
-        damaged_at_source: Vec::new(),
-        twins: Vec::new(),
+        ..VerifiedBackup::nothing_read(label)
     }
 }

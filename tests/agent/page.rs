@@ -60,6 +60,36 @@ fn text(html: &str) -> String {
         .replace("&amp;", "&")
 }
 
+/// Each of these says something of the backups that an operator has to know, although the newest
+/// backup is young.
+#[test]
+fn what_is_in_doubt_is_not_called_safe() {
+    for (state, told) in [
+        (State::on_the_nodes_disk(), "on the node's own disk"),
+        (State::from_the_future(), "from the future"),
+        (
+            State::with_equal_numbers(),
+            "carry the same sequence number",
+        ),
+        (State::with_a_foreign_manifest(), "a backup cannot be read"),
+    ] {
+        let status = state.status();
+        assert_eq!(status.verdict.level, Level::Attention, "{told}");
+
+        let mut concerns = status.verdict.concerns.iter();
+        assert!(
+            concerns.any(|concern| concern.what.contains(told)),
+            "{told}"
+        );
+        let is_called_damaged =
+            |concern: &kbackup::agent::Concern| concern.what.contains("is damaged");
+        assert!(
+            !status.verdict.concerns.iter().any(is_called_damaged),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn the_page_of_each_state_reads_well() {
     for (name, state) in states::all() {

@@ -162,6 +162,7 @@ fn the_right_to_read_is_enough() {
             .arg(bench.path(repository))
             .env("HOME", bench.path(""))
             .env("KBACKUP_NEW_REPOSITORY", "true")
+            .env("KBACKUP_ACCEPT_SAME_DISK", "true")
             .current_dir("/")
             .uid(65534)
             .gid(65534)

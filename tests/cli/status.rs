@@ -22,6 +22,32 @@ fn the_status_of_a_repository_is_shown() {
     );
 }
 
+/// The node and the repository of a test are on one disk.
+#[test]
+fn a_repository_on_the_nodes_own_disk_is_a_warning() {
+    let site = NodeSite::new("26.1-append");
+    let place = &site.place;
+    let run = |line: &str| {
+        let mut command = place.kbackup(&site.line(line));
+        let output = command.env_remove("KBACKUP_ACCEPT_SAME_DISK").output();
+        let output = output.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+
+    let (code, summary) = run("full --repo repo --node URL --json");
+    assert_eq!(code, 3, "{summary}");
+    assert!(summary.contains("on the node's own disk"), "{summary}");
+    let (code, text) = run("status --repo repo");
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("on the node's own disk"), "{text}");
+
+    let (code, summary) = run("full --repo repo --node URL --accept-same-disk");
+    assert_eq!(code, 0, "{summary}");
+    let (code, text) = run("status --repo repo --accept-same-disk");
+    assert_eq!(code, 0, "{text}");
+}
+
 #[test]
 fn the_status_names_damage() {
     let site = NodeSite::backed_up("26.1-append");

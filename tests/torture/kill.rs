@@ -46,6 +46,9 @@ fn a_backup_that_dies_anywhere_is_never_listed_incomplete() {
             };
 
             let next_run_works = |before: &[kbackup::manifest::Label], what: &str| {
+                // The first run may have died before it made the repository.
+                let init = kbackup(&["init", "--repo", argument(&repository)], None);
+                assert!(is_well(&init), "{what}: {}", text(&init));
                 let output = kbackup(&line("diff"), None);
                 assert!(is_well(&output), "{what}: {}", text(&output));
                 let after = listed(&repository, Depth::Normal, what);

@@ -61,6 +61,7 @@ impl Watched {
     fn watch(&self, command: &mut Command) -> Output {
         command
             .env("KBACKUP_RECORD", &self.recording)
+            .env("KBACKUP_STATE_DIR", self.place.join("state"))
             .output()
             .unwrap()
     }

@@ -205,6 +205,7 @@ fn repository(who: usize, known: &[&Taken]) -> RepositoryFacts {
             points.push(RestorePoint {
                 label: label(taken),
                 backup: Some(backup(taken)),
+                problem: None,
                 verified: None,
             });
         }
@@ -215,6 +216,7 @@ fn repository(who: usize, known: &[&Taken]) -> RepositoryFacts {
         id: uuid::Uuid::nil(),
         points,
         free_bytes: None,
+        on_nodes_disk: false,
     }
 }
 

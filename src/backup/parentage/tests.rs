@@ -46,6 +46,10 @@ fn backup(sequence: u64, branch: u32, end: u64, epochs: &[u64]) -> Head {
 
 fn existing(backups: Vec<Head>) -> ExistingBackups {
     let mut existing = ExistingBackups::default();
+    for backup in &backups {
+        existing.given.sequence = existing.given.sequence.max(backup.sequence);
+        existing.given.branch = existing.given.branch.max(backup.branch);
+    }
     existing.backups = backups;
     existing
 }

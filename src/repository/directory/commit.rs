@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fs::{self, IoError};
 use crate::manifest::{FileSet, Label, Manifest, RelativePath, Row};
 use crate::proof::Proven;
+use crate::repository::{Repository, numbers};
 
 impl DirectoryIncoming<'_> {
     /// As [`crate::repository::Incoming::commit`].
@@ -33,6 +34,12 @@ impl DirectoryIncoming<'_> {
             .check_written(&written)
             .map_err(|error| error.at(&place))?;
         self.run.check()?;
+
+        // Before the backup is visible: its number must stay known if the backup does not.
+        if let Err(error) = numbers::give(self.repository, manifest) {
+            self.note_failure();
+            return Err(error);
+        }
 
         // From here on only a failure of the disk ends this run before its backup is listed, and
         // then nobody resumes its files.
@@ -66,13 +73,13 @@ impl DirectoryIncoming<'_> {
                 continue;
             };
             if newest.sequence < sequence {
-                return Ok(());
+                break;
             }
-            return Err(
-                Error::new(Kind::Locked, "another run has committed a backup meanwhile")
-                    .on(newest.label)
-                    .hint("run it again"),
-            );
+            return Err(overtaken(newest.label));
+        }
+
+        if numbers::is_given(self.repository, sequence)? {
+            return Err(overtaken(self.repository.place()));
         }
         Ok(())
     }
@@ -185,6 +192,12 @@ impl DirectoryIncoming<'_> {
             Err(back) => Err(still_listed(label, &backup, &error, &back)),
         }
     }
+}
+
+fn overtaken(on: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Locked, "another run has committed a backup meanwhile")
+        .on(on)
+        .hint("run it again")
 }
 
 /// The commit failed and could not be undone. Everything below the backup's name is durable; only

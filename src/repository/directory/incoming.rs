@@ -111,6 +111,11 @@ impl<'a> DirectoryIncoming<'a> {
         result
     }
 
+    /// As [`Self::noted`], for a failed change to the disk that has become an error already.
+    pub(super) fn note_failure(&self) {
+        self.has_failed.store(true, Ordering::SeqCst);
+    }
+
     pub(super) fn own(&self) -> MutexGuard<'_, OwnFiles> {
         // The map is whole after every call, also if a thread panicked beside it.
         self.own.lock().unwrap_or_else(PoisonError::into_inner)

@@ -64,15 +64,18 @@ impl Leftovers {
         let mut runs = Vec::new();
         // The names are ids, which begin with the time.
         for entry in fs::list(incoming)?.iter().rev() {
-            if is_run(entry) {
-                let files = Files::new(incoming.join(&entry.name));
-                runs.push(InterruptedRun::new(files));
+            let top = incoming.join(&entry.name);
+            if is_run(entry) && why_left_alone(entry, &top)?.is_none() {
+                runs.push(InterruptedRun::new(Files::new(top)));
             }
         }
         Ok(Self { runs })
     }
 
-    /// Finds what a run can resume, and removes everything else. Only the writer may call it.
+    /// Finds what a run can resume, and removes what no run can. Only the writer may call it.
+    ///
+    /// Touches only what kbackup made: whoever uses `incoming/` for something else, or mounts
+    /// something there, must not lose it.
     pub(super) fn sort_out(incoming: &Path, run: &Run) -> Result<Self> {
         let mut runs = Vec::new();
         for entry in fs::list(incoming)?.iter().rev() {
@@ -82,23 +85,24 @@ impl Leftovers {
             }
 
             let files = Files::new(incoming.join(&entry.name));
-            if is_run(entry) {
-                // A later run may have resumed all of it, or it may hold links to a backup's files
-                // only.
-                if remove_useless(files.top())?.files > 0 {
-                    runs.push(InterruptedRun::new(files));
-                    continue;
-                }
-            } else {
+            if let Some(why) = why_left_alone(entry, files.top())? {
                 run.note(format!(
-                    "removing what an earlier run left: `{}`",
+                    "kbackup leaves `{}` alone: {why}",
                     files.top().display()
                 ));
+                continue;
+            }
+            if !is_run(entry) {
+                fs::remove_file(files.top())?;
+                continue;
             }
 
-            match entry.status.kind {
-                FileKind::Directory => fs::remove_tree(files.top())?,
-                _ => fs::remove_file(files.top())?,
+            // A later run may have resumed all of it, or it may hold links to a backup's files
+            // only.
+            if remove_useless(files.top())?.files > 0 {
+                runs.push(InterruptedRun::new(files));
+            } else {
+                fs::remove_tree(files.top())?;
             }
         }
         Ok(Self { runs })
@@ -212,12 +216,54 @@ fn ends_with(file: &fs::File, md5: Md5Hash) -> bool {
     file.read_exact_at(offset, &mut last).is_ok() && Md5Hash(last) == md5
 }
 
-/// Whether an entry of `incoming/` is a backup in the making: it has an id for a name.
+/// Why an entry of `incoming/` is not for kbackup to remove. Returns `None` if kbackup made it.
+fn why_left_alone(entry: &DirectoryEntry, place: &Path) -> Result<Option<&'static str>> {
+    let is_made = match entry.status.kind {
+        FileKind::Directory => is_run(entry) && holds_a_run(place)?,
+        // A repair makes its copy under such a name.
+        FileKind::File => has_id(entry),
+        FileKind::Link | FileKind::Special => false,
+    };
+    if !is_made {
+        return Ok(Some("kbackup did not make it"));
+    }
+
+    match fs::mount_inside(place)? {
+        Some(_) => Ok(Some("another file system is mounted there")),
+        None => Ok(None),
+    }
+}
+
+/// Whether an entry of `incoming/` has the name of a backup in the making.
 fn is_run(entry: &DirectoryEntry) -> bool {
+    entry.status.kind == FileKind::Directory && has_id(entry)
+}
+
+/// Whether the name of an entry is an id, written as kbackup writes it.
+fn has_id(entry: &DirectoryEntry) -> bool {
     let Some(name) = entry.name.to_str() else {
         return false;
     };
-    entry.status.kind == FileKind::Directory && Uuid::parse_str(name).is_ok()
+    Uuid::parse_str(name).is_ok_and(|id| id.to_string() == name)
+}
+
+/// Whether a directory holds only what a backup in the making holds.
+fn holds_a_run(top: &Path) -> Result<bool> {
+    let names = match fs::names(top) {
+        Ok(names) => names,
+        // Another run has begun meanwhile and has moved or removed it.
+        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+
+    let is_known =
+        |name: &str| ["db", "index", MANIFEST, PROOFS].contains(&name) || is_staged(name);
+    Ok(names.iter().all(|name| name.to_str().is_some_and(is_known)))
+}
+
+/// Whether a file of this name is only half written.
+fn is_staged(name: &str) -> bool {
+    name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".tmp"))
 }
 
 /// Removes what no run can resume: half-written files, and files without an MD5 of the server's.
@@ -239,7 +285,7 @@ fn is_useless(top: &Path, path: &Path, size: u64) -> bool {
         return false;
     };
     let name = below.rsplit('/').next().unwrap_or(below);
-    if name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".tmp")) {
+    if is_staged(name) {
         return true;
     }
 

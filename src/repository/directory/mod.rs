@@ -162,6 +162,18 @@ impl DirectoryRepository {
         Ok(names)
     }
 
+    /// The user and group that the repository belongs to, if root works in somebody else's. They must
+    /// still be able to read the values that root writes.
+    fn foreign_owner(&self) -> Result<Option<(u32, u32)>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        match fs::status(self.layout.root())? {
+            Some(status) if status.user != 0 => Ok(Some((status.user, status.group))),
+            _ => Ok(None),
+        }
+    }
+
     fn labels(&self) -> Result<Vec<Label>> {
         let mut labels = Vec::new();
         if !is_directory(&self.layout.backups())? {
@@ -358,8 +370,6 @@ impl Repository for DirectoryRepository {
         match fs::read_small(&path, MAX_BYTES) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_not_found() => Ok(None),
-            // Another user, such as root, has written the value. It counts as lost, too.
-            Err(error) if error.source.kind() == ErrorKind::PermissionDenied => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -368,7 +378,10 @@ impl Repository for DirectoryRepository {
         let path = self.layout.value(key)?;
         layout::make_directory(&self.layout.state())?;
         match value {
-            Some(value) => fs::write_durably(&path, value, FILE_MODE)?,
+            Some(value) => match self.foreign_owner()? {
+                Some(owner) => fs::write_durably_for(&path, value, FILE_MODE, owner)?,
+                None => fs::write_durably(&path, value, FILE_MODE)?,
+            },
             None => {
                 fs::remove_file(&path)?;
                 fs::sync_directory(&self.layout.state())?;
@@ -397,10 +410,6 @@ impl Repository for DirectoryRepository {
     }
 
     fn shares_device_with(&self, path: &Path) -> Result<bool> {
-        let (own, other) = (fs::status(self.layout.root())?, fs::status(path)?);
-        let (Some(own), Some(other)) = (own, other) else {
-            return Ok(false);
-        };
-        Ok(own.device == other.device)
+        Ok(fs::on_same_disk(self.layout.root(), path)?)
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn remove(
     let Some(_lock) = lock_out_readers(repository, label)? else {
         return Ok(Removal::InUse);
     };
+    refuse_mounts(&repository.layout.backup(label))?;
 
     let expired = unlist(repository, label)?;
     run.note(format!("{label} is removed"));
@@ -36,6 +37,19 @@ pub(super) fn remove(
         ));
     }
     Ok(Removal::Freed(freed))
+}
+
+/// What is mounted inside a backup is not the backup's.
+fn refuse_mounts(backup: &Path) -> Result<()> {
+    let Some(mount) = fs::mount_inside(backup)? else {
+        return Ok(());
+    };
+    Err(Error::new(
+        Kind::Refused,
+        "another file system is mounted inside a backup",
+    )
+    .at(&mount)
+    .hint("unmount it first: removing the backup would remove what it holds"))
 }
 
 /// Takes a backup out of the list, durably, and returns where its files are now.

@@ -16,7 +16,7 @@ use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::proof::Proven;
 use crate::repository::{
-    Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Repository, Resumed, Stored,
+    Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Repository, Resumed, Stored, numbers,
 };
 use crate::run::Run;
 use crate::transfer::{CopyFailure, Follower, hash_file, hash_followed, paced};
@@ -67,6 +67,18 @@ impl<'a> MemoryIncoming<'a> {
 
     fn repository(&self) -> &'a MemoryRepository {
         self.place.repository
+    }
+
+    /// Checks that no backup ever had this number or a higher one.
+    fn check_not_given(&self, sequence: u64) -> Result<()> {
+        if !numbers::is_given(self.repository(), sequence)? {
+            return Ok(());
+        }
+        Err(
+            Error::new(Kind::Locked, "another run has committed a backup meanwhile")
+                .on(self.repository().place())
+                .hint("run it again"),
+        )
     }
 
     fn names(&self) -> MutexGuard<'_, IncomingFiles> {
@@ -286,7 +298,10 @@ impl Incoming for MemoryIncoming<'_> {
             )
             .on(&committed.label)
             .hint("run it again")),
-            _ => Ok(()),
+            _ => {
+                drop(store);
+                self.check_not_given(sequence)
+            }
         }
     }
 
@@ -438,8 +453,12 @@ impl Incoming for MemoryIncoming<'_> {
         })?;
         manifest.check_written(&text)?;
 
-        let mut store = self.repository().reach()?;
-        if store.committed(&manifest.label).is_ok() {
+        if self
+            .repository()
+            .reach()?
+            .committed(&manifest.label)
+            .is_ok()
+        {
             return Err(Error::new(
                 Kind::Locked,
                 "another run has committed a backup with this label meanwhile",
@@ -447,6 +466,9 @@ impl Incoming for MemoryIncoming<'_> {
             .on(&manifest.label)
             .hint("run it again"));
         }
+
+        numbers::give(self.repository(), manifest)?;
+        let mut store = self.repository().reach()?;
         let committed = Committed {
             label: manifest.label.clone(),
             manifest: text,

@@ -1,13 +1,8 @@
 //! Checks that no server uses a restore target, now or the next time that it runs.
 
-use std::path::{Path, PathBuf};
-
 use super::super::request::AcceptedRisks;
 use super::content::{self, BackupToRestore, FinishedTarget, TargetContent};
 use crate::error::{Error, Kind, Result};
-use crate::format::checkpoint::Checkpoint;
-use crate::format::names;
-use crate::fs;
 use crate::manifest::Directories;
 use crate::node;
 use crate::run::Run;
@@ -55,7 +50,7 @@ fn refuse_inside_another(directories: &Directories) -> Result<()> {
             if above == directories.db {
                 continue;
             }
-            let Some(sign) = sign_of_database(above)? else {
+            let Some(sign) = node::sign_of_database(above)? else {
                 continue;
             };
 
@@ -67,18 +62,4 @@ fn refuse_inside_another(directories: &Directories) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A file by which a directory shows that it is a db or an index directory.
-fn sign_of_database(directory: &Path) -> Result<Option<PathBuf>> {
-    let signs = [
-        Checkpoint::Writer.under(directory),
-        directory.join(names::INDEX_MAP),
-    ];
-    for sign in signs {
-        if fs::status(&sign)?.is_some() {
-            return Ok(Some(sign));
-        }
-    }
-    Ok(None)
 }

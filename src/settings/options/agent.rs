@@ -29,6 +29,9 @@ pub(in crate::settings) struct AgentArguments {
     /// Make the repository if there is none, and if kbackup never saw one at this path
     #[arg(long, env = "KBACKUP_NEW_REPOSITORY")]
     new_repository: bool,
+    /// Do not warn that the repository is on the node's own disk
+    #[arg(long, env = "KBACKUP_ACCEPT_SAME_DISK")]
+    accept_same_disk: bool,
     #[command(flatten)]
     node: NodeArguments,
     #[command(flatten)]
@@ -251,6 +254,8 @@ pub struct AgentOptions {
     pub repository: PathBuf,
     /// `--new-repository`.
     pub new_repository: bool,
+    /// `--accept-same-disk`.
+    pub accept_same_disk: bool,
     /// How to reach the node.
     pub node: NodeOptions,
     /// The directories that the user named.
@@ -312,6 +317,7 @@ impl AgentArguments {
         AgentOptions {
             repository: self.repository.repo,
             new_repository: self.new_repository,
+            accept_same_disk: self.accept_same_disk,
             node: self.node.into_options(origins),
             directories: self.directories.into(),
             diff_schedule: self.diff_schedule,

@@ -120,6 +120,9 @@ pub(in crate::settings) struct BackupArguments {
     /// Keep the backup if chunks of the node fail their own MD5, and mark the backup as damaged
     #[arg(long, env = "KBACKUP_ACCEPT_DAMAGED")]
     accept_damaged: bool,
+    /// Do not warn that the repository is on the node's own disk
+    #[arg(long, env = "KBACKUP_ACCEPT_SAME_DISK")]
+    accept_same_disk: bool,
     /// Start the backup over if the node's files change during it; make at most this many attempts,
     /// 1 to 1000
     #[arg(
@@ -196,6 +199,8 @@ pub struct BackupOptions {
     pub new_address: bool,
     /// `--accept-damaged`.
     pub accept_damaged: bool,
+    /// `--accept-same-disk`.
+    pub accept_same_disk: bool,
     /// `--attempts`: at least 1.
     pub attempts: u32,
     /// `--filter-max-age`.
@@ -239,6 +244,7 @@ impl BackupArguments {
             new_branch: self.new_branch,
             new_address: self.new_address,
             accept_damaged: self.accept_damaged,
+            accept_same_disk: self.accept_same_disk,
             attempts: self.attempts,
             filter_max_age: self.filter_max_age.0,
             recheck: self.recheck,

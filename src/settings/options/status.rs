@@ -47,6 +47,9 @@ pub(in crate::settings) struct StatusArguments {
         default_value = "26h"
     )]
     max_age: Span,
+    /// Do not warn that the repository is on the node's own disk; an agent uses its own option
+    #[arg(long, env = "KBACKUP_ACCEPT_SAME_DISK")]
+    accept_same_disk: bool,
     /// Answer as a plugin of a monitoring system does: one line, and exit code 0 OK, 1 WARNING,
     /// 2 CRITICAL or 3 UNKNOWN
     #[arg(long, env = "KBACKUP_MONITORING_PLUGIN")]
@@ -68,6 +71,8 @@ pub struct StatusOptions {
     pub agent_ca_files: Vec<PathBuf>,
     /// `--max-age`.
     pub max_age: Duration,
+    /// `--accept-same-disk`.
+    pub accept_same_disk: bool,
     /// `--monitoring-plugin`.
     pub monitoring_plugin: bool,
 }
@@ -87,6 +92,7 @@ impl From<StatusArguments> for StatusOptions {
             agent_password,
             agent_ca_files: arguments.agent_ca_file,
             max_age: arguments.max_age.0,
+            accept_same_disk: arguments.accept_same_disk,
             monitoring_plugin: arguments.monitoring_plugin,
         }
     }

@@ -41,6 +41,7 @@ pub(crate) struct State {
     running: Option<RunningJob>,
     plans: Vec<(JobPlan, String)>,
     configuration: Option<String>,
+    on_nodes_disk: bool,
 }
 
 fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> RestorePoint {
@@ -69,6 +70,7 @@ fn point(sequence: u64, seconds_ago: i64, kind: BackupKind, stored: u64) -> Rest
             bytes_stored: stored,
             is_sound: true,
         }),
+        problem: None,
         verified: None,
     }
 }
@@ -248,7 +250,49 @@ impl State {
                 plan(Job::Expire, Some(11 * HOUR), "@daily"),
             ],
             configuration: None,
+            on_nodes_disk: false,
         }
+    }
+
+    /// A repository that would be lost with the node.
+    pub(crate) fn on_the_nodes_disk() -> Self {
+        Self {
+            on_nodes_disk: true,
+            ..Self::safe()
+        }
+    }
+
+    /// The newest backup was taken while the clock was a year ahead. No node is asked, as with
+    /// `kbackup status --repo`.
+    pub(crate) fn from_the_future() -> Self {
+        let mut state = Self::safe();
+        let newest = state.points.as_mut().unwrap().last_mut().unwrap();
+        let backup = newest.backup.as_mut().unwrap();
+        backup.started = ago(-365 * DAY);
+        backup.finished = ago(-365 * DAY);
+        state.exposure = None;
+        state.node = None;
+        state
+    }
+
+    /// Two backups carry one number.
+    pub(crate) fn with_equal_numbers() -> Self {
+        let mut state = Self::safe();
+        let points = state.points.as_mut().unwrap();
+        let count = points.len();
+        let number = points[count - 2].backup.unwrap().sequence;
+        points[count - 1].backup.as_mut().unwrap().sequence = number;
+        state
+    }
+
+    /// A manifest belongs to another user.
+    pub(crate) fn with_a_foreign_manifest() -> Self {
+        let mut state = Self::safe();
+        let points = state.points.as_mut().unwrap();
+        let count = points.len();
+        points[count - 3].backup = None;
+        points[count - 3].problem = Some("cannot open `manifest.json`: it is root's".to_owned());
+        state
     }
 
     fn up_to_date() -> Self {
@@ -479,6 +523,7 @@ impl State {
             id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
             points,
             free_bytes: Some(900 << 30),
+            on_nodes_disk: self.on_nodes_disk,
         });
 
         Status::of(StatusInput {

@@ -1,0 +1,146 @@
+//! The numbers of backups: the sequence number, which says which backup is newer, and the number of
+//! a branch. No number is ever given twice, also if the backup that had it is gone or cannot be
+//! read.
+//!
+//! The highest numbers are kept as a small value beside the backups, and raised before a backup
+//! becomes visible. If that value is lost, the manifests say which numbers were given, and then all
+//! of them must be readable.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Listed, Repository};
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{Head, Label};
+
+/// The key under which the highest numbers are kept.
+const KEY: &str = "numbers";
+
+/// The highest numbers that were given to backups of a repository; 0 if none was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GivenNumbers {
+    /// The highest sequence number.
+    pub sequence: u64,
+    /// The highest number of a branch.
+    pub branch: u32,
+}
+
+/// The value that is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Counter {
+    sequence: u64,
+    branch: u32,
+    /// The backup that was committed last. A backup with a later label was made by a kbackup that
+    /// does not know this value.
+    newest: Label,
+}
+
+impl GivenNumbers {
+    fn or_higher(self, sequence: u64, branch: u32) -> Self {
+        Self {
+            sequence: self.sequence.max(sequence),
+            branch: self.branch.max(branch),
+        }
+    }
+}
+
+/// The highest numbers that were given so far. `listed` are all backups of the repository.
+///
+/// # Errors
+/// The kind of the error of a manifest, if that manifest cannot be read and may hold a higher number
+/// than every other one. `Denied` if the kept value cannot be read.
+pub fn given_numbers(repository: &dyn Repository, listed: &[Listed]) -> Result<GivenNumbers> {
+    let counter = counter(repository)?;
+
+    let mut given = GivenNumbers::default();
+    if let Some(counter) = &counter {
+        given = given.or_higher(counter.sequence, counter.branch);
+    }
+    for Listed { label, head } in listed {
+        match head {
+            Ok(head) => given = given.or_higher(head.sequence, head.branch),
+            Err(error) => {
+                let is_counted = counter
+                    .as_ref()
+                    .is_some_and(|counter| *label <= counter.newest);
+                if !is_counted {
+                    return Err(unknown_number(label, error));
+                }
+            }
+        }
+    }
+    Ok(given)
+}
+
+/// Whether a backup with this sequence number was committed, or a later one, as far as the kept
+/// value says.
+pub(super) fn is_given(repository: &dyn Repository, sequence: u64) -> Result<bool> {
+    let counter = counter(repository)?;
+    Ok(counter.is_some_and(|counter| counter.sequence >= sequence))
+}
+
+/// Keeps the numbers of a backup that is about to become visible. Only the writer may call it.
+pub(super) fn give(repository: &dyn Repository, head: &Head) -> Result<()> {
+    let mut given = GivenNumbers::default().or_higher(head.sequence, head.branch);
+    let mut newest = head.label.clone();
+    if let Some(counter) = counter(repository)? {
+        given = given.or_higher(counter.sequence, counter.branch);
+        newest = newest.max(counter.newest);
+    }
+
+    let counter = Counter {
+        sequence: given.sequence,
+        branch: given.branch,
+        newest,
+    };
+    let bytes = serde_json::to_vec(&counter)
+        .map_err(|error| Error::new(Kind::Failed, "cannot write the numbers").because(error))?;
+    repository.set_state(KEY, Some(&bytes))
+}
+
+/// Two backups that carry one sequence number. Nobody can say which of them is the newer one.
+/// `heads` are in the order of their numbers.
+pub fn same_number<'a>(heads: impl IntoIterator<Item = &'a Head>) -> Option<(&'a Head, &'a Head)> {
+    let mut before: Option<&Head> = None;
+    for head in heads {
+        if let Some(before) = before
+            && before.sequence == head.sequence
+        {
+            return Some((before, head));
+        }
+        before = Some(head);
+    }
+    None
+}
+
+/// What is wrong with two backups that [`same_number`] found.
+#[must_use]
+pub fn same_number_in_words(one: &Head, other: &Head) -> String {
+    format!(
+        "{} and {} carry the same sequence number, {}: kbackup does not know which is newer",
+        one.label, other.label, one.sequence
+    )
+}
+
+/// The kept value. A damaged one counts as lost: the manifests then say more.
+fn counter(repository: &dyn Repository) -> Result<Option<Counter>> {
+    let kept = repository.state(KEY)?;
+    Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// The error for a manifest that hides which numbers were given.
+fn unknown_number(label: &Label, error: &Error) -> Error {
+    let what = "kbackup cannot tell the number of this backup, and gives no number twice";
+    let mut unknown = Error::new(error.kind(), what)
+        .on(label)
+        .because(error.in_words());
+    for hint in error.hints() {
+        unknown = unknown.hint(hint.as_str());
+    }
+    if error.kind() == Kind::StoredCorrupt {
+        unknown = unknown.hint(format!(
+            "put `backups/{label}/manifest.json` back from a copy of the repository; if it is lost \
+             for good, move `backups/{label}` out of the repository"
+        ));
+    }
+    unknown
+}
