@@ -102,7 +102,7 @@ impl Worker {
             may_stop_scavenges: false,
         };
 
-        self.ended(&order, JobResult::default(), RunOutcome::of_error(error))
+        self.ended(&order, &JobResult::default(), RunOutcome::of_error(error))
     }
 
     fn run_in_turn(
@@ -148,10 +148,10 @@ impl Worker {
             }
         };
 
-        self.ended(order, result, outcome)
+        self.ended(order, &result, outcome)
     }
 
-    fn ended(&self, order: &JobOrder, result: JobResult, outcome: RunOutcome) -> RunRecord {
+    fn ended(&self, order: &JobOrder, result: &JobResult, outcome: RunOutcome) -> RunRecord {
         let began = self.recorder.began;
         RunRecord {
             // The clock may have gone back during the run.

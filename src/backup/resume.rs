@@ -122,10 +122,9 @@ fn resume_chunk(
     }
 
     let mut follower = RecordFollower::new(&chunk.state, chunk.start(), writer);
-    let follow = match &mut follower {
-        Some(follower) => Some(follower as &mut dyn Follow),
-        None => None,
-    };
+    let follow = follower
+        .as_mut()
+        .map(|follower| follower as &mut dyn Follow);
     let request = completed_request(&chunk);
     let Some((mut stored, kept)) = capture.resume(path, &request, footer.md5, follow)? else {
         return Ok(None);

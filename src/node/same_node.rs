@@ -177,9 +177,8 @@ fn evidence(session: &Session, database: Uuid, db: &Path, run: &Run) -> Result<E
             )));
         }
         Ok(Some(_)) => {}
-        Ok(None) => return Ok(Evidence::None),
         Err(error) if is_about_the_run(&error) => return Err(error),
-        Err(_) => return Ok(Evidence::None),
+        Ok(None) | Err(_) => return Ok(Evidence::None),
     }
 
     match agree(session, &directories, run) {
