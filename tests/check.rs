@@ -197,9 +197,13 @@ fn truncate_offline(directory: &DataDirectory, end: i64) -> Result<()> {
 
 /// How many events the index of a directory holds at least.
 fn indexed_events(directory: &DataDirectory) -> u64 {
-    match directory.facts["visible"].as_object() {
+    let facts = &directory.facts;
+    match facts.get("visible").and_then(|streams| streams.as_object()) {
         Some(streams) => streams.values().filter_map(serde_json::Value::as_u64).sum(),
-        None => directory.facts["events"].as_u64().unwrap_or(0),
+        None => facts
+            .get("events")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0),
     }
 }
 
@@ -1118,9 +1122,14 @@ fn o38_a_writer_inside_an_append_at_the_end_of_a_chunk_is_named() -> Result<()> 
 /// Gives the metadata in a chunk a name that the server does not know.
 fn forget_max_count(bytes: &mut [u8], is_completed: bool) {
     const NAME: &[u8] = b"$maxCount";
-    for at in 0..bytes.len() - NAME.len() {
-        if bytes[at..].starts_with(NAME) {
-            bytes[at] = b'_';
+    for at in 0..bytes.len() {
+        let Some(rest) = bytes.get_mut(at..) else {
+            break;
+        };
+        if rest.starts_with(NAME)
+            && let Some(first) = rest.first_mut()
+        {
+            *first = b'_';
         }
     }
 
@@ -1187,7 +1196,7 @@ fn o39_an_older_index_is_fine_and_a_scavenged_one_over_older_chunks_hides_events
         // Without the metadata a server should show it.
         for chunk in log::chunks(mixed.path())? {
             overwrite(&chunk.path, |bytes| {
-                forget_max_count(bytes, chunk.footer.is_some())
+                forget_max_count(bytes, chunk.footer.is_some());
             })?;
         }
         let examination = examine_at(mixed.path(), Some(line), Depth::Normal)?;

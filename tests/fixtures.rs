@@ -101,9 +101,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Replaces the MD5 at the end of a file.
 pub(crate) fn seal(bytes: &mut [u8]) {
-    let end = bytes.len() - 16;
-    let md5 = Md5::digest(&bytes[..end]);
-    bytes[end..].copy_from_slice(&md5);
+    let (content, place) = bytes.split_at_mut(bytes.len() - 16);
+    place.copy_from_slice(&Md5::digest(content));
 }
 
 /// Replaces a table by one of an old version, with the entries that `change` leaves.
@@ -121,8 +120,8 @@ pub(crate) fn write_old_table(
     }
     entries.sort_unstable_by(|left, right| right.cmp(left));
 
-    let mut bytes = vec![0; 128];
-    bytes[..2].copy_from_slice(&[1, version]);
+    let mut bytes = vec![1, version];
+    bytes.resize(128, 0);
     for entry in entries {
         bytes.extend(i32::try_from(entry.number)?.to_le_bytes());
         match version {

@@ -61,7 +61,7 @@ fn stat(path: &Path) -> Option<Vec<String>> {
 
 fn is_stopped(child: &Child) -> bool {
     let status = stat(Path::new(&format!("/proc/{}/stat", child.id())));
-    status.is_some_and(|fields| fields[0] == "T")
+    status.is_some_and(|fields| fields.first().is_some_and(|state| state == "T"))
 }
 
 /// The nice value and the scheduling policy of each thread.
