@@ -75,6 +75,11 @@ fn a_long_backup_before_the_next_cycle_has_no_limit() {
         assert_eq!(code, Some(0), "{log}");
         assert_eq!(log.contains("auto-scavenge paused"), is_paused, "{log}");
         assert_eq!(
+            log.contains("the server leaves that cycle out"),
+            is_paused,
+            "{log}"
+        );
+        assert_eq!(
             log.contains("auto-scavenge is not paused: its next cycle begins in"),
             !is_paused,
             "{log}"

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::node::{AutoScavenge, AutoScavengeStatus, Client, Patience};
+use crate::run::Run;
 
 /// The result of pausing auto-scavenge.
 pub(super) struct PauseResult {
@@ -79,6 +80,7 @@ pub(super) fn pause_auto_scavenge(
     run.note(format!(
         "auto-scavenge is {state}; waiting until it is paused"
     ));
+    note_cycle_at_risk(&status, run);
     let was_at_work = state != AutoScavenge::Waiting;
     wait_until_paused(client, state, is_ours, settings, poll)?;
 
@@ -106,6 +108,17 @@ fn note_left_alone(status: &AutoScavengeStatus, borrowed: &Borrowed<'_>) {
         "auto-scavenge is not paused: its next cycle begins in {}, after this backup",
         clock::length(until)
     ));
+}
+
+/// A resume moves the schedule, so a cycle that falls into the pause never begins (http-api §2.6).
+fn note_cycle_at_risk(status: &AutoScavengeStatus, run: &Run) {
+    if let (AutoScavenge::Waiting, Some(until)) = (&status.state, status.until_next_cycle) {
+        run.note(format!(
+            "its next cycle begins in {}: if this backup takes longer, the server leaves that \
+             cycle out; if that happens each time, run the backup at another hour",
+            clock::length(until)
+        ));
+    }
 }
 
 /// The status of auto-scavenge. A cluster between two leaders answers with errors for a while
