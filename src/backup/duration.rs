@@ -1,7 +1,7 @@
 //! How long a backup will take, as far as kbackup can tell before it begins.
 //!
-//! Quiescing asks this: an auto-scavenge that begins only after the copy need not be paused. A wrong
-//! estimate costs another attempt or a needless pause, and nothing else.
+//! Quiescing asks this: an auto-scavenge that begins only after the copy need not be paused. A
+//! wrong estimate costs another attempt or a needless pause, and nothing else.
 
 use std::time::Duration;
 

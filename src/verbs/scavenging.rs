@@ -76,8 +76,8 @@ struct Spared {
 }
 
 impl Spared {
-    /// Something that happened at `since` spares a scavenge for the time `length`. Returns `None` if
-    /// that time is over. A time in the future comes from a wrong clock, and spares nothing.
+    /// Something that happened at `since` spares a scavenge for the time `length`. Returns `None`
+    /// if that time is over. A time in the future comes from a wrong clock, and spares nothing.
     fn since(since: Timestamp, length: Duration, why: String) -> Option<Self> {
         let now = clock::now();
         let until = since

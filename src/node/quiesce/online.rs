@@ -50,8 +50,8 @@ pub struct QuiescedOnline<'a> {
 /// # Errors
 /// [`Kind::Refused`] if the node has no admin API (`DisableAdminUi`), [`Kind::Locked`] while
 /// another run quiesces this node, [`Kind::Unstable`] if scavenging does not stop within the
-/// limits, [`Kind::Scavenging`] if a scavenge runs that may not be stopped. What was taken until then
-/// is given back.
+/// limits, [`Kind::Scavenging`] if a scavenge runs that may not be stopped. What was taken until
+/// then is given back.
 pub fn quiesce<'a>(
     session: &'a Session,
     records: &ReleaseRecords,

@@ -29,12 +29,12 @@ impl PauseResult {
     };
 }
 
-/// Pauses auto-scavenge, and waits until it is paused. Leaves it alone if it cannot begin a scavenge
-/// during the copy.
+/// Pauses auto-scavenge, and waits until it is paused. Leaves it alone if its next cycle begins only
+/// after the copy.
 ///
 /// # Errors
-/// [`Kind::Scavenging`] if it runs a cycle that may not be interrupted, [`Kind::Unstable`] if it does
-/// not pause in time.
+/// [`Kind::Scavenging`] if it runs a cycle that may not be interrupted, [`Kind::Unstable`] if it
+/// does not pause in time.
 pub(super) fn pause_auto_scavenge(
     client: &Client,
     borrowed: &mut Borrowed<'_>,

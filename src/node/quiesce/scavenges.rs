@@ -84,7 +84,9 @@ pub(super) fn parameters_of(
 pub fn still_scavenging(client: &Client, what: impl Into<String>) -> Error {
     Error::new(Kind::Scavenging, what)
         .on(client.place())
-        .hint("run the same command again when it has ended, or let kbackup wait for that: `--scavenge wait`")
+        .hint(
+            "run the same command again when it has ended, or let kbackup wait: `--scavenge wait`",
+        )
         .hint("`--scavenge stop` stops it for the backup, and starts it again afterwards")
 }
 

@@ -20,8 +20,8 @@ const DELETE_LIMIT: Duration = Duration::from_secs(2);
 /// stopped before it was done.
 ///
 /// # Errors
-/// [`Kind::Scavenging`] if one runs that may not be stopped, [`Kind::Unstable`] if one does not stop
-/// in time.
+/// [`Kind::Scavenging`] if one runs that may not be stopped, [`Kind::Unstable`] if one does not
+/// stop in time.
 pub(super) fn stop_scavenges(
     client: &Client,
     borrowed: &mut Borrowed<'_>,
