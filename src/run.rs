@@ -15,11 +15,31 @@ use crate::timings::{Activity, Timings};
 
 /// The context of one run. All its threads share it.
 pub struct Run {
-    observer: Box<dyn Observer>,
+    reporter: Reporter,
     end: RunEnd,
     pace: Pace,
     timings: Timings,
-    warnings: Mutex<Vec<String>>,
+    grace: Option<Duration>,
+}
+
+/// Reports the events of a run. A thread that may outlast a step of the run has one of its own.
+#[derive(Clone)]
+pub struct Reporter {
+    observer: Arc<dyn Observer>,
+    warnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Reporter {
+    /// Reports an event to the observer. Keeps warnings, too.
+    pub fn emit(&self, event: Event) {
+        self.observer.observe(&event);
+
+        if let Event::Warning(text) = event
+            && let Ok(mut warnings) = self.warnings.lock()
+        {
+            warnings.push(text);
+        }
+    }
 }
 
 impl Run {
@@ -28,12 +48,35 @@ impl Run {
         let end = RunEnd::default();
         let pace = Pace::new(None, end.cancel.clone());
         Self {
-            observer: Box::new(observer),
+            reporter: Reporter {
+                observer: Arc::new(observer),
+                warnings: Arc::default(),
+            },
             end,
             pace,
             timings: Timings::default(),
-            warnings: Mutex::default(),
+            grace: None,
         }
+    }
+
+    /// The same run, which may use this time after a signal to give back to the node what it
+    /// stopped. Its supervisor waits that long.
+    #[must_use]
+    pub const fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// How long giving back may take after a signal, if the supervisor allows a certain time.
+    #[must_use]
+    pub const fn grace(&self) -> Option<Duration> {
+        self.grace
+    }
+
+    /// Reports events from a thread that may outlast a step of the run.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
     }
 
     /// The same run with a budget: all its threads together read, copy and hash no more bytes in a
@@ -76,13 +119,7 @@ impl Run {
             self.timings.begin(step.name());
         }
 
-        self.observer.observe(&event);
-
-        if let Event::Warning(text) = event
-            && let Ok(mut warnings) = self.warnings.lock()
-        {
-            warnings.push(text);
-        }
+        self.reporter.emit(event);
     }
 
     /// Warns the operator of something that leaves the result usable.
@@ -98,7 +135,7 @@ impl Run {
     /// The warnings so far.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        match self.warnings.lock() {
+        match self.reporter.warnings.lock() {
             Ok(warnings) => warnings.clone(),
             Err(_) => Vec::new(),
         }

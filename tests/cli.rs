@@ -6,6 +6,7 @@ mod answers;
 mod denied;
 mod documents;
 pub(crate) mod errors;
+mod hangs;
 pub(crate) mod json;
 mod load;
 mod missing_fields;

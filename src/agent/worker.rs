@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
 
@@ -16,6 +17,10 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::run::{Interruption, Run};
 use crate::verbs::priority;
+
+/// How long a run may take after a signal to give back to the node what it stopped. The service
+/// manager waits longer.
+const GIVE_BACK_AT_END: Duration = Duration::from_secs(30);
 
 /// The result of an order.
 pub(super) enum OrderResult {
@@ -58,7 +63,8 @@ impl Worker {
     {
         let recorder = Arc::new(RunRecorder::new(order.job, order.trigger, calls.on_step));
         let load = configuration.job_settings(order.job).load();
-        let run = Arc::new(priority::run(Arc::clone(&recorder), load));
+        let run = priority::run(Arc::clone(&recorder), load).with_grace(GIVE_BACK_AT_END);
+        let run = Arc::new(run);
         let worker = Self { run, recorder };
 
         let (on_thread, turn, ended) = (worker.clone(), calls.turn, calls.ended);

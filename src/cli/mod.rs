@@ -8,6 +8,7 @@ mod context;
 mod expire;
 mod init;
 mod list;
+mod log_writer;
 mod manual;
 mod output;
 mod progress;
@@ -71,6 +72,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if context.timings {
         context.output.timings(context.run.timings());
     }
+    output::finish_log();
     code
 }
 

@@ -3,12 +3,14 @@
 
 use std::fmt::Display;
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
 
+use super::log_writer::LogWriter;
 use crate::error::{Error, Kind, Result};
 use crate::run::Run;
 use crate::settings::UsageMessage;
@@ -209,9 +211,32 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::
     }
 }
 
-/// Writes to standard error. If its reader is gone, the exit code still tells the result.
+/// Writes to standard error, after the lines of the log. If its reader is gone, the exit code still
+/// tells the result.
 fn complain(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let Some(log) = LOG.get() else {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        return;
+    };
+
+    log.say(text);
+    log.finish();
+}
+
+/// The log of this process, once it is started.
+static LOG: OnceLock<LogWriter> = OnceLock::new();
+
+/// Starts the thread that writes the log. Returns `None` if the system gives none.
+pub(super) fn start_log_writer(tell_dropped: fn(u64) -> String) -> Option<LogWriter> {
+    let writer = LogWriter::start(std::io::stderr(), tell_dropped).ok()?;
+    Some(LOG.get_or_init(|| writer).clone())
+}
+
+/// Waits a moment until the last lines of the log are written.
+pub(super) fn finish_log() {
+    if let Some(log) = LOG.get() {
+        log.finish();
+    }
 }
 
 /// "1 file", "2 files".

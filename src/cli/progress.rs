@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::info;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use super::output::size;
+use super::output::{self, size};
+use crate::clock;
 use crate::event::{Event, Observer, Step};
 use crate::settings::options::{GeneralOptions, LogFormat, LogLevel};
 use crate::verbs::log;
@@ -23,11 +25,11 @@ const STEP: &str = "{msg}";
 
 /// Starts the log, and returns the observer that turns events into log lines and progress.
 pub(super) fn start(general: &GeneralOptions) -> Progress {
-    start_log(general);
-
     let has_bar = std::io::stderr().is_terminal()
         && general.log_format == LogFormat::Text
         && general.log != LogLevel::Error;
+    start_log(general, has_bar);
+
     let target = if has_bar {
         ProgressDrawTarget::stderr()
     } else {
@@ -40,7 +42,7 @@ pub(super) fn start(general: &GeneralOptions) -> Progress {
     }
 }
 
-fn start_log(general: &GeneralOptions) {
+fn start_log(general: &GeneralOptions, has_bar: bool) {
     let level = match general.log {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
@@ -51,7 +53,7 @@ fn start_log(general: &GeneralOptions) {
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
             "off,kbackup={level}"
         )))
-        .with_writer(std::io::stderr)
+        .with_writer(log_sink(general.log_format, has_bar))
         .with_target(false)
         .log_internal_errors(false);
 
@@ -63,6 +65,41 @@ fn start_log(general: &GeneralOptions) {
     };
     // In a test, another run of this process may have started the log already.
     drop(started);
+}
+
+/// Where the lines go. Beside a progress bar they are written at once, because the bar makes place
+/// for each.
+fn log_sink(format: LogFormat, has_bar: bool) -> BoxMakeWriter {
+    let tell_dropped = match format {
+        LogFormat::Text => dropped_as_text,
+        LogFormat::Json => dropped_as_json,
+    };
+
+    if has_bar {
+        return BoxMakeWriter::new(std::io::stderr);
+    }
+    match output::start_log_writer(tell_dropped) {
+        Some(writer) => BoxMakeWriter::new(writer),
+        None => BoxMakeWriter::new(std::io::stderr),
+    }
+}
+
+fn dropped_as_text(lines: u64) -> String {
+    format!(
+        "{} of the log are missing here: nobody read standard error in time\n",
+        output::count(lines, "line")
+    )
+}
+
+fn dropped_as_json(lines: u64) -> String {
+    let text = dropped_as_text(lines);
+    let line = serde_json::json!({
+        "timestamp": clock::now().to_string(),
+        "level": "WARN",
+        "message": text.trim_end(),
+        "lines": lines,
+    });
+    format!("{line}\n")
 }
 
 /// Turns events into log lines and a progress bar.

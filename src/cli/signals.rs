@@ -2,13 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::error::{Error, Kind, Result, Signal};
+use super::output::Output;
+use crate::error::{Cause, Error, Kind, Result, Signal};
 use crate::fs;
 use crate::run::Run;
+
+/// How long a run may take to end after a signal. Whatever has to be given back to the node is given
+/// back by then, or stays on record.
+const LONGEST_END: Duration = Duration::from_secs(30);
 
 type SignalStream = tokio::signal::unix::Signal;
 
@@ -43,8 +49,25 @@ fn listen_for_all(run: &Arc<Run>) -> std::io::Result<Runtime> {
             () = next_hangup(&mut hangup) => Signal::Terminate,
         };
         run.interrupt(received);
+        tokio::time::sleep(LONGEST_END).await;
+        end_process(received);
     });
     Ok(runtime)
+}
+
+/// Ends a process whose run does not end, because a disk does not answer. A backup that ends at any
+/// moment leaves nothing incomplete in the list.
+#[expect(
+    clippy::exit,
+    reason = "the thread of the run is blocked in the kernel"
+)]
+fn end_process(signal: Signal) {
+    let kind = Kind::Interrupted(Cause::Signal(signal));
+    let error = Error::new(kind, "interrupted, and the run did not end by itself")
+        .hint("check that the disks of the repository and of the node answer")
+        .hint("run the same command again: it continues where it stopped");
+
+    std::process::exit(i32::from(Output::new(false).complain(&error)));
 }
 
 /// Returns at a SIGHUP, which the end of a terminal sends. Never returns if the process ignores

@@ -39,6 +39,23 @@ impl HeldRecord {
         }
     }
 
+    /// The same record without its lock, for the guard of the run that holds it.
+    pub(super) fn for_guard(&self, record: ReleaseRecord) -> Self {
+        Self {
+            directory: self.directory.clone(),
+            path: self.path.clone(),
+            record,
+            scavenge_recorded: self.scavenge_recorded,
+            pause_recorded: self.pause_recorded,
+            _lock: None,
+        }
+    }
+
+    /// Notes what the guard has left on record. The guard has written the file.
+    pub(super) fn guard_has_left(&mut self, record: ReleaseRecord) {
+        self.record = record;
+    }
+
     /// What has to be given back now.
     #[must_use]
     pub const fn record(&self) -> &ReleaseRecord {

@@ -1,7 +1,9 @@
 //! What kbackup keeps from the node for a while: its record, its events, and its time limit.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::custody::Custody;
 use super::settings::QuiesceSettings;
 use crate::clock;
 use crate::error::Result;
@@ -23,6 +25,8 @@ pub(super) struct Borrowed<'a> {
     /// While something has to be given back: interrupts the run if that lasts for too long. The
     /// first value says when.
     deadline: Option<(Instant, Deadline)>,
+    /// What the guard knows, if there is one.
+    custody: Arc<Custody>,
 }
 
 impl<'a> Borrowed<'a> {
@@ -31,6 +35,26 @@ impl<'a> Borrowed<'a> {
             held,
             run,
             deadline: None,
+            custody: Arc::default(),
+        }
+    }
+
+    /// What a guard needs to give back in place of this run.
+    pub(super) fn custody(&self) -> Arc<Custody> {
+        Arc::clone(&self.custody)
+    }
+
+    pub(super) fn into_held(self) -> HeldRecord {
+        self.held
+    }
+
+    /// From here on this run gives back. `limit` is the time that it allows the node. Ends the time
+    /// limit of the pause.
+    pub(super) fn begin_to_give_back(&mut self, limit: Duration) {
+        self.deadline = None;
+        self.custody.run_gives_back(limit);
+        if let Some(left) = self.custody.left_by_guard() {
+            self.held.guard_has_left(left);
         }
     }
 
@@ -62,6 +86,7 @@ impl<'a> Borrowed<'a> {
             self.tell_taken(SCAVENGE, stopped.since, true);
         }
 
+        self.custody.note(&self.held);
         self.start_deadline(Duration::ZERO, max_pause)
     }
 
@@ -78,11 +103,13 @@ impl<'a> Borrowed<'a> {
             _ => Duration::ZERO,
         };
 
+        self.custody.check()?;
         self.start_deadline(idle, max_pause)?;
         if is_at_work {
             self.held.note_stop()?;
         }
         self.held.record_pause()?;
+        self.custody.note(&self.held);
         self.tell_taken(AUTO_SCAVENGE, clock::now(), is_at_work);
         Ok(())
     }
@@ -95,6 +122,7 @@ impl<'a> Borrowed<'a> {
         told: ScavengeParameters,
         settings: &QuiesceSettings,
     ) -> Result<()> {
+        self.custody.check()?;
         self.start_deadline(Duration::ZERO, settings.max_pause)?;
         self.held.note_stop()?;
 
@@ -105,6 +133,7 @@ impl<'a> Borrowed<'a> {
         let replaced =
             self.held
                 .record_scavenge(id, threads, throttle_percent, told.start_from_chunk)?;
+        self.custody.note(&self.held);
 
         if let Some(after) = replaced {
             self.run.emit(Event::NothingToGiveBack {
@@ -120,12 +149,15 @@ impl<'a> Borrowed<'a> {
 
     /// Notes that the scavenge on record has been told to stop.
     pub(super) fn scavenge_was_told(&mut self) -> Result<()> {
-        self.held.record_stop_request()
+        self.held.record_stop_request()?;
+        self.custody.note(&self.held);
+        Ok(())
     }
 
     /// Notes that the scavenge on record runs again.
     pub(super) fn gave_back_scavenge(&mut self) -> Result<()> {
         let after = self.held.clear_scavenge()?;
+        self.custody.note(&self.held);
         self.run.emit(Event::GivenBack {
             what: SCAVENGE,
             after,
@@ -136,6 +168,7 @@ impl<'a> Borrowed<'a> {
     /// Notes that the scavenge on record had finished, or was never stopped.
     pub(super) fn scavenge_needs_nothing(&mut self) -> Result<()> {
         let after = self.held.clear_scavenge()?;
+        self.custody.note(&self.held);
         self.run.emit(Event::NothingToGiveBack {
             what: SCAVENGE,
             after,
@@ -146,6 +179,7 @@ impl<'a> Borrowed<'a> {
     /// Notes that auto-scavenge is no longer paused.
     pub(super) fn gave_back_auto_scavenge(&mut self) -> Result<()> {
         let after = self.held.clear_pause()?;
+        self.custody.note(&self.held);
         self.run.emit(Event::GivenBack {
             what: AUTO_SCAVENGE,
             after,
@@ -153,9 +187,10 @@ impl<'a> Borrowed<'a> {
         Ok(())
     }
 
-    /// Ends the time limit: from here on kbackup gives everything back anyway.
+    /// Ends the time limit, because nothing has to be given back.
     pub(super) fn stop_deadline(&mut self) {
         self.deadline = None;
+        self.custody.limit(None);
     }
 
     /// Starts the time limit with the first thing that is taken. What is taken later can only end
@@ -173,6 +208,7 @@ impl<'a> Borrowed<'a> {
         let deadline = self.run.deadline(total, too_long)?;
         // A time that no clock reaches is never over.
         self.deadline = end.map(|end| (end, deadline));
+        self.custody.limit(end);
         Ok(())
     }
 

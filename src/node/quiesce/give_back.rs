@@ -41,12 +41,34 @@ pub(super) fn give_back(
         return Ok(());
     }
 
-    let poll = Poll::regardless(limit);
+    // Each question may send a request that the node has just refused.
+    let poll = Poll::regardless(limit).less_and_less();
     check_node(client, borrowed.record(), poll.patience())?;
 
     let scavenge = give_back_scavenge(client, version, borrowed, limit);
     let auto_scavenge = give_back_auto_scavenge(client, borrowed, poll);
+
+    // The record comes last: its disk may hang, and the node must not wait for that.
+    let scavenge = scavenge.and_then(|outcome| match outcome {
+        ScavengeOutcome::NotTaken => Ok(()),
+        ScavengeOutcome::Runs => borrowed.gave_back_scavenge(),
+        ScavengeOutcome::NeedsNothing => borrowed.scavenge_needs_nothing(),
+    });
+    let auto_scavenge = auto_scavenge.and_then(|is_back| match is_back {
+        true => borrowed.gave_back_auto_scavenge(),
+        false => Ok(()),
+    });
     scavenge.and(auto_scavenge)
+}
+
+/// What became of the scavenge on record.
+enum ScavengeOutcome {
+    /// There is none.
+    NotTaken,
+    /// It, or another one in its place, runs again.
+    Runs,
+    /// It had finished, or was never stopped.
+    NeedsNothing,
 }
 
 /// Checks that this is the recorded node. It may have been restarted since, but it must not be a
@@ -71,20 +93,20 @@ fn check_node(client: &Client, record: &ReleaseRecord, patience: Patience<'_>) -
     .hint("give that node's own address"))
 }
 
-/// Starts a scavenge again in place of the stopped one, and takes that off the record. Waits first
-/// until the stopped one has cleaned up.
+/// Starts a scavenge again in place of the stopped one. Waits first until the stopped one has
+/// cleaned up.
 fn give_back_scavenge(
     client: &Client,
     version: &ServerVersion,
-    borrowed: &mut Borrowed<'_>,
+    borrowed: &Borrowed<'_>,
     limit: Duration,
-) -> Result<()> {
+) -> Result<ScavengeOutcome> {
     let Some(stopped) = borrowed.record().scavenge.clone() else {
-        return Ok(());
+        return Ok(ScavengeOutcome::NotTaken);
     };
 
     let mut clean_up = Poll::regardless(limit.min(CLEAN_UP_LIMIT)).steady();
-    let mut poll = Poll::regardless(limit);
+    let mut poll = Poll::regardless(limit).less_and_less();
     loop {
         let is_old = client.current_scavenge(poll.patience())? == CurrentScavenge::NotSupported;
         match current_scavenge(client, poll.patience())? {
@@ -95,7 +117,7 @@ fn give_back_scavenge(
                         "scavenge {id} still runs: the run that wanted to stop it died before, \
                          and nothing of it has to be given back"
                     ));
-                    return borrowed.scavenge_needs_nothing();
+                    return Ok(ScavengeOutcome::NeedsNothing);
                 }
                 clean_up.again(|| still_runs(&stopped).on(client.place()))?;
                 continue;
@@ -104,7 +126,7 @@ fn give_back_scavenge(
             CurrentScavenge::Running(_) => break,
             // It had done its work before it was asked to stop.
             _ if has_succeeded(client, &stopped.id, poll.patience())? => {
-                return borrowed.scavenge_needs_nothing();
+                return Ok(ScavengeOutcome::NeedsNothing);
             }
             _ => {}
         }
@@ -123,7 +145,7 @@ fn give_back_scavenge(
         })?;
     }
 
-    borrowed.gave_back_scavenge()
+    Ok(ScavengeOutcome::Runs)
 }
 
 /// How much of the stopped scavenge to start. A server that ignores `syncOnly` starts over in any
@@ -205,13 +227,14 @@ fn still_runs(stopped: &StoppedScavenge) -> Error {
     ))
 }
 
+/// Resumes auto-scavenge if it is on record. Returns whether it was.
 fn give_back_auto_scavenge(
     client: &Client,
-    borrowed: &mut Borrowed<'_>,
+    borrowed: &Borrowed<'_>,
     mut poll: Poll<'_>,
-) -> Result<()> {
+) -> Result<bool> {
     if borrowed.record().auto_scavenge.is_none() {
-        return Ok(());
+        return Ok(false);
     }
 
     loop {
@@ -222,7 +245,7 @@ fn give_back_auto_scavenge(
             AutoScavenge::Paused | AutoScavenge::Pausing => {
                 poll.again(|| not_resumed(client, &state, problem))?;
             }
-            _ => return borrowed.gave_back_auto_scavenge(),
+            _ => return Ok(true),
         }
     }
 }

@@ -3,11 +3,14 @@
 //!
 //! `online` quiesces a running node for a backup. It pauses auto-scavenge (`pause`), stops a
 //! running scavenge (`stop`), and gives both back (`give_back`). It records everything before it
-//! takes it from the node (`borrowed`). `release` does the same for `kbackup release`, after a
+//! takes it from the node (`borrowed`). If the run hangs, its `guard` gives back in its place; both
+//! share the `custody`. `release` does the same for `kbackup release`, after a
 //! crash. All of them wait for the node by one polling type (`poll`).
 
 mod borrowed;
+mod custody;
 mod give_back;
+mod guard;
 mod online;
 mod pause;
 mod poll;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::borrowed::Borrowed;
 use super::give_back::{GIVE_BACK_LIMIT, HASTY_LIMIT, give_back};
+use super::guard::Guard;
 use super::pause::{pause_auto_scavenge, settled_status};
 use super::poll::Poll;
 use super::scavenges::{RememberedScavenges, current_scavenge, fresh_scavenge_output};
@@ -34,6 +35,8 @@ pub struct QuiescedOnline<'a> {
     db: Option<PathBuf>,
     /// `None` if nothing is asked of the node (`--no-quiesce`).
     borrowed: Option<Borrowed<'a>>,
+    /// Gives back if this run hangs.
+    guard: Option<Guard>,
     quiet: Quiet,
     before: RememberedScavenges,
     stopped: Option<String>,
@@ -64,6 +67,7 @@ pub fn quiesce<'a>(
         run,
         db: files.db.clone(),
         borrowed: None,
+        guard: None,
         quiet: Quiet::NotAsked,
         before: RememberedScavenges::default(),
         stopped: None,
@@ -78,6 +82,7 @@ pub fn quiesce<'a>(
     check_admin_api(session, Patience::of(run))?;
 
     let mut borrowed = Borrowed::new(records.hold(session, files, run)?, run);
+    quiesced.guard = Some(Guard::start(borrowed.custody(), session, run)?);
     borrowed.tell_earlier(quiesced.settings.max_pause)?;
     quiesced.borrowed = Some(borrowed);
 
@@ -153,7 +158,7 @@ impl QuiescedOnline<'_> {
     }
 
     /// Gives back what was taken, even if the run was interrupted. After a signal it waits for the
-    /// node for a shorter time.
+    /// node for a shorter time, or for the time that the supervisor allows.
     ///
     /// # Errors
     /// [`Kind::Failed`] if something could not be given back; it stays on record.
@@ -167,18 +172,24 @@ impl QuiescedOnline<'_> {
             return Ok(());
         };
 
-        borrowed.stop_deadline();
         let limit = if self.run.is_hurried() {
-            HASTY_LIMIT
+            self.run.grace().unwrap_or(HASTY_LIMIT)
         } else {
             GIVE_BACK_LIMIT
         };
-        give_back(
+        let custody = borrowed.custody();
+        let _turn = custody.turn();
+        borrowed.begin_to_give_back(limit);
+        let result = give_back(
             self.session.client(),
             self.session.version(),
             borrowed,
             limit,
-        )
+        );
+
+        // What is left stays on record for `kbackup release`.
+        self.guard = None;
+        result
     }
 
     fn stop_scavenging(&mut self) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::node::Patience;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(5);
 
 /// Decides how long and how often a question is asked. The caller's loop asks the question and
 /// makes the error:
@@ -51,6 +52,14 @@ impl<'a> Poll<'a> {
     pub(super) fn steady(self) -> Self {
         Self {
             longest_pause: SHORTEST_PAUSE,
+            ..self
+        }
+    }
+
+    /// The same poll with pauses that grow much longer, for requests that may be refused.
+    pub(super) fn less_and_less(self) -> Self {
+        Self {
+            longest_pause: LONGEST_PAUSE_AFTER_REFUSAL,
             ..self
         }
     }
