@@ -292,12 +292,12 @@ fn files_that_no_server_starts_from_are_refused() {
         (
             "a missing checkpoint",
             |handmade| remove(handmade, "db/proposal.chk"),
-            "db/proposal.chk: it is missing",
+            "db/proposal.chk: the file is missing",
         ),
         (
             "a hole in the log",
             |handmade| remove(handmade, "db/chunk-000002.000000"),
-            "chunk 2 is missing",
+            "db/chunk-000002.000000: the file is missing",
         ),
         (
             "a chunk beyond",

@@ -15,6 +15,7 @@ use crate::agent::{
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::settings::options::{GeneralOptions, StatusOptions};
+use crate::verbs::release::still_to_be_given_back;
 use crate::verbs::status::ask_agent;
 
 /// Exit codes of a monitoring plugin.
@@ -102,8 +103,29 @@ fn no_answer(error: &Error) -> Concern {
     }
 }
 
+/// The agent gives back what interrupted runs stopped. Without an agent, the operator has to.
+fn to_be_given_back(path: &Path, general: &GeneralOptions) -> Option<Concern> {
+    let what = match still_to_be_given_back(path, general) {
+        Ok(stopped) if stopped.is_empty() => return None,
+        Ok(stopped) => format!(
+            "an interrupted run stopped something at the node, and it is not given back yet: {}",
+            stopped.join("; ")
+        ),
+        Err(error) => format!(
+            "kbackup does not know whether something is to be given back to the node: {}",
+            error.in_words()
+        ),
+    };
+
+    Some(Concern {
+        level: Level::Attention,
+        what,
+        hints: vec!["run `kbackup release` to give it back now".to_owned()],
+    })
+}
+
 fn of_repository(path: &Path, options: &StatusOptions, general: &GeneralOptions) -> Status {
-    Status::of(StatusInput {
+    let mut status = Status::of(StatusInput {
         now: clock::now(),
         max_age: options.max_age,
         repository: look_at_repository(RepositoryLook {
@@ -123,7 +145,11 @@ fn of_repository(path: &Path, options: &StatusOptions, general: &GeneralOptions)
         plans: Vec::new(),
         late: Vec::new(),
         running: None,
-    })
+    });
+    if let Some(concern) = to_be_given_back(path, general) {
+        status.verdict.add(concern);
+    }
+    status
 }
 
 /// The line that a monitoring system shows, with its measurements behind the bar, and the exit

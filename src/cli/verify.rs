@@ -28,17 +28,42 @@ pub(super) fn run(options: &VerifyOptions, context: &VerbContext) -> Result<u8> 
 fn verify_only(options: &VerifyOptions, context: &VerbContext) -> Result<VerifyReport> {
     let report = verify::verify(options, &context.general, &context.run)?;
 
-    let mut text = report_text(&report);
-    if report.has_findings() {
+    let text = report_text(&report) + &advice(&report);
+    context
+        .output
+        .answer("kbackup.verify/1", &context.with_warnings(&report)?, &text)?;
+    Ok(report)
+}
+
+/// What the operator can do against what was found.
+fn advice(report: &VerifyReport) -> String {
+    let mut text = String::new();
+    let mut damaged_manifests = Vec::new();
+    let mut has_damaged_file = false;
+    for backup in &report.backups {
+        if backup.has_damaged_manifest() {
+            damaged_manifests.push(&backup.label);
+        } else if !backup.findings.is_empty() {
+            has_damaged_file = true;
+        }
+    }
+
+    if has_damaged_file {
         text.push_str(
             "run `kbackup diff`, which reads damaged files from the node again, and then \
              `kbackup verify --all --repair`\n",
         );
     }
-    context
-        .output
-        .answer("kbackup.verify/1", &context.with_warnings(&report)?, &text)?;
-    Ok(report)
+
+    for label in damaged_manifests {
+        let _ = writeln!(
+            text,
+            "no repair can make the manifest of {label}: put it back from a copy of the \
+             repository, or take a new backup with `kbackup diff` and delete `backups/{label}`; \
+             the other backups do not need it"
+        );
+    }
+    text
 }
 
 /// Returns what was found before any repair.

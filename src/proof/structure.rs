@@ -40,6 +40,7 @@ pub(super) fn structure_of(
         files,
         manifest,
         log: LogEndingAt::of(&manifest.log),
+        gone: Vec::new(),
         faults: Vec::new(),
     };
 
@@ -56,7 +57,9 @@ pub(super) fn structure_of(
             check.chunk_set(&chunks);
         }
         Err(error) if matches!(error.kind(), Kind::SourceCorrupt | Kind::Unstable) => {
-            check.tell(error.in_words());
+            if !check.lacks_chunk() {
+                check.tell(error.in_words());
+            }
         }
         Err(error) => return Err(error),
     }
@@ -135,6 +138,8 @@ struct StructureCheck<'a> {
     manifest: &'a Manifest,
     /// The log that the manifest promises.
     log: LogEndingAt,
+    /// Rows whose file is missing. Other checks say nothing about what follows from that.
+    gone: Vec<&'a Row>,
     faults: Vec<BackupFault>,
 }
 
@@ -154,7 +159,10 @@ impl StructureCheck<'_> {
 
         for row in &self.manifest.files {
             match found.remove(&row.path) {
-                None => self.tell_of(&row.path, "the file is missing"),
+                None => {
+                    self.gone.push(row);
+                    self.tell_of(&row.path, "the file is missing");
+                }
                 Some(entry) if entry.size != row.size => {
                     let what =
                         format!("it has {} bytes, and its row says {}", entry.size, row.size);
@@ -170,6 +178,14 @@ impl StructureCheck<'_> {
         for path in strangers {
             self.tell_of(path, "the manifest does not know this file");
         }
+    }
+
+    fn is_gone(&self, path: &RelativePath) -> bool {
+        self.gone.iter().any(|row| row.path == *path)
+    }
+
+    fn lacks_chunk(&self) -> bool {
+        self.gone.iter().any(|row| row.role == Role::Chunk)
     }
 
     /// Checks that the stored epoch and proposal fit the lineage, and that the lineage ends before
@@ -201,6 +217,9 @@ impl StructureCheck<'_> {
     fn checkpoints(&mut self) -> Result<()> {
         for which in Checkpoint::ALL {
             let path = RelativePath::checkpoint(which);
+            if self.is_gone(&path) {
+                continue;
+            }
             let raw = match RawCheckpoint::of_set(self.files, which) {
                 Ok(raw) => raw,
                 Err(error) if error.kind() == Kind::StoredCorrupt => {
@@ -247,7 +266,7 @@ impl StructureCheck<'_> {
             Some(file) => file.header().end_position(),
             None => LogPosition::ZERO,
         };
-        if covered < end {
+        if covered < end && !self.lacks_chunk() {
             self.tell(format!("the chunks end at {covered}, the log at {end}"));
         }
 
@@ -269,7 +288,7 @@ impl StructureCheck<'_> {
 
         for missing in chunks.missing() {
             let is_archived = self.manifest.contents.archive && missing.start().0 == 0;
-            if !is_archived {
+            if !is_archived && !self.lacks_chunk() {
                 self.tell(format!("chunk {} is missing", missing.start()));
             }
         }
@@ -341,11 +360,15 @@ impl StructureCheck<'_> {
         let proof = examine_index(&listed, &scope, run)?;
 
         for problem in &proof.problems {
-            if !problem.fault.is_damage() {
-                continue;
+            let is_known = self.is_gone(&problem.path);
+            if problem.fault.is_damage() && !is_known {
+                self.tell_of(&problem.path, problem.what.clone());
             }
-            self.tell_of(&problem.path, problem.what.clone());
         }
+        if self.is_gone(&RelativePath::index_map()) {
+            return Ok(());
+        }
+
         for path in &proof.unlisted {
             self.tell_of(path, "indexmap does not name it (O2)");
         }

@@ -1,16 +1,18 @@
 //! `kbackup release`: gives back to nodes what killed runs stopped or paused. This needs no
 //! repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::connection::{connection, node_name};
 use crate::error::{Error, Kind, Result};
+use crate::fs;
 use crate::node::{
-    Client, Connection, PlannedRelease, RecordedNode, ReleaseMode, ReleaseRecords, UntouchedRecord,
-    plan_release,
+    Client, Connection, ListedRecord, PlannedRelease, RecordedNode, ReleaseMode, ReleaseRecord,
+    ReleaseRecords, UntouchedRecord, plan_release,
 };
+use crate::repository::Location;
 use crate::run::Run;
 use crate::settings::options::{GeneralOptions, NodeOptions, RedactedUrl, ReleaseOptions};
 
@@ -87,6 +89,64 @@ pub(crate) fn release(
         forced: options.force,
         records,
     })
+}
+
+/// What interrupted runs stopped at the node of a repository, and nobody has given back: in words,
+/// one for each node. Reads only the state directory and the repository. Without a state directory,
+/// or with a repository that cannot be read, nothing is known.
+///
+/// # Errors
+/// [`Kind::Denied`] or [`Kind::Failed`] if the records cannot be listed.
+pub(crate) fn still_to_be_given_back(
+    repository: &Path,
+    general: &GeneralOptions,
+) -> Result<Vec<String>> {
+    let Ok(directory) = general.state_directory() else {
+        return Ok(Vec::new());
+    };
+    if fs::status_of_target(&directory)?.is_none() {
+        return Ok(Vec::new());
+    }
+
+    let mut stopped = Vec::new();
+    for ListedRecord { record, in_use, .. } in ReleaseRecords::open(&directory)?.list()?.readable {
+        // A run that still works gives everything back itself.
+        if in_use || record.is_empty() || is_of_another_database(&record, repository) {
+            continue;
+        }
+
+        let node = &record.node;
+        if let Some(paused) = &record.auto_scavenge {
+            let since = paused.since.strftime("%Y-%m-%d %H:%M:%S");
+            stopped.push(format!("auto-scavenge of {node}, since {since} UTC"));
+        }
+        if let Some(scavenge) = &record.scavenge {
+            let since = scavenge.since.strftime("%Y-%m-%d %H:%M:%S");
+            stopped.push(format!("the scavenge of {node}, since {since} UTC"));
+        }
+    }
+    Ok(stopped)
+}
+
+/// Whether a record is known to be that of a node whose backups are elsewhere. Records of older
+/// kbackups do not say whose they are.
+fn is_of_another_database(record: &ReleaseRecord, repository: &Path) -> bool {
+    let Some(database) = record.node.database else {
+        return false;
+    };
+    let Ok(repository) = Location::parse(repository).and_then(|location| location.open()) else {
+        return false;
+    };
+    let Ok(listed) = repository.list() else {
+        return false;
+    };
+
+    for backup in listed.into_iter().rev() {
+        if let Ok(head) = backup.head {
+            return head.source.identity.database != database;
+        }
+    }
+    false
 }
 
 /// A client for the node of a release record. The record holds an address and no credentials: the

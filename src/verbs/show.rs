@@ -22,11 +22,28 @@ pub(crate) fn show(options: &ShowOptions, general: &GeneralOptions, run: &Run) -
     }
 }
 
+/// The backup that `latest` means for a restore, too: the newest that was not damaged at the source.
+/// If its manifest cannot be read, the error says so, because an older backup is not the newest.
 fn newest(repository: &dyn Repository) -> Result<Manifest> {
-    let Some(newest) = repository.list()?.pop() else {
+    let listed = repository.list()?;
+    for listed in listed.iter().rev() {
+        match &listed.head {
+            Ok(head) if !head.is_sound() => {}
+            _ => return repository.manifest(&listed.label),
+        }
+    }
+
+    let Some(damaged) = listed.last() else {
         return Err(
             Error::new(Kind::NotFound, "the repository has no backup").on(repository.place())
         );
     };
-    repository.manifest(&newest.label)
+    Err(
+        Error::new(Kind::NotFound, "the repository has no good backup")
+            .on(repository.place())
+            .hint(format!(
+                "`kbackup show {}` shows one that is marked as damaged",
+                damaged.label
+            )),
+    )
 }

@@ -32,6 +32,7 @@ pub(super) fn verify(
         manifest,
         files: &stored,
         run,
+        gone: HashSet::new(),
         findings: Vec::new(),
         known_findings: HashSet::new(),
         records: 0,
@@ -42,11 +43,14 @@ pub(super) fn verify(
     if depth > Depth::Quick {
         verification.hashes(known)?;
     }
-    match ChunkSet::read(&stored) {
-        Ok(chunks) => verification.log_and_index(&chunks, depth, known)?,
-        // The check of the structure has found the same damage.
-        Err(error) if is_damage(&error) => {}
-        Err(error) => return Err(error),
+    // Without a chunk, almost each check of log and index would find that again.
+    if !verification.lacks_chunk() {
+        match ChunkSet::read(&stored) {
+            Ok(chunks) => verification.log_and_index(&chunks, depth, known)?,
+            // The check of the structure has found the same damage.
+            Err(error) if is_damage(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
 
     Ok(VerifiedBackup {
@@ -66,6 +70,8 @@ struct Verification<'a> {
     manifest: &'a Manifest,
     files: &'a dyn FileSet,
     run: &'a Run,
+    /// The files that are missing. One finding says so, and no other check looks for them.
+    gone: HashSet<RelativePath>,
     findings: Vec<VerifyFinding>,
     /// The same findings, to add each only once.
     known_findings: HashSet<VerifyFinding>,
@@ -75,6 +81,11 @@ struct Verification<'a> {
 
 impl Verification<'_> {
     fn add_finding(&mut self, path: Option<RelativePath>, what: impl Into<String>) {
+        let is_gone = path.as_ref().is_some_and(|path| self.gone.contains(path));
+        if is_gone {
+            return;
+        }
+
         let finding = VerifyFinding {
             path,
             what: what.into(),
@@ -103,11 +114,36 @@ impl Verification<'_> {
     /// Checks names, sizes, headers, footers, and small files.
     fn structure(&mut self) -> Result<()> {
         let structure = proof::structure(self.files, self.manifest, self.run);
-        let faults = self.or_finding(None, structure)?.unwrap_or_default();
+        let Some(faults) = self.or_finding(None, structure)? else {
+            return Ok(());
+        };
         for fault in faults {
             self.add_finding(fault.path, fault.what);
         }
+        self.gone = self.missing_files()?;
         Ok(())
+    }
+
+    /// The rows that have no file.
+    fn missing_files(&self) -> Result<HashSet<RelativePath>> {
+        let mut missing = HashSet::new();
+        missing.extend(self.manifest.files.iter().map(|row| row.path.clone()));
+
+        let entries = match self.files.files() {
+            Ok(entries) => entries,
+            // The check of the structure has found that the files cannot be listed.
+            Err(error) if is_damage(&error) => return Ok(HashSet::new()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            missing.remove(&entry.path);
+        }
+        Ok(missing)
+    }
+
+    fn lacks_chunk(&self) -> bool {
+        let mut rows = self.manifest.files.iter();
+        rows.any(|row| row.role == Role::Chunk && self.gone.contains(&row.path))
     }
 
     /// Compares the hashes of all files with their rows and with the server's own MD5s.

@@ -32,7 +32,7 @@ impl fmt::Display for VerifyFinding {
 pub struct VerifiedBackup {
     /// The backup's name.
     pub label: Label,
-    /// How many files were looked at.
+    /// How many files were looked at; 0 if the manifest cannot be read.
     pub files: u64,
     /// How many records of the log were read.
     pub records: u64,
@@ -91,6 +91,12 @@ impl VerifiedBackup {
             damaged_at_source: Vec::new(),
             twins: Vec::new(),
         }
+    }
+
+    /// Whether the manifest is damaged. A repair finds nothing to repair then.
+    #[must_use]
+    pub const fn has_damaged_manifest(&self) -> bool {
+        self.files == 0 && self.unread.is_none()
     }
 }
 

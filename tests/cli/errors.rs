@@ -304,6 +304,44 @@ fn a_damaged_source_is_reported_and_may_be_accepted() {
     );
 }
 
+/// A backup that was damaged at the source is never `latest`.
+#[test]
+fn latest_is_the_same_backup_for_show_and_restore() {
+    let place = Place::new();
+    let made = kbackup_testnode::Synthetic::of_size(3 << 20, 1 << 20)
+        .make(place.path("node"))
+        .unwrap();
+    let full = "full --repo repo --offline --db node/db --accept-damaged";
+    place.kbackup(full).assert().code(0);
+    flip(&made.db.join("chunk-000000.000000"), 5000);
+    place.kbackup(full).assert().code(3);
+    let [good, damaged] = place.listed().try_into().unwrap();
+
+    let label_in = |line: &str, pointer: &str| {
+        let output = place.kbackup(line).output().unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        answer
+            .pointer(pointer)
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let restore = "restore latest --repo repo --to target --dry-run --json";
+    let shown = label_in("show latest --repo repo --json", "/label");
+    assert_eq!(shown, label_in(restore, "/backup/label"));
+    assert_eq!(shown, good);
+
+    // Neither takes the damaged one unasked.
+    std::fs::remove_dir_all(place.path("repo/backups").join(good)).unwrap();
+    for line in ["show latest --repo repo", restore] {
+        let output = place.kbackup(line).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(10), "{told}");
+        assert!(told.contains(&damaged), "{told}");
+    }
+}
+
 /// Another client starts every stopped scavenge again.
 #[test]
 fn a_source_that_never_rests_fails_the_backup() {

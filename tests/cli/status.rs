@@ -48,6 +48,43 @@ fn a_repository_on_the_nodes_own_disk_is_a_warning() {
     assert_eq!(code, 0, "{text}");
 }
 
+/// Without an agent, nobody else would say it.
+#[test]
+fn the_status_of_a_repository_names_what_is_to_be_given_back() {
+    let site = NodeSite::backed_up("26.1-append");
+    let listed = site.place.listed();
+    let manifest = site.place.path("repo/backups").join(&listed[0]);
+    let manifest = std::fs::read(manifest.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let own = manifest["source"]["identity"]["database"].as_str().unwrap();
+
+    let other = uuid::Uuid::nil().to_string();
+    for (database, code) in [(own, 3), (&*other, 0)] {
+        let record = serde_json::json!({
+            "format": 1,
+            "node": {
+                "url": "http://127.0.0.1:1",
+                "unix_socket": null,
+                "endpoint": "node:2113",
+                "instance": null,
+                "database": database,
+            },
+            "scavenge": null,
+            "auto_scavenge": {"since": "2026-03-01T10:00:00Z"},
+            "process": 1,
+        });
+        site.place.write("state/node.json", &record.to_string());
+
+        let (text, found) = told(&site.place, "status --repo repo");
+        assert_eq!(found, code, "{text}");
+        let is_named = text.contains(
+            "it is not given back yet: auto-scavenge of http://127.0.0.1:1, \
+             since 2026-03-01 10:00:00 UTC",
+        ) && text.contains("hint: run `kbackup release`");
+        assert_eq!(is_named, code == 3, "{text}");
+    }
+}
+
 #[test]
 fn the_status_names_damage() {
     let site = NodeSite::backed_up("26.1-append");

@@ -8,7 +8,7 @@ use super::RepositoryArguments;
 
 #[derive(Debug, Args)]
 pub(in crate::settings) struct ShowArguments {
-    /// Label of the backup; `latest` is the newest one
+    /// Label of the backup; `latest` is the newest one that was not damaged at the source
     #[arg(value_name = "LABEL", default_value = "latest")]
     label: String,
     #[command(flatten)]
