@@ -218,8 +218,9 @@ impl LookRequest {
     /// Returns what is left.
     fn give_back(&self, node: Option<&LookResult<NodeFacts>>) -> Option<String> {
         let node = node?;
+        // A run that fails must not make it look as if the node had everything back.
         if self.is_running {
-            return None;
+            return self.before.to_be_given_back.clone();
         }
 
         let Configuration { agent, general, .. } = &*self.configuration;

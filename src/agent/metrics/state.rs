@@ -66,6 +66,12 @@ impl MetricSheet {
             "0 if the configuration was changed and cannot be used, else 1",
             one(flag(agent.configuration.is_none())),
         );
+        self.gauge(
+            "give_back_pending",
+            None,
+            "1 if an earlier run stopped something that the node has not got back yet, else 0",
+            one(flag(agent.owed.is_some())),
+        );
     }
 
     pub(super) fn node(&mut self, status: &Status) {
