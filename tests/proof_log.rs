@@ -107,7 +107,7 @@ fn every_record_of_every_node_is_found() -> Result<()> {
         );
         assert_eq!(
             proof.seen.scavenges > 0,
-            name.ends_with("scavenge"),
+            name.contains("scavenge"),
             "{name}"
         );
     }

@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use kbackup_testnode::{AutoScavenge, AutoScavengeState, Node, Server, Version};
 use serde_json::Value;
 
-use super::{NodeSite, wait_until};
+use super::{NodeSite, PATIENCE, wait_until};
 
 /// A full that is slow enough to be killed in the middle.
 const SLOW: &str = "full --repo repo --node URL --limit-rate 4MiB";
@@ -139,7 +140,15 @@ fn serve_on(node: &Node, port: u16) -> Server {
         address: ([127, 0, 0, 1], port).into(),
         ..kbackup_testnode::Listen::default()
     };
-    node.serve_on(&listen).unwrap()
+    // Until the connections of the server before are gone, the system may refuse its port.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match node.serve_on(&listen) {
+            Ok(server) => return server,
+            Err(error) => assert!(Instant::now() < end, "{error:#}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

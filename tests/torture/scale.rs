@@ -70,7 +70,8 @@ fn limited(executable: &Path, user: Option<(u32, u32)>, line: &[&OsStr]) -> Ende
         .stdout(std::fs::File::create(&out).unwrap())
         .stderr(std::fs::File::create(&err).unwrap());
     if let Some((user, group)) = user {
-        command.uid(user).gid(group);
+        // This user has no state directory, because it has no home.
+        command.env_remove("KBACKUP_STATE_DIR").uid(user).gid(group);
     }
 
     let begun = Instant::now();
@@ -281,20 +282,22 @@ fn inode(path: &Path) -> (u64, u64) {
 fn a_file_that_takes_no_more_links_is_copied_and_linked_again() {
     let bench = Bench::new(&small());
     let repository = bench.path("repository");
-    let line = [
-        os("diff"),
-        os("--offline"),
-        os("--db"),
-        bench.db.as_os_str(),
-        os("--repo"),
-        repository.as_os_str(),
-    ];
-    kbackup(line).well("full");
+    let line = |verb| {
+        [
+            os(verb),
+            os("--offline"),
+            os("--db"),
+            bench.db.as_os_str(),
+            os("--repo"),
+            repository.as_os_str(),
+        ]
+    };
+    kbackup(line("full")).well("full");
     let first = newest(&repository, "chunk-000000.000000");
 
     // The fault is EMLINK, for the first file only.
     let refused = executable::kbackup_with_fault("link:chunk-000000.000000:1:31")
-        .args(line)
+        .args(line("diff"))
         .output()
         .unwrap();
     assert!(
@@ -305,7 +308,7 @@ fn a_file_that_takes_no_more_links_is_copied_and_linked_again() {
     let copied = newest(&repository, "chunk-000000.000000");
     assert_ne!(inode(&copied).0, inode(&first).0);
 
-    kbackup(line).well("diff");
+    kbackup(line("diff")).well("diff");
     let linked = newest(&repository, "chunk-000000.000000");
     assert_eq!(inode(&linked), (inode(&copied).0, 2));
 
@@ -359,15 +362,17 @@ fn ext4_refuses_link_65001_and_the_backup_is_whole() {
     };
 
     let repository = disk.0.join("repository");
-    let line = [
-        os("diff"),
-        os("--offline"),
-        os("--db"),
-        bench.db.as_os_str(),
-        os("--repo"),
-        repository.as_os_str(),
-    ];
-    kbackup(line).well("full");
+    let line = |verb| {
+        [
+            os(verb),
+            os("--offline"),
+            os("--db"),
+            bench.db.as_os_str(),
+            os("--repo"),
+            repository.as_os_str(),
+        ]
+    };
+    kbackup(line("full")).well("full");
     let first = newest(&repository, "chunk-000000.000000");
 
     std::fs::create_dir(disk.0.join("links")).unwrap();
@@ -381,11 +386,11 @@ fn ext4_refuses_link_65001_and_the_backup_is_whole() {
         "{refused}"
     );
 
-    kbackup(line).well("diff");
+    kbackup(line("diff")).well("diff");
     let copied = newest(&repository, "chunk-000000.000000");
     assert_eq!(inode(&copied).1, 1, "the copy is a new file");
 
-    kbackup(line).well("diff");
+    kbackup(line("diff")).well("diff");
     let linked = newest(&repository, "chunk-000000.000000");
     assert_eq!(
         inode(&linked),
