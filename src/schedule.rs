@@ -317,6 +317,12 @@ impl OnChange {
         *self == Self::OFF
     }
 
+    /// The age of the oldest write that makes a backup due, if age does.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.age.map(|Span(age)| age)
+    }
+
     /// Whether a backup is due: this many bytes were appended to the log since the last backup, or
     /// the oldest of them is this old. If nothing was written, no backup is due.
     #[must_use]

@@ -9,6 +9,7 @@
 
 mod change;
 mod cluster;
+mod configuration;
 mod days;
 mod hooks;
 mod metrics;

@@ -458,10 +458,10 @@ impl Assessment<'_> {
         let what = format!(
             "its configuration was changed and cannot be used, so the old one stays: {problem}"
         );
-        Some(
-            Concern::attention(what)
-                .hint("run `kbackup agent --check-config` to see what is wrong with it"),
-        )
+        Some(Concern::attention(what).hint(
+            "run `kbackup agent --check-config` to see what is wrong with it; if it finds \
+                 nothing, restart the agent",
+        ))
     }
 
     fn journal(&self) -> Option<Concern> {

@@ -561,7 +561,7 @@ fn a_scavenge_that_a_killed_run_stopped_is_given_back_at_once() {
         let sidecar = begin(
             &site,
             "--repo repo --node URL --node-patience 1s --diff-schedule @monthly \
-             --verify-schedule off",
+             --max-age 32d --verify-schedule off",
         );
         if !node_is_up {
             let status = sidecar.shows("the stopped scavenge", |status| {

@@ -18,7 +18,7 @@ use crate::cli::Place;
 fn agent(place: &Place, options: &str) -> Sidecar {
     Sidecar::start(place.process(&format!(
         "agent --node http://127.0.0.1:1 --repo repo --diff-schedule off \
-             --verify-schedule off {options}"
+             --verify-schedule 7d {options}"
     )))
 }
 
@@ -389,7 +389,7 @@ fn the_commands_of_the_page_restore() {
     );
 
     let mut command = place.process(
-        "agent --node http://127.0.0.1:1 --diff-schedule off --verify-schedule off --repo",
+        "agent --node http://127.0.0.1:1 --diff-schedule off --verify-schedule @monthly --repo",
     );
     command.arg(&repository);
     let sidecar = Sidecar::start(command);

@@ -89,7 +89,7 @@ fn the_watchdog_gets_two_messages_in_its_time_even_if_the_node_is_silent() {
     site.node.change_quirks(|quirks| quirks.never_answer = true);
     let agent = begin(
         &site,
-        "--diff-schedule off --verify-schedule off",
+        "--diff-schedule off --verify-schedule @monthly",
         Some("1000000"),
     );
 

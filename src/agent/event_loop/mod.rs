@@ -259,6 +259,10 @@ impl EventLoop {
     fn configuration_was_read(&mut self, result: Result<Configuration>) {
         self.is_rereading = false;
 
+        let result = match result {
+            Ok(new) => new.can_replace(&self.state.configuration).map(|()| new),
+            Err(error) => Err(error),
+        };
         match result {
             Ok(configuration) => {
                 self.state.configuration = Arc::new(configuration);

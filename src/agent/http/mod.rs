@@ -4,7 +4,7 @@
 //! for the agent's loop, and the loop waits for no reader.
 
 mod listener;
-mod tls;
+pub(super) mod tls;
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,6 @@ use self::listener::LimitedListener;
 use super::metrics::{OPEN_METRICS, PLAIN_TEXT, open_metrics, plain_text};
 use super::page::{self, PageView};
 use super::published::Published;
-use super::report::defect;
 use super::status::Status;
 use super::verdict::Level;
 use crate::error::{Error, Kind, Result};
@@ -46,21 +45,14 @@ const HEADERS: [(HeaderName, &str); 5] = [
 /// Serves until the process ends.
 ///
 /// # Errors
-/// [`Kind::Usage`] if the address cannot be used, or if certificate and key cannot be used.
+/// [`Kind::Usage`] if the address cannot be used.
 pub(super) async fn serve(address: SocketAddr, published: Published) -> Result<()> {
     let configuration = published.now().configuration.clone();
     let options = &configuration.agent;
 
-    let mut scheme = "http";
-    if let (Some(certificate), Some(key)) =
-        (&options.listen_certificate_file, &options.listen_key_file)
-    {
-        let (certificate, key) = (certificate.clone(), key.clone());
-        let check = move || tls::check(&certificate, &key);
-        let checked = tokio::task::spawn_blocking(check).await;
-        checked.unwrap_or_else(|_| Err(defect()))?;
-        scheme = "https";
-    }
+    // The configuration was checked together with both files.
+    let is_encrypted = options.listen_certificate_file.is_some();
+    let scheme = if is_encrypted { "https" } else { "http" };
 
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Error::new(Kind::Usage, "cannot listen")

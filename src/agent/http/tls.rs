@@ -17,7 +17,7 @@ const MAX_PEM: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// [`Kind::Usage`] if they cannot be read or used.
-pub(super) fn check(certificate: &Path, key: &Path) -> Result<()> {
+pub(in crate::agent) fn check(certificate: &Path, key: &Path) -> Result<()> {
     KeyPairCache::default().current(certificate, key)?;
     Ok(())
 }

@@ -1,6 +1,11 @@
 //! What the agent is configured to do: its own options and the options of each job. All come from
 //! the same flags, environment and file.
+//!
+//! `check.rs` refuses what cannot work, at the start, at a reload and with `--check-config`.
 
+mod check;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::schedule::Schedule;
 use crate::settings::hook::Hook;
 use crate::settings::options::{AgentOptions, ClusterMode, GeneralOptions, LoadOptions, Verb};
-use crate::settings::{self, Settings};
-use crate::verbs::connection::connection;
+use crate::settings::{self, Setting, Settings};
 
 /// With `--turns one-after-another`, each member waits this long for each preferred member, so that
 /// the preferred one asks for its turn first.
@@ -39,14 +43,15 @@ pub struct Configuration {
 pub(super) struct JobSettings {
     pub verb: Verb,
     pub general: GeneralOptions,
+    /// Every option that has a value.
+    values: BTreeMap<String, Setting>,
 }
 
 impl Configuration {
     /// Resolves the settings of the agent and of its jobs.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if the options of a job cannot be used, if no node is named, or if a secret
-    /// cannot be read.
+    /// [`Kind::Usage`] if something of it cannot work: see [`check::check`].
     pub fn of(settings: &Settings) -> Result<Self> {
         let [full, diff, verify, expire] = Job::ALL.map(|job| JobSettings::of(job, settings));
         let jobs = [full?, diff?, verify?, expire?];
@@ -57,12 +62,8 @@ impl Configuration {
                 "these are not the settings of an agent",
             ));
         };
-        if connection(&agent.node)?.is_none() {
-            return Err(Error::new(Kind::Usage, "no node is named")
-                .hint("name the node that the agent keeps with `--node URL`"));
-        }
         check_cluster_directory(agent)?;
-        check_retention(agent, &jobs)?;
+        check::check(agent, settings, &jobs)?;
 
         Ok(Self {
             agent: AgentOptions::clone(agent),
@@ -71,6 +72,39 @@ impl Configuration {
             rules: rules(agent, &jobs),
             jobs,
         })
+    }
+
+    /// Checks that this configuration can take the place of `before` while the agent runs.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if it changes something that the agent reads only when it is started.
+    pub(super) fn can_replace(&self, before: &Self) -> Result<()> {
+        let (agent, old) = (&self.agent, &before.agent);
+        let (general, old_general) = (&self.general, &before.general);
+
+        let mut changed = Vec::new();
+        if agent.listen != old.listen {
+            changed.push("`listen`");
+        }
+        if absolute(&agent.repository) != absolute(&old.repository) {
+            changed.push("`repo`");
+        }
+        if general.state_directory()? != old_general.state_directory()? {
+            changed.push("`state-dir`");
+        }
+        if (general.log, general.log_format) != (old_general.log, old_general.log_format) {
+            changed.push("`log` or `log-format`");
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+
+        let changed = changed.join(" and ");
+        let what = format!(
+            "{changed} cannot change while the agent runs, so nothing of the new configuration is \
+             used: restart the agent"
+        );
+        Err(Error::new(Kind::Usage, what))
     }
 
     /// The settings of a job.
@@ -115,6 +149,7 @@ impl JobSettings {
         Ok(Self {
             general: settings.general,
             verb: settings.verb,
+            values: settings.values,
         })
     }
 
@@ -127,26 +162,6 @@ impl JobSettings {
     pub(super) fn window(&self) -> Option<Window> {
         self.load().window
     }
-}
-
-/// Without a rule, each run of `expire` would fail.
-fn check_retention(agent: &AgentOptions, jobs: &[JobSettings; 4]) -> Result<()> {
-    if agent.expire_schedule.is_off() {
-        return Ok(());
-    }
-
-    for job in jobs {
-        if let Verb::Expire(options) = &job.verb
-            && !options.retention.has_rule()
-        {
-            return Err(Error::new(
-                Kind::Usage,
-                "`expire` has a schedule, but no rule says what to keep",
-            )
-            .hint("set `keep-last`, `keep-daily` or another rule in the table `[expire]`"));
-        }
-    }
-    Ok(())
 }
 
 const fn schedule(agent: &AgentOptions, job: Job) -> &Schedule {
