@@ -52,6 +52,8 @@ pub enum Cause {
     WindowClosed,
     /// The node was without scavenging for as long as is allowed.
     PausedTooLong,
+    /// A backup is due, and goes before a verification.
+    BackupDue,
 }
 
 /// A signal that ends a run.
@@ -79,7 +81,9 @@ impl Kind {
             Self::Unstable | Self::Scavenging | Self::Interrupted(Cause::PausedTooLong) => 22,
             Self::Refused => 23,
             Self::Interrupted(Cause::Signal(Signal::Interrupt)) => 130,
-            Self::Interrupted(Cause::Signal(Signal::Terminate) | Cause::WindowClosed) => 143,
+            Self::Interrupted(
+                Cause::Signal(Signal::Terminate) | Cause::WindowClosed | Cause::BackupDue,
+            ) => 143,
         }
     }
 
@@ -100,6 +104,7 @@ impl Kind {
             Self::Refused => "refused",
             Self::Interrupted(Cause::Signal(_)) => "interrupted",
             Self::Interrupted(Cause::WindowClosed) => "window-closed",
+            Self::Interrupted(Cause::BackupDue) => "backup-due",
             Self::Interrupted(Cause::PausedTooLong) => "paused-too-long",
         }
     }

@@ -244,6 +244,8 @@ pub enum Interruption {
         /// The longest time that is allowed.
         limit: Duration,
     },
+    /// A backup is due, and goes before a verification.
+    BackupDue,
 }
 
 impl Interruption {
@@ -277,6 +279,11 @@ impl From<&Interruption> for Error {
                 "it opens at {opens}: run the same command then, \
                  and it continues where this run stopped"
             )),
+
+            Interruption::BackupDue => Self::new(
+                Kind::Interrupted(Cause::BackupDue),
+                "a backup is due and goes first; the verification continues after it",
+            ),
 
             Interruption::PausedTooLong { limit } => Self::new(
                 Kind::Interrupted(Cause::PausedTooLong),

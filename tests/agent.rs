@@ -20,5 +20,6 @@ mod sidecar;
 mod silence;
 mod soak;
 mod systemd;
+mod verification;
 
 pub(crate) use self::page::states::all as states;

@@ -7,10 +7,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::journal::Journal;
-use super::run_record::{RunOutcome, RunRecord};
+use super::run_record::{Job, RunOutcome, RunRecord};
 use super::status::Status;
 use super::verdict::Level;
 use crate::clock::{Timestamp, between};
+use crate::manifest::Label;
 use crate::settings::hook::Hook;
 use crate::settings::options::AgentOptions;
 
@@ -27,7 +28,9 @@ pub(super) enum HookEvent {
     Failure,
     /// Something has been in no backup for longer than `--max-age`.
     TooOld,
-    /// All is well again, after `TooOld` or `Failure`.
+    /// A verification found damage that the one before it had not found.
+    Damage,
+    /// All is well again, after `TooOld`, `Failure` or `Damage`.
     Recovered,
 }
 
@@ -46,6 +49,8 @@ struct EndedRun {
     record: RunRecord,
     /// How often the job had failed in a row before.
     failures_before: u64,
+    /// The backups that the verification before this run found damaged.
+    damaged_before: Vec<Label>,
 }
 
 impl Announcement {
@@ -53,7 +58,8 @@ impl Announcement {
     pub(super) fn hooks<'a>(&self, options: &'a AgentOptions) -> &'a [Hook] {
         match (self.event, self.after) {
             (HookEvent::Success, _) => &options.on_success,
-            (HookEvent::Failure, _) | (HookEvent::Recovered, Some(HookEvent::Failure)) => {
+            (HookEvent::Failure | HookEvent::Damage, _)
+            | (HookEvent::Recovered, Some(HookEvent::Failure | HookEvent::Damage)) => {
                 &options.on_failure
             }
             (HookEvent::TooOld | HookEvent::Recovered, _) => &options.on_too_old,
@@ -100,6 +106,7 @@ impl Announcements {
         self.ended.push(EndedRun {
             record: record.clone(),
             failures_before,
+            damaged_before: damaged_before(journal),
         });
     }
 
@@ -165,11 +172,7 @@ impl EndedRun {
         }
 
         let has_recovered = self.failures_before > 0;
-        announcements.push(Announcement {
-            event: HookEvent::Success,
-            after: None,
-            run: Some(self.clone()),
-        });
+        self.announce_success(announcements);
         if has_recovered {
             announcements.push(Announcement {
                 event: HookEvent::Recovered,
@@ -177,6 +180,48 @@ impl EndedRun {
                 run: Some(self),
             });
         }
+    }
+}
+
+impl EndedRun {
+    /// A verification that found damage is no success to be told of.
+    fn announce_success(&self, announcements: &mut Vec<Announcement>) {
+        let damaged = &self.record.damaged;
+        let is_new = damaged
+            .iter()
+            .any(|label| !self.damaged_before.contains(label));
+        let is_over =
+            self.record.job == Job::Verify && damaged.is_empty() && !self.damaged_before.is_empty();
+
+        if damaged.is_empty() {
+            announcements.push(self.announcement(HookEvent::Success, None));
+        }
+        if is_new {
+            announcements.push(self.announcement(HookEvent::Damage, None));
+        }
+        if is_over {
+            let after = Some(HookEvent::Damage);
+            announcements.push(self.announcement(HookEvent::Recovered, after));
+        }
+    }
+
+    fn announcement(&self, event: HookEvent, after: Option<HookEvent>) -> Announcement {
+        Announcement {
+            event,
+            after,
+            run: Some(self.clone()),
+        }
+    }
+}
+
+/// The backups that the last verification found damaged.
+fn damaged_before(journal: &Journal) -> Vec<Label> {
+    let mut verifications = journal.of(Job::Verify);
+    let last = verifications.find(|run| matches!(run.outcome, RunOutcome::Done { .. }));
+
+    match last {
+        Some(last) => last.damaged.clone(),
+        None => Vec::new(),
     }
 }
 
@@ -217,6 +262,7 @@ struct MessageRun<'a> {
     bytes_read: u64,
     bytes_stored: u64,
     failures_before: u64,
+    damaged: &'a [Label],
 }
 
 impl<'a> HookMessage<'a> {
@@ -260,6 +306,7 @@ impl<'a> MessageRun<'a> {
             bytes_read: record.bytes_read,
             bytes_stored: record.bytes_stored,
             failures_before: run.failures_before,
+            damaged: &record.damaged,
         };
 
         match &record.outcome {

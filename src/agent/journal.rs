@@ -287,6 +287,7 @@ mod tests {
                 milliseconds: None,
                 interrupted: true,
             }],
+            damaged: Vec::new(),
         }
     }
 

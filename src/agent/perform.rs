@@ -12,6 +12,7 @@ use crate::settings::options::{
     BackupOptions, ExpireOptions, GeneralOptions, ScavengeManner, Verb, VerifyOptions,
 };
 use crate::verbs;
+use crate::verify::VerifyReport;
 
 /// What a job that succeeded did.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct JobResult {
     pub bytes_stored: u64,
     pub files_copied: u64,
     pub files_linked: u64,
+    /// The backups that a verification found damaged.
+    pub damaged: Vec<Label>,
 }
 
 impl From<BackupSummary> for JobResult {
@@ -33,6 +36,7 @@ impl From<BackupSummary> for JobResult {
             files_copied: summary.files_copied,
             files_linked: summary.files_linked,
             label: Some(summary.label),
+            damaged: Vec::new(),
         }
     }
 }
@@ -40,7 +44,7 @@ impl From<BackupSummary> for JobResult {
 /// Runs the verb of an order.
 ///
 /// # Errors
-/// As the verb. [`Kind::StoredCorrupt`] if a verification finds damage.
+/// As the verb. Damage that a verification finds is no error: it is in the result.
 pub(super) fn perform(
     order: &JobOrder,
     configuration: &Configuration,
@@ -91,18 +95,24 @@ fn in_order(
     }
 }
 
+/// A verification that finds damage has done its work. It warns, and names the backups. If it could
+/// not read a backup, it fails.
 fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {
-    let report = verbs::verify::verify(options, general, run)?;
+    let report = if options.repair {
+        repair(options, general, run)?
+    } else {
+        verbs::verify::continue_verification(options, general, run)?
+    };
 
+    let mut damaged = Vec::new();
     for backup in &report.backups {
         if let Some(finding) = backup.findings.first() {
-            return Err(Error::new(Kind::StoredCorrupt, "a backup is damaged")
-                .on(&backup.label)
-                .because(finding.to_string())
-                .hint(
-                    "run `kbackup verify --repair` to repair it from intact copies; \
-                     the next diff reads the rest from the node again",
-                ));
+            run.warn(format!(
+                "backup {} is damaged: {finding}; run `kbackup verify --repair` to repair it from \
+                 intact copies; the next diff reads the rest from the node again",
+                backup.label
+            ));
+            damaged.push(backup.label.clone());
         }
     }
 
@@ -120,8 +130,21 @@ fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Resul
 
     Ok(JobResult {
         bytes_read: report.bytes_hashed,
+        damaged,
         ..JobResult::default()
     })
+}
+
+fn repair(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Result<VerifyReport> {
+    let repaired = verbs::verify::repair(options, general, run)?;
+
+    for replacement in &repaired.replaced {
+        run.note(format!(
+            "{} was damaged, and is repaired from {}",
+            replacement.path, replacement.from
+        ));
+    }
+    Ok(repaired.report)
 }
 
 fn expire(options: &ExpireOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {

@@ -129,9 +129,11 @@ impl RunOutcome {
         match error.kind() {
             // `PausedTooLong` counts as a failure. An interrupted run begins again at once, and
             // that would stop the scavenge again.
-            Kind::Interrupted(Cause::Signal(_) | Cause::WindowClosed) => Self::Interrupted {
-                why: error.in_words(),
-            },
+            Kind::Interrupted(Cause::Signal(_) | Cause::WindowClosed | Cause::BackupDue) => {
+                Self::Interrupted {
+                    why: error.in_words(),
+                }
+            }
             kind => Self::Failed {
                 kind: kind.name().to_owned(),
                 exit_code: kind.exit_code(),
@@ -184,6 +186,9 @@ pub struct RunRecord {
     pub retries: Vec<String>,
     /// What the run stopped at the node.
     pub pauses: Vec<Pause>,
+    /// The backups that a verification found damaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<Label>,
 }
 
 impl RunRecord {
@@ -202,6 +207,7 @@ impl RunRecord {
             files_linked: 0,
             retries: Vec::new(),
             pauses: Vec::new(),
+            damaged: Vec::new(),
         }
     }
 

@@ -115,6 +115,7 @@ mod tests {
                 milliseconds: pause,
                 interrupted: true,
             }],
+            damaged: Vec::new(),
         }
     }
 

@@ -125,8 +125,19 @@ impl Worker {
         info!(job = order.job.name(), "begins");
         let result = perform(order, configuration, &self.run);
         drop(turn);
+        if configuration.job_settings(order.job).load().timings {
+            self.log_timings();
+        }
 
         OrderResult::Ran(self.record(order, result))
+    }
+
+    fn log_timings(&self) {
+        let timings = self.run.timings();
+        for spent in timings.steps().into_iter().chain(timings.activities()) {
+            let (job, seconds) = (self.recorder.job.name(), spent.seconds);
+            info!(job, seconds, "spent on {}", spent.name);
+        }
     }
 
     fn record_defect(&self, order: &JobOrder) -> OrderResult {
@@ -169,6 +180,7 @@ impl Worker {
             files_linked: result.files_linked,
             retries: self.recorder.retries(),
             pauses: self.recorder.pauses(),
+            damaged: result.damaged,
             ..RunRecord::of(order, began, outcome)
         }
     }

@@ -42,6 +42,24 @@ impl Stamp {
         }
     }
 
+    /// The bytes of this file as a text that a later process compares. A new hard link changes the
+    /// stamp, but not this text.
+    #[must_use]
+    pub fn bytes_to_text(&self) -> String {
+        match self.0 {
+            State::File {
+                inode,
+                size,
+                modified,
+                ..
+            } => format!(
+                "inode {inode}, {size} bytes, modified {}",
+                nanoseconds(modified)
+            ),
+            State::Content(_) => self.to_text(),
+        }
+    }
+
     /// The stamp as a text that a later process compares with the stamp of the same name. Leaves
     /// the device out: its number may be another one after a restart.
     #[must_use]

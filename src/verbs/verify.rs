@@ -6,7 +6,7 @@ use crate::manifest::Label;
 use crate::proof::Depth;
 use crate::run::Run;
 use crate::settings::options::{GeneralOptions, VerifyOptions};
-use crate::verify::{self, RepairPlan, Repaired, VerifyReport, Which};
+use crate::verify::{self, RepairPlan, Repaired, VerifyPass, VerifyReport, VerifySubject, Which};
 
 /// Proves the named backups.
 ///
@@ -20,6 +20,37 @@ pub(crate) fn verify(
     let which = which(options)?;
     let repository = repository::open(&options.repository, general, run)?;
     verify::verify(&*repository, &which, depth(options), run)
+}
+
+/// As [`verify`]. Notes in the state directory what is proven, and continues where an interrupted
+/// verification has stopped.
+///
+/// # Errors
+/// As [`verify`].
+pub(crate) fn continue_verification(
+    options: &VerifyOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<VerifyReport> {
+    let (which, depth) = (which(options)?, depth(options));
+    let repository = repository::open(&options.repository, general, run)?;
+
+    let subject = VerifySubject {
+        repository: repository.id(),
+        which: which.clone(),
+        depth,
+    };
+    let name = format!("verify-{}.jsonl", repository.id());
+    let path = general.state_directory()?.join(name);
+    let pass = VerifyPass::resume(&path, &subject).unwrap_or_else(|error| {
+        let why = error.in_words();
+        run.note(format!(
+            "an interruption would make this verification begin anew: {why}"
+        ));
+        VerifyPass::default()
+    });
+
+    verify::continue_verification(&*repository, &which, depth, pass, run)
 }
 
 /// Plans a repair. Changes nothing.

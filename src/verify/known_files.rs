@@ -4,7 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::pass::VerifyPass;
 use crate::error::{Error, Kind, Result};
+use crate::event::Event;
 use crate::format::ReadAt;
 use crate::fs::CopyId;
 use crate::manifest::{Label, Role, Row};
@@ -19,6 +21,7 @@ pub(super) type Hashed = std::result::Result<Digest, String>;
 #[derive(Default)]
 pub(super) struct KnownFiles {
     inner: Mutex<Known>,
+    pass: VerifyPass,
 }
 
 #[derive(Default)]
@@ -31,6 +34,19 @@ struct Known {
 }
 
 impl KnownFiles {
+    /// Knows what earlier runs of the same verification have proven.
+    pub(super) fn of_pass(pass: VerifyPass) -> Self {
+        Self {
+            inner: Mutex::default(),
+            pass,
+        }
+    }
+
+    /// The notes of this verification.
+    pub(super) fn pass(&self) -> &VerifyPass {
+        &self.pass
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         // Every change is one step, so the maps are whole even if a thread panicked.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,6 +101,10 @@ impl KnownFiles {
         {
             return Ok(hashed.clone());
         }
+        if let Some(digest) = self.pass.hashed(&*source) {
+            run.emit(Event::Progress { bytes: row.size });
+            return Ok(Ok(digest));
+        }
         self.read_from_disk(&*source);
 
         let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
@@ -93,6 +113,11 @@ impl KnownFiles {
             Err(error) if error.kind() == Kind::Failed => Err(error.in_words()),
             Err(error) => return Err(error),
         };
+        if let Ok(digest) = &hashed
+            && is_as_stored(row, digest)
+        {
+            self.pass.note_hashed(&*source, digest);
+        }
 
         let mut known = self.known();
         let is_new = match copy {

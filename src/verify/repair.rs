@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::known_files::KnownFiles;
 use super::report::{VerifiedBackup, VerifyReport};
-use super::verification::{Which, verify_with};
+use super::verification::verify_with;
+use super::which::Which;
 use crate::error::{Kind, Result};
 use crate::manifest::{Blake3Hash, Label, Manifest, RelativePath, Row};
 use crate::proof::Depth;

@@ -2,7 +2,9 @@
 
 use super::backup;
 use super::known_files::KnownFiles;
+use super::pass::VerifyPass;
 use super::report::{VerifiedBackup, VerifyFinding, VerifyReport};
+use super::which::Which;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
@@ -10,17 +12,6 @@ use crate::manifest::Label;
 use crate::proof::Depth;
 use crate::repository::{Listed, Remembered, Repository, remember, remembered};
 use crate::run::Run;
-
-/// Which backups to verify.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
-    /// The backup with the highest sequence number.
-    Newest,
-    /// The backups with these labels.
-    Named(Vec<Label>),
-    /// Every listed backup.
-    All,
-}
 
 /// Verifies backups, and remembers the result of each in the repository.
 ///
@@ -43,6 +34,28 @@ pub fn verify(
 ) -> Result<VerifyReport> {
     let report = verify_with(repository, which, depth, &KnownFiles::default(), run)?;
     report.warn_of_twins(run);
+    Ok(report)
+}
+
+/// As [`verify`]. Continues where an interrupted run of the same verification has stopped. Backups
+/// that such a run found intact are not in the report.
+///
+/// # Errors
+/// As [`verify`].
+pub fn continue_verification(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    pass: VerifyPass,
+    run: &Run,
+) -> Result<VerifyReport> {
+    let known = KnownFiles::of_pass(pass);
+    let report = verify_with(repository, which, depth, &known, run)?;
+    report.warn_of_twins(run);
+    // If a backup could not be read, the next run tries again, and reads only what is left.
+    if report.backups.iter().all(|backup| backup.unread.is_none()) {
+        known.pass().end();
+    }
     Ok(report)
 }
 
@@ -69,6 +82,9 @@ pub(super) fn verify_with(
     let mut backups = Vec::with_capacity(chosen.len());
     for Listed { label, .. } in chosen {
         run.check()?;
+        if known.pass().is_intact(&label) {
+            continue;
+        }
         // The backup is held until its result is kept, so that no result outlives its backup.
         let (_held, manifest) = match repository.hold(&label) {
             Ok(held) => (Some(held), repository.manifest(&label)),
@@ -87,6 +103,9 @@ pub(super) fn verify_with(
         match verified {
             Ok(report) => {
                 keep_result(repository, &report, depth, run);
+                if report.findings.is_empty() {
+                    known.pass().note_intact(&report.label);
+                }
                 backups.push(report);
             }
             // Nobody knows whether this one is intact, but the others can still be verified.

@@ -130,6 +130,8 @@ struct EventLoop {
     state: AgentState,
     /// The run that is under way.
     worker: Option<Worker>,
+    /// When a backup last had to wait for its turn.
+    waited: Option<Instant>,
     look_schedules: LookSchedules,
     writer_probe: WriterProbe,
     watcher: ChangeWatcher,
@@ -166,6 +168,7 @@ impl EventLoop {
         let agent = Self {
             state,
             worker: None,
+            waited: None,
             look_schedules: LookSchedules::new(),
             writer_probe: WriterProbe::default(),
             watcher: ChangeWatcher::start()?,

@@ -12,11 +12,14 @@ use crate::agent::siblings::Siblings;
 use crate::agent::state::{NextStep, Waiting};
 use crate::agent::turns::{self, TurnRequest};
 use crate::agent::worker::{OrderResult, Worker, WorkerCalls};
-use crate::clock;
+use crate::clock::{self, patience};
+use crate::run::Interruption;
 use crate::verbs::window::closed;
 
 /// How old the writer position may be when a run begins. An old one costs one needless run at most.
 const RECENT_POSITION: Duration = Duration::from_secs(10);
+/// A verification does not end for a backup that had to wait for its turn within this time.
+const TURN_PAUSE: Duration = Duration::from_mins(1);
 
 impl EventLoop {
     /// Begins the run that is due. Returns how long the loop may sleep.
@@ -26,6 +29,7 @@ impl EventLoop {
     pub(super) fn begin_what_is_due(&mut self) -> Duration {
         if self.worker.is_some() {
             self.interrupt_outside_window();
+            self.let_backup_go_first();
             return SLEEP_BESIDE_RUN;
         }
         if !self.look_schedules.are_current() {
@@ -149,6 +153,35 @@ impl EventLoop {
         let _has_ended = reply.send(is_wanted).is_err();
     }
 
+    /// A verification may take days. It ends for a backup that is due, and continues after it.
+    fn let_backup_go_first(&mut self) {
+        let is_verifying = self
+            .worker
+            .as_ref()
+            .is_some_and(|it| it.job() == Job::Verify);
+        let has_waited = self
+            .waited
+            .is_some_and(|at| at.elapsed() < patience(TURN_PAUSE));
+        if !is_verifying || has_waited || !self.look_schedules.are_current() {
+            return;
+        }
+
+        match self.state.next_step(SHORTEST_SLEEP, LONGEST_SLEEP) {
+            NextStep::Begin(order) if order.job.is_backup() => {
+                self.writer_probe.stop_asking();
+                if let Some(worker) = &self.worker {
+                    worker.interrupt(Interruption::BackupDue);
+                }
+            }
+            NextStep::Skip(order) if self.knows_current_position() => {
+                self.writer_probe.stop_asking();
+                self.remember(RunRecord::nothing_to_do(&order, clock::now()));
+            }
+            NextStep::Skip(_) => self.read_writer_position(),
+            NextStep::Begin(_) | NextStep::Sleep(_) => self.writer_probe.stop_asking(),
+        }
+    }
+
     fn interrupt_outside_window(&self) {
         let configuration = &self.state.configuration;
         let now = configuration.agent.time_zone.at(clock::now());
@@ -168,6 +201,7 @@ impl EventLoop {
         match result {
             OrderResult::Ran(record) => self.remember(record),
             OrderResult::Waits(reason) => {
+                self.waited = Some(Instant::now());
                 self.state.waiting = Some(Waiting {
                     since: Instant::now(),
                     reason,

@@ -97,6 +97,7 @@ fn record(job: Job, seconds_ago: i64, seconds: i64, outcome: RunOutcome) -> RunR
         files_linked: 0,
         retries: Vec::new(),
         pauses: Vec::new(),
+        damaged: Vec::new(),
     }
 }
 
