@@ -29,7 +29,7 @@ pub(super) enum Report {
     /// A run has its turn and asks whether it is still wanted.
     SiblingsSeen {
         job: Job,
-        siblings: Siblings,
+        siblings: Box<Siblings>,
         reply: oneshot::Sender<bool>,
     },
     /// A run has ended, or has to wait.

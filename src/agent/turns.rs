@@ -82,7 +82,7 @@ impl TurnRequest {
         let (reply, answer) = oneshot::channel();
         let question = Report::SiblingsSeen {
             job: self.job,
-            siblings,
+            siblings: Box::new(siblings),
             reply,
         };
         drop(self.reports.send(question));

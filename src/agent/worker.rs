@@ -25,7 +25,7 @@ const GIVE_BACK_AT_END: Duration = Duration::from_secs(30);
 /// The result of an order.
 pub(super) enum OrderResult {
     /// The run has ended, well or not.
-    Ran(RunRecord),
+    Ran(Box<RunRecord>),
     /// The job has to wait for its turn. The text says why.
     Waits(String),
 }
@@ -129,7 +129,7 @@ impl Worker {
             self.log_timings();
         }
 
-        OrderResult::Ran(self.record(order, result))
+        OrderResult::Ran(Box::new(self.record(order, result)))
     }
 
     fn log_timings(&self) {
@@ -144,7 +144,7 @@ impl Worker {
         let what = format!("`{}` ended because of a defect of kbackup", order.job);
         let error = Error::new(Kind::Failed, what).hint("please report it, with the log");
 
-        OrderResult::Ran(self.record(order, Err(error)))
+        OrderResult::Ran(Box::new(self.record(order, Err(error))))
     }
 
     fn record(&self, order: &JobOrder, result: Result<JobResult>) -> RunRecord {
@@ -180,7 +180,7 @@ impl Worker {
             files_linked: result.files_linked,
             retries: self.recorder.retries(),
             pauses: self.recorder.pauses(),
-            damaged: result.damaged,
+            damaged: result.damaged.clone(),
             ..RunRecord::of(order, began, outcome)
         }
     }

@@ -196,7 +196,7 @@ impl EventLoop {
                 job,
                 siblings,
                 reply,
-            } => self.answer_run(job, siblings, reply),
+            } => self.answer_run(job, *siblings, reply),
             Report::OrderEnded(result) => self.order_ended(result),
             Report::JournalWritten(result) => self.journal_was_written(result),
             Report::ConfigurationRead(result) => self.configuration_was_read(*result),

@@ -199,7 +199,7 @@ impl EventLoop {
         self.state.waiting = None;
 
         match result {
-            OrderResult::Ran(record) => self.remember(record),
+            OrderResult::Ran(record) => self.remember(*record),
             OrderResult::Waits(reason) => {
                 self.waited = Some(Instant::now());
                 self.state.waiting = Some(Waiting {
