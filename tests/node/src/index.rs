@@ -1,6 +1,7 @@
 //! A second, independent implementation that writes index files (disk-format §5): stream hashes,
 //! tables, bloom filters, `indexmap`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -18,16 +19,25 @@ const P3: u32 = 3_266_489_917;
 const P4: u32 = 668_265_263;
 const P5: u32 = 0x1656_67b1;
 
+/// The seeds of the two hashes from which a bloom filter derives the bits of a member.
+const MEMBER_SEEDS: [u32; 2] = [0xc001_5eed, 0x1337_5eed];
+/// The bits of a bloom filter that each member sets.
+const MEMBER_BITS: u64 = 6;
+
 /// The server's early variant of xxHash32 (disk-format §5.3). It also protects the lines of bloom
 /// filters.
 #[must_use]
 pub fn early_xxhash(bytes: &[u8]) -> u32 {
+    seeded_xxhash(SEED, bytes)
+}
+
+fn seeded_xxhash(seed: u32, bytes: &[u8]) -> u32 {
     let length = bytes.len() as u32;
     let word =
         |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
 
     if bytes.len() < 16 {
-        let mut index = SEED.wrapping_add(P1);
+        let mut index = seed.wrapping_add(P1);
         let mut hash = P5;
         let mut at = 0;
 
@@ -54,7 +64,7 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
         return hash ^ hash >> 16;
     }
 
-    let first = SEED.wrapping_add(P1);
+    let first = seed.wrapping_add(P1);
     let second = first.wrapping_mul(P2).wrapping_add(length);
     let third = second.wrapping_mul(P3);
     let mut lanes = [first, second, third, third.wrapping_mul(P4)];
@@ -96,13 +106,17 @@ pub fn early_xxhash(bytes: &[u8]) -> u32 {
 /// Murmur3A with the server's seed.
 #[must_use]
 pub fn murmur(bytes: &[u8]) -> u32 {
+    seeded_murmur(SEED, bytes)
+}
+
+fn seeded_murmur(seed: u32, bytes: &[u8]) -> u32 {
     let mix = |word: u32| {
         word.wrapping_mul(0xcc9e_2d51)
             .rotate_left(15)
             .wrapping_mul(0x1b87_3593)
     };
 
-    let mut hash = SEED;
+    let mut hash = seed;
     let words = bytes.chunks_exact(4);
     let rest = words.remainder();
     for word in words {
@@ -254,7 +268,11 @@ pub fn write_table(index: &Path, name: Uuid, entries: &mut [Entry]) -> Result<St
     fs::set_permissions(&path, Permissions::from_mode(0o444))?;
 
     let bits = (entries.len() as u64).max(10_000);
-    write_filter(&index.join(format!("{name}.bloomfilter")), bits)?;
+    let filter = index.join(format!("{name}.bloomfilter"));
+    write_filter(&filter, bits)?;
+    let mut streams: Vec<u64> = entries.iter().map(|entry| entry.hash).collect();
+    streams.dedup();
+    add_to_filter(&filter, &streams)?;
     Ok(name)
 }
 
@@ -270,20 +288,65 @@ pub fn write_filter(path: &Path, size: u64) -> Result<()> {
     Ok(())
 }
 
+/// Adds streams to a bloom filter, by the hashes of their names. Lines without a stream stay holes.
+pub fn add_to_filter(path: &Path, streams: &[u64]) -> Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut header = [0; 64];
+    file.read_exact_at(&mut header, 0)?;
+    let bits = u64::from_le_bytes(crate::log::take(&header, 8));
+
+    let mut lines: BTreeMap<u64, [u8; 64]> = BTreeMap::new();
+    for stream in streams {
+        for bit in bits_of(*stream, bits) {
+            let number = 1 + bit / 8 / 60;
+            let line = match lines.entry(number) {
+                std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+                std::collections::btree_map::Entry::Vacant(vacant) => {
+                    let mut line = [0; 64];
+                    file.read_exact_at(&mut line, number * 64)?;
+                    vacant.insert(line)
+                }
+            };
+            // The first bit is the highest.
+            line[(bit / 8 % 60) as usize] |= 0x80 >> (bit % 8);
+        }
+    }
+
+    for (number, mut line) in lines {
+        let hash = early_xxhash(&line[..60]);
+        line[60..].copy_from_slice(&hash.to_le_bytes());
+        file.write_all_at(&line, number * 64)?;
+    }
+    Ok(())
+}
+
+/// The bits that a stream sets in a filter of this many bits.
+fn bits_of(stream: u64, bits: u64) -> impl Iterator<Item = u64> {
+    let member = stream.to_le_bytes();
+    let [start, step] = MEMBER_SEEDS.map(|seed| {
+        u64::from(seeded_xxhash(seed, &member)) << 32 | u64::from(seeded_murmur(seed, &member))
+    });
+    (1..=MEMBER_BITS)
+        .map(move |times| (start.wrapping_add(step.wrapping_mul(times)) & u64::MAX >> 1) % bits)
+}
+
 /// Sets about half of a filter's bits, as a node with many streams does. The filter then answers
-/// "perhaps" to nearly everything. Another seed sets other bits.
+/// "perhaps" to nearly everything. Another seed sets other bits. The bits that are set stay set.
 pub fn fill_filter(path: &Path, seed: u64) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let lines = file.metadata()?.len() / 64 - 1;
+    let old = fs::read(path)?;
     let mut bits = blake3::Hasher::new()
         .update(&seed.to_le_bytes())
         .finalize_xof();
 
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.seek(SeekFrom::Start(64))?;
-    for _ in 0..lines {
+    for line in old.chunks_exact(64).skip(1) {
         let mut data = [0; 60];
         bits.fill(&mut data);
+        for (byte, set) in data.iter_mut().zip(line) {
+            *byte |= set;
+        }
         out.write_all(&data)?;
         out.write_all(&early_xxhash(&data).to_le_bytes())?;
     }

@@ -34,8 +34,8 @@ const BEGIN_TICKS: i64 = 639_308_160_000_000_000;
 /// version 4 full of events, and one active chunk of full length. The checkpoints point at its last
 /// record. The index tables hold all events but the last ones.
 ///
-/// No bit of the filters is set, unless they are filled. The server takes an empty filter of a table
-/// for valid, so do not let a server answer requests from such a directory.
+/// The filters of the tables hold the tables' streams. The stream-existence filter is empty and says
+/// so, unless it is filled.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
     /// The capacity of a chunk in bytes.
