@@ -11,7 +11,9 @@
 pub(crate) mod bench;
 mod cost;
 mod history;
+mod left_out;
 mod missing_index;
+mod mutations;
 mod node_trouble;
 mod numbers;
 mod repair;

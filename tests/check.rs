@@ -14,7 +14,7 @@ use kbackup::proof::{
 use kbackup::run::Run;
 use kbackup::server::ServerLine;
 use kbackup_testnode::log::{self, Kind, Record};
-use kbackup_testnode::{Action, Node, Recording};
+use kbackup_testnode::{Action, Node, Recording, Synthetic};
 use proptest::prelude::*;
 
 use crate::backup::bench::copy_tree;
@@ -1043,6 +1043,107 @@ fn o35_a_secondary_index_that_cannot_be_opened_stops_the_server() -> Result<()> 
             "{how}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_table_filter_that_lacks_streams_hides_events() -> Result<()> {
+    for name in ["21.10-append", "24.10-scavenge", "26.1-append"] {
+        let directory = DataDirectory::unpack(name)?;
+        let filters = directory.index_files(|name| name.ends_with(".bloomfilter"))?;
+        let filter = filters.first().context("no filter")?;
+        let whole = fs::read(filter)?;
+
+        overwrite(filter, |bytes| bytes[64..99 * 64].fill(0))?;
+        for depth in [Depth::Normal, Depth::Deep] {
+            let examination = examine_at(&directory.db(), None, depth)?;
+            let found = finding(&examination, "table-filter-incomplete")?;
+            assert!(is_about(found, ".bloomfilter"), "{name} {found:?}");
+            assert_eq!(examination.kind().map(|kind| kind.exit_code()), Some(20));
+
+            // Older servers have no filters.
+            for version in &examination.versions {
+                let is_hurt = version.version >= ServerLine::V21_10;
+                assert_eq!(version.loses.is_empty(), !is_hurt, "{name} {version:?}");
+            }
+        }
+
+        // The server does without the filter.
+        fs::remove_file(filter)?;
+        assert_eq!(
+            examine(&directory, own_line(&directory))?.verdict,
+            StartVerdict::Starts,
+            "{name}"
+        );
+        fs::write(filter, whole)?;
+    }
+    Ok(())
+}
+
+/// A normal examination looks up a sample, and a deep one every stream.
+#[test]
+fn a_deep_examination_misses_no_stream_of_a_filter() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let made = Synthetic {
+        completed_chunks: 2,
+        active_bytes: 20_000,
+        event_bytes: 10,
+        most_events_in_append: 1,
+        streams: 2000,
+        table_entries: 1500,
+        chunk_size: 128 * 1024,
+        filter_bytes: 10_000,
+        ..Synthetic::default()
+    }
+    .make(place.path())?;
+    let mut filters = Vec::new();
+    for entry in fs::read_dir(&made.index)? {
+        let path = entry?.path();
+        if path.extension() == Some("bloomfilter".as_ref()) {
+            filters.push(path);
+        }
+    }
+    let filter = filters.first().context("no filter")?;
+    let whole = fs::read(filter)?;
+
+    let mut found_by = [0, 0];
+    let lines: Vec<usize> = (1..whole.len() / 64).step_by(12).collect();
+    for line in &lines {
+        let mut lacking = whole.clone();
+        lacking[line * 64..][..64].fill(0);
+        fs::write(filter, lacking)?;
+        for (depth, found) in [Depth::Normal, Depth::Deep].into_iter().zip(&mut found_by) {
+            let examination = examine_at(&made.db, Some(ServerLine::V26_1), depth)?;
+            let findings = codes(&examination, Severity::Error);
+            *found += usize::from(findings.contains(&"table-filter-incomplete"));
+        }
+    }
+    assert!(
+        lines.len() > 10 && found_by[1] == lines.len(),
+        "{found_by:?}"
+    );
+    assert!(found_by[0] > 0, "{found_by:?}");
+    Ok(())
+}
+
+#[test]
+fn a_scavenge_state_that_is_no_database_is_damage() -> Result<()> {
+    let directory = DataDirectory::unpack("26.1-scavenge")?;
+    let state = directory.index().join("scavenging/scavenging.db");
+    fs::write(&state, [1; 8192])?;
+    let examination = examine(&directory, ServerLine::V26_1)?;
+    finding(&examination, "scavenge-state-damaged")?;
+    assert_eq!(examination.verdict, StartVerdict::Damaged);
+
+    // A journal may hold what the file lacks, and SQLite takes an empty file for an empty database.
+    let journal = directory.index().join("scavenging/scavenging.db-wal");
+    fs::write(&journal, [1; 32])?;
+    let examination = examine(&directory, ServerLine::V26_1)?;
+    assert_eq!(examination.verdict, StartVerdict::Starts);
+    fs::remove_file(journal)?;
+    fs::write(&state, [])?;
+    let examination = examine(&directory, ServerLine::V26_1)?;
+    assert_eq!(examination.verdict, StartVerdict::Starts);
     Ok(())
 }
 

@@ -148,7 +148,7 @@ pub(crate) fn whole(source: &fs::File) -> Ingest<'_> {
         length,
         full_length: length,
         md5: false,
-        live: false,
+        reads_every_byte: false,
         attributes: with_mode(0o644),
         follow: None,
     }
@@ -487,7 +487,7 @@ fn a_diff_reuses_extends_and_cuts_files(factory: &impl Factory) {
         Ingest {
             length: 100_000,
             full_length: 1_000_000,
-            live: true,
+            reads_every_byte: true,
             ..whole(&file)
         },
     );
@@ -508,7 +508,7 @@ fn a_diff_reuses_extends_and_cuts_files(factory: &impl Factory) {
     let ingest = || Ingest {
         length: 300_000,
         full_length: 1_000_000,
-        live: true,
+        reads_every_byte: true,
         ..whole(&file)
     };
     let stored = incoming
@@ -863,11 +863,11 @@ fn a_short_source_is_unstable(factory: &impl Factory) {
     let incoming = begin(&repository, None, &run).unwrap();
 
     let file = source.file("chunk", &[7; 5000]);
-    for live in [false, true] {
+    for reads_every_byte in [false, true] {
         let ingest = Ingest {
             length: 5001,
             full_length: 8192,
-            live,
+            reads_every_byte,
             ..whole(&file)
         };
         let error = incoming

@@ -563,7 +563,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
 
     let incoming = begin(&repository, None, &run)?;
     let active = source.file("active", &[vec![1; 3000], vec![0; 5000]].concat());
-    for (name, live) in [
+    for (name, reads_every_byte) in [
         (CHUNK, false),
         ("db/chunk-000001.000000", true),
         ("index/indexmap", false),
@@ -574,8 +574,8 @@ fn two_backups(path: &Path) -> Result<(), Error> {
                 length: 3000,
                 full_length: 8000,
 
-                live,
-                md5: !live,
+                reads_every_byte,
+                md5: !reads_every_byte,
                 ..whole(&active)
             },
         )?;
@@ -595,7 +595,7 @@ fn two_backups(path: &Path) -> Result<(), Error> {
         &held,
         3000,
         Ingest {
-            live: true,
+            reads_every_byte: true,
             ..whole(&active)
         },
     )?;

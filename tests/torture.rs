@@ -18,7 +18,7 @@ mod subject;
 
 /// The number of repetitions: `short` in every test run, `long` if `scripts/torture NAME long` asks
 /// for it.
-fn amount(short: usize, long: usize) -> usize {
+pub(crate) fn amount(short: usize, long: usize) -> usize {
     if std::env::var_os("KBACKUP_TORTURE").is_some_and(|form| form == "long") {
         long
     } else {
@@ -27,7 +27,7 @@ fn amount(short: usize, long: usize) -> usize {
 }
 
 /// The seed of all choices. A failure names it, and `KBACKUP_TORTURE_SEED` repeats it.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let Ok(text) = std::env::var("KBACKUP_TORTURE_SEED") else {
         return 20_261_121;
     };
@@ -47,15 +47,15 @@ fn lossy_text(path: &std::path::Path) -> String {
 }
 
 /// Pseudo-random numbers, the same for the same seed.
-struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A number from 0 up to, but not including, `end`.
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -65,22 +65,22 @@ impl Chance {
     }
 
     /// Any number that fits into an `i64`.
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.below(1 << 63)
     }
 
     /// An index into something of this length.
-    fn place(&mut self, length: usize) -> usize {
+    pub(crate) fn place(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap()
     }
 
-    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    pub(crate) fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.place(choices.len())]
     }
 
     /// The next moment to test. In the long form this is the next one. In the short form, after the
     /// first two moments, it is a random one of those to come.
-    fn next_moment(&mut self, count: u64, steps: u64) -> u64 {
+    pub(crate) fn next_moment(&mut self, count: u64, steps: u64) -> u64 {
         let sampled = if count < 2 {
             1
         } else {

@@ -98,14 +98,14 @@ fn copy_whole(
     source: &dyn ReadAt,
     length: u64,
     full_length: u64,
-    live: bool,
+    reads_every_byte: bool,
     target: &fs::File,
 ) -> Result<Copied, CopyFailure> {
     let segments = [Segment {
         source,
         place: "source",
         end: length,
-        live,
+        reads_every_byte,
         whole: None,
     }];
     transfer::copy(
@@ -133,7 +133,7 @@ proptest! {
         sparse in sparse(),
         cut: proptest::sample::Index,
         more in 0..300_000_usize,
-        live: bool,
+        reads_every_byte: bool,
     ) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("source");
@@ -147,7 +147,7 @@ proptest! {
             let copy = place.path().join("copy");
             let target = fs::create_new(&copy, 0o600).unwrap();
             let source = fs::open_source(&path).unwrap();
-            let copied = copy_whole(&source, length as u64, full, live, &target).unwrap();
+            let copied = copy_whole(&source, length as u64, full, reads_every_byte, &target).unwrap();
             prop_assert!(std::fs::read(&copy).unwrap() == expected);
             prop_assert_eq!(copied.digest, digest(&expected));
             prop_assert!(copied.written <= copied.read && copied.read <= length as u64);
@@ -193,14 +193,14 @@ proptest! {
                 source: &held,
                 place: "held",
                 end: prefix as u64,
-                live: false,
+                reads_every_byte: false,
                 whole: Some(hash),
             },
             Segment {
                 source: &whole,
                 place: "whole",
                 end: size,
-                live: true,
+                reads_every_byte: true,
                 whole: None,
             },
         ];
@@ -248,24 +248,24 @@ fn holes_stay_holes() {
     made.store(&path);
 
     for place in targets() {
-        for live in [false, true] {
-            let copy = place.path().join(format!("copy-{live}"));
+        for reads_every_byte in [false, true] {
+            let copy = place.path().join(format!("copy-{reads_every_byte}"));
             let source = fs::open_source(&path).unwrap();
             let copied = copy_whole(
                 &source,
                 source.size(),
                 20 << 20,
-                live,
+                reads_every_byte,
                 &fs::create_new(&copy, 0o600).unwrap(),
             )
             .unwrap();
             assert!(
                 allocated(&copy) < 1024 * 1024,
-                "{live}: {}",
+                "{reads_every_byte}: {}",
                 allocated(&copy)
             );
             assert!(
-                live || copied.read < 1024 * 1024,
+                reads_every_byte || copied.read < 1024 * 1024,
                 "holes are not read: {}",
                 copied.read
             );
@@ -360,10 +360,11 @@ fn a_source_that_was_cut_is_short_also_in_its_holes() {
         written: Vec::new(),
     }
     .store(&path);
-    for live in [false, true] {
+    for reads_every_byte in [false, true] {
         let source = fs::open_source(&path).unwrap();
-        let target = fs::create_new(&directory.path().join(format!("{live}")), 0o600).unwrap();
-        let failure = copy_whole(&source, 4 << 20, 4 << 20, live, &target).unwrap_err();
+        let target =
+            fs::create_new(&directory.path().join(format!("{reads_every_byte}")), 0o600).unwrap();
+        let failure = copy_whole(&source, 4 << 20, 4 << 20, reads_every_byte, &target).unwrap_err();
         assert!(
             matches!(failure, CopyFailure::Short { found, .. } if found == 3 << 20),
             "{failure:?}"
@@ -415,12 +416,12 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
     std::fs::write(&path, vec![5; 20_000_000]).unwrap();
     let source = fs::open_source(&path).unwrap();
 
-    for live in [false, true] {
+    for reads_every_byte in [false, true] {
         let segments = [Segment {
             source: &source,
             place: "source",
             end: 20_000_000,
-            live,
+            reads_every_byte,
             whole: None,
         }];
         let plan = CopyPlan {
@@ -429,7 +430,11 @@ fn progress_adds_up_and_an_interruption_ends_soon() {
             md5: true,
         };
         let target = |name: &str| {
-            fs::create_new(&directory.path().join(format!("{name}-{live}")), 0o600).unwrap()
+            fs::create_new(
+                &directory.path().join(format!("{name}-{reads_every_byte}")),
+                0o600,
+            )
+            .unwrap()
         };
 
         let (run, count) = counting(None);
@@ -519,14 +524,18 @@ fn a_follower_sees_the_whole_copy() {
     let source = fs::open_source(&path).unwrap();
 
     for place in targets() {
-        for live in [false, true] {
-            let target = fs::create_new(&place.path().join(format!("copy-{live}")), 0o600).unwrap();
+        for reads_every_byte in [false, true] {
+            let target = fs::create_new(
+                &place.path().join(format!("copy-{reads_every_byte}")),
+                0o600,
+            )
+            .unwrap();
             let size = sparse.bytes.len() as u64;
             let segments = [Segment {
                 source: &source,
                 place: "source",
                 end: size,
-                live,
+                reads_every_byte,
                 whole: None,
             }];
             let mut expected = sparse.bytes.clone();
@@ -549,13 +558,13 @@ fn a_follower_sees_the_whole_copy() {
 }
 
 /// Copies, and says how many bytes were read.
-fn copied(source: &Path, target: &Path, live: bool, run: &Run) -> u64 {
+fn copied(source: &Path, target: &Path, reads_every_byte: bool, run: &Run) -> u64 {
     let source = fs::open_source(source).unwrap();
     let segment = Segment {
         source: &source,
         place: "source",
         end: source.size(),
-        live,
+        reads_every_byte,
         whole: None,
     };
     let plan = CopyPlan {
@@ -585,7 +594,7 @@ fn every_method_of_copying_keeps_to_the_pace() {
         let source = place.path().join("source");
         std::fs::write(&source, vec![7; SIZE]).unwrap();
 
-        for (name, live) in [
+        for (name, reads_every_byte) in [
             ("by kernel, or past the cache", false),
             ("by reading", true),
         ] {
@@ -598,7 +607,7 @@ fn every_method_of_copying_keeps_to_the_pace() {
                     copied(
                         &source,
                         &place.path().join(format!("{name} {number}")),
-                        live,
+                        reads_every_byte,
                         &run,
                     )
                 };
@@ -632,7 +641,7 @@ fn a_copy_at_a_slow_pace_can_be_interrupted() {
         source: &source,
         place: "source",
         end: source.size(),
-        live: false,
+        reads_every_byte: false,
         whole: None,
     };
     let plan = CopyPlan {
@@ -693,17 +702,17 @@ fn a_copy_does_not_change_the_page_cache_of_the_source() {
     // Other programs push files out of the cache, but nobody pulls them in.
     std::fs::read(&hot).unwrap();
 
-    for live in [false, true] {
+    for reads_every_byte in [false, true] {
         copied(
             &cold,
-            &place.path().join(format!("copy {live}")),
-            live,
+            &place.path().join(format!("copy {reads_every_byte}")),
+            reads_every_byte,
             &silent(),
         );
         copied(
             &hot,
-            &place.path().join(format!("hot copy {live}")),
-            live,
+            &place.path().join(format!("hot copy {reads_every_byte}")),
+            reads_every_byte,
             &silent(),
         );
         transfer::hash_file(&fs::open_source(&cold).unwrap(), true, &silent()).unwrap();

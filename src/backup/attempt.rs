@@ -118,7 +118,12 @@ impl Procedure<'_> {
             accepts_damaged: self.request.accept_damaged,
             is_running,
         };
-        let chunk_size = chunks::copy(capture, self.repository, rules)?;
+        let copied = chunks::copy(capture, self.repository, rules)?;
+        let chunk_size = copied.chunk_size;
+        let read = ReadCheckpoints {
+            writer: copied.writer,
+            ..read
+        };
         let secondary_index = databases::copy_secondary_index(capture, is_running)?;
         // An earlier attempt may have captured files that this one did not find. They are no part
         // of the log, so they go before the proof.
@@ -137,10 +142,13 @@ impl Procedure<'_> {
         };
         let end = end_log(capture, chunk_size, &read, &epochs, proof.boundary, cutting)?;
 
-        // The index and the filter must not reach beyond it.
+        // The index, the filter and the scavenge state must not reach beyond it.
         stream_filter::hold_checkpoint_back(capture, end.position.position())?;
         let index = self.index_within_log(capture, index, end.position)?;
+        let index =
+            index::leave_out_if_contradicted(capture, index, &set, end.position.position())?;
         stream_filter::leave_out_if_incomplete(capture, &set, end.position.position())?;
+        databases::leave_out_bad_scavenge_state(capture, &set, end.position.position())?;
 
         // The captured files are of use only if the source stayed quiesced until now.
         quiesced.check(checkpoints::pending_truncation(&self.source.directories)?)?;

@@ -33,6 +33,16 @@ pub(super) fn copy_whole(
     let mut stored = copy_followed(chunk, chunk.start(), rules.writer, |follow| {
         capture.copy(path, &request, follow)
     })?;
+    if stored.md5 != Some(footer.md5) {
+        // The file system may have reported data as a hole. Reading gives the data all the same.
+        let request = CopyRequest {
+            reads_every_byte: true,
+            ..request
+        };
+        stored = copy_followed(chunk, chunk.start(), rules.writer, |follow| {
+            capture.copy(path, &request, follow)
+        })?;
+    }
     if stored.md5 == Some(footer.md5) {
         capture.keep_proof(&stored)?;
         return Ok(stored);
@@ -120,7 +130,6 @@ pub(super) fn copy_active(
     let request = CopyRequest {
         length: chunk.length_before(writer.0),
         full_length: chunk.active_length()?,
-        is_live: true,
         mode: StoredMode::Writable,
         chunk: Some(ChunkRow {
             md5: None,

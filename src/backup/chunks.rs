@@ -11,7 +11,7 @@ use super::chunk_rules::ChunkRules;
 use super::counted_source::CountedSource;
 use super::source_chunk::SourceChunk;
 use crate::error::{Error, Kind, Result};
-use crate::format::{ChunkNumber, ChunkSize};
+use crate::format::{ChunkNumber, ChunkSize, WriterPosition};
 use crate::log::{ChunkSet, Inspected, LogFile};
 use crate::manifest::{ChunkRow, FileSet, RelativePath};
 use crate::parallel;
@@ -21,8 +21,14 @@ use crate::transfer::files_at_once;
 /// No file system stores times more coarsely than this; FAT does it in steps of two seconds.
 const LONGEST_TICK: Duration = Duration::from_secs(2);
 
-/// Copies every chunk that a server would use for the log up to W. Returns the log's chunk
-/// size.
+/// The log whose chunks were copied.
+pub(super) struct CopiedLog {
+    pub(super) chunk_size: ChunkSize,
+    /// Where the log ends for a server.
+    pub(super) writer: WriterPosition,
+}
+
+/// Copies every chunk that a server would use for the log up to W.
 ///
 /// # Errors
 /// `Unstable` if the directory changed meanwhile; `SourceCorrupt` if a chunk is missing or bad at
@@ -31,9 +37,13 @@ pub(super) fn copy(
     capture: &mut Capture<'_>,
     repository: &dyn Repository,
     rules: ChunkRules,
-) -> Result<ChunkSize> {
+) -> Result<CopiedLog> {
     let set = list(capture)?;
     let chunk_size = set.chunk_size();
+    let rules = ChunkRules {
+        writer: end_of_log(&set, rules),
+        ..rules
+    };
     let Some(last) = chunk_size.chunk_of(rules.writer.0) else {
         let what = format!("writer.chk is beyond every chunk: {}", rules.writer);
         return Err(Error::new(Kind::SourceCorrupt, what));
@@ -61,7 +71,33 @@ pub(super) fn copy(
         );
         return Err(rules.inconsistent(what).at(&capture.source.db));
     }
-    Ok(chunk_size)
+    Ok(CopiedLog {
+        chunk_size,
+        writer: rules.writer,
+    })
+}
+
+/// Where the log ends for a server. A follower puts a scavenged chunk of its leader in its place
+/// before it moves its writer checkpoint over it. Servers before 24.6 accept a writer checkpoint at
+/// the end of the chunk's records, and move it to the end of the chunk (disk-format §6.7).
+fn end_of_log(set: &ChunkSet, rules: ChunkRules) -> WriterPosition {
+    let writer = rules.writer;
+    let Some(file) = set.holding(writer.0) else {
+        return writer;
+    };
+    let header = file.header();
+    let is_first_number = set.chunk_size().chunk_of(writer.0) == Some(header.start);
+    if rules.is_running || !header.scavenged || !is_first_number {
+        return writer;
+    }
+
+    let written = writer.0.since(header.start_position());
+    match file.chunk.footer() {
+        Some(footer) if written > 0 && footer.logical == written => {
+            WriterPosition(header.end_position())
+        }
+        _ => writer,
+    }
 }
 
 /// Lists the chunks of the source. Reads headers and footers again only of the files that have
@@ -149,6 +185,12 @@ impl<'s> ChunksToCopy<'s> {
             let start = found.start();
             if start > last {
                 // The server created it after the writer checkpoint was read (O16).
+                break;
+            }
+            if found.header().scavenged && found.header().start_position() == rules.writer.0 {
+                // A follower has put it in its place, and has not moved its writer checkpoint over
+                // it yet. A server from 24.6 on continues behind it, but a log that ends before it
+                // suits every server (disk-format §6.7).
                 break;
             }
             if start != sorted.next {

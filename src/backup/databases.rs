@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use super::capture::{Capture, CopyRequest};
 use super::source_files::{changed, open, open_if_present, timestamp};
 use crate::error::Result;
-use crate::format::ReadAt;
+use crate::format::{LogPosition, ReadAt, WriterPosition};
 use crate::fs;
+use crate::log::ChunkSet;
 use crate::manifest::{RelativePath, Role, SecondaryIndex};
+use crate::proof;
+use crate::transfer::Paced;
 
 /// Step D9: copies `scavenging.db` if no scavenge has it open. If it has a journal beside it,
 /// kbackup leaves it out, and the next scavenge starts from the beginning (disk-format §7).
@@ -37,11 +40,7 @@ pub(super) fn copy_scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
         return Ok(());
     }
 
-    let request = CopyRequest {
-        is_live: true,
-        ..CopyRequest::whole(Role::ScavengeState, &file)
-    };
-    capture.copy_and_add(&path, &request)?;
+    capture.copy_and_add(&path, &CopyRequest::whole(Role::ScavengeState, &file))?;
 
     let now = open(capture.source, &path)?.status()?;
     if now.size != size || timestamp(now.modified) != modified {
@@ -49,6 +48,32 @@ pub(super) fn copy_scavenge_state(capture: &mut Capture<'_>) -> Result<()> {
         return Err(changed("scavenging.db was written to").at(file.path()));
     }
     Ok(())
+}
+
+/// Leaves out a scavenge state that this run has read and that no scavenge could use, or that would
+/// make the next one remove new events (O34). The next scavenge then begins anew.
+pub(super) fn leave_out_bad_scavenge_state(
+    capture: &mut Capture<'_>,
+    chunks: &ChunkSet,
+    end: LogPosition,
+) -> Result<()> {
+    let path = RelativePath::scavenge_state();
+    if !capture.is_newly_read(&path) {
+        return Ok(());
+    }
+
+    let files = capture.files();
+    let paced = Paced::new(&files, capture.run);
+    let fault = proof::scavenge_state_fault(&paced, chunks, WriterPosition(end), capture.run)?;
+    let Some(why) = fault else {
+        return Ok(());
+    };
+
+    capture.run.warn(format!(
+        "this backup leaves scavenging.db out: {why}; the next scavenge of a restored server begins \
+         from the start. On the node, remove the files in index/scavenging while it is stopped"
+    ));
+    capture.remove(&path)
 }
 
 fn journal_beside(database: &Path) -> Result<Option<PathBuf>> {
@@ -64,7 +89,8 @@ fn journal_beside(database: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Copies the secondary indexes of a stopped node. The server changes file and write-ahead log in
-/// place, so they cannot be copied while it runs (U8, O35).
+/// place, so they cannot be copied while it runs (U8, O35). A server rebuilds indexes that are
+/// missing, and does not start with a file that it cannot open. So such a file is left out.
 pub(super) fn copy_secondary_index(
     capture: &mut Capture<'_>,
     is_running: bool,
@@ -77,6 +103,15 @@ pub(super) fn copy_secondary_index(
         return Ok(SecondaryIndex::LeftOut);
     }
     capture.copy_and_add(&path, &CopyRequest::whole(Role::SecondaryIndex, &file))?;
+    if let Some(why) = proof::secondary_index_fault(&capture.files())? {
+        capture.run.warn(format!(
+            "this backup leaves kurrent.ddb out: {why}; a restored server rebuilds its secondary \
+             indexes. The node itself does not start with this file: remove kurrent.ddb and \
+             kurrent.ddb.wal there"
+        ));
+        capture.remove(&path)?;
+        return Ok(SecondaryIndex::LeftOut);
+    }
 
     let path = RelativePath::secondary_index_log();
     if let Some(file) = open_if_present(capture.source, &path)? {

@@ -1,5 +1,5 @@
 //! The bloom filters of index tables. A server starts without them, only slower (O18), so a filter
-//! that it would reject is left out.
+//! that it would reject, or that would hide streams from it, is left out.
 
 use super::capture::{Capture, CopyRequest, StoredFile};
 use super::source_files::open_if_present;
@@ -8,6 +8,8 @@ use crate::format::names::TableId;
 use crate::format::{InContext, bloom};
 use crate::fs;
 use crate::manifest::{RelativePath, Role};
+use crate::proof;
+use crate::transfer::Paced;
 
 /// Opens the filter of a table. Servers before 21.10 write none.
 pub(super) fn open(
@@ -19,7 +21,8 @@ pub(super) fn open(
     Ok(file.map(|file| (path, file)))
 }
 
-/// Copies the filter of a table. Returns `None` if there is none that a server would use.
+/// Copies the filter of a table, and compares it with the table, which is captured already. Returns
+/// `None` if there is none that a server would use, or if it lacks streams of the table.
 pub(super) fn copy(capture: &Capture<'_>, table: TableId) -> Result<Option<StoredFile>> {
     let Some((path, file)) = open(capture, table)? else {
         return Ok(None);
@@ -30,34 +33,20 @@ pub(super) fn copy(capture: &Capture<'_>, table: TableId) -> Result<Option<Store
 
     let request = CopyRequest::whole(Role::TableFilter, &file);
     let stored = capture.copy(&path, &request, None)?;
-    let is_accepted = has_accepted_lines(capture, &path, &file);
-    if let Ok(true) = is_accepted {
+    let files = capture.files();
+    let gap = proof::table_filter_gap(&Paced::new(&files, capture.run), table);
+    if let Ok(None) = gap {
         return Ok(Some(stored));
     }
 
     capture.incoming.remove(&path)?;
-    if !is_accepted? {
+    if let Some(gap) = gap? {
         capture.run.warn(format!(
-            "more than 5 % of the lines of {path} are damaged, so this backup leaves it out; the \
-             server does without it"
+            "{}: {}; this backup leaves it out, and the server does without it",
+            gap.path, gap.what
         ));
     }
     Ok(None)
-}
-
-/// Whether a server accepts the lines of a stored filter.
-fn has_accepted_lines(
-    capture: &Capture<'_>,
-    path: &RelativePath,
-    source: &fs::File,
-) -> Result<bool> {
-    let Some(stored) = capture.incoming.open(path)? else {
-        return Ok(false);
-    };
-    let lines = bloom::inspect(&*stored)
-        .and_then(|filter| filter.check_lines())
-        .in_source(source.path())?;
-    Ok(lines.accepted())
 }
 
 /// Whether a filter of the source is one that a server would use. Warns if it is not: such a filter

@@ -11,11 +11,13 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
-use crate::format::{InContext, LogPosition, ReadAt, ptable};
+use crate::format::{InContext, LogPosition, ReadAt, WriterPosition, ptable};
 use crate::fs;
+use crate::log::ChunkSet;
 use crate::manifest::{RelativePath, Role, Row};
 use crate::parallel;
-use crate::transfer::files_at_once;
+use crate::proof;
+use crate::transfer::{Paced, files_at_once};
 
 /// The roles of the index's files. The stream-existence filter is not one of them.
 const INDEX: [Role; 3] = [Role::IndexMap, Role::Table, Role::TableFilter];
@@ -93,6 +95,38 @@ pub(super) fn leave_out(capture: &mut Capture<'_>, why: &str) -> Result<()> {
         capture.remove(&path)?;
     }
     Ok(())
+}
+
+/// Leaves out an index whose entries the log contradicts. The tables are proven by their own MD5, and
+/// so are completed chunks. But the active chunk has none, and there only the index shows that an
+/// event is not what the server wrote. Reused tables were compared when they were read.
+pub(super) fn leave_out_if_contradicted(
+    capture: &mut Capture<'_>,
+    index: CapturedIndex,
+    chunks: &ChunkSet,
+    end: LogPosition,
+) -> Result<CapturedIndex> {
+    if !matches!(index, CapturedIndex::Complete { .. }) {
+        return Ok(index);
+    }
+    let mut tables = capture.paths_of_roles(&[Role::Table]);
+    tables.retain(|path| capture.is_newly_read(path));
+
+    let files = capture.files();
+    let paced = Paced::new(&files, capture.run);
+    let writer = WriterPosition(end);
+    let found = proof::contradicting_entry(&paced, chunks, &tables, writer, capture.run)?;
+    let Some(problem) = found else {
+        return Ok(index);
+    };
+
+    let why = format!(
+        "{} contradicts the log ({}); the server will rebuild it from the log, but an event may be \
+         damaged there",
+        problem.path, problem.what
+    );
+    leave_out(capture, &why)?;
+    Ok(CapturedIndex::LeftOut)
 }
 
 fn read_once(capture: &mut Capture<'_>) -> Result<IndexReading> {
@@ -211,7 +245,8 @@ fn copy_new(capture: &mut Capture<'_>, new: &[TableId]) -> Result<()> {
 }
 
 /// Reuses the filter of a table that is reused. The server writes a filter once, before `indexmap`
-/// names the table. A filter has no checksum, so kbackup reuses it only with its table.
+/// names the table. A filter has no checksum, so kbackup reuses it only with its table. It was
+/// compared with the table when it was copied.
 fn keep_filter(capture: &mut Capture<'_>, table: TableId) -> Result<()> {
     let Some((path, file)) = filter_file::open(capture, table)? else {
         return Ok(());
@@ -265,8 +300,16 @@ impl SourceTable {
     }
 
     fn copy(&self, capture: &Capture<'_>) -> Result<StoredFile> {
-        let mut stored = capture.copy(&self.path, &self.request(), None)?;
-
+        let request = self.request();
+        let mut stored = capture.copy(&self.path, &request, None)?;
+        if stored.md5 != Some(self.layout.md5) {
+            // The file system may have reported data as a hole. Reading gives the data all the same.
+            let request = CopyRequest {
+                reads_every_byte: true,
+                ..request
+            };
+            stored = capture.copy(&self.path, &request, None)?;
+        }
         if stored.md5 != Some(self.layout.md5) {
             capture.incoming.remove(&self.path)?;
             let what = "the index table fails its own MD5";

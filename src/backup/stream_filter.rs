@@ -66,27 +66,42 @@ pub(super) fn copy(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<()
         return Ok(());
     }
 
+    // The checkpoint was read first and is stored last. If the copy fails, nothing is stored that the
+    // next attempt could take for a half of another pair.
+    capture.copy_and_add(
+        &filter_path,
+        &CopyRequest::whole(Role::StreamFilter, &filter),
+    )?;
     capture.cost.bytes_read += bytes.len() as u64;
     let role = Role::StreamFilterCheckpoint;
-    capture.write(&checkpoint_path, role, &bytes, modified)?;
-    let request = CopyRequest {
-        is_live: true,
-        ..CopyRequest::whole(Role::StreamFilter, &filter)
-    };
-    capture.copy_and_add(&filter_path, &request)
+    capture.write(&checkpoint_path, role, &bytes, modified)
 }
 
+/// Keeps a pair that is held already. Both halves have to come from one place: from the parent, or
+/// from this run. Otherwise the checkpoint could be ahead of the filter, and a server would miss
+/// streams. What is left of an incomplete pair is removed, because the node may have none.
 fn keep_pair(capture: &mut Capture<'_>, policy: FilterPolicy) -> Result<bool> {
     let checkpoint_path = RelativePath::stream_filter_checkpoint();
     let filter_path = RelativePath::stream_filter();
-    if capture.held_row(&checkpoint_path).is_none() {
-        return Ok(false);
+
+    let is_one_pair = capture.is_captured(&checkpoint_path) == capture.is_captured(&filter_path);
+    let is_held = capture.held_row(&checkpoint_path).is_some();
+    let is_fresh = match capture.held_row(&filter_path) {
+        Some(row) => policy.is_fresh(row.captured),
+        None => false,
+    };
+    if is_one_pair
+        && is_held
+        && is_fresh
+        && capture.keep(&checkpoint_path)?
+        && capture.keep(&filter_path)?
+    {
+        return Ok(true);
     }
-    match capture.held_row(&filter_path) {
-        Some(row) if policy.is_fresh(row.captured) => {}
-        Some(_) | None => return Ok(false),
-    }
-    Ok(capture.keep(&checkpoint_path)? && capture.keep(&filter_path)?)
+
+    capture.remove(&checkpoint_path)?;
+    capture.remove(&filter_path)?;
+    Ok(false)
 }
 
 /// Reads the filter's checkpoint. Returns `None` if there is none, and warns of a bad one.

@@ -26,6 +26,8 @@ const BITS_OF_MEMBER: usize = 6;
 const MEMBER_SEEDS: [u32; 2] = [0xc001_5eed, 0x1337_5eed];
 /// Bytes read at once while lines stream by.
 const WINDOW: usize = 256 * 1024;
+/// If one bit in so many lines is wanted, all lines are read.
+const READ_ALL_FROM: u64 = 16;
 
 /// A filter whose header fits its size. Its lines are read only when they are needed.
 pub struct Filter<'a> {
@@ -158,32 +160,107 @@ impl Filter<'_> {
     /// # Errors
     /// What the storage reports.
     pub fn might_contain(&self, stream_hash: u64) -> Result<bool> {
+        let unknown = self.first_unknown(&[stream_hash])?;
+        Ok(unknown.is_none())
+    }
+
+    /// One of these streams that the filter does not hold, as [`Self::might_contain`] says. Returns
+    /// `None` if it seems to hold all. Reads the lines in the order of the file, and holds six bits'
+    /// places for each stream in memory.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    pub fn first_unknown(&self, stream_hashes: &[u64]) -> Result<Option<u64>> {
+        let mut places = Vec::with_capacity(stream_hashes.len() * BITS_OF_MEMBER);
+        for stream in stream_hashes {
+            for bit in self.bits_of(*stream) {
+                places.push((bit, *stream));
+            }
+        }
+        places.sort_unstable();
+
+        let mut lines = LineReader::new(self, places.len());
+        for (bit, stream) in places {
+            if !lines.has(bit)? {
+                return Ok(Some(stream));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The bits that a member sets.
+    fn bits_of(&self, stream_hash: u64) -> [u64; BITS_OF_MEMBER] {
         let bytes = stream_hash.to_le_bytes();
         let [start, step] = MEMBER_SEEDS.map(|seed| filter_hash(seed, &bytes));
         let bits = self.header.logical_size * 8;
 
         let mut hash = start;
-        for _ in 0..BITS_OF_MEMBER {
+        [0; BITS_OF_MEMBER].map(|_| {
             // The server counts with signed numbers and drops the sign.
             hash = hash.wrapping_add(step) & (u64::MAX >> 1);
-            if !self.is_set(hash % bits)? {
-                return Ok(false);
-            }
+            hash % bits
+        })
+    }
+}
+
+/// Reads lines in the order of the file: single ones, or all if most are wanted.
+struct LineReader<'a> {
+    source: &'a dyn ReadAt,
+    end: u64,
+    /// Bytes that are read at once: a line, or as many as fit into a window.
+    piece: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl<'a> LineReader<'a> {
+    /// For so many bits.
+    fn new(filter: &Filter<'a>, bits: usize) -> Self {
+        let end = filter.header.file_size();
+        let lines = end / LINE_SIZE;
+        let piece = if (bits as u64).saturating_mul(READ_ALL_FROM) >= lines {
+            WINDOW as u64
+        } else {
+            LINE_SIZE
+        };
+        Self {
+            source: filter.source,
+            end,
+            piece,
+            window: Vec::new(),
+            window_at: 0,
         }
-        Ok(true)
     }
 
-    fn is_set(&self, bit: u64) -> Result<bool> {
+    /// Whether a bit is set. Every bit of a line that the server cannot use counts as set.
+    fn has(&mut self, bit: u64) -> Result<bool> {
         let offset = file_offset(bit / 8);
-        let mut line = [0; 64];
-        let line_at = offset / LINE_SIZE * LINE_SIZE;
-        self.source.read_exact_at(line_at, &mut line)?;
+        let line = self.line(offset / LINE_SIZE * LINE_SIZE)?;
 
         let place = usize::try_from(offset % LINE_SIZE).unwrap_or_default();
         let byte = line.get(place).copied().unwrap_or_default();
         // The first bit is the highest.
         let is_set = byte & (0x80 >> (bit % 8)) != 0;
         Ok(is_set || !is_usable(&line))
+    }
+
+    fn line(&mut self, line_at: u64) -> Result<[u8; 64]> {
+        let is_in_window = line_at >= self.window_at
+            && line_at + LINE_SIZE <= self.window_at + self.window.len() as u64;
+        if !is_in_window {
+            let length = self.piece.min(self.end.saturating_sub(line_at));
+            self.window
+                .resize(usize::try_from(length).unwrap_or_default(), 0);
+            self.window_at = line_at;
+            if let Err(error) = self.source.read_exact_at(line_at, &mut self.window) {
+                self.window.clear();
+                return Err(error.into());
+            }
+        }
+
+        let start = usize::try_from(line_at - self.window_at).unwrap_or_default();
+        let rest = self.window.get(start..).unwrap_or_default();
+        Ok(rest.first_chunk().copied().unwrap_or([0; 64]))
     }
 }
 
@@ -262,6 +339,31 @@ mod tests {
             let offset = usize::try_from(file_offset(bit / 8)).unwrap();
             bytes[offset] |= 0x80 >> (bit % 8);
             sign(line(bytes, offset / 64));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_not_there_is_found_among_many() {
+        let mut bytes = empty(HEADER);
+        for member in 0..100 {
+            add(&mut bytes, member);
+        }
+        let members: Vec<u64> = (0..100).collect();
+        let unknown = |bytes: &[u8]| {
+            let bytes = bytes.to_vec();
+            inspect(&bytes).unwrap().first_unknown(&members).unwrap()
+        };
+        assert_eq!(unknown(&bytes), None);
+
+        // Whichever line lost its bits, the stream that is named is one that the filter lacks.
+        for number in 1..bytes.len() / 64 {
+            let mut damaged = bytes.clone();
+            if line(&mut damaged, number).iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            line(&mut damaged, number).fill(0);
+            let found = unknown(&damaged).unwrap();
+            assert!(!inspect(&damaged).unwrap().might_contain(found).unwrap());
         }
     }
 

@@ -286,8 +286,8 @@ pub enum SecondaryIndex {
     Absent,
     /// The backup holds it. It comes from a stopped node.
     Included,
-    /// The backup leaves it out, because a running node changes it in place. The server rebuilds
-    /// it, perhaps without the schema registry.
+    /// The backup leaves it out, because a running node changes it in place, or because no server
+    /// could open it. The server rebuilds it, perhaps without the schema registry.
     LeftOut,
 }
 

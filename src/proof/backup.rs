@@ -7,12 +7,14 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Proven;
+use super::databases::scavenge_state_fault;
 use super::fault::BackupFault;
 use super::log::LogProof;
 use super::structure::structure_of;
 use crate::error::{Error, Kind, Result};
-use crate::log::Inspected;
-use crate::manifest::{FileSet, Manifest, RelativePath, Row};
+use crate::format::WriterPosition;
+use crate::log::{ChunkSet, Inspected};
+use crate::manifest::{FileSet, Manifest, RelativePath, Role, Row};
 use crate::run::Run;
 
 /// What the run proved while it captured the files.
@@ -47,6 +49,7 @@ pub fn prove_backup(
     let mut faults = structure_of(files, &manifest, evidence.inspected, run)?;
     check_md5s(&manifest, evidence, &mut faults);
     check_end(&manifest, evidence.log, &mut faults);
+    check_scavenge_state(files, &manifest, evidence, run, &mut faults)?;
     if faults.is_empty() {
         return Ok(Proven(manifest));
     }
@@ -78,6 +81,39 @@ fn check_md5s(manifest: &Manifest, evidence: &BackupEvidence<'_>, faults: &mut V
             faults.push(BackupFault::of_file(&row.path, "its MD5 was not compared"));
         }
     }
+}
+
+/// Checks that the log holds the scavenges that the scavenger's state knows of (O34). The parent was
+/// proven, and its log is a part of this one, so a reused state is not read again.
+fn check_scavenge_state(
+    files: &dyn FileSet,
+    manifest: &Manifest,
+    evidence: &BackupEvidence<'_>,
+    run: &Run,
+    faults: &mut Vec<BackupFault>,
+) -> Result<()> {
+    let is_state = |row: &&Row| row.role == Role::ScavengeState;
+    let Some(row) = manifest.files.iter().find(is_state) else {
+        return Ok(());
+    };
+    let parent = evidence.parent;
+    let parent_row = parent.and_then(|parent| parent.files.iter().find(is_state));
+    if parent_row.is_some_and(|parent_row| is_same_file(parent_row, row)) {
+        return Ok(());
+    }
+
+    // `structure` has reported chunks that cannot be read.
+    let Ok(chunks) = ChunkSet::among(files, files.files()?, evidence.inspected) else {
+        return Ok(());
+    };
+    let end = WriterPosition(manifest.log.position.position());
+    if let Some(why) = scavenge_state_fault(files, &chunks, end, run)? {
+        let fault = BackupFault::of_file(&row.path, why);
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    Ok(())
 }
 
 fn has_md5(row: &Row) -> bool {

@@ -3,29 +3,32 @@
 //!
 //! The rooms `format` and `log` read the files, and this room judges what they read. `backup` is
 //! the gate that every backup has to pass: it asks `structure` whether the files fit the manifest.
-//! `log` and `index` judge the two halves of a database, and `scavenge` the scavenger's state.
+//! `log` and `index` judge the two halves of a database, `databases` and `scavenge` the files beside
+//! them. `judge` separates damage from errors of the storage.
 //! `start` simulates the start of each server version on a directory, for `kbackup check`.
 
 mod backup;
+mod databases;
 mod depth;
 mod fault;
 mod finding;
 mod index;
+mod judge;
 mod log;
 mod scavenge;
 mod start;
 mod structure;
 
 pub use backup::{BackupEvidence, prove_backup};
+pub use databases::{scavenge_state_fault, secondary_index_fault};
 pub use depth::Depth;
 pub use fault::BackupFault;
 pub use finding::{Consequence, Effect, Finding, Severity};
 pub use index::{
-    HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, examine_index,
-    stream_filter_gap,
+    HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, contradicting_entry,
+    examine_index, stream_filter_gap, table_filter_gap,
 };
 pub use log::{LogEnd, LogProof, LogStretch, scan};
-pub use scavenge::foreign_scavenge;
 pub use start::{
     Examination, ExamineOptions, IndexSummary, LogSummary, StartOutcome, StartVerdict,
     VersionOutcome, examine,

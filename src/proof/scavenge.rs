@@ -30,10 +30,7 @@ struct KnownScavenge {
 ///
 /// The file is searched as bytes, so this may also find rows that the server has deleted. They do
 /// no harm: each of them was true of the log once.
-///
-/// # Errors
-/// What the storage reports, and an interruption.
-pub fn foreign_scavenge(
+pub(super) fn foreign_scavenge(
     files: &dyn FileSet,
     path: &RelativePath,
     chunks: &ChunkSet,

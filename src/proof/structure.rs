@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::databases::{scavenge_database_fault, secondary_index_fault};
 use super::depth::Depth;
 use super::fault::BackupFault;
 use super::index::{IndexScope, examine_index};
@@ -65,6 +66,7 @@ pub(super) fn structure_of(
     }
 
     check.index(index_entries, run)?;
+    check.databases()?;
     check.table_md5s();
     check.contents();
     Ok(check.faults)
@@ -386,6 +388,17 @@ impl StructureCheck<'_> {
             self.tell(format!(
                 "the index reaches to {commit}, the log only to {end} (O37)"
             ));
+        }
+        Ok(())
+    }
+
+    /// Checks that servers can open the databases beside log and index.
+    fn databases(&mut self) -> Result<()> {
+        if let Some(why) = secondary_index_fault(self.files)? {
+            self.tell_of(&RelativePath::secondary_index(), why);
+        }
+        if let Some(why) = scavenge_database_fault(self.files)? {
+            self.tell_of(&RelativePath::scavenge_state(), why);
         }
         Ok(())
     }

@@ -184,8 +184,8 @@ pub struct Ingest<'a> {
     pub full_length: u64,
     /// The file ends with the server's MD5 of all other bytes: compute that as well.
     pub md5: bool,
-    /// The file still grows, so its blocks must never be shared.
-    pub live: bool,
+    /// Read every byte, as [`Segment::reads_every_byte`](crate::transfer::Segment) says.
+    pub reads_every_byte: bool,
     /// What the stored file gets besides its bytes.
     pub attributes: Attributes,
     /// Reads the stored bytes while the file is copied.

@@ -172,7 +172,7 @@ impl Placer<'_> {
             source: stored.as_ref(),
             place: &place,
             end: row.size,
-            live: false,
+            reads_every_byte: false,
             whole: None,
         };
         let copy = CopyPlan {

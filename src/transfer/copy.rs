@@ -37,8 +37,8 @@ pub struct Copied {
 /// Copies into `target`, which is new and empty. The target is not synced at the end. Reports
 /// progress in bytes of the segments.
 ///
-/// If the file system can, the target shares the blocks of the first segment's file, unless that
-/// file is live.
+/// If the file system can, the target shares the blocks of the first segment's file, unless every
+/// byte of that file is to be read.
 ///
 /// # Errors
 /// [`CopyFailure::Stopped`] once the run was asked to end. The other variants tell a failure of a
@@ -50,7 +50,7 @@ pub fn copy(
     run: &Run,
 ) -> Result<Copied, CopyFailure> {
     let shared = match plan.segments.first() {
-        Some(first) if !first.live && first.end > 0 => share(first, target)?,
+        Some(first) if !first.reads_every_byte && first.end > 0 => share(first, target)?,
         _ => 0,
     };
     target.set_size(plan.full_length)?;
@@ -109,7 +109,7 @@ fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
     Ok(bytes)
 }
 
-/// How the data of a file gets into the target, if the file is not live.
+/// How the data of a file gets into the target, unless every byte is to be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DataPath {
     /// The first read decides.
@@ -167,8 +167,7 @@ struct Copying<'a> {
 impl Copying<'_> {
     fn copy_segment(&mut self, segment: &Segment<'_>) -> Result<(), CopyFailure> {
         match segment.source.file() {
-            Some(file) if !segment.live => self.copy_extents(file, segment),
-            // Of a live file every byte is read: below the writer's position there are no holes.
+            Some(file) if !segment.reads_every_byte => self.copy_extents(file, segment),
             _ => self.copy_by_reading(segment, segment.end),
         }
     }

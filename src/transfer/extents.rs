@@ -41,6 +41,6 @@ pub(super) fn extent_at(file: &File, start: u64, end: u64) -> Extent {
 }
 
 fn seek(file: &File, to: SeekFrom) -> Result<u64, Option<Errno>> {
-    file.system(Operation::Inspect, |fd| rustix::fs::seek(fd, to))
+    file.system(Operation::Seek, |fd| rustix::fs::seek(fd, to))
         .map_err(|error| Errno::from_io_error(&error.source))
 }

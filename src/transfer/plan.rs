@@ -23,8 +23,10 @@ pub struct Segment<'a> {
     pub place: &'a str,
     /// First byte after the segment.
     pub end: u64,
-    /// The node may write to the file: never share its blocks.
-    pub live: bool,
+    /// Read every byte: share no blocks, let the kernel copy nothing, and do not believe the file
+    /// system that a range is a hole. Needed unless a hash that somebody else made shows that the
+    /// copy is right, and for a file that the node may write to.
+    pub reads_every_byte: bool,
     /// For the first segment: the hash of its whole file, which the copy proves. For that, the copy
     /// also reads the file's data after the segment's end.
     pub whole: Option<Blake3Hash>,

@@ -299,18 +299,10 @@ impl Verification<'_> {
     /// Checks that the scavenge state knows of no scavenge that the log does not hold.
     fn scavenge_state(&mut self, chunks: &ChunkSet) -> Result<()> {
         let writer = WriterPosition(self.manifest.log.position.position());
-        for row in &self.manifest.files {
-            if row.role != Role::ScavengeState {
-                continue;
-            }
-
-            let foreign = proof::foreign_scavenge(self.files, &row.path, chunks, writer, self.run);
-            if let Some(Some(why)) = self.or_finding(Some(&row.path), foreign)? {
-                let what = format!(
-                    "{why}: the next scavenge would remove events that were written since (O34)"
-                );
-                self.add_finding(Some(row.path.clone()), what);
-            }
+        let path = RelativePath::scavenge_state();
+        let fault = proof::scavenge_state_fault(self.files, chunks, writer, self.run);
+        if let Some(Some(why)) = self.or_finding(Some(&path), fault)? {
+            self.add_finding(Some(path), why);
         }
         Ok(())
     }

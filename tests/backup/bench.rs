@@ -297,6 +297,19 @@ impl Bench {
         assert!(is_sound, "{:#?}", report.backups);
     }
 
+    /// What a deep verification finds wrong with all listed backups, in words.
+    pub(crate) fn findings(&self) -> String {
+        let run = Run::new(kbackup::event::Silent);
+        let report = verify::verify(&self.repository, &Which::All, Depth::Deep, &run).unwrap();
+        let mut said = String::new();
+        for backup in report.backups {
+            for finding in backup.findings {
+                said.push_str(&format!("{finding}\n"));
+            }
+        }
+        said
+    }
+
     /// Asserts that a restore of the backup passes the check and holds these events.
     pub(crate) fn assert_restores(&self, summary: &BackupSummary, events: &HashSet<Uuid>) {
         let target = self.restore(summary, "restored", true);
@@ -526,4 +539,39 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), &target).unwrap();
         }
     }
+}
+
+/// A `scavenging.db` that knows of scavenges at these positions.
+pub(crate) fn scavenge_state(points: &[u64]) -> Vec<u8> {
+    let mut bytes = vec![0; 8192];
+    bytes[..16].copy_from_slice(b"SQLite format 3\0");
+    bytes[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+    bytes[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
+    bytes[28..32].copy_from_slice(&2_u32.to_be_bytes());
+    for (number, point) in points.iter().enumerate() {
+        let row = format!(
+            r#"{{"scavengePoint":{{"position":{point},"eventNumber":{number},"threshold":0}}}}"#
+        );
+        bytes[4200 + number * 200..][..row.len()].copy_from_slice(row.as_bytes());
+    }
+    bytes
+}
+
+/// A `kurrent.ddb` without tables: the headers of a `DuckDB` database.
+pub(crate) fn secondary_index() -> Vec<u8> {
+    let mut bytes = vec![0; 3 * 4096];
+    bytes[8..12].copy_from_slice(b"DUCK");
+    for header in [4096, 2 * 4096] {
+        // No catalogue, and no list of free blocks.
+        bytes[header + 16..header + 32].fill(0xff);
+    }
+
+    for header in bytes.chunks_mut(4096) {
+        let mut sum = 5381_u64;
+        for word in header[8..].as_chunks::<8>().0 {
+            sum ^= u64::from_le_bytes(*word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        }
+        header[..8].copy_from_slice(&sum.to_le_bytes());
+    }
+    bytes
 }

@@ -1,5 +1,6 @@
 //! Backups of sources that are damaged, incomplete or unusual.
 
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -8,11 +9,15 @@ use kbackup::backup::BackupRequest;
 use kbackup::error::{Error, Kind};
 use kbackup::event::Step;
 use kbackup::manifest::{BackupKind, Role, SecondaryIndex};
-use kbackup::proof::{self, Depth};
+use kbackup::proof::{self, Depth, StartOutcome};
+use kbackup::repository::Repository as _;
 use kbackup::server::ServerLine;
+use kbackup_testnode::log::Log;
 use kbackup_testnode::{Checkpoint, Synthetic};
+use uuid::Uuid;
 
-use super::bench::{Bench, at, begin_scavenge, files, flip, name, small, writable};
+use super::bench::{Bench, at, begin_scavenge, files, flip, name, scavenge_state, small, writable};
+use crate::executable;
 use crate::stores::in_every_store;
 
 in_every_store! {
@@ -26,6 +31,7 @@ in_every_store! {
     a_missing_chunk_of_a_stopped_node_is_damage_of_the_source,
     a_log_that_ends_with_a_chunk_needs_no_next_file,
     a_log_may_end_after_a_scavenged_chunk,
+    a_chunk_that_a_follower_has_just_received_is_no_damage,
     chunks_beyond_the_log_are_dropped,
     a_chunk_that_is_cut_during_the_copy_is_copied_again,
     files_of_an_earlier_attempt_alone_are_not_in_the_backup,
@@ -236,7 +242,7 @@ fn an_index_map_that_is_replaced_all_the_time_fails_no_backup() {
 fn a_table_that_the_index_map_does_not_name_is_never_copied() {
     let bench = Bench::new(&small());
     let table = bench.tables().remove(0);
-    let stranger = bench.index().join(uuid::Uuid::from_u128(77).to_string());
+    let stranger = bench.index().join(Uuid::from_u128(77).to_string());
     std::fs::copy(&table, &stranger).unwrap();
     writable(&stranger, |file| file.set_len(1000).unwrap());
 
@@ -465,6 +471,142 @@ fn a_log_may_end_after_a_scavenged_chunk() {
     failed(bench.full(), Kind::SourceCorrupt, "has been scavenged");
 }
 
+/// Turns the file of a completed chunk into a scavenged one that has lost nothing, as a leader sends
+/// it to a follower. Returns the number of bytes of its records.
+fn scavenge(bench: &Bench, number: u32) -> u64 {
+    let old = bench.chunk(number, 0);
+    let bytes = std::fs::read(&old).unwrap();
+    let size = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let physical = size(bytes.len() - 127);
+    let data = &bytes[128..128 + usize::try_from(physical).unwrap()];
+
+    let mut map = Vec::new();
+    let mut at = 0;
+    while at < physical {
+        map.extend(at.to_le_bytes());
+        map.extend(u64::from(at).to_le_bytes());
+        at += size(128 + usize::try_from(at).unwrap()) + 8;
+    }
+
+    let mut scavenged = bytes[..128].to_vec();
+    scavenged[14] = 1;
+    scavenged.extend_from_slice(data);
+    scavenged.extend_from_slice(&map);
+    scavenged.resize((scavenged.len() + 128).next_multiple_of(4096) - 128, 0);
+    scavenged.push(3);
+    scavenged.extend(physical.to_le_bytes());
+    scavenged.extend(u64::from(physical).to_le_bytes());
+    scavenged.extend(u32::try_from(map.len()).unwrap().to_le_bytes());
+    scavenged.resize(scavenged.len().next_multiple_of(4096) - 16, 0);
+    let md5 = <md5::Md5 as md5::Digest>::digest(&scavenged);
+    scavenged.extend_from_slice(&md5);
+
+    std::fs::remove_file(old).unwrap();
+    std::fs::write(bench.chunk(number, 1), scavenged).unwrap();
+    u64::from(physical)
+}
+
+/// What a server of this line would do with the node's directory.
+fn start_of(bench: &Bench, line: ServerLine) -> StartOutcome {
+    let options = proof::ExamineOptions {
+        version: Some(line),
+        depth: Depth::Deep,
+        in_use: false,
+    };
+    let directories = kbackup::manifest::Directories::new(&bench.db, None);
+    let run = kbackup::run::Run::new(kbackup::event::Silent);
+    let examination = proof::examine(&directories, &options, &run).unwrap();
+    examination.versions[0].outcome
+}
+
+/// A follower gets a scavenged chunk as a whole. It puts the file in its place, and moves its writer
+/// checkpoint over the chunk only after that (disk-format §6.7).
+fn a_chunk_that_a_follower_has_just_received_is_no_damage() {
+    let bench = Bench::new(&small());
+    std::fs::remove_dir_all(bench.index()).unwrap();
+    std::fs::remove_file(bench.chunk(5, 0)).unwrap();
+    let records = scavenge(&bench, 4);
+    let begin = 4 * 64 * 1024;
+    for checkpoint in [Checkpoint::Chaser, Checkpoint::Writer] {
+        bench.set(checkpoint, begin + records);
+    }
+
+    let mut log = Log::read(&bench.db).unwrap();
+    let all: HashSet<Uuid> = log.event_ids().collect();
+    log.records.retain(|record| record.end <= begin);
+    let before: HashSet<Uuid> = log.event_ids().collect();
+
+    // The writer checkpoint still stands where the chunk begins. The backup ends there, so servers
+    // of every line start from it.
+    for checkpoint in [Checkpoint::Writer, Checkpoint::Chaser] {
+        bench.set(checkpoint, begin);
+    }
+    assert_eq!(start_of(&bench, ServerLine::V26_1), StartOutcome::Starts);
+    assert_eq!(start_of(&bench, ServerLine::V23_10), StartOutcome::Refuses);
+    let summary = bench.take().unwrap();
+    assert_eq!(summary.position.get(), begin);
+    bench.assert_restores(&summary, &before);
+
+    // Before 24.6 servers expected it at the end of the chunk's records, and moved it to the end of
+    // the chunk.
+    for checkpoint in [Checkpoint::Writer, Checkpoint::Chaser] {
+        bench.set(checkpoint, begin + records);
+    }
+    assert_eq!(start_of(&bench, ServerLine::V26_1), StartOutcome::Refuses);
+    assert_eq!(start_of(&bench, ServerLine::V23_10), StartOutcome::Starts);
+    let summary = bench.take().unwrap();
+    assert_eq!(summary.position.get(), 5 * 64 * 1024);
+    bench.assert_restores(&summary, &all);
+
+    // No server accepts any other place in the chunk.
+    bench.set(Checkpoint::Chaser, begin + 1000);
+    bench.set(Checkpoint::Writer, begin + 1000);
+    for line in [ServerLine::V23_10, ServerLine::V26_1] {
+        assert_eq!(start_of(&bench, line), StartOutcome::Refuses);
+    }
+    failed(bench.take(), Kind::SourceCorrupt, "has been scavenged");
+    bench.assert_sound();
+}
+
+/// Some file systems have reported data as holes that was not on the disk yet. Reading gives the
+/// data all the same.
+#[test]
+fn data_that_the_file_system_reports_as_holes_is_copied() {
+    let bench = Bench::of("26.1-scavenge");
+    let repository = bench.path("other");
+
+    // ENXIO: no data from here to the end of the file.
+    let output = executable::kbackup_with_fault("seek::1:6")
+        .args(["full", "--offline"])
+        .args(["--db", executable::argument(&bench.db)])
+        .args(["--repo", executable::argument(&repository)])
+        .output()
+        .unwrap();
+    let said = executable::stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+
+    let repository = kbackup::repository::DirectoryRepository::open(&repository).unwrap();
+    let label = repository.list().unwrap()[0].label.clone();
+    let mut compared = 0;
+    for row in repository.manifest(&label).unwrap().files {
+        if matches!(row.role, Role::Checkpoint | Role::StreamFilterCheckpoint) {
+            continue;
+        }
+        let stored = repository.open(&label, &row).unwrap();
+        let mut bytes = vec![0; usize::try_from(row.size).unwrap()];
+        stored.read_exact_at(0, &mut bytes).unwrap();
+
+        let mut wanted = std::fs::read(row.path.under(bench.db.parent().unwrap()));
+        if row.path.root() == kbackup::manifest::Root::Index {
+            wanted = std::fs::read(bench.index().join(row.path.below_root()));
+        }
+        let is_active = row.chunk.is_some_and(|chunk| chunk.md5.is_none());
+        assert!(is_active || bytes == wanted.unwrap(), "{}", row.path);
+        compared += 1;
+    }
+    assert!(compared > 10, "{compared}");
+}
+
 fn chunks_beyond_the_log_are_dropped() {
     let bench = Bench::new(&small());
     let events = bench.events();
@@ -582,7 +724,7 @@ fn only_a_closed_scavenge_state_is_copied() {
     let bench = Bench::new(&small());
     let directory = bench.index().join("scavenging");
     std::fs::create_dir(&directory).unwrap();
-    std::fs::write(directory.join("scavenging.db"), vec![1; 8192]).unwrap();
+    std::fs::write(directory.join("scavenging.db"), scavenge_state(&[])).unwrap();
     let has = |summary: &kbackup::backup::BackupSummary| {
         bench
             .manifest(summary)
@@ -609,8 +751,7 @@ fn only_a_closed_scavenge_state_is_copied() {
 
 #[test]
 fn the_secondary_index_of_a_running_node_is_left_out() {
-    let bench = Bench::new(&small());
-    std::fs::write(bench.db.join("kurrent.ddb"), vec![3; 5000]).unwrap();
+    let bench = Bench::of("26.1-append");
     std::fs::write(bench.db.join("kurrent.ddb.wal"), vec![4; 100]).unwrap();
 
     let offline = bench.manifest(&bench.take().unwrap());

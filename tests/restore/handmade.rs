@@ -202,7 +202,7 @@ fn store_files(
             length: entry.size,
             full_length: entry.size,
             md5: false,
-            live: false,
+            reads_every_byte: false,
             attributes,
             follow: None,
         };

@@ -27,8 +27,9 @@ pub(in crate::backup) struct CopyRequest<'a> {
     pub(in crate::backup) full_length: u64,
     /// The last 16 bytes are an MD5 of all others.
     pub(in crate::backup) has_md5: bool,
-    /// The server may write to the file at this moment.
-    pub(in crate::backup) is_live: bool,
+    /// Read every byte. A file without an MD5 is always read like this: nothing else would show that
+    /// the file system reported data as a hole.
+    pub(in crate::backup) reads_every_byte: bool,
     pub(in crate::backup) mode: StoredMode,
     pub(in crate::backup) chunk: Option<ChunkRow>,
 }
@@ -67,7 +68,7 @@ impl<'a> CopyRequest<'a> {
             length: file.size(),
             full_length: file.size(),
             has_md5: false,
-            is_live: false,
+            reads_every_byte: false,
             mode: StoredMode::AsFound,
             chunk: None,
         }
@@ -80,7 +81,7 @@ impl<'a> CopyRequest<'a> {
             length: self.length,
             full_length: self.full_length,
             md5: self.has_md5,
-            live: self.is_live,
+            reads_every_byte: self.reads_every_byte || !self.has_md5,
             attributes,
             follow,
         }

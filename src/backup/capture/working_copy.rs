@@ -79,6 +79,11 @@ impl<'a> Capture<'a> {
         }
     }
 
+    /// Whether a file was captured, by this attempt or an earlier one of this run.
+    pub(in crate::backup) fn is_captured(&self, path: &RelativePath) -> bool {
+        self.captured.contains_key(path)
+    }
+
     /// Begins a new attempt. It has to find every file at the source again, but need not copy any
     /// again.
     pub(in crate::backup) fn start_over(&mut self) {

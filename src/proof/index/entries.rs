@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::report::{IndexFault, IndexProof};
+use super::report::{IndexFault, IndexProblem, IndexProof};
 use super::stream_filter::StreamFilter;
 use super::tables::{CheckedTable, LATEST_ENTRIES};
 use crate::error::Result;
@@ -12,7 +12,7 @@ use crate::format::ptable::{Table, TableEntry};
 use crate::format::record::{Lookup, Prepare, Record};
 use crate::format::{self, WriterPosition};
 use crate::log::{ChunkSet, LogFile, lookup, open_listed, with_place};
-use crate::manifest::FileSet;
+use crate::manifest::{FileSet, RelativePath};
 use crate::run::Run;
 
 /// Entries that are looked up at once, in the order of the log.
@@ -30,6 +30,53 @@ pub(super) struct EntryReader<'a> {
     pub(super) stream_filter: Option<&'a StreamFilter>,
     pub(super) run: &'a Run,
     pub(super) proof: &'a mut IndexProof,
+}
+
+/// Compares the latest entries of captured tables with the active chunk that was captured after them,
+/// as a verification does. Returns the first contradiction. All other chunks are proven by their own
+/// MD5.
+///
+/// # Errors
+/// [`Kind::SourceCorrupt`](crate::error::Kind::SourceCorrupt) if a table cannot be read at all.
+pub fn contradicting_entry(
+    files: &dyn FileSet,
+    chunks: &ChunkSet,
+    tables: &[RelativePath],
+    writer: WriterPosition,
+    run: &Run,
+) -> Result<Option<IndexProblem>> {
+    let active = chunks.in_use().last();
+    let Some(active) = active.filter(|file| file.chunk.footer().is_none()) else {
+        return Ok(None);
+    };
+    let begin = active.header().start_position();
+
+    let mut checked = Vec::with_capacity(tables.len());
+    for path in tables {
+        run.check()?;
+        let source = open_listed(files, path)?;
+        let table = with_place(files, path, Table::open(&*source))?;
+        let mut latest = with_place(files, path, table.latest(LATEST_ENTRIES))?;
+        latest.retain(|entry| entry.position >= begin);
+        checked.push(CheckedTable {
+            path: path.clone(),
+            version: table.layout().version,
+            latest,
+        });
+    }
+
+    let mut proof = IndexProof::default();
+    let mut reader = EntryReader {
+        files,
+        chunks,
+        writer,
+        is_ahead: false,
+        stream_filter: None,
+        run,
+        proof: &mut proof,
+    };
+    reader.compare_latest(&checked)?;
+    Ok(proof.problems.into_iter().next())
 }
 
 /// An entry and its table.

@@ -1,12 +1,10 @@
 //! The result of examining an index: its facts and its problems.
 
-use std::io::ErrorKind;
-
 use crate::error::Result;
 use crate::format::indexmap::IndexMap;
 use crate::format::{self, LogPosition};
-use crate::log::with_place;
 use crate::manifest::{FileSet, RelativePath};
+use crate::proof::judge::judge;
 
 /// What kind of thing is wrong with a file of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +21,8 @@ pub enum IndexFault {
     EntryWrong,
     /// A table's filter is damaged. The server works without it.
     TableFilter,
+    /// A table's filter lacks streams of the table. A server does not find their events there.
+    TableFilterIncomplete,
     /// The stream-existence filter is damaged. The server rebuilds it.
     StreamFilter,
     /// The stream-existence filter lacks streams. A server takes them for new streams.
@@ -129,16 +129,12 @@ impl IndexProof {
         fault: IndexFault,
         parsed: format::Result<T>,
     ) -> Result<Option<T>> {
-        let what = match parsed {
-            Ok(value) => return Ok(Some(value)),
-            Err(format::Error::Malformed(why)) => why.to_string(),
-            Err(format::Error::Read(error)) if error.kind() == ErrorKind::UnexpectedEof => {
-                "the file ends too early".to_owned()
+        match judge(files, path, parsed)? {
+            Ok(value) => Ok(Some(value)),
+            Err(what) => {
+                self.add_problem(path, fault, what);
+                Ok(None)
             }
-            Err(error) => return with_place(files, path, Err(error)),
-        };
-
-        self.add_problem(path, fault, what);
-        Ok(None)
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Checks `indexmap`, the tables that it names and their filters, without the log.
 
-use super::filter::FilterFile;
 use super::report::{IndexFault, IndexProof};
 use super::scope::IndexScope;
+use super::table_filter::check_table_filter;
 use crate::error::Result;
 use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
@@ -79,30 +79,10 @@ pub(super) fn check_table(
         latest = entries;
     }
 
-    check_table_filter(files, table, scope, proof)?;
+    check_table_filter(files, table, &opened, scope.depth, proof)?;
     Ok(Some(CheckedTable {
         path,
         version,
         latest,
     }))
-}
-
-fn check_table_filter(
-    files: &dyn FileSet,
-    table: TableId,
-    scope: &IndexScope<'_>,
-    proof: &mut IndexProof,
-) -> Result<()> {
-    let path = RelativePath::table_filter(table);
-
-    // Not every server writes these filters.
-    if let Some(source) = files.open(&path)? {
-        let filter = FilterFile {
-            path: &path,
-            source: &*source,
-            fault: IndexFault::TableFilter,
-        };
-        filter.is_good(files, scope.depth, proof)?;
-    }
-    Ok(())
 }

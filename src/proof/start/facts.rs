@@ -97,6 +97,8 @@ pub(super) struct IndexFact {
     pub(super) map: MapFact,
     /// Tables that `indexmap` names and some server refuses.
     pub(super) bad_tables: Vec<TableFact>,
+    /// Filters of tables that lack streams of their tables.
+    pub(super) incomplete_filters: Vec<FileProblem>,
     /// Events that the index should hold and lacks.
     pub(super) hidden: Option<HiddenFact>,
 }

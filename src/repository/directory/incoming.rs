@@ -58,6 +58,8 @@ struct Composition<'a> {
     /// The hash that the whole file of the repository must have. `None` if nothing has to be
     /// proven.
     whole: Option<Blake3Hash>,
+    /// Read every byte of the prefix, because nothing proves the copy.
+    reads_every_byte: bool,
     /// What follows the prefix.
     rest: Option<Segment<'a>>,
     full_length: u64,
@@ -224,7 +226,7 @@ impl<'a> DirectoryIncoming<'a> {
             source: composition.from,
             place: &place,
             end: composition.prefix,
-            live: false,
+            reads_every_byte: composition.reads_every_byte,
             whole: composition.whole,
         }];
         segments.extend(composition.rest);
@@ -327,6 +329,7 @@ impl<'a> DirectoryIncoming<'a> {
                 from,
                 prefix: row.size,
                 whole: None,
+                reads_every_byte: false,
                 rest: None,
                 full_length: row.size,
                 md5: false,
@@ -441,6 +444,7 @@ impl Incoming for DirectoryIncoming<'_> {
             from: &from,
             prefix,
             whole: Some(held.blake3),
+            reads_every_byte: false,
             rest: Some(segment_of(&ingest)),
             full_length: ingest.full_length.max(ingest.length),
             md5: ingest.md5,
@@ -491,6 +495,7 @@ impl Incoming for DirectoryIncoming<'_> {
             from: &uncut,
             prefix: length,
             whole: None,
+            reads_every_byte: true,
             rest: None,
             full_length,
             md5: false,
@@ -519,7 +524,7 @@ fn segment_of<'a>(ingest: &'a Ingest<'_>) -> Segment<'a> {
         source: ingest.source,
         place: &ingest.place,
         end: ingest.length,
-        live: ingest.live,
+        reads_every_byte: ingest.reads_every_byte,
         whole: None,
     }
 }

@@ -83,7 +83,7 @@ impl Staged {
             source: from,
             place: &place,
             end: row.size,
-            live: false,
+            reads_every_byte: false,
             whole: None,
         };
         let plan = transfer::CopyPlan {

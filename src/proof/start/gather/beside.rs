@@ -4,9 +4,10 @@
 use super::Gathering;
 use crate::error::Result;
 use crate::format::names::{DbFile, IndexFile, ScavengingFile};
-use crate::format::{LogPosition, WriterPosition, duckdb, sqlite};
+use crate::format::{LogPosition, WriterPosition};
 use crate::log::{ChunkSet, open_listed, read_small};
 use crate::manifest::{FileEntry, RelativePath, RestoreMark, RestoreState, Root};
+use crate::proof::databases::{scavenge_database_fault, secondary_index_fault};
 use crate::proof::finding::Severity;
 use crate::proof::scavenge::foreign_scavenge;
 use crate::proof::start::facts::FileProblem;
@@ -66,7 +67,7 @@ impl Gathering<'_> {
             match FileBeside::of(entry) {
                 FileBeside::SecondaryIndex => bad_secondary_index = self.secondary_index(path)?,
                 FileBeside::RestoreMark => self.restore_mark(path)?,
-                FileBeside::ScavengeDatabase => self.scavenge_database(path)?,
+                FileBeside::ScavengeDatabase => self.scavenge_database(path, entries)?,
                 FileBeside::ScavengeJournal => self.open_scavenge_database(path),
                 FileBeside::LogV3 => self.log_v3(path),
                 FileBeside::Leftover => leftovers.push(path),
@@ -86,14 +87,11 @@ impl Gathering<'_> {
     }
 
     fn secondary_index(&self, path: &RelativePath) -> Result<Option<FileProblem>> {
-        let source = open_listed(self.files, path)?;
-        match self.judge(path, duckdb::inspect(&*source))? {
-            Ok(_) => Ok(None),
-            Err(why) => Ok(Some(FileProblem {
-                place: self.place(path),
-                why,
-            })),
-        }
+        let fault = secondary_index_fault(self.files)?;
+        Ok(fault.map(|why| FileProblem {
+            place: self.place(path),
+            why,
+        }))
     }
 
     /// Reports what the mark of a restore says.
@@ -121,16 +119,22 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    fn scavenge_database(&mut self, path: &RelativePath) -> Result<()> {
-        let source = open_listed(self.files, path)?;
-        if let Err(why) = self.judge(path, sqlite::inspect(&*source))? {
-            let place = self.place(path);
-            self.tell(
-                Severity::Warning,
-                "scavenge-state-damaged",
-                Some(place),
-                why,
+    fn scavenge_database(&mut self, path: &RelativePath, entries: &[FileEntry]) -> Result<()> {
+        // A journal may hold what the file lacks.
+        let is_open = entries
+            .iter()
+            .any(|entry| matches!(FileBeside::of(entry), FileBeside::ScavengeJournal));
+        if is_open {
+            return Ok(());
+        }
+
+        if let Some(why) = scavenge_database_fault(self.files)? {
+            let what = format!(
+                "{why}; remove the files in index/scavenging, and the next scavenge begins from \
+                 the start"
             );
+            let place = self.place(path);
+            self.tell(Severity::Error, "scavenge-state-damaged", Some(place), what);
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ impl Gathering<'_> {
         let mut fact = IndexFact {
             map,
             bad_tables: Vec::new(),
+            incomplete_filters: Vec::new(),
             hidden: proof.hidden.as_ref().map(hidden_fact),
         };
 
@@ -86,6 +87,9 @@ impl Gathering<'_> {
                 let what = format!("{what}; the server works without the filter, but slower");
                 self.tell(Severity::Warning, "table-filter-damaged", Some(place), what);
             }
+            IndexFault::TableFilterIncomplete => fact
+                .incomplete_filters
+                .push(FileProblem { place, why: what }),
             // `stream_filter` turns these into a fact of their own.
             IndexFault::StreamFilter | IndexFault::StreamFilterIncomplete => {}
         }

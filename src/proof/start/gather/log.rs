@@ -101,6 +101,12 @@ impl Gathering<'_> {
         set: &ChunkSet,
         position: LogPosition,
     ) -> Result<Option<(EndFact, Option<LogProof>)>> {
+        // A scavenged chunk is read whole: a server that accepts a position in it goes on behind it,
+        // or reads the next record that is left (disk-format §6.7).
+        let position = match set.holding(position) {
+            Some(file) if file.header().scavenged => end_of_scavenged(file, position),
+            _ => position,
+        };
         let Some(readings) = files_to_read(set, position) else {
             return Ok(None);
         };
@@ -205,6 +211,15 @@ fn files_to_read(set: &ChunkSet, position: LogPosition) -> Option<[Vec<&LogFile>
     let first = current.into_iter().collect();
     let second = previous.into_iter().chain(current).collect();
     Some([first, second])
+}
+
+fn end_of_scavenged(file: &LogFile, position: LogPosition) -> LogPosition {
+    let header = file.header();
+    if position == header.start_position() {
+        position
+    } else {
+        header.end_position()
+    }
 }
 
 fn is_plain(file: &LogFile) -> bool {

@@ -16,11 +16,12 @@ use super::facts::DirectoryFacts;
 use crate::error::Result;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::{self, ChunkSize, LogPosition};
-use crate::log::{ChunkSet, with_place};
+use crate::log::ChunkSet;
 use crate::manifest::{FileSet, RelativePath};
 use crate::proof::depth::Depth;
 use crate::proof::finding::{Finding, Severity};
 use crate::proof::index::IndexProof;
+use crate::proof::judge::judge;
 use crate::run::Run;
 use crate::server::ServerLine;
 
@@ -169,15 +170,6 @@ impl Gathering<'_> {
         path: &RelativePath,
         parsed: format::Result<T>,
     ) -> Result<Result<T, String>> {
-        match parsed {
-            Ok(value) => Ok(Ok(value)),
-            Err(format::Error::Malformed(why)) => Ok(Err(why.to_string())),
-            Err(format::Error::Read(error))
-                if error.kind() == std::io::ErrorKind::UnexpectedEof =>
-            {
-                Ok(Err("the file ends too early".to_owned()))
-            }
-            Err(error) => with_place(self.files, path, Err(error)),
-        }
+        judge(self.files, path, parsed)
     }
 }

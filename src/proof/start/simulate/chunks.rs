@@ -65,7 +65,7 @@ impl<'a> ServerStart<'a> {
             is_refused |= self.historical(file.fact, may_be_ongoing);
         }
         is_refused |= self.last(current, tail);
-        is_refused |= self.beyond(tail.number);
+        is_refused |= self.beyond(self.last_number_after_start(current, tail));
         self.overwritten();
 
         if is_refused {
@@ -196,16 +196,9 @@ impl<'a> ServerStart<'a> {
             return Some(refusal);
         }
 
-        let Tail { writer, size, .. } = tail;
+        let writer = tail.writer;
         if file.header.scavenged && !self.is_cut(fact) {
-            let written = writer.since(size.start_of(fact.listed.name.start));
-            let is_accepted = if self.line.has(RESUMES_BEHIND_SCAVENGED_CHUNK) {
-                tail.is_at_chunk_start()
-            } else {
-                file.footer()
-                    .is_some_and(|footer| footer.logical == written)
-            };
-            if is_accepted {
+            if self.continues_behind(fact, file, tail) {
                 return None;
             }
             let what = format!("it is scavenged, and writer.chk at {writer} points into it");
@@ -223,6 +216,43 @@ impl<'a> ServerStart<'a> {
         let what = format!("it ends before the log does, at {writer}");
         let evidence = Evidence::Read("disk-format §6.12");
         Some(StartObservation::refusal("log-damaged", what, evidence).damage())
+    }
+
+    /// Whether the server moves `writer.chk` to the end of the scavenged chunk that it finds there
+    /// (disk-format §6.7).
+    fn continues_behind(&self, fact: &ChunkFact, file: &ChunkFile, tail: Tail) -> bool {
+        // The server finds the file by the number of its first chunk.
+        let start = fact.listed.name.start;
+        if start.0 != tail.number {
+            return false;
+        }
+
+        let written = tail.writer.since(tail.size.start_of(start));
+        if self.line.has(RESUMES_BEHIND_SCAVENGED_CHUNK) {
+            return written == 0;
+        }
+        match file.footer() {
+            Some(footer) => footer.logical == written,
+            None => false,
+        }
+    }
+
+    /// The number of the chunk that the server takes for the last one. If it has moved `writer.chk`
+    /// to the end of a scavenged chunk, that is the chunk's last number.
+    fn last_number_after_start(&self, current: Option<UsedFile<'_>>, tail: Tail) -> u32 {
+        let Some(UsedFile { fact, last, .. }) = current else {
+            return tail.number;
+        };
+        match &fact.file {
+            Ok(file)
+                if file.header.scavenged
+                    && self.line.has(RESUMES_BEHIND_SCAVENGED_CHUNK)
+                    && self.continues_behind(fact, file, tail) =>
+            {
+                last
+            }
+            _ => tail.number,
+        }
     }
 
     /// Files behind the chunk that the log ends in (O14, O16). Returns true if the server gives up.

@@ -3,7 +3,9 @@
 use super::state::ServerStart;
 use crate::format::LogPosition;
 use crate::proof::finding::Effect;
-use crate::proof::start::facts::{HiddenFact, MapFact, StreamFilterFact, TableFact, TableProblem};
+use crate::proof::start::facts::{
+    FileProblem, HiddenFact, MapFact, StreamFilterFact, TableFact, TableProblem,
+};
 use crate::proof::start::observation::StartObservation;
 use crate::server::facts::{HAS_FILTERS, REFUSES_OLD_TABLES};
 use crate::server::{Evidence, observed};
@@ -48,6 +50,9 @@ impl ServerStart<'_> {
         let is_set_aside = self.seen.len() > seen_before;
         if is_set_aside {
             return 0;
+        }
+        for filter in &facts.index.incomplete_filters {
+            self.incomplete_filter(filter);
         }
         if let Some(hidden) = &facts.index.hidden {
             self.hidden_events(hidden);
@@ -113,6 +118,27 @@ impl ServerStart<'_> {
         };
 
         self.see(observation.on(&table.place).hint(REMOVE_INDEX));
+    }
+
+    /// The server does not look for a stream in a table whose filter does not know it.
+    fn incomplete_filter(&mut self, filter: &FileProblem) {
+        if !self.line.has(HAS_FILTERS) {
+            return;
+        }
+        let evidence = Evidence::Read("disk-format §5.3");
+        let hint = "remove this file while the server is stopped: it does without the filter, only \
+                    slower";
+        self.see(
+            StartObservation::new(
+                "table-filter-incomplete",
+                &filter.why,
+                Effect::LosesEvents,
+                evidence,
+            )
+            .on(&filter.place)
+            .hint(hint)
+            .damage(),
+        );
     }
 
     /// The server answers from the index, so nobody finds an event that the index lacks (O39).
