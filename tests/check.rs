@@ -1059,7 +1059,10 @@ fn a_table_filter_that_lacks_streams_hides_events() -> Result<()> {
             let examination = examine_at(&directory.db(), None, depth)?;
             let found = finding(&examination, "table-filter-incomplete")?;
             assert!(is_about(found, ".bloomfilter"), "{name} {found:?}");
-            assert_eq!(examination.kind().map(|kind| kind.exit_code()), Some(20));
+            assert_eq!(
+                examination.kind().map(kbackup::error::Kind::exit_code),
+                Some(20)
+            );
 
             // Older servers have no filters.
             for version in &examination.versions {

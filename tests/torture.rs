@@ -69,6 +69,11 @@ impl Chance {
         self.below(1 << 63)
     }
 
+    /// Any byte.
+    pub(crate) fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).unwrap()
+    }
+
     /// An index into something of this length.
     pub(crate) fn place(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap()

@@ -130,7 +130,7 @@ fn a_table_filter_that_lacks_streams_is_left_out() {
         filters.retain(|path| name(path).ends_with(".bloomfilter"));
         let filter = filters.remove(0);
         writable(&filter, |file| {
-            file.write_all_at(&[0; 98 * 64], 64).unwrap()
+            file.write_all_at(&[0; 98 * 64], 64).unwrap();
         });
 
         let summary = bench.full().unwrap();

@@ -136,7 +136,7 @@ impl Change {
             Self::Random(name, offset, length) => change(&at(name), |file, size| {
                 let length = usize::try_from((*length).min(size.saturating_sub(*offset))).unwrap();
                 let mut chance = Chance::new(*offset);
-                let bytes: Vec<u8> = (0..length).map(|_| chance.below(256) as u8).collect();
+                let bytes: Vec<u8> = (0..length).map(|_| chance.byte()).collect();
                 file.write_all_at(&bytes, *offset).unwrap();
             }),
             Self::Cut(name, length) => change(&at(name), |file, _| file.set_len(*length).unwrap()),

@@ -577,7 +577,7 @@ fn data_that_the_file_system_reports_as_holes_is_copied() {
 
     // ENXIO: no data from here to the end of the file.
     let output = executable::kbackup_with_fault("seek::1:6")
-        .args(["full", "--offline"])
+        .args(["full", "--offline", "--new-repository"])
         .args(["--db", executable::argument(&bench.db)])
         .args(["--repo", executable::argument(&repository)])
         .output()
