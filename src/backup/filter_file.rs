@@ -9,7 +9,6 @@ use crate::format::{InContext, bloom};
 use crate::fs;
 use crate::manifest::{RelativePath, Role};
 use crate::proof;
-use crate::transfer::Paced;
 
 /// Opens the filter of a table. Servers before 21.10 write none.
 pub(super) fn open(
@@ -33,8 +32,7 @@ pub(super) fn copy(capture: &Capture<'_>, table: TableId) -> Result<Option<Store
 
     let request = CopyRequest::whole(Role::TableFilter, &file);
     let stored = capture.copy(&path, &request, None)?;
-    let files = capture.files();
-    let gap = proof::table_filter_gap(&Paced::new(&files, capture.run), table);
+    let gap = proof::table_filter_gap(&capture.files(), table);
     if let Ok(None) = gap {
         return Ok(Some(stored));
     }

@@ -11,13 +11,14 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::format::indexmap::IndexMap;
 use crate::format::names::TableId;
+use crate::format::ptable::LatestEntries;
 use crate::format::{InContext, LogPosition, ReadAt, WriterPosition, ptable};
 use crate::fs;
 use crate::log::ChunkSet;
 use crate::manifest::{RelativePath, Role, Row};
 use crate::parallel;
-use crate::proof;
-use crate::transfer::{Paced, files_at_once};
+use crate::proof::{self, CheckedTable};
+use crate::transfer::{Follow, Paced, files_at_once};
 
 /// The roles of the index's files. The stream-existence filter is not one of them.
 const INDEX: [Role; 3] = [Role::IndexMap, Role::Table, Role::TableFilter];
@@ -99,7 +100,8 @@ pub(super) fn leave_out(capture: &mut Capture<'_>, why: &str) -> Result<()> {
 
 /// Leaves out an index whose entries the log contradicts. The tables are proven by their own MD5, and
 /// so are completed chunks. But the active chunk has none, and there only the index shows that an
-/// event is not what the server wrote. Reused tables were compared when they were read.
+/// event is not what the server wrote. Reused tables were compared when they were copied. Tables that an
+/// interrupted run had copied are not read again while the node is quiesced.
 pub(super) fn leave_out_if_contradicted(
     capture: &mut Capture<'_>,
     index: CapturedIndex,
@@ -109,13 +111,11 @@ pub(super) fn leave_out_if_contradicted(
     if !matches!(index, CapturedIndex::Complete { .. }) {
         return Ok(index);
     }
-    let mut tables = capture.paths_of_roles(&[Role::Table]);
-    tables.retain(|path| capture.is_newly_read(path));
-
+    let tables = capture.newly_copied_tables();
     let files = capture.files();
     let paced = Paced::new(&files, capture.run);
     let writer = WriterPosition(end);
-    let found = proof::contradicting_entry(&paced, chunks, &tables, writer, capture.run)?;
+    let found = proof::contradicting_entry(&paced, chunks, tables, writer, capture.run)?;
     let Some(problem) = found else {
         return Ok(index);
     };
@@ -301,14 +301,14 @@ impl SourceTable {
 
     fn copy(&self, capture: &Capture<'_>) -> Result<StoredFile> {
         let request = self.request();
-        let mut stored = capture.copy(&self.path, &request, None)?;
+        let mut stored = self.copy_followed(capture, &request)?;
         if stored.md5 != Some(self.layout.md5) {
             // The file system may have reported data as a hole. Reading gives the data all the same.
             let request = CopyRequest {
                 reads_every_byte: true,
                 ..request
             };
-            stored = capture.copy(&self.path, &request, None)?;
+            stored = self.copy_followed(capture, &request)?;
         }
         if stored.md5 != Some(self.layout.md5) {
             capture.incoming.remove(&self.path)?;
@@ -319,4 +319,54 @@ impl SourceTable {
         capture.keep_proof(&stored)?;
         Ok(stored)
     }
+
+    /// Copies the table, and finds its entries for the latest events meanwhile.
+    fn copy_followed(
+        &self,
+        capture: &Capture<'_>,
+        request: &CopyRequest<'_>,
+    ) -> Result<StoredFile> {
+        let mut follower = TableFollower::new(self.layout);
+        let mut stored = capture.copy(&self.path, request, Some(&mut follower))?;
+        stored.table = follower.into_checked(&self.path);
+        Ok(stored)
+    }
+}
+
+/// Finds the entries for the latest events while a table is copied, so that nobody has to read the
+/// table again.
+struct TableFollower {
+    layout: ptable::TableLayout,
+    /// `None` once an entry could not be read.
+    latest: Option<LatestEntries>,
+}
+
+impl TableFollower {
+    fn new(layout: ptable::TableLayout) -> Self {
+        Self {
+            layout,
+            latest: Some(LatestEntries::new(layout, proof::LATEST_ENTRIES)),
+        }
+    }
+
+    fn into_checked(self, path: &RelativePath) -> Option<Box<CheckedTable>> {
+        Some(Box::new(CheckedTable {
+            path: path.clone(),
+            version: self.layout.version,
+            latest: self.latest?.into_entries(),
+        }))
+    }
+}
+
+impl Follow for TableFollower {
+    fn follow(&mut self, stored: &dyn ReadAt, end: u64) {
+        let Some(latest) = &mut self.latest else {
+            return;
+        };
+        if latest.read_up_to(stored, end).is_err() {
+            self.latest = None;
+        }
+    }
+
+    fn finish(&mut self, _stored: &dyn ReadAt) {}
 }

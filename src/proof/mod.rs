@@ -25,8 +25,8 @@ pub use depth::Depth;
 pub use fault::BackupFault;
 pub use finding::{Consequence, Effect, Finding, Severity};
 pub use index::{
-    HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, contradicting_entry,
-    examine_index, stream_filter_gap, table_filter_gap,
+    CheckedTable, HiddenEvents, IndexFault, IndexProblem, IndexProof, IndexScope, LATEST_ENTRIES,
+    contradicting_entry, examine_index, stream_filter_gap, table_filter_gap,
 };
 pub use log::{LogEnd, LogProof, LogStretch, scan};
 pub use start::{

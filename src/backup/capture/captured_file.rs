@@ -5,6 +5,7 @@ use std::ops::Deref;
 use crate::format::LogPosition;
 use crate::log::ChunkRecords;
 use crate::manifest::Row;
+use crate::proof::CheckedTable;
 
 /// One file of the working copy.
 pub(super) struct CapturedFile<'a> {
@@ -15,6 +16,8 @@ pub(super) struct CapturedFile<'a> {
     pub(super) is_wanted: bool,
     /// For chunks that this run has read: the records to be proven, by this attempt or the next.
     pub(super) records: Option<Box<ReadRecords>>,
+    /// For tables that this run has copied: their entries for the latest events.
+    pub(super) table: Option<Box<CheckedTable>>,
     /// The file fails the server's own MD5, and the operator accepts that.
     pub(super) is_damaged: bool,
 }

@@ -14,6 +14,7 @@ use crate::format::{Md5Hash, ReadAt};
 use crate::fs::{self, Stamp};
 use crate::log::ChunkRecords;
 use crate::manifest::{ChunkRow, RelativePath, Role, Row};
+use crate::proof::CheckedTable;
 use crate::repository::{Attributes, Ingest, ProvenCopy, Resumed, Stored};
 use crate::transfer::Follower;
 
@@ -51,6 +52,8 @@ pub(in crate::backup) struct StoredFile {
     /// Bytes read from the source.
     pub(in crate::backup) bytes_read: u64,
     pub(in crate::backup) records: Option<Box<ReadRecords>>,
+    /// A table, with its entries for the latest events.
+    pub(in crate::backup) table: Option<Box<CheckedTable>>,
     pub(in crate::backup) is_damaged: bool,
     /// What header and footer of a chunk said as it was stored.
     pub(in crate::backup) header_and_footer: Option<Arc<ChunkFile>>,
@@ -122,6 +125,7 @@ impl<'a> CopyRequest<'a> {
             md5: stored.md5,
             bytes_read: 0,
             records: None,
+            table: None,
             is_damaged: false,
             header_and_footer: None,
             stamp: stored.stamp,
@@ -250,6 +254,7 @@ impl Capture<'_> {
             origin: stored.origin,
             is_wanted: true,
             records: stored.records,
+            table: stored.table,
             is_damaged: stored.is_damaged,
         };
         self.insert_file(file);

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::ReadAt;
 use crate::log::{ChunkSet, Inspected};
 use crate::manifest::{Cost, Directories, FileEntry, FileSet, Manifest, RelativePath, Role, Row};
-use crate::proof::LogStretch;
+use crate::proof::{CheckedTable, LogStretch};
 use crate::repository::Incoming;
 use crate::run::Run;
 
@@ -175,6 +175,17 @@ impl<'a> Capture<'a> {
         stretches
     }
 
+    /// The tables that this run has copied, with their entries for the latest events.
+    pub(in crate::backup) fn newly_copied_tables(&self) -> Vec<CheckedTable> {
+        let mut tables = Vec::new();
+        for file in self.captured.values() {
+            if let Some(table) = &file.table {
+                tables.push((**table).clone());
+            }
+        }
+        tables
+    }
+
     /// The chunks among the captured files.
     pub(in crate::backup) fn chunks(&self) -> Result<ChunkSet> {
         let mut entries = Vec::new();
@@ -226,6 +237,7 @@ impl<'a> Capture<'a> {
             origin,
             is_wanted: true,
             records: None,
+            table: None,
             is_damaged: false,
         });
     }

@@ -113,6 +113,12 @@ impl TableLayout {
         HEADER_SIZE + index * self.version.entry_size() as u64
     }
 
+    /// Number of entries that lie before a byte of the file.
+    pub(super) fn entries_before(&self, end: u64) -> u64 {
+        let whole = end.saturating_sub(HEADER_SIZE) / self.version.entry_size() as u64;
+        whole.min(self.entries)
+    }
+
     pub(super) const fn entries_end(&self) -> u64 {
         self.offset_of(self.entries)
     }

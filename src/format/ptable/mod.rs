@@ -11,6 +11,7 @@
 //! table is whole. Only the MD5 does.
 
 mod entries;
+mod latest;
 mod layout;
 mod table;
 
@@ -18,5 +19,6 @@ mod table;
 mod tests;
 
 pub use self::entries::{Entries, TableEntry};
+pub use self::latest::LatestEntries;
 pub use self::layout::{TableLayout, TableVersion, hashed_length, inspect};
 pub use self::table::Table;

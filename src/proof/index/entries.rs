@@ -12,7 +12,7 @@ use crate::format::ptable::{Table, TableEntry};
 use crate::format::record::{Lookup, Prepare, Record};
 use crate::format::{self, WriterPosition};
 use crate::log::{ChunkSet, LogFile, lookup, open_listed, with_place};
-use crate::manifest::{FileSet, RelativePath};
+use crate::manifest::FileSet;
 use crate::run::Run;
 
 /// Entries that are looked up at once, in the order of the log.
@@ -37,11 +37,11 @@ pub(super) struct EntryReader<'a> {
 /// MD5.
 ///
 /// # Errors
-/// [`Kind::SourceCorrupt`](crate::error::Kind::SourceCorrupt) if a table cannot be read at all.
+/// What the storage reports, and an interruption.
 pub fn contradicting_entry(
     files: &dyn FileSet,
     chunks: &ChunkSet,
-    tables: &[RelativePath],
+    mut tables: Vec<CheckedTable>,
     writer: WriterPosition,
     run: &Run,
 ) -> Result<Option<IndexProblem>> {
@@ -50,19 +50,8 @@ pub fn contradicting_entry(
         return Ok(None);
     };
     let begin = active.header().start_position();
-
-    let mut checked = Vec::with_capacity(tables.len());
-    for path in tables {
-        run.check()?;
-        let source = open_listed(files, path)?;
-        let table = with_place(files, path, Table::open(&*source))?;
-        let mut latest = with_place(files, path, table.latest(LATEST_ENTRIES))?;
-        latest.retain(|entry| entry.position >= begin);
-        checked.push(CheckedTable {
-            path: path.clone(),
-            version: table.layout().version,
-            latest,
-        });
+    for table in &mut tables {
+        table.latest.retain(|entry| entry.position >= begin);
     }
 
     let mut proof = IndexProof::default();
@@ -75,7 +64,7 @@ pub fn contradicting_entry(
         run,
         proof: &mut proof,
     };
-    reader.compare_latest(&checked)?;
+    reader.compare_latest(&tables)?;
     Ok(proof.problems.into_iter().next())
 }
 

@@ -27,3 +27,4 @@ pub use report::{HiddenEvents, IndexFault, IndexProblem, IndexProof};
 pub use scope::IndexScope;
 pub use stream_filter::stream_filter_gap;
 pub use table_filter::table_filter_gap;
+pub use tables::{CheckedTable, LATEST_ENTRIES};

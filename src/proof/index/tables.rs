@@ -13,15 +13,18 @@ use crate::proof::depth::Depth;
 
 /// The number of entries that are looked up in the log, of all tables together, unless all entries
 /// are.
-pub(super) const LATEST_ENTRIES: usize = 1000;
+pub const LATEST_ENTRIES: usize = 1000;
 
 /// A table whose entries can be read.
-pub(super) struct CheckedTable {
-    pub(super) path: RelativePath,
-    pub(super) version: TableVersion,
+#[derive(Debug, Clone)]
+pub struct CheckedTable {
+    /// The table.
+    pub path: RelativePath,
+    /// The format of its entries.
+    pub version: TableVersion,
     /// Its entries for the latest events of the log. Empty if the depth asks for all entries, or
     /// for none.
-    pub(super) latest: Vec<TableEntry>,
+    pub latest: Vec<TableEntry>,
 }
 
 /// Reads the list of tables. Returns `None` if there is none, or if it cannot be read.
