@@ -243,6 +243,7 @@ pub(crate) fn manifest(
             quiet: Quiet::Offline,
             stopped: None,
             auto_paused: false,
+            auto_found: None,
         },
         contents: Contents {
             index: false,

@@ -415,6 +415,11 @@ fn never_resumes_an_auto_scavenge_that_was_already_paused() {
         let session = setting.session();
         let quiet = setting.quiesce(&session).unwrap();
         assert!(!quiet.scavenging().auto_paused);
+        assert_eq!(
+            quiet.scavenging().was_paused_by_others(),
+            state != AutoScavengeState::NotConfigured,
+            "{state:?}"
+        );
         quiet.release().unwrap();
         assert!(setting.posts("/auto-scavenge").is_empty(), "{state:?}");
     }

@@ -96,6 +96,7 @@ impl<'a> Quiesced<'a> {
                 quiet: Quiet::Offline,
                 stopped: None,
                 auto_paused: false,
+                auto_found: None,
             },
         }
     }

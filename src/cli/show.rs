@@ -147,6 +147,8 @@ fn scavenging(manifest: &Manifest) -> String {
 
     if manifest.scavenging.auto_paused {
         format!("{quiet}; auto-scavenge is paused in this backup")
+    } else if manifest.scavenging.was_paused_by_others() {
+        format!("{quiet}; auto-scavenge is paused in this backup, but not by kbackup")
     } else {
         quiet.to_owned()
     }

@@ -216,6 +216,20 @@ pub struct Scavenging {
     /// Whether auto-scavenge was paused for this backup. The stored log contains the pause, so a
     /// restored cluster comes up paused.
     pub auto_paused: bool,
+    /// The state of the cluster's auto-scavenge before kbackup paused anything, as the server names
+    /// it: `Waiting`, `Paused`, … `None` if there is none, or if the node was not asked. kbackup
+    /// 0.1.0 did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_found: Option<String>,
+}
+
+impl Scavenging {
+    /// Whether somebody else had paused auto-scavenge. The stored log contains that pause, too.
+    #[must_use]
+    pub fn was_paused_by_others(&self) -> bool {
+        let was_paused = matches!(self.auto_found.as_deref(), Some("Paused" | "Pausing"));
+        was_paused && !self.auto_paused
+    }
 }
 
 /// How sure kbackup is that no scavenge ran during the copy.

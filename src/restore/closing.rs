@@ -138,6 +138,13 @@ fn to_do(head: &Head, outcome: &DirectoryOutcome) -> Vec<ClosingNote> {
              it was paused for the backup and the log says so",
         ));
     }
+    if head.scavenging.was_paused_by_others() {
+        notes.push(note(
+            "auto-scavenge-was-paused",
+            "auto-scavenge comes up paused: somebody had paused it before the backup, and not \
+             kbackup; `POST /auto-scavenge/resume` resumes it",
+        ));
+    }
     if head.contents.archive {
         notes.push(note(
             "archive",

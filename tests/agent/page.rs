@@ -63,6 +63,21 @@ fn text(html: &str) -> String {
 /// Each of these says something of the backups that an operator has to know, although the newest
 /// backup is young.
 #[test]
+fn the_page_says_that_somebody_else_has_paused_auto_scavenge() {
+    const TOLD: &str = "auto-scavenge is paused, but not by kbackup";
+    let mut status = State::safe().status();
+    assert!(!text(&shown(&status)).contains(TOLD));
+
+    let node = status.node.as_mut().unwrap();
+    node.facts.as_mut().unwrap().auto_scavenge = Some("Paused".to_owned());
+    assert!(text(&shown(&status)).contains(TOLD));
+
+    // This pause is kbackup's own.
+    status.agent.as_mut().unwrap().owed = Some("auto-scavenge".to_owned());
+    assert!(!text(&shown(&status)).contains(TOLD));
+}
+
+#[test]
 fn what_is_in_doubt_is_not_called_safe() {
     for (state, told) in [
         (State::on_the_nodes_disk(), "on the node's own disk"),

@@ -44,6 +44,7 @@ fn an_auto_scavenge_that_only_waits_is_left_alone() {
         Some(AutoScavengeState::Waiting)
     );
     assert!(!quiet.scavenging().auto_paused && quiet.release_record().is_none());
+    assert_eq!(quiet.scavenging().auto_found.as_deref(), Some("Waiting"));
     assert_eq!(
         quiet.check_undisturbed().unwrap(),
         QuiesceCheck::Undisturbed

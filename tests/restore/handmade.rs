@@ -350,6 +350,7 @@ fn head(data: &DataDirectory, sequence: u64, end: Option<i64>, writer: i64, file
             quiet: Quiet::Offline,
             stopped: None,
             auto_paused: false,
+            auto_found: None,
         },
         contents: Contents {
             index: end.is_none(),

@@ -160,6 +160,14 @@ fn the_plan_names_everything_that_the_operator_has_to_do() {
     assert!(
         topics(|manifest| manifest.scavenging.auto_paused = true).contains(&"resume-auto-scavenge")
     );
+    assert!(
+        topics(|manifest| manifest.scavenging.auto_found = Some("Paused".to_owned()))
+            .contains(&"auto-scavenge-was-paused")
+    );
+    assert!(
+        !topics(|manifest| manifest.scavenging.auto_found = Some("Waiting".to_owned()))
+            .contains(&"auto-scavenge-was-paused")
+    );
     assert!(topics(|manifest| manifest.contents.index = false).contains(&"index-rebuild"));
     assert!(topics(|manifest| manifest.contents.archive = true).contains(&"archive"));
     assert!(

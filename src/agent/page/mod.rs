@@ -142,6 +142,20 @@ impl Page<'_> {
         self.status.node.as_ref()?.facts.as_ref()
     }
 
+    /// Whether auto-scavenge is paused although kbackup has not paused it.
+    fn is_paused_by_others(&self, facts: &NodeFacts) -> bool {
+        let is_owed = match &self.status.agent {
+            Some(agent) => agent.owed.is_some(),
+            None => false,
+        };
+        let is_held = match &self.status.running {
+            Some(running) => !running.holds.is_empty(),
+            None => false,
+        };
+
+        facts.auto_scavenge.as_deref() == Some("Paused") && !is_owed && !is_held
+    }
+
     fn header(&self) -> Markup {
         let target = if self.view.all { "./?all" } else { "./" };
 
@@ -197,7 +211,7 @@ impl Page<'_> {
                         dt { "Node" }
                         @match &node.facts {
                             None => (missing("does not answer", node)),
-                            Some(facts) => (self::node(facts)),
+                            Some(facts) => (self::node(facts, self.is_paused_by_others(facts))),
                         }
                     }
                 }
@@ -354,12 +368,13 @@ fn repository(facts: &RepositoryFacts) -> Markup {
     }
 }
 
-fn node(facts: &NodeFacts) -> Markup {
+fn node(facts: &NodeFacts, is_paused_by_others: bool) -> Markup {
     html! {
         dd { (facts.state) }
         dd.more {
             "version " (facts.version)
             @if facts.scavenge.is_some() { ", scavenging" }
+            @if is_paused_by_others { ", auto-scavenge is paused, but not by kbackup" }
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct QuiescedOnline<'a> {
     before: RememberedScavenges,
     stopped: Option<String>,
     auto_paused: bool,
+    /// The state of auto-scavenge when the node was quiesced for the first time.
+    auto_found: Option<AutoScavenge>,
     is_released: bool,
 }
 
@@ -72,6 +74,7 @@ pub fn quiesce<'a>(
         before: RememberedScavenges::default(),
         stopped: None,
         auto_paused: false,
+        auto_found: None,
         is_released: false,
         settings,
     };
@@ -142,6 +145,7 @@ impl QuiescedOnline<'_> {
             quiet: self.quiet,
             stopped: self.stopped.clone(),
             auto_paused: self.auto_paused,
+            auto_found: self.auto_found.as_ref().map(ToString::to_string),
         }
     }
 
@@ -202,6 +206,9 @@ impl QuiescedOnline<'_> {
         // Auto-scavenge first: it would start the next scavenge.
         let pause = pause_auto_scavenge(client, borrowed, &self.settings, patience)?;
         self.auto_paused = pause.is_ours;
+        if self.auto_found.is_none() {
+            self.auto_found = pause.found;
+        }
         self.quiet = match client.current_scavenge(patience)? {
             CurrentScavenge::NotSupported => Quiet::Inferred,
             _ => Quiet::Confirmed,

@@ -15,6 +15,8 @@ use crate::run::Run;
 
 /// The result of pausing auto-scavenge.
 pub(super) struct PauseResult {
+    /// Its state before. `None` if there is none.
+    pub(super) found: Option<AutoScavenge>,
     /// kbackup paused it, in this run or an earlier one, and has to resume it.
     pub(super) is_ours: bool,
     /// It may have run a scavenge on this node.
@@ -23,10 +25,13 @@ pub(super) struct PauseResult {
 
 impl PauseResult {
     /// Nothing was paused.
-    const LEFT_ALONE: Self = Self {
-        is_ours: false,
-        was_at_work: false,
-    };
+    const fn left_alone(found: Option<AutoScavenge>) -> Self {
+        Self {
+            found,
+            is_ours: false,
+            was_at_work: false,
+        }
+    }
 }
 
 /// Pauses auto-scavenge, and waits until it is paused. Leaves it alone if its next cycle begins only
@@ -47,11 +52,11 @@ pub(super) fn pause_auto_scavenge(
 
     let is_on_record = borrowed.record().auto_scavenge.is_some();
     match state {
-        AutoScavenge::Absent | AutoScavenge::NotConfigured => {
-            return Ok(PauseResult::LEFT_ALONE);
-        }
+        AutoScavenge::Absent => return Ok(PauseResult::left_alone(None)),
+        AutoScavenge::NotConfigured => return Ok(PauseResult::left_alone(Some(state))),
         AutoScavenge::Paused => {
             return Ok(PauseResult {
+                found: Some(state),
                 is_ours: is_on_record,
                 was_at_work: false,
             });
@@ -62,7 +67,7 @@ pub(super) fn pause_auto_scavenge(
             if is_on_record {
                 borrowed.gave_back_auto_scavenge()?;
             }
-            return Ok(PauseResult::LEFT_ALONE);
+            return Ok(PauseResult::left_alone(Some(state)));
         }
         _ => {}
     }
@@ -82,12 +87,13 @@ pub(super) fn pause_auto_scavenge(
     ));
     note_cycle_at_risk(&status, run);
     let was_at_work = state != AutoScavenge::Waiting;
-    wait_until_paused(client, state, is_ours, settings, poll)?;
+    wait_until_paused(client, state.clone(), is_ours, settings, poll)?;
 
     if is_ours {
         run.emit(Event::AutoScavengePaused);
     }
     Ok(PauseResult {
+        found: Some(state),
         is_ours,
         was_at_work,
     })
