@@ -119,7 +119,8 @@ fn the_watchdog_gets_messages_while_the_agent_waits_for_its_last_run() {
         .write("kbackup.toml", "[diff]\nlimit-rate = \"1MiB\"\n");
     let agent = begin(
         &site,
-        "--config kbackup.toml --max-age 1s --scavenge-rest 0s --node-patience 5s",
+        "--config kbackup.toml --diff-schedule 1s --max-age 1s --scavenge-rest 0s \
+         --node-patience 5s",
         Some("1000000"),
     );
     agent.shows("a stopped scavenge", |status| {
