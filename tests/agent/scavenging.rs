@@ -118,7 +118,7 @@ fn the_table_of_a_job_says_what_it_does_about_scavenges() {
         "scavenge = \"skip\"\n[diff]\nscavenge = \"stop\"\n",
     );
     let options = format!(
-        "--repo repo --node URL --diff-schedule off --full-schedule 1h --verify-schedule off \
+        "--repo repo --node URL --diff-schedule off --full-schedule 1s --verify-schedule off \
          --max-age 1s --config {}",
         configuration.display()
     );
@@ -134,7 +134,7 @@ fn the_table_of_a_job_says_what_it_does_about_scavenges() {
 
     let sidecar = begin(
         &site,
-        &options.replace("--diff-schedule off", "--diff-schedule 1h"),
+        &options.replace("--diff-schedule off", "--diff-schedule 1s"),
     );
     sidecar.ran("diff", "done");
     sidecar.ends_well();
