@@ -145,7 +145,7 @@ fn remember(seen: &mut SeenRepositories, repository: &dyn Repository, run: &Run)
 /// where other repositories were seen before. Returns it, and whether it is new.
 ///
 /// # Errors
-/// As [`open_or`].
+/// As [`open_or_make`].
 pub(super) fn make(
     path: &Path,
     another: bool,

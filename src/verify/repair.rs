@@ -74,7 +74,7 @@ pub struct Repaired {
 /// Changes no backup.
 ///
 /// # Errors
-/// As for [`verify`].
+/// As for [`verify`](super::verify).
 pub fn plan_repair(
     repository: &dyn Repository,
     which: &Which,
@@ -230,7 +230,7 @@ fn rows_of(repository: &dyn Repository, label: &Label) -> Result<Vec<Row>> {
 /// repaired as damaged. Takes the writer's place first, so that no other run writes meanwhile.
 ///
 /// # Errors
-/// [`Kind::Locked`] if another run writes; as for [`verify`]. What cannot be repaired is in the
+/// [`Kind::Locked`] if another run writes; as for [`verify`](super::verify). What cannot be repaired is in the
 /// result.
 pub fn repair(
     repository: &dyn Repository,

@@ -51,7 +51,7 @@ impl Configuration {
     /// Resolves the settings of the agent and of its jobs.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if something of it cannot work: see [`check::check`].
+    /// [`Kind::Usage`] if something of it cannot work: the module `check` lists what.
     pub fn of(settings: &Settings) -> Result<Self> {
         let [full, diff, verify, expire] = Job::ALL.map(|job| JobSettings::of(job, settings));
         let jobs = [full?, diff?, verify?, expire?];
