@@ -230,8 +230,8 @@ fn rows_of(repository: &dyn Repository, label: &Label) -> Result<Vec<Row>> {
 /// repaired as damaged. Takes the writer's place first, so that no other run writes meanwhile.
 ///
 /// # Errors
-/// [`Kind::Locked`] if another run writes; as for [`verify`](super::verify). What cannot be repaired is in the
-/// result.
+/// [`Kind::Locked`] if another run writes; as for [`verify`](super::verify). What cannot be
+/// repaired is in the result.
 pub fn repair(
     repository: &dyn Repository,
     which: &Which,
