@@ -64,12 +64,7 @@ pub(crate) fn open_the_same(
     let Some(repository) = location.open_if_there()? else {
         return Err(missing(path, &location, seen.all()));
     };
-    if seen.is_another(repository.id()) {
-        return Err(another_repository(path));
-    }
-
-    remember(&mut seen, &*repository, run);
-    Ok(repository)
+    accept(repository, &mut seen, path, run)
 }
 
 /// As [`open_the_same`], and makes a repository if none was ever seen at this path.
@@ -84,16 +79,18 @@ pub(crate) fn open_or_make(
     run: &Run,
 ) -> Result<Box<dyn Repository>> {
     let location = Location::parse(path)?;
-    let seen = SeenRepositories::at(path, general)?.or_known(known);
+    let mut seen = SeenRepositories::at(path, general)?.or_known(known);
 
-    if location.open_if_there()?.is_none() {
-        if !seen.all().is_empty() {
-            return Err(vanished(path, seen.all()));
+    let repository = match location.open_if_there()? {
+        Some(repository) => repository,
+        None if seen.all().is_empty() => {
+            let repository = create(&location, path)?;
+            run.note(format!("made a new repository in `{}`", path.display()));
+            repository
         }
-        create(&location, path)?;
-        run.note(format!("made a new repository in `{}`", path.display()));
-    }
-    open_the_same(path, known, general, run)
+        None => return Err(vanished(path, seen.all())),
+    };
+    accept(repository, &mut seen, path, run)
 }
 
 /// As [`open_or_make`], and makes nothing: for a dry run. Returns `None` if a repository would be
@@ -106,15 +103,28 @@ pub(crate) fn open_or_nothing_yet(
     general: &GeneralOptions,
     run: &Run,
 ) -> Result<Option<Box<dyn Repository>>> {
-    let seen = SeenRepositories::at(path, general)?;
+    let mut seen = SeenRepositories::at(path, general)?;
 
-    if Location::parse(path)?.open_if_there()?.is_some() {
-        return open_the_same(path, None, general, run).map(Some);
+    match Location::parse(path)?.open_if_there()? {
+        Some(repository) => accept(repository, &mut seen, path, run).map(Some),
+        None if seen.all().is_empty() => Ok(None),
+        None => Err(vanished(path, seen.all())),
     }
-    if seen.all().is_empty() {
-        return Ok(None);
+}
+
+/// Passes on an open repository, and remembers it, unless another one was seen at this path.
+fn accept(
+    repository: Box<dyn Repository>,
+    seen: &mut SeenRepositories,
+    path: &Path,
+    run: &Run,
+) -> Result<Box<dyn Repository>> {
+    if seen.is_another(repository.id()) {
+        return Err(another_repository(path));
     }
-    Err(vanished(path, seen.all()))
+
+    remember(seen, &*repository, run);
+    Ok(repository)
 }
 
 /// Makes a repository, but never in the directory of a server.
