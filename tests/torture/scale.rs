@@ -282,16 +282,7 @@ fn inode(path: &Path) -> (u64, u64) {
 fn a_file_that_takes_no_more_links_is_copied_and_linked_again() {
     let bench = Bench::new(&small());
     let repository = bench.path("repository");
-    let line = |verb| {
-        [
-            os(verb),
-            os("--offline"),
-            os("--db"),
-            bench.db.as_os_str(),
-            os("--repo"),
-            repository.as_os_str(),
-        ]
-    };
+    let line = |verb| offline(verb, &bench.db, &repository);
     kbackup(line("full")).well("full");
     let first = newest(&repository, "chunk-000000.000000");
 
@@ -362,16 +353,7 @@ fn ext4_refuses_link_65001_and_the_backup_is_whole() {
     };
 
     let repository = disk.0.join("repository");
-    let line = |verb| {
-        [
-            os(verb),
-            os("--offline"),
-            os("--db"),
-            bench.db.as_os_str(),
-            os("--repo"),
-            repository.as_os_str(),
-        ]
-    };
+    let line = |verb| offline(verb, &bench.db, &repository);
     kbackup(line("full")).well("full");
     let first = newest(&repository, "chunk-000000.000000");
 
@@ -511,6 +493,19 @@ fn a_source_that_is_mounted_read_only_is_backed_up() {
     assert_works_from(&bench, &source.0, Path::new(executable::PATH), None);
 }
 
+/// A backup of a stopped node.
+fn offline<'a>(verb: &'a str, db: &'a Path, repository: &'a Path) -> [&'a OsStr; 6] {
+    let (db, repository) = (db.as_os_str(), repository.as_os_str());
+    [
+        os(verb),
+        os("--offline"),
+        os("--db"),
+        db,
+        os("--repo"),
+        repository,
+    ]
+}
+
 /// Backs up and restores with the rights of this user.
 fn assert_works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(u32, u32)>) {
     let (repository, target) = (
@@ -523,15 +518,7 @@ fn assert_works_from(bench: &Bench, db: &Path, executable: &Path, user: Option<(
     }
 
     let run = |line: &[&OsStr]| limited(executable, user, line);
-    let source = [os("--offline"), os("--db"), db.as_os_str()];
-    let backup = |verb| {
-        [
-            &[os(verb)],
-            &source[..],
-            &[os("--repo"), repository.as_os_str()],
-        ]
-        .concat()
-    };
+    let backup = |verb| offline(verb, db, &repository);
 
     run(&backup("full")).well("full");
 
