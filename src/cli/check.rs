@@ -65,11 +65,11 @@ fn text(place: &Path, examination: &Examination) -> String {
         text.push_str(&finding_text(finding));
     }
 
-    let consequences = examination
+    let mut consequences = examination
         .findings
         .iter()
         .flat_map(|finding| &finding.consequences);
-    if consequences.clone().any(|consequence| consequence.unproven) {
+    if consequences.any(|consequence| consequence.unproven) {
         text.push_str("\n?: read in the server's source, not seen on such a server\n");
     }
     text

@@ -4,8 +4,8 @@
 //!
 //! `chunk_set` finds the chunk files that count, by the rules in `selection`. `checkpoints` reads
 //! the checkpoint files. `records` reads all records of a chunk, `frames` and `find_epoch` single
-//! ones, and `lineage` the epochs. `scavenge_notes` knows the events about scavenges. `ending_at` describes a log that ends at P, the last consistent
-//! position.
+//! ones, and `lineage` the epochs. `scavenge_notes` knows the events about scavenges. `ending_at`
+//! describes a log that ends at P, the last consistent position.
 
 mod access;
 mod checkpoints;

@@ -105,8 +105,9 @@ pub trait Repository: Send + Sync {
     fn would_free(&self, labels: &[&Label]) -> Result<Vec<u64>>;
 
     /// Reads a small value that is kept beside the backups. Its loss harms no backup: the result of
-    /// a verification, a copy of a release record, the highest numbers. A key has 1 to 100 ASCII letters, digits, `-`,
-    /// `_` and `.`, and does not begin with `.`; `lock` and `readers` are reserved.
+    /// a verification, a copy of a release record, the highest numbers. A key has 1 to 100 ASCII
+    /// letters, digits, `-`, `_` and `.`, and does not begin with `.`; `lock` and `readers` are
+    /// reserved.
     ///
     /// # Errors
     /// `Failed` if the key breaks these rules; `Denied` if the value is somebody else's. A value that

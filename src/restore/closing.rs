@@ -141,8 +141,8 @@ fn to_do(head: &Head, outcome: &DirectoryOutcome) -> Vec<ClosingNote> {
     if head.scavenging.was_paused_by_others() {
         notes.push(note(
             "auto-scavenge-was-paused",
-            "auto-scavenge comes up paused: somebody had paused it before the backup, and not \
-             kbackup; `POST /auto-scavenge/resume` resumes it",
+            "auto-scavenge comes up paused, because somebody else had paused it before the \
+             backup; if it shall run, resume it with `POST /auto-scavenge/resume`",
         ));
     }
     if head.contents.archive {

@@ -143,7 +143,8 @@ impl Blobs {
         freed
     }
 
-    /// Changes stored bytes, those of the hole as well. A blob that vanishes leaves its name behind only in the heads.
+    /// Changes stored bytes, those of the hole as well. A blob that vanishes leaves its name behind
+    /// only in the heads.
     pub(super) fn damage(&mut self, id: BlobId, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) {
         let Some(content) = self.stored.remove(&id) else {
             return;

@@ -26,7 +26,8 @@ pub(super) const EXIT_CODES: &[(&str, &str)] = &[
     ("21", "the node's files are corrupt"),
     (
         "22",
-        "the node kept changing or is not fit, a scavenge runs that --scavenge spares, or the node was without scavenging for --max-pause",
+        "the node kept changing or is not fit, a scavenge runs that --scavenge spares, or the node \
+         was without scavenging for --max-pause",
     ),
     ("23", "refused for safety"),
     (
