@@ -287,11 +287,18 @@ pub fn jitter(limit: Duration, seed: &str, occurrence: Timestamp) -> Duration {
 /// doubled by each further failure, at most 1 hour.
 #[must_use]
 pub fn back_off(failures: u32) -> Duration {
+    doubled(FIRST_PAUSE, LONGEST_PAUSE, failures)
+}
+
+/// The pause after this many failures in a row: none without failures, `first` after the first,
+/// doubled by each further failure, at most `longest`.
+#[must_use]
+pub fn doubled(first: Duration, longest: Duration, failures: u32) -> Duration {
     let Some(doublings) = failures.checked_sub(1) else {
         return Duration::ZERO;
     };
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-    FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE)
+    first.saturating_mul(factor).min(longest)
 }
 
 /// When a backup is due because of what was written since the last one: `64MiB or 5m`, either of

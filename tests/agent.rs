@@ -15,6 +15,7 @@ mod hooks;
 mod metrics;
 mod page;
 mod reading;
+mod refusals;
 mod scavenging;
 mod sidecar;
 mod silence;

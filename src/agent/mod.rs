@@ -8,7 +8,8 @@
 //! | subject | modules |
 //! |---|---|
 //! | the loop and its state | `event_loop`, `state`, `report`, `published` |
-//! | observations | `observation`, `siblings`, `facts`, `look_schedule`, `writer_probe`, `change` |
+//! | observations | `observation`, `siblings`, `facts`, `writer_probe`, `change` |
+//! | when to look | `look_schedule`, `retry_pause` |
 //! | what is due | `planner`, `exposure`, `cluster`, `configuration` |
 //! | runs | `worker`, `perform`, `run_recorder`, `run_record`, `turns`, `turn_lock`, `journal` |
 //! | the status | `status`, `last_known`, `assessment`, `verdict` |
@@ -36,6 +37,7 @@ mod perform;
 mod planner;
 mod published;
 mod report;
+mod retry_pause;
 mod run_record;
 mod run_recorder;
 mod run_totals;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 use uuid::Uuid;
@@ -15,14 +15,15 @@ use super::facts::{
     BackupFacts, ClusterMember, LookResult, NodeFacts, RepositoryFacts, RestorePoint,
 };
 use super::look_schedule::Subject;
+use super::retry_pause::RetryPause;
 use super::siblings::Siblings;
 use super::writer_probe;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Observer, Silent};
 use crate::node::{
-    self as server, AutoScavenge, Client, Connection, CurrentScavenge, Gossip, NodeScavenging,
-    Patience, ReleaseMode, ReleasePlan, ReleaseRecords, Session, TimeLimits,
+    self as server, AutoScavenge, Client, Connection, Credentials, CurrentScavenge, Gossip,
+    NodeScavenging, Patience, ReleaseMode, ReleasePlan, ReleaseRecords, Session, TimeLimits,
 };
 use crate::repository::{Listed, Repository, remembered};
 use crate::run::Run;
@@ -32,6 +33,9 @@ use crate::verbs::{log, repository};
 
 /// How long a look waits for the node.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The hint for a refused login.
+const RELOAD_TO_LOG_IN: &str = "the agent logs in again after pauses that grow to 10 minutes, and \
+     at once if the password or the token changes; to make it log in now, reload it (SIGHUP)";
 
 /// What the last looks found.
 #[derive(Debug, Clone)]
@@ -46,12 +50,37 @@ pub(super) struct Observation {
     /// The node's db directory. It stays known while the node does not answer.
     pub db: Option<PathBuf>,
     pub siblings: Siblings,
+    pauses: NodePauses,
+}
+
+/// The pauses between attempts that the node refuses.
+#[derive(Debug, Clone)]
+struct NodePauses {
+    login: RetryPause<Circumstances>,
+    /// Something else to be given back is another circumstance.
+    give_back: RetryPause<(Circumstances, String)>,
+}
+
+/// What an attempt at the node depends on. If it changes, the attempt may succeed.
+#[derive(Debug, Clone)]
+struct Circumstances {
+    configuration: Arc<Configuration>,
+    credentials: Option<Credentials>,
+}
+
+impl PartialEq for Circumstances {
+    /// Each reload makes a configuration of its own, even if the settings are the same. So an
+    /// operator who has unlocked an account can end a pause.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.configuration, &other.configuration)
+            && self.credentials == other.credentials
+    }
 }
 
 /// What one look found.
 pub(super) enum Look {
     Repository(LookResult<RepositoryFacts>),
-    Node(NodeLook),
+    Node(Box<NodeLook>),
     Cluster(Siblings),
 }
 
@@ -63,6 +92,7 @@ pub(super) struct NodeLook {
     db: Option<PathBuf>,
     /// The writer position. `None` if it cannot be read.
     pub writer_position: Option<u64>,
+    pauses: NodePauses,
 }
 
 /// What a look needs.
@@ -92,6 +122,7 @@ impl Observation {
             to_be_given_back: None,
             db: configuration.agent.directories.db.clone(),
             siblings: Siblings::default(),
+            pauses: NodePauses::none(),
         }
     }
 
@@ -103,6 +134,7 @@ impl Observation {
                 self.node = seen.node;
                 self.to_be_given_back = seen.to_be_given_back;
                 self.db = seen.db;
+                self.pauses = seen.pauses;
             }
             Look::Cluster(siblings) => self.siblings = siblings,
         }
@@ -149,15 +181,25 @@ impl Observation {
     }
 }
 
+impl NodePauses {
+    const fn none() -> Self {
+        Self {
+            login: RetryPause::none(),
+            give_back: RetryPause::none(),
+        }
+    }
+}
+
 impl Look {
     /// Whether the look found its subject. If not, the next one comes soon.
     pub(super) const fn is_well(&self) -> bool {
         match self {
             Self::Repository(repository) => repository.facts.is_some(),
-            Self::Node(NodeLook {
-                node: Some(node), ..
-            }) => node.facts.is_some(),
-            Self::Node(_) | Self::Cluster(_) => true,
+            Self::Node(look) => match &look.node {
+                Some(node) => node.facts.is_some(),
+                None => true,
+            },
+            Self::Cluster(_) => true,
         }
     }
 }
@@ -167,7 +209,7 @@ impl LookRequest {
     pub(super) fn look(self, subject: Subject) -> Look {
         match subject {
             Subject::Repository => Look::Repository(self.repository()),
-            Subject::Node => Look::Node(self.node()),
+            Subject::Node => Look::Node(Box::new(self.node())),
             Subject::Cluster => {
                 let (before, db) = (&self.before.siblings, self.before.db.as_deref());
                 Look::Cluster(before.look(&self.configuration, db))
@@ -189,8 +231,9 @@ impl LookRequest {
 
     fn node(&self) -> NodeLook {
         let options = &self.configuration.agent;
-        let node = look_at_node(options);
-        let to_be_given_back = self.give_back(node.as_ref());
+        let mut pauses = self.before.pauses.clone();
+        let node = self.node_facts(&mut pauses);
+        let to_be_given_back = self.give_back(node.as_ref(), &mut pauses);
 
         // The directory in the settings wins over the node's own answer. If neither is known, the
         // directory of the last look counts.
@@ -211,20 +254,70 @@ impl LookRequest {
             to_be_given_back,
             writer_position: db.as_deref().and_then(writer_probe::read),
             db,
+            pauses,
+        }
+    }
+
+    /// Looks at the node. Returns `None` if the settings name none. After a refused login, the
+    /// result of that look counts until the pause is over.
+    fn node_facts(&self, pauses: &mut NodePauses) -> Option<LookResult<NodeFacts>> {
+        let options = &self.configuration.agent;
+        let connection = match connection(&options.node) {
+            Ok(Some(connection)) => connection,
+            Ok(None) => return None,
+            Err(error) => return Some(LookResult::of(Err(error))),
+        };
+
+        let circumstances = self.circumstances(&connection);
+        if let Some(node) = &self.before.node
+            && node.facts.is_none()
+            && node.unknown_since.is_none()
+            && pauses.login.lasts(&circumstances, Instant::now())
+        {
+            return Some(node.clone());
+        }
+
+        let session = log_in(connection);
+        match &session {
+            Ok(_) => pauses.login = RetryPause::none(),
+            Err(error) if error.kind() == Kind::Denied => {
+                pauses.login.refused(circumstances, Instant::now());
+            }
+            // The node said nothing about the login.
+            Err(_) => {}
+        }
+
+        Some(LookResult::of(
+            session.and_then(|session| node_facts(&session, options)),
+        ))
+    }
+
+    fn circumstances(&self, connection: &Connection) -> Circumstances {
+        Circumstances {
+            configuration: Arc::clone(&self.configuration),
+            credentials: connection.credentials.clone(),
         }
     }
 
     /// Gives back what an earlier run stopped at the node, because the next run may be far away.
     /// Returns what is left.
-    fn give_back(&self, node: Option<&LookResult<NodeFacts>>) -> Option<String> {
+    fn give_back(
+        &self,
+        node: Option<&LookResult<NodeFacts>>,
+        pauses: &mut NodePauses,
+    ) -> Option<String> {
         let node = node?;
         // A run that fails must not make it look as if the node had everything back.
         if self.is_running {
             return self.before.to_be_given_back.clone();
         }
 
-        let Configuration { agent, general, .. } = &*self.configuration;
-        match give_back(agent, general, node.facts.is_some()) {
+        // A node that is back may take what it refused before.
+        if self.before.node_facts().is_none() {
+            pauses.give_back = RetryPause::none();
+        }
+
+        match self.try_to_give_back(node.facts.is_some(), pauses) {
             Ok(left) => left,
             Err(error) => {
                 let problem = error.in_words();
@@ -234,6 +327,42 @@ impl LookRequest {
                 Some(problem)
             }
         }
+    }
+
+    /// Gives back what killed runs, and runs that lost the node, stopped at it. Only tries if the
+    /// node `answers`, and not during the pause after a failure. Returns what is left, in words.
+    /// Fails as `kbackup release` fails.
+    fn try_to_give_back(&self, answers: bool, pauses: &mut NodePauses) -> Result<Option<String>> {
+        let Configuration { agent, general, .. } = &*self.configuration;
+        let records = ReleaseRecords::open(&general.state_directory()?)?;
+        let name = node_name(&agent.node);
+
+        let plan = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
+        let Some(left) = first_in(&plan) else {
+            pauses.give_back = RetryPause::none();
+            return Ok(None);
+        };
+        let Some(connection) = connection(&agent.node)? else {
+            return Ok(Some(left));
+        };
+        if !answers {
+            return Ok(Some(left));
+        }
+
+        let attempt = (self.circumstances(&connection), left);
+        if pauses.give_back.lasts(&attempt, Instant::now()) {
+            let (_, left) = attempt;
+            return Ok(self.before.to_be_given_back.clone().or(Some(left)));
+        }
+
+        let run = Run::new(LogObserver);
+        if let Err(error) = plan.execute(&records, |_| client(connection.clone()), &run) {
+            pauses.give_back.refused(attempt, Instant::now());
+            return Err(error);
+        }
+
+        let left = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
+        Ok(first_in(&left))
     }
 }
 
@@ -316,31 +445,31 @@ fn with_hints(error: &Error) -> String {
     text
 }
 
-/// Looks at a node. Returns `None` if the settings name none.
-fn look_at_node(options: &AgentOptions) -> Option<LookResult<NodeFacts>> {
-    let facts = match connection(&options.node) {
-        Ok(Some(connection)) => node_facts(connection, options),
-        Ok(None) => return None,
-        Err(error) => Err(error),
-    };
-
-    Some(LookResult::of(facts))
+/// Logs in to the node. Fails with [`Kind::Denied`] if the node refuses.
+fn log_in(connection: Connection) -> Result<Session> {
+    let session = Session::open(client(connection)?, &Run::new(Silent));
+    session.map_err(|error| {
+        if error.kind() == Kind::Denied {
+            error.hint(RELOAD_TO_LOG_IN)
+        } else {
+            error
+        }
+    })
 }
 
-fn node_facts(connection: Connection, options: &AgentOptions) -> Result<NodeFacts> {
+fn node_facts(session: &Session, options: &AgentOptions) -> Result<NodeFacts> {
     let run = Run::new(Silent);
     let patience = Patience::of(&run).within(PATIENCE);
-    let session = Session::open(client(connection)?, &run)?;
 
     let given = &options.directories;
-    let directories = server::locate(&session, given.db.as_deref(), given.index.as_deref(), &run)?;
+    let directories = server::locate(session, given.db.as_deref(), given.index.as_deref(), &run)?;
     let scavenging = look_at_scavenging(session.client(), patience)?;
     let gossip = session.gossip(patience)?;
 
     Ok(NodeFacts {
         place: session.client().place(),
         version: session.version().as_str().to_owned(),
-        state: state(&session, patience)?,
+        state: state(session, patience)?,
         scavenge: scavenging.as_ref().and_then(running_scavenge),
         auto_scavenge: scavenging.as_ref().and_then(auto_scavenge_state),
         scavenging: scavenging.as_ref().and_then(NodeScavenging::at_work),
@@ -406,35 +535,6 @@ fn client(connection: Connection) -> Result<Client> {
         limits,
         ..connection
     })
-}
-
-/// Gives back what killed runs, and runs that lost the node, stopped at it. Only tries if the node
-/// `answers`. Returns what is left, in words. Fails as `kbackup release` fails.
-fn give_back(
-    options: &AgentOptions,
-    general: &GeneralOptions,
-    answers: bool,
-) -> Result<Option<String>> {
-    let records = ReleaseRecords::open(&general.state_directory()?)?;
-    let name = node_name(&options.node);
-
-    let plan = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
-    let left = first_in(&plan);
-    if left.is_none() || !answers {
-        return Ok(left);
-    }
-
-    let Some(connection) = connection(&options.node)? else {
-        return Ok(left);
-    };
-    plan.execute(
-        &records,
-        |_| client(connection.clone()),
-        &Run::new(LogObserver),
-    )?;
-
-    let left = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
-    Ok(first_in(&left))
 }
 
 /// What would be given back first. Something that a run still uses does not count.

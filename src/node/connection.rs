@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Kind, Result};
 
@@ -74,6 +74,24 @@ pub enum Credentials {
     },
     /// A token of the OAuth plugin.
     Bearer(SecretString),
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Basic { user, password },
+                Self::Basic {
+                    user: other_user,
+                    password: other_password,
+                },
+            ) => user == other_user && password.expose_secret() == other_password.expose_secret(),
+            (Self::Bearer(token), Self::Bearer(other)) => {
+                token.expose_secret() == other.expose_secret()
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {
