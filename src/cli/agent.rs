@@ -53,6 +53,8 @@ fn check_configuration(
     context: &VerbContext,
 ) -> Result<u8> {
     let configuration = Configuration::of(settings)?;
+    configuration.check_places(&context.run)?;
+
     let now = options.time_zone.at(clock::now());
 
     let mut jobs = Vec::new();

@@ -40,7 +40,7 @@ pub use names::{
 };
 pub use open::{create_new, open, open_for_writing, open_or_create, open_source, read_small};
 pub use stamp::{CopyId, Stamp};
-pub use status::{FileKind, FileStatus, status, status_of_target};
+pub use status::{FileKind, FileStatus, can_execute, status, status_of_target};
 pub use walk::files_below;
 
 #[cfg(feature = "faults")]

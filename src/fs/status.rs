@@ -99,6 +99,12 @@ pub fn status_of_target(path: &Path) -> Result<Option<FileStatus>> {
     if_there(metadata)
 }
 
+/// Whether this user may execute a file.
+#[must_use]
+pub fn can_execute(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
 fn if_there(metadata: Result<std::fs::Metadata>) -> Result<Option<FileStatus>> {
     match metadata {
         Ok(metadata) => Ok(Some(FileStatus::from(&metadata))),

@@ -196,6 +196,18 @@ pub fn check_directories(directories: &Directories, run: &Run) -> Result<Directo
     Ok(Directories { db, index })
 }
 
+/// Checks an index directory whose db directory is not known, because only the node names it. The
+/// returned path holds no symbolic links.
+///
+/// # Errors
+/// [`Kind::Usage`] if it does not exist, is empty, or is not a server's.
+pub fn check_index_directory(index: &Path, run: &Run) -> Result<PathBuf> {
+    let index = resolve(Root::Index, index)?;
+    refuse_empty(&index)?;
+    check_index(&index, false, run)?;
+    Ok(index)
+}
+
 /// The directory without links in its path.
 fn resolve(root: Root, path: &Path) -> Result<PathBuf> {
     let resolved = match fs::canonical(path) {
@@ -251,7 +263,10 @@ fn check_db(db: &Path) -> Result<()> {
 /// # Errors
 /// [`Kind::Usage`] if the directory is empty.
 pub fn refuse_empty_index(directories: &Directories) -> Result<()> {
-    let index = &directories.index;
+    refuse_empty(&directories.index)
+}
+
+fn refuse_empty(index: &Path) -> Result<()> {
     if fs::status(index)?.is_some() && !fs::list(index)?.is_empty() {
         return Ok(());
     }

@@ -42,7 +42,9 @@ pub use answers::{
 pub use client::Client;
 pub use connection::{ClientCertificate, Connection, Credentials, TimeLimits};
 pub use database_sign::{database_around, sign_of_database, state_inside_node};
-pub use discovery::{NodeTraits, check_directories, locate, refuse_empty_index};
+pub use discovery::{
+    NodeTraits, check_directories, check_index_directory, locate, refuse_empty_index,
+};
 pub use fitness::{Fitness, FitnessLimits, Unfit, judge, wait_until_fit};
 pub use held_record::HeldRecord;
 pub use offline::QuiescedOffline;
@@ -55,7 +57,8 @@ pub use release_record::{
     NodeFiles, PausedAutoScavenge, RecordedNode, ReleaseRecord, StoppedScavenge,
 };
 pub use release_records::{
-    ListedRecord, RecordListing, ReleaseRecords, UnreadableRecord, create_state_directory,
+    ListedRecord, RecordListing, ReleaseRecords, UnreadableRecord, check_state_directory,
+    create_state_directory,
 };
 pub use running::{ProbeDoubt, ProbeFindings, RunningSign, probe};
 pub use session::{Session, Whereabouts};

@@ -60,6 +60,29 @@ pub struct UnreadableRecord {
     pub error: Error,
 }
 
+/// Checks that a directory can be the state directory. Makes nothing.
+///
+/// # Errors
+/// [`Kind::Refused`] if it would lie in a directory of a server, such as below the home of the
+/// server's user. [`Kind::Usage`] if something else has its name.
+pub fn check_state_directory(directory: &Path) -> Result<()> {
+    match fs::status_of_target(directory) {
+        Ok(Some(status)) if status.kind != fs::FileKind::Directory => Err(Error::new(
+            Kind::Usage,
+            "the state directory is no directory",
+        )
+        .at(directory)
+        .hint("name another directory with `--state-dir`")),
+        Ok(None) => match database_around(directory) {
+            Ok(Some(database)) => Err(state_inside_node(directory, &database)),
+            _ => Ok(()),
+        },
+        // If nobody can look there, nobody can create anything there either, and the creation says
+        // why.
+        Ok(Some(_)) | Err(_) => Ok(()),
+    }
+}
+
 /// Creates the state directory if it does not exist. After a loss of power it must still exist, or
 /// the record in it would be lost.
 ///
@@ -67,13 +90,7 @@ pub struct UnreadableRecord {
 /// [`Kind::Denied`] or [`Kind::Failed`] if the directory cannot be created. [`Kind::Refused`] if it
 /// would lie in a directory of a server, such as below the home of the server's user.
 pub fn create_state_directory(directory: &Path) -> Result<()> {
-    // If nobody can look there, nobody can create anything there either, and the error below says
-    // why.
-    if matches!(fs::status_of_target(directory), Ok(None))
-        && let Ok(Some(database)) = database_around(directory)
-    {
-        return Err(state_inside_node(directory, &database));
-    }
+    check_state_directory(directory)?;
 
     fs::create_directories_durably(directory, 0o700, 0o700).map_err(|error| {
         let is_denied = error.source.kind() == ErrorKind::PermissionDenied;

@@ -230,9 +230,10 @@ fn refuse_overlaps(
     general: &GeneralOptions,
     directories: &Directories,
 ) -> Result<()> {
-    overlap::refuse_repository(&options.repository, directories)?;
+    let of_node = [directories.db.as_path(), &directories.index];
+    overlap::refuse_repository(&options.repository, &of_node)?;
     match general.state_directory() {
-        Ok(state) => overlap::refuse_new_state(&state, directories),
+        Ok(state) => overlap::refuse_new_state(&state, &of_node),
         // Only a running node needs one, and that run has asked already.
         Err(_) => Ok(()),
     }

@@ -11,6 +11,7 @@ pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod manual;
 mod overlap;
+pub(crate) mod places;
 pub(crate) mod priority;
 pub(crate) mod release;
 pub(crate) mod repository;

@@ -8,19 +8,25 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::fs;
-use crate::manifest::Directories;
 
 /// Refuses a repository inside the node's directories, and directories of the node inside the
 /// repository. The one would be lost with the node and be in the server's way. The other would be
 /// taken for what an interrupted run left.
-pub(super) fn refuse_repository(repository: &Path, directories: &Directories) -> Result<()> {
+pub(super) fn refuse_repository(repository: &Path, of_node: &[&Path]) -> Result<()> {
+    if let Some(status) = fs::status_of_target(repository)?
+        && status.kind != fs::FileKind::Directory
+    {
+        // Whoever opens it says that it is no directory.
+        return Ok(());
+    }
+
     let repository_lies = Lies::of(repository)?;
     let mut own = vec![Lies::of(repository)?];
     for name in ["backups", "incoming", "state"] {
         own.push(Lies::of(&repository.join(name))?);
     }
 
-    for directory in [&directories.db, &directories.index] {
+    for directory in of_node {
         let node_lies = Lies::of(directory)?;
         if repository_lies.inside(&node_lies) {
             return Err(Error::new(
@@ -35,7 +41,7 @@ pub(super) fn refuse_repository(repository: &Path, directories: &Directories) ->
                 Kind::Refused,
                 "the node's own directory lies inside the repository",
             )
-            .at(directory)
+            .at(*directory)
             .hint(
                 "choose another `--repo`, best on another disk: a repository holds nothing but \
                    backups",
@@ -46,13 +52,13 @@ pub(super) fn refuse_repository(repository: &Path, directories: &Directories) ->
 }
 
 /// Refuses to make a state directory inside the node's directories. One that exists already is used.
-pub(super) fn refuse_new_state(state: &Path, directories: &Directories) -> Result<()> {
+pub(super) fn refuse_new_state(state: &Path, of_node: &[&Path]) -> Result<()> {
     if fs::status_of_target(state)?.is_some() {
         return Ok(());
     }
 
     let state_lies = Lies::of(state)?;
-    for directory in [&directories.db, &directories.index] {
+    for directory in of_node {
         if state_lies.inside(&Lies::of(directory)?) {
             return Err(crate::node::state_inside_node(state, directory));
         }

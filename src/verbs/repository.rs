@@ -112,6 +112,23 @@ pub(crate) fn open_or_nothing_yet(
     }
 }
 
+/// Checks whether a backup could use this repository, or make it. Makes and remembers nothing.
+///
+/// # Errors
+/// As [`open_or_make`] if the repository may be made, and as [`open_the_same`] if not.
+pub(super) fn check(path: &Path, may_be_made: bool, general: &GeneralOptions) -> Result<()> {
+    let location = Location::parse(path)?;
+    let seen = SeenRepositories::at(path, general)?;
+
+    match location.open_if_there()? {
+        Some(repository) if seen.is_another(repository.id()) => Err(another_repository(path)),
+        Some(_) => Ok(()),
+        None if !may_be_made => Err(missing(path, &location, seen.all())),
+        None if seen.all().is_empty() => refuse_server_directory(path),
+        None => Err(vanished(path, seen.all())),
+    }
+}
+
 /// Passes on an open repository, and remembers it, unless another one was seen at this path.
 fn accept(
     repository: Box<dyn Repository>,
@@ -129,8 +146,13 @@ fn accept(
 
 /// Makes a repository, but never in the directory of a server.
 fn create(location: &Location, path: &Path) -> Result<Box<dyn Repository>> {
+    refuse_server_directory(path)?;
+    location.create()
+}
+
+fn refuse_server_directory(path: &Path) -> Result<()> {
     let Some(database) = database_around(path)? else {
-        return location.create();
+        return Ok(());
     };
     Err(Error::new(
         Kind::Refused,

@@ -7,19 +7,31 @@ use rustix::process::Signal;
 
 use super::days::{concerns, site};
 use super::sidecar::Sidecar;
-use crate::cli::Place;
+use crate::backup::bench::copy_tree;
+use crate::cli::{NodeSite, Place};
 
 /// A configuration that works.
 const GOOD: &str = "node = 'http://127.0.0.1:1'\nrepo = 'repo'\n";
 
+/// A place with the repository of [`GOOD`].
+fn place() -> Place {
+    let place = Place::new();
+    place.kbackup("init --repo repo").assert().code(0);
+    place
+}
+
 /// What `--check-config` says, with its exit code.
 fn checked(place: &Place, configuration: &str) -> (Option<i32>, String) {
     place.write("kbackup.toml", configuration);
-    let output = place
-        .kbackup("agent --check-config --config kbackup.toml")
+    let mut command = place.kbackup("agent --check-config --config kbackup.toml");
+    command
         .env("PATH", "/usr/bin:/bin")
-        .output()
-        .unwrap();
+        .env_remove("KBACKUP_NEW_REPOSITORY");
+    if configuration.contains("state-dir") {
+        // The environment counts before the file.
+        command.env_remove("KBACKUP_STATE_DIR");
+    }
+    let output = command.output().unwrap();
 
     (
         output.status.code(),
@@ -29,7 +41,7 @@ fn checked(place: &Place, configuration: &str) -> (Option<i32>, String) {
 
 #[test]
 fn a_configuration_that_cannot_work_is_refused() {
-    let place = Place::new();
+    let place = place();
     place.write("empty", "");
     assert_eq!(checked(&place, GOOD).0, Some(0));
 
@@ -77,6 +89,10 @@ fn a_configuration_that_cannot_work_is_refused() {
         ),
         ("on-failure = ['/missing/program']\n", "`/missing/program`"),
         (
+            "on-failure = ['./empty now']\n",
+            "the program of a hook is not executable: `./empty`",
+        ),
+        (
             "on-failure = ['no-such-program now']\n",
             "`no-such-program`",
         ),
@@ -111,7 +127,7 @@ fn a_configuration_that_cannot_work_is_refused() {
 
 #[test]
 fn a_configuration_that_works_is_not_refused() {
-    let place = Place::new();
+    let place = place();
     for more in [
         "[verify]\nrepair = true\n",
         "[diff]\nnode = 'http://127.0.0.1:1'\n",
@@ -126,6 +142,131 @@ fn a_configuration_that_works_is_not_refused() {
         let (code, said) = checked(&place, &format!("{GOOD}{more}"));
         assert_eq!(code, Some(0), "{more}: {said}");
     }
+}
+
+/// Directories with which each backup would fail. The exit code and the sentence are those of a
+/// backup.
+#[test]
+fn directories_that_no_backup_can_use_are_refused() {
+    let site = NodeSite::new("24.10-append");
+    let place = &site.place;
+    place.kbackup("init --repo repo").assert().code(0);
+    std::fs::create_dir(place.path("empty")).unwrap();
+    place.write("file", "");
+    copy_tree(&site.node.db(), &place.path("repo/incoming/db"));
+    copy_tree(&place.path("repo"), &place.path("node/db/repo"));
+    copy_tree(&place.path("repo"), &place.path("node/db/index/repo"));
+
+    let no_index = "there is no index directory: `/nope`";
+    for (repository, more, code, words) in [
+        ("repo", "index = '/nope'", 2, no_index),
+        ("repo", "db = 'node/db'\nindex = '/nope'", 2, no_index),
+        ("repo", "index = 'empty'", 2, "`--index` names is empty"),
+        (
+            "repo",
+            "db = 'node/db'\nindex = 'empty'",
+            2,
+            "`--index` names is empty",
+        ),
+        (
+            "repo",
+            "index = 'node'",
+            2,
+            "this is not a server's index directory",
+        ),
+        (
+            "repo",
+            "db = '/nope'",
+            2,
+            "there is no db directory: `/nope`",
+        ),
+        ("repo", "db = 'file'", 2, "this is not a directory"),
+        (
+            "repo",
+            "db = 'empty'",
+            2,
+            "this is not a server's db directory",
+        ),
+        (
+            "repo",
+            "db = 'repo/incoming/db'",
+            23,
+            "the node's own directory lies inside the repository",
+        ),
+        (
+            "repo",
+            "index = 'repo/incoming/db/index'",
+            23,
+            "the node's own directory lies inside the repository",
+        ),
+        (
+            "node/db/repo",
+            "db = 'node/db'",
+            23,
+            "the repository lies inside the node's own directory",
+        ),
+        (
+            "node/db/index/repo",
+            "index = 'node/db/index'",
+            23,
+            "the repository lies inside the node's own directory",
+        ),
+        (
+            "node/db/new",
+            "new-repository = true",
+            23,
+            "the repository would lie inside the directory of a server",
+        ),
+        (
+            "repo",
+            "state-dir = 'node/db/state'",
+            23,
+            "the state directory would lie inside the directory of a server",
+        ),
+        (
+            "repo",
+            "state-dir = 'node/db/index/deep/state'",
+            23,
+            "the state directory would lie inside the directory of a server",
+        ),
+        (
+            "repo",
+            "state-dir = 'file'",
+            2,
+            "the state directory is no directory",
+        ),
+        ("missing", "", 10, "there is no repository"),
+        ("file", "", 10, "file`"),
+        (
+            "s3://bucket",
+            "",
+            2,
+            "kbackup cannot keep backups in `s3://`",
+        ),
+    ] {
+        let node = "node = 'http://127.0.0.1:1'";
+        let configuration = format!("{node}\nrepo = '{repository}'\n{more}\n");
+        let (found, said) = checked(place, &configuration);
+        assert_eq!(found, Some(code), "{configuration}{said}");
+        assert!(said.contains(words), "{configuration}{said}");
+    }
+
+    for more in [
+        "db = 'node/db'",
+        "index = 'node/db/index'",
+        "db = 'node/db'\nindex = 'node/db/index'",
+        "repo = 'new'\nnew-repository = true",
+    ] {
+        let repository = if more.contains("repo =") {
+            ""
+        } else {
+            "repo = 'repo'"
+        };
+        let configuration = format!("node = 'http://127.0.0.1:1'\n{repository}\n{more}\n");
+        let (code, said) = checked(place, &configuration);
+        assert_eq!(code, Some(0), "{configuration}{said}");
+    }
+    assert!(!place.path("new").exists());
 }
 
 /// What the page answers to a reader who was led here under a foreign name.

@@ -1,7 +1,7 @@
 //! Refuses a configuration that cannot work. An operator should hear of it at noon, from
 //! `--check-config`, and not at night from a job that fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{JobSettings, schedule};
@@ -89,26 +89,44 @@ fn check_hooks(agent: &AgentOptions) -> Result<()> {
     for hook in hooks {
         if let Hook::Command(words) = hook
             && let Some(program) = words.first()
-            && !is_there(program)
         {
-            return Err(
-                Error::new(Kind::Usage, "there is no such program for a hook")
-                    .on(program)
-                    .hint("name it with its whole path, or put it into a directory of `PATH`"),
-            );
+            check_program(program)?;
         }
     }
     Ok(())
 }
 
-/// Whether a program can be found, as the system looks for it.
-fn is_there(program: &str) -> bool {
+fn check_program(program: &str) -> Result<()> {
+    let places = places_of_program(program);
+    if places
+        .iter()
+        .any(|place| is_file(place) && fs::can_execute(place))
+    {
+        return Ok(());
+    }
+
+    if let Some(place) = places.iter().find(|place| is_file(place)) {
+        let what = "the program of a hook is not executable";
+        let hint = format!("run `chmod +x {}`", place.display());
+        return Err(Error::new(Kind::Usage, what).at(place).hint(hint));
+    }
+    Err(
+        Error::new(Kind::Usage, "there is no such program for a hook")
+            .on(program)
+            .hint("name it with its whole path, or put it into a directory of `PATH`"),
+    )
+}
+
+/// Where the system looks for a program.
+fn places_of_program(program: &str) -> Vec<PathBuf> {
     if program.contains('/') {
-        return is_file(Path::new(program));
+        return vec![PathBuf::from(program)];
     }
 
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    std::env::split_paths(&path).any(|directory| is_file(&directory.join(program)))
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .collect()
 }
 
 fn is_file(path: &Path) -> bool {

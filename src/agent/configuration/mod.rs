@@ -1,7 +1,8 @@
 //! What the agent is configured to do: its own options and the options of each job. All come from
 //! the same flags, environment and file.
 //!
-//! `check.rs` refuses what cannot work, at the start, at a reload and with `--check-config`.
+//! `check.rs` refuses what cannot work, at the start, at a reload and with `--check-config`. The
+//! last one also checks the directories.
 
 mod check;
 
@@ -14,10 +15,12 @@ use super::planner::{JobRule, PlanningRules, ScavengingRule};
 use super::run_record::Job;
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
+use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::settings::hook::Hook;
 use crate::settings::options::{AgentOptions, ClusterMode, GeneralOptions, LoadOptions, Verb};
 use crate::settings::{self, Setting, Settings};
+use crate::verbs;
 
 /// With `--turns one-after-another`, each member waits this long for each preferred member, so that
 /// the preferred one asks for its turn first.
@@ -72,6 +75,15 @@ impl Configuration {
             rules: rules(agent, &jobs),
             jobs,
         })
+    }
+
+    /// Checks the directories that the configuration names. An agent that is started does without
+    /// this check: it must run, and say so, while a disk is not mounted yet.
+    ///
+    /// # Errors
+    /// What every backup would say.
+    pub fn check_places(&self, run: &Run) -> Result<()> {
+        verbs::places::check(&self.agent, &self.general, run)
     }
 
     /// Checks that this configuration can take the place of `before` while the agent runs.
