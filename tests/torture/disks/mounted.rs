@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::assert_failed_with_hint;
 use crate::backup::bench::{Bench, small};
-use crate::executable::kbackup_with_fault;
+use crate::executable::{kbackup as kbackup_command, kbackup_with_fault};
 use crate::torture::subject::{
     argument, assert_guarded_or_complete, assert_restores, is_well, kbackup, listed, text,
 };
@@ -364,4 +364,24 @@ fn a_full_xfs_loses_nothing() {
 #[test]
 fn a_full_btrfs_loses_nothing() {
     assert_survives_full_disk("btrfs", &["mkfs.btrfs", "-q", "-f"], 128);
+}
+
+/// The image file lies on the disk of the node, so that both would be lost together.
+#[test]
+fn a_repository_in_an_image_on_the_nodes_own_disk_is_a_warning() {
+    let bench = Bench::new(&small());
+    let Some(disk) = Disk::new(&bench, "own", &["mkfs.ext4", "-q", "-F"], 48) else {
+        return;
+    };
+    let repository = disk.place.join("repository");
+
+    let mut full = kbackup_command();
+    full.args(["full", "--offline", "--db", argument(&bench.db)])
+        .args(["--repo", argument(&repository)])
+        .env_remove("KBACKUP_ACCEPT_SAME_DISK");
+    let output = full.output().unwrap();
+
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("on the node's own disk"), "{said}");
 }
