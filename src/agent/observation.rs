@@ -51,6 +51,8 @@ pub(super) struct Observation {
     pub db: Option<PathBuf>,
     pub siblings: Siblings,
     pauses: NodePauses,
+    /// How many runs have logged in to the node.
+    logins_of_runs: u64,
 }
 
 /// The pauses between attempts that the node refuses.
@@ -66,6 +68,8 @@ struct NodePauses {
 struct Circumstances {
     configuration: Arc<Configuration>,
     credentials: Option<Credentials>,
+    /// If a run has logged in, a look can, too.
+    logins_of_runs: u64,
 }
 
 impl PartialEq for Circumstances {
@@ -74,6 +78,7 @@ impl PartialEq for Circumstances {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.configuration, &other.configuration)
             && self.credentials == other.credentials
+            && self.logins_of_runs == other.logins_of_runs
     }
 }
 
@@ -123,6 +128,7 @@ impl Observation {
             db: configuration.agent.directories.db.clone(),
             siblings: Siblings::default(),
             pauses: NodePauses::none(),
+            logins_of_runs: 0,
         }
     }
 
@@ -158,6 +164,21 @@ impl Observation {
         if subject != Subject::Cluster {
             self.well_since = None;
         }
+    }
+
+    /// A run has logged in to the node. This ends the pauses of the looks.
+    pub(super) const fn run_logged_in(&mut self) {
+        self.logins_of_runs = self.logins_of_runs.saturating_add(1);
+    }
+
+    /// If the node refused the last login of a look: when the next look logs in.
+    pub(super) fn next_login(&self) -> Option<Timestamp> {
+        if self.node_facts().is_some() {
+            return None;
+        }
+
+        let left = self.pauses.login.left(Instant::now())?;
+        clock::now().checked_add(left).ok()
     }
 
     /// Whether the last looks found the repository and, if the settings name one, the node.
@@ -296,6 +317,7 @@ impl LookRequest {
         Circumstances {
             configuration: Arc::clone(&self.configuration),
             credentials: connection.credentials.clone(),
+            logins_of_runs: self.before.logins_of_runs,
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) struct PlannerInput<'a> {
     pub backup_due_since: Option<Timestamp>,
     /// Why it is not this member's turn, if that is known.
     pub waits_for_turn: Option<String>,
+    /// When a look logs in to the node again. `None` if the node did not refuse the last login.
+    pub next_login: Option<Timestamp>,
     /// The other members' backups. `None` if each member has to have a backup of its own.
     pub cluster: Option<&'a ClusterFacts>,
 }
@@ -402,6 +404,9 @@ impl Planner<'_> {
         if !self.job.is_backup() {
             return self.missing_backup();
         }
+        if let Some(hold) = self.refused_login() {
+            return Some(hold);
+        }
         if let Some(hold) = self.left_to_another(due) {
             return Some(hold);
         }
@@ -435,6 +440,23 @@ impl Planner<'_> {
             .points
             .is_empty()
             .then(|| "there is no backup yet".to_owned())
+    }
+
+    /// A job that was refused does not log in again before a look could. The first refusal is a run
+    /// that fails, so that the hooks tell the operator.
+    fn refused_login(&self) -> Option<String> {
+        let next_login = self.input.next_login?;
+        let last = self.input.journal.of(self.job).next()?;
+        if !was_denied(last) {
+            return None;
+        }
+
+        let at = next_login.to_zoned(self.input.now.time_zone().clone());
+        let at = at.strftime("%H:%M:%S");
+        Some(format!(
+            "the node refused the last login; the agent logs in again at {at}, and at once after a \
+             new password or a reload"
+        ))
     }
 
     /// Leaves the backup to members that serve fewer clients, for some time.
@@ -525,6 +547,13 @@ fn is_back_since(since: Timestamp, run: &RunRecord) -> bool {
         .iter()
         .any(|missing| missing.name() == kind);
     since > run.ended || (was_missing && since == run.ended)
+}
+
+fn was_denied(run: &RunRecord) -> bool {
+    match &run.outcome {
+        RunOutcome::Failed { kind, .. } => kind == Kind::Denied.name(),
+        _ => false,
+    }
 }
 
 /// How long a run took, at most a day.

@@ -40,9 +40,16 @@ impl<C: PartialEq> RetryPause<C> {
             return false;
         };
 
-        let pause = doubled(FIRST_PAUSE, LONGEST_PAUSE, last.count);
         last.circumstances == *circumstances
-            && now.saturating_duration_since(last.at) < patience(pause)
+            && now.saturating_duration_since(last.at) < last.pause()
+    }
+
+    /// How long the pause still lasts, if the circumstances do not change. `None` if the last
+    /// attempt was not refused.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        let last = self.last.as_ref()?;
+        let gone = now.saturating_duration_since(last.at);
+        Some(last.pause().saturating_sub(gone))
     }
 
     /// The attempt that ended now was refused.
@@ -57,6 +64,12 @@ impl<C: PartialEq> RetryPause<C> {
             at: now,
             circumstances,
         });
+    }
+}
+
+impl<C> Refusal<C> {
+    fn pause(&self) -> Duration {
+        patience(doubled(FIRST_PAUSE, LONGEST_PAUSE, self.count))
     }
 }
 
@@ -98,6 +111,10 @@ mod tests {
         // The pauses begin anew.
         pause.refused("new password", now);
         assert!(pause.lasts(&"new password", now + Duration::from_secs(4)));
+        assert_eq!(
+            pause.left(now + Duration::from_secs(4)),
+            Some(Duration::from_secs(1))
+        );
         assert!(!pause.lasts(&"new password", now + Duration::from_secs(5)));
     }
 }

@@ -242,6 +242,12 @@ impl RunRecord {
         )
     }
 
+    /// Whether the run made a backup of the node.
+    #[must_use]
+    pub const fn made_backup(&self) -> bool {
+        self.job.is_backup() && matches!(self.outcome, RunOutcome::Done { .. })
+    }
+
     /// Whether the run failed. A run that was interrupted or had to wait did not.
     #[must_use]
     pub fn is_failure(&self) -> bool {

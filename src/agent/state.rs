@@ -176,6 +176,7 @@ impl AgentState {
             rank,
             backup_due_since: self.backup_due_since,
             waits_for_turn,
+            next_login: self.observation.next_login(),
             cluster: self.observation.siblings.cluster.as_ref(),
         }
     }
@@ -282,6 +283,9 @@ impl AgentState {
     /// Remembers a run that has ended, and logs it.
     pub(super) fn remember(&mut self, record: RunRecord) {
         log(&record);
+        if record.made_backup() {
+            self.observation.run_logged_in();
+        }
         self.totals.count(&record);
         self.announcements.ended(&record, &self.journal);
 

@@ -1,5 +1,6 @@
 //! What the node refuses is not tried again by each look.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kbackup_testnode::{Credentials, Request};
@@ -25,51 +26,84 @@ fn count(site: &NodeSite, is_one: impl Fn(&Request) -> bool) -> usize {
     site.node.requests().iter().filter(|it| is_one(it)).count()
 }
 
-/// Each run makes the agent look before and after it.
-#[test]
-fn a_refused_login_is_not_repeated_by_each_look() {
+/// A node that knows one password, and an agent's options with a file that holds it.
+fn site_with_password() -> (NodeSite, PathBuf, String) {
     let site = site();
-    let wanted = |password: &str| {
-        let credentials = Credentials::operator("ops", password);
-        site.node
-            .change_quirks(|quirks| quirks.credentials = Some(credentials));
-    };
-    wanted("correct-horse");
+    change_password(&site, "correct-horse");
     let password = site.place.write("password", "correct-horse\n");
     let options = format!("{EAGER} --user ops --password-file {}", password.display());
+    (site, password, options)
+}
+
+fn change_password(site: &NodeSite, password: &str) {
+    let credentials = Credentials::operator("ops", password);
+    site.node
+        .change_quirks(|quirks| quirks.credentials = Some(credentials));
+}
+
+fn refused_logins(site: &NodeSite) -> usize {
+    count(site, |request| request.status == Some(401))
+}
+
+/// The verifications ask the node nothing, and each makes the agent look before and after it.
+#[test]
+fn a_refused_login_is_repeated_neither_by_each_look_nor_by_each_run() {
+    let (site, password, options) = site_with_password();
+    let options = options.replace("--verify-schedule off", "--verify-schedule 1s");
     let sidecar = begin(&site, &options);
     kept(&sidecar, 1);
 
-    wanted("battery-staple");
+    change_password(&site, "battery-staple");
     append(&site.place);
     // A look or a run that was under way may be refused in its middle, more than once.
-    let status = sidecar.shows("a refused look and a refused run", |status| {
-        status["node"]["problem"].is_string() && runs(status, "diff", "failed") >= 2
+    let status = sidecar.shows("a refused look, and a run that waits", |status| {
+        let hold = job(status, "diff")["hold"].as_str().unwrap_or_default();
+        status["node"]["problem"].is_string() && hold.contains("the node refused the last login")
     });
-    let before = runs(&status, "diff", "failed");
-
-    let began = Instant::now();
-    site.node.forget_requests();
-    let status = sidecar.shows("failures", |status| {
-        runs(status, "diff", "failed") >= before + 8
-    });
-    assert_eq!(job(&status, "diff")["last"]["kind"], "denied");
-
-    // Each run logs in once. The last one may have no record yet.
-    let refused = count(&site, |request| request.status == Some(401));
-    let failed = runs(&sidecar.status(), "diff", "failed") - before;
-    let by_looks = attempts_in(began.elapsed());
-    assert!(
-        refused <= failed + 1 + by_looks,
-        "{refused} refused logins, {failed} failed runs, {by_looks} attempts of looks"
-    );
+    assert_eq!(job(&status, "diff")["last"]["kind"], "denied", "{status:#}");
     assert!(
         status["node"]["hints"].to_string().contains("SIGHUP"),
         "{status:#}"
     );
+    let failed = runs(&status, "diff", "failed");
+    let verified = runs(&status, "verify", "done");
+
+    let began = Instant::now();
+    site.node.forget_requests();
+    let status = sidecar.shows("verifications", |status| {
+        runs(status, "verify", "done") >= verified + 8
+    });
+    let (refused, by_looks) = (refused_logins(&site), attempts_in(began.elapsed()));
+    assert!(
+        refused <= by_looks,
+        "{refused} refused logins, {by_looks} attempts of looks"
+    );
+    assert_eq!(runs(&status, "diff", "failed"), failed, "{status:#}");
 
     std::fs::write(&password, "battery-staple\n").unwrap();
     kept(&sidecar, 2);
+    sidecar.ends_well();
+}
+
+/// A directory service that was away for a while refuses a right password.
+#[test]
+fn a_run_that_logs_in_ends_the_pause_of_the_looks() {
+    let (site, _, options) = site_with_password();
+    let sidecar = begin(&site, &options);
+    kept(&sidecar, 1);
+
+    // No run is due meanwhile. After the second refusal, the looks pause for 10 seconds.
+    site.node.forget_requests();
+    change_password(&site, "battery-staple");
+    sidecar.shows("two refused looks", |_| refused_logins(&site) >= 2);
+    change_password(&site, "correct-horse");
+
+    // A look precedes the next run. So the first run must have ended the pause by then.
+    append(&site.place);
+    kept(&sidecar, 2);
+    append(&site.place);
+    let status = kept(&sidecar, 3);
+    assert!(status["node"]["problem"].is_null(), "{status:#}");
     sidecar.ends_well();
 }
 

@@ -167,6 +167,7 @@ fn planned(
         rank: ClusterRank::of(&node(who, members)),
         backup_due_since: due_since.map(at),
         waits_for_turn: None,
+        next_login: None,
         cluster: Some(&cluster),
     };
     let mut plans = plan(&rules(who), &input).into_iter();

@@ -92,6 +92,7 @@ fn diff(
         well_since: well_since.map(at),
         exposure: None,
         waits_for_turn: None,
+        next_login: None,
     };
 
     plan(rules, &input)
