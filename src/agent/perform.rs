@@ -12,7 +12,6 @@ use crate::settings::options::{
     BackupOptions, ExpireOptions, GeneralOptions, ScavengeManner, Verb, VerifyOptions,
 };
 use crate::verbs;
-use crate::verify::VerifyReport;
 
 /// What a job that succeeded did.
 #[derive(Debug, Default)]
@@ -99,7 +98,7 @@ fn in_order(
 /// not read a backup, it fails.
 fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {
     let report = if options.repair {
-        repair(options, general, run)?
+        verbs::verify::repair(options, general, run)?.report
     } else {
         verbs::verify::continue_verification(options, general, run)?
     };
@@ -133,18 +132,6 @@ fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Resul
         damaged,
         ..JobResult::default()
     })
-}
-
-fn repair(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Result<VerifyReport> {
-    let repaired = verbs::verify::repair(options, general, run)?;
-
-    for replacement in &repaired.replaced {
-        run.note(format!(
-            "{} was damaged, and is repaired from {}",
-            replacement.path, replacement.from
-        ));
-    }
-    Ok(repaired.report)
 }
 
 fn expire(options: &ExpireOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {

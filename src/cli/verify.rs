@@ -99,10 +99,15 @@ fn repair(options: &VerifyOptions, context: &VerbContext) -> Result<VerifyReport
 fn replacements_text(replacements: &[Replacement], how: &str) -> String {
     let mut text = String::new();
     for Replacement {
-        path, from, into, ..
+        path,
+        from,
+        from_path,
+        into,
+        ..
     } in replacements
     {
-        let _ = writeln!(text, "{path}: {how} from {from}, in {}", joined(into));
+        let into = joined(into);
+        let _ = writeln!(text, "{path}: {how} from {from_path} of {from}, in {into}");
     }
     text
 }

@@ -36,6 +36,8 @@ pub struct Replacement {
     pub size: u64,
     /// A backup that holds the intact copy.
     pub from: Label,
+    /// The path of the intact copy in that backup. Two files may have the same bytes.
+    pub from_path: RelativePath,
     /// The backups whose file is damaged or gone.
     pub into: Vec<Label>,
     #[serde(skip)]
@@ -205,6 +207,7 @@ impl Replacement {
             path,
             size: good.size,
             from: from.clone(),
+            from_path: good.path.clone(),
             into: labels_of(&bad),
             rows: CopyRows {
                 good: good.clone(),
@@ -309,7 +312,14 @@ fn replace(writer: &dyn Writer<'_>, replacement: &Replacement, run: &Run) -> Res
     for (label, row) in &replacement.rows.bad {
         run.check()?;
         match writer.replace(label, row, good) {
-            Ok(()) => into.push(label.clone()),
+            Ok(()) => {
+                let (from, good) = good;
+                run.note(format!(
+                    "{} of {label} was damaged, and is repaired from {} of {from}",
+                    row.path, good.path
+                ));
+                into.push(label.clone());
+            }
             Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
             Err(error) => run.warn(format!(
                 "{} of {label} cannot be repaired: {}",

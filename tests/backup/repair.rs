@@ -144,6 +144,7 @@ fn the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it() {
             &vec![full.label.clone(), first.label.clone()]
         )
     );
+    assert_eq!(replaced.from_path.to_string(), CHUNK);
     assert!(!is_known_damaged(&bench, &full) && !is_known_damaged(&bench, &first));
     bench.assert_sound();
     bench.assert_restores(&first, &events);
@@ -444,7 +445,15 @@ fn a_repair_never_makes_two_files_of_a_backup_one() {
     for summary in [&full, &other] {
         flip(&bench.stored(summary).join("db/chaser.chk"), 3);
     }
-    assert!(repair(&bench).report.is_sound());
+    let repaired = repair(&bench);
+    assert!(repaired.report.is_sound());
+    let [replaced] = repaired.replaced.as_slice() else {
+        panic!("{repaired:#?}")
+    };
+    assert_eq!(
+        (replaced.path.to_string(), replaced.from_path.to_string()),
+        ("db/chaser.chk".to_owned(), "db/writer.chk".to_owned())
+    );
     assert_no_twins(&bench, &[&full, &other]);
 }
 
