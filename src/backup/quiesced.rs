@@ -119,8 +119,8 @@ impl<'a> Quiesced<'a> {
     }
 }
 
-/// Removes the copy, also that of a killed run: `kbackup release` does not know the repository, so
-/// it cannot remove it.
+/// Removes the copy, also that of a killed run: `kbackup release` needs no repository, because the
+/// repository may be what hangs. So it leaves the copy.
 fn remove_record(repository: &dyn Repository) -> Result<()> {
     if repository.state(RELEASE_RECORD)?.is_some() {
         repository.set_state(RELEASE_RECORD, None)?;

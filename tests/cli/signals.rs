@@ -320,6 +320,9 @@ fn a_release_repairs_a_kill() {
         (1, 0)
     );
     assert!(!site.node.owes_scavenge());
+    // A release needs no repository. So the next backup removes the copy of the record there.
+    let copy = site.place.path("repo/state/debt.json");
+    assert!(copy.exists());
 
     site.place
         .kbackup(&site.line("full --repo repo --node URL"))
@@ -333,6 +336,7 @@ fn a_release_repairs_a_kill() {
         ),
         (0, 0, 1)
     );
+    assert!(!copy.exists());
 }
 
 #[test]
