@@ -97,10 +97,13 @@ fn in_order(
 /// A verification that finds damage has done its work. It warns, and names the backups. If it could
 /// not read a backup, it fails.
 fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {
-    let report = if options.repair {
-        verbs::verify::repair(options, general, run)?.report
+    let (report, bytes_read) = if options.repair {
+        let repaired = verbs::verify::continue_repair(options, general, run)?;
+        (repaired.report, repaired.all_bytes_hashed)
     } else {
-        verbs::verify::continue_verification(options, general, run)?
+        let report = verbs::verify::continue_verification(options, general, run)?;
+        let bytes_hashed = report.bytes_hashed;
+        (report, bytes_hashed)
     };
 
     let mut damaged = Vec::new();
@@ -128,7 +131,7 @@ fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Resul
     }
 
     Ok(JobResult {
-        bytes_read: report.bytes_hashed,
+        bytes_read,
         damaged,
         ..JobResult::default()
     })

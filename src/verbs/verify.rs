@@ -4,6 +4,7 @@ use super::{label, repository};
 use crate::error::Result;
 use crate::manifest::Label;
 use crate::proof::Depth;
+use crate::repository::Repository;
 use crate::run::Run;
 use crate::settings::options::{GeneralOptions, VerifyOptions};
 use crate::verify::{self, RepairPlan, Repaired, VerifyPass, VerifyReport, VerifySubject, Which};
@@ -35,6 +36,35 @@ pub(crate) fn continue_verification(
     let (which, depth) = (which(options)?, depth(options));
     let repository = repository::open(&options.repository, general, run)?;
 
+    let pass = resume(&*repository, &which, depth, general, run)?;
+    verify::continue_verification(&*repository, &which, depth, pass, run)
+}
+
+/// As [`repair`]. Continues where an interrupted verification has stopped, as
+/// [`continue_verification`] does.
+///
+/// # Errors
+/// As [`repair`].
+pub(crate) fn continue_repair(
+    options: &VerifyOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<Repaired> {
+    let (which, depth) = (which(options)?, depth(options));
+    let repository = repository::open_the_same(&options.repository, None, general, run)?;
+
+    let pass = resume(&*repository, &which, depth, general, run)?;
+    verify::continue_repair(&*repository, &which, depth, pass, run)
+}
+
+/// The notes of an interrupted verification, or new ones.
+fn resume(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<VerifyPass> {
     let subject = VerifySubject {
         repository: repository.id(),
         which: which.clone(),
@@ -42,15 +72,14 @@ pub(crate) fn continue_verification(
     };
     let name = format!("verify-{}.jsonl", repository.id());
     let path = general.state_directory()?.join(name);
-    let pass = VerifyPass::resume(&path, &subject).unwrap_or_else(|error| {
+
+    Ok(VerifyPass::resume(&path, &subject).unwrap_or_else(|error| {
         let why = error.in_words();
         run.note(format!(
             "an interruption would make this verification begin anew: {why}"
         ));
         VerifyPass::default()
-    });
-
-    verify::continue_verification(&*repository, &which, depth, pass, run)
+    }))
 }
 
 /// Plans a repair. Changes nothing.

@@ -2,7 +2,7 @@
 //! backups share is read from the disk and hashed once.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pass::VerifyPass;
 use crate::error::{Error, Kind, Result};
@@ -21,7 +21,7 @@ pub(super) type Hashed = std::result::Result<Digest, String>;
 #[derive(Default)]
 pub(super) struct KnownFiles {
     inner: Mutex<Known>,
-    pass: VerifyPass,
+    pass: Arc<VerifyPass>,
 }
 
 #[derive(Default)]
@@ -35,7 +35,7 @@ struct Known {
 
 impl KnownFiles {
     /// Knows what earlier runs of the same verification have proven.
-    pub(super) fn of_pass(pass: VerifyPass) -> Self {
+    pub(super) fn of_pass(pass: Arc<VerifyPass>) -> Self {
         Self {
             inner: Mutex::default(),
             pass,
@@ -95,32 +95,38 @@ impl KnownFiles {
             Err(error) if is_damage(&error) => return Ok(Err(error.in_words())),
             Err(error) => return Err(error),
         };
-        let copy = source.copy_id();
-        if let Some(copy) = copy
-            && let Some(Some(hashed)) = self.known().copies.get(&copy)
-        {
-            return Ok(hashed.clone());
+        if let Some(hashed) = self.hashed_by_this_run(source.copy_id()) {
+            return Ok(hashed);
         }
         if let Some(digest) = self.pass.hashed(&*source) {
             run.emit(Event::Progress { bytes: row.size });
             return Ok(Ok(digest));
         }
-        self.read_from_disk(&*source);
+
+        self.hash_now(&*source, row, run)
+    }
+
+    fn hashed_by_this_run(&self, copy: Option<CopyId>) -> Option<Hashed> {
+        self.known().copies.get(&copy?)?.clone()
+    }
+
+    fn hash_now(&self, source: &dyn ReadAt, row: &Row, run: &Run) -> Result<Hashed> {
+        self.read_from_disk(source);
 
         let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
-        let hashed = match hash_file(&*source, has_md5, run) {
+        let hashed = match hash_file(source, has_md5, run) {
             Ok(digest) => Ok(digest),
             Err(error) if error.kind() == Kind::Failed => Err(error.in_words()),
             Err(error) => return Err(error),
         };
-        if let Ok(digest) = &hashed
-            && is_as_stored(row, digest)
-        {
-            self.pass.note_hashed(&*source, digest);
+        match &hashed {
+            Ok(digest) if is_as_stored(row, digest) => self.pass.note_hashed(source, digest),
+            // An earlier run may have found it intact.
+            _ => self.pass.forget_hashed(source),
         }
 
         let mut known = self.known();
-        let is_new = match copy {
+        let is_new = match source.copy_id() {
             Some(copy) => !matches!(
                 known.copies.insert(copy, Some(hashed.clone())),
                 Some(Some(_))
@@ -143,6 +149,28 @@ impl KnownFiles {
         run: &Run,
     ) -> Result<bool> {
         let hashed = self.hash(repository, label, row, run)?;
+        Ok(hashed.is_ok_and(|digest| is_as_stored(row, &digest)))
+    }
+
+    /// As [`Self::is_intact`]. What an earlier run has proven does not count, because a repair
+    /// relies on it: the file is read in this run.
+    pub(super) fn is_intact_now(
+        &self,
+        repository: &dyn Repository,
+        label: &Label,
+        row: &Row,
+        run: &Run,
+    ) -> Result<bool> {
+        let source = match repository.open(label, row) {
+            Ok(source) => paced(source, run),
+            Err(error) if is_damage(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+
+        let hashed = match self.hashed_by_this_run(source.copy_id()) {
+            Some(hashed) => hashed,
+            None => self.hash_now(&*source, row, run)?,
+        };
         Ok(hashed.is_ok_and(|digest| is_as_stored(row, &digest)))
     }
 }

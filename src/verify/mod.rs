@@ -17,7 +17,9 @@ mod verification;
 mod which;
 
 pub use self::pass::{VerifyPass, VerifySubject};
-pub use self::repair::{Lost, RepairPlan, Repaired, Replacement, plan_repair, repair};
+pub use self::repair::{
+    Lost, RepairPlan, Repaired, Replacement, continue_repair, plan_repair, repair,
+};
 pub use self::report::{Unread, VerifiedBackup, VerifyFinding, VerifyReport};
 pub use self::verification::{continue_verification, verify};
 pub use self::which::Which;

@@ -33,7 +33,7 @@ pub struct VerifyPass {
     known: Mutex<Noted>,
 }
 
-/// What earlier runs have proven in this verification, and where the next note goes.
+/// What was proven in this verification, also by earlier runs, and where the next note goes.
 #[derive(Default)]
 struct Noted {
     hashed: HashMap<String, Digest>,
@@ -113,8 +113,8 @@ impl VerifyPass {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hashes of a stored file, if an earlier run of this verification has found that it has
-    /// the bytes of its row.
+    /// The hashes of a stored file, if this verification has found that it has the bytes of its
+    /// row.
     pub(super) fn hashed(&self, stored: &dyn ReadAt) -> Option<Digest> {
         let file = stored.stamp()?.bytes_to_text();
         self.noted().hashed.get(&file).copied()
@@ -123,7 +123,7 @@ impl VerifyPass {
     /// Notes that a stored file has the bytes of its row.
     pub(super) fn note_hashed(&self, stored: &dyn ReadAt, digest: &Digest) {
         if let Some(stamp) = stored.stamp() {
-            self.write(&Note::Hashed {
+            self.note(Note::Hashed {
                 file: stamp.bytes_to_text(),
                 size: digest.size,
                 blake3: digest.blake3,
@@ -132,16 +132,29 @@ impl VerifyPass {
         }
     }
 
-    /// Whether an earlier run of this verification has found that a backup is intact.
+    /// A stored file does not have the bytes of its row any more.
+    pub(super) fn forget_hashed(&self, stored: &dyn ReadAt) {
+        if let Some(stamp) = stored.stamp() {
+            self.noted().hashed.remove(&stamp.bytes_to_text());
+        }
+    }
+
+    /// Whether this verification has found that a backup is intact.
     pub(super) fn is_intact(&self, label: &Label) -> bool {
         self.noted().intact.contains(label)
     }
 
     /// Notes that a backup is intact.
     pub(super) fn note_intact(&self, label: &Label) {
-        self.write(&Note::Intact {
+        self.note(Note::Intact {
             label: label.clone(),
         });
+    }
+
+    /// From now on, this run verifies also backups that were found intact. Their files need not be
+    /// hashed again.
+    pub(super) fn look_at_all_backups(&self) {
+        self.noted().intact.clear();
     }
 
     /// The verification is at its end: the next one begins anew.
@@ -152,15 +165,16 @@ impl VerifyPass {
         }
     }
 
-    fn write(&self, note: &Note) {
+    fn note(&self, note: Note) {
         let Some(file) = &self.file else { return };
 
-        let line = line(note);
+        let line = line(&note);
         let mut noted = self.noted();
-        // A note that cannot be written is lost, and its file is hashed again.
+        // If a note cannot be written, another process hashes its file again.
         if file.write_all_at(noted.end, &line).is_ok() {
             noted.end += line.len() as u64;
         }
+        noted.add(note);
     }
 }
 

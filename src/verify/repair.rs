@@ -2,10 +2,12 @@
 //! the damaged file's name lead to that copy.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::known_files::KnownFiles;
+use super::pass::VerifyPass;
 use super::report::{VerifiedBackup, VerifyReport};
 use super::verification::verify_with;
 use super::which::Which;
@@ -70,6 +72,9 @@ pub struct Repaired {
     /// A new verification of the chosen backups, and of all others that were repaired.
     #[serde(flatten)]
     pub report: VerifyReport,
+    /// How many bytes were hashed before and after the repair.
+    #[serde(skip)]
+    pub all_bytes_hashed: u64,
 }
 
 /// Verifies backups, and looks in the whole repository for intact copies of what is damaged.
@@ -83,15 +88,21 @@ pub fn plan_repair(
     depth: Depth,
     run: &Run,
 ) -> Result<RepairPlan> {
-    let plan = plan(repository, which, depth, run)?;
+    let plan = plan(repository, which, depth, KnownFiles::default(), run)?;
     plan.found.warn_of_twins(run);
     Ok(plan)
 }
 
-fn plan(repository: &dyn Repository, which: &Which, depth: Depth, run: &Run) -> Result<RepairPlan> {
+fn plan(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    known: KnownFiles,
+    run: &Run,
+) -> Result<RepairPlan> {
     let mut search = CopySearch {
         repository,
-        known: KnownFiles::default(),
+        known,
         run,
         copies: HashMap::new(),
     };
@@ -166,7 +177,7 @@ impl CopySearch<'_> {
             for (label, row) in copies {
                 if self
                     .known
-                    .is_intact(self.repository, &label, &row, self.run)?
+                    .is_intact_now(self.repository, &label, &row, self.run)?
                 {
                     good.push((label, row));
                 } else {
@@ -241,8 +252,40 @@ pub fn repair(
     depth: Depth,
     run: &Run,
 ) -> Result<Repaired> {
+    repair_with(repository, which, depth, &Arc::default(), run)
+}
+
+/// As [`repair`]. Continues where an interrupted run of the same verification has stopped, with or
+/// without a repair. Backups that such a run found intact may not be in the report.
+///
+/// # Errors
+/// As [`repair`].
+pub fn continue_repair(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    pass: VerifyPass,
+    run: &Run,
+) -> Result<Repaired> {
+    let pass = Arc::new(pass);
+    let repaired = repair_with(repository, which, depth, &pass, run)?;
+    // If a backup could not be read, the next run tries again, and reads only what is left.
+    if repaired.report.has_read_all() {
+        pass.end();
+    }
+    Ok(repaired)
+}
+
+fn repair_with(
+    repository: &dyn Repository,
+    which: &Which,
+    depth: Depth,
+    pass: &Arc<VerifyPass>,
+    run: &Run,
+) -> Result<Repaired> {
     let writer = repository.writer(run)?;
-    let plan = plan(repository, which, depth, run)?;
+    let known = KnownFiles::of_pass(Arc::clone(pass));
+    let plan = plan(repository, which, depth, known, run)?;
 
     let mut replaced = Vec::new();
     for replacement in plan.replacements {
@@ -264,11 +307,14 @@ pub fn repair(
         return Ok(Repaired {
             replaced,
             lost: plan.lost,
+            all_bytes_hashed: plan.found.bytes_hashed,
             report: plan.found,
         });
     }
 
-    // Verify the result, as deep as the look that found the damage.
+    // Verify the result, as deep as the look that found the damage. Files have other inodes now.
+    pass.look_at_all_backups();
+    let before = plan.found.bytes_hashed;
     let mut labels: BTreeSet<Label> = BTreeSet::new();
     labels.extend(plan.found.backups.into_iter().map(|backup| backup.label));
     for replacement in &replaced {
@@ -276,12 +322,14 @@ pub fn repair(
     }
     let depth = deep_enough(repository, &labels, depth)?;
     let which = Which::Named(labels.into_iter().collect());
-    let report = verify_with(repository, &which, depth, &KnownFiles::default(), run)?;
+    let known = KnownFiles::of_pass(Arc::clone(pass));
+    let report = verify_with(repository, &which, depth, &known, run)?;
     // A file that was linked here may have had another name in its new backup all the time.
     separate(&*writer, &report, run)?;
     Ok(Repaired {
         replaced,
         lost: plan.lost,
+        all_bytes_hashed: before.saturating_add(report.bytes_hashed),
         report,
     })
 }

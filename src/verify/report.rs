@@ -126,6 +126,11 @@ impl VerifyReport {
             .any(|backup| !backup.findings.is_empty())
     }
 
+    /// Whether each backup could be read.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.backups.iter().all(|backup| backup.unread.is_none())
+    }
+
     /// The kind of what is wrong: damage first, then why a backup could not be read.
     #[must_use]
     pub fn worst(&self) -> Option<Kind> {

@@ -1,5 +1,7 @@
 //! The verification of the chosen backups, one after the other.
 
+use std::sync::Arc;
+
 use super::backup;
 use super::known_files::KnownFiles;
 use super::pass::VerifyPass;
@@ -49,11 +51,11 @@ pub fn continue_verification(
     pass: VerifyPass,
     run: &Run,
 ) -> Result<VerifyReport> {
-    let known = KnownFiles::of_pass(pass);
+    let known = KnownFiles::of_pass(Arc::new(pass));
     let report = verify_with(repository, which, depth, &known, run)?;
     report.warn_of_twins(run);
     // If a backup could not be read, the next run tries again, and reads only what is left.
-    if report.backups.iter().all(|backup| backup.unread.is_none()) {
+    if report.has_read_all() {
         known.pass().end();
     }
     Ok(report)
@@ -103,7 +105,8 @@ pub(super) fn verify_with(
         match verified {
             Ok(report) => {
                 keep_result(repository, &report, depth, run);
-                if report.findings.is_empty() {
+                // A run that was interrupted may still have to separate its twins.
+                if report.findings.is_empty() && report.twins.is_empty() {
                     known.pass().note_intact(&report.label);
                 }
                 backups.push(report);

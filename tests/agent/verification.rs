@@ -173,3 +173,53 @@ fn a_verification_continues_after_a_kill() {
     });
     agent.ends_well();
 }
+
+#[test]
+fn a_repair_continues_after_a_kill() {
+    let site = many_chunks();
+    for verb in ["full", "full"] {
+        site.place
+            .kbackup(&site.line(&format!("{verb} --repo repo --node URL")))
+            .assert()
+            .code(0);
+    }
+    let damaged = damage(&site);
+
+    site.place.write(
+        "kbackup.toml",
+        "[verify]\nall = true\nrepair = true\nlimit-rate = '1MiB'\n",
+    );
+    let agent = begin(&site, "--diff-schedule @monthly --max-age 32d");
+    verifies(&agent, 16);
+    agent.signal(Signal::KILL);
+    drop(agent);
+
+    // The two fulls share no file: together they have 48 MiB.
+    site.place
+        .write("kbackup.toml", "[verify]\nall = true\nrepair = true\n");
+    let agent = begin(&site, "--diff-schedule @monthly --max-age 32d");
+    let status = agent.ran("verify", "done");
+    let last = &job(&status, "verify")["last"];
+    assert!(last["bytes_read"].as_u64() < Some(40 * MIB), "{status:#}");
+    assert!(last["damaged"].is_null(), "{status:#}");
+    let log = agent.log();
+    assert!(
+        log.contains(&format!("db/chunk-000000.000000 of {damaged} was damaged")),
+        "{log}"
+    );
+    agent.ends_well();
+    site.place
+        .kbackup("verify --all --repo repo")
+        .assert()
+        .code(0);
+
+    // The next one begins anew.
+    let agent = begin(
+        &site,
+        "--diff-schedule @monthly --max-age 32d --verify-schedule 1s",
+    );
+    agent.shows("another one, of everything", |status| {
+        job(status, "verify")["last"]["bytes_read"].as_u64() > Some(40 * MIB)
+    });
+    agent.ends_well();
+}
