@@ -41,7 +41,7 @@ pub(super) fn refuse_repository(repository: &Path, of_node: &[&Path]) -> Result<
                 Kind::Refused,
                 "the node's own directory lies inside the repository",
             )
-            .at(*directory)
+            .at(directory)
             .hint(
                 "choose another `--repo`, best on another disk: a repository holds nothing but \
                    backups",
