@@ -8,6 +8,7 @@
     reason = "a test may end in a panic"
 )]
 
+mod begun;
 pub(crate) mod bench;
 mod cost;
 mod history;

@@ -81,6 +81,7 @@ macro_rules! every_behaviour {
                 files_of_an_interrupted_run_are_resumed,
                 files_that_are_not_proven_are_not_resumed,
                 a_file_whose_proof_was_kept_is_not_read_again,
+                a_file_that_was_begun_is_finished,
                 a_removed_backup_is_gone_and_a_held_one_stays,
                 state_is_kept,
             }
@@ -147,7 +148,7 @@ pub(crate) fn whole(source: &fs::File) -> Ingest<'_> {
         place: source.path().display().to_string(),
         length,
         full_length: length,
-        md5: false,
+        md5: None,
         reads_every_byte: false,
         attributes: with_mode(0o644),
         follow: None,
@@ -421,7 +422,7 @@ fn files_are_read_as_they_were_stored(factory: &impl Factory) {
     let ingest = Ingest {
         length: 2_000_000,
         full_length: 2_500_000,
-        md5: true,
+        md5: Some(Md5Hash([0; 16])),
         ..whole(&file)
     };
     let stored = incoming
@@ -571,7 +572,7 @@ fn several_threads_store_files_at_once(factory: &impl Factory) {
     let stored: Vec<Stored> = std::thread::scope(|scope| {
         let put = |path: &str, file| {
             let ingest = Ingest {
-                md5: true,
+                md5: md5_at_end(file),
                 ..whole(file)
             };
             incoming.ingest(&at(path), ingest).unwrap()
@@ -949,6 +950,14 @@ pub(crate) fn sealed(bytes: &[u8]) -> (Vec<u8>, Md5Hash) {
     ([bytes, &md5].concat(), Md5Hash(md5))
 }
 
+/// The last 16 bytes of a file.
+fn md5_at_end(file: &fs::File) -> Option<Md5Hash> {
+    let mut last = [0; 16];
+    let offset = file.status().unwrap().size.checked_sub(16)?;
+    file.read_exact_at(offset, &mut last).unwrap();
+    Some(Md5Hash(last))
+}
+
 /// Stores these files, and ends before the commit.
 pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
     let (run, source) = (run(), Source::new());
@@ -959,12 +968,110 @@ pub(crate) fn leave(repository: &impl Repository, files: &[(&str, &[u8])]) {
             .ingest(
                 &at(path),
                 Ingest {
-                    md5: true,
+                    md5: md5_at_end(&file),
                     ..whole(&file)
                 },
             )
             .unwrap();
     }
+}
+
+/// Ends a run once it has copied so many bytes.
+struct StopsAfter {
+    run: std::sync::Weak<Run>,
+    left: std::sync::atomic::AtomicI64,
+}
+
+impl kbackup::event::Observer for StopsAfter {
+    fn observe(&self, event: &kbackup::event::Event) {
+        let kbackup::event::Event::Progress { bytes } = event else {
+            return;
+        };
+        let bytes = i64::try_from(*bytes).unwrap();
+        let left = self
+            .left
+            .fetch_sub(bytes, std::sync::atomic::Ordering::SeqCst);
+        if let Some(run) = self.run.upgrade()
+            && left <= bytes
+        {
+            run.interrupt(kbackup::error::Signal::Terminate);
+        }
+    }
+}
+
+/// A run that ends once it has copied so many bytes.
+fn stops_after(bytes: i64) -> std::sync::Arc<Run> {
+    std::sync::Arc::new_cyclic(|run| {
+        Run::new(StopsAfter {
+            run: run.clone(),
+            left: bytes.into(),
+        })
+    })
+}
+
+/// A file of several pieces: each run copies a part of it.
+fn a_file_that_was_begun_is_finished(factory: &impl Factory) {
+    let repository = factory.create();
+    let source = Source::new();
+    let (bytes, md5) = sealed(
+        &(0..1_700_000_u32)
+            .flat_map(u32::to_le_bytes)
+            .collect::<Vec<_>>(),
+    );
+    let (_, other_md5) = sealed(b"another file");
+    let file = source.file("chunk", &bytes);
+    let path = at("db/chunk-000000.000000");
+    // Bytes in memory are never cloned: a clone would have no use for what was begun.
+    let ingest = |md5, reads_every_byte| Ingest {
+        source: &bytes,
+        md5: Some(md5),
+        reads_every_byte,
+        ..whole(&file)
+    };
+
+    let mut before = 0;
+    // The last run is interrupted while it reads back what the others have copied.
+    for copied in [1_000_000, 3_500_000, 100_000] {
+        let run = stops_after(copied);
+        let incoming = begin(&repository, None, &run).unwrap();
+        let error = incoming.ingest(&path, ingest(md5, false)).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 143);
+        drop(incoming);
+
+        let run = self::run();
+        let begun = begin(&repository, None, &run).unwrap().begun().unwrap();
+        let [begun] = &begun[..] else {
+            // A store may keep nothing.
+            return assert_eq!(begun, []);
+        };
+        assert_eq!((&begun.path, begun.md5), (&path, md5));
+        assert!(
+            begun.bytes >= before && begun.bytes > 0,
+            "{begun:?}, {before}"
+        );
+        before = begun.bytes;
+    }
+    assert!(before >= 2_000_000, "{before}");
+    assert_eq!(repository.interrupted().unwrap().unwrap().files, 1);
+
+    let repository = factory.reopen(&repository);
+    let run = run();
+    let incoming = begin(&repository, None, &run).unwrap();
+    for (md5, reads_every_byte, begun) in [
+        (other_md5, false, 0),
+        (md5, true, 0),
+        (md5, false, before),
+        (md5, false, 0),
+    ] {
+        let stored = incoming
+            .ingest(&path, ingest(md5, reads_every_byte))
+            .unwrap();
+        assert_eq!(stored.begun, begun);
+        assert_eq!(stored.blake3, Blake3Hash::of(&bytes));
+        assert_eq!(stored.md5, md5_at_end(&file));
+    }
+    drop(incoming);
+    assert_eq!(repository.interrupted().unwrap().unwrap().files, 1);
 }
 
 fn files_of_an_interrupted_run_are_resumed(factory: &impl Factory) {
@@ -1096,7 +1203,7 @@ fn a_file_whose_proof_was_kept_is_not_read_again(factory: &impl Factory) {
     for (path, bytes, _) in &files {
         let file = source.file("table", bytes);
         let ingest = Ingest {
-            md5: true,
+            md5: md5_at_end(&file),
             ..whole(&file)
         };
         incoming.ingest(path, ingest).unwrap();

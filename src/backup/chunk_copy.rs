@@ -103,7 +103,7 @@ pub(super) fn copy_grown(
 /// The request for a completed chunk.
 pub(super) fn completed_request<'a>(chunk: &'a SourceChunk<'_>) -> CopyRequest<'a> {
     CopyRequest {
-        has_md5: true,
+        md5: chunk.row.md5,
         chunk: Some(chunk.row),
         ..CopyRequest::whole(Role::Chunk, &chunk.file)
     }

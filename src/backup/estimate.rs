@@ -33,7 +33,7 @@ impl CopyEstimate {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.files += other.files;
         self.bytes += other.bytes;
         self.held += other.held;

@@ -294,12 +294,12 @@ impl SourceTable {
 
     pub(super) fn request(&self) -> CopyRequest<'_> {
         CopyRequest {
-            has_md5: true,
+            md5: Some(self.layout.md5),
             ..CopyRequest::whole(Role::Table, &self.file)
         }
     }
 
-    fn copy(&self, capture: &Capture<'_>) -> Result<StoredFile> {
+    pub(super) fn copy(&self, capture: &Capture<'_>) -> Result<StoredFile> {
         let request = self.request();
         let mut stored = self.copy_followed(capture, &request)?;
         if stored.md5 != Some(self.layout.md5) {

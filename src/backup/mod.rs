@@ -8,7 +8,7 @@
 //! | preflight: the source | U1 | `preflight` |
 //! | … the parent, and space | | `existing`, `parentage`, `estimate` |
 //! | recheck a share of the parent's files | | `recheck` |
-//! | resume what an interrupted run has copied | | `resume` |
+//! | resume what an interrupted run has copied | | `resume`, `begun` |
 //! | quiesce | S1–S3 | `quiesced` |
 //! | one or more attempts | D1–D17 | `retry`, `attempt` |
 //! | … index and its filters | D1–D8 | `index`, `filter_file`, `stream_filter`, `missing_index` |
@@ -23,6 +23,7 @@
 //! and `source_files` opens them.
 
 mod attempt;
+mod begun;
 mod capture;
 mod checkpoints;
 mod chunk_copy;
@@ -123,9 +124,11 @@ pub fn take(
     capture.inspected_in_preflight = std::mem::take(&mut preflight.inspected);
     read_again(&mut capture, &damaged);
 
-    // Resume: also before the node is quiesced, because a file without a kept proof is hashed.
+    // Resume: also before the node is quiesced, because a file without a kept proof is hashed, and
+    // the rest of a file that was begun may not fit into the pause.
     let writer = WriterPosition(preflight.end);
-    let resumed = resume::resume(&mut capture, writer, request.attempts)?;
+    let mut resumed = resume::resume(&mut capture, writer, request.attempts)?;
+    resumed.add(begun::finish_begun(&mut capture, writer, request.attempts)?);
 
     // Quiesce (S1–S3). From here on, scavenging has to be given back to the node.
     run.emit(Event::Step(Step::Quiesce));

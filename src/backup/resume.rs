@@ -5,7 +5,7 @@
 //! interrupted again and again gets further each time, however long the whole backup takes.
 //!
 //! A resumed file is like one that an earlier attempt has captured: the attempts have to find it at
-//! the source again.
+//! the source again. `begun` continues the files that an interrupted run has copied in part.
 
 use super::capture::{Capture, CopyRequest, ReadRecords, StoredFile};
 use super::chunk_copy::completed_request;
@@ -23,7 +23,7 @@ use crate::parallel;
 use crate::transfer::{Follow, files_at_once};
 
 /// A file of the source that may be resumed.
-enum Resumable {
+pub(super) enum Resumable {
     Chunk(ChunkName),
     Table(TableId),
 }
@@ -85,7 +85,7 @@ fn resume_one(
     }
 }
 
-fn resumable(path: &RelativePath) -> Option<Resumable> {
+pub(super) fn resumable(path: &RelativePath) -> Option<Resumable> {
     let name = path.below_root();
     match path.root() {
         Root::Db => match DbFile::of(name) {
@@ -99,27 +99,50 @@ fn resumable(path: &RelativePath) -> Option<Resumable> {
     }
 }
 
-/// Resumes a completed chunk that the parent does not have.
+/// Opens a chunk of the source, if it is completed, and the parent does not have it.
+pub(super) fn chunk_to_resume<'a>(
+    capture: &Capture<'_>,
+    path: &'a RelativePath,
+    name: ChunkName,
+    writer: WriterPosition,
+) -> Result<Option<SourceChunk<'a>>> {
+    let opened = SourceChunk::at(capture.source, path, name.version);
+    let Some(chunk) = if_usable(opened)? else {
+        return Ok(None);
+    };
+
+    let is_parents = match capture.parent_row(path) {
+        Some(row) => row.chunk == Some(chunk.row),
+        None => false,
+    };
+    let is_completed =
+        chunk.state.footer().is_some() && chunk.state.header.end_position() <= writer.0;
+    Ok((is_completed && !is_parents).then_some(chunk))
+}
+
+/// Opens an index table of the source, if the parent does not have it.
+pub(super) fn table_to_resume(
+    capture: &Capture<'_>,
+    table: TableId,
+) -> Result<Option<SourceTable>> {
+    let Some(table) = if_usable(SourceTable::open(capture, table))? else {
+        return Ok(None);
+    };
+    Ok((!table.is_held(capture)).then_some(table))
+}
+
 fn resume_chunk(
     capture: &Capture<'_>,
     path: &RelativePath,
     name: ChunkName,
     writer: WriterPosition,
 ) -> Result<Option<StoredFile>> {
-    let opened = SourceChunk::at(capture.source, path, name.version);
-    let Some(chunk) = if_usable(opened)? else {
+    let Some(chunk) = chunk_to_resume(capture, path, name, writer)? else {
         return Ok(None);
     };
     let Some(footer) = chunk.state.footer() else {
         return Ok(None);
     };
-    let is_parents = match capture.parent_row(path) {
-        Some(row) => row.chunk == Some(chunk.row),
-        None => false,
-    };
-    if is_parents || chunk.state.header.end_position() > writer.0 {
-        return Ok(None);
-    }
 
     let mut follower = RecordFollower::new(&chunk.state, chunk.start(), writer);
     let follow = follower
@@ -145,14 +168,10 @@ fn resume_chunk(
     Ok(Some(stored))
 }
 
-/// Resumes an index table that the parent does not have.
 fn resume_table(capture: &Capture<'_>, table: TableId) -> Result<Option<StoredFile>> {
-    let Some(table) = if_usable(SourceTable::open(capture, table))? else {
+    let Some(table) = table_to_resume(capture, table)? else {
         return Ok(None);
     };
-    if table.is_held(capture) {
-        return Ok(None);
-    }
 
     let request: CopyRequest<'_> = table.request();
     let Some((mut stored, _)) = capture.resume(&table.path, &request, table.layout.md5, None)?
@@ -165,7 +184,7 @@ fn resume_table(capture: &Capture<'_>, table: TableId) -> Result<Option<StoredFi
 }
 
 /// Returns `None` for a source file that is gone or bad: the attempts find out what that means.
-fn if_usable<T>(opened: Result<T>) -> Result<Option<T>> {
+pub(super) fn if_usable<T>(opened: Result<T>) -> Result<Option<T>> {
     match opened {
         Ok(opened) => Ok(Some(opened)),
         Err(error) => match error.kind() {

@@ -64,7 +64,7 @@ fn summary_text(summary: &BackupSummary) -> String {
         size(summary.bytes)
     );
 
-    if summary.files_resumed > 0 {
+    if summary.bytes_resumed > 0 {
         let _ = writeln!(
             text,
             "resumed from an interrupted backup: {} ({})",

@@ -320,7 +320,8 @@ pub struct Cost {
     /// them.
     #[serde(default)]
     pub files_resumed: u64,
-    /// Bytes of the resumed files. This run neither read them from the source nor wrote them.
+    /// Bytes of the resumed files, and of the beginnings of files that this run finished. This run
+    /// neither read them from the source nor wrote them.
     #[serde(default)]
     pub bytes_resumed: u64,
     /// How often the procedure started over.

@@ -22,7 +22,7 @@ pub use location::Location;
 pub use memory::MemoryRepository;
 pub use numbers::{GivenNumbers, given_numbers, same_number, same_number_in_words};
 pub use writer::{
-    Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Removal, Resumed, Stored, Writer,
+    Attributes, Begun, Incoming, Ingest, LookAtReused, ProvenCopy, Removal, Resumed, Stored, Writer,
 };
 
 use std::path::Path;

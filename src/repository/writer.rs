@@ -123,7 +123,22 @@ pub trait Incoming: FileSet + Sync {
     /// What the storage reports.
     fn keep_proof(&self, path: &RelativePath, proof: ProvenCopy) -> Result<()>;
 
+    /// The files that interrupted runs have begun to copy, and have not finished. [`Self::ingest`]
+    /// continues each, if the source still has that file. A store may keep none.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    fn begun(&self) -> Result<Vec<Begun>> {
+        Ok(Vec::new())
+    }
+
     /// Copies a file of the source. It replaces an earlier file of this path.
+    ///
+    /// If an interrupted run has begun a file of this path that ends with the same MD5, this
+    /// continues behind the bytes that are there. It reads those back from the storage, and shows
+    /// them to the follower. Nothing proves them before the end: if the MD5 is wrong then, the
+    /// caller copies the file again with [`Ingest::reads_every_byte`], which takes nothing from an
+    /// interrupted run.
     ///
     /// # Errors
     /// `Unstable` if the source ends before `length`, or vanished: the procedure goes back and
@@ -182,8 +197,9 @@ pub struct Ingest<'a> {
     pub length: u64,
     /// Length of the stored file, at least `length`; what lies beyond `length` is a hole.
     pub full_length: u64,
-    /// The file ends with the server's MD5 of all other bytes: compute that as well.
-    pub md5: bool,
+    /// The file ends with this MD5 of all other bytes, which the server has computed: compute that
+    /// as well.
+    pub md5: Option<Md5Hash>,
     /// Read every byte, as [`Segment::reads_every_byte`](crate::transfer::Segment) says.
     pub reads_every_byte: bool,
     /// What the stored file gets besides its bytes.
@@ -201,6 +217,9 @@ pub struct Stored {
     pub blake3: Blake3Hash,
     /// MD5 of all but the last 16 bytes, if the [`Ingest`] asked for it.
     pub md5: Option<Md5Hash>,
+    /// How many bytes at its beginning an interrupted run had copied. They were not read from the
+    /// source.
+    pub begun: u64,
     /// When reading the source began; for a resumed file, when it was resumed.
     pub captured: Timestamp,
     /// The state in which [`crate::transfer::Follow::finish`] saw the file. `None` if nobody followed
@@ -219,6 +238,17 @@ pub struct ProvenCopy {
     pub md5: Md5Hash,
     /// What the records of a chunk told. `None` if nobody has read all of them.
     pub records: Option<ChunkRecords>,
+}
+
+/// A file of the source that an interrupted run has begun to copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Its path.
+    pub path: RelativePath,
+    /// The server's MD5 at its end, as the source had it.
+    pub md5: Md5Hash,
+    /// How many bytes are there.
+    pub bytes: u64,
 }
 
 /// A file of an interrupted run that became part of this backup.

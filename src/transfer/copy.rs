@@ -32,6 +32,8 @@ pub struct Copied {
     pub read: u64,
     /// Bytes that were written to the target; blocks of zeros are not.
     pub written: u64,
+    /// Bytes that the target held before.
+    pub held: u64,
 }
 
 /// Copies into `target`, which is new and empty. The target is not synced at the end. Reports
@@ -49,12 +51,32 @@ pub fn copy(
     follow: Follower<'_>,
     run: &Run,
 ) -> Result<Copied, CopyFailure> {
+    continue_copy(plan, target, &mut 0, follow, run)
+}
+
+/// As [`copy`], into a target that may hold the first `stored` bytes already. They are hashed in the
+/// target and not read from the segments. Nothing proves them but the hashes of the whole file.
+/// After a failure, `stored` says how many bytes the target holds now.
+///
+/// # Errors
+/// As for [`copy`].
+pub fn continue_copy(
+    plan: &CopyPlan<'_>,
+    target: &File,
+    stored: &mut u64,
+    follow: Follower<'_>,
+    run: &Run,
+) -> Result<Copied, CopyFailure> {
+    let held = std::mem::take(stored);
     let shared = match plan.segments.first() {
-        Some(first) if !first.reads_every_byte && first.end > 0 => share(first, target)?,
+        Some(first) if !first.reads_every_byte && first.end > 0 => share(first, target, held)?,
         _ => 0,
     };
+    // A clone replaces all bytes of the target.
+    let held = if shared > 0 { 0 } else { held };
+
     target.set_size(plan.full_length)?;
-    if shared > 0 {
+    if shared.max(held) > 0 {
         target.expect_pieces();
     }
 
@@ -71,13 +93,10 @@ pub fn copy(
         read: 0,
         written: 0,
     };
-    copying.hash_stored(shared)?;
-    for segment in plan.segments {
-        copying.copy_segment(segment)?;
-        if let Some(whole) = segment.whole {
-            copying.prove(segment, whole)?;
-        }
-    }
+    let result = copying.copy_segments(plan, shared.max(held));
+    // The bytes that were held stay stored if the copy ends while they are hashed.
+    *stored = held.max(copying.offset);
+    result?;
 
     // After the last segment follows a hole.
     let mut hashing = copying.hashing;
@@ -86,12 +105,13 @@ pub fn copy(
         digest: hashing.finish(),
         read: copying.read,
         written: copying.written,
+        held,
     })
 }
 
-/// Makes the empty `target` hold the bytes of a segment by sharing the blocks of its file, if the
-/// file system can. Returns the number of shared bytes.
-fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
+/// Makes the `target` hold the bytes of a segment by sharing the blocks of its file, if the file
+/// system can. Otherwise it keeps its first `held` bytes. Returns the number of shared bytes.
+fn share(segment: &Segment<'_>, target: &File, held: u64) -> Result<u64, IoError> {
     let Some(source) = segment.source.file() else {
         return Ok(0);
     };
@@ -99,14 +119,14 @@ fn share(segment: &Segment<'_>, target: &File) -> Result<u64, IoError> {
     let is_shared = target
         .system(Operation::Clone, |fd| rustix::fs::ioctl_ficlone(fd, source))
         .is_ok();
-    let bytes = if is_shared { segment.end } else { 0 };
+    let bytes = if is_shared { segment.end } else { held };
 
     // The file may be longer than the segment, and a failed clone may leave bytes behind. Neither
     // belongs to the target.
-    if is_shared || target.status()?.size > 0 {
+    if is_shared || target.status()?.size > bytes {
         target.set_size(bytes)?;
     }
-    Ok(bytes)
+    Ok(if is_shared { bytes } else { 0 })
 }
 
 /// How the data of a file gets into the target, unless every byte is to be read.
@@ -165,6 +185,18 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
+    /// Hashes the first `stored` bytes in the target, and copies the rest of the segments.
+    fn copy_segments(&mut self, plan: &CopyPlan<'_>, stored: u64) -> Result<(), CopyFailure> {
+        self.hash_stored(stored)?;
+        for segment in plan.segments {
+            self.copy_segment(segment)?;
+            if let Some(whole) = segment.whole {
+                self.prove(segment, whole)?;
+            }
+        }
+        Ok(())
+    }
+
     fn copy_segment(&mut self, segment: &Segment<'_>) -> Result<(), CopyFailure> {
         match segment.source.file() {
             Some(file) if !segment.reads_every_byte => self.copy_extents(file, segment),

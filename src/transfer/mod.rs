@@ -32,7 +32,7 @@ mod paced;
 mod plan;
 mod writeback;
 
-pub use copy::{Copied, copy};
+pub use copy::{Copied, continue_copy, copy};
 pub use failure::CopyFailure;
 pub use hashing::{Digest, hash_file, hash_followed};
 pub use paced::{Paced, paced};
@@ -48,8 +48,9 @@ pub const FILES_AT_ONCE: usize = 8;
 /// One file alone gets on at this rate at least, in bytes a second, on any disk that is in use.
 const RATE_OF_ONE_FILE: u64 = 64 << 20;
 
-/// How many files a run copies at once. An interruption wastes what it has copied of each. So under
-/// a rate limit there are no more than that rate keeps busy: the first of them is done sooner.
+/// How many files a run copies at once. The next run hashes again what an interruption left of each,
+/// and a kill wastes it. So under a rate limit there are no more than that rate keeps busy: the first
+/// of them is done sooner.
 #[must_use]
 pub fn files_at_once(run: &Run) -> usize {
     let Some(limit) = run.pace().limit() else {

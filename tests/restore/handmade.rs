@@ -201,7 +201,7 @@ fn store_files(
             place: file.path().display().to_string(),
             length: entry.size,
             full_length: entry.size,
-            md5: false,
+            md5: None,
             reads_every_byte: false,
             attributes,
             follow: None,

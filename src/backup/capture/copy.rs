@@ -26,8 +26,8 @@ pub(in crate::backup) struct CopyRequest<'a> {
     pub(in crate::backup) length: u64,
     /// Length of the stored file. What lies beyond `length` is a hole.
     pub(in crate::backup) full_length: u64,
-    /// The last 16 bytes are an MD5 of all others.
-    pub(in crate::backup) has_md5: bool,
+    /// The last 16 bytes, if they are the server's MD5 of all others.
+    pub(in crate::backup) md5: Option<Md5Hash>,
     /// Read every byte. A file without an MD5 is always read like this: nothing else would show that
     /// the file system reported data as a hole.
     pub(in crate::backup) reads_every_byte: bool,
@@ -51,6 +51,8 @@ pub(in crate::backup) struct StoredFile {
     pub(in crate::backup) md5: Option<Md5Hash>,
     /// Bytes read from the source.
     pub(in crate::backup) bytes_read: u64,
+    /// Bytes at the beginning that an interrupted run had copied.
+    begun: u64,
     pub(in crate::backup) records: Option<Box<ReadRecords>>,
     /// A table, with its entries for the latest events.
     pub(in crate::backup) table: Option<Box<CheckedTable>>,
@@ -70,7 +72,7 @@ impl<'a> CopyRequest<'a> {
             file,
             length: file.size(),
             full_length: file.size(),
-            has_md5: false,
+            md5: None,
             reads_every_byte: false,
             mode: StoredMode::AsFound,
             chunk: None,
@@ -83,8 +85,8 @@ impl<'a> CopyRequest<'a> {
             place: self.file.path().display().to_string(),
             length: self.length,
             full_length: self.full_length,
-            md5: self.has_md5,
-            reads_every_byte: self.reads_every_byte || !self.has_md5,
+            md5: self.md5,
+            reads_every_byte: self.reads_every_byte || self.md5.is_none(),
             attributes,
             follow,
         }
@@ -124,6 +126,7 @@ impl<'a> CopyRequest<'a> {
             row,
             md5: stored.md5,
             bytes_read: 0,
+            begun: stored.begun,
             records: None,
             table: None,
             is_damaged: false,
@@ -234,6 +237,7 @@ impl Capture<'_> {
             }
         };
 
+        let bytes_read = bytes_read.saturating_sub(stored.begun);
         self.run.emit(Event::Copied {
             path: path.to_string(),
             bytes: bytes_read,
@@ -247,6 +251,7 @@ impl Capture<'_> {
     /// Makes a stored file part of the backup.
     pub(in crate::backup) fn add(&mut self, stored: StoredFile) {
         self.cost.bytes_read += stored.bytes_read;
+        self.cost.bytes_resumed += stored.begun;
 
         let path = stored.row.path.clone();
         let file = CapturedFile {
@@ -263,7 +268,8 @@ impl Capture<'_> {
         }
     }
 
-    /// Makes a resumed file part of the backup, if an attempt finds it at the source.
+    /// Makes a file that was resumed or finished before the attempts part of the backup, if an
+    /// attempt finds it at the source.
     pub(in crate::backup) fn add_resumed(&mut self, stored: StoredFile) {
         let path = stored.row.path.clone();
         self.add(stored);

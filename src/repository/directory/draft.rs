@@ -1,13 +1,17 @@
 //! A new file of the repository before it has its name, and the mode and time that it gets.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 use super::layout::FILE_MODE;
+use crate::format::Md5Hash;
 use crate::fs::{self, IoError};
 use crate::repository::Attributes;
+
+/// How the name of a file ends whose copy was interrupted.
+const BEGUN: &str = ".begun";
 
 /// A new file under a temporary name. Dropping it removes it, unless [`Self::publish`] gave it its
 /// name.
@@ -20,17 +24,33 @@ pub(super) struct Draft {
 impl Draft {
     /// Creates an empty file beside `place`, its later path.
     pub(super) fn create(place: PathBuf) -> Result<Self, IoError> {
-        let mut name = OsString::from(".");
-        name.push(place.file_name().unwrap_or_default());
-        name.push(".part");
-        let staged = place.with_file_name(name);
-
+        let staged = staged_path(&place);
         let file = fs::create_new(&staged, FILE_MODE)?;
         Ok(Self {
             file,
             staged,
             place,
         })
+    }
+
+    /// Makes a draft of the file `begun`, whose copy was interrupted. `place` is its later path.
+    pub(super) fn of_begun(begun: &fs::File, place: PathBuf) -> Result<Self, IoError> {
+        let staged = staged_path(&place);
+        fs::rename(begun.path(), &staged)?;
+        let file = fs::open_for_writing(&staged)?;
+        Ok(Self {
+            file,
+            staged,
+            place,
+        })
+    }
+
+    /// Keeps the first `length` bytes for a later run, under a name that says which file they
+    /// begin. They are durable then.
+    pub(super) fn keep_begun(&self, md5: Md5Hash, length: u64) -> Result<(), IoError> {
+        self.file.set_size(length)?;
+        self.file.sync()?;
+        fs::rename(&self.staged, &begun_path(&self.place, md5))
     }
 
     /// Gives the file its name. Its bytes must be durable: if this run is killed, the next one
@@ -46,6 +66,31 @@ impl Drop for Draft {
         // removes it.
         let _ = fs::remove_file(&self.staged);
     }
+}
+
+/// The path of a file that is being written.
+fn staged_path(place: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(place.file_name().unwrap_or_default());
+    name.push(".part");
+    place.with_file_name(name)
+}
+
+/// The path of the beginning of a file that ends with the server's MD5 `md5`.
+pub(super) fn begun_path(place: &Path, md5: Md5Hash) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(place.file_name().unwrap_or_default());
+    name.push(format!(".{md5}{BEGUN}"));
+    place.with_file_name(name)
+}
+
+/// The name of the file and the MD5 at its end, if `name` is that of the beginning of a file.
+pub(super) fn parse_begun(name: &str) -> Option<(&str, Md5Hash)> {
+    let (file, md5) = name
+        .strip_prefix('.')?
+        .strip_suffix(BEGUN)?
+        .rsplit_once('.')?;
+    Some((file, md5.parse().ok()?))
 }
 
 /// The server's bits for owner, group and others. The owner can always read what is stored.

@@ -3,7 +3,8 @@
 //!
 //! A reused file shares its inode with the parent's and is never written to. Every other file is an
 //! inode of its own, made as a [`Draft`], which gets its name when all of it is durable. So what an
-//! interrupted run leaves under a name can be resumed ([`super::leftovers`]).
+//! interrupted run leaves under a name can be resumed ([`super::leftovers`]). A draft whose copy was
+//! interrupted gets a name that says so, and a later run continues it.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -24,7 +25,9 @@ use crate::fs::{self, IoError, Stamp};
 use crate::manifest::{Blake3Hash, FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::parallel;
 use crate::proof::Proven;
-use crate::repository::{Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Resumed, Stored};
+use crate::repository::{
+    Attributes, Begun, Incoming, Ingest, LookAtReused, ProvenCopy, Resumed, Stored,
+};
 use crate::run::Run;
 use crate::transfer::{self, CopyFailure, Follower, Segment};
 
@@ -42,6 +45,8 @@ pub(super) struct DirectoryIncoming<'a> {
     bytes_stored: AtomicU64,
     /// Whether a change to the disk has failed.
     has_failed: AtomicBool,
+    /// Whether the beginning of a file was kept for a later run.
+    pub(super) keeps_begun: AtomicBool,
     /// Dropped last, so that no other run writes before this one has cleaned up.
     _lock: Lock,
 }
@@ -63,9 +68,20 @@ struct Composition<'a> {
     /// What follows the prefix.
     rest: Option<Segment<'a>>,
     full_length: u64,
-    md5: bool,
+    md5: Option<Md5Hash>,
     attributes: Attributes,
     follow: Follower<'a>,
+}
+
+/// What a copy puts into a draft.
+struct DraftContent<'a> {
+    segments: &'a [Segment<'a>],
+    full_length: u64,
+    /// How many bytes the draft holds already.
+    begun: u64,
+    /// The server's MD5 at the end of the source's file.
+    md5: Option<Md5Hash>,
+    attributes: Attributes,
 }
 
 impl<'a> DirectoryIncoming<'a> {
@@ -100,6 +116,7 @@ impl<'a> DirectoryIncoming<'a> {
             own: Mutex::default(),
             bytes_stored: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
+            keeps_begun: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -155,7 +172,7 @@ impl<'a> DirectoryIncoming<'a> {
         Ok(place)
     }
 
-    fn draft(&self, path: &RelativePath) -> Result<Draft> {
+    pub(super) fn draft(&self, path: &RelativePath) -> Result<Draft> {
         let place = self.place(path)?;
         Ok(self.noted(Draft::create(place))?)
     }
@@ -181,22 +198,31 @@ impl<'a> DirectoryIncoming<'a> {
         &self,
         path: &RelativePath,
         draft: &Draft,
-        plan: &transfer::CopyPlan<'_>,
-        attributes: Attributes,
+        content: &DraftContent<'_>,
         mut follow: Follower<'_>,
     ) -> Result<Stored, CopyFailure> {
         let captured = clock::now();
-        let copied = match transfer::copy(plan, &draft.file, follow.as_deref_mut(), self.run) {
+        let plan = transfer::CopyPlan {
+            segments: content.segments,
+            full_length: content.full_length,
+            md5: content.md5.is_some(),
+        };
+
+        let (file, mut stored) = (&draft.file, content.begun);
+        let follower = follow.as_deref_mut();
+        let copied = match transfer::continue_copy(&plan, file, &mut stored, follower, self.run) {
             Ok(copied) => copied,
             Err(failure) => {
-                if matches!(failure, CopyFailure::Target(_)) {
-                    self.has_failed.store(true, Ordering::SeqCst);
+                match &failure {
+                    CopyFailure::Target(_) => self.has_failed.store(true, Ordering::SeqCst),
+                    CopyFailure::Stopped(_) => self.keep_begun(draft, content.md5, stored),
+                    _ => {}
                 }
                 return Err(failure);
             }
         };
 
-        self.publish(draft, path, plan.full_length, attributes, plan.md5)?;
+        self.publish(draft, path, plan.full_length, content.attributes, plan.md5)?;
         self.bytes_stored
             .fetch_add(copied.written, Ordering::Relaxed);
 
@@ -211,6 +237,7 @@ impl<'a> DirectoryIncoming<'a> {
             size: copied.digest.size,
             blake3: copied.digest.blake3,
             md5: copied.digest.md5,
+            begun: copied.held,
             captured,
             stamp,
         })
@@ -230,19 +257,15 @@ impl<'a> DirectoryIncoming<'a> {
             whole: composition.whole,
         }];
         segments.extend(composition.rest);
-        let plan = transfer::CopyPlan {
+        let content = DraftContent {
             segments: &segments,
             full_length: composition.full_length,
+            begun: 0,
             md5: composition.md5,
+            attributes: composition.attributes,
         };
 
-        let copied = self.copy(
-            path,
-            &draft,
-            &plan,
-            composition.attributes,
-            composition.follow,
-        );
+        let copied = self.copy(path, &draft, &content, composition.follow);
         let failure = match copied {
             Ok(stored) => return Ok(stored),
             Err(failure) => failure,
@@ -332,7 +355,7 @@ impl<'a> DirectoryIncoming<'a> {
                 reads_every_byte: false,
                 rest: None,
                 full_length: row.size,
-                md5: false,
+                md5: None,
                 attributes: row.into(),
                 follow: None,
             },
@@ -382,6 +405,10 @@ impl Incoming for DirectoryIncoming<'_> {
         self.leftovers.list()
     }
 
+    fn begun(&self) -> Result<Vec<Begun>> {
+        self.leftovers.begun()
+    }
+
     fn resume(
         &self,
         path: &RelativePath,
@@ -407,14 +434,23 @@ impl Incoming for DirectoryIncoming<'_> {
     }
 
     fn ingest(&self, path: &RelativePath, mut ingest: Ingest<'_>) -> Result<Stored> {
-        let draft = self.draft(path)?;
+        let (draft, begun) = self.draft_for(path, &ingest)?;
         let follow = ingest.follow.take();
-        let plan = transfer::CopyPlan {
+        let content = DraftContent {
             segments: &[segment_of(&ingest)],
             full_length: ingest.full_length.max(ingest.length),
+            begun,
             md5: ingest.md5,
+            attributes: ingest.attributes,
         };
-        Ok(self.copy(path, &draft, &plan, ingest.attributes, follow)?)
+
+        let stored = self.copy(path, &draft, &content, follow)?;
+        if stored.begun > 0 && stored.md5 != ingest.md5 {
+            self.run.note(format!(
+                "{path}: the server's MD5 does not prove what an interrupted run had begun"
+            ));
+        }
+        Ok(stored)
     }
 
     /// Reads the parent's file where it is. It takes the part of the `.old` file in the vendor's
@@ -467,6 +503,7 @@ impl Incoming for DirectoryIncoming<'_> {
             size,
             blake3: Blake3Hash::of(bytes),
             md5: None,
+            begun: 0,
             captured,
             stamp: None,
         })
@@ -498,7 +535,7 @@ impl Incoming for DirectoryIncoming<'_> {
             reads_every_byte: true,
             rest: None,
             full_length,
-            md5: false,
+            md5: None,
             attributes,
             follow: None,
         };
@@ -546,7 +583,8 @@ impl Drop for DirectoryIncoming<'_> {
         }
 
         let own = self.own();
-        let can_be_resumed = own.values().any(|has_md5| *has_md5);
+        let can_be_resumed =
+            own.values().any(|has_md5| *has_md5) || self.keeps_begun.load(Ordering::SeqCst);
         if has_failed || !can_be_resumed {
             let _ = fs::remove_tree(self.files.top());
             return;

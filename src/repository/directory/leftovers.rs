@@ -4,6 +4,9 @@
 //! kbackup resumes only a file that ends with the server's own MD5 of its bytes, because nothing
 //! else proves that the file has the source's bytes. Either the run that stored it has kept that
 //! proof ([`super::proofs`]), or this run reads the file.
+//!
+//! The beginning of such a file is kept, too, under a name that holds the MD5
+//! ([`super::draft::begun_path`]). Nothing proves it before the rest is there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +14,7 @@ use std::sync::OnceLock;
 
 use uuid::Uuid;
 
+use super::draft::{begun_path, parse_begun};
 use super::layout::{MANIFEST, expired_label};
 use super::proofs::{KeptProofs, PROOFS};
 use super::stored::{Files, below_top};
@@ -19,7 +23,7 @@ use crate::format::Md5Hash;
 use crate::format::names::{DbFile, IndexFile};
 use crate::fs::{self, DirectoryEntry, FileKind, FileStatus, ReadAt, Stamp};
 use crate::manifest::RelativePath;
-use crate::repository::{Interrupted, ProvenCopy};
+use crate::repository::{Begun, Interrupted, ProvenCopy};
 use crate::run::Run;
 use crate::transfer::{self, Digest, Follower};
 
@@ -120,13 +124,49 @@ impl Leftovers {
             let top = run.files.top();
             each_own_file(top, |path, status| {
                 let below = path.strip_prefix(top).ok().and_then(Path::to_str);
-                if let Some(Ok(path)) = below.map(str::parse) {
+                if let Some(Ok(path)) = below.map(str::parse::<RelativePath>)
+                    && parse_begun(path.file_name()).is_none()
+                {
                     left.entry(path).or_insert(status.size);
                 }
                 Ok(())
             })?;
         }
         Ok(left.into_iter().collect())
+    }
+
+    /// The files that were begun and not finished. If several runs have begun the same file, the
+    /// newest counts.
+    pub(super) fn begun(&self) -> Result<Vec<Begun>> {
+        let mut all: Vec<Begun> = Vec::new();
+        for run in &self.runs {
+            let top = run.files.top();
+            each_own_file(top, |path, status| {
+                let Some(begun) = begun_of(top, path, status.size) else {
+                    return Ok(());
+                };
+                let is_known = |known: &Begun| known.path == begun.path && known.md5 == begun.md5;
+                if !all.iter().any(is_known) {
+                    all.push(begun);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(all)
+    }
+
+    /// Opens the beginning of a file of this path that ends with this MD5. Skips what is not kbackup's
+    /// own, as [`Self::candidates`] does.
+    pub(super) fn open_begun(&self, path: &RelativePath, md5: Md5Hash) -> Option<fs::File> {
+        let below = begun_path(&below_top(path), md5);
+        for run in &self.runs {
+            if let Ok(file) = run.files.open_below(&below)
+                && file.found().links == 1
+            {
+                return Some(file);
+            }
+        }
+        None
     }
 
     /// The files of this path and length that belong to no backup, the newest first. Skips a file
@@ -179,6 +219,18 @@ impl Interrupted {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(status.allocated);
     }
+}
+
+/// The file that a kept beginning belongs to. Returns `None` if `path` is another file of the run.
+fn begun_of(top: &Path, path: &Path, bytes: u64) -> Option<Begun> {
+    let (name, md5) = parse_begun(path.file_name()?.to_str()?)?;
+    let below = path.with_file_name(name);
+    let below = below.strip_prefix(top).ok()?.to_str()?;
+    Some(Begun {
+        path: below.parse().ok()?,
+        md5,
+        bytes,
+    })
 }
 
 /// Proves a file by the MD5 that the server wrote into the source's file. It covers all but the

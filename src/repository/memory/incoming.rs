@@ -16,7 +16,8 @@ use crate::fs::Stamp;
 use crate::manifest::{FileEntry, FileSet, Manifest, RelativePath, Row};
 use crate::proof::Proven;
 use crate::repository::{
-    Attributes, Incoming, Ingest, LookAtReused, ProvenCopy, Repository, Resumed, Stored, numbers,
+    Attributes, Begun, Incoming, Ingest, LookAtReused, ProvenCopy, Repository, Resumed, Stored,
+    numbers,
 };
 use crate::run::Run;
 use crate::transfer::{CopyFailure, Follower, hash_file, hash_followed, paced};
@@ -117,11 +118,19 @@ impl<'a> MemoryIncoming<'a> {
     }
 
     /// Reads a source from `bytes.len()` on, and shows what has been read to the follower.
-    fn read(&self, ingest: &mut Ingest<'_>, mut bytes: Vec<u8>) -> Result<Content> {
+    fn read(
+        &self,
+        path: &RelativePath,
+        ingest: &mut Ingest<'_>,
+        mut bytes: Vec<u8>,
+    ) -> Result<Content> {
         let size = ingest.full_length.max(ingest.length);
         let mut content = Content::default();
         while (bytes.len() as u64) < ingest.length {
-            self.run.check()?;
+            if let Err(error) = self.run.check() {
+                self.keep_begun(path, ingest.md5, bytes);
+                return Err(error);
+            }
             let offset = bytes.len() as u64;
             let piece = (ingest.length - offset).min(self.run.pace().piece(PIECE));
             let mut buffer = vec![0; usize::try_from(piece).unwrap_or_default()];
@@ -157,6 +166,34 @@ impl<'a> MemoryIncoming<'a> {
             follow.finish(&content);
         }
         Ok(content)
+    }
+
+    /// Keeps the beginning of a file whose copy was interrupted, if the server's MD5 can prove the
+    /// file when a later run has finished it.
+    fn keep_begun(&self, path: &RelativePath, md5: Option<Md5Hash>, bytes: Vec<u8>) {
+        if let Some(md5) = md5
+            && !bytes.is_empty()
+        {
+            let key = (path.clone(), md5.0);
+            self.repository().locked().begun.insert(key, bytes);
+        }
+    }
+
+    /// Takes what an interrupted run has copied of a file of the source.
+    fn take_begun(&self, path: &RelativePath, ingest: &Ingest<'_>) -> Result<Vec<u8>> {
+        let Some(md5) = ingest.md5.filter(|_| !ingest.reads_every_byte) else {
+            return Ok(Vec::new());
+        };
+        let mut store = self.repository().reach()?;
+        let begun = store.begun.remove(&(path.clone(), md5.0));
+        drop(store);
+
+        let bytes = begun.unwrap_or_default();
+        self.run.pace().spend(bytes.len() as u64);
+        self.run.emit(Event::Progress {
+            bytes: bytes.len() as u64,
+        });
+        Ok(bytes)
     }
 
     /// Stores a file's content as a blob, and names it. `md5`: whether the file ends with the
@@ -200,6 +237,7 @@ impl<'a> MemoryIncoming<'a> {
             size,
             blake3: digest.blake3,
             md5: digest.md5,
+            begun: 0,
             captured,
             stamp: Some(Stamp::of_content(blob.hash())),
         })
@@ -322,6 +360,19 @@ impl Incoming for MemoryIncoming<'_> {
         Ok(left.into_iter().collect())
     }
 
+    fn begun(&self) -> Result<Vec<Begun>> {
+        let store = self.repository().reach()?;
+        let mut all = Vec::new();
+        for ((path, md5), bytes) in &store.begun {
+            all.push(Begun {
+                path: path.clone(),
+                md5: Md5Hash(*md5),
+                bytes: bytes.len() as u64,
+            });
+        }
+        Ok(all)
+    }
+
     fn resume(
         &self,
         path: &RelativePath,
@@ -354,6 +405,7 @@ impl Incoming for MemoryIncoming<'_> {
                     size,
                     blake3: proof.blake3,
                     md5: Some(md5),
+                    begun: 0,
                     captured,
                     stamp: None,
                 },
@@ -373,9 +425,13 @@ impl Incoming for MemoryIncoming<'_> {
 
     fn ingest(&self, path: &RelativePath, mut ingest: Ingest<'_>) -> Result<Stored> {
         let captured = clock::now();
-        let content = self.read(&mut ingest, Vec::new())?;
-        let (mode, md5) = (ingest.attributes.mode, ingest.md5);
-        self.put(path, content, mode, md5, captured)
+        let bytes = self.take_begun(path, &ingest)?;
+        let begun = bytes.len() as u64;
+        let content = self.read(path, &mut ingest, bytes)?;
+
+        let (mode, has_md5) = (ingest.attributes.mode, ingest.md5.is_some());
+        let stored = self.put(path, content, mode, has_md5, captured)?;
+        Ok(Stored { begun, ..stored })
     }
 
     fn extend(
@@ -397,9 +453,9 @@ impl Incoming for MemoryIncoming<'_> {
             ));
         }
 
-        let content = self.read(&mut ingest, prefix_of(&blob, prefix)?)?;
-        let (mode, md5) = (ingest.attributes.mode, ingest.md5);
-        self.put(path, content, mode, md5, captured)
+        let content = self.read(path, &mut ingest, prefix_of(&blob, prefix)?)?;
+        let (mode, has_md5) = (ingest.attributes.mode, ingest.md5.is_some());
+        self.put(path, content, mode, has_md5, captured)
     }
 
     fn write(&self, path: &RelativePath, bytes: &[u8], attributes: Attributes) -> Result<Stored> {
@@ -476,6 +532,7 @@ impl Incoming for MemoryIncoming<'_> {
         };
         store.heads.insert(manifest.sequence, committed);
         store.leftovers.clear();
+        store.begun.clear();
         store.collect_garbage();
         drop(store);
 

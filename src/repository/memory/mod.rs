@@ -49,6 +49,8 @@ struct Store {
     leftovers: Vec<MemoryFiles>,
     /// What runs have proven of the blobs that a later run can resume.
     proofs: HashMap<BlobId, ProvenCopy>,
+    /// The beginnings of files whose copies were interrupted, by path and the MD5 at their end.
+    begun: BTreeMap<(RelativePath, [u8; 16]), Vec<u8>>,
     has_writer: bool,
     readers: HashMap<Label, usize>,
     /// Backups that the store does not let go yet.
@@ -339,6 +341,10 @@ impl Repository for MemoryRepository {
         for file in store.leftovers.iter().flat_map(MemoryFiles::values) {
             left.files += 1;
             left.bytes += store.blobs.length(file.blob);
+        }
+        for bytes in store.begun.values() {
+            left.files += 1;
+            left.bytes += bytes.len() as u64;
         }
         Ok((left.files > 0).then_some(left))
     }
