@@ -50,13 +50,6 @@ pub trait ReadAt: Send + Sync {
         None
     }
 
-    /// As [`File::expect_pieces`], if the bytes are in a plain file.
-    fn expect_pieces(&self) {
-        if let Some(file) = self.file() {
-            file.expect_pieces();
-        }
-    }
-
     /// As [`File::drop_from_cache`], if the bytes are in a plain file.
     fn drop_from_cache(&self) {
         if let Some(file) = self.file() {

@@ -156,7 +156,6 @@ impl<'a> Hashing<'a> {
         mut progress: impl FnMut(&Self, HashedPiece),
     ) -> Result<io::Result<()>> {
         let size = file.size();
-        file.expect_pieces();
         while offset < size {
             self.run.check()?;
             match extent_of(file, offset, size) {
