@@ -188,7 +188,8 @@ impl<'a> MemoryIncoming<'a> {
         let begun = store.begun.remove(&(path.clone(), md5.0));
         drop(store);
 
-        let bytes = begun.unwrap_or_default();
+        let fitting = begun.filter(|begun| begun.len() as u64 <= ingest.length);
+        let bytes = fitting.unwrap_or_default();
         self.run.pace().spend(bytes.len() as u64);
         self.run.emit(Event::Progress {
             bytes: bytes.len() as u64,
