@@ -316,6 +316,59 @@ fn o2_a_torn_table_is_named_with_what_the_server_does() -> Result<()> {
     Ok(())
 }
 
+/// An old repair left such twins, and `cp -al` carries them on.
+#[test]
+fn two_names_of_the_server_for_one_file_are_damage() -> Result<()> {
+    let index = "index/stream-existence/streamExistenceFilter";
+    let filter = (format!("{index}.chk"), format!("{index}.dat"));
+    for (name, twin, what) in [
+        ("writer.chk", "chaser.chk", "can lose events"),
+        ("writer.chk", "truncate.chk", "can lose events"),
+        ("proposal.chk", "epoch.chk", "can lose events"),
+        (&filter.1, &filter.0, "changes both"),
+    ] {
+        let directory = DataDirectory::unpack("26.1-append")?;
+        let db = directory.db();
+        fs::remove_file(db.join(twin))?;
+        fs::hard_link(db.join(name), db.join(twin))?;
+
+        let examination = examine(&directory, ServerLine::V26_1)?;
+        let twins = finding(&examination, "file-twins")?;
+        assert_eq!(twins.severity, Severity::Error);
+        let text = format!("{twins:?}");
+        for part in [name, twin, what] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(examination.verdict >= StartVerdict::Damaged, "{name}");
+        assert!(examination.kind().is_some(), "{name}");
+
+        // The hint helps.
+        let own = fs::read(db.join(twin))?;
+        fs::remove_file(db.join(twin))?;
+        fs::write(db.join(twin), own)?;
+        let examination = examine(&directory, ServerLine::V26_1)?;
+        assert!(finding(&examination, "file-twins").is_err(), "{name}");
+    }
+    Ok(())
+}
+
+/// Other names of a server's file do no harm to the server: a copy that somebody keeps beside it, and
+/// links that lead out of the directory.
+#[test]
+fn a_hard_link_that_no_server_writes_to_is_no_finding() -> Result<()> {
+    let directory = DataDirectory::unpack("26.1-append")?;
+    let db = directory.db();
+    fs::hard_link(db.join("writer.chk"), db.join("writer.chk.bak"))?;
+    let elsewhere = tempfile::tempdir_in(db.parent().context("no parent")?)?;
+    fs::hard_link(db.join("chaser.chk"), elsewhere.path().join("writer.chk"))?;
+
+    assert_eq!(
+        answer(&directory, ServerLine::V26_1)?,
+        (StartOutcome::Starts, StartVerdict::Starts, vec![])
+    );
+    Ok(())
+}
+
 #[test]
 fn o10_o11_the_documented_restore_starts_once_or_twice() -> Result<()> {
     for name in CLEAN {
@@ -337,6 +390,11 @@ fn o10_o11_the_documented_restore_starts_once_or_twice() -> Result<()> {
             assert_eq!((outcome, codes), (StartOutcome::Starts, vec![]), "{name}");
         }
         assert_eq!(verdict, StartVerdict::Starts, "{name}");
+
+        // An operator must not take it for a loss.
+        let examination = examine(&directory, line)?;
+        let pending = finding(&examination, "truncation-pending")?;
+        assert!(pending.what.contains("nothing is lost"), "{pending:?}");
 
         set(&directory, "truncate", -1)?;
         assert_eq!(

@@ -30,6 +30,16 @@ impl Stamp {
         Self(State::Content(hash))
     }
 
+    /// The file that the name led to. Names with an equal result are hard links to one file. Returns
+    /// `None` for a blob, which has no other name.
+    #[must_use]
+    pub const fn file(&self) -> Option<CopyId> {
+        match self.0 {
+            State::File { device, inode, .. } => Some(CopyId(CopyPlace::File { device, inode })),
+            State::Content(_) => None,
+        }
+    }
+
     /// Whether the file has not changed since before `moment`. File systems keep times in ticks: of
     /// two changes in one tick only the first one shows.
     #[must_use]

@@ -7,6 +7,7 @@ mod chunks;
 mod index;
 mod log;
 mod oldest;
+mod twins;
 
 use self::chunks::readable_chunks;
 use self::log::LogFacts;
@@ -79,6 +80,7 @@ pub(super) fn gather(files: &dyn FileSet, depth: Depth, run: &Run) -> Result<Gat
 
     let index = gathering.examine_index(set.as_ref(), writer_position)?;
     let bad_secondary_index = gathering.files_beside(&entries)?;
+    gathering.twins(&entries);
 
     Ok(Gathered {
         oldest: oldest_writer(&entries, &chunks),

@@ -38,7 +38,7 @@ impl ServerStart<'_> {
 
         let end = self.cut_files(cut, used.covering(cut.target_chunk()))?;
 
-        self.tell_restart(cut);
+        self.tell_restart(cut, end);
         self.tell_loss(cut, end);
         self.move_checkpoints(end.to_signed());
         Ok(())
@@ -158,13 +158,16 @@ impl ServerStart<'_> {
         self.files.retain(|fact| fact.listed.name.start.0 < limit);
     }
 
-    fn tell_restart(&mut self, cut: Cut) {
+    fn tell_restart(&mut self, cut: Cut, end: LogPosition) {
         let effect = if self.line.has(EXITS_AFTER_TRUNCATION) {
             Effect::StartsAgain
         } else {
             Effect::Ignores
         };
-        let what = format!("truncate.chk asks for the log to be cut at {}", cut.target);
+        let mut what = format!("truncate.chk asks for the log to be cut at {}", cut.target);
+        if end == cut.target && end == cut.writer {
+            what.push_str(", where it ends: nothing is lost, and a restore writes that on purpose");
+        }
         let hint = format!(
             "servers {EXITS_AFTER_TRUNCATION} exit with 0 after it and have to be started again; \
              a supervisor must allow that"
