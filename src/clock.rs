@@ -33,6 +33,17 @@ pub fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
+/// How far an instant lies in the future. Returns `None` if it does not, or only as far as the clocks
+/// of two machines differ.
+#[must_use]
+pub fn ahead(then: Timestamp, now: Timestamp) -> Option<Duration> {
+    /// A working clock is not further off.
+    const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
+
+    let ahead = between(now, then);
+    (ahead > CLOCKS_DIFFER).then_some(ahead)
+}
+
 /// A length of time as people write it, to the millisecond: `2h`, `1h 30m`, `500ms`.
 #[must_use]
 pub fn length(of: Duration) -> String {

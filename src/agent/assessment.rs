@@ -11,14 +11,12 @@ use super::planner::JobPlan;
 use super::run_record::{RunOutcome, RunRecord};
 use super::status::{JobStatus, Status, StatusInput, age, best};
 use super::verdict::{Concern, Verdict, roughly};
-use crate::clock::{Span, between};
+use crate::clock::{Span, ahead, between};
 
 /// How many of the last runs a status holds.
 const HISTORY: usize = 1_000;
 /// The repository should have space for this many backups of the size of the largest recent one.
 const BACKUPS_AHEAD: u64 = 3;
-/// How far in the future a time may seem to be, because the clocks of two machines differ a little.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 /// How many of the last backups count as recent for that.
 const LAST_BACKUPS: usize = 10;
 
@@ -258,10 +256,7 @@ impl Assessment<'_> {
     /// The newest backup is from the future, so nobody knows how old it is.
     fn future_backup(&self) -> Option<Concern> {
         let (newest, _) = self.best();
-        let ahead = between(self.input.now, newest?.started);
-        if ahead <= CLOCKS_DIFFER {
-            return None;
-        }
+        let ahead = ahead(newest?.started, self.input.now)?;
 
         let what = format!(
             "its newest backup seems to be from the future, by {}, so kbackup does not know how \

@@ -7,7 +7,7 @@ use super::context::VerbContext;
 use super::output::count;
 use crate::error::{Kind, Result};
 use crate::proof::{
-    Consequence, Effect, Examination, Finding, Severity, StartOutcome, VersionOutcome,
+    Consequence, Effect, Examination, Finding, Severity, StartOutcome, StartVerdict, VersionOutcome,
 };
 use crate::settings::options::CheckOptions;
 use crate::verbs;
@@ -25,8 +25,7 @@ pub(super) fn run(options: &CheckOptions, context: &VerbContext) -> Result<u8> {
 }
 
 fn text(place: &Path, examination: &Examination) -> String {
-    let verdict = examination.verdict.phrase();
-    let mut text = format!("{}: {verdict}\n", place.display());
+    let mut text = format!("{}: {}\n", place.display(), headline(examination));
 
     if examination.in_use {
         text.push_str(
@@ -73,6 +72,42 @@ fn text(place: &Path, examination: &Examination) -> String {
         text.push_str("\n?: read in the server's source, not seen on such a server\n");
     }
     text
+}
+
+/// The verdict as a sentence that is true of every line below it. If the versions differ, it names
+/// those that the verdict is about.
+fn headline(examination: &Examination) -> String {
+    let Examination {
+        verdict, versions, ..
+    } = examination;
+    let phrase = verdict.phrase();
+
+    let mut concerned = Vec::new();
+    for version in versions {
+        if version.verdict == *verdict && !version.older_than_files {
+            concerned.push(version.version.name());
+        }
+    }
+    let is_alike = versions.iter().all(|version| version.verdict == *verdict);
+
+    match (is_alike, versions.as_slice()) {
+        (_, [only]) => format!("a server {} {phrase}", only.version.name()),
+        (true, _) if *verdict == StartVerdict::Refuses => "no server starts".to_owned(),
+        (true, _) => format!("a server {phrase}"),
+        (false, _) => format!(
+            "it depends on the version: a server {} {phrase}",
+            in_words(&concerned)
+        ),
+    }
+}
+
+/// A choice of names: `24.10, 25.0 or 26.1`.
+fn in_words(names: &[&str]) -> String {
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, before)) => format!("{} or {last}", before.join(", ")),
+        None => String::new(),
+    }
 }
 
 fn notes(version: &VersionOutcome) -> String {
@@ -135,4 +170,69 @@ fn versions_with(effect: Effect, consequences: &[Consequence]) -> String {
         versions.push(format!("{}{doubt}", consequence.version.name()));
     }
     versions.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proof::{Depth, StartVerdict};
+    use crate::server::ServerLine;
+
+    fn version(version: ServerLine, verdict: StartVerdict, is_older: bool) -> VersionOutcome {
+        VersionOutcome {
+            version,
+            outcome: StartOutcome::Starts,
+            verdict,
+            loses: Vec::new(),
+            rebuilds: Vec::new(),
+            unproven: false,
+            older_than_files: is_older,
+        }
+    }
+
+    fn headline_of(versions: Vec<VersionOutcome>, verdict: StartVerdict) -> String {
+        headline(&Examination {
+            verdict,
+            depth: Depth::Normal,
+            in_use: false,
+            versions,
+            findings: Vec::new(),
+            log: None,
+            index: None,
+        })
+    }
+
+    #[test]
+    fn the_headline_is_true_of_every_version_below_it() {
+        use StartVerdict::{Refuses, Starts};
+        let [old, middle, .., new] = ServerLine::ALL;
+
+        let alike = |verdict| {
+            let versions = vec![version(old, verdict, true), version(new, verdict, false)];
+            headline_of(versions, verdict)
+        };
+        assert_eq!(alike(Starts), "a server starts with everything");
+        assert_eq!(alike(Refuses), "no server starts");
+
+        let one = vec![version(new, Refuses, false)];
+        assert_eq!(
+            headline_of(one, Refuses),
+            format!("a server {} does not start", new.name())
+        );
+
+        // Older servers start, whether or not they count.
+        for is_older in [true, false] {
+            let versions = vec![
+                version(old, Starts, is_older),
+                version(middle, Refuses, false),
+                version(new, Refuses, false),
+            ];
+            let expected = format!(
+                "it depends on the version: a server {} or {} does not start",
+                middle.name(),
+                new.name()
+            );
+            assert_eq!(headline_of(versions, Refuses), expected);
+        }
+    }
 }

@@ -46,6 +46,7 @@ fn text(listing: &Listing) -> String {
 }
 
 fn backups_table(listing: &Listing) -> String {
+    let now = clock::now();
     let mut begun_branches = BTreeSet::new();
     let mut rows = Vec::new();
 
@@ -58,13 +59,13 @@ fn backups_table(listing: &Listing) -> String {
         let mut row = vec![backup.label.to_string()];
         match &backup.contents {
             ListedContents::Readable(facts) => row.extend([
-                age(facts.finished),
+                age(facts.finished, now),
                 facts.branch.to_string(),
                 facts.position.to_string(),
                 size(facts.bytes),
                 size(facts.bytes_stored),
                 verified,
-                notes(facts, &mut begun_branches),
+                notes(facts, now, &mut begun_branches),
             ]),
             ListedContents::Unreadable { error, .. } => {
                 row.extend(["-"; 5].map(str::to_owned));
@@ -81,8 +82,14 @@ fn backups_table(listing: &Listing) -> String {
 }
 
 /// The notes on a backup. Only the first backup of a branch says where the branch begins.
-fn notes(facts: &ListedFacts, begun_branches: &mut BTreeSet<u32>) -> String {
+fn notes(facts: &ListedFacts, now: Timestamp, begun_branches: &mut BTreeSet<u32>) -> String {
     let mut notes = Vec::new();
+    if let Some(ahead) = clock::ahead(facts.finished, now) {
+        notes.push(format!(
+            "from the future, by {}: a clock is or was wrong",
+            length(ahead.as_secs())
+        ));
+    }
     if facts.damaged {
         notes.push("damaged at the source".to_owned());
     }
@@ -108,12 +115,10 @@ fn fork_note(branch: u32, fork: &Fork) -> String {
     note
 }
 
-/// How long ago, in the largest unit that fits; negative for a time in the future.
-fn age(then: Timestamp) -> String {
-    let now = clock::now();
-    if then > now {
-        // A clock was wrong then, or is wrong now.
-        return format!("-{}", length(clock::between(now, then).as_secs()));
+/// How long ago, in the largest unit that fits; `?` if a clock is or was wrong.
+fn age(then: Timestamp, now: Timestamp) -> String {
+    if clock::ahead(then, now).is_some() {
+        return "?".to_owned();
     }
     length(clock::between(then, now).as_secs())
 }

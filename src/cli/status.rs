@@ -229,11 +229,9 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
 
     if let Some((point, made)) = status.newest_good() {
-        let ahead = clock::between(status.at, made.finished);
-        let age = if ahead.is_zero() {
-            format!("{} old", ago(status, made.finished))
-        } else {
-            format!("{} in the future", roughly(ahead))
+        let age = match clock::ahead(made.finished, status.at) {
+            Some(ahead) => format!("dated {} in the future", roughly(ahead)),
+            None => format!("{} old", ago(status, made.finished)),
         };
         lines.push(("newest good backup", format!("{}, {age}", point.label)));
     } else if let Some(known) = &status.last_known {

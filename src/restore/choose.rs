@@ -119,7 +119,10 @@ fn newest(repository: &dyn Repository) -> Result<Choice> {
     }
 
     let Some((newest, earlier)) = sound.split_last() else {
-        return Err(nothing_sound(repository, marked_damaged.last()));
+        return Err(match marked_damaged.last() {
+            Some(damaged) => nothing_sound(repository, damaged),
+            None => nothing_yet(repository),
+        });
     };
     if let Some(damage) = known_damage(repository, &newest.label)? {
         return Err(damaged(repository, &newest.label, damage, earlier)?);
@@ -244,16 +247,21 @@ fn warn_of_longer_log(earlier: &[Head], chosen: &Head) -> Option<String> {
     None
 }
 
-fn nothing_sound(repository: &dyn Repository, damaged: Option<&Head>) -> Error {
-    let error =
-        Error::new(Kind::NotFound, "there is no good backup to restore").on(repository.place());
-    match damaged {
-        Some(damaged) => error.hint(format!(
+/// The error for a repository in which no backup was finished.
+fn nothing_yet(repository: &dyn Repository) -> Error {
+    Error::new(Kind::NotFound, "the repository holds no backup yet")
+        .on(repository.place())
+        .hint("take one: `kbackup full`")
+        .hint("if there should be backups, check `--repo`, and whether the right disk is mounted")
+}
+
+fn nothing_sound(repository: &dyn Repository, damaged: &Head) -> Error {
+    Error::new(Kind::NotFound, "there is no good backup to restore")
+        .on(repository.place())
+        .hint(format!(
             "`kbackup restore {}` restores one that is marked as damaged",
             damaged.label
-        )),
-        None => error.hint("`kbackup list` shows which backups there are"),
-    }
+        ))
 }
 
 /// The error for a newest backup that is known to be damaged.

@@ -101,8 +101,10 @@ fn a_clock_that_jumps_does_not_change_the_order_of_backups() {
         let ages: Vec<&str> = lines
             .filter_map(|line| line.split_whitespace().nth(1))
             .collect();
+        // With a wrong clock, nobody knows the age.
+        let is_age = |age: &&str| *age == "?" || age.parse::<u64>().is_ok();
         assert!(
-            ages.len() == count + 1 && ages.iter().all(|age| age.parse::<i64>().is_ok()),
+            ages.len() == count + 1 && ages.iter().all(is_age),
             "{what}: {}",
             list.text
         );
@@ -168,7 +170,13 @@ fn a_backup_from_the_future_is_a_warning_until_the_next_one() {
     let plugin = run(&bench, &["status", "--monitoring-plugin"], 0, 1);
     assert_eq!(plugin.code, 1, "{}", plugin.text);
     let list = run(&bench, &["list"], 0, 1);
-    assert!(list.text.contains("  -36"), "a negative age: {}", list.text);
+    let note = "from the future, by 36";
+    assert!(list.text.contains(note), "{}", list.text);
+    assert!(
+        !list.text.contains("  -36"),
+        "a negative age: {}",
+        list.text
+    );
 
     take(&bench, "diff", 0, 1);
     let status = run(&bench, &["status"], 0, 1);
