@@ -182,7 +182,6 @@ impl WriterHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::BackupKind;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -190,18 +189,11 @@ mod tests {
 
     fn backup(started: i64, writer: u64) -> BackupFacts {
         BackupFacts {
-            kind: BackupKind::Diff,
-            sequence: 1,
-            branch: 1,
             started: at(started),
             finished: at(started + 1),
             position: writer,
             writer,
-            last_event: None,
-            bytes: 0,
-            bytes_read: 0,
-            bytes_stored: 0,
-            is_sound: true,
+            ..BackupFacts::sample()
         }
     }
 

@@ -220,6 +220,25 @@ impl BackupFacts {
             is_sound: head.is_sound(),
         }
     }
+
+    /// A backup for tests, which change what matters to them.
+    #[cfg(test)]
+    pub(super) const fn sample() -> Self {
+        Self {
+            kind: BackupKind::Diff,
+            sequence: 1,
+            branch: 1,
+            started: Timestamp::UNIX_EPOCH,
+            finished: Timestamp::UNIX_EPOCH,
+            position: 0,
+            writer: 0,
+            last_event: None,
+            bytes: 0,
+            bytes_read: 0,
+            bytes_stored: 0,
+            is_sound: true,
+        }
+    }
 }
 
 /// What the repositories of the other members hold.

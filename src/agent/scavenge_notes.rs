@@ -66,23 +66,12 @@ impl NotesBehind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::manifest::BackupKind;
 
     fn backup(position: u64, writer: u64) -> BackupFacts {
         BackupFacts {
-            kind: BackupKind::Diff,
-            sequence: 1,
-            branch: 1,
-            started: Timestamp::UNIX_EPOCH,
-            finished: Timestamp::UNIX_EPOCH,
             position,
             writer,
-            last_event: None,
-            bytes: 0,
-            bytes_read: 0,
-            bytes_stored: 0,
-            is_sound: true,
+            ..BackupFacts::sample()
         }
     }
 

@@ -120,45 +120,27 @@ impl Change {
 
     fn apply(&self, db: &Path) {
         let at = |name: &String| db.join(name);
+
         match self {
-            Self::Flip(name, bit) => change(&at(name), |file, size| {
-                let mut byte = [0];
-                if bit / 8 < size {
-                    file.read_exact_at(&mut byte, bit / 8).unwrap();
-                    byte[0] ^= 1 << (bit % 8);
-                    file.write_all_at(&byte, bit / 8).unwrap();
-                }
-            }),
-            Self::Zero(name, offset, length) => change(&at(name), |file, size| {
-                let length = usize::try_from((*length).min(size.saturating_sub(*offset))).unwrap();
-                file.write_all_at(&vec![0; length], *offset).unwrap();
-            }),
-            Self::Random(name, offset, length) => change(&at(name), |file, size| {
-                let length = usize::try_from((*length).min(size.saturating_sub(*offset))).unwrap();
+            // Bytes of a file.
+            Self::Flip(name, bit) => flip(&at(name), *bit),
+            Self::Zero(name, offset, length) => {
+                overwrite(&at(name), *offset, *length, |_| 0);
+            }
+            Self::Random(name, offset, length) => {
                 let mut chance = Chance::new(*offset);
-                let bytes: Vec<u8> = (0..length).map(|_| chance.byte()).collect();
-                file.write_all_at(&bytes, *offset).unwrap();
-            }),
+                overwrite(&at(name), *offset, *length, |_| chance.byte());
+            }
+
+            // The length of a file.
             Self::Cut(name, length) => change(&at(name), |file, _| file.set_len(*length).unwrap()),
             Self::Extend(name, more) => {
                 change(&at(name), |file, size| file.set_len(size + more).unwrap());
             }
-            Self::Swap(one, other) => {
-                let between = db.join("between");
-                if at(one).exists() && at(other).exists() && one != other {
-                    std::fs::rename(at(one), &between).unwrap();
-                    std::fs::rename(at(other), at(one)).unwrap();
-                    std::fs::rename(&between, at(other)).unwrap();
-                }
-            }
-            Self::Replace(name, by) => {
-                if let Ok(bytes) = std::fs::read(at(by)) {
-                    change(&at(name), |file, _| {
-                        file.set_len(0).unwrap();
-                        file.write_all_at(&bytes, 0).unwrap();
-                    });
-                }
-            }
+
+            // A whole file.
+            Self::Swap(one, other) => swap(db, one, other),
+            Self::Replace(name, by) => replace(&at(name), &at(by)),
             Self::Delete(name) => remove(&at(name)),
             Self::Link(name) => {
                 remove(&at(name));
@@ -168,17 +150,63 @@ impl Change {
                 remove(&at(name));
                 std::fs::create_dir(at(name)).unwrap();
             }
+
+            // What a file means.
             Self::Number(name, number) => change(&at(name), |file, _| {
                 file.write_all_at(&number.to_le_bytes(), 0).unwrap();
             }),
-            Self::ScavengePoint(position) => {
-                let state = db.join("index/scavenging/scavenging.db");
-                if state.parent().is_some_and(Path::is_dir) && !state.is_dir() {
-                    remove(&state);
-                    std::fs::write(state, scavenge_state(&[*position])).unwrap();
-                }
-            }
+            Self::ScavengePoint(position) => set_scavenge_point(db, *position),
         }
+    }
+}
+
+fn flip(path: &Path, bit: u64) {
+    change(path, |file, size| {
+        if bit / 8 >= size {
+            return;
+        }
+
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, bit / 8).unwrap();
+        byte[0] ^= 1 << (bit % 8);
+        file.write_all_at(&byte, bit / 8).unwrap();
+    });
+}
+
+/// Overwrites a part of a file, but nothing behind its end.
+fn overwrite(path: &Path, offset: u64, length: u64, byte: impl FnMut(usize) -> u8) {
+    change(path, |file, size| {
+        let length = usize::try_from(length.min(size.saturating_sub(offset))).unwrap();
+        let bytes: Vec<u8> = (0..length).map(byte).collect();
+        file.write_all_at(&bytes, offset).unwrap();
+    });
+}
+
+fn swap(db: &Path, one: &str, other: &str) {
+    let (one, other, between) = (db.join(one), db.join(other), db.join("between"));
+    if one.exists() && other.exists() && one != other {
+        std::fs::rename(&one, &between).unwrap();
+        std::fs::rename(&other, &one).unwrap();
+        std::fs::rename(&between, &other).unwrap();
+    }
+}
+
+/// Gives a file the bytes of another one.
+fn replace(path: &Path, by: &Path) {
+    let Ok(bytes) = std::fs::read(by) else {
+        return;
+    };
+    change(path, |file, _| {
+        file.set_len(0).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+    });
+}
+
+fn set_scavenge_point(db: &Path, position: u64) {
+    let state = db.join("index/scavenging/scavenging.db");
+    if state.parent().is_some_and(Path::is_dir) && !state.is_dir() {
+        remove(&state);
+        std::fs::write(state, scavenge_state(&[position])).unwrap();
     }
 }
 

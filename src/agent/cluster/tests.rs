@@ -115,18 +115,9 @@ struct Taken {
 
 fn backup(taken: &Taken) -> BackupFacts {
     BackupFacts {
-        kind: BackupKind::Diff,
-        sequence: 1,
-        branch: 1,
         started: at(taken.began),
         finished: at(taken.ended),
-        position: 0,
-        writer: 0,
-        last_event: None,
-        bytes: 0,
-        bytes_read: 0,
-        bytes_stored: 0,
-        is_sound: true,
+        ..BackupFacts::sample()
     }
 }
 
