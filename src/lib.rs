@@ -133,6 +133,7 @@ pub mod server;
 pub mod settings;
 pub mod timings;
 pub mod transfer;
+mod trust;
 mod users;
 mod verbs;
 pub mod verify;

@@ -12,6 +12,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("fs", &["parallel"]),
     ("users", &["fs"]),
     ("error", &["fs", "users"]),
+    ("trust", &["error", "fs"]),
     ("pace", &[]),
     ("parallel", &[]),
     ("timings", &[]),
@@ -44,14 +45,14 @@ const HOUSE: &[(&str, &[&str])] = &[
     (
         "repository",
         &[
-            "log", "parallel", "timings", "users", "clock", "error", "event", "run", "format",
-            "fs", "manifest", "transfer", "proof",
+            "log", "parallel", "timings", "trust", "users", "clock", "error", "event", "run",
+            "format", "fs", "manifest", "transfer", "proof",
         ],
     ),
     (
         "node",
         &[
-            "log", "clock", "error", "event", "run", "format", "fs", "manifest", "server",
+            "log", "clock", "error", "event", "run", "format", "fs", "manifest", "server", "trust",
         ],
     ),
     (
@@ -150,6 +151,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "agent",
         &[
             "log",
+            "trust",
             "clock",
             "schedule",
             "error",

@@ -31,6 +31,7 @@ mod http_server;
 mod live;
 mod memory_repository;
 mod node_client;
+mod object_servers;
 mod parsers;
 mod proof_log;
 mod quiesce;

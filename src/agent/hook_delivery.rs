@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::error::in_words;
-use crate::node::machine_authorities;
 use crate::settings::hook::Hook;
+use crate::trust::machine_authorities;
 
 /// How long to wait between the attempts to reach a web address.
 const PAUSES: [Duration; 4] = [

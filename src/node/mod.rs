@@ -62,4 +62,3 @@ pub use release_records::{
 };
 pub use running::{ProbeDoubt, ProbeFindings, RunningSign, probe};
 pub use session::{Session, Whereabouts};
-pub use trust::machine_authorities;

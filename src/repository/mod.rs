@@ -13,6 +13,7 @@ mod lock;
 #[cfg(feature = "faults")]
 mod memory;
 mod numbers;
+mod object;
 mod writer;
 
 pub use condition::{Remembered, is_good, remember, remember_damage, remembered};
