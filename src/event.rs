@@ -98,7 +98,7 @@ pub enum Event {
     Note(String),
 }
 
-/// The steps of backup, restore, verify and expire.
+/// The steps of backup, copy, restore, verify and expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Check that the node is fit, the directories are right, and the repository is ready.
@@ -121,6 +121,8 @@ pub enum Step {
     Commit,
     /// Give back to the node what was stopped.
     Release,
+    /// Copy the files of a stored backup into another repository.
+    Copy,
     /// Write a restored directory.
     Place,
     /// Read stored files again.
@@ -144,6 +146,7 @@ impl Step {
             Self::Prove => "prove",
             Self::Commit => "commit",
             Self::Release => "release",
+            Self::Copy => "copy",
             Self::Place => "place",
             Self::Verify => "verify",
             Self::Expire => "expire",

@@ -113,6 +113,7 @@ pub mod agent;
 pub mod backup;
 pub mod cli;
 pub mod clock;
+pub mod copy;
 pub mod error;
 pub mod event;
 pub mod expire;

@@ -85,6 +85,21 @@ const HOUSE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "copy",
+        &[
+            "log",
+            "parallel",
+            "error",
+            "event",
+            "run",
+            "format",
+            "manifest",
+            "transfer",
+            "proof",
+            "repository",
+        ],
+    ),
+    (
         "restore",
         &[
             "server",
@@ -142,6 +157,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "node",
             "verify",
             "restore",
+            "copy",
             "backup",
             "expire",
             "settings",
@@ -174,7 +190,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "clock", "timings", "error", "event", "run", "fs", "manifest", "proof", "verify",
-            "restore", "backup", "expire", "settings", "verbs", "agent",
+            "restore", "copy", "backup", "expire", "settings", "verbs", "agent",
         ],
     ),
 ];

@@ -15,6 +15,7 @@ mod backup;
 mod check;
 mod cli;
 mod conformance;
+mod copy;
 mod directory_repository;
 mod discovery;
 mod docs;

@@ -428,6 +428,18 @@ impl Manifest {
     pub fn row(&self, path: &RelativePath) -> Option<&Row> {
         self.files.iter().find(|row| row.path == *path)
     }
+
+    /// Whether both describe one backup, kept in two repositories. Everything is the same but what
+    /// each repository gives its backups: number, branch, parent and cost.
+    #[must_use]
+    pub fn is_copy_of(&self, original: &Self) -> bool {
+        let mut head = self.head.clone();
+        head.sequence = original.sequence;
+        head.branch = original.branch;
+        head.parent.clone_from(&original.parent);
+        head.cost = original.cost.clone();
+        head == original.head && self.files == original.files
+    }
 }
 
 impl Head {

@@ -3,11 +3,13 @@
 //!
 //! The rooms `format` and `log` read the files, and this room judges what they read. `backup` is
 //! the gate that every backup has to pass: it asks `structure` whether the files fit the manifest.
+//! A backup that is copied between repositories passes `copied` instead.
 //! `log` and `index` judge the two halves of a database, `databases` and `scavenge` the files beside
 //! them. `judge` separates damage from errors of the storage.
 //! `start` simulates the start of each server version on a directory, for `kbackup check`.
 
 mod backup;
+mod copied;
 mod databases;
 mod depth;
 mod fault;
@@ -20,6 +22,7 @@ mod start;
 mod structure;
 
 pub use backup::{BackupEvidence, prove_backup};
+pub use copied::{CopyEvidence, prove_copy};
 pub use databases::{scavenge_state_fault, secondary_index_fault};
 pub use depth::Depth;
 pub use fault::BackupFault;
