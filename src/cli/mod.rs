@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod completions;
 mod context;
+mod copy;
 mod expire;
 mod init;
 mod list;
@@ -96,6 +97,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, context: &VerbContext
         Verb::Full(options) => backup::run(BackupKind::Full, options, context),
         Verb::Diff(options) => backup::run(BackupKind::Diff, options, context),
         Verb::Restore(options) => restore::run(options, context),
+        Verb::Copy(options) => copy::run(options, context),
         Verb::Expire(options) => expire::run(options, context),
         Verb::List(options) => list::run(options, context),
         Verb::Show(options) => show::run(options, context),

@@ -4,6 +4,7 @@
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod connection;
+pub(crate) mod copy;
 pub(crate) mod expire;
 pub(crate) mod init;
 mod label;

@@ -1,5 +1,5 @@
 //! Refuses paths of kbackup's that overlap with the node's own directories: the repository, and the
-//! state directory.
+//! state directory. Also refuses repositories that lie in each other.
 //!
 //! Links and bind mounts give a directory several paths. So directories are compared by their inodes
 //! as well.
@@ -49,6 +49,22 @@ pub(super) fn refuse_repository(repository: &Path, of_node: &[&Path]) -> Result<
         }
     }
     Ok(())
+}
+
+/// Refuses to copy a repository into itself, and one repository inside another.
+pub(super) fn refuse_nested_repositories(from: &Path, to: &Path) -> Result<()> {
+    let (from_lies, to_lies) = (Lies::of(from)?, Lies::of(to)?);
+    let (to_inside, from_inside) = (to_lies.inside(&from_lies), from_lies.inside(&to_lies));
+
+    let what = match (to_inside, from_inside) {
+        (false, false) => return Ok(()),
+        (true, true) => "the two repositories are one",
+        (true, false) => "the target lies inside the repository that is read",
+        (false, true) => "the repository that is read lies inside the target",
+    };
+    Err(Error::new(Kind::Refused, what)
+        .at(to)
+        .hint("choose another `--to`, best on another machine"))
 }
 
 /// Refuses to make a state directory inside the node's directories. One that exists already is used.

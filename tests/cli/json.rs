@@ -229,6 +229,22 @@ fn the_program_prints_what_the_page_promises() {
         "kbackup.restore-nothing/1",
     );
     contract.check(place, "check restored --deep", "kbackup.check/1");
+    contract.check(
+        place,
+        "copy --from repo --to second --dry-run",
+        "kbackup.copy-plan/1",
+    );
+    contract.check(place, "copy --from repo --to second", "kbackup.copy/1");
+    contract.check(
+        place,
+        "copy --from repo --to second --all",
+        "kbackup.copy/1",
+    );
+    contract.check(
+        place,
+        "copy --from repo --to second --all --dry-run",
+        "kbackup.copy-plan/1",
+    );
     contract.check(place, "release", "kbackup.release/1");
     contract.check(
         place,

@@ -137,6 +137,16 @@ pub(super) const EXAMPLES: &[Example] = &[
         line: "kbackup check /var/lib/kurrentdb --server-version 26.1.0",
     },
     Example {
+        verb: "copy",
+        purpose: "Copy the newest backup into a repository on another machine's disk:",
+        line: "kbackup copy --from /backup/node1 --to /mnt/second/node1",
+    },
+    Example {
+        verb: "copy",
+        purpose: "Show what it would cost to copy all backups that the second place lacks:",
+        line: "kbackup copy --from /backup/node1 --to /mnt/second/node1 --all --dry-run",
+    },
+    Example {
         verb: "expire",
         purpose: "Show which backups would be removed, which would stay, and why:",
         line: "kbackup expire --repo /backup/node1 --keep-last 24 --keep-daily 7 --keep-weekly 4 \

@@ -11,6 +11,7 @@ mod agent;
 mod backup;
 mod check;
 mod completions;
+mod copy;
 mod expire;
 mod general;
 mod init;
@@ -32,6 +33,7 @@ pub use agent::{AgentOptions, ClusterMode, ClusterTurns, ListenAddress};
 pub use backup::{BackupOptions, RecheckAmount, ScavengeManner};
 pub use check::CheckOptions;
 pub use completions::{CompletionsOptions, Shell};
+pub use copy::CopyOptions;
 pub use expire::{ExpireOptions, RetentionOptions};
 pub use general::{GeneralOptions, LogFormat, LogLevel};
 pub use init::InitOptions;
@@ -84,6 +86,8 @@ pub(super) enum VerbArguments {
     /// Examine a data directory: would a server start from it, and what would the server lose,
     /// rebuild or refuse
     Check(check::CheckArguments),
+    /// Copy backups into another repository, so that they exist in a second place
+    Copy(copy::CopyArguments),
     /// Remove the backups that no retention rule keeps
     Expire(expire::ExpireArguments),
     /// List the backups of a repository
@@ -118,6 +122,8 @@ pub enum Verb {
     Verify(VerifyOptions),
     /// `kbackup check`.
     Check(CheckOptions),
+    /// `kbackup copy`.
+    Copy(CopyOptions),
     /// `kbackup expire`.
     Expire(ExpireOptions),
     /// `kbackup list`.
@@ -146,6 +152,7 @@ impl VerbArguments {
             Self::Restore(arguments) => Verb::Restore(arguments.into()),
             Self::Verify(arguments) => Verb::Verify(arguments.into()),
             Self::Check(arguments) => Verb::Check(arguments.into()),
+            Self::Copy(arguments) => Verb::Copy(arguments.into()),
             Self::Expire(arguments) => Verb::Expire(arguments.into()),
             Self::List(arguments) => Verb::List(arguments.into()),
             Self::Show(arguments) => Verb::Show(arguments.into()),
@@ -167,6 +174,7 @@ impl Verb {
             Self::Verify(options) => options.load,
             Self::Restore(options) => options.load,
             Self::Check(options) => options.load,
+            Self::Copy(options) => options.load,
             Self::Init(_)
             | Self::Expire(_)
             | Self::List(_)
