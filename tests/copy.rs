@@ -396,7 +396,7 @@ fn forge(from: &dyn Repository, to: &dyn Repository, label: &Label, change: Chan
             place: row.path.to_string(),
             length: row.size,
             full_length: row.size,
-            md5: false,
+            md5: None,
             reads_every_byte: true,
             attributes: row.into(),
             follow: None,

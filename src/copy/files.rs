@@ -392,7 +392,7 @@ fn ingest<'a>(row: &Row, source: &'a dyn ReadAt, place: &str) -> Ingest<'a> {
         place: place.to_owned(),
         length: row.size,
         full_length: row.size,
-        md5: servers_md5(row).is_some(),
+        md5: servers_md5(row),
         // The row's hash shows whether the copy is right.
         reads_every_byte: false,
         attributes: row.into(),
