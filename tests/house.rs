@@ -317,6 +317,23 @@ fn nothing_points_upwards() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// One folder holds the retries, the counts and the words for failures of object stores.
+#[test]
+fn only_the_client_of_object_stores_knows_their_library() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for entry in walkdir::WalkDir::new(&source) {
+        let entry = entry.unwrap();
+        let path = entry.path().strip_prefix(&source).unwrap();
+        if !entry.file_type().is_file() || path.starts_with("repository/object/store") {
+            continue;
+        }
+
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        let is_named = text.contains("object_store::");
+        assert!(!is_named, "{} names object_store", path.display());
+    }
+}
+
 #[test]
 fn only_settings_knows_clap() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -52,6 +52,12 @@ impl Answer {
         self.code.as_deref().unwrap_or_default()
     }
 
+    /// Whether the message has these words, where one code stands for two things.
+    pub(super) fn says(&self, words: &str) -> bool {
+        let message = self.message.as_deref().unwrap_or_default();
+        message.contains(words)
+    }
+
     /// The answer in one line.
     pub(super) fn in_words(&self) -> String {
         let mut words = format!("the store answers {}", self.status);

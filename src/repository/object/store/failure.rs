@@ -266,13 +266,17 @@ fn reason_of_denial(answer: &Answer) -> Reason {
         | "AuthenticationFailed"
         | "InvalidSecurity" => Reason::BadCredentials,
         _ if answer.status == StatusCode::UNAUTHORIZED => Reason::BadCredentials,
+        "AuthorizationFailure" if answer.says("failed to authenticate") => Reason::BadCredentials,
         _ => Reason::NotAllowed,
     }
 }
 
 fn reason_of_absence(answer: &Answer, kind: RequestKind) -> Reason {
+    if matches!(answer.code(), "NoSuchBucket" | "ContainerNotFound") {
+        return Reason::NoBucket;
+    }
+
     match (answer.code(), kind) {
-        ("NoSuchBucket" | "ContainerNotFound", _) => Reason::NoBucket,
         // Only an object that shall be replaced can be missing for a writer.
         ("NoSuchKey" | "BlobNotFound", RequestKind::Put) => Reason::Changed,
         (_, RequestKind::Put | RequestKind::List) => Reason::NoBucket,

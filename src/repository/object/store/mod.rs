@@ -504,9 +504,18 @@ impl Store {
 impl Version {
     fn of(meta: &ObjectMeta) -> Self {
         Self {
-            e_tag: meta.e_tag.clone(),
+            e_tag: meta.e_tag.as_deref().map(quoted),
             generation: meta.version.clone(),
         }
+    }
+}
+
+/// An entity tag as requests carry it. Azure lists tags without their quotes.
+fn quoted(tag: &str) -> String {
+    if tag.starts_with("0x") {
+        format!("\"{tag}\"")
+    } else {
+        tag.to_owned()
     }
 }
 

@@ -260,7 +260,8 @@ fn more_keys_than_a_page_are_listed(store: &Store) {
 }
 
 fn exactly_one_of_twelve_creators_wins(store: &Store) {
-    for round in 0..5 {
+    // SeaweedFS takes seconds for each race.
+    for round in 0..3 {
         let key = format!("race/{round}");
         let start = Barrier::new(12);
         let winners = AtomicUsize::new(0);
