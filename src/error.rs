@@ -165,6 +165,24 @@ impl Error {
         self
     }
 
+    /// The error of a read. If a store of kbackup's own gave it, it stays what it is: see
+    /// [`Self::passed_on`].
+    pub fn of_read(what: impl Into<String>, error: std::io::Error) -> Self {
+        match Self::passed_on(error) {
+            Ok(error) => error,
+            Err(error) => Self::new(Kind::Failed, what).because(error),
+        }
+    }
+
+    /// The error of a store of kbackup that came through an [`std::io::Error`]: a file of an object
+    /// store is read like every other file. Gives the error of the operating system back.
+    ///
+    /// # Errors
+    /// The given error, if it is not kbackup's own.
+    pub fn passed_on(error: std::io::Error) -> std::result::Result<Self, std::io::Error> {
+        error.downcast()
+    }
+
     /// The kind, which decides the exit code.
     #[must_use]
     pub fn kind(&self) -> Kind {

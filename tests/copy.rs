@@ -25,7 +25,7 @@ use kbackup::verify::{self, Which};
 use kbackup_testnode::Synthetic;
 
 use crate::backup::bench::{Bench, elect, restore_over, small, workplace};
-use crate::stores::{TestRepository, in_every_store};
+use crate::stores::{TestRepository, in_every_store, in_stores_with_copies};
 
 in_every_store! {
     a_copy_is_the_same_backup_in_a_second_place,
@@ -34,7 +34,6 @@ in_every_store! {
     the_active_chunk_is_continued_from_the_parent,
     an_interrupted_copy_is_resumed,
     damage_in_the_source_is_found_and_nothing_is_listed,
-    damage_in_the_parent_is_read_from_the_source,
     what_is_there_already_is_not_copied_again,
     another_backup_of_the_same_label_is_refused,
     a_backup_that_is_older_than_the_newest_is_not_copied,
@@ -43,6 +42,10 @@ in_every_store! {
     a_fork_that_nobody_accepted_is_refused,
     one_copy_at_a_time_writes_to_a_target,
     a_copy_goes_on_with_backups_of_the_node,
+}
+
+in_stores_with_copies! {
+    damage_in_the_parent_is_read_from_the_source,
 }
 
 fn quiet() -> Run {
@@ -206,7 +209,8 @@ fn a_copy_reuses_what_its_parent_in_the_target_has() {
     }
     assert_eq!(planned, done);
     assert!(report.copied[1].files_linked >= 5, "{report:?}");
-    assert!(report.copied[1].bytes_stored <= plan.copies[1].bytes_to_write);
+    // A store of objects keeps the rows as well.
+    assert!(report.copied[1].bytes_stored <= plan.copies[1].bytes_to_write + 64 * 1024);
 
     let first_chunk = "db/chunk-000000.000000";
     assert_eq!(

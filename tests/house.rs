@@ -46,7 +46,7 @@ const HOUSE: &[(&str, &[&str])] = &[
         "repository",
         &[
             "log", "parallel", "timings", "trust", "users", "clock", "error", "event", "run",
-            "format", "fs", "manifest", "transfer", "proof",
+            "format", "fs", "manifest", "md5", "transfer", "proof",
         ],
     ),
     (

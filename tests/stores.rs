@@ -14,7 +14,8 @@ use kbackup::format::ReadAt;
 use kbackup::fs::CopyId;
 use kbackup::manifest::{FileSet, Label, Manifest, RelativePath, Row};
 use kbackup::repository::{
-    DirectoryRepository, Held, Interrupted, Listed, MemoryRepository, Repository, Writer,
+    DirectoryRepository, Held, Interrupted, Listed, MemoryRepository, ObjectRepository, Repository,
+    Writer,
 };
 use kbackup::run::Run;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ use crate::backup::bench::flip;
 pub(crate) enum Store {
     Directory,
     Memory,
+    Objects,
 }
 
 thread_local! {
@@ -57,10 +59,34 @@ macro_rules! in_every_store {
             fn in_memory() {
                 crate::stores::with(crate::stores::Store::Memory, super::$test);
             }
+
+            #[test]
+            fn in_objects() {
+                crate::stores::with(crate::stores::Store::Objects, super::$test);
+            }
         }
     )*};
 }
 pub(crate) use in_every_store;
+
+/// As [`in_every_store`], for tests of damage to one of several copies of the same bytes. Objects
+/// have one copy (`tests/object_repository.rs`).
+macro_rules! in_stores_with_copies {
+    ($($test:ident,)*) => {$(
+        mod $test {
+            #[test]
+            fn in_a_directory() {
+                crate::stores::with(crate::stores::Store::Directory, super::$test);
+            }
+
+            #[test]
+            fn in_memory() {
+                crate::stores::with(crate::stores::Store::Memory, super::$test);
+            }
+        }
+    )*};
+}
+pub(crate) use in_stores_with_copies;
 
 /// The repository in a directory, and a new one if there is none.
 pub(crate) fn opened_or_made(path: &Path) -> Result<DirectoryRepository> {
@@ -74,6 +100,7 @@ pub(crate) fn opened_or_made(path: &Path) -> Result<DirectoryRepository> {
 pub(crate) enum TestRepository {
     Directory(DirectoryRepository),
     Memory(MemoryRepository),
+    Objects(Box<ObjectRepository>),
 }
 
 impl TestRepository {
@@ -82,6 +109,9 @@ impl TestRepository {
         match current() {
             Store::Directory => Self::Directory(opened_or_made(path).unwrap()),
             Store::Memory => Self::Memory(MemoryRepository::create()),
+            Store::Objects => {
+                Self::Objects(Box::new(ObjectRepository::create_in_memory().unwrap()))
+            }
         }
     }
 
@@ -93,6 +123,7 @@ impl TestRepository {
                 Self::Directory(DirectoryRepository::open(Path::new(&place)).unwrap())
             }
             Self::Memory(repository) => Self::Memory(repository.clone()),
+            Self::Objects(repository) => Self::Objects(Box::new(repository.reopen().unwrap())),
         }
     }
 
@@ -113,16 +144,15 @@ impl TestRepository {
     /// Turns one byte of a stored file over, in every backup that shares it.
     pub(crate) fn flip(&self, label: &Label, path: &str, offset: u64) {
         let path: RelativePath = path.parse().unwrap();
+        let flipped = |mut bytes: Vec<u8>| {
+            let byte = bytes.get_mut(usize::try_from(offset).unwrap()).unwrap();
+            *byte = !*byte;
+            Some(bytes)
+        };
         match self {
             Self::Directory(repository) => flip(&stored(repository, label, &path), offset),
-            Self::Memory(repository) => {
-                let flipped = |mut bytes: Vec<u8>| {
-                    let byte = bytes.get_mut(usize::try_from(offset).unwrap()).unwrap();
-                    *byte = !*byte;
-                    Some(bytes)
-                };
-                repository.damage(label, &path, flipped).unwrap();
-            }
+            Self::Memory(repository) => repository.damage(label, &path, flipped).unwrap(),
+            Self::Objects(repository) => repository.damage(label, &path, flipped).unwrap(),
         }
     }
 
@@ -135,6 +165,11 @@ impl TestRepository {
                 std::fs::write(manifest, "{").unwrap();
             }
             Self::Memory(repository) => repository.damage_manifest(label, |_| b"{".to_vec()),
+            Self::Objects(repository) => {
+                repository
+                    .damage_manifest(label, |_| b"{".to_vec())
+                    .unwrap();
+            }
         }
     }
 
@@ -166,6 +201,7 @@ impl TestRepository {
     ) {
         let repository = match self {
             Self::Memory(repository) => return repository.damage(label, path, change).unwrap(),
+            Self::Objects(repository) => return repository.damage(label, path, change).unwrap(),
             Self::Directory(repository) => repository,
         };
         let place = stored(repository, label, path);
@@ -182,6 +218,7 @@ impl TestRepository {
         match self {
             Self::Directory(repository) => repository,
             Self::Memory(repository) => repository,
+            Self::Objects(repository) => &**repository,
         }
     }
 }

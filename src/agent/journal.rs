@@ -14,6 +14,7 @@ use super::run_record::{Job, RunRecord};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::node::create_state_directory;
+use crate::repository::absolute_place;
 
 /// How many runs the agent remembers: five weeks with one run every five minutes.
 const MOST: usize = 10_000;
@@ -216,7 +217,7 @@ impl JournalFile {
         create_state_directory(state_directory)?;
 
         // Several agents may share a state directory.
-        let place = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
+        let place = absolute_place(repository);
         let hash = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
         let name = format!("agent-{}.jsonl", hash.get(..16).unwrap_or_default());
 

@@ -103,6 +103,6 @@ fn has_same_tail(
     capture.cost.bytes_read += proof;
     stored
         .read_exact_at(length - proof, &mut ours)
-        .map_err(|error| Error::new(Kind::Failed, "cannot read a stored chunk").because(error))?;
+        .map_err(|error| Error::of_read("cannot read a stored chunk", error))?;
     Ok(ours == theirs)
 }

@@ -171,11 +171,7 @@ pub fn take(
     }
 
     let head = committed?;
-    Ok(BackupSummary::new(
-        &head,
-        repository.id(),
-        parentage.parent_end,
-    ))
+    Ok(BackupSummary::new(&head, repository, parentage.parent_end))
 }
 
 /// Reads from the node what the recheck found damaged.

@@ -217,6 +217,7 @@ fn find_damage(
         Ok(digest) if digest.blake3 == row.blake3 => return Ok(None),
         Ok(_) => "its bytes are not those that were stored: the BLAKE3 differs".to_owned(),
         // An unreadable block is damage to one file, and no failure of the run.
+        Err(error) if error.kind() == Kind::StoredCorrupt => error.in_words(),
         Err(error) if error.kind() == Kind::Failed => error.causes().join(": "),
         Err(error) => return Err(error),
     };

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::estimate::CopyEstimate;
 use crate::format::LogPosition;
 use crate::manifest::{BackupKind, Head, Label};
+use crate::repository::{Repository, Requests};
 
 /// The result of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,17 +47,24 @@ pub struct BackupSummary {
     pub index: bool,
     /// Bytes by which the leader is ahead.
     pub missing_bytes: Option<u64>,
+    /// The requests to the object store. `None` for a repository in a directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Requests>,
 }
 
 impl BackupSummary {
     /// `parent_end` is the position up to which the repository held the log before.
-    pub(super) fn new(head: &Head, repository: Uuid, parent_end: Option<LogPosition>) -> Self {
+    pub(super) fn new(
+        head: &Head,
+        repository: &dyn Repository,
+        parent_end: Option<LogPosition>,
+    ) -> Self {
         let position = head.log.position.position();
         let (started, finished) = (head.started.as_second(), head.finished.as_second());
 
         Self {
             label: head.label.clone(),
-            repository,
+            repository: repository.id(),
             kind: head.kind,
             parent: head.parent.clone(),
             branch: head.branch,
@@ -73,6 +81,7 @@ impl BackupSummary {
             seconds: finished.saturating_sub(started),
             index: head.contents.index,
             missing_bytes: head.source.missing_bytes,
+            requests: repository.requests(),
         }
     }
 }

@@ -64,6 +64,9 @@ fn summary_text(summary: &BackupSummary) -> String {
         size(summary.bytes)
     );
 
+    if let Some(requests) = &summary.requests {
+        let _ = writeln!(text, "requests to the object store: {requests}");
+    }
     if summary.bytes_resumed > 0 {
         let _ = writeln!(
             text,

@@ -134,8 +134,11 @@ fn from_format(failure: Error, kind: Kind, place: String) -> error::Error {
                 .on(place)
                 .because(error)
         }
-        Error::Read(error) => error::Error::new(Kind::Failed, "cannot read")
-            .on(place)
-            .because(error),
+        Error::Read(error) => match error::Error::passed_on(error) {
+            Ok(error) => error,
+            Err(error) => error::Error::new(Kind::Failed, "cannot read")
+                .on(place)
+                .because(error),
+        },
     }
 }

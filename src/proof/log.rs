@@ -119,9 +119,12 @@ impl ScanFailure {
                 let what = format!("the log is damaged at position {position}");
                 Error::new(Kind::SourceCorrupt, what).on(place).because(why)
             }
-            format::Error::Read(error) => Error::new(Kind::Failed, "cannot read")
-                .on(place)
-                .because(error),
+            format::Error::Read(error) => match Error::passed_on(error) {
+                Ok(error) => error,
+                Err(error) => Error::new(Kind::Failed, "cannot read")
+                    .on(place)
+                    .because(error),
+            },
         }
     }
 }

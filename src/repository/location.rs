@@ -3,40 +3,49 @@
 
 use std::path::{Path, PathBuf};
 
+use super::object::ObjectLocation;
 use super::{DirectoryRepository, Repository};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
-/// The place of a repository: today always a directory of this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
-    directory: PathBuf,
+/// The place of a repository.
+#[derive(Debug, Clone)]
+pub struct Location(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    Directory(PathBuf),
+    Objects(Box<ObjectLocation>),
 }
 
 impl Location {
-    /// Reads what an operator typed for `--repo`.
+    /// Reads what an operator typed for `--repo`: the path of a directory, or the URL of a place in
+    /// an object store.
     ///
     /// # Errors
-    /// `Usage` if it is a URL: no kind of store has URLs yet.
+    /// `Usage` if it is a URL of a store that kbackup does not know, or a wrong one.
     pub fn parse(typed: &Path) -> Result<Self> {
-        let Some(scheme) = scheme_of(typed) else {
-            return Ok(Self {
-                directory: typed.to_owned(),
-            });
+        let Some(url) = url_of(typed) else {
+            return Ok(Self(Place::Directory(typed.to_owned())));
         };
+        let objects = ObjectLocation::parse(url).map_err(|error| {
+            error.hint("for a directory whose name looks like a URL, put `./` before it")
+        })?;
+        Ok(Self(Place::Objects(Box::new(objects))))
+    }
 
-        Err(Error::new(
-            Kind::Usage,
-            format!("kbackup cannot keep backups in `{scheme}://`"),
-        )
-        .at(typed)
-        .hint("name a directory, such as `/var/backups/kurrentdb`")
-        .hint("for a directory whose name looks like a URL, put `./` before it"))
+    /// Whether an operator typed a URL, and not a path.
+    #[must_use]
+    pub fn is_url(typed: &Path) -> bool {
+        url_of(typed).is_some()
     }
 
     /// The directory that holds the repository; `None` if it is kept elsewhere.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
-        Some(&self.directory)
+        match &self.0 {
+            Place::Directory(directory) => Some(directory),
+            Place::Objects(objects) => objects.directory(),
+        }
     }
 
     /// Opens the repository.
@@ -45,7 +54,10 @@ impl Location {
     /// `NotFound` if there is none, `Refused` if a newer kbackup made it, `StoredCorrupt` if its
     /// description is damaged.
     pub fn open(&self) -> Result<Box<dyn Repository>> {
-        Ok(Box::new(DirectoryRepository::open(&self.directory)?))
+        match self.open_if_there()? {
+            Some(repository) => Ok(repository),
+            None => Err(self.no_repository()),
+        }
     }
 
     /// Opens the repository. Returns `None` if there is none.
@@ -53,9 +65,15 @@ impl Location {
     /// # Errors
     /// As for [`Self::open`]; `NotFound` if the place cannot hold a repository.
     pub fn open_if_there(&self) -> Result<Option<Box<dyn Repository>>> {
-        match DirectoryRepository::open_if_there(&self.directory)? {
-            Some(repository) => Ok(Some(Box::new(repository))),
-            None => Ok(None),
+        match &self.0 {
+            Place::Directory(directory) => {
+                let found = DirectoryRepository::open_if_there(directory)?;
+                Ok(found.map(|repository| Box::new(repository) as Box<dyn Repository>))
+            }
+            Place::Objects(objects) => {
+                let found = objects.open_if_there()?;
+                Ok(found.map(|repository| Box::new(repository) as Box<dyn Repository>))
+            }
         }
     }
 
@@ -64,30 +82,48 @@ impl Location {
     /// # Errors
     /// `Refused` if something else is there, or a repository already.
     pub fn create(&self) -> Result<Box<dyn Repository>> {
-        Ok(Box::new(DirectoryRepository::create(&self.directory)?))
+        match &self.0 {
+            Place::Directory(directory) => Ok(Box::new(DirectoryRepository::create(directory)?)),
+            Place::Objects(objects) => Ok(Box::new(objects.create()?)),
+        }
     }
 
     /// The error that says that there is no repository, with hints on what may be wrong.
     #[must_use]
     pub fn no_repository(&self) -> Error {
-        DirectoryRepository::none_at(&self.directory)
+        match &self.0 {
+            Place::Directory(directory) => DirectoryRepository::none_at(directory),
+            Place::Objects(objects) => objects.no_repository(),
+        }
     }
 }
 
-/// The scheme of a URL: letters, digits, `+`, `-` and `.` before `://`.
-fn scheme_of(typed: &Path) -> Option<&str> {
-    let (scheme, _) = typed.to_str()?.split_once("://")?;
+/// What an operator typed for `--repo`, so that it does not depend on the working directory: a URL
+/// stays as it is.
+#[must_use]
+pub fn absolute_place(typed: &Path) -> PathBuf {
+    if url_of(typed).is_some() {
+        return typed.to_owned();
+    }
+    std::path::absolute(typed).unwrap_or_else(|_| typed.to_owned())
+}
+
+/// What was typed, if it is a URL: letters, digits, `+`, `-` and `.` before `://`.
+fn url_of(typed: &Path) -> Option<&str> {
+    let typed = typed.to_str()?;
+    let (scheme, _) = typed.split_once("://")?;
 
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    is_scheme.then_some(scheme)
+    is_scheme.then_some(typed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn a_path_is_a_directory() {
@@ -105,16 +141,22 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_refused_and_the_hint_says_what_works() {
-        for typed in [
-            "s3://bucket/prefix",
-            "az://x",
-            "object+file:///x",
-            "file:///x",
-        ] {
+    fn a_url_is_a_place_in_an_object_store() {
+        for typed in ["s3://bucket/prefix", "az://container", "gs://bucket"] {
+            let location = Location::parse(Path::new(typed)).unwrap();
+            assert_eq!(location.directory(), None, "{typed}");
+        }
+        let location = Location::parse(Path::new("object+file:///var/objects")).unwrap();
+        assert_eq!(location.directory(), Some(Path::new("/var/objects")));
+    }
+
+    #[test]
+    fn another_url_is_refused_and_the_hint_says_what_works() {
+        for typed in ["file:///x", "ftp://x/y", "s3://", "s3://user:secret@bucket"] {
             let error = Location::parse(Path::new(typed)).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{typed}");
-            assert!(error.hints()[0].contains("a directory"), "{typed}");
+            assert!(!error.hints().is_empty(), "{typed}");
+            assert!(!error.to_string().contains("secret"), "{typed}");
         }
     }
 }

@@ -14,19 +14,23 @@ mod lock;
 mod memory;
 mod numbers;
 mod object;
+mod unneeded;
 mod writer;
 
 pub use condition::{Remembered, is_good, remember, remember_damage, remembered};
 pub use directory::DirectoryRepository;
-pub use location::Location;
+pub use location::{Location, absolute_place};
 #[cfg(feature = "faults")]
 pub use memory::MemoryRepository;
 pub use numbers::{GivenNumbers, given_numbers, same_number, same_number_in_words};
+pub use object::{Compression, ObjectRepository, Requests};
+pub use unneeded::{Prunable, Pruned};
 pub use writer::{
     Attributes, Begun, Incoming, Ingest, LookAtReused, ProvenCopy, Removal, Resumed, Stored, Writer,
 };
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -127,6 +131,22 @@ pub trait Repository: Send + Sync {
     /// What interrupted runs left. Returns `None` while a run writes, because its files are among
     /// them, and for a store that keeps nothing of interrupted runs.
     fn interrupted(&self) -> Result<Option<Interrupted>> {
+        Ok(None)
+    }
+
+    /// The requests that were sent to the store since it was opened. `None` for a store that is not
+    /// reached by requests.
+    fn requests(&self) -> Option<Requests> {
+        None
+    }
+
+    /// What can be deleted of what no backup needs. Returns `None` for a store where nothing can
+    /// stay behind when a backup is removed. `grace` is how long an object must have been unneeded.
+    ///
+    /// # Errors
+    /// The error of a backup that cannot be read: nobody knows what it needs.
+    fn prunable(&self, grace: Duration) -> Result<Option<Prunable>> {
+        let _ = grace;
         Ok(None)
     }
 

@@ -4,8 +4,11 @@
 //! [`Incoming`]), or repairs and removes backups. So nothing can be removed or replaced while a
 //! backup is in the making, and no session makes two backups at once.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use super::Pruned;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::format::{Md5Hash, ReadAt};
@@ -49,6 +52,17 @@ pub trait Writer<'a> {
     /// `NotFound` if it is not listed. After an error the backup is still listed. A failure after
     /// it has left the list is only a note of the run.
     fn remove(&self, label: &Label) -> Result<Removal>;
+
+    /// Deletes what [`Repository::prunable`] finds, and marks what has to wait.
+    ///
+    /// # Errors
+    /// As for [`Repository::prunable`].
+    ///
+    /// [`Repository::prunable`]: super::Repository::prunable
+    fn prune(&self, grace: Duration) -> Result<Pruned> {
+        let _ = grace;
+        Ok(Pruned::default())
+    }
 }
 
 /// The result of removing a backup.

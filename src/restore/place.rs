@@ -231,12 +231,16 @@ impl Placer<'_> {
             CopyFailure::Short { wanted, found, .. } => {
                 self.damaged(row, format!("it ends at byte {found}, not at {wanted}"))
             }
-            CopyFailure::Source { place, source } => {
-                Error::new(Kind::Failed, "cannot read a stored file")
+            CopyFailure::Source { place, source } => match Error::passed_on(source) {
+                Ok(error) if error.kind() == Kind::StoredCorrupt => {
+                    self.damaged(row, error.in_words())
+                }
+                Ok(error) => error,
+                Err(source) => Error::new(Kind::Failed, "cannot read a stored file")
                     .on(place)
                     .because(source)
-                    .hint("check the disk or the mount that holds the repository")
-            }
+                    .hint("check the disk or the mount that holds the repository"),
+            },
             CopyFailure::Other { wanted, found, .. } => {
                 self.damaged(row, format!("its hash is {found}, not {wanted}"))
             }

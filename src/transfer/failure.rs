@@ -87,11 +87,17 @@ impl From<CopyFailure> for Error {
                     .because(source)
             }
 
-            CopyFailure::Source { place, source } => Self::from(IoError {
-                operation: Operation::Read,
-                path: PathBuf::from(place),
-                source,
-            }),
+            CopyFailure::Source { place, source } => match Self::passed_on(source) {
+                // It names an object, and an operator knows files.
+                Ok(error) => Self::new(error.kind(), "cannot read a stored file")
+                    .on(place)
+                    .because(error.in_words()),
+                Err(source) => Self::from(IoError {
+                    operation: Operation::Read,
+                    path: PathBuf::from(place),
+                    source,
+                }),
+            },
 
             CopyFailure::Other {
                 place,

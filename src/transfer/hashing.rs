@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::buffer::{Buffer, PIECE, ZEROS};
 use super::extents::{Extent, extent_at};
 use super::plan::Follower;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::format::Md5Hash;
 use crate::fs::ReadAt;
@@ -326,5 +326,5 @@ pub fn hash_followed(
 }
 
 fn unreadable(error: io::Error) -> Error {
-    Error::new(Kind::Failed, "cannot read").because(error)
+    Error::of_read("cannot read", error)
 }

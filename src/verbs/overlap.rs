@@ -8,11 +8,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::fs;
+use crate::repository::Location;
 
 /// Refuses a repository inside the node's directories, and directories of the node inside the
 /// repository. The one would be lost with the node and be in the server's way. The other would be
 /// taken for what an interrupted run left.
-pub(super) fn refuse_repository(repository: &Path, of_node: &[&Path]) -> Result<()> {
+pub(super) fn refuse_repository(typed: &Path, of_node: &[&Path]) -> Result<()> {
+    let location = Location::parse(typed)?;
+    // A store on another machine cannot overlap.
+    let Some(repository) = location.directory() else {
+        return Ok(());
+    };
     if let Some(status) = fs::status_of_target(repository)?
         && status.kind != fs::FileKind::Directory
     {

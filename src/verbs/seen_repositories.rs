@@ -11,6 +11,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::node::create_state_directory;
+use crate::repository::{Location, absolute_place};
 use crate::settings::options::GeneralOptions;
 
 /// The version of the file that this program writes.
@@ -125,7 +126,10 @@ impl SeenRepositories {
 /// The path as it is remembered: absolute, and without a slash at its end. Links stay, because
 /// their targets vanish with an unmounted disk.
 fn absolute(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = absolute_place(path);
+    if Location::is_url(path) {
+        return absolute;
+    }
     absolute.components().collect()
 }
 

@@ -116,7 +116,10 @@ impl KnownFiles {
         let has_md5 = matches!(row.role, Role::Chunk | Role::Table);
         let hashed = match hash_file(source, has_md5, run) {
             Ok(digest) => Ok(digest),
-            Err(error) if error.kind() == Kind::Failed => Err(error.in_words()),
+            // A disk cannot read a block, or a store of objects finds a wrong one.
+            Err(error) if error.kind() == Kind::Failed || is_damage(&error) => {
+                Err(error.in_words())
+            }
             Err(error) => return Err(error),
         };
         match &hashed {

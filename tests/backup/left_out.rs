@@ -10,7 +10,7 @@ use kbackup::manifest::{Role, SecondaryIndex};
 use kbackup_testnode::{Checkpoint, Synthetic, index};
 
 use super::bench::{Bench, at, files, name, scavenge_state, small, writable};
-use crate::stores::in_every_store;
+use crate::stores::{in_every_store, in_stores_with_copies};
 
 in_every_store! {
     a_broken_secondary_index_is_left_out,
@@ -18,9 +18,12 @@ in_every_store! {
     a_scavenge_state_beyond_the_log_is_left_out,
     a_scavenge_state_of_another_log_is_left_out,
     a_table_filter_that_lacks_streams_is_left_out,
-    a_filter_pair_with_a_lost_half_needs_none_on_the_node,
-    a_filter_pair_comes_from_one_moment,
     an_index_that_contradicts_the_log_is_left_out,
+}
+
+in_stores_with_copies! {
+    a_filter_pair_comes_from_one_moment,
+    a_filter_pair_with_a_lost_half_needs_none_on_the_node,
 }
 
 fn has(bench: &Bench, summary: &BackupSummary, role: Role) -> bool {

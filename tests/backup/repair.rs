@@ -22,17 +22,20 @@ use kbackup_testnode::{Checkpoint, Synthetic};
 
 use super::bench::{Bench, flip, small, writable};
 use crate::executable;
-use crate::stores::in_every_store;
+use crate::stores::{TestRepository, in_every_store, in_stores_with_copies};
 
 in_every_store! {
-    the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it,
-    every_file_is_rechecked_in_turn,
-    the_cost_of_marking_does_not_multiply_files_and_backups,
-    a_file_that_a_diff_extends_is_proven_whole,
     no_file_of_a_damaged_parent_is_reused_unread,
     a_filter_that_lacks_streams_is_left_out,
     the_filters_of_real_nodes_are_kept,
     a_table_filter_with_damaged_lines_is_left_out,
+}
+
+in_stores_with_copies! {
+    the_next_diff_finds_a_flipped_byte_and_serves_to_repair_it,
+    every_file_is_rechecked_in_turn,
+    a_file_that_a_diff_extends_is_proven_whole,
+    the_cost_of_marking_does_not_multiply_files_and_backups,
 }
 
 const CHUNK: &str = "db/chunk-000002.000000";
@@ -341,7 +344,10 @@ fn no_file_of_a_damaged_parent_is_reused_unread() {
 
     let second = diff(&bench, RecheckShare::Bytes(0));
     bench.assert_restores(&second, &bench.events());
-    assert_ne!(copy_id(&bench, &full), copy_id(&bench, &second));
+    // Objects have one copy of these bytes, which the diff has mended.
+    if !matches!(bench.repository, TestRepository::Objects(_)) {
+        assert_ne!(copy_id(&bench, &full), copy_id(&bench, &second));
+    }
 
     // The next diff has a sound parent.
     let third = diff(&bench, RecheckShare::Bytes(0));

@@ -97,8 +97,13 @@ fn left(bench: &Bench) -> BTreeMap<String, (PathBuf, u64)> {
 /// The names and lengths of what the next run can resume, wherever it is kept.
 fn left_sizes(bench: &Bench) -> BTreeMap<String, u64> {
     let mut sizes = BTreeMap::new();
-    if let TestRepository::Memory(repository) = &bench.repository {
-        for (path, size) in repository.leftovers() {
+    let kept = match &bench.repository {
+        TestRepository::Memory(repository) => Some(repository.leftovers()),
+        TestRepository::Objects(repository) => Some(repository.leftovers().unwrap()),
+        TestRepository::Directory(_) => None,
+    };
+    if let Some(kept) = kept {
+        for (path, size) in kept {
             sizes.insert(path.file_name().to_owned(), size);
         }
         return sizes;

@@ -18,10 +18,9 @@ use uuid::Uuid;
 
 use super::bench::{Bench, at, begin_scavenge, files, flip, name, scavenge_state, small, writable};
 use crate::executable;
-use crate::stores::in_every_store;
+use crate::stores::{in_every_store, in_stores_with_copies};
 
 in_every_store! {
-    a_missing_stored_file_is_read_from_the_node_again,
     zeros_below_the_writer_checkpoint_are_reported_after_three_attempts,
     a_damaged_chunk_stays_marked_however_often_the_run_starts_over,
     a_bad_table_costs_the_index_and_is_not_read_again_and_again,
@@ -36,6 +35,10 @@ in_every_store! {
     a_chunk_that_is_cut_during_the_copy_is_copied_again,
     files_of_an_earlier_attempt_alone_are_not_in_the_backup,
     a_fresh_node_with_only_its_first_epoch_is_backed_up,
+}
+
+in_stores_with_copies! {
+    a_missing_stored_file_is_read_from_the_node_again,
 }
 
 fn failed<T>(result: Result<T, Error>, kind: Kind, words: &str) {

@@ -7,7 +7,6 @@
 mod check;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::access::AccessRules;
@@ -15,6 +14,7 @@ use super::planner::{JobRule, PlanningRules, ScavengingRule};
 use super::run_record::Job;
 use crate::clock::Window;
 use crate::error::{Error, Kind, Result};
+use crate::repository::absolute_place;
 use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::settings::hook::Hook;
@@ -98,7 +98,7 @@ impl Configuration {
         if agent.listen != old.listen {
             changed.push("`listen`");
         }
-        if absolute(&agent.repository) != absolute(&old.repository) {
+        if absolute_place(&agent.repository) != absolute_place(&old.repository) {
             changed.push("`repo`");
         }
         if general.state_directory()? != old_general.state_directory()? {
@@ -245,8 +245,8 @@ fn check_cluster_directory(agent: &AgentOptions) -> Result<()> {
         return Ok(());
     };
 
-    let repository = absolute(&agent.repository);
-    if repository.parent() == Some(&absolute(directory)) {
+    let repository = absolute_place(&agent.repository);
+    if repository.parent() == Some(&absolute_place(directory)) {
         return Ok(());
     }
     Err(
@@ -257,8 +257,4 @@ fn check_cluster_directory(agent: &AgentOptions) -> Result<()> {
                  and `--repo /backup/node2 --cluster-dir /backup` for the next member",
             ),
     )
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 
@@ -107,7 +108,7 @@ pub(super) fn set_attributes(file: &fs::File, attributes: Attributes) -> Result<
 /// Whether a file has its mode and time already.
 pub(super) fn has_attributes(status: &fs::FileStatus, attributes: Attributes) -> bool {
     status.mode & 0o7777 == stored_mode(attributes.mode)
-        && status.modified == attributes.modified.into()
+        && status.modified == SystemTime::from(attributes.modified)
 }
 
 /// Ignores an error that says that the file system keeps no modes or times. The manifest's rows

@@ -299,12 +299,12 @@ impl<'a> Case<'a> {
 
     /// The events that a server would have now. Returns `None` if nothing useful is left.
     fn events(&self) -> Option<HashSet<Uuid>> {
-        let events = std::panic::catch_unwind(|| {
+        let events = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut log = Log::read(&self.db()).ok()?;
             let end = log.last_boundary();
             log.records.retain(|record| record.end <= end);
             Some(log.event_ids().collect())
-        });
+        }));
         events.ok().flatten()
     }
 

@@ -12,6 +12,7 @@ use reqwest::Url;
 use super::http::Connector;
 use super::options::{Addressing, Environment, ServerSideEncryption, StoreOptions};
 use super::profile::Profile;
+use super::provider::Provider;
 use super::requests::Counter;
 use super::url::{ObjectUrl, Shelf};
 use super::{failure, identity};
@@ -25,17 +26,6 @@ const USUAL_REGION: &str = "us-east-1";
 pub(super) struct Backend {
     objects: Arc<dyn ObjectStore>,
     provider: Provider,
-}
-
-/// Who keeps the objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Provider {
-    S3,
-    Azure,
-    Google,
-    Directory,
-    #[cfg(feature = "faults")]
-    Memory,
 }
 
 impl Backend {

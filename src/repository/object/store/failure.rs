@@ -9,8 +9,8 @@ use http::StatusCode;
 use object_store::client::HttpError;
 
 use super::answer::Answer;
-use super::backend::Provider;
 use super::http::Exchange;
+use super::provider::Provider;
 use super::requests::RequestKind;
 use crate::clock;
 use crate::error::{Error, Kind, in_words};
@@ -279,7 +279,9 @@ fn reason_of_absence(answer: &Answer, kind: RequestKind) -> Reason {
     match (answer.code(), kind) {
         // Only an object that shall be replaced can be missing for a writer.
         ("NoSuchKey" | "BlobNotFound", RequestKind::Put) => Reason::Changed,
-        (_, RequestKind::Put | RequestKind::List) => Reason::NoBucket,
+        ("NoSuchBucket" | "ContainerNotFound", _) | (_, RequestKind::Put | RequestKind::List) => {
+            Reason::NoBucket
+        }
         (_, RequestKind::Get | RequestKind::Delete) => Reason::Missing,
     }
 }

@@ -18,6 +18,7 @@ mod identity;
 mod options;
 mod probe;
 mod profile;
+mod provider;
 mod repeat;
 mod requests;
 #[cfg(test)]
@@ -36,11 +37,11 @@ use object_store::{
 };
 use tokio::runtime::{Handle, Runtime};
 
-pub(super) use self::options::{
-    Addressing, Environment, Limits, ServerSideEncryption, StoreOptions,
-};
+#[cfg(test)]
+pub(super) use self::options::Environment;
+pub(super) use self::options::{Addressing, Limits, ServerSideEncryption, StoreOptions};
 pub(super) use self::probe::{Preconditions, probe};
-pub(super) use self::requests::Requests;
+pub use self::requests::Requests;
 pub(super) use self::url::ObjectUrl;
 
 use self::backend::Backend;
@@ -502,6 +503,12 @@ impl Store {
 }
 
 impl Version {
+    /// The version as a text that a later run compares.
+    pub(super) fn to_text(&self) -> String {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("{} {}", part(&self.e_tag), part(&self.generation))
+    }
+
     fn of(meta: &ObjectMeta) -> Self {
         Self {
             e_tag: meta.e_tag.as_deref().map(quoted),

@@ -24,21 +24,21 @@ pub(super) enum RequestKind {
 
 /// How many requests were sent, and how many bytes of objects they carried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(in crate::repository) struct Requests {
+pub struct Requests {
     /// Requests that write an object, those included that found it there.
-    pub(in crate::repository) puts: u64,
+    pub puts: u64,
     /// Requests that read an object, or only its size and version.
-    pub(in crate::repository) gets: u64,
+    pub gets: u64,
     /// Requests that list objects; a thousand keys usually take one.
-    pub(in crate::repository) lists: u64,
+    pub lists: u64,
     /// Requests that delete an object.
-    pub(in crate::repository) deletes: u64,
+    pub deletes: u64,
     /// How many of all these were sent because the one before had failed.
-    pub(in crate::repository) repeated: u64,
+    pub repeated: u64,
     /// Bytes of objects sent, those of repeated requests included.
-    pub(in crate::repository) bytes_up: u64,
+    pub bytes_up: u64,
     /// Bytes of objects received.
-    pub(in crate::repository) bytes_down: u64,
+    pub bytes_down: u64,
 }
 
 impl Sub for Requests {

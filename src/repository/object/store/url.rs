@@ -62,7 +62,7 @@ impl ObjectUrl {
     }
 
     /// What the operator typed.
-    pub(super) fn place(&self) -> &str {
+    pub(in crate::repository) fn place(&self) -> &str {
         &self.typed
     }
 

@@ -1,0 +1,123 @@
+//! The place of the repository's only writer. It is for politeness: two writers would waste their
+//! time, but only one of them can make the head with the next number.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::holder::Holder;
+use super::layout::LEASE;
+use super::store::{Created, Replaced, Store, Version};
+use crate::error::{Error, Kind, Result};
+
+/// How long a writer holds the place without a sign of life.
+const LENGTH: Duration = Duration::from_secs(5 * 60);
+/// How often a writer gives a sign of life.
+const RENEWAL: Duration = Duration::from_secs(60);
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// The place, taken. Dropping it gives it back.
+pub(super) struct Lease<'a> {
+    store: &'a Store,
+    own: Mutex<Own>,
+}
+
+struct Own {
+    holder: Holder,
+    renewed: std::time::Instant,
+}
+
+impl<'a> Lease<'a> {
+    /// Takes the place.
+    ///
+    /// # Errors
+    /// `Locked` if another run has it.
+    pub(super) fn take(store: &'a Store) -> Result<Self> {
+        let holder = Holder::this_run(LENGTH);
+        let text = text_of(&holder)?;
+
+        let is_taken = match store.get_versioned(LEASE, MAX_BYTES)? {
+            None => store.create(LEASE, text.into())? == Created::New,
+            Some((found, version)) => {
+                if let Ok(other) = serde_json::from_slice::<Holder>(&found)
+                    && other.holds()
+                {
+                    return Err(locked(store).because(other.in_words()).hint(format!(
+                        "wait until it has ended; if its machine is gone, its place is free at {}",
+                        other.until
+                    )));
+                }
+                replace(store, text, &version)?
+            }
+        };
+        if !is_taken {
+            return Err(locked(store).because("it began at the same moment"));
+        }
+
+        Ok(Self {
+            store,
+            own: Mutex::new(Own {
+                holder,
+                renewed: std::time::Instant::now(),
+            }),
+        })
+    }
+
+    /// Whether a run has the place now.
+    pub(super) fn is_taken(store: &Store) -> Result<bool> {
+        let found = store.get(LEASE, MAX_BYTES)?;
+        let holder = found.and_then(|text| serde_json::from_slice::<Holder>(&text).ok());
+        Ok(holder.is_some_and(|holder| holder.holds()))
+    }
+
+    /// Gives a sign of life, if it is time.
+    pub(super) fn renew(&self) -> Result<()> {
+        let mut own = self.own();
+        if own.renewed.elapsed() < RENEWAL {
+            return Ok(());
+        }
+
+        own.renewed = std::time::Instant::now();
+        own.holder = own.holder.renewed(LENGTH);
+        // If another run has taken the place meanwhile, the heads decide which of them commits.
+        if let Some(version) = self.version(&own.holder)? {
+            replace(self.store, text_of(&own.holder)?, &version)?;
+        }
+        Ok(())
+    }
+
+    /// The version of the object, if it is still this run's.
+    fn version(&self, own: &Holder) -> Result<Option<Version>> {
+        let Some((found, version)) = self.store.get_versioned(LEASE, MAX_BYTES)? else {
+            return Ok(None);
+        };
+        let is_own = serde_json::from_slice::<Holder>(&found).is_ok_and(|found| found.id == own.id);
+        Ok(is_own.then_some(version))
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease<'_> {
+    /// If the store is out of reach, the place is free after a while.
+    fn drop(&mut self) {
+        let own = self.own();
+        if let Ok(Some(_)) = self.version(&own.holder) {
+            let _ = self.store.delete(LEASE);
+        }
+    }
+}
+
+fn replace(store: &Store, text: Vec<u8>, version: &Version) -> Result<bool> {
+    Ok(store.replace(LEASE, text.into(), version)? == Replaced::Done)
+}
+
+fn text_of(holder: &Holder) -> Result<Vec<u8>> {
+    serde_json::to_vec(holder)
+        .map_err(|error| Error::new(Kind::Failed, "cannot write the lease").because(error))
+}
+
+fn locked(store: &Store) -> Error {
+    Error::new(Kind::Locked, "another run writes to this repository").on(store.place())
+}
