@@ -193,19 +193,18 @@ impl Run {
         &self.end.cancel
     }
 
+    /// What ends the run, for work that cannot borrow the run itself.
+    #[must_use]
+    pub fn end(&self) -> RunEnd {
+        self.end.clone()
+    }
+
     /// Fails once the run was asked to end. Called between any two pieces of work.
     ///
     /// # Errors
     /// [`Kind::Interrupted`], with the first reason.
     pub fn check(&self) -> Result<()> {
-        if !self.end.cancel.is_cancelled() {
-            return Ok(());
-        }
-
-        match &self.end.state().interruption {
-            Some(interruption) => Err(interruption.into()),
-            None => Err((&Interruption::Signal(Signal::Interrupt)).into()),
-        }
+        self.end.check()
     }
 
     /// Sleeps, but not beyond an interruption.
@@ -309,7 +308,7 @@ pub struct Deadline {
 
 /// Ends a run. Signals, windows and time limits share it.
 #[derive(Debug, Clone, Default)]
-struct RunEnd {
+pub struct RunEnd {
     cancel: CancellationToken,
     state: Arc<Mutex<RunEndState>>,
 }
@@ -326,6 +325,27 @@ struct RunEndState {
 }
 
 impl RunEnd {
+    /// Fails once the run was asked to end, as [`Run::check`] does.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`], with the first reason.
+    pub fn check(&self) -> Result<()> {
+        if !self.cancel.is_cancelled() {
+            return Ok(());
+        }
+
+        match &self.state().interruption {
+            Some(interruption) => Err(interruption.into()),
+            None => Err((&Interruption::Signal(Signal::Interrupt)).into()),
+        }
+    }
+
+    /// Is cancelled once the run was asked to end, for asynchronous waits.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
     fn state(&self) -> MutexGuard<'_, RunEndState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

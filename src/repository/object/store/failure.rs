@@ -71,6 +71,8 @@ enum Reason {
     NotSupported,
     /// The disk is full.
     Full,
+    /// The run was asked to end.
+    Interrupted,
     Other,
 }
 
@@ -101,6 +103,17 @@ impl Failure {
             reason: Reason::TooLarge,
             cause: Some(format!("it has more than {limit} bytes")),
         }
+    }
+
+    pub(super) fn interrupted() -> Self {
+        Self {
+            reason: Reason::Interrupted,
+            cause: None,
+        }
+    }
+
+    pub(super) fn says_interrupted(&self) -> bool {
+        self.reason == Reason::Interrupted
     }
 
     pub(super) fn says_missing(&self) -> bool {
@@ -196,9 +209,11 @@ impl Failure {
                 Kind::Refused,
                 "the object store cannot do what kbackup needs",
             ),
-            Reason::Exists | Reason::Changed | Reason::Full | Reason::Other => {
-                (Kind::Failed, format!("cannot {}", task.in_words()))
-            }
+            Reason::Exists
+            | Reason::Changed
+            | Reason::Full
+            | Reason::Interrupted
+            | Reason::Other => (Kind::Failed, format!("cannot {}", task.in_words())),
         }
     }
 }

@@ -49,12 +49,15 @@ use self::failure::{Failure, Task};
 use self::repeat::Patience;
 use self::requests::{Counter, RequestKind};
 use crate::error::{Error, Kind, Result};
+use crate::run::{Run, RunEnd};
 
 /// An object store, or the part of it below a prefix. Keys are plain ASCII, and relative to the
 /// prefix. Cheap to clone; clones share the connections and the count of requests.
 #[derive(Clone)]
 pub(super) struct Store {
     inner: Arc<Inner>,
+    /// The end of the run that this clone works for.
+    end: Option<RunEnd>,
 }
 
 struct Inner {
@@ -157,7 +160,16 @@ impl Store {
                 counter,
                 replacing: Mutex::new(()),
             }),
+            end: None,
         })
+    }
+
+    /// The same store, for one run. Requests and waits end when the run is asked to end.
+    pub(super) fn for_run(&self, run: &Run) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            end: Some(run.end()),
+        }
     }
 
     /// The URL that the operator typed.
@@ -453,7 +465,16 @@ impl Store {
     ) -> Result<T, Failure> {
         let patience = Patience::new(self.inner.limits, &self.inner.counter);
         let work = repeat::until_answered(kind, patience, attempt);
-        self.inner.runtime.handle.block_on(work)
+        let Some(end) = &self.end else {
+            return self.inner.runtime.handle.block_on(work);
+        };
+
+        self.inner.runtime.handle.block_on(async {
+            tokio::select! {
+                () = end.cancelled().cancelled() => Err(Failure::interrupted()),
+                answer = work => answer,
+            }
+        })
     }
 
     fn objects(&self) -> &dyn ObjectStore {
@@ -492,6 +513,12 @@ impl Store {
     }
 
     fn error(&self, failure: Failure, task: Task, key: &str) -> Error {
+        if failure.says_interrupted()
+            && let Some(Err(interrupted)) = self.end.as_ref().map(RunEnd::check)
+        {
+            return interrupted;
+        }
+
         let place = self.inner.place.trim_end_matches('/');
         let place = if key.is_empty() {
             place.to_owned()

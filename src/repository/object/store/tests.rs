@@ -4,6 +4,7 @@
 mod denial;
 mod files;
 mod settings;
+mod tls;
 mod trouble;
 mod web_server;
 

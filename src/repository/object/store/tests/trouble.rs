@@ -1,13 +1,16 @@
 //! Stores that are slow, busy, cut off, or do not keep their word.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::probe::Preconditions;
 use super::super::{Created, Limits, ObjectUrl, Replaced, Store, probe};
 use super::bytes;
 use super::web_server::{OBJECT, Reply, WebServer, error, header, http, object};
-use crate::error::Kind;
+use crate::error::{Cause, Kind, Signal};
+use crate::event::Silent;
+use crate::run::Run;
 
 /// Limits of tests in which the store recovers.
 fn patient() -> Limits {
@@ -243,4 +246,26 @@ fn the_clock_of_the_store_is_known() {
     assert_eq!(store.clock_difference(), None);
     assert_eq!(store.get("one", 1).unwrap(), None);
     assert!(store.clock_difference().unwrap() < -86_400);
+}
+
+#[test]
+fn a_run_that_is_interrupted_waits_for_no_store() {
+    let run = Arc::new(Run::new(Silent));
+    let to_interrupt = Arc::clone(&run);
+    let server = WebServer::start(move |_, _| {
+        to_interrupt.interrupt(Signal::Terminate);
+        Reply::Silence
+    });
+
+    let mut options = server.options();
+    options.limits = Limits {
+        answer: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let store = Store::connect(&ObjectUrl::parse("s3://bucket").unwrap(), &options).unwrap();
+
+    let error = store.for_run(&run).put("one", bytes("1")).unwrap_err();
+    let expected = Kind::Interrupted(Cause::Signal(Signal::Terminate));
+    assert_eq!(error.kind(), expected);
+    assert_eq!(server.heads().len(), 1);
 }
