@@ -14,6 +14,7 @@ use super::sections::{self, CellsByPath, SectionObject, StoredRow};
 use super::store::{Created, Store};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Blake3Hash, RelativePath};
+use crate::run::Run;
 
 /// The longest plain text of a section that is read.
 const MAX_SECTION_BYTES: u64 = 128 << 20;
@@ -127,9 +128,10 @@ impl Objects {
     }
 
     /// Stores the bytes of a cell, unless a blob holds them already. Returns the cell and how many
-    /// bytes were written.
+    /// bytes were written. Ends when the run is told to end, also in the middle of a request.
     pub(super) fn store_cell(
         &self,
+        run: &Run,
         offset: u64,
         plain: &[u8],
         known: &[Known<'_>],
@@ -156,7 +158,9 @@ impl Objects {
             hash: Blake3Hash::of(&stored),
             encoding,
         };
-        self.create_blob(cell, stored, |key| marks.holds(key))
+        self.create_blob(&self.store.for_run(run), cell, stored, |key| {
+            marks.holds(key)
+        })
     }
 
     fn can_use(&self, known: &Known<'_>) -> Result<bool> {
@@ -177,6 +181,7 @@ impl Objects {
     /// Makes a blob. If its name is taken, the blob that has it is proven, and used if it is good.
     fn create_blob(
         &self,
+        store: &Store,
         cell: Cell,
         stored: Vec<u8>,
         is_marked: impl Fn(&str) -> bool,
@@ -185,8 +190,8 @@ impl Objects {
         let written = cell.stored;
         // Only a full cell stays as it is for long.
         let created = match cell.length == self.cell_bytes {
-            true => self.store.create_in_class(&key, stored.clone().into())?,
-            false => self.store.create(&key, stored.clone().into())?,
+            true => store.create_in_class(&key, stored.clone().into())?,
+            false => store.create(&key, stored.clone().into())?,
         };
         if created == Created::New {
             return Ok((cell, written));
@@ -194,13 +199,13 @@ impl Objects {
 
         // A blob that is to be deleted is written again, so that it stays.
         if !is_marked(&key)
-            && let Some(found) = self.store.get(&key, self.cell_bytes + SLACK)?
+            && let Some(found) = store.get(&key, self.cell_bytes + SLACK)?
             && let Some(found) = self.as_found(&cell, &found)
         {
             return Ok((found, 0));
         }
         // Otherwise the blob is damaged. These bytes have its name, so every backup that names it is mended.
-        self.store.put(&key, stored.into())?;
+        store.put(&key, stored.into())?;
         Ok((cell, written))
     }
 

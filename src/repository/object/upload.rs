@@ -330,7 +330,7 @@ impl<'a> Upload<'a> {
         }
         let (cell, written) =
             self.objects
-                .store_cell(begin, rest, &self.plan.known, self.plan.marks)?;
+                .store_cell(self.run, begin, rest, &self.plan.known, self.plan.marks)?;
         self.cells.push(cell);
         self.written += written;
         Ok(())
