@@ -24,7 +24,7 @@ use kbackup::run::Run;
 use kbackup::verify::{self, Which};
 use kbackup_testnode::Synthetic;
 
-use crate::backup::bench::{Bench, elect, restore_over, small, workplace};
+use crate::backup::bench::{Bench, elect, flip, restore_over, small, workplace};
 use crate::stores::{TestRepository, in_every_store, in_stores_with_copies};
 
 in_every_store! {
@@ -605,4 +605,47 @@ fn a_copy_of_a_real_nodes_backup_restores_to_the_same_bytes() {
         copy_all(&bench.repository, &memory).unwrap();
         assert_same_backups(&bench.repository, &memory);
     }
+}
+
+/// Ends its run in the middle of a file.
+struct InAFile {
+    run: Weak<Run>,
+}
+
+impl Observer for InAFile {
+    fn observe(&self, event: &Event) {
+        if let (Event::Progress { bytes }, Some(run)) = (event, self.run.upgrade())
+            && *bytes > 100_000
+        {
+            run.interrupt(Signal::Terminate);
+        }
+    }
+}
+
+/// Bytes in memory are never cloned: a clone would have no use for what was begun.
+#[test]
+fn a_wrong_beginning_of_an_interrupted_copy_is_not_blamed_on_the_source() {
+    let bench = Bench::new(&Synthetic {
+        filter_bytes: 10_000,
+        ..Synthetic::of_size(12 << 20, 4 << 20)
+    });
+    let memory = MemoryRepository::create();
+    bench.take_to(&memory).unwrap();
+    let directory = DirectoryRepository::create(&bench.path("second")).unwrap();
+
+    let run = Arc::new_cyclic(|run| Run::new(InAFile { run: run.clone() }));
+    let error = copied(&memory, &directory, &BackupsToCopy::All, &run).unwrap_err();
+    assert_eq!(error.kind().exit_code(), 143);
+    let mut begun = 0;
+    for entry in walkdir::WalkDir::new(bench.path("second/incoming")) {
+        let entry = entry.unwrap();
+        if entry.path().to_string_lossy().ends_with(".begun") {
+            flip(entry.path(), 5000);
+            begun += 1;
+        }
+    }
+    assert!(begun > 0);
+
+    copy_all(&memory, &directory).unwrap();
+    assert_same_backups(&memory, &directory);
 }

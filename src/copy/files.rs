@@ -278,7 +278,11 @@ impl Bringing<'_> {
         let log = LogEndingAt::of(&self.original.log);
         let (stored, bytes_read) = match self.extend(file)? {
             Some(stored) => (stored, file.bytes_to_read(&log)),
-            None => (self.read(file.row)?, data_bytes(file.row, &log)),
+            None => {
+                let stored = self.read(file.row)?;
+                let bytes_read = data_bytes(file.row, &log).saturating_sub(stored.begun);
+                (stored, bytes_read)
+            }
         };
         self.keep_proof(file.row, stored)?;
         self.run.emit(Event::Copied {
@@ -340,10 +344,21 @@ impl Bringing<'_> {
         let source = self.from.open(&self.original.label, row)?;
         let place = self.files.place_of(&row.path);
 
-        let stored = self
+        let mut stored = self
             .incoming
             .ingest(&row.path, ingest(row, &*source, &place))
             .map_err(|error| blame_source(error, &place))?;
+        if stored.begun > 0 && !is_as_described(row, stored) {
+            // What an interrupted run has begun may be wrong, and the source right.
+            let again = Ingest {
+                reads_every_byte: true,
+                ..ingest(row, &*source, &place)
+            };
+            stored = self
+                .incoming
+                .ingest(&row.path, again)
+                .map_err(|error| blame_source(error, &place))?;
+        }
         if is_as_described(row, stored) {
             return Ok(stored);
         }
