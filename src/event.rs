@@ -121,7 +121,7 @@ pub enum Step {
     Commit,
     /// Give back to the node what was stopped.
     Release,
-    /// Copy the files of a stored backup into another repository.
+    /// Copy the files of a stored backup into another repository, or into an archive.
     Copy,
     /// Write a restored directory.
     Place,

@@ -110,6 +110,7 @@
 //! [`Run`]: run::Run
 
 pub mod agent;
+pub mod archive;
 pub mod backup;
 pub mod cli;
 pub mod clock;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 mod answers;
+mod archive;
 mod copy;
 mod denied;
 mod documents;

@@ -127,7 +127,14 @@ fn every_named_option_exists() {
     );
 
     // These are options of other programs.
-    let others = ["release", "locked", "target", "team", "package"];
+    let others = [
+        "release",
+        "locked",
+        "target",
+        "team",
+        "package",
+        "strip-components",
+    ];
 
     let mut wrong = Vec::new();
     for page in ["README.md", "docs/guide.md", "docs/agent.md"] {

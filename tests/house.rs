@@ -85,6 +85,19 @@ const HOUSE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "archive",
+        &[
+            "clock",
+            "error",
+            "event",
+            "run",
+            "format",
+            "manifest",
+            "transfer",
+            "repository",
+        ],
+    ),
+    (
         "copy",
         &[
             "log",
@@ -158,6 +171,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "verify",
             "restore",
             "copy",
+            "archive",
             "backup",
             "expire",
             "settings",

@@ -11,6 +11,7 @@ compile_error!(
 );
 
 mod agent;
+mod archive;
 mod backup;
 mod check;
 mod cli;

@@ -7,6 +7,7 @@ mod completions;
 mod context;
 mod copy;
 mod expire;
+mod export;
 mod init;
 mod list;
 mod log_writer;
@@ -98,6 +99,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, context: &VerbContext
         Verb::Diff(options) => backup::run(BackupKind::Diff, options, context),
         Verb::Restore(options) => restore::run(options, context),
         Verb::Copy(options) => copy::run(options, context),
+        Verb::Export(options) => export::run(options, context),
         Verb::Expire(options) => expire::run(options, context),
         Verb::List(options) => list::run(options, context),
         Verb::Show(options) => show::run(options, context),

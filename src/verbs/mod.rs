@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod expire;
+pub(crate) mod export;
 pub(crate) mod init;
 mod label;
 pub(crate) mod list;

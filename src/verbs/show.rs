@@ -24,7 +24,7 @@ pub(crate) fn show(options: &ShowOptions, general: &GeneralOptions, run: &Run) -
 
 /// The backup that `latest` means for a restore, too: the newest that was not damaged at the source.
 /// If its manifest cannot be read, the error says so, because an older backup is not the newest.
-fn newest(repository: &dyn Repository) -> Result<Manifest> {
+pub(super) fn newest(repository: &dyn Repository) -> Result<Manifest> {
     let listed = repository.list()?;
     for listed in listed.iter().rev() {
         match &listed.head {

@@ -147,6 +147,11 @@ pub(super) const EXAMPLES: &[Example] = &[
         line: "kbackup copy --from /backup/node1 --to /mnt/second/node1 --all --dry-run",
     },
     Example {
+        verb: "export",
+        purpose: "Write the newest backup into one compressed file:",
+        line: "kbackup export --repo /backup/node1 --zstd > node1.tar.zst",
+    },
+    Example {
         verb: "expire",
         purpose: "Show which backups would be removed, which would stay, and why:",
         line: "kbackup expire --repo /backup/node1 --keep-last 24 --keep-daily 7 --keep-weekly 4 \

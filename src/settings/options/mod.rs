@@ -13,6 +13,7 @@ mod check;
 mod completions;
 mod copy;
 mod expire;
+mod export;
 mod general;
 mod init;
 mod list;
@@ -35,6 +36,7 @@ pub use check::CheckOptions;
 pub use completions::{CompletionsOptions, Shell};
 pub use copy::CopyOptions;
 pub use expire::{ExpireOptions, RetentionOptions};
+pub use export::ExportOptions;
 pub use general::{GeneralOptions, LogFormat, LogLevel};
 pub use init::InitOptions;
 pub use list::ListOptions;
@@ -88,6 +90,8 @@ pub(super) enum VerbArguments {
     Check(check::CheckArguments),
     /// Copy backups into another repository, so that they exist in a second place
     Copy(copy::CopyArguments),
+    /// Write one backup as a tar to standard output
+    Export(export::ExportArguments),
     /// Remove the backups that no retention rule keeps
     Expire(expire::ExpireArguments),
     /// List the backups of a repository
@@ -124,6 +128,8 @@ pub enum Verb {
     Check(CheckOptions),
     /// `kbackup copy`.
     Copy(CopyOptions),
+    /// `kbackup export`.
+    Export(ExportOptions),
     /// `kbackup expire`.
     Expire(ExpireOptions),
     /// `kbackup list`.
@@ -153,6 +159,7 @@ impl VerbArguments {
             Self::Verify(arguments) => Verb::Verify(arguments.into()),
             Self::Check(arguments) => Verb::Check(arguments.into()),
             Self::Copy(arguments) => Verb::Copy(arguments.into()),
+            Self::Export(arguments) => Verb::Export(arguments.into()),
             Self::Expire(arguments) => Verb::Expire(arguments.into()),
             Self::List(arguments) => Verb::List(arguments.into()),
             Self::Show(arguments) => Verb::Show(arguments.into()),
@@ -175,6 +182,7 @@ impl Verb {
             Self::Restore(options) => options.load,
             Self::Check(options) => options.load,
             Self::Copy(options) => options.load,
+            Self::Export(options) => options.load,
             Self::Init(_)
             | Self::Expire(_)
             | Self::List(_)

@@ -1,0 +1,15 @@
+//! One backup as one file: a plain tar in the layout of a backup, for pipes, air gaps and CI.
+//!
+//! ```text
+//! manifest.json     the manifest of the backup, always first
+//! db/…  index/…     one member for each row, in the order of the rows
+//! ```
+//!
+//! `tar x` unpacks it without kbackup. The stored `truncate.chk` is −1, so a server starts from what
+//! is unpacked, as from a backup that was copied with `cp`. Holes are written as zeros, because no
+//! two programs agree on sparse files; zstd makes nothing of them.
+
+mod export;
+mod member;
+
+pub use self::export::{ArchiveForm, ExportReport, export};
