@@ -14,11 +14,14 @@ use kbackup::repository::Repository;
 use kbackup::run::Run;
 
 use crate::backup::bench::{Bench, small, workplace};
-use crate::stores::in_every_store;
+use crate::stores::{in_every_store, in_stores_with_copies};
 
 in_every_store! {
     an_archive_holds_the_manifest_and_every_file,
     a_compressed_archive_is_the_same_archive,
+}
+
+in_stores_with_copies! {
     an_archive_of_a_damaged_backup_ends_inside_a_member,
 }
 

@@ -421,15 +421,19 @@ fn is_as_described(row: &Row, stored: Stored) -> bool {
 
 /// A source that ends too early or changes is not a live file here, but a damaged one.
 fn blame_source(error: Error, place: &str) -> Error {
-    if error.kind() != Kind::Unstable {
-        return error;
+    match error.kind() {
+        Kind::Unstable => damaged(place).because(error.in_words()),
+        Kind::StoredCorrupt => with_hints(error),
+        _ => error,
     }
-    damaged(place).because(error.in_words())
 }
 
 fn damaged(place: &str) -> Error {
-    Error::new(Kind::StoredCorrupt, "a stored file is damaged")
-        .on(place)
+    with_hints(Error::new(Kind::StoredCorrupt, "a stored file is damaged").on(place))
+}
+
+fn with_hints(error: Error) -> Error {
+    error
         .hint("nothing of this backup is listed in the target")
         .hint("`kbackup verify --repair` on the source repository repairs it from another copy")
         .hint("to copy the other backups, name them")
