@@ -43,15 +43,13 @@ const AZURE: [(&str, AzureKey); 11] = [
     ("IDENTITY_ENDPOINT", AzureKey::MsiEndpoint),
 ];
 
-const GOOGLE: [(&str, GoogleKey); 4] = [
+const GOOGLE: [(&str, GoogleKey); 3] = [
     (
         "GOOGLE_APPLICATION_CREDENTIALS",
         GoogleKey::ApplicationCredentials,
     ),
     ("GOOGLE_SERVICE_ACCOUNT_KEY", GoogleKey::ServiceAccountKey),
     ("GOOGLE_BEARER_TOKEN", GoogleKey::BearerToken),
-    // For stores that only speak like Google's, which ask for no token.
-    ("GOOGLE_SKIP_SIGNATURE", GoogleKey::SkipSignature),
 ];
 
 /// An S3 builder with the credentials of the environment.

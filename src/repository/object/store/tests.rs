@@ -50,6 +50,12 @@ macro_rules! on_every_store {
                 }
             })*
         }
+        mod on_a_stub_of_google {
+            $(#[test] fn $name() {
+                let server = super::object_servers::google().unwrap();
+                super::$name(&super::connect(&server));
+            })*
+        }
     };
 }
 
@@ -224,8 +230,12 @@ fn keys_are_listed_in_order_and_below_a_prefix(store: &Store) {
     assert_eq!(after, ["b/10", "b/2"]);
 
     let listed = store.list("b").unwrap();
-    assert_eq!(listed[1].size, 10);
-    assert_eq!(Some(&listed[1]), store.head("b/1-deep/x").unwrap().as_ref());
+    let info = store.head("b/1-deep/x").unwrap().unwrap();
+    assert_eq!((listed[1].size, info.size), (10, 10));
+    // Google tells the generation of an object only with the object.
+    if !store.place().starts_with("gs:") {
+        assert_eq!(listed[1], info);
+    }
 }
 
 fn more_keys_than_a_page_are_listed(store: &Store) {
