@@ -18,6 +18,7 @@ mod gate;
 mod mounts;
 mod names;
 mod open;
+mod spellings;
 mod stamp;
 mod status;
 mod walk;
@@ -39,6 +40,7 @@ pub use names::{
     canonical, hard_link, link_target, remove_file, remove_tree, rename, set_mode, set_owner,
 };
 pub use open::{create_new, open, open_for_writing, open_or_create, open_source, read_small};
+pub use spellings::{real, spellings};
 pub use stamp::{CopyId, Stamp};
 pub use status::{FileKind, FileStatus, can_execute, status, status_of_target};
 pub use walk::files_below;

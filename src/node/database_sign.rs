@@ -26,8 +26,8 @@ pub fn sign_of_database(directory: &Path) -> Result<Option<PathBuf>> {
 /// The directory of a server that a path lies in, or that it would lie in. Links on the way are
 /// followed.
 pub fn database_around(path: &Path) -> Result<Option<PathBuf>> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut nearest = absolute.as_path();
+    let real = fs::real(path);
+    let mut nearest = real.as_path();
     while fs::status_of_target(nearest)?.is_none() {
         nearest = fs::parent(nearest);
     }

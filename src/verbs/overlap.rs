@@ -100,7 +100,7 @@ struct Lies {
 
 impl Lies {
     fn of(path: &Path) -> Result<Self> {
-        let real = real(path)?;
+        let real = fs::real(path);
 
         let mut lies = Self {
             own: None,
@@ -125,25 +125,4 @@ impl Lies {
         let is_below = self.real.starts_with(&other.real);
         is_below || other.own.is_some_and(|own| self.up.contains(&own))
     }
-}
-
-/// The path without symbolic links, although its last parts may not exist yet.
-fn real(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).map_err(|error| {
-        Error::new(Kind::Usage, "this path cannot be used")
-            .at(path)
-            .because(error)
-    })?;
-
-    for existing in absolute.ancestors() {
-        match fs::canonical(existing) {
-            Ok(real) => {
-                let missing = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
-                return Ok(real.join(missing));
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(absolute)
 }

@@ -1,5 +1,5 @@
 //! Remembers which repositories were seen at which path: one small file for each path, in the state
-//! directory. So a disk that is not mounted never looks like a place for a new repository, and a
+//! directory. A link has the path that was typed, and the paths that it leads to. So a disk that is not mounted never looks like a place for a new repository, and a
 //! wrong disk never looks like the right one.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::node::create_state_directory;
-use crate::repository::{Location, absolute_place};
+use crate::repository::Location;
 use crate::settings::options::GeneralOptions;
 
 /// The version of the file that this program writes.
@@ -19,12 +19,20 @@ const FORMAT: u32 = 1;
 const MAX_BYTES: u64 = 64 * 1024;
 const FILE_MODE: u32 = 0o600;
 
-/// What is remembered of one path.
+/// What is remembered of a place.
 #[derive(Debug)]
 pub(super) struct SeenRepositories {
-    /// The file; `None` if there is no state directory.
-    file: Option<PathBuf>,
-    place: PathBuf,
+    /// Each path that leads to the place. Empty if there is no state directory.
+    paths: Vec<RememberedPath>,
+    /// The repositories that were seen at any of them.
+    seen: Vec<SeenRepository>,
+}
+
+/// What is remembered of one path.
+#[derive(Debug)]
+struct RememberedPath {
+    path: PathBuf,
+    file: PathBuf,
     seen: Vec<SeenRepository>,
 }
 
@@ -46,38 +54,45 @@ struct SeenFile {
 }
 
 impl SeenRepositories {
-    /// Reads what is remembered of a path. Without a state directory nothing is.
+    /// Reads what is remembered of a path, and of all paths that its links lead to. Without a state
+    /// directory nothing is.
     ///
     /// # Errors
-    /// If the file is there and cannot be read: then it is not known what was seen.
+    /// If a file is there and cannot be read: then it is not known what was seen.
     pub(super) fn at(path: &Path, general: &GeneralOptions) -> Result<Self> {
-        let place = absolute(path);
         let mut remembered = Self {
-            file: None,
-            place,
+            paths: Vec::new(),
             seen: Vec::new(),
         };
         let Ok(directory) = general.state_directory() else {
             return Ok(remembered);
         };
 
-        let file = directory.join(file_name(&remembered.place));
-        remembered.seen = read(&file)?;
-        remembered.file = Some(file);
+        for path in paths_to(path) {
+            let file = directory.join(file_name(&path));
+            let seen = read(&file)?;
+            for repository in &seen {
+                remembered.add(repository);
+            }
+            remembered.paths.push(RememberedPath { path, file, seen });
+        }
         Ok(remembered)
     }
 
-    /// The repositories that were seen, in the order of their first time.
+    /// The repositories that were seen, in the order of their first time at a path.
     pub(super) fn all(&self) -> &[SeenRepository] {
         &self.seen
     }
 
-    /// Whether a repository of another id was seen, and this one never.
+    /// Whether a repository of another id was seen, and this one never, at a path that leads there.
     pub(super) fn is_another(&self, id: Uuid) -> bool {
-        !self.seen.is_empty() && self.seen.iter().all(|seen| seen.id != id)
+        let is_new = |path: &RememberedPath| !path.seen.is_empty() && !contains(&path.seen, id);
+        let is_new_at_a_path = self.paths.iter().any(is_new);
+
+        is_new_at_a_path || (!self.seen.is_empty() && !contains(&self.seen, id))
     }
 
-    /// Adds what an earlier version of kbackup remembers elsewhere, if this file knows nothing.
+    /// Adds what an earlier version of kbackup remembers elsewhere, if nothing is remembered here.
     pub(super) fn or_known(mut self, id: Option<Uuid>) -> Self {
         if self.seen.is_empty()
             && let Some(id) = id
@@ -92,45 +107,65 @@ impl SeenRepositories {
     /// # Errors
     /// If the state directory cannot be made or written.
     pub(super) fn remember(&mut self, id: Uuid) -> Result<()> {
-        let Some(file) = &self.file else {
-            return Ok(());
-        };
-        if self.seen.iter().any(|seen| seen.id == id) && fs::status(file)?.is_some() {
-            return Ok(());
-        }
+        self.add(&SeenRepository {
+            id,
+            since: Some(clock::now()),
+        });
 
-        if self.seen.iter().all(|seen| seen.id != id) {
-            self.seen.push(SeenRepository {
-                id,
-                since: Some(clock::now()),
-            });
+        for path in &mut self.paths {
+            for repository in &self.seen {
+                if repository.id == id {
+                    path.remember(repository)?;
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn add(&mut self, repository: &SeenRepository) {
+        if !contains(&self.seen, repository.id) {
+            self.seen.push(repository.clone());
+        }
+    }
+}
+
+impl RememberedPath {
+    fn remember(&mut self, repository: &SeenRepository) -> Result<()> {
+        if contains(&self.seen, repository.id) {
+            return Ok(());
+        }
+        self.seen.push(repository.clone());
+
         let content = SeenFile {
             format: FORMAT,
-            place: self.place.display().to_string(),
+            place: self.path.display().to_string(),
             repositories: self.seen.clone(),
         };
         let text = serde_json::to_string_pretty(&content).map_err(|error| {
             Error::new(Kind::Failed, "cannot write which repository was seen").because(error)
         })?;
 
-        create_state_directory(fs::parent(file))?;
+        create_state_directory(fs::parent(&self.file))?;
         Ok(fs::write_durably(
-            file,
+            &self.file,
             (text + "\n").as_bytes(),
             FILE_MODE,
         )?)
     }
 }
 
-/// The path as it is remembered: absolute, and without a slash at its end. Links stay, because
-/// their targets vanish with an unmounted disk.
-fn absolute(path: &Path) -> PathBuf {
-    let absolute = absolute_place(path);
-    if Location::is_url(path) {
-        return absolute;
+fn contains(seen: &[SeenRepository], id: Uuid) -> bool {
+    seen.iter().any(|seen| seen.id == id)
+}
+
+/// The paths under which a place is remembered: as it was typed, absolute and without a slash at its
+/// end, and what its links make of it. All of them count, because a disk that is not mounted takes
+/// its links away. A URL has no links.
+fn paths_to(typed: &Path) -> Vec<PathBuf> {
+    if Location::is_url(typed) {
+        return vec![typed.to_owned()];
     }
-    absolute.components().collect()
+    fs::spellings(typed)
 }
 
 /// The name does not end with `.json`, because release records do.

@@ -159,3 +159,102 @@ fn a_repository_that_is_gone_for_good_is_replaced_on_purpose() {
     assert_exit(place, "init --repo repo --another", 0);
     assert_exit(place, DIFF, 0);
 }
+
+fn link(place: &Place, target: &str, name: &str) {
+    std::os::unix::fs::symlink(target, place.path(name)).unwrap();
+}
+
+/// An empty directory where a disk was mounted.
+fn lose_disk(place: &Place) {
+    std::fs::rename(place.path("disk"), place.path("away")).unwrap();
+    std::fs::create_dir(place.path("disk")).unwrap();
+}
+
+fn return_disk(place: &Place) {
+    std::fs::remove_dir(place.path("disk")).unwrap();
+    std::fs::rename(place.path("away"), place.path("disk")).unwrap();
+}
+
+/// Links to one place are that place, also those on the disk that is gone.
+#[test]
+fn a_link_does_not_hide_which_repository_was_seen() {
+    const ALL: [&str; 4] = ["link", "disk/repo", "disk/../disk/repo", "disk/real"];
+
+    let site = stopped_node();
+    let place = &site.place;
+    std::fs::create_dir(place.path("disk")).unwrap();
+    link(place, "second", "link");
+    link(place, "disk/repo", "second");
+    link(place, "real", "disk/repo");
+    std::fs::create_dir(place.path("disk/real")).unwrap();
+    assert_exit(place, "init --repo disk/real --state-dir other", 0);
+
+    for (number, seen) in ["link", "disk/../disk/repo"].iter().enumerate() {
+        let state = format!("--state-dir state-{number}");
+        assert_exit(place, &format!("list --repo {seen} {state}"), 0);
+        lose_disk(place);
+        for asked in ALL {
+            let line = format!("full --offline --db node/db --new-repository --repo {asked}");
+            let text = assert_exit(place, &format!("{line} {state}"), 23);
+            assert!(text.contains("not mounted"), "{seen}, {asked}: {text}");
+        }
+        return_disk(place);
+    }
+}
+
+/// Only the end of the way was seen. The link is newer.
+#[test]
+fn a_new_link_leads_to_what_was_seen() {
+    let site = stopped_node();
+    let place = &site.place;
+    std::fs::create_dir(place.path("disk")).unwrap();
+    assert_exit(place, "init --repo disk/repo", 0);
+    lose_disk(place);
+    link(place, &place.path("disk").display().to_string(), "link");
+
+    for line in [
+        "init --repo link/repo",
+        "full --offline --db node/db --new-repository --repo link/repo",
+    ] {
+        let text = assert_exit(place, line, 23);
+        assert!(text.contains("not mounted"), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(place.path("disk")).unwrap().count(), 0);
+}
+
+/// A link to a place that does not exist yet leads there, too.
+#[test]
+fn a_link_does_not_hide_the_directory_of_the_node() {
+    let site = stopped_node();
+    let place = &site.place;
+    link(place, "node/db/backups", "repo");
+
+    let text = assert_exit(place, &format!("{FULL} --new-repository"), 23);
+    assert!(text.contains("inside"), "{text}");
+    assert!(!place.path("node/db/backups").exists());
+}
+
+/// The newest backup was moved away, and the kept numbers are lost.
+#[test]
+fn numbers_that_the_repository_has_lost_are_not_given_again() {
+    let site = stopped_node();
+    let place = &site.place;
+    assert_exit(place, "init --repo repo", 0);
+    assert_exit(place, DIFF, 0);
+    assert_exit(place, DIFF, 0);
+    let newest = place.listed().pop().unwrap();
+    let in_repository = place.path(&format!("repo/backups/{newest}"));
+    std::fs::rename(&in_repository, place.path("aside")).unwrap();
+    std::fs::remove_file(place.path("repo/state/numbers")).unwrap();
+
+    assert_exit(place, DIFF, 0);
+    assert!(!place.listed().contains(&newest));
+    std::fs::rename(place.path("aside"), in_repository).unwrap();
+    let listed = assert_exit(place, "list --repo repo --json", 0);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let mut numbers = Vec::new();
+    for backup in listed["backups"].as_array().unwrap() {
+        numbers.push(backup["sequence"].as_u64().unwrap());
+    }
+    assert_eq!(numbers, [1, 2, 3], "{listed:#}");
+}
