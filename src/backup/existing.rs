@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::missing_index::EarlierIndex;
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::Lineage;
 use crate::manifest::{BackupKind, Head, Label};
@@ -16,7 +17,7 @@ use crate::run::Run;
 pub(super) struct ExistingBackups {
     /// The head of every manifest that can be read, oldest first.
     pub(super) backups: Vec<Head>,
-    /// The newest label, also of a backup whose manifest cannot be read.
+    /// The newest label, also of a backup that is gone or whose manifest cannot be read.
     pub(super) newest_label: Option<Label>,
     /// The highest numbers that were ever given here.
     pub(super) given: GivenNumbers,
@@ -41,6 +42,13 @@ impl ExistingBackups {
             }
         }
         existing.given = given_numbers(repository, &listed)?;
+        // The backup that had the newest label may be gone. If its clock was wrong, its label need
+        // not keep all later ones in the future.
+        if let Some(newest) = existing.given.newest.clone()
+            && clock::ahead(newest.time(), clock::now()).is_none()
+        {
+            existing.note_label(&newest);
+        }
 
         for Listed { head, .. } in listed {
             match head {

@@ -22,7 +22,7 @@ pub use directory::DirectoryRepository;
 pub use location::{Location, absolute_place};
 #[cfg(feature = "faults")]
 pub use memory::MemoryRepository;
-pub use numbers::{GivenNumbers, given_numbers, same_number, same_number_in_words};
+pub use numbers::{GivenNumbers, given_numbers, keep_given, same_number, same_number_in_words};
 pub use object::{Compression, ObjectRepository, Requests};
 pub use unneeded::{Prunable, Pruned};
 pub use writer::{

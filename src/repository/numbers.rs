@@ -11,17 +11,20 @@ use serde::{Deserialize, Serialize};
 use super::{Listed, Repository};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Head, Label};
+use crate::run::Run;
 
 /// The key under which the highest numbers are kept.
 const KEY: &str = "numbers";
 
 /// The highest numbers that were given to backups of a repository; 0 if none was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GivenNumbers {
     /// The highest sequence number.
     pub sequence: u64,
     /// The highest number of a branch.
     pub branch: u32,
+    /// The newest label, as far as it is kept.
+    pub newest: Option<Label>,
 }
 
 /// The value that is kept.
@@ -35,10 +38,23 @@ struct Counter {
 }
 
 impl GivenNumbers {
-    fn or_higher(self, sequence: u64, branch: u32) -> Self {
+    fn raise(&mut self, sequence: u64, branch: u32) {
+        self.sequence = self.sequence.max(sequence);
+        self.branch = self.branch.max(branch);
+    }
+
+    fn raise_to(&mut self, other: Self) {
+        self.raise(other.sequence, other.branch);
+        self.newest = self.newest.take().max(other.newest);
+    }
+}
+
+impl From<Counter> for GivenNumbers {
+    fn from(counter: Counter) -> Self {
         Self {
-            sequence: self.sequence.max(sequence),
-            branch: self.branch.max(branch),
+            sequence: counter.sequence,
+            branch: counter.branch,
+            newest: Some(counter.newest),
         }
     }
 }
@@ -49,19 +65,14 @@ impl GivenNumbers {
 /// The kind of the error of a manifest, if that manifest cannot be read and may hold a higher number
 /// than every other one. `Denied` if the kept value cannot be read.
 pub fn given_numbers(repository: &dyn Repository, listed: &[Listed]) -> Result<GivenNumbers> {
-    let counter = counter(repository)?;
+    let mut given = kept(repository)?;
+    let counted = given.newest.clone();
 
-    let mut given = GivenNumbers::default();
-    if let Some(counter) = &counter {
-        given = given.or_higher(counter.sequence, counter.branch);
-    }
     for Listed { label, head } in listed {
         match head {
-            Ok(head) => given = given.or_higher(head.sequence, head.branch),
+            Ok(head) => given.raise(head.sequence, head.branch),
             Err(error) => {
-                let is_counted = counter
-                    .as_ref()
-                    .is_some_and(|counter| *label <= counter.newest);
+                let is_counted = counted.as_ref().is_some_and(|newest| label <= newest);
                 if !is_counted {
                     return Err(unknown_number(label, error));
                 }
@@ -69,6 +80,28 @@ pub fn given_numbers(repository: &dyn Repository, listed: &[Listed]) -> Result<G
         }
     }
     Ok(given)
+}
+
+/// Keeps numbers that were given earlier, if the repository has lost them.
+///
+/// # Errors
+/// `Locked` if another run writes, but only if numbers are lost. `Denied` if the kept value cannot
+/// be read.
+pub fn keep_given(repository: &dyn Repository, earlier: &GivenNumbers, run: &Run) -> Result<()> {
+    if !has_lost(&kept(repository)?, earlier) {
+        return Ok(());
+    }
+
+    // Only the writer may change the value, and another run may have changed it meanwhile.
+    let _writer = repository.writer(run)?;
+    let mut given = kept(repository)?;
+    given.raise_to(earlier.clone());
+    run.note("the repository has lost the numbers of its backups, and gets them back");
+    keep(repository, given)
+}
+
+fn has_lost(kept: &GivenNumbers, earlier: &GivenNumbers) -> bool {
+    kept.sequence < earlier.sequence || kept.branch < earlier.branch || kept.newest < earlier.newest
 }
 
 /// Whether a backup with this sequence number was committed, or a later one, as far as the kept
@@ -80,18 +113,26 @@ pub(super) fn is_given(repository: &dyn Repository, sequence: u64) -> Result<boo
 
 /// Keeps the numbers of a backup that is about to become visible. Only the writer may call it.
 pub(super) fn give(repository: &dyn Repository, head: &Head) -> Result<()> {
-    let mut given = GivenNumbers::default().or_higher(head.sequence, head.branch);
-    let mut newest = head.label.clone();
-    if let Some(counter) = counter(repository)? {
-        given = given.or_higher(counter.sequence, counter.branch);
-        newest = newest.max(counter.newest);
-    }
+    let mut given = kept(repository)?;
+    given.raise_to(GivenNumbers {
+        sequence: head.sequence,
+        branch: head.branch,
+        newest: Some(head.label.clone()),
+    });
 
+    keep(repository, given)
+}
+
+fn keep(repository: &dyn Repository, given: GivenNumbers) -> Result<()> {
+    let Some(newest) = given.newest else {
+        return Ok(());
+    };
     let counter = Counter {
         sequence: given.sequence,
         branch: given.branch,
         newest,
     };
+
     let bytes = serde_json::to_vec(&counter)
         .map_err(|error| Error::new(Kind::Failed, "cannot write the numbers").because(error))?;
     repository.set_state(KEY, Some(&bytes))
@@ -119,6 +160,12 @@ pub fn same_number_in_words(one: &Head, other: &Head) -> String {
         "{} and {} carry the same sequence number, {}: kbackup does not know which is newer",
         one.label, other.label, one.sequence
     )
+}
+
+/// The kept numbers; 0 if none are kept.
+fn kept(repository: &dyn Repository) -> Result<GivenNumbers> {
+    let counter = counter(repository)?;
+    Ok(counter.map(GivenNumbers::from).unwrap_or_default())
 }
 
 /// The kept value. A damaged one counts as lost: the manifests then say more.

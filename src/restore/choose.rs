@@ -174,16 +174,36 @@ impl ListedBackups {
             return Ok(());
         };
 
-        Err(
-            Error::new(Kind::StoredCorrupt, same_number_in_words(one, other))
-                .on(repository.place())
+        let both = format!(
+            "`kbackup restore {}`, or `kbackup restore {}`",
+            one.label, other.label
+        );
+        let mut error = Error::new(Kind::StoredCorrupt, same_number_in_words(one, other))
+            .on(repository.place());
+        error = match self.undoubted_newest() {
+            Some(newest) => error
                 .hint(format!(
-                    "name the backup: `kbackup restore {}`, or `kbackup restore {}`; `kbackup list` \
-                     shows them all",
-                    one.label, other.label
+                    "for the newest backup, run `kbackup restore {}`",
+                    newest.label
                 ))
-                .hint("move the one that you do not need out of `backups/`"),
-        )
+                .hint(format!("for one of those two, which are older, run {both}")),
+            None => error.hint(format!(
+                "name the backup: {both}; `kbackup list` shows them all"
+            )),
+        };
+        Err(error.hint("move the one that you do not need out of `backups/`"))
+    }
+
+    /// The newest backup, if it is sound, and no other one may be newer.
+    fn undoubted_newest(&self) -> Option<&Head> {
+        let (newest, earlier) = self.sound.split_last()?;
+
+        let is_older = |head: &Head| head.sequence < newest.sequence;
+        let is_readable = |(label, _): &(Label, Error)| *label < newest.label;
+        let is_newest = earlier.last().is_none_or(is_older)
+            && self.marked_damaged.iter().all(is_older)
+            && self.newest_unreadable.as_ref().is_none_or(is_readable);
+        is_newest.then_some(newest)
     }
 
     fn add_unreadable(&mut self, label: Label, error: Error) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{connection, overlap, repository, scavenging};
+use super::{connection, given_numbers, overlap, repository, scavenging};
 use crate::backup::{
     self, BackupForecast, BackupRequest, BackupSummary, RecheckShare, RunningNode, Source,
     SourceNode,
@@ -46,7 +46,11 @@ pub(crate) fn take(
                 repository::open_the_same(path, known, general, run)?
             };
             warn_of_same_disk(options, source, &*repository, run)?;
-            backup::take(&request(kind, options), source, &*repository, run)
+            given_numbers::bring_back(&*repository, general, run)?;
+
+            let summary = backup::take(&request(kind, options), source, &*repository, run)?;
+            given_numbers::remember(&*repository, general, run);
+            Ok(summary)
         });
 
         match taken {

@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod expire;
 pub(crate) mod export;
+mod given_numbers;
 pub(crate) mod init;
 mod label;
 pub(crate) mod list;

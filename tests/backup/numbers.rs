@@ -77,6 +77,16 @@ fn the_number_of_a_backup_that_is_gone_is_not_given_again() {
     assert_eq!(sequences(&bench), [1, 3]);
 }
 
+/// All of this happens within a second or two.
+#[test]
+fn the_label_of_a_backup_that_is_gone_is_not_given_again() {
+    let (bench, _, second) = two_backups();
+    std::fs::remove_dir_all(backup(&bench, &second)).unwrap();
+
+    let third = bench.take().unwrap();
+    assert!(third.label > second.label, "{}", third.label);
+}
+
 /// A repository of an earlier version has no counter.
 #[test]
 fn without_the_counter_every_manifest_must_be_readable() {
@@ -160,6 +170,28 @@ fn with_equal_numbers_a_restore_asks_for_a_label() {
     bench.append(3_000);
     bench.take().unwrap();
     assert_eq!(sequences(&bench), [1, 2, 3]);
+}
+
+/// The two are older than the newest backup, which nobody doubts.
+#[test]
+fn with_equal_numbers_the_hint_names_the_newest_backup_first() {
+    let (bench, second, third) = equal_numbers();
+    bench.append(3_000);
+    let newest = bench.take().unwrap();
+    assert_eq!(sequences(&bench), [1, 2, 2, 3]);
+
+    let error = latest(&bench).unwrap_err();
+    assert_eq!(error.kind(), Kind::StoredCorrupt);
+    let first = error.hints()[0].as_str();
+    assert!(first.contains(newest.label.as_str()), "{first}");
+    assert!(!first.contains(second.label.as_str()), "{first}");
+    let hints = error.hints().concat();
+    assert!(hints.contains(third.label.as_str()), "{hints}");
+
+    // Something that cannot be read may be newer.
+    std::fs::write(backup(&bench, &newest).join("manifest.json"), "{").unwrap();
+    let hints = latest(&bench).unwrap_err().hints().concat();
+    assert!(!hints.contains("newest"), "{hints}");
 }
 
 /// A branch has a number, too.
