@@ -133,6 +133,7 @@ pub mod run;
 pub mod schedule;
 pub mod server;
 pub mod settings;
+mod signals;
 pub mod timings;
 pub mod transfer;
 mod trust;

@@ -10,6 +10,7 @@ mod documents;
 pub(crate) mod errors;
 mod hangs;
 pub(crate) mod json;
+pub(crate) mod kernel_hangs;
 mod load;
 mod missing_fields;
 mod overlaps;

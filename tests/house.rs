@@ -13,13 +13,18 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("users", &["fs"]),
     ("error", &["fs", "users"]),
     ("trust", &["error", "fs"]),
-    ("pace", &[]),
+    ("pulse", &[]),
+    ("pace", &["pulse"]),
     ("parallel", &[]),
     ("timings", &[]),
     ("md5", &[]),
     ("server", &[]),
     ("event", &["clock"]),
-    ("run", &["timings", "clock", "error", "event", "pace"]),
+    (
+        "run",
+        &["timings", "clock", "error", "event", "pace", "pulse"],
+    ),
+    ("signals", &["error"]),
     ("format", &["error", "fs"]),
     (
         "transfer",
@@ -197,14 +202,15 @@ const HOUSE: &[(&str, &[&str])] = &[
             "expire",
             "backup",
             "settings",
+            "signals",
             "verbs",
         ],
     ),
     (
         "cli",
         &[
-            "clock", "timings", "error", "event", "run", "fs", "manifest", "proof", "verify",
-            "restore", "copy", "backup", "expire", "settings", "verbs", "agent",
+            "clock", "timings", "error", "event", "run", "fs", "signals", "manifest", "proof",
+            "verify", "restore", "copy", "backup", "expire", "settings", "verbs", "agent",
         ],
     ),
 ];

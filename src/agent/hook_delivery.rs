@@ -13,6 +13,7 @@ use tracing::{debug, info};
 
 use crate::error::in_words;
 use crate::settings::hook::Hook;
+use crate::signals;
 use crate::trust::machine_authorities;
 
 /// How long to wait between the attempts to reach a web address.
@@ -201,7 +202,8 @@ fn start(words: &[String]) -> Result<(Child, PipeReader), String> {
 
     // The pipe ends only after all copies of its writing end are closed. The copies of this process
     // are in `command`, which is dropped here.
-    let child = command.spawn().map_err(|error| cannot_start(&error))?;
+    let started = signals::start_program(|| command.spawn());
+    let child = started.map_err(|error| cannot_start(&error))?;
     Ok((child, reader))
 }
 

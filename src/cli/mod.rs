@@ -49,9 +49,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
 
-    // Threads inherit the priority, so it is lowered before the first one starts.
+    // Threads inherit the priority and what is blocked, so both come before the first one starts.
     let load = settings.verb.load();
     let lowered = priority::lower(load.priority);
+    if let Err(error) = crate::signals::take_in_one_thread() {
+        return Output::new(settings.general.json).error(&error);
+    }
 
     let observer = progress::start(&settings.general);
     for (option, setting) in &settings.values {

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::sidecar::Sidecar;
-use crate::cli::{NodeSite, json};
+use crate::cli::{NodeSite, json, kernel_hangs};
 
 /// A hook that appends each message to a file with the hook's name.
 fn keeper(site: &NodeSite, name: &str) -> String {
@@ -57,6 +57,28 @@ fn hide(agent: &Sidecar, site: &NodeSite, is_away: bool) {
     };
     std::fs::rename(from, to).unwrap();
     agent.signal(Signal::HUP);
+}
+
+/// The agent's threads block the signals that end it, except for one. A program hears them.
+#[test]
+fn a_hook_blocks_no_signal_that_ends_the_agent() {
+    let site = NodeSite::still();
+    let script = site.place.write(
+        "masks.sh",
+        "#!/bin/sh\ncat > /dev/null; cat /proc/self/status > masks.new; mv masks.new masks\n",
+    );
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+
+    let hook = script.display().to_string();
+    let agent = begin(&site, "--diff-schedule 1s", &[("on-success", &hook)]);
+    let status = agent.soon("the hook", |_| {
+        std::fs::read_to_string(site.place.path("masks")).ok()
+    });
+    assert_eq!(kernel_hangs::blocked_of_ending(&status), 0, "{status}");
+
+    kernel_hangs::assert_one_thread_takes_signals(agent.process());
+    agent.reload();
+    agent.ends_well();
 }
 
 #[test]

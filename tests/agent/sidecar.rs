@@ -61,6 +61,11 @@ impl Sidecar {
         &self.address
     }
 
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Makes the agent read its configuration again, and waits until it has.
     pub(crate) fn reload(&self) {
         self.signal(Signal::HUP);
