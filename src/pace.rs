@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::pulse::Pulse;
+
 /// The most time of the budget that one piece takes, and the most that a run saves up while it
 /// spends nothing. Together they are a quarter of a second.
 const BURST: Duration = Duration::from_millis(125);
@@ -51,6 +53,8 @@ pub struct Pace {
     /// The lock of the thread whose turn it is to use the disk; only at low priority.
     turn: Option<Arc<Mutex<()>>>,
     stop: CancellationToken,
+    /// Beats while a thread waits for the budget.
+    pulse: Pulse,
 }
 
 #[derive(Debug)]
@@ -92,7 +96,14 @@ impl Pace {
             budget: rate.map(|rate| Arc::new(Budget::new(rate))),
             turn: None,
             stop,
+            pulse: Pulse::default(),
         }
+    }
+
+    /// The same budget, whose waits show in this pulse.
+    #[must_use]
+    pub fn beating(self, pulse: Pulse) -> Self {
+        Self { pulse, ..self }
     }
 
     /// The same budget at low priority: the threads of the run use the disk one after the other,
@@ -176,6 +187,7 @@ impl Pace {
 
         let earned = budget.spend(bytes);
         while !self.stop.is_cancelled() {
+            self.pulse.beat();
             let left = earned.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::error::{Cause, Error, Kind, Result, Signal};
 use crate::event::{Event, Observer};
 use crate::pace::{Pace, Rate};
+use crate::pulse::Pulse;
 use crate::timings::{Activity, Timings};
 
 /// The context of one run. All its threads share it.
@@ -20,6 +21,7 @@ pub struct Run {
     pace: Pace,
     timings: Timings,
     grace: Option<Duration>,
+    pulse: Pulse,
 }
 
 /// Reports the events of a run. A thread that may outlast a step of the run has one of its own.
@@ -46,7 +48,8 @@ impl Run {
     /// A run that reports to `observer`.
     pub fn new(observer: impl Observer + 'static) -> Self {
         let end = RunEnd::default();
-        let pace = Pace::new(None, end.cancel.clone());
+        let pulse = Pulse::default();
+        let pace = Pace::new(None, end.cancel.clone()).beating(pulse.clone());
         Self {
             reporter: Reporter {
                 observer: Arc::new(observer),
@@ -56,6 +59,7 @@ impl Run {
             pace,
             timings: Timings::default(),
             grace: None,
+            pulse,
         }
     }
 
@@ -83,7 +87,7 @@ impl Run {
     /// second than this.
     #[must_use]
     pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
-        self.pace = Pace::new(rate, self.end.cancel.clone());
+        self.pace = Pace::new(rate, self.end.cancel.clone()).beating(self.pulse.clone());
         self
     }
 
@@ -113,8 +117,16 @@ impl Run {
         self.pace.in_turn(|| self.timings.time(activity, work))
     }
 
+    /// Whether the work goes on: the run did something since this was asked last, or waited on
+    /// purpose.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.pulse.has_beaten()
+    }
+
     /// Reports an event to the observer. Keeps warnings, too.
     pub fn emit(&self, event: Event) {
+        self.pulse.beat();
         if let Event::Step(step) = event {
             self.timings.begin(step.name());
         }
@@ -199,11 +211,13 @@ impl Run {
         self.end.clone()
     }
 
-    /// Fails once the run was asked to end. Called between any two pieces of work.
+    /// Fails once the run was asked to end. Called between any two pieces of work, so it also says
+    /// that the work goes on.
     ///
     /// # Errors
     /// [`Kind::Interrupted`], with the first reason.
     pub fn check(&self) -> Result<()> {
+        self.pulse.beat();
         self.end.check()
     }
 
@@ -457,6 +471,25 @@ mod tests {
         let deadline = run.deadline(Duration::MAX, too_long()).unwrap();
         run.pause(LIMIT).unwrap();
         drop(deadline);
+    }
+
+    #[test]
+    fn a_run_that_works_or_waits_on_purpose_goes_on() {
+        let run = Run::new(Silent).limited_to(Rate::new(Rate::LOWEST));
+        assert!(!run.goes_on());
+
+        run.check().unwrap();
+        assert!(run.goes_on() && !run.goes_on());
+        run.emit(Event::Progress { bytes: 1 });
+        assert!(run.goes_on());
+
+        for wait in [
+            |run: &Run| run.pause(LIMIT).unwrap(),
+            |run: &Run| run.pace().spend(Rate::LOWEST),
+        ] {
+            wait(&run);
+            assert!(run.goes_on() && !run.goes_on());
+        }
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl Assessment<'_> {
         concerns.extend(self.damaged_backups());
         concerns.extend(self.failures());
         concerns.extend(self.late_jobs());
+        concerns.extend(self.still_run());
         concerns.extend(self.node());
         concerns.extend(self.position());
         concerns.extend(self.cluster());
@@ -386,6 +387,29 @@ impl Assessment<'_> {
         }
 
         concerns
+    }
+
+    /// A run that makes no progress. It may hang on a write although all reads are well.
+    fn still_run(&self) -> Option<Concern> {
+        let running = self.input.running.as_ref()?;
+        let still = between(running.still_since?, self.input.now);
+
+        let what = format!(
+            "`{}` has made no progress for {}, in its step {}, and no other run begins before it \
+             has ended",
+            running.job,
+            roughly(still),
+            running.step
+        );
+        let mut concern = Concern::attention(what).hint(
+            "check that the disks of the repository and the node answer, also to writes: a pool \
+             that is full may let them wait",
+        );
+        if !running.holds.is_empty() {
+            concern = concern
+                .hint("`kbackup release --force` gives the node back now what the run has stopped");
+        }
+        Some(concern)
     }
 
     fn node(&self) -> Option<Concern> {

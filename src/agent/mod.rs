@@ -11,7 +11,7 @@
 //! | observations | `observation`, `siblings`, `facts`, `writer_probe`, `change` |
 //! | when to look | `look_schedule`, `retry_pause` |
 //! | what is due | `planner`, `exposure`, `cluster`, `configuration` |
-//! | runs | `worker`, `perform`, `run_recorder`, `run_record`, `turns`, `turn_lock`, `journal` |
+//! | runs | `worker`, `perform`, `run_recorder`, `run_record`, `stillness`, `turns`, `turn_lock`, `journal` |
 //! | the status | `status`, `last_known`, `assessment`, `verdict` |
 //! | its readers | `http`, `access`, `page`, `metrics`, `announcements`, `hooks`, `systemd` |
 
@@ -45,6 +45,7 @@ mod scavenge_notes;
 mod siblings;
 mod state;
 mod status;
+mod stillness;
 mod systemd;
 mod turn_lock;
 mod turns;

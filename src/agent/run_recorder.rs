@@ -83,6 +83,7 @@ impl RunRecorder {
             done: state.done,
             expected: state.expected,
             holds: state.held.keys().map(|what| (*what).to_owned()).collect(),
+            still_since: None,
         }
     }
 

@@ -153,6 +153,9 @@ pub struct RunningJob {
     pub expected: u64,
     /// What the run has stopped at the node now: `scavenge`, `auto-scavenge`.
     pub holds: Vec<String>,
+    /// Since when the run has made no progress, if that is minutes ago.
+    #[serde(default)]
+    pub still_since: Option<Timestamp>,
 }
 
 /// The agent itself.

@@ -95,6 +95,11 @@ impl Worker {
         self.recorder.job
     }
 
+    /// Whether the run did something since this was asked last, or waited on purpose.
+    pub(super) fn goes_on(&self) -> bool {
+        self.run.goes_on()
+    }
+
     pub(super) fn running(&self) -> RunningJob {
         self.recorder.running()
     }

@@ -135,6 +135,37 @@ fn a_data_directory_that_does_not_answer_is_not_known() {
     agent.ends_well();
 }
 
+/// Only writes hang, as on a pool that is full. All that the agent reads is well.
+#[test]
+fn a_run_that_stands_still_is_a_concern() {
+    let site = site();
+    let disk = Disk::of(&site, "create", "repo/incoming");
+    let agent = disk.begin(&site, EAGER);
+    kept(&agent, 1);
+    agent.shows("a safe node", is_safe);
+
+    disk.hangs();
+    append(&site.place);
+    disk.is_waited_for();
+    let status = agent.shows("that the run stands still", |status| {
+        concerns(status).contains("`diff` has made no progress for")
+    });
+    assert_eq!(level(&status), "attention", "{status:#}");
+    assert!(status["running"]["still_since"].is_string(), "{status:#}");
+    assert!(status["repository"]["points"].is_array(), "{status:#}");
+    let ready = readiness(&agent);
+    assert!(ready.contains("has made no progress for"), "{ready}");
+    assert_eq!(
+        metric(&agent, r#"kbackup_verdict{level="attention"}"#),
+        Some(1.0)
+    );
+
+    disk.answers();
+    let status = kept(&agent, 2);
+    assert!(is_safe(&status), "{status:#}");
+    agent.ends_well();
+}
+
 /// A run that waits for its disk does not hear that it is to end.
 #[test]
 fn the_agent_ends_although_its_run_does_not() {

@@ -32,10 +32,12 @@ use super::published::{Published, Publisher, Snapshot};
 use super::report::{Report, defect, report_result_of};
 use super::run_record::RunRecord;
 use super::state::AgentState;
-use super::status::Status;
+use super::status::{RunningJob, Status};
+use super::stillness::Stillness;
 use super::systemd::ServiceManager;
 use super::worker::Worker;
 use super::writer_probe::WriterProbe;
+use crate::clock;
 use crate::error::{Error, Kind, Result, Signal};
 use crate::settings::options::ListenAddress;
 
@@ -130,6 +132,7 @@ struct EventLoop {
     state: AgentState,
     /// The run that is under way.
     worker: Option<Worker>,
+    stillness: Stillness,
     /// When a backup last had to wait for its turn.
     waited: Option<Instant>,
     look_schedules: LookSchedules,
@@ -168,6 +171,7 @@ impl EventLoop {
         let agent = Self {
             state,
             worker: None,
+            stillness: Stillness::default(),
             waited: None,
             look_schedules: LookSchedules::new(),
             writer_probe: WriterProbe::default(),
@@ -291,7 +295,7 @@ impl EventLoop {
     fn publish(&mut self) -> Arc<Status> {
         self.notice_slow_journal();
 
-        let running = self.worker.as_ref().map(Worker::running);
+        let running = self.running();
         let problems = self.hooks.problems(self.state.configuration.hooks());
         let mut status = self.state.status(running, problems);
         for (subject, length) in self.look_schedules.hanging() {
@@ -307,6 +311,18 @@ impl EventLoop {
         });
 
         status
+    }
+
+    /// The run that is under way.
+    fn running(&mut self) -> Option<RunningJob> {
+        let worker = self.worker.as_ref()?;
+        let still = self.stillness.look(worker.goes_on(), Instant::now());
+
+        let still_since = still.and_then(|still| clock::now().checked_sub(still).ok());
+        Some(RunningJob {
+            still_since,
+            ..worker.running()
+        })
     }
 
     fn notice_slow_journal(&mut self) {

@@ -196,6 +196,7 @@ impl EventLoop {
 
     pub(super) fn order_ended(&mut self, result: OrderResult) {
         self.worker = None;
+        self.stillness.forget();
         self.state.waiting = None;
 
         match result {

@@ -439,6 +439,7 @@ impl State {
             done: 311 * MIB,
             expected: 517 * MIB,
             holds: vec!["scavenge".to_owned(), "auto-scavenge".to_owned()],
+            still_since: None,
         });
         state
     }
@@ -505,6 +506,7 @@ impl State {
             done: 9,
             expected: 3,
             holds: vec![evil.to_owned()],
+            still_since: None,
         });
 
         state.plans[0].0.hold = Some(evil.to_owned());
