@@ -26,10 +26,18 @@ use kbackup::repository::{
 use kbackup::run::Run;
 use kbackup::transfer::{Follow, hash_file};
 
+use crate::object_servers::{self, ObjectServer};
+use crate::stores::on_server;
+
 /// Makes repositories for the tests, and damages them.
 pub(crate) trait Factory {
     /// The kind of repository that this factory makes.
     type Repository: Repository;
+
+    /// Whether this machine has such a store.
+    fn is_here(&self) -> bool {
+        true
+    }
 
     /// An empty repository.
     fn create(&self) -> Self::Repository;
@@ -96,7 +104,10 @@ macro_rules! every_behaviour {
     ($factory:expr, $($behaviour:ident,)*) => {$(
         #[test]
         fn $behaviour() {
-            super::$behaviour(&$factory);
+            let factory = $factory;
+            if factory.is_here() {
+                super::$behaviour(&factory);
+            }
         }
     )*};
 }
@@ -105,7 +116,9 @@ every_behaviour!(in_a_directory, Directories::new());
 // In the usual case, the repository lies on another file system than the node.
 every_behaviour!(in_a_directory_elsewhere, Directories::elsewhere());
 every_behaviour!(in_memory, Memory);
-every_behaviour!(in_objects, Objects);
+every_behaviour!(in_objects, Objects::InMemory);
+every_behaviour!(on_s3, Objects::on(object_servers::s3));
+every_behaviour!(on_azure, Objects::on(object_servers::azure));
 
 /// A source directory, and the rows of the files that were stored from it.
 pub(crate) struct Source {
@@ -1452,14 +1465,34 @@ impl Factory for Memory {
     }
 }
 
-/// Makes repositories of objects in memory.
-struct Objects;
+/// Makes repositories of objects.
+enum Objects {
+    InMemory,
+    /// In the store that is named, if it runs here.
+    On(fn() -> Option<ObjectServer>),
+}
+
+impl Objects {
+    fn on(server: fn() -> Option<ObjectServer>) -> Self {
+        Self::On(server)
+    }
+}
 
 impl Factory for Objects {
     type Repository = ObjectRepository;
 
+    fn is_here(&self) -> bool {
+        match self {
+            Self::InMemory => true,
+            Self::On(server) => server().is_some(),
+        }
+    }
+
     fn create(&self) -> ObjectRepository {
-        ObjectRepository::create_in_memory().unwrap()
+        match self {
+            Self::InMemory => ObjectRepository::create_in_memory().unwrap(),
+            Self::On(server) => on_server(&server().unwrap()),
+        }
     }
 
     fn reopen(&self, repository: &ObjectRepository) -> ObjectRepository {

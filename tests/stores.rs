@@ -21,6 +21,7 @@ use kbackup::run::Run;
 use uuid::Uuid;
 
 use crate::backup::bench::flip;
+use crate::object_servers::{self, ObjectServer};
 
 /// A kind of repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) enum Store {
     Directory,
     Memory,
     Objects,
+    /// Objects on the S3 server that `scripts/object-servers` starts.
+    S3,
 }
 
 thread_local! {
@@ -37,6 +40,9 @@ thread_local! {
 
 /// Runs a test over one kind of repository.
 pub(crate) fn with(store: Store, test: fn()) {
+    if store == Store::S3 && object_servers::s3().is_none() {
+        return;
+    }
     STORE.set(store);
     test();
 }
@@ -63,6 +69,11 @@ macro_rules! in_every_store {
             #[test]
             fn in_objects() {
                 crate::stores::with(crate::stores::Store::Objects, super::$test);
+            }
+
+            #[test]
+            fn on_s3() {
+                crate::stores::with(crate::stores::Store::S3, super::$test);
             }
         }
     )*};
@@ -96,6 +107,12 @@ pub(crate) fn opened_or_made(path: &Path) -> Result<DirectoryRepository> {
     }
 }
 
+/// A new repository on a real object store.
+pub(crate) fn on_server(server: &ObjectServer) -> ObjectRepository {
+    let url = format!("{}?endpoint={}&allow-http", server.url, server.endpoint);
+    ObjectRepository::create_on_server(&url, server.environment.clone()).unwrap()
+}
+
 /// A repository of the kind that the test runs over.
 pub(crate) enum TestRepository {
     Directory(DirectoryRepository),
@@ -112,6 +129,7 @@ impl TestRepository {
             Store::Objects => {
                 Self::Objects(Box::new(ObjectRepository::create_in_memory().unwrap()))
             }
+            Store::S3 => Self::Objects(Box::new(on_server(&object_servers::s3().unwrap()))),
         }
     }
 

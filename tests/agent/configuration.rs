@@ -238,10 +238,10 @@ fn directories_that_no_backup_can_use_are_refused() {
         ("missing", "", 10, "there is no repository"),
         ("file", "", 10, "file`"),
         (
-            "s3://bucket",
+            "ftp://bucket",
             "",
             2,
-            "kbackup cannot keep backups in `s3://`",
+            "kbackup knows no object store `ftp://`",
         ),
     ] {
         let node = "node = 'http://127.0.0.1:1'";

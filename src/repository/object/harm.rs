@@ -10,7 +10,7 @@ use super::journal::Leftovers;
 use super::layout;
 use super::store::{Preconditions, Store};
 use super::stored::StoredFiles;
-use super::{ObjectRepository, no_such_backup};
+use super::{ObjectLocation, ObjectRepository, no_such_backup};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Label, RelativePath};
 
@@ -23,13 +23,27 @@ impl ObjectRepository {
     /// # Errors
     /// None in practice.
     pub fn create_in_memory() -> Result<Self> {
+        Self::create_with_short_cells(Store::in_memory())
+    }
+
+    /// Makes such a repository in a real store. `environment` holds the credentials.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn create_on_server(url: &str, environment: Vec<(String, String)>) -> Result<Self> {
+        let mut location = ObjectLocation::parse(url)?;
+        location.options.store.environment = environment.into_iter().collect();
+        Self::create_with_short_cells(location.store()?)
+    }
+
+    fn create_with_short_cells(store: Store) -> Result<Self> {
         let mut description = Description::new(Preconditions {
             create: true,
             update: true,
         });
         description.cell_bytes = CELL_BYTES;
         description.row_bytes = 0;
-        Self::create_described(Store::in_memory(), description, Compression::None)
+        Self::create_described(store, description, Compression::None)
     }
 
     /// The same repository, as another process would open it.

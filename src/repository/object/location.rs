@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone)]
 pub(in crate::repository) struct ObjectLocation {
     url: ObjectUrl,
-    options: UrlOptions,
+    pub(super) options: UrlOptions,
 }
 
 impl ObjectLocation {
@@ -44,7 +44,7 @@ impl ObjectLocation {
         Ok(made.kept_in(self.directory()))
     }
 
-    fn store(&self) -> Result<Store> {
+    pub(super) fn store(&self) -> Result<Store> {
         Store::connect(&self.url, &self.options.store)
     }
 
