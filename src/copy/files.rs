@@ -10,7 +10,7 @@ use crate::event::{Event, Step};
 use crate::format::chunk::{HEADER_LENGTH, Transform};
 use crate::format::{Md5Hash, ReadAt};
 use crate::log::LogEndingAt;
-use crate::manifest::{Blake3Hash, Cost, FileSet, Manifest, RelativePath, Row};
+use crate::manifest::{Blake3Hash, Cost, FileSet, Manifest, RelativePath, Role, Row};
 use crate::parallel;
 use crate::repository::{Incoming, Ingest, ProvenCopy, Repository, Stored, remember_damage};
 use crate::run::Run;
@@ -127,9 +127,11 @@ fn data_bytes(row: &Row, log: &LogEndingAt) -> u64 {
     }
 }
 
-/// Whether a file of the parent is the file of a row: the bytes, and what a restore gives it.
+/// Whether a file of the parent is the file of a row: the bytes, and what a restore gives it. A
+/// backup never reuses a checkpoint, which is a few bytes, so a copy does not do it either.
 fn is_same_file(held: &Row, row: &Row) -> bool {
-    held.size == row.size
+    row.role != Role::Checkpoint
+        && held.size == row.size
         && held.blake3 == row.blake3
         && held.mode == row.mode
         && held.modified == row.modified

@@ -171,18 +171,18 @@ impl<'a> ObjectIncoming<'a> {
         self.lease.renew()?;
 
         let parents = self.cells_in(&self.parent, path)?;
-        let anothers = self.cells_in(&self.newest, path)?;
-        let mut known = Vec::with_capacity(parents.len() + anothers.len());
+        let others = self.cells_in(&self.newest, path)?;
+        let mut known = Vec::with_capacity(parents.len() + others.len());
         // A file that is read again although the parent has it is damaged there, or has changed.
         let is_trusted = prefix.is_some() && !self.is_parent_damaged;
         for cell in parents.iter() {
             known.push(match is_trusted {
-                true => Known::Parents(cell),
+                true => Known::OfParent(cell),
                 false => Known::Suspect(cell),
             });
         }
-        for cell in anothers.iter() {
-            known.push(Known::Anothers(cell));
+        for cell in others.iter() {
+            known.push(Known::OfAnother(cell));
         }
 
         let plan = FilePlan {
@@ -452,7 +452,7 @@ impl Incoming for ObjectIncoming<'_> {
             length,
             full_length,
             md5: false,
-            known: cells.iter().map(Known::Parents).collect(),
+            known: cells.iter().map(Known::OfParent).collect(),
             marks: &self.marks,
         };
         let mut upload = Upload::new(&self.objects, self.run, plan);

@@ -6,6 +6,10 @@ use super::ObjectRepository;
 use super::store::{ObjectUrl, Store};
 use super::url_options::UrlOptions;
 use crate::error::{Error, Kind, Result};
+use crate::fs;
+
+/// Mode of the directories that kbackup makes for `object+file://`.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// The place of a repository in an object store.
 #[derive(Debug, Clone)]
@@ -40,6 +44,9 @@ impl ObjectLocation {
 
     /// Makes a repository.
     pub(in crate::repository) fn create(&self) -> Result<ObjectRepository> {
+        if let Some(directory) = self.directory() {
+            fs::create_directories_durably(directory, DIRECTORY_MODE, DIRECTORY_MODE)?;
+        }
         let made = ObjectRepository::create(self.store()?, self.options.compression)?;
         Ok(made.kept_in(self.directory()))
     }

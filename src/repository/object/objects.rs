@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+
 use super::cells::Cell;
 use super::compression::Compression;
 use super::encoding::{self, Encoding};
@@ -51,9 +53,9 @@ struct Kept {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Known<'a> {
     /// The parent names it, and nobody removes what the parent of a running backup names.
-    Parents(&'a Cell),
+    OfParent(&'a Cell),
     /// Another backup names it. It is looked at before it is used.
-    Anothers(&'a Cell),
+    OfAnother(&'a Cell),
     /// A backup names it that is damaged somewhere. It is read before it is used.
     Suspect(&'a Cell),
 }
@@ -61,7 +63,7 @@ pub(super) enum Known<'a> {
 impl Known<'_> {
     pub(super) fn cell(&self) -> &Cell {
         match self {
-            Self::Parents(cell) | Self::Anothers(cell) | Self::Suspect(cell) => cell,
+            Self::OfParent(cell) | Self::OfAnother(cell) | Self::Suspect(cell) => cell,
         }
     }
 }
@@ -158,15 +160,15 @@ impl Objects {
             hash: Blake3Hash::of(&stored),
             encoding,
         };
-        self.create_blob(&self.store.for_run(run), cell, stored, |key| {
+        self.create_blob(&self.store.for_run(run), cell, stored.into(), |key| {
             marks.holds(key)
         })
     }
 
     fn can_use(&self, known: &Known<'_>) -> Result<bool> {
         match known {
-            Known::Parents(_) => Ok(true),
-            Known::Anothers(cell) => {
+            Known::OfParent(_) => Ok(true),
+            Known::OfAnother(cell) => {
                 let found = self.store.head(&layout::blob(&cell.name))?;
                 Ok(found.is_some_and(|found| found.size == cell.stored))
             }
@@ -183,15 +185,15 @@ impl Objects {
         &self,
         store: &Store,
         cell: Cell,
-        stored: Vec<u8>,
+        stored: Bytes,
         is_marked: impl Fn(&str) -> bool,
     ) -> Result<(Cell, u64)> {
         let key = layout::blob(&cell.name);
         let written = cell.stored;
         // Only a full cell stays as it is for long.
         let created = match cell.length == self.cell_bytes {
-            true => store.create_in_class(&key, stored.clone().into())?,
-            false => store.create(&key, stored.clone().into())?,
+            true => store.create_in_class(&key, stored.clone())?,
+            false => store.create(&key, stored.clone())?,
         };
         if created == Created::New {
             return Ok((cell, written));
@@ -204,8 +206,9 @@ impl Objects {
         {
             return Ok((found, 0));
         }
-        // Otherwise the blob is damaged. These bytes have its name, so every backup that names it is mended.
-        store.put(&key, stored.into())?;
+        // Otherwise the blob is damaged. These bytes have its name, so every backup that names it is
+        // mended.
+        store.put(&key, stored)?;
         Ok((cell, written))
     }
 

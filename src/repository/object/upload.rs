@@ -341,7 +341,7 @@ impl<'a> Upload<'a> {
         let mut parts: Vec<Cell> = Vec::new();
         let mut end = offset;
         for known in &self.plan.known {
-            let Known::Parents(part) = known else {
+            let Known::OfParent(part) = known else {
                 continue;
             };
             if part.offset != end {
