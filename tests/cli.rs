@@ -16,7 +16,7 @@ mod missing_fields;
 mod overlaps;
 mod pauses;
 mod places;
-mod release;
+pub(crate) mod release;
 mod scavenging;
 mod settings;
 mod signals;

@@ -117,6 +117,10 @@ pub struct RepositoryFacts {
     pub place: String,
     /// The id that the repository got when it was created.
     pub id: Uuid,
+    /// The database of its newest backup: the id of the first epoch. `None` if there is none. The
+    /// status does not show it.
+    #[serde(skip)]
+    pub database: Option<Uuid>,
     /// Every backup, oldest first.
     pub points: Vec<RestorePoint>,
     /// How many more bytes it can store. `None` if no limit is known.

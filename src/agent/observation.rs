@@ -329,9 +329,11 @@ impl LookRequest {
         pauses: &mut NodePauses,
     ) -> Option<String> {
         let node = node?;
-        // A run that fails must not make it look as if the node had everything back.
+        // A run that fails must not make it look as if the node had everything back. What it has not
+        // taken over is still to be given back, too.
         if self.is_running {
-            return self.before.to_be_given_back.clone();
+            let known = self.before.to_be_given_back.clone();
+            return known.or_else(|| self.still_pending().unwrap_or_default());
         }
 
         // A node that is back may take what it refused before.
@@ -359,8 +361,8 @@ impl LookRequest {
         let records = ReleaseRecords::open(&general.state_directory()?)?;
         let name = node_name(&agent.node);
 
-        let plan = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
-        let Some(left) = first_in(&plan) else {
+        let mut plan = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
+        let Some(left) = self.pending_in(&plan) else {
             pauses.give_back = RetryPause::none();
             return Ok(None);
         };
@@ -378,13 +380,36 @@ impl LookRequest {
         }
 
         let run = Run::new(LogObserver);
-        if let Err(error) = plan.execute(&records, |_| client(connection.clone()), &run) {
+        let given_back = plan
+            .compare_with(client(connection.clone())?, &run)
+            .and_then(|()| plan.execute(&records, |_| client(connection.clone()), &run));
+        if let Err(error) = given_back {
             pauses.give_back.refused(attempt, Instant::now());
             return Err(error);
         }
 
-        let left = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
-        Ok(first_in(&left))
+        let left = self.still_pending()?;
+        if left.is_some() {
+            pauses.give_back.refused(attempt, Instant::now());
+        }
+        Ok(left)
+    }
+
+    /// What is on record for the node now, in words. What a run holds does not count.
+    fn still_pending(&self) -> Result<Option<String>> {
+        let Configuration { agent, general, .. } = &*self.configuration;
+        let records = ReleaseRecords::open(&general.state_directory()?)?;
+        let name = node_name(&agent.node);
+        let plan = server::plan_release(&records, name.as_deref(), ReleaseMode::default())?;
+        Ok(self.pending_in(&plan))
+    }
+
+    /// The records that name the node, and those of its database: the node may have had another
+    /// address then.
+    fn pending_in(&self, plan: &ReleasePlan) -> Option<String> {
+        let repository = self.before.repository.facts.as_ref();
+        let database = repository.and_then(|facts| facts.database);
+        plan.pending(|node| node.database.is_some() && node.database == database)
     }
 }
 
@@ -416,9 +441,13 @@ fn repository_facts(look: RepositoryLook<'_>) -> Result<RepositoryFacts> {
 
     let mut points = Vec::new();
     let mut node = look.node.map(Path::to_owned);
+    let mut database = None;
     for listed in repository.list()?.into_iter().rev() {
         if let (None, Ok(head)) = (&node, &listed.head) {
             node = Some(PathBuf::from(&head.source.db));
+        }
+        if let (None, Ok(head)) = (database, &listed.head) {
+            database = Some(head.source.identity.database);
         }
         points.push(restore_point(&*repository, listed)?);
     }
@@ -432,6 +461,7 @@ fn repository_facts(look: RepositoryLook<'_>) -> Result<RepositoryFacts> {
     Ok(RepositoryFacts {
         place: repository.place(),
         id: repository.id(),
+        database,
         points,
         free_bytes: repository.free_space()?,
         on_nodes_disk,
@@ -557,17 +587,6 @@ fn client(connection: Connection) -> Result<Client> {
         limits,
         ..connection
     })
-}
-
-/// What would be given back first. Something that a run still uses does not count.
-fn first_in(plan: &ReleasePlan) -> Option<String> {
-    for node in plan.nodes() {
-        if !node.in_use {
-            return Some(node.what());
-        }
-    }
-
-    None
 }
 
 /// Writes into the log what happens.

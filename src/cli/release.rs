@@ -21,16 +21,22 @@ pub(super) fn run(options: &ReleaseOptions, context: &VerbContext) -> Result<u8>
 fn text(released: &Released) -> String {
     let mut text = String::new();
     if released.nodes.is_empty() {
-        let whose = if released.untouched.is_empty() {
-            "no release record"
-        } else {
-            "no release record of this node"
+        let records = released.records.display();
+        let is_open = released.untouched.iter().any(|left| left.may_be_of_node);
+        let _ = match (is_open, released.untouched.is_empty()) {
+            (true, _) => writeln!(
+                text,
+                "nothing was given back, and a release record in `{records}` may be this node's:"
+            ),
+            (false, true) => writeln!(
+                text,
+                "nothing has to be given back: no release record in `{records}`"
+            ),
+            (false, false) => writeln!(
+                text,
+                "nothing has to be given back: no release record of this node in `{records}`"
+            ),
         };
-        let _ = writeln!(
-            text,
-            "nothing has to be given back: {whose} in `{}`",
-            released.records.display()
-        );
     }
 
     for node in &released.nodes {

@@ -49,7 +49,7 @@ pub fn agree(session: &Session, directories: &Directories, run: &Run) -> Result<
     let writer = same_end(session, directories, run)?;
     let epoch = same_epoch(session, directories, run)?;
 
-    if let Some((process, path)) = other_files_of_process(session, directories, run)? {
+    if let OpenWriter::Other { process, path } = open_writer(session, directories, run)? {
         let why = format!("its process {process} has `{}` open", path.display());
         return Err(disagree(session, directories, &why));
     }
@@ -218,29 +218,47 @@ fn in_words(position: Option<LogPosition>) -> String {
     }
 }
 
-/// The node's process and the `writer.chk` that it has open, if that is not the file in these
-/// directories. Returns `None` if it is, or if kbackup cannot see the process.
-fn other_files_of_process(
+/// Whether the node's process is seen to work in these directories. False if kbackup cannot see the
+/// process.
+///
+/// # Errors
+/// [`Kind::Unreachable`] or [`Kind::Denied`] if the node cannot be asked.
+pub(super) fn is_seen_at_work(
     session: &Session,
     directories: &Directories,
     run: &Run,
-) -> Result<Option<(i64, PathBuf)>> {
+) -> Result<bool> {
+    let writer = open_writer(session, directories, run)?;
+    Ok(matches!(writer, OpenWriter::Ours))
+}
+
+/// The `writer.chk` that the node's process has open.
+enum OpenWriter {
+    /// The file in these directories.
+    Ours,
+    /// Another file.
+    Other { process: i64, path: PathBuf },
+    /// kbackup cannot see the process.
+    Unknown,
+}
+
+fn open_writer(session: &Session, directories: &Directories, run: &Run) -> Result<OpenWriter> {
     let process = session.client().process(Patience::of(run))?;
     let Some(process) = process.and_then(|process| process.id) else {
-        return Ok(None);
+        return Ok(OpenWriter::Unknown);
     };
     let Some(ours) = fs::status(&Checkpoint::Writer.under(&directories.db))? else {
-        return Ok(None);
+        return Ok(OpenWriter::Unknown);
     };
 
     let home = PathBuf::from(format!("/proc/{process}/fd"));
-    let mut other = None;
+    let mut found = OpenWriter::Unknown;
     for descriptor in fs::list(&home).unwrap_or_default() {
         let link = home.join(descriptor.name);
-        let Ok(target) = fs::link_target(&link) else {
+        let Ok(path) = fs::link_target(&link) else {
             continue;
         };
-        let name = target.file_name().and_then(|name| name.to_str());
+        let name = path.file_name().and_then(|name| name.to_str());
         if name != Some(Checkpoint::Writer.file_name()) {
             continue;
         }
@@ -249,10 +267,10 @@ fn other_files_of_process(
             continue;
         };
         if (status.device, status.inode) == (ours.device, ours.inode) {
-            return Ok(None);
+            return Ok(OpenWriter::Ours);
         }
-        other = Some((process, target));
+        found = OpenWriter::Other { process, path };
     }
 
-    Ok(other)
+    Ok(found)
 }

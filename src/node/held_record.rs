@@ -1,6 +1,7 @@
 //! The release record of the run that holds it. Each change is on the disk before the run goes on.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::last_stop;
@@ -8,6 +9,10 @@ use super::release_record::{PausedAutoScavenge, RecordedNode, ReleaseRecord, Sto
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
+
+const MAX_RECORD: u64 = 64 * 1024;
+/// How long the disk has to say what is on record. The node does not wait for a disk that hangs.
+const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// One node's record. No other run can change it until this value is dropped.
 #[derive(Debug)]
@@ -51,9 +56,57 @@ impl HeldRecord {
         }
     }
 
-    /// Notes what the guard has left on record. The guard has written the file.
-    pub(super) fn guard_has_left(&mut self, record: ReleaseRecord) {
-        self.record = record;
+    /// What is left on record if somebody else has given back what this run holds: the guard of this
+    /// run, or an operator with `kbackup release --force`. Returns `None` if nobody has, and if the
+    /// disk does not answer soon.
+    pub(super) fn left_by_others(&self) -> Option<ReleaseRecord> {
+        if self.record.is_empty() {
+            return None;
+        }
+
+        let (path, lock) = (self.path.clone(), self.path.with_extension("lock"));
+        let (send, found) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("read record".to_owned())
+            .spawn(move || {
+                // Nobody may wait any more.
+                let _ = send.send(on_disk(&path, &lock));
+            })
+            .ok()?;
+        let stored = found.recv_timeout(DISK_ANSWERS_WITHIN).ok()?.ok()?;
+
+        let mut left = self.record.clone();
+        match stored {
+            None => (left.scavenge, left.auto_scavenge) = (None, None),
+            Some(stored) => {
+                let scavenge = left.scavenge.take();
+                left.scavenge =
+                    scavenge.filter(|stopped| stored.scavenge_of(&stopped.id).is_some());
+                if stored.auto_scavenge.is_none() {
+                    left.auto_scavenge = None;
+                }
+            }
+        }
+        (left != self.record).then_some(left)
+    }
+
+    /// Notes what others have left on record. They have written the file. Returns how long the pause
+    /// and the scavenge were on record, if they are not any more.
+    pub(super) fn others_have_left(
+        &mut self,
+        left: ReleaseRecord,
+    ) -> (Option<Duration>, Option<Duration>) {
+        let (mut pause, mut scavenge) = (None, None);
+        if let (Some(gone), None) = (&self.record.auto_scavenge, &left.auto_scavenge) {
+            pause = Some(time_on_record(self.pause_recorded.take(), Some(gone.since)));
+        }
+        if let (Some(gone), None) = (&self.record.scavenge, &left.scavenge) {
+            let recorded = self.scavenge_recorded.take();
+            scavenge = Some(time_on_record(recorded, Some(gone.since)));
+        }
+
+        self.record = left;
+        (pause, scavenge)
     }
 
     /// What has to be given back now.
@@ -197,6 +250,32 @@ impl HeldRecord {
         self.record = record;
         Ok(())
     }
+}
+
+/// The record in a file. Returns `None` if there is no such file.
+///
+/// # Errors
+/// [`Kind::StoredCorrupt`] if it is damaged, [`Kind::Refused`] if a newer kbackup wrote it.
+pub(super) fn read(path: &Path) -> Result<Option<ReleaseRecord>> {
+    if fs::status(path)?.is_none() {
+        return Ok(None);
+    }
+    let bytes = match fs::read_small(path, MAX_RECORD) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        result => result?,
+    };
+
+    ReleaseRecord::parse(&bytes, path).map(Some)
+}
+
+/// The record of a run as it is now. A release leaves the lock where it is. If that is gone, too,
+/// the whole state directory was lost, and nothing was given back.
+fn on_disk(path: &Path, lock: &Path) -> Result<Option<ReleaseRecord>> {
+    let record = read(path)?;
+    if record.is_none() && fs::status(lock)?.is_none() {
+        return Err(Error::new(Kind::Failed, "the release record is lost").at(path));
+    }
+    Ok(record)
 }
 
 /// How long something was on record. If an earlier run recorded it, this uses the wall clock, and

@@ -4,7 +4,8 @@
 //! `client` holds the calls of the admin API, and `answers` the types of their answers. `transport`
 //! sends the requests, and `http_reply` holds what comes back. `session` pins a run to one server
 //! process. `fitness`, `quiesce` and `running` answer the questions of a backup. `release_record`,
-//! `release_records`, `held_record` and `same_node` remember what has to be given back, and to whom.
+//! `release_records`, `held_record`, `same_node` and `recognition` remember what has to be given
+//! back, and to whom.
 //!
 //! The specification "http-api" says what the server answers and what that means. Comments name its
 //! sections as "http-api §3.3", and observations of real nodes as "O41".
@@ -23,6 +24,7 @@ mod offline;
 mod open_files;
 mod patience;
 mod quiesce;
+mod recognition;
 mod record_names;
 mod release_record;
 mod release_records;

@@ -7,19 +7,19 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Session;
 use super::database_sign::{database_around, state_inside_node};
-use super::held_record::HeldRecord;
+use super::held_record::{self, HeldRecord};
 use super::last_stop;
+use super::recognition;
 use super::record_names::{file_name, key};
 use super::release_record::{NodeFiles, RecordedNode, ReleaseRecord};
-use super::same_node::{Comparison, compare, living_neighbours};
-use super::{Patience, Session};
+use super::same_node::Comparison;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::run::Run;
 
-const MAX_RECORD: u64 = 64 * 1024;
 /// A run that lists the records holds each lock for a moment.
 const LOCK_ATTEMPTS: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -178,23 +178,54 @@ impl ReleaseRecords {
             Some(lock),
         );
 
-        let gossip = session.gossip(Patience::of(run))?;
-        let neighbours = living_neighbours(gossip.as_ref());
-        for listed in self.list()?.readable {
+        let mut others = self.list()?.readable;
+        others.retain(|listed| listed.name != name);
+        if !others.is_empty() {
+            let former = files.former_endpoint.as_deref();
+            self.take_over_own(others, former, &mut held, session, run)?;
+        }
+        Ok(held)
+    }
+
+    /// Takes over the records of this node under other names. If the operator says that the node
+    /// had the address `former` before, at most one that kbackup cannot prove is taken over, too.
+    fn take_over_own(
+        &self,
+        others: Vec<ListedRecord>,
+        former: Option<&str>,
+        held: &mut HeldRecord,
+        session: &Session,
+        run: &Run,
+    ) -> Result<()> {
+        let shown = recognition::show(session, held.record().node.clone(), run)?;
+
+        let mut unproven = Vec::new();
+        for listed in others {
             let recorded = &listed.record.node;
-            let is_same = match compare(recorded, &held.record().node, &neighbours) {
-                Comparison::Same | Comparison::Moved => true,
-                Comparison::Unproven(_) => {
-                    recorded.endpoint.is_some() && recorded.endpoint == files.former_endpoint
+            match recognition::compare_and_ask(session, recorded, &shown, run) {
+                Comparison::Same | Comparison::Moved => self.take_over(&listed, held, run)?,
+                Comparison::Unproven(why)
+                    if recorded.endpoint.is_some() && recorded.endpoint.as_deref() == former =>
+                {
+                    unproven.push((listed, why));
                 }
-                Comparison::Another(_) => false,
-            };
-            if is_same && listed.name != name {
-                self.take_over(&listed, &mut held, run)?;
+                Comparison::Unproven(_) | Comparison::Another(_) => {}
             }
         }
 
-        Ok(held)
+        if held.record().is_empty()
+            && let [(only, _)] = unproven.as_slice()
+        {
+            return self.take_over(only, held, run);
+        }
+        for (listed, why) in unproven {
+            run.warn(format!(
+                "the release record of {} is left as it is, because kbackup cannot prove that it \
+                 is this node's: {why}; if it is, run `kbackup release --node URL --new-address`",
+                listed.record.node
+            ));
+        }
+        Ok(())
     }
 
     /// When a run with this state directory last interrupted a scavenge on this node. Returns
@@ -300,16 +331,7 @@ impl ReleaseRecords {
     }
 
     fn read(&self, name: &str) -> Result<Option<ReleaseRecord>> {
-        let path = self.path(name, "json");
-        if fs::status(&path)?.is_none() {
-            return Ok(None);
-        }
-        let bytes = match fs::read_small(&path, MAX_RECORD) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            result => result?,
-        };
-
-        ReleaseRecord::parse(&bytes, &path).map(Some)
+        held_record::read(&self.path(name, "json"))
     }
 
     fn path(&self, name: &str, extension: &str) -> PathBuf {

@@ -2,20 +2,14 @@
 //! address is now.
 //!
 //! The server process is certain. Otherwise the database and the directory tell: they stay when the
-//! node gets another address, and they differ if two nodes advertise the same one. An address alone
-//! is believed only if nothing better is known. What stays open is for the operator to say.
-
-use std::path::Path;
+//! node gets another address, and they differ if two nodes advertise the same one. Another database
+//! is another node, whatever the operator says. An address alone is believed only if nothing better
+//! is known. What stays open is for the operator to say. `recognition` asks the node.
 
 use uuid::Uuid;
 
-use super::release_record::{NodeFiles, RecordedNode};
-use super::{Gossip, Patience, Session, agree};
-use crate::error::{Error, Kind, Result};
-use crate::format::checkpoint::Checkpoint;
-use crate::log::{self, ChunkSet, Inspected, position_in};
-use crate::manifest::{Directories, FileSet};
-use crate::run::Run;
+use super::Gossip;
+use super::release_record::RecordedNode;
 
 /// How a node compares with the node of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,20 +24,71 @@ pub(super) enum Comparison {
     Another(String),
 }
 
-/// Compares a running node with the node of a record. `neighbours` are the addresses of the other
-/// living members of its cluster.
-pub(super) fn compare(
-    recorded: &RecordedNode,
-    here: &RecordedNode,
-    neighbours: &[String],
-) -> Comparison {
-    if recorded.instance.is_some() && recorded.instance == here.instance {
+/// What a node shows of itself.
+#[derive(Debug, Clone)]
+pub(super) struct ShownNode {
+    /// Its database and its directory are given as far as they are proven.
+    pub(super) node: RecordedNode,
+    /// The process of the node was seen to work in that directory. Without that, two idle members
+    /// of one cluster cannot be told apart by their files.
+    pub(super) is_seen_at_work: bool,
+    /// Why the node does not seem to work in the directory of the record.
+    pub(super) doubt: Option<String>,
+    neighbours: Vec<Neighbour>,
+}
+
+/// Another living member of the node's cluster.
+#[derive(Debug, Clone)]
+struct Neighbour {
+    endpoint: String,
+    process: Option<Uuid>,
+}
+
+impl ShownNode {
+    pub(super) fn new(node: RecordedNode, gossip: Option<&Gossip>) -> Self {
+        Self {
+            node,
+            is_seen_at_work: false,
+            doubt: None,
+            neighbours: living_neighbours(gossip),
+        }
+    }
+
+    fn neighbour_at(&self, endpoint: &str) -> Option<&Neighbour> {
+        self.neighbours
+            .iter()
+            .find(|neighbour| neighbour.endpoint == endpoint)
+    }
+
+    /// The neighbour that is the recorded server process.
+    fn neighbour_with_process(&self, recorded: &RecordedNode) -> Option<&Neighbour> {
+        self.neighbours
+            .iter()
+            .find(|neighbour| neighbour.process.is_some() && neighbour.process == recorded.instance)
+    }
+}
+
+/// Whether both are one server process.
+pub(super) fn is_same_process(recorded: &RecordedNode, here: &RecordedNode) -> bool {
+    recorded.instance.is_some() && recorded.instance == here.instance
+}
+
+/// Compares a running node with the node of a record.
+pub(super) fn compare(recorded: &RecordedNode, shown: &ShownNode) -> Comparison {
+    let here = &shown.node;
+    if is_same_process(recorded, here) {
         let has_moved = recorded.endpoint != here.endpoint;
         return if has_moved {
             Comparison::Moved
         } else {
             Comparison::Same
         };
+    }
+    if let Some(neighbour) = shown.neighbour_with_process(recorded) {
+        let endpoint = &neighbour.endpoint;
+        return Comparison::Another(format!(
+            "its process is another member of the cluster, {endpoint}"
+        ));
     }
     if let (Some(recorded), Some(here)) = (recorded.database, here.database)
         && recorded != here
@@ -55,17 +100,32 @@ pub(super) fn compare(
     if let Some(difference) = difference_of_directories(recorded, here) {
         return Comparison::Unproven(difference);
     }
+    if let Some(doubt) = &shown.doubt {
+        return Comparison::Unproven(doubt.clone());
+    }
 
+    compare_addresses(recorded, shown)
+}
+
+/// Compares two nodes whose files do not tell them apart.
+fn compare_addresses(recorded: &RecordedNode, shown: &ShownNode) -> Comparison {
+    let here = &shown.node;
     let has_same_files = recorded.database.is_some()
         && recorded.database == here.database
         && recorded.directory.is_some()
         && recorded.directory == here.directory;
+
     match (&recorded.endpoint, &here.endpoint) {
         (Some(recorded), Some(here)) if recorded != here => {
-            if neighbours.contains(recorded) {
-                Comparison::Another(format!("{recorded} is another member of its cluster"))
-            } else if has_same_files {
+            // Members of one cluster may have swapped their addresses. Or this is the neighbour.
+            let is_taken = shown.neighbour_at(recorded).is_some();
+            if has_same_files && (shown.is_seen_at_work || !is_taken) {
                 Comparison::Moved
+            } else if is_taken {
+                Comparison::Unproven(format!(
+                    "the release record is for {recorded}, which is another member of its cluster \
+                     now; {here} answers"
+                ))
             } else {
                 Comparison::Unproven(format!(
                     "the release record is for {recorded}, {here} answers"
@@ -100,8 +160,8 @@ fn difference_of_directories(recorded: &RecordedNode, here: &RecordedNode) -> Op
     None
 }
 
-/// The addresses of the other members that are alive.
-pub(super) fn living_neighbours(gossip: Option<&Gossip>) -> Vec<String> {
+/// The other members that are alive.
+fn living_neighbours(gossip: Option<&Gossip>) -> Vec<Neighbour> {
     let Some(gossip) = gossip else {
         return Vec::new();
     };
@@ -111,107 +171,13 @@ pub(super) fn living_neighbours(gossip: Option<&Gossip>) -> Vec<String> {
     for member in &gossip.members {
         let endpoint = member.endpoint();
         if member.is_alive && endpoint != own {
-            neighbours.push(endpoint);
+            neighbours.push(Neighbour {
+                endpoint,
+                process: member.instance_id,
+            });
         }
     }
     neighbours
-}
-
-/// Compares the node of a session with the node of a record. If it is another server process, this
-/// looks into the db directory of the record, if that can be read here.
-///
-/// # Errors
-/// [`Kind::Unreachable`] or [`Kind::Denied`] if the node cannot be asked.
-pub(super) fn recognise(
-    session: &Session,
-    recorded: &RecordedNode,
-    run: &Run,
-) -> Result<(Comparison, RecordedNode)> {
-    let gossip = session.gossip(Patience::of(run))?;
-    let neighbours = living_neighbours(gossip.as_ref());
-
-    let here = RecordedNode::of(session, &NodeFiles::default());
-    let comparison = compare(recorded, &here, &neighbours);
-    let is_certain = recorded.instance.is_some() && recorded.instance == here.instance;
-    let (Some(database), Some(directory)) = (recorded.database, &recorded.directory) else {
-        return Ok((comparison, here));
-    };
-    if matches!(comparison, Comparison::Another(_)) {
-        return Ok((comparison, here));
-    }
-
-    let with_files = RecordedNode {
-        database: Some(database),
-        directory: Some(directory.clone()),
-        ..here.clone()
-    };
-    if is_certain {
-        return Ok((comparison, with_files));
-    }
-    Ok(match evidence(session, database, directory, run)? {
-        Evidence::Agrees => (compare(recorded, &with_files, &neighbours), with_files),
-        // The node may have left this directory.
-        Evidence::Contradicts(why) => (Comparison::Unproven(why), here),
-        Evidence::None => (comparison, here),
-    })
-}
-
-/// What the files in the directory of a record say.
-enum Evidence {
-    /// They are of the recorded database, and the node works on them.
-    Agrees,
-    /// They are not the node's, or of another database.
-    Contradicts(String),
-    /// They cannot be read here.
-    None,
-}
-
-fn evidence(session: &Session, database: Uuid, db: &Path, run: &Run) -> Result<Evidence> {
-    let directories = Directories::new(db, None);
-
-    match database_in(&directories, run) {
-        Ok(Some(found)) if found != database => {
-            let db = db.display();
-            return Ok(Evidence::Contradicts(format!(
-                "`{db}` holds the database {found}, and the release record is for {database}"
-            )));
-        }
-        Ok(Some(_)) => {}
-        Err(error) if is_about_the_run(&error) => return Err(error),
-        Ok(None) | Err(_) => return Ok(Evidence::None),
-    }
-
-    match agree(session, &directories, run) {
-        Ok(_) => Ok(Evidence::Agrees),
-        Err(error) if error.kind() == Kind::Refused => Ok(Evidence::Contradicts(error.in_words())),
-        Err(error) if is_about_the_run(&error) => Err(error),
-        Err(_) => Ok(Evidence::None),
-    }
-}
-
-/// Whether the run or the node is the trouble, and not the files.
-fn is_about_the_run(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Interrupted(_) | Kind::Unreachable)
-}
-
-/// The id of the first epoch of the log in a directory. `None` if it holds no epoch.
-fn database_in(directories: &Directories, run: &Run) -> Result<Option<Uuid>> {
-    let entries = directories.files()?;
-    let chunks = ChunkSet::among(directories, &entries, &Inspected::default())?;
-
-    let last = match position_in(&directories.db, Checkpoint::Epoch)? {
-        Some(epoch) => Some(epoch),
-        None => {
-            let end = log::writer_position(&directories.db)?;
-            log::last_epoch(directories, &chunks, end, run)?
-        }
-    };
-    let Some(last) = last else {
-        return Ok(None);
-    };
-
-    let lineage = log::lineage(directories, &chunks, last)?;
-    Ok(lineage.first().map(|epoch| epoch.id))
 }
 
 #[cfg(test)]
@@ -238,32 +204,75 @@ mod tests {
         }
     }
 
-    #[test]
-    fn files_tell_nodes_apart_that_advertise_one_address() {
-        let ours = node("127.0.0.1:2113", 1, "/one");
-        assert_eq!(compare(&ours, &ours, &[]), Comparison::Same);
+    fn shown(node: RecordedNode) -> ShownNode {
+        ShownNode::new(node, None)
+    }
 
-        let compared = compare(&ours, &node("127.0.0.1:2113", 2, "/one"), &[]);
-        assert!(matches!(compared, Comparison::Another(_)), "{compared:?}");
-        let compared = compare(&ours, &node("127.0.0.1:2113", 1, "/two"), &[]);
-        assert!(matches!(compared, Comparison::Unproven(_)), "{compared:?}");
+    /// A node in a cluster with another member.
+    fn beside(node: RecordedNode, endpoint: &str, process: Option<Uuid>) -> ShownNode {
+        let neighbour = Neighbour {
+            endpoint: endpoint.to_owned(),
+            process,
+        };
+        ShownNode {
+            neighbours: vec![neighbour],
+            ..shown(node)
+        }
+    }
+
+    fn compared(recorded: &RecordedNode, here: &RecordedNode) -> Comparison {
+        compare(recorded, &shown(here.clone()))
     }
 
     #[test]
-    fn a_new_address_is_the_same_node_unless_a_neighbour_has_the_old_one() {
-        let (before, now) = (node("10.0.0.1:1", 1, "/db"), node("10.0.0.2:1", 1, "/db"));
-        assert_eq!(compare(&before, &now, &[]), Comparison::Moved);
+    fn files_tell_nodes_apart_that_advertise_one_address() {
+        let ours = node("127.0.0.1:2113", 1, "/one");
+        assert_eq!(compared(&ours, &ours), Comparison::Same);
 
-        let neighbours = ["10.0.0.1:1".to_owned()];
-        let compared = compare(&before, &now, &neighbours);
-        assert!(matches!(compared, Comparison::Another(_)), "{compared:?}");
+        let found = compared(&ours, &node("127.0.0.1:2113", 2, "/one"));
+        assert!(matches!(found, Comparison::Another(_)), "{found:?}");
+        let found = compared(&ours, &node("127.0.0.1:2113", 1, "/two"));
+        assert!(matches!(found, Comparison::Unproven(_)), "{found:?}");
+    }
+
+    #[test]
+    fn a_new_address_is_the_same_node_if_the_files_are() {
+        let (before, now) = (node("10.0.0.1:1", 1, "/db"), node("10.0.0.2:1", 1, "/db"));
+        assert_eq!(compared(&before, &now), Comparison::Moved);
+    }
+
+    #[test]
+    fn members_that_swapped_addresses_are_told_apart_by_what_their_processes_do() {
+        let process = Some(Uuid::from_u128(7));
+        let before = RecordedNode {
+            instance: process,
+            ..node("10.0.0.1:1", 1, "/db")
+        };
+        let now = node("10.0.0.2:1", 1, "/db");
+
+        // The files of two idle members look alike, so the operator has to say it.
+        let swapped = beside(now.clone(), "10.0.0.1:1", None);
+        let found = compare(&before, &swapped);
+        assert!(matches!(found, Comparison::Unproven(_)), "{found:?}");
+
+        let seen = ShownNode {
+            is_seen_at_work: true,
+            ..swapped
+        };
+        assert_eq!(compare(&before, &seen), Comparison::Moved);
+
+        // The recorded process lives, and is another member.
+        for endpoint in ["10.0.0.1:1", "10.0.0.3:1"] {
+            let found = compare(&before, &beside(now.clone(), endpoint, process));
+            assert!(matches!(found, Comparison::Another(_)), "{found:?}");
+        }
     }
 
     #[test]
     fn a_record_without_files_needs_the_same_address_and_url() {
         let old = without_files(node("10.0.0.1:1", 1, "/db"));
         let now = node("10.0.0.1:1", 1, "/db");
-        assert_eq!(compare(&old, &now, &[]), Comparison::Same);
+        assert_eq!(compared(&old, &now), Comparison::Same);
 
         let moved = RecordedNode {
             url: old.url.clone(),
@@ -274,8 +283,8 @@ mod tests {
             ..now
         };
         for other in [moved, elsewhere] {
-            let compared = compare(&old, &other, &[]);
-            assert!(matches!(compared, Comparison::Unproven(_)), "{compared:?}");
+            let found = compared(&old, &other);
+            assert!(matches!(found, Comparison::Unproven(_)), "{found:?}");
         }
     }
 
@@ -290,7 +299,7 @@ mod tests {
             instance,
             ..node("10.0.0.2:1", 2, "/other")
         };
-        assert_eq!(compare(&before, &now, &[]), Comparison::Moved);
-        assert_eq!(compare(&before, &before, &[]), Comparison::Same);
+        assert_eq!(compared(&before, &now), Comparison::Moved);
+        assert_eq!(compared(&before, &before), Comparison::Same);
     }
 }

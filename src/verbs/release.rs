@@ -47,31 +47,46 @@ pub(crate) fn release(
     let records = general.state_directory()?;
     let release_records = ReleaseRecords::open(&records)?;
 
-    let named = connection(&options.node)?;
+    let mode = ReleaseMode {
+        force: options.force,
+        new_address: options.new_address,
+    };
+    let endpoint = advertised_endpoint(&options.node);
+    let named = match endpoint {
+        // The records say how to reach the node.
+        Some(_) => None,
+        None => connection(&options.node)?,
+    };
     if let Some(connection) = &named {
         // A wrong address is an error even if there is nothing to give back.
         Client::new(connection)?;
     }
 
-    let mode = ReleaseMode {
-        force: options.force,
-        new_address: options.new_address,
-    };
     let name = node_name(&options.node);
     let mut plan = plan_release(&release_records, name.as_deref(), mode)?;
-    if options.new_address {
-        let Some(connection) = &named else {
+    match (&named, endpoint) {
+        (Some(connection), _) => plan.compare_with(Client::new(connection)?, run)?,
+        (None, Some(endpoint)) if options.new_address || plan.nodes().is_empty() => {
+            return Err(not_a_url(endpoint));
+        }
+        (None, None) if options.new_address => {
             return Err(Error::new(Kind::Usage, "no node has the new address")
                 .hint("name the node by its new address with `--node`"));
-        };
-        plan.add_former_addresses(Client::new(connection)?, run)?;
+        }
+        (None, _) => {}
     }
 
     let (nodes, untouched) = (plan.nodes(), plan.untouched());
     for record in &untouched {
         // A record that cannot be read may be the one of the named node.
-        if record.node.is_none() {
-            run.warn(format!("a release record was not touched: {}", record.why));
+        let is_open = nodes.is_empty() && record.may_be_of_node;
+        match &record.node {
+            None => run.warn(format!("a release record was not touched: {}", record.why)),
+            Some(node) if is_open => run.warn(format!(
+                "the release record of {node} was not touched: {}",
+                record.why
+            )),
+            Some(_) => {}
         }
     }
     if !options.dry_run {
@@ -89,6 +104,24 @@ pub(crate) fn release(
         forced: options.force,
         records,
     })
+}
+
+/// The node by its advertised `host:port`, if the operator wrote that in place of a URL.
+fn advertised_endpoint(options: &NodeOptions) -> Option<&str> {
+    let url = &options.url.as_ref()?.0;
+    let is_url = options.socket.is_some() || url.contains("://");
+    (!is_url).then_some(url)
+}
+
+fn not_a_url(endpoint: &str) -> Error {
+    Error::new(
+        Kind::Usage,
+        format!("no release record is about a node with the address `{endpoint}`"),
+    )
+    .hint(format!(
+        "write the node's URL: `--node https://{endpoint}`, or `--node http://{endpoint}` for an \
+         insecure node"
+    ))
 }
 
 /// What interrupted runs stopped at the node of a repository, and nobody has given back: in words,

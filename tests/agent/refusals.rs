@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kbackup_testnode::{Credentials, Request};
+use kbackup_testnode::{AutoScavengeState, Credentials, Request};
 
-use super::days::{EAGER, append, begin, job, kept, runs, site};
+use super::days::{EAGER, append, begin, is_safe, job, kept, runs, site};
+use super::sidecar::Sidecar;
 use crate::cli::NodeSite;
+use crate::cli::release::{hide_process, records, swapped_addresses};
 
 /// The first pause after a refusal. Each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -154,5 +156,69 @@ fn a_give_back_that_fails_is_not_repeated_by_each_look() {
     sidecar.shows("that everything was given back", |status| {
         site.place.release_records() == 0 && status["agent"]["owed"].is_null()
     });
+    sidecar.ends_well();
+}
+
+const IDLE: &str = "--repo repo --node URL --node-patience 1s --diff-schedule @monthly \
+                    --max-age 32d --verify-schedule off";
+
+/// The pods of a cluster came back with each other's addresses, and the agent cannot prove that the
+/// record is its node's.
+#[test]
+fn what_an_agent_cannot_prove_is_pending() {
+    let site = swapped_addresses();
+    hide_process(&site);
+    let sidecar = begin(&site, IDLE);
+    assert_pending(&sidecar);
+    sidecar.ends_well();
+
+    // Also if the record names another URL.
+    for path in records(&site) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text.replace(&site.server.url(), "http://127.0.0.1:1")).unwrap();
+    }
+    let sidecar = begin(&site, IDLE);
+    assert_pending(&sidecar);
+    assert_eq!(site.node.auto_scavenge(), Some(AutoScavengeState::Paused));
+
+    // The process comes into sight.
+    site.node
+        .change_quirks(|quirks| quirks.missing_fields.clear());
+    sidecar.reload();
+    sidecar.shows("that everything was given back", |status| {
+        site.place.release_records() == 0 && status["agent"]["owed"].is_null()
+    });
+    assert_ne!(site.node.auto_scavenge(), Some(AutoScavengeState::Paused));
+    sidecar.ends_well();
+}
+
+fn assert_pending(sidecar: &Sidecar) {
+    let status = sidecar.shows("that something is pending", |status| {
+        status["agent"]["owed"].is_string()
+    });
+    assert!(!is_safe(&status), "{status:#}");
+    let (_, metrics) = sidecar.get("/metrics", "text/plain");
+    assert!(metrics.contains("kbackup_give_back_pending 1"), "{metrics}");
+}
+
+/// The operator says that the node has a new address.
+#[test]
+fn a_diff_of_an_agent_gives_back_at_a_new_address() {
+    let site = swapped_addresses();
+    hide_process(&site);
+    let configuration = site.place.write("agent.toml", "new-address = true\n");
+    let options = format!("{EAGER} --config {}", configuration.display());
+
+    let sidecar = begin(&site, &options);
+    // Nothing is to be backed up, so no diff quiesces the node.
+    assert_pending(&sidecar);
+
+    append(&site.place);
+    sidecar.shows("that a diff gave everything back", |status| {
+        runs(status, "diff", "done") >= 1
+            && site.place.release_records() == 0
+            && status["agent"]["owed"].is_null()
+    });
+    assert_ne!(site.node.auto_scavenge(), Some(AutoScavengeState::Paused));
     sidecar.ends_well();
 }

@@ -422,7 +422,6 @@ fn a_stopped_scavenge_is_named_and_given_back_once() {
     snapshots!(site.place,
         "release-dry-run": site.transcript("release --dry-run"),
         "release-dry-run-json": site.transcript("release --dry-run --json"),
-        "release-another-node": site.transcript("release --node http://127.0.0.1:1"),
         "release": site.transcript("release"),
         "release-again": site.transcript("release --node URL"),
     );

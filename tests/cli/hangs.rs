@@ -141,3 +141,50 @@ fn a_release_can_be_forced_while_a_run_stands_still() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// A run hangs, its operator gives back, and somebody pauses auto-scavenge on purpose. Then the disk
+/// answers again.
+#[test]
+fn a_run_that_goes_on_leaves_alone_what_was_paused_after_a_forced_release() {
+    let site = NodeSite::still();
+    scavenging(&site);
+    let child = start_frozen(&site, "full --repo repo --node URL");
+
+    site.place.kbackup("release --force").assert().code(0);
+    assert!(!is_paused(&site));
+    site.node.change_quirks(|quirks| {
+        quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Paused);
+    });
+    site.node.forget_requests();
+    std::fs::remove_file(site.place.path("frozen")).unwrap();
+
+    let output = child.wait_with_output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("given scavenging back"),
+        "it starts over: {log}"
+    );
+    assert!(log.contains("is left as it is"), "{log}");
+    assert!(is_paused(&site), "resumed against its operator's will");
+    assert_eq!(site.place.release_records(), 0);
+}
+
+/// The guard of a run that still hangs must not do it either.
+#[test]
+fn a_signal_after_a_forced_release_gives_back_nothing() {
+    let site = NodeSite::still();
+    scavenging(&site);
+    let child = start_frozen(&site, "full --repo repo --node URL");
+
+    site.place.kbackup("release --force").assert().code(0);
+    site.node.change_quirks(|quirks| {
+        quirks.auto_scavenge = AutoScavenge::Licensed(AutoScavengeState::Paused);
+    });
+    send(&child, Signal::TERM);
+
+    let output = child.wait_with_output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(143), "{log}");
+    assert!(is_paused(&site), "resumed against its operator's will");
+}

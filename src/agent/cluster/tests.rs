@@ -208,6 +208,7 @@ fn repository(who: usize, known: &[&Taken]) -> RepositoryFacts {
         id: uuid::Uuid::nil(),
         points,
         free_bytes: None,
+        database: None,
         on_nodes_disk: false,
     }
 }

@@ -53,8 +53,37 @@ impl<'a> Borrowed<'a> {
     pub(super) fn begin_to_give_back(&mut self, limit: Duration) {
         self.deadline = None;
         self.custody.run_gives_back(limit);
+        self.forget_what_others_gave_back();
+    }
+
+    /// Whether somebody else has given back something that this run holds.
+    pub(super) fn others_gave_back(&self) -> bool {
+        self.held.left_by_others().is_some()
+    }
+
+    /// Forgets what the guard or an operator (`kbackup release --force`) has given back: what is
+    /// stopped at the node by now is not this run's.
+    pub(super) fn forget_what_others_gave_back(&mut self) {
         if let Some(left) = self.custody.left_by_guard() {
-            self.held.guard_has_left(left);
+            self.held.others_have_left(left);
+        }
+        let Some(left) = self.held.left_by_others() else {
+            return;
+        };
+
+        self.run.note(
+            "somebody else has given back to the node what this run stopped, for example with \
+             `kbackup release --force`: what is stopped there now is left as it is",
+        );
+        let (pause, scavenge) = self.held.others_have_left(left);
+        for (what, after) in [(AUTO_SCAVENGE, pause), (SCAVENGE, scavenge)] {
+            if let Some(after) = after {
+                self.run.emit(Event::NothingToGiveBack { what, after });
+            }
+        }
+        self.custody.note(&self.held);
+        if self.held.record().is_empty() {
+            self.stop_deadline();
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! The guard has a thread of its own. It waits until the time limit of the pause is over, or until
 //! the run is told to end, gives the run a moment to do it, and then does it in its place. It
-//! touches no disk before the node has everything back, and reports only afterwards.
+//! waits for no disk before the node has everything back, and reports only afterwards.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,6 +90,7 @@ impl Watch {
         let events = Arc::new(LaterEvents::default());
         let run = Run::new(Arc::clone(&events));
         let mut borrowed = Borrowed::new(record, &run);
+        borrowed.forget_what_others_gave_back();
         let result = give_back(&self.client, &self.version, &mut borrowed, GIVE_BACK_LIMIT);
         self.custody.guard_has_given_back(borrowed.into_held());
 

@@ -203,6 +203,8 @@ impl QuiescedOnline<'_> {
             return Ok(());
         };
 
+        borrowed.forget_what_others_gave_back();
+
         // Auto-scavenge first: it would start the next scavenge.
         let pause = pause_auto_scavenge(client, borrowed, &self.settings, patience)?;
         self.auto_paused = pause.is_ours;
@@ -238,8 +240,14 @@ impl QuiescedOnline<'_> {
             }
             result => result?,
         }
-        if self.borrowed.is_none() {
+        let Some(borrowed) = &self.borrowed else {
             return Ok(None);
+        };
+        // A pause that is found now may be an operator's, and scavenging may have run before it.
+        if borrowed.others_gave_back() {
+            return Ok(Some(
+                "somebody else has given scavenging back to the node".to_owned(),
+            ));
         }
 
         let client = self.session.client();

@@ -1,25 +1,113 @@
 //! `kbackup release`: gives back to nodes what killed runs left on record.
 
+use std::path::PathBuf;
+
 use super::borrowed::Borrowed;
 use super::give_back::{GIVE_BACK_LIMIT, give_back};
 use crate::error::{Error, Kind, Result};
 use crate::node::held_record::HeldRecord;
+use crate::node::recognition::recognise;
+use crate::node::release_record::RecordedNode;
 use crate::node::release_record::ReleaseRecord;
 use crate::node::release_records::{ListedRecord, ReleaseRecords, UnreadableRecord};
-use crate::node::same_node::{Comparison, recognise};
+use crate::node::same_node::Comparison;
 use crate::node::{Client, Session};
 use crate::run::Run;
+
+/// Why a record is left that was not compared with the named node.
+const NOT_LOOKED_AT: &str = "not looked at";
+/// What the operator can say of a record that kbackup cannot prove.
+const SAY_IT: &str = "if it is about this node, use `kbackup release --node URL --new-address`";
 
 /// What `kbackup release` is going to do.
 #[derive(Debug)]
 pub struct ReleasePlan {
     chosen: Vec<ListedRecord>,
-    /// The records of other nodes than the named one.
-    others: Vec<ListedRecord>,
+    /// The records that are left as they are.
+    others: Vec<LeftRecord>,
+    /// The one record that kbackup cannot prove, and that the operator says is the named node's.
+    asserted: Option<PathBuf>,
     unreadable: Vec<UnreadableRecord>,
     mode: ReleaseMode,
     /// No node was named.
     is_for_all: bool,
+}
+
+/// A record that is not chosen.
+#[derive(Debug)]
+struct LeftRecord {
+    listed: ListedRecord,
+    /// The record may be the named node's, as far as kbackup knows.
+    may_be_of_node: bool,
+    why: String,
+}
+
+/// A record, and what came of the comparison with the named node.
+struct ComparedRecord {
+    listed: ListedRecord,
+    /// It names the node as the operator does.
+    is_named: bool,
+    comparison: Comparison,
+}
+
+impl ComparedRecord {
+    const fn is_proven(&self) -> bool {
+        matches!(self.comparison, Comparison::Same | Comparison::Moved)
+    }
+
+    /// The record as one that is left. `is_served`: another record is the node's.
+    fn left(self, is_served: bool) -> LeftRecord {
+        let (may_be_of_node, why) = match self.comparison {
+            Comparison::Another(why) => (false, format!("it is about another node: {why}")),
+            Comparison::Unproven(why) if is_served => (
+                false,
+                format!("kbackup cannot prove that it is about this node: {why}"),
+            ),
+            Comparison::Unproven(why) => {
+                (true, format!("it may be about this node: {why}; {SAY_IT}"))
+            }
+            Comparison::Same | Comparison::Moved => (true, NOT_LOOKED_AT.to_owned()),
+        };
+        LeftRecord {
+            listed: self.listed,
+            may_be_of_node,
+            why,
+        }
+    }
+}
+
+/// The path of the only record that is neither proven nor disproven.
+fn only_unproven(compared: &[ComparedRecord]) -> Result<Option<PathBuf>> {
+    let mut only = None;
+    for record in compared {
+        let Comparison::Unproven(why) = &record.comparison else {
+            continue;
+        };
+        let Some(first) = only.replace(record.listed.path.clone()) else {
+            continue;
+        };
+
+        let second = record.listed.path.display();
+        return Err(Error::new(
+            Kind::Refused,
+            "more than one release record may be about this node",
+        )
+        .at(&first)
+        .because(format!("`{second}` may be, too: {why}"))
+        .hint(
+            "give back to the other nodes first, with `kbackup release --node URL` at their \
+             addresses; then one record is left",
+        )
+        .hint(
+            "or give back by hand: resume auto-scavenge with `POST /auto-scavenge/resume`, and \
+             remove the record of this node",
+        ));
+    }
+    Ok(only)
+}
+
+fn is_interruption(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Interrupted(_))
 }
 
 /// How far a release goes beyond what kbackup can prove.
@@ -59,6 +147,9 @@ pub struct UntouchedRecord {
     pub what: Option<String>,
     /// Why it is left.
     pub why: String,
+    /// The record may be the named node's, as far as kbackup knows.
+    #[serde(skip)]
+    pub may_be_of_node: bool,
 }
 
 impl PlannedRelease {
@@ -88,7 +179,8 @@ impl From<&ListedRecord> for PlannedRelease {
 }
 
 /// Plans to give back to all nodes, or to the one that `node` names (URL, socket or advertised
-/// endpoint). If nothing is on record, the plan is empty.
+/// endpoint). If nothing is on record, the plan is empty. [`ReleasePlan::compare_with`] finds the
+/// records of that node that do not name it so.
 ///
 /// # Errors
 /// As [`ReleaseRecords::list`].
@@ -108,13 +200,18 @@ pub fn plan_release(
         if is_named {
             chosen.push(listed);
         } else {
-            others.push(listed);
+            others.push(LeftRecord {
+                listed,
+                may_be_of_node: true,
+                why: format!("{NOT_LOOKED_AT}; {SAY_IT}"),
+            });
         }
     }
 
     Ok(ReleasePlan {
         chosen,
         others,
+        asserted: None,
         unreadable: listing.unreadable,
         mode,
         is_for_all: node.is_none(),
@@ -132,12 +229,14 @@ impl ReleasePlan {
     #[must_use]
     pub fn untouched(&self) -> Vec<UntouchedRecord> {
         let mut untouched = Vec::new();
-        for listed in &self.others {
+        for left in &self.others {
+            let listed = &left.listed;
             untouched.push(UntouchedRecord {
                 record: listed.path.display().to_string(),
                 node: Some(listed.record.node.to_string()),
                 what: Some(PlannedRelease::from(listed).what()),
-                why: "it is about another node".to_owned(),
+                why: left.why.clone(),
+                may_be_of_node: left.may_be_of_node,
             });
         }
         for unreadable in &self.unreadable {
@@ -146,37 +245,92 @@ impl ReleasePlan {
                 node: None,
                 what: None,
                 why: unreadable.error.in_words(),
+                may_be_of_node: true,
             });
         }
         untouched
     }
 
-    /// Adds the records of the named node that were made when it had another address. A record that
-    /// kbackup can neither prove nor disprove is added if there is only one.
+    /// What waits to be given back, in words: what the plan chose, and what it left of the nodes that
+    /// `is_related` names. What a running run holds does not count.
+    pub fn pending(&self, is_related: impl Fn(&RecordedNode) -> bool) -> Option<String> {
+        for listed in &self.chosen {
+            if !listed.in_use {
+                return Some(PlannedRelease::from(listed).what());
+            }
+        }
+        for left in &self.others {
+            let listed = &left.listed;
+            if !listed.in_use && is_related(&listed.record.node) {
+                let what = PlannedRelease::from(listed).what();
+                return Some(format!("{what}, taken at {}", listed.record.node));
+            }
+        }
+        None
+    }
+
+    /// Asks the named node which records are its own, whatever their addresses are. Proven ones are
+    /// chosen. If there is none, `--new-address` chooses the only one that kbackup can neither prove
+    /// nor disprove.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] or [`Kind::Denied`] if the node cannot be asked.
-    pub fn add_former_addresses(&mut self, client: Client, run: &Run) -> Result<()> {
-        if self.others.is_empty() {
+    /// [`Kind::Refused`] if `--new-address` is asked for and more than one record may be meant.
+    /// [`Kind::Unreachable`] or [`Kind::Denied`] if it is asked for and the node cannot be asked.
+    pub fn compare_with(&mut self, client: Client, run: &Run) -> Result<()> {
+        if self.others.is_empty() && !self.mode.new_address {
             return Ok(());
         }
 
-        let session = Session::open(client, run)?;
-        let (mut left, mut unproven) = (Vec::new(), Vec::new());
-        for listed in std::mem::take(&mut self.others) {
-            let (comparison, _) = recognise(&session, &listed.record.node, run)?;
-            match comparison {
-                Comparison::Same | Comparison::Moved => self.chosen.push(listed),
-                Comparison::Unproven(_) => unproven.push(listed),
-                Comparison::Another(_) => left.push(listed),
+        let session = match Session::open(client, run) {
+            Ok(session) => session,
+            Err(error) if self.mode.new_address || is_interruption(&error) => return Err(error),
+            Err(error) => {
+                for left in &mut self.others {
+                    let why = error.in_words();
+                    left.why = format!("{NOT_LOOKED_AT}, because {why}; {SAY_IT}");
+                }
+                return Ok(());
             }
+        };
+
+        let mut candidates = Vec::new();
+        for listed in std::mem::take(&mut self.chosen) {
+            candidates.push((listed, true));
+        }
+        for left in std::mem::take(&mut self.others) {
+            candidates.push((left.listed, false));
         }
 
-        if self.chosen.is_empty() && unproven.len() == 1 {
-            self.chosen.append(&mut unproven);
+        let mut compared = Vec::new();
+        for (listed, is_named) in candidates {
+            let (comparison, _) = recognise(&session, &listed.record.node, run)?;
+            compared.push(ComparedRecord {
+                listed,
+                is_named,
+                comparison,
+            });
         }
-        left.append(&mut unproven);
-        self.others = left;
+        self.choose(compared)
+    }
+
+    fn choose(&mut self, compared: Vec<ComparedRecord>) -> Result<()> {
+        let has_own = compared.iter().any(ComparedRecord::is_proven);
+        if self.mode.new_address && !has_own {
+            self.asserted = only_unproven(&compared)?;
+        }
+        let is_served = has_own || self.asserted.is_some();
+
+        for record in compared {
+            let is_asserted = self.asserted.as_ref() == Some(&record.listed.path);
+            // If the node has no other record, the release of the one that names it says why it
+            // fails.
+            let is_tried = record.is_named && !is_served;
+            if record.is_proven() || is_asserted || is_tried {
+                self.chosen.push(record.listed);
+            } else {
+                self.others.push(record.left(is_served));
+            }
+        }
         Ok(())
     }
 
@@ -199,7 +353,12 @@ impl ReleasePlan {
             }
 
             run.check()?;
-            if let Err(error) = release_node(records, listed, &connect, self.mode, run) {
+            let is_asserted = self.asserted.as_ref() == Some(&listed.path);
+            let mode = ReleaseMode {
+                new_address: is_asserted,
+                ..self.mode
+            };
+            if let Err(error) = release_node(records, listed, &connect, mode, run) {
                 problems.push(error);
             }
         }
@@ -284,7 +443,11 @@ fn find_again(
             ));
             held.move_to(here)
         }
-        Comparison::Unproven(_) if mode.new_address => held.move_to(here),
+        Comparison::Unproven(_) if mode.new_address => {
+            // The operator says that it is the same node, and so the same database.
+            let database = here.database.or(held.record().node.database);
+            held.move_to(RecordedNode { database, ..here })
+        }
         Comparison::Unproven(why) => Err(another_node(session, &why).hint(
             "if it is the same node, and only its address or its directory has changed, use \
              `kbackup release --node URL --new-address`",

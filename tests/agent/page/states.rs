@@ -526,6 +526,7 @@ impl State {
             id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
             points,
             free_bytes: Some(900 << 30),
+            database: None,
             on_nodes_disk: self.on_nodes_disk,
         });
 
