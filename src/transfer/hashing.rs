@@ -292,7 +292,7 @@ fn extent_of(file: &dyn ReadAt, offset: u64, size: u64) -> Extent {
 /// The file decides the pace: see [`super::paced`].
 ///
 /// # Errors
-/// [`Kind::Failed`] if the file cannot be read or ends before its size. The caller adds the file's
+/// [`Failed`](crate::error::Kind::Failed) if the file cannot be read or ends before its size. The caller adds the file's
 /// place.
 pub fn hash_file(file: &dyn ReadAt, md5: bool, run: &Run) -> Result<Digest> {
     hash_followed(file, md5, None, run)
