@@ -9,6 +9,7 @@ use super::heads::{BackupHead, HeadObject, Previous};
 use super::incoming::{IncomingFile, ObjectIncoming, not_as_stored};
 use super::layout;
 use super::listing;
+use super::sealed::MAX_STORED_BYTES;
 use super::sections::{self, Group, ROWS_OF_CELLS, SectionObject, StoredRow};
 use super::store::Created;
 use super::stored::cells_section;
@@ -278,11 +279,19 @@ impl ObjectIncoming<'_> {
     fn create_head(&self, manifest: &Manifest, bytes: &[u8]) -> Result<()> {
         let key = layout::head(manifest.sequence);
         let store = &self.objects.store;
-        if store.create(&key, bytes.to_vec().into())? == Created::New {
-            return Ok(());
+        let read = || store.get(&key, MAX_STORED_BYTES);
+
+        if self.repository.honours_create() {
+            if store.create(&key, bytes.to_vec().into())? == Created::New {
+                return Ok(());
+            }
+        } else if read()?.is_none() {
+            // Two runs that are here in the same moment both write. The later one wins, and the
+            // other one may have looked too early to see that.
+            store.put(&key, bytes.to_vec().into())?;
         }
-        let found = store.get(&key, super::sealed::MAX_STORED_BYTES)?;
-        if found.as_deref() == Some(bytes) {
+
+        if read()?.as_deref() == Some(bytes) {
             return Ok(());
         }
         Err(listing::committed_meanwhile(self.repository.place()))

@@ -144,6 +144,12 @@ impl ObjectRepository {
         self
     }
 
+    /// Whether the store makes no object whose name is taken. Otherwise only the lease keeps two
+    /// writers apart.
+    fn honours_create(&self) -> bool {
+        self.description.preconditions.create
+    }
+
     /// Every head, by sequence number. Removed backups are among them.
     fn read_heads(&self) -> Result<Vec<FoundHead>> {
         let heads = listing::read(&self.objects.store)?;

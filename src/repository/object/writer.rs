@@ -32,6 +32,12 @@ impl<'a> ObjectWriter<'a> {
         let store = &repository.objects.store;
         let lease = Lease::take(store)?;
 
+        if !repository.honours_create() {
+            run.warn(
+                "this object store writes over an object although it was asked not to: let only \
+                 one machine write to this repository",
+            );
+        }
         // A lease and the times of objects mean nothing if the clocks disagree.
         if let Some(seconds) = store.clock_difference()
             && seconds.unsigned_abs() > MOST_SECONDS
