@@ -1,13 +1,12 @@
 //! Carries out the plan of a copy: one backup after the other.
 
+use super::arrival::{Arrival, commit};
 use super::files::Bringing;
-use super::line::TargetLine;
-use super::plan::{BackupCopyPlan, PlannedCopy, SourceBackups, check_same, older_than, settle};
+use super::filling::Filling;
+use super::plan::{BackupCopyPlan, PlannedCopy, SourceBackups};
 use super::report::{BackupCopyReport, CopiedBackup};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
-use crate::manifest::{Head, Manifest};
-use crate::proof::{self, CopyEvidence};
 use crate::repository::Repository;
 use crate::run::Run;
 
@@ -62,62 +61,28 @@ fn copy_one(
     let _held = from.hold(label)?;
     let original = from.manifest(label)?;
 
-    let mut line = TargetLine::read(to, run)?;
-    if line.find(label).is_some() {
-        check_same(&to.manifest(label)?, &original)?;
-        return Ok(None);
-    }
-    if let Some(newer) = line.newer_than(label) {
-        return Err(older_than(newer, label));
-    }
     let source = SourceBackups::read(from)?.heads;
-    let (place, parent) = settle(&mut line, &original, &source, plan.rules, run, |parent| {
-        to.manifest(&parent.label)
-    })?;
-    drop((line, source));
+    let Some(arrival) = Arrival::find(to, &original, &source, plan.rules, run)? else {
+        return Ok(None);
+    };
+    drop(source);
 
     let files = from.files(label)?;
-    let incoming = to.writer(run)?.begin(parent.as_ref())?;
-    incoming.check_next(place.sequence)?;
+    let incoming = arrival.begin(to, run)?;
     let bringing = Bringing {
         from,
-        to,
         original: &original,
         files: &*files,
-        parent: parent.as_ref(),
-        incoming: &*incoming,
-        run,
+        filling: Filling {
+            to,
+            parent: arrival.parent(),
+            incoming: &*incoming,
+            run,
+        },
     };
     let brought = bringing.bring()?;
 
-    let mut manifest = Manifest {
-        head: original.head.clone(),
-        files: original.files.clone(),
-    };
-    manifest.sequence = place.sequence;
-    manifest.branch = place.branch;
-    manifest.parent = parent.as_ref().map(|parent| parent.label.clone());
-    manifest.cost = brought.cost;
-    manifest.cost.bytes_stored = incoming.bytes_stored();
-
-    run.emit(Event::Step(Step::Prove));
-    let evidence = CopyEvidence {
-        original: &original,
-        parent: parent.as_ref(),
-        stored: &brought.hashes,
-    };
-    let proven = proof::prove_copy(&*incoming, manifest, &evidence, run)?;
-
-    run.almost_done()?;
-    run.emit(Event::Step(Step::Commit));
-    incoming.commit(&proven)?;
-    committed(&proven.head, run);
-    Ok(Some(CopiedBackup::new(&proven.head)))
-}
-
-fn committed(head: &Head, run: &Run) {
-    run.emit(Event::Committed {
-        label: head.label.to_string(),
-        position: head.log.position.position().get(),
-    });
+    let proven = arrival.prove(&*incoming, &original, &brought, run)?;
+    commit(incoming, &proven, run)?;
+    Ok(Some(CopiedBackup::new(&proven)))
 }

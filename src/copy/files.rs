@@ -5,15 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::filling::{Brought, Filling, ingest, is_as_described};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
 use crate::format::chunk::{HEADER_LENGTH, Transform};
-use crate::format::{Md5Hash, ReadAt};
 use crate::log::LogEndingAt;
-use crate::manifest::{Blake3Hash, Cost, FileSet, Manifest, RelativePath, Role, Row};
+use crate::manifest::{FileSet, Manifest, RelativePath, Role, Row};
 use crate::parallel;
-use crate::repository::{Incoming, Ingest, ProvenCopy, Repository, Stored, remember_damage};
-use crate::run::Run;
+use crate::repository::{Ingest, Repository, Stored};
 use crate::transfer::files_at_once;
 
 /// The files of a backup, as a parent divides them.
@@ -137,37 +136,20 @@ fn is_same_file(held: &Row, row: &Row) -> bool {
         && held.modified == row.modified
 }
 
-/// The MD5 that the server wrote into the file.
-fn servers_md5(row: &Row) -> Option<Md5Hash> {
-    row.table_md5.or(row.chunk.and_then(|chunk| chunk.md5))
-}
-
 /// What brings the files of one backup.
 pub(super) struct Bringing<'a> {
     pub(super) from: &'a dyn Repository,
-    pub(super) to: &'a dyn Repository,
     pub(super) original: &'a Manifest,
     /// The files of the original.
     pub(super) files: &'a dyn FileSet,
-    pub(super) parent: Option<&'a Manifest>,
-    pub(super) incoming: &'a dyn Incoming,
-    pub(super) run: &'a Run,
-}
-
-/// What was brought.
-#[derive(Default)]
-pub(super) struct Brought {
-    /// The hashes of all files that were not reused.
-    pub(super) hashes: HashMap<RelativePath, Blake3Hash>,
-    /// The cost, without the bytes that were stored.
-    pub(super) cost: Cost,
+    pub(super) filling: Filling<'a>,
 }
 
 /// One file that was brought, and not reused.
-struct BroughtFile {
-    stored: Stored,
-    bytes_read: u64,
-    is_resumed: bool,
+enum BroughtFile {
+    Resumed(Stored),
+    /// Also says how many bytes were read from the source repository.
+    Copied(Stored, u64),
 }
 
 impl Bringing<'_> {
@@ -177,11 +159,11 @@ impl Bringing<'_> {
     /// `StoredCorrupt` if a file of the source repository is damaged; what the storage reports; an
     /// interruption.
     pub(super) fn bring(&self) -> Result<Brought> {
-        let FilesToBring { reused, mut copied } = FilesToBring::of(self.original, self.parent);
+        let FilesToBring { reused, mut copied } =
+            FilesToBring::of(self.original, self.filling.parent);
         let mut brought = Brought::default();
-        brought.cost.retries = self.original.cost.retries;
 
-        let lost = self.reuse(&reused)?;
+        let lost = self.filling.reuse(&reused)?;
         brought.cost.files_linked = (reused.len() - lost.len()) as u64;
         for row in lost {
             let beginning = None;
@@ -189,15 +171,20 @@ impl Bringing<'_> {
         }
 
         self.announce(&copied);
-        let left = self.left()?;
+        let left = self.filling.left()?;
         let result = parallel::for_each(
-            files_at_once(self.run),
+            files_at_once(self.filling.run),
             &copied,
             |file| {
-                self.run.check()?;
+                self.filling.run.check()?;
                 self.bring_one(file, &left)
             },
-            |file, done| brought.add(file.row, &done),
+            |file, done| match done {
+                BroughtFile::Resumed(stored) => brought.add_resumed(file.row, stored),
+                BroughtFile::Copied(stored, bytes_read) => {
+                    brought.add_copied(file.row, stored, bytes_read);
+                }
+            },
         );
         result?;
         Ok(brought)
@@ -209,57 +196,11 @@ impl Bringing<'_> {
         for file in copied {
             bytes = bytes.saturating_add(data_bytes(file.row, &log));
         }
-        self.run.emit(Event::Step(Step::Copy));
-        self.run.emit(Event::Expected {
+        self.filling.run.emit(Event::Step(Step::Copy));
+        self.filling.run.emit(Event::Expected {
             files: copied.len() as u64,
             bytes,
         });
-    }
-
-    /// Reuses files of the parent. Returns those that turned out damaged there.
-    fn reuse<'b>(&self, rows: &[&'b Row]) -> Result<Vec<&'b Row>> {
-        let mut lost = Vec::new();
-        for rows in rows.chunks(parallel::AT_ONCE) {
-            self.run.check()?;
-            let results = self.incoming.reuse(rows, &|_, _| ());
-            for (row, result) in rows.iter().zip(results) {
-                match result {
-                    Ok(()) => self.run.emit(Event::Reused {
-                        path: row.path.to_string(),
-                    }),
-                    Err(error) if error.kind() == Kind::StoredCorrupt => {
-                        self.mark_parent(&row.path, &error);
-                        lost.push(*row);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(lost)
-    }
-
-    /// Remembers that a file of the parent is damaged. This run reads it from the source repository.
-    fn mark_parent(&self, path: &RelativePath, error: &Error) {
-        let Some(parent) = self.parent else {
-            return;
-        };
-        self.run.warn(format!(
-            "{path} of {} is damaged in the target ({}): this copy reads it from the source",
-            parent.label,
-            error.in_words()
-        ));
-        if let Err(error) = remember_damage(self.to, &parent.label) {
-            self.run.note(format!(
-                "kbackup cannot remember that: {}",
-                error.in_words()
-            ));
-        }
-    }
-
-    /// The paths that interrupted runs left.
-    fn left(&self) -> Result<HashSet<RelativePath>> {
-        let left = self.incoming.left()?;
-        Ok(left.into_iter().map(|(path, _)| path).collect())
     }
 
     fn bring_one(
@@ -268,13 +209,9 @@ impl Bringing<'_> {
         left: &HashSet<RelativePath>,
     ) -> Result<BroughtFile> {
         if left.contains(&file.row.path)
-            && let Some(stored) = self.resume(file.row)?
+            && let Some(stored) = self.filling.resume(file.row)?
         {
-            return Ok(BroughtFile {
-                stored,
-                bytes_read: 0,
-                is_resumed: true,
-            });
+            return Ok(BroughtFile::Resumed(stored));
         }
 
         let log = LogEndingAt::of(&self.original.log);
@@ -286,36 +223,12 @@ impl Bringing<'_> {
                 (stored, bytes_read)
             }
         };
-        self.keep_proof(file.row, stored)?;
-        self.run.emit(Event::Copied {
+        self.filling.keep_proof(file.row, stored)?;
+        self.filling.run.emit(Event::Copied {
             path: file.row.path.to_string(),
             bytes: bytes_read,
         });
-        Ok(BroughtFile {
-            stored,
-            bytes_read,
-            is_resumed: false,
-        })
-    }
-
-    /// Resumes what an interrupted run has copied, if it is this file.
-    fn resume(&self, row: &Row) -> Result<Option<Stored>> {
-        let Some(md5) = servers_md5(row) else {
-            return Ok(None);
-        };
-        let Some(resumed) = self.incoming.resume(&row.path, row.size, md5, None)? else {
-            return Ok(None);
-        };
-        if !is_as_described(row, resumed.stored) {
-            return Ok(None);
-        }
-
-        self.keep_proof(row, resumed.stored)?;
-        self.run.emit(Event::Resumed {
-            path: row.path.to_string(),
-            bytes: row.size,
-        });
-        Ok(Some(resumed.stored))
+        Ok(BroughtFile::Copied(stored, bytes_read))
     }
 
     /// Makes a file of the parent's beginning and the rest of the source's. Returns `None` if the
@@ -329,12 +242,16 @@ impl Bringing<'_> {
         let place = self.files.place_of(&row.path);
         let ingest = ingest(row, &*source, &place);
 
-        match self.incoming.extend(&row.path, held, *bytes, ingest) {
+        match self
+            .filling
+            .incoming
+            .extend(&row.path, held, *bytes, ingest)
+        {
             Ok(stored) if is_as_described(row, stored) => Ok(Some(stored)),
             // The whole file from the source repository decides who is right.
             Ok(_) => Ok(None),
             Err(error) if error.kind() == Kind::StoredCorrupt => {
-                self.mark_parent(&row.path, &error);
+                self.filling.mark_parent(&row.path, &error);
                 Ok(None)
             }
             Err(error) => Err(blame_source(error, &place)),
@@ -347,6 +264,7 @@ impl Bringing<'_> {
         let place = self.files.place_of(&row.path);
 
         let mut stored = self
+            .filling
             .incoming
             .ingest(&row.path, ingest(row, &*source, &place))
             .map_err(|error| blame_source(error, &place))?;
@@ -357,6 +275,7 @@ impl Bringing<'_> {
                 ..ingest(row, &*source, &place)
             };
             stored = self
+                .filling
                 .incoming
                 .ingest(&row.path, again)
                 .map_err(|error| blame_source(error, &place))?;
@@ -370,55 +289,6 @@ impl Bringing<'_> {
         );
         Err(damaged(&place).because(why))
     }
-
-    /// Keeps the proof of a stored file, so that a later run need not read it again.
-    fn keep_proof(&self, row: &Row, stored: Stored) -> Result<()> {
-        let Some(md5) = servers_md5(row) else {
-            return Ok(());
-        };
-        // The operator may have accepted a chunk that fails the server's MD5.
-        if stored.md5 != Some(md5) {
-            return Ok(());
-        }
-        let proof = ProvenCopy {
-            size: stored.size,
-            blake3: stored.blake3,
-            md5,
-            records: None,
-        };
-        self.incoming.keep_proof(&row.path, proof)
-    }
-}
-
-impl Brought {
-    fn add(&mut self, row: &Row, file: &BroughtFile) {
-        self.hashes.insert(row.path.clone(), file.stored.blake3);
-        if file.is_resumed {
-            self.cost.files_resumed += 1;
-            self.cost.bytes_resumed = self.cost.bytes_resumed.saturating_add(row.size);
-        } else {
-            self.cost.files_copied += 1;
-            self.cost.bytes_read = self.cost.bytes_read.saturating_add(file.bytes_read);
-        }
-    }
-}
-
-fn ingest<'a>(row: &Row, source: &'a dyn ReadAt, place: &str) -> Ingest<'a> {
-    Ingest {
-        source,
-        place: place.to_owned(),
-        length: row.size,
-        full_length: row.size,
-        md5: servers_md5(row),
-        // The row's hash shows whether the copy is right.
-        reads_every_byte: false,
-        attributes: row.into(),
-        follow: None,
-    }
-}
-
-fn is_as_described(row: &Row, stored: Stored) -> bool {
-    stored.blake3 == row.blake3 && stored.size == row.size
 }
 
 /// A source that ends too early or changes is not a live file here, but a damaged one.

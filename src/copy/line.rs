@@ -293,7 +293,7 @@ fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
         in_words(ours)
     );
     Error::new(Kind::Refused, what)
-        .hint("each node needs a repository of its own: choose another `--to`")
+        .hint("each node needs a repository of its own: choose another target")
 }
 
 fn in_words(identity: &Identity) -> String {

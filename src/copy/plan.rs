@@ -3,8 +3,9 @@
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::arrival::{check_same, check_space, older_than, settle};
 use super::files::FilesToBring;
-use super::line::{ParentInLine, PlaceInLine, TargetLine};
+use super::line::{PlaceInLine, TargetLine};
 use super::request::{BackupsToCopy, CopyRules};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Step};
@@ -121,7 +122,7 @@ pub fn plan(
 
     let plan = planning.plan;
     if let Some(to) = to {
-        check_space(&plan, to)?;
+        check_space(plan.bytes_to_write, to)?;
     }
     Ok(plan)
 }
@@ -315,99 +316,4 @@ impl Planning<'_> {
         self.plan.left_out.push(NotCopied { label, why });
         Ok(())
     }
-}
-
-/// Finds the place of a copy, and reads the manifest of its parent. A parent whose rows are damaged
-/// is ignored, and the next one is looked for.
-///
-/// # Errors
-/// As for [`TargetLine::place_for`].
-pub(super) fn settle(
-    line: &mut TargetLine,
-    original: &Manifest,
-    source: &[Head],
-    rules: CopyRules,
-    run: &Run,
-    read: impl Fn(&ParentInLine) -> Result<Manifest>,
-) -> Result<(PlaceInLine, Option<Manifest>)> {
-    loop {
-        let place = line.place_for(&original.head, source, rules, run)?;
-        let Some(parent) = &place.parent else {
-            return Ok((place, None));
-        };
-
-        match read(parent) {
-            Ok(manifest) => return Ok((place, Some(manifest))),
-            Err(error) if error.kind() == Kind::StoredCorrupt => {
-                let label = &parent.label;
-                run.warn(format!("{label}: {error}; this run ignores that backup"));
-                line.mark_damaged(label);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Checks that the target's backup of the same label is the same backup.
-///
-/// # Errors
-/// `Refused` if it is another one.
-pub(super) fn check_same(there: &Manifest, original: &Manifest) -> Result<()> {
-    if there.is_copy_of(original) {
-        return Ok(());
-    }
-
-    let what = "the target holds another backup of the same label";
-    Err(Error::new(Kind::Refused, what)
-        .on(&original.label)
-        .because(how_they_differ(there, original))
-        .hint("each node needs a repository of its own: choose another `--to`"))
-}
-
-fn how_they_differ(there: &Manifest, original: &Manifest) -> String {
-    let (ours, theirs) = (&original.source.identity, &there.source.identity);
-    if ours.database != theirs.database {
-        return format!(
-            "that one is of database {}, this one of {}",
-            theirs.database, ours.database
-        );
-    }
-    if there.log.position != original.log.position {
-        return format!(
-            "that one ends at log position {}, this one at {}",
-            there.log.position, original.log.position
-        );
-    }
-    if there.files != original.files {
-        return "their files differ".to_owned();
-    }
-    "their descriptions differ".to_owned()
-}
-
-/// The error for a backup that would get a higher number than newer ones.
-pub(super) fn older_than(newer: &Label, label: &Label) -> Error {
-    let what = "this backup is older than the newest one of the target, and would count as newer";
-    Error::new(Kind::Refused, what)
-        .on(label)
-        .because(format!("the target holds {newer}"))
-        .hint("copy it into another repository, which holds no newer backup")
-}
-
-/// Refuses a copy that cannot fit.
-fn check_space(plan: &BackupCopyPlan, to: &dyn Repository) -> Result<()> {
-    let needed = plan.bytes_to_write;
-    let Some(free) = to.free_space()? else {
-        return Ok(());
-    };
-
-    // What an interrupted run left is resumed, or makes room.
-    let left = to.interrupted()?;
-    let free = free.saturating_add(left.map_or(0, |left| left.bytes));
-    if free >= needed {
-        return Ok(());
-    }
-    let what = format!("the target has {free} bytes of free space, the copy needs about {needed}");
-    Err(Error::new(Kind::Failed, what)
-        .on(to.place())
-        .hint("free space there, or choose another `--to`"))
 }

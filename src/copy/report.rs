@@ -53,7 +53,9 @@ pub struct CopiedBackup {
 }
 
 impl CopiedBackup {
-    pub(super) fn new(head: &Head) -> Self {
+    /// What the head of a committed copy says.
+    #[must_use]
+    pub fn new(head: &Head) -> Self {
         Self {
             label: head.label.clone(),
             kind: head.kind,
