@@ -93,6 +93,8 @@ const HOUSE: &[(&str, &[&str])] = &[
         "archive",
         &[
             "clock",
+            "copy",
+            "proof",
             "error",
             "event",
             "run",
@@ -210,7 +212,8 @@ const HOUSE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "clock", "timings", "error", "event", "run", "fs", "signals", "manifest", "proof",
-            "verify", "restore", "copy", "backup", "expire", "settings", "verbs", "agent",
+            "verify", "restore", "copy", "archive", "backup", "expire", "settings", "verbs",
+            "agent",
         ],
     ),
 ];

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::manifest::{Owner, Row};
 
 /// Members begin and end at a multiple of this many bytes.
-pub(super) const BLOCK: u64 = 512;
+pub(super) const BLOCK: usize = 512;
 /// The name of the first member.
 pub(super) const MANIFEST: &str = "manifest.json";
 /// The mode of the manifest.
@@ -65,5 +65,6 @@ fn set_names(header: &mut Header, owner: &Owner) {
 
 /// The bytes that fill a member of so many bytes up to the next block.
 pub(super) fn padding(size: u64) -> u64 {
-    size.next_multiple_of(BLOCK).saturating_sub(size)
+    let over = size % BLOCK as u64;
+    if over == 0 { 0 } else { BLOCK as u64 - over }
 }

@@ -7,9 +7,13 @@
 //!
 //! `tar x` unpacks it without kbackup. The stored `truncate.chk` is −1, so a server starts from what
 //! is unpacked, as from a backup that was copied with `cp`. Holes are written as zeros, because no
-//! two programs agree on sparse files; zstd makes nothing of them.
+//! two programs agree on sparse files; zstd makes nothing of them. `export` writes archives, `import`
+//! reads them into a repository, and `stream` believes nothing that it reads.
 
 mod export;
+mod import;
 mod member;
+mod stream;
 
 pub use self::export::{ArchiveForm, ExportReport, export};
+pub use self::import::{ImportReport, IncomingArchive};

@@ -8,6 +8,7 @@ mod context;
 mod copy;
 mod expire;
 mod export;
+mod import;
 mod init;
 mod list;
 mod log_writer;
@@ -103,6 +104,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, context: &VerbContext
         Verb::Restore(options) => restore::run(options, context),
         Verb::Copy(options) => copy::run(options, context),
         Verb::Export(options) => export::run(options, context),
+        Verb::Import(options) => import::run(options, context),
         Verb::Expire(options) => expire::run(options, context),
         Verb::List(options) => list::run(options, context),
         Verb::Show(options) => show::run(options, context),

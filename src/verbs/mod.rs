@@ -8,6 +8,7 @@ pub(crate) mod copy;
 pub(crate) mod expire;
 pub(crate) mod export;
 mod given_numbers;
+pub(crate) mod import;
 pub(crate) mod init;
 mod label;
 pub(crate) mod list;

@@ -1,4 +1,4 @@
-//! `kbackup export`, as an operator uses it, beside the real `tar`.
+//! `kbackup export` and `import`, as an operator uses them, beside the real `tar`.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -71,4 +71,50 @@ fn an_export_says_what_it_cannot_do() {
         "error-export-no-label": site.transcript("export 20200101T000000Z-full --repo repo"),
         "error-export-no-repository": site.transcript("export --repo missing"),
     );
+}
+
+/// Runs a command that reads a file from standard input, and writes down all its output.
+fn transcript_of(place: &Place, line: &str, file: &str) -> String {
+    let bytes = std::fs::read(place.path(file)).unwrap();
+    let mut command = place.kbackup(line);
+    super::transcript(&format!("{line} < {file}"), command.write_stdin(bytes))
+}
+
+#[test]
+fn an_archive_becomes_a_backup_elsewhere() {
+    let site = NodeSite::backed_up("24.10-append");
+    let place = &site.place;
+    for line in ["export --repo repo --zstd", "export --repo repo"] {
+        assert_eq!(into_file(place, line, "backup.tar").0, 0);
+        let _ = std::fs::remove_dir_all(place.path("second"));
+        let _ = std::fs::remove_dir_all(place.path("state"));
+        snapshots!(place,
+            "import": transcript_of(place, "import --repo second", "backup.tar"),
+            "import-again": transcript_of(place, "import --repo second", "backup.tar"),
+        );
+        place
+            .kbackup("verify --repo second --deep")
+            .assert()
+            .code(0);
+    }
+    snapshots!(place,
+        "import-json": transcript_of(place, "import --repo third --json", "backup.tar"),
+    );
+
+    place.write("notes.txt", "these are my notes");
+    place.write("empty", "");
+    snapshots!(place,
+        "error-import-notes": transcript_of(place, "import --repo fourth", "notes.txt"),
+        "error-import-empty": transcript_of(place, "import --repo fourth --json", "empty"),
+    );
+    assert!(!place.path("fourth").exists());
+
+    let mut bytes = std::fs::read(place.path("backup.tar")).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(place.path("half.tar"), bytes).unwrap();
+    snapshots!(place,
+        "error-import-half": transcript_of(place, "import --repo fourth", "half.tar"),
+    );
+    let left = std::fs::read_dir(place.path("fourth/incoming")).unwrap();
+    assert_eq!(left.count(), 0);
 }

@@ -131,7 +131,11 @@ struct Contract {
 
 impl Contract {
     fn check(&mut self, place: &Place, line: &str, schema: &str) {
-        let output = place.kbackup(line).arg("--json").output().unwrap();
+        self.check_command(&mut place.kbackup(line), line, schema);
+    }
+
+    fn check_command(&mut self, command: &mut assert_cmd::Command, line: &str, schema: &str) {
+        let output = command.arg("--json").output().unwrap();
         let mut value: Value = serde_json::from_slice(&output.stdout).unwrap();
         let name = value.as_object_mut().unwrap().remove("schema").unwrap();
         assert_eq!(name, schema, "{line}: {value}");
@@ -245,6 +249,13 @@ fn the_program_prints_what_the_page_promises() {
         "copy --from repo --to second --all --dry-run",
         "kbackup.copy-plan/1",
     );
+    let exported = place.kbackup("export --repo repo").output().unwrap();
+    for _ in 0..2 {
+        let line = "import --repo third";
+        let mut command = place.kbackup(line);
+        command.write_stdin(exported.stdout.as_slice());
+        contract.check_command(&mut command, line, "kbackup.import/1");
+    }
     contract.check(place, "release", "kbackup.release/1");
     contract.check(
         place,

@@ -152,6 +152,11 @@ pub(super) const EXAMPLES: &[Example] = &[
         line: "kbackup export --repo /backup/node1 --zstd > node1.tar.zst",
     },
     Example {
+        verb: "import",
+        purpose: "Read that file into another repository:",
+        line: "kbackup import --repo /mnt/second/node1 < node1.tar.zst",
+    },
+    Example {
         verb: "expire",
         purpose: "Show which backups would be removed, which would stay, and why:",
         line: "kbackup expire --repo /backup/node1 --keep-last 24 --keep-daily 7 --keep-weekly 4 \

@@ -15,6 +15,7 @@ mod copy;
 mod expire;
 mod export;
 mod general;
+mod import;
 mod init;
 mod list;
 mod load;
@@ -38,6 +39,7 @@ pub use copy::CopyOptions;
 pub use expire::{ExpireOptions, RetentionOptions};
 pub use export::ExportOptions;
 pub use general::{GeneralOptions, LogFormat, LogLevel};
+pub use import::ImportOptions;
 pub use init::InitOptions;
 pub use list::ListOptions;
 pub use load::{LoadOptions, Priority};
@@ -92,6 +94,8 @@ pub(super) enum VerbArguments {
     Copy(copy::CopyArguments),
     /// Write one backup as a tar to standard output
     Export(export::ExportArguments),
+    /// Read a tar of `kbackup export` from standard input into a repository
+    Import(import::ImportArguments),
     /// Remove the backups that no retention rule keeps
     Expire(expire::ExpireArguments),
     /// List the backups of a repository
@@ -130,6 +134,8 @@ pub enum Verb {
     Copy(CopyOptions),
     /// `kbackup export`.
     Export(ExportOptions),
+    /// `kbackup import`.
+    Import(ImportOptions),
     /// `kbackup expire`.
     Expire(ExpireOptions),
     /// `kbackup list`.
@@ -160,6 +166,7 @@ impl VerbArguments {
             Self::Check(arguments) => Verb::Check(arguments.into()),
             Self::Copy(arguments) => Verb::Copy(arguments.into()),
             Self::Export(arguments) => Verb::Export(arguments.into()),
+            Self::Import(arguments) => Verb::Import(arguments.into()),
             Self::Expire(arguments) => Verb::Expire(arguments.into()),
             Self::List(arguments) => Verb::List(arguments.into()),
             Self::Show(arguments) => Verb::Show(arguments.into()),
@@ -183,6 +190,7 @@ impl Verb {
             Self::Check(options) => options.load,
             Self::Copy(options) => options.load,
             Self::Export(options) => options.load,
+            Self::Import(options) => options.load,
             Self::Init(_)
             | Self::Expire(_)
             | Self::List(_)
