@@ -1,6 +1,6 @@
 //! `kbackup copy`: copies backups of one repository into another one.
 
-use super::{label, overlap, repository};
+use super::{given_numbers, label, overlap, repository};
 use crate::copy::{self, BackupCopyPlan, BackupCopyReport, BackupsToCopy, CopyRules};
 use crate::error::{Error, Result};
 use crate::repository::{Location, Repository};
@@ -45,7 +45,12 @@ pub(crate) fn copy(
         // Only now: a wrong label must not make a repository.
         None => repository::open_or_make(&options.to, None, general, run)?,
     };
-    copy::execute(&*from, &*to, &plan, run)
+    given_numbers::bring_back(&*to, general, run)?;
+
+    let report = copy::execute(&*from, &*to, &plan, run);
+    // Also after an error: some backups may have been copied before it.
+    given_numbers::remember(&*to, general, run);
+    report
 }
 
 impl PlannedCopies {

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::repository;
+use super::{given_numbers, repository};
 use crate::archive::{ImportReport, IncomingArchive};
 use crate::copy::CopyRules;
 use crate::error::Result;
@@ -31,5 +31,9 @@ pub(crate) fn import(
         new_branch: options.new_branch,
         new_address: options.new_address,
     };
-    archive.import(&*repository, rules)
+    given_numbers::bring_back(&*repository, general, run)?;
+
+    let report = archive.import(&*repository, rules)?;
+    given_numbers::remember(&*repository, general, run);
+    Ok(report)
 }
