@@ -114,6 +114,17 @@ fn the_page_of_each_state_reads_well() {
     }
 }
 
+/// While nobody can read the repository, nobody knows which backups of the history are gone.
+#[test]
+fn no_backup_is_drawn_as_removed_while_the_repository_cannot_be_read() {
+    for (name, state) in states::all() {
+        if matches!(name, "no-repository" | "not-known") {
+            let page = shown(&state.status());
+            assert!(!page.contains(", removed since"), "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_level_has_its_word_sign_and_colour() {
     let mut levels: BTreeMap<Level, String> = BTreeMap::new();

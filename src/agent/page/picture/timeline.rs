@@ -171,6 +171,8 @@ fn midnight_before(now: Timestamp, days: i64, times: LocalTimes<'_>) -> Timestam
 /// The backups of the repository, and the backups of the history that were removed. Oldest first.
 pub(super) fn backups(status: &Status) -> Vec<DrawnBackup> {
     let mut backups = BTreeMap::new();
+    // While the repository cannot be read, nobody knows which of them were removed.
+    let is_known = status.repository.facts.is_some();
 
     for record in &status.history {
         let RunOutcome::Done {
@@ -191,7 +193,7 @@ pub(super) fn backups(status: &Status) -> Vec<DrawnBackup> {
             finished: record.ended,
             stored: record.bytes_stored,
             is_good: true,
-            is_gone: true,
+            is_gone: is_known,
         };
         backups.insert(label, gone);
     }
