@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::object::ObjectLocation;
 use super::{DirectoryRepository, Repository};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The place of a repository.
 #[derive(Debug, Clone)]
@@ -25,6 +25,7 @@ impl Location {
     /// `Usage` if it is a URL of a store that kbackup does not know, or a wrong one.
     pub fn parse(typed: &Path) -> Result<Self> {
         let Some(url) = url_of(typed) else {
+            refuse_cut_url(typed)?;
             return Ok(Self(Place::Directory(typed.to_owned())));
         };
         let objects = ObjectLocation::parse(url).map_err(|error| {
@@ -37,6 +38,15 @@ impl Location {
     #[must_use]
     pub fn is_url(typed: &Path) -> bool {
         url_of(typed).is_some()
+    }
+
+    /// Whether an operator typed the URL of a store that is reached over a network.
+    #[must_use]
+    pub fn is_remote(typed: &Path) -> bool {
+        match Self::parse(typed) {
+            Ok(location) => location.directory().is_none(),
+            Err(_) => false,
+        }
     }
 
     /// The directory that holds the repository; `None` if it is kept elsewhere.
@@ -108,6 +118,25 @@ pub fn absolute_place(typed: &Path) -> PathBuf {
     std::path::absolute(typed).unwrap_or_else(|_| typed.to_owned())
 }
 
+/// With one slash missing, a URL would be a directory on this machine's own disk.
+///
+/// # Errors
+/// `Usage` if the path begins like the URL of an object store.
+fn refuse_cut_url(typed: &Path) -> Result<()> {
+    let typed = typed.to_str().unwrap_or_default();
+    for scheme in ["s3:", "az:", "gs:", "object+file:"] {
+        if typed.starts_with(scheme) {
+            return Err(
+                Error::new(Kind::Usage, "this URL of an object store is cut short")
+                    .on(typed)
+                    .hint(format!("write `{scheme}//`"))
+                    .hint("for a directory of that name, put `./` before it"),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// What was typed, if it is a URL: letters, digits, `+`, `-` and `.` before `://`.
 fn url_of(typed: &Path) -> Option<&str> {
     let typed = typed.to_str()?;
@@ -123,7 +152,6 @@ fn url_of(typed: &Path) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
 
     #[test]
     fn a_path_is_a_directory() {
@@ -148,6 +176,25 @@ mod tests {
         }
         let location = Location::parse(Path::new("object+file:///var/objects")).unwrap();
         assert_eq!(location.directory(), Some(Path::new("/var/objects")));
+    }
+
+    #[test]
+    fn only_a_store_of_a_provider_is_reached_over_a_network() {
+        for typed in ["s3://b/p", "az://c/p", "gs://b", "s3://b?region=eu"] {
+            assert!(Location::is_remote(Path::new(typed)), "{typed}");
+        }
+        for typed in ["/backups", "object+file:///backups", "s4://b"] {
+            assert!(!Location::is_remote(Path::new(typed)), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_url_without_a_slash_is_no_directory() {
+        for typed in ["s3:/bucket/node1", "s3:bucket", "object+file:/backups"] {
+            let error = Location::parse(Path::new(typed)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage, "{typed}");
+        }
+        assert!(Location::parse(Path::new("./s3:/bucket")).is_ok());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::repository::{Location, Repository};
 use crate::run::Run;
 use crate::settings::options::GeneralOptions;
 
+const CHECK_THE_URL: &str = "check the bucket, the prefix and the settings in the URL, and the \
+                             variables that name an endpoint or a region";
+
 /// Opens a repository to read it. A verb that only reads works with every repository, and warns of
 /// one that was not seen at this path before.
 ///
@@ -221,6 +224,22 @@ fn vanished(path: &Path, seen: &[SeenRepository]) -> Error {
 
 /// Says what to look for.
 fn look_for(seen: &[SeenRepository], error: Error, path: &Path) -> Error {
+    let location = Location::parse(path).ok();
+    let directory = location.as_ref().and_then(Location::directory);
+    let (why, place) = match directory {
+        Some(directory) => (
+            "its disk is most likely not mounted",
+            format!(
+                "`findmnt --target {}` shows which file system is there now",
+                directory.display()
+            ),
+        ),
+        None => (
+            "somebody has most likely removed it from the object store",
+            CHECK_THE_URL.to_owned(),
+        ),
+    };
+
     let mut error = error;
     for SeenRepository { id, since } in seen {
         let when = match since {
@@ -228,15 +247,11 @@ fn look_for(seen: &[SeenRepository], error: Error, path: &Path) -> Error {
             None => "in earlier runs".to_owned(),
         };
         error = error.hint(format!(
-            "look for the repository {id}, which kbackup saw here {when}: its disk is most likely \
-             not mounted"
+            "look for the repository {id}, which kbackup saw here {when}: {why}"
         ));
     }
     error
-        .hint(format!(
-            "`findmnt --target {}` shows which file system is there now",
-            path.display()
-        ))
+        .hint(place)
         .hint("if that repository is gone for good, run `kbackup init --another`")
 }
 
@@ -247,6 +262,38 @@ fn another_repository(path: &Path) -> Error {
         "this repository has another id than the repository of earlier runs",
     )
     .at(path)
-    .hint("check that the right disk is mounted")
+    .hint(if Location::is_remote(path) {
+        CHECK_THE_URL
+    } else {
+        "check that the right disk is mounted"
+    })
     .hint("if the repository was replaced on purpose, run `kbackup init --another`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_that_vanished_from_an_object_store_is_on_no_disk() {
+        let seen = [SeenRepository {
+            id: Uuid::nil(),
+            since: None,
+        }];
+
+        for (typed, mounted) in [
+            ("/backup", true),
+            ("object+file:///backup", true),
+            ("s3://b/p", false),
+        ] {
+            let hints = vanished(Path::new(typed), &seen).hints().join("\n");
+            assert_eq!(
+                hints.contains("`findmnt --target /backup`"),
+                mounted,
+                "{hints}"
+            );
+            assert_eq!(hints.contains("not mounted"), mounted, "{hints}");
+            assert_eq!(hints.contains("the bucket"), !mounted, "{hints}");
+        }
+    }
 }

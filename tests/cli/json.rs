@@ -213,6 +213,13 @@ fn the_program_prints_what_the_page_promises() {
         &site.line("diff --repo repo --node URL"),
         "kbackup.summary/1",
     );
+    let objects = format!("object+file://{}", place.path("objects").display());
+    contract.check(place, &format!("init --repo {objects}"), "kbackup.init/1");
+    contract.check(
+        place,
+        &site.line(&format!("full --repo {objects} --node URL")),
+        "kbackup.summary/1",
+    );
     contract.check(place, "list --repo repo", "kbackup.list/1");
     contract.check(place, "show --repo repo", "kbackup.backup/1");
     contract.check(place, "verify --repo repo --all --deep", "kbackup.verify/1");

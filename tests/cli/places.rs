@@ -258,3 +258,23 @@ fn numbers_that_the_repository_has_lost_are_not_given_again() {
     }
     assert_eq!(numbers, [1, 2, 3], "{listed:#}");
 }
+
+#[test]
+fn init_makes_the_directory_of_objects_but_not_where_a_repository_was_seen() {
+    let site = stopped_node();
+    let place = &site.place;
+    let objects = place.path("deep/objects");
+    let at = format!("--repo object+file://{}", objects.display());
+
+    let text = assert_exit(place, &format!("list {at}"), 10);
+    assert!(text.contains("whether its disk is mounted"), "{text}");
+    assert!(!objects.exists());
+
+    assert_exit(place, &format!("init {at}"), 0);
+    assert_exit(place, &format!("full {at} --offline --db node/db"), 0);
+
+    std::fs::rename(&objects, place.path("elsewhere")).unwrap();
+    let text = assert_exit(place, &format!("init {at}"), 23);
+    assert!(text.contains("`findmnt --target /"), "{text}");
+    assert!(!objects.exists());
+}

@@ -38,6 +38,12 @@ impl ObjectLocation {
 
     /// Opens the repository. Returns `None` if there is none.
     pub(in crate::repository) fn open_if_there(&self) -> Result<Option<ObjectRepository>> {
+        // A directory that is not there holds no repository yet: `create` makes it.
+        if let Some(directory) = self.directory()
+            && fs::status_of_target(directory)?.is_none()
+        {
+            return Ok(None);
+        }
         let found = ObjectRepository::open_if_there(self.store()?, self.options.compression)?;
         Ok(found.map(|repository| repository.kept_in(self.directory())))
     }
@@ -57,9 +63,13 @@ impl ObjectLocation {
 
     /// The error that says that there is no repository.
     pub(in crate::repository) fn no_repository(&self) -> Error {
+        let look_for = match self.directory() {
+            Some(_) => "check the path, and whether its disk is mounted",
+            None => "look for a wrong bucket, prefix or endpoint first",
+        };
         Error::new(Kind::NotFound, "there is no repository")
             .on(self.url.place())
-            .hint("look for a wrong bucket, prefix or endpoint first")
+            .hint(look_for)
             .hint("`kbackup init` makes a repository")
     }
 }

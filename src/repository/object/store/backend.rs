@@ -243,7 +243,7 @@ fn directory(url: &ObjectUrl, path: &Path) -> Result<Arc<dyn ObjectStore>> {
     let Some(status) = fs::status_of_target(path)? else {
         return Err(Error::new(Kind::NotFound, "the directory does not exist")
             .at(path)
-            .hint("check the path and whether its disk is mounted; `kbackup init` makes it"));
+            .hint("check the path, and whether its disk is mounted"));
     };
     if status.kind != fs::FileKind::Directory {
         return Err(Error::new(Kind::Usage, "this is no directory").at(path));
@@ -271,7 +271,7 @@ fn host_of(endpoint: &str, allow_http: bool) -> Result<String> {
         )
         .on(endpoint)
         .hint("name an address with `https://`")
-        .hint("if nobody can listen on the way, allow HTTP"));
+        .hint("if nobody can listen on the way, add the setting `allow-http` to the URL"));
     }
 
     match url.host_str() {

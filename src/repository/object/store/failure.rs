@@ -397,13 +397,17 @@ fn hint(reason: &Reason, task: Task, provider: Provider) -> Option<String> {
              archive off the repository"
         }
         Reason::Busy(..) | Reason::Conflict => "try again later",
-        Reason::Silent => "check the address of the store, the region and the network",
-        Reason::NotTrusted => {
-            "name the file of the authority that signed it; use an address whose host name is in \
-             the certificate"
+        Reason::Silent => {
+            "check the address of the store (`endpoint=…` in the URL), the region and the network"
         }
-        Reason::OtherRegion(Some(region)) => return Some(format!("name the region `{region}`")),
-        Reason::OtherRegion(None) => "name the bucket's own region",
+        Reason::NotTrusted => {
+            "name the file of the authority that signed it in the URL, by `ca-file=/PATH`; use an \
+             address whose host name is in the certificate"
+        }
+        Reason::OtherRegion(Some(region)) => {
+            return Some(format!("add `region={region}` to the URL"));
+        }
+        Reason::OtherRegion(None) => "name the bucket's own region in the URL, by `region=…`",
         Reason::Clock(_) => {
             "set this machine's clock: `timedatectl` shows whether it is kept right"
         }

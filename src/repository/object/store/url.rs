@@ -111,7 +111,7 @@ fn check_name(typed: &str, name: &str) -> Result<()> {
     if name.contains(':') {
         return Err(
             usage("a URL of an object store holds no host and no port", typed)
-                .hint("name the bucket alone; the address of the store is a setting of its own"),
+                .hint("name the bucket alone, and the store by `?endpoint=https://HOST:PORT`"),
         );
     }
 

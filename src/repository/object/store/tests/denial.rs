@@ -129,7 +129,12 @@ fn a_bucket_of_another_region_is_told() {
     });
     let error = server.store().list("").unwrap_err();
     let what = "the bucket is in another region";
-    check(&error, Kind::Usage, what, "name the region `eu-central-1`");
+    check(
+        &error,
+        Kind::Usage,
+        what,
+        "add `region=eu-central-1` to the URL",
+    );
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_certificate_of_an_unknown_authority_is_told() {
         error.what(),
         "the certificate of the object store is not trusted"
     );
-    assert!(error.hints()[0].contains("name the file of the authority"));
+    assert!(error.hints()[0].contains("ca-file="));
 }
 
 #[test]
