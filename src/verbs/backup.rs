@@ -14,9 +14,12 @@ use crate::manifest::{BackupKind, Directories};
 use crate::node::{
     self, Client, Connection, FitnessLimits, QuiesceSettings, ReleaseRecords, Session,
 };
-use crate::repository::Repository;
+use crate::repository::{Location, Repository};
 use crate::run::Run;
 use crate::settings::options::{BackupOptions, GeneralOptions, RecheckAmount, ScavengeManner};
+
+/// How much a diff hashes again of a repository that costs nothing to read.
+const USUAL_RECHECK: u64 = 1 << 30;
 
 /// Takes a backup. `known` is the id of the repository, if an earlier version of kbackup remembers
 /// that elsewhere.
@@ -122,10 +125,17 @@ fn request(kind: BackupKind, options: &BackupOptions) -> BackupRequest {
         accept_damaged: options.accept_damaged,
         new_branch: options.new_branch,
         new_address: options.new_address,
-        recheck: match options.recheck {
-            RecheckAmount::Bytes(bytes) => RecheckShare::Bytes(bytes),
-            RecheckAmount::Percent(percent) => RecheckShare::Percent(percent),
-        },
+        recheck: recheck_share(options),
+    }
+}
+
+fn recheck_share(options: &BackupOptions) -> RecheckShare {
+    match options.recheck {
+        Some(RecheckAmount::Bytes(bytes)) => RecheckShare::Bytes(bytes),
+        Some(RecheckAmount::Percent(percent)) => RecheckShare::Percent(percent),
+        // A provider keeps its disks sound itself, and takes money for each gibibyte that is read.
+        None if Location::is_remote(&options.repository) => RecheckShare::Bytes(0),
+        None => RecheckShare::Bytes(USUAL_RECHECK),
     }
 }
 

@@ -142,14 +142,10 @@ pub(in crate::settings) struct BackupArguments {
     )]
     filter_max_age: Span,
     /// Hash again this many of the bytes that a diff reuses, different files each time: bytes
-    /// (`512MiB`; each file counts as at least 1 MiB), a percentage (`5%`), or 0
-    #[arg(
-        long,
-        env = "KBACKUP_RECHECK",
-        value_name = "SIZE|PERCENT",
-        default_value = "1GiB"
-    )]
-    recheck: RecheckAmount,
+    /// (`512MiB`; each file counts as at least 1 MiB), a percentage (`5%`), or 0 [default: 1GiB; 0
+    /// for a repository in S3, Azure or Google, because downloads cost money]
+    #[arg(long, env = "KBACKUP_RECHECK", value_name = "SIZE|PERCENT")]
+    recheck: Option<RecheckAmount>,
     /// Show what would be copied, and copy nothing
     #[arg(long, env = "KBACKUP_DRY_RUN")]
     dry_run: bool,
@@ -205,8 +201,8 @@ pub struct BackupOptions {
     pub attempts: u32,
     /// `--filter-max-age`.
     pub filter_max_age: Duration,
-    /// `--recheck`.
-    pub recheck: RecheckAmount,
+    /// `--recheck`. `None`: a gibibyte, and nothing if the repository is reached over a network.
+    pub recheck: Option<RecheckAmount>,
     /// `--dry-run`.
     pub dry_run: bool,
     /// How much of the machine the run may take.
